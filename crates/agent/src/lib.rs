@@ -1,0 +1,1 @@
+//! The ramdisk agent, init of its ramdisk.

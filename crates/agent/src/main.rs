@@ -1,0 +1,3 @@
+//! The init of the ramdisk.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A Redfish BMC in front of QEMU machines.

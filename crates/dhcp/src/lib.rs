@@ -1,0 +1,1 @@
+//! DHCP as a library: wire, the server's decisions, the client.

@@ -1,0 +1,1 @@
+//! What firmware reads: UKI, ESP, ISO and boot variables, composed from extents.

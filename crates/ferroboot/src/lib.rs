@@ -1,0 +1,1 @@
+//! One program that boots bare metal from an HTTP URL.

@@ -1,0 +1,3 @@
+//! The `ferroboot` command.
+
+fn main() {}

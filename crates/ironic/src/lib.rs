@@ -1,0 +1,1 @@
+//! The Ironic REST wire: JSON, microversions, errors, the agent protocol.

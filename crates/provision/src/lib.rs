@@ -1,0 +1,1 @@
+//! What happens to a node next: states, steps, boot plans, traces.

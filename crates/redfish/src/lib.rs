@@ -1,0 +1,1 @@
+//! Redfish: boot overrides, quirks, and the brain of a BMC.

@@ -1,0 +1,1 @@
+//! The daemon: API, DHCP, artifacts and workers.

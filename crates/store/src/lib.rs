@@ -1,0 +1,1 @@
+//! Nodes, ports, leases, work and traces on SQLite and PostgreSQL.
