@@ -1,1 +1,4 @@
 //! The daemon: API, DHCP, artifacts and workers.
+
+pub mod nodes;
+pub mod trace;

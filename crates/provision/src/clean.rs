@@ -1,0 +1,126 @@
+//! Clean steps: what an operator may ask for, what an agent offers, and which are run.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::node::Clean;
+
+/// One clean step, in the words of Ironic's API and of the agent's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CleanStep {
+    /// Who does it: `deploy` for all steps of the agent.
+    pub interface: String,
+    /// Its name.
+    pub step: String,
+    /// Arguments.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub args: Map<String, Value>,
+    /// Automated cleaning runs those above zero, highest first.
+    #[serde(default)]
+    pub priority: i64,
+    /// Whether the machine must be started anew after it.
+    #[serde(default)]
+    pub reboot_requested: bool,
+    /// Whether `abort` is safe while it runs.
+    #[serde(default)]
+    pub abortable: bool,
+}
+
+impl CleanStep {
+    /// `deploy.erase_devices_metadata`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.interface, self.step)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.interface == other.interface && self.step == other.step
+    }
+}
+
+/// The steps to run, in order, from what was asked for and what the agent `offers`.
+///
+/// # Errors
+/// Names the first step that was asked for and that the agent does not have.
+pub fn choose(clean: &Clean, offers: &[CleanStep]) -> Result<Vec<CleanStep>, String> {
+    if clean.automated { Ok(by_priority(offers)) } else { asked_for(&clean.steps, offers) }
+}
+
+fn by_priority(offers: &[CleanStep]) -> Vec<CleanStep> {
+    let mut steps: Vec<_> = offers.iter().filter(|step| step.priority > 0).cloned().collect();
+    // Among equals the order is by name, so that two runs do the same.
+    steps.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.step.cmp(&b.step)));
+    steps
+}
+
+fn asked_for(steps: &[CleanStep], offers: &[CleanStep]) -> Result<Vec<CleanStep>, String> {
+    steps
+        .iter()
+        .map(|asked| match offers.iter().find(|offer| offer.is(asked)) {
+            Some(offer) => Ok(CleanStep { args: asked.args.clone(), ..offer.clone() }),
+            None => Err(format!(
+                "node does not support this clean step: {}; the ramdisk offers {}",
+                asked.name(),
+                names(offers)
+            )),
+        })
+        .collect()
+}
+
+fn names(steps: &[CleanStep]) -> String {
+    let names: Vec<_> = steps.iter().map(CleanStep::name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str, priority: i64) -> CleanStep {
+        CleanStep {
+            interface: "deploy".into(),
+            step: name.into(),
+            args: Map::new(),
+            priority,
+            reboot_requested: false,
+            abortable: false,
+        }
+    }
+
+    #[test]
+    fn automated_cleaning_runs_the_highest_priority_first_and_leaves_out_zero() {
+        let clean = Clean { automated: true, ..Clean::default() };
+        let offers = [step("erase_devices", 10), step("burnin", 0), step("metadata", 99)];
+
+        let chosen = choose(&clean, &offers).unwrap();
+
+        assert_eq!(chosen, [step("metadata", 99), step("erase_devices", 10)]);
+    }
+
+    #[test]
+    fn a_manual_clean_keeps_the_operators_order_and_arguments() {
+        let mut asked = step("erase_devices", 0);
+        asked.args.insert("force".into(), true.into());
+        let clean = Clean { steps: vec![asked, step("metadata", 0)], ..Clean::default() };
+        let offers = [step("metadata", 99), step("erase_devices", 10)];
+
+        let chosen = choose(&clean, &offers).unwrap();
+
+        assert_eq!(chosen[0].step, "erase_devices");
+        assert_eq!(chosen[0].args["force"], true);
+        assert_eq!(chosen[1], step("metadata", 99));
+    }
+
+    #[test]
+    fn a_step_that_the_ramdisk_lacks_is_named_together_with_those_it_has() {
+        let clean = Clean { steps: vec![step("polish", 0)], ..Clean::default() };
+
+        let refused = choose(&clean, &[step("metadata", 99)]).unwrap_err();
+
+        assert_eq!(
+            refused,
+            "node does not support this clean step: deploy.polish; \
+             the ramdisk offers deploy.metadata"
+        );
+    }
+}

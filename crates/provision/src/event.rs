@@ -1,0 +1,202 @@
+//! What can happen to a node, and what is to be done about it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use crate::clean::CleanStep;
+use crate::state::{PowerState, PowerTarget};
+
+/// Something that happened, or was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// `manage`.
+    Manage,
+    /// `provide`.
+    Provide,
+    /// `clean`, with the operator's steps.
+    Clean(Vec<CleanStep>),
+    /// `abort`.
+    Abort,
+    /// An operator asks for power.
+    PowerAsked(PowerTarget),
+    /// The BMC's power state was read or changed.
+    PowerSeen(PowerState),
+    /// Changing the power failed.
+    PowerFailed(String),
+    /// The BMC answered and can do what the boot interface needs.
+    Verified(PowerState),
+    /// It did not, or cannot.
+    VerifyFailed(String),
+    /// The BMC was told what to boot and the machine is on.
+    Booting {
+        /// Of which attempt.
+        attempt: Uuid,
+    },
+    /// The machine could not be told or switched on.
+    BootFailed {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// In words.
+        reason: String,
+    },
+    /// A lookup by the agent, before it has shown a token.
+    AgentLooksUp,
+    /// A heartbeat.
+    AgentAlive(Heartbeat),
+    /// The agent's list of clean steps.
+    StepsReported {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// All of them.
+        steps: Vec<CleanStep>,
+        /// The agent's word, to be sent back with every step.
+        hardware_manager_version: Value,
+    },
+    /// The agent took a step on.
+    StepStarted {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// The agent's id of it.
+        command_id: String,
+    },
+    /// The step under way is done.
+    StepSucceeded {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// The agent's id of it.
+        command_id: String,
+    },
+    /// The clean cannot go on.
+    StepFailed {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// In words.
+        reason: String,
+    },
+    /// The step under way still runs: nothing to do but wait.
+    StepStillRuns {
+        /// Of which attempt.
+        attempt: Uuid,
+    },
+    /// The agent could not be asked; it will call again.
+    AgentSilent {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// In words.
+        reason: String,
+    },
+    /// Power is off, the override is gone.
+    TornDown {
+        /// Of which attempt.
+        attempt: Uuid,
+    },
+    /// It could not be.
+    TearDownFailed {
+        /// Of which attempt.
+        attempt: Uuid,
+        /// In words.
+        reason: String,
+    },
+    /// Time has passed; `why` is the trace's diagnosis, if it has one.
+    Tick {
+        /// What the trace says about the silence.
+        why: Option<String>,
+    },
+}
+
+/// What a heartbeat says (`POST /v1/heartbeat/{uuid}`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heartbeat {
+    /// The token it shows.
+    pub agent_token: String,
+    /// Where its command API is.
+    pub callback_url: Url,
+    /// Its version.
+    pub agent_version: String,
+    /// The certificate of its command API, PEM.
+    pub agent_verify_ca: Option<String>,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// A job for a worker; at most one per node, kept in the store until its result is an [`Event`].
+///
+/// Each may be done twice if the daemon dies, so a worker that finds itself on a second claim looks
+/// at the real state first (power and override at the BMC, the agent's command list).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Work {
+    /// Ask the BMC who it is and whether it can do what is needed.
+    Verify,
+    /// Power off, tell what to boot, power on.
+    Boot {
+        /// For which attempt.
+        attempt: Uuid,
+    },
+    /// Ask the agent for its clean steps.
+    AskSteps {
+        /// In which attempt.
+        attempt: Uuid,
+    },
+    /// Send the current step, unless the agent already has it.
+    RunStep {
+        /// In which attempt.
+        attempt: Uuid,
+        /// Index into [`crate::node::Clean::steps`].
+        index: usize,
+    },
+    /// Ask how the current step is going.
+    CheckStep {
+        /// In which attempt.
+        attempt: Uuid,
+        /// Index into [`crate::node::Clean::steps`].
+        index: usize,
+    },
+    /// Power off, clear the override.
+    TearDown {
+        /// Of which attempt.
+        attempt: Uuid,
+    },
+    /// What an operator asked for.
+    SetPower {
+        /// What to do.
+        target: PowerTarget,
+    },
+}
+
+impl Work {
+    /// A short name for logs and the store.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Boot { .. } => "boot",
+            Self::AskSteps { .. } => "ask steps",
+            Self::RunStep { .. } => "run step",
+            Self::CheckStep { .. } => "check step",
+            Self::TearDown { .. } => "tear down",
+            Self::SetPower { .. } => "set power",
+        }
+    }
+}
+
+/// How far a [`Work::Boot`] has come, written down before each call that changes something.
+///
+/// Whoever claims the work again knows from it whether a machine that is on was switched on by us
+/// for this attempt, and so never cuts the power of a live agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootPhase {
+    /// Nothing was sent.
+    #[default]
+    Untouched,
+    /// The power was, or was about to be, switched off.
+    PoweringOff,
+    /// It was seen off; the override was, or was about to be, sent.
+    Overriding,
+    /// The override was read back; the reset was, or was about to be, sent.
+    PoweringOn,
+}

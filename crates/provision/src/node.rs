@@ -1,0 +1,207 @@
+//! A node and what belongs to it: its ports, and the boot attempt it is in.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use url::Url;
+use uuid::Uuid;
+
+use crate::boot::BootInterface;
+use crate::clean::CleanStep;
+use crate::mac::Mac;
+use crate::state::{PowerState, ProvisionState};
+
+/// A machine under management, with the names of Ironic's API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its identity for good.
+    pub uuid: Uuid,
+    /// A name unique among nodes.
+    pub name: Option<String>,
+    /// The hardware type; `redfish` is the one there is.
+    pub driver: String,
+    /// When it was enrolled.
+    pub created_at: Timestamp,
+    /// When anything about it last changed.
+    pub updated_at: Option<Timestamp>,
+    /// Where it stands.
+    pub provision_state: ProvisionState,
+    /// Where it is going, while on the way.
+    pub target_provision_state: Option<ProvisionState>,
+    /// When `provision_state` last changed.
+    pub provision_updated_at: Option<Timestamp>,
+    /// What the BMC last said; unknown before the first talk.
+    pub power_state: Option<PowerState>,
+    /// What was asked for, while on the way.
+    pub target_power_state: Option<PowerState>,
+    /// Which of the boot paths it takes.
+    pub boot_interface: BootInterface,
+    /// Set by an operator, or by a failure together with `fault`.
+    pub maintenance: bool,
+    /// Why.
+    pub maintenance_reason: Option<String>,
+    /// Ironic's word for what put it into maintenance: `clean failure`.
+    pub fault: Option<String>,
+    /// What went wrong last, in words.
+    pub last_error: Option<String>,
+    /// The clean step under way.
+    pub clean_step: Option<CleanStep>,
+    /// Overrides the service's `automated_clean` for this node.
+    pub automated_clean: Option<bool>,
+    /// How to reach and boot it: `redfish_*`, `deploy_*`, `kernel_append_params`, ….
+    pub driver_info: Map<String, Value>,
+    /// About the instance on it.
+    pub instance_info: Map<String, Value>,
+    /// About the hardware: `cpu_arch`, `capabilities`, ….
+    pub properties: Map<String, Value>,
+    /// The operator's own.
+    pub extra: Map<String, Value>,
+    /// Fields of the API that are kept and given back, and decide nothing here (`owner`,
+    /// `resource_class`, `description`, …).
+    pub kept: Map<String, Value>,
+    /// The boot attempt under way, or the last one.
+    pub attempt: Option<Attempt>,
+}
+
+impl Node {
+    /// A node as it is right after `POST /v1/nodes`.
+    #[must_use]
+    pub fn enrolled(uuid: Uuid, driver: &str, now: Timestamp) -> Self {
+        Self {
+            uuid,
+            name: None,
+            driver: driver.to_owned(),
+            created_at: now,
+            updated_at: None,
+            provision_state: ProvisionState::Enroll,
+            target_provision_state: None,
+            provision_updated_at: None,
+            power_state: None,
+            target_power_state: None,
+            boot_interface: BootInterface::default(),
+            maintenance: false,
+            maintenance_reason: None,
+            fault: None,
+            last_error: None,
+            clean_step: None,
+            automated_clean: None,
+            driver_info: Map::new(),
+            instance_info: Map::new(),
+            properties: Map::new(),
+            extra: Map::new(),
+            kept: Map::new(),
+            attempt: None,
+        }
+    }
+
+    /// The attempt whose ticket and token are good now.
+    #[must_use]
+    pub fn live_attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
+    }
+
+    /// A text of `driver_info`.
+    #[must_use]
+    pub fn driver_text(&self, key: &str) -> Option<&str> {
+        self.driver_info.get(key).and_then(Value::as_str)
+    }
+}
+
+/// A network port of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The node it is on.
+    pub node_uuid: Uuid,
+    /// Its MAC address, unique among ports.
+    pub address: Mac,
+    /// Whether the node may boot from it.
+    pub pxe_enabled: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Option<Timestamp>,
+    /// The operator's own.
+    pub extra: Map<String, Value>,
+    /// Fields of the API that are kept and given back (`local_link_connection`, `name`, …).
+    pub kept: Map<String, Value>,
+}
+
+/// One boot of one node, from the decision to boot to the end of what it was for.
+///
+/// Its ticket and token are good for this node and this attempt only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its identity; everything that happens in it carries this.
+    pub id: Uuid,
+    /// The path part that lets the machine fetch its images.
+    pub ticket: Secret,
+    /// What the agent shows to prove that it was started by us.
+    pub agent_token: Secret,
+    /// Set once the token was given away by a lookup; it is given once.
+    pub token_given: bool,
+    /// Which path this attempt takes, whatever the node is set to later.
+    pub boot_interface: BootInterface,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When the machine was last known to have been switched on for it.
+    pub powered_on_at: Option<Timestamp>,
+    /// When it ended; from then on nothing of it is accepted.
+    pub ended_at: Option<Timestamp>,
+    /// The agent that owns the token, once it has called.
+    pub agent: Option<Agent>,
+    /// The clean this attempt is for.
+    pub clean: Clean,
+}
+
+/// An agent that has called home.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Where its command API is.
+    pub callback_url: Url,
+    /// Its version, as it says.
+    pub version: String,
+    /// The certificate its command API shows, in PEM.
+    pub verify_ca: Option<String>,
+    /// When it last called.
+    pub last_heartbeat: Timestamp,
+}
+
+/// How far a clean has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Clean {
+    /// Whether the steps are chosen by priority (`provide`), not by the operator.
+    pub automated: bool,
+    /// What the operator asked for (manual), or what was chosen from the agent's list.
+    pub steps: Vec<CleanStep>,
+    /// What the agent says about its hardware managers; set once it has reported its steps.
+    pub hardware_manager_version: Option<Value>,
+    /// How many of `steps` are done.
+    pub done: usize,
+    /// The agent's id of the command that runs step `done`.
+    pub command_id: Option<String>,
+    /// Commands of this boot that are dealt with, so that none is taken for another.
+    pub settled_commands: Vec<String>,
+}
+
+impl Clean {
+    /// The step that runs or is next.
+    #[must_use]
+    pub fn current(&self) -> Option<&CleanStep> {
+        self.steps.get(self.done)
+    }
+}
+
+/// A ticket or token: stored and sent, never logged.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}

@@ -1,0 +1,592 @@
+//! Every transition there is: `(node, event) → the next node, the work to do, the trace of it`.
+//!
+//! Pure and total: a pair that has no transition is [`Refused`] with the reason, and changes
+//! nothing. `tests/snapshots` holds the table of all pairs on one page.
+
+use jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clean::{self, CleanStep};
+use crate::event::{Event, Heartbeat, Work};
+use crate::node::{Agent, Attempt, Clean, Node, Secret};
+use crate::state::{PowerState, PowerTarget, ProvisionState as State};
+use crate::trace::What;
+
+/// What a decision may depend on besides the node and the event.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The time of the event.
+    pub now: Timestamp,
+    /// The service's settings.
+    pub policy: Policy,
+    /// Random values, used if an attempt begins.
+    pub fresh: Fresh,
+}
+
+/// The service's settings that decide transitions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Whether `provide` cleans first (Ironic's `[conductor]automated_clean`, on by default).
+    pub automated_clean: bool,
+    /// Silence in `clean wait` after which a clean has failed
+    /// (Ironic's `[conductor]clean_callback_timeout`, 1800 s).
+    pub clean_callback_timeout: SignedDuration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { automated_clean: true, clean_callback_timeout: SignedDuration::from_secs(1_800) }
+    }
+}
+
+/// Random values for a new [`Attempt`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fresh {
+    /// Its identity.
+    pub attempt: Uuid,
+    /// Its ticket: 22 characters of base64url.
+    pub ticket: Secret,
+    /// Its agent token: at least 32 characters, or IPA ignores it.
+    pub agent_token: Secret,
+}
+
+/// What follows from an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The node as it is from now on.
+    pub node: Node,
+    /// What a worker is to do next. `None` leaves what is already planned as it is.
+    pub work: Option<Work>,
+    /// What the trace of the attempt gets.
+    pub trace: Vec<What>,
+}
+
+/// An event that has no place in the node's present state.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The verb is not one of this state.
+    #[error(
+        "the requested action \"{verb}\" can not be performed on node \"{node}\" \
+         while it is in state \"{state}\""
+    )]
+    InvalidState {
+        /// The API's verb.
+        verb: &'static str,
+        /// The node's UUID.
+        node: Uuid,
+        /// Where it stands.
+        state: State,
+    },
+    /// A manual clean without steps.
+    #[error("clean_steps must be given, and not be empty, with the target \"clean\"")]
+    NoSteps,
+    /// It belongs to an attempt that is over.
+    #[error("it belongs to a boot attempt that is over")]
+    Stale,
+    /// The state does not expect an agent.
+    #[error("node \"{node}\" is in state \"{state}\", where no agent is expected")]
+    NoAgentExpected {
+        /// The node's UUID.
+        node: Uuid,
+        /// Where it stands.
+        state: State,
+    },
+    /// The token is not this attempt's.
+    #[error("the agent token is not valid for node \"{0}\"")]
+    WrongToken(Uuid),
+    /// Another agent owns the token.
+    #[error(
+        "an agent at {owner} already uses this token; the one at {caller} is refused: \
+         either it changed its address, or somebody copied the token"
+    )]
+    SecondAgent {
+        /// Where the owner's command API is.
+        owner: String,
+        /// Where the caller says its own is.
+        caller: String,
+    },
+}
+
+/// Decides what `event` makes of `node`.
+///
+/// # Errors
+/// [`Refused`] when the event has no place in the node's state; nothing changes then.
+pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Refused> {
+    let turn = Turn { before: node, node: node.clone(), context, trace: Vec::new() };
+    match event {
+        Event::Manage => turn.manage(),
+        Event::Provide => turn.provide(),
+        Event::Clean(steps) => turn.clean(steps),
+        Event::Abort => turn.abort(),
+        Event::PowerAsked(target) => turn.power_asked(*target),
+        Event::PowerSeen(power) => Ok(turn.power_seen(*power)),
+        Event::PowerFailed(reason) => Ok(turn.power_failed(reason)),
+        Event::Verified(power) => turn.verified(*power),
+        Event::VerifyFailed(reason) => turn.verify_failed(reason),
+        Event::Booting { attempt } => turn.booting(*attempt),
+        Event::BootFailed { attempt, reason } => turn.boot_failed(*attempt, reason),
+        Event::AgentLooksUp => turn.agent_looks_up(),
+        Event::AgentAlive(heartbeat) => turn.agent_alive(heartbeat),
+        Event::StepsReported { attempt, steps, hardware_manager_version } => {
+            turn.steps_reported(*attempt, steps, hardware_manager_version)
+        }
+        Event::StepStarted { attempt, command_id } => turn.step_started(*attempt, command_id),
+        Event::StepSucceeded { attempt, command_id } => turn.step_succeeded(*attempt, command_id),
+        Event::StepFailed { attempt, reason } => turn.step_failed(*attempt, reason),
+        Event::StepStillRuns { attempt } => turn.step_still_runs(*attempt),
+        Event::AgentSilent { attempt, reason } => turn.agent_silent(*attempt, reason),
+        Event::TornDown { attempt } => turn.torn_down(*attempt),
+        Event::TearDownFailed { attempt, reason } => turn.tear_down_failed(*attempt, reason),
+        Event::Tick { why } => Ok(turn.tick(why.as_deref())),
+    }
+}
+
+/// One event being decided.
+struct Turn<'a> {
+    before: &'a Node,
+    node: Node,
+    context: &'a Context,
+    trace: Vec<What>,
+}
+
+// What operators ask for.
+impl Turn<'_> {
+    fn manage(mut self) -> Result<Outcome, Refused> {
+        match self.node.provision_state {
+            State::Enroll => {
+                self.node.last_error = None;
+                self.go(State::Verifying, Some(State::Manageable), None);
+                Ok(self.then(Work::Verify))
+            }
+            State::Available => Ok(self.rest(State::Manageable)),
+            State::CleanFailed => {
+                self.forgive_clean_failure();
+                Ok(self.rest(State::Manageable))
+            }
+            State::Verifying | State::Manageable | State::Cleaning | State::CleanWait => {
+                Err(self.invalid("manage"))
+            }
+        }
+    }
+
+    fn provide(mut self) -> Result<Outcome, Refused> {
+        match self.node.provision_state {
+            State::Manageable => {
+                let clean =
+                    self.node.automated_clean.unwrap_or(self.context.policy.automated_clean);
+                if !clean {
+                    return Ok(self.rest(State::Available));
+                }
+                self.begin(Clean { automated: true, ..Clean::default() }, State::Available);
+                Ok(self.boot())
+            }
+            State::Enroll
+            | State::Verifying
+            | State::Available
+            | State::Cleaning
+            | State::CleanWait
+            | State::CleanFailed => Err(self.invalid("provide")),
+        }
+    }
+
+    fn clean(mut self, steps: &[CleanStep]) -> Result<Outcome, Refused> {
+        match self.node.provision_state {
+            State::Manageable if steps.is_empty() => Err(Refused::NoSteps),
+            State::Manageable => {
+                let clean = Clean { steps: steps.to_vec(), ..Clean::default() };
+                self.begin(clean, State::Manageable);
+                Ok(self.boot())
+            }
+            State::Enroll
+            | State::Verifying
+            | State::Available
+            | State::Cleaning
+            | State::CleanWait
+            | State::CleanFailed => Err(self.invalid("clean")),
+        }
+    }
+
+    fn abort(self) -> Result<Outcome, Refused> {
+        match self.node.provision_state {
+            State::CleanWait => Ok(self.fail_clean("the clean was aborted by an operator")),
+            State::Enroll
+            | State::Verifying
+            | State::Manageable
+            | State::Available
+            | State::Cleaning
+            | State::CleanFailed => Err(self.invalid("abort")),
+        }
+    }
+
+    fn power_asked(mut self, target: PowerTarget) -> Result<Outcome, Refused> {
+        match self.node.provision_state {
+            // The clean switches the power itself, and a hand on the switch would break it.
+            State::Verifying | State::Cleaning | State::CleanWait => Err(self.invalid("power")),
+            State::Enroll | State::Manageable | State::Available | State::CleanFailed => {
+                self.node.last_error = None;
+                self.node.target_power_state = Some(target.leads_to());
+                Ok(self.then(Work::SetPower { target }))
+            }
+        }
+    }
+}
+
+// What the BMC says.
+impl Turn<'_> {
+    fn power_seen(mut self, power: PowerState) -> Outcome {
+        self.node.power_state = Some(power);
+        self.node.target_power_state = None;
+        self.done()
+    }
+
+    fn power_failed(mut self, reason: &str) -> Outcome {
+        self.node.target_power_state = None;
+        self.node.last_error = Some(format!("changing the power failed: {reason}"));
+        self.done()
+    }
+
+    fn verified(mut self, power: PowerState) -> Result<Outcome, Refused> {
+        self.expect_state(State::Verifying)?;
+        self.node.power_state = Some(power);
+        Ok(self.rest(State::Manageable))
+    }
+
+    fn verify_failed(mut self, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_state(State::Verifying)?;
+        self.node.last_error = Some(format!("the BMC could not be verified: {reason}"));
+        self.go(State::Enroll, None, Some(reason));
+        Ok(self.done())
+    }
+
+    fn booting(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::Cleaning)?;
+        let now = self.context.now;
+        self.node.power_state = Some(PowerState::On);
+        self.attempt().powered_on_at = Some(now);
+        let target = self.node.target_provision_state;
+        self.go(State::CleanWait, target, None);
+        Ok(self.done())
+    }
+
+    fn boot_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::Cleaning)?;
+        Ok(self.fail_clean(&format!("the machine could not be booted: {reason}")))
+    }
+
+    fn torn_down(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_some_attempt(attempt)?;
+        self.node.power_state = Some(PowerState::Off);
+        self.attempt().ended_at = Some(self.context.now);
+        match self.node.provision_state {
+            State::Cleaning => {
+                let target = self.node.target_provision_state.unwrap_or(State::Manageable);
+                Ok(self.rest(target))
+            }
+            State::CleanFailed => Ok(self.done()),
+            State::Enroll
+            | State::Verifying
+            | State::Manageable
+            | State::Available
+            | State::CleanWait => Err(Refused::Stale),
+        }
+    }
+
+    fn tear_down_failed(mut self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_some_attempt(attempt)?;
+        self.attempt().ended_at = Some(self.context.now);
+        let reason = format!("after the clean, the machine could not be switched off: {reason}");
+        if self.node.provision_state == State::CleanFailed {
+            // The clean's own failure is what the operator must read first.
+            let first = self.node.last_error.take().unwrap_or_default();
+            self.node.last_error = Some(format!("{first}; {reason}"));
+            return Ok(self.done());
+        }
+        self.mark_clean_failed(&reason);
+        Ok(self.done())
+    }
+}
+
+// What the agent says.
+impl Turn<'_> {
+    fn agent_looks_up(mut self) -> Result<Outcome, Refused> {
+        self.expect_agent()?;
+        self.attempt().token_given = true;
+        Ok(self.done())
+    }
+
+    fn agent_alive(mut self, heartbeat: &Heartbeat) -> Result<Outcome, Refused> {
+        self.expect_agent()?;
+        let uuid = self.node.uuid;
+        let attempt = self.attempt();
+        if !same(&attempt.agent_token.0, &heartbeat.agent_token) {
+            return Err(Refused::WrongToken(uuid));
+        }
+        if let Some(owner) = &attempt.agent
+            && owner.callback_url != heartbeat.callback_url
+        {
+            return Err(Refused::SecondAgent {
+                owner: owner.callback_url.to_string(),
+                caller: heartbeat.callback_url.to_string(),
+            });
+        }
+        attempt.token_given = true;
+        attempt.agent = Some(Agent {
+            callback_url: heartbeat.callback_url.clone(),
+            version: heartbeat.agent_version.clone(),
+            verify_ca: heartbeat.agent_verify_ca.clone(),
+            last_heartbeat: heartbeat.at,
+        });
+        self.node.power_state = Some(PowerState::On);
+        if self.node.provision_state == State::Cleaning {
+            // Work is under way already; its result comes as an event of its own.
+            return Ok(self.done());
+        }
+        Ok(self.ask_agent())
+    }
+
+    fn steps_reported(
+        mut self,
+        attempt: Uuid,
+        offers: &[CleanStep],
+        hardware_manager_version: &serde_json::Value,
+    ) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::CleanWait)?;
+        match clean::choose(&self.attempt().clean, offers) {
+            Err(reason) => Ok(self.fail_clean(&reason)),
+            Ok(steps) => {
+                let clean = &mut self.attempt().clean;
+                clean.steps = steps;
+                clean.hardware_manager_version = Some(hardware_manager_version.clone());
+                Ok(self.next_step())
+            }
+        }
+    }
+
+    fn step_started(mut self, attempt: Uuid, command_id: &str) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::Cleaning)?;
+        self.attempt().clean.command_id = Some(command_id.to_owned());
+        let target = self.node.target_provision_state;
+        self.go(State::CleanWait, target, None);
+        Ok(self.done())
+    }
+
+    fn step_succeeded(mut self, attempt: Uuid, command_id: &str) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::CleanWait)?;
+        let clean = &mut self.attempt().clean;
+        if clean.command_id.as_deref() != Some(command_id) {
+            return Err(Refused::Stale);
+        }
+        let reboot = clean.current().is_some_and(|step| step.reboot_requested);
+        clean.command_id = None;
+        clean.settled_commands.push(command_id.to_owned());
+        clean.done += 1;
+        if reboot && clean.current().is_some() {
+            return Ok(self.boot_again());
+        }
+        Ok(self.next_step())
+    }
+
+    fn step_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_some_attempt(attempt)?;
+        self.expect_agent()?;
+        Ok(self.fail_clean(reason))
+    }
+
+    fn step_still_runs(self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::CleanWait)?;
+        Ok(self.done())
+    }
+
+    fn agent_silent(mut self, attempt: Uuid, _reason: &str) -> Result<Outcome, Refused> {
+        self.expect_some_attempt(attempt)?;
+        self.expect_agent()?;
+        if self.node.provision_state == State::Cleaning {
+            // Back to waiting: its next heartbeat asks again, and the silence is bounded.
+            let target = self.node.target_provision_state;
+            self.go(State::CleanWait, target, None);
+        }
+        Ok(self.done())
+    }
+}
+
+// Time.
+impl Turn<'_> {
+    fn tick(self, why: Option<&str>) -> Outcome {
+        if self.node.provision_state != State::CleanWait || !self.is_overdue() {
+            return self.done();
+        }
+        let seconds = self.context.policy.clean_callback_timeout.as_secs();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        self.fail_clean(&format!("nothing was heard from the ramdisk for {seconds} s{why}"))
+    }
+
+    fn is_overdue(&self) -> bool {
+        let Some(attempt) = self.node.live_attempt() else { return false };
+        let heard = attempt.agent.as_ref().map(|agent| agent.last_heartbeat);
+        let since = heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at);
+        self.context.now.duration_since(since) > self.context.policy.clean_callback_timeout
+    }
+}
+
+// What several of the above share, from the larger to the smaller.
+impl Turn<'_> {
+    /// Begins an attempt and the clean it is for.
+    fn begin(&mut self, clean: Clean, target: State) {
+        let fresh = self.context.fresh.clone();
+        self.node.last_error = None;
+        self.node.attempt = Some(Attempt {
+            id: fresh.attempt,
+            ticket: fresh.ticket,
+            agent_token: fresh.agent_token,
+            token_given: false,
+            boot_interface: self.node.boot_interface,
+            started_at: self.context.now,
+            powered_on_at: None,
+            ended_at: None,
+            agent: None,
+            clean,
+        });
+        self.go(State::Cleaning, Some(target), None);
+    }
+
+    fn boot(self) -> Outcome {
+        let attempt = self.context.fresh.attempt;
+        self.then(Work::Boot { attempt })
+    }
+
+    /// Starts the machine anew within the attempt, as a step asked for.
+    fn boot_again(mut self) -> Outcome {
+        let attempt = self.attempt();
+        attempt.agent = None;
+        attempt.powered_on_at = None;
+        attempt.token_given = false;
+        attempt.clean.settled_commands.clear();
+        let id = attempt.id;
+        let target = self.node.target_provision_state;
+        self.node.clean_step = None;
+        self.go(State::Cleaning, target, Some("a clean step asked for a reboot"));
+        self.then(Work::Boot { attempt: id })
+    }
+
+    /// The question that fits how far the clean has come.
+    fn ask_agent(mut self) -> Outcome {
+        let attempt = self.attempt();
+        let (id, clean) = (attempt.id, &attempt.clean);
+        let index = clean.done;
+        match (&clean.hardware_manager_version, &clean.command_id) {
+            (None, _) => self.then(Work::AskSteps { attempt: id }),
+            (Some(_), Some(_)) => self.then(Work::CheckStep { attempt: id, index }),
+            (Some(_), None) => self.next_step(),
+        }
+    }
+
+    fn next_step(mut self) -> Outcome {
+        let target = self.node.target_provision_state;
+        let attempt = self.attempt();
+        let (id, index) = (attempt.id, attempt.clean.done);
+        let current = attempt.clean.current().cloned();
+        self.node.clean_step.clone_from(&current);
+        self.go(State::Cleaning, target, current.as_ref().map(CleanStep::name).as_deref());
+        match current {
+            Some(_) => self.then(Work::RunStep { attempt: id, index }),
+            None => self.then(Work::TearDown { attempt: id }),
+        }
+    }
+
+    fn fail_clean(mut self, reason: &str) -> Outcome {
+        self.mark_clean_failed(reason);
+        let attempt = self.attempt().id;
+        self.then(Work::TearDown { attempt })
+    }
+
+    fn mark_clean_failed(&mut self, reason: &str) {
+        self.node.last_error = Some(reason.to_owned());
+        self.node.maintenance = true;
+        self.node.fault = Some("clean failure".to_owned());
+        self.node.maintenance_reason = Some(reason.to_owned());
+        self.node.clean_step = None;
+        let target = self.node.target_provision_state;
+        self.go(State::CleanFailed, target, Some(reason));
+    }
+
+    fn forgive_clean_failure(&mut self) {
+        if self.node.fault.as_deref() == Some("clean failure") {
+            self.node.maintenance = false;
+            self.node.maintenance_reason = None;
+            self.node.fault = None;
+        }
+    }
+
+    /// Arrives where nothing more is to be done.
+    fn rest(mut self, state: State) -> Outcome {
+        self.node.clean_step = None;
+        self.go(state, None, None);
+        self.done()
+    }
+
+    fn go(&mut self, state: State, target: Option<State>, reason: Option<&str>) {
+        self.trace.push(What::State {
+            from: self.before.provision_state,
+            to: state,
+            reason: reason.map(str::to_owned),
+        });
+        self.node.provision_state = state;
+        self.node.target_provision_state = target;
+        self.node.provision_updated_at = Some(self.context.now);
+    }
+
+    fn then(self, work: Work) -> Outcome {
+        Outcome { work: Some(work), ..self.done() }
+    }
+
+    fn done(mut self) -> Outcome {
+        if self.node != *self.before {
+            self.node.updated_at = Some(self.context.now);
+        }
+        Outcome { node: self.node, work: None, trace: self.trace }
+    }
+
+    fn attempt(&mut self) -> &mut Attempt {
+        self.node.attempt.as_mut().expect("callers come from states that have an attempt")
+    }
+
+    fn expect_state(&self, state: State) -> Result<(), Refused> {
+        if self.node.provision_state == state { Ok(()) } else { Err(Refused::Stale) }
+    }
+
+    fn expect_attempt(&self, attempt: Uuid, state: State) -> Result<(), Refused> {
+        self.expect_state(state)?;
+        self.expect_some_attempt(attempt)
+    }
+
+    fn expect_some_attempt(&self, attempt: Uuid) -> Result<(), Refused> {
+        match self.node.live_attempt() {
+            Some(live) if live.id == attempt => Ok(()),
+            Some(_) | None => Err(Refused::Stale),
+        }
+    }
+
+    fn expect_agent(&self) -> Result<(), Refused> {
+        let state = self.node.provision_state;
+        match state {
+            State::Cleaning | State::CleanWait if self.node.live_attempt().is_some() => Ok(()),
+            State::Enroll
+            | State::Verifying
+            | State::Manageable
+            | State::Available
+            | State::Cleaning
+            | State::CleanWait
+            | State::CleanFailed => Err(Refused::NoAgentExpected { node: self.node.uuid, state }),
+        }
+    }
+
+    fn invalid(&self, verb: &'static str) -> Refused {
+        Refused::InvalidState { verb, node: self.node.uuid, state: self.node.provision_state }
+    }
+}
+
+/// Compares in a time that does not depend on where the two differ.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+}
