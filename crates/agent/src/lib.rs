@@ -1,1 +1,3 @@
 //! The ramdisk agent, init of its ramdisk.
+
+pub mod modules;

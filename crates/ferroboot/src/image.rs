@@ -1,0 +1,126 @@
+//! `ferroboot image`: boot sets made from Debian's packages.
+//!
+//! A boot set is a folder with everything a machine fetches to come up in our ramdisk: `kernel`, `initramfs`
+//! (the agent is its init), the UKI stub, iPXE, GRUB, and `manifest.json`, which is written last.
+
+mod cpio;
+mod grub;
+mod initramfs;
+mod manifest;
+mod packages;
+mod steps;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+
+use self::initramfs::Initramfs;
+use self::manifest::Manifest;
+use self::packages::Packages;
+use self::steps::step;
+
+/// Where `make agent` leaves the static agent, relative to the checkout.
+const AGENT: &str = "target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent";
+
+/// The subcommands of `ferroboot image`.
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Make a boot set from Debian's packages.
+    Build(Build),
+}
+
+impl Image {
+    /// Does what the command line asked.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stopped it, with the file or the package it was working on.
+    pub fn run(&self) -> Result<()> {
+        match self {
+            Self::Build(build) => build.run(),
+        }
+    }
+}
+
+/// What goes into a boot set, and where it goes.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Folder to write; files of an older boot set in it are replaced.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Kernel package to use instead of the one `linux-image-amd64` stands for.
+    #[arg(long, value_name = "FILE")]
+    kernel_deb: Option<PathBuf>,
+
+    /// The statically linked agent.
+    #[arg(long, value_name = "FILE", default_value = AGENT)]
+    agent: PathBuf,
+
+    /// Firmware for network cards and controllers: a package, or a folder like /lib/firmware.
+    /// Only the blobs that the ramdisk's modules ask for are taken.
+    #[arg(long, value_name = "DEB|DIR")]
+    firmware: Vec<PathBuf>,
+
+    /// A kernel module to add, with what it depends on.
+    #[arg(long = "module", value_name = "NAME")]
+    modules: Vec<String>,
+
+    /// Folder in which downloaded packages are kept.
+    #[arg(long, value_name = "DIR", env = "FERROBOOT_PACKAGES")]
+    packages: Option<PathBuf>,
+
+    /// zstd level of the ramdisk, 1 (fast) to 19 (small).
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+}
+
+impl Build {
+    fn run(&self) -> Result<()> {
+        self.check_agent()?;
+        fs::create_dir_all(&self.output)
+            .with_context(|| format!("cannot create {}", self.output.display()))?;
+        let packages = Packages::open(self.packages.as_deref())?;
+
+        let kernel = packages.kernel(self.kernel_deb.as_deref())?;
+        let initramfs = Initramfs {
+            agent: &self.agent,
+            kernel: &kernel,
+            firmware: &packages.firmware(&self.firmware)?,
+            modules: &self.modules,
+        };
+        let cpio = step("collecting modules", || initramfs.collect())?;
+        let initramfs = steps::compress(&cpio, self.level)?;
+
+        let mut manifest = Manifest::new(&self.output, &kernel.version);
+        manifest.add("kernel", &read(&kernel.image())?)?;
+        manifest.add("initramfs", &initramfs)?;
+        manifest.add("stub.efi", &packages.stub()?)?;
+        manifest.add("snponly.efi", &packages.ipxe()?)?;
+        manifest.add("grubx64.efi", &grub::image(&packages)?)?;
+        manifest.write()
+    }
+
+    /// Refuses what would end in a kernel panic on every machine, before anything is downloaded.
+    fn check_agent(&self) -> Result<()> {
+        let path = self.agent.display();
+        if !self.agent.exists() {
+            bail!(
+                "there is no agent at {path}: build it with `make agent`, or name it with --agent"
+            );
+        }
+        if !initramfs::is_static(&read(&self.agent)?) {
+            bail!(
+                "{path} is not a static x86-64 program, and the ramdisk holds no libraries: \
+                 build it with `make agent`"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,54 @@
+//! A GRUB that reads its configuration over HTTP, from the folder it was itself loaded from.
+//!
+//! Debian's signed `grubnetx64.efi` does not: started over HTTP it stops at its prompt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::packages::{Packages, output};
+use super::{read, steps::step};
+
+/// What GRUB does before it has a configuration of ours.
+const EMBEDDED: &str = r#"net_bootp
+configfile "$cmdpath/grub.cfg"
+"#;
+
+/// What the embedded configuration and ours need, since a module cannot be fetched before the network is up.
+const MODULES: &[&str] =
+    &["configfile", "echo", "efinet", "http", "linux", "net", "normal", "reboot", "sleep", "test"];
+
+/// Makes `grubx64.efi`.
+///
+/// # Errors
+///
+/// When GRUB's packages cannot be had or `grub-mkimage` fails.
+pub(super) fn image(packages: &Packages) -> Result<Vec<u8>> {
+    let modules = packages.find("grub-efi-amd64-bin", "usr/lib/grub/x86_64-efi/efinet.mod")?;
+    let modules = modules.parent().expect("the file has a folder in its name");
+    let program = packages.find("grub-common", "usr/bin/grub-mkimage")?;
+    step("making grubx64.efi", || make(&program, modules))
+}
+
+fn make(program: &PathBuf, modules: &Path) -> Result<Vec<u8>> {
+    let folder = TempDir::new().context("cannot make a folder")?;
+    let configuration = folder.path().join("grub.cfg");
+    let image = folder.path().join("grubx64.efi");
+    fs::write(&configuration, EMBEDDED).context("cannot write GRUB's configuration")?;
+
+    output(
+        Command::new(program)
+            .args(["--format", "x86_64-efi", "--prefix", "/"])
+            .arg("--directory")
+            .arg(modules)
+            .arg("--config")
+            .arg(&configuration)
+            .arg("--output")
+            .arg(&image)
+            .args(MODULES),
+    )?;
+    read(&image)
+}

@@ -1,0 +1,300 @@
+//! What lies in the ramdisk: the agent as init, and the modules with which it finds disks and the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agent::modules::modinfo::Modinfo;
+use agent::modules::{Index, name_of, normal};
+use anyhow::{Context, Result, bail};
+
+use super::cpio::Archive;
+use super::packages::Kernel;
+use super::read;
+
+/// What the ramdisk carries drivers for. Names as in `modprobe`; what they depend on comes along.
+const MODULES: &[&str] = &[
+    // Network cards of servers.
+    "atlantic",
+    "be2net",
+    "bna",
+    "bnx2",
+    "bnx2x",
+    "bnxt_en",
+    "cxgb4",
+    "e1000",
+    "e1000e",
+    "ena",
+    "enic",
+    "fm10k",
+    "i40e",
+    "iavf",
+    "ice",
+    "igb",
+    "igc",
+    "ionic",
+    "ixgbe",
+    "ixgbevf",
+    "mlx4_en",
+    "mlx5_core",
+    "nfp",
+    "qede",
+    "qlcnic",
+    "r8169",
+    "sfc",
+    "sky2",
+    "tg3",
+    // Network cards of virtual machines, and on USB.
+    "8139cp",
+    "8139too",
+    "cdc_ether",
+    "cdc_ncm",
+    "hv_netvsc",
+    "pcnet32",
+    "r8152",
+    "ax88179_178a",
+    "virtio_net",
+    "vmxnet3",
+    // PHYs that a network card's driver asks for by their identifier.
+    "bcm_phy_lib",
+    "broadcom",
+    "marvell",
+    "realtek",
+    // What lies on top of network cards.
+    "8021q",
+    "bonding",
+    // Disk controllers of servers.
+    "aacraid",
+    "ahci",
+    "ata_generic",
+    "ata_piix",
+    "hpsa",
+    "isci",
+    "megaraid_sas",
+    "mpi3mr",
+    "mpt3sas",
+    "mvsas",
+    "nvme",
+    "pm80xx",
+    "sdhci_pci",
+    "mmc_block",
+    "smartpqi",
+    "vmd",
+    // Disk controllers of virtual machines.
+    "hv_storvsc",
+    "mptspi",
+    "sym53c8xx",
+    "virtio_blk",
+    "virtio_scsi",
+    "vmw_pvscsi",
+    "xen_blkfront",
+    // Disks, and the buses they hang on. UAS and USB because servers boot from USB, and erase it.
+    "sd_mod",
+    "sr_mod",
+    "crc_t10dif",
+    "crct10dif_generic",
+    "crct10dif_pclmul",
+    "uas",
+    "usb_storage",
+    "ehci_pci",
+    "uhci_hcd",
+    "ohci_pci",
+    "xhci_pci",
+    // The RAM disk in which firmware leaves an ISO it was booted from.
+    "nd_pmem",
+    "nfit",
+    // Buses and entropy of virtual machines.
+    "hv_vmbus",
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_rng",
+    "xen_netfront",
+    // File systems for what firmware and images hold, UEFI variables among them.
+    "efivarfs",
+    "isofs",
+    "nls_ascii",
+    "nls_cp437",
+    "nls_iso8859_1",
+    "nls_utf8",
+    "vfat",
+    // libcrc32c asks for it by the name of the algorithm.
+    "crc32c_generic",
+    "crc32c_intel",
+    // The machine's own BMC.
+    "ipmi_devintf",
+    "ipmi_si",
+];
+
+/// What a ramdisk is made of.
+#[derive(Debug)]
+pub(super) struct Initramfs<'a> {
+    pub(super) agent: &'a Path,
+    pub(super) kernel: &'a Kernel,
+    pub(super) firmware: &'a [PathBuf],
+    /// Modules that must be there in addition.
+    pub(super) modules: &'a [String],
+}
+
+impl Initramfs<'_> {
+    /// Puts it together, uncompressed.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or a module named on the command line does not exist.
+    pub(super) fn collect(&self) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        archive.program("init", read(self.agent)?);
+        // The kernel asks for further modules (a PHY's, a hash's) by starting this program.
+        archive.symlink("sbin/modprobe", "/init");
+        // The kernel opens it for init before anything is mounted.
+        archive.character_device("dev/console", 5, 1);
+        for mount_point in ["proc", "sys", "run", "tmp"] {
+            archive.directory(mount_point);
+        }
+        let firmware = self.collect_modules(&mut archive)?;
+        self.collect_firmware(&mut archive, &firmware)?;
+        Ok(archive.finish())
+    }
+
+    /// Adds modules and their index, and returns the names of the firmware blobs they ask for.
+    fn collect_modules(&self, archive: &mut Archive) -> Result<BTreeSet<String>> {
+        let tree = self.kernel.modules();
+        let version = &self.kernel.version;
+        let available = find_modules(&tree)?;
+        let builtin = built_in(&tree)?;
+        self.check_requested(&available, &builtin)?;
+
+        let mut index = Index::default();
+        let mut firmware = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let requested = self.modules.iter().map(|name| normal(name));
+        let mut pending: Vec<_> =
+            MODULES.iter().map(|name| normal(name)).chain(requested).collect();
+        while let Some(name) = pending.pop() {
+            if !seen.insert(name.clone()) || builtin.contains(&name) {
+                continue;
+            }
+            let Some(path) = available.get(&name) else {
+                eprintln!("this kernel has no module {name}");
+                continue;
+            };
+            let content = read(&tree.join(path))?;
+            let modinfo = Modinfo::parse(&content)
+                .with_context(|| format!("{path} is no plain 64-bit module"))?;
+            pending.extend(modinfo.depends.iter().cloned());
+            firmware.extend(modinfo.firmware.iter().cloned());
+            archive.file(&format!("lib/modules/{version}/{path}"), content);
+            index.add(path, modinfo);
+        }
+
+        let files = index.emit();
+        let folder = format!("lib/modules/{version}");
+        archive.file(&format!("{folder}/modules.dep"), files.dep.into_bytes());
+        archive.file(&format!("{folder}/modules.alias"), files.alias.into_bytes());
+        archive.file(&format!("{folder}/modules.softdep"), files.softdep.into_bytes());
+        Ok(firmware)
+    }
+
+    fn check_requested(
+        &self,
+        available: &BTreeMap<String, String>,
+        builtin: &BTreeSet<String>,
+    ) -> Result<()> {
+        for name in self.modules.iter().map(|name| normal(name)) {
+            if !available.contains_key(&name) && !builtin.contains(&name) {
+                bail!("kernel {} has no module {name}", self.kernel.version);
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_firmware(&self, archive: &mut Archive, wanted: &BTreeSet<String>) -> Result<()> {
+        let mut taken = 0;
+        for (name, folder) in
+            wanted.iter().flat_map(|name| self.firmware.iter().map(move |it| (name, it)))
+        {
+            let path = folder.join(name);
+            if path.is_file() {
+                archive.file(&format!("lib/firmware/{name}"), read(&path)?);
+                taken += 1;
+            }
+        }
+        if !self.firmware.is_empty() {
+            eprintln!("firmware: {taken} of {} blobs the modules know of", wanted.len());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a program runs where there are no libraries: 64-bit ELF for x86-64 without an interpreter.
+pub(super) fn is_static(program: &[u8]) -> bool {
+    const INTERPRETER: &[u8] = &[3, 0, 0, 0];
+    let u16_at = |at: usize| {
+        Some(usize::from(u16::from_le_bytes(program.get(at..at + 2)?.try_into().ok()?)))
+    };
+    let table = || {
+        let start = u64::from_le_bytes(program.get(0x20..0x28)?.try_into().ok()?);
+        let headers = program.get(usize::try_from(start).ok()?..)?;
+        Some(headers.chunks_exact(u16_at(0x36)?.max(1)).take(u16_at(0x38)?))
+    };
+    let x86_64 = program.starts_with(b"\x7fELF\x02\x01") && u16_at(0x12) == Some(0x3E);
+    x86_64
+        && table().is_some_and(|mut headers| headers.all(|header| !header.starts_with(INTERPRETER)))
+}
+
+/// Every module's name and its path below `tree`.
+fn find_modules(tree: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![tree.join("kernel")];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "ko")
+                && let Some(path) = path.strip_prefix(tree).ok().and_then(Path::to_str)
+            {
+                found.insert(name_of(path), path.to_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
+    let path = tree.join("modules.builtin");
+    let list =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(list.lines().map(name_of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_wants_a_loader_is_not_static() {
+        assert!(is_static(&program(&[1, 6])));
+        assert!(!is_static(&program(&[6, 3, 1])));
+        assert!(!is_static(b"#!/bin/sh\n"));
+        assert!(!is_static(&program(&[1])[..0x30]));
+    }
+
+    /// An ELF header and program headers of these types.
+    fn program(types: &[u8]) -> Vec<u8> {
+        let mut elf = vec![0; 0x40];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[0x12] = 0x3E;
+        elf[0x20] = 0x40;
+        elf[0x36] = 0x38;
+        elf[0x38] = u8::try_from(types.len()).unwrap();
+        for &kind in types {
+            let mut header = [0; 0x38];
+            header[0] = kind;
+            elf.extend_from_slice(&header);
+        }
+        elf
+    }
+}
