@@ -1,1 +1,3 @@
 //! The Ironic REST wire: JSON, microversions, errors, the agent protocol.
+
+pub mod agent;
