@@ -1,0 +1,233 @@
+//! The kernel's command line, by ironic-python-agent's names (`ipa-api-url`, `BOOTIF`, …).
+//!
+//! A value that makes no sense is reported and its default taken: a machine in a rack that goes on with a warning on
+//! its console is worth more than one that stops.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use url::{Host, Url};
+use uuid::Uuid;
+
+use crate::mac::Mac;
+
+/// What the agent is told on the command line.
+#[derive(Clone, PartialEq)]
+pub struct Options {
+    /// `ipa-api-url`: where Ironic's API is.
+    pub api_url: Option<Url>,
+    /// `ipa-agent-token`: shared with Ironic beforehand.
+    pub token: Option<String>,
+    /// `ipa-node-uuid`, or what an ISO was published for (`ir_pub_id`): the node this is.
+    pub node: Option<Uuid>,
+    /// `BOOTIF`: the network card that the machine was booted from.
+    pub boot_mac: Option<Mac>,
+    /// `ipa-network-interface`: the link to use, by its name in Linux.
+    pub interface: Option<String>,
+    /// `ipa-listen-port`: of the command API.
+    pub listen_port: u16,
+    /// `ipa-advertise-host`: the address under which Ironic reaches the command API.
+    pub advertise_host: Option<Host>,
+    /// `ipa-advertise-port`: the port under which Ironic reaches the command API.
+    pub advertise_port: Option<u16>,
+    /// `ipa-lookup-timeout`: how long to ask for our node.
+    pub lookup_timeout: Duration,
+    /// `ipa-lookup-interval`: the pause after the first failed lookup; it doubles.
+    pub lookup_interval: Duration,
+    /// `ipa-http-request-timeout`: of one call to Ironic.
+    pub request_timeout: Duration,
+    /// `ipa-ntp-server`: asked for the time.
+    pub ntp_server: Option<String>,
+    /// `ipa-insecure`: whether Ironic's certificate goes unchecked.
+    pub insecure: bool,
+    /// `ipa-debug`: whether the log has more in it.
+    pub debug: bool,
+    /// `ipa-global-request-id`: goes back with each call, for Ironic's log.
+    pub request_id: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            api_url: None,
+            token: None,
+            node: None,
+            boot_mac: None,
+            interface: None,
+            listen_port: 9999,
+            advertise_host: None,
+            advertise_port: None,
+            lookup_timeout: Duration::from_secs(600),
+            lookup_interval: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(30),
+            ntp_server: None,
+            insecure: false,
+            debug: false,
+            request_id: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    /// Leaves the token out, since this ends up in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("api_url", &self.api_url.as_ref().map(Url::as_str))
+            .field("has_token", &self.token.is_some())
+            .field("node", &self.node)
+            .field("boot_mac", &self.boot_mac)
+            .field("interface", &self.interface)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Reads a command line; the second value says in words what was ignored.
+    pub fn parse(command_line: &str) -> (Self, Vec<String>) {
+        let mut options = Self::default();
+        let mut ignored = Vec::new();
+        for (name, value) in arguments(command_line) {
+            if let Err(why) = options.set(&name, &value) {
+                ignored.push(format!("{name}: {why}"));
+            }
+        }
+        (options, ignored)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "BOOTIF" => self.boot_mac = Some(parsed(value)?),
+            "ipa-advertise-host" => {
+                self.advertise_host = Some(Host::parse(value).map_err(|error| error.to_string())?);
+            }
+            "ipa-advertise-port" => self.advertise_port = Some(parsed(value)?),
+            "ipa-agent-token" if value.len() < ironic::agent::MIN_TOKEN_LEN => {
+                return Err("too short for a token".to_owned());
+            }
+            "ipa-agent-token" => self.token = Some(value.to_owned()),
+            "ipa-api-url" => self.api_url = Some(api_url(value)?),
+            "ipa-debug" => self.debug = truth(value),
+            "ipa-global-request-id" => self.request_id = Some(value.to_owned()),
+            "ipa-http-request-timeout" => self.request_timeout = seconds(value)?,
+            "ipa-insecure" => self.insecure = truth(value),
+            "ipa-listen-port" => self.listen_port = parsed(value)?,
+            "ipa-lookup-interval" => self.lookup_interval = seconds(value)?,
+            "ipa-lookup-timeout" => self.lookup_timeout = seconds(value)?,
+            "ipa-network-interface" => self.interface = Some(value.to_owned()),
+            "ipa-node-uuid" => self.node = Some(parsed(value)?),
+            "ipa-ntp-server" => self.ntp_server = Some(value.to_owned()),
+            // The publisher of an ISO need not be a node.
+            "ir_pub_id" if self.node.is_none() => self.node = value.parse().ok(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `name=value` pairs and bare names, quoted as the kernel quotes (lib/cmdline.c, `next_arg`).
+fn arguments(command_line: &str) -> Vec<(String, String)> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for character in command_line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            space if space.is_whitespace() && !quoted => words.push(String::new()),
+            other => {
+                if let Some(word) = words.last_mut() {
+                    word.push(other);
+                }
+            }
+        }
+    }
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => (word, String::new()),
+        })
+        .collect()
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn seconds(value: &str) -> Result<Duration, String> {
+    parsed(value).map(Duration::from_secs)
+}
+
+fn api_url(value: &str) -> Result<Url, String> {
+    let url: Url = parsed(value)?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => Err(format!("an API speaks http or https, not {other}")),
+    }
+}
+
+/// `ipa-debug` alone is yes, as is what oslo.utils takes for true.
+fn truth(value: &str) -> bool {
+    ["", "1", "t", "true", "on", "y", "yes"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_command_line_of_ironic_is_understood() {
+        let (options, ignored) = Options::parse(
+            "selinux=0 troubleshoot=0 text nofb vga=normal ipa-debug=1 ipa-api-url=http://10.77.0.1:6385 \
+             ipa-global-request-id=req-1 ipa-agent-token=0123456789abcdef0123456789abcdef \
+             BOOTIF=52:54:00:aa:bb:01 initrd=deploy_ramdisk\n",
+        );
+
+        assert_eq!(ignored, [""; 0]);
+        assert_eq!(options.api_url.unwrap().as_str(), "http://10.77.0.1:6385/");
+        assert_eq!(options.token.unwrap().len(), 32);
+        assert_eq!(options.boot_mac, Some(Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1])));
+        assert!(options.debug);
+        assert_eq!(options.listen_port, 9999);
+    }
+
+    #[test]
+    fn nonsense_is_reported_and_its_default_taken() {
+        let (options, ignored) =
+            Options::parse("ipa-listen-port=many ipa-api-url=ftp://x ipa-agent-token=short");
+
+        assert_eq!(options, Options::default());
+        assert_eq!(ignored.len(), 3);
+        assert_eq!(ignored[1], "ipa-api-url: an API speaks http or https, not ftp");
+    }
+
+    #[test]
+    fn quotes_keep_spaces_as_the_kernel_does() {
+        assert_eq!(
+            arguments("a=\"b c\"  \"d=e f\" g"),
+            [("a", "b c"), ("d", "e f"), ("g", "")].map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_token_is_not_in_the_debug_output() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let (options, _) = Options::parse(&format!("ipa-agent-token={token}"));
+
+        assert!(!format!("{options:?}").contains(token));
+    }
+
+    proptest! {
+        #[test]
+        fn arguments_without_quotes_are_read_back(pairs in prop::collection::vec(("[a-z-]{1,9}", "[!#-<>-~]{0,9}"), 0..9)) {
+            let line: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            prop_assert_eq!(arguments(&line.join(" ")), pairs);
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text: String) {
+            Options::parse(&text);
+        }
+    }
+}
