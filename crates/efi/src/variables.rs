@@ -1,0 +1,211 @@
+//! The UEFI variables of a virtual machine, edited in its flash image while it is off.
+//!
+//! [`Store`] is the variable store of EDK2 (OVMF, AAVMF) with its records; [`LoadOption`] is what a
+//! `Boot####` variable says. Together they let a BMC make the next boot a boot from a URL:
+//! [`Store::boot_once_from`].
+
+mod load_option;
+mod store;
+
+pub use self::load_option::{DevicePath, LoadOption, LoadOptionError, Node};
+pub use self::store::{SetError, Store, StoreError, Variable};
+
+use uuid::{Uuid, uuid};
+
+/// `EFI_GLOBAL_VARIABLE`: the vendor of `Boot####`, `BootNext` and `BootOrder`.
+pub const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+
+/// Non-volatile, for boot services and the running system: what boot variables must be.
+pub const NON_VOLATILE_BOOT_RUNTIME: u32 = 0x7;
+
+/// Where [`Store::boot_once_from`] begins to look for a number: firmware counts from 0, so that
+/// numbers this high do not get in its way.
+const FIRST_OF_OURS: u16 = 0x0099;
+
+/// By this description we know our own entry again.
+const OUR_DESCRIPTION: &str = "Ferroboot: boot once from a URL";
+
+impl Store {
+    /// The number in `BootNext`; gone once the firmware has acted on it.
+    #[must_use]
+    pub fn boot_next(&self) -> Option<u16> {
+        match self.get("BootNext", GLOBAL)?.data {
+            [low, high] => Some(u16::from_le_bytes([*low, *high])),
+            _ => None,
+        }
+    }
+
+    /// Makes the next boot, and only that one, start `Boot####` of this number.
+    ///
+    /// # Errors
+    /// [`SetError::Full`] when the store has no room.
+    pub fn set_boot_next(&mut self, number: u16) -> Result<(), SetError> {
+        self.set("BootNext", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &number.to_le_bytes())
+    }
+
+    /// The numbers in `BootOrder`; empty when there is none, as before the first boot.
+    #[must_use]
+    pub fn boot_order(&self) -> Vec<u16> {
+        let order = self.get("BootOrder", GLOBAL).map_or(&[][..], |variable| variable.data);
+        let (numbers, _) = order.as_chunks();
+        numbers.iter().map(|number| u16::from_le_bytes(*number)).collect()
+    }
+
+    /// Sets `BootOrder`.
+    ///
+    /// # Errors
+    /// [`SetError::Full`] when the store has no room.
+    pub fn set_boot_order(&mut self, order: &[u16]) -> Result<(), SetError> {
+        let data: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.set("BootOrder", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &data)
+    }
+
+    /// All `Boot####` that can be read, by number.
+    #[must_use]
+    pub fn boot_options(&self) -> Vec<(u16, LoadOption)> {
+        let mut options: Vec<_> = self
+            .list()
+            .into_iter()
+            .filter(|variable| variable.vendor == GLOBAL)
+            .filter_map(|variable| {
+                let number = boot_number(&variable.name)?;
+                Some((number, LoadOption::parse(variable.data).ok()?))
+            })
+            .collect();
+        options.sort_by_key(|(number, _)| *number);
+        options
+    }
+
+    /// Sets `Boot####`.
+    ///
+    /// # Errors
+    /// [`SetError::Full`] when the store has no room.
+    pub fn set_boot_option(&mut self, number: u16, option: &LoadOption) -> Result<(), SetError> {
+        let name = format!("Boot{number:04X}");
+        self.set(&name, GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &option.to_bytes())
+    }
+
+    /// Removes `Boot####`, and says whether there was one.
+    pub fn delete_boot_option(&mut self, number: u16) -> bool {
+        self.delete(&format!("Boot{number:04X}"), GLOBAL)
+    }
+
+    /// Makes the next boot, and only that one, fetch `url` over HTTP boot.
+    ///
+    /// Writes a `Boot####` with the bare device path `Uri(url)` and points `BootNext` to it. The
+    /// firmware tries its network interfaces in turn, with an address from any DHCP server
+    /// (`EfiBootManagerExpandUriDevicePath`). `BootOrder` stays as it is.
+    ///
+    /// # Errors
+    /// [`SetError::Full`] when the store has no room.
+    pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetError> {
+        self.forget_boot_once();
+        let taken: Vec<u16> = self.boot_numbers();
+        let number = (FIRST_OF_OURS..=u16::MAX)
+            .find(|number| !taken.contains(number))
+            .ok_or(SetError::Full { needed: 0, left: 0 })?;
+        self.set_boot_option(number, &LoadOption::from_uri(OUR_DESCRIPTION, url))?;
+        self.set_boot_next(number)
+    }
+
+    /// Takes back [`Self::boot_once_from`]: removes its entry, used or not, and its `BootNext`.
+    pub fn forget_boot_once(&mut self) {
+        for number in self.boot_once_numbers() {
+            if self.boot_next() == Some(number) {
+                self.delete("BootNext", GLOBAL);
+            }
+            self.delete_boot_option(number);
+        }
+    }
+
+    /// The URL that [`Self::boot_once_from`] set, until the firmware has taken it.
+    #[must_use]
+    pub fn boots_once_from(&self) -> Option<String> {
+        let next = self.boot_next()?;
+        let (_, option) = self.boot_options().into_iter().find(|(number, _)| *number == next)?;
+        option.path.uri().map(str::to_owned)
+    }
+
+    fn boot_once_numbers(&self) -> Vec<u16> {
+        self.boot_options()
+            .into_iter()
+            .filter(|(_, option)| option.description == OUR_DESCRIPTION)
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Also those that cannot be read, so that none is written over.
+    fn boot_numbers(&self) -> Vec<u16> {
+        self.list().iter().filter_map(|variable| boot_number(&variable.name)).collect()
+    }
+}
+
+/// The number in the name `Boot####`: four digits, capital where letters (UEFI §3.3).
+fn boot_number(name: &str) -> Option<u16> {
+    let digits = name.strip_prefix("Boot")?;
+    let exact = digits.len() == 4
+        && digits.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    exact.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
+
+    #[test]
+    fn the_next_boot_is_from_the_url_and_the_order_stays() {
+        let mut store = Store::empty();
+        store.set_boot_order(&[0, 3]).unwrap();
+
+        store.boot_once_from(URL).unwrap();
+
+        assert_eq!(store.boot_next(), Some(0x99));
+        assert_eq!(store.boots_once_from().as_deref(), Some(URL));
+        assert_eq!(store.boot_order(), [0, 3]);
+    }
+
+    #[test]
+    fn a_second_url_takes_the_place_of_the_first() {
+        let mut store = Store::empty();
+        store.boot_once_from("http://old/a.efi").unwrap();
+
+        store.boot_once_from(URL).unwrap();
+
+        assert_eq!(store.boot_options().len(), 1);
+        assert_eq!(store.boots_once_from().as_deref(), Some(URL));
+    }
+
+    #[test]
+    fn an_entry_of_somebody_else_is_never_written_over() {
+        let mut store = Store::empty();
+        let theirs = LoadOption::from_uri("theirs", "http://theirs/a.efi");
+        store.set_boot_option(0x99, &theirs).unwrap();
+
+        store.boot_once_from(URL).unwrap();
+
+        assert_eq!(store.boot_next(), Some(0x9A));
+        assert_eq!(store.boot_options()[0], (0x99, theirs));
+    }
+
+    #[test]
+    fn forgetting_leaves_the_boot_next_of_somebody_else() {
+        let mut store = Store::empty();
+        store.boot_once_from(URL).unwrap();
+        store.set_boot_next(3).unwrap();
+
+        store.forget_boot_once();
+
+        assert_eq!(store.boot_next(), Some(3));
+        assert!(store.boot_options().is_empty());
+    }
+
+    #[test]
+    fn only_four_capital_hexadecimal_digits_make_a_boot_number() {
+        assert_eq!(boot_number("Boot009A"), Some(0x9A));
+        for other in ["Boot009a", "Boot9A", "BootNext", "BootOrder", "Boot+123", "Driver0001"] {
+            assert_eq!(boot_number(other), None, "{other}");
+        }
+    }
+}

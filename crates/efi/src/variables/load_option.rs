@@ -1,0 +1,291 @@
+//! `EFI_LOAD_OPTION` (UEFI §3.1.3) and the device path in it (§10.3).
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// `LOAD_OPTION_ACTIVE`: the firmware may choose it by itself.
+const ACTIVE: u32 = 1;
+/// Attributes and the length of the device path.
+const FIXED_LEN: usize = 6;
+
+const MESSAGING: u8 = 0x03;
+const URI: u8 = 0x18;
+const END: u8 = 0x7F;
+const END_ENTIRE: u8 = 0xFF;
+const NODE_HEADER_LEN: usize = 4;
+
+/// What a `Boot####` variable says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOption {
+    /// `LOAD_OPTION_ACTIVE` (1) and others.
+    pub attributes: u32,
+    /// What a menu shows. Parts of the text that are no UTF-16 are shown as U+FFFD.
+    pub description: String,
+    /// What is started.
+    pub path: DevicePath,
+    /// Handed to what is started.
+    pub optional_data: Vec<u8>,
+}
+
+/// Bytes that are no load option.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LoadOptionError {
+    /// Shorter than what every load option has.
+    #[error("a load option has at least {FIXED_LEN} bytes, this has {0}")]
+    Short(usize),
+    /// The description has no NUL at its end.
+    #[error("the description does not end")]
+    EndlessDescription,
+    /// The device path claims more bytes than there are.
+    #[error("the device path needs {needed} bytes, {left} left")]
+    ShortPath {
+        /// As its length field says.
+        needed: usize,
+        /// After the description.
+        left: usize,
+    },
+    /// A node of the device path is shorter than its header or longer than the path.
+    #[error("the device path's node at {offset} claims {len} bytes")]
+    BadNode {
+        /// Within the path.
+        offset: usize,
+        /// As it says.
+        len: usize,
+    },
+    /// The device path has no end node, or something after it.
+    #[error("the device path does not end with an end node")]
+    NoEnd,
+}
+
+impl LoadOption {
+    /// An active option that starts what is at `url`.
+    #[must_use]
+    pub fn from_uri(description: &str, url: &str) -> Self {
+        Self {
+            attributes: ACTIVE,
+            description: description.to_owned(),
+            path: DevicePath(vec![Node::Uri(url.to_owned())]),
+            optional_data: Vec::new(),
+        }
+    }
+
+    /// Reads a variable's data.
+    ///
+    /// # Errors
+    /// [`LoadOptionError`] where it is not well formed.
+    pub fn parse(data: &[u8]) -> Result<Self, LoadOptionError> {
+        let Some((fixed, rest)) = data.split_first_chunk::<FIXED_LEN>() else {
+            return Err(LoadOptionError::Short(data.len()));
+        };
+        let [a, b, c, d, low, high] = *fixed;
+        let path_len = usize::from(u16::from_le_bytes([low, high]));
+
+        let (units, _) = rest.as_chunks::<2>();
+        let end = units
+            .iter()
+            .position(|unit| *unit == [0, 0])
+            .ok_or(LoadOptionError::EndlessDescription)?;
+        let description: Vec<u16> = units[..end].iter().map(|u| u16::from_le_bytes(*u)).collect();
+
+        let rest = &rest[2 * (end + 1)..];
+        if path_len > rest.len() {
+            return Err(LoadOptionError::ShortPath { needed: path_len, left: rest.len() });
+        }
+        let (path, optional_data) = rest.split_at(path_len);
+        Ok(Self {
+            attributes: u32::from_le_bytes([a, b, c, d]),
+            description: String::from_utf16_lossy(&description),
+            path: DevicePath::parse(path)?,
+            optional_data: optional_data.to_vec(),
+        })
+    }
+
+    /// The variable's data. A description is cut at its first NUL, which would end it anyway.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let path = self.path.to_bytes();
+        let path_len = u16::try_from(path.len()).unwrap_or(u16::MAX);
+        let mut bytes = self.attributes.to_le_bytes().to_vec();
+        bytes.extend(path_len.to_le_bytes());
+        let description = self.description.split('\0').next().unwrap_or_default();
+        bytes.extend(description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        bytes.extend(&path[..usize::from(path_len)]);
+        bytes.extend(&self.optional_data);
+        bytes
+    }
+}
+
+/// Where something is found, from one bus to the next. The end node is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicePath(pub Vec<Node>);
+
+impl DevicePath {
+    /// Reads nodes up to the end node, which must be the last thing there.
+    ///
+    /// # Errors
+    /// [`LoadOptionError::BadNode`] and [`LoadOptionError::NoEnd`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, LoadOptionError> {
+        let mut nodes = Vec::new();
+        let mut offset = 0;
+        loop {
+            let rest = &bytes[offset..];
+            let &[kind, subtype, low, high, ..] = rest else {
+                return Err(LoadOptionError::NoEnd);
+            };
+            let len = usize::from(u16::from_le_bytes([low, high]));
+            if len < NODE_HEADER_LEN || len > rest.len() {
+                return Err(LoadOptionError::BadNode { offset, len });
+            }
+            if (kind, subtype) == (END, END_ENTIRE) {
+                let last = len == rest.len() && len == NODE_HEADER_LEN;
+                return if last { Ok(Self(nodes)) } else { Err(LoadOptionError::NoEnd) };
+            }
+            nodes.push(Node::of(kind, subtype, &rest[NODE_HEADER_LEN..len]));
+            offset += len;
+        }
+    }
+
+    /// The nodes and the end node.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.0.iter().flat_map(Node::to_bytes).collect();
+        bytes.extend([END, END_ENTIRE, NODE_HEADER_LEN as u8, 0]);
+        bytes
+    }
+
+    /// The URI, if the path has one; an empty one, as HTTP boot entries without a fixed URL have, is
+    /// none.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.0.iter().find_map(|node| match node {
+            Node::Uri(uri) if !uri.is_empty() => Some(uri.as_str()),
+            Node::Uri(_) | Node::Other { .. } => None,
+        })
+    }
+}
+
+/// One step of a device path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// `Uri(…)` (UEFI §10.3.4.23).
+    Uri(String),
+    /// Any other, as it is.
+    Other {
+        /// Type.
+        kind: u8,
+        /// Sub-type.
+        subtype: u8,
+        /// What follows the header.
+        data: Vec<u8>,
+    },
+}
+
+impl Node {
+    fn of(kind: u8, subtype: u8, data: &[u8]) -> Self {
+        match (kind, subtype, str::from_utf8(data)) {
+            (MESSAGING, URI, Ok(uri)) => Self::Uri(uri.to_owned()),
+            _ => Self::Other { kind, subtype, data: data.to_vec() },
+        }
+    }
+
+    /// A node says its length in 16 bits: what does not fit is cut.
+    fn to_bytes(&self) -> Vec<u8> {
+        let (kind, subtype, data) = match self {
+            Self::Uri(uri) => (MESSAGING, URI, uri.as_bytes()),
+            Self::Other { kind, subtype, data } => (*kind, *subtype, data.as_slice()),
+        };
+        let len = u16::try_from(NODE_HEADER_LEN + data.len()).unwrap_or(u16::MAX);
+        let mut bytes = vec![kind, subtype];
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(&data[..usize::from(len) - NODE_HEADER_LEN]);
+        bytes
+    }
+}
+
+impl fmt::Display for DevicePath {
+    /// As EDK2 prints it where we know the node: `Uri(http://…)`, else `Path(type,subtype,data)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            match node {
+                Node::Uri(uri) => write!(f, "Uri({uri})")?,
+                Node::Other { kind, subtype, data } => {
+                    write!(f, "Path({kind},{subtype}")?;
+                    if !data.is_empty() {
+                        f.write_str(",")?;
+                    }
+                    data.iter().try_for_each(|byte| write!(f, "{byte:02X}"))?;
+                    f.write_str(")")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node() -> impl Strategy<Value = Node> {
+        prop_oneof![
+            "[ -~]{0,80}".prop_map(Node::Uri),
+            (1u8..6, 0u8..0x17, vec(any::<u8>(), 0..40))
+                .prop_map(|(kind, subtype, data)| Node::Other { kind, subtype, data }),
+        ]
+    }
+
+    fn load_option() -> impl Strategy<Value = LoadOption> {
+        (any::<u32>(), "[^\0]{0,40}", vec(node(), 0..6), vec(any::<u8>(), 0..20)).prop_map(
+            |(attributes, description, nodes, optional_data)| LoadOption {
+                attributes,
+                description,
+                path: DevicePath(nodes),
+                optional_data,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_write_we_read_back(option in load_option()) {
+            prop_assert_eq!(LoadOption::parse(&option.to_bytes()), Ok(option));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = LoadOption::parse(&bytes);
+            let _ = DevicePath::parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_bare_uri_is_what_the_firmware_expands() {
+        let option = LoadOption::from_uri("x", "http://a/b.efi");
+
+        assert_eq!(
+            option.to_bytes(),
+            b"\x01\0\0\0\x16\0x\0\0\0\x03\x18\x12\0http://a/b.efi\x7f\xff\x04\0"
+        );
+        assert_eq!(option.path.to_string(), "Uri(http://a/b.efi)");
+    }
+
+    #[test]
+    fn an_entry_with_an_empty_uri_has_no_url_of_its_own() {
+        assert_eq!(DevicePath(vec![Node::Uri(String::new())]).uri(), None);
+    }
+
+    #[test]
+    fn a_node_of_no_length_is_refused_rather_than_walked_for_ever() {
+        assert_eq!(
+            DevicePath::parse(&[3, 0x18, 0, 0]),
+            Err(LoadOptionError::BadNode { offset: 0, len: 0 })
+        );
+    }
+}

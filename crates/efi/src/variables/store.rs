@@ -1,0 +1,648 @@
+//! EDK2's variable store: a firmware volume header, a store header, and records up to erased flash.
+//!
+//! Layout: `MdeModulePkg/Include/Guid/VariableFormat.h`; rules:
+//! `MdeModulePkg/Universal/Variable/RuntimeDxe/VariableParsing.c`. Flash is written by clearing bits,
+//! so a record is never moved: a new one is appended, the old one marked, and a full store compacted.
+
+use std::ops::Range;
+
+use thiserror::Error;
+use uuid::{Uuid, uuid};
+
+/// `gEfiSystemNvDataFvGuid`.
+const NV_DATA: Uuid = uuid!("fff12b8d-7696-4c8b-a985-2747075b4f50");
+/// `gEfiAuthenticatedVariableGuid`.
+const AUTHENTICATED: Uuid = uuid!("aaf32c78-947b-439a-a180-2e144ec37792");
+
+const VOLUME_SIGNATURE: &[u8; 4] = b"_FVH";
+const STORE_HEADER_LEN: usize = 28;
+const FORMATTED: u8 = 0x5A;
+const HEALTHY: u8 = 0xFE;
+
+const START_ID: u16 = 0x55AA;
+const RECORD_HEADER_LEN: usize = 60;
+const RECORD_ALIGN: usize = 4;
+
+/// States are ANDed: each step of a record's life clears one bit.
+const VALID: u8 = 0x3F;
+const IN_DELETED_TRANSITION: u8 = 0xFE;
+const DELETED: u8 = 0xFD;
+
+const ERASED: u8 = 0xFF;
+
+/// `EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS` and the older counter.
+const AUTHENTICATED_WRITE: u32 = 0x30;
+
+/// `PcdMaxVariableSize` of OVMF without Secure Boot: header, name and data.
+const MAX_RECORD_LEN: usize = 0x2000;
+
+/// A variable store, and the rest of the flash image around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    flash: Vec<u8>,
+    /// Where records may lie.
+    records: Range<usize>,
+}
+
+/// A variable that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable<'a> {
+    /// Its name.
+    pub name: String,
+    /// Whose name it is.
+    pub vendor: Uuid,
+    /// `EFI_VARIABLE_…` bits.
+    pub attributes: u32,
+    /// Its value.
+    pub data: &'a [u8],
+}
+
+/// Bytes that are no variable store of EDK2.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// It ends before its headers do.
+    #[error("a variable store has more than {0} bytes")]
+    Short(usize),
+    /// No firmware volume for variables begins here: perhaps the firmware's code, not its variables.
+    #[error("this is no firmware volume with variables")]
+    NotAVolume,
+    /// The volume's header is damaged.
+    #[error("the volume header's checksum is wrong")]
+    Checksum,
+    /// The volume is longer than the file, or its header longer than the volume.
+    #[error("the volume claims {claimed} bytes, there are {len}")]
+    VolumeLength {
+        /// As its header says.
+        claimed: u64,
+        /// Of the file.
+        len: usize,
+    },
+    /// The store has records without authentication, as EDK2 wrote them before 2013.
+    #[error("the store's format is {0}, not that of authenticated variables")]
+    NotAuthenticated(Uuid),
+    /// The store was never formatted, or its formatting was interrupted.
+    #[error("the store is not formatted and healthy (format {format:#04x}, state {state:#04x})")]
+    NotFormatted {
+        /// `0x5A` if formatted.
+        format: u8,
+        /// `0xFE` if healthy.
+        state: u8,
+    },
+    /// The store is longer than its volume.
+    #[error("the store claims {claimed} bytes, its volume has {left} for it")]
+    StoreLength {
+        /// As its header says.
+        claimed: usize,
+        /// Of the volume, after its header.
+        left: usize,
+    },
+    /// A record claims bytes behind the end of the store.
+    #[error("the record at {offset:#x} runs over the end of the store")]
+    RecordLength {
+        /// In the file.
+        offset: usize,
+    },
+    /// A record that counts has no proper name.
+    #[error("the record at {offset:#x} has a name that is no text ending with NUL")]
+    RecordName {
+        /// In the file.
+        offset: usize,
+    },
+}
+
+/// Why a variable was not set. The store is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SetError {
+    /// Not enough room, even after compaction.
+    #[error("the variable needs {needed} bytes, the store has {left}")]
+    Full {
+        /// With its header and name.
+        needed: usize,
+        /// After compaction.
+        left: usize,
+    },
+    /// Longer than the firmware would accept.
+    #[error("the variable needs {0} bytes; firmware takes at most {MAX_RECORD_LEN}")]
+    Long(usize),
+    /// Only whoever holds the key can write it.
+    #[error("{0} may be written with a signature only")]
+    Authenticated(String),
+    /// A name that cannot be written down.
+    #[error("{0:?} is no name of a variable")]
+    Name(String),
+}
+
+impl Store {
+    /// Reads a flash image, such as a copy of `OVMF_VARS_4M.fd`.
+    ///
+    /// What comes after the store (EDK2's fault-tolerant write area, padding) is kept as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] where anything is not as EDK2 writes it.
+    pub fn parse(flash: Vec<u8>) -> Result<Self, StoreError> {
+        let volume = volume_contents(&flash)?;
+        let records = store_contents(&flash[volume.clone()])?;
+        let store =
+            Self { records: volume.start + records.start..volume.start + records.end, flash };
+        let mut walk = Walk { store: &store, offset: store.records.start };
+        for record in walk.by_ref() {
+            let record = record?;
+            if record.is_live() && record.name(&store.flash).is_none() {
+                return Err(StoreError::RecordName { offset: record.offset });
+            }
+        }
+        Ok(store)
+    }
+
+    /// The flash image.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.flash
+    }
+
+    /// All variables that count, in the order they were written.
+    #[must_use]
+    pub fn list(&self) -> Vec<Variable<'_>> {
+        self.live().iter().map(|record| record.variable(&self.flash)).collect()
+    }
+
+    /// One variable.
+    #[must_use]
+    pub fn get(&self, name: &str, vendor: Uuid) -> Option<Variable<'_>> {
+        self.list().into_iter().find(|variable| variable.name == name && variable.vendor == vendor)
+    }
+
+    /// Writes a variable in place of the one of that name, if there is one.
+    ///
+    /// # Errors
+    /// [`SetError`]; the store is then as it was.
+    pub fn set(
+        &mut self,
+        name: &str,
+        vendor: Uuid,
+        attributes: u32,
+        data: &[u8],
+    ) -> Result<(), SetError> {
+        if name.is_empty() || name.contains('\0') {
+            return Err(SetError::Name(name.to_owned()));
+        }
+        let old = self.get(name, vendor).map_or(0, |variable| variable.attributes);
+        if (attributes | old) & AUTHENTICATED_WRITE != 0 {
+            return Err(SetError::Authenticated(name.to_owned()));
+        }
+        let record = encode(name, vendor, attributes, data);
+        if record.len() > MAX_RECORD_LEN {
+            return Err(SetError::Long(record.len()));
+        }
+        if !self.has_erased_room_for(record.len()) {
+            let mut compacted = self.clone();
+            compacted.delete(name, vendor);
+            compacted.compact();
+            if !compacted.has_erased_room_for(record.len()) {
+                let left = compacted.records.end - compacted.end_of_records();
+                return Err(SetError::Full { needed: record.len(), left });
+            }
+            *self = compacted;
+        }
+        self.delete(name, vendor);
+        let at = self.end_of_records();
+        self.flash[at..at + record.len()].copy_from_slice(&record);
+        Ok(())
+    }
+
+    /// Marks a variable as deleted, and says whether there was one.
+    pub fn delete(&mut self, name: &str, vendor: Uuid) -> bool {
+        let mut found = false;
+        for record in self.all() {
+            let named = record.name(&self.flash).as_deref() == Some(name);
+            if record.is_live() && named && record.vendor(&self.flash) == vendor {
+                self.flash[record.offset + 2] &= IN_DELETED_TRANSITION & DELETED;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The records that count. One in transition counts only while its successor is missing, since
+    /// the firmware may have lost power between the two writes.
+    fn live(&self) -> Vec<Record> {
+        let (settled, in_transition): (Vec<_>, Vec<_>) =
+            self.all().into_iter().filter(Record::is_live).partition(|r| r.state == VALID);
+        let key = |record: &Record| (record.name(&self.flash), record.vendor(&self.flash));
+        let mut live = settled;
+        for record in in_transition {
+            if !live.iter().any(|other| key(other) == key(&record)) {
+                live.push(record);
+            }
+        }
+        live.sort_by_key(|record| record.offset);
+        live
+    }
+
+    fn all(&self) -> Vec<Record> {
+        self.walk().flatten().collect()
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        Walk { store: self, offset: self.records.start }
+    }
+
+    fn end_of_records(&self) -> usize {
+        let mut walk = self.walk();
+        walk.by_ref().for_each(drop);
+        walk.offset.min(self.records.end)
+    }
+
+    /// Only erased flash can be written: an interrupted write leaves bits that never come back.
+    fn has_erased_room_for(&self, len: usize) -> bool {
+        let at = self.end_of_records();
+        let room = self.flash.get(at..at + len);
+        at + len <= self.records.end && room.is_some_and(|room| room.iter().all(|b| *b == ERASED))
+    }
+
+    /// `Reclaim`: only what counts is kept, the rest erased.
+    fn compact(&mut self) {
+        let mut kept = Vec::with_capacity(self.records.len());
+        for record in self.live() {
+            let start = kept.len();
+            kept.extend_from_slice(&self.flash[record.range()]);
+            kept[start + 2] = VALID;
+            kept.resize(kept.len().next_multiple_of(RECORD_ALIGN), ERASED);
+        }
+        kept.resize(self.records.len(), ERASED);
+        self.flash[self.records.clone()].copy_from_slice(&kept);
+    }
+}
+
+/// `EFI_FIRMWARE_VOLUME_HEADER` (PI vol. 3 §3.2.1).
+fn volume_contents(flash: &[u8]) -> Result<Range<usize>, StoreError> {
+    const HEADER_LEN_FIELD: usize = 48;
+    const SMALLEST_HEADER: usize = 72;
+    let short = StoreError::Short(SMALLEST_HEADER);
+    if flash.len() < SMALLEST_HEADER {
+        return Err(short);
+    }
+    if guid(flash, 16) != NV_DATA || &flash[40..44] != VOLUME_SIGNATURE {
+        return Err(StoreError::NotAVolume);
+    }
+    let header_len = usize::from(u16_at(flash, HEADER_LEN_FIELD));
+    let claimed = u64::from(u32_at(flash, 32)) | u64::from(u32_at(flash, 36)) << 32;
+    let len = usize::try_from(claimed).unwrap_or(usize::MAX);
+    if len > flash.len() || header_len > len || header_len < SMALLEST_HEADER {
+        return Err(StoreError::VolumeLength { claimed, len: flash.len() });
+    }
+    let (words, odd) = flash[..header_len].as_chunks::<2>();
+    let sum = words.iter().fold(0u16, |sum, word| sum.wrapping_add(u16::from_le_bytes(*word)));
+    if sum != 0 || !odd.is_empty() {
+        return Err(StoreError::Checksum);
+    }
+    Ok(header_len..len)
+}
+
+/// `VARIABLE_STORE_HEADER`. The range is within `volume`.
+fn store_contents(volume: &[u8]) -> Result<Range<usize>, StoreError> {
+    if volume.len() < STORE_HEADER_LEN {
+        return Err(StoreError::Short(STORE_HEADER_LEN));
+    }
+    let format = guid(volume, 0);
+    if format != AUTHENTICATED {
+        return Err(StoreError::NotAuthenticated(format));
+    }
+    let (format, state) = (volume[20], volume[21]);
+    if (format, state) != (FORMATTED, HEALTHY) {
+        return Err(StoreError::NotFormatted { format, state });
+    }
+    let claimed = u32_at(volume, 16) as usize;
+    if claimed > volume.len() || claimed < STORE_HEADER_LEN {
+        return Err(StoreError::StoreLength { claimed, left: volume.len() });
+    }
+    Ok(STORE_HEADER_LEN..claimed)
+}
+
+/// `AUTHENTICATED_VARIABLE_HEADER`, name and data, padded to the next record.
+fn encode(name: &str, vendor: Uuid, attributes: u32, data: &[u8]) -> Vec<u8> {
+    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let mut record = Vec::with_capacity(RECORD_HEADER_LEN + name.len() + data.len());
+    record.extend(START_ID.to_le_bytes());
+    record.extend([VALID, 0]);
+    record.extend(attributes.to_le_bytes());
+    // Monotonic count, time stamp and index of the public key: of authenticated variables only.
+    record.extend([0; 8 + 16 + 4]);
+    record.extend((name.len() as u32).to_le_bytes());
+    record.extend((data.len() as u32).to_le_bytes());
+    record.extend(vendor.to_bytes_le());
+    record.extend(name);
+    record.extend(data);
+    record.resize(record.len().next_multiple_of(RECORD_ALIGN), ERASED);
+    record
+}
+
+/// Goes from record to record, as far as the start mark is there.
+struct Walk<'a> {
+    store: &'a Store,
+    offset: usize,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Record, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (flash, end) = (&self.store.flash, self.store.records.end);
+        let offset = self.offset;
+        if offset + RECORD_HEADER_LEN > end || u16_at(flash, offset) != START_ID {
+            return None;
+        }
+        let record = Record {
+            offset,
+            state: flash[offset + 2],
+            name_len: written(u32_at(flash, offset + 36)),
+            data_len: written(u32_at(flash, offset + 40)),
+        };
+        let record_end = record.name_len.saturating_add(record.data_len);
+        let record_end = record_end.saturating_add(offset + RECORD_HEADER_LEN);
+        if record_end > end {
+            self.offset = end;
+            return Some(Err(StoreError::RecordLength { offset }));
+        }
+        self.offset = record_end.next_multiple_of(RECORD_ALIGN);
+        Some(Ok(record))
+    }
+}
+
+/// A length that power was lost before is still erased, and counts as none (`NameSizeOfVariable`).
+fn written(len: u32) -> usize {
+    if len == u32::MAX { 0 } else { len as usize }
+}
+
+/// Where a record lies; whoever made it has seen that it lies within the store.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    offset: usize,
+    state: u8,
+    name_len: usize,
+    data_len: usize,
+}
+
+impl Record {
+    fn is_live(&self) -> bool {
+        self.state == VALID || self.state == VALID & IN_DELETED_TRANSITION
+    }
+
+    fn name(&self, flash: &[u8]) -> Option<String> {
+        let at = self.offset + RECORD_HEADER_LEN;
+        let (units, odd) = flash[at..at + self.name_len].as_chunks::<2>();
+        let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        let (last, name) = units.split_last()?;
+        let proper = odd.is_empty() && *last == 0 && !name.is_empty() && !name.contains(&0);
+        proper.then(|| String::from_utf16(name).ok()).flatten()
+    }
+
+    fn vendor(&self, flash: &[u8]) -> Uuid {
+        guid(flash, self.offset + 44)
+    }
+
+    fn variable<'a>(&self, flash: &'a [u8]) -> Variable<'a> {
+        let range = self.range();
+        Variable {
+            name: self.name(flash).unwrap_or_default(),
+            vendor: self.vendor(flash),
+            attributes: u32_at(flash, self.offset + 4),
+            data: &flash[range.end - self.data_len..range.end],
+        }
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + RECORD_HEADER_LEN + self.name_len + self.data_len
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn guid(bytes: &[u8], at: usize) -> Uuid {
+    let mut guid = [0; 16];
+    guid.copy_from_slice(&bytes[at..at + 16]);
+    Uuid::from_bytes_le(guid)
+}
+
+#[cfg(test)]
+impl Store {
+    /// A freshly formatted store of 4 kB, laid out as `OVMF_VARS_4M.fd` begins.
+    pub(crate) fn empty() -> Self {
+        Self::parse(tests::formatted(0x1000)).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::variables::{GLOBAL, LoadOption, NON_VOLATILE_BOOT_RUNTIME as NVBR};
+
+    pub(super) fn formatted(len: usize) -> Vec<u8> {
+        let mut flash = vec![0; 16];
+        flash.extend(NV_DATA.to_bytes_le());
+        flash.extend((len as u64).to_le_bytes());
+        flash.extend(VOLUME_SIGNATURE);
+        flash.extend([0xFF, 0xFE, 0x04, 0x00, 0x48, 0x00, 0, 0, 0, 0, 0, 2]);
+        flash.extend([(len as u32 / 0x100).to_le_bytes(), 0x100u32.to_le_bytes()].concat());
+        flash.extend([0; 8]);
+        let sum = flash.chunks(2).fold(0u16, |s, w| s.wrapping_add(u16_at(w, 0)));
+        flash[50..52].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
+        flash.extend(AUTHENTICATED.to_bytes_le());
+        flash.extend((len as u32 - 0x48).to_le_bytes());
+        flash.extend([FORMATTED, HEALTHY, 0, 0, 0, 0, 0, 0]);
+        flash.resize(len, ERASED);
+        flash
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.list().into_iter().map(|variable| variable.name).collect()
+    }
+
+    #[test]
+    fn what_is_set_is_there_after_parsing_again() {
+        let mut store = Store::empty();
+
+        store.set("Lang", GLOBAL, NVBR, b"eng").unwrap();
+
+        let again = Store::parse(store.as_bytes().to_vec()).unwrap();
+        let variable = again.get("Lang", GLOBAL).unwrap();
+        assert_eq!((variable.attributes, variable.data), (NVBR, &b"eng"[..]));
+    }
+
+    /// What `virt-fw-vars --set-boot-uri http://10.0.0.1:8080/boot/x/boot.iso` (virt-firmware) writes
+    /// into Debian's `OVMF_VARS_4M.fd`, from the first record to erased flash.
+    #[test]
+    fn a_boot_uri_is_written_byte_for_byte_as_by_virt_firmware() {
+        let golden = include_bytes!("../../tests/golden/virt-fw-vars-boot-uri.bin");
+        let url = "http://10.0.0.1:8080/boot/x/boot.iso";
+        let mut store = Store::empty();
+
+        store.set_boot_option(0x99, &LoadOption::from_uri("netboot boot.iso", url)).unwrap();
+        store.set_boot_next(0x99).unwrap();
+
+        assert_eq!(&store.flash[store.records.start..][..golden.len()], golden);
+    }
+
+    #[test]
+    fn a_new_value_is_appended_and_the_old_record_only_marked() {
+        let mut store = Store::empty();
+        store.set("A", GLOBAL, NVBR, b"old").unwrap();
+        let first = store.records.start;
+
+        store.set("A", GLOBAL, NVBR, b"new!").unwrap();
+
+        assert_eq!(store.flash[first + 2], 0x3C);
+        assert_eq!(store.list().len(), 1);
+        assert_eq!(store.get("A", GLOBAL).unwrap().data, b"new!");
+    }
+
+    #[test]
+    fn the_same_name_of_another_vendor_is_another_variable() {
+        let mut store = Store::empty();
+        store.set("A", GLOBAL, NVBR, b"1").unwrap();
+        store.set("A", Uuid::nil(), NVBR, b"2").unwrap();
+
+        assert!(store.delete("A", Uuid::nil()));
+
+        assert_eq!(store.get("A", GLOBAL).unwrap().data, b"1");
+    }
+
+    #[test]
+    fn a_full_store_is_compacted_before_it_refuses() {
+        let mut store = Store::empty();
+        for round in 0..200u16 {
+            store.set("Counter", GLOBAL, NVBR, &round.to_le_bytes()).unwrap();
+        }
+        assert_eq!(store.get("Counter", GLOBAL).unwrap().data, [199, 0]);
+
+        let before = store.clone();
+        let refused = store.set("Big", GLOBAL, NVBR, &[0; 0x1000]).unwrap_err();
+
+        assert!(matches!(refused, SetError::Full { .. }), "{refused}");
+        assert_eq!(store, before);
+    }
+
+    #[test]
+    fn a_record_in_transition_counts_until_its_successor_is_there() {
+        let mut store = Store::empty();
+        store.set("A", GLOBAL, NVBR, b"old").unwrap();
+        let first = store.records.start;
+        store.flash[first + 2] = VALID & IN_DELETED_TRANSITION;
+        assert_eq!(store.get("A", GLOBAL).unwrap().data, b"old");
+
+        let at = store.end_of_records();
+        let successor = encode("A", GLOBAL, NVBR, b"new");
+        store.flash[at..at + successor.len()].copy_from_slice(&successor);
+
+        assert_eq!(store.list().len(), 1);
+        assert_eq!(store.get("A", GLOBAL).unwrap().data, b"new");
+    }
+
+    #[test]
+    fn a_write_that_lost_power_is_stepped_over() {
+        let mut store = Store::empty();
+        let at = store.records.start;
+        store.flash[at..at + 3].copy_from_slice(&[0xAA, 0x55, 0xFF]);
+
+        store.set("A", GLOBAL, NVBR, b"1").unwrap();
+
+        assert_eq!(names(&Store::parse(store.flash).unwrap()), ["A"]);
+    }
+
+    #[test]
+    fn flash_that_is_not_erased_is_not_written_over() {
+        let mut store = Store::empty();
+        let at = store.records.start;
+        store.flash[at + 70] = 0;
+
+        store.set("A", GLOBAL, NVBR, b"12345678").unwrap();
+
+        assert_eq!(store.get("A", GLOBAL).unwrap().data, b"12345678");
+    }
+
+    #[test]
+    fn an_authenticated_variable_is_left_to_its_owner() {
+        let mut store = Store::empty();
+        let at = store.records.start;
+        let record = encode("db", GLOBAL, 0x27, b"keys");
+        store.flash[at..at + record.len()].copy_from_slice(&record);
+
+        let refused = store.set("db", GLOBAL, NVBR, b"").unwrap_err();
+
+        assert_eq!(refused, SetError::Authenticated("db".into()));
+    }
+
+    #[test]
+    fn the_firmware_s_code_is_not_taken_for_its_variables() {
+        let mut code = formatted(0x1000);
+        code[16..32].fill(0x8C);
+        assert_eq!(Store::parse(code), Err(StoreError::NotAVolume));
+    }
+
+    #[test]
+    fn a_damaged_header_is_refused() {
+        let mut flash = formatted(0x1000);
+        flash[45] ^= 1;
+        assert_eq!(Store::parse(flash), Err(StoreError::Checksum));
+    }
+
+    #[test]
+    fn a_record_that_runs_over_the_end_is_refused() {
+        let mut store = Store::empty();
+        store.set("A", GLOBAL, NVBR, b"1").unwrap();
+        let at = store.records.start;
+        store.flash[at + 40..at + 44].copy_from_slice(&0xFFFF_FF00u32.to_le_bytes());
+        assert_eq!(Store::parse(store.flash), Err(StoreError::RecordLength { offset: at }));
+    }
+
+    proptest! {
+        #[test]
+        fn edits_end_where_a_plain_map_would(
+            edits in vec(("[A-D]", vec(any::<u8>(), 0..300), any::<bool>()), 0..60),
+        ) {
+            let mut store = Store::empty();
+            let mut map = std::collections::BTreeMap::new();
+            for (name, data, delete) in edits {
+                if delete {
+                    prop_assert_eq!(store.delete(&name, GLOBAL), map.remove(&name).is_some());
+                } else {
+                    store.set(&name, GLOBAL, NVBR, &data).unwrap();
+                    map.insert(name, data);
+                }
+                store = Store::parse(store.flash).unwrap();
+            }
+            let mut listed: Vec<_> =
+                store.list().into_iter().map(|v| (v.name, v.data.to_vec())).collect();
+            listed.sort();
+            prop_assert_eq!(listed, map.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            at in vec((0usize..0x400, any::<u8>()), 0..40), cut in 0usize..=0x1000,
+        ) {
+            let mut store = Store::empty();
+            store.set("Boot0000", GLOBAL, NVBR, &[7; 40]).unwrap();
+            store.set("BootOrder", GLOBAL, NVBR, &[0, 0]).unwrap();
+            let mut flash = store.flash;
+            for (at, byte) in at {
+                flash[at] = byte;
+            }
+            flash.truncate(cut);
+            if let Ok(mut store) = Store::parse(flash) {
+                let _ = store.boot_options();
+                let _ = store.boot_once_from("http://a/b.iso");
+                prop_assert!(Store::parse(store.flash).is_ok());
+            }
+        }
+    }
+}
