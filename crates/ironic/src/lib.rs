@@ -1,3 +1,20 @@
 //! The Ironic REST wire: JSON, microversions, errors, the agent protocol.
+//!
+//! What clients read of an error (`faultstring`) is upstream's wording where clients or their
+//! users depend on it, so these texts begin with a capital and end with a full stop.
 
 pub mod agent;
+pub mod driver;
+pub mod error;
+pub mod field;
+pub mod node;
+pub mod patch;
+pub mod port;
+pub mod python;
+pub mod states;
+pub mod trace;
+pub mod validate;
+pub mod version;
+
+pub use field::{Fields, View};
+pub use version::Version;

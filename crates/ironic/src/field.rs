@@ -1,0 +1,345 @@
+//! Fields of the API's resources: since when they exist, what they accept, how they are shown.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::python;
+use crate::version::Version;
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// A field of a resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// It came with 1.`since`.
+    pub since: u16,
+    /// What sort of value it has.
+    pub kind: Kind,
+    /// When clients may set it.
+    pub set: Set,
+}
+
+/// What sort of value a field has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`; upstream also takes the words for them.
+    Boolean,
+    /// `true`, `false`, or null for neither.
+    BooleanOrNull,
+    /// A list.
+    List,
+    /// An object.
+    Map,
+    /// Text or null, of at most so many characters.
+    Text(usize),
+    /// A UUID or null.
+    Uuid,
+}
+
+impl Kind {
+    /// What stands where nothing was set.
+    #[must_use]
+    pub fn empty(self) -> Value {
+        match self {
+            Self::Boolean => Value::Bool(false),
+            Self::BooleanOrNull | Self::Text(_) | Self::Uuid => Value::Null,
+            Self::List => json!([]),
+            Self::Map => json!({}),
+        }
+    }
+}
+
+/// When clients may set a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// On creation only.
+    Create,
+    /// On creation and by PATCH.
+    CreateAndPatch,
+    /// By PATCH only.
+    Patch,
+    /// Never: it is ours.
+    Never,
+}
+
+impl Set {
+    /// Whether a creation may carry it.
+    #[must_use]
+    pub fn on_create(self) -> bool {
+        matches!(self, Self::Create | Self::CreateAndPatch)
+    }
+
+    /// Whether a PATCH may name it.
+    #[must_use]
+    pub fn by_patch(self) -> bool {
+        matches!(self, Self::Patch | Self::CreateAndPatch)
+    }
+}
+
+/// Which fields an answer shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// All that the version has.
+    All,
+    /// These, and `links`.
+    Only(Vec<&'static str>),
+}
+
+impl Fields {
+    /// Reads `?fields=a,b`.
+    ///
+    /// # Errors
+    /// [`BadFields`] names the first field that is not there.
+    pub fn parse(list: &str, table: &[Field], version: Version) -> Result<Self, BadFields> {
+        let one = |name: &str| match table.iter().find(|field| field.name == name) {
+            None => Err(BadFields::Unknown(name.to_owned())),
+            Some(field) if !version.has(field.since) => Err(BadFields::Newer),
+            Some(field) => Ok(field.name),
+        };
+        list.split(',').map(str::trim).map(one).collect::<Result<_, _>>().map(Self::Only)
+    }
+
+    /// Whether `field` is shown at `version`.
+    #[must_use]
+    pub fn show(&self, field: &Field, version: Version) -> bool {
+        version.has(field.since)
+            && match self {
+                Self::All => true,
+                Self::Only(names) => field.name == "links" || names.contains(&field.name),
+            }
+    }
+}
+
+/// `?fields=` names what is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadFields {
+    /// In no version: 400.
+    #[error("Field {0} is not a valid field.")]
+    Unknown(String),
+    /// In a later version: 406.
+    #[error("Request not acceptable.")]
+    Newer,
+}
+
+/// How one client sees the service.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The version it asked for.
+    pub version: Version,
+    /// Where it reached us, without a slash at the end.
+    pub base_url: String,
+    /// What we call ourselves in `conductor` and `hosts`.
+    pub host: String,
+}
+
+impl View {
+    /// The URL of `path` below `/v1/`.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/v1/{path}", self.base_url)
+    }
+
+    /// The two links every resource has.
+    #[must_use]
+    pub fn links(&self, path: &str) -> Value {
+        json!([
+            { "href": self.url(path), "rel": "self" },
+            { "href": format!("{}/{path}", self.base_url), "rel": "bookmark" },
+        ])
+    }
+}
+
+/// A time as Python's `isoformat()` prints it.
+#[must_use]
+pub fn time(at: Timestamp) -> Value {
+    Value::String(at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string())
+}
+
+/// A body of a creation or a PATCH that cannot be taken; 400 unless the variant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadBody {
+    /// It does not have the form it should.
+    #[error("Schema error for {subject}: {reason}")]
+    Schema {
+        /// `node`, `port` or `patch`.
+        subject: &'static str,
+        /// In the words of Python's jsonschema.
+        reason: String,
+    },
+    /// It should be a UUID.
+    #[error("Expected UUID for {field}: {value}")]
+    NotAUuid {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// It should be a MAC address.
+    #[error("Expected valid MAC address for {field}: {value}")]
+    NotAMac {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// It should say yes or no.
+    #[error(
+        "Invalid {field}: Unrecognized value {value}, acceptable values are: \
+         '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
+    )]
+    NotABoolean {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// It cannot be a node's name.
+    #[error("Cannot {verb} node with invalid name '{name}'")]
+    BadName {
+        /// `create` or `change`.
+        verb: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// No such hardware type.
+    #[error(
+        "No valid host was found. Reason: No conductor service registered which supports driver \
+         {driver} for conductor group \"{group}\". Ensure the driver is valid and enabled."
+    )]
+    NoSuchDriver {
+        /// The driver.
+        driver: String,
+        /// The conductor group; `""` is the one there is.
+        group: String,
+    },
+    /// No such interface.
+    #[error(
+        "Could not find the following interface in the 'ironic.hardware.interfaces.{kind}' \
+         entrypoint: {name}. Valid interfaces are {valid}."
+    )]
+    NoSuchInterface {
+        /// `boot`, `deploy`, ….
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is, as Python prints it.
+        valid: String,
+    },
+    /// There are no chassis here.
+    #[error("Chassis {0} could not be found.")]
+    NoSuchChassis(String),
+    /// The node it names is not there.
+    #[error("Node {0} could not be found.")]
+    NoSuchNode(String),
+    /// A PATCH of what may not be changed.
+    #[error("Cannot patch {path}. Only the following can be updated: {allowed}")]
+    NotPatchable {
+        /// What it names.
+        path: String,
+        /// What it may name.
+        allowed: String,
+    },
+    /// A PATCH that does not fit what is there.
+    #[error("Couldn't apply patch '{operation}'. Reason: {reason}")]
+    CannotApply {
+        /// The operation, as Python prints it.
+        operation: String,
+        /// In the words of Python's jsonpatch where they are known.
+        reason: String,
+    },
+    /// It names what a later version has: 406.
+    #[error("Request not acceptable.")]
+    Newer,
+    /// The node is on its way to another state: 409.
+    #[error("Node {0} can not be updated while a state transition is in progress.")]
+    InTransition(String),
+}
+
+/// A body that must be an object.
+///
+/// # Errors
+/// [`BadBody::Schema`] if it is not.
+pub fn object<'a>(subject: &'static str, body: &'a Value) -> Result<&'a Object, BadBody> {
+    body.as_object().ok_or_else(|| not_of_type(subject, body, "'object'"))
+}
+
+/// The body of a creation: only fields that may be set then, each of its kind, nulls left out.
+///
+/// # Errors
+/// [`BadBody`], for the first field that is wrong.
+pub fn creation(
+    subject: &'static str,
+    body: &Object,
+    table: &[Field],
+    version: Version,
+) -> Result<Object, BadBody> {
+    let known = |name: &str| {
+        table.iter().find(|f| f.name == name && f.set.on_create() && version.has(f.since))
+    };
+    let mut out = Object::new();
+    for (name, value) in body {
+        let Some(field) = known(name) else {
+            let reason = format!(
+                "Additional properties are not allowed ({} was unexpected)",
+                python::repr(&json!(name))
+            );
+            return Err(BadBody::Schema { subject, reason });
+        };
+        let value = accept(subject, field, value)?;
+        if value != field.kind.empty() {
+            out.insert(name.clone(), value);
+        }
+    }
+    Ok(out)
+}
+
+/// A field's value as it is kept, from what a client wrote.
+///
+/// # Errors
+/// [`BadBody`], if it is not of the field's kind.
+pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Value, BadBody> {
+    match (field.kind, value) {
+        (kind, Value::Null) => Ok(kind.empty()),
+        (Kind::Boolean | Kind::BooleanOrNull, Value::Bool(_))
+        | (Kind::List, Value::Array(_))
+        | (Kind::Map, Value::Object(_)) => Ok(value.clone()),
+        (Kind::Boolean | Kind::BooleanOrNull, Value::String(text)) => boolean(text)
+            .map(Value::Bool)
+            .ok_or_else(|| BadBody::NotABoolean { field: field.name, value: python::repr(value) }),
+        (Kind::Text(max), Value::String(text)) if text.chars().count() > max => {
+            let reason = format!("{} is too long", python::repr(value));
+            Err(BadBody::Schema { subject, reason })
+        }
+        (Kind::Text(_), Value::String(_)) => Ok(value.clone()),
+        (Kind::Uuid, Value::String(text)) => match Uuid::try_parse(text) {
+            Ok(uuid) => Ok(json!(uuid)),
+            Err(_) => Err(BadBody::NotAUuid { field: field.name, value: text.clone() }),
+        },
+        (Kind::Boolean | Kind::BooleanOrNull, _) => {
+            Err(not_of_type(subject, value, "'string', 'boolean', 'null'"))
+        }
+        (Kind::List, _) => Err(not_of_type(subject, value, "'array', 'null'")),
+        (Kind::Map, _) => Err(not_of_type(subject, value, "'object', 'null'")),
+        (Kind::Text(_) | Kind::Uuid, _) => Err(not_of_type(subject, value, "'string', 'null'")),
+    }
+}
+
+/// The words for yes and no that oslo.utils takes.
+#[must_use]
+pub fn boolean(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" | "on" | "y" | "yes" => Some(true),
+        "0" | "f" | "false" | "off" | "n" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+fn not_of_type(subject: &'static str, value: &Value, kinds: &str) -> BadBody {
+    let reason = format!("{} is not of type {kinds}", python::repr(value));
+    BadBody::Schema { subject, reason }
+}

@@ -1,0 +1,675 @@
+//! Nodes in the API: what each version shows, what a creation and a PATCH may set.
+
+use jiff::Timestamp;
+use provision::{Attempt, BootInterface, Node, ProvisionState};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::agent::MASKED;
+use crate::driver;
+use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
+use crate::patch;
+use crate::version::{Version, since};
+
+const TEXT: Kind = Kind::Text(255);
+
+/// Every field, in the order in which the versions brought them.
+pub const FIELDS: &[Field] = &[
+    f("uuid", 1, Kind::Uuid, Set::Create),
+    f("created_at", 1, TEXT, Set::Never),
+    f("updated_at", 1, TEXT, Set::Never),
+    f("chassis_uuid", 1, Kind::Uuid, Set::CreateAndPatch),
+    f("console_enabled", 1, Kind::Boolean, Set::Never),
+    f("driver", 1, TEXT, Set::CreateAndPatch),
+    f("driver_info", 1, Kind::Map, Set::CreateAndPatch),
+    f("extra", 1, Kind::Map, Set::CreateAndPatch),
+    f("instance_info", 1, Kind::Map, Set::CreateAndPatch),
+    f("instance_uuid", 1, Kind::Uuid, Set::CreateAndPatch),
+    f("last_error", 1, TEXT, Set::Never),
+    f("links", 1, Kind::List, Set::Never),
+    f("maintenance", 1, Kind::Boolean, Set::CreateAndPatch),
+    f("maintenance_reason", 1, TEXT, Set::Never),
+    f("ports", 1, Kind::List, Set::Never),
+    f("power_state", 1, TEXT, Set::Never),
+    f("properties", 1, Kind::Map, Set::CreateAndPatch),
+    f("provision_state", 1, TEXT, Set::Never),
+    f("provision_updated_at", 1, TEXT, Set::Never),
+    f("reservation", 1, TEXT, Set::Never),
+    f("target_power_state", 1, TEXT, Set::Never),
+    f("target_provision_state", 1, TEXT, Set::Never),
+    f("driver_internal_info", 3, Kind::Map, Set::Never),
+    f("name", since::NAMES, TEXT, Set::CreateAndPatch),
+    f("inspection_finished_at", 6, TEXT, Set::Never),
+    f("inspection_started_at", 6, TEXT, Set::Never),
+    f("clean_step", 7, Kind::Map, Set::Never),
+    f("raid_config", 12, Kind::Map, Set::Never),
+    f("target_raid_config", 12, Kind::Map, Set::Never),
+    f("states", since::STATES_LINK, Kind::List, Set::Never),
+    f("network_interface", 20, TEXT, Set::CreateAndPatch),
+    f("resource_class", 21, Kind::Text(80), Set::CreateAndPatch),
+    f("portgroups", since::PORTGROUPS_LINK, Kind::List, Set::Never),
+    f("boot_interface", 31, TEXT, Set::CreateAndPatch),
+    f("console_interface", 31, TEXT, Set::CreateAndPatch),
+    f("deploy_interface", 31, TEXT, Set::CreateAndPatch),
+    f("inspect_interface", 31, TEXT, Set::CreateAndPatch),
+    f("management_interface", 31, TEXT, Set::CreateAndPatch),
+    f("power_interface", 31, TEXT, Set::CreateAndPatch),
+    f("raid_interface", 31, TEXT, Set::CreateAndPatch),
+    f("vendor_interface", 31, TEXT, Set::CreateAndPatch),
+    f("volume", since::VOLUME, Kind::List, Set::Never),
+    f("storage_interface", 33, TEXT, Set::CreateAndPatch),
+    f("traits", since::TRAITS, Kind::List, Set::Never),
+    f("rescue_interface", 38, TEXT, Set::CreateAndPatch),
+    f("bios_interface", 40, TEXT, Set::CreateAndPatch),
+    f("fault", 42, TEXT, Set::Never),
+    f("deploy_step", 44, Kind::Map, Set::Never),
+    f("conductor_group", 46, TEXT, Set::CreateAndPatch),
+    f("automated_clean", 47, Kind::BooleanOrNull, Set::CreateAndPatch),
+    f("protected", 48, Kind::Boolean, Set::Patch),
+    f("protected_reason", 48, TEXT, Set::Patch),
+    f("conductor", 49, TEXT, Set::Never),
+    f("owner", 50, TEXT, Set::CreateAndPatch),
+    f("description", 51, Kind::Text(4_096), Set::CreateAndPatch),
+    f("allocation_uuid", 52, Kind::Uuid, Set::Never),
+    f("retired", 61, Kind::Boolean, Set::CreateAndPatch),
+    f("retired_reason", 61, TEXT, Set::CreateAndPatch),
+    f("lessee", 65, TEXT, Set::CreateAndPatch),
+    f("network_data", 66, Kind::Map, Set::CreateAndPatch),
+    f("boot_mode", since::BOOT_MODE, TEXT, Set::Never),
+    f("secure_boot", since::BOOT_MODE, Kind::BooleanOrNull, Set::Never),
+    f("shard", 82, TEXT, Set::CreateAndPatch),
+    f("parent_node", 83, Kind::Uuid, Set::CreateAndPatch),
+    f("firmware_interface", 86, TEXT, Set::CreateAndPatch),
+    f("service_step", 87, Kind::Map, Set::Never),
+    f("disable_power_off", 95, Kind::Boolean, Set::CreateAndPatch),
+    f("instance_name", 104, TEXT, Set::CreateAndPatch),
+    f("health", 109, TEXT, Set::Never),
+];
+
+/// What a list shows where nothing else is asked for.
+pub const LISTED: [&str; 7] =
+    ["uuid", "name", "instance_uuid", "maintenance", "power_state", "provision_state", "links"];
+
+const fn f(name: &'static str, since: u16, kind: Kind, set: Set) -> Field {
+    Field { name, since, kind, set }
+}
+
+/// The node as a client sees it; `reservation` is who is at work on it, if anyone is.
+#[must_use]
+pub fn show(node: &Node, view: &View, fields: &Fields, reservation: Option<&str>) -> Value {
+    FIELDS
+        .iter()
+        .filter(|field| fields.show(field, view.version))
+        .map(|field| (field.name.to_owned(), value(node, field, view, reservation)))
+        .collect::<Object>()
+        .into()
+}
+
+fn value(node: &Node, field: &Field, view: &View, reservation: Option<&str>) -> Value {
+    let at = |time: Option<Timestamp>| time.map_or(Value::Null, field::time);
+    let link = |tail: &str| view.links(&format!("nodes/{}{tail}", node.uuid));
+    match field.name {
+        "uuid" => json!(node.uuid),
+        "created_at" => time(node.created_at),
+        "updated_at" => at(node.updated_at),
+        "driver" => json!(node.driver),
+        "driver_info" => masked(&node.driver_info, is_secret),
+        "driver_internal_info" => internal(node.attempt.as_ref()),
+        "extra" => json!(node.extra),
+        "instance_info" => masked(&node.instance_info, is_secret_of_instance),
+        "last_error" => json!(node.last_error),
+        "links" => link(""),
+        "ports" => link("/ports"),
+        "states" => link("/states"),
+        "portgroups" => link("/portgroups"),
+        "volume" => link("/volume"),
+        "maintenance" => json!(node.maintenance),
+        "maintenance_reason" => json!(node.maintenance_reason),
+        "fault" => json!(node.fault),
+        "name" => json!(node.name),
+        "power_state" => json!(node.power_state),
+        "target_power_state" => json!(node.target_power_state),
+        "properties" => json!(node.properties),
+        "provision_state" => state(node.provision_state, view.version),
+        "target_provision_state" => json!(node.target_provision_state),
+        "provision_updated_at" => at(node.provision_updated_at),
+        "reservation" => json!(reservation),
+        "clean_step" => node.clean_step.as_ref().map_or_else(|| json!({}), |step| json!(step)),
+        "automated_clean" => json!(node.automated_clean),
+        "boot_interface" => json!(node.boot_interface),
+        "conductor" => json!(view.host),
+        "conductor_group" => json!(""),
+        name => match interface(name) {
+            Some(kind) => json!(driver::enabled(kind).first()),
+            None => node.kept.get(name).cloned().unwrap_or_else(|| field.kind.empty()),
+        },
+    }
+}
+
+/// Below 1.2 the state `available` had no name.
+fn state(state: ProvisionState, version: Version) -> Value {
+    if state == ProvisionState::Available && !version.has(since::AVAILABLE) {
+        return Value::Null;
+    }
+    json!(state)
+}
+
+/// What upstream keeps for itself and yet shows: the agent, and how far a clean has come.
+fn internal(attempt: Option<&Attempt>) -> Value {
+    let Some(attempt) = attempt.filter(|attempt| attempt.ended_at.is_none()) else {
+        return json!({});
+    };
+    let mut out = json!({
+        "agent_secret_token": MASKED,
+        "clean_steps": attempt.clean.steps,
+        "clean_step_index": attempt.clean.done,
+        "hardware_manager_version": attempt.clean.hardware_manager_version,
+    });
+    if let Some(agent) = &attempt.agent {
+        out["agent_url"] = json!(agent.callback_url.as_str().trim_end_matches('/'));
+        out["agent_version"] = json!(agent.version);
+        out["agent_last_heartbeat"] = time(agent.last_heartbeat);
+    }
+    out
+}
+
+/// The answer to `GET /v1/nodes/{}/states`.
+#[must_use]
+pub fn states(node: &Node, view: &View) -> Value {
+    const SHOWN: [&str; 11] = [
+        "boot_mode",
+        "console_enabled",
+        "last_error",
+        "power_state",
+        "provision_state",
+        "provision_updated_at",
+        "raid_config",
+        "secure_boot",
+        "target_power_state",
+        "target_provision_state",
+        "target_raid_config",
+    ];
+    FIELDS
+        .iter()
+        .filter(|field| SHOWN.contains(&field.name) && view.version.has(field.since))
+        .map(|field| (field.name.to_owned(), value(node, field, view, None)))
+        .collect::<Object>()
+        .into()
+}
+
+/// `driver_info` without its secrets, as agents and clients see it.
+#[must_use]
+pub fn driver_info(node: &Node) -> Value {
+    masked(&node.driver_info, is_secret)
+}
+
+/// `instance_info` without its secrets.
+#[must_use]
+pub fn instance_info(node: &Node) -> Value {
+    masked(&node.instance_info, is_secret_of_instance)
+}
+
+fn masked(map: &Object, is_secret: fn(&str) -> bool) -> Value {
+    let mask = |(key, value): (&String, &Value)| {
+        let value = match value {
+            _ if is_secret(key) => json!(MASKED),
+            Value::Object(inner) => masked(inner, is_secret),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => value.clone(),
+        };
+        (key.clone(), value)
+    };
+    map.iter().map(mask).collect::<Object>().into()
+}
+
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["password", "secret", "token", "passwd", "snmp_auth_key", "snmp_priv_key", "ssh_key_contents"]
+        .iter()
+        .any(|word| key.contains(word))
+}
+
+fn is_secret_of_instance(key: &str) -> bool {
+    is_secret(key) || matches!(key, "configdrive" | "image_url")
+}
+
+/// The node that a `POST /v1/nodes` asks for; `uuid` is used if the body has none.
+///
+/// # Errors
+/// [`BadBody`].
+pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Result<Node, BadBody> {
+    let body = field::creation("node", field::object("node", body)?, FIELDS, version)?;
+    let uuid = match body.get("uuid") {
+        Some(value) => serde_json::from_value(value.clone()).unwrap_or(uuid),
+        None => uuid,
+    };
+    let mut node = Node::enrolled(uuid, driver::NAME, now);
+    if !version.has(since::ENROLL) {
+        node.provision_state = ProvisionState::Available;
+    }
+    fill(&mut node, &body, Writer { subject: "node", verb: "create", version })?;
+    Ok(node)
+}
+
+/// The node as a `PATCH /v1/nodes/{}` wants it.
+///
+/// # Errors
+/// [`BadBody`]; [`BadBody::InTransition`] where the node is under way.
+pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadBody> {
+    let patchable = || FIELDS.iter().filter(|field| field.set.by_patch());
+    let document = patchable().map(|field| (field.name.to_owned(), written(node, field))).collect();
+    let mut document = patch::apply(document, body, FIELDS, version)?;
+    if is_in_transition(node) {
+        return Err(BadBody::InTransition(node.uuid.to_string()));
+    }
+    keep_masked(&mut document, "driver_info", &node.driver_info);
+    keep_masked(&mut document, "instance_info", &node.instance_info);
+    for field in patchable() {
+        // What was removed gets its default, and what is there must be of its kind.
+        let value = document.get(field.name).unwrap_or(&Value::Null);
+        let value = field::accept("patch", field, value)?;
+        document.insert(field.name.to_owned(), value);
+    }
+    let mut node = node.clone();
+    fill(&mut node, &document, Writer { subject: "patch", verb: "change", version })?;
+    Ok(node)
+}
+
+/// While the machine is under way, what it was told must stay as it is.
+fn is_in_transition(node: &Node) -> bool {
+    node.target_provision_state.is_some()
+        && match node.provision_state {
+            ProvisionState::Cleaning | ProvisionState::CleanWait => true,
+            ProvisionState::Enroll
+            | ProvisionState::Verifying
+            | ProvisionState::Manageable
+            | ProvisionState::Available
+            | ProvisionState::CleanFailed => false,
+        }
+}
+
+/// A field as clients may write it, secrets and all.
+fn written(node: &Node, field: &Field) -> Value {
+    match field.name {
+        "driver" => json!(node.driver),
+        "driver_info" => json!(node.driver_info),
+        "extra" => json!(node.extra),
+        "instance_info" => json!(node.instance_info),
+        "properties" => json!(node.properties),
+        "maintenance" => json!(node.maintenance),
+        "name" => json!(node.name),
+        "automated_clean" => json!(node.automated_clean),
+        "boot_interface" => json!(node.boot_interface),
+        "conductor_group" => json!(""),
+        name => match interface(name) {
+            Some(kind) => json!(driver::enabled(kind).first()),
+            None => node.kept.get(name).cloned().unwrap_or_else(|| field.kind.empty()),
+        },
+    }
+}
+
+/// A client that writes back what it was shown means to keep the secrets.
+fn keep_masked(document: &mut Object, name: &str, stored: &Object) {
+    let Some(Value::Object(map)) = document.get_mut(name) else { return };
+    for (key, value) in map.iter_mut().filter(|(_, value)| *value == MASKED) {
+        if let Some(secret) = stored.get(key) {
+            value.clone_from(secret);
+        }
+    }
+}
+
+/// What is being written, for the error's words.
+#[derive(Clone, Copy)]
+struct Writer {
+    subject: &'static str,
+    verb: &'static str,
+    version: Version,
+}
+
+/// Sets what `document` holds; its values are of their fields' kinds.
+fn fill(node: &mut Node, document: &Object, writer: Writer) -> Result<(), BadBody> {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let Some(driver) = text("driver") else {
+        let reason = "'driver' is a required property".to_owned();
+        return Err(BadBody::Schema { subject: writer.subject, reason });
+    };
+    driver::check(driver, text("conductor_group").unwrap_or_default())?;
+    if let Some(chassis) = text("chassis_uuid") {
+        return Err(BadBody::NoSuchChassis(chassis.to_owned()));
+    }
+    for (name, value) in document {
+        set(node, name, value, writer)?;
+    }
+    if !node.maintenance {
+        node.maintenance_reason = None;
+    }
+    Ok(())
+}
+
+fn set(node: &mut Node, name: &str, value: &Value, writer: Writer) -> Result<(), BadBody> {
+    let map = || value.as_object().cloned().unwrap_or_default();
+    match name {
+        // Checked before, or not a client's to change.
+        "uuid" | "driver" | "chassis_uuid" | "conductor_group" => {}
+        "driver_info" => node.driver_info = map(),
+        "extra" => node.extra = map(),
+        "instance_info" => node.instance_info = map(),
+        "properties" => node.properties = map(),
+        "maintenance" => node.maintenance = value == true,
+        "automated_clean" => node.automated_clean = value.as_bool(),
+        "name" => node.name = self::name(value.as_str(), writer)?,
+        _ => match (interface(name), value.as_str()) {
+            (Some(kind), chosen) => set_interface(node, kind, chosen)?,
+            (None, _) => keep(&mut node.kept, name, value),
+        },
+    }
+    Ok(())
+}
+
+fn set_interface(node: &mut Node, kind: &'static str, chosen: Option<&str>) -> Result<(), BadBody> {
+    if let Some(chosen) = chosen {
+        driver::check_interface(kind, chosen)?;
+    }
+    if kind == "boot" {
+        node.boot_interface =
+            chosen.map_or_else(BootInterface::default, |name| name.parse().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Keeps a value of a field that decides nothing here; defaults need no room.
+fn keep(kept: &mut Object, name: &str, value: &Value) {
+    let Some(field) = FIELDS.iter().find(|field| field.name == name) else { return };
+    if *value == field.kind.empty() {
+        kept.remove(name);
+    } else {
+        kept.insert(name.to_owned(), value.clone());
+    }
+}
+
+/// `boot` of `boot_interface`.
+fn interface(field: &str) -> Option<&'static str> {
+    let kind = field.strip_suffix("_interface")?;
+    driver::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
+}
+
+/// A name must not look like a UUID, since both find a node in the same place of a URL.
+fn name(name: Option<&str>, writer: Writer) -> Result<Option<String>, BadBody> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let free = writer.version.has(since::FREE_NAMES);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c) || free && "_~".contains(c);
+    if !name.chars().all(fits) || is_uuid(name) {
+        return Err(BadBody::BadName { verb: writer.verb, name: name.to_owned() });
+    }
+    Ok(Some(name.to_owned()))
+}
+
+/// Whether a node's identifier in a URL is a UUID; else it is a name.
+#[must_use]
+pub fn is_uuid(ident: &str) -> bool {
+    Uuid::try_parse(ident).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(minor: u16) -> View {
+        View {
+            version: Version::new(minor).unwrap(),
+            base_url: "http://127.0.0.1:6385".into(),
+            host: "ferroboot".into(),
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05.678901Z".parse().unwrap()
+    }
+
+    fn new(body: &Value) -> Result<Node, BadBody> {
+        create(body, Version::MAX, Uuid::nil(), now())
+    }
+
+    fn node() -> Node {
+        new(&json!({ "driver": "redfish", "name": "n1" })).unwrap()
+    }
+
+    fn patch(node: &Node, body: Value) -> Result<Node, String> {
+        patched(node, &body, Version::MAX).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_new_node_looks_as_upstreams_does() {
+        let node = new(&json!({
+            "driver": "redfish",
+            "name": "A",
+            "boot_interface": "http-ipxe",
+            "properties": { "capabilities": "boot_mode:uefi", "cpu_arch": "x86_64" },
+            "driver_info": { "redfish_address": "http://127.0.0.1:1", "redfish_password": "b" },
+        }))
+        .unwrap();
+
+        insta::assert_json_snapshot!(show(&node, &view(110), &Fields::All, None));
+    }
+
+    #[test]
+    fn the_oldest_version_knows_neither_names_nor_interfaces() {
+        let shown = show(&node(), &view(1), &Fields::All, None);
+
+        let mut names: Vec<_> = shown.as_object().unwrap().keys().collect();
+        names.sort();
+        insta::assert_json_snapshot!(names);
+    }
+
+    #[test]
+    fn a_node_made_before_1_11_is_available_at_once_and_before_1_2_that_is_null() {
+        let old = Version::new(10).unwrap();
+        let node = create(&json!({ "driver": "redfish" }), old, Uuid::nil(), now()).unwrap();
+
+        assert_eq!(show(&node, &view(2), &Fields::All, None)["provision_state"], "available");
+        assert_eq!(show(&node, &view(1), &Fields::All, None)["provision_state"], Value::Null);
+    }
+
+    #[test]
+    fn secrets_are_masked_at_every_depth() {
+        let node = new(&json!({
+            "driver": "redfish",
+            "driver_info": { "Redfish_Password": "s3cret", "deep": { "auth_token": "s3cret" } },
+            "instance_info": { "configdrive": "s3cret", "image_url": "s3cret" },
+        }))
+        .unwrap();
+
+        let shown = show(&node, &view(110), &Fields::All, None).to_string();
+
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn the_specifications_names_of_boot_interfaces_are_understood_and_upstreams_are_shown() {
+        for (asked, shown) in [("httpboot", "http"), ("redfish-http-url", "redfish-https")] {
+            let node = new(&json!({ "driver": "redfish", "boot_interface": asked })).unwrap();
+            assert_eq!(show(&node, &view(110), &Fields::All, None)["boot_interface"], shown);
+        }
+    }
+
+    #[test]
+    fn creations_are_refused_in_upstreams_words() {
+        let words = |body: Value| new(&body).unwrap_err().to_string();
+
+        insta::assert_json_snapshot!([
+            words(json!({ "driver": "nope" })),
+            words(json!({ "name": "x" })),
+            words(json!({ "driver": "redfish", "boot_interface": "nope" })),
+            words(json!({ "driver": "redfish", "zzz": 1 })),
+            words(json!({ "driver": "redfish", "name": "a b" })),
+            words(json!({ "driver": "redfish", "name": Uuid::nil() })),
+            words(json!({ "driver": "redfish", "extra": [1] })),
+            words(json!({ "driver": "redfish", "instance_uuid": "x" })),
+            words(json!({ "driver": "redfish", "automated_clean": "maybe" })),
+            words(json!({ "driver": "redfish", "provision_state": "available" })),
+            words(json!([])),
+        ]);
+    }
+
+    #[test]
+    fn patches_are_refused_in_upstreams_words() {
+        let node = node();
+        let words = |body: Value| patch(&node, body).unwrap_err();
+
+        insta::assert_json_snapshot!([
+            words(json!([{ "op": "add", "path": "/foo", "value": "b" }])),
+            words(json!([{ "op": "remove", "path": "/extra/zz" }])),
+            words(json!([{ "op": "replace", "path": "/instance_uuid", "value": "x" }])),
+            words(json!({ "a": 1 })),
+            words(json!([{ "op": "test", "path": "/extra", "value": {} }])),
+            words(json!([{ "op": "add", "path": "/extra/a" }])),
+            words(json!([{ "op": "add", "path": "", "value": {} }])),
+            words(json!([{ "op": "add", "path": "/extra/a/b", "value": 1 }])),
+            words(json!([{ "op": "replace", "path": "/driver_info", "value": "x" }])),
+            words(json!([{ "op": "remove", "path": "/driver" }])),
+            words(json!([{ "op": "add", "path": "/boot_interface", "value": "pxe" }])),
+        ]);
+    }
+
+    #[test]
+    fn add_sets_what_is_there_and_remove_gives_the_default_back() {
+        let node = patch(
+            &node(),
+            json!([
+                { "op": "add", "path": "/boot_interface", "value": "http" },
+                { "op": "add", "path": "/driver_info/a~1b", "value": "c" },
+                { "op": "add", "path": "/resource_class", "value": "x" },
+                { "op": "add", "path": "/automated_clean", "value": "False" },
+            ]),
+        )
+        .unwrap();
+        assert_eq!(node.boot_interface, BootInterface::Http);
+        assert_eq!(node.driver_info["a/b"], "c");
+        assert_eq!(node.kept["resource_class"], "x");
+        assert_eq!(node.automated_clean, Some(false));
+
+        let node = patch(
+            &node,
+            json!([
+                { "op": "remove", "path": "/boot_interface" },
+                { "op": "remove", "path": "/resource_class" },
+                { "op": "remove", "path": "/name" },
+            ]),
+        )
+        .unwrap();
+        assert_eq!(node.boot_interface, BootInterface::RedfishHttps);
+        assert!(node.kept.is_empty());
+        assert_eq!(node.name, None);
+    }
+
+    #[test]
+    fn a_masked_password_that_comes_back_stays_the_password() {
+        let mut before = node();
+        before.driver_info.insert("redfish_password".into(), json!("s3cret"));
+
+        let after = patch(
+            &before,
+            json!([{ "op": "replace", "path": "/driver_info",
+                     "value": { "redfish_password": MASKED, "redfish_address": "http://b" } }]),
+        )
+        .unwrap();
+
+        assert_eq!(after.driver_info["redfish_password"], "s3cret");
+    }
+
+    #[test]
+    fn a_node_under_way_is_not_patched_but_one_that_failed_is() {
+        let mut node = node();
+        node.provision_state = ProvisionState::CleanWait;
+        node.target_provision_state = Some(ProvisionState::Manageable);
+        let change = json!([{ "op": "add", "path": "/extra/a", "value": 1 }]);
+
+        assert!(matches!(patched(&node, &change, Version::MAX), Err(BadBody::InTransition(_))));
+        node.provision_state = ProvisionState::CleanFailed;
+        patched(&node, &change, Version::MAX).unwrap();
+    }
+
+    #[test]
+    fn patches_cannot_nest_until_the_node_is_unreadable() {
+        let mut node = node();
+        let mut path = "/extra".to_owned();
+        let refused = (0..200).find_map(|_| {
+            path.push_str("/a");
+            match patch(&node, json!([{ "op": "add", "path": path, "value": {} }])) {
+                Ok(next) => {
+                    node = next;
+                    None
+                }
+                Err(refused) => Some(refused),
+            }
+        });
+
+        assert!(refused.unwrap().contains("nested deeper"));
+        let text = serde_json::to_string(&node).unwrap();
+        serde_json::from_str::<Node>(&text).unwrap();
+    }
+
+    /// Any JSON, not too deep.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z/~_]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z_]{0,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_field() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(FIELDS.iter().map(|field| field.name).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn no_creation_panics_and_what_is_made_can_be_shown(
+            fields in prop::collection::btree_map(any_field(), any_json(), 0..5),
+            minor in 1_u16..=110,
+        ) {
+            let mut body = json!({ "driver": "redfish" });
+            for (name, value) in fields {
+                body[name] = value;
+            }
+            let version = Version::new(minor).unwrap();
+            if let Ok(node) = create(&body, version, Uuid::nil(), now()) {
+                let _ = show(&node, &view(minor), &Fields::All, None);
+            }
+        }
+
+        #[test]
+        fn no_patch_panics(
+            op in "add|replace|remove|test|",
+            root in any_field(),
+            rest in "(/[a-z0-9~-]{0,3}){0,3}",
+            value in any_json(),
+        ) {
+            let body = json!([{ "op": op, "path": format!("/{root}{rest}"), "value": value }]);
+            let _ = patched(&node(), &body, Version::MAX);
+        }
+
+        #[test]
+        fn a_kept_field_is_shown_as_it_was_set(owner in "[a-z]{1,20}", description in ".{1,50}") {
+            let node = new(&json!({
+                "driver": "redfish", "owner": owner, "description": description,
+            })).unwrap();
+            let shown = show(&node, &view(110), &Fields::All, None);
+            prop_assert_eq!(&shown["owner"], &json!(owner));
+            prop_assert_eq!(&shown["description"], &json!(description));
+        }
+    }
+}

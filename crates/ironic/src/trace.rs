@@ -1,0 +1,121 @@
+//! `GET /v1/nodes/{}/boot-trace`: what happened in a boot, and what is wrong with it. Our extension.
+
+use jiff::Timestamp;
+use provision::{Attempt, BootEvent, BootInterface, Node};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootTrace {
+    /// Which node.
+    pub node_uuid: Uuid,
+    /// Its name.
+    pub node_name: Option<String>,
+    /// The node's state now.
+    pub provision_state: provision::ProvisionState,
+    /// What went wrong last with the node.
+    pub last_error: Option<String>,
+    /// The attempt that is shown; null before the first.
+    pub attempt: Option<Shown>,
+    /// What happened in it, oldest first.
+    pub events: Vec<BootEvent>,
+    /// What is wrong, or where it stands; null while all goes well.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// An attempt, without its secrets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its identity, for `?attempt=`.
+    pub id: Uuid,
+    /// The rest is known of the node's latest attempt only.
+    #[serde(flatten)]
+    pub latest: Option<Latest>,
+}
+
+/// What is known of the latest attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latest {
+    /// Which path it took.
+    pub boot_interface: BootInterface,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When the machine was switched on for it.
+    pub powered_on_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// What the trace says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// What is wrong, as one sentence.
+    pub text: String,
+    /// What an operator can do about it.
+    pub hint: Option<String>,
+}
+
+impl From<&Attempt> for Shown {
+    fn from(attempt: &Attempt) -> Self {
+        let latest = Latest {
+            boot_interface: attempt.boot_interface,
+            started_at: attempt.started_at,
+            powered_on_at: attempt.powered_on_at,
+            ended_at: attempt.ended_at,
+        };
+        Self { id: attempt.id, latest: Some(latest) }
+    }
+}
+
+impl From<provision::diagnosis::Diagnosis> for Diagnosis {
+    fn from(diagnosis: provision::diagnosis::Diagnosis) -> Self {
+        Self { text: diagnosis.text, hint: diagnosis.hint }
+    }
+}
+
+impl BootTrace {
+    /// The answer for one attempt of `node`.
+    #[must_use]
+    pub fn new(
+        node: &Node,
+        attempt: Option<Shown>,
+        events: Vec<BootEvent>,
+        diagnosis: Option<Diagnosis>,
+    ) -> Self {
+        Self {
+            node_uuid: node.uuid,
+            node_name: node.name.clone(),
+            provision_state: node.provision_state,
+            last_error: node.last_error.clone(),
+            attempt,
+            events,
+            diagnosis,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_reads_back_as_it_was_written() {
+        let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        let latest = Latest {
+            boot_interface: BootInterface::Http,
+            started_at: Timestamp::UNIX_EPOCH,
+            powered_on_at: None,
+            ended_at: None,
+        };
+        for attempt in [
+            None,
+            Some(Shown { id: Uuid::nil(), latest: None }),
+            Some(Shown { id: Uuid::nil(), latest: Some(latest) }),
+        ] {
+            let trace = BootTrace::new(&node, attempt, Vec::new(), None);
+            let text = serde_json::to_string(&trace).unwrap();
+            assert_eq!(serde_json::from_str::<BootTrace>(&text).unwrap(), trace);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `GET /v1/nodes/{}/validate`: what is wrong with a node before anything is done to its machine.
+
+use provision::boot::kernel_command_line;
+use provision::node::{Attempt, Clean, Secret};
+use provision::{BootInterface, Node, Port};
+use serde_json::{Value, json};
+use url::Url;
+use uuid::Uuid;
+
+use crate::driver;
+
+/// What the answer says of the interfaces; `Err` holds the reason in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validation {
+    /// Can it boot the way it is set to?
+    pub boot: Result<(), String>,
+    /// Can its boot device be set?
+    pub management: Result<(), String>,
+    /// Can its power be switched?
+    pub power: Result<(), String>,
+}
+
+impl Validation {
+    /// Judges the node's settings alone.
+    #[must_use]
+    pub fn of_settings(node: &Node, ports: &[Port]) -> Self {
+        let bmc = bmc(node);
+        Self { boot: boot(node, ports), management: bmc.clone(), power: bmc }
+    }
+
+    /// Whether nothing is wrong, so that asking the BMC makes sense.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.boot.is_ok() && self.management.is_ok() && self.power.is_ok()
+    }
+
+    /// Adds what the BMC said when asked whether it can boot the machine this way.
+    #[must_use]
+    pub fn with_bmc(self, said: Result<(), String>) -> Self {
+        Self { boot: self.boot.and(said), ..self }
+    }
+
+    /// The answer's body.
+    #[must_use]
+    pub fn show(&self) -> Value {
+        let one = |result: &Result<(), String>| match result {
+            Ok(()) => json!({ "result": true }),
+            Err(reason) => json!({ "result": false, "reason": reason }),
+        };
+        let lacking = |what: &str| {
+            let driver = driver::NAME;
+            json!({
+                "result": false,
+                "reason": format!(
+                    "Driver {driver} does not support {what} (disabled or not implemented)."
+                ),
+            })
+        };
+        json!({
+            "boot": one(&self.boot),
+            "deploy": lacking("deploy"),
+            "management": one(&self.management),
+            "network": one(&Ok(())),
+            "power": one(&self.power),
+            "bios": lacking("bios"),
+            "console": lacking("console"),
+            "firmware": lacking("firmware"),
+            "inspect": lacking("inspect"),
+            "raid": lacking("raid"),
+            "rescue": lacking("rescue"),
+            "storage": one(&Ok(())),
+        })
+    }
+}
+
+fn bmc(node: &Node) -> Result<(), String> {
+    let Some(address) = node.driver_info.get("redfish_address") else {
+        return Err("Missing the following Redfish properties in node's driver_info: \
+                    ['redfish_address']"
+            .to_owned());
+    };
+    let address = address.as_str().ok_or("driver_info/redfish_address must be a text")?;
+    // Upstream takes a bare host and means https.
+    let full =
+        if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
+    match Url::parse(&full) {
+        Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {}
+        Ok(_) | Err(_) => {
+            return Err(format!(
+                "driver_info/redfish_address is no http or https URL: {address:?}"
+            ));
+        }
+    }
+    one_of(node, "redfish_auth_type", &["basic", "session", "auto"])?;
+    match node.driver_info.get("redfish_system_id") {
+        None => Ok(()),
+        Some(Value::String(path)) if path.starts_with('/') => Ok(()),
+        Some(_) => Err("driver_info/redfish_system_id must be the path of a ComputerSystem, such \
+                        as /redfish/v1/Systems/1"
+            .to_owned()),
+    }
+}
+
+fn one_of(node: &Node, key: &str, values: &[&str]) -> Result<(), String> {
+    match node.driver_info.get(key) {
+        None => Ok(()),
+        Some(Value::String(text)) if values.contains(&text.as_str()) => Ok(()),
+        Some(_) => Err(format!("driver_info/{key} must be one of {}", values.join(", "))),
+    }
+}
+
+fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
+    if let Some(mode) = asked_boot_mode(node).filter(|mode| *mode != "uefi") {
+        return Err(format!(
+            "properties/capabilities asks for boot mode {mode:?}, and HTTP boot needs \"uefi\""
+        ));
+    }
+    images(node)?;
+    url(node, "external_http_url")?;
+    arguments(node)?;
+    match node.boot_interface {
+        BootInterface::RedfishHttps => Ok(()),
+        BootInterface::Http | BootInterface::HttpIpxe => bootable_port(node, ports),
+    }
+}
+
+/// `boot_mode:…` of the list that upstream packs into `capabilities`.
+fn asked_boot_mode(node: &Node) -> Option<&str> {
+    match node.properties.get("capabilities")? {
+        Value::String(list) => {
+            list.split(',').find_map(|entry| entry.trim().strip_prefix("boot_mode:"))
+        }
+        Value::Object(map) => map.get("boot_mode")?.as_str(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+    }
+}
+
+/// A ramdisk of the operator's own is a kernel and a ramdisk, or for `redfish-https` an ISO image.
+fn images(node: &Node) -> Result<(), String> {
+    for key in ["deploy_kernel", "deploy_ramdisk", "deploy_iso"] {
+        url(node, key)?;
+    }
+    let has = |key: &str| node.driver_text(key).is_some();
+    match (has("deploy_kernel"), has("deploy_ramdisk")) {
+        (true, false) => Err("driver_info has deploy_kernel but lacks deploy_ramdisk".to_owned()),
+        (false, true) => Err("driver_info has deploy_ramdisk but lacks deploy_kernel".to_owned()),
+        (true, true) | (false, false) => Ok(()),
+    }
+}
+
+fn url(node: &Node, key: &str) -> Result<(), String> {
+    let Some(value) = node.driver_info.get(key) else { return Ok(()) };
+    match value.as_str().map(Url::parse) {
+        Some(Ok(url)) if ["http", "https", "file"].contains(&url.scheme()) => Ok(()),
+        Some(_) | None => Err(format!("driver_info/{key} is no URL")),
+    }
+}
+
+/// Whether the kernel's command line can be made, with an attempt that is none.
+fn arguments(node: &Node) -> Result<(), String> {
+    let attempt = Attempt {
+        id: Uuid::nil(),
+        ticket: Secret(String::new()),
+        agent_token: Secret(String::new()),
+        token_given: false,
+        boot_interface: node.boot_interface,
+        started_at: node.created_at,
+        powered_on_at: None,
+        ended_at: None,
+        agent: None,
+        clean: Clean::default(),
+    };
+    kernel_command_line(node, &attempt, "", "", None)
+        .map(drop)
+        .map_err(|refused| format!("driver_info/{refused}"))
+}
+
+fn bootable_port(node: &Node, ports: &[Port]) -> Result<(), String> {
+    if ports.is_empty() {
+        return Err(format!("Node {} does not have any port associated with it.", node.uuid));
+    }
+    if ports.iter().any(|port| port.pxe_enabled) {
+        return Ok(());
+    }
+    Err(format!(
+        "none of the ports of node {} is enabled for booting (pxe_enabled is false)",
+        node.uuid
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(driver_info: Value) -> Node {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", jiff::Timestamp::UNIX_EPOCH);
+        node.driver_info = driver_info.as_object().unwrap().clone();
+        node
+    }
+
+    fn good() -> Node {
+        node(
+            json!({ "redfish_address": "https://bmc", "redfish_system_id": "/redfish/v1/Systems/1" }),
+        )
+    }
+
+    fn boot(node: &Node) -> String {
+        Validation::of_settings(node, &[]).boot.unwrap_err()
+    }
+
+    #[test]
+    fn a_good_node_is_shown_as_upstream_shows_it() {
+        insta::assert_json_snapshot!(Validation::of_settings(&good(), &[]).show());
+    }
+
+    #[test]
+    fn a_node_without_a_bmc_address_can_neither_be_switched_nor_managed() {
+        let validation = Validation::of_settings(&node(json!({})), &[]);
+
+        assert_eq!(
+            validation.power.as_ref().unwrap_err(),
+            "Missing the following Redfish properties in node's driver_info: ['redfish_address']"
+        );
+        assert!(!validation.is_good());
+    }
+
+    #[test]
+    fn bios_boot_mode_is_refused_before_the_machine_is_touched() {
+        let mut node = good();
+        node.properties.insert("capabilities".into(), json!("cpus:2,boot_mode:bios"));
+
+        assert_eq!(
+            boot(&node),
+            "properties/capabilities asks for boot mode \"bios\", and HTTP boot needs \"uefi\""
+        );
+    }
+
+    #[test]
+    fn a_dhcp_boot_needs_a_port() {
+        let mut node = good();
+        node.boot_interface = BootInterface::Http;
+
+        assert!(boot(&node).contains("does not have any port associated"));
+    }
+
+    #[test]
+    fn half_a_ramdisk_and_two_lines_of_arguments_are_refused() {
+        let mut half = good();
+        half.driver_info.insert("deploy_kernel".into(), json!("http://h/k"));
+        assert_eq!(boot(&half), "driver_info has deploy_kernel but lacks deploy_ramdisk");
+
+        let mut lines = good();
+        lines.driver_info.insert("kernel_append_params".into(), json!("a\nb"));
+        assert!(boot(&lines).contains("control character"));
+    }
+
+    #[test]
+    fn what_the_bmc_says_counts_for_booting() {
+        let said = Err("UefiHttp is not among the targets".to_owned());
+        let validation = Validation::of_settings(&good(), &[]).with_bmc(said.clone());
+        assert_eq!(validation.boot, said);
+        assert!(validation.power.is_ok());
+    }
+}

@@ -1,0 +1,240 @@
+//! Microversions: what a request asks for, and what each number changes.
+//!
+//! Fields name the version that brought them in their own tables ([`crate::node::FIELDS`],
+//! [`crate::port::FIELDS`], [`crate::driver::FIELDS`]), verbs in [`crate::states::VERBS`].
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// The header a client asks with, and the one every answer carries.
+pub const HEADER: &str = "X-OpenStack-Ironic-API-Version";
+/// The lowest version there is.
+pub const MIN_HEADER: &str = "X-OpenStack-Ironic-API-Minimum-Version";
+/// The highest.
+pub const MAX_HEADER: &str = "X-OpenStack-Ironic-API-Maximum-Version";
+/// The header all OpenStack services share: `baremetal 1.N`.
+pub const OPENSTACK_HEADER: &str = "OpenStack-API-Version";
+
+/// What the numbers change besides fields and verbs.
+pub mod since {
+    /// The state after `POST /v1/nodes` and others is called `available`, not null.
+    pub const AVAILABLE: u16 = 2;
+    /// Nodes are found by name.
+    pub const NAMES: u16 = 5;
+    /// `?fields=`.
+    pub const FIELDS: u16 = 8;
+    /// `?provision_state=`.
+    pub const PROVISION_STATE_FILTER: u16 = 9;
+    /// Names may hold every unreserved character of RFC 3986.
+    pub const FREE_NAMES: u16 = 10;
+    /// A new node is in `enroll`; below, in `available`.
+    pub const ENROLL: u16 = 11;
+    /// A node's `states` are linked.
+    pub const STATES_LINK: u16 = 14;
+    /// `?driver=`.
+    pub const DRIVER_FILTER: u16 = 16;
+    /// `?resource_class=`.
+    pub const RESOURCE_CLASS_FILTER: u16 = 21;
+    /// `/v1/lookup` and `/v1/heartbeat`.
+    pub const RAMDISK: u16 = 22;
+    /// `/v1/portgroups`.
+    pub const PORTGROUPS: u16 = 23;
+    /// A node's `portgroups` are linked.
+    pub const PORTGROUPS_LINK: u16 = 24;
+    /// `soft power off` and `soft rebooting`.
+    pub const SOFT_POWER: u16 = 27;
+    /// `/v1/nodes/{}/vifs`.
+    pub const VIFS: u16 = 28;
+    /// `/v1/volume`, and a node's `volume` is linked.
+    pub const VOLUME: u16 = 32;
+    /// Traits.
+    pub const TRAITS: u16 = 37;
+    /// `/v1/nodes/{}/bios`.
+    pub const BIOS: u16 = 40;
+    /// `?fault=`.
+    pub const FAULT_FILTER: u16 = 42;
+    /// `?detail=True`.
+    pub const DETAIL: u16 = 43;
+    /// `?conductor_group=`.
+    pub const CONDUCTOR_GROUP_FILTER: u16 = 46;
+    /// `/v1/conductors`.
+    pub const CONDUCTORS: u16 = 49;
+    /// `?owner=`.
+    pub const OWNER_FILTER: u16 = 50;
+    /// `?description_contains=`.
+    pub const DESCRIPTION_FILTER: u16 = 51;
+    /// `/v1/allocations`, and a node's allocation.
+    pub const ALLOCATIONS: u16 = 52;
+    /// `/v1/deploy_templates`.
+    pub const DEPLOY_TEMPLATES: u16 = 55;
+    /// `?retired=`.
+    pub const RETIRED_FILTER: u16 = 61;
+    /// Heartbeats and lookups carry a token.
+    pub const AGENT_TOKEN: u16 = 62;
+    /// `?lessee=`.
+    pub const LESSEE_FILTER: u16 = 65;
+    /// Heartbeats carry the agent's certificate.
+    pub const AGENT_VERIFY_CA: u16 = 68;
+    /// Heartbeats carry the status of a deployment.
+    pub const AGENT_STATUS: u16 = 72;
+    /// `boot_mode` and `secure_boot` among a node's states.
+    pub const BOOT_MODE: u16 = 75;
+    /// `/v1/nodes/{}/history`.
+    pub const HISTORY: u16 = 78;
+    /// `/v1/nodes/{}/inventory`.
+    pub const INVENTORY: u16 = 81;
+    /// `/v1/shards`.
+    pub const SHARDS: u16 = 82;
+    /// `/v1/nodes/{}/children` and the filters `parent_node` and `include_children`.
+    pub const CHILDREN: u16 = 83;
+    /// `/v1/nodes/{}/firmware`.
+    pub const FIRMWARE: u16 = 86;
+    /// `/v1/runbooks`.
+    pub const RUNBOOKS: u16 = 92;
+    /// `/v1/inspection_rules`.
+    pub const INSPECTION_RULES: u16 = 96;
+}
+
+/// A microversion 1.N that this service speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u16);
+
+impl Version {
+    /// What a request without a version gets.
+    pub const MIN: Self = Self(1);
+    /// The highest; Metal3's operator asks for it first.
+    pub const MAX: Self = Self(110);
+
+    /// 1.`minor`, if it is one we speak.
+    #[must_use]
+    pub fn new(minor: u16) -> Option<Self> {
+        (Self::MIN.0..=Self::MAX.0).contains(&minor).then_some(Self(minor))
+    }
+
+    /// Whether what came with 1.`minor` is there.
+    #[must_use]
+    pub fn has(self, minor: u16) -> bool {
+        self.0 >= minor
+    }
+
+    /// Reads the two headers a request may carry; Ironic's own one wins.
+    ///
+    /// # Errors
+    /// [`BadVersion`]: 406, as upstream.
+    pub fn negotiate(own: Option<&str>, openstack: Option<&str>) -> Result<Self, BadVersion> {
+        match own.or_else(|| openstack.and_then(baremetal)) {
+            Some(text) => Self::parse(text.trim()),
+            None => Ok(Self::MIN),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, BadVersion> {
+        if text.eq_ignore_ascii_case("latest") {
+            return Ok(Self::MAX);
+        }
+        let (major, minor) = text.split_once('.').ok_or(BadVersion::Unreadable)?;
+        let number = |digits: &str| digits.parse::<u32>().map_err(|_| BadVersion::Unreadable);
+        let (major, minor) = (number(major)?, number(minor)?);
+        if major != 1 {
+            return Err(BadVersion::Major { major, minor });
+        }
+        u16::try_from(minor).ok().and_then(Self::new).ok_or(BadVersion::Minor { minor })
+    }
+}
+
+/// What `OpenStack-API-Version` says of us; it may name several services.
+fn baremetal(header: &str) -> Option<&str> {
+    header.split(',').find_map(|entry| entry.trim().strip_prefix("baremetal "))
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}", self.0)
+    }
+}
+
+/// A version that cannot be served: 406.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadVersion {
+    /// It is not `1.N`.
+    #[error("Invalid value for {HEADER} header")]
+    Unreadable,
+    /// Its first number is not 1.
+    #[error(
+        "Mutually exclusive versions requested. Version {major}.{minor} requested but not \
+         supported by this service. The supported version range is: [{min}, {max}].",
+        min = Version::MIN, max = Version::MAX
+    )]
+    Major {
+        /// The first number.
+        major: u32,
+        /// The second.
+        minor: u32,
+    },
+    /// Its second number is out of range. Clients read our range from the headers and ask again.
+    #[error(
+        "Version 1.{minor} was requested but the minor version is not supported by this service. \
+         The supported version range is: [{min}, {max}].",
+        min = Version::MIN, max = Version::MAX
+    )]
+    Minor {
+        /// The second number.
+        minor: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_version_gets_the_oldest() {
+        assert_eq!(Version::negotiate(None, None), Ok(Version::MIN));
+        assert_eq!(Version::negotiate(None, Some("compute 2.90")), Ok(Version::MIN));
+    }
+
+    #[test]
+    fn ironics_own_header_wins_over_the_shared_one() {
+        let version = Version::negotiate(Some("1.72"), Some("baremetal 1.50"));
+        assert_eq!(version, Ok(Version(72)));
+
+        let version = Version::negotiate(None, Some("compute 2.1, baremetal 1.50"));
+        assert_eq!(version, Ok(Version(50)));
+    }
+
+    #[test]
+    fn latest_is_the_highest() {
+        assert_eq!(Version::negotiate(Some("latest"), None), Ok(Version::MAX));
+    }
+
+    #[test]
+    fn a_version_out_of_range_is_refused_with_the_range() {
+        let refused = Version::negotiate(Some("1.200"), None).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "Version 1.200 was requested but the minor version is not supported by this service. \
+             The supported version range is: [1.1, 1.110]."
+        );
+        let unreadable = Version::negotiate(Some("abc"), None).unwrap_err();
+        assert_eq!(
+            unreadable.to_string(),
+            "Invalid value for X-OpenStack-Ironic-API-Version header"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_version_reads_as_what_it_prints(minor in 1_u16..=110) {
+            let version = Version::new(minor).unwrap();
+            prop_assert_eq!(Version::negotiate(Some(&version.to_string()), None), Ok(version));
+        }
+
+        #[test]
+        fn no_header_panics(own in any::<Option<String>>(), openstack in any::<Option<String>>()) {
+            let _ = Version::negotiate(own.as_deref(), openstack.as_deref());
+        }
+    }
+}
