@@ -1,7 +1,30 @@
 //! The ramdisk agent, init of its ramdisk.
 
+pub mod action;
+pub mod agent;
+pub mod api;
+pub mod clean;
+pub mod clock;
 pub mod cmdline;
 pub mod commands;
 pub mod disks;
+pub mod hands;
+pub mod identity;
+pub mod listen;
 pub mod mac;
 pub mod modules;
+
+use anyhow::{Context, Result};
+
+/// Runs `work` on a runtime of its own.
+///
+/// # Errors
+///
+/// Those of `work`, or when the system has no threads left.
+pub fn start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // reqwest is built without a provider of its own; a second call finds the first one's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("starting the runtime")?.block_on(work)
+}

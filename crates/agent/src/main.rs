@@ -1,3 +1,81 @@
-//! The init of the ramdisk.
+//! The init of the ramdisk, and the agent it starts.
 
-fn main() {}
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent::agent::Agent;
+use agent::cmdline::Options;
+use agent::disks::Source;
+use agent::hands::{Hands, Host};
+use agent::identity::Keeper;
+use agent::mac::Mac;
+use anyhow::{Context, Result};
+use clap::Parser;
+use url::Url;
+
+/// Serves a node as ironic-python-agent does. As init of a ramdisk it takes no arguments.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Run as an ordinary process: no modules, no network set-up, nothing switched off.
+    #[arg(long, required = true)]
+    not_init: bool,
+
+    /// Where Ironic's API is.
+    #[arg(long, value_name = "URL")]
+    api_url: Url,
+
+    /// The hardware addresses to look the node up by.
+    #[arg(long = "address", value_name = "MAC", required = true)]
+    addresses: Vec<Mac>,
+
+    /// Files or devices that count as the machine's disks.
+    #[arg(long = "disks", value_name = "FILE")]
+    disks: Vec<PathBuf>,
+
+    /// Where the token and the certificate are kept.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+
+    /// Further settings, as they would stand on the kernel's command line.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    command_line: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match run(arguments) {
+        Ok(never) => match never {},
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<std::convert::Infallible> {
+    let (mut options, ignored) = Options::parse(&arguments.command_line);
+    for ignored in ignored {
+        tracing::warn!("ignored: {ignored}");
+    }
+    let address = address_towards(&arguments.api_url)?;
+    options.api_url = Some(arguments.api_url);
+    let agent = Agent {
+        options,
+        addresses: arguments.addresses,
+        keeper: Keeper::new(&arguments.state)?,
+        hands: Hands::new(Source::Named(arguments.disks), Host::Process),
+        sets_clock: false,
+    };
+    agent::start(agent.run(address))
+}
+
+/// Our own address on the way to the API. Nothing is sent: connecting a UDP socket only picks a route.
+fn address_towards(url: &Url) -> Result<IpAddr> {
+    let to = url.socket_addrs(|| None).with_context(|| format!("finding the host of {url}"))?;
+    let socket = UdpSocket::bind("0.0.0.0:0").context("opening a socket")?;
+    socket.connect(&to[..]).with_context(|| format!("there is no way to {url}"))?;
+    Ok(socket.local_addr().context("asking for our address")?.ip())
+}

@@ -1,0 +1,120 @@
+//! What a command asks for, understood before anything is done.
+
+use ironic::agent::{CommandRequest, Fault};
+use serde_json::{Map, Value};
+
+/// A command that this agent knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// `clean.execute_clean_step`
+    ExecuteCleanStep {
+        /// The step, as Ironic wants it back with the result.
+        step: Map<String, Value>,
+        /// The version of the steps that Ironic got its list from.
+        version: Option<Value>,
+    },
+    /// `clean.get_clean_steps`
+    GetCleanSteps,
+    /// `deploy.get_deploy_steps`
+    GetDeploySteps,
+    /// `standby.power_off`
+    PowerOff,
+    /// `standby.sync`: what was written is on the disks.
+    Sync,
+}
+
+impl Action {
+    /// Understands a command.
+    ///
+    /// # Errors
+    ///
+    /// The fault to answer with, in ironic-python-agent's words: 404 for an extension, 400 for a command that does
+    /// not exist or has wrong parameters.
+    pub fn parse(request: &CommandRequest) -> Result<Self, (u16, String)> {
+        let Some((extension, command)) = request.name.split_once('.') else {
+            let why = "Command name must be of the form <extension>.<name>";
+            return Err((400, format!("Invalid command: {why}")));
+        };
+        match (extension, command) {
+            ("clean", "execute_clean_step") => Self::execute_clean_step(&request.params),
+            ("clean", "get_clean_steps") => Ok(Self::GetCleanSteps),
+            ("deploy", "get_deploy_steps") => Ok(Self::GetDeploySteps),
+            ("standby", "power_off") => Ok(Self::PowerOff),
+            ("standby", "sync") => Ok(Self::Sync),
+            ("clean" | "deploy" | "standby", unknown) => {
+                Err((400, format!("Invalid command: Unknown command: {unknown}")))
+            }
+            (extension, _) => {
+                Err((404, format!("Not found: Extension with id {extension} not found.")))
+            }
+        }
+    }
+
+    fn execute_clean_step(params: &Map<String, Value>) -> Result<Self, (u16, String)> {
+        let Some(step) = params.get("step").and_then(Value::as_object) else {
+            let why = "execute_clean_step needs a step";
+            return Err((400, format!("Invalid command parameters: {why}")));
+        };
+        Ok(Self::ExecuteCleanStep {
+            step: step.clone(),
+            version: params.get("clean_version").cloned(),
+        })
+    }
+}
+
+/// Reads the body of `POST /v1/commands/`.
+///
+/// # Errors
+///
+/// The fault to answer with (400).
+pub fn request(body: &[u8]) -> Result<CommandRequest, Fault> {
+    serde_json::from_slice(body)
+        .map_err(|_| Fault::new(400, "400 Bad Request: Missing or invalid name or params"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_of_ironic_is_understood() {
+        let body = json!({"name": "clean.execute_clean_step", "params": {
+            "step": {"step": "erase_devices_metadata", "priority": 10}, "node": {}, "ports": [],
+            "clean_version": {"generic_hardware_manager": "1.2"}}});
+
+        let action = Action::parse(&request(body.to_string().as_bytes()).unwrap()).unwrap();
+
+        let Action::ExecuteCleanStep { step, version } = action else { panic!("{action:?}") };
+        assert_eq!(step["step"], "erase_devices_metadata");
+        assert_eq!(version.unwrap()["generic_hardware_manager"], "1.2");
+    }
+
+    #[test]
+    fn what_this_agent_cannot_do_is_refused_as_the_python_agent_does() {
+        let cases = [
+            ("sync", 400, "Invalid command: Command name must be of the form <extension>.<name>"),
+            ("standby.dance", 400, "Invalid command: Unknown command: dance"),
+            ("coffee.make", 404, "Not found: Extension with id coffee not found."),
+            (
+                "clean.execute_clean_step",
+                400,
+                "Invalid command parameters: execute_clean_step needs a step",
+            ),
+        ];
+        for (name, status, words) in cases {
+            let request = CommandRequest { name: name.to_owned(), params: Map::new() };
+            assert_eq!(Action::parse(&request), Err((status, words.to_owned())), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_panic(body: Vec<u8>, name: String) {
+            let _ = request(&body);
+            let _ = Action::parse(&CommandRequest { name, params: Map::new() });
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The agent's life once it has a network: find the node, serve commands, tell Ironic that we are there.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http::StatusCode;
+use ironic::agent::{Heartbeat, Lookup, MASKED, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+use url::Host as UrlHost;
+use uuid::Uuid;
+
+use crate::api::{Api, CallError, Greeting};
+use crate::clock;
+use crate::cmdline::Options;
+use crate::hands::Hands;
+use crate::identity::{Certificate, Keeper};
+use crate::listen::{self, Served};
+use crate::mac::Mac;
+
+/// The longest pause between two tries of anything.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What an agent works with.
+#[derive(Debug)]
+pub struct Agent {
+    /// What it was told.
+    pub options: Options,
+    /// The machine's hardware addresses.
+    pub addresses: Vec<Mac>,
+    /// Where tokens and keys are kept.
+    pub keeper: Keeper,
+    /// Whoever carries out commands.
+    pub hands: Hands,
+    /// Whether the system's clock is ours to set.
+    pub sets_clock: bool,
+}
+
+impl Agent {
+    /// Serves the node until told to switch off. `address` is ours, on the link that leads to Ironic.
+    ///
+    /// # Errors
+    ///
+    /// When no node was found in time, or there is no token for it.
+    pub async fn run(self, address: IpAddr) -> Result<Infallible> {
+        let url = self.options.api_url.as_ref().context(
+            "the command line names no API (ipa-api-url): this agent does not know whom to serve",
+        )?;
+        let api = Api::new(url, &self.options).context("setting up HTTPS")?;
+
+        let greeting = self.greet(&api).await?;
+        let lookup = self.lookup(&api, greeting.minor).await?;
+        let node = lookup.node.uuid;
+        info!("this is node {node}");
+        let token = self.token(&lookup)?;
+
+        let certificate = self.keeper.certificate(self.advertised(address))?;
+        let tls = TlsAcceptor::from(certificate.tls()?);
+        let listener = listen::bind(self.options.listen_port)
+            .await
+            .with_context(|| format!("opening port {}", self.options.listen_port))?;
+        let heartbeat = self.heartbeat(address, &certificate, &token, greeting.minor);
+        info!("commands are taken at {}", heartbeat.callback_url);
+
+        let hands = self.hands.clone();
+        let served = Served { hands, token: token.into(), started: Timestamp::now() };
+        let interval = Duration::from_secs(lookup.config.heartbeat_timeout.max(1).into());
+        tokio::select! {
+            ended = listen::serve(listener, tls, served) => {
+                ended.context("serving commands")?;
+                bail!("the command API ended");
+            }
+            never = self.heartbeats(&api, node, &heartbeat, greeting.minor, interval) => never,
+        }
+    }
+
+    async fn greet(&self, api: &Api) -> Result<Greeting> {
+        let greeting = self.persist("Ironic's API", || api.greet()).await?;
+        if self.sets_clock
+            && let Some(now) = greeting.now
+        {
+            clock::set_if_far_off(now, "Ironic's API");
+        }
+        Ok(greeting)
+    }
+
+    async fn lookup(&self, api: &Api, minor: u16) -> Result<Lookup> {
+        let addresses: Vec<_> = self.addresses.iter().map(Mac::to_string).collect();
+        info!("looking for the node with {}", addresses.join(", "));
+        self.persist("lookup", || api.lookup(&self.addresses, self.options.node, minor)).await
+    }
+
+    /// Tries until it works or `ipa-lookup-timeout` is over, with growing pauses.
+    async fn persist<T>(
+        &self,
+        what: &str,
+        call: impl AsyncFn() -> Result<T, CallError>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + self.options.lookup_timeout;
+        let mut pause = self.options.lookup_interval;
+        loop {
+            match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if Instant::now() + pause > deadline => {
+                    let waited = self.options.lookup_timeout.as_secs();
+                    return Err(error).with_context(|| format!("{what}: gave up after {waited} s"));
+                }
+                Err(error) => {
+                    warn!(
+                        "{what}: {:#}; again in {} s",
+                        anyhow::Error::new(error),
+                        pause.as_secs()
+                    );
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).clamp(Duration::from_millis(100), LONGEST_PAUSE);
+        }
+    }
+
+    /// The command line's token, else the one this lookup or an earlier one handed out.
+    fn token(&self, lookup: &Lookup) -> Result<String> {
+        if let Some(token) = &self.options.token {
+            return Ok(token.clone());
+        }
+        let handed_out = lookup.config.agent_token.as_ref();
+        if let Some(token) = handed_out.filter(|it| *it != MASKED && it.len() >= MIN_TOKEN_LEN) {
+            self.keeper.keep_token(token)?;
+            return Ok(token.clone());
+        }
+        self.keeper.token().context(
+            "Ironic handed out this node's token before, and this agent does not have it: \
+             another one may be running under the same address",
+        )
+    }
+
+    fn advertised(&self, address: IpAddr) -> IpAddr {
+        match &self.options.advertise_host {
+            Some(UrlHost::Ipv4(host)) => IpAddr::V4(*host),
+            Some(UrlHost::Ipv6(host)) => IpAddr::V6(*host),
+            Some(UrlHost::Domain(_)) | None => address,
+        }
+    }
+
+    fn heartbeat(
+        &self,
+        address: IpAddr,
+        certificate: &Certificate,
+        token: &str,
+        minor: u16,
+    ) -> Heartbeat {
+        let host = match (&self.options.advertise_host, address) {
+            (Some(host), _) => host.clone(),
+            (None, IpAddr::V4(address)) => UrlHost::Ipv4(address),
+            (None, IpAddr::V6(address)) => UrlHost::Ipv6(address),
+        };
+        let port = self.options.advertise_port.unwrap_or(self.options.listen_port);
+        Heartbeat {
+            callback_url: format!("https://{host}:{port}"),
+            agent_token: Some(token.to_owned()),
+            agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            agent_verify_ca: (minor >= VERIFY_CA_MINOR).then(|| certificate.pem.clone()),
+            ..Heartbeat::default()
+        }
+    }
+
+    async fn heartbeats(
+        &self,
+        api: &Api,
+        node: Uuid,
+        heartbeat: &Heartbeat,
+        minor: u16,
+        timeout: Duration,
+    ) -> Result<Infallible> {
+        let mut failures = 0;
+        let mut first = true;
+        loop {
+            let pause = match api.heartbeat(node, heartbeat, minor).await {
+                Ok(()) => {
+                    if first || failures > 0 {
+                        info!("Ironic knows that we are here");
+                    }
+                    (first, failures) = (false, 0);
+                    timeout.mul_f64(rand::random_range(0.3..0.6))
+                }
+                Err(CallError::Refused { status: StatusCode::CONFLICT, .. }) => {
+                    debug!("the node is locked: the heartbeat comes again soon");
+                    Duration::from_secs_f64(rand::random_range(1.0..3.0))
+                }
+                Err(error) => {
+                    failures += 1;
+                    let pause = retry_pause(failures);
+                    let seconds = pause.as_secs();
+                    warn!("heartbeat: {:#}; again in {seconds} s", anyhow::Error::new(error));
+                    pause
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.hands.ended.notified() => {}
+            }
+        }
+    }
+}
+
+/// 1, 2, 4, … seconds.
+fn retry_pause(failures: u32) -> Duration {
+    let doubled = Duration::from_secs(1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(0));
+    if doubled.is_zero() { LONGEST_PAUSE } else { doubled.min(LONGEST_PAUSE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stay_bounded() {
+        let pauses: Vec<_> = [1, 2, 3, 6, 64, u32::MAX].map(|it| retry_pause(it).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 30, 30, 30]);
+    }
+}

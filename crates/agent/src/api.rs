@@ -1,0 +1,159 @@
+//! Ironic's API as the agent uses it: versions, lookup, heartbeat.
+
+use std::time::Duration;
+
+use ironic::agent::{Heartbeat, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::header::DATE;
+use reqwest::{Client, Response, StatusCode};
+use thiserror::Error;
+use url::Url;
+use uuid::Uuid;
+
+use crate::cmdline::Options;
+use crate::mac::Mac;
+
+const VERSION_HEADER: &str = "x-openstack-ironic-api-version";
+
+/// One Ironic, as far as this agent is concerned.
+#[derive(Debug, Clone)]
+pub struct Api {
+    client: Client,
+    base: String,
+    request_id: Option<String>,
+}
+
+/// Why a call had no effect.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The API answered that it is not willing now or not at all.
+    #[error("the API answered {status}: {words}")]
+    Refused {
+        /// Its status; 409 while the node is locked.
+        status: StatusCode,
+        /// What it had to say, shortened.
+        words: String,
+    },
+    /// There was no answer, or none that could be read.
+    #[error("no usable answer from the API")]
+    Unreachable(#[source] reqwest::Error),
+}
+
+/// What `GET /` told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// The highest minor version both sides speak.
+    pub minor: u16,
+    /// The time by the API's clock, to the second.
+    pub now: Option<Timestamp>,
+}
+
+impl Api {
+    /// The API at `url`.
+    ///
+    /// # Errors
+    ///
+    /// When TLS cannot be set up.
+    pub fn new(url: &Url, options: &Options) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(options.request_timeout)
+            .danger_accept_invalid_certs(options.insecure)
+            .build()?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, base, request_id: options.request_id.clone() })
+    }
+
+    /// Asks which version to speak, and the time.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer. An API that does not tell its version gets the lowest that has tokens.
+    pub async fn greet(&self) -> Result<Greeting, CallError> {
+        let request = self.client.get(format!("{}/", self.base));
+        let response = self.send(request).await?;
+        let now = time_of(&response);
+        let root: Result<Root, _> = response.json().await;
+        let minor = root.ok().and_then(|root| root.minor()).unwrap_or(TOKEN_MINOR);
+        Ok(Greeting { minor: minor.min(VERIFY_CA_MINOR), now })
+    }
+
+    /// Finds the node that has one of these addresses.
+    ///
+    /// # Errors
+    ///
+    /// 404 while there is none, or none that expects an agent.
+    pub async fn lookup(
+        &self,
+        addresses: &[Mac],
+        node: Option<Uuid>,
+        minor: u16,
+    ) -> Result<Lookup, CallError> {
+        let addresses: Vec<_> = addresses.iter().map(Mac::to_string).collect();
+        let mut query = vec![("addresses", addresses.join(","))];
+        query.extend(node.map(|node| ("node_uuid", node.to_string())));
+        let request = self
+            .client
+            .get(format!("{}/v1/lookup", self.base))
+            .header(VERSION_HEADER, format!("1.{}", minor.min(TOKEN_MINOR)))
+            .query(&query);
+        self.send(request).await?.json().await.map_err(CallError::Unreachable)
+    }
+
+    /// Tells Ironic that we are here, and where.
+    ///
+    /// # Errors
+    ///
+    /// 409 while the node is locked: soon again.
+    pub async fn heartbeat(
+        &self,
+        node: Uuid,
+        heartbeat: &Heartbeat,
+        minor: u16,
+    ) -> Result<(), CallError> {
+        let request = self
+            .client
+            .post(format!("{}/v1/heartbeat/{node}", self.base))
+            .header(VERSION_HEADER, format!("1.{minor}"))
+            .json(heartbeat);
+        self.send(request).await.map(drop)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, CallError> {
+        let request = match &self.request_id {
+            Some(id) => request.header("x-openstack-request-id", id),
+            None => request,
+        };
+        let response = request.send().await.map_err(CallError::Unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let words = response.text().await.unwrap_or_default();
+        Err(CallError::Refused { status, words: words.chars().take(300).collect() })
+    }
+}
+
+fn time_of(response: &Response) -> Option<Timestamp> {
+    http_date(response.headers().get(DATE)?.to_str().ok()?)
+}
+
+/// RFC 9110 §5.6.7: RFC 5322's date, with `GMT` as its zone.
+fn http_date(date: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(date).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_read_from_an_http_date() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+
+        assert_eq!(now.as_second(), 784_111_777);
+        assert_eq!(http_date("yesterday"), None);
+    }
+}

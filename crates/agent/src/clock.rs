@@ -1,0 +1,91 @@
+//! The machine's clock, which after years in a drawer may say anything.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// What certificates, logs and Ironic do not notice.
+const NEAR_SECONDS: i64 = 5;
+
+/// Seconds from NTP's era (1900) to Unix's (1970).
+const NTP_TO_UNIX: i64 = 2_208_988_800;
+
+/// Sets the clock to what `source` says, unless it is near.
+pub fn set_if_far_off(now: Timestamp, source: &str) {
+    let off = now.as_second() - Timestamp::now().as_second();
+    if off.abs() <= NEAR_SECONDS {
+        return;
+    }
+    match clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(now.as_second(), 0)) {
+        Ok(()) => info!("the clock was off by {off} s: set to {now} after {source}"),
+        Err(error) => warn!("the clock is off by {off} s and cannot be set: {error}"),
+    }
+}
+
+/// Asks an NTP server (RFC 4330, SNTP) for the time.
+///
+/// # Errors
+///
+/// When it does not answer within some seconds, or not usefully.
+pub async fn ask(server: &str) -> Result<Timestamp> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let socket = UdpSocket::bind("0.0.0.0:0").await.context("opening a socket")?;
+    socket.connect((server, 123)).await.with_context(|| format!("finding {server}"))?;
+    let mut request = [0; 48];
+    // Leap indicator 0, version 4, mode 3 (client).
+    request[0] = 0x23;
+    socket.send(&request).await.with_context(|| format!("asking {server}"))?;
+    let mut answer = [0; 48];
+    let len = timeout(PATIENCE, socket.recv(&mut answer))
+        .await
+        .with_context(|| format!("{server} does not answer"))?
+        .with_context(|| format!("asking {server}"))?;
+    match sntp_time(&answer[..len]) {
+        Some(time) => Ok(time),
+        None => bail!("{server} does not know the time"),
+    }
+}
+
+/// The transmit time of a server's answer (RFC 4330 §4), if the server is synchronised.
+pub fn sntp_time(answer: &[u8]) -> Option<Timestamp> {
+    let answer: &[u8; 48] = answer.try_into().ok()?;
+    let (leap, mode, stratum) = (answer[0] >> 6, answer[0] & 7, answer[1]);
+    if leap == 3 || mode != 4 || stratum == 0 {
+        return None;
+    }
+    let seconds = u32::from_be_bytes(answer[40..44].try_into().ok()?);
+    // RFC 4330 §3: with the highest bit clear it counts from 2036 on.
+    let era = if seconds >> 31 == 0 { 1_i64 << 32 } else { 0 };
+    Timestamp::from_second(i64::from(seconds) + era - NTP_TO_UNIX).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_server_is_read() {
+        let mut answer = [0; 48];
+        answer[..2].copy_from_slice(&[0x24, 2]);
+        answer[40..44].copy_from_slice(&3_913_056_000_u32.to_be_bytes());
+
+        assert_eq!(sntp_time(&answer).unwrap().to_string(), "2024-01-01T00:00:00Z");
+        answer[1] = 0;
+        assert_eq!(sntp_time(&answer), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_without_panic(answer in prop::collection::vec(any::<u8>(), 0..60)) {
+            sntp_time(&answer);
+        }
+    }
+}

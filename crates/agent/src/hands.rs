@@ -1,0 +1,104 @@
+//! Carries out commands, one at a time.
+
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ironic::agent::CommandError;
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::unistd;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use crate::action::Action;
+use crate::clean;
+use crate::commands::{Commands, Running};
+use crate::disks::Source;
+
+/// What this agent may switch off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// The machine: we are its init's child.
+    Machine,
+    /// Nothing but itself: it runs as an ordinary process.
+    Process,
+}
+
+impl Host {
+    /// Switches off, everything written.
+    pub fn power_off(self) {
+        match self {
+            Self::Machine => {
+                info!("switching this machine off");
+                unistd::sync();
+                let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+                error!("the machine does not switch off: {error}");
+            }
+            Self::Process => {
+                info!("ending, in place of switching the machine off");
+                process::exit(0);
+            }
+        }
+    }
+}
+
+/// Whoever does what commands ask for.
+#[derive(Debug, Clone)]
+pub struct Hands {
+    /// The commands so far.
+    pub commands: Commands,
+    /// Woken when Ironic should hear that something ended.
+    pub ended: Arc<Notify>,
+    disks: Source,
+    host: Host,
+}
+
+impl Hands {
+    /// Hands that erase `disks` only.
+    pub fn new(disks: Source, host: Host) -> Self {
+        Self { commands: Commands::default(), ended: Arc::default(), disks, host }
+    }
+
+    /// Begins `action`; what takes long goes on after this has returned.
+    pub fn carry_out(&self, action: Action, running: Running) {
+        match action {
+            Action::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
+            Action::GetDeploySteps => running.finish(Ok(json!(clean::deploy_steps()))),
+            Action::ExecuteCleanStep { step, version } => {
+                let disks = self.disks.clone();
+                self.aside(running, move || clean::execute(&step, version.as_ref(), &disks));
+            }
+            Action::Sync => self.aside(running, || {
+                unistd::sync();
+                Ok(Value::Null)
+            }),
+            Action::PowerOff => {
+                running.finish(Ok(Value::Null));
+                self.power_off_soon();
+            }
+        }
+    }
+
+    fn aside(
+        &self,
+        running: Running,
+        work: impl FnOnce() -> Result<Value, CommandError> + Send + 'static,
+    ) {
+        let ended = Arc::clone(&self.ended);
+        tokio::task::spawn_blocking(move || {
+            running.finish(work());
+            ended.notify_one();
+        });
+    }
+
+    /// The answer to the command must have left before the network goes.
+    fn power_off_soon(&self) {
+        const ANSWER: Duration = Duration::from_secs(1);
+        let host = self.host;
+        tokio::spawn(async move {
+            tokio::time::sleep(ANSWER).await;
+            host.power_off();
+        });
+    }
+}
