@@ -1,1 +1,22 @@
-//! Nodes, ports, leases, work and traces on SQLite and PostgreSQL.
+//! Nodes, ports, work and traces, on SQLite or PostgreSQL.
+//!
+//! One set of statements serves both databases (`sqlx::Any`), and one set of contract tests proves
+//! it. Nothing is decided here: [`Store::change`] takes the decision as a function, and saves what
+//! comes of it (the node, its next work, its trace) in one transaction.
+
+mod change;
+mod error;
+mod events;
+mod nodes;
+mod open;
+mod ports;
+mod sql;
+mod work;
+
+pub use change::Change;
+pub use error::{ChangeError, CreateNodeError, ListError, PortError, StoreError, WorkError};
+pub use events::{AttemptSummary, Retention};
+pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
+pub use open::Store;
+pub use ports::{PortFilter, PortKey};
+pub use work::{Claim, Claimed};

@@ -1,0 +1,184 @@
+//! The one way a node changes: load, decide, save, all in one transaction.
+
+use jiff::Timestamp;
+use provision::event::BootPhase;
+use provision::{BootEvent, Node, Outcome, What, Work};
+use sqlx::{AnyConnection, Row};
+use uuid::Uuid;
+
+use crate::error::{ChangeError, StoreError};
+use crate::nodes::{instance, save};
+use crate::open::Store;
+use crate::sql::{document, duplicates, json, micros};
+use crate::work::{self, Claim};
+
+/// What was decided for a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The node as it is from now on; its UUID stays.
+    pub node: Node,
+    /// What is to be done next. `None` leaves what is planned, except that work whose claim this
+    /// change comes from is done with.
+    pub work: Option<Work>,
+    /// What the trace of the node's attempt gets; nothing, if there was never an attempt.
+    pub trace: Vec<What>,
+}
+
+impl From<Outcome> for Change {
+    fn from(outcome: Outcome) -> Self {
+        Self { node: outcome.node, work: outcome.work, trace: outcome.trace }
+    }
+}
+
+impl From<Node> for Change {
+    /// A change of settings, which starts nothing.
+    fn from(node: Node) -> Self {
+        Self { node, work: None, trace: Vec::new() }
+    }
+}
+
+impl Store {
+    /// Changes a node as `decide` says, and gives it back as it then is.
+    ///
+    /// With the `claim` of a worker, its work is done with and its reservation ends. Without one,
+    /// a node that is being worked on is [`ChangeError::Locked`].
+    ///
+    /// The node's row is taken before it is read, so that changes to one node queue, on both
+    /// databases, and none has to be decided twice.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn change<C, E, F>(
+        &self,
+        node: Uuid,
+        claim: Option<&Claim>,
+        now: Timestamp,
+        decide: F,
+    ) -> Result<Node, ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: FnOnce(&Node) -> Result<C, E>,
+    {
+        let mut transaction = self.begin().await?;
+        let taken = take_node(&mut transaction, node).await?;
+        let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        match claim {
+            None => {
+                taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
+                if taken.reservation.is_some() {
+                    // Its daemon died. The work, unless replaced below, is claimed again.
+                    work::release(&mut transaction, node).await?;
+                }
+            }
+            Some(claim) if work::finish(&mut transaction, claim).await? => {}
+            Some(_) => return Err(ChangeError::ClaimLost(node)),
+        }
+        let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
+        save(&mut transaction, &change.node).await.map_err(|error| duplicate(error, &change))?;
+        if let Some(planned) = &change.work {
+            plan(&mut transaction, node, planned, now).await?;
+        }
+        self.insert_events(&mut transaction, &traced(&change, now)).await?;
+        transaction.commit().await?;
+        if change.work.is_some() {
+            self.added.notify_one();
+        }
+        Ok(change.node)
+    }
+
+    /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; the node is still there then.
+    pub async fn delete_node<E>(
+        &self,
+        node: Uuid,
+        now: Timestamp,
+        check: impl FnOnce(&Node) -> Result<(), E>,
+    ) -> Result<(), ChangeError<E>> {
+        let mut transaction = self.begin().await?;
+        let taken = take_node(&mut transaction, node).await?;
+        let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
+        check(&taken.node).map_err(ChangeError::Refused)?;
+        for delete in
+            ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
+        {
+            sqlx::query(delete).bind(node.to_string()).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// A node whose row is ours until the transaction ends.
+pub(crate) struct Taken {
+    pub(crate) node: Node,
+    reservation: Option<(String, i64)>,
+}
+
+impl Taken {
+    /// Gives the daemon that works on it, if one does and its lease has not run out.
+    pub(crate) fn expect_free(&self, now: Timestamp) -> Result<(), String> {
+        match &self.reservation {
+            Some((by, until)) if *until > micros(now) => Err(by.clone()),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Takes a node's row, then reads it. Whoever takes more than one row begins with this one.
+pub(crate) async fn take_node(
+    connection: &mut AnyConnection,
+    node: Uuid,
+) -> Result<Option<Taken>, StoreError> {
+    let take = "UPDATE nodes SET version = version WHERE uuid = $1 \
+                RETURNING document, reservation, reservation_expires";
+    let row = sqlx::query(take).bind(node.to_string()).fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(None) };
+    let by: Option<String> = row.try_get("reservation")?;
+    let until: Option<i64> = row.try_get("reservation_expires")?;
+    Ok(Some(Taken { node: document(&row, "document")?, reservation: by.zip(until) }))
+}
+
+/// Puts work in the place of whatever was planned for the node.
+async fn plan(
+    connection: &mut AnyConnection,
+    node: Uuid,
+    planned: &Work,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let insert = "INSERT INTO work (node_uuid, id, work, claims, progress, not_before) \
+                  VALUES ($1, $2, $3, 0, $4, $5) \
+                  ON CONFLICT (node_uuid) DO UPDATE SET id = excluded.id, work = excluded.work, \
+                  claims = 0, progress = excluded.progress, not_before = excluded.not_before, \
+                  claimed_by = NULL, claimed_until = NULL";
+    sqlx::query(insert)
+        .bind(node.to_string())
+        .bind(Uuid::new_v4().to_string())
+        .bind(json(planned))
+        .bind(json(&BootPhase::default()))
+        .bind(micros(now))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+fn traced(change: &Change, now: Timestamp) -> Vec<(Uuid, BootEvent)> {
+    let Some(attempt) = &change.node.attempt else { return Vec::new() };
+    change
+        .trace
+        .iter()
+        .map(|what| BootEvent { at: now, attempt: attempt.id, what: what.clone() })
+        .map(|event| (change.node.uuid, event))
+        .collect()
+}
+
+fn duplicate<E>(error: sqlx::Error, change: &Change) -> ChangeError<E> {
+    if duplicates(&error, "nodes", "name") {
+        ChangeError::DuplicateName(change.node.name.clone().unwrap_or_default())
+    } else if duplicates(&error, "nodes", "instance_uuid") {
+        ChangeError::DuplicateInstance(instance(&change.node).unwrap_or_default())
+    } else {
+        error.into()
+    }
+}

@@ -1,0 +1,172 @@
+//! What can go wrong, one enum for each sort of operation.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// The database failed, or holds what we cannot read.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The URL names no database that can serve as a store.
+    #[error("{url:?} is no URL of a store ({expected})")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The file of an SQLite store, or its folder, could not be made.
+    #[error("could not create {path}")]
+    Create {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The tables could not be brought up to date.
+    #[error("could not migrate the database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A document in the database is none of ours.
+    #[error("the database holds a {what} that cannot be read")]
+    Unreadable {
+        /// Of what sort.
+        what: &'static str,
+        /// Where it stops making sense.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A value in the database is none of ours.
+    #[error("the database holds {value:?} where a {what} should be")]
+    OutOfRange {
+        /// Of what sort.
+        what: &'static str,
+        /// What there is instead.
+        value: String,
+    },
+}
+
+/// A node was not created.
+#[derive(Debug, Error)]
+pub enum CreateNodeError {
+    /// Another node has its name.
+    #[error("a node with name {0} already exists")]
+    DuplicateName(String),
+    /// Another node has its UUID.
+    #[error("a node with UUID {0} already exists")]
+    DuplicateUuid(Uuid),
+    /// Another node has its instance.
+    #[error("instance {0} is already associated with another node")]
+    DuplicateInstance(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A list cannot be given.
+#[derive(Debug, Error)]
+pub enum ListError {
+    /// The page should begin after something that is not there.
+    #[error("marker {0} could not be found")]
+    NoSuchMarker(Uuid),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A node was not changed.
+#[derive(Debug, Error)]
+pub enum ChangeError<E> {
+    /// There is none.
+    #[error("node {0} could not be found")]
+    NoSuchNode(Uuid),
+    /// A daemon works on it; to be tried again soon.
+    #[error(
+        "node {node} is locked by host {by}, please retry after the current operation is completed"
+    )]
+    Locked {
+        /// Which node.
+        node: Uuid,
+        /// Which daemon.
+        by: String,
+    },
+    /// The claim in whose name it should be changed was lost to another daemon.
+    #[error("the work on node {0} is no longer ours")]
+    ClaimLost(Uuid),
+    /// Another node has the new name.
+    #[error("a node with name {0} already exists")]
+    DuplicateName(String),
+    /// Another node has the new instance.
+    #[error("instance {0} is already associated with another node")]
+    DuplicateInstance(String),
+    /// The decision was no.
+    #[error("{0}")]
+    Refused(E),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A port was not created, changed or deleted.
+#[derive(Debug, Error)]
+pub enum PortError {
+    /// There is none.
+    #[error("port {0} could not be found")]
+    NoSuchPort(Uuid),
+    /// Its node is not there.
+    #[error("node {0} could not be found")]
+    NoSuchNode(Uuid),
+    /// Its node is being worked on.
+    #[error(
+        "node {node} is locked by host {by}, please retry after the current operation is completed"
+    )]
+    Locked {
+        /// Which node.
+        node: Uuid,
+        /// Which daemon.
+        by: String,
+    },
+    /// Another port has its address.
+    #[error("a port with MAC address {0} already exists")]
+    DuplicateAddress(provision::Mac),
+    /// Another port has its UUID.
+    #[error("a port with UUID {0} already exists")]
+    DuplicateUuid(Uuid),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Something was not done in the name of a claim.
+#[derive(Debug, Error)]
+pub enum WorkError {
+    /// The lease ran out and another daemon took over, or the work was replaced.
+    #[error("the work on node {0} is no longer ours")]
+    ClaimLost(Uuid),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+// A failed statement inside any of these operations is the store's failure.
+macro_rules! from_sqlx {
+    ($($error:ty),*) => {$(
+        impl From<sqlx::Error> for $error {
+            fn from(error: sqlx::Error) -> Self {
+                Self::Store(error.into())
+            }
+        }
+    )*};
+}
+
+from_sqlx!(CreateNodeError, ListError, PortError, WorkError);
+
+impl<E> From<sqlx::Error> for ChangeError<E> {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

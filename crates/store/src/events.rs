@@ -1,0 +1,165 @@
+//! The trace: what happened in each boot attempt, bounded in number and age.
+
+use jiff::{SignedDuration, Timestamp};
+use provision::BootEvent;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::open::Store;
+use crate::sql::{Where, document, json, micros, micros_after, time, uuid};
+
+/// Rows for one statement: SQLite bound 999 values in its older releases, and each row has five.
+const BATCH: usize = 100;
+
+/// How much of the trace is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Events of one node at most; the newest stay.
+    pub per_node: u32,
+    /// Events younger than this.
+    pub age: SignedDuration,
+}
+
+impl Default for Retention {
+    /// About fifty boots of a node, with 50 to 100 events each, from the last 90 days.
+    fn default() -> Self {
+        Self { per_node: 5_000, age: SignedDuration::from_hours(90 * 24) }
+    }
+}
+
+/// One attempt, as far as its trace reaches back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptSummary {
+    /// Its identity.
+    pub attempt: Uuid,
+    /// Its first event.
+    pub began: Timestamp,
+    /// Its last event.
+    pub last: Timestamp,
+    /// How many there are.
+    pub events: i64,
+}
+
+impl Store {
+    /// Adds events of any nodes, all or none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn append_events(&self, events: &[(Uuid, BootEvent)]) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        self.insert_events(&mut transaction, events).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The trace of a node, or of one of its attempts, in the order of time.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn events(
+        &self,
+        node: Uuid,
+        attempt: Option<Uuid>,
+    ) -> Result<Vec<BootEvent>, StoreError> {
+        let mut fits = Where::default();
+        fits.equals("node_uuid", Some(node));
+        fits.equals("attempt", attempt);
+        let select = format!("SELECT event FROM boot_events{} ORDER BY at, seq", fits.text());
+        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        rows.iter().map(|row| document(row, "event")).collect()
+    }
+
+    /// The attempts of a node that have left a trace, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn attempts(&self, node: Uuid) -> Result<Vec<AttemptSummary>, StoreError> {
+        let select = "SELECT attempt, MIN(at) AS began, MAX(at) AS last, COUNT(*) AS events \
+                      FROM boot_events WHERE node_uuid = $1 GROUP BY attempt \
+                      ORDER BY MIN(at) DESC, attempt";
+        let rows = sqlx::query(select).bind(node.to_string()).fetch_all(&self.read).await?;
+        rows.iter().map(summary).collect()
+    }
+
+    /// Forgets what need not be kept, and gives how many events that were.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn prune_events(&self, now: Timestamp, keep: &Retention) -> Result<u64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let old = sqlx::query("DELETE FROM boot_events WHERE at < $1")
+            .bind(micros_after(now, -keep.age))
+            .execute(&mut *transaction)
+            .await?;
+        let mut removed = old.rows_affected();
+        let crowded = "SELECT node_uuid FROM boot_events GROUP BY node_uuid HAVING COUNT(*) > $1";
+        let crowded = sqlx::query(crowded)
+            .bind(i64::from(keep.per_node))
+            .fetch_all(&mut *transaction)
+            .await?;
+        for row in crowded {
+            removed += thin_out(&mut transaction, uuid(&row, "node_uuid")?, keep.per_node).await?;
+        }
+        transaction.commit().await?;
+        Ok(removed)
+    }
+
+    pub(crate) async fn insert_events(
+        &self,
+        connection: &mut AnyConnection,
+        events: &[(Uuid, BootEvent)],
+    ) -> Result<(), sqlx::Error> {
+        for batch in events.chunks(BATCH) {
+            let insert = format!(
+                "INSERT INTO boot_events (node_uuid, attempt, at, seq, event) VALUES {}",
+                rows_of_five(batch.len())
+            );
+            let mut statement = sqlx::query(AssertSqlSafe(insert));
+            for (node, event) in batch {
+                statement = statement
+                    .bind(node.to_string())
+                    .bind(event.attempt.to_string())
+                    .bind(micros(event.at))
+                    .bind(self.next_sequence())
+                    .bind(json(event));
+            }
+            statement.execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// `($1, $2, $3, $4, $5), ($6, …), …`
+fn rows_of_five(rows: usize) -> String {
+    let row = |row: usize| {
+        let places: Vec<_> = (1..=5).map(|column| format!("${}", row * 5 + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+async fn thin_out(
+    connection: &mut AnyConnection,
+    node: Uuid,
+    keep: u32,
+) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND (at, seq) <= \
+                  (SELECT at, seq FROM boot_events WHERE node_uuid = $1 \
+                   ORDER BY at DESC, seq DESC LIMIT 1 OFFSET $2)";
+    let done = sqlx::query(delete)
+        .bind(node.to_string())
+        .bind(i64::from(keep))
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+fn summary(row: &AnyRow) -> Result<AttemptSummary, StoreError> {
+    Ok(AttemptSummary {
+        attempt: uuid(row, "attempt")?,
+        began: time(row, "began")?,
+        last: time(row, "last")?,
+        events: row.try_get("events")?,
+    })
+}

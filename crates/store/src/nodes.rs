@@ -1,0 +1,366 @@
+//! Nodes: created, found, listed page by page.
+
+use std::fmt;
+
+use provision::{Node, ProvisionState};
+use serde_json::Value as Json;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use crate::error::{CreateNodeError, ListError, StoreError};
+use crate::open::Store;
+use crate::sql::{Statement, Value, Where, document, duplicates, json, micros};
+
+/// A node, and who works on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredNode {
+    /// The node.
+    pub node: Node,
+    /// The daemon that works on it. After a crash this stands until the work is claimed again.
+    pub reservation: Option<String>,
+}
+
+/// What the API lets a node be called by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKey {
+    /// Its UUID.
+    Uuid(Uuid),
+    /// Its name.
+    Name(String),
+}
+
+impl From<&str> for NodeKey {
+    /// A UUID where it reads as one (no name may), else a name.
+    fn from(text: &str) -> Self {
+        Uuid::parse_str(text).map_or_else(|_| Self::Name(text.to_owned()), Self::Uuid)
+    }
+}
+
+impl From<Uuid> for NodeKey {
+    fn from(uuid: Uuid) -> Self {
+        Self::Uuid(uuid)
+    }
+}
+
+impl fmt::Display for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Which nodes to list; the default is all of them, oldest first.
+///
+/// `owner` and the others that [`Node`] has no field for are looked up in [`Node::kept`].
+#[derive(Clone, Debug, Default)]
+pub struct NodeFilter {
+    /// Those in this state.
+    pub provision_state: Option<ProvisionState>,
+    /// Those of this driver.
+    pub driver: Option<String>,
+    /// Those in maintenance, or those that are not.
+    pub maintenance: Option<bool>,
+    /// Those with this fault.
+    pub fault: Option<String>,
+    /// The one with this instance.
+    pub instance_uuid: Option<String>,
+    /// Those with an instance, or those without.
+    pub associated: Option<bool>,
+    /// Those of this class.
+    pub resource_class: Option<String>,
+    /// Those of this owner.
+    pub owner: Option<String>,
+    /// Those lent to this project.
+    pub lessee: Option<String>,
+    /// Those of this group.
+    pub conductor_group: Option<String>,
+    /// Those of one of these shards, if there are any in the list.
+    pub shard: Vec<String>,
+    /// Those with a shard, or those without.
+    pub sharded: Option<bool>,
+    /// Those retired, or those that are not.
+    pub retired: Option<bool>,
+    /// Those with this in their description, in either case.
+    pub description_contains: Option<String>,
+    /// By what to sort; equals follow in the order of their UUIDs.
+    pub sort_key: NodeSort,
+    /// Upwards or downwards.
+    pub sort_dir: SortDirection,
+    /// The last node of the page before.
+    pub marker: Option<Uuid>,
+    /// How many at most.
+    pub limit: Option<u32>,
+}
+
+/// By what a list of nodes can be sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeSort {
+    /// When it was enrolled.
+    #[default]
+    CreatedAt,
+    /// When it last changed.
+    UpdatedAt,
+    /// UUID.
+    Uuid,
+    /// Name.
+    Name,
+    /// Provision state, by the letters of its name.
+    ProvisionState,
+    /// Power state.
+    PowerState,
+    /// Driver.
+    Driver,
+    /// Maintenance.
+    Maintenance,
+    /// Instance.
+    InstanceUuid,
+    /// Resource class.
+    ResourceClass,
+    /// Owner.
+    Owner,
+}
+
+impl NodeSort {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::CreatedAt,
+        Self::UpdatedAt,
+        Self::Uuid,
+        Self::Name,
+        Self::ProvisionState,
+        Self::PowerState,
+        Self::Driver,
+        Self::Maintenance,
+        Self::InstanceUuid,
+        Self::ResourceClass,
+        Self::Owner,
+    ];
+
+    /// The API's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreatedAt => "created_at",
+            Self::UpdatedAt => "updated_at",
+            Self::Uuid => "uuid",
+            Self::Name => "name",
+            Self::ProvisionState => "provision_state",
+            Self::PowerState => "power_state",
+            Self::Driver => "driver",
+            Self::Maintenance => "maintenance",
+            Self::InstanceUuid => "instance_uuid",
+            Self::ResourceClass => "resource_class",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// The sort key of that name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    /// The two databases put NULL at different ends, and a page cannot begin after one.
+    fn expression(self) -> &'static str {
+        match self {
+            Self::CreatedAt => "created_at",
+            Self::UpdatedAt => "COALESCE(updated_at, 0)",
+            Self::Uuid => "uuid",
+            Self::Name => "COALESCE(name, '')",
+            Self::ProvisionState => "provision_state",
+            Self::PowerState => "COALESCE(power_state, '')",
+            Self::Driver => "driver",
+            Self::Maintenance => "maintenance",
+            Self::InstanceUuid => "COALESCE(instance_uuid, '')",
+            Self::ResourceClass => "COALESCE(resource_class, '')",
+            Self::Owner => "COALESCE(owner, '')",
+        }
+    }
+}
+
+/// Which end of a list comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortDirection {
+    /// The smallest.
+    #[default]
+    Ascending,
+    /// The largest.
+    Descending,
+}
+
+impl Store {
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// [`CreateNodeError`] if its name, UUID or instance is taken.
+    pub async fn create_node(&self, node: &Node) -> Result<(), CreateNodeError> {
+        let mut transaction = self.begin().await?;
+        let insert = format!(
+            "INSERT INTO nodes ({NODE_COLUMNS}, uuid, created_at, version) VALUES \
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)"
+        );
+        let done = bind_node(sqlx::query(AssertSqlSafe(insert)), node)
+            .bind(micros(node.created_at))
+            .execute(&mut *transaction)
+            .await;
+        match done {
+            Ok(_) => Ok(transaction.commit().await?),
+            Err(error) if duplicates(&error, "nodes", "name") => {
+                Err(CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default()))
+            }
+            Err(error) if duplicates(&error, "nodes", "instance_uuid") => {
+                Err(CreateNodeError::DuplicateInstance(instance(node).unwrap_or_default()))
+            }
+            Err(error) if duplicates(&error, "nodes", "uuid") => {
+                Err(CreateNodeError::DuplicateUuid(node.uuid))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The node of that UUID or name.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn node(&self, key: &NodeKey) -> Result<Option<StoredNode>, StoreError> {
+        let statement = match key {
+            NodeKey::Uuid(uuid) => {
+                sqlx::query("SELECT document, reservation FROM nodes WHERE uuid = $1")
+                    .bind(uuid.to_string())
+            }
+            NodeKey::Name(name) => {
+                sqlx::query("SELECT document, reservation FROM nodes WHERE name = $1")
+                    .bind(name.clone())
+            }
+        };
+        let row = statement.fetch_optional(&self.read).await?;
+        row.as_ref().map(stored).transpose()
+    }
+
+    /// A page of the nodes that fit a filter.
+    ///
+    /// # Errors
+    /// [`ListError`] if the marker is not there.
+    pub async fn nodes(&self, filter: &NodeFilter) -> Result<Vec<StoredNode>, ListError> {
+        let key = filter.sort_key.expression();
+        let (direction, beyond) = match filter.sort_dir {
+            SortDirection::Ascending => ("ASC", ">"),
+            SortDirection::Descending => ("DESC", "<"),
+        };
+        let mut fits = conditions(filter);
+        if let Some(marker) = filter.marker {
+            self.expect_marker("nodes", marker).await?;
+            let place = fits.place(marker);
+            fits.holds(&format!(
+                "({key}, uuid) {beyond} (SELECT {key}, uuid FROM nodes WHERE uuid = {place})"
+            ));
+        }
+        let limit = filter.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
+        let select = format!(
+            "SELECT document, reservation FROM nodes{} ORDER BY {key} {direction}, \
+             uuid {direction}{limit}",
+            fits.text()
+        );
+        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        Ok(rows.iter().map(stored).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn expect_marker(
+        &self,
+        table: &'static str,
+        marker: Uuid,
+    ) -> Result<(), ListError> {
+        let select = format!("SELECT 1 FROM {table} WHERE uuid = $1");
+        let row = sqlx::query(AssertSqlSafe(select))
+            .bind(marker.to_string())
+            .fetch_optional(&self.read)
+            .await?;
+        if row.is_some() { Ok(()) } else { Err(ListError::NoSuchMarker(marker)) }
+    }
+}
+
+fn conditions(filter: &NodeFilter) -> Where {
+    let mut fits = Where::default();
+    fits.equals("provision_state", filter.provision_state.map(ProvisionState::name));
+    fits.equals("driver", filter.driver.as_deref());
+    fits.equals("maintenance", filter.maintenance);
+    fits.equals("fault", filter.fault.as_deref());
+    fits.equals("instance_uuid", filter.instance_uuid.as_deref());
+    fits.equals("resource_class", filter.resource_class.as_deref());
+    fits.equals("owner", filter.owner.as_deref());
+    fits.equals("lessee", filter.lessee.as_deref());
+    fits.equals("conductor_group", filter.conductor_group.as_deref());
+    fits.equals("retired", filter.retired);
+    present(&mut fits, "instance_uuid", filter.associated);
+    present(&mut fits, "shard", filter.sharded);
+    if !filter.shard.is_empty() {
+        let places: Vec<_> = filter.shard.iter().map(|shard| fits.place(shard.as_str())).collect();
+        fits.holds(&format!("shard IN ({})", places.join(", ")));
+    }
+    if let Some(text) = &filter.description_contains {
+        // `LIKE` looks at case in PostgreSQL and not in SQLite.
+        let place = fits.place(Value::Text(format!("%{}%", escaped(text))));
+        fits.holds(&format!("LOWER(description) LIKE LOWER({place}) ESCAPE '\\'"));
+    }
+    fits
+}
+
+fn present(fits: &mut Where, column: &str, wanted: Option<bool>) {
+    match wanted {
+        Some(true) => fits.holds(&format!("{column} IS NOT NULL")),
+        Some(false) => fits.holds(&format!("{column} IS NULL")),
+        None => {}
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+/// Saves a node that is there, and counts the change. The caller holds its row.
+pub(crate) async fn save(connection: &mut AnyConnection, node: &Node) -> Result<(), sqlx::Error> {
+    let update = "UPDATE nodes SET name = $1, document = $2, updated_at = $3, \
+                  provision_state = $4, power_state = $5, driver = $6, maintenance = $7, \
+                  fault = $8, instance_uuid = $9, resource_class = $10, owner = $11, \
+                  lessee = $12, conductor_group = $13, shard = $14, description = $15, \
+                  retired = $16, version = version + 1 WHERE uuid = $17";
+    bind_node(sqlx::query(update), node).execute(connection).await.map(drop)
+}
+
+/// What [`bind_node`] binds from `$1` on, before the UUID.
+const NODE_COLUMNS: &str = "name, document, updated_at, provision_state, power_state, driver, \
+                            maintenance, fault, instance_uuid, resource_class, owner, lessee, \
+                            conductor_group, shard, description, retired";
+
+fn bind_node<'a>(statement: Statement<'a>, node: &Node) -> Statement<'a> {
+    let kept = |key: &str| node.kept.get(key).and_then(Json::as_str).map(str::to_owned);
+    statement
+        .bind(node.name.clone())
+        .bind(json(node))
+        .bind(node.updated_at.map(micros))
+        .bind(node.provision_state.name())
+        .bind(node.power_state.map(|power| power.name().to_owned()))
+        .bind(node.driver.clone())
+        .bind(i64::from(node.maintenance))
+        .bind(node.fault.clone())
+        .bind(instance(node))
+        .bind(kept("resource_class"))
+        .bind(kept("owner"))
+        .bind(kept("lessee"))
+        .bind(kept("conductor_group"))
+        .bind(kept("shard"))
+        .bind(kept("description"))
+        .bind(i64::from(node.kept.get("retired").and_then(Json::as_bool).unwrap_or(false)))
+        .bind(node.uuid.to_string())
+}
+
+pub(crate) fn instance(node: &Node) -> Option<String> {
+    node.kept.get("instance_uuid").and_then(Json::as_str).map(str::to_owned)
+}
+
+fn stored(row: &AnyRow) -> Result<StoredNode, StoreError> {
+    Ok(StoredNode { node: document(row, "document")?, reservation: row.try_get("reservation")? })
+}

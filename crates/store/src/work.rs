@@ -1,0 +1,253 @@
+//! Work: claimed by one daemon at a time, for as long as it renews its lease.
+//!
+//! A claim takes the node's reservation with it, so that whoever else wants to change the node
+//! is told to wait. A daemon that dies leaves both behind; when the lease runs out, or as soon as
+//! it starts again, the work is claimed anew, with what was noted of its progress.
+
+use jiff::{SignedDuration, Timestamp};
+use provision::event::BootPhase;
+use provision::{Node, Work};
+use sqlx::{AnyConnection, Row};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::change::take_node;
+use crate::error::{StoreError, WorkError};
+use crate::open::Store;
+use crate::sql::{document, json, micros, micros_after, uuid};
+
+/// The right to do a piece of work, and to change its node. Lost when somebody else claims it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose work it is.
+    pub node: Uuid,
+    /// Which daemon does it.
+    pub host: String,
+    id: String,
+    claims: i64,
+}
+
+/// A piece of work that is now ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// To be shown when it is done.
+    pub claim: Claim,
+    /// The node as it is.
+    pub node: Node,
+    /// What is to be done.
+    pub work: Work,
+    /// How often it was claimed, this time included: from 2 on, somebody may have begun it, and
+    /// the real state must be read first.
+    pub claims: i64,
+    /// How far it had come.
+    pub progress: BootPhase,
+}
+
+/// How many pieces of work are tried in one go: more than this many daemons at once are rare.
+const CANDIDATES: u8 = 16;
+
+impl Store {
+    /// Claims the work that has waited longest, for as long as `lease`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn claim_work(
+        &self,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<Option<Claimed>, StoreError> {
+        for (node, id) in self.candidates(now).await? {
+            if let Some(claimed) = self.try_claim(node, &id, host, now, lease).await? {
+                // There may be more, and one wake-up wakes one worker: let it go round.
+                self.added.notify_one();
+                return Ok(Some(claimed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until work was added by this process. Other daemons' work must be polled for.
+    pub async fn work_added(&self) {
+        self.added.notified().await;
+    }
+
+    /// Writes down how far a boot has come; once this returns, it outlives any crash.
+    ///
+    /// # Errors
+    /// [`WorkError::ClaimLost`]: then nothing more may be done to the machine.
+    pub async fn note_progress(&self, claim: &Claim, progress: BootPhase) -> Result<(), WorkError> {
+        let update = "UPDATE work SET progress = $4 \
+                      WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+        let mut transaction = self.begin().await?;
+        let done = fenced(update, claim).bind(json(&progress)).execute(&mut *transaction).await?;
+        expect_ours(done.rows_affected(), claim)?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Keeps a claim for `lease` from `now` on.
+    ///
+    /// # Errors
+    /// [`WorkError::ClaimLost`]
+    pub async fn renew(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<(), WorkError> {
+        let until = micros_after(now, lease);
+        let mut transaction = self.begin().await?;
+        reserve(&mut transaction, claim.node, &claim.host, until).await?;
+        let update = "UPDATE work SET claimed_until = $4 \
+                      WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+        let done = fenced(update, claim).bind(until).execute(&mut *transaction).await?;
+        expect_ours(done.rows_affected(), claim)?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Ends a claim on work that is not to be done any more; the node stays as it is.
+    ///
+    /// # Errors
+    /// [`WorkError::ClaimLost`]
+    pub async fn drop_work(&self, claim: &Claim) -> Result<(), WorkError> {
+        let mut transaction = self.begin().await?;
+        take_node(&mut transaction, claim.node).await?;
+        let ours = finish(&mut transaction, claim).await?;
+        expect_ours(ours.into(), claim)?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Ends a claim on work that is to be claimed again, at `not_before` or later.
+    ///
+    /// # Errors
+    /// [`WorkError::ClaimLost`]
+    pub async fn put_back(&self, claim: &Claim, not_before: Timestamp) -> Result<(), WorkError> {
+        let mut transaction = self.begin().await?;
+        take_node(&mut transaction, claim.node).await?;
+        let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
+                      WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+        let done =
+            fenced(update, claim).bind(micros(not_before)).execute(&mut *transaction).await?;
+        expect_ours(done.rows_affected(), claim)?;
+        release(&mut transaction, claim.node).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Frees what `host` held when it died, for it to be claimed at once. Gives how much that was.
+    ///
+    /// To be called by a daemon that starts, before its workers do.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn release_all(&self, host: &str) -> Result<u64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
+                     WHERE reservation = $1";
+        sqlx::query(nodes).bind(host.to_owned()).execute(&mut *transaction).await?;
+        let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
+        let done = sqlx::query(work).bind(host.to_owned()).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        if done.rows_affected() > 0 {
+            info!(work = done.rows_affected(), "taking over work from before the restart");
+            self.added.notify_one();
+        }
+        Ok(done.rows_affected())
+    }
+
+    async fn candidates(&self, now: Timestamp) -> Result<Vec<(Uuid, String)>, StoreError> {
+        let select = "SELECT node_uuid, id FROM work WHERE not_before <= $1 \
+                      AND (claimed_until IS NULL OR claimed_until <= $1) \
+                      ORDER BY not_before, node_uuid LIMIT $2";
+        let rows = sqlx::query(select)
+            .bind(micros(now))
+            .bind(i64::from(CANDIDATES))
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter().map(|row| Ok((uuid(row, "node_uuid")?, row.try_get("id")?))).collect()
+    }
+
+    /// `None` if another was quicker.
+    async fn try_claim(
+        &self,
+        node: Uuid,
+        id: &str,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<Option<Claimed>, StoreError> {
+        let until = micros_after(now, lease);
+        let mut transaction = self.begin().await?;
+        let Some(taken) = take_node(&mut transaction, node).await? else { return Ok(None) };
+        if taken.expect_free(now).is_err() {
+            return Ok(None);
+        }
+        let claim = "UPDATE work SET claimed_by = $2, claimed_until = $3, claims = claims + 1 \
+                     WHERE id = $1 AND (claimed_until IS NULL OR claimed_until <= $4) \
+                     RETURNING work, claims, progress";
+        let row = sqlx::query(claim)
+            .bind(id.to_owned())
+            .bind(host.to_owned())
+            .bind(until)
+            .bind(micros(now))
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        reserve(&mut transaction, node, host, until).await?;
+        let claims = row.try_get("claims")?;
+        let claimed = Claimed {
+            claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
+            node: taken.node,
+            work: document(&row, "work")?,
+            claims,
+            progress: document(&row, "progress")?,
+        };
+        transaction.commit().await?;
+        Ok(Some(claimed))
+    }
+}
+
+/// Removes claimed work and its reservation; `false` if the claim is no longer good.
+pub(crate) async fn finish(
+    connection: &mut AnyConnection,
+    claim: &Claim,
+) -> Result<bool, sqlx::Error> {
+    let delete = "DELETE FROM work WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+    let done = fenced(delete, claim).execute(&mut *connection).await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    release(connection, claim.node).await?;
+    Ok(true)
+}
+
+/// A statement whose `$1`, `$2`, `$3` fit the work only while the claim is good.
+fn fenced(statement: &'static str, claim: &Claim) -> crate::sql::Statement<'static> {
+    sqlx::query(statement).bind(claim.id.clone()).bind(claim.host.clone()).bind(claim.claims)
+}
+
+fn expect_ours(rows: u64, claim: &Claim) -> Result<(), WorkError> {
+    if rows == 1 { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
+}
+
+async fn reserve(
+    connection: &mut AnyConnection,
+    node: Uuid,
+    host: &str,
+    until: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE nodes SET reservation = $2, reservation_expires = $3 WHERE uuid = $1")
+        .bind(node.to_string())
+        .bind(host.to_owned())
+        .bind(until)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn release(connection: &mut AnyConnection, node: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE nodes SET reservation = NULL, reservation_expires = NULL WHERE uuid = $1")
+        .bind(node.to_string())
+        .execute(connection)
+        .await
+        .map(drop)
+}

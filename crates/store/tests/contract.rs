@@ -1,0 +1,998 @@
+//! What the store promises, on SQLite always and on PostgreSQL where `FERROBOOT_TEST_POSTGRES`
+//! holds the URL of one (`scripts/with-postgres` starts it).
+#![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+
+use jiff::{SignedDuration, Timestamp};
+use provision::event::BootPhase;
+use provision::node::{Attempt, Clean, Secret};
+use provision::{BootEvent, Mac, Node, Port, PowerState, ProvisionState, What, Work};
+use serde_json::json;
+use sqlx::{AnyPool, AssertSqlSafe};
+use store::{
+    Change, ChangeError, CreateNodeError, ListError, NodeFilter, NodeKey, NodeSort, PortError,
+    PortFilter, PortKey, Retention, SortDirection, Store, StoreError, WorkError,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Each promise is one function below, and becomes one test for each database.
+macro_rules! promises {
+    ($($name:ident,)*) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(super::Database::sqlite()).await;
+            })*
+        }
+
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                if let Some(database) = super::Database::postgres().await {
+                    super::$name(database).await;
+                }
+            })*
+        }
+    };
+}
+
+promises![
+    a_node_is_found_by_uuid_and_by_name,
+    every_field_of_a_node_comes_back,
+    a_second_node_of_the_same_name_uuid_or_instance_is_refused,
+    a_change_to_a_name_that_is_taken_is_refused_and_leaves_the_node_alone,
+    any_number_of_nodes_may_have_no_name,
+    each_filter_picks_its_nodes,
+    pages_follow_each_other_without_gap_or_overlap_in_every_order,
+    a_marker_that_is_not_there_is_said_so,
+    a_refused_change_changes_nothing,
+    changes_of_one_node_at_once_all_count,
+    a_deleted_node_takes_its_ports_work_and_trace_along,
+    a_node_that_the_check_protects_is_not_deleted,
+    a_port_is_found_by_uuid_and_by_address,
+    an_address_belongs_to_one_port,
+    a_port_needs_a_node,
+    a_port_can_change_its_address_and_its_node,
+    ports_come_page_by_page,
+    planned_work_is_claimed_once,
+    claimers_at_once_never_get_the_same_work,
+    work_that_waited_longest_comes_first,
+    a_claimed_node_is_locked_for_everyone_else,
+    a_finished_claim_frees_the_node_and_leaves_the_next_work,
+    work_of_a_dead_daemon_is_claimed_again_with_its_progress,
+    a_restarted_daemon_takes_over_its_own_work_at_once,
+    a_renewed_lease_holds,
+    a_lost_claim_can_do_nothing,
+    replaced_work_does_not_answer_to_the_old_claim,
+    a_node_whose_daemon_died_can_be_changed_once_the_lease_is_over,
+    work_that_was_put_back_waits_and_keeps_its_progress,
+    dropped_work_is_gone_and_the_node_is_free,
+    a_change_without_work_leaves_what_is_planned,
+    added_work_wakes_a_worker,
+    a_trace_comes_back_in_order,
+    a_change_appends_its_trace_to_the_attempt,
+    a_large_batch_of_events_is_kept_whole,
+    attempts_are_listed_newest_first,
+    retention_keeps_the_newest_events_of_each_node,
+    retention_forgets_by_age,
+    what_was_saved_is_there_after_a_restart,
+    opening_twice_at_once_migrates_once,
+];
+
+// Nodes.
+
+async fn a_node_is_found_by_uuid_and_by_name(database: Database) {
+    let store = database.open().await;
+    let node = named("rack1-7");
+    store.create_node(&node).await.unwrap();
+
+    for key in [node.uuid.to_string(), "rack1-7".to_owned()] {
+        let found = store.node(&key.as_str().into()).await.unwrap().unwrap();
+        assert_eq!(found.node, node);
+        assert_eq!(found.reservation, None);
+    }
+    assert_eq!(store.node(&"rack1-8".into()).await.unwrap(), None);
+    assert_eq!(store.node(&Uuid::new_v4().into()).await.unwrap(), None);
+}
+
+async fn every_field_of_a_node_comes_back(database: Database) {
+    let store = database.open().await;
+    let mut node = cleaning("full");
+    node.power_state = Some(PowerState::On);
+    node.maintenance = true;
+    node.maintenance_reason = Some("it's \"odd\"; 漢字 \u{1f980}".into());
+    node.extra.insert("deep".into(), json!({"list": [1, 2.5, null, {"x": "\u{1}"}]}));
+    node.updated_at = Some("2026-01-02T03:04:05.678901234Z".parse().unwrap());
+
+    store.create_node(&node).await.unwrap();
+
+    assert_eq!(read(&store, node.uuid).await, node);
+}
+
+async fn a_second_node_of_the_same_name_uuid_or_instance_is_refused(database: Database) {
+    let store = database.open().await;
+    let mut first = named("one");
+    first.kept.insert("instance_uuid".into(), json!("instance-1"));
+    store.create_node(&first).await.unwrap();
+
+    let same_name = store.create_node(&named("one")).await.unwrap_err();
+    assert!(matches!(same_name, CreateNodeError::DuplicateName(name) if name == "one"));
+
+    let same_uuid = Node { name: None, kept: <_>::default(), ..first.clone() };
+    let same_uuid = store.create_node(&same_uuid).await.unwrap_err();
+    assert!(matches!(same_uuid, CreateNodeError::DuplicateUuid(uuid) if uuid == first.uuid));
+
+    let mut same_instance = named("two");
+    same_instance.kept.insert("instance_uuid".into(), json!("instance-1"));
+    let same_instance = store.create_node(&same_instance).await.unwrap_err();
+    assert!(matches!(same_instance, CreateNodeError::DuplicateInstance(it) if it == "instance-1"));
+    assert_eq!(all(&store).await, [first]);
+}
+
+async fn a_change_to_a_name_that_is_taken_is_refused_and_leaves_the_node_alone(database: Database) {
+    let store = database.open().await;
+    let (one, two) = (named("one"), named("two"));
+    store.create_node(&one).await.unwrap();
+    store.create_node(&two).await.unwrap();
+
+    let refused = store
+        .change(two.uuid, None, now(), |node| {
+            fine(Node { name: Some("one".into()), ..node.clone() })
+        })
+        .await
+        .unwrap_err();
+
+    assert!(matches!(refused, ChangeError::DuplicateName(name) if name == "one"));
+    assert_eq!(read(&store, two.uuid).await, two);
+}
+
+async fn any_number_of_nodes_may_have_no_name(database: Database) {
+    let store = database.open().await;
+    for _ in 0..3 {
+        store.create_node(&Node { name: None, ..named("") }).await.unwrap();
+    }
+    assert_eq!(all(&store).await.len(), 3);
+}
+
+async fn each_filter_picks_its_nodes(database: Database) {
+    let store = database.open().await;
+    let plain = named("plain");
+    let mut odd = cleaning("odd");
+    odd.driver = "other".into();
+    odd.maintenance = true;
+    odd.fault = Some("clean failure".into());
+    odd.kept = kept(&[
+        ("instance_uuid", json!("i")),
+        ("resource_class", json!("c")),
+        ("owner", json!("o")),
+        ("lessee", json!("l")),
+        ("conductor_group", json!("g")),
+        ("shard", json!("s")),
+        ("description", json!("The 100% Machine")),
+        ("retired", json!(true)),
+    ]);
+    store.create_node(&plain).await.unwrap();
+    store.create_node(&odd).await.unwrap();
+    let all = NodeFilter::default;
+
+    let picks_odd = [
+        NodeFilter { provision_state: Some(ProvisionState::CleanWait), ..all() },
+        NodeFilter { driver: Some("other".into()), ..all() },
+        NodeFilter { maintenance: Some(true), ..all() },
+        NodeFilter { fault: Some("clean failure".into()), ..all() },
+        NodeFilter { instance_uuid: Some("i".into()), ..all() },
+        NodeFilter { associated: Some(true), ..all() },
+        NodeFilter { resource_class: Some("c".into()), ..all() },
+        NodeFilter { owner: Some("o".into()), ..all() },
+        NodeFilter { lessee: Some("l".into()), ..all() },
+        NodeFilter { conductor_group: Some("g".into()), ..all() },
+        NodeFilter { shard: vec!["x".into(), "s".into()], ..all() },
+        NodeFilter { sharded: Some(true), ..all() },
+        NodeFilter { retired: Some(true), ..all() },
+        NodeFilter { description_contains: Some("100% mach".into()), ..all() },
+        NodeFilter { owner: Some("o".into()), maintenance: Some(true), ..all() },
+    ];
+    let picks_plain = [
+        NodeFilter { provision_state: Some(ProvisionState::Enroll), ..all() },
+        NodeFilter { maintenance: Some(false), ..all() },
+        NodeFilter { associated: Some(false), ..all() },
+        NodeFilter { sharded: Some(false), ..all() },
+        NodeFilter { retired: Some(false), ..all() },
+    ];
+    let picks_none = [
+        NodeFilter { owner: Some("o".into()), maintenance: Some(false), ..all() },
+        NodeFilter { description_contains: Some("1000".into()), ..all() },
+        NodeFilter { description_contains: Some("_he".into()), ..all() },
+        NodeFilter { owner: Some("' OR 1=1 --".into()), ..all() },
+        NodeFilter { limit: Some(0), ..all() },
+    ];
+    for (filters, expected) in [
+        (picks_odd.as_slice(), vec!["odd"]),
+        (picks_plain.as_slice(), vec!["plain"]),
+        (picks_none.as_slice(), vec![]),
+    ] {
+        for filter in filters {
+            assert_eq!(names(&store, filter).await, expected, "{filter:?}");
+        }
+    }
+}
+
+async fn pages_follow_each_other_without_gap_or_overlap_in_every_order(database: Database) {
+    let store = database.open().await;
+    for i in 0..7 {
+        let mut node = named(&format!("n{i}"));
+        // Equal values and missing ones must not lose or repeat a node at a page's edge.
+        node.created_at = now() + SignedDuration::from_secs(i / 3);
+        node.updated_at = (i % 2 == 0).then(|| now() + SignedDuration::from_secs(i));
+        node.maintenance = i % 2 == 0;
+        node.power_state = (i > 3).then_some(PowerState::On);
+        if i % 3 == 0 {
+            node.name = None;
+            node.kept = kept(&[("owner", json!("o"))]);
+        }
+        store.create_node(&node).await.unwrap();
+    }
+    for sort_key in NodeSort::ALL {
+        for sort_dir in [SortDirection::Ascending, SortDirection::Descending] {
+            let whole = NodeFilter { sort_key, sort_dir, ..NodeFilter::default() };
+            let whole_list = uuids(&store, &whole).await;
+            let mut paged = Vec::new();
+            loop {
+                let marker = paged.last().copied();
+                let page = NodeFilter { marker, limit: Some(2), ..whole.clone() };
+                let page = uuids(&store, &page).await;
+                if page.is_empty() {
+                    break;
+                }
+                paged.extend(page);
+            }
+            assert_eq!(paged, whole_list, "{sort_key:?} {sort_dir:?}");
+            assert_eq!(paged.iter().collect::<HashSet<_>>().len(), 7);
+        }
+    }
+    let newest =
+        NodeFilter { sort_dir: SortDirection::Descending, limit: Some(1), ..NodeFilter::default() };
+    assert_eq!(store.nodes(&newest).await.unwrap()[0].node.created_at.as_second() % 60, 2);
+}
+
+async fn a_marker_that_is_not_there_is_said_so(database: Database) {
+    let store = database.open().await;
+    let marker = Uuid::new_v4();
+
+    let nodes = NodeFilter { marker: Some(marker), ..NodeFilter::default() };
+    let nodes = store.nodes(&nodes).await.unwrap_err();
+    let ports = PortFilter { marker: Some(marker), ..PortFilter::default() };
+    let ports = store.ports(&ports).await.unwrap_err();
+
+    for refused in [nodes, ports] {
+        assert!(matches!(refused, ListError::NoSuchMarker(it) if it == marker));
+    }
+}
+
+async fn a_refused_change_changes_nothing(database: Database) {
+    let store = database.open().await;
+    let node = named("n");
+    store.create_node(&node).await.unwrap();
+
+    let refused =
+        store.change(node.uuid, None, now(), |_| Err::<Change, _>("not today")).await.unwrap_err();
+
+    assert!(matches!(refused, ChangeError::Refused("not today")));
+    assert_eq!(read(&store, node.uuid).await, node);
+    let nobody = Uuid::new_v4();
+    let missing = store.change(nobody, None, now(), |node| fine(node.clone())).await.unwrap_err();
+    assert!(matches!(missing, ChangeError::NoSuchNode(it) if it == nobody));
+}
+
+async fn changes_of_one_node_at_once_all_count(database: Database) {
+    let daemons = [database.open().await, database.open().await];
+    let node = named("n");
+    daemons[0].create_node(&node).await.unwrap();
+
+    let changes = (0..40).map(|i| {
+        let (store, uuid) = (daemons[i % 2].clone(), node.uuid);
+        tokio::spawn(async move {
+            let count = |node: &Node| {
+                let mut node = node.clone();
+                let counted = node.extra.get("count").and_then(|it| it.as_i64()).unwrap_or(0);
+                node.extra.insert("count".into(), json!(counted + 1));
+                fine(node)
+            };
+            store.change(uuid, None, now(), count).await.unwrap();
+        })
+    });
+    join(changes).await;
+
+    assert_eq!(read(&daemons[0], node.uuid).await.extra["count"], 40);
+}
+
+async fn a_deleted_node_takes_its_ports_work_and_trace_along(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let port = port(&node, 1);
+    store.create_port(&port, now()).await.unwrap();
+    store.append_events(&[(node.uuid, event(&cleaning("x"), 1, "a"))]).await.unwrap();
+
+    store.delete_node(node.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+
+    assert_eq!(store.node(&node.uuid.into()).await.unwrap(), None);
+    assert_eq!(store.port(PortKey::Uuid(port.uuid)).await.unwrap(), None);
+    assert_eq!(claim(&store, "a").await, None);
+    assert_eq!(store.events(node.uuid, None).await.unwrap(), []);
+}
+
+async fn a_node_that_the_check_protects_is_not_deleted(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+
+    let refused = store.delete_node(node.uuid, now(), |_| Err("protected")).await.unwrap_err();
+    assert!(matches!(refused, ChangeError::Refused("protected")));
+
+    claim(&store, "a").await.unwrap();
+    let refused = store.delete_node(node.uuid, now(), |_| Ok::<_, &str>(())).await.unwrap_err();
+    assert!(matches!(refused, ChangeError::Locked { by, .. } if by == "a"));
+    assert_eq!(all(&store).await.len(), 1);
+}
+
+// Ports.
+
+async fn a_port_is_found_by_uuid_and_by_address(database: Database) {
+    let store = database.open().await;
+    let node = named("n");
+    let port = port(&node, 1);
+    store.create_node(&node).await.unwrap();
+    store.create_port(&port, now()).await.unwrap();
+
+    for key in [PortKey::Uuid(port.uuid), PortKey::Address(port.address)] {
+        assert_eq!(store.port(key).await.unwrap().as_ref(), Some(&port));
+    }
+    assert_eq!(store.port(PortKey::Address(Mac([9; 6]))).await.unwrap(), None);
+
+    assert_eq!(store.delete_port(port.uuid, now()).await.unwrap(), port);
+    assert_eq!(store.port(PortKey::Uuid(port.uuid)).await.unwrap(), None);
+    let gone = store.delete_port(port.uuid, now()).await.unwrap_err();
+    assert!(matches!(gone, PortError::NoSuchPort(it) if it == port.uuid));
+}
+
+async fn an_address_belongs_to_one_port(database: Database) {
+    let store = database.open().await;
+    let node = named("n");
+    store.create_node(&node).await.unwrap();
+    let first = port(&node, 1);
+    let second = port(&node, 2);
+    store.create_port(&first, now()).await.unwrap();
+    store.create_port(&second, now()).await.unwrap();
+
+    let same_address = store.create_port(&port(&node, 1), now()).await.unwrap_err();
+    assert!(matches!(same_address, PortError::DuplicateAddress(it) if it == first.address));
+    let same_uuid = Port { uuid: first.uuid, ..port(&node, 3) };
+    let same_uuid = store.create_port(&same_uuid, now()).await.unwrap_err();
+    assert!(matches!(same_uuid, PortError::DuplicateUuid(it) if it == first.uuid));
+    let moved = Port { address: first.address, ..second.clone() };
+    let moved = store.update_port(&moved, now()).await.unwrap_err();
+    assert!(matches!(moved, PortError::DuplicateAddress(it) if it == first.address));
+}
+
+async fn a_port_needs_a_node(database: Database) {
+    let store = database.open().await;
+    let nobody = named("never created");
+
+    let refused = store.create_port(&port(&nobody, 1), now()).await.unwrap_err();
+
+    assert!(matches!(refused, PortError::NoSuchNode(it) if it == nobody.uuid));
+}
+
+async fn a_port_can_change_its_address_and_its_node(database: Database) {
+    let store = database.open().await;
+    let (one, two) = (named("one"), named("two"));
+    store.create_node(&one).await.unwrap();
+    store.create_node(&two).await.unwrap();
+    let before = port(&one, 1);
+    store.create_port(&before, now()).await.unwrap();
+
+    let after = Port { node_uuid: two.uuid, address: Mac([2; 6]), ..before.clone() };
+    store.update_port(&after, now()).await.unwrap();
+
+    assert_eq!(store.port(PortKey::Address(before.address)).await.unwrap(), None);
+    assert_eq!(store.port(PortKey::Address(Mac([2; 6]))).await.unwrap(), Some(after.clone()));
+    let of_two = PortFilter { nodes: vec![two.uuid], ..PortFilter::default() };
+    assert_eq!(store.ports(&of_two).await.unwrap(), [after]);
+}
+
+async fn ports_come_page_by_page(database: Database) {
+    let store = database.open().await;
+    let (one, two) = (named("one"), named("two"));
+    store.create_node(&one).await.unwrap();
+    store.create_node(&two).await.unwrap();
+    for i in 0..5 {
+        store.create_port(&port(if i < 4 { &one } else { &two }, i), now()).await.unwrap();
+    }
+
+    let mut seen = Vec::new();
+    loop {
+        let marker = seen.last().map(|port: &Port| port.uuid);
+        let nodes = vec![one.uuid];
+        let page = PortFilter { nodes, marker, limit: Some(3), ..PortFilter::default() };
+        let page = store.ports(&page).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+
+    assert_eq!(seen.len(), 4);
+    let by_address = PortFilter { address: Some(seen[2].address), ..PortFilter::default() };
+    assert_eq!(store.ports(&by_address).await.unwrap(), [seen[2].clone()]);
+    let newest =
+        PortFilter { sort_dir: SortDirection::Descending, limit: Some(5), ..PortFilter::default() };
+    assert_eq!(store.ports(&newest).await.unwrap().len(), 5);
+}
+
+// Work.
+
+async fn planned_work_is_claimed_once(database: Database) {
+    let store = database.open().await;
+    assert_eq!(claim(&store, "a").await, None);
+    let node = with_work(&store, "n").await;
+
+    let claimed = claim(&store, "a").await.unwrap();
+
+    assert_eq!(claimed.work, Work::Verify);
+    assert_eq!(claimed.node, read(&store, node.uuid).await);
+    assert_eq!((claimed.claims, claimed.progress), (1, BootPhase::Untouched));
+    assert_eq!(claim(&store, "a").await, None);
+    assert_eq!(claim(&store, "b").await, None);
+}
+
+async fn claimers_at_once_never_get_the_same_work(database: Database) {
+    let daemons = [database.open().await, database.open().await, database.open().await];
+    for i in 0..30 {
+        with_work(&daemons[0], &format!("n{i}")).await;
+    }
+
+    let claimers = (0..9).map(|i| {
+        let store = daemons[i % 3].clone();
+        tokio::spawn(async move {
+            let host = format!("host-{}", i % 3);
+            let mut got = Vec::new();
+            while let Some(claimed) = claim(&store, &host).await {
+                assert_eq!(claimed.claims, 1);
+                got.push(claimed.node.uuid);
+            }
+            got
+        })
+    });
+    let got = join(claimers).await.concat();
+
+    // A claimer gives up when others were quicker at all it looked at; what is left is claimable.
+    let mut seen: HashSet<_> = got.iter().copied().collect();
+    assert_eq!(seen.len(), got.len(), "the same work was claimed twice");
+    while let Some(claimed) = claim(&daemons[0], "host-0").await {
+        assert!(seen.insert(claimed.node.uuid));
+    }
+    assert_eq!(seen.len(), 30);
+}
+
+async fn work_that_waited_longest_comes_first(database: Database) {
+    let store = database.open().await;
+    let mut expected = Vec::new();
+    for i in 0..5 {
+        let node = named(&format!("n{i}"));
+        store.create_node(&node).await.unwrap();
+        let at = now() - SignedDuration::from_secs(10 - i);
+        plan(&store, &node, Work::Verify, at).await;
+        expected.push(node.uuid);
+    }
+
+    let mut order = Vec::new();
+    while let Some(claimed) = claim(&store, "a").await {
+        order.push(claimed.node.uuid);
+    }
+
+    assert_eq!(order, expected);
+}
+
+async fn a_claimed_node_is_locked_for_everyone_else(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let port = port(&node, 1);
+    store.create_port(&port, now()).await.unwrap();
+
+    claim(&store, "host-a").await.unwrap();
+
+    let refused =
+        store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "node {} is locked by host host-a, please retry after the current operation is \
+             completed",
+            node.uuid
+        )
+    );
+    let stored = store.node(&node.uuid.into()).await.unwrap().unwrap();
+    assert_eq!(stored.reservation.as_deref(), Some("host-a"));
+    for refused in [
+        store.create_port(&self::port(&node, 2), now()).await.unwrap_err(),
+        store.update_port(&port, now()).await.unwrap_err(),
+        store.delete_port(port.uuid, now()).await.unwrap_err(),
+    ] {
+        assert!(matches!(refused, PortError::Locked { by, .. } if by == "host-a"));
+    }
+}
+
+async fn a_finished_claim_frees_the_node_and_leaves_the_next_work(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let first = claim(&store, "a").await.unwrap();
+    store.note_progress(&first.claim, BootPhase::PoweringOn).await.unwrap();
+    let next = Work::Boot { attempt: Uuid::from_u128(7) };
+
+    let changed = store
+        .change(node.uuid, Some(&first.claim), now(), |node| {
+            let node = Node { power_state: Some(PowerState::On), ..node.clone() };
+            fine(Change { work: Some(next.clone()), ..Change::from(node) })
+        })
+        .await
+        .unwrap();
+
+    let stored = store.node(&node.uuid.into()).await.unwrap().unwrap();
+    assert_eq!(stored.node, changed);
+    assert_eq!(stored.reservation, None);
+    let second = claim(&store, "a").await.unwrap();
+    assert_eq!((second.work, second.claims), (next, 1));
+    assert_eq!(second.progress, BootPhase::Untouched);
+
+    store.change(node.uuid, Some(&second.claim), now(), |node| fine(node.clone())).await.unwrap();
+    assert_eq!(claim(&store, "a").await, None);
+}
+
+async fn work_of_a_dead_daemon_is_claimed_again_with_its_progress(database: Database) {
+    let store = database.open().await;
+    with_work(&store, "n").await;
+    let first = claim(&store, "dead").await.unwrap();
+    store.note_progress(&first.claim, BootPhase::Overriding).await.unwrap();
+
+    let just_before = now() + LEASE - SignedDuration::from_micros(1);
+    assert_eq!(store.claim_work("heir", just_before, LEASE).await.unwrap(), None);
+    let second = store.claim_work("heir", now() + LEASE, LEASE).await.unwrap().unwrap();
+
+    assert_eq!((second.claims, second.progress), (2, BootPhase::Overriding));
+    assert_eq!(second.work, first.work);
+    let stored = store.node(&second.node.uuid.into()).await.unwrap().unwrap();
+    assert_eq!(stored.reservation.as_deref(), Some("heir"));
+}
+
+async fn a_restarted_daemon_takes_over_its_own_work_at_once(database: Database) {
+    let store = database.open().await;
+    let mine = with_work(&store, "mine").await;
+    let claimed = claim(&store, "me").await.unwrap();
+    store.note_progress(&claimed.claim, BootPhase::PoweringOff).await.unwrap();
+    let other = with_work(&store, "other").await;
+    claim(&store, "them").await.unwrap();
+    store.close().await;
+
+    let store = database.open().await;
+    assert_eq!(store.release_all("me").await.unwrap(), 1);
+
+    let again = claim(&store, "me").await.unwrap();
+    assert_eq!(again.node.uuid, mine.uuid);
+    assert_eq!((again.claims, again.progress), (2, BootPhase::PoweringOff));
+    assert_eq!(claim(&store, "me").await, None, "{} is not ours", other.uuid);
+}
+
+async fn a_renewed_lease_holds(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let claimed = claim(&store, "a").await.unwrap();
+    let later = now() + LEASE + LEASE / 2;
+
+    store.renew(&claimed.claim, now() + LEASE, LEASE).await.unwrap();
+
+    assert_eq!(store.claim_work("b", later, LEASE).await.unwrap(), None);
+    let refused = store.change(node.uuid, None, later, |node| fine(node.clone())).await;
+    assert!(matches!(refused, Err(ChangeError::Locked { .. })));
+}
+
+async fn a_lost_claim_can_do_nothing(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let lost = claim(&store, "a").await.unwrap().claim;
+    let good = store.claim_work("a", now() + LEASE, LEASE).await.unwrap().unwrap().claim;
+
+    let phase = BootPhase::PoweringOff;
+    for refused in [
+        store.note_progress(&lost, phase).await,
+        store.renew(&lost, now(), LEASE).await,
+        store.put_back(&lost, now()).await,
+        store.drop_work(&lost).await,
+    ] {
+        assert!(matches!(refused, Err(WorkError::ClaimLost(it)) if it == node.uuid));
+    }
+    let refused = store.change(node.uuid, Some(&lost), now(), |node| fine(node.clone())).await;
+    assert!(matches!(refused, Err(ChangeError::ClaimLost(it)) if it == node.uuid));
+
+    store.note_progress(&good, phase).await.unwrap();
+}
+
+async fn replaced_work_does_not_answer_to_the_old_claim(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let old = claim(&store, "a").await.unwrap().claim;
+    let later = now() + LEASE;
+    plan(&store, &node, Work::Verify, later).await;
+    let new = store.claim_work("a", later, LEASE).await.unwrap().unwrap();
+    assert_eq!(new.claims, 1);
+
+    let refused = store.note_progress(&old, BootPhase::PoweringOff).await;
+
+    assert!(matches!(refused, Err(WorkError::ClaimLost(_))));
+}
+
+async fn a_node_whose_daemon_died_can_be_changed_once_the_lease_is_over(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    claim(&store, "dead").await.unwrap();
+
+    let later = now() + LEASE;
+    store.change(node.uuid, None, later, |node| fine(node.clone())).await.unwrap();
+
+    let stored = store.node(&node.uuid.into()).await.unwrap().unwrap();
+    assert_eq!(stored.reservation, None);
+    let again = store.claim_work("heir", later, LEASE).await.unwrap().unwrap();
+    assert_eq!(again.claims, 2);
+}
+
+async fn work_that_was_put_back_waits_and_keeps_its_progress(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let claimed = claim(&store, "a").await.unwrap();
+    store.note_progress(&claimed.claim, BootPhase::Overriding).await.unwrap();
+    let then = now() + SignedDuration::from_secs(5);
+
+    store.put_back(&claimed.claim, then).await.unwrap();
+
+    store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap();
+    assert_eq!(claim(&store, "a").await, None);
+    let again = store.claim_work("a", then, LEASE).await.unwrap().unwrap();
+    assert_eq!((again.claims, again.progress), (2, BootPhase::Overriding));
+}
+
+async fn dropped_work_is_gone_and_the_node_is_free(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let claimed = claim(&store, "a").await.unwrap();
+
+    store.drop_work(&claimed.claim).await.unwrap();
+
+    assert_eq!(claim(&store, "a").await, None);
+    store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap();
+}
+
+async fn a_change_without_work_leaves_what_is_planned(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+
+    store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap();
+    assert_eq!(claim(&store, "a").await.unwrap().work, Work::Verify);
+}
+
+async fn added_work_wakes_a_worker(database: Database) {
+    let store = database.open().await;
+    let workers = (0..3).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Some(claimed) = claim(&store, "a").await {
+                    return claimed.node.uuid;
+                }
+                store.work_added().await;
+            }
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+
+    let mut planned = HashSet::new();
+    for i in 0..3 {
+        planned.insert(with_work(&store, &format!("n{i}")).await.uuid);
+    }
+
+    // No worker polls, so this ends only if each was woken.
+    assert_eq!(join(workers.into_iter()).await.into_iter().collect::<HashSet<_>>(), planned);
+}
+
+// Traces.
+
+async fn a_trace_comes_back_in_order(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    // The same microsecond keeps the order of writing; an older one comes first all the same.
+    let events = [event(&node, 5, "b"), event(&node, 5, "c"), event(&node, 1, "a")];
+    store.append_events(&events.clone().map(|event| (node.uuid, event))).await.unwrap();
+    store.append_events(&[(node.uuid, event(&node, 5, "d"))]).await.unwrap();
+    store.append_events(&[(Uuid::new_v4(), event(&node, 2, "of another node"))]).await.unwrap();
+
+    let trace = store.events(node.uuid, None).await.unwrap();
+
+    assert_eq!(calls(&trace), ["a", "b", "c", "d"]);
+    assert_eq!(trace[0], events[2]);
+}
+
+async fn a_change_appends_its_trace_to_the_attempt(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    store.create_node(&node).await.unwrap();
+    let (from, to) = (ProvisionState::CleanWait, ProvisionState::Cleaning);
+    let what = What::State { from, to, reason: None };
+
+    store
+        .change(node.uuid, None, now(), |node| {
+            fine(Change { trace: vec![what.clone()], ..Change::from(node.clone()) })
+        })
+        .await
+        .unwrap();
+
+    let attempt = node.attempt.unwrap().id;
+    let trace = store.events(node.uuid, Some(attempt)).await.unwrap();
+    assert_eq!(trace, [BootEvent { at: now(), attempt, what }]);
+}
+
+async fn a_large_batch_of_events_is_kept_whole(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    let batch: Vec<_> = (0..1_234).map(|i| (node.uuid, event(&node, i, &i.to_string()))).collect();
+
+    store.append_events(&batch).await.unwrap();
+    store.append_events(&[]).await.unwrap();
+
+    let trace = store.events(node.uuid, None).await.unwrap();
+    assert!(batch.iter().map(|(_, event)| event).eq(&trace));
+}
+
+async fn attempts_are_listed_newest_first(database: Database) {
+    let store = database.open().await;
+    let (old, new) = (cleaning("n"), cleaning("n"));
+    let events = [event(&old, 0, "a"), event(&old, 9, "b"), event(&new, 20, "c")];
+    store.append_events(&events.map(|event| (old.uuid, event))).await.unwrap();
+
+    let attempts = store.attempts(old.uuid).await.unwrap();
+
+    let ids: Vec<_> = attempts.iter().map(|attempt| attempt.attempt).collect();
+    assert_eq!(ids, [new.attempt.unwrap().id, old.attempt.as_ref().unwrap().id]);
+    assert_eq!(attempts[1].events, 2);
+    assert_eq!(attempts[1].last.duration_since(attempts[1].began).as_secs(), 9);
+    let one = store.events(old.uuid, Some(ids[0])).await.unwrap();
+    assert_eq!(calls(&one), ["c"]);
+}
+
+async fn retention_keeps_the_newest_events_of_each_node(database: Database) {
+    let store = database.open().await;
+    let (busy, calm) = (cleaning("busy"), cleaning("calm"));
+    for i in 0..10 {
+        // All in one moment, where only the order of writing tells old from new.
+        store.append_events(&[(busy.uuid, event(&busy, 0, &i.to_string()))]).await.unwrap();
+    }
+    store.append_events(&[(calm.uuid, event(&calm, 0, "x"))]).await.unwrap();
+
+    let keep = Retention { per_node: 3, ..Retention::default() };
+    assert_eq!(store.prune_events(now(), &keep).await.unwrap(), 7);
+
+    assert_eq!(calls(&store.events(busy.uuid, None).await.unwrap()), ["7", "8", "9"]);
+    assert_eq!(calls(&store.events(calm.uuid, None).await.unwrap()), ["x"]);
+    assert_eq!(store.prune_events(now(), &keep).await.unwrap(), 0);
+}
+
+async fn retention_forgets_by_age(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    let events = [event(&node, 0, "old"), event(&node, 60, "young")];
+    store.append_events(&events.map(|event| (node.uuid, event))).await.unwrap();
+
+    let keep = Retention { age: SignedDuration::from_secs(60), ..Retention::default() };
+    let removed = store.prune_events(now() + SignedDuration::from_secs(90), &keep).await.unwrap();
+
+    assert_eq!(removed, 1);
+    assert_eq!(calls(&store.events(node.uuid, None).await.unwrap()), ["young"]);
+}
+
+// The database itself.
+
+async fn what_was_saved_is_there_after_a_restart(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    store.append_events(&[(node.uuid, event(&cleaning("x"), 0, "before"))]).await.unwrap();
+    store.close().await;
+
+    let store = database.open().await;
+    store.append_events(&[(node.uuid, event(&cleaning("x"), 0, "after"))]).await.unwrap();
+
+    assert_eq!(read(&store, node.uuid).await.name.as_deref(), Some("n"));
+    assert_eq!(claim(&store, "a").await.unwrap().work, Work::Verify);
+    assert_eq!(calls(&store.events(node.uuid, None).await.unwrap()), ["before", "after"]);
+}
+
+async fn opening_twice_at_once_migrates_once(database: Database) {
+    let (one, two) = tokio::join!(database.open(), database.open());
+    one.create_node(&named("n")).await.unwrap();
+    assert_eq!(all(&two).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state/deep/store.db");
+    let store = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    store.create_node(&named("n")).await.unwrap();
+
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    for file in path.parent().unwrap().read_dir().unwrap() {
+        let file = file.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_names_no_store_is_refused_without_its_password() {
+    for url in
+        ["", "sqlite::memory:", "sqlite:relative.db", "mysql://u:geheim@h/d", "/var/lib/x.db"]
+    {
+        let refused = Store::open(url).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Url { .. }), "{url}: {refused:?}");
+        assert!(!refused.to_string().contains("geheim"), "{refused}");
+    }
+}
+
+// What the tests share.
+
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
+
+/// An empty database, which several daemons may open.
+enum Database {
+    Sqlite(TempDir),
+    Postgres(String),
+}
+
+impl Database {
+    fn sqlite() -> Self {
+        Self::Sqlite(TempDir::new().unwrap())
+    }
+
+    /// A schema of its own in the database of the environment, if there is one.
+    async fn postgres() -> Option<Self> {
+        let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect(&url).await.unwrap();
+        let schema = format!("test_{}", Uuid::new_v4().simple());
+        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).execute(&pool).await.unwrap();
+        pool.close().await;
+        Some(Self::Postgres(format!("{url}?options=-csearch_path%3D{schema}")))
+    }
+
+    async fn open(&self) -> Store {
+        let url = match self {
+            Self::Sqlite(dir) => format!("sqlite://{}", dir.path().join("store.db").display()),
+            Self::Postgres(url) => url.clone(),
+        };
+        Store::open(&url).await.unwrap()
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn named(name: &str) -> Node {
+    let node = Node::enrolled(Uuid::new_v4(), "redfish", now());
+    Node { name: Some(name.to_owned()), ..node }
+}
+
+fn cleaning(name: &str) -> Node {
+    let attempt = Attempt {
+        id: Uuid::new_v4(),
+        ticket: Secret("t".repeat(22)),
+        agent_token: Secret("a".repeat(43)),
+        token_given: false,
+        boot_interface: provision::BootInterface::Http,
+        started_at: now(),
+        powered_on_at: Some(now()),
+        ended_at: None,
+        agent: None,
+        clean: Clean::default(),
+    };
+    Node {
+        provision_state: ProvisionState::CleanWait,
+        target_provision_state: Some(ProvisionState::Manageable),
+        attempt: Some(attempt),
+        ..named(name)
+    }
+}
+
+fn kept(fields: &[(&str, serde_json::Value)]) -> serde_json::Map<String, serde_json::Value> {
+    fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+}
+
+fn port(node: &Node, last_byte: u8) -> Port {
+    Port {
+        uuid: Uuid::new_v4(),
+        node_uuid: node.uuid,
+        address: Mac([0x52, 0x54, 0, 0, 0, last_byte]),
+        pxe_enabled: true,
+        created_at: now(),
+        updated_at: None,
+        extra: <_>::default(),
+        kept: <_>::default(),
+    }
+}
+
+fn event(node: &Node, second: i64, call: &str) -> BootEvent {
+    BootEvent {
+        at: now() + SignedDuration::from_secs(second),
+        attempt: node.attempt.as_ref().unwrap().id,
+        what: What::Agent { call: call.to_owned(), result: "done".into(), ok: true },
+    }
+}
+
+fn calls(trace: &[BootEvent]) -> Vec<&str> {
+    trace
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Agent { call, .. } => Some(call.as_str()),
+            What::State { .. } | What::Redfish { .. } | What::Dhcp { .. } | What::Http { .. } => {
+                None
+            }
+        })
+        .collect()
+}
+
+fn fine<C: Into<Change>>(change: C) -> Result<C, Infallible> {
+    Ok(change)
+}
+
+async fn plan(store: &Store, node: &Node, work: Work, at: Timestamp) {
+    let planned =
+        |node: &Node| fine(Change { work: Some(work.clone()), ..Change::from(node.clone()) });
+    store.change(node.uuid, None, at, planned).await.unwrap();
+}
+
+async fn with_work(store: &Store, name: &str) -> Node {
+    let node = named(name);
+    store.create_node(&node).await.unwrap();
+    plan(store, &node, Work::Verify, now()).await;
+    node
+}
+
+async fn claim(store: &Store, host: &str) -> Option<store::Claimed> {
+    store.claim_work(host, now(), LEASE).await.unwrap()
+}
+
+async fn read(store: &Store, node: Uuid) -> Node {
+    store.node(&NodeKey::Uuid(node)).await.unwrap().unwrap().node
+}
+
+async fn all(store: &Store) -> Vec<Node> {
+    let nodes = store.nodes(&NodeFilter::default()).await.unwrap();
+    nodes.into_iter().map(|stored| stored.node).collect()
+}
+
+async fn names(store: &Store, filter: &NodeFilter) -> Vec<String> {
+    let nodes = store.nodes(filter).await.unwrap();
+    nodes.into_iter().filter_map(|stored| stored.node.name).collect()
+}
+
+async fn uuids(store: &Store, filter: &NodeFilter) -> Vec<Uuid> {
+    store.nodes(filter).await.unwrap().into_iter().map(|stored| stored.node.uuid).collect()
+}
+
+async fn join<T>(tasks: impl Iterator<Item = tokio::task::JoinHandle<T>>) -> Vec<T> {
+    let tasks: Vec<_> = tasks.collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
