@@ -1,1 +1,13 @@
 //! DHCP as a library: wire, the server's decisions, the client.
+//!
+//! Everything here is a function of its arguments: no sockets, no clock. It knows nothing of nodes;
+//! what a client is to boot arrives as an [`v4::reply::Answer`].
+
+pub mod architecture;
+pub mod client;
+pub mod journal;
+pub mod leases;
+pub mod v4;
+
+pub use architecture::Architecture;
+pub use client::{Client, Kind};

@@ -1,0 +1,194 @@
+//! Who is asking: told by what a client says of itself, never guessed.
+
+use std::fmt;
+
+use crate::architecture::Architecture;
+use crate::v4::Packet;
+use crate::v4::options as code;
+
+/// A client, by its packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// What sort it is.
+    pub kind: Kind,
+    /// Its architectures (option 93), the preferred one first.
+    pub architectures: Vec<Architecture>,
+    /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
+    pub machine_id: Option<[u8; 16]>,
+}
+
+/// What sort of client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// UEFI HTTP boot: vendor class `HTTPClient…`.
+    HttpClient,
+    /// PXE firmware: vendor class `PXEClient…`.
+    PxeClient,
+    /// iPXE: user class `iPXE`, or its own option 175.
+    Ipxe,
+    /// GRUB: vendor class `GRUB…`.
+    Grub,
+    /// Our ramdisk agent: user class [`AGENT_USER_CLASS`].
+    Agent,
+    /// Anything else: a running system.
+    System,
+}
+
+/// The user class of our ramdisk agent.
+pub const AGENT_USER_CLASS: &[u8] = b"ferroboot-agent";
+
+impl Client {
+    /// Reads off a packet who sent it.
+    #[must_use]
+    pub fn identify(packet: &Packet) -> Self {
+        Self {
+            mac: packet.chaddr,
+            kind: kind(packet),
+            architectures: architectures(packet),
+            machine_id: machine_id(packet),
+        }
+    }
+
+    /// The architecture to choose by: the first it names (RFC 4578 §2.1 allows several).
+    #[must_use]
+    pub fn architecture(&self) -> Option<Architecture> {
+        self.architectures.first().copied()
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HttpClient => "HTTPClient",
+            Self::PxeClient => "PXEClient",
+            Self::Ipxe => "iPXE",
+            Self::Grub => "GRUB",
+            Self::Agent => "ramdisk agent",
+            Self::System => "system",
+        })
+    }
+}
+
+fn kind(packet: &Packet) -> Kind {
+    let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
+    // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
+    // option 175 tell it from firmware. So these are looked at first.
+    if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
+        Kind::Ipxe
+    } else if has_user_class(packet, AGENT_USER_CLASS) {
+        Kind::Agent
+    } else if class.starts_with(b"HTTPClient") {
+        Kind::HttpClient
+    } else if class.starts_with(b"PXEClient") {
+        Kind::PxeClient
+    } else if class.starts_with(b"GRUB") {
+        Kind::Grub
+    } else {
+        Kind::System
+    }
+}
+
+/// RFC 3004 has a length before each class; iPXE and others send the bare text.
+fn has_user_class(packet: &Packet, wanted: &[u8]) -> bool {
+    let Some(value) = packet.option(code::USER_CLASS) else { return false };
+    value == wanted || classes(value).any(|class| class == wanted)
+}
+
+fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (len, rest) = value.split_first()?;
+        let (class, after) = rest.split_at_checked(usize::from(*len))?;
+        value = after;
+        Some(class)
+    })
+}
+
+fn architectures(packet: &Packet) -> Vec<Architecture> {
+    match packet.option(code::ARCHITECTURE) {
+        Some(value) => value
+            .chunks_exact(2)
+            .map(|pair| Architecture(u16::from_be_bytes([pair[0], pair[1]])))
+            .collect(),
+        None => architecture_in_class(packet).into_iter().collect(),
+    }
+}
+
+/// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
+fn architecture_in_class(packet: &Packet) -> Option<Architecture> {
+    let class = std::str::from_utf8(packet.option(code::VENDOR_CLASS)?).ok()?;
+    let mut parts = class.split(':').skip_while(|part| *part != "Arch");
+    parts.nth(1)?.parse().ok().map(Architecture)
+}
+
+fn machine_id(packet: &Packet) -> Option<[u8; 16]> {
+    // RFC 4578 §2.3: one byte of type, which must be 0, and 16 bytes. Firmware without a UUID
+    // leaves the option out or sends zeros or ones, which identify nothing.
+    let id: [u8; 16] = packet.option(code::MACHINE_ID)?.strip_prefix(&[0])?.try_into().ok()?;
+    let blank = id.iter().all(|byte| *byte == 0) || id.iter().all(|byte| *byte == 0xff);
+    (!blank).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v4::packet::tests::discover;
+
+    fn with(options: &[(u8, &[u8])]) -> Client {
+        let mut packet = discover([0x52, 0x54, 0, 0, 0, 1]);
+        packet.options = options.iter().map(|(code, value)| (*code, value.to_vec())).collect();
+        Client::identify(&packet)
+    }
+
+    #[test]
+    fn firmware_that_wants_http_is_told_by_its_vendor_class() {
+        let client = with(&[
+            (code::VENDOR_CLASS, b"HTTPClient:Arch:00016:UNDI:003000"),
+            (code::ARCHITECTURE, &[0, 0x10]),
+        ]);
+
+        assert_eq!(client.kind, Kind::HttpClient);
+        assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
+    }
+
+    #[test]
+    fn ipxe_is_not_taken_for_the_firmware_whose_class_it_sends() {
+        let class = (code::VENDOR_CLASS, &b"PXEClient:Arch:00007:UNDI:003010"[..]);
+
+        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE")]).kind, Kind::Ipxe);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"\x04iPXE")]).kind, Kind::Ipxe);
+        assert_eq!(with(&[class, (code::IPXE, &[1, 1, 1])]).kind, Kind::Ipxe);
+        assert_eq!(with(&[class]).kind, Kind::PxeClient);
+    }
+
+    #[test]
+    fn the_architecture_is_read_from_the_class_where_option_93_is_missing() {
+        let client = with(&[(code::VENDOR_CLASS, b"HTTPClient:Arch:00019:UNDI:003000")]);
+
+        assert_eq!(client.architecture(), Some(Architecture(0x13)));
+    }
+
+    #[test]
+    fn several_architectures_are_kept_in_their_order() {
+        let client = with(&[(code::ARCHITECTURE, &[0, 0x10, 0, 0x07])]);
+
+        assert_eq!(client.architectures, [Architecture(0x10), Architecture(0x07)]);
+    }
+
+    #[test]
+    fn a_machine_id_of_zeros_or_ones_identifies_nothing() {
+        assert_eq!(with(&[(code::MACHINE_ID, &[0; 17])]).machine_id, None);
+        let mut ones = [0xff; 17];
+        ones[0] = 0;
+        assert_eq!(with(&[(code::MACHINE_ID, &ones)]).machine_id, None);
+        ones[16] = 7;
+        assert!(with(&[(code::MACHINE_ID, &ones)]).machine_id.is_some());
+    }
+
+    #[test]
+    fn a_plain_system_and_our_agent_are_told_apart() {
+        assert_eq!(with(&[(code::VENDOR_CLASS, b"udhcp 1.35")]).kind, Kind::System);
+        assert_eq!(with(&[(code::USER_CLASS, b"\x0fferroboot-agent")]).kind, Kind::Agent);
+    }
+}

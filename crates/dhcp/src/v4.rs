@@ -1,0 +1,9 @@
+//! DHCPv4 (RFC 2131, RFC 2132).
+
+pub mod client;
+pub mod decide;
+pub mod options;
+pub mod packet;
+pub mod reply;
+
+pub use packet::{MessageType, Packet, ParseError};

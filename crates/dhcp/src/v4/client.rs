@@ -1,0 +1,338 @@
+//! A client's side: how our ramdisk agent gets its address (RFC 2131 §4.4).
+//!
+//! Pure: it is told the time and what came in, and says what to send and when it wants to be
+//! woken.
+
+use std::net::Ipv4Addr;
+
+use super::options as code;
+use super::packet::{MessageType, Op, Packet};
+use crate::client::AGENT_USER_CLASS;
+
+/// Milliseconds on any clock that only goes forward.
+pub type Millis = u64;
+
+/// What an acknowledged lease says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Our address.
+    pub address: Ipv4Addr,
+    /// The length of its network's prefix, in bits.
+    pub prefix: u8,
+    /// The default router.
+    pub router: Option<Ipv4Addr>,
+    /// More routes: destination, length of its prefix, router (RFC 3442). Where there are any,
+    /// `router` is not used (ibid.).
+    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// The link's MTU.
+    pub mtu: Option<u16>,
+    /// The server that gave it.
+    pub server: Ipv4Addr,
+    /// How long it is good, in seconds.
+    pub secs: u32,
+}
+
+/// One link's client.
+#[derive(Clone, Debug)]
+pub struct LeaseClient {
+    mac: [u8; 6],
+    xid: u32,
+    began: Millis,
+    state: State,
+    tries: u32,
+    wake: Millis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Discovering,
+    Requesting { address: Ipv4Addr, server: Ipv4Addr },
+    Bound { lease: Lease, since: Millis },
+}
+
+/// The first wait for an answer, doubled each time (RFC 2131 §4.1), but no longer than the last.
+const FIRST_WAIT: Millis = 1_000;
+const LONGEST_WAIT: Millis = 8_000;
+/// REQUESTs for one offer before it is given up.
+const REQUESTS: u32 = 4;
+
+impl LeaseClient {
+    /// A client that wants to send at once. `xid` is random.
+    #[must_use]
+    pub fn new(mac: [u8; 6], xid: u32, now: Millis) -> Self {
+        Self { mac, xid, began: now, state: State::Discovering, tries: 0, wake: now }
+    }
+
+    /// When it wants [`LeaseClient::due`] to be called.
+    #[must_use]
+    pub fn wake(&self) -> Millis {
+        self.wake
+    }
+
+    /// The lease, if it has one.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        match &self.state {
+            State::Bound { lease, .. } => Some(lease),
+            State::Discovering | State::Requesting { .. } => None,
+        }
+    }
+
+    /// What to broadcast now, if it is time to send.
+    pub fn due(&mut self, now: Millis) -> Option<Vec<u8>> {
+        if now < self.wake {
+            return None;
+        }
+        self.give_up_what_is_over(now);
+        let wait = (FIRST_WAIT << self.tries.min(3)).min(LONGEST_WAIT);
+        self.tries += 1;
+        self.wake = now + wait;
+        Some(self.message(now).emit())
+    }
+
+    /// Takes what came in. True if it brought a new or longer lease.
+    pub fn receive(&mut self, bytes: &[u8], now: Millis) -> bool {
+        let Ok(packet) = Packet::parse(bytes) else { return false };
+        if packet.op != Op::Reply || packet.xid != self.xid || packet.chaddr != self.mac {
+            return false;
+        }
+        match (packet.message, &self.state) {
+            (MessageType::Offer, State::Discovering) => {
+                self.take_offer(&packet, now);
+                false
+            }
+            (MessageType::Ack, State::Requesting { .. } | State::Bound { .. }) => {
+                self.take_lease(&packet, now)
+            }
+            (MessageType::Nak, State::Requesting { .. } | State::Bound { .. }) => {
+                self.start_over(now);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn take_offer(&mut self, offer: &Packet, now: Millis) {
+        let Some(server) = offer.option_address(code::SERVER_ID) else { return };
+        if offer.yiaddr.is_unspecified() {
+            return;
+        }
+        self.state = State::Requesting { address: offer.yiaddr, server };
+        self.tries = 0;
+        self.wake = now;
+    }
+
+    fn take_lease(&mut self, ack: &Packet, now: Millis) -> bool {
+        let Some(lease) = lease(ack) else { return false };
+        self.wake = now + Millis::from(lease.secs) * 500;
+        self.tries = 0;
+        self.state = State::Bound { lease, since: now };
+        true
+    }
+
+    fn give_up_what_is_over(&mut self, now: Millis) {
+        let over = match &self.state {
+            State::Discovering => false,
+            State::Requesting { .. } => self.tries >= REQUESTS,
+            State::Bound { lease, since } => now >= since + Millis::from(lease.secs) * 1_000,
+        };
+        if over {
+            self.start_over(now);
+        }
+    }
+
+    fn start_over(&mut self, now: Millis) {
+        self.state = State::Discovering;
+        self.tries = 0;
+        self.wake = now;
+    }
+
+    fn message(&self, now: Millis) -> Packet {
+        let mut options = vec![
+            (code::USER_CLASS, user_class()),
+            (code::MAX_SIZE, 1_472_u16.to_be_bytes().to_vec()),
+            (
+                code::PARAMETER_LIST,
+                vec![
+                    code::SUBNET_MASK,
+                    code::CLASSLESS_ROUTES,
+                    code::ROUTER,
+                    code::DNS,
+                    code::MTU,
+                    code::NTP,
+                ],
+            ),
+        ];
+        let (message, ciaddr) = match &self.state {
+            State::Discovering => (MessageType::Discover, Ipv4Addr::UNSPECIFIED),
+            State::Requesting { address, server } => {
+                options.push((code::REQUESTED_ADDRESS, address.octets().to_vec()));
+                options.push((code::SERVER_ID, server.octets().to_vec()));
+                (MessageType::Request, Ipv4Addr::UNSPECIFIED)
+            }
+            State::Bound { lease, .. } => (MessageType::Request, lease.address),
+        };
+        let secs = u16::try_from((now - self.began) / 1_000).unwrap_or(u16::MAX);
+        Packet {
+            op: Op::Request,
+            hops: 0,
+            xid: self.xid,
+            secs,
+            // Without an address, Linux takes only what is broadcast.
+            broadcast: true,
+            ciaddr,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr: self.mac,
+            file: Vec::new(),
+            message,
+            options,
+        }
+    }
+}
+
+/// RFC 3004: a length before the class.
+fn user_class() -> Vec<u8> {
+    let len = u8::try_from(AGENT_USER_CLASS.len()).expect("the class is short");
+    [&[len], AGENT_USER_CLASS].concat()
+}
+
+fn lease(ack: &Packet) -> Option<Lease> {
+    let mask = ack.option_address(code::SUBNET_MASK)?;
+    let mtu: Option<[u8; 2]> = ack.option(code::MTU).and_then(|value| value.try_into().ok());
+    Some(Lease {
+        address: ack.yiaddr,
+        prefix: u8::try_from(u32::from(mask).leading_ones()).ok()?,
+        router: ack.option_addresses(code::ROUTER).first().copied(),
+        routes: ack.option(code::CLASSLESS_ROUTES).map(routes).unwrap_or_default(),
+        dns: ack.option_addresses(code::DNS),
+        ntp: ack.option_addresses(code::NTP),
+        // RFC 2132 §5.1: at least 68; Linux refuses less than that for IPv4.
+        mtu: mtu.map(u16::from_be_bytes).filter(|mtu| *mtu >= 576),
+        server: ack.option_address(code::SERVER_ID)?,
+        secs: ack.option_u32(code::LEASE_TIME)?,
+    })
+    .filter(|lease| !lease.address.is_unspecified())
+}
+
+/// RFC 3442: width, as many bytes of the destination as it needs, router. Stops at nonsense.
+fn routes(mut value: &[u8]) -> Vec<(Ipv4Addr, u8, Ipv4Addr)> {
+    let mut routes = Vec::new();
+    while let Some((width, rest)) = value.split_first().filter(|(width, _)| **width <= 32) {
+        let significant = usize::from(width.div_ceil(8));
+        let Some((destination, rest)) = rest.split_at_checked(significant) else { break };
+        let Some((router, rest)) = rest.split_first_chunk::<4>() else { break };
+        let mut octets = [0; 4];
+        octets[..significant].copy_from_slice(destination);
+        routes.push((Ipv4Addr::from(octets), *width, Ipv4Addr::from(*router)));
+        value = rest;
+    }
+    routes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::decide::{Answer, Decision, decide};
+    use super::super::reply::Network;
+    use super::*;
+    use crate::client::{Client, Kind};
+    use crate::leases::{Leases, Pool};
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+    fn network() -> Network {
+        Network {
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            mask: Ipv4Addr::new(255, 255, 255, 0),
+            router: Some(Ipv4Addr::new(10, 0, 0, 254)),
+            dns: vec![Ipv4Addr::new(10, 0, 0, 53)],
+            lease_secs: 600,
+        }
+    }
+
+    fn leases() -> Leases {
+        let first = Ipv4Addr::new(10, 0, 0, 100);
+        Leases::new(Pool { first, last: first })
+    }
+
+    fn answered(sent: &[u8], leases: &mut Leases) -> Vec<u8> {
+        let request = Packet::parse(sent).unwrap();
+        assert_eq!(Client::identify(&request).kind, Kind::Agent);
+        match decide(&request, &Answer::Address, leases, &network(), 0) {
+            Decision::Send { reply, .. } => reply.emit(),
+            other @ (Decision::Note { .. } | Decision::Silent(_)) => panic!("no answer: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn client_and_server_agree_on_a_lease_and_renew_it() {
+        let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
+
+        let offer = answered(&client.due(0).unwrap(), &mut leases);
+        assert!(!client.receive(&offer, 1));
+        let ack = answered(&client.due(1).unwrap(), &mut leases);
+        assert!(client.receive(&ack, 2));
+
+        let lease = client.lease().unwrap().clone();
+        assert_eq!((lease.address, lease.prefix), (Ipv4Addr::new(10, 0, 0, 100), 24));
+        assert_eq!(lease.router, Some(Ipv4Addr::new(10, 0, 0, 254)));
+        assert_eq!(client.wake(), 300_002, "it renews at half of the lease");
+        let renewed = answered(&client.due(300_002).unwrap(), &mut leases);
+        assert!(client.receive(&renewed, 300_003));
+    }
+
+    #[test]
+    fn an_unanswered_client_sends_again_with_growing_waits() {
+        let mut client = LeaseClient::new(MAC, 7, 0);
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            let now = client.wake();
+            client.due(now).unwrap();
+            waits.push(client.wake() - now);
+        }
+
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
+    }
+
+    #[test]
+    fn answers_to_somebody_else_are_not_taken() {
+        let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
+        let offer = answered(&client.due(0).unwrap(), &mut leases);
+        let mut other = LeaseClient::new(MAC, 8, 0);
+        other.due(0);
+
+        other.receive(&offer, 1);
+
+        assert_eq!(other.wake(), 1_000, "it still waits for its own offer");
+    }
+
+    #[test]
+    fn classless_routes_are_read_and_nonsense_ends_them() {
+        let value = [24, 10, 1, 2, 10, 0, 0, 9, 0, 10, 0, 0, 8, 33, 1];
+
+        assert_eq!(
+            routes(&value),
+            [
+                (Ipv4Addr::new(10, 1, 2, 0), 24, Ipv4Addr::new(10, 0, 0, 9)),
+                (Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 0, 0, 8)),
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, now in 0..1_000_000_u64) {
+            let mut client = LeaseClient::new(MAC, 7, 0);
+            client.due(0);
+            client.receive(&bytes, now);
+            let _ = routes(&bytes);
+        }
+    }
+}

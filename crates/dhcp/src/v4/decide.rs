@@ -1,0 +1,322 @@
+//! What a server does with each message (RFC 2131 §4.3).
+
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+
+use super::options as code;
+use super::packet::{MessageType, Op, Packet};
+use super::reply::{Grant, Network, nak, reply};
+use crate::journal::Record;
+use crate::leases::{Leases, Seconds};
+
+/// What is to be told to a client, decided by whoever knows the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An address, and this URL to boot from.
+    Boot(String),
+    /// An address alone.
+    Address,
+    /// Nothing: it must go on to its next boot option.
+    Nothing,
+}
+
+/// What to do with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send this, once the record (if any) is in the journal.
+    Send {
+        /// The reply.
+        reply: Packet,
+        /// What changed.
+        record: Option<Record>,
+    },
+    /// Nothing is to be sent; the record, if any, goes into the journal.
+    Note {
+        /// What changed.
+        record: Option<Record>,
+    },
+    /// Stay silent.
+    Silent(Silence),
+}
+
+/// Why a message gets no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Silence {
+    /// A server's message.
+    #[error("it is a server's message, not a client's")]
+    NotARequest,
+    /// OFFER, ACK or NAK in a request.
+    #[error("clients do not send this type of message")]
+    NotAClientsMessage,
+    /// This machine is to be told nothing.
+    #[error("this machine is to be told nothing now")]
+    Nothing,
+    /// The client chose another server.
+    #[error("the client chose another server, {0}")]
+    OtherServer(Ipv4Addr),
+    /// No address is left.
+    #[error("the address pool is exhausted: make it larger, or the leases shorter")]
+    PoolExhausted,
+    /// RFC 2131 §4.3.2: a server that knows nothing of a client must not say no to it.
+    #[error("the client asks for an address that this server has never given it")]
+    UnknownLease,
+    /// A REQUEST that says neither what it wants nor what it has.
+    #[error("the request names no address")]
+    NoAddress,
+}
+
+/// Decides about a message of a client.
+///
+/// Changes `leases`; whatever of it must survive a crash is in the decision's record.
+pub fn decide(
+    request: &Packet,
+    answer: &Answer,
+    leases: &mut Leases,
+    network: &Network,
+    now: Seconds,
+) -> Decision {
+    if request.op != Op::Request {
+        return Decision::Silent(Silence::NotARequest);
+    }
+    let turn = Turn { request, answer, leases, network, now };
+    match request.message {
+        MessageType::Discover => turn.discover(),
+        MessageType::Request => turn.request(),
+        MessageType::Decline => turn.decline(),
+        MessageType::Release => turn.release(),
+        MessageType::Inform => turn.inform(),
+        MessageType::Offer | MessageType::Ack | MessageType::Nak => {
+            Decision::Silent(Silence::NotAClientsMessage)
+        }
+    }
+}
+
+struct Turn<'a> {
+    request: &'a Packet,
+    answer: &'a Answer,
+    leases: &'a mut Leases,
+    network: &'a Network,
+    now: Seconds,
+}
+
+impl Turn<'_> {
+    fn discover(self) -> Decision {
+        if *self.answer == Answer::Nothing {
+            return Decision::Silent(Silence::Nothing);
+        }
+        let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
+        match self.leases.offer(self.request.chaddr, wanted, self.now) {
+            None => Decision::Silent(Silence::PoolExhausted),
+            Some(address) => self.send(MessageType::Offer, Grant::Lease(address), None),
+        }
+    }
+
+    fn request(self) -> Decision {
+        let server = self.request.option_address(code::SERVER_ID);
+        if let Some(other) = server.filter(|server| *server != self.network.server) {
+            return Decision::Silent(Silence::OtherServer(other));
+        }
+        let has = Some(self.request.ciaddr).filter(|address| !address.is_unspecified());
+        let wants = self.request.option_address(code::REQUESTED_ADDRESS);
+        let Some(address) = wants.or(has) else {
+            return Decision::Silent(Silence::NoAddress);
+        };
+        if *self.answer == Answer::Nothing {
+            return Decision::Silent(Silence::Nothing);
+        }
+        let chosen = server.is_some();
+        match self.leases.bind(self.request.chaddr, address, self.network.lease_secs, self.now) {
+            Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
+            None => self.refuse(address, chosen),
+        }
+    }
+
+    /// An address the client does not have from us.
+    fn refuse(self, address: Ipv4Addr, chosen: bool) -> Decision {
+        let knows_client = self.leases.of(self.request.chaddr).is_some();
+        // Addresses of our pool are ours to speak about, and so is a client of ours.
+        if chosen || knows_client || self.leases.pool().contains(address) {
+            let because = format!("{address} is not yours");
+            return Decision::Send {
+                reply: nak(self.request, &because, self.network),
+                record: None,
+            };
+        }
+        Decision::Silent(Silence::UnknownLease)
+    }
+
+    fn decline(self) -> Decision {
+        let address = self.request.option_address(code::REQUESTED_ADDRESS);
+        let record =
+            address.and_then(|address| self.leases.decline(self.request.chaddr, address, self.now));
+        Decision::Note { record }
+    }
+
+    fn release(self) -> Decision {
+        let (mac, address) = (self.request.chaddr, self.request.ciaddr);
+        Decision::Note { record: self.leases.release(mac, address, self.now) }
+    }
+
+    fn inform(self) -> Decision {
+        match self.answer {
+            Answer::Nothing => Decision::Silent(Silence::Nothing),
+            Answer::Boot(_) | Answer::Address => {
+                self.send(MessageType::Ack, Grant::OwnAddress, None)
+            }
+        }
+    }
+
+    fn send(self, message: MessageType, grant: Grant, record: Option<Record>) -> Decision {
+        let url = match self.answer {
+            Answer::Boot(url) => Some(url.as_str()),
+            Answer::Address | Answer::Nothing => None,
+        };
+        Decision::Send { reply: reply(self.request, message, grant, url, self.network), record }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::tests::discover;
+    use super::*;
+    use crate::leases::Pool;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    struct Server {
+        leases: Leases,
+        network: Network,
+        answer: Answer,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let first = Ipv4Addr::new(10, 0, 0, 100);
+            Self {
+                leases: Leases::new(Pool { first, last: Ipv4Addr::new(10, 0, 0, 101) }),
+                network: Network {
+                    server: Ipv4Addr::new(10, 0, 0, 1),
+                    mask: Ipv4Addr::new(255, 255, 255, 0),
+                    router: None,
+                    dns: Vec::new(),
+                    lease_secs: 3_600,
+                },
+                answer: Answer::Boot("http://10.0.0.1/x.efi".into()),
+            }
+        }
+
+        fn hears(&mut self, request: &Packet) -> Decision {
+            decide(request, &self.answer, &mut self.leases, &self.network, 1_000)
+        }
+
+        fn answers(&mut self, request: &Packet) -> Packet {
+            match self.hears(request) {
+                Decision::Send { reply, .. } => reply,
+                other @ (Decision::Note { .. } | Decision::Silent(_)) => {
+                    panic!("no answer: {other:?}")
+                }
+            }
+        }
+    }
+
+    fn request(options: &[(u8, Ipv4Addr)]) -> Packet {
+        let options = options.iter().map(|(code, at)| (*code, at.octets().to_vec())).collect();
+        Packet { message: MessageType::Request, options, ..discover(MAC) }
+    }
+
+    #[test]
+    fn four_messages_give_an_address_and_a_url_twice() {
+        let mut server = Server::new();
+
+        let offer = server.answers(&discover(MAC));
+        let ack = server.answers(&request(&[
+            (code::SERVER_ID, server.network.server),
+            (code::REQUESTED_ADDRESS, offer.yiaddr),
+        ]));
+
+        assert_eq!((offer.message, ack.message), (MessageType::Offer, MessageType::Ack));
+        assert_eq!(offer.yiaddr, ack.yiaddr);
+        assert_eq!(offer.option(code::BOOT_FILE), ack.option(code::BOOT_FILE));
+    }
+
+    #[test]
+    fn what_must_survive_a_crash_is_recorded_before_the_ack() {
+        let mut server = Server::new();
+        let offer = server.answers(&discover(MAC));
+
+        let decision = server.hears(&request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]));
+
+        assert!(matches!(decision, Decision::Send { record: Some(_), .. }));
+    }
+
+    #[test]
+    fn a_client_that_chose_another_server_is_left_alone() {
+        let mut server = Server::new();
+        let other = Ipv4Addr::new(10, 0, 0, 2);
+
+        let decision = server.hears(&request(&[(code::SERVER_ID, other)]));
+
+        assert_eq!(decision, Decision::Silent(Silence::OtherServer(other)));
+    }
+
+    #[test]
+    fn an_address_of_our_pool_that_is_not_the_clients_is_refused() {
+        let mut server = Server::new();
+
+        let ours =
+            server.answers(&request(&[(code::REQUESTED_ADDRESS, Ipv4Addr::new(10, 0, 0, 100))]));
+        let foreign =
+            server.hears(&request(&[(code::REQUESTED_ADDRESS, Ipv4Addr::new(192, 0, 2, 7))]));
+
+        assert_eq!(ours.message, MessageType::Nak);
+        assert_eq!(foreign, Decision::Silent(Silence::UnknownLease));
+    }
+
+    #[test]
+    fn a_renewal_extends_the_lease_without_naming_the_server() {
+        let mut server = Server::new();
+        let offer = server.answers(&discover(MAC));
+        server.answers(&request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]));
+
+        let renewal = Packet { ciaddr: offer.yiaddr, ..request(&[]) };
+
+        assert_eq!(server.answers(&renewal).message, MessageType::Ack);
+    }
+
+    #[test]
+    fn a_machine_that_must_not_boot_hears_nothing() {
+        let mut server = Server::new();
+        server.answer = Answer::Nothing;
+
+        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(Silence::Nothing));
+    }
+
+    #[test]
+    fn an_exhausted_pool_is_said_in_words() {
+        let mut server = Server::new();
+        for last in 1..=2 {
+            server.answers(&discover([2, 0, 0, 0, 1, last]));
+        }
+
+        let Decision::Silent(silence) = server.hears(&discover(MAC)) else { panic!("answered") };
+
+        assert!(silence.to_string().starts_with("the address pool is exhausted"));
+    }
+
+    #[test]
+    fn an_inform_gets_everything_but_an_address() {
+        let mut server = Server::new();
+        let inform = Packet {
+            message: MessageType::Inform,
+            ciaddr: Ipv4Addr::new(10, 0, 0, 50),
+            ..discover(MAC)
+        };
+
+        let ack = server.answers(&inform);
+
+        assert_eq!(ack.message, MessageType::Ack);
+        assert!(ack.yiaddr.is_unspecified());
+        assert_eq!(ack.option(code::LEASE_TIME), None);
+    }
+}

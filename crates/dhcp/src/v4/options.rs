@@ -1,0 +1,59 @@
+//! The option codes we use (RFC 2132 and the RFCs named), and what size each must have.
+
+/// Subnet mask.
+pub const SUBNET_MASK: u8 = 1;
+/// Routers.
+pub const ROUTER: u8 = 3;
+/// Domain name servers.
+pub const DNS: u8 = 6;
+/// Host name.
+pub const HOST_NAME: u8 = 12;
+/// Interface MTU.
+pub const MTU: u8 = 26;
+/// NTP servers.
+pub const NTP: u8 = 42;
+/// Requested IP address.
+pub const REQUESTED_ADDRESS: u8 = 50;
+/// Lease time, in seconds.
+pub const LEASE_TIME: u8 = 51;
+/// Option overload.
+pub const OVERLOAD: u8 = 52;
+/// DHCP message type.
+pub const MESSAGE_TYPE: u8 = 53;
+/// Server identifier.
+pub const SERVER_ID: u8 = 54;
+/// Parameter request list.
+pub const PARAMETER_LIST: u8 = 55;
+/// Message.
+pub const MESSAGE: u8 = 56;
+/// Maximum message size.
+pub const MAX_SIZE: u8 = 57;
+/// Renewal time T1, in seconds.
+pub const RENEWAL: u8 = 58;
+/// Rebinding time T2, in seconds.
+pub const REBINDING: u8 = 59;
+/// Vendor class identifier.
+pub const VENDOR_CLASS: u8 = 60;
+/// Client identifier.
+pub const CLIENT_ID: u8 = 61;
+/// Boot file name.
+pub const BOOT_FILE: u8 = 67;
+/// User class (RFC 3004).
+pub const USER_CLASS: u8 = 77;
+/// Relay agent information (RFC 3046).
+pub const RELAY_AGENT: u8 = 82;
+/// Client system architecture (RFC 4578 §2.1).
+pub const ARCHITECTURE: u8 = 93;
+/// Client network interface (RFC 4578 §2.2).
+pub const INTERFACE: u8 = 94;
+/// Client machine identifier (RFC 4578 §2.3).
+pub const MACHINE_ID: u8 = 97;
+/// Classless static routes (RFC 3442).
+pub const CLASSLESS_ROUTES: u8 = 121;
+/// iPXE's own, encapsulated.
+pub const IPXE: u8 = 175;
+
+/// Fills up; has no length.
+pub const PAD: u8 = 0;
+/// Ends the options; has no length.
+pub const END: u8 = 255;

@@ -1,0 +1,483 @@
+//! The wire form: strict where a packet would lie about its length, lenient where firmware is odd.
+
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+
+use super::options as code;
+
+/// The fixed part before the magic cookie (RFC 2131 §2).
+const HEADER: usize = 236;
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+/// BOOTP's least size; some relays and clients drop what is shorter (RFC 1542 §2.1).
+const LEAST: usize = 300;
+/// What EDK2 takes at most (`DHCP_DEFAULT_MAX_MESSAGE_SIZE`, `Dhcp4Io.c`), with its IP header
+/// already off: a larger packet is dropped in silence.
+pub const LARGEST: usize = 1472;
+
+/// Whether a packet comes from a client or a server (`op`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// BOOTREQUEST.
+    Request,
+    /// BOOTREPLY.
+    Reply,
+}
+
+/// DHCP message types (RFC 2132 §9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageType {
+    /// DHCPDISCOVER.
+    Discover,
+    /// DHCPOFFER.
+    Offer,
+    /// DHCPREQUEST.
+    Request,
+    /// DHCPDECLINE.
+    Decline,
+    /// DHCPACK.
+    Ack,
+    /// DHCPNAK.
+    Nak,
+    /// DHCPRELEASE.
+    Release,
+    /// DHCPINFORM.
+    Inform,
+}
+
+impl MessageType {
+    const ALL: [Self; 8] = [
+        Self::Discover,
+        Self::Offer,
+        Self::Request,
+        Self::Decline,
+        Self::Ack,
+        Self::Nak,
+        Self::Release,
+        Self::Inform,
+    ];
+
+    /// The value of option 53.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Discover => 1,
+            Self::Offer => 2,
+            Self::Request => 3,
+            Self::Decline => 4,
+            Self::Ack => 5,
+            Self::Nak => 6,
+            Self::Release => 7,
+            Self::Inform => 8,
+        }
+    }
+
+    /// Its name without the `DHCP` in front.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discover => "DISCOVER",
+            Self::Offer => "OFFER",
+            Self::Request => "REQUEST",
+            Self::Decline => "DECLINE",
+            Self::Ack => "ACK",
+            Self::Nak => "NAK",
+            Self::Release => "RELEASE",
+            Self::Inform => "INFORM",
+        }
+    }
+
+    fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|message| message.code() == code)
+    }
+}
+
+/// A DHCPv4 message over Ethernet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// From a client or a server.
+    pub op: Op,
+    /// Relays passed.
+    pub hops: u8,
+    /// The client's number for the exchange.
+    pub xid: u32,
+    /// Seconds since the client began.
+    pub secs: u16,
+    /// The client cannot take unicast yet.
+    pub broadcast: bool,
+    /// The client's address, if it has and may use one.
+    pub ciaddr: Ipv4Addr,
+    /// The address it is given.
+    pub yiaddr: Ipv4Addr,
+    /// The next server.
+    pub siaddr: Ipv4Addr,
+    /// The first relay's address.
+    pub giaddr: Ipv4Addr,
+    /// The client's MAC address.
+    pub chaddr: [u8; 6],
+    /// `file`, up to its first NUL; empty where it is not used.
+    pub file: Vec<u8>,
+    /// Its type, option 53.
+    pub message: MessageType,
+    /// All other options, in the order they were sent or are to be sent; each code once
+    /// (RFC 3396 joins what is split).
+    pub options: Vec<(u8, Vec<u8>)>,
+}
+
+/// Why bytes are no DHCPv4 message for us.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// Shorter than the fixed part and the cookie.
+    #[error("a DHCP message has at least 240 bytes, this one {0}")]
+    Short(usize),
+    /// Neither request nor reply.
+    #[error("op is {0}, not 1 or 2")]
+    Op(u8),
+    /// Not Ethernet.
+    #[error("hardware type {htype} with {hlen} bytes of address is not Ethernet")]
+    NotEthernet {
+        /// `htype`.
+        htype: u8,
+        /// `hlen`.
+        hlen: u8,
+    },
+    /// BOOTP without DHCP, or no BOOTP at all.
+    #[error("the magic cookie is missing")]
+    NoCookie,
+    /// An option claims more bytes than the packet has.
+    #[error("option {code} needs {needed} bytes, {left} left")]
+    Truncated {
+        /// The option.
+        code: u8,
+        /// Its length byte.
+        needed: usize,
+        /// What there is.
+        left: usize,
+    },
+    /// Option 53 is missing or unknown.
+    #[error("there is no DHCP message type (option 53)")]
+    NoMessageType,
+    /// Option 53 has a value nobody knows.
+    #[error("message type {0} is unknown")]
+    MessageType(u8),
+    /// An option has a size it cannot have.
+    #[error("option {code} cannot have {len} bytes")]
+    Size {
+        /// The option.
+        code: u8,
+        /// Its length.
+        len: usize,
+    },
+}
+
+impl Packet {
+    /// Reads a UDP payload.
+    ///
+    /// Whatever follows the end option is ignored, and a missing end option is forgiven.
+    ///
+    /// # Errors
+    /// Says which part is wrong; never panics.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let header = bytes.get(..HEADER + 4).ok_or(ParseError::Short(bytes.len()))?;
+        let op = match header[0] {
+            1 => Op::Request,
+            2 => Op::Reply,
+            other => return Err(ParseError::Op(other)),
+        };
+        let (htype, hlen) = (header[1], header[2]);
+        if (htype, hlen) != (1, 6) {
+            return Err(ParseError::NotEthernet { htype, hlen });
+        }
+        if header[HEADER..] != COOKIE {
+            return Err(ParseError::NoCookie);
+        }
+        let (message, options, file_is_options) = read_options(bytes)?;
+        Ok(Self {
+            op,
+            hops: header[3],
+            xid: u32::from_be_bytes(array(header, 4)),
+            secs: u16::from_be_bytes(array(header, 8)),
+            broadcast: header[10] & 0x80 != 0,
+            ciaddr: address(header, 12),
+            yiaddr: address(header, 16),
+            siaddr: address(header, 20),
+            giaddr: address(header, 24),
+            chaddr: array(header, 28),
+            file: if file_is_options { Vec::new() } else { until_nul(&header[108..236]) },
+            message,
+            options,
+        })
+    }
+
+    /// The bytes to send, at least 300 of them.
+    ///
+    /// Option 53 comes first and the rest in the order of `options`; an option over 255 bytes is
+    /// split (RFC 3396). `file` is cut to 127 bytes.
+    #[must_use]
+    pub fn emit(&self) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        bytes[0] = match self.op {
+            Op::Request => 1,
+            Op::Reply => 2,
+        };
+        bytes[1] = 1;
+        bytes[2] = 6;
+        bytes[3] = self.hops;
+        bytes[4..8].copy_from_slice(&self.xid.to_be_bytes());
+        bytes[8..10].copy_from_slice(&self.secs.to_be_bytes());
+        bytes[10] = if self.broadcast { 0x80 } else { 0 };
+        bytes[12..16].copy_from_slice(&self.ciaddr.octets());
+        bytes[16..20].copy_from_slice(&self.yiaddr.octets());
+        bytes[20..24].copy_from_slice(&self.siaddr.octets());
+        bytes[24..28].copy_from_slice(&self.giaddr.octets());
+        bytes[28..34].copy_from_slice(&self.chaddr);
+        let file = &self.file[..self.file.len().min(127)];
+        bytes[108..108 + file.len()].copy_from_slice(file);
+        bytes.extend(COOKIE);
+        bytes.extend([code::MESSAGE_TYPE, 1, self.message.code()]);
+        for (code, value) in &self.options {
+            write_option(&mut bytes, *code, value);
+        }
+        bytes.push(code::END);
+        bytes.resize(bytes.len().max(LEAST), code::PAD);
+        bytes
+    }
+
+    /// The value of an option; option 53 is [`Packet::message`].
+    #[must_use]
+    pub fn option(&self, code: u8) -> Option<&[u8]> {
+        self.options.iter().find(|(have, _)| *have == code).map(|(_, value)| value.as_slice())
+    }
+
+    /// An option that holds one address.
+    #[must_use]
+    pub fn option_address(&self, code: u8) -> Option<Ipv4Addr> {
+        self.option(code)?.try_into().ok().map(|bytes: [u8; 4]| Ipv4Addr::from(bytes))
+    }
+
+    /// An option that holds addresses.
+    #[must_use]
+    pub fn option_addresses(&self, code: u8) -> Vec<Ipv4Addr> {
+        let chunks = self.option(code).unwrap_or_default().chunks_exact(4);
+        chunks.map(|bytes| address(bytes, 0)).collect()
+    }
+
+    /// An option that holds 32 bits.
+    #[must_use]
+    pub fn option_u32(&self, code: u8) -> Option<u32> {
+        self.option(code)?.try_into().ok().map(u32::from_be_bytes)
+    }
+}
+
+type Options = Vec<(u8, Vec<u8>)>;
+
+/// The message type, all other options, and whether `file` holds options.
+fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError> {
+    let mut options = Options::new();
+    read_area(&bytes[HEADER + 4..], &mut options)?;
+    let overload = take(&mut options, code::OVERLOAD).and_then(|value| value.first().copied());
+    // RFC 2131 §4.1: first `file`, then `sname`.
+    let file_is_options = matches!(overload, Some(1 | 3));
+    if file_is_options {
+        read_area(&bytes[108..236], &mut options)?;
+    }
+    if matches!(overload, Some(2 | 3)) {
+        read_area(&bytes[44..108], &mut options)?;
+    }
+    let message = take(&mut options, code::MESSAGE_TYPE).ok_or(ParseError::NoMessageType)?;
+    let message = match message[..] {
+        [value] => MessageType::of_code(value).ok_or(ParseError::MessageType(value))?,
+        _ => return Err(ParseError::Size { code: code::MESSAGE_TYPE, len: message.len() }),
+    };
+    for (code, value) in &options {
+        check_size(*code, value.len())?;
+    }
+    Ok((message, options, file_is_options))
+}
+
+fn read_area(mut area: &[u8], options: &mut Options) -> Result<(), ParseError> {
+    while let [code, rest @ ..] = area {
+        match *code {
+            code::PAD => area = rest,
+            code::END => return Ok(()),
+            code => {
+                let [len, rest @ ..] = rest else {
+                    return Err(ParseError::Truncated { code, needed: 1, left: 0 });
+                };
+                let needed = usize::from(*len);
+                let Some((value, after)) = rest.split_at_checked(needed) else {
+                    return Err(ParseError::Truncated { code, needed, left: rest.len() });
+                };
+                join(options, code, value);
+                area = after;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// RFC 3396: the parts of an option that comes more than once are one value.
+fn join(options: &mut Options, code: u8, value: &[u8]) {
+    match options.iter_mut().find(|(have, _)| *have == code) {
+        Some((_, have)) => have.extend_from_slice(value),
+        None => options.push((code, value.to_vec())),
+    }
+}
+
+/// Refuses sizes that would make a decision rest on half a value; other options may be anything.
+fn check_size(code: u8, len: usize) -> Result<(), ParseError> {
+    let fits = match code {
+        code::REQUESTED_ADDRESS | code::SERVER_ID | code::SUBNET_MASK | code::LEASE_TIME => {
+            len == 4
+        }
+        code::MAX_SIZE => len == 2,
+        code::ARCHITECTURE => len > 0 && len.is_multiple_of(2),
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(ParseError::Size { code, len }) }
+}
+
+fn take(options: &mut Options, code: u8) -> Option<Vec<u8>> {
+    let at = options.iter().position(|(have, _)| *have == code)?;
+    Some(options.remove(at).1)
+}
+
+fn write_option(bytes: &mut Vec<u8>, code: u8, value: &[u8]) {
+    if value.is_empty() {
+        bytes.extend([code, 0]);
+    }
+    for part in value.chunks(255) {
+        let len = u8::try_from(part.len()).expect("chunks are at most 255 bytes");
+        bytes.extend([code, len]);
+        bytes.extend(part);
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the fixed part was checked to be there")
+}
+
+fn address(bytes: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from(array::<4>(bytes, at))
+}
+
+fn until_nul(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().take_while(|byte| *byte != 0).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A DISCOVER with nothing special about it.
+    pub(crate) fn discover(chaddr: [u8; 6]) -> Packet {
+        Packet {
+            op: Op::Request,
+            hops: 0,
+            xid: 0x1234_5678,
+            secs: 0,
+            broadcast: true,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr,
+            file: Vec::new(),
+            message: MessageType::Discover,
+            options: Vec::new(),
+        }
+    }
+
+    prop_compose! {
+        fn packets()(
+            xid: u32, secs: u16, broadcast: bool, chaddr: [u8; 6], addresses: [u32; 4], hops: u8,
+            request: bool, kind in 0..8_usize, file in prop::collection::vec(1..=255_u8, 0..128),
+            options in prop::collection::btree_map(
+                (60..=254_u8).prop_filter("sized", |code| *code != code::ARCHITECTURE),
+                prop::collection::vec(any::<u8>(), 0..600),
+                0..6,
+            ),
+        ) -> Packet {
+            let [ciaddr, yiaddr, siaddr, giaddr] = addresses.map(Ipv4Addr::from);
+            Packet {
+                op: if request { Op::Request } else { Op::Reply },
+                hops, xid, secs, broadcast, ciaddr, yiaddr, siaddr, giaddr, chaddr, file,
+                message: MessageType::ALL[kind],
+                options: options.into_iter().collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_read_back(packet in packets()) {
+            prop_assert_eq!(Packet::parse(&packet.emit()), Ok(packet));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = Packet::parse(&bytes);
+        }
+
+        #[test]
+        fn no_options_make_it_panic(
+            options in prop::collection::vec(any::<u8>(), 0..400),
+            fields in prop::collection::vec(any::<u8>(), 192),
+        ) {
+            let mut bytes = discover([2; 6]).emit();
+            bytes[44..236].copy_from_slice(&fields);
+            bytes.truncate(243);
+            bytes.extend(options);
+            let _ = Packet::parse(&bytes);
+        }
+
+        #[test]
+        fn a_reference_decoder_reads_the_same(mut packet in packets()) {
+            use dhcproto::{Decodable as _, Decoder, v4};
+            // It stops in silence at an option whose value it does not like; those of private use
+            // (RFC 2132 §2) have no meaning it could dislike.
+            packet.options.retain(|(code, _)| *code >= 224);
+            let bytes = packet.emit();
+            let theirs = v4::Message::decode(&mut Decoder::new(&bytes)).unwrap();
+            prop_assert_eq!(theirs.xid(), packet.xid);
+            prop_assert_eq!(theirs.yiaddr(), packet.yiaddr);
+            prop_assert_eq!(theirs.chaddr(), packet.chaddr);
+            prop_assert_eq!(
+                theirs.opts().msg_type().map(u8::from),
+                Some(packet.message.code())
+            );
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_longer_than_the_packet_is_named() {
+        let mut bytes = discover([2; 6]).emit();
+        bytes.truncate(243);
+        bytes.extend([code::VENDOR_CLASS, 10, b'H', b'T']);
+
+        let error = Packet::parse(&bytes).unwrap_err();
+
+        assert_eq!(error.to_string(), "option 60 needs 10 bytes, 2 left");
+    }
+
+    #[test]
+    fn options_in_the_file_and_sname_fields_are_read() {
+        let mut bytes = discover([2; 6]).emit();
+        bytes.truncate(243);
+        bytes.extend([code::OVERLOAD, 1, 3, code::END]);
+        bytes[108..113].copy_from_slice(&[code::HOST_NAME, 2, b'a', b'b', code::END]);
+        bytes[44..48].copy_from_slice(&[code::HOST_NAME, 1, b'c', code::END]);
+
+        let packet = Packet::parse(&bytes).unwrap();
+
+        assert_eq!(packet.option(code::HOST_NAME), Some(&b"abc"[..]));
+        assert!(packet.file.is_empty());
+    }
+
+    #[test]
+    fn a_short_message_is_padded_to_what_bootp_relays_forward() {
+        assert_eq!(discover([2; 6]).emit().len(), 300);
+    }
+}

@@ -1,0 +1,203 @@
+//! What goes into a reply, and in which order: firmware is particular about both.
+
+use std::net::Ipv4Addr;
+
+use super::options as code;
+use super::packet::{MessageType, Op, Packet};
+use crate::client::{Client, Kind};
+
+/// What we are on the network of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Our own address there.
+    pub server: Ipv4Addr,
+    /// Its mask.
+    pub mask: Ipv4Addr,
+    /// Its router, if it has one.
+    pub router: Option<Ipv4Addr>,
+    /// Its name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// How long a lease is, in seconds.
+    pub lease_secs: u32,
+}
+
+/// Which address a reply gives, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// An address of ours, with its lease time.
+    Lease(Ipv4Addr),
+    /// The client has an address of its own (INFORM).
+    OwnAddress,
+}
+
+/// An OFFER or ACK.
+///
+/// Both carry everything: EDK2 reads URL and class from the OFFER and never looks at the ACK
+/// (`HttpBootDhcp4.c`), other clients the other way round.
+#[must_use]
+pub fn reply(
+    request: &Packet,
+    message: MessageType,
+    grant: Grant,
+    url: Option<&str>,
+    network: &Network,
+) -> Packet {
+    let client = Client::identify(request);
+    let mut reply = empty_reply(request, message);
+    let mut put = |code, value: Vec<u8>| reply.options.push((code, value));
+    put(code::SERVER_ID, network.server.octets().to_vec());
+    match grant {
+        Grant::Lease(address) => {
+            reply.yiaddr = address;
+            put_lease_times(&mut put, network.lease_secs);
+        }
+        Grant::OwnAddress => {}
+    }
+    // EDK2 gives up on an offer without a mask.
+    put(code::SUBNET_MASK, network.mask.octets().to_vec());
+    if let Some(router) = network.router {
+        put(code::ROUTER, router.octets().to_vec());
+    }
+    if !network.dns.is_empty() {
+        put(code::DNS, network.dns.iter().flat_map(|server| server.octets()).collect());
+    }
+    if client.kind == Kind::HttpClient {
+        // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`; any
+        // other client would take it for an answer to somebody else.
+        put(code::VENDOR_CLASS, b"HTTPClient".to_vec());
+    }
+    echo(request, &mut put);
+    if let Some(url) = url {
+        // EDK2 writes a NUL one byte past the URL if it has none (`HttpBootDhcp4.c`), and so over
+        // the code of the next option.
+        put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
+    }
+    echo_relay_agent(request, &mut put);
+    reply
+}
+
+/// A NAK: the client must start over.
+#[must_use]
+pub fn nak(request: &Packet, because: &str, network: &Network) -> Packet {
+    let mut nak = empty_reply(request, MessageType::Nak);
+    // RFC 2131 §4.3.2: a relay must broadcast it, since the client's address is wrong.
+    nak.broadcast = true;
+    nak.ciaddr = Ipv4Addr::UNSPECIFIED;
+    let mut put = |code, value| nak.options.push((code, value));
+    put(code::SERVER_ID, network.server.octets().to_vec());
+    put(code::MESSAGE, because.as_bytes().to_vec());
+    echo_client_id(request, &mut put);
+    echo_relay_agent(request, &mut put);
+    nak
+}
+
+fn empty_reply(request: &Packet, message: MessageType) -> Packet {
+    Packet {
+        op: Op::Reply,
+        hops: 0,
+        xid: request.xid,
+        secs: 0,
+        broadcast: request.broadcast,
+        // RFC 2131 table 3: an OFFER has none, an ACK the client's.
+        ciaddr: if message == MessageType::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED },
+        yiaddr: Ipv4Addr::UNSPECIFIED,
+        siaddr: Ipv4Addr::UNSPECIFIED,
+        giaddr: request.giaddr,
+        chaddr: request.chaddr,
+        file: Vec::new(),
+        message,
+        options: Vec::new(),
+    }
+}
+
+/// RFC 2131 §4.4.5: T1 at half, T2 at seven eighths.
+fn put_lease_times(put: &mut impl FnMut(u8, Vec<u8>), secs: u32) {
+    put(code::LEASE_TIME, secs.to_be_bytes().to_vec());
+    put(code::RENEWAL, (secs / 2).to_be_bytes().to_vec());
+    put(code::REBINDING, (secs / 8 * 7).to_be_bytes().to_vec());
+}
+
+fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
+    // RFC 4578 §2.3: the server returns it.
+    if let Some(id) = request.option(code::MACHINE_ID) {
+        put(code::MACHINE_ID, id.to_vec());
+    }
+    echo_client_id(request, put);
+}
+
+/// RFC 6842 §3.
+fn echo_client_id(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if let Some(id) = request.option(code::CLIENT_ID) {
+        put(code::CLIENT_ID, id.to_vec());
+    }
+}
+
+/// RFC 3046 §2.2: byte for byte, and last.
+fn echo_relay_agent(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if let Some(agent) = request.option(code::RELAY_AGENT) {
+        put(code::RELAY_AGENT, agent.to_vec());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::LARGEST;
+    use super::super::packet::tests::discover;
+    use super::*;
+
+    pub(crate) fn network() -> Network {
+        Network {
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            mask: Ipv4Addr::new(255, 255, 255, 0),
+            router: None,
+            dns: Vec::new(),
+            lease_secs: 3_600,
+        }
+    }
+
+    fn offer(class: &str) -> Packet {
+        let mut request = discover([2; 6]);
+        request.options.push((code::VENDOR_CLASS, class.into()));
+        request.options.push((code::CLIENT_ID, vec![1; 255]));
+        request.options.push((code::MACHINE_ID, vec![0; 17]));
+        request.options.push((code::RELAY_AGENT, vec![9; 255]));
+        let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+        let url = format!("http://10.0.0.1/{}", "x".repeat(230));
+        reply(&request, MessageType::Offer, grant, Some(&url), &network())
+    }
+
+    #[test]
+    fn only_a_client_that_says_http_client_hears_it_back() {
+        let class = |offer: &Packet| offer.option(code::VENDOR_CLASS).map(<[u8]>::to_vec);
+
+        assert_eq!(class(&offer("HTTPClient:Arch:00016")), Some(b"HTTPClient".to_vec()));
+        assert_eq!(class(&offer("PXEClient:Arch:00007")), None);
+        assert_eq!(class(&offer("dhcpcd")), None);
+    }
+
+    #[test]
+    fn the_url_ends_with_a_nul_that_firmware_would_else_write_over_the_next_option() {
+        assert_eq!(offer("HTTPClient").option(code::BOOT_FILE).unwrap().last(), Some(&0));
+    }
+
+    #[test]
+    fn the_relays_option_comes_last_and_unchanged() {
+        assert_eq!(offer("HTTPClient").options.last(), Some(&(code::RELAY_AGENT, vec![9; 255])));
+    }
+
+    #[test]
+    fn the_longest_reply_is_one_that_firmware_takes() {
+        assert!(offer("HTTPClient").emit().len() <= LARGEST);
+    }
+
+    #[test]
+    fn every_option_has_the_size_that_firmware_insists_on() {
+        let offer = offer("HTTPClient");
+        for four in
+            [code::SERVER_ID, code::LEASE_TIME, code::RENEWAL, code::REBINDING, code::SUBNET_MASK]
+        {
+            assert_eq!(offer.option(four).map(<[u8]>::len), Some(4), "option {four}");
+        }
+        assert!(offer.options.iter().all(|(_, value)| !value.is_empty()));
+    }
+}
