@@ -1,6 +1,18 @@
 //! What firmware reads: UKI, ESP, ISO and boot variables, composed from extents.
 //!
-//! Nothing here opens a file. An [`Image`](image::Image) says which bytes of which shared file lie
-//! where, and whoever serves it does the reading.
+//! Nothing here opens a file. An [`Image`] says which bytes of which shared file lie where, and
+//! whoever serves it does the reading. From a kernel to what a BMC boots it is three calls:
+//! [`uki`], [`esp`], [`iso`].
 
+mod fat;
+mod image;
+mod iso;
+mod pe;
+mod uki;
 pub mod variables;
+
+pub use self::fat::{EspError, esp};
+pub use self::image::{Extent, ExtentSlice, Image, Source};
+pub use self::iso::{IsoError, iso};
+pub use self::pe::{AddError, Stub, StubError};
+pub use self::uki::{COMMAND_LINE_ROOM, UkiError, UkiParts, uki};

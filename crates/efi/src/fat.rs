@@ -1,0 +1,268 @@
+//! An EFI system partition: a FAT16 file system that holds one program, `\EFI\BOOT\BOOTX64.EFI`
+//! (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
+//!
+//! The program's clusters follow each other to the end of the file system, so that it stays a run of
+//! the program's own extents.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::image::Image;
+
+const SECTOR: u64 = 512;
+const DIRECTORY_ENTRY: usize = 32;
+const ROOT_ENTRIES: u16 = 512;
+const ROOT_SECTORS: u64 = ROOT_ENTRIES as u64 * DIRECTORY_ENTRY as u64 / SECTOR;
+const RESERVED_SECTORS: u16 = 1;
+const FATS: u8 = 2;
+
+/// A file system is FAT16 by its number of clusters alone: 4085 to 65524. Drivers disagree about the
+/// exact edges, so Microsoft's paper says to stay 16 away from them.
+const FEWEST_CLUSTERS: u64 = 4085 + 16;
+const MOST_CLUSTERS: u64 = 65_524 - 16;
+const MOST_SECTORS_PER_CLUSTER: u64 = 64;
+
+const EFI_CLUSTER: u16 = 2;
+const BOOT_CLUSTER: u16 = 3;
+const FILE_CLUSTER: u16 = 4;
+
+const DIRECTORY: u8 = 0x10;
+const VOLUME_LABEL: u8 = 0x08;
+const END_OF_CHAIN: u16 = 0xFFFF;
+/// 1980-01-01, the first day there is: an image depends on its contents alone.
+const DATE: u16 = 0x0021;
+/// Any number will do that is the same each time.
+const SERIAL: u32 = 0xFE44_0B00;
+
+/// Why there is no ESP.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EspError {
+    /// FAT16 ends there.
+    #[error("the program has {len} bytes; an ESP of ours holds at most {most}")]
+    Long {
+        /// Of the program.
+        len: u64,
+        /// That would fit.
+        most: u64,
+    },
+}
+
+/// Composes an ESP with `program` as what firmware starts by itself.
+///
+/// # Errors
+/// [`EspError::Long`] above 2 GiB.
+pub fn esp(program: &Image) -> Result<Image, EspError> {
+    let layout = Layout::of(program.len())?;
+    let mut fat = layout.fat();
+    let fat_len = layout.sectors_per_fat * SECTOR;
+    fat.resize(fat_len as usize, 0);
+    let fat: Arc<[u8]> = fat.into();
+
+    let mut image = Image::default();
+    image.push_bytes(layout.boot_sector());
+    (0..FATS).for_each(|_| image.push_bytes(fat.clone()));
+    image.push_bytes(root_directory());
+    image.pad_to(layout.data_start());
+    for directory in [efi_directory(), boot_directory(program.len() as u32)] {
+        let end = image.len() + layout.cluster_len();
+        image.push_bytes(directory);
+        image.pad_to(end);
+    }
+    image.append(program);
+    image.pad_to(layout.len());
+    Ok(image)
+}
+
+/// Sizes, in sectors and clusters.
+struct Layout {
+    sectors_per_cluster: u64,
+    file_clusters: u64,
+    clusters: u64,
+    sectors_per_fat: u64,
+}
+
+impl Layout {
+    /// The largest clusters with which there are still enough of them, for the shortest tables.
+    fn of(len: u64) -> Result<Self, EspError> {
+        let mut sectors_per_cluster = MOST_SECTORS_PER_CLUSTER;
+        let used = |sectors_per_cluster| len.div_ceil(sectors_per_cluster * SECTOR) + 2;
+        while sectors_per_cluster > 1 && used(sectors_per_cluster) < FEWEST_CLUSTERS {
+            sectors_per_cluster /= 2;
+        }
+        let used = used(sectors_per_cluster);
+        if used > MOST_CLUSTERS {
+            let most = (MOST_CLUSTERS - 2) * MOST_SECTORS_PER_CLUSTER * SECTOR;
+            return Err(EspError::Long { len, most });
+        }
+        let clusters = used.max(FEWEST_CLUSTERS);
+        // Two entries of the table stand for no cluster.
+        let sectors_per_fat = (2 * (clusters + 2)).div_ceil(SECTOR);
+        Ok(Self { sectors_per_cluster, file_clusters: used - 2, clusters, sectors_per_fat })
+    }
+
+    fn cluster_len(&self) -> u64 {
+        self.sectors_per_cluster * SECTOR
+    }
+
+    fn data_start(&self) -> u64 {
+        let tables = u64::from(FATS) * self.sectors_per_fat;
+        (u64::from(RESERVED_SECTORS) + tables + ROOT_SECTORS) * SECTOR
+    }
+
+    fn len(&self) -> u64 {
+        self.data_start() + self.clusters * self.cluster_len()
+    }
+
+    fn boot_sector(&self) -> Vec<u8> {
+        let sectors = self.len() / SECTOR;
+        let short = u16::try_from(sectors).unwrap_or(0);
+        let long = if short == 0 { sectors as u32 } else { 0 };
+        let mut sector = Vec::with_capacity(SECTOR as usize);
+        sector.extend([0xEB, 0x3C, 0x90]);
+        sector.extend(b"FERROBT ");
+        sector.extend((SECTOR as u16).to_le_bytes());
+        sector.push(self.sectors_per_cluster as u8);
+        sector.extend(RESERVED_SECTORS.to_le_bytes());
+        sector.push(FATS);
+        sector.extend(ROOT_ENTRIES.to_le_bytes());
+        sector.extend(short.to_le_bytes());
+        sector.push(0xF8);
+        sector.extend((self.sectors_per_fat as u16).to_le_bytes());
+        // A geometry for drivers that ask, and no hidden sectors.
+        sector.extend(32u16.to_le_bytes());
+        sector.extend(64u16.to_le_bytes());
+        sector.extend(0u32.to_le_bytes());
+        sector.extend(long.to_le_bytes());
+        sector.extend([0x80, 0, 0x29]);
+        sector.extend(SERIAL.to_le_bytes());
+        sector.extend(b"FERROBOOT  FAT16   ");
+        sector.resize(510, 0);
+        sector.extend([0x55, 0xAA]);
+        sector
+    }
+
+    fn fat(&self) -> Vec<u8> {
+        let last = FILE_CLUSTER + self.file_clusters as u16 - 1;
+        let reserved_and_directories = [0xFFF8, END_OF_CHAIN, END_OF_CHAIN, END_OF_CHAIN];
+        let file = (FILE_CLUSTER..=last).map(|n| if n == last { END_OF_CHAIN } else { n + 1 });
+        reserved_and_directories.into_iter().chain(file).flat_map(u16::to_le_bytes).collect()
+    }
+}
+
+fn root_directory() -> Vec<u8> {
+    [entry(b"FERROBOOT  ", VOLUME_LABEL, 0, 0), entry(b"EFI        ", DIRECTORY, EFI_CLUSTER, 0)]
+        .concat()
+}
+
+fn efi_directory() -> Vec<u8> {
+    [
+        entry(b".          ", DIRECTORY, EFI_CLUSTER, 0),
+        // The root has no cluster of its own.
+        entry(b"..         ", DIRECTORY, 0, 0),
+        entry(b"BOOT       ", DIRECTORY, BOOT_CLUSTER, 0),
+    ]
+    .concat()
+}
+
+fn boot_directory(len: u32) -> Vec<u8> {
+    [
+        entry(b".          ", DIRECTORY, BOOT_CLUSTER, 0),
+        entry(b"..         ", DIRECTORY, EFI_CLUSTER, 0),
+        entry(b"BOOTX64 EFI", 0, FILE_CLUSTER, len),
+    ]
+    .concat()
+}
+
+fn entry(name: &[u8; 11], attributes: u8, cluster: u16, len: u32) -> [u8; DIRECTORY_ENTRY] {
+    let mut entry = [0; DIRECTORY_ENTRY];
+    entry[..11].copy_from_slice(name);
+    entry[11] = attributes;
+    for date in [16, 18, 24] {
+        entry[date..date + 2].copy_from_slice(&DATE.to_le_bytes());
+    }
+    entry[26..28].copy_from_slice(&cluster.to_le_bytes());
+    entry[28..32].copy_from_slice(&len.to_le_bytes());
+    entry
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::tests::{contents, part, source};
+
+    /// Finds `\EFI\BOOT\BOOTX64.EFI` as a driver does: by the boot sector, directories and chains.
+    pub(crate) fn program_in(esp: &[u8]) -> Vec<u8> {
+        let u16_at = |at: usize| usize::from(u16::from_le_bytes([esp[at], esp[at + 1]]));
+        assert_eq!(&esp[510..512], [0x55, 0xAA]);
+        let (sector, cluster) = (u16_at(11), u16_at(11) * usize::from(esp[13]));
+        let fat = u16_at(14) * sector;
+        let root = fat + usize::from(esp[16]) * u16_at(22) * sector;
+        let data = root + u16_at(17) * 32;
+        let sectors = u16_at(19).max(u16_at(32) | u16_at(34) << 16);
+        assert_eq!(sectors * sector, esp.len());
+        let clusters = (esp.len() - data) / cluster;
+        assert!((4085..65525).contains(&clusters), "{clusters} clusters are not FAT16");
+
+        let find = |directory: usize, name: &[u8; 11]| {
+            let entries = esp[directory..].chunks(32).take_while(|entry| entry[0] != 0);
+            let at = entries.into_iter().position(|entry| &entry[..11] == name).unwrap();
+            let entry = &esp[directory + 32 * at..][..32];
+            let first = usize::from(u16::from_le_bytes([entry[26], entry[27]]));
+            (first, u32::from_le_bytes(entry[28..32].try_into().unwrap()) as usize)
+        };
+        let at = |n: usize| data + (n - 2) * cluster;
+        let (efi, _) = find(root, b"EFI        ");
+        let (boot, _) = find(at(efi), b"BOOT       ");
+        let (mut n, len) = find(at(boot), b"BOOTX64 EFI");
+        let mut program = Vec::new();
+        while n < 0xFFF8 {
+            program.extend(&esp[at(n)..at(n) + cluster]);
+            n = u16_at(fat + 2 * n);
+        }
+        assert!(program.len() >= len && program.len() - len < cluster);
+        program.truncate(len);
+        program
+    }
+
+    fn program(len: u64) -> Image {
+        Image::of_file(source("uki", len))
+    }
+
+    #[test]
+    fn an_esp_of_60_megabytes_has_tables_of_few_kilobytes() {
+        let esp = esp(&program(60_000_000)).unwrap();
+        assert!(esp.memory() < 40_000, "{} bytes", esp.memory());
+    }
+
+    #[test]
+    fn what_fat16_cannot_hold_is_refused() {
+        let most = (MOST_CLUSTERS - 2) * MOST_SECTORS_PER_CLUSTER * SECTOR;
+        assert!(esp(&program(most)).is_ok());
+        assert_eq!(esp(&program(most + 1)), Err(EspError::Long { len: most + 1, most }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn a_driver_finds_the_program(len in prop_oneof![1u64..5_000, 2_000_000u64..9_000_000]) {
+            let program = program(len);
+            let esp = esp(&program).unwrap();
+            prop_assert_eq!(program_in(&contents(&esp)), contents(&program));
+        }
+
+        #[test]
+        fn the_program_is_one_run_for_any_length(len in 1u64..2_147_000_000) {
+            let layout = Layout::of(len).unwrap();
+            let esp = esp(&program(len)).unwrap();
+            prop_assert_eq!(esp.len(), layout.len());
+            let start = layout.data_start() + 2 * layout.cluster_len();
+            let first = part(&esp, start..start + len.min(100));
+            prop_assert_eq!(first, part(&program(len), 0..len.min(100)));
+            prop_assert!(layout.file_clusters * layout.cluster_len() >= len);
+            prop_assert!((FEWEST_CLUSTERS..=MOST_CLUSTERS).contains(&layout.clusters));
+        }
+    }
+}

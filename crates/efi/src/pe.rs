@@ -1,0 +1,431 @@
+//! The headers of a PE32+ program for UEFI, as far as adding sections to it needs them.
+//!
+//! Names and offsets are those of Microsoft's "PE Format". Anything unusual is refused: a stub is a
+//! program we chose, so what is odd about it is a mistake.
+
+use thiserror::Error;
+
+use crate::image::{Extent, Source};
+
+const MACHINE_X64: u16 = 0x8664;
+const PE32_PLUS: u16 = 0x020B;
+const SUBSYSTEM_EFI_APPLICATION: u16 = 10;
+
+const COFF_LEN: usize = 24;
+const DATA_DIRECTORIES: usize = 112;
+const CERTIFICATE_TABLE: usize = 4;
+const SECTION_LEN: usize = 40;
+
+/// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`.
+const READ_ONLY_DATA: u32 = 0x4000_0040;
+
+/// A program that starts the kernel in its own sections: systemd's `linuxx64.efi.stub`.
+#[derive(Clone, Debug)]
+pub struct Stub {
+    source: Source,
+    /// Up to `SizeOfHeaders`.
+    headers: Vec<u8>,
+    pe: usize,
+    sections: Vec<Section>,
+    section_alignment: u32,
+    file_alignment: u32,
+    /// Where its sections' contents end; what follows (debugging symbols) is not carried along.
+    raw_end: u32,
+}
+
+/// Why a file is no stub to add sections to.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StubError {
+    /// The bytes are not those of the named file.
+    #[error("{0} has another length than was said")]
+    Length(String),
+    /// It ends within its headers.
+    #[error("the headers are cut short")]
+    Short,
+    /// No PE32+ program.
+    #[error("this is no PE32+ program")]
+    NotPe,
+    /// For another processor or another environment.
+    #[error("this is no UEFI application for x64 (machine {machine:#06x}, subsystem {subsystem})")]
+    NotForUefi {
+        /// As the COFF header says.
+        machine: u16,
+        /// As the optional header says.
+        subsystem: u16,
+    },
+    /// A signed program cannot be added to: its signature would be wrong.
+    #[error("the stub is signed; give an unsigned one")]
+    Signed,
+    /// A field that contradicts another.
+    #[error("the headers make no sense: {0}")]
+    Nonsense(&'static str),
+}
+
+/// Why sections could not be added to a stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AddError {
+    /// The headers have no room for so many sections.
+    #[error("the stub's headers have room for {room} more sections, {needed} are needed")]
+    NoRoom {
+        /// For how many there is room.
+        room: usize,
+        /// How many there are to add.
+        needed: usize,
+    },
+    /// Offsets in a PE file have 32 bits.
+    #[error("the image would be longer than 4 GiB")]
+    Long,
+}
+
+/// What a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub(crate) name: [u8; 8],
+    pub(crate) virtual_size: u32,
+    pub(crate) virtual_address: u32,
+    pub(crate) raw_size: u32,
+    pub(crate) raw_offset: u32,
+    pub(crate) characteristics: u32,
+}
+
+impl Stub {
+    /// Reads the headers of `bytes`, which are all of the file `source`.
+    ///
+    /// # Errors
+    /// [`StubError`] for anything but an unsigned UEFI application for x64 in good order.
+    pub fn parse(source: Source, bytes: &[u8]) -> Result<Self, StubError> {
+        if source.len != bytes.len() as u64 {
+            return Err(StubError::Length(source.name.to_string()));
+        }
+        let pe = pe_header(bytes)?;
+        let optional = pe + COFF_LEN;
+        let optional_len = usize::from(u16_at(bytes, pe + 20)?);
+        if u16_at(bytes, optional)? != PE32_PLUS {
+            return Err(StubError::NotPe);
+        }
+        let (machine, subsystem) = (u16_at(bytes, pe + 4)?, u16_at(bytes, optional + 68)?);
+        if machine != MACHINE_X64 || subsystem != SUBSYSTEM_EFI_APPLICATION {
+            return Err(StubError::NotForUefi { machine, subsystem });
+        }
+        let directories = u32_at(bytes, optional + 108)? as usize;
+        if optional_len != DATA_DIRECTORIES + 8 * directories.min(16) || directories > 16 {
+            return Err(StubError::Nonsense("the number of data directories"));
+        }
+        let certificates = optional + DATA_DIRECTORIES + 8 * CERTIFICATE_TABLE;
+        if directories > CERTIFICATE_TABLE && u32_at(bytes, certificates + 4)? != 0 {
+            return Err(StubError::Signed);
+        }
+        let section_alignment = u32_at(bytes, optional + 32)?;
+        let file_alignment = u32_at(bytes, optional + 36)?;
+        if !file_alignment.is_power_of_two()
+            || !section_alignment.is_power_of_two()
+            || file_alignment < 0x200
+            || section_alignment < file_alignment
+            || section_alignment > 0x1_0000
+        {
+            return Err(StubError::Nonsense("the alignments"));
+        }
+        let sections = sections(bytes, pe, optional + optional_len)?;
+        let headers_len = u32_at(bytes, optional + 60)? as usize;
+        let table_end = optional + optional_len + SECTION_LEN * sections.len();
+        let headers = bytes.get(..headers_len).ok_or(StubError::Short)?.to_vec();
+        if headers_len < table_end || !headers_len.is_multiple_of(file_alignment as usize) {
+            return Err(StubError::Nonsense("SizeOfHeaders"));
+        }
+        let image_len = u32_at(bytes, optional + 56)?;
+        let raw_end = check_sections(&sections, headers_len as u32, image_len, bytes.len())?;
+        Ok(Self { source, headers, pe, sections, section_alignment, file_alignment, raw_end })
+    }
+
+    /// Where the next section may begin in the file, after one that ends at `end`.
+    pub(crate) fn align_in_file(&self, end: u64) -> u64 {
+        end.next_multiple_of(u64::from(self.file_alignment))
+    }
+
+    /// The sections' contents, as they are.
+    pub(crate) fn contents(&self) -> Extent {
+        let offset = self.headers.len() as u64;
+        let len = u64::from(self.raw_end) - offset;
+        Extent::File { source: self.source.clone(), offset, len }
+    }
+
+    /// Where those contents end.
+    pub(crate) fn contents_end(&self) -> u64 {
+        u64::from(self.raw_end)
+    }
+
+    /// The headers with `added` (name and length each) after the sections that are there: contents
+    /// follow each other in the file, each aligned, and so they do in memory.
+    pub(crate) fn headers_with(&self, added: &[(&str, u64)]) -> Result<Vec<u8>, AddError> {
+        let table = self.pe + COFF_LEN + usize::from(self.field_u16(self.pe + 20));
+        let used = table + SECTION_LEN * self.sections.len();
+        let room = (self.headers.len() - used) / SECTION_LEN;
+        if added.len() > room {
+            return Err(AddError::NoRoom { room, needed: added.len() });
+        }
+        let (new, image_len) = self.place(added)?;
+
+        let mut headers = self.headers.clone();
+        for (section, header) in new.iter().zip(headers[used..].chunks_exact_mut(SECTION_LEN)) {
+            section.write(header);
+        }
+        let optional = self.pe + COFF_LEN;
+        let count = (self.sections.len() + new.len()) as u16;
+        let data_len = new.iter().fold(self.field_u32(optional + 8), |sum, section| {
+            sum.saturating_add(section.raw_size)
+        });
+        headers[self.pe + 6..][..2].copy_from_slice(&count.to_le_bytes());
+        // PointerToSymbolTable and NumberOfSymbols: they are left behind.
+        headers[self.pe + 12..][..8].fill(0);
+        headers[optional + 8..][..4].copy_from_slice(&data_len.to_le_bytes());
+        headers[optional + 56..][..4].copy_from_slice(&image_len.to_le_bytes());
+        // CheckSum: UEFI never looks at it, and it would take a pass over all contents.
+        headers[optional + 64..][..4].fill(0);
+        Ok(headers)
+    }
+
+    fn place(&self, added: &[(&str, u64)]) -> Result<(Vec<Section>, u32), AddError> {
+        // systemd's stub hands sections to the kernel where they lie: begin each on a page.
+        let page = u64::from(self.section_alignment.max(0x1000));
+        let ends = self.sections.iter().map(|s| u64::from(s.virtual_address) + s.memory_len());
+        let mut address = ends.max().unwrap_or_default().next_multiple_of(page);
+        let mut offset = self.align_in_file(self.contents_end());
+        let mut placed = Vec::with_capacity(added.len());
+        for (name, len) in added {
+            let raw_size = self.align_in_file(*len);
+            let end = (address + raw_size).max(offset + raw_size);
+            if u32::try_from(end.next_multiple_of(page)).is_err() {
+                return Err(AddError::Long);
+            }
+            placed.push(Section {
+                name: section_name(name),
+                virtual_size: *len as u32,
+                virtual_address: address as u32,
+                raw_size: raw_size as u32,
+                raw_offset: offset as u32,
+                characteristics: READ_ONLY_DATA,
+            });
+            address = (address + raw_size).next_multiple_of(page);
+            offset += raw_size;
+        }
+        Ok((placed, address as u32))
+    }
+
+    /// A field within the headers, whose place was checked on parsing.
+    fn field_u16(&self, at: usize) -> u16 {
+        u16_at(&self.headers, at).unwrap_or_default()
+    }
+
+    fn field_u32(&self, at: usize) -> u32 {
+        u32_at(&self.headers, at).unwrap_or_default()
+    }
+}
+
+impl Section {
+    fn read(header: &[u8]) -> Result<Self, StubError> {
+        let mut name = [0; 8];
+        name.copy_from_slice(header.get(..8).ok_or(StubError::Short)?);
+        Ok(Self {
+            name,
+            virtual_size: u32_at(header, 8)?,
+            virtual_address: u32_at(header, 12)?,
+            raw_size: u32_at(header, 16)?,
+            raw_offset: u32_at(header, 20)?,
+            characteristics: u32_at(header, 36)?,
+        })
+    }
+
+    fn write(&self, header: &mut [u8]) {
+        header.fill(0);
+        header[..8].copy_from_slice(&self.name);
+        header[8..12].copy_from_slice(&self.virtual_size.to_le_bytes());
+        header[12..16].copy_from_slice(&self.virtual_address.to_le_bytes());
+        header[16..20].copy_from_slice(&self.raw_size.to_le_bytes());
+        header[20..24].copy_from_slice(&self.raw_offset.to_le_bytes());
+        header[36..40].copy_from_slice(&self.characteristics.to_le_bytes());
+    }
+
+    /// EDK2 loads the smaller of the two lengths and clears up to the virtual one.
+    fn memory_len(&self) -> u64 {
+        u64::from(self.virtual_size.max(self.raw_size))
+    }
+}
+
+fn pe_header(bytes: &[u8]) -> Result<usize, StubError> {
+    const E_LFANEW: usize = 0x3C;
+    if bytes.get(..2) != Some(b"MZ") {
+        return Err(StubError::NotPe);
+    }
+    let pe = u32_at(bytes, E_LFANEW)? as usize;
+    if bytes.get(pe..).and_then(|rest| rest.get(..4)) != Some(b"PE\0\0") {
+        return Err(StubError::NotPe);
+    }
+    Ok(pe)
+}
+
+fn sections(bytes: &[u8], pe: usize, table: usize) -> Result<Vec<Section>, StubError> {
+    let count = usize::from(u16_at(bytes, pe + 6)?);
+    let table = bytes.get(table..).ok_or(StubError::Short)?;
+    (0..count)
+        .map(|n| Section::read(table.get(SECTION_LEN * n..).ok_or(StubError::Short)?))
+        .collect()
+}
+
+/// Sections follow each other in memory and in the file, and none begins before the headers end.
+fn check_sections(
+    sections: &[Section],
+    headers_len: u32,
+    image_len: u32,
+    file_len: usize,
+) -> Result<u32, StubError> {
+    let mut memory_end = u64::from(headers_len);
+    let mut raw_end = u64::from(headers_len);
+    for section in sections {
+        let (address, offset) = (u64::from(section.virtual_address), u64::from(section.raw_offset));
+        // Debian's stub has `.sdmagic` right behind `.sbat`'s contents, within its padding: the
+        // virtual sizes are what must not overlap.
+        if address < memory_end {
+            return Err(StubError::Nonsense("sections that overlap in memory"));
+        }
+        memory_end = address + u64::from(section.virtual_size);
+        if section.raw_size > 0 {
+            if offset < raw_end {
+                return Err(StubError::Nonsense("sections that overlap in the file"));
+            }
+            raw_end = offset + u64::from(section.raw_size);
+        }
+    }
+    if raw_end > file_len as u64 {
+        return Err(StubError::Short);
+    }
+    if memory_end > u64::from(image_len) {
+        return Err(StubError::Nonsense("SizeOfImage"));
+    }
+    u32::try_from(raw_end).map_err(|_| StubError::Nonsense("sections behind 4 GiB"))
+}
+
+fn section_name(name: &str) -> [u8; 8] {
+    let mut padded = [0; 8];
+    let len = name.len().min(8);
+    padded[..len].copy_from_slice(&name.as_bytes()[..len]);
+    padded
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, StubError> {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(StubError::Short)?;
+    Ok(u16::from_le_bytes(*field))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, StubError> {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(StubError::Short)?;
+    Ok(u32::from_le_bytes(*field))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// A stub with two sections, laid out as systemd's.
+    pub(crate) fn small_stub() -> Vec<u8> {
+        let mut bytes = vec![0; 0x800];
+        bytes[..2].copy_from_slice(b"MZ");
+        bytes[0x3C] = 0x80;
+        let (pe, optional) = (0x80, 0x98);
+        bytes[pe..pe + 4].copy_from_slice(b"PE\0\0");
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(pe + 4, &MACHINE_X64.to_le_bytes());
+        put(pe + 6, &[2, 0]);
+        put(pe + 20, &[240, 0]);
+        put(optional, &PE32_PLUS.to_le_bytes());
+        put(optional + 32, &0x200u32.to_le_bytes());
+        put(optional + 36, &0x200u32.to_le_bytes());
+        put(optional + 56, &0x6000u32.to_le_bytes());
+        put(optional + 60, &0x400u32.to_le_bytes());
+        put(optional + 68, &[10, 0]);
+        put(optional + 108, &[16, 0, 0, 0]);
+        for (n, name) in [".text", ".data"].into_iter().enumerate() {
+            let section = Section {
+                name: section_name(name),
+                virtual_size: 0x180,
+                virtual_address: 0x4000 + 0x1000 * n as u32,
+                raw_size: 0x200,
+                raw_offset: 0x400 + 0x200 * n as u32,
+                characteristics: 0x6000_0020,
+            };
+            section.write(&mut bytes[optional + 240 + 40 * n..][..40]);
+        }
+        bytes.extend(b"symbols that nobody needs");
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Stub, StubError> {
+        let sha256 = Sha256::digest(bytes).into();
+        Stub::parse(Source { name: "stub.efi".into(), len: bytes.len() as u64, sha256 }, bytes)
+    }
+
+    /// What a program's headers say of its sections.
+    pub(crate) fn sections_of(bytes: &[u8]) -> Vec<Section> {
+        let pe = pe_header(bytes).unwrap();
+        sections(bytes, pe, pe + COFF_LEN + usize::from(u16_at(bytes, pe + 20).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn symbols_behind_the_sections_are_left_behind() {
+        let stub = parse(&small_stub()).unwrap();
+        assert_eq!(stub.contents_end(), 0x800);
+    }
+
+    #[test]
+    fn a_signed_stub_is_refused() {
+        let mut bytes = small_stub();
+        bytes[0x98 + 112 + 32 + 4] = 8;
+        assert_eq!(parse(&bytes).unwrap_err(), StubError::Signed);
+    }
+
+    #[test]
+    fn a_stub_for_another_processor_is_refused() {
+        let mut bytes = small_stub();
+        bytes[0x84..0x86].copy_from_slice(&0xAA64u16.to_le_bytes());
+        assert_eq!(
+            parse(&bytes).unwrap_err(),
+            StubError::NotForUefi { machine: 0xAA64, subsystem: 10 }
+        );
+    }
+
+    #[test]
+    fn more_sections_than_the_headers_have_room_for_are_refused() {
+        let stub = parse(&small_stub()).unwrap();
+        let room = (0x400 - (0x98 + 240 + 2 * 40)) / 40;
+
+        let refused = stub.headers_with(&vec![(".linux", 1); room + 1]).unwrap_err();
+
+        assert_eq!(refused, AddError::NoRoom { room, needed: room + 1 });
+    }
+
+    #[test]
+    fn an_image_that_32_bits_cannot_address_is_refused() {
+        let stub = parse(&small_stub()).unwrap();
+        let refused = stub.headers_with(&[(".initrd", u64::from(u32::MAX) - 0x1000)]);
+        assert_eq!(refused, Err(AddError::Long));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            at in proptest::collection::vec((0usize..0x200, any::<u8>()), 0..20),
+            cut in 0usize..=0x800,
+        ) {
+            let mut bytes = small_stub();
+            for (at, byte) in at {
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.max(0x40));
+            if let Ok(stub) = parse(&bytes) {
+                let _ = stub.headers_with(&[(".linux", 5_000)]);
+            }
+        }
+    }
+}

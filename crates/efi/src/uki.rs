@@ -1,0 +1,199 @@
+//! A unified kernel image: a stub, a kernel, an initramfs and a command line in one program
+//! (UAPI.5, "Unified Kernel Image").
+//!
+//! The command line differs from node to node, so it has a fixed length and comes last: all before
+//! it is the same for every node.
+
+use thiserror::Error;
+
+use crate::image::{Extent, Image, Source};
+use crate::pe::{AddError, Stub};
+
+/// How long a command line may be, in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the NUL that
+/// ends it. What is longer Linux would cut without a word.
+pub const COMMAND_LINE_ROOM: usize = 2048;
+
+/// What goes into a UKI.
+#[derive(Clone, Copy, Debug)]
+pub struct UkiParts<'a> {
+    /// The text of `/etc/os-release`, which names the system in boot menus.
+    pub os_release: &'a str,
+    /// The kernel's version, as `uname -r` says it.
+    pub uname: &'a str,
+    /// A kernel with an EFI stub of its own.
+    pub kernel: &'a Source,
+    /// Its initramfs.
+    pub initramfs: &'a Source,
+    /// Its command line.
+    pub command_line: &'a str,
+}
+
+/// Why there is no UKI.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UkiError {
+    /// Linux would cut it.
+    #[error(
+        "the kernel command line has {0} bytes; Linux takes at most {max}",
+        max = COMMAND_LINE_ROOM - 1
+    )]
+    CommandLineLong(usize),
+    /// A command line is one line of printable characters: Linux's EFI stub stops at a newline.
+    #[error("the kernel command line holds the control character {0:?}")]
+    CommandLineControl(char),
+    /// A file with nothing in it.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// The stub cannot take it.
+    #[error(transparent)]
+    Stub(#[from] AddError),
+}
+
+/// Composes a UKI. Its length does not depend on the command line.
+///
+/// # Errors
+/// [`UkiError`] where a part is unfit or all of them are too long together.
+pub fn uki(stub: &Stub, parts: &UkiParts<'_>) -> Result<Image, UkiError> {
+    let command_line = padded(parts.command_line)?;
+    if let Some(empty) = [parts.kernel, parts.initramfs].into_iter().find(|file| file.len == 0) {
+        return Err(UkiError::Empty(empty.name.to_string()));
+    }
+    let sections = [
+        (".osrel", text(parts.os_release)),
+        (".uname", text(parts.uname)),
+        (".linux", whole(parts.kernel)),
+        (".initrd", whole(parts.initramfs)),
+        (".cmdline", Extent::Bytes(command_line.into())),
+    ];
+    let lengths = sections.each_ref().map(|(name, contents)| (*name, contents.len()));
+    let headers = stub.headers_with(&lengths)?;
+
+    let mut image = Image::default();
+    image.push_bytes(headers);
+    image.push(stub.contents());
+    for (_, contents) in sections {
+        image.pad_to(stub.align_in_file(image.len()));
+        image.push(contents);
+    }
+    image.pad_to(stub.align_in_file(image.len()));
+    Ok(image)
+}
+
+fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
+    if command_line.len() >= COMMAND_LINE_ROOM {
+        return Err(UkiError::CommandLineLong(command_line.len()));
+    }
+    if let Some(control) = command_line.chars().find(|c| c.is_control()) {
+        return Err(UkiError::CommandLineControl(control));
+    }
+    // NULs, since the stub and Linux both stop at the first.
+    let mut padded = command_line.as_bytes().to_vec();
+    padded.resize(COMMAND_LINE_ROOM, 0);
+    Ok(padded)
+}
+
+fn text(text: &str) -> Extent {
+    Extent::Bytes(text.as_bytes().into())
+}
+
+fn whole(source: &Source) -> Extent {
+    Extent::File { source: source.clone(), offset: 0, len: source.len }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::tests::{byte, contents, source};
+    use crate::pe::tests::{parse, sections_of, small_stub};
+
+    pub(crate) fn small_uki(kernel: u64, initramfs: u64, command_line: &str) -> Image {
+        let (kernel, initramfs) = (source("kernel", kernel), source("initramfs", initramfs));
+        let stub = parse(&small_stub()).unwrap();
+        let parts = UkiParts {
+            os_release: "ID=ferroboot\n",
+            uname: "6.1.0",
+            kernel: &kernel,
+            initramfs: &initramfs,
+            command_line,
+        };
+        uki(&stub, &parts).unwrap()
+    }
+
+    #[test]
+    fn two_nodes_images_differ_in_the_last_two_kilobytes_only() {
+        let one = contents(&small_uki(70_000, 5_001, "ipa-agent-token=one"));
+        let two = contents(&small_uki(70_000, 5_001, "ipa-agent-token=another"));
+
+        assert_eq!(one.len(), two.len());
+        let first = one.iter().zip(&two).position(|(a, b)| a != b).unwrap();
+        assert!(first >= one.len() - COMMAND_LINE_ROOM, "they differ at {first} of {}", one.len());
+    }
+
+    #[test]
+    fn a_command_line_that_linux_would_cut_is_refused() {
+        assert!(padded(&"x".repeat(2047)).is_ok());
+        assert_eq!(padded(&"x".repeat(2048)), Err(UkiError::CommandLineLong(2048)));
+        assert_eq!(
+            UkiError::CommandLineLong(2048).to_string(),
+            "the kernel command line has 2048 bytes; Linux takes at most 2047"
+        );
+    }
+
+    #[test]
+    fn a_command_line_of_two_lines_is_refused() {
+        assert_eq!(padded("quiet\ninit=/x"), Err(UkiError::CommandLineControl('\n')));
+    }
+
+    #[test]
+    fn an_empty_initramfs_is_refused() {
+        let stub = parse(&small_stub()).unwrap();
+        let parts = UkiParts {
+            os_release: "",
+            uname: "",
+            kernel: &source("kernel", 1),
+            initramfs: &source("initramfs", 0),
+            command_line: "",
+        };
+        assert_eq!(uki(&stub, &parts), Err(UkiError::Empty("initramfs".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn each_section_is_where_the_headers_say(
+            kernel in 1u64..100_000, initramfs in 1u64..100_000, command_line in "[ -~]{0,2047}",
+        ) {
+            let bytes = contents(&small_uki(kernel, initramfs, &command_line));
+
+            let sections = sections_of(&bytes);
+            let names: Vec<_> = sections
+                .iter()
+                .map(|s| String::from_utf8_lossy(&s.name).trim_end_matches('\0').to_owned())
+                .collect();
+            prop_assert_eq!(
+                names, [".text", ".data", ".osrel", ".uname", ".linux", ".initrd", ".cmdline"]
+            );
+            for pair in sections.windows(2) {
+                let memory_end = pair[0].virtual_address + pair[0].raw_size.max(pair[0].virtual_size);
+                prop_assert!(memory_end <= pair[1].virtual_address);
+                prop_assert!(pair[0].raw_offset + pair[0].raw_size <= pair[1].raw_offset);
+                prop_assert!(pair[1].raw_offset.is_multiple_of(0x200));
+            }
+            let at = |n: usize| {
+                let section = sections[n];
+                &bytes[section.raw_offset as usize..][..section.virtual_size as usize]
+            };
+            prop_assert_eq!(at(2), b"ID=ferroboot\n");
+            for (n, file) in [(4, source("kernel", kernel)), (5, source("initramfs", initramfs))] {
+                prop_assert_eq!(at(n).len() as u64, file.len);
+                prop_assert_eq!(at(n)[0], byte(&file, 0));
+                prop_assert_eq!(*at(n).last().unwrap(), byte(&file, file.len - 1));
+            }
+            prop_assert!(at(6).starts_with(command_line.as_bytes()));
+            let last = sections[6];
+            prop_assert_eq!((last.raw_offset + last.raw_size) as usize, bytes.len());
+            let image_len = u32::from_le_bytes(bytes[0x98 + 56..][..4].try_into().unwrap());
+            prop_assert!(image_len >= last.virtual_address + last.raw_size);
+        }
+    }
+}
