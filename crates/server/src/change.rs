@@ -1,0 +1,235 @@
+//! The one way the daemon changes a node: decide, save, bring the index up to date.
+//!
+//! The API, the workers and the agents' calls all come through here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use provision::node::Secret;
+use provision::step::Fresh;
+use provision::{Context, Event, Node, Policy, Port, Refused, step};
+use store::{
+    Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortError,
+    PortFilter, Store,
+};
+use tokio::sync::Mutex;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::nodes::Index;
+
+/// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
+/// `[conductor]node_locked_retry_attempts` and `…_interval`.
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
+/// The nodes, in the store and in the index; clones share both.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    store: Store,
+    index: Index,
+    policy: Policy,
+    /// Held from reading the store to writing the index, so that what was read later is not
+    /// overwritten by what was read earlier.
+    in_order: Arc<Mutex<()>>,
+}
+
+impl Nodes {
+    /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
+    #[must_use]
+    pub fn new(store: Store, index: Index, policy: Policy) -> Self {
+        Self { store, index, policy, in_order: Arc::default() }
+    }
+
+    /// Fills the index with all there is.
+    ///
+    /// # Errors
+    /// [`ListError`] if the store fails.
+    pub async fn load(&self) -> Result<(), ListError> {
+        let _in_order = self.in_order.lock().await;
+        let mut ports: HashMap<Uuid, Vec<Port>> = HashMap::new();
+        for port in self.store.ports(&PortFilter::default()).await? {
+            ports.entry(port.node_uuid).or_default().push(port);
+        }
+        for found in self.store.nodes(&NodeFilter::default()).await? {
+            let uuid = found.node.uuid;
+            self.index.put_node(found.node);
+            self.index.put_ports(uuid, ports.remove(&uuid).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Where they are kept.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where they are found without waiting.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Lets an event happen to a node, as [`provision::step()`] decides.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn happen(
+        &self,
+        node: Uuid,
+        claim: Option<&Claim>,
+        event: &Event,
+    ) -> Result<Node, ChangeError<Refused>> {
+        let mut before = None;
+        let context =
+            Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
+        let decide = |node: &Node| {
+            before = Some(node.provision_state);
+            step(node, event, &context)
+        };
+        let node = self.store.change(node, claim, context.now, decide).await?;
+        self.refresh(node.uuid).await;
+        if before != Some(node.provision_state) {
+            let (name, state) =
+                (node.name.as_deref().unwrap_or("without a name"), node.provision_state);
+            info!(node.uuid = %node.uuid, node.state = %state, "node {name} is now in state {state}");
+        }
+        Ok(node)
+    }
+
+    /// [`Nodes::happen`] for whoever is not a worker: waits a little if the node is being worked on.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn ask(&self, node: Uuid, event: &Event) -> Result<Node, ChangeError<Refused>> {
+        patiently(|| self.happen(node, None, event)).await
+    }
+
+    /// Changes settings of a node, as `decide` says.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn set<E>(
+        &self,
+        node: Uuid,
+        decide: impl Fn(&Node) -> Result<Node, E>,
+    ) -> Result<Node, ChangeError<E>> {
+        let now = Timestamp::now();
+        let decide = |node: &Node| {
+            let mut next = decide(node)?;
+            next.updated_at = Some(now);
+            Ok(Change::from(next))
+        };
+        let node = patiently(|| self.store.change(node, None, now, &decide)).await?;
+        self.refresh(node.uuid).await;
+        Ok(node)
+    }
+
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// [`CreateNodeError`]
+    pub async fn create(&self, node: &Node) -> Result<(), CreateNodeError> {
+        self.store.create_node(node).await?;
+        self.refresh(node.uuid).await;
+        Ok(())
+    }
+
+    /// Deletes a node if `check` lets it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; the node is still there then.
+    pub async fn delete<E>(
+        &self,
+        node: Uuid,
+        check: impl Fn(&Node) -> Result<(), E>,
+    ) -> Result<(), ChangeError<E>> {
+        patiently(|| self.store.delete_node(node, Timestamp::now(), &check)).await?;
+        self.refresh(node).await;
+        Ok(())
+    }
+
+    /// Adds a port.
+    ///
+    /// # Errors
+    /// [`PortError`]
+    pub async fn create_port(&self, port: &Port) -> Result<(), PortError> {
+        self.store.create_port(port, Timestamp::now()).await?;
+        self.refresh(port.node_uuid).await;
+        Ok(())
+    }
+
+    /// Replaces a port, which may move it from the node `from` to another.
+    ///
+    /// # Errors
+    /// [`PortError`]
+    pub async fn update_port(&self, port: &Port, from: Uuid) -> Result<(), PortError> {
+        self.store.update_port(port, Timestamp::now()).await?;
+        if from != port.node_uuid {
+            self.refresh(from).await;
+        }
+        self.refresh(port.node_uuid).await;
+        Ok(())
+    }
+
+    /// Deletes a port.
+    ///
+    /// # Errors
+    /// [`PortError`]
+    pub async fn delete_port(&self, port: Uuid) -> Result<(), PortError> {
+        let port = self.store.delete_port(port, Timestamp::now()).await?;
+        self.refresh(port.node_uuid).await;
+        Ok(())
+    }
+
+    /// Brings the index up to date with what the store says of a node.
+    ///
+    /// The change itself is saved, so a failure here is logged and not the caller's.
+    pub async fn refresh(&self, node: Uuid) {
+        let _in_order = self.in_order.lock().await;
+        let key = NodeKey::Uuid(node);
+        let filter = PortFilter { nodes: vec![node], ..PortFilter::default() };
+        let (found, ports) = tokio::join!(self.store.node(&key), self.store.ports(&filter));
+        match (found, ports) {
+            (Ok(Some(found)), Ok(ports)) => {
+                self.index.put_node(found.node);
+                self.index.put_ports(node, ports);
+            }
+            (Ok(None), _) => self.index.remove(node),
+            (Err(failed), _) => {
+                error!(node.uuid = %node, error = %failed, "the index could not read a node");
+            }
+            (_, Err(failed)) => {
+                error!(node.uuid = %node, error = %failed, "the index could not read its ports");
+            }
+        }
+    }
+}
+
+/// Tries again while a worker holds the node, since most of its turns are short.
+async fn patiently<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, ChangeError<E>>
+where
+    F: Future<Output = Result<T, ChangeError<E>>>,
+{
+    for _ in 1..TRIES {
+        match attempt().await {
+            Err(ChangeError::Locked { .. }) => tokio::time::sleep(BETWEEN_TRIES).await,
+            done => return done,
+        }
+    }
+    attempt().await
+}
+
+/// Random values for an attempt, should one begin: 128 bits of ticket, 256 of token.
+fn fresh() -> Fresh {
+    Fresh {
+        attempt: Uuid::new_v4(),
+        ticket: Secret(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())),
+        agent_token: Secret(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
+    }
+}

@@ -1,0 +1,258 @@
+//! Errors of the API: here, and nowhere else, each becomes a status and a body.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ironic::field::{BadBody, BadFields};
+use ironic::states::BadTarget;
+use ironic::version::BadVersion;
+use provision::Refused;
+use store::{ChangeError, CreateNodeError, ListError, PortError, StoreError};
+use tracing::error;
+
+/// What a request is answered that could not be served.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    says: Says,
+}
+
+#[derive(Debug)]
+enum Says {
+    /// Something is wrong with what was asked for.
+    Application(String),
+    /// It is not something that can be asked for at all.
+    Framework(String),
+}
+
+impl ApiError {
+    /// 400, with `text`.
+    pub fn bad_request(text: impl Into<String>) -> Self {
+        Self::application(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 403, with `text`.
+    pub fn forbidden(text: impl Into<String>) -> Self {
+        Self::application(StatusCode::FORBIDDEN, text)
+    }
+
+    /// 404, with `text`.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self::application(StatusCode::NOT_FOUND, text)
+    }
+
+    /// 404, without saying what is not there.
+    #[must_use]
+    pub fn nothing_here() -> Self {
+        Self::not_found("Resource could not be found.")
+    }
+
+    /// 404 for a node, in upstream's words.
+    #[must_use]
+    pub fn no_such_node(ident: &str) -> Self {
+        Self::not_found(format!("Node {ident} could not be found."))
+    }
+
+    /// 404 for an endpoint that came with a later version.
+    #[must_use]
+    pub fn too_old(since: u16) -> Self {
+        let text = format!("This endpoint is supported starting with the API version 1.{since}");
+        Self::not_found(text)
+    }
+
+    /// 406: there is such a thing, but not in the version asked for.
+    #[must_use]
+    pub fn not_acceptable() -> Self {
+        Self::application(StatusCode::NOT_ACCEPTABLE, "Request not acceptable.")
+    }
+
+    /// 409, with `text`.
+    pub fn conflict(text: impl Into<String>) -> Self {
+        Self::application(StatusCode::CONFLICT, text)
+    }
+
+    /// 404 or 405 for what no route serves.
+    #[must_use]
+    pub fn no_route(status: StatusCode) -> Self {
+        Self { status, says: Says::Framework(String::new()) }
+    }
+
+    /// The words of another error type, with `status`.
+    pub fn application(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, says: Says::Application(text.into()) }
+    }
+
+    /// What it says, for logs and traces.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match &self.says {
+            Says::Application(text) | Says::Framework(text) => text,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = self.status.as_u16();
+        let body = match self.says {
+            Says::Application(text) => ironic::error::application(code, &text),
+            Says::Framework(description) => {
+                let title = self.status.canonical_reason().unwrap_or_default();
+                ironic::error::framework(code, title, &description)
+            }
+        };
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<BadVersion> for ApiError {
+    fn from(bad: BadVersion) -> Self {
+        Self { status: StatusCode::NOT_ACCEPTABLE, says: Says::Framework(bad.to_string()) }
+    }
+}
+
+impl From<BadFields> for ApiError {
+    fn from(bad: BadFields) -> Self {
+        match bad {
+            BadFields::Unknown(_) => Self::bad_request(bad.to_string()),
+            BadFields::Newer => Self::not_acceptable(),
+        }
+    }
+}
+
+impl From<BadBody> for ApiError {
+    fn from(bad: BadBody) -> Self {
+        let status = match bad {
+            BadBody::Newer => StatusCode::NOT_ACCEPTABLE,
+            BadBody::InTransition(_) => StatusCode::CONFLICT,
+            BadBody::Schema { .. }
+            | BadBody::NotAUuid { .. }
+            | BadBody::NotAMac { .. }
+            | BadBody::NotABoolean { .. }
+            | BadBody::BadName { .. }
+            | BadBody::NoSuchDriver { .. }
+            | BadBody::NoSuchInterface { .. }
+            | BadBody::NoSuchChassis(_)
+            | BadBody::NoSuchNode(_)
+            | BadBody::NotPatchable { .. }
+            | BadBody::CannotApply { .. } => StatusCode::BAD_REQUEST,
+        };
+        Self::application(status, bad.to_string())
+    }
+}
+
+impl From<BadTarget> for ApiError {
+    fn from(bad: BadTarget) -> Self {
+        let status = match bad {
+            BadTarget::Newer => StatusCode::NOT_ACCEPTABLE,
+            BadTarget::Schema { .. }
+            | BadTarget::Unknown { .. }
+            | BadTarget::Missing(_)
+            | BadTarget::NoSteps
+            | BadTarget::Misplaced { .. }
+            | BadTarget::Unsupported(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::application(status, bad.to_string())
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let text = sentence(&refused.to_string());
+        match refused {
+            // A clean is under way and will end: clients try again.
+            Refused::InvalidState { verb: "power", .. } | Refused::Stale => Self::conflict(text),
+            // An agent, or who says to be one, learns nothing about what is there.
+            Refused::NoAgentExpected { .. } => Self::nothing_here(),
+            Refused::InvalidState { .. }
+            | Refused::NoSteps
+            | Refused::WrongToken(_)
+            | Refused::SecondAgent { .. } => Self::bad_request(text),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(failed: StoreError) -> Self {
+        let cause = anyhow::Error::from(failed);
+        error!(error = format!("{cause:#}"), "a request failed in the store");
+        let text = "The store failed; the service's log says why.";
+        Self::application(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(failed: ListError) -> Self {
+        match failed {
+            ListError::NoSuchMarker(_) => Self::bad_request(sentence(&failed.to_string())),
+            ListError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<CreateNodeError> for ApiError {
+    fn from(failed: CreateNodeError) -> Self {
+        match failed {
+            CreateNodeError::DuplicateName(_)
+            | CreateNodeError::DuplicateUuid(_)
+            | CreateNodeError::DuplicateInstance(_) => {
+                Self::conflict(sentence(&failed.to_string()))
+            }
+            CreateNodeError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl<E: Into<Self>> From<ChangeError<E>> for ApiError {
+    fn from(failed: ChangeError<E>) -> Self {
+        match failed {
+            ChangeError::Refused(refused) => refused.into(),
+            ChangeError::Store(failed) => failed.into(),
+            ChangeError::NoSuchNode(node) => Self::no_such_node(&node.to_string()),
+            ChangeError::Locked { node, by } => locked(&node.to_string(), &by),
+            ChangeError::ClaimLost(node) => {
+                Self::conflict(format!("Node {node} changed in between, please retry."))
+            }
+            ChangeError::DuplicateName(name) => {
+                Self::conflict(format!("A node with name {name} already exists."))
+            }
+            ChangeError::DuplicateInstance(instance) => Self::conflict(format!(
+                "Instance {instance} is already associated with another node."
+            )),
+        }
+    }
+}
+
+impl From<PortError> for ApiError {
+    fn from(failed: PortError) -> Self {
+        match failed {
+            PortError::NoSuchPort(port) => {
+                Self::not_found(format!("Port {port} could not be found."))
+            }
+            // The URL does not name the node, so that 404 would say the wrong thing.
+            PortError::NoSuchNode(node) => {
+                Self::bad_request(format!("Node {node} could not be found."))
+            }
+            PortError::DuplicateAddress(_) | PortError::DuplicateUuid(_) => {
+                Self::conflict(sentence(&failed.to_string()))
+            }
+            PortError::Locked { node, by } => locked(&node.to_string(), &by),
+            PortError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+fn locked(node: &str, by: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "Node {node} is locked by host {by}, please retry after the current operation is completed."
+    ))
+}
+
+/// Our messages begin in lower case and have no full stop; upstream's are sentences.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    match rest.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), rest.as_str()),
+        None => String::new(),
+    }
+}
