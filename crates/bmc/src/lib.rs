@@ -1,1 +1,47 @@
 //! A Redfish BMC in front of QEMU machines.
+//!
+//! [`redfish::brain`] decides what is answered; this crate listens, and does to the machines what
+//! the brain says. A boot override with a URL becomes a boot entry in the machine's UEFI variables,
+//! so that its firmware performs a real HTTP boot, once.
+
+pub mod config;
+mod firmware;
+mod listener;
+mod machine;
+mod qemu;
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use redfish::brain::Brain;
+use tokio::net::TcpListener;
+use tracing::info;
+
+pub use config::Config;
+
+/// Serves until it is told to end, or its socket fails. Its machines end with it.
+///
+/// # Errors
+/// When the configuration names files or programs that are not there, or the address is taken.
+pub async fn serve(config: Config, end: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    config.check()?;
+    let mut brain = Brain::new(&config.username, &config.password);
+    for machine in &config.machines {
+        let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.clone()).collect();
+        brain.add_system(&machine.id, &macs, machine.personality);
+    }
+    let brain = Arc::new(Mutex::new(brain));
+    let machines = machine::start_all(&config, &brain)?;
+    let socket = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let address = socket.local_addr()?;
+    for machine in &config.machines {
+        info!(system = machine.id, "http://{address}/redfish/v1/Systems/{}", machine.id);
+    }
+    info!("ready: {} machines behind http://{address}/redfish/v1/", config.machines.len());
+    axum::serve(socket, listener::router(brain, machines))
+        .with_graceful_shutdown(end)
+        .await
+        .context("serving Redfish")
+}

@@ -1,0 +1,234 @@
+//! The settings of `ferroboot bmc`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use redfish::brain::Personality;
+use serde::Deserialize;
+
+/// All settings, as the TOML file has them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen. The default is loopback: Redfish switches machines.
+    #[serde(default = "listen")]
+    pub listen: SocketAddr,
+    /// The one user.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+    /// Where machines keep their disks, variables, consoles.
+    pub state_dir: PathBuf,
+    /// QEMU itself.
+    #[serde(default = "qemu")]
+    pub qemu: PathBuf,
+    /// `kvm` or `tcg`.
+    #[serde(default)]
+    pub acceleration: Acceleration,
+    /// The machines.
+    #[serde(rename = "machine")]
+    pub machines: Vec<Machine>,
+}
+
+/// How QEMU runs its guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// In software: slow, and works everywhere.
+    #[default]
+    Tcg,
+    /// With the host's processor.
+    Kvm,
+}
+
+impl Acceleration {
+    /// QEMU's arguments for it.
+    pub(crate) fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Tcg => ["-accel", "tcg", "-cpu", "max"],
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+        }
+    }
+}
+
+/// One machine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The last part of its Redfish path.
+    pub id: String,
+    /// Memory, in MiB.
+    #[serde(default = "memory_mib")]
+    pub memory_mib: u32,
+    /// Its firmware.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Its network cards; the first one boots.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    /// Its disks.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// What its BMC does wrong, for tests.
+    #[serde(default)]
+    pub personality: Personality,
+}
+
+/// An OVMF build, and how it is set up.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Firmware {
+    /// The code, read-only.
+    pub code: PathBuf,
+    /// An empty variable store, copied for each machine.
+    pub variables: PathBuf,
+    /// Whether it tries PXE before HTTP, which takes it a minute on each link.
+    pub pxe: bool,
+    /// Whether it tries IPv6.
+    pub ipv6: bool,
+}
+
+impl Default for Firmware {
+    fn default() -> Self {
+        Self {
+            code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            variables: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            pxe: false,
+            ipv6: false,
+        }
+    }
+}
+
+/// A network card.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// Its MAC address.
+    pub mac: String,
+    /// QEMU's name of the model: `virtio-net-pci`, `e1000e`, ….
+    #[serde(default = "nic_model")]
+    pub model: String,
+    /// The tap device it is plugged into; without one it leads nowhere.
+    pub tap: Option<String>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its image, raw; made if it is missing.
+    pub path: PathBuf,
+    /// How large it is made, in MiB.
+    #[serde(default = "size_mib")]
+    pub size_mib: u64,
+    /// What it is attached to.
+    #[serde(default)]
+    pub model: DiskModel,
+}
+
+/// What a disk is attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskModel {
+    /// virtio-blk.
+    #[default]
+    Virtio,
+    /// SATA, on q35's own AHCI controller.
+    Ahci,
+    /// NVMe.
+    Nvme,
+}
+
+fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8000))
+}
+
+fn qemu() -> PathBuf {
+    "qemu-system-x86_64".into()
+}
+
+fn memory_mib() -> u32 {
+    1024
+}
+
+fn nic_model() -> String {
+    "virtio-net-pci".to_owned()
+}
+
+fn size_mib() -> u64 {
+    256
+}
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// Names the file, and the line and setting that are wrong.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the configuration {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+    }
+
+    /// Checks what can be checked before anything is started.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!(!self.machines.is_empty(), "there is no [[machine]] in the configuration");
+        let mut ids = BTreeSet::new();
+        for machine in &self.machines {
+            machine.check().with_context(|| format!("machine {:?}", machine.id))?;
+            ensure!(ids.insert(&machine.id), "two machines have the id {:?}", machine.id);
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    fn check(&self) -> Result<()> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        // It becomes a part of paths, of URLs as of files.
+        ensure!(
+            !self.id.is_empty() && self.id.chars().all(fits),
+            "an id is made of letters, digits, - and _"
+        );
+        for file in [&self.firmware.code, &self.firmware.variables] {
+            if !file.exists() {
+                bail!("the firmware {} is not there: install the package ovmf", file.display());
+            }
+        }
+        for tap in self.nics.iter().filter_map(|nic| nic.tap.as_ref()) {
+            let there = Path::new("/sys/class/net").join(tap).exists();
+            ensure!(there, "the tap device {tap} is not there: ip tuntap add {tap} mode tap");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_configuration_is_enough() {
+        let config: Config = toml::from_str(
+            "username = 'admin'\npassword = 'secret'\nstate_dir = '/tmp/x'\n[[machine]]\nid = '1'\n",
+        )
+        .unwrap();
+
+        assert!(config.listen.ip().is_loopback());
+        assert!(!config.machines[0].firmware.pxe);
+    }
+
+    #[test]
+    fn an_id_that_would_leave_its_folder_is_refused() {
+        let config: Config = toml::from_str(
+            "username = 'a'\npassword = 'b'\nstate_dir = '/tmp/x'\n[[machine]]\nid = '../1'\n",
+        )
+        .unwrap();
+
+        let error = format!("{:#}", config.check().unwrap_err());
+
+        assert!(error.contains("an id is made of letters"), "{error}");
+    }
+}

@@ -1,0 +1,42 @@
+//! A machine's UEFI variables: what makes its firmware boot from a URL.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use efi::variables::Store;
+use redfish::brain::NextBoot;
+
+use crate::machine::Setup;
+
+/// Puts into the machine's variables what it is to boot next, and says where they are.
+///
+/// The machine must be off: QEMU keeps the file open and reads it at its start.
+pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
+    let path = setup.dir.join("variables.fd");
+    if !path.exists() {
+        let template = &setup.machine.firmware.variables;
+        fs::copy(template, &path)
+            .with_context(|| format!("copying {} to {}", template.display(), path.display()))?;
+    }
+    match next {
+        NextBoot::Url(url) => {
+            edit(&path, |store| store.boot_once_from(url).context("writing the boot entry"))?;
+        }
+        NextBoot::Usual | NextBoot::Http => edit(&path, |store| {
+            store.forget_boot_once();
+            Ok(())
+        })?,
+    }
+    Ok(path)
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Store) -> Result<()>) -> Result<()> {
+    let context = || format!("the UEFI variables {}", path.display());
+    let mut store = Store::parse(fs::read(path).with_context(context)?).with_context(context)?;
+    change(&mut store).with_context(context)?;
+    // Written beside and renamed, so that a crash leaves either the old or the new store.
+    let new = path.with_extension("new");
+    fs::write(&new, store.as_bytes()).with_context(context)?;
+    fs::rename(&new, path).with_context(context)
+}

@@ -1,0 +1,159 @@
+//! One machine: off, or a QEMU that is followed until it ends.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use redfish::brain::{Brain, NextBoot};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use crate::config::{Acceleration, Config, Machine};
+use crate::qemu::{End, Qemu};
+
+/// What a machine is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Start,
+    Stop,
+    ShutDown,
+    Restart,
+}
+
+/// All machines, by the id of their systems.
+#[derive(Clone)]
+pub(crate) struct Machines(Arc<BTreeMap<String, mpsc::Sender<Ordered>>>);
+
+type Ordered = (Order, oneshot::Sender<Result<()>>);
+
+/// What does not change about a machine while the BMC runs.
+pub(crate) struct Setup {
+    pub(crate) machine: Machine,
+    pub(crate) qemu: PathBuf,
+    pub(crate) acceleration: Acceleration,
+    /// Its own folder.
+    pub(crate) dir: PathBuf,
+}
+
+/// Makes each machine's folder and starts to listen for orders.
+pub(crate) fn start_all(config: &Config, brain: &Arc<Mutex<Brain>>) -> Result<Machines> {
+    let mut machines = BTreeMap::new();
+    for machine in &config.machines {
+        let dir = config.state_dir.join(&machine.id);
+        fs::create_dir_all(&dir).with_context(|| format!("making the folder {}", dir.display()))?;
+        let setup = Setup {
+            machine: machine.clone(),
+            qemu: config.qemu.clone(),
+            acceleration: config.acceleration,
+            dir,
+        };
+        let (orders, receiver) = mpsc::channel(8);
+        let switch = Switch { setup, brain: Arc::clone(brain), orders: receiver };
+        tokio::spawn(switch.run());
+        machines.insert(machine.id.clone(), orders);
+    }
+    Ok(Machines(Arc::new(machines)))
+}
+
+impl Machines {
+    /// Gives an order and waits until it is carried out.
+    pub(crate) async fn order(&self, system: &str, order: Order) -> Result<()> {
+        let orders = self.0.get(system).with_context(|| format!("there is no system {system}"))?;
+        let (done, carried_out) = oneshot::channel();
+        orders.send((order, done)).await.context("the machine's task has ended")?;
+        carried_out.await.context("the machine's task has ended")?
+    }
+}
+
+/// Follows one machine for good.
+struct Switch {
+    setup: Setup,
+    brain: Arc<Mutex<Brain>>,
+    orders: mpsc::Receiver<Ordered>,
+}
+
+impl Switch {
+    async fn run(mut self) {
+        while let Some((order, done)) = self.orders.recv().await {
+            match order {
+                Order::Start | Order::Restart => {
+                    let started = self.start().await;
+                    let running = match started {
+                        Ok(qemu) => {
+                            let _ = done.send(Ok(()));
+                            Some(qemu)
+                        }
+                        Err(failed) => {
+                            let _ = done.send(Err(failed));
+                            None
+                        }
+                    };
+                    if let Some(qemu) = running {
+                        self.follow(qemu).await;
+                    }
+                    self.with_brain(|brain, id| brain.stopped(id));
+                }
+                // It is off already.
+                Order::Stop | Order::ShutDown => drop(done.send(Ok(()))),
+            }
+        }
+    }
+
+    /// Until the machine is off.
+    async fn follow(&mut self, mut qemu: Qemu) {
+        loop {
+            tokio::select! {
+                end = qemu.ended() => match end {
+                    End::Reset => match self.start().await {
+                        Ok(again) => qemu = again,
+                        Err(failed) => return error!("starting anew after a reset: {failed:#}"),
+                    },
+                    End::Off => return info!(system = self.setup.machine.id, "switched itself off"),
+                    End::Broken(words) => {
+                        return error!(system = self.setup.machine.id, "QEMU ended: {words}");
+                    }
+                },
+                order = self.orders.recv() => {
+                    let Some((order, done)) = order else { return };
+                    match order {
+                        Order::Start => drop(done.send(Ok(()))),
+                        Order::ShutDown => drop(done.send(qemu.press_power_button().await)),
+                        Order::Stop => {
+                            qemu.stop().await;
+                            self.with_brain(|brain, id| brain.stopped(id));
+                            let _ = done.send(Ok(()));
+                            return;
+                        }
+                        Order::Restart => {
+                            qemu.stop().await;
+                            match self.start().await {
+                                Ok(again) => {
+                                    qemu = again;
+                                    let _ = done.send(Ok(()));
+                                }
+                                Err(failed) => return drop(done.send(Err(failed))),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn start(&self) -> Result<Qemu> {
+        let next = self.with_brain(|brain, id| brain.starts(id)).unwrap_or(NextBoot::Usual);
+        match &next {
+            NextBoot::Usual => info!(system = self.setup.machine.id, "starts"),
+            NextBoot::Url(url) => info!(system = self.setup.machine.id, "starts from {url}"),
+            NextBoot::Http => info!(system = self.setup.machine.id, "starts over HTTP"),
+        }
+        Qemu::start(&self.setup, &next).await
+    }
+
+    fn with_brain<T>(&self, ask: impl FnOnce(&mut Brain, &str) -> T) -> T {
+        let mut brain = self.brain.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut brain, &self.setup.machine.id)
+    }
+}

@@ -1,0 +1,263 @@
+//! One run of QEMU, from power-on until it ends.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use redfish::brain::NextBoot;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::{Child, Command};
+use tracing::debug;
+
+use crate::config::{Disk, DiskModel, Nic};
+use crate::firmware;
+use crate::machine::Setup;
+
+/// A machine that is on.
+pub(crate) struct Qemu {
+    child: Child,
+    events: Lines<BufReader<OwnedReadHalf>>,
+    orders: OwnedWriteHalf,
+    asked_for_reset: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The guest asked for a reset: it must be started anew.
+    Reset,
+    /// The guest switched itself off.
+    Off,
+    /// QEMU itself gave up.
+    Broken(String),
+}
+
+impl Qemu {
+    /// Starts a machine and connects to its monitor.
+    pub(crate) async fn start(setup: &Setup, next: &NextBoot) -> Result<Self> {
+        let variables = firmware::prepare(setup, next)?;
+        for disk in &setup.machine.disks {
+            make_disk(disk)?;
+        }
+        let monitor = setup.dir.join("monitor");
+        let _ = fs::remove_file(&monitor);
+        // We listen and QEMU connects: so there is an event to wait for.
+        let listener = UnixListener::bind(&monitor)
+            .with_context(|| format!("listening on {}", monitor.display()))?;
+        let mut child = spawn(setup, next, &variables, &monitor)?;
+        let stream = tokio::select! {
+            connected = listener.accept() => connected.context("QEMU's monitor")?.0,
+            ended = child.wait() => {
+                let words = last_words(&mut child).await;
+                bail!("QEMU ended at once ({}): {words}", ended.context("waiting for QEMU")?);
+            }
+        };
+        Self::negotiate(child, stream).await
+    }
+
+    async fn negotiate(child: Child, stream: UnixStream) -> Result<Self> {
+        let (read, orders) = stream.into_split();
+        let events = BufReader::new(read).lines();
+        let mut qemu = Self { child, events, orders, asked_for_reset: false };
+        qemu.order("qmp_capabilities").await?;
+        Ok(qemu)
+    }
+
+    /// Waits until it is off. May be dropped and called again.
+    pub(crate) async fn ended(&mut self) -> End {
+        while let Ok(Some(line)) = self.events.next_line().await {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            if event["event"] == "SHUTDOWN" || event["event"] == "RESET" {
+                debug!("{line}");
+                self.asked_for_reset = event["data"]["reason"] == "guest-reset";
+            }
+        }
+        match self.child.wait().await {
+            Ok(status) if status.success() && self.asked_for_reset => End::Reset,
+            Ok(status) if status.success() => End::Off,
+            Ok(status) => End::Broken(format!("{status}: {}", last_words(&mut self.child).await)),
+            Err(error) => End::Broken(error.to_string()),
+        }
+    }
+
+    /// Asks the guest to end itself, through ACPI.
+    pub(crate) async fn press_power_button(&mut self) -> Result<()> {
+        self.order("system_powerdown").await
+    }
+
+    /// Cuts the power.
+    pub(crate) async fn stop(mut self) {
+        // It may have ended by itself in this moment, which is as good.
+        let _ = self.child.kill().await;
+    }
+
+    async fn order(&mut self, name: &str) -> Result<()> {
+        let order = format!("{}\n", json!({"execute": name}));
+        self.orders.write_all(order.as_bytes()).await.with_context(|| format!("QMP {name}"))
+    }
+}
+
+fn spawn(setup: &Setup, next: &NextBoot, variables: &Path, monitor: &Path) -> Result<Child> {
+    let stderr = setup.dir.join("qemu.stderr");
+    debug!("QEMU's messages go to {}", stderr.display());
+    // `setpriv`, so that no machine outlives its BMC, however that ends.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&setup.qemu)
+        .args(arguments(setup, next, variables, monitor))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("starting QEMU through setpriv (packages qemu-system-x86 and util-linux)")
+}
+
+async fn last_words(child: &mut Child) -> String {
+    let mut words = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        let _ = stderr.take(4_096).read_to_string(&mut words).await;
+    }
+    words.trim().to_owned()
+}
+
+fn make_disk(disk: &Disk) -> Result<()> {
+    if disk.path.exists() {
+        return Ok(());
+    }
+    let context = || format!("making the disk {}", disk.path.display());
+    let file = OpenOptions::new().write(true).create_new(true).open(&disk.path);
+    file.with_context(context)?.set_len(disk.size_mib * 1024 * 1024).with_context(context)
+}
+
+fn arguments(setup: &Setup, next: &NextBoot, variables: &Path, monitor: &Path) -> Vec<OsString> {
+    let machine = &setup.machine;
+    let mut arguments = Arguments::default();
+    arguments.add(setup.acceleration.arguments());
+    arguments.add(["-machine", "q35", "-nodefaults", "-display", "none", "-no-user-config"]);
+    arguments.add(["-name", &machine.id, "-m", &format!("{}M", machine.memory_mib)]);
+    // Variables are read at the start only, so a reset must end QEMU, to be started anew by us.
+    arguments.add(["-no-reboot"]);
+    let code = machine.firmware.code.display();
+    arguments.add(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
+    arguments.add(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
+    arguments.add(["-device", "virtio-rng-pci"]);
+    let console = setup.dir.join("console.log");
+    let console = format!("file,id=console,append=on,path={}", console.display());
+    arguments.add(["-chardev", &console, "-serial", "chardev:console"]);
+    let monitor = format!("socket,id=monitor,path={}", monitor.display());
+    arguments.add(["-chardev", &monitor, "-mon", "chardev=monitor,mode=control"]);
+    for (feature, on) in [
+        ("IPv4PXESupport", machine.firmware.pxe),
+        ("IPv6PXESupport", machine.firmware.pxe && machine.firmware.ipv6),
+        ("IPv6Support", machine.firmware.ipv6),
+    ] {
+        let on = if on { 'y' } else { 'n' };
+        arguments.add(["-fw_cfg", &format!("name=opt/org.tianocore/{feature},string={on}")]);
+    }
+    for (number, nic) in machine.nics.iter().enumerate() {
+        arguments.add_nic(number, nic, next);
+    }
+    for (number, disk) in machine.disks.iter().enumerate() {
+        arguments.add_disk(number, disk, next);
+    }
+    arguments.0
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn add<'a>(&mut self, more: impl IntoIterator<Item = &'a str>) {
+        self.0.extend(more.into_iter().map(OsString::from));
+    }
+
+    fn add_nic(&mut self, number: usize, nic: &Nic, next: &NextBoot) {
+        let backend = match &nic.tap {
+            Some(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
+            // A hub with nothing else on it.
+            None => format!("hubport,id=net{number},hubid={number}"),
+        };
+        // OVMF has a driver of its own for virtio; other cards bring theirs in their option ROM.
+        let rom = if nic.model.starts_with("virtio") { ",romfile=" } else { "" };
+        // `bootindex` becomes OVMF's boot order: so the override without a URL starts the
+        // firmware's own HTTP boot, and the usual boot starts the disk.
+        let index = match next {
+            NextBoot::Http => format!(",bootindex={number}"),
+            NextBoot::Url(_) | NextBoot::Usual => format!(",bootindex={}", 10 + number),
+        };
+        let device = format!("{},netdev=net{number},mac={}{rom}{index}", nic.model, nic.mac);
+        self.add(["-netdev", &backend, "-device", &device]);
+    }
+
+    fn add_disk(&mut self, number: usize, disk: &Disk, next: &NextBoot) {
+        let path = disk.path.display();
+        let drive = format!("if=none,id=disk{number},format=raw,file={path}");
+        let index = match next {
+            NextBoot::Http => 20 + number,
+            NextBoot::Url(_) | NextBoot::Usual => number,
+        };
+        let device = match disk.model {
+            DiskModel::Virtio => "virtio-blk-pci".to_owned(),
+            DiskModel::Ahci => format!("ide-hd,bus=ide.{number}"),
+            DiskModel::Nvme => format!("nvme,serial=nvme{number}"),
+        };
+        let device = format!("{device},drive=disk{number},bootindex={index}");
+        self.add(["-drive", &drive, "-device", &device]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn line(next: &NextBoot) -> String {
+        let config: Config = toml::from_str(
+            r#"
+            username = "a"
+            password = "b"
+            state_dir = "/s"
+            [[machine]]
+            id = "1"
+            nics = [
+                { mac = "52:54:00:00:00:01", tap = "t0" },
+                { mac = "52:54:00:00:00:02", model = "e1000e" },
+            ]
+            disks = [{ path = "/d", model = "ahci" }]
+            "#,
+        )
+        .unwrap();
+        let setup = Setup {
+            machine: config.machines[0].clone(),
+            qemu: config.qemu,
+            acceleration: config.acceleration,
+            dir: "/s/1".into(),
+        };
+        let arguments = arguments(&setup, next, Path::new("/v"), Path::new("/m"));
+        arguments.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_boot_over_http_puts_the_network_card_before_the_disk() {
+        let line = line(&NextBoot::Http);
+
+        assert!(line.contains("netdev=net0,mac=52:54:00:00:00:01,romfile=,bootindex=0"), "{line}");
+        assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=20"), "{line}");
+    }
+
+    #[test]
+    fn a_usual_boot_puts_the_disk_first() {
+        assert!(line(&NextBoot::Usual).contains("drive=disk0,bootindex=0"));
+    }
+
+    #[test]
+    fn a_card_without_a_tap_leads_nowhere() {
+        assert!(line(&NextBoot::Usual).contains("hubport,id=net1,hubid=1"));
+    }
+}

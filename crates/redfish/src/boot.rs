@@ -1,0 +1,519 @@
+//! Telling a BMC to boot its machine once over HTTP, one request at a time.
+//!
+//! Each function here is one request, so that whoever calls them can write down how far it is in
+//! between. The order for a boot: power off, override, read back, power on; afterwards, clear.
+
+use nv_redfish_core::action::ActionTarget;
+use nv_redfish_core::{Action, Bmc, BmcError, BmcErrorClass, EntityTypeRef as _, ODataId};
+use serde::Serialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::quirks;
+use crate::system::{Boot, BootOverride, BootPatch, System};
+
+/// One system behind a BMC.
+pub struct Machine<'a, B> {
+    bmc: &'a B,
+    id: ODataId,
+    observer: &'a (dyn Fn(&Call, Option<&Failure>) + Sync),
+}
+
+/// A request to a BMC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What it is for, in words.
+    pub purpose: &'static str,
+    /// Its HTTP method.
+    pub method: &'static str,
+    /// Its path.
+    pub path: String,
+}
+
+/// What became of a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// The BMC said no.
+    #[error("BMC answered {status} to the {purpose}{}", colon(message))]
+    Refused {
+        /// What the request was for.
+        purpose: &'static str,
+        /// The status code and its reason.
+        status: http::StatusCode,
+        /// The BMC's own words, if it had any.
+        message: String,
+    },
+    /// No answer that could be understood came.
+    #[error("no usable answer from the BMC to the {purpose}: {message}")]
+    NoAnswer {
+        /// What the request was for.
+        purpose: &'static str,
+        /// What the transport says.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// The status, if the BMC answered.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(status.as_u16()),
+            Self::NoAnswer { .. } => None,
+        }
+    }
+
+    /// The BMC's or the transport's words alone.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Refused { message, .. } | Self::NoAnswer { message, .. } => message,
+        }
+    }
+}
+
+/// What a look at a system shows.
+#[derive(Clone, Debug)]
+pub struct Sight(System);
+
+/// The power, as far as anything depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// `On`, or on its way there.
+    On,
+    /// `Off`.
+    Off,
+    /// Between, or unknown.
+    Changing,
+}
+
+/// Why a BMC cannot boot its machine over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CannotHttpBoot {
+    /// BIOS.
+    #[error(
+        "the machine boots in BIOS (legacy) mode, and HTTP boot is for UEFI only: \
+         set its boot mode to UEFI"
+    )]
+    BiosMode,
+    /// No override at all.
+    #[error(
+        "the BMC shows no boot override (no `Boot` in the system), so it cannot be told to boot"
+    )]
+    NoOverride,
+    /// No list of targets.
+    #[error(
+        "the BMC does not say which boot targets it allows \
+         (no BootSourceOverrideTarget@Redfish.AllowableValues), so UefiHttp cannot be relied on"
+    )]
+    NoTargets,
+    /// Not among the targets.
+    #[error(
+        "the BMC cannot boot over HTTP: it allows the targets {0}, and UefiHttp is not among them"
+    )]
+    NoUefiHttp(String),
+    /// The URL cannot be set.
+    #[error(
+        "the BMC allows UefiHttp but has no HttpBootUri property to hold the URL \
+         (Dell, HPE and Lenovo keep it in BIOS attributes): use boot_interface http or http-ipxe"
+    )]
+    NoHttpBootUri,
+    /// The power switch is missing.
+    #[error("the BMC offers no ComputerSystem.Reset action")]
+    NoReset,
+}
+
+/// What the override should be, and what it was when read back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the BMC took the boot override but shows {property} as {shown}, not {wanted}")]
+pub struct NotKept {
+    /// The property.
+    pub property: &'static str,
+    /// What was sent.
+    pub wanted: String,
+    /// What was read back.
+    pub shown: String,
+}
+
+impl Sight {
+    /// The power state.
+    #[must_use]
+    pub fn power(&self) -> Power {
+        match self.0.power_state.as_deref() {
+            Some("On" | "PoweringOn") => Power::On,
+            Some("Off") => Power::Off,
+            Some(_) | None => Power::Changing,
+        }
+    }
+
+    /// Whether this BMC can be told to boot over HTTP; `uri` if it must take the URL too.
+    ///
+    /// # Errors
+    /// Says what it lacks.
+    pub fn validate(&self, uri: bool) -> Result<(), CannotHttpBoot> {
+        let boot = self.0.boot.as_ref().ok_or(CannotHttpBoot::NoOverride)?;
+        if boot.mode.as_deref() == Some("Legacy") {
+            return Err(CannotHttpBoot::BiosMode);
+        }
+        let targets = boot.targets.as_ref().ok_or(CannotHttpBoot::NoTargets)?;
+        if !targets.iter().any(|target| target == "UefiHttp") {
+            return Err(CannotHttpBoot::NoUefiHttp(targets.join(", ")));
+        }
+        if uri && boot.http_boot_uri.is_none() {
+            return Err(CannotHttpBoot::NoHttpBootUri);
+        }
+        self.reset_target().map(drop)
+    }
+
+    /// Whether the override is what [`Machine::override_boot`] sent.
+    ///
+    /// # Errors
+    /// Names the first property that is not.
+    pub fn has_override(&self, uri: Option<&str>) -> Result<(), NotKept> {
+        let nothing = Boot::default();
+        let boot = self.0.boot.as_ref().unwrap_or(&nothing);
+        kept("BootSourceOverrideTarget", "UefiHttp", boot.target.as_deref())?;
+        // Continuous, where a BMC knows nothing else, boots just as well, and is cleared afterwards.
+        if boot.enabled.as_deref() != Some("Continuous") {
+            kept("BootSourceOverrideEnabled", "Once", boot.enabled.as_deref())?;
+        }
+        match uri {
+            Some(uri) => {
+                let shown = boot.http_boot_uri.as_ref().and_then(Option::as_deref);
+                kept("HttpBootUri", uri, shown)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether anything is left to clear.
+    #[must_use]
+    pub fn is_overridden(&self) -> bool {
+        let Some(boot) = &self.0.boot else { return false };
+        let enabled = boot.enabled.as_deref().is_some_and(|enabled| enabled != "Disabled");
+        let uri = boot.http_boot_uri.as_ref().and_then(Option::as_deref);
+        enabled || uri.is_some_and(|uri| !uri.is_empty())
+    }
+
+    fn reset_target(&self) -> Result<&str, CannotHttpBoot> {
+        let reset = self.0.actions.as_ref().and_then(|actions| actions.reset.as_ref());
+        reset.map(|reset| reset.target.as_str()).ok_or(CannotHttpBoot::NoReset)
+    }
+
+    /// What to send, of `wanted`, best first: the first that the BMC lists, or the first of all
+    /// where it lists nothing.
+    fn reset_type(&self, wanted: &[&'static str]) -> &'static str {
+        let reset = self.0.actions.as_ref().and_then(|actions| actions.reset.as_ref());
+        let types = reset.and_then(|reset| reset.types.as_ref());
+        let listed = |wanted: &&&'static str| {
+            types.is_none_or(|types| types.iter().any(|listed| listed == **wanted))
+        };
+        wanted.iter().find(listed).or_else(|| wanted.first()).copied().unwrap_or("On")
+    }
+}
+
+fn kept(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(), NotKept> {
+    if shown == Some(wanted) {
+        return Ok(());
+    }
+    let shown = shown.unwrap_or("nothing").to_owned();
+    Err(NotKept { property, wanted: wanted.to_owned(), shown })
+}
+
+impl<'a, B: Bmc> Machine<'a, B> {
+    /// The system at this path. `observer` hears of every request once it is answered.
+    #[must_use]
+    pub fn new(
+        bmc: &'a B,
+        system: &str,
+        observer: &'a (dyn Fn(&Call, Option<&Failure>) + Sync),
+    ) -> Self {
+        Self { bmc, id: ODataId::from(system.to_owned()), observer }
+    }
+
+    /// GETs the system.
+    ///
+    /// # Errors
+    /// [`Failure`], as of every function here.
+    pub async fn look(&self) -> Result<Sight, Failure> {
+        let call = self.call("look at the system", "GET", self.id.to_string());
+        let system = self.heard(call, self.bmc.get::<System>(&self.id).await)?;
+        Ok(Sight(System::clone(&system)))
+    }
+
+    /// Asks for one boot over HTTP: from `uri`, or from what DHCP says.
+    ///
+    /// # Errors
+    /// [`Failure`] if the BMC refuses or does not answer.
+    pub async fn override_boot(&self, sight: &Sight, uri: Option<&str>) -> Result<(), Failure> {
+        let boot = BootOverride {
+            enabled: "Once",
+            mode: Some("UEFI"),
+            target: Some("UefiHttp"),
+            http_boot_uri: match uri {
+                Some(uri) => Some(Some(uri.to_owned())),
+                // A URL that an older boot has left would win over DHCP's.
+                None => stale_uri(sight).then_some(None),
+            },
+        };
+        self.patch("boot override", sight, boot).await
+    }
+
+    /// Takes the override back, so that no later boot runs into a URL that is gone.
+    ///
+    /// # Errors
+    /// [`Failure`] if the BMC refuses or does not answer.
+    pub async fn clear_override(&self, sight: &Sight) -> Result<(), Failure> {
+        let boot = BootOverride {
+            enabled: "Disabled",
+            mode: quirks::wants_mode_when_clearing(&sight.0).then_some("UEFI"),
+            target: Some("None"),
+            http_boot_uri: stale_uri(sight).then_some(None),
+        };
+        self.patch("clearing of the boot override", sight, boot).await
+    }
+
+    /// Switches on.
+    ///
+    /// # Errors
+    /// [`Failure`] if the BMC refuses or does not answer.
+    pub async fn power_on(&self, sight: &Sight) -> Result<(), Failure> {
+        self.reset("power on", sight, &["On", "ForceOn"]).await
+    }
+
+    /// Switches off at once.
+    ///
+    /// # Errors
+    /// [`Failure`] if the BMC refuses or does not answer.
+    pub async fn power_off(&self, sight: &Sight) -> Result<(), Failure> {
+        self.reset("power off", sight, &["ForceOff"]).await
+    }
+
+    /// Asks the running system to end itself.
+    ///
+    /// # Errors
+    /// [`Failure`] if the BMC refuses or does not answer.
+    pub async fn shut_down(&self, sight: &Sight) -> Result<(), Failure> {
+        self.reset("shutdown", sight, &["GracefulShutdown", "ForceOff"]).await
+    }
+
+    async fn patch(
+        &self,
+        purpose: &'static str,
+        sight: &Sight,
+        boot: BootOverride,
+    ) -> Result<(), Failure> {
+        let call = self.call(purpose, "PATCH", self.id.to_string());
+        let patch = BootPatch { boot };
+        let done = self.bmc.update::<_, Value>(&self.id, sight.0.etag(), &patch).await;
+        self.heard(call, done).map(drop)
+    }
+
+    async fn reset(
+        &self,
+        purpose: &'static str,
+        sight: &Sight,
+        wanted: &[&'static str],
+    ) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Params {
+            reset_type: &'static str,
+        }
+        let target = sight.reset_target().unwrap_or_default().to_owned();
+        let call = self.call(purpose, "POST", target.clone());
+        let action = Action::<Params, Value>::new(ActionTarget::new(target));
+        let params = Params { reset_type: sight.reset_type(wanted) };
+        let done = self.bmc.action(&action, &params).await;
+        self.heard(call, done).map(drop)
+    }
+
+    fn call(&self, purpose: &'static str, method: &'static str, path: String) -> Call {
+        Call { purpose, method, path }
+    }
+
+    fn heard<T>(&self, call: Call, answer: Result<T, B::Error>) -> Result<T, Failure> {
+        let answer = answer.map_err(|error| failure(call.purpose, &error));
+        (self.observer)(&call, answer.as_ref().err());
+        answer
+    }
+}
+
+fn stale_uri(sight: &Sight) -> bool {
+    let uri = sight.0.boot.as_ref().and_then(|boot| boot.http_boot_uri.as_ref());
+    uri.and_then(Option::as_deref).is_some_and(|uri| !uri.is_empty())
+}
+
+fn failure(purpose: &'static str, error: &impl BmcError) -> Failure {
+    let BmcErrorClass::HttpResponse { status } = error.error_class() else {
+        return Failure::NoAnswer { purpose, message: chain(error) };
+    };
+    Failure::Refused {
+        purpose,
+        status: http::StatusCode::from_u16(status).unwrap_or_default(),
+        message: error.response_body().map(words_of).unwrap_or_default(),
+    }
+}
+
+/// The messages of a Redfish error body (DSP0266 §8.6), or its beginning if it is something else.
+fn words_of(body: &str) -> String {
+    let Ok(json) = serde_json::from_str::<Value>(body) else {
+        return body.chars().take(200).collect();
+    };
+    let extended = json["error"]["@Message.ExtendedInfo"].as_array();
+    let messages: Vec<_> = extended
+        .into_iter()
+        .flatten()
+        .filter_map(|info| info["Message"].as_str())
+        .filter(|message| !message.is_empty())
+        .collect();
+    match (messages.is_empty(), json["error"]["message"].as_str()) {
+        (false, _) => messages.join("; "),
+        (true, Some(message)) => message.to_owned(),
+        (true, None) => String::new(),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn colon(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::brain::{Personality, PowerState};
+    use crate::in_memory::InMemory;
+
+    const SYSTEM: &str = "/redfish/v1/Systems/1";
+    const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
+
+    fn nobody(_: &Call, _: Option<&Failure>) {}
+
+    async fn boot(bmc: &InMemory, uri: Option<&str>) -> Result<Sight, Failure> {
+        let machine = Machine::new(bmc, SYSTEM, &nobody);
+        let sight = machine.look().await?;
+        machine.override_boot(&sight, uri).await?;
+        let sight = machine.look().await?;
+        machine.power_on(&sight).await?;
+        Ok(sight)
+    }
+
+    #[tokio::test]
+    async fn a_boot_from_a_url_is_set_read_back_and_started() {
+        let bmc = InMemory::new(Personality::default());
+
+        let sight = boot(&bmc, Some(URL)).await.unwrap();
+
+        assert_eq!(sight.has_override(Some(URL)), Ok(()));
+        assert_eq!(bmc.power(), PowerState::On);
+        assert_eq!(bmc.booted_from(), Some(URL.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_refused_url_is_never_followed_by_a_reset() {
+        let bmc = InMemory::new(Personality::default());
+
+        let refused = boot(&bmc, Some("ftp://nope")).await.unwrap_err();
+
+        assert!(
+            refused.to_string().starts_with("BMC answered 400 Bad Request to the boot override: "),
+            "{refused}"
+        );
+        assert_eq!(bmc.power(), PowerState::Off);
+    }
+
+    #[tokio::test]
+    async fn the_override_is_cleared_with_its_url() {
+        let bmc = InMemory::new(Personality::default());
+        let machine = Machine::new(&bmc, SYSTEM, &nobody);
+        let sight = machine.look().await.unwrap();
+        machine.override_boot(&sight, Some(URL)).await.unwrap();
+        let sight = machine.look().await.unwrap();
+        assert!(sight.is_overridden());
+
+        machine.clear_override(&sight).await.unwrap();
+
+        assert!(!machine.look().await.unwrap().is_overridden());
+    }
+
+    #[tokio::test]
+    async fn a_url_of_an_older_boot_does_not_outlive_a_switch_to_dhcp() {
+        let bmc = InMemory::new(Personality::default());
+        let machine = Machine::new(&bmc, SYSTEM, &nobody);
+        let sight = machine.look().await.unwrap();
+        machine.override_boot(&sight, Some(URL)).await.unwrap();
+
+        let sight = machine.look().await.unwrap();
+        machine.override_boot(&sight, None).await.unwrap();
+
+        let sight = machine.look().await.unwrap();
+        machine.power_on(&sight).await.unwrap();
+        assert_eq!(bmc.booted_from(), None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_http_boot_is_told_in_words() {
+        let cases = [
+            (Personality { bios_mode: true, ..Personality::default() }, "BIOS (legacy) mode"),
+            (Personality { no_uefi_http: true, ..Personality::default() }, "UefiHttp is not among"),
+            (Personality { no_http_boot_uri: true, ..Personality::default() }, "no HttpBootUri"),
+            (Personality { no_targets: true, ..Personality::default() }, "does not say which"),
+        ];
+        for (personality, words) in cases {
+            let bmc = InMemory::new(personality);
+            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+
+            let cannot = sight.validate(true).unwrap_err().to_string();
+
+            assert!(cannot.contains(words), "{cannot}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bmc_without_the_url_property_is_fine_where_dhcp_tells_the_url() {
+        let bmc = InMemory::new(Personality { no_http_boot_uri: true, ..Personality::default() });
+        let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+
+        assert_eq!(sight.validate(false), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_bmc_that_forgets_the_override_is_found_out() {
+        let bmc = InMemory::new(Personality { forgets_override: true, ..Personality::default() });
+        let machine = Machine::new(&bmc, SYSTEM, &nobody);
+        let sight = machine.look().await.unwrap();
+        machine.override_boot(&sight, Some(URL)).await.unwrap();
+
+        let lost = machine.look().await.unwrap().has_override(Some(URL)).unwrap_err();
+
+        assert_eq!(lost.property, "BootSourceOverrideTarget");
+    }
+
+    #[tokio::test]
+    async fn every_request_is_observed_with_what_became_of_it() {
+        let bmc = InMemory::new(Personality { refuses_override: true, ..Personality::default() });
+        let seen = Mutex::new(Vec::new());
+        let observer = |call: &Call, failure: Option<&Failure>| {
+            seen.lock().unwrap().push((call.purpose, failure.and_then(Failure::status)));
+        };
+        let machine = Machine::new(&bmc, SYSTEM, &observer);
+
+        let sight = machine.look().await.unwrap();
+        machine.override_boot(&sight, Some(URL)).await.unwrap_err();
+
+        assert_eq!(
+            seen.lock().unwrap()[..],
+            [("look at the system", None), ("boot override", Some(400))]
+        );
+    }
+}

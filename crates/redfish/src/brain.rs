@@ -1,0 +1,651 @@
+//! The brain of a BMC: a function from request to response, and what is to be done to the machine.
+//!
+//! [`Brain::answer`] decides; whoever owns the machines does what its [`Effect`] says and reports
+//! back with [`Brain::starts`] and [`Brain::stopped`].
+
+mod resources;
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A BMC with its systems, users and sessions.
+#[derive(Debug)]
+pub struct Brain {
+    username: String,
+    password: String,
+    systems: BTreeMap<String, System>,
+    /// Session id → token.
+    sessions: BTreeMap<String, String>,
+    next_session: u64,
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path, without the query.
+    pub path: &'a str,
+    /// `Authorization`.
+    pub authorization: Option<&'a str>,
+    /// `X-Auth-Token`.
+    pub session_token: Option<&'a str>,
+    /// `If-Match`.
+    pub if_match: Option<&'a str>,
+    /// Its body.
+    pub body: &'a [u8],
+    /// Random text, used if the request opens a session.
+    pub fresh: &'a str,
+}
+
+/// One response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Its status.
+    pub status: StatusCode,
+    /// Headers besides those of every response.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON, if it has a body.
+    pub body: Option<Value>,
+}
+
+/// What is to be done to a machine before the response is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Power on.
+    Start {
+        /// Which.
+        system: String,
+    },
+    /// Power off at once.
+    Stop {
+        /// Which.
+        system: String,
+    },
+    /// The power button: the running system is asked to end itself.
+    ShutDown {
+        /// Which.
+        system: String,
+    },
+    /// Off and on.
+    Restart {
+        /// Which.
+        system: String,
+    },
+}
+
+/// `PowerState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerState {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// What a machine that starts now is to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextBoot {
+    /// What its firmware is set to.
+    Usual,
+    /// Over HTTP, from this URL.
+    Url(String),
+    /// Over HTTP, from the URL that DHCP gives.
+    Http,
+}
+
+/// What real BMCs do that they should not, or cannot do: for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Personality {
+    /// The machine is set to boot in BIOS mode.
+    pub bios_mode: bool,
+    /// `UefiHttp` is not among the boot targets.
+    pub no_uefi_http: bool,
+    /// There is no `HttpBootUri` (Dell iDRAC).
+    pub no_http_boot_uri: bool,
+    /// The boot targets are not listed.
+    pub no_targets: bool,
+    /// Every boot override is answered with 400 (HPE iLO 6).
+    pub refuses_override: bool,
+    /// Boot overrides are accepted and not kept.
+    pub forgets_override: bool,
+}
+
+#[derive(Clone, Debug)]
+struct System {
+    macs: Vec<String>,
+    personality: Personality,
+    power: PowerState,
+    boot: Boot,
+    /// Counts changes, for the ETag.
+    changes: u64,
+}
+
+/// The boot override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Boot {
+    enabled: Enabled,
+    target: String,
+    http_boot_uri: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum Enabled {
+    Disabled,
+    Once,
+    Continuous,
+}
+
+const TARGETS: [&str; 6] = ["None", "Pxe", "Hdd", "UefiHttp", "UefiShell", "BiosSetup"];
+
+const RESETS: [&str; 6] =
+    ["On", "ForceOn", "ForceOff", "GracefulShutdown", "ForceRestart", "GracefulRestart"];
+
+impl Brain {
+    /// A BMC without systems, with its one user.
+    #[must_use]
+    pub fn new(username: &str, password: &str) -> Self {
+        Self {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            systems: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+        }
+    }
+
+    /// Puts a machine behind it, switched off. `id` is the last part of its path.
+    pub fn add_system(&mut self, id: &str, macs: &[String], personality: Personality) {
+        let boot = Boot { enabled: Enabled::Disabled, target: "None".into(), http_boot_uri: None };
+        let system =
+            System { macs: macs.to_vec(), personality, power: PowerState::Off, boot, changes: 0 };
+        self.systems.insert(id.to_owned(), system);
+    }
+
+    /// The power of a system, if there is one of that id.
+    #[must_use]
+    pub fn power(&self, system: &str) -> Option<PowerState> {
+        self.systems.get(system).map(|system| system.power)
+    }
+
+    /// A machine starts, by a reset of ours or of its own: says what it is to boot, and uses up an
+    /// override that is for once.
+    pub fn starts(&mut self, system: &str) -> Option<NextBoot> {
+        let system = self.systems.get_mut(system)?;
+        system.power = PowerState::On;
+        system.changes += 1;
+        let next = system.boot.next();
+        if system.boot.enabled == Enabled::Once {
+            system.boot.enabled = Enabled::Disabled;
+        }
+        Some(next)
+    }
+
+    /// A machine has gone off, by a reset of ours or by itself.
+    pub fn stopped(&mut self, system: &str) {
+        if let Some(system) = self.systems.get_mut(system) {
+            system.power = PowerState::Off;
+            system.changes += 1;
+        }
+    }
+
+    /// Answers a request; never panics, whatever is in it.
+    pub fn answer(&mut self, request: &Request<'_>) -> (Response, Option<Effect>) {
+        let path = request.path.trim_end_matches('/');
+        let parts: Vec<_> = path.split('/').skip(1).collect();
+        // DSP0266 §13.3: the root, and opening a session, are for everybody.
+        let open = matches!(
+            (request.method, &parts[..]),
+            (&Method::GET, ["redfish"] | ["redfish", "v1"])
+                | (&Method::POST, ["redfish", "v1", "SessionService", "Sessions"])
+        );
+        if !open && !self.knows(request) {
+            return (unauthorized(), None);
+        }
+        match (request.method, &parts[..]) {
+            (&Method::GET | &Method::HEAD, parts) => (self.get(parts), None),
+            (&Method::PATCH, ["redfish", "v1", "Systems", id]) => (self.patch(id, request), None),
+            (
+                &Method::POST,
+                ["redfish", "v1", "Systems", id, "Actions", "ComputerSystem.Reset"],
+            ) => self.reset(id, request.body),
+            (&Method::POST, ["redfish", "v1", "SessionService", "Sessions"]) => {
+                (self.open_session(request), None)
+            }
+            (&Method::DELETE, ["redfish", "v1", "SessionService", "Sessions", id]) => {
+                (self.close_session(id), None)
+            }
+            (_, parts) => match self.resource(parts) {
+                Some(_) => (
+                    error(
+                        StatusCode::METHOD_NOT_ALLOWED,
+                        "OperationNotAllowed",
+                        "The HTTP method is not allowed on this resource.",
+                    ),
+                    None,
+                ),
+                None => (not_found(request.path), None),
+            },
+        }
+    }
+
+    fn knows(&self, request: &Request<'_>) -> bool {
+        if let Some(token) = request.session_token {
+            return self.sessions.values().any(|known| same(known, token));
+        }
+        let Some(encoded) = request.authorization.and_then(|auth| auth.strip_prefix("Basic "))
+        else {
+            return false;
+        };
+        let Ok(decoded) = BASE64_STANDARD.decode(encoded.trim()) else { return false };
+        let wanted = format!("{}:{}", self.username, self.password);
+        String::from_utf8(decoded).is_ok_and(|given| same(&wanted, &given))
+    }
+
+    fn get(&self, parts: &[&str]) -> Response {
+        match self.resource(parts) {
+            Some(body) => {
+                let etag = body["@odata.etag"].as_str().map(|etag| ("ETag", etag.to_owned()));
+                Response { headers: etag.into_iter().collect(), ..ok(body) }
+            }
+            None => not_found(&format!("/{}", parts.join("/"))),
+        }
+    }
+
+    fn patch(&mut self, id: &str, request: &Request<'_>) -> Response {
+        let Some(system) = self.systems.get_mut(id) else { return not_found(request.path) };
+        if let Some(wanted) = request.if_match
+            && wanted != "*"
+            && wanted != system.etag()
+        {
+            return error(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailed",
+                "The ETag supplied did not match the current ETag of the resource.",
+            );
+        }
+        match system.patched(request.body) {
+            Err(response) => response,
+            Ok(boot) => {
+                if !system.personality.forgets_override {
+                    system.boot = boot;
+                }
+                system.changes += 1;
+                no_content()
+            }
+        }
+    }
+
+    fn reset(&mut self, id: &str, body: &[u8]) -> (Response, Option<Effect>) {
+        let Some(system) = self.systems.get(id) else { return (not_found(id), None) };
+        let body: Value = match serde_json::from_slice(body) {
+            Ok(body) => body,
+            Err(_) => return (malformed(), None),
+        };
+        let Some(wanted) = body["ResetType"].as_str() else {
+            let missing = "The action ComputerSystem.Reset requires the parameter ResetType.";
+            return (error(StatusCode::BAD_REQUEST, "ActionParameterMissing", missing), None);
+        };
+        let id = id.to_owned();
+        let effect = match (wanted, system.power) {
+            ("On" | "ForceOn", PowerState::Off) => Effect::Start { system: id },
+            ("ForceOff", PowerState::On) => Effect::Stop { system: id },
+            ("GracefulShutdown", PowerState::On) => Effect::ShutDown { system: id },
+            ("ForceRestart" | "GracefulRestart", PowerState::On) => Effect::Restart { system: id },
+            ("On" | "ForceOn", PowerState::On)
+            | ("ForceOff" | "GracefulShutdown", PowerState::Off) => return (no_content(), None),
+            ("ForceRestart" | "GracefulRestart", PowerState::Off) => {
+                let off = "The machine is off and cannot be restarted.";
+                return (error(StatusCode::CONFLICT, "ResourceInUse", off), None);
+            }
+            (other, PowerState::On | PowerState::Off) => {
+                let unknown = format!(
+                    "The value {other:?} for the parameter ResetType is not in the list of \
+                     acceptable values: {}.",
+                    RESETS.join(", ")
+                );
+                return (
+                    error(StatusCode::BAD_REQUEST, "ActionParameterNotSupported", &unknown),
+                    None,
+                );
+            }
+        };
+        (no_content(), Some(effect))
+    }
+
+    fn open_session(&mut self, request: &Request<'_>) -> Response {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Login {
+            user_name: String,
+            password: String,
+        }
+        let Ok(login) = serde_json::from_slice::<Login>(request.body) else { return malformed() };
+        if !same(&login.user_name, &self.username) || !same(&login.password, &self.password) {
+            return unauthorized();
+        }
+        let id = self.next_session.to_string();
+        self.next_session += 1;
+        self.sessions.insert(id.clone(), request.fresh.to_owned());
+        let location = format!("/redfish/v1/SessionService/Sessions/{id}");
+        Response {
+            status: StatusCode::CREATED,
+            headers: vec![("Location", location), ("X-Auth-Token", request.fresh.to_owned())],
+            body: Some(resources::session(&id, &self.username)),
+        }
+    }
+
+    fn close_session(&mut self, id: &str) -> Response {
+        match self.sessions.remove(id) {
+            Some(_) => no_content(),
+            None => not_found(id),
+        }
+    }
+}
+
+impl System {
+    fn etag(&self) -> String {
+        format!("\"{}\"", self.changes)
+    }
+
+    /// The boot override that a PATCH leads to, or why it is refused.
+    fn patched(&self, body: &[u8]) -> Result<Boot, Response> {
+        let body: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
+        let root = body.as_object().ok_or_else(malformed)?;
+        if let Some(other) = root.keys().find(|key| *key != "Boot") {
+            return Err(unknown_property(other));
+        }
+        let Some(patch) = root.get("Boot").and_then(Value::as_object) else {
+            return Err(unknown_property("Boot"));
+        };
+        if self.personality.refuses_override {
+            let no = "The requested boot override is not supported on this system.";
+            return Err(error(StatusCode::BAD_REQUEST, "UnsupportedOperation", no));
+        }
+        let mut boot = self.boot.clone();
+        for (property, value) in patch {
+            self.patch_one(&mut boot, property, value)?;
+        }
+        Ok(boot)
+    }
+
+    fn patch_one(&self, boot: &mut Boot, property: &str, value: &Value) -> Result<(), Response> {
+        let wrong = || wrong_value(property, value);
+        match property {
+            "BootSourceOverrideEnabled" => {
+                boot.enabled = Enabled::deserialize(value).map_err(|_| wrong())?;
+            }
+            "BootSourceOverrideTarget" => {
+                let target = value.as_str().ok_or_else(wrong)?;
+                if !self.targets().any(|known| known == target) {
+                    return Err(wrong());
+                }
+                target.clone_into(&mut boot.target);
+            }
+            "BootSourceOverrideMode" => {
+                let mode = if self.personality.bios_mode { "Legacy" } else { "UEFI" };
+                if value.as_str() != Some(mode) {
+                    return Err(wrong());
+                }
+            }
+            "HttpBootUri" if self.personality.no_http_boot_uri => {
+                return Err(unknown_property(property));
+            }
+            "HttpBootUri" => boot.http_boot_uri = uri(value).ok_or_else(wrong)?,
+            other => return Err(unknown_property(other)),
+        }
+        Ok(())
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &'static str> {
+        let http = !self.personality.no_uefi_http && !self.personality.bios_mode;
+        TARGETS.into_iter().filter(move |target| http || *target != "UefiHttp")
+    }
+}
+
+impl Boot {
+    fn next(&self) -> NextBoot {
+        match (self.enabled, self.target.as_str(), &self.http_boot_uri) {
+            (Enabled::Once | Enabled::Continuous, "UefiHttp", Some(url)) => {
+                NextBoot::Url(url.clone())
+            }
+            (Enabled::Once | Enabled::Continuous, "UefiHttp", None) => NextBoot::Http,
+            (Enabled::Disabled | Enabled::Once | Enabled::Continuous, _, _) => NextBoot::Usual,
+        }
+    }
+}
+
+/// A URL that firmware can fetch; null and the empty text mean none. `None` for anything else.
+fn uri(value: &Value) -> Option<Option<String>> {
+    match value {
+        Value::Null => Some(None),
+        Value::String(text) if text.is_empty() => Some(None),
+        Value::String(text) => {
+            let url = url::Url::parse(text).ok()?;
+            // EDK2 keeps a boot URI of at most 255 characters (`HttpBootDxe.h`).
+            let fits = matches!(url.scheme(), "http" | "https") && text.len() <= 255;
+            (fits && text.is_ascii()).then(|| Some(text.clone()))
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn ok(body: Value) -> Response {
+    Response { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
+}
+
+fn no_content() -> Response {
+    Response { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: None }
+}
+
+fn unauthorized() -> Response {
+    let words = "The service requires valid credentials.";
+    let response = error(StatusCode::UNAUTHORIZED, "InsufficientPrivilege", words);
+    let challenge = ("WWW-Authenticate", "Basic realm=\"Redfish\"".to_owned());
+    Response { headers: vec![challenge], ..response }
+}
+
+fn not_found(path: &str) -> Response {
+    let words = format!("The requested resource {path:?} was not found.");
+    error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", &words)
+}
+
+fn malformed() -> Response {
+    let words = "The request body could not be parsed: it must be a JSON object with the \
+                 properties of this resource.";
+    error(StatusCode::BAD_REQUEST, "MalformedJSON", words)
+}
+
+fn unknown_property(name: &str) -> Response {
+    let words = format!("The property {name:?} is unknown or cannot be written.");
+    error(StatusCode::BAD_REQUEST, "PropertyUnknown", &words)
+}
+
+fn wrong_value(property: &str, value: &Value) -> Response {
+    let words = format!("The value {value} for the property {property} is not acceptable.");
+    error(StatusCode::BAD_REQUEST, "PropertyValueNotInList", &words)
+}
+
+/// An error body (DSP0266 §8.6), with a message of the Base registry.
+fn error(status: StatusCode, message_id: &str, words: &str) -> Response {
+    let body = json!({
+        "error": {
+            "code": format!("Base.1.18.{message_id}"),
+            "message": words,
+            "@Message.ExtendedInfo": [{
+                "@odata.type": "#Message.v1_1_2.Message",
+                "MessageId": format!("Base.1.18.{message_id}"),
+                "Message": words,
+                "MessageArgs": [],
+                "Severity": "Critical",
+                "Resolution": "",
+            }],
+        },
+    });
+    Response { status, headers: Vec::new(), body: Some(body) }
+}
+
+/// Compares in a time that does not depend on where the two differ.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
+
+    fn brain() -> Brain {
+        let mut brain = Brain::new("admin", "secret");
+        brain.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
+        brain
+    }
+
+    fn request<'a>(method: &'a Method, path: &'a str, body: &'a [u8]) -> Request<'a> {
+        Request {
+            method,
+            path,
+            authorization: Some(BASIC),
+            session_token: None,
+            if_match: None,
+            body,
+            fresh: "fresh",
+        }
+    }
+
+    #[test]
+    fn everything_that_the_root_leads_to_is_there() {
+        let brain = brain();
+        let mut open = vec!["/redfish/v1".to_owned()];
+        let mut seen = Vec::new();
+        while let Some(path) = open.pop() {
+            let parts: Vec<_> = path.split('/').skip(1).collect();
+            let body = brain.resource(&parts).unwrap_or_else(|| panic!("{path} is missing"));
+            seen.push(path);
+            links(&body, &mut |link| {
+                if !seen.contains(&link) && !open.contains(&link) {
+                    open.push(link);
+                }
+            });
+        }
+        seen.sort();
+        insta::assert_snapshot!(seen.join("\n"));
+    }
+
+    fn links(value: &Value, found: &mut impl FnMut(String)) {
+        if let Some(link) = value["@odata.id"].as_str() {
+            found(link.trim_end_matches('/').to_owned());
+        }
+        let (object, array) = (value.as_object(), value.as_array());
+        object.into_iter().flat_map(|object| object.values()).for_each(|value| links(value, found));
+        array.into_iter().flatten().for_each(|value| links(value, found));
+    }
+
+    #[test]
+    fn a_system_looks_like_this() {
+        let brain = brain();
+        insta::assert_json_snapshot!(brain.resource(&["redfish", "v1", "Systems", "1"]));
+    }
+
+    #[test]
+    fn an_override_for_once_is_used_up_by_one_start() {
+        let mut brain = brain();
+        let body = br#"{"Boot": {"BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": "UefiHttp", "HttpBootUri": "http://a/b.efi"}}"#;
+        brain.answer(&request(&Method::PATCH, "/redfish/v1/Systems/1", body));
+
+        assert_eq!(brain.starts("1"), Some(NextBoot::Url("http://a/b.efi".into())));
+        assert_eq!(brain.starts("1"), Some(NextBoot::Usual));
+    }
+
+    #[test]
+    fn nothing_but_the_root_is_shown_to_strangers() {
+        let mut brain = brain();
+        for (path, status) in [("/redfish/v1/", 200), ("/redfish/v1/Systems/1", 401)] {
+            let stranger = Request { authorization: None, ..request(&Method::GET, path, b"") };
+
+            assert_eq!(brain.answer(&stranger).0.status.as_u16(), status, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_good_until_it_is_closed() {
+        let mut brain = brain();
+        let login = br#"{"UserName": "admin", "Password": "secret"}"#;
+        let sessions = "/redfish/v1/SessionService/Sessions";
+        let (opened, _) = brain.answer(&request(&Method::POST, sessions, login));
+        assert_eq!(opened.status, StatusCode::CREATED);
+        let with_token = Request {
+            authorization: None,
+            session_token: Some("fresh"),
+            ..request(&Method::GET, "/redfish/v1/Systems", b"")
+        };
+        assert_eq!(brain.answer(&with_token).0.status, StatusCode::OK);
+
+        brain.answer(&request(&Method::DELETE, &format!("{sessions}/1"), b""));
+
+        assert_eq!(brain.answer(&with_token).0.status, StatusCode::UNAUTHORIZED);
+    }
+
+    #[test]
+    fn a_stale_etag_changes_nothing() {
+        let mut brain = brain();
+        brain.starts("1");
+        let body = br#"{"Boot": {"BootSourceOverrideTarget": "Pxe"}}"#;
+        let patch = request(&Method::PATCH, "/redfish/v1/Systems/1", body);
+
+        let (response, _) = brain.answer(&Request { if_match: Some("\"0\""), ..patch });
+
+        assert_eq!(response.status, StatusCode::PRECONDITION_FAILED);
+    }
+
+    #[test]
+    fn a_wrong_method_is_not_a_missing_resource() {
+        let mut brain = brain();
+        let status = |brain: &mut Brain, path| {
+            brain.answer(&request(&Method::DELETE, path, b"")).0.status.as_u16()
+        };
+
+        assert_eq!(status(&mut brain, "/redfish/v1/Systems/1"), 405);
+        assert_eq!(status(&mut brain, "/redfish/v1/Systems/2"), 404);
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_it_panic(
+            method in prop::sample::select(vec![
+                Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::PUT,
+            ]),
+            path in "/?(redfish/v1)?(/Systems/1)?(/Actions/ComputerSystem.Reset|/SessionService/Sessions)?.{0,20}",
+            body: Vec<u8>,
+        ) {
+            let (response, _) = brain().answer(&request(&method, &path, &body));
+            prop_assert!(response.status.as_u16() >= 200);
+        }
+
+        #[test]
+        fn a_refused_patch_leaves_the_override_as_it_was(
+            property in "(BootSourceOverrideEnabled|BootSourceOverrideTarget|HttpBootUri|X)",
+            value in "[a-zA-Z:/.]{0,12}",
+        ) {
+            let mut brain = brain();
+            let before = brain.systems["1"].boot.clone();
+            let body = json!({"Boot": {"BootSourceOverrideTarget": "Pxe", (property): value}});
+            let body = body.to_string();
+            let patch = request(&Method::PATCH, "/redfish/v1/Systems/1", body.as_bytes());
+            let (response, _) = brain.answer(&patch);
+            if !response.status.is_success() {
+                prop_assert_eq!(&brain.systems["1"].boot, &before);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The brain behind nv-redfish's `Bmc` trait, for tests: both sides play without a socket.
+
+use std::sync::{Arc, Mutex};
+
+use nv_redfish_core::query::ExpandQuery;
+use nv_redfish_core::{
+    Action, Bmc, BmcError, BmcErrorClass, BoxTryStream, EntityTypeRef, Expandable, FilterQuery,
+    HttpPushUriUpdateRequest, ModificationResponse, MultipartUpdateRequest, ODataETag, ODataId,
+    Repair, RepairError, SessionCreateResponse, UploadReader,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::brain::{Brain, Effect, NextBoot, Personality, PowerState, Request};
+
+/// A BMC with one system, `1`, whose machine starts at once and never ends by itself.
+pub(crate) struct InMemory {
+    brain: Mutex<Brain>,
+    booted: Mutex<Option<NextBoot>>,
+}
+
+/// What an HTTP transport would make of an error status.
+#[derive(Debug, thiserror::Error)]
+#[error("status {status}")]
+pub(crate) struct Refused {
+    status: u16,
+    body: String,
+}
+
+impl BmcError for Refused {
+    fn error_class(&self) -> BmcErrorClass {
+        BmcErrorClass::HttpResponse { status: self.status }
+    }
+
+    fn response_body(&self) -> Option<&str> {
+        Some(&self.body)
+    }
+}
+
+impl InMemory {
+    pub(crate) fn new(personality: Personality) -> Self {
+        let mut brain = Brain::new("admin", "secret");
+        brain.add_system("1", &["52:54:00:00:00:01".to_owned()], personality);
+        Self { brain: Mutex::new(brain), booted: Mutex::default() }
+    }
+
+    pub(crate) fn power(&self) -> PowerState {
+        self.brain.lock().unwrap().power("1").unwrap()
+    }
+
+    pub(crate) fn booted_from(&self) -> Option<String> {
+        match self.booted.lock().unwrap().clone() {
+            Some(NextBoot::Url(url)) => Some(url),
+            Some(NextBoot::Http | NextBoot::Usual) | None => None,
+        }
+    }
+
+    fn answer(&self, method: http::Method, path: &str, body: &[u8]) -> Result<Value, Refused> {
+        let mut brain = self.brain.lock().unwrap();
+        let request = Request {
+            method: &method,
+            path,
+            // `admin:secret`.
+            authorization: Some("Basic YWRtaW46c2VjcmV0"),
+            session_token: None,
+            if_match: None,
+            body,
+            fresh: "fresh",
+        };
+        let (response, effect) = brain.answer(&request);
+        if let Some(effect) = effect {
+            match effect {
+                Effect::Start { system } => {
+                    *self.booted.lock().unwrap() = brain.starts(&system);
+                }
+                Effect::Stop { system } | Effect::ShutDown { system } => brain.stopped(&system),
+                Effect::Restart { system } => {
+                    brain.stopped(&system);
+                    *self.booted.lock().unwrap() = brain.starts(&system);
+                }
+            }
+        }
+        let body = response.body.unwrap_or(Value::Null);
+        if response.status.is_success() {
+            Ok(body)
+        } else {
+            Err(Refused { status: response.status.as_u16(), body: body.to_string() })
+        }
+    }
+
+    fn modify<R: for<'de> Deserialize<'de>>(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        let body = serde_json::to_vec(body).unwrap();
+        let value = self.answer(method, path, &body)?;
+        if value.is_null() {
+            return Ok(ModificationResponse::Empty);
+        }
+        Ok(ModificationResponse::Entity(serde_json::from_value(value).unwrap()))
+    }
+}
+
+impl Bmc for InMemory {
+    type Error = Refused;
+
+    async fn get<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
+        &self,
+        id: &ODataId,
+    ) -> Result<Arc<T>, Refused> {
+        let value = self.answer(http::Method::GET, &id.to_string(), b"")?;
+        Ok(Arc::new(serde_json::from_value(value).unwrap()))
+    }
+
+    async fn update<V: Sync + Send + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
+        &self,
+        id: &ODataId,
+        _: Option<&ODataETag>,
+        update: &V,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        self.modify(http::Method::PATCH, &id.to_string(), update)
+    }
+
+    async fn action<T: Send + Sync + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
+        &self,
+        action: &Action<T, R>,
+        params: &T,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        self.modify(http::Method::POST, action.target.as_str(), params)
+    }
+
+    async fn expand<T: Expandable>(&self, _: &ODataId, _: ExpandQuery) -> Result<Arc<T>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn filter<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
+        &self,
+        _: &ODataId,
+        _: FilterQuery,
+    ) -> Result<Arc<T>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn get_repaired<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
+        &self,
+        _: &ODataId,
+        _: &impl Repair,
+    ) -> Result<Arc<T>, RepairError<Refused>> {
+        unreachable!("not used by the client")
+    }
+
+    async fn expand_repaired<T: Expandable>(
+        &self,
+        _: &ODataId,
+        _: ExpandQuery,
+        _: &impl Repair,
+    ) -> Result<Arc<T>, RepairError<Refused>> {
+        unreachable!("not used by the client")
+    }
+
+    async fn filter_repaired<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
+        &self,
+        _: &ODataId,
+        _: FilterQuery,
+        _: &impl Repair,
+    ) -> Result<Arc<T>, RepairError<Refused>> {
+        unreachable!("not used by the client")
+    }
+
+    async fn create<V: Send + Sync + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
+        &self,
+        _: &ODataId,
+        _: &V,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn create_session<
+        V: Send + Sync + Serialize,
+        R: Send + Sync + for<'de> Deserialize<'de>,
+    >(
+        &self,
+        _: &ODataId,
+        _: &V,
+    ) -> Result<SessionCreateResponse<R>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn delete<R: EntityTypeRef + for<'de> Deserialize<'de>>(
+        &self,
+        _: &ODataId,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn poll<R: Send + Sync + for<'de> Deserialize<'de>>(
+        &self,
+        _: &ODataId,
+    ) -> Result<ModificationResponse<R>, Refused> {
+        unreachable!("not used by the client")
+    }
+
+    async fn multipart_update<U, V, R>(
+        &self,
+        _: &str,
+        _: MultipartUpdateRequest<'_, U, V>,
+    ) -> Result<ModificationResponse<R>, Refused>
+    where
+        U: UploadReader,
+        R: Send + Sync + for<'de> Deserialize<'de>,
+        V: Send + Sync + Serialize,
+    {
+        unreachable!("not used by the client")
+    }
+
+    async fn http_push_uri_update<U, R>(
+        &self,
+        _: &str,
+        _: HttpPushUriUpdateRequest<U>,
+    ) -> Result<ModificationResponse<R>, Refused>
+    where
+        U: UploadReader,
+        R: Send + Sync + for<'de> Deserialize<'de>,
+    {
+        unreachable!("not used by the client")
+    }
+
+    async fn stream<T: Sized + for<'de> Deserialize<'de> + Send + 'static>(
+        &self,
+        _: &str,
+    ) -> Result<BoxTryStream<T, Refused>, Refused> {
+        unreachable!("not used by the client")
+    }
+}

@@ -1,0 +1,102 @@
+//! The parts of `ComputerSystem` (DMTF DSP2046) that booting needs.
+//!
+//! Our own types, because the schema's do not say whether a property was absent or null, and for
+//! `HttpBootUri` that is the question: absent means the BMC cannot be told a URL.
+
+use nv_redfish_core::{EntityTypeRef, ODataETag, ODataId};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A computer system, as GET shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct System {
+    #[serde(rename = "@odata.id")]
+    odata_id: ODataId,
+    #[serde(rename = "@odata.etag")]
+    etag: Option<ODataETag>,
+    /// `On`, `Off`, `PoweringOn`, `PoweringOff`, `Paused`; absent on some BMCs in POST.
+    pub power_state: Option<String>,
+    /// The boot override.
+    pub boot: Option<Boot>,
+    /// What can be done to it.
+    pub actions: Option<Actions>,
+    /// Who made it; decides quirks.
+    pub manufacturer: Option<String>,
+}
+
+impl EntityTypeRef for System {
+    fn odata_id(&self) -> &ODataId {
+        &self.odata_id
+    }
+
+    fn etag(&self) -> Option<&ODataETag> {
+        self.etag.as_ref()
+    }
+}
+
+/// `Boot` of a computer system.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Boot {
+    /// `Disabled`, `Once`, `Continuous`.
+    #[serde(rename = "BootSourceOverrideEnabled")]
+    pub enabled: Option<String>,
+    /// `UEFI`, `Legacy`.
+    #[serde(rename = "BootSourceOverrideMode")]
+    pub mode: Option<String>,
+    /// `UefiHttp`, `Pxe`, `Hdd`, `None`, ….
+    #[serde(rename = "BootSourceOverrideTarget")]
+    pub target: Option<String>,
+    /// What `target` may be set to.
+    #[serde(rename = "BootSourceOverrideTarget@Redfish.AllowableValues")]
+    pub targets: Option<Vec<String>>,
+    /// The outer `None` where the BMC has no such property, the inner one where it is null.
+    #[serde(rename = "HttpBootUri", default, deserialize_with = "present")]
+    pub http_boot_uri: Option<Option<String>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+/// `Actions` of a computer system.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Actions {
+    /// Its power switch.
+    #[serde(rename = "#ComputerSystem.Reset")]
+    pub reset: Option<Reset>,
+}
+
+/// The `ComputerSystem.Reset` action.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Reset {
+    /// Where to POST.
+    pub target: String,
+    /// What may be asked for.
+    #[serde(rename = "ResetType@Redfish.AllowableValues")]
+    pub types: Option<Vec<String>>,
+}
+
+/// The body of a PATCH of the boot override.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BootPatch {
+    /// What to set.
+    #[serde(rename = "Boot")]
+    pub boot: BootOverride,
+}
+
+/// What to set of a boot override; what is `None` is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BootOverride {
+    /// `BootSourceOverrideEnabled`.
+    #[serde(rename = "BootSourceOverrideEnabled")]
+    pub enabled: &'static str,
+    /// `BootSourceOverrideMode`.
+    #[serde(rename = "BootSourceOverrideMode", skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
+    /// `BootSourceOverrideTarget`.
+    #[serde(rename = "BootSourceOverrideTarget", skip_serializing_if = "Option::is_none")]
+    pub target: Option<&'static str>,
+    /// `HttpBootUri`; the inner `None` is sent as null.
+    #[serde(rename = "HttpBootUri", skip_serializing_if = "Option::is_none")]
+    pub http_boot_uri: Option<Option<String>>,
+}
