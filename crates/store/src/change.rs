@@ -20,7 +20,7 @@ pub struct Change {
     /// What is to be done next. `None` leaves what is planned, except that work whose claim this
     /// change comes from is done with.
     pub work: Option<Work>,
-    /// What the trace of the node's attempt gets; nothing, if there was never an attempt.
+    /// What the trace of the attempt gets; nothing, if none was under way before or after.
     pub trace: Vec<What>,
 }
 
@@ -78,7 +78,8 @@ impl Store {
         if let Some(planned) = &change.work {
             plan(&mut transaction, node, planned, now).await?;
         }
-        self.insert_events(&mut transaction, &traced(&change, now)).await?;
+        let trace = traced(&taken.node, &change, now);
+        self.insert_events(&mut transaction, &trace).await?;
         transaction.commit().await?;
         if change.work.is_some() {
             self.added.notify_one();
@@ -163,13 +164,15 @@ async fn plan(
         .map(drop)
 }
 
-fn traced(change: &Change, now: Timestamp) -> Vec<(Uuid, BootEvent)> {
-    let Some(attempt) = &change.node.attempt else { return Vec::new() };
+/// The trace of a change: that of the attempt under way after it, or of the one that it ended.
+fn traced(before: &Node, change: &Change, now: Timestamp) -> Vec<(Uuid, BootEvent)> {
+    let attempt = change.node.live_attempt().or_else(|| before.live_attempt());
+    let Some(attempt) = attempt else { return Vec::new() };
     change
         .trace
         .iter()
         .map(|what| BootEvent { at: now, attempt: attempt.id, what: what.clone() })
-        .map(|event| (change.node.uuid, event))
+        .map(|event| (before.uuid, event))
         .collect()
 }
 

@@ -74,6 +74,7 @@ promises![
     added_work_wakes_a_worker,
     a_trace_comes_back_in_order,
     a_change_appends_its_trace_to_the_attempt,
+    what_happens_between_attempts_is_in_no_trace,
     a_large_batch_of_events_is_kept_whole,
     attempts_are_listed_newest_first,
     retention_keeps_the_newest_events_of_each_node,
@@ -738,6 +739,26 @@ async fn a_change_appends_its_trace_to_the_attempt(database: Database) {
     let attempt = node.attempt.unwrap().id;
     let trace = store.events(node.uuid, Some(attempt)).await.unwrap();
     assert_eq!(trace, [BootEvent { at: now(), attempt, what }]);
+}
+
+async fn what_happens_between_attempts_is_in_no_trace(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    store.create_node(&node).await.unwrap();
+    let (from, to) = (ProvisionState::Cleaning, ProvisionState::Manageable);
+    let end = |node: &Node| {
+        let mut node = node.clone();
+        node.attempt.as_mut().unwrap().ended_at = Some(now());
+        let trace = vec![What::State { from, to, reason: None }];
+        fine(Change { trace, ..Change::from(node) })
+    };
+
+    // The first ends the attempt, and is the last of its events.
+    for _ in 0..2 {
+        store.change(node.uuid, None, now(), end).await.unwrap();
+    }
+
+    assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 1);
 }
 
 async fn a_large_batch_of_events_is_kept_whole(database: Database) {
