@@ -193,7 +193,7 @@ pub enum NoBoot {
     )]
     PxeNotHttp,
     /// There is no loader for its architecture.
-    #[error("there is no loader for the client architecture {architecture:#06x}")]
+    #[error("there is no loader for a machine that is {}", architecture_name(*architecture))]
     Architecture {
         /// Option 93.
         architecture: u16,
@@ -205,6 +205,28 @@ pub enum NoBoot {
 
 /// `x64 UEFI HTTP` of IANA's processor architecture types.
 pub const X64_HTTP: u16 = 0x10;
+
+/// A client architecture in words, with its number (IANA, "Processor Architecture Types").
+#[must_use]
+pub fn architecture_name(architecture: u16) -> String {
+    let name = match architecture {
+        0x00 => "x86 BIOS",
+        0x06 => "x86 UEFI, PXE",
+        0x07 | 0x09 => "x64 UEFI, PXE",
+        0x0A => "arm32 UEFI, PXE",
+        0x0B => "arm64 UEFI, PXE",
+        0x0F => "x86 UEFI, HTTP",
+        X64_HTTP => "x64 UEFI, HTTP",
+        0x12 => "arm32 UEFI, HTTP",
+        0x13 => "arm64 UEFI, HTTP",
+        0x1B => "riscv64 UEFI, PXE",
+        0x1C => "riscv64 UEFI, HTTP",
+        0x27 => "loongarch64 UEFI, PXE",
+        0x28 => "loongarch64 UEFI, HTTP",
+        _ => "of an unknown architecture",
+    };
+    format!("{name} ({architecture:#06x})")
+}
 
 /// What a DHCP client on a known port of `node` is told to boot.
 ///

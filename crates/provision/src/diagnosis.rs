@@ -1,27 +1,52 @@
 //! Why a boot does not go on, in words, read off its trace.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::boot::{Artifact, BootInterface, HttpLoader};
+use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP, architecture_name};
+use crate::state::ProvisionState as State;
+use crate::step::REBOOT;
 use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
 
-/// Silence after which a boot is taken to be stuck.
+/// Time without progress after which something is said.
 ///
-/// The longest quiet that is normal is the machine's self-test: real servers need minutes for it,
-/// so before the first packet the text says that they may.
+/// Repeating itself is no progress: firmware that asks for PXE every few seconds gets nowhere.
 pub const SILENCE: SignedDuration = SignedDuration::from_secs(45);
+
+/// How long a server may test itself before its first packet: those with much memory and many cards
+/// take some ten minutes.
+const SELF_TEST: SignedDuration = SignedDuration::from_mins(15);
+
+/// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
+const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
+
+/// An agent calls at least every 180 s (0.6 of the 300 s that it is told); and a little.
+const HEARTBEAT: SignedDuration = SignedDuration::from_secs(200);
 
 /// What the trace of a boot says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
+    /// How sure it is.
+    pub verdict: Verdict,
     /// What is wrong, or where the boot stands, as one sentence.
     pub text: String,
     /// What an operator can do about it.
     pub hint: Option<String>,
 }
 
-/// Reads a trace, in the order of time. `None` while all goes well.
+/// How sure it is that a boot went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Quiet, for no longer than a healthy machine may be at this point.
+    Waiting,
+    /// Quiet for longer, or going in circles.
+    Stuck,
+    /// It will not go on by itself.
+    Failed,
+}
+
+/// Reads the trace of one attempt, in the order of time. `None` while all goes well, and when it did.
 #[must_use]
 pub fn diagnose(
     boot_interface: BootInterface,
@@ -29,110 +54,167 @@ pub fn diagnose(
     events: &[BootEvent],
     now: Timestamp,
 ) -> Option<Diagnosis> {
-    // What the BMC refused is certain at once; all else must first have been silent for a while.
-    if let Some(refused) = bmc_refused(events) {
-        return Some(refused);
+    let events = latest_boot(events);
+    match end(events) {
+        Some(End::Well) => None,
+        // What was said after the end is tear-down, and the silence after it is nobody's fault.
+        Some(End::Failed { event, reason }) => {
+            let (before, at) = (&events[..event], events[event].at);
+            let found = Seen::of(loader, before).diagnosis(boot_interface, at);
+            Some(found.map_or_else(
+                || failure(reason.to_owned(), None),
+                |found| Diagnosis { verdict: Verdict::Failed, ..found },
+            ))
+        }
+        None => Seen::of(loader, events).diagnosis(boot_interface, now),
     }
-    if agent_called(events) {
-        return agent_went_silent(events, now);
-    }
-    let last = events.last()?.at;
-    if now.duration_since(last) < SILENCE {
-        return None;
-    }
-    let seen = Seen::of(loader, events);
-    Some(seen.stuck(boot_interface, now.duration_since(last)))
 }
 
-fn bmc_refused(events: &[BootEvent]) -> Option<Diagnosis> {
-    let last = events.iter().rev().find_map(|event| match &event.what {
-        What::Redfish { purpose, status, error, .. } => Some((purpose, status, error)),
-        What::State { .. } | What::Dhcp { .. } | What::Http { .. } | What::Agent { .. } => None,
-    })?;
-    let (purpose, status, Some(error)) = last else { return None };
-    let text = match status {
-        Some(status) => format!("the BMC refused the {purpose} with status {status}: {error}"),
-        None => format!("the BMC did not answer to the {purpose}: {error}"),
-    };
-    Some(with_hint(
-        text,
-        match status {
-            Some(_) => {
-                "check that the BMC's firmware can do UEFI HTTP boot, and that boot mode is UEFI"
-            }
-            None => "check redfish_address, the network to the BMC, and its credentials",
-        },
-    ))
+/// The part of a trace since the machine was last started: a clean step may ask for a reboot.
+fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
+    let start = events.iter().rposition(|event| match &event.what {
+        What::State { from, to: State::Cleaning, reason } => {
+            *from != State::CleanWait || reason.as_deref() == Some(REBOOT)
+        }
+        What::State { .. }
+        | What::Redfish { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. } => false,
+    });
+    &events[start.unwrap_or(0)..]
 }
 
-fn agent_called(events: &[BootEvent]) -> bool {
-    events.iter().any(
-        |event| matches!(&event.what, What::Agent { call, ok: true, .. } if call == "heartbeat"),
-    )
+/// How an attempt ended, if it did.
+enum End<'a> {
+    Well,
+    Failed { event: usize, reason: &'a str },
 }
 
-fn agent_went_silent(events: &[BootEvent], now: Timestamp) -> Option<Diagnosis> {
-    let last = events.iter().rev().find(|event| matches!(event.what, What::Agent { .. }))?;
-    let silence = now.duration_since(last.at);
-    // Heartbeats come at most every 300 s × 0.6; a longer silence is none of the agent's making.
-    (silence > SignedDuration::from_secs(200)).then(|| {
-        with_hint(
-            format!("the agent called and has been silent for {} s since", silence.as_secs()),
-            "look at the machine's console; if it hangs, abort the clean and start it again",
-        )
+fn end(events: &[BootEvent]) -> Option<End<'_>> {
+    events.iter().enumerate().rev().find_map(|(event, BootEvent { what, .. })| match what {
+        What::State { to: State::CleanFailed, reason, .. } => {
+            Some(End::Failed { event, reason: reason.as_deref().unwrap_or("the clean failed") })
+        }
+        What::State { from: State::Cleaning, to: State::Manageable | State::Available, .. } => {
+            Some(End::Well)
+        }
+        What::State { .. }
+        | What::Redfish { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. } => None,
     })
 }
 
 /// What of a boot has been seen so far.
 #[derive(Default)]
 struct Seen<'a> {
+    /// When something last happened that had not happened before.
+    progress_at: Option<Timestamp>,
+    /// What a machine that goes in circles does again.
+    known: Vec<Progress<'a>>,
+    /// Each purpose whose last call to the BMC failed.
+    bmc_errors: Vec<(&'a str, Option<u16>, &'a str)>,
     last_dhcp: Option<(DhcpClient, &'a DhcpAnswer)>,
-    http_client_asked: bool,
+    other_architecture: Option<u16>,
     acknowledged: bool,
-    offered_url: bool,
-    http_error: Option<(u16, &'a str, &'a str)>,
-    cut: Option<(&'a str, u64, u64)>,
-    fetched: Vec<&'a str>,
+    http: Option<Http<'a>>,
+    loader_fetched: bool,
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
     agent_refused: Option<&'a str>,
+    heartbeat_at: Option<Timestamp>,
+    command_failed: Option<(&'a str, &'a str)>,
+}
+
+/// An exchange without what differs each time.
+#[derive(PartialEq)]
+enum Progress<'a> {
+    Dhcp(DhcpClient, &'a str, bool),
+    Http(&'a str, &'a str, u16),
+    Agent(&'a str, bool),
+}
+
+/// How the last fetch that tells something went.
+enum Http<'a> {
+    Asked(&'a str),
+    Fetched(&'a str),
+    Cut { path: &'a str, sent: u64, length: u64 },
+    Refused { path: &'a str, status: u16, error: &'a str },
 }
 
 impl<'a> Seen<'a> {
     fn of(loader: HttpLoader, events: &'a [BootEvent]) -> Self {
         let mut seen = Self::default();
         for event in events {
-            seen.take(loader, &event.what);
+            seen.take(loader, event);
         }
         seen
     }
 
-    fn take(&mut self, loader: HttpLoader, what: &'a What) {
-        match what {
-            What::State { .. } | What::Redfish { .. } => {}
-            What::Dhcp { client, answer, .. } => self.take_dhcp(*client, answer),
-            What::Http { method, artifact, path, status, error, sent, length, .. } => {
-                if *status >= 400 {
-                    self.http_error = Some((*status, path, error.as_deref().unwrap_or("")));
-                } else if method == "GET" {
-                    self.take_fetch(loader, *artifact, path, *sent, *length);
+    fn take(&mut self, loader: HttpLoader, event: &'a BootEvent) {
+        match &event.what {
+            What::State { .. } => self.progress_at = Some(event.at),
+            What::Redfish { purpose, method, status, error, .. } => {
+                self.bmc_errors.retain(|(failed, ..)| failed != purpose);
+                if let Some(error) = error {
+                    self.bmc_errors.push((purpose, *status, error));
+                }
+                // Asking for the power state says nothing of the machine's boot.
+                if method != "GET" {
+                    self.progress_at = Some(event.at);
                 }
             }
-            What::Agent { result, ok, .. } => {
-                self.agent_refused = (!ok).then_some(result.as_str());
+            What::Dhcp { message, client, architecture, answer, .. } => {
+                let served = matches!(answer, DhcpAnswer::Offer { .. } | DhcpAnswer::Ack { .. });
+                self.note(event.at, Progress::Dhcp(*client, message, served));
+                self.take_dhcp(*client, *architecture, answer);
+            }
+            What::Http { method, artifact, path, status, error, sent, length, .. } => {
+                self.note(event.at, Progress::Http(method, path, *status));
+                if *status >= 400 {
+                    self.take_http_error(*artifact, path, *status, error.as_deref());
+                } else if method == "GET" {
+                    self.take_fetch(loader, *artifact, path, *sent, *length);
+                } else {
+                    self.http = Some(Http::Asked(path));
+                }
+            }
+            What::Agent { call, result, ok } => {
+                self.note(event.at, Progress::Agent(call, *ok));
+                self.take_agent(call, result, *ok, event.at);
             }
         }
     }
 
-    fn take_dhcp(&mut self, client: DhcpClient, answer: &'a DhcpAnswer) {
-        self.http_client_asked |= client == DhcpClient::HttpClient;
+    fn note(&mut self, at: Timestamp, progress: Progress<'a>) {
+        if !self.known.contains(&progress) {
+            self.known.push(progress);
+            self.progress_at = Some(at);
+        }
+    }
+
+    fn take_dhcp(&mut self, client: DhcpClient, arch: Option<u16>, answer: &'a DhcpAnswer) {
         self.agent_asked_dhcp |= client == DhcpClient::Agent;
-        match answer {
-            DhcpAnswer::Offer { artifact, .. } => self.offered_url |= artifact.is_some(),
-            DhcpAnswer::Ack { .. } => self.acknowledged |= client == DhcpClient::HttpClient,
-            DhcpAnswer::Nak { .. } | DhcpAnswer::NoBoot { .. } | DhcpAnswer::Ignored { .. } => {}
+        if client == DhcpClient::HttpClient {
+            self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });
+            self.other_architecture = arch.filter(|arch| *arch != X64_HTTP);
         }
         self.last_dhcp = Some((client, answer));
+    }
+
+    fn take_http_error(
+        &mut self,
+        artifact: Option<Artifact>,
+        path: &'a str,
+        status: u16,
+        error: Option<&'a str>,
+    ) {
+        // Loaders look for files that need not exist (shim: `revocations_sbat.efi`), and go on.
+        if artifact.is_some() || !self.loader_fetched {
+            self.http = Some(Http::Refused { path, status, error: error.unwrap_or("no reason") });
+        }
     }
 
     fn take_fetch(
@@ -144,111 +226,213 @@ impl<'a> Seen<'a> {
         length: u64,
     ) {
         if sent < length {
-            self.cut = Some((path, sent, length));
+            self.http = Some(Http::Cut { path, sent, length });
             return;
         }
-        self.cut = None;
-        self.fetched.push(path);
+        self.http = Some(Http::Fetched(path));
+        self.loader_fetched = true;
         self.ramdisk_fetched |= artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
     }
 
-    /// The last thing that went right decides what is to be looked at.
-    fn stuck(&self, boot_interface: BootInterface, silence: SignedDuration) -> Diagnosis {
-        let silence = silence.as_secs();
-        if let Some(refused) = self.agent_refused {
-            return with_hint(
-                format!("the agent called and was refused: {refused}"),
-                "a machine that runs an older boot's ramdisk must be switched off",
-            );
+    fn take_agent(&mut self, call: &'a str, result: &'a str, ok: bool, at: Timestamp) {
+        let calls_us = call == "lookup" || call == "heartbeat";
+        match (calls_us, ok) {
+            (true, true) => self.agent_refused = None,
+            (true, false) => self.agent_refused = Some(result),
+            (false, true) => self.command_failed = None,
+            (false, false) => self.command_failed = Some((call, result)),
         }
-        if self.ramdisk_fetched {
-            return self.ramdisk_silent(silence);
+        if call == "heartbeat" && ok {
+            self.heartbeat_at = Some(at);
         }
-        if let Some((path, sent, length)) = self.cut {
-            return with_hint(
-                format!("the fetch of {path} was cut off after {sent} of {length} bytes"),
-                "look for a loose link, a full memory (the image is kept in RAM), or a reset",
-            );
-        }
-        if let Some((status, path, error)) = self.http_error {
-            return with_hint(
-                format!("the machine asked for {path} and got {status}: {error}"),
-                "the URL is wrong, or its ticket belongs to a boot that is over",
-            );
-        }
-        if let Some(path) = self.fetched.last() {
-            return with_hint(
-                format!("{path} was fetched, and then nothing more for {silence} s"),
-                "the loader did not start or went no further: Secure Boot may refuse it; \
-                 look at the machine's console",
-            );
-        }
-        self.never_fetched(boot_interface, silence)
-    }
-
-    fn ramdisk_silent(&self, silence: i64) -> Diagnosis {
-        if self.agent_asked_dhcp {
-            return with_hint(
-                format!(
-                    "the ramdisk was fetched and got its address, but the agent never called \
-                     ({silence} s)"
-                ),
-                "check that the machine reaches the API's URL (ipa-api-url on its command line)",
-            );
-        }
-        with_hint(
-            format!("the ramdisk was fetched but the agent never called ({silence} s)"),
-            "the kernel did not start, or has no driver for this network card: \
-             look at the machine's console",
-        )
-    }
-
-    fn never_fetched(&self, boot_interface: BootInterface, silence: i64) -> Diagnosis {
-        let Some((client, answer)) = self.last_dhcp else {
-            return with_hint(
-                format!(
-                    "nothing was heard from the machine since it was switched on ({silence} s)"
-                ),
-                "large servers test themselves for minutes; after that: is the cable in this \
-                 network, is the port's MAC address right, is network boot on in the set-up, \
-                 does DHCP reach this host",
-            );
-        };
-        match answer {
-            DhcpAnswer::NoBoot { because } if !self.http_client_asked || !self.acknowledged => {
-                Diagnosis { text: because.to_string(), hint: None }
-            }
-            DhcpAnswer::Ignored { because } | DhcpAnswer::Nak { because } => Diagnosis {
-                text: format!("{client} asked for an address and got none: {because}"),
-                hint: None,
-            },
-            DhcpAnswer::Offer { .. } if !self.acknowledged => with_hint(
-                format!("{client} was offered an address and did not take it ({silence} s)"),
-                "another DHCP server on this network may have been quicker, or the answers do \
-                 not reach the machine",
-            ),
-            DhcpAnswer::Offer { .. } | DhcpAnswer::Ack { .. } | DhcpAnswer::NoBoot { .. } => {
-                self.address_but_no_fetch(boot_interface)
-            }
-        }
-    }
-
-    fn address_but_no_fetch(&self, boot_interface: BootInterface) -> Diagnosis {
-        let who_told = match boot_interface {
-            BootInterface::RedfishHttps => "the BMC",
-            BootInterface::Http | BootInterface::HttpIpxe => "DHCP",
-        };
-        let text = format!(
-            "the machine got its address, and the URL from {who_told}, but never asked for it"
-        );
-        with_hint(
-            text,
-            "check that the boot listener's address is reachable from the machine; firmware that \
-             allows https only, or does not trust its CA, gives up in silence",
-        )
     }
 }
 
-fn with_hint(text: String, hint: &str) -> Diagnosis {
-    Diagnosis { text, hint: Some(hint.to_owned()) }
+impl Seen<'_> {
+    fn diagnosis(&self, boot_interface: BootInterface, now: Timestamp) -> Option<Diagnosis> {
+        // What the BMC refused is certain at once; all else must first have been quiet for a while.
+        if let Some((purpose, status, error)) = self.bmc_errors.first() {
+            return Some(bmc_refused(purpose, *status, error));
+        }
+        if let Some(heartbeat) = self.heartbeat_at {
+            return self.agent_called(now.duration_since(heartbeat));
+        }
+        let quiet = now.duration_since(self.progress_at?);
+        (quiet >= SILENCE).then(|| self.stuck(boot_interface, quiet))
+    }
+
+    fn agent_called(&self, quiet: SignedDuration) -> Option<Diagnosis> {
+        if quiet > HEARTBEAT {
+            return Some(stuck(
+                format!("the agent called and has been silent for {} s since", quiet.as_secs()),
+                "look at the machine's console; if it hangs, abort the clean and start it again",
+            ));
+        }
+        if let Some(refused) = self.agent_refused {
+            return Some(stuck(
+                format!("an agent called and was refused: {refused}"),
+                "another machine may hold a copy of this one's ramdisk and token",
+            ));
+        }
+        let (call, result) = self.command_failed?;
+        Some(stuck(
+            format!("the agent calls home, but {call} failed: {result}"),
+            "check that this host reaches the agent's command API (port 9999 of the machine)",
+        ))
+    }
+
+    /// The last thing that went right decides what is to be looked at.
+    fn stuck(&self, boot_interface: BootInterface, quiet: SignedDuration) -> Diagnosis {
+        let seconds = quiet.as_secs();
+        if let Some(refused) = self.agent_refused {
+            return failure(
+                format!("the agent called and was refused: {refused}"),
+                Some("a machine that runs an older boot's ramdisk must be switched off"),
+            );
+        }
+        if self.ramdisk_fetched {
+            return self.ramdisk_silent(quiet);
+        }
+        match &self.http {
+            Some(Http::Refused { path, status, error }) => stuck(
+                format!("the machine asked for {path} and got {status}: {error}"),
+                "the URL is wrong, or its ticket belongs to a boot that is over",
+            ),
+            Some(Http::Cut { path, sent, length }) => stuck(
+                format!("the fetch of {path} was cut off after {sent} of {length} bytes"),
+                "look for a loose link, a full memory (the image is kept in RAM), or a reset",
+            ),
+            Some(Http::Fetched(path)) => stuck(
+                format!("{path} was fetched, and then nothing more for {seconds} s"),
+                "the loader did not start or went no further: Secure Boot may refuse it; \
+                 look at the machine's console",
+            ),
+            Some(Http::Asked(path)) => stuck(
+                format!("the machine asked how large {path} is, and then did not fetch it"),
+                "firmware does so if the image does not fit into its memory",
+            ),
+            None => self.never_fetched(boot_interface, quiet),
+        }
+    }
+
+    fn ramdisk_silent(&self, quiet: SignedDuration) -> Diagnosis {
+        let verdict = if quiet < KERNEL_START { Verdict::Waiting } else { Verdict::Stuck };
+        let seconds = quiet.as_secs();
+        if let Some(architecture) = self.other_architecture {
+            return failure(
+                format!(
+                    "the ramdisk was fetched but the agent never called ({seconds} s): it is for \
+                     x64, and the machine is {}",
+                    architecture_name(architecture)
+                ),
+                None,
+            );
+        }
+        let (text, hint) = if self.agent_asked_dhcp {
+            (
+                format!(
+                    "the ramdisk was fetched and got its address, but the agent never called \
+                     ({seconds} s)"
+                ),
+                "check that the machine reaches the API's URL (ipa-api-url on its command line)",
+            )
+        } else {
+            (
+                format!("the ramdisk was fetched but the agent never called ({seconds} s)"),
+                "the kernel did not start, or has no driver for this network card: \
+                 look at the machine's console",
+            )
+        };
+        Diagnosis { verdict, text, hint: Some(hint.to_owned()) }
+    }
+
+    fn never_fetched(&self, boot_interface: BootInterface, quiet: SignedDuration) -> Diagnosis {
+        let seconds = quiet.as_secs();
+        let Some((client, answer)) = self.last_dhcp else {
+            return never_heard(quiet);
+        };
+        // Firmware that got its address as HTTP client and then tries PXE has given up on HTTP.
+        if self.acknowledged {
+            return address_but_no_fetch(boot_interface);
+        }
+        match answer {
+            DhcpAnswer::NoBoot { because } => no_boot(because),
+            DhcpAnswer::Ignored { because } | DhcpAnswer::Nak { because } => stuck(
+                format!("{client} asked for an address and got none: {because}"),
+                "see the settings of the DHCP service",
+            ),
+            DhcpAnswer::Offer { .. } => stuck(
+                format!("{client} was offered an address and did not take it ({seconds} s)"),
+                "another DHCP server on this network may have been quicker, or the answers do \
+                 not reach the machine",
+            ),
+            DhcpAnswer::Ack { .. } => stuck(
+                format!("{client} got an address, but the firmware never asked for HTTP boot"),
+                "the machine started from something else: look at its boot order",
+            ),
+        }
+    }
+}
+
+fn bmc_refused(purpose: &str, status: Option<u16>, error: &str) -> Diagnosis {
+    match status {
+        Some(status) => failure(
+            format!("the BMC refused the {purpose} with status {status}: {error}"),
+            Some("check that the BMC's firmware can do UEFI HTTP boot, and that boot mode is UEFI"),
+        ),
+        None => failure(
+            format!("the BMC did not answer to the {purpose}: {error}"),
+            Some("check redfish_address, the network to the BMC, and its credentials"),
+        ),
+    }
+}
+
+fn never_heard(quiet: SignedDuration) -> Diagnosis {
+    let seconds = quiet.as_secs();
+    let text = format!("nothing was heard from the machine since it was switched on ({seconds} s)");
+    if quiet < SELF_TEST {
+        let hint = "large servers test themselves for minutes before their first packet";
+        return Diagnosis { verdict: Verdict::Waiting, text, hint: Some(hint.to_owned()) };
+    }
+    stuck(
+        text,
+        "is the cable in this network, is the port's MAC address right, is network boot on in the \
+         set-up, does DHCP reach this host?",
+    )
+}
+
+fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
+    let who_told = match boot_interface {
+        BootInterface::RedfishHttps => "the BMC",
+        BootInterface::Http | BootInterface::HttpIpxe => "DHCP",
+    };
+    stuck(
+        format!("the machine got its address, and the URL from {who_told}, but never asked for it"),
+        "check that the boot listener's address is reachable from the machine; firmware that \
+         allows https only, or does not trust its CA, gives up in silence",
+    )
+}
+
+fn no_boot(because: &NoBoot) -> Diagnosis {
+    let text = because.to_string();
+    match because {
+        NoBoot::UnknownMac => stuck(text, "create a port with this address on its node"),
+        NoBoot::PortNotEnabled => {
+            stuck(text, "set pxe_enabled on the port, or let the machine boot from another one")
+        }
+        NoBoot::NotNow { .. } => stuck(text, "it was started by somebody else, or too late"),
+        // It may yet go on to HTTP: firmware often tries PXE first, for a minute or more.
+        NoBoot::PxeNotHttp => stuck(text, "look for HTTP boot before PXE in its boot order"),
+        NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => {
+            failure(text, Some("only x64 UEFI machines can be booted"))
+        }
+    }
+}
+
+fn stuck(text: String, hint: &str) -> Diagnosis {
+    Diagnosis { verdict: Verdict::Stuck, text, hint: Some(hint.to_owned()) }
+}
+
+fn failure(text: String, hint: Option<&str>) -> Diagnosis {
+    Diagnosis { verdict: Verdict::Failed, text, hint: hint.map(str::to_owned) }
 }

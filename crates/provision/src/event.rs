@@ -168,6 +168,19 @@ pub enum Work {
 }
 
 impl Work {
+    /// The attempt it is part of; work of an attempt that is over is not to be done any more.
+    #[must_use]
+    pub fn attempt(&self) -> Option<Uuid> {
+        match self {
+            Self::Boot { attempt }
+            | Self::AskSteps { attempt }
+            | Self::RunStep { attempt, .. }
+            | Self::CheckStep { attempt, .. }
+            | Self::TearDown { attempt } => Some(*attempt),
+            Self::Verify | Self::SetPower { .. } => None,
+        }
+    }
+
     /// A short name for logs and the store.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -40,6 +40,9 @@ impl Default for Policy {
     }
 }
 
+/// Why a node goes from waiting to `cleaning` when its machine is started anew within an attempt.
+pub(crate) const REBOOT: &str = "a clean step asked for a reboot";
+
 /// Random values for a new [`Attempt`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fresh {
@@ -224,6 +227,10 @@ impl Turn<'_> {
             // The clean switches the power itself, and a hand on the switch would break it.
             State::Verifying | State::Cleaning | State::CleanWait => Err(self.invalid("power")),
             State::Enroll | State::Manageable | State::Available | State::CleanFailed => {
+                if self.node.live_attempt().is_some() {
+                    // A failed clean is still being torn down, and that work must not be lost.
+                    return Err(self.invalid("power"));
+                }
                 self.node.last_error = None;
                 self.node.target_power_state = Some(target.leads_to());
                 Ok(self.then(Work::SetPower { target }))
@@ -260,7 +267,7 @@ impl Turn<'_> {
     }
 
     fn booting(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::Cleaning)?;
+        self.expect_boot(attempt)?;
         let now = self.context.now;
         self.node.power_state = Some(PowerState::On);
         self.attempt().powered_on_at = Some(now);
@@ -270,12 +277,12 @@ impl Turn<'_> {
     }
 
     fn boot_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::Cleaning)?;
+        self.expect_boot(attempt)?;
         Ok(self.fail_clean(&format!("the machine could not be booted: {reason}")))
     }
 
     fn torn_down(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
-        self.expect_some_attempt(attempt)?;
+        self.expect_torn_down(attempt)?;
         self.node.power_state = Some(PowerState::Off);
         self.attempt().ended_at = Some(self.context.now);
         match self.node.provision_state {
@@ -283,26 +290,32 @@ impl Turn<'_> {
                 let target = self.node.target_provision_state.unwrap_or(State::Manageable);
                 Ok(self.rest(target))
             }
-            State::CleanFailed => Ok(self.done()),
             State::Enroll
             | State::Verifying
             | State::Manageable
             | State::Available
-            | State::CleanWait => Err(Refused::Stale),
+            | State::CleanWait
+            | State::CleanFailed => Ok(self.done()),
         }
     }
 
     fn tear_down_failed(mut self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
-        self.expect_some_attempt(attempt)?;
+        self.expect_torn_down(attempt)?;
         self.attempt().ended_at = Some(self.context.now);
         let reason = format!("after the clean, the machine could not be switched off: {reason}");
-        if self.node.provision_state == State::CleanFailed {
-            // The clean's own failure is what the operator must read first.
-            let first = self.node.last_error.take().unwrap_or_default();
-            self.node.last_error = Some(format!("{first}; {reason}"));
-            return Ok(self.done());
+        match self.node.provision_state {
+            State::Cleaning => self.mark_clean_failed(&reason),
+            State::Enroll
+            | State::Verifying
+            | State::Manageable
+            | State::Available
+            | State::CleanWait
+            | State::CleanFailed => {
+                // The clean's own failure is what the operator must read first.
+                let first = self.node.last_error.take().map(|first| first + "; ");
+                self.node.last_error = Some(first.unwrap_or_default() + &reason);
+            }
         }
-        self.mark_clean_failed(&reason);
         Ok(self.done())
     }
 }
@@ -317,18 +330,24 @@ impl Turn<'_> {
 
     fn agent_alive(mut self, heartbeat: &Heartbeat) -> Result<Outcome, Refused> {
         self.expect_agent()?;
-        let uuid = self.node.uuid;
+        let (uuid, state) = (self.node.uuid, self.node.provision_state);
         let attempt = self.attempt();
         if !same(&attempt.agent_token.0, &heartbeat.agent_token) {
             return Err(Refused::WrongToken(uuid));
         }
-        if let Some(owner) = &attempt.agent
-            && owner.callback_url != heartbeat.callback_url
-        {
-            return Err(Refused::SecondAgent {
-                owner: owner.callback_url.to_string(),
-                caller: heartbeat.callback_url.to_string(),
-            });
+        match &attempt.agent {
+            Some(owner) if owner.callback_url != heartbeat.callback_url => {
+                return Err(Refused::SecondAgent {
+                    owner: owner.callback_url.to_string(),
+                    caller: heartbeat.callback_url.to_string(),
+                });
+            }
+            // The machine is being switched off and on. Were this the agent that is about to be
+            // cut off, it would own the token, and close the images to its successor.
+            None if state == State::Cleaning => {
+                return Err(Refused::NoAgentExpected { node: uuid, state });
+            }
+            Some(_) | None => {}
         }
         attempt.token_given = true;
         attempt.agent = Some(Agent {
@@ -338,7 +357,7 @@ impl Turn<'_> {
             last_heartbeat: heartbeat.at,
         });
         self.node.power_state = Some(PowerState::On);
-        if self.node.provision_state == State::Cleaning {
+        if state == State::Cleaning {
             // Work is under way already; its result comes as an event of its own.
             return Ok(self.done());
         }
@@ -351,7 +370,11 @@ impl Turn<'_> {
         offers: &[CleanStep],
         hardware_manager_version: &serde_json::Value,
     ) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::CleanWait)?;
+        self.expect_work_of_agent(attempt, State::CleanWait)?;
+        if self.attempt().clean.hardware_manager_version.is_some() {
+            // They were reported before; what was chosen then may already run.
+            return Err(Refused::Stale);
+        }
         match clean::choose(&self.attempt().clean, offers) {
             Err(reason) => Ok(self.fail_clean(&reason)),
             Ok(steps) => {
@@ -364,7 +387,7 @@ impl Turn<'_> {
     }
 
     fn step_started(mut self, attempt: Uuid, command_id: &str) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::Cleaning)?;
+        self.expect_work_of_agent(attempt, State::Cleaning)?;
         self.attempt().clean.command_id = Some(command_id.to_owned());
         let target = self.node.target_provision_state;
         self.go(State::CleanWait, target, None);
@@ -372,7 +395,7 @@ impl Turn<'_> {
     }
 
     fn step_succeeded(mut self, attempt: Uuid, command_id: &str) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::CleanWait)?;
+        self.expect_work_of_agent(attempt, State::CleanWait)?;
         let clean = &mut self.attempt().clean;
         if clean.command_id.as_deref() != Some(command_id) {
             return Err(Refused::Stale);
@@ -388,23 +411,21 @@ impl Turn<'_> {
     }
 
     fn step_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
-        self.expect_some_attempt(attempt)?;
-        self.expect_agent()?;
+        self.expect_work_of_agent(attempt, self.node.provision_state)?;
         Ok(self.fail_clean(reason))
     }
 
     fn step_still_runs(self, attempt: Uuid) -> Result<Outcome, Refused> {
-        self.expect_attempt(attempt, State::CleanWait)?;
+        self.expect_work_of_agent(attempt, State::CleanWait)?;
         Ok(self.done())
     }
 
-    fn agent_silent(mut self, attempt: Uuid, _reason: &str) -> Result<Outcome, Refused> {
-        self.expect_some_attempt(attempt)?;
-        self.expect_agent()?;
+    fn agent_silent(mut self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_work_of_agent(attempt, self.node.provision_state)?;
         if self.node.provision_state == State::Cleaning {
             // Back to waiting: its next heartbeat asks again, and the silence is bounded.
             let target = self.node.target_provision_state;
-            self.go(State::CleanWait, target, None);
+            self.go(State::CleanWait, target, Some(reason));
         }
         Ok(self.done())
     }
@@ -465,7 +486,7 @@ impl Turn<'_> {
         let id = attempt.id;
         let target = self.node.target_provision_state;
         self.node.clean_step = None;
-        self.go(State::Cleaning, target, Some("a clean step asked for a reboot"));
+        self.go(State::Cleaning, target, Some(REBOOT));
         self.then(Work::Boot { attempt: id })
     }
 
@@ -565,6 +586,39 @@ impl Turn<'_> {
             Some(live) if live.id == attempt => Ok(()),
             Some(_) | None => Err(Refused::Stale),
         }
+    }
+
+    /// Whether the machine is being started for the attempt.
+    fn expect_boot(&self, attempt: Uuid) -> Result<(), Refused> {
+        self.expect_attempt(attempt, State::Cleaning)?;
+        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
+        if agent.is_none() { Ok(()) } else { Err(Refused::Stale) }
+    }
+
+    /// Whether the attempt may be being torn down: at the end of its clean, or after its failure,
+    /// whatever an operator has made of the node since then.
+    fn expect_torn_down(&self, attempt: Uuid) -> Result<(), Refused> {
+        self.expect_some_attempt(attempt)?;
+        let waits = self.node.provision_state == State::CleanWait;
+        if waits || self.steps_left() { Err(Refused::Stale) } else { Ok(()) }
+    }
+
+    /// Whether the attempt is in `state`, and its agent is what is being talked to: not while the
+    /// machine boots, nor while it is torn down.
+    fn expect_work_of_agent(&self, attempt: Uuid, state: State) -> Result<(), Refused> {
+        self.expect_attempt(attempt, state)?;
+        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
+        let asked = state == State::CleanWait || self.steps_left();
+        if agent.is_some() && asked { Ok(()) } else { Err(Refused::Stale) }
+    }
+
+    /// Whether the machine is being booted, or a step sent: work that is not the clean's last.
+    fn steps_left(&self) -> bool {
+        self.node.provision_state == State::Cleaning
+            && self
+                .node
+                .live_attempt()
+                .is_some_and(|live| live.agent.is_none() || live.clean.current().is_some())
     }
 
     fn expect_agent(&self) -> Result<(), Refused> {

@@ -1,0 +1,169 @@
+//! What firmware is told to boot, and with which command line.
+
+use std::fmt::Write;
+
+use proptest::prelude::*;
+use provision::boot::{
+    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, X64_HTTP, boot_for, bootable,
+    kernel_command_line,
+};
+use provision::trace::DhcpClient;
+use provision::{Mac, ProvisionState};
+use serde_json::json;
+
+use crate::situations::{self, asking, waiting};
+
+const CLIENTS: [DhcpClient; 6] = [
+    DhcpClient::HttpClient,
+    DhcpClient::PxeClient,
+    DhcpClient::Ipxe,
+    DhcpClient::Grub,
+    DhcpClient::Agent,
+    DhcpClient::System,
+];
+
+#[test]
+fn every_client_is_told_what_is_on_this_page() {
+    let mut page = String::new();
+    let mut answers = |title: &str, node: &provision::Node, architecture| {
+        writeln!(page, "{title}").unwrap();
+        for client in CLIENTS {
+            let answer = match boot_for(node, client, architecture) {
+                Ok(DhcpBoot::Url(artifact)) => format!("the URL of {}", artifact.file_name()),
+                Ok(DhcpBoot::Address) => "an address".to_owned(),
+                Err(because) => format!("nothing: {because}"),
+            };
+            writeln!(page, "    {client}: {answer}").unwrap();
+        }
+    };
+    for boot_interface in BootInterface::ALL {
+        let mut node = waiting().node;
+        node.attempt.as_mut().unwrap().boot_interface = boot_interface;
+        answers(&format!("waiting, {boot_interface}, x64"), &node, Some(X64_HTTP));
+    }
+    let mut node = waiting().node;
+    node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
+    answers("waiting, http, arm64", &node, Some(0x13));
+    answers("waiting, http, architecture not said", &node, None);
+    answers("the agent has called", &asking().node, Some(X64_HTTP));
+    answers("manageable", &situations::all()[2].1.node, Some(X64_HTTP));
+    insta::with_settings!(
+        { snapshot_path => "../snapshots", prepend_module_to_snapshot => false },
+        { insta::assert_snapshot!("boot_for", page) }
+    );
+}
+
+#[test]
+fn images_can_be_fetched_from_the_decision_to_boot_until_the_agent_calls() {
+    for (situation, world) in situations::all() {
+        let expected = ["cleaning (booting)", "clean wait (for the agent)"].contains(&situation);
+        assert_eq!(bootable(&world.node).is_some(), expected, "{situation}");
+    }
+}
+
+#[test]
+fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
+    let mut node = waiting().node;
+    node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
+    node.boot_interface = BootInterface::RedfishHttps;
+    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP));
+    assert_eq!(told, Ok(DhcpBoot::Url(Artifact::BootLoader)));
+}
+
+#[test]
+fn the_bmc_gets_an_iso_and_dhcp_nodes_get_no_uri_over_redfish() {
+    assert_eq!(BootInterface::RedfishHttps.http_boot_uri(), Some(Artifact::Iso));
+    assert_eq!(BootInterface::Http.http_boot_uri(), None);
+    assert_eq!(BootInterface::HttpIpxe.http_boot_uri(), None);
+}
+
+#[test]
+fn the_specs_names_of_the_boot_interfaces_are_understood_and_upstreams_are_given_back() {
+    for (given, kept) in [
+        ("redfish-https", "redfish-https"),
+        ("redfish-http-url", "redfish-https"),
+        ("http", "http"),
+        ("httpboot", "http"),
+        ("http-ipxe", "http-ipxe"),
+    ] {
+        assert_eq!(given.parse::<BootInterface>().unwrap().name(), kept);
+        let parsed: BootInterface = serde_json::from_value(json!(given)).unwrap();
+        assert_eq!(serde_json::to_value(parsed).unwrap(), kept);
+    }
+    let wrong = "pxe".parse::<BootInterface>().unwrap_err().to_string();
+    assert!(wrong.contains("\"pxe\"") && wrong.contains("http-ipxe"), "{wrong}");
+}
+
+#[test]
+fn each_artifact_has_a_file_name_of_its_own() {
+    for artifact in Artifact::ALL {
+        assert_eq!(Artifact::of_file_name(artifact.file_name()), Some(artifact));
+    }
+    assert_eq!(Artifact::of_file_name("revocations_sbat.efi"), None);
+}
+
+#[test]
+fn the_boot_loader_holds_the_ramdisk_only_as_a_uki() {
+    assert!(Artifact::BootLoader.holds_ramdisk(HttpLoader::Uki));
+    assert!(!Artifact::BootLoader.holds_ramdisk(HttpLoader::Grub));
+    assert!(Artifact::Iso.holds_ramdisk(HttpLoader::Grub));
+}
+
+#[test]
+fn the_command_line_names_api_token_and_port() {
+    let line = command_line(None, "console=ttyS0", Some(Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1])));
+    assert_eq!(
+        line.unwrap(),
+        "ipa-api-url=http://192.0.2.1:6385 \
+         ipa-agent-token=token-0000000000000000000000000000000000001 \
+         BOOTIF=01-52-54-00-aa-bb-01 console=ttyS0"
+    );
+}
+
+#[test]
+fn the_nodes_own_arguments_replace_the_services_which_default_stands_for() {
+    let plain = command_line(Some("quiet"), "console=ttyS0", None).unwrap();
+    assert!(plain.ends_with(" quiet") && !plain.contains("console"), "{plain}");
+    let both = command_line(Some("a %default% b"), "console=ttyS0", None).unwrap();
+    assert!(both.ends_with(" a console=ttyS0 b"), "{both}");
+    let none = command_line(Some(""), "console=ttyS0", None).unwrap();
+    assert!(none.ends_with("00001"), "{none}");
+}
+
+#[test]
+fn arguments_of_several_lines_are_refused() {
+    assert_eq!(command_line(Some("a\nb"), "", None), Err(BadArguments('\n')));
+    assert_eq!(command_line(None, "a\0", None), Err(BadArguments('\0')));
+}
+
+proptest! {
+    #[test]
+    fn a_command_line_is_one_line_that_begins_with_ours(own: String, append: String) {
+        if let Ok(line) = command_line(Some(&own), &append, Some(Mac([1; 6]))) {
+            prop_assert!(!line.chars().any(char::is_control));
+            prop_assert!(line.starts_with("ipa-api-url=http://192.0.2.1:6385 ipa-agent-token="));
+        }
+    }
+
+    #[test]
+    fn no_architecture_makes_it_panic(architecture: Option<u16>, client in 0..6_usize) {
+        let node = waiting().node;
+        if let Err(because) = boot_for(&node, CLIENTS[client], architecture) {
+            prop_assert!(!because.to_string().is_empty());
+        }
+    }
+}
+
+fn command_line(
+    own: Option<&str>,
+    append: &str,
+    boot_mac: Option<Mac>,
+) -> Result<String, BadArguments> {
+    let mut node = waiting().node;
+    assert_eq!(node.provision_state, ProvisionState::CleanWait);
+    if let Some(own) = own {
+        node.driver_info.insert("kernel_append_params".to_owned(), json!(own));
+    }
+    let attempt = node.attempt.clone().unwrap();
+    kernel_command_line(&node, &attempt, "http://192.0.2.1:6385", append, boot_mac)
+}

@@ -1,0 +1,497 @@
+//! What is said of each way in which a boot can go wrong, and when.
+
+use std::net::Ipv4Addr;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP};
+use provision::diagnosis::{Diagnosis, Verdict, diagnose};
+use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::{BootEvent, Mac, ProvisionState as State, What};
+use uuid::Uuid;
+
+// The five that operators meet most.
+
+#[test]
+fn a_url_that_answers_404_is_named() {
+    let mut trace = Trace::switched_on().address();
+    trace = trace.then(3, refused(Some(Artifact::BootLoader), "bootx64.efi", 404, "no such boot"));
+    trace.says_within_a_minute(
+        Verdict::Stuck,
+        "the machine asked for bootx64.efi and got 404: no such boot",
+    );
+}
+
+#[test]
+fn firmware_that_asks_for_pxe_only_is_named_even_if_it_never_falls_silent() {
+    let mut trace = Trace::switched_on();
+    for _ in 0..30 {
+        trace = trace.then(4, pxe());
+    }
+    trace.says_within_a_minute(
+        Verdict::Stuck,
+        "the firmware asked for PXE, not HTTP: switch HTTP boot on, and PXE off, in its set-up",
+    );
+}
+
+#[test]
+fn a_ramdisk_that_never_calls_is_named() {
+    let trace = Trace::switched_on().address().then(5, fetched(Artifact::BootLoader));
+    let text = "the ramdisk was fetched but the agent never called";
+    // Starting a kernel may take so long; it is said all the same, as something to wait for.
+    trace.says_within_a_minute(Verdict::Waiting, text);
+    trace.says_after(300, Verdict::Stuck, text);
+}
+
+#[test]
+fn a_bmc_that_refuses_the_override_is_named_at_once() {
+    let trace = Trace::of(BootInterface::RedfishHttps)
+        .then(1, redfish("boot override", "PATCH", Some(400), Some("PropertyValueNotInList")));
+    let said = trace.says_after(0, Verdict::Failed, "the BMC refused the boot override");
+    assert!(said.text.ends_with("with status 400: PropertyValueNotInList"), "{}", said.text);
+}
+
+#[test]
+fn a_wrong_architecture_is_named() {
+    let because = NoBoot::Architecture { architecture: 0x13 };
+    let what = dhcp(DhcpClient::HttpClient, Some(0x13), DhcpAnswer::NoBoot { because });
+    Trace::switched_on().then(20, what).says_within_a_minute(
+        Verdict::Failed,
+        "there is no loader for a machine that is arm64 UEFI, HTTP (0x0013)",
+    );
+}
+
+// Before the first packet.
+
+#[test]
+fn a_long_self_test_is_no_failure_but_is_said() {
+    let trace = Trace::switched_on();
+    assert_eq!(trace.said_after(40), None);
+    let text = "nothing was heard from the machine since it was switched on";
+    trace.says_within_a_minute(Verdict::Waiting, text);
+    let said = trace.says_after(10 * 60, Verdict::Waiting, text);
+    assert!(said.hint.unwrap().contains("test themselves for minutes"));
+    let said = trace.says_after(20 * 60, Verdict::Stuck, text);
+    assert!(said.hint.unwrap().contains("MAC address"));
+}
+
+#[test]
+fn asking_the_bmc_for_the_power_state_does_not_put_the_diagnosis_off() {
+    let mut trace = Trace::switched_on();
+    for _ in 0..6 {
+        trace = trace.then(10, redfish("power state", "GET", Some(200), None));
+    }
+    trace.says_after(0, Verdict::Waiting, "nothing was heard from the machine");
+}
+
+#[test]
+fn a_bmc_that_does_not_answer_is_named() {
+    Trace::of(BootInterface::RedfishHttps)
+        .then(5, redfish("power off", "POST", None, Some("connection refused")))
+        .says_after(0, Verdict::Failed, "the BMC did not answer to the power off: connection");
+}
+
+#[test]
+fn a_bmc_call_that_was_repeated_with_success_is_forgotten() {
+    let trace = Trace::of(BootInterface::RedfishHttps)
+        .then(5, redfish("boot override", "PATCH", Some(503), Some("busy")))
+        .then(5, redfish("boot override", "PATCH", Some(200), None));
+    assert_eq!(trace.said_after(0), None);
+}
+
+#[test]
+fn a_tear_down_that_went_well_does_not_hide_what_the_bmc_refused() {
+    Trace::of(BootInterface::RedfishHttps)
+        .then(1, redfish("boot override", "PATCH", Some(400), Some("no")))
+        .then(0, state(State::Cleaning, State::CleanFailed, Some("could not be booted")))
+        .then(1, redfish("power off", "POST", Some(204), None))
+        .says_after(99_999, Verdict::Failed, "the BMC refused the boot override");
+}
+
+// DHCP.
+
+#[test]
+fn firmware_that_gets_no_address_is_named_with_the_reason() {
+    let because = "the pool is exhausted".to_owned();
+    Trace::switched_on()
+        .then(9, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), DhcpAnswer::Ignored { because }))
+        .says_within_a_minute(
+            Verdict::Stuck,
+            "UEFI HTTP boot asked for an address and got none: the pool is exhausted",
+        );
+}
+
+#[test]
+fn an_offer_that_is_not_taken_points_at_another_dhcp_server() {
+    let said = Trace::switched_on()
+        .then(9, offer())
+        .says_within_a_minute(Verdict::Stuck, "was offered an address and did not take it");
+    assert!(said.hint.unwrap().contains("another DHCP server"));
+}
+
+#[test]
+fn an_address_without_a_fetch_points_at_the_listener() {
+    let said = Trace::switched_on()
+        .address()
+        .says_within_a_minute(Verdict::Stuck, "and the URL from DHCP, but never asked for it");
+    assert!(said.hint.unwrap().contains("CA"));
+}
+
+#[test]
+fn pxe_after_an_address_for_http_means_that_http_boot_gave_up() {
+    Trace::switched_on()
+        .address()
+        .then(30, pxe())
+        .says_within_a_minute(Verdict::Stuck, "but never asked for it");
+}
+
+#[test]
+fn a_port_that_is_not_enabled_is_named() {
+    let answer = DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled };
+    Trace::switched_on()
+        .then(9, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), answer))
+        .says_within_a_minute(Verdict::Stuck, "the port is not enabled for booting");
+}
+
+#[test]
+fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
+    Trace::switched_on()
+        .then(30, dhcp(DhcpClient::System, None, ack(None)))
+        .says_within_a_minute(Verdict::Stuck, "the firmware never asked for HTTP boot");
+}
+
+// HTTP.
+
+#[test]
+fn a_fetch_that_was_cut_off_is_named_with_its_bytes() {
+    let what = http("GET", Some(Artifact::Iso), "boot.iso", 200, 1_000, 60_000_000);
+    Trace::switched_on().address().then(9, what).says_within_a_minute(
+        Verdict::Stuck,
+        "the fetch of boot.iso was cut off after 1000 of 60000000 bytes",
+    );
+}
+
+#[test]
+fn an_image_that_was_measured_and_not_fetched_may_be_too_large() {
+    let what = http("HEAD", Some(Artifact::Iso), "boot.iso", 200, 0, 60_000_000);
+    let said = Trace::switched_on()
+        .address()
+        .then(9, what)
+        .says_within_a_minute(Verdict::Stuck, "asked how large boot.iso is");
+    assert!(said.hint.unwrap().contains("memory"));
+}
+
+#[test]
+fn a_loader_that_goes_no_further_points_at_secure_boot() {
+    let said = Trace::switched_on()
+        .loader(HttpLoader::Grub)
+        .address()
+        .then(5, fetched(Artifact::BootLoader))
+        .says_within_a_minute(Verdict::Stuck, "bootx64.efi was fetched, and then nothing more");
+    assert!(said.hint.unwrap().contains("Secure Boot"));
+}
+
+#[test]
+fn files_that_shim_only_looks_for_are_not_taken_for_the_fault() {
+    Trace::switched_on()
+        .loader(HttpLoader::Grub)
+        .address()
+        .then(5, fetched(Artifact::BootLoader))
+        .then(1, refused(None, "revocations_sbat.efi", 404, "there is no such file"))
+        .says_within_a_minute(Verdict::Stuck, "bootx64.efi was fetched, and then nothing more");
+}
+
+// The ramdisk and its agent.
+
+#[test]
+fn a_ramdisk_with_an_address_whose_agent_never_calls_points_at_the_api() {
+    let said = Trace::switched_on()
+        .address()
+        .then(5, fetched(Artifact::BootLoader))
+        .then(9, dhcp(DhcpClient::Agent, None, ack(None)))
+        .says_within_a_minute(Verdict::Waiting, "got its address, but the agent never called");
+    assert!(said.hint.unwrap().contains("ipa-api-url"));
+}
+
+#[test]
+fn an_image_for_x64_on_another_machine_is_named_on_the_bmc_path_too() {
+    Trace::of(BootInterface::RedfishHttps)
+        .then(9, dhcp(DhcpClient::HttpClient, Some(0x13), ack(None)))
+        .then(5, fetched(Artifact::Iso))
+        .says_within_a_minute(Verdict::Failed, "it is for x64, and the machine is arm64");
+}
+
+#[test]
+fn an_agent_that_was_refused_is_named_with_the_reason() {
+    Trace::switched_on()
+        .address()
+        .then(5, fetched(Artifact::BootLoader))
+        .then(9, agent("heartbeat", "the agent token is not valid", false))
+        .then(9, agent("heartbeat", "the agent token is not valid", false))
+        .says_within_a_minute(
+            Verdict::Failed,
+            "the agent called and was refused: the agent token is not valid",
+        );
+}
+
+#[test]
+fn an_agent_whose_command_api_cannot_be_reached_is_named() {
+    Trace::running()
+        .then(5, agent("clean.get_clean_steps", "connection timed out", false))
+        .says_after(0, Verdict::Stuck, "the agent calls home, but clean.get_clean_steps failed");
+}
+
+#[test]
+fn an_agent_between_two_heartbeats_is_not_silent() {
+    let trace = Trace::running();
+    assert_eq!(trace.said_after(180), None);
+    trace.says_after(230, Verdict::Stuck, "the agent called and has been silent for 230 s since");
+}
+
+// All's well.
+
+#[test]
+fn a_boot_that_goes_on_is_not_commented() {
+    let mut trace = Trace::switched_on().then(30, pxe()).address();
+    for what in [
+        http("HEAD", Some(Artifact::BootLoader), "bootx64.efi", 200, 0, 9),
+        fetched(Artifact::BootLoader),
+        dhcp(DhcpClient::Agent, None, ack(None)),
+        agent("lookup", "found", true),
+        agent("heartbeat", "asked for its steps", true),
+    ] {
+        trace = trace.then(30, what);
+        assert_eq!(trace.said_after(10), None);
+    }
+}
+
+#[test]
+fn a_clean_that_ended_well_is_never_commented() {
+    let trace = Trace::running()
+        .then(30, state(State::CleanWait, State::Cleaning, None))
+        .then(3, state(State::Cleaning, State::Manageable, None));
+    assert_eq!(trace.said_after(0), None);
+    assert_eq!(trace.said_after(999_999), None);
+}
+
+#[test]
+fn a_clean_that_failed_later_is_explained_by_its_own_reason() {
+    let trace = Trace::running()
+        .then(30, state(State::CleanWait, State::CleanFailed, Some("disk sda is read-only")));
+    let said = trace.says_after(999_999, Verdict::Failed, "disk sda is read-only");
+    assert_eq!(said.text, "disk sda is read-only");
+}
+
+#[test]
+fn a_failure_is_still_explained_the_next_day_as_it_was_when_it_happened() {
+    Trace::switched_on()
+        .then(1_800, state(State::CleanWait, State::CleanFailed, Some("nothing was heard")))
+        .says_after(
+            86_400,
+            Verdict::Failed,
+            "nothing was heard from the machine since it was switched on (1800 s)",
+        );
+}
+
+#[test]
+fn after_a_reboot_within_the_clean_the_first_boot_counts_no_more() {
+    let trace = Trace::running()
+        .then(9, state(State::CleanWait, State::Cleaning, Some("a clean step asked for a reboot")))
+        .then(9, state(State::Cleaning, State::CleanWait, None));
+    trace.says_within_a_minute(Verdict::Waiting, "nothing was heard from the machine");
+    // The machine does what it did before, and that is progress again.
+    assert_eq!(trace.address().said_after(10), None);
+}
+
+proptest! {
+    #[test]
+    fn no_trace_makes_it_panic(picks in proptest::collection::vec((0..18_usize, 0..100_i64), 0..30)) {
+        let mut trace = Trace::switched_on();
+        for (pick, seconds) in picks {
+            trace = trace.then(seconds, any_event(pick));
+        }
+        for later in [-1_000, 0, 50, 100_000] {
+            if let Some(said) = trace.said_after(later) {
+                prop_assert!(!said.text.is_empty());
+            }
+        }
+    }
+}
+
+// What the tests share.
+
+/// A trace that grows, for one boot interface and loader.
+struct Trace {
+    boot_interface: BootInterface,
+    loader: HttpLoader,
+    events: Vec<BootEvent>,
+}
+
+impl Trace {
+    /// The decision to boot.
+    fn of(boot_interface: BootInterface) -> Self {
+        let trace = Self { boot_interface, loader: HttpLoader::Uki, events: Vec::new() };
+        trace.then(0, state(State::Manageable, State::Cleaning, None))
+    }
+
+    fn switched_on() -> Self {
+        Self::of(BootInterface::Http)
+            .then(1, redfish("power on", "POST", Some(204), None))
+            .then(0, state(State::Cleaning, State::CleanWait, None))
+    }
+
+    fn running() -> Self {
+        Self::switched_on()
+            .address()
+            .then(5, fetched(Artifact::BootLoader))
+            .then(9, agent("heartbeat", "asked for its steps", true))
+    }
+
+    fn address(self) -> Self {
+        let ack = ack(Some(Artifact::BootLoader));
+        self.then(9, offer()).then(0, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), ack))
+    }
+
+    fn loader(self, loader: HttpLoader) -> Self {
+        Self { loader, ..self }
+    }
+
+    fn then(mut self, seconds: i64, what: What) -> Self {
+        let at = self.last() + SignedDuration::from_secs(seconds);
+        self.events.push(BootEvent { at, attempt: Uuid::nil(), what });
+        self
+    }
+
+    fn last(&self) -> Timestamp {
+        let start = || "2026-01-01T00:00:00Z".parse().unwrap();
+        self.events.last().map_or_else(start, |event| event.at)
+    }
+
+    fn said_after(&self, seconds: i64) -> Option<Diagnosis> {
+        let now = self.last() + SignedDuration::from_secs(seconds);
+        diagnose(self.boot_interface, self.loader, &self.events, now)
+    }
+
+    #[track_caller]
+    fn says_after(&self, seconds: i64, verdict: Verdict, text: &str) -> Diagnosis {
+        let said = self.said_after(seconds).expect("something is said");
+        assert!(said.text.contains(text), "{}", said.text);
+        assert_eq!(said.verdict, verdict);
+        said
+    }
+
+    #[track_caller]
+    fn says_within_a_minute(&self, verdict: Verdict, text: &str) -> Diagnosis {
+        self.says_after(59, verdict, text)
+    }
+}
+
+fn state(from: State, to: State, reason: Option<&str>) -> What {
+    What::State { from, to, reason: reason.map(str::to_owned) }
+}
+
+fn redfish(purpose: &str, method: &str, status: Option<u16>, error: Option<&str>) -> What {
+    What::Redfish {
+        purpose: purpose.to_owned(),
+        method: method.to_owned(),
+        path: "/redfish/v1/Systems/1".to_owned(),
+        status,
+        error: error.map(str::to_owned),
+    }
+}
+
+fn dhcp(client: DhcpClient, architecture: Option<u16>, answer: DhcpAnswer) -> What {
+    let message = match answer {
+        DhcpAnswer::Ack { .. } | DhcpAnswer::Nak { .. } => "REQUEST",
+        DhcpAnswer::Offer { .. } | DhcpAnswer::NoBoot { .. } | DhcpAnswer::Ignored { .. } => {
+            "DISCOVER"
+        }
+    };
+    let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    What::Dhcp { message: message.to_owned(), mac, client, architecture, answer }
+}
+
+fn pxe() -> What {
+    let answer = DhcpAnswer::NoBoot { because: NoBoot::PxeNotHttp };
+    dhcp(DhcpClient::PxeClient, Some(7), answer)
+}
+
+fn offer() -> What {
+    let artifact = Some(Artifact::BootLoader);
+    let answer = DhcpAnswer::Offer { address: Ipv4Addr::new(192, 0, 2, 7), artifact };
+    dhcp(DhcpClient::HttpClient, Some(X64_HTTP), answer)
+}
+
+fn ack(artifact: Option<Artifact>) -> DhcpAnswer {
+    DhcpAnswer::Ack { address: Ipv4Addr::new(192, 0, 2, 7), artifact }
+}
+
+fn fetched(artifact: Artifact) -> What {
+    http("GET", Some(artifact), artifact.file_name(), 200, 9_000, 9_000)
+}
+
+fn refused(artifact: Option<Artifact>, path: &str, status: u16, error: &str) -> What {
+    What::Http {
+        method: "GET".to_owned(),
+        artifact,
+        path: path.to_owned(),
+        user_agent: Some("UefiHttpBoot/1.0".to_owned()),
+        status,
+        error: Some(error.to_owned()),
+        sent: 20,
+        length: 20,
+        millis: 1,
+    }
+}
+
+fn http(
+    method: &str,
+    artifact: Option<Artifact>,
+    path: &str,
+    status: u16,
+    sent: u64,
+    length: u64,
+) -> What {
+    What::Http {
+        method: method.to_owned(),
+        artifact,
+        path: path.to_owned(),
+        user_agent: Some("UefiHttpBoot/1.0".to_owned()),
+        status,
+        error: None,
+        sent,
+        length,
+        millis: 1,
+    }
+}
+
+fn agent(call: &str, result: &str, ok: bool) -> What {
+    What::Agent { call: call.to_owned(), result: result.to_owned(), ok }
+}
+
+fn any_event(pick: usize) -> What {
+    let ignored = DhcpAnswer::Ignored { because: "busy".to_owned() };
+    let nak = DhcpAnswer::Nak { because: "not yours".to_owned() };
+    let not_now = DhcpAnswer::NoBoot { because: NoBoot::NotNow { state: State::Manageable } };
+    let events = [
+        state(State::Cleaning, State::CleanWait, None),
+        state(State::CleanWait, State::Cleaning, Some("a clean step asked for a reboot")),
+        state(State::CleanWait, State::CleanFailed, None),
+        state(State::Cleaning, State::Manageable, None),
+        redfish("boot override", "PATCH", Some(400), Some("no")),
+        redfish("boot override", "PATCH", Some(204), None),
+        redfish("power on", "POST", None, Some("time-out")),
+        pxe(),
+        offer(),
+        dhcp(DhcpClient::HttpClient, Some(X64_HTTP), ack(None)),
+        dhcp(DhcpClient::Ipxe, None, ignored),
+        dhcp(DhcpClient::Grub, None, nak),
+        dhcp(DhcpClient::HttpClient, None, not_now),
+        fetched(Artifact::BootLoader),
+        refused(None, "x", 404, "no"),
+        http("GET", Some(Artifact::Kernel), "kernel", 200, 1, u64::MAX),
+        agent("heartbeat", "fine", true),
+        agent("lookup", "refused", false),
+    ];
+    events.into_iter().nth(pick).unwrap()
+}

@@ -1,0 +1,11 @@
+//! The rules of a node's life, seen from outside: one binary, one file for each subject.
+#![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
+
+mod boot;
+mod diagnosis;
+mod properties;
+mod refusals;
+mod situations;
+mod table;
+mod walks;
+mod world;

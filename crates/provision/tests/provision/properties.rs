@@ -1,0 +1,323 @@
+//! What holds whatever happens, in whatever order.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use provision::state::PowerTarget;
+use provision::{Event, PowerState, ProvisionState as State, Work};
+use uuid::Uuid;
+
+use crate::world::{World, clean_step, heartbeat, steps_reported};
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_breaks_the_rules(happenings in sequence(happening())) {
+        let mut world = World::enrolled();
+        for happening in happenings {
+            world.passes(happening.seconds);
+            let before = world.node.clone();
+            let event = happening.event(&world);
+            let Ok(outcome) = world.tries(&event) else { continue };
+
+            let live = world.node.live_attempt();
+            let under_way = matches!(world.node.provision_state, State::Cleaning | State::CleanWait);
+            prop_assert!(live.is_some() || !under_way, "a clean without an attempt: {event:?}");
+            if let Some(attempt) = outcome.work.as_ref().and_then(Work::attempt) {
+                prop_assert_eq!(Some(attempt), live.map(|live| live.id), "{:?}", event);
+            }
+            if let Some(Work::RunStep { index, .. }) = outcome.work {
+                let clean = &world.attempt().clean;
+                prop_assert_eq!(index, clean.done);
+                prop_assert!(index < clean.steps.len());
+                prop_assert_eq!(&clean.command_id, &None, "it runs already: {:?}", event);
+            }
+            if let (Some(was), Some(is)) = (&before.attempt, &world.node.attempt)
+                && was.id == is.id
+            {
+                prop_assert!(is.clean.done >= was.clean.done);
+                prop_assert!(is.clean.done <= was.clean.done + 1);
+                prop_assert!(was.ended_at.is_none() || is.ended_at == was.ended_at);
+            }
+            prop_assert_eq!(world.node.target_provision_state.is_some(), under_way
+                || matches!(world.node.provision_state, State::Verifying | State::CleanFailed));
+        }
+    }
+
+    /// As above, with workers that do what is planned, and an agent that remembers what it ran.
+    #[test]
+    fn a_clean_never_runs_a_step_twice_and_never_gets_lost(turns in sequence(turn())) {
+        let mut world = World::manageable();
+        let mut agent = AgentModel::default();
+        for turn in turns {
+            match turn {
+                Turn::Noise(happening) => {
+                    world.passes(happening.seconds);
+                    // Results of work come from whoever has claimed it, so here only late ones do.
+                    let _ = world.tries(&happening.without_results().event(&world));
+                }
+                Turn::Work(fate) => work(&mut world, &mut agent, fate),
+            }
+            let state = world.node.provision_state;
+            if state == State::Cleaning {
+                prop_assert!(world.planned.is_some(), "nobody will go on with this clean");
+            }
+            if let Some(live) = world.node.live_attempt()
+                && !matches!(state, State::Cleaning | State::CleanWait)
+            {
+                let attempt = live.id;
+                prop_assert_eq!(&world.planned, &Some(Work::TearDown { attempt }));
+            }
+        }
+        for ((attempt, index), runs) in agent.runs {
+            prop_assert_eq!(runs, 1, "step {} of attempt {}", index, attempt);
+        }
+    }
+}
+
+fn sequence<T: std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    proptest::collection::vec(one, 0..120)
+}
+
+/// Something happens, after some time.
+#[derive(Clone, Debug)]
+struct Happening {
+    seconds: i64,
+    kind: Kind,
+    /// Whether it belongs to the latest attempt, or to one long over.
+    fresh: bool,
+    command: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Manage,
+    Provide,
+    Clean,
+    CleanReboot,
+    Abort,
+    PowerAsked,
+    PowerSeen,
+    PowerFailed,
+    Verified,
+    VerifyFailed,
+    Booting,
+    BootFailed,
+    LooksUp,
+    Alive,
+    SecondAgent,
+    StepsReported,
+    StepStarted,
+    StepSucceeded,
+    StepFailed,
+    StepStillRuns,
+    AgentSilent,
+    TornDown,
+    TearDownFailed,
+    Tick,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Kind::*;
+    let kind = select(vec![
+        Manage,
+        Provide,
+        Clean,
+        CleanReboot,
+        Abort,
+        PowerAsked,
+        PowerSeen,
+        PowerFailed,
+        Verified,
+        VerifyFailed,
+        Booting,
+        BootFailed,
+        LooksUp,
+        Alive,
+        SecondAgent,
+        StepsReported,
+        StepStarted,
+        StepSucceeded,
+        StepFailed,
+        StepStillRuns,
+        AgentSilent,
+        TornDown,
+        TearDownFailed,
+        Tick,
+        // What lets a clean go on, more often, so that sequences get far.
+        Verified,
+        Booting,
+        Alive,
+        Alive,
+        StepsReported,
+        StepStarted,
+        StepSucceeded,
+        TornDown,
+    ]);
+    (select(vec![0, 1, 60, 2_000]), kind, prop::bool::weighted(0.9), 0..2_u8)
+        .prop_map(|(seconds, kind, fresh, command)| Happening { seconds, kind, fresh, command })
+}
+
+impl Happening {
+    fn without_results(self) -> Self {
+        match self.kind {
+            Kind::Manage
+            | Kind::Provide
+            | Kind::Clean
+            | Kind::CleanReboot
+            | Kind::Abort
+            | Kind::PowerAsked
+            | Kind::LooksUp
+            | Kind::Alive
+            | Kind::SecondAgent
+            | Kind::Tick => self,
+            Kind::PowerSeen
+            | Kind::PowerFailed
+            | Kind::Verified
+            | Kind::VerifyFailed
+            | Kind::Booting
+            | Kind::BootFailed
+            | Kind::StepsReported
+            | Kind::StepStarted
+            | Kind::StepSucceeded
+            | Kind::StepFailed
+            | Kind::StepStillRuns
+            | Kind::AgentSilent
+            | Kind::TornDown
+            | Kind::TearDownFailed => Self { fresh: false, ..self },
+        }
+    }
+
+    fn event(&self, world: &World) -> Event {
+        let latest = world.node.attempt.as_ref().map(|attempt| attempt.id);
+        let attempt = latest.filter(|_| self.fresh).unwrap_or(Uuid::from_u128(u128::MAX));
+        let command_id = format!("command-{}", self.command);
+        let reason = "reason".to_owned();
+        match self.kind {
+            Kind::Manage => Event::Manage,
+            Kind::Provide => Event::Provide,
+            Kind::Clean => Event::Clean(vec![
+                clean_step("erase_devices_metadata", 0),
+                clean_step("erase_devices", 0),
+            ]),
+            Kind::CleanReboot => {
+                Event::Clean(vec![clean_step("update_firmware", 0), clean_step("erase_devices", 0)])
+            }
+            Kind::Abort => Event::Abort,
+            Kind::PowerAsked => Event::PowerAsked(PowerTarget::Reboot),
+            Kind::PowerSeen => Event::PowerSeen(PowerState::Off),
+            Kind::PowerFailed => Event::PowerFailed(reason),
+            Kind::Verified if self.fresh => Event::Verified(PowerState::On),
+            Kind::Verified => Event::PowerSeen(PowerState::On),
+            Kind::VerifyFailed if self.fresh => Event::VerifyFailed(reason),
+            Kind::VerifyFailed => Event::PowerSeen(PowerState::On),
+            Kind::Booting => Event::Booting { attempt },
+            Kind::BootFailed => Event::BootFailed { attempt, reason },
+            Kind::LooksUp => Event::AgentLooksUp,
+            Kind::Alive if self.fresh => world.heartbeat(),
+            Kind::Alive => heartbeat("wrong", "https://192.0.2.7:9999", world.now),
+            Kind::SecondAgent => {
+                let token = world.node.attempt.as_ref().map(|it| it.agent_token.0.clone());
+                heartbeat(&token.unwrap_or_default(), "https://192.0.2.66:9999", world.now)
+            }
+            Kind::StepsReported => steps_reported(attempt),
+            Kind::StepStarted => Event::StepStarted { attempt, command_id },
+            Kind::StepSucceeded => Event::StepSucceeded { attempt, command_id },
+            Kind::StepFailed => Event::StepFailed { attempt, reason },
+            Kind::StepStillRuns => Event::StepStillRuns { attempt },
+            Kind::AgentSilent => Event::AgentSilent { attempt, reason },
+            Kind::TornDown => Event::TornDown { attempt },
+            Kind::TearDownFailed => Event::TearDownFailed { attempt, reason },
+            Kind::Tick => Event::Tick { why: None },
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Noise(Happening),
+    Work(Fate),
+}
+
+/// How a piece of work goes.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Well,
+    Badly,
+    /// The agent got it, and the answer was lost.
+    AnswerLost,
+    /// The agent could not be reached.
+    Unreached,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let fate = select(vec![
+        Fate::Well,
+        Fate::Well,
+        Fate::Well,
+        Fate::Well,
+        Fate::Badly,
+        Fate::AnswerLost,
+        Fate::Unreached,
+    ]);
+    prop_oneof![happening().prop_map(Turn::Noise), fate.prop_map(Turn::Work)]
+}
+
+/// An agent that runs whatever it is sent.
+#[derive(Default)]
+struct AgentModel {
+    /// How often it ran each step of each attempt.
+    runs: HashMap<(Uuid, usize), u32>,
+    /// What it was sent in this boot, which is what it can tell a worker that asks.
+    commands: HashSet<(Uuid, usize)>,
+}
+
+/// A worker does what is planned.
+fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
+    let Some(planned) = world.planned.clone() else { return };
+    let well = !matches!(fate, Fate::Badly);
+    let reason = "reason".to_owned();
+    let event = match planned {
+        Work::Verify if well => Event::Verified(PowerState::Off),
+        Work::Verify => Event::VerifyFailed(reason),
+        Work::SetPower { target } if well => Event::PowerSeen(target.leads_to()),
+        Work::SetPower { .. } => Event::PowerFailed(reason),
+        Work::Boot { attempt } if well => {
+            agent.commands.clear();
+            Event::Booting { attempt }
+        }
+        Work::Boot { attempt } => Event::BootFailed { attempt, reason },
+        Work::TearDown { attempt } if well => Event::TornDown { attempt },
+        Work::TearDown { attempt } => Event::TearDownFailed { attempt, reason },
+        Work::AskSteps { attempt } => match fate {
+            Fate::Well => steps_reported(attempt),
+            Fate::Badly => Event::StepFailed { attempt, reason },
+            Fate::AnswerLost | Fate::Unreached => Event::AgentSilent { attempt, reason },
+        },
+        Work::RunStep { attempt, index } => match fate {
+            Fate::Unreached => Event::AgentSilent { attempt, reason },
+            Fate::Well | Fate::Badly | Fate::AnswerLost => {
+                // The worker asks what the agent has before it sends anything.
+                if agent.commands.insert((attempt, index)) {
+                    *agent.runs.entry((attempt, index)).or_default() += 1;
+                }
+                match fate {
+                    Fate::AnswerLost => Event::AgentSilent { attempt, reason },
+                    Fate::Well | Fate::Badly | Fate::Unreached => {
+                        Event::StepStarted { attempt, command_id: format!("{attempt}-{index}") }
+                    }
+                }
+            }
+        },
+        Work::CheckStep { attempt, index } => match fate {
+            Fate::Well => {
+                assert!(agent.commands.contains(&(attempt, index)), "it was never sent");
+                Event::StepSucceeded { attempt, command_id: format!("{attempt}-{index}") }
+            }
+            Fate::Badly => Event::StepFailed { attempt, reason },
+            Fate::AnswerLost => Event::StepStillRuns { attempt },
+            Fate::Unreached => Event::AgentSilent { attempt, reason },
+        },
+    };
+    world.is_done(event);
+}

@@ -1,0 +1,114 @@
+//! What is not accepted, and in which words.
+
+use provision::{Event, Refused};
+use uuid::Uuid;
+
+use crate::situations::{self, asking, boots, running, waiting};
+use crate::world::{World, clean_step, heartbeat, steps_reported};
+
+#[test]
+fn a_second_agent_with_the_same_token_is_refused() {
+    let mut world = asking();
+    let token = world.attempt().agent_token.0.clone();
+
+    let copy = heartbeat(&token, "https://192.0.2.66:9999", world.now);
+    let refused = world.tries(&copy).unwrap_err();
+
+    assert!(matches!(refused, Refused::SecondAgent { .. }));
+    let text = refused.to_string();
+    assert!(text.contains("192.0.2.7") && text.contains("192.0.2.66"), "{text}");
+    world.happens(world.heartbeat());
+}
+
+#[test]
+fn a_wrong_token_is_refused() {
+    let mut world = waiting();
+    for token in ["", "x", &world.attempt().agent_token.0.replace('1', "2")] {
+        let wrong = heartbeat(token, "https://192.0.2.7:9999", world.now);
+        let refused = world.tries(&wrong).unwrap_err();
+        assert_eq!(refused, Refused::WrongToken(world.node.uuid));
+    }
+    assert_eq!(world.attempt().agent, None);
+}
+
+#[test]
+fn the_token_of_an_older_attempt_is_refused() {
+    let mut world = situations::failed_and_torn_down();
+    let old = world.heartbeat();
+    assert!(matches!(world.tries(&old), Err(Refused::NoAgentExpected { .. })));
+
+    world.happens(Event::Manage);
+    world.happens(Event::Clean(vec![clean_step("erase_devices", 0)]));
+    let mut world = boots(world);
+
+    assert_eq!(world.tries(&old), Err(Refused::WrongToken(world.node.uuid)));
+}
+
+#[test]
+fn nothing_of_an_older_attempt_is_accepted() {
+    let old = Uuid::from_u128(0x01D);
+    let reason = || "reason".to_owned();
+    let command_id = || "command-0".to_owned();
+    for (situation, world) in situations::all() {
+        for event in [
+            Event::Booting { attempt: old },
+            Event::BootFailed { attempt: old, reason: reason() },
+            steps_reported(old),
+            Event::StepStarted { attempt: old, command_id: command_id() },
+            Event::StepSucceeded { attempt: old, command_id: command_id() },
+            Event::StepFailed { attempt: old, reason: reason() },
+            Event::StepStillRuns { attempt: old },
+            Event::AgentSilent { attempt: old, reason: reason() },
+            Event::TornDown { attempt: old },
+            Event::TearDownFailed { attempt: old, reason: reason() },
+        ] {
+            assert!(world.asks(&event).is_err(), "{situation}: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn the_result_of_another_command_is_not_taken_for_that_of_the_step() {
+    let mut world = running(&["erase_devices_metadata"]);
+    let attempt = world.attempt().id;
+    let other = Event::StepSucceeded { attempt, command_id: "command-x".into() };
+    assert_eq!(world.tries(&other), Err(Refused::Stale));
+}
+
+#[test]
+fn steps_that_are_reported_twice_do_not_start_the_clean_again() {
+    let mut world = running(&["erase_devices_metadata"]);
+    let attempt = world.attempt().id;
+    assert_eq!(world.tries(&steps_reported(attempt)), Err(Refused::Stale));
+}
+
+#[test]
+fn an_agent_cannot_disturb_a_boot_or_a_tear_down() {
+    for world in [situations::booting(), situations::tearing_down()] {
+        let attempt = world.attempt().id;
+        for event in [
+            Event::StepFailed { attempt, reason: "late".into() },
+            Event::AgentSilent { attempt, reason: "late".into() },
+            Event::StepStarted { attempt, command_id: "late".into() },
+        ] {
+            assert_eq!(world.asks(&event), Err(Refused::Stale), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_manual_clean_needs_steps() {
+    let mut world = World::manageable();
+    assert_eq!(world.tries(&Event::Clean(vec![])), Err(Refused::NoSteps));
+}
+
+#[test]
+fn a_verb_out_of_place_is_refused_in_ironics_words() {
+    let mut world = World::enrolled();
+    let refused = world.tries(&Event::Provide).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the requested action \"provide\" can not be performed on node \
+         \"00000000-0000-0000-0000-00000000a0de\" while it is in state \"enroll\""
+    );
+}

@@ -1,0 +1,152 @@
+//! The whole of `step` on one page.
+
+use std::fmt::Write;
+
+use jiff::SignedDuration;
+use provision::state::PowerTarget;
+use provision::{Event, Outcome, PowerState, Refused, Work};
+use uuid::Uuid;
+
+use crate::situations;
+use crate::world::{World, clean_step, steps_reported};
+
+#[test]
+fn every_situation_and_event_has_the_outcome_on_this_page() {
+    let mut page = String::new();
+    for (name, event) in events() {
+        let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
+        for (situation, mut world) in situations::all() {
+            let outcome = outcome(&mut world, name, &event);
+            match outcomes.iter_mut().find(|(known, _)| *known == outcome) {
+                Some((_, from)) => from.push(situation),
+                None => outcomes.push((outcome, vec![situation])),
+            }
+        }
+        write(&mut page, name, outcomes);
+    }
+    insta::with_settings!(
+        { snapshot_path => "../snapshots", prepend_module_to_snapshot => false },
+        { insta::assert_snapshot!("transitions", page) }
+    );
+}
+
+type Make = Box<dyn Fn(&World, Uuid) -> Event>;
+
+/// Each event, made to fit the world and its latest attempt as well as can be.
+fn events() -> Vec<(&'static str, Make)> {
+    fn make(f: impl Fn(&World, Uuid) -> Event + 'static) -> Make {
+        Box::new(f)
+    }
+    let reason = || "reason".to_owned();
+    let command_id = || "command-0".to_owned();
+    vec![
+        ("manage", make(|_, _| Event::Manage)),
+        ("provide", make(|_, _| Event::Provide)),
+        ("clean", make(|_, _| Event::Clean(vec![clean_step("erase_devices", 0)]))),
+        ("clean without steps", make(|_, _| Event::Clean(vec![]))),
+        ("abort", make(|_, _| Event::Abort)),
+        ("power asked", make(|_, _| Event::PowerAsked(PowerTarget::On))),
+        ("power seen", make(|_, _| Event::PowerSeen(PowerState::On))),
+        ("power failed", make(move |_, _| Event::PowerFailed(reason()))),
+        ("verified", make(|_, _| Event::Verified(PowerState::On))),
+        ("verify failed", make(move |_, _| Event::VerifyFailed(reason()))),
+        ("booting", make(|_, attempt| Event::Booting { attempt })),
+        ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),
+        ("agent looks up", make(|_, _| Event::AgentLooksUp)),
+        ("agent alive", make(|world, _| world.heartbeat())),
+        ("steps reported", make(|_, attempt| steps_reported(attempt))),
+        (
+            "step started",
+            make(move |_, attempt| Event::StepStarted { attempt, command_id: command_id() }),
+        ),
+        (
+            "step succeeded",
+            make(move |_, attempt| Event::StepSucceeded { attempt, command_id: command_id() }),
+        ),
+        ("step failed", make(move |_, attempt| Event::StepFailed { attempt, reason: reason() })),
+        ("step still runs", make(|_, attempt| Event::StepStillRuns { attempt })),
+        ("agent silent", make(move |_, attempt| Event::AgentSilent { attempt, reason: reason() })),
+        ("torn down", make(|_, attempt| Event::TornDown { attempt })),
+        (
+            "tear down failed",
+            make(move |_, attempt| Event::TearDownFailed { attempt, reason: reason() }),
+        ),
+        ("tick", make(|_, _| Event::Tick { why: None })),
+        ("tick, too late", make(|_, _| Event::Tick { why: None })),
+    ]
+}
+
+fn outcome(world: &mut World, name: &str, event: &Make) -> String {
+    if name == "tick, too late" {
+        world.now += world.policy.clean_callback_timeout + SignedDuration::from_secs(1);
+    }
+    let attempt = world.node.attempt.as_ref().map_or(Uuid::nil(), |attempt| attempt.id);
+    match world.asks(&event(world, attempt)) {
+        Ok(outcome) => accepted(world, &outcome),
+        Err(refused) => format!("refused: {}", why(&refused)),
+    }
+}
+
+fn accepted(world: &World, outcome: &Outcome) -> String {
+    let mut text = if outcome.node.provision_state == world.node.provision_state {
+        "stays".to_owned()
+    } else {
+        format!("→ {}", outcome.node.provision_state)
+    };
+    if let Some(target) = outcome.node.target_provision_state
+        && Some(target) != world.node.target_provision_state
+    {
+        write!(text, " (target {target})").unwrap();
+    }
+    if let Some(work) = &outcome.work {
+        write!(text, ", then {}", in_words(work)).unwrap();
+    }
+    text
+}
+
+fn in_words(work: &Work) -> String {
+    match work {
+        Work::RunStep { index, .. } | Work::CheckStep { index, .. } => {
+            format!("{} {index}", work.name())
+        }
+        Work::Verify
+        | Work::Boot { .. }
+        | Work::AskSteps { .. }
+        | Work::TearDown { .. }
+        | Work::SetPower { .. } => work.name().to_owned(),
+    }
+}
+
+fn why(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::InvalidState { .. } => "invalid state",
+        Refused::NoSteps => "no steps",
+        Refused::Stale => "stale",
+        Refused::NoAgentExpected { .. } => "no agent expected",
+        Refused::WrongToken(_) => "wrong token",
+        Refused::SecondAgent { .. } => "second agent",
+    }
+}
+
+/// What is refused in the most situations is said once, at the end.
+fn write(page: &mut String, event: &str, mut outcomes: Vec<(String, Vec<&str>)>) {
+    writeln!(page, "{event}").unwrap();
+    let refused = outcomes
+        .iter()
+        .enumerate()
+        .filter(|(_, (outcome, from))| outcome.starts_with("refused") && from.len() > 3)
+        .max_by_key(|(_, (_, from))| from.len())
+        .map(|(i, _)| i);
+    let rest = refused.map(|i| outcomes.remove(i).0);
+    for (outcome, from) in outcomes {
+        let from = if from.len() == situations::all().len() {
+            "always".to_owned()
+        } else {
+            from.join(" | ")
+        };
+        writeln!(page, "    {from}: {outcome}").unwrap();
+    }
+    if let Some(rest) = rest {
+        writeln!(page, "    else {rest}").unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! A node, what is planned for it, and the time: what the store and the workers are to `step`.
+
+use jiff::{SignedDuration, Timestamp};
+use provision::clean::CleanStep;
+use provision::event::Heartbeat;
+use provision::node::Secret;
+use provision::step::Fresh;
+use provision::{Attempt, Context, Event, Node, Outcome, Policy, Refused, Work, step};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) planned: Option<Work>,
+    pub(crate) now: Timestamp,
+    pub(crate) policy: Policy,
+    attempts: u128,
+}
+
+impl World {
+    pub(crate) fn enrolled() -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        Self {
+            node: Node::enrolled(Uuid::from_u128(0xA0DE), "redfish", now),
+            planned: None,
+            now,
+            policy: Policy::default(),
+            attempts: 0,
+        }
+    }
+
+    pub(crate) fn manageable() -> Self {
+        let mut world = Self::enrolled();
+        world.happens(Event::Manage);
+        world.is_done(Event::Verified(provision::PowerState::Off));
+        world
+    }
+
+    /// What would come of an event.
+    pub(crate) fn asks(&self, event: &Event) -> Result<Outcome, Refused> {
+        let n = self.attempts + 1;
+        let fresh = Fresh {
+            attempt: Uuid::from_u128(n),
+            ticket: Secret(format!("ticket-{n:0>15}")),
+            agent_token: Secret(format!("token-{n:0>37}")),
+        };
+        step(&self.node, event, &Context { now: self.now, policy: self.policy.clone(), fresh })
+    }
+
+    /// An event that nobody had to claim work for.
+    pub(crate) fn tries(&mut self, event: &Event) -> Result<Outcome, Refused> {
+        let outcome = self.asks(event)?;
+        let before = self.node.attempt.as_ref().map(|attempt| attempt.id);
+        let after = outcome.node.attempt.as_ref().map(|attempt| attempt.id);
+        self.attempts += u128::from(before != after);
+        self.node = outcome.node.clone();
+        if outcome.work.is_some() {
+            self.planned.clone_from(&outcome.work);
+        }
+        Ok(outcome)
+    }
+
+    pub(crate) fn happens(&mut self, event: Event) -> Outcome {
+        self.tries(&event).unwrap_or_else(|refused| panic!("{event:?}: {refused}"))
+    }
+
+    /// The result of the work that was planned, which is therefore done with.
+    pub(crate) fn is_done(&mut self, event: Event) -> Outcome {
+        let claimed = self.planned.take();
+        assert!(claimed.is_some(), "{event:?} is the result of work, and there is none");
+        self.happens(event)
+    }
+
+    pub(crate) fn passes(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    pub(crate) fn attempt(&self) -> &Attempt {
+        self.node.attempt.as_ref().unwrap()
+    }
+
+    /// A heartbeat of the agent that was started by the latest attempt.
+    pub(crate) fn heartbeat(&self) -> Event {
+        let token = self.node.attempt.as_ref().map(|attempt| attempt.agent_token.0.clone());
+        heartbeat(&token.unwrap_or_default(), "https://192.0.2.7:9999", self.now)
+    }
+}
+
+pub(crate) fn heartbeat(token: &str, url: &str, at: Timestamp) -> Event {
+    Event::AgentAlive(Heartbeat {
+        agent_token: token.to_owned(),
+        callback_url: url.parse().unwrap(),
+        agent_version: "1.0".to_owned(),
+        agent_verify_ca: None,
+        at,
+    })
+}
+
+pub(crate) fn clean_step(name: &str, priority: i64) -> CleanStep {
+    CleanStep {
+        interface: "deploy".to_owned(),
+        step: name.to_owned(),
+        args: Map::new(),
+        priority,
+        reboot_requested: false,
+        abortable: false,
+    }
+}
+
+/// What the ramdisk of these tests can do.
+pub(crate) fn offered() -> Vec<CleanStep> {
+    vec![
+        clean_step("erase_devices", 0),
+        clean_step("erase_devices_metadata", 99),
+        CleanStep { reboot_requested: true, ..clean_step("update_firmware", 50) },
+    ]
+}
+
+pub(crate) fn steps_reported(attempt: Uuid) -> Event {
+    let hardware_manager_version = json!({"generic_hardware_manager": "1.2"});
+    Event::StepsReported { attempt, steps: offered(), hardware_manager_version }
+}
