@@ -10,6 +10,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -18,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use self::partitions::ReadAt;
 use self::signatures::SIGNATURES;
+use crate::hotplug::Activity;
 
 /// One write or read while erasing; also the unit in which a failed offload is noticed.
 const CHUNK: u64 = 4 << 20;
@@ -28,8 +31,8 @@ const OFFLOAD: u64 = 1 << 30;
 /// Which disks count.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// All of the machine's own.
-    Machine,
+    /// All of the machine's own, once its controllers have found them.
+    Machine(Arc<Activity>),
     /// These files or devices, whatever else there is.
     Named(Vec<PathBuf>),
 }
@@ -55,7 +58,10 @@ impl Source {
     /// When `/sys/block` or a named file cannot be read.
     pub fn disks(&self) -> Result<Vec<Disk>> {
         match self {
-            Self::Machine => machine(),
+            Self::Machine(activity) => {
+                activity.settle(Duration::from_secs(2), Duration::from_secs(60));
+                machine()
+            }
             Self::Named(paths) => paths.iter().map(|path| named(path)).collect(),
         }
     }

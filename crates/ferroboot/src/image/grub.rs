@@ -13,13 +13,42 @@ use super::packages::{Packages, output};
 use super::{read, steps::step};
 
 /// What GRUB does before it has a configuration of ours.
-const EMBEDDED: &str = r#"net_bootp
+///
+/// `$cmdpath` is the folder GRUB was loaded from, which the firmware's device path tells. When the firmware was given
+/// a name server, EDK2 puts a Dns() node into that path (HttpBootUpdateDevicePath) and GRUB 2.06 no longer reads it
+/// (efinet.c); then the boot file that our DHCP server names to GRUB itself tells the folder.
+const EMBEDDED: &str = r#"
+net_bootp
+for file in "$net_efinet0_dhcp_boot_file" "$net_efinet1_dhcp_boot_file" \
+            "$net_efinet2_dhcp_boot_file" "$net_efinet3_dhcp_boot_file"; do
+    if [ -z "$cmdpath" ]; then
+        if regexp --set=1:host --set=2:folder '^http://([^/]+)(.*)/[^/]*$' "$file"; then
+            cmdpath="(http,$host)$folder"
+        fi
+    fi
+done
 configfile "$cmdpath/grub.cfg"
+echo "GRUB found no configuration at $cmdpath/grub.cfg: back to the firmware in 10 s"
+sleep 10
+exit
 "#;
 
 /// What the embedded configuration and ours need, since a module cannot be fetched before the network is up.
-const MODULES: &[&str] =
-    &["configfile", "echo", "efinet", "http", "linux", "net", "normal", "reboot", "sleep", "test"];
+const MODULES: &[&str] = &[
+    "all_video",
+    "configfile",
+    "echo",
+    "efinet",
+    "http",
+    "linux",
+    "minicmd",
+    "net",
+    "normal",
+    "reboot",
+    "regexp",
+    "sleep",
+    "test",
+];
 
 /// Makes `grubx64.efi`.
 ///

@@ -1,0 +1,65 @@
+//! What people at the machine see: one line per step, on the screen and on the serial line alike.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::time::Uptime;
+
+/// Every console the machine has.
+#[derive(Debug)]
+pub struct Consoles(Vec<File>);
+
+impl Consoles {
+    /// The kernel's consoles (`console=`), and in any case the screen and the first serial line, since not
+    /// everybody says `console=`.
+    pub fn open() -> Self {
+        let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+        let names: BTreeSet<_> = active.split_whitespace().chain(["tty0", "ttyS0"]).collect();
+        // A serial line without a reader must not hold us up.
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+        let open = |name: &str| {
+            let path = Path::new("/dev").join(name);
+            OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+        };
+        Self(names.into_iter().filter_map(open).collect())
+    }
+
+    /// Sends the log there from now on.
+    pub fn log(self, debug: bool) {
+        let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_timer(Uptime::default())
+            .with_target(false)
+            .with_ansi(false)
+            .with_writer(self)
+            .init();
+    }
+}
+
+impl<'a> MakeWriter<'a> for Consoles {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+impl Write for &Consoles {
+    /// A console that takes nothing, like the address of a serial port that is not there, does not silence the others.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        for mut console in &self.0 {
+            let _ = console.write_all(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

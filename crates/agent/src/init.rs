@@ -1,0 +1,92 @@
+//! The first process of the ramdisk: it mounts what everything needs, and keeps an agent running.
+//!
+//! The agent is a process of its own, since a kernel panics without a word when its init ends.
+
+use std::fs;
+use std::panic;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use crate::console::Consoles;
+use crate::hands::Host;
+
+/// The argument with which init starts the agent.
+pub const AGENT: &str = "ramdisk";
+
+/// How long agents may fail before the machine is switched off: longer than Ironic waits for one (30 minutes).
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Between two agents.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Is init. Does not return while the machine is on.
+pub fn run() -> ! {
+    let mounted = mounts();
+    Consoles::open().log(false);
+    report_panics(Host::Machine);
+    info!("Ferroboot {}: the ramdisk has started", env!("CARGO_PKG_VERSION"));
+    if let Err(error) = mounted {
+        error!("{error:#}");
+    }
+    let ended = crate::start(async {
+        supervise().await;
+        Ok(())
+    });
+    if let Err(error) = ended {
+        error!("{error:#}");
+    }
+    loop {
+        Host::Machine.power_off();
+        // A machine that does not switch off stays where it is; ending would be a kernel panic.
+        std::thread::park();
+    }
+}
+
+/// A panic is told on the consoles, and of init's own nothing else could follow but the kernel's.
+pub fn report_panics(host: Host) {
+    panic::set_hook(Box::new(move |panic| {
+        error!("a bug in this program: {panic}");
+        match host {
+            Host::Machine => host.power_off(),
+            Host::Process => {}
+        }
+    }));
+}
+
+fn mounts() -> Result<()> {
+    let all: [(&str, &str, MsFlags); 5] = [
+        ("proc", "/proc", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV),
+        ("sysfs", "/sys", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV),
+        ("devtmpfs", "/dev", MsFlags::MS_NOSUID),
+        ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV),
+        ("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV),
+    ];
+    for (kind, place, flags) in all {
+        fs::create_dir_all(place).with_context(|| format!("creating {place}"))?;
+        mount(Some(kind), Path::new(place), Some(kind), flags, None::<&str>)
+            .with_context(|| format!("mounting {place}"))?;
+    }
+    Ok(())
+}
+
+async fn supervise() {
+    let started = Instant::now();
+    loop {
+        match Command::new("/proc/self/exe").arg(AGENT).status().await {
+            Ok(status) => warn!("the agent has ended ({status})"),
+            Err(error) => error!("the agent cannot be started: {error}"),
+        }
+        if started.elapsed() > PATIENCE {
+            error!("no agent has lasted for {} minutes", PATIENCE.as_secs() / 60);
+            return;
+        }
+        info!("starting it anew in {} s", PAUSE.as_secs());
+        sleep(PAUSE).await;
+    }
+}
