@@ -7,8 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::Uptime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Every console the machine has.
 #[derive(Debug)]
@@ -31,14 +35,15 @@ impl Consoles {
 
     /// Sends the log there from now on.
     pub fn log(self, debug: bool) {
-        let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
-        tracing_subscriber::fmt()
-            .with_max_level(level)
+        let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+        let lines = tracing_subscriber::fmt::layer()
             .with_timer(Uptime::default())
             .with_target(false)
             .with_ansi(false)
-            .with_writer(self)
-            .init();
+            .with_writer(self);
+        // Libraries tell every connection; people at a console want to know what the agent does.
+        let filter = Targets::new().with_default(LevelFilter::WARN).with_target("agent", ours);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     }
 }
 

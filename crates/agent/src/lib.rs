@@ -16,6 +16,8 @@ pub mod init;
 pub mod listen;
 pub mod mac;
 pub mod modules;
+pub mod network;
+pub mod ramdisk;
 
 use anyhow::{Context, Result};
 

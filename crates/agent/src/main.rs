@@ -1,8 +1,9 @@
 //! The init of the ramdisk, and the agent it starts.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use agent::agent::Agent;
 use agent::cmdline::Options;
@@ -10,6 +11,7 @@ use agent::disks::Source;
 use agent::hands::{Hands, Host};
 use agent::identity::Keeper;
 use agent::mac::Mac;
+use agent::{init, ramdisk};
 use anyhow::{Context, Result};
 use clap::Parser;
 use url::Url;
@@ -44,18 +46,26 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match run(arguments) {
-        Ok(never) => match never {},
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut words = std::env::args();
+    let own_name = words.next().unwrap_or_default();
+    // The kernel starts init with whatever of its command line it does not know itself.
+    let ended = if process::id() == 1 {
+        init::run()
+    } else if own_name.ends_with("modprobe") {
+        ramdisk::modprobe(words).map(|()| ExitCode::SUCCESS)
+    } else if words.next().as_deref() == Some(init::AGENT) {
+        ramdisk::run().map(|never| match never {})
+    } else {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        run(Arguments::parse()).map(|never| match never {})
+    };
+    ended.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(arguments: Arguments) -> Result<std::convert::Infallible> {
+fn run(arguments: Arguments) -> Result<Infallible> {
     let (mut options, ignored) = Options::parse(&arguments.command_line);
     for ignored in ignored {
         tracing::warn!("ignored: {ignored}");

@@ -1,0 +1,88 @@
+//! The agent in its ramdisk: drivers, network, clock, and then whatever Ironic asks for.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tracing::{debug, info, warn};
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::cmdline::Options;
+use crate::console::Consoles;
+use crate::disks::Source;
+use crate::hands::{Hands, Host};
+use crate::hotplug::{self, Loader};
+use crate::identity::Keeper;
+use crate::init;
+use crate::network::links::Wanted;
+use crate::network::{self, Network};
+
+/// Where the token and the certificate are kept: in memory.
+const STATE: &str = "/run/ferroboot-agent";
+
+/// Is the agent of this machine.
+///
+/// # Errors
+///
+/// Whatever makes it useless; init then starts another one.
+pub fn run() -> Result<Infallible> {
+    let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    let (options, ignored) = Options::parse(&command_line);
+    Consoles::open().log(options.debug);
+    init::report_panics(Host::Process);
+    for ignored in ignored {
+        warn!("on the command line, ignored: {ignored}");
+    }
+    debug!("{options:?}");
+    crate::start(serve(options))
+}
+
+async fn serve(options: Options) -> Result<Infallible> {
+    info!("loading drivers");
+    let activity = hotplug::watch(Arc::new(Loader::new()?))?;
+    let wanted = Wanted { name: options.interface.clone(), mac: options.boot_mac };
+    let network = network::up(&wanted).await?;
+    set_clock(&options, &network).await;
+
+    let agent = Agent {
+        options,
+        addresses: network.macs.clone(),
+        keeper: Keeper::new(Path::new(STATE))?,
+        hands: Hands::new(Source::Machine(activity), Host::Machine),
+        sets_clock: true,
+    };
+    let address = IpAddr::V4(network.address);
+    tokio::select! {
+        never = agent.run(address) => never,
+        lost = network.keep() => lost.context("keeping the lease"),
+    }
+}
+
+/// By NTP if there is a server for it; Ironic's API tells the time as well, later.
+async fn set_clock(options: &Options, network: &Network) {
+    let named = options.ntp_server.clone();
+    let Some(server) = named.or_else(|| network.ntp.first().map(ToString::to_string)) else {
+        return;
+    };
+    match clock::ask(&server).await {
+        Ok(now) => clock::set_if_far_off(now, &server),
+        Err(error) => warn!("{error:#}"),
+    }
+}
+
+/// Loads what the kernel asks for, in place of `modprobe`.
+///
+/// # Errors
+///
+/// When this ramdisk belongs to another kernel.
+pub fn modprobe(names: impl Iterator<Item = String>) -> Result<()> {
+    let loader = Loader::new()?;
+    for name in names.filter(|name| !name.starts_with('-')) {
+        loader.load(&name);
+    }
+    Ok(())
+}
