@@ -91,6 +91,7 @@ impl fmt::Display for BootInterface {
 
 /// A file under a ticket: `/boot/{ticket}/{file name}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Artifact {
     /// `bootx64.efi`: what `http` starts, a UKI for this node or GRUB.
     BootLoader,

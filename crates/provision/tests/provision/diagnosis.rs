@@ -305,7 +305,7 @@ fn after_a_reboot_within_the_clean_the_first_boot_counts_no_more() {
 
 proptest! {
     #[test]
-    fn no_trace_makes_it_panic(picks in proptest::collection::vec((0..18_usize, 0..100_i64), 0..30)) {
+    fn no_trace_makes_it_panic(picks in proptest::collection::vec((0..EVENTS, 0..100_i64), 0..30)) {
         let mut trace = Trace::switched_on();
         for (pick, seconds) in picks {
             trace = trace.then(seconds, any_event(pick));
@@ -469,11 +469,19 @@ fn agent(call: &str, result: &str, ok: bool) -> What {
     What::Agent { call: call.to_owned(), result: result.to_owned(), ok }
 }
 
-fn any_event(pick: usize) -> What {
+/// How many there are of [`any_event`].
+pub(crate) const EVENTS: usize = 20;
+
+/// One of each sort of exchange.
+pub(crate) fn any_event(pick: usize) -> What {
     let ignored = DhcpAnswer::Ignored { because: "busy".to_owned() };
     let nak = DhcpAnswer::Nak { because: "not yours".to_owned() };
+    let architecture = |architecture| {
+        let because = NoBoot::Architecture { architecture };
+        dhcp(DhcpClient::HttpClient, Some(architecture), DhcpAnswer::NoBoot { because })
+    };
     let not_now = DhcpAnswer::NoBoot { because: NoBoot::NotNow { state: State::Manageable } };
-    let events = [
+    let events: [What; EVENTS] = [
         state(State::Cleaning, State::CleanWait, None),
         state(State::CleanWait, State::Cleaning, Some("a clean step asked for a reboot")),
         state(State::CleanWait, State::CleanFailed, None),
@@ -492,6 +500,8 @@ fn any_event(pick: usize) -> What {
         http("GET", Some(Artifact::Kernel), "kernel", 200, 1, u64::MAX),
         agent("heartbeat", "fine", true),
         agent("lookup", "refused", false),
+        architecture(0x13),
+        dhcp(DhcpClient::System, None, ack(None)),
     ];
     events.into_iter().nth(pick).unwrap()
 }

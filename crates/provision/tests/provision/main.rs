@@ -6,6 +6,7 @@ mod diagnosis;
 mod properties;
 mod refusals;
 mod situations;
+mod stored;
 mod table;
 mod walks;
 mod world;
