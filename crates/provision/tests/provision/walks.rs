@@ -95,11 +95,16 @@ fn a_ramdisk_that_offers_nothing_to_do_ends_an_automated_clean() {
 fn a_step_that_asks_for_a_reboot_boots_again_within_the_attempt() {
     let mut world = running(&["update_firmware", "erase_devices"]);
     let attempt = world.attempt().clone();
+    assert!(attempt.token_given && attempt.powered_on_at.is_some());
     let id = attempt.id;
 
     world.happens(Event::StepSucceeded { attempt: id, command_id: "command-0".into() });
     assert_eq!(world.planned, Some(Work::Boot { attempt: id }));
-    assert_eq!(world.attempt().ticket, attempt.ticket);
+    let again = world.attempt();
+    assert_eq!(again.ticket, attempt.ticket);
+    // The agent of the next boot numbers its commands anew, and looks itself up anew.
+    assert_eq!(again.clean.settled_commands, [""; 0]);
+    assert!(!again.token_given && again.powered_on_at.is_none());
     assert!(provision::boot::bootable(&world.node).is_some(), "its images can be fetched again");
     let late = world.tries(&world.heartbeat());
     assert!(late.is_err(), "the agent that is about to be cut off does not own the next boot");
@@ -112,6 +117,18 @@ fn a_step_that_asks_for_a_reboot_boots_again_within_the_attempt() {
     world.is_done(Event::StepStarted { attempt: id, command_id: "command-0".into() });
     world.happens(Event::StepSucceeded { attempt: id, command_id: "command-0".into() });
     assert_eq!(world.planned, Some(Work::TearDown { attempt: id }));
+}
+
+#[test]
+fn a_step_that_is_done_makes_way_for_the_next_of_the_same_boot() {
+    let mut world = running(&["erase_devices_metadata", "erase_devices"]);
+    let attempt = world.attempt().id;
+    world.happens(Event::StepSucceeded { attempt, command_id: "command-0".into() });
+
+    assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 1 }));
+    assert_eq!(world.node.clean_step.as_ref().unwrap().step, "erase_devices");
+    assert_eq!(world.attempt().clean.settled_commands, ["command-0"]);
+    assert_eq!(world.attempt().clean.command_id, None);
 }
 
 #[test]
