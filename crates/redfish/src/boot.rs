@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::quirks;
-use crate::system::{Boot, BootOverride, BootPatch, System};
+use crate::system::{Boot, BootOverride, BootPatch, System, Systems};
 
 /// One system behind a BMC.
 pub struct Machine<'a, B> {
@@ -69,6 +69,43 @@ impl Failure {
         match self {
             Self::Refused { message, .. } | Self::NoAnswer { message, .. } => message,
         }
+    }
+}
+
+/// Why the one system of a BMC could not be found.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotOneSystem {
+    /// The BMC did not say.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// It has several, or none.
+    #[error(
+        "the BMC has {} systems: set redfish_system_id in driver_info{}", .0.len(), among(.0)
+    )]
+    Several(Vec<String>),
+}
+
+fn among(paths: &[String]) -> String {
+    if paths.is_empty() { String::new() } else { format!(" to one of {}", paths.join(", ")) }
+}
+
+/// The path of a BMC's one system, for nodes that do not say which (as upstream does).
+///
+/// # Errors
+/// [`NotOneSystem`]
+pub async fn only_system<B: Bmc>(
+    bmc: &B,
+    observer: &(dyn Fn(&Call, Option<&Failure>) + Sync),
+) -> Result<String, NotOneSystem> {
+    const SYSTEMS: &str = "/redfish/v1/Systems";
+    let purpose = "list of systems";
+    let answer = bmc.get::<Systems>(&ODataId::from(SYSTEMS.to_owned())).await;
+    let answer = answer.map_err(|error| failure(purpose, &error));
+    observer(&Call { purpose, method: "GET", path: SYSTEMS.to_owned() }, answer.as_ref().err());
+    let paths: Vec<_> = answer?.members.iter().map(|member| member.path.clone()).collect();
+    match <[String; 1]>::try_from(paths) {
+        Ok([path]) => Ok(path),
+        Err(paths) => Err(NotOneSystem::Several(paths)),
     }
 }
 
@@ -430,6 +467,13 @@ mod tests {
             "{refused}"
         );
         assert_eq!(bmc.power(), PowerState::Off);
+    }
+
+    #[tokio::test]
+    async fn a_node_need_not_say_which_system_where_there_is_one() {
+        let bmc = InMemory::new(Personality::default());
+
+        assert_eq!(only_system(&bmc, &nobody).await.unwrap(), SYSTEM);
     }
 
     #[tokio::test]

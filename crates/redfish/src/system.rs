@@ -24,6 +24,34 @@ pub struct System {
     pub manufacturer: Option<String>,
 }
 
+/// `ComputerSystemCollection`: which systems a BMC has.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Systems {
+    #[serde(rename = "@odata.id")]
+    odata_id: ODataId,
+    /// Links to them.
+    #[serde(rename = "Members")]
+    pub members: Vec<Link>,
+}
+
+/// A link to a resource.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Link {
+    /// Its path.
+    #[serde(rename = "@odata.id")]
+    pub path: String,
+}
+
+impl EntityTypeRef for Systems {
+    fn odata_id(&self) -> &ODataId {
+        &self.odata_id
+    }
+
+    fn etag(&self) -> Option<&ODataETag> {
+        None
+    }
+}
+
 impl EntityTypeRef for System {
     fn odata_id(&self) -> &ODataId {
         &self.odata_id

@@ -1,0 +1,320 @@
+//! Every setting of the daemon, its default, and its check.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use dhcp::leases::Pool;
+use jiff::SignedDuration;
+use nix::unistd::{Uid, gethostname};
+use provision::Policy;
+use provision::boot::HttpLoader;
+use serde::Deserialize;
+use url::Url;
+
+/// All settings, as the TOML file has them. An empty file is a good one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What this daemon calls itself towards others on the same database; the host's name.
+    pub host: Option<String>,
+    /// Where it keeps its state: `$STATE_DIRECTORY`, or `/var/lib/ferroboot` for root, or
+    /// `~/.local/state/ferroboot`.
+    pub state_dir: Option<PathBuf>,
+    /// Where nodes are kept.
+    pub database: Database,
+    /// Ironic's API, for operators.
+    pub api: Api,
+    /// The part of it that machines need.
+    pub agent: Agent,
+    /// The boot listener.
+    pub boot: Boot,
+    /// DHCP.
+    pub dhcp: Dhcp,
+    /// Cleaning.
+    pub clean: Clean,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:///path` or `postgres://…`; by default `ferroboot.db` in the state directory.
+    pub url: Option<String>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Loopback by default: the API switches machines, and asks nobody who they are.
+    pub listen: SocketAddr,
+    /// Where clients reach it, for links in answers; by default, where each one did.
+    pub public_url: Option<Url>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 6385)), public_url: None }
+    }
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agent {
+    /// Lookup and heartbeat alone are served here.
+    pub listen: SocketAddr,
+    /// Where machines reach it; by default, at the address they fetch their images from.
+    pub url: Option<Url>,
+    /// Whether an agent must show a certificate for its command API.
+    pub require_tls: bool,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 6386)), url: None, require_tls: true }
+    }
+}
+
+/// `[boot]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Boot {
+    /// Where firmware and loaders fetch images.
+    pub listen: SocketAddr,
+    /// Where machines reach it; by default, our address on the first DHCP network.
+    pub url: Option<Url>,
+    /// The boot set; by default `ramdisk` in the state directory.
+    pub ramdisk: Option<PathBuf>,
+    /// What `http` starts first.
+    pub http_loader: HttpLoader,
+    /// Added to every kernel command line, as Ironic's option of this name.
+    pub kernel_append_params: String,
+    /// Folders that `file://` images of nodes may lie in; by default `images` in the state
+    /// directory.
+    pub image_dirs: Option<Vec<PathBuf>>,
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            url: None,
+            ramdisk: None,
+            http_loader: HttpLoader::default(),
+            kernel_append_params: "nofb vga=normal".to_owned(),
+            image_dirs: None,
+        }
+    }
+}
+
+/// `[dhcp]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dhcp {
+    /// How long a lease is, in seconds.
+    pub lease_secs: u32,
+    /// Where to answer; nowhere else.
+    #[serde(rename = "network")]
+    pub networks: Vec<Network>,
+}
+
+impl Default for Dhcp {
+    fn default() -> Self {
+        Self { lease_secs: 3_600, networks: Vec::new() }
+    }
+}
+
+/// `[[dhcp.network]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The network interface, by name.
+    pub interface: String,
+    /// The addresses to give out.
+    pub pool: Range,
+    /// The router, if there is one.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers.
+    #[serde(default)]
+    pub dns: Vec<Ipv4Addr>,
+}
+
+impl FromStr for Network {
+    type Err = anyhow::Error;
+
+    /// `INTERFACE=FIRST-LAST`.
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((interface, pool)) = text.split_once('=') else {
+            bail!("{text:?} is not INTERFACE=FIRST-LAST, such as eth1=192.0.2.100-192.0.2.199");
+        };
+        let (interface, pool) = (interface.to_owned(), pool.to_owned().try_into()?);
+        Ok(Self { interface, pool, router: None, dns: Vec::new() })
+    }
+}
+
+/// `FIRST-LAST`, both included.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Range(pub Pool);
+
+impl TryFrom<String> for Range {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let parse = |address: &str| address.trim().parse::<Ipv4Addr>().ok();
+        let ends = text.split_once('-');
+        let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
+            bail!("{text:?} is no address range, such as 192.0.2.100-192.0.2.199");
+        };
+        ensure!(first <= last, "the address range {text} ends before it begins");
+        Ok(Self(Pool { first, last }))
+    }
+}
+
+/// `[clean]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clean {
+    /// Whether `provide` cleans first; a node's own `automated_clean` wins.
+    pub automated: bool,
+    /// Seconds of silence after which a clean has failed.
+    pub callback_timeout_secs: u32,
+}
+
+impl Default for Clean {
+    fn default() -> Self {
+        Self { automated: true, callback_timeout_secs: 1_800 }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Names the file, and the line that is wrong.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        text.parse().with_context(|| format!("the configuration {} is wrong", path.display()))
+    }
+
+    /// What this daemon calls itself.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let own = || gethostname().ok().and_then(|name| name.into_string().ok());
+        self.host.clone().or_else(own).unwrap_or_else(|| "ferroboot".to_owned())
+    }
+
+    /// Where it keeps its state.
+    ///
+    /// # Errors
+    /// When neither a setting nor the environment says where.
+    pub fn state_dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.state_dir {
+            return Ok(dir.clone());
+        }
+        // systemd's `StateDirectory=`.
+        if let Some(dir) = env::var_os("STATE_DIRECTORY") {
+            return Ok(dir.into());
+        }
+        if Uid::effective().is_root() {
+            return Ok("/var/lib/ferroboot".into());
+        }
+        let home = env::var_os("HOME").context("no HOME to keep state in: set state_dir")?;
+        Ok(Path::new(&home).join(".local/state/ferroboot"))
+    }
+
+    /// What transitions depend on.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let timeout = SignedDuration::from_secs(self.clean.callback_timeout_secs.into());
+        Policy { automated_clean: self.clean.automated, clean_callback_timeout: timeout }
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(self.dhcp.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
+        ensure!(
+            self.clean.callback_timeout_secs >= 60,
+            "clean.callback_timeout_secs must be at least 60: machines need that long to start"
+        );
+        let append = &self.boot.kernel_append_params;
+        ensure!(
+            !append.contains(|c: char| c.is_control()),
+            "boot.kernel_append_params must be one line of kernel arguments"
+        );
+        let mut interfaces: Vec<_> =
+            self.dhcp.networks.iter().map(|network| &network.interface).collect();
+        interfaces.sort();
+        for pair in interfaces.windows(2) {
+            ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Config {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        format!("{:#}", text.parse::<Config>().unwrap_err())
+    }
+
+    #[test]
+    fn nothing_need_be_set() {
+        let config: Config = "".parse().unwrap();
+
+        assert!(config.api.listen.ip().is_loopback());
+        assert!(config.dhcp.networks.is_empty());
+        assert_eq!(config.policy(), Policy::default());
+    }
+
+    #[test]
+    fn a_network_is_an_interface_and_a_pool() {
+        let config: Config =
+            "[[dhcp.network]]\ninterface = \"eth1\"\npool = \"192.0.2.10-192.0.2.20\""
+                .parse()
+                .unwrap();
+
+        let [network] = &config.dhcp.networks[..] else { panic!("one network expected") };
+        assert_eq!(network.pool.0.len(), 11);
+        let flag: Network = "eth1=192.0.2.10-192.0.2.20".parse().unwrap();
+        assert_eq!(flag.pool.0, network.pool.0);
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_named() {
+        assert!(refusal("[boot]\nlisten_on = 1").contains("listen_on"));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_in_words() {
+        let network = |pool| format!("[[dhcp.network]]\ninterface = \"a\"\npool = \"{pool}\"\n");
+
+        assert!(refusal(&network("10.0.0.9-10.0.0.1")).contains("ends before it begins"));
+        assert!(refusal(&network("10.0.0.9")).contains("is no address range"));
+        let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");
+        assert!(refusal(&twice).contains("the interface a is in two DHCP networks"));
+        assert!(refusal("[dhcp]\nlease_secs = 1").contains("at least 60"));
+    }
+
+    #[test]
+    fn only_a_whole_network_is_taken_from_the_command_line() {
+        let refused = "eth1".parse::<Network>().unwrap_err().to_string();
+        assert!(refused.contains("INTERFACE=FIRST-LAST"), "{refused}");
+    }
+}
