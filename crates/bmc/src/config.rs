@@ -1,12 +1,17 @@
 //! The settings of `ferroboot bmc`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::net::if_::if_nametoindex;
 use redfish::brain::Personality;
 use serde::Deserialize;
+
+/// As many as have their places on the first PCI bus.
+const MOST_NICS: usize = 8;
 
 /// All settings, as the TOML file has them.
 #[derive(Clone, Debug, Deserialize)]
@@ -106,12 +111,36 @@ impl Default for Firmware {
 #[serde(deny_unknown_fields)]
 pub struct Nic {
     /// Its MAC address.
-    pub mac: String,
+    pub mac: Mac,
     /// QEMU's name of the model: `virtio-net-pci`, `e1000e`, ….
     #[serde(default = "nic_model")]
     pub model: String,
     /// The tap device it is plugged into; without one it leads nowhere.
     pub tap: Option<String>,
+}
+
+/// A MAC address, written with colons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl TryFrom<String> for Mac {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let parts: Vec<_> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+        match parts[..] {
+            [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] => Ok(Self([a, b, c, d, e, f])),
+            _ => bail!("{text:?} is no MAC address, such as 52:54:00:00:00:01"),
+        }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// A disk.
@@ -197,8 +226,10 @@ impl Machine {
                 bail!("the firmware {} is not there: install the package ovmf", file.display());
             }
         }
+        ensure!(self.nics.len() <= MOST_NICS, "there is room for {MOST_NICS} network cards");
         for tap in self.nics.iter().filter_map(|nic| nic.tap.as_ref()) {
-            let there = Path::new("/sys/class/net").join(tap).exists();
+            // Not /sys/class/net: it may show the links of another network namespace.
+            let there = if_nametoindex(tap.as_str()).is_ok();
             ensure!(there, "the tap device {tap} is not there: ip tuntap add {tap} mode tap");
         }
         Ok(())
@@ -218,6 +249,14 @@ mod tests {
 
         assert!(config.listen.ip().is_loopback());
         assert!(!config.machines[0].firmware.pxe);
+    }
+
+    #[test]
+    fn a_mac_address_is_six_octets() {
+        let mac = |text: &str| Mac::try_from(text.to_owned());
+
+        assert_eq!(mac("52:54:00:AA:bb:01").unwrap().to_string(), "52:54:00:aa:bb:01");
+        assert!(mac("52:54:00:aa:bb").is_err());
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use efi::variables::Store;
+use efi::variables::{DevicePath, SetError, Store};
 use redfish::brain::NextBoot;
 
 use crate::machine::Setup;
+use crate::qemu;
 
 /// Puts into the machine's variables what it is to boot next, and says where they are.
 ///
@@ -19,19 +20,20 @@ pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
         fs::copy(template, &path)
             .with_context(|| format!("copying {} to {}", template.display(), path.display()))?;
     }
-    match next {
-        NextBoot::Url(url) => {
-            edit(&path, |store| store.boot_once_from(url).context("writing the boot entry"))?;
+    edit(&path, |store| {
+        store.forget_boot_once();
+        match (next, setup.machine.nics.first()) {
+            (NextBoot::Url(url), _) => store.boot_once_from(url),
+            (NextBoot::Http, Some(nic)) => {
+                store.boot_once_along(DevicePath::http_boot(qemu::nic_device(0), nic.mac.0))
+            }
+            (NextBoot::Http, None) | (NextBoot::Usual, _) => Ok(()),
         }
-        NextBoot::Usual | NextBoot::Http => edit(&path, |store| {
-            store.forget_boot_once();
-            Ok(())
-        })?,
-    }
+    })?;
     Ok(path)
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Store) -> Result<()>) -> Result<()> {
+fn edit(path: &Path, change: impl FnOnce(&mut Store) -> Result<(), SetError>) -> Result<()> {
     let context = || format!("the UEFI variables {}", path.display());
     let mut store = Store::parse(fs::read(path).with_context(context)?).with_context(context)?;
     change(&mut store).with_context(context)?;

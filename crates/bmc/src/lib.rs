@@ -27,7 +27,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()> + Send + 'stati
     config.check()?;
     let mut brain = Brain::new(&config.username, &config.password);
     for machine in &config.machines {
-        let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.clone()).collect();
+        let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.to_string()).collect();
         brain.add_system(&machine.id, &macs, machine.personality);
     }
     let brain = Arc::new(Mutex::new(brain));

@@ -105,7 +105,7 @@ impl Switch {
     async fn follow(&mut self, mut qemu: Qemu) {
         loop {
             tokio::select! {
-                end = qemu.ended() => match end {
+                end = qemu.ended(&self.setup) => match end {
                     End::Reset => match self.start().await {
                         Ok(again) => qemu = again,
                         Err(failed) => return error!("starting anew after a reset: {failed:#}"),

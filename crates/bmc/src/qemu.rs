@@ -1,14 +1,14 @@
 //! One run of QEMU, from power-on until it ends.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use redfish::brain::NextBoot;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
@@ -49,11 +49,11 @@ impl Qemu {
         // We listen and QEMU connects: so there is an event to wait for.
         let listener = UnixListener::bind(&monitor)
             .with_context(|| format!("listening on {}", monitor.display()))?;
-        let mut child = spawn(setup, next, &variables, &monitor)?;
+        let mut child = spawn(setup, &variables, &monitor)?;
         let stream = tokio::select! {
             connected = listener.accept() => connected.context("QEMU's monitor")?.0,
             ended = child.wait() => {
-                let words = last_words(&mut child).await;
+                let words = last_words(setup);
                 bail!("QEMU ended at once ({}): {words}", ended.context("waiting for QEMU")?);
             }
         };
@@ -69,7 +69,7 @@ impl Qemu {
     }
 
     /// Waits until it is off. May be dropped and called again.
-    pub(crate) async fn ended(&mut self) -> End {
+    pub(crate) async fn ended(&mut self, setup: &Setup) -> End {
         while let Ok(Some(line)) = self.events.next_line().await {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             if event["event"] == "SHUTDOWN" || event["event"] == "RESET" {
@@ -80,7 +80,7 @@ impl Qemu {
         match self.child.wait().await {
             Ok(status) if status.success() && self.asked_for_reset => End::Reset,
             Ok(status) if status.success() => End::Off,
-            Ok(status) => End::Broken(format!("{status}: {}", last_words(&mut self.child).await)),
+            Ok(status) => End::Broken(format!("{status}: {}", last_words(setup))),
             Err(error) => End::Broken(error.to_string()),
         }
     }
@@ -102,28 +102,25 @@ impl Qemu {
     }
 }
 
-fn spawn(setup: &Setup, next: &NextBoot, variables: &Path, monitor: &Path) -> Result<Child> {
+fn spawn(setup: &Setup, variables: &Path, monitor: &Path) -> Result<Child> {
     let stderr = setup.dir.join("qemu.stderr");
-    debug!("QEMU's messages go to {}", stderr.display());
+    let stderr = File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
     // `setpriv`, so that no machine outlives its BMC, however that ends.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&setup.qemu)
-        .args(arguments(setup, next, variables, monitor))
+        .args(arguments(setup, variables, monitor))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .kill_on_drop(true)
         .spawn()
         .context("starting QEMU through setpriv (packages qemu-system-x86 and util-linux)")
 }
 
-async fn last_words(child: &mut Child) -> String {
-    let mut words = String::new();
-    if let Some(stderr) = &mut child.stderr {
-        let _ = stderr.take(4_096).read_to_string(&mut words).await;
-    }
-    words.trim().to_owned()
+/// What QEMU complained about.
+fn last_words(setup: &Setup) -> String {
+    fs::read_to_string(setup.dir.join("qemu.stderr")).unwrap_or_default().trim().to_owned()
 }
 
 fn make_disk(disk: &Disk) -> Result<()> {
@@ -135,7 +132,13 @@ fn make_disk(disk: &Disk) -> Result<()> {
     file.with_context(context)?.set_len(disk.size_mib * 1024 * 1024).with_context(context)
 }
 
-fn arguments(setup: &Setup, next: &NextBoot, variables: &Path, monitor: &Path) -> Vec<OsString> {
+/// Where a network card sits on the first PCI bus, which its boot entries name. Lower numbers are for
+/// what QEMU places itself.
+pub(crate) fn nic_device(number: usize) -> u8 {
+    0x10 + u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+fn arguments(setup: &Setup, variables: &Path, monitor: &Path) -> Vec<OsString> {
     let machine = &setup.machine;
     let mut arguments = Arguments::default();
     arguments.add(setup.acceleration.arguments());
@@ -161,10 +164,10 @@ fn arguments(setup: &Setup, next: &NextBoot, variables: &Path, monitor: &Path) -
         arguments.add(["-fw_cfg", &format!("name=opt/org.tianocore/{feature},string={on}")]);
     }
     for (number, nic) in machine.nics.iter().enumerate() {
-        arguments.add_nic(number, nic, next);
+        arguments.add_nic(number, nic);
     }
     for (number, disk) in machine.disks.iter().enumerate() {
-        arguments.add_disk(number, disk, next);
+        arguments.add_disk(number, disk);
     }
     arguments.0
 }
@@ -177,7 +180,7 @@ impl Arguments {
         self.0.extend(more.into_iter().map(OsString::from));
     }
 
-    fn add_nic(&mut self, number: usize, nic: &Nic, next: &NextBoot) {
+    fn add_nic(&mut self, number: usize, nic: &Nic) {
         let backend = match &nic.tap {
             Some(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
             // A hub with nothing else on it.
@@ -185,29 +188,21 @@ impl Arguments {
         };
         // OVMF has a driver of its own for virtio; other cards bring theirs in their option ROM.
         let rom = if nic.model.starts_with("virtio") { ",romfile=" } else { "" };
-        // `bootindex` becomes OVMF's boot order: so the override without a URL starts the
-        // firmware's own HTTP boot, and the usual boot starts the disk.
-        let index = match next {
-            NextBoot::Http => format!(",bootindex={number}"),
-            NextBoot::Url(_) | NextBoot::Usual => format!(",bootindex={}", 10 + number),
-        };
-        let device = format!("{},netdev=net{number},mac={}{rom}{index}", nic.model, nic.mac);
+        // `bootindex` becomes OVMF's boot order: the usual boot starts a disk.
+        let place = format!("addr={:#x},bootindex={}", nic_device(number), 100 + number);
+        let device = format!("{},netdev=net{number},mac={}{rom},{place}", nic.model, nic.mac);
         self.add(["-netdev", &backend, "-device", &device]);
     }
 
-    fn add_disk(&mut self, number: usize, disk: &Disk, next: &NextBoot) {
+    fn add_disk(&mut self, number: usize, disk: &Disk) {
         let path = disk.path.display();
         let drive = format!("if=none,id=disk{number},format=raw,file={path}");
-        let index = match next {
-            NextBoot::Http => 20 + number,
-            NextBoot::Url(_) | NextBoot::Usual => number,
-        };
         let device = match disk.model {
             DiskModel::Virtio => "virtio-blk-pci".to_owned(),
             DiskModel::Ahci => format!("ide-hd,bus=ide.{number}"),
             DiskModel::Nvme => format!("nvme,serial=nvme{number}"),
         };
-        let device = format!("{device},drive=disk{number},bootindex={index}");
+        let device = format!("{device},drive=disk{number},bootindex={number}");
         self.add(["-drive", &drive, "-device", &device]);
     }
 }
@@ -217,7 +212,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn line(next: &NextBoot) -> String {
+    fn line() -> String {
         let config: Config = toml::from_str(
             r#"
             username = "a"
@@ -239,25 +234,28 @@ mod tests {
             acceleration: config.acceleration,
             dir: "/s/1".into(),
         };
-        let arguments = arguments(&setup, next, Path::new("/v"), Path::new("/m"));
+        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"));
         arguments.join(" ".as_ref()).into_string().unwrap()
     }
 
     #[test]
-    fn a_boot_over_http_puts_the_network_card_before_the_disk() {
-        let line = line(&NextBoot::Http);
+    fn a_card_is_where_its_boot_entries_say() {
+        let line = line();
 
-        assert!(line.contains("netdev=net0,mac=52:54:00:00:00:01,romfile=,bootindex=0"), "{line}");
-        assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=20"), "{line}");
+        assert!(line.contains("netdev=net0,mac=52:54:00:00:00:01,romfile=,addr=0x10,"), "{line}");
+        assert!(line.contains("netdev=net1,mac=52:54:00:00:00:02,addr=0x11,"), "{line}");
     }
 
     #[test]
     fn a_usual_boot_puts_the_disk_first() {
-        assert!(line(&NextBoot::Usual).contains("drive=disk0,bootindex=0"));
+        let line = line();
+
+        assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=0"), "{line}");
+        assert!(line.contains("addr=0x10,bootindex=100"), "{line}");
     }
 
     #[test]
     fn a_card_without_a_tap_leads_nowhere() {
-        assert!(line(&NextBoot::Usual).contains("hubport,id=net1,hubid=1"));
+        assert!(line().contains("hubport,id=net1,hubid=1"));
     }
 }

@@ -23,7 +23,7 @@ pub const NON_VOLATILE_BOOT_RUNTIME: u32 = 0x7;
 const FIRST_OF_OURS: u16 = 0x0099;
 
 /// By this description we know our own entry again.
-const OUR_DESCRIPTION: &str = "Ferroboot: boot once from a URL";
+const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 
 impl Store {
     /// The number in `BootNext`; gone once the firmware has acted on it.
@@ -99,16 +99,28 @@ impl Store {
     /// # Errors
     /// [`SetError::Full`] when the store has no room.
     pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetError> {
+        self.boot_once(&LoadOption::from_uri(OUR_DESCRIPTION, url))
+    }
+
+    /// Makes the next boot, and only that one, start what is at the end of `path`.
+    ///
+    /// # Errors
+    /// [`SetError::Full`] when the store has no room.
+    pub fn boot_once_along(&mut self, path: DevicePath) -> Result<(), SetError> {
+        self.boot_once(&LoadOption::active(OUR_DESCRIPTION, path))
+    }
+
+    fn boot_once(&mut self, option: &LoadOption) -> Result<(), SetError> {
         self.forget_boot_once();
         let taken: Vec<u16> = self.boot_numbers();
         let number = (FIRST_OF_OURS..=u16::MAX)
             .find(|number| !taken.contains(number))
             .ok_or(SetError::Full { needed: 0, left: 0 })?;
-        self.set_boot_option(number, &LoadOption::from_uri(OUR_DESCRIPTION, url))?;
+        self.set_boot_option(number, option)?;
         self.set_boot_next(number)
     }
 
-    /// Takes back [`Self::boot_once_from`]: removes its entry, used or not, and its `BootNext`.
+    /// Takes back [`Self::boot_once_from`] and [`Self::boot_once_along`]: removes its entry, used or not, and its `BootNext`.
     pub fn forget_boot_once(&mut self) {
         for number in self.boot_once_numbers() {
             if self.boot_next() == Some(number) {

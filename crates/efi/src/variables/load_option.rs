@@ -9,6 +9,8 @@ const ACTIVE: u32 = 1;
 /// Attributes and the length of the device path.
 const FIXED_LEN: usize = 6;
 
+const HARDWARE: u8 = 0x01;
+const ACPI: u8 = 0x02;
 const MESSAGING: u8 = 0x03;
 const URI: u8 = 0x18;
 const END: u8 = 0x7F;
@@ -62,12 +64,14 @@ impl LoadOption {
     /// An active option that starts what is at `url`.
     #[must_use]
     pub fn from_uri(description: &str, url: &str) -> Self {
-        Self {
-            attributes: ACTIVE,
-            description: description.to_owned(),
-            path: DevicePath(vec![Node::Uri(url.to_owned())]),
-            optional_data: Vec::new(),
-        }
+        Self::active(description, DevicePath(vec![Node::Uri(url.to_owned())]))
+    }
+
+    /// An active option that starts what is at the end of `path`.
+    #[must_use]
+    pub fn active(description: &str, path: DevicePath) -> Self {
+        let description = description.to_owned();
+        Self { attributes: ACTIVE, description, path, optional_data: Vec::new() }
     }
 
     /// Reads a variable's data.
@@ -121,6 +125,28 @@ impl LoadOption {
 pub struct DevicePath(pub Vec<Node>);
 
 impl DevicePath {
+    /// HTTP boot over IPv4 on the network card that is this device of the first PCI bus, with the URL that
+    /// DHCP gives.
+    ///
+    /// EDK2 starts an entry whose path it knows, node by node, without a look at other network cards and at
+    /// what their option ROMs boot.
+    #[must_use]
+    pub fn http_boot(pci_device: u8, mac: [u8; 6]) -> Self {
+        let other = |kind, subtype, data| Node::Other { kind, subtype, data };
+        let mut address = [0; 32];
+        address[..mac.len()].copy_from_slice(&mac);
+        Self(vec![
+            // PNP0A03, the first of them.
+            other(ACPI, 1, [0xD0, 0x41, 0x03, 0x0A, 0, 0, 0, 0].to_vec()),
+            other(HARDWARE, 1, vec![0, pci_device]),
+            // The hardware type is Ethernet.
+            other(MESSAGING, 11, [&address[..], &[1]].concat()),
+            // All from DHCP (`HttpBootAddChild` in EDK2's HttpBootDxe).
+            other(MESSAGING, 12, vec![0; 23]),
+            Node::Uri(String::new()),
+        ])
+    }
+
     /// Reads nodes up to the end node, which must be the last thing there.
     ///
     /// # Errors
@@ -274,6 +300,19 @@ mod tests {
             b"\x01\0\0\0\x16\0x\0\0\0\x03\x18\x12\0http://a/b.efi\x7f\xff\x04\0"
         );
         assert_eq!(option.path.to_string(), "Uri(http://a/b.efi)");
+    }
+
+    #[test]
+    fn http_boot_of_a_card_has_the_path_that_the_firmware_gives_its_own_entry() {
+        let path = DevicePath::http_boot(8, [0x52, 0x54, 0, 0xAA, 0xBB, 1]);
+
+        let bytes = path.to_bytes();
+
+        let mac = b"\x03\x0b\x25\0\x52\x54\0\xaa\xbb\x01\0\0";
+        assert_eq!(bytes[..18], *b"\x02\x01\x0c\0\xd0\x41\x03\x0a\0\0\0\0\x01\x01\x06\0\0\x08");
+        assert_eq!(bytes[18..30], *mac);
+        assert_eq!(bytes[55..59], *b"\x03\x0c\x1b\0");
+        assert_eq!(bytes[82..], *b"\x03\x18\x04\0\x7f\xff\x04\0");
     }
 
     #[test]
