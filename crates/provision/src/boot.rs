@@ -251,13 +251,18 @@ pub fn boot_for(
     match (client, attempt.boot_interface) {
         (DhcpClient::Agent | DhcpClient::System | DhcpClient::Grub, _) => Ok(DhcpBoot::Address),
         (DhcpClient::PxeClient, _) => Err(NoBoot::PxeNotHttp),
-        // The URL is the BMC's to tell; a second one from here could win over it.
-        (DhcpClient::HttpClient, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
+        // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
+        // in the network card's ROM: firmware that looks for who can load a URL starts that first.
+        (DhcpClient::HttpClient | DhcpClient::Ipxe, BootInterface::RedfishHttps) => {
+            Ok(DhcpBoot::Address)
+        }
         (DhcpClient::HttpClient, BootInterface::Http) => {
             for_x64(architecture, Artifact::BootLoader)
         }
         (DhcpClient::HttpClient, BootInterface::HttpIpxe) => for_x64(architecture, Artifact::Ipxe),
-        (DhcpClient::Ipxe, _) => Ok(DhcpBoot::Url(Artifact::IpxeScript)),
+        (DhcpClient::Ipxe, BootInterface::Http | BootInterface::HttpIpxe) => {
+            Ok(DhcpBoot::Url(Artifact::IpxeScript))
+        }
     }
 }
 
