@@ -1,6 +1,7 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
 pub mod agents;
+pub mod artifacts;
 pub mod bmcs;
 pub mod change;
 pub mod config;

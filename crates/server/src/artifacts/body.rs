@@ -1,0 +1,64 @@
+//! The body of an answer: a part of some contents, read as the peer takes it.
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::contents::Contents;
+use super::progress::Progress;
+
+/// What is still to be sent.
+pub(super) struct Body {
+    contents: Arc<Contents>,
+    left: Range<u64>,
+    reading: Option<Reading>,
+    progress: Progress,
+}
+
+type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
+
+impl Body {
+    pub(super) fn new(contents: Arc<Contents>, range: Range<u64>, progress: Progress) -> Self {
+        Self { contents, left: range, reading: None, progress }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        let Self { contents, left, reading, progress } = &mut *self;
+        let reader = reading.get_or_insert_with(|| {
+            let (contents, left) = (Arc::clone(contents), left.clone());
+            Box::pin(async move { contents.read(left).await })
+        });
+        let read = ready!(reader.as_mut().poll(cx));
+        *reading = None;
+        let bytes = read.inspect_err(|error| progress.failed(error))?;
+        left.start += bytes.len() as u64;
+        if left.is_empty() {
+            progress.all_given();
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.end - self.left.start)
+    }
+}

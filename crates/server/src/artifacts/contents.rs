@@ -1,0 +1,121 @@
+//! What lies behind each file of a ticket, and the reading of it.
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use efi::{ExtentSlice, Image, UkiParts, esp, iso, uki};
+use provision::boot::{Artifact, HttpLoader};
+
+use super::boot_set::Shared;
+use super::images::Images;
+use super::scripts;
+
+/// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
+/// machine holds little memory.
+const CHUNK: u64 = 256 * 1024;
+static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
+
+/// The name of the system in boot menus.
+const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n";
+
+/// A file of a ticket.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) image: Image,
+    /// Its strong entity tag, with the quotes.
+    pub(super) etag: String,
+    pub(super) content_type: &'static str,
+    /// Every file that the image has extents of.
+    files: Vec<Shared>,
+}
+
+impl Contents {
+    /// Composes; nothing is read but what is in memory already.
+    pub(super) fn of(
+        artifact: Artifact,
+        loader: HttpLoader,
+        images: &Images,
+        command_line: &str,
+    ) -> Result<Self> {
+        let text = |text: String| (Image::of_bytes(text.into_bytes()), Vec::new());
+        let (image, files) = match artifact {
+            Artifact::BootLoader => match loader {
+                HttpLoader::Uki => composed(images, command_line)?,
+                HttpLoader::Grub => whole(&images.boot_set()?.grub),
+            },
+            Artifact::Ipxe => whole(&images.boot_set()?.ipxe),
+            Artifact::IpxeScript => text(scripts::ipxe(command_line)?),
+            Artifact::Iso => match &images.iso {
+                Some(iso) => whole(iso),
+                None => {
+                    let (uki, files) = composed(images, command_line)?;
+                    (iso(&esp(&uki)?)?, files)
+                }
+            },
+            Artifact::GrubConfig => text(scripts::grub(command_line)),
+            Artifact::Kernel => whole(&images.ramdisk()?.kernel),
+            Artifact::Initramfs => whole(&images.ramdisk()?.initramfs),
+        };
+        ensure!(!image.is_empty(), "{} is empty", artifact.file_name());
+        Ok(Self { etag: image.etag(), image, content_type: content_type(artifact), files })
+    }
+
+    /// A sentence in place of a file.
+    pub(super) fn words(sentence: &str) -> Self {
+        let image = Image::of_bytes(format!("{sentence}\n").into_bytes());
+        Self { etag: image.etag(), image, content_type: "text/plain", files: Vec::new() }
+    }
+
+    /// Some bytes from the start of `range`, at least one if the range is not empty.
+    pub(super) async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let Some(slice) = self.image.slice(range).next() else { return Ok(Bytes::new()) };
+        match slice {
+            ExtentSlice::Bytes(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            ExtentSlice::Zeros(len) => Ok(Bytes::from_static(&ZEROS[..len.min(CHUNK) as usize])),
+            ExtentSlice::File { source, offset, len } => {
+                let shared = self.files.iter().find(|shared| shared.source == *source);
+                let shared =
+                    shared.ok_or_else(|| io::Error::other(format!("no {}", source.name)))?;
+                let file = Arc::clone(&shared.file);
+                let mut buffer = vec![0; len.min(CHUNK) as usize];
+                tokio::task::spawn_blocking(move || {
+                    file.read_exact_at(&mut buffer, offset).map(|()| Bytes::from(buffer))
+                })
+                .await?
+            }
+        }
+    }
+}
+
+/// EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole of it: a parameter after it, and
+/// the machine does not know what it got.
+fn content_type(artifact: Artifact) -> &'static str {
+    match artifact {
+        Artifact::BootLoader | Artifact::Ipxe => "application/efi",
+        Artifact::Iso => "application/vnd.efi-iso",
+        Artifact::IpxeScript | Artifact::GrubConfig => "text/plain",
+        Artifact::Kernel | Artifact::Initramfs => "application/octet-stream",
+    }
+}
+
+fn whole(shared: &Shared) -> (Image, Vec<Shared>) {
+    (Image::of_file(shared.source.clone()), vec![shared.clone()])
+}
+
+fn composed(images: &Images, command_line: &str) -> Result<(Image, Vec<Shared>)> {
+    let (boot_set, ramdisk) = (images.boot_set()?, images.ramdisk()?);
+    let parts = UkiParts {
+        os_release: OS_RELEASE,
+        uname: &boot_set.kernel_version,
+        kernel: &ramdisk.kernel.source,
+        initramfs: &ramdisk.initramfs.source,
+        command_line,
+    };
+    let image = uki(&boot_set.stub, &parts).context("cannot compose the image")?;
+    let files = [&boot_set.stub_file, &ramdisk.kernel, &ramdisk.initramfs];
+    Ok((image, files.map(Shared::clone).to_vec()))
+}

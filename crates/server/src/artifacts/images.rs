@@ -1,0 +1,183 @@
+//! What each attempt boots with, held from before its machine is switched on, so that none gets one
+//! half of an old boot set and the other of a new one.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+use provision::boot::Artifact;
+use provision::{BootInterface, Node};
+use tracing::info;
+use uuid::Uuid;
+
+use super::boot_set::{BootSet, Ramdisk, Shared};
+use super::contents::Contents;
+use super::sources::{Fresh, Sources};
+
+/// The files that an attempt's images are made of, all of them open.
+#[derive(Debug)]
+pub(super) struct Images {
+    /// Or why there is none: an ISO image of the operator's needs none.
+    boot_set: Result<Arc<BootSet>, String>,
+    ramdisk: Option<Ramdisk>,
+    /// Served as it is.
+    pub(super) iso: Option<Shared>,
+    /// By the address of ours that the machine reached, which is in the kernel's command line.
+    composed: Mutex<HashMap<(Artifact, IpAddr), Arc<Contents>>>,
+}
+
+impl Images {
+    pub(super) fn boot_set(&self) -> Result<&BootSet> {
+        self.boot_set.as_deref().map_err(|missing| anyhow::Error::msg(missing.clone()))
+    }
+
+    /// The node's own, or that of the boot set.
+    pub(super) fn ramdisk(&self) -> Result<&Ramdisk> {
+        match &self.ramdisk {
+            Some(own) => Ok(own),
+            None => Ok(&self.boot_set()?.ramdisk),
+        }
+    }
+
+    /// An image as it was composed before, since a BMC fetches an ISO in thousands of parts.
+    pub(super) fn contents(
+        &self,
+        artifact: Artifact,
+        near: IpAddr,
+        compose: impl FnOnce() -> Result<Contents>,
+    ) -> Result<Arc<Contents>> {
+        let mut composed = locked(&self.composed);
+        if let Some(contents) = composed.get(&(artifact, near)) {
+            return Ok(Arc::clone(contents));
+        }
+        let contents = Arc::new(compose()?);
+        composed.insert((artifact, near), Arc::clone(&contents));
+        Ok(contents)
+    }
+}
+
+/// Where images come from, and which attempt holds which.
+#[derive(Debug)]
+pub(super) struct Store {
+    boot_set: Folder,
+    sources: Sources,
+    /// By node.
+    held: Mutex<HashMap<Uuid, Held>>,
+}
+
+/// The images of a node's attempt.
+#[derive(Debug)]
+struct Held {
+    attempt: Uuid,
+    images: Arc<Images>,
+}
+
+impl Store {
+    pub(super) fn new(boot_set: PathBuf, sources: Sources) -> Self {
+        let boot_set = Folder { path: boot_set, open: Mutex::default() };
+        Self { boot_set, sources, held: Mutex::default() }
+    }
+
+    /// The boot set as it is on disk now.
+    pub(super) fn boot_set(&self) -> Result<Arc<BootSet>> {
+        self.boot_set.current()
+    }
+
+    /// The images of a node's attempt as they were first found.
+    pub(super) fn held(&self, node: Uuid, attempt: Uuid) -> Option<Arc<Images>> {
+        let held = locked(&self.held);
+        held.get(&node).filter(|held| held.attempt == attempt).map(|held| Arc::clone(&held.images))
+    }
+
+    /// Holds images for a node's attempt, and lets go of those of attempts that are over.
+    pub(super) fn hold(
+        &self,
+        node: Uuid,
+        attempt: Uuid,
+        images: &Arc<Images>,
+        over: impl Fn(Uuid, Uuid) -> bool,
+    ) {
+        let mut all = locked(&self.held);
+        all.retain(|node, held| !over(*node, held.attempt));
+        all.insert(node, Held { attempt, images: Arc::clone(images) });
+    }
+
+    /// Finds what a node boots with, downloading what is not here.
+    pub(super) async fn find(
+        &self,
+        node: &Node,
+        interface: BootInterface,
+        fresh: Fresh,
+    ) -> Result<Images> {
+        let iso = match interface {
+            BootInterface::RedfishHttps => self.named(node, "deploy_iso", fresh).await?,
+            BootInterface::Http | BootInterface::HttpIpxe => None,
+        };
+        let ramdisk = if iso.is_some() { None } else { self.ramdisk(node, fresh).await? };
+        let boot_set = self.boot_set().map_err(|missing| format!("{missing:#}"));
+        Ok(Images { boot_set, ramdisk, iso, composed: Mutex::default() })
+    }
+
+    async fn ramdisk(&self, node: &Node, fresh: Fresh) -> Result<Option<Ramdisk>> {
+        let kernel = self.named(node, "deploy_kernel", fresh).await?;
+        let initramfs = self.named(node, "deploy_ramdisk", fresh).await?;
+        match (kernel, initramfs) {
+            (Some(kernel), Some(initramfs)) => Ok(Some(Ramdisk { kernel, initramfs })),
+            (None, None) => Ok(None),
+            (Some(_), None) => bail!("driver_info has a deploy_kernel but no deploy_ramdisk"),
+            (None, Some(_)) => bail!("driver_info has a deploy_ramdisk but no deploy_kernel"),
+        }
+    }
+
+    async fn named(&self, node: &Node, setting: &str, fresh: Fresh) -> Result<Option<Shared>> {
+        let Some(url) = node.driver_text(setting).filter(|url| !url.is_empty()) else {
+            return Ok(None);
+        };
+        let found = self.sources.find(url, fresh).await;
+        found.map(Some).with_context(|| format!("driver_info/{setting} cannot be used"))
+    }
+}
+
+/// The folder of the boot set, which may come, and be replaced, while we run.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    open: Mutex<Option<(Seen, Arc<BootSet>)>>,
+}
+
+/// What tells one manifest from the one that replaces it.
+type Seen = (u64, u64, Option<SystemTime>);
+
+impl Folder {
+    fn current(&self) -> Result<Arc<BootSet>> {
+        let manifest = self.path.join("manifest.json");
+        let seen = fs::metadata(&manifest).with_context(|| {
+            format!(
+                "there is no boot set in {}: make one with `ferroboot image build --output {}`",
+                self.path.display(),
+                self.path.display()
+            )
+        })?;
+        let seen = (seen.ino(), seen.len(), seen.modified().ok());
+        let mut open = locked(&self.open);
+        if let Some((known, boot_set)) = &*open
+            && *known == seen
+        {
+            return Ok(Arc::clone(boot_set));
+        }
+        let boot_set = Arc::new(BootSet::open(&self.path)?);
+        info!("boots use kernel {} of {}", boot_set.kernel_version, self.path.display());
+        *open = Some((seen, Arc::clone(&boot_set)));
+        Ok(boot_set)
+    }
+}
+
+/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,152 @@
+//! Who may fetch what: a path with a ticket, against the node that has the ticket.
+
+use http::StatusCode;
+use provision::boot::{Artifact, bootable};
+use provision::{Attempt, Node};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+/// `/boot/{ticket}/{file}`, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootPath<'a> {
+    /// What proves that the machine was told this URL.
+    pub ticket: &'a str,
+    /// Which file.
+    pub file: &'a str,
+}
+
+/// Why a request gets no file.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A path that tries to leave its folder, or hides what it means.
+    #[error("a path with %, a backslash or the folders . and .. is not answered")]
+    Disguised,
+    /// A path of another form.
+    #[error("there is nothing here but /boot/TICKET/FILE")]
+    Elsewhere,
+    /// No node has this ticket.
+    #[error("this ticket is unknown: it was never given out, or a newer one took its place")]
+    UnknownTicket,
+    /// The boot that the ticket was for is over.
+    #[error("this ticket is used up: the boot that it was for is over")]
+    Over,
+    /// No file of that name.
+    #[error("there is no file of this name to boot")]
+    NoSuchFile,
+}
+
+impl Refusal {
+    /// The answer's status. Never a redirect, which firmware does not follow, and never 401, at
+    /// which EDK2 asks the person at the console for a password.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Disguised => StatusCode::BAD_REQUEST,
+            Self::Elsewhere | Self::UnknownTicket | Self::NoSuchFile => StatusCode::NOT_FOUND,
+            Self::Over => StatusCode::GONE,
+        }
+    }
+}
+
+/// Takes a request's path apart.
+///
+/// Empty parts do not count: shim asks for `//grubx64.efi` in the folder it came from.
+///
+/// # Errors
+/// [`Refusal::Disguised`] and [`Refusal::Elsewhere`].
+pub fn boot_path(path: &str) -> Result<BootPath<'_>, Refusal> {
+    if path.contains(['%', '\\']) || path.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(Refusal::Disguised);
+    }
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("boot"), Some(ticket), Some(file), None) => Ok(BootPath { ticket, file }),
+        _ => Err(Refusal::Elsewhere),
+    }
+}
+
+/// What is to be served, if the ticket is good; `node` is the one the ticket was looked up for.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn admit<'n>(
+    node: Option<&'n Node>,
+    path: BootPath<'_>,
+) -> Result<(&'n Attempt, Artifact), Refusal> {
+    let node = node.ok_or(Refusal::UnknownTicket)?;
+    let attempt = bootable(node).ok_or(Refusal::Over)?;
+    // The index has found it by its text already; compare again for what it finds in the future.
+    if !bool::from(attempt.ticket.0.as_bytes().ct_eq(path.ticket.as_bytes())) {
+        return Err(Refusal::UnknownTicket);
+    }
+    let artifact = Artifact::of_file_name(path.file).ok_or(Refusal::NoSuchFile)?;
+    Ok((attempt, artifact))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::artifacts::tests::{TICKET, booting_node};
+
+    #[test]
+    fn a_doubled_slash_is_one() {
+        let path = boot_path("/boot/T//bootx64.efi").unwrap();
+        assert_eq!(path, BootPath { ticket: "T", file: "bootx64.efi" });
+    }
+
+    #[test]
+    fn a_path_that_climbs_or_hides_is_refused() {
+        for path in ["/boot/T/../kernel", "/boot/T/%2e%2e/kernel", "/boot/./T/kernel", "/boot\\T"] {
+            assert_eq!(boot_path(path), Err(Refusal::Disguised), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_another_form_is_refused() {
+        for path in ["/", "/boot", "/boot/T", "/boot/T/a/b", "/v1/nodes/x"] {
+            assert_eq!(boot_path(path), Err(Refusal::Elsewhere), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_the_files_of_its_attempt() {
+        let node = booting_node();
+        let path = BootPath { ticket: TICKET, file: "boot.iso" };
+        assert_eq!(admit(Some(&node), path).unwrap().1, Artifact::Iso);
+    }
+
+    #[test]
+    fn the_ticket_of_an_earlier_attempt_opens_nothing() {
+        let node = booting_node();
+        let path = BootPath { ticket: "earlierearlierearlier1", file: "boot.iso" };
+        assert_eq!(admit(Some(&node), path), Err(Refusal::UnknownTicket));
+    }
+
+    #[test]
+    fn a_ticket_is_used_up_when_its_attempt_has_ended() {
+        let mut node = booting_node();
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.ended_at = Some(attempt.started_at);
+        let path = BootPath { ticket: TICKET, file: "boot.iso" };
+        assert_eq!(admit(Some(&node), path), Err(Refusal::Over));
+    }
+
+    #[test]
+    fn what_shim_looks_for_and_is_not_there_is_a_plain_404() {
+        let node = booting_node();
+        let path = BootPath { ticket: TICKET, file: "revocations_sku.efi" };
+        let refusal = admit(Some(&node), path).unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::NOT_FOUND);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_taken_apart_or_refused(path in "\\PC{0,60}") {
+            if let Ok(BootPath { ticket, file }) = boot_path(&path) {
+                prop_assert!(!ticket.contains('/') && !file.contains('/') && file != "..");
+            }
+        }
+    }
+}
