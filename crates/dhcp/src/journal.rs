@@ -23,7 +23,7 @@ pub enum State {
 }
 
 impl Record {
-    /// Kind, MAC address, address, end, CRC-32 of all before it; integers are big-endian.
+    /// Kind, a zero, MAC address, address, end, CRC-32 of all before it; integers are big-endian.
     #[must_use]
     pub fn encode(&self) -> [u8; RECORD] {
         let Lease { mac, address, until, state } = self.0;
@@ -48,9 +48,9 @@ impl Record {
         if sum != crc32fast::hash(&bytes[..20]) {
             return None;
         }
-        let state = match bytes[0] {
-            1 => State::Bound,
-            2 => State::Declined,
+        let state = match bytes[..2] {
+            [1, 0] => State::Bound,
+            [2, 0] => State::Declined,
             _ => return None,
         };
         let mac = bytes[2..8].try_into().ok()?;

@@ -1,6 +1,7 @@
 //! The wire form: strict where a packet would lie about its length, lenient where firmware is odd.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -8,6 +9,8 @@ use super::options as code;
 
 /// The fixed part before the magic cookie (RFC 2131 §2).
 const HEADER: usize = 236;
+/// `file`, without its last byte: that is a NUL, whatever the sender says (RFC 2131 §2).
+const FILE: Range<usize> = 108..235;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// BOOTP's least size; some relays and clients drop what is shorter (RFC 1542 §2.1).
 const LEAST: usize = 300;
@@ -203,7 +206,7 @@ impl Packet {
             siaddr: address(header, 20),
             giaddr: address(header, 24),
             chaddr: array(header, 28),
-            file: if file_is_options { Vec::new() } else { until_nul(&header[108..236]) },
+            file: if file_is_options { Vec::new() } else { until_nul(&header[FILE]) },
             message,
             options,
         })
@@ -231,8 +234,8 @@ impl Packet {
         bytes[20..24].copy_from_slice(&self.siaddr.octets());
         bytes[24..28].copy_from_slice(&self.giaddr.octets());
         bytes[28..34].copy_from_slice(&self.chaddr);
-        let file = &self.file[..self.file.len().min(127)];
-        bytes[108..108 + file.len()].copy_from_slice(file);
+        let file = &self.file[..self.file.len().min(FILE.len())];
+        bytes[FILE][..file.len()].copy_from_slice(file);
         bytes.extend(COOKIE);
         bytes.extend([code::MESSAGE_TYPE, 1, self.message.code()]);
         for (code, value) in &self.options {
@@ -284,6 +287,8 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError
     if matches!(overload, Some(2 | 3)) {
         read_area(&bytes[44..108], &mut options)?;
     }
+    // One inside the fields it speaks of means nothing, and must not come out again.
+    take(&mut options, code::OVERLOAD);
     let message = take(&mut options, code::MESSAGE_TYPE).ok_or(ParseError::NoMessageType)?;
     let message = match message[..] {
         [value] => MessageType::of_code(value).ok_or(ParseError::MessageType(value))?,
@@ -474,6 +479,29 @@ pub(crate) mod tests {
 
         assert_eq!(packet.option(code::HOST_NAME), Some(&b"abc"[..]));
         assert!(packet.file.is_empty());
+    }
+
+    #[test]
+    fn an_overload_inside_the_overloaded_fields_is_dropped() {
+        let mut bytes = discover([2; 6]).emit();
+        bytes.truncate(243);
+        bytes.extend([code::OVERLOAD, 1, 1, code::END]);
+        bytes[108..112].copy_from_slice(&[code::OVERLOAD, 1, 2, code::END]);
+
+        let packet = Packet::parse(&bytes).unwrap();
+
+        assert_eq!(Packet::parse(&packet.emit()), Ok(packet));
+    }
+
+    #[test]
+    fn a_file_name_that_fills_its_field_is_cut_where_its_nul_should_be() {
+        let mut bytes = discover([2; 6]).emit();
+        bytes[108..236].fill(b'x');
+
+        let packet = Packet::parse(&bytes).unwrap();
+
+        assert_eq!(packet.file.len(), 127);
+        assert_eq!(Packet::parse(&packet.emit()), Ok(packet));
     }
 
     #[test]

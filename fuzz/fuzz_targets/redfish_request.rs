@@ -1,0 +1,38 @@
+//! A BMC's brain answers any requests, one after the other, with something a client can read.
+//!
+//! The input is text: a line `METHOD PATH` and a body, requests parted by a NUL.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use redfish::brain::{Brain, Effect, Personality, Request};
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut brain = Brain::new("admin", "secret");
+    brain.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
+    for request in bytes.split(|byte| *byte == 0).take(8) {
+        let mut lines = request.splitn(2, |byte| *byte == b'\n');
+        let line = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+        let Some((method, path)) = line.and_then(|line| line.split_once(' ')) else { continue };
+        let Ok(method) = http::Method::from_bytes(method.as_bytes()) else { continue };
+        let body = lines.next().unwrap_or_default();
+        let request = Request {
+            method: &method,
+            path,
+            authorization: Some("Basic YWRtaW46c2VjcmV0"),
+            session_token: None,
+            if_match: None,
+            body,
+            fresh: "fresh",
+        };
+        let (response, effect) = brain.answer(&request);
+        assert!(response.status.is_success() || response.body.is_some(), "an error in words");
+        match effect {
+            Some(Effect::Start { system } | Effect::Restart { system }) => {
+                assert!(brain.starts(&system).is_some(), "it starts a system that is there");
+            }
+            Some(Effect::Stop { system } | Effect::ShutDown { system }) => brain.stopped(&system),
+            None => {}
+        }
+    }
+});
