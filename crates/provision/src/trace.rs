@@ -1,7 +1,7 @@
 //! What happened in a boot attempt, exchange by exchange.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,12 +70,16 @@ pub enum What {
         artifact: Option<Artifact>,
         /// The path without its ticket.
         path: String,
+        /// From where.
+        remote: Option<IpAddr>,
         /// Its `User-Agent`.
         user_agent: Option<String>,
         /// The answer's status.
         status: u16,
         /// Why, for an error.
         error: Option<String>,
+        /// `Content-Range`, where a part was asked for.
+        range: Option<String>,
         /// Bytes of the body that were sent.
         sent: u64,
         /// Bytes of the body that there were to send.

@@ -206,12 +206,12 @@ impl Artifacts {
     async fn connection(self, stream: TcpStream, peer: SocketAddr, ended: watch::Receiver<()>) {
         let limits = self.0.settings.limits;
         let Ok(near) = stream.local_addr() else { return };
-        let near = near.ip().to_canonical();
+        let ends = Ends { near: near.ip().to_canonical(), remote: peer.ip().to_canonical() };
         // Each write is as large as it will get: waiting for more costs a round trip.
         let _ = stream.set_nodelay(true);
         let progress = Progress::default();
         let io = TokioIo::new(Connection::new(stream, progress.clone(), limits.patience));
-        let service = service_fn(|request| self.answer(request, near, &progress));
+        let service = service_fn(|request| self.answer(request, ends, &progress));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
@@ -239,13 +239,13 @@ impl Artifacts {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        near: IpAddr,
+        ends: Ends,
         progress: &Progress,
     ) -> Result<Response<Body>, Infallible> {
         progress.settled().await;
         let started = Instant::now();
         let mut asked_for = AskedFor::default();
-        let answer = match self.find(&request, near, &mut asked_for).await {
+        let answer = match self.find(&request, ends.near, &mut asked_for).await {
             Ok(answer) => answer,
             Err(refused) => Answer::refused(&refused),
         };
@@ -256,9 +256,11 @@ impl Artifacts {
             method: request.method().to_string(),
             artifact: asked_for.artifact,
             path: asked_for.file,
+            remote: ends.remote,
             user_agent: text_of(&request, USER_AGENT).map(|agent| shortened(agent, 200)),
             status: answer.status.as_u16(),
             error: answer.error.clone(),
+            range: answer.content_range().map(str::to_owned),
             length: range.end - range.start,
             started,
         });
@@ -345,6 +347,14 @@ impl Artifacts {
         let append = &settings.kernel_append_params;
         Ok(kernel_command_line(node, attempt, &api_url, append, boot_mac)?)
     }
+}
+
+/// Both ends of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    /// Ours, as the machine reached us.
+    near: IpAddr,
+    remote: IpAddr,
 }
 
 /// What is known of a request before it is known what it gets.

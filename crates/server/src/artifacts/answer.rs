@@ -121,6 +121,12 @@ impl Answer {
         Self { status, contents, range, error: Some(words.to_owned()), headers }
     }
 
+    /// `Content-Range`, if it has one.
+    pub(super) fn content_range(&self) -> Option<&str> {
+        let found = self.headers.iter().find(|(name, _)| name == CONTENT_RANGE);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// The same head whether or not `body` is the whole of it, as for HEAD.
     pub(super) fn response(self, body: Body) -> Response<Body> {
         let mut response = Response::new(body);

@@ -4,6 +4,7 @@
 //! the connection counts what the socket took.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -24,9 +25,12 @@ pub(super) struct Exchange {
     pub(super) artifact: Option<Artifact>,
     /// The name of the file, without the ticket.
     pub(super) path: String,
+    pub(super) remote: IpAddr,
     pub(super) user_agent: Option<String>,
     pub(super) status: u16,
     pub(super) error: Option<String>,
+    /// `Content-Range`.
+    pub(super) range: Option<String>,
     /// Of the body.
     pub(super) length: u64,
     pub(super) started: Instant,
@@ -161,9 +165,11 @@ impl Exchange {
             method: self.method,
             artifact: self.artifact,
             path: self.path,
+            remote: Some(self.remote),
             user_agent: self.user_agent,
             status: self.status,
             error: self.error,
+            range: self.range,
             sent,
             length: self.length,
             millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
