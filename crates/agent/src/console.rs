@@ -1,16 +1,19 @@
 //! What people at the machine see: one line per step, on the screen and on the serial line alike.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::time::{ClockId, clock_gettime};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::time::Uptime;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -37,7 +40,7 @@ impl Consoles {
     pub fn log(self, debug: bool) {
         let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let lines = tracing_subscriber::fmt::layer()
-            .with_timer(Uptime::default())
+            .with_timer(SinceBoot)
             .with_target(false)
             .with_ansi(false)
             .with_writer(self);
@@ -66,5 +69,15 @@ impl Write for &Consoles {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The kernel's own time stamp, so that its lines and ours make one story.
+struct SinceBoot;
+
+impl FormatTime for SinceBoot {
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|_| fmt::Error)?;
+        write!(line, "[{:>5}.{:06}]", now.tv_sec(), now.tv_nsec() / 1000)
     }
 }

@@ -55,11 +55,13 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// When `/sys/block` or a named file cannot be read.
+    /// When drivers do not come to an end, or `/sys/block` or a named file cannot be read.
     pub fn disks(&self) -> Result<Vec<Disk>> {
         match self {
             Self::Machine(activity) => {
-                activity.settle(Duration::from_secs(2), Duration::from_secs(60));
+                activity
+                    .settle(Duration::from_secs(2), Duration::from_secs(300))
+                    .context("waiting for the disks")?;
                 machine()
             }
             Self::Named(paths) => paths.iter().map(|path| named(path)).collect(),

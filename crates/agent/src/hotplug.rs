@@ -1,10 +1,12 @@
 //! Drivers for the devices that are there, and for those that turn up later.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,9 +17,20 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 use nix::sys::utsname::uname;
+use thiserror::Error;
 use tracing::{debug, warn};
 
-use crate::modules::{Files, Index};
+use crate::modules::{Files, Index, name_of};
+
+/// How many drivers are loaded at once: one that takes its time must not hold up the others.
+const WORKERS: usize = 4;
+
+/// Lets loading return before the driver has looked at its devices (kernel/module/main.c).
+const ASYNC_PROBE: &CStr = c"async_probe";
+
+/// Makes a controller's driver look for its disks while it is loaded (drivers/scsi/scsi_scan.c), so that
+/// [`Activity::settle`] can tell when that is over.
+const SYNCHRONOUS_SCAN: &CStr = c"scan=sync";
 
 /// Loads modules of the running kernel.
 #[derive(Debug)]
@@ -50,80 +63,157 @@ impl Loader {
         Ok(Self { index: Index::parse(&files), folder, done: Mutex::default() })
     }
 
-    /// Loads whatever drives a device with this modalias, or the module of this name.
+    /// Loads whatever drives a device with this modalias, or the module of this name. May run on several threads:
+    /// the kernel lets the second one that brings a module wait for the first.
     pub fn load(&self, modalias: &str) {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        // A network card must not wait until all disks have spun up.
+        let parameters = if is_network(modalias) { ASYNC_PROBE } else { c"" };
         for name in self.index.matching(modalias) {
             for path in self.index.load_order(name) {
-                if done.contains(path) {
-                    continue;
-                }
-                match self.insert(path) {
-                    Ok(()) | Err(Errno::EEXIST) => debug!("{path} is loaded"),
-                    // A driver may find that its device is not there after all.
-                    Err(Errno::ENODEV) => debug!("{path} has nothing to drive"),
-                    Err(error) => warn!("the kernel does not take {path}: {error}"),
-                }
-                done.insert(path.to_owned());
+                self.load_one(path, parameters);
             }
         }
     }
 
-    fn insert(&self, path: &str) -> Result<(), Errno> {
+    fn load_one(&self, path: &str, parameters: &CStr) {
+        if self.lock_done().contains(path) {
+            return;
+        }
+        let parameters = if name_of(path) == "scsi_mod" { SYNCHRONOUS_SCAN } else { parameters };
+        match self.insert(path, parameters) {
+            Ok(()) | Err(Errno::EEXIST) => debug!("{path} is loaded"),
+            // A driver may find that its device is not there after all.
+            Err(Errno::ENODEV) => debug!("{path} has nothing to drive"),
+            Err(error) => warn!("the kernel does not take {path}: {error}"),
+        }
+        self.lock_done().insert(path.to_owned());
+    }
+
+    fn insert(&self, path: &str, parameters: &CStr) -> Result<(), Errno> {
         let module = File::open(self.folder.join(path))
             .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-        finit_module(&module, c"", ModuleInitFlags::empty())
+        finit_module(&module, parameters, ModuleInitFlags::empty())
+    }
+
+    fn lock_done(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When a device last turned up or went.
+/// What is going on among the machine's devices.
 #[derive(Debug)]
 pub struct Activity {
-    last: Mutex<Instant>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
+#[derive(Debug)]
+struct State {
+    /// Modaliases that a driver is being looked for or loaded for.
+    pending: usize,
+    /// When a device last turned up or went, or a driver was done.
+    last: Instant,
+}
+
+/// Drivers were still looking for devices when patience ended.
+#[derive(Debug, Error)]
+#[error("drivers are still looking for devices after {} s", .0.as_secs())]
+pub struct Unsettled(Duration);
+
 impl Activity {
-    fn now(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(State { pending: 0, last: Instant::now() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        state.last = Instant::now();
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until nothing has turned up for `quiet`: controllers look for their disks at their leisure.
-    pub fn settle(&self, quiet: Duration, at_most: Duration) {
+    /// Waits until all drivers are loaded, which for a controller means that it has looked for its disks, and
+    /// nothing has turned up for `quiet`, which is what USB needs.
+    ///
+    /// # Errors
+    ///
+    /// When drivers are still at it after `at_most`.
+    pub fn settle(&self, quiet: Duration, at_most: Duration) -> Result<(), Unsettled> {
         let deadline = Instant::now() + at_most;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         loop {
-            let until = (*last + quiet).min(deadline);
-            let Some(left) =
-                until.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())
-            else {
-                return;
-            };
-            let waited = self.changed.wait_timeout(last, left);
-            last = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let now = Instant::now();
+            let calm = state.last + quiet;
+            if state.pending == 0 && (calm <= now || deadline <= now) {
+                return Ok(());
+            }
+            if deadline <= now {
+                return Err(Unsettled(at_most));
+            }
+            let until = if state.pending == 0 { calm.min(deadline) } else { deadline };
+            let waited = self.changed.wait_timeout(state, until - now);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Loads drivers for all devices there are and, on a thread of its own, for all that come.
+/// Loads drivers for all devices there are and for all that come, on threads of its own.
 ///
 /// # Errors
 ///
 /// When the kernel does not tell of devices.
 pub fn watch(loader: Arc<Loader>) -> Result<Arc<Activity>> {
-    let activity = Arc::new(Activity { last: Mutex::new(Instant::now()), changed: Condvar::new() });
     // First listen, then look: nothing falls between.
     let events = uevents().context("listening for devices")?;
-    let watching = Arc::clone(&activity);
-    thread::Builder::new()
-        .name("hotplug".to_owned())
-        .spawn(move || {
-            coldplug(&loader, Path::new("/sys/devices"));
-            listen(&loader, &events, &watching);
-        })
-        .context("starting a thread")?;
+    let activity = Arc::new(Activity::new());
+    let (queue, work) = mpsc::channel();
+    let work = Arc::new(Mutex::new(work));
+    for _ in 0..WORKERS {
+        let (loader, work, activity) = (loader.clone(), work.clone(), activity.clone());
+        spawn("drivers", move || drive(&loader, &work, &activity))?;
+    }
+
+    let wanted = Wanted { queue, activity: activity.clone() };
+    wanted.add_all(coldplug());
+    spawn("hotplug", move || listen(&wanted, &events))?;
     Ok(activity)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).context("starting a thread")
+}
+
+/// Where modaliases go that want a driver.
+struct Wanted {
+    queue: Sender<String>,
+    activity: Arc<Activity>,
+}
+
+impl Wanted {
+    fn add_all(&self, modaliases: impl IntoIterator<Item = String>) {
+        for modalias in modaliases {
+            self.activity.note(|state| state.pending += 1);
+            self.queue.send(modalias).expect("the workers never end");
+        }
+    }
+}
+
+fn drive(loader: &Loader, work: &Mutex<Receiver<String>>, activity: &Activity) {
+    loop {
+        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(modalias) = next else { return };
+        loader.load(&modalias);
+        activity.note(|state| state.pending -= 1);
+    }
 }
 
 fn uevents() -> nix::Result<OwnedFd> {
@@ -138,31 +228,45 @@ fn uevents() -> nix::Result<OwnedFd> {
     Ok(events)
 }
 
-fn coldplug(loader: &Loader, folder: &Path) {
+/// What wants a driver already, network cards first: everything else waits for them.
+fn coldplug() -> Vec<String> {
+    let mut found = BTreeSet::new();
+    modaliases(Path::new("/sys/devices"), &mut found);
+    let (mut network, other): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|modalias| is_network(modalias));
+    network.extend(other);
+    network
+}
+
+fn modaliases(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_folder {
-            coldplug(loader, &entry.path());
+            modaliases(&entry.path(), found);
         } else if entry.file_name() == "modalias"
             && let Ok(modalias) = fs::read_to_string(entry.path())
         {
-            loader.load(modalias.trim());
+            found.insert(modalias.trim().to_owned());
         }
     }
 }
 
-fn listen(loader: &Loader, events: &OwnedFd, activity: &Activity) {
+/// PCI's base class 02, and virtio's device type 1.
+fn is_network(modalias: &str) -> bool {
+    let pci = modalias.starts_with("pci:") && modalias.contains("bc02");
+    pci || modalias.starts_with("virtio:d00000001")
+}
+
+fn listen(wanted: &Wanted, events: &OwnedFd) {
     let mut message = vec![0; 16 << 10];
     loop {
         match recv(events.as_raw_fd(), &mut message, MsgFlags::empty()) {
             Ok(len) => {
-                activity.now();
-                if let Some(modalias) = added(&message[..len]) {
-                    loader.load(modalias);
-                }
+                wanted.activity.note(|_| {});
+                wanted.add_all(added(&message[..len]).map(str::to_owned));
             }
             // More came than the socket holds: look at everything again.
-            Err(Errno::ENOBUFS) => coldplug(loader, Path::new("/sys/devices")),
+            Err(Errno::ENOBUFS) => wanted.add_all(coldplug()),
             Err(Errno::EINTR) => {}
             Err(error) => {
                 warn!("devices that turn up from now on go unnoticed: {error}");
@@ -200,10 +304,28 @@ mod tests {
 
     #[test]
     fn silence_is_waited_for_but_not_for_ever() {
-        let activity = Activity { last: Mutex::new(Instant::now()), changed: Condvar::new() };
+        let activity = Activity::new();
 
-        activity.settle(Duration::from_millis(1), Duration::from_secs(60));
-        activity.settle(Duration::from_secs(60), Duration::from_millis(1));
+        activity.settle(Duration::from_millis(1), Duration::from_secs(60)).unwrap();
+        activity.settle(Duration::from_secs(60), Duration::from_millis(1)).unwrap();
+    }
+
+    #[test]
+    fn a_driver_that_is_still_looking_for_disks_is_no_silence() {
+        let activity = Activity::new();
+        activity.note(|state| state.pending = 1);
+
+        let error = activity.settle(Duration::ZERO, Duration::from_millis(1)).unwrap_err();
+
+        assert_eq!(error.to_string(), "drivers are still looking for devices after 0 s");
+    }
+
+    #[test]
+    fn network_cards_are_told_from_the_rest_by_their_class() {
+        assert!(is_network("pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00"));
+        assert!(is_network("virtio:d00000001v00001AF4"));
+        assert!(!is_network("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01"));
+        assert!(!is_network("acpi:PNP0C02:"));
     }
 
     proptest! {

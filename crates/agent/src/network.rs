@@ -14,7 +14,7 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, interval, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
 use self::links::{Link, Wanted};
@@ -24,7 +24,10 @@ use crate::mac::Mac;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How often links are looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often somebody at the console is told what we wait for.
+const TELL: Duration = Duration::from_secs(15);
 
 /// A network that works.
 #[derive(Debug)]
@@ -84,12 +87,14 @@ impl Network {
 async fn first_answer(handle: &Handle, wanted: &Wanted) -> Result<Bound> {
     let started = Instant::now();
     let mut look = interval(LOOK);
+    let mut tell = interval_at(started + TELL, TELL);
     let mut known = BTreeSet::new();
     let mut asked = BTreeSet::new();
     let mut asking = JoinSet::new();
     loop {
         tokio::select! {
             _ = look.tick() => {}
+            _ = tell.tick() => info!("no address yet: {}", seen(&links::present())),
             Some(answer) = asking.join_next() => match answer.context("asking for an address")? {
                 Ok(bound) => return Ok(bound),
                 Err(error) => warn!("{error:#}"),
