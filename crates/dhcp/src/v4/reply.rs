@@ -61,16 +61,9 @@ pub fn reply(
     if !network.dns.is_empty() {
         put(code::DNS, network.dns.iter().flat_map(|server| server.octets()).collect());
     }
-    if client.kind == Kind::HttpClient {
-        // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`; any
-        // other client would take it for an answer to somebody else.
-        put(code::VENDOR_CLASS, b"HTTPClient".to_vec());
-    }
     echo(request, &mut put);
     if let Some(url) = url {
-        // EDK2 writes a NUL one byte past the URL if it has none (`HttpBootDhcp4.c`), and so over
-        // the code of the next option.
-        put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
+        put_url(client.kind, url, &mut put);
     }
     echo_relay_agent(request, &mut put);
     reply
@@ -115,6 +108,18 @@ fn put_lease_times(put: &mut impl FnMut(u8, Vec<u8>), secs: u32) {
     put(code::LEASE_TIME, secs.to_be_bytes().to_vec());
     put(code::RENEWAL, (secs / 2).to_be_bytes().to_vec());
     put(code::REBINDING, (secs / 8 * 7).to_be_bytes().to_vec());
+}
+
+fn put_url(kind: Kind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == Kind::HttpClient {
+        // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`. Without
+        // a URL such an offer is none at all to it (`HttpBootParseDhcp4Packet`), and firmware that
+        // has its URL from the BMC would be left without an address.
+        put(code::VENDOR_CLASS, b"HTTPClient".to_vec());
+    }
+    // EDK2 writes a NUL one byte past the URL if it has none (`HttpBootDhcp4.c`), and so over
+    // the code of the next option.
+    put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
 }
 
 fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
@@ -173,6 +178,17 @@ mod tests {
         assert_eq!(class(&offer("HTTPClient:Arch:00016")), Some(b"HTTPClient".to_vec()));
         assert_eq!(class(&offer("PXEClient:Arch:00007")), None);
         assert_eq!(class(&offer("dhcpcd")), None);
+    }
+
+    #[test]
+    fn an_address_alone_is_no_http_offer_so_that_firmware_with_a_url_from_its_bmc_takes_it() {
+        let mut request = discover([2; 6]);
+        request.options.push((code::VENDOR_CLASS, b"HTTPClient:Arch:00016".to_vec()));
+        let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+
+        let offer = reply(&request, MessageType::Offer, grant, None, &network());
+
+        assert_eq!(offer.option(code::VENDOR_CLASS), None);
     }
 
     #[test]
