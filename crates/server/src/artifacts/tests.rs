@@ -24,19 +24,22 @@ pub(super) const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 const KERNEL_LEN: usize = 700_001;
 const INITRAMFS_LEN: usize = 300_007;
 
-#[tokio::test]
-async fn the_length_is_the_first_header() {
-    let mut listener = Listener::start().await;
+const FILES: [&str; 7] =
+    ["bootx64.efi", "snponly.efi", "boot.ipxe", "boot.iso", "grub.cfg", "kernel", "initramfs"];
 
-    for file in ["bootx64.efi", "boot.iso", "kernel", "grub.cfg", "nothing.efi"] {
+#[tokio::test]
+async fn the_length_is_the_first_header_since_shim_16_reads_no_other() {
+    let listener = Listener::start().await;
+
+    for file in FILES.into_iter().chain(["revocations_sku.efi"]) {
         let reply = listener.get(file).await;
         assert_eq!(reply.headers[0].0, "Content-Length", "{file}: {:?}", reply.headers);
     }
 }
 
 #[tokio::test]
-async fn names_of_headers_are_in_title_case() {
-    let mut listener = Listener::start().await;
+async fn names_of_headers_are_spelt_as_grub_compares_them() {
+    let listener = Listener::start().await;
 
     let reply = listener.get("kernel").await;
 
@@ -44,6 +47,314 @@ async fn names_of_headers_are_in_title_case() {
     let expected =
         ["Content-Length", "Content-Type", "Etag", "Last-Modified", "Accept-Ranges", "Connection"];
     assert_eq!(names[..6], expected);
+}
+
+#[tokio::test]
+async fn no_header_is_empty_and_none_asks_for_a_password() {
+    let listener = Listener::start().await;
+
+    for file in FILES.into_iter().chain(["revocations_sku.efi"]) {
+        let reply = listener.get(file).await;
+        for (name, value) in &reply.headers {
+            assert!(!value.is_empty(), "{file}: {name} is empty");
+            assert!(!name.contains("Authenticate"), "{file}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn types_are_the_ones_that_edk2_compares_letter_by_letter() {
+    let listener = Listener::start().await;
+
+    for (file, expected) in [
+        ("bootx64.efi", "application/efi"),
+        ("snponly.efi", "application/efi"),
+        ("boot.iso", "application/vnd.efi-iso"),
+        ("grub.cfg", "text/plain"),
+        ("boot.ipxe", "text/plain"),
+        ("kernel", "application/octet-stream"),
+        ("initramfs", "application/octet-stream"),
+    ] {
+        let reply = listener.get(file).await;
+        assert_eq!((reply.status, reply.header("Content-Type")), (200, Some(expected)), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn head_has_the_head_of_get_and_nothing_else() {
+    let listener = Listener::start().await;
+
+    for file in FILES.into_iter().chain(["nothing.efi"]) {
+        let get = listener.get(file).await;
+        let head = listener.ask("HEAD", file, "").await;
+        assert_eq!((head.status, head.lasting()), (get.status, get.lasting()), "{file}");
+        assert!(head.body.is_empty(), "{file}");
+        assert_eq!(get.header("Content-Length").unwrap(), get.body.len().to_string(), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_has_words_since_shim_waits_for_them() {
+    let mut node = booting_node();
+    let listener = Listener::start().await;
+    let wrong_range = format!("Range: bytes={KERNEL_LEN}-\r\n");
+    let mut replies = vec![
+        (404, listener.get("revocations_sbat.efi").await),
+        (404, listener.get_path("/").await),
+        (404, listener.get_path("/boot/BBBBBBBBBBBBBBBBBBBBBB/kernel").await),
+        (400, listener.get_path(&format!("/boot/{TICKET}/%6bernel")).await),
+        (405, listener.ask("POST", "kernel", "Content-Length: 0\r\n").await),
+        (412, listener.ask("GET", "kernel", "If-Match: \"other\"\r\n").await),
+        (416, listener.ask("GET", "kernel", &wrong_range).await),
+        (400, Reply::parse(&listener.say(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await)),
+        (
+            431,
+            Reply::parse(
+                &listener
+                    .say(&[b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 40_000]].concat())
+                    .await,
+            ),
+        ),
+    ];
+    let attempt = node.attempt.as_mut().unwrap();
+    attempt.ended_at = Some(attempt.started_at);
+    listener.index.put_node(node);
+    replies.push((410, listener.get("kernel").await));
+
+    for (status, reply) in replies {
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.headers[0].0, "Content-Length", "{reply:?}");
+        assert_eq!(reply.header("Content-Length").unwrap(), reply.body.len().to_string());
+        assert!(reply.body.len() > 10, "{reply:?}");
+        assert_eq!(reply.header("Content-Type"), Some("text/plain"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn doubled_slashes_are_answered_and_not_redirected() {
+    let listener = Listener::start().await;
+
+    for path in [
+        format!("//boot/{TICKET}/grub.cfg"),
+        format!("/boot/{TICKET}//grub.cfg"),
+        format!("/boot//{TICKET}/grub.cfg"),
+        format!("http://other.example:1/boot/{TICKET}/grub.cfg"),
+    ] {
+        assert_eq!(listener.get_path(&path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_shim_has_lost_changes_nothing() {
+    let listener = Listener::start().await;
+
+    let with = listener.get("grub.cfg?token=x").await;
+
+    assert_eq!(with.body, listener.get("grub.cfg").await.body);
+}
+
+#[tokio::test]
+async fn any_host_or_none_is_served() {
+    let listener = Listener::start().await;
+
+    for host in ["", "Host:\r\n", "Host: [::1]:9\r\n", "Host: a\r\nHost: b\r\n"] {
+        let request =
+            format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        assert_eq!(Reply::parse(&listener.say(request.as_bytes()).await).status, 200, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_ever_chunked_or_compressed() {
+    let listener = Listener::start().await;
+
+    for file in FILES {
+        let reply =
+            listener.ask("GET", file, "Accept-Encoding: gzip, zstd\r\nTE: trailers\r\n").await;
+        assert_eq!(reply.header("Transfer-Encoding"), None, "{file}");
+        assert_eq!(reply.header("Content-Encoding"), None, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_carries_the_next_request_too() {
+    let listener = Listener::start().await;
+    let keep = format!("HEAD /boot/{TICKET}/kernel HTTP/1.1\r\n\r\n");
+    let last = format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\nConnection: close\r\n\r\n");
+
+    let answer = listener.say(format!("{keep}{keep}{last}").as_bytes()).await;
+
+    let text = String::from_utf8(answer).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 3);
+    assert!(text.ends_with("reboot\n"));
+}
+
+#[tokio::test]
+async fn a_resumed_fetch_gets_the_rest_of_the_same_image_or_none_of_another() {
+    let listener = Listener::start().await;
+    let whole = listener.get("bootx64.efi").await;
+    let tag = whole.header("Etag").unwrap();
+
+    let resume = |tag: &str| format!("Range: bytes=1000-\r\nIf-Match: {tag}\r\n");
+    let rest = listener.ask("GET", "bootx64.efi", &resume(tag)).await;
+    let other = listener.ask("GET", "boot.iso", &resume(tag)).await;
+
+    let len = whole.body.len();
+    let range = format!("bytes 1000-{}/{len}", len - 1);
+    assert_eq!((rest.status, rest.header("Content-Range")), (206, Some(range.as_str())));
+    assert_eq!(rest.body, whole.body[1000..]);
+    assert_eq!(rest.header("Etag"), Some(tag));
+    assert_eq!(other.status, 412);
+}
+
+#[tokio::test]
+async fn what_is_known_already_has_no_body_at_all() {
+    let listener = Listener::start().await;
+    let tag = listener.get("kernel").await.header("Etag").unwrap().to_owned();
+
+    let reply = listener.ask("GET", "kernel", &format!("If-None-Match: {tag}\r\n")).await;
+
+    assert_eq!((reply.status, reply.body.len()), (304, 0));
+    assert_eq!(reply.header("Etag"), Some(tag.as_str()));
+}
+
+#[tokio::test]
+async fn a_range_behind_the_end_is_told_the_length() {
+    let listener = Listener::start().await;
+
+    let reply = listener.ask("GET", "kernel", "Range: bytes=99999999-\r\n").await;
+
+    let range = format!("bytes */{KERNEL_LEN}");
+    assert_eq!((reply.status, reply.header("Content-Range")), (416, Some(range.as_str())));
+}
+
+#[test]
+fn parts_of_any_size_make_up_the_whole() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(Listener::start());
+    let whole = runtime.block_on(listener.get("boot.iso")).body;
+    let cuts = proptest::collection::vec(1..whole.len(), 0..5);
+
+    proptest!(ProptestConfig::with_cases(40), |(mut cuts in cuts)| {
+        cuts.extend([0, whole.len()]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut parts = Vec::new();
+        for ends in cuts.windows(2) {
+            let range = format!("Range: bytes={}-{}\r\n", ends[0], ends[1] - 1);
+            parts.extend(runtime.block_on(listener.ask("GET", "boot.iso", &range)).body);
+        }
+        prop_assert!(parts == whole);
+    });
+}
+
+#[test]
+fn no_bytes_bring_the_listener_down() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(Listener::start());
+    let request = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..200),
+        "(GET|HEAD|POST) /{0,2}boot/[A\\PC]{0,22}/\\PC{0,12} HTTP/1.[01]\r\n(\\PC{0,20}: \\PC{0,20}\r\n){0,3}\r\n"
+            .prop_map(String::into_bytes),
+    ];
+
+    proptest!(ProptestConfig::with_cases(100), |(request in request)| {
+        runtime.block_on(async {
+            let mut stream = listener.connect().await;
+            // The listener may have hung up already.
+            let _ = stream.write_all(&request).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+    });
+    assert_eq!(runtime.block_on(listener.get("kernel")).status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_side_is_still_answered() {
+    let listener = Listener::start().await;
+    let mut stream = listener.connect().await;
+
+    stream
+        .write_all(format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    stream.shutdown().await.unwrap();
+
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(Reply::parse(&answer).body, pattern(KERNEL_LEN, 3));
+}
+
+#[tokio::test]
+async fn a_peer_that_never_ends_its_request_is_let_go() {
+    let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
+    let listener = Listener::with(|settings| settings.limits = limits).await;
+
+    let answer = listener.say(b"GET /boot/").await;
+
+    assert!(answer.is_empty() || Reply::parse(&answer).status == 408, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_let_go_and_traced_with_what_it_took() {
+    let limits = Limits { patience: Duration::from_millis(50), ..Limits::default() };
+    let mut listener = Listener::with(|settings| settings.limits = limits).await;
+    listener.write_image("huge", 64 << 20);
+    listener.boot_own_ramdisk("huge", "huge");
+    let mut stream = listener.connect().await;
+
+    stream
+        .write_all(format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+
+    let fetch = listener.recorded().await;
+    assert!(0 < fetch.sent && fetch.sent < fetch.length, "{fetch:?}");
+    assert_eq!(fetch.length, 64 << 20);
+}
+
+#[tokio::test]
+async fn a_fetch_that_breaks_off_is_traced_with_the_bytes_so_far() {
+    let mut listener = Listener::start().await;
+    listener.write_image("huge", 64 << 20);
+    listener.boot_own_ramdisk("huge", "huge");
+    let mut stream = listener.connect().await;
+    let request =
+        format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\nUser-Agent: UefiHttpBoot/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
+
+    drop(stream);
+
+    let fetch = listener.recorded().await;
+    assert!((1 << 20) - 1000 <= fetch.sent && fetch.sent < fetch.length, "{fetch:?}");
+    assert_eq!(fetch.user_agent.as_deref(), Some("UefiHttpBoot/1.0"));
+}
+
+#[tokio::test]
+async fn each_answer_is_traced_with_what_was_really_sent() {
+    let mut listener = Listener::start().await;
+    let get = |file: &str| format!("GET /boot/{TICKET}/{file} HTTP/1.1\r\n\r\n");
+    let part = format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\nRange: bytes=5-9\r\n\r\n");
+    let head = format!("HEAD /boot/{TICKET}/kernel HTTP/1.1\r\nConnection: close\r\n\r\n");
+
+    // All at once: what is sent of one must not count for the next.
+    listener.say([get("kernel"), get("nothing"), part, head].concat().as_bytes()).await;
+
+    let kernel = listener.recorded().await;
+    assert_eq!((kernel.status, kernel.sent, kernel.length), (200, 700_001, 700_001));
+    assert_eq!((kernel.path.as_str(), kernel.artifact), ("kernel", Some(Artifact::Kernel)));
+    assert_eq!(kernel.remote, Some(Ipv4Addr::LOCALHOST.into()));
+    let nothing = listener.recorded().await;
+    assert_eq!((nothing.status, nothing.sent == nothing.length), (404, true));
+    assert_eq!((nothing.path.as_str(), nothing.artifact), ("nothing", None));
+    assert!(nothing.error.unwrap().contains("no file of this name"));
+    let part = listener.recorded().await;
+    assert_eq!((part.status, part.sent, part.length), (206, 5, 5));
+    assert_eq!(part.range.as_deref(), Some("bytes 5-9/700001"));
+    let head = listener.recorded().await;
+    assert_eq!((head.method.as_str(), head.sent, head.length), ("HEAD", 0, 0));
 }
 
 /// A listener for one node that boots, and the trace it writes.
@@ -109,9 +420,68 @@ impl Listener {
         Reply::parse(&self.say(request.as_bytes()).await)
     }
 
-    async fn get(&mut self, file: &str) -> Reply {
+    async fn get(&self, file: &str) -> Reply {
         self.ask("GET", file, "").await
     }
+
+    /// The next request in the trace.
+    async fn recorded(&mut self) -> Fetch {
+        let what = self.recorded.recv().await.unwrap().event.what;
+        let What::Http {
+            method,
+            artifact,
+            path,
+            remote,
+            user_agent,
+            status,
+            error,
+            range,
+            sent,
+            length,
+            ..
+        } = what
+        else {
+            panic!("not of the boot listener: {what:?}");
+        };
+        Fetch { method, artifact, path, remote, user_agent, status, error, range, sent, length }
+    }
+
+    fn write_image(&self, name: &str, len: u64) {
+        let folder = self.folder.path().join("images");
+        fs::create_dir_all(&folder).unwrap();
+        fs::File::create(folder.join(name)).unwrap().set_len(len).unwrap();
+    }
+
+    fn image_url(&self, name: &str) -> String {
+        format!("file://{}/images/{name}", self.folder.path().display())
+    }
+
+    fn boot_own_ramdisk(&self, kernel: &str, initramfs: &str) {
+        let mut node = booting_node();
+        node.driver_info.insert("deploy_kernel".into(), self.image_url(kernel).into());
+        node.driver_info.insert("deploy_ramdisk".into(), self.image_url(initramfs).into());
+        self.index.put_node(node);
+    }
+
+    async fn get_path(&self, path: &str) -> Reply {
+        let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+        Reply::parse(&self.say(request.as_bytes()).await)
+    }
+}
+
+/// `What::Http`, taken apart.
+#[derive(Debug)]
+struct Fetch {
+    method: String,
+    artifact: Option<Artifact>,
+    path: String,
+    remote: Option<IpAddr>,
+    user_agent: Option<String>,
+    status: u16,
+    error: Option<String>,
+    range: Option<String>,
+    sent: u64,
+    length: u64,
 }
 
 /// An answer, taken apart.
@@ -133,6 +503,11 @@ impl Reply {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         Self { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+
+    /// All headers but the time of day.
+    fn lasting(&self) -> Vec<&(String, String)> {
+        self.headers.iter().filter(|(name, _)| name != "Date").collect()
     }
 
     fn header(&self, name: &str) -> Option<&str> {
