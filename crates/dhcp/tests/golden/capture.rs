@@ -1,0 +1,33 @@
+//! Reads a capture: Ethernet, IPv4 and UDP are taken off, DHCP is left.
+
+use std::fs::File;
+use std::path::Path;
+
+use pcap_file::pcap::PcapReader;
+
+/// What a client sent in one exchange of four messages.
+pub(crate) struct Capture {
+    /// Its DISCOVER.
+    pub(crate) discover: Vec<u8>,
+    /// Its REQUEST, to a server that is not ours.
+    pub(crate) request: Vec<u8>,
+}
+
+/// The capture of this name beside this file.
+pub(crate) fn open(name: &str) -> Capture {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let file = File::open(folder.join(name).with_added_extension("pcap")).unwrap();
+    let mut packets = PcapReader::new(file).unwrap();
+    let mut next = || udp_payload(&packets.next_packet().unwrap().unwrap().data).to_vec();
+    Capture { discover: next(), request: next() }
+}
+
+fn udp_payload(frame: &[u8]) -> &[u8] {
+    const ETHERNET: usize = 14;
+    const UDP: usize = 8;
+    let ip = &frame[ETHERNET..];
+    let header = usize::from(ip[0] & 0x0f) * 4;
+    let udp = &ip[header..];
+    let len = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+    &udp[UDP..len]
+}
