@@ -155,7 +155,7 @@ impl Artifacts {
                 Some(attempt) => self.command_line(node, attempt, near)?,
                 None => String::new(),
             };
-            Contents::of(*artifact, settings.http_loader, &found, &command_line)
+            Contents::of(*artifact, settings.http_loader, &found.files, &command_line)
                 .with_context(|| format!("{} cannot be made", artifact.file_name()))?;
         }
         if let Some(attempt) = attempt {
@@ -322,7 +322,7 @@ impl Artifacts {
         };
         held.contents(artifact, near, || {
             let command_line = self.command_line(node, attempt, near)?;
-            Contents::of(artifact, settings.http_loader, &held, &command_line)
+            Contents::of(artifact, settings.http_loader, &held.files, &command_line)
         })
     }
 

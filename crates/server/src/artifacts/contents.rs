@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use efi::{ExtentSlice, Image, UkiParts, esp, iso, uki};
 use provision::boot::{Artifact, HttpLoader};
 
-use super::boot_set::Shared;
-use super::images::Images;
+use super::boot_set::{BootSet, Ramdisk, Shared};
+use super::images::Files;
 use super::scripts;
 
 /// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
@@ -38,27 +38,15 @@ impl Contents {
     pub(super) fn of(
         artifact: Artifact,
         loader: HttpLoader,
-        images: &Images,
+        files: &Files,
         command_line: &str,
     ) -> Result<Self> {
-        let text = |text: String| (Image::of_bytes(text.into_bytes()), Vec::new());
-        let (image, files) = match artifact {
-            Artifact::BootLoader => match loader {
-                HttpLoader::Uki => composed(images, command_line)?,
-                HttpLoader::Grub => whole(&images.boot_set()?.grub),
-            },
-            Artifact::Ipxe => whole(&images.boot_set()?.ipxe),
-            Artifact::IpxeScript => text(scripts::ipxe(command_line)?),
-            Artifact::Iso => match &images.iso {
-                Some(iso) => whole(iso),
-                None => {
-                    let (uki, files) = composed(images, command_line)?;
-                    (iso(&esp(&uki)?)?, files)
-                }
-            },
-            Artifact::GrubConfig => text(scripts::grub(command_line)),
-            Artifact::Kernel => whole(&images.ramdisk()?.kernel),
-            Artifact::Initramfs => whole(&images.ramdisk()?.initramfs),
+        let (image, files) = match (files, artifact) {
+            (Files::Iso(iso), Artifact::Iso) => whole(iso),
+            (Files::Iso(_), _) => bail!("the node boots its deploy_iso and nothing else"),
+            (Files::Ramdisk(boot_set, ramdisk), artifact) => {
+                made(artifact, loader, boot_set, ramdisk, command_line)?
+            }
         };
         ensure!(!image.is_empty(), "{} is empty", artifact.file_name());
         Ok(Self { etag: image.etag(), image, content_type: content_type(artifact), files })
@@ -102,12 +90,43 @@ fn content_type(artifact: Artifact) -> &'static str {
     }
 }
 
+fn made(
+    artifact: Artifact,
+    loader: HttpLoader,
+    boot_set: &BootSet,
+    ramdisk: &Ramdisk,
+    command_line: &str,
+) -> Result<(Image, Vec<Shared>)> {
+    match artifact {
+        Artifact::BootLoader => match loader {
+            HttpLoader::Uki => composed(boot_set, ramdisk, command_line),
+            HttpLoader::Grub => Ok(whole(&boot_set.grub)),
+        },
+        Artifact::Ipxe => Ok(whole(&boot_set.ipxe)),
+        Artifact::IpxeScript => Ok(text(scripts::ipxe(command_line)?)),
+        Artifact::Iso => {
+            let (uki, files) = composed(boot_set, ramdisk, command_line)?;
+            Ok((iso(&esp(&uki)?)?, files))
+        }
+        Artifact::GrubConfig => Ok(text(scripts::grub(command_line)?)),
+        Artifact::Kernel => Ok(whole(&ramdisk.kernel)),
+        Artifact::Initramfs => Ok(whole(&ramdisk.initramfs)),
+    }
+}
+
 fn whole(shared: &Shared) -> (Image, Vec<Shared>) {
     (Image::of_file(shared.source.clone()), vec![shared.clone()])
 }
 
-fn composed(images: &Images, command_line: &str) -> Result<(Image, Vec<Shared>)> {
-    let (boot_set, ramdisk) = (images.boot_set()?, images.ramdisk()?);
+fn text(text: String) -> (Image, Vec<Shared>) {
+    (Image::of_bytes(text.into_bytes()), Vec::new())
+}
+
+fn composed(
+    boot_set: &BootSet,
+    ramdisk: &Ramdisk,
+    command_line: &str,
+) -> Result<(Image, Vec<Shared>)> {
     let parts = UkiParts {
         os_release: OS_RELEASE,
         uname: &boot_set.kernel_version,
@@ -116,6 +135,5 @@ fn composed(images: &Images, command_line: &str) -> Result<(Image, Vec<Shared>)>
         command_line,
     };
     let image = uki(&boot_set.stub, &parts).context("cannot compose the image")?;
-    let files = [&boot_set.stub_file, &ramdisk.kernel, &ramdisk.initramfs];
-    Ok((image, files.map(Shared::clone).to_vec()))
+    Ok((image, vec![boot_set.stub_file.clone(), ramdisk.kernel.clone(), ramdisk.initramfs.clone()]))
 }

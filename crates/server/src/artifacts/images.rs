@@ -19,31 +19,24 @@ use super::boot_set::{BootSet, Ramdisk, Shared};
 use super::contents::Contents;
 use super::sources::{Fresh, Sources};
 
-/// The files that an attempt's images are made of, all of them open.
+/// What an attempt boots with, all of it open.
 #[derive(Debug)]
 pub(super) struct Images {
-    /// Or why there is none: an ISO image of the operator's needs none.
-    boot_set: Result<Arc<BootSet>, String>,
-    ramdisk: Option<Ramdisk>,
-    /// Served as it is.
-    pub(super) iso: Option<Shared>,
+    pub(super) files: Files,
     /// By the address of ours that the machine reached, which is in the kernel's command line.
     composed: Mutex<HashMap<(Artifact, IpAddr), Arc<Contents>>>,
 }
 
+/// What images are made of.
+#[derive(Debug)]
+pub(super) enum Files {
+    /// An image of the operator's, sent as it is.
+    Iso(Shared),
+    /// Loaders of the boot set, and a ramdisk: the node's own or that of the boot set.
+    Ramdisk(Arc<BootSet>, Ramdisk),
+}
+
 impl Images {
-    pub(super) fn boot_set(&self) -> Result<&BootSet> {
-        self.boot_set.as_deref().map_err(|missing| anyhow::Error::msg(missing.clone()))
-    }
-
-    /// The node's own, or that of the boot set.
-    pub(super) fn ramdisk(&self) -> Result<&Ramdisk> {
-        match &self.ramdisk {
-            Some(own) => Ok(own),
-            None => Ok(&self.boot_set()?.ramdisk),
-        }
-    }
-
     /// An image as it was composed before, since a BMC fetches an ISO in thousands of parts.
     pub(super) fn contents(
         &self,
@@ -118,9 +111,16 @@ impl Store {
             BootInterface::RedfishHttps => self.named(node, "deploy_iso", fresh).await?,
             BootInterface::Http | BootInterface::HttpIpxe => None,
         };
-        let ramdisk = if iso.is_some() { None } else { self.ramdisk(node, fresh).await? };
-        let boot_set = self.boot_set().map_err(|missing| format!("{missing:#}"));
-        Ok(Images { boot_set, ramdisk, iso, composed: Mutex::default() })
+        let files = match iso {
+            Some(iso) => Files::Iso(iso),
+            None => {
+                let own = self.ramdisk(node, fresh).await?;
+                let boot_set = self.boot_set()?;
+                let ramdisk = own.unwrap_or_else(|| boot_set.ramdisk.clone());
+                Files::Ramdisk(boot_set, ramdisk)
+            }
+        };
+        Ok(Images { files, composed: Mutex::default() })
     }
 
     async fn ramdisk(&self, node: &Node, fresh: Fresh) -> Result<Option<Ramdisk>> {

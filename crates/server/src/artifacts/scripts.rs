@@ -3,21 +3,36 @@
 //! Both name their files relative to where they were themselves fetched from, so that they work
 //! through whatever address or proxy the machine reached us by.
 
+use efi::COMMAND_LINE_ROOM;
 use thiserror::Error;
 
-/// A kernel command line that iPXE would take for something else.
+/// What loaders add to a kernel's command line: iPXE the name of the initramfs, GRUB the kernel's URL.
+const ADDED: usize = 160;
+
+/// Why a kernel command line cannot be passed on by a script.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("iPXE cannot pass {0:?} on to the kernel: it has a meaning of its own in its scripts")]
-pub struct Meaningful(String);
+pub enum ScriptError {
+    /// iPXE knows no quotes, so some words cannot be said (`core/exec.c`).
+    #[error("iPXE cannot pass {0:?} on to the kernel: it has a meaning of its own in its scripts")]
+    Meaningful(String),
+    /// Linux would cut it without a word.
+    #[error(
+        "the kernel command line has {0} bytes; Linux takes at most {max}, less {ADDED} for what \
+         its loader adds",
+        max = COMMAND_LINE_ROOM - 1
+    )]
+    Long(usize),
+}
 
 /// iPXE's script for a kernel command line.
 ///
 /// # Errors
-/// [`Meaningful`]: iPXE knows no quotes, so some words cannot be said (`core/exec.c`).
-pub fn ipxe(command_line: &str) -> Result<String, Meaningful> {
+/// [`ScriptError`]
+pub fn ipxe(command_line: &str) -> Result<String, ScriptError> {
+    fits(command_line)?;
     let odd = |word: &&str| word.contains("${") || matches!(*word, "#" | ";" | "||" | "&&");
     if let Some(word) = command_line.split_whitespace().find(odd) {
-        return Err(Meaningful(word.to_owned()));
+        return Err(ScriptError::Meaningful(word.to_owned()));
     }
     // The kernel finds its initramfs among iPXE's images by the name in `initrd=`.
     Ok(format!(
@@ -34,11 +49,14 @@ reboot
 }
 
 /// GRUB's configuration for a kernel command line.
-#[must_use]
-pub fn grub(command_line: &str) -> String {
+///
+/// # Errors
+/// [`ScriptError::Long`]
+pub fn grub(command_line: &str) -> Result<String, ScriptError> {
+    fits(command_line)?;
     let words: String =
         command_line.split_whitespace().map(|word| format!(" {}", quoted(word))).collect();
-    format!(
+    Ok(format!(
         "linux \"$cmdpath/kernel\"{words}
 initrd \"$cmdpath/initramfs\"
 boot
@@ -46,7 +64,12 @@ echo The ramdisk could not be fetched or started; this machine restarts in 10 s.
 sleep 10
 reboot
 "
-    )
+    ))
+}
+
+fn fits(command_line: &str) -> Result<(), ScriptError> {
+    let len = command_line.len();
+    if len + ADDED < COMMAND_LINE_ROOM { Ok(()) } else { Err(ScriptError::Long(len)) }
 }
 
 /// In single quotes nothing has a meaning for GRUB but a single quote.
@@ -65,13 +88,13 @@ mod tests {
 
     #[test]
     fn grub_fetches_from_the_folder_it_came_from() {
-        insta::assert_snapshot!(grub("console=ttyS0 a='$b;c'"));
+        insta::assert_snapshot!(grub("console=ttyS0 a='$b;c'").unwrap());
     }
 
     #[test]
     fn words_that_ipxe_would_act_on_are_refused() {
         for word in ["${net0/mac}", "a${x}b", "||", "#"] {
-            assert_eq!(ipxe(&format!("quiet {word}")), Err(Meaningful(word.into())));
+            assert_eq!(ipxe(&format!("quiet {word}")), Err(ScriptError::Meaningful(word.into())));
         }
         assert!(ipxe("a=#b c=||d $e").is_ok());
     }

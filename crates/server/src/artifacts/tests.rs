@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use provision::node::{Clean, Port, Secret};
 use provision::{ProvisionState, What};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -357,6 +358,177 @@ async fn each_answer_is_traced_with_what_was_really_sent() {
     assert_eq!((head.method.as_str(), head.sent, head.length), ("HEAD", 0, 0));
 }
 
+#[tokio::test]
+async fn what_is_sent_is_what_was_composed() {
+    let listener = Listener::start().await;
+    let folder = listener.folder.path();
+    let source = |name: &str| {
+        let contents = fs::read(folder.join(name)).unwrap();
+        let (len, sha256) = (contents.len() as u64, Sha256::digest(&contents).into());
+        efi::Source { name: name.into(), len, sha256 }
+    };
+    let parts = efi::UkiParts {
+        os_release: "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n",
+        uname: "6.1.0",
+        kernel: &source("kernel"),
+        initramfs: &source("initramfs"),
+        command_line: "ipa-api-url=http://127.0.0.1:6386 ipa-agent-token=TOKEN \
+                       BOOTIF=01-52-54-00-12-34-56 nofb vga=normal",
+    };
+    let stub = efi::Stub::parse(source("stub.efi"), &stub()).unwrap();
+    let uki = efi::uki(&stub, &parts).unwrap();
+    let iso = efi::iso(&efi::esp(&uki).unwrap()).unwrap();
+
+    for (file, image) in [("bootx64.efi", uki), ("boot.iso", iso)] {
+        let reply = listener.get(file).await;
+        let read = |source: &efi::Source, offset: u64, buffer: &mut [u8]| {
+            fs::File::open(folder.join(&*source.name))?.read_exact_at(buffer, offset)
+        };
+        assert!(reply.body == image.read_with(0..image.len(), read).unwrap(), "{file}");
+        assert_eq!(reply.header("Etag"), Some(image.etag().as_str()), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn an_iso_of_the_operators_is_sent_as_it_is_even_without_a_boot_set() {
+    let listener = Listener::with(|settings| settings.boot_set = "/nowhere".into()).await;
+    listener.write_image("own.iso", 100_000);
+    let node = listener.boot_with(BootInterface::RedfishHttps, |info| {
+        info.insert("deploy_iso".into(), listener.image_url("own.iso").into());
+    });
+
+    listener.artifacts.prepare(&node).await.unwrap();
+
+    let reply = listener.get("boot.iso").await;
+    assert_eq!(reply.header("Content-Type"), Some("application/vnd.efi-iso"));
+    assert!(reply.body == vec![0; 100_000]);
+}
+
+#[tokio::test]
+async fn a_kernel_without_its_ramdisk_fails_before_the_machine_is_touched() {
+    let listener = Listener::start().await;
+    listener.write_image("kernel", 10);
+    let node = listener.boot_with(BootInterface::Http, |info| {
+        info.insert("deploy_kernel".into(), listener.image_url("kernel").into());
+    });
+
+    let refused = listener.artifacts.prepare(&node).await.unwrap_err();
+
+    assert_eq!(refused.to_string(), "driver_info has a deploy_kernel but no deploy_ramdisk");
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_fails_the_boot_with_the_name_of_the_setting() {
+    let listener = Listener::start().await;
+    let node = listener.boot_with(BootInterface::RedfishHttps, |info| {
+        info.insert("deploy_iso".into(), listener.image_url("missing.iso").into());
+    });
+
+    let refused = format!("{:#}", listener.artifacts.prepare(&node).await.unwrap_err());
+
+    assert!(refused.starts_with("driver_info/deploy_iso cannot be used: cannot find"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_command_line_that_linux_would_cut_fails_before_the_machine_is_touched() {
+    let listener = Listener::start().await;
+    for interface in BootInterface::ALL {
+        let node = listener.boot_with(interface, |info| {
+            info.insert("kernel_append_params".into(), "x".repeat(3_000).into());
+        });
+
+        let refused = format!("{:#}", listener.artifacts.prepare(&node).await.unwrap_err());
+
+        assert!(refused.contains("Linux takes at most 2047"), "{interface}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_boot_set_that_comes_later_is_taken_up() {
+    let mut listener = Listener::start().await;
+    let manifest = listener.folder.path().join("manifest.json");
+    let aside = listener.folder.path().join("aside");
+    fs::rename(&manifest, &aside).unwrap();
+
+    let refused = listener.get("bootx64.efi").await;
+    let unprepared = listener.artifacts.prepare(&booting_node()).await.unwrap_err();
+    fs::rename(&aside, &manifest).unwrap();
+    let taken = listener.get("bootx64.efi").await;
+
+    assert_eq!((refused.status, taken.status), (503, 200));
+    let told = String::from_utf8(refused.body).unwrap();
+    assert!(!told.contains(listener.folder.path().to_str().unwrap()), "{told}");
+    assert!(format!("{unprepared:#}").contains("ferroboot image build --output"));
+    let traced = listener.recorded().await.error.unwrap();
+    assert!(traced.contains("there is no boot set in"), "{traced}");
+}
+
+#[tokio::test]
+async fn a_boot_set_replaced_during_a_boot_counts_from_the_next_boot_on() {
+    let listener = Listener::start().await;
+    let mut node = booting_node();
+    listener.artifacts.prepare(&node).await.unwrap();
+    let before = listener.get("kernel").await.body;
+
+    let folder = listener.folder.path();
+    fs::rename(folder.join("kernel"), folder.join("old")).unwrap();
+    write_boot_set_with(folder, &pattern(1_000, 13));
+
+    assert!(listener.get("kernel").await.body == before);
+    node.attempt.as_mut().unwrap().id = Uuid::from_u128(9);
+    listener.index.put_node(node.clone());
+    listener.artifacts.prepare(&node).await.unwrap();
+    assert!(listener.get("kernel").await.body == pattern(1_000, 13));
+}
+
+#[tokio::test]
+async fn answers_under_way_come_to_their_end_when_the_daemon_does() {
+    let mut listener = Listener::start().await;
+    listener.write_image("large", 8 << 20);
+    listener.boot_own_ramdisk("large", "large");
+    let mut idle = listener.connect().await;
+    let mut busy = listener.connect().await;
+    busy.write_all(format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1000];
+    busy.read_exact(&mut answer).await.unwrap();
+
+    listener.end.take().unwrap().send(()).unwrap();
+
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+    busy.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(Reply::parse(&answer).body.len(), 8 << 20);
+    assert!(TcpStream::connect(listener.address).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_one_to_end() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let listener = Listener::with(|settings| settings.limits = limits).await;
+    let mut first = listener.connect().await;
+    first
+        .write_all(format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    first.read_exact(&mut [0; 10]).await.unwrap();
+
+    let mut second = Box::pin(listener.get("grub.cfg"));
+    let waiting = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
+    drop(first);
+
+    assert!(waiting.is_err());
+    assert_eq!(second.await.status, 200);
+}
+
+#[tokio::test]
+async fn grub_is_what_http_starts_where_the_settings_say_so() {
+    let listener = Listener::with(|settings| settings.http_loader = HttpLoader::Grub).await;
+    listener.artifacts.prepare(&booting_node()).await.unwrap();
+
+    assert!(listener.get("bootx64.efi").await.body == pattern(6_000, 11));
+    let config = String::from_utf8(listener.get("grub.cfg").await.body).unwrap();
+    assert!(config.contains("linux \"$cmdpath/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
+}
+
 /// A listener for one node that boots, and the trace it writes.
 struct Listener {
     address: SocketAddr,
@@ -457,10 +629,22 @@ impl Listener {
     }
 
     fn boot_own_ramdisk(&self, kernel: &str, initramfs: &str) {
+        self.boot_with(BootInterface::Http, |info| {
+            info.insert("deploy_kernel".into(), self.image_url(kernel).into());
+            info.insert("deploy_ramdisk".into(), self.image_url(initramfs).into());
+        });
+    }
+
+    fn boot_with(
+        &self,
+        interface: BootInterface,
+        set: impl FnOnce(&mut Map<String, Value>),
+    ) -> Node {
         let mut node = booting_node();
-        node.driver_info.insert("deploy_kernel".into(), self.image_url(kernel).into());
-        node.driver_info.insert("deploy_ramdisk".into(), self.image_url(initramfs).into());
-        self.index.put_node(node);
+        node.attempt.as_mut().unwrap().boot_interface = interface;
+        set(&mut node.driver_info);
+        self.index.put_node(node.clone());
+        node
     }
 
     async fn get_path(&self, path: &str) -> Reply {
@@ -542,20 +726,24 @@ fn port() -> Port {
         pxe_enabled: true,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: None,
-        extra: serde_json::Map::new(),
-        kept: serde_json::Map::new(),
+        extra: Map::new(),
+        kept: Map::new(),
     }
 }
 
 fn write_boot_set(folder: &Path) {
+    write_boot_set_with(folder, &pattern(KERNEL_LEN, 3));
+}
+
+fn write_boot_set_with(folder: &Path, kernel: &[u8]) {
     let files = [
-        ("kernel", pattern(KERNEL_LEN, 3)),
+        ("kernel", kernel.to_vec()),
         ("initramfs", pattern(INITRAMFS_LEN, 5)),
         ("stub.efi", stub()),
         ("snponly.efi", pattern(5_000, 7)),
         ("grubx64.efi", pattern(6_000, 11)),
     ];
-    let mut manifest = serde_json::Map::new();
+    let mut manifest = Map::new();
     for (name, contents) in files {
         fs::write(folder.join(name), &contents).unwrap();
         let sha256: String =
