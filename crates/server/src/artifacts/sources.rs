@@ -70,7 +70,11 @@ impl Sources {
             ("file", Fresh::Checked | Fresh::AsKnown, _) => {
                 self.local(&parsed, known.clone()).await?
             }
-            ("http" | "https", Fresh::Checked | Fresh::AsKnown, _) => self.remote(parsed).await?,
+            ("http" | "https", Fresh::AsKnown, None) => match self.cached(&parsed) {
+                Some(cached) => cached,
+                None => self.remote(parsed).await?,
+            },
+            ("http" | "https", Fresh::Checked, _) => self.remote(parsed).await?,
             (scheme, ..) => bail!("{scheme} URLs are not supported: {url}"),
         };
         Ok(known.insert(found).shared.clone())
@@ -85,6 +89,12 @@ impl Sources {
         let Ok(path) = url.to_file_path() else { bail!("{url} names no file") };
         let folders = self.folders.clone();
         tokio::task::spawn_blocking(move || open_local(&path, &folders, known)).await?
+    }
+
+    /// From before we were started again.
+    fn cached(&self, url: &Url) -> Option<Known> {
+        let (meta, file) = Entry::of(&self.cache, url).read()?;
+        Some(meta.known(url, file))
     }
 
     async fn remote(&self, url: Url) -> Result<Known> {
@@ -303,11 +313,12 @@ mod tests {
         use axum::response::IntoResponse;
         use axum::routing::get;
         use tokio::net::TcpListener;
+        use tokio::task::JoinHandle;
 
         use super::*;
 
         /// A server of `/kernel` that counts how often it sends the whole of it.
-        async fn server(body: &'static str) -> (String, Arc<AtomicUsize>) {
+        async fn server(body: &'static str) -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
             let sent = Arc::new(AtomicUsize::new(0));
             let counter = Arc::clone(&sent);
             let kernel = move |headers: HeaderMap| async move {
@@ -320,14 +331,14 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/kernel", listener.local_addr().unwrap());
             let app = Router::new().route("/kernel", get(kernel));
-            tokio::spawn(async move { axum::serve(listener, app).await });
-            (url, sent)
+            let running = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+            (url, sent, running)
         }
 
         #[tokio::test]
         async fn what_is_in_the_cache_is_not_sent_again() {
             let folder = tempfile::tempdir().unwrap();
-            let (url, sent) = server("contents").await;
+            let (url, sent, _running) = server("contents").await;
 
             for _restart in 0..2 {
                 let sources = allowed(folder.path());
@@ -340,9 +351,24 @@ mod tests {
         }
 
         #[tokio::test]
+        async fn a_boot_goes_on_from_the_cache_when_we_start_again_and_the_server_is_gone() {
+            let folder = tempfile::tempdir().unwrap();
+            let (url, _, running) = server("contents").await;
+            allowed(folder.path()).find(&url, Fresh::Checked).await.unwrap();
+            running.abort();
+            assert!(running.await.unwrap_err().is_cancelled());
+
+            let found = allowed(folder.path()).find(&url, Fresh::AsKnown).await.unwrap();
+
+            assert_eq!(found.source.len, 8);
+            let asked = allowed(folder.path()).find(&url, Fresh::Checked).await.unwrap_err();
+            assert!(asked.to_string().starts_with("cannot fetch http://127.0.0.1"), "{asked}");
+        }
+
+        #[tokio::test]
         async fn what_is_longer_than_allowed_is_not_kept() {
             let folder = tempfile::tempdir().unwrap();
-            let (url, _) = server(concat!("0123456789", "0123456789")).await;
+            let (url, ..) = server(concat!("0123456789", "0123456789")).await;
             let mut sources = allowed(folder.path());
             sources.most_bytes = 10;
 
@@ -354,7 +380,7 @@ mod tests {
         #[tokio::test]
         async fn an_answer_without_the_file_is_named() {
             let folder = tempfile::tempdir().unwrap();
-            let (url, _) = server("").await;
+            let (url, ..) = server("").await;
             let refused = allowed(folder.path()).find(&format!("{url}2"), Fresh::Checked).await;
             assert_eq!(
                 refused.unwrap_err().to_string(),
