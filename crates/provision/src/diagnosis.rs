@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP, architecture_name};
+use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP};
 use crate::state::ProvisionState as State;
 use crate::step::REBOOT;
 use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
@@ -19,6 +19,9 @@ const SELF_TEST: SignedDuration = SignedDuration::from_mins(15);
 
 /// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
 const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
+
+/// The call to the BMC that says what to boot ([`What::Redfish`]'s purpose).
+const BOOT_OVERRIDE: &str = "boot override";
 
 /// An agent calls at least every 180 s (0.6 of the 300 s that it is told); and a little.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(200);
@@ -250,7 +253,6 @@ impl<'a> Seen<'a> {
 
 impl Seen<'_> {
     fn diagnosis(&self, boot_interface: BootInterface, now: Timestamp) -> Option<Diagnosis> {
-        // What the BMC refused is certain at once; all else must first have been quiet for a while.
         if let Some((purpose, status, error)) = self.bmc_errors.first() {
             return Some(bmc_refused(purpose, *status, error));
         }
@@ -258,7 +260,19 @@ impl Seen<'_> {
             return self.agent_called(now.duration_since(heartbeat));
         }
         let quiet = now.duration_since(self.progress_at?);
-        (quiet >= SILENCE).then(|| self.stuck(boot_interface, quiet))
+        (quiet >= SILENCE || self.is_certain()).then(|| self.stuck(boot_interface, quiet))
+    }
+
+    /// Whether no waiting can mend it; all else must first have been quiet for a while.
+    fn is_certain(&self) -> bool {
+        let answered_no = matches!(self.last_dhcp, Some((_, DhcpAnswer::NoBoot { .. })));
+        match self.http {
+            _ if self.other_architecture.is_some() => true,
+            _ if self.ramdisk_fetched => false,
+            Some(Http::Refused { .. }) => true,
+            Some(Http::Asked(_) | Http::Fetched(_) | Http::Cut { .. }) => false,
+            None => answered_no && !self.acknowledged,
+        }
     }
 
     fn agent_called(&self, quiet: SignedDuration) -> Option<Diagnosis> {
@@ -290,14 +304,14 @@ impl Seen<'_> {
                 Some("a machine that runs an older boot's ramdisk must be switched off"),
             );
         }
+        if let Some(architecture) = self.other_architecture {
+            return no_boot(&NoBoot::Architecture { architecture }, quiet);
+        }
         if self.ramdisk_fetched {
             return self.ramdisk_silent(quiet);
         }
         match &self.http {
-            Some(Http::Refused { path, status, error }) => stuck(
-                format!("the machine asked for {path} and got {status}: {error}"),
-                "the URL is wrong, or its ticket belongs to a boot that is over",
-            ),
+            Some(Http::Refused { path, status, error }) => http_refused(path, *status, error),
             Some(Http::Cut { path, sent, length }) => stuck(
                 format!("the fetch of {path} was cut off after {sent} of {length} bytes"),
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
@@ -318,16 +332,6 @@ impl Seen<'_> {
     fn ramdisk_silent(&self, quiet: SignedDuration) -> Diagnosis {
         let verdict = if quiet < KERNEL_START { Verdict::Waiting } else { Verdict::Stuck };
         let seconds = quiet.as_secs();
-        if let Some(architecture) = self.other_architecture {
-            return failure(
-                format!(
-                    "the ramdisk was fetched but the agent never called ({seconds} s): it is for \
-                     x64, and the machine is {}",
-                    architecture_name(architecture)
-                ),
-                None,
-            );
-        }
         let (text, hint) = if self.agent_asked_dhcp {
             (
                 format!(
@@ -356,7 +360,7 @@ impl Seen<'_> {
             return address_but_no_fetch(boot_interface);
         }
         match answer {
-            DhcpAnswer::NoBoot { because } => no_boot(because),
+            DhcpAnswer::NoBoot { because } => no_boot(because, quiet),
             DhcpAnswer::Ignored { because } | DhcpAnswer::Nak { because } => stuck(
                 format!("{client} asked for an address and got none: {because}"),
                 "see the settings of the DHCP service",
@@ -375,16 +379,40 @@ impl Seen<'_> {
 }
 
 fn bmc_refused(purpose: &str, status: Option<u16>, error: &str) -> Diagnosis {
-    match status {
-        Some(status) => failure(
-            format!("the BMC refused the {purpose} with status {status}: {error}"),
-            Some("check that the BMC's firmware can do UEFI HTTP boot, and that boot mode is UEFI"),
-        ),
-        None => failure(
+    let Some(status) = status else {
+        return failure(
             format!("the BMC did not answer to the {purpose}: {error}"),
-            Some("check redfish_address, the network to the BMC, and its credentials"),
-        ),
-    }
+            Some("check redfish_address in driver_info, and the network to the BMC"),
+        );
+    };
+    let hint = match status {
+        401 | 403 => {
+            "check redfish_username and redfish_password in driver_info, and that user's role"
+        }
+        404 => "check redfish_system_id in driver_info",
+        _ if purpose == BOOT_OVERRIDE => {
+            "set the machine's boot mode to UEFI; if its BMC cannot do HTTP boot, set \
+             boot_interface to http or http-ipxe, and HTTP boot first in the machine's boot order"
+        }
+        _ => "see the BMC's own log; it may have to be started anew",
+    };
+    let text = format!("the BMC refused the {purpose} with status {status}: {error}");
+    failure(text, Some(hint))
+}
+
+fn http_refused(path: &str, status: u16, error: &str) -> Diagnosis {
+    let hint = match status {
+        410 => "the URL is that of an older boot: abort the clean, and start it again",
+        500.. => {
+            "check deploy_kernel and deploy_ramdisk in driver_info, and the boot set of this host \
+             (ramdisk under [boot] in its settings)"
+        }
+        _ => {
+            "the machine does not ask for the URL that it was told: check url under [boot] in the \
+             settings of this host, and any proxy before it"
+        }
+    };
+    stuck(format!("the machine asked for {path} and got {status}: {error}"), hint)
 }
 
 fn never_heard(quiet: SignedDuration) -> Diagnosis {
@@ -413,20 +441,29 @@ fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
     )
 }
 
-fn no_boot(because: &NoBoot) -> Diagnosis {
-    let text = because.to_string();
-    match because {
-        NoBoot::UnknownMac => stuck(text, "create a port with this address on its node"),
-        NoBoot::PortNotEnabled => {
-            stuck(text, "set pxe_enabled on the port, or let the machine boot from another one")
+fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
+    // Firmware often tries PXE first, for a minute or more, and one card after the other.
+    let unless_it_goes_on = if quiet < SILENCE { Verdict::Waiting } else { Verdict::Stuck };
+    let (verdict, hint) = match because {
+        NoBoot::UnknownMac => (unless_it_goes_on, "create a port with this address on its node"),
+        NoBoot::PortNotEnabled => (
+            unless_it_goes_on,
+            "set pxe_enabled on the port, or let the machine boot from another one",
+        ),
+        NoBoot::PxeNotHttp => (
+            unless_it_goes_on,
+            "in the machine's set-up, put HTTP boot before PXE in the boot order",
+        ),
+        NoBoot::NotNow { .. } => {
+            (unless_it_goes_on, "it was started by somebody else, or too late")
         }
-        NoBoot::NotNow { .. } => stuck(text, "it was started by somebody else, or too late"),
-        // It may yet go on to HTTP: firmware often tries PXE first, for a minute or more.
-        NoBoot::PxeNotHttp => stuck(text, "look for HTTP boot before PXE in its boot order"),
-        NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => {
-            failure(text, Some("only x64 UEFI machines can be booted"))
-        }
-    }
+        NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => (
+            Verdict::Failed,
+            "only x64 machines in UEFI mode can be booted: check the boot mode in its set-up, and \
+             that the port's address is this machine's",
+        ),
+    };
+    Diagnosis { verdict, text: because.to_string(), hint: Some(hint.to_owned()) }
 }
 
 fn stuck(text: String, hint: &str) -> Diagnosis {
