@@ -3,6 +3,7 @@
 //!
 //! The captures are of OVMF 2022.11, iPXE 1.0.0 (git 36a4c85) as EFI program and in a network
 //! card's BIOS ROM, and GRUB 2.06's `net_bootp`.
+#![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 mod capture;
 mod edk2;
