@@ -1,0 +1,61 @@
+# What can be done with this checkout. `make` alone lists it.
+
+AGENT = target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent
+RAMDISK = target/ramdisk/manifest.json
+BAREMETAL = target/venv/bin/baremetal
+FERROBOOT = target/debug/ferroboot
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help demo shell test test-lab check deny fuzz ramdisk agent build dependencies FORCE
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+demo: dependencies build $(RAMDISK) $(BAREMETAL) ## Boot real firmware on every path, and watch
+	@$(FERROBOOT) lab demo
+
+shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, a daemon and `baremetal`
+	@$(FERROBOOT) lab shell
+
+test: dependencies build $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
+	scripts/with-postgres cargo test --locked --workspace
+
+test-lab: dependencies build $(RAMDISK) $(BAREMETAL) ## Every boot there is; goes on where it stopped
+	scripts/test-lab
+
+check: ## What needs no machine: formatting, lints, documentation, layers
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	cargo xtask layers
+
+deny: ## Licences, advisories and sources of what we depend on
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny --locked check
+
+fuzz: ## Each fuzz target for a minute
+	scripts/fuzz
+
+ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk
+
+agent: $(AGENT) ## The ramdisk's agent, statically linked
+
+build: dependencies
+	cargo build --locked --workspace --bins
+
+dependencies:
+	@scripts/install-dependencies
+
+# Cargo knows whether it must be built, and leaves the file alone if not.
+$(AGENT): dependencies FORCE
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --package ferroboot-agent \
+		--profile agent --target x86_64-unknown-linux-gnu --target-dir target/agent
+
+$(RAMDISK): $(AGENT) $(wildcard crates/ferroboot/src/image.rs crates/ferroboot/src/image/*) | build
+	$(FERROBOOT) image build --output target/ramdisk
+
+$(BAREMETAL): scripts/python-venv
+	scripts/python-venv
+
+FORCE:
