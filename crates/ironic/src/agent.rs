@@ -5,9 +5,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use provision::{BootInterface, Node};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use url::Url;
 use uuid::Uuid;
+
+use crate::field::View;
+use crate::node;
 
 /// What stands in place of a token that the agent is expected to have already.
 pub const MASKED: &str = "******";
@@ -263,9 +270,170 @@ impl Root {
     }
 }
 
+/// The answer to a lookup for `node` as it was before that lookup.
+#[must_use]
+pub fn lookup(node: &Node, view: &View, heartbeat_timeout: u32) -> Lookup {
+    let map = |value: Value| value.as_object().cloned().unwrap_or_default();
+    let links = view.links(&format!("nodes/{}", node.uuid));
+    Lookup {
+        node: LookupNode {
+            uuid: node.uuid,
+            properties: node.properties.clone(),
+            instance_info: map(node::instance_info(node)),
+            driver_internal_info: map(json!({ "agent_secret_token": MASKED })),
+            links: links.as_array().cloned().unwrap_or_default(),
+        },
+        config: LookupConfig {
+            heartbeat_timeout,
+            agent_token: Some(token_to_give(node).to_owned()),
+            tls_min_version: Some("1.3".to_owned()),
+            other: map(upstreams_settings()),
+            ..LookupConfig::default()
+        },
+    }
+}
+
+/// The token, if nobody has it yet: our images carry it on the kernel's command line, and only an
+/// operator's own ISO image cannot. It is given once, to whoever asks first.
+fn token_to_give(node: &Node) -> &str {
+    let Some(attempt) = node.live_attempt() else { return MASKED };
+    let as_it_is = attempt.boot_interface == BootInterface::RedfishHttps
+        && node.driver_text("deploy_iso").is_some();
+    if as_it_is && !attempt.token_given { &attempt.agent_token.0 } else { MASKED }
+}
+
+/// What ironic-python-agent reads besides, at upstream's defaults.
+fn upstreams_settings() -> Value {
+    json!({
+        "metrics": {
+            "backend": "noop",
+            "prepend_host": false,
+            "prepend_uuid": false,
+            "prepend_host_reverse": true,
+            "global_prefix": null,
+        },
+        "metrics_statsd": { "statsd_host": "localhost", "statsd_port": 8125 },
+        "agent_containers": { "allow_arbitrary_containers": false, "allowed_containers": [] },
+        "enable_bios_bootloader_install": false,
+        "tls_cipher_suites": null,
+    })
+}
+
+/// What an agent sent is no heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadHeartbeat {
+    /// It is not of the form it should have.
+    #[error("Schema error for heartbeat: {0}")]
+    Schema(String),
+    /// It has no token.
+    #[error("Agent token is required for heartbeat processing.")]
+    NoToken,
+    /// Its command API cannot be called.
+    #[error("Invalid callback_url {0:?}: it is no URL of a host")]
+    BadUrl(String),
+    /// Its command API would be called without encryption, with the token in the URL.
+    #[error("Unacceptable protocol in the agent's callback_url {0:?}: TLS is required")]
+    NotTls(String),
+}
+
+/// Reads the body of a heartbeat that came `now`.
+///
+/// # Errors
+/// [`BadHeartbeat`]: 400.
+pub fn heartbeat(
+    body: &Value,
+    require_tls: bool,
+    now: Timestamp,
+) -> Result<provision::event::Heartbeat, BadHeartbeat> {
+    let body = Heartbeat::deserialize(body).map_err(|bad| BadHeartbeat::Schema(bad.to_string()))?;
+    let agent_token = body.agent_token.ok_or(BadHeartbeat::NoToken)?;
+    let callback_url = match Url::parse(&body.callback_url) {
+        Ok(url) if url.has_host() && ["http", "https"].contains(&url.scheme()) => url,
+        Ok(_) | Err(_) => return Err(BadHeartbeat::BadUrl(body.callback_url)),
+    };
+    if require_tls && callback_url.scheme() != "https" {
+        return Err(BadHeartbeat::NotTls(body.callback_url));
+    }
+    Ok(provision::event::Heartbeat {
+        agent_token,
+        callback_url,
+        agent_version: body.agent_version.unwrap_or_else(|| "unknown".to_owned()),
+        agent_verify_ca: body.agent_verify_ca,
+        at: now,
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use provision::node::{Attempt, Clean, Secret};
+
     use super::*;
+    use crate::Version;
+
+    fn node_with(driver_info: Value, token_given: bool) -> Node {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.driver_info = driver_info.as_object().unwrap().clone();
+        node.attempt = Some(Attempt {
+            id: Uuid::nil(),
+            ticket: Secret("ticket".into()),
+            agent_token: Secret("t".repeat(43)),
+            token_given,
+            boot_interface: BootInterface::RedfishHttps,
+            started_at: Timestamp::UNIX_EPOCH,
+            powered_on_at: None,
+            ended_at: None,
+            agent: None,
+            clean: Clean::default(),
+        });
+        node
+    }
+
+    fn token(node: &Node) -> Option<String> {
+        let view =
+            View { version: Version::MAX, base_url: "http://a".into(), host: "ferroboot".into() };
+        lookup(node, &view, 300).config.agent_token
+    }
+
+    #[test]
+    fn the_token_on_the_command_line_is_not_told_to_whoever_knows_a_mac_address() {
+        assert_eq!(token(&node_with(json!({}), false)).as_deref(), Some(MASKED));
+    }
+
+    #[test]
+    fn the_agent_of_an_operators_own_iso_is_told_the_token_once() {
+        let iso = json!({ "deploy_iso": "http://images/my.iso" });
+
+        assert_eq!(token(&node_with(iso.clone(), false)), Some("t".repeat(43)));
+        assert_eq!(token(&node_with(iso, true)).as_deref(), Some(MASKED));
+    }
+
+    #[test]
+    fn a_heartbeat_needs_a_token_and_a_url_that_hides_it() {
+        let read = |body: Value| {
+            heartbeat(&body, true, Timestamp::UNIX_EPOCH).map_err(|bad| bad.to_string())
+        };
+        let url = "https://192.0.2.7:9999";
+
+        read(json!({ "callback_url": url, "agent_token": "t", "agent_status": null })).unwrap();
+        assert_eq!(
+            read(json!({ "callback_url": url })).unwrap_err(),
+            "Agent token is required for heartbeat processing."
+        );
+        let plain = json!({ "callback_url": "http://192.0.2.7:9999", "agent_token": "t" });
+        assert!(read(plain).unwrap_err().contains("TLS is required"));
+        let file = json!({ "callback_url": "file:///etc/passwd", "agent_token": "t" });
+        assert!(read(file).unwrap_err().contains("no URL of a host"));
+        assert!(read(json!([])).unwrap_err().starts_with("Schema error"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_heartbeat_panics(url in ".{0,40}", token in any::<Option<String>>()) {
+            let body = json!({ "callback_url": url, "agent_token": token });
+            let _ = heartbeat(&body, false, Timestamp::UNIX_EPOCH);
+        }
+    }
 
     #[test]
     fn a_finished_clean_step_of_the_python_agent_is_understood() {

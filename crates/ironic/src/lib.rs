@@ -13,6 +13,7 @@ pub mod port;
 pub mod python;
 pub mod states;
 pub mod trace;
+pub mod traits;
 pub mod validate;
 pub mod version;
 

@@ -1,9 +1,12 @@
 //! `GET /v1/nodes/{}/boot-trace`: what happened in a boot, and what is wrong with it. Our extension.
 
 use jiff::Timestamp;
-use provision::{Attempt, BootEvent, BootInterface, Node};
+use provision::{Attempt, BootEvent, BootInterface, Node, ProvisionState, What};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::field::{View, time};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,7 +16,7 @@ pub struct BootTrace {
     /// Its name.
     pub node_name: Option<String>,
     /// The node's state now.
-    pub provision_state: provision::ProvisionState,
+    pub provision_state: ProvisionState,
     /// What went wrong last with the node.
     pub last_error: Option<String>,
     /// The attempt that is shown; null before the first.
@@ -93,6 +96,39 @@ impl BootTrace {
             diagnosis,
         }
     }
+}
+
+/// Upstream's `history` as far as a trace tells it: the changes of state, with their reasons.
+#[must_use]
+pub fn history_entry(node: &Node, event: &BootEvent, view: &View) -> Option<Value> {
+    let What::State { from, to, reason } = &event.what else { return None };
+    let failed = *to == ProvisionState::CleanFailed;
+    // Events have no UUIDs of their own, and those of one attempt differ in their times.
+    let uuid = event.attempt.as_u128() ^ u128::from(event.at.as_microsecond().unsigned_abs());
+    let uuid = Uuid::from_u128(uuid);
+    let mut text = format!("state {from} -> {to}");
+    if let Some(reason) = reason {
+        text.push_str(": ");
+        text.push_str(reason);
+    }
+    Some(json!({
+        "uuid": uuid,
+        "created_at": time(event.at),
+        "severity": if failed { "ERROR" } else { "INFO" },
+        "event": text,
+        "event_type": "cleaning",
+        "conductor": view.host,
+        "user": null,
+        "node_uuid": node.uuid,
+        "links": view.links(&format!("nodes/{}/history/{uuid}", node.uuid)),
+    }))
+}
+
+/// What a list shows of a [`history_entry`].
+#[must_use]
+pub fn brief(entry: &Value) -> Value {
+    let shown = ["uuid", "created_at", "severity", "event", "links"];
+    shown.iter().map(|key| ((*key).to_owned(), entry[*key].clone())).collect()
 }
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ pub mod since {
     pub const CHILDREN: u16 = 83;
     /// `/v1/nodes/{}/firmware`.
     pub const FIRMWARE: u16 = 86;
+    /// `/v1/nodes/{}/vmedia`.
+    pub const VMEDIA: u16 = 89;
     /// `/v1/runbooks`.
     pub const RUNBOOKS: u16 = 92;
     /// `/v1/inspection_rules`.

@@ -1,0 +1,77 @@
+//! `/v1/nodes/{}/boot-trace`, our extension, and upstream's `/history`, which is read off it.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use ironic::trace::{self, BootTrace, Shown};
+use ironic::version::since;
+use jiff::Timestamp;
+use provision::{Node, diagnose};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::request::{At, Query, View};
+use crate::error::ApiError;
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<BootTrace>, ApiError> {
+    let asked = query.take_uuid("attempt")?;
+    query.end()?;
+    let node = api.find(&ident, view.version).await?.node;
+    let latest = node.attempt.as_ref();
+    let attempt = match asked.or_else(|| latest.map(|latest| latest.id)) {
+        None => return Ok(Json(BootTrace::new(&node, None, Vec::new(), None))),
+        Some(id) => match latest.filter(|latest| latest.id == id) {
+            Some(latest) => Shown::from(latest),
+            None => Shown { id, latest: None },
+        },
+    };
+    let events = api.nodes.store().events(node.uuid, Some(attempt.id)).await?;
+    if events.is_empty() && attempt.latest.is_none() {
+        let text = format!("Boot attempt {} of node {ident} could not be found.", attempt.id);
+        return Err(ApiError::not_found(text));
+    }
+    let diagnosis = attempt.latest.as_ref().and_then(|latest| {
+        // What is over is judged as it was then; silence since says nothing.
+        let now = latest.ended_at.unwrap_or_else(Timestamp::now);
+        diagnose(latest.boot_interface, api.settings.loader, &events, now)
+    });
+    Ok(Json(BootTrace::new(&node, Some(attempt), events, diagnosis.map(Into::into))))
+}
+
+pub(super) async fn history(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let detail = query.take_boolean("detail")?.unwrap_or(false);
+    let node = api.find_since(&ident, view.version, since::HISTORY).await?;
+    let entries = entries(&api, &view, &node).await?;
+    let shown: Vec<_> = entries
+        .into_iter()
+        .map(|entry| if detail { entry } else { trace::brief(&entry) })
+        .collect();
+    Ok(Json(json!({ "history": shown })))
+}
+
+pub(super) async fn history_entry(
+    State(api): State<Api>,
+    Extension(view): View,
+    At((ident, event)): At<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find_since(&ident, view.version, since::HISTORY).await?;
+    let entries = entries(&api, &view, &node).await?;
+    let entry = entries.into_iter().find(|entry| entry["uuid"] == event.as_str());
+    entry.map(Json).ok_or_else(|| {
+        ApiError::not_found(format!("Node history record {event} could not be found."))
+    })
+}
+
+async fn entries(api: &Api, view: &ironic::View, node: &Node) -> Result<Vec<Value>, ApiError> {
+    let events = api.nodes.store().events(node.uuid, None).await?;
+    Ok(events.iter().filter_map(|event| trace::history_entry(node, event, view)).collect())
+}

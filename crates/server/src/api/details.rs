@@ -1,0 +1,255 @@
+//! The smaller things of a node: its traits, and what upstream has and this service has none of.
+
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::routing::{MethodRouter, get, put};
+use axum::{Extension, Json};
+use ironic::version::since;
+use provision::Node;
+use serde_json::{Value, json};
+use store::NodeFilter;
+
+use super::Api;
+use super::request::{At, Body, Query, View, exists_since};
+use crate::error::ApiError;
+
+/// An endpoint that came with 1.`since` and lists things of which there are none.
+pub(super) fn none(name: &'static str, since: u16) -> MethodRouter<Api> {
+    get(async move |Extension(view): View| {
+        exists_since(view.version, since)?;
+        Ok::<_, ApiError>(Json(json!({ name: [] })))
+    })
+}
+
+/// [`none`], below a node.
+pub(super) fn none_of_node(name: &'static str, since: u16) -> MethodRouter<Api> {
+    get(async move |State(api): State<Api>, Extension(view): View, At(ident): At<String>| {
+        api.find_since(&ident, view.version, since).await?;
+        Ok::<_, ApiError>(Json(json!({ name: [] })))
+    })
+}
+
+/// An endpoint of upstream's that came with 1.`since` and would change a machine in a way that
+/// this service does not.
+pub(super) fn not_ours(since: u16) -> MethodRouter<Api> {
+    put(async move |State(api): State<Api>, Extension(view): View, At(ident): At<String>| {
+        api.find_since(&ident, view.version, since).await?;
+        Err::<StatusCode, _>(ApiError::bad_request(
+            "This is not supported by this service: each boot sets boot device and boot mode \
+             itself, and the rest is left as the operator set it.",
+        ))
+    })
+}
+
+pub(super) async fn no_virtual_media(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    method: Method,
+) -> Result<StatusCode, ApiError> {
+    let driver = api.find_since(&ident, view.version, since::VMEDIA).await?.driver;
+    let verb = match method {
+        Method::GET => "get",
+        Method::DELETE => "detach",
+        _ => "attach",
+    };
+    Err(ApiError::bad_request(format!(
+        "Driver {driver} does not support {verb}_virtual_media (disabled or not implemented)."
+    )))
+}
+
+pub(super) async fn no_vendor_method(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<StatusCode, ApiError> {
+    api.find(&ident, view.version).await?;
+    let name = query.take("method").unwrap_or_default();
+    Err(ApiError::bad_request(format!("No handler for method {name}")))
+}
+
+/// What the BMC is told is for one boot only, so that outside of an attempt there is nothing set.
+pub(super) async fn boot_device(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    Ok(Json(match node.live_attempt() {
+        Some(_) => json!({ "boot_device": "uefihttp", "persistent": false }),
+        None => json!({ "boot_device": null, "persistent": null }),
+    }))
+}
+
+pub(super) async fn supported_boot_devices(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    api.find(&ident, view.version).await?;
+    Ok(Json(json!({ "supported_boot_devices": ["uefihttp"] })))
+}
+
+pub(super) async fn console(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    api.find(&ident, view.version).await?;
+    Ok(Json(json!({ "console_enabled": false, "console_info": null })))
+}
+
+pub(super) async fn vendor_methods(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    api.find(&ident, view.version).await?;
+    Ok(Json(json!({})))
+}
+
+pub(super) async fn volume_of_node(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let uuid = api.find_since(&ident, view.version, since::VOLUME).await?.uuid;
+    let links = |tail: &str| view.links(&format!("nodes/{uuid}/volume/{tail}"));
+    Ok(Json(json!({
+        "links": links(""),
+        "connectors": links("connectors"),
+        "targets": links("targets"),
+    })))
+}
+
+pub(super) async fn volume(Extension(view): View) -> Result<Json<Value>, ApiError> {
+    exists_since(view.version, since::VOLUME)?;
+    let links = |tail: &str| view.links(&format!("volume/{tail}"));
+    Ok(Json(json!({
+        "links": links(""),
+        "connectors": links("connectors"),
+        "targets": links("targets"),
+    })))
+}
+
+pub(super) async fn children(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let uuid = api.find_since(&ident, view.version, since::CHILDREN).await?.uuid;
+    let parent = json!(uuid);
+    let all = api.nodes.store().nodes(&NodeFilter::default()).await?;
+    let children: Vec<_> = all
+        .iter()
+        .filter(|found| found.node.kept.get("parent_node") == Some(&parent))
+        .map(|found| found.node.uuid)
+        .collect();
+    Ok(Json(json!({ "children": children })))
+}
+
+pub(super) async fn inventory(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let uuid = api.find_since(&ident, view.version, since::INVENTORY).await?.uuid;
+    Err(ApiError::not_found(format!("Node inventory record for node {uuid} could not be found.")))
+}
+
+pub(super) async fn allocation(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let uuid = api.find_since(&ident, view.version, since::ALLOCATIONS).await?.uuid;
+    Err(ApiError::not_found(format!("Allocation for node {uuid} was not found")))
+}
+
+pub(super) async fn traits(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find_since(&ident, view.version, since::TRAITS).await?;
+    Ok(Json(json!({ "traits": traits_of(&node) })))
+}
+
+pub(super) async fn set_traits(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    Body(body): Body,
+) -> Result<StatusCode, ApiError> {
+    let names =
+        ironic::traits::list(&body).map_err(|bad| ApiError::bad_request(bad.to_string()))?;
+    change_traits(&api, &view, &ident, |_| names.clone()).await
+}
+
+pub(super) async fn unset_traits(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<StatusCode, ApiError> {
+    change_traits(&api, &view, &ident, |_| Vec::new()).await
+}
+
+pub(super) async fn add_trait(
+    State(api): State<Api>,
+    Extension(view): View,
+    At((ident, name)): At<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    ironic::traits::check(&name).map_err(|bad| ApiError::bad_request(bad.to_string()))?;
+    let add = |mut names: Vec<String>| {
+        if !names.contains(&name) {
+            names.push(name.clone());
+        }
+        names
+    };
+    change_traits(&api, &view, &ident, add).await
+}
+
+pub(super) async fn remove_trait(
+    State(api): State<Api>,
+    Extension(view): View,
+    At((ident, name)): At<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let node = api.find_since(&ident, view.version, since::TRAITS).await?;
+    if !traits_of(&node).contains(&name) {
+        return Err(ApiError::not_found(format!(
+            "Trait {name} is not associated with node {}.",
+            node.uuid
+        )));
+    }
+    let remove = |mut names: Vec<String>| {
+        names.retain(|other| *other != name);
+        names
+    };
+    change_traits(&api, &view, &ident, remove).await
+}
+
+async fn change_traits(
+    api: &Api,
+    view: &ironic::View,
+    ident: &str,
+    change: impl Fn(Vec<String>) -> Vec<String>,
+) -> Result<StatusCode, ApiError> {
+    let uuid = api.find_since(ident, view.version, since::TRAITS).await?.uuid;
+    let decide = |node: &Node| {
+        let mut node = node.clone();
+        match change(traits_of(&node)) {
+            names if names.is_empty() => node.kept.remove("traits"),
+            names => node.kept.insert("traits".to_owned(), json!(names)),
+        };
+        Ok::<_, ApiError>(node)
+    };
+    api.nodes.set(uuid, decide).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn traits_of(node: &Node) -> Vec<String> {
+    let names = node.kept.get("traits").and_then(Value::as_array);
+    let text = |name: &Value| name.as_str().map(str::to_owned);
+    names.map(|names| names.iter().filter_map(text).collect()).unwrap_or_default()
+}

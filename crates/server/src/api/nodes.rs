@@ -1,0 +1,199 @@
+//! `/v1/nodes`: list, create, show, change, delete.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use ironic::Fields;
+use ironic::node::{FIELDS, LISTED};
+use ironic::version::since;
+use jiff::Timestamp;
+use provision::{Node, ProvisionState};
+use serde_json::Value;
+use store::{NodeFilter, NodeSort};
+use tracing::info;
+use uuid::Uuid;
+
+use super::Api;
+use super::request::{At, Body, Page, Query, View};
+use crate::error::ApiError;
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(view): View,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
+    show_page(&api, &view, query, &page, "nodes", &fields).await
+}
+
+pub(super) async fn list_detail(
+    State(api): State<Api>,
+    Extension(view): View,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    show_page(&api, &view, query, &page, "nodes/detail", &Fields::All).await
+}
+
+async fn show_page(
+    api: &Api,
+    view: &ironic::View,
+    mut query: Query,
+    page: &Page,
+    path: &str,
+    fields: &Fields,
+) -> Result<Json<Value>, ApiError> {
+    let filter = filter(&mut query, view, page)?;
+    query.end()?;
+    let found = api.nodes.store().nodes(&filter).await?;
+    let shown = found
+        .iter()
+        .map(|found| ironic::node::show(&found.node, view, fields, found.reservation.as_deref()))
+        .collect();
+    let last = found.last().map(|found| found.node.uuid);
+    Ok(Json(page.show(view, path, "nodes", shown, last)))
+}
+
+fn filter(query: &mut Query, view: &ironic::View, page: &Page) -> Result<NodeFilter, ApiError> {
+    let version = view.version;
+    // Children are listed like all others, so that asking for them changes nothing.
+    query.take_since("include_children", version, since::CHILDREN)?;
+    let state = query.take_since("provision_state", version, since::PROVISION_STATE_FILTER)?;
+    let shards = query.take_since("shard", version, since::SHARDS)?;
+    Ok(NodeFilter {
+        provision_state: state.as_deref().map(provision_state).transpose()?,
+        driver: query.take_since("driver", version, since::DRIVER_FILTER)?,
+        maintenance: query.take_boolean("maintenance")?,
+        fault: query.take_since("fault", version, since::FAULT_FILTER)?,
+        instance_uuid: query.take("instance_uuid"),
+        associated: query.take_boolean("associated")?,
+        resource_class: query.take_since(
+            "resource_class",
+            version,
+            since::RESOURCE_CLASS_FILTER,
+        )?,
+        owner: query.take_since("owner", version, since::OWNER_FILTER)?,
+        lessee: query.take_since("lessee", version, since::LESSEE_FILTER)?,
+        conductor_group: conductor_group(query, view)?,
+        shard: shards.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect(),
+        sharded: query.take_boolean("sharded")?,
+        retired: query.take_boolean("retired")?,
+        description_contains: query.take_since(
+            "description_contains",
+            version,
+            since::DESCRIPTION_FILTER,
+        )?,
+        sort_key: sort_key(query)?,
+        sort_dir: query.take_direction()?,
+        marker: page.marker,
+        limit: Some(page.limit),
+    })
+}
+
+/// All nodes are in the group `""` and with this conductor. Any other is asked of the store as a
+/// group, in which it finds no node.
+fn conductor_group(query: &mut Query, view: &ironic::View) -> Result<Option<String>, ApiError> {
+    let version = view.version;
+    let group = query.take_since("conductor_group", version, since::CONDUCTOR_GROUP_FILTER)?;
+    let conductor = query.take_since("conductor", version, since::CONDUCTORS)?;
+    let elsewhere = conductor.filter(|conductor| *conductor != view.host);
+    Ok(group.filter(|group| !group.is_empty()).or(elsewhere))
+}
+
+fn provision_state(name: &str) -> Result<ProvisionState, ApiError> {
+    name.parse()
+        .map_err(|_| ApiError::bad_request(format!("Provision state \"{name}\" is not valid")))
+}
+
+fn sort_key(query: &mut Query) -> Result<NodeSort, ApiError> {
+    match query.take("sort_key").as_deref() {
+        // Upstream numbers nodes in the order of their creation.
+        None | Some("id") => Ok(NodeSort::CreatedAt),
+        Some(name) => NodeSort::of_name(name).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "The sort_key value \"{name}\" is an invalid field for sorting"
+            ))
+        }),
+    }
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(view): View,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let node = ironic::node::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
+    api.nodes.create(&node).await?;
+    info!(node.uuid = %node.uuid, "node {} is enrolled", node.uuid);
+    let location = view.url(&format!("nodes/{}", node.uuid));
+    let body = ironic::node::show(&node, &view, &Fields::All, None);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let fields = query.take_fields(FIELDS, view.version)?;
+    query.end()?;
+    let found = api.find(&ident, view.version).await?;
+    let shown = ironic::node::show(&found.node, &view, &fields, found.reservation.as_deref());
+    Ok(Json(shown))
+}
+
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+    Body(body): Body,
+) -> Result<Json<Value>, ApiError> {
+    // There is one driver, so that a change of it never leaves interfaces behind.
+    query.take("reset_interfaces");
+    query.end()?;
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
+    let decide = |node: &Node| ironic::node::patched(node, &body, view.version);
+    let node = api.nodes.set(uuid, decide).await?;
+    Ok(Json(ironic::node::show(&node, &view, &Fields::All, None)))
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<StatusCode, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    api.nodes.delete(node.uuid, may_be_deleted).await?;
+    info!(node.uuid = %node.uuid, "node {} is deleted", node.uuid);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn may_be_deleted(node: &Node) -> Result<(), ApiError> {
+    if node.kept.get("protected") == Some(&Value::Bool(true)) {
+        return Err(ApiError::forbidden(format!(
+            "Node {} is protected and cannot be undeployed, rebuilt or deleted.",
+            node.uuid
+        )));
+    }
+    let state = node.provision_state;
+    let resting = match state {
+        ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available => true,
+        ProvisionState::Verifying
+        | ProvisionState::Cleaning
+        | ProvisionState::CleanWait
+        | ProvisionState::CleanFailed => false,
+    };
+    if resting || node.maintenance {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!(
+        "Can not delete node \"{}\" while it is in provision state \"{state}\". Valid provision \
+         states to perform deletion are: ['available', 'enroll', 'manageable'], or set the node \
+         into maintenance mode",
+        node.uuid
+    )))
+}

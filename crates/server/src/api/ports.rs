@@ -1,0 +1,166 @@
+//! `/v1/ports`: list, create, show, change, delete.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use ironic::Fields;
+use ironic::port::{FIELDS, LISTED};
+use jiff::Timestamp;
+use provision::{Mac, Port};
+use serde_json::Value;
+use store::{PortFilter, PortKey};
+use uuid::Uuid;
+
+use super::Api;
+use super::request::{At, Body, Page, Query, View};
+use crate::error::ApiError;
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(view): View,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
+    let node = node_of(&api, &view, &mut query).await?;
+    show_page(&api, &view, query, &page, node, &fields).await
+}
+
+pub(super) async fn list_detail(
+    State(api): State<Api>,
+    Extension(view): View,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    let node = node_of(&api, &view, &mut query).await?;
+    show_page(&api, &view, query, &page, node, &Fields::All).await
+}
+
+pub(super) async fn list_of_node(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
+    let node = api.find(&ident, view.version).await?.node.uuid;
+    show_page(&api, &view, query, &page, Some(node), &fields).await
+}
+
+pub(super) async fn list_detail_of_node(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::take(&mut query)?;
+    let node = api.find(&ident, view.version).await?.node.uuid;
+    show_page(&api, &view, query, &page, Some(node), &Fields::All).await
+}
+
+/// The node that `?node=` or `?node_uuid=` names.
+async fn node_of(
+    api: &Api,
+    view: &ironic::View,
+    query: &mut Query,
+) -> Result<Option<Uuid>, ApiError> {
+    match (query.take("node"), query.take_uuid("node_uuid")?) {
+        (Some(ident), _) => Ok(Some(api.find(&ident, view.version).await?.node.uuid)),
+        (None, uuid) => Ok(uuid),
+    }
+}
+
+async fn show_page(
+    api: &Api,
+    view: &ironic::View,
+    mut query: Query,
+    page: &Page,
+    node: Option<Uuid>,
+    fields: &Fields,
+) -> Result<Json<Value>, ApiError> {
+    let filter = PortFilter {
+        nodes: node.into_iter().collect(),
+        address: query.take("address").as_deref().map(address).transpose()?,
+        sort_dir: query.take_direction()?,
+        marker: page.marker,
+        limit: Some(page.limit),
+    };
+    expect_creation_order(&mut query)?;
+    query.end()?;
+    let found = api.nodes.store().ports(&filter).await?;
+    let shown = found.iter().map(|port| ironic::port::show(port, view, fields)).collect();
+    Ok(Json(page.show(view, "ports", "ports", shown, found.last().map(|port| port.uuid))))
+}
+
+fn address(text: &str) -> Result<Mac, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError::bad_request(format!("Expected valid MAC address for address: {text}"))
+    })
+}
+
+/// Ports are listed in the order of their creation, and in no other.
+fn expect_creation_order(query: &mut Query) -> Result<(), ApiError> {
+    match query.take("sort_key").as_deref() {
+        None | Some("id" | "created_at") => Ok(()),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "The sort_key value \"{other}\" is an invalid field for sorting"
+        ))),
+    }
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(view): View,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let port = ironic::port::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
+    api.nodes.create_port(&port).await?;
+    let location = view.url(&format!("ports/{}", port.uuid));
+    let body = ironic::port::show(&port, &view, &Fields::All);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
+    let fields = query.take_fields(FIELDS, view.version)?;
+    query.end()?;
+    Ok(Json(ironic::port::show(&find(&api, &ident).await?, &view, &fields)))
+}
+
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    Body(body): Body,
+) -> Result<Json<Value>, ApiError> {
+    let before = find(&api, &ident).await?;
+    let mut port = ironic::port::patched(&before, &body, view.version)?;
+    port.updated_at = Some(Timestamp::now());
+    api.nodes.update_port(&port, before.node_uuid).await?;
+    Ok(Json(ironic::port::show(&port, &view, &Fields::All)))
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    At(ident): At<String>,
+) -> Result<StatusCode, ApiError> {
+    api.nodes.delete_port(find(&api, &ident).await?.uuid).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A port by its UUID or, as upstream has it, by its address.
+async fn find(api: &Api, ident: &str) -> Result<Port, ApiError> {
+    let missing = || ApiError::not_found(format!("Port {ident} could not be found."));
+    let key = match (Uuid::try_parse(ident), ident.parse::<Mac>()) {
+        (Ok(uuid), _) => PortKey::Uuid(uuid),
+        (Err(_), Ok(mac)) => PortKey::Address(mac),
+        (Err(_), Err(_)) => return Err(missing()),
+    };
+    api.nodes.store().port(key).await?.ok_or_else(missing)
+}

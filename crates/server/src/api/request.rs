@@ -1,0 +1,334 @@
+//! What a handler reads of a request, and what every answer carries.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use ironic::field::{self, Field};
+use ironic::version::{self, BadVersion, since};
+use ironic::{Fields, Version};
+use provision::Node;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use store::{NodeKey, SortDirection, StoredNode};
+use tracing::{Instrument, debug, info_span};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use super::Api;
+use crate::error::ApiError;
+
+/// How this request's client sees the service.
+pub(super) type View = Extension<ironic::View>;
+
+/// Agrees on a version, and names it, our range and the request in the answer.
+pub(super) async fn negotiate(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let id = format!("req-{}", Uuid::new_v4());
+    let span = info_span!(
+        "request",
+        http.id = %id,
+        http.method = %request.method(),
+        http.path = request.uri().path(),
+    );
+    let version = version_of(request.headers());
+    let mut response = match version {
+        Ok(version) => {
+            let view = api.view(request.headers(), version);
+            request.extensions_mut().insert(view);
+            next.run(request).instrument(span.clone()).await
+        }
+        Err(bad) => ApiError::from(bad).into_response(),
+    };
+    span.in_scope(|| debug!(http.status = response.status().as_u16(), "answered"));
+    let headers = response.headers_mut();
+    // Clients that asked for too much read our range here and ask again.
+    set(headers, version::MIN_HEADER, &Version::MIN.to_string());
+    set(headers, version::MAX_HEADER, &Version::MAX.to_string());
+    if let Ok(version) = version {
+        set(headers, version::HEADER, &version.to_string());
+    }
+    set(headers, "openstack-request-id", &id);
+    set(headers, "x-openstack-request-id", &id);
+    response
+}
+
+fn version_of(headers: &HeaderMap) -> Result<Version, BadVersion> {
+    let text = |name: &str| match headers.get(name) {
+        Some(value) => value.to_str().map(Some).map_err(|_| BadVersion::Unreadable),
+        None => Ok(None),
+    };
+    Version::negotiate(text(version::HEADER)?, text(version::OPENSTACK_HEADER)?)
+}
+
+fn set(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}
+
+/// Takes the slash from the end of the path.
+pub(super) async fn without_last_slash(mut request: Request, next: Next) -> Response {
+    if let Some(uri) = shorter(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    next.run(request).await
+}
+
+fn shorter(uri: &Uri) -> Option<Uri> {
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
+    let path = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+impl Api {
+    fn view(&self, headers: &HeaderMap, version: Version) -> ironic::View {
+        let base_url = self.settings.public_url.clone().unwrap_or_else(|| {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            format!("http://{}", host.unwrap_or("localhost"))
+        });
+        let base_url = base_url.trim_end_matches('/').to_owned();
+        ironic::View { version, base_url, host: self.settings.host.clone() }
+    }
+
+    /// The node that a URL names, by UUID or, from 1.5 on, by name.
+    pub(super) async fn find(&self, ident: &str, version: Version) -> Result<StoredNode, ApiError> {
+        let key = NodeKey::from(ident);
+        if matches!(key, NodeKey::Name(_)) && !version.has(since::NAMES) {
+            return Err(ApiError::no_such_node(ident));
+        }
+        self.nodes.store().node(&key).await?.ok_or_else(|| ApiError::no_such_node(ident))
+    }
+
+    /// [`Api::find`], for an endpoint that came with 1.`since`.
+    pub(super) async fn find_since(
+        &self,
+        ident: &str,
+        version: Version,
+        since: u16,
+    ) -> Result<Node, ApiError> {
+        exists_since(version, since)?;
+        Ok(self.find(ident, version).await?.node)
+    }
+}
+
+/// Whether an endpoint that came with 1.`since` is there.
+pub(super) fn exists_since(version: Version, since: u16) -> Result<(), ApiError> {
+    if version.has(since) { Ok(()) } else { Err(ApiError::too_old(since)) }
+}
+
+/// What stands in the variable parts of the path.
+pub(super) struct At<T>(pub(super) T);
+
+impl<S, T> FromRequestParts<S> for At<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(at)) => Ok(Self(at)),
+            Err(_) => Err(ApiError::nothing_here()),
+        }
+    }
+}
+
+/// A body that is JSON, whatever the client calls it; null if there is none.
+pub(super) struct Body(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|refused| {
+            let status = refused.status();
+            let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
+                "Request is too large.".to_owned()
+            } else {
+                refused.body_text()
+            };
+            ApiError::application(status, text)
+        })?;
+        if bytes.is_empty() {
+            return Ok(Self(Value::Null));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("The body is no JSON: {error}.")))
+    }
+}
+
+/// What stands behind the question mark; of a name that comes twice, the last counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+    }
+}
+
+impl Query {
+    /// Takes a value out.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    /// Takes a value out that came with 1.`since`.
+    pub(super) fn take_since(
+        &mut self,
+        name: &str,
+        version: Version,
+        since: u16,
+    ) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            Some(_) if !version.has(since) => Err(ApiError::not_acceptable()),
+            value => Ok(value),
+        }
+    }
+
+    /// Takes a yes or no out.
+    pub(super) fn take_boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        field::boolean(&text).map(Some).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Invalid {name}: Unrecognized value '{text}', acceptable values are: \
+                 '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
+            ))
+        })
+    }
+
+    /// Takes a UUID out.
+    pub(super) fn take_uuid(&mut self, name: &str) -> Result<Option<Uuid>, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        Uuid::try_parse(&text)
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("Expected UUID for {name}: {text}")))
+    }
+
+    /// Takes out which end of a list comes first.
+    pub(super) fn take_direction(&mut self) -> Result<SortDirection, ApiError> {
+        match self.take("sort_dir").as_deref() {
+            None | Some("asc") => Ok(SortDirection::Ascending),
+            Some("desc") => Ok(SortDirection::Descending),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "Invalid sort direction: {other}. Acceptable values are 'asc' or 'desc'"
+            ))),
+        }
+    }
+
+    /// Takes out which fields of a single resource are asked for.
+    pub(super) fn take_fields(
+        &mut self,
+        table: &[Field],
+        version: Version,
+    ) -> Result<Fields, ApiError> {
+        match self.take_since("fields", version, since::FIELDS)? {
+            Some(list) => Ok(Fields::parse(&list, table, version)?),
+            None => Ok(Fields::All),
+        }
+    }
+
+    /// Takes out which fields of a list's entries are asked for; `listed` if nothing is said.
+    pub(super) fn take_listed_fields(
+        &mut self,
+        table: &[Field],
+        listed: &[&'static str],
+        version: Version,
+    ) -> Result<Fields, ApiError> {
+        let detail = self.take_boolean("detail")?;
+        if detail.is_some() && !version.has(since::DETAIL) {
+            return Err(ApiError::not_acceptable());
+        }
+        let list = self.take_since("fields", version, since::FIELDS)?;
+        match (list, detail) {
+            (Some(_), Some(true)) => {
+                Err(ApiError::bad_request("Can't fetch a subset of fields with 'detail' set"))
+            }
+            (Some(list), Some(false) | None) => Ok(Fields::parse(&list, table, version)?),
+            (None, Some(true)) => Ok(Fields::All),
+            (None, Some(false) | None) => Ok(Fields::Only(listed.to_vec())),
+        }
+    }
+
+    /// Refuses what nobody took: a filter that is not understood must not list everything.
+    pub(super) fn end(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            Some(name) => Err(ApiError::bad_request(format!("Unexpected arguments: {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which page of a list is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    /// How many at most.
+    pub(super) limit: u32,
+    /// The last one of the page before.
+    pub(super) marker: Option<Uuid>,
+    /// The whole query, which the next page's has again.
+    asked: Query,
+}
+
+impl Page {
+    /// Ironic's `[api]max_limit`.
+    const MAX: u32 = 1_000;
+
+    /// Takes the page out of a query; to be called first.
+    pub(super) fn take(query: &mut Query) -> Result<Self, ApiError> {
+        let asked = query.clone();
+        let limit = match query.take("limit").map(|text| text.parse::<u32>()) {
+            None => Self::MAX,
+            Some(Ok(limit)) if limit > 0 => limit.min(Self::MAX),
+            Some(_) => return Err(ApiError::bad_request("Limit must be positive")),
+        };
+        Ok(Self { limit, marker: query.take_uuid("marker")?, asked })
+    }
+
+    /// The answer: a list of `name`, and where the next page is, if this one is full.
+    pub(super) fn show(
+        &self,
+        view: &ironic::View,
+        path: &str,
+        name: &str,
+        shown: Vec<Value>,
+        last: Option<Uuid>,
+    ) -> Value {
+        let next = last.filter(|_| shown.len() == self.limit as usize);
+        let mut out = field::Object::new();
+        out.insert(name.to_owned(), Value::Array(shown));
+        if let Some(last) = next {
+            out.insert("next".to_owned(), self.after(view, path, last).into());
+        }
+        Value::Object(out)
+    }
+
+    fn after(&self, view: &ironic::View, path: &str, last: Uuid) -> String {
+        let mut next = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in self.asked.0.iter().filter(|(name, _)| *name != "marker") {
+            next.append_pair(name, value);
+        }
+        next.append_pair("marker", &last.to_string());
+        format!("{}?{}", view.url(path), next.finish())
+    }
+}

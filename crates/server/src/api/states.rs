@@ -1,0 +1,109 @@
+//! What operators ask of a node: its states, its power, maintenance, validation.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use ironic::validate::Validation;
+use provision::Node;
+use serde_json::Value;
+use store::PortFilter;
+
+use super::Api;
+use super::request::{At, Body, View};
+use crate::bmcs;
+use crate::error::ApiError;
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    Ok(Json(ironic::node::states(&node, &view)))
+}
+
+pub(super) async fn provision(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let event = ironic::states::provision(&node, &body, view.version)?;
+    api.nodes.ask(node.uuid, &event).await?;
+    Ok(accepted(&view, &node))
+}
+
+pub(super) async fn power(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let event = ironic::states::power(&node, &body, view.version)?;
+    api.nodes.ask(node.uuid, &event).await?;
+    Ok(accepted(&view, &node))
+}
+
+/// It is on its way, and the states say how far.
+fn accepted(view: &ironic::View, node: &Node) -> Response {
+    let location = view.url(&format!("nodes/{}/states", node.uuid));
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)]).into_response()
+}
+
+pub(super) async fn set_maintenance(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    Body(body): Body,
+) -> Result<StatusCode, ApiError> {
+    let reason = match body.get("reason") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(reason)) => Some(reason.clone()),
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(ApiError::bad_request(
+                "Schema error for reason: it is not of type 'string'",
+            ));
+        }
+    };
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
+    let decide = |node: &Node| {
+        let maintenance_reason = reason.clone();
+        Ok::<_, ApiError>(Node { maintenance: true, maintenance_reason, ..node.clone() })
+    };
+    api.nodes.set(uuid, decide).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn unset_maintenance(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<StatusCode, ApiError> {
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
+    let decide = |node: &Node| {
+        let node = node.clone();
+        let node = Node { maintenance: false, maintenance_reason: None, fault: None, ..node };
+        Ok::<_, ApiError>(node)
+    };
+    api.nodes.set(uuid, decide).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn validate(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let filter = PortFilter { nodes: vec![node.uuid], ..PortFilter::default() };
+    let ports = api.nodes.store().ports(&filter).await?;
+    let mut validation = Validation::of_settings(&node, &ports);
+    if validation.is_good() {
+        let said = bmcs::validate(&node, &api.recorder).await;
+        validation = validation.with_bmc(said.map(drop).map_err(|error| error.to_string()));
+    }
+    Ok(Json(validation.show()))
+}

@@ -1,0 +1,638 @@
+//! The REST API as clients meet it: requests in, answers out, an SQLite store behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
+use serde_json::{Value, json};
+use server::api::{Api, Settings, agent_router, router};
+use server::change::Nodes;
+use server::nodes::Index;
+use server::trace::{Recorded, Recorder};
+use store::{Claimed, NodeKey, Store};
+use tempfile::TempDir;
+use tokio::sync::mpsc::Receiver;
+use tower::ServiceExt;
+
+const MAC: &str = "52:54:00:aa:bb:01";
+
+#[tokio::test]
+async fn recorded_exchanges_with_upstream_go_as_they_went_there_but_for_these_differences() {
+    let mut service = Service::new().await;
+    let mut differences = Vec::new();
+    let mut ours_of_theirs: BTreeMap<String, String> = BTreeMap::new();
+    for line in include_str!("golden/ironic-39.0.0.jsonl").lines() {
+        let line = line.replace("fake-hardware", "redfish");
+        let line =
+            ours_of_theirs.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
+        let exchange: Exchange = serde_json::from_str(&line).unwrap();
+        // Theirs goes to 1.115, which is as far as ours is concerned the latest.
+        let version = exchange.version.as_deref().map(|v| if v == "1.115" { "latest" } else { v });
+        let request = exchange.request.clone();
+        let answer =
+            service.send_at(version, &exchange.method, &exchange.path, request.as_ref()).await;
+        if let (Some(theirs), Some(ours)) = (exchange.created(), answer.body["uuid"].as_str()) {
+            ours_of_theirs.insert(theirs, ours.to_owned());
+        }
+        for difference in exchange.differences(&answer) {
+            let difference = format!("{} {}: {difference}", exchange.method, exchange.path);
+            let uuids = ours_of_theirs.values();
+            differences.push(uuids.fold(difference, |text, uuid| text.replace(uuid, "{}")));
+        }
+        service.verify().await;
+    }
+    insta::assert_json_snapshot!(differences);
+}
+
+#[tokio::test]
+async fn every_answer_names_the_versions_and_the_request() {
+    let service = Service::new().await;
+    let paths = [("/v1/nodes", 200), ("/v1/nodes/x", 404), ("/zzz", 404)];
+    for (path, status) in paths {
+        let answer = service.send_at(Some("1.72"), "GET", path, None).await;
+
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+        let header = |name: &str| answer.headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-openstack-ironic-api-version"), "1.72");
+        assert_eq!(header("x-openstack-ironic-api-minimum-version"), "1.1");
+        assert_eq!(header("x-openstack-ironic-api-maximum-version"), "1.110");
+        assert!(header("openstack-request-id").starts_with("req-"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_too_new_a_version_is_told_the_range() {
+    let service = Service::new().await;
+
+    let answer = service.send_at(Some("1.115"), "GET", "/v1/nodes", None).await;
+
+    assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(answer.headers["x-openstack-ironic-api-maximum-version"], "1.110");
+    assert!(answer.words().contains("[1.1, 1.110]"));
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_a_path_changes_nothing() {
+    let service = Service::new().await;
+    for path in ["/v1/nodes/", "/v1/nodes/?limit=3", "/v1/", "/v1/ports/"] {
+        assert_eq!(service.send("GET", path, None).await.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_route_serves_is_answered_with_a_body_that_clients_can_read() {
+    let service = Service::new().await;
+
+    let missing = service.send("GET", "/v2", None).await;
+    assert_eq!((missing.status.as_u16(), missing.words().as_str()), (404, "Not Found"));
+    let method = service.send("DELETE", "/v1/nodes", None).await;
+    assert_eq!((method.status.as_u16(), method.words().as_str()), (405, "Method Not Allowed"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_or_too_large_are_refused_in_words() {
+    let service = Service::new().await;
+
+    let answer = service.send_text("POST", "/v1/nodes", "{".to_owned()).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.words().starts_with("The body is no JSON: "), "{}", answer.words());
+    let answer = service.send_text("POST", "/v1/nodes", " ".repeat(2_000_000)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer.words(), "Request is too large.");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let answer = service.send_text("POST", "/v1/nodes", deep).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_filter_that_is_not_understood_does_not_list_everything() {
+    let service = Service::new().await;
+
+    let answer = service.send("GET", "/v1/nodes?ownr=me", None).await;
+
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.words(), "Unexpected arguments: ownr");
+}
+
+#[tokio::test]
+async fn a_list_is_given_page_by_page() {
+    let service = Service::new().await;
+    for name in ["a", "b", "c"] {
+        service.enroll(name, json!({})).await;
+    }
+    let mut names = Vec::new();
+    let mut next = Some("/v1/nodes?limit=2&fields=name&maintenance=false".to_owned());
+    while let Some(path) = next {
+        let page = service.send("GET", &path, None).await.body;
+        let nodes = page["nodes"].as_array().unwrap();
+        names.push(nodes.iter().map(|node| node["name"].clone()).collect::<Vec<_>>());
+        let after = |url: &str| url.strip_prefix("http://localhost").unwrap().to_owned();
+        next = page["next"].as_str().map(after);
+    }
+    assert_eq!(json!(names), json!([["a", "b"], ["c"]]));
+}
+
+#[tokio::test]
+async fn nodes_are_filtered_and_sorted() {
+    let service = Service::new().await;
+    service.enroll("b", json!({ "owner": "me" })).await;
+    service.enroll("a", json!({ "resource_class": "x" })).await;
+    for (query, found) in [
+        ("sort_key=name", json!(["a", "b"])),
+        ("sort_key=name&sort_dir=desc", json!(["b", "a"])),
+        ("owner=me", json!(["b"])),
+        ("resource_class=x", json!(["a"])),
+        ("provision_state=enroll", json!(["b", "a"])),
+        ("provision_state=available", json!([])),
+        ("driver=ipmi", json!([])),
+        ("conductor_group=", json!(["b", "a"])),
+        ("conductor_group=east", json!([])),
+        ("conductor=elsewhere", json!([])),
+    ] {
+        let page = service.send("GET", &format!("/v1/nodes?{query}"), None).await.body;
+        let names = page["nodes"].as_array().unwrap();
+        assert_eq!(
+            names.iter().map(|node| node["name"].clone()).collect::<Value>(),
+            found,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_index_that_packets_are_answered_from_follows_every_change() {
+    let service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    let port = service.add_port(&uuid).await;
+    let found = || service.nodes.index().by_mac(MAC.parse().unwrap());
+    assert_eq!(found().unwrap().node.uuid.to_string(), uuid);
+
+    let close = json!([{ "op": "replace", "path": "/pxe_enabled", "value": false }]);
+    service.send("PATCH", &format!("/v1/ports/{port}"), Some(&close)).await.expect(200);
+    assert!(!found().unwrap().port.pxe_enabled);
+
+    let change = json!([{ "op": "add", "path": "/boot_interface", "value": "httpboot" }]);
+    service.send("PATCH", "/v1/nodes/n1", Some(&change)).await.expect(200);
+    assert_eq!(found().unwrap().node.boot_interface.name(), "http");
+
+    service.send("DELETE", &format!("/v1/ports/{port}"), None).await.expect(204);
+    assert!(found().is_none());
+    service.send("DELETE", "/v1/nodes/n1", None).await.expect(204);
+    assert!(service.nodes.index().by_uuid(uuid.parse().unwrap()).is_none());
+}
+
+#[tokio::test]
+async fn a_restarted_daemon_finds_its_nodes_again() {
+    let service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    service.add_port(&uuid).await;
+
+    let again = Nodes::new(service.nodes.store().clone(), Index::default(), Policy::default());
+    again.load().await.unwrap();
+
+    let found = again.index().by_mac(MAC.parse().unwrap()).unwrap();
+    assert_eq!(found.node.uuid.to_string(), uuid);
+}
+
+#[tokio::test]
+async fn maintenance_is_set_and_taken_back() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+
+    let reason = json!({ "reason": "moving" });
+    service.send("PUT", "/v1/nodes/n1/maintenance", Some(&reason)).await.expect(202);
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(
+        (&node["maintenance"], &node["maintenance_reason"]),
+        (&json!(true), &json!("moving"))
+    );
+    service.send("DELETE", "/v1/nodes/n1/maintenance", None).await.expect(202);
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!((&node["maintenance"], &node["maintenance_reason"]), (&json!(false), &json!(null)));
+}
+
+#[tokio::test]
+async fn traits_are_kept() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+
+    service.send("PUT", "/v1/nodes/n1/traits/CUSTOM_B", None).await.expect(204);
+    service.send("PUT", "/v1/nodes/n1/traits/CUSTOM_A", None).await.expect(204);
+    service.send("DELETE", "/v1/nodes/n1/traits/CUSTOM_B", None).await.expect(204);
+    service.send("DELETE", "/v1/nodes/n1/traits/CUSTOM_B", None).await.expect(404);
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(node["traits"], json!(["CUSTOM_A"]));
+}
+
+#[tokio::test]
+async fn a_node_that_is_worked_on_is_not_changed_by_others() {
+    let mut service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+    service.send("PUT", "/v1/nodes/n1/states/provision", Some(&target("manage"))).await.expect(202);
+    let _claimed = service.claim().await;
+
+    let change = json!([{ "op": "add", "path": "/extra/a", "value": 1 }]);
+    let answer = service.send("PATCH", "/v1/nodes/n1", Some(&change)).await;
+
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert!(answer.words().contains("is locked by host"), "{}", answer.words());
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(node["reservation"], "worker");
+}
+
+#[tokio::test]
+async fn a_clean_goes_from_the_operator_to_the_agent_and_shows_in_the_trace() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let token = node.attempt.as_ref().unwrap().agent_token.0.clone();
+
+    let lookup = service.send("GET", &format!("/v1/lookup?addresses={MAC},zz"), None).await;
+    lookup.expect(200);
+    assert_eq!(lookup.body["node"]["uuid"], node.uuid.to_string());
+    assert_eq!(lookup.body["config"]["agent_token"], "******", "it is on the command line");
+
+    service.heartbeat(&node, &token, "https://192.0.2.7:9999").await.expect(202);
+    let asked = service.claim().await.unwrap();
+    assert!(matches!(asked.work, Work::AskSteps { .. }), "{:?}", asked.work);
+
+    let shown = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(shown["driver_internal_info"]["agent_url"], "https://192.0.2.7:9999");
+    assert_eq!(shown["provision_state"], "clean wait");
+    assert!(!shown.to_string().contains(&token));
+
+    service.write_trace().await;
+    let trace = service.send("GET", "/v1/nodes/n1/boot-trace", None).await;
+    assert!(!trace.body.to_string().contains(&token));
+    let kinds: Vec<_> = trace.body["events"].as_array().unwrap().iter().collect();
+    let calls: Vec<_> = kinds.iter().filter_map(|event| event["call"].as_str()).collect();
+    assert_eq!(calls, ["lookup", "heartbeat"]);
+    assert_eq!(trace.body["diagnosis"], Value::Null);
+
+    let history = service.send("GET", "/v1/nodes/n1/history", None).await.body;
+    let entry = &history["history"][0];
+    assert_eq!(entry["event"], "state manageable -> cleaning");
+    let path = format!("/v1/nodes/n1/history/{}", entry["uuid"].as_str().unwrap());
+    assert_eq!(service.send("GET", &path, None).await.body["node_uuid"], node.uuid.to_string());
+}
+
+#[tokio::test]
+async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let token = node.attempt.as_ref().unwrap().agent_token.0.clone();
+    service.heartbeat(&node, &token, "https://192.0.2.7:9999").await.expect(202);
+
+    let second = service.heartbeat(&node, &token, "https://192.0.2.66:9999").await;
+
+    assert_eq!(second.status, StatusCode::BAD_REQUEST);
+    let reported = service.recorded().into_iter().find_map(|event| match event.event.what {
+        What::Agent { result, ok: false, .. } => Some(result),
+        What::Agent { .. }
+        | What::State { .. }
+        | What::Redfish { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. } => None,
+    });
+    assert!(reported.unwrap().contains("https://192.0.2.66:9999"));
+}
+
+#[tokio::test]
+async fn a_wrong_token_changes_nothing() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+
+    let answer = service.heartbeat(&node, &"x".repeat(43), "https://192.0.2.7:9999").await;
+
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(service.node("n1").await.attempt.unwrap().agent.is_none());
+}
+
+#[tokio::test]
+async fn nobody_can_tell_an_unknown_machine_from_one_that_should_not_call() {
+    let service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    service.add_port(&uuid).await;
+
+    let not_expected = service.send("GET", &format!("/v1/lookup?addresses={MAC}"), None).await;
+    let unknown = service.send("GET", "/v1/lookup?addresses=52:54:00:00:00:00", None).await;
+    let nothing = service.send("GET", "/v1/lookup", None).await;
+
+    assert_eq!(not_expected.status, StatusCode::NOT_FOUND);
+    assert_eq!(not_expected.body, unknown.body);
+    assert_eq!(not_expected.body, nothing.body);
+
+    let beat = json!({ "callback_url": "https://192.0.2.7:9999", "agent_token": "t" });
+    let path = |uuid: &str| format!("/v1/heartbeat/{uuid}");
+    let not_expected = service.send("POST", &path(&uuid), Some(&beat)).await;
+    let unknown = service.send("POST", &path(&uuid.replace('a', "b")), Some(&beat)).await;
+    assert_eq!(not_expected.status, StatusCode::NOT_FOUND);
+    assert_eq!(not_expected.body, unknown.body);
+}
+
+#[tokio::test]
+async fn machines_reach_what_agents_need_and_nothing_else() {
+    let mut service = Service::new().await;
+    service.router = agent_router(service.api.clone());
+
+    for path in ["/", "/v1/"] {
+        service.send("GET", path, None).await.expect(200);
+    }
+    assert_eq!(
+        service.send("GET", "/v1/lookup", None).await.words(),
+        "Resource could not be found."
+    );
+    for path in ["/v1/nodes", "/v1/ports", "/v1/drivers", "/v1/nodes/n1/boot-trace"] {
+        assert_eq!(service.send("GET", path, None).await.words(), "Not Found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let refused = What::Redfish {
+        purpose: "boot override".into(),
+        method: "PATCH".into(),
+        path: "/redfish/v1/Systems/1".into(),
+        status: Some(400),
+        error: Some("HttpBootUri is unknown".into()),
+    };
+    let attempt = node.attempt.as_ref().unwrap().id;
+    let event = BootEvent { at: Timestamp::now(), attempt, what: refused };
+    service.nodes.store().append_events(&[(node.uuid, event)]).await.unwrap();
+
+    let trace = service.send("GET", "/v1/nodes/n1/boot-trace", None).await.body;
+
+    assert_eq!(trace["attempt"]["boot_interface"], "redfish-https");
+    assert_eq!(
+        trace["diagnosis"]["text"],
+        "the BMC refused the boot override with status 400: HttpBootUri is unknown"
+    );
+    let unknown = "/v1/nodes/n1/boot-trace?attempt=00000000-0000-0000-0000-000000000000";
+    service.send("GET", unknown, None).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_node_that_never_booted_has_an_empty_trace() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+
+    let trace = service.send("GET", "/v1/nodes/n1/boot-trace", None).await;
+
+    trace.expect(200);
+    assert_eq!((&trace.body["attempt"], &trace.body["events"]), (&json!(null), &json!([])));
+}
+
+fn target(verb: &str) -> Value {
+    json!({ "target": verb })
+}
+
+/// The API, a store of its own, and what a worker would do.
+struct Service {
+    router: Router,
+    api: Api,
+    nodes: Nodes,
+    recorded: Receiver<Recorded>,
+    _folder: TempDir,
+}
+
+impl Service {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = Store::open(&url).await.expect("the store opens");
+        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let (recorder, recorded) = Recorder::new();
+        let api = Api::new(nodes.clone(), recorder, Settings::default());
+        Self { router: router(api.clone()), api, nodes, recorded, _folder: folder }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.send_at(Some("latest"), method, path, body).await
+    }
+
+    async fn send_at(
+        &self,
+        version: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        let body = body.map_or_else(String::new, Value::to_string);
+        self.send_raw(version, method, path, body).await
+    }
+
+    async fn send_text(&self, method: &str, path: &str, body: String) -> Answer {
+        self.send_raw(Some("latest"), method, path, body).await
+    }
+
+    async fn send_raw(
+        &self,
+        version: Option<&str>,
+        method: &str,
+        path: &str,
+        body: String,
+    ) -> Answer {
+        let mut request =
+            Request::builder().method(method.parse::<Method>().expect("a method")).uri(path);
+        if let Some(version) = version {
+            request = request.header("X-OpenStack-Ironic-API-Version", version);
+        }
+        let request = request.body(Body::from(body)).expect("a request");
+        let response =
+            self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.expect("the body ends");
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).expect("every body is JSON")
+        };
+        Answer { status, headers, body }
+    }
+
+    async fn enroll(&self, name: &str, more: Value) -> String {
+        let mut body = json!({
+            "driver": "redfish",
+            "name": name,
+            "driver_info": { "redfish_address": "https://192.0.2.1" },
+        });
+        for (key, value) in more.as_object().expect("an object") {
+            body[key] = value.clone();
+        }
+        let answer = self.send("POST", "/v1/nodes", Some(&body)).await;
+        answer.expect(201);
+        answer.body["uuid"].as_str().expect("a UUID").to_owned()
+    }
+
+    async fn add_port(&self, node: &str) -> String {
+        let body = json!({ "node_uuid": node, "address": MAC });
+        let answer = self.send("POST", "/v1/ports", Some(&body)).await;
+        answer.expect(201);
+        answer.body["uuid"].as_str().expect("a UUID").to_owned()
+    }
+
+    async fn node(&self, ident: &str) -> Node {
+        self.nodes
+            .store()
+            .node(&NodeKey::from(ident))
+            .await
+            .expect("the store works")
+            .expect("the node is there")
+            .node
+    }
+
+    /// A node whose machine was started for a clean and has not called yet.
+    async fn cleaning(&mut self) -> Node {
+        let uuid = self.enroll("n1", json!({})).await;
+        self.add_port(&uuid).await;
+        let path = "/v1/nodes/n1/states/provision";
+        self.send("PUT", path, Some(&target("manage"))).await.expect(202);
+        self.verify().await;
+        let clean = json!({
+            "target": "clean",
+            "clean_steps": [{ "interface": "deploy", "step": "erase_devices_metadata" }],
+        });
+        self.send("PUT", path, Some(&clean)).await.expect(202);
+        let boot = self.claim().await.expect("a boot is to be done");
+        let attempt = boot.node.attempt.as_ref().expect("an attempt").id;
+        let booting = Event::Booting { attempt };
+        self.nodes
+            .happen(boot.node.uuid, Some(&boot.claim), &booting)
+            .await
+            .expect("the store works")
+    }
+
+    async fn heartbeat(&self, node: &Node, token: &str, url: &str) -> Answer {
+        let body = json!({ "callback_url": url, "agent_token": token, "agent_version": "1.0" });
+        self.send("POST", &format!("/v1/heartbeat/{}", node.uuid), Some(&body)).await
+    }
+
+    async fn claim(&mut self) -> Option<Claimed> {
+        let lease = SignedDuration::from_mins(1);
+        self.nodes
+            .store()
+            .claim_work("worker", Timestamp::now(), lease)
+            .await
+            .expect("the store works")
+    }
+
+    /// Does what there is to do, as if every BMC were willing.
+    async fn verify(&mut self) {
+        while let Some(claimed) = self.claim().await {
+            let event = match claimed.work {
+                Work::Verify => Event::Verified(PowerState::Off),
+                Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
+                Work::Boot { .. }
+                | Work::AskSteps { .. }
+                | Work::RunStep { .. }
+                | Work::CheckStep { .. }
+                | Work::TearDown { .. } => panic!("nothing here boots: {:?}", claimed.work),
+            };
+            self.nodes
+                .happen(claimed.node.uuid, Some(&claimed.claim), &event)
+                .await
+                .expect("the store works");
+        }
+    }
+
+    fn recorded(&mut self) -> Vec<Recorded> {
+        std::iter::from_fn(|| self.recorded.try_recv().ok()).collect()
+    }
+
+    async fn write_trace(&mut self) {
+        let events: Vec<_> =
+            self.recorded().into_iter().map(|recorded| (recorded.node, recorded.event)).collect();
+        self.nodes.store().append_events(&events).await.expect("the store works");
+    }
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    fn expect(&self, status: u16) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+    }
+
+    fn words(&self) -> String {
+        ironic::error::words(&self.body).unwrap_or_default()
+    }
+}
+
+/// One exchange with Ironic 39.0.0, as it was recorded.
+#[derive(serde::Deserialize)]
+struct Exchange {
+    method: String,
+    path: String,
+    version: Option<String>,
+    request: Option<Value>,
+    status: u16,
+    response: Value,
+}
+
+impl Exchange {
+    fn created(&self) -> Option<String> {
+        let uuid = self.response["uuid"].as_str().filter(|_| self.status == 201)?;
+        Some(uuid.to_owned())
+    }
+
+    fn differences(&self, answer: &Answer) -> Vec<String> {
+        let ours = answer.status.as_u16();
+        if ours != self.status {
+            let words = answer.words();
+            return vec![format!("status {} there, {ours} here {words}", self.status)];
+        }
+        if self.status >= 400 {
+            let theirs = ironic::error::words(&self.response).unwrap_or_default();
+            let ours = answer.words();
+            if theirs == ours {
+                return vec![];
+            }
+            return vec![format!("{theirs:?} there, {ours:?} here")];
+        }
+        let (theirs, ours) = (keys("", &self.response), keys("", &answer.body));
+        let missing = only_in(&theirs, &ours).map(|key| format!("{key} is there only"));
+        let more = only_in(&ours, &theirs).map(|key| format!("{key} is here only"));
+        missing.chain(more).collect()
+    }
+}
+
+/// What one has and the other lacks, leaving out what lies below something that it lacks.
+fn only_in<'a>(
+    these: &'a BTreeSet<String>,
+    those: &'a BTreeSet<String>,
+) -> impl Iterator<Item = &'a String> {
+    let above = |key: &str| key.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+    these.difference(those).filter(move |key| {
+        let above = above(key);
+        above.is_empty() || those.contains(&above)
+    })
+}
+
+/// The paths of all that has a name; of a list, those of its first entry.
+fn keys(at: &str, value: &Value) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let at = format!("{at}/{name}");
+                out.extend(keys(&at, value));
+                out.insert(at);
+            }
+        }
+        Value::Array(items) => {
+            out.extend(items.first().map(|one| keys(at, one)).unwrap_or_default())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    out
+}
