@@ -1,3 +1,8 @@
 //! One program that boots bare metal from an HTTP URL.
 
+pub mod bmc;
+pub mod check;
 pub mod image;
+pub mod serve;
+pub mod service;
+pub mod trace;

@@ -1,11 +1,15 @@
 //! The `ferroboot` command.
 
 use clap::{Parser, Subcommand};
+use ferroboot::bmc::Bmc;
+use ferroboot::check::Check;
 use ferroboot::image::Image;
+use ferroboot::serve::Serve;
+use ferroboot::trace::Trace;
 
-/// Boots bare metal from an HTTP URL.
+/// Boots bare metal from an HTTP URL, and proves it did.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, max_term_width = 100)]
 struct Ferroboot {
     #[command(subcommand)]
     command: Command,
@@ -14,13 +18,25 @@ struct Ferroboot {
 /// One line per subcommand; each lives in the module of its name.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the service: Ironic's API, DHCP, the boot listener.
+    Serve(Serve),
+    /// Show what happened in a node's boot, and what is wrong with it.
+    Trace(Trace),
+    /// Check a configuration, and what it needs of this host, without serving.
+    Check(Check),
     /// Make boot sets: kernel, ramdisk with the agent in it, boot loaders.
     #[command(subcommand)]
     Image(Image),
+    /// Run a Redfish BMC in front of virtual machines with real UEFI firmware.
+    Bmc(Bmc),
 }
 
 fn main() -> anyhow::Result<()> {
     match Ferroboot::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Trace(trace) => trace.run(),
+        Command::Check(check) => check.run(),
         Command::Image(image) => image.run(),
+        Command::Bmc(bmc) => bmc.run(),
     }
 }

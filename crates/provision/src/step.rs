@@ -145,6 +145,16 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
     }
 }
 
+/// Whether a node has waited for its agent for longer than it may.
+#[must_use]
+pub fn is_overdue(node: &Node, now: Timestamp, policy: &Policy) -> bool {
+    let Some(attempt) = node.live_attempt() else { return false };
+    let heard = attempt.agent.as_ref().map(|agent| agent.last_heartbeat);
+    let since = heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at);
+    node.provision_state == State::CleanWait
+        && now.duration_since(since) > policy.clean_callback_timeout
+}
+
 /// One event being decided.
 struct Turn<'a> {
     before: &'a Node,
@@ -434,19 +444,12 @@ impl Turn<'_> {
 // Time.
 impl Turn<'_> {
     fn tick(self, why: Option<&str>) -> Outcome {
-        if self.node.provision_state != State::CleanWait || !self.is_overdue() {
+        if !is_overdue(self.before, self.context.now, &self.context.policy) {
             return self.done();
         }
         let seconds = self.context.policy.clean_callback_timeout.as_secs();
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         self.fail_clean(&format!("nothing was heard from the ramdisk for {seconds} s{why}"))
-    }
-
-    fn is_overdue(&self) -> bool {
-        let Some(attempt) = self.node.live_attempt() else { return false };
-        let heard = attempt.agent.as_ref().map(|agent| agent.last_heartbeat);
-        let since = heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at);
-        self.context.now.duration_since(since) > self.context.policy.clean_callback_timeout
     }
 }
 

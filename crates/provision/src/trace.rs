@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::boot::{Artifact, NoBoot};
+use crate::boot::{Artifact, NoBoot, architecture_name};
 use crate::mac::Mac;
 use crate::state::ProvisionState;
 
@@ -98,6 +98,65 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Which part of a boot it belongs to, as one word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state",
+            Self::Redfish { .. } => "redfish",
+            Self::Dhcp { .. } => "dhcp",
+            Self::Http { .. } => "http",
+            Self::Agent { .. } => "agent",
+        }
+    }
+}
+
+/// One line, for a timeline.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State { from, to, reason } => {
+                write!(f, "{from} → {to}")?;
+                and_why(f, reason.as_deref())
+            }
+            Self::Redfish { purpose, method, path, status, error } => {
+                write!(f, "{purpose} ({method} {path}): ")?;
+                match status {
+                    Some(200) if error.is_none() => write!(f, "done")?,
+                    Some(status) => write!(f, "{status}")?,
+                    None => write!(f, "no answer")?,
+                }
+                and_why(f, error.as_deref())
+            }
+            Self::Dhcp { message, mac, client, architecture, answer } => {
+                write!(f, "{message} from {client} at {mac}")?;
+                if let Some(architecture) = architecture {
+                    write!(f, ", {}", architecture_name(*architecture))?;
+                }
+                write!(f, ": {answer}")
+            }
+            Self::Http { method, path, status, error, sent, length, millis, .. } => {
+                write!(f, "{method} {path}: {status}")?;
+                if sent < length && method != "HEAD" {
+                    write!(f, ", {sent} of {length} bytes in {millis} ms")?;
+                } else if *sent > 0 {
+                    write!(f, ", {sent} bytes in {millis} ms")?;
+                }
+                and_why(f, error.as_deref())
+            }
+            Self::Agent { call, result, ok } => {
+                let failed = if *ok { "" } else { "failed: " };
+                write!(f, "{call}: {failed}{result}")
+            }
+        }
+    }
+}
+
+fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
+    why.map_or(Ok(()), |why| write!(f, " ({why})"))
+}
+
 /// What sort of DHCP client asks, by what it says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,4 +221,20 @@ pub enum DhcpAnswer {
         /// In words.
         because: String,
     },
+}
+
+impl fmt::Display for DhcpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut gives = |what, address, artifact: &Option<Artifact>| match artifact {
+            Some(artifact) => write!(f, "{what} {address}, to boot {}", artifact.file_name()),
+            None => write!(f, "{what} {address}"),
+        };
+        match self {
+            Self::Offer { address, artifact } => gives("offered", address, artifact),
+            Self::Ack { address, artifact } => gives("given", address, artifact),
+            Self::Nak { because } => write!(f, "refused: {because}"),
+            Self::NoBoot { because } => write!(f, "not answered: {because}"),
+            Self::Ignored { because } => write!(f, "not answered: {because}"),
+        }
+    }
 }

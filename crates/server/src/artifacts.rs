@@ -19,7 +19,7 @@ pub mod ticket;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,7 @@ use tracing::{debug, info, warn};
 
 use self::answer::{Answer, Refused};
 use self::body::Body;
+use self::boot_set::BootSet;
 use self::connection::Connection;
 use self::contents::Contents;
 use self::images::{Images, Store};
@@ -392,4 +393,12 @@ fn shortened(text: &str, chars: usize) -> String {
 /// Resolves when the sender is gone.
 async fn ended_of(mut ended: watch::Receiver<()>) {
     while ended.changed().await.is_ok() {}
+}
+
+/// Whether a boot set is whole.
+///
+/// # Errors
+/// What is missing or damaged.
+pub fn check_boot_set(folder: &Path) -> Result<()> {
+    BootSet::open(folder).map(drop)
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use nv_redfish_bmc_http::reqwest::Client;
 use nv_redfish_bmc_http::{BmcCredentials, CacheSettings, HttpBmc};
 use provision::{Node, What};
-use redfish::boot::{Call, CannotHttpBoot, Failure, Machine, NotOneSystem, Sight, only_system};
+use redfish::boot::{
+    Call, CannotHttpBoot, Failure, Machine, NotOneSystem, Power, Sight, only_system,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder};
 use serde_json::Value;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 use url::Url;
 
@@ -20,13 +23,23 @@ use crate::trace::Recorder;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Some take most of a minute to answer while their machine tests itself.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Redfish has no way to await a change of power but to look again.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const LOOKS: u32 = 3;
+/// Some BMCs take a minute for a forced switch.
+const POWER_FOLLOWS: Duration = Duration::from_secs(90);
 
 /// The client of one node's BMC.
 pub struct Bmc<'n> {
     http: HttpBmc<Client>,
     system: Option<&'n str>,
-    observer: Box<dyn Fn(&Call, Option<&Failure>) + Send + Sync + 'n>,
+    observer: Box<Observer<'n>>,
 }
+
+type Observer<'n> = dyn Fn(&Call, Option<&Failure>) + Send + Sync + 'n;
+
+/// A machine behind a [`Bmc`].
+pub type BmcMachine<'a> = Machine<'a, HttpBmc<Client>>;
 
 /// Why a BMC could not be used.
 #[derive(Debug, Error)]
@@ -48,6 +61,15 @@ pub enum BmcError {
     /// It cannot do what is needed.
     #[error(transparent)]
     Cannot(#[from] CannotHttpBoot),
+    /// The power does not follow.
+    #[error(
+        "the BMC took the reset, but {} s later the machine is still not {wanted}",
+        POWER_FOLLOWS.as_secs()
+    )]
+    Power {
+        /// `on` or `off`.
+        wanted: &'static str,
+    },
 }
 
 impl<'n> Bmc<'n> {
@@ -83,12 +105,47 @@ impl<'n> Bmc<'n> {
     ///
     /// # Errors
     /// [`BmcError::System`] where the node does not say which, and the BMC has not exactly one.
-    pub async fn machine(&self) -> Result<Machine<'_, HttpBmc<Client>>, BmcError> {
+    pub async fn machine(&self) -> Result<BmcMachine<'_>, BmcError> {
         let system = match self.system {
             Some(system) => system.to_owned(),
             None => only_system(&self.http, &self.observer).await?,
         };
         Ok(Machine::new(&self.http, &system, &self.observer))
+    }
+}
+
+/// Looks at a machine. A BMC that is busy or restarts is asked again, since looking harms nothing.
+///
+/// # Errors
+/// [`BmcError::Failure`]
+pub async fn look(machine: &BmcMachine<'_>) -> Result<Sight, BmcError> {
+    for _ in 1..LOOKS {
+        match machine.look().await {
+            Err(failure) if matches!(failure.status(), None | Some(500..)) => {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(machine.look().await?)
+}
+
+/// Looks until the power is as it should be.
+///
+/// # Errors
+/// [`BmcError::Power`] if it takes too long, [`BmcError::Failure`]
+pub async fn await_power(machine: &BmcMachine<'_>, wanted: Power) -> Result<Sight, BmcError> {
+    let until = Instant::now() + POWER_FOLLOWS;
+    loop {
+        let sight = look(machine).await?;
+        if sight.power() == wanted {
+            return Ok(sight);
+        }
+        if Instant::now() >= until {
+            let wanted = if wanted == Power::Off { "off" } else { "on" };
+            return Err(BmcError::Power { wanted });
+        }
+        sleep(BETWEEN_LOOKS).await;
     }
 }
 

@@ -14,6 +14,9 @@ use provision::boot::HttpLoader;
 use serde::Deserialize;
 use url::Url;
 
+use crate::artifacts;
+use crate::urls::Urls;
+
 /// All settings, as the TOML file has them. An empty file is a good one.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -228,6 +231,29 @@ impl Config {
         Ok(Path::new(&home).join(".local/state/ferroboot"))
     }
 
+    /// Where nodes are kept.
+    #[must_use]
+    pub fn database_url(&self, state_dir: &Path) -> String {
+        let own = || format!("sqlite://{}", state_dir.join("ferroboot.db").display());
+        self.database.url.clone().unwrap_or_else(own)
+    }
+
+    /// What machines boot with.
+    #[must_use]
+    pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::Settings {
+        let own = |name: &str| state_dir.join(name);
+        let boot = &self.boot;
+        artifacts::Settings {
+            boot_set: boot.ramdisk.clone().unwrap_or_else(|| own("ramdisk")),
+            cache: own("cache"),
+            image_dirs: boot.image_dirs.clone().unwrap_or_else(|| vec![own("images")]),
+            http_loader: boot.http_loader,
+            kernel_append_params: boot.kernel_append_params.clone(),
+            urls,
+            limits: artifacts::Limits::default(),
+        }
+    }
+
     /// What transitions depend on.
     #[must_use]
     pub fn policy(&self) -> Policy {
@@ -235,7 +261,11 @@ impl Config {
         Policy { automated_clean: self.clean.automated, clean_callback_timeout: timeout }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether the settings can go together.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong.
+    pub fn check(&self) -> Result<()> {
         ensure!(self.dhcp.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
         ensure!(
             self.clean.callback_timeout_secs >= 60,

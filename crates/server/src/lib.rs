@@ -1,11 +1,159 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
 pub mod agents;
+pub mod api;
 pub mod artifacts;
 pub mod bmcs;
 pub mod change;
+pub mod check;
 pub mod config;
+pub mod dhcp;
 pub mod error;
 pub mod nodes;
+mod state_dir;
 pub mod trace;
 pub mod urls;
+pub mod workers;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::Api;
+use crate::artifacts::Artifacts;
+use crate::change::Nodes;
+use crate::config::Config;
+use crate::nodes::Index;
+use crate::state_dir::StateDir;
+use crate::trace::Recorder;
+use crate::urls::Urls;
+use crate::workers::Workers;
+
+/// Serves until `end`, or until a part of it fails.
+///
+/// Every address is taken before the first request is answered, so that what cannot work is said at
+/// once.
+///
+/// # Errors
+/// In words: an address that is taken, a state directory that is in use, a database that does not
+/// answer, an interface that is not there.
+pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> {
+    let state = StateDir::lock(config.state_dir()?)?;
+    let host = config.host();
+    let store = Store::open(&config.database_url(state.path())).await;
+    let store = store.context("cannot open the database")?;
+    let (recorder, recorded) = Recorder::new();
+    let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
+    nodes.load().await.context("cannot read the nodes")?;
+
+    let networks = open_networks(&config, &state)?;
+    let has_dhcp = !networks.is_empty();
+    let urls = Urls::new(&config, networks.first().map(dhcp::Network::address));
+    let settings = config.artifacts(state.path(), urls.clone());
+    let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
+    let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
+    let for_operators = listen(config.api.listen, "the API").await?;
+    let for_agents = listen(config.agent.listen, "agents").await?;
+    let for_firmware = listen(config.boot.listen, "the boot listener").await?;
+
+    store.release_all(&host).await.context("cannot take over what was under way")?;
+    let stop = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    let writer = tokio::spawn(trace::write(store.clone(), recorded));
+    parts.spawn(answer(for_operators, api::router(api.clone()), stop.clone()));
+    parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
+    parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
+    for network in networks {
+        let machines = dhcp::Machines {
+            index: nodes.index().clone(),
+            urls: urls.clone(),
+            recorder: recorder.clone(),
+        };
+        parts.spawn(well(network.run(machines, stop.clone())));
+    }
+    let workers = Workers {
+        nodes,
+        recorder,
+        artifacts,
+        urls,
+        host,
+        dhcp: has_dhcp,
+        policy: config.policy(),
+        loader: config.boot.http_loader,
+    };
+    parts.spawn(well(workers.run(stop.clone())));
+    say_ready(&config, &state);
+
+    let first = tokio::select! {
+        () = end => None,
+        ended = parts.join_next() => ended,
+    };
+    info!("ending");
+    stop.cancel();
+    let mut result = Ok(());
+    let mut ended = if first.is_some() { first } else { parts.join_next().await };
+    while let Some(part) = ended {
+        let part = part.context("a part of the daemon failed").flatten();
+        result = result.and(part);
+        ended = parts.join_next().await;
+    }
+    // Its queue ends when the last recorder does, with what was said until then.
+    writer.await.context("the trace could not be written")?;
+    store.close().await;
+    result
+}
+
+fn open_networks(config: &Config, state: &StateDir) -> Result<Vec<dhcp::Network>> {
+    let open = |network| dhcp::Network::open(network, config.dhcp.lease_secs, state.path());
+    config.dhcp.networks.iter().map(open).collect()
+}
+
+fn api_settings(config: &Config, host: &str) -> api::Settings {
+    api::Settings {
+        host: host.to_owned(),
+        public_url: config.api.public_url.as_ref().map(ToString::to_string),
+        agent_require_tls: config.agent.require_tls,
+        loader: config.boot.http_loader,
+        ..api::Settings::default()
+    }
+}
+
+async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for {what}"))
+}
+
+async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) -> Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("an API listener failed")
+}
+
+/// For parts that cannot fail.
+async fn well(part: impl Future<Output = ()>) -> Result<()> {
+    part.await;
+    Ok(())
+}
+
+fn say_ready(config: &Config, state: &StateDir) {
+    info!("state in {}", state.path().display());
+    info!("images for machines on http://{}/boot/", config.boot.listen);
+    info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
+    if !config.api.listen.ip().is_loopback() {
+        warn!("the API asks nobody who they are, and {} is not loopback", config.api.listen);
+    }
+    if config.dhcp.networks.is_empty() {
+        info!("no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network");
+    }
+    let address = config.api.listen;
+    info!("ready: Ironic's API on http://{address}");
+    info!("next: OS_AUTH_TYPE=none OS_ENDPOINT=http://{address} baremetal node list");
+}

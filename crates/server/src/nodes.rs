@@ -84,6 +84,15 @@ impl Index {
         })
     }
 
+    /// The nodes whose machines are being booted or cleaned.
+    #[must_use]
+    pub fn booting(&self) -> Vec<Arc<Node>> {
+        let live = |entry: &&Entry| entry.node.live_attempt().is_some();
+        self.read(|maps| {
+            maps.nodes.values().filter(live).map(|entry| Arc::clone(&entry.node)).collect()
+        })
+    }
+
     // A panic elsewhere cannot leave the maps half-changed in a way that matters here: every
     // change removes and inserts whole entries.
     fn read<T>(&self, look: impl FnOnce(&Maps) -> T) -> T {

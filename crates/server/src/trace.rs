@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use provision::{BootEvent, Node, What};
+use store::Store;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 /// Events that may wait for the store before further ones are dropped (and that is logged).
@@ -36,6 +37,21 @@ impl Recorder {
         let event = BootEvent { at: Timestamp::now(), attempt: attempt.id, what };
         if self.0.try_send(Recorded { node: node.uuid, event }).is_err() {
             warn!(node.uuid = %node.uuid, "the trace cannot keep up: one event is lost");
+        }
+    }
+}
+
+/// Events that go into the store together.
+const BATCH: usize = 512;
+
+/// Writes what is recorded until the last [`Recorder`] is gone.
+pub async fn write(store: Store, mut recorded: mpsc::Receiver<Recorded>) {
+    let mut waiting = Vec::new();
+    while recorded.recv_many(&mut waiting, BATCH).await > 0 {
+        let events: Vec<_> =
+            waiting.drain(..).map(|recorded| (recorded.node, recorded.event)).collect();
+        if let Err(failed) = store.append_events(&events).await {
+            error!(error = %failed, events = events.len(), "events of traces are lost");
         }
     }
 }

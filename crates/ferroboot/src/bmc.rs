@@ -1,0 +1,31 @@
+//! `ferroboot bmc`: a Redfish BMC in front of virtual machines.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::service::{log, runtime, told_to_end};
+
+/// Serves Redfish for the machines of one file.
+#[derive(Debug, Args)]
+pub struct Bmc {
+    /// Read the machines from this TOML file; the book shows one.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Bmc {
+    /// Serves until it is told to end; its machines end with it.
+    ///
+    /// # Errors
+    /// Says what could not be had.
+    pub fn run(self) -> Result<()> {
+        log();
+        let config = bmc::Config::read(&self.config)?;
+        runtime()?.block_on(async {
+            let end = told_to_end()?;
+            bmc::serve(config, end).await
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! `ferroboot serve`: the daemon.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use server::config::{Config, Network};
+
+use crate::service::{log, runtime, told_to_end};
+
+/// Settings of the command line win over those of the file.
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What can be set without a file.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Read settings from this TOML file; the book lists them all.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Keep all state here.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Boot machines with the boot set that `ferroboot image build` made here.
+    #[arg(long, value_name = "DIR")]
+    ramdisk: Option<PathBuf>,
+
+    /// Answer DHCP on this interface, with addresses from this range (may be given several times).
+    #[arg(long = "dhcp", value_name = "INTERFACE=FIRST-LAST")]
+    networks: Vec<Network>,
+}
+
+impl Serve {
+    /// Serves until it is told to end.
+    ///
+    /// # Errors
+    /// Says what could not be had.
+    pub fn run(self) -> Result<()> {
+        log();
+        let config = self.settings.config()?;
+        runtime()?.block_on(async {
+            let end = told_to_end()?;
+            server::serve(config, end).await
+        })
+    }
+}
+
+impl Settings {
+    /// File and command line as one.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong in it.
+    pub fn config(self) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        config.state_dir = self.state_dir.or(config.state_dir);
+        config.boot.ramdisk = self.ramdisk.or(config.boot.ramdisk);
+        config.dhcp.networks.extend(self.networks);
+        config.check()?;
+        Ok(config)
+    }
+}

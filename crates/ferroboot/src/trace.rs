@@ -1,0 +1,111 @@
+//! `ferroboot trace NODE`: the timeline of a boot, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use ironic::trace::BootTrace;
+use jiff::Timestamp;
+use reqwest::Client;
+use url::Url;
+use uuid::Uuid;
+
+use crate::service::runtime;
+
+/// Asks a running service for the trace of a node's boot.
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The node's name or UUID.
+    node: String,
+
+    /// An earlier boot than the last.
+    #[arg(long, value_name = "UUID")]
+    attempt: Option<Uuid>,
+
+    /// Print the API's answer as it is.
+    #[arg(long)]
+    json: bool,
+
+    /// Where the API is.
+    #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:6385")]
+    api: Url,
+}
+
+impl Trace {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// The API's own words, or why it could not be reached.
+    pub fn run(self) -> Result<()> {
+        let text = runtime()?.block_on(self.fetch())?;
+        let shown = if self.json {
+            text
+        } else {
+            timeline(&serde_json::from_str(&text).context("the API's answer is no trace")?)
+        };
+        writeln!(stdout(), "{}", shown.trim_end()).context("cannot print")
+    }
+
+    async fn fetch(&self) -> Result<String> {
+        let mut url = self.api.clone();
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("{} is no URL of an API", self.api))?
+            .pop_if_empty()
+            .extend(["v1", "nodes", &self.node, "boot-trace"]);
+        if let Some(attempt) = self.attempt {
+            url.query_pairs_mut().append_pair("attempt", &attempt.to_string());
+        }
+        let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy().build()?;
+        let answer = client
+            .get(url)
+            .header("X-OpenStack-Ironic-API-Version", "latest")
+            .send()
+            .await
+            .with_context(|| format!("no answer from {}: does `ferroboot serve` run?", self.api))?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if status.is_success() {
+            return Ok(text);
+        }
+        let words = serde_json::from_str(&text).ok().and_then(|body| ironic::error::words(&body));
+        bail!("{status}: {}", words.unwrap_or(text));
+    }
+}
+
+/// One line per event, with seconds since the attempt began.
+#[must_use]
+pub fn timeline(trace: &BootTrace) -> String {
+    let mut text = String::new();
+    let name = trace.node_name.clone().unwrap_or_else(|| trace.node_uuid.to_string());
+    let _ = writeln!(text, "node {name}: {}", trace.provision_state);
+    let Some(attempt) = &trace.attempt else {
+        text.push_str("it has not been booted yet\n");
+        return text;
+    };
+    let began = trace.events.first().map(|event| event.at);
+    if let Some(latest) = &attempt.latest {
+        let _ = write!(text, "boot by {}", latest.boot_interface);
+    } else {
+        text.push_str("boot");
+    }
+    if let Some(began) = began {
+        let _ = write!(text, ", began {}", began.strftime("%Y-%m-%d %H:%M:%SZ"));
+    }
+    let _ = writeln!(text, " (attempt {})\n", attempt.id);
+    for event in &trace.events {
+        let seconds = since(began, event.at);
+        let _ = writeln!(text, "{seconds:>8.1} s  {:<8} {}", event.what.kind(), event.what);
+    }
+    if let Some(diagnosis) = &trace.diagnosis {
+        let _ = writeln!(text, "\ndiagnosis: {}", diagnosis.text);
+        if let Some(hint) = &diagnosis.hint {
+            let _ = writeln!(text, "           {hint}");
+        }
+    }
+    text
+}
+
+fn since(began: Option<Timestamp>, at: Timestamp) -> f64 {
+    at.duration_since(began.unwrap_or(at)).as_secs_f64()
+}

@@ -1,0 +1,71 @@
+//! What the daemon needs of its host, looked at without serving.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use store::Store;
+use tokio::net::TcpListener;
+
+use crate::artifacts;
+use crate::config::Config;
+use crate::dhcp;
+use crate::state_dir::StateDir;
+use crate::urls::Urls;
+
+/// What was looked at, and how it is or what is wrong.
+pub type Found = (String, Result<String>);
+
+/// Looks at everything. Changes nothing but for making the state directory.
+///
+/// A service that runs already has its addresses, and they show as taken.
+pub async fn all(config: &Config) -> Vec<Found> {
+    let state = config.state_dir().and_then(StateDir::lock);
+    let mut found = vec![
+        ("API".to_owned(), free(config.api.listen).await),
+        ("agents".to_owned(), free(config.agent.listen).await),
+        ("boot listener".to_owned(), free(config.boot.listen).await),
+    ];
+    match state {
+        Err(error) => found.push(("state directory".to_owned(), Err(error))),
+        Ok(state) => {
+            found.push(("state directory".to_owned(), Ok(state.path().display().to_string())));
+            found.push(("database".to_owned(), database(config, &state).await));
+            found.push(("boot set".to_owned(), boot_set(config, &state)));
+            for network in &config.dhcp.networks {
+                let opened = dhcp::Network::open(network, config.dhcp.lease_secs, state.path());
+                let shown = opened.map(|opened| format!("our address is {}", opened.address()));
+                found.push((format!("DHCP on {}", network.interface), shown));
+            }
+        }
+    }
+    found.push(("URL for machines".to_owned(), url(config)));
+    found
+}
+
+async fn free(address: SocketAddr) -> Result<String> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    Ok(format!("{address} is free"))
+}
+
+async fn database(config: &Config, state: &StateDir) -> Result<String> {
+    let store = Store::open(&config.database_url(state.path())).await?;
+    store.close().await;
+    Ok("opens".to_owned())
+}
+
+fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
+    let folder = config.artifacts(state.path(), Urls::new(config, None)).boot_set;
+    artifacts::check_boot_set(&folder)?;
+    Ok(folder.display().to_string())
+}
+
+fn url(config: &Config) -> Result<String> {
+    if let Some(url) = &config.boot.url {
+        return Ok(url.to_string());
+    }
+    ensure!(
+        !config.dhcp.networks.is_empty(),
+        "unknown: set url in [boot], or external_http_url in the driver_info of every node"
+    );
+    Ok("our address on the first DHCP network".to_owned())
+}

@@ -1,0 +1,108 @@
+//! Power off, override, read back, power on; written down before each call that changes something.
+
+use std::time::Duration;
+
+use provision::event::BootPhase;
+use provision::{BootInterface, Event, Node, Port};
+use redfish::boot::{NotKept, Power};
+use store::{Claimed, WorkError};
+use thiserror::Error;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{Workers, attempt_of};
+use crate::bmcs::{Bmc, BmcError, BmcMachine, await_power, look};
+use crate::urls::Unreachable;
+
+/// A reset that was sent before a crash shows by then.
+const RESET_SHOWS: Duration = Duration::from_secs(10);
+
+/// Why a machine was not booted.
+#[derive(Debug, Error)]
+enum NotBooted {
+    #[error("its attempt is over")]
+    Over,
+    #[error(
+        "its boot interface is {0}, but no DHCP network is configured: add [[dhcp.network]] to the \
+         configuration, or use redfish-https"
+    )]
+    NoDhcp(BootInterface),
+    #[error("its boot interface is {0}, and it has no port with pxe_enabled")]
+    NoPort(BootInterface),
+    #[error("{0:#}")]
+    Images(anyhow::Error),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error(transparent)]
+    Bmc(#[from] BmcError),
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
+    #[error(transparent)]
+    Work(#[from] WorkError),
+}
+
+pub(super) async fn run(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Event {
+    match boot(workers, claimed, attempt).await {
+        Ok(()) => Event::Booting { attempt },
+        Err(reason) => {
+            warn!(%reason, "the machine could not be booted");
+            Event::BootFailed { attempt, reason: reason.to_string() }
+        }
+    }
+}
+
+async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(), NotBooted> {
+    let node = &claimed.node;
+    // All that can fail without the machine fails before it is touched.
+    let uri = uri(workers, node, attempt)?;
+    workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
+    let bmc = Bmc::of(node, &workers.recorder)?;
+    let machine = bmc.machine().await?;
+
+    if claimed.progress == BootPhase::PoweringOn && is_on(&machine).await? {
+        info!("the machine was switched on before the restart");
+        return Ok(());
+    }
+    let mut sight = look(&machine).await?;
+    sight.validate(uri.is_some()).map_err(BmcError::from)?;
+    let note = |phase| workers.nodes.store().note_progress(&claimed.claim, phase);
+    if sight.power() != Power::Off {
+        note(BootPhase::PoweringOff).await?;
+        machine.power_off(&sight).await.map_err(BmcError::from)?;
+        sight = await_power(&machine, Power::Off).await?;
+    }
+    note(BootPhase::Overriding).await?;
+    machine.override_boot(&sight, uri.as_deref()).await.map_err(BmcError::from)?;
+    let sight = look(&machine).await?;
+    sight.has_override(uri.as_deref())?;
+    note(BootPhase::PoweringOn).await?;
+    info!("switching the machine on, to boot by {}", node.boot_interface);
+    machine.power_on(&sight).await.map_err(BmcError::from)?;
+    await_power(&machine, Power::On).await?;
+    Ok(())
+}
+
+/// What the BMC is to be told, where it is told a URL. Refuses what can be seen to fail.
+fn uri(workers: &Workers, node: &Node, attempt: Uuid) -> Result<Option<String>, NotBooted> {
+    let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
+    if let Some(artifact) = attempt.boot_interface.http_boot_uri() {
+        return Ok(Some(workers.urls.artifact(node, attempt, artifact, None)?));
+    }
+    if !workers.dhcp {
+        return Err(NotBooted::NoDhcp(attempt.boot_interface));
+    }
+    let ports = workers.nodes.index().by_uuid(node.uuid).map(|(_, ports)| ports);
+    let bootable = |port: &std::sync::Arc<Port>| port.pxe_enabled;
+    if !ports.unwrap_or_default().iter().any(bootable) {
+        return Err(NotBooted::NoPort(attempt.boot_interface));
+    }
+    Ok(None)
+}
+
+/// Whether the reset that was, or was about to be, sent has taken effect.
+async fn is_on(machine: &BmcMachine<'_>) -> Result<bool, NotBooted> {
+    match tokio::time::timeout(RESET_SHOWS, await_power(machine, Power::On)).await {
+        Ok(on) => on.map(|_| true).map_err(NotBooted::from),
+        Err(_) => Ok(false),
+    }
+}

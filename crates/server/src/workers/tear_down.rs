@@ -1,0 +1,46 @@
+//! The end of an attempt: power off, and nothing left that a later boot could run into.
+
+use std::time::Duration;
+
+use provision::{Event, Node};
+use redfish::boot::Power;
+use tokio::time::sleep;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::Workers;
+use crate::bmcs::{Bmc, BmcError, await_power, look};
+
+/// A machine that stays on is a machine that boots into what it should not: try more than once.
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
+    for tried in 1.. {
+        match tear_down(workers, node).await {
+            Ok(()) => break,
+            Err(failed) if tried == TRIES => {
+                return Event::TearDownFailed { attempt, reason: failed.to_string() };
+            }
+            Err(failed) => {
+                warn!(error = %failed, "the machine could not be switched off; trying again");
+                sleep(BETWEEN_TRIES).await;
+            }
+        }
+    }
+    Event::TornDown { attempt }
+}
+
+async fn tear_down(workers: &Workers, node: &Node) -> Result<(), BmcError> {
+    let bmc = Bmc::of(node, &workers.recorder)?;
+    let machine = bmc.machine().await?;
+    let mut sight = look(&machine).await?;
+    if sight.power() != Power::Off {
+        machine.power_off(&sight).await?;
+        sight = await_power(&machine, Power::Off).await?;
+    }
+    if sight.is_overridden() {
+        machine.clear_override(&sight).await?;
+    }
+    Ok(())
+}
