@@ -3,16 +3,13 @@
 use ironic::agent::{CommandRequest, Fault};
 use serde_json::{Map, Value};
 
+use crate::clean::Order;
+
 /// A command that this agent knows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// `clean.execute_clean_step`
-    ExecuteCleanStep {
-        /// The step, as Ironic wants it back with the result.
-        step: Map<String, Value>,
-        /// The version of the steps that Ironic got its list from.
-        version: Option<Value>,
-    },
+    ExecuteCleanStep(Order),
     /// `clean.get_clean_steps`
     GetCleanSteps,
     /// `deploy.get_deploy_steps`
@@ -55,10 +52,12 @@ impl Action {
             let why = "execute_clean_step needs a step";
             return Err((400, format!("Invalid command parameters: {why}")));
         };
-        Ok(Self::ExecuteCleanStep {
+        let node = params.get("node").and_then(Value::as_object);
+        Ok(Self::ExecuteCleanStep(Order {
             step: step.clone(),
+            node: node.cloned().unwrap_or_default(),
             version: params.get("clean_version").cloned(),
-        })
+        }))
     }
 }
 
@@ -87,9 +86,9 @@ mod tests {
 
         let action = Action::parse(&request(body.to_string().as_bytes()).unwrap()).unwrap();
 
-        let Action::ExecuteCleanStep { step, version } = action else { panic!("{action:?}") };
-        assert_eq!(step["step"], "erase_devices_metadata");
-        assert_eq!(version.unwrap()["generic_hardware_manager"], "1.2");
+        let Action::ExecuteCleanStep(order) = action else { panic!("{action:?}") };
+        assert_eq!(order.step["step"], "erase_devices_metadata");
+        assert_eq!(order.version.unwrap()["generic_hardware_manager"], "1.2");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ironic::agent::{AgentStep, CleanResult, CleanSteps, CommandError, DeployStep
 use serde_json::{Map, Value};
 use tracing::info;
 
+use crate::disks::hints::Hint;
 use crate::disks::{Disk, Source, list};
 
 /// Under which the steps are listed, and whose version Ironic hands back with each step.
@@ -62,66 +63,130 @@ fn version() -> BTreeMap<String, String> {
     BTreeMap::from([(MANAGER.to_owned(), VERSION.to_owned())])
 }
 
-/// Carries out `step` and answers as `clean.execute_clean_step` does. Takes as long as the disks do.
-///
-/// # Errors
-///
-/// As the command's error: another version was asked for, there is no such step, or it failed.
-pub fn execute(
-    step: &Map<String, Value>,
-    asked_version: Option<&Value>,
-    disks: &Source,
-) -> Result<Value, CommandError> {
-    let ours = serde_json::json!(version());
-    if let Some(asked) = asked_version.filter(|asked| !asked.is_null() && **asked != ours) {
-        return Err(CommandError {
-            kind: "VersionMismatch".to_owned(),
-            code: 409,
-            message: "Hardware managers version mismatch, reload agent with correct version"
-                .to_owned(),
-            details: format!("Current versions: {ours}, versions used by ironic: {asked}"),
+/// A step that Ironic asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Order {
+    /// The step, as Ironic wants it back with the result.
+    pub step: Map<String, Value>,
+    /// The node, whose properties say which disks are to be kept.
+    pub node: Map<String, Value>,
+    /// The version of the steps that Ironic got its list from.
+    pub version: Option<Value>,
+}
+
+/// What an order is carried out on.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Which disks there are.
+    pub disks: Source,
+    /// Whether a disk with a file system that other machines use as well fails the step.
+    pub guards_clustered: bool,
+}
+
+impl Machine {
+    /// Carries out `order` and answers as `clean.execute_clean_step` does. Takes as long as the disks do.
+    ///
+    /// # Errors
+    ///
+    /// As the command's error: another version was asked for, there is no such step, or it failed.
+    pub fn execute(&self, order: &Order) -> Result<Value, CommandError> {
+        let ours = serde_json::json!(version());
+        let asked = order.version.as_ref().filter(|asked| !asked.is_null());
+        if let Some(asked) = asked.filter(|asked| **asked != ours) {
+            return Err(CommandError {
+                kind: "VersionMismatch".to_owned(),
+                code: 409,
+                message: "Hardware managers version mismatch, reload agent with correct version"
+                    .to_owned(),
+                details: format!("Current versions: {ours}, versions used by ironic: {asked}"),
+            });
+        }
+        let name = order.step.get("step").and_then(Value::as_str).unwrap_or_default();
+        info!("clean step {name:?} begins");
+        match caught(|| self.run(name, order)) {
+            Ok(()) => {
+                info!("clean step {name:?} is done");
+                let result =
+                    CleanResult { clean_result: Value::Null, clean_step: order.step.clone() };
+                Ok(serde_json::json!(result))
+            }
+            Err(error) => {
+                tracing::error!("clean step {name:?} failed: {error:#}");
+                Err(CommandError {
+                    kind: "CleaningError".to_owned(),
+                    code: 500,
+                    message: "Clean step failed".to_owned(),
+                    details: format!("Error performing clean step {name}: {error:#}"),
+                })
+            }
+        }
+    }
+
+    fn run(&self, name: &str, order: &Order) -> Result<()> {
+        let Some(step) = Step::named(name) else { bail!("this agent has no clean step {name:?}") };
+        let disks = self.erasable(step, &order.node)?;
+        // A broken disk must not save the others from being erased.
+        let failed = disks.iter().filter_map(|disk| match step {
+            Step::EraseDevices => erase(disk).err(),
+            Step::EraseDevicesMetadata => erase_metadata(disk).err(),
         });
-    }
-    let name = step.get("step").and_then(Value::as_str).unwrap_or_default();
-    info!("clean step {name:?} begins");
-    match caught(|| run(name, disks)) {
-        Ok(()) => {
-            info!("clean step {name:?} is done");
-            let result = CleanResult { clean_result: Value::Null, clean_step: step.clone() };
-            Ok(serde_json::json!(result))
+        let failed: Vec<_> = failed.map(|error| format!("{error:#}")).collect();
+        if failed.is_empty() {
+            return Ok(());
         }
-        Err(error) => {
-            tracing::error!("clean step {name:?} failed: {error:#}");
-            Err(CommandError {
-                kind: "CleaningError".to_owned(),
-                code: 500,
-                message: "Clean step failed".to_owned(),
-                details: format!("Error performing clean step {name}: {error:#}"),
-            })
-        }
+        bail!("{}", failed.join("; "))
     }
+
+    /// The disks without those that ironic-python-agent leaves alone as well. Nothing is erased while there is doubt
+    /// about one of them.
+    fn erasable(&self, step: Step, node: &Map<String, Value>) -> Result<Vec<Disk>> {
+        let kept = kept(node)?;
+        let mut disks = self.disks.disks().context("looking for disks")?;
+        disks.retain(|disk| {
+            let keep = kept.iter().any(|hint| hint.fits(&disk.traits));
+            if keep {
+                info!("leaving {} alone: skip_block_devices names it", disk.path.display());
+            }
+            !keep
+        });
+        let (read_only, disks): (Vec<_>, Vec<_>) = disks.into_iter().partition(|it| it.read_only);
+        for disk in read_only {
+            let path = disk.path.display();
+            if step == Step::EraseDevices && !may_skip_read_only(node) {
+                bail!("{path} is read-only, and agent_erase_skip_read_only is not set");
+            }
+            info!("leaving {path} alone: it is read-only");
+        }
+        for disk in disks.iter().filter(|_| self.guards_clustered) {
+            if let Some(name) = disk.clustered()? {
+                let path = disk.path.display();
+                bail!("{path} holds {name}, which other machines may be using: nothing was erased");
+            }
+        }
+        Ok(disks)
+    }
+}
+
+/// The node's `skip_block_devices`.
+fn kept(node: &Map<String, Value>) -> Result<Vec<Hint>> {
+    let hints = node.get("properties").and_then(|properties| properties.get("skip_block_devices"));
+    let hints = match hints {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(hints) => hints.as_array().context("skip_block_devices is no list")?,
+    };
+    let hints: Result<_, _> = hints.iter().map(Hint::parse).collect();
+    hints.context("not knowing which disks to keep, as skip_block_devices demands")
+}
+
+fn may_skip_read_only(node: &Map<String, Value>) -> bool {
+    let info = node.get("driver_internal_info");
+    info.and_then(|info| info.get("agent_erase_skip_read_only")?.as_bool()).unwrap_or(false)
 }
 
 /// A bug in a step is a failed step, as far as the panic strategy of the build lets it be.
 fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
     panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| bail!("the agent has a bug here; its console has the details"))
-}
-
-fn run(name: &str, disks: &Source) -> Result<()> {
-    let work = match Step::named(name) {
-        Some(Step::EraseDevicesMetadata) => erase_metadata,
-        Some(Step::EraseDevices) => erase,
-        None => bail!("this agent has no clean step {name:?}"),
-    };
-    let disks = disks.disks().context("looking for disks")?;
-    // A broken disk must not save the others from being erased.
-    let failed: Vec<_> = disks.iter().filter_map(|disk| work(disk).err()).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let failed: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
-    bail!("{}", failed.join("; "))
 }
 
 fn erase_metadata(disk: &Disk) -> Result<()> {
@@ -151,8 +216,10 @@ fn erase(disk: &Disk) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
 
     use serde_json::json;
+    use tempfile::NamedTempFile;
 
     use super::*;
 
@@ -169,12 +236,10 @@ mod tests {
 
     #[test]
     fn the_result_names_the_step_as_it_was_asked_for() {
-        let mut disk = tempfile::NamedTempFile::new().unwrap();
-        disk.write_all(b"XFSB").unwrap();
+        let disk = xfs();
         let step = json!({"step": "erase_devices_metadata", "interface": "deploy", "priority": 10});
 
-        let disks = Source::Named(vec![disk.path().to_owned()]);
-        let result = execute(step.as_object().unwrap(), None, &disks).unwrap();
+        let result = machine(&[disk.path()]).execute(&order(&step, json!({}))).unwrap();
 
         assert_eq!(result, json!({"clean_result": null, "clean_step": step}));
         assert_eq!(std::fs::read(disk.path()).unwrap(), [0; 4]);
@@ -182,7 +247,7 @@ mod tests {
 
     #[test]
     fn an_unknown_step_fails_by_name() {
-        let error = execute(&Map::new(), None, &Source::Named(vec![])).unwrap_err();
+        let error = machine(&[]).execute(&Order::default()).unwrap_err();
         assert_eq!(
             error.details,
             "Error performing clean step : this agent has no clean step \"\""
@@ -191,27 +256,86 @@ mod tests {
 
     #[test]
     fn a_step_of_another_version_is_refused() {
-        let other = json!({"generic_hardware_manager": "1.2"});
+        let of_version = |version| Order { version: Some(version), ..Order::default() };
 
-        let error = execute(&Map::new(), Some(&other), &Source::Named(vec![])).unwrap_err();
-
+        let other = of_version(json!({"generic_hardware_manager": "1.2"}));
+        let error = machine(&[]).execute(&other).unwrap_err();
         assert_eq!((error.kind.as_str(), error.code), ("VersionMismatch", 409));
-        let ours = json!(version());
-        let error = execute(&Map::new(), Some(&ours), &Source::Named(vec![])).unwrap_err();
+
+        let error = machine(&[]).execute(&of_version(json!(version()))).unwrap_err();
         assert_eq!(error.kind, "CleaningError");
     }
 
     #[test]
     fn a_disk_that_fails_does_not_save_the_others() {
-        let mut disk = tempfile::NamedTempFile::new().unwrap();
-        disk.write_all(b"XFSB").unwrap();
+        let disk = xfs();
         // It cannot be flushed.
-        let broken = "/dev/null".into();
+        let broken = Path::new("/dev/null");
 
-        let disks = Source::Named(vec![broken, disk.path().to_owned()]);
-        let error = run("erase_devices_metadata", &disks).unwrap_err();
+        let error = machine(&[broken, disk.path()]).execute(&metadata(json!({}))).unwrap_err();
 
-        assert!(error.to_string().contains("/dev/null"), "{error}");
+        assert!(error.details.contains("/dev/null"), "{error:?}");
         assert_eq!(std::fs::read(disk.path()).unwrap(), [0; 4]);
+    }
+
+    #[test]
+    fn a_disk_that_the_node_names_is_kept() {
+        let (kept, erased) = (xfs(), xfs());
+        let node = json!({"properties": {"skip_block_devices": [{"name": kept.path()}]}});
+
+        machine(&[kept.path(), erased.path()]).execute(&metadata(node)).unwrap();
+
+        assert_eq!(std::fs::read(kept.path()).unwrap(), b"XFSB");
+        assert_eq!(std::fs::read(erased.path()).unwrap(), [0; 4]);
+    }
+
+    #[test]
+    fn nothing_is_erased_while_it_is_in_doubt_which_disks_to_keep() {
+        let disk = xfs();
+        for hints in [json!([{"volume_name": "data"}]), json!({"name": "x"}), json!(["/dev/sda"])] {
+            let node = json!({"properties": {"skip_block_devices": hints}});
+
+            let error = machine(&[disk.path()]).execute(&metadata(node)).unwrap_err();
+
+            assert!(error.details.contains("skip_block_devices"), "{error:?}");
+            assert_eq!(std::fs::read(disk.path()).unwrap(), b"XFSB");
+        }
+    }
+
+    #[test]
+    fn a_file_system_of_several_machines_is_guarded_until_somebody_says_otherwise() {
+        let mut shared = NamedTempFile::new().unwrap();
+        shared.write_all(&vec![0; 64 << 10]).unwrap();
+        shared.write_all(b"\x01\x16\x19\x70").unwrap();
+        let other = xfs();
+        let mut machine = machine(&[other.path(), shared.path()]);
+
+        let error = machine.execute(&metadata(json!({}))).unwrap_err();
+        assert!(error.details.contains("Red Hat GFS2"), "{error:?}");
+        assert_eq!(std::fs::read(other.path()).unwrap(), b"XFSB");
+
+        machine.guards_clustered = false;
+        machine.execute(&metadata(json!({}))).unwrap();
+        assert_eq!(std::fs::read(other.path()).unwrap(), [0; 4]);
+    }
+
+    fn xfs() -> NamedTempFile {
+        let mut disk = NamedTempFile::new().unwrap();
+        disk.write_all(b"XFSB").unwrap();
+        disk
+    }
+
+    fn machine(disks: &[&Path]) -> Machine {
+        let disks = disks.iter().map(|path| path.to_path_buf()).collect();
+        Machine { disks: Source::Named(disks), guards_clustered: true }
+    }
+
+    fn metadata(node: Value) -> Order {
+        order(&json!({"step": "erase_devices_metadata"}), node)
+    }
+
+    fn order(step: &Value, node: Value) -> Order {
+        let object = |value: &Value| value.as_object().unwrap().clone();
+        Order { step: object(step), node: object(&node), version: None }
     }
 }

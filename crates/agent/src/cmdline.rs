@@ -41,6 +41,8 @@ pub struct Options {
     pub ntp_server: Option<String>,
     /// `ipa-insecure`: whether Ironic's certificate goes unchecked.
     pub insecure: bool,
+    /// `ipa-guard-special-filesystems`: whether disks stay that hold a file system of several machines.
+    pub guards_clustered: bool,
     /// `ipa-debug`: whether the log has more in it.
     pub debug: bool,
     /// `ipa-global-request-id`: goes back with each call, for Ironic's log.
@@ -63,6 +65,7 @@ impl Default for Options {
             request_timeout: Duration::from_secs(30),
             ntp_server: None,
             insecure: false,
+            guards_clustered: true,
             debug: false,
             request_id: None,
         }
@@ -109,6 +112,7 @@ impl Options {
             "ipa-api-url" => self.api_url = Some(api_url(value)?),
             "ipa-debug" => self.debug = truth(value),
             "ipa-global-request-id" => self.request_id = Some(value.to_owned()),
+            "ipa-guard-special-filesystems" => self.guards_clustered = truth(value),
             "ipa-http-request-timeout" => self.request_timeout = seconds(value)?,
             "ipa-insecure" => self.insecure = truth(value),
             "ipa-listen-port" => self.listen_port = parsed(value)?,

@@ -1,23 +1,27 @@
 //! The machine's disks: which ones are there, and how they are erased.
 
+mod clustered;
+pub mod hints;
 pub mod partitions;
 mod plan;
+mod present;
 mod signatures;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use self::hints::Traits;
 use self::partitions::ReadAt;
 use self::signatures::SIGNATURES;
 use crate::hotplug::Activity;
@@ -46,6 +50,10 @@ pub struct Disk {
     pub len: u64,
     /// Bytes of a logical block, in which partition tables count.
     pub block: u64,
+    /// Whether the device refuses writes.
+    pub read_only: bool,
+    /// By what an operator may have described it.
+    pub traits: Traits,
     /// Partitions as the kernel sees them, for tables we do not read ourselves.
     partitions: Vec<Range<u64>>,
 }
@@ -62,14 +70,24 @@ impl Source {
                 activity
                     .settle(Duration::from_secs(2), Duration::from_secs(300))
                     .context("waiting for the disks")?;
-                machine()
+                present::machine()
             }
-            Self::Named(paths) => paths.iter().map(|path| named(path)).collect(),
+            Self::Named(paths) => paths.iter().map(|path| present::named(path)).collect(),
         }
     }
 }
 
 impl Disk {
+    /// What makes erasing this disk a danger to other machines: a file system that several use at once.
+    ///
+    /// # Errors
+    ///
+    /// When the disk cannot be opened.
+    pub fn clustered(&self) -> Result<Option<&'static str>> {
+        let device = File::open(&self.path).with_context(|| self.failed("opening"))?;
+        Ok(clustered::find(&OpenDisk(&device), self.len, self.block))
+    }
+
     /// Removes partition tables and the signatures of file systems, volume managers and RAIDs, and makes sure
     /// by reading again that they are gone. Returns what was there.
     ///
@@ -79,8 +97,9 @@ impl Disk {
     pub fn erase_metadata(&self) -> Result<BTreeSet<&'static str>> {
         let device = self.open()?;
         let disk = OpenDisk(&device);
-        let mut volumes = partitions::partitions(&disk, self.len, self.block);
-        volumes.extend(self.partitions.iter().cloned());
+        let tables = partitions::partitions(&disk, self.len, self.block);
+        let volumes: Vec<_> =
+            tables.into_iter().map(|it| it.range).chain(self.partitions.iter().cloned()).collect();
         let there = signatures_on(&disk, self.len, &volumes);
 
         let regions = plan::regions(self.len, &volumes);
@@ -242,87 +261,6 @@ fn samples(len: u64) -> impl Iterator<Item = Range<u64>> {
     edges.into_iter().chain(places.map(move |start| start..len.min(start + 4096)))
 }
 
-fn named(path: &Path) -> Result<Disk> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let mut end = &file;
-    let len = io::Seek::seek(&mut end, io::SeekFrom::End(0))
-        .with_context(|| format!("measuring {}", path.display()))?;
-    Ok(Disk { path: path.to_owned(), len, block: 512, partitions: Vec::new() })
-}
-
-fn machine() -> Result<Vec<Disk>> {
-    let entries = fs::read_dir("/sys/block").context("listing /sys/block")?;
-    let mut disks = Vec::new();
-    for entry in entries {
-        let folder = entry.context("listing /sys/block")?.path();
-        match from_sysfs(&folder) {
-            Ok(disk) => disks.push(disk),
-            Err(NotOurs::Silently) => {}
-            Err(NotOurs::Because(why)) => info!("leaving {} alone: {why}", folder.display()),
-        }
-    }
-    disks.sort_by(|one, other| one.path.cmp(&other.path));
-    if disks.is_empty() {
-        warn!("this machine has no disk that could be erased");
-    }
-    Ok(disks)
-}
-
-/// Why a block device is none of the machine's disks.
-enum NotOurs {
-    /// It never is.
-    Silently,
-    /// Somebody may wonder.
-    Because(&'static str),
-}
-
-fn from_sysfs(folder: &Path) -> Result<Disk, NotOurs> {
-    // RAM (pmem holds the ISO that firmware booted from), files, optical drives, and what lies on top of disks.
-    const NOT_DISKS: [&str; 12] =
-        ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "pmem", "ram", "rbd", "sr", "zd", "zram"];
-
-    let name = folder.file_name().and_then(|name| name.to_str()).ok_or(NotOurs::Silently)?;
-    if NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)) {
-        return Err(NotOurs::Silently);
-    }
-    let number = |file: &str| -> Option<u64> {
-        fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
-    };
-    const SECTOR: u64 = 512;
-    // One path to an NVMe namespace with several: the namespace itself has its own entry.
-    if number("hidden") == Some(1) {
-        return Err(NotOurs::Silently);
-    }
-    let len = number("size").unwrap_or(0) * SECTOR;
-    if len == 0 {
-        return Err(NotOurs::Because("there is no medium in it"));
-    }
-    if number("ro") == Some(1) {
-        return Err(NotOurs::Because("it is read-only"));
-    }
-    Ok(Disk {
-        path: Path::new("/dev").join(name.replace('!', "/")),
-        len,
-        block: number("queue/logical_block_size").unwrap_or(SECTOR),
-        partitions: kernel_partitions(folder),
-    })
-}
-
-fn kernel_partitions(folder: &Path) -> Vec<Range<u64>> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries
-        .filter(|entry| entry.path().join("partition").exists())
-        .filter_map(|entry| {
-            let number = |file: &str| -> Option<u64> {
-                fs::read_to_string(entry.path().join(file)).ok()?.trim().parse().ok()
-            };
-            // Always in units of 512, whatever the device's blocks are.
-            let start = number("start")? * 512;
-            Some(start..start + number("size")? * 512)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -330,6 +268,7 @@ mod tests {
     use proptest::prelude::*;
     use tempfile::NamedTempFile;
 
+    use super::present::named;
     use super::*;
 
     const MIB: u64 = 1 << 20;

@@ -12,9 +12,8 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use crate::action::Action;
-use crate::clean;
+use crate::clean::{self, Machine};
 use crate::commands::{Commands, Running};
-use crate::disks::Source;
 
 /// What this agent may switch off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +49,14 @@ pub struct Hands {
     pub commands: Commands,
     /// Woken when Ironic should hear that something ended.
     pub ended: Arc<Notify>,
-    disks: Source,
+    machine: Machine,
     host: Host,
 }
 
 impl Hands {
-    /// Hands that erase `disks` only.
-    pub fn new(disks: Source, host: Host) -> Self {
-        Self { commands: Commands::default(), ended: Arc::default(), disks, host }
+    /// Hands that erase the disks of `machine` only.
+    pub fn new(machine: Machine, host: Host) -> Self {
+        Self { commands: Commands::default(), ended: Arc::default(), machine, host }
     }
 
     /// Begins `action`; what takes long goes on after this has returned.
@@ -65,9 +64,9 @@ impl Hands {
         match action {
             Action::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
             Action::GetDeploySteps => running.finish(Ok(json!(clean::deploy_steps()))),
-            Action::ExecuteCleanStep { step, version } => {
-                let disks = self.disks.clone();
-                self.aside(running, move || clean::execute(&step, version.as_ref(), &disks));
+            Action::ExecuteCleanStep(order) => {
+                let machine = self.machine.clone();
+                self.aside(running, move || machine.execute(&order));
             }
             Action::Sync => self.aside(running, || {
                 unistd::sync();

@@ -239,6 +239,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::clean::Machine;
     use crate::disks::Source;
     use crate::hands::Host;
 
@@ -297,8 +298,9 @@ mod tests {
     }
 
     async fn call(method: &str, path: &str, body: &str) -> (u16, Value) {
+        let machine = Machine { disks: Source::Named(vec![]), guards_clustered: true };
         let served = Served {
-            hands: Hands::new(Source::Named(vec![]), Host::Process),
+            hands: Hands::new(machine, Host::Process),
             token: TOKEN.into(),
             started: jiff::Timestamp::UNIX_EPOCH,
         };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
 use agent::agent::Agent;
+use agent::clean::Machine;
 use agent::cmdline::Options;
 use agent::disks::Source;
 use agent::hands::{Hands, Host};
@@ -72,11 +73,15 @@ fn run(arguments: Arguments) -> Result<Infallible> {
     }
     let address = address_towards(&arguments.api_url)?;
     options.api_url = Some(arguments.api_url);
+    let machine = Machine {
+        disks: Source::Named(arguments.disks),
+        guards_clustered: options.guards_clustered,
+    };
     let agent = Agent {
         options,
         addresses: arguments.addresses,
         keeper: Keeper::new(&arguments.state)?,
-        hands: Hands::new(Source::Named(arguments.disks), Host::Process),
+        hands: Hands::new(machine, Host::Process),
         sets_clock: false,
     };
     agent::start(agent.run(address))

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use tracing::{debug, info, warn};
 
 use crate::agent::Agent;
+use crate::clean::Machine;
 use crate::clock;
 use crate::cmdline::Options;
 use crate::console::Consoles;
@@ -48,11 +49,13 @@ async fn serve(options: Options) -> Result<Infallible> {
     let network = network::up(&wanted).await?;
     set_clock(&options, &network).await;
 
+    let machine =
+        Machine { disks: Source::Machine(activity), guards_clustered: options.guards_clustered };
     let agent = Agent {
         options,
         addresses: network.macs.clone(),
         keeper: Keeper::new(Path::new(STATE))?,
-        hands: Hands::new(Source::Machine(activity), Host::Machine),
+        hands: Hands::new(machine, Host::Machine),
         sets_clock: true,
     };
     let address = IpAddr::V4(network.address);

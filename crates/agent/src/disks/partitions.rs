@@ -22,8 +22,29 @@ impl ReadAt for [u8] {
     }
 }
 
-/// The partitions of a disk of `len` bytes in blocks of `block` bytes, as byte ranges within the disk.
-pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Range<u64>> {
+/// A partition as its table has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Bytes of the disk, never beyond its end.
+    pub range: Range<u64>,
+    /// What it is for.
+    pub kind: Kind,
+}
+
+/// What a table says a partition is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The type GUID as it lies on the disk.
+    Gpt([u8; 16]),
+    /// The type byte.
+    Mbr(u8),
+}
+
+/// First block, number of blocks and kind.
+type Entry = (u64, u64, Kind);
+
+/// The partitions of a disk of `len` bytes in blocks of `block` bytes.
+pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Partition> {
     let mut found = BTreeSet::new();
     let blocks = len.checked_div(block).unwrap_or(0);
     for header in [Some(1), blocks.checked_sub(1)].into_iter().flatten() {
@@ -31,16 +52,16 @@ pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Ra
     }
     found.extend(mbr(disk, block));
 
-    let inside = |(first, count): (u64, u64)| {
+    let inside = |(first, count, kind): Entry| {
         let start = first.checked_mul(block)?;
         let end = start.checked_add(count.checked_mul(block)?)?.min(len);
-        (start > 0 && start < end).then_some(start..end)
+        (start > 0 && start < end).then_some(Partition { range: start..end, kind })
     };
     found.into_iter().filter_map(inside).take(MAX).collect()
 }
 
-/// First block and number of blocks of each entry of the table whose header is in block `header`.
-fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<(u64, u64)>> {
+/// The entries of the table whose header is in block `header`.
+fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<Entry>> {
     let header = disk.read_at(header.checked_mul(block)?, 92)?;
     if !header.starts_with(b"EFI PART") {
         return None;
@@ -53,15 +74,16 @@ fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<(u6
     let used = table.chunks_exact(size).filter(|entry| entry[..16] != [0; 16]);
     Some(
         used.filter_map(|entry| {
+            let kind = Kind::Gpt(entry[..16].try_into().ok()?);
             let (first, last) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
-            Some((first, last.checked_sub(first)?.checked_add(1)?))
+            Some((first, last.checked_sub(first)?.checked_add(1)?, kind))
         })
         .collect(),
     )
 }
 
-/// First block and number of blocks of primary and logical partitions.
-fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<(u64, u64)> {
+/// Primary and logical partitions.
+fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<Entry> {
     const EXTENDED: [u8; 3] = [0x05, 0x0F, 0x85];
 
     let mut found = Vec::new();
@@ -70,7 +92,7 @@ fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<(u64, u64)> {
         if EXTENDED.contains(&kind) {
             extended = Some(first);
         }
-        found.push((first, count));
+        found.push((first, count, Kind::Mbr(kind)));
     }
     let Some(extended) = extended else { return found };
 
@@ -84,7 +106,7 @@ fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<(u64, u64)> {
             if EXTENDED.contains(&kind) {
                 next = extended.checked_add(first);
             } else if let Some(first) = link.checked_add(first) {
-                found.push((first, count));
+                found.push((first, count, Kind::Mbr(kind)));
             }
         }
         match next {
@@ -133,7 +155,7 @@ mod tests {
         let found = partitions(&disk[..], LEN, 512);
 
         let blocks: Vec<_> =
-            found.iter().map(|range| (range.start / 512, range.end / 512)).collect();
+            found.iter().map(|it| (it.range.start / 512, it.range.end / 512)).collect();
         assert_eq!(blocks, [(64, 74), (100, 600), (108, 128), (308, 338)]);
     }
 
@@ -162,7 +184,8 @@ mod tests {
         let found = partitions(&disk[..], LEN, 512);
 
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0], 34 * 512..100 * 512);
+        assert_eq!(found[0].range, 34 * 512..100 * 512);
+        assert_eq!(found[0].kind, Kind::Gpt([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
     }
 
     proptest! {
@@ -176,7 +199,7 @@ mod tests {
                 head[510..520].copy_from_slice(b"\x55\xaaEFI PART");
             }
             let len = head.len() as u64;
-            for range in partitions(&head[..], len, block) {
+            for Partition { range, .. } in partitions(&head[..], len, block) {
                 prop_assert!(range.start < range.end && range.end <= len);
             }
         }
