@@ -21,6 +21,7 @@ use crate::hands::Hands;
 use crate::identity::{Certificate, Keeper};
 use crate::listen::{self, Served};
 use crate::mac::Mac;
+use crate::network::links;
 
 /// The longest pause between two tries of anything.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -30,14 +31,34 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Agent {
     /// What it was told.
     pub options: Options,
-    /// The machine's hardware addresses.
-    pub addresses: Vec<Mac>,
+    /// Where the machine's hardware addresses come from. Asked at every try, since a card may turn up late.
+    pub addresses: Addresses,
     /// Where tokens and keys are kept.
     pub keeper: Keeper,
+    /// Certificates (PEM) of the authorities that vouch for Ironic's API, beside the public ones. May be empty.
+    pub authorities: Vec<u8>,
     /// Whoever carries out commands.
     pub hands: Hands,
     /// Whether the system's clock is ours to set.
     pub sets_clock: bool,
+}
+
+/// Where hardware addresses come from.
+#[derive(Debug, Clone)]
+pub enum Addresses {
+    /// All network cards there are.
+    Cards,
+    /// These, whatever cards there are.
+    Named(Vec<Mac>),
+}
+
+impl Addresses {
+    fn all(&self) -> Vec<Mac> {
+        match self {
+            Self::Cards => links::present().into_iter().map(|link| link.mac).collect(),
+            Self::Named(addresses) => addresses.clone(),
+        }
+    }
 }
 
 impl Agent {
@@ -50,7 +71,7 @@ impl Agent {
         let url = self.options.api_url.as_ref().context(
             "the command line names no API (ipa-api-url): this agent does not know whom to serve",
         )?;
-        let api = Api::new(url, &self.options).context("setting up HTTPS")?;
+        let api = Api::new(url, &self.options, &self.authorities).context("setting up HTTPS")?;
 
         let greeting = self.greet(&api).await?;
         let lookup = self.lookup(&api, greeting.minor).await?;
@@ -89,9 +110,13 @@ impl Agent {
     }
 
     async fn lookup(&self, api: &Api, minor: u16) -> Result<Lookup> {
-        let addresses: Vec<_> = self.addresses.iter().map(Mac::to_string).collect();
-        info!("looking for the node with {}", addresses.join(", "));
-        self.persist("lookup", || api.lookup(&self.addresses, self.options.node, minor)).await
+        let lookup = async || {
+            let addresses = self.addresses.all();
+            let words: Vec<_> = addresses.iter().map(Mac::to_string).collect();
+            info!("looking for the node with {}", words.join(", "));
+            api.lookup(&addresses, self.options.node, minor).await
+        };
+        self.persist("lookup", lookup).await
     }
 
     /// Tries until it works or `ipa-lookup-timeout` is over, with growing pauses.

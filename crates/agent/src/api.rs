@@ -6,7 +6,7 @@ use ironic::agent::{Heartbeat, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::DATE;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
 use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
@@ -50,14 +50,17 @@ pub struct Greeting {
 }
 
 impl Api {
-    /// The API at `url`.
+    /// The API at `url`. Beside the public authorities, those in `authorities` (PEM) vouch for it.
     ///
     /// # Errors
     ///
-    /// When TLS cannot be set up.
-    pub fn new(url: &Url, options: &Options) -> reqwest::Result<Self> {
-        let client = Client::builder()
-            .no_proxy()
+    /// When TLS cannot be set up, or `authorities` has something else than certificates.
+    pub fn new(url: &Url, options: &Options, authorities: &[u8]) -> reqwest::Result<Self> {
+        let authorities = Certificate::from_pem_bundle(authorities)?;
+        let builder = Client::builder().no_proxy();
+        let client = authorities
+            .into_iter()
+            .fold(builder, ClientBuilder::add_root_certificate)
             .connect_timeout(Duration::from_secs(10))
             .timeout(options.request_timeout)
             .danger_accept_invalid_certs(options.insecure)

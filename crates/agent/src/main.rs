@@ -1,11 +1,12 @@
 //! The init of the ramdisk, and the agent it starts.
 
 use std::convert::Infallible;
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
-use agent::agent::Agent;
+use agent::agent::{Addresses, Agent};
 use agent::clean::Machine;
 use agent::cmdline::Options;
 use agent::disks::Source;
@@ -36,6 +37,10 @@ struct Arguments {
     /// Files or devices that count as the machine's disks.
     #[arg(long = "disks", value_name = "FILE")]
     disks: Vec<PathBuf>,
+
+    /// Certificates (PEM) of authorities that vouch for Ironic's API, beside the public ones.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 
     /// Where the token and the certificate are kept.
     #[arg(long, value_name = "DIR")]
@@ -71,6 +76,10 @@ fn run(arguments: Arguments) -> Result<Infallible> {
     for ignored in ignored {
         tracing::warn!("ignored: {ignored}");
     }
+    let authorities = match &arguments.ca {
+        Some(file) => fs::read(file).with_context(|| format!("reading {}", file.display()))?,
+        None => Vec::new(),
+    };
     let address = address_towards(&arguments.api_url)?;
     options.api_url = Some(arguments.api_url);
     let machine = Machine {
@@ -79,8 +88,9 @@ fn run(arguments: Arguments) -> Result<Infallible> {
     };
     let agent = Agent {
         options,
-        addresses: arguments.addresses,
+        addresses: Addresses::Named(arguments.addresses),
         keeper: Keeper::new(&arguments.state)?,
+        authorities,
         hands: Hands::new(machine, Host::Process),
         sets_clock: false,
     };

@@ -18,7 +18,6 @@ use tokio::time::{Instant, interval, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
 use self::links::{Link, Wanted};
-use crate::mac::Mac;
 
 /// Without an address by then, the cables are wrong or the server is down, and somebody should be told.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -34,8 +33,6 @@ const TELL: Duration = Duration::from_secs(15);
 pub struct Network {
     /// Our address.
     pub address: Ipv4Addr,
-    /// The hardware addresses of all cards.
-    pub macs: Vec<Mac>,
     /// Time servers that the lease names.
     pub ntp: Vec<Ipv4Addr>,
     bound: Bound,
@@ -63,8 +60,7 @@ pub async fn up(wanted: &Wanted) -> Result<Network> {
 
     let bound = first_answer(&handle, wanted).await?;
     configure(&handle, &bound).await?;
-    let macs = links::present().into_iter().map(|link| link.mac).collect();
-    Ok(Network { address: bound.lease.address, ntp: bound.lease.ntp.clone(), macs, bound })
+    Ok(Network { address: bound.lease.address, ntp: bound.lease.ntp.clone(), bound })
 }
 
 impl Network {
@@ -229,6 +225,7 @@ fn name_servers(servers: &[Ipv4Addr]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mac::Mac;
 
     #[test]
     fn classless_routes_replace_the_router() {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracing::{debug, info, warn};
 
-use crate::agent::Agent;
+use crate::agent::{Addresses, Agent};
 use crate::clean::Machine;
 use crate::clock;
 use crate::cmdline::Options;
@@ -21,6 +22,9 @@ use crate::identity::Keeper;
 use crate::init;
 use crate::network::links::Wanted;
 use crate::network::{self, Network};
+
+/// Where `ferroboot image build --ca` puts the certificates of the authorities that vouch for Ironic's API.
+pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
 
 /// Where the token and the certificate are kept: in memory.
 const STATE: &str = "/run/ferroboot-agent";
@@ -53,8 +57,9 @@ async fn serve(options: Options) -> Result<Infallible> {
         Machine { disks: Source::Machine(activity), guards_clustered: options.guards_clustered };
     let agent = Agent {
         options,
-        addresses: network.macs.clone(),
+        addresses: Addresses::Cards,
         keeper: Keeper::new(Path::new(STATE))?,
+        authorities: authorities()?,
         hands: Hands::new(machine, Host::Machine),
         sets_clock: true,
     };
@@ -62,6 +67,13 @@ async fn serve(options: Options) -> Result<Infallible> {
     tokio::select! {
         never = agent.run(address) => never,
         lost = network.keep() => lost.context("keeping the lease"),
+    }
+}
+
+fn authorities() -> Result<Vec<u8>> {
+    match fs::read(AUTHORITIES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.with_context(|| format!("reading {AUTHORITIES}")),
     }
 }
 

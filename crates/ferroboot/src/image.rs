@@ -64,6 +64,10 @@ pub struct Build {
     #[arg(long, value_name = "DEB|DIR")]
     firmware: Vec<PathBuf>,
 
+    /// Certificates (PEM) of the authorities that vouch for Ironic's API, when it has no public one.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
     /// A kernel module to add, with what it depends on.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
@@ -88,6 +92,7 @@ impl Build {
         let initramfs = Initramfs {
             agent: &self.agent,
             kernel: &kernel,
+            authorities: self.ca.as_deref(),
             firmware: &packages.firmware(&self.firmware)?,
             modules: &self.modules,
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use agent::modules::modinfo::Modinfo;
 use agent::modules::{Index, name_of, normal};
+use agent::ramdisk::AUTHORITIES;
 use anyhow::{Context, Result, bail};
 
 use super::cpio::Archive;
@@ -128,6 +129,8 @@ const MODULES: &[&str] = &[
 pub(super) struct Initramfs<'a> {
     pub(super) agent: &'a Path,
     pub(super) kernel: &'a Kernel,
+    /// Certificates of those who vouch for Ironic's API.
+    pub(super) authorities: Option<&'a Path>,
     pub(super) firmware: &'a [PathBuf],
     /// Modules that must be there in addition.
     pub(super) modules: &'a [String],
@@ -148,6 +151,9 @@ impl Initramfs<'_> {
         archive.character_device("dev/console", 5, 1);
         for mount_point in ["proc", "sys", "run", "tmp"] {
             archive.directory(mount_point);
+        }
+        if let Some(file) = self.authorities {
+            archive.file(AUTHORITIES.trim_start_matches('/'), certificates(file)?);
         }
         let firmware = self.collect_modules(&mut archive)?;
         self.collect_firmware(&mut archive, &firmware)?;
@@ -222,6 +228,17 @@ impl Initramfs<'_> {
         }
         Ok(())
     }
+}
+
+/// A typing error should show here and not on every machine.
+fn certificates(file: &Path) -> Result<Vec<u8>> {
+    let content = read(file)?;
+    let found = reqwest::Certificate::from_pem_bundle(&content);
+    let found = found.with_context(|| format!("cannot read {}", file.display()))?;
+    if found.is_empty() {
+        bail!("{} holds no certificate in PEM", file.display());
+    }
+    Ok(content)
 }
 
 /// Whether a program runs where there are no libraries: 64-bit ELF for x86-64 without an interpreter.
