@@ -100,7 +100,7 @@ impl Agent {
     }
 
     async fn greet(&self, api: &Api) -> Result<Greeting> {
-        let greeting = self.persist("Ironic's API", || api.greet()).await?;
+        let greeting = self.persist("no word from Ironic", || api.greet()).await?;
         if self.sets_clock
             && let Some(now) = greeting.now
         {
@@ -116,7 +116,7 @@ impl Agent {
             info!("looking for the node with {}", words.join(", "));
             api.lookup(&addresses, self.options.node, minor).await
         };
-        self.persist("lookup", lookup).await
+        self.persist("no node that expects an agent", lookup).await
     }
 
     /// Tries until it works or `ipa-lookup-timeout` is over, with growing pauses.
@@ -220,7 +220,7 @@ impl Agent {
                     failures += 1;
                     let pause = retry_pause(failures);
                     let seconds = pause.as_secs();
-                    warn!("heartbeat: {:#}; again in {seconds} s", anyhow::Error::new(error));
+                    warn!("no heartbeat: {:#}; again in {seconds} s", anyhow::Error::new(error));
                     pause
                 }
             };

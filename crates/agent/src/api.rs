@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::DATE;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
+use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
@@ -134,9 +135,20 @@ impl Api {
         if status.is_success() {
             return Ok(response);
         }
-        let words = response.text().await.unwrap_or_default();
-        Err(CallError::Refused { status, words: words.chars().take(300).collect() })
+        let body = response.text().await.unwrap_or_default();
+        Err(CallError::Refused { status, words: fault(&body) })
     }
+}
+
+/// What an error says, shortened: the fault in Ironic's `error_message`, which some releases encode twice, or
+/// whatever else came.
+fn fault(body: &str) -> String {
+    let json: Value = serde_json::from_str(body).unwrap_or_default();
+    let message = &json["error_message"];
+    let decoded: Option<Value> = message.as_str().and_then(|it| serde_json::from_str(it).ok());
+    let message = decoded.as_ref().unwrap_or(message);
+    let words = message["faultstring"].as_str().unwrap_or(body);
+    words.chars().take(300).collect()
 }
 
 fn time_of(response: &Response) -> Option<Timestamp> {
@@ -151,6 +163,17 @@ fn http_date(date: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_told_in_its_own_words() {
+        let plain = r#"{"error_message": {"faultcode": "Client", "faultstring": "Not found."}}"#;
+        let encoded = r#"{"error_message": "{\"faultstring\": \"Not found.\"}"}"#;
+
+        assert_eq!(fault(plain), "Not found.");
+        assert_eq!(fault(encoded), "Not found.");
+        assert_eq!(fault("<h1>Bad Gateway</h1>"), "<h1>Bad Gateway</h1>");
+        assert_eq!(fault(""), "");
+    }
 
     #[test]
     fn the_time_is_read_from_an_http_date() {

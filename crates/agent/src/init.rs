@@ -22,8 +22,11 @@ pub const AGENT: &str = "ramdisk";
 /// How long agents may fail before the machine is switched off: longer than Ironic waits for one (30 minutes).
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Between two agents.
-const PAUSE: Duration = Duration::from_secs(5);
+/// An agent that lasted longer had found its node: the others give up before that.
+const USEFUL: Duration = Duration::from_secs(1800);
+
+/// Between two agents: at first, and at most. An agent that Ironic does not want must not keep it busy.
+const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
 /// Is init. Does not return while the machine is on.
 pub fn run() -> ! {
@@ -76,17 +79,24 @@ fn mounts() -> Result<()> {
 }
 
 async fn supervise() {
-    let started = Instant::now();
+    let [first, longest] = PAUSES;
+    let mut pause = first;
+    let mut failing = Instant::now();
     loop {
+        let started = Instant::now();
         match Command::new("/proc/self/exe").arg(AGENT).status().await {
             Ok(status) => warn!("the agent has ended ({status})"),
             Err(error) => error!("the agent cannot be started: {error}"),
         }
-        if started.elapsed() > PATIENCE {
-            error!("no agent has lasted for {} minutes", PATIENCE.as_secs() / 60);
+        if started.elapsed() > USEFUL {
+            (pause, failing) = (first, Instant::now());
+        }
+        if failing.elapsed() > PATIENCE {
+            error!("no agent has been of use for {} minutes", PATIENCE.as_secs() / 60);
             return;
         }
-        info!("starting it anew in {} s", PAUSE.as_secs());
-        sleep(PAUSE).await;
+        info!("starting it anew in {} s", pause.as_secs());
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
     }
 }
