@@ -44,13 +44,11 @@ impl Store {
     /// [`StoreError`]: an unusable URL, a file that cannot be made, a database that does not answer.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         install_default_drivers();
-        let store = match url.split_once(':') {
-            Some(("sqlite", _)) => Self::sqlite(url).await?,
-            Some(("postgres" | "postgresql", _)) => Self::postgres(url).await?,
-            Some(_) | None => return Err(wrong_url(url)),
-        };
-        sqlx::migrate!().run(&store.write).await?;
-        Ok(store)
+        match url.split_once(':') {
+            Some(("sqlite", _)) => Self::sqlite(url).await,
+            Some(("postgres" | "postgresql", _)) => Self::postgres(url).await,
+            Some(_) | None => Err(wrong_url(url)),
+        }
     }
 
     async fn sqlite(url: &str) -> Result<Self, StoreError> {
@@ -70,11 +68,17 @@ impl Store {
         // the file's lock is not.
         let write = told().max_connections(1).connect(url).await?;
         let read = told().max_connections(4).connect(url).await?;
-        Ok(Self::of(read, write, "BEGIN IMMEDIATE"))
+        let store = Self::of(read, write, "BEGIN IMMEDIATE");
+        // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
+        let mut transaction = store.begin().await?;
+        sqlx::migrate!().run(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(store)
     }
 
     async fn postgres(url: &str) -> Result<Self, StoreError> {
         let pool = AnyPoolOptions::new().max_connections(8).connect(url).await?;
+        sqlx::migrate!().run(&pool).await?;
         Ok(Self::of(pool.clone(), pool, "BEGIN"))
     }
 
