@@ -887,11 +887,12 @@ impl Database {
     async fn postgres() -> Option<Self> {
         let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
         sqlx::any::install_default_drivers();
-        let pool = AnyPool::connect(&url).await.unwrap();
+        let pool = AnyPool::connect(&url).await.expect("the PostgreSQL that was asked for answers");
         let schema = format!("test_{}", Uuid::new_v4().simple());
         sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).execute(&pool).await.unwrap();
         pool.close().await;
-        Some(Self::Postgres(format!("{url}?options=-csearch_path%3D{schema}")))
+        let more = if url.contains('?') { '&' } else { '?' };
+        Some(Self::Postgres(format!("{url}{more}options=-csearch_path%3D{schema}")))
     }
 
     async fn open(&self) -> Store {
