@@ -3,6 +3,7 @@
 pub mod bmc;
 pub mod check;
 pub mod image;
+pub mod lab;
 pub mod serve;
 pub mod service;
 pub mod trace;

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use ferroboot::bmc::Bmc;
 use ferroboot::check::Check;
 use ferroboot::image::Image;
+use ferroboot::lab;
 use ferroboot::serve::Serve;
 use ferroboot::trace::Trace;
 
@@ -29,6 +30,9 @@ enum Command {
     Image(Image),
     /// Run a Redfish BMC in front of virtual machines with real UEFI firmware.
     Bmc(Bmc),
+    /// Boot virtual machines on real UEFI firmware, in a network of their own.
+    #[command(subcommand)]
+    Lab(lab::Action),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Command::Check(check) => check.run(),
         Command::Image(image) => image.run(),
         Command::Bmc(bmc) => bmc.run(),
+        Command::Lab(action) => action.run(),
     }
 }

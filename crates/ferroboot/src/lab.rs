@@ -1,0 +1,313 @@
+//! `ferroboot lab`: machines with real UEFI firmware behind a BMC, and a daemon, in a network of their own.
+//!
+//! [`Lab`] is what the subcommands and the end-to-end tests stand on: in a namespace, the BMC emulator and the
+//! daemon as the programs they are, and the `baremetal` command to drive them.
+
+mod demo;
+pub mod disk;
+pub mod machine;
+pub mod namespace;
+mod network;
+pub mod process;
+mod shell;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, str};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Subcommand;
+use ironic::trace::BootTrace;
+use reqwest::Client;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::runtime::Runtime;
+use tokio::task::block_in_place;
+use tokio::time::interval;
+
+use self::machine::Machine;
+use self::process::Process;
+use crate::service::runtime;
+
+/// Where the lab's BMC listens.
+pub const BMC: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
+/// Where the daemon's API is.
+pub const API: &str = "http://127.0.0.1:6385";
+
+/// How often something outside is looked at again.
+const TICK: Duration = Duration::from_millis(300);
+
+/// Longer than any boot takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The subcommands of `ferroboot lab`.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Boot a machine on every path, and show each step.
+    Demo(demo::Demo),
+    /// Start machines and a daemon, and a shell to play with them.
+    Shell(shell::Shell),
+}
+
+impl Action {
+    /// Does what the command line asked, in namespaces of our own.
+    ///
+    /// # Errors
+    /// Says what could not be had, or which step of it failed.
+    pub fn run(self) -> Result<()> {
+        namespace::enter()?;
+        match self {
+            Self::Demo(demo) => demo.run(),
+            Self::Shell(shell) => shell.run(),
+        }
+    }
+}
+
+/// What a lab is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The `ferroboot` program.
+    pub ferroboot: PathBuf,
+    /// The boot set.
+    pub ramdisk: PathBuf,
+    /// The `baremetal` command.
+    pub baremetal: PathBuf,
+    /// The machines.
+    pub machines: Vec<Machine>,
+    /// Settings of the daemon, as TOML; none are needed.
+    pub settings: String,
+}
+
+impl Plan {
+    /// With what the checkout's `make` has built, below `root`.
+    #[must_use]
+    pub fn of_checkout(root: &Path, ferroboot: &Path, machines: Vec<Machine>) -> Self {
+        Self {
+            ferroboot: ferroboot.to_owned(),
+            ramdisk: root.join("target/ramdisk"),
+            baremetal: root.join("target/venv/bin/baremetal"),
+            machines,
+            settings: String::new(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let manifest = self.ramdisk.join("manifest.json");
+        ensure!(manifest.exists(), "{} is not there: run `make ramdisk`", manifest.display());
+        let baremetal = self.baremetal.display();
+        ensure!(self.baremetal.exists(), "{baremetal} is not there: run `scripts/python-venv`");
+        Ok(())
+    }
+}
+
+/// Machines that are off, a BMC in front of them, a daemon, and the folder where all keep their state.
+#[derive(Debug)]
+pub struct Lab {
+    plan: Plan,
+    dir: PathBuf,
+    daemon: Option<Process>,
+    _bmc: Process,
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Lab {
+    /// Sets it up in the namespace we are in. The folder stays when the lab ends.
+    ///
+    /// # Errors
+    /// Says what is missing, or which program did not start and why.
+    pub fn set_up(plan: Plan) -> Result<Self> {
+        plan.check()?;
+        ensure!(namespace::is_inside()?, "a lab needs a network namespace of its own");
+        network::build(&plan.machines)?;
+        let dir = tempfile::Builder::new().prefix("ferroboot-lab.").tempdir();
+        let dir = dir.context("cannot make a folder for the lab")?.keep();
+        for machine in &plan.machines {
+            disk::make_used(&machine.disk(&dir))?;
+        }
+        // Makes TLS ready, without which there is no client.
+        let runtime = runtime()?;
+        let bmc = start_bmc(&plan, &dir).context("the BMC emulator does not start")?;
+        let mut lab = Self {
+            plan,
+            dir,
+            daemon: None,
+            _bmc: bmc,
+            client: Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
+            runtime,
+        };
+        lab.start_daemon()?;
+        Ok(lab)
+    }
+
+    /// Starts the daemon, on what it left when it ended last.
+    ///
+    /// # Errors
+    /// Its last words, if it does not become ready.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let settings = self.dir.join("ferroboot.toml");
+        fs::write(&settings, &self.plan.settings)
+            .with_context(|| format!("cannot write {}", settings.display()))?;
+        let mut serve = std::process::Command::new(&self.plan.ferroboot);
+        serve.arg("serve").arg("--state-dir").arg(self.dir.join("state"));
+        serve.arg("--ramdisk").arg(&self.plan.ramdisk);
+        serve.arg("--dhcp").arg(format!("{}={}", network::BRIDGE, network::POOL));
+        if !self.plan.settings.is_empty() {
+            serve.arg("--config").arg(&settings);
+        }
+        let log = self.dir.join("serve.log");
+        self.daemon = Some(Process::start(&mut serve, &log).context("the daemon does not start")?);
+        Ok(())
+    }
+
+    /// Ends the daemon as a power failure would.
+    ///
+    /// # Errors
+    /// When it has ended before, by itself.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon.take().context("the daemon does not run")?.kill().context("the daemon")
+    }
+
+    /// Runs `baremetal` and gives what it prints.
+    ///
+    /// # Errors
+    /// Its own words, when it fails.
+    pub fn baremetal<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String> {
+        self.baremetal_while(arguments, || ())
+    }
+
+    /// Runs `baremetal` and calls `meanwhile` a few times a second until it has ended.
+    ///
+    /// # Errors
+    /// Its own words, when it fails.
+    pub fn baremetal_while<S: AsRef<str>>(
+        &self,
+        arguments: &[S],
+        mut meanwhile: impl FnMut(),
+    ) -> Result<String> {
+        let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+        let mut command = Command::new(&self.plan.baremetal);
+        command.args(&arguments).stdin(Stdio::null()).kill_on_drop(true);
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        let ended = self.runtime.block_on(async {
+            let mut tick = interval(TICK);
+            let run = command.output();
+            tokio::pin!(run);
+            loop {
+                tokio::select! {
+                    ended = &mut run => break ended,
+                    _ = tick.tick() => block_in_place(&mut meanwhile),
+                }
+            }
+        });
+        said(&ended.context("cannot start baremetal")?)
+            .with_context(|| format!("baremetal {}", arguments.join(" ")))
+    }
+
+    /// What `baremetal` and `ferroboot trace` need to find the daemon.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("OS_AUTH_TYPE", "none".to_owned()),
+            ("OS_ENDPOINT", API.to_owned()),
+            // Whatever proxy there is outside, it is not in here.
+            ("no_proxy", "*".to_owned()),
+        ]
+    }
+
+    /// A node as the API shows it.
+    ///
+    /// # Errors
+    /// When the API does not answer, or not with a node.
+    pub fn node(&self, name: &str) -> Result<Value> {
+        self.fetch(&format!("v1/nodes/{name}"))
+    }
+
+    /// The trace of a node's latest boot.
+    ///
+    /// # Errors
+    /// When the API does not answer, or not with a trace.
+    pub fn trace(&self, name: &str) -> Result<BootTrace> {
+        let trace = self.fetch(&format!("v1/nodes/{name}/boot-trace"))?;
+        serde_json::from_value(trace).context("the API's answer is no trace")
+    }
+
+    /// Asks a few times a second until there is an answer; `None` when there was none for too long.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub fn wait_until<T>(&self, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+        let began = Instant::now();
+        self.runtime.block_on(async {
+            let mut tick = interval(TICK);
+            while began.elapsed() < PATIENCE {
+                tick.tick().await;
+                if let Some(answer) = block_in_place(&mut ask)? {
+                    return Ok(Some(answer));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn fetch(&self, path: &str) -> Result<Value> {
+        let request = self.client.get(format!("{API}/{path}"));
+        let request = request.header("X-OpenStack-Ironic-API-Version", "latest");
+        let answer = async { request.send().await?.error_for_status()?.json().await };
+        block_in_place(|| self.runtime.block_on(answer)).with_context(|| path.to_owned())
+    }
+
+    /// The machines, in the order of the plan.
+    #[must_use]
+    pub fn machines(&self) -> &[Machine] {
+        &self.plan.machines
+    }
+
+    /// Where all that happens is kept: logs, consoles, disks, the daemon's state.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The disk of a machine.
+    #[must_use]
+    pub fn disk(&self, machine: &Machine) -> PathBuf {
+        machine.disk(&self.dir)
+    }
+
+    /// What a machine has written to its serial console.
+    ///
+    /// # Errors
+    /// When it was never switched on.
+    pub fn console(&self, machine: &Machine) -> Result<String> {
+        let path = self.dir.join("bmc").join(&machine.name).join("console.log");
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn start_bmc(plan: &Plan, dir: &Path) -> Result<Process> {
+    let path = dir.join("bmc.toml");
+    fs::write(&path, machine::bmc_configuration(&plan.machines, BMC, dir))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut bmc = std::process::Command::new(&plan.ferroboot);
+    bmc.arg("bmc").arg("--config").arg(&path);
+    Process::start(&mut bmc, &dir.join("bmc.log"))
+}
+
+fn said(output: &Output) -> Result<String> {
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", words.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The checkout we were built from, or the folder we are in.
+fn checkout() -> PathBuf {
+    env::current_dir().unwrap_or_default()
+}

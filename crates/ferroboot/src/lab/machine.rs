@@ -1,0 +1,161 @@
+//! The machines of a lab, and how the BMC emulator is told of them.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::BMC;
+
+/// The one user of the lab's BMC.
+pub const USERNAME: &str = "admin";
+
+/// Its password: the BMC listens in the lab's own namespace.
+pub const PASSWORD: &str = "password";
+
+/// A machine, switched off.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its name, as a node and as a system of the BMC.
+    pub name: String,
+    number: u8,
+    hardware: Hardware,
+    pxe_first: bool,
+    refuses_override: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Hardware {
+    Virtual,
+    Rack,
+}
+
+impl Machine {
+    /// A virtual machine as clouds have it, all virtio.
+    #[must_use]
+    pub fn new(number: u8) -> Self {
+        let name = format!("machine-{number}");
+        let hardware = Hardware::Virtual;
+        Self { name, number, hardware, pxe_first: false, refuses_override: false }
+    }
+
+    /// With the hardware of a rack server: an Intel network card and a second one that leads nowhere, and a
+    /// disk on AHCI.
+    #[must_use]
+    pub fn like_a_rack_server(self) -> Self {
+        Self { hardware: Hardware::Rack, ..self }
+    }
+
+    /// With a firmware that is set up to try PXE before anything else.
+    #[must_use]
+    pub fn trying_pxe_first(self) -> Self {
+        Self { pxe_first: true, ..self }
+    }
+
+    /// With a BMC that answers every boot override with an error.
+    #[must_use]
+    pub fn refusing_boot_overrides(self) -> Self {
+        Self { refuses_override: true, ..self }
+    }
+
+    /// The MAC address of the card that boots.
+    #[must_use]
+    pub fn mac(&self) -> String {
+        format!("52:54:00:fb:00:{:02x}", self.number)
+    }
+
+    /// Its system at the BMC.
+    #[must_use]
+    pub fn system(&self) -> String {
+        format!("/redfish/v1/Systems/{}", self.name)
+    }
+
+    /// The UUID it is enrolled with.
+    #[must_use]
+    pub fn uuid(&self) -> String {
+        format!("fe440b00-0000-4000-8000-0000000000{:02x}", self.number)
+    }
+
+    /// The commands that make it a node with a port: arguments of `baremetal`.
+    #[must_use]
+    pub fn enrolment(&self) -> [Vec<String>; 2] {
+        self.enrolment_at(BMC)
+    }
+
+    /// The same, for a BMC that is reached elsewhere.
+    #[must_use]
+    pub fn enrolment_at(&self, bmc: SocketAddr) -> [Vec<String>; 2] {
+        let words = |text: String| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (name, uuid, system, mac) = (&self.name, self.uuid(), self.system(), self.mac());
+        let mut create = words(format!(
+            "node create --driver redfish --name {name} --uuid {uuid} \
+             --driver-info redfish_address=http://{bmc} --driver-info redfish_system_id={system} \
+             --driver-info redfish_username={USERNAME} --driver-info redfish_password={PASSWORD} \
+             --driver-info"
+        ));
+        create.push("kernel_append_params=%default% console=ttyS0".to_owned());
+        [create, words(format!("port create --node {uuid} {mac}"))]
+    }
+
+    pub(super) fn tap(&self) -> String {
+        format!("tap{}", self.number)
+    }
+
+    pub(super) fn disk(&self, dir: &Path) -> PathBuf {
+        dir.join(format!("{}.disk", self.name))
+    }
+
+    fn write(&self, dir: &Path, text: &mut String) {
+        let (nic, disk) = match self.hardware {
+            Hardware::Virtual => ("virtio-net-pci", "virtio"),
+            Hardware::Rack => ("e1000e", "ahci"),
+        };
+        let (name, mac, tap) = (&self.name, self.mac(), self.tap());
+        let path = self.disk(dir);
+        let _ = write!(
+            text,
+            "\n[[machine]]\nid = {name:?}\n\
+             firmware = {{ pxe = {} }}\n\
+             personality = {{ refuses_override = {} }}\n\
+             disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
+             nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
+            self.pxe_first, self.refuses_override
+        );
+        match self.hardware {
+            Hardware::Virtual => {}
+            Hardware::Rack => {
+                let mac = format!("52:54:00:fb:01:{:02x}", self.number);
+                let _ = writeln!(text, "    {{ mac = {mac:?}, model = {nic:?} }},");
+            }
+        }
+        text.push_str("]\n");
+    }
+}
+
+/// The configuration of the BMC in front of `machines`, with their disks and its state in `dir`.
+#[must_use]
+pub fn bmc_configuration(machines: &[Machine], listen: SocketAddr, dir: &Path) -> String {
+    let state = dir.join("bmc");
+    let mut text = format!(
+        "listen = \"{listen}\"\nusername = {USERNAME:?}\npassword = {PASSWORD:?}\nstate_dir = {state:?}\n"
+    );
+    machines.iter().for_each(|machine| machine.write(dir, &mut text));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bmc_reads_what_we_write() {
+        let machines = [Machine::new(1).trying_pxe_first(), Machine::new(2).like_a_rack_server()];
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
+
+        let text = bmc_configuration(&machines, listen, Path::new("/lab"));
+
+        let config: bmc::Config = toml::from_str(&text).unwrap();
+        assert!(config.machines[0].firmware.pxe);
+        assert_eq!(config.machines[1].nics[1].tap, None);
+        assert_eq!(config.machines[1].nics[0].mac.to_string(), machines[1].mac());
+    }
+}

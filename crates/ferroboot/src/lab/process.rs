@@ -1,0 +1,95 @@
+//! The programs of a lab that run beside us: each says when it is ready, and ends with us.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+/// Longer than anything of ours takes to start, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that logs to standard error, and says `ready: ` there once it serves.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    ready: Receiver<()>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready. `log` is added to.
+    ///
+    /// # Errors
+    /// Its own last words, when it ends instead.
+    pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let stderr = child.stderr.take().context("it has no standard error")?;
+        let (say_ready, ready) = channel();
+        thread::spawn(move || copy(stderr, file, &say_ready));
+        let mut process = Self { child, ready, log: log.to_owned() };
+        process.wait_until_ready()?;
+        Ok(process)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let why = match self.ready.recv_timeout(PATIENCE) {
+            Ok(()) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => format!("is not ready after {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => "has ended".to_owned(),
+        };
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(5)..];
+        bail!("it {why}; {} ends with:\n{}", self.log.display(), last.join("\n"));
+    }
+
+    /// Ends it as a power failure would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it had ended before, by itself.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        match status.signal() {
+            Some(_) => Ok(()),
+            None => Err(anyhow!("it had ended before ({status}): see {}", self.log.display())),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whatever fails here, the namespace takes the process with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn copy(from: ChildStderr, mut to: File, ready: &Sender<()>) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        if line.contains("ready: ") {
+            let _ = ready.send(());
+        }
+        // A full disk ends the log, not the program.
+        let _ = writeln!(to, "{line}");
+    }
+}

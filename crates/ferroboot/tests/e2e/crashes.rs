@@ -1,0 +1,83 @@
+//! The daemon is killed and started again: the same end, and nothing done twice.
+
+use anyhow::Result;
+use ferroboot::lab::machine::Machine;
+use ferroboot::lab::{BMC, Lab, disk};
+use provision::What;
+
+use crate::proxy::Proxy;
+use crate::story::{Verbs as _, in_a_lab, with};
+
+#[test]
+fn killed_between_override_and_reset_it_goes_on_with_one_power_cycle() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let (machine, bmc) = behind_a_proxy(lab)?;
+        bmc.hold_answers_to("PATCH");
+        lab.begin_to_clean(&machine)?;
+        bmc.wait_for("PATCH")?;
+
+        lab.kill_daemon()?;
+        bmc.let_go();
+        lab.start_daemon()?;
+
+        lab.wait_for_state(&machine, "manageable")?;
+        cleaned_once(lab, &machine, &bmc)
+    });
+}
+
+#[test]
+fn killed_while_it_waits_for_the_agent_it_leaves_the_machine_alone() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let (machine, bmc) = behind_a_proxy(lab)?;
+        lab.begin_to_clean(&machine)?;
+        lab.wait_for_event(&machine, "fetch", |what| matches!(what, What::Http { .. }))?;
+        assert_eq!(lab.state(&machine)?, "clean wait");
+
+        lab.kill_daemon()?;
+        lab.start_daemon()?;
+
+        lab.wait_for_state(&machine, "manageable")?;
+        cleaned_once(lab, &machine, &bmc)
+    });
+}
+
+#[test]
+fn killed_after_the_agents_first_call_it_sends_no_step_a_second_time() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let (machine, bmc) = behind_a_proxy(lab)?;
+        lab.begin_to_clean(&machine)?;
+        lab.wait_for_event(
+            &machine,
+            "heartbeat",
+            |what| matches!(what, What::Agent { call, .. } if call == "heartbeat"),
+        )?;
+
+        lab.kill_daemon()?;
+        lab.start_daemon()?;
+
+        lab.wait_for_state(&machine, "manageable")?;
+        cleaned_once(lab, &machine, &bmc)
+    });
+}
+
+fn behind_a_proxy(lab: &Lab) -> Result<(Machine, Proxy)> {
+    let bmc = Proxy::before(BMC)?;
+    let machine = lab.machines()[0].clone();
+    for line in machine.enrolment_at(bmc.address) {
+        lab.baremetal(&line)?;
+    }
+    lab.manage(&machine)?;
+    Ok((machine, bmc))
+}
+
+fn cleaned_once(lab: &Lab, machine: &Machine, bmc: &Proxy) -> Result<()> {
+    let restarts = bmc.resets("ForceRestart") + bmc.resets("GracefulRestart");
+    assert_eq!((bmc.resets("On"), restarts), (1, 0), "the machine is switched on once");
+    let ran = lab.console(machine)?.matches("erase_devices_metadata").count();
+    assert_eq!(ran, 1, "the agent runs the step once");
+    assert!(disk::signatures(&lab.disk(machine))?.is_empty());
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Boots that go wrong, and what the trace says of them.
+
+use ferroboot::lab::machine::Machine;
+use ferroboot::lab::{BMC, Lab};
+
+use crate::proxy::Proxy;
+use crate::story::{Verbs as _, in_a_lab, with};
+
+#[test]
+fn a_url_that_answers_404_is_named() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        // A BMC that tells its firmware another URL than it was told.
+        let bmc = Proxy::before(BMC)?;
+        bmc.rewrite("boot.iso", "boot.isx");
+        let machine = lab.machines()[0].clone();
+        for line in machine.enrolment_at(bmc.address) {
+            lab.baremetal(&line)?;
+        }
+        lab.manage(&machine)?;
+
+        lab.begin_to_clean(&machine)?;
+
+        let said = lab.wait_for_diagnosis(&machine, "404")?;
+        assert!(said.contains("boot.isx"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_ramdisk_whose_agent_never_calls_is_told_from_one_that_was_never_fetched() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        lab.set_driver_info(&machine, "kernel_append_params", "rdinit=/nothing console=ttyS0")?;
+        lab.manage(&machine)?;
+
+        lab.begin_to_clean(&machine)?;
+
+        lab.wait_for_diagnosis(&machine, "the ramdisk was fetched but the agent never called")?;
+        assert_eq!(lab.state(&machine)?, "clean wait", "long before the call-back time-out");
+        assert!(lab.console(&machine)?.contains("Kernel panic"));
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn firmware_that_asks_for_pxe_first_is_told_of() {
+    let plan = with([Machine::new(1).trying_pxe_first()]);
+    in_a_lab(plan, |lab| {
+        let machine = enrolled(lab)?;
+        lab.boot_by(&machine, "http")?;
+
+        lab.begin_to_clean(&machine)?;
+
+        lab.wait_for_diagnosis(&machine, "the firmware asked for PXE, not HTTP").map(drop)
+    });
+}
+
+#[test]
+fn a_bmc_that_refuses_the_override_is_quoted_and_its_machine_not_switched_on() {
+    let plan = with([Machine::new(1).refusing_boot_overrides()]);
+    in_a_lab(plan, |lab| {
+        let machine = enrolled(lab)?;
+
+        lab.begin_to_clean(&machine)?;
+
+        lab.wait_for_state(&machine, "clean failed")?;
+        let said = lab.wait_for_diagnosis(&machine, "the BMC refused the boot override")?;
+        assert!(said.contains("400"), "{said}");
+        assert!(lab.console(&machine).is_err(), "the machine was switched on");
+        Ok(())
+    });
+}
+
+fn enrolled(lab: &Lab) -> anyhow::Result<Machine> {
+    let machine = lab.machines()[0].clone();
+    lab.enroll(&machine)?;
+    lab.manage(&machine)?;
+    Ok(machine)
+}

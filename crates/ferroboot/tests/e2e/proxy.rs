@@ -1,0 +1,172 @@
+//! A TCP proxy in front of the BMC: it counts what is asked, and holds an answer back when told to.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Longer than a busy machine takes to get from one request to the next.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Listens as long as the test runs.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// The first line of every request, and its body.
+    requests: Vec<Request>,
+    /// Answers to requests with this method are held back.
+    held: Option<&'static str>,
+    /// What becomes what on its way to the BMC, and the other way round on its way back.
+    rewritten: Option<(&'static str, &'static str)>,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    line: String,
+    body: String,
+}
+
+impl Proxy {
+    /// Listens on a port of its own, in front of `target`.
+    pub(crate) fn before(target: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("a port for the proxy")?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if let Ok(server) = TcpStream::connect(target) {
+                    join(client, server, &shared);
+                }
+            }
+        });
+        Ok(Self { address, state })
+    }
+
+    /// From now on, answers to this method do not reach whoever asked.
+    pub(crate) fn hold_answers_to(&self, method: &'static str) {
+        self.state.lock().held = Some(method);
+    }
+
+    /// Lets all answers through again.
+    pub(crate) fn let_go(&self) {
+        self.state.lock().held = None;
+        self.state.changed.notify_all();
+    }
+
+    /// Tells the BMC something else of the same length, and hides it from whoever asks.
+    pub(crate) fn rewrite(&self, told: &'static str, heard: &'static str) {
+        assert_eq!(told.len(), heard.len(), "the length of a body goes before it");
+        self.state.lock().rewritten = Some((told, heard));
+    }
+
+    /// Waits until a request with this method has come.
+    pub(crate) fn wait_for(&self, method: &str) -> Result<()> {
+        let came = |seen: &Seen| seen.requests.iter().any(|one| one.line.starts_with(method));
+        let waited =
+            self.state.changed.wait_timeout_while(self.state.lock(), PATIENCE, |seen| !came(seen));
+        let (seen, _) = waited.expect("no holder of this lock panics");
+        ensure!(came(&seen), "no {method} reached the BMC in {PATIENCE:?}");
+        Ok(())
+    }
+
+    /// How often the machine was told to reset in this way (`On`, `ForceOff`, …).
+    pub(crate) fn resets(&self, kind: &str) -> usize {
+        let wanted = format!("\"{kind}\"");
+        let is = |one: &&Request| {
+            one.line.contains("ComputerSystem.Reset") && one.body.contains(&wanted)
+        };
+        self.state.lock().requests.iter().filter(is).count()
+    }
+}
+
+impl State {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits while answers to this request are held.
+    fn wait_until_let_go(&self, method: &str) {
+        let held = |seen: &mut Seen| seen.held.is_some_and(|held| method == held);
+        drop(self.changed.wait_while(self.lock(), held));
+    }
+}
+
+/// Copies both ways, until one side closes.
+fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
+    let last = Arc::new(Mutex::new(String::new()));
+    let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else {
+        return;
+    };
+    let (state_there, last_there) = (Arc::clone(state), Arc::clone(&last));
+    thread::spawn(move || {
+        let note = |bytes: &[u8]| {
+            let mut seen = state_there.lock();
+            match Request::parse(bytes) {
+                Some(request) => {
+                    let method = request.line.split(' ').next().unwrap_or_default();
+                    method
+                        .clone_into(&mut last_there.lock().expect("no holder of this lock panics"));
+                    seen.requests.push(request);
+                }
+                // A body that came after its head.
+                None => {
+                    if let Some(last) = seen.requests.last_mut() {
+                        last.body += &String::from_utf8_lossy(bytes);
+                    }
+                }
+            }
+            let heard = seen.rewritten.map(|(told, heard)| replace(bytes, told, heard));
+            drop(seen);
+            state_there.changed.notify_all();
+            heard.unwrap_or_else(|| bytes.to_vec())
+        };
+        copy(client, server, note);
+    });
+    let state = Arc::clone(state);
+    thread::spawn(move || {
+        copy(server_again, client_again, |bytes| {
+            let method = last.lock().expect("no holder of this lock panics").clone();
+            state.wait_until_let_go(&method);
+            let told = state.lock().rewritten.map(|(told, heard)| replace(bytes, heard, told));
+            told.unwrap_or_else(|| bytes.to_vec())
+        });
+    });
+}
+
+/// Redfish's requests and answers are small: each comes with one read, or its head and its body do.
+fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8]) -> Vec<u8>) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&pass(&buffer[..len])).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    String::from_utf8_lossy(bytes).replace(from, to).into_bytes()
+}
+
+impl Request {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let line = head.lines().next()?;
+        line.ends_with(" HTTP/1.1").then(|| Self { line: line.to_owned(), body: body.to_owned() })
+    }
+}

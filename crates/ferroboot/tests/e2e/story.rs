@@ -1,0 +1,195 @@
+//! What a test can say: a lab for it, and verbs.
+
+use std::any::type_name;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, ensure};
+use ferroboot::lab::machine::Machine;
+use ferroboot::lab::{Lab, Plan, namespace};
+use ferroboot::trace::timeline;
+use ironic::trace::BootTrace;
+use provision::What;
+
+/// The clean step of all tests: partition tables and file-system signatures go.
+const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
+
+/// Longer than any boot takes on a busy machine, in seconds.
+const PATIENCE: &str = "300";
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A lab with these machines, as `make` has built its parts.
+pub(crate) fn with(machines: impl IntoIterator<Item = Machine>) -> Plan {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let ferroboot = Path::new(env!("CARGO_BIN_EXE_ferroboot"));
+    Plan::of_checkout(&root, ferroboot, machines.into_iter().collect())
+}
+
+/// Runs `story` in a lab of its own. Must be called by the test itself, whose name it finds out.
+pub(crate) fn in_a_lab<F: FnOnce(&mut Lab) -> Result<()>>(plan: Plan, story: F) {
+    let result = if namespace::is_inside().unwrap_or(false) {
+        tell(plan, story)
+    } else {
+        again_inside(test_of::<F>())
+    };
+    if let Err(failed) = result {
+        panic!("{failed:#}");
+    }
+}
+
+fn tell(plan: Plan, story: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    let mut lab = Lab::set_up(plan)?;
+    let result = story(&mut lab);
+    if result.is_ok() {
+        fs::remove_dir_all(lab.dir())?;
+        return result;
+    }
+    for machine in lab.machines() {
+        if let Ok(trace) = lab.trace(&machine.name) {
+            eprintln!("{}", timeline(&trace));
+        }
+    }
+    result.with_context(|| format!("logs and consoles are in {}", lab.dir().display()))
+}
+
+fn again_inside(name: &str) -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut again = namespace::command(&env::current_exe()?)?;
+    let output = again.args(["--exact", name, "--nocapture"]).output()?;
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The path of the function that a closure was written in, without the crate.
+fn test_of<F>() -> &'static str {
+    let path = type_name::<F>().trim_end_matches("::{{closure}}");
+    path.split_once("::").map_or(path, |(_, rest)| rest)
+}
+
+/// The verbs.
+pub(crate) trait Verbs {
+    /// Makes it a node with a port, whose BMC is reached as usual.
+    fn enroll(&self, machine: &Machine) -> Result<()>;
+    /// `enroll` → `manageable`.
+    fn manage(&self, machine: &Machine) -> Result<()>;
+    /// By which path it boots from now on.
+    fn boot_by(&self, machine: &Machine, boot_interface: &str) -> Result<()>;
+    /// Sets one `driver_info` property.
+    fn set_driver_info(&self, machine: &Machine, property: &str, value: &str) -> Result<()>;
+    /// Starts a clean and waits until it is over and went well.
+    fn clean(&self, machine: &Machine) -> Result<()>;
+    /// Starts a clean.
+    fn begin_to_clean(&self, machine: &Machine) -> Result<()>;
+    /// `manageable` → `available`.
+    fn provide(&self, machine: &Machine) -> Result<()>;
+    /// Waits until the node is in this state.
+    fn wait_for_state(&self, machine: &Machine, state: &str) -> Result<()>;
+    /// Waits until its trace has an event that fits.
+    fn wait_for_event(&self, machine: &Machine, what: &str, fits: fn(&What) -> bool) -> Result<()>;
+    /// Waits until its trace has a diagnosis with these words, and gives the whole of it.
+    fn wait_for_diagnosis(&self, machine: &Machine, words: &str) -> Result<String>;
+    /// Its provision state.
+    fn state(&self, machine: &Machine) -> Result<String>;
+}
+
+impl Verbs for Lab {
+    fn enroll(&self, machine: &Machine) -> Result<()> {
+        machine.enrolment().iter().try_for_each(|line| self.baremetal(line).map(drop))
+    }
+
+    fn manage(&self, machine: &Machine) -> Result<()> {
+        self.baremetal(&["node", "manage", "--wait", PATIENCE, &machine.name]).map(drop)
+    }
+
+    fn boot_by(&self, machine: &Machine, boot_interface: &str) -> Result<()> {
+        let set = ["node", "set", &machine.name, "--boot-interface", boot_interface];
+        self.baremetal(&set).map(drop)
+    }
+
+    fn set_driver_info(&self, machine: &Machine, property: &str, value: &str) -> Result<()> {
+        let setting = format!("{property}={value}");
+        self.baremetal(&["node", "set", &machine.name, "--driver-info", &setting]).map(drop)
+    }
+
+    fn clean(&self, machine: &Machine) -> Result<()> {
+        let wait = ["node", "clean", "--wait", PATIENCE, "--clean-steps", STEPS, &machine.name];
+        self.baremetal(&wait).map(drop)
+    }
+
+    fn begin_to_clean(&self, machine: &Machine) -> Result<()> {
+        self.baremetal(&["node", "clean", "--clean-steps", STEPS, &machine.name]).map(drop)
+    }
+
+    fn provide(&self, machine: &Machine) -> Result<()> {
+        self.baremetal(&["node", "provide", "--wait", PATIENCE, &machine.name]).map(drop)
+    }
+
+    fn wait_for_state(&self, machine: &Machine, wanted: &str) -> Result<()> {
+        let reached = self.wait_until(|| Ok((self.state(machine)? == wanted).then_some(())))?;
+        reached.with_context(|| format!("{} is not {wanted}", machine.name))
+    }
+
+    fn wait_for_event(&self, machine: &Machine, what: &str, fits: fn(&What) -> bool) -> Result<()> {
+        let came = self.wait_until(|| {
+            let trace = self.trace(&machine.name)?;
+            Ok(trace.events.iter().any(|event| fits(&event.what)).then_some(()))
+        })?;
+        came.with_context(|| format!("{} shows no {what}", machine.name))
+    }
+
+    fn wait_for_diagnosis(&self, machine: &Machine, words: &str) -> Result<String> {
+        let said = self.wait_until(|| {
+            let diagnosis = self.trace(&machine.name)?.diagnosis.map(|diagnosis| diagnosis.text);
+            Ok(diagnosis.filter(|text| text.contains(words)))
+        })?;
+        said.with_context(|| format!("the trace of {} does not say {words:?}", machine.name))
+    }
+
+    fn state(&self, machine: &Machine) -> Result<String> {
+        let node = self.node(&machine.name)?;
+        Ok(node["provision_state"].as_str().context("a node has a provision_state")?.to_owned())
+    }
+}
+
+/// What a trace says of fetches.
+pub(crate) trait Fetched {
+    /// The files that were fetched whole, in order, each once.
+    fn fetched(&self) -> Vec<String>;
+    /// The first file that the firmware itself fetched whole.
+    fn fetched_by_firmware(&self) -> Option<String>;
+}
+
+impl Fetched for BootTrace {
+    fn fetched(&self) -> Vec<String> {
+        let mut files: Vec<_> = fetches(self).map(|(file, _)| file).collect();
+        files.dedup();
+        files
+    }
+
+    fn fetched_by_firmware(&self) -> Option<String> {
+        fetches(self).find(|(_, agent)| agent.starts_with("UefiHttpBoot/")).map(|(file, _)| file)
+    }
+}
+
+fn fetches(trace: &BootTrace) -> impl Iterator<Item = (String, String)> {
+    trace.events.iter().filter_map(|event| match &event.what {
+        What::Http { method, artifact: Some(artifact), user_agent, sent, length, .. }
+            if method == "GET" && sent == length =>
+        {
+            Some((artifact.file_name().to_owned(), user_agent.clone().unwrap_or_default()))
+        }
+        What::State { .. }
+        | What::Redfish { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. } => None,
+    })
+}
