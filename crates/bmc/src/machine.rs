@@ -146,7 +146,8 @@ impl Switch {
         let next = self.with_brain(|brain, id| brain.starts(id)).unwrap_or(NextBoot::Usual);
         match &next {
             NextBoot::Usual => info!(system = self.setup.machine.id, "starts"),
-            NextBoot::Url(url) => info!(system = self.setup.machine.id, "starts from {url}"),
+            // Not the URL: there may be a ticket in it.
+            NextBoot::Url(_) => info!(system = self.setup.machine.id, "starts from its URL"),
             NextBoot::Http => info!(system = self.setup.machine.id, "starts over HTTP"),
         }
         Qemu::start(&self.setup, &next).await

@@ -58,7 +58,7 @@ pub fn reply(
     if let Some(router) = network.router {
         put(code::ROUTER, router.octets().to_vec());
     }
-    if !network.dns.is_empty() {
+    if !network.dns.is_empty() && !needs_no_names(client.kind, url) {
         put(code::DNS, network.dns.iter().flat_map(|server| server.octets()).collect());
     }
     echo(request, &mut put);
@@ -67,6 +67,17 @@ pub fn reply(
     }
     echo_relay_agent(request, &mut put);
     reply
+}
+
+/// Firmware that was told a name server notes it in the device path of what it starts
+/// (`HttpBootUpdateDevicePath`), and GRUB 2.06 cannot read that path (`efinet.c`). So it is told of one
+/// only where its URL has a name to look up.
+fn needs_no_names(kind: Kind, url: Option<&str>) -> bool {
+    let host = |url: &str| {
+        let rest = url.split_once("://")?.1;
+        rest.split(['/', ':']).next()?.parse::<Ipv4Addr>().ok()
+    };
+    kind == Kind::HttpClient && url.and_then(host).is_some()
 }
 
 /// A NAK: the client must start over.
@@ -194,6 +205,23 @@ mod tests {
     #[test]
     fn the_url_ends_with_a_nul_that_firmware_would_else_write_over_the_next_option() {
         assert_eq!(offer("HTTPClient").option(code::BOOT_FILE).unwrap().last(), Some(&0));
+    }
+
+    #[test]
+    fn firmware_hears_of_name_servers_only_if_its_url_has_a_name() {
+        let network = Network { dns: vec![Ipv4Addr::new(10, 0, 0, 53)], ..network() };
+        let names = |class: &[u8], url| {
+            let mut request = discover([2; 6]);
+            request.options.push((code::VENDOR_CLASS, class.to_vec()));
+            let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+            let offer = reply(&request, MessageType::Offer, grant, url, &network);
+            offer.option(code::DNS).is_some()
+        };
+
+        assert!(!names(b"HTTPClient:Arch:00016", Some("http://10.0.0.1:8080/x")));
+        assert!(names(b"HTTPClient:Arch:00016", Some("http://boot.example/x")));
+        assert!(names(b"HTTPClient:Arch:00016", None));
+        assert!(names(b"dhcpcd", Some("http://10.0.0.1/x")));
     }
 
     #[test]

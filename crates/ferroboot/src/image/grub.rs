@@ -12,23 +12,17 @@ use tempfile::TempDir;
 use super::packages::{Packages, output};
 use super::{read, steps::step};
 
-/// What GRUB does before it has a configuration of ours: command after command, since an embedded configuration is
-/// read by GRUB's rescue parser, which knows neither `if` nor `for` (`grub-core/kern/rescue_parser.c`).
+/// What GRUB does before it has a configuration of ours. No `if` and no `for`: it is run before GRUB's shell is there.
 ///
-/// `$cmdpath` is the folder GRUB was loaded from, which the firmware's device path tells. When the firmware was given
-/// a name server, EDK2 puts a Dns() node into that path (HttpBootUpdateDevicePath) and GRUB 2.06 no longer reads it
-/// (efinet.c); then the boot file that our DHCP server names to GRUB itself tells the folder. A configuration that is
-/// found boots, so that what follows it is for when it was not.
+/// `$cmdpath` is the folder GRUB was loaded from. It and the card's address come from the firmware's device path, so that
+/// no second DHCP exchange is needed. (A Dns() node in that path, which EDK2 adds in `HttpBootUpdateDevicePath` when DHCP
+/// named a name server, stops GRUB 2.06 from reading it; our DHCP server names none where the URL needs none.)
 const EMBEDDED: &str = r#"
+configfile "$cmdpath/grub.cfg"
+echo "GRUB cannot fetch $cmdpath/grub.cfg with the firmware's address: asking DHCP for one"
 net_bootp
-configfile $cmdpath/grub.cfg
-regexp --set=1:host --set=2:folder '^http://([^/]+)(.*)/[^/]*$' $net_efinet0_dhcp_boot_file
-regexp --set=1:host --set=2:folder '^http://([^/]+)(.*)/[^/]*$' $net_efinet1_dhcp_boot_file
-regexp --set=1:host --set=2:folder '^http://([^/]+)(.*)/[^/]*$' $net_efinet2_dhcp_boot_file
-regexp --set=1:host --set=2:folder '^http://([^/]+)(.*)/[^/]*$' $net_efinet3_dhcp_boot_file
-set cmdpath=(http,$host)$folder
-configfile $cmdpath/grub.cfg
-echo GRUB found no configuration at $cmdpath/grub.cfg: back to the firmware in 10 s
+configfile "$cmdpath/grub.cfg"
+echo "GRUB found no configuration at $cmdpath/grub.cfg: back to the firmware in 10 s"
 sleep 10
 exit
 "#;
@@ -45,9 +39,7 @@ const MODULES: &[&str] = &[
     "net",
     "normal",
     "reboot",
-    "regexp",
     "sleep",
-    "test",
 ];
 
 /// Makes `grubx64.efi`.
