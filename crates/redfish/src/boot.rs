@@ -4,7 +4,9 @@
 //! between. The order for a boot: power off, override, read back, power on; afterwards, clear.
 
 use nv_redfish_core::action::ActionTarget;
-use nv_redfish_core::{Action, Bmc, BmcError, BmcErrorClass, EntityTypeRef as _, ODataId};
+use nv_redfish_core::{
+    Action, Bmc, BmcError, BmcErrorClass, EntityTypeRef as _, ODataETag, ODataId,
+};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
@@ -340,9 +342,23 @@ impl<'a, B: Bmc> Machine<'a, B> {
         sight: &Sight,
         boot: BootOverride,
     ) -> Result<(), Failure> {
-        let call = self.call(purpose, "PATCH", self.id.to_string());
         let patch = BootPatch { boot };
-        let done = self.bmc.update::<_, Value>(&self.id, sight.0.etag(), &patch).await;
+        match self.patch_if_match(purpose, sight.0.etag(), &patch).await {
+            Err(Failure::Refused { status, .. }) if quirks::denies_its_own_etag(status) => {
+                self.patch_if_match(purpose, None, &patch).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn patch_if_match(
+        &self,
+        purpose: &'static str,
+        etag: Option<&ODataETag>,
+        patch: &BootPatch,
+    ) -> Result<(), Failure> {
+        let call = self.call(purpose, "PATCH", self.id.to_string());
+        let done = self.bmc.update::<_, Value>(&self.id, etag, patch).await;
         self.heard(call, done).map(drop)
     }
 
@@ -392,11 +408,16 @@ fn failure(purpose: &'static str, error: &impl BmcError) -> Failure {
     }
 }
 
-/// The messages of a Redfish error body (DSP0266 §8.6), or its beginning if it is something else.
+/// The messages of a Redfish error body (DSP0266 §8.6), or the body if it is something else; some
+/// BMCs answer with a web page.
 fn words_of(body: &str) -> String {
-    let Ok(json) = serde_json::from_str::<Value>(body) else {
-        return body.chars().take(200).collect();
-    };
+    const MOST: usize = 500;
+    let words = messages_of(body).unwrap_or_else(|| body.to_owned());
+    words.chars().take(MOST).collect()
+}
+
+fn messages_of(body: &str) -> Option<String> {
+    let json: Value = serde_json::from_str(body).ok()?;
     let extended = json["error"]["@Message.ExtendedInfo"].as_array();
     let messages: Vec<_> = extended
         .into_iter()
@@ -404,11 +425,10 @@ fn words_of(body: &str) -> String {
         .filter_map(|info| info["Message"].as_str())
         .filter(|message| !message.is_empty())
         .collect();
-    match (messages.is_empty(), json["error"]["message"].as_str()) {
-        (false, _) => messages.join("; "),
-        (true, Some(message)) => message.to_owned(),
-        (true, None) => String::new(),
+    if messages.is_empty() {
+        return Some(json["error"]["message"].as_str().unwrap_or_default().to_owned());
     }
+    Some(messages.join("; "))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -426,6 +446,9 @@ fn colon(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::brain::{Personality, PowerState};
@@ -541,6 +564,154 @@ mod tests {
         let lost = machine.look().await.unwrap().has_override(Some(URL)).unwrap_err();
 
         assert_eq!(lost.property, "BootSourceOverrideTarget");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_the_words_of_the_bmc() {
+        let bmc = InMemory::new(Personality { refuses_override: true, ..Personality::default() });
+
+        let refused = boot(&bmc, Some(URL)).await.unwrap_err();
+
+        assert_eq!(
+            refused.to_string(),
+            "BMC answered 400 Bad Request to the boot override: The requested boot override is not \
+             supported on this system."
+        );
+    }
+
+    #[tokio::test]
+    async fn power_is_not_taken_for_changed_before_it_shows() {
+        let slow = Personality { stale_power_looks: 2, ..Personality::default() };
+        let bmc = InMemory::new(slow);
+        let machine = Machine::new(&bmc, SYSTEM, &nobody);
+        let sight = machine.look().await.unwrap();
+        machine.power_on(&sight).await.unwrap();
+
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(machine.look().await.unwrap().power());
+        }
+
+        assert_eq!(seen, [Power::Off, Power::Off, Power::On]);
+    }
+
+    #[tokio::test]
+    async fn power_between_on_and_off_is_neither() {
+        for (shown, power) in [
+            (json!("PoweringOn"), Power::On),
+            (json!("PoweringOff"), Power::Changing),
+            (json!("Paused"), Power::Changing),
+            (json!(null), Power::Changing),
+        ] {
+            let bmc = InMemory::showing(json!({"@odata.id": SYSTEM, "PowerState": shown}));
+
+            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+
+            assert_eq!(sight.power(), power, "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bmc_with_several_systems_is_not_guessed_about() {
+        let link = |id: &str| json!({"@odata.id": format!("/redfish/v1/Systems/{id}")});
+        let systems =
+            json!({"@odata.id": "/redfish/v1/Systems", "Members": [link("1"), link("2")]});
+        let bmc = InMemory::showing(systems);
+
+        let several = only_system(&bmc, &nobody).await.unwrap_err();
+
+        assert_eq!(
+            several.to_string(),
+            "the BMC has 2 systems: set redfish_system_id in driver_info to one of \
+             /redfish/v1/Systems/1, /redfish/v1/Systems/2"
+        );
+    }
+
+    #[test]
+    fn a_web_page_in_place_of_an_error_is_cut_short() {
+        let page = format!("<html>{}", "x".repeat(9_000));
+
+        assert_eq!(words_of(&page).len(), 500);
+    }
+
+    /// JSON of any shape, made of the names and values that the client looks for.
+    fn json() -> impl Strategy<Value = Value> {
+        let words = prop::sample::select(vec![
+            "On", "Off", "UEFI", "Legacy", "UefiHttp", "Once", "Disabled", "", SYSTEM, URL,
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            words.prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+        ];
+        let names = prop::sample::select(vec![
+            "@odata.id",
+            "@odata.etag",
+            "PowerState",
+            "Boot",
+            "Actions",
+            "Manufacturer",
+            "Members",
+            "#ComputerSystem.Reset",
+            "target",
+            "ResetType@Redfish.AllowableValues",
+            "HttpBootUri",
+            "BootSourceOverrideEnabled",
+            "BootSourceOverrideMode",
+            "BootSourceOverrideTarget",
+            "BootSourceOverrideTarget@Redfish.AllowableValues",
+            "error",
+            "message",
+            "Message",
+            "@Message.ExtendedInfo",
+        ]);
+        leaf.prop_recursive(4, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(names.clone().prop_map(str::to_owned), inner, 0..12)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// A system of any shape.
+    fn system() -> impl Strategy<Value = Value> {
+        (json(), json(), json(), json()).prop_map(|(boot, actions, power, etag)| {
+            json!({
+                "@odata.id": SYSTEM, "@odata.etag": etag, "PowerState": power, "Boot": boot,
+                "Actions": {"#ComputerSystem.Reset": actions},
+            })
+        })
+    }
+
+    async fn do_everything(bmc: &InMemory) {
+        let _ = only_system(bmc, &nobody).await;
+        let machine = Machine::new(bmc, SYSTEM, &nobody);
+        let Ok(sight) = machine.look().await else { return };
+        let _ = (sight.power(), sight.validate(true), sight.validate(false));
+        let _ = (sight.has_override(Some(URL)), sight.has_override(None), sight.is_overridden());
+        let _ = machine.override_boot(&sight, Some(URL)).await;
+        let _ = machine.override_boot(&sight, None).await;
+        let _ = machine.clear_override(&sight).await;
+        let _ = machine.power_on(&sight).await;
+        let _ = machine.shut_down(&sight).await;
+        let _ = machine.power_off(&sight).await;
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_bmc_shows_makes_the_client_panic(shown in prop_oneof![json(), system()]) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(do_everything(&InMemory::showing(shown)));
+        }
+
+        #[test]
+        fn no_error_body_makes_the_client_panic(json in json(), text in ".*") {
+            words_of(&json.to_string());
+            words_of(&text);
+        }
     }
 
     #[tokio::test]

@@ -115,6 +115,10 @@ pub struct Personality {
     pub refuses_override: bool,
     /// Boot overrides are accepted and not kept.
     pub forgets_override: bool,
+    /// ETags are weak, so that none of them fits an `If-Match` (RFC 9110 §13.1.1).
+    pub weak_etags: bool,
+    /// The power shown is that of before for so many looks after a change of it.
+    pub stale_power_looks: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +126,8 @@ struct System {
     macs: Vec<String>,
     personality: Personality,
     power: PowerState,
+    /// How many looks will still show the power of before.
+    stale_power_looks: u8,
     boot: Boot,
     /// Counts changes, for the ETag.
     changes: u64,
@@ -163,8 +169,14 @@ impl Brain {
     /// Puts a machine behind it, switched off. `id` is the last part of its path.
     pub fn add_system(&mut self, id: &str, macs: &[String], personality: Personality) {
         let boot = Boot { enabled: Enabled::Disabled, target: "None".into(), http_boot_uri: None };
-        let system =
-            System { macs: macs.to_vec(), personality, power: PowerState::Off, boot, changes: 0 };
+        let system = System {
+            macs: macs.to_vec(),
+            personality,
+            power: PowerState::Off,
+            stale_power_looks: 0,
+            boot,
+            changes: 0,
+        };
         self.systems.insert(id.to_owned(), system);
     }
 
@@ -178,8 +190,7 @@ impl Brain {
     /// override that is for once.
     pub fn starts(&mut self, system: &str) -> Option<NextBoot> {
         let system = self.systems.get_mut(system)?;
-        system.power = PowerState::On;
-        system.changes += 1;
+        system.turn(PowerState::On);
         let next = system.boot.next();
         if system.boot.enabled == Enabled::Once {
             system.boot.enabled = Enabled::Disabled;
@@ -190,8 +201,7 @@ impl Brain {
     /// A machine has gone off, by a reset of ours or by itself.
     pub fn stopped(&mut self, system: &str) {
         if let Some(system) = self.systems.get_mut(system) {
-            system.power = PowerState::Off;
-            system.changes += 1;
+            system.turn(PowerState::Off);
         }
     }
 
@@ -248,9 +258,12 @@ impl Brain {
         String::from_utf8(decoded).is_ok_and(|given| same(&wanted, &given))
     }
 
-    fn get(&self, parts: &[&str]) -> Response {
+    fn get(&mut self, parts: &[&str]) -> Response {
         match self.resource(parts) {
             Some(body) => {
+                if let ["redfish", "v1", "Systems", id] = parts {
+                    self.was_looked_at(id);
+                }
                 let etag = body["@odata.etag"].as_str().map(|etag| ("ETag", etag.to_owned()));
                 Response { headers: etag.into_iter().collect(), ..ok(body) }
             }
@@ -258,11 +271,17 @@ impl Brain {
         }
     }
 
+    fn was_looked_at(&mut self, id: &str) {
+        if let Some(system) = self.systems.get_mut(id) {
+            system.stale_power_looks = system.stale_power_looks.saturating_sub(1);
+        }
+    }
+
     fn patch(&mut self, id: &str, request: &Request<'_>) -> Response {
         let Some(system) = self.systems.get_mut(id) else { return not_found(request.path) };
         if let Some(wanted) = request.if_match
             && wanted != "*"
-            && wanted != system.etag()
+            && (wanted != system.etag() || wanted.starts_with("W/"))
         {
             return error(
                 StatusCode::PRECONDITION_FAILED,
@@ -351,7 +370,24 @@ impl Brain {
 
 impl System {
     fn etag(&self) -> String {
-        format!("\"{}\"", self.changes)
+        let weak = if self.personality.weak_etags { "W/" } else { "" };
+        format!("{weak}\"{}\"", self.changes)
+    }
+
+    fn turn(&mut self, power: PowerState) {
+        if self.power != power {
+            self.stale_power_looks = self.personality.stale_power_looks;
+        }
+        self.power = power;
+        self.changes += 1;
+    }
+
+    /// The power that a look at it shows.
+    fn shown_power(&self) -> PowerState {
+        match (self.power, self.stale_power_looks) {
+            (PowerState::On, 0) | (PowerState::Off, 1..) => PowerState::On,
+            (PowerState::Off, 0) | (PowerState::On, 1..) => PowerState::Off,
+        }
     }
 
     /// The boot override that a PATCH leads to, or why it is refused.

@@ -17,23 +17,32 @@ use crate::brain::{Brain, Effect, NextBoot, Personality, PowerState, Request};
 pub(crate) struct InMemory {
     brain: Mutex<Brain>,
     booted: Mutex<Option<NextBoot>>,
+    /// What every GET is answered with, instead of what the brain has.
+    shown: Option<Value>,
 }
 
-/// What an HTTP transport would make of an error status.
+/// What an HTTP transport would make of an answer that is not what was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("status {status}")]
-pub(crate) struct Refused {
-    status: u16,
-    body: String,
+pub(crate) enum Refused {
+    #[error("status {status}")]
+    Status { status: u16, body: String },
+    #[error("not understood: {0}")]
+    Body(#[from] serde_json::Error),
 }
 
 impl BmcError for Refused {
     fn error_class(&self) -> BmcErrorClass {
-        BmcErrorClass::HttpResponse { status: self.status }
+        match self {
+            Self::Status { status, .. } => BmcErrorClass::HttpResponse { status: *status },
+            Self::Body(_) => BmcErrorClass::ResponseParse,
+        }
     }
 
     fn response_body(&self) -> Option<&str> {
-        Some(&self.body)
+        match self {
+            Self::Status { body, .. } => Some(body),
+            Self::Body(_) => None,
+        }
     }
 }
 
@@ -41,7 +50,12 @@ impl InMemory {
     pub(crate) fn new(personality: Personality) -> Self {
         let mut brain = Brain::new("admin", "secret");
         brain.add_system("1", &["52:54:00:00:00:01".to_owned()], personality);
-        Self { brain: Mutex::new(brain), booted: Mutex::default() }
+        Self { brain: Mutex::new(brain), booted: Mutex::default(), shown: None }
+    }
+
+    /// A BMC whose every resource looks like this.
+    pub(crate) fn showing(body: Value) -> Self {
+        Self { shown: Some(body), ..Self::new(Personality::default()) }
     }
 
     pub(crate) fn power(&self) -> PowerState {
@@ -55,7 +69,13 @@ impl InMemory {
         }
     }
 
-    fn answer(&self, method: http::Method, path: &str, body: &[u8]) -> Result<Value, Refused> {
+    fn answer(
+        &self,
+        method: http::Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: &[u8],
+    ) -> Result<Value, Refused> {
         let mut brain = self.brain.lock().unwrap();
         let request = Request {
             method: &method,
@@ -63,7 +83,7 @@ impl InMemory {
             // `admin:secret`.
             authorization: Some("Basic YWRtaW46c2VjcmV0"),
             session_token: None,
-            if_match: None,
+            if_match,
             body,
             fresh: "fresh",
         };
@@ -84,7 +104,7 @@ impl InMemory {
         if response.status.is_success() {
             Ok(body)
         } else {
-            Err(Refused { status: response.status.as_u16(), body: body.to_string() })
+            Err(Refused::Status { status: response.status.as_u16(), body: body.to_string() })
         }
     }
 
@@ -92,14 +112,14 @@ impl InMemory {
         &self,
         method: http::Method,
         path: &str,
+        if_match: Option<&str>,
         body: &impl Serialize,
     ) -> Result<ModificationResponse<R>, Refused> {
-        let body = serde_json::to_vec(body).unwrap();
-        let value = self.answer(method, path, &body)?;
+        let value = self.answer(method, path, if_match, &serde_json::to_vec(body)?)?;
         if value.is_null() {
             return Ok(ModificationResponse::Empty);
         }
-        Ok(ModificationResponse::Entity(serde_json::from_value(value).unwrap()))
+        Ok(ModificationResponse::Entity(serde_json::from_value(value)?))
     }
 }
 
@@ -110,17 +130,21 @@ impl Bmc for InMemory {
         &self,
         id: &ODataId,
     ) -> Result<Arc<T>, Refused> {
-        let value = self.answer(http::Method::GET, &id.to_string(), b"")?;
-        Ok(Arc::new(serde_json::from_value(value).unwrap()))
+        let value = match &self.shown {
+            Some(body) => body.clone(),
+            None => self.answer(http::Method::GET, &id.to_string(), None, b"")?,
+        };
+        Ok(Arc::new(serde_json::from_value(value)?))
     }
 
     async fn update<V: Sync + Send + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
         &self,
         id: &ODataId,
-        _: Option<&ODataETag>,
+        etag: Option<&ODataETag>,
         update: &V,
     ) -> Result<ModificationResponse<R>, Refused> {
-        self.modify(http::Method::PATCH, &id.to_string(), update)
+        let if_match = etag.map_or_else(|| "*".to_owned(), ToString::to_string);
+        self.modify(http::Method::PATCH, &id.to_string(), Some(&if_match), update)
     }
 
     async fn action<T: Send + Sync + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
@@ -128,7 +152,7 @@ impl Bmc for InMemory {
         action: &Action<T, R>,
         params: &T,
     ) -> Result<ModificationResponse<R>, Refused> {
-        self.modify(http::Method::POST, action.target.as_str(), params)
+        self.modify(http::Method::POST, action.target.as_str(), None, params)
     }
 
     async fn expand<T: Expandable>(&self, _: &ODataId, _: ExpandQuery) -> Result<Arc<T>, Refused> {

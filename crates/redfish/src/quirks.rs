@@ -1,5 +1,7 @@
 //! What is special about vendors: one predicate per bug, named for it.
 
+use http::StatusCode;
+
 use crate::system::System;
 
 /// AMI, ASRock Rack and others answer 400 to a boot override without `BootSourceOverrideMode`, and
@@ -11,4 +13,51 @@ pub fn wants_mode_when_clearing(system: &System) -> bool {
     ["american megatrends", "ami", "asrockrack", "supermicro"]
         .iter()
         .any(|picky| maker.starts_with(picky))
+}
+
+/// BMCs that show weak ETags answer 412 when one of them comes back as `If-Match`, since that
+/// compares strongly (RFC 9110 §13.1.1); others change the ETag at every look. Setting the boot
+/// override does not depend on what was there, so it is then sent again for whatever is there.
+#[must_use]
+pub fn denies_its_own_etag(status: StatusCode) -> bool {
+    status == StatusCode::PRECONDITION_FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::boot::{Call, Failure, Machine};
+    use crate::brain::Personality;
+    use crate::in_memory::InMemory;
+
+    fn nobody(_: &Call, _: Option<&Failure>) {}
+
+    #[tokio::test]
+    async fn a_bmc_with_weak_etags_is_told_its_override_all_the_same() {
+        let bmc = InMemory::new(Personality { weak_etags: true, ..Personality::default() });
+        let machine = Machine::new(&bmc, "/redfish/v1/Systems/1", &nobody);
+        let sight = machine.look().await.unwrap();
+
+        machine.override_boot(&sight, Some("http://10.0.0.1/boot.iso")).await.unwrap();
+
+        let sight = machine.look().await.unwrap();
+        assert_eq!(sight.has_override(Some("http://10.0.0.1/boot.iso")), Ok(()));
+        machine.clear_override(&sight).await.unwrap();
+        assert!(!machine.look().await.unwrap().is_overridden());
+    }
+
+    #[test]
+    fn the_mode_is_sent_when_clearing_to_those_that_insist_on_it_alone() {
+        let made_by = |maker| {
+            let system = json!({"@odata.id": "/redfish/v1/Systems/1", "Manufacturer": maker});
+            wants_mode_when_clearing(&serde_json::from_value(system).unwrap())
+        };
+
+        assert!(made_by(json!("Supermicro")));
+        assert!(made_by(json!("ASRockRack")));
+        assert!(!made_by(json!("HPE")));
+        assert!(!made_by(json!(null)));
+    }
 }

@@ -139,7 +139,7 @@ fn system(id: &str, system: &System) -> Value {
         "Manufacturer": "Ferroboot",
         "Model": "QEMU machine",
         "SystemType": "Virtual",
-        "PowerState": match system.power {
+        "PowerState": match system.shown_power() {
             PowerState::On => "On",
             PowerState::Off => "Off",
         },
