@@ -1,10 +1,10 @@
 //! The parts of `ComputerSystem` (DMTF DSP2046) that booting needs.
 //!
-//! Our own types, because the schema's do not say whether a property was absent or null, and for
-//! `HttpBootUri` that is the question: absent means the BMC cannot be told a URL.
+//! Our own types: those that nv-redfish generates from the schema leave out the annotation
+//! `@Redfish.AllowableValues`, which says whether a BMC can boot over HTTP.
 
-use nv_redfish_core::{EntityTypeRef, ODataETag, ODataId};
-use serde::{Deserialize, Deserializer, Serialize};
+use nv_redfish_core::{EntityTypeRef, ODataETag, ODataId, de_optional_nullable};
+use serde::{Deserialize, Serialize};
 
 /// A computer system, as GET shows it.
 #[derive(Clone, Debug, Deserialize)]
@@ -77,13 +77,10 @@ pub struct Boot {
     /// What `target` may be set to.
     #[serde(rename = "BootSourceOverrideTarget@Redfish.AllowableValues")]
     pub targets: Option<Vec<String>>,
-    /// The outer `None` where the BMC has no such property, the inner one where it is null.
-    #[serde(rename = "HttpBootUri", default, deserialize_with = "present")]
+    /// The outer `None` where the BMC has no such property, and so cannot be told a URL; the inner
+    /// one where it is null.
+    #[serde(rename = "HttpBootUri", default, deserialize_with = "de_optional_nullable")]
     pub http_boot_uri: Option<Option<String>>,
-}
-
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(value).map(Some)
 }
 
 /// `Actions` of a computer system.
