@@ -1,0 +1,165 @@
+//! The emulator's brain behind HTTP, with a list of what was changed, and a hand on its answers.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::{IntoResponse as _, Json, Response};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method};
+use redfish::brain::{Brain, Effect, NextBoot, Personality, Request};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+pub(crate) const USERNAME: &str = "admin";
+pub(crate) const PASSWORD: &str = "secret";
+const SYSTEM: &str = "1";
+
+/// A BMC with one machine.
+pub(crate) struct Bmc {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<Inside>,
+    reached: Notify,
+    let_go: Notify,
+}
+
+struct Inside {
+    brain: Brain,
+    changes: Vec<String>,
+    booted_from: Option<String>,
+    /// The change whose answer is to be held.
+    hold: Option<String>,
+}
+
+/// An answer that does not leave before it is let go.
+pub(crate) struct Held(Arc<Shared>);
+
+impl Held {
+    /// Waits until the change was made, and its answer is being held.
+    pub(crate) async fn reached(&self) {
+        self.0.reached.notified().await;
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.0.let_go.notify_one();
+    }
+}
+
+impl Bmc {
+    pub(crate) async fn start(personality: Personality) -> Self {
+        let mut brain = Brain::new(USERNAME, PASSWORD);
+        brain.add_system(SYSTEM, &[], personality);
+        let inside = Inside { brain, changes: Vec::new(), booted_from: None, hold: None };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(inside),
+            reached: Notify::new(),
+            let_go: Notify::new(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { url, shared }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn switch_on(&self) {
+        self.shared.state.lock().unwrap().brain.starts(SYSTEM);
+    }
+
+    /// All requests so far that change something.
+    pub(crate) fn changes(&self) -> Vec<String> {
+        self.shared.state.lock().unwrap().changes.clone()
+    }
+
+    pub(crate) fn booted_from(&self) -> Option<String> {
+        self.shared.state.lock().unwrap().booted_from.clone()
+    }
+
+    /// Holds the answer to the next change that begins so.
+    pub(crate) fn hold(&self, change: &str) -> Held {
+        self.shared.state.lock().unwrap().hold = Some(change.to_owned());
+        Held(Arc::clone(&self.shared))
+    }
+}
+
+/// On a task of its own, as a BMC does not stop in the middle because its client is gone.
+async fn answer(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Response {
+    tokio::spawn(answer_to_the_end(shared, request)).await.unwrap()
+}
+
+async fn answer_to_the_end(shared: Arc<Shared>, request: HttpRequest) -> Response {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, 64 * 1024).await.unwrap();
+    let (response, held) = shared.state.lock().unwrap().answer(&head, &body);
+    if held {
+        shared.reached.notify_one();
+        shared.let_go.notified().await;
+    }
+    response
+}
+
+impl Inside {
+    fn answer(&mut self, head: &Parts, body: &Bytes) -> (Response, bool) {
+        let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let request = Request {
+            method: &head.method,
+            path: head.uri.path(),
+            authorization: text(AUTHORIZATION),
+            session_token: None,
+            if_match: text(http::header::IF_MATCH),
+            body,
+            fresh: "fresh",
+        };
+        let (response, effect) = self.brain.answer(&request);
+        match effect {
+            Some(Effect::Start { .. }) => {
+                if let Some(NextBoot::Url(url)) = self.brain.starts(SYSTEM) {
+                    self.booted_from = Some(url);
+                }
+            }
+            Some(Effect::Stop { .. } | Effect::ShutDown { .. }) => self.brain.stopped(SYSTEM),
+            Some(Effect::Restart { .. }) | None => {}
+        }
+        let mut held = false;
+        if head.method != Method::GET {
+            let change = describe(head, body);
+            held = self.hold.take_if(|hold| change.starts_with(hold.as_str())).is_some();
+            self.changes.push(change);
+        }
+        let mut http = match response.body {
+            Some(body) => (response.status, Json(body)).into_response(),
+            None => response.status.into_response(),
+        };
+        for (name, value) in response.headers {
+            http.headers_mut().insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        (http, held)
+    }
+}
+
+/// `POST On`, `PATCH Once UEFI UefiHttp with a URL`
+fn describe(head: &Parts, body: &Bytes) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let boot = &body["Boot"];
+    let url = if boot["HttpBootUri"].is_string() { Some("with a URL") } else { None };
+    let words = [
+        body["ResetType"].as_str(),
+        boot["BootSourceOverrideEnabled"].as_str(),
+        boot["BootSourceOverrideMode"].as_str(),
+        boot["BootSourceOverrideTarget"].as_str(),
+        url,
+    ];
+    let words: Vec<_> = words.into_iter().flatten().collect();
+    format!("{} {}", head.method, words.join(" "))
+}

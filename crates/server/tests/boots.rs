@@ -1,0 +1,287 @@
+//! The whole daemon against a BMC in memory: the emulator's brain behind HTTP, which can be held in
+//! the middle of an answer. A machine here is on or off, and that is all; real firmware boots in the
+//! end-to-end tests.
+
+mod bmc;
+
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use redfish::brain::Personality;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use server::config::Config;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use bmc::Bmc;
+
+const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_by_the_bmc_is_powered_off_set_read_back_and_powered_on() {
+    let world = World::new(1, Personality::default()).await;
+    world.bmc.switch_on();
+    world.clean().await;
+
+    let node = world.node_in("clean wait").await;
+
+    assert_eq!(node["power_state"], "power on");
+    assert_eq!(
+        world.bmc.changes(),
+        ["POST ForceOff", "PATCH Once UEFI UefiHttp with a URL", "POST On"]
+    );
+    let url = world.bmc.booted_from().expect("a URL");
+    let iso = world.http.get(url).send().await.unwrap();
+    assert_eq!(iso.headers()["content-type"], "application/vnd.efi-iso");
+    assert_eq!(iso.bytes().await.unwrap(), "an image of the operator's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_that_refuses_the_override_is_named_and_the_machine_never_started() {
+    let refuses = Personality { refuses_override: true, ..Personality::default() };
+    let world = World::new(2, refuses).await;
+    world.clean().await;
+
+    let node = world.node_in("clean failed").await;
+
+    let error = node["last_error"].as_str().unwrap();
+    assert!(error.contains("BMC answered 400 Bad Request to the boot override"), "{error}");
+    assert_eq!(node["maintenance"], true);
+    assert!(!world.bmc.changes().iter().any(|change| change == "POST On"));
+    let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+    let diagnosis = trace["diagnosis"]["text"].as_str().unwrap();
+    assert!(diagnosis.contains("the BMC refused the boot override with status 400"), "{diagnosis}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
+    let bios = Personality { bios_mode: true, ..Personality::default() };
+    let world = World::new(3, bios).await;
+    world.bmc.switch_on();
+
+    let validation = world.api(Method::GET, "/v1/nodes/n1/validate", Value::Null).await;
+    let reason = validation["boot"]["reason"].as_str().unwrap();
+    assert!(reason.contains("BIOS (legacy) mode"), "{reason}");
+    world.clean().await;
+    let node = world.node_in("clean failed").await;
+
+    let error = node["last_error"].as_str().unwrap();
+    assert!(error.contains("BIOS (legacy) mode"), "{error}");
+    // Failing the clean switches it off, as every end of one does; nothing was set to boot.
+    assert!(!world.bmc.changes().iter().any(|change| change.starts_with("PATCH Once")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_before_the_reset_resets_once() {
+    let mut world = World::new(4, Personality::default()).await;
+    let held = world.bmc.hold("PATCH");
+    world.clean().await;
+    held.reached().await;
+
+    world.die();
+    held.let_go();
+    world.start().await;
+
+    world.node_in("clean wait").await;
+    let resets = world.bmc.changes().iter().filter(|change| *change == "POST On").count();
+    assert_eq!(resets, 1, "{:?}", world.bmc.changes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_after_the_reset_leaves_the_machine_on() {
+    let mut world = World::new(5, Personality::default()).await;
+    let held = world.bmc.hold("POST On");
+    world.clean().await;
+    held.reached().await;
+
+    world.die();
+    held.let_go();
+    world.start().await;
+
+    world.node_in("clean wait").await;
+    assert_eq!(world.bmc.changes(), ["PATCH Once UEFI UefiHttp with a URL", "POST On"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched() {
+    let world = World::new(6, Personality::default()).await;
+    let patch = json!([{
+        "op": "replace",
+        "path": "/driver_info/deploy_iso",
+        "value": format!("file://{}/state/images/gone.iso", world.dir()),
+    }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    world.clean().await;
+
+    let node = world.node_in("clean failed").await;
+
+    let error = node["last_error"].as_str().unwrap();
+    assert!(error.contains("driver_info/deploy_iso cannot be used"), "{error}");
+    assert_eq!(world.bmc.changes(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_dhcp_network_a_boot_by_dhcp_is_refused_with_what_to_do() {
+    let world = World::new(7, Personality::default()).await;
+    let patch = json!([{ "op": "replace", "path": "/boot_interface", "value": "httpboot" }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    world.clean().await;
+
+    let node = world.node_in("clean failed").await;
+
+    let error = node["last_error"].as_str().unwrap();
+    assert!(error.contains("no DHCP network is configured"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_follows_an_operator() {
+    let world = World::new(8, Personality::default()).await;
+    let power = |target: &str| json!({ "target": target });
+
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", power("power on")).await;
+    world.until(|node| node["power_state"] == "power on").await;
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", power("rebooting")).await;
+    world.until(|node| node["target_power_state"].is_null()).await;
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", power("power off")).await;
+    world.until(|node| node["power_state"] == "power off").await;
+
+    assert_eq!(world.bmc.changes(), ["POST On", "POST ForceOff", "POST On", "POST ForceOff"]);
+}
+
+/// A daemon with one node, `n1`, which is manageable and boots an ISO image of its own.
+struct World {
+    dir: TempDir,
+    address: Ipv4Addr,
+    bmc: Bmc,
+    http: Client,
+    daemon: Option<Daemon>,
+}
+
+struct Daemon {
+    thread: JoinHandle<()>,
+    kill: oneshot::Sender<()>,
+}
+
+impl World {
+    /// Each test has a loopback address of its own, and so the usual ports.
+    async fn new(last: u8, personality: Personality) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let address = Ipv4Addr::new(127, 77, 0, last);
+        let images = dir.path().join("state/images");
+        std::fs::create_dir_all(&images).unwrap();
+        std::fs::write(images.join("own.iso"), "an image of the operator's").unwrap();
+        let bmc = Bmc::start(personality).await;
+        let http = Client::new();
+        let mut world = Self { dir, address, bmc, http, daemon: None };
+        world.start().await;
+        world.enroll(&images).await;
+        world
+    }
+
+    fn dir(&self) -> std::path::Display<'_> {
+        self.dir.path().display()
+    }
+
+    async fn start(&mut self) {
+        let (dir, address) = (self.dir(), self.address);
+        let config: Config = format!(
+            "state_dir = '{dir}/state'\n\
+             [api]\nlisten = '{address}:6385'\n\
+             [agent]\nlisten = '{address}:6386'\n\
+             [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n"
+        )
+        .parse()
+        .unwrap();
+        let (kill, killed) = oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            let runtime = Runtime::new().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    served = server::serve(config, pending()) => served.expect("serving"),
+                    _ = killed => {}
+                }
+            });
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        });
+        self.daemon = Some(Daemon { thread, kill });
+        let root = format!("http://{address}:6385/");
+        while self.http.get(&root).send().await.is_err() {
+            assert!(!self.daemon.as_ref().unwrap().thread.is_finished(), "the daemon has ended");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every task stops where it stands; nothing is said, saved or ended in an orderly way.
+    fn die(&mut self) {
+        let Daemon { thread, kill } = self.daemon.take().unwrap();
+        drop(kill);
+        thread.join().unwrap();
+    }
+
+    async fn enroll(&self, images: &Path) {
+        let node = json!({
+            "name": "n1",
+            "driver": "redfish",
+            "boot_interface": "redfish-http-url",
+            "driver_info": {
+                "redfish_address": self.bmc.url(),
+                "redfish_username": bmc::USERNAME,
+                "redfish_password": bmc::PASSWORD,
+                "deploy_iso": format!("file://{}/own.iso", images.display()),
+            },
+        });
+        self.api(Method::POST, "/v1/nodes", node).await;
+        self.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "manage" })).await;
+        self.node_in("manageable").await;
+    }
+
+    async fn clean(&self) {
+        let steps: Value = serde_json::from_str(STEPS).unwrap();
+        let clean = json!({ "target": "clean", "clean_steps": steps });
+        self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
+    }
+
+    async fn api(&self, method: Method, path: &str, body: Value) -> Value {
+        let request = self
+            .http
+            .request(method, format!("http://{}:6385{path}", self.address))
+            .header("X-OpenStack-Ironic-API-Version", "latest");
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status}: {text}");
+        if status == StatusCode::NO_CONTENT || text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn node_in(&self, state: &str) -> Value {
+        self.until(|node| node["provision_state"] == state).await
+    }
+
+    /// The API has no way to wait for a change but to ask again.
+    async fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let asked = async {
+            loop {
+                last = self.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+                if is_so(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), asked).await.is_err() {
+            panic!("it never came to that: {last:#}");
+        }
+        last
+    }
+}
