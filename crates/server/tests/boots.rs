@@ -2,6 +2,8 @@
 //! the middle of an answer. A machine here is on or off, and that is all; real firmware boots in the
 //! end-to-end tests.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
+
 mod bmc;
 
 use std::future::pending;
