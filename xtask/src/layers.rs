@@ -1,8 +1,9 @@
 //! Holds the architecture: who may use whom in the workspace, and what deciding crates never use.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
+use std::path::Path;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -45,7 +46,7 @@ const IO: [&str; 13] = [
     "tokio",
 ];
 
-/// Compares `cargo metadata` with the tables above.
+/// Compares `cargo metadata` with the tables above, and the lints of the crates that decide.
 ///
 /// # Errors
 /// Lists every dependency that breaks them.
@@ -72,8 +73,27 @@ pub(crate) fn check() -> Result<()> {
             wrong.push(format!("{layer} is in the table of layers, but not in the workspace"));
         }
     }
+    wrong.extend(unlike_the_others()?);
     ensure!(wrong.is_empty(), "the layers are broken:\n  {}", wrong.join("\n  "));
     Ok(())
+}
+
+/// The deciding crates whose `clippy.toml` does not forbid what that of the first one does.
+fn unlike_the_others() -> Result<Vec<String>> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("crates");
+    let forbids = |name: &str| {
+        let path = crates.join(name).join("clippy.toml");
+        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    let [first, others @ ..] = DECIDING;
+    let all = forbids(first)?;
+    let mut unlike = Vec::new();
+    for name in others {
+        if forbids(name)? != all {
+            unlike.push(format!("{name}/clippy.toml is not that of {first}, and both decide"));
+        }
+    }
+    Ok(unlike)
 }
 
 /// The normal dependencies of each crate of the workspace, all by their short names.

@@ -373,7 +373,10 @@ impl<'a, B: Bmc> Machine<'a, B> {
         struct Params {
             reset_type: &'static str,
         }
-        let target = sight.reset_target().unwrap_or_default().to_owned();
+        let target = sight
+            .reset_target()
+            .map_err(|cannot| Failure::NoAnswer { purpose, message: cannot.to_string() })?;
+        let target = target.to_owned();
         let call = self.call(purpose, "POST", target.clone());
         let action = Action::<Params, Value>::new(ActionTarget::new(target));
         let params = Params { reset_type: sight.reset_type(wanted) };

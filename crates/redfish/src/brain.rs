@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
 
 /// A BMC with its systems, users and sessions.
 #[derive(Debug)]
@@ -529,7 +530,7 @@ fn error(status: StatusCode, message_id: &str, words: &str) -> Response {
 
 /// Compares in a time that does not depend on where the two differ.
 fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+    a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
 #[cfg(test)]

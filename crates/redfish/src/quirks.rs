@@ -4,9 +4,8 @@ use http::StatusCode;
 
 use crate::system::System;
 
-/// AMI, ASRock Rack and others answer 400 to a boot override without `BootSourceOverrideMode`, and
-/// Dell's 13th generation too; no BMC is known to refuse it. So it is always sent when setting, and
-/// left out only when clearing, where Supermicro insists on it as well.
+/// AMI, ASRock Rack and Supermicro answer 400 to a boot override without `BootSourceOverrideMode`,
+/// even to one that clears it. When setting, it is sent to all: no BMC is known to refuse it there.
 #[must_use]
 pub fn wants_mode_when_clearing(system: &System) -> bool {
     let maker = system.manufacturer.as_deref().unwrap_or_default().to_lowercase();
