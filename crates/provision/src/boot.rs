@@ -176,9 +176,6 @@ pub enum DhcpBoot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum NoBoot {
-    /// No port of any node has its MAC address.
-    #[error("no node has this MAC address")]
-    UnknownMac,
     /// The port is not one to boot from.
     #[error("the port is not enabled for booting (pxe_enabled is false)")]
     PortNotEnabled,

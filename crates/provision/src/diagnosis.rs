@@ -445,7 +445,6 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
     // Firmware often tries PXE first, for a minute or more, and one card after the other.
     let unless_it_goes_on = if quiet < SILENCE { Verdict::Waiting } else { Verdict::Stuck };
     let (verdict, hint) = match because {
-        NoBoot::UnknownMac => (unless_it_goes_on, "create a port with this address on its node"),
         NoBoot::PortNotEnabled => (
             unless_it_goes_on,
             "set pxe_enabled on the port, or let the machine boot from another one",
