@@ -1,0 +1,260 @@
+//! The API as operators meet it: Ironic's own clients, unmodified, over a real socket.
+//!
+//! `scripts/python-venv` installs them, in `target/venv` or `$FERROBOOT_VENV`.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Output;
+
+use jiff::{SignedDuration, Timestamp};
+use provision::clean::CleanStep;
+use provision::{Event, Policy, PowerState, Work};
+use serde_json::{Value, json};
+use server::api::{Api, Settings, router};
+use server::change::Nodes;
+use server::nodes::Index;
+use server::trace::Recorder;
+use store::{Claimed, NodeKey, Store};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::task::AbortHandle;
+
+const MAC: &str = "52:54:00:aa:bb:01";
+/// Nobody listens there: a BMC that refuses every connection at once.
+const BMC: &str = "redfish_address=http://127.0.0.1:9";
+
+#[tokio::test]
+async fn the_baremetal_command_enrolls_lists_changes_and_deletes_nodes() {
+    let service = Service::start().await;
+
+    // The names of the specification, of which upstream calls the interfaces otherwise.
+    let create = "node create --driver redfish --boot-interface httpboot --name";
+    let node = service.json(&format!("{create} n1 --driver-info {BMC}")).await;
+    assert_eq!((&node["name"], &node["boot_interface"]), (&json!("n1"), &json!("http")));
+    assert_eq!(node["provision_state"], "enroll");
+    let create = "node create --driver redfish --boot-interface redfish-http-url --name";
+    let secret = "--driver-info redfish_password=hush";
+    let node = service.json(&format!("{create} n2 --driver-info {BMC} {secret}")).await;
+    assert_eq!(node["boot_interface"], "redfish-https");
+    assert_eq!(node["driver_info"]["redfish_password"], "******");
+
+    let uuid = service.json("node show n1 --fields uuid boot_interface").await;
+    assert_eq!(uuid.as_object().unwrap().len(), 2);
+    let uuid = uuid["uuid"].as_str().unwrap();
+    let port = service.json(&format!("port create --node {uuid} {MAC}")).await;
+    assert_eq!((&port["address"], &port["pxe_enabled"]), (&json!(MAC), &json!(true)));
+    let ports = service.json("port list --node n1").await;
+    assert_eq!(ports.as_array().unwrap().len(), 1);
+
+    let change = "--driver-info redfish_system_id=/redfish/v1/Systems/1 --boot-interface http-ipxe";
+    service.run(&format!("node set n1 --name n3 --extra rack=7 {change}")).await;
+    let node = service.json("node show n3").await;
+    assert_eq!(
+        (&node["boot_interface"], &node["extra"]),
+        (&json!("http-ipxe"), &json!({ "rack": 7 }))
+    );
+    service.run("node unset n3 --extra rack --driver-info redfish_system_id").await;
+    let node = service.json("node show n3").await;
+    assert_eq!(node["extra"], json!({}));
+    assert!(node["driver_info"].get("redfish_system_id").is_none());
+
+    service.run("node maintenance set n3 --reason moving").await;
+    let listed = service.json("node list --maintenance --fields name maintenance_reason").await;
+    assert_eq!(listed, json!([{ "name": "n3", "maintenance_reason": "moving" }]));
+    service.run("node maintenance unset n3").await;
+
+    service.run("node delete n3 n2").await;
+    assert_eq!(service.json("node list").await, json!([]));
+    assert_eq!(service.json("port list").await, json!([]), "its port went with it");
+}
+
+#[tokio::test]
+async fn the_verbs_of_the_baremetal_command_become_work() {
+    let service = Service::start().await;
+    service.run(&format!("node create --driver redfish --name n1 --driver-info {BMC}")).await;
+
+    service.run("node manage n1").await;
+    let claimed = service.claim().await.unwrap();
+    assert_eq!(claimed.work, Work::Verify);
+    service.finish(&claimed, &Event::Verified(PowerState::Off)).await;
+
+    service.run("node power on n1").await;
+    let claimed = service.claim().await.unwrap();
+    let Work::SetPower { target } = claimed.work else { panic!("{:?}", claimed.work) };
+    service.finish(&claimed, &Event::PowerSeen(target.leads_to())).await;
+    let node = service.json("node show n1 --fields provision_state power_state").await;
+    assert_eq!(node, json!({ "provision_state": "manageable", "power_state": "power on" }));
+
+    let steps = json!([{ "interface": "deploy", "step": "erase_devices", "args": { "x": [1] } }]);
+    service.run(&format!("node clean n1 --clean-steps {steps}")).await;
+    let claimed = service.claim().await.unwrap();
+    let attempt = claimed.node.attempt.as_ref().unwrap();
+    assert_eq!(claimed.work, Work::Boot { attempt: attempt.id });
+    service.finish(&claimed, &Event::Booting { attempt: attempt.id }).await;
+    let node = service.nodes.store().node(&NodeKey::from("n1")).await.unwrap().unwrap().node;
+    let asked = node.attempt.unwrap().clean.steps;
+    assert_eq!(asked.iter().map(CleanStep::name).collect::<Vec<_>>(), ["deploy.erase_devices"]);
+    assert_eq!(asked[0].args["x"], json!([1]));
+
+    service.run("node abort n1").await;
+    let node = service.json("node show n1 --fields provision_state").await;
+    assert_eq!(node["provision_state"], "clean failed");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
+    let service = Service::start().await;
+    service.run(&format!("node create --driver redfish --name n1 --driver-info {BMC}")).await;
+
+    for (command, words) in [
+        ("node show n9", "Node n9 could not be found."),
+        ("node create --driver ipmi", "No valid host was found. Reason: No conductor service"),
+        ("node create --driver redfish --boot-interface pxe", "Valid interfaces are ['http', "),
+        ("node set n1 --name a/b", "Cannot change node with invalid name 'a/b'"),
+        ("node provide n1", "can not be performed on node"),
+        ("node deploy n1", "\"active\" is not supported by this service. It has \"manage\", "),
+        ("node clean n1 --clean-steps []", "clean_steps"),
+        ("node boot device set n1 pxe", "each boot sets boot device and boot mode itself"),
+        (
+            "port create --node 8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f 52:54:00:00:00:01",
+            "Node 8f259d3d",
+        ),
+    ] {
+        let output = service.baremetal(command).await;
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "`baremetal {command}` went well");
+        assert!(said.contains(words), "`baremetal {command}` said: {said}");
+        assert!(!said.contains("Traceback"), "`baremetal {command}` said: {said}");
+    }
+
+    let report = service.json("node validate n1").await;
+    let of = |name: &str| report.as_array().unwrap().iter().find(|one| one["Interface"] == name);
+    let boot = of("boot").unwrap();
+    assert_eq!(boot["Result"], false);
+    assert!(boot["Reason"].as_str().unwrap().contains("Connection refused"), "{boot}");
+}
+
+#[tokio::test]
+async fn a_program_that_uses_openstacksdk_drives_a_node_through_its_life() {
+    let service = Service::start().await;
+    let worker = service.willing_worker();
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk.py");
+    let output = service.command("python").arg(script).output().await.unwrap();
+
+    worker.abort();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The API on a socket, and a store of its own.
+struct Service {
+    nodes: Nodes,
+    endpoint: String,
+    server: AbortHandle,
+    folder: TempDir,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Service {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = Store::open(&url).await.expect("the store opens");
+        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        // As the daemon does when it starts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (recorder, _) = Recorder::new();
+        let api = Api::new(nodes.clone(), recorder, Settings::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let server = tokio::spawn(async move { axum::serve(listener, router(api)).await });
+        Self { nodes, endpoint, server: server.abort_handle(), folder }
+    }
+
+    /// A program of the Python environment, with nothing of ours but the endpoint.
+    fn command(&self, name: &str) -> Command {
+        let venv = env::var_os("FERROBOOT_VENV").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/venv")),
+            PathBuf::from,
+        );
+        let program = venv.join("bin").join(name);
+        assert!(
+            venv.join("bin/baremetal").exists(),
+            "Ironic's clients are not in {}: run scripts/python-venv first",
+            venv.display()
+        );
+        let mut command = Command::new(program);
+        command.env_clear().env("OS_AUTH_TYPE", "none").env("OS_ENDPOINT", &self.endpoint);
+        command.env("HOME", self.folder.path()).env("LANG", "C.UTF-8").kill_on_drop(true);
+        command
+    }
+
+    /// Runs the `baremetal` command; arguments have no spaces in them.
+    async fn baremetal(&self, arguments: &str) -> Output {
+        let arguments = arguments.split(' ');
+        self.command("baremetal").args(arguments).output().await.expect("it runs")
+    }
+
+    async fn run(&self, arguments: &str) -> Vec<u8> {
+        let output = self.baremetal(arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`baremetal {arguments}` said: {said}");
+        output.stdout
+    }
+
+    async fn json(&self, arguments: &str) -> Value {
+        let output = self.run(&format!("{arguments} --format json")).await;
+        serde_json::from_slice(&output).expect("it prints JSON")
+    }
+
+    async fn claim(&self) -> Option<Claimed> {
+        claim(&self.nodes).await
+    }
+
+    async fn finish(&self, claimed: &Claimed, event: &Event) {
+        finish(&self.nodes, claimed, event).await;
+    }
+
+    /// Does all that is asked for, as if every BMC were willing.
+    fn willing_worker(&self) -> AbortHandle {
+        let nodes = self.nodes.clone();
+        let work = async move {
+            loop {
+                let Some(claimed) = claim(&nodes).await else {
+                    nodes.store().work_added().await;
+                    continue;
+                };
+                let event = match claimed.work {
+                    Work::Verify => Event::Verified(PowerState::Off),
+                    Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
+                    Work::Boot { .. }
+                    | Work::AskSteps { .. }
+                    | Work::RunStep { .. }
+                    | Work::CheckStep { .. }
+                    | Work::TearDown { .. } => panic!("nothing here boots: {:?}", claimed.work),
+                };
+                finish(&nodes, &claimed, &event).await;
+            }
+        };
+        tokio::spawn(work).abort_handle()
+    }
+}
+
+async fn claim(nodes: &Nodes) -> Option<Claimed> {
+    let lease = SignedDuration::from_mins(1);
+    nodes.store().claim_work("worker", Timestamp::now(), lease).await.expect("the store works")
+}
+
+async fn finish(nodes: &Nodes, claimed: &Claimed, event: &Event) {
+    nodes
+        .happen(claimed.node.uuid, Some(&claimed.claim), event)
+        .await
+        .expect("the event is expected");
+}
