@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::sys::termios::{ControlFlags, SetArg, tcgetattr, tcsetattr};
 use nix::time::{ClockId, clock_gettime};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
@@ -21,19 +22,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[derive(Debug)]
 pub struct Consoles(Vec<File>);
 
+/// Where servers have their serial-over-LAN, whatever `console=` says.
+const SERIAL: [&str; 2] = ["ttyS0", "ttyS1"];
+
 impl Consoles {
-    /// The kernel's consoles (`console=`), and in any case the screen and the first serial line, since not
+    /// The kernel's consoles (`console=`), and in any case the screen and the first serial lines, since not
     /// everybody says `console=`.
     pub fn open() -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-        let names: BTreeSet<_> = active.split_whitespace().chain(["tty0", "ttyS0"]).collect();
-        // A serial line without a reader must not hold us up.
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
-        let open = |name: &str| {
-            let path = Path::new("/dev").join(name);
-            OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
-        };
-        Self(names.into_iter().filter_map(open).collect())
+        let active: BTreeSet<_> = active.split_whitespace().collect();
+        let silent = SERIAL.into_iter().filter(|name| !active.contains(name)).filter_map(serial);
+        let spoken_to = active.iter().copied().filter(|name| *name != "tty0").chain(["tty0"]);
+        Self(spoken_to.filter_map(open).chain(silent).collect())
     }
 
     /// Sends the log there from now on.
@@ -70,6 +70,25 @@ impl Write for &Consoles {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn open(name: &str) -> Option<File> {
+    // A serial line without a reader must not hold us up.
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+    let path = Path::new("/dev").join(name);
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+/// A serial line that the kernel has not set up: at the speed BMCs expect, not Linux's 9600 bit/s. `None` where no
+/// port is.
+fn serial(name: &str) -> Option<File> {
+    let line = open(name)?;
+    let mut settings = tcgetattr(&line).ok()?;
+    // Not cfsetspeed: libc binds a version of it that only the shared C library has.
+    settings.control_flags.remove(ControlFlags::CBAUD);
+    settings.control_flags |= ControlFlags::from_bits_truncate(nix::libc::B115200);
+    tcsetattr(&line, SetArg::TCSANOW, &settings).ok()?;
+    Some(line)
 }
 
 /// The kernel's own time stamp, so that its lines and ours make one story.
