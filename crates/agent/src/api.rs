@@ -1,5 +1,7 @@
 //! Ironic's API as the agent uses it: versions, lookup, heartbeat.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use ironic::agent::{Heartbeat, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
@@ -7,8 +9,9 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::DATE;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
+use rustls::CertificateError;
 use serde_json::Value;
-use thiserror::Error;
+use thiserror::Error as ThisError;
 use url::Url;
 use uuid::Uuid;
 
@@ -26,7 +29,7 @@ pub struct Api {
 }
 
 /// Why a call had no effect.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 pub enum CallError {
     /// The API answered that it is not willing now or not at all.
     #[error("the API answered {status}: {words}")]
@@ -35,6 +38,17 @@ pub enum CallError {
         status: StatusCode,
         /// What it had to say, shortened.
         words: String,
+    },
+    /// Whoever is there does not prove to be the API.
+    #[error(
+        "the API's certificate is not trusted: {cause} (this machine's clock says {now}; \
+         `ferroboot image build --ca` makes the ramdisk trust an authority)"
+    )]
+    Untrusted {
+        /// What is wrong with the certificate.
+        cause: CertificateError,
+        /// By which it may have expired, or not be valid yet.
+        now: Timestamp,
     },
     /// There was no answer, or none that could be read.
     #[error("no usable answer from the API")]
@@ -130,13 +144,31 @@ impl Api {
             Some(id) => request.header("x-openstack-request-id", id),
             None => request,
         };
-        let response = request.send().await.map_err(CallError::Unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let body = response.text().await.unwrap_or_default();
         Err(CallError::Refused { status, words: fault(&body) })
+    }
+}
+
+fn unreachable(error: reqwest::Error) -> CallError {
+    match certificate_error(&error) {
+        Some(cause) => CallError::Untrusted { cause: cause.clone(), now: Timestamp::now() },
+        None => CallError::Unreachable(error),
+    }
+}
+
+fn certificate_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(cause)) = error.downcast_ref() {
+        return Some(cause);
+    }
+    // An I/O error's `source` leaves out what it was made from.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => certificate_error(inner),
+        None => certificate_error(error.source()?),
     }
 }
 
@@ -163,6 +195,16 @@ fn http_date(date: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_found_wherever_it_hides() {
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+
+        for error in [io::Error::other(unknown()), io::Error::other(io::Error::other(unknown()))] {
+            assert_eq!(certificate_error(&error), Some(&CertificateError::UnknownIssuer));
+        }
+        assert_eq!(certificate_error(&io::Error::other("refused")), None);
+    }
 
     #[test]
     fn a_fault_is_told_in_its_own_words() {
