@@ -2,7 +2,7 @@
 
 pub mod links;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How often links are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a link without a carrier is set up again.
+const RAISE: Duration = Duration::from_secs(2);
 
 /// How often somebody at the console is told what we wait for.
 const TELL: Duration = Duration::from_secs(15);
@@ -84,7 +87,7 @@ async fn first_answer(handle: &Handle, wanted: &Wanted) -> Result<Bound> {
     let started = Instant::now();
     let mut look = interval(LOOK);
     let mut tell = interval_at(started + TELL, TELL);
-    let mut known = BTreeSet::new();
+    let mut raised = BTreeMap::new();
     let mut asked = BTreeSet::new();
     let mut asking = JoinSet::new();
     loop {
@@ -92,31 +95,45 @@ async fn first_answer(handle: &Handle, wanted: &Wanted) -> Result<Bound> {
             _ = look.tick() => {}
             _ = tell.tick() => info!("no address yet: {}", seen(&links::present())),
             Some(answer) = asking.join_next() => match answer.context("asking for an address")? {
-                Ok(bound) => return Ok(bound),
-                Err(error) => warn!("{error:#}"),
+                (_, Ok(bound)) => return Ok(bound),
+                (name, Err(error)) => {
+                    warn!("asking for an address on {name}: {error:#}");
+                    asked.remove(&name);
+                }
             },
         }
         let links = links::present();
         for link in &links {
-            if known.insert(link.name.clone()) {
-                info!("found network card {} ({})", link.name, link.mac);
-            }
-            if !link.carrier
-                && let Err(error) = set_up(handle, link.index).await
-            {
-                // Some drivers refuse until their firmware runs.
-                debug!("{} does not come up yet: {error:#}", link.name);
-            }
+            raise(handle, link, &mut raised).await;
         }
         for link in wanted.candidates(&links, started.elapsed()) {
             if asked.insert(link.name.clone()) {
                 info!("asking for an address on {}", link.name);
-                asking.spawn(ask(link.clone()));
+                let link = link.clone();
+                asking.spawn(async move { (link.name.clone(), ask(link).await) });
             }
         }
         if started.elapsed() > PATIENCE {
             bail!("no address after {} s: {}", PATIENCE.as_secs(), seen(&links));
         }
+    }
+}
+
+/// Sets a link up, and for as long as it has no carrier now and then again.
+async fn raise(handle: &Handle, link: &Link, raised: &mut BTreeMap<String, Instant>) {
+    let Link { name, mac, .. } = link;
+    match raised.get(name) {
+        None => info!("found network card {name} ({mac})"),
+        Some(last) if last.elapsed() < RAISE => return,
+        Some(_) => {}
+    }
+    raised.insert(name.clone(), Instant::now());
+    if link.carrier {
+        return;
+    }
+    if let Err(error) = set_up(handle, link.index).await {
+        // Some drivers refuse until their firmware runs.
+        debug!("{name} does not come up yet: {error:#}");
     }
 }
 
@@ -137,9 +154,7 @@ async fn ask(link: Link) -> Result<Bound> {
     let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
     let clock = Instant::now();
     let mut client = LeaseClient::new(link.mac.0, rand::random(), 0);
-    let lease = exchange(&mut client, &socket, clock)
-        .await
-        .with_context(|| format!("asking for an address on {name}"))?;
+    let lease = exchange(&mut client, &socket, clock).await?;
     Ok(Bound { link, lease, client, socket, clock })
 }
 
