@@ -8,6 +8,7 @@ pub mod client;
 pub mod journal;
 pub mod leases;
 pub mod v4;
+pub mod v6;
 
 pub use architecture::Architecture;
 pub use client::{Client, Kind};

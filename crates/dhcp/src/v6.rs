@@ -1,0 +1,11 @@
+//! DHCPv6 (RFC 8415), and the router advertisements that send clients to it (RFC 4861).
+
+pub mod advertisement;
+pub mod client;
+pub mod decide;
+pub mod leases;
+pub mod options;
+pub mod packet;
+pub mod reply;
+
+pub use packet::{Message, MessageType, Packet, ParseError};

@@ -1,0 +1,421 @@
+//! What a server does with each message (RFC 8415 §18.3).
+
+use std::net::Ipv6Addr;
+
+use thiserror::Error;
+
+use super::client::Client;
+use super::leases::{Identity, Leases, Record, binding_id};
+use super::options as code;
+use super::packet::{Ia, Message, MessageType};
+use super::reply::{Grant, Network, Status, reply, status};
+use crate::leases::Seconds;
+use crate::v4::decide::Answer;
+
+/// What to do with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send this, once the records are in the journal.
+    Send {
+        /// The answer.
+        reply: Message,
+        /// What changed.
+        records: Vec<Record>,
+        /// The address that the client has or may have from it.
+        address: Option<Ipv6Addr>,
+    },
+    /// Stay silent.
+    Silent(Silence),
+}
+
+/// Why a message gets no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Silence {
+    /// A server's message.
+    #[error("clients do not send this type of message")]
+    NotAClientsMessage,
+    /// RFC 8415 §16 lets none be answered.
+    #[error("the message has no client identifier")]
+    NoClientId,
+    /// The client chose another server.
+    #[error("the client chose another server")]
+    OtherServer,
+    /// A server identifier where there must be none, or none where there must be one.
+    #[error("the message has a server identifier where it must not, or lacks it where it must not")]
+    Malformed,
+    /// This machine is to be told nothing.
+    #[error("this machine is to be told nothing now")]
+    Nothing,
+    /// An advertisement without an address is none to firmware.
+    #[error("the address pool is exhausted: make it larger, or the leases shorter")]
+    PoolExhausted,
+    /// It asks for no address, which a SOLICIT to us must.
+    #[error("the client asks for no address (IA_NA)")]
+    NoAssociation,
+    /// RFC 8415 §18.3.3: whoever has no address to confirm is not answered.
+    #[error("the client asks about no address")]
+    NoAddress,
+}
+
+/// Decides about a message of a client that `identity` stands for.
+///
+/// Changes `leases`; whatever of it must survive a crash is in the decision's records.
+pub fn decide(
+    request: &Message,
+    client: &Client,
+    identity: Identity,
+    answer: &Answer,
+    leases: &mut Leases,
+    network: &Network,
+    now: Seconds,
+) -> Decision {
+    let turn = Turn { request, client, identity, answer, leases, network, now };
+    match turn.run() {
+        Ok(decision) => decision,
+        Err(silence) => Decision::Silent(silence),
+    }
+}
+
+struct Turn<'a> {
+    request: &'a Message,
+    client: &'a Client,
+    identity: Identity,
+    answer: &'a Answer,
+    leases: &'a mut Leases,
+    network: &'a Network,
+    now: Seconds,
+}
+
+impl Turn<'_> {
+    fn run(self) -> Result<Decision, Silence> {
+        self.check()?;
+        match self.request.kind {
+            MessageType::Solicit => self.solicit(),
+            MessageType::Request => self.bind_all(Status::NoAddresses),
+            // RFC 8415 §18.3.4, §18.3.5. A client of ours that renews has its binding made anew.
+            MessageType::Renew | MessageType::Rebind => self.bind_all(Status::NoBinding),
+            MessageType::Confirm => self.confirm(),
+            MessageType::Release => {
+                Ok(self.give_back(|leases, identity, address, binding, now| {
+                    leases.release(identity, address, binding, now)
+                }))
+            }
+            MessageType::Decline => Ok(self.give_back(|leases, identity, address, _, now| {
+                leases.decline(identity, address, now)
+            })),
+            MessageType::InformationRequest => {
+                self.expect_boot()?;
+                Ok(self.send(MessageType::Reply, &[], Vec::new()))
+            }
+            MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
+                Err(Silence::NotAClientsMessage)
+            }
+        }
+    }
+
+    /// RFC 8415 §16: what each message must have and must not have.
+    fn check(&self) -> Result<(), Silence> {
+        let options = &self.request.options;
+        let server = options.get(code::SERVER_ID);
+        let for_us = server.map(|server| server == self.network.duid);
+        match self.request.kind {
+            MessageType::Solicit | MessageType::Confirm | MessageType::Rebind => {
+                for_us.map_or(Ok(()), |_| Err(Silence::Malformed))?;
+            }
+            MessageType::Request
+            | MessageType::Renew
+            | MessageType::Release
+            | MessageType::Decline => match for_us {
+                Some(true) => {}
+                Some(false) => return Err(Silence::OtherServer),
+                None => return Err(Silence::Malformed),
+            },
+            MessageType::InformationRequest => {
+                if for_us == Some(false) {
+                    return Err(Silence::OtherServer);
+                }
+                return Ok(());
+            }
+            MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
+                return Err(Silence::NotAClientsMessage);
+            }
+        }
+        options.get(code::CLIENT_ID).map(drop).ok_or(Silence::NoClientId)
+    }
+
+    fn expect_boot(&self) -> Result<(), Silence> {
+        if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
+    }
+
+    fn solicit(self) -> Result<Decision, Silence> {
+        self.expect_boot()?;
+        if self.request.options.get(code::RAPID_COMMIT).is_some() && self.network.sole {
+            let mut decision = self.bind_all(Status::NoAddresses)?;
+            if let Decision::Send { reply, .. } = &mut decision {
+                reply.options.put(code::RAPID_COMMIT, []);
+            }
+            return Ok(decision);
+        }
+        let Some(Ia { id: ia, address: wanted }) = self.request.ias().next() else {
+            return Err(Silence::NoAssociation);
+        };
+        let address = self.leases.offer(self.identity, wanted, self.now);
+        let address = address.ok_or(Silence::PoolExhausted)?;
+        // Each client has one address here, so further associations get none. EDK2 drops an
+        // ADVERTISE with any status in it, so they are not mentioned.
+        Ok(self.send(MessageType::Advertise, &[Grant::Lease { ia, address }], Vec::new()))
+    }
+
+    /// Binds what belongs to the client, and says of the rest that it does not.
+    fn bind_all(self, refusal: Status) -> Result<Decision, Silence> {
+        self.expect_boot()?;
+        let (mut grants, mut records) = (Vec::new(), Vec::new());
+        let ias: Vec<_> = self.request.ias().collect();
+        if ias.is_empty() {
+            return Err(Silence::NoAssociation);
+        }
+        for (index, Ia { id: ia, address: wanted }) in ias.into_iter().enumerate() {
+            let address =
+                if index == 0 { self.leases.offer(self.identity, wanted, self.now) } else { None };
+            let Some(address) = address else {
+                grants.push(Grant::Refused { ia, status: refusal });
+                continue;
+            };
+            let binding = binding_id(&self.client.duid, ia);
+            let secs = self.network.lease_secs;
+            records.extend(self.leases.bind(self.identity, address, binding, secs, self.now));
+            if let Some(other) = wanted.filter(|wanted| *wanted != address) {
+                // It must stop using what is not its own, and start using what is.
+                grants.push(Grant::Withdrawn { ia, address: other });
+            }
+            grants.push(Grant::Lease { ia, address });
+        }
+        Ok(self.send(MessageType::Reply, &grants, records))
+    }
+
+    /// Whether the client is still on the link that its addresses are of (RFC 8415 §18.3.3).
+    fn confirm(self) -> Result<Decision, Silence> {
+        let mut addresses = self.request.ias().filter_map(|ia| ia.address).peekable();
+        addresses.peek().ok_or(Silence::NoAddress)?;
+        let pool = self.leases.pool();
+        let (kind, words) = if addresses.all(|address| pool.contains(address)) {
+            (Status::Success, "all addresses are still on this link")
+        } else {
+            (Status::NotOnLink, "an address is of another link")
+        };
+        let reply = status(self.request, kind, words, self.network);
+        Ok(Decision::Send { reply, records: Vec::new(), address: None })
+    }
+
+    fn give_back(
+        self,
+        back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Record>,
+    ) -> Decision {
+        let mut records = Vec::new();
+        for Ia { id, address } in self.request.ias() {
+            let binding = binding_id(&self.client.duid, id);
+            let record = address
+                .and_then(|address| back(self.leases, self.identity, address, binding, self.now));
+            records.extend(record);
+        }
+        // RFC 8415 §18.3.7: success, whatever was known of it.
+        let reply = status(self.request, Status::Success, "", self.network);
+        Decision::Send { reply, records, address: None }
+    }
+
+    fn send(self, kind: MessageType, grants: &[Grant], records: Vec<Record>) -> Decision {
+        let url = match self.answer {
+            Answer::Boot(url) => Some(url.as_str()),
+            Answer::Address | Answer::Nothing => None,
+        };
+        let address = grants.iter().find_map(|grant| match grant {
+            Grant::Lease { address, .. } => Some(*address),
+            Grant::Withdrawn { .. } | Grant::Refused { .. } => None,
+        });
+        let reply = reply(self.request, kind, self.client.kind, grants, url, self.network);
+        Decision::Send { reply, records, address }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::leases::Pool;
+    use super::super::packet::tests::{OVMF_SOLICIT, bytes};
+    use super::super::packet::{Options, Packet};
+    use super::*;
+
+    const URL: &str = "http://[fd00::1]:8080/boot/x/bootx64.efi";
+    const WHO: Identity = [7; 16];
+
+    struct Server {
+        leases: Leases,
+        network: Network,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let pool =
+                Pool { first: "fd00::10".parse().unwrap(), last: "fd00::1f".parse().unwrap() };
+            let network =
+                Network { duid: vec![0, 2, 9], sole: true, dns: Vec::new(), lease_secs: 600 };
+            Self { leases: Leases::new(pool), network }
+        }
+
+        fn takes(&mut self, request: &Message, answer: &Answer) -> Decision {
+            let packet = Packet { relays: Vec::new(), message: request.clone() };
+            let client = Client::identify(&packet, "fe80::5054:ff:feaa:bb01".parse().unwrap());
+            decide(request, &client, WHO, answer, &mut self.leases, &self.network, 1_000)
+        }
+
+        fn answers(&mut self, request: &Message) -> Message {
+            match self.takes(request, &Answer::Boot(URL.to_owned())) {
+                Decision::Send { reply, .. } => reply,
+                Decision::Silent(why) => panic!("silent: {why}"),
+            }
+        }
+    }
+
+    fn solicit() -> Message {
+        Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message
+    }
+
+    /// The message with the server that `reply` is from, and what it gave.
+    fn next(kind: MessageType, reply: &Message) -> Message {
+        let mut options = solicit().options;
+        options.0.retain(|(code, _)| *code != code::IA_NA);
+        for keep in [code::SERVER_ID, code::IA_NA] {
+            options.put(keep, reply.options.get(keep).unwrap());
+        }
+        Message { kind, transaction: [9, 9, 9], options }
+    }
+
+    fn address(message: &Message) -> Ipv6Addr {
+        message.ias().next().unwrap().address.unwrap()
+    }
+
+    #[test]
+    fn firmware_gets_address_url_and_class_and_need_not_wait_for_others() {
+        let mut server = Server::new();
+
+        let advertise = server.answers(&solicit());
+        let reply = server.answers(&next(MessageType::Request, &advertise));
+
+        for message in [&advertise, &reply] {
+            assert_eq!(message.options.get(code::BOOT_FILE_URL), Some(URL.as_bytes()));
+            let class = bytes("00000157000A48545450436C69656E74");
+            assert_eq!(message.options.get(code::VENDOR_CLASS), Some(&class[..]));
+            assert_eq!(message.options.get(code::PREFERENCE), Some(&[255][..]));
+            assert_eq!(address(message), server.leases.pool().first);
+        }
+        assert_eq!((advertise.kind, reply.kind), (MessageType::Advertise, MessageType::Reply));
+    }
+
+    #[test]
+    fn the_url_is_followed_by_a_byte_of_zero_which_firmware_takes_for_its_end() {
+        let mut server = Server::new();
+        let mut plain = solicit();
+        plain.options.0.retain(|(code, _)| *code != code::VENDOR_CLASS);
+        for request in [solicit(), plain] {
+            let options = server.answers(&request).options;
+            let at = options.0.iter().position(|(code, _)| *code == code::BOOT_FILE_URL).unwrap();
+            assert!(options.0.get(at + 1).unwrap().0 < 256);
+        }
+    }
+
+    #[test]
+    fn firmware_is_never_advertised_a_status() {
+        let mut server = Server::new();
+        let mut two = solicit();
+        two.options.put(code::IA_NA, [0; 12]);
+
+        let advertise = server.answers(&two);
+
+        assert_eq!(advertise.options.get(code::STATUS), None);
+        assert_eq!(advertise.ias().count(), 1);
+    }
+
+    #[test]
+    fn another_servers_client_is_left_to_it() {
+        let mut server = Server::new();
+        let mut request = next(MessageType::Request, &server.answers(&solicit()));
+        request.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+        request.options.put(code::SERVER_ID, [1, 2, 3]);
+
+        let decision = server.takes(&request, &Answer::Address);
+
+        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+    }
+
+    #[test]
+    fn a_release_frees_and_is_confirmed() {
+        let mut server = Server::new();
+        let reply = server.answers(&solicit());
+        let reply = server.answers(&next(MessageType::Request, &reply));
+
+        let decision = server.takes(&next(MessageType::Release, &reply), &Answer::Nothing);
+
+        let Decision::Send { reply, records, .. } = decision else { panic!("{decision:?}") };
+        assert_eq!(reply.options.get(code::STATUS), Some(&[0, 0][..]));
+        assert_eq!(records.len(), 1);
+        assert_eq!(server.leases.of(&WHO).unwrap().until(), 1_000);
+    }
+
+    #[test]
+    fn an_address_of_another_link_is_not_confirmed() {
+        let mut server = Server::new();
+        let reply = server.answers(&solicit());
+        let confirm = |address: &str| {
+            let mut confirm = next(MessageType::Confirm, &reply);
+            confirm.options.0.retain(|(code, _)| ![code::SERVER_ID, code::IA_NA].contains(code));
+            let mut inner = vec![0; 12];
+            let mut options = Options::default();
+            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+            options.put(code::IA_ADDRESS, [&octets[..], &[0; 8]].concat());
+            options.emit_into(&mut inner);
+            confirm.options.put(code::IA_NA, inner);
+            confirm
+        };
+
+        let status = |message: Message| message.options.get(code::STATUS).unwrap()[1];
+        assert_eq!(status(server.answers(&confirm("fd00::11"))), 0);
+        assert_eq!(status(server.answers(&confirm("fd99::11"))), 4);
+    }
+
+    #[test]
+    fn a_rapid_commit_is_answered_at_once() {
+        let mut server = Server::new();
+        let mut rapid = solicit();
+        rapid.options.put(code::RAPID_COMMIT, []);
+
+        let reply = server.answers(&rapid);
+
+        assert_eq!(reply.kind, MessageType::Reply);
+        assert!(reply.options.get(code::RAPID_COMMIT).is_some());
+        assert!(server.leases.of(&WHO).unwrap().until() > 1_060, "it is bound, not only offered");
+    }
+
+    #[test]
+    fn a_client_that_uses_anothers_address_is_told_to_stop() {
+        let mut server = Server::new();
+        server.leases.offer([8; 16], None, 1_000).unwrap();
+        let advertise = server.answers(&solicit());
+        let mut request = next(MessageType::Request, &advertise);
+        let foreign = server.leases.of(&[8; 16]).unwrap().address;
+        let ia = request.options.0.iter_mut().find(|(code, _)| *code == code::IA_NA).unwrap();
+        ia.1[16..32].copy_from_slice(&foreign.octets());
+
+        let reply = server.answers(&request);
+
+        let ias: Vec<_> = reply.ias().map(|ia| ia.address.unwrap()).collect();
+        assert_eq!(ias, [foreign, address(&advertise)]);
+    }
+
+    #[test]
+    fn a_machine_that_should_not_boot_hears_nothing() {
+        let mut server = Server::new();
+
+        let decision = server.takes(&solicit(), &Answer::Nothing);
+
+        assert_eq!(decision, Decision::Silent(Silence::Nothing));
+    }
+}

@@ -1,0 +1,36 @@
+//! Option codes of DHCPv6, by their names in the RFCs.
+
+/// Client identifier (RFC 8415 §21.2).
+pub const CLIENT_ID: u16 = 1;
+/// Server identifier (RFC 8415 §21.3).
+pub const SERVER_ID: u16 = 2;
+/// Identity association for non-temporary addresses (RFC 8415 §21.4).
+pub const IA_NA: u16 = 3;
+/// An address of an identity association (RFC 8415 §21.6).
+pub const IA_ADDRESS: u16 = 5;
+/// Option request (RFC 8415 §21.7).
+pub const OPTION_REQUEST: u16 = 6;
+/// Preference (RFC 8415 §21.8).
+pub const PREFERENCE: u16 = 7;
+/// Relay message (RFC 8415 §21.10).
+pub const RELAY_MESSAGE: u16 = 9;
+/// Status code (RFC 8415 §21.13).
+pub const STATUS: u16 = 13;
+/// Rapid commit (RFC 8415 §21.14).
+pub const RAPID_COMMIT: u16 = 14;
+/// User class (RFC 8415 §21.15).
+pub const USER_CLASS: u16 = 15;
+/// Vendor class (RFC 8415 §21.16).
+pub const VENDOR_CLASS: u16 = 16;
+/// Interface-Id of a relay (RFC 8415 §21.18).
+pub const INTERFACE_ID: u16 = 18;
+/// Recursive name servers (RFC 3646 §3).
+pub const DNS: u16 = 23;
+/// Boot file URL (RFC 5970 §3.1).
+pub const BOOT_FILE_URL: u16 = 59;
+/// Client system architecture (RFC 5970 §3.3).
+pub const ARCHITECTURE: u16 = 61;
+/// Client network interface (RFC 5970 §3.4).
+pub const INTERFACE: u16 = 62;
+/// Client link-layer address, told by a relay (RFC 6939 §4).
+pub const CLIENT_LINK_LAYER: u16 = 79;

@@ -1,0 +1,410 @@
+//! The wire form: a message, and the relays that it came through.
+
+use std::net::Ipv6Addr;
+
+use thiserror::Error;
+
+use super::options as code;
+
+/// Relays that a message may pass (RFC 8415 §7.6, `HOP_COUNT_LIMIT`).
+const MOST_RELAYS: usize = 8;
+const RELAY_FORWARD: u8 = 12;
+const RELAY_REPLY: u8 = 13;
+
+/// DHCPv6 message types between clients and servers (RFC 8415 §7.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageType {
+    /// SOLICIT.
+    Solicit,
+    /// ADVERTISE.
+    Advertise,
+    /// REQUEST.
+    Request,
+    /// CONFIRM.
+    Confirm,
+    /// RENEW.
+    Renew,
+    /// REBIND.
+    Rebind,
+    /// REPLY.
+    Reply,
+    /// RELEASE.
+    Release,
+    /// DECLINE.
+    Decline,
+    /// RECONFIGURE.
+    Reconfigure,
+    /// INFORMATION-REQUEST.
+    InformationRequest,
+}
+
+impl MessageType {
+    const ALL: [Self; 11] = [
+        Self::Solicit,
+        Self::Advertise,
+        Self::Request,
+        Self::Confirm,
+        Self::Renew,
+        Self::Rebind,
+        Self::Reply,
+        Self::Release,
+        Self::Decline,
+        Self::Reconfigure,
+        Self::InformationRequest,
+    ];
+
+    /// The first byte of the message.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Solicit => 1,
+            Self::Advertise => 2,
+            Self::Request => 3,
+            Self::Confirm => 4,
+            Self::Renew => 5,
+            Self::Rebind => 6,
+            Self::Reply => 7,
+            Self::Release => 8,
+            Self::Decline => 9,
+            Self::Reconfigure => 10,
+            Self::InformationRequest => 11,
+        }
+    }
+
+    /// Its name in the RFC.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Solicit => "SOLICIT",
+            Self::Advertise => "ADVERTISE",
+            Self::Request => "REQUEST",
+            Self::Confirm => "CONFIRM",
+            Self::Renew => "RENEW",
+            Self::Rebind => "REBIND",
+            Self::Reply => "REPLY",
+            Self::Release => "RELEASE",
+            Self::Decline => "DECLINE",
+            Self::Reconfigure => "RECONFIGURE",
+            Self::InformationRequest => "INFORMATION-REQUEST",
+        }
+    }
+}
+
+/// Options in the order they were sent or are to be sent. A code may be there several times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options(pub Vec<(u16, Vec<u8>)>);
+
+/// What a client and a server say to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its type.
+    pub kind: MessageType,
+    /// The client's number for the exchange.
+    pub transaction: [u8; 3],
+    /// Its options.
+    pub options: Options,
+}
+
+/// A relay that a message came through, and its answer goes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Relays nearer to the client.
+    pub hops: u8,
+    /// An address on the client's link, or unspecified where the relay leaves that to option 18.
+    pub link: Ipv6Addr,
+    /// From whom the relay had it.
+    pub peer: Ipv6Addr,
+    /// Its options but for the message itself.
+    pub options: Options,
+}
+
+/// A UDP payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The relays, the one nearest to the server first.
+    pub relays: Vec<Relay>,
+    /// The message.
+    pub message: Message,
+}
+
+/// An identity association for addresses (IA_NA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ia {
+    /// The client's number for it.
+    pub id: u32,
+    /// The first address that the client has, or would like.
+    pub address: Option<Ipv6Addr>,
+}
+
+/// Why bytes are no DHCPv6 message for us.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// Shorter than its fixed part.
+    #[error("a DHCPv6 message has at least {needed} bytes, this one {len}")]
+    Short {
+        /// The fixed part.
+        needed: usize,
+        /// What there is.
+        len: usize,
+    },
+    /// The first byte is of no message.
+    #[error("message type {0} is unknown")]
+    MessageType(u8),
+    /// An option claims more bytes than there are.
+    #[error("option {code} needs {needed} bytes, {left} left")]
+    Truncated {
+        /// The option.
+        code: u16,
+        /// Its length.
+        needed: usize,
+        /// What there is.
+        left: usize,
+    },
+    /// A relay's packet without a message in it.
+    #[error("a relay's packet has no relay message (option 9)")]
+    NoRelayMessage,
+    /// More than a message may pass.
+    #[error("the message came through more than {MOST_RELAYS} relays")]
+    TooManyRelays,
+}
+
+impl Packet {
+    /// Reads a UDP payload.
+    ///
+    /// # Errors
+    /// Says which part is wrong; never panics.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut relays = Vec::new();
+        let mut inner = bytes.to_vec();
+        while let Some(&(RELAY_FORWARD | RELAY_REPLY)) = inner.first() {
+            if relays.len() == MOST_RELAYS {
+                return Err(ParseError::TooManyRelays);
+            }
+            let (relay, message) = Relay::parse(&inner)?;
+            relays.push(relay);
+            inner = message;
+        }
+        Ok(Self { relays, message: Message::parse(&inner)? })
+    }
+
+    /// The bytes to send: the message, in the envelopes that take it back through its relays.
+    #[must_use]
+    pub fn emit(&self) -> Vec<u8> {
+        let message = self.message.emit();
+        self.relays.iter().rev().fold(message, |inner, relay| relay.emit_reply(&inner))
+    }
+
+    /// An answer that goes the way this packet came.
+    #[must_use]
+    pub fn answered_by(&self, message: Message) -> Self {
+        // RFC 8415 §19.3: the relay's Interface-Id is its own, and comes back as it was.
+        let relays = self.relays.iter().map(|relay| {
+            let echoed = relay.options.0.iter().filter(|(code, _)| *code == code::INTERFACE_ID);
+            Relay { options: Options(echoed.cloned().collect()), ..relay.clone() }
+        });
+        Self { relays: relays.collect(), message }
+    }
+}
+
+impl Message {
+    fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let (head, rest) = split(bytes, 4)?;
+        let kind = MessageType::ALL.into_iter().find(|kind| kind.code() == head[0]);
+        let kind = kind.ok_or(ParseError::MessageType(head[0]))?;
+        let transaction = [head[1], head[2], head[3]];
+        Ok(Self { kind, transaction, options: Options::parse(rest)? })
+    }
+
+    fn emit(&self) -> Vec<u8> {
+        let mut bytes = vec![self.kind.code()];
+        bytes.extend(self.transaction);
+        self.options.emit_into(&mut bytes);
+        bytes
+    }
+
+    /// The client's associations, as far as they can be read.
+    pub fn ias(&self) -> impl Iterator<Item = Ia> {
+        self.options.all(code::IA_NA).filter_map(|value| {
+            let (head, rest) = value.split_at_checked(12)?;
+            let options = Options::parse(rest).ok()?;
+            let address = options.get(code::IA_ADDRESS).and_then(|value| address(value, 0));
+            Some(Ia { id: u32::from_be_bytes(head[..4].try_into().ok()?), address })
+        })
+    }
+}
+
+impl Relay {
+    fn parse(bytes: &[u8]) -> Result<(Self, Vec<u8>), ParseError> {
+        let (head, rest) = split(bytes, 34)?;
+        let mut options = Options::parse(rest)?;
+        let at = options.0.iter().position(|(code, _)| *code == code::RELAY_MESSAGE);
+        let (_, message) = options.0.remove(at.ok_or(ParseError::NoRelayMessage)?);
+        let link = address(head, 2).unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let peer = address(head, 18).unwrap_or(Ipv6Addr::UNSPECIFIED);
+        Ok((Self { hops: head[1], link, peer, options }, message))
+    }
+
+    fn emit_reply(&self, message: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![RELAY_REPLY, self.hops];
+        bytes.extend(self.link.octets());
+        bytes.extend(self.peer.octets());
+        self.options.emit_into(&mut bytes);
+        write_option(&mut bytes, code::RELAY_MESSAGE, message);
+        bytes
+    }
+}
+
+impl Options {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut options = Vec::new();
+        while !bytes.is_empty() {
+            let (head, rest) = split(bytes, 4)?;
+            let code = u16::from_be_bytes([head[0], head[1]]);
+            let needed = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let truncated = ParseError::Truncated { code, needed, left: rest.len() };
+            let (value, after) = rest.split_at_checked(needed).ok_or(truncated)?;
+            options.push((code, value.to_vec()));
+            bytes = after;
+        }
+        Ok(Self(options))
+    }
+
+    pub(crate) fn emit_into(&self, bytes: &mut Vec<u8>) {
+        for (code, value) in &self.0 {
+            write_option(bytes, *code, value);
+        }
+    }
+
+    /// The first option of this code.
+    #[must_use]
+    pub fn get(&self, code: u16) -> Option<&[u8]> {
+        self.all(code).next()
+    }
+
+    /// Every option of this code.
+    pub fn all(&self, code: u16) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(have, _)| *have == code).map(|(_, value)| value.as_slice())
+    }
+
+    /// Adds one at the end.
+    pub(crate) fn put(&mut self, code: u16, value: impl Into<Vec<u8>>) {
+        self.0.push((code, value.into()));
+    }
+}
+
+/// A value that does not fit its length field is cut; none of ours is that long.
+fn write_option(bytes: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    bytes.extend(code.to_be_bytes());
+    bytes.extend(len.to_be_bytes());
+    bytes.extend(&value[..usize::from(len)]);
+}
+
+fn split(bytes: &[u8], needed: usize) -> Result<(&[u8], &[u8]), ParseError> {
+    bytes.split_at_checked(needed).ok_or(ParseError::Short { needed, len: bytes.len() })
+}
+
+pub(crate) fn address(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+    let octets: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
+    Some(Ipv6Addr::from(octets))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What OVMF 2022.11 sent first, when its HTTPv6 entry was started.
+    pub(crate) const OVMF_SOLICIT: &str = "017e0b26000100120004443322116655887799aabbccddeeff000008000200000003000cdce51bc0ffffffff\
+         ffffffff00060008003b003c00170010003e0003010300003d00020010001000270000015700214854545043\
+         6c69656e743a417263683a30303031363a554e44493a303033303030";
+
+    pub(crate) fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<_> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16);
+        digits.chunks(2).map(|pair| byte(pair).unwrap()).collect()
+    }
+
+    /// A packet as it looks from the client's side of these relays, outermost first.
+    pub(crate) fn relayed(relays: &[Relay], message: &Message) -> Vec<u8> {
+        relays.iter().rev().fold(message.emit(), |inner, relay| {
+            let mut bytes = relay.emit_reply(&inner);
+            bytes[0] = RELAY_FORWARD;
+            bytes
+        })
+    }
+
+    #[test]
+    fn what_firmware_sends_is_read_as_it_says() {
+        let packet = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap();
+
+        assert_eq!(packet.message.kind, MessageType::Solicit);
+        assert_eq!(packet.message.transaction, [0x7e, 0x0b, 0x26]);
+        let ias: Vec<_> = packet.message.ias().collect();
+        assert_eq!(ias, [Ia { id: 0xdce5_1bc0, address: None }]);
+        assert_eq!(packet.message.options.get(code::ARCHITECTURE), Some(&[0, 0x10][..]));
+        assert_eq!(packet.emit(), bytes(OVMF_SOLICIT));
+    }
+
+    #[test]
+    fn an_answer_goes_back_through_every_relay_with_its_own_mark() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = |hops, mark: &[u8]| Relay {
+            hops,
+            link: "2001:db8::1".parse().unwrap(),
+            peer: "fe80::1".parse().unwrap(),
+            options: Options(vec![(code::INTERFACE_ID, mark.to_vec()), (37, vec![9])]),
+        };
+        let sent = relayed(&[relay(1, b"core"), relay(0, b"rack")], &message);
+        let packet = Packet::parse(&sent).unwrap();
+
+        let answer = packet.answered_by(message).emit();
+
+        assert_eq!(answer[0], RELAY_REPLY);
+        let back = Packet::parse(&answer).unwrap();
+        let marks: Vec<_> = back
+            .relays
+            .iter()
+            .map(|relay| relay.options.get(code::INTERFACE_ID).unwrap())
+            .collect();
+        assert_eq!(marks, [b"core", b"rack"]);
+        assert!(back.relays.iter().all(|relay| relay.options.get(37).is_none()));
+    }
+
+    #[test]
+    fn a_message_in_endless_envelopes_is_refused() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = Relay {
+            hops: 0,
+            link: Ipv6Addr::UNSPECIFIED,
+            peer: Ipv6Addr::UNSPECIFIED,
+            options: Options::default(),
+        };
+        let nine = vec![relay; MOST_RELAYS + 1];
+
+        assert_eq!(Packet::parse(&relayed(&nine, &message)), Err(ParseError::TooManyRelays));
+        assert!(Packet::parse(&relayed(&nine[1..], &message)).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(packet) = Packet::parse(&bytes) {
+                let _ = packet.message.ias().count();
+            }
+        }
+
+        #[test]
+        fn what_is_sent_is_read_back(
+            transaction in any::<[u8; 3]>(),
+            options in proptest::collection::vec(
+                (any::<u16>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
+        ) {
+            let message =
+                Message { kind: MessageType::Request, transaction, options: Options(options) };
+            let packet = Packet { relays: Vec::new(), message };
+            prop_assert_eq!(Packet::parse(&packet.emit()).unwrap(), packet);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What goes into an answer, and in which order: firmware is particular about both.
+
+use std::net::Ipv6Addr;
+
+use super::options as code;
+use super::packet::{Message, MessageType, Options};
+use crate::client::Kind;
+
+/// The enterprise number in EDK2's vendor class (Intel's).
+const ENTERPRISE: u32 = 343;
+
+/// Status codes (RFC 8415 §21.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Success.
+    Success,
+    /// NoAddrsAvail.
+    NoAddresses,
+    /// NoBinding.
+    NoBinding,
+    /// NotOnLink.
+    NotOnLink,
+}
+
+impl Status {
+    fn code(self) -> u16 {
+        match self {
+            Self::Success => 0,
+            Self::NoAddresses => 2,
+            Self::NoBinding => 3,
+            Self::NotOnLink => 4,
+        }
+    }
+
+    fn option(self, words: &str) -> Vec<u8> {
+        [&self.code().to_be_bytes()[..], words.as_bytes()].concat()
+    }
+}
+
+/// What we are on a client's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Our DHCP unique identifier.
+    pub duid: Vec<u8>,
+    /// Whether nobody else may answer here: then clients need not wait for others.
+    pub sole: bool,
+    /// The link's name servers.
+    pub dns: Vec<Ipv6Addr>,
+    /// How long a lease is, in seconds.
+    pub lease_secs: u32,
+}
+
+/// What an association gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// An address, with its lease time.
+    Lease {
+        /// The client's number.
+        ia: u32,
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// An address that the client must stop using at once.
+    Withdrawn {
+        /// The client's number.
+        ia: u32,
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// Nothing, and why.
+    Refused {
+        /// The client's number.
+        ia: u32,
+        /// Why.
+        status: Status,
+    },
+}
+
+/// An answer with what was granted and, for a machine that is to boot, its URL.
+#[must_use]
+pub fn reply(
+    request: &Message,
+    kind: MessageType,
+    client: Kind,
+    grants: &[Grant],
+    url: Option<&str>,
+    network: &Network,
+) -> Message {
+    let mut options = named(request, network);
+    if network.sole {
+        // 255 ends a client's wait for other servers: 7 ms in place of 4.9 s from EDK2's SOLICIT to its
+        // REQUEST (RFC 8415 §18.2.9).
+        options.put(code::PREFERENCE, [255]);
+    }
+    for grant in grants {
+        options.put(code::IA_NA, association(*grant, network.lease_secs));
+    }
+    if let Some(url) = url {
+        options.put(code::BOOT_FILE_URL, url);
+        // EDK2 reads the URL as a text that ends with a zero byte (`HttpBootDhcp6.c`). The next
+        // option's code begins with one, so an option below 256 must follow.
+        if client == Kind::HttpClient {
+            // Without this class, exactly, EDK2 takes the answer for none (`HttpBootParseDhcp6Packet`).
+            options.put(code::VENDOR_CLASS, vendor_class(b"HTTPClient"));
+        } else {
+            options.put(code::DNS, dns(network));
+        }
+    }
+    if !network.dns.is_empty() && (url.is_none() || client == Kind::HttpClient) {
+        options.put(code::DNS, dns(network));
+    }
+    Message { kind, transaction: request.transaction, options }
+}
+
+/// A REPLY that says how it went, and no more.
+#[must_use]
+pub fn status(request: &Message, status: Status, words: &str, network: &Network) -> Message {
+    let mut options = named(request, network);
+    options.put(code::STATUS, status.option(words));
+    Message { kind: MessageType::Reply, transaction: request.transaction, options }
+}
+
+fn named(request: &Message, network: &Network) -> Options {
+    let mut options = Options::default();
+    if let Some(client) = request.options.get(code::CLIENT_ID) {
+        options.put(code::CLIENT_ID, client);
+    }
+    options.put(code::SERVER_ID, network.duid.clone());
+    options
+}
+
+fn association(grant: Grant, secs: u32) -> Vec<u8> {
+    let (ia, inner) = match grant {
+        Grant::Lease { ia, address } => (ia, lease(address, secs)),
+        Grant::Withdrawn { ia, address } => (ia, lease(address, 0)),
+        Grant::Refused { ia, status } => {
+            let mut refused = Options::default();
+            refused.put(code::STATUS, status.option(""));
+            (ia, refused)
+        }
+    };
+    // T1 and T2 at half and four fifths of the lease (RFC 8415 §21.4).
+    let mut value: Vec<u8> = [ia, secs / 2, secs / 5 * 4].map(u32::to_be_bytes).concat();
+    inner.emit_into(&mut value);
+    value
+}
+
+/// Preferred lifetime and valid lifetime are the same: nothing else is coming.
+fn lease(address: Ipv6Addr, secs: u32) -> Options {
+    let mut lease = Options::default();
+    let secs = secs.to_be_bytes();
+    lease.put(code::IA_ADDRESS, [&address.octets()[..], &secs, &secs].concat());
+    lease
+}
+
+fn vendor_class(class: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(class.len()).unwrap_or_default();
+    [&ENTERPRISE.to_be_bytes()[..], &len.to_be_bytes(), class].concat()
+}
+
+fn dns(network: &Network) -> Vec<u8> {
+    network.dns.iter().flat_map(Ipv6Addr::octets).collect()
+}
