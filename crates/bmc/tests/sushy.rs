@@ -1,0 +1,71 @@
+//! Ironic's own Redfish client drives the BMC, in front of a machine that only pretends to be one.
+#![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::{env, fs, future};
+
+use bmc::Config;
+use efi::variables::Store;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::task::yield_now;
+
+const URL: &str = "http://192.0.2.1:8080/boot/AAAAAAAAAAAAAAAAAAAAAA/boot.iso";
+
+#[tokio::test]
+async fn sushy_sets_an_override_and_switches_the_power() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = free_address();
+    let serving = tokio::spawn(bmc::serve(config(dir.path(), listen), future::pending()));
+    while TcpStream::connect(listen).await.is_err() {
+        assert!(!serving.is_finished(), "it does not serve: {:?}", serving.await);
+        yield_now().await;
+    }
+
+    let drive = Command::new(python())
+        .arg(beside_this("drive.py"))
+        .args([&format!("http://{listen}"), URL])
+        .output()
+        .await
+        .unwrap();
+
+    assert!(drive.status.success(), "{}", String::from_utf8_lossy(&drive.stderr));
+    let boots_once_from = |variables: &str| {
+        let flash = fs::read(dir.path().join("1").join(variables)).unwrap();
+        Store::parse(flash).unwrap().boots_once_from()
+    };
+    assert_eq!(boots_once_from("first.fd").as_deref(), Some(URL));
+    assert_eq!(boots_once_from("variables.fd"), None, "the later boots were usual ones");
+}
+
+fn config(state_dir: &Path, listen: SocketAddr) -> Config {
+    let qemu = beside_this("qemu");
+    toml::from_str(&format!(
+        "listen = '{listen}'\nusername = 'admin'\npassword = 'secret'\n\
+         state_dir = '{}'\nqemu = '{}'\n\
+         [[machine]]\nid = '1'\nnics = [{{ mac = '52:54:00:00:00:01' }}]\n",
+        state_dir.display(),
+        qemu.display(),
+    ))
+    .unwrap()
+}
+
+/// Taken again a moment later, which is as good as one gets without asking the BMC.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn beside_this(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sushy").join(name)
+}
+
+fn python() -> PathBuf {
+    let venv = env::var_os("FERROBOOT_VENV").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv"),
+        PathBuf::from,
+    );
+    let python = venv.join("bin/python");
+    assert!(python.exists(), "{} is not there: run scripts/python-venv", python.display());
+    python
+}
