@@ -1,0 +1,11 @@
+//! A boot option that is read and written is read the same again.
+
+#![no_main]
+
+use efi::variables::LoadOption;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(option) = LoadOption::parse(bytes) else { return };
+    assert_eq!(LoadOption::parse(&option.to_bytes()).as_ref(), Ok(&option));
+});
