@@ -6,6 +6,7 @@
 mod crashes;
 mod faults;
 mod hardware;
+mod leases;
 mod main_job;
 mod proxy;
 mod story;

@@ -1,0 +1,82 @@
+//! Leases outlive the daemon. No machine starts here: the agent's own DHCP client asks.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dhcp::v4::client::LeaseClient;
+use ferroboot::lab::machine::Machine;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::story::{Verbs as _, in_a_lab, with};
+
+const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
+
+#[test]
+fn an_address_is_the_same_after_the_daemon_was_killed() {
+    let plan = with([Machine::new(1), Machine::new(2)]);
+    in_a_lab(plan, |lab| {
+        let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
+        for machine in [&first, &second] {
+            lab.enroll(machine)?;
+            plug_in(machine)?;
+        }
+        let before = (address(&first)?, address(&second)?);
+
+        lab.kill_daemon()?;
+        lab.start_daemon()?;
+
+        // The other way round: who has no lease gets the first address that is free.
+        let after = (address(&second)?, address(&first)?);
+        assert_ne!(before.0, before.1);
+        assert_eq!((after.1, after.0), before);
+        Ok(())
+    });
+}
+
+/// Puts a network card with the machine's MAC address on the bridge.
+fn plug_in(machine: &Machine) -> Result<()> {
+    let (card, mac) = (&machine.name, machine.mac());
+    for line in [
+        format!("link add {card} address {mac} type veth peer name to-{card}"),
+        format!("link set to-{card} master lab0 up"),
+        format!("link set {card} up"),
+    ] {
+        let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+        ensure!(status.success(), "ip {line}: {status}");
+    }
+    Ok(())
+}
+
+/// The address that a client without a memory gets.
+fn address(machine: &Machine) -> Result<Ipv4Addr> {
+    let mac = bmc::config::Mac::try_from(machine.mac())?;
+    let socket = socket(&machine.name)?;
+    let began = Instant::now();
+    let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut client = LeaseClient::new(mac.0, 0x1234_5678, now());
+    let mut packet = [0; 1500];
+    while began.elapsed() < Duration::from_secs(30) {
+        if let Some(asked) = client.due(now()) {
+            socket.send_to(&asked, SERVER)?;
+        }
+        if let Ok(len) = socket.recv(&mut packet)
+            && client.receive(&packet[..len], now())
+        {
+            return Ok(client.lease().context("a lease")?.address);
+        }
+    }
+    anyhow::bail!("{} got no address in 30 s", machine.name)
+}
+
+fn socket(card: &str) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_broadcast(true)?;
+    // Until the client wants to ask again.
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    socket.bind_device(Some(card.as_bytes()))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
+    Ok(socket.into())
+}
