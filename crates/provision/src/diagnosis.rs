@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP};
 use crate::state::ProvisionState as State;
-use crate::step::REBOOT;
+use crate::step::{MISSED, REBOOT};
 use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
 
 /// Time without progress after which something is said.
@@ -18,7 +18,7 @@ pub const SILENCE: SignedDuration = SignedDuration::from_secs(45);
 const SELF_TEST: SignedDuration = SignedDuration::from_mins(15);
 
 /// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
-const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
+pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
 
 /// The call to the BMC that says what to boot ([`What::Redfish`]'s purpose).
 const BOOT_OVERRIDE: &str = "boot override";
@@ -73,11 +73,11 @@ pub fn diagnose(
     }
 }
 
-/// The part of a trace since the machine was last started: a clean step may ask for a reboot.
+/// The part of a trace since the machine was last started, which may be within its attempt.
 fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     let start = events.iter().rposition(|event| match &event.what {
         What::State { from, to: State::Cleaning, reason } => {
-            *from != State::CleanWait || reason.as_deref() == Some(REBOOT)
+            *from != State::CleanWait || matches!(reason.as_deref(), Some(REBOOT | MISSED))
         }
         What::State { .. }
         | What::Redfish { .. }

@@ -42,6 +42,11 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// The machine got nowhere, and that because the daemon was away while it booted.
+    BootMissed {
+        /// Of which attempt.
+        attempt: Uuid,
+    },
     /// A lookup by the agent, before it has shown a token.
     AgentLooksUp,
     /// A heartbeat.

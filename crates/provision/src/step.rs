@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::clean::{self, CleanStep};
+use crate::diagnosis::KERNEL_START;
 use crate::event::{Event, Heartbeat, Work};
 use crate::node::{Agent, Attempt, Clean, Node, Secret};
 use crate::state::{PowerState, PowerTarget, ProvisionState as State};
@@ -43,6 +44,9 @@ impl Default for Policy {
 
 /// Why a node goes from waiting to `cleaning` when its machine is started anew within an attempt.
 pub(crate) const REBOOT: &str = "a clean step asked for a reboot";
+
+/// Why it does so when the daemon was away while the machine booted.
+pub(crate) const MISSED: &str = "the daemon was away while the machine booted";
 
 /// Random values for a new [`Attempt`].
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +134,7 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::VerifyFailed(reason) => turn.verify_failed(reason),
         Event::Booting { attempt } => turn.booting(*attempt),
         Event::BootFailed { attempt, reason } => turn.boot_failed(*attempt, reason),
+        Event::BootMissed { attempt } => turn.boot_missed(*attempt),
         Event::AgentLooksUp => turn.agent_looks_up(),
         Event::AgentAlive(heartbeat) => turn.agent_alive(heartbeat),
         Event::StepsReported { attempt, steps, hardware_manager_version } => {
@@ -154,6 +159,19 @@ pub fn is_overdue(node: &Node, now: Timestamp, policy: &Policy) -> bool {
     let since = heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at);
     node.provision_state == State::CleanWait
         && now.duration_since(since) > policy.clean_callback_timeout
+}
+
+/// Whether a boot may have failed because the daemon, which serves since `serving_since`, was away.
+///
+/// The kernel of a machine that has all it needs is given time to bring its agent up.
+#[must_use]
+pub fn may_have_missed(node: &Node, serving_since: Timestamp, now: Timestamp) -> bool {
+    node.provision_state == State::CleanWait
+        && now.duration_since(serving_since) > KERNEL_START
+        && node.live_attempt().is_some_and(|attempt| {
+            let unheard = attempt.agent.is_none() && !attempt.token_given;
+            unheard && attempt.powered_on_at.is_some_and(|on| on < serving_since)
+        })
 }
 
 /// One event being decided.
@@ -292,6 +310,16 @@ impl Turn<'_> {
         Ok(self.fail_clean(&format!("the machine could not be booted: {reason}")))
     }
 
+    fn boot_missed(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt, State::CleanWait)?;
+        let live = self.attempt();
+        if live.agent.is_some() || live.token_given {
+            // It has come up after all, and the power of a live agent is never cut.
+            return Err(Refused::Stale);
+        }
+        Ok(self.boot_again(MISSED))
+    }
+
     fn torn_down(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
         self.expect_torn_down(attempt)?;
         self.node.power_state = Some(PowerState::Off);
@@ -416,7 +444,7 @@ impl Turn<'_> {
         clean.settled_commands.push(command_id.to_owned());
         clean.done += 1;
         if reboot && clean.current().is_some() {
-            return Ok(self.boot_again());
+            return Ok(self.boot_again(REBOOT));
         }
         Ok(self.next_step())
     }
@@ -480,8 +508,8 @@ impl Turn<'_> {
         self.then(Work::Boot { attempt })
     }
 
-    /// Starts the machine anew within the attempt, as a step asked for.
-    fn boot_again(mut self) -> Outcome {
+    /// Starts the machine anew within the attempt.
+    fn boot_again(mut self, reason: &str) -> Outcome {
         let attempt = self.attempt();
         attempt.agent = None;
         attempt.powered_on_at = None;
@@ -490,7 +518,7 @@ impl Turn<'_> {
         let id = attempt.id;
         let target = self.node.target_provision_state;
         self.node.clean_step = None;
-        self.go(State::Cleaning, target, Some(REBOOT));
+        self.go(State::Cleaning, target, Some(reason));
         self.then(Work::Boot { attempt: id })
     }
 

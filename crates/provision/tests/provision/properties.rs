@@ -103,6 +103,7 @@ enum Kind {
     VerifyFailed,
     Booting,
     BootFailed,
+    BootMissed,
     LooksUp,
     Alive,
     SecondAgent,
@@ -132,6 +133,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         VerifyFailed,
         Booting,
         BootFailed,
+        BootMissed,
         LooksUp,
         Alive,
         SecondAgent,
@@ -177,6 +179,7 @@ impl Happening {
             | Kind::VerifyFailed
             | Kind::Booting
             | Kind::BootFailed
+            | Kind::BootMissed
             | Kind::StepsReported
             | Kind::StepStarted
             | Kind::StepSucceeded
@@ -213,6 +216,7 @@ impl Happening {
             Kind::VerifyFailed => Event::PowerSeen(PowerState::On),
             Kind::Booting => Event::Booting { attempt },
             Kind::BootFailed => Event::BootFailed { attempt, reason },
+            Kind::BootMissed => Event::BootMissed { attempt },
             Kind::LooksUp => Event::AgentLooksUp,
             Kind::Alive if self.fresh => world.heartbeat(),
             Kind::Alive => heartbeat("wrong", "https://192.0.2.7:9999", world.now),

@@ -58,6 +58,7 @@ fn nothing_of_an_older_attempt_is_accepted() {
             Event::StepSucceeded { attempt: old, command_id: command_id() },
             Event::StepFailed { attempt: old, reason: reason() },
             Event::StepStillRuns { attempt: old },
+            Event::BootMissed { attempt: old },
             Event::AgentSilent { attempt: old, reason: reason() },
             Event::TornDown { attempt: old },
             Event::TearDownFailed { attempt: old, reason: reason() },

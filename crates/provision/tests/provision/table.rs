@@ -52,6 +52,7 @@ fn events() -> Vec<(&'static str, Make)> {
         ("verify failed", make(move |_, _| Event::VerifyFailed(reason()))),
         ("booting", make(|_, attempt| Event::Booting { attempt })),
         ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),
+        ("boot missed", make(|_, attempt| Event::BootMissed { attempt })),
         ("agent looks up", make(|_, _| Event::AgentLooksUp)),
         ("agent alive", make(|world, _| world.heartbeat())),
         ("steps reported", make(|_, attempt| steps_reported(attempt))),

@@ -1,7 +1,9 @@
 //! Whole cleans, from the operator's call to the node at rest.
 
+use jiff::SignedDuration;
 use provision::state::PowerTarget;
-use provision::{Event, PowerState, ProvisionState as State, What, Work};
+use provision::step::may_have_missed;
+use provision::{Event, PowerState, ProvisionState as State, Refused, What, Work};
 
 use crate::situations::{self, boots, cleaning, running, waiting};
 use crate::world::{World, clean_step, steps_reported};
@@ -240,6 +242,37 @@ fn an_agent_that_could_not_be_asked_is_asked_again_at_its_next_heartbeat() {
     world.happens(world.heartbeat());
 
     assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 0 }));
+}
+
+#[test]
+fn a_machine_that_booted_while_the_daemon_was_away_is_booted_again_once() {
+    let mut world = waiting();
+    let attempt = world.attempt().id;
+    world.passes(10);
+    let serving_since = world.now;
+    world.passes(180);
+    let missed = |world: &World| may_have_missed(&world.node, serving_since, world.now);
+    assert!(!missed(&world), "its kernel may still start");
+    world.passes(1);
+    assert!(missed(&world));
+
+    world.happens(Event::BootMissed { attempt });
+
+    assert_eq!(world.planned, Some(Work::Boot { attempt }));
+    world.is_done(Event::Booting { attempt });
+    world.passes(600);
+    assert!(!missed(&world), "this time the daemon was there");
+}
+
+#[test]
+fn the_power_of_an_agent_that_has_called_is_not_cut_for_a_missed_boot() {
+    let mut world = waiting();
+    let (attempt, serving_since) = (world.attempt().id, world.now + SignedDuration::from_secs(1));
+    world.passes(600);
+    world.happens(Event::AgentLooksUp);
+
+    assert!(!may_have_missed(&world.node, serving_since, world.now));
+    assert_eq!(world.tries(&Event::BootMissed { attempt }), Err(Refused::Stale));
 }
 
 #[test]

@@ -21,20 +21,21 @@ const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 type Said = HashMap<Uuid, (Verdict, Option<String>)>;
 
 pub(super) async fn run(workers: Workers, end: CancellationToken) {
+    let serving_since = Timestamp::now();
     let mut said = Said::new();
     let mut look = interval(EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut forget = interval(FORGET_EVERY);
     loop {
         tokio::select! {
-            _ = look.tick() => look_at_all(&workers, &mut said).await,
+            _ = look.tick() => look_at_all(&workers, &mut said, serving_since).await,
             _ = forget.tick() => forget_old(&workers).await,
             () = end.cancelled() => return,
         }
     }
 }
 
-async fn look_at_all(workers: &Workers, said: &mut Said) {
+async fn look_at_all(workers: &Workers, said: &mut Said, serving_since: Timestamp) {
     let booting = workers.nodes.index().booting();
     said.retain(|attempt, _| {
         booting.iter().any(|node| node.attempt.as_ref().is_some_and(|now| now.id == *attempt))
@@ -43,6 +44,10 @@ async fn look_at_all(workers: &Workers, said: &mut Said) {
         let diagnosis = read_trace(workers, &node).await;
         if let Some(diagnosis) = &diagnosis {
             say(&node, diagnosis, said);
+        }
+        let stuck = diagnosis.as_ref().is_some_and(|it| it.verdict == Verdict::Stuck);
+        if stuck && step::may_have_missed(&node, serving_since, Timestamp::now()) {
+            boot_again(workers, &node).await;
         }
         if step::is_overdue(&node, Timestamp::now(), &workers.policy) {
             give_up(workers, node.uuid, diagnosis.map(|diagnosis| diagnosis.text)).await;
@@ -76,6 +81,17 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Said) {
         }
     }
     said.insert(attempt.id, saying);
+}
+
+/// Firmware whose fetch broke off when we ended does not try again by itself.
+async fn boot_again(workers: &Workers, node: &Node) {
+    let Some(attempt) = node.live_attempt().map(|attempt| attempt.id) else { return };
+    match workers.nodes.happen(node.uuid, None, &Event::BootMissed { attempt }).await {
+        Ok(_) => info!(node.uuid = %node.uuid, "booting it again: we were away when it did"),
+        // It came up, or is worked on, in this moment; or it is looked at again.
+        Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
+        Err(failed) => error!(node.uuid = %node.uuid, error = %failed, "it was not booted again"),
+    }
 }
 
 async fn give_up(workers: &Workers, node: Uuid, why: Option<String>) {
