@@ -41,8 +41,8 @@ pub const API: &str = "http://127.0.0.1:6385";
 /// How often something outside is looked at again.
 const TICK: Duration = Duration::from_millis(300);
 
-/// Longer than any boot takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longer than two boots take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(420);
 
 /// The subcommands of `ferroboot lab`.
 #[derive(Debug, Subcommand)]

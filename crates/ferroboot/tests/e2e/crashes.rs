@@ -47,6 +47,25 @@ fn killed_while_it_waits_for_the_agent_it_leaves_the_machine_alone() {
 }
 
 #[test]
+#[ignore = "takes the minutes that a kernel is given to come up: make test-lab"]
+fn killed_while_the_firmware_fetches_it_boots_the_machine_again() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let (machine, bmc) = behind_a_proxy(lab)?;
+        lab.begin_to_clean(&machine)?;
+        // It asks how large the image is, and fetches it at once.
+        lab.wait_for_event(&machine, "request", |what| matches!(what, What::Http { .. }))?;
+
+        lab.kill_daemon()?;
+        lab.start_daemon()?;
+
+        lab.wait_for_state(&machine, "manageable")?;
+        assert_eq!(bmc.resets("On"), 2, "the first boot could not succeed");
+        agent_ran_the_step_once(lab, &machine)
+    });
+}
+
+#[test]
 fn killed_after_the_agents_first_call_it_sends_no_step_a_second_time() {
     let plan = with([Machine::new(1)]);
     in_a_lab(plan, |lab| {
@@ -83,6 +102,10 @@ fn behind_a_proxy(lab: &Lab) -> Result<(Machine, Proxy)> {
 fn cleaned_once(lab: &Lab, machine: &Machine, bmc: &Proxy) -> Result<()> {
     let restarts = bmc.resets("ForceRestart") + bmc.resets("GracefulRestart");
     assert_eq!((bmc.resets("On"), restarts), (1, 0), "the machine is switched on once");
+    agent_ran_the_step_once(lab, machine)
+}
+
+fn agent_ran_the_step_once(lab: &Lab, machine: &Machine) -> Result<()> {
     let ran = lab.console(machine)?.matches(DONE).count();
     assert_eq!(ran, 1, "the agent runs the step once");
     assert!(disk::signatures(&lab.disk(machine))?.is_empty());
