@@ -30,6 +30,36 @@ pub const VERBS: [(&str, u16, Verb); 15] = [
     ("service", 87, Verb::Missing),
 ];
 
+/// The states of Ironic's that no node of ours is ever in (`ironic/common/states.py`).
+pub const OTHER_STATES: [&str; 26] = [
+    "active",
+    "adopt failed",
+    "adopting",
+    "clean hold",
+    "deleted",
+    "deleting",
+    "deploy done",
+    "deploy failed",
+    "deploy hold",
+    "deploying",
+    "error",
+    "inspect failed",
+    "inspect wait",
+    "inspecting",
+    "rebuild",
+    "rescue",
+    "rescue failed",
+    "rescue wait",
+    "rescuing",
+    "service failed",
+    "service hold",
+    "service wait",
+    "servicing",
+    "unrescue failed",
+    "unrescuing",
+    "wait call-back",
+];
+
 /// What a verb is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

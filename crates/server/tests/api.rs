@@ -147,6 +147,7 @@ async fn nodes_are_filtered_and_sorted() {
         ("resource_class=x", json!(["a"])),
         ("provision_state=enroll", json!(["b", "a"])),
         ("provision_state=available", json!([])),
+        ("provision_state=active", json!([])),
         ("driver=ipmi", json!([])),
         ("conductor_group=", json!(["b", "a"])),
         ("conductor_group=east", json!([])),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use provision::{Node, ProvisionState};
+use provision::Node;
 use serde_json::Value as Json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
@@ -58,7 +58,7 @@ impl fmt::Display for NodeKey {
 #[derive(Clone, Debug, Default)]
 pub struct NodeFilter {
     /// Those in this state.
-    pub provision_state: Option<ProvisionState>,
+    pub provision_state: Option<String>,
     /// Those of this driver.
     pub driver: Option<String>,
     /// Those in maintenance, or those that are not.
@@ -284,7 +284,7 @@ impl Store {
 
 fn conditions(filter: &NodeFilter) -> Where {
     let mut fits = Where::default();
-    fits.equals("provision_state", filter.provision_state.map(ProvisionState::name));
+    fits.equals("provision_state", filter.provision_state.as_deref());
     fits.equals("driver", filter.driver.as_deref());
     fits.equals("maintenance", filter.maintenance);
     fits.equals("fault", filter.fault.as_deref());

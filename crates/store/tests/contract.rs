@@ -180,7 +180,7 @@ async fn each_filter_picks_its_nodes(database: Database) {
     let all = NodeFilter::default;
 
     let picks_odd = [
-        NodeFilter { provision_state: Some(ProvisionState::CleanWait), ..all() },
+        NodeFilter { provision_state: Some("clean wait".into()), ..all() },
         NodeFilter { driver: Some("other".into()), ..all() },
         NodeFilter { maintenance: Some(true), ..all() },
         NodeFilter { fault: Some("clean failure".into()), ..all() },
@@ -197,7 +197,7 @@ async fn each_filter_picks_its_nodes(database: Database) {
         NodeFilter { owner: Some("o".into()), maintenance: Some(true), ..all() },
     ];
     let picks_plain = [
-        NodeFilter { provision_state: Some(ProvisionState::Enroll), ..all() },
+        NodeFilter { provision_state: Some("enroll".into()), ..all() },
         NodeFilter { maintenance: Some(false), ..all() },
         NodeFilter { associated: Some(false), ..all() },
         NodeFilter { sharded: Some(false), ..all() },
