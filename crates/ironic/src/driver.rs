@@ -52,7 +52,7 @@ const PROPERTIES: [(&str, &str); 14] = [
     ("redfish_username", "User account with admin or server-profile access privilege."),
     ("redfish_password", "User account password."),
     ("redfish_verify_ca", "true, false, or the path of a CA bundle."),
-    ("redfish_auth_type", "basic, session, or auto (the default)."),
+    ("redfish_auth_type", "basic, session or auto; basic authentication is used with each."),
     ("deploy_kernel", "URL of the deployment kernel; by default our own."),
     ("deploy_ramdisk", "URL of the ramdisk to boot for cleaning; by default our own."),
     ("deploy_iso", "URL of an ISO image to boot for cleaning, as it is (redfish-https)."),
