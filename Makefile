@@ -35,7 +35,7 @@ deny: ## Licences, advisories and sources of what we depend on
 	cargo deny --locked check
 
 fuzz: ## Each fuzz target for a minute
-	scripts/fuzz
+	scripts/fuzz 60
 
 ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk
 

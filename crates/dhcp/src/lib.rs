@@ -1,7 +1,7 @@
 //! DHCP as a library: wire, the server's decisions, the client.
 //!
 //! Everything here is a function of its arguments: no sockets, no clock. It knows nothing of nodes;
-//! what a client is to boot arrives as an [`v4::reply::Answer`].
+//! what a client is to boot arrives as an [`v4::decide::Answer`].
 
 pub mod architecture;
 pub mod client;
