@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use indicatif::HumanBytes;
 use tempfile::TempDir;
 
 use super::read;
@@ -139,9 +140,13 @@ impl Packages {
     fn download(&self, package: &str) -> Result<PathBuf> {
         let address = output(Command::new("apt-get").args(["download", "--print-uris", package]))
             .with_context(|| unavailable(package))?;
-        let name =
-            address.split_whitespace().nth(1).with_context(|| unavailable(package))?.to_owned();
-        step(&format!("fetching {name}"), || {
+        let (name, len) = name_and_len(&address).with_context(|| unavailable(package))?;
+        let cached = self.downloads.join(name).metadata().is_ok_and(|file| file.len() == len);
+        let what = match cached {
+            true => format!("checking {name}"),
+            false => format!("fetching {name}, {}", HumanBytes(len)),
+        };
+        step(&what, || {
             // apt leaves a file alone whose digest is right already.
             output(
                 Command::new("apt-get")
@@ -165,6 +170,12 @@ impl Packages {
         })?;
         Ok(root)
     }
+}
+
+/// Of a line of `apt-get --print-uris`: `'ADDRESS' NAME LENGTH DIGEST`.
+fn name_and_len(line: &str) -> Option<(&str, u64)> {
+    let mut words = line.split_whitespace().skip(1);
+    Some((words.next()?, words.next()?.parse().ok()?))
 }
 
 /// The package that `linux-image-amd64` depends on.
@@ -212,4 +223,18 @@ fn cache() -> Result<PathBuf> {
         }
     };
     Ok(cache.join("ferroboot/packages"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packages_file_and_its_length_are_read_from_apt() {
+        let line =
+            "'http://deb.debian.org/i/ipxe_1.0_all.deb' ipxe_1.0_all.deb 3216908 SHA256:00\n";
+
+        assert_eq!(name_and_len(line), Some(("ipxe_1.0_all.deb", 3_216_908)));
+        assert_eq!(name_and_len(""), None);
+    }
 }
