@@ -68,16 +68,8 @@ pub mod since {
     pub const ALLOCATIONS: u16 = 52;
     /// `/v1/deploy_templates`.
     pub const DEPLOY_TEMPLATES: u16 = 55;
-    /// `?retired=`.
-    pub const RETIRED_FILTER: u16 = 61;
-    /// Heartbeats and lookups carry a token.
-    pub const AGENT_TOKEN: u16 = 62;
     /// `?lessee=`.
     pub const LESSEE_FILTER: u16 = 65;
-    /// Heartbeats carry the agent's certificate.
-    pub const AGENT_VERIFY_CA: u16 = 68;
-    /// Heartbeats carry the status of a deployment.
-    pub const AGENT_STATUS: u16 = 72;
     /// `boot_mode` and `secure_boot` among a node's states.
     pub const BOOT_MODE: u16 = 75;
     /// `/v1/nodes/{}/history`.

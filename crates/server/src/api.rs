@@ -19,6 +19,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
+use ironic::version::since;
 use provision::boot::HttpLoader;
 use tower::Layer;
 
@@ -111,13 +112,13 @@ pub fn router(api: Api) -> Router {
         )
         .route("/v1/nodes/{node}/ports", get(ports::list_of_node))
         .route("/v1/nodes/{node}/ports/detail", get(ports::list_detail_of_node))
-        .route("/v1/nodes/{node}/portgroups", none_of_node("portgroups", 24))
-        .route("/v1/nodes/{node}/vifs", none_of_node("vifs", 28))
-        .route("/v1/nodes/{node}/bios", none_of_node("bios", 40))
-        .route("/v1/nodes/{node}/firmware", none_of_node("firmware", 86))
+        .route("/v1/nodes/{node}/portgroups", none_of_node("portgroups", since::PORTGROUPS_LINK))
+        .route("/v1/nodes/{node}/vifs", none_of_node("vifs", since::VIFS))
+        .route("/v1/nodes/{node}/bios", none_of_node("bios", since::BIOS))
+        .route("/v1/nodes/{node}/firmware", none_of_node("firmware", since::FIRMWARE))
         .route("/v1/nodes/{node}/volume", get(details::volume_of_node))
-        .route("/v1/nodes/{node}/volume/connectors", none_of_node("connectors", 32))
-        .route("/v1/nodes/{node}/volume/targets", none_of_node("targets", 32))
+        .route("/v1/nodes/{node}/volume/connectors", none_of_node("connectors", since::VOLUME))
+        .route("/v1/nodes/{node}/volume/targets", none_of_node("targets", since::VOLUME))
         .route("/v1/nodes/{node}/children", get(details::children))
         .route("/v1/nodes/{node}/inventory", get(details::inventory))
         .route("/v1/nodes/{node}/allocation", get(details::allocation))
@@ -133,15 +134,15 @@ pub fn router(api: Api) -> Router {
         .route("/v1/conductors", get(drivers::conductors))
         .route("/v1/conductors/{host}", get(drivers::conductor))
         .route("/v1/chassis", none("chassis", 1))
-        .route("/v1/portgroups", none("portgroups", 23))
+        .route("/v1/portgroups", none("portgroups", since::PORTGROUPS))
         .route("/v1/volume", get(details::volume))
-        .route("/v1/volume/connectors", none("connectors", 32))
-        .route("/v1/volume/targets", none("targets", 32))
-        .route("/v1/allocations", none("allocations", 52))
-        .route("/v1/deploy_templates", none("deploy_templates", 55))
-        .route("/v1/shards", none("shards", 82))
-        .route("/v1/runbooks", none("runbooks", 92))
-        .route("/v1/inspection_rules", none("inspection_rules", 96));
+        .route("/v1/volume/connectors", none("connectors", since::VOLUME))
+        .route("/v1/volume/targets", none("targets", since::VOLUME))
+        .route("/v1/allocations", none("allocations", since::ALLOCATIONS))
+        .route("/v1/deploy_templates", none("deploy_templates", since::DEPLOY_TEMPLATES))
+        .route("/v1/shards", none("shards", since::SHARDS))
+        .route("/v1/runbooks", none("runbooks", since::RUNBOOKS))
+        .route("/v1/inspection_rules", none("inspection_rules", since::INSPECTION_RULES));
     finish(routes, api)
 }
 
