@@ -1,0 +1,18 @@
+//! Any body is a command, and any JSON a hint that keeps a disk: both are understood or refused.
+
+#![no_main]
+
+use agent::action::{Action, request};
+use agent::disks::hints::{Hint, Traits};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| {
+    if let Ok(request) = request(body) {
+        let _ = Action::parse(&request);
+    }
+    if let Ok(json) = serde_json::from_slice(body)
+        && let Ok(hint) = Hint::parse(&json)
+    {
+        hint.fits(&Traits::default());
+    }
+});
