@@ -36,19 +36,19 @@ pub fn set_if_far_off(now: Timestamp, source: &str) {
 pub async fn ask(server: &str) -> Result<Timestamp> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let socket = UdpSocket::bind("0.0.0.0:0").await.context("opening a socket")?;
-    socket.connect((server, 123)).await.with_context(|| format!("finding {server}"))?;
+    socket.connect((server, 123)).await.context("finding it")?;
     let mut request = [0; 48];
     // Leap indicator 0, version 4, mode 3 (client).
     request[0] = 0x23;
-    socket.send(&request).await.with_context(|| format!("asking {server}"))?;
+    socket.send(&request).await.context("sending")?;
     let mut answer = [0; 48];
     let len = timeout(PATIENCE, socket.recv(&mut answer))
         .await
-        .with_context(|| format!("{server} does not answer"))?
-        .with_context(|| format!("asking {server}"))?;
+        .context("it does not answer")?
+        .context("receiving")?;
     match sntp_time(&answer[..len]) {
         Some(time) => Ok(time),
-        None => bail!("{server} does not know the time"),
+        None => bail!("it does not know the time itself"),
     }
 }
 

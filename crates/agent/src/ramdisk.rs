@@ -20,8 +20,8 @@ use crate::hands::{Hands, Host};
 use crate::hotplug::{self, Loader};
 use crate::identity::Keeper;
 use crate::init;
+use crate::network;
 use crate::network::links::Wanted;
-use crate::network::{self, Network};
 
 /// Where `ferroboot image build --ca` puts the certificates of the authorities that vouch for Ironic's API.
 pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
@@ -51,7 +51,11 @@ async fn serve(options: Options) -> Result<Infallible> {
     let activity = hotplug::watch(Arc::new(Loader::new()?))?;
     let wanted = Wanted { name: options.interface.clone(), mac: options.boot_mac };
     let network = network::up(&wanted).await?;
-    set_clock(&options, &network).await;
+    // Not waited for: a server that does not answer would cost seconds of every boot.
+    let named = options.ntp_server.clone();
+    if let Some(server) = named.or_else(|| network.ntp.first().map(ToString::to_string)) {
+        tokio::spawn(set_clock(server));
+    }
 
     let machine =
         Machine { disks: Source::Machine(activity), guards_clustered: options.guards_clustered };
@@ -77,15 +81,11 @@ fn authorities() -> Result<Vec<u8>> {
     }
 }
 
-/// By NTP if there is a server for it; Ironic's API tells the time as well, later.
-async fn set_clock(options: &Options, network: &Network) {
-    let named = options.ntp_server.clone();
-    let Some(server) = named.or_else(|| network.ntp.first().map(ToString::to_string)) else {
-        return;
-    };
+/// By NTP. Ironic's API tells the time as well, later.
+async fn set_clock(server: String) {
     match clock::ask(&server).await {
         Ok(now) => clock::set_if_far_off(now, &server),
-        Err(error) => warn!("{error:#}"),
+        Err(error) => warn!("no time from {server}: {error:#}"),
     }
 }
 
