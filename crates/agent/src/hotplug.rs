@@ -79,7 +79,12 @@ impl Loader {
         if self.lock_done().contains(path) {
             return;
         }
-        let parameters = if name_of(path) == "scsi_mod" { SYNCHRONOUS_SCAN } else { parameters };
+        let parameters = match name_of(path).as_str() {
+            "scsi_mod" => SYNCHRONOUS_SCAN,
+            // Network cards and disks hang on it alike, and disks are to be numbered in their order on the bus.
+            "virtio_pci" => c"",
+            _ => parameters,
+        };
         match self.insert(path, parameters) {
             Ok(()) | Err(Errno::EEXIST) => debug!("{path} is loaded"),
             // A driver may find that its device is not there after all.
