@@ -1,5 +1,6 @@
 //! The network of the lab: a bridge, and a tap device for each machine.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -22,6 +23,8 @@ pub(super) const POOL: &str = "10.77.0.100-10.77.0.199";
 /// # Errors
 /// What `ip` said.
 pub(super) fn build(machines: &[Machine]) -> Result<()> {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
     let mut script = format!(
         "link set lo up\nlink add {BRIDGE} type bridge\naddress add {ADDRESS}/24 dev {BRIDGE}\n\
          link set {BRIDGE} up\n"
