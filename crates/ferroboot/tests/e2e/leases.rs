@@ -1,5 +1,6 @@
 //! Leases outlive the daemon. No machine starts here: the agent's own DHCP client asks.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,7 +47,9 @@ fn plug_in(machine: &Machine) -> Result<()> {
         let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
         ensure!(status.success(), "ip {line}: {status}");
     }
-    Ok(())
+    // Client and server are in one namespace, so each hears from an address that is its own.
+    let setting = "/proc/sys/net/ipv4/conf/all/accept_local";
+    fs::write(setting, "1").with_context(|| format!("cannot write {setting}"))
 }
 
 /// The address that a client without a memory gets.
