@@ -1,7 +1,7 @@
 //! What happened in a boot attempt, exchange by exchange.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -195,14 +195,14 @@ pub enum DhcpAnswer {
     /// An offer.
     Offer {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What to boot, if told.
         artifact: Option<Artifact>,
     },
     /// An acknowledgement.
     Ack {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What to boot, if told.
         artifact: Option<Artifact>,
     },

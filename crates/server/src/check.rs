@@ -33,7 +33,10 @@ pub async fn all(config: &Config) -> Vec<Found> {
             found.push(("boot set".to_owned(), boot_set(config, &state)));
             for network in &config.dhcp.networks {
                 let opened = dhcp::Network::open(network, config.dhcp.lease_secs, state.path());
-                let shown = opened.map(|opened| format!("our address is {}", opened.address()));
+                let shown = opened.map(|opened| match opened.address() {
+                    Some(address) => format!("our address is {address}"),
+                    None => "no pool".to_owned(),
+                });
                 found.push((format!("DHCP on {}", network.interface), shown));
             }
         }

@@ -1,12 +1,13 @@
 //! Every setting of the daemon, its default, and its check.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dhcp::leases::Pool;
+use dhcp::v6;
 use jiff::SignedDuration;
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
@@ -137,25 +138,61 @@ impl Default for Dhcp {
 pub struct Network {
     /// The network interface, by name.
     pub interface: String,
-    /// The addresses to give out.
-    pub pool: Range,
-    /// The router, if there is one.
+    /// The IPv4 addresses to give out.
+    pub pool: Option<Range>,
+    /// The IPv6 addresses to give out.
+    pub pool6: Option<Range6>,
+    /// The IPv4 router, if there is one.
     pub router: Option<Ipv4Addr>,
     /// Name servers.
     #[serde(default)]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+    /// Whether to advertise the IPv6 network, as its router: without advertisements nobody asks
+    /// DHCPv6. Off where another router does so, with the M flag.
+    #[serde(default = "yes")]
+    pub advertise: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Network {
+    pub(crate) fn dns4(&self) -> Vec<Ipv4Addr> {
+        let v4 = |server: &IpAddr| if let IpAddr::V4(v4) = server { Some(*v4) } else { None };
+        self.dns.iter().filter_map(v4).collect()
+    }
+
+    pub(crate) fn dns6(&self) -> Vec<Ipv6Addr> {
+        let v6 = |server: &IpAddr| if let IpAddr::V6(v6) = server { Some(*v6) } else { None };
+        self.dns.iter().filter_map(v6).collect()
+    }
 }
 
 impl FromStr for Network {
     type Err = anyhow::Error;
 
-    /// `INTERFACE=FIRST-LAST`.
+    /// `INTERFACE=FIRST-LAST`, or with IPv6 too, `INTERFACE=FIRST-LAST,FIRST6-LAST6`.
     fn from_str(text: &str) -> Result<Self> {
-        let Some((interface, pool)) = text.split_once('=') else {
+        let Some((interface, pools)) = text.split_once('=') else {
             bail!("{text:?} is not INTERFACE=FIRST-LAST, such as eth1=192.0.2.100-192.0.2.199");
         };
-        let (interface, pool) = (interface.to_owned(), pool.to_owned().try_into()?);
-        Ok(Self { interface, pool, router: None, dns: Vec::new() })
+        let mut network = Self {
+            interface: interface.to_owned(),
+            pool: None,
+            pool6: None,
+            router: None,
+            dns: Vec::new(),
+            advertise: true,
+        };
+        for pool in pools.split(',') {
+            if pool.contains(':') {
+                network.pool6 = Some(pool.to_owned().try_into()?);
+            } else {
+                network.pool = Some(pool.to_owned().try_into()?);
+            }
+        }
+        Ok(network)
     }
 }
 
@@ -168,14 +205,33 @@ impl TryFrom<String> for Range {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let parse = |address: &str| address.trim().parse::<Ipv4Addr>().ok();
-        let ends = text.split_once('-');
-        let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
-            bail!("{text:?} is no address range, such as 192.0.2.100-192.0.2.199");
-        };
-        ensure!(first <= last, "the address range {text} ends before it begins");
+        let (first, last) = ends::<Ipv4Addr>(&text)?;
         Ok(Self(Pool { first, last }))
     }
+}
+
+/// `FIRST-LAST` of IPv6, both included.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Range6(pub v6::leases::Pool);
+
+impl TryFrom<String> for Range6 {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let (first, last) = ends::<Ipv6Addr>(&text)?;
+        Ok(Self(v6::leases::Pool { first, last }))
+    }
+}
+
+fn ends<A: FromStr + Ord>(text: &str) -> Result<(A, A)> {
+    let parse = |address: &str| address.trim().parse::<A>().ok();
+    let ends = text.split_once('-');
+    let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
+        bail!("{text:?} is no address range, such as 192.0.2.100-192.0.2.199");
+    };
+    ensure!(first <= last, "the address range {text} ends before it begins");
+    Ok((first, last))
 }
 
 /// `[clean]`
@@ -282,6 +338,13 @@ impl Config {
         for pair in interfaces.windows(2) {
             ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
         }
+        for network in &self.dhcp.networks {
+            ensure!(
+                network.pool.is_some() || network.pool6.is_some(),
+                "the DHCP network on {} has neither pool nor pool6",
+                network.interface
+            );
+        }
         Ok(())
     }
 }
@@ -321,9 +384,10 @@ mod tests {
                 .unwrap();
 
         let [network] = &config.dhcp.networks[..] else { panic!("one network expected") };
-        assert_eq!(network.pool.0.len(), 11);
+        let pool = network.pool.unwrap().0;
+        assert_eq!(pool.len(), 11);
         let flag: Network = "eth1=192.0.2.10-192.0.2.20".parse().unwrap();
-        assert_eq!(flag.pool.0, network.pool.0);
+        assert_eq!(flag.pool.unwrap().0, pool);
     }
 
     #[test]
@@ -333,6 +397,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_refused_in_words() {
+        assert!(refusal("[[dhcp.network]]\ninterface = \"a\"").contains("neither pool nor pool6"));
         let network = |pool| format!("[[dhcp.network]]\ninterface = \"a\"\npool = \"{pool}\"\n");
 
         assert!(refusal(&network("10.0.0.9-10.0.0.1")).contains("ends before it begins"));

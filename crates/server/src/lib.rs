@@ -54,7 +54,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
 
     let networks = open_networks(&config, &state)?;
     let has_dhcp = !networks.is_empty();
-    let urls = Urls::new(&config, networks.first().map(dhcp::Network::address));
+    let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
     let settings = config.artifacts(state.path(), urls.clone());
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));

@@ -1,6 +1,6 @@
 //! The URLs that machines are given: ours, as machines reach us.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 
 use provision::boot::Artifact;
 use provision::{Attempt, Node};
@@ -16,7 +16,7 @@ pub struct Urls {
     boot_port: u16,
     agent_port: u16,
     /// Ours on the first DHCP network.
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
 }
 
 /// Machines cannot be told where to fetch from.
@@ -30,7 +30,7 @@ pub struct Unreachable;
 impl Urls {
     /// As the settings say; `address` is ours on the first DHCP network.
     #[must_use]
-    pub fn new(config: &Config, address: Option<Ipv4Addr>) -> Self {
+    pub fn new(config: &Config, address: Option<IpAddr>) -> Self {
         let base = |url: &url::Url| url.as_str().trim_end_matches('/').to_owned();
         Self {
             boot: config.boot.url.as_ref().map(base),
@@ -52,12 +52,12 @@ impl Urls {
         node: &Node,
         attempt: &Attempt,
         artifact: Artifact,
-        near: Option<Ipv4Addr>,
+        near: Option<IpAddr>,
     ) -> Result<String, Unreachable> {
         let own = node.driver_text("external_http_url").map(|url| url.trim_end_matches('/'));
         let base = match (own.or(self.boot.as_deref()), near.or(self.address)) {
             (Some(base), _) => base.to_owned(),
-            (None, Some(address)) => format!("http://{address}:{}", self.boot_port),
+            (None, Some(address)) => base(address, self.boot_port),
             (None, None) => return Err(Unreachable),
         };
         Ok(format!("{base}/boot/{}/{}", attempt.ticket.0, artifact.file_name()))
@@ -66,12 +66,13 @@ impl Urls {
     /// Where an agent calls: `ipa-api-url`. `near` is our address that its machine fetched from.
     #[must_use]
     pub fn agent(&self, near: IpAddr) -> String {
-        match (&self.agent, near) {
-            (Some(url), _) => url.clone(),
-            (None, IpAddr::V4(near)) => format!("http://{near}:{}", self.agent_port),
-            (None, IpAddr::V6(near)) => format!("http://[{near}]:{}", self.agent_port),
-        }
+        self.agent.clone().unwrap_or_else(|| base(near, self.agent_port))
     }
+}
+
+/// An IPv6 address stands in brackets (RFC 3986 §3.2.2).
+fn base(address: IpAddr, port: u16) -> String {
+    format!("http://{}", SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -100,7 +101,7 @@ mod tests {
         (node, attempt)
     }
 
-    fn iso(urls: &Urls, node: &Node, near: Option<Ipv4Addr>) -> Result<String, Unreachable> {
+    fn iso(urls: &Urls, node: &Node, near: Option<IpAddr>) -> Result<String, Unreachable> {
         urls.artifact(node, &node_attempt(), Artifact::Iso, near)
     }
 
@@ -112,12 +113,14 @@ mod tests {
     fn the_nodes_own_url_wins_over_the_setting_and_that_over_addresses() {
         let config: Config = "[boot]\nurl = \"http://boot.example/\"".parse().unwrap();
         let (mut node, _) = node();
-        let address = Some(Ipv4Addr::new(10, 0, 0, 1));
+        let address = Some([10, 0, 0, 1].into());
 
         let plain = Urls::new(&Config::default(), address);
         assert_eq!(iso(&plain, &node, None).unwrap(), "http://10.0.0.1:8080/boot/TICKET/boot.iso");
-        let near = iso(&plain, &node, Some(Ipv4Addr::new(10, 1, 0, 1))).unwrap();
+        let near = iso(&plain, &node, Some([10, 1, 0, 1].into())).unwrap();
         assert_eq!(near, "http://10.1.0.1:8080/boot/TICKET/boot.iso");
+        let six = iso(&plain, &node, Some("fd00::1".parse().unwrap())).unwrap();
+        assert_eq!(six, "http://[fd00::1]:8080/boot/TICKET/boot.iso");
         let set = Urls::new(&config, address);
         assert_eq!(iso(&set, &node, None).unwrap(), "http://boot.example/boot/TICKET/boot.iso");
         node.driver_info.insert("external_http_url".into(), "https://edge.example/x/".into());

@@ -466,12 +466,12 @@ fn pxe() -> What {
 
 fn offer() -> What {
     let artifact = Some(Artifact::BootLoader);
-    let answer = DhcpAnswer::Offer { address: Ipv4Addr::new(192, 0, 2, 7), artifact };
+    let answer = DhcpAnswer::Offer { address: [192, 0, 2, 7].into(), artifact };
     dhcp(DhcpClient::HttpClient, Some(X64_HTTP), answer)
 }
 
 fn ack(artifact: Option<Artifact>) -> DhcpAnswer {
-    DhcpAnswer::Ack { address: Ipv4Addr::new(192, 0, 2, 7), artifact }
+    DhcpAnswer::Ack { address: [192, 0, 2, 7].into(), artifact }
 }
 
 fn fetched(artifact: Artifact) -> What {

@@ -6,12 +6,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dhcp::journal::{RECORD, Record, read};
-use dhcp::leases::{Leases, Pool, Seconds};
+use dhcp::{journal, leases, v6};
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -20,42 +21,101 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A journal is not written anew below this size, in bytes.
 const SMALL: u64 = 1024 * 1024;
 
+/// Leases that a journal is kept of.
+pub(super) trait Table: Sized {
+    type Pool;
+    type Record;
+    /// The size of a record, in bytes.
+    const RECORD: usize;
+
+    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self;
+    fn read(bytes: &[u8]) -> Vec<Self::Record>;
+    fn encode(record: &Self::Record) -> Vec<u8>;
+    fn records(&self) -> Vec<Self::Record>;
+}
+
+impl Table for leases::Leases {
+    type Pool = leases::Pool;
+    type Record = journal::Record;
+    const RECORD: usize = journal::RECORD;
+
+    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self {
+        Self::replay(pool, records)
+    }
+
+    fn read(bytes: &[u8]) -> Vec<Self::Record> {
+        journal::read(bytes)
+    }
+
+    fn encode(record: &Self::Record) -> Vec<u8> {
+        record.encode().to_vec()
+    }
+
+    fn records(&self) -> Vec<Self::Record> {
+        self.records().collect()
+    }
+}
+
+impl Table for v6::leases::Leases {
+    type Pool = v6::leases::Pool;
+    type Record = v6::leases::Record;
+    const RECORD: usize = v6::leases::RECORD;
+
+    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self {
+        Self::replay(pool, records)
+    }
+
+    fn read(bytes: &[u8]) -> Vec<Self::Record> {
+        v6::leases::read(bytes)
+    }
+
+    fn encode(record: &Self::Record) -> Vec<u8> {
+        record.encode().to_vec()
+    }
+
+    fn records(&self) -> Vec<Self::Record> {
+        self.records().collect()
+    }
+}
+
 /// The journal of one network.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct Journal<T> {
     path: PathBuf,
     file: File,
     len: u64,
     unsynced: bool,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    table: PhantomData<T>,
 }
 
-impl Journal {
+impl<T: Table> Journal<T> {
     /// Opens it, or makes it, and gives the leases that it leads to.
-    pub(super) fn open(path: &Path, pool: Pool, now: Seconds) -> io::Result<(Self, Leases)> {
+    pub(super) fn open(path: &Path, pool: T::Pool) -> io::Result<(Self, T)> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let records = read(&bytes);
-        let lost = bytes.len() - records.len() * RECORD;
+        let records = T::read(&bytes);
+        let lost = bytes.len() - records.len() * T::RECORD;
         if lost > 0 {
             warn!("{}: the last {lost} bytes are damaged and left out", path.display());
         }
-        let leases = Leases::replay(pool, records);
-        let running = leases.records().filter(|record| record.0.until > now).count();
-        if running > 0 {
-            info!("{running} leases taken over from {}", path.display());
-        }
+        let leases = T::replay(pool, records);
         // Written anew at each start: a torn record at its end would hide all that came after it.
         let (file, len) = write_anew(path, &leases)?;
-        Ok((Self { path: path.to_owned(), file, len, unsynced: false }, leases))
+        if len > 0 {
+            info!("{} leases taken over from {}", len / T::RECORD as u64, path.display());
+        }
+        let (path, table) = (path.to_owned(), PhantomData);
+        Ok((Self { path, file, len, unsynced: false, syncing: None, table }, leases))
     }
 
     /// Appends a record; once this returns, it outlives a crash of ours.
-    pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {
-        self.file.write_all(&record.encode())?;
-        self.len += RECORD as u64;
+    pub(super) fn append(&mut self, record: &T::Record) -> io::Result<()> {
+        self.file.write_all(&T::encode(record))?;
+        self.len += T::RECORD as u64;
         self.unsynced = true;
         Ok(())
     }
@@ -67,24 +127,43 @@ impl Journal {
         syncs
     }
 
-    /// Brings what was appended to the disk, and gets rid of what was overtaken.
-    pub(super) async fn sync(&mut self, leases: &Leases) {
+    /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
+    /// take its time; packets do not wait for it.
+    pub(super) async fn sync(&mut self, leases: &T) {
+        if self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished()) {
+            return;
+        }
+        self.settle().await;
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        let live = (leases.records().count() * RECORD) as u64;
-        let done = if self.len > SMALL.max(4 * live) {
+        let begun = if self.len > SMALL
+            && self.len > 4 * (leases.records().len() * T::RECORD) as u64
+        {
             write_anew(&self.path, leases).map(|(file, len)| (self.file, self.len) = (file, len))
         } else {
-            match self.file.try_clone() {
-                // The disk may take its time; packets do not wait for it.
-                Ok(file) => match tokio::task::spawn_blocking(move || file.sync_data()).await {
-                    Ok(done) => done,
-                    Err(failed) => Err(io::Error::other(failed)),
-                },
-                Err(error) => Err(error),
-            }
+            self.file.try_clone().map(|file| {
+                self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+            })
         };
+        self.note(begun);
+    }
+
+    /// Waits until all is on the disk.
+    pub(super) async fn close(mut self) {
+        self.settle().await;
+        let done = self.file.sync_data();
+        self.note(done);
+    }
+
+    async fn settle(&mut self) {
+        if let Some(syncing) = self.syncing.take() {
+            let done = syncing.await.map_err(io::Error::other).flatten();
+            self.note(done);
+        }
+    }
+
+    fn note(&mut self, done: io::Result<()>) {
         if let Err(error) = done {
             warn!(%error, "{} cannot be brought to the disk", self.path.display());
             self.unsynced = true;
@@ -93,9 +172,9 @@ impl Journal {
 }
 
 /// Replaces the file by one with the leases as they are, for its owner's eyes only.
-fn write_anew(path: &Path, leases: &Leases) -> io::Result<(File, u64)> {
+fn write_anew<T: Table>(path: &Path, leases: &T) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
-    let bytes: Vec<u8> = leases.records().flat_map(|record| record.encode()).collect();
+    let bytes: Vec<u8> = leases.records().iter().flat_map(T::encode).collect();
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&bytes)?;
@@ -108,13 +187,16 @@ fn write_anew(path: &Path, leases: &Leases) -> io::Result<(File, u64)> {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use dhcp::journal::RECORD;
+    use dhcp::leases::{Leases, Pool};
+
     use super::*;
 
     const POOL: Pool =
         Pool { first: Ipv4Addr::new(10, 0, 0, 10), last: Ipv4Addr::new(10, 0, 0, 20) };
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-    fn bind(journal: &mut Journal, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
+    fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
         let address = leases.offer(mac, None, 0).unwrap();
         let record = leases.bind(mac, address, 3_600, 0).unwrap();
         journal.append(&record).unwrap();
@@ -125,11 +207,11 @@ mod tests {
     fn leases_outlive_a_daemon_that_was_killed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         let address = bind(&mut journal, &mut leases, MAC);
         drop((journal, leases));
 
-        let (_, leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
 
         assert_eq!(leases.of(MAC).unwrap().address, address);
     }
@@ -138,16 +220,16 @@ mod tests {
     fn a_torn_record_costs_itself_and_nothing_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         bind(&mut journal, &mut leases, MAC);
         journal.file.write_all(&[1, 2, 3]).unwrap();
         drop((journal, leases));
 
-        let (mut journal, mut leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         assert!(leases.of(MAC).is_some() && leases.of([2, 0, 0, 0, 0, 2]).is_some());
     }
 
@@ -155,7 +237,7 @@ mod tests {
     async fn a_journal_does_not_grow_with_every_renewal() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         while journal.len <= SMALL {
             bind(&mut journal, &mut leases, MAC);
         }
@@ -164,7 +246,7 @@ mod tests {
 
         assert_eq!(std::fs::metadata(&path).unwrap().len(), RECORD as u64);
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
-        let (_, leases) = Journal::open(&path, POOL, 0).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
         assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
     }
 }

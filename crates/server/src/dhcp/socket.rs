@@ -1,39 +1,46 @@
-//! A UDP socket on one interface, on port 67.
+//! Sockets on one interface, and what is known of it.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::v4::packet::Packet;
-use nix::ifaddrs::getifaddrs;
-use socket2::{Domain, Protocol, Type};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 const SERVER: u16 = 67;
 const CLIENT: u16 = 68;
+const SERVER6: u16 = 547;
+/// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
+const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+/// Where solicitations go (RFC 4861 §4.1).
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// No DHCP message is longer than an Ethernet frame, unless it was made to be.
 const LONGEST: usize = 4_096;
 /// How long to leave a socket alone that fails.
 pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// The socket. What comes in on other interfaces never reaches it.
+/// UDP port 67. What comes in on other interfaces never reaches it.
 #[derive(Debug)]
-pub(super) struct Socket(UdpSocket);
+pub(super) struct Socket4(UdpSocket);
 
-impl Socket {
+impl Socket4 {
     pub(super) fn open(interface: &str) -> Result<Self> {
         let bound = || -> io::Result<UdpSocket> {
-            let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-            // Another network of ours has the same port on another interface.
-            socket.set_reuse_address(true)?;
+            let socket = on(interface, Domain::IPV4, Type::DGRAM, Protocol::UDP)?;
             socket.set_broadcast(true)?;
-            socket.bind_device(Some(interface.as_bytes()))?;
             socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER).into())?;
-            socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket.into())
         };
-        bound().map(Self).map_err(|error| refused(interface, error))
+        bound().map(Self).map_err(|error| refused(interface, SERVER, error))
     }
 
     pub(super) async fn receive(&self) -> io::Result<Vec<u8>> {
@@ -48,7 +55,101 @@ impl Socket {
     }
 }
 
-fn refused(interface: &str, error: io::Error) -> anyhow::Error {
+/// UDP port 547.
+#[derive(Debug)]
+pub(super) struct Socket6(UdpSocket);
+
+impl Socket6 {
+    pub(super) fn open(link: &Link) -> Result<Self> {
+        let bound = || -> io::Result<UdpSocket> {
+            let socket = on(&link.name, Domain::IPV6, Type::DGRAM, Protocol::UDP)?;
+            socket.set_only_v6(true)?;
+            socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER6, 0, 0).into())?;
+            socket.join_multicast_v6(&SERVERS6, link.index)?;
+            UdpSocket::from_std(socket.into())
+        };
+        bound().map(Self).map_err(|error| refused(&link.name, SERVER6, error))
+    }
+
+    pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddrV6)> {
+        let mut buffer = vec![0; LONGEST];
+        let (len, from) = self.0.recv_from(&mut buffer).await?;
+        buffer.truncate(len);
+        match from {
+            SocketAddr::V6(from) => Ok((buffer, from)),
+            SocketAddr::V4(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        bytes: &[u8],
+        to: SocketAddrV6,
+        relayed: bool,
+    ) -> io::Result<()> {
+        let port = if relayed { SERVER6 } else { to.port() };
+        let to = SocketAddrV6::new(*to.ip(), port, 0, to.scope_id());
+        self.0.send_to(bytes, SocketAddr::V6(to)).await.map(drop)
+    }
+}
+
+/// ICMPv6, for solicitations and advertisements. It is a raw socket, of which nothing is needed that
+/// a UDP socket has not.
+#[derive(Debug)]
+pub(super) struct Icmp6(UdpSocket);
+
+impl Icmp6 {
+    pub(super) fn open(link: &Link) -> io::Result<Self> {
+        let socket = on(&link.name, Domain::IPV6, Type::RAW, Protocol::ICMPV6)?;
+        socket.set_recv_hoplimit_v6(true)?;
+        socket.join_multicast_v6(&ALL_ROUTERS, link.index)?;
+        socket.set_multicast_if_v6(link.index)?;
+        // Receivers drop what may have passed a router (RFC 4861 §6.1.2).
+        socket.set_multicast_hops_v6(255)?;
+        socket.set_unicast_hops_v6(255)?;
+        UdpSocket::from_std(socket.into()).map(Self)
+    }
+
+    /// A message, the hop limit that it came with, and its sender.
+    pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, u8, Ipv6Addr)> {
+        self.0
+            .async_io(Interest::READABLE, || {
+                let mut buffer = vec![0; LONGEST];
+                let mut control = nix::cmsg_space!(i32);
+                let mut parts = [IoSliceMut::new(&mut buffer)];
+                let fd = self.0.as_raw_fd();
+                let flags = MsgFlags::empty();
+                let message = recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), flags)?;
+                let hops = message.cmsgs()?.find_map(|control| {
+                    if let ControlMessageOwned::Ipv6HopLimit(hops) = control {
+                        Some(hops)
+                    } else {
+                        None
+                    }
+                });
+                let from = message.address.map_or(Ipv6Addr::UNSPECIFIED, |from| from.ip());
+                let len = message.bytes;
+                buffer.truncate(len);
+                Ok((buffer, hops.and_then(|hops| hops.try_into().ok()).unwrap_or(0), from))
+            })
+            .await
+    }
+
+    pub(super) async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.0.send_to(bytes, to).await.map(drop)
+    }
+}
+
+fn on(interface: &str, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, Some(protocol))?;
+    // Another network of ours has the same port on another interface.
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     let kind = error.kind();
     if kind == io::ErrorKind::PermissionDenied {
         anyhow!(
@@ -57,8 +158,8 @@ fn refused(interface: &str, error: io::Error) -> anyhow::Error {
         )
     } else if kind == io::ErrorKind::AddrInUse {
         anyhow!(
-            "cannot answer DHCP on {interface}: another program has UDP port 67 (a dnsmasq? \
-             `ss -lnup sport = :67` shows it)"
+            "cannot answer DHCP on {interface}: another program has UDP port {port} (a dnsmasq? \
+             `ss -lnup sport = :{port}` shows it)"
         )
     } else {
         anyhow::Error::from(error).context(format!("cannot answer DHCP on {interface}"))
@@ -80,25 +181,70 @@ fn destination(request: &Packet, reply: &Packet) -> SocketAddr {
     }
 }
 
-/// Our address on an interface, and its mask.
+/// Our IPv4 address on an interface, and its mask.
 pub(super) fn address_of(interface: &str) -> Result<(Ipv4Addr, Ipv4Addr)> {
-    let mut seen = false;
-    for entry in getifaddrs().context("cannot list the network interfaces")? {
-        if entry.interface_name != interface {
-            continue;
-        }
-        seen = true;
-        let inet = |address: Option<nix::sys::socket::SockaddrStorage>| {
-            address?.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip)
-        };
-        if let (Some(address), Some(mask)) = (inet(entry.address), inet(entry.netmask)) {
-            return Ok((address, mask));
+    let inet = |address: Option<SockaddrStorage>| address?.as_sockaddr_in().map(SockaddrIn::ip);
+    let entries = entries_of(interface)?;
+    let found = entries.into_iter().find_map(|entry| inet(entry.address).zip(inet(entry.netmask)));
+    found.with_context(|| {
+        format!("cannot answer DHCP on {interface}: it has no IPv4 address; give it one first")
+    })
+}
+
+/// What is known of an interface for IPv6.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) index: u32,
+    /// One that is not link-local, which URLs can have in them.
+    pub(super) address: Ipv6Addr,
+    pub(super) prefix_len: u8,
+    pub(super) mac: Option<[u8; 6]>,
+}
+
+impl Link {
+    pub(super) fn find(interface: &str) -> Result<Self> {
+        let entries = entries_of(interface)?;
+        let inet6 =
+            |address: Option<SockaddrStorage>| address?.as_sockaddr_in6().map(SockaddrIn6::ip);
+        let address = entries.iter().find_map(|entry| {
+            let address = inet6(entry.address).filter(|ip| !ip.is_unicast_link_local())?;
+            let mask = inet6(entry.netmask)?;
+            Some((address, u128::from(mask).leading_ones()))
+        });
+        let (address, prefix_len) = address.with_context(|| {
+            format!(
+                "cannot answer DHCPv6 on {interface}: it has no IPv6 address but a link-local one; \
+                 give it one first"
+            )
+        })?;
+        let mac = entries.iter().find_map(|entry| entry.address?.as_link_addr()?.addr());
+        Ok(Self {
+            name: interface.to_owned(),
+            index: if_nametoindex(interface).context("cannot number the interface")?,
+            address,
+            prefix_len: prefix_len.try_into().unwrap_or(128),
+            mac,
+        })
+    }
+
+    /// Our DHCP unique identifier here: DUID-LL of this card, or of its name where it has no address
+    /// (RFC 8415 §11.3, §11.4).
+    pub(super) fn duid(&self) -> Vec<u8> {
+        match self.mac {
+            Some(mac) => [&[0, 3, 0, 1][..], &mac].concat(),
+            None => [&[0, 2, 0, 0, 0, 0][..], self.name.as_bytes()].concat(),
         }
     }
-    if seen {
-        bail!("cannot answer DHCP on {interface}: it has no IPv4 address; give it one first")
+}
+
+fn entries_of(interface: &str) -> Result<Vec<InterfaceAddress>> {
+    let all = getifaddrs().context("cannot list the network interfaces")?;
+    let entries: Vec<_> = all.filter(|entry| entry.interface_name == interface).collect();
+    if entries.is_empty() {
+        bail!("cannot answer DHCP on {interface}: there is no such network interface");
     }
-    bail!("cannot answer DHCP on {interface}: there is no such network interface")
+    Ok(entries)
 }
 
 #[cfg(test)]
