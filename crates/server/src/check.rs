@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use store::Store;
-use tokio::net::TcpListener;
 
 use crate::artifacts;
 use crate::config::Config;
@@ -46,7 +45,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
 }
 
 async fn free(address: SocketAddr) -> Result<String> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    crate::listen(address, "this").await?;
     Ok(format!("{address} is free"))
 }
 

@@ -79,8 +79,13 @@ pub struct Agent {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 6386)), url: None, require_tls: true }
+        Self { listen: everywhere(6386), url: None, require_tls: true }
     }
+}
+
+/// Every address of this host, IPv4 and IPv6.
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
 /// `[boot]`
@@ -105,7 +110,7 @@ pub struct Boot {
 impl Default for Boot {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            listen: everywhere(8080),
             url: None,
             ramdisk: None,
             http_loader: HttpLoader::default(),

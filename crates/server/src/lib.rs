@@ -15,7 +15,8 @@ pub mod trace;
 pub mod urls;
 pub mod workers;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -124,10 +125,18 @@ fn api_settings(config: &Config, host: &str) -> api::Settings {
     }
 }
 
-async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} for {what}"))
+/// Every address of the host is that of IPv4 alone where the kernel was started without IPv6.
+pub(crate) async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && error.kind() != io::ErrorKind::AddrInUse =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address} for {what}"))
 }
 
 async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) -> Result<()> {
