@@ -1,0 +1,73 @@
+//! The boot listener alone, for measurements: each file of a folder as the ISO image of a node of
+//! its own, whose ticket is the file's name.
+//!
+//! ```text
+//! boot-listener 127.0.0.1:8080 FOLDER    # http://127.0.0.1:8080/boot/FILE/boot.iso
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, future};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use provision::boot::{BootInterface, HttpLoader};
+use provision::node::{Clean, Secret};
+use provision::{Attempt, Node, ProvisionState};
+use server::artifacts::{Artifacts, Limits, Settings};
+use server::config::Config;
+use server::nodes::Index;
+use server::trace::Recorder;
+use server::urls::Urls;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = env::args().skip(1);
+    let address = arguments.next().context("no address to listen on")?;
+    let folder: PathBuf = arguments.next().context("no folder to serve")?.into();
+    let folder = fs::canonicalize(folder)?;
+    let settings = Settings {
+        boot_set: folder.clone(),
+        cache: folder.clone(),
+        image_dirs: vec![folder.clone()],
+        http_loader: HttpLoader::Uki,
+        kernel_append_params: String::new(),
+        urls: Urls::new(&Config::default(), None),
+        limits: Limits::default(),
+    };
+    let index = Index::default();
+    let (recorder, mut recorded) = Recorder::new();
+    let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
+    for file in fs::read_dir(&folder)? {
+        let node = booting(&file?.path());
+        index.put_node(node.clone());
+        artifacts.prepare(&node).await?;
+    }
+    let listener = TcpListener::bind(&address).await?;
+    // In place of the writer of the trace.
+    tokio::spawn(async move { while recorded.recv().await.is_some() {} });
+    artifacts.serve(listener, future::pending()).await;
+    Ok(())
+}
+
+fn booting(iso: &Path) -> Node {
+    let now = Timestamp::now();
+    let name = iso.file_name().unwrap_or_default().to_string_lossy();
+    let mut node = Node::enrolled(Uuid::new_v4(), "redfish", now);
+    node.provision_state = ProvisionState::CleanWait;
+    node.driver_info.insert("deploy_iso".into(), format!("file://{}", iso.display()).into());
+    node.attempt = Some(Attempt {
+        id: Uuid::new_v4(),
+        ticket: Secret(name.into_owned()),
+        agent_token: Secret(String::new()),
+        token_given: false,
+        boot_interface: BootInterface::RedfishHttps,
+        started_at: now,
+        powered_on_at: None,
+        ended_at: None,
+        agent: None,
+        clean: Clean::default(),
+    });
+    node
+}

@@ -1,0 +1,37 @@
+//! Any path and any headers of a request to the boot listener are decided on, and a part that is
+//! answered lies within the file.
+//!
+//! The input is text: a path, and each on a line of its own `Range`, `If-Range`, `If-Match` and
+//! `If-Modified-Since`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use server::artifacts::plan::{Asked, Entity, Plan, plan};
+use server::artifacts::ticket::boot_path;
+
+const LEN: u64 = 1000;
+
+fuzz_target!(|text: &str| {
+    let mut lines = text.lines();
+    if let Ok(path) = boot_path(lines.next().unwrap_or_default()) {
+        for part in [path.ticket, path.file] {
+            assert!(!part.is_empty() && !part.contains(['/', '%', '\\']) && part != "..");
+        }
+    }
+    let [range, if_range, if_match, if_modified_since] = [(); 4].map(|()| lines.next());
+    let asked = Asked {
+        head: false,
+        range,
+        if_match,
+        if_none_match: if_match,
+        if_range,
+        if_modified_since,
+        if_unmodified_since: if_modified_since,
+    };
+    let modified = jiff::Timestamp::UNIX_EPOCH;
+    match plan(&asked, &Entity { len: LEN, etag: "\"tag\"", modified }) {
+        Plan::Part(part) => assert!(part.start < part.end && part.end <= LEN),
+        Plan::Whole | Plan::NotModified | Plan::PreconditionFailed | Plan::Unsatisfiable => {}
+    }
+});
