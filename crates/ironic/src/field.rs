@@ -315,6 +315,11 @@ pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Val
             let reason = format!("{} is too long", python::repr(value));
             Err(BadBody::Schema { subject, reason })
         }
+        // PostgreSQL's text cannot hold it.
+        (Kind::Text(_), Value::String(text)) if text.contains('\0') => {
+            let reason = format!("{} holds a NUL", python::repr(value));
+            Err(BadBody::Schema { subject, reason })
+        }
         (Kind::Text(_), Value::String(_)) => Ok(value.clone()),
         (Kind::Uuid, Value::String(text)) => match Uuid::try_parse(text) {
             Ok(uuid) => Ok(json!(uuid)),

@@ -265,8 +265,13 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
     if is_in_transition(node) {
         return Err(BadBody::InTransition(node.uuid.to_string()));
     }
-    keep_masked(&mut document, "driver_info", &node.driver_info);
-    keep_masked(&mut document, "instance_info", &node.instance_info);
+    for (name, stored) in
+        [("driver_info", &node.driver_info), ("instance_info", &node.instance_info)]
+    {
+        if let Some(Value::Object(map)) = document.get_mut(name) {
+            keep_masked(map, stored);
+        }
+    }
     for field in patchable() {
         // What was removed gets its default, and what is there must be of its kind.
         let value = document.get(field.name).unwrap_or(&Value::Null);
@@ -312,11 +317,12 @@ fn written(node: &Node, field: &Field) -> Value {
 }
 
 /// A client that writes back what it was shown means to keep the secrets.
-fn keep_masked(document: &mut Object, name: &str, stored: &Object) {
-    let Some(Value::Object(map)) = document.get_mut(name) else { return };
-    for (key, value) in map.iter_mut().filter(|(_, value)| *value == MASKED) {
-        if let Some(secret) = stored.get(key) {
-            value.clone_from(secret);
+fn keep_masked(map: &mut Object, stored: &Object) {
+    for (key, value) in map {
+        match (value, stored.get(key)) {
+            (Value::Object(inner), Some(Value::Object(stored))) => keep_masked(inner, stored),
+            (value, Some(secret)) if value == MASKED => value.clone_from(secret),
+            (_, _) => {}
         }
     }
 }
@@ -396,21 +402,17 @@ fn interface(field: &str) -> Option<&'static str> {
     driver::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
 }
 
-/// A name must not look like a UUID, since both find a node in the same place of a URL.
+/// A name must not look like a UUID, since both find a node in the same place of a URL; nor like
+/// what else stands there, `/v1/nodes/detail` and what URLs mean by dots.
 fn name(name: Option<&str>, writer: Writer) -> Result<Option<String>, BadBody> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     let free = writer.version.has(since::FREE_NAMES);
     let fits = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c) || free && "_~".contains(c);
-    if !name.chars().all(fits) || is_uuid(name) {
+    let taken = Uuid::try_parse(name).is_ok() || ["detail", ".", ".."].contains(&name);
+    if taken || !name.chars().all(fits) {
         return Err(BadBody::BadName { verb: writer.verb, name: name.to_owned() });
     }
     Ok(Some(name.to_owned()))
-}
-
-/// Whether a node's identifier in a URL is a UUID; else it is a name.
-#[must_use]
-pub fn is_uuid(ident: &str) -> bool {
-    Uuid::try_parse(ident).is_ok()
 }
 
 #[cfg(test)]
@@ -517,6 +519,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_a_url_could_not_tell_from_something_else_is_refused() {
+        for name in ["detail", ".", "..", "8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f"] {
+            let refused = new(&json!({ "driver": "redfish", "name": name })).unwrap_err();
+            assert!(matches!(refused, BadBody::BadName { .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_text_with_a_nul_is_refused_since_not_every_database_keeps_it() {
+        let refused = new(&json!({ "driver": "redfish", "owner": "a\0" })).unwrap_err();
+        assert_eq!(refused.to_string(), "Schema error for node: 'a\\x00' holds a NUL");
+    }
+
+    #[test]
+    fn no_chain_of_operations_makes_a_node_too_deep_to_be_dropped() {
+        let deep = format!("/extra{}", "/a".repeat(1_000));
+        let refused = patch(&node(), json!([{ "op": "add", "path": deep, "value": 1 }]));
+        assert!(refused.unwrap_err().contains("more than 64 parts"));
+    }
+
+    #[test]
     fn patches_are_refused_in_upstreams_words() {
         let node = node();
         let words = |body: Value| patch(&node, body).unwrap_err();
@@ -571,15 +594,20 @@ mod tests {
     fn a_masked_password_that_comes_back_stays_the_password() {
         let mut before = node();
         before.driver_info.insert("redfish_password".into(), json!("s3cret"));
+        before.driver_info.insert("deep".into(), json!({ "auth_token": "s3cret" }));
 
         let after = patch(
             &before,
-            json!([{ "op": "replace", "path": "/driver_info",
-                     "value": { "redfish_password": MASKED, "redfish_address": "http://b" } }]),
+            json!([{ "op": "replace", "path": "/driver_info", "value": {
+                "redfish_password": MASKED,
+                "redfish_address": "http://b",
+                "deep": { "auth_token": MASKED },
+            } }]),
         )
         .unwrap();
 
         assert_eq!(after.driver_info["redfish_password"], "s3cret");
+        assert_eq!(after.driver_info["deep"]["auth_token"], "s3cret");
     }
 
     #[test]
@@ -663,7 +691,7 @@ mod tests {
         }
 
         #[test]
-        fn a_kept_field_is_shown_as_it_was_set(owner in "[a-z]{1,20}", description in ".{1,50}") {
+        fn a_kept_field_is_shown_as_it_was_set(owner in "[a-z]{1,20}", description in "[^\\x00]{1,50}") {
             let node = new(&json!({
                 "driver": "redfish", "owner": owner, "description": description,
             })).unwrap();

@@ -62,6 +62,11 @@ fn check(operation: &Value, table: &[Field], version: Version) -> Result<(), Bad
         let path = python::repr(&json!(path));
         return Err(schema(format!("{path} does not match '^(/[\\\\w-]+)+$'")));
     };
+    // Each operation can go as deep as those before it and add its value there; a bound on the way
+    // keeps the result shallow enough to be measured and dropped, both of which recurse.
+    if path.matches('/').count() > MAX_DEPTH {
+        return Err(schema(format!("a path has more than {MAX_DEPTH} parts")));
+    }
     match table.iter().find(|field| field.name == root && field.set.by_patch()) {
         Some(field) if version.has(field.since) => Ok(()),
         Some(_) => Err(BadBody::Newer),

@@ -37,22 +37,25 @@ pub fn list(body: &Value) -> Result<Vec<String>, BadTraits> {
         .ok_or_else(|| BadTraits::Schema("'traits' is a required property".to_owned()))?;
     let not_a_list =
         || BadTraits::Schema(format!("{} is not of type 'array'", python::repr(traits)));
-    let mut names = Vec::new();
-    for name in traits.as_array().ok_or_else(not_a_list)? {
+    traits.as_array().ok_or_else(not_a_list)?.iter().try_fold(Vec::new(), |names, name| {
         let name = name.as_str().ok_or_else(|| BadTraits::Name(python::repr(name)))?;
-        check(name)?;
-        if !names.iter().any(|other| other == name) {
-            names.push(name.to_owned());
-        }
+        with(names, name)
+    })
+}
+
+/// `names` and one more, if it is not among them already.
+///
+/// # Errors
+/// [`BadTraits`].
+pub fn with(mut names: Vec<String>, name: &str) -> Result<Vec<String>, BadTraits> {
+    check(name)?;
+    if !names.iter().any(|other| other == name) {
+        names.push(name.to_owned());
     }
     if names.len() > MAX { Err(BadTraits::TooMany) } else { Ok(names) }
 }
 
-/// Whether a name is one of a trait.
-///
-/// # Errors
-/// [`BadTraits::Name`].
-pub fn check(name: &str) -> Result<(), BadTraits> {
+fn check(name: &str) -> Result<(), BadTraits> {
     let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if name.is_empty() || name.len() > MAX_LEN || !name.chars().all(fits) {
         return Err(BadTraits::Name(python::repr(&json!(name))));
@@ -79,5 +82,13 @@ mod tests {
         );
         assert!(list(&json!({ "traits": [1] })).is_err());
         assert!(list(&json!([])).is_err());
+    }
+
+    #[test]
+    fn a_node_has_fifty_traits_at_most() {
+        let fifty: Vec<_> = (0..50).map(|n| format!("CUSTOM_{n}")).collect();
+
+        assert_eq!(with(fifty.clone(), "CUSTOM_0").as_ref(), Ok(&fifty));
+        assert_eq!(with(fifty, "CUSTOM_50"), Err(BadTraits::TooMany));
     }
 }

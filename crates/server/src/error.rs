@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ironic::field::{BadBody, BadFields};
 use ironic::states::BadTarget;
+use ironic::traits::BadTraits;
 use ironic::version::BadVersion;
 use provision::Refused;
 use store::{ChangeError, CreateNodeError, ListError, PortError, StoreError};
@@ -153,6 +154,16 @@ impl From<BadTarget> for ApiError {
             | BadTarget::Unsupported(_) => StatusCode::BAD_REQUEST,
         };
         Self::application(status, bad.to_string())
+    }
+}
+
+impl From<BadTraits> for ApiError {
+    fn from(bad: BadTraits) -> Self {
+        match bad {
+            BadTraits::Schema(_) | BadTraits::Name(_) | BadTraits::TooMany => {
+                Self::bad_request(bad.to_string())
+            }
+        }
     }
 }
 

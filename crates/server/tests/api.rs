@@ -136,6 +136,24 @@ async fn a_list_is_given_page_by_page() {
 }
 
 #[tokio::test]
+async fn the_next_page_of_one_nodes_ports_has_no_ports_of_others() {
+    let service = Service::new().await;
+    let nodes = [service.enroll("n1", json!({})).await, service.enroll("n2", json!({})).await];
+    for (last, node) in [(1, 0), (2, 1), (3, 0)] {
+        let body =
+            json!({ "node_uuid": nodes[node], "address": format!("52:54:00:00:00:0{last}") });
+        service.send("POST", "/v1/ports", Some(&body)).await.expect(201);
+    }
+
+    let page = service.send("GET", "/v1/nodes/n1/ports?limit=1", None).await.body;
+    let next = page["next"].as_str().unwrap().strip_prefix("http://localhost").unwrap();
+    let page = service.send("GET", next, None).await.body;
+
+    let addresses = page["ports"].as_array().unwrap().iter().map(|port| &port["address"]);
+    assert_eq!(addresses.collect::<Vec<_>>(), ["52:54:00:00:00:03"]);
+}
+
+#[tokio::test]
 async fn nodes_are_filtered_and_sorted() {
     let service = Service::new().await;
     service.enroll("b", json!({ "owner": "me" })).await;

@@ -182,9 +182,8 @@ pub(super) async fn set_traits(
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    let names =
-        ironic::traits::list(&body).map_err(|bad| ApiError::bad_request(bad.to_string()))?;
-    change_traits(&api, &view, &ident, |_| names.clone()).await
+    let names = ironic::traits::list(&body)?;
+    change_traits(&api, &view, &ident, |_| Ok(names.clone())).await
 }
 
 pub(super) async fn unset_traits(
@@ -192,7 +191,7 @@ pub(super) async fn unset_traits(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<StatusCode, ApiError> {
-    change_traits(&api, &view, &ident, |_| Vec::new()).await
+    change_traits(&api, &view, &ident, |_| Ok(Vec::new())).await
 }
 
 pub(super) async fn add_trait(
@@ -200,14 +199,7 @@ pub(super) async fn add_trait(
     Extension(view): View,
     At((ident, name)): At<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    ironic::traits::check(&name).map_err(|bad| ApiError::bad_request(bad.to_string()))?;
-    let add = |mut names: Vec<String>| {
-        if !names.contains(&name) {
-            names.push(name.clone());
-        }
-        names
-    };
-    change_traits(&api, &view, &ident, add).await
+    change_traits(&api, &view, &ident, |names| Ok(ironic::traits::with(names, &name)?)).await
 }
 
 pub(super) async fn remove_trait(
@@ -224,7 +216,7 @@ pub(super) async fn remove_trait(
     }
     let remove = |mut names: Vec<String>| {
         names.retain(|other| *other != name);
-        names
+        Ok(names)
     };
     change_traits(&api, &view, &ident, remove).await
 }
@@ -233,12 +225,12 @@ async fn change_traits(
     api: &Api,
     view: &ironic::View,
     ident: &str,
-    change: impl Fn(Vec<String>) -> Vec<String>,
+    change: impl Fn(Vec<String>) -> Result<Vec<String>, ApiError>,
 ) -> Result<StatusCode, ApiError> {
     let uuid = api.find_since(ident, view.version, since::TRAITS).await?.uuid;
     let decide = |node: &Node| {
         let mut node = node.clone();
-        match change(traits_of(&node)) {
+        match change(traits_of(&node))? {
             names if names.is_empty() => node.kept.remove("traits"),
             names => node.kept.insert("traits".to_owned(), json!(names)),
         };

@@ -24,7 +24,7 @@ pub(super) async fn list(
     let page = Page::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = node_of(&api, &view, &mut query).await?;
-    show_page(&api, &view, query, &page, node, &fields).await
+    show_page(&api, &view, query, &page, "ports", node, &fields).await
 }
 
 pub(super) async fn list_detail(
@@ -34,7 +34,7 @@ pub(super) async fn list_detail(
 ) -> Result<Json<Value>, ApiError> {
     let page = Page::take(&mut query)?;
     let node = node_of(&api, &view, &mut query).await?;
-    show_page(&api, &view, query, &page, node, &Fields::All).await
+    show_page(&api, &view, query, &page, "ports/detail", node, &Fields::All).await
 }
 
 pub(super) async fn list_of_node(
@@ -46,7 +46,8 @@ pub(super) async fn list_of_node(
     let page = Page::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
-    show_page(&api, &view, query, &page, Some(node), &fields).await
+    let path = format!("nodes/{node}/ports");
+    show_page(&api, &view, query, &page, &path, Some(node), &fields).await
 }
 
 pub(super) async fn list_detail_of_node(
@@ -57,7 +58,8 @@ pub(super) async fn list_detail_of_node(
 ) -> Result<Json<Value>, ApiError> {
     let page = Page::take(&mut query)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
-    show_page(&api, &view, query, &page, Some(node), &Fields::All).await
+    let path = format!("nodes/{node}/ports/detail");
+    show_page(&api, &view, query, &page, &path, Some(node), &Fields::All).await
 }
 
 /// The node that `?node=` or `?node_uuid=` names.
@@ -77,6 +79,7 @@ async fn show_page(
     view: &ironic::View,
     mut query: Query,
     page: &Page,
+    path: &str,
     node: Option<Uuid>,
     fields: &Fields,
 ) -> Result<Json<Value>, ApiError> {
@@ -91,7 +94,7 @@ async fn show_page(
     query.end()?;
     let found = api.nodes.store().ports(&filter).await?;
     let shown = found.iter().map(|port| ironic::port::show(port, view, fields)).collect();
-    Ok(Json(page.show(view, "ports", "ports", shown, found.last().map(|port| port.uuid))))
+    Ok(Json(page.show(view, path, "ports", shown, found.last().map(|port| port.uuid))))
 }
 
 fn address(text: &str) -> Result<Mac, ApiError> {

@@ -131,7 +131,7 @@ pub(super) fn exists_since(version: Version, since: u16) -> Result<(), ApiError>
     if version.has(since) { Ok(()) } else { Err(ApiError::too_old(since)) }
 }
 
-/// What stands in the variable parts of the path.
+/// What stands in the variable parts of the path; nothing has a NUL in its name.
 pub(super) struct At<T>(pub(super) T);
 
 impl<S, T> FromRequestParts<S> for At<T>
@@ -143,8 +143,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Path::from_request_parts(parts, state).await {
-            Ok(Path(at)) => Ok(Self(at)),
-            Err(_) => Err(ApiError::nothing_here()),
+            Ok(Path(at)) if !parts.uri.path().contains("%00") => Ok(Self(at)),
+            Ok(_) | Err(_) => Err(ApiError::nothing_here()),
         }
     }
 }
@@ -183,6 +183,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
+        if query.contains("%00") {
+            return Err(ApiError::bad_request("A NUL is part of no value."));
+        }
         Ok(Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
     }
 }
