@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,6 +40,8 @@ pub struct Config {
     pub dhcp: Dhcp,
     /// Cleaning.
     pub clean: Clean,
+    /// Power.
+    pub power: Power,
 }
 
 /// `[database]`
@@ -255,6 +258,20 @@ impl Default for Clean {
     }
 }
 
+/// `[power]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Power {
+    /// Seconds between two looks at the power of machines that nobody works on; 0 for none.
+    pub sync_secs: u32,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        Self { sync_secs: 60 }
+    }
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -313,6 +330,13 @@ impl Config {
             urls,
             limits: artifacts::Limits::default(),
         }
+    }
+
+    /// How often the power of resting machines is looked at.
+    #[must_use]
+    pub fn power_sync(&self) -> Option<Duration> {
+        let secs = self.power.sync_secs;
+        (secs > 0).then(|| Duration::from_secs(secs.into()))
     }
 
     /// What transitions depend on.

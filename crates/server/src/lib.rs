@@ -86,6 +86,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         host,
         dhcp: has_dhcp,
         policy: config.policy(),
+        power_sync: config.power_sync(),
         loader: config.boot.http_loader,
     };
     parts.spawn(well(workers.run(stop.clone())));

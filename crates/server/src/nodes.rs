@@ -84,6 +84,12 @@ impl Index {
         })
     }
 
+    /// Every node.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Node>> {
+        self.read(|maps| maps.nodes.values().map(|entry| Arc::clone(&entry.node)).collect())
+    }
+
     /// The nodes whose machines are being booted or cleaned.
     #[must_use]
     pub fn booting(&self) -> Vec<Arc<Node>> {

@@ -1,10 +1,11 @@
 //! The workers: they claim work, do it, and say what came of it as an [`Event`].
 //!
 //! Work is claimed with a lease that is renewed while it is done, so that what a daemon leaves
-//! behind when it dies is claimed again. Each kind of work has a file; [`watch`] looks after time.
+//! behind when it dies is claimed again. Each kind of work has a file; `watch` looks after time.
 
 mod boot;
 mod power;
+mod power_sync;
 mod steps;
 mod tear_down;
 mod verify;
@@ -53,6 +54,8 @@ pub struct Workers {
     pub dhcp: bool,
     /// How long silence may last.
     pub policy: Policy,
+    /// How often the power of resting machines is looked at; never, if `None`.
+    pub power_sync: Option<Duration>,
     /// What `http` starts first, for diagnoses.
     pub loader: HttpLoader,
 }
@@ -60,7 +63,11 @@ pub struct Workers {
 impl Workers {
     /// Works until `end`; what is under way then is left for the next claim.
     pub async fn run(self, end: CancellationToken) {
-        let watch = tokio::spawn(watch::run(self.clone(), end.clone()));
+        let mut regular = JoinSet::new();
+        regular.spawn(watch::run(self.clone(), end.clone()));
+        if let Some(every) = self.power_sync {
+            regular.spawn(power_sync::run(self.clone(), every, end.clone()));
+        }
         let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();
         loop {
@@ -95,9 +102,7 @@ impl Workers {
             }
         }
         under_way.shutdown().await;
-        if let Err(failed) = watch.await {
-            error!(error = %failed, "the watch over silence had ended");
-        }
+        regular.shutdown().await;
     }
 
     async fn work(&self, claimed: Claimed) {

@@ -155,6 +155,16 @@ async fn power_follows_an_operator() {
     assert_eq!(world.bmc.changes(), ["POST On", "POST ForceOff", "POST On", "POST ForceOff"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn power_that_somebody_else_switched_is_seen() {
+    let world = World::new(9, Personality::default()).await;
+
+    world.bmc.switch_on();
+
+    world.until(|node| node["power_state"] == "power on").await;
+    assert_eq!(world.bmc.changes(), [""; 0]);
+}
+
 /// A daemon with one node, `n1`, which is manageable and boots an ISO image of its own.
 struct World {
     dir: TempDir,
@@ -196,7 +206,8 @@ impl World {
             "state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
-             [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n"
+             [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\
+             [power]\nsync_secs = 1\n"
         )
         .parse()
         .unwrap();

@@ -15,7 +15,8 @@ pub(super) async fn run(workers: &Workers, node: &Node) -> Event {
     }
 }
 
-async fn power(workers: &Workers, node: &Node) -> Result<PowerState, BmcError> {
+/// What the BMC says of the power.
+pub(super) async fn power(workers: &Workers, node: &Node) -> Result<PowerState, BmcError> {
     let bmc = Bmc::of(node, &workers.recorder)?;
     let machine = bmc.machine().await?;
     match look(&machine).await?.power() {
