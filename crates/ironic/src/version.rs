@@ -1,7 +1,7 @@
 //! Microversions: what a request asks for, and what each number changes.
 //!
 //! Fields name the version that brought them in their own tables ([`crate::node::FIELDS`],
-//! [`crate::port::FIELDS`], [`crate::driver::FIELDS`]), verbs in [`crate::states::VERBS`].
+//! [`crate::port::FIELDS`]), verbs in [`crate::states::VERBS`].
 
 use std::fmt;
 
