@@ -55,7 +55,7 @@ $(AGENT): dependencies FORCE
 $(RAMDISK): $(AGENT) $(wildcard crates/ferroboot/src/image.rs crates/ferroboot/src/image/*) | build
 	$(FERROBOOT) image build --output target/ramdisk
 
-$(BAREMETAL): scripts/python-venv
+$(BAREMETAL): scripts/python-venv scripts/python-requirements.txt
 	scripts/python-venv
 
 FORCE:

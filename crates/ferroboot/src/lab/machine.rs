@@ -19,7 +19,6 @@ pub struct Machine {
     pub name: String,
     number: u8,
     hardware: Hardware,
-    pxe_first: bool,
     refuses_override: bool,
 }
 
@@ -35,7 +34,7 @@ impl Machine {
     pub fn new(number: u8) -> Self {
         let name = format!("machine-{number}");
         let hardware = Hardware::Virtual;
-        Self { name, number, hardware, pxe_first: false, refuses_override: false }
+        Self { name, number, hardware, refuses_override: false }
     }
 
     /// With the hardware of a rack server: an Intel network card and a second one that leads nowhere, and a
@@ -43,12 +42,6 @@ impl Machine {
     #[must_use]
     pub fn like_a_rack_server(self) -> Self {
         Self { hardware: Hardware::Rack, ..self }
-    }
-
-    /// With a firmware that is set up to try PXE before anything else.
-    #[must_use]
-    pub fn trying_pxe_first(self) -> Self {
-        Self { pxe_first: true, ..self }
     }
 
     /// With a BMC that answers every boot override with an error.
@@ -114,11 +107,10 @@ impl Machine {
         let _ = write!(
             text,
             "\n[[machine]]\nid = {name:?}\n\
-             firmware = {{ pxe = {} }}\n\
              personality = {{ refuses_override = {} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
-            self.pxe_first, self.refuses_override
+            self.refuses_override
         );
         match self.hardware {
             Hardware::Virtual => {}
@@ -148,13 +140,14 @@ mod tests {
 
     #[test]
     fn the_bmc_reads_what_we_write() {
-        let machines = [Machine::new(1).trying_pxe_first(), Machine::new(2).like_a_rack_server()];
+        let machines =
+            [Machine::new(1).refusing_boot_overrides(), Machine::new(2).like_a_rack_server()];
         let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
 
         let text = bmc_configuration(&machines, listen, Path::new("/lab"));
 
         let config: bmc::Config = toml::from_str(&text).unwrap();
-        assert!(config.machines[0].firmware.pxe);
+        assert!(config.machines[0].personality.refuses_override);
         assert_eq!(config.machines[1].nics[1].tap, None);
         assert_eq!(config.machines[1].nics[0].mac.to_string(), machines[1].mac());
     }

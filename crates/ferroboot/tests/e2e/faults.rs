@@ -1,7 +1,7 @@
 //! Boots that go wrong, and what the trace says of them.
 
+use ferroboot::lab::BMC;
 use ferroboot::lab::machine::Machine;
-use ferroboot::lab::{BMC, Lab};
 
 use crate::proxy::Proxy;
 use crate::story::{Verbs as _, in_a_lab, with};
@@ -46,24 +46,12 @@ fn a_ramdisk_whose_agent_never_calls_is_told_from_one_that_was_never_fetched() {
 }
 
 #[test]
-#[ignore = "one of the full matrix: make test-lab"]
-fn firmware_that_asks_for_pxe_first_is_told_of() {
-    let plan = with([Machine::new(1).trying_pxe_first()]);
-    in_a_lab(plan, |lab| {
-        let machine = enrolled(lab)?;
-        lab.boot_by(&machine, "http")?;
-
-        lab.begin_to_clean(&machine)?;
-
-        lab.wait_for_diagnosis(&machine, "the firmware asked for PXE, not HTTP").map(drop)
-    });
-}
-
-#[test]
 fn a_bmc_that_refuses_the_override_is_quoted_and_its_machine_not_switched_on() {
     let plan = with([Machine::new(1).refusing_boot_overrides()]);
     in_a_lab(plan, |lab| {
-        let machine = enrolled(lab)?;
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        lab.manage(&machine)?;
 
         lab.begin_to_clean(&machine)?;
 
@@ -73,11 +61,4 @@ fn a_bmc_that_refuses_the_override_is_quoted_and_its_machine_not_switched_on() {
         assert!(lab.console(&machine).is_err(), "the machine was switched on");
         Ok(())
     });
-}
-
-fn enrolled(lab: &Lab) -> anyhow::Result<Machine> {
-    let machine = lab.machines()[0].clone();
-    lab.enroll(&machine)?;
-    lab.manage(&machine)?;
-    Ok(machine)
 }
