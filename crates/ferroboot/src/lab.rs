@@ -172,6 +172,14 @@ impl Lab {
         self.daemon.take().context("the daemon does not run")?.kill().context("the daemon")
     }
 
+    /// The memory the daemon has now, and the most it has had, in MiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn daemon_memory(&self) -> Result<(u64, u64)> {
+        self.daemon.as_ref().context("the daemon does not run")?.memory()
+    }
+
     /// Runs `baremetal` and gives what it prints.
     ///
     /// # Errors

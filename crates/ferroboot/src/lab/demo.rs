@@ -31,6 +31,7 @@ impl Demo {
             .head("A network namespace, two machines (QEMU, OVMF), a Redfish BMC, ferroboot serve");
         let lab = Lab::set_up(Plan::of_checkout(&checkout(), &own, machines))?;
         screen.note(&format!("state, logs and serial consoles: {}", lab.dir().display()));
+        let (idle, _) = lab.daemon_memory()?;
         let story = Story { lab: &lab, screen: &screen, machine: &lab.machines()[0] };
         let boots = story.tell();
         if boots.is_err() {
@@ -39,7 +40,11 @@ impl Demo {
                 screen.text(&timeline(&trace));
             }
         }
-        summary(&screen, &lab, &boots?);
+        summary(&screen, &boots?);
+        let (_, most) = lab.daemon_memory()?;
+        screen.head("The daemon's memory");
+        screen.text(&format!("    {idle} MiB before the first boot, {most} MiB at most since"));
+        where_next(&screen, &lab);
         Ok(())
     }
 }
@@ -132,7 +137,7 @@ fn id(trace: &BootTrace) -> Option<Uuid> {
     trace.attempt.as_ref().map(|attempt| attempt.id)
 }
 
-fn summary(screen: &Screen, lab: &Lab, boots: &[BootTrace]) {
+fn summary(screen: &Screen, boots: &[BootTrace]) {
     screen.head("The boots, one by one");
     boots.iter().for_each(|boot| screen.text(&timeline(boot)));
     screen.head("From power-on to the agent's first heartbeat");
@@ -142,6 +147,9 @@ fn summary(screen: &Screen, lab: &Lab, boots: &[BootTrace]) {
         let over = latest.map(|latest| latest.boot_interface.name()).unwrap_or_default();
         screen.text(&format!("    {over:<15} {seconds}"));
     }
+}
+
+fn where_next(screen: &Screen, lab: &Lab) {
     screen.head("Where to look next");
     screen.text(&format!(
         "    {}: logs, serial consoles, the daemon's database\n    \

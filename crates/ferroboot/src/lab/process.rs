@@ -69,10 +69,20 @@ impl Process {
         }
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// The memory it has now, and the most it has had, in MiB.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+        };
+        let both = kib("VmRSS:").zip(kib("VmHWM:"));
+        let (now, most) = both.with_context(|| format!("{path} does not tell"))?;
+        Ok((now / 1024, most / 1024))
     }
 }
 
