@@ -4,6 +4,7 @@ pub mod client;
 pub mod decide;
 pub mod options;
 pub mod packet;
+pub mod relay;
 pub mod reply;
 
 pub use packet::{MessageType, Packet, ParseError};

@@ -159,6 +159,59 @@ pub struct Network {
     /// DHCPv6. Off where another router does so, with the M flag.
     #[serde(default = "yes")]
     pub advertise: bool,
+    /// IPv4 subnets whose relays send to this interface.
+    #[serde(default)]
+    pub relayed: Vec<Relayed>,
+}
+
+/// `[[dhcp.network.relayed]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relayed {
+    /// Which it is.
+    pub subnet: Subnet,
+    /// The addresses to give out.
+    pub pool: Range,
+    /// Its router, if it has one.
+    pub router: Option<Ipv4Addr>,
+}
+
+/// `ADDRESS/LENGTH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Subnet {
+    /// Its first address.
+    pub base: Ipv4Addr,
+    /// The length of its prefix in bits.
+    pub prefix_len: u8,
+}
+
+impl Subnet {
+    /// Its mask.
+    #[must_use]
+    pub fn mask(self) -> Ipv4Addr {
+        let bits = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
+        Ipv4Addr::from(bits)
+    }
+
+    fn has(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & u32::from(self.mask()) == u32::from(self.base)
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let parse = |(base, len): (&str, &str)| Some((base.parse().ok()?, len.parse().ok()?));
+        let parsed = text.split_once('/').and_then(parse).filter(|(_, len)| *len <= 32);
+        let Some((base, prefix_len)) = parsed else {
+            bail!("{text:?} is no subnet, such as 192.0.2.0/24");
+        };
+        let subnet = Self { base, prefix_len };
+        ensure!(subnet.has(base), "{text} is no subnet: its address has bits beyond its prefix");
+        Ok(subnet)
+    }
 }
 
 fn yes() -> bool {
@@ -192,6 +245,7 @@ impl FromStr for Network {
             router: None,
             dns: Vec::new(),
             advertise: true,
+            relayed: Vec::new(),
         };
         for pool in pools.split(',') {
             if pool.contains(':') {
@@ -373,6 +427,21 @@ impl Config {
                 "the DHCP network on {} has neither pool nor pool6",
                 network.interface
             );
+            ensure!(
+                network.relayed.is_empty() || network.pool.is_some(),
+                "the DHCP network on {} has relayed subnets, and so needs a pool of its own",
+                network.interface
+            );
+            for Relayed { subnet, pool, .. } in &network.relayed {
+                ensure!(
+                    subnet.has(pool.0.first) && subnet.has(pool.0.last),
+                    "the pool {}-{} is not in its subnet {}/{}",
+                    pool.0.first,
+                    pool.0.last,
+                    subnet.base,
+                    subnet.prefix_len
+                );
+            }
         }
         Ok(())
     }
@@ -434,6 +503,23 @@ mod tests {
         let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");
         assert!(refusal(&twice).contains("the interface a is in two DHCP networks"));
         assert!(refusal("[dhcp]\nlease_secs = 1").contains("at least 60"));
+    }
+
+    #[test]
+    fn a_relayed_subnet_holds_its_pool() {
+        let relayed = |subnet: &str| {
+            format!(
+                "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
+                 [[dhcp.network.relayed]]\nsubnet = \"{subnet}\"\npool = \"10.2.0.10-10.2.0.20\""
+            )
+        };
+
+        let config: Config = relayed("10.2.0.0/24").parse().unwrap();
+        let subnet = config.dhcp.networks[0].relayed[0].subnet;
+        assert_eq!(subnet.mask(), Ipv4Addr::new(255, 255, 255, 0));
+        assert!(refusal(&relayed("10.3.0.0/24")).contains("is not in its subnet 10.3.0.0/24"));
+        assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
+        assert!(refusal(&relayed("10.2.0.0/33")).contains("is no subnet"));
     }
 
     #[test]

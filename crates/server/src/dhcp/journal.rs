@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use dhcp::{journal, leases, v6};
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-/// How much a loss of power may cost.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often to call [`Journal::sync`]: how much a loss of power may cost.
+pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A journal is not written anew below this size, in bytes.
 const SMALL: u64 = 1024 * 1024;
 
@@ -118,13 +117,6 @@ impl<T: Table> Journal<T> {
         self.len += T::RECORD as u64;
         self.unsynced = true;
         Ok(())
-    }
-
-    /// When to call [`Journal::sync`].
-    pub(super) fn syncs(&self) -> Interval {
-        let mut syncs = interval(SYNC_EVERY);
-        syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        syncs
     }
 
     /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may

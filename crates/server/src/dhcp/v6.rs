@@ -9,11 +9,12 @@ use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::{MessageType, Packet, reply};
 use provision::Mac;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::advertise::Advertiser;
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use super::socket::{self, Link, Socket6};
 use super::{Asked, Done, Machines, kind, now};
 use crate::config;
@@ -72,7 +73,8 @@ impl Server {
     }
 
     async fn answer(mut self, machines: &Machines, end: &CancellationToken) {
-        let mut sync = self.journal.syncs();
+        let mut sync = interval(journal::SYNC_EVERY);
+        sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 packet = self.socket.receive() => match packet {

@@ -1,0 +1,86 @@
+//! Where a client is that did not reach us by itself.
+
+use std::net::Ipv4Addr;
+
+use super::options as code;
+use super::packet::Packet;
+
+/// Link selection (RFC 3527 §3).
+const LINK_SELECTION: u8 = 5;
+/// Server identifier override (RFC 5107 §4).
+const SERVER_ID_OVERRIDE: u8 = 11;
+
+/// What a relay says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// An address on the client's link.
+    pub link: Ipv4Addr,
+    /// What the server is to call itself towards the client, so that renewals come through the relay
+    /// as well.
+    pub server_id: Option<Ipv4Addr>,
+}
+
+/// What the relay of this message says; `None` if there was none.
+///
+/// A relay may have its own address on another link than the client (then option 82 has the client's
+/// in sub-option 5), so `giaddr` is only where to answer.
+#[must_use]
+pub fn relayed(packet: &Packet) -> Option<Relayed> {
+    let information = packet.option(code::RELAY_AGENT).unwrap_or_default();
+    let told = |wanted| {
+        let value = sub_options(information).find(|(code, _)| *code == wanted)?.1;
+        value.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets))
+    };
+    let relay = Some(packet.giaddr).filter(|relay| !relay.is_unspecified());
+    let link = told(LINK_SELECTION).or(relay)?;
+    Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE) })
+}
+
+fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_at_checked(2)?;
+        let (value, after) = rest.split_at_checked(usize::from(head[1]))?;
+        bytes = after;
+        Some((head[0], value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::packet::tests::discover;
+    use super::*;
+
+    const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+    fn through(giaddr: Ipv4Addr, information: &[u8]) -> Option<Relayed> {
+        let mut packet = discover([2; 6]);
+        packet.giaddr = giaddr;
+        packet.options.push((code::RELAY_AGENT, information.to_vec()));
+        relayed(&packet)
+    }
+
+    #[test]
+    fn a_client_is_on_the_link_that_its_relay_names_and_else_on_the_relays_own() {
+        let link = Ipv4Addr::new(192, 0, 2, 1);
+
+        assert_eq!(through(RELAY, &[1, 2, 7, 7]).unwrap().link, RELAY);
+        assert_eq!(through(RELAY, &[1, 2, 7, 7, 5, 4, 192, 0, 2, 1]).unwrap().link, link);
+        assert_eq!(through(Ipv4Addr::UNSPECIFIED, &[]), None);
+    }
+
+    #[test]
+    fn a_relay_that_stands_in_for_the_server_is_heard() {
+        let told = through(RELAY, &[11, 4, 192, 0, 2, 254]).unwrap();
+
+        assert_eq!(told.server_id, Some(Ipv4Addr::new(192, 0, 2, 254)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_information_panics(bytes in proptest::collection::vec(any::<u8>(), 0..255)) {
+            let _ = through(RELAY, &bytes);
+        }
+    }
+}
