@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_packages_file_and_its_length_are_read_from_apt() {
         let line =
-            "'http://deb.debian.org/i/ipxe_1.0_all.deb' ipxe_1.0_all.deb 3216908 SHA256:00\n";
+            "'http://mirror.example/i/ipxe_1.0_all.deb' ipxe_1.0_all.deb 3216908 SHA256:00\n";
 
         assert_eq!(name_and_len(line), Some(("ipxe_1.0_all.deb", 3_216_908)));
         assert_eq!(name_and_len(""), None);
