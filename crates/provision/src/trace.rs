@@ -175,6 +175,21 @@ pub enum DhcpClient {
     System,
 }
 
+impl DhcpClient {
+    /// As one word, for a counter.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HttpClient => "http_client",
+            Self::PxeClient => "pxe_client",
+            Self::Ipxe => "ipxe",
+            Self::Grub => "grub",
+            Self::Agent => "agent",
+            Self::System => "system",
+        }
+    }
+}
+
 impl fmt::Display for DhcpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

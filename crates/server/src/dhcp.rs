@@ -1,9 +1,12 @@
-//! DHCP: sockets and journals per network; what is answered is decided elsewhere.
+//! DHCP: what comes in on a network, what is decided about it, and what goes out.
 //!
-//! Packet → node (in memory) → [`provision::boot_for`] → the `dhcp` crate's `decide` → journal → socket →
-//! trace. Nothing here waits for the store.
+//! Packet → node (in memory) → [`provision::boot_for`] → the `dhcp` crate's `decide` is the desk's
+//! (`v4`, `v6`), which touches nothing outside of memory; journal → socket → trace is the counter's
+//! (`counter`). Nothing here waits for the store.
 
 mod advertise;
+mod counter;
+mod heard;
 mod journal;
 mod socket;
 mod v4;
@@ -18,11 +21,14 @@ use dhcp::v4::decide::Answer;
 use jiff::Timestamp;
 use provision::boot::{Artifact, DhcpBoot, NoBoot};
 use provision::trace::{DhcpAnswer, DhcpClient};
-use provision::{Mac, What, boot_for};
+use provision::{What, boot_for};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::counter::{Counter4, Counter6};
+use self::heard::{Asked, Done, Story, Told};
 use crate::config;
+use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -30,8 +36,8 @@ use crate::urls::Urls;
 /// One network that is answered on, over IPv4, IPv6 or both.
 #[derive(Debug)]
 pub struct Network {
-    v4: Option<v4::Server>,
-    v6: Option<v6::Server>,
+    v4: Option<Counter4>,
+    v6: Option<Counter6>,
 }
 
 impl Network {
@@ -41,10 +47,8 @@ impl Network {
     /// In words, where the interface is missing or has no address, a port is taken, or a journal
     /// cannot be written.
     pub fn open(settings: &config::Network, lease_secs: u32, state_dir: &Path) -> Result<Self> {
-        let v4 =
-            settings.pool.map(|pool| v4::Server::open(settings, pool.0, lease_secs, state_dir));
-        let v6 =
-            settings.pool6.map(|pool| v6::Server::open(settings, pool.0, lease_secs, state_dir));
+        let v4 = settings.pool.map(|pool| Counter4::open(settings, pool.0, lease_secs, state_dir));
+        let v6 = settings.pool6.map(|pool| Counter6::open(settings, pool.0, lease_secs, state_dir));
         Ok(Self { v4: v4.transpose()?, v6: v6.transpose()? })
     }
 
@@ -80,35 +84,8 @@ pub struct Machines {
     pub urls: Urls,
     /// Hears of every exchange of a boot.
     pub recorder: Recorder,
-}
-
-/// A message of a machine that is known.
-struct Asked {
-    found: Found,
-    message: &'static str,
-    mac: Mac,
-    client: DhcpClient,
-    architecture: Option<u16>,
-}
-
-/// What a machine is to be told.
-struct Told {
-    answer: Answer,
-    artifact: Option<Artifact>,
-    /// Why nothing, if nothing.
-    because: Option<DhcpAnswer>,
-}
-
-/// What came of it.
-enum Done {
-    Offered(IpAddr),
-    Given(IpAddr),
-    Refused(String),
-    /// A message that wants no answer, or none that says anything of a boot.
-    Noted,
-    Silent(String),
-    /// The client took another server's offer: it is that server's, whatever it were told here.
-    Others(String),
+    /// Counts every message.
+    pub metrics: Metrics,
 }
 
 impl Machines {
@@ -123,7 +100,9 @@ impl Machines {
     }
 
     fn boot(&self, asked: &Asked, near: IpAddr) -> Result<(Option<Artifact>, Answer), DhcpAnswer> {
-        let Found { node, port } = &asked.found;
+        let Some(Found { node, port }) = &asked.found else {
+            return Ok((None, Answer::Address));
+        };
         let boots = match asked.client {
             DhcpClient::Agent | DhcpClient::System => false,
             DhcpClient::HttpClient
@@ -146,7 +125,8 @@ impl Machines {
         }
     }
 
-    fn record(&self, asked: &Asked, told: Told, done: Done) {
+    fn record(&self, story: Story) {
+        let Story { asked, told, done } = story;
         let artifact = told.artifact;
         let answer = match (done, told.because) {
             (Done::Others(because), _) => DhcpAnswer::Ignored { because },
@@ -157,19 +137,20 @@ impl Machines {
             (Done::Offered(address), None) => DhcpAnswer::Offer { address, artifact },
             (Done::Given(address), None) => DhcpAnswer::Ack { address, artifact },
         };
-        debug!("{} from {} at {}: {answer}", asked.message, asked.client, asked.mac);
+        debug!("{asked}: {answer}");
+        let Some(Found { node, port }) = asked.found else { return };
         // What a running system says between two boots is no part of either.
-        if asked.found.node.live_attempt().is_none() {
+        if node.live_attempt().is_none() {
             return;
         }
         let what = What::Dhcp {
             message: asked.message.to_owned(),
-            mac: asked.mac,
+            mac: asked.mac.unwrap_or(port.address),
             client: asked.client,
             architecture: asked.architecture,
             answer,
         };
-        self.recorder.record(&asked.found.node, what);
+        self.recorder.record(&node, what);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod check;
 pub mod config;
 pub mod dhcp;
 pub mod error;
+pub mod metrics;
 pub mod nodes;
 mod state_dir;
 pub mod trace;
@@ -20,6 +21,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use axum::routing::get;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -30,6 +32,7 @@ use crate::api::Api;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::state_dir::StateDir;
 use crate::trace::Recorder;
@@ -67,7 +70,12 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), recorded));
-    parts.spawn(answer(for_operators, api::router(api.clone()), stop.clone()));
+    let metrics = Metrics::default();
+    let shown = metrics.clone();
+    let operators = Router::new()
+        .route("/metrics", get(async move || shown.show()))
+        .fallback_service(api::router(api.clone()));
+    parts.spawn(answer(for_operators, operators, stop.clone()));
     parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
     parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
     for network in networks {
@@ -75,6 +83,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             index: nodes.index().clone(),
             urls: urls.clone(),
             recorder: recorder.clone(),
+            metrics: metrics.clone(),
         };
         parts.spawn(well(network.run(machines, stop.clone())));
     }

@@ -17,6 +17,7 @@ struct Maps {
     nodes: HashMap<Uuid, Entry>,
     by_mac: HashMap<Mac, Uuid>,
     by_ticket: HashMap<String, Uuid>,
+    by_machine_id: HashMap<[u8; 16], Uuid>,
 }
 
 #[derive(Debug)]
@@ -63,6 +64,17 @@ impl Index {
         self.read(|maps| {
             let entry = maps.nodes.get(maps.by_mac.get(&mac)?)?;
             let port = entry.ports.iter().find(|port| port.address == mac)?;
+            Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
+        })
+    }
+
+    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from. `id` is as firmware
+    /// sends it: the first three fields are little-endian.
+    #[must_use]
+    pub fn by_machine_id(&self, id: [u8; 16]) -> Option<Found> {
+        self.read(|maps| {
+            let entry = maps.nodes.get(maps.by_machine_id.get(&id)?)?;
+            let port = entry.ports.iter().find(|port| port.pxe_enabled).or(entry.ports.first())?;
             Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
         })
     }
@@ -119,6 +131,9 @@ impl Maps {
         if let Some(attempt) = &entry.node.attempt {
             self.by_ticket.insert(attempt.ticket.0.clone(), uuid);
         }
+        for id in machine_ids(&entry.node) {
+            self.by_machine_id.insert(id, uuid);
+        }
         self.nodes.insert(uuid, entry);
     }
 
@@ -133,6 +148,21 @@ impl Maps {
         if let Some(attempt) = &entry.node.attempt {
             self.by_ticket.remove(&attempt.ticket.0);
         }
+        for id in machine_ids(&entry.node) {
+            if self.by_machine_id.get(&id) == Some(&uuid) {
+                self.by_machine_id.remove(&id);
+            }
+        }
         Some(entry)
     }
+}
+
+/// The SMBIOS UUIDs that a node may have: what its operator wrote down as `system_uuid`, and the
+/// node's own, which is the same where nodes were enrolled by it.
+fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
+    let told = [&node.properties, &node.extra].map(|map| {
+        let uuid = map.get("system_uuid")?.as_str()?;
+        Uuid::try_parse(uuid).ok()
+    });
+    told.into_iter().flatten().chain([node.uuid]).map(|uuid| uuid.to_bytes_le())
 }

@@ -29,7 +29,7 @@ pub(super) trait Table: Sized {
 
     fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self;
     fn read(bytes: &[u8]) -> Vec<Self::Record>;
-    fn encode(record: &Self::Record) -> Vec<u8>;
+    fn encode(record: &Self::Record, into: &mut Vec<u8>);
     fn records(&self) -> Vec<Self::Record>;
 }
 
@@ -46,8 +46,8 @@ impl Table for leases::Leases {
         journal::read(bytes)
     }
 
-    fn encode(record: &Self::Record) -> Vec<u8> {
-        record.encode().to_vec()
+    fn encode(record: &Self::Record, into: &mut Vec<u8>) {
+        into.extend(record.encode());
     }
 
     fn records(&self) -> Vec<Self::Record> {
@@ -68,8 +68,8 @@ impl Table for v6::leases::Leases {
         v6::leases::read(bytes)
     }
 
-    fn encode(record: &Self::Record) -> Vec<u8> {
-        record.encode().to_vec()
+    fn encode(record: &Self::Record, into: &mut Vec<u8>) {
+        into.extend(record.encode());
     }
 
     fn records(&self) -> Vec<Self::Record> {
@@ -111,10 +111,21 @@ impl<T: Table> Journal<T> {
         Ok((Self { path, file, len, unsynced: false, syncing: None, table }, leases))
     }
 
-    /// Appends a record; once this returns, it outlives a crash of ours.
-    pub(super) fn append(&mut self, record: &T::Record) -> io::Result<()> {
-        self.file.write_all(&T::encode(record))?;
-        self.len += T::RECORD as u64;
+    /// Appends records; once this returns, they outlive a crash of ours.
+    pub(super) fn append<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a T::Record>,
+    ) -> io::Result<()>
+    where
+        T::Record: 'a,
+    {
+        let mut bytes = Vec::new();
+        records.into_iter().for_each(|record| T::encode(record, &mut bytes));
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.file.write_all(&bytes)?;
+        self.len += bytes.len() as u64;
         self.unsynced = true;
         Ok(())
     }
@@ -166,7 +177,8 @@ impl<T: Table> Journal<T> {
 /// Replaces the file by one with the leases as they are, for its owner's eyes only.
 fn write_anew<T: Table>(path: &Path, leases: &T) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
-    let bytes: Vec<u8> = leases.records().iter().flat_map(T::encode).collect();
+    let mut bytes = Vec::new();
+    leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&bytes)?;
@@ -191,7 +203,7 @@ mod tests {
     fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
         let address = leases.offer(mac, None, 0).unwrap();
         let record = leases.bind(mac, address, 3_600, 0).unwrap();
-        journal.append(&record).unwrap();
+        journal.append([&record]).unwrap();
         address
     }
 

@@ -43,11 +43,18 @@ impl Socket4 {
         bound().map(Self).map_err(|error| refused(interface, SERVER, error))
     }
 
-    pub(super) async fn receive(&self) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; LONGEST];
-        let (len, _) = self.0.recv_from(&mut buffer).await?;
-        buffer.truncate(len);
-        Ok(buffer)
+    /// Waits for packets and takes what is there, up to `most`.
+    pub(super) async fn receive(&self, packets: &mut Vec<Vec<u8>>, most: usize) -> io::Result<()> {
+        self.0.readable().await?;
+        let mut buffer = [0; LONGEST];
+        while packets.len() < most {
+            match self.0.try_recv_from(&mut buffer) {
+                Ok((len, _)) => packets.push(buffer[..len].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn send(&self, request: &Packet, reply: &Packet) -> io::Result<()> {
@@ -71,14 +78,23 @@ impl Socket6 {
         bound().map(Self).map_err(|error| refused(&link.name, SERVER6, error))
     }
 
-    pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddrV6)> {
-        let mut buffer = vec![0; LONGEST];
-        let (len, from) = self.0.recv_from(&mut buffer).await?;
-        buffer.truncate(len);
-        match from {
-            SocketAddr::V6(from) => Ok((buffer, from)),
-            SocketAddr::V4(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    /// Waits for packets and takes what is there, up to `most`.
+    pub(super) async fn receive(
+        &self,
+        packets: &mut Vec<(Vec<u8>, SocketAddrV6)>,
+        most: usize,
+    ) -> io::Result<()> {
+        self.0.readable().await?;
+        let mut buffer = [0; LONGEST];
+        while packets.len() < most {
+            match self.0.try_recv_from(&mut buffer) {
+                Ok((len, SocketAddr::V6(from))) => packets.push((buffer[..len].to_vec(), from)),
+                Ok((_, SocketAddr::V4(_))) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     pub(super) async fn send(

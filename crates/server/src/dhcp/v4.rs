@@ -1,216 +1,163 @@
-//! The DHCPv4 server of one network.
+//! DHCPv4 of one network, without its socket: a packet comes in, and what is to be done goes out.
 
-use std::iter::once;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use dhcp::client::Client;
-use dhcp::leases::{Leases, Pool};
+use dhcp::journal::Record;
+use dhcp::leases::{Leases, Pool, Seconds};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::relay::{Relayed, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use provision::Mac;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
-use super::journal::{self, Journal};
-use super::socket::{self, Socket4};
-use super::{Asked, Done, Machines, Told, kind, now};
-use crate::config;
+use super::heard::{Asked, Done, Heard, Story};
+use super::{Machines, kind};
 
+/// What it is called among counters.
+const FAMILY: &str = "ipv4";
+
+/// What is known of the network, and who has which address on it.
 #[derive(Debug)]
-pub(super) struct Server {
-    interface: String,
-    socket: Socket4,
-    local: Subnet,
-    /// Reached through relays.
-    relayed: Vec<Subnet>,
+pub(super) struct Desk {
+    /// The interface's own, then those that are reached through relays.
+    subnets: Vec<Subnet>,
 }
 
 /// Addresses of one subnet, and what its clients are told.
 #[derive(Debug)]
-struct Subnet {
+pub(super) struct Subnet {
     /// Any address of it.
-    base: Ipv4Addr,
-    journal: Journal<Leases>,
-    leases: Leases,
-    about: reply::Network,
+    pub(super) base: Ipv4Addr,
+    /// Who has which.
+    pub(super) leases: Leases,
+    /// What every client on it is told.
+    pub(super) about: reply::Network,
 }
 
-impl Server {
-    pub(super) fn open(
-        settings: &config::Network,
-        pool: Pool,
-        lease_secs: u32,
-        state_dir: &Path,
-    ) -> Result<Self> {
-        let interface = &settings.interface;
-        let (server, mask) = socket::address_of(interface)?;
-        let about = |mask, router| reply::Network {
-            server,
-            mask,
-            router,
-            dns: settings.dns4(),
-            lease_secs,
-        };
-        let path = state_dir.join(format!("leases-{interface}.journal"));
-        let local = Subnet::open(server, &path, pool, about(mask, settings.router))?;
-        let relayed = settings.relayed.iter().map(|relayed| {
-            let path =
-                state_dir.join(format!("leases-{interface}-{}.journal", relayed.subnet.base));
-            let about = about(relayed.subnet.mask(), relayed.router);
-            Subnet::open(relayed.subnet.base, &path, relayed.pool.0, about)
-        });
-        Ok(Self {
-            interface: interface.clone(),
-            relayed: relayed.collect::<Result<_>>()?,
-            socket: Socket4::open(interface)?,
-            local,
-        })
+/// A reply, and the request that says where it goes.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) request: Packet,
+    pub(super) reply: Packet,
+}
+
+impl Desk {
+    /// Of subnets, the first of which is the interface's own.
+    pub(super) fn new(subnets: Vec<Subnet>) -> Self {
+        Self { subnets }
     }
 
+    /// Our address on the interface.
     pub(super) fn address(&self) -> Ipv4Addr {
-        self.local.about.server
+        self.subnets.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.about.server)
     }
 
-    pub(super) async fn run(mut self, machines: &Machines, end: &CancellationToken) {
-        for subnet in self.subnets() {
-            let Pool { first, last } = subnet.leases.pool();
-            info!("answering DHCP on {}, addresses {first} to {last}", self.interface);
-        }
-        let mut sync = interval(journal::SYNC_EVERY);
-        sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                packet = self.socket.receive() => match packet {
-                    Ok(bytes) => self.take(&bytes, machines).await,
-                    Err(error) => {
-                        // ENETDOWN and its like: the interface may come back.
-                        warn!(%error, "DHCP on {} cannot receive", self.interface);
-                        tokio::time::sleep(socket::AFTER_ERROR).await;
-                    }
-                },
-                _ = sync.tick() => {
-                    for subnet in once(&mut self.local).chain(&mut self.relayed) {
-                        subnet.journal.sync(&subnet.leases).await;
-                    }
-                }
-                () = end.cancelled() => break,
-            }
-        }
-        for subnet in once(self.local).chain(self.relayed) {
-            subnet.journal.close().await;
-        }
+    pub(super) fn subnets(&self) -> &[Subnet] {
+        &self.subnets
     }
 
-    fn subnets(&self) -> impl Iterator<Item = &Subnet> {
-        once(&self.local).chain(&self.relayed)
-    }
-
-    async fn take(&mut self, bytes: &[u8], machines: &Machines) {
+    /// Decides about a packet. What changed of the leases must be in the journal of its subnet (by its
+    /// place in [`Desk::subnets`]) before the reply leaves.
+    pub(super) fn hear(
+        &mut self,
+        bytes: &[u8],
+        machines: &Machines,
+        now: Seconds,
+    ) -> Heard<Reply, (usize, Record)> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
             Err(error) => {
-                debug!(%error, "a DHCP packet on {} is dropped", self.interface);
-                return;
+                debug!(%error, "a packet is dropped");
+                return Heard::unreadable(FAMILY);
             }
         };
         let client = Client::identify(&request);
         let mac = Mac(client.mac);
-        let Some(found) = machines.index.by_mac(mac) else {
-            // Whoever else lives on this network: nothing is known of it, and nothing kept.
-            debug!("{} from unknown {mac}", request.message.name());
-            return;
-        };
         let asked = Asked {
-            found,
+            found: machines.index.by_mac(mac),
             message: request.message.name(),
-            mac,
+            mac: Some(mac),
             client: kind(client.kind),
             architecture: client.architecture().map(|architecture| architecture.0),
         };
-        let told = machines.tell(&asked, self.address().into());
-        let done = self.answer(&request, &told).await;
-        machines.record(&asked, told, done);
+        if asked.found.is_none() {
+            // Whoever else lives on this network: nothing is known of it, and nothing kept.
+            let because = "nobody registered this machine".to_owned();
+            return Heard::silent(FAMILY, asked, "stranger", because);
+        }
+        self.answer(request, asked, machines, now)
     }
 
-    async fn answer(&mut self, request: &Packet, told: &Told) -> Done {
-        let relayed = relayed(request);
-        let subnet = match relayed {
-            None => &mut self.local,
-            Some(Relayed { link, .. }) => {
-                let mut subnets = once(&mut self.local).chain(&mut self.relayed);
-                let Some(subnet) = subnets.find(|subnet| subnet.has(link)) else {
-                    return Done::Silent(format!(
-                        "a relay sent it from the link of {link}, for which there is no subnet: \
-                         add a [[dhcp.network.relayed]]"
-                    ));
-                };
-                subnet
+    fn answer(
+        &mut self,
+        request: Packet,
+        asked: Asked,
+        machines: &Machines,
+        now: Seconds,
+    ) -> Heard<Reply, (usize, Record)> {
+        let relayed = relayed(&request);
+        let at = match relayed {
+            None => Some(0),
+            Some(Relayed { link, .. }) => self.subnets.iter().position(|subnet| subnet.has(link)),
+        };
+        let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
+            let link = relayed.map_or(Ipv4Addr::UNSPECIFIED, |relayed| relayed.link);
+            let because = format!(
+                "a relay sent it from the link of {link}, for which there is no subnet: add a \
+                 [[dhcp.network.relayed]]"
+            );
+            return Heard::silent(FAMILY, asked, "no_subnet", because);
+        };
+        let told = machines.tell(&asked, subnet.about.server.into());
+        let about = match relayed.and_then(|relayed| relayed.server_id) {
+            Some(server) => &reply::Network { server, ..subnet.about.clone() },
+            None => &subnet.about,
+        };
+        let decision = decide(&request, &told.answer, &mut subnet.leases, about, now);
+        let (reply, record, done, decided) = match decision {
+            Decision::Silent(why @ Silence::OtherServer(_)) => {
+                (None, None, Done::Others(why.to_string()), "other_server")
+            }
+            Decision::Silent(why) => (None, None, Done::Silent(why.to_string()), "silent"),
+            Decision::Note { record } => (None, record, Done::Noted, "noted"),
+            Decision::Send { reply, record } => {
+                let (done, decided) = done(&reply);
+                (Some(reply), record, done, decided)
             }
         };
-        let mut about = subnet.about.clone();
-        if let Some(server) = relayed.and_then(|relayed| relayed.server_id) {
-            about.server = server;
+        Heard {
+            reply: reply.map(|reply| Reply { request, reply }),
+            records: record.map(|record| (at, record)).into_iter().collect(),
+            counted: asked.counted(FAMILY, decided),
+            story: Some(Story { asked, told, done }),
         }
-        let decision = decide(request, &told.answer, &mut subnet.leases, &about, now());
-        carry_out(&self.interface, &self.socket, &mut subnet.journal, request, decision).await
     }
 }
 
 impl Subnet {
-    fn open(base: Ipv4Addr, path: &Path, pool: Pool, about: reply::Network) -> Result<Self> {
-        let (journal, leases) = Journal::open(path, pool)
-            .with_context(|| format!("cannot keep leases in {}", path.display()))?;
-        Ok(Self { base, journal, leases, about })
-    }
-
     fn has(&self, address: Ipv4Addr) -> bool {
         let prefix = |address| u32::from(address) & u32::from(self.about.mask);
         prefix(self.base) == prefix(address)
     }
+
+    pub(super) fn pool(&self) -> Pool {
+        self.leases.pool()
+    }
 }
 
-async fn carry_out(
-    interface: &str,
-    socket: &Socket4,
-    journal: &mut Journal<Leases>,
-    request: &Packet,
-    decision: Decision,
-) -> Done {
-    let (reply, record) = match decision {
-        Decision::Silent(why @ Silence::OtherServer(_)) => {
-            return Done::Others(why.to_string());
-        }
-        Decision::Silent(why) => return Done::Silent(why.to_string()),
-        Decision::Note { record } => (None, record),
-        Decision::Send { reply, record } => (Some(reply), record),
-    };
-    // An address that was acknowledged must still be taken after a crash.
-    if let Some(record) = record
-        && let Err(error) = journal.append(&record)
-    {
-        error!(%error, "the lease journal of {interface} cannot be written");
-        return Done::Silent(format!("its lease cannot be written down: {error}"));
-    }
-    let Some(reply) = reply else { return Done::Noted };
-    if let Err(error) = socket.send(request, &reply).await {
-        warn!(%error, "DHCP on {interface} cannot send");
-        return Done::Silent(format!("the answer could not be sent: {error}"));
-    }
+fn done(reply: &Packet) -> (Done, &'static str) {
     match reply.message {
-        MessageType::Offer => Done::Offered(reply.yiaddr.into()),
+        MessageType::Offer => (Done::Offered(reply.yiaddr.into()), "offer"),
         MessageType::Nak => {
             let because = reply.option(options::MESSAGE).unwrap_or_default();
-            Done::Refused(String::from_utf8_lossy(because).into_owned())
+            (Done::Refused(String::from_utf8_lossy(because).into_owned()), "nak")
         }
         MessageType::Ack
         | MessageType::Discover
         | MessageType::Request
         | MessageType::Decline
         | MessageType::Release
-        | MessageType::Inform => Done::Given(reply.yiaddr.into()),
+        | MessageType::Inform => (Done::Given(reply.yiaddr.into()), "ack"),
     }
 }

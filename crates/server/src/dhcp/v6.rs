@@ -1,157 +1,177 @@
-//! The DHCPv6 server of one network, and its router advertisements.
+//! DHCPv6 of one network, without its socket: a packet comes in, and what is to be done goes out.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use dhcp::leases::Seconds;
+use dhcp::v6::advertisement::prefix;
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
-use dhcp::v6::leases::{Leases, Pool};
+use dhcp::v6::leases::{Identity, Leases, Pool, Record};
 use dhcp::v6::{MessageType, Packet, reply};
 use provision::Mac;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
+use uuid::Uuid;
 
-use super::advertise::Advertiser;
-use super::journal::{self, Journal};
-use super::socket::{self, Link, Socket6};
-use super::{Asked, Done, Machines, kind, now};
-use crate::config;
+use super::heard::{Asked, Done, Heard, Story};
+use super::{Machines, kind};
 
+/// What it is called among counters.
+const FAMILY: &str = "ipv6";
+
+/// What is known of the network, and who has which address on it.
 #[derive(Debug)]
-pub(super) struct Server {
-    link: Link,
-    socket: Socket6,
-    advertiser: Option<Advertiser>,
-    journal: Journal<Leases>,
-    leases: Leases,
-    about: reply::Network,
+pub(super) struct Desk {
+    /// Our address on the interface, which URLs can have in them.
+    address: Ipv6Addr,
+    /// The interface's own, then those that are reached through relays.
+    subnets: Vec<Subnet>,
 }
 
-impl Server {
-    pub(super) fn open(
-        settings: &config::Network,
-        pool: Pool,
-        lease_secs: u32,
-        state_dir: &Path,
-    ) -> Result<Self> {
-        let link = Link::find(&settings.interface)?;
-        let path = state_dir.join(format!("leases6-{}.journal", link.name));
-        let (journal, leases) = Journal::open(&path, pool)
-            .with_context(|| format!("cannot keep leases in {}", path.display()))?;
-        let dns = settings.dns6();
-        let advertiser = settings
-            .advertise
-            .then(|| Advertiser::open(&link, dns.clone()))
-            .transpose()
-            .with_context(|| format!("cannot advertise on {}", link.name))?;
-        Ok(Self {
-            socket: Socket6::open(&link)?,
-            advertiser,
-            journal,
-            leases,
-            about: reply::Network { duid: link.duid(), sole: true, dns, lease_secs },
-            link,
-        })
+/// Addresses of one subnet, and what its clients are told.
+#[derive(Debug)]
+pub(super) struct Subnet {
+    /// Its prefix.
+    pub(super) base: Ipv6Addr,
+    /// The prefix's length in bits.
+    pub(super) prefix_len: u8,
+    /// Who has which.
+    pub(super) leases: Leases,
+    /// What every client on it is told.
+    pub(super) about: reply::Network,
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) bytes: Vec<u8>,
+    /// To whoever it came from: client and relay both listen where they send from.
+    pub(super) to: SocketAddrV6,
+    /// A relay listens on the servers' port (RFC 8415 §7.2).
+    pub(super) relayed: bool,
+}
+
+impl Desk {
+    /// Of subnets, the first of which is the interface's own.
+    pub(super) fn new(address: Ipv6Addr, subnets: Vec<Subnet>) -> Self {
+        Self { address, subnets }
     }
 
-    pub(super) fn address(&self) -> Ipv6Addr {
-        self.link.address
+    pub(super) fn subnets(&self) -> &[Subnet] {
+        &self.subnets
     }
 
-    pub(super) async fn run(mut self, machines: &Machines, end: &CancellationToken) {
-        let Pool { first, last } = self.leases.pool();
-        info!("answering DHCPv6 on {}, addresses {first} to {last}", self.link.name);
-        let advertiser = self.advertiser.take();
-        let advertising = async {
-            if let Some(advertiser) = advertiser {
-                advertiser.run(end).await;
-            }
-        };
-        tokio::join!(advertising, self.answer(machines, end));
-    }
-
-    async fn answer(mut self, machines: &Machines, end: &CancellationToken) {
-        let mut sync = interval(journal::SYNC_EVERY);
-        sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                packet = self.socket.receive() => match packet {
-                    Ok((bytes, from)) => self.take(&bytes, from, machines).await,
-                    Err(error) => {
-                        warn!(%error, "DHCPv6 on {} cannot receive", self.link.name);
-                        tokio::time::sleep(socket::AFTER_ERROR).await;
-                    }
-                },
-                _ = sync.tick() => self.journal.sync(&self.leases).await,
-                () = end.cancelled() => break,
-            }
-        }
-        self.journal.close().await;
-    }
-
-    async fn take(&mut self, bytes: &[u8], from: SocketAddrV6, machines: &Machines) {
+    /// Decides about a packet. What changed of the leases must be in the journal of its subnet (by its
+    /// place in [`Desk::subnets`]) before the reply leaves.
+    pub(super) fn hear(
+        &mut self,
+        bytes: &[u8],
+        from: SocketAddrV6,
+        machines: &Machines,
+        now: Seconds,
+    ) -> Heard<Reply, (usize, Record)> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
             Err(error) => {
-                debug!(%error, "a DHCPv6 packet on {} is dropped", self.link.name);
-                return;
+                debug!(%error, "a packet is dropped");
+                return Heard::unreadable(FAMILY);
             }
         };
-        let message = request.message.kind.name();
         let client = Client::identify(&request, *from.ip());
-        let found = client.mac.and_then(|mac| Some((Mac(mac), machines.index.by_mac(Mac(mac))?)));
-        let Some((mac, found)) = found else {
-            debug!("{message} from unknown {from}");
-            return;
+        let asked = asked(&request, &client, machines);
+        if asked.found.is_none() {
+            // Whoever else lives on this network: nothing is known of it, and nothing kept.
+            let because = "nobody registered this machine".to_owned();
+            return Heard::silent(FAMILY, asked, "stranger", because);
+        }
+        let link = link(&request);
+        let at = match link {
+            None => Some(0),
+            Some(link) => self.subnets.iter().position(|subnet| subnet.has(link)),
         };
-        let identity = found.port.uuid.into_bytes();
-        let asked = Asked {
-            found,
-            message,
-            mac,
-            client: kind(client.kind),
-            architecture: client.architecture().map(|architecture| architecture.0),
+        let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
+            let because = format!(
+                "a relay sent it from the link of {}, for which there is no subnet: add a \
+                 [[dhcp.network.relayed]]",
+                link.unwrap_or(Ipv6Addr::UNSPECIFIED)
+            );
+            return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
-        let told = machines.tell(&asked, self.link.address.into());
-        let (leases, about) = (&mut self.leases, &self.about);
+        let told = machines.tell(&asked, self.address.into());
+        let identity = identity(&asked, &client);
+        let (leases, about) = (&mut subnet.leases, &subnet.about);
         let decision =
-            decide(&request.message, &client, identity, &told.answer, leases, about, now());
-        let done = self.carry_out(&request, from, decision).await;
-        machines.record(&asked, told, done);
+            decide(&request.message, &client, identity, &told.answer, leases, about, now);
+        let (reply, records, done, decided) = match decision {
+            Decision::Silent(why @ Silence::OtherServer) => {
+                (None, Vec::new(), Done::Others(why.to_string()), "other_server")
+            }
+            Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), "silent"),
+            Decision::Send { reply, records, address } => {
+                let (done, decided) = done(reply.kind, address);
+                let relayed = !request.relays.is_empty();
+                let bytes = request.answered_by(reply).emit();
+                (Some(Reply { bytes, to: from, relayed }), records, done, decided)
+            }
+        };
+        Heard {
+            reply,
+            records: records.into_iter().map(|record| (at, record)).collect(),
+            counted: asked.counted(FAMILY, decided),
+            story: Some(Story { asked, told, done }),
+        }
+    }
+}
+
+impl Subnet {
+    fn has(&self, address: Ipv6Addr) -> bool {
+        prefix(address, self.prefix_len) == prefix(self.base, self.prefix_len)
     }
 
-    async fn carry_out(
-        &mut self,
-        request: &Packet,
-        from: SocketAddrV6,
-        decision: Decision,
-    ) -> Done {
-        let (reply, records, address) = match decision {
-            Decision::Silent(why @ Silence::OtherServer) => return Done::Others(why.to_string()),
-            Decision::Silent(why) => return Done::Silent(why.to_string()),
-            Decision::Send { reply, records, address } => (reply, records, address),
-        };
-        // An address that was given must still be taken after a crash.
-        for record in &records {
-            if let Err(error) = self.journal.append(record) {
-                error!(%error, "the lease journal of {} cannot be written", self.link.name);
-                return Done::Silent(format!("its lease cannot be written down: {error}"));
-            }
-        }
-        let kind = reply.kind;
-        let answer = request.answered_by(reply).emit();
-        // To whoever it came from: client and relay both listen where they send from, but a relay on
-        // the servers' port (RFC 8415 §7.2).
-        if let Err(error) = self.socket.send(&answer, from, !request.relays.is_empty()).await {
-            warn!(%error, "DHCPv6 on {} cannot send", self.link.name);
-            return Done::Silent(format!("the answer could not be sent: {error}"));
-        }
-        match (address, kind) {
-            (Some(address), MessageType::Advertise) => Done::Offered(address.into()),
-            (Some(address), _) => Done::Given(address.into()),
-            (None, _) => Done::Noted,
-        }
+    pub(super) fn pool(&self) -> Pool {
+        self.leases.pool()
+    }
+}
+
+/// The node is found by the card's address, else by the machine's UUID (RFC 6355): a card of a machine
+/// may be one that nobody registered.
+fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
+    let by_mac = client.mac.and_then(|mac| machines.index.by_mac(Mac(mac)));
+    let by_uuid = || machines.index.by_machine_id(client.machine_id?);
+    Asked {
+        found: by_mac.or_else(by_uuid),
+        message: request.message.kind.name(),
+        mac: client.mac.map(Mac),
+        client: kind(client.kind),
+        architecture: client.architecture().map(|architecture| architecture.0),
+    }
+}
+
+/// Where the client is, as the relay next to it says (RFC 8415 §13.1).
+fn link(request: &Packet) -> Option<Ipv6Addr> {
+    let told = request.relays.iter().rev().map(|relay| relay.link);
+    told.into_iter().find(|link| !link.is_unspecified())
+}
+
+/// Whose the address is: the port's, whatever DUID its machine comes with.
+fn identity(asked: &Asked, client: &Client) -> Identity {
+    let port = asked.found.as_ref().map(|found| found.port.address);
+    match port.or(asked.mac) {
+        Some(mac) => of_mac(mac),
+        None => *Uuid::new_v5(&Uuid::nil(), &client.duid).as_bytes(),
+    }
+}
+
+/// The identity that a MAC address has among leases.
+pub(super) fn of_mac(mac: Mac) -> Identity {
+    let mut identity = *b"ferroboot:------";
+    identity[10..].copy_from_slice(&mac.0);
+    identity
+}
+
+fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
+    match (address, kind) {
+        (Some(address), MessageType::Advertise) => (Done::Offered(address.into()), "offer"),
+        (Some(address), _) => (Done::Given(address.into()), "ack"),
+        (None, _) => (Done::Noted, "noted"),
     }
 }

@@ -1,0 +1,103 @@
+//! What the desks and the counters hand each other.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use dhcp::v4::decide::Answer;
+use provision::Mac;
+use provision::boot::Artifact;
+use provision::trace::{DhcpAnswer, DhcpClient};
+
+use crate::metrics::DhcpMessage;
+use crate::nodes::Found;
+
+/// What comes of a packet: an answer, what must be in the journal before it leaves, and what is said
+/// of it afterwards.
+#[derive(Debug)]
+pub(super) struct Heard<Reply, Record> {
+    pub(super) reply: Option<Reply>,
+    pub(super) records: Vec<Record>,
+    pub(super) counted: DhcpMessage,
+    /// What there is to say of it; nothing, where it cannot be read.
+    pub(super) story: Option<Story>,
+}
+
+/// A message of a machine, what it is told, and what came of it.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) asked: Asked,
+    pub(super) told: Told,
+    pub(super) done: Done,
+}
+
+/// A message of a machine.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// `None` if nobody registered the machine.
+    pub(super) found: Option<Found>,
+    pub(super) message: &'static str,
+    pub(super) mac: Option<Mac>,
+    pub(super) client: DhcpClient,
+    pub(super) architecture: Option<u16>,
+}
+
+/// What a machine is to be told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) answer: Answer,
+    pub(super) artifact: Option<Artifact>,
+    /// Why nothing, if nothing.
+    pub(super) because: Option<DhcpAnswer>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    Offered(IpAddr),
+    Given(IpAddr),
+    Refused(String),
+    /// A message that wants no answer, or none that says anything of a boot.
+    Noted,
+    Silent(String),
+    /// The client took another server's offer: it is that server's, whatever it were told here.
+    Others(String),
+}
+
+impl<Reply, Record> Heard<Reply, Record> {
+    /// Nobody can say what it is.
+    pub(super) fn unreadable(family: &'static str) -> Self {
+        let counted =
+            DhcpMessage { family, message: "unreadable", client: "unknown", decision: "dropped" };
+        Self { reply: None, records: Vec::new(), counted, story: None }
+    }
+
+    /// A machine that is told nothing.
+    pub(super) fn silent(
+        family: &'static str,
+        asked: Asked,
+        decision: &'static str,
+        why: String,
+    ) -> Self {
+        let counted = asked.counted(family, decision);
+        let told = Told { answer: Answer::Nothing, artifact: None, because: None };
+        let story = Some(Story { asked, told, done: Done::Silent(why) });
+        Self { reply: None, records: Vec::new(), counted, story }
+    }
+}
+
+impl Asked {
+    pub(super) fn counted(&self, family: &'static str, decision: &'static str) -> DhcpMessage {
+        DhcpMessage { family, message: self.message, client: self.client.name(), decision }
+    }
+}
+
+/// `DISCOVER from iPXE at 52:54:00:00:00:01`
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.message, self.client)?;
+        match self.mac {
+            Some(mac) => write!(f, " at {mac}"),
+            None => write!(f, " with no MAC address"),
+        }
+    }
+}
