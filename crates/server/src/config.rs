@@ -9,10 +9,11 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail, ensure};
 use dhcp::leases::Pool;
 use dhcp::v6;
+use ipnet::{IpNet, Ipv4Net};
 use jiff::SignedDuration;
 use nix::unistd::{Uid, gethostname};
-use provision::Policy;
 use provision::boot::HttpLoader;
+use provision::{Mac, Policy};
 use serde::Deserialize;
 use url::Url;
 
@@ -150,18 +151,71 @@ pub struct Network {
     pub pool: Option<Range>,
     /// The IPv6 addresses to give out.
     pub pool6: Option<Range6>,
+    /// Whether another IPv4 server gives the addresses, and only what to boot is said here (ProxyDHCP).
+    #[serde(default)]
+    pub proxy: bool,
     /// The IPv4 router, if there is one.
     pub router: Option<Ipv4Addr>,
+    /// Further IPv4 routes.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// Name servers.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// The domain in which machines look up names without a dot.
+    pub domain: Option<String>,
+    /// Time servers.
+    #[serde(default)]
+    pub ntp: Vec<Ipv4Addr>,
+    /// The largest packet that the network carries, in bytes, where it is not 1500.
+    pub mtu: Option<u16>,
     /// Whether to advertise the IPv6 network, as its router: without advertisements nobody asks
     /// DHCPv6. Off where another router does so, with the M flag.
     #[serde(default = "yes")]
     pub advertise: bool,
-    /// IPv4 subnets whose relays send to this interface.
+    /// Whether no other DHCPv6 server answers here. Then machines need not wait for others.
+    #[serde(default = "yes")]
+    pub sole: bool,
+    /// Whether machines that nobody registered get an address. They never get one to boot from.
+    #[serde(default)]
+    pub strangers: Strangers,
+    /// Addresses of single machines.
+    #[serde(default, rename = "reservation")]
+    pub reservations: Vec<Reservation>,
+    /// Subnets whose relays send to this interface.
     #[serde(default)]
     pub relayed: Vec<Relayed>,
+}
+
+/// What machines get that are no port of any node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strangers {
+    /// Nothing: somebody else looks after them, or nobody.
+    #[default]
+    Ignore,
+    /// An address, as long as enough are left for the machines that are known.
+    Serve,
+}
+
+/// `{ to = "ADDRESS/LENGTH", via = "ADDRESS" }`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What is reached.
+    pub to: Ipv4Net,
+    /// Through whom.
+    pub via: Ipv4Addr,
+}
+
+/// `[[dhcp.network.reservation]]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// Whose it is.
+    pub mac: Mac,
+    /// Which, of either family; inside of the pool or not.
+    pub address: IpAddr,
 }
 
 /// `[[dhcp.network.relayed]]`
@@ -169,49 +223,11 @@ pub struct Network {
 #[serde(deny_unknown_fields)]
 pub struct Relayed {
     /// Which it is.
-    pub subnet: Subnet,
+    pub subnet: IpNet,
     /// The addresses to give out.
-    pub pool: Range,
-    /// Its router, if it has one.
+    pub pool: AnyRange,
+    /// Its IPv4 router, if it has one.
     pub router: Option<Ipv4Addr>,
-}
-
-/// `ADDRESS/LENGTH`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Subnet {
-    /// Its first address.
-    pub base: Ipv4Addr,
-    /// The length of its prefix in bits.
-    pub prefix_len: u8,
-}
-
-impl Subnet {
-    /// Its mask.
-    #[must_use]
-    pub fn mask(self) -> Ipv4Addr {
-        let bits = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
-        Ipv4Addr::from(bits)
-    }
-
-    fn has(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & u32::from(self.mask()) == u32::from(self.base)
-    }
-}
-
-impl TryFrom<String> for Subnet {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        let parse = |(base, len): (&str, &str)| Some((base.parse().ok()?, len.parse().ok()?));
-        let parsed = text.split_once('/').and_then(parse).filter(|(_, len)| *len <= 32);
-        let Some((base, prefix_len)) = parsed else {
-            bail!("{text:?} is no subnet, such as 192.0.2.0/24");
-        };
-        let subnet = Self { base, prefix_len };
-        ensure!(subnet.has(base), "{text} is no subnet: its address has bits beyond its prefix");
-        Ok(subnet)
-    }
 }
 
 fn yes() -> bool {
@@ -219,6 +235,27 @@ fn yes() -> bool {
 }
 
 impl Network {
+    /// One without any addresses.
+    fn on(interface: &str) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            pool: None,
+            pool6: None,
+            proxy: false,
+            router: None,
+            routes: Vec::new(),
+            dns: Vec::new(),
+            domain: None,
+            ntp: Vec::new(),
+            mtu: None,
+            advertise: true,
+            sole: true,
+            strangers: Strangers::default(),
+            reservations: Vec::new(),
+            relayed: Vec::new(),
+        }
+    }
+
     pub(crate) fn dns4(&self) -> Vec<Ipv4Addr> {
         let v4 = |server: &IpAddr| if let IpAddr::V4(v4) = server { Some(*v4) } else { None };
         self.dns.iter().filter_map(v4).collect()
@@ -228,33 +265,93 @@ impl Network {
         let v6 = |server: &IpAddr| if let IpAddr::V6(v6) = server { Some(*v6) } else { None };
         self.dns.iter().filter_map(v6).collect()
     }
+
+    fn check(&self) -> Result<()> {
+        let interface = &self.interface;
+        ensure!(
+            self.pool.is_some() || self.pool6.is_some() || self.proxy,
+            "the DHCP network on {interface} has neither pool nor pool6, and is no proxy"
+        );
+        ensure!(
+            self.pool.is_none() || !self.proxy,
+            "the DHCP network on {interface} has a pool and is a proxy; a proxy gives no addresses"
+        );
+        for Relayed { subnet, pool, .. } in &self.relayed {
+            let (has_own, ends) = match pool {
+                AnyRange::V4(pool) => (self.pool.is_some(), [pool.first.into(), pool.last.into()]),
+                AnyRange::V6(pool) => (self.pool6.is_some(), [pool.first.into(), pool.last.into()]),
+            };
+            ensure!(
+                has_own,
+                "the DHCP network on {interface} has the relayed subnet {subnet}, and so needs a \
+                 pool of that family of its own"
+            );
+            ensure!(
+                subnet.network() == subnet.addr(),
+                "{subnet} is no subnet: its address has bits beyond its prefix"
+            );
+            ensure!(
+                ends.iter().all(|end: &IpAddr| subnet.contains(end)),
+                "the pool {}-{} is not in its subnet {subnet}",
+                ends[0],
+                ends[1]
+            );
+        }
+        for (at, Reservation { mac, address }) in self.reservations.iter().enumerate() {
+            let twice = self.reservations[..at].iter().any(|other| other.address == *address);
+            ensure!(
+                !twice,
+                "the address {address} on {interface} is reserved twice, for {mac} too"
+            );
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for Network {
     type Err = anyhow::Error;
 
-    /// `INTERFACE=FIRST-LAST`, or with IPv6 too, `INTERFACE=FIRST-LAST,FIRST6-LAST6`.
+    /// `INTERFACE=FIRST-LAST`, or with IPv6 too, `INTERFACE=FIRST-LAST,FIRST6-LAST6`; or
+    /// `INTERFACE=proxy`.
     fn from_str(text: &str) -> Result<Self> {
         let Some((interface, pools)) = text.split_once('=') else {
             bail!("{text:?} is not INTERFACE=FIRST-LAST, such as eth1=192.0.2.100-192.0.2.199");
         };
-        let mut network = Self {
-            interface: interface.to_owned(),
-            pool: None,
-            pool6: None,
-            router: None,
-            dns: Vec::new(),
-            advertise: true,
-            relayed: Vec::new(),
-        };
+        let mut network = Self::on(interface);
         for pool in pools.split(',') {
-            if pool.contains(':') {
-                network.pool6 = Some(pool.to_owned().try_into()?);
-            } else {
-                network.pool = Some(pool.to_owned().try_into()?);
+            if pool == "proxy" {
+                network.proxy = true;
+                continue;
+            }
+            match pool.to_owned().try_into()? {
+                AnyRange::V4(pool) => network.pool = Some(Range(pool)),
+                AnyRange::V6(pool) => network.pool6 = Some(Range6(pool)),
             }
         }
+        network.check()?;
         Ok(network)
+    }
+}
+
+/// `FIRST-LAST` of either family, both included.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub enum AnyRange {
+    /// Of IPv4.
+    V4(Pool),
+    /// Of IPv6.
+    V6(v6::leases::Pool),
+}
+
+impl TryFrom<String> for AnyRange {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        if text.contains(':') {
+            Range6::try_from(text).map(|pool| Self::V6(pool.0))
+        } else {
+            Range::try_from(text).map(|pool| Self::V4(pool.0))
+        }
     }
 }
 
@@ -421,29 +518,7 @@ impl Config {
         for pair in interfaces.windows(2) {
             ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
         }
-        for network in &self.dhcp.networks {
-            ensure!(
-                network.pool.is_some() || network.pool6.is_some(),
-                "the DHCP network on {} has neither pool nor pool6",
-                network.interface
-            );
-            ensure!(
-                network.relayed.is_empty() || network.pool.is_some(),
-                "the DHCP network on {} has relayed subnets, and so needs a pool of its own",
-                network.interface
-            );
-            for Relayed { subnet, pool, .. } in &network.relayed {
-                ensure!(
-                    subnet.has(pool.0.first) && subnet.has(pool.0.last),
-                    "the pool {}-{} is not in its subnet {}/{}",
-                    pool.0.first,
-                    pool.0.last,
-                    subnet.base,
-                    subnet.prefix_len
-                );
-            }
-        }
-        Ok(())
+        self.dhcp.networks.iter().try_for_each(Network::check)
     }
 }
 
@@ -515,11 +590,11 @@ mod tests {
         };
 
         let config: Config = relayed("10.2.0.0/24").parse().unwrap();
-        let subnet = config.dhcp.networks[0].relayed[0].subnet;
-        assert_eq!(subnet.mask(), Ipv4Addr::new(255, 255, 255, 0));
+        assert!(matches!(config.dhcp.networks[0].relayed[0].subnet, IpNet::V4(_)));
         assert!(refusal(&relayed("10.3.0.0/24")).contains("is not in its subnet 10.3.0.0/24"));
         assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
-        assert!(refusal(&relayed("10.2.0.0/33")).contains("is no subnet"));
+        assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
+        assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
     }
 
     #[test]

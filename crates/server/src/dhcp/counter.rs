@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use dhcp::v4::reply;
 use dhcp::{leases, v6 as six};
+use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -15,7 +16,7 @@ use super::heard::{Done, Heard};
 use super::journal::{self, Journal, Table};
 use super::socket::{self, Link, Socket4, Socket6};
 use super::{Machines, now, v4, v6};
-use crate::config;
+use crate::config::{self, AnyRange, Relayed};
 
 /// Packets that are decided about together: one write to the journal serves them all.
 const BATCH: usize = 64;
@@ -69,10 +70,10 @@ impl Counter4 {
         };
         let local = about(mask, settings.router);
         add(server, format!("leases-{interface}.journal"), pool, local)?;
-        for relayed in &settings.relayed {
-            let base = relayed.subnet.base;
-            let about = about(relayed.subnet.mask(), relayed.router);
-            add(base, format!("leases-{interface}-{base}.journal"), relayed.pool.0, about)?;
+        for Relayed { subnet, pool, router } in &settings.relayed {
+            let (IpNet::V4(subnet), AnyRange::V4(pool)) = (subnet, pool) else { continue };
+            let (base, about) = (subnet.network(), about(subnet.netmask(), *router));
+            add(base, format!("leases-{interface}-{base}.journal"), *pool, about)?;
         }
         let socket = Socket4::open(interface)?;
         Ok(Self { interface: interface.clone(), socket, desk: v4::Desk::new(subnets), journals })
@@ -140,23 +141,35 @@ impl Counter6 {
         state_dir: &Path,
     ) -> Result<Self> {
         let link = Link::find(&settings.interface)?;
-        let path = state_dir.join(format!("leases6-{}.journal", link.name));
-        let (journal, leases) = Journal::open(&path, pool)
-            .with_context(|| format!("cannot keep leases in {}", path.display()))?;
         let dns = settings.dns6();
         let advertiser = settings
             .advertise
             .then(|| Advertiser::open(&link, dns.clone()))
             .transpose()
             .with_context(|| format!("cannot advertise on {}", link.name))?;
-        let about = six::reply::Network { duid: link.duid(), sole: true, dns, lease_secs };
-        let (base, prefix_len) = (link.address, link.prefix_len);
-        let subnets = vec![v6::Subnet { base, prefix_len, leases, about }];
+        let about = six::reply::Network { duid: link.duid(), sole: settings.sole, dns, lease_secs };
+        let mut subnets = Vec::new();
+        let mut journals = Vec::new();
+        let mut add = |base, prefix_len, name: String, pool| -> Result<()> {
+            let path = state_dir.join(name);
+            let (journal, leases) = Journal::open(&path, pool)
+                .with_context(|| format!("cannot keep leases in {}", path.display()))?;
+            subnets.push(v6::Subnet { base, prefix_len, leases, about: about.clone() });
+            journals.push(journal);
+            Ok(())
+        };
+        add(link.address, link.prefix_len, format!("leases6-{}.journal", link.name), pool)?;
+        for Relayed { subnet, pool, .. } in &settings.relayed {
+            let (IpNet::V6(subnet), AnyRange::V6(pool)) = (subnet, pool) else { continue };
+            let base = subnet.network();
+            let name = format!("leases6-{}-{base}.journal", link.name);
+            add(base, subnet.prefix_len(), name, *pool)?;
+        }
         Ok(Self {
             socket: Socket6::open(&link)?,
             advertiser,
             desk: v6::Desk::new(link.address, subnets),
-            journals: vec![journal],
+            journals,
             link,
         })
     }
