@@ -2,8 +2,10 @@
 
 pub mod bmc;
 pub mod check;
+pub mod explain;
 pub mod image;
 pub mod lab;
+pub mod replay;
 pub mod serve;
 pub mod service;
 pub mod trace;

@@ -3,8 +3,10 @@
 use clap::{Parser, Subcommand};
 use ferroboot::bmc::Bmc;
 use ferroboot::check::Check;
+use ferroboot::explain::Explain;
 use ferroboot::image::Image;
 use ferroboot::lab;
+use ferroboot::replay::Replay;
 use ferroboot::serve::Serve;
 use ferroboot::trace::Trace;
 
@@ -23,6 +25,10 @@ enum Command {
     Serve(Serve),
     /// Show what happened in a node's boot, and what is wrong with it.
     Trace(Trace),
+    /// Say what a machine would get from DHCP now, and why.
+    Explain(Explain),
+    /// Say what captured DHCP packets would get from the present settings.
+    Replay(Replay),
     /// Check a configuration, and what it needs of this host, without serving.
     Check(Check),
     /// Make boot sets: kernel, ramdisk with the agent in it, boot loaders.
@@ -39,6 +45,8 @@ fn main() -> anyhow::Result<()> {
     match Ferroboot::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Trace(trace) => trace.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Check(check) => check.run(),
         Command::Image(image) => image.run(),
         Command::Bmc(bmc) => bmc.run(),

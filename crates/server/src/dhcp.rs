@@ -8,9 +8,14 @@ mod advertise;
 mod counter;
 mod heard;
 mod journal;
+mod plan;
+mod questions;
+mod rehearsal;
 mod socket;
 mod v4;
 mod v6;
+
+pub use self::rehearsal::{Captured, Explained, Known, Rehearsal};
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -26,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::counter::{Counter4, Counter6};
-use self::heard::{Asked, Done, Story, Told};
+use self::heard::{Asked, Story, Told};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
@@ -47,8 +52,8 @@ impl Network {
     /// In words, where the interface is missing or has no address, a port is taken, or a journal
     /// cannot be written.
     pub fn open(settings: &config::Network, lease_secs: u32, state_dir: &Path) -> Result<Self> {
-        let v4 = settings.pool.map(|pool| Counter4::open(settings, pool.0, lease_secs, state_dir));
-        let v6 = settings.pool6.map(|pool| Counter6::open(settings, pool.0, lease_secs, state_dir));
+        let v4 = settings.pool.map(|_| Counter4::open(settings, lease_secs, state_dir));
+        let v6 = settings.pool6.map(|_| Counter6::open(settings, lease_secs, state_dir));
         Ok(Self { v4: v4.transpose()?, v6: v6.transpose()? })
     }
 
@@ -60,15 +65,15 @@ impl Network {
     }
 
     /// Answers until `end`.
-    pub async fn run(self, machines: Machines, end: CancellationToken) {
+    pub async fn run(self, machines: Machines, witness: Witness, end: CancellationToken) {
         let v4 = async {
             if let Some(v4) = self.v4 {
-                v4.run(&machines, &end).await;
+                v4.run(&machines, &witness, &end).await;
             }
         };
         let v6 = async {
             if let Some(v6) = self.v6 {
-                v6.run(&machines, &end).await;
+                v6.run(&machines, &witness, &end).await;
             }
         };
         tokio::join!(v4, v6);
@@ -82,6 +87,11 @@ pub struct Machines {
     pub index: Index,
     /// Where they fetch.
     pub urls: Urls,
+}
+
+/// Who hears of what was decided.
+#[derive(Clone, Debug)]
+pub struct Witness {
     /// Hears of every exchange of a boot.
     pub recorder: Recorder,
     /// Counts every message.
@@ -124,19 +134,12 @@ impl Machines {
             (DhcpBoot::Url(_) | DhcpBoot::Address, _) => Ok((None, Answer::Address)),
         }
     }
+}
 
+impl Witness {
     fn record(&self, story: Story) {
-        let Story { asked, told, done } = story;
-        let artifact = told.artifact;
-        let answer = match (done, told.because) {
-            (Done::Others(because), _) => DhcpAnswer::Ignored { because },
-            (_, Some(because)) => because,
-            (Done::Noted, None) => return,
-            (Done::Silent(because), None) => DhcpAnswer::Ignored { because },
-            (Done::Refused(because), None) => DhcpAnswer::Nak { because },
-            (Done::Offered(address), None) => DhcpAnswer::Offer { address, artifact },
-            (Done::Given(address), None) => DhcpAnswer::Ack { address, artifact },
-        };
+        let Some(answer) = story.answer() else { return };
+        let asked = story.asked;
         debug!("{asked}: {answer}");
         let Some(Found { node, port }) = asked.found else { return };
         // What a running system says between two boots is no part of either.

@@ -79,13 +79,10 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
     parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
     for network in networks {
-        let machines = dhcp::Machines {
-            index: nodes.index().clone(),
-            urls: urls.clone(),
-            recorder: recorder.clone(),
-            metrics: metrics.clone(),
-        };
-        parts.spawn(well(network.run(machines, stop.clone())));
+        let machines = dhcp::Machines { index: nodes.index().clone(), urls: urls.clone() };
+        let (recorder, metrics) = (recorder.clone(), metrics.clone());
+        let witness = dhcp::Witness { recorder, metrics };
+        parts.spawn(well(network.run(machines, witness, stop.clone())));
     }
     let workers = Workers {
         nodes,

@@ -85,6 +85,23 @@ impl<Reply, Record> Heard<Reply, Record> {
     }
 }
 
+impl Story {
+    /// What the machine got; `None` where it wanted no answer, or none that says anything of a boot.
+    pub(super) fn answer(&self) -> Option<DhcpAnswer> {
+        let artifact = self.told.artifact;
+        Some(match (&self.done, &self.told.because) {
+            (Done::Others(because), _) | (Done::Silent(because), None) => {
+                DhcpAnswer::Ignored { because: because.clone() }
+            }
+            (_, Some(because)) => because.clone(),
+            (Done::Noted, None) => return None,
+            (Done::Refused(because), None) => DhcpAnswer::Nak { because: because.clone() },
+            (Done::Offered(address), None) => DhcpAnswer::Offer { address: *address, artifact },
+            (Done::Given(address), None) => DhcpAnswer::Ack { address: *address, artifact },
+        })
+    }
+}
+
 impl Asked {
     pub(super) fn counted(&self, family: &'static str, decision: &'static str) -> DhcpMessage {
         DhcpMessage { family, message: self.message, client: self.client.name(), decision }

@@ -88,20 +88,25 @@ pub(super) struct Journal<T> {
     table: PhantomData<T>,
 }
 
+/// The leases that a journal leads to, which is left as it is; none, where there is none yet.
+pub(super) fn look<T: Table>(path: &Path, pool: T::Pool) -> io::Result<T> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let records = T::read(&bytes);
+    let lost = bytes.len() - records.len() * T::RECORD;
+    if lost > 0 {
+        warn!("{}: the last {lost} bytes are damaged and left out", path.display());
+    }
+    Ok(T::replay(pool, records))
+}
+
 impl<T: Table> Journal<T> {
     /// Opens it, or makes it, and gives the leases that it leads to.
     pub(super) fn open(path: &Path, pool: T::Pool) -> io::Result<(Self, T)> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let records = T::read(&bytes);
-        let lost = bytes.len() - records.len() * T::RECORD;
-        if lost > 0 {
-            warn!("{}: the last {lost} bytes are damaged and left out", path.display());
-        }
-        let leases = T::replay(pool, records);
+        let leases = look(path, pool)?;
         // Written anew at each start: a torn record at its end would hide all that came after it.
         let (file, len) = write_anew(path, &leases)?;
         if len > 0 {

@@ -8,6 +8,7 @@ use dhcp::leases::{Leases, Pool, Seconds};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::relay::{Relayed, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
+use ipnet::Ipv4Net;
 use provision::Mac;
 use tracing::debug;
 
@@ -18,17 +19,17 @@ use super::{Machines, kind};
 const FAMILY: &str = "ipv4";
 
 /// What is known of the network, and who has which address on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Desk {
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
 }
 
 /// Addresses of one subnet, and what its clients are told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subnet {
-    /// Any address of it.
-    pub(super) base: Ipv4Addr,
+    /// Which it is.
+    pub(super) net: Ipv4Net,
     /// Who has which.
     pub(super) leases: Leases,
     /// What every client on it is told.
@@ -99,7 +100,9 @@ impl Desk {
         let relayed = relayed(&request);
         let at = match relayed {
             None => Some(0),
-            Some(Relayed { link, .. }) => self.subnets.iter().position(|subnet| subnet.has(link)),
+            Some(Relayed { link, .. }) => {
+                self.subnets.iter().position(|subnet| subnet.net.contains(&link))
+            }
         };
         let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
             let link = relayed.map_or(Ipv4Addr::UNSPECIFIED, |relayed| relayed.link);
@@ -136,11 +139,6 @@ impl Desk {
 }
 
 impl Subnet {
-    fn has(&self, address: Ipv4Addr) -> bool {
-        let prefix = |address| u32::from(address) & u32::from(self.about.mask);
-        prefix(self.base) == prefix(address)
-    }
-
     pub(super) fn pool(&self) -> Pool {
         self.leases.pool()
     }

@@ -3,11 +3,11 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use dhcp::leases::Seconds;
-use dhcp::v6::advertisement::prefix;
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Identity, Leases, Pool, Record};
 use dhcp::v6::{MessageType, Packet, reply};
+use ipnet::Ipv6Net;
 use provision::Mac;
 use tracing::debug;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use super::{Machines, kind};
 const FAMILY: &str = "ipv6";
 
 /// What is known of the network, and who has which address on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Desk {
     /// Our address on the interface, which URLs can have in them.
     address: Ipv6Addr,
@@ -28,12 +28,10 @@ pub(super) struct Desk {
 }
 
 /// Addresses of one subnet, and what its clients are told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subnet {
-    /// Its prefix.
-    pub(super) base: Ipv6Addr,
-    /// The prefix's length in bits.
-    pub(super) prefix_len: u8,
+    /// Which it is.
+    pub(super) net: Ipv6Net,
     /// Who has which.
     pub(super) leases: Leases,
     /// What every client on it is told.
@@ -54,6 +52,11 @@ impl Desk {
     /// Of subnets, the first of which is the interface's own.
     pub(super) fn new(address: Ipv6Addr, subnets: Vec<Subnet>) -> Self {
         Self { address, subnets }
+    }
+
+    /// Our address on the interface.
+    pub(super) fn address(&self) -> Ipv6Addr {
+        self.address
     }
 
     pub(super) fn subnets(&self) -> &[Subnet] {
@@ -86,7 +89,7 @@ impl Desk {
         let link = link(&request);
         let at = match link {
             None => Some(0),
-            Some(link) => self.subnets.iter().position(|subnet| subnet.has(link)),
+            Some(link) => self.subnets.iter().position(|subnet| subnet.net.contains(&link)),
         };
         let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
             let because = format!(
@@ -123,10 +126,6 @@ impl Desk {
 }
 
 impl Subnet {
-    fn has(&self, address: Ipv6Addr) -> bool {
-        prefix(address, self.prefix_len) == prefix(self.base, self.prefix_len)
-    }
-
     pub(super) fn pool(&self) -> Pool {
         self.leases.pool()
     }

@@ -1,0 +1,72 @@
+//! `ferroboot explain MAC`: what each sort of client on this machine would get from DHCP now, and why.
+
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use dhcp::Architecture;
+use provision::Mac;
+use server::dhcp::{Explained, Rehearsal};
+
+use crate::serve::Settings;
+use crate::service::runtime;
+
+/// Says what a machine would get from DHCP now, and why. Nothing is sent or changed.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The machine's MAC address.
+    mac: Mac,
+
+    /// What its firmware is, as IANA numbers it: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64.
+    #[arg(long, value_name = "CODE", default_value = "0x10", value_parser = architecture)]
+    architecture: Architecture,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Explain {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// The settings are wrong, the database cannot be read, an interface is missing.
+    pub fn run(self) -> Result<()> {
+        let config = self.settings.config()?;
+        let rehearsal = runtime()?.block_on(Rehearsal::open(&config))?;
+        ensure!(
+            rehearsal.interfaces().next().is_some(),
+            "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
+        );
+        let mut text = format!("{} {}\n", self.mac, rehearsal.known(self.mac));
+        text.push_str(&table(&rehearsal.explain(self.mac, self.architecture)));
+        stdout().write_all(text.as_bytes()).context("cannot print")
+    }
+}
+
+fn architecture(text: &str) -> Result<Architecture, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u16::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.map(Architecture).map_err(|_| format!("{text:?} is no number such as 0x10"))
+}
+
+/// Grouped by network.
+fn table(all: &[Explained]) -> String {
+    let mut text = String::new();
+    let mut group = None;
+    for explained in all {
+        let of = (&explained.interface, explained.family);
+        if group != Some(of) {
+            group = Some(of);
+            let _ = writeln!(text, "\n{} on {}", explained.family, explained.interface);
+        }
+        let _ = writeln!(text, "  {}", explained.client);
+        let _ = writeln!(text, "      {}", explained.answer);
+        if let Some(verdict) = &explained.verdict {
+            let _ = writeln!(text, "      {verdict}");
+        }
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! What a network's settings come to on this host: its subnets, and the journal that each has.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use dhcp::v4::reply;
+use dhcp::{leases, v6 as six};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::socket::{self, Link};
+use crate::config::{self, AnyRange, Relayed};
+
+/// An IPv4 subnet.
+#[derive(Debug)]
+pub(super) struct Subnet4 {
+    pub(super) net: Ipv4Net,
+    pub(super) pool: leases::Pool,
+    pub(super) about: reply::Network,
+    /// Where its leases are kept.
+    pub(super) journal: PathBuf,
+}
+
+/// An IPv6 subnet.
+#[derive(Debug)]
+pub(super) struct Subnet6 {
+    pub(super) net: Ipv6Net,
+    pub(super) pool: six::leases::Pool,
+    pub(super) about: six::reply::Network,
+    /// Where its leases are kept.
+    pub(super) journal: PathBuf,
+}
+
+/// The IPv4 subnets, the interface's own first; none, where it has no pool.
+///
+/// # Errors
+/// The interface is missing or has no IPv4 address.
+pub(super) fn subnets4(
+    settings: &config::Network,
+    lease_secs: u32,
+    state_dir: &Path,
+) -> Result<Vec<Subnet4>> {
+    let Some(pool) = settings.pool else { return Ok(Vec::new()) };
+    let interface = &settings.interface;
+    let (server, mask) = socket::address_of(interface)?;
+    let subnet = |net: Ipv4Net, router, pool, name| Subnet4 {
+        net,
+        pool,
+        about: reply::Network {
+            server,
+            mask: net.netmask(),
+            router,
+            dns: settings.dns4(),
+            lease_secs,
+        },
+        journal: state_dir.join(name),
+    };
+    let own = Ipv4Net::with_netmask(server, mask)?.trunc();
+    let mut subnets =
+        vec![subnet(own, settings.router, pool.0, format!("leases-{interface}.journal"))];
+    for Relayed { subnet: net, pool, router } in &settings.relayed {
+        let (IpNet::V4(net), AnyRange::V4(pool)) = (net, pool) else { continue };
+        let name = format!("leases-{interface}-{}.journal", net.network());
+        subnets.push(subnet(*net, *router, *pool, name));
+    }
+    Ok(subnets)
+}
+
+/// The IPv6 subnets, the interface's own first; none, where it has no pool.
+///
+/// # Errors
+/// The interface is missing or has no IPv6 address.
+pub(super) fn subnets6(
+    settings: &config::Network,
+    link: &Link,
+    lease_secs: u32,
+    state_dir: &Path,
+) -> Result<Vec<Subnet6>> {
+    let Some(pool) = settings.pool6 else { return Ok(Vec::new()) };
+    let interface = &settings.interface;
+    let subnet = |net, pool, name| Subnet6 {
+        net,
+        pool,
+        about: six::reply::Network {
+            duid: link.duid(),
+            sole: settings.sole,
+            dns: settings.dns6(),
+            lease_secs,
+        },
+        journal: state_dir.join(name),
+    };
+    let own = Ipv6Net::new(link.address, link.prefix_len)?.trunc();
+    let mut subnets = vec![subnet(own, pool.0, format!("leases6-{interface}.journal"))];
+    for Relayed { subnet: net, pool, .. } in &settings.relayed {
+        let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
+        let name = format!("leases6-{interface}-{}.journal", net.network());
+        subnets.push(subnet(*net, *pool, name));
+    }
+    Ok(subnets)
+}

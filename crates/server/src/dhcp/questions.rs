@@ -1,0 +1,150 @@
+//! What clients of each sort send first, as they were seen to.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use dhcp::architecture::Architecture;
+use dhcp::client::{AGENT_USER_CLASS, Kind};
+use dhcp::v4::options as code4;
+use dhcp::v4::packet::{MessageType, Op, Packet};
+use dhcp::v6::options as code6;
+use dhcp::v6::packet::{self as packet6, Message, Options};
+use provision::Mac;
+
+use super::kind;
+
+/// The first message of one client.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    mac: Mac,
+    client: Kind,
+    architecture: Option<Architecture>,
+}
+
+/// One of each sort that boots or runs, with firmware of `architecture`.
+pub(super) fn all(mac: Mac, architecture: Architecture) -> Vec<Question> {
+    let ask = |client, architecture| Question { mac, client, architecture };
+    vec![
+        ask(Kind::HttpClient, Some(architecture)),
+        ask(Kind::PxeClient, Some(by_tftp(architecture))),
+        ask(Kind::Ipxe, Some(by_tftp(architecture))),
+        ask(Kind::Agent, None),
+        ask(Kind::System, None),
+    ]
+}
+
+impl Question {
+    /// As DISCOVER.
+    pub(super) fn v4(&self) -> Vec<u8> {
+        let mut options = vec![
+            (code4::MAX_SIZE, 1_472_u16.to_be_bytes().to_vec()),
+            (
+                code4::PARAMETER_LIST,
+                vec![1, 2, 3, 4, 5, 6, 12, 13, 15, 17, 18, 43, 54, 58, 59, 60, 67, 97, 121],
+            ),
+        ];
+        if let Some(architecture) = self.architecture {
+            options.push((code4::INTERFACE, vec![1, 3, 0]));
+            options.push((code4::ARCHITECTURE, architecture.0.to_be_bytes().to_vec()));
+        }
+        options.extend(self.vendor_class().map(|class| (code4::VENDOR_CLASS, class.into_bytes())));
+        options.extend(self.user_class().map(|class| (code4::USER_CLASS, class.to_vec())));
+        Packet {
+            op: Op::Request,
+            hops: 0,
+            xid: 1,
+            secs: 0,
+            broadcast: true,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr: self.mac.0,
+            file: Vec::new(),
+            message: MessageType::Discover,
+            options,
+        }
+        .emit()
+    }
+
+    /// As SOLICIT.
+    pub(super) fn v6(&self) -> Vec<u8> {
+        let mut options = vec![
+            // DUID-LL (RFC 8415 §11.4).
+            (code6::CLIENT_ID, [&[0, 3, 0, 1][..], &self.mac.0].concat()),
+            (code6::IA_NA, [[0, 0, 0, 1], [0xff; 4], [0xff; 4]].concat()),
+            (code6::OPTION_REQUEST, [59_u16, 60, 23, 16].map(u16::to_be_bytes).concat()),
+        ];
+        if let Some(architecture) = self.architecture {
+            options.push((code6::INTERFACE, vec![1, 3, 0]));
+            options.push((code6::ARCHITECTURE, architecture.0.to_be_bytes().to_vec()));
+        }
+        let sized = |text: &[u8]| {
+            let len = u16::try_from(text.len()).unwrap_or_default();
+            [&len.to_be_bytes(), text].concat()
+        };
+        options.extend(self.vendor_class().map(|class| {
+            let enterprise = 343_u32.to_be_bytes();
+            (code6::VENDOR_CLASS, [&enterprise[..], &sized(class.as_bytes())].concat())
+        }));
+        options.extend(self.user_class().map(|class| (code6::USER_CLASS, sized(class))));
+        let message = Message {
+            kind: packet6::MessageType::Solicit,
+            transaction: [0, 0, 1],
+            options: Options(options),
+        };
+        packet6::Packet { relays: Vec::new(), message }.emit()
+    }
+
+    fn vendor_class(&self) -> Option<String> {
+        let class = match self.client {
+            Kind::HttpClient => "HTTPClient",
+            // iPXE sends what the firmware sends that it was started from.
+            Kind::PxeClient | Kind::Ipxe => "PXEClient",
+            Kind::Grub | Kind::Agent | Kind::System => return None,
+        };
+        let architecture = self.architecture?.0;
+        Some(format!("{class}:Arch:{architecture:05}:UNDI:003000"))
+    }
+
+    fn user_class(&self) -> Option<&'static [u8]> {
+        match self.client {
+            Kind::Ipxe => Some(b"iPXE"),
+            Kind::Agent => Some(AGENT_USER_CLASS),
+            Kind::HttpClient | Kind::PxeClient | Kind::Grub | Kind::System => None,
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", kind(self.client))?;
+        match self.architecture {
+            Some(architecture) => write!(f, ", {architecture}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The link-local address that is made of a MAC address (RFC 4291, appendix A).
+pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f];
+    octets[1] = 0x80;
+    Ipv6Addr::from(octets)
+}
+
+/// The same machine's firmware where it asks for TFTP.
+fn by_tftp(architecture: Architecture) -> Architecture {
+    match architecture.0 {
+        0x0f => Architecture(0x06),
+        0x10 => Architecture(0x07),
+        0x12 => Architecture(0x0a),
+        0x13 => Architecture(0x0b),
+        0x1a => Architecture(0x19),
+        0x1c => Architecture(0x1b),
+        0x26 => Architecture(0x25),
+        0x28 => Architecture(0x27),
+        _ => architecture,
+    }
+}

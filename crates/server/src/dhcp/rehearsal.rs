@@ -1,0 +1,248 @@
+//! What the service would answer, with its settings, nodes and leases as they are, and without a socket:
+//! nothing is sent, and nothing is written.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddrV6};
+
+use anyhow::{Context as _, Result};
+use dhcp::architecture::Architecture;
+use dhcp::{leases, v6 as six};
+use provision::{BootInterface, Mac, ProvisionState};
+use store::Store;
+
+use super::heard::Story;
+use super::questions::{self, Question};
+use super::socket::Link;
+use super::{Machines, journal, now, plan, v4, v6};
+use crate::change::Nodes;
+use crate::config::{self, Config};
+use crate::nodes::{Found, Index};
+use crate::urls::Urls;
+
+/// The desks of all networks, with copies of their leases.
+#[derive(Debug)]
+pub struct Rehearsal {
+    networks: Vec<Desks>,
+    machines: Machines,
+}
+
+#[derive(Debug)]
+struct Desks {
+    interface: String,
+    v4: Option<v4::Desk>,
+    v6: Option<v6::Desk>,
+}
+
+/// A packet that was sent to a DHCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Whose address it came from.
+    pub from: IpAddr,
+    /// What was in the UDP datagram.
+    pub payload: Vec<u8>,
+}
+
+/// What one sort of client would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// On which interface.
+    pub interface: String,
+    /// `IPv4`, `IPv6`.
+    pub family: &'static str,
+    /// `UEFI HTTP boot, x64 UEFI HTTP (0x0010)`.
+    pub client: String,
+    /// `offered 192.0.2.100, to boot bootx64.efi`, or why not.
+    pub answer: String,
+    /// What the firmware makes of it, where it is known.
+    pub verdict: Option<String>,
+}
+
+/// What is known of a machine before it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is a port of a node.
+    Port {
+        /// The node's name or UUID.
+        node: String,
+        /// Its state.
+        state: ProvisionState,
+        /// How it boots.
+        boot_interface: BootInterface,
+        /// Whether the port is one to boot from.
+        pxe_enabled: bool,
+        /// Whether a boot is under way.
+        booting: bool,
+    },
+    /// Nobody registered it.
+    Stranger,
+}
+
+impl Rehearsal {
+    /// Reads settings, nodes and leases.
+    ///
+    /// # Errors
+    /// In words: the database cannot be read, an interface is missing.
+    pub async fn open(config: &Config) -> Result<Self> {
+        let index = index(config).await?;
+        let networks: Vec<_> = config
+            .dhcp
+            .networks
+            .iter()
+            .map(|network| Desks::open(network, config))
+            .collect::<Result<_>>()?;
+        let urls = Urls::new(config, networks.iter().find_map(Desks::address));
+        Ok(Self { networks, machines: Machines { index, urls } })
+    }
+
+    /// The interfaces that are answered on.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.networks.iter().map(|network| network.interface.as_str())
+    }
+
+    /// Who the machine is.
+    #[must_use]
+    pub fn known(&self, mac: Mac) -> Known {
+        let Some(Found { node, port }) = self.machines.index.by_mac(mac) else {
+            return Known::Stranger;
+        };
+        Known::Port {
+            node: node.name.clone().unwrap_or_else(|| node.uuid.to_string()),
+            state: node.provision_state,
+            boot_interface: node.boot_interface,
+            pxe_enabled: port.pxe_enabled,
+            booting: node.live_attempt().is_some(),
+        }
+    }
+
+    /// What each sort of client at this address would get now, on each network; firmware as one of
+    /// `architecture`.
+    #[must_use]
+    pub fn explain(&self, mac: Mac, architecture: Architecture) -> Vec<Explained> {
+        let mut all = Vec::new();
+        for network in &self.networks {
+            for question in questions::all(mac, architecture) {
+                // Each is the first that is asked: what one is offered must not change the next.
+                all.extend(network.v4.clone().map(|mut desk| {
+                    let asked = question.v4();
+                    let heard = desk.hear(&asked, &self.machines, now());
+                    let verdict = None;
+                    explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
+                }));
+                all.extend(network.v6.clone().map(|mut desk| {
+                    let asked = question.v6();
+                    let from = SocketAddrV6::new(questions::link_local(mac), 546, 0, 0);
+                    let heard = desk.hear(&asked, from, &self.machines, now());
+                    let verdict = None;
+                    explained(network, "IPv6", &question, heard.story.as_ref(), verdict)
+                }));
+            }
+        }
+        all.sort_by_key(|explained| (explained.interface.clone(), explained.family));
+        all
+    }
+
+    /// What the service says to a packet, `after` that many seconds; what it gives stays given for the
+    /// packets that follow. `None` if nobody answers that family on the interface.
+    pub fn hear(&mut self, interface: &str, packet: &Captured, after: u64) -> Option<String> {
+        let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
+        let now = now() + after;
+        let story = match packet.from {
+            IpAddr::V4(_) => network.v4.as_mut()?.hear(&packet.payload, &self.machines, now).story,
+            IpAddr::V6(from) => {
+                let from = SocketAddrV6::new(from, 546, 0, 0);
+                network.v6.as_mut()?.hear(&packet.payload, from, &self.machines, now).story
+            }
+        };
+        Some(match story {
+            None => "this is no DHCP message that can be read".to_owned(),
+            Some(story) => format!("{}: {}", story.asked, said(&story)),
+        })
+    }
+}
+
+impl Desks {
+    fn open(settings: &config::Network, config: &Config) -> Result<Self> {
+        let state_dir = config.state_dir()?;
+        let secs = config.dhcp.lease_secs;
+        let interface = settings.interface.clone();
+        let mut subnets = Vec::new();
+        for planned in plan::subnets4(settings, secs, &state_dir)? {
+            let leases: leases::Leases = journal::look(&planned.journal, planned.pool)?;
+            subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
+        }
+        let v4 = (!subnets.is_empty()).then(|| v4::Desk::new(subnets));
+        let v6 = match settings.pool6 {
+            None => None,
+            Some(_) => Some(desk6(settings, config)?),
+        };
+        Ok(Self { interface, v4, v6 })
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        let v4 = self.v4.as_ref().map(|desk| desk.address().into());
+        v4.or_else(|| self.v6.as_ref().map(|desk| desk.address().into()))
+    }
+}
+
+fn desk6(settings: &config::Network, config: &Config) -> Result<v6::Desk> {
+    let link = Link::find(&settings.interface)?;
+    let mut subnets = Vec::new();
+    for planned in plan::subnets6(settings, &link, config.dhcp.lease_secs, &config.state_dir()?)? {
+        let leases: six::leases::Leases = journal::look(&planned.journal, planned.pool)?;
+        subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
+    }
+    Ok(v6::Desk::new(link.address, subnets))
+}
+
+/// The nodes; none, where there is no database yet.
+async fn index(config: &Config) -> Result<Index> {
+    let state_dir = config.state_dir()?;
+    let url = config.database_url(&state_dir);
+    if config.database.url.is_none() && !state_dir.join("ferroboot.db").exists() {
+        return Ok(Index::default());
+    }
+    let store = Store::open(&url).await.context("cannot open the database")?;
+    let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
+    nodes.load().await.context("cannot read the nodes")?;
+    store.close().await;
+    Ok(nodes.index().clone())
+}
+
+fn explained(
+    network: &Desks,
+    family: &'static str,
+    question: &Question,
+    story: Option<&Story>,
+    verdict: Option<String>,
+) -> Explained {
+    Explained {
+        interface: network.interface.clone(),
+        family,
+        client: question.to_string(),
+        answer: story.map_or_else(|| "cannot be read".to_owned(), said),
+        verdict,
+    }
+}
+
+fn said(story: &Story) -> String {
+    story.answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger => {
+                f.write_str("is no port of any node: `baremetal port create` adds one")
+            }
+            Self::Port { node, state, boot_interface, pxe_enabled, booting } => {
+                write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;
+                f.write_str(if *booting { "is booting" } else { "is not booting" })?;
+                write!(f, " (by {boot_interface}), ")?;
+                f.write_str(match pxe_enabled {
+                    true => "and may boot from it",
+                    false => "and may not boot from it (pxe_enabled is false)",
+                })
+            }
+        }
+    }
+}
