@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use efi::variables::IpVersion;
 use nix::net::if_::if_nametoindex;
 use redfish::brain::Personality;
 use serde::Deserialize;
@@ -91,8 +92,43 @@ pub struct Firmware {
     pub variables: PathBuf,
     /// Whether it tries PXE before HTTP, which takes it a minute on each link.
     pub pxe: bool,
-    /// Whether it tries IPv6.
-    pub ipv6: bool,
+    /// By which protocols it boots, the first first. It gives up on IPv4 after a minute, on IPv6 after half
+    /// of one.
+    pub ip: Vec<Ip>,
+    /// Seconds for which it shows its logo before it boots anything.
+    ///
+    /// EDK2 of before mid-2025 needs some where IPv6 comes first: it asks before its link-local address is
+    /// ready, and gives up at once.
+    pub logo_secs: u16,
+}
+
+/// A version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ip {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl fmt::Display for Ip {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+impl Ip {
+    pub(crate) fn version(self) -> IpVersion {
+        match self {
+            Self::Ipv4 => IpVersion::V4,
+            Self::Ipv6 => IpVersion::V6,
+        }
+    }
 }
 
 impl Default for Firmware {
@@ -101,7 +137,8 @@ impl Default for Firmware {
             code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             variables: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
             pxe: false,
-            ipv6: false,
+            ip: vec![Ip::Ipv4],
+            logo_secs: 0,
         }
     }
 }
@@ -226,6 +263,7 @@ impl Machine {
                 bail!("the firmware {} is not there: install the package ovmf", file.display());
             }
         }
+        ensure!(!self.firmware.ip.is_empty(), "its firmware needs ipv4, ipv6 or both in ip");
         ensure!(self.nics.len() <= MOST_NICS, "there is room for {MOST_NICS} network cards");
         for tap in self.nics.iter().filter_map(|nic| nic.tap.as_ref()) {
             // Not /sys/class/net: it may show the links of another network namespace.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use efi::variables::{DevicePath, SetError, Store};
 use redfish::brain::NextBoot;
 
+use crate::config::{Ip, Machine};
 use crate::machine::Setup;
 use crate::qemu;
 
@@ -22,15 +23,22 @@ pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
     }
     edit(&path, |store| {
         store.forget_boot_once();
-        match (next, setup.machine.nics.first()) {
-            (NextBoot::Url(url), _) => store.boot_once_from(url),
-            (NextBoot::Http, Some(nic)) => {
-                store.boot_once_along(DevicePath::http_boot(qemu::nic_device(0), nic.mac.0))
-            }
-            (NextBoot::Http, None) | (NextBoot::Usual, _) => Ok(()),
+        match next {
+            NextBoot::Url(url) => store.boot_once_from(url),
+            NextBoot::Http => store.boot_once_along(http_boots(&setup.machine)),
+            NextBoot::Usual => Ok(()),
         }
     })?;
     Ok(path)
+}
+
+/// The first network card's own entries.
+fn http_boots(machine: &Machine) -> Vec<DevicePath> {
+    let Some(card) = machine.nics.first() else {
+        return Vec::new();
+    };
+    let path = |ip: &Ip| DevicePath::http_boot(qemu::nic_device(0), card.mac.0, ip.version());
+    machine.firmware.ip.iter().map(path).collect()
 }
 
 fn edit(path: &Path, change: impl FnOnce(&mut Store) -> Result<(), SetError>) -> Result<()> {

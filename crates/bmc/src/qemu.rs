@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tracing::debug;
 
-use crate::config::{Disk, DiskModel, Nic};
+use crate::config::{Disk, DiskModel, Firmware, Ip, Nic};
 use crate::firmware;
 use crate::machine::Setup;
 
@@ -49,7 +49,7 @@ impl Qemu {
         // We listen and QEMU connects: so there is an event to wait for.
         let listener = UnixListener::bind(&monitor)
             .with_context(|| format!("listening on {}", monitor.display()))?;
-        let mut child = spawn(setup, &variables, &monitor)?;
+        let mut child = spawn(setup, &variables, &monitor, Order::of(next))?;
         let stream = tokio::select! {
             connected = listener.accept() => connected.context("QEMU's monitor")?.0,
             ended = child.wait() => {
@@ -102,14 +102,14 @@ impl Qemu {
     }
 }
 
-fn spawn(setup: &Setup, variables: &Path, monitor: &Path) -> Result<Child> {
+fn spawn(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Result<Child> {
     let stderr = setup.dir.join("qemu.stderr");
     let stderr = File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
     // `setpriv`, so that no machine outlives its BMC, however that ends.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&setup.qemu)
-        .args(arguments(setup, variables, monitor))
+        .args(arguments(setup, variables, monitor, order))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -138,7 +138,33 @@ pub(crate) fn nic_device(number: usize) -> u8 {
     0x10 + u8::try_from(number).unwrap_or(u8::MAX)
 }
 
-fn arguments(setup: &Setup, variables: &Path, monitor: &Path) -> Vec<OsString> {
+/// Who says in which order devices are tried.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// We do: a disk, then a network card. OVMF writes it over `BootOrder`.
+    Ours,
+    /// The machine's variables.
+    Variables,
+}
+
+impl Order {
+    fn of(next: &NextBoot) -> Self {
+        match next {
+            NextBoot::Usual | NextBoot::Url(_) => Self::Ours,
+            NextBoot::Http => Self::Variables,
+        }
+    }
+
+    /// What a device's argument says of its place.
+    fn index(self, index: usize) -> String {
+        match self {
+            Self::Ours => format!(",bootindex={index}"),
+            Self::Variables => String::new(),
+        }
+    }
+}
+
+fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Vec<OsString> {
     let machine = &setup.machine;
     let mut arguments = Arguments::default();
     arguments.add(setup.acceleration.arguments());
@@ -155,19 +181,26 @@ fn arguments(setup: &Setup, variables: &Path, monitor: &Path) -> Vec<OsString> {
     arguments.add(["-chardev", &console, "-serial", "chardev:console"]);
     let monitor = format!("socket,id=monitor,path={}", monitor.display());
     arguments.add(["-chardev", &monitor, "-mon", "chardev=monitor,mode=control"]);
+    let Firmware { pxe, ip, logo_secs, .. } = &machine.firmware;
+    let has = |version| ip.contains(&version);
     for (feature, on) in [
-        ("IPv4PXESupport", machine.firmware.pxe),
-        ("IPv6PXESupport", machine.firmware.pxe && machine.firmware.ipv6),
-        ("IPv6Support", machine.firmware.ipv6),
+        ("IPv4Support", has(Ip::Ipv4)),
+        ("IPv6Support", has(Ip::Ipv6)),
+        ("IPv4PXESupport", *pxe && has(Ip::Ipv4)),
+        ("IPv6PXESupport", *pxe && has(Ip::Ipv6)),
     ] {
         let on = if on { 'y' } else { 'n' };
         arguments.add(["-fw_cfg", &format!("name=opt/org.tianocore/{feature},string={on}")]);
     }
+    if *logo_secs > 0 {
+        let milliseconds = u32::from(*logo_secs) * 1_000;
+        arguments.add(["-boot", &format!("menu=on,splash-time={milliseconds}")]);
+    }
     for (number, nic) in machine.nics.iter().enumerate() {
-        arguments.add_nic(number, nic);
+        arguments.add_nic(number, nic, order);
     }
     for (number, disk) in machine.disks.iter().enumerate() {
-        arguments.add_disk(number, disk);
+        arguments.add_disk(number, disk, order);
     }
     arguments.0
 }
@@ -180,7 +213,7 @@ impl Arguments {
         self.0.extend(more.into_iter().map(OsString::from));
     }
 
-    fn add_nic(&mut self, number: usize, nic: &Nic) {
+    fn add_nic(&mut self, number: usize, nic: &Nic, order: Order) {
         let backend = match &nic.tap {
             Some(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
             // A hub with nothing else on it.
@@ -188,13 +221,12 @@ impl Arguments {
         };
         // OVMF has a driver of its own for virtio; other cards bring theirs in their option ROM.
         let rom = if nic.model.starts_with("virtio") { ",romfile=" } else { "" };
-        // `bootindex` becomes OVMF's boot order: the usual boot starts a disk.
-        let place = format!("addr={:#x},bootindex={}", nic_device(number), 100 + number);
+        let place = format!("addr={:#x}{}", nic_device(number), order.index(100 + number));
         let device = format!("{},netdev=net{number},mac={}{rom},{place}", nic.model, nic.mac);
         self.add(["-netdev", &backend, "-device", &device]);
     }
 
-    fn add_disk(&mut self, number: usize, disk: &Disk) {
+    fn add_disk(&mut self, number: usize, disk: &Disk, order: Order) {
         let path = disk.path.display();
         let drive = format!("if=none,id=disk{number},format=raw,file={path}");
         let device = match disk.model {
@@ -202,7 +234,7 @@ impl Arguments {
             DiskModel::Ahci => format!("ide-hd,bus=ide.{number}"),
             DiskModel::Nvme => format!("nvme,serial=nvme{number}"),
         };
-        let device = format!("{device},drive=disk{number},bootindex={number}");
+        let device = format!("{device},drive=disk{number}{}", order.index(number));
         self.add(["-drive", &drive, "-device", &device]);
     }
 }
@@ -213,6 +245,10 @@ mod tests {
     use crate::config::Config;
 
     fn line() -> String {
+        line_for(&NextBoot::Usual)
+    }
+
+    fn line_for(next: &NextBoot) -> String {
         let config: Config = toml::from_str(
             r#"
             username = "a"
@@ -220,6 +256,7 @@ mod tests {
             state_dir = "/s"
             [[machine]]
             id = "1"
+            firmware = { ip = ["ipv6"], logo_secs = 8 }
             nics = [
                 { mac = "52:54:00:00:00:01", tap = "t0" },
                 { mac = "52:54:00:00:00:02", model = "e1000e" },
@@ -234,7 +271,7 @@ mod tests {
             acceleration: config.acceleration,
             dir: "/s/1".into(),
         };
-        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"));
+        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"), Order::of(next));
         arguments.join(" ".as_ref()).into_string().unwrap()
     }
 
@@ -252,6 +289,20 @@ mod tests {
 
         assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=0"), "{line}");
         assert!(line.contains("addr=0x10,bootindex=100"), "{line}");
+    }
+
+    #[test]
+    fn a_boot_over_http_keeps_to_the_order_in_the_variables() {
+        assert!(!line_for(&NextBoot::Http).contains("bootindex"));
+    }
+
+    #[test]
+    fn a_protocol_that_is_not_named_is_off() {
+        let line = line();
+
+        assert!(line.contains("name=opt/org.tianocore/IPv4Support,string=n "), "{line}");
+        assert!(line.contains("name=opt/org.tianocore/IPv6Support,string=y "), "{line}");
+        assert!(line.contains("-boot menu=on,splash-time=8000 "), "{line}");
     }
 
     #[test]

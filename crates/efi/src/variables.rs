@@ -7,7 +7,7 @@
 mod load_option;
 mod store;
 
-pub use self::load_option::{DevicePath, LoadOption, LoadOptionError, Node};
+pub use self::load_option::{DevicePath, IpVersion, LoadOption, LoadOptionError, Node};
 pub use self::store::{SetError, Store, StoreError, Variable};
 
 use uuid::{Uuid, uuid};
@@ -99,33 +99,62 @@ impl Store {
     /// # Errors
     /// [`SetError::Full`] when the store has no room.
     pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetError> {
-        self.boot_once(&LoadOption::from_uri(OUR_DESCRIPTION, url))
+        self.forget_boot_once();
+        let number = self.add_of_ours(LoadOption::from_uri(OUR_DESCRIPTION, url).path)?;
+        self.set_boot_next(number)
     }
 
-    /// Makes the next boot, and only that one, start what is at the end of `path`.
+    /// Makes the next boot start what is at the end of the first of `paths` that leads somewhere.
+    ///
+    /// The first is in `BootNext`, the others stand before all else in `BootOrder`, and stay there until
+    /// [`Self::forget_boot_once`]. OVMF puts its own order over that of this variable, unless no device
+    /// of the machine has a `bootindex`.
     ///
     /// # Errors
     /// [`SetError::Full`] when the store has no room.
-    pub fn boot_once_along(&mut self, path: DevicePath) -> Result<(), SetError> {
-        self.boot_once(&LoadOption::active(OUR_DESCRIPTION, path))
+    pub fn boot_once_along(
+        &mut self,
+        paths: impl IntoIterator<Item = DevicePath>,
+    ) -> Result<(), SetError> {
+        self.forget_boot_once();
+        let numbers = paths.into_iter().map(|path| self.add_of_ours(path));
+        let numbers: Vec<u16> = numbers.collect::<Result<_, _>>()?;
+        let Some((first, others)) = numbers.split_first() else {
+            return Ok(());
+        };
+        if !others.is_empty() {
+            let order = [others, &self.boot_order()].concat();
+            self.set_boot_order(&order)?;
+        }
+        self.set_boot_next(*first)
     }
 
-    fn boot_once(&mut self, option: &LoadOption) -> Result<(), SetError> {
-        self.forget_boot_once();
+    fn add_of_ours(&mut self, path: DevicePath) -> Result<u16, SetError> {
         let taken: Vec<u16> = self.boot_numbers();
         let number = (FIRST_OF_OURS..=u16::MAX)
             .find(|number| !taken.contains(number))
             .ok_or(SetError::Full { needed: 0, left: 0 })?;
-        self.set_boot_option(number, option)?;
-        self.set_boot_next(number)
+        self.set_boot_option(number, &LoadOption::active(OUR_DESCRIPTION, path))?;
+        Ok(number)
     }
 
-    /// Takes back [`Self::boot_once_from`] and [`Self::boot_once_along`]: removes its entry, used or not, and its `BootNext`.
+    /// Takes back [`Self::boot_once_from`] and [`Self::boot_once_along`]: removes the entries, used or not,
+    /// from `BootNext` and `BootOrder` too.
     pub fn forget_boot_once(&mut self) {
-        for number in self.boot_once_numbers() {
-            if self.boot_next() == Some(number) {
-                self.delete("BootNext", GLOBAL);
-            }
+        let ours = self.boot_once_numbers();
+        if self.boot_next().is_some_and(|next| ours.contains(&next)) {
+            self.delete("BootNext", GLOBAL);
+        }
+        let order = self.boot_order();
+        let others: Vec<u16> =
+            order.iter().copied().filter(|number| !ours.contains(number)).collect();
+        if others.is_empty() && !order.is_empty() {
+            self.delete("BootOrder", GLOBAL);
+        } else if others != order {
+            // Where it cannot be written, firmware passes over numbers that lead nowhere.
+            let _ = self.set_boot_order(&others);
+        }
+        for number in ours {
             self.delete_boot_option(number);
         }
     }
@@ -176,6 +205,33 @@ mod tests {
         assert_eq!(store.boot_next(), Some(0x99));
         assert_eq!(store.boots_once_from().as_deref(), Some(URL));
         assert_eq!(store.boot_order(), [0, 3]);
+    }
+
+    #[test]
+    fn of_several_paths_the_first_is_next_and_the_others_lead_the_order() {
+        let mut store = Store::empty();
+        store.set_boot_order(&[0, 3]).unwrap();
+        let paths = [IpVersion::V4, IpVersion::V6]
+            .map(|version| DevicePath::http_boot(16, [2, 0, 0, 0, 0, 1], version));
+
+        store.boot_once_along(paths).unwrap();
+
+        assert_eq!((store.boot_next(), store.boot_order()), (Some(0x99), vec![0x9A, 0, 3]));
+        store.forget_boot_once();
+        assert_eq!((store.boot_next(), store.boot_order()), (None, vec![0, 3]));
+        assert!(store.boot_options().is_empty());
+    }
+
+    #[test]
+    fn an_order_that_was_only_ours_is_gone_with_our_entries() {
+        let mut store = Store::empty();
+        let paths = [IpVersion::V6, IpVersion::V4]
+            .map(|version| DevicePath::http_boot(16, [2, 0, 0, 0, 0, 1], version));
+        store.boot_once_along(paths).unwrap();
+
+        store.forget_boot_once();
+
+        assert_eq!(store.get("BootOrder", GLOBAL), None);
     }
 
     #[test]

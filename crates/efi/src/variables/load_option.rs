@@ -125,13 +125,12 @@ impl LoadOption {
 pub struct DevicePath(pub Vec<Node>);
 
 impl DevicePath {
-    /// HTTP boot over IPv4 on the network card that is this device of the first PCI bus, with the URL that
-    /// DHCP gives.
+    /// HTTP boot on the network card that is this device of the first PCI bus, with the URL that DHCP gives.
     ///
     /// EDK2 starts an entry whose path it knows, node by node, without a look at other network cards and at
     /// what their option ROMs boot.
     #[must_use]
-    pub fn http_boot(pci_device: u8, mac: [u8; 6]) -> Self {
+    pub fn http_boot(pci_device: u8, mac: [u8; 6], version: IpVersion) -> Self {
         let other = |kind, subtype, data| Node::Other { kind, subtype, data };
         let mut address = [0; 32];
         address[..mac.len()].copy_from_slice(&mac);
@@ -141,8 +140,7 @@ impl DevicePath {
             other(HARDWARE, 1, vec![0, pci_device]),
             // The hardware type is Ethernet.
             other(MESSAGING, 11, [&address[..], &[1]].concat()),
-            // All from DHCP (`HttpBootAddChild` in EDK2's HttpBootDxe).
-            other(MESSAGING, 12, vec![0; 23]),
+            version.node(),
             Node::Uri(String::new()),
         ])
     }
@@ -190,6 +188,33 @@ impl DevicePath {
         })
     }
 }
+
+/// By which protocol an entry of a network card boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpVersion {
+    /// `IPv4(…)` or `IPv6(…)` as EDK2's HttpBootDxe names its own entries: all zero, since all comes from DHCP,
+    /// but for IPv6's prefix length (`HttpBootIp4DxeDriverBindingStart`, `HttpBootIp6DxeDriverBindingStart`).
+    fn node(self) -> Node {
+        match self {
+            Self::V4 => Node::Other { kind: MESSAGING, subtype: 12, data: vec![0; 23] },
+            Self::V6 => {
+                let mut data = vec![0; 56];
+                data[IPV6_PREFIX_LENGTH_AT] = 64;
+                Node::Other { kind: MESSAGING, subtype: 13, data }
+            }
+        }
+    }
+}
+
+/// After two addresses, two ports, the protocol and the origin of the address (UEFI §10.3.4.13).
+const IPV6_PREFIX_LENGTH_AT: usize = 16 + 16 + 2 + 2 + 2 + 1;
 
 /// One step of a device path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,7 +329,7 @@ mod tests {
 
     #[test]
     fn http_boot_of_a_card_has_the_path_that_the_firmware_gives_its_own_entry() {
-        let path = DevicePath::http_boot(8, [0x52, 0x54, 0, 0xAA, 0xBB, 1]);
+        let path = DevicePath::http_boot(8, [0x52, 0x54, 0, 0xAA, 0xBB, 1], IpVersion::V4);
 
         let bytes = path.to_bytes();
 
@@ -313,6 +338,17 @@ mod tests {
         assert_eq!(bytes[18..30], *mac);
         assert_eq!(bytes[55..59], *b"\x03\x0c\x1b\0");
         assert_eq!(bytes[82..], *b"\x03\x18\x04\0\x7f\xff\x04\0");
+    }
+
+    #[test]
+    fn http_boot_over_ipv6_is_told_by_a_node_with_the_prefix_length() {
+        let bytes = DevicePath::http_boot(8, [0; 6], IpVersion::V6).to_bytes();
+
+        let mut node = [0; 60];
+        node[..4].copy_from_slice(b"\x03\x0d\x3c\0");
+        node[43] = 64;
+        assert_eq!(bytes[55..115], node);
+        assert_eq!(bytes[115..], *b"\x03\x18\x04\0\x7f\xff\x04\0");
     }
 
     #[test]
