@@ -5,9 +5,10 @@
 
 mod demo;
 pub mod disk;
+pub mod firmware;
 pub mod machine;
 pub mod namespace;
-mod network;
+pub mod network;
 pub mod process;
 mod shell;
 
@@ -29,6 +30,7 @@ use tokio::task::block_in_place;
 use tokio::time::interval;
 
 use self::machine::Machine;
+use self::network::Network;
 use self::process::Process;
 use crate::service::runtime;
 
@@ -78,6 +80,8 @@ pub struct Plan {
     pub baremetal: PathBuf,
     /// The machines.
     pub machines: Vec<Machine>,
+    /// The network they are in.
+    pub network: Network,
     /// Settings of the daemon, as TOML; none are needed.
     pub settings: String,
 }
@@ -91,6 +95,7 @@ impl Plan {
             ramdisk: root.join("target/ramdisk"),
             baremetal: root.join("target/venv/bin/baremetal"),
             machines,
+            network: Network::default(),
             settings: String::new(),
         }
     }
@@ -100,7 +105,7 @@ impl Plan {
         ensure!(manifest.exists(), "{} is not there: run `make ramdisk`", manifest.display());
         let baremetal = self.baremetal.display();
         ensure!(self.baremetal.exists(), "{baremetal} is not there: run `scripts/python-venv`");
-        Ok(())
+        self.machines.iter().try_for_each(|machine| firmware::check(&machine.firmware))
     }
 }
 
@@ -123,7 +128,7 @@ impl Lab {
     pub fn set_up(plan: Plan) -> Result<Self> {
         plan.check()?;
         ensure!(namespace::is_inside()?, "a lab needs a network namespace of its own");
-        network::build(&plan.machines)?;
+        network::build(plan.network, &plan.machines)?;
         let dir = tempfile::Builder::new().prefix("ferroboot-lab.").tempdir();
         let dir = dir.context("cannot make a folder for the lab")?.keep();
         for machine in &plan.machines {
@@ -155,7 +160,7 @@ impl Lab {
         let mut serve = std::process::Command::new(&self.plan.ferroboot);
         serve.arg("serve").arg("--state-dir").arg(self.dir.join("state"));
         serve.arg("--ramdisk").arg(&self.plan.ramdisk);
-        serve.arg("--dhcp").arg(format!("{}={}", network::BRIDGE, network::POOL));
+        serve.arg("--dhcp").arg(format!("{}={}", network::BRIDGE, self.plan.network.pools()));
         if !self.plan.settings.is_empty() {
             serve.arg("--config").arg(&settings);
         }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bmc::config::Firmware;
+
 use super::BMC;
 
 /// The one user of the lab's BMC.
@@ -19,6 +21,7 @@ pub struct Machine {
     pub name: String,
     number: u8,
     hardware: Hardware,
+    pub(super) firmware: Firmware,
     refuses_override: bool,
 }
 
@@ -33,8 +36,19 @@ impl Machine {
     #[must_use]
     pub fn new(number: u8) -> Self {
         let name = format!("machine-{number}");
-        let hardware = Hardware::Virtual;
-        Self { name, number, hardware, refuses_override: false }
+        Self {
+            name,
+            number,
+            hardware: Hardware::Virtual,
+            firmware: Firmware::default(),
+            refuses_override: false,
+        }
+    }
+
+    /// With this firmware, set up like this.
+    #[must_use]
+    pub fn with_firmware(self, firmware: Firmware) -> Self {
+        Self { firmware, ..self }
     }
 
     /// With the hardware of a rack server: an Intel network card and a second one that leads nowhere, and a
@@ -104,13 +118,16 @@ impl Machine {
         };
         let (name, mac, tap) = (&self.name, self.mac(), self.tap());
         let path = self.disk(dir);
+        let Firmware { code, variables, pxe, ip, logo_secs } = &self.firmware;
+        let ip: Vec<_> = ip.iter().map(ToString::to_string).collect();
+        let refuses_override = self.refuses_override;
         let _ = write!(
             text,
             "\n[[machine]]\nid = {name:?}\n\
-             personality = {{ refuses_override = {} }}\n\
+             personality = {{ refuses_override = {refuses_override} }}\n\
+             firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
-            self.refuses_override
         );
         match self.hardware {
             Hardware::Virtual => {}
@@ -136,18 +153,24 @@ pub fn bmc_configuration(machines: &[Machine], listen: SocketAddr, dir: &Path) -
 
 #[cfg(test)]
 mod tests {
+    use bmc::config::Ip;
+
     use super::*;
 
     #[test]
     fn the_bmc_reads_what_we_write() {
-        let machines =
-            [Machine::new(1).refusing_boot_overrides(), Machine::new(2).like_a_rack_server()];
+        let firmware = Firmware { ip: vec![Ip::Ipv6, Ip::Ipv4], ..Firmware::default() };
+        let machines = [
+            Machine::new(1).refusing_boot_overrides().with_firmware(firmware),
+            Machine::new(2).like_a_rack_server(),
+        ];
         let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
 
         let text = bmc_configuration(&machines, listen, Path::new("/lab"));
 
         let config: bmc::Config = toml::from_str(&text).unwrap();
         assert!(config.machines[0].personality.refuses_override);
+        assert_eq!(config.machines[0].firmware.ip, [Ip::Ipv6, Ip::Ipv4]);
         assert_eq!(config.machines[1].nics[1].tap, None);
         assert_eq!(config.machines[1].nics[0].mac.to_string(), machines[1].mac());
     }

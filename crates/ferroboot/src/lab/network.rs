@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,23 +11,59 @@ use super::machine::Machine;
 /// The bridge.
 pub(super) const BRIDGE: &str = "lab0";
 
-/// Its address, which is where machines find the daemon.
-pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Its addresses, which is where machines find the daemon.
+const ADDRESS: &str = "10.77.0.1/24";
+const ADDRESS6: &str = "fd77::1/64";
 
 /// What the daemon gives out.
-pub(super) const POOL: &str = "10.77.0.100-10.77.0.199";
+const POOL: &str = "10.77.0.100-10.77.0.199";
+const POOL6: &str = "fd77::100-fd77::1ff";
+
+/// Which protocols the network has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// IPv4 and IPv6.
+    Dual,
+    /// IPv6 alone.
+    Ipv6,
+}
+
+impl Network {
+    /// As `ferroboot serve` takes them.
+    pub(super) fn pools(self) -> String {
+        match self {
+            Self::Ipv4 => POOL.to_owned(),
+            Self::Dual => format!("{POOL},{POOL6}"),
+            Self::Ipv6 => POOL6.to_owned(),
+        }
+    }
+
+    fn addresses(self) -> &'static [&'static str] {
+        match self {
+            Self::Ipv4 => &[ADDRESS],
+            Self::Dual => &[ADDRESS, ADDRESS6],
+            Self::Ipv6 => &[ADDRESS6],
+        }
+    }
+}
 
 /// Builds it in the namespace we are in.
 ///
 /// # Errors
 /// What `ip` said.
-pub(super) fn build(machines: &[Machine]) -> Result<()> {
+pub(super) fn build(network: Network, machines: &[Machine]) -> Result<()> {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
-    let mut script = format!(
-        "link set lo up\nlink add {BRIDGE} type bridge\naddress add {ADDRESS}/24 dev {BRIDGE}\n\
-         link set {BRIDGE} up\n"
-    );
+    let mut script = format!("link set lo up\nlink add {BRIDGE} type bridge\n");
+    for address in network.addresses() {
+        // An IPv6 address is of no use before it was looked for elsewhere, where there is nobody else.
+        let unchecked = if address.contains(':') { " nodad" } else { "" };
+        script += &format!("address add {address} dev {BRIDGE}{unchecked}\n");
+    }
+    script += &format!("link set {BRIDGE} up\n");
     for machine in machines {
         let tap = machine.tap();
         script += &format!("tuntap add {tap} mode tap\nlink set {tap} master {BRIDGE} up\n");

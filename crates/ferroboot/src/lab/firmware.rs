@@ -1,0 +1,66 @@
+//! The builds of OVMF that the lab knows: the host's own, and those that `scripts/firmware` unpacks.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use bmc::config::Firmware;
+use clap::ValueEnum;
+
+/// The folder of a package of OVMF where its images are.
+const IMAGES: &str = "usr/share/OVMF";
+
+/// A build of OVMF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Build {
+    /// The one that is installed: 2022.11, on Debian 12.
+    #[default]
+    Installed,
+    /// Debian 13's.
+    #[value(name = "2025.02")]
+    V2025_02,
+    /// Here the first whose HTTP boot waits until its IPv6 address is ready.
+    #[value(name = "2026.08")]
+    V2026_08,
+}
+
+impl Build {
+    /// It, set up as by default: as `scripts/firmware` has unpacked it below the checkout `root`.
+    #[must_use]
+    pub fn firmware(self, root: &Path) -> Firmware {
+        let folder = match self {
+            Self::Installed => return Firmware::default(),
+            Self::V2025_02 | Self::V2026_08 => root.join("target/firmware").join(self.to_string()),
+        };
+        Firmware {
+            code: folder.join(IMAGES).join("OVMF_CODE_4M.fd"),
+            variables: folder.join(IMAGES).join("OVMF_VARS_4M.fd"),
+            ..Firmware::default()
+        }
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Installed => "installed",
+            Self::V2025_02 => "2025.02",
+            Self::V2026_08 => "2026.08",
+        })
+    }
+}
+
+/// That the images are there.
+///
+/// # Errors
+/// Says what installs them.
+pub(super) fn check(firmware: &Firmware) -> Result<()> {
+    for image in [&firmware.code, &firmware.variables] {
+        ensure!(
+            image.exists(),
+            "the firmware {} is not there: run `scripts/firmware`, or install the package ovmf",
+            image.display()
+        );
+    }
+    Ok(())
+}
