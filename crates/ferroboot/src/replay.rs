@@ -111,7 +111,12 @@ fn read_pcapng(file: File) -> Result<Vec<Frame>> {
                 let bytes = packet.data.into_owned();
                 frames.push(Frame { at: packet.timestamp, link, bytes });
             }
-            _ => {}
+            Block::Packet(_)
+            | Block::SimplePacket(_)
+            | Block::NameResolution(_)
+            | Block::InterfaceStatistics(_)
+            | Block::SystemdJournalExport(_)
+            | Block::Unknown(_) => {}
         }
     }
     Ok(frames)

@@ -61,6 +61,9 @@ pub enum What {
         architecture: Option<u16>,
         /// What it got.
         answer: DhcpAnswer,
+        /// How many exchanges like it came in quick succession before it, and are not listed.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unlisted: u32,
     },
     /// A request to the boot listener.
     Http {
@@ -129,12 +132,16 @@ impl fmt::Display for What {
                 }
                 and_why(f, error.as_deref())
             }
-            Self::Dhcp { message, mac, client, architecture, answer } => {
+            Self::Dhcp { message, mac, client, architecture, answer, unlisted } => {
                 write!(f, "{message} from {client} at {mac}")?;
                 if let Some(architecture) = architecture {
                     write!(f, ", {}", architecture_name(*architecture))?;
                 }
-                write!(f, ": {answer}")
+                write!(f, ": {answer}")?;
+                match unlisted {
+                    0 => Ok(()),
+                    more => write!(f, " (after {more} more like it within seconds)"),
+                }
             }
             Self::Http { method, path, status, error, sent, length, millis, .. } => {
                 write!(f, "{method} {path}: {status}")?;
@@ -151,6 +158,11 @@ impl fmt::Display for What {
             }
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {

@@ -11,6 +11,7 @@ mod journal;
 mod plan;
 mod questions;
 mod rehearsal;
+mod repeats;
 mod socket;
 mod v4;
 mod v6;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use dhcp::client::Kind;
+use dhcp::leases::Seconds;
 use dhcp::v4::decide::Answer;
 use jiff::Timestamp;
 use provision::boot::{Artifact, DhcpBoot, NoBoot};
@@ -32,6 +34,7 @@ use tracing::debug;
 
 use self::counter::{Counter4, Counter6};
 use self::heard::{Asked, Story, Told};
+use self::repeats::{Exchange, Repeats};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
@@ -137,21 +140,23 @@ impl Machines {
 }
 
 impl Witness {
-    fn record(&self, story: Story) {
+    fn record(&self, story: Story, repeats: &mut Repeats, now: Seconds) {
         let Some(answer) = story.answer() else { return };
         let asked = story.asked;
         debug!("{asked}: {answer}");
         let Some(Found { node, port }) = asked.found else { return };
         // What a running system says between two boots is no part of either.
-        if node.live_attempt().is_none() {
-            return;
-        }
+        let Some(attempt) = node.live_attempt() else { return };
+        let mac = asked.mac.unwrap_or(port.address);
+        let exchange = Exchange { attempt: attempt.id, mac, message: asked.message };
+        let Some(unlisted) = repeats.note(exchange, &answer, now) else { return };
         let what = What::Dhcp {
             message: asked.message.to_owned(),
-            mac: asked.mac.unwrap_or(port.address),
+            mac,
             client: asked.client,
             architecture: asked.architecture,
             answer,
+            unlisted,
         };
         self.recorder.record(&node, what);
     }
@@ -169,6 +174,6 @@ fn kind(kind: Kind) -> DhcpClient {
 }
 
 /// Seconds since the Unix epoch.
-fn now() -> u64 {
+fn now() -> Seconds {
     Timestamp::now().as_second().try_into().unwrap_or_default()
 }

@@ -74,7 +74,8 @@ impl Index {
     pub fn by_machine_id(&self, id: [u8; 16]) -> Option<Found> {
         self.read(|maps| {
             let entry = maps.nodes.get(maps.by_machine_id.get(&id)?)?;
-            let port = entry.ports.iter().find(|port| port.pxe_enabled).or(entry.ports.first())?;
+            let port =
+                entry.ports.iter().find(|port| port.pxe_enabled).or_else(|| entry.ports.first())?;
             Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
         })
     }

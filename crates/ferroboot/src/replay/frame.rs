@@ -11,13 +11,15 @@ const SERVERS: [u16; 3] = [67, 4011, 547];
 
 /// What the frame holds for a DHCP server, if it does.
 pub(super) fn to_server(link: DataLink, frame: &[u8]) -> Option<Captured> {
-    let packet = match link {
-        DataLink::ETHERNET => SlicedPacket::from_ethernet(frame),
-        DataLink::LINUX_SLL => SlicedPacket::from_linux_sll(frame),
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => SlicedPacket::from_ip(frame),
-        _ => return None,
+    let packet = if link == DataLink::ETHERNET {
+        SlicedPacket::from_ethernet(frame).ok()?
+    } else if link == DataLink::LINUX_SLL {
+        SlicedPacket::from_linux_sll(frame).ok()?
+    } else if [DataLink::RAW, DataLink::IPV4, DataLink::IPV6].contains(&link) {
+        SlicedPacket::from_ip(frame).ok()?
+    } else {
+        return None;
     };
-    let packet = packet.ok()?;
     let from: IpAddr = match packet.net? {
         NetSlice::Ipv4(ip) => ip.header().source_addr().into(),
         NetSlice::Ipv6(ip) => ip.header().source_addr().into(),

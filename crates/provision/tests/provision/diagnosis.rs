@@ -456,7 +456,7 @@ fn dhcp(client: DhcpClient, architecture: Option<u16>, answer: DhcpAnswer) -> Wh
         }
     };
     let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
-    What::Dhcp { message: message.to_owned(), mac, client, architecture, answer }
+    What::Dhcp { message: message.to_owned(), mac, client, architecture, answer, unlisted: 0 }
 }
 
 fn pxe() -> What {

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::advertise::Advertiser;
 use super::heard::{Done, Heard};
 use super::journal::{self, Journal, Table};
+use super::repeats::Repeats;
 use super::socket::{self, Link, Socket4, Socket6};
 use super::{Machines, Witness, now, plan, v4, v6};
 use crate::config;
@@ -27,6 +28,7 @@ pub(super) struct Counter4 {
     desk: v4::Desk,
     /// One for each of the desk's subnets.
     journals: Vec<Journal<leases::Leases>>,
+    repeats: Repeats,
 }
 
 /// DHCPv6 on one interface, and its router advertisements.
@@ -38,6 +40,7 @@ pub(super) struct Counter6 {
     desk: v6::Desk,
     /// One for each of the desk's subnets.
     journals: Vec<Journal<six::leases::Leases>>,
+    repeats: Repeats,
 }
 
 impl Counter4 {
@@ -55,7 +58,8 @@ impl Counter4 {
         }
         let interface = settings.interface.clone();
         let socket = Socket4::open(&interface)?;
-        Ok(Self { interface, socket, desk: v4::Desk::new(subnets), journals })
+        let repeats = Repeats::default();
+        Ok(Self { interface, socket, desk: v4::Desk::new(subnets), journals, repeats })
     }
 
     pub(super) fn address(&self) -> Ipv4Addr {
@@ -112,7 +116,9 @@ impl Counter4 {
                 let because = format!("the answer could not be sent: {error}");
                 story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
             }
-            story.into_iter().for_each(|story| witness.record(story));
+            if let Some(story) = story {
+                witness.record(story, &mut self.repeats, now);
+            }
         }
     }
 }
@@ -138,7 +144,7 @@ impl Counter6 {
             .with_context(|| format!("cannot advertise on {}", link.name))?;
         let socket = Socket6::open(&link)?;
         let desk = v6::Desk::new(link.address, subnets);
-        Ok(Self { socket, advertiser, desk, journals, link })
+        Ok(Self { socket, advertiser, desk, journals, repeats: Repeats::default(), link })
     }
 
     pub(super) fn address(&self) -> Ipv6Addr {
@@ -209,7 +215,9 @@ impl Counter6 {
                 let because = format!("the answer could not be sent: {error}");
                 story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
             }
-            story.into_iter().for_each(|story| witness.record(story));
+            if let Some(story) = story {
+                witness.record(story, &mut self.repeats, now);
+            }
         }
     }
 }

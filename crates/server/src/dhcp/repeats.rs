@@ -1,0 +1,121 @@
+//! Which exchanges need not be written down, since the machine had the same one a moment ago.
+//!
+//! Firmware asks again after four seconds at the earliest, so its boots are traced in full. What asks
+//! faster is a loop or a flood, and must not fill the database.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use dhcp::leases::Seconds;
+use provision::Mac;
+use provision::trace::DhcpAnswer;
+use uuid::Uuid;
+
+/// Within this many seconds, the same exchange is written down once.
+const WINDOW: Seconds = 3;
+/// Exchanges to remember before those of the past are forgotten.
+const MANY: usize = 65_536;
+
+/// What was written down lately.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    latest: HashMap<Exchange, Latest>,
+    /// How many to remember before it is looked for what can be forgotten.
+    full: usize,
+}
+
+/// A kind of message from one port, in one boot attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Exchange {
+    pub(super) attempt: Uuid,
+    pub(super) mac: Mac,
+    pub(super) message: &'static str,
+}
+
+#[derive(Debug)]
+struct Latest {
+    answer: DhcpAnswer,
+    written: Seconds,
+    since: u32,
+}
+
+impl Repeats {
+    /// How many like it came since the last that was written down, if this one is to be written down.
+    pub(super) fn note(
+        &mut self,
+        exchange: Exchange,
+        answer: &DhcpAnswer,
+        now: Seconds,
+    ) -> Option<u32> {
+        if self.latest.len() >= self.full.max(MANY) {
+            self.latest.retain(|_, latest| now.saturating_sub(latest.written) < WINDOW);
+            // All of these may be of now: then it is not looked again for each further one.
+            self.full = 2 * self.latest.len();
+        }
+        match self.latest.entry(exchange) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Latest { answer: answer.clone(), written: now, since: 0 });
+                Some(0)
+            }
+            Entry::Occupied(mut occupied) => {
+                let latest = occupied.get_mut();
+                let same = latest.answer == *answer;
+                if same && now.saturating_sub(latest.written) < WINDOW {
+                    latest.since = latest.since.saturating_add(1);
+                    return None;
+                }
+                let since = std::mem::replace(
+                    latest,
+                    Latest { answer: answer.clone(), written: now, since: 0 },
+                )
+                .since;
+                Some(since)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXCHANGE: Exchange =
+        Exchange { attempt: Uuid::nil(), mac: Mac([2, 0, 0, 0, 0, 1]), message: "DISCOVER" };
+
+    fn offer(last: u8) -> DhcpAnswer {
+        DhcpAnswer::Offer { address: [192, 0, 2, last].into(), artifact: None }
+    }
+
+    #[test]
+    fn what_firmware_says_again_is_written_down_and_a_flood_is_counted() {
+        let mut repeats = Repeats::default();
+
+        assert_eq!(repeats.note(EXCHANGE, &offer(1), 100), Some(0));
+        assert_eq!(repeats.note(EXCHANGE, &offer(1), 104), Some(0));
+        assert_eq!(repeats.note(EXCHANGE, &offer(1), 105), None);
+        assert_eq!(repeats.note(EXCHANGE, &offer(1), 106), None);
+        assert_eq!(repeats.note(EXCHANGE, &offer(1), 108), Some(2));
+    }
+
+    #[test]
+    fn another_answer_is_always_written_down() {
+        let mut repeats = Repeats::default();
+        repeats.note(EXCHANGE, &offer(1), 100);
+
+        assert_eq!(repeats.note(EXCHANGE, &offer(2), 100), Some(0));
+    }
+
+    #[test]
+    fn machines_without_end_do_not_fill_the_memory() {
+        let mut repeats = Repeats::default();
+
+        for second in 0..10_u64 {
+            for machine in 0..20_000_u64 {
+                let attempt = Uuid::from_u64_pair(second, machine);
+                repeats.note(Exchange { attempt, ..EXCHANGE }, &offer(1), second);
+            }
+        }
+
+        assert!(repeats.latest.len() < 2 * MANY, "{}", repeats.latest.len());
+    }
+}
