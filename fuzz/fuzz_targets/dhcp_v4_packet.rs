@@ -5,8 +5,9 @@
 use std::net::Ipv4Addr;
 
 use dhcp::leases::{Leases, Pool};
+use dhcp::Answer;
 use dhcp::v4::Packet;
-use dhcp::v4::decide::{Answer, Decision, decide};
+use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::reply::Network;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,8 +1,9 @@
 //! DHCP as a library: wire, the server's decisions, the client.
 //!
 //! Everything here is a function of its arguments: no sockets, no clock. It knows nothing of nodes;
-//! what a client is to boot arrives as an [`v4::decide::Answer`].
+//! what a client is to boot arrives as an [`Answer`].
 
+pub mod answer;
 pub mod architecture;
 pub mod client;
 pub mod journal;
@@ -10,5 +11,6 @@ pub mod leases;
 pub mod v4;
 pub mod v6;
 
+pub use answer::Answer;
 pub use architecture::Architecture;
 pub use client::{Client, Kind};

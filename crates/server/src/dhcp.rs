@@ -22,9 +22,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
+use dhcp::Answer;
 use dhcp::client::Kind;
 use dhcp::leases::Seconds;
-use dhcp::v4::decide::Answer;
 use jiff::Timestamp;
 use provision::boot::{Artifact, DhcpBoot, NoBoot};
 use provision::trace::{DhcpAnswer, DhcpClient};

@@ -239,9 +239,10 @@ fn routes(mut value: &[u8]) -> Vec<(Ipv4Addr, u8, Ipv4Addr)> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::decide::{Answer, Decision, decide};
+    use super::super::decide::{Decision, decide};
     use super::super::reply::Network;
     use super::*;
+    use crate::answer::Answer;
     use crate::client::{Client, Kind};
     use crate::leases::{Leases, Pool};
 

@@ -7,19 +7,9 @@ use thiserror::Error;
 use super::options as code;
 use super::packet::{MessageType, Op, Packet};
 use super::reply::{Grant, Network, nak, reply};
+use crate::answer::Answer;
 use crate::journal::Record;
 use crate::leases::{Leases, Seconds};
-
-/// What is to be told to a client, decided by whoever knows the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// An address, and this URL to boot from.
-    Boot(String),
-    /// An address alone.
-    Address,
-    /// Nothing: it must go on to its next boot option.
-    Nothing,
-}
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,18 +151,15 @@ impl Turn<'_> {
     fn inform(self) -> Decision {
         match self.answer {
             Answer::Nothing => Decision::Silent(Silence::Nothing),
-            Answer::Boot(_) | Answer::Address => {
+            Answer::Boot(_) | Answer::Tftp { .. } | Answer::Address => {
                 self.send(MessageType::Ack, Grant::OwnAddress, None)
             }
         }
     }
 
     fn send(self, message: MessageType, grant: Grant, record: Option<Record>) -> Decision {
-        let url = match self.answer {
-            Answer::Boot(url) => Some(url.as_str()),
-            Answer::Address | Answer::Nothing => None,
-        };
-        Decision::Send { reply: reply(self.request, message, grant, url, self.network), record }
+        let reply = reply(self.request, message, grant, self.answer, self.network);
+        Decision::Send { reply, record }
     }
 }
 

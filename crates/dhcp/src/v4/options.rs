@@ -12,6 +12,8 @@ pub const HOST_NAME: u8 = 12;
 pub const MTU: u8 = 26;
 /// NTP servers.
 pub const NTP: u8 = 42;
+/// Vendor-specific information.
+pub const VENDOR_INFORMATION: u8 = 43;
 /// Requested IP address.
 pub const REQUESTED_ADDRESS: u8 = 50;
 /// Lease time, in seconds.
@@ -36,6 +38,8 @@ pub const REBINDING: u8 = 59;
 pub const VENDOR_CLASS: u8 = 60;
 /// Client identifier.
 pub const CLIENT_ID: u8 = 61;
+/// TFTP server name.
+pub const TFTP_SERVER: u8 = 66;
 /// Boot file name.
 pub const BOOT_FILE: u8 = 67;
 /// User class (RFC 3004).

@@ -4,7 +4,14 @@ use std::net::Ipv4Addr;
 
 use super::options as code;
 use super::packet::{MessageType, Op, Packet};
+use crate::answer::Answer;
 use crate::client::{Client, Kind};
+
+/// How long a name can be in `file`, with a NUL after it (RFC 2131 §2).
+const LONGEST_FILE: usize = 127;
+/// `PXE_DISCOVERY_CONTROL`: fetch the file that is named here, without looking for boot servers
+/// (Preboot Execution Environment 2.1, table 2-1); then the end.
+const TAKE_THE_FILE_NAMED: [u8; 4] = [6, 1, 8, 255];
 
 /// What we are on the network of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +46,7 @@ pub fn reply(
     request: &Packet,
     message: MessageType,
     grant: Grant,
-    url: Option<&str>,
+    answer: &Answer,
     network: &Network,
 ) -> Packet {
     let client = Client::identify(request);
@@ -58,26 +65,36 @@ pub fn reply(
     if let Some(router) = network.router {
         put(code::ROUTER, router.octets().to_vec());
     }
-    if !network.dns.is_empty() && !needs_no_names(client.kind, url) {
+    if !network.dns.is_empty() && !needs_no_names(client.kind, answer) {
         put(code::DNS, network.dns.iter().flat_map(|server| server.octets()).collect());
     }
     echo(request, &mut put);
-    if let Some(url) = url {
-        put_url(client.kind, url, &mut put);
+    match answer {
+        Answer::Boot(url) => put_url(client.kind, url, &mut put),
+        Answer::Tftp { server, file } => {
+            put_tftp(client.kind, *server, file, &mut put);
+            reply.siaddr = *server;
+            // Loaders in ROMs read it here only. What does not fit is in option 67.
+            reply.file = if file.len() <= LONGEST_FILE { file.clone().into() } else { Vec::new() };
+        }
+        Answer::Address | Answer::Nothing => {}
     }
-    echo_relay_agent(request, &mut put);
+    echo_relay_agent(request, &mut |code, value| reply.options.push((code, value)));
     reply
 }
 
 /// Firmware that was told a name server notes it in the device path of what it starts
 /// (`HttpBootUpdateDevicePath`), and GRUB 2.06 cannot read that path (`efinet.c`). So it is told of one
 /// only where its URL has a name to look up.
-fn needs_no_names(kind: Kind, url: Option<&str>) -> bool {
+fn needs_no_names(kind: Kind, answer: &Answer) -> bool {
     let host = |url: &str| {
         let rest = url.split_once("://")?.1;
         rest.split(['/', ':']).next()?.parse::<Ipv4Addr>().ok()
     };
-    kind == Kind::HttpClient && url.and_then(host).is_some()
+    match answer {
+        Answer::Boot(url) => kind == Kind::HttpClient && host(url).is_some(),
+        Answer::Tftp { .. } | Answer::Address | Answer::Nothing => false,
+    }
 }
 
 /// A NAK: the client must start over.
@@ -133,6 +150,17 @@ fn put_url(kind: Kind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
     put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
 }
 
+fn put_tftp(kind: Kind, server: Ipv4Addr, file: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == Kind::PxeClient {
+        put(code::VENDOR_CLASS, b"PXEClient".to_vec());
+        // With the class alone, PXE firmware would go on to ask boot servers on port 4011, and
+        // wait for them in vain.
+        put(code::VENDOR_INFORMATION, TAKE_THE_FILE_NAMED.to_vec());
+    }
+    put(code::TFTP_SERVER, server.to_string().into_bytes());
+    put(code::BOOT_FILE, [file.as_bytes(), &[0]].concat());
+}
+
 fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     // RFC 4578 §2.3: the server returns it.
     if let Some(id) = request.option(code::MACHINE_ID) {
@@ -179,7 +207,7 @@ mod tests {
         request.options.push((code::RELAY_AGENT, vec![9; 255]));
         let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
         let url = format!("http://10.0.0.1/{}", "x".repeat(230));
-        reply(&request, MessageType::Offer, grant, Some(&url), &network())
+        reply(&request, MessageType::Offer, grant, &Answer::Boot(url), &network())
     }
 
     #[test]
@@ -197,9 +225,45 @@ mod tests {
         request.options.push((code::VENDOR_CLASS, b"HTTPClient:Arch:00016".to_vec()));
         let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
 
-        let offer = reply(&request, MessageType::Offer, grant, None, &network());
+        let offer = reply(&request, MessageType::Offer, grant, &Answer::Address, &network());
 
         assert_eq!(offer.option(code::VENDOR_CLASS), None);
+    }
+
+    fn offer_of_a_file(class: &str, file: &str) -> Packet {
+        let mut request = discover([2; 6]);
+        request.options.push((code::VENDOR_CLASS, class.into()));
+        let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+        let server = Ipv4Addr::new(10, 0, 0, 1);
+        let answer = Answer::Tftp { server, file: file.to_owned() };
+        reply(&request, MessageType::Offer, grant, &answer, &network())
+    }
+
+    #[test]
+    fn pxe_firmware_is_told_to_fetch_its_file_without_asking_port_4011() {
+        let offer = offer_of_a_file("PXEClient:Arch:00007", "snponly.efi");
+
+        assert_eq!(offer.option(code::VENDOR_CLASS), Some(&b"PXEClient"[..]));
+        assert_eq!(offer.option(code::VENDOR_INFORMATION), Some(&[6, 1, 8, 255][..]));
+        assert_eq!(offer.option(code::TFTP_SERVER), Some(&b"10.0.0.1"[..]));
+        assert_eq!(offer.option(code::BOOT_FILE), Some(&b"snponly.efi\0"[..]));
+        assert_eq!((offer.siaddr, &offer.file[..]), (network().server, &b"snponly.efi"[..]));
+    }
+
+    #[test]
+    fn a_file_name_too_long_for_its_field_is_in_the_option_alone() {
+        let offer = offer_of_a_file("PXEClient", &"x".repeat(128));
+
+        assert!(offer.file.is_empty());
+        assert_eq!(offer.option(code::BOOT_FILE).unwrap().len(), 129);
+    }
+
+    #[test]
+    fn an_http_client_never_hears_that_it_is_a_pxe_client() {
+        let offer = offer_of_a_file("HTTPClient:Arch:00016", "snponly.efi");
+
+        assert_eq!(offer.option(code::VENDOR_CLASS), None);
+        assert_eq!(offer.option(code::VENDOR_INFORMATION), None);
     }
 
     #[test]
@@ -210,11 +274,12 @@ mod tests {
     #[test]
     fn firmware_hears_of_name_servers_only_if_its_url_has_a_name() {
         let network = Network { dns: vec![Ipv4Addr::new(10, 0, 0, 53)], ..network() };
-        let names = |class: &[u8], url| {
+        let names = |class: &[u8], url: Option<&str>| {
+            let answer = url.map_or(Answer::Address, |url| Answer::Boot(url.to_owned()));
             let mut request = discover([2; 6]);
             request.options.push((code::VENDOR_CLASS, class.to_vec()));
             let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
-            let offer = reply(&request, MessageType::Offer, grant, url, &network);
+            let offer = reply(&request, MessageType::Offer, grant, &answer, &network);
             offer.option(code::DNS).is_some()
         };
 

@@ -9,8 +9,8 @@ use super::leases::{Identity, Leases, Record, binding_id};
 use super::options as code;
 use super::packet::{Ia, Message, MessageType};
 use super::reply::{Grant, Network, Status, reply, status};
+use crate::answer::Answer;
 use crate::leases::Seconds;
-use crate::v4::decide::Answer;
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,7 +226,8 @@ impl Turn<'_> {
     fn send(self, kind: MessageType, grants: &[Grant], records: Vec<Record>) -> Decision {
         let url = match self.answer {
             Answer::Boot(url) => Some(url.as_str()),
-            Answer::Address | Answer::Nothing => None,
+            // A name without a URL around it means nothing here (RFC 5970 §3.1).
+            Answer::Tftp { .. } | Answer::Address | Answer::Nothing => None,
         };
         let address = grants.iter().find_map(|grant| match grant {
             Grant::Lease { address, .. } => Some(*address),

@@ -11,12 +11,12 @@ mod edk2;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use dhcp::Client;
 use dhcp::leases::{Leases, Pool};
 use dhcp::v4::Packet;
-use dhcp::v4::decide::{Answer, Decision, decide};
+use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::options as code;
 use dhcp::v4::reply::Network;
+use dhcp::{Answer, Client};
 use dhcproto::{Decodable as _, Decoder, v4};
 use proptest::prelude::*;
 

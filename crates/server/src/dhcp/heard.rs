@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dhcp::v4::decide::Answer;
+use dhcp::Answer;
 use provision::Mac;
 use provision::boot::Artifact;
 use provision::trace::{DhcpAnswer, DhcpClient};
