@@ -8,7 +8,7 @@ use dhcp::leases::{Leases, Pool};
 use dhcp::Answer;
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
-use dhcp::v4::reply::Network;
+use dhcp::v4::reply::{Network, Route};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -18,11 +18,13 @@ fuzz_target!(|bytes: &[u8]| {
     let server = Ipv4Addr::new(10, 0, 0, 1);
     let pool = Pool { first: Ipv4Addr::new(10, 0, 0, 2), last: Ipv4Addr::new(10, 0, 0, 9) };
     let network = Network {
-        server,
-        mask: Ipv4Addr::new(255, 255, 255, 0),
         router: Some(server),
+        routes: vec![Route { to: "192.0.2.0/25".parse().expect("it is one"), via: server }],
         dns: vec![server],
-        lease_secs: 3_600,
+        domain: Some("example.org".to_owned()),
+        ntp: vec![server],
+        mtu: Some(9_000),
+        ..Network::new(server, Ipv4Addr::new(255, 255, 255, 0), 3_600)
     };
     let answer = Answer::Boot("http://10.0.0.1:8080/boot/x/bootx64.efi".to_owned());
     let decision = decide(&packet, &answer, &mut Leases::new(pool), &network, 1_000);

@@ -45,7 +45,7 @@ impl Client {
     pub fn identify(packet: &Packet) -> Self {
         Self {
             mac: packet.chaddr,
-            kind: kind(packet),
+            kind: Kind::of(packet),
             architectures: architectures(packet),
             machine_id: machine_id(packet),
         }
@@ -55,6 +55,29 @@ impl Client {
     #[must_use]
     pub fn architecture(&self) -> Option<Architecture> {
         self.architectures.first().copied()
+    }
+}
+
+impl Kind {
+    /// Reads off a packet what sort of client sent it.
+    #[must_use]
+    pub fn of(packet: &Packet) -> Self {
+        let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
+        // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
+        // option 175 tell it from firmware. So these are looked at first.
+        if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
+            Self::Ipxe
+        } else if has_user_class(packet, AGENT_USER_CLASS) {
+            Self::Agent
+        } else if class.starts_with(b"HTTPClient") {
+            Self::HttpClient
+        } else if class.starts_with(b"PXEClient") {
+            Self::PxeClient
+        } else if class.starts_with(b"GRUB") {
+            Self::Grub
+        } else {
+            Self::System
+        }
     }
 }
 
@@ -68,25 +91,6 @@ impl fmt::Display for Kind {
             Self::Agent => "ramdisk agent",
             Self::System => "system",
         })
-    }
-}
-
-fn kind(packet: &Packet) -> Kind {
-    let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
-    // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
-    // option 175 tell it from firmware. So these are looked at first.
-    if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
-        Kind::Ipxe
-    } else if has_user_class(packet, AGENT_USER_CLASS) {
-        Kind::Agent
-    } else if class.starts_with(b"HTTPClient") {
-        Kind::HttpClient
-    } else if class.starts_with(b"PXEClient") {
-        Kind::PxeClient
-    } else if class.starts_with(b"GRUB") {
-        Kind::Grub
-    } else {
-        Kind::System
     }
 }
 

@@ -240,7 +240,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::decide::{Decision, decide};
-    use super::super::reply::Network;
+    use ipnet::Ipv4Net;
+
+    use super::super::reply::{Grant, Network, Route, reply};
     use super::*;
     use crate::answer::Answer;
     use crate::client::{Client, Kind};
@@ -250,11 +252,9 @@ mod tests {
 
     fn network() -> Network {
         Network {
-            server: Ipv4Addr::new(10, 0, 0, 1),
-            mask: Ipv4Addr::new(255, 255, 255, 0),
             router: Some(Ipv4Addr::new(10, 0, 0, 254)),
             dns: vec![Ipv4Addr::new(10, 0, 0, 53)],
-            lease_secs: 600,
+            ..Network::new(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(255, 255, 255, 0), 600)
         }
     }
 
@@ -325,6 +325,30 @@ mod tests {
                 (Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 0, 0, 8)),
             ]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn the_routes_that_a_server_sends_are_the_ones_that_are_read(
+            sent in prop::collection::vec((any::<u32>(), 0..=32_u8, any::<u32>()), 1..20),
+        ) {
+            let route = |(to, width, via): (u32, u8, u32)| Route {
+                to: Ipv4Net::new(to.into(), width).unwrap().trunc(),
+                via: via.into(),
+            };
+            let sent: Vec<_> = sent.into_iter().map(route).collect();
+            let network = Network { router: None, routes: sent.clone(), ..network() };
+            let mut client = LeaseClient::new(MAC, 7, 0);
+            let request = Packet::parse(&client.due(0).unwrap()).unwrap();
+            let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+            let ack = reply(&request, MessageType::Ack, grant, &Answer::Address, &network);
+
+            let read = lease(&ack).unwrap().routes;
+
+            let sent: Vec<_> =
+                sent.iter().map(|sent| (sent.to.addr(), sent.to.prefix_len(), sent.via)).collect();
+            prop_assert_eq!(read, sent);
+        }
     }
 
     proptest! {

@@ -182,13 +182,11 @@ mod tests {
             let first = Ipv4Addr::new(10, 0, 0, 100);
             Self {
                 leases: Leases::new(Pool { first, last: Ipv4Addr::new(10, 0, 0, 101) }),
-                network: Network {
-                    server: Ipv4Addr::new(10, 0, 0, 1),
-                    mask: Ipv4Addr::new(255, 255, 255, 0),
-                    router: None,
-                    dns: Vec::new(),
-                    lease_secs: 3_600,
-                },
+                network: Network::new(
+                    Ipv4Addr::new(10, 0, 0, 1),
+                    Ipv4Addr::new(255, 255, 255, 0),
+                    3_600,
+                ),
                 answer: Answer::Boot("http://10.0.0.1/x.efi".into()),
             }
         }

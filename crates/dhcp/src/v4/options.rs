@@ -8,6 +8,8 @@ pub const ROUTER: u8 = 3;
 pub const DNS: u8 = 6;
 /// Host name.
 pub const HOST_NAME: u8 = 12;
+/// Domain name.
+pub const DOMAIN: u8 = 15;
 /// Interface MTU.
 pub const MTU: u8 = 26;
 /// NTP servers.
@@ -52,6 +54,8 @@ pub const ARCHITECTURE: u8 = 93;
 pub const INTERFACE: u8 = 94;
 /// Client machine identifier (RFC 4578 §2.3).
 pub const MACHINE_ID: u8 = 97;
+/// Subnet selection (RFC 3011).
+pub const SUBNET_SELECTION: u8 = 118;
 /// Classless static routes (RFC 3442).
 pub const CLASSLESS_ROUTES: u8 = 121;
 /// iPXE's own, encapsulated.

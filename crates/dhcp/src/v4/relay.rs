@@ -22,18 +22,36 @@ pub struct Relayed {
 
 /// What the relay of this message says; `None` if there was none.
 ///
-/// A relay may have its own address on another link than the client (then option 82 has the client's
-/// in sub-option 5), so `giaddr` is only where to answer.
+/// A relay may have its own address on another link than the client, so `giaddr` is only where to
+/// answer. The client's link is then in sub-option 5 of option 82 (RFC 3527) or in option 118
+/// (RFC 3011). Without `giaddr` neither is believed: any client could take addresses of any link.
 #[must_use]
 pub fn relayed(packet: &Packet) -> Option<Relayed> {
+    let relay = Some(packet.giaddr).filter(|relay| !relay.is_unspecified())?;
     let information = packet.option(code::RELAY_AGENT).unwrap_or_default();
     let told = |wanted| {
         let value = sub_options(information).find(|(code, _)| *code == wanted)?.1;
         value.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets))
     };
-    let relay = Some(packet.giaddr).filter(|relay| !relay.is_unspecified());
-    let link = told(LINK_SELECTION).or(relay)?;
+    let selected = || packet.option_address(code::SUBNET_SELECTION);
+    let link = told(LINK_SELECTION).or_else(selected).unwrap_or(relay);
     Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE) })
+}
+
+/// An address on the link that a message came from; `None` for the link that it was heard on.
+///
+/// A client that has an address sends to us past its relay (RFC 2131 §4.3.2), and then its own
+/// address is all there is to tell by.
+#[must_use]
+pub fn link(packet: &Packet) -> Option<Ipv4Addr> {
+    let own = || Some(packet.ciaddr).filter(|own| !own.is_unspecified());
+    relayed(packet).map(|relayed| relayed.link).or_else(own)
+}
+
+/// What the server is to call itself in the reply (RFC 5107 §4).
+#[must_use]
+pub fn server_id(request: &Packet, server: Ipv4Addr) -> Ipv4Addr {
+    relayed(request).and_then(|relayed| relayed.server_id).unwrap_or(server)
 }
 
 fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
@@ -67,7 +85,36 @@ mod tests {
 
         assert_eq!(through(RELAY, &[1, 2, 7, 7]).unwrap().link, RELAY);
         assert_eq!(through(RELAY, &[1, 2, 7, 7, 5, 4, 192, 0, 2, 1]).unwrap().link, link);
-        assert_eq!(through(Ipv4Addr::UNSPECIFIED, &[]), None);
+    }
+
+    #[test]
+    fn the_client_may_name_its_link_too_but_the_relay_knows_better() {
+        let subnet = [(code::SUBNET_SELECTION, vec![198, 51, 100, 0])];
+        let named = |options: &[(u8, Vec<u8>)]| {
+            let packet = discover([2; 6]);
+            relayed(&Packet { giaddr: RELAY, options: options.to_vec(), ..packet }).unwrap().link
+        };
+        let both = [&subnet[..], &[(code::RELAY_AGENT, vec![5, 4, 192, 0, 2, 1])]].concat();
+
+        assert_eq!(named(&subnet), Ipv4Addr::new(198, 51, 100, 0));
+        assert_eq!(named(&both), Ipv4Addr::new(192, 0, 2, 1));
+    }
+
+    #[test]
+    fn nobody_takes_addresses_of_another_link_by_playing_the_relay() {
+        assert_eq!(
+            through(Ipv4Addr::UNSPECIFIED, &[5, 4, 192, 0, 2, 1, 11, 4, 192, 0, 2, 9]),
+            None
+        );
+    }
+
+    #[test]
+    fn a_client_that_renews_past_its_relay_is_on_the_link_of_its_address() {
+        let own = Ipv4Addr::new(192, 0, 2, 50);
+
+        assert_eq!(link(&Packet { ciaddr: own, ..discover([2; 6]) }), Some(own));
+        assert_eq!(link(&Packet { ciaddr: own, giaddr: RELAY, ..discover([2; 6]) }), Some(RELAY));
+        assert_eq!(link(&discover([2; 6])), None);
     }
 
     #[test]

@@ -2,11 +2,34 @@
 
 use std::net::Ipv4Addr;
 
-use super::options as code;
-use super::packet::{MessageType, Op, Packet};
-use crate::answer::Answer;
-use crate::client::{Client, Kind};
+use ipnet::Ipv4Net;
 
+use super::options as code;
+use super::packet::{LARGEST, MessageType, Op, Packet};
+use super::relay;
+use crate::answer::Answer;
+use crate::client::Kind;
+
+/// What every client takes (RFC 2131 §2), in bytes, and how much of that is not the message.
+const LEAST_DATAGRAM: u16 = 576;
+const IP_AND_UDP: usize = 28;
+/// What a reply can do without, the least important first. The times are what a client comes to by
+/// itself, echoes are for clients that are particular, and names matter less than ways. Server, lease
+/// time, mask, class, boot file and the relay's option are not in the list.
+const FIRST_LEFT_OUT: [u8; 12] = [
+    code::NTP,
+    code::DOMAIN,
+    code::RENEWAL,
+    code::REBINDING,
+    code::MACHINE_ID,
+    code::IPXE,
+    code::CLIENT_ID,
+    code::TFTP_SERVER,
+    code::MTU,
+    code::DNS,
+    code::CLASSLESS_ROUTES,
+    code::ROUTER,
+];
 /// How long a name can be in `file`, with a NUL after it (RFC 2131 §2).
 const LONGEST_FILE: usize = 127;
 /// `PXE_DISCOVERY_CONTROL`: fetch the file that is named here, without looking for boot servers
@@ -22,10 +45,54 @@ pub struct Network {
     pub mask: Ipv4Addr,
     /// Its router, if it has one.
     pub router: Option<Ipv4Addr>,
+    /// Further routes, for clients that ask for any (RFC 3442).
+    pub routes: Vec<Route>,
     /// Its name servers.
     pub dns: Vec<Ipv4Addr>,
+    /// The domain in which names without a dot are looked up.
+    pub domain: Option<String>,
+    /// Its time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// The largest packet that it carries, in bytes, where that is not 1500.
+    pub mtu: Option<u16>,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+}
+
+/// A way to a network other than the client's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What is reached.
+    pub to: Ipv4Net,
+    /// Through whom.
+    pub via: Ipv4Addr,
+}
+
+impl Network {
+    /// One without a router and services.
+    #[must_use]
+    pub fn new(server: Ipv4Addr, mask: Ipv4Addr, lease_secs: u32) -> Self {
+        Self {
+            server,
+            mask,
+            router: None,
+            routes: Vec::new(),
+            dns: Vec::new(),
+            domain: None,
+            ntp: Vec::new(),
+            mtu: None,
+            lease_secs,
+        }
+    }
+
+    /// All routes, the default one with them: whoever takes option 121 does not look at option 3
+    /// (RFC 3442).
+    fn all_routes(&self) -> impl Iterator<Item = Route> {
+        let default = self.router.map(|via| Route { to: Ipv4Net::default(), via });
+        let has_default = self.routes.iter().any(|route| route.to.prefix_len() == 0);
+        let default = default.filter(|_| !has_default);
+        self.routes.iter().copied().chain(default)
+    }
 }
 
 /// Which address a reply gives, if any.
@@ -49,10 +116,10 @@ pub fn reply(
     answer: &Answer,
     network: &Network,
 ) -> Packet {
-    let client = Client::identify(request);
+    let kind = Kind::of(request);
     let mut reply = empty_reply(request, message);
     let mut put = |code, value: Vec<u8>| reply.options.push((code, value));
-    put(code::SERVER_ID, network.server.octets().to_vec());
+    put(code::SERVER_ID, relay::server_id(request, network.server).octets().to_vec());
     match grant {
         Grant::Lease(address) => {
             reply.yiaddr = address;
@@ -62,17 +129,16 @@ pub fn reply(
     }
     // EDK2 gives up on an offer without a mask.
     put(code::SUBNET_MASK, network.mask.octets().to_vec());
-    if let Some(router) = network.router {
-        put(code::ROUTER, router.octets().to_vec());
+    put_ways(request, network, &mut put);
+    if !network.dns.is_empty() && !needs_no_names(kind, answer) {
+        put(code::DNS, octets(&network.dns));
     }
-    if !network.dns.is_empty() && !needs_no_names(client.kind, answer) {
-        put(code::DNS, network.dns.iter().flat_map(|server| server.octets()).collect());
-    }
+    put_what_was_asked_for(request, network, &mut put);
     echo(request, &mut put);
     match answer {
-        Answer::Boot(url) => put_url(client.kind, url, &mut put),
+        Answer::Boot(url) => put_url(kind, url, &mut put),
         Answer::Tftp { server, file } => {
-            put_tftp(client.kind, *server, file, &mut put);
+            put_tftp(kind, *server, file, &mut put);
             reply.siaddr = *server;
             // Loaders in ROMs read it here only. What does not fit is in option 67.
             reply.file = if file.len() <= LONGEST_FILE { file.clone().into() } else { Vec::new() };
@@ -80,7 +146,72 @@ pub fn reply(
         Answer::Address | Answer::Nothing => {}
     }
     echo_relay_agent(request, &mut |code, value| reply.options.push((code, value)));
+    fit(&mut reply, largest(request));
     reply
+}
+
+/// Router, and routes for whoever can read them.
+fn put_ways(request: &Packet, network: &Network, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if !network.routes.is_empty() && asks_for(request, code::CLASSLESS_ROUTES) {
+        put(code::CLASSLESS_ROUTES, network.all_routes().flat_map(encoded).collect());
+    }
+    if let Some(router) = network.router {
+        put(code::ROUTER, router.octets().to_vec());
+    }
+}
+
+/// RFC 3442: the width, as many bytes of the destination as it needs, the router.
+fn encoded(route: Route) -> impl Iterator<Item = u8> {
+    let width = route.to.prefix_len();
+    let significant = usize::from(width.div_ceil(8));
+    let destination = route.to.network().octets().into_iter().take(significant);
+    std::iter::once(width).chain(destination).chain(route.via.octets())
+}
+
+/// What only systems have a use for, and ask for.
+fn put_what_was_asked_for(request: &Packet, network: &Network, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if let Some(domain) = &network.domain
+        && asks_for(request, code::DOMAIN)
+    {
+        put(code::DOMAIN, domain.clone().into_bytes());
+    }
+    if !network.ntp.is_empty() && asks_for(request, code::NTP) {
+        put(code::NTP, octets(&network.ntp));
+    }
+    if let Some(mtu) = network.mtu
+        && asks_for(request, code::MTU)
+    {
+        put(code::MTU, mtu.to_be_bytes().to_vec());
+    }
+}
+
+/// Never more than that is read from the list: EDK2 leaves a slot of its own uninitialised, so it may
+/// name anything.
+fn asks_for(request: &Packet, wanted: u8) -> bool {
+    request.option(code::PARAMETER_LIST).is_some_and(|list| list.contains(&wanted))
+}
+
+fn octets(addresses: &[Ipv4Addr]) -> Vec<u8> {
+    addresses.iter().flat_map(Ipv4Addr::octets).collect()
+}
+
+/// How many bytes of message the client takes (RFC 2132 §9.10). What it names is the size of an IP
+/// datagram (RFC 2131 §2), and every client takes one of 576 bytes.
+fn largest(request: &Packet) -> usize {
+    let named: Option<[u8; 2]> = request.option(code::MAX_SIZE).and_then(|v| v.try_into().ok());
+    let datagram = named.map_or(LEAST_DATAGRAM, u16::from_be_bytes).max(LEAST_DATAGRAM);
+    (usize::from(datagram) - IP_AND_UDP).min(LARGEST)
+}
+
+/// Leaves out what a reply can do without, until it fits. What it cannot do without is sent even if it
+/// does not: most clients take more than they say.
+fn fit(reply: &mut Packet, largest: usize) {
+    for unimportant in FIRST_LEFT_OUT {
+        if reply.len() <= largest {
+            return;
+        }
+        reply.options.retain(|(code, _)| *code != unimportant);
+    }
 }
 
 /// Firmware that was told a name server notes it in the device path of what it starts
@@ -105,7 +236,7 @@ pub fn nak(request: &Packet, because: &str, network: &Network) -> Packet {
     nak.broadcast = true;
     nak.ciaddr = Ipv4Addr::UNSPECIFIED;
     let mut put = |code, value| nak.options.push((code, value));
-    put(code::SERVER_ID, network.server.octets().to_vec());
+    put(code::SERVER_ID, relay::server_id(request, network.server).octets().to_vec());
     put(code::MESSAGE, because.as_bytes().to_vec());
     echo_client_id(request, &mut put);
     echo_relay_agent(request, &mut put);
@@ -185,23 +316,17 @@ fn echo_relay_agent(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::LARGEST;
     use super::super::packet::tests::discover;
     use super::*;
 
     pub(crate) fn network() -> Network {
-        Network {
-            server: Ipv4Addr::new(10, 0, 0, 1),
-            mask: Ipv4Addr::new(255, 255, 255, 0),
-            router: None,
-            dns: Vec::new(),
-            lease_secs: 3_600,
-        }
+        Network::new(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(255, 255, 255, 0), 3_600)
     }
 
     fn offer(class: &str) -> Packet {
         let mut request = discover([2; 6]);
         request.options.push((code::VENDOR_CLASS, class.into()));
+        request.options.push((code::MAX_SIZE, 1_472_u16.to_be_bytes().to_vec()));
         request.options.push((code::CLIENT_ID, vec![1; 255]));
         request.options.push((code::MACHINE_ID, vec![0; 17]));
         request.options.push((code::RELAY_AGENT, vec![9; 255]));
@@ -297,6 +422,107 @@ mod tests {
     #[test]
     fn the_longest_reply_is_one_that_firmware_takes() {
         assert!(offer("HTTPClient").emit().len() <= LARGEST);
+    }
+
+    fn asked(codes: &[u8], network: &Network) -> Packet {
+        let mut request = discover([2; 6]);
+        request.options.push((code::PARAMETER_LIST, codes.to_vec()));
+        let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+        reply(&request, MessageType::Offer, grant, &Answer::Address, network)
+    }
+
+    fn full_network() -> Network {
+        let via = Ipv4Addr::new(10, 0, 0, 2);
+        Network {
+            router: Some(Ipv4Addr::new(10, 0, 0, 254)),
+            routes: vec![Route { to: "192.0.2.0/25".parse().unwrap(), via }],
+            domain: Some("example.org".into()),
+            ntp: vec![via],
+            mtu: Some(9_000),
+            ..network()
+        }
+    }
+
+    #[test]
+    fn who_asks_for_classless_routes_has_the_default_route_among_them() {
+        let offer = asked(&[code::CLASSLESS_ROUTES], &full_network());
+
+        let routes = [25, 192, 0, 2, 0, 10, 0, 0, 2, 0, 10, 0, 0, 254];
+        assert_eq!(offer.option(code::CLASSLESS_ROUTES), Some(&routes[..]));
+        assert_eq!(offer.option_address(code::ROUTER), full_network().router);
+    }
+
+    #[test]
+    fn a_default_route_of_its_own_is_not_joined_by_the_router() {
+        let mut network = full_network();
+        network.routes[0].to = "0.0.0.0/0".parse().unwrap();
+
+        let offer = asked(&[code::CLASSLESS_ROUTES], &network);
+
+        assert_eq!(offer.option(code::CLASSLESS_ROUTES), Some(&[0, 10, 0, 0, 2][..]));
+    }
+
+    #[test]
+    fn what_only_systems_need_is_for_those_that_ask_for_it() {
+        let codes = [code::DOMAIN, code::NTP, code::MTU, code::CLASSLESS_ROUTES];
+
+        let unasked = asked(&[], &full_network());
+        let offer = asked(&codes, &full_network());
+
+        assert!(codes.iter().all(|code| unasked.option(*code).is_none()));
+        assert_eq!(offer.option(code::DOMAIN), Some(&b"example.org"[..]));
+        assert_eq!(offer.option(code::NTP), Some(&[10, 0, 0, 2][..]));
+        assert_eq!(offer.option(code::MTU), Some(&9_000_u16.to_be_bytes()[..]));
+    }
+
+    fn crowded(max_size: Option<u16>) -> Packet {
+        let mut request = discover([2; 6]);
+        let max_size = max_size.map(|size| (code::MAX_SIZE, size.to_be_bytes().to_vec()));
+        let list = vec![code::NTP, code::DOMAIN, code::CLASSLESS_ROUTES];
+        request.options.extend(max_size);
+        request.options.push((code::VENDOR_CLASS, b"HTTPClient".to_vec()));
+        request.options.push((code::CLIENT_ID, vec![1; 255]));
+        request.options.push((code::MACHINE_ID, vec![0; 17]));
+        request.options.push((code::PARAMETER_LIST, list));
+        request.options.push((code::RELAY_AGENT, vec![9; 20]));
+        let network = Network {
+            ntp: vec![Ipv4Addr::LOCALHOST; 200],
+            dns: vec![Ipv4Addr::LOCALHOST; 10],
+            ..full_network()
+        };
+        let url = Answer::Boot(format!("http://boot.example/{}", "x".repeat(150)));
+        let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
+        reply(&request, MessageType::Offer, grant, &url, &network)
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_of_its_size_gets_what_every_client_takes() {
+        let (small, large) = (crowded(None), crowded(Some(1_472)));
+
+        assert!(small.emit().len() <= 548, "{}", small.emit().len());
+        assert!(large.emit().len() <= 1_444, "{}", large.emit().len());
+        assert!(crowded(Some(u16::MAX)).emit().len() <= LARGEST);
+        assert_eq!(crowded(Some(0)), small);
+    }
+
+    #[test]
+    fn a_reply_that_is_too_large_loses_time_servers_before_its_name_servers_and_never_its_url() {
+        let small = crowded(None);
+
+        assert_eq!(small.option(code::NTP), None);
+        assert_eq!(small.option(code::CLIENT_ID), None);
+        assert!(small.option(code::DNS).is_some());
+        assert!(small.option(code::CLASSLESS_ROUTES).is_some());
+        for needed in [
+            code::SERVER_ID,
+            code::LEASE_TIME,
+            code::SUBNET_MASK,
+            code::VENDOR_CLASS,
+            code::BOOT_FILE,
+            code::RELAY_AGENT,
+        ] {
+            assert!(small.option(needed).is_some(), "option {needed}");
+        }
     }
 
     #[test]

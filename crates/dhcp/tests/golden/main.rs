@@ -178,7 +178,7 @@ fn boot(url: &str) -> Answer {
 
 fn network(server: Ipv4Addr) -> Network {
     let mask = Ipv4Addr::new(255, 255, 255, 0);
-    Network { server, mask, router: None, dns: Vec::new(), lease_secs: 600 }
+    Network::new(server, mask, 600)
 }
 
 fn reply(decision: Decision) -> Packet {

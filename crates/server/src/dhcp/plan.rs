@@ -46,11 +46,13 @@ pub(super) fn subnets4(
         net,
         pool,
         about: reply::Network {
-            server,
-            mask: net.netmask(),
             router,
+            routes: routes(settings, net),
             dns: settings.dns4(),
-            lease_secs,
+            domain: settings.domain.clone(),
+            ntp: settings.ntp.clone(),
+            mtu: settings.mtu,
+            ..reply::Network::new(server, net.netmask(), lease_secs)
         },
         journal: state_dir.join(name),
     };
@@ -63,6 +65,12 @@ pub(super) fn subnets4(
         subnets.push(subnet(*net, *router, *pool, name));
     }
     Ok(subnets)
+}
+
+/// Those routes whose gateways a client in the subnet reaches.
+fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
+    let near = settings.routes.iter().filter(|route| net.contains(&route.via));
+    near.map(|config::Route { to, via }| reply::Route { to: *to, via: *via }).collect()
 }
 
 /// The IPv6 subnets, the interface's own first; none, where it has no pool.

@@ -6,7 +6,7 @@ use dhcp::client::Client;
 use dhcp::journal::Record;
 use dhcp::leases::{Leases, Pool, Seconds};
 use dhcp::v4::decide::{Decision, Silence, decide};
-use dhcp::v4::relay::{Relayed, relayed};
+use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use ipnet::Ipv4Net;
 use provision::Mac;
@@ -97,15 +97,12 @@ impl Desk {
         machines: &Machines,
         now: Seconds,
     ) -> Heard<Reply, (usize, Record)> {
-        let relayed = relayed(&request);
-        let at = match relayed {
-            None => Some(0),
-            Some(Relayed { link, .. }) => {
-                self.subnets.iter().position(|subnet| subnet.net.contains(&link))
-            }
-        };
+        let link = relay::link(&request);
+        let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
+        // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
+        let at = of_link.or_else(|| relayed(&request).is_none().then_some(0));
         let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
-            let link = relayed.map_or(Ipv4Addr::UNSPECIFIED, |relayed| relayed.link);
+            let link = link.unwrap_or(Ipv4Addr::UNSPECIFIED);
             let because = format!(
                 "a relay sent it from the link of {link}, for which there is no subnet: add a \
                  [[dhcp.network.relayed]]"
@@ -113,11 +110,8 @@ impl Desk {
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
         let told = machines.tell(&asked, subnet.about.server.into());
-        let about = match relayed.and_then(|relayed| relayed.server_id) {
-            Some(server) => &reply::Network { server, ..subnet.about.clone() },
-            None => &subnet.about,
-        };
-        let decision = decide(&request, &told.answer, &mut subnet.leases, about, now);
+        let Subnet { leases, about, .. } = subnet;
+        let decision = decide(&request, &told.answer, leases, about, now);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
                 (None, None, Done::Others(why.to_string()), "other_server")
