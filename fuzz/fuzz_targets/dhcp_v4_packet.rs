@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use dhcp::leases::{Leases, Pool};
+use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::Answer;
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
@@ -27,7 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         ..Network::new(server, Ipv4Addr::new(255, 255, 255, 0), 3_600)
     };
     let answer = Answer::Boot("http://10.0.0.1:8080/boot/x/bootx64.efi".to_owned());
-    let decision = decide(&packet, &answer, &mut Leases::new(pool), &network, 1_000);
+    let claim = Claim::Guest { keep: 1 };
+    let decision = decide(&packet, &answer, claim, &mut Leases::new(pool, []), &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
     }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::leases::Lease;
+use crate::leases::{Holder, Lease};
 
 /// The size of a record, in bytes.
 pub const RECORD: usize = 24;
@@ -23,15 +23,19 @@ pub enum State {
 }
 
 impl Record {
-    /// Kind, a zero, MAC address, address, end, CRC-32 of all before it; integers are big-endian.
+    /// Kind, holder, MAC address, address, end, CRC-32 of all before it; integers are big-endian.
     #[must_use]
     pub fn encode(&self) -> [u8; RECORD] {
-        let Lease { mac, address, until, state } = self.0;
+        let Lease { mac, address, until, state, holder } = self.0;
         let mut bytes = [0; RECORD];
         bytes[0] = match state {
             State::Offered => 0,
             State::Bound => 1,
             State::Declined => 2,
+        };
+        bytes[1] = match holder {
+            Holder::Known => 0,
+            Holder::Guest => 1,
         };
         bytes[2..8].copy_from_slice(&mac);
         bytes[8..12].copy_from_slice(&address.octets());
@@ -48,15 +52,20 @@ impl Record {
         if sum != crc32fast::hash(&bytes[..20]) {
             return None;
         }
-        let state = match bytes[..2] {
-            [1, 0] => State::Bound,
-            [2, 0] => State::Declined,
+        let state = match bytes[0] {
+            1 => State::Bound,
+            2 => State::Declined,
+            _ => return None,
+        };
+        let holder = match bytes[1] {
+            0 => Holder::Known,
+            1 => Holder::Guest,
             _ => return None,
         };
         let mac = bytes[2..8].try_into().ok()?;
         let address: [u8; 4] = bytes[8..12].try_into().ok()?;
         let until = u64::from_be_bytes(bytes[12..20].try_into().ok()?);
-        Some(Self(Lease { mac, address: Ipv4Addr::from(address), until, state }))
+        Some(Self(Lease { mac, address: Ipv4Addr::from(address), until, state, holder }))
     }
 }
 
@@ -77,9 +86,10 @@ mod tests {
     use super::*;
 
     prop_compose! {
-        fn records()(mac: [u8; 6], address: u32, until: u64, bound: bool) -> Record {
+        fn records()(mac: [u8; 6], address: u32, until: u64, bound: bool, known: bool) -> Record {
             let state = if bound { State::Bound } else { State::Declined };
-            Record(Lease { mac, address: address.into(), until, state })
+            let holder = if known { Holder::Known } else { Holder::Guest };
+            Record(Lease { mac, address: address.into(), until, state, holder })
         }
     }
 

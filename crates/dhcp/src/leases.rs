@@ -1,4 +1,6 @@
 //! Who has which address: one pool, one table, changed only by what a journal can repeat.
+//!
+//! Nothing here takes longer the more leases there are, but for a logarithm.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -8,11 +10,16 @@ use crate::journal::{Record, State};
 /// Seconds since the Unix epoch.
 pub type Seconds = u64;
 
-/// How long an address stays set aside for whoever it was offered to. EDK2 takes an offer after
+/// How long an address stays set aside for a known node it was offered to. EDK2 takes an offer after
 /// four seconds, and asks again for a minute.
 const OFFER: Seconds = 60;
+/// How long for a guest: whoever makes up clients holds few addresses with it.
+const OFFER_TO_GUEST: Seconds = 10;
 /// How long an address is left alone after a client found somebody else using it.
 const QUARANTINE: Seconds = 600;
+/// How many addresses one client can have left alone. One that finds more of them in use is broken, or
+/// means harm.
+const QUARANTINES: usize = 3;
 
 /// The addresses to give out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,42 +62,145 @@ pub struct Lease {
     pub until: Seconds,
     /// Offered or bound, or set aside.
     pub state: State,
+    /// What the client was when it last asked.
+    pub holder: Holder,
+}
+
+/// What a client is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A machine that somebody registered.
+    Known,
+    /// Anybody else.
+    Guest,
+}
+
+/// What a client may claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// Any address that is free.
+    Known,
+    /// Any address that is free and was not last a known node's, as long as more than `keep` are left
+    /// for those.
+    Guest {
+        /// How many addresses are kept for known nodes that may yet come.
+        keep: usize,
+    },
+}
+
+impl Claim {
+    fn holder(self) -> Holder {
+        match self {
+            Self::Known => Holder::Known,
+            Self::Guest { .. } => Holder::Guest,
+        }
+    }
+
+    fn patience(self) -> Seconds {
+        match self {
+            Self::Known => OFFER,
+            Self::Guest { .. } => OFFER_TO_GUEST,
+        }
+    }
 }
 
 /// The table.
 ///
 /// A client keeps its address for as long as nobody else needs it: one that comes back, even long
-/// after its lease ended, gets the address it had.
+/// after its lease ended, gets the address it had. Reserved addresses, in the pool or not, are their
+/// clients' alone.
 #[derive(Clone, Debug)]
 pub struct Leases {
     pool: Pool,
-    by_address: HashMap<Ipv4Addr, Lease>,
+    reservations: HashMap<[u8; 6], Ipv4Addr>,
+    reserved: HashMap<Ipv4Addr, [u8; 6]>,
+    by_address: HashMap<Ipv4Addr, Entry>,
     by_mac: HashMap<[u8; 6], Ipv4Addr>,
-    by_end: BTreeSet<(Seconds, Ipv4Addr)>,
+    /// Leases that have not ended, when last looked at.
+    running: Ends,
+    /// Addresses left alone, reserved ones not among them.
+    quarantined: Ends,
+    quarantined_by: HashMap<[u8; 6], usize>,
+    /// Those that are free again, by who had them last; reserved ones not among them.
+    left_by_guests: Ends,
+    left_by_known: Ends,
+    /// How many addresses of the pool can be given out, and how many of them are in `running` or
+    /// `quarantined`.
+    size: usize,
+    taken: usize,
+    /// Addresses that were given out, and that nobody has a claim on any more.
+    unclaimed: BTreeSet<Ipv4Addr>,
     /// The lowest address that was never given out.
     unused: Option<Ipv4Addr>,
 }
 
+/// Addresses by when they end or ended.
+type Ends = BTreeSet<(Seconds, Ipv4Addr)>;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    lease: Lease,
+    place: Place,
+}
+
+/// In which set an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Running,
+    Quarantined,
+    LeftByGuest,
+    LeftByKnown,
+    /// In none: its reservation keeps it.
+    Reserved,
+}
+
 impl Leases {
-    /// An empty table.
+    /// An empty table. Where an address or a client comes twice among the reservations, the first holds.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: Pool, reservations: impl IntoIterator<Item = ([u8; 6], Ipv4Addr)>) -> Self {
+        let (mut by_mac, mut by_address) = (HashMap::new(), HashMap::new());
+        for (mac, address) in reservations {
+            if !by_address.contains_key(&address) && !by_mac.contains_key(&mac) {
+                by_mac.insert(mac, address);
+                by_address.insert(address, mac);
+            }
+        }
+        let in_pool = by_address.keys().filter(|address| pool.contains(**address)).count();
         Self {
             pool,
+            size: if pool.is_empty() { 0 } else { pool.len() - in_pool },
+            reservations: by_mac,
+            reserved: by_address,
             by_address: HashMap::new(),
             by_mac: HashMap::new(),
-            by_end: BTreeSet::new(),
+            running: Ends::new(),
+            quarantined: Ends::new(),
+            quarantined_by: HashMap::new(),
+            left_by_guests: Ends::new(),
+            left_by_known: Ends::new(),
+            taken: 0,
+            unclaimed: BTreeSet::new(),
             unused: (!pool.is_empty()).then_some(pool.first),
         }
     }
 
-    /// The table that a journal leads to. Addresses outside the pool are left out, so a pool may be
-    /// changed between two runs.
+    /// The table that a journal leads to. Addresses outside the pool are left out, and those that are
+    /// reserved for another client, so both may be changed between two runs.
     #[must_use]
-    pub fn replay(pool: Pool, records: impl IntoIterator<Item = Record>) -> Self {
-        let mut leases = Self::new(pool);
-        for record in records {
-            leases.apply(record);
+    pub fn replay(
+        pool: Pool,
+        reservations: impl IntoIterator<Item = ([u8; 6], Ipv4Addr)>,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Self {
+        let mut leases = Self::new(pool, reservations);
+        for Record(lease) in records {
+            let fits = match leases.reserved.get(&lease.address) {
+                Some(mac) => *mac == lease.mac,
+                None => pool.contains(lease.address),
+            };
+            if fits {
+                leases.put(lease);
+            }
         }
         leases
     }
@@ -104,42 +214,69 @@ impl Leases {
     /// What a client has, ended or not.
     #[must_use]
     pub fn of(&self, mac: [u8; 6]) -> Option<Lease> {
-        self.by_address.get(self.by_mac.get(&mac)?).copied()
+        self.by_address.get(self.by_mac.get(&mac)?).map(|entry| entry.lease)
     }
 
-    /// Sets an address aside for a client, which then has a minute to ask for it.
+    /// Whether an address is given out here, to whomever.
+    #[must_use]
+    pub fn gives(&self, address: Ipv4Addr) -> bool {
+        self.pool.contains(address) || self.reserved.contains_key(&address)
+    }
+
+    /// Sets an address aside for a client, which then has a while to ask for it.
     ///
-    /// `None` when the pool is exhausted.
+    /// `None` when none is left for it.
     pub fn offer(
         &mut self,
         mac: [u8; 6],
         wanted: Option<Ipv4Addr>,
+        claim: Claim,
         now: Seconds,
     ) -> Option<Ipv4Addr> {
-        if let Some(lease) = self.of(mac) {
-            // A running lease must not be made shorter by a client that starts over.
-            if lease.until < now + OFFER {
-                self.put(Lease { until: now + OFFER, state: State::Offered, ..lease });
+        self.end_leases(now);
+        let reserved = self.reservation(mac);
+        let until = now + claim.patience();
+        let last = self.of(mac).filter(|last| reserved.is_none_or(|own| own == last.address));
+        if let Some(last) = last {
+            if !self.may_have(last.address, claim) {
+                return None;
             }
-            return Some(lease.address);
+            // A running lease must not be made shorter by a client that starts over.
+            let until = last.until.max(until);
+            self.put(Lease { until, holder: claim.holder(), ..last });
+            return Some(last.address);
         }
-        let wanted = wanted.filter(|wanted| self.is_free(*wanted, now));
-        let address = wanted.or_else(|| self.any_free(now))?;
-        self.put(Lease { mac, address, until: now + OFFER, state: State::Offered });
+        let address = match reserved {
+            Some(reserved) => reserved,
+            None if self.left_for(claim) => {
+                wanted.filter(|wanted| self.is_nobodys(*wanted)).or_else(|| self.any_free(claim))?
+            }
+            None => return None,
+        };
+        let holder = claim.holder();
+        self.put(Lease { mac, address, until, state: State::Offered, holder });
         Some(address)
     }
 
-    /// Gives a client the address it was offered or has, for `secs`. `None` if it has not.
+    /// Gives a client the address it was offered or has, or that is reserved for it, for `secs`. `None`
+    /// if it has not.
     pub fn bind(
         &mut self,
         mac: [u8; 6],
         address: Ipv4Addr,
         secs: u32,
+        claim: Claim,
         now: Seconds,
     ) -> Option<Record> {
-        let lease = self.of(mac).filter(|lease| lease.address == address)?;
+        self.end_leases(now);
+        let has = self.of(mac).is_some_and(|lease| lease.address == address);
+        let own = has || self.reservation(mac) == Some(address);
+        if !own || !self.may_have(address, claim) {
+            return None;
+        }
         let until = now + Seconds::from(secs);
-        Some(self.record(Lease { until, state: State::Bound, ..lease }))
+        let holder = claim.holder();
+        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }))
     }
 
     /// A client is done with its address. It keeps its claim until somebody else needs it.
@@ -148,25 +285,80 @@ impl Leases {
         Some(self.record(Lease { until: now, ..lease }))
     }
 
-    /// A client found its address in use: nobody gets it for ten minutes.
+    /// A client found its address in use: nobody gets it for ten minutes, as long as others are left.
+    ///
+    /// A client that says so too often has to take another address, but keeps it from nobody else.
     pub fn decline(&mut self, mac: [u8; 6], address: Ipv4Addr, now: Seconds) -> Option<Record> {
-        let lease = self.of(mac).filter(|lease| lease.address == address)?;
-        Some(self.record(Lease { until: now + QUARANTINE, state: State::Declined, ..lease }))
+        self.end_leases(now);
+        self.of(mac).filter(|lease| lease.address == address)?;
+        let so_far = self.quarantined_by.get(&mac).copied().unwrap_or_default();
+        let until = if so_far < QUARANTINES { now + QUARANTINE } else { now };
+        let (state, holder) = (State::Declined, Holder::Guest);
+        Some(self.record(Lease { mac, address, until, state, holder }))
     }
 
     /// Every lease that would have to be in a journal written anew.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.by_end
-            .iter()
-            .filter_map(|(_, address)| self.by_address.get(address))
-            .filter(|lease| lease.state != State::Offered)
-            .map(|lease| Record(*lease))
+        let leases = self.by_address.values().map(|entry| entry.lease);
+        leases.filter(|lease| lease.state != State::Offered).map(Record)
     }
 
-    fn apply(&mut self, record: Record) {
-        if self.pool.contains(record.0.address) {
-            self.put(record.0);
+    /// The address that is reserved for a client, unless somebody else was found to use it.
+    fn reservation(&self, mac: [u8; 6]) -> Option<Ipv4Addr> {
+        let address = self.reservations.get(&mac).copied()?;
+        let entry = self.by_address.get(&address);
+        let declined = entry.is_some_and(|entry| {
+            entry.lease.state == State::Declined && entry.place == Place::Running
+        });
+        (!declined).then_some(address)
+    }
+
+    /// Whether a client that has a claim on an address may have it now, which counts for as much as a
+    /// new one if its lease ended.
+    fn may_have(&self, address: Ipv4Addr, claim: Claim) -> bool {
+        let place = self.by_address.get(&address).map(|entry| entry.place);
+        place == Some(Place::Running)
+            || self.reserved.contains_key(&address)
+            || self.left_for(claim)
+    }
+
+    /// Whether one more address may be taken.
+    fn left_for(&self, claim: Claim) -> bool {
+        match claim {
+            Claim::Known => true,
+            Claim::Guest { keep } => self.size.saturating_sub(self.taken) > keep,
         }
+    }
+
+    fn is_nobodys(&self, address: Ipv4Addr) -> bool {
+        let place = self.by_address.get(&address).map(|entry| entry.place);
+        self.pool.contains(address)
+            && !self.reserved.contains_key(&address)
+            && place.is_none_or(|place| place == Place::LeftByGuest)
+    }
+
+    /// One that nobody has a claim on, else the one that has been free for longest. One that was found
+    /// in use, if there is no other: whoever used it may be gone, or was never there.
+    fn any_free(&mut self, claim: Claim) -> Option<Ipv4Addr> {
+        let oldest = |ends: &Ends| ends.first().map(|(_, address)| *address);
+        let free = self.unclaimed.first().copied().or_else(|| self.next_unused());
+        let free = free.or_else(|| oldest(&self.left_by_guests));
+        match claim {
+            Claim::Known => {
+                free.or_else(|| oldest(&self.left_by_known)).or_else(|| oldest(&self.quarantined))
+            }
+            Claim::Guest { .. } => free,
+        }
+    }
+
+    fn next_unused(&mut self) -> Option<Ipv4Addr> {
+        while let Some(address) = self.unused {
+            self.unused = next(address).filter(|next| self.pool.contains(*next));
+            if !self.by_address.contains_key(&address) && !self.reserved.contains_key(&address) {
+                return Some(address);
+            }
+        }
+        None
     }
 
     fn record(&mut self, lease: Lease) -> Record {
@@ -176,43 +368,98 @@ impl Leases {
 
     /// Makes a lease the one of its address and of its client.
     fn put(&mut self, lease: Lease) {
-        if let Some(old) = self.by_mac.get(&lease.mac).copied()
-            && old != lease.address
+        let Lease { mac, address, until, state, .. } = lease;
+        self.forget(address);
+        // A declined address is nobody's: the client that declined it must get another.
+        if state != State::Declined
+            && let Some(old) = self.by_mac.insert(mac, address)
         {
             self.forget(old);
+            if self.is_nobodys(old) {
+                self.unclaimed.insert(old);
+            }
         }
-        self.forget(lease.address);
-        self.by_end.insert((lease.until, lease.address));
-        self.by_address.insert(lease.address, lease);
-        // A declined address is nobody's: the client that declined it must get another.
-        if lease.state != State::Declined {
-            self.by_mac.insert(lease.mac, lease.address);
+        self.unclaimed.remove(&address);
+        let place = match state {
+            State::Declined if !self.reserved.contains_key(&address) => Place::Quarantined,
+            State::Declined | State::Offered | State::Bound => Place::Running,
+        };
+        self.set(place, until, address);
+        if place == Place::Quarantined {
+            *self.quarantined_by.entry(mac).or_default() += 1;
         }
+        self.by_address.insert(address, Entry { lease, place });
     }
 
     fn forget(&mut self, address: Ipv4Addr) {
-        if let Some(old) = self.by_address.remove(&address) {
-            self.by_end.remove(&(old.until, address));
-            if self.by_mac.get(&old.mac) == Some(&address) {
-                self.by_mac.remove(&old.mac);
+        let Some(Entry { lease, place }) = self.by_address.remove(&address) else { return };
+        self.unset(place, lease);
+        if self.by_mac.get(&lease.mac) == Some(&address) {
+            self.by_mac.remove(&lease.mac);
+        }
+    }
+
+    /// Moves the leases that have ended to where others find their addresses.
+    fn end_leases(&mut self, now: Seconds) {
+        loop {
+            let ended = |ends: &Ends| ends.first().filter(|(until, _)| *until <= now).copied();
+            let Some((until, address)) = ended(&self.running).or_else(|| ended(&self.quarantined))
+            else {
+                return;
+            };
+            let entry = self.by_address.get(&address);
+            let Entry { lease, place } = *entry.expect("every address in a set is in the table");
+            let to = match lease.holder {
+                _ if self.reserved.contains_key(&address) => Place::Reserved,
+                Holder::Known => Place::LeftByKnown,
+                Holder::Guest => Place::LeftByGuest,
+            };
+            self.unset(place, lease);
+            self.set(to, until, address);
+            self.by_address.insert(address, Entry { lease, place: to });
+        }
+    }
+
+    fn set(&mut self, place: Place, until: Seconds, address: Ipv4Addr) {
+        self.count(place, address, |taken| taken + 1);
+        if let Some(ends) = self.ends(place) {
+            ends.insert((until, address));
+        }
+    }
+
+    fn unset(&mut self, place: Place, Lease { mac, address, until, .. }: Lease) {
+        self.count(place, address, |taken| taken - 1);
+        if let Some(ends) = self.ends(place) {
+            ends.remove(&(until, address));
+        }
+        if place == Place::Quarantined
+            && let Some(count) = self.quarantined_by.get_mut(&mac)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.quarantined_by.remove(&mac);
             }
         }
     }
 
-    fn is_free(&self, address: Ipv4Addr, now: Seconds) -> bool {
-        self.pool.contains(address)
-            && self.by_address.get(&address).is_none_or(|lease| lease.until <= now)
+    fn count(&mut self, place: Place, address: Ipv4Addr, then: impl Fn(usize) -> usize) {
+        let is_taken = match place {
+            Place::Running | Place::Quarantined => !self.reserved.contains_key(&address),
+            Place::LeftByGuest | Place::LeftByKnown | Place::Reserved => false,
+        };
+        if is_taken {
+            self.taken = then(self.taken);
+        }
     }
 
-    /// One never used, else the one that has been free for longest.
-    fn any_free(&mut self, now: Seconds) -> Option<Ipv4Addr> {
-        while let Some(address) = self.unused {
-            self.unused = next(address).filter(|next| self.pool.contains(*next));
-            if !self.by_address.contains_key(&address) {
-                return Some(address);
-            }
+    fn ends(&mut self, place: Place) -> Option<&mut Ends> {
+        match place {
+            Place::Running => Some(&mut self.running),
+            Place::Quarantined => Some(&mut self.quarantined),
+            Place::LeftByGuest => Some(&mut self.left_by_guests),
+            Place::LeftByKnown => Some(&mut self.left_by_known),
+            Place::Reserved => None,
         }
-        self.by_end.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address)
     }
 }
 
@@ -227,94 +474,278 @@ mod tests {
     use super::*;
 
     const POOL: Pool = Pool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 4) };
+    const GUEST: Claim = Claim::Guest { keep: 0 };
+
+    fn at(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, last)
+    }
 
     fn mac(last: u8) -> [u8; 6] {
         [2, 0, 0, 0, 0, last]
     }
 
-    fn bound(leases: &mut Leases, last: u8, now: Seconds) -> Ipv4Addr {
-        let address = leases.offer(mac(last), None, now).unwrap();
-        leases.bind(mac(last), address, 100, now).unwrap();
+    fn plain() -> Leases {
+        Leases::new(POOL, [])
+    }
+
+    fn bound(leases: &mut Leases, last: u8, claim: Claim, now: Seconds) -> Ipv4Addr {
+        let address = leases.offer(mac(last), None, claim, now).unwrap();
+        leases.bind(mac(last), address, 100, claim, now).unwrap();
         address
+    }
+
+    fn offered(leases: &mut Leases, last: u8, now: Seconds) -> Option<Ipv4Addr> {
+        leases.offer(mac(last), None, Claim::Known, now)
     }
 
     #[test]
     fn a_client_that_comes_back_gets_the_address_it_had() {
-        let mut leases = Leases::new(POOL);
-        let first = bound(&mut leases, 1, 0);
-        bound(&mut leases, 2, 0);
+        let mut leases = plain();
+        let first = bound(&mut leases, 1, Claim::Known, 0);
+        bound(&mut leases, 2, Claim::Known, 0);
 
-        assert_eq!(leases.offer(mac(1), None, 1_000), Some(first));
+        assert_eq!(offered(&mut leases, 1, 1_000), Some(first));
     }
 
     #[test]
     fn an_exhausted_pool_offers_nothing_until_a_lease_ends() {
-        let mut leases = Leases::new(POOL);
+        let mut leases = plain();
         for client in 1..=4 {
-            bound(&mut leases, client, 0);
+            bound(&mut leases, client, Claim::Known, 0);
         }
 
-        assert_eq!(leases.offer(mac(5), None, 99), None);
-        assert!(leases.offer(mac(5), None, 100).is_some());
+        assert_eq!(offered(&mut leases, 5, 99), None);
+        assert!(offered(&mut leases, 5, 100).is_some());
     }
 
     #[test]
     fn an_address_that_is_in_use_is_not_offered_again_for_ten_minutes() {
-        let mut leases = Leases::new(POOL);
-        let declined = bound(&mut leases, 1, 0);
+        let mut leases = plain();
+        let declined = bound(&mut leases, 1, Claim::Known, 0);
         leases.decline(mac(1), declined, 10).unwrap();
 
-        let other = leases.offer(mac(1), Some(declined), 11);
+        let other = leases.offer(mac(1), Some(declined), Claim::Known, 11);
 
         assert!(other.is_some_and(|other| other != declined));
+        assert!(leases.offer(mac(2), Some(declined), Claim::Known, 11) != Some(declined));
+        assert_eq!(leases.offer(mac(3), Some(declined), Claim::Known, 610), Some(declined));
+    }
+
+    #[test]
+    fn an_address_that_was_in_use_is_better_than_none_for_a_known_node_only() {
+        let mut leases = plain();
+        let declined = bound(&mut leases, 1, Claim::Known, 0);
+        leases.decline(mac(1), declined, 10).unwrap();
+        for client in 2..=4 {
+            bound(&mut leases, client, Claim::Known, 10);
+        }
+
+        assert_eq!(leases.offer(mac(5), None, GUEST, 11), None);
+        assert_eq!(offered(&mut leases, 6, 11), Some(declined));
+    }
+
+    #[test]
+    fn one_client_cannot_have_more_than_three_addresses_left_alone() {
+        let mut leases = Leases::new(Pool { first: at(1), last: at(200) }, []);
+        for now in 0..100 {
+            let address = bound(&mut leases, 1, GUEST, now);
+            leases.decline(mac(1), address, now).unwrap();
+        }
+
+        assert_eq!(leases.quarantined.len(), QUARANTINES + 1, "and the one just declined");
+        offered(&mut leases, 2, 100);
+        assert_eq!(leases.quarantined.len(), QUARANTINES);
     }
 
     #[test]
     fn nobody_binds_an_address_that_was_not_offered_to_him() {
-        let mut leases = Leases::new(POOL);
-        let address = leases.offer(mac(1), None, 0).unwrap();
+        let mut leases = plain();
+        let address = offered(&mut leases, 1, 0).unwrap();
 
-        assert_eq!(leases.bind(mac(2), address, 100, 0), None);
+        assert_eq!(leases.bind(mac(2), address, 100, Claim::Known, 0), None);
+    }
+
+    #[test]
+    fn a_reserved_address_is_its_clients_whether_in_the_pool_or_not_and_nobody_elses() {
+        let mut leases = Leases::new(POOL, [(mac(1), at(2)), (mac(2), at(9))]);
+
+        let guests: Vec<_> =
+            (10..20).map_while(|client| leases.offer(mac(client), Some(at(2)), GUEST, 0)).collect();
+
+        assert_eq!(guests, [at(1), at(3), at(4)]);
+        assert_eq!(offered(&mut leases, 1, 0), Some(at(2)));
+        assert_eq!(offered(&mut leases, 2, 0), Some(at(9)));
+        assert_eq!(offered(&mut leases, 3, 11), Some(at(1)), "the pool is all there again");
+        assert!(leases.offer(mac(4), Some(at(9)), Claim::Known, 11) != Some(at(9)));
+    }
+
+    #[test]
+    fn a_client_takes_its_reserved_address_without_an_offer_after_all_was_lost() {
+        let mut leases = Leases::new(POOL, [(mac(1), at(9))]);
+
+        assert!(leases.bind(mac(1), at(9), 100, Claim::Known, 0).is_some());
+        assert_eq!(leases.bind(mac(2), at(9), 100, Claim::Known, 0), None);
+    }
+
+    #[test]
+    fn a_reservation_that_came_later_moves_its_client_and_frees_the_address_it_had() {
+        let mut before = plain();
+        let record = {
+            let address = offered(&mut before, 1, 0).unwrap();
+            before.bind(mac(1), address, 100, Claim::Known, 0).unwrap()
+        };
+        let mut leases = Leases::replay(POOL, [(mac(1), at(9))], [record]);
+
+        assert_eq!(offered(&mut leases, 1, 10), Some(at(9)));
+        let others: Vec<_> = (2..9).map_while(|client| offered(&mut leases, client, 10)).collect();
+        assert_eq!(others.len(), POOL.len());
+    }
+
+    #[test]
+    fn a_reserved_address_that_is_in_use_is_replaced_by_another_until_it_is_free() {
+        let mut leases = Leases::new(POOL, [(mac(1), at(2))]);
+        offered(&mut leases, 1, 0);
+        leases.decline(mac(1), at(2), 0).unwrap();
+
+        assert_eq!(offered(&mut leases, 1, 1), Some(at(1)));
+        assert_eq!(offered(&mut leases, 1, 600), Some(at(2)));
+    }
+
+    #[test]
+    fn a_guest_never_takes_the_address_that_a_known_node_had() {
+        let mut leases = plain();
+        let known = bound(&mut leases, 1, Claim::Known, 0);
+
+        let guests: Vec<_> =
+            (2..9).map_while(|client| leases.offer(mac(client), Some(known), GUEST, 500)).collect();
+
+        assert_eq!(guests.len(), 3);
+        assert!(!guests.contains(&known));
+        assert_eq!(offered(&mut leases, 1, 501), Some(known));
+    }
+
+    #[test]
+    fn guests_leave_the_last_addresses_to_known_nodes() {
+        let (mut leases, guest) = (plain(), Claim::Guest { keep: 2 });
+
+        let served =
+            (10..100).filter(|client| leases.offer(mac(*client), None, guest, 0).is_some()).count();
+
+        assert_eq!(served, 2);
+        assert!(offered(&mut leases, 1, 0).is_some() && offered(&mut leases, 2, 0).is_some());
+    }
+
+    #[test]
+    fn what_a_guest_was_offered_and_does_not_take_is_free_after_ten_seconds() {
+        let mut leases = plain();
+        for client in 10..14 {
+            leases.offer(mac(client), None, GUEST, 0).unwrap();
+        }
+
+        assert_eq!(offered(&mut leases, 1, 9), None);
+        assert!(offered(&mut leases, 1, 10).is_some());
+    }
+
+    #[test]
+    fn a_restart_remembers_who_was_a_guest() {
+        let mut leases = plain();
+        let mut records = Vec::new();
+        for (client, claim) in [(1, Claim::Known), (2, GUEST)] {
+            let address = leases.offer(mac(client), None, claim, 0).unwrap();
+            records.extend(leases.bind(mac(client), address, 100, claim, 0));
+        }
+        let mut again = Leases::replay(POOL, [], records);
+
+        let free: Vec<_> = (3..9).map_while(|c| again.offer(mac(c), None, GUEST, 500)).collect();
+
+        assert_eq!(free, [at(3), at(4), at(2)]);
+    }
+
+    #[test]
+    fn a_declined_address_that_ends_late_takes_nothing_from_its_client_when_all_is_read_back() {
+        let mut leases = plain();
+        let first = bound(&mut leases, 1, Claim::Known, 0);
+        leases.decline(mac(1), first, 0).unwrap();
+        let second = bound(&mut leases, 1, Claim::Known, 0);
+
+        let mut records: Vec<_> = leases.records().collect();
+        records.sort_by_key(|record| record.0.until);
+        let again = Leases::replay(POOL, [], records);
+
+        assert_eq!(again.of(mac(1)).map(|lease| lease.address), Some(second));
     }
 
     #[derive(Clone, Debug)]
     enum Deed {
-        Offer(u8),
+        Offer(u8, Option<u8>),
         Bind(u8),
         Release(u8),
         Decline(u8),
         Wait(u8),
+        Restart,
     }
 
     fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-        let who = 0..9_u8;
+        let who = 0..12_u8;
         prop::collection::vec(
             prop_oneof![
-                who.clone().prop_map(Deed::Offer),
+                (who.clone(), prop::option::of(0..16_u8)).prop_map(|(w, a)| Deed::Offer(w, a)),
                 who.clone().prop_map(Deed::Bind),
                 who.clone().prop_map(Deed::Release),
                 who.prop_map(Deed::Decline),
                 any::<u8>().prop_map(Deed::Wait),
+                Just(Deed::Restart),
             ],
-            0..200,
+            0..300,
         )
+    }
+
+    /// Every fourth client is a guest; 0 and 1 have reservations.
+    fn claim(who: u8) -> Claim {
+        if who.is_multiple_of(4) && who > 0 { Claim::Guest { keep: 1 } } else { Claim::Known }
+    }
+
+    fn is_sound(leases: &Leases) -> Result<(), TestCaseError> {
+        for (mac, address) in &leases.by_mac {
+            prop_assert_eq!(leases.by_address[address].lease.mac, *mac);
+        }
+        let sets =
+            [&leases.running, &leases.quarantined, &leases.left_by_guests, &leases.left_by_known];
+        let resting = leases.by_address.values().filter(|e| e.place == Place::Reserved).count();
+        let in_sets: usize = sets.iter().map(|set| set.len()).sum();
+        prop_assert_eq!(in_sets + resting, leases.by_address.len());
+        let taken = leases.by_address.iter().filter(|(address, entry)| {
+            matches!(entry.place, Place::Running | Place::Quarantined)
+                && !leases.reserved.contains_key(address)
+        });
+        prop_assert_eq!(taken.count(), leases.taken);
+        let quarantined: usize = leases.quarantined_by.values().sum();
+        prop_assert_eq!(quarantined, leases.quarantined.len());
+        for (mac, address) in &leases.reservations {
+            let holder = leases.by_address.get(address).map(|entry| entry.lease.mac);
+            prop_assert!(holder.is_none_or(|holder| holder == *mac));
+        }
+        Ok(())
     }
 
     proptest! {
         #[test]
-        fn no_address_is_ever_two_clients_and_the_journal_repeats_the_table(deeds in deeds()) {
-            let mut leases = Leases::new(POOL);
+        fn no_address_is_ever_two_clients_none_is_lost_and_the_journal_repeats_the_table(
+            deeds in deeds(),
+        ) {
+            let reservations = [(mac(0), at(3)), (mac(1), at(9))];
+            let mut leases = Leases::new(POOL, reservations);
             let mut journal = Vec::new();
             let mut now = 1_000;
             for deed in deeds {
                 let held = |leases: &Leases, who| leases.of(mac(who)).map(|lease| lease.address);
                 let record = match deed {
-                    Deed::Offer(who) => {
-                        leases.offer(mac(who), None, now);
+                    Deed::Offer(who, wanted) => {
+                        leases.offer(mac(who), wanted.map(at), claim(who), now);
                         None
                     }
                     Deed::Bind(who) => held(&leases, who)
-                        .and_then(|address| leases.bind(mac(who), address, 50, now)),
+                        .and_then(|address| leases.bind(mac(who), address, 50, claim(who), now)),
                     Deed::Release(who) => held(&leases, who)
                         .and_then(|address| leases.release(mac(who), address, now)),
                     Deed::Decline(who) => held(&leases, who)
@@ -323,19 +754,26 @@ mod tests {
                         now += Seconds::from(secs);
                         None
                     }
+                    Deed::Restart => {
+                        journal = leases.records().collect();
+                        leases = Leases::replay(POOL, reservations, journal.iter().copied());
+                        None
+                    }
                 };
                 journal.extend(record);
-
-                for (mac, address) in &leases.by_mac {
-                    prop_assert_eq!(leases.by_address[address].mac, *mac);
+                is_sound(&leases)?;
+            }
+            let replayed = Leases::replay(POOL, reservations, journal);
+            for entry in leases.by_address.values() {
+                if entry.lease.state == State::Bound {
+                    let of = replayed.by_address.get(&entry.lease.address).map(|e| e.lease.mac);
+                    prop_assert_eq!(of, Some(entry.lease.mac));
                 }
-                prop_assert_eq!(leases.by_end.len(), leases.by_address.len());
-                prop_assert!(leases.by_address.len() <= POOL.len());
             }
-            let replayed = Leases::replay(POOL, journal);
-            for lease in leases.by_address.values().filter(|lease| lease.state == State::Bound) {
-                prop_assert_eq!(replayed.by_address.get(&lease.address), Some(lease));
-            }
+            // Once all has ended, every address of the pool but the reserved one can be had again.
+            now += 10_000;
+            let free = (100..200).map_while(|client| offered(&mut leases, client, now)).count();
+            prop_assert_eq!(free, POOL.len() - 1);
         }
     }
 }

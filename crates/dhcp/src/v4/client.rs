@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::answer::Answer;
     use crate::client::{Client, Kind};
-    use crate::leases::{Leases, Pool};
+    use crate::leases::{Claim, Leases, Pool};
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 
@@ -260,13 +260,13 @@ mod tests {
 
     fn leases() -> Leases {
         let first = Ipv4Addr::new(10, 0, 0, 100);
-        Leases::new(Pool { first, last: first })
+        Leases::new(Pool { first, last: first }, [])
     }
 
     fn answered(sent: &[u8], leases: &mut Leases) -> Vec<u8> {
         let request = Packet::parse(sent).unwrap();
         assert_eq!(Client::identify(&request).kind, Kind::Agent);
-        match decide(&request, &Answer::Address, leases, &network(), 0) {
+        match decide(&request, &Answer::Address, Claim::Known, leases, &network(), 0) {
             Decision::Send { reply, .. } => reply.emit(),
             other @ (Decision::Note { .. } | Decision::Silent(_)) => panic!("no answer: {other:?}"),
         }

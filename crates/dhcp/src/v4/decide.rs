@@ -9,7 +9,7 @@ use super::packet::{MessageType, Op, Packet};
 use super::reply::{Grant, Network, nak, reply};
 use crate::answer::Answer;
 use crate::journal::Record;
-use crate::leases::{Leases, Seconds};
+use crate::leases::{Claim, Leases, Seconds};
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,13 @@ pub enum Silence {
     NoAddress,
 }
 
-/// Decides about a message of a client.
+/// Decides about a message of a client, which has a claim on an address if it is told anything.
 ///
 /// Changes `leases`; whatever of it must survive a crash is in the decision's record.
 pub fn decide(
     request: &Packet,
     answer: &Answer,
+    claim: Claim,
     leases: &mut Leases,
     network: &Network,
     now: Seconds,
@@ -69,7 +70,7 @@ pub fn decide(
     if request.op != Op::Request {
         return Decision::Silent(Silence::NotARequest);
     }
-    let turn = Turn { request, answer, leases, network, now };
+    let turn = Turn { request, answer, claim, leases, network, now };
     match request.message {
         MessageType::Discover => turn.discover(),
         MessageType::Request => turn.request(),
@@ -85,6 +86,7 @@ pub fn decide(
 struct Turn<'a> {
     request: &'a Packet,
     answer: &'a Answer,
+    claim: Claim,
     leases: &'a mut Leases,
     network: &'a Network,
     now: Seconds,
@@ -96,7 +98,7 @@ impl Turn<'_> {
             return Decision::Silent(Silence::Nothing);
         }
         let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
-        match self.leases.offer(self.request.chaddr, wanted, self.now) {
+        match self.leases.offer(self.request.chaddr, wanted, self.claim, self.now) {
             None => Decision::Silent(Silence::PoolExhausted),
             Some(address) => self.send(MessageType::Offer, Grant::Lease(address), None),
         }
@@ -116,7 +118,8 @@ impl Turn<'_> {
             return Decision::Silent(Silence::Nothing);
         }
         let chosen = server.is_some();
-        match self.leases.bind(self.request.chaddr, address, self.network.lease_secs, self.now) {
+        let secs = self.network.lease_secs;
+        match self.leases.bind(self.request.chaddr, address, secs, self.claim, self.now) {
             Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
             None => self.refuse(address, chosen),
         }
@@ -126,7 +129,7 @@ impl Turn<'_> {
     fn refuse(self, address: Ipv4Addr, chosen: bool) -> Decision {
         let knows_client = self.leases.of(self.request.chaddr).is_some();
         // Addresses of our pool are ours to speak about, and so is a client of ours.
-        if chosen || knows_client || self.leases.pool().contains(address) {
+        if chosen || knows_client || self.leases.gives(address) {
             let because = format!("{address} is not yours");
             return Decision::Send {
                 reply: nak(self.request, &because, self.network),
@@ -181,7 +184,7 @@ mod tests {
         fn new() -> Self {
             let first = Ipv4Addr::new(10, 0, 0, 100);
             Self {
-                leases: Leases::new(Pool { first, last: Ipv4Addr::new(10, 0, 0, 101) }),
+                leases: Leases::new(Pool { first, last: Ipv4Addr::new(10, 0, 0, 101) }, []),
                 network: Network::new(
                     Ipv4Addr::new(10, 0, 0, 1),
                     Ipv4Addr::new(255, 255, 255, 0),
@@ -192,7 +195,7 @@ mod tests {
         }
 
         fn hears(&mut self, request: &Packet) -> Decision {
-            decide(request, &self.answer, &mut self.leases, &self.network, 1_000)
+            decide(request, &self.answer, Claim::Known, &mut self.leases, &self.network, 1_000)
         }
 
         fn answers(&mut self, request: &Packet) -> Packet {

@@ -11,7 +11,7 @@ mod edk2;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use dhcp::leases::{Leases, Pool};
+use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::options as code;
@@ -136,9 +136,9 @@ proptest! {
         };
         let answer = boot(&format!("http://10.0.2.2:8080/{path}"));
         let first = Ipv4Addr::new(10, 0, 2, 15);
-        let mut leases = Leases::new(Pool { first, last: first });
+        let mut leases = Leases::new(Pool { first, last: first }, []);
 
-        let offer = reply(decide(&request, &answer, &mut leases, &network, 0));
+        let offer = reply(decide(&request, &answer, Claim::Known, &mut leases, &network, 0));
 
         let offer = edk2::take_offer(&discover, &offer.emit());
         prop_assert_eq!(offer, Ok(Offer::IpUri));
@@ -160,8 +160,9 @@ impl Exchange {
         let request = Packet::parse(&capture.request).unwrap();
         let first = request.option_address(code::REQUESTED_ADDRESS).unwrap();
         let network = network(request.option_address(code::SERVER_ID).unwrap());
-        let mut leases = Leases::new(Pool { first, last: first });
-        let mut hear = |packet| reply(decide(packet, answer, &mut leases, &network, 1_000));
+        let mut leases = Leases::new(Pool { first, last: first }, []);
+        let mut hear =
+            |packet| reply(decide(packet, answer, Claim::Known, &mut leases, &network, 1_000));
         Self { offer: hear(&discover), ack: hear(&request), discover: capture.discover }
     }
 

@@ -52,7 +52,8 @@ impl Counter4 {
         let mut subnets = Vec::new();
         let mut journals = Vec::new();
         for planned in plan::subnets4(settings, lease_secs, state_dir)? {
-            let (journal, leases) = open_journal(&planned.journal, planned.pool)?;
+            let (journal, leases) =
+                open_journal(&planned.journal, (planned.pool, planned.reservations))?;
             subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
             journals.push(journal);
         }

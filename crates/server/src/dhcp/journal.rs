@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::marker::PhantomData;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,12 +35,13 @@ pub(super) trait Table: Sized {
 }
 
 impl Table for leases::Leases {
-    type Pool = leases::Pool;
+    /// The pool, and who has which address reserved.
+    type Pool = (leases::Pool, Vec<([u8; 6], Ipv4Addr)>);
     type Record = journal::Record;
     const RECORD: usize = journal::RECORD;
 
-    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self {
-        Self::replay(pool, records)
+    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>) -> Self {
+        Self::replay(pool, reservations, records)
     }
 
     fn read(bytes: &[u8]) -> Vec<Self::Record> {
@@ -194,10 +196,8 @@ fn write_anew<T: Table>(path: &Path, leases: &T) -> io::Result<(File, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use dhcp::journal::RECORD;
-    use dhcp::leases::{Leases, Pool};
+    use dhcp::leases::{Claim, Leases, Pool};
 
     use super::*;
 
@@ -206,8 +206,8 @@ mod tests {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
     fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
-        let address = leases.offer(mac, None, 0).unwrap();
-        let record = leases.bind(mac, address, 3_600, 0).unwrap();
+        let address = leases.offer(mac, None, Claim::Known, 0).unwrap();
+        let record = leases.bind(mac, address, 3_600, Claim::Known, 0).unwrap();
         journal.append([&record]).unwrap();
         address
     }
@@ -216,11 +216,11 @@ mod tests {
     fn leases_outlive_a_daemon_that_was_killed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         let address = bind(&mut journal, &mut leases, MAC);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
 
         assert_eq!(leases.of(MAC).unwrap().address, address);
     }
@@ -229,16 +229,16 @@ mod tests {
     fn a_torn_record_costs_itself_and_nothing_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         bind(&mut journal, &mut leases, MAC);
         journal.file.write_all(&[1, 2, 3]).unwrap();
         drop((journal, leases));
 
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         assert!(leases.of(MAC).is_some() && leases.of([2, 0, 0, 0, 0, 2]).is_some());
     }
 
@@ -246,7 +246,7 @@ mod tests {
     async fn a_journal_does_not_grow_with_every_renewal() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         while journal.len <= SMALL {
             bind(&mut journal, &mut leases, MAC);
         }
@@ -255,7 +255,7 @@ mod tests {
 
         assert_eq!(std::fs::metadata(&path).unwrap().len(), RECORD as u64);
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
-        let (_, leases) = Journal::<Leases>::open(&path, POOL).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
     }
 }

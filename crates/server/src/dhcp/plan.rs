@@ -1,5 +1,6 @@
 //! What a network's settings come to on this host: its subnets, and the journal that each has.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::config::{self, AnyRange, Relayed};
 pub(super) struct Subnet4 {
     pub(super) net: Ipv4Net,
     pub(super) pool: leases::Pool,
+    pub(super) reservations: Vec<([u8; 6], Ipv4Addr)>,
     pub(super) about: reply::Network,
     /// Where its leases are kept.
     pub(super) journal: PathBuf,
@@ -45,6 +47,7 @@ pub(super) fn subnets4(
     let subnet = |net: Ipv4Net, router, pool, name| Subnet4 {
         net,
         pool,
+        reservations: reservations(settings, net),
         about: reply::Network {
             router,
             routes: routes(settings, net),
@@ -65,6 +68,19 @@ pub(super) fn subnets4(
         subnets.push(subnet(*net, *router, *pool, name));
     }
     Ok(subnets)
+}
+
+/// Those of its addresses.
+fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<([u8; 6], Ipv4Addr)> {
+    let mut all = Vec::new();
+    for config::Reservation { mac, address } in &settings.reservations {
+        if let IpAddr::V4(address) = address
+            && net.contains(address)
+        {
+            all.push((mac.0, *address));
+        }
+    }
+    all
 }
 
 /// Those routes whose gateways a client in the subnet reaches.

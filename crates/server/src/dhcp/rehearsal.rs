@@ -167,7 +167,8 @@ impl Desks {
         let interface = settings.interface.clone();
         let mut subnets = Vec::new();
         for planned in plan::subnets4(settings, secs, &state_dir)? {
-            let leases: leases::Leases = journal::look(&planned.journal, planned.pool)?;
+            let leases: leases::Leases =
+                journal::look(&planned.journal, (planned.pool, planned.reservations))?;
             subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
         }
         let v4 = (!subnets.is_empty()).then(|| v4::Desk::new(subnets));

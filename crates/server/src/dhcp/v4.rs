@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use dhcp::client::Client;
 use dhcp::journal::Record;
-use dhcp::leases::{Leases, Pool, Seconds};
+use dhcp::leases::{Claim, Leases, Pool, Seconds};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
@@ -111,7 +111,7 @@ impl Desk {
         };
         let told = machines.tell(&asked, subnet.about.server.into());
         let Subnet { leases, about, .. } = subnet;
-        let decision = decide(&request, &told.answer, leases, about, now);
+        let decision = decide(&request, &told.answer, Claim::Known, leases, about, now);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
                 (None, None, Done::Others(why.to_string()), "other_server")
