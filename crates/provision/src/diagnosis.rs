@@ -370,6 +370,14 @@ impl Seen<'_> {
                 "another DHCP server on this network may have been quicker, or the answers do \
                  not reach the machine",
             ),
+            // Firmware's own IPv6 takes an address before, and whether or not, its HTTP boot asks for one.
+            DhcpAnswer::Ack { address, .. } if address.is_ipv6() => stuck(
+                format!(
+                    "{client} got an IPv6 address, but the firmware never asked for HTTP boot ({seconds} s)"
+                ),
+                "firmware built on EDK2 of before May 2025 gives up HTTP boot over IPv6 where that \
+                 is the first thing it tries: update it, or let it try HTTP boot over IPv4 before",
+            ),
             DhcpAnswer::Ack { .. } => stuck(
                 format!("{client} got an address, but the firmware never asked for HTTP boot"),
                 "the machine started from something else: look at its boot order",

@@ -209,6 +209,15 @@ fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
         .says_after_a_silence(Verdict::Stuck, "the firmware never asked for HTTP boot");
 }
 
+#[test]
+fn firmware_that_only_took_an_ipv6_address_tried_http_boot_too_early() {
+    let address = DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
+    let said = Trace::switched_on()
+        .then(4, dhcp(DhcpClient::System, None, address))
+        .says_after_a_silence(Verdict::Stuck, "got an IPv6 address, but the firmware never asked");
+    assert!(said.hint.unwrap().contains("HTTP boot over IPv4 before"));
+}
+
 // HTTP.
 
 #[test]
