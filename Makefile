@@ -7,7 +7,7 @@ FERROBOOT = target/debug/ferroboot
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo shell test test-lab check deny fuzz ramdisk agent build dependencies FORCE
+.PHONY: help demo shell test test-lab check deny fuzz ramdisk agent firmware build dependencies FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -18,10 +18,10 @@ demo: dependencies build $(RAMDISK) $(BAREMETAL) ## Boot real firmware on every 
 shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, a daemon and `baremetal`
 	@$(FERROBOOT) lab shell
 
-test: dependencies build $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
+test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: dependencies build $(RAMDISK) $(BAREMETAL) ## Every boot there is; goes on where it stopped
+test-lab: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every boot there is; goes on where it stopped
 	scripts/test-lab
 
 check: ## What needs no machine: formatting, lints, documentation, layers
@@ -40,6 +40,9 @@ fuzz: ## Each fuzz target for a minute
 ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk
 
 agent: $(AGENT) ## The ramdisk's agent, statically linked
+
+firmware: dependencies ## Newer builds of OVMF than the installed one, in target/firmware
+	scripts/firmware
 
 build: dependencies
 	cargo build --locked --workspace --bins

@@ -8,5 +8,6 @@ mod faults;
 mod hardware;
 mod leases;
 mod main_job;
+mod matrix;
 mod proxy;
 mod story;

@@ -3,10 +3,12 @@
 use std::any::type_name;
 use std::env;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
+use bmc::config::Ip;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::{Lab, Plan, namespace};
 use ferroboot::trace::timeline;
@@ -62,7 +64,10 @@ fn again_inside(name: &str) -> Result<()> {
     let told = String::from_utf8_lossy(&output.stdout);
     // A name that fits no test would be a success too.
     let passed = output.status.success() && told.contains(" 1 passed");
-    ensure!(passed, "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(passed, "{told}{said}");
+    // What was measured, for whoever looks.
+    eprint!("{said}");
     Ok(())
 }
 
@@ -163,27 +168,50 @@ pub(crate) trait Fetched {
     fn fetched(&self) -> Vec<String>;
     /// The first file that the firmware itself fetched whole.
     fn fetched_by_firmware(&self) -> Option<String>;
+    /// By which protocol it did.
+    fn firmware_fetched_by(&self) -> Option<Ip>;
 }
 
 impl Fetched for BootTrace {
     fn fetched(&self) -> Vec<String> {
-        let mut files: Vec<_> = fetches(self).map(|(file, _)| file).collect();
+        let mut files: Vec<_> = fetches(self).map(|fetch| fetch.file).collect();
         files.dedup();
         files
     }
 
     fn fetched_by_firmware(&self) -> Option<String> {
-        fetches(self).find(|(_, agent)| agent.starts_with("UefiHttpBoot/")).map(|(file, _)| file)
+        fetches(self).find(Fetch::is_by_firmware).map(|fetch| fetch.file)
+    }
+
+    fn firmware_fetched_by(&self) -> Option<Ip> {
+        let fetch = fetches(self).find(Fetch::is_by_firmware)?;
+        // A socket of both families has IPv4 peers in IPv6's clothes.
+        Some(if fetch.remote?.to_canonical().is_ipv6() { Ip::Ipv6 } else { Ip::Ipv4 })
     }
 }
 
-fn fetches(trace: &BootTrace) -> impl Iterator<Item = (String, String)> {
+/// A file that was fetched whole.
+struct Fetch {
+    file: String,
+    user_agent: String,
+    remote: Option<IpAddr>,
+}
+
+impl Fetch {
+    fn is_by_firmware(&self) -> bool {
+        self.user_agent.starts_with("UefiHttpBoot/")
+    }
+}
+
+fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
     trace.events.iter().filter_map(|event| match &event.what {
-        What::Http { method, artifact: Some(artifact), user_agent, sent, length, .. }
-            if method == "GET" && sent == length =>
-        {
-            Some((artifact.file_name().to_owned(), user_agent.clone().unwrap_or_default()))
-        }
+        What::Http {
+            method, artifact: Some(artifact), user_agent, remote, sent, length, ..
+        } if method == "GET" && sent == length => Some(Fetch {
+            file: artifact.file_name().to_owned(),
+            user_agent: user_agent.clone().unwrap_or_default(),
+            remote: *remote,
+        }),
         What::State { .. }
         | What::Redfish { .. }
         | What::Dhcp { .. }

@@ -1,0 +1,197 @@
+//! Each build of OVMF, by each boot interface, in each kind of network.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use bmc::config::Firmware;
+use bmc::config::Ip::{self, Ipv4, Ipv6};
+use ferroboot::lab::firmware::Build;
+use ferroboot::lab::machine::Machine;
+use ferroboot::lab::network::Network;
+use ferroboot::lab::{Lab, Plan};
+use ironic::trace::BootTrace;
+use provision::What;
+
+use self::Outcome::{Boots, Explained};
+use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
+
+/// One test per row: a build of OVMF and the seconds it shows its logo, a boot interface, a network, and
+/// what comes of it. Rows that are ignored belong to `make test-lab`.
+macro_rules! matrix {
+    ($($(#[$attribute:meta])* $name:ident: $build:ident $logo_secs:literal, $boot_interface:literal, $network:ident => $outcome:expr;)*) => {$(
+        #[test]
+        $(#[$attribute])*
+        fn $name() {
+            let row = Row {
+                build: Build::$build,
+                logo_secs: $logo_secs,
+                boot_interface: $boot_interface,
+                network: Network::$network,
+            };
+            in_a_lab(row.plan(), |lab| row.hold(lab, $outcome));
+        }
+    )*};
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    build: Build,
+    logo_secs: u16,
+    boot_interface: &'static str,
+    network: Network,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// It is cleaned, from what its firmware fetched by this protocol.
+    Boots(Ip),
+    /// It is not, and its trace says why with these words.
+    Explained(&'static str),
+}
+
+/// What the trace says where the firmware's HTTP boot gave up before it asked for an address.
+const TOO_EARLY: &str = "never asked for HTTP boot";
+
+matrix! {
+    ovmf_2026_08_boots_by_redfish_https_over_ipv6_alone: V2026_08 0, "redfish-https", Ipv6 => Boots(Ipv6);
+    ovmf_2026_08_boots_by_http_over_ipv6_alone: V2026_08 0, "http", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_http_ipxe_over_ipv6_alone: V2026_08 0, "http-ipxe", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_redfish_https_where_there_are_both: V2026_08 0, "redfish-https", Dual => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_http_where_there_are_both: V2026_08 0, "http", Dual => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_http_ipxe_where_there_are_both: V2026_08 0, "http-ipxe", Dual => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_redfish_https_over_ipv4: V2026_08 0, "redfish-https", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_http_over_ipv4: V2026_08 0, "http", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2026_08_boots_by_http_ipxe_over_ipv4: V2026_08 0, "http-ipxe", Ipv4 => Boots(Ipv4);
+
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_asks_too_early_by_redfish_https_over_ipv6_alone: V2025_02 0, "redfish-https", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_asks_too_early_by_http_over_ipv6_alone: V2025_02 0, "http", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_asks_too_early_by_http_ipxe_over_ipv6_alone: V2025_02 0, "http-ipxe", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_redfish_https_over_ipv6_alone_after_its_logo: V2025_02 8, "redfish-https", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_http_over_ipv6_alone_after_its_logo: V2025_02 8, "http", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_http_ipxe_over_ipv6_alone_after_its_logo: V2025_02 8, "http-ipxe", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_redfish_https_where_there_are_both: V2025_02 0, "redfish-https", Dual => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_goes_on_to_ipv4_by_http_where_there_are_both: V2025_02 0, "http", Dual => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_goes_on_to_ipv4_by_http_ipxe_where_there_are_both: V2025_02 0, "http-ipxe", Dual => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_redfish_https_over_ipv4: V2025_02 0, "redfish-https", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_http_over_ipv4: V2025_02 0, "http", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    ovmf_2025_02_boots_by_http_ipxe_over_ipv4: V2025_02 0, "http-ipxe", Ipv4 => Boots(Ipv4);
+
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_asks_too_early_by_redfish_https_over_ipv6_alone: Installed 0, "redfish-https", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_asks_too_early_by_http_over_ipv6_alone: Installed 0, "http", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_asks_too_early_by_http_ipxe_over_ipv6_alone: Installed 0, "http-ipxe", Ipv6 => Explained(TOO_EARLY);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_redfish_https_over_ipv6_alone_after_its_logo: Installed 8, "redfish-https", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_http_over_ipv6_alone_after_its_logo: Installed 8, "http", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_http_ipxe_over_ipv6_alone_after_its_logo: Installed 8, "http-ipxe", Ipv6 => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_redfish_https_where_there_are_both: Installed 0, "redfish-https", Dual => Boots(Ipv6);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_goes_on_to_ipv4_by_http_where_there_are_both: Installed 0, "http", Dual => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_goes_on_to_ipv4_by_http_ipxe_where_there_are_both: Installed 0, "http-ipxe", Dual => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_redfish_https_over_ipv4: Installed 0, "redfish-https", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_http_over_ipv4: Installed 0, "http", Ipv4 => Boots(Ipv4);
+    #[ignore = "one of the full matrix: make test-lab"]
+    the_installed_ovmf_boots_by_http_ipxe_over_ipv4: Installed 0, "http-ipxe", Ipv4 => Boots(Ipv4);
+}
+
+impl Row {
+    /// Where there are both protocols, IPv6 comes first, and the BMC's URL has an IPv6 address too.
+    fn plan(self) -> Plan {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let ip = match self.network {
+            Network::Ipv4 => vec![Ipv4],
+            Network::Dual => vec![Ipv6, Ipv4],
+            Network::Ipv6 => vec![Ipv6],
+        };
+        let firmware = Firmware { ip, logo_secs: self.logo_secs, ..self.build.firmware(&root) };
+        let mut plan = with([Machine::new(1).with_firmware(firmware)]);
+        plan.network = self.network;
+        if self.network == Network::Dual && self.boot_interface == "redfish-https" {
+            plan.settings = "[boot]\nurl = \"http://[fd77::1]:8080\"\n".to_owned();
+        }
+        plan
+    }
+
+    fn hold(self, lab: &Lab, outcome: Outcome) -> Result<()> {
+        let machine = &lab.machines()[0];
+        lab.enroll(machine)?;
+        lab.manage(machine)?;
+        lab.boot_by(machine, self.boot_interface)?;
+        match outcome {
+            Boots(ip) => {
+                self.boot(lab, machine)?;
+                let trace = lab.trace(&machine.name)?;
+                let by = trace.firmware_fetched_by().context("the firmware fetched nothing")?;
+                ensure!(by == ip, "the firmware fetched by {by}");
+                eprintln!("measured: {}", measured(&trace));
+            }
+            Explained(words) => {
+                lab.begin_to_clean(machine)?;
+                let diagnosis = lab.wait_for_diagnosis(machine, words)?;
+                eprintln!("measured: no boot: {diagnosis}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    /// The ramdisk has no IPv6 yet: alone, that carries as far as to it.
+    fn boot(self, lab: &Lab, machine: &Machine) -> Result<()> {
+        if self.network != Network::Ipv6 {
+            return lab.clean(machine);
+        }
+        lab.begin_to_clean(machine)?;
+        let came = lab.wait_until(|| {
+            let fetched = lab.trace(&machine.name)?.fetched();
+            let last = fetched.last().is_some_and(|file| {
+                !["snponly.efi", "boot.ipxe", "kernel"].contains(&file.as_str())
+            });
+            Ok(last.then_some(()))
+        })?;
+        came.context("the ramdisk was not fetched")
+    }
+}
+
+/// The seconds from power-on to what matters.
+fn measured(trace: &BootTrace) -> String {
+    let on = trace.events.iter().find(
+        |event| matches!(&event.what, What::Redfish { purpose, .. } if purpose == "power on"),
+    );
+    let seconds = |fits: fn(&What) -> bool| {
+        let event = trace.events.iter().find(|event| fits(&event.what));
+        let after = on.zip(event).map(|(on, event)| event.at.duration_since(on.at).as_secs_f64());
+        after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
+    };
+    let asked = seconds(|what| matches!(what, What::Dhcp { .. }));
+    let fetched = seconds(|what| matches!(what, What::Http { .. }));
+    let called = seconds(|what| matches!(what, What::Agent { .. }));
+    format!("first DHCP {asked}, first fetch {fetched}, agent {called}")
+}
