@@ -10,8 +10,9 @@ use crate::error::StoreError;
 use crate::open::Store;
 use crate::sql::{Where, document, json, micros, micros_after, time, uuid};
 
-/// Rows for one statement: SQLite bound 999 values in its older releases, and each row has five.
-const BATCH: usize = 100;
+/// Rows for one statement. SQLite looks up each value's name among all of the statement's, so that
+/// many rows cost more than as many statements.
+const BATCH: usize = 20;
 
 /// How much of the trace is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

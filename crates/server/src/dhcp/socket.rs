@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::v4::packet::Packet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
 };
@@ -25,6 +27,9 @@ const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// No DHCP message is longer than an Ethernet frame, unless it was made to be.
 const LONGEST: usize = 4_096;
+/// Bytes of packets that may wait in the kernel: ten thousand machines that are switched on at once, each
+/// of whose packets takes up some 2 kB there.
+const WAITING: usize = 32 * 1024 * 1024;
 /// How long to leave a socket alone that fails.
 pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -162,6 +167,10 @@ fn on(interface: &str, domain: Domain, kind: Type, protocol: Protocol) -> io::Re
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.set_nonblocking(true)?;
+    // Beyond the system's limit where we may, else up to it.
+    if setsockopt(&socket, RcvBufForce, &WAITING).is_err() {
+        socket.set_recv_buffer_size(WAITING)?;
+    }
     Ok(socket)
 }
 

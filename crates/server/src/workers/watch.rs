@@ -1,6 +1,6 @@
 //! Time: boots that go nowhere are explained and, at last, given up; old traces are forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,40 +16,65 @@ use super::Workers;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+/// Traces that are read at a time: when a whole hall is switched on, the database has better to do.
+const LOOKS: usize = 500;
 
-/// What was last said of each attempt, so that it is said once.
-type Said = HashMap<Uuid, (Verdict, Option<String>)>;
+/// What is remembered of each attempt that is under way.
+#[derive(Debug, Default)]
+struct Watched {
+    /// In which round its trace was last read.
+    round: u64,
+    /// What was last said of it, so that it is said once.
+    said: Option<(Verdict, Option<String>)>,
+}
 
 pub(super) async fn run(workers: Workers, end: CancellationToken) {
     let serving_since = Timestamp::now();
-    let mut said = Said::new();
+    let mut watched = HashMap::new();
+    let mut round = 0;
     let mut look = interval(EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut forget = interval(FORGET_EVERY);
     loop {
         tokio::select! {
-            _ = look.tick() => look_at_all(&workers, &mut said, serving_since).await,
+            _ = look.tick() => {
+                round += 1;
+                look_at_all(&workers, &mut watched, round, serving_since).await;
+            }
             _ = forget.tick() => forget_old(&workers).await,
             () = end.cancelled() => return,
         }
     }
 }
 
-async fn look_at_all(workers: &Workers, said: &mut Said, serving_since: Timestamp) {
+async fn look_at_all(
+    workers: &Workers,
+    watched: &mut HashMap<Uuid, Watched>,
+    round: u64,
+    serving_since: Timestamp,
+) {
     let booting = workers.nodes.index().booting();
-    said.retain(|attempt, _| {
-        booting.iter().any(|node| node.attempt.as_ref().is_some_and(|now| now.id == *attempt))
-    });
-    for node in booting {
-        let diagnosis = read_trace(workers, &node).await;
+    let mut booting: Vec<_> =
+        booting.iter().filter_map(|node| Some((node.live_attempt()?.id, node))).collect();
+    let live: HashSet<_> = booting.iter().map(|(attempt, _)| *attempt).collect();
+    watched.retain(|attempt, _| live.contains(attempt));
+    booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
+    for (at, (attempt, node)) in booting.into_iter().enumerate() {
+        let overdue = step::is_overdue(node, Timestamp::now(), &workers.policy);
+        if at >= LOOKS && !overdue {
+            continue;
+        }
+        let watched = watched.entry(attempt).or_default();
+        watched.round = round;
+        let diagnosis = read_trace(workers, node).await;
         if let Some(diagnosis) = &diagnosis {
-            say(&node, diagnosis, said);
+            say(node, diagnosis, &mut watched.said);
         }
         let stuck = diagnosis.as_ref().is_some_and(|it| it.verdict == Verdict::Stuck);
-        if stuck && step::may_have_missed(&node, serving_since, Timestamp::now()) {
-            boot_again(workers, &node).await;
+        if stuck && step::may_have_missed(node, serving_since, Timestamp::now()) {
+            boot_again(workers, node).await;
         }
-        if step::is_overdue(&node, Timestamp::now(), &workers.policy) {
+        if overdue {
             give_up(workers, node.uuid, diagnosis.map(|diagnosis| diagnosis.text)).await;
         }
     }
@@ -66,12 +91,12 @@ async fn read_trace(workers: &Workers, node: &Node) -> Option<Diagnosis> {
     }
 }
 
-fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Said) {
-    let Some(attempt) = node.live_attempt() else { return };
-    let saying = (diagnosis.verdict, diagnosis.hint.clone());
-    if said.get(&attempt.id) == Some(&saying) {
+fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Option<(Verdict, Option<String>)>) {
+    let saying = Some((diagnosis.verdict, diagnosis.hint.clone()));
+    if *said == saying {
         return;
     }
+    *said = saying;
     let (name, hint) = (&node.name, diagnosis.hint.as_deref().unwrap_or("see the boot trace"));
     let name = name.clone().unwrap_or_else(|| node.uuid.to_string());
     match diagnosis.verdict {
@@ -80,7 +105,6 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Said) {
             warn!(node.uuid = %node.uuid, "node {name}: {}; {hint}", diagnosis.text);
         }
     }
-    said.insert(attempt.id, saying);
 }
 
 /// Firmware whose fetch broke off when we ended does not try again by itself.
