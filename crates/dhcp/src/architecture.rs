@@ -16,7 +16,7 @@ pub enum Transport {
 }
 
 /// Code, name, transport.
-const NAMED: [(u16, &str, Transport); 41] = [
+const NAMED: [(u16, &str, Transport); 42] = [
     (0x00, "x86 BIOS", Transport::Tftp),
     (0x01, "NEC/PC98", Transport::Tftp),
     (0x02, "Itanium UEFI", Transport::Tftp),
@@ -58,6 +58,7 @@ const NAMED: [(u16, &str, Transport); 41] = [
     (0x26, "LoongArch32 UEFI HTTP", Transport::Http),
     (0x27, "LoongArch64 UEFI", Transport::Tftp),
     (0x28, "LoongArch64 UEFI HTTP", Transport::Http),
+    (0x29, "Raspberry Pi boot ROM", Transport::Tftp),
 ];
 
 impl Architecture {
@@ -87,5 +88,30 @@ impl fmt::Display for Architecture {
             Some(name) => write!(f, "{name} ({:#06x})", self.0),
             None => write!(f, "unknown architecture {:#06x}", self.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_up_to_the_last_that_iana_gave_out_has_a_name() {
+        let codes: Vec<_> = NAMED.iter().map(|(code, _, _)| *code).collect();
+
+        assert_eq!(codes, (0..=0x29).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_code_that_fetches_over_http_says_so_in_its_name() {
+        let says_http = |(_, name, _): &(u16, &str, Transport)| name.ends_with(" HTTP");
+
+        assert!(NAMED.iter().all(|named| says_http(named) == (named.2 == Transport::Http)));
+    }
+
+    #[test]
+    fn a_code_of_the_future_is_shown_as_a_number() {
+        assert_eq!(Architecture(0x1234).to_string(), "unknown architecture 0x1234");
+        assert_eq!(Architecture::X64_HTTP.to_string(), "x64 UEFI HTTP (0x0010)");
     }
 }

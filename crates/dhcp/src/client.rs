@@ -1,7 +1,10 @@
 //! Who is asking: told by what a client says of itself, never guessed.
 
+mod ipxe;
+
 use std::fmt;
 
+pub use self::ipxe::{Feature, Features};
 use crate::architecture::Architecture;
 use crate::v4::Packet;
 use crate::v4::options as code;
@@ -17,6 +20,23 @@ pub struct Client {
     pub architectures: Vec<Architecture>,
     /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
     pub machine_id: Option<[u8; 16]>,
+    /// What it calls itself (option 61).
+    pub client_id: Option<Vec<u8>>,
+    /// Its programming interface to the network card (option 94).
+    pub interface: Option<Interface>,
+    /// What it can do, if it is iPXE.
+    pub features: Features,
+}
+
+/// A programming interface to a network card (RFC 4578 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Which sort it is; 1 is UNDI.
+    pub kind: u8,
+    /// Its version; 3 is the first of EFI.
+    pub major: u8,
+    /// The version's second part.
+    pub minor: u8,
 }
 
 /// What sort of client asks.
@@ -48,6 +68,9 @@ impl Client {
             kind: Kind::of(packet),
             architectures: architectures(packet),
             machine_id: machine_id(packet),
+            client_id: packet.option(code::CLIENT_ID).map(<[u8]>::to_vec),
+            interface: interface(packet),
+            features: Features::of(packet),
         }
     }
 
@@ -79,18 +102,34 @@ impl Kind {
             Self::System
         }
     }
-}
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::HttpClient => "HTTPClient",
             Self::PxeClient => "PXEClient",
             Self::Ipxe => "iPXE",
             Self::Grub => "GRUB",
             Self::Agent => "ramdisk agent",
             Self::System => "system",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, major, minor } = self;
+        match kind {
+            1 => write!(f, "UNDI {major}.{minor}"),
+            _ => write!(f, "interface {kind}, {major}.{minor}"),
+        }
     }
 }
 
@@ -132,6 +171,11 @@ fn machine_id(packet: &Packet) -> Option<[u8; 16]> {
     let id: [u8; 16] = packet.option(code::MACHINE_ID)?.strip_prefix(&[0])?.try_into().ok()?;
     let blank = id.iter().all(|byte| *byte == 0) || id.iter().all(|byte| *byte == 0xff);
     (!blank).then_some(id)
+}
+
+fn interface(packet: &Packet) -> Option<Interface> {
+    let value = packet.option(code::INTERFACE)?.try_into().ok();
+    value.map(|[kind, major, minor]: [u8; 3]| Interface { kind, major, minor })
 }
 
 #[cfg(test)]
@@ -188,6 +232,14 @@ mod tests {
         assert_eq!(with(&[(code::MACHINE_ID, &ones)]).machine_id, None);
         ones[16] = 7;
         assert!(with(&[(code::MACHINE_ID, &ones)]).machine_id.is_some());
+    }
+
+    #[test]
+    fn the_interface_to_the_card_is_read() {
+        let interface = |value: &[u8]| with(&[(code::INTERFACE, value)]).interface;
+
+        assert_eq!(interface(&[1, 3, 16]).unwrap().to_string(), "UNDI 3.16");
+        assert_eq!(interface(&[1, 3]), None);
     }
 
     #[test]

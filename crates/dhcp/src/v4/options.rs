@@ -65,3 +65,13 @@ pub const IPXE: u8 = 175;
 pub const PAD: u8 = 0;
 /// Ends the options; has no length.
 pub const END: u8 = 255;
+
+/// The options inside one that encapsulates others, up to the first that is cut off.
+pub fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_at_checked(2)?;
+        let (value, after) = rest.split_at_checked(usize::from(head[1]))?;
+        bytes = after;
+        Some((head[0], value))
+    })
+}

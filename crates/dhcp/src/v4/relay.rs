@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::options as code;
+use super::options::{self as code, sub_options};
 use super::packet::Packet;
 
 /// Link selection (RFC 3527 §3).
@@ -52,15 +52,6 @@ pub fn link(packet: &Packet) -> Option<Ipv4Addr> {
 #[must_use]
 pub fn server_id(request: &Packet, server: Ipv4Addr) -> Ipv4Addr {
     relayed(request).and_then(|relayed| relayed.server_id).unwrap_or(server)
-}
-
-fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let (head, rest) = bytes.split_at_checked(2)?;
-        let (value, after) = rest.split_at_checked(usize::from(head[1]))?;
-        bytes = after;
-        Some((head[0], value))
-    })
 }
 
 #[cfg(test)]
