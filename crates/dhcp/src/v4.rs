@@ -4,6 +4,7 @@ pub mod client;
 pub mod decide;
 pub mod options;
 pub mod packet;
+pub mod proxy;
 pub mod relay;
 pub mod reply;
 

@@ -54,6 +54,30 @@ pub enum Silence {
     /// A REQUEST that says neither what it wants nor what it has.
     #[error("the request names no address")]
     NoAddress,
+    /// A proxy knows nothing of addresses.
+    #[error("it is about an address, which another server gives here")]
+    NotForAProxy,
+    /// An offer without an address helps only those that boot by it.
+    #[error("there is nothing for it to boot that it would take from a proxy")]
+    NothingToBoot,
+}
+
+impl Silence {
+    /// A short name, for counters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotARequest => "not_a_request",
+            Self::NotAClientsMessage => "not_a_clients_message",
+            Self::Nothing => "nothing",
+            Self::OtherServer(_) => "other_server",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::UnknownLease => "unknown_lease",
+            Self::NoAddress => "no_address",
+            Self::NotForAProxy => "not_for_a_proxy",
+            Self::NothingToBoot => "nothing_to_boot",
+        }
+    }
 }
 
 /// Decides about a message of a client, which has a claim on an address if it is told anything.

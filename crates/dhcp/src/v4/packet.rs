@@ -49,7 +49,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Discover,
         Self::Offer,
         Self::Request,
@@ -171,6 +171,23 @@ pub enum ParseError {
         /// Its length.
         len: usize,
     },
+}
+
+impl ParseError {
+    /// A short name, for counters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Short(_) => "short",
+            Self::Op(_) => "op",
+            Self::NotEthernet { .. } => "not_ethernet",
+            Self::NoCookie => "no_cookie",
+            Self::Truncated { .. } => "truncated",
+            Self::NoMessageType => "no_message_type",
+            Self::MessageType(_) => "message_type",
+            Self::Size { .. } => "size",
+        }
+    }
 }
 
 impl Packet {

@@ -32,6 +32,9 @@ const FIRST_LEFT_OUT: [u8; 12] = [
 ];
 /// How long a name can be in `file`, with a NUL after it (RFC 2131 §2).
 const LONGEST_FILE: usize = 127;
+/// `no-pxedhcp`: all is said, so iPXE need not wait two seconds for a ProxyDHCP server
+/// (`DHCP_EB_NO_PXEDHCP`, `dhcp.h`).
+const NO_PROXY: [u8; 3] = [176, 1, 1];
 /// `PXE_DISCOVERY_CONTROL`: fetch the file that is named here, without looking for boot servers
 /// (Preboot Execution Environment 2.1, table 2-1); then the end.
 const TAKE_THE_FILE_NAMED: [u8; 4] = [6, 1, 8, 255];
@@ -136,12 +139,14 @@ pub fn reply(
     put_what_was_asked_for(request, network, &mut put);
     echo(request, &mut put);
     match answer {
-        Answer::Boot(url) => put_url(kind, url, &mut put),
+        Answer::Boot(url) => {
+            put_url(kind, url, &mut put);
+            put_no_proxy(kind, &mut put);
+        }
         Answer::Tftp { server, file } => {
             put_tftp(kind, *server, file, &mut put);
-            reply.siaddr = *server;
-            // Loaders in ROMs read it here only. What does not fit is in option 67.
-            reply.file = if file.len() <= LONGEST_FILE { file.clone().into() } else { Vec::new() };
+            put_no_proxy(kind, &mut put);
+            (reply.siaddr, reply.file) = (*server, short(file));
         }
         Answer::Address | Answer::Nothing => {}
     }
@@ -228,6 +233,46 @@ fn needs_no_names(kind: Kind, answer: &Answer) -> bool {
     }
 }
 
+/// An OFFER or ACK beside another server, which gives the address.
+///
+/// Only for clients that can use the answer: HTTP boot firmware a URL, iPXE anything, PXE firmware a
+/// file.
+#[must_use]
+pub fn proxy_reply(
+    request: &Packet,
+    message: MessageType,
+    answer: &Answer,
+    network: &Network,
+) -> Packet {
+    let kind = Kind::of(request);
+    let mut reply = empty_reply(request, message);
+    let mut put = |code, value: Vec<u8>| reply.options.push((code, value));
+    put(code::SERVER_ID, relay::server_id(request, network.server).octets().to_vec());
+    echo(request, &mut put);
+    match answer {
+        Answer::Boot(url) => {
+            put_url(kind, url, &mut put);
+            if kind == Kind::Ipxe {
+                // It takes a proxy's offer only with this class, and only with a next server as one
+                // that needs no question on port 4011 (`dhcp_has_pxeopts`, `dhcp.c`).
+                put_pxe_class(&mut put);
+                reply.siaddr = network.server;
+            }
+        }
+        Answer::Tftp { server, file } => {
+            put_tftp(kind, *server, file, &mut put);
+            if kind == Kind::Ipxe {
+                put_pxe_class(&mut put);
+            }
+            (reply.siaddr, reply.file) = (*server, short(file));
+        }
+        Answer::Address | Answer::Nothing => {}
+    }
+    echo_relay_agent(request, &mut |code, value| reply.options.push((code, value)));
+    fit(&mut reply, largest(request));
+    reply
+}
+
 /// A NAK: the client must start over.
 #[must_use]
 pub fn nak(request: &Packet, because: &str, network: &Network) -> Packet {
@@ -283,13 +328,29 @@ fn put_url(kind: Kind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
 
 fn put_tftp(kind: Kind, server: Ipv4Addr, file: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
     if kind == Kind::PxeClient {
-        put(code::VENDOR_CLASS, b"PXEClient".to_vec());
-        // With the class alone, PXE firmware would go on to ask boot servers on port 4011, and
-        // wait for them in vain.
-        put(code::VENDOR_INFORMATION, TAKE_THE_FILE_NAMED.to_vec());
+        put_pxe_class(put);
     }
     put(code::TFTP_SERVER, server.to_string().into_bytes());
     put(code::BOOT_FILE, [file.as_bytes(), &[0]].concat());
+}
+
+fn put_pxe_class(put: &mut impl FnMut(u8, Vec<u8>)) {
+    put(code::VENDOR_CLASS, b"PXEClient".to_vec());
+    // With the class alone, PXE firmware would go on to ask boot servers on port 4011, and wait for
+    // them in vain.
+    put(code::VENDOR_INFORMATION, TAKE_THE_FILE_NAMED.to_vec());
+}
+
+/// A name for `file`, where loaders in ROMs look. What does not fit is in option 67 alone.
+fn short(file: &str) -> Vec<u8> {
+    if file.len() <= LONGEST_FILE { file.into() } else { Vec::new() }
+}
+
+/// A machine that boots from elsewhere may well need a proxy there.
+fn put_no_proxy(kind: Kind, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == Kind::Ipxe {
+        put(code::IPXE, NO_PROXY.to_vec());
+    }
 }
 
 fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
@@ -441,6 +502,20 @@ mod tests {
             mtu: Some(9_000),
             ..network()
         }
+    }
+
+    #[test]
+    fn ipxe_need_not_wait_for_a_proxy_and_nobody_else_hears_of_it() {
+        let own = |class: &[u8]| {
+            let mut request = discover([2; 6]);
+            request.options.push((code::USER_CLASS, class.to_vec()));
+            let answer = Answer::Boot("http://10.0.0.1/boot.ipxe".into());
+            let offer = reply(&request, MessageType::Offer, Grant::OwnAddress, &answer, &network());
+            offer.option(code::IPXE).map(<[u8]>::to_vec)
+        };
+
+        assert_eq!(own(b"iPXE"), Some(vec![176, 1, 1]));
+        assert_eq!(own(b"linux"), None);
     }
 
     #[test]
