@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod decide;
+pub mod destination;
+pub mod frame;
 pub mod options;
 pub mod packet;
 pub mod proxy;

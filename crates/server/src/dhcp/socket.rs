@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use dhcp::v4::destination::{CLIENT, Destination, SERVER, destination};
 use dhcp::v4::packet::Packet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
@@ -18,8 +19,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-const SERVER: u16 = 67;
-const CLIENT: u16 = 68;
 const SERVER6: u16 = 547;
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
 const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -63,7 +62,7 @@ impl Socket4 {
     }
 
     pub(super) async fn send(&self, request: &Packet, reply: &Packet) -> io::Result<()> {
-        self.0.send_to(&reply.emit(), destination(request, reply)).await.map(drop)
+        self.0.send_to(&reply.emit(), address(destination(request, reply))).await.map(drop)
     }
 }
 
@@ -191,18 +190,13 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Where a reply goes (RFC 2131 §4.1).
-///
-/// A client without an address gets a broadcast whether it asked for one or not: for a unicast to an
-/// address that it does not have yet, the kernel would have to be told its MAC address first.
-fn destination(request: &Packet, reply: &Packet) -> SocketAddr {
-    let to = |address, port| SocketAddrV4::new(address, port).into();
-    if !request.giaddr.is_unspecified() {
-        to(request.giaddr, SERVER)
-    } else if !reply.ciaddr.is_unspecified() && !reply.broadcast {
-        to(reply.ciaddr, CLIENT)
-    } else {
-        to(Ipv4Addr::BROADCAST, CLIENT)
+/// The kernel cannot send to an address that nobody has yet, so everybody gets that.
+fn address(to: Destination) -> SocketAddr {
+    match to {
+        Destination::Unicast(to) => to.into(),
+        Destination::Broadcast | Destination::Link { .. } => {
+            SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT).into()
+        }
     }
 }
 

@@ -1,0 +1,125 @@
+//! Where a reply goes (RFC 2131 §4.1).
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::packet::{MessageType, Packet};
+
+/// The port of servers and relays.
+pub const SERVER: u16 = 67;
+/// The port of clients.
+pub const CLIENT: u16 = 68;
+
+/// Where a reply goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To a relay, or to a client that has an address.
+    Unicast(SocketAddrV4),
+    /// To everybody on the link that the request came from.
+    Broadcast,
+    /// To a client that does not answer ARP for its address yet: in a frame of our own
+    /// ([`frame`](super::frame)), or else to everybody.
+    Link {
+        /// Its MAC address.
+        mac: [u8; 6],
+        /// The address it is given.
+        address: Ipv4Addr,
+    },
+}
+
+/// Where the reply to a request on port 67 goes.
+///
+/// What was asked on port 4011 goes back to where it came from.
+#[must_use]
+pub fn destination(request: &Packet, reply: &Packet) -> Destination {
+    let (relay, own) = (request.giaddr, request.ciaddr);
+    if request.message == MessageType::Inform && !own.is_unspecified() {
+        // RFC 2131 §4.3.5: past the relay.
+        Destination::Unicast(SocketAddrV4::new(own, CLIENT))
+    } else if !relay.is_unspecified() {
+        Destination::Unicast(SocketAddrV4::new(relay, SERVER))
+    } else if reply.message == MessageType::Nak {
+        Destination::Broadcast
+    } else if !own.is_unspecified() && own == reply.yiaddr {
+        // Another address than the one that is given is nobody's to send us to.
+        Destination::Unicast(SocketAddrV4::new(own, CLIENT))
+    } else if request.broadcast || reply.yiaddr.is_unspecified() {
+        Destination::Broadcast
+    } else {
+        Destination::Link { mac: request.chaddr, address: reply.yiaddr }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::tests::discover;
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const GIVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+    const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+    fn to(request: &Packet, message: MessageType) -> Destination {
+        let yiaddr = if message == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { GIVEN };
+        destination(request, &Packet { message, yiaddr, ..request.clone() })
+    }
+
+    fn unicast(address: Ipv4Addr, port: u16) -> Destination {
+        Destination::Unicast(SocketAddrV4::new(address, port))
+    }
+
+    #[test]
+    fn a_relay_gets_every_answer_on_the_servers_port_whatever_the_client_asks_for() {
+        let request = Packet { giaddr: RELAY, ciaddr: GIVEN, ..discover(MAC) };
+
+        for message in [MessageType::Offer, MessageType::Ack, MessageType::Nak] {
+            assert_eq!(to(&request, message), unicast(RELAY, SERVER));
+        }
+    }
+
+    #[test]
+    fn a_client_that_renews_is_answered_at_its_address() {
+        let request = Packet { message: MessageType::Request, ciaddr: GIVEN, ..discover(MAC) };
+
+        assert_eq!(to(&request, MessageType::Ack), unicast(GIVEN, CLIENT));
+    }
+
+    #[test]
+    fn a_client_that_must_start_over_hears_it_even_without_a_good_address() {
+        let request = Packet { ciaddr: GIVEN, broadcast: false, ..discover(MAC) };
+
+        assert_eq!(to(&request, MessageType::Nak), Destination::Broadcast);
+    }
+
+    #[test]
+    fn firmware_that_asks_for_broadcasts_gets_them_and_others_a_frame_of_their_own() {
+        let firmware = discover(MAC);
+        let loader = Packet { broadcast: false, ..discover(MAC) };
+
+        assert_eq!(to(&firmware, MessageType::Offer), Destination::Broadcast);
+        assert_eq!(to(&loader, MessageType::Offer), Destination::Link { mac: MAC, address: GIVEN });
+    }
+
+    #[test]
+    fn a_proxys_offer_has_no_address_to_send_it_to() {
+        let loader = Packet { broadcast: false, ..discover(MAC) };
+
+        assert_eq!(destination(&loader, &loader), Destination::Broadcast);
+    }
+
+    #[test]
+    fn nobody_sends_our_answers_to_a_third_machine() {
+        let third = Ipv4Addr::new(198, 51, 100, 1);
+        let request = Packet { ciaddr: third, ..discover(MAC) };
+
+        assert_eq!(to(&request, MessageType::Ack), Destination::Broadcast);
+    }
+
+    #[test]
+    fn who_has_an_address_of_his_own_hears_the_rest_there_past_the_relay() {
+        let own = Ipv4Addr::new(10, 0, 0, 9);
+        let request =
+            Packet { message: MessageType::Inform, ciaddr: own, giaddr: RELAY, ..discover(MAC) };
+
+        assert_eq!(destination(&request, &discover(MAC)), unicast(own, CLIENT));
+    }
+}
