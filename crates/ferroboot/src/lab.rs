@@ -8,6 +8,7 @@ pub mod disk;
 pub mod firmware;
 pub mod machine;
 pub mod namespace;
+pub mod neighbour;
 pub mod network;
 pub mod process;
 mod shell;
@@ -30,8 +31,9 @@ use tokio::task::block_in_place;
 use tokio::time::interval;
 
 use self::machine::Machine;
-use self::network::Network;
-use self::process::Process;
+use self::neighbour::Neighbour;
+use self::network::{Network, Told};
+use self::process::{Process, READY};
 use crate::service::runtime;
 
 /// Where the lab's BMC listens.
@@ -82,6 +84,8 @@ pub struct Plan {
     pub machines: Vec<Machine>,
     /// The network they are in.
     pub network: Network,
+    /// Who else is in it.
+    pub neighbour: Option<Neighbour>,
     /// Settings of the daemon, as TOML; none are needed.
     pub settings: String,
 }
@@ -96,6 +100,7 @@ impl Plan {
             baremetal: root.join("target/venv/bin/baremetal"),
             machines,
             network: Network::default(),
+            neighbour: None,
             settings: String::new(),
         }
     }
@@ -116,6 +121,7 @@ pub struct Lab {
     dir: PathBuf,
     daemon: Option<Process>,
     _bmc: Process,
+    _neighbour: Option<neighbour::Running>,
     client: Client,
     runtime: Runtime,
 }
@@ -128,9 +134,13 @@ impl Lab {
     pub fn set_up(plan: Plan) -> Result<Self> {
         plan.check()?;
         ensure!(namespace::is_inside()?, "a lab needs a network namespace of its own");
-        network::build(plan.network, &plan.machines)?;
+        network::build(plan.network)?;
         let dir = tempfile::Builder::new().prefix("ferroboot-lab.").tempdir();
         let dir = dir.context("cannot make a folder for the lab")?.keep();
+        let neighbour = plan.neighbour.map(|neighbour| neighbour.start(plan.network, &dir));
+        let neighbour = neighbour.transpose()?;
+        let bridge = plan.neighbour.map_or(network::BRIDGE, Neighbour::bridge_of_machines);
+        network::plug_in(&plan.machines, bridge)?;
         for machine in &plan.machines {
             disk::make_used(&machine.disk(&dir))?;
         }
@@ -142,6 +152,7 @@ impl Lab {
             dir,
             daemon: None,
             _bmc: bmc,
+            _neighbour: neighbour,
             client: Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
             runtime,
         };
@@ -154,18 +165,23 @@ impl Lab {
     /// # Errors
     /// Its last words, if it does not become ready.
     pub fn start_daemon(&mut self) -> Result<()> {
-        let settings = self.dir.join("ferroboot.toml");
-        fs::write(&settings, &self.plan.settings)
-            .with_context(|| format!("cannot write {}", settings.display()))?;
+        let path = self.dir.join("ferroboot.toml");
         let mut serve = std::process::Command::new(&self.plan.ferroboot);
         serve.arg("serve").arg("--state-dir").arg(self.dir.join("state"));
         serve.arg("--ramdisk").arg(&self.plan.ramdisk);
-        serve.arg("--dhcp").arg(format!("{}={}", network::BRIDGE, self.plan.network.pools()));
-        if !self.plan.settings.is_empty() {
-            serve.arg("--config").arg(&settings);
+        let mut settings = self.plan.settings.clone();
+        match self.plan.network.told(self.plan.neighbour) {
+            Told::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
+            Told::Settings(dhcp) => settings += &dhcp,
+        }
+        if !settings.is_empty() {
+            fs::write(&path, &settings)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            serve.arg("--config").arg(&path);
         }
         let log = self.dir.join("serve.log");
-        self.daemon = Some(Process::start(&mut serve, &log).context("the daemon does not start")?);
+        self.daemon =
+            Some(Process::start(&mut serve, READY, &log).context("the daemon does not start")?);
         Ok(())
     }
 
@@ -311,7 +327,7 @@ fn start_bmc(plan: &Plan, dir: &Path) -> Result<Process> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     let mut bmc = std::process::Command::new(&plan.ferroboot);
     bmc.arg("bmc").arg("--config").arg(&path);
-    Process::start(&mut bmc, &dir.join("bmc.log"))
+    Process::start(&mut bmc, READY, &dir.join("bmc.log"))
 }
 
 fn said(output: &Output) -> Result<String> {

@@ -1,5 +1,6 @@
 //! The network of the lab: a bridge, and a tap device for each machine.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,9 +8,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::machine::Machine;
+use super::neighbour::Neighbour;
 
 /// The bridge.
 pub(super) const BRIDGE: &str = "lab0";
+
+/// The bridge of the machines, where a relay is between them and the daemon.
+pub(super) const MACHINES: &str = "lab1";
 
 /// Its addresses, which is where machines find the daemon.
 const ADDRESS: &str = "10.77.0.1/24";
@@ -32,12 +37,53 @@ pub enum Network {
 }
 
 impl Network {
-    /// As `ferroboot serve` takes them.
-    pub(super) fn pools(self) -> String {
+    pub(super) fn has_ipv4(self) -> bool {
+        self != Self::Ipv6
+    }
+
+    pub(super) fn has_ipv6(self) -> bool {
+        self != Self::Ipv4
+    }
+
+    /// How the daemon is told of it.
+    pub(super) fn told(self, neighbour: Option<Neighbour>) -> Told {
+        match neighbour {
+            None => {
+                let pools: Vec<_> = self.pools().into_iter().map(|(_, pool)| pool).collect();
+                Told::Argument(format!("{BRIDGE}={}", pools.join(",")))
+            }
+            Some(Neighbour::DhcpServer) => Told::Argument(format!("{BRIDGE}=proxy")),
+            Some(Neighbour::Router) => Told::Settings(self.settings() + "advertise = false\n"),
+            Some(Neighbour::Relay) => Told::Settings(self.settings() + &self.relayed()),
+        }
+    }
+
+    fn settings(self) -> String {
+        let mut text = format!("[[dhcp.network]]\ninterface = \"{BRIDGE}\"\n");
+        for (name, pool) in self.pools() {
+            let _ = writeln!(text, "{name} = \"{pool}\"");
+        }
+        text
+    }
+
+    fn relayed(self) -> String {
+        let v4 = "[[dhcp.network.relayed]]\nsubnet = \"10.78.0.0/24\"\n\
+                  pool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
+        let v6 = "[[dhcp.network.relayed]]\nsubnet = \"fd78::/64\"\n\
+                  pool = \"fd78::100-fd78::1ff\"\n";
         match self {
-            Self::Ipv4 => POOL.to_owned(),
-            Self::Dual => format!("{POOL},{POOL6}"),
-            Self::Ipv6 => POOL6.to_owned(),
+            Self::Ipv4 => v4.to_owned(),
+            Self::Dual => [v4, v6].concat(),
+            Self::Ipv6 => v6.to_owned(),
+        }
+    }
+
+    /// By the names that settings give them.
+    fn pools(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Ipv4 => vec![("pool", POOL)],
+            Self::Dual => vec![("pool", POOL), ("pool6", POOL6)],
+            Self::Ipv6 => vec![("pool6", POOL6)],
         }
     }
 
@@ -50,24 +96,48 @@ impl Network {
     }
 }
 
+/// Where the daemon reads of a network.
+pub(super) enum Told {
+    /// On its command line.
+    Argument(String),
+    /// In its settings.
+    Settings(String),
+}
+
 /// Builds it in the namespace we are in.
 ///
 /// # Errors
 /// What `ip` said.
-pub(super) fn build(network: Network, machines: &[Machine]) -> Result<()> {
-    let tun = File::options().read(true).write(true).open("/dev/net/tun");
-    tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
+pub(super) fn build(network: Network) -> Result<()> {
     let mut script = format!("link set lo up\nlink add {BRIDGE} type bridge\n");
     for address in network.addresses() {
         // An IPv6 address is of no use before it was looked for elsewhere, where there is nobody else.
         let unchecked = if address.contains(':') { " nodad" } else { "" };
         script += &format!("address add {address} dev {BRIDGE}{unchecked}\n");
     }
-    script += &format!("link set {BRIDGE} up\n");
+    ip(&format!("{script}link set {BRIDGE} up\n"))
+}
+
+/// Plugs the machines into a bridge.
+///
+/// # Errors
+/// What `ip` said.
+pub(super) fn plug_in(machines: &[Machine], bridge: &str) -> Result<()> {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
+    let mut script = String::new();
     for machine in machines {
         let tap = machine.tap();
-        script += &format!("tuntap add {tap} mode tap\nlink set {tap} master {BRIDGE} up\n");
+        script += &format!("tuntap add {tap} mode tap\nlink set {tap} master {bridge} up\n");
     }
+    ip(&script)
+}
+
+/// Runs the lines of a script by `ip`.
+///
+/// # Errors
+/// What it said.
+pub(super) fn ip(script: &str) -> Result<()> {
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())

@@ -14,7 +14,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 /// Longer than anything of ours takes to start, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A program that logs to standard error, and says `ready: ` there once it serves.
+/// What our own programs say once they serve.
+pub const READY: &str = "ready: ";
+
+/// A program that logs to standard error, and says there once it serves.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -23,11 +26,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it and waits until it is ready. `log` is added to.
+    /// Starts it and waits until it says that it is `ready`. `log` is added to.
     ///
     /// # Errors
     /// Its own last words, when it ends instead.
-    pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    pub fn start(command: &mut Command, ready: &'static str, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         let mut child = command
@@ -37,9 +40,9 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let stderr = child.stderr.take().context("it has no standard error")?;
-        let (say_ready, ready) = channel();
-        thread::spawn(move || copy(stderr, file, &say_ready));
-        let mut process = Self { child, ready, log: log.to_owned() };
+        let (say_ready, said) = channel();
+        thread::spawn(move || copy(stderr, file, ready, &say_ready));
+        let mut process = Self { child, ready: said, log: log.to_owned() };
         process.wait_until_ready()?;
         Ok(process)
     }
@@ -69,6 +72,12 @@ impl Process {
         }
     }
 
+    /// Its process ID.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The memory it has now, and the most it has had, in MiB.
     ///
     /// # Errors
@@ -94,10 +103,10 @@ impl Drop for Process {
     }
 }
 
-fn copy(from: ChildStderr, mut to: File, ready: &Sender<()>) {
+fn copy(from: ChildStderr, mut to: File, ready: &str, said: &Sender<()>) {
     for line in BufReader::new(from).lines().map_while(Result::ok) {
-        if line.contains("ready: ") {
-            let _ = ready.send(());
+        if line.contains(ready) {
+            let _ = said.send(());
         }
         // A full disk ends the log, not the program.
         let _ = writeln!(to, "{line}");

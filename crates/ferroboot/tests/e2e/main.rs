@@ -9,5 +9,6 @@ mod hardware;
 mod leases;
 mod main_job;
 mod matrix;
+mod neighbours;
 mod proxy;
 mod story;

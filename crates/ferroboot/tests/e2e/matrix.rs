@@ -146,7 +146,7 @@ impl Row {
         lab.boot_by(machine, self.boot_interface)?;
         match outcome {
             Boots(ip) => {
-                self.boot(lab, machine)?;
+                lab.boot(machine, self.network)?;
                 let trace = lab.trace(&machine.name)?;
                 let by = trace.firmware_fetched_by().context("the firmware fetched nothing")?;
                 ensure!(by == ip, "the firmware fetched by {by}");
@@ -159,24 +159,6 @@ impl Row {
             }
         }
         Ok(())
-    }
-}
-
-impl Row {
-    /// The ramdisk has no IPv6 yet: alone, that carries as far as to it.
-    fn boot(self, lab: &Lab, machine: &Machine) -> Result<()> {
-        if self.network != Network::Ipv6 {
-            return lab.clean(machine);
-        }
-        lab.begin_to_clean(machine)?;
-        let came = lab.wait_until(|| {
-            let fetched = lab.trace(&machine.name)?.fetched();
-            let last = fetched.last().is_some_and(|file| {
-                !["snponly.efi", "boot.ipxe", "kernel"].contains(&file.as_str())
-            });
-            Ok(last.then_some(()))
-        })?;
-        came.context("the ramdisk was not fetched")
     }
 }
 

@@ -1,0 +1,89 @@
+//! Networks that the daemon is not alone in.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use bmc::config::{Firmware, Ip};
+use ferroboot::lab::firmware::Build;
+use ferroboot::lab::machine::Machine;
+use ferroboot::lab::neighbour::Neighbour;
+use ferroboot::lab::network::Network;
+use ferroboot::lab::{Lab, Plan};
+use provision::What;
+use provision::trace::{DhcpAnswer, DhcpClient};
+
+use crate::story::{Verbs as _, in_a_lab, with};
+
+#[test]
+fn firmware_behind_a_relay_gets_an_address_of_its_own_segment_and_boots() {
+    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| {
+        boot(lab, "http", Network::Ipv4)?;
+
+        let address = address_of_firmware(lab)?;
+        ensure!(address.to_string().starts_with("10.78.0."), "the firmware got {address}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn ipxe_behind_a_relay_boots() {
+    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| boot(lab, "http-ipxe", Network::Ipv4));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn firmware_behind_a_relay_boots_over_ipv6_alone() {
+    in_a_lab(beside(Neighbour::Relay, Network::Ipv6), |lab| {
+        boot(lab, "http", Network::Ipv6)?;
+
+        let address = address_of_firmware(lab)?;
+        ensure!(address.to_string().starts_with("fd78::"), "the firmware got {address}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn firmware_boots_over_ipv6_beside_the_router_of_the_network() {
+    in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
+}
+
+fn beside(neighbour: Neighbour, network: Network) -> Plan {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let firmware = match network {
+        Network::Ipv4 | Network::Dual => Firmware::default(),
+        Network::Ipv6 => Firmware { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) },
+    };
+    let mut plan = with([Machine::new(1).with_firmware(firmware)]);
+    plan.network = network;
+    plan.neighbour = Some(neighbour);
+    plan
+}
+
+fn boot(lab: &Lab, boot_interface: &str, network: Network) -> Result<()> {
+    let machine = &lab.machines()[0];
+    lab.enroll(machine)?;
+    lab.manage(machine)?;
+    lab.boot_by(machine, boot_interface)?;
+    lab.boot(machine, network)
+}
+
+/// What it was given by us.
+fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
+    let trace = lab.trace(&lab.machines()[0].name)?;
+    let given = trace.events.iter().find_map(|event| match &event.what {
+        What::Dhcp {
+            client: DhcpClient::HttpClient,
+            answer: DhcpAnswer::Ack { address, .. },
+            ..
+        } => Some(*address),
+        What::State { .. }
+        | What::Redfish { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. } => None,
+    });
+    given.context("the firmware was given no address")
+}
