@@ -297,6 +297,14 @@ impl Leases {
         Some(self.record(Lease { mac, address, until, state, holder }))
     }
 
+    /// A client took another server's offer instead of ours.
+    pub fn withdraw(&mut self, mac: [u8; 6], now: Seconds) {
+        let offered = self.of(mac).filter(|lease| lease.state == State::Offered);
+        if let Some(lease) = offered.filter(|lease| lease.until > now) {
+            self.put(Lease { until: now, ..lease });
+        }
+    }
+
     /// Every lease that would have to be in a journal written anew.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let leases = self.by_address.values().map(|entry| entry.lease);

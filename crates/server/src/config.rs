@@ -173,7 +173,8 @@ pub struct Network {
     /// DHCPv6. Off where another router does so, with the M flag.
     #[serde(default = "yes")]
     pub advertise: bool,
-    /// Whether no other DHCPv6 server answers here. Then machines need not wait for others.
+    /// Whether no other DHCP server answers here. Then machines need not wait for others, and those
+    /// that come with an address from elsewhere are told at once to start over.
     #[serde(default = "yes")]
     pub sole: bool,
     /// Whether machines that nobody registered get an address. They never get one to boot from.

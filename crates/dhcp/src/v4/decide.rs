@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::options as code;
 use super::packet::{MessageType, Op, Packet};
+use super::relay::server_id;
 use super::reply::{Grant, Network, nak, reply};
 use crate::answer::Answer;
 use crate::journal::Record;
@@ -48,6 +49,11 @@ pub enum Silence {
     /// No address is left.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
+    /// None is left for whoever is not known.
+    #[error(
+        "nobody registered this machine, and the addresses that are left are for those that are"
+    )]
+    NoneLeftForGuests,
     /// RFC 2131 §4.3.2: a server that knows nothing of a client must not say no to it.
     #[error("the client asks for an address that this server has never given it")]
     UnknownLease,
@@ -72,6 +78,7 @@ impl Silence {
             Self::Nothing => "nothing",
             Self::OtherServer(_) => "other_server",
             Self::PoolExhausted => "pool_exhausted",
+            Self::NoneLeftForGuests => "none_left_for_guests",
             Self::UnknownLease => "unknown_lease",
             Self::NoAddress => "no_address",
             Self::NotForAProxy => "not_for_a_proxy",
@@ -123,14 +130,19 @@ impl Turn<'_> {
         }
         let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
         match self.leases.offer(self.request.chaddr, wanted, self.claim, self.now) {
-            None => Decision::Silent(Silence::PoolExhausted),
+            None => Decision::Silent(match self.claim {
+                Claim::Known => Silence::PoolExhausted,
+                Claim::Guest { .. } => Silence::NoneLeftForGuests,
+            }),
             Some(address) => self.send(MessageType::Offer, Grant::Lease(address), None),
         }
     }
 
+    /// RFC 2131 §4.3.2: who names a server took its offer (SELECTING), who names an address without
+    /// one comes back with it (INIT-REBOOT), and who has one makes it last longer (RENEWING, REBINDING).
     fn request(self) -> Decision {
-        let server = self.request.option_address(code::SERVER_ID);
-        if let Some(other) = server.filter(|server| *server != self.network.server) {
+        if let Some(other) = self.other_server() {
+            self.leases.withdraw(self.request.chaddr, self.now);
             return Decision::Silent(Silence::OtherServer(other));
         }
         let has = Some(self.request.ciaddr).filter(|address| !address.is_unspecified());
@@ -141,29 +153,37 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing {
             return Decision::Silent(Silence::Nothing);
         }
-        let chosen = server.is_some();
         let secs = self.network.lease_secs;
         match self.leases.bind(self.request.chaddr, address, secs, self.claim, self.now) {
             Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
-            None => self.refuse(address, chosen),
+            None => self.refuse(address),
         }
     }
 
-    /// An address the client does not have from us.
-    fn refuse(self, address: Ipv4Addr, chosen: bool) -> Decision {
+    /// An address that the client does not have from us, and so from nobody if we are the only server.
+    fn refuse(self, address: Ipv4Addr) -> Decision {
+        let chose_us = self.request.option(code::SERVER_ID).is_some();
         let knows_client = self.leases.of(self.request.chaddr).is_some();
         // Addresses of our pool are ours to speak about, and so is a client of ours.
-        if chosen || knows_client || self.leases.gives(address) {
-            let because = format!("{address} is not yours");
-            return Decision::Send {
-                reply: nak(self.request, &because, self.network),
-                record: None,
-            };
+        let ours = chose_us || knows_client || self.leases.gives(address);
+        if !ours && !self.network.sole {
+            return Decision::Silent(Silence::UnknownLease);
         }
-        Decision::Silent(Silence::UnknownLease)
+        let because = format!("{address} is not yours here");
+        Decision::Send { reply: nak(self.request, &because, self.network), record: None }
+    }
+
+    /// The server that the client named, if it is not this one.
+    fn other_server(&self) -> Option<Ipv4Addr> {
+        let named = self.request.option_address(code::SERVER_ID)?;
+        let towards_client = server_id(self.request, self.network.server);
+        (named != self.network.server && named != towards_client).then_some(named)
     }
 
     fn decline(self) -> Decision {
+        if let Some(other) = self.other_server() {
+            return Decision::Silent(Silence::OtherServer(other));
+        }
         let address = self.request.option_address(code::REQUESTED_ADDRESS);
         let record =
             address.and_then(|address| self.leases.decline(self.request.chaddr, address, self.now));
@@ -171,6 +191,9 @@ impl Turn<'_> {
     }
 
     fn release(self) -> Decision {
+        if let Some(other) = self.other_server() {
+            return Decision::Silent(Silence::OtherServer(other));
+        }
         let (mac, address) = (self.request.chaddr, self.request.ciaddr);
         Decision::Note { record: self.leases.release(mac, address, self.now) }
     }
@@ -202,6 +225,7 @@ mod tests {
         leases: Leases,
         network: Network,
         answer: Answer,
+        now: Seconds,
     }
 
     impl Server {
@@ -215,11 +239,12 @@ mod tests {
                     3_600,
                 ),
                 answer: Answer::Boot("http://10.0.0.1/x.efi".into()),
+                now: 1_000,
             }
         }
 
         fn hears(&mut self, request: &Packet) -> Decision {
-            decide(request, &self.answer, Claim::Known, &mut self.leases, &self.network, 1_000)
+            decide(request, &self.answer, Claim::Known, &mut self.leases, &self.network, self.now)
         }
 
         fn answers(&mut self, request: &Packet) -> Packet {
@@ -272,17 +297,169 @@ mod tests {
         assert_eq!(decision, Decision::Silent(Silence::OtherServer(other)));
     }
 
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+    const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
+    /// What a client gets that was never seen before and comes back with an address (INIT-REBOOT).
+    fn comes_back_with(server: &mut Server, address: Ipv4Addr) -> Decision {
+        server.hears(&request(&[(code::REQUESTED_ADDRESS, address)]))
+    }
+
     #[test]
-    fn an_address_of_our_pool_that_is_not_the_clients_is_refused() {
+    fn a_client_from_another_network_is_sent_back_to_the_start_by_the_only_server() {
         let mut server = Server::new();
 
-        let ours =
-            server.answers(&request(&[(code::REQUESTED_ADDRESS, Ipv4Addr::new(10, 0, 0, 100))]));
-        let foreign =
-            server.hears(&request(&[(code::REQUESTED_ADDRESS, Ipv4Addr::new(192, 0, 2, 7))]));
+        for address in [OURS, FOREIGN] {
+            let nak = server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
 
-        assert_eq!(ours.message, MessageType::Nak);
+            assert_eq!(nak.message, MessageType::Nak);
+            assert_eq!(nak.option_address(code::SERVER_ID), Some(server.network.server));
+        }
+    }
+
+    #[test]
+    fn a_client_that_may_be_another_servers_is_not_refused_by_us() {
+        let mut server = Server::new();
+        server.network.sole = false;
+
+        let foreign = comes_back_with(&mut server, FOREIGN);
+        let renewal = server.hears(&Packet { ciaddr: FOREIGN, ..request(&[]) });
+
         assert_eq!(foreign, Decision::Silent(Silence::UnknownLease));
+        assert_eq!(renewal, Decision::Silent(Silence::UnknownLease));
+        assert!(matches!(comes_back_with(&mut server, OURS), Decision::Send { .. }), "our pool's");
+    }
+
+    #[test]
+    fn a_client_of_ours_that_comes_back_with_a_wrong_address_is_refused_by_whoever_it_had_one_from()
+    {
+        let mut server = Server::new();
+        server.network.sole = false;
+        server.answers(&discover(MAC));
+
+        let nak = server.answers(&request(&[(code::REQUESTED_ADDRESS, FOREIGN)]));
+
+        assert_eq!(nak.message, MessageType::Nak);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_with_its_address_keeps_it() {
+        let mut server = Server::new();
+        let offer = server.answers(&discover(MAC));
+        server.answers(&request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]));
+
+        let ack = server.answers(&request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]));
+
+        assert_eq!((ack.message, ack.yiaddr), (MessageType::Ack, offer.yiaddr));
+    }
+
+    #[test]
+    fn an_offer_that_ended_is_still_good_unless_somebody_else_has_the_address() {
+        let takes = |server: &mut Server, address| {
+            let us = server.network.server;
+            let options = [(code::SERVER_ID, us), (code::REQUESTED_ADDRESS, address)];
+            server.answers(&request(&options)).message
+        };
+        let mut server = Server::new();
+        let offered = server.answers(&discover(MAC)).yiaddr;
+        server.now += 1_000;
+        assert_eq!(takes(&mut server, offered), MessageType::Ack);
+
+        let mut server = Server::new();
+        let offered = server.answers(&discover(MAC)).yiaddr;
+        server.now += 1_000;
+        for last in 1..=2 {
+            server.answers(&discover([2, 0, 0, 0, 1, last]));
+        }
+        assert_eq!(takes(&mut server, offered), MessageType::Nak);
+    }
+
+    #[test]
+    fn a_client_behind_a_relay_is_refused_through_it_with_the_broadcast_flag_set() {
+        let mut server = Server::new();
+        let relay = Ipv4Addr::new(10, 0, 0, 254);
+        let request = Packet {
+            giaddr: relay,
+            broadcast: false,
+            ..request(&[(code::REQUESTED_ADDRESS, FOREIGN)])
+        };
+
+        let nak = server.answers(&request);
+
+        assert_eq!((nak.message, nak.giaddr, nak.broadcast), (MessageType::Nak, relay, true));
+    }
+
+    #[test]
+    fn a_relay_that_stands_in_for_us_is_named_to_the_client_and_by_it() {
+        let mut server = Server::new();
+        let relay = Ipv4Addr::new(10, 0, 0, 254);
+        let agent = [&[11, 4][..], &relay.octets()].concat();
+        let through = |packet: Packet| {
+            let mut packet = Packet { giaddr: relay, ..packet };
+            packet.options.push((code::RELAY_AGENT, agent.clone()));
+            packet
+        };
+
+        let offer = server.answers(&through(discover(MAC)));
+        let named = [(code::SERVER_ID, relay), (code::REQUESTED_ADDRESS, offer.yiaddr)];
+        let ack = server.answers(&through(request(&named)));
+
+        assert_eq!(offer.option_address(code::SERVER_ID), Some(relay));
+        assert_eq!(ack.message, MessageType::Ack);
+        assert_eq!(ack.options.last(), Some(&(code::RELAY_AGENT, agent.clone())));
+    }
+
+    #[test]
+    fn the_address_of_a_client_that_chose_another_server_is_free_at_once() {
+        let mut server = Server::new();
+        for last in 1..=2 {
+            server.answers(&discover([2, 0, 0, 0, 1, last]));
+        }
+        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(Silence::PoolExhausted));
+
+        let other = [(code::SERVER_ID, Ipv4Addr::new(10, 0, 0, 2))];
+        server.hears(&Packet { chaddr: [2, 0, 0, 0, 1, 1], ..request(&other) });
+
+        assert_eq!(server.answers(&discover(MAC)).message, MessageType::Offer);
+    }
+
+    fn gives_back(message: MessageType, chaddr: [u8; 6], address: Ipv4Addr) -> Packet {
+        let mut packet = Packet { message, chaddr, ..request(&[]) };
+        if message == MessageType::Release {
+            packet.ciaddr = address;
+        } else {
+            packet.options.push((code::REQUESTED_ADDRESS, address.octets().to_vec()));
+        }
+        packet
+    }
+
+    #[test]
+    fn nobody_gives_back_the_address_of_another() {
+        let mut server = Server::new();
+        let address = server.answers(&discover(MAC)).yiaddr;
+        server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
+
+        for message in [MessageType::Release, MessageType::Decline] {
+            let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
+            assert_eq!(other, Decision::Note { record: None });
+        }
+        for message in [MessageType::Release, MessageType::Decline] {
+            let owner = server.hears(&gives_back(message, MAC, address));
+            assert!(matches!(owner, Decision::Note { record: Some(_) }));
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_to_another_server_is_not_ours_to_take() {
+        let mut server = Server::new();
+        let address = server.answers(&discover(MAC)).yiaddr;
+        let other = Ipv4Addr::new(10, 0, 0, 2);
+        for message in [MessageType::Release, MessageType::Decline] {
+            let mut packet = gives_back(message, MAC, address);
+            packet.options.push((code::SERVER_ID, other.octets().to_vec()));
+
+            assert_eq!(server.hears(&packet), Decision::Silent(Silence::OtherServer(other)));
+        }
     }
 
     #[test]

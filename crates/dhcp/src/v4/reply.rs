@@ -60,6 +60,9 @@ pub struct Network {
     pub mtu: Option<u16>,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+    /// Whether no other server gives addresses there: then nobody else knows the clients that we do not
+    /// know, and they may be told so.
+    pub sole: bool,
 }
 
 /// A way to a network other than the client's own.
@@ -72,7 +75,7 @@ pub struct Route {
 }
 
 impl Network {
-    /// One without a router and services.
+    /// One without a router and services, and with no other server.
     #[must_use]
     pub fn new(server: Ipv4Addr, mask: Ipv4Addr, lease_secs: u32) -> Self {
         Self {
@@ -85,6 +88,7 @@ impl Network {
             ntp: Vec::new(),
             mtu: None,
             lease_secs,
+            sole: true,
         }
     }
 

@@ -55,6 +55,7 @@ pub(super) fn subnets4(
             domain: settings.domain.clone(),
             ntp: settings.ntp.clone(),
             mtu: settings.mtu,
+            sole: settings.sole,
             ..reply::Network::new(server, net.netmask(), lease_secs)
         },
         journal: state_dir.join(name),
