@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod client;
 pub mod journal;
 pub mod leases;
+pub mod limits;
 pub mod v4;
 pub mod v6;
 

@@ -1,0 +1,329 @@
+//! How much is answered, and how much is said of what is not: so much for each client, so much in all,
+//! and apart for machines that are known.
+//!
+//! It takes the same memory however many clients somebody makes up, and what they use up is not taken
+//! from known machines.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+
+use crate::leases::Holder;
+
+/// Milliseconds on any clock that only goes forward.
+pub type Millis = u64;
+
+/// Clocks of guests. Those that fall on the same one share it.
+const GUESTS: usize = 4_096;
+/// Clocks of known machines before those that are no longer needed are looked for.
+const KNOWN: usize = 4_096;
+const NANOS: u64 = 1_000_000_000;
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Times per second; 0 for as often as one likes.
+    pub per_sec: u32,
+    /// Times at once, at least one.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// As often as one likes.
+    pub const ANY: Self = Self { per_sec: 0, burst: 1 };
+
+    /// What one costs, in nanoseconds.
+    fn cost(self) -> u64 {
+        NANOS.checked_div(self.per_sec.into()).unwrap_or_default()
+    }
+}
+
+/// How many packets are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Of each machine, known or not.
+    pub each: Rate,
+    /// Of all known machines.
+    pub known: Rate,
+    /// Of all others.
+    pub guests: Rate,
+}
+
+impl Default for Rates {
+    /// Enough for a hall of 10,000 machines that are switched on at once, and too little for guests to
+    /// keep a processor busy.
+    fn default() -> Self {
+        Self {
+            each: Rate { per_sec: 10, burst: 40 },
+            known: Rate { per_sec: 20_000, burst: 60_000 },
+            guests: Rate { per_sec: 1_000, burst: 2_000 },
+        }
+    }
+}
+
+/// Why a packet is dropped unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Exceeded {
+    /// By this client alone.
+    #[error("this client asks too often")]
+    Each,
+    /// By all known machines together.
+    #[error("all known machines together ask too often")]
+    Known,
+    /// By all others together.
+    #[error("machines that nobody registered ask too often")]
+    Guests,
+}
+
+impl Exceeded {
+    /// A short name, for counters.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Each => "client_limit",
+            Self::Known => "known_limit",
+            Self::Guests => "guest_limit",
+        }
+    }
+}
+
+/// When the next one is due that is not part of a burst, in nanoseconds (the generic cell rate
+/// algorithm, ITU-T I.371): all that a token bucket has to remember.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock(u64);
+
+impl Clock {
+    fn admits(&mut self, rate: Rate, now: Millis) -> bool {
+        let now = now.saturating_mul(NANOS / 1_000);
+        let ahead = rate.cost() * u64::from(rate.burst.saturating_sub(1));
+        let admits = self.0 <= now.saturating_add(ahead);
+        if admits {
+            self.0 = self.0.max(now).saturating_add(rate.cost());
+        }
+        admits
+    }
+
+    /// Whether it is as good as new.
+    fn is_at_rest(self, now: Millis) -> bool {
+        self.0 <= now.saturating_mul(NANOS / 1_000)
+    }
+}
+
+/// Who has used up how much.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    rates: Rates,
+    seed: u64,
+    known: HashMap<u64, Clock>,
+    /// How many known machines there may be before those at rest are forgotten.
+    forget_at: usize,
+    guests: Vec<Clock>,
+    all_known: Clock,
+    all_guests: Clock,
+}
+
+impl Limits {
+    /// Nobody has used up anything. `seed` is random, so that nobody can choose whom to share a limit
+    /// with.
+    #[must_use]
+    pub fn new(rates: Rates, seed: u64) -> Self {
+        Self {
+            rates,
+            seed,
+            known: HashMap::new(),
+            forget_at: KNOWN,
+            guests: vec![Clock::default(); GUESTS],
+            all_known: Clock::default(),
+            all_guests: Clock::default(),
+        }
+    }
+
+    /// Whether a packet of a client may be answered, which then counts. `client` is its MAC address, or
+    /// what else tells it from others.
+    ///
+    /// # Errors
+    /// Which limit it goes beyond. A client beyond its own uses up nothing of what all have.
+    pub fn admit(&mut self, client: &[u8], holder: Holder, now: Millis) -> Result<(), Exceeded> {
+        let key = self.key(client);
+        let (own, all, of_all, exceeded) = match holder {
+            Holder::Known => {
+                self.forget_the_idle(now);
+                let own = self.known.entry(key).or_default();
+                (own, &mut self.all_known, self.rates.known, Exceeded::Known)
+            }
+            Holder::Guest => {
+                let at = usize::try_from(key % GUESTS as u64).expect("it is below GUESTS");
+                (&mut self.guests[at], &mut self.all_guests, self.rates.guests, Exceeded::Guests)
+            }
+        };
+        if !own.admits(self.rates.each, now) {
+            return Err(Exceeded::Each);
+        }
+        if all.admits(of_all, now) { Ok(()) } else { Err(exceeded) }
+    }
+
+    /// FNV-1a, then the last steps of SplitMix64.
+    fn key(&self, client: &[u8]) -> u64 {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        let hash = client.iter().fold(0xcbf2_9ce4_8422_2325 ^ self.seed, step);
+        let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+
+    /// Machines come and go over the years. Each look costs as much as the packets before it.
+    fn forget_the_idle(&mut self, now: Millis) {
+        if self.known.len() >= self.forget_at {
+            self.known.retain(|_, clock| !clock.is_at_rest(now));
+            self.forget_at = KNOWN.max(2 * self.known.len());
+        }
+    }
+}
+
+/// What was said lately, so that whoever sends nonsense cannot fill the log.
+#[derive(Clone, Debug)]
+pub struct Said {
+    rate: Rate,
+    about: HashMap<&'static str, About>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct About {
+    clock: Clock,
+    kept_back: u64,
+}
+
+impl Said {
+    /// Nothing was said yet. `rate` is for each thing there is to say.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, about: HashMap::new() }
+    }
+
+    /// Whether to say this now, and if so, how often it was kept back since it was said last.
+    pub fn may_say(&mut self, what: &'static str, now: Millis) -> Option<u64> {
+        let about = self.about.entry(what).or_default();
+        if about.clock.admits(self.rate, now) {
+            Some(std::mem::take(&mut about.kept_back))
+        } else {
+            about.kept_back += 1;
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATES: Rates = Rates {
+        each: Rate { per_sec: 1, burst: 4 },
+        known: Rate { per_sec: 1_000, burst: 10_000 },
+        guests: Rate { per_sec: 10, burst: 20 },
+    };
+
+    fn limits() -> Limits {
+        Limits::new(RATES, 7)
+    }
+
+    fn mac(number: u64) -> [u8; 6] {
+        let bytes = number.to_be_bytes();
+        std::array::from_fn(|at| bytes[at + 2])
+    }
+
+    #[test]
+    fn a_client_may_ask_in_a_burst_and_then_at_its_rate() {
+        let mut limits = limits();
+        let mut asks = |now| limits.admit(&mac(1), Holder::Known, now);
+
+        assert!((0..4).all(|_| asks(0).is_ok()));
+        assert_eq!(asks(0), Err(Exceeded::Each));
+        assert_eq!(asks(999), Err(Exceeded::Each));
+        assert_eq!(asks(1_000), Ok(()));
+        assert_eq!(asks(1_000), Err(Exceeded::Each));
+    }
+
+    #[test]
+    fn a_client_that_asks_too_often_takes_nothing_from_others() {
+        let mut limits = limits();
+        for _ in 0..1_000 {
+            let _ = limits.admit(&mac(1), Holder::Guest, 0);
+        }
+
+        assert_eq!(limits.admit(&mac(2), Holder::Guest, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_million_made_up_clients_take_no_memory_and_no_answer_from_a_known_machine() {
+        let mut limits = limits();
+        for number in 0..1_000_000 {
+            let _ = limits.admit(&mac(1_000_000 + number), Holder::Guest, number / 1_000);
+        }
+
+        assert_eq!(limits.guests.len(), GUESTS);
+        assert!(limits.known.is_empty());
+        assert!(limits.admit(&mac(2_000_000), Holder::Guest, 999).is_err());
+        assert!((0..5_000).all(|known| limits.admit(&mac(known), Holder::Known, 999).is_ok()));
+    }
+
+    #[test]
+    fn a_hall_that_is_switched_on_at_once_is_within_the_limits() {
+        let mut limits = Limits::new(Rates::default(), 7);
+
+        for round in 0..4 {
+            for machine in 0..10_000 {
+                let asks = limits.admit(&mac(machine), Holder::Known, round * 1_000);
+                assert_eq!(asks, Ok(()), "machine {machine}, message {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn machines_that_are_gone_are_forgotten() {
+        let mut limits = limits();
+        for machine in 0..100_000 {
+            limits.admit(&mac(machine), Holder::Known, machine * 10).unwrap();
+        }
+
+        assert!(limits.known.len() <= KNOWN, "{}", limits.known.len());
+    }
+
+    #[test]
+    fn where_there_is_no_limit_everything_is_admitted() {
+        let rates = Rates { each: Rate::ANY, known: Rate::ANY, guests: Rate::ANY };
+        let mut limits = Limits::new(rates, 7);
+
+        assert!((0..10_000).all(|_| limits.admit(&mac(1), Holder::Guest, 5).is_ok()));
+    }
+
+    #[test]
+    fn what_was_kept_back_is_counted_and_said_with_the_next() {
+        let mut said = Said::new(Rate { per_sec: 1, burst: 1 });
+
+        assert_eq!(said.may_say("short", 0), Some(0));
+        assert_eq!(said.may_say("short", 1), None);
+        assert_eq!(said.may_say("short", 2), None);
+        assert_eq!(said.may_say("op", 2), Some(0), "that is something else");
+        assert_eq!(said.may_say("short", 1_000), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_is_ever_admitted_more_often_than_its_rate_and_one_burst_allow(
+            waits in prop::collection::vec(0..2_000_u64, 1..300),
+            per_sec in 1..50_u32, burst in 1..20_u32,
+        ) {
+            let each = Rate { per_sec, burst };
+            let rates = Rates { each, known: Rate::ANY, guests: Rate::ANY };
+            let mut limits = Limits::new(rates, 7);
+            let (mut now, mut admitted) = (0, 0);
+            for wait in waits {
+                now += wait;
+                admitted += u64::from(limits.admit(&mac(1), Holder::Known, now).is_ok());
+                prop_assert!(admitted * 1_000 <= now * u64::from(per_sec) + u64::from(burst) * 1_000);
+            }
+        }
+    }
+}
