@@ -1,12 +1,13 @@
 //! Router advertisements: to whoever solicits at once, and to all every few minutes (RFC 4861 §6.2).
 
+use std::future::pending;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::Result;
 use dhcp::v6::advertisement::{Advertisement, is_solicitation, prefix};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -44,13 +45,17 @@ impl Advertiser {
         info!("advertising {prefix}/{prefix_len} on {}", self.link.name);
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = Instant::now().checked_sub(NO_SOONER);
+        let mut to_all = ToAll::default();
         loop {
             tokio::select! {
-                _ = every.tick() => self.to_all(&mut last).await,
+                _ = every.tick() => to_all.ask(Instant::now()),
+                () = to_all.due() => {
+                    self.send(&self.advertisement, ALL_NODES).await;
+                    to_all.done(Instant::now());
+                }
                 came = self.socket.receive() => match came {
                     Ok((bytes, hops, from)) if is_solicitation(&bytes, hops) => {
-                        self.answer(from, &mut last).await;
+                        self.answer(from, &mut to_all).await;
                     }
                     Ok(_) => {}
                     Err(error) => {
@@ -66,20 +71,13 @@ impl Advertiser {
         self.send(&goodbye, ALL_NODES).await;
     }
 
-    /// To the one that asked, unless it has no address yet.
-    async fn answer(&self, from: Ipv6Addr, last: &mut Option<Instant>) {
+    /// To the one that asked; to all, if it has no address yet.
+    async fn answer(&self, from: Ipv6Addr, to_all: &mut ToAll) {
         debug!("{from} solicits on {}", self.link.name);
         if from.is_unspecified() {
-            self.to_all(last).await;
+            to_all.ask(Instant::now());
         } else {
             self.send(&self.advertisement, from).await;
-        }
-    }
-
-    async fn to_all(&self, last: &mut Option<Instant>) {
-        if last.is_none_or(|last| last.elapsed() >= NO_SOONER) {
-            *last = Some(Instant::now());
-            self.send(&self.advertisement, ALL_NODES).await;
         }
     }
 
@@ -89,5 +87,55 @@ impl Advertiser {
         if let Err(error) = sent {
             warn!(%error, "cannot advertise on {}", self.link.name);
         }
+    }
+}
+
+/// When the next advertisement to all is sent: at once when one is asked for, but not too often.
+#[derive(Debug, Default)]
+struct ToAll {
+    last: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl ToAll {
+    /// Whoever asks soon after the last has not heard that one, and must not wait until it asks again.
+    fn ask(&mut self, now: Instant) {
+        let soonest = self.last.map_or(now, |last| now.max(last + NO_SOONER));
+        self.next.get_or_insert(soonest);
+    }
+
+    async fn due(&self) {
+        match self.next {
+            Some(next) => sleep_until(next).await,
+            None => pending().await,
+        }
+    }
+
+    fn done(&mut self, now: Instant) {
+        *self = Self { last: Some(now), next: None };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_solicits_just_after_an_advertisement_still_gets_one() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut to_all = ToAll::default();
+
+        to_all.ask(start);
+        assert_eq!(to_all.next, Some(start));
+
+        to_all.done(start);
+        to_all.ask(after(500));
+        to_all.ask(after(800));
+        assert_eq!(to_all.next, Some(after(3_000)));
+
+        to_all.done(after(3_000));
+        to_all.ask(after(9_000));
+        assert_eq!(to_all.next, Some(after(9_000)));
     }
 }
