@@ -211,6 +211,12 @@ impl Leases {
         self.pool
     }
 
+    /// The address that is this client's alone.
+    #[must_use]
+    pub fn reserved(&self, mac: [u8; 6]) -> Option<Ipv4Addr> {
+        self.reservations.get(&mac).copied()
+    }
+
     /// What a client has, ended or not.
     #[must_use]
     pub fn of(&self, mac: [u8; 6]) -> Option<Lease> {

@@ -170,7 +170,10 @@ impl<'a> Seen<'a> {
                 }
             }
             What::Dhcp { message, client, architecture, answer, .. } => {
-                let served = matches!(answer, DhcpAnswer::Offer { .. } | DhcpAnswer::Ack { .. });
+                let served = matches!(
+                    answer,
+                    DhcpAnswer::Offer { .. } | DhcpAnswer::Ack { .. } | DhcpAnswer::Beside { .. }
+                );
                 self.note(event.at, Progress::Dhcp(*client, message, served));
                 self.take_dhcp(*client, *architecture, answer);
             }
@@ -369,6 +372,11 @@ impl Seen<'_> {
                 format!("{client} was offered an address and did not take it ({seconds} s)"),
                 "another DHCP server on this network may have been quicker, or the answers do \
                  not reach the machine",
+            ),
+            DhcpAnswer::Beside { .. } => stuck(
+                format!("{client} was told what to boot and did not fetch it ({seconds} s)"),
+                "the other DHCP server on this network must give it an address, and its router a way \
+                 to the URL; see whether that server names something to boot as well",
             ),
             // Firmware's own IPv6 takes an address before, and whether or not, its HTTP boot asks for one.
             DhcpAnswer::Ack { address, .. } if address.is_ipv6() => stuck(

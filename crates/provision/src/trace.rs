@@ -233,6 +233,11 @@ pub enum DhcpAnswer {
         /// What to boot, if told.
         artifact: Option<Artifact>,
     },
+    /// What to boot, beside the address that another server gives it.
+    Beside {
+        /// What to boot.
+        artifact: Option<Artifact>,
+    },
     /// A refusal of the address it asked for.
     Nak {
         /// In words.
@@ -259,6 +264,12 @@ impl fmt::Display for DhcpAnswer {
         match self {
             Self::Offer { address, artifact } => gives("offered", address, artifact),
             Self::Ack { address, artifact } => gives("given", address, artifact),
+            Self::Beside { artifact: Some(artifact) } => {
+                write!(f, "told to boot {}; another server gives addresses", artifact.file_name())
+            }
+            Self::Beside { artifact: None } => {
+                f.write_str("told what to boot; another server gives addresses")
+            }
             Self::Nak { because } => write!(f, "refused: {because}"),
             Self::NoBoot { because } => write!(f, "not answered: {because}"),
             Self::Ignored { because } => write!(f, "not answered: {because}"),

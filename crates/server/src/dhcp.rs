@@ -9,6 +9,7 @@ mod counter;
 mod heard;
 mod journal;
 mod plan;
+mod proxy;
 mod questions;
 mod rehearsal;
 mod repeats;
@@ -32,7 +33,7 @@ use provision::{What, boot_for};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use self::counter::{Counter4, Counter6};
+use self::counter::{Counter4, Counter6, ProxyCounter};
 use self::heard::{Asked, Story, Told};
 use self::repeats::{Exchange, Repeats};
 use crate::config;
@@ -45,6 +46,7 @@ use crate::urls::Urls;
 #[derive(Debug)]
 pub struct Network {
     v4: Option<Counter4>,
+    proxy: Option<ProxyCounter>,
     v6: Option<Counter6>,
 }
 
@@ -57,14 +59,16 @@ impl Network {
     pub fn open(settings: &config::Network, lease_secs: u32, state_dir: &Path) -> Result<Self> {
         let v4 = settings.pool.map(|_| Counter4::open(settings, lease_secs, state_dir));
         let v6 = settings.pool6.map(|_| Counter6::open(settings, lease_secs, state_dir));
-        Ok(Self { v4: v4.transpose()?, v6: v6.transpose()? })
+        let proxy = settings.proxy.then(|| ProxyCounter::open(settings, lease_secs));
+        Ok(Self { v4: v4.transpose()?, proxy: proxy.transpose()?, v6: v6.transpose()? })
     }
 
     /// Our address on it; the IPv4 one, if there is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        let v4 = self.v4.as_ref().map(|v4| v4.address().into());
-        v4.or_else(|| self.v6.as_ref().map(|v6| v6.address().into()))
+        let v4 = self.v4.as_ref().map(Counter4::address);
+        let v4 = v4.or_else(|| self.proxy.as_ref().map(ProxyCounter::address));
+        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.address().into()))
     }
 
     /// Answers until `end`.
@@ -79,7 +83,12 @@ impl Network {
                 v6.run(&machines, &witness, &end).await;
             }
         };
-        tokio::join!(v4, v6);
+        let proxy = async {
+            if let Some(proxy) = self.proxy {
+                proxy.run(&machines, &witness, &end).await;
+            }
+        };
+        tokio::join!(v4, proxy, v6);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn to_server(link: DataLink, frame: &[u8]) -> Option<Captured> {
     // A server's answer through a relay goes to port 67 too.
     let is_reply = from.is_ipv4() && udp.payload().first() == Some(&2);
     let asks = SERVERS.contains(&udp.destination_port()) && !is_reply;
-    asks.then(|| Captured { from, payload: udp.payload().to_vec() })
+    asks.then(|| Captured { from, port: udp.destination_port(), payload: udp.payload().to_vec() })
 }
 
 #[cfg(test)]

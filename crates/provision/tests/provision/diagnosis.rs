@@ -460,9 +460,10 @@ fn redfish(purpose: &str, method: &str, status: Option<u16>, error: Option<&str>
 fn dhcp(client: DhcpClient, architecture: Option<u16>, answer: DhcpAnswer) -> What {
     let message = match answer {
         DhcpAnswer::Ack { .. } | DhcpAnswer::Nak { .. } => "REQUEST",
-        DhcpAnswer::Offer { .. } | DhcpAnswer::NoBoot { .. } | DhcpAnswer::Ignored { .. } => {
-            "DISCOVER"
-        }
+        DhcpAnswer::Offer { .. }
+        | DhcpAnswer::Beside { .. }
+        | DhcpAnswer::NoBoot { .. }
+        | DhcpAnswer::Ignored { .. } => "DISCOVER",
     };
     let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
     What::Dhcp { message: message.to_owned(), mac, client, architecture, answer, unlisted: 0 }

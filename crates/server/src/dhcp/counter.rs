@@ -1,9 +1,10 @@
 //! Where packets are taken in and answers handed out: sockets, journals and the clock around a desk.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::heard::{Done, Heard};
 use super::journal::{self, Journal, Table};
 use super::repeats::Repeats;
 use super::socket::{self, Link, Socket4, Socket6};
-use super::{Machines, Witness, now, plan, v4, v6};
+use super::{Machines, Witness, now, plan, proxy, v4, v6};
 use crate::config;
 
 /// Packets that are decided about together: one write to the journal serves them all.
@@ -28,6 +29,16 @@ pub(super) struct Counter4 {
     desk: v4::Desk,
     /// One for each of the desk's subnets.
     journals: Vec<Journal<leases::Leases>>,
+    repeats: Repeats,
+}
+
+/// DHCPv4 on one interface where another server gives the addresses.
+#[derive(Debug)]
+pub(super) struct ProxyCounter {
+    interface: String,
+    dhcp: Socket4,
+    pxe: Socket4,
+    desk: proxy::Desk,
     repeats: Repeats,
 }
 
@@ -58,9 +69,15 @@ impl Counter4 {
             journals.push(journal);
         }
         let interface = settings.interface.clone();
-        let socket = Socket4::open(&interface)?;
+        let socket = Socket4::open(&interface, socket::SERVER)?;
         let repeats = Repeats::default();
-        Ok(Self { interface, socket, desk: v4::Desk::new(subnets), journals, repeats })
+        Ok(Self {
+            interface,
+            socket,
+            desk: v4::Desk::new(subnets, settings.strangers),
+            journals,
+            repeats,
+        })
     }
 
     pub(super) fn address(&self) -> Ipv4Addr {
@@ -103,10 +120,15 @@ impl Counter4 {
         }
     }
 
-    async fn take(&mut self, packets: &mut Vec<Vec<u8>>, machines: &Machines, witness: &Witness) {
+    async fn take(
+        &mut self,
+        packets: &mut Vec<(Vec<u8>, SocketAddrV4)>,
+        machines: &Machines,
+        witness: &Witness,
+    ) {
         let now = now();
-        let mut all: Vec<_> =
-            packets.drain(..).map(|bytes| self.desk.hear(&bytes, machines, now)).collect();
+        let hear = |(bytes, _): (Vec<u8>, _)| self.desk.hear(&bytes, machines, now);
+        let mut all: Vec<_> = packets.drain(..).map(hear).collect();
         write_down(&mut self.journals, &mut all);
         for Heard { reply, counted, mut story, .. } in all {
             witness.metrics.dhcp(&counted);
@@ -120,6 +142,77 @@ impl Counter4 {
             if let Some(story) = story {
                 witness.record(story, &mut self.repeats, now);
             }
+        }
+    }
+}
+
+impl ProxyCounter {
+    pub(super) fn open(settings: &config::Network, lease_secs: u32) -> Result<Self> {
+        let interface = settings.interface.clone();
+        Ok(Self {
+            dhcp: Socket4::open(&interface, socket::SERVER)?,
+            pxe: Socket4::open(&interface, socket::PXE)?,
+            desk: proxy::Desk::new(plan::beside(settings, lease_secs)?),
+            repeats: Repeats::default(),
+            interface,
+        })
+    }
+
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.desk.about().server
+    }
+
+    pub(super) async fn run(
+        mut self,
+        machines: &Machines,
+        witness: &Witness,
+        end: &CancellationToken,
+    ) {
+        info!("saying on {} what to boot, beside another DHCP server", self.interface);
+        let (mut asked, mut asked_again) = (Vec::new(), Vec::new());
+        loop {
+            let (received, port) = tokio::select! {
+                received = self.dhcp.receive(&mut asked, BATCH) => (received, Port::Dhcp),
+                received = self.pxe.receive(&mut asked_again, BATCH) => (received, Port::Pxe),
+                () = end.cancelled() => return,
+            };
+            if let Err(error) = received {
+                warn!(%error, "DHCP on {} cannot receive", self.interface);
+                tokio::time::sleep(socket::AFTER_ERROR).await;
+            }
+            let packets = match port {
+                Port::Dhcp => std::mem::take(&mut asked),
+                Port::Pxe => std::mem::take(&mut asked_again),
+            };
+            for (bytes, from) in packets {
+                self.take(&bytes, from, port, machines, witness).await;
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        bytes: &[u8],
+        from: SocketAddrV4,
+        port: Port,
+        machines: &Machines,
+        witness: &Witness,
+    ) {
+        let Heard { reply, counted, mut story, .. } = self.desk.hear(bytes, port, machines);
+        witness.metrics.dhcp(&counted);
+        if let Some(v4::Reply { request, reply }) = reply {
+            let sent = match port {
+                Port::Dhcp => self.dhcp.send(&request, &reply).await,
+                Port::Pxe => self.pxe.send_back(&reply, from).await,
+            };
+            if let Err(error) = sent {
+                warn!(%error, "DHCP on {} cannot send", self.interface);
+                let because = format!("the answer could not be sent: {error}");
+                story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
+            }
+        }
+        if let Some(story) = story {
+            witness.record(story, &mut self.repeats, now());
         }
     }
 }

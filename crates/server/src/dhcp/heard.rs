@@ -55,6 +55,8 @@ pub(super) struct Told {
 pub(super) enum Done {
     Offered(IpAddr),
     Given(IpAddr),
+    /// Told what to boot, beside another server's address.
+    Beside,
     Refused(String),
     /// A message that wants no answer, or none that says anything of a boot.
     Noted,
@@ -97,6 +99,7 @@ impl Story {
             (Done::Noted, None) => return None,
             (Done::Refused(because), None) => DhcpAnswer::Nak { because: because.clone() },
             (Done::Offered(address), None) => DhcpAnswer::Offer { address: *address, artifact },
+            (Done::Beside, None) => DhcpAnswer::Beside { artifact },
             (Done::Given(address), None) => DhcpAnswer::Ack { address: *address, artifact },
         })
     }

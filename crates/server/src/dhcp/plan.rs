@@ -71,6 +71,15 @@ pub(super) fn subnets4(
     Ok(subnets)
 }
 
+/// What is known of a network on which another server gives the addresses.
+///
+/// # Errors
+/// The interface is missing or has no IPv4 address.
+pub(super) fn beside(settings: &config::Network, lease_secs: u32) -> Result<reply::Network> {
+    let (server, mask) = socket::address_of(&settings.interface)?;
+    Ok(reply::Network::new(server, mask, lease_secs))
+}
+
 /// Those of its addresses.
 fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<([u8; 6], Ipv4Addr)> {
     let mut all = Vec::new();

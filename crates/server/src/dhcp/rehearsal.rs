@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddrV6};
 
 use anyhow::{Context as _, Result};
 use dhcp::architecture::Architecture;
+use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
 use provision::{BootInterface, Mac, ProvisionState};
 use store::Store;
@@ -13,7 +14,7 @@ use store::Store;
 use super::heard::Story;
 use super::questions::{self, Question};
 use super::socket::Link;
-use super::{Machines, journal, now, plan, v4, v6};
+use super::{Machines, journal, now, plan, proxy, socket, v4, v6};
 use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::nodes::{Found, Index};
@@ -30,6 +31,7 @@ pub struct Rehearsal {
 struct Desks {
     interface: String,
     v4: Option<v4::Desk>,
+    proxy: Option<proxy::Desk>,
     v6: Option<v6::Desk>,
 }
 
@@ -38,6 +40,8 @@ struct Desks {
 pub struct Captured {
     /// Whose address it came from.
     pub from: IpAddr,
+    /// The port it was sent to.
+    pub port: u16,
     /// What was in the UDP datagram.
     pub payload: Vec<u8>,
 }
@@ -128,6 +132,10 @@ impl Rehearsal {
                     let verdict = None;
                     explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
+                all.extend(network.proxy.as_ref().map(|desk| {
+                    let heard = desk.hear(&question.v4(), Port::Dhcp, &self.machines);
+                    explained(network, "IPv4", &question, heard.story.as_ref(), None)
+                }));
                 all.extend(network.v6.clone().map(|mut desk| {
                     let asked = question.v6();
                     let from = SocketAddrV6::new(questions::link_local(mac), 546, 0, 0);
@@ -147,6 +155,10 @@ impl Rehearsal {
         let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
         let now = now() + after;
         let story = match packet.from {
+            IpAddr::V4(_) if let Some(desk) = &network.proxy => {
+                let port = if packet.port == socket::PXE { Port::Pxe } else { Port::Dhcp };
+                desk.hear(&packet.payload, port, &self.machines).story
+            }
             IpAddr::V4(_) => network.v4.as_mut()?.hear(&packet.payload, &self.machines, now).story,
             IpAddr::V6(from) => {
                 let from = SocketAddrV6::new(from, 546, 0, 0);
@@ -171,17 +183,19 @@ impl Desks {
                 journal::look(&planned.journal, (planned.pool, planned.reservations))?;
             subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
         }
-        let v4 = (!subnets.is_empty()).then(|| v4::Desk::new(subnets));
+        let beside = settings.proxy.then(|| plan::beside(settings, secs)).transpose()?;
+        let v4 = (!subnets.is_empty()).then(|| v4::Desk::new(subnets, settings.strangers));
         let v6 = match settings.pool6 {
             None => None,
             Some(_) => Some(desk6(settings, config)?),
         };
-        Ok(Self { interface, v4, v6 })
+        Ok(Self { interface, v4, proxy: beside.map(proxy::Desk::new), v6 })
     }
 
     fn address(&self) -> Option<IpAddr> {
-        let v4 = self.v4.as_ref().map(|desk| desk.address().into());
-        v4.or_else(|| self.v6.as_ref().map(|desk| desk.address().into()))
+        let v4 = self.v4.as_ref().map(v4::Desk::address);
+        let v4 = v4.or_else(|| self.proxy.as_ref().map(|desk| desk.about().server));
+        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|desk| desk.address().into()))
     }
 }
 

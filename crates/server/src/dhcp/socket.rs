@@ -19,6 +19,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+/// The port that DHCPv4 servers and relays have.
+pub(super) const SERVER: u16 = 67;
+/// The port that clients of a ProxyDHCP server ask again on.
+pub(super) const PXE: u16 = 4011;
 const SERVER6: u16 = 547;
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
 const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -32,28 +36,33 @@ const WAITING: usize = 32 * 1024 * 1024;
 /// How long to leave a socket alone that fails.
 pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// UDP port 67. What comes in on other interfaces never reaches it.
+/// A UDP port of DHCPv4. What comes in on other interfaces never reaches it.
 #[derive(Debug)]
 pub(super) struct Socket4(UdpSocket);
 
 impl Socket4 {
-    pub(super) fn open(interface: &str) -> Result<Self> {
+    pub(super) fn open(interface: &str, port: u16) -> Result<Self> {
         let bound = || -> io::Result<UdpSocket> {
             let socket = on(interface, Domain::IPV4, Type::DGRAM, Protocol::UDP)?;
             socket.set_broadcast(true)?;
-            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER).into())?;
+            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
             UdpSocket::from_std(socket.into())
         };
-        bound().map(Self).map_err(|error| refused(interface, SERVER, error))
+        bound().map(Self).map_err(|error| refused(interface, port, error))
     }
 
-    /// Waits for packets and takes what is there, up to `most`.
-    pub(super) async fn receive(&self, packets: &mut Vec<Vec<u8>>, most: usize) -> io::Result<()> {
+    /// Waits for packets and takes what is there, up to `most`, each with its sender.
+    pub(super) async fn receive(
+        &self,
+        packets: &mut Vec<(Vec<u8>, SocketAddrV4)>,
+        most: usize,
+    ) -> io::Result<()> {
         self.0.readable().await?;
         let mut buffer = [0; LONGEST];
         while packets.len() < most {
             match self.0.try_recv_from(&mut buffer) {
-                Ok((len, _)) => packets.push(buffer[..len].to_vec()),
+                Ok((len, SocketAddr::V4(from))) => packets.push((buffer[..len].to_vec(), from)),
+                Ok((_, SocketAddr::V6(_))) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -63,6 +72,11 @@ impl Socket4 {
 
     pub(super) async fn send(&self, request: &Packet, reply: &Packet) -> io::Result<()> {
         self.0.send_to(&reply.emit(), address(destination(request, reply))).await.map(drop)
+    }
+
+    /// Where the request came from.
+    pub(super) async fn send_back(&self, reply: &Packet, to: SocketAddrV4) -> io::Result<()> {
+        self.0.send_to(&reply.emit(), SocketAddr::V4(to)).await.map(drop)
     }
 }
 

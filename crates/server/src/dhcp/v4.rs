@@ -14,15 +14,19 @@ use tracing::debug;
 
 use super::heard::{Asked, Done, Heard, Story};
 use super::{Machines, kind};
+use crate::config::Strangers;
 
+/// One in this many addresses is kept for machines that are known.
+const KEPT: usize = 4;
 /// What it is called among counters.
-const FAMILY: &str = "ipv4";
+pub(super) const FAMILY: &str = "ipv4";
 
 /// What is known of the network, and who has which address on it.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
+    strangers: Strangers,
 }
 
 /// Addresses of one subnet, and what its clients are told.
@@ -45,8 +49,8 @@ pub(super) struct Reply {
 
 impl Desk {
     /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(subnets: Vec<Subnet>) -> Self {
-        Self { subnets }
+    pub(super) fn new(subnets: Vec<Subnet>, strangers: Strangers) -> Self {
+        Self { subnets, strangers }
     }
 
     /// Our address on the interface.
@@ -73,20 +77,7 @@ impl Desk {
                 return Heard::unreadable(FAMILY);
             }
         };
-        let client = Client::identify(&request);
-        let mac = Mac(client.mac);
-        let asked = Asked {
-            found: machines.index.by_mac(mac),
-            message: request.message.name(),
-            mac: Some(mac),
-            client: kind(client.kind),
-            architecture: client.architecture().map(|architecture| architecture.0),
-        };
-        if asked.found.is_none() {
-            // Whoever else lives on this network: nothing is known of it, and nothing kept.
-            let because = "nobody registered this machine".to_owned();
-            return Heard::silent(FAMILY, asked, "stranger", because);
-        }
+        let asked = asked(&request, machines);
         self.answer(request, asked, machines, now)
     }
 
@@ -109,14 +100,19 @@ impl Desk {
             );
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
+        let Some(claim) = subnet.claim(&asked, request.chaddr, self.strangers) else {
+            // Whoever else lives on this network: nothing is known of it, and nothing kept.
+            let because = "nobody registered this machine".to_owned();
+            return Heard::silent(FAMILY, asked, "stranger", because);
+        };
         let told = machines.tell(&asked, subnet.about.server.into());
         let Subnet { leases, about, .. } = subnet;
-        let decision = decide(&request, &told.answer, Claim::Known, leases, about, now);
+        let decision = decide(&request, &told.answer, claim, leases, about, now);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
                 (None, None, Done::Others(why.to_string()), "other_server")
             }
-            Decision::Silent(why) => (None, None, Done::Silent(why.to_string()), "silent"),
+            Decision::Silent(why) => (None, None, Done::Silent(why.to_string()), why.name()),
             Decision::Note { record } => (None, record, Done::Noted, "noted"),
             Decision::Send { reply, record } => {
                 let (done, decided) = done(&reply);
@@ -132,9 +128,33 @@ impl Desk {
     }
 }
 
+/// Who asks what.
+pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
+    let client = Client::identify(request);
+    let mac = Mac(client.mac);
+    Asked {
+        found: machines.index.by_mac(mac),
+        message: request.message.name(),
+        mac: Some(mac),
+        client: kind(client.kind),
+        architecture: client.architecture().map(|architecture| architecture.0),
+    }
+}
+
 impl Subnet {
     pub(super) fn pool(&self) -> Pool {
         self.leases.pool()
+    }
+
+    /// What the machine may claim; nothing, where it must be left alone.
+    fn claim(&self, asked: &Asked, mac: [u8; 6], strangers: Strangers) -> Option<Claim> {
+        if asked.found.is_some() || self.leases.reserved(mac).is_some() {
+            return Some(Claim::Known);
+        }
+        match strangers {
+            Strangers::Ignore => None,
+            Strangers::Serve => Some(Claim::Guest { keep: self.leases.pool().len() / KEPT }),
+        }
     }
 }
 
