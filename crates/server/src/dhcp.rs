@@ -6,6 +6,7 @@
 
 mod advertise;
 mod counter;
+mod frames;
 mod heard;
 mod journal;
 mod plan;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use dhcp::v4::destination::SERVER;
 use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
 use tokio::time::{MissedTickBehavior, interval};
@@ -69,7 +70,7 @@ impl Counter4 {
             journals.push(journal);
         }
         let interface = settings.interface.clone();
-        let socket = Socket4::open(&interface, socket::SERVER)?;
+        let socket = Socket4::open(&interface, SERVER)?;
         let repeats = Repeats::default();
         Ok(Self {
             interface,
@@ -150,7 +151,7 @@ impl ProxyCounter {
     pub(super) fn open(settings: &config::Network, lease_secs: u32) -> Result<Self> {
         let interface = settings.interface.clone();
         Ok(Self {
-            dhcp: Socket4::open(&interface, socket::SERVER)?,
+            dhcp: Socket4::open(&interface, SERVER)?,
             pxe: Socket4::open(&interface, socket::PXE)?,
             desk: proxy::Desk::new(plan::beside(settings, lease_secs)?),
             repeats: Repeats::default(),

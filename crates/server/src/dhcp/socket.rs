@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use dhcp::v4::destination::{CLIENT, Destination, SERVER, destination};
+use dhcp::v4::destination::{CLIENT, Destination, destination};
 use dhcp::v4::packet::Packet;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
@@ -18,11 +18,13 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tracing::debug;
 
-/// The port that DHCPv4 servers and relays have.
-pub(super) const SERVER: u16 = 67;
+use super::frames::Frames;
+
 /// The port that clients of a ProxyDHCP server ask again on.
 pub(super) const PXE: u16 = 4011;
+const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
 const SERVER6: u16 = 547;
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
 const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -38,7 +40,11 @@ pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// A UDP port of DHCPv4. What comes in on other interfaces never reaches it.
 #[derive(Debug)]
-pub(super) struct Socket4(UdpSocket);
+pub(super) struct Socket4 {
+    socket: UdpSocket,
+    /// Where we may not make frames, everybody hears what is meant for one.
+    frames: Option<Frames>,
+}
 
 impl Socket4 {
     pub(super) fn open(interface: &str, port: u16) -> Result<Self> {
@@ -48,7 +54,14 @@ impl Socket4 {
             socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
             UdpSocket::from_std(socket.into())
         };
-        bound().map(Self).map_err(|error| refused(interface, port, error))
+        let socket = bound().map_err(|error| refused(interface, port, error))?;
+        let frames = Frames::open(interface);
+        if let Err(error) = &frames {
+            debug!(
+                "answers on {interface} to machines without an address are broadcast: {error:#}"
+            );
+        }
+        Ok(Self { socket, frames: frames.ok() })
     }
 
     /// Waits for packets and takes what is there, up to `most`, each with its sender.
@@ -57,10 +70,10 @@ impl Socket4 {
         packets: &mut Vec<(Vec<u8>, SocketAddrV4)>,
         most: usize,
     ) -> io::Result<()> {
-        self.0.readable().await?;
+        self.socket.readable().await?;
         let mut buffer = [0; LONGEST];
         while packets.len() < most {
-            match self.0.try_recv_from(&mut buffer) {
+            match self.socket.try_recv_from(&mut buffer) {
                 Ok((len, SocketAddr::V4(from))) => packets.push((buffer[..len].to_vec(), from)),
                 Ok((_, SocketAddr::V6(_))) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -71,12 +84,25 @@ impl Socket4 {
     }
 
     pub(super) async fn send(&self, request: &Packet, reply: &Packet) -> io::Result<()> {
-        self.0.send_to(&reply.emit(), address(destination(request, reply))).await.map(drop)
+        let bytes = reply.emit();
+        let to: SocketAddr = match destination(request, reply) {
+            Destination::Unicast(to) => to.into(),
+            Destination::Broadcast => BROADCAST.into(),
+            // The kernel would ask by ARP for an address that nobody has yet.
+            Destination::Link { mac, address } => {
+                let sent = self.frames.as_ref().map(|frames| frames.send(mac, address, &bytes));
+                if let Some(Ok(())) = sent {
+                    return Ok(());
+                }
+                BROADCAST.into()
+            }
+        };
+        self.socket.send_to(&bytes, to).await.map(drop)
     }
 
     /// Where the request came from.
     pub(super) async fn send_back(&self, reply: &Packet, to: SocketAddrV4) -> io::Result<()> {
-        self.0.send_to(&reply.emit(), SocketAddr::V4(to)).await.map(drop)
+        self.socket.send_to(&reply.emit(), SocketAddr::V4(to)).await.map(drop)
     }
 }
 
@@ -204,16 +230,6 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// The kernel cannot send to an address that nobody has yet, so everybody gets that.
-fn address(to: Destination) -> SocketAddr {
-    match to {
-        Destination::Unicast(to) => to.into(),
-        Destination::Broadcast | Destination::Link { .. } => {
-            SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT).into()
-        }
-    }
-}
-
 /// Our IPv4 address on an interface, and its mask.
 pub(super) fn address_of(interface: &str) -> Result<(Ipv4Addr, Ipv4Addr)> {
     let inet = |address: Option<SockaddrStorage>| address?.as_sockaddr_in().map(SockaddrIn::ip);
@@ -271,7 +287,7 @@ impl Link {
     }
 }
 
-fn entries_of(interface: &str) -> Result<Vec<InterfaceAddress>> {
+pub(super) fn entries_of(interface: &str) -> Result<Vec<InterfaceAddress>> {
     let all = getifaddrs().context("cannot list the network interfaces")?;
     let entries: Vec<_> = all.filter(|entry| entry.interface_name == interface).collect();
     if entries.is_empty() {

@@ -1,0 +1,44 @@
+//! Frames of our own making, to clients that the kernel cannot reach since they have no address yet.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use dhcp::v4::frame::{End, frame};
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
+
+use super::socket::{address_of, entries_of};
+
+/// Sends on one interface.
+#[derive(Debug)]
+pub(super) struct Frames {
+    socket: OwnedFd,
+    /// The kernel reads from it which interface is meant.
+    link: LinkAddr,
+    from: End,
+}
+
+impl Frames {
+    /// Takes what it needs, for which one has to be root or have `CAP_NET_RAW`.
+    pub(super) fn open(interface: &str) -> Result<Self> {
+        let (address, _) = address_of(interface)?;
+        let links = entries_of(interface)?;
+        let link = links.iter().find_map(|entry| entry.address?.as_link_addr().copied());
+        let link = link.with_context(|| format!("{interface} has no MAC address"))?;
+        let mac = link.addr().with_context(|| format!("{interface} has no MAC address"))?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        // Without a protocol it receives nothing.
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        Ok(Self { socket, link, from: End { mac, address } })
+    }
+
+    /// Sends a server's message to a client.
+    pub(super) fn send(&self, mac: [u8; 6], address: Ipv4Addr, message: &[u8]) -> io::Result<()> {
+        let Some(frame) = frame(self.from, End { mac, address }, message) else {
+            return Err(io::Error::other("the answer does not fit into a frame"));
+        };
+        sendto(self.socket.as_raw_fd(), &frame, &self.link, MsgFlags::empty())?;
+        Ok(())
+    }
+}
