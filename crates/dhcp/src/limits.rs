@@ -50,13 +50,13 @@ pub struct Rates {
 }
 
 impl Default for Rates {
-    /// Enough for a hall of 10,000 machines that are switched on at once, and too little for guests to
-    /// keep a processor busy.
+    /// Enough for a hall of machines that are switched on at once, and too little for guests to keep a
+    /// processor busy.
     fn default() -> Self {
         Self {
             each: Rate { per_sec: 10, burst: 40 },
-            known: Rate { per_sec: 20_000, burst: 60_000 },
-            guests: Rate { per_sec: 1_000, burst: 2_000 },
+            known: Rate { per_sec: 50_000, burst: 100_000 },
+            guests: Rate { per_sec: 10_000, burst: 20_000 },
         }
     }
 }

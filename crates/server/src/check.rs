@@ -31,7 +31,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
             found.push(("database".to_owned(), database(config, &state).await));
             found.push(("boot set".to_owned(), boot_set(config, &state)));
             for network in &config.dhcp.networks {
-                let opened = dhcp::Network::open(network, config.dhcp.lease_secs, state.path());
+                let opened = dhcp::Network::open(network, &config.dhcp, state.path());
                 let shown = opened.map(|opened| match opened.address() {
                     Some(address) => format!("our address is {address}"),
                     None => "no pool".to_owned(),

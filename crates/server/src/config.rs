@@ -8,6 +8,7 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dhcp::leases::Pool;
+use dhcp::limits::{Rate, Rates};
 use dhcp::v6;
 use ipnet::{IpNet, Ipv4Net};
 use jiff::SignedDuration;
@@ -130,6 +131,8 @@ impl Default for Boot {
 pub struct Dhcp {
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+    /// How much is answered.
+    pub limits: DhcpLimits,
     /// Where to answer; nowhere else.
     #[serde(rename = "network")]
     pub networks: Vec<Network>,
@@ -137,7 +140,39 @@ pub struct Dhcp {
 
 impl Default for Dhcp {
     fn default() -> Self {
-        Self { lease_secs: 3_600, networks: Vec::new() }
+        Self { lease_secs: 3_600, limits: DhcpLimits::default(), networks: Vec::new() }
+    }
+}
+
+/// `[dhcp.limits]`: messages per second on each network; 0 for as many as there are. Four times as many
+/// of a machine, and twice as many of all, may come at once.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DhcpLimits {
+    /// Of one machine.
+    pub machine: u32,
+    /// Of all machines that are ports of nodes.
+    pub known: u32,
+    /// Of all others.
+    pub strangers: u32,
+}
+
+impl Default for DhcpLimits {
+    fn default() -> Self {
+        let Rates { each, known, guests } = Rates::default();
+        Self { machine: each.per_sec, known: known.per_sec, strangers: guests.per_sec }
+    }
+}
+
+impl DhcpLimits {
+    pub(crate) fn rates(self) -> Rates {
+        let rate =
+            |per_sec: u32, times| Rate { per_sec, burst: per_sec.saturating_mul(times).max(1) };
+        Rates {
+            each: rate(self.machine, 4),
+            known: rate(self.known, 2),
+            guests: rate(self.strangers, 2),
+        }
     }
 }
 

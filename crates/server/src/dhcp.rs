@@ -6,6 +6,7 @@
 
 mod advertise;
 mod counter;
+mod diary;
 mod frames;
 mod heard;
 mod journal;
@@ -26,17 +27,15 @@ use std::path::Path;
 use anyhow::Result;
 use dhcp::Answer;
 use dhcp::client::Kind;
-use dhcp::leases::Seconds;
+use dhcp::limits::{Limits, Millis};
 use jiff::Timestamp;
 use provision::boot::{Artifact, DhcpBoot, NoBoot};
+use provision::boot_for;
 use provision::trace::{DhcpAnswer, DhcpClient};
-use provision::{What, boot_for};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use self::counter::{Counter4, Counter6, ProxyCounter};
-use self::heard::{Asked, Story, Told};
-use self::repeats::{Exchange, Repeats};
+use self::heard::{Asked, Told};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
@@ -57,10 +56,10 @@ impl Network {
     /// # Errors
     /// In words, where the interface is missing or has no address, a port is taken, or a journal
     /// cannot be written.
-    pub fn open(settings: &config::Network, lease_secs: u32, state_dir: &Path) -> Result<Self> {
-        let v4 = settings.pool.map(|_| Counter4::open(settings, lease_secs, state_dir));
-        let v6 = settings.pool6.map(|_| Counter6::open(settings, lease_secs, state_dir));
-        let proxy = settings.proxy.then(|| ProxyCounter::open(settings, lease_secs));
+    pub fn open(settings: &config::Network, dhcp: &config::Dhcp, state_dir: &Path) -> Result<Self> {
+        let v4 = settings.pool.map(|_| Counter4::open(settings, dhcp, state_dir));
+        let v6 = settings.pool6.map(|_| Counter6::open(settings, dhcp, state_dir));
+        let proxy = settings.proxy.then(|| ProxyCounter::open(settings, dhcp));
         Ok(Self { v4: v4.transpose()?, proxy: proxy.transpose()?, v6: v6.transpose()? })
     }
 
@@ -149,29 +148,6 @@ impl Machines {
     }
 }
 
-impl Witness {
-    fn record(&self, story: Story, repeats: &mut Repeats, now: Seconds) {
-        let Some(answer) = story.answer() else { return };
-        let asked = story.asked;
-        debug!("{asked}: {answer}");
-        let Some(Found { node, port }) = asked.found else { return };
-        // What a running system says between two boots is no part of either.
-        let Some(attempt) = node.live_attempt() else { return };
-        let mac = asked.mac.unwrap_or(port.address);
-        let exchange = Exchange { attempt: attempt.id, mac, message: asked.message };
-        let Some(unlisted) = repeats.note(exchange, &answer, now) else { return };
-        let what = What::Dhcp {
-            message: asked.message.to_owned(),
-            mac,
-            client: asked.client,
-            architecture: asked.architecture,
-            answer,
-            unlisted,
-        };
-        self.recorder.record(&node, what);
-    }
-}
-
 fn kind(kind: Kind) -> DhcpClient {
     match kind {
         Kind::HttpClient => DhcpClient::HttpClient,
@@ -183,7 +159,12 @@ fn kind(kind: Kind) -> DhcpClient {
     }
 }
 
-/// Seconds since the Unix epoch.
-fn now() -> Seconds {
-    Timestamp::now().as_second().try_into().unwrap_or_default()
+/// Nobody has asked for anything yet.
+fn limits(dhcp: &config::Dhcp) -> Limits {
+    Limits::new(dhcp.limits.rates(), rand::random())
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> Millis {
+    Timestamp::now().as_millisecond().try_into().unwrap_or_default()
 }

@@ -118,7 +118,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
 }
 
 fn open_networks(config: &Config, state: &StateDir) -> Result<Vec<dhcp::Network>> {
-    let open = |network| dhcp::Network::open(network, config.dhcp.lease_secs, state.path());
+    let open = |network| dhcp::Network::open(network, &config.dhcp, state.path());
     config.dhcp.networks.iter().map(open).collect()
 }
 

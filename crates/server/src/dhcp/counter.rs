@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::advertise::Advertiser;
+use super::diary::Diary;
 use super::heard::{Done, Heard};
 use super::journal::{self, Journal, Table};
-use super::repeats::Repeats;
 use super::socket::{self, Link, Socket4, Socket6};
-use super::{Machines, Witness, now, plan, proxy, v4, v6};
+use super::{Machines, Witness, limits, now, plan, proxy, v4, v6};
 use crate::config;
 
 /// Packets that are decided about together: one write to the journal serves them all.
@@ -30,7 +30,7 @@ pub(super) struct Counter4 {
     desk: v4::Desk,
     /// One for each of the desk's subnets.
     journals: Vec<Journal<leases::Leases>>,
-    repeats: Repeats,
+    diary: Diary,
 }
 
 /// DHCPv4 on one interface where another server gives the addresses.
@@ -40,7 +40,7 @@ pub(super) struct ProxyCounter {
     dhcp: Socket4,
     pxe: Socket4,
     desk: proxy::Desk,
-    repeats: Repeats,
+    diary: Diary,
 }
 
 /// DHCPv6 on one interface, and its router advertisements.
@@ -52,18 +52,18 @@ pub(super) struct Counter6 {
     desk: v6::Desk,
     /// One for each of the desk's subnets.
     journals: Vec<Journal<six::leases::Leases>>,
-    repeats: Repeats,
+    diary: Diary,
 }
 
 impl Counter4 {
     pub(super) fn open(
         settings: &config::Network,
-        lease_secs: u32,
+        dhcp: &config::Dhcp,
         state_dir: &Path,
     ) -> Result<Self> {
         let mut subnets = Vec::new();
         let mut journals = Vec::new();
-        for planned in plan::subnets4(settings, lease_secs, state_dir)? {
+        for planned in plan::subnets4(settings, dhcp.lease_secs, state_dir)? {
             let (journal, leases) =
                 open_journal(&planned.journal, (planned.pool, planned.reservations))?;
             subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
@@ -71,13 +71,13 @@ impl Counter4 {
         }
         let interface = settings.interface.clone();
         let socket = Socket4::open(&interface, SERVER)?;
-        let repeats = Repeats::default();
+        let diary = Diary::new(&interface);
         Ok(Self {
             interface,
             socket,
-            desk: v4::Desk::new(subnets, settings.strangers),
+            desk: v4::Desk::new(subnets, settings.strangers, limits(dhcp)),
             journals,
-            repeats,
+            diary,
         })
     }
 
@@ -131,8 +131,7 @@ impl Counter4 {
         let hear = |(bytes, _): (Vec<u8>, _)| self.desk.hear(&bytes, machines, now);
         let mut all: Vec<_> = packets.drain(..).map(hear).collect();
         write_down(&mut self.journals, &mut all);
-        for Heard { reply, counted, mut story, .. } in all {
-            witness.metrics.dhcp(&counted);
+        for Heard { reply, counted, mut story, unreadable, .. } in all {
             if let Some(v4::Reply { request, reply }) = reply
                 && let Err(error) = self.socket.send(&request, &reply).await
             {
@@ -140,21 +139,19 @@ impl Counter4 {
                 let because = format!("the answer could not be sent: {error}");
                 story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
             }
-            if let Some(story) = story {
-                witness.record(story, &mut self.repeats, now);
-            }
+            self.diary.note(&counted, story, unreadable.as_deref(), witness, now);
         }
     }
 }
 
 impl ProxyCounter {
-    pub(super) fn open(settings: &config::Network, lease_secs: u32) -> Result<Self> {
+    pub(super) fn open(settings: &config::Network, dhcp: &config::Dhcp) -> Result<Self> {
         let interface = settings.interface.clone();
         Ok(Self {
             dhcp: Socket4::open(&interface, SERVER)?,
             pxe: Socket4::open(&interface, socket::PXE)?,
-            desk: proxy::Desk::new(plan::beside(settings, lease_secs)?),
-            repeats: Repeats::default(),
+            desk: proxy::Desk::new(plan::beside(settings, dhcp.lease_secs)?, limits(dhcp)),
+            diary: Diary::new(&interface),
             interface,
         })
     }
@@ -199,8 +196,9 @@ impl ProxyCounter {
         machines: &Machines,
         witness: &Witness,
     ) {
-        let Heard { reply, counted, mut story, .. } = self.desk.hear(bytes, port, machines);
-        witness.metrics.dhcp(&counted);
+        let now = now();
+        let Heard { reply, counted, mut story, unreadable, .. } =
+            self.desk.hear(bytes, port, machines, now);
         if let Some(v4::Reply { request, reply }) = reply {
             let sent = match port {
                 Port::Dhcp => self.dhcp.send(&request, &reply).await,
@@ -212,22 +210,20 @@ impl ProxyCounter {
                 story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
             }
         }
-        if let Some(story) = story {
-            witness.record(story, &mut self.repeats, now());
-        }
+        self.diary.note(&counted, story, unreadable.as_deref(), witness, now);
     }
 }
 
 impl Counter6 {
     pub(super) fn open(
         settings: &config::Network,
-        lease_secs: u32,
+        dhcp: &config::Dhcp,
         state_dir: &Path,
     ) -> Result<Self> {
         let link = Link::find(&settings.interface)?;
         let mut subnets = Vec::new();
         let mut journals = Vec::new();
-        for planned in plan::subnets6(settings, &link, lease_secs, state_dir)? {
+        for planned in plan::subnets6(settings, &link, dhcp.lease_secs, state_dir)? {
             let (journal, leases) = open_journal(&planned.journal, planned.pool)?;
             subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
             journals.push(journal);
@@ -238,8 +234,9 @@ impl Counter6 {
             .transpose()
             .with_context(|| format!("cannot advertise on {}", link.name))?;
         let socket = Socket6::open(&link)?;
-        let desk = v6::Desk::new(link.address, subnets);
-        Ok(Self { socket, advertiser, desk, journals, repeats: Repeats::default(), link })
+        let diary = Diary::new(&link.name);
+        let desk = v6::Desk::new(link.address, subnets, settings.strangers, limits(dhcp));
+        Ok(Self { socket, advertiser, desk, journals, diary, link })
     }
 
     pub(super) fn address(&self) -> Ipv6Addr {
@@ -301,8 +298,7 @@ impl Counter6 {
         let hear = |(bytes, from): (Vec<u8>, _)| self.desk.hear(&bytes, from, machines, now);
         let mut all: Vec<_> = packets.drain(..).map(hear).collect();
         write_down(&mut self.journals, &mut all);
-        for Heard { reply, counted, mut story, .. } in all {
-            witness.metrics.dhcp(&counted);
+        for Heard { reply, counted, mut story, unreadable, .. } in all {
             if let Some(v6::Reply { bytes, to, relayed }) = reply
                 && let Err(error) = self.socket.send(&bytes, to, relayed).await
             {
@@ -310,9 +306,7 @@ impl Counter6 {
                 let because = format!("the answer could not be sent: {error}");
                 story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
             }
-            if let Some(story) = story {
-                witness.record(story, &mut self.repeats, now);
-            }
+            self.diary.note(&counted, story, unreadable.as_deref(), witness, now);
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Heard<Reply, Record> {
     pub(super) counted: DhcpMessage,
     /// What there is to say of it; nothing, where it cannot be read.
     pub(super) story: Option<Story>,
+    /// Why it cannot be read.
+    pub(super) unreadable: Option<String>,
 }
 
 /// A message of a machine, what it is told, and what came of it.
@@ -67,10 +69,15 @@ pub(super) enum Done {
 
 impl<Reply, Record> Heard<Reply, Record> {
     /// Nobody can say what it is.
-    pub(super) fn unreadable(family: &'static str) -> Self {
-        let counted =
-            DhcpMessage { family, message: "unreadable", client: "unknown", decision: "dropped" };
-        Self { reply: None, records: Vec::new(), counted, story: None }
+    pub(super) fn unreadable(family: &'static str, why: String) -> Self {
+        let counted = DhcpMessage {
+            family,
+            message: "unreadable",
+            client: "unknown",
+            decision: "unreadable",
+        };
+        let unreadable = Some(why);
+        Self { reply: None, records: Vec::new(), counted, story: None, unreadable }
     }
 
     /// A machine that is told nothing.
@@ -83,7 +90,7 @@ impl<Reply, Record> Heard<Reply, Record> {
         let counted = asked.counted(family, decision);
         let told = Told { answer: Answer::Nothing, artifact: None, because: None };
         let story = Some(Story { asked, told, done: Done::Silent(why) });
-        Self { reply: None, records: Vec::new(), counted, story }
+        Self { reply: None, records: Vec::new(), counted, story, unreadable: None }
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::convert::Infallible;
 
+use dhcp::leases::Holder;
+use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::Silence;
 use dhcp::v4::proxy::{Port, decide};
 use dhcp::v4::{Packet, reply};
-use tracing::debug;
 
 use super::Machines;
 use super::heard::{Done, Heard, Story};
@@ -16,11 +17,12 @@ use super::v4::{FAMILY, Reply, asked};
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     about: reply::Network,
+    limits: Limits,
 }
 
 impl Desk {
-    pub(super) fn new(about: reply::Network) -> Self {
-        Self { about }
+    pub(super) fn new(about: reply::Network, limits: Limits) -> Self {
+        Self { about, limits }
     }
 
     pub(super) fn about(&self) -> &reply::Network {
@@ -29,22 +31,23 @@ impl Desk {
 
     /// Decides about a packet that came in on one of a proxy's ports.
     pub(super) fn hear(
-        &self,
+        &mut self,
         bytes: &[u8],
         port: Port,
         machines: &Machines,
+        now: Millis,
     ) -> Heard<Reply, Infallible> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
-            Err(error) => {
-                debug!(%error, "a packet is dropped");
-                return Heard::unreadable(FAMILY);
-            }
+            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let asked = asked(&request, machines);
         if asked.found.is_none() {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
+        }
+        if let Err(exceeded) = self.limits.admit(&request.chaddr, Holder::Known, now) {
+            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let told = machines.tell(&asked, self.about.server.into());
         let (reply, done, decided) = match decide(&request, port, &told.answer, &self.about) {
@@ -59,6 +62,7 @@ impl Desk {
             records: Vec::new(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
+            unreadable: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddrV6};
 
 use anyhow::{Context as _, Result};
 use dhcp::architecture::Architecture;
+use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
 use provision::{BootInterface, Mac, ProvisionState};
@@ -132,8 +133,8 @@ impl Rehearsal {
                     let verdict = None;
                     explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
-                all.extend(network.proxy.as_ref().map(|desk| {
-                    let heard = desk.hear(&question.v4(), Port::Dhcp, &self.machines);
+                all.extend(network.proxy.clone().map(|mut desk| {
+                    let heard = desk.hear(&question.v4(), Port::Dhcp, &self.machines, now());
                     explained(network, "IPv4", &question, heard.story.as_ref(), None)
                 }));
                 all.extend(network.v6.clone().map(|mut desk| {
@@ -153,11 +154,11 @@ impl Rehearsal {
     /// packets that follow. `None` if nobody answers that family on the interface.
     pub fn hear(&mut self, interface: &str, packet: &Captured, after: u64) -> Option<String> {
         let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
-        let now = now() + after;
+        let now = now() + 1_000 * after;
         let story = match packet.from {
-            IpAddr::V4(_) if let Some(desk) = &network.proxy => {
+            IpAddr::V4(_) if let Some(desk) = &mut network.proxy => {
                 let port = if packet.port == socket::PXE { Port::Pxe } else { Port::Dhcp };
-                desk.hear(&packet.payload, port, &self.machines).story
+                desk.hear(&packet.payload, port, &self.machines, now).story
             }
             IpAddr::V4(_) => network.v4.as_mut()?.hear(&packet.payload, &self.machines, now).story,
             IpAddr::V6(from) => {
@@ -184,12 +185,18 @@ impl Desks {
             subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
         }
         let beside = settings.proxy.then(|| plan::beside(settings, secs)).transpose()?;
-        let v4 = (!subnets.is_empty()).then(|| v4::Desk::new(subnets, settings.strangers));
+        let v4 =
+            (!subnets.is_empty()).then(|| v4::Desk::new(subnets, settings.strangers, unlimited()));
         let v6 = match settings.pool6 {
             None => None,
             Some(_) => Some(desk6(settings, config)?),
         };
-        Ok(Self { interface, v4, proxy: beside.map(proxy::Desk::new), v6 })
+        Ok(Self {
+            interface,
+            v4,
+            proxy: beside.map(|about| proxy::Desk::new(about, unlimited())),
+            v6,
+        })
     }
 
     fn address(&self) -> Option<IpAddr> {
@@ -199,6 +206,12 @@ impl Desks {
     }
 }
 
+/// What was captured in a second may be gone through in less.
+fn unlimited() -> Limits {
+    let (each, known, guests) = (Rate::ANY, Rate::ANY, Rate::ANY);
+    Limits::new(Rates { each, known, guests }, 0)
+}
+
 fn desk6(settings: &config::Network, config: &Config) -> Result<v6::Desk> {
     let link = Link::find(&settings.interface)?;
     let mut subnets = Vec::new();
@@ -206,7 +219,7 @@ fn desk6(settings: &config::Network, config: &Config) -> Result<v6::Desk> {
         let leases: six::leases::Leases = journal::look(&planned.journal, planned.pool)?;
         subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
     }
-    Ok(v6::Desk::new(link.address, subnets))
+    Ok(v6::Desk::new(link.address, subnets, settings.strangers, unlimited()))
 }
 
 /// The nodes; none, where there is no database yet.

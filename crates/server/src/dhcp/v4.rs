@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use dhcp::client::Client;
 use dhcp::journal::Record;
-use dhcp::leases::{Claim, Leases, Pool, Seconds};
+use dhcp::leases::{Claim, Holder, Leases, Pool};
+use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use ipnet::Ipv4Net;
 use provision::Mac;
-use tracing::debug;
 
 use super::heard::{Asked, Done, Heard, Story};
 use super::{Machines, kind};
@@ -27,6 +27,7 @@ pub(super) struct Desk {
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
     strangers: Strangers,
+    limits: Limits,
 }
 
 /// Addresses of one subnet, and what its clients are told.
@@ -49,8 +50,8 @@ pub(super) struct Reply {
 
 impl Desk {
     /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(subnets: Vec<Subnet>, strangers: Strangers) -> Self {
-        Self { subnets, strangers }
+    pub(super) fn new(subnets: Vec<Subnet>, strangers: Strangers, limits: Limits) -> Self {
+        Self { subnets, strangers, limits }
     }
 
     /// Our address on the interface.
@@ -68,14 +69,11 @@ impl Desk {
         &mut self,
         bytes: &[u8],
         machines: &Machines,
-        now: Seconds,
+        now: Millis,
     ) -> Heard<Reply, (usize, Record)> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
-            Err(error) => {
-                debug!(%error, "a packet is dropped");
-                return Heard::unreadable(FAMILY);
-            }
+            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let asked = asked(&request, machines);
         self.answer(request, asked, machines, now)
@@ -86,7 +84,7 @@ impl Desk {
         request: Packet,
         asked: Asked,
         machines: &Machines,
-        now: Seconds,
+        now: Millis,
     ) -> Heard<Reply, (usize, Record)> {
         let link = relay::link(&request);
         let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
@@ -105,9 +103,13 @@ impl Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         };
+        let holder = if claim == Claim::Known { Holder::Known } else { Holder::Guest };
+        if let Err(exceeded) = self.limits.admit(&request.chaddr, holder, now) {
+            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
+        }
         let told = machines.tell(&asked, subnet.about.server.into());
         let Subnet { leases, about, .. } = subnet;
-        let decision = decide(&request, &told.answer, claim, leases, about, now);
+        let decision = decide(&request, &told.answer, claim, leases, about, now / 1_000);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
                 (None, None, Done::Others(why.to_string()), "other_server")
@@ -124,6 +126,7 @@ impl Desk {
             records: record.map(|record| (at, record)).into_iter().collect(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
+            unreadable: None,
         }
     }
 }

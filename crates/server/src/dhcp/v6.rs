@@ -2,18 +2,19 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use dhcp::leases::Seconds;
+use dhcp::leases::Holder;
+use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Identity, Leases, Pool, Record};
 use dhcp::v6::{MessageType, Packet, reply};
 use ipnet::Ipv6Net;
 use provision::Mac;
-use tracing::debug;
 use uuid::Uuid;
 
 use super::heard::{Asked, Done, Heard, Story};
 use super::{Machines, kind};
+use crate::config::Strangers;
 
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
@@ -25,6 +26,8 @@ pub(super) struct Desk {
     address: Ipv6Addr,
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
+    strangers: Strangers,
+    limits: Limits,
 }
 
 /// Addresses of one subnet, and what its clients are told.
@@ -50,8 +53,13 @@ pub(super) struct Reply {
 
 impl Desk {
     /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(address: Ipv6Addr, subnets: Vec<Subnet>) -> Self {
-        Self { address, subnets }
+    pub(super) fn new(
+        address: Ipv6Addr,
+        subnets: Vec<Subnet>,
+        strangers: Strangers,
+        limits: Limits,
+    ) -> Self {
+        Self { address, subnets, strangers, limits }
     }
 
     /// Our address on the interface.
@@ -70,21 +78,23 @@ impl Desk {
         bytes: &[u8],
         from: SocketAddrV6,
         machines: &Machines,
-        now: Seconds,
+        now: Millis,
     ) -> Heard<Reply, (usize, Record)> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
-            Err(error) => {
-                debug!(%error, "a packet is dropped");
-                return Heard::unreadable(FAMILY);
-            }
+            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let client = Client::identify(&request, *from.ip());
         let asked = asked(&request, &client, machines);
-        if asked.found.is_none() {
+        let holder = if asked.found.is_some() { Holder::Known } else { Holder::Guest };
+        if holder == Holder::Guest && self.strangers == Strangers::Ignore {
             // Whoever else lives on this network: nothing is known of it, and nothing kept.
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
+        }
+        let identity = identity(&asked, &client);
+        if let Err(exceeded) = self.limits.admit(&identity, holder, now) {
+            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let link = link(&request);
         let at = match link {
@@ -100,10 +110,9 @@ impl Desk {
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
         let told = machines.tell(&asked, self.address.into());
-        let identity = identity(&asked, &client);
         let (leases, about) = (&mut subnet.leases, &subnet.about);
         let decision =
-            decide(&request.message, &client, identity, &told.answer, leases, about, now);
+            decide(&request.message, &client, identity, &told.answer, leases, about, now / 1_000);
         let (reply, records, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer) => {
                 (None, Vec::new(), Done::Others(why.to_string()), "other_server")
@@ -121,6 +130,7 @@ impl Desk {
             records: records.into_iter().map(|record| (at, record)).collect(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
+            unreadable: None,
         }
     }
 }
