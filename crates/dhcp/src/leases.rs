@@ -128,8 +128,6 @@ pub struct Leases {
     /// `quarantined`.
     size: usize,
     taken: usize,
-    /// Addresses that were given out, and that nobody has a claim on any more.
-    unclaimed: BTreeSet<Ipv4Addr>,
     /// The lowest address that was never given out.
     unused: Option<Ipv4Addr>,
 }
@@ -179,7 +177,6 @@ impl Leases {
             left_by_guests: Ends::new(),
             left_by_known: Ends::new(),
             taken: 0,
-            unclaimed: BTreeSet::new(),
             unused: (!pool.is_empty()).then_some(pool.first),
         }
     }
@@ -311,10 +308,14 @@ impl Leases {
         }
     }
 
-    /// Every lease that would have to be in a journal written anew.
-    pub fn records(&self) -> impl Iterator<Item = Record> {
+    /// Every lease that would have to be in a journal written anew, what ends last at the end: where a
+    /// client has two, that is the one it has.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
         let leases = self.by_address.values().map(|entry| entry.lease);
-        leases.filter(|lease| lease.state != State::Offered).map(Record)
+        let mut leases: Vec<_> = leases.filter(|lease| lease.state != State::Offered).collect();
+        leases.sort_unstable_by_key(|lease| (lease.until, lease.address));
+        leases.into_iter().map(Record).collect()
     }
 
     /// The address that is reserved for a client, unless somebody else was found to use it.
@@ -355,8 +356,7 @@ impl Leases {
     /// in use, if there is no other: whoever used it may be gone, or was never there.
     fn any_free(&mut self, claim: Claim) -> Option<Ipv4Addr> {
         let oldest = |ends: &Ends| ends.first().map(|(_, address)| *address);
-        let free = self.unclaimed.first().copied().or_else(|| self.next_unused());
-        let free = free.or_else(|| oldest(&self.left_by_guests));
+        let free = self.next_unused().or_else(|| oldest(&self.left_by_guests));
         match claim {
             Claim::Known => {
                 free.or_else(|| oldest(&self.left_by_known)).or_else(|| oldest(&self.quarantined))
@@ -388,12 +388,8 @@ impl Leases {
         if state != State::Declined
             && let Some(old) = self.by_mac.insert(mac, address)
         {
-            self.forget(old);
-            if self.is_nobodys(old) {
-                self.unclaimed.insert(old);
-            }
+            self.leave(old);
         }
-        self.unclaimed.remove(&address);
         let place = match state {
             State::Declined if !self.reserved.contains_key(&address) => Place::Quarantined,
             State::Declined | State::Offered | State::Bound => Place::Running,
@@ -402,6 +398,17 @@ impl Leases {
         if place == Place::Quarantined {
             *self.quarantined_by.entry(mac).or_default() += 1;
         }
+        self.by_address.insert(address, Entry { lease, place });
+    }
+
+    /// Its client is offered another address now. A lease that runs still ends only at its end: the
+    /// client may stay with it, and whoever asks in its name must not make it anybody's.
+    fn leave(&mut self, address: Ipv4Addr) {
+        let Some(Entry { lease, place }) = self.by_address.get(&address).copied() else { return };
+        self.unset(place, lease);
+        let place = if place == Place::LeftByKnown { Place::LeftByGuest } else { place };
+        self.set(place, lease.until, address);
+        let lease = Lease { holder: Holder::Guest, ..lease };
         self.by_address.insert(address, Entry { lease, place });
     }
 
@@ -611,8 +618,23 @@ mod tests {
         let mut leases = Leases::replay(POOL, [(mac(1), at(9))], [record]);
 
         assert_eq!(offered(&mut leases, 1, 10), Some(at(9)));
-        let others: Vec<_> = (2..9).map_while(|client| offered(&mut leases, client, 10)).collect();
-        assert_eq!(others.len(), POOL.len());
+        let others = (2..9).map_while(|client| leases.offer(mac(client), None, GUEST, 100));
+        assert_eq!(others.count(), POOL.len());
+    }
+
+    #[test]
+    fn an_address_that_its_client_may_still_use_is_nobodys_while_it_is_offered_another() {
+        let mut leases = Leases::new(POOL, [(mac(1), at(2))]);
+        offered(&mut leases, 1, 0);
+        leases.decline(mac(1), at(2), 0).unwrap();
+        let second = offered(&mut leases, 1, 0).unwrap();
+        leases.bind(mac(1), second, 5_000, Claim::Known, 0).unwrap();
+
+        assert_eq!(offered(&mut leases, 1, 1_000), Some(at(2)));
+        let others: Vec<_> =
+            (2..9).map_while(|client| offered(&mut leases, client, 1_000)).collect();
+
+        assert_eq!(others, [at(3), at(4)]);
     }
 
     #[test]
@@ -682,9 +704,7 @@ mod tests {
         leases.decline(mac(1), first, 0).unwrap();
         let second = bound(&mut leases, 1, Claim::Known, 0);
 
-        let mut records: Vec<_> = leases.records().collect();
-        records.sort_by_key(|record| record.0.until);
-        let again = Leases::replay(POOL, [], records);
+        let again = Leases::replay(POOL, [], leases.records());
 
         assert_eq!(again.of(mac(1)).map(|lease| lease.address), Some(second));
     }
@@ -769,7 +789,7 @@ mod tests {
                         None
                     }
                     Deed::Restart => {
-                        journal = leases.records().collect();
+                        journal = leases.records();
                         leases = Leases::replay(POOL, reservations, journal.iter().copied());
                         None
                     }

@@ -9,5 +9,7 @@ pub mod packet;
 pub mod proxy;
 pub mod relay;
 pub mod reply;
+#[cfg(test)]
+mod week;
 
 pub use packet::{MessageType, Packet, ParseError};

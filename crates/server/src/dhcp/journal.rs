@@ -53,7 +53,7 @@ impl Table for leases::Leases {
     }
 
     fn records(&self) -> Vec<Self::Record> {
-        self.records().collect()
+        self.records()
     }
 }
 
