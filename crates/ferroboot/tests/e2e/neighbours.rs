@@ -1,5 +1,6 @@
 //! Networks that the daemon is not alone in.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -45,6 +46,29 @@ fn firmware_behind_a_relay_boots_over_ipv6_alone() {
 }
 
 #[test]
+fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
+    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
+        boot(lab, "http", Network::Ipv4)?;
+
+        let answers = answers_to_firmware(lab)?;
+        let beside = answers.iter().any(|answer| matches!(answer, DhcpAnswer::Beside { .. }));
+        ensure!(beside, "the firmware was told {answers:?}");
+        let leases = fs::read_to_string(lab.dir().join("dnsmasq.leases"))?;
+        let mac = lab.machines()[0].mac();
+        ensure!(leases.contains(&mac), "the other server gave it no address: {leases:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn ipxe_beside_another_dhcp_server_boots() {
+    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
+        boot(lab, "http-ipxe", Network::Ipv4)
+    });
+}
+
+#[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_over_ipv6_beside_the_router_of_the_network() {
     in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
@@ -72,18 +96,27 @@ fn boot(lab: &Lab, boot_interface: &str, network: Network) -> Result<()> {
 
 /// What it was given by us.
 fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
+    let answers = answers_to_firmware(lab)?;
+    let given = answers.iter().find_map(|answer| match answer {
+        DhcpAnswer::Ack { address, .. } => Some(*address),
+        DhcpAnswer::Offer { .. }
+        | DhcpAnswer::Beside { .. }
+        | DhcpAnswer::Nak { .. }
+        | DhcpAnswer::NoBoot { .. }
+        | DhcpAnswer::Ignored { .. } => None,
+    });
+    given.context("the firmware was given no address")
+}
+
+fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
     let trace = lab.trace(&lab.machines()[0].name)?;
-    let given = trace.events.iter().find_map(|event| match &event.what {
-        What::Dhcp {
-            client: DhcpClient::HttpClient,
-            answer: DhcpAnswer::Ack { address, .. },
-            ..
-        } => Some(*address),
+    let answers = trace.events.into_iter().filter_map(|event| match event.what {
+        What::Dhcp { client: DhcpClient::HttpClient, answer, .. } => Some(answer),
         What::State { .. }
         | What::Redfish { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
         | What::Agent { .. } => None,
     });
-    given.context("the firmware was given no address")
+    Ok(answers.collect())
 }
