@@ -3,77 +3,236 @@
 
 use std::net::Ipv6Addr;
 
+use thiserror::Error;
+
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
+/// Advertised for what machines send. No router lets a message through that claims 255.
 const HOP_LIMIT: u8 = 64;
+const FROM_THE_LINK: u8 = 255;
 /// M: addresses by DHCPv6. O: other settings too.
-const MANAGED_AND_OTHER: u8 = 0b1100_0000;
-/// L: on the link. A, which would let machines choose an address of their own, stays off.
+const MANAGED: u8 = 0b1000_0000;
+const OTHER: u8 = 0b0100_0000;
+/// L: on the link. A: machines may choose an address of their own.
 const ON_LINK: u8 = 0b1000_0000;
+const AUTONOMOUS: u8 = 0b0100_0000;
 const SOURCE_LINK_LAYER: u8 = 1;
 const PREFIX: u8 = 3;
+const MTU: u8 = 5;
 const DNS: u8 = 25;
+/// An option's length is one byte, in units of 8 bytes, of which the head is one.
+const MOST_SERVERS: usize = 127;
 
 /// What is advertised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advertisement {
-    /// The link's prefix.
-    pub prefix: Ipv6Addr,
-    /// Its length in bits.
-    pub prefix_len: u8,
-    /// Seconds for which we are a default router; 0 if we are none.
+    /// Whether addresses are had by DHCPv6 (M).
+    pub managed: bool,
+    /// Whether other settings are (O).
+    pub other: bool,
+    /// Seconds for which the sender is a default router; 0 if it is none.
     pub router_secs: u16,
-    /// Seconds for which the prefix is good.
-    pub prefix_secs: u32,
-    /// Our MAC address on the link.
+    /// The sender's MAC address on the link.
     pub mac: Option<[u8; 6]>,
+    /// The link's MTU.
+    pub mtu: Option<u32>,
+    /// The link's prefixes.
+    pub prefixes: Vec<Prefix>,
     /// Name servers (RFC 8106 §5.1).
-    pub dns: Vec<Ipv6Addr>,
+    pub dns: Vec<NameServer>,
+}
+
+/// A prefix (RFC 4861 §4.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Its length in bits, 128 at most.
+    pub len: u8,
+    /// Whether its addresses are reached without a router (L).
+    pub on_link: bool,
+    /// Whether machines may make addresses of it (A).
+    pub autonomous: bool,
+    /// Seconds for which it is good; all ones for ever.
+    pub valid_secs: u32,
+    /// Seconds for which its addresses are preferred to others.
+    pub preferred_secs: u32,
+}
+
+/// A name server, as long as it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameServer {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Seconds for which it may be asked; 0 from now on not.
+    pub secs: u32,
+}
+
+/// Why bytes are no advertisement that may be believed (RFC 4861 §6.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// It may come from anywhere.
+    #[error("its hop limit is {0}, not 255: it passed a router, or claims not to")]
+    HopLimit(u8),
+    /// Routers speak with the address that they are known by on the link.
+    #[error("its sender {0} is no link-local address")]
+    Sender(Ipv6Addr),
+    /// Another message of ICMPv6.
+    #[error("ICMPv6 type {kind}, code {code} is no router advertisement")]
+    Kind {
+        /// Its type.
+        kind: u8,
+        /// Its code.
+        code: u8,
+    },
+    /// Shorter than its fixed part.
+    #[error("a router advertisement has at least 16 bytes, this one {0}")]
+    Short(usize),
+    /// An option that would never end.
+    #[error("option {0} has no length")]
+    NoLength(u8),
+    /// An option claims more bytes than there are.
+    #[error("option {code} needs {needed} bytes, {left} left")]
+    Truncated {
+        /// The option.
+        code: u8,
+        /// Its length.
+        needed: usize,
+        /// What there is.
+        left: usize,
+    },
+    /// An option of another length than its kind has.
+    #[error("option {code} cannot be {len} bytes long")]
+    Length {
+        /// The option.
+        code: u8,
+        /// Its length.
+        len: usize,
+    },
+    /// Longer than an address.
+    #[error("a prefix cannot have {0} bits")]
+    PrefixLength(u8),
 }
 
 impl Advertisement {
+    /// Reads an ICMPv6 message that came with this hop limit from this address.
+    ///
+    /// # Errors
+    /// Says which part is wrong; never panics.
+    pub fn parse(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> Result<Self, ParseError> {
+        if hop_limit != FROM_THE_LINK {
+            return Err(ParseError::HopLimit(hop_limit));
+        }
+        if !from.is_unicast_link_local() {
+            return Err(ParseError::Sender(from));
+        }
+        let short = ParseError::Short(message.len());
+        let (&head, rest) = message.split_first_chunk::<16>().ok_or(short)?;
+        let [kind, code, _, _, _, flags, router @ ..] = head;
+        if (kind, code) != (ADVERTISEMENT, 0) {
+            return Err(ParseError::Kind { kind, code });
+        }
+        let mut advertisement = Self {
+            managed: flags & MANAGED != 0,
+            other: flags & OTHER != 0,
+            router_secs: u16::from_be_bytes([router[0], router[1]]),
+            ..Self::default()
+        };
+        for option in options(rest) {
+            advertisement.take(option?)?;
+        }
+        Ok(advertisement)
+    }
+
+    /// Options that are not known are let be (RFC 4861 §6.1.2).
+    fn take(&mut self, option: &[u8]) -> Result<(), ParseError> {
+        let (&[code, _], value) = option.split_first_chunk().expect("an option has 8 bytes");
+        let wrong = ParseError::Length { code, len: option.len() };
+        match code {
+            // Of another length on links that are no Ethernet.
+            SOURCE_LINK_LAYER => self.mac = value.try_into().ok(),
+            PREFIX => self.prefixes.push(Prefix::parse(value.try_into().map_err(|_| wrong)?)?),
+            MTU => {
+                let [_, _, mtu @ ..]: [u8; 6] = value.try_into().map_err(|_| wrong)?;
+                self.mtu = Some(u32::from_be_bytes(mtu));
+            }
+            DNS => self.dns.extend(name_servers(value).ok_or(wrong)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The ICMPv6 message; its checksum is the kernel's to fill in.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
-        let mut bytes = vec![ADVERTISEMENT, 0, 0, 0, HOP_LIMIT, MANAGED_AND_OTHER];
+        let flags = bit(self.managed, MANAGED) | bit(self.other, OTHER);
+        let mut bytes = vec![ADVERTISEMENT, 0, 0, 0, HOP_LIMIT, flags];
         bytes.extend(self.router_secs.to_be_bytes());
         // Reachable time and retransmission timer: unspecified.
         bytes.extend([0; 8]);
-        if let Some(mac) = self.mac {
-            bytes.extend([SOURCE_LINK_LAYER, 1]);
-            bytes.extend(mac);
+        emit_mac(self.mac, &mut bytes);
+        if let Some(mtu) = self.mtu {
+            bytes.extend([MTU, 1, 0, 0]);
+            bytes.extend(mtu.to_be_bytes());
         }
-        bytes.extend([PREFIX, 4, self.prefix_len, ON_LINK]);
-        bytes.extend(self.prefix_secs.to_be_bytes());
-        bytes.extend(self.prefix_secs.to_be_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(self.prefix.octets());
-        // The option's length is in units of 8 bytes and one byte long.
-        let dns = &self.dns[..self.dns.len().min(8)];
-        if !dns.is_empty() {
-            bytes.extend([DNS, 1 + 2 * dns.len() as u8, 0, 0]);
-            bytes.extend(self.prefix_secs.to_be_bytes());
-            bytes.extend(dns.iter().flat_map(Ipv6Addr::octets));
+        for prefix in &self.prefixes {
+            prefix.emit(&mut bytes);
+        }
+        for alike in self.dns.chunk_by(|one, next| one.secs == next.secs) {
+            for servers in alike.chunks(MOST_SERVERS) {
+                bytes.extend([DNS, 1 + 2 * servers.len() as u8, 0, 0]);
+                bytes.extend(servers[0].secs.to_be_bytes());
+                bytes.extend(servers.iter().flat_map(|server| server.address.octets()));
+            }
         }
         bytes
     }
+}
+
+impl Prefix {
+    /// Reads an option's 30 bytes after its code and length.
+    fn parse(value: [u8; 30]) -> Result<Self, ParseError> {
+        let [len, flags, v0, v1, v2, v3, p0, p1, p2, p3, _, _, _, _, address @ ..] = value;
+        if len > 128 {
+            return Err(ParseError::PrefixLength(len));
+        }
+        Ok(Self {
+            address: Ipv6Addr::from(address),
+            len,
+            on_link: flags & ON_LINK != 0,
+            autonomous: flags & AUTONOMOUS != 0,
+            valid_secs: u32::from_be_bytes([v0, v1, v2, v3]),
+            preferred_secs: u32::from_be_bytes([p0, p1, p2, p3]),
+        })
+    }
+
+    fn emit(&self, bytes: &mut Vec<u8>) {
+        let flags = bit(self.on_link, ON_LINK) | bit(self.autonomous, AUTONOMOUS);
+        bytes.extend([PREFIX, 4, self.len, flags]);
+        bytes.extend(self.valid_secs.to_be_bytes());
+        bytes.extend(self.preferred_secs.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.address.octets());
+    }
+}
+
+/// A solicitation, to be sent to all routers with a hop limit of 255. The MAC address is left out
+/// where the sender has no address yet (RFC 4861 §4.1).
+#[must_use]
+pub fn solicitation(mac: Option<[u8; 6]>) -> Vec<u8> {
+    let mut bytes = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    emit_mac(mac, &mut bytes);
+    bytes
 }
 
 /// Whether an ICMPv6 message that came with this hop limit is a solicitation (RFC 4861 §6.1.1): one
 /// that passed a router is a forgery.
 #[must_use]
 pub fn is_solicitation(message: &[u8], hop_limit: u8) -> bool {
-    if hop_limit != 255 || message.len() < 8 || message[..2] != [SOLICITATION, 0] {
-        return false;
-    }
-    let mut options = &message[8..];
-    while let [_, len, ..] = options {
-        match options.split_at_checked(usize::from(*len) * 8) {
-            Some((_, rest)) if *len > 0 => options = rest,
-            Some(_) | None => return false,
-        }
-    }
-    options.is_empty()
+    let Some((head, rest)) = message.split_first_chunk::<8>() else { return false };
+    hop_limit == FROM_THE_LINK
+        && head[..2] == [SOLICITATION, 0]
+        && options(rest).all(|option| option.is_ok())
 }
 
 /// The prefix that an address is in.
@@ -83,24 +242,78 @@ pub fn prefix(address: Ipv6Addr, len: u8) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(address) & mask)
 }
 
+/// Each option with its code and length, up to the first that is broken.
+fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ParseError>> {
+    std::iter::from_fn(move || {
+        let code = *bytes.first()?;
+        let left = bytes.len();
+        let needed = usize::from(bytes.get(1).copied().unwrap_or(1)) * 8;
+        let (option, rest) = bytes.split_at_checked(needed).unwrap_or_default();
+        bytes = rest;
+        Some(match (needed, option) {
+            (0, _) => {
+                bytes = &[];
+                Err(ParseError::NoLength(code))
+            }
+            (_, []) => Err(ParseError::Truncated { code, needed, left }),
+            (_, option) => Ok(option),
+        })
+    })
+}
+
+/// Two bytes of nothing, a lifetime, and at least one address.
+fn name_servers(value: &[u8]) -> Option<impl Iterator<Item = NameServer>> {
+    let (&[_, _, secs @ ..], addresses) = value.split_first_chunk::<6>()?;
+    let (addresses, rest) = addresses.as_chunks::<16>();
+    let secs = u32::from_be_bytes(secs);
+    let server = move |address: &[u8; 16]| NameServer { address: (*address).into(), secs };
+    (rest.is_empty() && !addresses.is_empty()).then(|| addresses.iter().map(server))
+}
+
+fn emit_mac(mac: Option<[u8; 6]>, bytes: &mut Vec<u8>) {
+    if let Some(mac) = mac {
+        bytes.extend([SOURCE_LINK_LAYER, 1]);
+        bytes.extend(mac);
+    }
+}
+
+fn bit(set: bool, bit: u8) -> u8 {
+    if set { bit } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+    fn managed() -> Advertisement {
+        let prefix = Prefix {
+            address: "fd09::".parse().unwrap(),
+            len: 64,
+            on_link: true,
+            autonomous: false,
+            valid_secs: 3_600,
+            preferred_secs: 3_600,
+        };
+        Advertisement {
+            managed: true,
+            other: true,
+            router_secs: 1_800,
+            prefixes: vec![prefix],
+            ..Advertisement::default()
+        }
+    }
+
+    fn refusal(message: &[u8]) -> String {
+        Advertisement::parse(message, 255, ROUTER).unwrap_err().to_string()
+    }
+
     #[test]
     fn an_advertisement_is_what_firmware_was_seen_to_take() {
-        let advertisement = Advertisement {
-            prefix: "fd09::".parse().unwrap(),
-            prefix_len: 64,
-            router_secs: 1_800,
-            prefix_secs: 3_600,
-            mac: None,
-            dns: Vec::new(),
-        };
-
-        let bytes = advertisement.emit();
+        let bytes = managed().emit();
 
         assert_eq!(bytes[..8], [134, 0, 0, 0, 64, 0xc0, 0x07, 0x08]);
         assert_eq!(bytes[16..24], [3, 4, 64, 0x80, 0, 0, 0x0e, 0x10]);
@@ -108,31 +321,52 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_as_long_as_it_says() {
-        let advertisement = Advertisement {
-            prefix: "fd09::".parse().unwrap(),
-            prefix_len: 64,
-            router_secs: 0,
-            prefix_secs: 60,
-            mac: Some([2; 6]),
-            dns: vec!["fd09::53".parse().unwrap(); 9],
-        };
+    fn an_advertisement_that_may_come_from_elsewhere_is_not_believed() {
+        let bytes = managed().emit();
 
-        let bytes = advertisement.emit();
+        assert_eq!(Advertisement::parse(&bytes, 64, ROUTER), Err(ParseError::HopLimit(64)));
+        let global = "2001:db8::1".parse().unwrap();
+        assert_eq!(Advertisement::parse(&bytes, 255, global), Err(ParseError::Sender(global)));
+    }
 
-        let mut options = &bytes[16..];
-        while let [_, len, ..] = options {
-            assert!(*len > 0);
-            options = &options[usize::from(*len) * 8..];
-        }
+    #[test]
+    fn what_is_broken_is_refused_in_words() {
+        let bytes = managed().emit();
+        let with = |option: &[u8]| [&bytes[..], option].concat();
+
+        assert_eq!(
+            refusal(&bytes[..15]),
+            "a router advertisement has at least 16 bytes, this one 15"
+        );
+        assert_eq!(
+            refusal(&[[135, 0].as_slice(), &bytes[2..]].concat()),
+            "ICMPv6 type 135, code 0 is no router advertisement"
+        );
+        assert_eq!(refusal(&with(&[9, 0, 0, 0, 0, 0, 0, 0])), "option 9 has no length");
+        assert_eq!(refusal(&with(&[9])), "option 9 needs 8 bytes, 1 left");
+        assert_eq!(refusal(&bytes[..40]), "option 3 needs 32 bytes, 24 left");
+        assert_eq!(refusal(&with(&[3, 1, 0, 0, 0, 0, 0, 0])), "option 3 cannot be 8 bytes long");
+        assert_eq!(refusal(&with(&[25, 1, 0, 0, 0, 0, 0, 9])), "option 25 cannot be 8 bytes long");
+        let mut longer = bytes.clone();
+        longer[18] = 129;
+        assert_eq!(refusal(&longer), "a prefix cannot have 129 bits");
+    }
+
+    #[test]
+    fn options_that_nobody_knows_are_let_be() {
+        let with = [&managed().emit()[..], &[200, 2], &[7; 14]].concat();
+
+        assert_eq!(Advertisement::parse(&with, 255, ROUTER), Ok(managed()));
     }
 
     #[test]
     fn a_solicitation_that_passed_a_router_is_a_forgery() {
-        let solicitation = [133, 0, 0, 0, 0, 0, 0, 0];
+        let own = solicitation(Some([2; 6]));
 
-        assert!(is_solicitation(&solicitation, 255));
-        assert!(!is_solicitation(&solicitation, 254));
+        assert!(is_solicitation(&own, 255));
+        assert!(is_solicitation(&solicitation(None), 255));
+        assert!(!is_solicitation(&own, 254));
+        assert!(!is_solicitation(&own[..15], 255));
         assert!(!is_solicitation(&[133, 0, 0, 0, 0, 0, 0, 0, 1, 0], 255));
     }
 
@@ -145,10 +379,43 @@ mod tests {
         assert_eq!(prefix(address, 0), Ipv6Addr::UNSPECIFIED);
     }
 
+    prop_compose! {
+        fn prefixes()(
+            address: u128, len in 0..=128_u8, on_link: bool, autonomous: bool,
+            valid_secs: u32, preferred_secs: u32,
+        ) -> Prefix {
+            let address = address.into();
+            Prefix { address, len, on_link, autonomous, valid_secs, preferred_secs }
+        }
+    }
+
+    prop_compose! {
+        fn advertisements()(
+            managed: bool, other: bool, router_secs: u16, mac: Option<[u8; 6]>, mtu: Option<u32>,
+            prefixes in prop::collection::vec(prefixes(), 0..4),
+            dns in prop::collection::vec((any::<u128>(), 0..3_u32, 1..150_usize), 0..4),
+        ) -> Advertisement {
+            let alike = |(address, secs, count): (u128, u32, usize)| {
+                std::iter::repeat_n(NameServer { address: address.into(), secs }, count)
+            };
+            let dns = dns.into_iter().flat_map(alike).collect();
+            Advertisement { managed, other, router_secs, mac, mtu, prefixes, dns }
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn what_is_advertised_is_read_back(advertisement in advertisements()) {
+            let read = Advertisement::parse(&advertisement.emit(), 255, ROUTER);
+            prop_assert_eq!(read, Ok(advertisement));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = is_solicitation(&bytes, 255);
+            let advertised = [&managed().emit()[..16], &bytes].concat();
+            let _ = Advertisement::parse(&advertised, 255, ROUTER);
+            let _ = Advertisement::parse(&bytes, 255, ROUTER);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::Result;
-use dhcp::v6::advertisement::{Advertisement, is_solicitation, prefix};
+use dhcp::v6::advertisement::{Advertisement, NameServer, Prefix, is_solicitation, prefix};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -17,6 +17,7 @@ use super::socket::{self, Icmp6, Link};
 const EVERY: Duration = Duration::from_secs(200);
 /// RFC 4861 §6.2.6, `MIN_DELAY_BETWEEN_RAS`: no more often to all.
 const NO_SOONER: Duration = Duration::from_secs(3);
+const PREFIX_SECS: u32 = 3_600;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 #[derive(Debug)]
@@ -28,21 +29,33 @@ pub(super) struct Advertiser {
 
 impl Advertiser {
     pub(super) fn open(link: &Link, dns: Vec<Ipv6Addr>) -> Result<Self> {
+        let own = Prefix {
+            address: prefix(link.address, link.prefix_len),
+            len: link.prefix_len,
+            on_link: true,
+            // Machines that chose an address of their own would not be known by it.
+            autonomous: false,
+            valid_secs: PREFIX_SECS,
+            preferred_secs: PREFIX_SECS,
+        };
+        let server = |address| NameServer { address, secs: PREFIX_SECS };
         let advertisement = Advertisement {
-            prefix: prefix(link.address, link.prefix_len),
-            prefix_len: link.prefix_len,
+            managed: true,
+            other: true,
             // A router with a lifetime of 0 is none, and firmware then waits 10 s for one.
             router_secs: 1_800,
-            prefix_secs: 3_600,
             mac: link.mac,
-            dns,
+            mtu: None,
+            prefixes: vec![own],
+            dns: dns.into_iter().map(server).collect(),
         };
         Ok(Self { link: link.clone(), socket: Icmp6::open(link)?, advertisement })
     }
 
     pub(super) async fn run(self, end: &CancellationToken) {
-        let Advertisement { prefix, prefix_len, .. } = self.advertisement;
-        info!("advertising {prefix}/{prefix_len} on {}", self.link.name);
+        for Prefix { address, len, .. } in &self.advertisement.prefixes {
+            info!("advertising {address}/{len} on {}", self.link.name);
+        }
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut to_all = ToAll::default();
