@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod architecture;
 pub mod client;
+pub mod firmware;
 pub mod journal;
 pub mod leases;
 pub mod limits;

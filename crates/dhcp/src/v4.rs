@@ -10,6 +10,8 @@ pub mod proxy;
 pub mod relay;
 pub mod reply;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod week;
 
 pub use packet::{MessageType, Packet, ParseError};

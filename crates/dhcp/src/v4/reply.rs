@@ -140,7 +140,7 @@ pub fn reply(
     if !network.dns.is_empty() && !needs_no_names(kind, answer) {
         put(code::DNS, octets(&network.dns));
     }
-    put_what_was_asked_for(request, network, &mut put);
+    put_what_was_asked_for(request, kind, network, &mut put);
     echo(request, &mut put);
     match answer {
         Answer::Boot(url) => {
@@ -178,19 +178,33 @@ fn encoded(route: Route) -> impl Iterator<Item = u8> {
 }
 
 /// What only systems have a use for, and ask for.
-fn put_what_was_asked_for(request: &Packet, network: &Network, put: &mut impl FnMut(u8, Vec<u8>)) {
-    if let Some(domain) = &network.domain
-        && asks_for(request, code::DOMAIN)
+fn put_what_was_asked_for(
+    request: &Packet,
+    kind: Kind,
+    network: &Network,
+    put: &mut impl FnMut(u8, Vec<u8>),
+) {
+    let asked = |code| asks_for(request, code);
+    if let Some(domain) = network.domain.as_ref().filter(|domain| !domain.is_empty())
+        && asked(code::DOMAIN)
     {
         put(code::DOMAIN, domain.clone().into_bytes());
     }
-    if !network.ntp.is_empty() && asks_for(request, code::NTP) {
+    if !network.ntp.is_empty() && asked(code::NTP) {
         put(code::NTP, octets(&network.ntp));
     }
-    if let Some(mtu) = network.mtu
-        && asks_for(request, code::MTU)
+    if let Some(mtu) = network.mtu.filter(|mtu| takes(kind, *mtu))
+        && asked(code::MTU)
     {
         put(code::MTU, mtu.to_be_bytes().to_vec());
+    }
+}
+
+/// The drivers of firmware hang on larger packets than those of plain Ethernet, and iPXE uses them.
+fn takes(kind: Kind, mtu: u16) -> bool {
+    match kind {
+        Kind::HttpClient | Kind::PxeClient | Kind::Ipxe | Kind::Grub => mtu <= 1_500,
+        Kind::Agent | Kind::System => true,
     }
 }
 

@@ -6,11 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 mod capture;
-mod edk2;
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use dhcp::firmware::v4::{self as edk2, Offer, Wanted};
 use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
@@ -19,8 +19,6 @@ use dhcp::v4::reply::Network;
 use dhcp::{Answer, Client};
 use dhcproto::{Decodable as _, Decoder, v4};
 use proptest::prelude::*;
-
-use crate::edk2::Offer;
 
 const CAPTURES: [&str; 5] =
     ["ovmf-2022.11-http", "ovmf-2022.11-pxe", "ipxe-1.0.0-efi", "ipxe-1.0.0-bios", "grub-2.06"];
@@ -70,7 +68,7 @@ fn firmware_that_looks_for_a_url_boots_from_our_offer() {
 
     let offer = edk2::take_offer(&exchange.discover, &exchange.offer.emit()).unwrap();
 
-    assert!(offer.boots(), "{offer:?}");
+    assert!(offer.suffices(Wanted::Url), "{offer:?}");
 }
 
 #[test]
@@ -80,7 +78,7 @@ fn firmware_that_has_its_url_from_the_bmc_takes_an_address_alone() {
     let offer = edk2::take_offer(&exchange.discover, &exchange.offer.emit());
 
     assert_eq!(offer, Ok(Offer::Only));
-    assert!(offer.unwrap().serves_a_known_url());
+    assert!(offer.unwrap().suffices(Wanted::Address));
 }
 
 #[test]

@@ -1,0 +1,290 @@
+//! What EDK2's DHCP and HTTP boot drivers make of a reply, rule by rule, read from bytes alone.
+//!
+//! Nothing of ours is used here: a parser that shared a mistake with the encoder would hide it.
+
+use std::net::Ipv4Addr;
+
+/// What an offer is good for (`HTTP_BOOT_OFFER_TYPE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Offer {
+    /// An address.
+    Only,
+    /// An address and a name server.
+    Dns,
+    /// An address, and a URL with an address in it.
+    IpUri,
+    /// The same, and a name server.
+    IpUriDns,
+    /// A URL with a name in it, and a name server.
+    NameUriDns,
+    /// A URL with a name in it that nobody can look up.
+    NameUri,
+    /// No address, and a URL with an address in it.
+    ProxyIpUri,
+    /// No address, and a URL with a name in it.
+    ProxyNameUri,
+}
+
+/// What firmware looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// An address, and a URL to boot from ("corporate environment").
+    Url,
+    /// An address alone: it has its URL from its BMC or its set-up ("home environment").
+    Address,
+}
+
+/// Which of several offers firmware takes, by their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whose address it uses.
+    pub address: usize,
+    /// Whose URL, if it wants one.
+    pub url: Option<usize>,
+}
+
+/// Which offers of all that came in go together, the best first (`HttpBootSelectDhcpOffer`).
+const WITH_URL: [(Offer, Offer); 7] = [
+    (Offer::IpUri, Offer::IpUri),
+    (Offer::IpUriDns, Offer::IpUriDns),
+    (Offer::NameUriDns, Offer::NameUriDns),
+    (Offer::Only, Offer::ProxyIpUri),
+    (Offer::Dns, Offer::ProxyIpUri),
+    (Offer::Dns, Offer::ProxyNameUri),
+    (Offer::Dns, Offer::NameUri),
+];
+const WITHOUT_URL: [Offer; 5] =
+    [Offer::Dns, Offer::IpUriDns, Offer::NameUriDns, Offer::Only, Offer::IpUri];
+
+/// What it chooses among offers, in the order they came in. `None` if it boots by none of them, which
+/// it says to nobody.
+#[must_use]
+pub fn choose(offers: &[Offer], wanted: Wanted) -> Option<Choice> {
+    let first = |wanted: Offer| offers.iter().position(|offer| *offer == wanted);
+    match wanted {
+        Wanted::Url => WITH_URL.iter().find_map(|(address, url)| {
+            Some(Choice { address: first(*address)?, url: Some(first(*url)?) })
+        }),
+        Wanted::Address => {
+            WITHOUT_URL.iter().find_map(|offer| Some(Choice { address: first(*offer)?, url: None }))
+        }
+    }
+}
+
+impl Offer {
+    /// Whether firmware boots from this offer alone.
+    #[must_use]
+    pub fn suffices(self, wanted: Wanted) -> bool {
+        choose(&[self], wanted).is_some()
+    }
+}
+
+/// Sizes of options (`DhcpOptionFormats`, `Dhcp4Option.c`): code, unit, least and most units.
+const FORMATS: [(u8, usize, usize, usize); 31] = [
+    (1, 4, 1, 1),
+    (2, 4, 1, 1),
+    (3, 4, 1, usize::MAX),
+    (4, 4, 1, usize::MAX),
+    (6, 4, 1, usize::MAX),
+    (7, 4, 1, usize::MAX),
+    (12, 1, 1, usize::MAX),
+    (13, 2, 1, 1),
+    (15, 1, 1, usize::MAX),
+    (17, 1, 1, usize::MAX),
+    (19, 1, 1, 1),
+    (23, 1, 1, 1),
+    (26, 2, 1, 1),
+    (28, 4, 1, 1),
+    (33, 8, 1, usize::MAX),
+    (42, 4, 1, usize::MAX),
+    (43, 1, 1, usize::MAX),
+    (50, 4, 1, 1),
+    (51, 4, 1, 1),
+    (52, 1, 1, 1),
+    (53, 1, 1, 1),
+    (54, 4, 1, 1),
+    (55, 1, 1, usize::MAX),
+    (56, 1, 1, usize::MAX),
+    (57, 2, 1, 1),
+    (58, 4, 1, 1),
+    (59, 4, 1, 1),
+    (60, 1, 1, usize::MAX),
+    (61, 1, 2, usize::MAX),
+    (67, 1, 1, usize::MAX),
+    (121, 1, 5, usize::MAX),
+];
+
+/// Why a reply is dropped. Firmware says none of this to anybody.
+pub type Dropped = String;
+
+/// What it makes of an OFFER.
+///
+/// # Errors
+/// Why it drops the offer.
+pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<Offer, Dropped> {
+    let options = reply_to(request, offer, 2)?;
+    let is_proxy = offer[16] == 0;
+    let mask = find(&options, 1);
+    if !is_proxy && mask.is_none_or(|mask| mask == [0; 4]) {
+        return Err("there is no mask, so the address cannot be used".into());
+    }
+    let has_dns = find(&options, 6).is_some();
+    // Nine of the ten letters are compared (`HttpBootParseDhcp4Packet`).
+    if !find(&options, 60).is_some_and(|class| class.starts_with(b"HTTPClien")) {
+        return match (is_proxy, has_dns) {
+            (true, _) => Err("it has neither an address nor the class HTTPClient".into()),
+            (false, true) => Ok(Offer::Dns),
+            (false, false) => Ok(Offer::Only),
+        };
+    }
+    let has_literal = names_an_address(url(offer, &options)?)?;
+    Ok(match (is_proxy, has_literal, has_dns) {
+        (true, true, _) => Offer::ProxyIpUri,
+        (true, false, _) => Offer::ProxyNameUri,
+        (false, true, true) => Offer::IpUriDns,
+        (false, true, false) => Offer::IpUri,
+        (false, false, true) => Offer::NameUriDns,
+        (false, false, false) => Offer::NameUri,
+    })
+}
+
+/// Option 67, else the field `file`.
+fn url<'a>(offer: &'a [u8], options: &Options<'a>) -> Result<&'a [u8], Dropped> {
+    if options.iter().filter(|(code, _)| *code == 67).count() > 1 {
+        return Err("a URL in two parts is cut after the first".into());
+    }
+    if let Some(url) = find(options, 67) {
+        let unterminated = "without its NUL the URL is ended by overwriting the next option";
+        return Ok(url.strip_suffix(&[0]).ok_or(unterminated)?);
+    }
+    let file = offer[108..236].split(|byte| *byte == 0).next().unwrap_or_default();
+    if file.is_empty() { Err("an HTTP offer without a URL is dropped".into()) } else { Ok(file) }
+}
+
+/// Whether a URL can be fetched without looking up a name.
+fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
+    let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let authority = rest.and_then(|rest| rest.split('/').next()).ok_or("this is no HTTP URL")?;
+    let host = authority.split(':').next().unwrap_or_default();
+    Ok(host.parse::<Ipv4Addr>().is_ok())
+}
+
+/// Whether it takes an ACK after an OFFER (`DhcpHandleRequesting`, `Dhcp4Io.c`).
+///
+/// # Errors
+/// Why it drops the ACK.
+pub fn take_ack(request: &[u8], offer: &[u8], ack: &[u8]) -> Result<(), Dropped> {
+    let offered = reply_to(request, offer, 2)?;
+    let given = reply_to(request, ack, 5)?;
+    if offer[16..20] != ack[16..20] {
+        return Err("it declines an address that is not the one offered".into());
+    }
+    if find(&offered, 54) != find(&given, 54) {
+        return Err("the ACK is of another server than the OFFER".into());
+    }
+    Ok(())
+}
+
+type Options<'a> = Vec<(u8, &'a [u8])>;
+
+/// What every reply must have (`DhcpInput` and `DhcpHandleSelect`, `Dhcp4Io.c`).
+fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<Options<'a>, Dropped> {
+    if reply.len() > 1472 {
+        return Err(format!("{} bytes are more than it takes", reply.len()));
+    }
+    if request.len() < 240 || reply.len() < 240 {
+        return Err("it is no DHCP message".into());
+    }
+    if reply[0] != 2 || reply[4..8] != request[4..8] || reply[28..34] != request[28..34] {
+        return Err("it is no reply to this client and this exchange".into());
+    }
+    let options = options(&reply[240..])?;
+    if find(&options, 53) != Some(&[message]) {
+        return Err("it is not of the type awaited".into());
+    }
+    find(&options, 54).filter(|server| **server != [0; 4]).ok_or("no server says it is his")?;
+    Ok(options)
+}
+
+/// One option of a wrong size costs the whole packet (`DhcpValidateOptions`).
+fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
+    let mut options = Options::new();
+    loop {
+        match bytes {
+            [255, ..] => return Ok(options),
+            [0, rest @ ..] => bytes = rest,
+            [code, len, rest @ ..] => {
+                let value = rest.get(..usize::from(*len)).ok_or("an option ends too late")?;
+                check(*code, value)?;
+                options.push((*code, value));
+                bytes = &rest[value.len()..];
+            }
+            _ => return Err("no end option".into()),
+        }
+    }
+}
+
+fn check(code: u8, value: &[u8]) -> Result<(), Dropped> {
+    // An empty one is passed over.
+    let Some((_, unit, least, most)) = FORMATS.iter().find(|format| format.0 == code) else {
+        return Ok(());
+    };
+    let fits = value.is_empty()
+        || value.len().is_multiple_of(*unit) && (*least..=*most).contains(&(value.len() / unit));
+    if fits { Ok(()) } else { Err(format!("option {code} cannot have {} bytes", value.len())) }
+}
+
+fn find<'a>(options: &Options<'a>, wanted: u8) -> Option<&'a [u8]> {
+    options.iter().find(|(code, _)| *code == wanted).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_name_is_taken_before_one_with_it_whoever_was_first() {
+        let offers = [Offer::NameUriDns, Offer::Only, Offer::IpUri];
+
+        assert_eq!(choose(&offers, Wanted::Url), Some(Choice { address: 2, url: Some(2) }));
+    }
+
+    #[test]
+    fn an_address_of_one_server_and_a_url_of_a_proxy_go_together() {
+        let offers = [Offer::ProxyIpUri, Offer::Dns];
+
+        assert_eq!(choose(&offers, Wanted::Url), Some(Choice { address: 1, url: Some(0) }));
+        assert_eq!(choose(&offers[..1], Wanted::Url), None, "somebody must give an address");
+    }
+
+    #[test]
+    fn a_name_that_nobody_can_look_up_boots_nothing() {
+        assert!(!Offer::NameUri.suffices(Wanted::Url));
+        assert_eq!(choose(&[Offer::Only, Offer::ProxyNameUri], Wanted::Url), None);
+        assert!(choose(&[Offer::Dns, Offer::ProxyNameUri], Wanted::Url).is_some());
+    }
+
+    #[test]
+    fn firmware_that_has_its_url_from_the_bmc_needs_an_address_and_likes_a_name_server() {
+        let offers = [Offer::IpUri, Offer::Only, Offer::Dns];
+
+        assert_eq!(choose(&offers, Wanted::Address), Some(Choice { address: 2, url: None }));
+        assert_eq!(choose(&[Offer::ProxyIpUri, Offer::NameUri], Wanted::Address), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(mut offer: Vec<u8>, request in prop::array::uniform32(0..9_u8)) {
+            let _ = take_offer(&request, &offer);
+            let mut header = vec![0; 240];
+            header[0] = 2;
+            header.extend([53, 1, 2, 54, 4, 10, 0, 0, 1]);
+            header.append(&mut offer);
+            let _ = take_offer(&[0; 240], &header);
+            let _ = take_ack(&[0; 240], &header, &header);
+        }
+    }
+}
