@@ -86,6 +86,8 @@ pub struct Plan {
     pub network: Network,
     /// Who else is in it.
     pub neighbour: Option<Neighbour>,
+    /// Whether the daemon is its DHCP server.
+    pub own_dhcp: bool,
     /// Settings of the daemon, as TOML; none are needed.
     pub settings: String,
 }
@@ -101,6 +103,7 @@ impl Plan {
             machines,
             network: Network::default(),
             neighbour: None,
+            own_dhcp: true,
             settings: String::new(),
         }
     }
@@ -170,9 +173,11 @@ impl Lab {
         serve.arg("serve").arg("--state-dir").arg(self.dir.join("state"));
         serve.arg("--ramdisk").arg(&self.plan.ramdisk);
         let mut settings = self.plan.settings.clone();
-        match self.plan.network.told(self.plan.neighbour) {
-            Told::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
-            Told::Settings(dhcp) => settings += &dhcp,
+        if self.plan.own_dhcp {
+            match self.plan.network.told(self.plan.neighbour) {
+                Told::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
+                Told::Settings(dhcp) => settings += &dhcp,
+            }
         }
         if !settings.is_empty() {
             fs::write(&path, &settings)

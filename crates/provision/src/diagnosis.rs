@@ -81,6 +81,7 @@ fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
         }
         What::State { .. }
         | What::Redfish { .. }
+        | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
         | What::Agent { .. } => false,
@@ -104,6 +105,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         }
         What::State { .. }
         | What::Redfish { .. }
+        | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
         | What::Agent { .. } => None,
@@ -119,6 +121,8 @@ struct Seen<'a> {
     known: Vec<Progress<'a>>,
     /// Each purpose whose last call to the BMC failed.
     bmc_errors: Vec<(&'a str, Option<u16>, &'a str)>,
+    /// Who was told of the boot, where that is not our own DHCP.
+    provider: Option<&'a str>,
     last_dhcp: Option<(DhcpClient, &'a DhcpAnswer)>,
     other_architecture: Option<u16>,
     acknowledged: bool,
@@ -168,6 +172,10 @@ impl<'a> Seen<'a> {
                 if method != "GET" {
                     self.progress_at = Some(event.at);
                 }
+            }
+            What::Provider { name, .. } => {
+                self.provider = Some(name);
+                self.progress_at = Some(event.at);
             }
             What::Dhcp { message, client, architecture, answer, .. } => {
                 let served = matches!(
@@ -356,7 +364,7 @@ impl Seen<'_> {
     fn never_fetched(&self, boot_interface: BootInterface, quiet: SignedDuration) -> Diagnosis {
         let seconds = quiet.as_secs();
         let Some((client, answer)) = self.last_dhcp else {
-            return never_heard(quiet);
+            return never_heard(self.provider, quiet);
         };
         // Firmware that got its address as HTTP client and then tries PXE has given up on HTTP.
         if self.acknowledged {
@@ -431,12 +439,21 @@ fn http_refused(path: &str, status: u16, error: &str) -> Diagnosis {
     stuck(format!("the machine asked for {path} and got {status}: {error}"), hint)
 }
 
-fn never_heard(quiet: SignedDuration) -> Diagnosis {
+fn never_heard(provider: Option<&str>, quiet: SignedDuration) -> Diagnosis {
     let seconds = quiet.as_secs();
     let text = format!("nothing was heard from the machine since it was switched on ({seconds} s)");
     if quiet < SELF_TEST {
         let hint = "large servers test themselves for minutes before their first packet";
         return Diagnosis { verdict: Verdict::Waiting, text, hint: Some(hint.to_owned()) };
+    }
+    if let Some(provider) = provider {
+        return stuck(
+            text,
+            &format!(
+                "{provider} was told the URL: see in its log whether the machine asked and what it \
+                 was answered, and check that the machine reaches the URL's address"
+            ),
+        );
     }
     stuck(
         text,

@@ -49,6 +49,15 @@ pub enum What {
         /// What went wrong, in the BMC's or the transport's words.
         error: Option<String>,
     },
+    /// A DHCP service that is not ours was told what the machine boots, or to forget it.
+    Provider {
+        /// Which service.
+        name: String,
+        /// What it was told, in words.
+        told: String,
+        /// Why it could not be told.
+        error: Option<String>,
+    },
     /// A DHCP message and its answer.
     Dhcp {
         /// `DISCOVER`, `REQUEST`, ….
@@ -108,6 +117,7 @@ impl What {
         match self {
             Self::State { .. } => "state",
             Self::Redfish { .. } => "redfish",
+            Self::Provider { .. } => "provider",
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
             Self::Agent { .. } => "agent",
@@ -131,6 +141,10 @@ impl fmt::Display for What {
                     None => write!(f, "no answer")?,
                 }
                 and_why(f, error.as_deref())
+            }
+            Self::Provider { name, told, error: None } => write!(f, "{name} was told {told}"),
+            Self::Provider { name, told, error: Some(error) } => {
+                write!(f, "{name} could not be told {told} ({error})")
             }
             Self::Dhcp { message, mac, client, architecture, answer, unlisted } => {
                 write!(f, "{message} from {client} at {mac}")?;

@@ -1,5 +1,7 @@
 //! Every setting of the daemon, its default, and its check.
 
+mod provider;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +20,7 @@ use provision::{Mac, Policy};
 use serde::Deserialize;
 use url::Url;
 
+pub use self::provider::{Dnsmasq, Provider};
 use crate::artifacts;
 use crate::urls::Urls;
 
@@ -129,6 +132,8 @@ impl Default for Boot {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dhcp {
+    /// Whose answers tell machines what to boot.
+    pub provider: Provider,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
     /// How much is answered.
@@ -136,11 +141,19 @@ pub struct Dhcp {
     /// Where to answer; nowhere else.
     #[serde(rename = "network")]
     pub networks: Vec<Network>,
+    /// For the provider `dnsmasq`.
+    pub dnsmasq: Dnsmasq,
 }
 
 impl Default for Dhcp {
     fn default() -> Self {
-        Self { lease_secs: 3_600, limits: DhcpLimits::default(), networks: Vec::new() }
+        Self {
+            provider: Provider::default(),
+            lease_secs: 3_600,
+            limits: DhcpLimits::default(),
+            networks: Vec::new(),
+            dnsmasq: Dnsmasq::default(),
+        }
     }
 }
 
@@ -554,7 +567,8 @@ impl Config {
         for pair in interfaces.windows(2) {
             ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
         }
-        self.dhcp.networks.iter().try_for_each(Network::check)
+        self.dhcp.networks.iter().try_for_each(Network::check)?;
+        self.dhcp.check_provider()
     }
 }
 
@@ -631,6 +645,15 @@ mod tests {
         assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
         assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
         assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
+    }
+
+    #[test]
+    fn a_provider_that_lacks_a_setting_is_refused_in_words() {
+        let provider = |settings: &str| refusal(&format!("[dhcp]\nprovider = {settings}"));
+
+        assert!(provider("\"isc\"").contains("isc"));
+        let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
+        assert_eq!(config.dhcp.provider, Provider::Dnsmasq);
     }
 
     #[test]

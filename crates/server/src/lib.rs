@@ -11,6 +11,7 @@ pub mod dhcp;
 pub mod error;
 pub mod metrics;
 pub mod nodes;
+pub mod providers;
 mod state_dir;
 pub mod trace;
 pub mod urls;
@@ -34,6 +35,7 @@ use crate::change::Nodes;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::nodes::Index;
+use crate::providers::Providers;
 use crate::state_dir::StateDir;
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -57,8 +59,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     nodes.load().await.context("cannot read the nodes")?;
 
     let networks = open_networks(&config, &state)?;
-    let has_dhcp = !networks.is_empty();
     let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
+    let providers = Providers::open(&config, urls.clone(), recorder.clone())?;
     let settings = config.artifacts(state.path(), urls.clone());
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
@@ -67,6 +69,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let for_firmware = listen(config.boot.listen, "the boot listener").await?;
 
     store.release_all(&host).await.context("cannot take over what was under way")?;
+    providers.put_right(nodes.index()).await;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), recorded));
@@ -90,7 +93,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         artifacts,
         urls,
         host,
-        dhcp: has_dhcp,
+        providers,
         policy: config.policy(),
         power_sync: config.power_sync(),
         loader: config.boot.http_loader,
@@ -166,7 +169,7 @@ fn say_ready(config: &Config, state: &StateDir) {
     if !config.api.listen.ip().is_loopback() {
         warn!("the API asks nobody who they are, and {} is not loopback", config.api.listen);
     }
-    if config.dhcp.networks.is_empty() {
+    if config.dhcp.networks.is_empty() && config.dhcp.provider == config::Provider::Embedded {
         info!("no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network");
     }
     let address = config.api.listen;

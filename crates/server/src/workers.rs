@@ -26,6 +26,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
+use crate::providers::Providers;
 use crate::trace::Recorder;
 use crate::urls::Urls;
 
@@ -50,8 +51,8 @@ pub struct Workers {
     pub urls: Urls,
     /// What this daemon calls itself.
     pub host: String,
-    /// Whether our DHCP answers anywhere.
-    pub dhcp: bool,
+    /// The DHCP service that machines are booted by.
+    pub providers: Providers,
     /// How long silence may last.
     pub policy: Policy,
     /// How often the power of resting machines is looked at; never, if `None`.

@@ -312,6 +312,7 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
         What::Agent { .. }
         | What::State { .. }
         | What::Redfish { .. }
+        | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. } => None,
     });

@@ -964,9 +964,11 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
         .iter()
         .filter_map(|event| match &event.what {
             What::Agent { call, .. } => Some(call.as_str()),
-            What::State { .. } | What::Redfish { .. } | What::Dhcp { .. } | What::Http { .. } => {
-                None
-            }
+            What::State { .. }
+            | What::Redfish { .. }
+            | What::Provider { .. }
+            | What::Dhcp { .. }
+            | What::Http { .. } => None,
         })
         .collect()
 }

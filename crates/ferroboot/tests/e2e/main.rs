@@ -10,5 +10,6 @@ mod leases;
 mod main_job;
 mod matrix;
 mod neighbours;
+mod providers;
 mod proxy;
 mod story;

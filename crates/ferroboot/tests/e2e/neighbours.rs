@@ -114,6 +114,7 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         What::Dhcp { client: DhcpClient::HttpClient, answer, .. } => Some(answer),
         What::State { .. }
         | What::Redfish { .. }
+        | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
         | What::Agent { .. } => None,

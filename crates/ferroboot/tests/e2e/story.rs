@@ -230,6 +230,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         }),
         What::State { .. }
         | What::Redfish { .. }
+        | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
         | What::Agent { .. } => None,

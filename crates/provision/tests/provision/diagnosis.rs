@@ -299,6 +299,15 @@ fn an_agent_whose_command_api_cannot_be_reached_is_named() {
 }
 
 #[test]
+fn a_machine_that_another_dhcp_service_answers_is_looked_for_in_its_log() {
+    let trace = Trace::switched_on().then(1, told(None));
+
+    let said = trace.says_after(1_000, Verdict::Stuck, "nothing was heard from the machine");
+
+    assert!(said.hint.unwrap().starts_with("dnsmasq was told the URL: see in its log"));
+}
+
+#[test]
 fn an_agent_between_two_heartbeats_is_not_silent() {
     let trace = Trace::running();
     assert_eq!(trace.said_after(180), None);
@@ -469,6 +478,14 @@ fn dhcp(client: DhcpClient, architecture: Option<u16>, answer: DhcpAnswer) -> Wh
     What::Dhcp { message: message.to_owned(), mac, client, architecture, answer, unlisted: 0 }
 }
 
+fn told(error: Option<&str>) -> What {
+    What::Provider {
+        name: "dnsmasq".to_owned(),
+        told: "to let 52:54:00:00:00:01 boot bootx64.efi".to_owned(),
+        error: error.map(str::to_owned),
+    }
+}
+
 fn pxe() -> What {
     let answer = DhcpAnswer::NoBoot { because: NoBoot::PxeNotHttp };
     dhcp(DhcpClient::PxeClient, Some(7), answer)
@@ -532,7 +549,7 @@ fn agent(call: &str, result: &str, ok: bool) -> What {
 }
 
 /// How many there are of [`any_event`].
-pub(crate) const EVENTS: usize = 20;
+pub(crate) const EVENTS: usize = 22;
 
 /// One of each sort of exchange.
 pub(crate) fn any_event(pick: usize) -> What {
@@ -564,6 +581,8 @@ pub(crate) fn any_event(pick: usize) -> What {
         agent("lookup", "refused", false),
         architecture(0x13),
         dhcp(DhcpClient::System, None, ack(None)),
+        told(None),
+        told(Some("no such socket")),
     ];
     events.into_iter().nth(pick).unwrap()
 }

@@ -22,15 +22,12 @@ const RESET_SHOWS: Duration = Duration::from_secs(10);
 enum NotBooted {
     #[error("its attempt is over")]
     Over,
-    #[error(
-        "its boot interface is {0}, but no DHCP network is configured: add [[dhcp.network]] to the \
-         configuration, or use redfish-https"
-    )]
-    NoDhcp(BootInterface),
     #[error("its boot interface is {0}, and it has no port with pxe_enabled")]
     NoPort(BootInterface),
     #[error("{0:#}")]
     Images(anyhow::Error),
+    #[error("{0:#}")]
+    Provider(anyhow::Error),
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
     #[error(transparent)]
@@ -56,6 +53,7 @@ async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(),
     // All that can fail without the machine fails before it is touched.
     let uri = uri(workers, node, attempt)?;
     workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
+    tell_provider(workers, node).await?;
     let bmc = Bmc::of(node, &workers.recorder)?;
     let machine = bmc.machine().await?;
 
@@ -88,15 +86,19 @@ fn uri(workers: &Workers, node: &Node, attempt: Uuid) -> Result<Option<String>, 
     if let Some(artifact) = attempt.boot_interface.http_boot_uri() {
         return Ok(Some(workers.urls.artifact(node, attempt, artifact, None)?));
     }
-    if !workers.dhcp {
-        return Err(NotBooted::NoDhcp(attempt.boot_interface));
-    }
     let ports = workers.nodes.index().by_uuid(node.uuid).map(|(_, ports)| ports);
     let bootable = |port: &std::sync::Arc<Port>| port.pxe_enabled;
     if !ports.unwrap_or_default().iter().any(bootable) {
         return Err(NotBooted::NoPort(attempt.boot_interface));
     }
     Ok(None)
+}
+
+/// Lets the DHCP service answer the machine, where it takes part.
+async fn tell_provider(workers: &Workers, node: &Node) -> Result<(), NotBooted> {
+    let found = workers.nodes.index().by_uuid(node.uuid);
+    let ports = found.map(|(_, ports)| ports).unwrap_or_default();
+    workers.providers.announce(node, &ports).await.map_err(NotBooted::Provider)
 }
 
 /// Whether the reset that was, or was about to be, sent has taken effect.

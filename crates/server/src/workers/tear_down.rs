@@ -16,6 +16,7 @@ const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
+    workers.providers.withdraw(node.uuid).await;
     for tried in 1.. {
         match tear_down(workers, node).await {
             Ok(()) => break,

@@ -1,0 +1,58 @@
+//! Which DHCP service tells machines what to boot, and how it is told.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+
+use super::Dhcp;
+
+/// The DHCP service that tells machines what to boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Our own.
+    #[default]
+    Embedded,
+    /// dnsmasq, by files that it reads.
+    Dnsmasq,
+    /// One that is told by somebody else.
+    None,
+}
+
+impl Dhcp {
+    /// What is missing would otherwise be noticed when the first machine boots.
+    pub(super) fn check_provider(&self) -> Result<()> {
+        ensure!(
+            self.networks.is_empty() || self.provider == Provider::Embedded,
+            "[[dhcp.network]] is for the provider embedded: another one is the network's DHCP server"
+        );
+        match self.provider {
+            Provider::Embedded | Provider::None => {}
+            Provider::Dnsmasq => ensure!(
+                self.dnsmasq.dhcp_hostsdir != self.dnsmasq.dhcp_optsdir,
+                "dhcp_hostsdir and dhcp_optsdir in [dhcp.dnsmasq] must be two folders"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// `[dhcp.dnsmasq]`, with the names and defaults of Ironic's `[dnsmasq]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dnsmasq {
+    /// The folder that dnsmasq has as `dhcp-hostsdir`.
+    pub dhcp_hostsdir: PathBuf,
+    /// The folder that dnsmasq has as `dhcp-optsdir`.
+    pub dhcp_optsdir: PathBuf,
+}
+
+impl Default for Dnsmasq {
+    fn default() -> Self {
+        Self {
+            dhcp_hostsdir: "/etc/dnsmasq.d/hostsdir.d".into(),
+            dhcp_optsdir: "/etc/dnsmasq.d/optsdir.d".into(),
+        }
+    }
+}
