@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::network::{self, BRIDGE, MACHINES, Network};
 use super::process::Process;
 
+/// The daemon's name, where there is a name server.
+pub const NAME: &str = "boot.lab.example";
+
 /// A program beside the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
@@ -17,6 +20,8 @@ pub enum Neighbour {
     Relay,
     /// dnsmasq gives IPv4 addresses, and the daemon is a ProxyDHCP.
     DhcpServer,
+    /// dnsmasq answers DNS, and knows the daemon as [`NAME`].
+    NameServer,
     /// radvd advertises the IPv6 network, and the daemon does not.
     Router,
 }
@@ -32,7 +37,7 @@ impl Neighbour {
     pub(super) fn bridge_of_machines(self) -> &'static str {
         match self {
             Self::Relay => MACHINES,
-            Self::DhcpServer | Self::Router => BRIDGE,
+            Self::DhcpServer | Self::NameServer | Self::Router => BRIDGE,
         }
     }
 
@@ -42,6 +47,7 @@ impl Neighbour {
         let programs = match self {
             Self::Relay => relay(&house, network, dir)?,
             Self::DhcpServer => vec![dhcp_server(&house, dir)?],
+            Self::NameServer => vec![name_server(&house, network, dir)?],
             Self::Router => vec![router(&house, dir)?],
         };
         Ok(Running { _programs: programs.into_iter().chain([house.holder]).collect() })
@@ -52,7 +58,8 @@ fn relay(house: &House, network: Network, dir: &Path) -> Result<Vec<Process>> {
     network::ip(&format!("link add {MACHINES} type bridge\nlink set {MACHINES} up\n"))?;
     house.connect("near", BRIDGE)?;
     house.connect("far", MACHINES)?;
-    let mut relays = Vec::new();
+    // No DNS.
+    let mut relays = vec!["--port=0"];
     if network.has_ipv4() {
         house.number("near", "10.77.0.2/24")?;
         house.number("far", "10.78.0.1/24")?;
@@ -75,7 +82,22 @@ fn relay(house: &House, network: Network, dir: &Path) -> Result<Vec<Process>> {
 fn dhcp_server(house: &House, dir: &Path) -> Result<Process> {
     house.connect("near", BRIDGE)?;
     house.number("near", "10.77.0.2/24")?;
-    house.dnsmasq(&["--dhcp-range=10.77.0.100,10.77.0.199,1h", "--dhcp-authoritative"], dir)
+    house.dnsmasq(
+        &["--port=0", "--dhcp-range=10.77.0.100,10.77.0.199,1h", "--dhcp-authoritative"],
+        dir,
+    )
+}
+
+fn name_server(house: &House, network: Network, dir: &Path) -> Result<Process> {
+    house.connect("near", BRIDGE)?;
+    if network.has_ipv4() {
+        house.number("near", "10.77.0.2/24")?;
+    }
+    if network.has_ipv6() {
+        house.number("near", "fd77::2/64")?;
+    }
+    let record = format!("--host-record={NAME},10.77.0.1,fd77::1");
+    house.dnsmasq(&["--port=53", "--no-resolv", "--no-hosts", &record], dir)
 }
 
 fn router(house: &House, dir: &Path) -> Result<Process> {
@@ -127,13 +149,7 @@ impl House {
 
     fn dnsmasq(&self, what: &[&str], dir: &Path) -> Result<Process> {
         let mut dnsmasq = self.inside("dnsmasq");
-        dnsmasq.args([
-            "--no-daemon",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--user=root",
-            "--log-dhcp",
-        ]);
+        dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--log-dhcp"]);
         let leases = dir.join("dnsmasq.leases");
         dnsmasq.arg(format!("--dhcp-leasefile={}", leases.display())).args(what);
         Process::start(&mut dnsmasq, "started, version", &dir.join("dnsmasq.log"))

@@ -53,6 +53,7 @@ impl Network {
                 Told::Argument(format!("{BRIDGE}={}", pools.join(",")))
             }
             Some(Neighbour::DhcpServer) => Told::Argument(format!("{BRIDGE}=proxy")),
+            Some(Neighbour::NameServer) => Told::Settings(self.settings() + &self.dns()),
             Some(Neighbour::Router) => Told::Settings(self.settings() + "advertise = false\n"),
             Some(Neighbour::Relay) => Told::Settings(self.settings() + &self.relayed()),
         }
@@ -64,6 +65,15 @@ impl Network {
             let _ = writeln!(text, "{name} = \"{pool}\"");
         }
         text
+    }
+
+    fn dns(self) -> String {
+        let servers: &[&str] = match self {
+            Self::Ipv4 => &["10.77.0.2"],
+            Self::Dual => &["10.77.0.2", "fd77::2"],
+            Self::Ipv6 => &["fd77::2"],
+        };
+        format!("dns = {servers:?}\n")
     }
 
     fn relayed(self) -> String {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use bmc::config::{Firmware, Ip};
 use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
-use ferroboot::lab::neighbour::Neighbour;
+use ferroboot::lab::neighbour::{NAME, Neighbour};
 use ferroboot::lab::network::Network;
 use ferroboot::lab::{Lab, Plan};
 use provision::What;
@@ -72,6 +72,24 @@ fn ipxe_beside_another_dhcp_server_boots() {
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_over_ipv6_beside_the_router_of_the_network() {
     in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn firmware_boots_from_a_url_with_a_name_over_ipv4() {
+    in_a_lab(by_name(Network::Ipv4), |lab| boot(lab, "http", Network::Ipv4));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn firmware_boots_from_a_url_with_a_name_over_ipv6_alone() {
+    in_a_lab(by_name(Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
+}
+
+fn by_name(network: Network) -> Plan {
+    let mut plan = beside(Neighbour::NameServer, network);
+    plan.settings = format!("[boot]\nurl = \"http://{NAME}:8080\"\n");
+    plan
 }
 
 fn beside(neighbour: Neighbour, network: Network) -> Plan {
