@@ -214,6 +214,12 @@ impl Leases {
         self.reservations.get(&mac).copied()
     }
 
+    /// How many addresses have or had a client.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_address.len()
+    }
+
     /// What a client has, ended or not.
     #[must_use]
     pub fn of(&self, mac: [u8; 6]) -> Option<Lease> {
@@ -442,14 +448,14 @@ impl Leases {
     }
 
     fn set(&mut self, place: Place, until: Seconds, address: Ipv4Addr) {
-        self.count(place, address, |taken| taken + 1);
+        self.taken += usize::from(self.counts(place, address));
         if let Some(ends) = self.ends(place) {
             ends.insert((until, address));
         }
     }
 
     fn unset(&mut self, place: Place, Lease { mac, address, until, .. }: Lease) {
-        self.count(place, address, |taken| taken - 1);
+        self.taken -= usize::from(self.counts(place, address));
         if let Some(ends) = self.ends(place) {
             ends.remove(&(until, address));
         }
@@ -463,13 +469,11 @@ impl Leases {
         }
     }
 
-    fn count(&mut self, place: Place, address: Ipv4Addr, then: impl Fn(usize) -> usize) {
-        let is_taken = match place {
+    /// Whether an address of the pool that is there is one less for others.
+    fn counts(&self, place: Place, address: Ipv4Addr) -> bool {
+        match place {
             Place::Running | Place::Quarantined => !self.reserved.contains_key(&address),
             Place::LeftByGuest | Place::LeftByKnown | Place::Reserved => false,
-        };
-        if is_taken {
-            self.taken = then(self.taken);
         }
     }
 

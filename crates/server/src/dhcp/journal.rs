@@ -32,6 +32,8 @@ pub(super) trait Table: Sized {
     fn read(bytes: &[u8]) -> Vec<Self::Record>;
     fn encode(record: &Self::Record, into: &mut Vec<u8>);
     fn records(&self) -> Vec<Self::Record>;
+    /// How many records there are, or a few more.
+    fn count(&self) -> usize;
 }
 
 impl Table for leases::Leases {
@@ -55,6 +57,10 @@ impl Table for leases::Leases {
     fn records(&self) -> Vec<Self::Record> {
         self.records()
     }
+
+    fn count(&self) -> usize {
+        self.count()
+    }
 }
 
 impl Table for v6::leases::Leases {
@@ -76,6 +82,10 @@ impl Table for v6::leases::Leases {
 
     fn records(&self) -> Vec<Self::Record> {
         self.records().collect()
+    }
+
+    fn count(&self) -> usize {
+        self.records().count()
     }
 }
 
@@ -147,9 +157,7 @@ impl<T: Table> Journal<T> {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        let begun = if self.len > SMALL
-            && self.len > 4 * (leases.records().len() * T::RECORD) as u64
-        {
+        let begun = if self.len > SMALL && self.len > 4 * (leases.count() * T::RECORD) as u64 {
             write_anew(&self.path, leases).map(|(file, len)| (self.file, self.len) = (file, len))
         } else {
             self.file.try_clone().map(|file| {
