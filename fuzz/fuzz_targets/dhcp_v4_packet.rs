@@ -4,10 +4,12 @@
 
 use std::net::Ipv4Addr;
 
-use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::Answer;
+use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
+use dhcp::v4::destination::destination;
+use dhcp::v4::proxy::{self, Port};
 use dhcp::v4::reply::{Network, Route};
 use libfuzzer_sys::fuzz_target;
 
@@ -30,6 +32,13 @@ fuzz_target!(|bytes: &[u8]| {
     let claim = Claim::Guest { keep: 1 };
     let decision = decide(&packet, &answer, claim, &mut Leases::new(pool, []), &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
+        let _ = destination(&packet, &reply);
         assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
+    }
+    for port in [Port::Dhcp, Port::Pxe] {
+        if let Ok(reply) = proxy::decide(&packet, port, &answer, &network) {
+            assert!(reply.yiaddr.is_unspecified());
+            assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
+        }
     }
 });
