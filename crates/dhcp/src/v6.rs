@@ -3,6 +3,7 @@
 pub mod advertisement;
 pub mod client;
 pub mod decide;
+pub mod lease_client;
 pub mod leases;
 pub mod options;
 pub mod packet;

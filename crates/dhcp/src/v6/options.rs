@@ -12,6 +12,8 @@ pub const IA_ADDRESS: u16 = 5;
 pub const OPTION_REQUEST: u16 = 6;
 /// Preference (RFC 8415 §21.8).
 pub const PREFERENCE: u16 = 7;
+/// Elapsed time (RFC 8415 §21.9).
+pub const ELAPSED_TIME: u16 = 8;
 /// Relay message (RFC 8415 §21.10).
 pub const RELAY_MESSAGE: u16 = 9;
 /// Status code (RFC 8415 §21.13).
@@ -26,6 +28,8 @@ pub const VENDOR_CLASS: u16 = 16;
 pub const INTERFACE_ID: u16 = 18;
 /// Recursive name servers (RFC 3646 §3).
 pub const DNS: u16 = 23;
+/// Information refresh time (RFC 8415 §21.23).
+pub const REFRESH_TIME: u16 = 32;
 /// Boot file URL (RFC 5970 §3.1).
 pub const BOOT_FILE_URL: u16 = 59;
 /// Client system architecture (RFC 5970 §3.3).

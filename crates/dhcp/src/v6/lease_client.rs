@@ -1,0 +1,782 @@
+//! A client's side: how our ramdisk agent gets its IPv6 address (RFC 8415 §18.2).
+//!
+//! Pure: it is told the time, random numbers and what came in, and says what to send and when it wants
+//! to be woken. What it says goes to `ff02::1:2`, port 547, from port 546.
+
+use std::net::Ipv6Addr;
+
+use super::options as code;
+use super::packet::{Message, MessageType, Options, Packet, address};
+use crate::client::AGENT_USER_CLASS;
+
+/// Milliseconds on any clock that only goes forward.
+pub type Millis = u64;
+
+const SECOND: Millis = 1_000;
+/// Never.
+const NEVER: Millis = Millis::MAX;
+/// RFC 8415 §7.7: no end.
+const FOR_EVER: u32 = u32::MAX;
+/// REQUESTs for one advertisement (`REQ_MAX_RC`).
+const REQUESTS: u32 = 10;
+/// RELEASEs and DECLINEs (`REL_MAX_RC`, `DEC_MAX_RC`).
+const GOODBYES: u32 = 4;
+/// Seconds until settings are asked for again: if nothing is said, and at least (RFC 8415 §21.23).
+const REFRESH: u32 = 86_400;
+const SOONEST_REFRESH: u32 = 600;
+/// Ends the wait for other servers (RFC 8415 §18.2.1).
+const MOST_PREFERRED: u8 = 255;
+/// Status codes (RFC 8415 §21.13).
+const NO_ADDRESSES: u16 = 2;
+const NO_BINDING: u16 = 3;
+const NOT_ON_LINK: u16 = 4;
+
+/// What a server leased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Our address. Its link's prefix is the router's to say, not the server's.
+    pub address: Ipv6Addr,
+    /// Seconds for which it is preferred to others.
+    pub preferred_secs: u32,
+    /// Seconds for which it is good; all ones for ever.
+    pub valid_secs: u32,
+    /// Seconds after which its server is asked for more time (T1).
+    pub renew_secs: u32,
+    /// Seconds after which any server is (T2).
+    pub rebind_secs: u32,
+    /// Name servers.
+    pub dns: Vec<Ipv6Addr>,
+    /// The identifier (DUID) of the server that gave it.
+    pub server: Vec<u8>,
+}
+
+/// One link's client.
+#[derive(Clone, Debug)]
+pub struct LeaseClient {
+    duid: Vec<u8>,
+    ia: u32,
+    phase: Phase,
+    lease: Option<(Lease, Millis)>,
+    dns: Option<Vec<Ipv6Addr>>,
+    transaction: [u8; 3],
+    began: Millis,
+    tries: u32,
+    wait: Millis,
+    wake: Millis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Soliciting { best: Option<Offer> },
+    Requesting(Offer),
+    Bound,
+    Renewing,
+    Rebinding,
+    Leaving { address: Ipv6Addr, server: Vec<u8>, why: Leave },
+    Informing,
+    Informed,
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Offer {
+    address: Ipv6Addr,
+    server: Vec<u8>,
+    preference: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    Release,
+    Decline,
+}
+
+/// What a message says of our association.
+enum Verdict {
+    Granted(Lease),
+    Refused(u16),
+    Nothing,
+}
+
+impl LeaseClient {
+    /// A client that asks for an address. `duid` identifies the machine, `ia` the association among
+    /// the machine's: a number that stays the same for the link.
+    #[must_use]
+    pub fn new(duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
+        Self::starting(Phase::Soliciting { best: None }, duid, ia, random, now)
+    }
+
+    /// A client that asks for settings only: for links whose routers advertise O without M.
+    #[must_use]
+    pub fn for_settings(duid: Vec<u8>, random: u32, now: Millis) -> Self {
+        Self::starting(Phase::Informing, duid, 0, random, now)
+    }
+
+    fn starting(phase: Phase, duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
+        Self {
+            duid,
+            ia,
+            phase,
+            lease: None,
+            dns: None,
+            transaction: [0; 3],
+            began: now,
+            tries: 0,
+            wait: 0,
+            // Not all machines of a hall at once (`SOL_MAX_DELAY`, `INF_MAX_DELAY`).
+            wake: now + Millis::from(random) % SECOND,
+        }
+    }
+
+    /// When it wants [`LeaseClient::due`] to be called.
+    #[must_use]
+    pub fn wake(&self) -> Millis {
+        self.wake
+    }
+
+    /// The lease, if it has one.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref().map(|(lease, _)| lease)
+    }
+
+    /// The name servers, once a server told them, with an address or without.
+    #[must_use]
+    pub fn name_servers(&self) -> Option<&[Ipv6Addr]> {
+        self.dns.as_deref()
+    }
+
+    /// Gives the address back, and asks for no other.
+    pub fn release(&mut self, now: Millis) {
+        self.leave(Leave::Release, now);
+    }
+
+    /// Says that somebody else uses the address, and asks for another.
+    pub fn decline(&mut self, now: Millis) {
+        self.leave(Leave::Decline, now);
+    }
+
+    fn leave(&mut self, why: Leave, now: Millis) {
+        match self.lease.take() {
+            Some((Lease { address, server, .. }, _)) => {
+                self.begin(Phase::Leaving { address, server, why }, now);
+            }
+            None => self.left(why, now),
+        }
+    }
+
+    /// What to send to all servers now, if it is time to.
+    pub fn due(&mut self, random: u32, now: Millis) -> Option<Vec<u8>> {
+        if now < self.wake {
+            return None;
+        }
+        self.move_on(now);
+        if now < self.wake {
+            return None;
+        }
+        if self.tries == 0 {
+            let [transaction @ .., _] = random.to_be_bytes();
+            (self.transaction, self.began) = (transaction, now);
+        }
+        self.wait = self.next_wait(random);
+        self.tries += 1;
+        self.wake = (now + self.wait).min(self.deadline());
+        let message = self.message(now)?;
+        Some(Packet { relays: Vec::new(), message }.emit())
+    }
+
+    /// What the time alone changes.
+    fn move_on(&mut self, now: Millis) {
+        if now >= self.end() {
+            self.start_over(now);
+            return;
+        }
+        let to_any_server = now >= self.rebind_at();
+        match &mut self.phase {
+            Phase::Soliciting { best } => {
+                if let Some(best) = best.take() {
+                    self.begin(Phase::Requesting(best), now);
+                }
+            }
+            Phase::Requesting(_) if self.tries >= REQUESTS => self.start_over(now),
+            Phase::Bound => self.begin(Phase::Renewing, now),
+            Phase::Renewing if to_any_server => self.begin(Phase::Rebinding, now),
+            Phase::Leaving { why, .. } if self.tries >= GOODBYES => {
+                let why = *why;
+                self.left(why, now);
+            }
+            Phase::Informed => self.begin(Phase::Informing, now),
+            Phase::Requesting(_)
+            | Phase::Renewing
+            | Phase::Rebinding
+            | Phase::Leaving { .. }
+            | Phase::Informing
+            | Phase::Gone => {}
+        }
+    }
+
+    /// Takes what came in. True if it brought a lease, or settings.
+    pub fn receive(&mut self, bytes: &[u8], now: Millis) -> bool {
+        let Ok(Packet { relays, message }) = Packet::parse(bytes) else { return false };
+        // RFC 8415 §16.3, §16.10. Before the first message there is nothing to answer.
+        let is_ours = relays.is_empty()
+            && self.tries > 0
+            && message.transaction == self.transaction
+            && message.options.get(code::CLIENT_ID) == Some(&self.duid);
+        let Some(server) = message.options.get(code::SERVER_ID).filter(|_| is_ours) else {
+            return false;
+        };
+        match message.kind {
+            MessageType::Advertise => {
+                self.take_offer(&message, server, now);
+                false
+            }
+            MessageType::Reply => self.take_reply(&message, server, now),
+            MessageType::Solicit
+            | MessageType::Request
+            | MessageType::Confirm
+            | MessageType::Renew
+            | MessageType::Rebind
+            | MessageType::Release
+            | MessageType::Decline
+            | MessageType::Reconfigure
+            | MessageType::InformationRequest => false,
+        }
+    }
+
+    /// The most preferred is taken when the first wait is over, or the one that ends it; later, the
+    /// first that comes (RFC 8415 §18.2.1).
+    fn take_offer(&mut self, message: &Message, server: &[u8], now: Millis) {
+        let Verdict::Granted(Lease { address, .. }) = self.verdict(message, server) else { return };
+        let Phase::Soliciting { best } = &mut self.phase else { return };
+        let preference = message.options.get(code::PREFERENCE).and_then(|value| value.first());
+        let preference = preference.copied().unwrap_or_default();
+        if best.as_ref().is_none_or(|best| best.preference < preference) {
+            *best = Some(Offer { address, server: server.to_vec(), preference });
+        }
+        if preference == MOST_PREFERRED || self.tries > 1 {
+            self.wake = now;
+        }
+    }
+
+    fn take_reply(&mut self, message: &Message, server: &[u8], now: Millis) -> bool {
+        let rapid = message.options.get(code::RAPID_COMMIT).is_some();
+        match &self.phase {
+            Phase::Soliciting { .. } if !rapid => false,
+            Phase::Soliciting { .. }
+            | Phase::Requesting(_)
+            | Phase::Renewing
+            | Phase::Rebinding => {
+                match self.verdict(message, server) {
+                    Verdict::Granted(lease) => self.take_lease(lease, now),
+                    Verdict::Refused(status) => self.take_refusal(status, server, now),
+                    Verdict::Nothing => {}
+                }
+                self.phase == Phase::Bound
+            }
+            Phase::Leaving { why, .. } => {
+                self.left(*why, now);
+                false
+            }
+            Phase::Informing => {
+                self.dns = Some(name_servers(message));
+                let secs =
+                    message.options.get(code::REFRESH_TIME).and_then(|value| number(value, 0));
+                let secs = secs.unwrap_or(REFRESH).max(SOONEST_REFRESH);
+                self.begin(Phase::Informed, later(now, secs));
+                true
+            }
+            Phase::Bound | Phase::Informed | Phase::Gone => false,
+        }
+    }
+
+    fn take_lease(&mut self, lease: Lease, now: Millis) {
+        // A server that grants less than a second would be asked without a pause.
+        let until = lease.renew_secs.min(lease.valid_secs).max(1);
+        self.begin(Phase::Bound, later(now, until));
+        self.dns = Some(lease.dns.clone());
+        self.lease = Some((lease, now));
+    }
+
+    /// RFC 8415 §18.2.10.1.
+    fn take_refusal(&mut self, status: u16, server: &[u8], now: Millis) {
+        let address = self.lease().map(|lease| lease.address);
+        match (&self.phase, status, address) {
+            (Phase::Renewing | Phase::Rebinding, NO_BINDING, Some(address)) => {
+                let again = Offer { address, server: server.to_vec(), preference: 0 };
+                self.begin(Phase::Requesting(again), now);
+            }
+            // In a moment: a server that offers and refuses would be asked without a pause.
+            (_, NO_ADDRESSES | NO_BINDING | NOT_ON_LINK, _) => self.start_over(now + SECOND),
+            _ => {}
+        }
+    }
+
+    fn verdict(&self, message: &Message, server: &[u8]) -> Verdict {
+        let mut refusal = status(&message.options);
+        for value in message.options.all(code::IA_NA) {
+            let Some(association) = Association::parse(value).filter(|found| found.ia == self.ia)
+            else {
+                continue;
+            };
+            refusal = refusal.or(association.refusal);
+            if let Some(lease) = association.lease(name_servers(message), server) {
+                return Verdict::Granted(lease);
+            }
+        }
+        refusal.map_or(Verdict::Nothing, Verdict::Refused)
+    }
+
+    fn begin(&mut self, phase: Phase, at: Millis) {
+        (self.phase, self.tries, self.wake) = (phase, 0, at);
+    }
+
+    fn start_over(&mut self, at: Millis) {
+        self.lease = None;
+        self.begin(Phase::Soliciting { best: None }, at);
+    }
+
+    fn left(&mut self, why: Leave, now: Millis) {
+        match why {
+            Leave::Release => self.begin(Phase::Gone, NEVER),
+            Leave::Decline => self.start_over(now),
+        }
+    }
+
+    /// RFC 8415 §15: doubled each time, up or down by a tenth.
+    fn next_wait(&self, random: u32) -> Millis {
+        let (first, most) = self.rhythm();
+        let (wait, of) = match self.tries {
+            0 => (first, first),
+            _ if 2 * self.wait > most => (most, most),
+            _ => (2 * self.wait, self.wait),
+        };
+        let tenth = of / 10;
+        // The first wait for advertisements is no shorter than a second (RFC 8415 §18.2.1).
+        let soliciting = matches!(self.phase, Phase::Soliciting { .. });
+        let least = if soliciting && self.tries == 0 { wait + 1 } else { wait - tenth };
+        least + Millis::from(random) % (wait + tenth + 1 - least)
+    }
+
+    /// The first wait and the longest (RFC 8415 §7.6).
+    fn rhythm(&self) -> (Millis, Millis) {
+        match self.phase {
+            // An hour, which the RFC allows between SOLICITs, is too long for whoever waits for a
+            // machine: two minutes, as RFC 3315 had it.
+            Phase::Soliciting { .. } | Phase::Informing => (SECOND, 120 * SECOND),
+            Phase::Requesting(_) => (SECOND, 30 * SECOND),
+            Phase::Renewing | Phase::Rebinding => (10 * SECOND, 600 * SECOND),
+            Phase::Leaving { .. } => (SECOND, 16 * SECOND),
+            Phase::Bound | Phase::Informed | Phase::Gone => (NEVER / 2, NEVER / 2),
+        }
+    }
+
+    /// When the time of this phase is over, whatever was answered.
+    fn deadline(&self) -> Millis {
+        match self.phase {
+            Phase::Renewing => self.rebind_at(),
+            Phase::Soliciting { .. }
+            | Phase::Requesting(_)
+            | Phase::Bound
+            | Phase::Rebinding
+            | Phase::Leaving { .. }
+            | Phase::Informing
+            | Phase::Informed
+            | Phase::Gone => self.end(),
+        }
+    }
+
+    fn rebind_at(&self) -> Millis {
+        self.lease.as_ref().map_or(NEVER, |(lease, since)| later(*since, lease.rebind_secs))
+    }
+
+    /// When the address is ours no more.
+    fn end(&self) -> Millis {
+        self.lease.as_ref().map_or(NEVER, |(lease, since)| later(*since, lease.valid_secs))
+    }
+
+    /// What is to be said in this phase.
+    fn message(&self, now: Millis) -> Option<Message> {
+        let held = self.lease();
+        let (kind, server, address) = match &self.phase {
+            Phase::Soliciting { .. } => (MessageType::Solicit, None, None),
+            Phase::Requesting(Offer { address, server, .. }) => {
+                (MessageType::Request, Some(server), Some(*address))
+            }
+            Phase::Renewing => (MessageType::Renew, Some(&held?.server), Some(held?.address)),
+            Phase::Rebinding => (MessageType::Rebind, None, Some(held?.address)),
+            Phase::Leaving { address, server, why: Leave::Release } => {
+                (MessageType::Release, Some(server), Some(*address))
+            }
+            Phase::Leaving { address, server, why: Leave::Decline } => {
+                (MessageType::Decline, Some(server), Some(*address))
+            }
+            Phase::Informing => (MessageType::InformationRequest, None, None),
+            Phase::Bound | Phase::Informed | Phase::Gone => return None,
+        };
+        let mut options = Options::default();
+        options.put(code::CLIENT_ID, self.duid.clone());
+        if let Some(server) = server {
+            options.put(code::SERVER_ID, server.clone());
+        }
+        if kind == MessageType::Solicit {
+            options.put(code::RAPID_COMMIT, []);
+        }
+        // In hundredths of a second (RFC 8415 §21.9).
+        let elapsed = u16::try_from((now - self.began) / 10).unwrap_or(u16::MAX);
+        options.put(code::ELAPSED_TIME, elapsed.to_be_bytes());
+        options.put(code::USER_CLASS, user_class());
+        options.put(
+            code::OPTION_REQUEST,
+            [code::DNS, code::REFRESH_TIME].map(u16::to_be_bytes).concat(),
+        );
+        if kind != MessageType::InformationRequest {
+            options.put(code::IA_NA, association(self.ia, address));
+        }
+        Some(Message { kind, transaction: self.transaction, options })
+    }
+}
+
+/// An identity association as a server sends it.
+struct Association {
+    ia: u32,
+    renew_secs: u32,
+    rebind_secs: u32,
+    /// Address, preferred lifetime, valid lifetime.
+    address: Option<(Ipv6Addr, u32, u32)>,
+    refusal: Option<u16>,
+}
+
+impl Association {
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (head, rest) = value.split_at_checked(12)?;
+        let options = Options::parse(rest).ok()?;
+        let lifetimes = |value: &[u8]| {
+            let found = (address(value, 0)?, number(value, 16)?, number(value, 20)?);
+            // RFC 8415 §21.6.
+            (found.1 <= found.2).then_some(found)
+        };
+        let (good, ended): (Vec<_>, Vec<_>) = options
+            .all(code::IA_ADDRESS)
+            .filter_map(lifetimes)
+            .partition(|(_, _, valid_secs)| *valid_secs > 0);
+        // An address with no time left is taken away.
+        let withdrawn = ended.first().map(|_| NO_BINDING);
+        Some(Self {
+            ia: number(head, 0)?,
+            renew_secs: number(head, 4)?,
+            rebind_secs: number(head, 8)?,
+            address: good.first().copied(),
+            refusal: status(&options).or(withdrawn),
+        })
+    }
+
+    fn lease(&self, dns: Vec<Ipv6Addr>, server: &[u8]) -> Option<Lease> {
+        let (address, preferred_secs, valid_secs) = self.address?;
+        // RFC 8415 §21.4: zero leaves it to the client, who had better ask at half and at four fifths.
+        let chosen = |secs, of: u32| match (secs, preferred_secs) {
+            (0, FOR_EVER) => FOR_EVER,
+            (0, preferred) => preferred / 10 * of,
+            (secs, _) => secs,
+        };
+        let (renew_secs, rebind_secs) = (chosen(self.renew_secs, 5), chosen(self.rebind_secs, 8));
+        (renew_secs <= rebind_secs).then(|| Lease {
+            address,
+            preferred_secs,
+            valid_secs,
+            renew_secs,
+            rebind_secs,
+            dns,
+            server: server.to_vec(),
+        })
+    }
+}
+
+fn association(ia: u32, address: Option<Ipv6Addr>) -> Vec<u8> {
+    let mut value = [ia, 0, 0].map(u32::to_be_bytes).concat();
+    let mut options = Options::default();
+    if let Some(address) = address {
+        options.put(code::IA_ADDRESS, [&address.octets()[..], &[0; 8]].concat());
+    }
+    options.emit_into(&mut value);
+    value
+}
+
+/// RFC 8415 §21.15: two bytes of length before the class.
+fn user_class() -> Vec<u8> {
+    let len = u16::try_from(AGENT_USER_CLASS.len()).expect("the class is short");
+    [&len.to_be_bytes(), AGENT_USER_CLASS].concat()
+}
+
+/// The status, unless it is success.
+fn status(options: &Options) -> Option<u16> {
+    let (code, _) = options.get(code::STATUS)?.split_first_chunk()?;
+    Some(u16::from_be_bytes(*code)).filter(|code| *code != 0)
+}
+
+fn name_servers(message: &Message) -> Vec<Ipv6Addr> {
+    let (addresses, _) = message.options.get(code::DNS).unwrap_or_default().as_chunks::<16>();
+    addresses.iter().copied().map(Ipv6Addr::from).collect()
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn later(now: Millis, secs: u32) -> Millis {
+    if secs == FOR_EVER { NEVER } else { now + Millis::from(secs) * SECOND }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::client::Client;
+    use super::super::decide::{Decision, decide};
+    use super::super::leases::{Leases, Pool};
+    use super::super::reply::Network;
+    use super::*;
+    use crate::answer::Answer;
+    use crate::client::Kind;
+
+    const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
+    const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 7);
+
+    struct Server {
+        leases: Leases,
+        network: Network,
+    }
+
+    impl Server {
+        fn new(sole: bool) -> Self {
+            let pool =
+                Pool { first: "fd00::10".parse().unwrap(), last: "fd00::11".parse().unwrap() };
+            let dns = vec!["fd00::53".parse().unwrap()];
+            let network = Network { duid: vec![0, 2, 1], sole, dns, lease_secs: 600 };
+            Self { leases: Leases::new(pool), network }
+        }
+
+        /// What it says to a message that was sent at this time.
+        fn answer(&mut self, sent: &[u8], now: Millis) -> Message {
+            let request = Packet::parse(sent).unwrap().message;
+            let client = Client::identify(&Packet::parse(sent).unwrap(), LINK_LOCAL);
+            assert_eq!(client.kind, Kind::Agent);
+            let (leases, now) = (&mut self.leases, now / SECOND);
+            let to = &Answer::Address;
+            match decide(&request, &client, [1; 16], to, leases, &self.network, now) {
+                Decision::Send { reply, .. } => reply,
+                Decision::Silent(why) => panic!("{why}"),
+            }
+        }
+    }
+
+    fn client() -> LeaseClient {
+        LeaseClient::new(DUID.to_vec(), 5, 0, 0)
+    }
+
+    fn bytes(message: Message) -> Vec<u8> {
+        Packet { relays: Vec::new(), message }.emit()
+    }
+
+    /// Sends what is due next, and takes the server's answer at once.
+    fn exchange(client: &mut LeaseClient, server: &mut Server) -> (Message, bool) {
+        let now = client.wake();
+        let sent = client.due(7, now).unwrap();
+        let answer = server.answer(&sent, now);
+        let brought = client.receive(&bytes(answer), now);
+        (Packet::parse(&sent).unwrap().message, brought)
+    }
+
+    fn kinds(client: &mut LeaseClient, until: Millis) -> Vec<MessageType> {
+        let mut kinds = Vec::new();
+        while client.wake() < until {
+            let sent = client.due(7, client.wake()).unwrap();
+            kinds.push(Packet::parse(&sent).unwrap().message.kind);
+        }
+        kinds.dedup();
+        kinds
+    }
+
+    #[test]
+    fn a_server_that_is_alone_gives_an_address_in_two_messages() {
+        let (mut client, mut server) = (client(), Server::new(true));
+
+        let (sent, brought) = exchange(&mut client, &mut server);
+
+        assert!(brought && sent.kind == MessageType::Solicit);
+        let lease = client.lease().unwrap();
+        assert_eq!(lease.address, server.leases.pool().first);
+        assert_eq!((lease.renew_secs, lease.rebind_secs, lease.valid_secs), (300, 480, 600));
+        assert_eq!(client.name_servers(), Some(&["fd00::53".parse().unwrap()][..]));
+    }
+
+    #[test]
+    fn beside_other_servers_it_waits_a_second_for_the_best_offer() {
+        let (mut client, mut server) = (client(), Server::new(false));
+
+        let (_, brought) = exchange(&mut client, &mut server);
+        assert!(!brought && client.wake() > SECOND, "it waits for other servers");
+        let (sent, brought) = exchange(&mut client, &mut server);
+
+        assert!(brought && sent.kind == MessageType::Request);
+        assert_eq!(sent.options.get(code::SERVER_ID), Some(&[0, 2, 1][..]));
+        assert!(client.lease().is_some());
+    }
+
+    #[test]
+    fn a_preference_of_255_is_taken_at_once_and_the_higher_of_others_later() {
+        let (mut client, mut server) = (client(), Server::new(false));
+        let sent = client.due(7, 0).unwrap();
+        let mut offer = |preference, duid| {
+            server.network.duid = vec![duid];
+            let mut offer = server.answer(&sent, 0);
+            offer.options.put(code::PREFERENCE, [preference]);
+            bytes(offer)
+        };
+        for (preference, duid) in [(3, 1), (9, 2), (4, 3)] {
+            client.receive(&offer(preference, duid), 1);
+        }
+        let mut hasty = client.clone();
+        hasty.receive(&offer(255, 4), 2);
+
+        let chosen = |client: &mut LeaseClient, now| {
+            let request = Packet::parse(&client.due(7, now).unwrap()).unwrap().message;
+            request.options.get(code::SERVER_ID).unwrap().to_vec()
+        };
+        assert_eq!(chosen(&mut hasty, 2), [4]);
+        assert_eq!(client.due(7, 2), None);
+        let when = client.wake();
+        assert_eq!(chosen(&mut client, when), [2]);
+    }
+
+    #[test]
+    fn a_lease_is_renewed_then_rebound_then_lost() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        exchange(&mut client, &mut server);
+        assert_eq!(client.wake(), 300 * SECOND);
+        let (sent, renewed) = exchange(&mut client, &mut server);
+        assert!(renewed && sent.kind == MessageType::Renew);
+        assert_eq!(client.wake(), 600 * SECOND);
+
+        let asked = kinds(&mut client, 2_000 * SECOND);
+
+        assert_eq!(asked, [MessageType::Renew, MessageType::Rebind, MessageType::Solicit]);
+        assert_eq!(client.lease(), None);
+    }
+
+    #[test]
+    fn a_server_that_forgot_the_binding_is_asked_for_it_anew() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        exchange(&mut client, &mut server);
+        let now = client.wake();
+        let renew = client.due(7, now).unwrap();
+        let mut refusal = server.answer(&renew, now);
+        let ia = refusal.options.0.iter_mut().find(|(code, _)| *code == code::IA_NA).unwrap();
+        ia.1.truncate(12);
+        ia.1.extend([0, 13, 0, 2, 0, 3]);
+
+        client.receive(&bytes(refusal), now);
+
+        let (sent, brought) = exchange(&mut client, &mut server);
+        assert!(brought && sent.kind == MessageType::Request);
+    }
+
+    #[test]
+    fn an_address_is_given_back_and_nothing_said_after_that() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        exchange(&mut client, &mut server);
+
+        client.release(SECOND);
+        let (sent, _) = exchange(&mut client, &mut server);
+
+        assert_eq!((sent.kind, client.lease()), (MessageType::Release, None));
+        assert_eq!(client.wake(), NEVER);
+        assert!(server.leases.of(&[1; 16]).unwrap().until() <= 1);
+    }
+
+    #[test]
+    fn an_address_that_another_uses_is_declined_for_another_one() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        exchange(&mut client, &mut server);
+        let first = client.lease().unwrap().address;
+
+        client.decline(SECOND);
+        let (sent, _) = exchange(&mut client, &mut server);
+        exchange(&mut client, &mut server);
+
+        assert_eq!(sent.kind, MessageType::Decline);
+        assert_ne!(client.lease().unwrap().address, first);
+    }
+
+    #[test]
+    fn settings_alone_are_asked_for_again_the_next_day() {
+        let mut client = LeaseClient::for_settings(DUID.to_vec(), 0, 0);
+        let mut server = Server::new(true);
+
+        let (sent, brought) = exchange(&mut client, &mut server);
+
+        assert!(brought && sent.kind == MessageType::InformationRequest);
+        assert_eq!(sent.options.get(code::IA_NA), None);
+        assert_eq!(client.name_servers().unwrap().len(), 1);
+        assert_eq!(client.wake(), u64::from(REFRESH) * SECOND);
+        assert!(exchange(&mut client, &mut server).1);
+    }
+
+    #[test]
+    fn answers_to_somebody_else_are_not_taken() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        let sent = client.due(7, 0).unwrap();
+        let good = server.answer(&sent, 0);
+        let mut others = good.clone();
+        others.transaction = [9; 3];
+        assert!(!client.receive(&bytes(others), 0));
+        let mut others = good.clone();
+        others.options.0[0].1 = vec![0, 3, 0, 1, 9];
+        assert!(!client.receive(&bytes(others), 0));
+
+        assert!(client.receive(&bytes(good), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn waits_double_with_a_tenth_of_chance_up_to_the_longest(dice: [u32; 12]) {
+            let mut client = LeaseClient::new(DUID.to_vec(), 5, dice[0], 0);
+            prop_assert!(client.wake() < SECOND);
+            let mut last = 0;
+            for (sent, random) in dice.into_iter().enumerate() {
+                let now = client.wake();
+                client.due(random, now).unwrap();
+                let wait = client.wake() - now;
+                let (least, most) = match sent {
+                    0 => (SECOND + 1, SECOND * 11 / 10),
+                    _ if 2 * last > 120 * SECOND => (108 * SECOND, 132 * SECOND),
+                    _ => (last * 19 / 10, last * 21 / 10),
+                };
+                prop_assert!((least..=most + 1).contains(&wait), "wait {sent} is {wait} ms");
+                last = wait;
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_nor_stop_the_clock(
+            came in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
+            random: u32,
+        ) {
+            let mut client = LeaseClient::new(DUID.to_vec(), 5, random, 0);
+            for options in came {
+                let now = client.wake();
+                if now == NEVER {
+                    break;
+                }
+                prop_assert!(client.due(random, now).is_some());
+                prop_assert!(client.wake() > now);
+                let mut reply = vec![7];
+                reply.extend(client.transaction);
+                reply.extend([0, 1, 0, 10].iter().chain(&DUID));
+                reply.extend([0, 2, 0, 1, 9, 0, 14, 0, 0, 0, 3, 0, 12 + options.len() as u8]);
+                reply.extend([0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
+                client.receive(&[reply, options].concat(), now);
+            }
+        }
+    }
+}
