@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::leases::Holder;
 
-/// Milliseconds on any clock that only goes forward.
+/// Milliseconds on any clock. Where it is set back, all begins anew.
 pub type Millis = u64;
 
 /// Clocks of guests. Those that fall on the same one share it.
@@ -96,7 +96,12 @@ impl Clock {
     fn admits(&mut self, rate: Rate, now: Millis) -> bool {
         let now = now.saturating_mul(NANOS / 1_000);
         let ahead = rate.cost() * u64::from(rate.burst.saturating_sub(1));
-        let admits = self.0 <= now.saturating_add(ahead);
+        let latest = now.saturating_add(ahead);
+        // It is never further ahead than that, unless the time was set back: then all begins anew.
+        if self.0 > latest.saturating_add(rate.cost()) {
+            self.0 = now;
+        }
+        let admits = self.0 <= latest;
         if admits {
             self.0 = self.0.max(now).saturating_add(rate.cost());
         }
@@ -278,6 +283,16 @@ mod tests {
                 assert_eq!(asks, Ok(()), "machine {machine}, message {round}");
             }
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out() {
+        let mut limits = limits();
+        for _ in 0..10 {
+            let _ = limits.admit(&mac(1), Holder::Known, 1_000_000);
+        }
+
+        assert_eq!(limits.admit(&mac(1), Holder::Known, 0), Ok(()));
     }
 
     #[test]
