@@ -8,5 +8,7 @@ pub mod leases;
 pub mod options;
 pub mod packet;
 pub mod reply;
+#[cfg(test)]
+mod week;
 
 pub use packet::{Message, MessageType, Packet, ParseError};

@@ -39,7 +39,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Solicit,
         Self::Advertise,
         Self::Request,
