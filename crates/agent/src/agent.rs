@@ -21,7 +21,7 @@ use crate::hands::Hands;
 use crate::identity::{Certificate, Keeper};
 use crate::listen::{self, Served};
 use crate::mac::Mac;
-use crate::network::links;
+use crate::network::{Network, links};
 
 /// The longest pause between two tries of anything.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -53,25 +53,35 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    fn all(&self) -> Vec<Mac> {
+    async fn all(&self) -> Vec<Mac> {
         match self {
-            Self::Cards => links::present().into_iter().map(|link| link.mac).collect(),
+            Self::Cards => links::addresses_of_cards().await,
             Self::Named(addresses) => addresses.clone(),
         }
     }
 }
 
 impl Agent {
+    /// Serves the node on a network that is kept meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Agent::run`], and when the network changes.
+    pub async fn run_on(self, network: Network) -> Result<Infallible> {
+        tokio::select! {
+            never = self.run(network.address) => never,
+            lost = network.keep() => lost.context("keeping the network"),
+        }
+    }
+
     /// Serves the node until told to switch off. `address` is ours, on the link that leads to Ironic.
     ///
     /// # Errors
     ///
     /// When no node was found in time, or there is no token for it.
     pub async fn run(self, address: IpAddr) -> Result<Infallible> {
-        let url = self.options.api_url.as_ref().context(
-            "the command line names no API (ipa-api-url): this agent does not know whom to serve",
-        )?;
-        let api = Api::new(url, &self.options, &self.authorities).context("setting up HTTPS")?;
+        let api = Api::new(self.options.api()?, &self.options, &self.authorities)
+            .context("setting up HTTPS")?;
 
         let greeting = self.greet(&api).await?;
         let lookup = self.lookup(&api, greeting.minor).await?;
@@ -111,7 +121,7 @@ impl Agent {
 
     async fn lookup(&self, api: &Api, minor: u16) -> Result<Lookup> {
         let lookup = async || {
-            let addresses = self.addresses.all();
+            let addresses = self.addresses.all().await;
             let words: Vec<_> = addresses.iter().map(Mac::to_string).collect();
             info!("looking for the node with {}", words.join(", "));
             api.lookup(&addresses, self.options.node, minor).await

@@ -1,12 +1,13 @@
 //! The machine's clock, which after years in a drawer may say anything.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
-use tokio::net::UdpSocket;
+use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -35,8 +36,10 @@ pub fn set_if_far_off(now: Timestamp, source: &str) {
 /// When it does not answer within some seconds, or not usefully.
 pub async fn ask(server: &str) -> Result<Timestamp> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let socket = UdpSocket::bind("0.0.0.0:0").await.context("opening a socket")?;
-    socket.connect((server, 123)).await.context("finding it")?;
+    let mut addresses = lookup_host((server, 123)).await.context("finding it")?;
+    let address = addresses.next().context("it has no address")?;
+    let socket = UdpSocket::bind(own(address)).await.context("opening a socket")?;
+    socket.connect(address).await.context("finding a way to it")?;
     let mut request = [0; 48];
     // Leap indicator 0, version 4, mode 3 (client).
     request[0] = 0x23;
@@ -49,6 +52,14 @@ pub async fn ask(server: &str) -> Result<Timestamp> {
     match sntp_time(&answer[..len]) {
         Some(time) => Ok(time),
         None => bail!("it does not know the time itself"),
+    }
+}
+
+/// Any port of any address of ours that can speak to theirs.
+pub fn own(theirs: SocketAddr) -> SocketAddr {
+    match theirs {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
 

@@ -7,10 +7,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::mac::Mac;
+use crate::network::links::{Vlan, Wanted};
 
 /// What the agent is told on the command line.
 #[derive(Clone, PartialEq)]
@@ -25,6 +27,8 @@ pub struct Options {
     pub boot_mac: Option<Mac>,
     /// `ipa-network-interface`: the link to use, by its name in Linux.
     pub interface: Option<String>,
+    /// `vlan` and `ipa-enable-vlan-interfaces`: the VLANs to use.
+    pub vlans: Vec<Vlan>,
     /// `ipa-listen-port`: of the command API.
     pub listen_port: u16,
     /// `ipa-advertise-host`: the address under which Ironic reaches the command API.
@@ -57,6 +61,7 @@ impl Default for Options {
             node: None,
             boot_mac: None,
             interface: None,
+            vlans: Vec::new(),
             listen_port: 9999,
             advertise_host: None,
             advertise_port: None,
@@ -98,11 +103,28 @@ impl Options {
         (options, ignored)
     }
 
+    /// Where Ironic's API is.
+    ///
+    /// # Errors
+    ///
+    /// When the command line does not say.
+    pub fn api(&self) -> Result<&Url> {
+        self.api_url.as_ref().context(
+            "the command line names no API (ipa-api-url): this agent does not know whom to serve",
+        )
+    }
+
+    /// On which links to look for it.
+    pub fn wanted(&self) -> Wanted {
+        let vlans = self.vlans.clone();
+        Wanted { name: self.interface.clone(), mac: self.boot_mac, vlans }
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "BOOTIF" => self.boot_mac = Some(parsed(value)?),
             "ipa-advertise-host" => {
-                self.advertise_host = Some(Host::parse(value).map_err(|error| error.to_string())?);
+                self.advertise_host = Some(host(value)?);
             }
             "ipa-advertise-port" => self.advertise_port = Some(parsed(value)?),
             "ipa-agent-token" if value.len() < ironic::agent::MIN_TOKEN_LEN => {
@@ -111,6 +133,11 @@ impl Options {
             "ipa-agent-token" => self.token = Some(value.to_owned()),
             "ipa-api-url" => self.api_url = Some(api_url(value)?),
             "ipa-debug" => self.debug = truth(value),
+            "ipa-enable-vlan-interfaces" => {
+                for name in value.split(',') {
+                    self.vlans.push(Vlan::beside(name).map_err(|error| error.to_string())?);
+                }
+            }
             "ipa-global-request-id" => self.request_id = Some(value.to_owned()),
             "ipa-guard-special-filesystems" => self.guards_clustered = truth(value),
             "ipa-http-request-timeout" => self.request_timeout = seconds(value)?,
@@ -121,6 +148,7 @@ impl Options {
             "ipa-network-interface" => self.interface = Some(value.to_owned()),
             "ipa-node-uuid" => self.node = Some(parsed(value)?),
             "ipa-ntp-server" => self.ntp_server = Some(value.to_owned()),
+            "vlan" => self.vlans.push(parsed(value)?),
             // The publisher of an ISO need not be a node.
             "ir_pub_id" if self.node.is_none() => self.node = value.parse().ok(),
             _ => {}
@@ -161,6 +189,12 @@ fn seconds(value: &str) -> Result<Duration, String> {
     parsed(value).map(Duration::from_secs)
 }
 
+/// An IPv6 address stands in brackets in a URL, but not everywhere else.
+fn host(value: &str) -> Result<Host, String> {
+    let address = value.parse().map(Host::Ipv6);
+    address.or_else(|_| Host::parse(value)).map_err(|error| error.to_string())
+}
+
 fn api_url(value: &str) -> Result<Url, String> {
     let url: Url = parsed(value)?;
     match url.scheme() {
@@ -194,6 +228,21 @@ mod tests {
         assert_eq!(options.boot_mac, Some(Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1])));
         assert!(options.debug);
         assert_eq!(options.listen_port, 9999);
+    }
+
+    #[test]
+    fn ipv6_addresses_and_vlans_are_understood() {
+        let (options, ignored) = Options::parse(
+            "ipa-api-url=http://[fd00::1]:6385 ipa-advertise-host=fd00::9 vlan=5 \
+             ipa-enable-vlan-interfaces=eth0.6,eth1.7",
+        );
+
+        assert_eq!(ignored, [""; 0]);
+        assert_eq!(options.api().unwrap().as_str(), "http://[fd00::1]:6385/");
+        let host = "fd00::9".parse().map(Host::Ipv6).unwrap();
+        assert_eq!(options.advertise_host, Some(host));
+        let vlans: Vec<_> = options.wanted().vlans.iter().map(|vlan| vlan.id).collect();
+        assert_eq!(vlans, [5, 6, 7]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command API, as ironic-python-agent serves it: HTTPS on port 9999, a token on every command.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ironic::agent::{CommandList, Fault};
+use nix::errno::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
@@ -66,13 +67,20 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served) -> R
     }
 }
 
-/// Opens the port of the command API.
+/// Opens the port of the command API, for IPv4 and IPv6.
 ///
 /// # Errors
 ///
 /// When something else has it.
 pub async fn bind(port: u16) -> Result<TcpListener> {
-    Ok(TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await?)
+    let both = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await;
+    match both {
+        // `ipv6.disable=1`
+        Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            Ok(TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await?)
+        }
+        bound => Ok(bound?),
+    }
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, routes: Router) -> Result<()> {

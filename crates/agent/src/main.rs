@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
@@ -13,7 +13,7 @@ use agent::disks::Source;
 use agent::hands::{Hands, Host};
 use agent::identity::Keeper;
 use agent::mac::Mac;
-use agent::{init, ramdisk};
+use agent::{clock, init, network, ramdisk};
 use anyhow::{Context, Result};
 use clap::Parser;
 use url::Url;
@@ -22,7 +22,7 @@ use url::Url;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Run as an ordinary process: no modules, no network set-up, nothing switched off.
+    /// Run as an ordinary process: no modules, nothing switched off, and no network set up unless told.
     #[arg(long, required = true)]
     not_init: bool,
 
@@ -31,8 +31,12 @@ struct Arguments {
     api_url: Url,
 
     /// The hardware addresses to look the node up by.
-    #[arg(long = "address", value_name = "MAC", required = true)]
+    #[arg(long = "address", value_name = "MAC", required_unless_present = "network")]
     addresses: Vec<Mac>,
+
+    /// Set up the network as in a ramdisk: for a network namespace with its own /etc/resolv.conf.
+    #[arg(long)]
+    network: bool,
 
     /// Files or devices that count as the machine's disks.
     #[arg(long = "disks", value_name = "FILE")]
@@ -80,27 +84,40 @@ fn run(arguments: Arguments) -> Result<Infallible> {
         Some(file) => fs::read(file).with_context(|| format!("reading {}", file.display()))?,
         None => Vec::new(),
     };
-    let address = address_towards(&arguments.api_url)?;
+    let url = arguments.api_url.clone();
     options.api_url = Some(arguments.api_url);
+    let wanted = options.wanted();
+    let addresses = match &arguments.addresses[..] {
+        [] => Addresses::Cards,
+        named => Addresses::Named(named.to_vec()),
+    };
     let machine = Machine {
         disks: Source::Named(arguments.disks),
         guards_clustered: options.guards_clustered,
     };
     let agent = Agent {
         options,
-        addresses: Addresses::Named(arguments.addresses),
+        addresses,
         keeper: Keeper::new(&arguments.state)?,
         authorities,
         hands: Hands::new(machine, Host::Process),
         sets_clock: false,
     };
-    agent::start(agent.run(address))
+    agent::start(async move {
+        match arguments.network {
+            true => agent.run_on(network::up(&wanted, &url).await?).await,
+            false => agent.run(address_towards(&url)?).await,
+        }
+    })
 }
 
 /// Our own address on the way to the API. Nothing is sent: connecting a UDP socket only picks a route.
 fn address_towards(url: &Url) -> Result<IpAddr> {
-    let to = url.socket_addrs(|| None).with_context(|| format!("finding the host of {url}"))?;
-    let socket = UdpSocket::bind("0.0.0.0:0").context("opening a socket")?;
-    socket.connect(&to[..]).with_context(|| format!("there is no way to {url}"))?;
-    Ok(socket.local_addr().context("asking for our address")?.ip())
+    let all = url.socket_addrs(|| None).with_context(|| format!("finding the host of {url}"))?;
+    let towards = |to: &SocketAddr| {
+        let socket = UdpSocket::bind(clock::own(*to)).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    all.iter().find_map(towards).with_context(|| format!("there is no way to {url}"))
 }

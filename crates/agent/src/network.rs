@@ -1,29 +1,32 @@
-//! From bare cards to a configured network: finds the link that answers, and keeps its lease.
+//! From bare cards to a configured network: finds the link that leads to Ironic's API, and keeps its addresses.
+//!
+//! IPv4 and IPv6 are asked for at once, on every link that comes into question; the first address from which the API is
+//! reached wins, so that a network without one of the two costs no time.
 
+pub mod kernel;
 pub mod links;
+mod names;
+mod v4;
+mod v6;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use dhcp::v4::client::{Lease, LeaseClient};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::UdpSocket;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, interval_at, sleep_until};
+use anyhow::{Context, Error, Result, bail};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, interval, interval_at};
 use tracing::{debug, info, warn};
+use url::Url;
 
+use self::kernel::{Kernel, Present, set_ipv6};
 use self::links::{Link, Wanted};
 
-/// Without an address by then, the cables are wrong or the server is down, and somebody should be told.
+/// Without a way to the API by then, the cables are wrong or the server is down, and somebody should be told.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// How often links are looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How often a link without a carrier is set up again.
 const RAISE: Duration = Duration::from_secs(2);
@@ -34,243 +37,288 @@ const TELL: Duration = Duration::from_secs(15);
 /// A network that works.
 #[derive(Debug)]
 pub struct Network {
-    /// Our address.
-    pub address: Ipv4Addr,
-    /// Time servers that the lease names.
-    pub ntp: Vec<Ipv4Addr>,
-    bound: Bound,
-}
-
-/// A link with a lease.
-#[derive(Debug)]
-struct Bound {
+    /// Our address on the way to the API.
+    pub address: IpAddr,
+    /// Time servers that the network names.
+    pub ntp: Vec<IpAddr>,
     link: Link,
-    lease: Lease,
-    client: LeaseClient,
-    socket: UdpSocket,
-    clock: Instant,
+    present: watch::Receiver<Present>,
+    gained: Gains,
+    told: mpsc::Receiver<Gained>,
+    asking: JoinSet<(Ask, Error)>,
 }
 
-/// Brings the machine onto the network, by the wanted link or else by the first one that answers.
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// One family on one link.
+type Ask = (u32, Family);
+
+type Gains = BTreeMap<Ask, Gained>;
+
+/// What one family has brought on one link; its addresses are the kernel's to tell.
+#[derive(Debug, Clone)]
+struct Gained {
+    link: Link,
+    family: Family,
+    dns: Vec<IpAddr>,
+    ntp: Vec<IpAddr>,
+}
+
+/// Brings the machine onto the network, by a wanted link or else by the first one that leads to the API.
 ///
 /// # Errors
 ///
-/// When nobody answers on any link, with what was seen of each.
-pub async fn up(wanted: &Wanted) -> Result<Network> {
-    let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
-    tokio::spawn(connection);
-    set_up(&handle, 1).await.context("setting up the loopback")?;
-
-    let bound = first_answer(&handle, wanted).await?;
-    configure(&handle, &bound).await?;
-    Ok(Network { address: bound.lease.address, ntp: bound.lease.ntp.clone(), bound })
+/// When none does, with what was seen of each.
+pub async fn up(wanted: &Wanted, api: &Url) -> Result<Network> {
+    let kernel = Kernel::open()?;
+    kernel.set_up(1).await.context("setting up the loopback")?;
+    let present = kernel.watch().await?;
+    Search::new(kernel, wanted, api, present).run().await
 }
 
 impl Network {
-    /// Keeps the lease for as long as the agent lives.
+    /// Keeps the addresses for as long as the agent lives.
     ///
     /// # Errors
     ///
-    /// When the server gives us another address: everything that knows the old one starts over.
-    pub async fn keep(self) -> Result<Infallible> {
-        let Bound { link, lease, mut client, socket, clock } = self.bound;
+    /// When ours is gone: everything that knows it starts over.
+    pub async fn keep(mut self) -> Result<Infallible> {
+        let Link { name, index, .. } = &self.link;
         loop {
-            let renewed = exchange(&mut client, &socket, clock).await.context("renewing")?;
-            if renewed.address != lease.address {
-                bail!("{} has a new address, {}", link.name, renewed.address);
+            if self.present.borrow_and_update().state(*index, self.address).is_none() {
+                bail!("{name} does not have {} any more", self.address);
+            }
+            tokio::select! {
+                changed = self.present.changed() => changed.context("the kernel tells no more")?,
+                Some(gained) = self.told.recv() => note(&mut self.gained, gained)?,
+                // One that was aborted is of no interest.
+                Some(ended) = self.asking.join_next() => if let Ok(((_, family), error)) = ended {
+                    if family == Family::of(self.address) {
+                        return Err(error.context("renewing"));
+                    }
+                    warn!("{name} keeps its other addresses only: {error:#}");
+                },
             }
         }
     }
 }
 
-async fn first_answer(handle: &Handle, wanted: &Wanted) -> Result<Bound> {
-    let started = Instant::now();
-    let mut look = interval(LOOK);
-    let mut tell = interval_at(started + TELL, TELL);
-    let mut raised = BTreeMap::new();
-    let mut asked = BTreeSet::new();
-    let mut asking = JoinSet::new();
-    loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            _ = tell.tick() => info!("no address yet: {}", seen(&links::present())),
-            Some(answer) = asking.join_next() => match answer.context("asking for an address")? {
-                (_, Ok(bound)) => return Ok(bound),
-                (name, Err(error)) => {
-                    warn!("asking for an address on {name}: {error:#}");
-                    asked.remove(&name);
+impl Family {
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// On the way to a network.
+struct Search<'a> {
+    kernel: Kernel,
+    wanted: &'a Wanted,
+    api: &'a Url,
+    started: Instant,
+    present: watch::Receiver<Present>,
+    raised: BTreeMap<u32, Instant>,
+    vlans: BTreeSet<String>,
+    asking: JoinSet<(Ask, Error)>,
+    asked: BTreeMap<Ask, AbortHandle>,
+    tell: mpsc::Sender<Gained>,
+    told: mpsc::Receiver<Gained>,
+    gained: Gains,
+    ways: JoinSet<(Link, IpAddr)>,
+    trying: BTreeMap<u32, AbortHandle>,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        kernel: Kernel,
+        wanted: &'a Wanted,
+        api: &'a Url,
+        present: watch::Receiver<Present>,
+    ) -> Self {
+        let (tell, told) = mpsc::channel(16);
+        Self {
+            kernel,
+            wanted,
+            api,
+            started: Instant::now(),
+            present,
+            raised: BTreeMap::new(),
+            vlans: BTreeSet::new(),
+            asking: JoinSet::new(),
+            asked: BTreeMap::new(),
+            tell,
+            told,
+            gained: BTreeMap::new(),
+            ways: JoinSet::new(),
+            trying: BTreeMap::new(),
+        }
+    }
+
+    async fn run(mut self) -> Result<Network> {
+        let mut look = interval(RAISE);
+        let mut tell = interval_at(self.started + TELL, TELL);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                _ = tell.tick() => info!("no way to {} yet: {}", self.api, seen(&self.present.borrow())),
+                changed = self.present.changed() => changed.context("the kernel tells no more")?,
+                Some(gained) = self.told.recv() => {
+                    self.try_way(&gained.link);
+                    note(&mut self.gained, gained)?;
                 }
-            },
-        }
-        let links = links::present();
-        for link in &links {
-            raise(handle, link, &mut raised).await;
-        }
-        for link in wanted.candidates(&links, started.elapsed()) {
-            if asked.insert(link.name.clone()) {
-                info!("asking for an address on {}", link.name);
-                let link = link.clone();
-                asking.spawn(async move { (link.name.clone(), ask(link).await) });
+                Some(ended) = self.asking.join_next() => {
+                    let (ask, error) = ended.context("asking for an address")?;
+                    warn!("asking for an address: {error:#}");
+                    self.asked.remove(&ask);
+                }
+                Some(found) = self.ways.join_next() => {
+                    // The others were aborted, for one that knows more.
+                    if let Ok((link, address)) = found {
+                        return Ok(self.settle(link, address).await);
+                    }
+                }
+            }
+            let present = self.present.borrow_and_update().clone();
+            self.go_on(&present).await;
+            if self.started.elapsed() > PATIENCE {
+                bail!("no way to {} after {} s: {}", self.api, PATIENCE.as_secs(), seen(&present));
             }
         }
-        if started.elapsed() > PATIENCE {
-            bail!("no address after {} s: {}", PATIENCE.as_secs(), seen(&links));
+    }
+
+    async fn go_on(&mut self, present: &Present) {
+        for link in &present.links {
+            self.raise(link).await;
         }
+        for link in self.wanted.candidates(&present.links, self.started.elapsed()) {
+            self.ask(link, Family::V4);
+            self.ask(link, Family::V6);
+        }
+    }
+
+    /// Sets a link up, and for as long as it has no carrier now and then again; then makes the VLANs on it.
+    async fn raise(&mut self, link: &Link) {
+        match self.raised.insert(link.index, Instant::now()) {
+            None => {
+                info!("found {} {link}", link.kind);
+                // Routers on links that nobody asked for are not ours.
+                set_ipv6(&link.name, "accept_ra", "0");
+            }
+            Some(last) if last.elapsed() < RAISE => {
+                self.raised.insert(link.index, last);
+                return;
+            }
+            Some(_) => {}
+        }
+        if link.carrier {
+            for (name, id) in self.wanted.vlans_of(link) {
+                self.make_vlan(&name, link, id).await;
+            }
+        } else if let Err(error) = self.kernel.set_up(link.index).await {
+            // Some drivers refuse until their firmware runs.
+            debug!("{} does not come up yet: {error:#}", link.name);
+        }
+    }
+
+    async fn make_vlan(&mut self, name: &str, on: &Link, id: u16) {
+        let present = self.present.borrow().links.iter().any(|link| link.name == name);
+        if present || !self.vlans.insert(name.to_owned()) {
+            return;
+        }
+        if let Err(error) = self.kernel.add_vlan(name, on.index, id).await {
+            warn!("VLAN {id} of {} cannot be used: {error:#}", on.name);
+        }
+    }
+
+    fn ask(&mut self, link: &Link, family: Family) {
+        let ask = (link.index, family);
+        if self.asked.contains_key(&ask) {
+            return;
+        }
+        let (link, tell) = (link.clone(), self.tell.clone());
+        let handle = match family {
+            Family::V4 => {
+                info!("asking for an address on {}", link.name);
+                let asking = v4::run(self.kernel.clone(), link, tell);
+                self.asking.spawn(async move { (ask, end(asking.await)) })
+            }
+            Family::V6 => {
+                let asking = v6::run(link, self.present.clone(), tell);
+                self.asking.spawn(async move { (ask, end(asking.await)) })
+            }
+        };
+        self.asked.insert(ask, handle);
+    }
+
+    /// Looks, from now on, whether a link leads to the API.
+    fn try_way(&mut self, link: &Link) {
+        let (api, link) = (self.api.clone(), link.clone());
+        let index = link.index;
+        let trying = self.ways.spawn(async move {
+            let address = way::find(&api, &link.name).await;
+            (link, address)
+        });
+        if let Some(before) = self.trying.insert(index, trying) {
+            before.abort();
+        }
+    }
+
+    /// Goes on with this link alone, and with what it has brought.
+    async fn settle(mut self, link: Link, address: IpAddr) -> Network {
+        info!("{} leads to {} from {address}", link.name, self.api);
+        let is_kept = |(index, _): &Ask| *index == link.index;
+        for (ask, asked) in &self.asked {
+            if !(is_kept(ask) && self.gained.contains_key(ask)) {
+                asked.abort();
+            }
+        }
+        self.gained.retain(|ask, _| is_kept(ask));
+        let present = self.present.borrow().links.clone();
+        let left = |other: &&Link| {
+            other.index != link.index && self.asked.keys().any(|(index, _)| *index == other.index)
+        };
+        for other in present.iter().filter(left) {
+            self.kernel.forget(other).await;
+        }
+        let ntp = self.gained.values().flat_map(|gained| gained.ntp.iter().copied()).collect();
+        let Self { present, gained, told, asking, .. } = self;
+        Network { address, ntp, link, present, gained, told, asking }
     }
 }
 
-/// Sets a link up, and for as long as it has no carrier now and then again.
-async fn raise(handle: &Handle, link: &Link, raised: &mut BTreeMap<String, Instant>) {
-    let Link { name, mac, .. } = link;
-    match raised.get(name) {
-        None => info!("found network card {name} ({mac})"),
-        Some(last) if last.elapsed() < RAISE => return,
-        Some(_) => {}
+fn end(ended: Result<Infallible>) -> Error {
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
-    raised.insert(name.clone(), Instant::now());
-    if link.carrier {
-        return;
-    }
-    if let Err(error) = set_up(handle, link.index).await {
-        // Some drivers refuse until their firmware runs.
-        debug!("{name} does not come up yet: {error:#}");
-    }
+}
+
+fn note(gained: &mut Gains, new: Gained) -> Result<()> {
+    gained.insert((new.link.index, new.family), new);
+    let servers = |it: &'_ Gained| {
+        it.dns.iter().map(|server| (*server, it.link.name.clone())).collect::<Vec<_>>()
+    };
+    let servers: Vec<_> = gained.values().flat_map(servers).collect();
+    let servers: Vec<_> = servers.iter().map(|(server, link)| (*server, link.as_str())).collect();
+    names::set(&servers)
 }
 
 /// What somebody at the console wants to know.
-fn seen(links: &[Link]) -> String {
-    let words = |link: &Link| match link.carrier {
-        true => format!("nobody answered on {} ({})", link.name, link.mac),
-        false => format!("{} ({}) has no carrier", link.name, link.mac),
+fn seen(present: &Present) -> String {
+    let words = |link: &Link| {
+        let addresses: Vec<_> = present.reachable(link.index).map(|it| it.to_string()).collect();
+        match (link.carrier, &addresses[..]) {
+            (false, _) => format!("{link} has no carrier"),
+            (true, []) => format!("nobody answered on {link}"),
+            (true, addresses) => format!("{link} has {}", addresses.join(" and ")),
+        }
     };
-    match links {
+    match &present.links[..] {
         [] => "there is no network card that this ramdisk has a driver for".to_owned(),
         links => links.iter().map(words).collect::<Vec<_>>().join(", "),
-    }
-}
-
-async fn ask(link: Link) -> Result<Bound> {
-    let name = &link.name;
-    let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
-    let clock = Instant::now();
-    let mut client = LeaseClient::new(link.mac.0, rand::random(), 0);
-    let lease = exchange(&mut client, &socket, clock).await?;
-    Ok(Bound { link, lease, client, socket, clock })
-}
-
-/// Sends and receives until there is a new lease.
-async fn exchange(client: &mut LeaseClient, socket: &UdpSocket, clock: Instant) -> Result<Lease> {
-    const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
-    let now = || u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut packet = vec![0; 1500];
-    loop {
-        tokio::select! {
-            () = sleep_until(clock + Duration::from_millis(client.wake())) => {
-                if let Some(packet) = client.due(now()) {
-                    // A link that is just coming up may refuse; the client sends again by itself.
-                    let _ = socket.send_to(&packet, SERVER).await;
-                }
-            }
-            received = socket.recv(&mut packet) => {
-                let len = received.context("receiving")?;
-                if client.receive(&packet[..len], now()) && let Some(lease) = client.lease() {
-                    return Ok(lease.clone());
-                }
-            }
-        }
-    }
-}
-
-fn socket(link: &str) -> Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_broadcast(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind_device(Some(link.as_bytes()))?;
-    socket.bind(&SockAddr::from(std::net::SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68))))?;
-    Ok(UdpSocket::from_std(socket.into())?)
-}
-
-async fn set_up(handle: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
-    handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
-}
-
-/// Gives the link what the lease says: MTU, address, routes; and name servers to the resolver.
-async fn configure(handle: &Handle, bound: &Bound) -> Result<()> {
-    let Bound { link, lease, .. } = bound;
-    let Link { name, index, .. } = link;
-    if let Some(mtu) = lease.mtu {
-        let message = LinkUnspec::new_with_index(*index).mtu(mtu.into());
-        if let Err(error) = handle.link().set(message.build()).execute().await {
-            warn!("{name} keeps its MTU, it does not take {mtu}: {error}");
-        }
-    }
-    // An agent before this one may have left the same.
-    let address = handle.address().add(*index, lease.address.into(), lease.prefix).replace();
-    address.execute().await.with_context(|| format!("giving {name} its address"))?;
-    for (destination, prefix, router) in routes(lease) {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(destination, prefix)
-            .output_interface(*index);
-        // RFC 3442: no router means that the destination is on the link.
-        let route = if router.is_unspecified() { route } else { route.gateway(router).onlink() };
-        let added = handle.route().add(route.build()).replace().execute().await;
-        added.with_context(|| format!("adding the route to {destination}/{prefix}"))?;
-    }
-    name_servers(&lease.dns)?;
-    let Lease { address, prefix, server, .. } = lease;
-    info!("{name} has address {address}/{prefix} from {server}");
-    Ok(())
-}
-
-/// RFC 3442: classless routes replace the router option.
-fn routes(lease: &Lease) -> Vec<(Ipv4Addr, u8, Ipv4Addr)> {
-    if !lease.routes.is_empty() {
-        return lease.routes.clone();
-    }
-    lease.router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router)).into_iter().collect()
-}
-
-fn name_servers(servers: &[Ipv4Addr]) -> Result<()> {
-    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    fs::create_dir_all("/etc").context("creating /etc")?;
-    fs::write("/etc/resolv.conf", lines).context("writing /etc/resolv.conf")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mac::Mac;
-
-    #[test]
-    fn classless_routes_replace_the_router() {
-        let router = Ipv4Addr::new(10, 0, 0, 1);
-        let other = (Ipv4Addr::new(10, 9, 0, 0), 16, Ipv4Addr::new(10, 0, 0, 2));
-        let lease = |routes| Lease {
-            address: Ipv4Addr::new(10, 0, 0, 5),
-            prefix: 24,
-            router: Some(router),
-            routes,
-            dns: Vec::new(),
-            ntp: Vec::new(),
-            mtu: None,
-            server: router,
-            secs: 600,
-        };
-
-        assert_eq!(routes(&lease(vec![])), [(Ipv4Addr::UNSPECIFIED, 0, router)]);
-        assert_eq!(routes(&lease(vec![other])), [other]);
-    }
-
-    #[test]
-    fn whoever_stands_at_the_machine_is_told_what_was_seen() {
-        let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let link = |name: &str, carrier| Link { name: name.to_owned(), index: 1, mac, carrier };
-
-        assert_eq!(
-            seen(&[link("eth0", false), link("eth1", true)]),
-            "eth0 (02:00:00:00:00:01) has no carrier, nobody answered on eth1 (02:00:00:00:00:01)"
-        );
-        assert!(seen(&[]).contains("no network card"));
     }
 }

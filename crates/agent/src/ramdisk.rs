@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +20,6 @@ use crate::hotplug::{self, Loader};
 use crate::identity::Keeper;
 use crate::init;
 use crate::network;
-use crate::network::links::Wanted;
 
 /// Where `ferroboot image build --ca` puts the certificates of the authorities that vouch for Ironic's API.
 pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
@@ -49,8 +47,7 @@ pub fn run() -> Result<Infallible> {
 async fn serve(options: Options) -> Result<Infallible> {
     info!("loading drivers");
     let activity = hotplug::watch(Arc::new(Loader::new()?))?;
-    let wanted = Wanted { name: options.interface.clone(), mac: options.boot_mac };
-    let network = network::up(&wanted).await?;
+    let network = network::up(&options.wanted(), options.api()?).await?;
     // Not waited for: a server that does not answer would cost seconds of every boot.
     let named = options.ntp_server.clone();
     if let Some(server) = named.or_else(|| network.ntp.first().map(ToString::to_string)) {
@@ -67,11 +64,7 @@ async fn serve(options: Options) -> Result<Infallible> {
         hands: Hands::new(machine, Host::Machine),
         sets_clock: true,
     };
-    let address = IpAddr::V4(network.address);
-    tokio::select! {
-        never = agent.run(address) => never,
-        lost = network.keep() => lost.context("keeping the lease"),
-    }
+    agent.run_on(network).await
 }
 
 fn authorities() -> Result<Vec<u8>> {

@@ -1,16 +1,19 @@
-//! Network cards: which are there, and which are worth asking for an address.
+//! Network cards and VLANs on them: which are worth asking for an address.
 
-use std::fs;
-use std::path::Path;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use thiserror::Error;
+
+use super::kernel::Kernel;
 use crate::mac::Mac;
 
 /// How long the card that the machine was booted from has the wire to itself. Spanning tree holds a port back for
 /// 30 s; a card that has no carrier by then has none.
 pub const PREFERENCE: Duration = Duration::from_secs(45);
 
-/// A network card.
+/// A network card, or a VLAN on one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// `eth0`
@@ -21,6 +24,20 @@ pub struct Link {
     pub mac: Mac,
     /// Whether something is at the other end of its cable. Only a link that is up knows.
     pub carrier: bool,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A network card.
+    Card,
+    /// A VLAN.
+    Vlan {
+        /// The number of the link that it is on.
+        on: u32,
+    },
 }
 
 /// What the command line says about links.
@@ -30,50 +47,156 @@ pub struct Wanted {
     pub name: Option<String>,
     /// `BOOTIF`
     pub mac: Option<Mac>,
+    /// `vlan` and `ipa-enable-vlan-interfaces`
+    pub vlans: Vec<Vlan>,
+}
+
+/// A VLAN to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vlan {
+    /// Its number, 1 to 4094.
+    pub id: u16,
+    /// What its link is called; without, like the card's, with a dot and the number.
+    pub name: Option<String>,
+    /// On which card.
+    pub on: On,
+    /// Whether the card's own, untagged network is left alone.
+    pub only: bool,
+}
+
+/// On which card a VLAN is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum On {
+    /// On the one that is to be used, or on each.
+    Wanted,
+    /// On the one with this name.
+    Name(String),
+    /// On the one with this address: Linux numbers cards in the order in which their drivers find them.
+    Mac(Mac),
+}
+
+/// A text that names no VLAN.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotAVlan {
+    /// There is no number where one belongs.
+    #[error("{0:?} has no number of a VLAN in it, from 1 to 4094")]
+    NoNumber(String),
+    /// Upstream looks for the VLANs of a card itself.
+    #[error("VLANs are not looked for by LLDP; name them, as `{0}.101`")]
+    Lldp(String),
 }
 
 impl Wanted {
-    /// The links to ask on after `waited`: the wanted one, and when it does not lead anywhere, all of them.
+    /// The links to ask on after `waited`: the wanted ones, and when they do not lead anywhere, all of them.
     pub fn candidates<'a>(&self, links: &'a [Link], waited: Duration) -> Vec<&'a Link> {
         let anything = self.name.is_none() && self.mac.is_none();
         let all = anything || waited >= PREFERENCE;
-        links.iter().filter(|link| link.carrier && (all || self.is(link))).collect()
+        let is_used = |link: &Link| link.carrier && !self.is_only_tagged(link);
+        links.iter().filter(|link| is_used(link) && (all || self.is(link, links))).collect()
     }
 
-    fn is(&self, link: &Link) -> bool {
+    /// The links to make on a card, by their names.
+    pub fn vlans_of(&self, card: &Link) -> Vec<(String, u16)> {
+        let own = self.vlans.iter().filter(|vlan| self.is_on(vlan, card));
+        let name = |vlan: &Vlan| {
+            let usual = || format!("{}.{}", card.name, vlan.id);
+            vlan.name.clone().unwrap_or_else(usual)
+        };
+        own.map(|vlan| (name(vlan), vlan.id)).collect()
+    }
+
+    fn is(&self, link: &Link, links: &[Link]) -> bool {
+        let on = |on| links.iter().any(|card| card.index == on && self.is(card, links));
+        let through = matches!(link.kind, Kind::Vlan { on: card } if on(card));
+        through || self.is_by_itself(link)
+    }
+
+    fn is_by_itself(&self, link: &Link) -> bool {
         match (&self.name, self.mac) {
             (Some(name), _) => *name == link.name,
             (None, Some(mac)) => mac == link.mac,
             (None, None) => false,
         }
     }
-}
 
-/// The machine's network cards; bridges, tunnels and the loopback have no device behind them.
-pub fn present() -> Vec<Link> {
-    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().filter_map(Result::ok);
-    let mut links: Vec<_> = entries.filter_map(|entry| read(&entry.path())).collect();
-    links.sort_by_key(|link| link.index);
-    links
-}
-
-fn read(folder: &Path) -> Option<Link> {
-    const ETHERNET: &str = "1";
-
-    let value = |file: &str| Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned());
-    if !folder.join("device").exists() || value("type")? != ETHERNET {
-        return None;
+    fn is_on(&self, vlan: &Vlan, card: &Link) -> bool {
+        let anything = self.name.is_none() && self.mac.is_none();
+        let fits = match &vlan.on {
+            On::Wanted => anything || self.is_by_itself(card),
+            On::Name(name) => *name == card.name,
+            On::Mac(mac) => *mac == card.mac,
+        };
+        card.kind == Kind::Card && fits
     }
-    Some(Link {
-        name: folder.file_name()?.to_str()?.to_owned(),
-        index: value("ifindex")?.parse().ok()?,
-        mac: value("address")?.parse().ok()?,
-        carrier: value("carrier").is_some_and(|carrier| carrier == "1"),
-    })
+
+    fn is_only_tagged(&self, link: &Link) -> bool {
+        self.vlans.iter().any(|vlan| vlan.only && self.is_on(vlan, link))
+    }
+}
+
+impl Vlan {
+    /// Reads one of `ipa-enable-vlan-interfaces`: `eth0.101`, beside `eth0` itself.
+    ///
+    /// # Errors
+    ///
+    /// When it names a card alone, or every one.
+    pub fn beside(text: &str) -> Result<Self, NotAVlan> {
+        let Some((card, id)) = text.rsplit_once('.') else {
+            let card = if text == "all" { "eth0" } else { text };
+            return Err(NotAVlan::Lldp(card.to_owned()));
+        };
+        Ok(Self { id: number(id)?, name: None, on: On::Name(card.to_owned()), only: false })
+    }
+}
+
+impl FromStr for Vlan {
+    type Err = NotAVlan;
+
+    /// Takes `NAME:CARD`, as dracut does, where the number ends the name (`vlan5:eth0`, `eth0.0005:eth0`) and the card
+    /// may be named by its address; or the number alone, for the card that is to be used.
+    fn from_str(text: &str) -> Result<Self, NotAVlan> {
+        let Some((name, card)) = text.split_once(':') else {
+            return Ok(Self { id: number(text)?, name: None, on: On::Wanted, only: true });
+        };
+        let digits = name.trim_start_matches(|it: char| it != '.' && !it.is_ascii_digit());
+        let digits = name.rsplit_once('.').map_or(digits, |(_, digits)| digits);
+        let on = card.parse().map_or_else(|_| On::Name(card.to_owned()), On::Mac);
+        Ok(Self { id: number(digits)?, name: Some(name.to_owned()), on, only: true })
+    }
+}
+
+/// IEEE 802.1Q reserves 0 and 4095.
+fn number(text: &str) -> Result<u16, NotAVlan> {
+    let number = text.parse().ok().filter(|id| (1..=4094).contains(id));
+    number.ok_or_else(|| NotAVlan::NoNumber(text.to_owned()))
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Card => "network card",
+            Self::Vlan { .. } => "VLAN",
+        })
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.mac)
+    }
+}
+
+/// The addresses of the machine's network cards; none when the kernel does not tell.
+pub async fn addresses_of_cards() -> Vec<Mac> {
+    let present = async { Kernel::open()?.present().await };
+    let links = present.await.map(|present| present.links).unwrap_or_default();
+    links.into_iter().filter(|link| link.kind == Kind::Card).map(|link| link.mac).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -86,7 +209,7 @@ mod tests {
     #[test]
     fn the_card_the_machine_was_booted_from_comes_first() {
         let links = [link("eth0", 1, true), link("eth1", 2, true)];
-        let wanted = Wanted { mac: Some(links[1].mac), name: None };
+        let wanted = Wanted { mac: Some(links[1].mac), ..Wanted::default() };
 
         assert_eq!(names(&wanted, &links, 0), ["eth1"]);
         assert_eq!(names(&wanted, &links, 45), ["eth0", "eth1"]);
@@ -95,14 +218,62 @@ mod tests {
     #[test]
     fn a_name_on_the_command_line_outranks_bootif() {
         let links = [link("eth0", 1, true), link("eth1", 2, true)];
-        let wanted = Wanted { mac: Some(links[1].mac), name: Some("eth0".to_owned()) };
+        let name = Some("eth0".to_owned());
+        let wanted = Wanted { mac: Some(links[1].mac), name, ..Wanted::default() };
 
         assert_eq!(names(&wanted, &links, 0), ["eth0"]);
     }
 
+    #[test]
+    fn a_vlan_by_its_number_takes_the_place_of_the_boot_cards_own_network() {
+        let cards = [link("eth0", 1, true), link("eth1", 2, true)];
+        let vlans = vec!["101".parse().unwrap()];
+        let wanted = Wanted { mac: Some(cards[1].mac), vlans, ..Wanted::default() };
+        let tagged = Link { kind: Kind::Vlan { on: 2 }, ..link("eth1.101", 2, true) };
+        let links = [&cards[..], &[tagged]].concat();
+
+        assert_eq!(wanted.vlans_of(&cards[0]), []);
+        assert_eq!(wanted.vlans_of(&cards[1]), [("eth1.101".to_owned(), 101)]);
+        assert_eq!(names(&wanted, &links, 0), ["eth1.101"]);
+        assert_eq!(names(&wanted, &links, 45), ["eth0", "eth1.101"]);
+    }
+
+    #[test]
+    fn vlan_interfaces_of_ironic_python_agent_are_asked_beside_their_card() {
+        let card = link("eth0", 1, true);
+        let wanted = Wanted { vlans: vec![Vlan::beside("eth0.101").unwrap()], ..Wanted::default() };
+        let tagged = Link { kind: Kind::Vlan { on: 1 }, index: 7, ..link("eth0.101", 1, true) };
+
+        assert_eq!(wanted.vlans_of(&card), [("eth0.101".to_owned(), 101)]);
+        assert_eq!(names(&wanted, &[card, tagged], 0), ["eth0", "eth0.101"]);
+        assert!(Vlan::beside("eth0").unwrap_err().to_string().contains("`eth0.101`"));
+        assert!(Vlan::beside("eth0.4095").is_err());
+    }
+
+    #[test]
+    fn dracuts_names_of_vlans_are_understood() {
+        let on = On::Name("eth0".to_owned());
+        for name in ["vlan0005", "vlan5", "eth0.0005", "eth0.5"] {
+            let vlan: Vlan = format!("{name}:eth0").parse().unwrap();
+            let name = Some(name.to_owned());
+            assert_eq!(vlan, Vlan { id: 5, name, on: on.clone(), only: true });
+        }
+        let by_mac: Vlan = "vlan5:52:54:00:00:00:01".parse().unwrap();
+        assert_eq!(by_mac.on, On::Mac(Mac([0x52, 0x54, 0, 0, 0, 1])));
+        assert!("vlan:eth0".parse::<Vlan>().is_err());
+        assert!("0".parse::<Vlan>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text: String) {
+            let _ = (text.parse::<Vlan>(), Vlan::beside(&text));
+        }
+    }
+
     fn link(name: &str, number: u8, carrier: bool) -> Link {
         let mac = Mac([0x52, 0x54, 0, 0, 0, number]);
-        Link { name: name.to_owned(), index: number.into(), mac, carrier }
+        Link { name: name.to_owned(), index: number.into(), mac, carrier, kind: Kind::Card }
     }
 
     fn names<'a>(wanted: &Wanted, links: &'a [Link], seconds: u64) -> Vec<&'a str> {

@@ -1,0 +1,312 @@
+//! The kernel's network configuration by rtnetlink: what there is, as it changes, and how it is changed.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use rtnetlink::{Handle, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::links::{Kind, Link};
+use crate::mac::Mac;
+
+/// A way to the kernel; copies share it.
+#[derive(Debug, Clone)]
+pub struct Kernel(Handle);
+
+/// What the kernel knows at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Network cards and VLANs.
+    pub links: Vec<Link>,
+    /// Addresses of all links.
+    pub addresses: Vec<Address>,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The link's number.
+    pub index: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// How long its network's prefix is.
+    pub prefix: u8,
+    /// Whether it may be used.
+    pub state: State,
+}
+
+/// What duplicate address detection (RFC 4862 §5.4) says of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Others are still being asked.
+    Tentative,
+    /// Somebody else has it.
+    Duplicate,
+    /// It is ours.
+    Usable,
+}
+
+/// Where packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// To which network.
+    pub to: Ipv4Addr,
+    /// How long its prefix is.
+    pub prefix: u8,
+    /// Through which router; none where the network is on the link.
+    pub router: Option<Ipv4Addr>,
+}
+
+impl Present {
+    /// The addresses of one link that may be used, and under which others reach it from afar.
+    pub fn reachable(&self, index: u32) -> impl Iterator<Item = IpAddr> {
+        self.usable(index).filter(|address| !is_link_local(*address))
+    }
+
+    /// Whether a link has the address with which IPv6 begins.
+    pub fn has_link_local(&self, index: u32) -> bool {
+        self.usable(index).any(is_link_local)
+    }
+
+    fn usable(&self, index: u32) -> impl Iterator<Item = IpAddr> {
+        let of_link = self.addresses.iter().filter(move |it| it.index == index);
+        of_link.filter(|it| it.state == State::Usable).map(|it| it.address)
+    }
+
+    /// What is known of one address on a link.
+    pub fn state(&self, index: u32, address: IpAddr) -> Option<State> {
+        let mut all = self.addresses.iter();
+        all.find(|it| it.index == index && it.address == address).map(|it| it.state)
+    }
+}
+
+impl Kernel {
+    /// Opens the way.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no rtnetlink.
+    pub fn open() -> Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// What there is now, and whenever it changes.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub async fn watch(&self) -> Result<watch::Receiver<Present>> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, _, mut changes) =
+            rtnetlink::new_multicast_connection(&groups).context("listening to rtnetlink")?;
+        tokio::spawn(connection);
+        let (tell, told) = watch::channel(self.present().await?);
+        let kernel = self.clone();
+        tokio::spawn(async move {
+            // Whatever changed, all is read anew: a message may have been lost, when many came at once.
+            while changes.next().await.is_some() {
+                match kernel.present().await {
+                    Ok(present) => tell.send_if_modified(|last| replace(last, present)),
+                    Err(error) => {
+                        warn!("the kernel does not say what changed: {error:#}");
+                        continue;
+                    }
+                };
+            }
+        });
+        Ok(told)
+    }
+
+    /// What there is now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub async fn present(&self) -> Result<Present> {
+        let links = self.0.link().get().execute().try_collect::<Vec<_>>();
+        let mut links: Vec<_> =
+            links.await.context("reading links")?.iter().filter_map(link).collect();
+        links.sort_by_key(|link| link.index);
+        let addresses = self.0.address().get().execute().try_collect::<Vec<_>>();
+        let addresses =
+            addresses.await.context("reading addresses")?.iter().filter_map(address).collect();
+        Ok(Present { links, addresses })
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    ///
+    /// Some drivers refuse until their firmware runs.
+    pub async fn set_up(&self, index: u32) -> Result<()> {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        Ok(self.0.link().set(up).execute().await?)
+    }
+
+    /// Sets a link's MTU.
+    ///
+    /// # Errors
+    ///
+    /// When its driver does not take it.
+    pub async fn set_mtu(&self, index: u32, mtu: u16) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
+        Ok(self.0.link().set(message).execute().await?)
+    }
+
+    /// Makes a link for a VLAN (IEEE 802.1Q) of another link.
+    ///
+    /// # Errors
+    ///
+    /// When there is a link with this name, or no driver for VLANs.
+    pub async fn add_vlan(&self, name: &str, on: u32, id: u16) -> Result<()> {
+        let message = LinkVlan::new(name, on, id).up().build();
+        Ok(self.0.link().add(message).execute().await?)
+    }
+
+    /// Gives a link an address; it may have it already.
+    ///
+    /// # Errors
+    ///
+    /// When the link is gone.
+    pub async fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        Ok(self.0.address().add(index, address, prefix).replace().execute().await?)
+    }
+
+    /// Takes an address away from a link.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub async fn remove_address(&self, index: u32, gone: IpAddr) -> Result<()> {
+        let all = self.0.address().get().set_link_index_filter(index).execute();
+        let all: Vec<_> = all.try_collect().await?;
+        for message in all {
+            if address(&message).is_some_and(|it| it.index == index && it.address == gone) {
+                self.0.address().del(message).execute().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a route, or replaces the one of this link.
+    ///
+    /// # Errors
+    ///
+    /// When the link is gone.
+    pub async fn add_route(&self, index: u32, route: Route) -> Result<()> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.to, route.prefix)
+            .output_interface(index)
+            // Two links may each have a router to everywhere: a route is replaced by one with its priority only.
+            .priority(index);
+        let message = match route.router {
+            Some(router) => message.gateway(router).onlink(),
+            None => message,
+        };
+        Ok(self.0.route().add(message.build()).replace().execute().await?)
+    }
+
+    /// Takes all addresses from a link, and with them its routes.
+    pub async fn forget(&self, link: &Link) {
+        set_ipv6(&link.name, "disable_ipv6", "1");
+        let present = self.present().await.unwrap_or_default();
+        for address in present.addresses.iter().filter(|address| address.index == link.index) {
+            if let Err(error) = self.remove_address(link.index, address.address).await {
+                warn!("{} keeps {}: {error:#}", link.name, address.address);
+            }
+        }
+    }
+}
+
+/// Changes an IPv6 setting of a link (Documentation/networking/ip-sysctl.rst). A kernel without IPv6 has none.
+pub fn set_ipv6(link: &str, setting: &str, value: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{link}/{setting}");
+    if let Err(error) = fs::write(&path, value) {
+        warn!("{path} cannot be set to {value}: {error}");
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+fn replace<T: PartialEq>(last: &mut T, new: T) -> bool {
+    let differs = *last != new;
+    *last = new;
+    differs
+}
+
+/// Network cards and VLANs; bridges, tunnels and the loopback lead nowhere new.
+fn link(message: &LinkMessage) -> Option<Link> {
+    if message.header.link_layer_type != LinkLayerType::Ether {
+        return None;
+    }
+    let (mut name, mut mac, mut parent, mut kind) = (None, None, None, None);
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "of some hundred, four are of use")]
+        match attribute {
+            LinkAttribute::IfName(it) => name = Some(it.clone()),
+            LinkAttribute::Address(it) => mac = it.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Link(it) => parent = Some(*it),
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.clone()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(Link {
+        name: name?,
+        index: message.header.index,
+        mac: mac?,
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        kind: self::kind(kind.as_ref(), parent)?,
+    })
+}
+
+/// A card's link is of no kind, but in a container, where it is one end of a `veth`.
+fn kind(kind: Option<&InfoKind>, parent: Option<u32>) -> Option<Kind> {
+    match kind {
+        None | Some(InfoKind::Veth) => Some(Kind::Card),
+        Some(InfoKind::Vlan) => Some(Kind::Vlan { on: parent? }),
+        Some(_) => None,
+    }
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let (mut local, mut given, mut wide) = (None, None, AddressFlags::empty());
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the others are of no use")]
+        match attribute {
+            // Of a link between two, the address is the other end's.
+            AddressAttribute::Local(it) => local = Some(*it),
+            AddressAttribute::Address(it) => given = Some(*it),
+            AddressAttribute::Flags(it) => wide = *it,
+            _ => {}
+        }
+    }
+    let flags = message.header.flags;
+    let has = |narrow, wider| flags.contains(narrow) || wide.contains(wider);
+    let state = if has(AddressHeaderFlags::Dadfailed, AddressFlags::Dadfailed) {
+        State::Duplicate
+    } else if has(AddressHeaderFlags::Tentative, AddressFlags::Tentative) {
+        State::Tentative
+    } else {
+        State::Usable
+    };
+    let (index, prefix) = (message.header.index, message.header.prefix_len);
+    Some(Address { index, address: local.or(given)?, prefix, state })
+}

@@ -1,0 +1,147 @@
+//! IPv4 on one link: asks for an address by DHCP, gives it to the link, and keeps it.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use dhcp::v4::client::{Lease, LeaseClient};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::kernel::{Kernel, Route};
+use super::links::Link;
+use super::{Family, Gained};
+
+/// Asks until there is an answer, and renews it for as long as it is let. Each lease that differs from the one before
+/// is told.
+///
+/// # Errors
+///
+/// When the link cannot be used.
+pub(super) async fn run(
+    kernel: Kernel,
+    link: Link,
+    tell: mpsc::Sender<Gained>,
+) -> Result<Infallible> {
+    let name = &link.name;
+    let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
+    let clock = Instant::now();
+    let mut client = LeaseClient::new(link.mac.0, rand::random(), 0);
+    let mut last = None;
+    loop {
+        let lease = exchange(&mut client, &socket, clock).await?;
+        if last.as_ref() == Some(&lease) {
+            continue;
+        }
+        configure(&kernel, &link, &lease).await?;
+        let before = last.as_ref().map(|last: &Lease| last.address);
+        if let Some(before) = before.filter(|before| *before != lease.address) {
+            let removed = kernel.remove_address(link.index, before.into()).await;
+            removed.with_context(|| format!("taking {before} from {name}"))?;
+        }
+        // Nobody listens any more only when the agent ends.
+        let _ = tell.send(gained(&link, &lease)).await;
+        last = Some(lease);
+    }
+}
+
+fn gained(link: &Link, lease: &Lease) -> Gained {
+    let any = |addresses: &[Ipv4Addr]| addresses.iter().copied().map(Into::into).collect();
+    Gained { link: link.clone(), family: Family::V4, dns: any(&lease.dns), ntp: any(&lease.ntp) }
+}
+
+/// Sends and receives until there is a new lease.
+async fn exchange(client: &mut LeaseClient, socket: &UdpSocket, clock: Instant) -> Result<Lease> {
+    const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
+    let now = || u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut packet = vec![0; 1500];
+    loop {
+        tokio::select! {
+            () = sleep_until(clock + Duration::from_millis(client.wake())) => {
+                if let Some(packet) = client.due(now()) {
+                    // A link that is just coming up may refuse; the client sends again by itself.
+                    let _ = socket.send_to(&packet, SERVER).await;
+                }
+            }
+            received = socket.recv(&mut packet) => {
+                let len = received.context("receiving")?;
+                if client.receive(&packet[..len], now()) && let Some(lease) = client.lease() {
+                    return Ok(lease.clone());
+                }
+            }
+        }
+    }
+}
+
+fn socket(link: &str) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_broadcast(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind_device(Some(link.as_bytes()))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
+    Ok(UdpSocket::from_std(socket.into())?)
+}
+
+/// Gives the link what the lease says: MTU, address, routes.
+async fn configure(kernel: &Kernel, link: &Link, lease: &Lease) -> Result<()> {
+    let Link { name, index, .. } = link;
+    let Lease { address, prefix, server, .. } = lease;
+    if let Some(mtu) = lease.mtu
+        && let Err(error) = kernel.set_mtu(*index, mtu).await
+    {
+        warn!("{name} keeps its MTU, it does not take {mtu}: {error:#}");
+    }
+    // An agent before this one may have left the same.
+    let given = kernel.add_address(*index, (*address).into(), *prefix).await;
+    given.with_context(|| format!("giving {name} its address"))?;
+    for route in routes(lease) {
+        let added = kernel.add_route(*index, route).await;
+        added.with_context(|| format!("adding the route to {}/{}", route.to, route.prefix))?;
+    }
+    info!("{name} has address {address}/{prefix} from {server}");
+    Ok(())
+}
+
+/// RFC 3442: classless routes replace the router option.
+fn routes(lease: &Lease) -> Vec<Route> {
+    // No router means that the destination is on the link.
+    let through = |router: Ipv4Addr| Some(router).filter(|router| !router.is_unspecified());
+    let route = |(to, prefix, router)| Route { to, prefix, router: through(router) };
+    let default = lease.router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));
+    match &lease.routes[..] {
+        [] => default.into_iter().map(route).collect(),
+        routes => routes.iter().copied().map(route).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classless_routes_replace_the_router() {
+        let router = Ipv4Addr::new(10, 0, 0, 1);
+        let other = (Ipv4Addr::new(10, 9, 0, 0), 16, Ipv4Addr::UNSPECIFIED);
+        let lease = |routes| Lease {
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            prefix: 24,
+            router: Some(router),
+            routes,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            mtu: None,
+            server: router,
+            secs: 600,
+        };
+
+        let default = Route { to: Ipv4Addr::UNSPECIFIED, prefix: 0, router: Some(router) };
+        assert_eq!(routes(&lease(vec![])), [default]);
+        let on_link = Route { to: other.0, prefix: 16, router: None };
+        assert_eq!(routes(&lease(vec![other])), [on_link]);
+    }
+}

@@ -1,0 +1,92 @@
+//! Whether a link leads to Ironic's API, and from which of our addresses.
+//!
+//! All addresses of the API are tried, one a moment after the other (RFC 8305), so that a family that leads nowhere
+//! costs no time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+use url::{Host, Url};
+
+/// Before the next address is tried, too (RFC 8305 §8).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// For one address.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pause after the first failure; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// Tries until the API is reached, and gives our address on the way there.
+pub(super) async fn find(api: &Url, link: &str) -> IpAddr {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match reach(api, link).await {
+            Ok(own) => return own,
+            Err(error) => debug!("{link} does not lead to {api} yet: {error}"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn reach(api: &Url, link: &str) -> io::Result<IpAddr> {
+    let mut tries = JoinSet::new();
+    let mut delay = Duration::ZERO;
+    for address in addresses(api).await? {
+        let link = link.to_owned();
+        tries.spawn(async move {
+            sleep(delay).await;
+            timeout(PATIENCE, connect(address, &link)).await?
+        });
+        delay += HEAD_START;
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    while let Some(tried) = tries.join_next().await {
+        match tried.map_err(io::Error::other).flatten() {
+            Ok(stream) => return Ok(stream.local_addr()?.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn addresses(api: &Url) -> io::Result<Vec<SocketAddr>> {
+    let port = api.port_or_known_default().unwrap_or(80);
+    match api.host() {
+        Some(Host::Ipv4(address)) => Ok(vec![(address, port).into()]),
+        Some(Host::Ipv6(address)) => Ok(vec![(address, port).into()]),
+        Some(Host::Domain(name)) => Ok(lookup_host((name, port)).await?.collect()),
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn connect(to: SocketAddr, link: &str) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Another link may have a route there, too.
+    socket.bind_device(Some(link.as_bytes()))?;
+    TcpSocket::from_std_stream(socket.into()).connect(to).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_the_url_needs_no_name_server() {
+        for (url, address) in
+            [("http://[fd00::1]:6385", "[fd00::1]:6385"), ("https://10.0.0.1", "10.0.0.1:443")]
+        {
+            let url: Url = url.parse().unwrap();
+            assert_eq!(addresses(&url).await.unwrap(), [address.parse().unwrap()]);
+        }
+    }
+}
