@@ -1,5 +1,7 @@
 //! What the daemon needs of its host, looked at without serving.
 
+pub mod network;
+
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};

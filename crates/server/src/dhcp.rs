@@ -9,13 +9,16 @@ mod counter;
 mod diary;
 mod frames;
 mod heard;
+pub mod interface;
 mod journal;
 mod plan;
+pub mod port;
 mod proxy;
 mod questions;
 mod rehearsal;
 mod repeats;
 mod socket;
+pub mod survey;
 mod v4;
 mod v6;
 

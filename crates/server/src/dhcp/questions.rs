@@ -16,9 +16,9 @@ use super::kind;
 /// The first message of one client.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    mac: Mac,
-    client: Kind,
-    architecture: Option<Architecture>,
+    pub(super) mac: Mac,
+    pub(super) client: Kind,
+    pub(super) architecture: Option<Architecture>,
 }
 
 /// One of each sort that boots or runs, with firmware of `architecture`.

@@ -25,13 +25,13 @@ use super::frames::Frames;
 /// The port that clients of a ProxyDHCP server ask again on.
 pub(super) const PXE: u16 = 4011;
 const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
-const SERVER6: u16 = 547;
+pub(super) const SERVER6: u16 = 547;
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
-const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+pub(super) const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// Where solicitations go (RFC 4861 §4.1).
-const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+pub(super) const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// No DHCP message is longer than an Ethernet frame, unless it was made to be.
-const LONGEST: usize = 4_096;
+pub(super) const LONGEST: usize = 4_096;
 /// Bytes of packets that may wait in the kernel: ten thousand machines that are switched on at once, each
 /// of whose packets takes up some 2 kB there.
 const WAITING: usize = 32 * 1024 * 1024;
@@ -200,7 +200,12 @@ impl Icmp6 {
     }
 }
 
-fn on(interface: &str, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+pub(super) fn on(
+    interface: &str,
+    domain: Domain,
+    kind: Type,
+    protocol: Protocol,
+) -> io::Result<Socket> {
     let socket = Socket::new(domain, kind, Some(protocol))?;
     // Another network of ours has the same port on another interface.
     socket.set_reuse_address(true)?;

@@ -1,0 +1,263 @@
+//! What is wrong with a DHCP network before a machine is booted on it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use ipnet::IpNet;
+use reqwest::Client;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::{Host, Url};
+
+use super::Found;
+use crate::config::{self, Config};
+use crate::dhcp::survey::{self, Offer, Router};
+use crate::dhcp::{interface, port};
+
+/// How long to wait for the URL.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks on every DHCP network as a machine would that is switched on. Nobody's leases are touched but
+/// for offers, which servers soon forget.
+pub async fn networks(config: &Config) -> Vec<Found> {
+    let mut all = Vec::new();
+    for network in &config.dhcp.networks {
+        all.extend(look(config, network).await);
+    }
+    all
+}
+
+async fn look(config: &Config, network: &config::Network) -> Vec<Found> {
+    let name = &network.interface;
+    let named = |what: &str, found| (format!("{name}: {what}"), found);
+    let addresses = match interface::addresses(name) {
+        Err(error) => return vec![named("interface", Err(error))],
+        Ok(addresses) => addresses,
+    };
+    let mut all = vec![
+        named("interface", interface::is_up(name)),
+        named("addresses", has(network, &addresses)),
+    ];
+    let four = network.pool.is_some() || network.proxy;
+    let six = network.pool6.is_some();
+    for (port, is_needed) in [(67, four), (4011, network.proxy), (547, six)] {
+        if is_needed {
+            all.push(named(&format!("UDP port {port}"), port::who_has(name, port)));
+        }
+    }
+    let (offers, servers6, routers, url) = tokio::join!(
+        when(four, survey::offers(name)),
+        when(six, survey::servers6(name)),
+        when(six, survey::routers(name)),
+        url(config, network, &addresses),
+    );
+    let own: Vec<_> = addresses.iter().map(IpNet::addr).collect();
+    all.extend(
+        offers
+            .map(|found| named("other DHCP servers", found.and_then(|o| judge(network, &o, &own)))),
+    );
+    all.extend(servers6.map(|found| {
+        named("other DHCPv6 servers", found.and_then(|servers| judge6(network, &servers)))
+    }));
+    all.extend(routers.map(|found| {
+        named(
+            "router advertisements",
+            found.and_then(|routers| judge_routers(network, &routers, &own)),
+        )
+    }));
+    all.push(named("URL for machines", url));
+    all
+}
+
+async fn when<T>(is_wanted: bool, asking: impl Future<Output = T>) -> Option<T> {
+    if is_wanted { Some(asking.await) } else { None }
+}
+
+/// Whether the interface has addresses that go with the pools.
+fn has(network: &config::Network, addresses: &[IpNet]) -> Result<String> {
+    let name = &network.interface;
+    let of = |is_four: bool| {
+        let fits = |net: &&IpNet| net.addr().is_ipv4() == is_four && !is_link_local(net.addr());
+        addresses.iter().find(fits).copied()
+    };
+    let needed = |is_four, family| {
+        of(is_four).with_context(|| {
+            format!("no {family} address: give it one, such as with `ip address add ADDRESS/LENGTH dev {name}`")
+        })
+    };
+    let mut said = Vec::new();
+    if network.pool.is_some() || network.proxy {
+        let net = needed(true, "IPv4")?;
+        if let Some(pool) = network.pool {
+            fits(net, [pool.0.first.into(), pool.0.last.into()])?;
+        }
+        said.push(net.to_string());
+    }
+    if let Some(pool) = network.pool6 {
+        let net = needed(false, "IPv6")?;
+        fits(net, [pool.0.first.into(), pool.0.last.into()])?;
+        said.push(net.to_string());
+    }
+    Ok(said.join(", "))
+}
+
+fn fits(net: IpNet, [first, last]: [IpAddr; 2]) -> Result<()> {
+    if !net.contains(&first) || !net.contains(&last) {
+        bail!("the pool {first}-{last} is not in {}, the network of {}", net.trunc(), net.addr());
+    }
+    if (first..=last).contains(&net.addr()) {
+        bail!("the pool {first}-{last} has {} in it, which is ours", net.addr());
+    }
+    Ok(())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+fn judge(network: &config::Network, offers: &BTreeSet<Offer>, own: &[IpAddr]) -> Result<String> {
+    let others: Vec<_> =
+        offers.iter().filter(|offer| !own.contains(&offer.server.into())).collect();
+    let givers: BTreeSet<Ipv4Addr> =
+        others.iter().filter(|offer| offer.address.is_some()).map(|offer| offer.server).collect();
+    let rival = others.iter().find(|offer| offer.to_http && offer.file.is_some());
+    if let Some(Offer { server, file, .. }) = rival {
+        bail!(
+            "{server} tells HTTP boot firmware to boot {:?} as well, and which of two answers firmware \
+             follows cannot be foreseen: take that out of its settings",
+            file.as_deref().unwrap_or_default()
+        );
+    }
+    if network.proxy {
+        return match givers.first() {
+            Some(giver) => Ok(format!("{giver} gives addresses")),
+            None => bail!(
+                "nobody gives addresses here (at least not to strangers): machines need another DHCP \
+                 server beside this proxy, or a pool instead of `proxy = true`"
+            ),
+        };
+    }
+    if let Some(giver) = givers.first() {
+        bail!(
+            "{giver} gives addresses too, and machines take whichever offer they like better: switch it \
+             off, or leave the addresses to it with `proxy = true` in place of a pool"
+        );
+    }
+    match others.iter().find(|offer| offer.file.is_some()) {
+        None => Ok("none answers".to_owned()),
+        Some(Offer { server, file, .. }) => bail!(
+            "{server} tells PXE firmware to boot {:?} (ProxyDHCP): machines that try PXE first follow it; \
+             switch it off, or PXE in the machines' set-up",
+            file.as_deref().unwrap_or_default()
+        ),
+    }
+}
+
+fn judge6(network: &config::Network, servers: &BTreeSet<(IpAddr, Vec<u8>)>) -> Result<String> {
+    let own = survey::own_duid(&network.interface)?;
+    let mut others = servers.iter().filter(|(_, duid)| *duid != own);
+    match others.next() {
+        None => Ok("none answers".to_owned()),
+        Some((other, _)) if !network.sole => {
+            Ok(format!("{other} answers too, as the settings have it"))
+        }
+        Some((other, _)) => bail!(
+            "{other} answers too: machines may take its offer, which has no URL; switch it off, or say \
+             `sole = false` so that machines wait for both"
+        ),
+    }
+}
+
+fn judge_routers(
+    network: &config::Network,
+    routers: &BTreeSet<Router>,
+    own: &[IpAddr],
+) -> Result<String> {
+    let mut others = routers.iter().filter(|router| !own.contains(&router.address.into()));
+    let managed = others.clone().find(|router| router.managed);
+    match (network.advertise, others.next(), managed) {
+        (true, None, _) => Ok("only this service's".to_owned()),
+        (true, Some(Router { address, .. }), _) => {
+            Ok(format!("{address} advertises too; `advertise = false` leaves that to it alone"))
+        }
+        (false, _, Some(Router { address, .. })) => {
+            Ok(format!("{address} advertises, with the M flag"))
+        }
+        (false, Some(Router { address, .. }), None) => bail!(
+            "{address} advertises without the M flag, so no machine asks DHCPv6 for an address: set it \
+             (AdvManagedFlag in radvd), or let this service advertise (`advertise = true`)"
+        ),
+        (false, None, _) => bail!(
+            "nobody advertises, so no machine asks DHCPv6: let this service do it (`advertise = true`), \
+             or switch it on in the network's router, with the M flag"
+        ),
+    }
+}
+
+/// Whether machines reach what they are told to fetch.
+async fn url(config: &Config, network: &config::Network, addresses: &[IpNet]) -> Result<String> {
+    let Some(url) = &config.boot.url else {
+        let own = addresses.iter().map(IpNet::addr).find(|address| !is_link_local(*address));
+        let own = own.context("the interface has no address that a URL could have in it")?;
+        return own_listener(SocketAddr::new(own, config.boot.listen.port()), config.boot.listen)
+            .await;
+    };
+    if let Some(Host::Domain(name)) = url.host()
+        && network.dns.is_empty()
+        && !network.proxy
+    {
+        bail!(
+            "{url} has the name {name} in it, and machines here are told no name server: set dns"
+        );
+    }
+    let client = Client::builder()
+        .interface(&network.interface)
+        .timeout(PATIENCE)
+        .build()
+        .context("cannot fetch anything")?;
+    let ours = |address: IpAddr| addresses.iter().any(|net| net.addr() == address);
+    match url.host() {
+        Some(Host::Ipv4(address)) if ours(address.into()) => own_url(url, address.into()).await,
+        Some(Host::Ipv6(address)) if ours(address.into()) => own_url(url, address.into()).await,
+        Some(_) | None => {
+            let answer = client.get(url.clone()).send().await;
+            let answer = answer
+                .with_context(|| format!("{url} cannot be reached from {}", network.interface))?;
+            Ok(format!("{url} answers ({})", answer.status()))
+        }
+    }
+}
+
+async fn own_url(url: &Url, address: IpAddr) -> Result<String> {
+    let port = url.port_or_known_default().context("the URL has no port")?;
+    let listens = connects(SocketAddr::new(address, port)).await;
+    listens.with_context(|| format!("nothing answers at {url}"))?;
+    Ok(format!("{url} answers"))
+}
+
+async fn own_listener(at: SocketAddr, listen: SocketAddr) -> Result<String> {
+    if !listen.ip().is_unspecified() && listen.ip() != at.ip() {
+        bail!(
+            "machines are told http://{at}, but the boot listener is on {listen} alone: set listen in \
+             [boot] to [::]:{}",
+            listen.port()
+        );
+    }
+    match connects(at).await {
+        Ok(()) => Ok(format!("http://{at} answers")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Ok(format!("http://{at}, once the service runs"))
+        }
+        Err(error) => Err(anyhow!(error).context(format!("http://{at} cannot be reached"))),
+    }
+}
+
+async fn connects(to: SocketAddr) -> io::Result<()> {
+    timeout(PATIENCE, TcpStream::connect(to)).await?.map(drop)
+}
