@@ -10,7 +10,7 @@ use dhcp::architecture::Architecture;
 use dhcp::client::Kind;
 use dhcp::v4::destination::{CLIENT, SERVER};
 use dhcp::v4::{MessageType, Packet, options};
-use dhcp::v6::advertisement;
+use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::options as options6;
 use dhcp::v6::packet as packet6;
 use provision::Mac;
@@ -131,12 +131,12 @@ pub async fn routers(interface: &str) -> Result<BTreeSet<Router>> {
     let link = Link::find(interface)?;
     let icmp = Icmp6::open(&link).context("cannot solicit routers")?;
     let to = SocketAddr::V6(SocketAddrV6::new(ALL_ROUTERS, 0, 0, link.index));
-    icmp.send(&advertisement::solicitation(link.mac), to).await?;
+    icmp.send(&solicitation(link.mac), to).await?;
     let mut found = BTreeSet::new();
     let end = Instant::now() + LISTEN;
     while let Ok(received) = timeout_at(end, icmp.receive()).await {
         let (bytes, hops, address) = received?;
-        if let Ok(advertised) = advertisement::parse(&bytes, hops) {
+        if let Ok(advertised) = Advertisement::parse(&bytes, hops, address) {
             found.insert(Router { address, managed: advertised.managed });
         }
     }
