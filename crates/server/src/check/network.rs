@@ -37,10 +37,11 @@ async fn look(config: &Config, network: &config::Network) -> Vec<Found> {
         Err(error) => return vec![named("interface", Err(error))],
         Ok(addresses) => addresses,
     };
-    let mut all = vec![
-        named("interface", interface::is_up(name)),
-        named("addresses", has(network, &addresses)),
-    ];
+    let is_up = interface::is_up(name);
+    if is_up.is_err() {
+        return vec![named("interface", is_up)];
+    }
+    let mut all = vec![named("interface", is_up), named("addresses", has(network, &addresses))];
     let four = network.pool.is_some() || network.proxy;
     let six = network.pool6.is_some();
     for (port, is_needed) in [(67, four), (4011, network.proxy), (547, six)] {
@@ -149,12 +150,11 @@ fn judge(network: &config::Network, offers: &BTreeSet<Offer>, own: &[IpAddr]) ->
              off, or leave the addresses to it with `proxy = true` in place of a pool"
         );
     }
-    match others.iter().find(|offer| offer.file.is_some()) {
+    match others.first() {
         None => Ok("none answers".to_owned()),
-        Some(Offer { server, file, .. }) => bail!(
-            "{server} tells PXE firmware to boot {:?} (ProxyDHCP): machines that try PXE first follow it; \
-             switch it off, or PXE in the machines' set-up",
-            file.as_deref().unwrap_or_default()
+        Some(Offer { server, .. }) => bail!(
+            "{server} tells PXE firmware what to boot (ProxyDHCP): machines that try PXE first follow it; \
+             switch it off, or PXE in the machines' set-up"
         ),
     }
 }
@@ -260,4 +260,85 @@ async fn own_listener(at: SocketAddr, listen: SocketAddr) -> Result<String> {
 
 async fn connects(to: SocketAddr) -> io::Result<()> {
     timeout(PATIENCE, TcpStream::connect(to)).await?.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const THEM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    fn network(text: &str) -> config::Network {
+        text.parse().unwrap()
+    }
+
+    fn offer(server: Ipv4Addr, address: bool, file: Option<&str>) -> BTreeSet<Offer> {
+        let address = address.then_some(Ipv4Addr::new(192, 0, 2, 77));
+        [Offer { server, to_http: true, address, file: file.map(str::to_owned) }].into()
+    }
+
+    fn said(network: &config::Network, offers: &BTreeSet<Offer>) -> Result<String, String> {
+        judge(network, offers, &[US.into()]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn another_server_that_gives_addresses_is_wrong_beside_a_pool_and_right_beside_a_proxy() {
+        let pool = network("eth1=192.0.2.10-192.0.2.20");
+        let proxy = network("eth1=proxy");
+        let offers = offer(THEM, true, None);
+
+        assert!(said(&pool, &offers).unwrap_err().starts_with("192.0.2.2 gives addresses too"));
+        assert_eq!(said(&proxy, &offers).unwrap(), "192.0.2.2 gives addresses");
+        assert!(said(&proxy, &BTreeSet::new()).unwrap_err().starts_with("nobody gives"));
+    }
+
+    #[test]
+    fn our_own_answers_are_nobody_elses() {
+        let pool = network("eth1=192.0.2.10-192.0.2.20");
+
+        assert!(said(&pool, &offer(US, true, None)).is_ok());
+    }
+
+    #[test]
+    fn another_boot_file_is_wrong_beside_a_proxy_too() {
+        let proxy = network("eth1=proxy");
+
+        let refused = said(&proxy, &offer(THEM, true, Some("http://192.0.2.2/a.efi"))).unwrap_err();
+
+        assert!(refused.contains("\"http://192.0.2.2/a.efi\" as well"), "{refused}");
+    }
+
+    #[test]
+    fn a_proxy_dhcp_server_is_named() {
+        let pool = network("eth1=192.0.2.10-192.0.2.20");
+
+        assert!(said(&pool, &offer(THEM, false, None)).unwrap_err().contains("ProxyDHCP"));
+    }
+
+    #[test]
+    fn a_router_without_the_m_flag_is_of_no_use() {
+        let network = config::Network { advertise: false, ..network("eth1=fd77::10-fd77::20") };
+        let address = "fe80::2".parse().unwrap();
+        let of = |managed| BTreeSet::from([Router { address, managed }]);
+
+        assert!(judge_routers(&network, &of(true), &[]).is_ok());
+        assert!(
+            judge_routers(&network, &of(false), &[]).unwrap_err().to_string().contains("M flag")
+        );
+        assert!(judge_routers(&network, &BTreeSet::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_pool_of_another_network_and_one_with_our_address_are_refused() {
+        let addresses = ["192.0.2.1/24".parse().unwrap()];
+        let said = |text| has(&network(text), &addresses).map_err(|error| error.to_string());
+
+        assert_eq!(said("eth1=192.0.2.10-192.0.2.20").unwrap(), "192.0.2.1/24");
+        assert!(
+            said("eth1=198.51.100.1-198.51.100.9").unwrap_err().contains("is not in 192.0.2.0/24")
+        );
+        assert!(said("eth1=192.0.2.1-192.0.2.20").unwrap_err().contains("which is ours"));
+        assert!(said("eth1=fd77::1-fd77::2").unwrap_err().starts_with("no IPv6 address"));
+    }
 }
