@@ -377,16 +377,22 @@ fn write_option(bytes: &mut Vec<u8>, code: u8, value: &[u8]) {
     if value.is_empty() {
         bytes.extend([code, 0]);
     }
-    for part in value.chunks(255) {
-        let len = u8::try_from(part.len()).expect("chunks are at most 255 bytes");
+    for part in value.chunks(part_of(value.len())) {
+        let len = u8::try_from(part.len()).expect("parts are at most 255 bytes");
         bytes.extend([code, len]);
         bytes.extend(part);
     }
 }
 
+/// How long the parts of an option are (RFC 3396). EDK2 looks at the size of each by itself
+/// (`DhcpValidateOptions`): so none is much smaller than the others, and none cuts an address.
+fn part_of(len: usize) -> usize {
+    if len <= 255 { 255 } else { len.div_ceil(len.div_ceil(252)).next_multiple_of(4) }
+}
+
 /// With its code and length, once for each part.
 fn size_of_option(len: usize) -> usize {
-    len + 2 * len.div_ceil(255).max(1)
+    len + 2 * len.div_ceil(part_of(len)).max(1)
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -498,6 +504,20 @@ pub(crate) mod tests {
         let error = Packet::parse(&bytes).unwrap_err();
 
         assert_eq!(error.to_string(), "option 60 needs 10 bytes, 2 left");
+    }
+
+    #[test]
+    fn an_option_in_two_parts_is_cut_between_addresses_and_leaves_no_crumb() {
+        for len in [256, 505, 757, 1_000] {
+            let mut bytes = Vec::new();
+            write_option(&mut bytes, code::DNS, &vec![7; len]);
+
+            let (parts, all) = (code::sub_options(&bytes), bytes.len());
+            let sizes: Vec<_> = parts.map(|(_, part)| part.len()).collect();
+            assert_eq!(sizes.iter().sum::<usize>() + 2 * sizes.len(), all);
+            let (last, others) = sizes.split_last().unwrap();
+            assert!(*last > 100 && others.iter().all(|size| size.is_multiple_of(4)), "{sizes:?}");
+        }
     }
 
     #[test]
