@@ -376,6 +376,12 @@ fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     if let Some(id) = request.option(code::MACHINE_ID) {
         put(code::MACHINE_ID, id.to_vec());
     }
+    // RFC 3011 §3: a client drops answers of servers that did not heed it.
+    if let Some(subnet) = request.option(code::SUBNET_SELECTION)
+        && relay::relayed(request).is_some()
+    {
+        put(code::SUBNET_SELECTION, subnet.to_vec());
+    }
     echo_client_id(request, put);
 }
 
@@ -496,6 +502,21 @@ mod tests {
     #[test]
     fn the_relays_option_comes_last_and_unchanged() {
         assert_eq!(offer("HTTPClient").options.last(), Some(&(code::RELAY_AGENT, vec![9; 255])));
+    }
+
+    #[test]
+    fn who_selects_a_subnet_is_told_that_it_was_heeded() {
+        let selected = |giaddr| {
+            let subnet = vec![198, 51, 100, 0];
+            let options = vec![(code::SUBNET_SELECTION, subnet)];
+            let request = Packet { giaddr, options, ..discover([2; 6]) };
+            let grant = Grant::Lease(Ipv4Addr::new(198, 51, 100, 9));
+            let offer = reply(&request, MessageType::Offer, grant, &Answer::Address, &network());
+            offer.option_address(code::SUBNET_SELECTION)
+        };
+
+        assert_eq!(selected(Ipv4Addr::new(10, 9, 0, 1)), Some(Ipv4Addr::new(198, 51, 100, 0)));
+        assert_eq!(selected(Ipv4Addr::UNSPECIFIED), None);
     }
 
     #[test]
