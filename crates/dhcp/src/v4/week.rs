@@ -32,7 +32,7 @@ const RESERVED_IN_POOL: u16 = 5;
 const FLOOD: u32 = 600;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2, ..ProptestConfig::default() })]
 
     #[test]
     fn in_a_week_no_address_is_given_twice_none_is_lost_and_known_machines_always_get_one(
