@@ -1,8 +1,15 @@
-//! What is read is sent again unchanged, through all its relays.
+//! What is read is sent again unchanged, and the server's decision about it is one it can send.
 
 #![no_main]
 
+use std::net::Ipv6Addr;
+
+use dhcp::Answer;
 use dhcp::v6::Packet;
+use dhcp::v6::client::Client;
+use dhcp::v6::decide::{Decision, decide};
+use dhcp::v6::leases::{Leases, Pool};
+use dhcp::v6::reply::Network;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -10,4 +17,22 @@ fuzz_target!(|bytes: &[u8]| {
     let again = Packet::parse(&packet.emit()).expect("what we send can be read");
     assert_eq!(again.message, packet.message);
     assert_eq!(again.relays.len(), packet.relays.len());
+
+    let first = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x10);
+    let last = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x1f);
+    let network = Network {
+        duid: vec![0, 2, 1],
+        sole: true,
+        dns: vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)],
+        lease_secs: 3_600,
+    };
+    let client = Client::identify(&packet, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9));
+    let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
+    let mut leases = Leases::new(Pool { first, last });
+    let request = &packet.message;
+    let decision = decide(request, &client, [7; 16], &answer, &mut leases, &network, 1_000);
+    if let Decision::Send { reply, .. } = decision {
+        let back = packet.answered_by(reply);
+        assert_eq!(Packet::parse(&back.emit()), Ok(back));
+    }
 });

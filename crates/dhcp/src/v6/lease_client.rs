@@ -199,8 +199,9 @@ impl LeaseClient {
                 }
             }
             Phase::Requesting(_) if self.tries >= REQUESTS => self.start_over(now),
+            // A server may leave no time between the two.
+            Phase::Bound | Phase::Renewing if to_any_server => self.begin(Phase::Rebinding, now),
             Phase::Bound => self.begin(Phase::Renewing, now),
-            Phase::Renewing if to_any_server => self.begin(Phase::Rebinding, now),
             Phase::Leaving { why, .. } if self.tries >= GOODBYES => {
                 let why = *why;
                 self.left(why, now);
@@ -662,6 +663,20 @@ mod tests {
 
         assert_eq!(asked, [MessageType::Renew, MessageType::Rebind, MessageType::Solicit]);
         assert_eq!(client.lease(), None);
+    }
+
+    #[test]
+    fn a_lease_without_a_time_to_renew_it_is_rebound() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        let mut reply = server.answer(&client.due(7, 0).unwrap(), 0);
+        let ia = reply.options.0.iter_mut().find(|(code, _)| *code == code::IA_NA).unwrap();
+        // Renewal, rebinding and preference for no time at all.
+        ia.1[4..12].fill(0);
+        ia.1[32..36].fill(0);
+        assert!(client.receive(&bytes(reply), 0));
+
+        assert_eq!(client.wake(), SECOND);
+        assert_eq!(kinds(&mut client, 20 * SECOND), [MessageType::Rebind]);
     }
 
     #[test]

@@ -237,8 +237,9 @@ impl Relay {
     fn parse(bytes: &[u8]) -> Result<(Self, Vec<u8>), ParseError> {
         let (head, rest) = split(bytes, 34)?;
         let mut options = Options::parse(rest)?;
-        let at = options.0.iter().position(|(code, _)| *code == code::RELAY_MESSAGE);
-        let (_, message) = options.0.remove(at.ok_or(ParseError::NoRelayMessage)?);
+        let message = options.get(code::RELAY_MESSAGE).ok_or(ParseError::NoRelayMessage)?.to_vec();
+        // A second one is nobody's: only the first is answered.
+        options.0.retain(|(code, _)| *code != code::RELAY_MESSAGE);
         let link = address(head, 2).unwrap_or(Ipv6Addr::UNSPECIFIED);
         let peer = address(head, 18).unwrap_or(Ipv6Addr::UNSPECIFIED);
         Ok((Self { hops: head[1], link, peer, options }, message))
@@ -370,6 +371,24 @@ pub(crate) mod tests {
             .collect();
         assert_eq!(marks, [b"core", b"rack"]);
         assert!(back.relays.iter().all(|relay| relay.options.get(37).is_none()));
+    }
+
+    #[test]
+    fn of_two_messages_in_one_envelope_the_second_is_dropped() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = Relay {
+            hops: 0,
+            link: Ipv6Addr::UNSPECIFIED,
+            peer: Ipv6Addr::UNSPECIFIED,
+            options: Options::default(),
+        };
+        let mut sent = relayed(&[relay], &message);
+        write_option(&mut sent, code::RELAY_MESSAGE, b"another");
+
+        let packet = Packet::parse(&sent).unwrap();
+
+        assert_eq!(packet.message, message);
+        assert_eq!(packet.relays[0].options, Options::default());
     }
 
     #[test]
