@@ -1,4 +1,67 @@
 //! What firmware makes of answers, so that "would this machine take this offer?" has an answer before
 //! it is switched on.
 
+use std::fmt;
+
+use self::v4::{Offer, Wanted};
+
 pub mod v4;
+pub mod v6;
+
+/// What comes of an offer, where no other is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It boots.
+    Boots {
+        /// From there.
+        url: String,
+    },
+    /// It boots if another server gives it an address.
+    Beside {
+        /// From there.
+        url: String,
+    },
+    /// It takes the address, and boots if it has a URL from elsewhere.
+    Address,
+    /// It boots by nothing of this, and tells nobody.
+    Refuses {
+        /// Why, in words.
+        because: String,
+    },
+}
+
+impl Verdict {
+    fn of(offer: Offer, url: Option<&[u8]>) -> Self {
+        let url = String::from_utf8_lossy(url.unwrap_or_default()).into_owned();
+        match offer {
+            Offer::ProxyIpUri | Offer::ProxyNameUri => Self::Beside { url },
+            Offer::NameUri => {
+                let because = format!("{url} has a name in it, and there is no name server");
+                Self::Refuses { because }
+            }
+            Offer::IpUri | Offer::IpUriDns | Offer::NameUriDns | Offer::Only | Offer::Dns => {
+                if offer.suffices(Wanted::Url) {
+                    Self::Boots { url }
+                } else {
+                    Self::Address
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boots { url } => write!(f, "the firmware takes this offer and fetches {url}"),
+            Self::Beside { url } => write!(
+                f,
+                "the firmware fetches {url} if another server gives it an address at the same time"
+            ),
+            Self::Address => f.write_str(
+                "the firmware takes the address; it boots if its BMC or its set-up has a URL",
+            ),
+            Self::Refuses { because } => write!(f, "the firmware refuses it: {because}"),
+        }
+    }
+}

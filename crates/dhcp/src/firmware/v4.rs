@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+use super::Verdict;
+
 /// What an offer is good for (`HTTP_BOOT_OFFER_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offer {
@@ -122,6 +124,19 @@ pub type Dropped = String;
 /// # Errors
 /// Why it drops the offer.
 pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<Offer, Dropped> {
+    read(request, offer).map(|(offer, _)| offer)
+}
+
+/// What comes of an OFFER that is alone on its network.
+#[must_use]
+pub fn verdict(request: &[u8], offer: &[u8]) -> Verdict {
+    match read(request, offer) {
+        Err(because) => Verdict::Refuses { because },
+        Ok((offer, url)) => Verdict::of(offer, url),
+    }
+}
+
+fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
     let options = reply_to(request, offer, 2)?;
     let is_proxy = offer[16] == 0;
     let mask = find(&options, 1);
@@ -133,19 +148,21 @@ pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<Offer, Dropped> {
     if !find(&options, 60).is_some_and(|class| class.starts_with(b"HTTPClien")) {
         return match (is_proxy, has_dns) {
             (true, _) => Err("it has neither an address nor the class HTTPClient".into()),
-            (false, true) => Ok(Offer::Dns),
-            (false, false) => Ok(Offer::Only),
+            (false, true) => Ok((Offer::Dns, None)),
+            (false, false) => Ok((Offer::Only, None)),
         };
     }
-    let has_literal = names_an_address(url(offer, &options)?)?;
-    Ok(match (is_proxy, has_literal, has_dns) {
+    let url = url(offer, &options)?;
+    let has_literal = names_an_address(url)?;
+    let offer = match (is_proxy, has_literal, has_dns) {
         (true, true, _) => Offer::ProxyIpUri,
         (true, false, _) => Offer::ProxyNameUri,
         (false, true, true) => Offer::IpUriDns,
         (false, true, false) => Offer::IpUri,
         (false, false, true) => Offer::NameUriDns,
         (false, false, false) => Offer::NameUri,
-    })
+    };
+    Ok((offer, Some(url)))
 }
 
 /// Option 67, else the field `file`.
@@ -283,7 +300,7 @@ mod tests {
             header[0] = 2;
             header.extend([53, 1, 2, 54, 4, 10, 0, 0, 1]);
             header.append(&mut offer);
-            let _ = take_offer(&[0; 240], &header);
+            let _ = verdict(&[0; 240], &header);
             let _ = take_ack(&[0; 240], &header, &header);
         }
     }

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dhcp::architecture::Architecture;
 use dhcp::client::{AGENT_USER_CLASS, Kind};
+use dhcp::firmware;
 use dhcp::v4::options as code4;
 use dhcp::v4::packet::{MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
 use provision::Mac;
 
-use super::kind;
+use super::{kind, v4, v6};
 
 /// The first message of one client.
 #[derive(Clone, Debug)]
@@ -94,6 +95,22 @@ impl Question {
             options: Options(options),
         };
         packet6::Packet { relays: Vec::new(), message }.emit()
+    }
+
+    /// What firmware makes of the answer; of other clients it is not known.
+    pub(super) fn verdict4(&self, asked: &[u8], told: Option<&v4::Reply>) -> Option<String> {
+        let told = told.filter(|_| self.client == Kind::HttpClient)?;
+        Some(firmware::v4::verdict(asked, &told.reply.emit()).to_string())
+    }
+
+    /// The same for [`v6`](Self::v6).
+    pub(super) fn verdict6(&self, asked: &[u8], told: Option<&v6::Reply>) -> Option<String> {
+        let told = told.filter(|_| self.client == Kind::HttpClient)?;
+        let verdict = firmware::v6::verdict(asked, &told.bytes).to_string();
+        Some(match firmware::v6::waits_after(&told.bytes) {
+            true => format!("{verdict}, some four seconds later, as it waits for other servers"),
+            false => verdict,
+        })
     }
 
     fn vendor_class(&self) -> Option<String> {

@@ -130,18 +130,20 @@ impl Rehearsal {
                 all.extend(network.v4.clone().map(|mut desk| {
                     let asked = question.v4();
                     let heard = desk.hear(&asked, &self.machines, now());
-                    let verdict = None;
+                    let verdict = question.verdict4(&asked, heard.reply.as_ref());
                     explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
                 all.extend(network.proxy.clone().map(|mut desk| {
-                    let heard = desk.hear(&question.v4(), Port::Dhcp, &self.machines, now());
-                    explained(network, "IPv4", &question, heard.story.as_ref(), None)
+                    let asked = question.v4();
+                    let heard = desk.hear(&asked, Port::Dhcp, &self.machines, now());
+                    let verdict = question.verdict4(&asked, heard.reply.as_ref());
+                    explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
                 all.extend(network.v6.clone().map(|mut desk| {
                     let asked = question.v6();
                     let from = SocketAddrV6::new(questions::link_local(mac), 546, 0, 0);
                     let heard = desk.hear(&asked, from, &self.machines, now());
-                    let verdict = None;
+                    let verdict = question.verdict6(&asked, heard.reply.as_ref());
                     explained(network, "IPv6", &question, heard.story.as_ref(), verdict)
                 }));
             }

@@ -1,0 +1,243 @@
+//! What EDK2's DHCPv6 and HTTP boot drivers make of an ADVERTISE, rule by rule, read from bytes alone.
+//!
+//! Nothing of ours is used here: a parser that shared a mistake with the encoder would hide it. Among
+//! offers EDK2 chooses as in DHCPv4, by [`choose`](super::v4::choose).
+
+use std::net::Ipv6Addr;
+
+use super::Verdict;
+use super::v4::{Dropped, Offer};
+
+/// What it makes of an ADVERTISE after its SOLICIT, neither of them relayed.
+///
+/// # Errors
+/// Why it drops the advertisement.
+pub fn take_advertise(solicit: &[u8], advertise: &[u8]) -> Result<Offer, Dropped> {
+    read(solicit, advertise).map(|(offer, _)| offer)
+}
+
+/// What comes of an ADVERTISE that is alone on its network.
+#[must_use]
+pub fn verdict(solicit: &[u8], advertise: &[u8]) -> Verdict {
+    match read(solicit, advertise) {
+        Err(because) => Verdict::Refuses { because },
+        Ok((offer, url)) => Verdict::of(offer, url),
+    }
+}
+
+/// Whether it waits for other servers' advertisements after this one: for the whole of its first
+/// retransmission time, some four seconds (`Dhcp6HandleAdvertiseMsg`).
+#[must_use]
+pub fn waits_after(advertise: &[u8]) -> bool {
+    let options = advertise.get(4..).and_then(|bytes| options(bytes).ok()).unwrap_or_default();
+    find(&options, 7) != Some(&[255])
+}
+
+fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
+    let options = advertise_to(solicit, advertise)?;
+    let has_address = association(solicit, &options)?;
+    let has_dns = find(&options, 23).is_some();
+    // From the seventh byte: whose enterprise number it is does not count (`HttpBootParseDhcp6Packet`).
+    let class = find(&options, 16).and_then(|class| class.get(6..16));
+    if class != Some(b"HTTPClient") {
+        return match (has_address, has_dns) {
+            (false, _) => Err("it has neither an address nor the class HTTPClient".into()),
+            (true, true) => Ok((Offer::Dns, None)),
+            (true, false) => Ok((Offer::Only, None)),
+        };
+    }
+    let url = url(&options)?;
+    let offer = match (has_address, names_an_address(url)?, has_dns) {
+        (true, true, true) => Offer::IpUriDns,
+        (true, true, false) => Offer::IpUri,
+        (true, false, true) => Offer::NameUriDns,
+        (true, false, false) => Offer::NameUri,
+        (false, true, _) => Offer::ProxyIpUri,
+        (false, false, _) => Offer::ProxyNameUri,
+    };
+    Ok((offer, Some(url)))
+}
+
+/// What every ADVERTISE must have (`Dhcp6HandleStateful`, `Dhcp6HandleAdvertiseMsg`).
+fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<Options<'a>, Dropped> {
+    // `HTTP_BOOT_DHCP6_PACKET_MAX_SIZE`
+    if advertise.len() > 1472 {
+        return Err(format!("{} bytes are more than it takes", advertise.len()));
+    }
+    let (Some((asked, wanted)), Some((head, given))) =
+        (solicit.split_at_checked(4), advertise.split_at_checked(4))
+    else {
+        return Err("it is no DHCPv6 message".into());
+    };
+    if head[0] != 2 || head[1..] != asked[1..] {
+        return Err("it is no ADVERTISE of this exchange".into());
+    }
+    let (wanted, given) = (options(wanted)?, options(given)?);
+    if find(&given, 1).is_none() || find(&given, 1) != find(&wanted, 1) {
+        return Err("it is not for this client".into());
+    }
+    find(&given, 2).ok_or("no server says it is his")?;
+    refuse_status(&given)?;
+    Ok(given)
+}
+
+/// Any status but success costs the whole packet (`Dhcp6SeekStsOption`).
+fn refuse_status(options: &Options<'_>) -> Result<(), Dropped> {
+    match find(options, 13) {
+        None | Some([0, 0, ..]) => Ok(()),
+        Some(_) => Err("it has a status that is not success".into()),
+    }
+}
+
+/// Whether it has an address for the association that was asked for.
+fn association(solicit: &[u8], advertised: &Options<'_>) -> Result<bool, Dropped> {
+    let Some(given) = find(advertised, 3) else { return Ok(false) };
+    let asked = solicit.get(4..).map(options).transpose()?.unwrap_or_default();
+    let wanted = find(&asked, 3).and_then(|ia| ia.get(..4));
+    let (head, inner) = given.split_at_checked(12).ok_or("its IA_NA is too short")?;
+    if wanted != Some(&head[..4]) {
+        return Err("its IA_NA is not the one asked for".into());
+    }
+    // T1 after T2 is an error (`Dhcp6UpdateIaInfo`).
+    let [t1, t2] = [&head[4..8], &head[8..12]];
+    if t1 > t2 && t2 != [0; 4] {
+        return Err("T1 is after T2".into());
+    }
+    let inner = options(inner)?;
+    refuse_status(&inner)?;
+    Ok(find(&inner, 5).is_some_and(|address| address.len() >= 24))
+}
+
+/// Option 59 up to the first zero byte, which the driver looks for beyond its end
+/// (`HttpBootParseDhcp6Packet`).
+fn url<'a>(options: &Options<'a>) -> Result<&'a [u8], Dropped> {
+    let at = options.iter().position(|(code, _)| *code == 59);
+    let at = at.ok_or("an HTTP offer without a URL is dropped")?;
+    let url = options[at].1;
+    // What follows begins with its code, most significant byte first.
+    let next = options.get(at + 1).map(|(code, _)| *code);
+    if !url.contains(&0) && next.is_none_or(|code| code > 255) {
+        return Err("no zero byte follows the URL, so what follows is read as a part of it".into());
+    }
+    Ok(url.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+/// Whether a URL can be fetched without looking up a name: an IPv6 address in brackets.
+fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
+    let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let rest = rest.ok_or("this is no HTTP URL")?;
+    let literal = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    Ok(literal.is_some_and(|(literal, _)| literal.parse::<Ipv6Addr>().is_ok()))
+}
+
+type Options<'a> = Vec<(u16, &'a [u8])>;
+
+fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
+    let mut options = Options::new();
+    while !bytes.is_empty() {
+        let (head, rest) = bytes.split_at_checked(4).ok_or("an option ends too late")?;
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let (value, rest) = rest.split_at_checked(len).ok_or("an option ends too late")?;
+        options.push((u16::from_be_bytes([head[0], head[1]]), value));
+        bytes = rest;
+    }
+    Ok(options)
+}
+
+fn find<'a>(options: &Options<'a>, wanted: u16) -> Option<&'a [u8]> {
+    options.iter().find(|(code, _)| *code == wanted).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const URL: &[u8] = b"http://[fd00::1]:8080/boot/x/bootx64.efi";
+
+    fn message(kind: u8, options: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![kind, 1, 2, 3];
+        for (code, value) in options {
+            bytes.extend(code.to_be_bytes());
+            bytes.extend((value.len() as u16).to_be_bytes());
+            bytes.extend(*value);
+        }
+        bytes
+    }
+
+    fn solicit() -> Vec<u8> {
+        message(1, &[(1, b"client"), (3, &[7; 12])])
+    }
+
+    fn association() -> Vec<u8> {
+        [&[7; 4][..], &[0, 0, 0, 50, 0, 0, 0, 80], &[0, 5, 0, 24], &[0xfd; 24]].concat()
+    }
+
+    fn advertise(more: &[(u16, &[u8])]) -> Vec<u8> {
+        message(
+            2,
+            &[&[(1, &b"client"[..]), (2, b"server"), (3, &association())][..], more].concat(),
+        )
+    }
+
+    fn class() -> Vec<u8> {
+        [&343_u32.to_be_bytes()[..], &10_u16.to_be_bytes(), b"HTTPClient"].concat()
+    }
+
+    fn refusal(advertise: &[u8]) -> String {
+        match verdict(&solicit(), advertise) {
+            Verdict::Refuses { because } => because,
+            taken @ (Verdict::Boots { .. } | Verdict::Beside { .. } | Verdict::Address) => {
+                panic!("{taken:?}")
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_needs_the_class_beside_it_and_a_zero_byte_after_it() {
+        let url = String::from_utf8(URL.to_vec()).unwrap();
+        let right = advertise(&[(59, URL), (16, &class())]);
+        let last = advertise(&[(16, &class()), (59, URL)]);
+        let classless = advertise(&[(59, URL), (23, &[0; 16])]);
+
+        assert_eq!(verdict(&solicit(), &right), Verdict::Boots { url });
+        assert!(refusal(&last).contains("zero byte"));
+        assert_eq!(verdict(&solicit(), &classless), Verdict::Address, "it never asks for HTTP");
+    }
+
+    #[test]
+    fn a_url_with_a_name_needs_a_name_server() {
+        let named = advertise(&[(59, b"http://boot.test/x"), (16, &class())]);
+        let served = advertise(&[(59, b"http://boot.test/x"), (16, &class()), (23, &[0; 16])]);
+
+        assert!(refusal(&named).contains("name server"));
+        assert!(matches!(verdict(&solicit(), &served), Verdict::Boots { .. }));
+    }
+
+    #[test]
+    fn any_status_but_success_costs_the_whole_advertisement() {
+        let fails = advertise(&[(13, &[0, 2])]);
+        let succeeds = advertise(&[(13, &[0, 0])]);
+
+        assert!(refusal(&fails).contains("status"));
+        assert_eq!(verdict(&solicit(), &succeeds), Verdict::Address);
+    }
+
+    #[test]
+    fn the_highest_preference_ends_the_wait_for_other_servers() {
+        assert!(waits_after(&advertise(&[])));
+        assert!(waits_after(&advertise(&[(7, &[254])])));
+        assert!(!waits_after(&advertise(&[(7, &[255])])));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, solicited: Vec<u8>) {
+            let _ = verdict(&solicited, &bytes);
+            let _ = verdict(&solicit(), &advertise(&[(3, &bytes), (59, &bytes), (16, &class())]));
+            let _ = waits_after(&bytes);
+        }
+    }
+}
