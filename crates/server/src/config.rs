@@ -20,7 +20,7 @@ use provision::{Mac, Policy};
 use serde::Deserialize;
 use url::Url;
 
-pub use self::provider::{Dnsmasq, Provider};
+pub use self::provider::{Dnsmasq, Kea, Provider};
 use crate::artifacts;
 use crate::urls::Urls;
 
@@ -143,6 +143,8 @@ pub struct Dhcp {
     pub networks: Vec<Network>,
     /// For the provider `dnsmasq`.
     pub dnsmasq: Dnsmasq,
+    /// For the provider `kea`.
+    pub kea: Kea,
 }
 
 impl Default for Dhcp {
@@ -153,6 +155,7 @@ impl Default for Dhcp {
             limits: DhcpLimits::default(),
             networks: Vec::new(),
             dnsmasq: Dnsmasq::default(),
+            kea: Kea::default(),
         }
     }
 }
@@ -652,6 +655,7 @@ mod tests {
         let provider = |settings: &str| refusal(&format!("[dhcp]\nprovider = {settings}"));
 
         assert!(provider("\"isc\"").contains("isc"));
+        assert!(provider("\"kea\"").contains("socket4"));
         let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
         assert_eq!(config.dhcp.provider, Provider::Dnsmasq);
     }

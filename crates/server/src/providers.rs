@@ -5,6 +5,7 @@
 pub mod announcement;
 pub mod dnsmasq;
 mod embedded;
+pub mod kea;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use self::announcement::Announcement;
 use self::dnsmasq::Dnsmasq;
 use self::embedded::{Embedded, SomebodyElse};
+use self::kea::Kea;
 use crate::config::{self, Config};
 use crate::nodes::Index;
 use crate::trace::Recorder;
@@ -65,6 +67,7 @@ impl Providers {
             config::Provider::Embedded => {
                 (None, Arc::new(Embedded { answers: !dhcp.networks.is_empty() }))
             }
+            config::Provider::Kea => (Some("Kea"), Arc::new(Kea::new(&dhcp.kea))),
             config::Provider::None => (None, Arc::new(SomebodyElse)),
             config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
         };

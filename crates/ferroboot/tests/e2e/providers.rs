@@ -1,14 +1,21 @@
 //! Other DHCP services, told by the daemon what machines boot.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use bmc::config::{Firmware, Ip};
+use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
+use ferroboot::lab::neighbour::Neighbour;
+use ferroboot::lab::network::Network;
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 use provision::What;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
@@ -17,7 +24,7 @@ use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
 fn ovmf_boots_through_dnsmasq_by_http_and_by_http_ipxe() {
     let dirs = Dirs::new().unwrap();
     in_a_lab(dirs.plan(), |lab| {
-        let dnsmasq = dirs.dnsmasq()?;
+        let dnsmasq = dirs.dnsmasq(lab)?;
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
         lab.manage(&machine)?;
@@ -36,6 +43,41 @@ fn ovmf_boots_through_dnsmasq_by_http_and_by_http_ipxe() {
         }
         dnsmasq.kill()
     });
+}
+
+#[test]
+fn ovmf_boots_through_kea_over_ipv4_by_http_and_by_http_ipxe() {
+    let kea = Kea::new(Network::Ipv4).unwrap();
+    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+        let server = kea.start(lab)?;
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        lab.manage(&machine)?;
+        for (boot_interface, first) in [("http", "bootx64.efi"), ("http-ipxe", "snponly.efi")] {
+            lab.boot_by(&machine, boot_interface)?;
+
+            lab.clean(&machine)?;
+
+            let trace = lab.trace(&machine.name)?;
+            assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
+            was_told(lab, &machine, "Kea")?;
+            assert_eq!(kea.classes()?, ["phones"]);
+        }
+        server.kill()
+    });
+}
+
+#[test]
+fn ovmf_2026_08_boots_through_kea_over_ipv6_alone() {
+    let kea = Kea::new(Network::Ipv6).unwrap();
+    in_a_lab(kea.plan(over_ipv6()), |lab| kea.boot_over_ipv6(lab, "http", "bootx64.efi"));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn ovmf_2026_08_boots_through_kea_over_ipv6_alone_by_http_ipxe() {
+    let kea = Kea::new(Network::Ipv6).unwrap();
+    in_a_lab(kea.plan(over_ipv6()), |lab| kea.boot_over_ipv6(lab, "http-ipxe", "snponly.efi"));
 }
 
 fn was_told(lab: &Lab, machine: &Machine, provider: &str) -> Result<()> {
@@ -76,13 +118,17 @@ impl Dirs {
 
     fn plan(&self) -> Plan {
         let (hosts, options) = (self.hosts(), self.options());
-        beside(&format!(
-            "provider = \"dnsmasq\"\n[dhcp.dnsmasq]\ndhcp_hostsdir = {hosts:?}\ndhcp_optsdir = {options:?}\n"
-        ))
+        beside(
+            Machine::new(1),
+            Network::Ipv4,
+            &format!(
+                "provider = \"dnsmasq\"\n[dhcp.dnsmasq]\ndhcp_hostsdir = {hosts:?}\ndhcp_optsdir = {options:?}\n"
+            ),
+        )
     }
 
     /// As the book says.
-    fn dnsmasq(&self) -> Result<Process> {
+    fn dnsmasq(&self, lab: &Lab) -> Result<Process> {
         let (hosts, options) = (self.hosts(), self.options());
         let leases = self.0.path().join("leases");
         let configuration = format!(
@@ -101,15 +147,123 @@ impl Dirs {
         fs::write(&path, configuration)?;
         let mut dnsmasq = Command::new("/usr/sbin/dnsmasq");
         dnsmasq.args(["--keep-in-foreground", "--log-facility=-", "-C"]).arg(&path);
-        let log = self.0.path().join("dnsmasq.log");
+        let log = lab.dir().join("dnsmasq.log");
         Process::start(&mut dnsmasq, "DHCP, ", &log).context("dnsmasq")
     }
 }
 
+/// One of Kea's servers, with its files and its control socket in a folder.
+struct Kea {
+    dir: TempDir,
+    network: Network,
+}
+
+impl Kea {
+    fn new(network: Network) -> Result<Self> {
+        Ok(Self { dir: tempfile::tempdir()?, network })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("kea.sock")
+    }
+
+    fn number(&self) -> &'static str {
+        if self.network == Network::Ipv6 { "6" } else { "4" }
+    }
+
+    fn plan(&self, machine: Machine) -> Plan {
+        let (number, socket) = (self.number(), self.socket());
+        let settings = format!("provider = \"kea\"\n[dhcp.kea]\nsocket{number} = {socket:?}\n");
+        let mut plan = beside(machine, self.network, &settings);
+        if self.network == Network::Ipv6 {
+            plan.neighbour = Some(Neighbour::Router);
+        }
+        plan
+    }
+
+    fn start(&self, lab: &Lab) -> Result<Process> {
+        plug_in_somebody()?;
+        let number = self.number();
+        let (subnet, pool) = match self.network {
+            Network::Ipv6 => ("fd77::/64", "fd77::100-fd77::1ff"),
+            Network::Ipv4 | Network::Dual => ("10.77.0.0/24", "10.77.0.100-10.77.0.199"),
+        };
+        let mut settings = json!({
+            "interfaces-config": {"interfaces": ["lab0"]},
+            "control-socket": {"socket-type": "unix", "socket-name": self.socket()},
+            "lease-database": {"type": "memfile", "persist": false},
+            "client-classes": [{"name": "phones", "test": "option[15].exists"}],
+            "loggers": [{
+                "name": format!("kea-dhcp{number}"),
+                "output_options": [{"output": "stderr"}],
+                "severity": "INFO",
+            }],
+        });
+        settings[format!("subnet{number}")] =
+            json!([{"id": 1, "subnet": subnet, "interface": "lab0", "pools": [{"pool": pool}]}]);
+        if self.network == Network::Ipv6 {
+            settings["server-id"] = json!({"type": "LLT", "persist": false});
+        }
+        let path = self.dir.path().join("kea.json");
+        fs::write(&path, json!({ format!("Dhcp{number}"): settings }).to_string())?;
+        let mut kea = Command::new(format!("/usr/sbin/kea-dhcp{number}"));
+        kea.arg("-c").arg(&path);
+        kea.env("KEA_PIDFILE_DIR", self.dir.path()).env("KEA_LOCKFILE_DIR", "none");
+        Process::start(&mut kea, "_STARTED ", &lab.dir().join("kea.log")).context("Kea")
+    }
+
+    fn boot_over_ipv6(&self, lab: &Lab, boot_interface: &str, first: &str) -> Result<()> {
+        let server = self.start(lab)?;
+        let machine = &lab.machines()[0];
+        lab.enroll(machine)?;
+        lab.manage(machine)?;
+        lab.boot_by(machine, boot_interface)?;
+
+        lab.boot(machine, Network::Ipv6)?;
+
+        let trace = lab.trace(&machine.name)?;
+        assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
+        was_told(lab, machine, "Kea")?;
+        server.kill()
+    }
+
+    /// The client classes that it has.
+    fn classes(&self) -> Result<Vec<String>> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.write_all(br#"{"command": "config-get"}"#)?;
+        let answer: Value = serde_json::from_reader(stream)?;
+        let classes = &answer["arguments"][format!("Dhcp{}", self.number())]["client-classes"];
+        let name = |class: &Value| class["name"].as_str().unwrap_or_default().to_owned();
+        Ok(classes.as_array().context("client-classes")?.iter().map(name).collect())
+    }
+}
+
+/// Firmware that can boot over IPv6 alone.
+fn over_ipv6() -> Machine {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let firmware = Firmware { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) };
+    Machine::new(1).with_firmware(firmware)
+}
+
+/// Kea opens no socket on an interface whose cable leads to nobody, and the machine is off.
+fn plug_in_somebody() -> Result<()> {
+    for line in [
+        "link add somebody type veth peer name to-somebody",
+        "link set to-somebody master lab0 up",
+        "link set somebody up",
+    ] {
+        let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+        ensure!(status.success(), "ip {line}: {status}");
+    }
+    Ok(())
+}
+
 /// A lab whose daemon is not its DHCP server.
-fn beside(settings: &str) -> Plan {
-    let mut plan = with([Machine::new(1)]);
+fn beside(machine: Machine, network: Network, settings: &str) -> Plan {
+    let mut plan = with([machine]);
+    plan.network = network;
     plan.own_dhcp = false;
-    plan.settings = format!("[boot]\nurl = \"http://10.77.0.1:8080\"\n[dhcp]\n{settings}");
+    let host = if network == Network::Ipv6 { "[fd77::1]" } else { "10.77.0.1" };
+    plan.settings = format!("[boot]\nurl = \"http://{host}:8080\"\n[dhcp]\n{settings}");
     plan
 }

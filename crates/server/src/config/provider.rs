@@ -16,6 +16,8 @@ pub enum Provider {
     Embedded,
     /// dnsmasq, by files that it reads.
     Dnsmasq,
+    /// Kea, by its control sockets.
+    Kea,
     /// One that is told by somebody else.
     None,
 }
@@ -32,6 +34,10 @@ impl Dhcp {
             Provider::Dnsmasq => ensure!(
                 self.dnsmasq.dhcp_hostsdir != self.dnsmasq.dhcp_optsdir,
                 "dhcp_hostsdir and dhcp_optsdir in [dhcp.dnsmasq] must be two folders"
+            ),
+            Provider::Kea => ensure!(
+                self.kea.socket4.is_some() || self.kea.socket6.is_some(),
+                "the provider kea needs socket4, socket6 or both in [dhcp.kea]"
             ),
         }
         Ok(())
@@ -55,4 +61,14 @@ impl Default for Dnsmasq {
             dhcp_optsdir: "/etc/dnsmasq.d/optsdir.d".into(),
         }
     }
+}
+
+/// `[dhcp.kea]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kea {
+    /// The control socket of kea-dhcp4, if machines boot over IPv4.
+    pub socket4: Option<PathBuf>,
+    /// The control socket of kea-dhcp6, if machines boot over IPv6.
+    pub socket6: Option<PathBuf>,
 }

@@ -1,0 +1,215 @@
+//! The client classes of boots: who gets which URL.
+
+use std::net::Ipv6Addr;
+
+use provision::Mac;
+use serde_json::{Value, json};
+
+use crate::providers::announcement::{Announcement, Family};
+
+/// Whatever begins like this is ours.
+const OURS: &str = "ferroboot-";
+
+/// Those of all `boots`: one for firmware and one for iPXE on every port.
+pub(super) fn of(boots: &[Announcement], family: Family) -> Vec<Value> {
+    boots.iter().flat_map(|boot| of_boot(boot, family)).collect()
+}
+
+fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
+    let Ok(links) = boot.links() else { return Vec::new() };
+    if !family.reaches(&links.firmware) {
+        return Vec::new();
+    }
+    let classes = boot.ports.iter().flat_map(|port| {
+        let name =
+            |client| format!("{OURS}{}-{}-{client}", boot.attempt.simple(), port.mac.dashed());
+        let (firmware, ipxe) = match family {
+            Family::V4 => (v4::firmware(port.mac), v4::ipxe(port.mac)),
+            Family::V6 => (v6::firmware(port.mac), v6::ipxe(port.mac)),
+        };
+        let options = |url, client| match family {
+            Family::V4 => v4::options(url, client),
+            Family::V6 => v6::options(url, client),
+        };
+        [
+            json!({
+                "name": name("http"),
+                "test": firmware,
+                "option-data": options(links.firmware.as_str(), Client::Firmware),
+            }),
+            json!({
+                "name": name("ipxe"),
+                "test": ipxe,
+                "option-data": options(links.ipxe.as_str(), Client::Ipxe),
+            }),
+        ]
+    });
+    classes.collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Firmware,
+    Ipxe,
+}
+
+/// Puts `ours` into a configuration in place of those of ours that it has. Whether that changed it.
+pub(super) fn replace(configuration: &mut Value, ours: Vec<Value>) -> bool {
+    let classes = configuration["client-classes"].take();
+    let mut classes = if let Value::Array(classes) = classes { classes } else { Vec::new() };
+    let name = |class: &Value| class["name"].as_str().unwrap_or_default().to_owned();
+    let is_ours = |class: &Value| name(class).starts_with(OURS);
+    let names = |classes: &[Value]| {
+        let mut names: Vec<_> = classes.iter().filter(|class| is_ours(class)).map(name).collect();
+        names.sort();
+        names
+    };
+    // A class is never told otherwise under the same name, and Kea shows more of it than it was told.
+    let changes = names(&classes) != names(&ours);
+    classes.retain(|class| !is_ours(class));
+    classes.extend(ours);
+    configuration["client-classes"] = Value::Array(classes);
+    changes
+}
+
+/// A text in Kea's list of values.
+fn escaped(url: &str) -> String {
+    url.replace(',', "\\,")
+}
+
+mod v4 {
+    use super::{Client, Mac, Value, escaped, hex, json};
+
+    const IPXE: &str = "(option[175].exists or option[77].hex == 'iPXE')";
+
+    pub(super) fn firmware(mac: Mac) -> String {
+        format!(
+            "pkt4.mac == 0x{} and option[93].hex == 0x0010 and \
+             substring(option[60].hex,0,10) == 'HTTPClient' and not {IPXE}",
+            hex(mac)
+        )
+    }
+
+    pub(super) fn ipxe(mac: Mac) -> String {
+        format!("pkt4.mac == 0x{} and {IPXE}", hex(mac))
+    }
+
+    pub(super) fn options(url: &str, client: Client) -> Vec<Value> {
+        let file = json!({"name": "boot-file-name", "data": escaped(url), "always-send": true});
+        let class = json!({
+            "name": "vendor-class-identifier", "data": "HTTPClient", "always-send": true,
+        });
+        match client {
+            Client::Firmware => vec![file, class],
+            Client::Ipxe => vec![file],
+        }
+    }
+}
+
+mod v6 {
+    use super::{Client, Mac, Value, escaped, hex, json, link_local};
+
+    const IPXE: &str = "substring(option[15].hex,2,4) == 'iPXE'";
+
+    pub(super) fn firmware(mac: Mac) -> String {
+        format!(
+            "{} and option[61].hex == 0x0010 and \
+             substring(option[16].hex,6,10) == 'HTTPClient' and not ({IPXE})",
+            sender(mac)
+        )
+    }
+
+    pub(super) fn ipxe(mac: Mac) -> String {
+        format!("{} and {IPXE}", sender(mac))
+    }
+
+    /// A DHCPv6 message has the MAC address in its sender's link-local address, in what a relay adds
+    /// (RFC 6939), or in its DUID: firmware's is made of the machine's UUID.
+    fn sender(mac: Mac) -> String {
+        let (address, mac) = (link_local(mac), hex(mac));
+        format!(
+            "(pkt.src == {address} or relay6[-1].peeraddr == {address} or \
+             relay6[-1].option[79].hex == 0x0001{mac} or substring(option[1].hex,-6,6) == 0x{mac})"
+        )
+    }
+
+    /// The option after the URL (an empty parameter of the boot file) is there since EDK2 reads the URL
+    /// as a text that ends with a zero byte (`HttpBootDhcp6.c`), and Kea sends options by number.
+    pub(super) fn options(url: &str, client: Client) -> Vec<Value> {
+        let file = json!({"name": "bootfile-url", "data": escaped(url), "always-send": true});
+        // The number of an enterprise, as IANA lists them (343, Intel), and one text of ten bytes.
+        let class = "00000157000a48545450436c69656e74";
+        let class = json!({"code": 16, "csv-format": false, "data": class, "always-send": true});
+        let end = json!({"code": 60, "csv-format": false, "data": "0000", "always-send": true});
+        match client {
+            Client::Firmware => vec![class, file, end],
+            Client::Ipxe => vec![file],
+        }
+    }
+}
+
+fn hex(mac: Mac) -> String {
+    mac.dashed().replace('-', "")
+}
+
+/// RFC 4291, appendix A.
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0.map(u16::from);
+    let group = |high: u16, low: u16| high << 8 | low;
+    Ipv6Addr::new(0xfe80, 0, 0, 0, group(a ^ 2, b), group(c, 0xff), group(0xfe, d), group(e, f))
+}
+
+#[cfg(test)]
+mod tests {
+    use provision::BootInterface::{Http, HttpIpxe};
+
+    use super::*;
+
+    #[test]
+    fn each_family_is_told_of_urls_that_it_reaches() {
+        let boots = [
+            Announcement::example(Http, "10.0.0.1"),
+            Announcement::example(Http, "[fd00::1]"),
+            Announcement::example(Http, "boot.example"),
+        ];
+
+        let urls = |family, option: usize| -> Vec<String> {
+            let classes = of(&boots, family);
+            let firmware = classes.iter().step_by(2);
+            firmware.map(|class| class["option-data"][option]["data"].to_string()).collect()
+        };
+
+        let [four, six] = [urls(Family::V4, 0), urls(Family::V6, 1)];
+        assert!(four[0].contains("//10.0.0.1/") && four[1].contains("//boot.example/"), "{four:?}");
+        assert!(six[0].contains("//[fd00::1]/") && six[1].contains("//boot.example/"), "{six:?}");
+    }
+
+    #[test]
+    fn classes_have_the_form_on_this_page() {
+        let boots = [Announcement::example(HttpIpxe, "boot.example")];
+
+        insta::assert_json_snapshot!(json!({
+            "Dhcp4": of(&boots, Family::V4),
+            "Dhcp6": of(&boots, Family::V6),
+        }));
+    }
+
+    #[test]
+    fn what_others_configured_stays_and_what_is_there_is_not_set_again() {
+        let ours = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
+        let others = json!({"name": "phones", "test": "option[60].text == 'phone'"});
+        let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others.clone()]});
+
+        assert!(replace(&mut configuration, ours.clone()));
+        assert_eq!(configuration["client-classes"].as_array().unwrap().len(), 3);
+        assert!(!replace(&mut configuration, ours));
+        assert!(replace(&mut configuration, Vec::new()));
+        assert_eq!(configuration, json!({"valid-lifetime": 60, "client-classes": [others]}));
+    }
+
+    #[test]
+    fn a_link_local_address_is_made_of_the_mac_address() {
+        let mac = Mac([0x52, 0x54, 0, 0xfb, 0, 1]);
+        assert_eq!(link_local(mac).to_string(), "fe80::5054:ff:fefb:1");
+    }
+}
