@@ -20,7 +20,7 @@ use provision::{Mac, Policy};
 use serde::Deserialize;
 use url::Url;
 
-pub use self::provider::{Dnsmasq, Kea, Provider};
+pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
 use crate::urls::Urls;
 
@@ -145,6 +145,8 @@ pub struct Dhcp {
     pub dnsmasq: Dnsmasq,
     /// For the provider `kea`.
     pub kea: Kea,
+    /// For the provider `neutron`.
+    pub neutron: Neutron,
 }
 
 impl Default for Dhcp {
@@ -156,6 +158,7 @@ impl Default for Dhcp {
             networks: Vec::new(),
             dnsmasq: Dnsmasq::default(),
             kea: Kea::default(),
+            neutron: Neutron::default(),
         }
     }
 }
@@ -656,6 +659,9 @@ mod tests {
 
         assert!(provider("\"isc\"").contains("isc"));
         assert!(provider("\"kea\"").contains("socket4"));
+        assert!(provider("\"neutron\"").contains("url or auth_url"));
+        let half = "\"neutron\"\n[dhcp.neutron]\nauth_url = \"http://keystone:5000\"";
+        assert!(provider(half).contains("password_file"));
         let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
         assert_eq!(config.dhcp.provider, Provider::Dnsmasq);
     }

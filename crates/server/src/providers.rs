@@ -6,6 +6,7 @@ pub mod announcement;
 pub mod dnsmasq;
 mod embedded;
 pub mod kea;
+pub mod neutron;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use self::announcement::Announcement;
 use self::dnsmasq::Dnsmasq;
 use self::embedded::{Embedded, SomebodyElse};
 use self::kea::Kea;
+use self::neutron::Neutron;
 use crate::config::{self, Config};
 use crate::nodes::Index;
 use crate::trace::Recorder;
@@ -68,6 +70,7 @@ impl Providers {
                 (None, Arc::new(Embedded { answers: !dhcp.networks.is_empty() }))
             }
             config::Provider::Kea => (Some("Kea"), Arc::new(Kea::new(&dhcp.kea))),
+            config::Provider::Neutron => (Some("Neutron"), Arc::new(Neutron::new(&dhcp.neutron)?)),
             config::Provider::None => (None, Arc::new(SomebodyElse)),
             config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
         };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
+use url::Url;
 
 use super::Dhcp;
 
@@ -18,6 +19,8 @@ pub enum Provider {
     Dnsmasq,
     /// Kea, by its control sockets.
     Kea,
+    /// OpenStack's network service, which passes it on to its own.
+    Neutron,
     /// One that is told by somebody else.
     None,
 }
@@ -39,6 +42,7 @@ impl Dhcp {
                 self.kea.socket4.is_some() || self.kea.socket6.is_some(),
                 "the provider kea needs socket4, socket6 or both in [dhcp.kea]"
             ),
+            Provider::Neutron => self.neutron.check()?,
         }
         Ok(())
     }
@@ -71,4 +75,41 @@ pub struct Kea {
     pub socket4: Option<PathBuf>,
     /// The control socket of kea-dhcp6, if machines boot over IPv6.
     pub socket6: Option<PathBuf>,
+}
+
+/// `[dhcp.neutron]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Neutron {
+    /// Where Neutron's API is; by default, where Keystone's catalogue says.
+    pub url: Option<Url>,
+    /// Keystone's `auth_url`; without it, Neutron is asked without a token (`noauth`).
+    pub auth_url: Option<Url>,
+    /// Who asks.
+    pub username: String,
+    /// The file that holds that user's password.
+    pub password_file: Option<PathBuf>,
+    /// For which project.
+    pub project_name: String,
+    /// The domain of the user; `Default` if empty.
+    pub user_domain_name: String,
+    /// The domain of the project; `Default` if empty.
+    pub project_domain_name: String,
+    /// The region in Keystone's catalogue, if it has several.
+    pub region_name: Option<String>,
+}
+
+impl Neutron {
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.url.is_some() || self.auth_url.is_some(),
+            "the provider neutron needs url or auth_url in [dhcp.neutron]"
+        );
+        let named = !self.username.is_empty() && !self.project_name.is_empty();
+        ensure!(
+            self.auth_url.is_none() || (named && self.password_file.is_some()),
+            "auth_url in [dhcp.neutron] needs username, password_file and project_name beside it"
+        );
+        Ok(())
+    }
 }

@@ -198,7 +198,7 @@ mod tests {
     fn what_others_configured_stays_and_what_is_there_is_not_set_again() {
         let ours = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
         let others = json!({"name": "phones", "test": "option[60].text == 'phone'"});
-        let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others.clone()]});
+        let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others]});
 
         assert!(replace(&mut configuration, ours.clone()));
         assert_eq!(configuration["client-classes"].as_array().unwrap().len(), 3);

@@ -1,0 +1,361 @@
+//! Neutron, told by `extra_dhcp_opts` of its ports, exactly as upstream does.
+//!
+//! What becomes of them is its DHCP agent's or OVN's: they go to every client of a port alike.
+
+mod options;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::{BoxFuture, FutureExt as _};
+use http::StatusCode;
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::Provider;
+use super::announcement::{Announcement, ToldPort};
+use crate::config;
+
+/// Upstream's `[neutron]request_timeout`.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
+
+/// Neutron's API, and who we are to it.
+#[derive(Debug)]
+pub struct Neutron {
+    settings: config::Neutron,
+    client: Client,
+    /// From Keystone; kept until it is refused.
+    session: Mutex<Option<Session>>,
+}
+
+/// Where to ask, and with which token.
+#[derive(Clone, Debug)]
+struct Session {
+    url: Url,
+    token: Option<String>,
+}
+
+impl Neutron {
+    /// The one that the settings name. Nobody is asked yet.
+    ///
+    /// # Errors
+    /// When there can be no client.
+    pub fn new(settings: &config::Neutron) -> Result<Self> {
+        let client = Client::builder().timeout(PATIENCE).no_proxy().build();
+        let client = client.context("cannot make a client for Neutron")?;
+        Ok(Self { settings: settings.clone(), client, session: Mutex::default() })
+    }
+
+    async fn put(&self, told: &Announcement) -> Result<()> {
+        let options = options::of(told)?;
+        for port in &told.ports {
+            let found = self.find(port).await?;
+            let options = options::for_port(&options, &found);
+            ensure!(
+                !options.is_empty(),
+                "the port of {} has no address of the family that url in [boot] has",
+                port.mac
+            );
+            self.set(&found, &options).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_back(&self, told: &Announcement) -> Result<()> {
+        for port in &told.ports {
+            let found = self.find(port).await?;
+            let present = options::present(&found);
+            if !present.is_empty() {
+                self.set(&found, &present).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The port of Neutron's that stands for one of ours: what the operator wrote down, else the one
+    /// with its MAC address.
+    async fn find(&self, port: &ToldPort) -> Result<Value> {
+        if let Some(id) = &port.vif {
+            let mut answer = self.ask(Method::GET, &format!("v2.0/ports/{id}"), None).await?;
+            return Ok(answer["port"].take());
+        }
+        let path = format!("v2.0/ports?mac_address={}", port.mac);
+        let mut answer = self.ask(Method::GET, &path, None).await?;
+        let ports = answer["ports"].as_array_mut().context("it gave no list of ports")?;
+        match ports.len() {
+            0 => bail!(
+                "it has no port with the MAC address {}: make one, or write its id down as \
+                 vif_port_id in extra of the node's port",
+                port.mac
+            ),
+            1 => Ok(ports.remove(0)),
+            more => bail!(
+                "it has {more} ports with the MAC address {}: write down which as vif_port_id in \
+                 extra of the node's port",
+                port.mac
+            ),
+        }
+    }
+
+    async fn set(&self, port: &Value, options: &[Value]) -> Result<()> {
+        let id = port["id"].as_str().context("it gave a port without an id")?;
+        let body = json!({"port": {"extra_dhcp_opts": options}});
+        self.ask(Method::PUT, &format!("v2.0/ports/{id}"), Some(&body)).await.map(drop)
+    }
+
+    /// Asks once more with a new token if the one we have has run out.
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        for attempt in 0.. {
+            let session = self.session().await?;
+            let url = format!("{}/{path}", session.url.as_str().trim_end_matches('/'));
+            let mut request = self.client.request(method.clone(), &url);
+            if let Some(token) = &session.token {
+                request = request.header("X-Auth-Token", token);
+            }
+            let request = if let Some(body) = body { request.json(body) } else { request };
+            let answer = request.send().await.context("Neutron cannot be reached")?;
+            if answer.status() == StatusCode::UNAUTHORIZED
+                && session.token.is_some()
+                && attempt == 0
+            {
+                *self.session.lock().await = None;
+                continue;
+            }
+            return read(answer).await.with_context(|| format!("Neutron, {method} {path}"));
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    async fn session(&self) -> Result<Session> {
+        let mut session = self.session.lock().await;
+        if let Some(session) = &*session {
+            return Ok(session.clone());
+        }
+        let opened = self.open_session().await?;
+        *session = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn open_session(&self) -> Result<Session> {
+        let settings = &self.settings;
+        let Some(auth_url) = &settings.auth_url else {
+            let url = settings.url.clone().context("neither url nor auth_url of Neutron is set")?;
+            return Ok(Session { url, token: None });
+        };
+        let (token, catalogue) = self.log_in(auth_url).await.context("Keystone")?;
+        let url = match &settings.url {
+            Some(url) => url.clone(),
+            None => options::endpoint(&catalogue, settings.region_name.as_deref()).context(
+                "Keystone's catalogue has no public network service: set url in [dhcp.neutron]",
+            )?,
+        };
+        Ok(Session { url, token: Some(token) })
+    }
+
+    /// The token, and what Keystone says with it (Identity API v3, password authentication).
+    async fn log_in(&self, auth_url: &Url) -> Result<(String, Value)> {
+        let settings = &self.settings;
+        let file = settings.password_file.as_ref().context("password_file is not set")?;
+        let password = tokio::fs::read_to_string(file).await;
+        let password = password.with_context(|| format!("cannot read {}", file.display()))?;
+        let base = auth_url.as_str().trim_end_matches('/').trim_end_matches("/v3");
+        let request = self.client.post(format!("{base}/v3/auth/tokens"));
+        let answer = send(request.json(&options::log_in(settings, password.trim_end()))).await?;
+        let token = answer.headers().get("X-Subject-Token").and_then(|token| token.to_str().ok());
+        let token = token.map(str::to_owned);
+        let body = read(answer).await?;
+        Ok((token.context("it gave no token")?, body))
+    }
+}
+
+impl Provider for Neutron {
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
+        self.put(told).boxed()
+    }
+
+    fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
+        self.take_back(told).boxed()
+    }
+
+    /// Options of boots that ended while we were away cannot be told from those of others, and so stay
+    /// until the port's next boot replaces them; what they name is refused by then.
+    fn reconcile<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
+        async move {
+            for one in told {
+                self.put(one).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
+    request.send().await.context("cannot be reached")
+}
+
+/// The body of a success, or the words of a failure.
+async fn read(answer: reqwest::Response) -> Result<Value> {
+    let status = answer.status();
+    let text = answer.text().await.context("its answer broke off")?;
+    let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    if status.is_success() {
+        return Ok(body);
+    }
+    let message = [&body["NeutronError"]["message"], &body["error"]["message"]];
+    let words = message.into_iter().find_map(Value::as_str).unwrap_or("no reason");
+    bail!("it answered {status}: {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex as SyncMutex};
+
+    use axum::Router;
+    use axum::extract::{Request, State};
+    use axum::response::{IntoResponse, Response};
+    use provision::BootInterface::Http;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers as Neutron 29 and Keystone did, and keeps what was asked.
+    #[derive(Clone, Default)]
+    struct Recorded {
+        asked: Arc<SyncMutex<Vec<(String, Value)>>>,
+        tokens: Arc<SyncMutex<u32>>,
+    }
+
+    async fn answer(State(recorded): State<Recorded>, request: Request) -> Response {
+        let path = request.uri().path_and_query().unwrap().to_string();
+        let line = format!("{} {path}", request.method());
+        let token = request.headers().get("X-Auth-Token").cloned();
+        let body = axum::body::to_bytes(request.into_body(), 65_536).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        recorded.asked.lock().unwrap().push((line.clone(), body));
+        if line == "POST /v3/auth/tokens" {
+            let mut tokens = recorded.tokens.lock().unwrap();
+            *tokens += 1;
+            let headers = [("X-Subject-Token", format!("token-{tokens}"))];
+            return (StatusCode::CREATED, headers, json!({"token": {}}).to_string())
+                .into_response();
+        }
+        // The first token has run out.
+        if token.is_some_and(|token| token == "token-1") {
+            return (StatusCode::UNAUTHORIZED, "").into_response();
+        }
+        let port = json!({
+            "id": "db528128", "mac_address": "52:54:00:00:00:01",
+            "fixed_ips": [{"subnet_id": "a3a7c092", "ip_address": "10.77.0.13"}],
+            "extra_dhcp_opts": [{"opt_name": "60", "opt_value": "HTTPClient", "ip_version": 4}],
+        });
+        let answer = match line.as_str() {
+            "GET /v2.0/ports?mac_address=52:54:00:00:00:01" => json!({"ports": [port]}),
+            "PUT /v2.0/ports/db528128" => json!({"port": port}),
+            _ => {
+                let error = json!({"NeutronError": {
+                    "type": "PortNotFound", "message": "Port x could not be found.", "detail": "",
+                }});
+                return (StatusCode::NOT_FOUND, error.to_string()).into_response();
+            }
+        };
+        answer.to_string().into_response()
+    }
+
+    async fn recorded() -> (Recorded, Url) {
+        let recorded = Recorded::default();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let router = Router::new().fallback(answer).with_state(recorded.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (recorded, url)
+    }
+
+    fn neutron(settings: &config::Neutron) -> Neutron {
+        // What follows needs a provider of cryptography, though nothing is encrypted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Neutron::new(settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_port_is_found_by_its_mac_address_told_and_made_to_forget() {
+        let (recorded, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let told = Announcement::example(Http, "10.77.0.1:8080");
+
+        neutron.announce(&told).await.unwrap();
+        neutron.withdraw(&told).await.unwrap();
+
+        let asked = recorded.asked.lock().unwrap();
+        let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
+        let (get, put) =
+            ("GET /v2.0/ports?mac_address=52:54:00:00:00:01", "PUT /v2.0/ports/db528128");
+        assert_eq!(lines, [get, put, get, put]);
+        let url = "http://10.77.0.1:8080/boot/TICKET/bootx64.efi";
+        let options = json!([
+            {"opt_name": "67", "opt_value": url, "ip_version": 4},
+            {"opt_name": "60", "opt_value": "HTTPClient", "ip_version": 4},
+        ]);
+        assert_eq!(asked[1].1, json!({"port": {"extra_dhcp_opts": options}}));
+        let gone = json!([{"opt_name": "60", "opt_value": null, "ip_version": 4}]);
+        assert_eq!(asked[3].1, json!({"port": {"extra_dhcp_opts": gone}}));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_has_run_out_is_replaced() {
+        let (recorded, url) = recorded().await;
+        let dir = tempfile::tempdir().unwrap();
+        let password_file = dir.path().join("password");
+        std::fs::write(&password_file, "secret\n").unwrap();
+        let neutron = neutron(&config::Neutron {
+            auth_url: Some(url.join("v3").unwrap()),
+            url: Some(url),
+            username: "ferroboot".to_owned(),
+            project_name: "service".to_owned(),
+            password_file: Some(password_file),
+            ..config::Neutron::default()
+        });
+
+        neutron.announce(&Announcement::example(Http, "10.77.0.1")).await.unwrap();
+
+        assert_eq!(*recorded.tokens.lock().unwrap(), 2);
+        let log_in = recorded.asked.lock().unwrap()[0].1.clone();
+        let user = &log_in["auth"]["identity"]["password"]["user"];
+        assert_eq!(
+            (&user["password"], &user["domain"]["name"]),
+            (&json!("secret"), &json!("Default"))
+        );
+    }
+
+    #[tokio::test]
+    async fn neutrons_own_words_say_why_not() {
+        let (_, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let mut told = Announcement::example(Http, "10.77.0.1");
+        told.ports[0].vif = Some("x".to_owned());
+
+        let refused = neutron.announce(&told).await.unwrap_err();
+
+        assert!(format!("{refused:#}").ends_with("404 Not Found: Port x could not be found."));
+    }
+
+    /// Needs a network, a subnet for IPv4, and a port with the MAC address 52:54:00:00:00:01 there.
+    #[tokio::test]
+    #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
+    async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {
+        let url: Url = "http://127.0.0.1:9696".parse().unwrap();
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let told = Announcement::example(Http, "10.77.0.1:8080");
+        let options = async || {
+            let port = neutron.find(&told.ports[0]).await.unwrap();
+            port["extra_dhcp_opts"].as_array().unwrap().len()
+        };
+
+        neutron.announce(&told).await.unwrap();
+        assert_eq!(options().await, 2);
+        neutron.announce(&told).await.unwrap();
+        assert_eq!(options().await, 2);
+        neutron.withdraw(&told).await.unwrap();
+        assert_eq!(options().await, 0);
+    }
+}
