@@ -247,7 +247,7 @@ impl<'a> Search<'a> {
                 self.asking.spawn(async move { (ask, end(asking.await)) })
             }
             Family::V6 => {
-                let asking = v6::run(link, self.present.clone(), tell);
+                let asking = v6::run(self.kernel.clone(), link, self.present.clone(), tell);
                 self.asking.spawn(async move { (ask, end(asking.await)) })
             }
         };

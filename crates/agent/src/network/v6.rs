@@ -1,23 +1,48 @@
-//! IPv6 on one link: the kernel makes addresses of what routers advertise (RFC 4862).
+//! IPv6 on one link: the kernel makes addresses of what routers advertise (RFC 4862), and DHCPv6 gives one where a
+//! router says so, or where there is none.
+
+mod socket;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dhcp::v6::advertisement::{Advertisement, solicitation};
+use dhcp::v6::lease_client::{Lease, LeaseClient, Millis};
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
 
-use super::kernel::{Present, set_ipv6};
+use self::socket::{Routers, Servers};
+use super::kernel::{Kernel, Present, State, set_ipv6};
 use super::links::Link;
 use super::{Family, Gained};
 
-/// Takes part in IPv6 for as long as it is let. Whenever there are other addresses than before, that is told.
+/// The pause after the first solicitation; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Solicitations that no router answers, before a DHCPv6 server is looked for all the same.
+const IN_VAIN: u32 = 2;
+
+/// What is asked of DHCPv6. More is never followed by less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asks {
+    Nothing,
+    Settings,
+    Address,
+}
+
+/// Takes part in IPv6 for as long as it is let. Whenever there are other addresses or name servers than before, that is
+/// told.
 ///
 /// # Errors
 ///
 /// When the link cannot be used.
 pub(super) async fn run(
+    kernel: Kernel,
     link: Link,
     mut present: watch::Receiver<Present>,
     tell: mpsc::Sender<Gained>,
@@ -26,25 +51,235 @@ pub(super) async fn run(
     for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1")] {
         set_ipv6(&link.name, setting, value);
     }
-    let mut last = BTreeSet::new();
+    // Without a link-local address nothing can be sent.
+    let ready = present.wait_for(|present| present.has_link_local(link.index)).await;
+    drop(ready.context("the kernel tells no more")?);
+    let opening = || format!("opening a socket on {}", link.name);
+    let (routers, servers) =
+        (Routers::open(&link).with_context(opening)?, Servers::open(&link).with_context(opening)?);
+    let mut line = Line::new(kernel, link, tell);
     loop {
-        let now: BTreeSet<_> = addresses(&present.borrow_and_update(), link.index).collect();
-        if now != last {
-            for address in now.difference(&last) {
-                info!("{} has address {address}", link.name);
+        let seen = present.borrow_and_update().clone();
+        line.look(&seen).await;
+        tokio::select! {
+            changed = present.changed() => changed.context("the kernel tells no more")?,
+            () = sleep_until(line.solicit_at) => line.solicit(&routers).await,
+            came = routers.receive() => {
+                let (message, hops, from) = came.context("listening to routers")?;
+                if let Ok(heard) = Advertisement::parse(&message, hops, from) {
+                    line.hear(heard, from);
+                }
             }
-            let (dns, ntp) = (Vec::new(), Vec::new());
-            let gained = Gained { link: link.clone(), family: Family::V6, dns, ntp };
-            // Nobody listens any more only when the agent ends.
-            let _ = tell.send(gained).await;
-            last = now;
+            () = sleep_until(line.wake()) => line.send(&servers).await,
+            came = servers.receive() => {
+                line.receive(&came.context("listening to DHCPv6 servers")?).await?;
+            }
         }
-        present.changed().await.context("the kernel tells no more")?;
     }
+}
+
+/// A link, and what is known of its network.
+struct Line {
+    kernel: Kernel,
+    link: Link,
+    tell: mpsc::Sender<Gained>,
+    clock: Instant,
+    solicit_at: Instant,
+    solicited: u32,
+    heard: Option<Advertisement>,
+    asks: Asks,
+    client: Option<LeaseClient>,
+    given: Option<Ipv6Addr>,
+    last: (BTreeSet<Ipv6Addr>, Vec<Ipv6Addr>),
+}
+
+impl Line {
+    fn new(kernel: Kernel, link: Link, tell: mpsc::Sender<Gained>) -> Self {
+        let clock = Instant::now();
+        Self {
+            kernel,
+            link,
+            tell,
+            clock,
+            solicit_at: clock,
+            solicited: 0,
+            heard: None,
+            asks: Asks::Nothing,
+            client: None,
+            given: None,
+            last: Default::default(),
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Tells what is new, and gives back an address that somebody else has.
+    async fn look(&mut self, present: &Present) {
+        let (index, now) = (self.link.index, self.now());
+        let doubtful = self
+            .given
+            .filter(|given| present.state(index, IpAddr::V6(*given)) == Some(State::Duplicate));
+        if let (Some(taken), Some(client)) = (doubtful, &mut self.client) {
+            warn!("somebody else on {} has {taken}: another is asked for", self.link.name);
+            client.decline(now);
+            self.take_away(taken).await;
+            self.given = None;
+        }
+        let addresses: BTreeSet<_> = addresses(present, index).collect();
+        let found = (addresses, self.name_servers());
+        if found == self.last || found.0.is_empty() {
+            return;
+        }
+        for address in found.0.difference(&self.last.0) {
+            info!("{} has address {address}", self.link.name);
+        }
+        let dns = found.1.iter().copied().map(IpAddr::V6).collect();
+        let gained = Gained { link: self.link.clone(), family: Family::V6, dns, ntp: Vec::new() };
+        // Nobody listens any more only when the agent ends.
+        let _ = self.tell.send(gained).await;
+        self.last = found;
+    }
+
+    /// The routers' and the DHCPv6 server's.
+    fn name_servers(&self) -> Vec<Ipv6Addr> {
+        let advertised = self.heard.iter().flat_map(|heard| &heard.dns);
+        let advertised = advertised.filter(|server| server.secs > 0).map(|server| server.address);
+        let told = self.client.as_ref().and_then(LeaseClient::name_servers);
+        advertised.chain(told.unwrap_or_default().iter().copied()).collect()
+    }
+
+    async fn solicit(&mut self, routers: &Routers) {
+        if self.solicited >= IN_VAIN {
+            self.ask(asks(None, self.solicited));
+        }
+        // A link that is just coming up may refuse; it is sent again.
+        let _ = routers.send(&solicitation(Some(self.link.mac.0)), &self.link).await;
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.solicited.min(6)).min(LONGEST_PAUSE);
+        self.solicited += 1;
+        self.solicit_at = Instant::now() + pause;
+    }
+
+    fn hear(&mut self, heard: Advertisement, from: Ipv6Addr) {
+        if self.heard.as_ref() != Some(&heard) {
+            let Advertisement { managed, other, .. } = heard;
+            debug!("{from} advertises on {}: M {managed}, O {other}", self.link.name);
+        }
+        // From now on routers speak by themselves, often enough for what they said to stay good.
+        self.solicit_at = Instant::now() + Duration::from_secs(365 * 86_400);
+        self.ask(asks(Some(&heard), self.solicited));
+        self.heard = Some(heard);
+    }
+
+    fn ask(&mut self, asks: Asks) {
+        if asks <= self.asks {
+            return;
+        }
+        self.asks = asks;
+        let (mac, random, now) = (self.link.mac.0, rand::random(), self.now());
+        // DUID-LL (RFC 8415 §11.4), the same at every boot.
+        let duid = [&[0, 3, 0, 1][..], &mac].concat();
+        self.client = match asks {
+            Asks::Nothing => None,
+            Asks::Settings => Some(LeaseClient::for_settings(duid, random, now)),
+            Asks::Address => {
+                info!("asking for an IPv6 address on {}", self.link.name);
+                let [_, _, association @ ..] = mac;
+                Some(LeaseClient::new(duid, u32::from_be_bytes(association), random, now))
+            }
+        };
+    }
+
+    /// When the DHCPv6 client has something to say.
+    fn wake(&self) -> Instant {
+        const NEVER: Millis = 365 * 86_400_000;
+        let wake = self.client.as_ref().map_or(NEVER, LeaseClient::wake);
+        self.clock + Duration::from_millis(wake.min(self.now() + NEVER))
+    }
+
+    async fn send(&mut self, servers: &Servers) {
+        let now = self.now();
+        let due = self.client.as_mut().and_then(|client| client.due(rand::random(), now));
+        if let Some(message) = due {
+            // As with routers.
+            let _ = servers.send(&message, &self.link).await;
+        }
+    }
+
+    async fn receive(&mut self, message: &[u8]) -> Result<()> {
+        let now = self.now();
+        let Some(client) = &mut self.client else { return Ok(()) };
+        if !client.receive(message, now) {
+            return Ok(());
+        }
+        let Some(Lease { address, .. }) = client.lease().cloned() else { return Ok(()) };
+        if self.given == Some(address) {
+            return Ok(());
+        }
+        let prefix = prefix(self.heard.as_ref());
+        let given = self.kernel.add_address(self.link.index, address.into(), prefix).await;
+        given.with_context(|| format!("giving {} its address", self.link.name))?;
+        if let Some(before) = self.given.replace(address) {
+            self.take_away(before).await;
+        }
+        Ok(())
+    }
+
+    async fn take_away(&self, address: Ipv6Addr) {
+        if let Err(error) = self.kernel.remove_address(self.link.index, address.into()).await {
+            warn!("{} keeps {address}: {error:#}", self.link.name);
+        }
+    }
+}
+
+/// RFC 4861 §4.2; and without a router, firmware that booted us got its address from somewhere, too.
+fn asks(heard: Option<&Advertisement>, solicited: u32) -> Asks {
+    match heard {
+        Some(heard) if heard.managed => Asks::Address,
+        Some(heard) if heard.other => Asks::Settings,
+        None if solicited >= IN_VAIN => Asks::Address,
+        Some(_) | None => Asks::Nothing,
+    }
+}
+
+/// A DHCPv6 address has no network, which routers advertise. Where there is none, EDK2 takes the neighbours to be those
+/// that share its first half (`Ip6SetAddress`).
+fn prefix(heard: Option<&Advertisement>) -> u8 {
+    heard.map_or(64, |_| 128)
 }
 
 /// Those that others can reach.
 fn addresses(present: &Present, index: u32) -> impl Iterator<Item = Ipv6Addr> {
     let v6 = |address| if let IpAddr::V6(address) = address { Some(address) } else { None };
     present.reachable(index).filter_map(v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dhcpv6_is_asked_for_what_the_router_says_and_for_all_where_there_is_no_router() {
+        let heard = |managed, other| {
+            let advertisement = Advertisement {
+                managed,
+                other,
+                router_secs: 0,
+                mac: None,
+                mtu: None,
+                prefixes: Vec::new(),
+                dns: Vec::new(),
+            };
+            asks(Some(&advertisement), 1)
+        };
+
+        assert_eq!(heard(true, true), Asks::Address);
+        assert_eq!(heard(false, true), Asks::Settings);
+        assert_eq!(heard(false, false), Asks::Nothing);
+        assert_eq!(
+            [0, 1, 2].map(|solicited| asks(None, solicited)),
+            [Asks::Nothing, Asks::Nothing, Asks::Address]
+        );
+    }
 }
