@@ -136,6 +136,8 @@ pub struct Dhcp {
     pub provider: Provider,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+    /// Whether PXE firmware of nodes that boot over HTTP gets iPXE by TFTP.
+    pub tftp: bool,
     /// How much is answered.
     pub limits: DhcpLimits,
     /// Where to answer; nowhere else.
@@ -154,6 +156,7 @@ impl Default for Dhcp {
         Self {
             provider: Provider::default(),
             lease_secs: 3_600,
+            tftp: false,
             limits: DhcpLimits::default(),
             networks: Vec::new(),
             dnsmasq: Dnsmasq::default(),

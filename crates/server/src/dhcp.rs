@@ -19,6 +19,7 @@ mod rehearsal;
 mod repeats;
 mod socket;
 pub mod survey;
+pub mod tftp;
 mod v4;
 mod v6;
 
@@ -32,9 +33,10 @@ use dhcp::Answer;
 use dhcp::client::Kind;
 use dhcp::limits::{Limits, Millis};
 use jiff::Timestamp;
+use provision::boot::bootable;
 use provision::boot::{Artifact, DhcpBoot, NoBoot};
-use provision::boot_for;
 use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::{BootInterface, Node, boot_for};
 use tokio_util::sync::CancellationToken;
 
 use self::counter::{Counter4, Counter6, ProxyCounter};
@@ -44,6 +46,9 @@ use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
 use crate::trace::Recorder;
 use crate::urls::Urls;
+
+/// x64 UEFI that asks for TFTP (IANA, "Processor Architecture Types"; EDK2 says 7).
+const X64_PXE: [u16; 2] = [7, 9];
 
 /// One network that is answered on, over IPv4, IPv6 or both.
 #[derive(Debug)]
@@ -102,6 +107,8 @@ pub struct Machines {
     pub index: Index,
     /// Where they fetch.
     pub urls: Urls,
+    /// Whether PXE firmware gets iPXE by TFTP.
+    pub tftp: bool,
 }
 
 /// Who hears of what was decided.
@@ -138,8 +145,13 @@ impl Machines {
         if boots && !port.pxe_enabled {
             return Err(DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled });
         }
-        let boot = boot_for(node, asked.client, asked.architecture)
-            .map_err(|because| DhcpAnswer::NoBoot { because })?;
+        let boot = match boot_for(node, asked.client, asked.architecture) {
+            Ok(boot) => boot,
+            Err(because) => {
+                let help = self.help_pxe(node, asked, near, because);
+                return help.ok_or(DhcpAnswer::NoBoot { because });
+            }
+        };
         match (boot, node.live_attempt()) {
             (DhcpBoot::Url(artifact), Some(attempt)) => {
                 let url = self.urls.artifact(node, attempt, artifact, Some(near));
@@ -148,6 +160,27 @@ impl Machines {
             }
             (DhcpBoot::Url(_) | DhcpBoot::Address, _) => Ok((None, Answer::Address)),
         }
+    }
+}
+
+impl Machines {
+    /// iPXE by TFTP, for firmware that cannot do better; iPXE then asks again and goes on over HTTP.
+    fn help_pxe(
+        &self,
+        node: &Node,
+        asked: &Asked,
+        near: IpAddr,
+        because: NoBoot,
+    ) -> Option<(Option<Artifact>, Answer)> {
+        let by_dhcp = match bootable(node)?.boot_interface {
+            BootInterface::Http | BootInterface::HttpIpxe => true,
+            BootInterface::RedfishHttps => false,
+        };
+        let is_x64 = asked.architecture.is_some_and(|code| X64_PXE.contains(&code));
+        let IpAddr::V4(server) = near else { return None };
+        let can_help = self.tftp && by_dhcp && is_x64 && because == NoBoot::PxeNotHttp;
+        let answer = Answer::Tftp { server, file: tftp::FILE.to_owned() };
+        can_help.then_some((Some(Artifact::Ipxe), answer))
     }
 }
 

@@ -18,7 +18,7 @@ pub mod urls;
 pub mod workers;
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -33,6 +33,7 @@ use crate::api::Api;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::config::Config;
+use crate::dhcp::tftp::{self, Tftp};
 use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::providers::Providers;
@@ -62,6 +63,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
     let providers = Providers::open(&config, urls.clone(), recorder.clone())?;
     let settings = config.artifacts(state.path(), urls.clone());
+    let boot_set = settings.boot_set.clone();
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
     let for_operators = listen(config.api.listen, "the API").await?;
@@ -82,7 +84,19 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
     parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
     for network in networks {
-        let machines = dhcp::Machines { index: nodes.index().clone(), urls: urls.clone() };
+        if let Some(IpAddr::V4(address)) = network.address()
+            && config.dhcp.tftp
+        {
+            let tftp =
+                Tftp::open(SocketAddrV4::new(address, tftp::PORT), boot_set.join(tftp::FILE))
+                    .await?;
+            parts.spawn(well(tftp.run(stop.clone())));
+        }
+        let machines = dhcp::Machines {
+            index: nodes.index().clone(),
+            urls: urls.clone(),
+            tftp: config.dhcp.tftp,
+        };
         let (recorder, metrics) = (recorder.clone(), metrics.clone());
         let witness = dhcp::Witness { recorder, metrics };
         parts.spawn(well(network.run(machines, witness, stop.clone())));

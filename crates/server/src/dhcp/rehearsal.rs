@@ -96,7 +96,7 @@ impl Rehearsal {
             .map(|network| Desks::open(network, config))
             .collect::<Result<_>>()?;
         let urls = Urls::new(config, networks.iter().find_map(Desks::address));
-        Ok(Self { networks, machines: Machines { index, urls } })
+        Ok(Self { networks, machines: Machines { index, urls, tftp: config.dhcp.tftp } })
     }
 
     /// The interfaces that are answered on.
