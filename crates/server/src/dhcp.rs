@@ -184,6 +184,12 @@ impl Machines {
     }
 }
 
+/// How many addresses of a pool are kept from strangers: one for each machine that is known, but a
+/// quarter at least, since more of them may come, and no more than half.
+fn kept(pool: usize, known: usize) -> usize {
+    known.clamp(pool / 4, pool / 2)
+}
+
 fn kind(kind: Kind) -> DhcpClient {
     match kind {
         Kind::HttpClient => DhcpClient::HttpClient,

@@ -97,6 +97,12 @@ impl Index {
         })
     }
 
+    /// How many ports there are.
+    #[must_use]
+    pub fn ports(&self) -> usize {
+        self.read(|maps| maps.by_mac.len())
+    }
+
     /// Every node.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Node>> {

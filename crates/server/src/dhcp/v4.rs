@@ -13,11 +13,9 @@ use ipnet::Ipv4Net;
 use provision::Mac;
 
 use super::heard::{Asked, Done, Heard, Story};
-use super::{Machines, kind};
+use super::{Machines, kept, kind};
 use crate::config::Strangers;
 
-/// One in this many addresses is kept for machines that are known.
-const KEPT: usize = 4;
 /// What it is called among counters.
 pub(super) const FAMILY: &str = "ipv4";
 
@@ -98,7 +96,9 @@ impl Desk {
             );
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
-        let Some(claim) = subnet.claim(&asked, request.chaddr, self.strangers) else {
+        let Some(claim) =
+            subnet.claim(&asked, request.chaddr, self.strangers, machines.index.ports())
+        else {
             // Whoever else lives on this network: nothing is known of it, and nothing kept.
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
@@ -150,13 +150,19 @@ impl Subnet {
     }
 
     /// What the machine may claim; nothing, where it must be left alone.
-    fn claim(&self, asked: &Asked, mac: [u8; 6], strangers: Strangers) -> Option<Claim> {
+    fn claim(
+        &self,
+        asked: &Asked,
+        mac: [u8; 6],
+        strangers: Strangers,
+        known: usize,
+    ) -> Option<Claim> {
         if asked.found.is_some() || self.leases.reserved(mac).is_some() {
             return Some(Claim::Known);
         }
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::Guest { keep: self.leases.pool().len() / KEPT }),
+            Strangers::Serve => Some(Claim::Guest { keep: kept(self.leases.pool().len(), known) }),
         }
     }
 }
