@@ -1,5 +1,7 @@
 //! Other DHCP services, told by the daemon what machines boot.
 
+mod asking;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -18,6 +20,7 @@ use provision::What;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::asking::{Asker, MAC, Offered};
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
 
 #[test]
@@ -78,6 +81,55 @@ fn ovmf_2026_08_boots_through_kea_over_ipv6_alone() {
 fn ovmf_2026_08_boots_through_kea_over_ipv6_alone_by_http_ipxe() {
     let kea = Kea::new(Network::Ipv6).unwrap();
     in_a_lab(kea.plan(over_ipv6()), |lab| kea.boot_over_ipv6(lab, "http-ipxe", "snponly.efi"));
+}
+
+#[test]
+fn dnsmasq_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
+    let dirs = Dirs::new().unwrap();
+    in_a_lab(dirs.plan(), |lab| {
+        let dnsmasq = dirs.dnsmasq(lab)?;
+        tells_matching_clients_alone(lab)?;
+        dnsmasq.kill()
+    });
+}
+
+#[test]
+fn kea_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
+    let kea = Kea::new(Network::Ipv4).unwrap();
+    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+        let server = kea.start(lab)?;
+        tells_matching_clients_alone(lab)?;
+        server.kill()
+    });
+}
+
+/// Asks on a second card of the machine, while that boots.
+fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
+    let machine = &lab.machines()[0];
+    lab.enroll(machine)?;
+    lab.baremetal(&["port", "create", "--node", &machine.uuid(), MAC])?;
+    lab.manage(machine)?;
+    lab.boot_by(machine, "http")?;
+    let asker = Asker::plug_in()?;
+    lab.begin_to_clean(machine)?;
+    lab.wait_for_event(machine, "provider", |what| matches!(what, What::Provider { .. }))?;
+    lab.wait_for_state(machine, "clean wait")?;
+    let offered = |file: Option<&str>, vendor_class: Option<&str>| Offered {
+        file: file.map(str::to_owned),
+        vendor_class: vendor_class.map(str::to_owned),
+    };
+
+    assert_eq!(asker.firmware("HTTPClient", 16)?, offered(Some("bootx64.efi"), Some("HTTPClient")));
+    assert_eq!(asker.firmware("HTTPClient", 19)?, offered(None, None));
+    assert_eq!(asker.firmware("PXEClient", 7)?, offered(None, None));
+    assert_eq!(asker.ipxe()?, offered(Some("boot.ipxe"), None));
+    assert_eq!(asker.running_system()?, offered(None, None));
+
+    lab.baremetal(&["node", "abort", &machine.name])?;
+    lab.wait_for_state(machine, "clean failed")?;
+    assert_eq!(asker.running_system()?, offered(None, None));
+    assert_eq!(asker.ipxe()?, offered(None, None));
+    Ok(())
 }
 
 fn was_told(lab: &Lab, machine: &Machine, provider: &str) -> Result<()> {

@@ -1,0 +1,109 @@
+//! Clients of all kinds on one network card of a machine, made by hand.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dhcp::v4::options::{ARCHITECTURE, BOOT_FILE, PARAMETER_LIST, USER_CLASS, VENDOR_CLASS};
+use dhcp::v4::packet::{MessageType, Op, Packet};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The card's MAC address.
+pub(crate) const MAC: &str = "52:54:00:fb:02:01";
+const CHADDR: [u8; 6] = [0x52, 0x54, 0, 0xfb, 2, 1];
+
+/// Option 175, as iPXE sends it.
+const IPXE_FEATURES: (u8, &[u8]) = (175, &[0xb1, 2, 1, 0]);
+
+/// What a client was offered to boot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// The last part of the URL.
+    pub(crate) file: Option<String>,
+    pub(crate) vendor_class: Option<String>,
+}
+
+/// Each kind of client, and what it is offered.
+pub(crate) struct Asker(UdpSocket);
+
+impl Asker {
+    /// Puts the card on the bridge of the lab.
+    pub(crate) fn plug_in() -> Result<Self> {
+        for line in [
+            format!("link add asker address {MAC} type veth peer name to-asker"),
+            "link set to-asker master lab0 up".to_owned(),
+            "link set asker up".to_owned(),
+        ] {
+            let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+            ensure!(status.success(), "ip {line}: {status}");
+        }
+        // Client and server are in one namespace, so each hears from an address that is its own.
+        fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1")?;
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_broadcast(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.bind_device(Some(b"asker"))?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
+        Ok(Self(socket.into()))
+    }
+
+    pub(crate) fn firmware(&self, class: &str, architecture: u16) -> Result<Offered> {
+        let class = format!("{class}:Arch:{architecture:05}:UNDI:003000");
+        self.offered(vec![
+            (ARCHITECTURE, architecture.to_be_bytes().into()),
+            (VENDOR_CLASS, class.into()),
+        ])
+    }
+
+    pub(crate) fn ipxe(&self) -> Result<Offered> {
+        self.offered(vec![
+            (ARCHITECTURE, vec![0, 7]),
+            (VENDOR_CLASS, b"PXEClient:Arch:00007:UNDI:003010".into()),
+            (USER_CLASS, b"iPXE".into()),
+            (IPXE_FEATURES.0, IPXE_FEATURES.1.into()),
+        ])
+    }
+
+    pub(crate) fn running_system(&self) -> Result<Offered> {
+        self.offered(Vec::new())
+    }
+
+    fn offered(&self, options: Vec<(u8, Vec<u8>)>) -> Result<Offered> {
+        // EDK2 asks for these among others; so everybody here does.
+        let wanted = (PARAMETER_LIST, vec![1, 3, 6, VENDOR_CLASS, BOOT_FILE]);
+        let discover = Packet {
+            op: Op::Request,
+            hops: 0,
+            xid: 0x1234_5678,
+            secs: 0,
+            broadcast: true,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr: CHADDR,
+            file: Vec::new(),
+            message: MessageType::Discover,
+            options: [vec![wanted], options].concat(),
+        };
+        self.0.send_to(&discover.emit(), (Ipv4Addr::BROADCAST, 67))?;
+        let mut packet = [0; 1500];
+        let offer = loop {
+            let len = self.0.recv(&mut packet).context("no offer")?;
+            // The machine's own cards are on the bridge too.
+            match Packet::parse(&packet[..len]) {
+                Ok(offer) if offer.chaddr == CHADDR => break offer,
+                Ok(_) | Err(_) => {}
+            }
+        };
+        let text = |code| {
+            let bytes = offer.option(code)?;
+            Some(String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned())
+        };
+        let file = text(BOOT_FILE).and_then(|url| url.rsplit('/').next().map(str::to_owned));
+        Ok(Offered { file, vendor_class: text(VENDOR_CLASS) })
+    }
+}
