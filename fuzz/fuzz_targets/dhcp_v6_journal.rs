@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(bytes.starts_with(&written));
 
     let pool = Pool { first: Ipv6Addr::UNSPECIFIED, last: Ipv6Addr::from(u128::MAX) };
-    let leases = Leases::replay(pool, records);
+    let leases = Leases::replay(pool, [], records);
     let nobody = [0; 16];
     let held: HashSet<_> = leases
         .records()

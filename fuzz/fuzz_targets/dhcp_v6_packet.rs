@@ -5,6 +5,7 @@
 use std::net::Ipv6Addr;
 
 use dhcp::Answer;
+use dhcp::leases::Claim;
 use dhcp::v6::Packet;
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, decide};
@@ -28,9 +29,9 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let client = Client::identify(&packet, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9));
     let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
-    let mut leases = Leases::new(Pool { first, last });
+    let mut leases = Leases::new(Pool { first, last }, []);
     let request = &packet.message;
-    let decision = decide(request, &client, [7; 16], &answer, &mut leases, &network, 1_000);
+    let decision = decide(request, &client, [7; 16], &answer, Claim::Known, &mut leases, &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()), Ok(back));

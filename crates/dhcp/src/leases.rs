@@ -89,14 +89,14 @@ pub enum Claim {
 }
 
 impl Claim {
-    fn holder(self) -> Holder {
+    pub(crate) fn holder(self) -> Holder {
         match self {
             Self::Known => Holder::Known,
             Self::Guest { .. } => Holder::Guest,
         }
     }
 
-    fn patience(self) -> Seconds {
+    pub(crate) fn patience(self) -> Seconds {
         match self {
             Self::Known => OFFER,
             Self::Guest { .. } => OFFER_TO_GUEST,

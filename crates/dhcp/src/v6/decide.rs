@@ -10,7 +10,7 @@ use super::options as code;
 use super::packet::{Ia, Message, MessageType};
 use super::reply::{Grant, Network, Status, reply, status};
 use crate::answer::Answer;
-use crate::leases::Seconds;
+use crate::leases::{Claim, Seconds};
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,19 +57,24 @@ pub enum Silence {
     NoAddress,
 }
 
-/// Decides about a message of a client that `identity` stands for.
+/// Decides about a message of a client that `identity` stands for, and that may claim so much.
 ///
 /// Changes `leases`; whatever of it must survive a crash is in the decision's records.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is of its own owner, and none belongs to another"
+)]
 pub fn decide(
     request: &Message,
     client: &Client,
     identity: Identity,
     answer: &Answer,
+    claim: Claim,
     leases: &mut Leases,
     network: &Network,
     now: Seconds,
 ) -> Decision {
-    let turn = Turn { request, client, identity, answer, leases, network, now };
+    let turn = Turn { request, client, identity, answer, claim, leases, network, now };
     match turn.run() {
         Ok(decision) => decision,
         Err(silence) => Decision::Silent(silence),
@@ -81,6 +86,7 @@ struct Turn<'a> {
     client: &'a Client,
     identity: Identity,
     answer: &'a Answer,
+    claim: Claim,
     leases: &'a mut Leases,
     network: &'a Network,
     now: Seconds,
@@ -159,7 +165,7 @@ impl Turn<'_> {
         let Some(Ia { id: ia, address: wanted }) = self.request.ias().next() else {
             return Err(Silence::NoAssociation);
         };
-        let address = self.leases.offer(self.identity, wanted, self.now);
+        let address = self.leases.offer(self.identity, wanted, self.claim, self.now);
         let address = address.ok_or(Silence::PoolExhausted)?;
         // Each client has one address here, so further associations get none. EDK2 drops an
         // ADVERTISE with any status in it, so they are not mentioned.
@@ -175,8 +181,11 @@ impl Turn<'_> {
             return Err(Silence::NoAssociation);
         }
         for (index, Ia { id: ia, address: wanted }) in ias.into_iter().enumerate() {
-            let address =
-                if index == 0 { self.leases.offer(self.identity, wanted, self.now) } else { None };
+            let address = if index == 0 {
+                self.leases.offer(self.identity, wanted, self.claim, self.now)
+            } else {
+                None
+            };
             let Some(address) = address else {
                 grants.push(Grant::Refused { ia, status: refusal });
                 continue;
@@ -197,8 +206,7 @@ impl Turn<'_> {
     fn confirm(self) -> Result<Decision, Silence> {
         let mut addresses = self.request.ias().filter_map(|ia| ia.address).peekable();
         addresses.peek().ok_or(Silence::NoAddress)?;
-        let pool = self.leases.pool();
-        let (kind, words) = if addresses.all(|address| pool.contains(address)) {
+        let (kind, words) = if addresses.all(|address| self.leases.gives(address)) {
             (Status::Success, "all addresses are still on this link")
         } else {
             (Status::NotOnLink, "an address is of another link")
@@ -259,13 +267,22 @@ mod tests {
                 Pool { first: "fd00::10".parse().unwrap(), last: "fd00::1f".parse().unwrap() };
             let network =
                 Network { duid: vec![0, 2, 9], sole: true, dns: Vec::new(), lease_secs: 600 };
-            Self { leases: Leases::new(pool), network }
+            Self { leases: Leases::new(pool, []), network }
         }
 
         fn takes(&mut self, request: &Message, answer: &Answer) -> Decision {
             let packet = Packet { relays: Vec::new(), message: request.clone() };
             let client = Client::identify(&packet, "fe80::5054:ff:feaa:bb01".parse().unwrap());
-            decide(request, &client, WHO, answer, &mut self.leases, &self.network, 1_000)
+            decide(
+                request,
+                &client,
+                WHO,
+                answer,
+                Claim::Known,
+                &mut self.leases,
+                &self.network,
+                1_000,
+            )
         }
 
         fn answers(&mut self, request: &Message) -> Message {
@@ -398,7 +415,7 @@ mod tests {
     #[test]
     fn a_client_that_uses_anothers_address_is_told_to_stop() {
         let mut server = Server::new();
-        server.leases.offer([8; 16], None, 1_000).unwrap();
+        server.leases.offer([8; 16], None, Claim::Known, 1_000).unwrap();
         let advertise = server.answers(&solicit());
         let mut request = next(MessageType::Request, &advertise);
         let foreign = server.leases.of(&[8; 16]).unwrap().address;

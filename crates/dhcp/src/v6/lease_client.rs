@@ -539,6 +539,7 @@ mod tests {
     use super::*;
     use crate::answer::Answer;
     use crate::client::Kind;
+    use crate::leases::Claim;
 
     const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
     const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 7);
@@ -554,7 +555,7 @@ mod tests {
                 Pool { first: "fd00::10".parse().unwrap(), last: "fd00::11".parse().unwrap() };
             let dns = vec!["fd00::53".parse().unwrap()];
             let network = Network { duid: vec![0, 2, 1], sole, dns, lease_secs: 600 };
-            Self { leases: Leases::new(pool), network }
+            Self { leases: Leases::new(pool, []), network }
         }
 
         /// What it says to a message that was sent at this time.
@@ -564,7 +565,7 @@ mod tests {
             assert_eq!(client.kind, Kind::Agent);
             let (leases, now) = (&mut self.leases, now / SECOND);
             let to = &Answer::Address;
-            match decide(&request, &client, [1; 16], to, leases, &self.network, now) {
+            match decide(&request, &client, [1; 16], to, Claim::Known, leases, &self.network, now) {
                 Decision::Send { reply, .. } => reply,
                 Decision::Silent(why) => panic!("{why}"),
             }

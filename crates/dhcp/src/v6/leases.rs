@@ -5,12 +5,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
-use crate::leases::Seconds;
+use crate::leases::{Claim, Holder, Seconds};
 
-/// How long an address is set aside for whoever it was advertised to.
-const OFFER: Seconds = 60;
 /// How long an address is left alone after a client found somebody else using it.
 const QUARANTINE: Seconds = 600;
+/// How many addresses one client can have left alone.
+const QUARANTINES: usize = 3;
+/// The bit of a record's end that marks a guest's: no lease ends so late.
+const GUEST: u64 = 1 << 63;
 /// Bindings of one client. A machine that comes with a new IAID at each boot, and whose bindings have
 /// not ended yet, loses the oldest.
 const MOST_BINDINGS: usize = 16;
@@ -32,6 +34,21 @@ impl Pool {
     #[must_use]
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         (self.first..=self.last).contains(&address)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u128 {
+        match u128::from(self.last).checked_sub(u128::from(self.first)) {
+            Some(more) => more.saturating_add(1),
+            None => 0,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first > self.last
     }
 }
 
@@ -61,6 +78,8 @@ pub struct Lease {
     pub bindings: Vec<Binding>,
     /// Set aside until then, for whoever it was advertised to or because it is in use elsewhere.
     pub aside_until: Seconds,
+    /// What the client was when it last asked.
+    pub holder: Holder,
 }
 
 impl Lease {
@@ -83,20 +102,24 @@ pub struct Record {
     pub binding: u64,
     /// The second at which it ends; at once, if it was given back.
     pub until: Seconds,
+    /// What the client was.
+    pub holder: Holder,
 }
 
 /// The size of a record, in bytes.
 pub const RECORD: usize = 52;
 
 impl Record {
-    /// Identity, address, binding, end, CRC-32 of all before it; integers are big-endian.
+    /// Identity, address, binding, end (its highest bit is a guest's), CRC-32 of all before it; integers
+    /// are big-endian.
     #[must_use]
     pub fn encode(&self) -> [u8; RECORD] {
         let mut bytes = [0; RECORD];
         bytes[..16].copy_from_slice(&self.identity);
         bytes[16..32].copy_from_slice(&self.address.octets());
         bytes[32..40].copy_from_slice(&self.binding.to_be_bytes());
-        bytes[40..48].copy_from_slice(&self.until.to_be_bytes());
+        let guest = if self.holder == Holder::Guest { GUEST } else { 0 };
+        bytes[40..48].copy_from_slice(&(self.until & !GUEST | guest).to_be_bytes());
         let sum = crc32fast::hash(&bytes[..48]);
         bytes[48..].copy_from_slice(&sum.to_be_bytes());
         bytes
@@ -110,11 +133,13 @@ impl Record {
             return None;
         }
         let octets: [u8; 16] = body[16..32].try_into().ok()?;
+        let end = u64::from_be_bytes(body[40..48].try_into().ok()?);
         Some(Self {
             identity: body[..16].try_into().ok()?,
             address: octets.into(),
             binding: u64::from_be_bytes(body[32..40].try_into().ok()?),
-            until: u64::from_be_bytes(body[40..48].try_into().ok()?),
+            until: end & !GUEST,
+            holder: if end & GUEST == 0 { Holder::Known } else { Holder::Guest },
         })
     }
 }
@@ -130,38 +155,92 @@ pub fn read(bytes: &[u8]) -> Vec<Record> {
 }
 
 /// The table.
+///
+/// A client keeps its address for as long as nobody else needs it. Reserved addresses, in the pool or
+/// not, are their clients' alone. Nothing takes longer the more leases or addresses there are, but for a
+/// logarithm.
 #[derive(Clone, Debug)]
 pub struct Leases {
     pool: Pool,
-    by_address: HashMap<Ipv6Addr, Lease>,
+    reservations: HashMap<Identity, Ipv6Addr>,
+    reserved: HashMap<Ipv6Addr, Identity>,
+    by_address: HashMap<Ipv6Addr, Entry>,
     by_identity: HashMap<Identity, Ipv6Addr>,
-    by_end: BTreeSet<(Seconds, Ipv6Addr)>,
+    /// Those that had not ended when last looked at; reserved ones are in none of these.
+    running: Ends,
+    left_by_guests: Ends,
+    left_by_known: Ends,
+    quarantined_by: HashMap<Identity, usize>,
+    /// How many addresses of the pool are reserved for nobody.
+    size: u128,
     /// The lowest address that was never given out.
     unused: Option<Ipv6Addr>,
+}
+
+/// Addresses by when they end or ended.
+type Ends = BTreeSet<(Seconds, Ipv6Addr)>;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    lease: Lease,
+    place: Place,
+    declined_by: Option<Identity>,
+}
+
+/// In which of the sets an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Running,
+    LeftByGuest,
+    LeftByKnown,
+    Reserved,
 }
 
 /// Of no client: addresses that were declined are kept under it.
 const NOBODY: Identity = [0; 16];
 
 impl Leases {
-    /// An empty table.
+    /// An empty table. Where an address or a client comes twice among the reservations, the first holds.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: Pool, reservations: impl IntoIterator<Item = (Identity, Ipv6Addr)>) -> Self {
+        let (mut by_identity, mut by_address) = (HashMap::new(), HashMap::new());
+        for (identity, address) in reservations {
+            if !by_address.contains_key(&address) && !by_identity.contains_key(&identity) {
+                by_identity.insert(identity, address);
+                by_address.insert(address, identity);
+            }
+        }
+        let in_pool = by_address.keys().filter(|address| pool.contains(**address)).count();
         Self {
             pool,
+            size: pool.len().saturating_sub(in_pool as u128),
+            reservations: by_identity,
+            reserved: by_address,
             by_address: HashMap::new(),
             by_identity: HashMap::new(),
-            by_end: BTreeSet::new(),
-            unused: (pool.first <= pool.last).then_some(pool.first),
+            running: Ends::new(),
+            left_by_guests: Ends::new(),
+            left_by_known: Ends::new(),
+            quarantined_by: HashMap::new(),
+            unused: (!pool.is_empty()).then_some(pool.first),
         }
     }
 
-    /// The table that a journal leads to, without addresses outside of the pool.
+    /// The table that a journal leads to, without addresses outside of the pool, and those that are
+    /// reserved for another client.
     #[must_use]
-    pub fn replay(pool: Pool, records: impl IntoIterator<Item = Record>) -> Self {
-        let mut leases = Self::new(pool);
+    pub fn replay(
+        pool: Pool,
+        reservations: impl IntoIterator<Item = (Identity, Ipv6Addr)>,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Self {
+        let mut leases = Self::new(pool, reservations);
         for record in records {
-            if pool.contains(record.address) {
+            let fits = match leases.reserved.get(&record.address) {
+                Some(own) => *own == record.identity || record.identity == NOBODY,
+                None => pool.contains(record.address),
+            };
+            if fits {
                 leases.apply(&record);
             }
         }
@@ -174,27 +253,61 @@ impl Leases {
         self.pool
     }
 
+    /// The address that is this client's alone.
+    #[must_use]
+    pub fn reserved(&self, identity: &Identity) -> Option<Ipv6Addr> {
+        self.reservations.get(identity).copied()
+    }
+
+    /// Whether an address is given out here, to whomever.
+    #[must_use]
+    pub fn gives(&self, address: Ipv6Addr) -> bool {
+        self.pool.contains(address) || self.reserved.contains_key(&address)
+    }
+
+    /// How many addresses have or had a client.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_address.len()
+    }
+
     /// What a client has, ended or not.
     #[must_use]
     pub fn of(&self, identity: &Identity) -> Option<&Lease> {
-        self.by_address.get(self.by_identity.get(identity)?)
+        Some(&self.by_address.get(self.by_identity.get(identity)?)?.lease)
     }
 
-    /// Sets an address aside for a client; `None` when the pool is exhausted.
+    /// Sets an address aside for a client; `None` when none is left for it.
     pub fn offer(
         &mut self,
         identity: Identity,
         wanted: Option<Ipv6Addr>,
+        claim: Claim,
         now: Seconds,
     ) -> Option<Ipv6Addr> {
-        if let Some(lease) = self.of(&identity) {
-            let address = lease.address;
-            self.change(address, |lease| lease.aside_until = lease.aside_until.max(now + OFFER));
+        self.end_leases(now);
+        let (until, holder) = (now + claim.patience(), claim.holder());
+        let reserved = self.reservation(&identity, now);
+        let last = self.of(&identity).map(|lease| lease.address);
+        if let Some(address) = last.filter(|last| reserved.is_none_or(|own| own == *last)) {
+            if !self.may_have(address, claim) {
+                return None;
+            }
+            self.change(address, |lease| {
+                lease.aside_until = lease.aside_until.max(until);
+                lease.holder = holder;
+            });
             return Some(address);
         }
-        let wanted = wanted.filter(|wanted| self.is_free(*wanted, now));
-        let address = wanted.or_else(|| self.any_free(now))?;
-        self.put(Lease { identity, address, bindings: Vec::new(), aside_until: now + OFFER });
+        let address = match reserved {
+            Some(reserved) => reserved,
+            None if self.left_for(claim) => {
+                wanted.filter(|wanted| self.is_nobodys(*wanted)).or_else(|| self.any_free(claim))?
+            }
+            None => return None,
+        };
+        let bindings = Vec::new();
+        self.put(Lease { identity, address, bindings, aside_until: until, holder }, None);
         Some(address)
     }
 
@@ -207,8 +320,9 @@ impl Leases {
         secs: u32,
         now: Seconds,
     ) -> Option<Record> {
-        self.of(&identity).filter(|lease| lease.address == address)?;
-        let record = Record { identity, address, binding, until: now + Seconds::from(secs) };
+        let holder = self.of(&identity).filter(|lease| lease.address == address)?.holder;
+        let until = now + Seconds::from(secs);
+        let record = Record { identity, address, binding, until, holder };
         self.apply(&record);
         Some(record)
     }
@@ -223,12 +337,14 @@ impl Leases {
     ) -> Option<Record> {
         let lease = self.of(&identity).filter(|lease| lease.address == address)?;
         lease.bindings.iter().find(|have| have.id == binding)?;
-        let record = Record { identity, address, binding, until: now };
+        let record = Record { identity, address, binding, until: now, holder: lease.holder };
         self.apply(&record);
         Some(record)
     }
 
     /// A client found its address in use: nobody gets it for ten minutes.
+    ///
+    /// A client that says so too often has to take another address, but keeps it from nobody else.
     pub fn decline(
         &mut self,
         identity: Identity,
@@ -236,41 +352,38 @@ impl Leases {
         now: Seconds,
     ) -> Option<Record> {
         self.of(&identity).filter(|lease| lease.address == address)?;
-        let record = Record { identity: NOBODY, address, binding: 0, until: now + QUARANTINE };
-        self.apply(&record);
-        Some(record)
+        self.end_leases(now);
+        let so_far = self.quarantined_by.get(&identity).copied().unwrap_or_default();
+        let until = if so_far < QUARANTINES { now + QUARANTINE } else { now };
+        self.put(nobodys(address, until), Some(identity));
+        let holder = Holder::Guest;
+        Some(Record { identity: NOBODY, address, binding: 0, until, holder })
     }
 
     /// Every record that would have to be in a journal written anew.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.by_address.values().flat_map(|lease| {
-            let aside = (lease.identity == NOBODY).then_some(Record {
-                identity: NOBODY,
-                address: lease.address,
-                binding: 0,
-                until: lease.aside_until,
-            });
-            let bound = lease.bindings.iter().map(|binding| Record {
-                identity: lease.identity,
-                address: lease.address,
-                binding: binding.id,
-                until: binding.until,
-            });
+        self.by_address.values().flat_map(|Entry { lease, .. }| {
+            let Lease { identity, address, aside_until, holder, .. } = *lease;
+            let record = move |binding, until| Record { identity, address, binding, until, holder };
+            let aside = (identity == NOBODY).then(|| record(0, aside_until));
+            let bound = lease.bindings.iter().map(move |bound| record(bound.id, bound.until));
             aside.into_iter().chain(bound)
         })
     }
 
     fn apply(&mut self, record: &Record) {
-        let Record { identity, address, binding, until } = *record;
+        let Record { identity, address, binding, until, holder } = *record;
         if identity == NOBODY {
-            self.put(Lease { identity, address, bindings: Vec::new(), aside_until: until });
+            self.put(nobodys(address, until), None);
             return;
         }
         if self.of(&identity).is_none_or(|lease| lease.address != address) {
-            self.put(Lease { identity, address, bindings: Vec::new(), aside_until: 0 });
+            let bindings = Vec::new();
+            self.put(Lease { identity, address, bindings, aside_until: 0, holder }, None);
         }
         self.change(address, |lease| {
             lease.aside_until = 0;
+            lease.holder = holder;
             lease.bindings.retain(|have| have.id != binding);
             if lease.bindings.len() == MOST_BINDINGS {
                 lease.bindings.remove(0);
@@ -279,52 +392,148 @@ impl Leases {
         });
     }
 
+    /// The address that is reserved for a client, unless somebody else was found to use it.
+    fn reservation(&self, identity: &Identity, now: Seconds) -> Option<Ipv6Addr> {
+        let address = self.reserved(identity)?;
+        let lease = self.by_address.get(&address).map(|entry| &entry.lease);
+        let declined = lease.is_some_and(|lease| lease.identity == NOBODY && lease.until() > now);
+        (!declined).then_some(address)
+    }
+
+    /// Whether a client may have the address that is its own, which counts for as much as a new one if
+    /// its lease ended.
+    fn may_have(&self, address: Ipv6Addr, claim: Claim) -> bool {
+        let place = self.by_address.get(&address).map(|entry| entry.place);
+        matches!(place, Some(Place::Running | Place::Reserved)) || self.left_for(claim)
+    }
+
+    /// Whether one more address may be taken.
+    fn left_for(&self, claim: Claim) -> bool {
+        match claim {
+            Claim::Known => true,
+            Claim::Guest { keep } => {
+                self.size.saturating_sub(self.running.len() as u128) > keep as u128
+            }
+        }
+    }
+
+    fn is_nobodys(&self, address: Ipv6Addr) -> bool {
+        let place = self.by_address.get(&address).map(|entry| entry.place);
+        self.pool.contains(address)
+            && !self.reserved.contains_key(&address)
+            && place.is_none_or(|place| place == Place::LeftByGuest)
+    }
+
+    /// One that nobody has a claim on, else the one that has been free for longest; those that known
+    /// machines left are for these alone.
+    fn any_free(&mut self, claim: Claim) -> Option<Ipv6Addr> {
+        let oldest = |ends: &Ends| ends.first().map(|(_, address)| *address);
+        let free = self.next_unused().or_else(|| oldest(&self.left_by_guests));
+        match claim {
+            Claim::Known => free.or_else(|| oldest(&self.left_by_known)),
+            Claim::Guest { .. } => free,
+        }
+    }
+
+    fn next_unused(&mut self) -> Option<Ipv6Addr> {
+        while let Some(address) = self.unused {
+            let next = u128::from(address).checked_add(1).map(Ipv6Addr::from);
+            self.unused = next.filter(|next| self.pool.contains(*next));
+            if !self.by_address.contains_key(&address) && !self.reserved.contains_key(&address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    /// Moves what has ended to where free addresses are looked for: each lease once.
+    fn end_leases(&mut self, now: Seconds) {
+        while let Some((until, address)) =
+            self.running.first().copied().filter(|(end, _)| *end <= now)
+        {
+            self.running.pop_first();
+            let Some(entry) = self.by_address.get_mut(&address) else { continue };
+            entry.place = match entry.lease.holder {
+                Holder::Known => Place::LeftByKnown,
+                Holder::Guest => Place::LeftByGuest,
+            };
+            let (place, declined_by) = (entry.place, entry.declined_by.take());
+            self.ends(place).map(|ends| ends.insert((until, address)));
+            self.end_quarantine(declined_by);
+        }
+    }
+
+    fn end_quarantine(&mut self, declined_by: Option<Identity>) {
+        let Some(identity) = declined_by else { return };
+        if let Some(count) = self.quarantined_by.get_mut(&identity) {
+            *count -= 1;
+            if *count == 0 {
+                self.quarantined_by.remove(&identity);
+            }
+        }
+    }
+
+    fn ends(&mut self, place: Place) -> Option<&mut Ends> {
+        match place {
+            Place::Running => Some(&mut self.running),
+            Place::LeftByGuest => Some(&mut self.left_by_guests),
+            Place::LeftByKnown => Some(&mut self.left_by_known),
+            Place::Reserved => None,
+        }
+    }
+
     fn change(&mut self, address: Ipv6Addr, change: impl FnOnce(&mut Lease)) {
-        if let Some(lease) = self.by_address.get_mut(&address) {
-            self.by_end.remove(&(lease.until(), address));
-            change(lease);
-            self.by_end.insert((lease.until(), address));
+        if let Some(mut entry) = self.take(address) {
+            change(&mut entry.lease);
+            self.insert(entry.lease, entry.declined_by);
         }
     }
 
     /// Makes a lease the one of its address and of its client.
-    fn put(&mut self, lease: Lease) {
-        if let Some(old) = self.by_identity.get(&lease.identity).copied() {
-            self.forget(old);
-        }
+    fn put(&mut self, lease: Lease, declined_by: Option<Identity>) {
         self.forget(lease.address);
-        self.by_end.insert((lease.until(), lease.address));
-        if lease.identity != NOBODY {
-            self.by_identity.insert(lease.identity, lease.address);
+        if lease.identity != NOBODY
+            && let Some(old) = self.by_identity.insert(lease.identity, lease.address)
+            && let Some(Entry { lease: old, .. }) = self.take(old)
+        {
+            // Its client may use it up to its end, whatever it is given now.
+            self.insert(nobodys(old.address, old.until()), None);
         }
-        self.by_address.insert(lease.address, lease);
+        if let Some(identity) = declined_by {
+            *self.quarantined_by.entry(identity).or_default() += 1;
+        }
+        self.insert(lease, declined_by);
     }
 
     fn forget(&mut self, address: Ipv6Addr) {
-        if let Some(old) = self.by_address.remove(&address) {
-            self.by_end.remove(&(old.until(), address));
-            if self.by_identity.get(&old.identity) == Some(&address) {
-                self.by_identity.remove(&old.identity);
+        if let Some(Entry { lease, declined_by, .. }) = self.take(address) {
+            if self.by_identity.get(&lease.identity) == Some(&address) {
+                self.by_identity.remove(&lease.identity);
             }
+            self.end_quarantine(declined_by);
         }
     }
 
-    fn is_free(&self, address: Ipv6Addr, now: Seconds) -> bool {
-        self.pool.contains(address)
-            && self.by_address.get(&address).is_none_or(|lease| lease.until() <= now)
+    fn take(&mut self, address: Ipv6Addr) -> Option<Entry> {
+        let entry = self.by_address.remove(&address)?;
+        let end = (entry.lease.until(), address);
+        self.ends(entry.place).map(|ends| ends.remove(&end));
+        Some(entry)
     }
 
-    /// One never used, else the one that has been free for longest.
-    fn any_free(&mut self, now: Seconds) -> Option<Ipv6Addr> {
-        while let Some(address) = self.unused {
-            let next = u128::from(address).checked_add(1).map(Ipv6Addr::from);
-            self.unused = next.filter(|next| self.pool.contains(*next));
-            if !self.by_address.contains_key(&address) {
-                return Some(address);
-            }
-        }
-        self.by_end.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address)
+    fn insert(&mut self, lease: Lease, declined_by: Option<Identity>) {
+        let address = lease.address;
+        let place =
+            if self.reserved.contains_key(&address) { Place::Reserved } else { Place::Running };
+        self.ends(place).map(|ends| ends.insert((lease.until(), address)));
+        self.by_address.insert(address, Entry { lease, place, declined_by });
     }
+}
+
+/// An address that nobody may have for a while.
+fn nobodys(address: Ipv6Addr, aside_until: Seconds) -> Lease {
+    let (bindings, holder) = (Vec::new(), Holder::Guest);
+    Lease { identity: NOBODY, address, bindings, aside_until, holder }
 }
 
 #[cfg(test)]
@@ -346,55 +555,140 @@ mod tests {
 
     #[test]
     fn firmware_loader_and_system_share_one_address_until_the_last_lets_go() {
-        let mut leases = Leases::new(pool(1));
+        let mut leases = Leases::new(pool(1), []);
         let [firmware, system] = [binding_id(b"uuid", 7), binding_id(b"llt", 1)];
-        let address = leases.offer(client(1), None, 0).unwrap();
+        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
         leases.bind(client(1), address, firmware, 100, 0).unwrap();
-        assert_eq!(leases.offer(client(1), None, 1), Some(address));
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 1), Some(address));
         leases.bind(client(1), address, system, 100, 1).unwrap();
 
         leases.release(client(1), address, firmware, 2).unwrap();
 
-        assert_eq!(leases.offer(client(2), None, 3), None, "the system still uses it");
+        assert_eq!(
+            leases.offer(client(2), None, Claim::Known, 3),
+            None,
+            "the system still uses it"
+        );
         leases.release(client(1), address, system, 4).unwrap();
-        assert_eq!(leases.offer(client(2), None, 5), Some(address));
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 5), Some(address));
     }
 
     #[test]
     fn a_client_that_comes_back_gets_the_address_it_had() {
-        let mut leases = Leases::new(pool(4));
-        let address = leases.offer(client(1), None, 0).unwrap();
+        let mut leases = Leases::new(pool(4), []);
+        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
         leases.bind(client(1), address, 1, 10, 0).unwrap();
-        leases.offer(client(2), None, 0).unwrap();
+        leases.offer(client(2), None, Claim::Known, 0).unwrap();
 
-        assert_eq!(leases.offer(client(1), None, 1_000), Some(address));
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 1_000), Some(address));
     }
 
     #[test]
     fn an_address_that_is_in_use_elsewhere_is_left_alone_even_by_who_found_out() {
-        let mut leases = Leases::new(pool(2));
-        let address = leases.offer(client(1), None, 0).unwrap();
+        let mut leases = Leases::new(pool(2), []);
+        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
         leases.bind(client(1), address, 1, 100, 0).unwrap();
 
         leases.decline(client(1), address, 1).unwrap();
 
-        let other = leases.offer(client(1), Some(address), 2).unwrap();
+        let other = leases.offer(client(1), Some(address), Claim::Known, 2).unwrap();
         assert_ne!(other, address);
         leases.bind(client(1), other, 1, 10_000, 2).unwrap();
-        assert_eq!(leases.offer(client(2), None, 2), None);
-        assert_eq!(leases.offer(client(2), None, 1 + QUARANTINE), Some(address));
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 2), None);
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 1 + QUARANTINE), Some(address));
     }
 
     #[test]
     fn a_new_iaid_at_each_boot_does_not_pile_up() {
-        let mut leases = Leases::new(pool(1));
-        let address = leases.offer(client(1), None, 0).unwrap();
+        let mut leases = Leases::new(pool(1), []);
+        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
         for boot in 0..100 {
             leases.bind(client(1), address, boot, 1_000, boot).unwrap();
         }
 
         assert_eq!(leases.of(&client(1)).unwrap().bindings.len(), MOST_BINDINGS);
         assert_eq!(leases.records().count(), MOST_BINDINGS);
+    }
+
+    const GUEST: Claim = Claim::Guest { keep: 1 };
+
+    #[test]
+    fn a_reserved_address_is_its_clients_alone_and_may_lie_outside_of_the_pool() {
+        let own = "fd00::99".parse().unwrap();
+        let first = pool(2).first;
+        let mut leases = Leases::new(pool(2), [(client(1), own), (client(2), first)]);
+
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 0), Some(own));
+        assert_eq!(leases.offer(client(3), Some(first), Claim::Known, 0), Some(pool(2).last));
+        assert_eq!(leases.offer(client(4), Some(own), Claim::Known, 0), None);
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 0), Some(first));
+        assert!(leases.bind(client(1), own, 1, 100, 0).is_some());
+    }
+
+    #[test]
+    fn who_gets_a_reservation_while_a_lease_runs_keeps_that_from_others_until_it_ends() {
+        let mut before = Leases::new(pool(1), []);
+        let address = before.offer(client(1), None, Claim::Known, 0).unwrap();
+        before.bind(client(1), address, 1, 100, 0).unwrap();
+        let own: Ipv6Addr = "fd00::99".parse().unwrap();
+        let mut leases = Leases::replay(pool(1), [(client(1), own)], before.records());
+
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 1), Some(own));
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 99), None);
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 100), Some(address));
+    }
+
+    #[test]
+    fn a_guest_gets_neither_the_last_addresses_nor_one_that_a_known_machine_left() {
+        let mut leases = Leases::new(pool(3), []);
+        let known = leases.offer(client(1), None, Claim::Known, 0).unwrap();
+        leases.bind(client(1), known, 1, 100, 0).unwrap();
+        leases.release(client(1), known, 1, 10).unwrap();
+
+        let guest = leases.offer(client(2), Some(known), GUEST, 20).unwrap();
+
+        assert_ne!(guest, known);
+        assert!(leases.offer(client(3), None, GUEST, 20).is_some());
+        assert_eq!(leases.offer(client(4), None, GUEST, 20), None);
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 20), Some(known));
+    }
+
+    #[test]
+    fn whose_an_address_was_last_is_known_after_a_restart() {
+        let mut before = Leases::new(pool(2), []);
+        let known = before.offer(client(1), None, Claim::Known, 0).unwrap();
+        let guest = before.offer(client(2), None, Claim::Guest { keep: 0 }, 0).unwrap();
+        before.bind(client(1), known, 1, 10, 0).unwrap();
+        before.bind(client(2), guest, 1, 10, 0).unwrap();
+        let journal: Vec<u8> = before.records().flat_map(|record| record.encode()).collect();
+        let mut leases = Leases::replay(pool(2), [], read(&journal));
+
+        let nobody = Claim::Guest { keep: 0 };
+        assert_eq!(leases.offer(client(3), Some(known), nobody, 20), Some(guest));
+        assert_eq!(leases.offer(client(4), Some(known), nobody, 20), None);
+    }
+
+    #[test]
+    fn a_client_that_declines_all_it_gets_keeps_few_addresses_from_others() {
+        let mut leases = Leases::new(pool(8), []);
+        for _ in 0..100 {
+            let address = leases.offer(client(1), None, GUEST, 0).unwrap();
+            leases.decline(client(1), address, 0).unwrap();
+        }
+
+        let others = (2..20).filter_map(|who| leases.offer(client(who), None, Claim::Known, 1));
+        assert_eq!(others.count(), 8 - QUARANTINES);
+    }
+
+    #[test]
+    fn a_pool_as_large_as_a_link_takes_no_longer_than_a_small_one() {
+        let first: Ipv6Addr = "fd00::".parse().unwrap();
+        let last: Ipv6Addr = "fd00::ffff:ffff:ffff:ffff".parse().unwrap();
+        let mut leases = Leases::new(Pool { first, last }, []);
+
+        assert_eq!(leases.pool().len(), 1 << 64);
+        assert_eq!(leases.offer(client(1), Some(last), GUEST, 0), Some(last));
+        assert_eq!(leases.offer(client(2), None, GUEST, 0), Some(first));
     }
 
     #[derive(Clone, Debug)]
@@ -422,12 +716,12 @@ mod tests {
         fn no_address_is_given_twice_and_a_journal_leads_to_the_same_table(
             acts in proptest::collection::vec(act(), 0..80)
         ) {
-            let mut leases = Leases::new(pool(4));
+            let mut leases = Leases::new(pool(4), []);
             let (mut now, mut journal) = (1_000, Vec::new());
             for act in acts {
                 let of = |leases: &Leases, who| leases.of(&client(who)).map(|lease| lease.address);
                 let record = match act {
-                    Act::Offer(who) => { leases.offer(client(who), None, now); None }
+                    Act::Offer(who) => { leases.offer(client(who), None, Claim::Known, now); None }
                     Act::Bind(who, binding) => of(&leases, who)
                         .and_then(|address| leases.bind(client(who), address, binding, 300, now)),
                     Act::Release(who, binding) => of(&leases, who)
@@ -443,7 +737,7 @@ mod tests {
                 holders.dedup();
                 prop_assert_eq!(holders.len(), clients, "two clients have one address");
             }
-            let replayed = Leases::replay(pool(4), journal);
+            let replayed = Leases::replay(pool(4), [], journal);
             for who in 0..6 {
                 let running = |leases: &Leases| leases.of(&client(who)).and_then(|lease| {
                     let running = lease.bindings.iter().filter(|binding| binding.until > now);

@@ -15,7 +15,7 @@ use super::packet::tests::relayed;
 use super::packet::{Message, MessageType, Options, Packet, Relay, address};
 use super::reply::Network;
 use crate::answer::Answer;
-use crate::leases::{Holder, Seconds};
+use crate::leases::{Claim, Holder, Seconds};
 use crate::limits::{Limits, Rates};
 
 type Mac = [u8; 6];
@@ -25,6 +25,8 @@ const LEASE: u32 = 6 * 3_600;
 /// Machines of each subnet.
 const MACHINES: u16 = 150;
 const POOL: u128 = 300;
+/// Of these, for machines that are known.
+const KEPT: usize = 75;
 /// Made-up clients of one flood.
 const FLOOD: u32 = 600;
 const SERVER: [u8; 4] = [0, 2, 1, 2];
@@ -298,7 +300,7 @@ impl Hall {
             subnet.journal.resize(subnet.journal.len() + torn, 1);
             let records = read(&subnet.journal);
             subnet.journal = records.iter().flat_map(Record::encode).collect();
-            subnet.leases = Leases::replay(subnet.leases.pool(), records);
+            subnet.leases = Leases::replay(subnet.leases.pool(), [], records);
         }
         self.dice.below(24 * 3_600)
     }
@@ -338,7 +340,11 @@ impl Hall {
         self.limits.admit(&identity, holder, now * 1_000).ok()?;
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
-        let decision = decide(request, &client, identity, &answer, leases, network, now);
+        let claim = match holder {
+            Holder::Known => Claim::Known,
+            Holder::Guest => Claim::Guest { keep: KEPT },
+        };
+        let decision = decide(request, &client, identity, &answer, claim, leases, network, now);
         let Decision::Send { reply, records, .. } = decision else { return None };
         journal.extend(records.iter().flat_map(Record::encode));
         let back = packet.answered_by(reply);
@@ -380,8 +386,9 @@ impl Hall {
     fn everything_can_be_had_again(&mut self, now: Seconds) {
         for Subnet { leases, .. } in &mut self.subnets {
             let newcomers = (0..).map(|number| of_mac(mac(6, number)));
-            let had: Vec<_> =
-                newcomers.map_while(|identity| leases.offer(identity, None, now)).collect();
+            let had: Vec<_> = newcomers
+                .map_while(|identity| leases.offer(identity, None, Claim::Known, now))
+                .collect();
             assert_eq!(had.len() as u128, POOL);
         }
     }
@@ -393,7 +400,7 @@ impl Subnet {
         let last = Ipv6Addr::from(u128::from(first) + POOL - 1);
         let dns = vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)];
         Self {
-            leases: Leases::new(Pool { first, last }),
+            leases: Leases::new(Pool { first, last }, []),
             network: Network { duid: SERVER.to_vec(), sole: true, dns, lease_secs: LEASE },
             relay,
             journal: Vec::new(),

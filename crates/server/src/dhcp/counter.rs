@@ -224,7 +224,8 @@ impl Counter6 {
         let mut subnets = Vec::new();
         let mut journals = Vec::new();
         for planned in plan::subnets6(settings, &link, dhcp.lease_secs, state_dir)? {
-            let (journal, leases) = open_journal(&planned.journal, planned.pool)?;
+            let kept = (planned.pool, planned.reservations);
+            let (journal, leases) = open_journal(&planned.journal, kept)?;
             subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
             journals.push(journal);
         }

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::marker::PhantomData;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,12 +64,13 @@ impl Table for leases::Leases {
 }
 
 impl Table for v6::leases::Leases {
-    type Pool = v6::leases::Pool;
+    /// The pool, and who has which address reserved.
+    type Pool = (v6::leases::Pool, Vec<(v6::leases::Identity, Ipv6Addr)>);
     type Record = v6::leases::Record;
     const RECORD: usize = v6::leases::RECORD;
 
-    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self {
-        Self::replay(pool, records)
+    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>) -> Self {
+        Self::replay(pool, reservations, records)
     }
 
     fn read(bytes: &[u8]) -> Vec<Self::Record> {
@@ -85,7 +86,7 @@ impl Table for v6::leases::Leases {
     }
 
     fn count(&self) -> usize {
-        self.records().count()
+        self.count()
     }
 }
 

@@ -1,14 +1,16 @@
 //! What a network's settings come to on this host: its subnets, and the journal that each has.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dhcp::v4::reply;
+use dhcp::v6::leases::Identity;
 use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::socket::{self, Link};
+use super::v6;
 use crate::config::{self, AnyRange, Relayed};
 
 /// An IPv4 subnet.
@@ -27,6 +29,7 @@ pub(super) struct Subnet4 {
 pub(super) struct Subnet6 {
     pub(super) net: Ipv6Net,
     pub(super) pool: six::leases::Pool,
+    pub(super) reservations: Vec<(Identity, Ipv6Addr)>,
     pub(super) about: six::reply::Network,
     /// Where its leases are kept.
     pub(super) journal: PathBuf,
@@ -93,6 +96,19 @@ fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<([u8; 6], Ipv4A
     all
 }
 
+/// The same of an IPv6 subnet.
+fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv6Addr)> {
+    let mut all = Vec::new();
+    for config::Reservation { mac, address } in &settings.reservations {
+        if let IpAddr::V6(address) = address
+            && net.contains(address)
+        {
+            all.push((v6::of_mac(*mac), *address));
+        }
+    }
+    all
+}
+
 /// Those routes whose gateways a client in the subnet reaches.
 fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
@@ -114,6 +130,7 @@ pub(super) fn subnets6(
     let subnet = |net, pool, name| Subnet6 {
         net,
         pool,
+        reservations: reservations6(settings, net),
         about: six::reply::Network {
             duid: link.duid(),
             sole: settings.sole,

@@ -218,7 +218,8 @@ fn desk6(settings: &config::Network, config: &Config) -> Result<v6::Desk> {
     let link = Link::find(&settings.interface)?;
     let mut subnets = Vec::new();
     for planned in plan::subnets6(settings, &link, config.dhcp.lease_secs, &config.state_dir()?)? {
-        let leases: six::leases::Leases = journal::look(&planned.journal, planned.pool)?;
+        let leases: six::leases::Leases =
+            journal::look(&planned.journal, (planned.pool, planned.reservations))?;
         subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
     }
     Ok(v6::Desk::new(link.address, subnets, settings.strangers, unlimited()))

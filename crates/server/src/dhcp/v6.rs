@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use dhcp::leases::Holder;
+use dhcp::leases::{Claim, Holder};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
@@ -13,7 +13,7 @@ use provision::Mac;
 use uuid::Uuid;
 
 use super::heard::{Asked, Done, Heard, Story};
-use super::{Machines, kind};
+use super::{Machines, kept, kind};
 use crate::config::Strangers;
 
 /// What it is called among counters.
@@ -86,16 +86,7 @@ impl Desk {
         };
         let client = Client::identify(&request, *from.ip());
         let asked = asked(&request, &client, machines);
-        let holder = if asked.found.is_some() { Holder::Known } else { Holder::Guest };
-        if holder == Holder::Guest && self.strangers == Strangers::Ignore {
-            // Whoever else lives on this network: nothing is known of it, and nothing kept.
-            let because = "nobody registered this machine".to_owned();
-            return Heard::silent(FAMILY, asked, "stranger", because);
-        }
         let identity = identity(&asked, &client);
-        if let Err(exceeded) = self.limits.admit(&identity, holder, now) {
-            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
-        }
         let link = link(&request);
         let at = match link {
             None => Some(0),
@@ -109,10 +100,21 @@ impl Desk {
             );
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
+        let known = machines.index.ports();
+        let Some(claim) = subnet.claim(&asked, &identity, self.strangers, known) else {
+            // Whoever else lives on this network: nothing is known of it, and nothing kept.
+            let because = "nobody registered this machine".to_owned();
+            return Heard::silent(FAMILY, asked, "stranger", because);
+        };
+        let holder = if claim == Claim::Known { Holder::Known } else { Holder::Guest };
+        if let Err(exceeded) = self.limits.admit(&identity, holder, now) {
+            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
+        }
         let told = machines.tell(&asked, self.address.into());
-        let (leases, about) = (&mut subnet.leases, &subnet.about);
-        let decision =
-            decide(&request.message, &client, identity, &told.answer, leases, about, now / 1_000);
+        let Subnet { leases, about, .. } = subnet;
+        let message = &request.message;
+        let now = now / 1_000;
+        let decision = decide(message, &client, identity, &told.answer, claim, leases, about, now);
         let (reply, records, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer) => {
                 (None, Vec::new(), Done::Others(why.to_string()), "other_server")
@@ -138,6 +140,24 @@ impl Desk {
 impl Subnet {
     pub(super) fn pool(&self) -> Pool {
         self.leases.pool()
+    }
+
+    /// What the machine may claim; nothing, where it must be left alone.
+    fn claim(
+        &self,
+        asked: &Asked,
+        identity: &Identity,
+        strangers: Strangers,
+        known: usize,
+    ) -> Option<Claim> {
+        if asked.found.is_some() || self.leases.reserved(identity).is_some() {
+            return Some(Claim::Known);
+        }
+        let pool = usize::try_from(self.leases.pool().len()).unwrap_or(usize::MAX);
+        match strangers {
+            Strangers::Ignore => None,
+            Strangers::Serve => Some(Claim::Guest { keep: kept(pool, known) }),
+        }
     }
 }
 
