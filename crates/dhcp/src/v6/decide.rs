@@ -98,6 +98,9 @@ impl Turn<'_> {
         match self.request.kind {
             MessageType::Solicit => self.solicit(),
             MessageType::Request => self.bind_all(Status::NoAddresses),
+            MessageType::Rebind if !self.network.sole && !self.is_bound() => {
+                Err(Silence::OtherServer)
+            }
             // RFC 8415 §18.3.4, §18.3.5. A client of ours that renews has its binding made anew.
             MessageType::Renew | MessageType::Rebind => self.bind_all(Status::NoBinding),
             MessageType::Confirm => self.confirm(),
@@ -151,6 +154,12 @@ impl Turn<'_> {
 
     fn expect_boot(&self) -> Result<(), Silence> {
         if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
+    }
+
+    /// Whoever is not, where there are other servers, has its address from one of them: to rebind it
+    /// must not cost the client that address (RFC 8415 §18.3.5).
+    fn is_bound(&self) -> bool {
+        self.leases.of(&self.identity).is_some_and(|lease| !lease.bindings.is_empty())
     }
 
     fn solicit(self) -> Result<Decision, Silence> {
@@ -362,6 +371,20 @@ mod tests {
         let decision = server.takes(&request, &Answer::Address);
 
         assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+    }
+
+    #[test]
+    fn a_client_of_another_server_that_rebinds_keeps_its_address() {
+        let mut server = Server::new();
+        server.network.sole = false;
+        let mut rebind = next(MessageType::Rebind, &server.answers(&solicit()));
+        rebind.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+        let decision = server.takes(&rebind, &Answer::Address);
+        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+
+        let advertise = server.answers(&solicit());
+        server.answers(&next(MessageType::Request, &advertise));
+        assert_eq!(address(&server.answers(&rebind)), address(&advertise));
     }
 
     #[test]

@@ -23,6 +23,16 @@ pub(crate) fn open(name: &str) -> Capture {
     Capture { discover: next(), request: next() }
 }
 
+/// The three DHCPv6 messages of the capture of this name, their headers taken off: Ethernet, IPv6, UDP.
+#[expect(clippy::disallowed_methods, reason = "captures are files; the crate itself reads none")]
+pub(crate) fn open6(name: &str) -> [Vec<u8>; 3] {
+    const HEADERS: usize = 14 + 40 + 8;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let file = File::open(folder.join(name).with_added_extension("pcap")).unwrap();
+    let mut packets = PcapReader::new(file).unwrap();
+    [(); 3].map(|()| packets.next_packet().unwrap().unwrap().data[HEADERS..].to_vec())
+}
+
 fn udp_payload(frame: &[u8]) -> &[u8] {
     const ETHERNET: usize = 14;
     const UDP: usize = 8;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 mod capture;
+mod six;
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;

@@ -1,0 +1,105 @@
+//! What OVMF 2022.11 sent over IPv6, and whether it boots from what it gets.
+
+use std::net::Ipv6Addr;
+
+use dhcp::client::Kind;
+use dhcp::firmware::{Verdict, v6 as edk2};
+use dhcp::leases::Claim;
+use dhcp::v6::client::Client;
+use dhcp::v6::decide::{Decision, decide};
+use dhcp::v6::leases::{Leases, Pool};
+use dhcp::v6::reply::Network;
+use dhcp::v6::{Packet, options as code};
+use dhcp::{Answer, Architecture};
+
+use crate::capture;
+
+const URL: &str = "http://[fd00::1]:8080/boot/AAAAAAAAAAAAAAAAAAAAAA/bootx64.efi";
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 1];
+
+#[test]
+fn the_boot_is_told_from_the_ipv6_stacks_own_wish_for_an_address() {
+    let [boot, stack, request] = messages().map(|bytes| client(&bytes));
+
+    assert_eq!([boot.kind, stack.kind, request.kind], KINDS);
+    assert_eq!([boot.mac, stack.mac], [Some(MAC); 2], "both are of one machine");
+    assert_eq!(boot.architecture(), Some(Architecture::X64_HTTP));
+}
+
+#[test]
+fn firmware_boots_from_our_advertisement_at_once() {
+    let [solicit, ..] = messages();
+
+    let advertise = told(&solicit, &mut leases(), true);
+
+    let url = URL.to_owned();
+    assert_eq!(edk2::verdict(&solicit, &advertise), Verdict::Boots { url });
+    assert!(!edk2::waits_after(&advertise));
+}
+
+#[test]
+fn beside_other_servers_firmware_hears_them_out_first() {
+    let [solicit, ..] = messages();
+
+    let advertise = told(&solicit, &mut leases(), false);
+
+    assert!(matches!(edk2::verdict(&solicit, &advertise), Verdict::Boots { .. }));
+    assert!(edk2::waits_after(&advertise));
+}
+
+#[test]
+fn boot_and_stack_get_one_address_for_all_that_their_associations_differ() {
+    let [boot, stack, _] = messages();
+    let mut leases = leases();
+
+    let [first, second] = [boot, stack].map(|solicit| {
+        let advertise = Packet::parse(&told(&solicit, &mut leases, true)).unwrap().message;
+        advertise.ias().next().unwrap()
+    });
+
+    assert_ne!(first.id, second.id);
+    assert_eq!(first.address, second.address);
+}
+
+#[test]
+fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
+    let [solicit, ..] = messages();
+
+    let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
+
+    // OPT_BOOTFILE_PARAM (RFC 5970 §3.2), which this firmware asks for and has no use for.
+    let requested = Packet::parse(&solicit).unwrap().message;
+    let requested = requested.options.get(code::OPTION_REQUEST).unwrap().to_vec();
+    assert!(requested.chunks(2).any(|code| code == [0, 60]));
+    assert_eq!(advertise.options.get(60), None);
+}
+
+const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::System, Kind::HttpClient];
+
+/// The SOLICIT of HTTP boot, that of the IPv6 stack, and a REQUEST to another server.
+fn messages() -> [Vec<u8>; 3] {
+    capture::open6("ovmf-2022.11-http-v6")
+}
+
+fn client(bytes: &[u8]) -> Client {
+    let from: Ipv6Addr = "fe80::5054:ff:feaa:bb01".parse().unwrap();
+    Client::identify(&Packet::parse(bytes).unwrap(), from)
+}
+
+fn leases() -> Leases {
+    let [first, last] = ["fd00::10", "fd00::1f"].map(|address| address.parse().unwrap());
+    Leases::new(Pool { first, last }, [])
+}
+
+fn told(bytes: &[u8], leases: &mut Leases, sole: bool) -> Vec<u8> {
+    let network = Network { duid: vec![0, 2, 9], sole, dns: Vec::new(), lease_secs: 600 };
+    let request = Packet::parse(bytes).unwrap();
+    let (client, answer) = (client(bytes), Answer::Boot(URL.to_owned()));
+    let message = &request.message;
+    let decision =
+        decide(message, &client, [7; 16], &answer, Claim::Known, leases, &network, 1_000);
+    match decision {
+        Decision::Send { reply, .. } => request.answered_by(reply).emit(),
+        Decision::Silent(why) => panic!("{why}"),
+    }
+}
