@@ -178,7 +178,11 @@ impl Turn<'_> {
         let address = address.ok_or(Silence::PoolExhausted)?;
         // Each client has one address here, so further associations get none. EDK2 drops an
         // ADVERTISE with any status in it, so they are not mentioned.
-        Ok(self.send(MessageType::Advertise, &[Grant::Lease { ia, address }], Vec::new()))
+        Ok(self.send(
+            MessageType::Advertise,
+            &[Grant::Lease { ia, address, instead_of: None }],
+            Vec::new(),
+        ))
     }
 
     /// Binds what belongs to the client, and says of the rest that it does not.
@@ -202,11 +206,9 @@ impl Turn<'_> {
             let binding = binding_id(&self.client.duid, ia);
             let secs = self.network.lease_secs;
             records.extend(self.leases.bind(self.identity, address, binding, secs, self.now));
-            if let Some(other) = wanted.filter(|wanted| *wanted != address) {
-                // It must stop using what is not its own, and start using what is.
-                grants.push(Grant::Withdrawn { ia, address: other });
-            }
-            grants.push(Grant::Lease { ia, address });
+            // It must stop using what is not its own, and start using what is.
+            let instead_of = wanted.filter(|wanted| *wanted != address);
+            grants.push(Grant::Lease { ia, address, instead_of });
         }
         Ok(self.send(MessageType::Reply, &grants, records))
     }
@@ -248,7 +250,7 @@ impl Turn<'_> {
         };
         let address = grants.iter().find_map(|grant| match grant {
             Grant::Lease { address, .. } => Some(*address),
-            Grant::Withdrawn { .. } | Grant::Refused { .. } => None,
+            Grant::Refused { .. } => None,
         });
         let reply = reply(self.request, kind, self.client.kind, grants, url, self.network);
         Decision::Send { reply, records, address }
@@ -447,8 +449,11 @@ mod tests {
 
         let reply = server.answers(&request);
 
-        let ias: Vec<_> = reply.ias().map(|ia| ia.address.unwrap()).collect();
-        assert_eq!(ias, [foreign, address(&advertise)]);
+        assert_eq!(reply.ias().count(), 1, "an association is answered once (RFC 8415 §18.3.2)");
+        let inner = Options::parse(&reply.options.get(code::IA_NA).unwrap()[12..]).unwrap();
+        let told: Vec<_> = inner.all(code::IA_ADDRESS).collect();
+        assert_eq!(told[0][..16], address(&advertise).octets());
+        assert_eq!(told[1], [&foreign.octets()[..], &[0; 8]].concat());
     }
 
     #[test]

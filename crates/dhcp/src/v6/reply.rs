@@ -59,13 +59,8 @@ pub enum Grant {
         ia: u32,
         /// The address.
         address: Ipv6Addr,
-    },
-    /// An address that the client must stop using at once.
-    Withdrawn {
-        /// The client's number.
-        ia: u32,
-        /// The address.
-        address: Ipv6Addr,
+        /// One that the client must stop using at once.
+        instead_of: Option<Ipv6Addr>,
     },
     /// Nothing, and why.
     Refused {
@@ -131,8 +126,11 @@ fn named(request: &Message, network: &Network) -> Options {
 
 fn association(grant: Grant, secs: u32) -> Vec<u8> {
     let (ia, inner) = match grant {
-        Grant::Lease { ia, address } => (ia, lease(address, secs)),
-        Grant::Withdrawn { ia, address } => (ia, lease(address, 0)),
+        Grant::Lease { ia, address, instead_of } => {
+            let mut addresses = lease(address, secs);
+            addresses.0.extend(instead_of.into_iter().flat_map(|other| lease(other, 0).0));
+            (ia, addresses)
+        }
         Grant::Refused { ia, status } => {
             let mut refused = Options::default();
             refused.put(code::STATUS, status.option(""));
