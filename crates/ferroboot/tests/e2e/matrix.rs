@@ -146,7 +146,7 @@ impl Row {
         lab.boot_by(machine, self.boot_interface)?;
         match outcome {
             Boots(ip) => {
-                lab.boot(machine, self.network)?;
+                lab.clean(machine)?;
                 let trace = lab.trace(&machine.name)?;
                 let by = trace.firmware_fetched_by().context("the firmware fetched nothing")?;
                 ensure!(by == ip, "the firmware fetched by {by}");

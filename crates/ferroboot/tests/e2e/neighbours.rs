@@ -19,7 +19,7 @@ use crate::story::{Verbs as _, in_a_lab, with};
 #[test]
 fn firmware_behind_a_relay_gets_an_address_of_its_own_segment_and_boots() {
     in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| {
-        boot(lab, "http", Network::Ipv4)?;
+        boot(lab, "http")?;
 
         let address = address_of_firmware(lab)?;
         ensure!(address.to_string().starts_with("10.78.0."), "the firmware got {address}");
@@ -30,14 +30,14 @@ fn firmware_behind_a_relay_gets_an_address_of_its_own_segment_and_boots() {
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn ipxe_behind_a_relay_boots() {
-    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| boot(lab, "http-ipxe", Network::Ipv4));
+    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| boot(lab, "http-ipxe"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_behind_a_relay_boots_over_ipv6_alone() {
     in_a_lab(beside(Neighbour::Relay, Network::Ipv6), |lab| {
-        boot(lab, "http", Network::Ipv6)?;
+        boot(lab, "http")?;
 
         let address = address_of_firmware(lab)?;
         ensure!(address.to_string().starts_with("fd78::"), "the firmware got {address}");
@@ -48,7 +48,7 @@ fn firmware_behind_a_relay_boots_over_ipv6_alone() {
 #[test]
 fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
     in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
-        boot(lab, "http", Network::Ipv4)?;
+        boot(lab, "http")?;
 
         let answers = answers_to_firmware(lab)?;
         let beside = answers.iter().any(|answer| matches!(answer, DhcpAnswer::Beside { .. }));
@@ -64,26 +64,26 @@ fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
 #[ignore = "one of the full matrix: make test-lab"]
 fn ipxe_beside_another_dhcp_server_boots() {
     in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
-        boot(lab, "http-ipxe", Network::Ipv4)
+        boot(lab, "http-ipxe")
     });
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_over_ipv6_beside_the_router_of_the_network() {
-    in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
+    in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_from_a_url_with_a_name_over_ipv4() {
-    in_a_lab(by_name(Network::Ipv4), |lab| boot(lab, "http", Network::Ipv4));
+    in_a_lab(by_name(Network::Ipv4), |lab| boot(lab, "http"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_from_a_url_with_a_name_over_ipv6_alone() {
-    in_a_lab(by_name(Network::Ipv6), |lab| boot(lab, "http", Network::Ipv6));
+    in_a_lab(by_name(Network::Ipv6), |lab| boot(lab, "http"));
 }
 
 fn by_name(network: Network) -> Plan {
@@ -104,12 +104,12 @@ fn beside(neighbour: Neighbour, network: Network) -> Plan {
     plan
 }
 
-fn boot(lab: &Lab, boot_interface: &str, network: Network) -> Result<()> {
+fn boot(lab: &Lab, boot_interface: &str) -> Result<()> {
     let machine = &lab.machines()[0];
     lab.enroll(machine)?;
     lab.manage(machine)?;
     lab.boot_by(machine, boot_interface)?;
-    lab.boot(machine, network)
+    lab.clean(machine)
 }
 
 /// What it was given by us.

@@ -271,7 +271,7 @@ impl Kea {
         lab.manage(machine)?;
         lab.boot_by(machine, boot_interface)?;
 
-        lab.boot(machine, Network::Ipv6)?;
+        lab.clean(machine)?;
 
         let trace = lab.trace(&machine.name)?;
         assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));

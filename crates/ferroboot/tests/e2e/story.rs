@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use bmc::config::Ip;
 use ferroboot::lab::machine::Machine;
-use ferroboot::lab::network::Network;
 use ferroboot::lab::{Lab, Plan, namespace};
 use ferroboot::trace::timeline;
 use ironic::trace::BootTrace;
@@ -90,8 +89,6 @@ pub(crate) trait Verbs {
     fn set_driver_info(&self, machine: &Machine, property: &str, value: &str) -> Result<()>;
     /// Starts a clean and waits until it is over and went well.
     fn clean(&self, machine: &Machine) -> Result<()>;
-    /// Cleans it; where there is IPv6 alone, which the ramdisk does not have yet, goes as far as to that.
-    fn boot(&self, machine: &Machine, network: Network) -> Result<()>;
     /// Starts a clean.
     fn begin_to_clean(&self, machine: &Machine) -> Result<()>;
     /// `manageable` → `available`.
@@ -128,19 +125,6 @@ impl Verbs for Lab {
     fn clean(&self, machine: &Machine) -> Result<()> {
         let wait = ["node", "clean", "--wait", PATIENCE, "--clean-steps", STEPS, &machine.name];
         self.baremetal(&wait).map(drop)
-    }
-
-    fn boot(&self, machine: &Machine, network: Network) -> Result<()> {
-        if network != Network::Ipv6 {
-            return self.clean(machine);
-        }
-        self.begin_to_clean(machine)?;
-        let came = self.wait_until(|| {
-            let fetched = self.trace(&machine.name)?.fetched();
-            let ramdisk = ["boot.iso", "bootx64.efi", "initramfs"];
-            Ok(fetched.iter().any(|file| ramdisk.contains(&file.as_str())).then_some(()))
-        })?;
-        came.context("the ramdisk was not fetched")
     }
 
     fn begin_to_clean(&self, machine: &Machine) -> Result<()> {
