@@ -63,9 +63,7 @@ fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn ipxe_beside_another_dhcp_server_boots() {
-    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
-        boot(lab, "http-ipxe")
-    });
+    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| boot(lab, "http-ipxe"));
 }
 
 #[test]
