@@ -1,5 +1,5 @@
 //! An EFI system partition: a FAT16 file system that holds one program, `\EFI\BOOT\BOOTX64.EFI`
-//! (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
+//! or what firmware of other machines looks for (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
 //!
 //! The program's clusters follow each other to the end of the file system, so that it stays a run of
 //! the program's own extents.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::image::Image;
+use crate::pe::Machine;
 
 const SECTOR: u64 = 512;
 const DIRECTORY_ENTRY: usize = 32;
@@ -48,11 +49,11 @@ pub enum EspError {
     },
 }
 
-/// Composes an ESP with `program` as what firmware starts by itself.
+/// Composes an ESP with `program` as what firmware of `machine` starts by itself.
 ///
 /// # Errors
 /// [`EspError::Long`] above 2 GiB.
-pub fn esp(program: &Image) -> Result<Image, EspError> {
+pub fn esp(program: &Image, machine: Machine) -> Result<Image, EspError> {
     let layout = Layout::of(program.len())?;
     let mut fat = layout.fat();
     let fat_len = layout.sectors_per_fat * SECTOR;
@@ -64,7 +65,7 @@ pub fn esp(program: &Image) -> Result<Image, EspError> {
     (0..FATS).for_each(|_| image.push_bytes(fat.clone()));
     image.push_bytes(root_directory());
     image.pad_to(layout.data_start());
-    for directory in [efi_directory(), boot_directory(program.len() as u32)] {
+    for directory in [efi_directory(), boot_directory(machine, program.len() as u32)] {
         let end = image.len() + layout.cluster_len();
         image.push_bytes(directory);
         image.pad_to(end);
@@ -165,13 +166,52 @@ fn efi_directory() -> Vec<u8> {
     .concat()
 }
 
-fn boot_directory(len: u32) -> Vec<u8> {
-    [
+fn boot_directory(machine: Machine, len: u32) -> Vec<u8> {
+    let program = |name| entry(name, 0, FILE_CLUSTER, len);
+    let mut entries = vec![
         entry(b".          ", DIRECTORY, BOOT_CLUSTER, 0),
         entry(b"..         ", DIRECTORY, EFI_CLUSTER, 0),
-        entry(b"BOOTX64 EFI", 0, FILE_CLUSTER, len),
-    ]
-    .concat()
+    ];
+    match machine {
+        Machine::X64 => entries.push(program(b"BOOTX64 EFI")),
+        Machine::Arm64 => entries.push(program(b"BOOTAA64EFI")),
+        Machine::Riscv64 => {
+            let short = b"BOOTRI~1EFI";
+            entries.extend(long_name("BOOTRISCV64.EFI", short));
+            entries.push(program(short));
+        }
+    }
+    entries.concat()
+}
+
+/// The entries that stand before a file's own and give it a name of more than eight characters
+/// ("Long File Name Implementation"): 13 characters each, in UTF-16, the last ones first.
+fn long_name(name: &str, short: &[u8; 11]) -> Vec<[u8; DIRECTORY_ENTRY]> {
+    const CHARACTERS: [usize; 13] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
+    const LONG_NAME: u8 = 0x0F;
+    const LAST: u8 = 0x40;
+    let checksum = short.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+    let mut units: Vec<u16> = name.encode_utf16().collect();
+    if !units.len().is_multiple_of(CHARACTERS.len()) {
+        units.push(0);
+    }
+    let mut entries: Vec<_> = (1..)
+        .zip(units.chunks(CHARACTERS.len()))
+        .map(|(number, part): (u8, _)| {
+            let mut entry = [0; DIRECTORY_ENTRY];
+            (entry[0], entry[11], entry[13]) = (number, LONG_NAME, checksum);
+            let padded = part.iter().copied().chain(std::iter::repeat(0xFFFF));
+            for (at, unit) in CHARACTERS.into_iter().zip(padded) {
+                entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
+            }
+            entry
+        })
+        .collect();
+    entries.reverse();
+    if let Some(first) = entries.first_mut() {
+        first[0] |= LAST;
+    }
+    entries
 }
 
 fn entry(name: &[u8; 11], attributes: u8, cluster: u16, len: u32) -> [u8; DIRECTORY_ENTRY] {
@@ -233,15 +273,32 @@ pub(crate) mod tests {
 
     #[test]
     fn an_esp_of_60_megabytes_has_tables_of_few_kilobytes() {
-        let esp = esp(&program(60_000_000)).unwrap();
+        let esp = esp(&program(60_000_000), Machine::X64).unwrap();
         assert!(esp.memory() < 40_000, "{} bytes", esp.memory());
+    }
+
+    #[test]
+    fn each_machine_finds_the_program_by_the_name_it_looks_for() {
+        let directory = |machine| boot_directory(machine, 1);
+        assert!(directory(Machine::X64)[64..].starts_with(b"BOOTX64 EFI"));
+        assert!(directory(Machine::Arm64)[64..].starts_with(b"BOOTAA64EFI"));
+        // As mtools writes it.
+        let long = directory(Machine::Riscv64);
+        let second = b"\x42F\0I\0\0\0\xff\xff\xff\xff\xff\xff";
+        assert!(long[64..].starts_with(&second[..11]));
+        assert!(long[96..].starts_with(b"\x01B\0O\0O\0T\0R\0\x0f\0"));
+        assert_eq!(long[64 + 13], long[96 + 13]);
+        assert!(long[128..].starts_with(b"BOOTRI~1EFI"));
     }
 
     #[test]
     fn what_fat16_cannot_hold_is_refused() {
         let most = (MOST_CLUSTERS - 2) * MOST_SECTORS_PER_CLUSTER * SECTOR;
-        assert!(esp(&program(most)).is_ok());
-        assert_eq!(esp(&program(most + 1)), Err(EspError::Long { len: most + 1, most }));
+        assert!(esp(&program(most), Machine::X64).is_ok());
+        assert_eq!(
+            esp(&program(most + 1), Machine::X64),
+            Err(EspError::Long { len: most + 1, most })
+        );
     }
 
     proptest! {
@@ -249,14 +306,14 @@ pub(crate) mod tests {
         #[test]
         fn a_driver_finds_the_program(len in prop_oneof![1u64..5_000, 2_000_000u64..9_000_000]) {
             let program = program(len);
-            let esp = esp(&program).unwrap();
+            let esp = esp(&program, Machine::X64).unwrap();
             prop_assert_eq!(program_in(&contents(&esp)), contents(&program));
         }
 
         #[test]
         fn the_program_is_one_run_for_any_length(len in 1u64..2_147_000_000) {
             let layout = Layout::of(len).unwrap();
-            let esp = esp(&program(len)).unwrap();
+            let esp = esp(&program(len), Machine::X64).unwrap();
             prop_assert_eq!(esp.len(), layout.len());
             let start = layout.data_start() + 2 * layout.cluster_len();
             let first = part(&esp, start..start + len.min(100));

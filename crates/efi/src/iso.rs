@@ -182,6 +182,7 @@ mod tests {
     use crate::fat::esp;
     use crate::fat::tests::program_in;
     use crate::image::tests::{contents, source};
+    use crate::pe::Machine;
     use crate::uki::COMMAND_LINE_ROOM;
     use crate::uki::tests::small_uki;
 
@@ -203,7 +204,7 @@ mod tests {
     fn firmware_finds_the_program() {
         let uki = small_uki(3_000_000, 2_000_000, "quiet");
 
-        let iso = contents(&iso(&esp(&uki).unwrap()).unwrap());
+        let iso = contents(&iso(&esp(&uki, Machine::X64).unwrap()).unwrap());
 
         let esp = esp_in(&iso);
         let sectors = u32::from_le_bytes(esp[32..36].try_into().unwrap());
@@ -213,8 +214,9 @@ mod tests {
 
     #[test]
     fn two_nodes_isos_differ_where_their_command_lines_are_only() {
-        let compose =
-            |line| contents(&iso(&esp(&small_uki(3_000_000, 9_000, line)).unwrap()).unwrap());
+        let compose = |line| {
+            contents(&iso(&esp(&small_uki(3_000_000, 9_000, line), Machine::X64).unwrap()).unwrap())
+        };
         let (one, two) = (compose("token=one"), compose("token=another"));
 
         let differing: Vec<_> = (0..one.len()).filter(|n| one[*n] != two[*n]).collect();
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_esp_longer_than_el_torito_can_count_goes_to_the_end() {
-        let esp = esp(&Image::of_file(source("uki", 60_000_000))).unwrap();
+        let esp = esp(&Image::of_file(source("uki", 60_000_000)), Machine::X64).unwrap();
         let iso = iso(&esp).unwrap();
         let entry = crate::image::tests::part(&iso, 19 * 2048 + 32..19 * 2048 + 64);
         assert_eq!(entry[6..8], [1, 0]);

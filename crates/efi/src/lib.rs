@@ -14,5 +14,5 @@ pub mod variables;
 pub use self::fat::{EspError, esp};
 pub use self::image::{Extent, ExtentSlice, Image, Source};
 pub use self::iso::{IsoError, iso};
-pub use self::pe::{AddError, Stub, StubError};
+pub use self::pe::{AddError, Machine, Stub, StubError};
 pub use self::uki::{COMMAND_LINE_ROOM, UkiError, UkiParts, uki};

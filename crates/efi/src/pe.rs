@@ -7,7 +7,6 @@ use thiserror::Error;
 
 use crate::image::{Extent, Source};
 
-const MACHINE_X64: u16 = 0x8664;
 const PE32_PLUS: u16 = 0x020B;
 const SUBSYSTEM_EFI_APPLICATION: u16 = 10;
 
@@ -19,10 +18,29 @@ const SECTION_LEN: usize = 40;
 /// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`.
 const READ_ONLY_DATA: u32 = 0x4000_0040;
 
-/// A program that starts the kernel in its own sections: systemd's `linuxx64.efi.stub`.
+/// What a program runs on; the values are those of the COFF header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Machine {
+    /// x86-64.
+    X64 = 0x8664,
+    /// AArch64.
+    Arm64 = 0xAA64,
+    /// RISC-V with 64 bits.
+    Riscv64 = 0x5064,
+}
+
+impl Machine {
+    fn of_header(machine: u16) -> Option<Self> {
+        [Self::X64, Self::Arm64, Self::Riscv64].into_iter().find(|known| *known as u16 == machine)
+    }
+}
+
+/// A program that starts the kernel in its own sections: systemd's `linuxx64.efi.stub` and its like.
 #[derive(Clone, Debug)]
 pub struct Stub {
     source: Source,
+    machine: Machine,
     /// Up to `SizeOfHeaders`.
     headers: Vec<u8>,
     pe: usize,
@@ -46,7 +64,9 @@ pub enum StubError {
     #[error("this is no PE32+ program")]
     NotPe,
     /// For another processor or another environment.
-    #[error("this is no UEFI application for x64 (machine {machine:#06x}, subsystem {subsystem})")]
+    #[error(
+        "this is no UEFI application for x64, arm64 or riscv64 (machine {machine:#06x}, subsystem {subsystem})"
+    )]
     NotForUefi {
         /// As the COFF header says.
         machine: u16,
@@ -92,7 +112,7 @@ impl Stub {
     /// Reads the headers of `bytes`, which are all of the file `source`.
     ///
     /// # Errors
-    /// [`StubError`] for anything but an unsigned UEFI application for x64 in good order.
+    /// [`StubError`] for anything but an unsigned UEFI application in good order.
     pub fn parse(source: Source, bytes: &[u8]) -> Result<Self, StubError> {
         if source.len != bytes.len() as u64 {
             return Err(StubError::Length(source.name.to_string()));
@@ -104,9 +124,8 @@ impl Stub {
             return Err(StubError::NotPe);
         }
         let (machine, subsystem) = (u16_at(bytes, pe + 4)?, u16_at(bytes, optional + 68)?);
-        if machine != MACHINE_X64 || subsystem != SUBSYSTEM_EFI_APPLICATION {
-            return Err(StubError::NotForUefi { machine, subsystem });
-        }
+        let known = Machine::of_header(machine).filter(|_| subsystem == SUBSYSTEM_EFI_APPLICATION);
+        let machine = known.ok_or(StubError::NotForUefi { machine, subsystem })?;
         let directories = u32_at(bytes, optional + 108)? as usize;
         if optional_len != DATA_DIRECTORIES + 8 * directories.min(16) || directories > 16 {
             return Err(StubError::Nonsense("the number of data directories"));
@@ -134,7 +153,22 @@ impl Stub {
         }
         let image_len = u32_at(bytes, optional + 56)?;
         let raw_end = check_sections(&sections, headers_len as u32, image_len, bytes.len())?;
-        Ok(Self { source, headers, pe, sections, section_alignment, file_alignment, raw_end })
+        Ok(Self {
+            source,
+            machine,
+            headers,
+            pe,
+            sections,
+            section_alignment,
+            file_alignment,
+            raw_end,
+        })
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// Where the next section may begin in the file, after one that ends at `end`.
@@ -336,7 +370,7 @@ pub(crate) mod tests {
         let (pe, optional) = (0x80, 0x98);
         bytes[pe..pe + 4].copy_from_slice(b"PE\0\0");
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-        put(pe + 4, &MACHINE_X64.to_le_bytes());
+        put(pe + 4, &(Machine::X64 as u16).to_le_bytes());
         put(pe + 6, &[2, 0]);
         put(pe + 20, &[240, 0]);
         put(optional, &PE32_PLUS.to_le_bytes());
@@ -386,13 +420,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_stub_for_another_processor_is_refused() {
-        let mut bytes = small_stub();
-        bytes[0x84..0x86].copy_from_slice(&0xAA64u16.to_le_bytes());
-        assert_eq!(
-            parse(&bytes).unwrap_err(),
-            StubError::NotForUefi { machine: 0xAA64, subsystem: 10 }
-        );
+    fn a_stub_says_what_it_runs_on_and_is_refused_where_nothing_of_ours_does() {
+        let of = |machine: u16| {
+            let mut bytes = small_stub();
+            bytes[0x84..0x86].copy_from_slice(&machine.to_le_bytes());
+            parse(&bytes).map(|stub| stub.machine())
+        };
+        assert_eq!(of(0x8664), Ok(Machine::X64));
+        assert_eq!(of(0xAA64), Ok(Machine::Arm64));
+        assert_eq!(of(0x5064), Ok(Machine::Riscv64));
+        assert_eq!(of(0x014C), Err(StubError::NotForUefi { machine: 0x014C, subsystem: 10 }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::architecture::{CpuArch, architecture_name};
 use crate::mac::Mac;
 use crate::node::{Attempt, Node};
 use crate::state::ProvisionState;
@@ -95,8 +96,14 @@ impl fmt::Display for BootInterface {
 pub enum Artifact {
     /// `bootx64.efi`: what `http` starts, a UKI for this node or GRUB.
     BootLoader,
+    /// `bootaa64.efi`: the same for arm64.
+    BootLoaderArm64,
+    /// `bootriscv64.efi`: the same for riscv64.
+    BootLoaderRiscv64,
     /// `snponly.efi`: iPXE.
     Ipxe,
+    /// `snponly-arm64.efi`: iPXE for arm64.
+    IpxeArm64,
     /// `boot.ipxe`: iPXE's script.
     IpxeScript,
     /// `boot.iso`: the node's ISO image.
@@ -111,9 +118,12 @@ pub enum Artifact {
 
 impl Artifact {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::BootLoader,
+        Self::BootLoaderArm64,
+        Self::BootLoaderRiscv64,
         Self::Ipxe,
+        Self::IpxeArm64,
         Self::IpxeScript,
         Self::Iso,
         Self::GrubConfig,
@@ -126,12 +136,48 @@ impl Artifact {
     pub fn file_name(self) -> &'static str {
         match self {
             Self::BootLoader => "bootx64.efi",
+            Self::BootLoaderArm64 => "bootaa64.efi",
+            Self::BootLoaderRiscv64 => "bootriscv64.efi",
             Self::Ipxe => "snponly.efi",
+            Self::IpxeArm64 => "snponly-arm64.efi",
             Self::IpxeScript => "boot.ipxe",
             Self::Iso => "boot.iso",
             Self::GrubConfig => "grub.cfg",
             Self::Kernel => "kernel",
             Self::Initramfs => "initramfs",
+        }
+    }
+
+    /// What `http` starts on machines of an architecture.
+    #[must_use]
+    pub fn boot_loader(cpu_arch: CpuArch) -> Self {
+        match cpu_arch {
+            CpuArch::X64 => Self::BootLoader,
+            CpuArch::Arm64 => Self::BootLoaderArm64,
+            CpuArch::Riscv64 => Self::BootLoaderRiscv64,
+        }
+    }
+
+    /// iPXE for machines of an architecture, where there is one.
+    #[must_use]
+    pub fn ipxe(cpu_arch: CpuArch) -> Option<Self> {
+        match cpu_arch {
+            CpuArch::X64 => Some(Self::Ipxe),
+            CpuArch::Arm64 => Some(Self::IpxeArm64),
+            CpuArch::Riscv64 => None,
+        }
+    }
+
+    /// Which architecture alone can run it; `None` for what each has one of by the same name.
+    #[must_use]
+    pub fn cpu_arch(self) -> Option<CpuArch> {
+        match self {
+            Self::BootLoader | Self::Ipxe => Some(CpuArch::X64),
+            Self::BootLoaderArm64 | Self::IpxeArm64 => Some(CpuArch::Arm64),
+            Self::BootLoaderRiscv64 => Some(CpuArch::Riscv64),
+            Self::IpxeScript | Self::Iso | Self::GrubConfig | Self::Kernel | Self::Initramfs => {
+                None
+            }
         }
     }
 
@@ -146,8 +192,12 @@ impl Artifact {
     pub fn holds_ramdisk(self, loader: HttpLoader) -> bool {
         match self {
             Self::Iso | Self::Initramfs => true,
-            Self::BootLoader => loader == HttpLoader::Uki,
-            Self::Ipxe | Self::IpxeScript | Self::GrubConfig | Self::Kernel => false,
+            Self::BootLoader | Self::BootLoaderArm64 | Self::BootLoaderRiscv64 => {
+                loader == HttpLoader::Uki
+            }
+            Self::Ipxe | Self::IpxeArm64 | Self::IpxeScript | Self::GrubConfig | Self::Kernel => {
+                false
+            }
         }
     }
 }
@@ -196,37 +246,38 @@ pub enum NoBoot {
         /// Option 93.
         architecture: u16,
     },
+    /// Nobody has made a boot set for its architecture.
+    #[error(
+        "there is no boot set for {cpu_arch}: make one with `ferroboot image build --architecture \
+         {cpu_arch}`"
+    )]
+    NoBootSet {
+        /// Its architecture.
+        cpu_arch: CpuArch,
+    },
+    /// Its BMC was told the URL of an image that it cannot run.
+    #[error("the machine is {cpu_arch}, and its BMC was told an image for {image}")]
+    OtherCpuArch {
+        /// Its architecture.
+        cpu_arch: CpuArch,
+        /// That of the image.
+        image: CpuArch,
+    },
+    /// It must boot iPXE, which there is none of for its architecture.
+    #[error("there is no iPXE for {cpu_arch}: set the node's boot_interface to http")]
+    NoIpxe {
+        /// Its architecture.
+        cpu_arch: CpuArch,
+    },
     /// A firmware that did not say which architecture it is.
     #[error("the firmware did not say its architecture (option 93)")]
     ArchitectureUnknown,
 }
 
-/// `x64 UEFI HTTP` of IANA's processor architecture types.
-pub const X64_HTTP: u16 = 0x10;
-
-/// A client architecture in words, with its number (IANA, "Processor Architecture Types").
-#[must_use]
-pub fn architecture_name(architecture: u16) -> String {
-    let name = match architecture {
-        0x00 => "x86 BIOS",
-        0x06 => "x86 UEFI, PXE",
-        0x07 | 0x09 => "x64 UEFI, PXE",
-        0x0A => "arm32 UEFI, PXE",
-        0x0B => "arm64 UEFI, PXE",
-        0x0F => "x86 UEFI, HTTP",
-        X64_HTTP => "x64 UEFI, HTTP",
-        0x12 => "arm32 UEFI, HTTP",
-        0x13 => "arm64 UEFI, HTTP",
-        0x1B => "riscv64 UEFI, PXE",
-        0x1C => "riscv64 UEFI, HTTP",
-        0x27 => "loongarch64 UEFI, PXE",
-        0x28 => "loongarch64 UEFI, HTTP",
-        _ => "of an unknown architecture",
-    };
-    format!("{name} ({architecture:#06x})")
-}
-
 /// What a DHCP client on a known port of `node` is told to boot.
+///
+/// `boot_sets` are the architectures that have one. x64 need not be among them: without a set of its
+/// own the daemon does not begin a boot.
 ///
 /// # Errors
 /// [`NoBoot`] where it should be told nothing, which is also what the trace says.
@@ -234,6 +285,7 @@ pub fn boot_for(
     node: &Node,
     client: DhcpClient,
     architecture: Option<u16>,
+    boot_sets: &[CpuArch],
 ) -> Result<DhcpBoot, NoBoot> {
     let Some(attempt) = bootable(node) else {
         // A running system may have its address; firmware that hears nothing goes on to its disk.
@@ -250,25 +302,44 @@ pub fn boot_for(
         (DhcpClient::PxeClient, _) => Err(NoBoot::PxeNotHttp),
         // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
         // in the network card's ROM: firmware that looks for who can load a URL starts that first.
-        (DhcpClient::HttpClient | DhcpClient::Ipxe, BootInterface::RedfishHttps) => {
-            Ok(DhcpBoot::Address)
+        (DhcpClient::HttpClient, BootInterface::RedfishHttps) => {
+            runs_its_iso(node, architecture).map(|()| DhcpBoot::Address)
         }
+        (DhcpClient::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
         (DhcpClient::HttpClient, BootInterface::Http) => {
-            for_x64(architecture, Artifact::BootLoader)
+            let cpu_arch = cpu_arch_of(architecture, boot_sets)?;
+            Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))
         }
-        (DhcpClient::HttpClient, BootInterface::HttpIpxe) => for_x64(architecture, Artifact::Ipxe),
+        (DhcpClient::HttpClient, BootInterface::HttpIpxe) => {
+            let cpu_arch = cpu_arch_of(architecture, boot_sets)?;
+            let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
+            Ok(DhcpBoot::Url(ipxe))
+        }
         (DhcpClient::Ipxe, BootInterface::Http | BootInterface::HttpIpxe) => {
             Ok(DhcpBoot::Url(Artifact::IpxeScript))
         }
     }
 }
 
-fn for_x64(architecture: Option<u16>, artifact: Artifact) -> Result<DhcpBoot, NoBoot> {
-    match architecture {
-        Some(X64_HTTP) => Ok(DhcpBoot::Url(artifact)),
-        Some(architecture) => Err(NoBoot::Architecture { architecture }),
-        None => Err(NoBoot::ArchitectureUnknown),
+/// An image of the operator's own may be for any machine, or several.
+fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
+    let composed = node.driver_text("deploy_iso").is_none_or(str::is_empty);
+    match (architecture.and_then(CpuArch::of_http_client), CpuArch::of_node(node)) {
+        (Some(cpu_arch), Ok(image)) if composed && cpu_arch != image => {
+            Err(NoBoot::OtherCpuArch { cpu_arch, image })
+        }
+        (Some(_) | None, Ok(_) | Err(_)) => Ok(()),
     }
+}
+
+fn cpu_arch_of(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<CpuArch, NoBoot> {
+    let architecture = architecture.ok_or(NoBoot::ArchitectureUnknown)?;
+    let cpu_arch = CpuArch::of_http_client(architecture);
+    let cpu_arch = cpu_arch.ok_or(NoBoot::Architecture { architecture })?;
+    if cpu_arch != CpuArch::X64 && !boot_sets.contains(&cpu_arch) {
+        return Err(NoBoot::NoBootSet { cpu_arch });
+    }
+    Ok(cpu_arch)
 }
 
 /// The attempt whose images may be fetched now: from the decision to boot until its agent calls.

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP};
+use crate::architecture::CpuArch;
+use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
 use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
@@ -213,7 +214,7 @@ impl<'a> Seen<'a> {
         self.agent_asked_dhcp |= client == DhcpClient::Agent;
         if client == DhcpClient::HttpClient {
             self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });
-            self.other_architecture = arch.filter(|arch| *arch != X64_HTTP);
+            self.other_architecture = arch.filter(|arch| CpuArch::of_http_client(*arch).is_none());
         }
         self.last_dhcp = Some((client, answer));
     }
@@ -491,8 +492,19 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
         }
         NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => (
             Verdict::Failed,
-            "only x64 machines in UEFI mode can be booted: check the boot mode in its set-up, and \
-             that the port's address is this machine's",
+            "only x64, arm64 and riscv64 machines in UEFI mode can be booted: check the boot mode in \
+             its set-up, and that the port's address is this machine's",
+        ),
+        NoBoot::NoBootSet { .. } => (
+            Verdict::Failed,
+            "the daemon takes it from the folder of that name beside the boot set for x64",
+        ),
+        NoBoot::OtherCpuArch { .. } => {
+            (Verdict::Failed, "set cpu_arch in the node's properties: x86_64, aarch64 or riscv64")
+        }
+        NoBoot::NoIpxe { .. } => (
+            Verdict::Failed,
+            "http fetches one image with kernel and ramdisk in it, and needs no iPXE",
         ),
     };
     Diagnosis { verdict, text: because.to_string(), hint: Some(hint.to_owned()) }

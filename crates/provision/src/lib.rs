@@ -3,6 +3,7 @@
 //! Everything here is a function of its arguments. No sockets, files, clock or randomness: `now`,
 //! fresh tickets and settings arrive as values, and what is to be done leaves as values.
 
+pub mod architecture;
 pub mod boot;
 pub mod clean;
 pub mod diagnosis;
@@ -13,6 +14,7 @@ pub mod state;
 pub mod step;
 pub mod trace;
 
+pub use architecture::CpuArch;
 pub use boot::{BootInterface, boot_for};
 pub use diagnosis::diagnose;
 pub use event::{Event, Work};

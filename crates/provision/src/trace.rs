@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::boot::{Artifact, NoBoot, architecture_name};
+use crate::architecture::architecture_name;
+use crate::boot::{Artifact, NoBoot};
 use crate::mac::Mac;
 use crate::state::ProvisionState;
 

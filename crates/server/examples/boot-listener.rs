@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{Clean, Secret};
 use provision::{Attempt, Node, ProvisionState};
-use server::artifacts::{Artifacts, Limits, Settings};
+use server::artifacts::{Artifacts, BootSets, Limits, Settings};
 use server::config::Config;
 use server::nodes::Index;
 use server::trace::Recorder;
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     let folder: PathBuf = arguments.next().context("no folder to serve")?.into();
     let folder = fs::canonicalize(folder)?;
     let settings = Settings {
-        boot_set: folder.clone(),
+        boot_sets: BootSets::look(&folder),
         cache: folder.clone(),
         image_dirs: vec![folder.clone()],
         http_loader: HttpLoader::Uki,

@@ -21,7 +21,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -33,8 +33,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use provision::boot::{Artifact, HttpLoader, bootable, kernel_command_line};
-use provision::{Attempt, BootInterface, Node};
+use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
+use provision::{Attempt, BootInterface, CpuArch, Node};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -45,7 +45,7 @@ use self::body::Body;
 use self::boot_set::BootSet;
 use self::connection::Connection;
 use self::contents::Contents;
-use self::images::{Images, Store};
+use self::images::{Images, Store, folder_of};
 use self::plan::Asked;
 use self::progress::{Exchange, Progress};
 use self::sources::{Fresh, Sources};
@@ -57,8 +57,8 @@ use crate::urls::Urls;
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The boot set; it may come later.
-    pub boot_set: PathBuf,
+    /// The boot sets; they may come later.
+    pub boot_sets: BootSets,
     /// Where downloaded images are kept.
     pub cache: PathBuf,
     /// Folders that `file://` images of nodes may lie in.
@@ -132,9 +132,19 @@ impl Artifacts {
             settings.limits.download,
             client,
         );
-        let images = Store::new(settings.boot_set.clone(), sources);
-        if let Err(missing) = images.boot_set() {
-            warn!("nodes without images of their own cannot boot yet: {missing:#}");
+        let images = Store::new(&settings.boot_sets.folder, sources);
+        let mut there = Vec::new();
+        for (cpu_arch, boot_set) in images.boot_sets() {
+            match boot_set {
+                Ok(_) => there.push(cpu_arch.name()),
+                Err(missing) if cpu_arch == CpuArch::X64 => {
+                    warn!("x64 nodes without images of their own cannot boot yet: {missing:#}");
+                }
+                Err(missing) => debug!("no boot set for {cpu_arch}: {missing:#}"),
+            }
+        }
+        if !there.is_empty() {
+            info!("there are boot sets for {}", there.join(" and "));
         }
         Ok(Self(Arc::new(Inner { settings, images, index, recorder })))
     }
@@ -146,17 +156,19 @@ impl Artifacts {
     /// Why the node could not boot, in words, before its machine is touched.
     pub async fn prepare(&self, node: &Node) -> Result<()> {
         let Inner { settings, images, .. } = &*self.0;
+        settings.boot_sets.look_again();
         let attempt = node.live_attempt();
         let interface = attempt.map_or(node.boot_interface, |attempt| attempt.boot_interface);
         let found = images.find(node, interface, Fresh::Checked).await?;
-        for artifact in artifacts_of(interface, settings.http_loader) {
+        let cpu_arch = found.cpu_arch();
+        for artifact in artifacts_of(interface, settings.http_loader, cpu_arch)? {
             // Every address is as long as this one, or shorter.
             let near = IpAddr::V6(Ipv6Addr::from([0xff; 16]));
             let command_line = match attempt {
                 Some(attempt) => self.command_line(node, attempt, near)?,
                 None => String::new(),
             };
-            Contents::of(*artifact, settings.http_loader, &found.files, &command_line)
+            Contents::of(artifact, settings.http_loader, &found.files, cpu_arch, &command_line)
                 .with_context(|| format!("{} cannot be made", artifact.file_name()))?;
         }
         if let Some(attempt) = attempt {
@@ -321,9 +333,9 @@ impl Artifacts {
                 found
             }
         };
-        held.contents(artifact, near, || {
+        held.contents(artifact, near, |cpu_arch| {
             let command_line = self.command_line(node, attempt, near)?;
-            Contents::of(artifact, settings.http_loader, &held.files, &command_line)
+            Contents::of(artifact, settings.http_loader, &held.files, cpu_arch, &command_line)
         })
     }
 
@@ -367,17 +379,23 @@ struct AskedFor {
 }
 
 /// What a machine may fetch on its way through a boot interface.
-fn artifacts_of(interface: BootInterface, loader: HttpLoader) -> &'static [Artifact] {
-    match (interface, loader) {
-        (BootInterface::RedfishHttps, _) => &[Artifact::Iso],
-        (BootInterface::Http, HttpLoader::Uki) => &[Artifact::BootLoader],
+fn artifacts_of(
+    interface: BootInterface,
+    loader: HttpLoader,
+    cpu_arch: CpuArch,
+) -> Result<Vec<Artifact>, NoBoot> {
+    let boot_loader = Artifact::boot_loader(cpu_arch);
+    Ok(match (interface, loader) {
+        (BootInterface::RedfishHttps, _) => vec![Artifact::Iso],
+        (BootInterface::Http, HttpLoader::Uki) => vec![boot_loader],
         (BootInterface::Http, HttpLoader::Grub) => {
-            &[Artifact::BootLoader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
+            vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
         }
         (BootInterface::HttpIpxe, _) => {
-            &[Artifact::Ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
+            let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
+            vec![ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
         }
-    }
+    })
 }
 
 /// A header that is no text counts as none.
@@ -395,10 +413,40 @@ async fn ended_of(mut ended: watch::Receiver<()>) {
     while ended.changed().await.is_ok() {}
 }
 
-/// Whether a boot set is whole.
+/// Whether a boot set is whole: that for `cpu_arch` of those in `folder`.
 ///
 /// # Errors
 /// What is missing or damaged.
-pub fn check_boot_set(folder: &Path) -> Result<()> {
-    BootSet::open(folder).map(drop)
+pub fn check_boot_set(folder: &Path, cpu_arch: CpuArch) -> Result<()> {
+    BootSet::open(&folder_of(folder, cpu_arch), cpu_arch).map(drop)
+}
+
+/// The architectures that there are boot sets for; clones share what was seen last.
+#[derive(Clone, Debug)]
+pub struct BootSets {
+    folder: PathBuf,
+    there: Arc<Mutex<Vec<CpuArch>>>,
+}
+
+impl BootSets {
+    /// Looks into a folder of boot sets.
+    #[must_use]
+    pub fn look(folder: &Path) -> Self {
+        let boot_sets = Self { folder: folder.to_owned(), there: Arc::default() };
+        boot_sets.look_again();
+        boot_sets
+    }
+
+    /// What was there when somebody last looked.
+    #[must_use]
+    pub fn there(&self) -> Vec<CpuArch> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Boot sets may be made while we run.
+    fn look_again(&self) {
+        let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
+        let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());
+        *self.there.lock().unwrap_or_else(PoisonError::into_inner) = there.collect();
+    }
 }

@@ -5,13 +5,13 @@ pub mod network;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
+use provision::CpuArch;
 use store::Store;
 
-use crate::artifacts;
+use crate::artifacts::{self, BootSets};
 use crate::config::Config;
 use crate::dhcp;
 use crate::state_dir::StateDir;
-use crate::urls::Urls;
 
 /// What was looked at, and how it is or what is wrong.
 pub type Found = (String, Result<String>);
@@ -58,9 +58,17 @@ async fn database(config: &Config, state: &StateDir) -> Result<String> {
 }
 
 fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
-    let folder = config.artifacts(state.path(), Urls::new(config, None)).boot_set;
-    artifacts::check_boot_set(&folder)?;
-    Ok(folder.display().to_string())
+    let folder = config.boot_sets_in(state.path());
+    let mut there = BootSets::look(&folder).there();
+    if there.is_empty() {
+        // Its error says how to make one.
+        there.push(CpuArch::X64);
+    }
+    for cpu_arch in &there {
+        artifacts::check_boot_set(&folder, *cpu_arch)?;
+    }
+    let names: Vec<_> = there.iter().map(|cpu_arch| cpu_arch.name()).collect();
+    Ok(format!("{}, for {}", folder.display(), names.join(" and ")))
 }
 
 fn url(config: &Config) -> Result<String> {

@@ -525,13 +525,18 @@ impl Config {
         self.database.url.clone().unwrap_or_else(own)
     }
 
+    /// The folder of the boot set for x64, in which those for other architectures have theirs.
+    pub(crate) fn boot_sets_in(&self, state_dir: &Path) -> PathBuf {
+        self.boot.ramdisk.clone().unwrap_or_else(|| state_dir.join("ramdisk"))
+    }
+
     /// What machines boot with.
     #[must_use]
     pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::Settings {
         let own = |name: &str| state_dir.join(name);
         let boot = &self.boot;
         artifacts::Settings {
-            boot_set: boot.ramdisk.clone().unwrap_or_else(|| own("ramdisk")),
+            boot_sets: artifacts::BootSets::look(&self.boot_sets_in(state_dir)),
             cache: own("cache"),
             image_dirs: boot.image_dirs.clone().unwrap_or_else(|| vec![own("images")]),
             http_loader: boot.http_loader,

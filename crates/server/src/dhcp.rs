@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::counter::{Counter4, Counter6, ProxyCounter};
 use self::heard::{Asked, Told};
+use crate::artifacts::BootSets;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::nodes::{Found, Index};
@@ -109,6 +110,8 @@ pub struct Machines {
     pub urls: Urls,
     /// Whether PXE firmware gets iPXE by TFTP.
     pub tftp: bool,
+    /// What there are boot sets for.
+    pub boot_sets: BootSets,
 }
 
 /// Who hears of what was decided.
@@ -145,7 +148,8 @@ impl Machines {
         if boots && !port.pxe_enabled {
             return Err(DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled });
         }
-        let boot = match boot_for(node, asked.client, asked.architecture) {
+        let boot_sets = self.boot_sets.there();
+        let boot = match boot_for(node, asked.client, asked.architecture, &boot_sets) {
             Ok(boot) => boot,
             Err(because) => {
                 let help = self.help_pxe(node, asked, near, because);

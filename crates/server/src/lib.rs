@@ -63,7 +63,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
     let providers = Providers::open(&config, urls.clone(), recorder.clone())?;
     let settings = config.artifacts(state.path(), urls.clone());
-    let boot_set = settings.boot_set.clone();
+    let boot_sets = settings.boot_sets.clone();
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
     let for_operators = listen(config.api.listen, "the API").await?;
@@ -87,14 +87,17 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         if let Some(IpAddr::V4(address)) = network.address()
             && config.dhcp.tftp
         {
-            let tftp =
-                Tftp::open(SocketAddrV4::new(address, tftp::PORT), boot_set.join(tftp::FILE))
-                    .await?;
+            let tftp = Tftp::open(
+                SocketAddrV4::new(address, tftp::PORT),
+                config.boot_sets_in(state.path()).join(tftp::FILE),
+            )
+            .await?;
             parts.spawn(well(tftp.run(stop.clone())));
         }
         let machines = dhcp::Machines {
             index: nodes.index().clone(),
             urls: urls.clone(),
+            boot_sets: boot_sets.clone(),
             tftp: config.dhcp.tftp,
         };
         let (recorder, metrics) = (recorder.clone(), metrics.clone());

@@ -34,7 +34,8 @@ fn each_client_is_told_by_what_it_sends() {
         for bytes in [&capture.discover, &capture.request] {
             let packet = Packet::parse(bytes).unwrap();
             let client = Client::identify(&packet);
-            let architecture = client.architecture().map(|architecture| architecture.to_string());
+            let architecture =
+                client.architecture().map(|architecture| format!("{:#06x}", architecture.0));
             writeln!(
                 page,
                 "{name}: {} of a client that is {}, {}, {}",

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
+use provision::architecture::{ARM64_HTTP, RISCV64_HTTP, X64_HTTP};
 use provision::boot::{
-    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, X64_HTTP, boot_for, bootable,
+    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, NoBoot, boot_for, bootable,
     kernel_command_line,
 };
 use provision::trace::DhcpClient;
-use provision::{Mac, ProvisionState};
+use provision::{CpuArch, Mac, ProvisionState};
 use serde_json::json;
 
 use crate::situations::{self, asking, waiting};
@@ -28,7 +29,7 @@ fn every_client_is_told_what_is_on_this_page() {
     let mut answers = |title: &str, node: &provision::Node, architecture| {
         writeln!(page, "{title}").unwrap();
         for client in CLIENTS {
-            let answer = match boot_for(node, client, architecture) {
+            let answer = match boot_for(node, client, architecture, &[]) {
                 Ok(DhcpBoot::Url(artifact)) => format!("the URL of {}", artifact.file_name()),
                 Ok(DhcpBoot::Address) => "an address".to_owned(),
                 Err(because) => format!("nothing: {because}"),
@@ -43,13 +44,60 @@ fn every_client_is_told_what_is_on_this_page() {
     }
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
-    answers("waiting, http, arm64", &node, Some(0x13));
+    answers("waiting, http, arm64", &node, Some(ARM64_HTTP));
+    answers("waiting, http, x86 BIOS", &node, Some(0x14));
     answers("waiting, http, architecture not said", &node, None);
     answers("the agent has called", &asking().node, Some(X64_HTTP));
     answers("manageable", &situations::all()[2].1.node, Some(X64_HTTP));
     insta::with_settings!(
         { snapshot_path => "../snapshots", prepend_module_to_snapshot => false },
         { insta::assert_snapshot!("boot_for", page) }
+    );
+}
+
+#[test]
+fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
+    let told = |boot_interface, code, boot_sets: &[CpuArch]| {
+        let mut node = waiting().node;
+        node.attempt.as_mut().unwrap().boot_interface = boot_interface;
+        boot_for(&node, DhcpClient::HttpClient, Some(code), boot_sets).map(|boot| match boot {
+            DhcpBoot::Url(artifact) => artifact.file_name(),
+            DhcpBoot::Address => "an address",
+        })
+    };
+    let (http, ipxe) = (BootInterface::Http, BootInterface::HttpIpxe);
+
+    assert_eq!(told(http, X64_HTTP, &CpuArch::ALL), Ok("bootx64.efi"));
+    assert_eq!(told(http, ARM64_HTTP, &CpuArch::ALL), Ok("bootaa64.efi"));
+    assert_eq!(told(http, RISCV64_HTTP, &CpuArch::ALL), Ok("bootriscv64.efi"));
+    assert_eq!(told(ipxe, ARM64_HTTP, &CpuArch::ALL), Ok("snponly-arm64.efi"));
+    let cpu_arch = CpuArch::Riscv64;
+    assert_eq!(told(ipxe, RISCV64_HTTP, &CpuArch::ALL), Err(NoBoot::NoIpxe { cpu_arch }));
+    assert_eq!(told(http, RISCV64_HTTP, &[CpuArch::Arm64]), Err(NoBoot::NoBootSet { cpu_arch }));
+}
+
+#[test]
+fn a_machine_whose_bmc_was_told_an_image_for_another_one_gets_the_reason() {
+    let mut node = waiting().node;
+    node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
+    let told = |node: &_| boot_for(node, DhcpClient::HttpClient, Some(ARM64_HTTP), &[]);
+    let (cpu_arch, image) = (CpuArch::Arm64, CpuArch::X64);
+
+    assert_eq!(told(&node), Err(NoBoot::OtherCpuArch { cpu_arch, image }));
+    node.driver_info.insert("deploy_iso".to_owned(), json!("http://images.example/any.iso"));
+    assert_eq!(told(&node), Ok(DhcpBoot::Address));
+    node.driver_info.remove("deploy_iso");
+    node.properties.insert("cpu_arch".to_owned(), json!("aarch64"));
+    assert_eq!(told(&node), Ok(DhcpBoot::Address));
+}
+
+#[test]
+fn a_missing_boot_set_is_named_with_the_command_that_makes_it() {
+    let because = NoBoot::NoBootSet { cpu_arch: CpuArch::Arm64 };
+
+    assert_eq!(
+        because.to_string(),
+        "there is no boot set for arm64: make one with `ferroboot image build --architecture arm64`"
     );
 }
 
@@ -66,7 +114,7 @@ fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
     node.boot_interface = BootInterface::RedfishHttps;
-    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP));
+    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP), &[]);
     assert_eq!(told, Ok(DhcpBoot::Url(Artifact::BootLoader)));
 }
 
@@ -148,7 +196,7 @@ proptest! {
     #[test]
     fn no_architecture_makes_it_panic(architecture: Option<u16>, client in 0..6_usize) {
         let node = waiting().node;
-        if let Err(because) = boot_for(&node, CLIENTS[client], architecture) {
+        if let Err(because) = boot_for(&node, CLIENTS[client], architecture, &CpuArch::ALL) {
             prop_assert!(!because.to_string().is_empty());
         }
     }

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot, X64_HTTP};
+use provision::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
+use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{DhcpAnswer, DhcpClient};
 use provision::{BootEvent, Mac, ProvisionState as State, What};
@@ -100,12 +101,12 @@ fn a_bmc_that_refuses_the_user_or_has_no_such_system_names_that_setting() {
 
 #[test]
 fn a_wrong_architecture_is_named_at_once() {
-    let because = NoBoot::Architecture { architecture: 0x13 };
-    let what = dhcp(DhcpClient::HttpClient, Some(0x13), DhcpAnswer::NoBoot { because });
+    let because = NoBoot::Architecture { architecture: 0x12 };
+    let what = dhcp(DhcpClient::HttpClient, Some(0x12), DhcpAnswer::NoBoot { because });
     let said = Trace::switched_on().then(20, what).says_after(
         0,
         Verdict::Failed,
-        "there is no loader for a machine that is arm64 UEFI, HTTP (0x0013)",
+        "there is no loader for a machine that is arm32 UEFI HTTP (0x0012)",
     );
     assert!(said.hint.unwrap().contains("x64"));
 }
@@ -273,9 +274,16 @@ fn a_ramdisk_with_an_address_whose_agent_never_calls_points_at_the_api() {
 
 #[test]
 fn an_image_for_x64_on_another_machine_is_named_on_the_bmc_path_too() {
-    Trace::of(BootInterface::RedfishHttps)
-        .then(9, dhcp(DhcpClient::HttpClient, Some(0x13), ack(None)))
-        .says_after(0, Verdict::Failed, "there is no loader for a machine that is arm64");
+    let because = NoBoot::OtherCpuArch { cpu_arch: CpuArch::Arm64, image: CpuArch::X64 };
+    let answer = DhcpAnswer::NoBoot { because };
+    let said = Trace::of(BootInterface::RedfishHttps)
+        .then(9, dhcp(DhcpClient::HttpClient, Some(ARM64_HTTP), answer))
+        .says_after(
+            0,
+            Verdict::Failed,
+            "the machine is arm64, and its BMC was told an image for x64",
+        );
+    assert!(said.hint.unwrap().contains("cpu_arch"));
 }
 
 #[test]

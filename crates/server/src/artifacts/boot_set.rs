@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use efi::{Source, Stub};
+use efi::{Machine, Source, Stub};
+use provision::CpuArch;
+use provision::boot::Artifact;
 use serde::Deserialize;
 
 /// A file that images share, held open: whoever replaces it on disk does not cut a boot short.
@@ -29,7 +31,8 @@ pub(super) struct BootSet {
     pub(super) ramdisk: Ramdisk,
     pub(super) stub_file: Shared,
     pub(super) stub: Stub,
-    pub(super) ipxe: Shared,
+    /// `None` where Debian has no iPXE for the architecture.
+    pub(super) ipxe: Option<Shared>,
     pub(super) grub: Shared,
     pub(super) kernel_version: String,
 }
@@ -50,10 +53,10 @@ struct Entry {
 }
 
 impl BootSet {
-    /// Opens all files of `folder`.
+    /// Opens all files of `folder`, a boot set for `cpu_arch`.
     ///
     /// Their digests are the manifest's: reading a ramdisk through takes longer than starting.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub(super) fn open(folder: &Path, cpu_arch: CpuArch) -> Result<Self> {
         let path = folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let manifest: Manifest = serde_json::from_slice(&text)
@@ -65,13 +68,20 @@ impl BootSet {
         let stub = fs::read(&stub_path).context("cannot read stub.efi")?;
         let stub = Stub::parse(stub_file.source.clone(), &stub)
             .with_context(|| format!("{} cannot be used", stub_path.display()))?;
+        ensure!(
+            stub.machine() == machine(cpu_arch),
+            "{} is not for {cpu_arch}: build the boot set again",
+            stub_path.display()
+        );
+        let ipxe = Artifact::ipxe(cpu_arch).map(Artifact::file_name);
+        let ipxe = ipxe.filter(|name| manifest.files.contains_key(*name));
         Ok(Self {
             ramdisk: Ramdisk {
                 kernel: manifest.open(folder, "kernel")?,
                 initramfs: manifest.open(folder, "initramfs")?,
             },
-            ipxe: manifest.open(folder, "snponly.efi")?,
-            grub: manifest.open(folder, "grubx64.efi")?,
+            ipxe: ipxe.map(|name| manifest.open(folder, name)).transpose()?,
+            grub: manifest.open(folder, &format!("grub{}.efi", cpu_arch.uefi_name()))?,
             stub_file,
             stub,
             kernel_version: manifest.kernel_version,
@@ -96,6 +106,15 @@ impl Manifest {
         let sha256 = digest(&entry.sha256)
             .with_context(|| format!("the manifest's digest of {name} is no SHA-256"))?;
         Ok(Shared { source: Source { name: name.into(), len, sha256 }, file: Arc::new(file) })
+    }
+}
+
+/// What programs for an architecture say in their headers.
+pub(super) fn machine(cpu_arch: CpuArch) -> Machine {
+    match cpu_arch {
+        CpuArch::X64 => Machine::X64,
+        CpuArch::Arm64 => Machine::Arm64,
+        CpuArch::Riscv64 => Machine::Riscv64,
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use efi::{ExtentSlice, Image, UkiParts, esp, iso, uki};
-use provision::boot::{Artifact, HttpLoader};
+use provision::CpuArch;
+use provision::boot::{Artifact, HttpLoader, NoBoot};
 
 use super::boot_set::{BootSet, Ramdisk, Shared};
 use super::images::Files;
@@ -39,12 +40,16 @@ impl Contents {
         artifact: Artifact,
         loader: HttpLoader,
         files: &Files,
+        cpu_arch: CpuArch,
         command_line: &str,
     ) -> Result<Self> {
         let (image, files) = match (files, artifact) {
             (Files::Iso(iso), Artifact::Iso) => whole(iso),
             (Files::Iso(_), _) => bail!("the node boots its deploy_iso and nothing else"),
-            (Files::Ramdisk(boot_set, ramdisk), artifact) => {
+            (Files::Ramdisks(ramdisks), artifact) => {
+                let (boot_set, ramdisk) = ramdisks
+                    .get(&cpu_arch)
+                    .with_context(|| NoBoot::NoBootSet { cpu_arch }.to_string())?;
                 made(artifact, loader, boot_set, ramdisk, command_line)?
             }
         };
@@ -83,7 +88,11 @@ impl Contents {
 /// the machine does not know what it got.
 fn content_type(artifact: Artifact) -> &'static str {
     match artifact {
-        Artifact::BootLoader | Artifact::Ipxe => "application/efi",
+        Artifact::BootLoader
+        | Artifact::BootLoaderArm64
+        | Artifact::BootLoaderRiscv64
+        | Artifact::Ipxe
+        | Artifact::IpxeArm64 => "application/efi",
         Artifact::Iso => "application/vnd.efi-iso",
         Artifact::IpxeScript | Artifact::GrubConfig => "text/plain",
         Artifact::Kernel | Artifact::Initramfs => "application/octet-stream",
@@ -98,15 +107,22 @@ fn made(
     command_line: &str,
 ) -> Result<(Image, Vec<Shared>)> {
     match artifact {
-        Artifact::BootLoader => match loader {
-            HttpLoader::Uki => composed(boot_set, ramdisk, command_line),
-            HttpLoader::Grub => Ok(whole(&boot_set.grub)),
-        },
-        Artifact::Ipxe => Ok(whole(&boot_set.ipxe)),
+        Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
+            match loader {
+                HttpLoader::Uki => composed(boot_set, ramdisk, command_line),
+                HttpLoader::Grub => Ok(whole(&boot_set.grub)),
+            }
+        }
+        Artifact::Ipxe | Artifact::IpxeArm64 => {
+            let ipxe = boot_set.ipxe.as_ref();
+            Ok(whole(
+                ipxe.context("the boot set has no iPXE: set the node's boot_interface to http")?,
+            ))
+        }
         Artifact::IpxeScript => Ok(text(scripts::ipxe(command_line)?)),
         Artifact::Iso => {
             let (uki, files) = composed(boot_set, ramdisk, command_line)?;
-            Ok((iso(&esp(&uki)?)?, files))
+            Ok((iso(&esp(&uki, boot_set.stub.machine())?)?, files))
         }
         Artifact::GrubConfig => Ok(text(scripts::grub(command_line)?)),
         Artifact::Kernel => Ok(whole(&ramdisk.kernel)),

@@ -1,17 +1,17 @@
 //! What each attempt boots with, held from before its machine is switched on, so that none gets one
 //! half of an old boot set and the other of a new one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use provision::boot::Artifact;
-use provision::{BootInterface, Node};
+use provision::{BootInterface, CpuArch, Node};
 use tracing::info;
 use uuid::Uuid;
 
@@ -23,8 +23,11 @@ use super::sources::{Fresh, Sources};
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) files: Files,
+    /// Of the loader that the machine fetched, else as its node says: kernel, ramdisk and scripts have the
+    /// same names for all.
+    cpu_arch: Mutex<CpuArch>,
     /// By the address of ours that the machine reached, which is in the kernel's command line.
-    composed: Mutex<HashMap<(Artifact, IpAddr), Arc<Contents>>>,
+    composed: Mutex<HashMap<(Artifact, CpuArch, IpAddr), Arc<Contents>>>,
 }
 
 /// What images are made of.
@@ -32,8 +35,8 @@ pub(super) struct Images {
 pub(super) enum Files {
     /// An image of the operator's, sent as it is.
     Iso(Shared),
-    /// Loaders of the boot set, and a ramdisk: the node's own or that of the boot set.
-    Ramdisk(Arc<BootSet>, Ramdisk),
+    /// By architecture, loaders of the boot set and a ramdisk: the node's own or that of the boot set.
+    Ramdisks(BTreeMap<CpuArch, (Arc<BootSet>, Ramdisk)>),
 }
 
 impl Images {
@@ -42,22 +45,36 @@ impl Images {
         &self,
         artifact: Artifact,
         near: IpAddr,
-        compose: impl FnOnce() -> Result<Contents>,
+        compose: impl FnOnce(CpuArch) -> Result<Contents>,
     ) -> Result<Arc<Contents>> {
+        let cpu_arch = self.cpu_arch_of(artifact);
         let mut composed = locked(&self.composed);
-        if let Some(contents) = composed.get(&(artifact, near)) {
+        if let Some(contents) = composed.get(&(artifact, cpu_arch, near)) {
             return Ok(Arc::clone(contents));
         }
-        let contents = Arc::new(compose()?);
-        composed.insert((artifact, near), Arc::clone(&contents));
+        let contents = Arc::new(compose(cpu_arch)?);
+        composed.insert((artifact, cpu_arch, near), Arc::clone(&contents));
         Ok(contents)
+    }
+
+    /// What the machine is, as far as is known.
+    pub(super) fn cpu_arch(&self) -> CpuArch {
+        *locked(&self.cpu_arch)
+    }
+
+    fn cpu_arch_of(&self, artifact: Artifact) -> CpuArch {
+        let mut known = locked(&self.cpu_arch);
+        if let Some(cpu_arch) = artifact.cpu_arch() {
+            *known = cpu_arch;
+        }
+        *known
     }
 }
 
 /// Where images come from, and which attempt holds which.
 #[derive(Debug)]
 pub(super) struct Store {
-    boot_set: Folder,
+    boot_sets: [Folder; CpuArch::ALL.len()],
     sources: Sources,
     /// By node.
     held: Mutex<HashMap<Uuid, Held>>,
@@ -71,14 +88,18 @@ struct Held {
 }
 
 impl Store {
-    pub(super) fn new(boot_set: PathBuf, sources: Sources) -> Self {
-        let boot_set = Folder { path: boot_set, open: Mutex::default() };
-        Self { boot_set, sources, held: Mutex::default() }
+    pub(super) fn new(boot_sets: &Path, sources: Sources) -> Self {
+        let boot_sets = CpuArch::ALL.map(|cpu_arch| Folder {
+            cpu_arch,
+            path: folder_of(boot_sets, cpu_arch),
+            open: Mutex::default(),
+        });
+        Self { boot_sets, sources, held: Mutex::default() }
     }
 
-    /// The boot set as it is on disk now.
-    pub(super) fn boot_set(&self) -> Result<Arc<BootSet>> {
-        self.boot_set.current()
+    /// The boot sets as they are on disk now; for each architecture, or why there is none.
+    pub(super) fn boot_sets(&self) -> impl Iterator<Item = (CpuArch, Result<Arc<BootSet>>)> {
+        self.boot_sets.iter().map(|folder| (folder.cpu_arch, folder.current()))
     }
 
     /// The images of a node's attempt as they were first found.
@@ -111,16 +132,35 @@ impl Store {
             BootInterface::RedfishHttps => self.named(node, "deploy_iso", fresh).await?,
             BootInterface::Http | BootInterface::HttpIpxe => None,
         };
-        let files = match iso {
-            Some(iso) => Files::Iso(iso),
+        let (cpu_arch, files) = match iso {
+            Some(iso) => (CpuArch::default(), Files::Iso(iso)),
             None => {
+                let cpu_arch = CpuArch::of_node(node)?;
                 let own = self.ramdisk(node, fresh).await?;
-                let boot_set = self.boot_set()?;
-                let ramdisk = own.unwrap_or_else(|| boot_set.ramdisk.clone());
-                Files::Ramdisk(boot_set, ramdisk)
+                (cpu_arch, Files::Ramdisks(self.ramdisks(cpu_arch, own.as_ref())?))
             }
         };
-        Ok(Images { files, composed: Mutex::default() })
+        Ok(Images { files, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() })
+    }
+
+    /// What there is to boot on each architecture; an error, if there is nothing for `needed`.
+    fn ramdisks(
+        &self,
+        needed: CpuArch,
+        own: Option<&Ramdisk>,
+    ) -> Result<BTreeMap<CpuArch, (Arc<BootSet>, Ramdisk)>> {
+        let mut ramdisks = BTreeMap::new();
+        for (cpu_arch, boot_set) in self.boot_sets() {
+            match boot_set {
+                Ok(boot_set) => {
+                    let ramdisk = own.unwrap_or(&boot_set.ramdisk).clone();
+                    ramdisks.insert(cpu_arch, (boot_set, ramdisk));
+                }
+                Err(missing) if cpu_arch == needed => return Err(missing),
+                Err(_) => {}
+            }
+        }
+        Ok(ramdisks)
     }
 
     async fn ramdisk(&self, node: &Node, fresh: Fresh) -> Result<Option<Ramdisk>> {
@@ -143,9 +183,18 @@ impl Store {
     }
 }
 
-/// The folder of the boot set, which may come, and be replaced, while we run.
+/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
+pub(super) fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
+    match cpu_arch {
+        CpuArch::X64 => boot_sets.to_owned(),
+        CpuArch::Arm64 | CpuArch::Riscv64 => boot_sets.join(cpu_arch.name()),
+    }
+}
+
+/// The folder of a boot set, which may come, and be replaced, while we run.
 #[derive(Debug)]
 struct Folder {
+    cpu_arch: CpuArch,
     path: PathBuf,
     open: Mutex<Option<(Seen, Arc<BootSet>)>>,
 }
@@ -158,9 +207,11 @@ impl Folder {
         let manifest = self.path.join("manifest.json");
         let seen = fs::metadata(&manifest).with_context(|| {
             format!(
-                "there is no boot set in {}: make one with `ferroboot image build --output {}`",
+                "there is no boot set in {}: make one with `ferroboot image build --output {} \
+                 --architecture {}`",
                 self.path.display(),
-                self.path.display()
+                self.path.display(),
+                self.cpu_arch
             )
         })?;
         let seen = (seen.ino(), seen.len(), seen.modified().ok());
@@ -170,8 +221,13 @@ impl Folder {
         {
             return Ok(Arc::clone(boot_set));
         }
-        let boot_set = Arc::new(BootSet::open(&self.path)?);
-        info!("boots use kernel {} of {}", boot_set.kernel_version, self.path.display());
+        let boot_set = Arc::new(BootSet::open(&self.path, self.cpu_arch)?);
+        info!(
+            "{} boots use kernel {} of {}",
+            self.cpu_arch,
+            boot_set.kernel_version,
+            self.path.display()
+        );
         *open = Some((seen, Arc::clone(&boot_set)));
         Ok(boot_set)
     }

@@ -377,7 +377,7 @@ async fn what_is_sent_is_what_was_composed() {
     };
     let stub = efi::Stub::parse(source("stub.efi"), &stub()).unwrap();
     let uki = efi::uki(&stub, &parts).unwrap();
-    let iso = efi::iso(&efi::esp(&uki).unwrap()).unwrap();
+    let iso = efi::iso(&efi::esp(&uki, efi::Machine::X64).unwrap()).unwrap();
 
     for (file, image) in [("bootx64.efi", uki), ("boot.iso", iso)] {
         let reply = listener.get(file).await;
@@ -391,7 +391,8 @@ async fn what_is_sent_is_what_was_composed() {
 
 #[tokio::test]
 async fn an_iso_of_the_operators_is_sent_as_it_is_even_without_a_boot_set() {
-    let listener = Listener::with(|settings| settings.boot_set = "/nowhere".into()).await;
+    let listener =
+        Listener::with(|settings| settings.boot_sets = BootSets::look("/nowhere".as_ref())).await;
     listener.write_image("own.iso", 100_000);
     let node = listener.boot_with(BootInterface::RedfishHttps, |info| {
         info.insert("deploy_iso".into(), listener.image_url("own.iso").into());
@@ -402,6 +403,78 @@ async fn an_iso_of_the_operators_is_sent_as_it_is_even_without_a_boot_set() {
     let reply = listener.get("boot.iso").await;
     assert_eq!(reply.header("Content-Type"), Some("application/vnd.efi-iso"));
     assert!(reply.body == vec![0; 100_000]);
+}
+
+#[tokio::test]
+async fn each_architecture_boots_from_its_own_set_under_one_ticket() {
+    let mut listener = Listener::start().await;
+    write_boot_set_for(CpuArch::Arm64, &listener.folder.path().join("arm64"), b"kernel of arm64");
+    listener.boot_with(BootInterface::Http, |_| {});
+
+    let x64 = listener.get("bootx64.efi").await;
+    assert_eq!(listener.get("kernel").await.body, pattern(KERNEL_LEN, 3));
+    let arm64 = listener.get("bootaa64.efi").await;
+    // The machine has shown what it is: GRUB and iPXE fetch what it can run.
+    assert_eq!(listener.get("kernel").await.body, b"kernel of arm64");
+
+    assert_eq!((x64.status, arm64.status), (200, 200));
+    assert_eq!(x64.body[0x84..0x86], [0x64, 0x86]);
+    assert_eq!(arm64.body[0x84..0x86], [0x64, 0xAA]);
+    assert_eq!(arm64.header("Content-Type"), Some("application/efi"));
+    let missing = listener.get("bootriscv64.efi").await;
+    assert_eq!(missing.status, 503);
+    let mut traced = listener.recorded().await;
+    while traced.path != "bootriscv64.efi" {
+        traced = listener.recorded().await;
+    }
+    assert!(traced.error.unwrap().contains("no boot set for riscv64: make one with"));
+}
+
+#[tokio::test]
+async fn a_bmc_is_given_an_image_for_what_its_node_says_it_is() {
+    let listener = Listener::start().await;
+    write_boot_set_for(CpuArch::Arm64, &listener.folder.path().join("arm64"), b"kernel of arm64");
+    let mut node = listener.boot_with(BootInterface::RedfishHttps, |_| {});
+    node.properties.insert("cpu_arch".into(), "aarch64".into());
+    listener.index.put_node(node.clone());
+
+    listener.artifacts.prepare(&node).await.unwrap();
+
+    let iso = listener.get("boot.iso").await.body;
+    let named = |name: &[u8]| iso.windows(name.len()).any(|bytes| bytes == name);
+    assert!(named(b"BOOTAA64EFI") && named(b"kernel of arm64"));
+    node.properties.insert("cpu_arch".into(), "riscv64".into());
+    node.attempt = None;
+    let refused = listener.artifacts.prepare(&node).await.unwrap_err().to_string();
+    assert!(refused.contains("--architecture riscv64"), "{refused}");
+}
+
+#[test]
+fn a_boot_set_in_the_folder_of_another_architecture_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_boot_set_for(CpuArch::Riscv64, &folder.path().join("riscv64"), b"kernel");
+    check_boot_set(folder.path(), CpuArch::Riscv64).unwrap();
+
+    let swapped = folder.path().join("riscv64/stub.efi");
+    fs::write(swapped, stub_for(efi::Machine::Arm64)).unwrap();
+
+    let refused = check_boot_set(folder.path(), CpuArch::Riscv64).unwrap_err().to_string();
+    assert!(refused.contains("is not for riscv64"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_boot_set_that_is_made_while_the_daemon_runs_is_told_of_at_the_next_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot_sets = BootSets::look(folder.path());
+    assert_eq!(boot_sets.there(), []);
+    let shared = boot_sets.clone();
+    let listener = Listener::with(|settings| settings.boot_sets = boot_sets).await;
+    write_boot_set(folder.path());
+    write_boot_set_for(CpuArch::Arm64, &folder.path().join("arm64"), b"kernel of arm64");
+
+    listener.artifacts.prepare(&booting_node()).await.unwrap();
+
+    assert_eq!(shared.there(), [CpuArch::X64, CpuArch::Arm64]);
 }
 
 #[tokio::test]
@@ -548,7 +621,7 @@ impl Listener {
         let folder = tempfile::tempdir().unwrap();
         write_boot_set(folder.path());
         let mut settings = Settings {
-            boot_set: folder.path().to_owned(),
+            boot_sets: BootSets::look(folder.path()),
             cache: folder.path().join("cache"),
             image_dirs: vec![folder.path().join("images")],
             http_loader: HttpLoader::Uki,
@@ -736,12 +809,18 @@ fn write_boot_set(folder: &Path) {
 }
 
 fn write_boot_set_with(folder: &Path, kernel: &[u8]) {
+    write_boot_set_for(CpuArch::X64, folder, kernel);
+}
+
+fn write_boot_set_for(cpu_arch: CpuArch, folder: &Path, kernel: &[u8]) {
+    fs::create_dir_all(folder).unwrap();
+    let grub = format!("grub{}.efi", cpu_arch.uefi_name());
     let files = [
         ("kernel", kernel.to_vec()),
         ("initramfs", pattern(INITRAMFS_LEN, 5)),
-        ("stub.efi", stub()),
+        ("stub.efi", stub_for(boot_set::machine(cpu_arch))),
         ("snponly.efi", pattern(5_000, 7)),
-        ("grubx64.efi", pattern(6_000, 11)),
+        (&grub, pattern(6_000, 11)),
     ];
     let mut manifest = Map::new();
     for (name, contents) in files {
@@ -761,13 +840,17 @@ fn pattern(len: usize, step: usize) -> Vec<u8> {
 
 /// A program for x64 with two sections, laid out as systemd's stub.
 fn stub() -> Vec<u8> {
+    stub_for(efi::Machine::X64)
+}
+
+fn stub_for(machine: efi::Machine) -> Vec<u8> {
     let mut bytes = vec![0; 0x800];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     let (pe, optional) = (0x80, 0x98);
     put(0, b"MZ");
     put(0x3C, &[pe as u8]);
     put(pe, b"PE\0\0");
-    put(pe + 4, &0x8664u16.to_le_bytes());
+    put(pe + 4, &(machine as u16).to_le_bytes());
     put(pe + 6, &2u16.to_le_bytes());
     put(pe + 20, &240u16.to_le_bytes());
     put(optional, &0x20Bu16.to_le_bytes());

@@ -11,6 +11,7 @@ use dhcp::v4::packet::{MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
 use provision::Mac;
+use provision::architecture::architecture_name;
 
 use super::{kind, v4, v6};
 
@@ -137,7 +138,7 @@ impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", kind(self.client))?;
         match self.architecture {
-            Some(architecture) => write!(f, ", {architecture}"),
+            Some(architecture) => write!(f, ", {}", architecture_name(architecture.0)),
             None => Ok(()),
         }
     }

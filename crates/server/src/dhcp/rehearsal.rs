@@ -16,6 +16,7 @@ use super::heard::Story;
 use super::questions::{self, Question};
 use super::socket::Link;
 use super::{Machines, journal, now, plan, proxy, socket, v4, v6};
+use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::nodes::{Found, Index};
@@ -96,7 +97,9 @@ impl Rehearsal {
             .map(|network| Desks::open(network, config))
             .collect::<Result<_>>()?;
         let urls = Urls::new(config, networks.iter().find_map(Desks::address));
-        Ok(Self { networks, machines: Machines { index, urls, tftp: config.dhcp.tftp } })
+        let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
+        let machines = Machines { index, urls, boot_sets, tftp: config.dhcp.tftp };
+        Ok(Self { networks, machines })
     }
 
     /// The interfaces that are answered on.

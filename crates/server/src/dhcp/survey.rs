@@ -14,7 +14,7 @@ use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::options as options6;
 use dhcp::v6::packet as packet6;
 use provision::Mac;
-use provision::boot::X64_HTTP;
+use provision::architecture::X64_HTTP;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};

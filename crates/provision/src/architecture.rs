@@ -1,0 +1,201 @@
+//! Architectures: those that boot sets are made for, and IANA's names of all of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::node::Node;
+
+/// An architecture that boot sets are made for; named as in `properties.cpu_arch` of a node.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuArch {
+    /// x86-64.
+    #[default]
+    X64,
+    /// AArch64.
+    Arm64,
+    /// RISC-V with 64 bits.
+    Riscv64,
+}
+
+impl CpuArch {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::X64, Self::Arm64, Self::Riscv64];
+
+    /// The name of its boot set, and of `--architecture`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "arm64",
+            Self::Riscv64 => "riscv64",
+        }
+    }
+
+    /// What UEFI puts after `boot` in the name of the program it starts from a removable medium
+    /// (UEFI §3.5.1.1).
+    #[must_use]
+    pub fn uefi_name(self) -> &'static str {
+        match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "aa64",
+            Self::Riscv64 => "riscv64",
+        }
+    }
+
+    /// That of firmware which asks over HTTP with this code (option 93).
+    #[must_use]
+    pub fn of_http_client(code: u16) -> Option<Self> {
+        match code {
+            X64_HTTP => Some(Self::X64),
+            ARM64_HTTP => Some(Self::Arm64),
+            RISCV64_HTTP => Some(Self::Riscv64),
+            _ => None,
+        }
+    }
+
+    /// What is known of the machine before it asks: `properties.cpu_arch`, x86-64 where it is not set.
+    ///
+    /// # Errors
+    /// [`NoSuchCpuArch`] where the property names something that cannot be booted.
+    pub fn of_node(node: &Node) -> Result<Self, NoSuchCpuArch> {
+        match node.properties.get("cpu_arch").and_then(|value| value.as_str()) {
+            None | Some("") => Ok(Self::X64),
+            Some(name) => name.parse(),
+        }
+    }
+}
+
+/// The text names no architecture that boot sets are made for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("there is no loader for the architecture {0:?}; there are x86_64, aarch64 and riscv64")]
+pub struct NoSuchCpuArch(pub String);
+
+impl FromStr for CpuArch {
+    type Err = NoSuchCpuArch;
+
+    /// Takes Ironic's names, Debian's and UEFI's.
+    fn from_str(text: &str) -> Result<Self, NoSuchCpuArch> {
+        match text.to_ascii_lowercase().as_str() {
+            "x86_64" | "amd64" | "x64" => Ok(Self::X64),
+            "aarch64" | "arm64" | "aa64" => Ok(Self::Arm64),
+            "riscv64" => Ok(Self::Riscv64),
+            _ => Err(NoSuchCpuArch(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for CpuArch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// `x64 UEFI HTTP`.
+pub const X64_HTTP: u16 = 0x10;
+/// `arm64 UEFI HTTP`.
+pub const ARM64_HTTP: u16 = 0x13;
+/// `riscv64 UEFI HTTP`.
+pub const RISCV64_HTTP: u16 = 0x1C;
+
+/// IANA's "Processor Architecture Types" (RFC 4578 §2.1, RFC 5970 §3.3), by their codes.
+const NAMES: [&str; 42] = [
+    "x86 BIOS",
+    "NEC/PC98",
+    "Itanium UEFI",
+    "DEC Alpha",
+    "Arc x86",
+    "Intel Lean Client",
+    "x86 UEFI",
+    "x64 UEFI",
+    "XScale UEFI",
+    "EFI byte code",
+    "arm32 UEFI",
+    "arm64 UEFI",
+    "PowerPC Open Firmware",
+    "PowerPC ePAPR",
+    "POWER OPAL v3",
+    "x86 UEFI HTTP",
+    "x64 UEFI HTTP",
+    "EFI byte code HTTP",
+    "arm32 UEFI HTTP",
+    "arm64 UEFI HTTP",
+    "x86 BIOS HTTP",
+    "arm32 U-Boot",
+    "arm64 U-Boot",
+    "arm32 U-Boot HTTP",
+    "arm64 U-Boot HTTP",
+    "riscv32 UEFI",
+    "riscv32 UEFI HTTP",
+    "riscv64 UEFI",
+    "riscv64 UEFI HTTP",
+    "riscv128 UEFI",
+    "riscv128 UEFI HTTP",
+    "s390 Basic",
+    "s390 Extended",
+    "MIPS32 UEFI",
+    "MIPS64 UEFI",
+    "Sunway32 UEFI",
+    "Sunway64 UEFI",
+    "LoongArch32 UEFI",
+    "LoongArch32 UEFI HTTP",
+    "LoongArch64 UEFI",
+    "LoongArch64 UEFI HTTP",
+    "Raspberry Pi boot ROM",
+];
+
+/// A client architecture in words, with its code.
+#[must_use]
+pub fn architecture_name(code: u16) -> String {
+    match NAMES.get(usize::from(code)) {
+        Some(name) => format!("{name} ({code:#06x})"),
+        None => format!("of an unknown architecture ({code:#06x})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn codes_that_get_a_loader_are_those_that_iana_gave_firmware_of_the_architecture_over_http() {
+        for (code, name) in (0..).zip(NAMES) {
+            let expected =
+                CpuArch::ALL.into_iter().find(|arch| name == format!("{arch} UEFI HTTP"));
+            assert_eq!(CpuArch::of_http_client(code), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_last_code_that_iana_gave_out_has_its_name_and_those_after_it_are_numbers() {
+        assert_eq!(architecture_name(0x00), "x86 BIOS (0x0000)");
+        assert_eq!(architecture_name(0x29), "Raspberry Pi boot ROM (0x0029)");
+        assert_eq!(architecture_name(0x2A), "of an unknown architecture (0x002a)");
+    }
+
+    #[test]
+    fn a_node_is_x64_unless_its_properties_say_otherwise() {
+        let of = |cpu_arch| {
+            let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+            node.properties.insert("cpu_arch".to_owned(), cpu_arch);
+            CpuArch::of_node(&node)
+        };
+        let unsaid = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+
+        assert_eq!(CpuArch::of_node(&unsaid), Ok(CpuArch::X64));
+        assert_eq!(of(json!(null)), Ok(CpuArch::X64));
+        assert_eq!(of(json!("x86_64")), Ok(CpuArch::X64));
+        assert_eq!(of(json!("aarch64")), Ok(CpuArch::Arm64));
+        assert_eq!(of(json!("riscv64")), Ok(CpuArch::Riscv64));
+        assert_eq!(of(json!("ppc64le")), Err(NoSuchCpuArch("ppc64le".to_owned())));
+    }
+}
