@@ -16,6 +16,8 @@ use super::heard::{Asked, Done, Heard, Story};
 use super::{Machines, kept, kind};
 use crate::config::Strangers;
 
+/// The type of what servers answer to relays (RFC 8415 §7.3).
+const RELAY_REPLY: u8 = 13;
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
 
@@ -80,6 +82,10 @@ impl Desk {
         machines: &Machines,
         now: Millis,
     ) -> Heard<Reply, (usize, Record)> {
+        if bytes.first() == Some(&RELAY_REPLY) {
+            // RFC 8415 §16: it is for relays alone.
+            return Heard::unreadable(FAMILY, "it is an answer to a relay".to_owned());
+        }
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
