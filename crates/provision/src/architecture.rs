@@ -27,7 +27,7 @@ impl CpuArch {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::X64, Self::Arm64, Self::Riscv64];
 
-    /// The name of its boot set, and of `--architecture`.
+    /// The name of its boot set.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -92,12 +92,13 @@ fn a_machine_whose_bmc_was_told_an_image_for_another_one_gets_the_reason() {
 }
 
 #[test]
-fn a_missing_boot_set_is_named_with_the_command_that_makes_it() {
+fn a_missing_boot_set_is_named_with_the_place_it_belongs_in() {
     let because = NoBoot::NoBootSet { cpu_arch: CpuArch::Arm64 };
 
     assert_eq!(
         because.to_string(),
-        "there is no boot set for arm64: make one with `ferroboot image build --architecture arm64`"
+        "there is no boot set for arm64: put one into the folder arm64 of the x64 one, as the book's \
+         chapter on the ramdisk says"
     );
 }
 

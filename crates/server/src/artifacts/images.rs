@@ -202,16 +202,26 @@ struct Folder {
 /// What tells one manifest from the one that replaces it.
 type Seen = (u64, u64, Option<SystemTime>);
 
+fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
+    match cpu_arch {
+        CpuArch::X64 => {
+            format!("make one with `ferroboot image build --output {}`", path.display())
+        }
+        CpuArch::Arm64 | CpuArch::Riscv64 => {
+            "the book's chapter on the ramdisk says what belongs there".to_owned()
+        }
+    }
+}
+
 impl Folder {
     fn current(&self) -> Result<Arc<BootSet>> {
         let manifest = self.path.join("manifest.json");
         let seen = fs::metadata(&manifest).with_context(|| {
             format!(
-                "there is no boot set in {}: make one with `ferroboot image build --output {} \
-                 --architecture {}`",
+                "there is no boot set for {} in {}: {}",
+                self.cpu_arch,
                 self.path.display(),
-                self.path.display(),
-                self.cpu_arch
+                how_to_make_one(self.cpu_arch, &self.path),
             )
         })?;
         let seen = (seen.ino(), seen.len(), seen.modified().ok());
