@@ -22,6 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     let first = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x10);
     let last = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x1f);
     let network = Network {
+        net: "fd00::/64".parse().expect("it is a prefix"),
         duid: vec![0, 2, 1],
         sole: true,
         dns: vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)],

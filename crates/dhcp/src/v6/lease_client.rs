@@ -554,7 +554,13 @@ mod tests {
             let pool =
                 Pool { first: "fd00::10".parse().unwrap(), last: "fd00::11".parse().unwrap() };
             let dns = vec!["fd00::53".parse().unwrap()];
-            let network = Network { duid: vec![0, 2, 1], sole, dns, lease_secs: 600 };
+            let network = Network {
+                net: "fd00::/64".parse().unwrap(),
+                duid: vec![0, 2, 1],
+                sole,
+                dns,
+                lease_secs: 600,
+            };
             Self { leases: Leases::new(pool, []), network }
         }
 

@@ -259,12 +259,6 @@ impl Leases {
         self.reservations.get(identity).copied()
     }
 
-    /// Whether an address is given out here, to whomever.
-    #[must_use]
-    pub fn gives(&self, address: Ipv6Addr) -> bool {
-        self.pool.contains(address) || self.reserved.contains_key(&address)
-    }
-
     /// How many addresses have or had a client.
     #[must_use]
     pub fn count(&self) -> usize {

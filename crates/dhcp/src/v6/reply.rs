@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv6Net;
+
 use super::options as code;
 use super::packet::{Message, MessageType, Options};
 use crate::client::Kind;
@@ -40,6 +42,8 @@ impl Status {
 /// What we are on a client's link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
+    /// The link's prefix, by which a client knows whether it is still there.
+    pub net: Ipv6Net,
     /// Our DHCP unique identifier.
     pub duid: Vec<u8>,
     /// Whether nobody else may answer here: then clients need not wait for others.
@@ -93,15 +97,13 @@ pub fn reply(
     if let Some(url) = url {
         options.put(code::BOOT_FILE_URL, url);
         // EDK2 reads the URL as a text that ends with a zero byte (`HttpBootDhcp6.c`). The next
-        // option's code begins with one, so an option below 256 must follow.
+        // option's code begins with one, so for it an option below 256 must follow.
         if client == Kind::HttpClient {
             // Without this class, exactly, EDK2 takes the answer for none (`HttpBootParseDhcp6Packet`).
             options.put(code::VENDOR_CLASS, vendor_class(b"HTTPClient"));
-        } else {
-            options.put(code::DNS, dns(network));
         }
     }
-    if !network.dns.is_empty() && (url.is_none() || client == Kind::HttpClient) {
+    if !network.dns.is_empty() {
         options.put(code::DNS, dns(network));
     }
     Message { kind, transaction: request.transaction, options }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv6Net;
 use proptest::prelude::*;
 
 use super::client::Client;
@@ -401,7 +402,13 @@ impl Subnet {
         let dns = vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)];
         Self {
             leases: Leases::new(Pool { first, last }, []),
-            network: Network { duid: SERVER.to_vec(), sole: true, dns, lease_secs: LEASE },
+            network: Network {
+                net: Ipv6Net::new(first, 64).unwrap().trunc(),
+                duid: SERVER.to_vec(),
+                sole: true,
+                dns,
+                lease_secs: LEASE,
+            },
             relay,
             journal: Vec::new(),
         }

@@ -92,7 +92,13 @@ fn leases() -> Leases {
 }
 
 fn told(bytes: &[u8], leases: &mut Leases, sole: bool) -> Vec<u8> {
-    let network = Network { duid: vec![0, 2, 9], sole, dns: Vec::new(), lease_secs: 600 };
+    let network = Network {
+        net: "fd00::/64".parse().unwrap(),
+        duid: vec![0, 2, 9],
+        sole,
+        dns: Vec::new(),
+        lease_secs: 600,
+    };
     let request = Packet::parse(bytes).unwrap();
     let (client, answer) = (client(bytes), Answer::Boot(URL.to_owned()));
     let message = &request.message;

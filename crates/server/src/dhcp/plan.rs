@@ -132,6 +132,7 @@ pub(super) fn subnets6(
         pool,
         reservations: reservations6(settings, net),
         about: six::reply::Network {
+            net,
             duid: link.duid(),
             sole: settings.sole,
             dns: settings.dns6(),
