@@ -131,7 +131,9 @@ async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched()
 async fn without_a_dhcp_network_a_boot_by_dhcp_is_refused_with_what_to_do() {
     let world = World::new(7, Personality::default()).await;
     let patch = json!([{ "op": "replace", "path": "/boot_interface", "value": "httpboot" }]);
-    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    let node = world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:08" });
+    world.api(Method::POST, "/v1/ports", port).await;
     world.clean().await;
 
     let node = world.node_in("clean failed").await;

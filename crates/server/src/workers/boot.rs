@@ -52,8 +52,10 @@ async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(),
     let node = &claimed.node;
     // All that can fail without the machine fails before it is touched.
     let uri = uri(workers, node, attempt)?;
-    workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
+    // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
+    // is made to forget.
     tell_provider(workers, node).await?;
+    workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
     let bmc = Bmc::of(node, &workers.recorder)?;
     let machine = bmc.machine().await?;
 
