@@ -53,8 +53,9 @@ impl Recorder {
     }
 }
 
-/// Events that go into the store together.
-const BATCH: usize = 2_048;
+/// Events that go into the store together. Many more would keep a thread busy for so long that DHCP
+/// waits for it.
+const BATCH: usize = 256;
 
 /// Writes what is recorded until the last [`Recorder`] is gone.
 pub async fn write(store: Store, mut recorded: mpsc::Receiver<Recorded>) {
