@@ -48,15 +48,20 @@ impl CpuArch {
         }
     }
 
-    /// That of firmware which asks over HTTP with this code (option 93).
+    /// The code (option 93) with which its firmware asks over HTTP.
+    #[must_use]
+    pub fn http_client(self) -> u16 {
+        match self {
+            Self::X64 => X64_HTTP,
+            Self::Arm64 => ARM64_HTTP,
+            Self::Riscv64 => RISCV64_HTTP,
+        }
+    }
+
+    /// That of firmware which asks over HTTP with this code.
     #[must_use]
     pub fn of_http_client(code: u16) -> Option<Self> {
-        match code {
-            X64_HTTP => Some(Self::X64),
-            ARM64_HTTP => Some(Self::Arm64),
-            RISCV64_HTTP => Some(Self::Riscv64),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|cpu_arch| cpu_arch.http_client() == code)
     }
 
     /// What is known of the machine before it asks: `properties.cpu_arch`, x86-64 where it is not set.

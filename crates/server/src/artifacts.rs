@@ -444,7 +444,7 @@ impl BootSets {
     }
 
     /// Boot sets may be made while we run.
-    fn look_again(&self) {
+    pub(crate) fn look_again(&self) {
         let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
         let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());
         *self.there.lock().unwrap_or_else(PoisonError::into_inner) = there.collect();

@@ -61,9 +61,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
 
     let networks = open_networks(&config, &state)?;
     let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
-    let providers = Providers::open(&config, urls.clone(), recorder.clone())?;
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
+    let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), recorder.clone())?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
     let for_operators = listen(config.api.listen, "the API").await?;

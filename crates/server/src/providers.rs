@@ -25,6 +25,7 @@ use self::dnsmasq::Dnsmasq;
 use self::embedded::{Embedded, SomebodyElse};
 use self::kea::Kea;
 use self::neutron::Neutron;
+use crate::artifacts::BootSets;
 use crate::config::{self, Config};
 use crate::nodes::Index;
 use crate::trace::Recorder;
@@ -51,6 +52,7 @@ pub struct Providers {
     /// What the trace calls it, where it is told anything.
     name: Option<&'static str>,
     urls: Urls,
+    boot_sets: BootSets,
     recorder: Recorder,
     told: Arc<Mutex<HashMap<Uuid, Announcement>>>,
     /// Whether the service knows what it should. Held for writing while that is put right, so that a
@@ -63,7 +65,12 @@ impl Providers {
     ///
     /// # Errors
     /// In words, where the service cannot be told anything.
-    pub fn open(config: &Config, urls: Urls, recorder: Recorder) -> Result<Self> {
+    pub fn open(
+        config: &Config,
+        urls: Urls,
+        boot_sets: BootSets,
+        recorder: Recorder,
+    ) -> Result<Self> {
         let dhcp = &config.dhcp;
         let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
             config::Provider::Embedded => {
@@ -74,7 +81,8 @@ impl Providers {
             config::Provider::None => (None, Arc::new(SomebodyElse)),
             config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
         };
-        Ok(Self { provider, name, urls, recorder, told: Arc::default(), right: Arc::default() })
+        let (told, right) = (Arc::default(), Arc::default());
+        Ok(Self { provider, name, urls, boot_sets, recorder, told, right })
     }
 
     /// Tells the service of the boot of a node that is about to be switched on.
@@ -82,7 +90,8 @@ impl Providers {
     /// # Errors
     /// In words, where it cannot be told, or no URL is known that machines could be given.
     pub async fn announce(&self, node: &Node, ports: &[Arc<Port>]) -> Result<()> {
-        let Some(told) = Announcement::of(node, ports, &self.urls) else { return Ok(()) };
+        self.boot_sets.look_again();
+        let Some(told) = self.announcement(node, ports) else { return Ok(()) };
         let _not_put_right = self.right.read().await;
         // Before the service is told: what came of an attempt to tell it is withdrawn as well.
         self.told().insert(node.uuid, told.clone());
@@ -131,7 +140,7 @@ impl Providers {
         let under_way = |node: &Arc<Node>| {
             bootable(node)?;
             let (node, ports) = index.by_uuid(node.uuid)?;
-            Announcement::of(&node, &ports, &self.urls)
+            self.announcement(&node, &ports)
         };
         let all: Vec<_> = index.booting().iter().filter_map(under_way).collect();
         match self.provider.reconcile(&all).await {
@@ -144,6 +153,10 @@ impl Providers {
             Err(failed) => warn!("the DHCP service cannot be told what boots: {failed:#}"),
         }
         self.told().extend(all.into_iter().map(|told| (told.node, told)));
+    }
+
+    fn announcement(&self, node: &Node, ports: &[Arc<Port>]) -> Option<Announcement> {
+        Announcement::of(node, ports, &self.urls, &self.boot_sets.there())
     }
 
     // A panic elsewhere cannot leave the map half-changed.

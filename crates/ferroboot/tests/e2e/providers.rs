@@ -4,6 +4,7 @@ mod asking;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use ferroboot::lab::neighbour::Neighbour;
 use ferroboot::lab::network::Network;
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
-use provision::What;
+use provision::{What, architecture};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -86,7 +87,8 @@ fn ovmf_2026_08_boots_through_kea_over_ipv6_alone_by_http_ipxe() {
 #[test]
 fn dnsmasq_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
     let dirs = Dirs::new().unwrap();
-    in_a_lab(dirs.plan(), |lab| {
+    let ramdisk = ramdisk_with_other_architectures().unwrap();
+    in_a_lab(Plan { ramdisk: ramdisk.path().to_owned(), ..dirs.plan() }, |lab| {
         let dnsmasq = dirs.dnsmasq(lab)?;
         tells_matching_clients_alone(lab)?;
         dnsmasq.kill()
@@ -96,7 +98,9 @@ fn dnsmasq_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts
 #[test]
 fn kea_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
     let kea = Kea::new(Network::Ipv4).unwrap();
-    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+    let ramdisk = ramdisk_with_other_architectures().unwrap();
+    let plan = kea.plan(Machine::new(1));
+    in_a_lab(Plan { ramdisk: ramdisk.path().to_owned(), ..plan }, |lab| {
         let server = kea.start(lab)?;
         tells_matching_clients_alone(lab)?;
         server.kill()
@@ -119,8 +123,16 @@ fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
         vendor_class: vendor_class.map(str::to_owned),
     };
 
-    assert_eq!(asker.firmware("HTTPClient", 16)?, offered(Some("bootx64.efi"), Some("HTTPClient")));
-    assert_eq!(asker.firmware("HTTPClient", 19)?, offered(None, None));
+    for (architecture, file) in [
+        (architecture::X64_HTTP, "bootx64.efi"),
+        (architecture::ARM64_HTTP, "bootaa64.efi"),
+        (architecture::RISCV64_HTTP, "bootriscv64.efi"),
+    ] {
+        let answer = asker.firmware("HTTPClient", architecture)?;
+        assert_eq!(answer, offered(Some(file), Some("HTTPClient")));
+    }
+    // x86 with 32 bits.
+    assert_eq!(asker.firmware("HTTPClient", 15)?, offered(None, None));
     assert_eq!(asker.firmware("PXEClient", 7)?, offered(None, None));
     assert_eq!(asker.ipxe()?, offered(Some("boot.ipxe"), None));
     assert_eq!(asker.running_system()?, offered(None, None));
@@ -189,6 +201,8 @@ impl Dirs {
              dhcp-hostsdir={}\ndhcp-optsdir={}\n\
              dhcp-vendorclass=set:ferroboot-http,HTTPClient\n\
              dhcp-match=set:ferroboot-x64,option:client-arch,16\n\
+             dhcp-match=set:ferroboot-arm64,option:client-arch,19\n\
+             dhcp-match=set:ferroboot-riscv64,option:client-arch,28\n\
              dhcp-match=set:ipxe,175\ndhcp-userclass=set:ipxe,iPXE\n\
              dhcp-ignore=tag:ironic,tag:ferroboot-http,tag:!ferroboot-boot\n",
             leases.display(),
@@ -288,6 +302,22 @@ impl Kea {
         let name = |class: &Value| class["name"].as_str().unwrap_or_default().to_owned();
         Ok(classes.as_array().context("client-classes")?.iter().map(name).collect())
     }
+}
+
+/// The boot set of the checkout, and in it others for which nothing but the announcement is there: nobody
+/// fetches them.
+fn ramdisk_with_other_architectures() -> Result<TempDir> {
+    let ramdisk = tempfile::tempdir()?;
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ramdisk").canonicalize()?;
+    for file in fs::read_dir(&made)?.filter_map(Result::ok).filter(|file| file.path().is_file()) {
+        symlink(file.path(), ramdisk.path().join(file.file_name()))?;
+    }
+    for cpu_arch in ["arm64", "riscv64"] {
+        let folder = ramdisk.path().join(cpu_arch);
+        fs::create_dir(&folder)?;
+        symlink(made.join("manifest.json"), folder.join("manifest.json"))?;
+    }
+    Ok(ramdisk)
 }
 
 /// Firmware that can boot over IPv6 alone.

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use provision::boot::Artifact;
-use provision::{Attempt, BootInterface, Mac, Node, Port};
+use provision::architecture::NoSuchCpuArch;
+use provision::boot::{Artifact, DhcpBoot, NoBoot, boot_for};
+use provision::trace::DhcpClient;
+use provision::{Attempt, BootInterface, CpuArch, Mac, Node, Port};
+use thiserror::Error;
 use url::{Host, Url};
 use uuid::Uuid;
 
@@ -25,7 +28,7 @@ pub struct Announcement {
     /// The ports it may boot from; never none.
     pub ports: Vec<ToldPort>,
     /// What its clients are to fetch.
-    links: Result<Links, Unreachable>,
+    links: Result<Links, NoLinks>,
 }
 
 /// A port that a machine may boot from.
@@ -40,22 +43,44 @@ pub struct ToldPort {
 /// The URLs of one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Links {
-    /// For firmware (x64) that asks as `HTTPClient`.
-    pub firmware: Url,
+    /// For firmware that asks as `HTTPClient`, of each architecture that there is a loader for.
+    pub firmware: Vec<(CpuArch, Url)>,
+    /// For firmware of the architecture that the node is said to have: one of those.
+    pub own: Url,
     /// For iPXE: its script.
     pub ipxe: Url,
 }
 
+/// Why there are no URLs to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoLinks {
+    /// Nobody knows where machines reach us.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// The node is of an architecture that cannot be booted.
+    #[error(transparent)]
+    CpuArch(#[from] NoSuchCpuArch),
+    /// Firmware of the node's architecture has nothing to boot.
+    #[error(transparent)]
+    NoBoot(#[from] NoBoot),
+}
+
 impl Announcement {
     /// That of the boot under way; `None` where DHCP has no part in it, or there is none.
+    ///
+    /// `boot_sets` are the architectures that have one.
     #[must_use]
-    pub fn of(node: &Node, ports: &[Arc<Port>], urls: &Urls) -> Option<Self> {
+    pub fn of(
+        node: &Node,
+        ports: &[Arc<Port>],
+        urls: &Urls,
+        boot_sets: &[CpuArch],
+    ) -> Option<Self> {
         let attempt = node.live_attempt()?;
-        let firmware = match attempt.boot_interface {
+        match attempt.boot_interface {
             BootInterface::RedfishHttps => return None,
-            BootInterface::Http => Artifact::BootLoader,
-            BootInterface::HttpIpxe => Artifact::Ipxe,
-        };
+            BootInterface::Http | BootInterface::HttpIpxe => {}
+        }
         let ports = ports.iter().filter(|port| port.pxe_enabled);
         Some(Self {
             node: node.uuid,
@@ -63,28 +88,25 @@ impl Announcement {
             started_at: attempt.started_at,
             boot_interface: attempt.boot_interface,
             ports: ports.map(|port| ToldPort::of(port)).collect(),
-            links: Links::of(node, attempt, firmware, urls),
+            links: Links::of(node, attempt, urls, boot_sets),
         })
     }
 
     /// What its clients are to fetch.
     ///
     /// # Errors
-    /// Where it is not known at which address machines reach us.
+    /// Where it is not known at which address machines reach us, or the node's machine has no loader.
     pub fn links(&self) -> Result<&Links> {
-        self.links.as_ref().map_err(|unreachable| anyhow::Error::new(*unreachable))
+        self.links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))
     }
 
     /// In words, for the trace: what is booted from where. Holds no ticket.
     #[must_use]
     pub fn in_words(&self) -> String {
         let macs: Vec<_> = self.ports.iter().map(|port| port.mac.to_string()).collect();
-        let file = match self.boot_interface {
-            BootInterface::RedfishHttps => Artifact::Iso,
-            BootInterface::Http => Artifact::BootLoader,
-            BootInterface::HttpIpxe => Artifact::Ipxe,
-        };
-        format!("to let {} boot {}", macs.join(" and "), file.file_name())
+        let own = self.links.as_ref().ok().and_then(|links| links.own.path_segments()?.next_back());
+        let file = own.unwrap_or("what there is none of");
+        format!("to let {} boot {file}", macs.join(" and "))
     }
 }
 
@@ -100,18 +122,28 @@ impl ToldPort {
 impl Announcement {
     /// A boot of one machine, from `http://HOST/`.
     pub(super) fn example(boot_interface: BootInterface, host: &str) -> Self {
-        let link = |file: &str| format!("http://{host}/boot/TICKET/{file}").parse().unwrap();
-        let firmware = match boot_interface {
-            BootInterface::HttpIpxe => Artifact::Ipxe,
-            BootInterface::RedfishHttps | BootInterface::Http => Artifact::BootLoader,
-        };
+        let link =
+            |file: &str| -> Url { format!("http://{host}/boot/TICKET/{file}").parse().unwrap() };
+        let [x64, arm64] = [CpuArch::X64, CpuArch::Arm64].map(|cpu_arch| {
+            let loader = match boot_interface {
+                BootInterface::HttpIpxe => Artifact::ipxe(cpu_arch).unwrap(),
+                BootInterface::RedfishHttps | BootInterface::Http => {
+                    Artifact::boot_loader(cpu_arch)
+                }
+            };
+            (cpu_arch, link(loader.file_name()))
+        });
         Self {
             node: Uuid::from_u128(1),
             attempt: Uuid::from_u128(2),
             started_at: Timestamp::UNIX_EPOCH,
             boot_interface,
             ports: vec![ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), vif: None }],
-            links: Ok(Links { firmware: link(firmware.file_name()), ipxe: link("boot.ipxe") }),
+            links: Ok(Links {
+                own: x64.1.clone(),
+                firmware: vec![x64, arm64],
+                ipxe: link("boot.ipxe"),
+            }),
         }
     }
 }
@@ -120,14 +152,27 @@ impl Links {
     fn of(
         node: &Node,
         attempt: &Attempt,
-        firmware: Artifact,
         urls: &Urls,
-    ) -> Result<Self, Unreachable> {
+        boot_sets: &[CpuArch],
+    ) -> Result<Self, NoLinks> {
         let link = |artifact| {
             let text = urls.artifact(node, attempt, artifact, None)?;
             Url::parse(&text).map_err(|_| Unreachable)
         };
-        Ok(Self { firmware: link(firmware)?, ipxe: link(Artifact::IpxeScript)? })
+        // What our own DHCP server would answer.
+        let loader = |cpu_arch: CpuArch| {
+            let code = Some(cpu_arch.http_client());
+            match boot_for(node, DhcpClient::HttpClient, code, boot_sets)? {
+                DhcpBoot::Url(loader) => Ok(link(loader)?),
+                DhcpBoot::Address => Err(NoLinks::from(Unreachable)),
+            }
+        };
+        let loaders = CpuArch::ALL.into_iter().map(|cpu_arch| (cpu_arch, loader(cpu_arch)));
+        Ok(Self {
+            own: loader(CpuArch::of_node(node)?)?,
+            firmware: loaders.filter_map(|(cpu_arch, url)| Some((cpu_arch, url.ok()?))).collect(),
+            ipxe: link(Artifact::IpxeScript)?,
+        })
     }
 }
 
@@ -157,8 +202,8 @@ impl Links {
     /// # Errors
     /// Says which URL would do.
     pub fn expect(&self, family: Family) -> Result<()> {
-        let host = self.firmware.host_str().unwrap_or_default();
-        family.reaches(&self.firmware).then_some(()).with_context(|| match family {
+        let host = self.own.host_str().unwrap_or_default();
+        family.reaches(&self.own).then_some(()).with_context(|| match family {
             Family::V4 => format!(
                 "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a name"
             ),
@@ -166,5 +211,59 @@ impl Links {
                 "machines with IPv6 cannot reach {host}: set url in [boot] to an IPv6 address or a name"
             ),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provision::ProvisionState;
+    use provision::node::{Clean, Secret};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// In the middle of a boot by `http`.
+    fn node(cpu_arch: &str) -> Node {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.properties.insert("cpu_arch".to_owned(), cpu_arch.into());
+        node.provision_state = ProvisionState::Cleaning;
+        node.attempt = Some(Attempt {
+            id: Uuid::nil(),
+            ticket: Secret("TICKET".to_owned()),
+            agent_token: Secret("TOKEN".to_owned()),
+            token_given: false,
+            boot_interface: BootInterface::Http,
+            started_at: Timestamp::UNIX_EPOCH,
+            powered_on_at: None,
+            ended_at: None,
+            agent: None,
+            clean: Clean::default(),
+        });
+        node
+    }
+
+    fn told(node: &Node, boot_sets: &[CpuArch]) -> Announcement {
+        let config: Config = "[boot]\nurl = \"http://10.0.0.1\"".parse().unwrap();
+        Announcement::of(node, &[], &Urls::new(&config, None), boot_sets).unwrap()
+    }
+
+    #[test]
+    fn firmware_has_the_loader_of_its_architecture_where_there_is_a_boot_set_for_it() {
+        let told = told(&node("aarch64"), &[CpuArch::Arm64]);
+
+        let links = told.links().unwrap();
+        let url = |file: &str| format!("http://10.0.0.1/boot/TICKET/{file}").parse().unwrap();
+        let [x64, arm64] = [url("bootx64.efi"), url("bootaa64.efi")];
+        assert_eq!(links.own, arm64);
+        assert_eq!(links.firmware, [(CpuArch::X64, x64), (CpuArch::Arm64, arm64)]);
+    }
+
+    #[test]
+    fn a_machine_that_there_is_no_loader_for_is_not_begun_with() {
+        let why =
+            |cpu_arch| told(&node(cpu_arch), &[CpuArch::X64]).links().unwrap_err().to_string();
+
+        assert!(why("ppc64le").contains("ppc64le"));
+        assert!(why("riscv64").starts_with("there is no boot set for riscv64"));
     }
 }

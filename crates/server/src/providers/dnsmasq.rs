@@ -111,7 +111,7 @@ impl Provider for Dnsmasq {
 
 /// The options of one boot, each for the clients that it helps and for no other.
 ///
-/// The tags of clients (`ferroboot-http`, `ferroboot-x64`, `ipxe`) come from dnsmasq's own
+/// The tags of clients (`ferroboot-http`, `ferroboot-x64` and so on, `ipxe`) come from dnsmasq's own
 /// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
 /// texts and puts the length of each before it, where firmware wants an enterprise number.
 fn option_lines(told: &Announcement) -> Result<String> {
@@ -120,10 +120,13 @@ fn option_lines(told: &Announcement) -> Result<String> {
         "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class",
     )?;
     let tag = tag(told.attempt);
-    let (firmware, ipxe) = (&links.firmware, &links.ipxe);
-    let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot-x64");
-    let mut lines =
-        format!("{http},60,HTTPClient\n{http},67,{firmware}\ntag:{tag},tag:ipxe,67,{ipxe}\n");
+    let ipxe = &links.ipxe;
+    let firmware = links.firmware.iter().map(|(cpu_arch, url)| {
+        let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot-{cpu_arch}");
+        format!("{http},60,HTTPClient\n{http},67,{url}\n")
+    });
+    let mut lines: String = firmware.collect();
+    lines += &format!("tag:{tag},tag:ipxe,67,{ipxe}\n");
     if Family::V6.reaches(ipxe) {
         lines += &format!("tag:{tag},tag:ipxe,option6:59,{ipxe}\n");
     }
@@ -240,14 +243,16 @@ mod tests {
         let lines = option_lines(&told).unwrap();
 
         let tag = "00000000000000000000000000000002";
-        let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot-x64");
+        let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot");
         let url = "http://10.0.0.1:8080/boot/TICKET";
-        assert_eq!(
-            lines,
-            format!(
-                "{http},60,HTTPClient\n{http},67,{url}/snponly.efi\ntag:{tag},tag:ipxe,67,{url}/boot.ipxe\n"
-            )
-        );
+        let expected = [
+            format!("{http}-x64,60,HTTPClient"),
+            format!("{http}-x64,67,{url}/snponly.efi"),
+            format!("{http}-arm64,60,HTTPClient"),
+            format!("{http}-arm64,67,{url}/snponly-arm64.efi"),
+            format!("tag:{tag},tag:ipxe,67,{url}/boot.ipxe"),
+        ];
+        assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -1,56 +1,60 @@
 //! The client classes of boots: who gets which URL.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
-use provision::Mac;
+use provision::{CpuArch, Mac};
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::providers::announcement::{Announcement, Family};
 
 /// Whatever begins like this is ours.
 const OURS: &str = "ferroboot-";
 
-/// Those of all `boots`: one for firmware and one for iPXE on every port.
+/// Those of all `boots`: on every port one for firmware of each architecture, and one for iPXE.
 pub(super) fn of(boots: &[Announcement], family: Family) -> Vec<Value> {
     boots.iter().flat_map(|boot| of_boot(boot, family)).collect()
 }
 
 fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
     let Ok(links) = boot.links() else { return Vec::new() };
-    if !family.reaches(&links.firmware) {
+    if !family.reaches(&links.ipxe) {
         return Vec::new();
     }
+    let firmware = links.firmware.iter().map(|(cpu_arch, url)| (Client::Firmware(*cpu_arch), url));
+    let clients: Vec<_> = firmware.chain([(Client::Ipxe, &links.ipxe)]).collect();
     let classes = boot.ports.iter().flat_map(|port| {
-        let name =
-            |client| format!("{OURS}{}-{}-{client}", boot.attempt.simple(), port.mac.dashed());
-        let (firmware, ipxe) = match family {
-            Family::V4 => (v4::firmware(port.mac), v4::ipxe(port.mac)),
-            Family::V6 => (v6::firmware(port.mac), v6::ipxe(port.mac)),
-        };
-        let options = |url, client| match family {
-            Family::V4 => v4::options(url, client),
-            Family::V6 => v6::options(url, client),
-        };
-        [
+        let class = |&(client, url): &(Client, &Url)| {
+            let (test, options) = match family {
+                Family::V4 => (v4::test(port.mac, client), v4::options(url.as_str(), client)),
+                Family::V6 => (v6::test(port.mac, client), v6::options(url.as_str(), client)),
+            };
+            let (boot, mac) = (boot.attempt.simple(), port.mac.dashed());
             json!({
-                "name": name("http"),
-                "test": firmware,
-                "option-data": options(links.firmware.as_str(), Client::Firmware),
-            }),
-            json!({
-                "name": name("ipxe"),
-                "test": ipxe,
-                "option-data": options(links.ipxe.as_str(), Client::Ipxe),
-            }),
-        ]
+                "name": format!("{OURS}{boot}-{mac}-{client}"),
+                "test": test,
+                "option-data": options,
+            })
+        };
+        clients.iter().map(class).collect::<Vec<_>>()
     });
     classes.collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Client {
-    Firmware,
+    Firmware(CpuArch),
     Ipxe,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Firmware(cpu_arch) => write!(f, "http-{cpu_arch}"),
+            Self::Ipxe => f.write_str("ipxe"),
+        }
+    }
 }
 
 /// Puts `ours` into a configuration in place of those of ours that it has. Whether that changed it.
@@ -82,16 +86,16 @@ mod v4 {
 
     const IPXE: &str = "(option[175].exists or option[77].hex == 'iPXE')";
 
-    pub(super) fn firmware(mac: Mac) -> String {
-        format!(
-            "pkt4.mac == 0x{} and option[93].hex == 0x0010 and \
-             substring(option[60].hex,0,10) == 'HTTPClient' and not {IPXE}",
-            hex(mac)
-        )
-    }
-
-    pub(super) fn ipxe(mac: Mac) -> String {
-        format!("pkt4.mac == 0x{} and {IPXE}", hex(mac))
+    pub(super) fn test(mac: Mac, client: Client) -> String {
+        let mac = hex(mac);
+        match client {
+            Client::Firmware(cpu_arch) => format!(
+                "pkt4.mac == 0x{mac} and option[93].hex == 0x{:04x} and \
+                 substring(option[60].hex,0,10) == 'HTTPClient' and not {IPXE}",
+                cpu_arch.http_client()
+            ),
+            Client::Ipxe => format!("pkt4.mac == 0x{mac} and {IPXE}"),
+        }
     }
 
     pub(super) fn options(url: &str, client: Client) -> Vec<Value> {
@@ -100,7 +104,7 @@ mod v4 {
             "name": "vendor-class-identifier", "data": "HTTPClient", "always-send": true,
         });
         match client {
-            Client::Firmware => vec![file, class],
+            Client::Firmware(_) => vec![file, class],
             Client::Ipxe => vec![file],
         }
     }
@@ -111,16 +115,16 @@ mod v6 {
 
     const IPXE: &str = "substring(option[15].hex,2,4) == 'iPXE'";
 
-    pub(super) fn firmware(mac: Mac) -> String {
-        format!(
-            "{} and option[61].hex == 0x0010 and \
-             substring(option[16].hex,6,10) == 'HTTPClient' and not ({IPXE})",
-            sender(mac)
-        )
-    }
-
-    pub(super) fn ipxe(mac: Mac) -> String {
-        format!("{} and {IPXE}", sender(mac))
+    pub(super) fn test(mac: Mac, client: Client) -> String {
+        let sender = sender(mac);
+        match client {
+            Client::Firmware(cpu_arch) => format!(
+                "{sender} and option[61].hex == 0x{:04x} and \
+                 substring(option[16].hex,6,10) == 'HTTPClient' and not ({IPXE})",
+                cpu_arch.http_client()
+            ),
+            Client::Ipxe => format!("{sender} and {IPXE}"),
+        }
     }
 
     /// A DHCPv6 message has the MAC address in its sender's link-local address, in what a relay adds
@@ -142,7 +146,7 @@ mod v6 {
         let class = json!({"code": 16, "csv-format": false, "data": class, "always-send": true});
         let end = json!({"code": 60, "csv-format": false, "data": "0000", "always-send": true});
         match client {
-            Client::Firmware => vec![class, file, end],
+            Client::Firmware(_) => vec![class, file, end],
             Client::Ipxe => vec![file],
         }
     }
@@ -175,8 +179,8 @@ mod tests {
 
         let urls = |family, option: usize| -> Vec<String> {
             let classes = of(&boots, family);
-            let firmware = classes.iter().step_by(2);
-            firmware.map(|class| class["option-data"][option]["data"].to_string()).collect()
+            let x64 = classes.iter().step_by(3);
+            x64.map(|class| class["option-data"][option]["data"].to_string()).collect()
         };
 
         let [four, six] = [urls(Family::V4, 0), urls(Family::V6, 1)];
@@ -201,7 +205,7 @@ mod tests {
         let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others]});
 
         assert!(replace(&mut configuration, ours.clone()));
-        assert_eq!(configuration["client-classes"].as_array().unwrap().len(), 3);
+        assert_eq!(configuration["client-classes"].as_array().unwrap().len(), 4);
         assert!(!replace(&mut configuration, ours));
         assert!(replace(&mut configuration, Vec::new()));
         assert_eq!(configuration, json!({"valid-lifetime": 60, "client-classes": [others]}));

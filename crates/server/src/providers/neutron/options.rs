@@ -15,7 +15,8 @@ const LONGEST: usize = 255;
 /// what Neutron's DHCP agent gives to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
 pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
     let links = told.links()?;
-    let (firmware, ipxe) = (links.firmware.as_str(), links.ipxe.as_str());
+    // It cannot tell one client from another, but for iPXE.
+    let (firmware, ipxe) = (links.own.as_str(), links.ipxe.as_str());
     ensure!(
         firmware.len() <= LONGEST,
         "the URL {firmware} is longer than the {LONGEST} bytes that Neutron keeps"
@@ -23,7 +24,7 @@ pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
     let option = |name: &str, value: &str, version: u8| json!({"opt_name": name, "opt_value": value, "ip_version": version});
     let mut options = Vec::new();
     let by_ipxe = told.boot_interface == BootInterface::HttpIpxe;
-    if Family::V4.reaches(&links.firmware) {
+    if Family::V4.reaches(&links.own) {
         if by_ipxe {
             options.push(option("tag:!ipxe,67", firmware, 4));
             options.push(option("tag:ipxe,67", ipxe, 4));
@@ -32,7 +33,7 @@ pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
         }
         options.push(option("60", "HTTPClient", 4));
     }
-    if Family::V6.reaches(&links.firmware) {
+    if Family::V6.reaches(&links.own) {
         if by_ipxe {
             options.push(option("tag:!ipxe6,59", firmware, 6));
             options.push(option("tag:ipxe6,59", ipxe, 6));
