@@ -2,16 +2,17 @@
 //!
 //! The API, the workers and the agents' calls all come through here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use provision::boot::bootable;
 use provision::node::Secret;
 use provision::step::Fresh;
-use provision::{Context, Event, Node, Policy, Port, Refused, step};
+use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, step};
 use store::{
     Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortError,
     PortFilter, Store,
@@ -61,6 +62,23 @@ impl Nodes {
             self.index.put_ports(uuid, ports.remove(&uuid).unwrap_or_default());
         }
         Ok(())
+    }
+
+    /// The boots that machines may fetch images for now, as nodes and their attempts; other daemons may have
+    /// begun them.
+    ///
+    /// # Errors
+    /// [`ListError`] if the store fails.
+    pub async fn under_way(&self) -> Result<HashSet<(Uuid, Uuid)>, ListError> {
+        let mut under_way = HashSet::new();
+        for state in [ProvisionState::Cleaning, ProvisionState::CleanWait] {
+            let provision_state = Some(state.to_string());
+            let filter = NodeFilter { provision_state, ..NodeFilter::default() };
+            for found in self.store.nodes(&filter).await? {
+                under_way.extend(bootable(&found.node).map(|boot| (found.node.uuid, boot.id)));
+            }
+        }
+        Ok(under_way)
     }
 
     /// Where they are kept.

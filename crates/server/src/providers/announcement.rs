@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use provision::architecture::NoSuchCpuArch;
 use provision::boot::{Artifact, DhcpBoot, NoBoot, boot_for};
+use provision::node::Secret;
 use provision::trace::DhcpClient;
 use provision::{Attempt, BootInterface, CpuArch, Mac, Node, Port};
 use thiserror::Error;
@@ -27,6 +28,7 @@ pub struct Announcement {
     pub boot_interface: BootInterface,
     /// The ports it may boot from; never none.
     pub ports: Vec<ToldPort>,
+    ticket: Secret,
     /// What its clients are to fetch.
     links: Result<Links, NoLinks>,
 }
@@ -66,7 +68,8 @@ pub enum NoLinks {
 }
 
 impl Announcement {
-    /// That of the boot under way; `None` where DHCP has no part in it, or there is none.
+    /// That of the node's latest boot, though it may be over; `None` where DHCP had no part in it, or
+    /// there was none.
     ///
     /// `boot_sets` are the architectures that have one.
     #[must_use]
@@ -76,7 +79,7 @@ impl Announcement {
         urls: &Urls,
         boot_sets: &[CpuArch],
     ) -> Option<Self> {
-        let attempt = node.live_attempt()?;
+        let attempt = node.attempt.as_ref()?;
         match attempt.boot_interface {
             BootInterface::RedfishHttps => return None,
             BootInterface::Http | BootInterface::HttpIpxe => {}
@@ -88,6 +91,7 @@ impl Announcement {
             started_at: attempt.started_at,
             boot_interface: attempt.boot_interface,
             ports: ports.map(|port| ToldPort::of(port)).collect(),
+            ticket: attempt.ticket.clone(),
             links: Links::of(node, attempt, urls, boot_sets),
         })
     }
@@ -98,6 +102,12 @@ impl Announcement {
     /// Where it is not known at which address machines reach us, or the node's machine has no loader.
     pub fn links(&self) -> Result<&Links> {
         self.links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))
+    }
+
+    /// The part of its URLs that no other boot's have.
+    #[must_use]
+    pub fn ticket(&self) -> &str {
+        &self.ticket.0
     }
 
     /// In words, for the trace: what is booted from where. Holds no ticket.
@@ -120,6 +130,12 @@ impl ToldPort {
 
 #[cfg(test)]
 impl Announcement {
+    /// Another boot of the same machine.
+    pub(super) fn next(&self) -> Self {
+        let attempt = Uuid::from_u128(self.attempt.as_u128() + 1);
+        Self { attempt, ticket: Secret("NEXT".to_owned()), ..self.clone() }
+    }
+
     /// A boot of one machine, from `http://HOST/`.
     pub(super) fn example(boot_interface: BootInterface, host: &str) -> Self {
         let link =
@@ -139,6 +155,7 @@ impl Announcement {
             started_at: Timestamp::UNIX_EPOCH,
             boot_interface,
             ports: vec![ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), vif: None }],
+            ticket: Secret("TICKET".to_owned()),
             links: Ok(Links {
                 own: x64.1.clone(),
                 firmware: vec![x64, arm64],
@@ -217,7 +234,7 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use provision::ProvisionState;
-    use provision::node::{Clean, Secret};
+    use provision::node::Clean;
 
     use super::*;
     use crate::config::Config;

@@ -60,11 +60,29 @@ impl Dnsmasq {
         })
     }
 
+    /// Files in which another boot of the machine has begun stay.
     fn take_back(&self, told: &Announcement) -> Result<()> {
+        let has_another = |path: &Path| {
+            fs::read_to_string(path).is_ok_and(|text| !text.contains(&tag(told.attempt)))
+        };
         for port in &told.ports {
-            write(&self.host_of(port.mac), &host_line(port.mac, None))?;
+            let path = self.host_of(port.mac);
+            if !has_another(&path) {
+                write(&path, &host_line(port.mac, None))?;
+            }
         }
-        remove(&self.options_of(told.node))
+        let path = self.options_of(told.node);
+        if has_another(&path) { Ok(()) } else { remove(&path) }
+    }
+
+    /// Whether a file is not as it was written. dnsmasq itself reads all of them when it starts.
+    fn lacks(&self, told: &Announcement) -> Result<bool> {
+        let lacks = |path: &Path, lines: &str| {
+            fs::read_to_string(path).map_or(true, |present| present != lines)
+        };
+        let host = |mac| lacks(&self.host_of(mac), &host_line(mac, Some(told.attempt)));
+        Ok(lacks(&self.options_of(told.node), &option_lines(told)?)
+            || told.ports.iter().any(|port| host(port.mac)))
     }
 
     /// Files of boots that we do not know are made good: a line without a boot where there was one, and
@@ -103,9 +121,19 @@ impl Provider for Dnsmasq {
         ready(self.take_back(told)).boxed()
     }
 
-    fn reconcile<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
+    /// Of what is over there are files.
+    fn reconcile<'a>(
+        &'a self,
+        told: &'a [Announcement],
+        _: &'a [Announcement],
+    ) -> BoxFuture<'a, Result<()>> {
         let all = self.clean_up(told).and_then(|()| told.iter().try_for_each(|one| self.put(one)));
         ready(all).boxed()
+    }
+
+    fn has_forgotten<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
+        let mut lacks = told.iter().map(|told| self.lacks(told));
+        ready(lacks.find(|lacks| !matches!(lacks, Ok(false))).unwrap_or(Ok(false))).boxed()
     }
 }
 
@@ -314,6 +342,34 @@ mod tests {
         assert!(fs::read_dir(&opts).unwrap().next().is_none());
         world.dnsmasq.clean_up(&[]).unwrap();
         assert_eq!(world.files("hosts"), ["somebody-else.conf"]);
+    }
+
+    #[test]
+    fn a_boot_that_ends_late_leaves_the_files_of_the_next_one() {
+        let world = World::new();
+        let first = Announcement::example(Http, "10.0.0.1");
+        let next = first.next();
+        world.dnsmasq.put(&first).unwrap();
+        world.dnsmasq.put(&next).unwrap();
+
+        world.dnsmasq.take_back(&first).unwrap();
+
+        assert!(!world.dnsmasq.lacks(&next).unwrap());
+    }
+
+    #[test]
+    fn files_that_somebody_removed_are_missed() {
+        let world = World::new();
+        let told = [Announcement::example(Http, "10.0.0.1")];
+        world.dnsmasq.put(&told[0]).unwrap();
+        let forgotten = || world.dnsmasq.has_forgotten(&told).now_or_never().unwrap().unwrap();
+
+        assert!(!forgotten());
+        for (folder, file) in [("hosts", HOST), ("opts", OPTIONS)] {
+            fs::remove_file(world.dir.path().join(folder).join(file)).unwrap();
+            assert!(forgotten(), "{file}");
+            world.dnsmasq.put(&told[0]).unwrap();
+        }
     }
 
     #[test]

@@ -5,10 +5,10 @@
 
 mod classes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
@@ -25,6 +25,9 @@ use crate::config;
 /// Kea reads its leases anew when its configuration is set, which takes longer the more there are.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Kea says when it was configured in whole seconds, so two times that are nearer may be the same.
+const BLURRED: Duration = Duration::from_secs(2);
+
 /// One or two servers, and the boots they are to know.
 #[derive(Debug)]
 pub struct Kea {
@@ -34,9 +37,14 @@ pub struct Kea {
     told: tokio::sync::Mutex<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Boots {
+    /// Those that the servers are to know, by node.
     all: HashMap<Uuid, Announcement>,
+    /// The attempts that they are to forget.
+    over: HashSet<Uuid>,
+    /// Whether they are to forget all others as well: another daemon's, unless those are among `all`.
+    alone: bool,
     changes: u64,
 }
 
@@ -45,14 +53,17 @@ struct Boots {
 struct Server {
     family: Family,
     socket: PathBuf,
+    /// When it was last configured, if it was seen to know its boots since.
+    known_since: Mutex<Option<Instant>>,
 }
 
 impl Kea {
     /// The servers that the settings name.
     #[must_use]
     pub fn new(settings: &config::Kea) -> Self {
-        let server = |family, socket: &Option<PathBuf>| {
-            socket.as_ref().map(|socket| Server { family, socket: socket.clone() })
+        let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
+            let socket = socket.clone()?;
+            Some(Server { family, socket, known_since: Mutex::default() })
         };
         let both = [server(Family::V4, &settings.socket4), server(Family::V6, &settings.socket6)];
         let servers = both.into_iter().flatten().collect();
@@ -61,7 +72,12 @@ impl Kea {
 
     async fn add(&self, told: &Announcement) -> Result<()> {
         self.expect_reachable(told)?;
-        self.change(|all| drop(all.insert(told.node, told.clone()))).await
+        self.change(|boots| {
+            let before = boots.all.insert(told.node, told.clone());
+            boots.over.extend(before.map(|before| before.attempt));
+            boots.over.remove(&told.attempt);
+        })
+        .await
     }
 
     /// That machines can fetch what one of the servers tells them.
@@ -72,10 +88,10 @@ impl Kea {
         first.or_else(|refused| if tried.any(|it| it.is_ok()) { Ok(()) } else { Err(refused) })
     }
 
-    async fn change(&self, change: impl FnOnce(&mut HashMap<Uuid, Announcement>)) -> Result<()> {
+    async fn change(&self, change: impl FnOnce(&mut Boots)) -> Result<()> {
         let number = {
             let mut boots = self.boots();
-            change(&mut boots.all);
+            change(&mut boots);
             boots.changes += 1;
             boots.changes
         };
@@ -83,15 +99,30 @@ impl Kea {
         if *told >= number {
             return Ok(());
         }
-        let (now, all) = {
-            let boots = self.boots();
-            (boots.changes, boots.all.values().cloned().collect::<Vec<_>>())
-        };
+        let now = self.boots().clone();
         for server in &self.servers {
-            server.tell(&all).await?;
+            server.tell(&now).await?;
         }
-        *told = now;
+        *told = now.changes;
+        let mut boots = self.boots();
+        boots.over.retain(|attempt| !now.over.contains(attempt));
+        boots.alone &= !now.alone;
         Ok(())
+    }
+
+    async fn has_forgotten_some(&self) -> Result<bool> {
+        let told = self.told.lock().await;
+        let boots = self.boots().clone();
+        // Whoever changed them is about to tell.
+        if *told != boots.changes {
+            return Ok(false);
+        }
+        for server in &self.servers {
+            if server.has_forgotten(&boots).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     // A panic elsewhere cannot leave the map half-changed.
@@ -106,42 +137,106 @@ impl Provider for Kea {
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        let over = |all: &mut HashMap<Uuid, Announcement>| {
-            all.retain(|_, boot| boot.attempt != told.attempt);
+        let over = |boots: &mut Boots| {
+            boots.all.retain(|_, boot| boot.attempt != told.attempt);
+            boots.over.insert(told.attempt);
         };
         self.change(over).boxed()
     }
 
-    fn reconcile<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
+    fn reconcile<'a>(
+        &'a self,
+        told: &'a [Announcement],
+        _: &'a [Announcement],
+    ) -> BoxFuture<'a, Result<()>> {
         let all = told.iter().map(|told| (told.node, told.clone())).collect();
-        self.change(|boots| *boots = all).boxed()
+        self.change(|boots| {
+            boots.all = all;
+            boots.alone = true;
+        })
+        .boxed()
+    }
+
+    fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
+        self.has_forgotten_some().boxed()
+    }
+}
+
+impl Boots {
+    fn classes(&self, family: Family) -> Vec<Value> {
+        let all: Vec<_> = self.all.values().cloned().collect();
+        classes::of(&all, family)
+    }
+
+    /// Whether classes of an attempt are ours to replace.
+    fn replaces(&self, attempt: Uuid) -> bool {
+        self.alone
+            || self.over.contains(&attempt)
+            || self.all.values().any(|boot| boot.attempt == attempt)
     }
 }
 
 impl Server {
-    async fn tell(&self, boots: &[Announcement]) -> Result<()> {
-        let told = self.set_classes(classes::of(boots, self.family)).await;
-        told.with_context(|| format!("Kea at {}", self.socket.display()))
+    async fn tell(&self, boots: &Boots) -> Result<()> {
+        self.set_classes(boots).await.with_context(|| format!("Kea at {}", self.socket.display()))
     }
 
-    async fn set_classes(&self, ours: Vec<Value>) -> Result<()> {
+    async fn has_forgotten(&self, boots: &Boots) -> Result<bool> {
+        let forgotten = self.looks_forgetful(boots).await;
+        forgotten.with_context(|| format!("Kea at {}", self.socket.display()))
+    }
+
+    /// Its configuration is read only if it was set anew, since that may be long and Kea answers nobody
+    /// meanwhile.
+    async fn looks_forgetful(&self, boots: &Boots) -> Result<bool> {
+        let status = ask(&self.socket, &json!({"command": "status-get"})).await?;
+        let age = status["arguments"]["reload"].as_u64();
+        let age = Duration::from_secs(age.context("it does not say when it was configured")?);
+        let configured = Instant::now().checked_sub(age);
+        let known_since = *self.known_since();
+        if let (Some(known), Some(now)) = (known_since, configured)
+            && now.saturating_duration_since(known) < BLURRED
+        {
+            return Ok(false);
+        }
+        let forgotten = classes::lacks(&self.configuration().await?, &boots.classes(self.family));
+        // A younger one may still be taken for the next.
+        let known_since = configured.filter(|_| !forgotten && age > BLURRED);
+        *self.known_since() = known_since;
+        Ok(forgotten)
+    }
+
+    async fn configuration(&self) -> Result<Value> {
         let mut got = ask(&self.socket, &json!({"command": "config-get"})).await?;
         // What else is in the answer (a digest, in later versions) is none of the configuration.
-        let name = match self.family {
-            Family::V4 => "Dhcp4",
-            Family::V6 => "Dhcp6",
-        };
-        let mut configuration = got["arguments"][name].take();
-        ensure!(configuration.is_object(), "it gave no configuration of {name}");
-        if !classes::replace(&mut configuration, ours) {
+        let configuration = got["arguments"][self.name()].take();
+        ensure!(configuration.is_object(), "it gave no configuration of {}", self.name());
+        Ok(configuration)
+    }
+
+    async fn set_classes(&self, boots: &Boots) -> Result<()> {
+        let mut configuration = self.configuration().await?;
+        let ours = boots.classes(self.family);
+        if !classes::replace(&mut configuration, ours, |attempt| boots.replaces(attempt)) {
             return Ok(());
         }
         // A configuration that is refused when it is set can leave Kea without any.
         for command in ["config-test", "config-set"] {
-            let arguments = json!({ name: configuration });
+            let arguments = json!({ self.name(): configuration });
             ask(&self.socket, &json!({"command": command, "arguments": arguments})).await?;
         }
         Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "Dhcp4",
+            Family::V6 => "Dhcp6",
+        }
+    }
+
+    fn known_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.known_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,8 +4,10 @@
 
 mod options;
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, Result, bail, ensure};
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::StatusCode;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -18,6 +20,9 @@ use crate::config;
 
 /// Upstream's `[neutron]request_timeout`.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
+
+/// Ports that are asked for at a time; each is named in the URL of the request.
+const AT_ONCE: usize = 50;
 
 /// Neutron's API, and who we are to it.
 #[derive(Debug)]
@@ -61,13 +66,26 @@ impl Neutron {
         Ok(())
     }
 
-    async fn take_back(&self, told: &Announcement) -> Result<()> {
-        for port in &told.ports {
-            let found = self.find(port).await?;
-            let present = options::present(&found);
-            if !present.is_empty() {
-                self.set(&found, &present).await?;
+    /// Options that are of no boot in `over` stay.
+    async fn take_back(&self, over: &[Announcement]) -> Result<()> {
+        let tickets: HashSet<_> = over.iter().map(Announcement::ticket).collect();
+        let ports = over.iter().flat_map(|told| &told.ports);
+        let (by_id, by_mac): (Vec<_>, Vec<_>) = ports.partition(|port| port.vif.is_some());
+        let by_id = by_id.iter().filter_map(|port| Some(("id", port.vif.clone()?)));
+        let by_mac = by_mac.iter().map(|port| ("mac_address", port.mac.to_string()));
+        for list in [by_id.collect::<Vec<_>>(), by_mac.collect()] {
+            for some in list.chunks(AT_ONCE) {
+                self.clear(some, &tickets).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, ports: &[(&str, String)], tickets: &HashSet<&str>) -> Result<()> {
+        let answer = self.ask(Method::GET, &options::list_of(ports), None).await?;
+        let found = answer["ports"].as_array().context("it gave no list of ports")?;
+        for port in found.iter().filter(|port| options::has_link(port, tickets)) {
+            self.set(port, &options::present(port)).await?;
         }
         Ok(())
     }
@@ -174,19 +192,26 @@ impl Provider for Neutron {
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        self.take_back(told).boxed()
+        self.take_back(std::slice::from_ref(told)).boxed()
     }
 
-    /// Options of boots that ended while we were away cannot be told from those of others, and so stay
-    /// until the port's next boot replaces them; what they name is refused by then.
-    fn reconcile<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
+    fn reconcile<'a>(
+        &'a self,
+        told: &'a [Announcement],
+        over: &'a [Announcement],
+    ) -> BoxFuture<'a, Result<()>> {
         async move {
             for one in told {
                 self.put(one).await?;
             }
-            Ok(())
+            self.take_back(over).await
         }
         .boxed()
+    }
+
+    /// It keeps them in its database, and what others set in their place is for them to answer for.
+    fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
+        ready(Ok(false)).boxed()
     }
 }
 
@@ -219,6 +244,11 @@ mod tests {
 
     use super::*;
 
+    const URL: &str = "http://10.77.0.1:8080/boot/TICKET/bootx64.efi";
+    const FIND: &str = "GET /v2.0/ports?mac_address=52:54:00:00:00:01";
+    const LOOK: &str =
+        "GET /v2.0/ports?fields=id&fields=extra_dhcp_opts&mac_address=52%3A54%3A00%3A00%3A00%3A01";
+
     /// Answers as Neutron 29 and Keystone did, and keeps what was asked.
     #[derive(Clone, Default)]
     struct Recorded {
@@ -247,10 +277,13 @@ mod tests {
         let port = json!({
             "id": "db528128", "mac_address": "52:54:00:00:00:01",
             "fixed_ips": [{"subnet_id": "a3a7c092", "ip_address": "10.77.0.13"}],
-            "extra_dhcp_opts": [{"opt_name": "60", "opt_value": "HTTPClient", "ip_version": 4}],
+            "extra_dhcp_opts": [
+                {"opt_name": "67", "opt_value": URL, "ip_version": 4},
+                {"opt_name": "60", "opt_value": "HTTPClient", "ip_version": 4},
+            ],
         });
         let answer = match line.as_str() {
-            "GET /v2.0/ports?mac_address=52:54:00:00:00:01" => json!({"ports": [port]}),
+            FIND | LOOK => json!({"ports": [port]}),
             "PUT /v2.0/ports/db528128" => json!({"port": port}),
             _ => {
                 let error = json!({"NeutronError": {
@@ -288,17 +321,33 @@ mod tests {
 
         let asked = recorded.asked.lock().unwrap();
         let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
-        let (get, put) =
-            ("GET /v2.0/ports?mac_address=52:54:00:00:00:01", "PUT /v2.0/ports/db528128");
-        assert_eq!(lines, [get, put, get, put]);
-        let url = "http://10.77.0.1:8080/boot/TICKET/bootx64.efi";
+        let put = "PUT /v2.0/ports/db528128";
+        assert_eq!(lines, [FIND, put, LOOK, put]);
         let options = json!([
-            {"opt_name": "67", "opt_value": url, "ip_version": 4},
+            {"opt_name": "67", "opt_value": URL, "ip_version": 4},
             {"opt_name": "60", "opt_value": "HTTPClient", "ip_version": 4},
         ]);
         assert_eq!(asked[1].1, json!({"port": {"extra_dhcp_opts": options}}));
-        let gone = json!([{"opt_name": "60", "opt_value": null, "ip_version": 4}]);
+        let gone = json!([
+            {"opt_name": "67", "opt_value": null, "ip_version": 4},
+            {"opt_name": "60", "opt_value": null, "ip_version": 4},
+        ]);
         assert_eq!(asked[3].1, json!({"port": {"extra_dhcp_opts": gone}}));
+    }
+
+    #[tokio::test]
+    async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
+        let (recorded, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let over = Announcement::example(Http, "10.0.0.1");
+        let next = over.next();
+
+        neutron.reconcile(&[], &[next]).await.unwrap();
+        neutron.reconcile(&[], &[over]).await.unwrap();
+
+        let asked = recorded.asked.lock().unwrap();
+        let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
+        assert_eq!(lines, [LOOK, LOOK, "PUT /v2.0/ports/db528128"]);
     }
 
     #[tokio::test]

@@ -40,7 +40,7 @@ pub(super) async fn run(workers: Workers, end: CancellationToken) {
             _ = look.tick() => {
                 round += 1;
                 look_at_all(&workers, &mut watched, round, serving_since).await;
-                workers.providers.tidy(workers.nodes.index()).await;
+                workers.providers.tidy(&workers.nodes).await;
             }
             _ = forget.tick() => forget_old(&workers).await,
             () = end.cancelled() => return,

@@ -1,11 +1,13 @@
 //! The client classes of boots: who gets which URL.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use provision::{CpuArch, Mac};
 use serde_json::{Value, json};
 use url::Url;
+use uuid::Uuid;
 
 use crate::providers::announcement::{Announcement, Family};
 
@@ -57,23 +59,43 @@ impl fmt::Display for Client {
     }
 }
 
-/// Puts `ours` into a configuration in place of those of ours that it has. Whether that changed it.
-pub(super) fn replace(configuration: &mut Value, ours: Vec<Value>) -> bool {
+/// Puts `ours` into a configuration in place of those of boots that `is_replaced` names by their attempt.
+/// Whether that changed it.
+pub(super) fn replace(
+    configuration: &mut Value,
+    ours: Vec<Value>,
+    is_replaced: impl Fn(Uuid) -> bool,
+) -> bool {
     let classes = configuration["client-classes"].take();
     let mut classes = if let Value::Array(classes) = classes { classes } else { Vec::new() };
-    let name = |class: &Value| class["name"].as_str().unwrap_or_default().to_owned();
-    let is_ours = |class: &Value| name(class).starts_with(OURS);
-    let names = |classes: &[Value]| {
-        let mut names: Vec<_> = classes.iter().filter(|class| is_ours(class)).map(name).collect();
-        names.sort();
-        names
-    };
+    let is_old = |class: &Value| attempt_of(name(class)).is_some_and(&is_replaced);
+    let old: Vec<_> = classes.extract_if(.., |class| is_old(class)).collect();
     // A class is never told otherwise under the same name, and Kea shows more of it than it was told.
-    let changes = names(&classes) != names(&ours);
-    classes.retain(|class| !is_ours(class));
+    let changes = names(&old) != names(&ours);
     classes.extend(ours);
     configuration["client-classes"] = Value::Array(classes);
     changes
+}
+
+/// Whether one of `ours` is not in a configuration.
+pub(super) fn lacks(configuration: &Value, ours: &[Value]) -> bool {
+    let classes = configuration["client-classes"].as_array().map(Vec::as_slice);
+    let there = names(classes.unwrap_or_default());
+    !names(ours).is_subset(&there)
+}
+
+fn names(classes: &[Value]) -> BTreeSet<&str> {
+    classes.iter().map(name).collect()
+}
+
+fn name(class: &Value) -> &str {
+    class["name"].as_str().unwrap_or_default()
+}
+
+/// Whose class it is, if it is one of ours or another daemon's.
+fn attempt_of(name: &str) -> Option<Uuid> {
+    let (attempt, _) = name.strip_prefix(OURS)?.split_once('-')?;
+    attempt.parse().ok()
 }
 
 /// A text in Kea's list of values.
@@ -165,6 +187,8 @@ fn link_local(mac: Mac) -> Ipv6Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use provision::BootInterface::{Http, HttpIpxe};
 
     use super::*;
@@ -204,11 +228,27 @@ mod tests {
         let others = json!({"name": "phones", "test": "option[60].text == 'phone'"});
         let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others]});
 
-        assert!(replace(&mut configuration, ours.clone()));
+        assert!(lacks(&configuration, &ours));
+        assert!(replace(&mut configuration, ours.clone(), |_| true));
         assert_eq!(configuration["client-classes"].as_array().unwrap().len(), 4);
-        assert!(!replace(&mut configuration, ours));
-        assert!(replace(&mut configuration, Vec::new()));
+        assert!(!lacks(&configuration, &ours));
+        assert!(!replace(&mut configuration, ours, |_| true));
+        assert!(replace(&mut configuration, Vec::new(), |_| true));
         assert_eq!(configuration, json!({"valid-lifetime": 60, "client-classes": [others]}));
+    }
+
+    #[test]
+    fn what_another_daemon_told_stays() {
+        let first = Announcement::example(Http, "10.0.0.1");
+        let other = first.next();
+        let [first_classes, others] = [&first, &other].map(|boot| of(from_ref(boot), Family::V4));
+        let mut configuration = json!({"client-classes": others});
+        let is_ours = |attempt| attempt == first.attempt;
+
+        assert!(replace(&mut configuration, first_classes, is_ours));
+        assert!(replace(&mut configuration, Vec::new(), is_ours));
+
+        assert_eq!(configuration, json!({"client-classes": others}));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What is sent to Neutron and Keystone, and what is read of their answers.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, ensure};
 use provision::BootInterface;
 use serde_json::{Value, json};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use crate::config;
 use crate::providers::announcement::{Announcement, Family};
@@ -62,6 +64,24 @@ pub(super) fn for_port(options: &[Value], port: &Value) -> Vec<Value> {
     let gone = present(port).into_iter().filter(|old| !fitting.iter().any(|new| same(old, new)));
     let gone: Vec<_> = gone.collect();
     fitting.into_iter().chain(gone).collect()
+}
+
+/// Where to read the options of all ports that have one of these properties.
+pub(super) fn list_of(ports: &[(&str, String)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs([("fields", "id"), ("fields", "extra_dhcp_opts")]).extend_pairs(ports);
+    format!("v2.0/ports?{}", query.finish())
+}
+
+/// Whether a port has a URL with one of these tickets.
+pub(super) fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
+    let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ticket = |option: &Value| {
+        let (_, rest) = option["opt_value"].as_str()?.split_once("/boot/")?;
+        let (ticket, _) = rest.split_once('/')?;
+        Some(tickets.contains(ticket))
+    };
+    options.iter().any(|option| ticket(option) == Some(true))
 }
 
 /// The options of ours that a port has, each with `null`, which is how Neutron deletes one.

@@ -7,14 +7,14 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use super::Provider;
 use super::announcement::Announcement;
 
-/// `embedded`
+/// `embedded` and `none`.
 #[derive(Debug)]
-pub(super) struct Embedded {
-    /// Whether it answers anywhere.
+pub(super) struct Untold {
+    /// Whether machines get an answer from it, as far as we know.
     pub(super) answers: bool,
 }
 
-impl Provider for Embedded {
+impl Provider for Untold {
     fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
         ready(self.can_answer(told)).boxed()
     }
@@ -23,12 +23,20 @@ impl Provider for Embedded {
         ready(Ok(())).boxed()
     }
 
-    fn reconcile<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
+    fn reconcile<'a>(
+        &'a self,
+        _: &'a [Announcement],
+        _: &'a [Announcement],
+    ) -> BoxFuture<'a, Result<()>> {
         ready(Ok(())).boxed()
+    }
+
+    fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
+        ready(Ok(false)).boxed()
     }
 }
 
-impl Embedded {
+impl Untold {
     fn can_answer(&self, told: &Announcement) -> Result<()> {
         ensure!(
             self.answers,
@@ -37,23 +45,5 @@ impl Embedded {
             told.boot_interface
         );
         Ok(())
-    }
-}
-
-/// `none`
-#[derive(Debug)]
-pub(super) struct SomebodyElse;
-
-impl Provider for SomebodyElse {
-    fn announce<'a>(&'a self, _: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn withdraw<'a>(&'a self, _: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn reconcile<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<()>> {
-        ready(Ok(())).boxed()
     }
 }
