@@ -103,7 +103,9 @@ impl Machine {
         [create, words(format!("port create --node {uuid} {mac}"))]
     }
 
-    pub(super) fn tap(&self) -> String {
+    /// The other end of its network card.
+    #[must_use]
+    pub fn tap(&self) -> String {
         format!("tap{}", self.number)
     }
 

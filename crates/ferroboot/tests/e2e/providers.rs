@@ -29,22 +29,12 @@ fn ovmf_boots_through_dnsmasq_by_http_and_by_http_ipxe() {
     let dirs = Dirs::new().unwrap();
     in_a_lab(dirs.plan(), |lab| {
         let dnsmasq = dirs.dnsmasq(lab)?;
-        let machine = lab.machines()[0].clone();
-        lab.enroll(&machine)?;
-        lab.manage(&machine)?;
-        for (boot_interface, first) in [("http", "bootx64.efi"), ("http-ipxe", "snponly.efi")] {
-            lab.boot_by(&machine, boot_interface)?;
-
-            lab.clean(&machine)?;
-
-            let trace = lab.trace(&machine.name)?;
-            assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
-            was_told(lab, &machine, "dnsmasq")?;
-            // Nothing of the boot is left.
+        boots_by_http_and_by_http_ipxe(lab, "dnsmasq", |machine| {
             assert!(is_empty(&dirs.options())?);
-            let host = fs::read_to_string(dirs.host(&machine))?;
+            let host = fs::read_to_string(dirs.host(machine))?;
             assert_eq!(host, format!("{},set:ironic\n", machine.mac()));
-        }
+            Ok(())
+        })?;
         dnsmasq.kill()
     });
 }
@@ -54,19 +44,10 @@ fn ovmf_boots_through_kea_over_ipv4_by_http_and_by_http_ipxe() {
     let kea = Kea::new(Network::Ipv4).unwrap();
     in_a_lab(kea.plan(Machine::new(1)), |lab| {
         let server = kea.start(lab)?;
-        let machine = lab.machines()[0].clone();
-        lab.enroll(&machine)?;
-        lab.manage(&machine)?;
-        for (boot_interface, first) in [("http", "bootx64.efi"), ("http-ipxe", "snponly.efi")] {
-            lab.boot_by(&machine, boot_interface)?;
-
-            lab.clean(&machine)?;
-
-            let trace = lab.trace(&machine.name)?;
-            assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
-            was_told(lab, &machine, "Kea")?;
+        boots_by_http_and_by_http_ipxe(lab, "Kea", |_| {
             assert_eq!(kea.classes()?, ["phones"]);
-        }
+            Ok(())
+        })?;
         server.kill()
     });
 }
@@ -107,21 +88,95 @@ fn kea_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
     });
 }
 
-/// Asks on a second card of the machine, while that boots.
-fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
+#[test]
+fn kea_that_is_started_anew_in_the_middle_of_a_boot_is_told_again() {
+    let kea = Kea::new(Network::Ipv4).unwrap();
+    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+        let server = kea.start(lab)?;
+        let asker = begin_a_boot(lab)?;
+        assert!(tells_the_url(&asker)?);
+
+        server.kill()?;
+        let server = kea.start_again(lab)?;
+        is_told_again(lab)?;
+
+        assert!(tells_the_url(&asker)?);
+        server.kill()
+    });
+}
+
+#[test]
+fn dnsmasq_that_is_started_anew_without_its_files_is_told_again() {
+    let dirs = Dirs::new().unwrap();
+    in_a_lab(dirs.plan(), |lab| {
+        let dnsmasq = dirs.dnsmasq(lab)?;
+        let asker = begin_a_boot(lab)?;
+        assert!(tells_the_url(&asker)?);
+
+        dnsmasq.kill()?;
+        for file in fs::read_dir(dirs.hosts())?.chain(fs::read_dir(dirs.options())?) {
+            fs::remove_file(file?.path())?;
+        }
+        let dnsmasq = dirs.dnsmasq(lab)?;
+        is_told_again(lab)?;
+
+        assert!(tells_the_url(&asker)?);
+        dnsmasq.kill()
+    });
+}
+
+fn boots_by_http_and_by_http_ipxe(
+    lab: &mut Lab,
+    provider: &str,
+    nothing_is_left: impl Fn(&Machine) -> Result<()>,
+) -> Result<()> {
+    let machine = lab.machines()[0].clone();
+    lab.enroll(&machine)?;
+    lab.manage(&machine)?;
+    for (boot_interface, first) in [("http", "bootx64.efi"), ("http-ipxe", "snponly.efi")] {
+        lab.boot_by(&machine, boot_interface)?;
+
+        lab.clean(&machine)?;
+
+        let trace = lab.trace(&machine.name)?;
+        assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
+        was_told(lab, &machine, provider)?;
+        nothing_is_left(&machine)?;
+    }
+    Ok(())
+}
+
+/// Begins a boot that never ends, since the machine's own card leads nowhere, and gives a second card.
+fn begin_a_boot(lab: &Lab) -> Result<Asker> {
     let machine = &lab.machines()[0];
     lab.enroll(machine)?;
     lab.baremetal(&["port", "create", "--node", &machine.uuid(), MAC])?;
     lab.manage(machine)?;
     lab.boot_by(machine, "http")?;
     let asker = Asker::plug_in()?;
+    ip(&format!("link set {} nomaster", machine.tap()))?;
     lab.begin_to_clean(machine)?;
     lab.wait_for_event(machine, "provider", |what| matches!(what, What::Provider { .. }))?;
     lab.wait_for_state(machine, "clean wait")?;
-    let offered = |file: Option<&str>, vendor_class: Option<&str>| Offered {
-        file: file.map(str::to_owned),
-        vendor_class: vendor_class.map(str::to_owned),
-    };
+    Ok(asker)
+}
+
+fn tells_the_url(asker: &Asker) -> Result<bool> {
+    let offered = asker.firmware("HTTPClient", architecture::X64_HTTP)?;
+    Ok(offered == self::offered(Some("bootx64.efi"), Some("HTTPClient")))
+}
+
+fn is_told_again(lab: &Lab) -> Result<()> {
+    lab.wait_for_event(
+        &lab.machines()[0],
+        "second telling",
+        |what| matches!(what, What::Provider { told, .. } if told.starts_with("again")),
+    )
+}
+
+fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
+    let asker = begin_a_boot(lab)?;
+    let machine = &lab.machines()[0];
 
     for (architecture, file) in [
         (architecture::X64_HTTP, "bootx64.efi"),
@@ -142,6 +197,10 @@ fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
     assert_eq!(asker.running_system()?, offered(None, None));
     assert_eq!(asker.ipxe()?, offered(None, None));
     Ok(())
+}
+
+fn offered(file: Option<&str>, vendor_class: Option<&str>) -> Offered {
+    Offered { file: file.map(str::to_owned), vendor_class: vendor_class.map(str::to_owned) }
 }
 
 fn was_told(lab: &Lab, machine: &Machine, provider: &str) -> Result<()> {
@@ -249,6 +308,10 @@ impl Kea {
 
     fn start(&self, lab: &Lab) -> Result<Process> {
         plug_in_somebody()?;
+        self.start_again(lab)
+    }
+
+    fn start_again(&self, lab: &Lab) -> Result<Process> {
         let number = self.number();
         let (subnet, pool) = match self.network {
             Network::Ipv6 => ("fd77::/64", "fd77::100-fd77::1ff"),
@@ -329,14 +392,14 @@ fn over_ipv6() -> Machine {
 
 /// Kea opens no socket on an interface whose cable leads to nobody, and the machine is off.
 fn plug_in_somebody() -> Result<()> {
-    for line in [
-        "link add somebody type veth peer name to-somebody",
-        "link set to-somebody master lab0 up",
-        "link set somebody up",
-    ] {
-        let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
-        ensure!(status.success(), "ip {line}: {status}");
-    }
+    ip("link add somebody type veth peer name to-somebody")?;
+    ip("link set to-somebody master lab0 up")?;
+    ip("link set somebody up")
+}
+
+fn ip(line: &str) -> Result<()> {
+    let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+    ensure!(status.success(), "ip {line}: {status}");
     Ok(())
 }
 
