@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
         limits: Limits::default(),
     };
     let index = Index::default();
-    let (recorder, mut recorded) = Recorder::new();
+    let (recorder, mut backlog) = Recorder::new();
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
     for file in fs::read_dir(&folder)? {
         let node = booting(&file?.path());
@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
     }
     let listener = TcpListener::bind(&address).await?;
     // In place of the writer of the trace.
-    tokio::spawn(async move { while recorded.recv().await.is_some() {} });
+    tokio::spawn(async move { while backlog.recorded.recv().await.is_some() {} });
     artifacts.serve(listener, future::pending()).await;
     Ok(())
 }

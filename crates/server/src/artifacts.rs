@@ -14,7 +14,7 @@ mod progress;
 pub mod scripts;
 mod sources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod ticket;
 
 use std::convert::Infallible;

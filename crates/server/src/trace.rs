@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use provision::{BootEvent, Node, What};
 use store::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -19,7 +21,20 @@ const WAITING: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Recorder {
     queue: mpsc::Sender<Recorded>,
+    queued: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
+    hurry: Arc<Notify>,
+    written: watch::Receiver<u64>,
+}
+
+/// What was recorded and is not in the store yet.
+#[derive(Debug)]
+pub struct Backlog {
+    /// The events, in their order.
+    pub recorded: mpsc::Receiver<Recorded>,
+    hurry: Arc<Notify>,
+    /// How many have left it.
+    written: watch::Sender<u64>,
 }
 
 /// An event and its node, on the way to the store.
@@ -32,39 +47,102 @@ pub struct Recorded {
 }
 
 impl Recorder {
-    /// A recorder, and the queue that its writer empties in batches.
+    /// A recorder, and the queue that [`write`] empties.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Recorded>) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { queue: sender, lost: Arc::default() }, receiver)
+    pub fn new() -> (Self, Backlog) {
+        let (queue, recorded) = mpsc::channel(WAITING);
+        let (written, already) = watch::channel(0);
+        let hurry = Arc::<Notify>::default();
+        let backlog = Backlog { recorded, hurry: hurry.clone(), written };
+        let (queued, lost) = (Arc::default(), Arc::default());
+        (Self { queue, queued, lost, hurry, written: already }, backlog)
     }
 
     /// Records what happened now in the node's latest attempt; without an attempt, nothing.
     pub fn record(&self, node: &Node, what: What) {
         let Some(attempt) = &node.attempt else { return };
         let event = BootEvent { at: Timestamp::now(), attempt: attempt.id, what };
-        if self.queue.try_send(Recorded { node: node.uuid, event }).is_err() {
-            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-            // A database that cannot keep up must not be followed by a log that cannot.
-            if lost.is_power_of_two() {
-                warn!("the trace cannot keep up: {lost} events since the start are lost");
-            }
+        if self.queue.try_send(Recorded { node: node.uuid, event }).is_ok() {
+            self.queued.fetch_add(1, Ordering::Relaxed);
+            return;
         }
+        let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
+        // A database that cannot keep up must not be followed by a log that cannot.
+        if lost.is_power_of_two() {
+            warn!("the trace cannot keep up: {lost} events since the start are lost");
+        }
+    }
+
+    /// Waits until what was recorded before is in the store, for whoever reads it there.
+    pub async fn flush(&self) {
+        let queued = self.queued.load(Ordering::Relaxed);
+        let mut written = self.written.clone();
+        if *written.borrow() < queued {
+            self.hurry.notify_one();
+        }
+        // Where nobody writes any more, there is nothing to wait for.
+        written.wait_for(|written| *written >= queued).await.ok();
     }
 }
 
-/// Events that go into the store together. Many more would keep a thread busy for so long that DHCP
+/// Events that go into the store together. Many more would keep a processor busy for so long that DHCP
 /// waits for it.
 const BATCH: usize = 256;
+/// Unless there are that many: how long to gather them. The database brings each batch to the disk,
+/// which costs as much as the events in it.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Writes what is recorded until the last [`Recorder`] is gone.
-pub async fn write(store: Store, mut recorded: mpsc::Receiver<Recorded>) {
+pub async fn write(store: Store, backlog: Backlog) {
+    let Backlog { mut recorded, hurry, written } = backlog;
     let mut waiting = Vec::new();
     while recorded.recv_many(&mut waiting, BATCH).await > 0 {
+        let next = Instant::now() + GATHER;
         let events: Vec<_> =
             waiting.drain(..).map(|recorded| (recorded.node, recorded.event)).collect();
         if let Err(failed) = store.append_events(&events).await {
             error!(error = %failed, events = events.len(), "events of traces are lost");
         }
+        written.send_modify(|written| *written += events.len() as u64);
+        if recorded.len() < BATCH && !recorded.is_closed() {
+            timeout_at(next, hurry.notified()).await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+
+    #[tokio::test]
+    async fn whoever_reads_a_trace_finds_what_was_recorded_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = Store::open(&url).await.unwrap();
+        let (recorder, backlog) = Recorder::new();
+        let writer = tokio::spawn(write(store.clone(), backlog));
+        let node = booting_node();
+        store.create_node(&node).await.unwrap();
+
+        for recorded in 1..=3 {
+            let (name, told) = ("kea".to_owned(), "its URL".to_owned());
+            recorder.record(&node, What::Provider { name, told, error: None });
+            recorder.flush().await;
+
+            assert_eq!(store.events(node.uuid, None).await.unwrap().len(), recorded);
+        }
+        drop(recorder);
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_writer_that_is_gone() {
+        let (recorder, backlog) = Recorder::new();
+        recorder.queued.store(1, Ordering::Relaxed);
+
+        drop(backlog);
+
+        recorder.flush().await;
     }
 }

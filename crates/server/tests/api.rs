@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use server::api::{Api, Settings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
-use server::trace::{Recorded, Recorder};
+use server::trace::{self, Recorder};
 use store::{Claimed, NodeKey, Store};
 use tempfile::TempDir;
-use tokio::sync::mpsc::Receiver;
 use tower::ServiceExt;
 
 const MAC: &str = "52:54:00:aa:bb:01";
@@ -282,7 +281,6 @@ async fn a_clean_goes_from_the_operator_to_the_agent_and_shows_in_the_trace() {
     assert_eq!(shown["provision_state"], "clean wait");
     assert!(!shown.to_string().contains(&token));
 
-    service.write_trace().await;
     let trace = service.send("GET", "/v1/nodes/n1/boot-trace", None).await;
     assert!(!trace.body.to_string().contains(&token));
     let kinds: Vec<_> = trace.body["events"].as_array().unwrap().iter().collect();
@@ -307,7 +305,9 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
     let second = service.heartbeat(&node, &token, "https://192.0.2.66:9999").await;
 
     assert_eq!(second.status, StatusCode::BAD_REQUEST);
-    let reported = service.recorded().into_iter().find_map(|event| match event.event.what {
+    service.recorder.flush().await;
+    let events = service.nodes.store().events(node.uuid, None).await.unwrap();
+    let reported = events.into_iter().find_map(|event| match event.what {
         What::Agent { result, ok: false, .. } => Some(result),
         What::Agent { .. }
         | What::State { .. }
@@ -415,7 +415,7 @@ struct Service {
     router: Router,
     api: Api,
     nodes: Nodes,
-    recorded: Receiver<Recorded>,
+    recorder: Recorder,
     _folder: TempDir,
 }
 
@@ -425,9 +425,10 @@ impl Service {
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let store = Store::open(&url).await.expect("the store opens");
         let nodes = Nodes::new(store, Index::default(), Policy::default());
-        let (recorder, recorded) = Recorder::new();
-        let api = Api::new(nodes.clone(), recorder, Settings::default());
-        Self { router: router(api.clone()), api, nodes, recorded, _folder: folder }
+        let (recorder, backlog) = Recorder::new();
+        tokio::spawn(trace::write(nodes.store().clone(), backlog));
+        let api = Api::new(nodes.clone(), recorder.clone(), Settings::default());
+        Self { router: router(api.clone()), api, nodes, recorder, _folder: folder }
     }
 
     async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
@@ -557,16 +558,6 @@ impl Service {
                 .await
                 .expect("the store works");
         }
-    }
-
-    fn recorded(&mut self) -> Vec<Recorded> {
-        std::iter::from_fn(|| self.recorded.try_recv().ok()).collect()
-    }
-
-    async fn write_trace(&mut self) {
-        let events: Vec<_> =
-            self.recorded().into_iter().map(|recorded| (recorded.node, recorded.event)).collect();
-        self.nodes.store().append_events(&events).await.expect("the store works");
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn show(
             None => Shown { id, latest: None },
         },
     };
+    api.recorder.flush().await;
     let events = api.nodes.store().events(node.uuid, Some(attempt.id)).await?;
     if events.is_empty() && attempt.latest.is_none() {
         let text = format!("Boot attempt {} of node {ident} could not be found.", attempt.id);
@@ -72,6 +73,7 @@ pub(super) async fn history_entry(
 }
 
 async fn entries(api: &Api, view: &ironic::View, node: &Node) -> Result<Vec<Value>, ApiError> {
+    api.recorder.flush().await;
     let events = api.nodes.store().events(node.uuid, None).await?;
     Ok(events.iter().filter_map(|event| trace::history_entry(node, event, view)).collect())
 }

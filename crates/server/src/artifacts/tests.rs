@@ -13,12 +13,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::*;
 use crate::config::Config;
-use crate::trace::Recorded;
+use crate::trace::Backlog;
 
 pub(super) const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -607,7 +607,7 @@ struct Listener {
     address: SocketAddr,
     artifacts: Artifacts,
     index: Index,
-    recorded: mpsc::Receiver<Recorded>,
+    backlog: Backlog,
     folder: TempDir,
     end: Option<oneshot::Sender<()>>,
 }
@@ -633,7 +633,7 @@ impl Listener {
         let index = Index::default();
         index.put_node(booting_node());
         index.put_ports(Uuid::nil(), vec![port()]);
-        let (recorder, recorded) = Recorder::new();
+        let (recorder, backlog) = Recorder::new();
         let artifacts = Artifacts::open(settings, index.clone(), recorder).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -641,7 +641,7 @@ impl Listener {
         tokio::spawn(artifacts.clone().serve(listener, async move {
             let _ = ended.await;
         }));
-        Self { address, artifacts, index, recorded, folder, end: Some(end) }
+        Self { address, artifacts, index, backlog, folder, end: Some(end) }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -671,7 +671,7 @@ impl Listener {
 
     /// The next request in the trace.
     async fn recorded(&mut self) -> Fetch {
-        let what = self.recorded.recv().await.unwrap().event.what;
+        let what = self.backlog.recorded.recv().await.unwrap().event.what;
         let What::Http {
             method,
             artifact,
@@ -773,7 +773,7 @@ impl Reply {
     }
 }
 
-pub(super) fn booting_node() -> Node {
+pub(crate) fn booting_node() -> Node {
     let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
     node.provision_state = ProvisionState::CleanWait;
     node.attempt = Some(Attempt {

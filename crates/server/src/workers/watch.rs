@@ -83,6 +83,7 @@ async fn look_at_all(
 
 async fn read_trace(workers: &Workers, node: &Node) -> Option<Diagnosis> {
     let attempt = node.live_attempt()?;
+    workers.recorder.flush().await;
     match workers.nodes.store().events(node.uuid, Some(attempt.id)).await {
         Ok(events) => diagnose(attempt.boot_interface, workers.loader, &events, Timestamp::now()),
         Err(failed) => {
