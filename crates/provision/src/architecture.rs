@@ -107,6 +107,8 @@ pub const X64_HTTP: u16 = 0x10;
 pub const ARM64_HTTP: u16 = 0x13;
 /// `riscv64 UEFI HTTP`.
 pub const RISCV64_HTTP: u16 = 0x1C;
+/// x64 UEFI that asks for TFTP: 7 was meant for EBC, and is what EDK2 says (RFC 4578, erratum 4625).
+pub const X64_PXE: [u16; 2] = [7, 9];
 
 /// IANA's "Processor Architecture Types" (RFC 4578 §2.1, RFC 5970 §3.3), by their codes.
 const NAMES: [&str; 42] = [

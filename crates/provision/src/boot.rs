@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::architecture::{CpuArch, architecture_name};
+use crate::architecture::{CpuArch, X64_PXE, architecture_name};
 use crate::mac::Mac;
 use crate::node::{Attempt, Node};
 use crate::state::ProvisionState;
@@ -218,8 +218,20 @@ pub enum HttpLoader {
 pub enum DhcpBoot {
     /// An address and the URL of this artifact.
     Url(Artifact),
+    /// An address and the name of this artifact, to be fetched over TFTP.
+    Tftp(Artifact),
     /// An address alone: somebody else told it the URL, or it needs none.
     Address,
+}
+
+/// What there is to boot machines with.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// The architectures that have a boot set. x64 need not be among them: without a set of its own the
+    /// daemon does not begin a boot.
+    pub boot_sets: &'a [CpuArch],
+    /// Whether firmware that asks for PXE can fetch iPXE over TFTP from where it is.
+    pub tftp: bool,
 }
 
 /// Why a DHCP client is told nothing.
@@ -276,16 +288,13 @@ pub enum NoBoot {
 
 /// What a DHCP client on a known port of `node` is told to boot.
 ///
-/// `boot_sets` are the architectures that have one. x64 need not be among them: without a set of its
-/// own the daemon does not begin a boot.
-///
 /// # Errors
 /// [`NoBoot`] where it should be told nothing, which is also what the trace says.
 pub fn boot_for(
     node: &Node,
     client: DhcpClient,
     architecture: Option<u16>,
-    boot_sets: &[CpuArch],
+    means: Means<'_>,
 ) -> Result<DhcpBoot, NoBoot> {
     let Some(attempt) = bootable(node) else {
         // A running system may have its address; firmware that hears nothing goes on to its disk.
@@ -299,6 +308,12 @@ pub fn boot_for(
     };
     match (client, attempt.boot_interface) {
         (DhcpClient::Agent | DhcpClient::System | DhcpClient::Grub, _) => Ok(DhcpBoot::Address),
+        // iPXE then asks again, and goes on over HTTP.
+        (DhcpClient::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
+            if means.tftp && architecture.is_some_and(|code| X64_PXE.contains(&code)) =>
+        {
+            Ok(DhcpBoot::Tftp(Artifact::Ipxe))
+        }
         (DhcpClient::PxeClient, _) => Err(NoBoot::PxeNotHttp),
         // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
         // in the network card's ROM: firmware that looks for who can load a URL starts that first.
@@ -307,11 +322,11 @@ pub fn boot_for(
         }
         (DhcpClient::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
         (DhcpClient::HttpClient, BootInterface::Http) => {
-            let cpu_arch = cpu_arch_of(architecture, boot_sets)?;
+            let cpu_arch = cpu_arch_of(architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))
         }
         (DhcpClient::HttpClient, BootInterface::HttpIpxe) => {
-            let cpu_arch = cpu_arch_of(architecture, boot_sets)?;
+            let cpu_arch = cpu_arch_of(architecture, means.boot_sets)?;
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
             Ok(DhcpBoot::Url(ipxe))
         }

@@ -9,7 +9,7 @@ use provision::CpuArch;
 use store::Store;
 
 use crate::artifacts::{self, BootSets};
-use crate::config::Config;
+use crate::config::{Config, Dhcp};
 use crate::dhcp;
 use crate::state_dir::StateDir;
 
@@ -33,10 +33,11 @@ pub async fn all(config: &Config) -> Vec<Found> {
             found.push(("database".to_owned(), database(config, &state).await));
             found.push(("boot set".to_owned(), boot_set(config, &state)));
             for network in &config.dhcp.networks {
-                let opened = dhcp::Network::open(network, &config.dhcp, state.path());
-                let shown = opened.map(|opened| match opened.address() {
-                    Some(address) => format!("our address is {address}"),
-                    None => "no pool".to_owned(),
+                let alone = Dhcp { networks: vec![network.clone()], ..config.dhcp.clone() };
+                let opened = dhcp::Service::open(&alone, state.path()).await;
+                let shown = opened.map(|opened| match opened.addresses() {
+                    [] => "no pool".to_owned(),
+                    [address, ..] => format!("our address is {address}"),
                 });
                 found.push((format!("DHCP on {}", network.interface), shown));
             }

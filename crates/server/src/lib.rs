@@ -55,12 +55,12 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let host = config.host();
     let store = Store::open(&config.database_url(state.path())).await;
     let store = store.context("cannot open the database")?;
-    let (recorder, recorded) = Recorder::new();
+    let (recorder, backlog) = Recorder::new();
     let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
     nodes.load().await.context("cannot read the nodes")?;
 
-    let networks = open_networks(&config, &state)?;
-    let urls = Urls::new(&config, networks.iter().find_map(dhcp::Network::address));
+    let dhcp = dhcp::Service::open(&config.dhcp, state.path()).await?;
+    let urls = Urls::new(&config, dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
     let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), recorder.clone())?;
@@ -74,7 +74,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     providers.put_right(&nodes).await;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
-    let writer = tokio::spawn(trace::write(store.clone(), recorded));
+    let writer = tokio::spawn(trace::write(store.clone(), backlog));
     let metrics = Metrics::default();
     let shown = metrics.clone();
     let operators = Router::new()
@@ -83,8 +83,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     parts.spawn(answer(for_operators, operators, stop.clone()));
     parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
     parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
-    for network in networks {
-        if let Some(IpAddr::V4(address)) = network.address()
+    for address in dhcp.addresses() {
+        if let IpAddr::V4(address) = *address
             && config.dhcp.tftp
         {
             let tftp = Tftp::open(
@@ -94,16 +94,15 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             .await?;
             parts.spawn(well(tftp.run(stop.clone())));
         }
-        let machines = dhcp::Machines {
-            index: nodes.index().clone(),
-            urls: urls.clone(),
-            boot_sets: boot_sets.clone(),
-            tftp: config.dhcp.tftp,
-        };
-        let (recorder, metrics) = (recorder.clone(), metrics.clone());
-        let witness = dhcp::Witness { recorder, metrics };
-        parts.spawn(well(network.run(machines, witness, stop.clone())));
     }
+    let machines = dhcp::Machines {
+        index: nodes.index().clone(),
+        urls: urls.clone(),
+        boot_sets,
+        tftp: config.dhcp.tftp,
+    };
+    let witness = dhcp::Witness { recorder: recorder.clone(), metrics };
+    parts.spawn(dhcp.run(machines, witness, stop.clone()));
     let workers = Workers {
         nodes,
         recorder,
@@ -135,11 +134,6 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     writer.await.context("the trace could not be written")?;
     store.close().await;
     result
-}
-
-fn open_networks(config: &Config, state: &StateDir) -> Result<Vec<dhcp::Network>> {
-    let open = |network| dhcp::Network::open(network, &config.dhcp, state.path());
-    config.dhcp.networks.iter().map(open).collect()
 }
 
 fn api_settings(config: &Config, host: &str) -> api::Settings {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use provision::architecture::{ARM64_HTTP, RISCV64_HTTP, X64_HTTP};
 use provision::boot::{
-    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, NoBoot, boot_for, bootable,
+    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, boot_for, bootable,
     kernel_command_line,
 };
 use provision::trace::DhcpClient;
@@ -23,14 +23,18 @@ const CLIENTS: [DhcpClient; 6] = [
     DhcpClient::System,
 ];
 
+const NOTHING: Means<'_> = Means { boot_sets: &[], tftp: false };
+const ALL: Means<'_> = Means { boot_sets: &CpuArch::ALL, tftp: true };
+
 #[test]
 fn every_client_is_told_what_is_on_this_page() {
     let mut page = String::new();
     let mut answers = |title: &str, node: &provision::Node, architecture| {
         writeln!(page, "{title}").unwrap();
         for client in CLIENTS {
-            let answer = match boot_for(node, client, architecture, &[]) {
+            let answer = match boot_for(node, client, architecture, NOTHING) {
                 Ok(DhcpBoot::Url(artifact)) => format!("the URL of {}", artifact.file_name()),
+                Ok(DhcpBoot::Tftp(artifact)) => format!("{} over TFTP", artifact.file_name()),
                 Ok(DhcpBoot::Address) => "an address".to_owned(),
                 Err(because) => format!("nothing: {because}"),
             };
@@ -60,10 +64,12 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
     let told = |boot_interface, code, boot_sets: &[CpuArch]| {
         let mut node = waiting().node;
         node.attempt.as_mut().unwrap().boot_interface = boot_interface;
-        boot_for(&node, DhcpClient::HttpClient, Some(code), boot_sets).map(|boot| match boot {
-            DhcpBoot::Url(artifact) => artifact.file_name(),
-            DhcpBoot::Address => "an address",
-        })
+        boot_for(&node, DhcpClient::HttpClient, Some(code), Means { boot_sets, tftp: false }).map(
+            |boot| match boot {
+                DhcpBoot::Url(artifact) | DhcpBoot::Tftp(artifact) => artifact.file_name(),
+                DhcpBoot::Address => "an address",
+            },
+        )
     };
     let (http, ipxe) = (BootInterface::Http, BootInterface::HttpIpxe);
 
@@ -77,10 +83,26 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
 }
 
 #[test]
+fn pxe_firmware_is_helped_over_tftp_where_that_is_enabled_and_its_node_boots_by_dhcp() {
+    let told = |boot_interface, code, means| {
+        let mut node = waiting().node;
+        node.attempt.as_mut().unwrap().boot_interface = boot_interface;
+        boot_for(&node, DhcpClient::PxeClient, Some(code), means)
+    };
+    let helped = Ok(DhcpBoot::Tftp(Artifact::Ipxe));
+
+    assert_eq!(told(BootInterface::Http, 7, ALL), helped);
+    assert_eq!(told(BootInterface::HttpIpxe, 9, ALL), helped);
+    assert_eq!(told(BootInterface::Http, 7, NOTHING), Err(NoBoot::PxeNotHttp));
+    assert_eq!(told(BootInterface::RedfishHttps, 7, ALL), Err(NoBoot::PxeNotHttp));
+    assert_eq!(told(BootInterface::Http, 11, ALL), Err(NoBoot::PxeNotHttp));
+}
+
+#[test]
 fn a_machine_whose_bmc_was_told_an_image_for_another_one_gets_the_reason() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
-    let told = |node: &_| boot_for(node, DhcpClient::HttpClient, Some(ARM64_HTTP), &[]);
+    let told = |node: &_| boot_for(node, DhcpClient::HttpClient, Some(ARM64_HTTP), NOTHING);
     let (cpu_arch, image) = (CpuArch::Arm64, CpuArch::X64);
 
     assert_eq!(told(&node), Err(NoBoot::OtherCpuArch { cpu_arch, image }));
@@ -115,7 +137,7 @@ fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
     node.boot_interface = BootInterface::RedfishHttps;
-    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP), &[]);
+    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP), NOTHING);
     assert_eq!(told, Ok(DhcpBoot::Url(Artifact::BootLoader)));
 }
 
@@ -197,7 +219,7 @@ proptest! {
     #[test]
     fn no_architecture_makes_it_panic(architecture: Option<u16>, client in 0..6_usize) {
         let node = waiting().node;
-        if let Err(because) = boot_for(&node, CLIENTS[client], architecture, &CpuArch::ALL) {
+        if let Err(because) = boot_for(&node, CLIENTS[client], architecture, ALL) {
             prop_assert!(!because.to_string().is_empty());
         }
     }

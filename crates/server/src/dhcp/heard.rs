@@ -16,7 +16,8 @@ use crate::nodes::Found;
 #[derive(Debug)]
 pub(super) struct Heard<Reply, Record> {
     pub(super) reply: Option<Reply>,
-    pub(super) records: Vec<Record>,
+    /// Each with the place of its subnet.
+    pub(super) records: Vec<(usize, Record)>,
     pub(super) counted: DhcpMessage,
     /// What there is to say of it; nothing, where it cannot be read.
     pub(super) story: Option<Story>,

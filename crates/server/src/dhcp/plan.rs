@@ -1,57 +1,41 @@
-//! What a network's settings come to on this host: its subnets, and the journal that each has.
+//! What a network's settings come to on this host: its desks, with the leases that each subnet has.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use dhcp::limits::Limits;
+use dhcp::v4::proxy::Port;
 use dhcp::v4::reply;
 use dhcp::v6::leases::Identity;
 use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::journal::Table;
 use super::socket::{self, Link};
-use super::v6;
+use super::{proxy, v4, v6};
 use crate::config::{self, AnyRange, Relayed};
 
-/// An IPv4 subnet.
-#[derive(Debug)]
-pub(super) struct Subnet4 {
-    pub(super) net: Ipv4Net,
-    pub(super) pool: leases::Pool,
-    pub(super) reservations: Vec<([u8; 6], Ipv4Addr)>,
-    pub(super) about: reply::Network,
-    /// Where its leases are kept.
-    pub(super) journal: PathBuf,
-}
+/// Finds a subnet's leases by the name of the file that they are in.
+pub(super) trait Keeper<T: Table>: FnMut(&str, T::Pool) -> Result<T> {}
 
-/// An IPv6 subnet.
-#[derive(Debug)]
-pub(super) struct Subnet6 {
-    pub(super) net: Ipv6Net,
-    pub(super) pool: six::leases::Pool,
-    pub(super) reservations: Vec<(Identity, Ipv6Addr)>,
-    pub(super) about: six::reply::Network,
-    /// Where its leases are kept.
-    pub(super) journal: PathBuf,
-}
+impl<T: Table, F: FnMut(&str, T::Pool) -> Result<T>> Keeper<T> for F {}
 
-/// The IPv4 subnets, the interface's own first; none, where it has no pool.
+/// DHCPv4 on its interface; `None`, where it has no pool.
 ///
 /// # Errors
-/// The interface is missing or has no IPv4 address.
-pub(super) fn subnets4(
+/// The interface is missing or has no IPv4 address, or its leases cannot be had.
+pub(super) fn desk4(
     settings: &config::Network,
     lease_secs: u32,
-    state_dir: &Path,
-) -> Result<Vec<Subnet4>> {
-    let Some(pool) = settings.pool else { return Ok(Vec::new()) };
+    limits: Limits,
+    mut keeper: impl Keeper<leases::Leases>,
+) -> Result<Option<v4::Desk>> {
+    let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
     let (server, mask) = socket::address_of(interface)?;
-    let subnet = |net: Ipv4Net, router, pool, name| Subnet4 {
-        net,
-        pool,
-        reservations: reservations(settings, net),
-        about: reply::Network {
+    let mut subnet = |net: Ipv4Net, router, pool, journal: &str| -> Result<_> {
+        let leases = keeper(journal, (pool, reservations(settings, net)))?;
+        let about = reply::Network {
             router,
             routes: routes(settings, net),
             dns: settings.dns4(),
@@ -60,27 +44,70 @@ pub(super) fn subnets4(
             mtu: settings.mtu,
             sole: settings.sole,
             ..reply::Network::new(server, net.netmask(), lease_secs)
-        },
-        journal: state_dir.join(name),
+        };
+        Ok(v4::Subnet { net, leases, about })
     };
     let own = Ipv4Net::with_netmask(server, mask)?.trunc();
-    let mut subnets =
-        vec![subnet(own, settings.router, pool.0, format!("leases-{interface}.journal"))];
+    let journal = format!("leases-{interface}.journal");
+    let mut subnets = vec![subnet(own, settings.router, pool.0, &journal)?];
     for Relayed { subnet: net, pool, router } in &settings.relayed {
         let (IpNet::V4(net), AnyRange::V4(pool)) = (net, pool) else { continue };
-        let name = format!("leases-{interface}-{}.journal", net.network());
-        subnets.push(subnet(*net, *router, *pool, name));
+        let journal = format!("leases-{interface}-{}.journal", net.network());
+        subnets.push(subnet(*net, *router, *pool, &journal)?);
     }
-    Ok(subnets)
+    Ok(Some(v4::Desk::new(subnets, settings.strangers, limits)))
 }
 
-/// What is known of a network on which another server gives the addresses.
+/// One port of an interface on which another server gives the addresses; `None`, where we do.
 ///
 /// # Errors
 /// The interface is missing or has no IPv4 address.
-pub(super) fn beside(settings: &config::Network, lease_secs: u32) -> Result<reply::Network> {
+pub(super) fn beside(
+    settings: &config::Network,
+    lease_secs: u32,
+    port: Port,
+    limits: Limits,
+) -> Result<Option<proxy::Desk>> {
+    if !settings.proxy {
+        return Ok(None);
+    }
     let (server, mask) = socket::address_of(&settings.interface)?;
-    Ok(reply::Network::new(server, mask, lease_secs))
+    let about = reply::Network::new(server, mask, lease_secs);
+    Ok(Some(proxy::Desk::new(port, about, limits)))
+}
+
+/// DHCPv6 on its interface; `None`, where it has no pool.
+///
+/// # Errors
+/// The interface is missing or has no IPv6 address, or its leases cannot be had.
+pub(super) fn desk6(
+    settings: &config::Network,
+    lease_secs: u32,
+    limits: Limits,
+    mut keeper: impl Keeper<six::leases::Leases>,
+) -> Result<Option<v6::Desk>> {
+    let Some(pool) = settings.pool6 else { return Ok(None) };
+    let interface = &settings.interface;
+    let link = Link::find(interface)?;
+    let mut subnet = |net: Ipv6Net, pool, journal: &str| -> Result<_> {
+        let leases = keeper(journal, (pool, reservations6(settings, net)))?;
+        let about = six::reply::Network {
+            net,
+            duid: link.duid(),
+            sole: settings.sole,
+            dns: settings.dns6(),
+            lease_secs,
+        };
+        Ok(v6::Subnet { net, leases, about })
+    };
+    let own = Ipv6Net::new(link.address, link.prefix_len)?.trunc();
+    let mut subnets = vec![subnet(own, pool.0, &format!("leases6-{interface}.journal"))?];
+    for Relayed { subnet: net, pool, .. } in &settings.relayed {
+        let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
+        let journal = format!("leases6-{interface}-{}.journal", net.network());
+        subnets.push(subnet(*net, *pool, &journal)?);
+    }
+    Ok(Some(v6::Desk::new(link.address, subnets, settings.strangers, limits)))
 }
 
 /// Those of its addresses.
@@ -113,39 +140,4 @@ fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv
 fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
     near.map(|config::Route { to, via }| reply::Route { to: *to, via: *via }).collect()
-}
-
-/// The IPv6 subnets, the interface's own first; none, where it has no pool.
-///
-/// # Errors
-/// The interface is missing or has no IPv6 address.
-pub(super) fn subnets6(
-    settings: &config::Network,
-    link: &Link,
-    lease_secs: u32,
-    state_dir: &Path,
-) -> Result<Vec<Subnet6>> {
-    let Some(pool) = settings.pool6 else { return Ok(Vec::new()) };
-    let interface = &settings.interface;
-    let subnet = |net, pool, name| Subnet6 {
-        net,
-        pool,
-        reservations: reservations6(settings, net),
-        about: six::reply::Network {
-            net,
-            duid: link.duid(),
-            sole: settings.sole,
-            dns: settings.dns6(),
-            lease_secs,
-        },
-        journal: state_dir.join(name),
-    };
-    let own = Ipv6Net::new(link.address, link.prefix_len)?.trunc();
-    let mut subnets = vec![subnet(own, pool.0, format!("leases6-{interface}.journal"))];
-    for Relayed { subnet: net, pool, .. } in &settings.relayed {
-        let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
-        let name = format!("leases6-{interface}-{}.journal", net.network());
-        subnets.push(subnet(*net, *pool, name));
-    }
-    Ok(subnets)
 }

@@ -1,42 +1,61 @@
 //! DHCPv4 beside another server, which gives the addresses: without sockets, and without anything to
 //! remember.
 
-use std::convert::Infallible;
+use std::iter;
+use std::net::SocketAddrV4;
 
-use dhcp::leases::Holder;
+use dhcp::leases::{Holder, Leases};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::Silence;
+use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::proxy::{Port, decide};
 use dhcp::v4::{Packet, reply};
 
-use super::Machines;
+use super::counter::{self, HeardAt};
 use super::heard::{Done, Heard, Story};
+use super::machines::Machines;
 use super::v4::{FAMILY, Reply, asked};
 
-/// What is known of the network.
+/// What is known of the network, at one of a proxy's ports.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
+    port: Port,
     about: reply::Network,
     limits: Limits,
 }
 
 impl Desk {
-    pub(super) fn new(about: reply::Network, limits: Limits) -> Self {
-        Self { about, limits }
+    pub(super) fn new(port: Port, about: reply::Network, limits: Limits) -> Self {
+        Self { port, about, limits }
     }
 
     pub(super) fn about(&self) -> &reply::Network {
         &self.about
     }
 
-    /// Decides about a packet that came in on one of a proxy's ports.
-    pub(super) fn hear(
+    /// Where an answer goes.
+    fn to(&self, request: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
+        match self.port {
+            Port::Dhcp => destination(request, reply),
+            Port::Pxe => Destination::Unicast(from),
+        }
+    }
+}
+
+impl counter::Desk for Desk {
+    type From = SocketAddrV4;
+    type Reply = Reply;
+    /// Of which it has none.
+    type Leases = Leases;
+    const FAMILY: &'static str = FAMILY;
+
+    fn hear(
         &mut self,
         bytes: &[u8],
-        port: Port,
+        from: SocketAddrV4,
         machines: &Machines,
         now: Millis,
-    ) -> Heard<Reply, Infallible> {
+    ) -> HeardAt<Self> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
@@ -50,7 +69,7 @@ impl Desk {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let told = machines.tell(&asked, self.about.server.into());
-        let (reply, done, decided) = match decide(&request, port, &told.answer, &self.about) {
+        let (reply, done, decided) = match decide(&request, self.port, &told.answer, &self.about) {
             Ok(reply) => (Some(reply), Done::Beside, "beside"),
             // The conversation with the other server goes on in everybody's hearing.
             Err(why @ Silence::NotForAProxy) => (None, Done::Noted, why.name()),
@@ -58,11 +77,15 @@ impl Desk {
             Err(why) => (None, Done::Silent(why.to_string()), why.name()),
         };
         Heard {
-            reply: reply.map(|reply| Reply { request, reply }),
+            reply: reply.map(|reply| Reply { to: self.to(&request, &reply, from), reply }),
             records: Vec::new(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
             unreadable: None,
         }
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &Leases> {
+        iter::empty()
     }
 }

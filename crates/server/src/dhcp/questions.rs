@@ -13,7 +13,8 @@ use dhcp::v6::packet::{self as packet6, Message, Options};
 use provision::Mac;
 use provision::architecture::architecture_name;
 
-use super::{kind, v4, v6};
+use super::machines::kind;
+use super::{v4, v6};
 
 /// The first message of one client.
 #[derive(Clone, Debug)]
@@ -147,9 +148,7 @@ impl fmt::Display for Question {
 /// The link-local address that is made of a MAC address (RFC 4291, appendix A).
 pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
-    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f];
-    octets[1] = 0x80;
-    Ipv6Addr::from(octets)
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The same machine's firmware where it asks for TFTP.

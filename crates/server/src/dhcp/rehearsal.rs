@@ -2,25 +2,31 @@
 //! nothing is sent, and nothing is written.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, SocketAddrV6};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use dhcp::architecture::Architecture;
 use dhcp::limits::{Limits, Rate, Rates};
+use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::Port;
-use dhcp::{leases, v6 as six};
 use provision::{BootInterface, Mac, ProvisionState};
 use store::Store;
 
+use super::counter::{Desk as _, now};
 use super::heard::Story;
+use super::journal::{Table, look};
+use super::machines::Machines;
 use super::questions::{self, Question};
-use super::socket::Link;
-use super::{Machines, journal, now, plan, proxy, socket, v4, v6};
+use super::{plan, proxy, socket, v4, v6};
 use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::nodes::{Found, Index};
 use crate::urls::Urls;
+
+/// Whoever asks for an address has none yet (RFC 2131 §4.1).
+const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT);
 
 /// The desks of all networks, with copies of their leases.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ struct Desks {
     interface: String,
     v4: Option<v4::Desk>,
     proxy: Option<proxy::Desk>,
+    /// What a proxy says on its other port.
+    pxe: Option<proxy::Desk>,
     v6: Option<v6::Desk>,
 }
 
@@ -132,13 +140,13 @@ impl Rehearsal {
                 // Each is the first that is asked: what one is offered must not change the next.
                 all.extend(network.v4.clone().map(|mut desk| {
                     let asked = question.v4();
-                    let heard = desk.hear(&asked, &self.machines, now());
+                    let heard = desk.hear(&asked, FROM, &self.machines, now());
                     let verdict = question.verdict4(&asked, heard.reply.as_ref());
                     explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
                 all.extend(network.proxy.clone().map(|mut desk| {
                     let asked = question.v4();
-                    let heard = desk.hear(&asked, Port::Dhcp, &self.machines, now());
+                    let heard = desk.hear(&asked, FROM, &self.machines, now());
                     let verdict = question.verdict4(&asked, heard.reply.as_ref());
                     explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
                 }));
@@ -161,11 +169,19 @@ impl Rehearsal {
         let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
         let now = now() + 1_000 * after;
         let story = match packet.from {
-            IpAddr::V4(_) if let Some(desk) = &mut network.proxy => {
-                let port = if packet.port == socket::PXE { Port::Pxe } else { Port::Dhcp };
-                desk.hear(&packet.payload, port, &self.machines, now).story
+            IpAddr::V4(from) => {
+                let from = SocketAddrV4::new(from, packet.port);
+                let beside = match packet.port {
+                    socket::PXE => network.pxe.as_mut(),
+                    _ => network.proxy.as_mut(),
+                };
+                match beside {
+                    Some(desk) => desk.hear(&packet.payload, from, &self.machines, now).story,
+                    None => {
+                        network.v4.as_mut()?.hear(&packet.payload, from, &self.machines, now).story
+                    }
+                }
             }
-            IpAddr::V4(_) => network.v4.as_mut()?.hear(&packet.payload, &self.machines, now).story,
             IpAddr::V6(from) => {
                 let from = SocketAddrV6::new(from, 546, 0, 0);
                 network.v6.as_mut()?.hear(&packet.payload, from, &self.machines, now).story
@@ -182,25 +198,17 @@ impl Desks {
     fn open(settings: &config::Network, config: &Config) -> Result<Self> {
         let state_dir = config.state_dir()?;
         let secs = config.dhcp.lease_secs;
-        let interface = settings.interface.clone();
-        let mut subnets = Vec::new();
-        for planned in plan::subnets4(settings, secs, &state_dir)? {
-            let leases: leases::Leases =
-                journal::look(&planned.journal, (planned.pool, planned.reservations))?;
-            subnets.push(v4::Subnet { net: planned.net, leases, about: planned.about });
-        }
-        let beside = settings.proxy.then(|| plan::beside(settings, secs)).transpose()?;
-        let v4 =
-            (!subnets.is_empty()).then(|| v4::Desk::new(subnets, settings.strangers, unlimited()));
-        let v6 = match settings.pool6 {
-            None => None,
-            Some(_) => Some(desk6(settings, config)?),
-        };
+        let beside = |port| plan::beside(settings, secs, port, unlimited());
         Ok(Self {
-            interface,
-            v4,
-            proxy: beside.map(|about| proxy::Desk::new(about, unlimited())),
-            v6,
+            interface: settings.interface.clone(),
+            v4: plan::desk4(settings, secs, unlimited(), |name, pool| {
+                found(&state_dir, name, pool)
+            })?,
+            proxy: beside(Port::Dhcp)?,
+            pxe: beside(Port::Pxe)?,
+            v6: plan::desk6(settings, secs, unlimited(), |name, pool| {
+                found(&state_dir, name, pool)
+            })?,
         })
     }
 
@@ -217,15 +225,10 @@ fn unlimited() -> Limits {
     Limits::new(Rates { each, known, guests }, 0)
 }
 
-fn desk6(settings: &config::Network, config: &Config) -> Result<v6::Desk> {
-    let link = Link::find(&settings.interface)?;
-    let mut subnets = Vec::new();
-    for planned in plan::subnets6(settings, &link, config.dhcp.lease_secs, &config.state_dir()?)? {
-        let leases: six::leases::Leases =
-            journal::look(&planned.journal, (planned.pool, planned.reservations))?;
-        subnets.push(v6::Subnet { net: planned.net, leases, about: planned.about });
-    }
-    Ok(v6::Desk::new(link.address, subnets, settings.strangers, unlimited()))
+/// A subnet's leases, as they are.
+fn found<T: Table>(state_dir: &Path, name: &str, pool: T::Pool) -> Result<T> {
+    let path = state_dir.join(name);
+    look(&path, pool).with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
 /// The nodes; none, where there is no database yet.

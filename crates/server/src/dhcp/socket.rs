@@ -6,8 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use dhcp::v4::destination::{CLIENT, Destination, destination};
-use dhcp::v4::packet::Packet;
+use dhcp::v4::destination::{CLIENT, Destination};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
@@ -21,6 +20,7 @@ use tokio::net::UdpSocket;
 use tracing::debug;
 
 use super::frames::Frames;
+use super::{counter, v4, v6};
 
 /// The port that clients of a ProxyDHCP server ask again on.
 pub(super) const PXE: u16 = 4011;
@@ -63,9 +63,13 @@ impl Socket4 {
         }
         Ok(Self { socket, frames: frames.ok() })
     }
+}
 
-    /// Waits for packets and takes what is there, up to `most`, each with its sender.
-    pub(super) async fn receive(
+impl counter::Socket for Socket4 {
+    type From = SocketAddrV4;
+    type Reply = v4::Reply;
+
+    async fn receive(
         &self,
         packets: &mut Vec<(Vec<u8>, SocketAddrV4)>,
         most: usize,
@@ -83,9 +87,9 @@ impl Socket4 {
         Ok(())
     }
 
-    pub(super) async fn send(&self, request: &Packet, reply: &Packet) -> io::Result<()> {
+    async fn send(&self, v4::Reply { reply, to }: &v4::Reply) -> io::Result<()> {
         let bytes = reply.emit();
-        let to: SocketAddr = match destination(request, reply) {
+        let to: SocketAddr = match *to {
             Destination::Unicast(to) => to.into(),
             Destination::Broadcast => BROADCAST.into(),
             // The kernel would ask by ARP for an address that nobody has yet.
@@ -98,11 +102,6 @@ impl Socket4 {
             }
         };
         self.socket.send_to(&bytes, to).await.map(drop)
-    }
-
-    /// Where the request came from.
-    pub(super) async fn send_back(&self, reply: &Packet, to: SocketAddrV4) -> io::Result<()> {
-        self.socket.send_to(&reply.emit(), SocketAddr::V4(to)).await.map(drop)
     }
 }
 
@@ -121,9 +120,13 @@ impl Socket6 {
         };
         bound().map(Self).map_err(|error| refused(&link.name, SERVER6, error))
     }
+}
 
-    /// Waits for packets and takes what is there, up to `most`.
-    pub(super) async fn receive(
+impl counter::Socket for Socket6 {
+    type From = SocketAddrV6;
+    type Reply = v6::Reply;
+
+    async fn receive(
         &self,
         packets: &mut Vec<(Vec<u8>, SocketAddrV6)>,
         most: usize,
@@ -141,15 +144,8 @@ impl Socket6 {
         Ok(())
     }
 
-    pub(super) async fn send(
-        &self,
-        bytes: &[u8],
-        to: SocketAddrV6,
-        relayed: bool,
-    ) -> io::Result<()> {
-        let port = if relayed { SERVER6 } else { to.port() };
-        let to = SocketAddrV6::new(*to.ip(), port, 0, to.scope_id());
-        self.0.send_to(bytes, SocketAddr::V6(to)).await.map(drop)
+    async fn send(&self, reply: &v6::Reply) -> io::Result<()> {
+        self.0.send_to(&reply.bytes, SocketAddr::V6(reply.to)).await.map(drop)
     }
 }
 

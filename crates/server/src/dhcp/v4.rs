@@ -1,19 +1,21 @@
 //! DHCPv4 of one network, without its socket: a packet comes in, and what is to be done goes out.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
-use dhcp::journal::Record;
 use dhcp::leases::{Claim, Holder, Leases, Pool};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
+use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use ipnet::Ipv4Net;
 use provision::Mac;
 
+use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::{Machines, kept, kind};
+use super::kept;
+use super::machines::{Machines, kind};
 use crate::config::Strangers;
 
 /// What it is called among counters.
@@ -39,11 +41,11 @@ pub(super) struct Subnet {
     pub(super) about: reply::Network,
 }
 
-/// A reply, and the request that says where it goes.
+/// An answer on its way.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) request: Packet,
     pub(super) reply: Packet,
+    pub(super) to: Destination,
 }
 
 impl Desk {
@@ -57,24 +59,9 @@ impl Desk {
         self.subnets.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.about.server)
     }
 
-    pub(super) fn subnets(&self) -> &[Subnet] {
-        &self.subnets
-    }
-
-    /// Decides about a packet. What changed of the leases must be in the journal of its subnet (by its
-    /// place in [`Desk::subnets`]) before the reply leaves.
-    pub(super) fn hear(
-        &mut self,
-        bytes: &[u8],
-        machines: &Machines,
-        now: Millis,
-    ) -> Heard<Reply, (usize, Record)> {
-        let request = match Packet::parse(bytes) {
-            Ok(request) => request,
-            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
-        };
-        let asked = asked(&request, machines);
-        self.answer(request, asked, machines, now)
+    /// The addresses that it gives.
+    pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
+        self.subnets.iter().map(|subnet| subnet.leases.pool())
     }
 
     fn answer(
@@ -83,7 +70,7 @@ impl Desk {
         asked: Asked,
         machines: &Machines,
         now: Millis,
-    ) -> Heard<Reply, (usize, Record)> {
+    ) -> HeardAt<Self> {
         let link = relay::link(&request);
         let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
         // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
@@ -122,12 +109,38 @@ impl Desk {
             }
         };
         Heard {
-            reply: reply.map(|reply| Reply { request, reply }),
+            reply: reply.map(|reply| Reply { to: destination(&request, &reply), reply }),
             records: record.map(|record| (at, record)).into_iter().collect(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
             unreadable: None,
         }
+    }
+}
+
+impl counter::Desk for Desk {
+    type From = SocketAddrV4;
+    type Reply = Reply;
+    type Leases = Leases;
+    const FAMILY: &'static str = FAMILY;
+
+    fn hear(
+        &mut self,
+        bytes: &[u8],
+        _from: SocketAddrV4,
+        machines: &Machines,
+        now: Millis,
+    ) -> HeardAt<Self> {
+        let request = match Packet::parse(bytes) {
+            Ok(request) => request,
+            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
+        };
+        let asked = asked(&request, machines);
+        self.answer(request, asked, machines, now)
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &Leases> {
+        self.subnets.iter().map(|subnet| &subnet.leases)
     }
 }
 
@@ -145,10 +158,6 @@ pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
 }
 
 impl Subnet {
-    pub(super) fn pool(&self) -> Pool {
-        self.leases.pool()
-    }
-
     /// What the machine may claim; nothing, where it must be left alone.
     fn claim(
         &self,

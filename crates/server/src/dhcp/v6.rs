@@ -6,14 +6,16 @@ use dhcp::leases::{Claim, Holder};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
-use dhcp::v6::leases::{Identity, Leases, Pool, Record};
+use dhcp::v6::leases::{Identity, Leases, Pool};
 use dhcp::v6::{MessageType, Packet, reply};
 use ipnet::Ipv6Net;
 use provision::Mac;
 use uuid::Uuid;
 
+use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::{Machines, kept, kind};
+use super::machines::{Machines, kind};
+use super::{kept, socket};
 use crate::config::Strangers;
 
 /// The type of what servers answer to relays (RFC 8415 §7.3).
@@ -47,10 +49,7 @@ pub(super) struct Subnet {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) bytes: Vec<u8>,
-    /// To whoever it came from: client and relay both listen where they send from.
     pub(super) to: SocketAddrV6,
-    /// A relay listens on the servers' port (RFC 8415 §7.2).
-    pub(super) relayed: bool,
 }
 
 impl Desk {
@@ -69,19 +68,25 @@ impl Desk {
         self.address
     }
 
-    pub(super) fn subnets(&self) -> &[Subnet] {
-        &self.subnets
+    /// The addresses that it gives.
+    pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
+        self.subnets.iter().map(|subnet| subnet.leases.pool())
     }
+}
 
-    /// Decides about a packet. What changed of the leases must be in the journal of its subnet (by its
-    /// place in [`Desk::subnets`]) before the reply leaves.
-    pub(super) fn hear(
+impl counter::Desk for Desk {
+    type From = SocketAddrV6;
+    type Reply = Reply;
+    type Leases = Leases;
+    const FAMILY: &'static str = FAMILY;
+
+    fn hear(
         &mut self,
         bytes: &[u8],
         from: SocketAddrV6,
         machines: &Machines,
         now: Millis,
-    ) -> Heard<Reply, (usize, Record)> {
+    ) -> HeardAt<Self> {
         if bytes.first() == Some(&RELAY_REPLY) {
             // RFC 8415 §16: it is for relays alone.
             return Heard::unreadable(FAMILY, "it is an answer to a relay".to_owned());
@@ -128,9 +133,9 @@ impl Desk {
             Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), "silent"),
             Decision::Send { reply, records, address } => {
                 let (done, decided) = done(reply.kind, address);
-                let relayed = !request.relays.is_empty();
+                let to = back_to(from, &request);
                 let bytes = request.answered_by(reply).emit();
-                (Some(Reply { bytes, to: from, relayed }), records, done, decided)
+                (Some(Reply { bytes, to }), records, done, decided)
             }
         };
         Heard {
@@ -141,13 +146,13 @@ impl Desk {
             unreadable: None,
         }
     }
+
+    fn leases(&self) -> impl Iterator<Item = &Leases> {
+        self.subnets.iter().map(|subnet| &subnet.leases)
+    }
 }
 
 impl Subnet {
-    pub(super) fn pool(&self) -> Pool {
-        self.leases.pool()
-    }
-
     /// What the machine may claim; nothing, where it must be left alone.
     fn claim(
         &self,
@@ -179,6 +184,13 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
         client: kind(client.kind),
         architecture: client.architecture().map(|architecture| architecture.0),
     }
+}
+
+/// Whoever a packet came from: clients listen where they send from, and relays on the servers' port
+/// (RFC 8415 §7.2).
+fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
+    let port = if request.relays.is_empty() { from.port() } else { socket::SERVER6 };
+    SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
 /// Where the client is, as the relay next to it says (RFC 8415 §13.1).

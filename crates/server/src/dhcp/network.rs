@@ -1,0 +1,139 @@
+//! All that answers on one network.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use dhcp::limits::Limits;
+use dhcp::v4::destination::SERVER;
+use dhcp::v4::proxy::Port;
+use dhcp::{leases, v6 as six};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::advertise::Advertiser;
+use super::counter::{Counter, Desk, Socket};
+use super::journal::{Journal, Table};
+use super::machines::Machines;
+use super::socket::{self, Link, Socket4, Socket6};
+use super::{Witness, plan, proxy, v4, v6};
+use crate::config;
+
+/// One network that is answered on, over IPv4, IPv6 or both.
+#[derive(Debug)]
+pub(super) struct Network {
+    v4: Option<Counter<Socket4, v4::Desk>>,
+    /// Its ports 67 and 4011.
+    proxy: Option<[Counter<Socket4, proxy::Desk>; 2]>,
+    v6: Option<Counter<Socket6, v6::Desk>>,
+    advertiser: Option<Advertiser>,
+}
+
+impl Network {
+    /// Takes its sockets, and its leases from `state_dir`.
+    ///
+    /// # Errors
+    /// In words, where the interface is missing or has no address, a port is taken, or a journal
+    /// cannot be written.
+    pub(super) fn open(
+        settings: &config::Network,
+        dhcp: &config::Dhcp,
+        state_dir: &Path,
+    ) -> Result<Self> {
+        let on = settings.interface.as_str();
+        let mut journals4 = Vec::new();
+        let keeper = |name: &str, pool| keep(&mut journals4, &state_dir.join(name), pool);
+        let v4 = match plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper)? {
+            Some(desk) => Some(Counter::new(on, Socket4::open(on, SERVER)?, desk, journals4)),
+            None => None,
+        };
+        let beside = |port, number| -> Result<_> {
+            let desk = plan::beside(settings, dhcp.lease_secs, port, limits(dhcp))?;
+            let counter = |desk| Ok(Counter::new(on, Socket4::open(on, number)?, desk, Vec::new()));
+            desk.map(counter).transpose()
+        };
+        let proxy = beside(Port::Dhcp, SERVER)?.zip(beside(Port::Pxe, socket::PXE)?);
+        let mut journals6 = Vec::new();
+        let keeper = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
+        let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper)?;
+        let (mut v6, mut advertiser) = (None, None);
+        if let Some(desk) = desk6 {
+            let link = Link::find(on)?;
+            if settings.advertise {
+                let opened = Advertiser::open(&link, settings.dns6());
+                advertiser = Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
+            }
+            v6 = Some(Counter::new(on, Socket6::open(&link)?, desk, journals6));
+        }
+        Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser })
+    }
+
+    /// Our address on it; the IPv4 one, if there is one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        let v4 = self.v4.as_ref().map(|v4| v4.desk().address());
+        let v4 = v4.or_else(|| self.proxy.as_ref().map(|[dhcp, _]| dhcp.desk().about().server));
+        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.desk().address().into()))
+    }
+
+    /// Answers until `end`.
+    pub(super) async fn run(self, machines: &Machines, witness: &Witness, end: &CancellationToken) {
+        self.say();
+        let (proxy, pxe) = self.proxy.map(|[proxy, pxe]| (proxy, pxe)).unzip();
+        let advertise = async {
+            if let Some(advertiser) = self.advertiser {
+                advertiser.run(end).await;
+            }
+        };
+        tokio::join!(
+            advertise,
+            run(self.v4, machines, witness, end),
+            run(proxy, machines, witness, end),
+            run(pxe, machines, witness, end),
+            run(self.v6, machines, witness, end),
+        );
+    }
+
+    fn say(&self) {
+        if let Some(v4) = &self.v4 {
+            for leases::Pool { first, last } in v4.desk().pools() {
+                info!("answering DHCP on {}, addresses {first} to {last}", v4.interface());
+            }
+        }
+        if let Some([dhcp, _]) = &self.proxy {
+            info!("saying on {} what to boot, beside another DHCP server", dhcp.interface());
+        }
+        if let Some(v6) = &self.v6 {
+            for six::leases::Pool { first, last } in v6.desk().pools() {
+                info!("answering DHCPv6 on {}, addresses {first} to {last}", v6.interface());
+            }
+        }
+    }
+}
+
+async fn run<S, D>(
+    counter: Option<Counter<S, D>>,
+    machines: &Machines,
+    witness: &Witness,
+    end: &CancellationToken,
+) where
+    D: Desk,
+    S: Socket<From = D::From, Reply = D::Reply>,
+{
+    if let Some(counter) = counter {
+        counter.run(machines, witness, end).await;
+    }
+}
+
+/// Opens a journal, and keeps it.
+fn keep<T: Table>(journals: &mut Vec<Journal<T>>, path: &Path, pool: T::Pool) -> Result<T> {
+    let opened = Journal::open(path, pool);
+    let (journal, leases) =
+        opened.with_context(|| format!("cannot keep leases in {}", path.display()))?;
+    journals.push(journal);
+    Ok(leases)
+}
+
+/// Nobody has asked for anything yet.
+fn limits(dhcp: &config::Dhcp) -> Limits {
+    Limits::new(dhcp.limits.rates(), rand::random())
+}
