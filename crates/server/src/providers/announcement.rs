@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use provision::architecture::NoSuchCpuArch;
-use provision::boot::{Artifact, DhcpBoot, NoBoot, boot_for};
+use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
 use provision::trace::DhcpClient;
 use provision::{Attempt, BootInterface, CpuArch, Mac, Node, Port};
@@ -176,12 +176,13 @@ impl Links {
             let text = urls.artifact(node, attempt, artifact, None)?;
             Url::parse(&text).map_err(|_| Unreachable)
         };
-        // What our own DHCP server would answer.
+        // What our own DHCP server would answer, but that it alone helps over TFTP.
+        let means = Means { boot_sets, tftp: false };
         let loader = |cpu_arch: CpuArch| {
             let code = Some(cpu_arch.http_client());
-            match boot_for(node, DhcpClient::HttpClient, code, boot_sets)? {
+            match boot_for(node, DhcpClient::HttpClient, code, means)? {
                 DhcpBoot::Url(loader) => Ok(link(loader)?),
-                DhcpBoot::Address => Err(NoLinks::from(Unreachable)),
+                DhcpBoot::Tftp(_) | DhcpBoot::Address => Err(NoLinks::from(Unreachable)),
             }
         };
         let loaders = CpuArch::ALL.into_iter().map(|cpu_arch| (cpu_arch, loader(cpu_arch)));
