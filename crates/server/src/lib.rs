@@ -63,7 +63,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let urls = Urls::new(&config, dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
-    let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), recorder.clone())?;
+    let metrics = Metrics::default();
+    let witness = dhcp::Witness { recorder: recorder.clone(), metrics: metrics.clone() };
+    let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), witness.clone())?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
     let for_operators = listen(config.api.listen, "the API").await?;
@@ -75,7 +77,6 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), backlog));
-    let metrics = Metrics::default();
     let shown = metrics.clone();
     let operators = Router::new()
         .route("/metrics", get(async move || shown.show()))
@@ -101,7 +102,6 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         boot_sets,
         tftp: config.dhcp.tftp,
     };
-    let witness = dhcp::Witness { recorder: recorder.clone(), metrics };
     parts.spawn(dhcp.run(machines, witness, stop.clone()));
     let workers = Workers {
         nodes,

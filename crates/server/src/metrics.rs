@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -9,16 +10,21 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 /// What OpenMetrics calls its text form.
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From a file that is written to what is waited for at most.
+const SECONDS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 45.0];
 
 /// The counters; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     dhcp: Family<DhcpMessage, Counter>,
+    tellings: Family<Telling, Histogram, fn() -> Histogram>,
 }
 
 /// What DHCP messages are counted by. Only words of ours, so nobody can fill the memory with them.
@@ -34,13 +40,28 @@ pub struct DhcpMessage {
     pub decision: &'static str,
 }
 
+/// What tellings of other DHCP servers are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Telling {
+    /// `Kea`, `dnsmasq`, `Neutron`.
+    pub provider: &'static str,
+    /// `announce`, `withdraw`, `reconcile`.
+    pub what: &'static str,
+    /// `ok`, `failed`.
+    pub outcome: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("ferroboot");
         let dhcp = Family::default();
         let help = "DHCP messages received, by what was decided about them";
         registry.register("dhcp_messages", help, dhcp.clone());
-        Self { registry: Arc::new(registry), dhcp }
+        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        let tellings = Family::new_with_constructor(histogram);
+        let help = "What other DHCP servers were told, and how long that took";
+        registry.register_with_unit("dhcp_tellings", help, Unit::Seconds, tellings.clone());
+        Self { registry: Arc::new(registry), dhcp, tellings }
     }
 }
 
@@ -48,6 +69,11 @@ impl Metrics {
     /// Counts a DHCP message.
     pub fn dhcp(&self, message: &DhcpMessage) {
         self.dhcp.get_or_create(message).inc();
+    }
+
+    /// Counts that another DHCP server was told, or could not be told.
+    pub fn telling(&self, telling: &Telling, took: Duration) {
+        self.tellings.get_or_create(telling).observe(took.as_secs_f64());
     }
 
     /// All of them as text, for an answer.
@@ -62,5 +88,29 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tellings_are_counted_by_what_came_of_them() {
+        let metrics = Metrics::default();
+        let telling = Telling { provider: "Kea", what: "announce", outcome: "failed" };
+
+        metrics.telling(&telling, Duration::from_millis(300));
+
+        let body = to_bytes(metrics.show().into_response().into_body(), 65_536).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let labels = r#"provider="Kea",what="announce",outcome="failed""#;
+        for (line, count) in [("0.1", 0), ("0.5", 1)] {
+            let bucket = "ferroboot_dhcp_tellings_seconds_bucket";
+            let line = format!("{bucket}{{le=\"{line}\",{labels}}} {count}\n");
+            assert!(text.contains(&line), "{line} is not in:\n{text}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod untold;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
@@ -28,7 +29,8 @@ use self::untold::Untold;
 use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config};
-use crate::trace::Recorder;
+use crate::dhcp::Witness;
+use crate::metrics::Telling;
 use crate::urls::Urls;
 
 /// A DHCP service that can be told what machines are to boot.
@@ -62,7 +64,7 @@ pub struct Providers {
     name: Option<&'static str>,
     urls: Urls,
     boot_sets: BootSets,
-    recorder: Recorder,
+    witness: Witness,
     told: Arc<Mutex<HashMap<Uuid, Announcement>>>,
     /// Whether the service knows what it should. Held for writing while that is put right, so that a
     /// boot that begins meanwhile is not taken for one that is gone.
@@ -80,7 +82,7 @@ impl Providers {
         config: &Config,
         urls: Urls,
         boot_sets: BootSets,
-        recorder: Recorder,
+        witness: Witness,
     ) -> Result<Self> {
         let dhcp = &config.dhcp;
         let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
@@ -93,7 +95,7 @@ impl Providers {
             config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
         };
         let (told, right, said) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Self { provider, name, urls, boot_sets, recorder, told, right, said })
+        Ok(Self { provider, name, urls, boot_sets, witness, told, right, said })
     }
 
     /// Tells the service of the boot of a node that is about to be switched on.
@@ -106,7 +108,7 @@ impl Providers {
         let _not_put_right = self.right.read().await;
         // Before the service is told: what came of an attempt to tell it is withdrawn as well.
         self.told().insert(node.uuid, told.clone());
-        let done = self.provider.announce(&told).await;
+        let done = self.timed("announce", self.provider.announce(&told)).await;
         self.record(node, told.in_words(), done.as_ref().err());
         match self.name {
             Some(name) => done.with_context(|| format!("{name} could not be told what to boot")),
@@ -166,7 +168,7 @@ impl Providers {
             let list = if bootable(&node).is_some() { &mut told } else { &mut over };
             list.extend(self.announcement(&node, &ports));
         }
-        match self.provider.reconcile(&told, &over).await {
+        match self.timed("reconcile", self.provider.reconcile(&told, &over)).await {
             Ok(()) => {
                 *right = true;
                 *self.said() = None;
@@ -205,7 +207,7 @@ impl Providers {
     /// Whether it did.
     async fn forget(&self, told: &Announcement) -> bool {
         let _not_put_right = self.right.read().await;
-        if let Err(failed) = self.provider.withdraw(told).await {
+        if let Err(failed) = self.timed("withdraw", self.provider.withdraw(told)).await {
             self.complain("the DHCP service still has an old boot", &failed);
             return false;
         }
@@ -217,10 +219,27 @@ impl Providers {
         true
     }
 
+    async fn timed(
+        &self,
+        what: &'static str,
+        telling: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let done = telling.await;
+        if let Some(provider) = self.name {
+            let outcome = if done.is_ok() { "ok" } else { "failed" };
+            let telling = Telling { provider, what, outcome };
+            self.witness.metrics.telling(&telling, began.elapsed());
+        }
+        done
+    }
+
     fn record(&self, node: &Node, told: String, failed: Option<&anyhow::Error>) {
         if let Some(name) = self.name {
             let error = failed.map(|failed| format!("{failed:#}"));
-            self.recorder.record(node, What::Provider { name: name.to_owned(), told, error });
+            self.witness
+                .recorder
+                .record(node, What::Provider { name: name.to_owned(), told, error });
         }
     }
 
