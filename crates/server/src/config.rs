@@ -104,6 +104,8 @@ pub struct Boot {
     pub listen: SocketAddr,
     /// Where machines reach it; by default, our address on the first DHCP network.
     pub url: Option<Url>,
+    /// Where machines with IPv6 reach it, if that is elsewhere.
+    pub url6: Option<Url>,
     /// The boot set; by default `ramdisk` in the state directory.
     pub ramdisk: Option<PathBuf>,
     /// What `http` starts first.
@@ -120,6 +122,7 @@ impl Default for Boot {
         Self {
             listen: everywhere(8080),
             url: None,
+            url6: None,
             ramdisk: None,
             http_loader: HttpLoader::default(),
             kernel_append_params: "nofb vga=normal".to_owned(),

@@ -5,18 +5,29 @@ use std::net::{IpAddr, SocketAddr};
 use provision::boot::Artifact;
 use provision::{Attempt, Node};
 use thiserror::Error;
+use url::{Host, Url};
 
 use crate::config::Config;
 
 /// How machines reach us.
 #[derive(Clone, Debug)]
 pub struct Urls {
-    boot: Option<String>,
+    boot: Option<Url>,
+    boot6: Option<Url>,
     agent: Option<String>,
     boot_port: u16,
     agent_port: u16,
     /// Ours on the first DHCP network.
     address: Option<IpAddr>,
+}
+
+/// Of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
 }
 
 /// Machines cannot be told where to fetch from.
@@ -31,9 +42,9 @@ impl Urls {
     /// As the settings say; `address` is ours on the first DHCP network.
     #[must_use]
     pub fn new(config: &Config, address: Option<IpAddr>) -> Self {
-        let base = |url: &url::Url| url.as_str().trim_end_matches('/').to_owned();
         Self {
-            boot: config.boot.url.as_ref().map(base),
+            boot: config.boot.url.clone(),
+            boot6: config.boot.url6.clone(),
             agent: config.agent.url.as_ref().map(base),
             boot_port: config.boot.listen.port(),
             agent_port: config.agent.listen.port(),
@@ -54,24 +65,79 @@ impl Urls {
         artifact: Artifact,
         near: Option<IpAddr>,
     ) -> Result<String, Unreachable> {
-        let own = node.driver_text("external_http_url").map(|url| url.trim_end_matches('/'));
-        let base = match (own.or(self.boot.as_deref()), near.or(self.address)) {
-            (Some(base), _) => base.to_owned(),
-            (None, Some(address)) => base(address, self.boot_port),
-            (None, None) => return Err(Unreachable),
+        let Some(near) = near else {
+            return self.artifact_over(Family::V4, node, attempt, artifact);
         };
-        Ok(format!("{base}/boot/{}/{}", attempt.ticket.0, artifact.file_name()))
+        // Over IPv6 firmware has no use for an IPv4 address, nor the reverse.
+        let reaches =
+            |url: &String| Url::parse(url).map_or(true, |url| Family::of(near).reaches(&url));
+        let set = self.set(node, Family::of(near)).filter(reaches);
+        Ok(link(&set.unwrap_or_else(|| self.at(near)), attempt, artifact))
+    }
+
+    /// Where a machine fetches it that asks over this family, on a network which is not known.
+    ///
+    /// # Errors
+    /// [`Unreachable`]
+    pub fn artifact_over(
+        &self,
+        family: Family,
+        node: &Node,
+        attempt: &Attempt,
+        artifact: Artifact,
+    ) -> Result<String, Unreachable> {
+        let at = || Some(self.at(self.address?));
+        let base = self.set(node, family).or_else(at).ok_or(Unreachable)?;
+        Ok(link(&base, attempt, artifact))
+    }
+
+    fn set(&self, node: &Node, family: Family) -> Option<String> {
+        let own = node.driver_text("external_http_url").map(|url| url.trim_end_matches('/'));
+        let boot = match family {
+            Family::V4 => self.boot.as_ref(),
+            Family::V6 => self.boot6.as_ref().or(self.boot.as_ref()),
+        };
+        own.map(str::to_owned).or_else(|| boot.map(base))
+    }
+
+    fn at(&self, address: IpAddr) -> String {
+        at(address, self.boot_port)
     }
 
     /// Where an agent calls: `ipa-api-url`. `near` is our address that its machine fetched from.
     #[must_use]
     pub fn agent(&self, near: IpAddr) -> String {
-        self.agent.clone().unwrap_or_else(|| base(near, self.agent_port))
+        self.agent.clone().unwrap_or_else(|| at(near, self.agent_port))
     }
 }
 
+impl Family {
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Whether machines that have this family alone can fetch it: a name may have both.
+    #[must_use]
+    pub fn reaches(self, url: &Url) -> bool {
+        match (self, url.host()) {
+            (Self::V4, Some(Host::Ipv6(_))) | (Self::V6, Some(Host::Ipv4(_))) | (_, None) => false,
+            (Self::V4 | Self::V6, Some(Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_))) => true,
+        }
+    }
+}
+
+fn link(base: &str, attempt: &Attempt, artifact: Artifact) -> String {
+    format!("{base}/boot/{}/{}", attempt.ticket.0, artifact.file_name())
+}
+
+fn base(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
 /// An IPv6 address stands in brackets (RFC 3986 §3.2.2).
-fn base(address: IpAddr, port: u16) -> String {
+fn at(address: IpAddr, port: u16) -> String {
     format!("http://{}", SocketAddr::new(address, port))
 }
 
@@ -125,6 +191,24 @@ mod tests {
         assert_eq!(iso(&set, &node, None).unwrap(), "http://boot.example/boot/TICKET/boot.iso");
         node.driver_info.insert("external_http_url".into(), "https://edge.example/x/".into());
         assert_eq!(iso(&set, &node, None).unwrap(), "https://edge.example/x/boot/TICKET/boot.iso");
+    }
+
+    #[test]
+    fn over_ipv6_machines_get_the_url_for_it_and_never_one_that_they_cannot_reach() {
+        let config = |boot: &str| -> Config { format!("[boot]\n{boot}").parse().unwrap() };
+        let four = Urls::new(&config("url = \"http://10.0.0.1\""), None);
+        let both = "url = \"http://10.0.0.1\"\nurl6 = \"http://[fd00::1]\"";
+        let both = Urls::new(&config(both), None);
+        let (node, attempt) = node();
+        let near = |urls: &Urls, near: &str| iso(urls, &node, Some(near.parse().unwrap())).unwrap();
+        let over = |family| both.artifact_over(family, &node, &attempt, Artifact::Iso).unwrap();
+
+        assert_eq!(near(&four, "10.0.0.2"), "http://10.0.0.1/boot/TICKET/boot.iso");
+        assert_eq!(near(&four, "fd00::2"), "http://[fd00::2]:8080/boot/TICKET/boot.iso");
+        assert_eq!(near(&both, "10.0.0.2"), "http://10.0.0.1/boot/TICKET/boot.iso");
+        assert_eq!(near(&both, "fd00::2"), "http://[fd00::1]/boot/TICKET/boot.iso");
+        assert_eq!(over(Family::V4), "http://10.0.0.1/boot/TICKET/boot.iso");
+        assert_eq!(over(Family::V6), "http://[fd00::1]/boot/TICKET/boot.iso");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use provision::architecture::NoSuchCpuArch;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
@@ -10,10 +10,10 @@ use provision::node::Secret;
 use provision::trace::DhcpClient;
 use provision::{Attempt, BootInterface, CpuArch, Mac, Node, Port};
 use thiserror::Error;
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
-use crate::urls::{Unreachable, Urls};
+use crate::urls::{Family, Unreachable, Urls};
 
 /// The boot of one machine, as a DHCP service is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,8 @@ pub struct Announcement {
     /// The ports it may boot from; never none.
     pub ports: Vec<ToldPort>,
     ticket: Secret,
-    /// What its clients are to fetch.
-    links: Result<Links, NoLinks>,
+    /// What its clients are to fetch over IPv4, and over IPv6.
+    links: [Result<Links, NoLinks>; 2],
 }
 
 /// A port that a machine may boot from.
@@ -92,16 +92,37 @@ impl Announcement {
             boot_interface: attempt.boot_interface,
             ports: ports.map(|port| ToldPort::of(port)).collect(),
             ticket: attempt.ticket.clone(),
-            links: Links::of(node, attempt, urls, boot_sets),
+            links: [Family::V4, Family::V6]
+                .map(|family| Links::of(node, attempt, family, urls, boot_sets)),
         })
     }
 
-    /// What its clients are to fetch.
+    /// What its clients are to fetch over a family.
     ///
     /// # Errors
     /// Where it is not known at which address machines reach us, or the node's machine has no loader.
-    pub fn links(&self) -> Result<&Links> {
-        self.links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))
+    pub fn links(&self, family: Family) -> Result<&Links> {
+        let [v4, v6] = &self.links;
+        let links = match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        };
+        let links = links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))?;
+        let host = links.own.host_str().unwrap_or_default();
+        ensure!(
+            family.reaches(&links.own),
+            match family {
+                Family::V4 => format!(
+                    "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a \
+                     name, and url6 to {host}"
+                ),
+                Family::V6 => format!(
+                    "machines with IPv6 cannot reach {host}: set url6 in [boot] to an IPv6 address or a \
+                     name"
+                ),
+            }
+        );
+        Ok(links)
     }
 
     /// The part of its URLs that no other boot's have.
@@ -114,7 +135,8 @@ impl Announcement {
     #[must_use]
     pub fn in_words(&self) -> String {
         let macs: Vec<_> = self.ports.iter().map(|port| port.mac.to_string()).collect();
-        let own = self.links.as_ref().ok().and_then(|links| links.own.path_segments()?.next_back());
+        let [links, _] = &self.links;
+        let own = links.as_ref().ok().and_then(|links| links.own.path_segments()?.next_back());
         let file = own.unwrap_or("what there is none of");
         format!("to let {} boot {file}", macs.join(" and "))
     }
@@ -136,7 +158,7 @@ impl Announcement {
         Self { attempt, ticket: Secret("NEXT".to_owned()), ..self.clone() }
     }
 
-    /// A boot of one machine, from `http://HOST/`.
+    /// A boot of one machine, from `http://HOST/` over either family.
     pub(super) fn example(boot_interface: BootInterface, host: &str) -> Self {
         let link =
             |file: &str| -> Url { format!("http://{host}/boot/TICKET/{file}").parse().unwrap() };
@@ -149,6 +171,8 @@ impl Announcement {
             };
             (cpu_arch, link(loader.file_name()))
         });
+        let links =
+            Links { own: x64.1.clone(), firmware: vec![x64, arm64], ipxe: link("boot.ipxe") };
         Self {
             node: Uuid::from_u128(1),
             attempt: Uuid::from_u128(2),
@@ -156,11 +180,7 @@ impl Announcement {
             boot_interface,
             ports: vec![ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), vif: None }],
             ticket: Secret("TICKET".to_owned()),
-            links: Ok(Links {
-                own: x64.1.clone(),
-                firmware: vec![x64, arm64],
-                ipxe: link("boot.ipxe"),
-            }),
+            links: [Ok(links.clone()), Ok(links)],
         }
     }
 }
@@ -169,11 +189,12 @@ impl Links {
     fn of(
         node: &Node,
         attempt: &Attempt,
+        family: Family,
         urls: &Urls,
         boot_sets: &[CpuArch],
     ) -> Result<Self, NoLinks> {
         let link = |artifact| {
-            let text = urls.artifact(node, attempt, artifact, None)?;
+            let text = urls.artifact_over(family, node, attempt, artifact)?;
             Url::parse(&text).map_err(|_| Unreachable)
         };
         // What our own DHCP server would answer, but that it alone helps over TFTP.
@@ -190,44 +211,6 @@ impl Links {
             own: loader(CpuArch::of_node(node)?)?,
             firmware: loaders.filter_map(|(cpu_arch, url)| Some((cpu_arch, url.ok()?))).collect(),
             ipxe: link(Artifact::IpxeScript)?,
-        })
-    }
-}
-
-/// Of IP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4
-    V4,
-    /// IPv6
-    V6,
-}
-
-impl Family {
-    /// Whether machines that have this family alone can fetch it: a name may have both.
-    #[must_use]
-    pub fn reaches(self, url: &Url) -> bool {
-        match (self, url.host()) {
-            (Self::V4, Some(Host::Ipv6(_))) | (Self::V6, Some(Host::Ipv4(_))) | (_, None) => false,
-            (Self::V4 | Self::V6, Some(Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_))) => true,
-        }
-    }
-}
-
-impl Links {
-    /// Whether a family reaches them.
-    ///
-    /// # Errors
-    /// Says which URL would do.
-    pub fn expect(&self, family: Family) -> Result<()> {
-        let host = self.own.host_str().unwrap_or_default();
-        family.reaches(&self.own).then_some(()).with_context(|| match family {
-            Family::V4 => format!(
-                "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a name"
-            ),
-            Family::V6 => format!(
-                "machines with IPv6 cannot reach {host}: set url in [boot] to an IPv6 address or a name"
-            ),
         })
     }
 }
@@ -269,7 +252,7 @@ mod tests {
     fn firmware_has_the_loader_of_its_architecture_where_there_is_a_boot_set_for_it() {
         let told = told(&node("aarch64"), &[CpuArch::Arm64]);
 
-        let links = told.links().unwrap();
+        let links = told.links(Family::V4).unwrap();
         let url = |file: &str| format!("http://10.0.0.1/boot/TICKET/{file}").parse().unwrap();
         let [x64, arm64] = [url("bootx64.efi"), url("bootaa64.efi")];
         assert_eq!(links.own, arm64);
@@ -278,8 +261,9 @@ mod tests {
 
     #[test]
     fn a_machine_that_there_is_no_loader_for_is_not_begun_with() {
-        let why =
-            |cpu_arch| told(&node(cpu_arch), &[CpuArch::X64]).links().unwrap_err().to_string();
+        let why = |cpu_arch| {
+            told(&node(cpu_arch), &[CpuArch::X64]).links(Family::V4).unwrap_err().to_string()
+        };
 
         assert!(why("ppc64le").contains("ppc64le"));
         assert!(why("riscv64").starts_with("there is no boot set for riscv64"));

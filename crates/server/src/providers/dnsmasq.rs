@@ -18,8 +18,9 @@ use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 use super::Provider;
-use super::announcement::{Announcement, Family};
+use super::announcement::{Announcement, Links};
 use crate::config;
+use crate::urls::Family;
 
 /// Whatever begins like this is ours: upstream's names.
 const OURS: &str = "ironic-";
@@ -143,8 +144,7 @@ impl Provider for Dnsmasq {
 /// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
 /// texts and puts the length of each before it, where firmware wants an enterprise number.
 fn option_lines(told: &Announcement) -> Result<String> {
-    let links = told.links()?;
-    links.expect(Family::V4).context(
+    let links = told.links(Family::V4).context(
         "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class",
     )?;
     let tag = tag(told.attempt);
@@ -155,7 +155,7 @@ fn option_lines(told: &Announcement) -> Result<String> {
     });
     let mut lines: String = firmware.collect();
     lines += &format!("tag:{tag},tag:ipxe,67,{ipxe}\n");
-    if Family::V6.reaches(ipxe) {
+    if let Ok(Links { ipxe, .. }) = told.links(Family::V6) {
         lines += &format!("tag:{tag},tag:ipxe,option6:59,{ipxe}\n");
     }
     Ok(lines)

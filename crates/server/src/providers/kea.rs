@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Provider;
-use super::announcement::{Announcement, Family};
+use super::announcement::Announcement;
 use crate::config;
+use crate::urls::Family;
 
 /// Kea reads its leases anew when its configuration is set, which takes longer the more there are.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,8 +83,8 @@ impl Kea {
 
     /// That machines can fetch what one of the servers tells them.
     fn expect_reachable(&self, told: &Announcement) -> Result<()> {
-        let links = told.links()?;
-        let mut tried = self.servers.iter().map(|server| links.expect(server.family));
+        let links = |server: &Server| told.links(server.family).map(drop);
+        let mut tried = self.servers.iter().map(links);
         let first = tried.next().unwrap_or(Ok(()));
         first.or_else(|refused| if tried.any(|it| it.is_ok()) { Ok(()) } else { Err(refused) })
     }

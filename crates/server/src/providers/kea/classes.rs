@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use crate::providers::announcement::{Announcement, Family};
+use crate::providers::announcement::Announcement;
+use crate::urls::Family;
 
 /// Whatever begins like this is ours.
 const OURS: &str = "ferroboot-";
@@ -20,10 +21,7 @@ pub(super) fn of(boots: &[Announcement], family: Family) -> Vec<Value> {
 }
 
 fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
-    let Ok(links) = boot.links() else { return Vec::new() };
-    if !family.reaches(&links.ipxe) {
-        return Vec::new();
-    }
+    let Ok(links) = boot.links(family) else { return Vec::new() };
     let firmware = links.firmware.iter().map(|(cpu_arch, url)| (Client::Firmware(*cpu_arch), url));
     let clients: Vec<_> = firmware.chain([(Client::Ipxe, &links.ipxe)]).collect();
     let classes = boot.ports.iter().flat_map(|port| {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
 use crate::config;
-use crate::providers::announcement::{Announcement, Family};
+use crate::providers::announcement::Announcement;
+use crate::urls::Family;
 
 /// Neutron's limit of an option's value (`DHCP_OPT_VALUE_MAX_LEN`).
 const LONGEST: usize = 255;
@@ -16,32 +17,37 @@ const LONGEST: usize = 255;
 /// The options of a boot: upstream's `dhcp_options_for_instance`, in its order. Tags (`tag:ipxe`) are
 /// what Neutron's DHCP agent gives to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
 pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
-    let links = told.links()?;
+    match [Family::V4, Family::V6].map(|family| of_family(told, family)) {
+        [Ok(v4), Ok(v6)] => Ok([v4, v6].concat()),
+        [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
+        [Err(refused), Err(_)] => Err(refused),
+    }
+}
+
+fn of_family(told: &Announcement, family: Family) -> Result<Vec<Value>> {
+    let links = told.links(family)?;
     // It cannot tell one client from another, but for iPXE.
     let (firmware, ipxe) = (links.own.as_str(), links.ipxe.as_str());
     ensure!(
         firmware.len() <= LONGEST,
         "the URL {firmware} is longer than the {LONGEST} bytes that Neutron keeps"
     );
-    let option = |name: &str, value: &str, version: u8| json!({"opt_name": name, "opt_value": value, "ip_version": version});
-    let mut options = Vec::new();
-    let by_ipxe = told.boot_interface == BootInterface::HttpIpxe;
-    if Family::V4.reaches(&links.own) {
-        if by_ipxe {
-            options.push(option("tag:!ipxe,67", firmware, 4));
-            options.push(option("tag:ipxe,67", ipxe, 4));
-        } else {
-            options.push(option("67", firmware, 4));
-        }
-        options.push(option("60", "HTTPClient", 4));
-    }
-    if Family::V6.reaches(&links.own) {
-        if by_ipxe {
-            options.push(option("tag:!ipxe6,59", firmware, 6));
-            options.push(option("tag:ipxe6,59", ipxe, 6));
-        } else {
-            options.push(option("59", firmware, 6));
-        }
+    let (code, tag, version) = match family {
+        Family::V4 => ("67", "ipxe", 4),
+        Family::V6 => ("59", "ipxe6", 6),
+    };
+    let option = |name: &str, value: &str| json!({"opt_name": name, "opt_value": value, "ip_version": version});
+    let mut options = if told.boot_interface == BootInterface::HttpIpxe {
+        vec![
+            option(&format!("tag:!{tag},{code}"), firmware),
+            option(&format!("tag:{tag},{code}"), ipxe),
+        ]
+    } else {
+        vec![option(code, firmware)]
+    };
+    match family {
+        Family::V4 => options.push(option("60", "HTTPClient")),
+        Family::V6 => {}
     }
     Ok(options)
 }
