@@ -30,7 +30,9 @@ pub struct Settings {
     #[arg(long, value_name = "DIR")]
     ramdisk: Option<PathBuf>,
 
-    /// Answer DHCP on this interface, with addresses from this range (may be given several times).
+    /// Answer DHCP on this interface, with addresses from this range; may be given several times.
+    /// With IPv6 too: eth1=192.0.2.100-192.0.2.199,2001:db8::100-2001:db8::1ff. Beside another DHCP
+    /// server, which gives the addresses: eth1=proxy.
     #[arg(long = "dhcp", value_name = "INTERFACE=FIRST-LAST")]
     networks: Vec<Network>,
 }
