@@ -90,7 +90,7 @@ struct Line {
     asks: Asks,
     client: Option<LeaseClient>,
     given: Option<Ipv6Addr>,
-    last: (BTreeSet<Ipv6Addr>, Vec<Ipv6Addr>),
+    last: (BTreeSet<Ipv6Addr>, Vec<Ipv6Addr>, Vec<Ipv6Addr>),
 }
 
 impl Line {
@@ -128,15 +128,16 @@ impl Line {
             self.given = None;
         }
         let addresses: BTreeSet<_> = addresses(present, index).collect();
-        let found = (addresses, self.name_servers());
+        let found = (addresses, self.name_servers(), self.time_servers());
         if found == self.last || found.0.is_empty() {
             return;
         }
         for address in found.0.difference(&self.last.0) {
             info!("{} has address {address}", self.link.name);
         }
-        let dns = found.1.iter().copied().map(IpAddr::V6).collect();
-        let gained = Gained { link: self.link.clone(), family: Family::V6, dns, ntp: Vec::new() };
+        let [dns, ntp] =
+            [&found.1, &found.2].map(|all| all.iter().copied().map(IpAddr::V6).collect());
+        let gained = Gained { link: self.link.clone(), family: Family::V6, dns, ntp };
         // Nobody listens any more only when the agent ends.
         let _ = self.tell.send(gained).await;
         self.last = found;
@@ -148,6 +149,12 @@ impl Line {
         let advertised = advertised.filter(|server| server.secs > 0).map(|server| server.address);
         let told = self.client.as_ref().and_then(LeaseClient::name_servers);
         advertised.chain(told.unwrap_or_default().iter().copied()).collect()
+    }
+
+    /// One on the link alone could not be told from one on another.
+    fn time_servers(&self) -> Vec<Ipv6Addr> {
+        let told = self.client.as_ref().and_then(LeaseClient::time_servers).unwrap_or_default();
+        told.iter().filter(|server| !server.is_unicast_link_local()).copied().collect()
     }
 
     async fn solicit(&mut self, routers: &Routers) {

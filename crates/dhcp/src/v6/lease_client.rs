@@ -30,6 +30,8 @@ const MOST_PREFERRED: u8 = 255;
 const NO_ADDRESSES: u16 = 2;
 const NO_BINDING: u16 = 3;
 const NOT_ON_LINK: u16 = 4;
+/// The suboption of an NTP server that holds its address (RFC 5908 §4.1).
+const NTP_ADDRESS: u16 = 1;
 
 /// What a server leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Lease {
     pub rebind_secs: u32,
     /// Name servers.
     pub dns: Vec<Ipv6Addr>,
+    /// Time servers.
+    pub ntp: Vec<Ipv6Addr>,
     /// The identifier (DUID) of the server that gave it.
     pub server: Vec<u8>,
 }
@@ -57,7 +61,7 @@ pub struct LeaseClient {
     ia: u32,
     phase: Phase,
     lease: Option<(Lease, Millis)>,
-    dns: Option<Vec<Ipv6Addr>>,
+    settings: Option<Settings>,
     transaction: [u8; 3],
     began: Millis,
     tries: u32,
@@ -118,7 +122,7 @@ impl LeaseClient {
             ia,
             phase,
             lease: None,
-            dns: None,
+            settings: None,
             transaction: [0; 3],
             began: now,
             tries: 0,
@@ -143,7 +147,13 @@ impl LeaseClient {
     /// The name servers, once a server told them, with an address or without.
     #[must_use]
     pub fn name_servers(&self) -> Option<&[Ipv6Addr]> {
-        self.dns.as_deref()
+        self.settings.as_ref().map(|settings| &settings.dns[..])
+    }
+
+    /// The time servers, likewise.
+    #[must_use]
+    pub fn time_servers(&self) -> Option<&[Ipv6Addr]> {
+        self.settings.as_ref().map(|settings| &settings.ntp[..])
     }
 
     /// Gives the address back, and asks for no other.
@@ -280,7 +290,7 @@ impl LeaseClient {
                 false
             }
             Phase::Informing => {
-                self.dns = Some(name_servers(message));
+                self.settings = Some(Settings::of(message));
                 let secs =
                     message.options.get(code::REFRESH_TIME).and_then(|value| number(value, 0));
                 let secs = secs.unwrap_or(REFRESH).max(SOONEST_REFRESH);
@@ -295,7 +305,7 @@ impl LeaseClient {
         // A server that grants less than a second would be asked without a pause.
         let until = lease.renew_secs.min(lease.valid_secs).max(1);
         self.begin(Phase::Bound, later(now, until));
-        self.dns = Some(lease.dns.clone());
+        self.settings = Some(Settings { dns: lease.dns.clone(), ntp: lease.ntp.clone() });
         self.lease = Some((lease, now));
     }
 
@@ -321,7 +331,7 @@ impl LeaseClient {
                 continue;
             };
             refusal = refusal.or(association.refusal);
-            if let Some(lease) = association.lease(name_servers(message), server) {
+            if let Some(lease) = association.lease(Settings::of(message), server) {
                 return Verdict::Granted(lease);
             }
         }
@@ -429,12 +439,25 @@ impl LeaseClient {
         options.put(code::USER_CLASS, user_class());
         options.put(
             code::OPTION_REQUEST,
-            [code::DNS, code::REFRESH_TIME].map(u16::to_be_bytes).concat(),
+            [code::DNS, code::SNTP, code::REFRESH_TIME, code::NTP].map(u16::to_be_bytes).concat(),
         );
         if kind != MessageType::InformationRequest {
             options.put(code::IA_NA, association(self.ia, address));
         }
         Some(Message { kind, transaction: self.transaction, options })
+    }
+}
+
+/// What a server says of the network, with an address or without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Settings {
+    dns: Vec<Ipv6Addr>,
+    ntp: Vec<Ipv6Addr>,
+}
+
+impl Settings {
+    fn of(message: &Message) -> Self {
+        Self { dns: name_servers(message), ntp: time_servers(message) }
     }
 }
 
@@ -472,7 +495,7 @@ impl Association {
         })
     }
 
-    fn lease(&self, dns: Vec<Ipv6Addr>, server: &[u8]) -> Option<Lease> {
+    fn lease(&self, Settings { dns, ntp }: Settings, server: &[u8]) -> Option<Lease> {
         let (address, preferred_secs, valid_secs) = self.address?;
         // RFC 8415 §21.4: zero leaves it to the client, who had better ask at half and at four fifths.
         let chosen = |secs, of: u32| match (secs, preferred_secs) {
@@ -488,6 +511,7 @@ impl Association {
             renew_secs,
             rebind_secs,
             dns,
+            ntp,
             server: server.to_vec(),
         })
     }
@@ -516,8 +540,27 @@ fn status(options: &Options) -> Option<u16> {
 }
 
 fn name_servers(message: &Message) -> Vec<Ipv6Addr> {
-    let (addresses, _) = message.options.get(code::DNS).unwrap_or_default().as_chunks::<16>();
-    addresses.iter().copied().map(Ipv6Addr::from).collect()
+    addresses(message.options.get(code::DNS).unwrap_or_default()).collect()
+}
+
+/// Those that are named by their addresses; the older option where there is no newer one.
+fn time_servers(message: &Message) -> Vec<Ipv6Addr> {
+    let servers = message.options.all(code::NTP).filter_map(|value| Options::parse(value).ok());
+    let servers: Vec<_> = servers
+        .flat_map(|servers| {
+            let values = servers.all(NTP_ADDRESS).flat_map(addresses);
+            values.collect::<Vec<_>>()
+        })
+        .collect();
+    if servers.is_empty() {
+        return addresses(message.options.get(code::SNTP).unwrap_or_default()).collect();
+    }
+    servers
+}
+
+fn addresses(value: &[u8]) -> impl Iterator<Item = Ipv6Addr> {
+    let (addresses, _) = value.as_chunks::<16>();
+    addresses.iter().copied().map(Ipv6Addr::from)
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
@@ -742,6 +785,27 @@ mod tests {
         assert_eq!(client.name_servers().unwrap().len(), 1);
         assert_eq!(client.wake(), u64::from(REFRESH) * SECOND);
         assert!(exchange(&mut client, &mut server).1);
+    }
+
+    #[test]
+    fn time_servers_are_those_with_an_address_in_the_newer_option_else_in_the_older_one() {
+        let [new, old] = ["fd00::123", "fd00::124"].map(|it| it.parse::<Ipv6Addr>().unwrap());
+        // By its name first, then by its address (RFC 5908 §4.3, §4.1).
+        let named = [&[0, 3, 0, 3, 1, b'a', 0][..], &[0, 1, 0, 16], &new.octets()].concat();
+        let told = |options: &[(u16, &[u8])]| {
+            let (mut client, mut server) = (client(), Server::new(true));
+            let mut answer = server.answer(&client.due(7, 0).unwrap(), 0);
+            for (code, value) in options {
+                answer.options.put(*code, *value);
+            }
+            assert!(client.receive(&bytes(answer), 0));
+            assert_eq!(client.time_servers(), client.lease().map(|lease| &lease.ntp[..]));
+            client.time_servers().unwrap().to_vec()
+        };
+
+        assert_eq!(told(&[]), Vec::<Ipv6Addr>::new());
+        assert_eq!(told(&[(code::SNTP, &old.octets())]), [old]);
+        assert_eq!(told(&[(code::SNTP, &old.octets()), (code::NTP, &named)]), [new]);
     }
 
     #[test]

@@ -28,8 +28,12 @@ pub const VENDOR_CLASS: u16 = 16;
 pub const INTERFACE_ID: u16 = 18;
 /// Recursive name servers (RFC 3646 §3).
 pub const DNS: u16 = 23;
+/// SNTP servers (RFC 4075).
+pub const SNTP: u16 = 31;
 /// Information refresh time (RFC 8415 §21.23).
 pub const REFRESH_TIME: u16 = 32;
+/// NTP servers (RFC 5908).
+pub const NTP: u16 = 56;
 /// Boot file URL (RFC 5970 §3.1).
 pub const BOOT_FILE_URL: u16 = 59;
 /// Client system architecture (RFC 5970 §3.3).
