@@ -1,5 +1,7 @@
 //! IPv4 on one link: asks for an address by DHCP, gives it to the link, and keeps it.
 
+mod arp;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,11 +12,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::kernel::{Kernel, Route};
 use super::links::Link;
 use super::{Family, Gained};
+
+const SERVERS: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
+
+/// Addresses that others are said to have: then somebody answers for all of them (proxy ARP), and the server is right.
+const MOST_DECLINED: u32 = 3;
 
 /// Asks until there is an answer, and renews it for as long as it is let. Each lease that differs from the one before
 /// is told.
@@ -31,10 +38,19 @@ pub(super) async fn run(
     let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
     let clock = Instant::now();
     let mut client = LeaseClient::new(link.mac.0, rand::random(), 0);
-    let mut last = None;
+    let (mut last, mut declined) = (None, 0);
     loop {
         let lease = exchange(&mut client, &socket, clock).await?;
         if last.as_ref() == Some(&lease) {
+            continue;
+        }
+        let is_new = last.as_ref().is_none_or(|last: &Lease| last.address != lease.address);
+        if is_new && declined < MOST_DECLINED && is_taken(&link, lease.address).await {
+            declined += 1;
+            if let Some(decline) = client.decline(millis(clock)) {
+                // It is said once; the server that does not hear it may see for itself.
+                let _ = socket.send_to(&decline, SERVERS).await;
+            }
             continue;
         }
         configure(&kernel, &link, &lease).await?;
@@ -49,6 +65,20 @@ pub(super) async fn run(
     }
 }
 
+async fn is_taken(link: &Link, address: Ipv4Addr) -> bool {
+    match arp::is_taken(link, address).await {
+        Ok(true) => {
+            warn!("somebody else on {} has {address}: another is asked for", link.name);
+            true
+        }
+        Ok(false) => false,
+        Err(error) => {
+            debug!("nobody knows who else on {} has {address}: {error:#}", link.name);
+            false
+        }
+    }
+}
+
 fn gained(link: &Link, lease: &Lease) -> Gained {
     let any = |addresses: &[Ipv4Addr]| addresses.iter().copied().map(Into::into).collect();
     Gained { link: link.clone(), family: Family::V4, dns: any(&lease.dns), ntp: any(&lease.ntp) }
@@ -56,15 +86,15 @@ fn gained(link: &Link, lease: &Lease) -> Gained {
 
 /// Sends and receives until there is a new lease.
 async fn exchange(client: &mut LeaseClient, socket: &UdpSocket, clock: Instant) -> Result<Lease> {
-    const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
-    let now = || u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let now = || millis(clock);
     let mut packet = vec![0; 1500];
     loop {
         tokio::select! {
             () = sleep_until(clock + Duration::from_millis(client.wake())) => {
+                let server = client.server(now());
                 if let Some(packet) = client.due(now()) {
                     // A link that is just coming up may refuse; the client sends again by itself.
-                    let _ = socket.send_to(&packet, SERVER).await;
+                    let _ = socket.send_to(&packet, (server, SERVERS.1)).await;
                 }
             }
             received = socket.recv(&mut packet) => {
@@ -75,6 +105,10 @@ async fn exchange(client: &mut LeaseClient, socket: &UdpSocket, clock: Instant) 
             }
         }
     }
+}
+
+fn millis(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn socket(link: &str) -> Result<UdpSocket> {
@@ -137,6 +171,8 @@ mod tests {
             mtu: None,
             server: router,
             secs: 600,
+            renew_secs: 300,
+            rebind_secs: 525,
         };
 
         let default = Route { to: Ipv4Addr::UNSPECIFIED, prefix: 0, router: Some(router) };

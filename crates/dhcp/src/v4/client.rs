@@ -34,6 +34,10 @@ pub struct Lease {
     pub server: Ipv4Addr,
     /// How long it is good, in seconds.
     pub secs: u32,
+    /// Seconds after which its server is asked for more time (T1).
+    pub renew_secs: u32,
+    /// Seconds after which any server is (T2).
+    pub rebind_secs: u32,
 }
 
 /// One link's client.
@@ -59,6 +63,10 @@ const FIRST_WAIT: Millis = 1_000;
 const LONGEST_WAIT: Millis = 8_000;
 /// REQUESTs for one offer before it is given up.
 const REQUESTS: u32 = 4;
+/// Between two tries to keep a lease, at least (RFC 2131 §4.4.5); an eighth of a lease that is short.
+const RENEWAL_WAIT: Millis = 60_000;
+/// After an address that somebody else has (RFC 2131 §3.1).
+const AFTER_DECLINE: Millis = 10_000;
 
 impl LeaseClient {
     /// A client that wants to send at once. `xid` is random.
@@ -82,16 +90,45 @@ impl LeaseClient {
         }
     }
 
-    /// What to broadcast now, if it is time to send.
+    /// What to send now, if it is time to, to [`LeaseClient::server`].
     pub fn due(&mut self, now: Millis) -> Option<Vec<u8>> {
         if now < self.wake {
             return None;
         }
         self.give_up_what_is_over(now);
-        let wait = (FIRST_WAIT << self.tries.min(3)).min(LONGEST_WAIT);
+        self.wake = match &self.state {
+            State::Discovering | State::Requesting { .. } => {
+                now + (FIRST_WAIT << self.tries.min(3)).min(LONGEST_WAIT)
+            }
+            State::Bound { lease, since } => lease.next_try(*since, now),
+        };
         self.tries += 1;
-        self.wake = now + wait;
         Some(self.message(now).emit())
+    }
+
+    /// Who is to hear what is sent now: all, or the server that can make our lease longer.
+    #[must_use]
+    pub fn server(&self, now: Millis) -> Ipv4Addr {
+        match &self.state {
+            State::Bound { lease, since } if now < later(*since, lease.rebind_secs) => lease.server,
+            State::Discovering | State::Requesting { .. } | State::Bound { .. } => {
+                Ipv4Addr::BROADCAST
+            }
+        }
+    }
+
+    /// What to broadcast if somebody else has the address that was leased; another is asked for later.
+    pub fn decline(&mut self, now: Millis) -> Option<Vec<u8>> {
+        let Lease { address, server, .. } = self.lease()?.clone();
+        self.start_over(now + AFTER_DECLINE);
+        let mut decline = self.message(now);
+        decline.message = MessageType::Decline;
+        // RFC 2131 §4.4.1, table 5: it asks for nothing.
+        decline.options = vec![
+            (code::REQUESTED_ADDRESS, address.octets().to_vec()),
+            (code::SERVER_ID, server.octets().to_vec()),
+        ];
+        Some(decline.emit())
     }
 
     /// Takes what came in. True if it brought a new or longer lease.
@@ -128,7 +165,7 @@ impl LeaseClient {
 
     fn take_lease(&mut self, ack: &Packet, now: Millis) -> bool {
         let Some(lease) = lease(ack) else { return false };
-        self.wake = now + Millis::from(lease.secs) * 500;
+        self.wake = later(now, lease.renew_secs);
         self.tries = 0;
         self.state = State::Bound { lease, since: now };
         true
@@ -138,7 +175,7 @@ impl LeaseClient {
         let over = match &self.state {
             State::Discovering => false,
             State::Requesting { .. } => self.tries >= REQUESTS,
-            State::Bound { lease, since } => now >= since + Millis::from(lease.secs) * 1_000,
+            State::Bound { lease, since } => now >= later(*since, lease.secs),
         };
         if over {
             self.start_over(now);
@@ -183,7 +220,7 @@ impl LeaseClient {
             xid: self.xid,
             secs,
             // Without an address, Linux takes only what is broadcast.
-            broadcast: true,
+            broadcast: ciaddr.is_unspecified(),
             ciaddr,
             yiaddr: Ipv4Addr::UNSPECIFIED,
             siaddr: Ipv4Addr::UNSPECIFIED,
@@ -202,7 +239,30 @@ fn user_class() -> Vec<u8> {
     [&[len], AGENT_USER_CLASS].concat()
 }
 
+impl Lease {
+    /// Half of what is left until others are asked, or until the end (RFC 2131 §4.4.5).
+    fn next_try(&self, since: Millis, now: Millis) -> Millis {
+        let [rebind, end] = [self.rebind_secs, self.secs].map(|secs| later(since, secs));
+        let until = if now < rebind { rebind } else { end };
+        let least = (Millis::from(self.secs) * 125).clamp(FIRST_WAIT, RENEWAL_WAIT);
+        let left = until.saturating_sub(now);
+        now + (left / 2).max(least).min(left)
+    }
+}
+
+fn later(since: Millis, secs: u32) -> Millis {
+    since + Millis::from(secs) * 1_000
+}
+
 fn lease(ack: &Packet) -> Option<Lease> {
+    // A server that grants no time would be asked without a pause.
+    let secs = ack.option_u32(code::LEASE_TIME)?.max(1);
+    let said = ack.option_u32(code::RENEWAL).zip(ack.option_u32(code::REBINDING));
+    let makes_sense =
+        |(renew, rebind): &(u32, u32)| 0 < *renew && renew <= rebind && *rebind <= secs;
+    // RFC 2131 §4.4.5.
+    let half_and_seven_eighths = (secs.div_ceil(2), secs - secs / 8);
+    let (renew_secs, rebind_secs) = said.filter(makes_sense).unwrap_or(half_and_seven_eighths);
     let mask = ack.option_address(code::SUBNET_MASK)?;
     let mtu: Option<[u8; 2]> = ack.option(code::MTU).and_then(|value| value.try_into().ok());
     Some(Lease {
@@ -215,7 +275,9 @@ fn lease(ack: &Packet) -> Option<Lease> {
         // RFC 2132 §5.1: at least 68; Linux refuses less than that for IPv4.
         mtu: mtu.map(u16::from_be_bytes).filter(|mtu| *mtu >= 576),
         server: ack.option_address(code::SERVER_ID)?,
-        secs: ack.option_u32(code::LEASE_TIME)?,
+        secs,
+        renew_secs,
+        rebind_secs,
     })
     .filter(|lease| !lease.address.is_unspecified())
 }
@@ -300,6 +362,76 @@ mod tests {
         }
 
         assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
+    }
+
+    /// Bound since 2 ms, by a server that says how long for.
+    fn bound(secs: u32) -> (LeaseClient, Leases) {
+        let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
+        let network = Network::new(network().server, Ipv4Addr::new(255, 255, 255, 0), secs);
+        for now in [0, 1] {
+            let request = Packet::parse(&client.due(now).unwrap()).unwrap();
+            let decision =
+                decide(&request, &Answer::Address, Claim::Known, &mut leases, &network, 0);
+            let Decision::Send { reply, .. } = decision else { panic!("no answer") };
+            client.receive(&reply.emit(), now + 1);
+        }
+        (client, leases)
+    }
+
+    #[test]
+    fn a_lease_is_asked_for_ever_more_often_first_of_its_server_and_then_of_all_until_it_ends() {
+        let asked = |secs| {
+            let (mut client, _) = bound(secs);
+            let mut asked = Vec::new();
+            while client.lease().is_some() {
+                let now = client.wake();
+                let (server, sent) = (client.server(now), client.due(now).unwrap());
+                if client.lease().is_some() {
+                    let sent = Packet::parse(&sent).unwrap();
+                    assert_eq!(
+                        (sent.ciaddr, sent.broadcast),
+                        (Ipv4Addr::new(10, 0, 0, 100), false)
+                    );
+                    asked.push((now / 1_000, server == Ipv4Addr::BROADCAST));
+                }
+            }
+            asked
+        };
+
+        assert_eq!(
+            asked(3_600),
+            [
+                (1_800, false),
+                (2_475, false),
+                (2_812, false),
+                (2_981, false),
+                (3_065, false),
+                (3_125, false),
+                (3_150, true),
+                (3_375, true),
+                (3_487, true),
+                (3_547, true),
+            ]
+        );
+        let short = [(30, false), (39, false), (47, false), (49, true), (56, true)];
+        assert_eq!(asked(60), short);
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_declined_and_another_asked_for_after_a_while() {
+        let (mut client, mut leases) = bound(600);
+
+        let decline = Packet::parse(&client.decline(50).unwrap()).unwrap();
+
+        assert_eq!(decline.message, MessageType::Decline);
+        assert_eq!(decline.option_address(code::REQUESTED_ADDRESS), Some([10, 0, 0, 100].into()));
+        assert_eq!(decline.option_address(code::SERVER_ID), Some(network().server));
+        assert!(decline.ciaddr.is_unspecified());
+        decide(&decline, &Answer::Address, Claim::Known, &mut leases, &network(), 0);
+        assert_eq!((client.lease(), client.wake()), (None, 10_050));
+        let again = Packet::parse(&client.due(10_050).unwrap()).unwrap();
+        assert_eq!(again.message, MessageType::Discover);
+        assert_eq!(client.decline(10_051), None, "there is nothing to decline");
     }
 
     #[test]

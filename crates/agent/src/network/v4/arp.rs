@@ -1,0 +1,122 @@
+//! Whether somebody else has an address already (RFC 5227), which RFC 2131 §3.1 has a client find out before it uses it.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{LinkAddr, bind};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use crate::network::links::Link;
+
+/// A machine that is there answers within milliseconds. The RFC's seconds would be the machine's: one is switched on
+/// to do something.
+const PROBES: u32 = 2;
+const WAIT: Duration = Duration::from_millis(250);
+
+const ETHERTYPE: u16 = 0x0806;
+/// Ethernet and IPv4, by the lengths of their addresses.
+const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
+const REQUEST: [u8; 2] = [0, 1];
+
+/// Asks who has an address. True if somebody else says so.
+///
+/// # Errors
+///
+/// When the link lets nobody ask.
+pub(super) async fn is_taken(link: &Link, address: Ipv4Addr) -> Result<bool> {
+    let socket = socket(&link.name).context("opening a socket for ARP")?;
+    let mut frame = [0; 1500];
+    for _ in 0..PROBES {
+        socket.send(&probe(link.mac.0, address)).await.context("asking by ARP")?;
+        let until = Instant::now() + WAIT;
+        while let Ok(received) = timeout_at(until, socket.recv(&mut frame)).await {
+            if claims(&frame[..received.context("listening to ARP")?], link.mac.0, address) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// As with router discovery, nothing is needed of it that a UDP socket has not.
+fn socket(link: &str) -> io::Result<UdpSocket> {
+    let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    let is_of_link = |name: &str, address: Option<&LinkAddr>| (name == link).then_some(*address?);
+    let mut all = getifaddrs()?;
+    let address = all.find_map(|entry| {
+        is_of_link(&entry.interface_name, entry.address.as_ref()?.as_link_addr())
+    });
+    bind(socket.as_raw_fd(), &address.ok_or(io::ErrorKind::NotFound)?)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// RFC 5227 §2.1.1: from no address, so that nobody's table learns one.
+fn probe(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    [
+        &[0xff; 6][..],
+        &mac,
+        &ETHERTYPE.to_be_bytes(),
+        &KIND,
+        &REQUEST,
+        &mac,
+        &Ipv4Addr::UNSPECIFIED.octets(),
+        &[0; 6],
+        &address.octets(),
+    ]
+    .concat()
+}
+
+/// Whether a frame says that somebody else has the address. Somebody else who probes for it does not say that: some
+/// switches do so to find out who we are (Cisco's device tracking).
+fn claims(frame: &[u8], mac: [u8; 6], address: Ipv4Addr) -> bool {
+    let (Some(kind), Some(sender), Some(has)) =
+        (frame.get(12..20), frame.get(22..28), frame.get(28..32))
+    else {
+        return false;
+    };
+    kind == [&ETHERTYPE.to_be_bytes()[..], &KIND].concat()
+        && sender != mac
+        && has == address.octets()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 8];
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+
+    /// What Linux answers.
+    fn answer(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+        let mut frame = probe(mac, ADDRESS);
+        frame[21] = 2;
+        frame[28..32].copy_from_slice(&address.octets());
+        frame
+    }
+
+    #[test]
+    fn only_somebody_else_who_has_the_address_claims_it() {
+        assert!(claims(&answer(OTHER, ADDRESS), MAC, ADDRESS));
+        assert!(!claims(&answer(MAC, ADDRESS), MAC, ADDRESS));
+        assert!(!claims(&answer(OTHER, Ipv4Addr::new(10, 0, 0, 1)), MAC, ADDRESS));
+        assert!(!claims(&probe(OTHER, ADDRESS), MAC, ADDRESS), "a switch that looks for us");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(frame: Vec<u8>) {
+            claims(&frame, MAC, ADDRESS);
+        }
+    }
+}
