@@ -7,7 +7,8 @@ FERROBOOT = target/debug/ferroboot
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo shell test test-lab check deny fuzz ramdisk agent firmware build dependencies FORCE
+.PHONY: help demo shell test test-lab check deny fuzz ramdisk ramdisk-arm64 ramdisk-riscv64 agent agent-arm64 agent-riscv64
+.PHONY: firmware build dependencies FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +22,7 @@ shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, 
 test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every boot there is; goes on where it stopped
+test-lab: dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot there is; goes on where it stopped
 	scripts/test-lab
 
 check: ## What needs no machine: formatting, lints, documentation, layers
@@ -37,7 +38,11 @@ deny: ## Licences, advisories and sources of what we depend on
 fuzz: ## Each fuzz target for a minute
 	scripts/fuzz 60
 
-ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk
+ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk; ramdisk-arm64, ramdisk-riscv64
+
+# Below that of x64, where the service looks for them.
+ramdisk-arm64 ramdisk-riscv64: ramdisk-%: agent-% $(RAMDISK)
+	$(FERROBOOT) image build --architecture $* --output target/ramdisk/$*
 
 agent: $(AGENT) ## The ramdisk's agent, statically linked
 
@@ -54,6 +59,9 @@ dependencies:
 $(AGENT): dependencies FORCE
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --package ferroboot-agent \
 		--profile agent --target x86_64-unknown-linux-gnu --target-dir target/agent
+
+agent-arm64 agent-riscv64: agent-%: dependencies
+	scripts/cross-agent $*
 
 $(RAMDISK): $(AGENT) $(wildcard crates/ferroboot/src/image.rs crates/ferroboot/src/image/*) | build
 	$(FERROBOOT) image build --output target/ramdisk

@@ -27,9 +27,8 @@ pub struct Config {
     pub password: String,
     /// Where machines keep their disks, variables, consoles.
     pub state_dir: PathBuf,
-    /// QEMU itself.
-    #[serde(default = "qemu")]
-    pub qemu: PathBuf,
+    /// QEMU itself, instead of the installed one for the machine's architecture.
+    pub qemu: Option<PathBuf>,
     /// `kvm` or `tcg`.
     #[serde(default)]
     pub acceleration: Acceleration,
@@ -51,11 +50,62 @@ pub enum Acceleration {
 
 impl Acceleration {
     /// QEMU's arguments for it.
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Tcg => ["-accel", "tcg", "-cpu", "max"],
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+    pub(crate) fn arguments(self, architecture: Architecture) -> [&'static str; 4] {
+        match (self, architecture) {
+            (Self::Tcg, Architecture::X64) => ["-accel", "tcg", "-cpu", "max"],
+            // In software, pointer authentication as Arm specifies it takes most of the time.
+            (Self::Tcg, Architecture::Arm64) => ["-accel", "tcg", "-cpu", "max,pauth-impdef=on"],
+            (Self::Kvm, Architecture::X64 | Architecture::Arm64) => {
+                ["-accel", "kvm", "-cpu", "host"]
+            }
         }
+    }
+}
+
+/// What a machine's processor is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// x86-64.
+    #[default]
+    X64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Architecture {
+    /// QEMU for it.
+    pub(crate) fn qemu(self) -> &'static str {
+        match self {
+            Self::X64 => "qemu-system-x86_64",
+            Self::Arm64 => "qemu-system-aarch64",
+        }
+    }
+
+    /// QEMU's name of the board.
+    pub(crate) fn board(self) -> &'static str {
+        match self {
+            Self::X64 => "q35",
+            Self::Arm64 => "virt",
+        }
+    }
+
+    /// The Debian package with QEMU for it.
+    pub(crate) fn package(self) -> &'static str {
+        match self {
+            Self::X64 => "qemu-system-x86",
+            Self::Arm64 => "qemu-system-arm",
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "arm64",
+        })
     }
 }
 
@@ -65,10 +115,13 @@ impl Acceleration {
 pub struct Machine {
     /// The last part of its Redfish path.
     pub id: String,
+    /// What its processor is.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// Memory, in MiB.
     #[serde(default = "memory_mib")]
     pub memory_mib: u32,
-    /// Its firmware.
+    /// Its firmware, which for another architecture than x64 must be named.
     #[serde(default)]
     pub firmware: Firmware,
     /// Its network cards; the first one boots.
@@ -201,7 +254,7 @@ pub enum DiskModel {
     /// virtio-blk.
     #[default]
     Virtio,
-    /// SATA, on q35's own AHCI controller.
+    /// SATA, on an AHCI controller.
     Ahci,
     /// NVMe.
     Nvme,
@@ -209,10 +262,6 @@ pub enum DiskModel {
 
 fn listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8000))
-}
-
-fn qemu() -> PathBuf {
-    "qemu-system-x86_64".into()
 }
 
 fn memory_mib() -> u32 {
@@ -258,9 +307,19 @@ impl Machine {
             !self.id.is_empty() && self.id.chars().all(fits),
             "an id is made of letters, digits, - and _"
         );
+        ensure!(
+            self.architecture == Architecture::X64
+                || self.firmware.code != Firmware::default().code,
+            "{} needs a firmware, such as {{ code = \"/usr/share/AAVMF/AAVMF_CODE.fd\", variables = \
+             \"/usr/share/AAVMF/AAVMF_VARS.fd\" }}",
+            self.architecture
+        );
         for file in [&self.firmware.code, &self.firmware.variables] {
             if !file.exists() {
-                bail!("the firmware {} is not there: install the package ovmf", file.display());
+                bail!(
+                    "the firmware {} is not there: install the package ovmf, or qemu-efi-aarch64",
+                    file.display()
+                );
             }
         }
         ensure!(!self.firmware.ip.is_empty(), "its firmware needs ipv4, ipv6 or both in ip");

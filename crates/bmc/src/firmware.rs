@@ -18,7 +18,7 @@ pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
     let path = setup.dir.join("variables.fd");
     if !path.exists() {
         let template = &setup.machine.firmware.variables;
-        fs::copy(template, &path)
+        make(template, &path)
             .with_context(|| format!("copying {} to {}", template.display(), path.display()))?;
     }
     edit(&path, |store| {
@@ -30,6 +30,15 @@ pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
         }
     })?;
     Ok(path)
+}
+
+/// Copies a variable store; an empty one, where there is only flash that nobody has written.
+fn make(template: &Path, path: &Path) -> Result<()> {
+    let flash = fs::read(template)?;
+    if flash.iter().any(|byte| *byte != 0) {
+        return Ok(fs::write(path, flash)?);
+    }
+    Ok(fs::write(path, Store::empty_for_virt(flash.len())?.as_bytes())?)
 }
 
 /// The first network card's own entries.

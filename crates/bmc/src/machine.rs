@@ -45,7 +45,7 @@ pub(crate) fn start_all(config: &Config, brain: &Arc<Mutex<Brain>>) -> Result<Ma
         fs::create_dir_all(&dir).with_context(|| format!("making the folder {}", dir.display()))?;
         let setup = Setup {
             machine: machine.clone(),
-            qemu: config.qemu.clone(),
+            qemu: config.qemu.clone().unwrap_or_else(|| machine.architecture.qemu().into()),
             acceleration: config.acceleration,
             dir,
         };

@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tracing::debug;
 
-use crate::config::{Disk, DiskModel, Firmware, Ip, Nic};
+use crate::config::{Architecture, Disk, DiskModel, Firmware, Ip, Nic};
 use crate::firmware;
 use crate::machine::Setup;
 
@@ -115,7 +115,10 @@ fn spawn(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Resul
         .stderr(stderr)
         .kill_on_drop(true)
         .spawn()
-        .context("starting QEMU through setpriv (packages qemu-system-x86 and util-linux)")
+        .with_context(|| {
+            let package = setup.machine.architecture.package();
+            format!("starting QEMU through setpriv (packages {package} and util-linux)")
+        })
 }
 
 /// What QEMU complained about.
@@ -167,8 +170,16 @@ impl Order {
 fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Vec<OsString> {
     let machine = &setup.machine;
     let mut arguments = Arguments::default();
-    arguments.add(setup.acceleration.arguments());
-    arguments.add(["-machine", "q35", "-nodefaults", "-display", "none", "-no-user-config"]);
+    let architecture = machine.architecture;
+    arguments.add(setup.acceleration.arguments(architecture));
+    arguments.add([
+        "-machine",
+        architecture.board(),
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-user-config",
+    ]);
     arguments.add(["-name", &machine.id, "-m", &format!("{}M", machine.memory_mib)]);
     // Variables are read at the start only, so a reset must end QEMU, to be started anew by us.
     arguments.add(["-no-reboot"]);
@@ -198,6 +209,13 @@ fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> V
     }
     for (number, nic) in machine.nics.iter().enumerate() {
         arguments.add_nic(number, nic, order);
+    }
+    let has_ahci = machine.disks.iter().any(|disk| disk.model == DiskModel::Ahci);
+    match architecture {
+        // It has one, whose first port is `ide.0`.
+        Architecture::X64 => {}
+        Architecture::Arm64 if has_ahci => arguments.add(["-device", "ahci,id=ide"]),
+        Architecture::Arm64 => {}
     }
     for (number, disk) in machine.disks.iter().enumerate() {
         arguments.add_disk(number, disk, order);
@@ -267,7 +285,7 @@ mod tests {
         .unwrap();
         let setup = Setup {
             machine: config.machines[0].clone(),
-            qemu: config.qemu,
+            qemu: "qemu".into(),
             acceleration: config.acceleration,
             dir: "/s/1".into(),
         };

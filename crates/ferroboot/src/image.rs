@@ -15,14 +15,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use provision::CpuArch;
+use provision::boot::Artifact;
 
 use self::initramfs::Initramfs;
 use self::manifest::Manifest;
 use self::packages::Packages;
 use self::steps::step;
 
-/// Where `make agent` leaves the static agent, relative to the checkout.
-const AGENT: &str = "target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent";
+/// Where `make agent` leaves the static agent for an architecture, relative to the checkout.
+fn default_agent(cpu_arch: CpuArch) -> PathBuf {
+    let target = match cpu_arch {
+        CpuArch::X64 => "x86_64-unknown-linux-gnu",
+        CpuArch::Arm64 => "aarch64-unknown-linux-gnu",
+        CpuArch::Riscv64 => "riscv64gc-unknown-linux-gnu",
+    };
+    Path::new("target/agent").join(target).join("agent/ferroboot-agent")
+}
 
 /// The subcommands of `ferroboot image`.
 #[derive(Debug, Subcommand)]
@@ -51,13 +60,23 @@ pub struct Build {
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Kernel package to use instead of the one `linux-image-amd64` stands for.
+    /// What the machines are: x64, arm64 or riscv64. The service looks for the boot sets of the latter two in
+    /// folders of these names, in that of x64.
+    #[arg(long, value_name = "NAME", default_value = "x64")]
+    architecture: CpuArch,
+
+    /// Debian's release to take packages from, such as trixie, instead of the one that is installed here
+    /// (which for riscv64 is trixie in any case, the first to have it).
+    #[arg(long, value_name = "NAME")]
+    release: Option<String>,
+
+    /// Kernel package to use instead of the one `linux-image-amd64`, or its like, stands for.
     #[arg(long, value_name = "FILE")]
     kernel_deb: Option<PathBuf>,
 
-    /// The statically linked agent.
-    #[arg(long, value_name = "FILE", default_value = AGENT)]
-    agent: PathBuf,
+    /// The statically linked agent; without it, the one that `make agent` made.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
 
     /// Firmware for network cards and controllers: a package, or a folder like /lib/firmware.
     /// Only the blobs that the ramdisk's modules ask for are taken.
@@ -83,14 +102,17 @@ pub struct Build {
 
 impl Build {
     fn run(&self) -> Result<()> {
-        self.check_agent()?;
+        let cpu_arch = self.architecture;
+        let agent = self.agent.clone().unwrap_or_else(|| default_agent(cpu_arch));
+        check_agent(&agent, cpu_arch)?;
         fs::create_dir_all(&self.output)
             .with_context(|| format!("cannot create {}", self.output.display()))?;
-        let packages = Packages::open(self.packages.as_deref())?;
+        let packages = Packages::open(self.packages.as_deref(), cpu_arch, self.release.as_deref())?;
 
         let kernel = packages.kernel(self.kernel_deb.as_deref())?;
         let initramfs = Initramfs {
-            agent: &self.agent,
+            cpu_arch,
+            agent: &agent,
             kernel: &kernel,
             authorities: self.ca.as_deref(),
             firmware: &packages.firmware(&self.firmware)?,
@@ -103,27 +125,39 @@ impl Build {
         manifest.add("kernel", &read(&kernel.image())?)?;
         manifest.add("initramfs", &initramfs)?;
         manifest.add("stub.efi", &packages.stub()?)?;
-        manifest.add("snponly.efi", &packages.ipxe()?)?;
-        manifest.add("grubx64.efi", &grub::image(&packages)?)?;
+        match (Artifact::ipxe(cpu_arch), packages.ipxe()?) {
+            (Some(artifact), Some(ipxe)) => manifest.add(artifact.file_name(), &ipxe)?,
+            (Some(_) | None, _) => eprintln!(
+                "there is no iPXE for {cpu_arch} in this release of Debian: nodes can boot by http and \
+                 redfish-https, not by http-ipxe"
+            ),
+        }
+        let grub = format!("grub{}.efi", cpu_arch.uefi_name());
+        manifest.add(&grub, &grub::image(&packages, cpu_arch)?)?;
         manifest.write()
     }
+}
 
-    /// Refuses what would end in a kernel panic on every machine, before anything is downloaded.
-    fn check_agent(&self) -> Result<()> {
-        let path = self.agent.display();
-        if !self.agent.exists() {
-            bail!(
-                "there is no agent at {path}: build it with `make agent`, or name it with --agent"
-            );
-        }
-        if !initramfs::is_static(&read(&self.agent)?) {
-            bail!(
-                "{path} is not a static x86-64 program, and the ramdisk holds no libraries: \
-                 build it with `make agent`"
-            );
-        }
-        Ok(())
+/// Refuses what would end in a kernel panic on every machine, before anything is downloaded.
+fn check_agent(agent: &Path, cpu_arch: CpuArch) -> Result<()> {
+    let path = agent.display();
+    let make = match cpu_arch {
+        CpuArch::X64 => "make agent".to_owned(),
+        CpuArch::Arm64 | CpuArch::Riscv64 => format!("make agent-{cpu_arch}"),
+    };
+    if !agent.exists() {
+        bail!(
+            "there is no agent at {path}: build it with `{make}`, or name it \
+             with --agent"
+        );
     }
+    if !initramfs::is_static(&read(agent)?, cpu_arch) {
+        bail!(
+            "{path} is not a static program for {cpu_arch}, and the ramdisk holds no libraries: \
+             build it with `{make}`"
+        );
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -154,6 +154,48 @@ impl Store {
         Ok(store)
     }
 
+    /// An empty one, in a flash image of `len` bytes for QEMU's `virt` board: as that board's firmware writes it into
+    /// flash which nobody has written before (EDK2's `ArmVirtQemu.dsc` for the sizes, and
+    /// `VirtNorFlashDxe/VirtNorFlashFvb.c`, `InitializeFvAndVariableStoreHeaders`). Debian's `AAVMF_VARS.fd` is such
+    /// flash.
+    ///
+    /// # Errors
+    /// [`StoreError::Short`] where it does not fit.
+    pub fn empty_for_virt(len: usize) -> Result<Self, StoreError> {
+        const BLOCK: u32 = 0x4_0000;
+        /// The variables, and two areas for fault-tolerant writes.
+        const VOLUME: u32 = 3 * BLOCK;
+        const HEADER: u16 = 72;
+        /// `EFI_FVB2_…`: readable, writable, in memory, erased to ones.
+        const ATTRIBUTES: u32 = 0xE36;
+
+        let volume_len = VOLUME as usize;
+        if len < volume_len {
+            return Err(StoreError::Short(volume_len - 1));
+        }
+        let blocks = u32::try_from(len).unwrap_or(u32::MAX) / BLOCK;
+        let mut volume = vec![0; 16];
+        volume.extend(NV_DATA.to_bytes_le());
+        volume.extend(u64::from(VOLUME).to_le_bytes());
+        volume.extend(VOLUME_SIGNATURE);
+        volume.extend(ATTRIBUTES.to_le_bytes());
+        volume.extend(HEADER.to_le_bytes());
+        // The checksum, no extended header, and revision 2.
+        volume.extend([0, 0, 0, 0, 0, 2]);
+        for number in [blocks, BLOCK, 0, 0] {
+            volume.extend(number.to_le_bytes());
+        }
+        let words = volume.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+        let checksum = words.fold(0_u16, u16::wrapping_add).wrapping_neg();
+        volume[50..52].copy_from_slice(&checksum.to_le_bytes());
+        volume.extend(AUTHENTICATED.to_bytes_le());
+        volume.extend((BLOCK - u32::from(HEADER)).to_le_bytes());
+        volume.extend([FORMATTED, HEALTHY, 0, 0, 0, 0, 0, 0]);
+        volume.resize(volume_len, ERASED);
+        volume.resize(len, 0);
+        Self::parse(volume)
+    }
+
     /// The flash image.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -490,6 +532,22 @@ mod tests {
         store.set_boot_next(0x99).unwrap();
 
         assert_eq!(&store.flash[store.records.start..][..golden.len()], golden);
+    }
+
+    /// The headers of Debian's `AAVMF_VARS.snakeoil.fd`, which QEMU's `virt` board has written.
+    #[test]
+    fn an_empty_store_for_arm_begins_as_its_firmware_writes_it() {
+        let header = "8d2bf1ff96768b4ca9852747075b4f5000000c00000000005f465648360e00004800f8f800000002\
+                      00010000000004000000000000000000";
+        let store = "782cf3aa7b949a43a1802e144ec37792b8ff03005afe000000000000";
+
+        let made = Store::empty_for_virt(64 * 1024 * 1024).unwrap();
+
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&made.flash[16..72]), header);
+        assert_eq!(hex(&made.flash[72..100]), store);
+        assert!(made.list().is_empty());
+        assert_eq!(Store::empty_for_virt(1024), Err(StoreError::Short(0xB_FFFF)));
     }
 
     #[test]

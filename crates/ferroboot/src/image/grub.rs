@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use provision::CpuArch;
 use tempfile::TempDir;
 
 use super::packages::{Packages, output};
@@ -42,19 +43,24 @@ const MODULES: &[&str] = &[
     "sleep",
 ];
 
-/// Makes `grubx64.efi`.
+/// Makes GRUB for an architecture; its modules are for that, the program that packs them runs here.
 ///
 /// # Errors
 ///
 /// When GRUB's packages cannot be had or `grub-mkimage` fails.
-pub(super) fn image(packages: &Packages) -> Result<Vec<u8>> {
-    let modules = packages.find("grub-efi-amd64-bin", "usr/lib/grub/x86_64-efi/efinet.mod")?;
+pub(super) fn image(packages: &Packages, cpu_arch: CpuArch) -> Result<Vec<u8>> {
+    let (package, format) = match cpu_arch {
+        CpuArch::X64 => ("grub-efi-amd64-bin", "x86_64-efi"),
+        CpuArch::Arm64 => ("grub-efi-arm64-bin", "arm64-efi"),
+        CpuArch::Riscv64 => ("grub-efi-riscv64-bin", "riscv64-efi"),
+    };
+    let modules = packages.find(package, &format!("usr/lib/grub/{format}/efinet.mod"))?;
     let modules = modules.parent().expect("the file has a folder in its name");
-    let program = packages.find("grub-common", "usr/bin/grub-mkimage")?;
-    step("making grubx64.efi", || make(&program, modules))
+    let program = packages.find_program("grub-common", "usr/bin/grub-mkimage")?;
+    step(&format!("making GRUB for {cpu_arch}"), || make(&program, modules, format))
 }
 
-fn make(program: &PathBuf, modules: &Path) -> Result<Vec<u8>> {
+fn make(program: &PathBuf, modules: &Path, format: &str) -> Result<Vec<u8>> {
     let folder = TempDir::new().context("cannot make a folder")?;
     let configuration = folder.path().join("grub.cfg");
     let image = folder.path().join("grubx64.efi");
@@ -62,7 +68,7 @@ fn make(program: &PathBuf, modules: &Path) -> Result<Vec<u8>> {
 
     output(
         Command::new(program)
-            .args(["--format", "x86_64-efi", "--prefix", "/"])
+            .args(["--format", format, "--prefix", "/"])
             .arg("--directory")
             .arg(modules)
             .arg("--config")

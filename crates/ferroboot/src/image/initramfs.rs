@@ -8,6 +8,7 @@ use agent::modules::modinfo::Modinfo;
 use agent::modules::{Index, name_of, normal};
 use agent::ramdisk::AUTHORITIES;
 use anyhow::{Context, Result, bail};
+use provision::CpuArch;
 
 use super::cpio::Archive;
 use super::packages::Kernel;
@@ -68,7 +69,6 @@ const MODULES: &[&str] = &[
     "ata_generic",
     "ata_piix",
     "hpsa",
-    "isci",
     "megaraid_sas",
     "mpi3mr",
     "mpt3sas",
@@ -78,25 +78,21 @@ const MODULES: &[&str] = &[
     "sdhci_pci",
     "mmc_block",
     "smartpqi",
-    "vmd",
     // Disk controllers of virtual machines.
     "hv_storvsc",
     "mptspi",
     "sym53c8xx",
     "virtio_blk",
     "virtio_scsi",
-    "vmw_pvscsi",
     "xen_blkfront",
     // Disks, and the buses they hang on. UAS and USB because servers boot from USB, and erase it.
     "sd_mod",
     "sr_mod",
     "crc_t10dif",
     "crct10dif_generic",
-    "crct10dif_pclmul",
     "uas",
     "usb_storage",
     "ehci_pci",
-    "uhci_hcd",
     "ohci_pci",
     "xhci_pci",
     // The RAM disk in which firmware leaves an ISO it was booted from.
@@ -118,15 +114,55 @@ const MODULES: &[&str] = &[
     "vfat",
     // libcrc32c asks for it by the name of the algorithm.
     "crc32c_generic",
-    "crc32c_intel",
     // The machine's own BMC.
     "ipmi_devintf",
     "ipmi_si",
 ];
 
+/// What only the kernel for x64 has.
+const X64_MODULES: &[&str] =
+    &["crc32c_intel", "crct10dif_pclmul", "isci", "uhci_hcd", "vmd", "vmw_pvscsi"];
+
+/// What only the kernel for arm64 has.
+const ARM64_MODULES: &[&str] = &[
+    // Network cards.
+    "amd_xgbe",
+    "dwmac_generic",
+    "fsl_dpaa2_eth",
+    "fsl_enetc",
+    "genet",
+    "hns3",
+    "hns_enet_drv",
+    "macb",
+    "mvneta",
+    "mvpp2",
+    "nicvf",
+    "xgene_enet",
+    // Disk controllers.
+    "ahci_platform",
+    "hisi_sas_v3_hw",
+    "sdhci_acpi",
+    "sdhci_iproc",
+    "sdhci_of_dwcmshc",
+    "crct10dif_ce",
+];
+
+/// What only the kernel for riscv64 has.
+const RISCV64_MODULES: &[&str] = &[];
+
+fn modules(cpu_arch: CpuArch) -> impl Iterator<Item = &'static str> {
+    let own = match cpu_arch {
+        CpuArch::X64 => X64_MODULES,
+        CpuArch::Arm64 => ARM64_MODULES,
+        CpuArch::Riscv64 => RISCV64_MODULES,
+    };
+    MODULES.iter().chain(own).copied()
+}
+
 /// What a ramdisk is made of.
 #[derive(Debug)]
 pub(super) struct Initramfs<'a> {
+    pub(super) cpu_arch: CpuArch,
     pub(super) agent: &'a Path,
     pub(super) kernel: &'a Kernel,
     /// Certificates of those who vouch for Ironic's API.
@@ -172,8 +208,7 @@ impl Initramfs<'_> {
         let mut firmware = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let requested = self.modules.iter().map(|name| normal(name));
-        let mut pending: Vec<_> =
-            MODULES.iter().map(|name| normal(name)).chain(requested).collect();
+        let mut pending: Vec<_> = modules(self.cpu_arch).map(normal).chain(requested).collect();
         while let Some(name) = pending.pop() {
             if !seen.insert(name.clone()) || builtin.contains(&name) {
                 continue;
@@ -241,8 +276,8 @@ fn certificates(file: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Whether a program runs where there are no libraries: 64-bit ELF for x86-64 without an interpreter.
-pub(super) fn is_static(program: &[u8]) -> bool {
+/// Whether a program runs where there are no libraries: 64-bit ELF without an interpreter.
+pub(super) fn is_static(program: &[u8], cpu_arch: CpuArch) -> bool {
     const INTERPRETER: &[u8] = &[3, 0, 0, 0];
     let u16_at = |at: usize| {
         Some(usize::from(u16::from_le_bytes(program.get(at..at + 2)?.try_into().ok()?)))
@@ -252,9 +287,14 @@ pub(super) fn is_static(program: &[u8]) -> bool {
         let headers = program.get(usize::try_from(start).ok()?..)?;
         Some(headers.chunks_exact(u16_at(0x36)?.max(1)).take(u16_at(0x38)?))
     };
-    let x86_64 = program.starts_with(b"\x7fELF\x02\x01") && u16_at(0x12) == Some(0x3E);
-    x86_64
-        && table().is_some_and(|mut headers| headers.all(|header| !header.starts_with(INTERPRETER)))
+    let machine = match cpu_arch {
+        CpuArch::X64 => 0x3E,
+        CpuArch::Arm64 => 0xB7,
+        CpuArch::Riscv64 => 0xF3,
+    };
+    let fits = program.starts_with(b"\x7fELF\x02\x01") && u16_at(0x12) == Some(machine);
+    fits && table()
+        .is_some_and(|mut headers| headers.all(|header| !header.starts_with(INTERPRETER)))
 }
 
 /// Every module's name and its path below `tree`.
@@ -291,10 +331,16 @@ mod tests {
 
     #[test]
     fn a_program_that_wants_a_loader_is_not_static() {
+        let is_static = |program: &[u8]| is_static(program, CpuArch::X64);
         assert!(is_static(&program(&[1, 6])));
         assert!(!is_static(&program(&[6, 3, 1])));
         assert!(!is_static(b"#!/bin/sh\n"));
         assert!(!is_static(&program(&[1])[..0x30]));
+    }
+
+    #[test]
+    fn a_program_for_another_architecture_is_no_agent() {
+        assert!(!is_static(&program(&[1]), CpuArch::Arm64));
     }
 
     /// An ELF header and program headers of these types.

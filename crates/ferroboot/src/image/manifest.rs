@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Serialize)]
 pub(super) struct Manifest<'a> {
     version: u32,
-    files: BTreeMap<&'static str, File>,
+    files: BTreeMap<String, File>,
     kernel_version: &'a str,
     #[serde(skip)]
     folder: &'a Path,
@@ -34,11 +34,11 @@ impl<'a> Manifest<'a> {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub(super) fn add(&mut self, name: &'static str, content: &[u8]) -> Result<()> {
+    pub(super) fn add(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.replace(name, content)?;
         let digest = Sha256::digest(content);
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.files.insert(name, File { len: content.len() as u64, sha256 });
+        self.files.insert(name.to_owned(), File { len: content.len() as u64, sha256 });
         Ok(())
     }
 

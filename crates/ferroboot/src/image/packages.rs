@@ -1,6 +1,7 @@
 //! Debian's packages: what is installed is used, what is not is downloaded and unpacked beside it.
 //!
-//! Nothing here needs root: `apt-get download` writes into a folder of ours, `dpkg-deb` unpacks into another.
+//! Nothing here needs root: `apt-get download` writes into a folder of ours, `dpkg-deb` unpacks into another. Packages for
+//! other machines than this one come by lists of our own, so that this one's `dpkg` need not know their architecture.
 
 use std::env;
 use std::fs;
@@ -9,16 +10,31 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use indicatif::HumanBytes;
+use provision::CpuArch;
 use tempfile::TempDir;
 
 use super::read;
 use super::steps::step;
 
+/// The first release of Debian with riscv64.
+const RISCV64_SINCE: &str = "trixie";
+/// Whose signatures on Debian's lists are believed.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Downloaded packages, and a scratch folder in which they lie unpacked until this is dropped.
 #[derive(Debug)]
 pub(super) struct Packages {
+    cpu_arch: CpuArch,
     downloads: PathBuf,
     scratch: TempDir,
+    apt: Apt,
+}
+
+/// Which packages apt speaks of.
+#[derive(Clone, Debug, Default)]
+struct Apt {
+    /// None are given for those that this machine installs.
+    options: Vec<String>,
 }
 
 /// An unpacked kernel package.
@@ -42,12 +58,17 @@ impl Kernel {
 }
 
 impl Packages {
-    /// Takes `downloads`, or a folder in the user's cache, to keep packages in.
+    /// Takes `downloads`, or a folder in the user's cache, to keep packages in; they are those for `cpu_arch` of
+    /// `release`, or of the one that is installed here.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be created.
-    pub(super) fn open(downloads: Option<&Path>) -> Result<Self> {
+    /// When a folder cannot be created, or there are no lists of such packages.
+    pub(super) fn open(
+        downloads: Option<&Path>,
+        cpu_arch: CpuArch,
+        release: Option<&str>,
+    ) -> Result<Self> {
         let downloads = match downloads {
             Some(folder) => folder.to_owned(),
             None => cache()?,
@@ -58,10 +79,11 @@ impl Packages {
             .canonicalize()
             .with_context(|| format!("cannot resolve {}", downloads.display()))?;
         let scratch = TempDir::with_prefix("ferroboot-image-").context("cannot make a folder")?;
-        Ok(Self { downloads, scratch })
+        let apt = Apt::of(cpu_arch, release, &downloads)?;
+        Ok(Self { cpu_arch, downloads, scratch, apt })
     }
 
-    /// The kernel of `package`, or the one Debian's `linux-image-amd64` stands for.
+    /// The kernel of `package`, or the one Debian's `linux-image-amd64`, or its like, stands for.
     ///
     /// # Errors
     ///
@@ -69,7 +91,7 @@ impl Packages {
     pub(super) fn kernel(&self, package: Option<&Path>) -> Result<Kernel> {
         let package = match package {
             Some(file) => file.to_owned(),
-            None => self.download(&newest_kernel()?)?,
+            None => self.apt.download(&self.newest_kernel()?, &self.downloads)?,
         };
         let root = self.unpack(&package)?;
         let boot = fs::read_dir(root.join("boot"))
@@ -108,16 +130,24 @@ impl Packages {
     ///
     /// When the package cannot be had.
     pub(super) fn stub(&self) -> Result<Vec<u8>> {
-        read(&self.find("systemd-boot-efi", "usr/lib/systemd/boot/efi/linuxx64.efi.stub")?)
+        let file = format!("usr/lib/systemd/boot/efi/linux{}.efi.stub", self.cpu_arch.uefi_name());
+        read(&self.find("systemd-boot-efi", &file)?)
     }
 
-    /// iPXE on the firmware's own network driver.
+    /// iPXE; `None` where this release of Debian has none for the architecture.
     ///
     /// # Errors
     ///
     /// When the package cannot be had.
-    pub(super) fn ipxe(&self) -> Result<Vec<u8>> {
-        read(&self.find("ipxe", "usr/lib/ipxe/snponly.efi")?)
+    pub(super) fn ipxe(&self) -> Result<Option<Vec<u8>>> {
+        let file = match self.cpu_arch {
+            // On the firmware's own network driver.
+            CpuArch::X64 => "usr/lib/ipxe/snponly.efi",
+            CpuArch::Arm64 => "usr/lib/ipxe/ipxe-arm64.efi",
+            CpuArch::Riscv64 => return Ok(None),
+        };
+        let found = self.look("ipxe", file)?;
+        found.map(|file| read(&file)).transpose()
     }
 
     /// `file` of `package`: the installed one, or else a downloaded one.
@@ -126,36 +156,48 @@ impl Packages {
     ///
     /// When the package cannot be had, or has no such file.
     pub(super) fn find(&self, package: &str, file: &str) -> Result<PathBuf> {
+        let found = self.look(package, file)?;
+        found.with_context(|| format!("package {package} has no /{file}"))
+    }
+
+    /// A program that runs here.
+    ///
+    /// # Errors
+    ///
+    /// When the package cannot be had, or has no such file.
+    pub(super) fn find_program(&self, package: &str, file: &str) -> Result<PathBuf> {
         let installed = Path::new("/").join(file);
         if installed.exists() {
             return Ok(installed);
         }
-        let unpacked = self.unpack(&self.download(package)?)?.join(file);
-        if !unpacked.exists() {
-            bail!("package {package} has no /{file}");
-        }
-        Ok(unpacked)
+        let here = Apt::default();
+        let unpacked = self.unpack(&here.download(package, &self.downloads)?)?.join(file);
+        unpacked
+            .exists()
+            .then_some(unpacked)
+            .with_context(|| format!("package {package} has no /{file}"))
     }
 
-    fn download(&self, package: &str) -> Result<PathBuf> {
-        let address = output(Command::new("apt-get").args(["download", "--print-uris", package]))
-            .with_context(|| unavailable(package))?;
-        let (name, len) = name_and_len(&address).with_context(|| unavailable(package))?;
-        let cached = self.downloads.join(name).metadata().is_ok_and(|file| file.len() == len);
-        let what = match cached {
-            true => format!("checking {name}"),
-            false => format!("fetching {name}, {}", HumanBytes(len)),
-        };
-        step(&what, || {
-            // apt leaves a file alone whose digest is right already.
-            output(
-                Command::new("apt-get")
-                    .args(["-q", "download", package])
-                    .current_dir(&self.downloads),
-            )
-            .with_context(|| unavailable(package))
-        })?;
-        Ok(self.downloads.join(name))
+    fn look(&self, package: &str, file: &str) -> Result<Option<PathBuf>> {
+        let installed = Path::new("/").join(file);
+        if self.apt.is_here() && installed.exists() {
+            return Ok(Some(installed));
+        }
+        let unpacked = self.unpack(&self.apt.download(package, &self.downloads)?)?.join(file);
+        Ok(unpacked.exists().then_some(unpacked))
+    }
+
+    /// The package that `linux-image-amd64`, or its like, depends on.
+    fn newest_kernel(&self) -> Result<String> {
+        let meta = format!("linux-image-{}", debian_name(self.cpu_arch));
+        let depends = output(self.apt.run("apt-cache").args(["depends", &meta]))
+            .with_context(|| unavailable(&meta))?;
+        depends
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|package| package.starts_with("linux-image-"))
+            .map(str::to_owned)
+            .with_context(|| unavailable(&meta))
     }
 
     fn unpack(&self, package: &Path) -> Result<PathBuf> {
@@ -172,23 +214,103 @@ impl Packages {
     }
 }
 
+impl Apt {
+    /// For packages for an architecture, with lists of them in `folder`, if they are not those that are installed here.
+    fn of(cpu_arch: CpuArch, release: Option<&str>, folder: &Path) -> Result<Self> {
+        let name = debian_name(cpu_arch);
+        let is_here = output(Command::new("dpkg").arg("--print-architecture"))?.trim() == name;
+        let since = (cpu_arch == CpuArch::Riscv64 && !is_here).then_some(RISCV64_SINCE);
+        let release = release.or(since);
+        if is_here && release.is_none() {
+            return Ok(Self::default());
+        }
+        let own = folder.join(format!("lists-{}-{name}", release.unwrap_or("installed")));
+        for needed in ["lists/partial", "cache/archives/partial"] {
+            let needed = own.join(needed);
+            fs::create_dir_all(&needed)
+                .with_context(|| format!("cannot create {}", needed.display()))?;
+        }
+        let mut options = vec![
+            format!("APT::Architecture={name}"),
+            format!("APT::Architectures::={name}"),
+            "APT::Sandbox::User=".to_owned(),
+            "Dir::State::status=/dev/null".to_owned(),
+            format!("Dir::State::lists={}", own.join("lists").display()),
+            format!("Dir::Cache={}", own.join("cache").display()),
+        ];
+        if let Some(release) = release {
+            let sources = own.join("sources.list");
+            fs::write(
+                &sources,
+                format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror()?),
+            )
+            .with_context(|| format!("cannot write {}", sources.display()))?;
+            options.push(format!("Dir::Etc::sourcelist={}", sources.display()));
+            options.push("Dir::Etc::sourceparts=-".to_owned());
+        }
+        let apt = Self { options };
+        let what = match release {
+            Some(release) => format!("reading which packages {release} has for {cpu_arch}"),
+            None => format!("reading which packages there are for {cpu_arch}"),
+        };
+        step(&what, || output(apt.run("apt-get").args(["-q", "update"])))?;
+        Ok(apt)
+    }
+
+    /// Whether it speaks of the packages that this machine installs.
+    fn is_here(&self) -> bool {
+        self.options.is_empty()
+    }
+
+    fn run(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.options.iter().for_each(|option| {
+            command.args(["-o", option]);
+        });
+        command
+    }
+
+    /// Downloads a package into a folder, unless it is there.
+    fn download(&self, package: &str, into: &Path) -> Result<PathBuf> {
+        let address = output(self.run("apt-get").args(["download", "--print-uris", package]))
+            .with_context(|| unavailable(package))?;
+        let (name, len) = name_and_len(&address).with_context(|| unavailable(package))?;
+        let cached = into.join(name).metadata().is_ok_and(|file| file.len() == len);
+        let what = match cached {
+            true => format!("checking {name}"),
+            false => format!("fetching {name}, {}", HumanBytes(len)),
+        };
+        step(&what, || {
+            // apt leaves a file alone whose digest is right already.
+            output(self.run("apt-get").args(["-q", "download", package]).current_dir(into))
+                .with_context(|| unavailable(package))
+        })?;
+        Ok(into.join(name))
+    }
+}
+
+/// Where the packages of this machine's own release come from.
+fn mirror() -> Result<String> {
+    let format = ["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"];
+    let known = output(Command::new("apt-get").args(format))?;
+    // Its security updates have another label.
+    let debian = known.lines().find_map(|line| line.strip_prefix("Debian "));
+    Ok(debian.with_context(|| unavailable("any"))?.to_owned())
+}
+
+/// What Debian calls an architecture.
+fn debian_name(cpu_arch: CpuArch) -> &'static str {
+    match cpu_arch {
+        CpuArch::X64 => "amd64",
+        CpuArch::Arm64 => "arm64",
+        CpuArch::Riscv64 => "riscv64",
+    }
+}
+
 /// Of a line of `apt-get --print-uris`: `'ADDRESS' NAME LENGTH DIGEST`.
 fn name_and_len(line: &str) -> Option<(&str, u64)> {
     let mut words = line.split_whitespace().skip(1);
     Some((words.next()?, words.next()?.parse().ok()?))
-}
-
-/// The package that `linux-image-amd64` depends on.
-fn newest_kernel() -> Result<String> {
-    const META: &str = "linux-image-amd64";
-    let depends = output(Command::new("apt-cache").args(["depends", META]))
-        .with_context(|| unavailable(META))?;
-    depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|package| package.starts_with("linux-image-"))
-        .map(str::to_owned)
-        .with_context(|| unavailable(META))
 }
 
 fn unavailable(package: &str) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use bmc::config::Firmware;
+use bmc::config::{Architecture, Firmware};
 
 use super::BMC;
 
@@ -22,6 +22,7 @@ pub struct Machine {
     number: u8,
     hardware: Hardware,
     pub(super) firmware: Firmware,
+    architecture: Architecture,
     refuses_override: bool,
 }
 
@@ -41,6 +42,7 @@ impl Machine {
             number,
             hardware: Hardware::Virtual,
             firmware: Firmware::default(),
+            architecture: Architecture::X64,
             refuses_override: false,
         }
     }
@@ -49,6 +51,18 @@ impl Machine {
     #[must_use]
     pub fn with_firmware(self, firmware: Firmware) -> Self {
         Self { firmware, ..self }
+    }
+
+    /// An arm64 one, with the build of EDK2 that is installed for it.
+    #[must_use]
+    pub fn for_arm64(self) -> Self {
+        let folder = Path::new("/usr/share/AAVMF");
+        let firmware = Firmware {
+            code: folder.join("AAVMF_CODE.fd"),
+            variables: folder.join("AAVMF_VARS.fd"),
+            ..self.firmware
+        };
+        Self { firmware, architecture: Architecture::Arm64, ..self }
     }
 
     /// With the hardware of a rack server: an Intel network card and a second one that leads nowhere, and a
@@ -96,10 +110,17 @@ impl Machine {
         let mut create = words(format!(
             "node create --driver redfish --name {name} --uuid {uuid} \
              --driver-info redfish_address=http://{bmc} --driver-info redfish_system_id={system} \
-             --driver-info redfish_username={USERNAME} --driver-info redfish_password={PASSWORD} \
-             --driver-info"
+             --driver-info redfish_username={USERNAME} --driver-info redfish_password={PASSWORD}"
         ));
-        create.push("kernel_append_params=%default% console=ttyS0".to_owned());
+        let console = match self.architecture {
+            Architecture::X64 => "ttyS0",
+            Architecture::Arm64 => {
+                create.extend(words("--property cpu_arch=aarch64".to_owned()));
+                "ttyAMA0"
+            }
+        };
+        create.push("--driver-info".to_owned());
+        create.push(format!("kernel_append_params=%default% console={console}"));
         [create, words(format!("port create --node {uuid} {mac}"))]
     }
 
@@ -122,10 +143,10 @@ impl Machine {
         let path = self.disk(dir);
         let Firmware { code, variables, pxe, ip, logo_secs } = &self.firmware;
         let ip: Vec<_> = ip.iter().map(ToString::to_string).collect();
-        let refuses_override = self.refuses_override;
+        let (architecture, refuses_override) = (self.architecture, self.refuses_override);
         let _ = write!(
             text,
-            "\n[[machine]]\nid = {name:?}\n\
+            "\n[[machine]]\nid = {name:?}\narchitecture = \"{architecture}\"\n\
              personality = {{ refuses_override = {refuses_override} }}\n\
              firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\

@@ -3,6 +3,7 @@
 //! Each test starts itself anew in namespaces of its own, one after another, since a firmware in
 //! software takes a processor for itself. They need what `make test` installs and builds.
 
+mod architectures;
 mod crashes;
 mod faults;
 mod hardware;

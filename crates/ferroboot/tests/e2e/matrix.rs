@@ -9,11 +9,9 @@ use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::network::Network;
 use ferroboot::lab::{Lab, Plan};
-use ironic::trace::BootTrace;
-use provision::What;
 
 use self::Outcome::{Boots, Explained};
-use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
+use crate::story::{Fetched as _, Verbs as _, in_a_lab, measured, with};
 
 /// One test per row: a build of OVMF and the seconds it shows its logo, a boot interface, a network, and
 /// what comes of it. Rows that are ignored belong to `make test-lab`.
@@ -160,20 +158,4 @@ impl Row {
         }
         Ok(())
     }
-}
-
-/// The seconds from power-on to what matters.
-fn measured(trace: &BootTrace) -> String {
-    let on = trace.events.iter().find(
-        |event| matches!(&event.what, What::Redfish { purpose, .. } if purpose == "power on"),
-    );
-    let seconds = |fits: fn(&What) -> bool| {
-        let event = trace.events.iter().find(|event| fits(&event.what));
-        let after = on.zip(event).map(|(on, event)| event.at.duration_since(on.at).as_secs_f64());
-        after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
-    };
-    let asked = seconds(|what| matches!(what, What::Dhcp { .. }));
-    let fetched = seconds(|what| matches!(what, What::Http { .. }));
-    let called = seconds(|what| matches!(what, What::Agent { .. }));
-    format!("first DHCP {asked}, first fetch {fetched}, agent {called}")
 }

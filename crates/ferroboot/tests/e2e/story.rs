@@ -220,3 +220,19 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         | What::Agent { .. } => None,
     })
 }
+
+/// The seconds from power-on to what matters.
+pub(crate) fn measured(trace: &BootTrace) -> String {
+    let on = trace.events.iter().find(
+        |event| matches!(&event.what, What::Redfish { purpose, .. } if purpose == "power on"),
+    );
+    let seconds = |fits: fn(&What) -> bool| {
+        let event = trace.events.iter().find(|event| fits(&event.what));
+        let after = on.zip(event).map(|(on, event)| event.at.duration_since(on.at).as_secs_f64());
+        after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
+    };
+    let asked = seconds(|what| matches!(what, What::Dhcp { .. }));
+    let fetched = seconds(|what| matches!(what, What::Http { .. }));
+    let called = seconds(|what| matches!(what, What::Agent { .. }));
+    format!("first DHCP {asked}, first fetch {fetched}, agent {called}")
+}
