@@ -260,6 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn each_family_is_told_its_own_url_and_one_without_which_setting_it_lacks() {
+        let told = |boot: &str| {
+            let config: Config = format!("[boot]\n{boot}").parse().unwrap();
+            Announcement::of(&node("x86_64"), &[], &Urls::new(&config, None), &[]).unwrap()
+        };
+        let host = |told: &Announcement, family| {
+            let links = told.links(family).map_err(|refused| refused.to_string())?;
+            Ok::<_, String>(links.own.host_str().unwrap().to_owned())
+        };
+        let both = told("url = \"http://10.0.0.1\"\nurl6 = \"http://[fd00::1]\"");
+        let four = told("url = \"http://10.0.0.1\"");
+        let none = told("");
+
+        assert_eq!(host(&both, Family::V4).unwrap(), "10.0.0.1");
+        assert_eq!(host(&both, Family::V6).unwrap(), "[fd00::1]");
+        assert!(host(&four, Family::V6).unwrap_err().contains("set url6 in [boot]"));
+        assert!(host(&none, Family::V4).unwrap_err().contains("set url in [boot]"));
+    }
+
+    #[test]
     fn a_machine_that_there_is_no_loader_for_is_not_begun_with() {
         let why = |cpu_arch| {
             told(&node(cpu_arch), &[CpuArch::X64]).links(Family::V4).unwrap_err().to_string()
