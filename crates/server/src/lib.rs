@@ -73,7 +73,6 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let for_firmware = listen(config.boot.listen, "the boot listener").await?;
 
     store.release_all(&host).await.context("cannot take over what was under way")?;
-    providers.put_right(&nodes).await;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), backlog));

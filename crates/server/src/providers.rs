@@ -126,7 +126,7 @@ impl Providers {
     }
 
     /// Lets the service forget all boots that are over, whichever way they ended and whoever saw it; and
-    /// tells it again what it has forgotten.
+    /// tells it again what it has forgotten. At first, all that it should know: it may have to be waited for.
     pub async fn tidy(&self, nodes: &Nodes) {
         if !*self.right.read().await {
             self.put_right(nodes).await;
@@ -154,9 +154,8 @@ impl Providers {
         }
     }
 
-    /// Makes the service know what it should, after whatever became of us or of it. What fails is tried
-    /// again by [`Providers::tidy`].
-    pub async fn put_right(&self, nodes: &Nodes) {
+    /// Makes the service know what it should, after whatever became of us or of it.
+    async fn put_right(&self, nodes: &Nodes) {
         let mut right = self.right.write().await;
         // Several daemons may boot machines.
         if let Err(failed) = nodes.load().await {

@@ -106,6 +106,25 @@ fn kea_that_is_started_anew_in_the_middle_of_a_boot_is_told_again() {
 }
 
 #[test]
+fn kea_knows_what_boots_though_it_and_the_daemon_were_killed() {
+    let kea = Kea::new(Network::Ipv4).unwrap();
+    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+        let server = kea.start(lab)?;
+        let asker = begin_a_boot(lab)?;
+
+        lab.kill_daemon()?;
+        server.kill()?;
+        let server = kea.start_again(lab)?;
+        assert!(!tells_the_url(&asker)?);
+        lab.start_daemon()?;
+
+        let told = lab.wait_until(|| Ok(tells_the_url(&asker)?.then_some(())))?;
+        told.context("Kea was not told again")?;
+        server.kill()
+    });
+}
+
+#[test]
 fn dnsmasq_that_is_started_anew_without_its_files_is_told_again() {
     let dirs = Dirs::new().unwrap();
     in_a_lab(dirs.plan(), |lab| {
