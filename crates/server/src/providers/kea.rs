@@ -260,3 +260,131 @@ async fn exchange(socket: &Path, command: &Value) -> Result<Value> {
     stream.read_to_end(&mut answer).await.context("cannot read its answer")?;
     serde_json::from_slice(&answer).context("its answer is no JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use provision::BootInterface::Http;
+    use tempfile::TempDir;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A Kea with nothing but a configuration.
+    struct Pretended {
+        dir: TempDir,
+        state: Arc<Mutex<State>>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        configuration: Value,
+        /// Seconds since it was configured.
+        age: u64,
+        asked: Vec<String>,
+    }
+
+    impl Pretended {
+        fn start() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(dir.path().join("kea.sock")).unwrap();
+            let state =
+                Arc::new(Mutex::new(State { configuration: json!({}), ..State::default() }));
+            let shared = Arc::clone(&state);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    answer(stream, &shared).await;
+                }
+            });
+            Self { dir, state }
+        }
+
+        fn daemon(&self) -> Kea {
+            let socket4 = Some(self.dir.path().join("kea.sock"));
+            Kea::new(&config::Kea { socket4, ..config::Kea::default() })
+        }
+
+        /// Its classes of ours.
+        fn classes(&self) -> usize {
+            let state = self.state.lock().unwrap();
+            state.configuration["client-classes"].as_array().map_or(0, Vec::len)
+        }
+
+        fn set(&self, configuration: Value, age: u64) {
+            let mut state = self.state.lock().unwrap();
+            (state.configuration, state.age) = (configuration, age);
+        }
+
+        fn asked(&self) -> Vec<String> {
+            std::mem::take(&mut self.state.lock().unwrap().asked)
+        }
+    }
+
+    async fn answer(mut stream: UnixStream, state: &Mutex<State>) {
+        let mut bytes = Vec::new();
+        let request: Value = loop {
+            stream.read_buf(&mut bytes).await.unwrap();
+            if let Ok(request) = serde_json::from_slice(&bytes) {
+                break request;
+            }
+        };
+        let arguments = {
+            let mut state = state.lock().unwrap();
+            let command = request["command"].as_str().unwrap().to_owned();
+            if command == "config-set" {
+                state.configuration = request["arguments"]["Dhcp4"].clone();
+                state.age = 0;
+            }
+            state.asked.push(command);
+            json!({"Dhcp4": state.configuration, "reload": state.age})
+        };
+        let answer = json!({"result": 0, "arguments": arguments}).to_string();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn daemons_that_share_a_server_leave_each_other_their_boots() {
+        let server = Pretended::start();
+        let [one, two] = [server.daemon(), server.daemon()];
+        let first = Announcement::example(Http, "10.0.0.1");
+        let other = first.next();
+
+        one.announce(&first).await.unwrap();
+        let of_one_boot = server.classes();
+        two.announce(&other).await.unwrap();
+        assert_eq!(server.classes(), 2 * of_one_boot);
+
+        one.withdraw(&first).await.unwrap();
+        assert_eq!(server.classes(), of_one_boot);
+        assert!(!two.has_forgotten(&[]).await.unwrap());
+        // As the store has it: nothing boots.
+        one.reconcile(&[], &[]).await.unwrap();
+        assert_eq!(server.classes(), 0);
+        assert!(two.has_forgotten(&[]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_configuration_is_read_again_only_if_it_was_set_since_and_then_its_loss_is_seen() {
+        let server = Pretended::start();
+        let daemon = server.daemon();
+        daemon.announce(&Announcement::example(Http, "10.0.0.1")).await.unwrap();
+        let told = server.state.lock().unwrap().configuration.clone();
+        assert_eq!(server.asked(), ["config-get", "config-test", "config-set"]);
+
+        // So young that another one could have the same age.
+        assert!(!daemon.has_forgotten(&[]).await.unwrap());
+        assert_eq!(server.asked(), ["status-get", "config-get"]);
+        server.set(told.clone(), 60);
+        assert!(!daemon.has_forgotten(&[]).await.unwrap());
+        assert_eq!(server.asked(), ["status-get", "config-get"]);
+        assert!(!daemon.has_forgotten(&[]).await.unwrap());
+        assert_eq!(server.asked(), ["status-get"]);
+
+        server.set(json!({}), 1);
+        assert!(daemon.has_forgotten(&[]).await.unwrap());
+        daemon.reconcile(&[Announcement::example(Http, "10.0.0.1")], &[]).await.unwrap();
+        assert!(!daemon.has_forgotten(&[]).await.unwrap());
+        assert_eq!(server.state.lock().unwrap().configuration, told);
+    }
+}
