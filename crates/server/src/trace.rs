@@ -47,7 +47,7 @@ pub struct Recorded {
 }
 
 impl Recorder {
-    /// A recorder, and the queue that [`write`] empties.
+    /// A recorder, and the queue that [`write()`] empties.
     #[must_use]
     pub fn new() -> (Self, Backlog) {
         let (queue, recorded) = mpsc::channel(WAITING);
