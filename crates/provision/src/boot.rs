@@ -260,8 +260,8 @@ pub enum NoBoot {
     },
     /// Nobody has made a boot set for its architecture.
     #[error(
-        "there is no boot set for {cpu_arch}: put one into the folder {cpu_arch} of the x64 one, as \
-         the book's chapter on the ramdisk says"
+        "there is no boot set for {cpu_arch}: make one with `ferroboot image build --architecture \
+         {cpu_arch}`, in the folder {cpu_arch} of the x64 one"
     )]
     NoBootSet {
         /// Its architecture.

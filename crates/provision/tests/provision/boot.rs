@@ -119,8 +119,8 @@ fn a_missing_boot_set_is_named_with_the_place_it_belongs_in() {
 
     assert_eq!(
         because.to_string(),
-        "there is no boot set for arm64: put one into the folder arm64 of the x64 one, as the book's \
-         chapter on the ramdisk says"
+        "there is no boot set for arm64: make one with `ferroboot image build --architecture arm64`, \
+         in the folder arm64 of the x64 one"
     );
 }
 

@@ -207,9 +207,10 @@ fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
         CpuArch::X64 => {
             format!("make one with `ferroboot image build --output {}`", path.display())
         }
-        CpuArch::Arm64 | CpuArch::Riscv64 => {
-            "the book's chapter on the ramdisk says what belongs there".to_owned()
-        }
+        CpuArch::Arm64 | CpuArch::Riscv64 => format!(
+            "make one with `ferroboot image build --architecture {cpu_arch} --output {}`",
+            path.display()
+        ),
     }
 }
 
