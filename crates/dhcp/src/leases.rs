@@ -89,7 +89,16 @@ pub enum Claim {
 }
 
 impl Claim {
-    pub(crate) fn holder(self) -> Holder {
+    /// A stranger's, to an address of a pool of that size, where so many machines are registered: one address is kept
+    /// for each of them, but a quarter of the pool at least, since more of them may come, and no more than half.
+    #[must_use]
+    pub fn guest(pool: usize, known: usize) -> Self {
+        Self::Guest { keep: known.clamp(pool / 4, pool / 2) }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn holder(self) -> Holder {
         match self {
             Self::Known => Holder::Known,
             Self::Guest { .. } => Holder::Guest,

@@ -70,9 +70,10 @@ pub struct Build {
     #[arg(long, value_name = "NAME")]
     release: Option<String>,
 
-    /// Kernel package to use instead of the one `linux-image-amd64`, or its like, stands for.
+    /// Kernel package to use instead of the one `linux-image-amd64`, or its like, stands for. May be given
+    /// several times, where kernel and modules are not in one.
     #[arg(long, value_name = "FILE")]
-    kernel_deb: Option<PathBuf>,
+    kernel_deb: Vec<PathBuf>,
 
     /// The statically linked agent; without it, the one that `make agent` made.
     #[arg(long, value_name = "FILE")]
@@ -109,7 +110,7 @@ impl Build {
             .with_context(|| format!("cannot create {}", self.output.display()))?;
         let packages = Packages::open(self.packages.as_deref(), cpu_arch, self.release.as_deref())?;
 
-        let kernel = packages.kernel(self.kernel_deb.as_deref())?;
+        let kernel = packages.kernel(&self.kernel_deb)?;
         let initramfs = Initramfs {
             cpu_arch,
             agent: &agent,
@@ -122,7 +123,7 @@ impl Build {
         let initramfs = steps::compress(&cpio, self.level)?;
 
         let mut manifest = Manifest::new(&self.output, &kernel.version);
-        manifest.add("kernel", &read(&kernel.image())?)?;
+        manifest.add("kernel", &read(&kernel.image)?)?;
         manifest.add("initramfs", &initramfs)?;
         manifest.add("stub.efi", &packages.stub()?)?;
         match (Artifact::ipxe(cpu_arch), packages.ipxe()?) {

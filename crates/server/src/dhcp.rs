@@ -133,9 +133,3 @@ async fn serve(
     // Where there are none, it has not ended by itself.
     tokio::join!(join_all(each), end.cancelled());
 }
-
-/// How many addresses of a pool are kept from strangers: one for each machine that is known, but a
-/// quarter at least, since more of them may come, and no more than half.
-fn kept(pool: usize, known: usize) -> usize {
-    known.clamp(pool / 4, pool / 2)
-}

@@ -8,9 +8,12 @@ use super::client::Client;
 use super::leases::{Identity, Leases, Record, binding_id};
 use super::options as code;
 use super::packet::{Ia, Message, MessageType};
-use super::reply::{Grant, Network, Status, reply, status};
+use super::reply::{Grant, Network, Status, add_grants, reply, status};
 use crate::answer::Answer;
 use crate::leases::{Claim, Seconds};
+
+/// `IRT_MINIMUM`: a client takes less than this many seconds for as many (RFC 8415 §7.6).
+const SHORTEST_REFRESH: u32 = 600;
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +52,29 @@ pub enum Silence {
     /// An advertisement without an address is none to firmware.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// It asks for no address, which a SOLICIT to us must.
+    /// It asks for what only others give, such as prefixes.
     #[error("the client asks for no address (IA_NA)")]
     NoAssociation,
     /// RFC 8415 §18.3.3: whoever has no address to confirm is not answered.
     #[error("the client asks about no address")]
     NoAddress,
+}
+
+impl Silence {
+    /// A short name, for counters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotAClientsMessage => "not_a_clients_message",
+            Self::NoClientId => "no_client_id",
+            Self::OtherServer => "other_server",
+            Self::Malformed => "malformed",
+            Self::Nothing => "nothing",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::NoAssociation => "not_for_us",
+            Self::NoAddress => "no_address",
+        }
+    }
 }
 
 /// Decides about a message of a client that `identity` stands for, and that may claim so much.
@@ -114,7 +134,15 @@ impl Turn<'_> {
             })),
             MessageType::InformationRequest => {
                 self.expect_boot()?;
-                Ok(self.send(MessageType::Reply, &[], Vec::new()))
+                let again = self.network.lease_secs.max(SHORTEST_REFRESH).to_be_bytes();
+                let asked = self.request.asks_for(code::REFRESH_TIME);
+                let mut decision = self.send(MessageType::Reply, &[], Vec::new());
+                if let Decision::Send { reply, .. } = &mut decision
+                    && asked
+                {
+                    reply.options.put(code::REFRESH_TIME, again);
+                }
+                Ok(decision)
             }
             MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
                 Err(Silence::NotAClientsMessage)
@@ -212,6 +240,16 @@ impl Turn<'_> {
             let instead_of = wanted.filter(|wanted| *wanted != address);
             grants.push(Grant::Lease { ia, address, instead_of });
         }
+        // RFC 8415 §18.3.2: every association is answered, and of these two kinds there is nothing.
+        let others = [(code::IA_TA, Status::NoAddresses), (code::IA_PD, Status::NoPrefixes)];
+        for (option, status) in others {
+            let named = self.request.options.all(option).filter_map(|value| value.first_chunk());
+            grants.extend(named.map(|ia| Grant::None {
+                option,
+                ia: u32::from_be_bytes(*ia),
+                status,
+            }));
+        }
         Ok(self.send(MessageType::Reply, &grants, records))
     }
 
@@ -232,15 +270,19 @@ impl Turn<'_> {
         self,
         back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Record>,
     ) -> Decision {
-        let mut records = Vec::new();
+        let (mut records, mut unknown) = (Vec::new(), Vec::new());
         for Ia { id, address } in self.request.ias() {
             let binding = binding_id(&self.client.duid, id);
             let record = address
                 .and_then(|address| back(self.leases, self.identity, address, binding, self.now));
-            records.extend(record);
+            match record {
+                Some(record) => records.push(record),
+                None => unknown.push(Grant::Refused { ia: id, status: Status::NoBinding }),
+            }
         }
-        // RFC 8415 §18.3.7: success, whatever was known of it.
-        let reply = status(self.request, Status::Success, "", self.network);
+        // RFC 8415 §18.3.7: success, whatever was known of it, and which of it was not.
+        let mut reply = status(self.request, Status::Success, "", self.network);
+        add_grants(&mut reply.options, &unknown, self.network);
         Decision::Send { reply, records, address: None }
     }
 
@@ -252,7 +294,7 @@ impl Turn<'_> {
         };
         let address = grants.iter().find_map(|grant| match grant {
             Grant::Lease { address, .. } => Some(*address),
-            Grant::Refused { .. } => None,
+            Grant::Refused { .. } | Grant::None { .. } => None,
         });
         let reply = reply(self.request, kind, self.client.kind, grants, url, self.network);
         Decision::Send { reply, records, address }
@@ -440,6 +482,63 @@ mod tests {
         assert_eq!(reply.options.get(code::STATUS), Some(&[0, 0][..]));
         assert_eq!(records.len(), 1);
         assert_eq!(server.leases.of(&WHO).unwrap().until(), 1_000);
+    }
+
+    #[test]
+    fn what_was_not_the_clients_cannot_be_given_back_and_is_named() {
+        let mut server = Server::new();
+        let reply = server.answers(&solicit());
+        let reply = server.answers(&next(MessageType::Request, &reply));
+        let mut release = next(MessageType::Release, &reply);
+        release.options.put(code::IA_NA, [0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+        let reply = server.answers(&release);
+
+        assert_eq!(reply.options.get(code::STATUS), Some(&[0, 0][..]));
+        let unknown: Vec<_> = reply.options.all(code::IA_NA).collect();
+        assert_eq!(unknown.len(), 1);
+        assert_eq!(unknown[0][..4], [0, 0, 0, 99]);
+        assert_eq!(Options::parse(&unknown[0][12..]).unwrap().get(code::STATUS).unwrap()[1], 3);
+    }
+
+    #[test]
+    fn whoever_wants_prefixes_and_temporary_addresses_too_hears_that_there_are_none() {
+        let mut server = Server::new();
+        let mut request = next(MessageType::Request, &server.answers(&solicit()));
+        request.options.put(code::IA_TA, [0, 0, 0, 7]);
+        request.options.put(code::IA_PD, [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+        request.options.put(code::IA_PD, [0, 0]);
+
+        let reply = server.answers(&request);
+
+        assert_eq!(address(&reply), server.leases.pool().first);
+        let status = |option, head: usize| {
+            let mut all = reply.options.all(option);
+            let value = all.next().unwrap();
+            assert_eq!(all.next(), None);
+            let inner = Options::parse(&value[head..]).unwrap();
+            (value[3], inner.get(code::STATUS).unwrap()[1])
+        };
+        assert_eq!(status(code::IA_TA, 4), (7, 2));
+        assert_eq!(status(code::IA_PD, 12), (8, 6));
+    }
+
+    #[test]
+    fn whoever_asks_for_information_alone_gets_the_url_and_is_told_when_to_ask_again() {
+        let mut server = Server::new();
+        let mut request = solicit();
+        request.kind = MessageType::InformationRequest;
+        request.options.0.retain(|(code, _)| *code != code::IA_NA);
+        let plain = server.answers(&request);
+        request.options.put(code::OPTION_REQUEST, [0, 32]);
+
+        let reply = server.answers(&request);
+
+        assert_eq!(reply.kind, MessageType::Reply);
+        assert_eq!(reply.options.get(code::BOOT_FILE_URL), Some(URL.as_bytes()));
+        assert_eq!(reply.options.get(code::REFRESH_TIME), Some(&600_u32.to_be_bytes()[..]));
+        assert_eq!(plain.options.get(code::REFRESH_TIME), None);
+        assert_eq!(reply.ias().count(), 0);
     }
 
     #[test]

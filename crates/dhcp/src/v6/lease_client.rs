@@ -774,7 +774,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_alone_are_asked_for_again_the_next_day() {
+    fn settings_alone_are_asked_for_again_when_the_server_says() {
         let mut client = LeaseClient::for_settings(DUID.to_vec(), 0, 0);
         let mut server = Server::new(true);
 
@@ -783,8 +783,19 @@ mod tests {
         assert!(brought && sent.kind == MessageType::InformationRequest);
         assert_eq!(sent.options.get(code::IA_NA), None);
         assert_eq!(client.name_servers().unwrap().len(), 1);
-        assert_eq!(client.wake(), u64::from(REFRESH) * SECOND);
+        assert_eq!(client.wake(), 600 * SECOND);
         assert!(exchange(&mut client, &mut server).1);
+    }
+
+    #[test]
+    fn settings_alone_are_asked_for_again_the_next_day_where_the_server_does_not_say_when() {
+        let mut client = LeaseClient::for_settings(DUID.to_vec(), 0, 0);
+        let mut answer = Server::new(true).answer(&client.due(7, 0).unwrap(), 0);
+        answer.options.0.retain(|(code, _)| *code != code::REFRESH_TIME);
+
+        assert!(client.receive(&bytes(answer), 0));
+
+        assert_eq!(client.wake(), u64::from(REFRESH) * SECOND);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub const CLIENT_ID: u16 = 1;
 pub const SERVER_ID: u16 = 2;
 /// Identity association for non-temporary addresses (RFC 8415 §21.4).
 pub const IA_NA: u16 = 3;
+/// Identity association for temporary addresses (RFC 8415 §21.5).
+pub const IA_TA: u16 = 4;
 /// An address of an identity association (RFC 8415 §21.6).
 pub const IA_ADDRESS: u16 = 5;
 /// Option request (RFC 8415 §21.7).
@@ -28,6 +30,8 @@ pub const VENDOR_CLASS: u16 = 16;
 pub const INTERFACE_ID: u16 = 18;
 /// Recursive name servers (RFC 3646 §3).
 pub const DNS: u16 = 23;
+/// Identity association for prefixes (RFC 8415 §21.21).
+pub const IA_PD: u16 = 25;
 /// SNTP servers (RFC 4075).
 pub const SNTP: u16 = 31;
 /// Information refresh time (RFC 8415 §21.23).

@@ -163,13 +163,27 @@ pub enum ParseError {
     /// A relay's packet without a message in it.
     #[error("a relay's packet has no relay message (option 9)")]
     NoRelayMessage,
+    /// RFC 8415 §16: it is for relays alone.
+    #[error("it is an answer to a relay")]
+    RelayReply,
     /// More than a message may pass.
     #[error("the message came through more than {MOST_RELAYS} relays")]
     TooManyRelays,
 }
 
 impl Packet {
-    /// Reads a UDP payload.
+    /// Reads a UDP payload that was sent to a server.
+    ///
+    /// # Errors
+    /// Says which part is wrong; never panics.
+    pub fn parse_request(bytes: &[u8]) -> Result<Self, ParseError> {
+        match bytes.first() {
+            Some(&RELAY_REPLY) => Err(ParseError::RelayReply),
+            Some(_) | None => Self::parse(bytes),
+        }
+    }
+
+    /// Reads a UDP payload, to a server or from one.
     ///
     /// # Errors
     /// Says which part is wrong; never panics.
@@ -185,6 +199,13 @@ impl Packet {
             inner = message;
         }
         Ok(Self { relays, message: Message::parse(&inner)? })
+    }
+
+    /// Where the client is, as the relay next to it says, of those that say it (RFC 8415 §13.1).
+    #[must_use]
+    pub fn link(&self) -> Option<Ipv6Addr> {
+        let told = self.relays.iter().rev().map(|relay| relay.link);
+        told.into_iter().find(|link| !link.is_unspecified())
     }
 
     /// The bytes to send: the message, in the envelopes that take it back through its relays.
@@ -220,6 +241,13 @@ impl Message {
         bytes.extend(self.transaction);
         self.options.emit_into(&mut bytes);
         bytes
+    }
+
+    /// Whether the client asks for an option by its code.
+    #[must_use]
+    pub fn asks_for(&self, code: u16) -> bool {
+        let lists = self.options.all(code::OPTION_REQUEST);
+        lists.flat_map(|list| list.chunks_exact(2)).any(|asked| *asked == code.to_be_bytes())
     }
 
     /// The client's associations, as far as they can be read.

@@ -22,6 +22,8 @@ pub enum Status {
     NoBinding,
     /// NotOnLink.
     NotOnLink,
+    /// NoPrefixAvail.
+    NoPrefixes,
 }
 
 impl Status {
@@ -31,6 +33,7 @@ impl Status {
             Self::NoAddresses => 2,
             Self::NoBinding => 3,
             Self::NotOnLink => 4,
+            Self::NoPrefixes => 6,
         }
     }
 
@@ -73,6 +76,15 @@ pub enum Grant {
         /// Why.
         status: Status,
     },
+    /// Nothing, since it is of a kind that we have nothing of.
+    None {
+        /// [`IA_TA`](code::IA_TA) or [`IA_PD`](code::IA_PD).
+        option: u16,
+        /// The client's number.
+        ia: u32,
+        /// Why.
+        status: Status,
+    },
 }
 
 /// An answer with what was granted and, for a machine that is to boot, its URL.
@@ -91,9 +103,7 @@ pub fn reply(
         // REQUEST (RFC 8415 §18.2.9).
         options.put(code::PREFERENCE, [255]);
     }
-    for grant in grants {
-        options.put(code::IA_NA, association(*grant, network.lease_secs));
-    }
+    add_grants(&mut options, grants, network);
     if let Some(url) = url {
         options.put(code::BOOT_FILE_URL, url);
         // EDK2 reads the URL as a text that ends with a zero byte (`HttpBootDhcp6.c`). The next
@@ -126,23 +136,40 @@ fn named(request: &Message, network: &Network) -> Options {
     options
 }
 
-fn association(grant: Grant, secs: u32) -> Vec<u8> {
-    let (ia, inner) = match grant {
+/// Adds what each association gets.
+pub(super) fn add_grants(options: &mut Options, grants: &[Grant], network: &Network) {
+    for grant in grants {
+        let (option, value) = association(*grant, network.lease_secs);
+        options.put(option, value);
+    }
+}
+
+fn association(grant: Grant, secs: u32) -> (u16, Vec<u8>) {
+    // T1 and T2 at half and four fifths of the lease (RFC 8415 §21.4).
+    let times = [secs / 2, secs / 5 * 4];
+    let (option, ia, times, inner) = match grant {
         Grant::Lease { ia, address, instead_of } => {
             let mut addresses = lease(address, secs);
             addresses.0.extend(instead_of.into_iter().flat_map(|other| lease(other, 0).0));
-            (ia, addresses)
+            (code::IA_NA, ia, &times[..], addresses)
         }
-        Grant::Refused { ia, status } => {
-            let mut refused = Options::default();
-            refused.put(code::STATUS, status.option(""));
-            (ia, refused)
+        Grant::Refused { ia, status } => (code::IA_NA, ia, &times[..], refused(status)),
+        // The one has no times (RFC 8415 §21.5), the other none that matter.
+        Grant::None { option: code::IA_TA, ia, status } => {
+            (code::IA_TA, ia, &[][..], refused(status))
         }
+        Grant::None { option, ia, status } => (option, ia, &[0, 0][..], refused(status)),
     };
-    // T1 and T2 at half and four fifths of the lease (RFC 8415 §21.4).
-    let mut value: Vec<u8> = [ia, secs / 2, secs / 5 * 4].map(u32::to_be_bytes).concat();
+    let mut value = ia.to_be_bytes().to_vec();
+    value.extend(times.iter().flat_map(|secs| secs.to_be_bytes()));
     inner.emit_into(&mut value);
-    value
+    (option, value)
+}
+
+fn refused(status: Status) -> Options {
+    let mut refused = Options::default();
+    refused.put(code::STATUS, status.option(""));
+    refused
 }
 
 /// Preferred lifetime and valid lifetime are the same: nothing else is coming.

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use agent::modules::modinfo::Modinfo;
 use agent::modules::{Index, name_of, normal};
 use agent::ramdisk::AUTHORITIES;
 use anyhow::{Context, Result, bail};
+use lzma_rust2::XzReader;
 use provision::CpuArch;
 
 use super::cpio::Archive;
@@ -198,10 +200,10 @@ impl Initramfs<'_> {
 
     /// Adds modules and their index, and returns the names of the firmware blobs they ask for.
     fn collect_modules(&self, archive: &mut Archive) -> Result<BTreeSet<String>> {
-        let tree = self.kernel.modules();
+        let tree = &self.kernel.modules;
         let version = &self.kernel.version;
-        let available = find_modules(&tree)?;
-        let builtin = built_in(&tree)?;
+        let available = find_modules(tree)?;
+        let builtin = built_in(tree)?;
         self.check_requested(&available, &builtin)?;
 
         let mut index = Index::default();
@@ -217,7 +219,8 @@ impl Initramfs<'_> {
                 eprintln!("this kernel has no module {name}");
                 continue;
             };
-            let content = read(&tree.join(path))?;
+            let content = module(&tree.join(path))?;
+            let path = path.trim_end_matches(XZ);
             let modinfo = Modinfo::parse(&content)
                 .with_context(|| format!("{path} is no plain 64-bit module"))?;
             pending.extend(modinfo.depends.iter().cloned());
@@ -298,6 +301,21 @@ pub(super) fn is_static(program: &[u8], cpu_arch: CpuArch) -> bool {
 }
 
 /// Every module's name and its path below `tree`.
+/// Modules as they are from Debian 13 on. In the ramdisk they are plain, since it is compressed as a whole.
+const XZ: &str = ".xz";
+
+/// A module, uncompressed.
+fn module(path: &Path) -> Result<Vec<u8>> {
+    let content = read(path)?;
+    if path.extension().is_none_or(|extension| extension != XZ.trim_start_matches('.')) {
+        return Ok(content);
+    }
+    let mut plain = Vec::new();
+    let mut reader = XzReader::new(content.as_slice(), false);
+    reader.read_to_end(&mut plain).with_context(|| format!("cannot unpack {}", path.display()))?;
+    Ok(plain)
+}
+
 fn find_modules(tree: &Path) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![tree.join("kernel")];
@@ -308,10 +326,11 @@ fn find_modules(tree: &Path) -> Result<BTreeMap<String, String>> {
             let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "ko")
-                && let Some(path) = path.strip_prefix(tree).ok().and_then(Path::to_str)
+            } else if let Some(path) = path.strip_prefix(tree).ok().and_then(Path::to_str)
+                && let Some(plain) =
+                    [path, path.trim_end_matches(XZ)].into_iter().find(|path| path.ends_with(".ko"))
             {
-                found.insert(name_of(path), path.to_owned());
+                found.insert(name_of(plain), path.to_owned());
             }
         }
     }

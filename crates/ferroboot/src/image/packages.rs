@@ -40,21 +40,12 @@ struct Apt {
 /// An unpacked kernel package.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    root: PathBuf,
+    /// The kernel itself.
+    pub(super) image: PathBuf,
+    /// The folder that becomes `/lib/modules/VERSION`.
+    pub(super) modules: PathBuf,
     /// As `uname -r` will say.
     pub(super) version: String,
-}
-
-impl Kernel {
-    /// The kernel itself.
-    pub(super) fn image(&self) -> PathBuf {
-        self.root.join("boot").join(format!("vmlinuz-{}", self.version))
-    }
-
-    /// The folder that becomes `/lib/modules/VERSION`.
-    pub(super) fn modules(&self) -> PathBuf {
-        self.root.join("lib/modules").join(&self.version)
-    }
 }
 
 impl Packages {
@@ -83,24 +74,46 @@ impl Packages {
         Ok(Self { cpu_arch, downloads, scratch, apt })
     }
 
-    /// The kernel of `package`, or the one Debian's `linux-image-amd64`, or its like, stands for.
+    /// The kernel in `packages`, or the one Debian's `linux-image-amd64`, or its like, stands for.
     ///
     /// # Errors
     ///
-    /// When the package cannot be had, or holds no kernel.
-    pub(super) fn kernel(&self, package: Option<&Path>) -> Result<Kernel> {
-        let package = match package {
-            Some(file) => file.to_owned(),
-            None => self.apt.download(&self.newest_kernel()?, &self.downloads)?,
+    /// When a package cannot be had, or they hold no kernel.
+    pub(super) fn kernel(&self, packages: &[PathBuf]) -> Result<Kernel> {
+        let packages = match packages {
+            [] => self.download_kernel()?,
+            some => some.to_vec(),
         };
-        let root = self.unpack(&package)?;
-        let boot = fs::read_dir(root.join("boot"))
-            .with_context(|| format!("{} holds no kernel", package.display()))?;
-        let version = boot
-            .filter_map(Result::ok)
-            .find_map(|file| Some(file.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
-            .with_context(|| format!("{} holds no kernel", package.display()))?;
-        Ok(Kernel { root, version })
+        let root = self.scratch.path().join("kernel");
+        packages.iter().try_for_each(|package| unpack_into(package, &root))?;
+        find_kernel(&root).with_context(|| {
+            let names: Vec<_> =
+                packages.iter().map(|package| package.display().to_string()).collect();
+            format!("there is no kernel, or there are no modules of it, in {}", names.join(" and "))
+        })
+    }
+
+    /// The newest one. After Debian 13 it is in several packages, which the one of its name depends on.
+    fn download_kernel(&self) -> Result<Vec<PathBuf>> {
+        let meta = format!("linux-image-{}", debian_name(self.cpu_arch));
+        let newest = self.depends(&meta)?.into_iter().find(|name| name.starts_with("linux-image-"));
+        let newest = newest.with_context(|| unavailable(&meta))?;
+        let parts = self.depends(&newest)?;
+        let parts = parts.into_iter().filter(|name| {
+            ["linux-base-", "linux-binary-", "linux-modules-"]
+                .iter()
+                .any(|part| name.starts_with(part))
+        });
+        let all: Vec<_> = [newest].into_iter().chain(parts).collect();
+        all.iter().map(|package| self.apt.download(package, &self.downloads)).collect()
+    }
+
+    /// What a package depends on.
+    fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let depends = output(self.apt.run("apt-cache").args(["depends", package]))
+            .with_context(|| unavailable(package))?;
+        let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Folders laid out like `/lib/firmware`, packages among `sources` unpacked.
@@ -187,29 +200,10 @@ impl Packages {
         Ok(unpacked.exists().then_some(unpacked))
     }
 
-    /// The package that `linux-image-amd64`, or its like, depends on.
-    fn newest_kernel(&self) -> Result<String> {
-        let meta = format!("linux-image-{}", debian_name(self.cpu_arch));
-        let depends = output(self.apt.run("apt-cache").args(["depends", &meta]))
-            .with_context(|| unavailable(&meta))?;
-        depends
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "))
-            .find(|package| package.starts_with("linux-image-"))
-            .map(str::to_owned)
-            .with_context(|| unavailable(&meta))
-    }
-
     fn unpack(&self, package: &Path) -> Result<PathBuf> {
-        let name = package
-            .file_stem()
-            .with_context(|| format!("{} is no package", package.display()))?
-            .to_owned();
-        let root = self.scratch.path().join(&name);
-        step(&format!("unpacking {}", name.display()), || {
-            output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root))
-                .with_context(|| format!("cannot unpack {}", package.display()))
-        })?;
+        let name = package.file_stem().unwrap_or(package.as_os_str());
+        let root = self.scratch.path().join(name);
+        unpack_into(package, &root)?;
         Ok(root)
     }
 }
@@ -307,6 +301,25 @@ fn debian_name(cpu_arch: CpuArch) -> &'static str {
     }
 }
 
+/// The kernel below a folder, where its packages were unpacked.
+fn find_kernel(root: &Path) -> Option<Kernel> {
+    let folders = ["lib/modules", "usr/lib/modules"].map(|folder| fs::read_dir(root.join(folder)));
+    let modules = folders.into_iter().flatten().flatten().find_map(Result::ok)?.path();
+    let version = modules.file_name()?.to_str()?.to_owned();
+    let images = [root.join(format!("boot/vmlinuz-{version}")), modules.join("vmlinuz")];
+    let image = images.into_iter().find(|image| image.exists())?;
+    Some(Kernel { image, modules, version })
+}
+
+fn unpack_into(package: &Path, root: &Path) -> Result<()> {
+    let name = package.file_stem().unwrap_or(package.as_os_str()).display();
+    step(&format!("unpacking {name}"), || {
+        output(Command::new("dpkg-deb").arg("-x").arg(package).arg(root))
+            .with_context(|| format!("cannot unpack {}", package.display()))
+    })?;
+    Ok(())
+}
+
 /// Of a line of `apt-get --print-uris`: `'ADDRESS' NAME LENGTH DIGEST`.
 fn name_and_len(line: &str) -> Option<(&str, u64)> {
     let mut words = line.split_whitespace().skip(1);
@@ -350,6 +363,25 @@ fn cache() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_is_found_in_one_package_as_in_those_of_newer_releases() {
+        for (modules, image) in [
+            ("lib/modules/6.1-arm64", "boot/vmlinuz-6.1-arm64"),
+            ("usr/lib/modules/6.1-arm64", "usr/lib/modules/6.1-arm64/vmlinuz"),
+        ] {
+            let root = TempDir::new().unwrap();
+            let root = root.path();
+            fs::create_dir_all(root.join("boot")).unwrap();
+            fs::create_dir_all(root.join(modules)).unwrap();
+            assert!(find_kernel(root).is_none(), "without an image");
+            fs::write(root.join(image), "").unwrap();
+
+            let kernel = find_kernel(root).unwrap();
+
+            assert_eq!((kernel.version.as_str(), kernel.image), ("6.1-arm64", root.join(image)));
+        }
+    }
 
     #[test]
     fn a_packages_file_and_its_length_are_read_from_apt() {

@@ -16,8 +16,8 @@ use crate::nodes::Found;
 /// How often the log names one reason for not answering.
 const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 /// Reasons that are nobody's fault.
-const ORDINARY: [&str; 5] =
-    ["stranger", "other_server", "nothing", "nothing_to_boot", "not_for_a_proxy"];
+const ORDINARY: [&str; 6] =
+    ["stranger", "other_server", "nothing", "nothing_to_boot", "not_for_a_proxy", "not_for_us"];
 
 #[derive(Debug)]
 pub(super) struct Diary {

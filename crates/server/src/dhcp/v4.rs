@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
-use dhcp::leases::{Claim, Holder, Leases, Pool};
+use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::destination::{Destination, destination};
@@ -14,7 +14,6 @@ use provision::Mac;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::kept;
 use super::machines::{Machines, kind};
 use crate::config::Strangers;
 
@@ -90,8 +89,7 @@ impl Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         };
-        let holder = if claim == Claim::Known { Holder::Known } else { Holder::Guest };
-        if let Err(exceeded) = self.limits.admit(&request.chaddr, holder, now) {
+        if let Err(exceeded) = self.limits.admit(&request.chaddr, claim.holder(), now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let told = machines.tell(&asked, subnet.about.server.into());
@@ -99,7 +97,7 @@ impl Desk {
         let decision = decide(&request, &told.answer, claim, leases, about, now / 1_000);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
-                (None, None, Done::Others(why.to_string()), "other_server")
+                (None, None, Done::Others(why.to_string()), why.name())
             }
             Decision::Silent(why) => (None, None, Done::Silent(why.to_string()), why.name()),
             Decision::Note { record } => (None, record, Done::Noted, "noted"),
@@ -171,7 +169,7 @@ impl Subnet {
         }
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::Guest { keep: kept(self.leases.pool().len(), known) }),
+            Strangers::Serve => Some(Claim::guest(self.leases.pool().len(), known)),
         }
     }
 }

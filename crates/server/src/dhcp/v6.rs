@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use dhcp::leases::{Claim, Holder};
+use dhcp::leases::Claim;
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
@@ -15,11 +15,9 @@ use uuid::Uuid;
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, kind};
-use super::{kept, socket};
+use super::socket;
 use crate::config::Strangers;
 
-/// The type of what servers answer to relays (RFC 8415 §7.3).
-const RELAY_REPLY: u8 = 13;
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
 
@@ -87,18 +85,14 @@ impl counter::Desk for Desk {
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {
-        if bytes.first() == Some(&RELAY_REPLY) {
-            // RFC 8415 §16: it is for relays alone.
-            return Heard::unreadable(FAMILY, "it is an answer to a relay".to_owned());
-        }
-        let request = match Packet::parse(bytes) {
+        let request = match Packet::parse_request(bytes) {
             Ok(request) => request,
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let client = Client::identify(&request, *from.ip());
         let asked = asked(&request, &client, machines);
         let identity = identity(&asked, &client);
-        let link = link(&request);
+        let link = request.link();
         let at = match link {
             None => Some(0),
             Some(link) => self.subnets.iter().position(|subnet| subnet.net.contains(&link)),
@@ -117,8 +111,7 @@ impl counter::Desk for Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         };
-        let holder = if claim == Claim::Known { Holder::Known } else { Holder::Guest };
-        if let Err(exceeded) = self.limits.admit(&identity, holder, now) {
+        if let Err(exceeded) = self.limits.admit(&identity, claim.holder(), now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let told = machines.tell(&asked, self.address.into());
@@ -128,9 +121,9 @@ impl counter::Desk for Desk {
         let decision = decide(message, &client, identity, &told.answer, claim, leases, about, now);
         let (reply, records, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer) => {
-                (None, Vec::new(), Done::Others(why.to_string()), "other_server")
+                (None, Vec::new(), Done::Others(why.to_string()), why.name())
             }
-            Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), "silent"),
+            Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),
             Decision::Send { reply, records, address } => {
                 let (done, decided) = done(reply.kind, address);
                 let to = back_to(from, &request);
@@ -167,7 +160,7 @@ impl Subnet {
         let pool = usize::try_from(self.leases.pool().len()).unwrap_or(usize::MAX);
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::Guest { keep: kept(pool, known) }),
+            Strangers::Serve => Some(Claim::guest(pool, known)),
         }
     }
 }
@@ -191,12 +184,6 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
 fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     let port = if request.relays.is_empty() { from.port() } else { socket::SERVER6 };
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
-}
-
-/// Where the client is, as the relay next to it says (RFC 8415 §13.1).
-fn link(request: &Packet) -> Option<Ipv6Addr> {
-    let told = request.relays.iter().rev().map(|relay| relay.link);
-    told.into_iter().find(|link| !link.is_unspecified())
 }
 
 /// Whose the address is: the port's, whatever DUID its machine comes with.
