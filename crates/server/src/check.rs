@@ -73,8 +73,10 @@ fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
 }
 
 fn url(config: &Config) -> Result<String> {
-    if let Some(url) = &config.boot.url {
-        return Ok(url.to_string());
+    match (&config.boot.url, &config.boot.url6) {
+        (Some(url), Some(url6)) => return Ok(format!("{url}, and over IPv6 {url6}")),
+        (Some(url), None) | (None, Some(url)) => return Ok(url.to_string()),
+        (None, None) => {}
     }
     ensure!(
         !config.dhcp.networks.is_empty(),

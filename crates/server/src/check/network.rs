@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::Found;
-use crate::config::{self, Config};
+use crate::config::{self, Boot, Config};
 use crate::dhcp::survey::{self, Offer, Router};
 use crate::dhcp::{interface, port};
 
@@ -49,11 +49,13 @@ async fn look(config: &Config, network: &config::Network) -> Vec<Found> {
             all.push(named(&format!("UDP port {port}"), port::who_has(name, port)));
         }
     }
-    let (offers, servers6, routers, url) = tokio::join!(
+    let Boot { url: told, url6: told6, .. } = &config.boot;
+    let (offers, servers6, routers, url, url6) = tokio::join!(
         when(four, survey::offers(name)),
         when(six, survey::servers6(name)),
         when(six, survey::routers(name)),
-        url(config, network, &addresses),
+        url(told.as_ref(), config, network, &addresses),
+        when(six && told6.is_some(), url(told6.as_ref(), config, network, &addresses)),
     );
     let own: Vec<_> = addresses.iter().map(IpNet::addr).collect();
     all.extend(
@@ -70,6 +72,7 @@ async fn look(config: &Config, network: &config::Network) -> Vec<Found> {
         )
     }));
     all.push(named("URL for machines", url));
+    all.extend(url6.map(|url6| named("URL for machines with IPv6", url6)));
     all
 }
 
@@ -201,8 +204,13 @@ fn judge_routers(
 }
 
 /// Whether machines reach what they are told to fetch.
-async fn url(config: &Config, network: &config::Network, addresses: &[IpNet]) -> Result<String> {
-    let Some(url) = &config.boot.url else {
+async fn url(
+    told: Option<&Url>,
+    config: &Config,
+    network: &config::Network,
+    addresses: &[IpNet],
+) -> Result<String> {
+    let Some(url) = told else {
         let own = addresses.iter().map(IpNet::addr).find(|address| !is_link_local(*address));
         let own = own.context("the interface has no address that a URL could have in it")?;
         return own_listener(SocketAddr::new(own, config.boot.listen.port()), config.boot.listen)
