@@ -36,9 +36,9 @@ pub fn waits_after(advertise: &[u8]) -> bool {
 fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
     let options = advertise_to(solicit, advertise)?;
     let has_address = association(solicit, &options)?;
-    let has_dns = find(&options, 23).is_some();
+    let has_dns = last(&options, 23).is_some();
     // From the seventh byte: whose enterprise number it is does not count (`HttpBootParseDhcp6Packet`).
-    let class = find(&options, 16).and_then(|class| class.get(6..16));
+    let class = last(&options, 16).and_then(|class| class.get(6..16));
     if class != Some(b"HTTPClient") {
         return match (has_address, has_dns) {
             (false, _) => Err("it has neither an address nor the class HTTPClient".into()),
@@ -111,7 +111,7 @@ fn association(solicit: &[u8], advertised: &Options<'_>) -> Result<bool, Dropped
 /// Option 59 up to the first zero byte, which the driver looks for beyond its end
 /// (`HttpBootParseDhcp6Packet`).
 fn url<'a>(options: &Options<'a>) -> Result<&'a [u8], Dropped> {
-    let at = options.iter().position(|(code, _)| *code == 59);
+    let at = options.iter().rposition(|(code, _)| *code == 59);
     let at = at.ok_or("an HTTP offer without a URL is dropped")?;
     let url = options[at].1;
     // What follows begins with its code, most significant byte first.
@@ -143,6 +143,12 @@ fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
         bytes = rest;
     }
     Ok(options)
+}
+
+/// The HTTP boot driver goes on to the last option of a code (`HttpBootParseDhcp6Packet`), the DHCPv6 driver stops at the
+/// first.
+fn last<'a>(options: &Options<'a>, wanted: u16) -> Option<&'a [u8]> {
+    options.iter().rfind(|(code, _)| *code == wanted).map(|(_, value)| *value)
 }
 
 fn find<'a>(options: &Options<'a>, wanted: u16) -> Option<&'a [u8]> {
@@ -205,6 +211,14 @@ mod tests {
         assert_eq!(verdict(&solicit(), &right), Verdict::Boots { url });
         assert!(refusal(&last).contains("zero byte"));
         assert_eq!(verdict(&solicit(), &classless), Verdict::Address, "it never asks for HTTP");
+    }
+
+    #[test]
+    fn of_two_urls_the_later_one_counts() {
+        let twice = advertise(&[(59, b"http://[fd00::2]/old"), (59, URL), (16, &class())]);
+
+        let Verdict::Boots { url } = verdict(&solicit(), &twice) else { panic!("it refuses") };
+        assert_eq!(url.as_bytes(), URL);
     }
 
     #[test]

@@ -29,26 +29,7 @@ pub(super) struct Advertiser {
 
 impl Advertiser {
     pub(super) fn open(link: &Link, dns: Vec<Ipv6Addr>) -> Result<Self> {
-        let own = Prefix {
-            address: prefix(link.address, link.prefix_len),
-            len: link.prefix_len,
-            on_link: true,
-            // Machines that chose an address of their own would not be known by it.
-            autonomous: false,
-            valid_secs: PREFIX_SECS,
-            preferred_secs: PREFIX_SECS,
-        };
-        let server = |address| NameServer { address, secs: PREFIX_SECS };
-        let advertisement = Advertisement {
-            managed: true,
-            other: true,
-            // A router with a lifetime of 0 is none, and firmware then waits 10 s for one.
-            router_secs: 1_800,
-            mac: link.mac,
-            mtu: None,
-            prefixes: vec![own],
-            dns: dns.into_iter().map(server).collect(),
-        };
+        let advertisement = advertisement(link, dns);
         Ok(Self { link: link.clone(), socket: Icmp6::open(link)?, advertisement })
     }
 
@@ -103,6 +84,30 @@ impl Advertiser {
     }
 }
 
+/// What machines on a link are told of it.
+fn advertisement(link: &Link, dns: Vec<Ipv6Addr>) -> Advertisement {
+    let own = Prefix {
+        address: prefix(link.address, link.prefix_len),
+        len: link.prefix_len,
+        on_link: true,
+        // Machines that chose an address of their own would not be known by it.
+        autonomous: false,
+        valid_secs: PREFIX_SECS,
+        preferred_secs: PREFIX_SECS,
+    };
+    let server = |address| NameServer { address, secs: PREFIX_SECS };
+    Advertisement {
+        managed: true,
+        other: true,
+        // A router with a lifetime of 0 is none, and firmware then waits 10 s for one.
+        router_secs: 1_800,
+        mac: link.mac,
+        mtu: None,
+        prefixes: vec![own],
+        dns: dns.into_iter().map(server).collect(),
+    }
+}
+
 /// When the next advertisement to all is sent: at once when one is asked for, but not too often.
 #[derive(Debug, Default)]
 struct ToAll {
@@ -132,6 +137,25 @@ impl ToAll {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn firmware_is_sent_to_dhcp_for_its_address_and_need_not_wait_for_a_router() {
+        let link = Link {
+            name: "eth0".to_owned(),
+            index: 1,
+            address: "fd00::1".parse().unwrap(),
+            prefix_len: 64,
+            mac: None,
+        };
+
+        let bytes = advertisement(&link, Vec::new()).emit();
+        let told = Advertisement::parse(&bytes, 255, "fe80::1".parse().unwrap()).unwrap();
+
+        assert!(told.managed && told.router_secs > 0);
+        let [own] = &told.prefixes[..] else { panic!("{told:?}") };
+        assert!(own.on_link && !own.autonomous);
+        assert_eq!((own.address, own.len), ("fd00::".parse().unwrap(), 64));
+    }
 
     #[test]
     fn who_solicits_just_after_an_advertisement_still_gets_one() {
