@@ -153,7 +153,7 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing {
             return Decision::Silent(Silence::Nothing);
         }
-        let secs = self.network.lease_secs;
+        let secs = self.network.secs_for(self.request);
         match self.leases.bind(self.request.chaddr, address, secs, self.claim, self.now) {
             Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
             None => self.refuse(address),
@@ -275,6 +275,25 @@ mod tests {
         assert_eq!((offer.message, ack.message), (MessageType::Offer, MessageType::Ack));
         assert_eq!(offer.yiaddr, ack.yiaddr);
         assert_eq!(offer.option(code::BOOT_FILE), ack.option(code::BOOT_FILE));
+    }
+
+    #[test]
+    fn a_client_may_have_a_shorter_lease_than_others_but_no_longer_one() {
+        let secs = |asked: u32| {
+            let mut server = Server::new();
+            let offer = server.answers(&discover(MAC));
+            let mut request = request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]);
+            request.options.push((code::LEASE_TIME, asked.to_be_bytes().to_vec()));
+            let ack = server.answers(&request);
+            let until = server.leases.of(MAC).unwrap().until - server.now;
+            let told = ack.option_u32(code::LEASE_TIME).unwrap();
+            assert_eq!(u64::from(told), until, "what is told is what is kept");
+            told
+        };
+
+        assert_eq!(secs(600), 600);
+        assert_eq!(secs(1), 60);
+        assert_eq!(secs(u32::MAX), 3_600);
     }
 
     #[test]

@@ -74,6 +74,13 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
+/// Seconds.
+const SHORTEST_LEASE: u32 = 60;
+
+/// The longest URL that HTTP boot firmware can be told, in bytes: EDK2 keeps the length of an option in one byte, however
+/// many parts it came in (`EFI_DHCP4_PACKET_OPTION`), and ours ends with a zero byte.
+pub const LONGEST_URL: usize = 254;
+
 impl Network {
     /// One without a router and services, and with no other server.
     #[must_use]
@@ -90,6 +97,13 @@ impl Network {
             lease_secs,
             sole: true,
         }
+    }
+
+    /// How long a lease the client gets, in seconds: what it asks for (option 51), but no more than everybody gets and
+    /// no less than a minute, since it would do nothing but renew.
+    pub(super) fn secs_for(&self, request: &Packet) -> u32 {
+        let asked = request.option_u32(code::LEASE_TIME).unwrap_or(u32::MAX);
+        asked.max(SHORTEST_LEASE).min(self.lease_secs)
     }
 
     /// All routes, the default one with them: whoever takes option 121 does not look at option 3
@@ -130,7 +144,7 @@ pub fn reply(
     match grant {
         Grant::Lease(address) => {
             reply.yiaddr = address;
-            put_lease_times(&mut put, network.lease_secs);
+            put_lease_times(&mut put, network.secs_for(request));
         }
         Grant::OwnAddress => {}
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use dhcp::Answer;
 use dhcp::client::Kind;
+use dhcp::v4::reply::LONGEST_URL;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot};
 use provision::boot_for;
 use provision::trace::{DhcpAnswer, DhcpClient};
@@ -60,6 +61,15 @@ impl Machines {
             (DhcpBoot::Url(artifact), Some(attempt), _) => {
                 let url = self.urls.artifact(node, attempt, artifact, Some(near));
                 let url = url.map_err(|no| DhcpAnswer::Ignored { because: no.to_string() })?;
+                let is_cut = asked.client == DhcpClient::HttpClient && near.is_ipv4();
+                if is_cut && url.len() > LONGEST_URL {
+                    let because = format!(
+                        "the URL has {} bytes, and firmware takes {LONGEST_URL} at most over IPv4: shorten \
+                         url in [boot], or external_http_url of the node",
+                        url.len()
+                    );
+                    return Err(DhcpAnswer::Ignored { because });
+                }
                 Ok((Some(artifact), Answer::Boot(url)))
             }
             (DhcpBoot::Tftp(artifact), _, IpAddr::V4(server)) => {
