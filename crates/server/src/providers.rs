@@ -107,7 +107,9 @@ impl Providers {
         let Some(told) = self.announcement(node, ports) else { return Ok(()) };
         let _not_put_right = self.right.read().await;
         // Before the service is told: what came of an attempt to tell it is withdrawn as well.
-        self.told().insert(node.uuid, told.clone());
+        if self.name.is_some() {
+            self.told().insert(node.uuid, told.clone());
+        }
         let done = self.timed("announce", self.provider.announce(&told)).await;
         self.record(node, told.in_words(), done.as_ref().err());
         match self.name {
@@ -128,6 +130,10 @@ impl Providers {
     /// Lets the service forget all boots that are over, whichever way they ended and whoever saw it; and
     /// tells it again what it has forgotten. At first, all that it should know: it may have to be waited for.
     pub async fn tidy(&self, nodes: &Nodes) {
+        if self.name.is_none() {
+            // Our own DHCP server knows the nodes themselves.
+            return;
+        }
         if !*self.right.read().await {
             self.put_right(nodes).await;
         }
