@@ -168,6 +168,16 @@ mod tests {
         assert_eq!(client.mac, Some([2, 0, 0, 0, 0, 9]));
     }
 
+    /// EDK2's Ip6Dxe asks for an address of its own beside every HTTP boot, with the machine's UUID.
+    #[test]
+    fn the_address_that_firmware_asks_for_beside_its_boot_is_no_boot() {
+        let uuid = [&[0, 4][..], &[0xab; 16]].concat();
+        let asked = with(vec![(code::CLIENT_ID, uuid), (code::OPTION_REQUEST, vec![0, 23])]);
+
+        assert_eq!(asked.kind, Kind::System);
+        assert_eq!(asked.machine_id, Some([0xab; 16]));
+    }
+
     #[test]
     fn a_private_link_local_address_leaves_it_to_the_duid() {
         let time = [1, 2, 3, 4];
