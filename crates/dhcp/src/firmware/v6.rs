@@ -19,10 +19,20 @@ pub fn take_advertise(solicit: &[u8], advertise: &[u8]) -> Result<Offer, Dropped
 /// What comes of an ADVERTISE that is alone on its network.
 #[must_use]
 pub fn verdict(solicit: &[u8], advertise: &[u8]) -> Verdict {
-    match read(solicit, advertise) {
-        Err(because) => Verdict::Refuses { because },
-        Ok((offer, url)) => Verdict::of(offer, url),
-    }
+    let taken = read(solicit, advertise).and_then(|(offer, url)| {
+        match offer {
+            // The other server's address is the one that is looked at then.
+            Offer::ProxyIpUri | Offer::ProxyNameUri => {}
+            Offer::Only
+            | Offer::Dns
+            | Offer::IpUri
+            | Offer::IpUriDns
+            | Offer::NameUriDns
+            | Offer::NameUri => has_an_address(solicit, advertise)?,
+        }
+        Ok(Verdict::of(offer, url))
+    });
+    taken.unwrap_or_else(|because| Verdict::Refuses { because })
 }
 
 /// Whether it waits for other servers' advertisements after this one: for the whole of its first
@@ -35,7 +45,9 @@ pub fn waits_after(advertise: &[u8]) -> bool {
 
 fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
     let options = advertise_to(solicit, advertise)?;
-    let has_address = association(solicit, &options)?;
+    // Any association does, with an address in it or without, whomever it is for: what is in it is
+    // looked at after the choice (`HttpBootParseDhcp6Packet`).
+    let has_address = last(&options, 3).is_some();
     let has_dns = last(&options, 23).is_some();
     // From the seventh byte: whose enterprise number it is does not count (`HttpBootParseDhcp6Packet`).
     let class = last(&options, 16).and_then(|class| class.get(6..16));
@@ -78,6 +90,9 @@ fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<Options<'a>, 
     }
     find(&given, 2).ok_or("no server says it is his")?;
     refuse_status(&given)?;
+    if let Some(association) = association(&wanted, &given) {
+        refuse_status(&inner(association)?)?;
+    }
     Ok(given)
 }
 
@@ -89,23 +104,39 @@ fn refuse_status(options: &Options<'_>) -> Result<(), Dropped> {
     }
 }
 
-/// Whether it has an address for the association that was asked for.
-fn association(solicit: &[u8], advertised: &Options<'_>) -> Result<bool, Dropped> {
-    let Some(given) = find(advertised, 3) else { return Ok(false) };
-    let asked = solicit.get(4..).map(options).transpose()?.unwrap_or_default();
-    let wanted = find(&asked, 3).and_then(|ia| ia.get(..4));
-    let (head, inner) = given.split_at_checked(12).ok_or("its IA_NA is too short")?;
-    if wanted != Some(&head[..4]) {
-        return Err("its IA_NA is not the one asked for".into());
-    }
-    // T1 after T2 is an error (`Dhcp6UpdateIaInfo`).
-    let [t1, t2] = [&head[4..8], &head[8..12]];
+/// The association that was asked for, among all that are answered (`Dhcp6SeekIaOption`).
+fn association<'a>(solicited: &Options<'_>, advertised: &Options<'a>) -> Option<&'a [u8]> {
+    let wanted = find(solicited, 3)?.get(..4)?;
+    let mut associations = advertised.iter().filter(|(code, _)| *code == 3);
+    associations.find(|(_, value)| value.get(..4) == Some(wanted)).map(|(_, value)| *value)
+}
+
+/// What stands in an IA_NA after its name and times (`Dhcp6SeekInnerOptionSafe`).
+fn inner(association: &[u8]) -> Result<Options<'_>, Dropped> {
+    options(association.get(12..).ok_or("its IA_NA is too short")?)
+}
+
+/// Whether there is an address to request once this advertisement is chosen; if not, it gives up and
+/// tries no other (`Dhcp6SelectAdvertiseMsg`, `Dhcp6UpdateIaInfo`, `Dhcp6GenerateIaCb`).
+fn has_an_address(solicit: &[u8], advertise: &[u8]) -> Result<(), Dropped> {
+    let [asked, given] = [solicit, advertise].map(|bytes| bytes.get(4..).unwrap_or_default());
+    let association = association(&options(asked)?, &options(given)?);
+    let association = association.ok_or("its IA_NA is not the one asked for")?;
+    let inner = inner(association)?;
+    let [t1, t2] = [&association[4..8], &association[8..12]];
     if t1 > t2 && t2 != [0; 4] {
         return Err("T1 is after T2".into());
     }
-    let inner = options(inner)?;
-    refuse_status(&inner)?;
-    Ok(find(&inner, 5).is_some_and(|address| address.len() >= 24))
+    // It leaves out addresses that are not valid, or preferred for longer than they are valid
+    // (`Dhcp6ParseAddrOption`).
+    let usable = |address: &[u8]| {
+        let lifetimes = address.get(16..20).zip(address.get(20..24));
+        lifetimes.is_some_and(|(preferred, valid)| valid >= preferred && valid != [0; 4])
+    };
+    if !inner.iter().any(|(code, value)| *code == 5 && usable(value)) {
+        return Err("there is no address in its IA_NA".into());
+    }
+    Ok(())
 }
 
 /// Option 59 up to the first zero byte, which the driver looks for beyond its end
@@ -244,6 +275,36 @@ mod tests {
         assert!(waits_after(&advertise(&[])));
         assert!(waits_after(&advertise(&[(7, &[254])])));
         assert!(!waits_after(&advertise(&[(7, &[255])])));
+    }
+
+    #[test]
+    fn an_association_without_an_address_is_chosen_and_then_fails() {
+        let empty = [&[7; 4][..], &[0; 8]].concat();
+        let offer =
+            message(2, &[(1, b"client"), (2, b"server"), (3, &empty), (59, URL), (16, &class())]);
+
+        assert_eq!(take_advertise(&solicit(), &offer), Ok(Offer::IpUri), "as good as any");
+        assert!(refusal(&offer).contains("no address"));
+    }
+
+    #[test]
+    fn of_several_associations_the_one_asked_for_counts() {
+        let refused = [&[9; 4][..], &[0; 8], &[0, 13, 0, 2, 0, 2]].concat();
+        let others_first =
+            message(2, &[(1, b"client"), (2, b"server"), (3, &refused), (3, &association())]);
+        let others_only = message(2, &[(1, b"client"), (2, b"server"), (3, &refused)]);
+
+        assert_eq!(verdict(&solicit(), &others_first), Verdict::Address);
+        assert!(refusal(&others_only).contains("not the one asked for"));
+    }
+
+    #[test]
+    fn an_address_that_is_valid_no_more_is_none() {
+        let mut association = association();
+        association[36..40].fill(0);
+        let over = message(2, &[(1, b"client"), (2, b"server"), (3, &association)]);
+
+        assert!(refusal(&over).contains("no address"));
     }
 
     proptest! {
