@@ -52,6 +52,8 @@ pub enum Kind {
     Grub,
     /// Our ramdisk agent: user class [`AGENT_USER_CLASS`].
     Agent,
+    /// Firmware that asks for an address beside its boot: EDK2's `Ip6Dxe`, over IPv6 alone.
+    Firmware,
     /// Anything else: a running system.
     System,
 }
@@ -112,6 +114,7 @@ impl Kind {
             Self::Ipxe => "iPXE",
             Self::Grub => "GRUB",
             Self::Agent => "ramdisk agent",
+            Self::Firmware => "firmware",
             Self::System => "system",
         }
     }

@@ -299,7 +299,7 @@ pub fn boot_for(
     let Some(attempt) = bootable(node) else {
         // A running system may have its address; firmware that hears nothing goes on to its disk.
         return match client {
-            DhcpClient::Agent | DhcpClient::System => Ok(DhcpBoot::Address),
+            DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => Ok(DhcpBoot::Address),
             DhcpClient::HttpClient
             | DhcpClient::PxeClient
             | DhcpClient::Ipxe
@@ -307,7 +307,9 @@ pub fn boot_for(
         };
     };
     match (client, attempt.boot_interface) {
-        (DhcpClient::Agent | DhcpClient::System | DhcpClient::Grub, _) => Ok(DhcpBoot::Address),
+        (DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System | DhcpClient::Grub, _) => {
+            Ok(DhcpBoot::Address)
+        }
         // iPXE then asks again, and goes on over HTTP.
         (DhcpClient::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
             if means.tftp && architecture.is_some_and(|code| X64_PXE.contains(&code)) =>

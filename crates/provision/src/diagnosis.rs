@@ -216,7 +216,10 @@ impl<'a> Seen<'a> {
             self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });
             self.other_architecture = arch.filter(|arch| CpuArch::of_http_client(*arch).is_none());
         }
-        self.last_dhcp = Some((client, answer));
+        // What firmware asks for beside its boot says nothing of the boot, except where there is nothing else.
+        if client != DhcpClient::Firmware || self.last_dhcp.is_none() {
+            self.last_dhcp = Some((client, answer));
+        }
     }
 
     fn take_http_error(
@@ -387,10 +390,10 @@ impl Seen<'_> {
                 "the other DHCP server on this network must give it an address, and its router a way \
                  to the URL; see whether that server names something to boot as well",
             ),
-            // Firmware's own IPv6 takes an address before, and whether or not, its HTTP boot asks for one.
-            DhcpAnswer::Ack { address, .. } if address.is_ipv6() => stuck(
+            // It does so before its HTTP boot asks for one, and whether or not that does.
+            DhcpAnswer::Ack { .. } if client == DhcpClient::Firmware => stuck(
                 format!(
-                    "{client} got an IPv6 address, but the firmware never asked for HTTP boot ({seconds} s)"
+                    "the firmware took an IPv6 address for itself, but never asked for HTTP boot ({seconds} s)"
                 ),
                 "firmware built on EDK2 of before May 2025 gives up HTTP boot over IPv6 where that \
                  is the first thing it tries: update it, or let it try HTTP boot over IPv4 before",

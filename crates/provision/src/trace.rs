@@ -198,6 +198,8 @@ pub enum DhcpClient {
     Grub,
     /// Our ramdisk agent.
     Agent,
+    /// Firmware that asks for an address beside its boot.
+    Firmware,
     /// Anything else: a running system.
     System,
 }
@@ -212,6 +214,7 @@ impl DhcpClient {
             Self::Ipxe => "ipxe",
             Self::Grub => "grub",
             Self::Agent => "agent",
+            Self::Firmware => "firmware",
             Self::System => "system",
         }
     }
@@ -225,6 +228,7 @@ impl fmt::Display for DhcpClient {
             Self::Ipxe => "iPXE",
             Self::Grub => "GRUB",
             Self::Agent => "the ramdisk agent",
+            Self::Firmware => "the firmware itself",
             Self::System => "a running system",
         })
     }

@@ -75,7 +75,10 @@ fn is_of_use(kind: Kind, answer: &Answer) -> bool {
         (_, Answer::Address | Answer::Nothing)
         | (Kind::HttpClient, Answer::Tftp { .. })
         | (Kind::PxeClient, Answer::Boot(_))
-        | (Kind::Grub | Kind::Agent | Kind::System, Answer::Boot(_) | Answer::Tftp { .. }) => false,
+        | (
+            Kind::Grub | Kind::Agent | Kind::Firmware | Kind::System,
+            Answer::Boot(_) | Answer::Tftp { .. },
+        ) => false,
     }
 }
 

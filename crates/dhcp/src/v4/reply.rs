@@ -218,7 +218,7 @@ fn put_what_was_asked_for(
 fn takes(kind: Kind, mtu: u16) -> bool {
     match kind {
         Kind::HttpClient | Kind::PxeClient | Kind::Ipxe | Kind::Grub => mtu <= 1_500,
-        Kind::Agent | Kind::System => true,
+        Kind::Agent | Kind::Firmware | Kind::System => true,
     }
 }
 

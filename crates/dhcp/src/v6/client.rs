@@ -29,7 +29,7 @@ impl Client {
         let options = &packet.message.options;
         let duid = options.get(code::CLIENT_ID).unwrap_or_default().to_vec();
         Self {
-            kind: kind(options),
+            kind: kind(options, &duid),
             architectures: architectures(options),
             mac: mac(packet, from, &duid),
             machine_id: duid.strip_prefix(&[0, 4]).and_then(|uuid| uuid.try_into().ok()),
@@ -44,7 +44,7 @@ impl Client {
     }
 }
 
-fn kind(options: &Options) -> Kind {
+fn kind(options: &Options, duid: &[u8]) -> Kind {
     let class = vendor_class(options).unwrap_or_default();
     // iPXE started by HTTP boot calls itself `PXEClient`; its user class comes first, as in DHCPv4.
     if has_user_class(options, b"iPXE") {
@@ -57,10 +57,23 @@ fn kind(options: &Options) -> Kind {
         Kind::PxeClient
     } else if class.starts_with(b"GRUB") {
         Kind::Grub
+    } else if is_ip6dxe(options, duid) {
+        Kind::Firmware
     } else {
-        // The firmware's own IPv6 stack too, which asks for an address beside its boot.
         Kind::System
     }
+}
+
+/// EDK2's IPv6 stack wants an address whenever a router says so: it names the machine by its SMBIOS UUID, asks for name
+/// servers alone, and says nothing of a boot (`Ip6ConfigStartStatefulAutoConfig`). No running system is that curt. What asks
+/// for nothing, as RELEASE, cannot be told apart.
+fn is_ip6dxe(options: &Options, duid: &[u8]) -> bool {
+    let asks_for_names_alone =
+        options.get(code::OPTION_REQUEST) == Some(&code::DNS.to_be_bytes()[..]);
+    let says_more = [code::USER_CLASS, code::VENDOR_CLASS, code::ARCHITECTURE]
+        .iter()
+        .any(|code| options.get(*code).is_some());
+    duid.len() == 18 && duid.starts_with(&[0, 4]) && asks_for_names_alone && !says_more
 }
 
 /// The first class: an enterprise number, then texts with two bytes of length each.
@@ -174,8 +187,19 @@ mod tests {
         let uuid = [&[0, 4][..], &[0xab; 16]].concat();
         let asked = with(vec![(code::CLIENT_ID, uuid), (code::OPTION_REQUEST, vec![0, 23])]);
 
-        assert_eq!(asked.kind, Kind::System);
+        assert_eq!(asked.kind, Kind::Firmware);
         assert_eq!(asked.machine_id, Some([0xab; 16]));
+    }
+
+    #[test]
+    fn a_system_that_is_named_like_firmware_asks_for_more_than_firmware_does() {
+        let uuid = [&[0, 4][..], &[0xab; 16]].concat();
+        let asks = |wants: &[u8]| {
+            with(vec![(code::CLIENT_ID, uuid.clone()), (code::OPTION_REQUEST, wants.to_vec())]).kind
+        };
+
+        assert_eq!(asks(&[0, 23, 0, 24]), Kind::System);
+        assert_eq!(asks(&[]), Kind::System);
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
     assert_eq!(advertise.options.get(60), None);
 }
 
-const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::System, Kind::HttpClient];
+const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::Firmware, Kind::HttpClient];
 
 /// The SOLICIT of HTTP boot, that of the IPv6 stack, and a REQUEST to another server.
 fn messages() -> [Vec<u8>; 3] {

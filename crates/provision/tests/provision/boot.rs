@@ -14,12 +14,13 @@ use serde_json::json;
 
 use crate::situations::{self, asking, waiting};
 
-const CLIENTS: [DhcpClient; 6] = [
+const CLIENTS: [DhcpClient; 7] = [
     DhcpClient::HttpClient,
     DhcpClient::PxeClient,
     DhcpClient::Ipxe,
     DhcpClient::Grub,
     DhcpClient::Agent,
+    DhcpClient::Firmware,
     DhcpClient::System,
 ];
 

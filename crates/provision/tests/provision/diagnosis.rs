@@ -214,9 +214,19 @@ fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
 fn firmware_that_only_took_an_ipv6_address_tried_http_boot_too_early() {
     let address = DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
     let said = Trace::switched_on()
-        .then(4, dhcp(DhcpClient::System, None, address))
-        .says_after_a_silence(Verdict::Stuck, "got an IPv6 address, but the firmware never asked");
+        .then(4, dhcp(DhcpClient::Firmware, None, address))
+        .says_after_a_silence(Verdict::Stuck, "took an IPv6 address for itself, but never asked");
     assert!(said.hint.unwrap().contains("HTTP boot over IPv4 before"));
+}
+
+#[test]
+fn what_firmware_asks_for_beside_its_boot_does_not_hide_what_became_of_the_boot() {
+    let itself = || DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
+    Trace::switched_on()
+        .then(4, dhcp(DhcpClient::Firmware, None, itself()))
+        .then(5, offer())
+        .then(6, dhcp(DhcpClient::Firmware, None, itself()))
+        .says_after_a_silence(Verdict::Stuck, "was offered an address and did not take it");
 }
 
 // HTTP.

@@ -44,7 +44,7 @@ impl Machines {
             return Ok((None, Answer::Address));
         };
         let boots = match asked.client {
-            DhcpClient::Agent | DhcpClient::System => false,
+            DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => false,
             DhcpClient::HttpClient
             | DhcpClient::PxeClient
             | DhcpClient::Ipxe
@@ -90,6 +90,7 @@ pub(super) fn kind(kind: Kind) -> DhcpClient {
         Kind::Ipxe => DhcpClient::Ipxe,
         Kind::Grub => DhcpClient::Grub,
         Kind::Agent => DhcpClient::Agent,
+        Kind::Firmware => DhcpClient::Firmware,
         Kind::System => DhcpClient::System,
     }
 }

@@ -120,7 +120,7 @@ impl Question {
             Kind::HttpClient => "HTTPClient",
             // iPXE sends what the firmware sends that it was started from.
             Kind::PxeClient | Kind::Ipxe => "PXEClient",
-            Kind::Grub | Kind::Agent | Kind::System => return None,
+            Kind::Grub | Kind::Agent | Kind::Firmware | Kind::System => return None,
         };
         let architecture = self.architecture?.0;
         Some(format!("{class}:Arch:{architecture:05}:UNDI:003000"))
@@ -130,7 +130,7 @@ impl Question {
         match self.client {
             Kind::Ipxe => Some(b"iPXE"),
             Kind::Agent => Some(AGENT_USER_CLASS),
-            Kind::HttpClient | Kind::PxeClient | Kind::Grub | Kind::System => None,
+            Kind::HttpClient | Kind::PxeClient | Kind::Grub | Kind::Firmware | Kind::System => None,
         }
     }
 }
