@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::packet::{MessageType, Packet};
+use super::relay::relayed;
 
 /// The port of servers and relays.
 pub const SERVER: u16 = 67;
@@ -26,17 +27,18 @@ pub enum Destination {
     },
 }
 
-/// Where the reply to a request on port 67 goes.
+/// Where the reply to a request on port 67 goes, which came `from` there.
 ///
 /// What was asked on port 4011 goes back to where it came from.
 #[must_use]
-pub fn destination(request: &Packet, reply: &Packet) -> Destination {
-    let (relay, own) = (request.giaddr, request.ciaddr);
+pub fn destination(request: &Packet, from: SocketAddrV4, reply: &Packet) -> Destination {
+    let own = request.ciaddr;
     if request.message == MessageType::Inform && !own.is_unspecified() {
         // RFC 2131 §4.3.5: past the relay.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
-    } else if !relay.is_unspecified() {
-        Destination::Unicast(SocketAddrV4::new(relay, SERVER))
+    } else if let Some(relay) = relayed(request) {
+        let port = if relay.has_own_port { from.port() } else { SERVER };
+        Destination::Unicast(SocketAddrV4::new(request.giaddr, port))
     } else if reply.message == MessageType::Nak {
         Destination::Broadcast
     } else if !own.is_unspecified() && own == reply.yiaddr {
@@ -51,16 +53,18 @@ pub fn destination(request: &Packet, reply: &Packet) -> Destination {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::RELAY_AGENT;
     use super::super::packet::tests::discover;
     use super::*;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
     const GIVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+    const FROM: SocketAddrV4 = SocketAddrV4::new(RELAY, 1067);
 
     fn to(request: &Packet, message: MessageType) -> Destination {
         let yiaddr = if message == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { GIVEN };
-        destination(request, &Packet { message, yiaddr, ..request.clone() })
+        destination(request, FROM, &Packet { message, yiaddr, ..request.clone() })
     }
 
     fn unicast(address: Ipv4Addr, port: u16) -> Destination {
@@ -74,6 +78,14 @@ mod tests {
         for message in [MessageType::Offer, MessageType::Ack, MessageType::Nak] {
             assert_eq!(to(&request, message), unicast(RELAY, SERVER));
         }
+    }
+
+    #[test]
+    fn a_relay_without_the_servers_port_gets_every_answer_where_it_sends_from() {
+        let mut request = Packet { giaddr: RELAY, ..discover(MAC) };
+        request.options.push((RELAY_AGENT, vec![1, 1, 7, 19, 0]));
+
+        assert_eq!(to(&request, MessageType::Offer), unicast(RELAY, FROM.port()));
     }
 
     #[test]
@@ -103,7 +115,7 @@ mod tests {
     fn a_proxys_offer_has_no_address_to_send_it_to() {
         let loader = Packet { broadcast: false, ..discover(MAC) };
 
-        assert_eq!(destination(&loader, &loader), Destination::Broadcast);
+        assert_eq!(destination(&loader, FROM, &loader), Destination::Broadcast);
     }
 
     #[test]
@@ -120,6 +132,6 @@ mod tests {
         let request =
             Packet { message: MessageType::Inform, ciaddr: own, giaddr: RELAY, ..discover(MAC) };
 
-        assert_eq!(destination(&request, &discover(MAC)), unicast(own, CLIENT));
+        assert_eq!(destination(&request, FROM, &discover(MAC)), unicast(own, CLIENT));
     }
 }

@@ -9,6 +9,8 @@ use super::packet::Packet;
 const LINK_SELECTION: u8 = 5;
 /// Server identifier override (RFC 5107 §4).
 const SERVER_ID_OVERRIDE: u8 = 11;
+/// The relay listens where it sends from (RFC 8357 §5.1).
+const RELAY_PORT: u8 = 19;
 
 /// What a relay says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Relayed {
     /// What the server is to call itself towards the client, so that renewals come through the relay
     /// as well.
     pub server_id: Option<Ipv4Addr>,
+    /// Whether it is to be answered at the port that it sends from, not the servers'.
+    pub has_own_port: bool,
 }
 
 /// What the relay of this message says; `None` if there was none.
@@ -35,7 +39,8 @@ pub fn relayed(packet: &Packet) -> Option<Relayed> {
     };
     let selected = || packet.option_address(code::SUBNET_SELECTION);
     let link = told(LINK_SELECTION).or_else(selected).unwrap_or(relay);
-    Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE) })
+    let has_own_port = sub_options(information).any(|(code, _)| code == RELAY_PORT);
+    Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
 }
 
 /// An address on the link that a message came from; `None` for the link that it was heard on.

@@ -46,3 +46,5 @@ pub const ARCHITECTURE: u16 = 61;
 pub const INTERFACE: u16 = 62;
 /// Client link-layer address, told by a relay (RFC 6939 §4).
 pub const CLIENT_LINK_LAYER: u16 = 79;
+/// A relay's own UDP port, instead of the servers' (RFC 8357 §5.2).
+pub const RELAY_PORT: u16 = 135;

@@ -218,9 +218,10 @@ impl Packet {
     /// An answer that goes the way this packet came.
     #[must_use]
     pub fn answered_by(&self, message: Message) -> Self {
-        // RFC 8415 §19.3: the relay's Interface-Id is its own, and comes back as it was.
+        // RFC 8415 §19.3 and RFC 8357 §5.2: these are the relay's own, and come back as they were.
         let relays = self.relays.iter().map(|relay| {
-            let echoed = relay.options.0.iter().filter(|(code, _)| *code == code::INTERFACE_ID);
+            let own = [code::INTERFACE_ID, code::RELAY_PORT];
+            let echoed = relay.options.0.iter().filter(|(code, _)| own.contains(code));
             Relay { options: Options(echoed.cloned().collect()), ..relay.clone() }
         });
         Self { relays: relays.collect(), message }
@@ -383,7 +384,11 @@ pub(crate) mod tests {
             hops,
             link: "2001:db8::1".parse().unwrap(),
             peer: "fe80::1".parse().unwrap(),
-            options: Options(vec![(code::INTERFACE_ID, mark.to_vec()), (37, vec![9])]),
+            options: Options(vec![
+                (code::INTERFACE_ID, mark.to_vec()),
+                (37, vec![9]),
+                (code::RELAY_PORT, vec![0, 0]),
+            ]),
         };
         let sent = relayed(&[relay(1, b"core"), relay(0, b"rack")], &message);
         let packet = Packet::parse(&sent).unwrap();
@@ -399,6 +404,8 @@ pub(crate) mod tests {
             .collect();
         assert_eq!(marks, [b"core", b"rack"]);
         assert!(back.relays.iter().all(|relay| relay.options.get(37).is_none()));
+        let ports = back.relays.iter().map(|relay| relay.options.get(code::RELAY_PORT));
+        assert!(ports.eq([Some(&[0, 0][..]); 2]));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Desk {
     /// Where an answer goes.
     fn to(&self, request: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
         match self.port {
-            Port::Dhcp => destination(request, reply),
+            Port::Dhcp => destination(request, from, reply),
             Port::Pxe => Destination::Unicast(from),
         }
     }

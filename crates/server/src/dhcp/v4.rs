@@ -66,6 +66,7 @@ impl Desk {
     fn answer(
         &mut self,
         request: Packet,
+        from: SocketAddrV4,
         asked: Asked,
         machines: &Machines,
         now: Millis,
@@ -107,7 +108,7 @@ impl Desk {
             }
         };
         Heard {
-            reply: reply.map(|reply| Reply { to: destination(&request, &reply), reply }),
+            reply: reply.map(|reply| Reply { to: destination(&request, from, &reply), reply }),
             records: record.map(|record| (at, record)).into_iter().collect(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
@@ -125,7 +126,7 @@ impl counter::Desk for Desk {
     fn hear(
         &mut self,
         bytes: &[u8],
-        _from: SocketAddrV4,
+        from: SocketAddrV4,
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {
@@ -134,7 +135,7 @@ impl counter::Desk for Desk {
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let asked = asked(&request, machines);
-        self.answer(request, asked, machines, now)
+        self.answer(request, from, asked, machines, now)
     }
 
     fn leases(&self) -> impl Iterator<Item = &Leases> {

@@ -7,7 +7,7 @@ use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Identity, Leases, Pool};
-use dhcp::v6::{MessageType, Packet, reply};
+use dhcp::v6::{MessageType, Packet, options, reply};
 use ipnet::Ipv6Net;
 use provision::Mac;
 use uuid::Uuid;
@@ -180,9 +180,12 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
 }
 
 /// Whoever a packet came from: clients listen where they send from, and relays on the servers' port
-/// (RFC 8415 §7.2).
+/// (RFC 8415 §7.2), unless they say that it is the other way with them (RFC 8357 §5.2).
 fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
-    let port = if request.relays.is_empty() { from.port() } else { socket::SERVER6 };
+    let port = match request.relays.first() {
+        Some(relay) if relay.options.get(options::RELAY_PORT).is_none() => socket::SERVER6,
+        Some(_) | None => from.port(),
+    };
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
@@ -207,5 +210,30 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
         (Some(address), MessageType::Advertise) => (Done::Offered(address.into()), "offer"),
         (Some(address), _) => (Done::Given(address.into()), "ack"),
         (None, _) => (Done::Noted, "noted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp::v6::packet::{Options, Relay};
+
+    use super::*;
+
+    #[test]
+    fn a_relay_is_answered_on_the_servers_port_unless_it_has_one_of_its_own() {
+        let from: SocketAddrV6 = "[2001:db8::1]:5470".parse().unwrap();
+        let message = [&[11, 1, 2, 3][..], &[0, 1, 0, 2, 0, 4]].concat();
+        let packet = |relays| Packet { relays, ..Packet::parse(&message).unwrap() };
+        let relay = |options| Relay {
+            hops: 0,
+            link: Ipv6Addr::UNSPECIFIED,
+            peer: Ipv6Addr::LOCALHOST,
+            options: Options(options),
+        };
+
+        assert_eq!(back_to(from, &packet(vec![])).port(), 5470, "a client");
+        assert_eq!(back_to(from, &packet(vec![relay(vec![])])).port(), socket::SERVER6);
+        let own = vec![(options::RELAY_PORT, vec![0, 0])];
+        assert_eq!(back_to(from, &packet(vec![relay(own)])).port(), 5470);
     }
 }
