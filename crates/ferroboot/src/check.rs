@@ -66,7 +66,7 @@ fn print(found: &[Found]) -> Result<()> {
     }
     let wrong = found.iter().filter(|(_, result)| result.is_err()).count();
     if wrong > 0 {
-        bail!("{wrong} of {} things are not as they should be", found.len());
+        bail!("{wrong} of {} checks found something wrong", found.len());
     }
     Ok(())
 }

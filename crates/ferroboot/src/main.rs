@@ -1,5 +1,7 @@
 //! The `ferroboot` command.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use ferroboot::bmc::Bmc;
 use ferroboot::check::Check;
@@ -41,8 +43,22 @@ enum Command {
     Lab(lab::Action),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Ferroboot::parse().command {
+fn main() -> ExitCode {
+    match run(Ferroboot::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace, whatever `RUST_BACKTRACE` says: it helps no operator, and hides what does.
+            eprintln!("Error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Serve(serve) => serve.run(),
         Command::Trace(trace) => trace.run(),
         Command::Explain(explain) => explain.run(),
