@@ -51,11 +51,21 @@ async fn reach(api: &Url, link: &str) -> io::Result<IpAddr> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
     while let Some(tried) = tries.join_next().await {
         match tried.map_err(io::Error::other).flatten() {
-            Ok(stream) => return Ok(stream.local_addr()?.ip()),
+            Ok(stream) => match leads_back(stream.local_addr()?.ip(), stream.peer_addr()?.ip()) {
+                true => return Ok(stream.local_addr()?.ip()),
+                false => last = io::Error::other("from a link-local address alone"),
+            },
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Whether Ironic can call back. On one link with it, IPv6 connects from the link-local address for as long as the
+/// other one is not known to be nobody else's; but nobody can use that address without naming a link.
+fn leads_back(own: IpAddr, api: IpAddr) -> bool {
+    let link_local = |address| matches!(address, IpAddr::V6(it) if it.is_unicast_link_local());
+    !link_local(own) || link_local(api)
 }
 
 async fn addresses(api: &Url) -> io::Result<Vec<SocketAddr>> {
@@ -79,6 +89,17 @@ async fn connect(to: SocketAddr, link: &str) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_local_address_is_none_to_be_called_back_at() {
+        let leads_back =
+            |own: &str, api: &str| super::leads_back(own.parse().unwrap(), api.parse().unwrap());
+
+        assert!(leads_back("fd00::2", "fd00::1"));
+        assert!(leads_back("10.0.0.2", "10.0.0.1"));
+        assert!(!leads_back("fe80::2", "fd00::1"));
+        assert!(leads_back("fe80::2", "fe80::1"), "there is no other");
+    }
 
     #[tokio::test]
     async fn an_address_in_the_url_needs_no_name_server() {
