@@ -92,13 +92,12 @@ mod tests {
 
     #[test]
     fn a_link_local_address_is_none_to_be_called_back_at() {
-        let leads_back =
-            |own: &str, api: &str| super::leads_back(own.parse().unwrap(), api.parse().unwrap());
+        let can = |own: &str, api: &str| leads_back(own.parse().unwrap(), api.parse().unwrap());
 
-        assert!(leads_back("fd00::2", "fd00::1"));
-        assert!(leads_back("10.0.0.2", "10.0.0.1"));
-        assert!(!leads_back("fe80::2", "fd00::1"));
-        assert!(leads_back("fe80::2", "fe80::1"), "there is no other");
+        assert!(can("fd00::2", "fd00::1"));
+        assert!(can("10.0.0.2", "10.0.0.1"));
+        assert!(!can("fe80::2", "fd00::1"));
+        assert!(can("fe80::2", "fe80::1"), "there is no other");
     }
 
     #[tokio::test]
