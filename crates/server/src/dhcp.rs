@@ -43,9 +43,6 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::trace::Recorder;
 
-/// How much sooner than others DHCP's thread runs: as `nice -n` has it.
-const PRIORITY: i32 = -10;
-
 /// DHCP on all networks, on a thread of its own: whatever else the daemon does, an answer does not
 /// wait for it.
 #[derive(Debug)]
@@ -85,7 +82,6 @@ impl Service {
         let (dhcp, state_dir) = (dhcp.clone(), state_dir.to_owned());
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
-            go_first();
             runtime.block_on(serve(&dhcp, &state_dir, opened, begun));
             done.send(()).ok();
         };
@@ -113,15 +109,6 @@ impl Service {
         // A thread that does not take it has ended, which is heard below.
         self.begin.send(Duty { machines, witness, end }).ok();
         self.ended.await.context("DHCP ended by itself")
-    }
-}
-
-/// Has this thread go before all others, where the system lets it (`CAP_SYS_NICE`, or `LimitNICE=` of
-/// systemd): an answer is the work of 0.1 ms, and behind a trace that is being written it would wait ten
-/// times as long.
-fn go_first() {
-    if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
-        tracing::debug!("DHCP waits its turn with all other work: {error}");
     }
 }
 
