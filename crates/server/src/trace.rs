@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use provision::{BootEvent, Node, What};
 use store::Store;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -85,19 +85,22 @@ impl Recorder {
     }
 }
 
-/// Events that go into the store together. Many more would keep a processor busy for so long that DHCP
-/// waits for it.
-const BATCH: usize = 256;
-/// Unless there are that many: how long to gather them. The database brings each batch to the disk,
-/// which costs as much as the events in it.
+/// Events that go into the store together at most: whoever changes a node waits for as long as they take.
+const BATCH: usize = 4_096;
+/// How long to gather events, unless there are that many or somebody waits for them. The database brings
+/// each batch to the disk, which costs as much as the events in it.
 const GATHER: Duration = Duration::from_millis(50);
+/// In a storm events are gathered for this many times as long as the last batch took: what else the
+/// machine has to do then, DHCP above all, comes first.
+const REST: u32 = 10;
+const GATHER_IN_STORM: Duration = Duration::from_millis(500);
 
 /// Writes what is recorded until the last [`Recorder`] is gone.
 pub async fn write(store: Store, backlog: Backlog) {
     let Backlog { mut recorded, hurry, written } = backlog;
     let mut waiting = Vec::new();
     while recorded.recv_many(&mut waiting, BATCH).await > 0 {
-        let next = Instant::now() + GATHER;
+        let began = Instant::now();
         let events: Vec<_> =
             waiting.drain(..).map(|recorded| (recorded.node, recorded.event)).collect();
         if let Err(failed) = store.append_events(&events).await {
@@ -105,7 +108,8 @@ pub async fn write(store: Store, backlog: Backlog) {
         }
         written.send_modify(|written| *written += events.len() as u64);
         if recorded.len() < BATCH && !recorded.is_closed() {
-            timeout_at(next, hurry.notified()).await.ok();
+            let rest = (REST * began.elapsed()).clamp(GATHER, GATHER_IN_STORM);
+            timeout(rest, hurry.notified()).await.ok();
         }
     }
 }
