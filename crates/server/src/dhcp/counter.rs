@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::diary::Diary;
-use super::heard::{Done, Heard};
+use super::heard::Heard;
 use super::journal::{self, Journal, Table};
 use super::{Machines, Witness, socket};
 
@@ -139,14 +139,13 @@ where
         let hear = |(bytes, from): (Vec<u8>, _)| self.desk.hear(&bytes, from, machines, now);
         let mut all: Vec<_> = packets.drain(..).map(hear).collect();
         write_down(&mut self.journals, &mut all);
-        for Heard { reply, counted, mut story, unreadable, .. } in all {
-            if let Some(reply) = reply
+        for mut heard in all {
+            if let Some(reply) = heard.reply.take()
                 && let Err(error) = self.socket.send(&reply).await
             {
-                warn!(%error, "DHCP ({}) on {} cannot send", D::FAMILY, self.interface);
-                let because = format!("the answer could not be sent: {error}");
-                story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
+                heard.keep_back("not_sent", &format!("the answer could not be sent: {error}"));
             }
+            let Heard { counted, story, unreadable, .. } = heard;
             self.diary.note(&counted, story, unreadable.as_deref(), witness, now);
         }
     }
@@ -162,8 +161,7 @@ fn write_down<T: Table, R>(journals: &mut [Journal<T>], all: &mut [Heard<R, T::R
         error!(%error, "a lease journal cannot be written, so nobody gets an address");
         let because = format!("its lease cannot be written down: {error}");
         for heard in all.iter_mut().filter(|heard| heard.records.iter().any(|r| of_this(&r))) {
-            heard.reply = None;
-            heard.story.iter_mut().for_each(|story| story.done = Done::Silent(because.clone()));
+            heard.keep_back("not_written", &because);
         }
     }
 }
@@ -171,4 +169,91 @@ fn write_down<T: Table, R>(journals: &mut [Journal<T>], all: &mut [Heard<R, T::R
 /// Milliseconds since the Unix epoch.
 pub(super) fn now() -> Millis {
     Timestamp::now().as_millisecond().try_into().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use axum::body::to_bytes;
+    use axum::response::IntoResponse as _;
+    use dhcp::leases::Leases;
+
+    use super::*;
+    use crate::artifacts::BootSets;
+    use crate::config::Config;
+    use crate::dhcp::heard::{Asked, Done, Story, Told};
+    use crate::metrics::Metrics;
+    use crate::nodes::Index;
+    use crate::trace::Recorder;
+    use crate::urls::Urls;
+
+    /// Nobody can be reached.
+    struct Unplugged;
+
+    impl Socket for Unplugged {
+        type From = ();
+        type Reply = ();
+
+        async fn receive(&self, _: &mut Vec<(Vec<u8>, ())>, _: usize) -> io::Result<()> {
+            std::future::pending().await
+        }
+
+        async fn send(&self, (): &()) -> io::Result<()> {
+            Err(io::ErrorKind::NetworkUnreachable.into())
+        }
+    }
+
+    /// Answers all.
+    struct Obliging;
+
+    impl Desk for Obliging {
+        type From = ();
+        type Reply = ();
+        type Leases = Leases;
+        const FAMILY: &'static str = "ipv4";
+
+        fn hear(&mut self, _: &[u8], (): (), _: &Machines, _: Millis) -> HeardAt<Self> {
+            let client = provision::trace::DhcpClient::System;
+            let asked =
+                Asked { found: None, message: "DISCOVER", mac: None, client, architecture: None };
+            let told = Told { answer: dhcp::Answer::Address, artifact: None, because: None };
+            Heard {
+                reply: Some(()),
+                records: Vec::new(),
+                counted: asked.counted(Self::FAMILY, "offer"),
+                story: Some(Story {
+                    asked,
+                    told,
+                    done: Done::Offered(IpAddr::from([192, 0, 2, 1])),
+                }),
+                unreadable: None,
+            }
+        }
+
+        fn leases(&self) -> impl Iterator<Item = &Leases> {
+            std::iter::empty()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_sent_is_counted_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let machines = Machines {
+            index: Index::default(),
+            urls: Urls::new(&Config::default(), None),
+            tftp: false,
+            boot_sets: BootSets::look(folder.path()),
+        };
+        let (recorder, _backlog) = Recorder::new();
+        let witness = Witness { recorder, metrics: Metrics::default() };
+        let mut counter = Counter::new("eth1", Unplugged, Obliging, Vec::new());
+
+        counter.take(&mut vec![(Vec::new(), ())], &machines, &witness).await;
+
+        let body = witness.metrics.show().into_response().into_body();
+        let text = String::from_utf8(to_bytes(body, 65_536).await.unwrap().to_vec()).unwrap();
+        assert!(text.contains("decision=\"not_sent\"} 1\n"), "{text}");
+        assert!(!text.contains("decision=\"offer\""), "{text}");
+    }
 }

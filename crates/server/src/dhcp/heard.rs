@@ -81,6 +81,13 @@ impl<Reply, Record> Heard<Reply, Record> {
         Self { reply: None, records: Vec::new(), counted, story: None, unreadable }
     }
 
+    /// What was decided does not reach the machine, for a reason that is not its own.
+    pub(super) fn keep_back(&mut self, decision: &'static str, because: &str) {
+        self.reply = None;
+        self.counted.decision = decision;
+        self.story.iter_mut().for_each(|story| story.done = Done::Silent(because.to_owned()));
+    }
+
     /// A machine that is told nothing.
     pub(super) fn silent(
         family: &'static str,
