@@ -36,7 +36,9 @@ use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use tokio::runtime;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use self::network::Network;
 use crate::config;
@@ -129,7 +131,46 @@ async fn serve(
     // Whoever opened it may be gone, and then there is no duty either.
     opened.send(Ok(addresses)).ok();
     let Ok(Duty { machines, witness, end }) = begun.await else { return };
-    let each = networks.into_iter().map(|network| network.run(&machines, &witness, &end));
+    let open = |network| move || Network::open(network, dhcp, state_dir);
+    let each = dhcp.networks.iter().zip(networks);
+    let each = each.map(|(settings, opened)| {
+        attend(&settings.interface, opened, open(settings), &machines, &witness, &end)
+    });
     // Where there are none, it has not ended by itself.
     tokio::join!(join_all(each), end.cancelled());
+}
+
+/// Answers on a network until `end`, and begins anew whenever its interface has become another.
+async fn attend(
+    interface: &str,
+    mut network: Network,
+    open: impl Fn() -> Result<Network>,
+    machines: &Machines,
+    witness: &Witness,
+    end: &CancellationToken,
+) {
+    loop {
+        network.run(machines, witness, end).await;
+        let mut missed = None;
+        network = loop {
+            if end.is_cancelled() {
+                return;
+            }
+            match open() {
+                Ok(network) => break network,
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    if missed.as_ref() != Some(&why) {
+                        warn!("DHCP waits for {interface}: {why}");
+                        missed = Some(why);
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(socket::AFTER_ERROR) => {}
+                () = end.cancelled() => return,
+            }
+        };
+        info!("{interface} is not what it was, and is answered on anew");
+    }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
 use super::socket::entries_of;
 
@@ -38,4 +38,53 @@ pub fn is_up(name: &str) -> Result<String> {
         bail!("it has no carrier: look at the cable, or at the other end");
     }
     Ok("up".to_owned())
+}
+
+/// An interface as it was when it was begun to answer there.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    name: String,
+    index: u32,
+    /// Ours, which answers have in them.
+    addresses: Vec<IpAddr>,
+}
+
+impl Seen {
+    /// # Errors
+    /// There is no such interface.
+    pub(super) fn new(name: &str, addresses: Vec<IpAddr>) -> Result<Self> {
+        Ok(Self { name: name.to_owned(), index: if_nametoindex(name)?, addresses })
+    }
+
+    /// Ours on it; the IPv4 one comes first.
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Whether it is gone, has lost one of those addresses, or gave its name to another: a VLAN or a
+    /// bridge that was made anew hears nothing on the sockets of the old one.
+    pub(super) fn is_over(&self) -> bool {
+        let Ok(now) = addresses(&self.name) else { return true };
+        let has = |address: &IpAddr| now.iter().any(|net| net.addr() == *address);
+        if_nametoindex(self.name.as_str()) != Ok(self.index) || !self.addresses.iter().all(has)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn an_interface_is_itself_while_it_has_its_number_and_our_addresses() {
+        let ours = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+        let seen = Seen::new("lo", ours).unwrap();
+
+        assert!(!seen.is_over());
+        assert!(Seen { index: seen.index + 1, ..seen.clone() }.is_over(), "it was made anew");
+        let lost = vec![IpAddr::from([192, 0, 2, 1])];
+        assert!(Seen { addresses: lost, ..seen.clone() }.is_over(), "it has another address");
+        assert!(Seen { name: "nosuch0".to_owned(), ..seen }.is_over(), "it is gone");
+    }
 }

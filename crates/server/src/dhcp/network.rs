@@ -2,22 +2,28 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dhcp::limits::Limits;
 use dhcp::v4::destination::SERVER;
 use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::advertise::Advertiser;
 use super::counter::{Counter, Desk, Socket};
+use super::interface::Seen;
 use super::journal::{Journal, Table};
 use super::machines::Machines;
 use super::socket::{self, Link, Socket4, Socket6};
 use super::{Witness, plan, proxy, v4, v6};
 use crate::config;
+
+/// How often it is looked whether the interface is still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One network that is answered on, over IPv4, IPv6 or both.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ pub(super) struct Network {
     proxy: Option<[Counter<Socket4, proxy::Desk>; 2]>,
     v6: Option<Counter<Socket6, v6::Desk>>,
     advertiser: Option<Advertiser>,
+    seen: Seen,
 }
 
 impl Network {
@@ -65,19 +72,35 @@ impl Network {
             }
             v6 = Some(Counter::new(on, Socket6::open(&link)?, desk, journals6));
         }
-        Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser })
+        let own4 = v4.as_ref().map(|v4| v4.desk().address());
+        let own4 = own4.or_else(|| proxy.as_ref().map(|(dhcp, _)| dhcp.desk().about().server));
+        let own6 = v6.as_ref().map(|v6| v6.desk().address());
+        let own = own4.map(IpAddr::from).into_iter().chain(own6.map(IpAddr::from)).collect();
+        let seen = Seen::new(on, own)?;
+        Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser, seen })
     }
 
     /// Our address on it; the IPv4 one, if there is one.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        let v4 = self.v4.as_ref().map(|v4| v4.desk().address());
-        let v4 = v4.or_else(|| self.proxy.as_ref().map(|[dhcp, _]| dhcp.desk().about().server));
-        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.desk().address().into()))
+        self.seen.addresses().first().copied()
     }
 
-    /// Answers until `end`.
+    /// Answers until `end`, or until the interface is not what it was.
     pub(super) async fn run(self, machines: &Machines, witness: &Witness, end: &CancellationToken) {
         self.say();
+        let seen = self.seen.clone();
+        let over = end.child_token();
+        let end = &over;
+        let watch = async {
+            let mut look = interval(LOOK_EVERY);
+            while !seen.is_over() {
+                tokio::select! {
+                    _ = look.tick() => {}
+                    () = end.cancelled() => break,
+                }
+            }
+            end.cancel();
+        };
         let (proxy, pxe) = self.proxy.map(|[proxy, pxe]| (proxy, pxe)).unzip();
         let advertise = async {
             if let Some(advertiser) = self.advertiser {
@@ -85,6 +108,7 @@ impl Network {
             }
         };
         tokio::join!(
+            watch,
             advertise,
             run(self.v4, machines, witness, end),
             run(proxy, machines, witness, end),
