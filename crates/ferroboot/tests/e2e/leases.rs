@@ -36,20 +36,40 @@ fn an_address_is_the_same_after_the_daemon_was_killed() {
     });
 }
 
+#[test]
+fn an_interface_that_was_made_anew_is_answered_on_as_before() {
+    in_a_lab(with([Machine::new(1)]), |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        plug_in(&machine)?;
+        let before = address(&machine)?;
+
+        ip("link del lab0")?;
+        ip("link add lab0 type bridge")?;
+        ip("address add 10.77.0.1/24 dev lab0")?;
+        ip("link set lab0 up")?;
+        ip(&format!("link set to-{} master lab0 up", machine.name))?;
+
+        assert_eq!(address(&machine)?, before);
+        Ok(())
+    });
+}
+
 /// Puts a network card with the machine's MAC address on the bridge.
 fn plug_in(machine: &Machine) -> Result<()> {
     let (card, mac) = (&machine.name, machine.mac());
-    for line in [
-        format!("link add {card} address {mac} type veth peer name to-{card}"),
-        format!("link set to-{card} master lab0 up"),
-        format!("link set {card} up"),
-    ] {
-        let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
-        ensure!(status.success(), "ip {line}: {status}");
-    }
+    ip(&format!("link add {card} address {mac} type veth peer name to-{card}"))?;
+    ip(&format!("link set to-{card} master lab0 up"))?;
+    ip(&format!("link set {card} up"))?;
     // Client and server are in one namespace, so each hears from an address that is its own.
     let setting = "/proc/sys/net/ipv4/conf/all/accept_local";
     fs::write(setting, "1").with_context(|| format!("cannot write {setting}"))
+}
+
+fn ip(line: &str) -> Result<()> {
+    let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+    ensure!(status.success(), "ip {line}: {status}");
+    Ok(())
 }
 
 /// The address that a client without a memory gets.
