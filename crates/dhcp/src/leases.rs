@@ -80,20 +80,20 @@ pub enum Holder {
 pub enum Claim {
     /// Any address that is free.
     Known,
-    /// Any address that is free and was not last a known node's, as long as more than `keep` are left
-    /// for those.
+    /// Any address that is free and was not last a known node's, as long as every known node can have
+    /// one too.
     Guest {
-        /// How many addresses are kept for known nodes that may yet come.
+        /// How many addresses are known nodes': those that they have, and those that are kept for them.
         keep: usize,
     },
 }
 
 impl Claim {
     /// A stranger's, to an address of a pool of that size, where so many machines are registered: one address is kept
-    /// for each of them, but a quarter of the pool at least, since more of them may come, and no more than half.
+    /// for each of them, but a quarter of the pool at least, since more of them may come.
     #[must_use]
     pub fn guest(pool: usize, known: usize) -> Self {
-        Self::Guest { keep: known.clamp(pool / 4, pool / 2) }
+        Self::Guest { keep: known.max(pool / 4).min(pool) }
     }
 
     /// Whose it is.
@@ -127,16 +127,19 @@ pub struct Leases {
     by_mac: HashMap<[u8; 6], Ipv4Addr>,
     /// Leases that have not ended, when last looked at.
     running: Ends,
+    /// What guests were offered and have not taken.
+    offered_to_guests: Ends,
     /// Addresses left alone, reserved ones not among them.
     quarantined: Ends,
     quarantined_by: HashMap<[u8; 6], usize>,
     /// Those that are free again, by who had them last; reserved ones not among them.
     left_by_guests: Ends,
     left_by_known: Ends,
-    /// How many addresses of the pool can be given out, and how many of them are in `running` or
-    /// `quarantined`.
+    /// How many addresses of the pool can be given out, how many of them are in `running`,
+    /// `offered_to_guests` or `quarantined`, and how many of those known nodes have.
     size: usize,
     taken: usize,
+    taken_by_known: usize,
     /// The lowest address that was never given out.
     unused: Option<Ipv4Addr>,
 }
@@ -154,6 +157,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Running,
+    OfferedToGuest,
     Quarantined,
     LeftByGuest,
     LeftByKnown,
@@ -181,11 +185,13 @@ impl Leases {
             by_address: HashMap::new(),
             by_mac: HashMap::new(),
             running: Ends::new(),
+            offered_to_guests: Ends::new(),
             quarantined: Ends::new(),
             quarantined_by: HashMap::new(),
             left_by_guests: Ends::new(),
             left_by_known: Ends::new(),
             taken: 0,
+            taken_by_known: 0,
             unused: (!pool.is_empty()).then_some(pool.first),
         }
     }
@@ -347,7 +353,7 @@ impl Leases {
     /// new one if its lease ended.
     fn may_have(&self, address: Ipv4Addr, claim: Claim) -> bool {
         let place = self.by_address.get(&address).map(|entry| entry.place);
-        place == Some(Place::Running)
+        matches!(place, Some(Place::Running | Place::OfferedToGuest))
             || self.reserved.contains_key(&address)
             || self.left_for(claim)
     }
@@ -356,7 +362,10 @@ impl Leases {
     fn left_for(&self, claim: Claim) -> bool {
         match claim {
             Claim::Known => true,
-            Claim::Guest { keep } => self.size.saturating_sub(self.taken) > keep,
+            Claim::Guest { keep } => {
+                let kept = keep.saturating_sub(self.taken_by_known);
+                self.size.saturating_sub(self.taken) > kept
+            }
         }
     }
 
@@ -367,15 +376,17 @@ impl Leases {
             && place.is_none_or(|place| place == Place::LeftByGuest)
     }
 
-    /// One that nobody has a claim on, else the one that has been free for longest. One that was found
-    /// in use, if there is no other: whoever used it may be gone, or was never there.
+    /// One that nobody has a claim on, else the one that has been free for longest. Known nodes take from
+    /// guests what these were only offered, and at last one that was found in use, if there is no other:
+    /// whoever used it may be gone, or was never there.
     fn any_free(&mut self, claim: Claim) -> Option<Ipv4Addr> {
         let oldest = |ends: &Ends| ends.first().map(|(_, address)| *address);
         let free = self.next_unused().or_else(|| oldest(&self.left_by_guests));
         match claim {
-            Claim::Known => {
-                free.or_else(|| oldest(&self.left_by_known)).or_else(|| oldest(&self.quarantined))
-            }
+            Claim::Known => free
+                .or_else(|| oldest(&self.left_by_known))
+                .or_else(|| oldest(&self.offered_to_guests))
+                .or_else(|| oldest(&self.quarantined)),
             Claim::Guest { .. } => free,
         }
     }
@@ -397,7 +408,7 @@ impl Leases {
 
     /// Makes a lease the one of its address and of its client.
     fn put(&mut self, lease: Lease) {
-        let Lease { mac, address, until, state, .. } = lease;
+        let Lease { mac, address, state, .. } = lease;
         self.forget(address);
         // A declined address is nobody's: the client that declined it must get another.
         if state != State::Declined
@@ -405,11 +416,13 @@ impl Leases {
         {
             self.leave(old);
         }
-        let place = match state {
-            State::Declined if !self.reserved.contains_key(&address) => Place::Quarantined,
-            State::Declined | State::Offered | State::Bound => Place::Running,
+        let place = match (state, lease.holder) {
+            _ if self.reserved.contains_key(&address) => Place::Running,
+            (State::Declined, _) => Place::Quarantined,
+            (State::Offered, Holder::Guest) => Place::OfferedToGuest,
+            (State::Offered, Holder::Known) | (State::Bound, _) => Place::Running,
         };
-        self.set(place, until, address);
+        self.set(place, lease);
         if place == Place::Quarantined {
             *self.quarantined_by.entry(mac).or_default() += 1;
         }
@@ -422,8 +435,8 @@ impl Leases {
         let Some(Entry { lease, place }) = self.by_address.get(&address).copied() else { return };
         self.unset(place, lease);
         let place = if place == Place::LeftByKnown { Place::LeftByGuest } else { place };
-        self.set(place, lease.until, address);
         let lease = Lease { holder: Holder::Guest, ..lease };
+        self.set(place, lease);
         self.by_address.insert(address, Entry { lease, place });
     }
 
@@ -439,10 +452,8 @@ impl Leases {
     fn end_leases(&mut self, now: Seconds) {
         loop {
             let ended = |ends: &Ends| ends.first().filter(|(until, _)| *until <= now).copied();
-            let Some((until, address)) = ended(&self.running).or_else(|| ended(&self.quarantined))
-            else {
-                return;
-            };
+            let all = [&self.running, &self.offered_to_guests, &self.quarantined];
+            let Some((_, address)) = all.into_iter().find_map(ended) else { return };
             let entry = self.by_address.get(&address);
             let Entry { lease, place } = *entry.expect("every address in a set is in the table");
             let to = match lease.holder {
@@ -451,20 +462,24 @@ impl Leases {
                 Holder::Guest => Place::LeftByGuest,
             };
             self.unset(place, lease);
-            self.set(to, until, address);
+            self.set(to, lease);
             self.by_address.insert(address, Entry { lease, place: to });
         }
     }
 
-    fn set(&mut self, place: Place, until: Seconds, address: Ipv4Addr) {
-        self.taken += usize::from(self.counts(place, address));
+    fn set(&mut self, place: Place, Lease { address, until, holder, .. }: Lease) {
+        let counts = self.counts(place, address);
+        self.taken += usize::from(counts);
+        self.taken_by_known += usize::from(counts && holder == Holder::Known);
         if let Some(ends) = self.ends(place) {
             ends.insert((until, address));
         }
     }
 
-    fn unset(&mut self, place: Place, Lease { mac, address, until, .. }: Lease) {
-        self.taken -= usize::from(self.counts(place, address));
+    fn unset(&mut self, place: Place, Lease { mac, address, until, holder, .. }: Lease) {
+        let counts = self.counts(place, address);
+        self.taken -= usize::from(counts);
+        self.taken_by_known -= usize::from(counts && holder == Holder::Known);
         if let Some(ends) = self.ends(place) {
             ends.remove(&(until, address));
         }
@@ -481,7 +496,9 @@ impl Leases {
     /// Whether an address of the pool that is there is one less for others.
     fn counts(&self, place: Place, address: Ipv4Addr) -> bool {
         match place {
-            Place::Running | Place::Quarantined => !self.reserved.contains_key(&address),
+            Place::Running | Place::OfferedToGuest | Place::Quarantined => {
+                !self.reserved.contains_key(&address)
+            }
             Place::LeftByGuest | Place::LeftByKnown | Place::Reserved => false,
         }
     }
@@ -489,6 +506,7 @@ impl Leases {
     fn ends(&mut self, place: Place) -> Option<&mut Ends> {
         match place {
             Place::Running => Some(&mut self.running),
+            Place::OfferedToGuest => Some(&mut self.offered_to_guests),
             Place::Quarantined => Some(&mut self.quarantined),
             Place::LeftByGuest => Some(&mut self.left_by_guests),
             Place::LeftByKnown => Some(&mut self.left_by_known),
@@ -691,8 +709,47 @@ mod tests {
             leases.offer(mac(client), None, GUEST, 0).unwrap();
         }
 
-        assert_eq!(offered(&mut leases, 1, 9), None);
-        assert!(offered(&mut leases, 1, 10).is_some());
+        assert_eq!(leases.offer(mac(20), None, GUEST, 9), None);
+        assert!(leases.offer(mac(20), None, GUEST, 10).is_some());
+    }
+
+    #[test]
+    fn a_known_node_takes_what_a_guest_was_only_offered_but_not_what_it_has() {
+        let mut leases = plain();
+        for client in 10..13 {
+            bound(&mut leases, client, GUEST, 0);
+        }
+        let lent = leases.offer(mac(13), None, GUEST, 0).unwrap();
+
+        assert_eq!(offered(&mut leases, 1, 1), Some(lent));
+        assert_eq!(leases.bind(mac(13), lent, 100, GUEST, 1), None, "it was taken from it");
+        assert_eq!(offered(&mut leases, 2, 1), None);
+    }
+
+    #[test]
+    fn every_known_machine_gets_an_address_however_many_strangers_came_before_it() {
+        for known in 0..=100_u8 {
+            let first = Ipv4Addr::new(10, 0, 0, 0);
+            let mut leases = Leases::new(Pool { first, last: at(99) }, []);
+            let guest = Claim::guest(100, known.into());
+            let flood = |leases: &mut Leases| {
+                for last in 0..=255 {
+                    let stranger = [2, 0, 0, 0, 1, last];
+                    if let Some(address) = leases.offer(stranger, None, guest, 0) {
+                        leases.bind(stranger, address, 10_000, guest, 0).unwrap();
+                    }
+                }
+            };
+            for number in 0..known {
+                flood(&mut leases);
+                bound(&mut leases, number, Claim::Known, 0);
+            }
+            flood(&mut leases);
+
+            let strangers = leases.by_address.len() - usize::from(known);
+            let kept = usize::from(known).max(25);
+            assert_eq!(strangers, 100 - kept, "and what is left over is for strangers");
+        }
     }
 
     #[test]
@@ -756,15 +813,22 @@ mod tests {
         for (mac, address) in &leases.by_mac {
             prop_assert_eq!(leases.by_address[address].lease.mac, *mac);
         }
-        let sets =
-            [&leases.running, &leases.quarantined, &leases.left_by_guests, &leases.left_by_known];
+        let sets = [
+            &leases.running,
+            &leases.offered_to_guests,
+            &leases.quarantined,
+            &leases.left_by_guests,
+            &leases.left_by_known,
+        ];
         let resting = leases.by_address.values().filter(|e| e.place == Place::Reserved).count();
         let in_sets: usize = sets.iter().map(|set| set.len()).sum();
         prop_assert_eq!(in_sets + resting, leases.by_address.len());
         let taken = leases.by_address.iter().filter(|(address, entry)| {
-            matches!(entry.place, Place::Running | Place::Quarantined)
+            matches!(entry.place, Place::Running | Place::OfferedToGuest | Place::Quarantined)
                 && !leases.reserved.contains_key(address)
         });
+        let by_known = taken.clone().filter(|(_, entry)| entry.lease.holder == Holder::Known);
+        prop_assert_eq!(by_known.count(), leases.taken_by_known);
         prop_assert_eq!(taken.count(), leases.taken);
         let quarantined: usize = leases.quarantined_by.values().sum();
         prop_assert_eq!(quarantined, leases.quarantined.len());

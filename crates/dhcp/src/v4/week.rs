@@ -21,10 +21,11 @@ type Mac = [u8; 6];
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
-/// Known machines and strangers of each subnet, which has room for both and as many again.
+/// Known machines and strangers of each subnet, which has room for both and few more: more than half of it is for known
+/// machines.
 const KNOWN: u16 = 150;
 const STRANGERS: u16 = 60;
-const POOL: u16 = 400;
+const POOL: u16 = 220;
 /// Of the known ones, those that have an address reserved, the first of them inside of the pool.
 const RESERVED: u16 = 10;
 const RESERVED_IN_POOL: u16 = 5;
@@ -365,7 +366,7 @@ impl Server {
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let claim = match holder {
             Holder::Known => Claim::Known,
-            Holder::Guest => Claim::Guest { keep: usize::from(KNOWN) },
+            Holder::Guest => Claim::guest(usize::from(POOL), usize::from(KNOWN)),
         };
         match decide(&packet, &self.answer, claim, leases, network, now) {
             Decision::Send { reply, record } => {

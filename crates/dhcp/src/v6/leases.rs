@@ -168,6 +168,8 @@ pub struct Leases {
     by_identity: HashMap<Identity, Ipv6Addr>,
     /// Those that had not ended when last looked at; reserved ones are in none of these.
     running: Ends,
+    /// How many of them known machines have.
+    running_of_known: usize,
     left_by_guests: Ends,
     left_by_known: Ends,
     quarantined_by: HashMap<Identity, usize>,
@@ -219,6 +221,7 @@ impl Leases {
             by_address: HashMap::new(),
             by_identity: HashMap::new(),
             running: Ends::new(),
+            running_of_known: 0,
             left_by_guests: Ends::new(),
             left_by_known: Ends::new(),
             quarantined_by: HashMap::new(),
@@ -406,7 +409,8 @@ impl Leases {
         match claim {
             Claim::Known => true,
             Claim::Guest { keep } => {
-                self.size.saturating_sub(self.running.len() as u128) > keep as u128
+                let kept = keep.saturating_sub(self.running_of_known);
+                self.size.saturating_sub(self.running.len() as u128) > kept as u128
             }
         }
     }
@@ -447,6 +451,7 @@ impl Leases {
         {
             self.running.pop_first();
             let Some(entry) = self.by_address.get_mut(&address) else { continue };
+            self.running_of_known -= entry.of_known_running();
             entry.place = match entry.lease.holder {
                 Holder::Known => Place::LeftByKnown,
                 Holder::Guest => Place::LeftByGuest,
@@ -510,6 +515,7 @@ impl Leases {
 
     fn take(&mut self, address: Ipv6Addr) -> Option<Entry> {
         let entry = self.by_address.remove(&address)?;
+        self.running_of_known -= entry.of_known_running();
         let end = (entry.lease.until(), address);
         self.ends(entry.place).map(|ends| ends.remove(&end));
         Some(entry)
@@ -520,7 +526,16 @@ impl Leases {
         let place =
             if self.reserved.contains_key(&address) { Place::Reserved } else { Place::Running };
         self.ends(place).map(|ends| ends.insert((lease.until(), address)));
-        self.by_address.insert(address, Entry { lease, place, declined_by });
+        let entry = Entry { lease, place, declined_by };
+        self.running_of_known += entry.of_known_running();
+        self.by_address.insert(address, entry);
+    }
+}
+
+impl Entry {
+    /// One, where it counts as an address that a known machine has.
+    fn of_known_running(&self) -> usize {
+        usize::from(self.place == Place::Running && self.lease.holder == Holder::Known)
     }
 }
 
