@@ -41,9 +41,9 @@ impl Rate {
 /// How many packets are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Of each machine, known or not.
+    /// Of each machine, known or not. A known one may use more, as long as some is to [spare](Self::spare).
     pub each: Rate,
-    /// Of all known machines.
+    /// Of all known machines, each within its own rate.
     pub known: Rate,
     /// Of all others.
     pub guests: Rate,
@@ -58,6 +58,19 @@ impl Default for Rates {
             known: Rate { per_sec: 50_000, burst: 100_000 },
             guests: Rate { per_sec: 10_000, burst: 20_000 },
         }
+    }
+}
+
+impl Rates {
+    /// Of known machines that ask more often than each may, all together: half as much again as they have anyway.
+    ///
+    /// Whoever sends in the name of a known machine uses up that machine's own rate. This is what it is answered
+    /// from then, and it takes nothing from what the others have.
+    #[must_use]
+    pub fn spare(&self) -> Rate {
+        let Rate { per_sec, burst } = self.known;
+        // None is so small that it would be as often as one likes.
+        Rate { per_sec: per_sec.div_ceil(2), burst: burst.div_ceil(2) }
     }
 }
 
@@ -124,6 +137,7 @@ pub struct Limits {
     forget_at: usize,
     guests: Vec<Clock>,
     all_known: Clock,
+    spare: Clock,
     all_guests: Clock,
 }
 
@@ -139,6 +153,7 @@ impl Limits {
             forget_at: KNOWN,
             guests: vec![Clock::default(); GUESTS],
             all_known: Clock::default(),
+            spare: Clock::default(),
             all_guests: Clock::default(),
         }
     }
@@ -149,22 +164,30 @@ impl Limits {
     /// # Errors
     /// Which limit it goes beyond. A client beyond its own uses up nothing of what all have.
     pub fn admit(&mut self, client: &[u8], holder: Holder, now: Millis) -> Result<(), Exceeded> {
+        match holder {
+            Holder::Known => self.admit_known(client, now),
+            Holder::Guest => self.admit_guest(client, now),
+        }
+    }
+
+    fn admit_known(&mut self, client: &[u8], now: Millis) -> Result<(), Exceeded> {
+        self.forget_the_idle(now);
         let key = self.key(client);
-        let (own, all, of_all, exceeded) = match holder {
-            Holder::Known => {
-                self.forget_the_idle(now);
-                let own = self.known.entry(key).or_default();
-                (own, &mut self.all_known, self.rates.known, Exceeded::Known)
-            }
-            Holder::Guest => {
-                let at = usize::try_from(key % GUESTS as u64).expect("it is below GUESTS");
-                (&mut self.guests[at], &mut self.all_guests, self.rates.guests, Exceeded::Guests)
-            }
-        };
-        if !own.admits(self.rates.each, now) {
+        if self.known.entry(key).or_default().admits(self.rates.each, now) {
+            let admits = self.all_known.admits(self.rates.known, now);
+            return if admits { Ok(()) } else { Err(Exceeded::Known) };
+        }
+        let admits = self.spare.admits(self.rates.spare(), now);
+        if admits { Ok(()) } else { Err(Exceeded::Each) }
+    }
+
+    fn admit_guest(&mut self, client: &[u8], now: Millis) -> Result<(), Exceeded> {
+        let at = usize::try_from(self.key(client) % GUESTS as u64).expect("it is below GUESTS");
+        if !self.guests[at].admits(self.rates.each, now) {
             return Err(Exceeded::Each);
         }
-        if all.admits(of_all, now) { Ok(()) } else { Err(exceeded) }
+        let admits = self.all_guests.admits(self.rates.guests, now);
+        if admits { Ok(()) } else { Err(Exceeded::Guests) }
     }
 
     /// FNV-1a, then the last steps of SplitMix64.
@@ -239,9 +262,9 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_ask_in_a_burst_and_then_at_its_rate() {
+    fn a_stranger_may_ask_in_a_burst_and_then_at_its_rate() {
         let mut limits = limits();
-        let mut asks = |now| limits.admit(&mac(1), Holder::Known, now);
+        let mut asks = |now| limits.admit(&mac(1), Holder::Guest, now);
 
         assert!((0..4).all(|_| asks(0).is_ok()));
         assert_eq!(asks(0), Err(Exceeded::Each));
@@ -271,6 +294,40 @@ mod tests {
         assert!(limits.known.is_empty());
         assert!(limits.admit(&mac(2_000_000), Holder::Guest, 999).is_err());
         assert!((0..5_000).all(|known| limits.admit(&mac(known), Holder::Known, 999).is_ok()));
+    }
+
+    #[test]
+    fn a_known_machine_in_whose_name_somebody_else_sends_is_answered_all_the_same() {
+        let mut limits = Limits::new(Rates::default(), 7);
+        let mut answered = 0;
+        for now in 0..60_000 {
+            // A thousand per second that are not its own, and one of its own.
+            let _ = limits.admit(&mac(1), Holder::Known, now);
+            if now % 1_000 == 999 {
+                answered += u32::from(limits.admit(&mac(1), Holder::Known, now).is_ok());
+            }
+        }
+
+        assert_eq!(answered, 60);
+    }
+
+    #[test]
+    fn what_is_to_spare_ends_and_the_machine_that_used_it_up_is_named_as_the_cause() {
+        let mut limits = Limits::new(Rates::default(), 7);
+        let of_one = Rates::default();
+        let most = of_one.each.burst + of_one.spare().burst;
+
+        assert!((0..most).all(|_| limits.admit(&mac(1), Holder::Known, 0).is_ok()));
+        assert_eq!(limits.admit(&mac(1), Holder::Known, 0), Err(Exceeded::Each));
+    }
+
+    #[test]
+    fn where_known_machines_have_little_there_is_little_to_spare_and_not_all_there_is() {
+        let rates = |per_sec| Rates { known: Rate { per_sec, burst: 1 }, ..RATES };
+
+        assert_eq!(rates(1).spare(), Rate { per_sec: 1, burst: 1 });
+        assert_eq!(rates(7).spare(), Rate { per_sec: 4, burst: 1 });
+        assert_eq!(rates(0).spare(), Rate::ANY);
     }
 
     #[test]
@@ -336,7 +393,46 @@ mod tests {
             let (mut now, mut admitted) = (0, 0);
             for wait in waits {
                 now += wait;
-                admitted += u64::from(limits.admit(&mac(1), Holder::Known, now).is_ok());
+                admitted += u64::from(limits.admit(&mac(1), Holder::Guest, now).is_ok());
+                prop_assert!(admitted * 1_000 <= now * u64::from(per_sec) + u64::from(burst) * 1_000);
+            }
+        }
+
+        #[test]
+        fn a_flood_in_the_name_of_one_known_machine_takes_nothing_that_others_are_guaranteed(
+            floods in prop::collection::vec((0..40_u64, 0..400_u32, 1..8_u8), 1..100),
+        ) {
+            // Enough for eight machines, the flooded one among them.
+            let each = Rate { per_sec: 50, burst: 5 };
+            let rates = Rates { each, known: Rate { per_sec: 400, burst: 40 }, ..RATES };
+            let mut limits = Limits::new(rates, 7);
+            let (mut own, mut now) = ([Clock::default(); 8], 0);
+            for (wait, flood, machine) in floods {
+                now += wait;
+                for _ in 0..flood {
+                    let _ = limits.admit(&mac(0), Holder::Known, now);
+                }
+                let is_answered = limits.admit(&mac(machine.into()), Holder::Known, now).is_ok();
+                let is_within_its_own = own[usize::from(machine)].admits(each, now);
+                prop_assert!(is_answered || !is_within_its_own);
+            }
+        }
+
+        #[test]
+        fn all_known_machines_together_never_get_more_than_they_have_and_what_is_to_spare(
+            waits in prop::collection::vec((0..20_u64, 0..3_u64), 1..400),
+            per_sec in 1..100_u32, burst in 1..20_u32,
+        ) {
+            let known = Rate { per_sec, burst };
+            let rates = Rates { known, ..RATES };
+            let mut limits = Limits::new(rates, 7);
+            let (mut now, mut admitted) = (0, 0);
+            let all = [known, rates.spare()];
+            let (per_sec, burst): (u32, u32) =
+                (all.iter().map(|rate| rate.per_sec).sum(), all.iter().map(|rate| rate.burst).sum());
+            for (wait, machine) in waits {
+                now += wait;
+                admitted += u64::from(limits.admit(&mac(machine), Holder::Known, now).is_ok());
                 prop_assert!(admitted * 1_000 <= now * u64::from(per_sec) + u64::from(burst) * 1_000);
             }
         }

@@ -174,9 +174,9 @@ impl Default for Dhcp {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DhcpLimits {
-    /// Of one machine.
+    /// Of one machine. One that is a port of a node may have more while there is some to spare.
     pub machine: u32,
-    /// Of all machines that are ports of nodes.
+    /// Of all machines that are ports of nodes, each within its own; half as many again are to spare.
     pub known: u32,
     /// Of all others.
     pub strangers: u32,
