@@ -303,6 +303,27 @@ impl Leases {
         Some(self.record(Lease { mac, address, until, state: State::Bound, holder }))
     }
 
+    /// Gives a client that has no address one which nobody else has, as if it had been offered. `None` if somebody
+    /// may have it.
+    pub fn bind_unoffered(
+        &mut self,
+        mac: [u8; 6],
+        address: Ipv4Addr,
+        secs: u32,
+        claim: Claim,
+        now: Seconds,
+    ) -> Option<Record> {
+        self.end_leases(now);
+        // Whoever has one could else collect as many as there are.
+        let has_none = self.of(mac).is_none() && self.reservation(mac).is_none();
+        if !has_none || !self.is_nobodys(address) || !self.left_for(claim) {
+            return None;
+        }
+        let until = now + Seconds::from(secs);
+        let holder = claim.holder();
+        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }))
+    }
+
     /// A client is done with its address. It keeps its claim until somebody else needs it.
     pub fn release(&mut self, mac: [u8; 6], address: Ipv4Addr, now: Seconds) -> Option<Record> {
         let lease = self.of(mac).filter(|lease| lease.address == address)?;
@@ -618,6 +639,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_offered_is_bound_for_whoever_has_nothing_if_nobody_else_may_have_it() {
+        let mut leases = Leases::new(POOL, [(mac(9), at(4))]);
+        let taken = bound(&mut leases, 1, Claim::Known, 0);
+        let bind = |leases: &mut Leases, last, address, claim, now| {
+            leases.bind_unoffered(mac(last), address, 100, claim, now).map(|_| ())
+        };
+
+        assert_eq!(bind(&mut leases, 2, taken, Claim::Known, 0), None, "another's");
+        assert_eq!(bind(&mut leases, 2, at(4), Claim::Known, 0), None, "reserved");
+        assert_eq!(bind(&mut leases, 2, at(77), Claim::Known, 0), None, "not of the pool");
+        assert_eq!(bind(&mut leases, 2, at(2), Claim::Guest { keep: 3 }, 0), None, "kept");
+        assert_eq!(bind(&mut leases, 2, at(2), Claim::Known, 0), Some(()));
+        assert_eq!(bind(&mut leases, 2, at(3), Claim::Known, 0), None, "it has one");
+        assert_eq!(bind(&mut leases, 9, at(3), Claim::Known, 0), None, "it has one reserved");
+        assert_eq!(bind(&mut leases, 3, taken, Claim::Known, 500), None, "a known node's before");
+    }
+
+    #[test]
     fn a_reserved_address_is_its_clients_whether_in_the_pool_or_not_and_nobody_elses() {
         let mut leases = Leases::new(POOL, [(mac(1), at(2)), (mac(2), at(9))]);
 
@@ -783,6 +822,7 @@ mod tests {
     enum Deed {
         Offer(u8, Option<u8>),
         Bind(u8),
+        BindUnoffered(u8, u8),
         Release(u8),
         Decline(u8),
         Wait(u8),
@@ -795,6 +835,7 @@ mod tests {
             prop_oneof![
                 (who.clone(), prop::option::of(0..16_u8)).prop_map(|(w, a)| Deed::Offer(w, a)),
                 who.clone().prop_map(Deed::Bind),
+                (who.clone(), 0..16_u8).prop_map(|(w, a)| Deed::BindUnoffered(w, a)),
                 who.clone().prop_map(Deed::Release),
                 who.prop_map(Deed::Decline),
                 any::<u8>().prop_map(Deed::Wait),
@@ -857,6 +898,9 @@ mod tests {
                     }
                     Deed::Bind(who) => held(&leases, who)
                         .and_then(|address| leases.bind(mac(who), address, 50, claim(who), now)),
+                    Deed::BindUnoffered(who, address) => {
+                        leases.bind_unoffered(mac(who), at(address), 50, claim(who), now)
+                    }
                     Deed::Release(who) => held(&leases, who)
                         .and_then(|address| leases.release(mac(who), address, now)),
                     Deed::Decline(who) => held(&leases, who)

@@ -140,7 +140,7 @@ impl Turn<'_> {
 
     /// RFC 2131 §4.3.2: who names a server took its offer (SELECTING), who names an address without
     /// one comes back with it (INIT-REBOOT), and who has one makes it last longer (RENEWING, REBINDING).
-    fn request(self) -> Decision {
+    fn request(mut self) -> Decision {
         if let Some(other) = self.other_server() {
             self.leases.withdraw(self.request.chaddr, self.now);
             return Decision::Silent(Silence::OtherServer(other));
@@ -153,11 +153,23 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing {
             return Decision::Silent(Silence::Nothing);
         }
-        let secs = self.network.secs_for(self.request);
-        match self.leases.bind(self.request.chaddr, address, secs, self.claim, self.now) {
+        match self.bind(address) {
             Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
             None => self.refuse(address),
         }
+    }
+
+    fn bind(&mut self, address: Ipv4Addr) -> Option<Record> {
+        let Self { request, claim, now, .. } = *self;
+        let (mac, secs) = (request.chaddr, self.network.secs_for(request));
+        let bound = self.leases.bind(mac, address, secs, claim, now);
+        // Who names us took our offer, and offers are in no journal: whatever we were before a restart offered it.
+        // A NAK would end the firmware's boot (RFC 2131 §4.3.2).
+        let took_our_offer = request.option(code::SERVER_ID).is_some();
+        if bound.is_some() || !took_our_offer {
+            return bound;
+        }
+        self.leases.bind_unoffered(mac, address, secs, claim, now)
     }
 
     /// An address that the client does not have from us, and so from nobody if we are the only server.
@@ -391,6 +403,22 @@ mod tests {
             server.answers(&discover([2, 0, 0, 0, 1, last]));
         }
         assert_eq!(takes(&mut server, offered), MessageType::Nak);
+    }
+
+    #[test]
+    fn an_offer_is_still_good_after_a_restart_that_forgot_it() {
+        let mut server = Server::new();
+        let offered = server.answers(&discover(MAC)).yiaddr;
+        let pool = server.leases.pool();
+        server.leases = Leases::replay(pool, [], server.leases.records());
+
+        let us = server.network.server;
+        let options = [(code::SERVER_ID, us), (code::REQUESTED_ADDRESS, offered)];
+        let ack = server.answers(&request(&options));
+        let next = server.answers(&discover([2, 0, 0, 0, 1, 1]));
+
+        assert_eq!((ack.message, ack.yiaddr), (MessageType::Ack, offered));
+        assert_ne!(next.yiaddr, offered);
     }
 
     #[test]
