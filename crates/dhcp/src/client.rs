@@ -221,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn the_architecture_is_read_from_the_class_where_option_93_is_empty_or_cut() {
+        for value in [&[][..], &[0], &[0, 0x10, 0]] {
+            let mut packet = discover([0x52, 0x54, 0, 0, 0, 1]);
+            let class = b"HTTPClient:Arch:00019:UNDI:003000".to_vec();
+            packet.options =
+                vec![(code::ARCHITECTURE, value.to_vec()), (code::VENDOR_CLASS, class)];
+
+            let client = Client::identify(&Packet::parse(&packet.emit()).unwrap());
+
+            assert_eq!(client.architectures, [Architecture(0x13)]);
+        }
+    }
+
+    #[test]
     fn several_architectures_are_kept_in_their_order() {
         let client = with(&[(code::ARCHITECTURE, &[0, 0x10, 0, 0x07])]);
 

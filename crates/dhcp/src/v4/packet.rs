@@ -193,7 +193,8 @@ impl ParseError {
 impl Packet {
     /// Reads a UDP payload.
     ///
-    /// Whatever follows the end option is ignored, and a missing end option is forgiven.
+    /// Whatever follows the end option is ignored, and a missing end option is forgiven. Wishes and descriptions
+    /// that have no size they can have are as good as absent, as to EDK2's own reader.
     ///
     /// # Errors
     /// Says which part is wrong; never panics.
@@ -320,6 +321,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError
         [value] => MessageType::of_code(value).ok_or(ParseError::MessageType(value))?,
         _ => return Err(ParseError::Size { code: code::MESSAGE_TYPE, len: message.len() }),
     };
+    options.retain(|(code, value)| is_usable(*code, value.len()));
     for (code, value) in &options {
         check_size(*code, value.len())?;
     }
@@ -355,14 +357,21 @@ fn join(options: &mut Options, code: u8, value: &[u8]) {
     }
 }
 
+/// Whether there is anything to be made of an option without which all goes on: what a client would like, and what it
+/// says of itself. A machine that gets one of them wrong is to boot all the same.
+fn is_usable(code: u8, len: usize) -> bool {
+    match code {
+        code::REQUESTED_ADDRESS | code::LEASE_TIME => len == 4,
+        code::MAX_SIZE => len == 2,
+        code::ARCHITECTURE => len > 0 && len.is_multiple_of(2),
+        _ => true,
+    }
+}
+
 /// Refuses sizes that would make a decision rest on half a value; other options may be anything.
 fn check_size(code: u8, len: usize) -> Result<(), ParseError> {
     let fits = match code {
-        code::REQUESTED_ADDRESS | code::SERVER_ID | code::SUBNET_MASK | code::LEASE_TIME => {
-            len == 4
-        }
-        code::MAX_SIZE => len == 2,
-        code::ARCHITECTURE => len > 0 && len.is_multiple_of(2),
+        code::SERVER_ID | code::SUBNET_MASK => len == 4,
         _ => true,
     };
     if fits { Ok(()) } else { Err(ParseError::Size { code, len }) }
@@ -504,6 +513,31 @@ pub(crate) mod tests {
         let error = Packet::parse(&bytes).unwrap_err();
 
         assert_eq!(error.to_string(), "option 60 needs 10 bytes, 2 left");
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_read_is_passed_over_and_the_rest_of_the_packet_heard() {
+        for code in [code::REQUESTED_ADDRESS, code::LEASE_TIME, code::MAX_SIZE, code::ARCHITECTURE]
+        {
+            for len in [0, 1, 3, 5] {
+                let mut packet = discover([2; 6]);
+                packet.options = vec![(code, vec![7; len]), (code::HOST_NAME, b"a".to_vec())];
+
+                let read = Packet::parse(&packet.emit()).unwrap();
+
+                assert_eq!(read.options, [(code::HOST_NAME, b"a".to_vec())], "option {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_server_identifier_is_no_message_for_anybody() {
+        let mut packet = discover([2; 6]);
+        packet.options.push((code::SERVER_ID, vec![10, 0, 0]));
+
+        let error = Packet::parse(&packet.emit()).unwrap_err();
+
+        assert_eq!(error, ParseError::Size { code: code::SERVER_ID, len: 3 });
     }
 
     #[test]
