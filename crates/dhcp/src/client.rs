@@ -48,7 +48,7 @@ pub enum Kind {
     PxeClient,
     /// iPXE: user class `iPXE`, or its own option 175.
     Ipxe,
-    /// GRUB: vendor class `GRUB…`.
+    /// GRUB: user class `GRUB`, or vendor class `GRUB…`.
     Grub,
     /// Our ramdisk agent: user class [`AGENT_USER_CLASS`].
     Agent,
@@ -94,6 +94,9 @@ impl Kind {
             Self::Ipxe
         } else if has_user_class(packet, AGENT_USER_CLASS) {
             Self::Agent
+        } else if has_user_class(packet, b"GRUB") {
+            // It may keep the class of the firmware that started it.
+            Self::Grub
         } else if class.starts_with(b"HTTPClient") {
             Self::HttpClient
         } else if class.starts_with(b"PXEClient") {
@@ -239,6 +242,15 @@ mod tests {
         let client = with(&[(code::ARCHITECTURE, &[0, 0x10, 0, 0x07])]);
 
         assert_eq!(client.architectures, [Architecture(0x10), Architecture(0x07)]);
+    }
+
+    #[test]
+    fn grub_is_told_by_its_user_class_or_its_vendor_class() {
+        let class = (code::VENDOR_CLASS, &b"HTTPClient:Arch:00016:UNDI:003000"[..]);
+
+        assert_eq!(with(&[class, (code::USER_CLASS, b"GRUB")]).kind, Kind::Grub);
+        assert_eq!(with(&[(code::USER_CLASS, b"\x04GRUB")]).kind, Kind::Grub);
+        assert_eq!(with(&[(code::VENDOR_CLASS, b"GRUB2.06")]).kind, Kind::Grub);
     }
 
     #[test]
