@@ -170,7 +170,23 @@ pub fn reply(
     }
     echo_relay_agent(request, &mut |code, value| reply.options.push((code, value)));
     fit(&mut reply, largest(request));
+    // Last of all: where there was no room for option 121, the router is the one way there is.
+    if takes_routes_instead(request, kind) && reply.option(code::CLASSLESS_ROUTES).is_some() {
+        reply.options.retain(|(code, _)| *code != code::ROUTER);
+    }
     reply
+}
+
+/// Whether a client that is sent option 121 is not to be sent option 3 (RFC 3442, "DHCP Server Administrator
+/// Responsibilities"): one that asks for both. Firmware reads option 3 alone, and its list of wishes has a slot of
+/// whatever value, which may be 121.
+fn takes_routes_instead(request: &Packet, kind: Kind) -> bool {
+    match kind {
+        Kind::HttpClient | Kind::PxeClient | Kind::Firmware => false,
+        Kind::Ipxe | Kind::Grub | Kind::Agent | Kind::System => {
+            asks_for(request, code::CLASSLESS_ROUTES) && asks_for(request, code::ROUTER)
+        }
+    }
 }
 
 /// Router, and routes for whoever can read them.
@@ -577,6 +593,30 @@ mod tests {
 
         let routes = [25, 192, 0, 2, 0, 10, 0, 0, 2, 0, 10, 0, 0, 254];
         assert_eq!(offer.option(code::CLASSLESS_ROUTES), Some(&routes[..]));
+        assert_eq!(offer.option_address(code::ROUTER), full_network().router);
+    }
+
+    #[test]
+    fn who_asks_for_routes_and_a_router_gets_the_router_among_the_routes_alone() {
+        let both = [code::CLASSLESS_ROUTES, code::ROUTER];
+
+        let offer = asked(&both, &full_network());
+        let without_routes = asked(&both, &Network { routes: Vec::new(), ..full_network() });
+
+        assert!(offer.option(code::CLASSLESS_ROUTES).unwrap().ends_with(&[0, 10, 0, 0, 254]));
+        assert_eq!(offer.option(code::ROUTER), None);
+        assert_eq!(without_routes.option_address(code::ROUTER), full_network().router);
+    }
+
+    #[test]
+    fn who_has_no_room_for_routes_keeps_its_router() {
+        let to = "192.0.2.0/25".parse().unwrap();
+        let routes = vec![Route { to, via: Ipv4Addr::new(10, 0, 0, 2) }; 80];
+
+        let both = [code::CLASSLESS_ROUTES, code::ROUTER];
+        let offer = asked(&both, &Network { routes, ..full_network() });
+
+        assert_eq!(offer.option(code::CLASSLESS_ROUTES), None);
         assert_eq!(offer.option_address(code::ROUTER), full_network().router);
     }
 

@@ -191,6 +191,18 @@ fn a_list_of_wishes_with_a_slot_that_was_never_filled_in_changes_nothing() {
 }
 
 #[test]
+fn firmware_has_its_router_whatever_its_list_of_wishes_says() {
+    for class in ["HTTPClient", "PXEClient"] {
+        for reply in exchange(&firmware(class, 0x10), &url(), &network()) {
+            assert_eq!(reply.option_address(code::ROUTER), network().router);
+        }
+    }
+    for reply in exchange(&system(), &Answer::Address, &network()) {
+        assert_eq!(reply.option(code::ROUTER), None, "it asked for option 121 too");
+    }
+}
+
+#[test]
 fn the_broadcast_flag_comes_back_as_it_was_through_relays_too() {
     for relay in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 0, 254)] {
         for broadcast in [true, false] {
