@@ -64,6 +64,23 @@ impl CpuArch {
         Self::ALL.into_iter().find(|cpu_arch| cpu_arch.http_client() == code)
     }
 
+    /// That of an iPXE which runs on a machine that says this: by the firmware that it was started from, whether that
+    /// asks for TFTP, as iPXE says whatever it fetches over, or for HTTP.
+    ///
+    /// iPXE on an x86 BIOS is among them: it enters the kernel of the x64 boot set in real mode, as every boot loader
+    /// there does, and takes the same script. Whether the processor has 64 bits it does not say; where it has not, the
+    /// kernel says so on the screen.
+    #[must_use]
+    pub fn of_ipxe(code: u16) -> Option<Self> {
+        match code {
+            X86_BIOS | X64_HTTP => Some(Self::X64),
+            ARM64_PXE | ARM64_HTTP => Some(Self::Arm64),
+            RISCV64_PXE | RISCV64_HTTP => Some(Self::Riscv64),
+            code if X64_PXE.contains(&code) => Some(Self::X64),
+            _ => None,
+        }
+    }
+
     /// What is known of the machine before it asks: `properties.cpu_arch`, x86-64 where it is not set.
     ///
     /// # Errors
@@ -101,6 +118,12 @@ impl fmt::Display for CpuArch {
     }
 }
 
+/// `x86 BIOS`.
+pub const X86_BIOS: u16 = 0;
+/// `arm64 UEFI`.
+pub const ARM64_PXE: u16 = 0x0B;
+/// `riscv64 UEFI`.
+pub const RISCV64_PXE: u16 = 0x1B;
 /// `x64 UEFI HTTP`.
 pub const X64_HTTP: u16 = 0x10;
 /// `arm64 UEFI HTTP`.
@@ -179,6 +202,20 @@ mod tests {
             let expected =
                 CpuArch::ALL.into_iter().find(|arch| name == format!("{arch} UEFI HTTP"));
             assert_eq!(CpuArch::of_http_client(code), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_ipxe_is_of_the_architecture_that_its_code_is_named_after() {
+        for (code, name) in (0..).zip(NAMES) {
+            let named = |arch: &CpuArch| {
+                name == format!("{arch} UEFI") || name == format!("{arch} UEFI HTTP")
+            };
+            let expected = match name {
+                "x86 BIOS" | "EFI byte code" => Some(CpuArch::X64),
+                _ => CpuArch::ALL.into_iter().find(named),
+            };
+            assert_eq!(CpuArch::of_ipxe(code), expected, "{name}");
         }
     }
 

@@ -333,9 +333,32 @@ pub fn boot_for(
             Ok(DhcpBoot::Url(ipxe))
         }
         (DhcpClient::Ipxe, BootInterface::Http | BootInterface::HttpIpxe) => {
+            runs_its_script(architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::IpxeScript))
         }
     }
+}
+
+/// The architecture to choose by, of those that a client names (RFC 4578 §2.1): the first by which it is told
+/// anything, else the first.
+#[must_use]
+pub fn architecture_for(
+    node: &Node,
+    client: DhcpClient,
+    named: &[u16],
+    means: Means<'_>,
+) -> Option<u16> {
+    let mut named = named.iter().copied();
+    let first = named.clone().next();
+    named.find(|code| boot_for(node, client, Some(*code), means).is_ok()).or(first)
+}
+
+/// The script names a kernel, which is the boot set's; an iPXE that does not say what it is gets the one for the node's
+/// architecture.
+fn runs_its_script(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<(), NoBoot> {
+    let Some(architecture) = architecture else { return Ok(()) };
+    let cpu_arch = CpuArch::of_ipxe(architecture);
+    has_boot_set(cpu_arch.ok_or(NoBoot::Architecture { architecture })?, boot_sets).map(drop)
 }
 
 /// An image of the operator's own may be for any machine, or several.
@@ -352,7 +375,10 @@ fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
 fn cpu_arch_of(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<CpuArch, NoBoot> {
     let architecture = architecture.ok_or(NoBoot::ArchitectureUnknown)?;
     let cpu_arch = CpuArch::of_http_client(architecture);
-    let cpu_arch = cpu_arch.ok_or(NoBoot::Architecture { architecture })?;
+    has_boot_set(cpu_arch.ok_or(NoBoot::Architecture { architecture })?, boot_sets)
+}
+
+fn has_boot_set(cpu_arch: CpuArch, boot_sets: &[CpuArch]) -> Result<CpuArch, NoBoot> {
     if cpu_arch != CpuArch::X64 && !boot_sets.contains(&cpu_arch) {
         return Err(NoBoot::NoBootSet { cpu_arch });
     }

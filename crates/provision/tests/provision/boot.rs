@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use provision::architecture::{ARM64_HTTP, RISCV64_HTTP, X64_HTTP};
+use provision::architecture::{
+    ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X86_BIOS,
+};
 use provision::boot::{
-    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, boot_for, bootable,
-    kernel_command_line,
+    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, architecture_for,
+    boot_for, bootable, kernel_command_line,
 };
 use provision::trace::DhcpClient;
 use provision::{CpuArch, Mac, ProvisionState};
@@ -81,6 +83,42 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
     let cpu_arch = CpuArch::Riscv64;
     assert_eq!(told(ipxe, RISCV64_HTTP, &CpuArch::ALL), Err(NoBoot::NoIpxe { cpu_arch }));
     assert_eq!(told(http, RISCV64_HTTP, &[CpuArch::Arm64]), Err(NoBoot::NoBootSet { cpu_arch }));
+}
+
+#[test]
+fn a_machine_that_names_several_architectures_boots_by_the_first_that_it_can_be_booted_by() {
+    let mut node = waiting().node;
+    node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
+    let chosen = |client, named: &[u16], means| architecture_for(&node, client, named, means);
+    let http = |named: &[u16]| chosen(DhcpClient::HttpClient, named, NOTHING);
+
+    assert_eq!(http(&[0x0F, X64_HTTP]), Some(X64_HTTP), "there is nothing for x86 with 32 bits");
+    assert_eq!(http(&[ARM64_HTTP, X64_HTTP]), Some(X64_HTTP), "arm64 has no boot set");
+    assert_eq!(http(&[X64_HTTP, ARM64_HTTP]), Some(X64_HTTP));
+    assert_eq!(http(&[0x0F, 0x14]), Some(0x0F), "the reason is about the first");
+    assert_eq!(http(&[]), None);
+    assert_eq!(chosen(DhcpClient::PxeClient, &[0, 7], ALL), Some(7));
+    assert_eq!(chosen(DhcpClient::PxeClient, &[0, 7], NOTHING), Some(0));
+}
+
+#[test]
+fn ipxe_gets_its_script_only_where_its_machine_runs_the_kernel_in_it() {
+    let told = |code, boot_sets: &[CpuArch]| {
+        let mut node = waiting().node;
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::HttpIpxe;
+        boot_for(&node, DhcpClient::Ipxe, code, Means { boot_sets, tftp: false })
+    };
+    let script = Ok(DhcpBoot::Url(Artifact::IpxeScript));
+
+    for code in [X86_BIOS, 7, 9, X64_HTTP] {
+        assert_eq!(told(Some(code), &[]), script);
+    }
+    assert_eq!(told(None, &[]), script);
+    assert_eq!(told(Some(ARM64_PXE), &[CpuArch::Arm64]), script);
+    let (arm64, riscv64) = (CpuArch::Arm64, CpuArch::Riscv64);
+    assert_eq!(told(Some(ARM64_PXE), &[]), Err(NoBoot::NoBootSet { cpu_arch: arm64 }));
+    assert_eq!(told(Some(RISCV64_PXE), &[arm64]), Err(NoBoot::NoBootSet { cpu_arch: riscv64 }));
+    assert_eq!(told(Some(6), &CpuArch::ALL), Err(NoBoot::Architecture { architecture: 6 }));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use dhcp::Answer;
+use dhcp::client::Features;
 use provision::Mac;
 use provision::boot::Artifact;
 use provision::trace::{DhcpAnswer, DhcpClient};
@@ -41,7 +42,10 @@ pub(super) struct Asked {
     pub(super) message: &'static str,
     pub(super) mac: Option<Mac>,
     pub(super) client: DhcpClient,
+    /// By which it is told what to boot, of those that it names.
     pub(super) architecture: Option<u16>,
+    /// What it says that it can do, if it is iPXE.
+    pub(super) features: Features,
 }
 
 /// What a machine is to be told.

@@ -13,7 +13,7 @@ use dhcp::v4::{Packet, reply};
 
 use super::counter::{self, HeardAt};
 use super::heard::{Done, Heard, Story};
-use super::machines::Machines;
+use super::machines::{Machines, Names};
 use super::v4::{FAMILY, Reply, asked};
 
 /// What is known of the network, at one of a proxy's ports.
@@ -68,7 +68,8 @@ impl counter::Desk for Desk {
         if let Err(exceeded) = self.limits.admit(&request.chaddr, Holder::Known, now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
-        let told = machines.tell(&asked, self.about.server.into());
+        // Name servers come from the other server.
+        let told = machines.tell(&asked, self.about.server.into(), Names::Known);
         let (reply, done, decided) = match decide(&request, self.port, &told.answer, &self.about) {
             Ok(reply) => (Some(reply), Done::Beside, "beside"),
             // The conversation with the other server goes on in everybody's hearing.

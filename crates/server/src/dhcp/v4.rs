@@ -14,8 +14,9 @@ use provision::Mac;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::machines::{Machines, kind};
+use super::machines::{Machines, Names, kind};
 use crate::config::Strangers;
+use crate::urls::Family;
 
 /// What it is called among counters.
 pub(super) const FAMILY: &str = "ipv4";
@@ -93,8 +94,8 @@ impl Desk {
         if let Err(exceeded) = self.limits.admit(&request.chaddr, claim.holder(), now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
-        let told = machines.tell(&asked, subnet.about.server.into());
         let Subnet { leases, about, .. } = subnet;
+        let told = machines.tell(&asked, about.server.into(), Names::told(&about.dns));
         let decision = decide(&request, &told.answer, claim, leases, about, now / 1_000);
         let (reply, record, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
@@ -147,12 +148,15 @@ impl counter::Desk for Desk {
 pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
     let client = Client::identify(request);
     let mac = Mac(client.mac);
+    let found = machines.index.by_mac(mac);
+    let kind = kind(client.kind);
     Asked {
-        found: machines.index.by_mac(mac),
+        architecture: machines.choose(found.as_ref(), kind, &client.architectures, Family::V4),
+        found,
         message: request.message.name(),
         mac: Some(mac),
-        client: kind(client.kind),
-        architecture: client.architecture().map(|architecture| architecture.0),
+        client: kind,
+        features: client.features,
     }
 }
 

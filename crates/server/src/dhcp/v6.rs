@@ -2,6 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
+use dhcp::client::Features;
 use dhcp::leases::Claim;
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client::Client;
@@ -14,9 +15,10 @@ use uuid::Uuid;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::machines::{Machines, kind};
+use super::machines::{Machines, Names, kind};
 use super::socket;
 use crate::config::Strangers;
+use crate::urls::Family;
 
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
@@ -114,8 +116,8 @@ impl counter::Desk for Desk {
         if let Err(exceeded) = self.limits.admit(&identity, claim.holder(), now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
-        let told = machines.tell(&asked, self.address.into());
         let Subnet { leases, about, .. } = subnet;
+        let told = machines.tell(&asked, self.address.into(), Names::told(&about.dns));
         let message = &request.message;
         let now = now / 1_000;
         let decision = decide(message, &client, identity, &told.answer, claim, leases, about, now);
@@ -170,12 +172,16 @@ impl Subnet {
 fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
     let by_mac = client.mac.and_then(|mac| machines.index.by_mac(Mac(mac)));
     let by_uuid = || machines.index.by_machine_id(client.machine_id?);
+    let found = by_mac.or_else(by_uuid);
+    let kind = kind(client.kind);
     Asked {
-        found: by_mac.or_else(by_uuid),
+        architecture: machines.choose(found.as_ref(), kind, &client.architectures, Family::V6),
+        found,
         message: request.message.kind.name(),
         mac: client.mac.map(Mac),
-        client: kind(client.kind),
-        architecture: client.architecture().map(|architecture| architecture.0),
+        client: kind,
+        // Over IPv6 iPXE has no option to say it in.
+        features: Features::default(),
     }
 }
 
