@@ -117,12 +117,13 @@ impl Claim {
 ///
 /// A client keeps its address for as long as nobody else needs it: one that comes back, even long
 /// after its lease ended, gets the address it had. Reserved addresses, in the pool or not, are their
-/// clients' alone.
+/// clients' alone, and those that are kept back nobody's.
 #[derive(Clone, Debug)]
 pub struct Leases {
     pool: Pool,
     reservations: HashMap<[u8; 6], Ipv4Addr>,
-    reserved: HashMap<Ipv4Addr, [u8; 6]>,
+    /// By whom; by nobody, where they are kept back.
+    reserved: HashMap<Ipv4Addr, Option<[u8; 6]>>,
     by_address: HashMap<Ipv4Addr, Entry>,
     by_mac: HashMap<[u8; 6], Ipv4Addr>,
     /// Leases that have not ended, when last looked at.
@@ -173,7 +174,7 @@ impl Leases {
         for (mac, address) in reservations {
             if !by_address.contains_key(&address) && !by_mac.contains_key(&mac) {
                 by_mac.insert(mac, address);
-                by_address.insert(address, mac);
+                by_address.insert(address, Some(mac));
             }
         }
         let in_pool = by_address.keys().filter(|address| pool.contains(**address)).count();
@@ -207,7 +208,7 @@ impl Leases {
         let mut leases = Self::new(pool, reservations);
         for Record(lease) in records {
             let fits = match leases.reserved.get(&lease.address) {
-                Some(mac) => *mac == lease.mac,
+                Some(mac) => *mac == Some(lease.mac),
                 None => pool.contains(lease.address),
             };
             if fits {
@@ -215,6 +216,18 @@ impl Leases {
             }
         }
         leases
+    }
+
+    /// Takes addresses out of the pool for good, and from whoever has them: somebody has them who never asks here.
+    pub fn keep_back(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) {
+        for address in addresses {
+            self.forget(address);
+            match self.reserved.insert(address, None) {
+                Some(Some(mac)) => drop(self.reservations.remove(&mac)),
+                Some(None) => {}
+                None => self.size -= usize::from(self.pool.contains(address)),
+            }
+        }
     }
 
     /// The pool.
@@ -668,6 +681,21 @@ mod tests {
         assert_eq!(offered(&mut leases, 2, 0), Some(at(9)));
         assert_eq!(offered(&mut leases, 3, 11), Some(at(1)), "the pool is all there again");
         assert!(leases.offer(mac(4), Some(at(9)), Claim::Known, 11) != Some(at(9)));
+    }
+
+    #[test]
+    fn an_address_that_is_kept_back_is_given_to_nobody_whoever_had_it() {
+        let mut leases = Leases::new(POOL, [(mac(9), at(3))]);
+        let had = bound(&mut leases, 1, Claim::Known, 0);
+        leases.keep_back([had, had, at(3), at(77)]);
+
+        let given: Vec<_> = (1..9).map_while(|c| offered(&mut leases, c, 0)).collect();
+
+        assert_eq!(given, [at(2), at(4)]);
+        assert_eq!(leases.bind(mac(1), had, 100, Claim::Known, 0), None);
+        assert_eq!(leases.bind(mac(9), at(3), 100, Claim::Known, 0), None);
+        assert_eq!(leases.size, 2);
+        is_sound(&leases).unwrap();
     }
 
     #[test]

@@ -358,15 +358,107 @@ impl Network {
                 ends[1]
             );
         }
+        for (at, Relayed { subnet, .. }) in self.relayed.iter().enumerate() {
+            if let Some(other) =
+                self.relayed[..at].iter().find(|other| overlap(&other.subnet, subnet))
+            {
+                bail!(
+                    "the relayed subnets {} and {subnet} on {interface} overlap, and would give one address \
+                     twice: leave one of them out",
+                    other.subnet
+                );
+            }
+        }
         for (at, Reservation { mac, address }) in self.reservations.iter().enumerate() {
             let twice = self.reservations[..at].iter().any(|other| other.address == *address);
             ensure!(
                 !twice,
                 "the address {address} on {interface} is reserved twice, for {mac} too"
             );
+            let (is_given, family, pool) = match address {
+                IpAddr::V4(_) => (self.pool.is_some(), "IPv4", "pool"),
+                IpAddr::V6(_) => (self.pool6.is_some(), "IPv6", "pool6"),
+            };
+            ensure!(
+                is_given,
+                "the address {address} on {interface} is reserved for {mac}, and no {family} addresses are \
+                 given there: set {pool}"
+            );
         }
         Ok(())
     }
+
+    /// The first and the last address that are given out, of one family.
+    fn ends(&self, is_four: bool) -> Option<[IpAddr; 2]> {
+        if is_four {
+            self.pool.map(|Range(pool)| [pool.first.into(), pool.last.into()])
+        } else {
+            self.pool6.map(|Range6(pool)| [pool.first.into(), pool.last.into()])
+        }
+    }
+
+    /// Which of the interface's addresses is the one to answer from in a family: one in the network that the pool
+    /// is of, else the first.
+    pub(crate) fn home(&self, addresses: &[IpNet], is_four: bool) -> Option<IpNet> {
+        let mut fit = addresses.iter().copied().filter(|net| {
+            let is_link_local = match net.addr() {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            net.addr().is_ipv4() == is_four && !is_link_local
+        });
+        let first = fit.clone().next();
+        let holds = |net: &IpNet| {
+            self.ends(is_four).is_some_and(|ends| ends.iter().all(|end| net.contains(end)))
+        };
+        fit.find(holds).or(first)
+    }
+
+    /// Whether the settings go with the interface, whose addresses these are; `own` is the one that is answered
+    /// from.
+    ///
+    /// # Errors
+    /// What does not, and what to do.
+    pub(crate) fn check_on(&self, own: IpNet, addresses: &[IpNet]) -> Result<()> {
+        let (interface, net) = (&self.interface, own.trunc());
+        let Some([first, last]) = self.ends(own.addr().is_ipv4()) else { return Ok(()) };
+        ensure!(
+            net.contains(&first) && net.contains(&last),
+            "the pool {first}-{last} is not in {net}, the network of {} on {interface}: set one that is, or give \
+             the interface an address of the pool's network",
+            own.addr()
+        );
+        let relayed = || self.relayed.iter().map(|relayed| relayed.subnet);
+        if let Some(subnet) = relayed().find(|subnet| overlap(subnet, &net)) {
+            bail!(
+                "the relayed subnet {subnet} overlaps {net}, the network of {interface} itself, whose machines \
+                 need no relay: leave it out"
+            );
+        }
+        for Reservation { mac, address } in &self.reservations {
+            if address.is_ipv4() != net.addr().is_ipv4() {
+                continue;
+            }
+            ensure!(
+                net.contains(address) || relayed().any(|subnet| subnet.contains(address)),
+                "the address {address} on {interface} is reserved for {mac}, and is neither in {net} nor in a \
+                 relayed subnet: take one that is, or add a [[dhcp.network.relayed]]"
+            );
+            let is_ours = addresses.iter().any(|own| own.addr() == *address);
+            let mut routers =
+                self.relayed.iter().map(|relayed| relayed.router).chain([self.router]);
+            ensure!(
+                !is_ours && !routers.any(|router| router.map(IpAddr::from) == Some(*address)),
+                "the address {address} on {interface} is reserved for {mac}, and is {}: take another one",
+                if is_ours { "our own" } else { "the router's" }
+            );
+        }
+        Ok(())
+    }
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
 }
 
 impl FromStr for Network {
@@ -662,6 +754,93 @@ mod tests {
         assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
         assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
         assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
+    }
+
+    #[test]
+    fn relayed_subnets_that_overlap_would_give_an_address_twice_and_are_refused() {
+        let relayed = |subnets: &[&str]| {
+            let mut text = "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
+                            pool6 = \"fd00::1-fd00::2\"\n"
+                .to_owned();
+            for subnet in subnets {
+                let net: IpNet = subnet.parse().unwrap();
+                let address = net.hosts().next().unwrap();
+                text += &format!(
+                    "[[dhcp.network.relayed]]\nsubnet = \"{subnet}\"\npool = \"{address}-{address}\"\n"
+                );
+            }
+            text
+        };
+
+        assert!(relayed(&["10.2.0.0/24", "10.3.0.0/24", "fd02::/64"]).parse::<Config>().is_ok());
+        for twice in [
+            ["10.2.0.0/24", "10.2.0.0/24"],
+            ["10.2.0.0/24", "10.2.0.128/25"],
+            ["10.2.0.128/25", "10.2.0.0/16"],
+            ["fd02::/48", "fd02::/64"],
+        ] {
+            let refused = refusal(&relayed(&twice));
+            assert!(refused.contains("overlap, and would give one address twice"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_reservation_of_a_family_that_no_addresses_are_given_of_is_refused() {
+        let reserved = |pools: &str, address: &str| {
+            format!(
+                "[[dhcp.network]]\ninterface = \"a\"\n{pools}\n[[dhcp.network.reservation]]\n\
+                 mac = \"52:54:00:00:00:01\"\naddress = \"{address}\""
+            )
+        };
+        let (four, six) = ("pool = \"10.0.0.1-10.0.0.2\"", "pool6 = \"fd00::1-fd00::2\"");
+
+        assert!(reserved(four, "10.0.0.9").parse::<Config>().is_ok());
+        assert!(refusal(&reserved(four, "fd00::9")).contains("set pool6"));
+        assert!(refusal(&reserved(six, "10.0.0.9")).contains("set pool"));
+        assert!(refusal(&reserved("proxy = true", "10.0.0.9")).contains("no IPv4 addresses"));
+    }
+
+    #[test]
+    fn what_does_not_go_with_the_interface_is_refused_in_words() {
+        let addresses: Vec<IpNet> = ["192.0.2.1/24", "198.51.100.1/24", "fe80::1/64"]
+            .map(|net| net.parse().unwrap())
+            .into();
+        let network = |settings: &str| -> Network {
+            let text = format!("[[dhcp.network]]\ninterface = \"a\"\n{settings}");
+            text.parse::<Config>().unwrap().dhcp.networks.remove(0)
+        };
+        let refused = |settings: &str| {
+            let network = network(settings);
+            let own = network.home(&addresses, true).unwrap();
+            network.check_on(own, &addresses).map_err(|error| error.to_string()).err()
+        };
+        let reserved = |address: &str| {
+            let text = format!(
+                "pool = \"192.0.2.10-192.0.2.20\"\nrouter = \"192.0.2.254\"\n\
+                 [[dhcp.network.relayed]]\nsubnet = \"10.2.0.0/24\"\npool = \"10.2.0.10-10.2.0.20\"\n\
+                 [[dhcp.network.reservation]]\nmac = \"52:54:00:00:00:01\"\naddress = \"{address}\""
+            );
+            refused(&text)
+        };
+        let relayed = "pool = \"192.0.2.10-192.0.2.20\"\n[[dhcp.network.relayed]]\n\
+                       subnet = \"192.0.2.0/25\"\npool = \"192.0.2.30-192.0.2.40\"";
+
+        assert_eq!(refused("pool = \"192.0.2.1-192.0.2.20\""), None, "ours is kept back");
+        assert_eq!(refused("pool = \"198.51.100.9-198.51.100.20\""), None, "ours as well");
+        let elsewhere = refused("pool = \"203.0.113.1-203.0.113.9\"").unwrap();
+        assert!(
+            elsewhere.contains("is not in 192.0.2.0/24, the network of 192.0.2.1"),
+            "{elsewhere}"
+        );
+        assert!(refused("pool = \"192.0.2.250-192.0.3.9\"").unwrap().contains("is not in"));
+        assert!(
+            refused(relayed).unwrap().contains("overlaps 192.0.2.0/24, the network of a itself")
+        );
+        assert_eq!(reserved("192.0.2.99"), None);
+        assert_eq!(reserved("10.2.0.99"), None);
+        assert!(reserved("10.9.0.9").unwrap().contains("neither in 192.0.2.0/24 nor in a relayed"));
+        assert!(reserved("192.0.2.1").unwrap().contains("is our own"));
+        assert!(reserved("192.0.2.254").unwrap().contains("is the router's"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::journal::Table;
 use super::socket::{self, Link};
-use super::{proxy, v4, v6};
+use super::{interface, proxy, v4, v6};
 use crate::config::{self, AnyRange, Relayed};
 
 /// Finds a subnet's leases by the name of the file that they are in.
@@ -33,11 +33,20 @@ pub(super) fn desk4(
     let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
     let (server, mask) = socket::address_of(interface)?;
+    let addresses = interface::addresses(interface)?;
+    let own = match settings.home(&addresses, true) {
+        Some(IpNet::V4(own)) => own,
+        Some(IpNet::V6(_)) | None => Ipv4Net::with_netmask(server, mask)?,
+    };
+    settings.check_on(own.into(), &addresses)?;
+    let server = own.addr();
     let mut subnet = |net: Ipv4Net, router, pool, journal: &str| -> Result<_> {
-        let leases = keeper(journal, (pool, reservations(settings, net)))?;
+        let mut leases = keeper(journal, (pool, reservations(settings, net)))?;
+        let routes = routes(settings, net);
+        leases.keep_back(others(net, &addresses, router, &routes));
         let about = reply::Network {
             router,
-            routes: routes(settings, net),
+            routes,
             dns: settings.dns4(),
             domain: settings.domain.clone(),
             ntp: settings.ntp.clone(),
@@ -47,9 +56,8 @@ pub(super) fn desk4(
         };
         Ok(v4::Subnet { net, leases, about })
     };
-    let own = Ipv4Net::with_netmask(server, mask)?.trunc();
     let journal = format!("leases-{interface}.journal");
-    let mut subnets = vec![subnet(own, settings.router, pool.0, &journal)?];
+    let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, &journal)?];
     for Relayed { subnet: net, pool, router } in &settings.relayed {
         let (IpNet::V4(net), AnyRange::V4(pool)) = (net, pool) else { continue };
         let journal = format!("leases-{interface}-{}.journal", net.network());
@@ -89,8 +97,16 @@ pub(super) fn desk6(
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
     let link = Link::find(interface)?;
+    let addresses = interface::addresses(interface)?;
+    let own = match settings.home(&addresses, false) {
+        Some(IpNet::V6(own)) => own,
+        Some(IpNet::V4(_)) | None => Ipv6Net::new(link.address, link.prefix_len)?,
+    };
+    settings.check_on(own.into(), &addresses)?;
     let mut subnet = |net: Ipv6Net, pool, journal: &str| -> Result<_> {
-        let leases = keeper(journal, (pool, reservations6(settings, net)))?;
+        let mut reserved = reservations6(settings, net);
+        reserved.extend(others6(net, &addresses).into_iter().zip(0..).map(kept_back6));
+        let leases = keeper(journal, (pool, reserved))?;
         let about = six::reply::Network {
             net,
             duid: link.duid(),
@@ -100,14 +116,59 @@ pub(super) fn desk6(
         };
         Ok(v6::Subnet { net, leases, about })
     };
-    let own = Ipv6Net::new(link.address, link.prefix_len)?.trunc();
-    let mut subnets = vec![subnet(own, pool.0, &format!("leases6-{interface}.journal"))?];
+    let journal = format!("leases6-{interface}.journal");
+    let mut subnets = vec![subnet(own.trunc(), pool.0, &journal)?];
     for Relayed { subnet: net, pool, .. } in &settings.relayed {
         let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
         let journal = format!("leases6-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *pool, &journal)?);
     }
-    Ok(Some(v6::Desk::new(link.address, subnets, settings.strangers, limits)))
+    Ok(Some(v6::Desk::new(own.addr(), subnets, settings.strangers, limits)))
+}
+
+/// The addresses of a subnet that somebody has who never asks for them: ourselves, its routers, and nobody, where they
+/// mean all of it.
+fn others(
+    net: Ipv4Net,
+    ours: &[IpNet],
+    router: Option<Ipv4Addr>,
+    routes: &[reply::Route],
+) -> Vec<Ipv4Addr> {
+    let mut all: Vec<_> = ours
+        .iter()
+        .filter_map(|own| if let IpNet::V4(own) = own { Some(own.addr()) } else { None })
+        .chain(router)
+        .chain(routes.iter().map(|route| route.via))
+        .collect();
+    // Links of two ends have neither (RFC 3021).
+    if net.prefix_len() <= 30 {
+        all.extend([net.network(), net.broadcast()]);
+    }
+    all.retain(|address| net.contains(address));
+    all
+}
+
+/// The same of an IPv6 subnet: its first address is any router's (RFC 4291 §2.6.1), and the last 128 identifiers are
+/// any server's of a sort (RFC 2526 §2).
+fn others6(net: Ipv6Net, ours: &[IpNet]) -> Vec<Ipv6Addr> {
+    let mut all: Vec<_> = ours
+        .iter()
+        .filter_map(|own| if let IpNet::V6(own) = own { Some(own.addr()) } else { None })
+        .filter(|own| net.contains(own))
+        .collect();
+    all.push(net.network());
+    if net.prefix_len() == 64 {
+        let first = u128::from(net.network()) | 0xfdff_ffff_ffff_ff80;
+        all.extend((first..first + 128).map(Ipv6Addr::from));
+    }
+    all
+}
+
+/// A reservation that no client can claim: identities of machines look otherwise.
+fn kept_back6((address, number): (Ipv6Addr, u16)) -> (Identity, Ipv6Addr) {
+    let mut identity = *b"kept back: ---  ";
+    identity[14..].copy_from_slice(&number.to_be_bytes());
+    (identity, address)
 }
 
 /// Those of its addresses.
@@ -140,4 +201,56 @@ fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv
 fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
     near.map(|config::Route { to, via }| reply::Route { to: *to, via: *via }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp::leases::{Claim, Leases, Pool};
+
+    use super::*;
+
+    fn ours() -> Vec<IpNet> {
+        ["10.0.0.1/29", "fd00::1/64"].map(|net| net.parse().unwrap()).into()
+    }
+
+    #[test]
+    fn neither_our_own_address_nor_a_routers_nor_one_that_means_all_is_ever_leased() {
+        let net: Ipv4Net = "10.0.0.0/29".parse().unwrap();
+        let (router, via) = (Ipv4Addr::new(10, 0, 0, 6), Ipv4Addr::new(10, 0, 0, 2));
+        let routes = [reply::Route { to: "192.0.2.0/24".parse().unwrap(), via }];
+        let mut leases = Leases::new(Pool { first: net.network(), last: net.broadcast() }, []);
+        leases.keep_back(others(net, &ours(), Some(router), &routes));
+
+        let given: Vec<_> = (0..9)
+            .map_while(|client| leases.offer([2, 0, 0, 0, 0, client], None, Claim::Known, 0))
+            .map(|address| address.octets()[3])
+            .collect();
+
+        assert_eq!(given, [3, 4, 5]);
+    }
+
+    #[test]
+    fn on_a_link_of_two_ends_every_address_is_somebodys() {
+        let net: Ipv4Net = "10.9.0.0/31".parse().unwrap();
+
+        assert_eq!(others(net, &ours(), None, &[]), [Ipv4Addr::UNSPECIFIED; 0]);
+    }
+
+    #[test]
+    fn over_ipv6_neither_our_own_address_nor_one_of_any_router_or_server_is_ever_leased() {
+        let net: Ipv6Net = "fd00::/64".parse().unwrap();
+        let given = |first: &str, last: &str| {
+            let pool =
+                six::leases::Pool { first: first.parse().unwrap(), last: last.parse().unwrap() };
+            let reserved = others6(net, &ours()).into_iter().zip(0..).map(kept_back6);
+            let mut leases = six::leases::Leases::new(pool, reserved);
+            let clients = (0..9).map(|client| [client; 16]);
+            let given = clients.map_while(|client| leases.offer(client, None, Claim::Known, 0));
+            given.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+
+        assert_eq!(given("fd00::", "fd00::3"), ["fd00::2", "fd00::3"]);
+        let anycast = given("fd00::fdff:ffff:ffff:ff7f", "fd00::fdff:ffff:ffff:ffff");
+        assert_eq!(anycast, ["fd00::fdff:ffff:ffff:ff7f"]);
+    }
 }
