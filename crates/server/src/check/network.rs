@@ -71,6 +71,7 @@ async fn look(config: &Config, network: &config::Network) -> Vec<Found> {
             found.and_then(|routers| judge_routers(network, &routers, &own)),
         )
     }));
+    all.extend(names(&config.boot, network).map(|names| named("name in the URL", names)));
     all.push(named("URL for machines", url));
     all.extend(url6.map(|url6| named("URL for machines with IPv6", url6)));
     all
@@ -96,6 +97,32 @@ fn has(network: &config::Network, addresses: &[IpNet]) -> Result<String> {
         said.push(own.to_string());
     }
     Ok(said.join(", "))
+}
+
+/// Whether firmware can look up the names that are in URLs; `None`, where there are none. It passes over a URL with a
+/// name that comes without a name server.
+pub(super) fn names(boot: &Boot, network: &config::Network) -> Option<Result<String>> {
+    let v4 = network.dns4().into_iter().map(IpAddr::from).collect::<Vec<_>>();
+    let v6 = network.dns6().into_iter().map(IpAddr::from).collect::<Vec<_>>();
+    let families = [
+        (network.pool.is_some(), boot.url.as_ref(), v4, "IPv4"),
+        (network.pool6.is_some(), boot.url6.as_ref().or(boot.url.as_ref()), v6, "IPv6"),
+    ];
+    let mut said = Vec::new();
+    for (_, url, servers, family) in families.into_iter().filter(|(is_given, ..)| *is_given) {
+        let Some((url, Host::Domain(name))) = url.and_then(|url| Some((url, url.host()?))) else {
+            continue;
+        };
+        let Some(server) = servers.first() else {
+            return Some(Err(anyhow!(
+                "{url} has the name {name} in it, and machines here are told no name server over {family}, so \
+                 that firmware does not take it: set dns, or a url with an address"
+            )));
+        };
+        said.push(format!("{name}, which {server} knows"));
+    }
+    said.dedup();
+    (!said.is_empty()).then(|| Ok(said.join(", ")))
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -196,14 +223,6 @@ async fn url(
         return own_listener(SocketAddr::new(own, config.boot.listen.port()), config.boot.listen)
             .await;
     };
-    if let Some(Host::Domain(name)) = url.host()
-        && network.dns.is_empty()
-        && !network.proxy
-    {
-        bail!(
-            "{url} has the name {name} in it, and machines here are told no name server: set dns"
-        );
-    }
     let client = Client::builder()
         .interface(&network.interface)
         .timeout(PATIENCE)
@@ -315,6 +334,27 @@ mod tests {
             judge_routers(&network, &of(false), &[]).unwrap_err().to_string().contains("M flag")
         );
         assert!(judge_routers(&network, &BTreeSet::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_firmware_cannot_look_up_is_found_before_it_is_told_it() {
+        let boot =
+            |text: &str| -> Boot { format!("[boot]\n{text}").parse::<Config>().unwrap().boot };
+        let said = |settings: &str, dns: &[&str]| {
+            let network = network("eth1=192.0.2.10-192.0.2.20,fd77::10-fd77::20");
+            let dns = dns.iter().map(|server| server.parse().unwrap()).collect();
+            let network = config::Network { dns, ..network };
+            names(&boot(settings), &network).map(|found| found.map_err(|error| error.to_string()))
+        };
+        let named = "url = \"http://boot.example\"";
+        let six = "url = \"http://192.0.2.1\"\nurl6 = \"http://boot.example\"";
+
+        assert_eq!(said("url = \"http://192.0.2.1\"", &[]), None);
+        assert!(said(named, &[]).unwrap().unwrap_err().contains("no name server over IPv4"));
+        assert!(said(named, &["192.0.2.53"]).unwrap().unwrap_err().contains("over IPv6"));
+        assert!(said(named, &["192.0.2.53", "fd77::53"]).unwrap().is_ok());
+        assert!(said(six, &["192.0.2.53"]).unwrap().unwrap_err().contains("over IPv6"));
+        assert!(names(&boot(named), &network("eth1=proxy")).is_none(), "the other server's");
     }
 
     #[test]
