@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use super::options as code;
 
-/// Relays that a message may pass (RFC 8415 §7.6, `HOP_COUNT_LIMIT`).
-const MOST_RELAYS: usize = 8;
+/// Relays that a message may pass: the last hop count at which it is sent on is `HOP_COUNT_LIMIT` less
+/// one, and the first is 0 (RFC 8415 §7.6, §19.1.2).
+const MOST_RELAYS: usize = 9;
 const RELAY_FORWARD: u8 = 12;
 const RELAY_REPLY: u8 = 13;
 
@@ -177,10 +178,11 @@ impl Packet {
     /// # Errors
     /// Says which part is wrong; never panics.
     pub fn parse_request(bytes: &[u8]) -> Result<Self, ParseError> {
-        match bytes.first() {
-            Some(&RELAY_REPLY) => Err(ParseError::RelayReply),
-            Some(_) | None => Self::parse(bytes),
-        }
+        let packet = Self::open(bytes, &[RELAY_FORWARD]);
+        packet.map_err(|error| match error {
+            ParseError::MessageType(RELAY_REPLY) => ParseError::RelayReply,
+            error => error,
+        })
     }
 
     /// Reads a UDP payload, to a server or from one.
@@ -188,9 +190,13 @@ impl Packet {
     /// # Errors
     /// Says which part is wrong; never panics.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        Self::open(bytes, &[RELAY_FORWARD, RELAY_REPLY])
+    }
+
+    fn open(bytes: &[u8], envelopes: &[u8]) -> Result<Self, ParseError> {
         let mut relays = Vec::new();
         let mut inner = bytes.to_vec();
-        while let Some(&(RELAY_FORWARD | RELAY_REPLY)) = inner.first() {
+        while inner.first().is_some_and(|kind| envelopes.contains(kind)) {
             if relays.len() == MOST_RELAYS {
                 return Err(ParseError::TooManyRelays);
             }
@@ -435,10 +441,28 @@ pub(crate) mod tests {
             peer: Ipv6Addr::UNSPECIFIED,
             options: Options::default(),
         };
-        let nine = vec![relay; MOST_RELAYS + 1];
+        let ten = vec![relay; 10];
 
-        assert_eq!(Packet::parse(&relayed(&nine, &message)), Err(ParseError::TooManyRelays));
-        assert!(Packet::parse(&relayed(&nine[1..], &message)).is_ok());
+        assert_eq!(Packet::parse(&relayed(&ten, &message)), Err(ParseError::TooManyRelays));
+        // The hop counts are 0 to 8 then.
+        assert!(Packet::parse(&relayed(&ten[1..], &message)).is_ok());
+    }
+
+    #[test]
+    fn an_answer_to_a_relay_is_no_request_however_it_is_wrapped() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = Relay {
+            hops: 0,
+            link: Ipv6Addr::UNSPECIFIED,
+            peer: Ipv6Addr::UNSPECIFIED,
+            options: Options::default(),
+        };
+        let bare = relay.emit_reply(&message.emit());
+        let mut wrapped = relay.emit_reply(&bare);
+        wrapped[0] = RELAY_FORWARD;
+
+        assert_eq!(Packet::parse_request(&bare), Err(ParseError::RelayReply));
+        assert_eq!(Packet::parse_request(&wrapped), Err(ParseError::RelayReply));
     }
 
     proptest! {
