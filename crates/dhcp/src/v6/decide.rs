@@ -14,6 +14,8 @@ use crate::leases::{Claim, Seconds};
 
 /// `IRT_MINIMUM`: a client takes less than this many seconds for as many (RFC 8415 §7.6).
 const SHORTEST_REFRESH: u32 = 600;
+/// What a client can ask to lease.
+const ASSOCIATIONS: [u16; 3] = [code::IA_NA, code::IA_TA, code::IA_PD];
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Decision {
         records: Vec<Record>,
         /// The address that the client has or may have from it.
         address: Option<Ipv6Addr>,
+        /// Why it is told that there is no address for it, if it is.
+        lacks: Option<Silence>,
     },
     /// Stay silent.
     Silent(Silence),
@@ -49,11 +53,11 @@ pub enum Silence {
     /// This machine is to be told nothing.
     #[error("this machine is to be told nothing now")]
     Nothing,
-    /// An advertisement without an address is none to firmware.
+    /// No address is left for it.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// It asks for what only others give, such as prefixes.
-    #[error("the client asks for no address (IA_NA)")]
+    /// It looks for a server that would give it something, and says not what.
+    #[error("the client names no association (IA_NA)")]
     NoAssociation,
     /// RFC 8415 §18.3.3: whoever has no address to confirm is not answered.
     #[error("the client asks about no address")]
@@ -116,22 +120,21 @@ impl Turn<'_> {
     fn run(self) -> Result<Decision, Silence> {
         self.check()?;
         match self.request.kind {
-            MessageType::Solicit => self.solicit(),
-            MessageType::Request => self.bind_all(Status::NoAddresses),
-            MessageType::Rebind if !self.network.sole && !self.is_bound() => {
-                Err(Silence::OtherServer)
-            }
-            // RFC 8415 §18.3.4, §18.3.5. A client of ours that renews has its binding made anew.
-            MessageType::Renew | MessageType::Rebind => self.bind_all(Status::NoBinding),
+            MessageType::Solicit
+            | MessageType::Request
+            | MessageType::Renew
+            | MessageType::Rebind => self.give(),
             MessageType::Confirm => self.confirm(),
             MessageType::Release => {
                 Ok(self.give_back(|leases, identity, address, binding, now| {
                     leases.release(identity, address, binding, now)
                 }))
             }
-            MessageType::Decline => Ok(self.give_back(|leases, identity, address, _, now| {
-                leases.decline(identity, address, now)
-            })),
+            MessageType::Decline => {
+                Ok(self.give_back(|leases, identity, address, binding, now| {
+                    leases.decline(identity, address, binding, now)
+                }))
+            }
             MessageType::InformationRequest => {
                 self.expect_boot()?;
                 let again = self.network.lease_secs.max(SHORTEST_REFRESH).to_be_bytes();
@@ -171,8 +174,8 @@ impl Turn<'_> {
                 if for_us == Some(false) {
                     return Err(Silence::OtherServer);
                 }
-                // RFC 8415 §16.12: one that wants no address names none.
-                let names_one = self.request.ias().next().is_some();
+                // RFC 8415 §16.12: one that wants nothing leased names nothing that is.
+                let names_one = ASSOCIATIONS.iter().any(|code| options.get(*code).is_some());
                 return if names_one { Err(Silence::Malformed) } else { Ok(()) };
             }
             MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
@@ -186,76 +189,148 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
     }
 
-    /// Whoever is not, where there are other servers, has its address from one of them: to rebind it
-    /// must not cost the client that address (RFC 8415 §18.3.5).
-    fn is_bound(&self) -> bool {
-        self.leases.of(&self.identity).is_some_and(|lease| !lease.bindings.is_empty())
-    }
-
-    fn solicit(self) -> Result<Decision, Silence> {
+    /// Gives the client the one address that it has here, in one of its associations, and says of the
+    /// rest that there is nothing (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
+    fn give(self) -> Result<Decision, Silence> {
         self.expect_boot()?;
-        let Some(Ia { id: ia, address: wanted }) = self.request.ias().next() else {
-            return Err(Silence::NoAssociation);
-        };
-        let address = self.leases.offer(self.identity, wanted, self.claim, self.now);
-        let address = address.ok_or(Silence::PoolExhausted)?;
-        if self.request.options.get(code::RAPID_COMMIT).is_some() && self.network.sole {
-            let mut decision = self.bind_all(Status::NoAddresses)?;
-            if let Decision::Send { reply, .. } = &mut decision {
-                reply.options.put(code::RAPID_COMMIT, []);
+        let mut ias: Vec<_> = self.request.ias().collect();
+        if self.may_be_anothers() {
+            ias.retain(|ia| self.is_bound(ia));
+            if ias.is_empty() {
+                return Err(Silence::OtherServer);
             }
-            return Ok(decision);
         }
-        // Each client has one address here, so further associations get none. EDK2 drops an
-        // ADVERTISE with any status in it, so they are not mentioned.
-        Ok(self.send(
-            MessageType::Advertise,
-            &[Grant::Lease { ia, address, instead_of: None }],
-            Vec::new(),
-        ))
-    }
-
-    /// Binds what belongs to the client, and says of the rest that it does not.
-    fn bind_all(self, refusal: Status) -> Result<Decision, Silence> {
-        self.expect_boot()?;
-        let (mut grants, mut records) = (Vec::new(), Vec::new());
-        let ias: Vec<_> = self.request.ias().collect();
-        if ias.is_empty() {
+        let others = self.refuse_others();
+        let solicits = self.request.kind == MessageType::Solicit;
+        if solicits && ias.is_empty() && others.is_empty() {
             return Err(Silence::NoAssociation);
         }
-        for (index, Ia { id: ia, address: wanted }) in ias.into_iter().enumerate() {
-            let address = if index == 0 {
-                self.leases.offer(self.identity, wanted, self.claim, self.now)
-            } else {
-                None
-            };
-            let Some(address) = address else {
-                grants.push(Grant::Refused { ia, status: refusal });
+        let hurries = self.request.options.get(code::RAPID_COMMIT).is_some();
+        let commits = !solicits || (hurries && self.network.sole);
+        let chosen = self.chosen(&ias, commits);
+        let (mut grants, mut records) = (Vec::new(), Vec::new());
+        let address = chosen.and_then(|at| {
+            let wanted = ias[at].addresses.first().copied();
+            self.leases.offer(self.identity, wanted, self.claim, self.now)
+        });
+        for (at, ia) in ias.into_iter().enumerate() {
+            if commits && self.is_elsewhere(&ia) {
+                grants.push(Grant::Refused { ia: ia.id, status: Status::NotOnLink });
+                continue;
+            }
+            let Some(address) = address.filter(|_| chosen == Some(at)) else {
+                grants.push(Grant::Refused { ia: ia.id, status: self.refusal() });
                 continue;
             };
-            let binding = binding_id(&self.client.duid, ia);
-            let secs = self.network.lease_secs;
-            records.extend(self.leases.bind(self.identity, address, binding, secs, self.now));
-            // It must stop using what is not its own, and start using what is.
-            let instead_of = wanted.filter(|wanted| *wanted != address);
-            grants.push(Grant::Lease { ia, address, instead_of });
+            if commits {
+                let (binding, secs) = (self.binding(ia.id), self.network.lease_secs);
+                records.extend(self.leases.bind(self.identity, address, binding, secs, self.now));
+            }
+            let instead_of = self.taken_back(&ia, address);
+            grants.push(Grant::Lease { ia: ia.id, address, instead_of });
         }
-        // RFC 8415 §18.3.2: every association is answered, and of these two kinds there is nothing.
-        let others = [(code::IA_TA, Status::NoAddresses), (code::IA_PD, Status::NoPrefixes)];
-        for (option, status) in others {
-            let named = self.request.options.all(option).filter_map(|value| value.first_chunk());
-            grants.extend(named.map(|ia| Grant::None {
-                option,
-                ia: u32::from_be_bytes(*ia),
-                status,
-            }));
+        let says_something = grants.iter().any(|grant| match grant {
+            Grant::Lease { .. } | Grant::Refused { status: Status::NotOnLink, .. } => true,
+            Grant::Refused { .. } | Grant::None { .. } => false,
+        });
+        grants.extend(others);
+        // Whoever is in a hurry is not bound to nothing.
+        let kind = match solicits && !(commits && says_something) {
+            true => MessageType::Advertise,
+            false => MessageType::Reply,
+        };
+        let is_rapid = solicits && kind == MessageType::Reply;
+        let is_short = chosen.is_some() && address.is_none();
+        let mut decision = self.send(kind, &grants, records);
+        if let Decision::Send { reply, lacks, .. } = &mut decision {
+            *lacks = is_short.then_some(Silence::PoolExhausted);
+            if is_rapid {
+                reply.options.put(code::RAPID_COMMIT, []);
+            }
         }
-        Ok(self.send(MessageType::Reply, &grants, records))
+        Ok(decision)
+    }
+
+    /// A client that rebinds asks all servers. Where there are others, what is not bound here is theirs,
+    /// and must not be lost to it (RFC 8415 §18.3.5).
+    fn may_be_anothers(&self) -> bool {
+        self.request.kind == MessageType::Rebind && !self.network.sole
+    }
+
+    /// The association that gets the address: the one that has it, else the first.
+    fn chosen(&self, ias: &[Ia], commits: bool) -> Option<usize> {
+        let may_have = |ia: &Ia| !(commits && self.is_elsewhere(ia));
+        let bound = ias.iter().position(|ia| may_have(ia) && self.is_bound(ia));
+        bound.or_else(|| ias.iter().position(may_have))
+    }
+
+    /// Whether a client that asks anew has been on another link before: what it names cannot be had
+    /// here (RFC 8415 §18.3.2).
+    fn is_elsewhere(&self, ia: &Ia) -> bool {
+        let asks = matches!(self.request.kind, MessageType::Solicit | MessageType::Request);
+        asks && !ia.addresses.iter().all(|address| self.network.net.contains(address))
+    }
+
+    /// What a client that has it in use must stop using at once. Whoever only asks for it does not
+    /// (RFC 8415 §18.3.4, §18.3.5).
+    fn taken_back(&self, ia: &Ia, own: Ipv6Addr) -> Vec<Ipv6Addr> {
+        match self.request.kind {
+            MessageType::Renew | MessageType::Rebind => {
+                ia.addresses.iter().copied().filter(|address| *address != own).collect()
+            }
+            MessageType::Solicit
+            | MessageType::Advertise
+            | MessageType::Request
+            | MessageType::Confirm
+            | MessageType::Reply
+            | MessageType::Release
+            | MessageType::Decline
+            | MessageType::Reconfigure
+            | MessageType::InformationRequest => Vec::new(),
+        }
+    }
+
+    /// Each client has one address here.
+    fn refusal(&self) -> Status {
+        match self.request.kind {
+            MessageType::Renew | MessageType::Rebind => Status::NoBinding,
+            MessageType::Solicit
+            | MessageType::Advertise
+            | MessageType::Request
+            | MessageType::Confirm
+            | MessageType::Reply
+            | MessageType::Release
+            | MessageType::Decline
+            | MessageType::Reconfigure
+            | MessageType::InformationRequest => Status::NoAddresses,
+        }
+    }
+
+    /// Every association is answered (RFC 8415 §18.3.2), and of these two kinds there is nothing.
+    fn refuse_others(&self) -> Vec<Grant> {
+        if self.may_be_anothers() {
+            return Vec::new();
+        }
+        let temporary = self.refuse_all(code::IA_TA, Status::NoAddresses);
+        temporary.chain(self.refuse_all(code::IA_PD, Status::NoPrefixes)).collect()
+    }
+
+    fn refuse_all(&self, option: u16, status: Status) -> impl Iterator<Item = Grant> {
+        let named = self.request.options.all(option).filter_map(|value| value.first_chunk());
+        named.map(move |ia| Grant::None { option, ia: u32::from_be_bytes(*ia), status })
+    }
+
+    fn binding(&self, ia: u32) -> u64 {
+        binding_id(&self.client.duid, ia)
+    }
+
+    fn is_bound(&self, ia: &Ia) -> bool {
+        self.leases.bound(&self.identity, self.binding(ia.id), self.now).is_some()
     }
 
     /// Whether the client is still on the link that its addresses are of (RFC 8415 §18.3.3).
     fn confirm(self) -> Result<Decision, Silence> {
-        let mut addresses = self.request.ias().filter_map(|ia| ia.address).peekable();
+        let mut addresses = self.request.ias().flat_map(|ia| ia.addresses).peekable();
         addresses.peek().ok_or(Silence::NoAddress)?;
         let (kind, words) = if addresses.all(|address| self.network.net.contains(&address)) {
             (Status::Success, "all addresses are still on this link")
@@ -263,7 +338,7 @@ impl Turn<'_> {
             (Status::NotOnLink, "an address is of another link")
         };
         let reply = status(self.request, kind, words, self.network);
-        Ok(Decision::Send { reply, records: Vec::new(), address: None })
+        Ok(Decision::Send { reply, records: Vec::new(), address: None, lacks: None })
     }
 
     fn give_back(
@@ -271,19 +346,22 @@ impl Turn<'_> {
         back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Record>,
     ) -> Decision {
         let (mut records, mut unknown) = (Vec::new(), Vec::new());
-        for Ia { id, address } in self.request.ias() {
-            let binding = binding_id(&self.client.duid, id);
-            let record = address
-                .and_then(|address| back(self.leases, self.identity, address, binding, self.now));
-            match record {
-                Some(record) => records.push(record),
-                None => unknown.push(Grant::Refused { ia: id, status: Status::NoBinding }),
+        for Ia { id, addresses } in self.request.ias() {
+            let (binding, before) = (self.binding(id), records.len());
+            for address in addresses {
+                records.extend(back(self.leases, self.identity, address, binding, self.now));
             }
+            if records.len() == before {
+                unknown.push(Grant::Refused { ia: id, status: Status::NoBinding });
+            }
+        }
+        for option in [code::IA_TA, code::IA_PD] {
+            unknown.extend(self.refuse_all(option, Status::NoBinding));
         }
         // RFC 8415 §18.3.7: success, whatever was known of it, and which of it was not.
         let mut reply = status(self.request, Status::Success, "", self.network);
         add_grants(&mut reply.options, &unknown, self.network);
-        Decision::Send { reply, records, address: None }
+        Decision::Send { reply, records, address: None, lacks: None }
     }
 
     fn send(self, kind: MessageType, grants: &[Grant], records: Vec<Record>) -> Decision {
@@ -297,12 +375,14 @@ impl Turn<'_> {
             Grant::Refused { .. } | Grant::None { .. } => None,
         });
         let reply = reply(self.request, kind, self.client.kind, grants, url, self.network);
-        Decision::Send { reply, records, address }
+        Decision::Send { reply, records, address, lacks: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::super::leases::Pool;
     use super::super::packet::tests::{OVMF_SOLICIT, bytes};
     use super::super::packet::{Options, Packet};
@@ -368,7 +448,51 @@ mod tests {
     }
 
     fn address(message: &Message) -> Ipv6Addr {
-        message.ias().next().unwrap().address.unwrap()
+        message.ias().next().unwrap().addresses[0]
+    }
+
+    /// An association that holds these.
+    fn ia(id: u32, addresses: &[&str]) -> Vec<u8> {
+        let mut value = [id, 0, 0].map(u32::to_be_bytes).concat();
+        let mut held = Options::default();
+        for address in addresses {
+            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+            held.put(code::IA_ADDRESS, [&octets[..], &[0; 8]].concat());
+        }
+        held.emit_into(&mut value);
+        value
+    }
+
+    /// The same message about other associations.
+    fn about(message: &Message, ias: &[Vec<u8>]) -> Message {
+        let mut message = message.clone();
+        message.options.0.retain(|(code, _)| *code != code::IA_NA);
+        message.options.0.extend(ias.iter().map(|ia| (code::IA_NA, ia.clone())));
+        message
+    }
+
+    /// Of each association of addresses: its number, its status, and each address with its lifetime.
+    fn told(reply: &Message) -> Vec<(u32, Option<u8>, Vec<(Ipv6Addr, u32)>)> {
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        let of = |value: &[u8]| {
+            let inner = Options::parse(&value[12..]).unwrap();
+            let address = |value: &[u8]| {
+                let octets: [u8; 16] = value[..16].try_into().unwrap();
+                (octets.into(), number(&value[20..24]))
+            };
+            let addresses = inner.all(code::IA_ADDRESS).map(address).collect();
+            let status = inner.get(code::STATUS).map(|status| status[1]);
+            (number(&value[..4]), status, addresses)
+        };
+        reply.options.all(code::IA_NA).map(of).collect()
+    }
+
+    /// A client with the first address for its first association.
+    fn bound(server: &mut Server) -> (Message, Ipv6Addr, u32) {
+        let reply = server.answers(&solicit());
+        let reply = server.answers(&next(MessageType::Request, &reply));
+        let ia = reply.ias().next().unwrap();
+        (reply, ia.addresses[0], ia.id)
     }
 
     #[test]
@@ -381,7 +505,13 @@ mod tests {
 
         let decision = server.takes(&hurried, &Answer::Boot(URL.to_owned()));
 
-        assert_eq!(decision, Decision::Silent(Silence::PoolExhausted));
+        let Decision::Send { reply, lacks, .. } = decision else { panic!("{decision:?}") };
+        assert_eq!(lacks, Some(Silence::PoolExhausted));
+        assert_eq!(reply.kind, MessageType::Advertise);
+        assert_eq!(told(&reply), [(0xdce5_1bc0, Some(2), Vec::new())]);
+        assert_eq!(reply.options.get(code::STATUS), None, "it is in the association");
+        let nobody_is_waited_for = reply.options.get(code::PREFERENCE);
+        assert_eq!(nobody_is_waited_for, None, "another server may have one");
     }
 
     #[test]
@@ -433,15 +563,80 @@ mod tests {
     }
 
     #[test]
-    fn firmware_is_never_advertised_a_status() {
+    fn an_association_that_gets_nothing_is_told_so_and_firmware_takes_the_other() {
         let mut server = Server::new();
         let mut two = solicit();
         two.options.put(code::IA_NA, [0; 12]);
+        two.options.put(code::IA_PD, [0; 12]);
 
         let advertise = server.answers(&two);
 
         assert_eq!(advertise.options.get(code::STATUS), None);
-        assert_eq!(advertise.ias().count(), 1);
+        let first = server.leases.pool().first;
+        let expected = [(0xdce5_1bc0, None, vec![(first, 600)]), (0, Some(2), Vec::new())];
+        assert_eq!(told(&advertise), expected);
+        let prefixes = advertise.options.get(code::IA_PD).unwrap();
+        assert_eq!(Options::parse(&prefixes[12..]).unwrap().get(code::STATUS).unwrap()[1], 6);
+        let [asked, told] =
+            [two, advertise].map(|message| Packet { relays: Vec::new(), message }.emit());
+        let verdict = crate::firmware::v6::verdict(&asked, &told);
+        assert_eq!(verdict, crate::firmware::Verdict::Boots { url: URL.to_owned() });
+    }
+
+    #[test]
+    fn who_wants_prefixes_alone_or_names_nothing_is_answered_all_the_same() {
+        let mut server = Server::new();
+        let (bound, ..) = bound(&mut server);
+        let bare = |mut message: Message| {
+            message.options.0.retain(|(code, _)| *code != code::IA_NA);
+            message
+        };
+        let prefixes = |mut message: Message| {
+            message.options.put(code::IA_PD, [7; 12]);
+            message
+        };
+        let request = |kind| bare(next(kind, &bound));
+
+        let advertise = server.answers(&prefixes(bare(solicit())));
+        assert_eq!(advertise.kind, MessageType::Advertise);
+        assert!(advertise.options.get(code::IA_PD).is_some());
+        for kind in [MessageType::Request, MessageType::Renew] {
+            let reply = server.answers(&prefixes(request(kind)));
+            assert_eq!(reply.kind, MessageType::Reply);
+            assert!(reply.options.get(code::IA_PD).is_some());
+        }
+        assert_eq!(server.answers(&request(MessageType::Request)).kind, MessageType::Reply);
+        let nothing = server.takes(&bare(solicit()), &Answer::Address);
+        assert_eq!(nothing, Decision::Silent(Silence::NoAssociation));
+    }
+
+    #[test]
+    fn who_asks_for_an_address_of_another_link_is_told_so_and_given_none() {
+        let mut server = Server::new();
+        let (bound, ..) = bound(&mut server);
+        let elsewhere = |message| about(&message, &[ia(1, &["fd00::12", "fd99::5"])]);
+        let mut rapid = solicit();
+        rapid.options.put(code::RAPID_COMMIT, []);
+
+        for request in [next(MessageType::Request, &bound), rapid] {
+            let reply = server.answers(&elsewhere(request));
+            assert_eq!(reply.kind, MessageType::Reply);
+            assert_eq!(told(&reply), [(1, Some(4), Vec::new())]);
+        }
+        let advertise = server.answers(&elsewhere(solicit()));
+        assert_eq!(address(&advertise), address(&bound), "there it is a wish and no more");
+    }
+
+    #[test]
+    fn the_association_that_has_the_address_keeps_it_wherever_it_stands() {
+        let mut server = Server::new();
+        let (bound, own, id) = bound(&mut server);
+        let held = ia(id, &[&own.to_string()]);
+        let renew = about(&next(MessageType::Renew, &bound), &[ia(99, &[]), held]);
+
+        let reply = server.answers(&renew);
+
+        assert_eq!(told(&reply), [(99, Some(3), Vec::new()), (id, None, vec![(own, 600)])]);
     }
 
     #[test]
@@ -465,9 +660,14 @@ mod tests {
         let decision = server.takes(&rebind, &Answer::Address);
         assert_eq!(decision, Decision::Silent(Silence::OtherServer));
 
-        let advertise = server.answers(&solicit());
-        server.answers(&next(MessageType::Request, &advertise));
-        assert_eq!(address(&server.answers(&rebind)), address(&advertise));
+        let (_, own, id) = bound(&mut server);
+        assert_eq!(address(&server.answers(&rebind)), own);
+        // One more association of this machine, whose firmware has its address from us.
+        let theirs = ia(77, &["fd00::1b"]);
+        let decision = server.takes(&about(&rebind, slice::from_ref(&theirs)), &Answer::Address);
+        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+        let both = server.answers(&about(&rebind, &[theirs, ia(id, &[&own.to_string()])]));
+        assert_eq!(told(&both), [(id, None, vec![(own, 600)])]);
     }
 
     #[test]
@@ -545,21 +745,16 @@ mod tests {
     fn an_address_of_another_link_is_not_confirmed() {
         let mut server = Server::new();
         let reply = server.answers(&solicit());
-        let confirm = |address: &str| {
+        let confirm = |addresses: &[&str]| {
             let mut confirm = next(MessageType::Confirm, &reply);
-            confirm.options.0.retain(|(code, _)| ![code::SERVER_ID, code::IA_NA].contains(code));
-            let mut inner = vec![0; 12];
-            let mut options = Options::default();
-            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
-            options.put(code::IA_ADDRESS, [&octets[..], &[0; 8]].concat());
-            options.emit_into(&mut inner);
-            confirm.options.put(code::IA_NA, inner);
-            confirm
+            confirm.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+            about(&confirm, &[ia(1, addresses)])
         };
 
         let status = |message: Message| message.options.get(code::STATUS).unwrap()[1];
-        assert_eq!(status(server.answers(&confirm("fd00::11"))), 0);
-        assert_eq!(status(server.answers(&confirm("fd99::11"))), 4);
+        assert_eq!(status(server.answers(&confirm(&["fd00::11"]))), 0);
+        assert_eq!(status(server.answers(&confirm(&["fd99::11"]))), 4);
+        assert_eq!(status(server.answers(&confirm(&["fd00::11", "fd99::11"]))), 4);
     }
 
     #[test]
@@ -576,22 +771,81 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_uses_anothers_address_is_told_to_stop() {
+    fn a_client_that_uses_what_is_not_its_own_is_told_to_stop() {
+        let mut server = Server::new();
+        let (bound, own, id) = bound(&mut server);
+        let used = ia(id, &["fd00::1a", &own.to_string(), "fd99::5"]);
+        let renew = about(&next(MessageType::Renew, &bound), &[used]);
+
+        let reply = server.answers(&renew);
+
+        let others = ["fd00::1a", "fd99::5"].map(|other| (other.parse().unwrap(), 0));
+        let all = [vec![(own, 600)], others.to_vec()].concat();
+        assert_eq!(told(&reply), [(id, None, all)], "an association is answered once");
+    }
+
+    #[test]
+    fn who_asks_for_anothers_address_gets_its_own_and_hears_nothing_of_the_other() {
         let mut server = Server::new();
         server.leases.offer([8; 16], None, Claim::Known, 1_000).unwrap();
-        let advertise = server.answers(&solicit());
-        let mut request = next(MessageType::Request, &advertise);
         let foreign = server.leases.of(&[8; 16]).unwrap().address;
-        let ia = request.options.0.iter_mut().find(|(code, _)| *code == code::IA_NA).unwrap();
-        ia.1[16..32].copy_from_slice(&foreign.octets());
+        let advertise = server.answers(&solicit());
+        let wishes = ia(1, &[&foreign.to_string()]);
+        let request = about(&next(MessageType::Request, &advertise), &[wishes]);
 
         let reply = server.answers(&request);
 
-        assert_eq!(reply.ias().count(), 1, "an association is answered once (RFC 8415 §18.3.2)");
-        let inner = Options::parse(&reply.options.get(code::IA_NA).unwrap()[12..]).unwrap();
-        let told: Vec<_> = inner.all(code::IA_ADDRESS).collect();
-        assert_eq!(told[0][..16], address(&advertise).octets());
-        assert_eq!(told[1], [&foreign.octets()[..], &[0; 8]].concat());
+        assert_eq!(told(&reply), [(1, None, vec![(address(&advertise), 600)])]);
+    }
+
+    #[test]
+    fn what_is_declined_without_being_had_is_kept_from_nobody() {
+        let mut server = Server::new();
+        let (bound, own, id) = bound(&mut server);
+        let decline = next(MessageType::Decline, &bound);
+        let refused = |reply: &Message| -> Vec<_> {
+            told(reply).iter().map(|(ia, status, _)| (*ia, *status)).collect()
+        };
+
+        let other_ia = server.answers(&about(&decline, &[ia(77, &[&own.to_string()])]));
+        let other_address = server.answers(&about(&decline, &[ia(id, &["fd00::1f"])]));
+
+        assert_eq!(refused(&other_ia), [(77, Some(3))]);
+        assert_eq!(refused(&other_address), [(id, Some(3))]);
+        assert_eq!(address(&server.answers(&solicit())), own);
+        let really = about(&decline, &[ia(id, &["fd00::1f", &own.to_string()])]);
+        assert_eq!(told(&server.answers(&really)), []);
+        assert_ne!(address(&server.answers(&solicit())), own);
+    }
+
+    #[test]
+    fn what_was_given_back_cannot_be_given_back_again_nor_can_prefixes() {
+        let mut server = Server::new();
+        let (bound, _, id) = bound(&mut server);
+        let mut release = next(MessageType::Release, &bound);
+        assert_eq!(told(&server.answers(&release)), []);
+        release.options.put(code::IA_PD, [7; 12]);
+
+        let again = server.answers(&release);
+
+        assert_eq!(told(&again), [(id, Some(3), Vec::new())]);
+        let prefixes = again.options.get(code::IA_PD).unwrap();
+        assert_eq!(Options::parse(&prefixes[12..]).unwrap().get(code::STATUS).unwrap()[1], 3);
+    }
+
+    #[test]
+    fn a_request_for_information_that_names_an_association_is_dropped() {
+        let mut server = Server::new();
+        for option in ASSOCIATIONS {
+            let mut request = solicit();
+            request.kind = MessageType::InformationRequest;
+            request.options.0.retain(|(code, _)| *code != code::IA_NA);
+            request.options.put(option, [0, 0, 0, 1]);
+
+            let decision = server.takes(&request, &Answer::Address);
+
+            assert_eq!(decision, Decision::Silent(Silence::Malformed));
+        }
     }
 
     #[test]

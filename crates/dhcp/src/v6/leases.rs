@@ -274,6 +274,14 @@ impl Leases {
         Some(&self.by_address.get(self.by_identity.get(identity)?)?.lease)
     }
 
+    /// The address that a binding is a use of, unless it has ended.
+    #[must_use]
+    pub fn bound(&self, identity: &Identity, binding: u64, now: Seconds) -> Option<Ipv6Addr> {
+        let lease = self.of(identity)?;
+        let mut live = lease.bindings.iter().filter(|have| have.until > now);
+        live.any(|have| have.id == binding).then_some(lease.address)
+    }
+
     /// Sets an address aside for a client; `None` when none is left for it.
     pub fn offer(
         &mut self,
@@ -332,23 +340,25 @@ impl Leases {
         binding: u64,
         now: Seconds,
     ) -> Option<Record> {
-        let lease = self.of(&identity).filter(|lease| lease.address == address)?;
-        lease.bindings.iter().find(|have| have.id == binding)?;
-        let record = Record { identity, address, binding, until: now, holder: lease.holder };
+        self.bound(&identity, binding, now).filter(|bound| *bound == address)?;
+        let holder = self.of(&identity)?.holder;
+        let record = Record { identity, address, binding, until: now, holder };
         self.apply(&record);
         Some(record)
     }
 
-    /// A client found its address in use: nobody gets it for ten minutes.
+    /// A client found the address of a binding in use: nobody gets it for ten minutes. `None` if that is
+    /// not what the binding is of.
     ///
     /// A client that says so too often has to take another address, but keeps it from nobody else.
     pub fn decline(
         &mut self,
         identity: Identity,
         address: Ipv6Addr,
+        binding: u64,
         now: Seconds,
     ) -> Option<Record> {
-        self.of(&identity).filter(|lease| lease.address == address)?;
+        self.bound(&identity, binding, now).filter(|bound| *bound == address)?;
         self.end_leases(now);
         let so_far = self.quarantined_by.get(&identity).copied().unwrap_or_default();
         let until = if so_far < QUARANTINES { now + QUARANTINE } else { now };
@@ -598,7 +608,7 @@ mod tests {
         let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
         leases.bind(client(1), address, 1, 100, 0).unwrap();
 
-        leases.decline(client(1), address, 1).unwrap();
+        leases.decline(client(1), address, 1, 1).unwrap();
 
         let other = leases.offer(client(1), Some(address), Claim::Known, 2).unwrap();
         assert_ne!(other, address);
@@ -682,7 +692,8 @@ mod tests {
         let mut leases = Leases::new(pool(8), []);
         for _ in 0..100 {
             let address = leases.offer(client(1), None, GUEST, 0).unwrap();
-            leases.decline(client(1), address, 0).unwrap();
+            leases.bind(client(1), address, 1, 100, 0).unwrap();
+            leases.decline(client(1), address, 1, 0).unwrap();
         }
 
         let others = (2..20).filter_map(|who| leases.offer(client(who), None, Claim::Known, 1));
@@ -705,7 +716,7 @@ mod tests {
         Offer(u8),
         Bind(u8, u64),
         Release(u8, u64),
-        Decline(u8),
+        Decline(u8, u64),
         Wait(u64),
     }
 
@@ -715,7 +726,7 @@ mod tests {
             who.clone().prop_map(Act::Offer),
             (who.clone(), 1..4_u64).prop_map(|(who, binding)| Act::Bind(who, binding)),
             (who.clone(), 1..4_u64).prop_map(|(who, binding)| Act::Release(who, binding)),
-            who.prop_map(Act::Decline),
+            (who, 1..4_u64).prop_map(|(who, binding)| Act::Decline(who, binding)),
             (1..400_u64).prop_map(Act::Wait),
         ]
     }
@@ -735,8 +746,8 @@ mod tests {
                         .and_then(|address| leases.bind(client(who), address, binding, 300, now)),
                     Act::Release(who, binding) => of(&leases, who)
                         .and_then(|address| leases.release(client(who), address, binding, now)),
-                    Act::Decline(who) => of(&leases, who)
-                        .and_then(|address| leases.decline(client(who), address, now)),
+                    Act::Decline(who, binding) => of(&leases, who)
+                        .and_then(|address| leases.decline(client(who), address, binding, now)),
                     Act::Wait(secs) => { now += secs; None }
                 };
                 journal.extend(record.map(|record| Record::decode(&record.encode()).unwrap()));

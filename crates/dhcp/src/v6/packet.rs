@@ -129,12 +129,12 @@ pub struct Packet {
 }
 
 /// An identity association for addresses (IA_NA).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ia {
     /// The client's number for it.
     pub id: u32,
-    /// The first address that the client has, or would like.
-    pub address: Option<Ipv6Addr>,
+    /// The addresses that the client has, or would like.
+    pub addresses: Vec<Ipv6Addr>,
 }
 
 /// Why bytes are no DHCPv6 message for us.
@@ -262,8 +262,9 @@ impl Message {
         self.options.all(code::IA_NA).filter_map(|value| {
             let (head, rest) = value.split_at_checked(12)?;
             let options = Options::parse(rest).ok()?;
-            let address = options.get(code::IA_ADDRESS).and_then(|value| address(value, 0));
-            Some(Ia { id: u32::from_be_bytes(head[..4].try_into().ok()?), address })
+            let addresses = options.all(code::IA_ADDRESS).filter_map(|value| address(value, 0));
+            let id = u32::from_be_bytes(head[..4].try_into().ok()?);
+            Some(Ia { id, addresses: addresses.collect() })
         })
     }
 }
@@ -378,7 +379,7 @@ pub(crate) mod tests {
         assert_eq!(packet.message.kind, MessageType::Solicit);
         assert_eq!(packet.message.transaction, [0x7e, 0x0b, 0x26]);
         let ias: Vec<_> = packet.message.ias().collect();
-        assert_eq!(ias, [Ia { id: 0xdce5_1bc0, address: None }]);
+        assert_eq!(ias, [Ia { id: 0xdce5_1bc0, addresses: Vec::new() }]);
         assert_eq!(packet.message.options.get(code::ARCHITECTURE), Some(&[0, 0x10][..]));
         assert_eq!(packet.emit(), bytes(OVMF_SOLICIT));
     }
@@ -463,6 +464,20 @@ pub(crate) mod tests {
 
         assert_eq!(Packet::parse_request(&bare), Err(ParseError::RelayReply));
         assert_eq!(Packet::parse_request(&wrapped), Err(ParseError::RelayReply));
+    }
+
+    #[test]
+    fn every_address_of_an_association_is_read() {
+        let mut message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let held = |last| [&[0xfd; 15][..], &[last], &[0; 8]].concat();
+        let mut value = vec![0; 12];
+        Options([1, 2].map(|last| (code::IA_ADDRESS, held(last))).into()).emit_into(&mut value);
+        message.options = Options(vec![(code::IA_NA, value)]);
+
+        let ia = message.ias().next().unwrap();
+
+        let last: Vec<_> = ia.addresses.iter().map(|address| address.octets()[15]).collect();
+        assert_eq!(last, [1, 2]);
     }
 
     proptest! {

@@ -58,7 +58,7 @@ pub struct Network {
 }
 
 /// What an association gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// An address, with its lease time.
     Lease {
@@ -66,8 +66,8 @@ pub enum Grant {
         ia: u32,
         /// The address.
         address: Ipv6Addr,
-        /// One that the client must stop using at once.
-        instead_of: Option<Ipv6Addr>,
+        /// Those that the client must stop using at once.
+        instead_of: Vec<Ipv6Addr>,
     },
     /// Nothing, and why.
     Refused {
@@ -98,7 +98,11 @@ pub fn reply(
     network: &Network,
 ) -> Message {
     let mut options = named(request, network);
-    if network.sole {
+    let gives = grants.iter().any(|grant| match grant {
+        Grant::Lease { .. } => true,
+        Grant::Refused { .. } | Grant::None { .. } => false,
+    });
+    if network.sole && (gives || grants.is_empty()) {
         // 255 ends a client's wait for other servers: 7 ms in place of 4.9 s from EDK2's SOLICIT to its
         // REQUEST (RFC 8415 §18.2.9).
         options.put(code::PREFERENCE, [255]);
@@ -139,26 +143,26 @@ fn named(request: &Message, network: &Network) -> Options {
 /// Adds what each association gets.
 pub(super) fn add_grants(options: &mut Options, grants: &[Grant], network: &Network) {
     for grant in grants {
-        let (option, value) = association(*grant, network.lease_secs);
+        let (option, value) = association(grant, network.lease_secs);
         options.put(option, value);
     }
 }
 
-fn association(grant: Grant, secs: u32) -> (u16, Vec<u8>) {
+fn association(grant: &Grant, secs: u32) -> (u16, Vec<u8>) {
     // T1 and T2 at half and four fifths of the lease (RFC 8415 §21.4).
     let times = [secs / 2, secs / 5 * 4];
     let (option, ia, times, inner) = match grant {
         Grant::Lease { ia, address, instead_of } => {
-            let mut addresses = lease(address, secs);
-            addresses.0.extend(instead_of.into_iter().flat_map(|other| lease(other, 0).0));
+            let mut addresses = lease(*address, secs);
+            addresses.0.extend(instead_of.iter().flat_map(|other| lease(*other, 0).0));
             (code::IA_NA, ia, &times[..], addresses)
         }
-        Grant::Refused { ia, status } => (code::IA_NA, ia, &times[..], refused(status)),
+        Grant::Refused { ia, status } => (code::IA_NA, ia, &[0, 0][..], refused(*status)),
         // The one has no times (RFC 8415 §21.5), the other none that matter.
-        Grant::None { option: code::IA_TA, ia, status } => {
-            (code::IA_TA, ia, &[][..], refused(status))
-        }
-        Grant::None { option, ia, status } => (option, ia, &[0, 0][..], refused(status)),
+        Grant::None { option, ia, status } => match *option {
+            code::IA_TA => (code::IA_TA, ia, &[][..], refused(*status)),
+            option => (option, ia, &[0, 0][..], refused(*status)),
+        },
     };
     let mut value = ia.to_be_bytes().to_vec();
     value.extend(times.iter().flat_map(|secs| secs.to_be_bytes()));

@@ -42,7 +42,7 @@ proptest! {
         hall.live_until(WEEK);
 
         prop_assert!(hall.leased > 10_000, "only {} leases were given", hall.leased);
-        prop_assert!(hall.unanswered > 1_000, "the floods were not felt");
+        prop_assert!(hall.in_vain > 1_000, "the floods were not felt");
         hall.everything_can_be_had_again(2 * WEEK);
     }
 }
@@ -58,7 +58,8 @@ struct Hall {
     /// What clients believe to have.
     uses: HashMap<Ipv6Addr, Vec<Use>>,
     leased: u32,
-    unanswered: u32,
+    /// Clients of floods that got no address.
+    in_vain: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +129,7 @@ impl Hall {
             agenda,
             uses: HashMap::new(),
             leased: 0,
-            unanswered: 0,
+            in_vain: 0,
         }
     }
 
@@ -188,7 +189,7 @@ impl Hall {
         let hint = self.machines[at].last.as_ref().map(|(_, _, address)| *address);
         let advertise = self.say(at, MessageType::Solicit, duid, ia, hint, now)?;
         assert_eq!(advertise.kind, MessageType::Advertise);
-        let (offered, _) = granted(&advertise).expect("nothing is advertised without an address");
+        let (offered, _) = granted(&advertise)?;
         let reply = self.say(at, MessageType::Request, duid, ia, Some(offered), now)?;
         let (address, _) = granted(&reply)?;
         Some(address)
@@ -237,11 +238,11 @@ impl Hall {
             let duid = [&[0, 3, 0, 1][..], &mac].concat();
             let said = |kind, address| Said { mac, kind, duid: &duid, ia: 0, address };
             let solicit = said(MessageType::Solicit, None).emit(&self.subnets[subnet]);
-            let Some(advertise) = self.hear(subnet, &solicit, mac, Holder::Guest, now) else {
-                self.unanswered += 1;
+            let advertise = self.hear(subnet, &solicit, mac, Holder::Guest, now);
+            let Some((offered, _)) = advertise.as_ref().and_then(granted) else {
+                self.in_vain += 1;
                 continue;
             };
-            let offered = granted(&advertise).map(|(address, _)| address);
             let next: &[_] = match self.dice.below(10) {
                 0..5 => &[],
                 5..8 => &[MessageType::Request],
@@ -249,7 +250,7 @@ impl Hall {
                 _ => &[MessageType::Decline],
             };
             for kind in next {
-                let bytes = said(*kind, offered).emit(&self.subnets[subnet]);
+                let bytes = said(*kind, Some(offered)).emit(&self.subnets[subnet]);
                 self.hear(subnet, &bytes, mac, Holder::Guest, now);
             }
         }
@@ -359,7 +360,8 @@ impl Hall {
     fn stop_using(&mut self, request: &Message, identity: Identity, duid: &[u8]) {
         let declines = request.kind == MessageType::Decline;
         for ia in request.ias() {
-            if let Some(uses) = ia.address.and_then(|address| self.uses.get_mut(&address)) {
+            for address in &ia.addresses {
+                let Some(uses) = self.uses.get_mut(address) else { continue };
                 let ends = |one: &Use| declines || (one.ia == ia.id && one.duid == duid);
                 uses.retain(|one| one.identity != identity || !ends(one));
             }

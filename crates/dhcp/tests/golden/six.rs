@@ -58,7 +58,7 @@ fn boot_and_stack_get_one_address_for_all_that_their_associations_differ() {
     });
 
     assert_ne!(first.id, second.id);
-    assert_eq!(first.address, second.address);
+    assert_eq!(first.addresses, second.addresses);
 }
 
 #[test]

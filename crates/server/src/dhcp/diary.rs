@@ -16,8 +16,16 @@ use crate::nodes::Found;
 /// How often the log names one reason for not answering.
 const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 /// Reasons that are nobody's fault.
-const ORDINARY: [&str; 6] =
-    ["stranger", "other_server", "nothing", "nothing_to_boot", "not_for_a_proxy", "not_for_us"];
+const ORDINARY: [&str; 7] = [
+    "stranger",
+    "other_server",
+    "nothing",
+    "nothing_to_boot",
+    "not_for_a_proxy",
+    "not_for_us",
+    // A machine that was on another network, or away for long.
+    "nak",
+];
 
 #[derive(Debug)]
 pub(super) struct Diary {
@@ -43,9 +51,15 @@ impl Diary {
     ) {
         witness.metrics.dhcp(counted);
         match &story {
-            None => self.say(counted, &"a packet", unreadable.unwrap_or("it cannot be read"), now),
+            None => {
+                let why = unreadable.unwrap_or("it cannot be read");
+                self.say(counted, &"a packet", "not answered", why, now);
+            }
             Some(Story { asked, done: Done::Silent(why), .. }) => {
-                self.say(counted, asked, why, now);
+                self.say(counted, asked, "not answered", why, now);
+            }
+            Some(Story { asked, done: Done::Refused(why), .. }) => {
+                self.say(counted, asked, "refused", why, now);
             }
             Some(_) => {}
         }
@@ -54,16 +68,23 @@ impl Diary {
         }
     }
 
-    fn say(&mut self, counted: &DhcpMessage, what: &dyn Display, why: &str, now: Millis) {
+    fn say(
+        &mut self,
+        counted: &DhcpMessage,
+        what: &dyn Display,
+        done: &str,
+        why: &str,
+        now: Millis,
+    ) {
         let on = &self.interface;
         if ORDINARY.contains(&counted.decision) {
-            debug!("{what} on {on} is not answered: {why}");
+            debug!("{what} on {on} is {done}: {why}");
         } else if let Some(more) = self.said.may_say(counted.decision, now) {
             let more = match more {
                 0 => String::new(),
-                more => format!(" (nor were {more} before it, for the same reason)"),
+                more => format!(" (and {more} before it, for the same reason)"),
             };
-            warn!("{what} on {on} is not answered: {why}{more}");
+            warn!("{what} on {on} is {done}: {why}{more}");
         }
     }
 

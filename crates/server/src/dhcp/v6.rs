@@ -126,8 +126,11 @@ impl counter::Desk for Desk {
                 (None, Vec::new(), Done::Others(why.to_string()), why.name())
             }
             Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),
-            Decision::Send { reply, records, address } => {
-                let (done, decided) = done(reply.kind, address);
+            Decision::Send { reply, records, address, lacks } => {
+                let (done, decided) = match lacks {
+                    Some(why) => (Done::Refused(why.to_string()), why.name()),
+                    None => done(reply.kind, address),
+                };
                 let to = back_to(from, &request);
                 let bytes = request.answered_by(reply).emit();
                 (Some(Reply { bytes, to }), records, done, decided)
