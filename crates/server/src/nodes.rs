@@ -68,8 +68,8 @@ impl Index {
         })
     }
 
-    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from. `id` is as firmware
-    /// sends it: the first three fields are little-endian.
+    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from. `id` is as the
+    /// machine sends it: firmware has the first three fields little-endian, iPXE and others big-endian.
     #[must_use]
     pub fn by_machine_id(&self, id: [u8; 16]) -> Option<Found> {
         self.read(|maps| {
@@ -165,11 +165,60 @@ impl Maps {
 }
 
 /// The SMBIOS UUIDs that a node may have: what its operator wrote down as `system_uuid`, and the
-/// node's own, which is the same where nodes were enrolled by it.
+/// node's own, which is the same where nodes were enrolled by it; each in both orders of bytes. Zeros
+/// and ones are what boards without a UUID have.
 fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
     let told = [&node.properties, &node.extra].map(|map| {
         let uuid = map.get("system_uuid")?.as_str()?;
         Uuid::try_parse(uuid).ok()
     });
-    told.into_iter().flatten().chain([node.uuid]).map(|uuid| uuid.to_bytes_le())
+    let all = told.into_iter().flatten().chain([node.uuid]);
+    let named = all.filter(|uuid| !uuid.is_nil() && !uuid.is_max());
+    named.flat_map(|uuid| [uuid.to_bytes_le(), uuid.into_bytes()])
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+
+    pub(crate) fn port(node: Uuid, address: Mac) -> Port {
+        Port {
+            uuid: Uuid::from_u128(9),
+            node_uuid: node,
+            address,
+            pxe_enabled: true,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            extra: serde_json::Map::new(),
+            kept: serde_json::Map::new(),
+        }
+    }
+
+    fn index_of(system_uuid: Uuid) -> Index {
+        let mut node = booting_node();
+        node.properties.insert("system_uuid".to_owned(), json!(system_uuid));
+        let (index, uuid) = (Index::default(), node.uuid);
+        index.put_node(node);
+        index.put_ports(uuid, vec![port(uuid, Mac([2, 0, 0, 0, 0, 1]))]);
+        index
+    }
+
+    #[test]
+    fn a_machine_is_found_by_its_uuid_in_whichever_order_it_says_it() {
+        let uuid = Uuid::from_u128(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00);
+        let index = index_of(uuid);
+
+        assert!(index.by_machine_id(uuid.to_bytes_le()).is_some(), "as firmware");
+        assert!(index.by_machine_id(uuid.into_bytes()).is_some(), "as iPXE");
+    }
+
+    #[test]
+    fn a_uuid_that_every_board_without_one_has_is_no_machines() {
+        for blank in [Uuid::nil(), Uuid::max()] {
+            assert!(index_of(blank).by_machine_id(blank.into_bytes()).is_none());
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::options as code;
-use super::packet::{Options, Packet};
+use super::packet::{Options, Packet, Relay};
 use crate::architecture::Architecture;
 use crate::client::{AGENT_USER_CLASS, Kind};
 
@@ -14,11 +14,16 @@ pub struct Client {
     pub kind: Kind,
     /// Its architectures (option 61), the preferred one first.
     pub architectures: Vec<Architecture>,
-    /// Its MAC address, by the surest of the signs there are.
-    pub mac: Option<[u8; 6]>,
+    /// The MAC address of the card that it asks with, as a relay saw it on the wire, or as its
+    /// link-local address was made of it.
+    pub card: Option<[u8; 6]>,
+    /// The MAC address in its DUID. It may be of another card of the machine, and stays when a card is
+    /// replaced.
+    pub named: Option<[u8; 6]>,
     /// Its DHCP unique identifier.
     pub duid: Vec<u8>,
-    /// Its SMBIOS UUID, from a DUID of that kind (RFC 6355), byte for byte.
+    /// Its SMBIOS UUID, from a DUID of that kind (RFC 6355), byte for byte. Zeros and ones are what
+    /// firmware without one has.
     pub machine_id: Option<[u8; 16]>,
 }
 
@@ -31,10 +36,17 @@ impl Client {
         Self {
             kind: kind(options, &duid),
             architectures: architectures(options),
-            mac: mac(packet, from, &duid),
-            machine_id: duid.strip_prefix(&[0, 4]).and_then(|uuid| uuid.try_into().ok()),
+            card: card(packet, from),
+            named: of_duid(&duid),
+            machine_id: machine_id(&duid),
             duid,
         }
+    }
+
+    /// Its MAC address, by the surest of the signs there are.
+    #[must_use]
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.card.or(self.named)
     }
 
     /// The architecture to choose by: the first it names.
@@ -45,17 +57,17 @@ impl Client {
 }
 
 fn kind(options: &Options, duid: &[u8]) -> Kind {
-    let class = vendor_class(options).unwrap_or_default();
+    let is_of = |class: &[u8]| vendor_classes(options).any(|text| text.starts_with(class));
     // iPXE started by HTTP boot calls itself `PXEClient`; its user class comes first, as in DHCPv4.
     if has_user_class(options, b"iPXE") {
         Kind::Ipxe
     } else if has_user_class(options, AGENT_USER_CLASS) {
         Kind::Agent
-    } else if class.starts_with(b"HTTPClient") {
+    } else if is_of(b"HTTPClient") {
         Kind::HttpClient
-    } else if class.starts_with(b"PXEClient") {
+    } else if is_of(b"PXEClient") {
         Kind::PxeClient
-    } else if class.starts_with(b"GRUB") {
+    } else if is_of(b"GRUB") {
         Kind::Grub
     } else if is_ip6dxe(options, duid) {
         Kind::Firmware
@@ -76,14 +88,13 @@ fn is_ip6dxe(options: &Options, duid: &[u8]) -> bool {
     duid.len() == 18 && duid.starts_with(&[0, 4]) && asks_for_names_alone && !says_more
 }
 
-/// The first class: an enterprise number, then texts with two bytes of length each.
-fn vendor_class(options: &Options) -> Option<&[u8]> {
-    let classes = options.get(code::VENDOR_CLASS)?.get(4..)?;
-    texts(classes).next()
+/// Each option is an enterprise number, then texts with two bytes of length each (RFC 8415 §21.16).
+fn vendor_classes(options: &Options) -> impl Iterator<Item = &[u8]> {
+    options.all(code::VENDOR_CLASS).filter_map(|value| value.get(4..)).flat_map(texts)
 }
 
 fn has_user_class(options: &Options, wanted: &[u8]) -> bool {
-    options.get(code::USER_CLASS).is_some_and(|value| texts(value).any(|class| class == wanted))
+    options.all(code::USER_CLASS).flat_map(texts).any(|class| class == wanted)
 }
 
 fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -97,18 +108,36 @@ fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn architectures(options: &Options) -> Vec<Architecture> {
-    let value = options.get(code::ARCHITECTURE).unwrap_or_default();
-    value.chunks_exact(2).map(|pair| Architecture(u16::from_be_bytes([pair[0], pair[1]]))).collect()
+    let codes = options.all(code::ARCHITECTURE).flat_map(|value| value.chunks_exact(2));
+    let told: Vec<_> =
+        codes.map(|pair| Architecture(u16::from_be_bytes([pair[0], pair[1]]))).collect();
+    if told.is_empty() {
+        return vendor_classes(options).find_map(architecture_in).into_iter().collect();
+    }
+    told
 }
 
-/// What a relay saw on the wire, else what the link-local address was made of, else what the DUID
-/// says, which may name another card of the machine, and stays when a card is replaced.
-fn mac(packet: &Packet, from: Ipv6Addr, duid: &[u8]) -> Option<[u8; 6]> {
-    let nearest = packet.relays.last();
-    let told = nearest.and_then(|relay| relay.options.get(code::CLIENT_LINK_LAYER));
-    let on_the_wire = told.and_then(|value| value.strip_prefix(&[0, 1])?.try_into().ok());
-    let own = nearest.map_or(from, |relay| relay.peer);
-    on_the_wire.or_else(|| of_link_local(own)).or_else(|| of_duid(duid))
+/// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
+fn architecture_in(class: &[u8]) -> Option<Architecture> {
+    let class = std::str::from_utf8(class).ok()?;
+    let mut parts = class.split(':').skip_while(|part| *part != "Arch");
+    parts.nth(1)?.parse().ok().map(Architecture)
+}
+
+/// What a relay saw on the wire, of several the one that is next to the client; else what the
+/// link-local address was made of.
+fn card(packet: &Packet, from: Ipv6Addr) -> Option<[u8; 6]> {
+    let seen = |relay: &Relay| {
+        let ethernet = relay.options.get(code::CLIENT_LINK_LAYER)?.strip_prefix(&[0, 1])?;
+        ethernet.try_into().ok()
+    };
+    let own = packet.relays.last().map_or(from, |relay| relay.peer);
+    packet.relays.iter().rev().find_map(seen).or_else(|| of_link_local(own))
+}
+
+fn machine_id(duid: &[u8]) -> Option<[u8; 16]> {
+    let id: [u8; 16] = duid.strip_prefix(&[0, 4])?.try_into().ok()?;
+    (![[0; 16], [0xff; 16]].contains(&id)).then_some(id)
 }
 
 /// A modified EUI-64 identifier has `ff:fe` in its middle and one bit turned (RFC 4291, appendix A).
@@ -133,7 +162,7 @@ fn of_duid(duid: &[u8]) -> Option<[u8; 6]> {
 #[cfg(test)]
 mod tests {
     use super::super::packet::tests::{OVMF_SOLICIT, bytes, relayed};
-    use super::super::packet::{Message, MessageType, Relay};
+    use super::super::packet::{Message, MessageType};
     use super::*;
 
     const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 1];
@@ -159,7 +188,7 @@ mod tests {
 
         assert_eq!(client.kind, Kind::HttpClient);
         assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
-        assert_eq!(client.mac, Some(MAC));
+        assert_eq!(client.card, Some(MAC));
         // 11223344-5566-7788-99aa-bbccddeeff00, its first three fields little-endian.
         assert_eq!(client.machine_id.unwrap()[..4], [0x44, 0x33, 0x22, 0x11]);
     }
@@ -178,7 +207,78 @@ mod tests {
 
         let client = Client::identify(&packet, "2001:db8::ffff".parse().unwrap());
 
-        assert_eq!(client.mac, Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(client.card, Some([2, 0, 0, 0, 0, 9]));
+    }
+
+    #[test]
+    fn of_relays_that_saw_a_card_the_one_next_to_the_client_is_believed() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = |card: Option<u8>| Relay {
+            hops: 0,
+            link: "2001:db8::1".parse().unwrap(),
+            peer: "fe80::1".parse().unwrap(),
+            options: Options(
+                card.map(|last| (code::CLIENT_LINK_LAYER, vec![0, 1, 2, 0, 0, 0, 0, last]))
+                    .into_iter()
+                    .collect(),
+            ),
+        };
+        let card = |relays: &[Relay]| {
+            let packet = Packet::parse(&relayed(relays, &message)).unwrap();
+            Client::identify(&packet, "2001:db8::ffff".parse().unwrap()).card
+        };
+
+        assert_eq!(card(&[relay(Some(1)), relay(Some(2))]), Some([2, 0, 0, 0, 0, 2]));
+        assert_eq!(card(&[relay(Some(1)), relay(None)]), Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_card_is_told_from_the_one_that_the_machine_is_named_by() {
+        let duid = [&[0, 3, 0, 1][..], &[2, 0, 0, 0, 0, 7]].concat();
+        let options = Options(vec![(code::CLIENT_ID, duid)]);
+        let message = Message { kind: MessageType::Solicit, transaction: [1, 2, 3], options };
+
+        let client = Client::identify(&Packet { relays: Vec::new(), message }, link_local());
+
+        assert_eq!(client.card, Some(MAC));
+        assert_eq!(client.named, Some([2, 0, 0, 0, 0, 7]));
+        assert_eq!(client.mac(), Some(MAC));
+    }
+
+    #[test]
+    fn a_machine_id_of_zeros_or_ones_identifies_nothing() {
+        let named = |byte| {
+            let duid = [&[0, 4][..], &[byte; 16]].concat();
+            with(vec![(code::CLIENT_ID, duid)]).machine_id
+        };
+
+        assert_eq!([0, 0xff, 7].map(named), [None, None, Some([7; 16])]);
+    }
+
+    #[test]
+    fn any_vendor_class_of_several_says_what_the_client_is() {
+        let class = |texts: &[&[u8]]| {
+            let sized = |text: &&[u8]| [&(text.len() as u16).to_be_bytes()[..], text].concat();
+            let texts: Vec<_> = texts.iter().flat_map(sized).collect();
+            (code::VENDOR_CLASS, [&[0, 0, 1, 0x57][..], &texts].concat())
+        };
+        let http = b"HTTPClient:Arch:00019:UNDI:003000";
+
+        assert_eq!(with(vec![class(&[b"vendor"]), class(&[http])]).kind, Kind::HttpClient);
+        assert_eq!(with(vec![class(&[b"vendor", b"PXEClient"])]).kind, Kind::PxeClient);
+    }
+
+    #[test]
+    fn the_architecture_is_read_from_the_class_where_option_61_says_none() {
+        let class = [&[0, 0, 1, 0x57, 0, 33][..], b"HTTPClient:Arch:00019:UNDI:003000"].concat();
+        let class = (code::VENDOR_CLASS, class);
+        let codes = |value: &[u8]| (code::ARCHITECTURE, value.to_vec());
+        let architectures = |options| with(options).architectures;
+
+        assert_eq!(architectures(vec![class.clone()]), [Architecture(0x13)]);
+        assert_eq!(architectures(vec![class.clone(), codes(&[])]), [Architecture(0x13)]);
+        let several = [Architecture(0x10), Architecture(7)];
+        assert_eq!(architectures(vec![class, codes(&[0, 0x10, 0, 7])]), several);
     }
 
     /// EDK2's Ip6Dxe asks for an address of its own beside every HTTP boot, with the machine's UUID.
@@ -207,12 +307,12 @@ mod tests {
         let time = [1, 2, 3, 4];
         let llt = [&[0, 1, 0, 1][..], &time, &MAC].concat();
 
-        assert_eq!(with(vec![(code::CLIENT_ID, llt)]).mac, Some(MAC));
+        assert_eq!(with(vec![(code::CLIENT_ID, llt)]).mac(), Some(MAC));
         assert_eq!(
-            with(vec![(code::CLIENT_ID, [&[0, 3, 0, 1][..], &MAC].concat())]).mac,
+            with(vec![(code::CLIENT_ID, [&[0, 3, 0, 1][..], &MAC].concat())]).mac(),
             Some(MAC)
         );
-        assert_eq!(with(vec![(code::CLIENT_ID, vec![0, 2, 9])]).mac, None);
+        assert_eq!(with(vec![(code::CLIENT_ID, vec![0, 2, 9])]).mac(), None);
     }
 
     #[test]

@@ -467,7 +467,7 @@ fn grants(reply: &Message) -> impl Iterator<Item = (u32, Ipv6Addr, u32)> {
 
 /// As the daemon has it: a machine is its card, and what has none is its identifier.
 fn identity(client: &Client) -> Identity {
-    match client.mac {
+    match client.mac() {
         Some(mac) => of_mac(mac),
         None => {
             let mut identity = [0xff; 16];

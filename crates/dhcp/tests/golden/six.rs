@@ -22,7 +22,7 @@ fn the_boot_is_told_from_the_ipv6_stacks_own_wish_for_an_address() {
     let [boot, stack, request] = messages().map(|bytes| client(&bytes));
 
     assert_eq!([boot.kind, stack.kind, request.kind], KINDS);
-    assert_eq!([boot.mac, stack.mac], [Some(MAC); 2], "both are of one machine");
+    assert_eq!([boot.mac(), stack.mac()], [Some(MAC); 2], "both are of one machine");
     assert_eq!(boot.architecture(), Some(Architecture::X64_HTTP));
 }
 

@@ -2,7 +2,7 @@
 //! nothing is sent, and nothing is written.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -152,8 +152,12 @@ impl Rehearsal {
                 }));
                 all.extend(network.v6.clone().map(|mut desk| {
                     let asked = question.v6();
-                    let from = SocketAddrV6::new(questions::link_local(mac), 546, 0, 0);
-                    let heard = desk.hear(&asked, from, &self.machines, now());
+                    let heard = desk.hear(
+                        &asked,
+                        to_all(questions::link_local(mac)),
+                        &self.machines,
+                        now(),
+                    );
                     let verdict = question.verdict6(&asked, heard.reply.as_ref());
                     explained(network, "IPv6", &question, heard.story.as_ref(), verdict)
                 }));
@@ -183,8 +187,7 @@ impl Rehearsal {
                 }
             }
             IpAddr::V6(from) => {
-                let from = SocketAddrV6::new(from, 546, 0, 0);
-                network.v6.as_mut()?.hear(&packet.payload, from, &self.machines, now).story
+                network.v6.as_mut()?.hear(&packet.payload, to_all(from), &self.machines, now).story
             }
         };
         Some(match story {
@@ -217,6 +220,11 @@ impl Desks {
         let v4 = v4.or_else(|| self.proxy.as_ref().map(|desk| desk.about().server));
         v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|desk| desk.address().into()))
     }
+}
+
+/// As clients send, whatever a capture has of that.
+fn to_all(from: Ipv6Addr) -> v6::Way {
+    v6::Way { from: SocketAddrV6::new(from, socket::CLIENT6, 0, 0), to: socket::SERVERS6 }
 }
 
 /// What was captured in a second may be gone through in less.

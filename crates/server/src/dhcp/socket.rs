@@ -10,7 +10,7 @@ use dhcp::v4::destination::{CLIENT, Destination};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::sockopt::{Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
 };
@@ -20,14 +20,18 @@ use tokio::net::UdpSocket;
 use tracing::debug;
 
 use super::frames::Frames;
+use super::v6::Way;
 use super::{counter, v4, v6};
 
 /// The port that clients of a ProxyDHCP server ask again on.
 pub(super) const PXE: u16 = 4011;
 const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
 pub(super) const SERVER6: u16 = 547;
+pub(super) const CLIENT6: u16 = 546;
 /// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
 pub(super) const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+/// `All_DHCP_Servers`, where relays send to that were told of no server (RFC 8415 §7.1, §19).
+const SERVERS_OF_SITE6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
 /// Where solicitations go (RFC 4861 §4.1).
 pub(super) const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// No DHCP message is longer than an Ethernet frame, unless it was made to be.
@@ -115,7 +119,10 @@ impl Socket6 {
             let socket = on(&link.name, Domain::IPV6, Type::DGRAM, Protocol::UDP)?;
             socket.set_only_v6(true)?;
             socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER6, 0, 0).into())?;
-            socket.join_multicast_v6(&SERVERS6, link.index)?;
+            for group in [SERVERS6, SERVERS_OF_SITE6] {
+                socket.join_multicast_v6(&group, link.index)?;
+            }
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             UdpSocket::from_std(socket.into())
         };
         bound().map(Self).map_err(|error| refused(&link.name, SERVER6, error))
@@ -123,20 +130,16 @@ impl Socket6 {
 }
 
 impl counter::Socket for Socket6 {
-    type From = SocketAddrV6;
+    type From = Way;
     type Reply = v6::Reply;
 
-    async fn receive(
-        &self,
-        packets: &mut Vec<(Vec<u8>, SocketAddrV6)>,
-        most: usize,
-    ) -> io::Result<()> {
+    async fn receive(&self, packets: &mut Vec<(Vec<u8>, Way)>, most: usize) -> io::Result<()> {
         self.0.readable().await?;
         let mut buffer = [0; LONGEST];
         while packets.len() < most {
-            match self.0.try_recv_from(&mut buffer) {
-                Ok((len, SocketAddr::V6(from))) => packets.push((buffer[..len].to_vec(), from)),
-                Ok((_, SocketAddr::V4(_))) => {}
+            match self.0.try_io(Interest::READABLE, || receive6(&self.0, &mut buffer)) {
+                Ok((len, Some(way))) => packets.push((buffer[..len].to_vec(), way)),
+                Ok((_, None)) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -147,6 +150,23 @@ impl counter::Socket for Socket6 {
     async fn send(&self, reply: &v6::Reply) -> io::Result<()> {
         self.0.send_to(&reply.bytes, SocketAddr::V6(reply.to)).await.map(drop)
     }
+}
+
+/// The length of a packet, and the way that it came.
+fn receive6(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Way>)> {
+    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+    let message = recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), flags)?;
+    let to = message.cmsgs()?.find_map(|control| {
+        if let ControlMessageOwned::Ipv6PacketInfo(info) = control {
+            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr))
+        } else {
+            None
+        }
+    });
+    let way = message.address.zip(to).map(|(from, to)| Way { from: SocketAddrV6::from(from), to });
+    Ok((message.bytes, way))
 }
 
 /// ICMPv6, for solicitations and advertisements. It is a raw socket, of which nothing is needed that

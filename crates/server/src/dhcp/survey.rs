@@ -20,14 +20,13 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::questions::Question;
-use super::socket::{ALL_ROUTERS, Icmp6, LONGEST, Link, SERVER6, SERVERS6, on};
+use super::socket::{ALL_ROUTERS, CLIENT6, Icmp6, LONGEST, Link, SERVER6, SERVERS6, on};
 
 /// How long to listen. Servers that look first whether an address is free take a second or two, and
 /// routers half a second (RFC 4861 §6.2.6).
 const LISTEN: Duration = Duration::from_secs(4);
 /// When to ask a second time.
 const AGAIN: Duration = Duration::from_secs(2);
-const CLIENT6: u16 = 546;
 
 /// A DHCPv4 server's offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

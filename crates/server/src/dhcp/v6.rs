@@ -18,6 +18,7 @@ use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names, kind};
 use super::socket;
 use crate::config::Strangers;
+use crate::nodes::{Found, Index};
 use crate::urls::Family;
 
 /// What it is called among counters.
@@ -43,6 +44,14 @@ pub(super) struct Subnet {
     pub(super) leases: Leases,
     /// What every client on it is told.
     pub(super) about: reply::Network,
+}
+
+/// The way that a packet came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) from: SocketAddrV6,
+    /// Where it was sent to.
+    pub(super) to: Ipv6Addr,
 }
 
 /// An answer on its way.
@@ -75,7 +84,7 @@ impl Desk {
 }
 
 impl counter::Desk for Desk {
-    type From = SocketAddrV6;
+    type From = Way;
     type Reply = Reply;
     type Leases = Leases;
     const FAMILY: &'static str = FAMILY;
@@ -83,7 +92,7 @@ impl counter::Desk for Desk {
     fn hear(
         &mut self,
         bytes: &[u8],
-        from: SocketAddrV6,
+        Way { from, to }: Way,
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {
@@ -92,20 +101,20 @@ impl counter::Desk for Desk {
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let client = Client::identify(&request, *from.ip());
-        let asked = asked(&request, &client, machines);
-        let identity = identity(&asked, &client);
-        let link = request.link();
-        let at = match link {
-            None => Some(0),
-            Some(link) => self.subnets.iter().position(|subnet| subnet.net.contains(&link)),
-        };
-        let Some((at, subnet)) = at.and_then(|at| Some((at, self.subnets.get_mut(at)?))) else {
+        let asked = asked(&request, &client, &machines.index);
+        if request.relays.is_empty() && to != socket::SERVERS6 {
+            // From wherever there is a way to us, and with whatever it says of itself.
             let because = format!(
-                "a relay sent it from the link of {}, for which there is no subnet: add a \
-                 [[dhcp.network.relayed]]",
-                link.unwrap_or(Ipv6Addr::UNSPECIFIED)
+                "it was sent to {to}, and without a relay we are asked at {} alone (RFC 8415 §16)",
+                socket::SERVERS6
             );
-            return Heard::silent(FAMILY, asked, "no_subnet", because);
+            return Heard::silent(FAMILY, asked, "unicast", because);
+        }
+        let identity = identity(asked.found.as_ref(), &client);
+        let nets: Vec<_> = self.subnets.iter().map(|subnet| subnet.net).collect();
+        let (at, subnet) = match place(&request, *from.ip(), &nets) {
+            Ok(at) => (at, &mut self.subnets[at]),
+            Err(because) => return Heard::silent(FAMILY, asked, "no_subnet", because),
         };
         let known = machines.index.ports();
         let Some(claim) = subnet.claim(&asked, &identity, self.strangers, known) else {
@@ -170,38 +179,69 @@ impl Subnet {
     }
 }
 
-/// The node is found by the card's address, else by the machine's UUID (RFC 6355): a card of a machine
-/// may be one that nobody registered.
 fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
-    let by_mac = client.mac.and_then(|mac| machines.index.by_mac(Mac(mac)));
-    let by_uuid = || machines.index.by_machine_id(client.machine_id?);
-    let found = by_mac.or_else(by_uuid);
+    let found = found(client, &machines.index);
     let kind = kind(client.kind);
     Asked {
         architecture: machines.choose(found.as_ref(), kind, &client.architectures, Family::V6),
         found,
         message: request.message.kind.name(),
-        mac: client.mac.map(Mac),
+        mac: client.mac().map(Mac),
         client: kind,
         // Over IPv6 iPXE has no option to say it in.
         features: Features::default(),
     }
 }
 
-/// Whoever a packet came from: clients listen where they send from, and relays on the servers' port
-/// (RFC 8415 §7.2), unless they say that it is the other way with them (RFC 8357 §5.2).
+/// The node is found by the card's address, else by the address in the machine's DUID, else by its UUID
+/// (RFC 6355): a card of a machine may be one that nobody registered.
+fn found(client: &Client, index: &Index) -> Option<Found> {
+    let by_mac = |mac: Option<[u8; 6]>| index.by_mac(Mac(mac?));
+    let by_name = || by_mac(client.named);
+    let by_uuid = || index.by_machine_id(client.machine_id?);
+    by_mac(client.card).or_else(by_name).or_else(by_uuid)
+}
+
+/// Which of the subnets the client is in, the first of which is our own link.
+fn place(request: &Packet, from: Ipv6Addr, nets: &[Ipv6Net]) -> Result<usize, String> {
+    if let Some(link) = request.link() {
+        return nets.iter().position(|net| net.contains(&link)).ok_or_else(|| {
+            format!(
+                "a relay sent it from the link of {link}, for which there is no subnet: add a \
+                 [[dhcp.network.relayed]]"
+            )
+        });
+    }
+    // A relay within a link, such as a switch (RFC 6221), need not say which.
+    let is_near = request.relays.is_empty()
+        || from.is_unicast_link_local()
+        || nets.first().is_some_and(|own| own.contains(&from));
+    match is_near {
+        true => Ok(0),
+        false => Err(format!(
+            "the relay {from} is on another network and does not say from which link it has this: \
+             let it fill in its link-address"
+        )),
+    }
+}
+
+/// Whoever a packet came from: clients listen on their port wherever they send from, and relays on the
+/// servers' (RFC 8415 §7.2), unless they say that they have one of their own (RFC 8357 §5.2).
 fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     let port = match request.relays.first() {
+        None => socket::CLIENT6,
         Some(relay) if relay.options.get(options::RELAY_PORT).is_none() => socket::SERVER6,
-        Some(_) | None => from.port(),
+        Some(_) => from.port(),
     };
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
-/// Whose the address is: the port's, whatever DUID its machine comes with.
-fn identity(asked: &Asked, client: &Client) -> Identity {
-    let port = asked.found.as_ref().map(|found| found.port.address);
-    match port.or(asked.mac) {
+/// Whose the address is: the card's, whatever DUID its machine comes with. Where the card is not seen,
+/// it is taken for the one that the machine is known by.
+fn identity(found: Option<&Found>, client: &Client) -> Identity {
+    let known = || found.map(|found| found.port.address);
+    let card = client.card.map(Mac).or_else(known).or(client.named.map(Mac));
+    match card {
         Some(mac) => of_mac(mac),
         None => *Uuid::new_v5(&Uuid::nil(), &client.duid).as_bytes(),
     }
@@ -227,22 +267,106 @@ mod tests {
     use dhcp::v6::packet::{Options, Relay};
 
     use super::*;
+    use crate::artifacts::tests::booting_node;
+    use crate::nodes::tests::port;
+
+    const FIRST: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const SECOND: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    /// One node with one registered port.
+    fn index(port_address: Mac, system_uuid: Uuid) -> Index {
+        let mut node = booting_node();
+        node.properties.insert("system_uuid".to_owned(), system_uuid.to_string().into());
+        let (index, uuid) = (Index::default(), node.uuid);
+        index.put_node(node);
+        index.put_ports(uuid, vec![port(uuid, port_address)]);
+        index
+    }
+
+    fn packet(duid: &[u8], relays: Vec<Relay>) -> Packet {
+        let len = u16::try_from(duid.len()).unwrap().to_be_bytes();
+        let bytes = [&[11, 1, 2, 3, 0, 1][..], &len, duid].concat();
+        Packet { relays, ..Packet::parse(&bytes).unwrap() }
+    }
+
+    fn relay(link: Ipv6Addr, options: Vec<(u16, Vec<u8>)>) -> Relay {
+        Relay { hops: 0, link, peer: Ipv6Addr::LOCALHOST, options: Options(options) }
+    }
+
+    fn from_card(duid: &[u8], card: Mac) -> Client {
+        Client::identify(&packet(duid, Vec::new()), super::super::questions::link_local(card))
+    }
+
+    fn from_hiding(duid: &[u8]) -> Client {
+        Client::identify(&packet(duid, Vec::new()), "fe80::dead:1".parse().unwrap())
+    }
+
+    fn named_by(card: Mac) -> Vec<u8> {
+        [&[0, 3, 0, 1][..], &card.0].concat()
+    }
 
     #[test]
     fn a_relay_is_answered_on_the_servers_port_unless_it_has_one_of_its_own() {
         let from: SocketAddrV6 = "[2001:db8::1]:5470".parse().unwrap();
-        let message = [&[11, 1, 2, 3][..], &[0, 1, 0, 2, 0, 4]].concat();
-        let packet = |relays| Packet { relays, ..Packet::parse(&message).unwrap() };
-        let relay = |options| Relay {
-            hops: 0,
-            link: Ipv6Addr::UNSPECIFIED,
-            peer: Ipv6Addr::LOCALHOST,
-            options: Options(options),
+        let through = |options| {
+            let relay = relay(Ipv6Addr::UNSPECIFIED, options);
+            back_to(from, &packet(&[0, 4], vec![relay])).port()
         };
 
-        assert_eq!(back_to(from, &packet(vec![])).port(), 5470, "a client");
-        assert_eq!(back_to(from, &packet(vec![relay(vec![])])).port(), socket::SERVER6);
-        let own = vec![(options::RELAY_PORT, vec![0, 0])];
-        assert_eq!(back_to(from, &packet(vec![relay(own)])).port(), 5470);
+        assert_eq!(through(vec![]), socket::SERVER6);
+        assert_eq!(through(vec![(options::RELAY_PORT, vec![0, 0])]), 5470);
+    }
+
+    #[test]
+    fn a_client_is_answered_where_clients_listen_wherever_it_sends_from() {
+        let from: SocketAddrV6 = "[fe80::1]:50000".parse().unwrap();
+
+        assert_eq!(back_to(from, &packet(&[0, 4], vec![])).port(), 546);
+    }
+
+    #[test]
+    fn two_cards_of_one_machine_get_two_addresses_and_what_runs_on_one_card_shares_its_own() {
+        let uuid = Uuid::from_u128(7);
+        let index = index(FIRST, uuid);
+        let by_uuid = [&[0, 4][..], &uuid.to_bytes_le()].concat();
+        let whose = |client: &Client| identity(found(client, &index).as_ref(), client);
+
+        let firmware = whose(&from_card(&by_uuid, FIRST));
+        let other_card = whose(&from_card(&by_uuid, SECOND));
+        let loader = whose(&from_card(&named_by(FIRST), FIRST));
+        let system = whose(&from_hiding(&named_by(FIRST)));
+        let hiding = whose(&from_hiding(&by_uuid));
+
+        assert_eq!([firmware, loader, system, hiding], [of_mac(FIRST); 4]);
+        assert_eq!(other_card, of_mac(SECOND));
+    }
+
+    #[test]
+    fn a_machine_is_known_by_its_card_by_the_one_in_its_name_and_by_its_uuid() {
+        let uuid = Uuid::from_u128(7);
+        let index = index(FIRST, uuid);
+        let is_known = |client: &Client| found(client, &index).is_some();
+
+        assert!(is_known(&from_card(&[0, 2, 9], FIRST)));
+        assert!(is_known(&from_card(&named_by(FIRST), SECOND)));
+        assert!(is_known(&from_card(&[&[0, 4][..], uuid.as_bytes()].concat(), SECOND)));
+        assert!(!is_known(&from_card(&named_by(SECOND), SECOND)));
+    }
+
+    #[test]
+    fn a_client_is_where_its_relay_says_and_a_far_relay_that_does_not_say_is_named() {
+        let nets = ["fd66::/64", "fd77::/64"].map(|net| net.parse().unwrap());
+        let at = |relays: &[&str], from: &str| {
+            let relays = relays.iter().map(|link| relay(link.parse().unwrap(), vec![]));
+            place(&packet(&[0, 4], relays.collect()), from.parse().unwrap(), &nets)
+        };
+
+        assert_eq!(at(&[], "fe80::1"), Ok(0));
+        assert_eq!(at(&["fd77::1"], "fd77::1"), Ok(1));
+        assert_eq!(at(&["fd77::1", "::"], "fd77::1"), Ok(1), "a switch before the relay");
+        assert_eq!(at(&["::"], "fe80::1"), Ok(0), "a switch on our link");
+        assert_eq!(at(&["::"], "fd66::9"), Ok(0));
+        assert!(at(&["::"], "fd77::9").unwrap_err().contains("link-address"));
+        assert!(at(&["fd88::1"], "fd77::1").unwrap_err().contains("relayed"));
     }
 }
