@@ -5,12 +5,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv6Net;
+
 use crate::leases::{Claim, Holder, Seconds};
 
 /// How long an address is left alone after a client found somebody else using it.
 const QUARANTINE: Seconds = 600;
 /// How many addresses one client can have left alone.
 const QUARANTINES: usize = 3;
+/// Identifiers of each link that are reserved (RFC 2526 §2).
+const ANYCASTS: u128 = 128;
 /// The bit of a record's end that marks a guest's: no lease ends so late.
 const GUEST: u64 = 1 << 63;
 /// Bindings of one client. A machine that comes with a new IAID at each boot, and whose bindings have
@@ -34,6 +38,30 @@ impl Pool {
     #[must_use]
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         (self.first..=self.last).contains(&address)
+    }
+
+    /// Those of them that a machine on this link may have: neither the one that stands for all routers
+    /// (RFC 4291 §2.6.1) nor any that other anycasts are made of (RFC 2526 §2), and none beyond those.
+    #[must_use]
+    pub fn on(self, net: Ipv6Net) -> Self {
+        let host = u128::MAX.checked_shr(net.prefix_len().into()).unwrap_or(0);
+        let link = u128::from(net.network());
+        let (mut first, mut last) = (u128::from(self.first), u128::from(self.last));
+        // Where there are but two addresses, each is a machine's (RFC 6164 §6).
+        if host > 1 && first == link {
+            first += 1;
+        }
+        // The last of those whose universal bit is 0, on links whose addresses have such a bit.
+        let highest = if net.prefix_len() == 64 { host & !(1 << 57) } else { host };
+        if host > ANYCASTS {
+            let anycasts = link + highest - (ANYCASTS - 1)..=link + highest;
+            if anycasts.contains(&first) {
+                first = (link + highest).saturating_add(1);
+            } else if first < *anycasts.start() {
+                last = last.min(anycasts.start() - 1);
+            }
+        }
+        Self { first: first.into(), last: last.into() }
     }
 
     /// How many there are.
@@ -570,6 +598,27 @@ mod tests {
         let mut identity = [1; 16];
         identity[15] = last;
         identity
+    }
+
+    #[test]
+    fn no_machine_gets_an_address_that_stands_for_others() {
+        let range = |net: &str, first: &str, last: &str| {
+            let pool = Pool { first: first.parse().unwrap(), last: last.parse().unwrap() };
+            let Pool { first, last } = pool.on(net.parse().unwrap());
+            [first.to_string(), last.to_string()]
+        };
+
+        assert_eq!(range("fd00::/64", "fd00::", "fd00::f"), ["fd00::1", "fd00::f"]);
+        assert_eq!(range("fd00::/64", "fd00::10", "fd00::1f"), ["fd00::10", "fd00::1f"]);
+        let all = range("fd00::/64", "fd00::", "fd00::ffff:ffff:ffff:ffff");
+        assert_eq!(all, ["fd00::1", "fd00::fdff:ffff:ffff:ff7f"]);
+        let above = range("fd00::/64", "fd00::fdff:ffff:ffff:ff90", "fd00::fe00:0:0:5");
+        assert_eq!(above, ["fd00::fe00:0:0:0", "fd00::fe00:0:0:5"]);
+        let small = range("fd00::/112", "fd00::ff00", "fd00::ffff");
+        assert_eq!(small, ["fd00::ff00", "fd00::ff7f"]);
+        assert_eq!(range("fd00::/127", "fd00::", "fd00::1"), ["fd00::", "fd00::1"]);
+        let none = Pool { first: "fd00::".parse().unwrap(), last: "fd00::".parse().unwrap() };
+        assert!(none.on("fd00::/64".parse().unwrap()).is_empty());
     }
 
     #[test]
