@@ -26,6 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
         duid: vec![0, 2, 1],
         sole: true,
         dns: vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)],
+        domain: Some("hall.example".to_owned()),
+        ntp: vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x7b)],
         lease_secs: 3_600,
     };
     let client = Client::identify(&packet, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9));

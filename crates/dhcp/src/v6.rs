@@ -5,6 +5,7 @@ pub mod client;
 pub mod decide;
 pub mod lease_client;
 pub mod leases;
+mod names;
 pub mod options;
 pub mod packet;
 pub mod reply;

@@ -226,7 +226,7 @@ pub struct Network {
     pub domain: Option<String>,
     /// Time servers.
     #[serde(default)]
-    pub ntp: Vec<Ipv4Addr>,
+    pub ntp: Vec<IpAddr>,
     /// The largest packet that the network carries, in bytes, where it is not 1500.
     pub mtu: Option<u16>,
     /// Whether to advertise the IPv6 network, as its router: without advertisements nobody asks
@@ -318,13 +318,19 @@ impl Network {
     }
 
     pub(crate) fn dns4(&self) -> Vec<Ipv4Addr> {
-        let v4 = |server: &IpAddr| if let IpAddr::V4(v4) = server { Some(*v4) } else { None };
-        self.dns.iter().filter_map(v4).collect()
+        only4(&self.dns)
     }
 
     pub(crate) fn dns6(&self) -> Vec<Ipv6Addr> {
-        let v6 = |server: &IpAddr| if let IpAddr::V6(v6) = server { Some(*v6) } else { None };
-        self.dns.iter().filter_map(v6).collect()
+        only6(&self.dns)
+    }
+
+    pub(crate) fn ntp4(&self) -> Vec<Ipv4Addr> {
+        only4(&self.ntp)
+    }
+
+    pub(crate) fn ntp6(&self) -> Vec<Ipv6Addr> {
+        only6(&self.ntp)
     }
 
     fn check(&self) -> Result<()> {
@@ -484,6 +490,16 @@ impl FromStr for Network {
         network.check()?;
         Ok(network)
     }
+}
+
+fn only4(all: &[IpAddr]) -> Vec<Ipv4Addr> {
+    let v4 = |address: &IpAddr| if let IpAddr::V4(v4) = address { Some(*v4) } else { None };
+    all.iter().filter_map(v4).collect()
+}
+
+fn only6(all: &[IpAddr]) -> Vec<Ipv6Addr> {
+    let v6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(*v6) } else { None };
+    all.iter().filter_map(v6).collect()
 }
 
 /// `FIRST-LAST` of either family, both included.

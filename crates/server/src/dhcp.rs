@@ -4,6 +4,7 @@
 //! (`v4`, `v6`, `proxy`), which touches nothing outside of memory; journal → socket → trace is the
 //! counter's (`counter`). Nothing here waits for the store.
 
+mod addresses;
 mod advertise;
 mod counter;
 mod diary;

@@ -277,6 +277,7 @@ mod tests {
                 mtu: None,
                 prefixes: Vec::new(),
                 dns: Vec::new(),
+                search: Vec::new(),
             };
             asks(Some(&advertisement), 1)
         };

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
+use super::names;
+
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 /// Advertised for what machines send. No router lets a message through that claims 255.
@@ -20,8 +22,11 @@ const SOURCE_LINK_LAYER: u8 = 1;
 const PREFIX: u8 = 3;
 const MTU: u8 = 5;
 const DNS: u8 = 25;
+const SEARCH: u8 = 31;
 /// An option's length is one byte, in units of 8 bytes, of which the head is one.
 const MOST_SERVERS: usize = 127;
+/// None takes more than 255 bytes.
+const MOST_DOMAINS: usize = 7;
 
 /// What is advertised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Advertisement {
     pub prefixes: Vec<Prefix>,
     /// Name servers (RFC 8106 §5.1).
     pub dns: Vec<NameServer>,
+    /// Domains in which short names are looked up (RFC 8106 §5.2).
+    pub search: Vec<SearchDomain>,
 }
 
 /// A prefix (RFC 4861 §4.6.2).
@@ -65,6 +72,15 @@ pub struct NameServer {
     /// Its address.
     pub address: Ipv6Addr,
     /// Seconds for which it may be asked; 0 from now on not.
+    pub secs: u32,
+}
+
+/// A domain in which short names are looked up, as long as it is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchDomain {
+    /// Its name.
+    pub name: String,
+    /// Seconds for which it may be used; 0 from now on not.
     pub secs: u32,
 }
 
@@ -101,17 +117,6 @@ pub enum ParseError {
         /// What there is.
         left: usize,
     },
-    /// An option of another length than its kind has.
-    #[error("option {code} cannot be {len} bytes long")]
-    Length {
-        /// The option.
-        code: u8,
-        /// Its length.
-        len: usize,
-    },
-    /// Longer than an address.
-    #[error("a prefix cannot have {0} bits")]
-    PrefixLength(u8),
 }
 
 impl Advertisement {
@@ -139,27 +144,24 @@ impl Advertisement {
             ..Self::default()
         };
         for option in options(rest) {
-            advertisement.take(option?)?;
+            advertisement.take(option?);
         }
         Ok(advertisement)
     }
 
-    /// Options that are not known are let be (RFC 4861 §6.1.2).
-    fn take(&mut self, option: &[u8]) -> Result<(), ParseError> {
+    /// Options that are not known are let be (RFC 4861 §6.1.2), as are those of which nothing can be
+    /// made: the rest is as good as without them.
+    fn take(&mut self, option: &[u8]) {
         let (&[code, _], value) = option.split_first_chunk().expect("an option has 8 bytes");
-        let wrong = ParseError::Length { code, len: option.len() };
         match code {
             // Of another length on links that are no Ethernet.
             SOURCE_LINK_LAYER => self.mac = value.try_into().ok(),
-            PREFIX => self.prefixes.push(Prefix::parse(value.try_into().map_err(|_| wrong)?)?),
-            MTU => {
-                let [_, _, mtu @ ..]: [u8; 6] = value.try_into().map_err(|_| wrong)?;
-                self.mtu = Some(u32::from_be_bytes(mtu));
-            }
-            DNS => self.dns.extend(name_servers(value).ok_or(wrong)?),
+            PREFIX => self.prefixes.extend(value.try_into().ok().and_then(Prefix::parse)),
+            MTU => self.mtu = value.try_into().ok().map(mtu).or(self.mtu),
+            DNS => self.dns.extend(name_servers(value).into_iter().flatten()),
+            SEARCH => self.search.extend(search_domains(value).into_iter().flatten()),
             _ => {}
         }
-        Ok(())
     }
 
     /// The ICMPv6 message; its checksum is the kernel's to fill in.
@@ -185,18 +187,20 @@ impl Advertisement {
                 bytes.extend(servers.iter().flat_map(|server| server.address.octets()));
             }
         }
+        for alike in self.search.chunk_by(|one, next| one.secs == next.secs) {
+            for domains in alike.chunks(MOST_DOMAINS) {
+                emit_search(domains, &mut bytes);
+            }
+        }
         bytes
     }
 }
 
 impl Prefix {
-    /// Reads an option's 30 bytes after its code and length.
-    fn parse(value: [u8; 30]) -> Result<Self, ParseError> {
+    /// Reads an option's 30 bytes after its code and length. No prefix is longer than an address.
+    fn parse(value: [u8; 30]) -> Option<Self> {
         let [len, flags, v0, v1, v2, v3, p0, p1, p2, p3, _, _, _, _, address @ ..] = value;
-        if len > 128 {
-            return Err(ParseError::PrefixLength(len));
-        }
-        Ok(Self {
+        (len <= 128).then(|| Self {
             address: Ipv6Addr::from(address),
             len,
             on_link: flags & ON_LINK != 0,
@@ -225,14 +229,16 @@ pub fn solicitation(mac: Option<[u8; 6]>) -> Vec<u8> {
     bytes
 }
 
-/// Whether an ICMPv6 message that came with this hop limit is a solicitation (RFC 4861 §6.1.1): one
-/// that passed a router is a forgery.
+/// Whether an ICMPv6 message that came with this hop limit from this address is a solicitation
+/// (RFC 4861 §6.1.1): one that passed a router is a forgery, and whoever has no address yet cannot be
+/// sent anything, and so names no MAC address.
 #[must_use]
-pub fn is_solicitation(message: &[u8], hop_limit: u8) -> bool {
+pub fn is_solicitation(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> bool {
     let Some((head, rest)) = message.split_first_chunk::<8>() else { return false };
-    hop_limit == FROM_THE_LINK
-        && head[..2] == [SOLICITATION, 0]
-        && options(rest).all(|option| option.is_ok())
+    let is_right = |option: Result<&[u8], ParseError>| {
+        option.is_ok_and(|option| option[0] != SOURCE_LINK_LAYER || !from.is_unspecified())
+    };
+    hop_limit == FROM_THE_LINK && head[..2] == [SOLICITATION, 0] && options(rest).all(is_right)
 }
 
 /// The prefix that an address is in.
@@ -268,6 +274,32 @@ fn name_servers(value: &[u8]) -> Option<impl Iterator<Item = NameServer>> {
     let secs = u32::from_be_bytes(secs);
     let server = move |address: &[u8; 16]| NameServer { address: (*address).into(), secs };
     (rest.is_empty() && !addresses.is_empty()).then(|| addresses.iter().map(server))
+}
+
+/// Two bytes of nothing, a lifetime, and names.
+fn search_domains(value: &[u8]) -> Option<impl Iterator<Item = SearchDomain>> {
+    let (&[_, _, secs @ ..], domains) = value.split_first_chunk::<6>()?;
+    let secs = u32::from_be_bytes(secs);
+    let domains = names::decode(domains)?;
+    Some(domains.into_iter().map(move |name| SearchDomain { name, secs }))
+}
+
+/// What is no name is left out.
+fn emit_search(domains: &[SearchDomain], bytes: &mut Vec<u8>) {
+    let encoded = domains.iter().filter_map(|domain| names::encode(&domain.name));
+    let mut encoded: Vec<u8> = encoded.flatten().collect();
+    if encoded.is_empty() {
+        return;
+    }
+    encoded.resize(encoded.len().next_multiple_of(8), 0);
+    bytes.extend([SEARCH, 1 + (encoded.len() / 8) as u8, 0, 0]);
+    bytes.extend(domains[0].secs.to_be_bytes());
+    bytes.extend(encoded);
+}
+
+/// Two bytes of nothing come before it.
+fn mtu([_, _, mtu @ ..]: [u8; 6]) -> u32 {
+    u32::from_be_bytes(mtu)
 }
 
 fn emit_mac(mac: Option<[u8; 6]>, bytes: &mut Vec<u8>) {
@@ -345,11 +377,21 @@ mod tests {
         assert_eq!(refusal(&with(&[9, 0, 0, 0, 0, 0, 0, 0])), "option 9 has no length");
         assert_eq!(refusal(&with(&[9])), "option 9 needs 8 bytes, 1 left");
         assert_eq!(refusal(&bytes[..40]), "option 3 needs 32 bytes, 24 left");
-        assert_eq!(refusal(&with(&[3, 1, 0, 0, 0, 0, 0, 0])), "option 3 cannot be 8 bytes long");
-        assert_eq!(refusal(&with(&[25, 1, 0, 0, 0, 0, 0, 9])), "option 25 cannot be 8 bytes long");
-        let mut longer = bytes.clone();
-        longer[18] = 129;
-        assert_eq!(refusal(&longer), "a prefix cannot have 129 bits");
+    }
+
+    #[test]
+    fn an_option_of_which_nothing_can_be_made_costs_no_other() {
+        let mut long_prefix = managed().emit()[16..].to_vec();
+        long_prefix[2] = 129;
+        let short_prefix = [3, 1, 0, 0, 0, 0, 0, 0];
+        let no_server = [25, 1, 0, 0, 0, 0, 0, 9];
+        let no_name = [31, 2, 0, 0, 0, 0, 0, 9, 64, 1, 1, 1, 1, 1, 1, 1];
+        let long_mtu = [5, 2, 0, 0, 0, 0, 5, 220, 0, 0, 0, 0, 0, 0, 0, 0];
+
+        for odd in [&long_prefix[..], &short_prefix, &no_server, &no_name, &long_mtu] {
+            let with = [&managed().emit()[..], odd].concat();
+            assert_eq!(Advertisement::parse(&with, 255, ROUTER), Ok(managed()), "{odd:?}");
+        }
     }
 
     #[test]
@@ -363,11 +405,19 @@ mod tests {
     fn a_solicitation_that_passed_a_router_is_a_forgery() {
         let own = solicitation(Some([2; 6]));
 
-        assert!(is_solicitation(&own, 255));
-        assert!(is_solicitation(&solicitation(None), 255));
-        assert!(!is_solicitation(&own, 254));
-        assert!(!is_solicitation(&own[..15], 255));
-        assert!(!is_solicitation(&[133, 0, 0, 0, 0, 0, 0, 0, 1, 0], 255));
+        assert!(is_solicitation(&own, 255, ROUTER));
+        assert!(is_solicitation(&solicitation(None), 255, ROUTER));
+        assert!(!is_solicitation(&own, 254, ROUTER));
+        assert!(!is_solicitation(&own[..15], 255, ROUTER));
+        assert!(!is_solicitation(&[133, 0, 0, 0, 0, 0, 0, 0, 1, 0], 255, ROUTER));
+    }
+
+    #[test]
+    fn who_has_no_address_and_names_a_card_to_send_to_is_not_answered() {
+        let nobody = Ipv6Addr::UNSPECIFIED;
+
+        assert!(is_solicitation(&solicitation(None), 255, nobody));
+        assert!(!is_solicitation(&solicitation(Some([2; 6])), 255, nobody));
     }
 
     #[test]
@@ -394,12 +444,15 @@ mod tests {
             managed: bool, other: bool, router_secs: u16, mac: Option<[u8; 6]>, mtu: Option<u32>,
             prefixes in prop::collection::vec(prefixes(), 0..4),
             dns in prop::collection::vec((any::<u128>(), 0..3_u32, 1..150_usize), 0..4),
+            search in prop::collection::vec(("[a-z]{1,60}(\\.[a-z]{1,60}){0,3}", 0..2_u32), 0..12),
         ) -> Advertisement {
             let alike = |(address, secs, count): (u128, u32, usize)| {
                 std::iter::repeat_n(NameServer { address: address.into(), secs }, count)
             };
             let dns = dns.into_iter().flat_map(alike).collect();
-            Advertisement { managed, other, router_secs, mac, mtu, prefixes, dns }
+            let search = search.into_iter().map(|(name, secs)| SearchDomain { name, secs });
+            let search = search.collect();
+            Advertisement { managed, other, router_secs, mac, mtu, prefixes, dns, search }
         }
     }
 
@@ -412,7 +465,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = is_solicitation(&bytes, 255);
+            let _ = is_solicitation(&bytes, 255, ROUTER);
             let advertised = [&managed().emit()[..16], &bytes].concat();
             let _ = Advertisement::parse(&advertised, 255, ROUTER);
             let _ = Advertisement::parse(&bytes, 255, ROUTER);

@@ -405,6 +405,8 @@ mod tests {
                 duid: vec![0, 2, 9],
                 sole: true,
                 dns: Vec::new(),
+                domain: None,
+                ntp: Vec::new(),
                 lease_secs: 600,
             };
             Self { leases: Leases::new(pool, []), network }
@@ -831,6 +833,27 @@ mod tests {
         assert_eq!(told(&again), [(id, Some(3), Vec::new())]);
         let prefixes = again.options.get(code::IA_PD).unwrap();
         assert_eq!(Options::parse(&prefixes[12..]).unwrap().get(code::STATUS).unwrap()[1], 3);
+    }
+
+    #[test]
+    fn a_system_that_asks_for_domain_and_time_servers_is_told_and_firmware_is_not() {
+        let mut server = Server::new();
+        let ntp: Ipv6Addr = "fd00::7b".parse().unwrap();
+        server.network.domain = Some("hall.example".to_owned());
+        server.network.ntp = vec![ntp];
+        let mut asks = solicit();
+        let wishes = [code::DOMAINS, code::SNTP, code::NTP].map(u16::to_be_bytes).concat();
+        asks.options.put(code::OPTION_REQUEST, wishes);
+
+        let [system, firmware] = [asks, solicit()].map(|request| server.answers(&request).options);
+
+        assert_eq!(system.get(code::DOMAINS), Some(&b"\x04hall\x07example\0"[..]));
+        assert_eq!(system.get(code::SNTP), Some(&ntp.octets()[..]));
+        let servers = Options::parse(system.get(code::NTP).unwrap()).unwrap();
+        assert_eq!(servers.get(1), Some(&ntp.octets()[..]));
+        for code in [code::DOMAINS, code::SNTP, code::NTP] {
+            assert_eq!(firmware.get(code), None);
+        }
     }
 
     #[test]

@@ -602,6 +602,8 @@ mod tests {
                 duid: vec![0, 2, 1],
                 sole,
                 dns,
+                domain: None,
+                ntp: Vec::new(),
                 lease_secs: 600,
             };
             Self { leases: Leases::new(pool, []), network }

@@ -30,6 +30,8 @@ pub const VENDOR_CLASS: u16 = 16;
 pub const INTERFACE_ID: u16 = 18;
 /// Recursive name servers (RFC 3646 §3).
 pub const DNS: u16 = 23;
+/// Domains in which short names are looked up (RFC 3646 §4).
+pub const DOMAINS: u16 = 24;
 /// Identity association for prefixes (RFC 8415 §21.21).
 pub const IA_PD: u16 = 25;
 /// SNTP servers (RFC 4075).

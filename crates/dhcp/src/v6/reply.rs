@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
+use super::names;
 use super::options as code;
 use super::packet::{Message, MessageType, Options};
 use crate::client::Kind;
@@ -53,6 +54,10 @@ pub struct Network {
     pub sole: bool,
     /// The link's name servers.
     pub dns: Vec<Ipv6Addr>,
+    /// The domain in which short names are looked up.
+    pub domain: Option<String>,
+    /// The link's time servers.
+    pub ntp: Vec<Ipv6Addr>,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
 }
@@ -118,9 +123,30 @@ pub fn reply(
         }
     }
     if !network.dns.is_empty() {
-        options.put(code::DNS, dns(network));
+        options.put(code::DNS, octets(&network.dns));
     }
+    add_comforts(&mut options, request, network);
     Message { kind, transaction: request.transaction, options }
+}
+
+/// What systems ask for, and firmware has no use for.
+fn add_comforts(options: &mut Options, request: &Message, network: &Network) {
+    let domain = network.domain.as_deref().filter(|_| request.asks_for(code::DOMAINS));
+    if let Some(domain) = domain.and_then(names::encode) {
+        options.put(code::DOMAINS, domain);
+    }
+    if network.ntp.is_empty() {
+        return;
+    }
+    if request.asks_for(code::NTP) {
+        // One suboption for each (RFC 5908 §4.1).
+        let server = |address: &Ipv6Addr| [&[0, 1, 0, 16][..], &address.octets()].concat();
+        let servers: Vec<_> = network.ntp.iter().flat_map(server).collect();
+        options.put(code::NTP, servers);
+    }
+    if request.asks_for(code::SNTP) {
+        options.put(code::SNTP, octets(&network.ntp));
+    }
 }
 
 /// A REPLY that says how it went, and no more.
@@ -189,6 +215,6 @@ fn vendor_class(class: &[u8]) -> Vec<u8> {
     [&ENTERPRISE.to_be_bytes()[..], &len.to_be_bytes(), class].concat()
 }
 
-fn dns(network: &Network) -> Vec<u8> {
-    network.dns.iter().flat_map(Ipv6Addr::octets).collect()
+fn octets(addresses: &[Ipv6Addr]) -> Vec<u8> {
+    addresses.iter().flat_map(Ipv6Addr::octets).collect()
 }

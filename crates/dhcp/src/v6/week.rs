@@ -409,6 +409,8 @@ impl Subnet {
                 duid: SERVER.to_vec(),
                 sole: true,
                 dns,
+                domain: None,
+                ntp: Vec::new(),
                 lease_secs: LEASE,
             },
             relay,

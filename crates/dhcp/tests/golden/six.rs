@@ -97,6 +97,8 @@ fn told(bytes: &[u8], leases: &mut Leases, sole: bool) -> Vec<u8> {
         duid: vec![0, 2, 9],
         sole,
         dns: Vec::new(),
+        domain: None,
+        ntp: Vec::new(),
         lease_secs: 600,
     };
     let request = Packet::parse(bytes).unwrap();

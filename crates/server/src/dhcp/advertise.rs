@@ -1,91 +1,121 @@
 //! Router advertisements: to whoever solicits at once, and to all every few minutes (RFC 4861 §6.2).
 
-use std::future::pending;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::Result;
-use dhcp::v6::advertisement::{Advertisement, NameServer, Prefix, is_solicitation, prefix};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use dhcp::limits::{Rate, Said};
+use dhcp::v6::advertisement::{
+    Advertisement, NameServer, Prefix, SearchDomain, is_solicitation, prefix,
+};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::counter::now;
 use super::socket::{self, Icmp6, Link};
+use crate::config;
 
-/// RFC 4861 §6.2.1: between a third of it and the whole of `MaxRtrAdvInterval`, which is 600 s.
-const EVERY: Duration = Duration::from_secs(200);
+/// RFC 4861 §6.2.1: at random between these, so that routers of one link do not speak together; between
+/// three quarters and the whole of `MaxRtrAdvInterval` here, which may be 1,800 s.
+const AT_LEAST: Duration = Duration::from_secs(150);
+const AT_MOST: Duration = Duration::from_secs(200);
+/// RFC 4861 §6.2.4: the first ones come sooner, as some may be lost.
+const FIRST: u32 = 3;
+const BETWEEN_FIRST: Duration = Duration::from_secs(16);
 /// RFC 4861 §6.2.6, `MIN_DELAY_BETWEEN_RAS`: no more often to all.
 const NO_SOONER: Duration = Duration::from_secs(3);
+/// Answers in one second to single machines. Whoever makes up more of them would fill the kernel's table
+/// of neighbours with these; so all the others hear what is sent to all.
+const ALONE: u32 = 20;
 const PREFIX_SECS: u32 = 3_600;
+/// No link of IPv6 carries less (RFC 8200 §5).
+const LEAST_MTU: u16 = 1_280;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// How often the log says why nothing can be sent.
+const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 
 #[derive(Debug)]
 pub(super) struct Advertiser {
     link: Link,
     socket: Icmp6,
     advertisement: Advertisement,
+    /// Machines listen to nothing that does not come from a link-local address (RFC 4861 §6.1.2).
+    source: Option<Ipv6Addr>,
+    said: Said,
 }
 
 impl Advertiser {
-    pub(super) fn open(link: &Link, dns: Vec<Ipv6Addr>) -> Result<Self> {
-        let advertisement = advertisement(link, dns);
-        Ok(Self { link: link.clone(), socket: Icmp6::open(link)?, advertisement })
+    pub(super) fn open(link: &Link, settings: &config::Network) -> Result<Self> {
+        let advertisement = advertisement(link, settings);
+        let socket = Icmp6::open(link)?;
+        Ok(Self { link: link.clone(), socket, advertisement, source: None, said: Said::new(SAY) })
     }
 
-    pub(super) async fn run(self, end: &CancellationToken) {
+    pub(super) async fn run(mut self, end: &CancellationToken) {
         for Prefix { address, len, .. } in &self.advertisement.prefixes {
             info!("advertising {address}/{len} on {}", self.link.name);
         }
-        let mut every = interval(EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut to_all = ToAll::default();
+        let advertisement = self.advertisement.emit();
+        let mut to_all = ToAll::starting(Instant::now());
+        let mut alone = Alone::starting(Instant::now());
         loop {
             tokio::select! {
-                _ = every.tick() => to_all.ask(Instant::now()),
-                () = to_all.due() => {
-                    self.send(&self.advertisement, ALL_NODES).await;
-                    to_all.done(Instant::now());
-                }
+                () = sleep_until(to_all.next) => match self.send(&advertisement, ALL_NODES).await {
+                    true => to_all.done(Instant::now(), rand::random()),
+                    false => to_all.failed(Instant::now()),
+                },
                 came = self.socket.receive() => match came {
-                    Ok((bytes, hops, from)) if is_solicitation(&bytes, hops) => {
-                        self.answer(from, &mut to_all).await;
+                    Ok((bytes, hops, from)) if is_solicitation(&bytes, hops, from) => {
+                        debug!("{from} solicits on {}", self.link.name);
+                        // It may have no address yet, or one that nobody has.
+                        let now = Instant::now();
+                        let by_itself = !from.is_unspecified() && alone.admits(now);
+                        if !by_itself || !self.send(&advertisement, from).await {
+                            to_all.ask(now);
+                        }
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        warn!(%error, "solicitations on {} cannot be received", self.link.name);
+                        self.say("receive", &error);
                         tokio::time::sleep(socket::AFTER_ERROR).await;
                     }
                 },
                 () = end.cancelled() => break,
             }
         }
-        // Clients stop to use a router that says that it is none any more (RFC 4861 §6.2.5).
-        let goodbye = Advertisement { router_secs: 0, ..self.advertisement.clone() };
+        let goodbye = goodbye(self.advertisement.clone()).emit();
         self.send(&goodbye, ALL_NODES).await;
     }
 
-    /// To the one that asked; to all, if it has no address yet.
-    async fn answer(&self, from: Ipv6Addr, to_all: &mut ToAll) {
-        debug!("{from} solicits on {}", self.link.name);
-        if from.is_unspecified() {
-            to_all.ask(Instant::now());
-        } else {
-            self.send(&self.advertisement, from).await;
+    /// Whether it was sent.
+    async fn send(&mut self, advertisement: &[u8], to: Ipv6Addr) -> bool {
+        self.source = self.source.or_else(|| self.link.local());
+        let Some(source) = self.source else {
+            self.say("source", &"it has no link-local address that is ready");
+            return false;
+        };
+        let to = SocketAddrV6::new(to, 0, 0, self.link.index);
+        let sent: io::Result<()> = self.socket.send_from(advertisement, source, to).await;
+        if let Err(error) = &sent {
+            // It may have another one by now.
+            self.source = None;
+            self.say("send", error);
         }
+        sent.is_ok()
     }
 
-    async fn send(&self, advertisement: &Advertisement, to: Ipv6Addr) {
-        let to = SocketAddr::V6(SocketAddrV6::new(to, 0, 0, self.link.index));
-        let sent: io::Result<()> = self.socket.send(&advertisement.emit(), to).await;
-        if let Err(error) = sent {
-            warn!(%error, "cannot advertise on {}", self.link.name);
+    /// Once in a while.
+    fn say(&mut self, what: &'static str, why: &dyn std::fmt::Display) {
+        if self.said.may_say(what, now()).is_some() {
+            warn!("cannot advertise on {} ({what}): {why}", self.link.name);
         }
     }
 }
 
 /// What machines on a link are told of it.
-fn advertisement(link: &Link, dns: Vec<Ipv6Addr>) -> Advertisement {
+fn advertisement(link: &Link, settings: &config::Network) -> Advertisement {
     let own = Prefix {
         address: prefix(link.address, link.prefix_len),
         len: link.prefix_len,
@@ -96,41 +126,86 @@ fn advertisement(link: &Link, dns: Vec<Ipv6Addr>) -> Advertisement {
         preferred_secs: PREFIX_SECS,
     };
     let server = |address| NameServer { address, secs: PREFIX_SECS };
+    let domain = |name: &String| SearchDomain { name: name.clone(), secs: PREFIX_SECS };
     Advertisement {
         managed: true,
         other: true,
         // A router with a lifetime of 0 is none, and firmware then waits 10 s for one.
         router_secs: 1_800,
         mac: link.mac,
-        mtu: None,
+        mtu: settings.mtu.filter(|mtu| *mtu >= LEAST_MTU).map(u32::from),
         prefixes: vec![own],
-        dns: dns.into_iter().map(server).collect(),
+        dns: settings.dns6().into_iter().map(server).collect(),
+        search: settings.domain.iter().map(domain).collect(),
     }
+}
+
+/// Clients stop to use a router, and what it named, that says that it is none any more (RFC 4861 §6.2.5,
+/// RFC 8106 §5.1).
+fn goodbye(mut advertisement: Advertisement) -> Advertisement {
+    advertisement.router_secs = 0;
+    advertisement.dns.iter_mut().for_each(|server| server.secs = 0);
+    advertisement.search.iter_mut().for_each(|domain| domain.secs = 0);
+    advertisement
 }
 
 /// When the next advertisement to all is sent: at once when one is asked for, but not too often.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ToAll {
     last: Option<Instant>,
-    next: Option<Instant>,
+    next: Instant,
+    sent: u32,
 }
 
 impl ToAll {
+    fn starting(now: Instant) -> Self {
+        Self { last: None, next: now, sent: 0 }
+    }
+
     /// Whoever asks soon after the last has not heard that one, and must not wait until it asks again.
     fn ask(&mut self, now: Instant) {
         let soonest = self.last.map_or(now, |last| now.max(last + NO_SOONER));
-        self.next.get_or_insert(soonest);
+        self.next = self.next.min(soonest);
     }
 
-    async fn due(&self) {
-        match self.next {
-            Some(next) => sleep_until(next).await,
-            None => pending().await,
+    fn done(&mut self, now: Instant, random: u64) {
+        self.sent = self.sent.saturating_add(1);
+        self.last = Some(now);
+        self.next = now + pause(self.sent, random);
+    }
+
+    /// A link-local address is ready in a second or two, and a link that is down may come up.
+    fn failed(&mut self, now: Instant) {
+        self.next = now + socket::AFTER_ERROR;
+    }
+}
+
+fn pause(sent: u32, random: u64) -> Duration {
+    if sent < FIRST {
+        return BETWEEN_FIRST;
+    }
+    let spread = (AT_MOST - AT_LEAST).as_secs() * 1_000;
+    AT_LEAST + Duration::from_millis(random % (spread + 1))
+}
+
+/// How many machines were answered by themselves in this second.
+#[derive(Debug)]
+struct Alone {
+    since: Instant,
+    answered: u32,
+}
+
+impl Alone {
+    fn starting(now: Instant) -> Self {
+        Self { since: now, answered: 0 }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now >= self.since + Duration::from_secs(1) {
+            *self = Self::starting(now);
         }
-    }
-
-    fn done(&mut self, now: Instant) {
-        *self = Self { last: Some(now), next: None };
+        self.answered = self.answered.saturating_add(1);
+        self.answered <= ALONE
     }
 }
 
@@ -138,18 +213,32 @@ impl ToAll {
 mod tests {
     use super::*;
 
-    #[test]
-    fn firmware_is_sent_to_dhcp_for_its_address_and_need_not_wait_for_a_router() {
-        let link = Link {
+    fn link() -> Link {
+        Link {
             name: "eth0".to_owned(),
             index: 1,
             address: "fd00::1".parse().unwrap(),
             prefix_len: 64,
             mac: None,
-        };
+        }
+    }
 
-        let bytes = advertisement(&link, Vec::new()).emit();
-        let told = Advertisement::parse(&bytes, 255, "fe80::1".parse().unwrap()).unwrap();
+    fn settings() -> config::Network {
+        let mut settings: config::Network = "eth0=fd00::10-fd00::1f".parse().unwrap();
+        settings.dns = vec!["192.0.2.53".parse().unwrap(), "fd00::53".parse().unwrap()];
+        settings.domain = Some("hall.example".to_owned());
+        settings.mtu = Some(1_400);
+        settings
+    }
+
+    fn heard(advertisement: &Advertisement) -> Advertisement {
+        let router = "fe80::1".parse().unwrap();
+        Advertisement::parse(&advertisement.emit(), 255, router).unwrap()
+    }
+
+    #[test]
+    fn firmware_is_sent_to_dhcp_for_its_address_and_need_not_wait_for_a_router() {
+        let told = heard(&advertisement(&link(), &settings()));
 
         assert!(told.managed && told.router_secs > 0);
         let [own] = &told.prefixes[..] else { panic!("{told:?}") };
@@ -158,21 +247,79 @@ mod tests {
     }
 
     #[test]
+    fn machines_hear_of_mtu_domain_and_name_servers_and_at_the_end_that_they_are_none() {
+        let advertisement = advertisement(&link(), &settings());
+
+        let told = heard(&advertisement);
+        let last = heard(&goodbye(advertisement));
+
+        assert_eq!(told.mtu, Some(1_400));
+        let named = |told: &Advertisement| {
+            let [server] = told.dns[..] else { panic!("{told:?}") };
+            let [domain] = &told.search[..] else { panic!("{told:?}") };
+            assert_eq!(server.address, "fd00::53".parse::<Ipv6Addr>().unwrap());
+            assert_eq!(domain.name, "hall.example");
+            [server.secs, domain.secs, told.router_secs.into()]
+        };
+        assert_eq!(named(&told), [3_600, 3_600, 1_800]);
+        assert_eq!(named(&last), [0; 3]);
+    }
+
+    #[test]
+    fn no_mtu_is_advertised_that_ipv6_does_not_allow() {
+        let small = config::Network { mtu: Some(1_000), ..settings() };
+
+        assert_eq!(advertisement(&link(), &small).mtu, None);
+    }
+
+    #[test]
     fn who_solicits_just_after_an_advertisement_still_gets_one() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut to_all = ToAll::default();
+        let mut to_all = ToAll::starting(start);
+        assert_eq!(to_all.next, start);
 
-        to_all.ask(start);
-        assert_eq!(to_all.next, Some(start));
-
-        to_all.done(start);
+        to_all.done(start, 0);
         to_all.ask(after(500));
         to_all.ask(after(800));
-        assert_eq!(to_all.next, Some(after(3_000)));
+        assert_eq!(to_all.next, after(3_000));
 
-        to_all.done(after(3_000));
+        to_all.done(after(3_000), 0);
         to_all.ask(after(9_000));
-        assert_eq!(to_all.next, Some(after(9_000)));
+        assert_eq!(to_all.next, after(9_000));
+    }
+
+    #[test]
+    fn the_first_advertisements_follow_each_other_soon_and_later_ones_at_random() {
+        let start = Instant::now();
+        let mut to_all = ToAll::starting(start);
+        let mut pauses = Vec::new();
+        for random in [7, 7, 0, 50_000, 25_000] {
+            to_all.done(start, random);
+            pauses.push((to_all.next - start).as_secs());
+        }
+
+        assert_eq!(pauses, [16, 16, 150, 200, 175]);
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_tried_again_soon() {
+        let start = Instant::now();
+        let mut to_all = ToAll::starting(start);
+
+        to_all.failed(start);
+
+        assert_eq!(to_all.next, start + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_flood_of_solicitations_is_answered_to_all_at_once() {
+        let start = Instant::now();
+        let mut alone = Alone::starting(start);
+
+        let answered = (0..1_000).filter(|_| alone.admits(start)).count();
+
+        assert_eq!(answered, 20);
+        assert!(alone.admits(start + Duration::from_secs(1)));
     }
 }

@@ -64,10 +64,10 @@ impl Network {
         let keeper = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
         let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper)?;
         let (mut v6, mut advertiser) = (None, None);
-        if let Some(desk) = desk6 {
-            let link = Link::find(on)?;
+        if let Some((desk, pool)) = desk6.zip(settings.pool6) {
+            let link = Link::of_pool(on, pool.0)?;
             if settings.advertise {
-                let opened = Advertiser::open(&link, settings.dns6());
+                let opened = Advertiser::open(&link, settings);
                 advertiser = Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
             }
             v6 = Some(Counter::new(on, Socket6::open(&link)?, desk, journals6));

@@ -49,7 +49,7 @@ pub(super) fn desk4(
             routes,
             dns: settings.dns4(),
             domain: settings.domain.clone(),
-            ntp: settings.ntp.clone(),
+            ntp: settings.ntp4(),
             mtu: settings.mtu,
             sole: settings.sole,
             ..reply::Network::new(server, net.netmask(), lease_secs)
@@ -96,22 +96,21 @@ pub(super) fn desk6(
 ) -> Result<Option<v6::Desk>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
-    let link = Link::find(interface)?;
+    let link = Link::of_pool(interface, pool.0)?;
+    let own = Ipv6Net::new(link.address, link.prefix_len)?;
     let addresses = interface::addresses(interface)?;
-    let own = match settings.home(&addresses, false) {
-        Some(IpNet::V6(own)) => own,
-        Some(IpNet::V4(_)) | None => Ipv6Net::new(link.address, link.prefix_len)?,
-    };
     settings.check_on(own.into(), &addresses)?;
-    let mut subnet = |net: Ipv6Net, pool, journal: &str| -> Result<_> {
+    let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, journal: &str| -> Result<_> {
         let mut reserved = reservations6(settings, net);
-        reserved.extend(others6(net, &addresses).into_iter().zip(0..).map(kept_back6));
-        let leases = keeper(journal, (pool, reserved))?;
+        reserved.extend(ours6(net, &addresses).zip(0..).map(kept_back6));
+        let leases = keeper(journal, (pool.on(net), reserved))?;
         let about = six::reply::Network {
             net,
             duid: link.duid(),
             sole: settings.sole,
             dns: settings.dns6(),
+            domain: settings.domain.clone(),
+            ntp: settings.ntp6(),
             lease_secs,
         };
         Ok(v6::Subnet { net, leases, about })
@@ -148,20 +147,13 @@ fn others(
     all
 }
 
-/// The same of an IPv6 subnet: its first address is any router's (RFC 4291 §2.6.1), and the last 128 identifiers are
-/// any server's of a sort (RFC 2526 §2).
-fn others6(net: Ipv6Net, ours: &[IpNet]) -> Vec<Ipv6Addr> {
-    let mut all: Vec<_> = ours
-        .iter()
-        .filter_map(|own| if let IpNet::V6(own) = own { Some(own.addr()) } else { None })
-        .filter(|own| net.contains(own))
-        .collect();
-    all.push(net.network());
-    if net.prefix_len() == 64 {
-        let first = u128::from(net.network()) | 0xfdff_ffff_ffff_ff80;
-        all.extend((first..first + 128).map(Ipv6Addr::from));
-    }
-    all
+/// Ours in a subnet, which no client ever asks for.
+fn ours6(net: Ipv6Net, ours: &[IpNet]) -> impl Iterator<Item = Ipv6Addr> {
+    let six = |own: &IpNet| match own {
+        IpNet::V6(own) => Some(own.addr()),
+        IpNet::V4(_) => None,
+    };
+    ours.iter().filter_map(six).filter(move |own| net.contains(own))
 }
 
 /// A reservation that no client can claim: identities of machines look otherwise.

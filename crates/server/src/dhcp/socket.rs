@@ -1,24 +1,28 @@
 //! Sockets on one interface, and what is known of it.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::v4::destination::{CLIENT, Destination};
+use dhcp::v6::leases::Pool;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
+    recvmsg, sendmsg,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
+use super::addresses::{self, Address};
 use super::frames::Frames;
 use super::v6::Way;
 use super::{counter, v4, v6};
@@ -154,7 +158,7 @@ impl counter::Socket for Socket6 {
 
 /// The length of a packet, and the way that it came.
 fn receive6(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Way>)> {
-    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo);
+    let mut control = nix::cmsg_space!(in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
     let message = recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), flags)?;
@@ -213,6 +217,23 @@ impl Icmp6 {
 
     pub(super) async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         self.0.send_to(bytes, to).await.map(drop)
+    }
+
+    /// The same from one of our addresses.
+    pub(super) async fn send_from(
+        &self,
+        bytes: &[u8],
+        from: Ipv6Addr,
+        to: SocketAddrV6,
+    ) -> io::Result<()> {
+        let info = in6_pktinfo {
+            ipi6_addr: in6_addr { s6_addr: from.octets() },
+            ipi6_ifindex: to.scope_id(),
+        };
+        let (parts, control) = ([IoSlice::new(bytes)], [ControlMessage::Ipv6PacketInfo(&info)]);
+        let (fd, flags, to) = (self.0.as_raw_fd(), MsgFlags::empty(), SockaddrIn6::from(to));
+        let send = || Ok(sendmsg(fd, &parts, &control, flags, Some(&to)).map(drop)?);
+        self.0.async_io(Interest::WRITABLE, send).await
     }
 }
 
@@ -274,15 +295,31 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn find(interface: &str) -> Result<Self> {
+        Self::of(interface, addresses::choose(&addresses::of(interface), None))
+    }
+
+    /// The same, by the address that is in the network of the pool.
+    pub(super) fn of_pool(interface: &str, pool: Pool) -> Result<Self> {
+        let all = addresses::of(interface);
+        let address = addresses::choose(&all, Some(pool));
+        if address.is_none()
+            && let Some(other) = addresses::choose(&all, None)
+        {
+            bail!(
+                "cannot answer DHCPv6 on {interface}: no address of it, such as {}/{}, is in a network \
+                 that has the pool {}-{}; give it one that is, or correct pool6",
+                other.address,
+                other.prefix_len,
+                pool.first,
+                pool.last
+            );
+        }
+        Self::of(interface, address)
+    }
+
+    fn of(interface: &str, address: Option<Address>) -> Result<Self> {
         let entries = entries_of(interface)?;
-        let inet6 =
-            |address: Option<SockaddrStorage>| address?.as_sockaddr_in6().map(SockaddrIn6::ip);
-        let address = entries.iter().find_map(|entry| {
-            let address = inet6(entry.address).filter(|ip| !ip.is_unicast_link_local())?;
-            let mask = inet6(entry.netmask)?;
-            Some((address, u128::from(mask).leading_ones()))
-        });
-        let (address, prefix_len) = address.with_context(|| {
+        let Address { address, prefix_len, .. } = address.with_context(|| {
             format!(
                 "cannot answer DHCPv6 on {interface}: it has no IPv6 address but a link-local one; \
                  give it one first"
@@ -293,9 +330,14 @@ impl Link {
             name: interface.to_owned(),
             index: if_nametoindex(interface).context("cannot number the interface")?,
             address,
-            prefix_len: prefix_len.try_into().unwrap_or(128),
+            prefix_len,
             mac,
         })
+    }
+
+    /// Its link-local address, once it may be used.
+    pub(super) fn local(&self) -> Option<Ipv6Addr> {
+        addresses::link_local(&addresses::of(&self.name))
     }
 
     /// Our DHCP unique identifier here: DUID-LL of this card, or of its name where it has no address

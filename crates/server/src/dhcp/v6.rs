@@ -101,7 +101,7 @@ impl counter::Desk for Desk {
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let client = Client::identify(&request, *from.ip());
-        let asked = asked(&request, &client, &machines.index);
+        let asked = asked(&request, &client, machines);
         if request.relays.is_empty() && to != socket::SERVERS6 {
             // From wherever there is a way to us, and with whatever it says of itself.
             let because = format!(
