@@ -25,9 +25,65 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// There is none to read.
+    #[error("there is no database {path}")]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file of an SQLite store could not be opened.
+    #[error("could not open {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite could not write the file of a store, or beside it.
+    #[error("could not write the database {path}, or its folder, in which SQLite keeps a log")]
+    Rights {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// It is no database that can be read.
+    #[error("could not open the database {database}")]
+    Open {
+        /// Its path.
+        database: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A database of somebody else's, or what is left of one without its log.
+    #[error(
+        "the database {database} has no tables of this service: if it is a copy, was the file \
+         whose name ends in -wal copied with it?"
+    )]
+    NoTables {
+        /// Its path.
+        database: String,
+    },
+    /// It has other tables than this version knows.
+    #[error("the database {database} is {other}")]
+    Version {
+        /// Its path.
+        database: String,
+        /// Which it is.
+        other: Other,
+    },
     /// The tables could not be brought up to date.
-    #[error("could not migrate the database")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("could not bring the tables of the database {database} up to date")]
+    Migrate {
+        /// Its path.
+        database: String,
+        /// Why.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
     /// A statement failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -48,6 +104,20 @@ pub enum StoreError {
         /// What there is instead.
         value: String,
     },
+}
+
+/// Which version's a database is, where it is not this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Other {
+    /// It has tables that this version does not know.
+    #[error("a newer version's: use the `ferroboot` that it was last served by")]
+    Newer,
+    /// Tables are missing.
+    #[error(
+        "an older version's: use the `ferroboot` that it was last served by, or let `ferroboot serve` \
+         of this version bring it up to date"
+    )]
+    Older,
 }
 
 /// A node was not created.

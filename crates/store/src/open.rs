@@ -1,22 +1,31 @@
 //! Opening a store: the file and its rights, the pools, the tables.
 
+mod reading;
+
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Any, AnyPool, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
+use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use crate::error::StoreError;
+use self::reading::Reading;
+use crate::error::{Other, StoreError};
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
+
+/// The tables, in the order in which they came to be.
+static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// What every SQLite connection is told first.
 ///
@@ -25,6 +34,10 @@ const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/databa
 /// must survive a loss of power. A transition of a node costs one such wait; trace rows share one.
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                        PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+/// What one is told that only reads.
+const READING: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";
+/// The same of PostgreSQL.
+const READING_POSTGRES: &str = "SET default_transaction_read_only = on";
 
 /// The store; clones share its connections.
 #[derive(Clone, Debug)]
@@ -34,6 +47,8 @@ pub struct Store {
     begin: &'static str,
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
+    /// Where the copy lies that is read, if it is one.
+    _copy: Option<Arc<TempDir>>,
 }
 
 impl Store {
@@ -51,41 +66,94 @@ impl Store {
         }
     }
 
-    async fn sqlite(url: &str) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::from_str(url).map_err(|_| wrong_url(url))?;
-        let path = options.get_filename();
-        // In memory, each connection would have a database of its own.
-        if !path.is_absolute() {
-            return Err(wrong_url(url));
-        }
-        create(path)?;
-        let told = || {
-            AnyPoolOptions::new().after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(PRAGMAS).await.map(drop) })
-            })
+    /// Opens one that is there, to read it: nothing is written, neither to it nor beside it, and its
+    /// tables must be those of this version.
+    ///
+    /// A daemon may be at work on it. It may as well be a copy, with or without SQLite's log beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: an unusable URL, no database there or none that can be read, another version's.
+    pub async fn open_to_read(url: &str) -> Result<Self, StoreError> {
+        install_default_drivers();
+        let (store, database) = match url.split_once(':') {
+            Some(("sqlite", _)) => {
+                let path = sqlite_path(url)?;
+                let Reading { url, copy } = Reading::of(&path, url)?;
+                let pool = pool(&url, 4, READING).await.map_err(not_opened(&path))?;
+                let store = Self::of(pool.clone(), pool, "BEGIN");
+                (Self { _copy: copy.map(Arc::new), ..store }, path.display().to_string())
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                let pool = pool(url, 4, READING_POSTGRES).await?;
+                (Self::of(pool.clone(), pool, "BEGIN"), "PostgreSQL".to_owned())
+            }
+            Some(_) | None => return Err(wrong_url(url)),
         };
+        store.is_of_this_version(&database).await?;
+        Ok(store)
+    }
+
+    async fn sqlite(url: &str) -> Result<Self, StoreError> {
+        let path = sqlite_path(url)?;
+        create(&path)?;
         // SQLite has one writer at a time. Queueing for one connection is fair, where waiting for
         // the file's lock is not.
-        let write = told().max_connections(1).connect(url).await?;
-        let read = told().max_connections(4).connect(url).await?;
+        let write = pool(url, 1, PRAGMAS).await.map_err(not_opened(&path))?;
+        let read = pool(url, 4, PRAGMAS).await.map_err(not_opened(&path))?;
         let store = Self::of(read, write, "BEGIN IMMEDIATE");
         // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
-        let mut transaction = store.begin().await?;
-        sqlx::migrate!().run(&mut *transaction).await?;
+        let mut transaction = store.begin().await.map_err(not_opened(&path))?;
+        let migrated = MIGRATIONS.run(&mut *transaction).await;
+        migrated.map_err(not_migrated(path.display().to_string()))?;
         transaction.commit().await?;
         Ok(store)
     }
 
     async fn postgres(url: &str) -> Result<Self, StoreError> {
-        let pool = AnyPoolOptions::new().max_connections(8).connect(url).await?;
-        sqlx::migrate!().run(&pool).await?;
+        let pool = match AnyPoolOptions::new().max_connections(8).connect(url).await {
+            Ok(pool) => pool,
+            // It was given time to start, and the pool does not say what kept it from answering.
+            Err(sqlx::Error::PoolTimedOut) => {
+                return Err(AnyConnection::connect(url)
+                    .await
+                    .err()
+                    .map_or_else(|| sqlx::Error::PoolTimedOut.into(), StoreError::from));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        MIGRATIONS.run(&pool).await.map_err(not_migrated("PostgreSQL".to_owned()))?;
         Ok(Self::of(pool.clone(), pool, "BEGIN"))
     }
 
     fn of(read: AnyPool, write: AnyPool, begin: &'static str) -> Self {
         // From the time of opening, so that the order of a trace outlives a restart.
         let sequence = Arc::new(AtomicI64::new(Timestamp::now().as_microsecond()));
-        Self { read, write, begin, added: Arc::default(), sequence }
+        Self { read, write, begin, added: Arc::default(), sequence, _copy: None }
+    }
+
+    /// Whether its tables are those that this version makes.
+    async fn is_of_this_version(&self, database: &str) -> Result<(), StoreError> {
+        let database = || database.to_owned();
+        let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
+        let applied: BTreeSet<i64> = match applied.fetch_all(&self.read).await {
+            Ok(applied) => applied.into_iter().collect(),
+            // SQLite's and PostgreSQL's words for a table that is not there.
+            Err(sqlx::Error::Database(error))
+                if error.message().contains("no such table")
+                    || error.message().contains("does not exist") =>
+            {
+                return Err(StoreError::NoTables { database: database() });
+            }
+            Err(source) => return Err(StoreError::Open { database: database(), source }),
+        };
+        let known: BTreeSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        if !applied.is_subset(&known) {
+            return Err(StoreError::Version { database: database(), other: Other::Newer });
+        }
+        if !known.is_subset(&applied) {
+            return Err(StoreError::Version { database: database(), other: Other::Older });
+        }
+        Ok(())
     }
 
     /// Closes all connections, after what is under way.
@@ -100,6 +168,51 @@ impl Store {
 
     pub(crate) fn next_sequence(&self) -> i64 {
         self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Connections that are told this first.
+async fn pool(url: &str, most: u32, told: &'static str) -> Result<AnyPool, sqlx::Error> {
+    // The pool tries for half a minute, and then does not say what was wrong.
+    let mut first = AnyConnection::connect(url).await?;
+    first.execute(told).await?;
+    first.close().await?;
+    let options =
+        AnyPoolOptions::new().max_connections(most).after_connect(move |connection, _| {
+            Box::pin(async move { connection.execute(told).await.map(drop) })
+        });
+    options.connect(url).await
+}
+
+/// The file of an SQLite store.
+fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(|_| wrong_url(url))?;
+    let path = options.get_filename();
+    // In memory, each connection would have a database of its own.
+    if !path.is_absolute() {
+        return Err(wrong_url(url));
+    }
+    Ok(path.to_owned())
+}
+
+fn not_opened(path: &Path) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| {
+        let (database, path) = (path.display().to_string(), path.to_owned());
+        let code = source.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            // SQLITE_READONLY and SQLITE_CANTOPEN, of which the extended ones are 256 apart.
+            Some(code) if code.parse().is_ok_and(|code: u32| matches!(code % 256, 8 | 14)) => {
+                StoreError::Rights { path, source }
+            }
+            Some(_) | None => StoreError::Open { database, source },
+        }
+    }
+}
+
+fn not_migrated(database: String) -> impl FnOnce(MigrateError) -> StoreError {
+    |source| match source {
+        MigrateError::VersionMissing(_) => StoreError::Version { database, other: Other::Newer },
+        source => StoreError::Migrate { database, source },
     }
 }
 
@@ -121,7 +234,10 @@ fn create(path: &Path) -> Result<(), StoreError> {
     // SQLite gives its log and index files the rights of this one.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let opened = OpenOptions::new().read(true).write(true).open(path);
+            opened.map(drop).map_err(|source| StoreError::File { path: path.to_owned(), source })
+        }
         Err(error) => Err(failed(path)(error)),
     }
 }

@@ -2,8 +2,11 @@
 //! holds the URL of one (`scripts/with-postgres` starts it).
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
@@ -81,6 +84,8 @@ promises![
     retention_forgets_by_age,
     what_was_saved_is_there_after_a_restart,
     opening_twice_at_once_migrates_once,
+    what_is_read_beside_a_daemon_is_what_it_wrote_last,
+    a_database_of_another_version_is_said_to_be_one,
 ];
 
 // Nodes.
@@ -868,6 +873,109 @@ async fn a_url_that_names_no_store_is_refused_without_its_password() {
     }
 }
 
+/// What is in a folder, byte for byte.
+fn contents(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let files = folder.read_dir().unwrap().map(|file| file.unwrap());
+    files.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect()
+}
+
+async fn reading(folder: &Path) -> Result<Store, StoreError> {
+    Store::open_to_read(&format!("sqlite://{}", folder.join("store.db").display())).await
+}
+
+#[tokio::test]
+async fn a_copy_of_a_database_in_use_is_read_with_its_log_and_left_as_it_is() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    store.create_node(&named("n")).await.unwrap();
+    let Database::Sqlite(folder) = &database else { unreachable!("it is SQLite's") };
+    let copy = TempDir::new().unwrap();
+    for name in ["store.db", "store.db-wal"] {
+        fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let before = contents(copy.path());
+
+    let read = reading(copy.path()).await.unwrap();
+
+    assert_eq!(all(&read).await.len(), 1);
+    read.create_node(&named("m")).await.unwrap_err();
+    read.close().await;
+    assert_eq!(contents(copy.path()), before);
+}
+
+#[tokio::test]
+async fn a_database_that_was_closed_is_read_and_left_as_it_is() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    store.create_node(&named("n")).await.unwrap();
+    store.close().await;
+    let Database::Sqlite(folder) = &database else { unreachable!("it is SQLite's") };
+    let before = contents(folder.path());
+
+    let read = reading(folder.path()).await.unwrap();
+
+    assert_eq!(all(&read).await.len(), 1);
+    read.create_node(&named("m")).await.unwrap_err();
+    read.close().await;
+    assert_eq!(contents(folder.path()), before);
+}
+
+async fn what_is_read_beside_a_daemon_is_what_it_wrote_last(database: Database) {
+    let store = database.open().await;
+    store.create_node(&named("n")).await.unwrap();
+
+    let read = Store::open_to_read(&database.url()).await.unwrap();
+
+    assert_eq!(all(&read).await.len(), 1);
+    read.create_node(&named("m")).await.unwrap_err();
+    store.create_node(&named("o")).await.unwrap();
+    assert_eq!(all(&read).await.len(), 2);
+}
+
+async fn a_database_of_another_version_is_said_to_be_one(database: Database) {
+    drop(database.open().await);
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let other = async |statement: &'static str| {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        Store::open_to_read(&database.url()).await.unwrap_err().to_string()
+    };
+
+    let newer = other(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         SELECT 9999, description, success, checksum, execution_time FROM _sqlx_migrations",
+    )
+    .await;
+    let served = Store::open(&database.url()).await.unwrap_err().to_string();
+    let older = other("DELETE FROM _sqlx_migrations").await;
+
+    assert!(newer.contains("a newer version's"), "{newer}");
+    assert_eq!(served, newer);
+    assert!(older.contains("an older version's"), "{older}");
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_named_at_once() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let url = format!("sqlite://{}", path.display());
+    let began = std::time::Instant::now();
+
+    let missing = reading(folder.path()).await.unwrap_err();
+    assert!(matches!(missing, StoreError::Missing { .. }), "{missing:?}");
+    fs::write(&path, [7; 8_192]).unwrap();
+    let served = Store::open(&url).await.unwrap_err();
+    let read = reading(folder.path()).await.unwrap_err();
+    fs::write(&path, []).unwrap();
+    let empty = reading(folder.path()).await.unwrap_err();
+
+    for error in [missing, served, read, empty] {
+        let words = error.to_string();
+        assert!(words.contains(&path.display().to_string()), "{words}");
+    }
+    assert!(began.elapsed().as_secs() < 10, "nobody waits for what cannot come");
+}
+
 // What the tests share.
 
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
@@ -895,12 +1003,15 @@ impl Database {
         Some(Self::Postgres(format!("{url}{more}options=-csearch_path%3D{schema}")))
     }
 
-    async fn open(&self) -> Store {
-        let url = match self {
+    fn url(&self) -> String {
+        match self {
             Self::Sqlite(dir) => format!("sqlite://{}", dir.path().join("store.db").display()),
             Self::Postgres(url) => url.clone(),
-        };
-        Store::open(&url).await.unwrap()
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.url()).await.unwrap()
     }
 }
 

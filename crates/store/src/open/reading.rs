@@ -1,0 +1,66 @@
+//! How an SQLite file is opened so that nothing is written, neither to it nor beside it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::StoreError;
+
+/// A database to read.
+pub(super) struct Reading {
+    pub(super) url: String,
+    /// Where the copy lies that is read, if it is one.
+    pub(super) copy: Option<TempDir>,
+}
+
+impl Reading {
+    /// That of a file, which `url` names.
+    pub(super) fn of(path: &Path, url: &str) -> Result<Self, StoreError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| match source.kind() {
+                io::ErrorKind::NotFound => StoreError::Missing { path },
+                _ => StoreError::File { path, source },
+            }
+        };
+        File::open(path).map_err(failed(path))?;
+        let (log, index) = (beside(path, "-wal"), beside(path, "-shm"));
+        let is_logged = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+        if !is_logged {
+            // SQLite would make both files, only to see that there is nothing in them.
+            return Ok(Self { url: with(url, "immutable=1"), copy: None });
+        }
+        if index.exists() {
+            // A daemon is at work on it.
+            return Ok(Self { url: with(url, "mode=ro"), copy: None });
+        }
+        // No daemon has a log without its index, which SQLite would have to make.
+        let copied = || -> io::Result<TempDir> {
+            let folder = tempfile::tempdir()?;
+            let copy = folder.path().join(COPY);
+            fs::copy(path, &copy)?;
+            fs::copy(&log, beside(&copy, "-wal"))?;
+            Ok(folder)
+        };
+        let folder = copied().map_err(failed(path))?;
+        let url = format!("sqlite://{}", folder.path().join(COPY).display());
+        Ok(Self { url, copy: Some(folder) })
+    }
+}
+
+/// What a copy is called.
+const COPY: &str = "copy.db";
+
+/// SQLite's file of that sort.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn with(url: &str, parameter: &str) -> String {
+    let more = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{more}{parameter}")
+}
