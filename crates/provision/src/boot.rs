@@ -247,6 +247,9 @@ pub enum NoBoot {
         /// Its state.
         state: ProvisionState,
     },
+    /// The node's boot has done what it was for.
+    #[error("the node has booted: its agent has called already")]
+    AgentHasCalled,
     /// It speaks PXE, and the node must boot over HTTP.
     #[error(
         "the firmware asked for PXE, not HTTP: switch HTTP boot on, and PXE off, in its set-up"
@@ -286,6 +289,24 @@ pub enum NoBoot {
     ArchitectureUnknown,
 }
 
+impl NoBoot {
+    /// A short name, for counters.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PortNotEnabled => "port_not_enabled",
+            Self::NotNow { .. } => "not_now",
+            Self::AgentHasCalled => "agent_has_called",
+            Self::PxeNotHttp => "pxe_not_http",
+            Self::Architecture { .. } => "architecture",
+            Self::NoBootSet { .. } => "no_boot_set",
+            Self::OtherCpuArch { .. } => "other_cpu_arch",
+            Self::NoIpxe { .. } => "no_ipxe",
+            Self::ArchitectureUnknown => "architecture_unknown",
+        }
+    }
+}
+
 /// What a DHCP client on a known port of `node` is told to boot.
 ///
 /// # Errors
@@ -303,7 +324,7 @@ pub fn boot_for(
             DhcpClient::HttpClient
             | DhcpClient::PxeClient
             | DhcpClient::Ipxe
-            | DhcpClient::Grub => Err(NoBoot::NotNow { state: node.provision_state }),
+            | DhcpClient::Grub => Err(not_now(node)),
         };
     };
     match (client, attempt.boot_interface) {
@@ -359,6 +380,13 @@ fn runs_its_script(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<(
     let Some(architecture) = architecture else { return Ok(()) };
     let cpu_arch = CpuArch::of_ipxe(architecture);
     has_boot_set(cpu_arch.ok_or(NoBoot::Architecture { architecture })?, boot_sets).map(drop)
+}
+
+fn not_now(node: &Node) -> NoBoot {
+    match node.live_attempt().is_some_and(|attempt| attempt.agent.is_some()) {
+        true => NoBoot::AgentHasCalled,
+        false => NoBoot::NotNow { state: node.provision_state },
+    }
 }
 
 /// An image of the operator's own may be for any machine, or several.

@@ -493,6 +493,10 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
         NoBoot::NotNow { .. } => {
             (unless_it_goes_on, "it was started by somebody else, or too late")
         }
+        NoBoot::AgentHasCalled => (
+            unless_it_goes_on,
+            "the machine was started anew while it was being cleaned: by hand, or by a fault of its own",
+        ),
         NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => (
             Verdict::Failed,
             "only x64, arm64 and riscv64 machines in UEFI mode can be booted: check the boot mode in \

@@ -5,6 +5,8 @@ use std::fmt::Display;
 
 use dhcp::limits::{Millis, Rate, Said};
 use provision::What;
+use provision::boot::bootable;
+use provision::trace::DhcpAnswer;
 use tracing::{debug, warn};
 
 use super::Witness;
@@ -16,16 +18,19 @@ use crate::nodes::Found;
 /// How often the log names one reason for not answering.
 const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 /// Reasons that are nobody's fault.
-const ORDINARY: [&str; 7] = [
+const ORDINARY: [&str; 8] = [
     "stranger",
     "other_server",
-    "nothing",
+    "not_now",
+    "agent_has_called",
     "nothing_to_boot",
     "not_for_a_proxy",
     "not_for_us",
     // A machine that was on another network, or away for long.
     "nak",
 ];
+/// The decisions about whoever is told nothing since there is nothing to tell.
+const NOTHING: [&str; 2] = ["nothing", "nothing_to_boot"];
 
 #[derive(Debug)]
 pub(super) struct Diary {
@@ -49,19 +54,28 @@ impl Diary {
         witness: &Witness,
         now: Millis,
     ) {
+        let nothing = story.as_ref().and_then(|story| Nothing::of(story, counted.decision));
+        let decision = nothing.as_ref().map_or(counted.decision, |nothing| nothing.decision);
+        let counted = &DhcpMessage { decision, ..counted.clone() };
         witness.metrics.dhcp(counted);
-        match &story {
-            None => {
+        match (&story, &nothing) {
+            (None, _) => {
                 let why = unreadable.unwrap_or("it cannot be read");
                 self.say(counted, &"a packet", "not answered", why, now);
             }
-            Some(Story { asked, done: Done::Silent(why), .. }) => {
+            (Some(Story { asked, .. }), Some(Nothing { because, is_expected: true, .. })) => {
+                debug!("{asked} on {} is not answered: {because}", self.interface);
+            }
+            (Some(Story { asked, .. }), Some(Nothing { because, .. })) => {
+                self.say(counted, asked, "not answered", because, now);
+            }
+            (Some(Story { asked, done: Done::Silent(why), .. }), None) => {
                 self.say(counted, asked, "not answered", why, now);
             }
-            Some(Story { asked, done: Done::Refused(why), .. }) => {
+            (Some(Story { asked, done: Done::Refused(why), .. }), None) => {
                 self.say(counted, asked, "refused", why, now);
             }
-            Some(_) => {}
+            (Some(_), None) => {}
         }
         if let Some(story) = story {
             self.record(story, witness, now);
@@ -108,5 +122,120 @@ impl Diary {
             unlisted,
         };
         witness.recorder.record(&node, what);
+    }
+}
+
+/// Why there is nothing to tell a machine.
+#[derive(Debug)]
+struct Nothing {
+    /// What it is called among counters.
+    decision: &'static str,
+    because: String,
+    /// Whether somebody wants it so.
+    is_expected: bool,
+}
+
+impl Nothing {
+    /// What there was to decide about is what to boot, not the packet.
+    fn of(story: &Story, decision: &str) -> Option<Self> {
+        if !NOTHING.contains(&decision) {
+            return None;
+        }
+        let boots = |found: &Found| bootable(&found.node).is_some();
+        match story.told.because.as_ref()? {
+            DhcpAnswer::NoBoot { because } => Some(Self {
+                decision: because.name(),
+                because: because.to_string(),
+                // A port that is never to boot says nothing of a machine that boots from another.
+                is_expected: !story.asked.found.as_ref().is_some_and(boots),
+            }),
+            DhcpAnswer::Ignored { because } => {
+                Some(Self { decision: "no_url", because: because.clone(), is_expected: false })
+            }
+            DhcpAnswer::Offer { .. }
+            | DhcpAnswer::Ack { .. }
+            | DhcpAnswer::Beside { .. }
+            | DhcpAnswer::Nak { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::to_bytes;
+    use axum::response::IntoResponse as _;
+    use dhcp::Answer;
+    use jiff::Timestamp;
+    use provision::boot::NoBoot;
+    use provision::trace::DhcpClient;
+    use provision::{Mac, Node, Port, ProvisionState};
+    use serde_json::Map;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+    use crate::dhcp::heard::{Asked, Told};
+    use crate::metrics::Metrics;
+    use crate::trace::Recorder;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    /// PXE firmware of a node, which is told nothing for this reason.
+    fn story(node: Node, because: NoBoot) -> Story {
+        let port = Port {
+            uuid: Uuid::nil(),
+            node_uuid: node.uuid,
+            address: MAC,
+            pxe_enabled: true,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            extra: Map::new(),
+            kept: Map::new(),
+        };
+        let asked = Asked {
+            found: Some(Found { node: Arc::new(node), port: Arc::new(port) }),
+            message: "DISCOVER",
+            mac: Some(MAC),
+            client: DhcpClient::PxeClient,
+            architecture: None,
+        };
+        let because = Some(DhcpAnswer::NoBoot { because });
+        let told = Told { answer: Answer::Nothing, artifact: None, because };
+        Story { asked, told, done: Done::Silent("it is told nothing".to_owned()) }
+    }
+
+    #[tokio::test]
+    async fn what_keeps_a_machine_from_booting_is_counted_by_its_name() {
+        let (recorder, _backlog) = Recorder::new();
+        let witness = Witness { recorder, metrics: Metrics::default() };
+        let mut diary = Diary::new("eth1");
+        let state = ProvisionState::Manageable;
+
+        for because in [NoBoot::PxeNotHttp, NoBoot::NotNow { state }, NoBoot::PortNotEnabled] {
+            let story = story(booting_node(), because);
+            let counted = story.asked.counted("ipv4", "nothing");
+            diary.note(&counted, Some(story), None, &witness, 0);
+        }
+
+        let body = witness.metrics.show().into_response().into_body();
+        let text = String::from_utf8(to_bytes(body, 65_536).await.unwrap().to_vec()).unwrap();
+        for decision in ["pxe_not_http", "not_now", "port_not_enabled"] {
+            assert!(text.contains(&format!("decision=\"{decision}\"}} 1\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_machine_that_is_to_boot_is_spoken_of() {
+        let boots = story(booting_node(), NoBoot::PxeNotHttp);
+        let boots = Nothing::of(&boots, "nothing").unwrap();
+        let rests = Node { attempt: None, ..booting_node() };
+        let rests = story(rests, NoBoot::PortNotEnabled);
+
+        assert!(!boots.is_expected);
+        assert!(boots.because.contains("asked for PXE, not HTTP"), "{}", boots.because);
+        assert!(Nothing::of(&rests, "nothing").unwrap().is_expected);
+        assert!(Nothing::of(&rests, "other_server").is_none(), "it is not about what to boot");
     }
 }
