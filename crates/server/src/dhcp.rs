@@ -27,7 +27,7 @@ mod v4;
 mod v6;
 
 pub use self::machines::Machines;
-pub use self::rehearsal::{Captured, Explained, Known, Rehearsal};
+pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -177,6 +177,7 @@ mod tests {
 
     use axum::body::to_bytes;
     use axum::response::IntoResponse as _;
+    use dhcp::client::Features;
     use dhcp::leases::Leases;
 
     use super::*;
@@ -215,8 +216,14 @@ mod tests {
 
         fn hear(&mut self, _: &[u8], (): (), _: &Machines, _: Millis) -> HeardAt<Self> {
             let client = provision::trace::DhcpClient::System;
-            let asked =
-                Asked { found: None, message: "DISCOVER", mac: None, client, architecture: None };
+            let asked = Asked {
+                found: None,
+                message: "DISCOVER",
+                mac: None,
+                client,
+                architecture: None,
+                features: Features::default(),
+            };
             let told = Told { answer: dhcp::Answer::Address, artifact: None, because: None };
             Heard {
                 reply: Some(()),

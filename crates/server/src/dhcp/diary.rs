@@ -167,6 +167,7 @@ mod tests {
     use axum::body::to_bytes;
     use axum::response::IntoResponse as _;
     use dhcp::Answer;
+    use dhcp::client::Features;
     use jiff::Timestamp;
     use provision::boot::NoBoot;
     use provision::trace::DhcpClient;
@@ -200,6 +201,7 @@ mod tests {
             mac: Some(MAC),
             client: DhcpClient::PxeClient,
             architecture: None,
+            features: Features::default(),
         };
         let because = Some(DhcpAnswer::NoBoot { because });
         let told = Told { answer: Answer::Nothing, artifact: None, because };

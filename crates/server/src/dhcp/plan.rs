@@ -20,30 +20,56 @@ pub(super) trait Keeper<T: Table>: FnMut(&str, T::Pool) -> Result<T> {}
 
 impl<T: Table, F: FnMut(&str, T::Pool) -> Result<T>> Keeper<T> for F {}
 
+/// Our IPv4 address on the interface, with its network.
+///
+/// # Errors
+/// The interface is missing or has no IPv4 address.
+pub(super) fn own4(settings: &config::Network) -> Result<Ipv4Net> {
+    let (server, mask) = socket::address_of(&settings.interface)?;
+    match settings.home(&interface::addresses(&settings.interface)?, true) {
+        Some(IpNet::V4(own)) => Ok(own),
+        Some(IpNet::V6(_)) | None => Ok(Ipv4Net::with_netmask(server, mask)?),
+    }
+}
+
 /// DHCPv4 on its interface; `None`, where it has no pool.
 ///
 /// # Errors
-/// The interface is missing or has no IPv4 address, or its leases cannot be had.
+/// The interface is missing or has no IPv4 address, the settings do not go with it, or its leases cannot be
+/// had.
 pub(super) fn desk4(
     settings: &config::Network,
+    lease_secs: u32,
+    limits: Limits,
+    keeper: impl Keeper<leases::Leases>,
+) -> Result<Option<v4::Desk>> {
+    if settings.pool.is_none() {
+        return Ok(None);
+    }
+    let own = own4(settings)?;
+    let ours = interface::addresses(&settings.interface)?;
+    settings.check_on(own.into(), &ours)?;
+    desk4_at(settings, own, &ours, lease_secs, limits, keeper)
+}
+
+/// The same where it is known which addresses are ours, and from which of them we answer.
+///
+/// # Errors
+/// Its leases cannot be had.
+pub(super) fn desk4_at(
+    settings: &config::Network,
+    own: Ipv4Net,
+    ours: &[IpNet],
     lease_secs: u32,
     limits: Limits,
     mut keeper: impl Keeper<leases::Leases>,
 ) -> Result<Option<v4::Desk>> {
     let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
-    let (server, mask) = socket::address_of(interface)?;
-    let addresses = interface::addresses(interface)?;
-    let own = match settings.home(&addresses, true) {
-        Some(IpNet::V4(own)) => own,
-        Some(IpNet::V6(_)) | None => Ipv4Net::with_netmask(server, mask)?,
-    };
-    settings.check_on(own.into(), &addresses)?;
-    let server = own.addr();
     let mut subnet = |net: Ipv4Net, router, pool, journal: &str| -> Result<_> {
         let mut leases = keeper(journal, (pool, reservations(settings, net)))?;
         let routes = routes(settings, net);
-        leases.keep_back(others(net, &addresses, router, &routes));
+        leases.keep_back(others(net, ours, router, &routes));
         let about = reply::Network {
             router,
             routes,
@@ -52,7 +78,7 @@ pub(super) fn desk4(
             ntp: settings.ntp4(),
             mtu: settings.mtu,
             sole: settings.sole,
-            ..reply::Network::new(server, net.netmask(), lease_secs)
+            ..reply::Network::new(own.addr(), net.netmask(), lease_secs)
         };
         Ok(v4::Subnet { net, leases, about })
     };
@@ -76,12 +102,15 @@ pub(super) fn beside(
     port: Port,
     limits: Limits,
 ) -> Result<Option<proxy::Desk>> {
-    if !settings.proxy {
-        return Ok(None);
+    match settings.proxy {
+        true => Ok(Some(beside_at(own4(settings)?, lease_secs, port, limits))),
+        false => Ok(None),
     }
-    let (server, mask) = socket::address_of(&settings.interface)?;
-    let about = reply::Network::new(server, mask, lease_secs);
-    Ok(Some(proxy::Desk::new(port, about, limits)))
+}
+
+/// The same where our address is known, with its network.
+pub(super) fn beside_at(own: Ipv4Net, lease_secs: u32, port: Port, limits: Limits) -> proxy::Desk {
+    proxy::Desk::new(port, reply::Network::new(own.addr(), own.netmask(), lease_secs), limits)
 }
 
 /// DHCPv6 on its interface; `None`, where it has no pool.
@@ -92,17 +121,32 @@ pub(super) fn desk6(
     settings: &config::Network,
     lease_secs: u32,
     limits: Limits,
+    keeper: impl Keeper<six::leases::Leases>,
+) -> Result<Option<v6::Desk>> {
+    let Some(pool) = settings.pool6 else { return Ok(None) };
+    let link = Link::of_pool(&settings.interface, pool.0)?;
+    let ours = interface::addresses(&settings.interface)?;
+    settings.check_on(link.net()?.into(), &ours)?;
+    desk6_at(settings, &link, &ours, lease_secs, limits, keeper)
+}
+
+/// The same where it is known which addresses are ours, and what else is needed of the interface.
+///
+/// # Errors
+/// Its leases cannot be had.
+pub(super) fn desk6_at(
+    settings: &config::Network,
+    link: &Link,
+    ours: &[IpNet],
+    lease_secs: u32,
+    limits: Limits,
     mut keeper: impl Keeper<six::leases::Leases>,
 ) -> Result<Option<v6::Desk>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
-    let link = Link::of_pool(interface, pool.0)?;
-    let own = Ipv6Net::new(link.address, link.prefix_len)?;
-    let addresses = interface::addresses(interface)?;
-    settings.check_on(own.into(), &addresses)?;
     let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, journal: &str| -> Result<_> {
         let mut reserved = reservations6(settings, net);
-        reserved.extend(ours6(net, &addresses).zip(0..).map(kept_back6));
+        reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
         let leases = keeper(journal, (pool.on(net), reserved))?;
         let about = six::reply::Network {
             net,
@@ -116,13 +160,13 @@ pub(super) fn desk6(
         Ok(v6::Subnet { net, leases, about })
     };
     let journal = format!("leases6-{interface}.journal");
-    let mut subnets = vec![subnet(own.trunc(), pool.0, &journal)?];
+    let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, &journal)?];
     for Relayed { subnet: net, pool, .. } in &settings.relayed {
         let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
         let journal = format!("leases6-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *pool, &journal)?);
     }
-    Ok(Some(v6::Desk::new(own.addr(), subnets, settings.strangers, limits)))
+    Ok(Some(v6::Desk::new(link.address, subnets, settings.strangers, limits)))
 }
 
 /// The addresses of a subnet that somebody has who never asks for them: ourselves, its routers, and nobody, where they
@@ -234,8 +278,9 @@ mod tests {
         let given = |first: &str, last: &str| {
             let pool =
                 six::leases::Pool { first: first.parse().unwrap(), last: last.parse().unwrap() };
-            let reserved = others6(net, &ours()).into_iter().zip(0..).map(kept_back6);
-            let mut leases = six::leases::Leases::new(pool, reserved);
+            let ours = ours();
+            let reserved = ours6(net, &ours).zip(0..).map(kept_back6);
+            let mut leases = six::leases::Leases::new(pool.on(net), reserved);
             let clients = (0..9).map(|client| [client; 16]);
             let given = clients.map_while(|client| leases.offer(client, None, Claim::Known, 0));
             given.map(|address| address.to_string()).collect::<Vec<_>>()

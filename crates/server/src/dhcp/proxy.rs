@@ -2,7 +2,7 @@
 //! remember.
 
 use std::iter;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::leases::{Holder, Leases};
 use dhcp::limits::{Limits, Millis};
@@ -31,6 +31,11 @@ impl Desk {
 
     pub(super) fn about(&self) -> &reply::Network {
         &self.about
+    }
+
+    /// Takes the name for its own that a client knows it by.
+    pub(super) fn is_called(&mut self, server: Ipv4Addr) {
+        self.about.server = server;
     }
 
     /// Where an answer goes.

@@ -31,12 +31,19 @@ pub(super) fn all(mac: Mac, architecture: Architecture) -> Vec<Question> {
         ask(Kind::HttpClient, Some(architecture)),
         ask(Kind::PxeClient, Some(by_tftp(architecture))),
         ask(Kind::Ipxe, Some(by_tftp(architecture))),
+        ask(Kind::Grub, None),
+        ask(Kind::Firmware, None),
         ask(Kind::Agent, None),
         ask(Kind::System, None),
     ]
 }
 
 impl Question {
+    /// Whether such a client asks over IPv4 at all.
+    pub(super) fn is_of_v4(&self) -> bool {
+        self.client != Kind::Firmware
+    }
+
     /// As DISCOVER.
     pub(super) fn v4(&self) -> Vec<u8> {
         let mut options = vec![
@@ -72,11 +79,24 @@ impl Question {
 
     /// As SOLICIT.
     pub(super) fn v6(&self) -> Vec<u8> {
+        let (client_id, wanted) = match self.client {
+            // DUID-UUID (RFC 6355), of a machine that is known by the address of its card alone.
+            Kind::Firmware => ([&[0, 4][..], &[0; 10], &self.mac.0].concat(), &[code6::DNS][..]),
+            Kind::HttpClient
+            | Kind::PxeClient
+            | Kind::Ipxe
+            | Kind::Grub
+            | Kind::Agent
+            | Kind::System => {
+                // DUID-LL (RFC 8415 §11.4).
+                ([&[0, 3, 0, 1][..], &self.mac.0].concat(), &[59, 60, code6::DNS, 16][..])
+            }
+        };
+        let wanted: Vec<_> = wanted.iter().flat_map(|code| code.to_be_bytes()).collect();
         let mut options = vec![
-            // DUID-LL (RFC 8415 §11.4).
-            (code6::CLIENT_ID, [&[0, 3, 0, 1][..], &self.mac.0].concat()),
+            (code6::CLIENT_ID, client_id),
             (code6::IA_NA, [[0, 0, 0, 1], [0xff; 4], [0xff; 4]].concat()),
-            (code6::OPTION_REQUEST, [59_u16, 60, 23, 16].map(u16::to_be_bytes).concat()),
+            (code6::OPTION_REQUEST, wanted),
         ];
         if let Some(architecture) = self.architecture {
             options.push((code6::INTERFACE, vec![1, 3, 0]));
@@ -120,7 +140,8 @@ impl Question {
             Kind::HttpClient => "HTTPClient",
             // iPXE sends what the firmware sends that it was started from.
             Kind::PxeClient | Kind::Ipxe => "PXEClient",
-            Kind::Grub | Kind::Agent | Kind::Firmware | Kind::System => return None,
+            Kind::Grub => return Some("GRUB".to_owned()),
+            Kind::Agent | Kind::Firmware | Kind::System => return None,
         };
         let architecture = self.architecture?.0;
         Some(format!("{class}:Arch:{architecture:05}:UNDI:003000"))
@@ -145,6 +166,17 @@ impl fmt::Display for Question {
     }
 }
 
+/// Which server a message of IPv4 names.
+pub(super) fn server4(message: &[u8]) -> Option<Ipv4Addr> {
+    Packet::parse(message).ok()?.option_address(code4::SERVER_ID)
+}
+
+/// Which server a message of IPv6 names, by its DUID.
+pub(super) fn server6(message: &[u8]) -> Option<Vec<u8>> {
+    let packet = packet6::Packet::parse_request(message).ok()?;
+    packet.message.options.get(code6::SERVER_ID).map(<[u8]>::to_vec)
+}
+
 /// The link-local address that is made of a MAC address (RFC 4291, appendix A).
 pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
@@ -163,5 +195,40 @@ fn by_tftp(architecture: Architecture) -> Architecture {
         0x26 => Architecture(0x25),
         0x28 => Architecture(0x27),
         _ => architecture,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp::client::Client;
+    use dhcp::v6;
+
+    use super::*;
+
+    #[test]
+    fn each_question_is_taken_for_one_of_the_client_that_it_is_of() {
+        let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+        let mut asked = Vec::new();
+        for question in all(mac, Architecture::X64_HTTP) {
+            if question.is_of_v4() {
+                let client = Client::identify(&Packet::parse(&question.v4()).unwrap());
+                assert_eq!(client.kind, question.client, "over IPv4");
+            }
+            let packet = packet6::Packet::parse_request(&question.v6()).unwrap();
+            let client = v6::client::Client::identify(&packet, link_local(mac));
+            assert_eq!(client.kind, question.client, "over IPv6");
+            asked.push(question.client);
+        }
+        for kind in [
+            Kind::HttpClient,
+            Kind::PxeClient,
+            Kind::Ipxe,
+            Kind::Grub,
+            Kind::Agent,
+            Kind::Firmware,
+            Kind::System,
+        ] {
+            assert!(asked.contains(&kind), "{kind} is in the book's table");
+        }
     }
 }

@@ -1,27 +1,33 @@
 //! What the service would answer, with its settings, nodes and leases as they are, and without a socket:
 //! nothing is sent, and nothing is written.
 
+mod place;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use dhcp::architecture::Architecture;
 use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::Port;
-use provision::{BootInterface, Mac, ProvisionState};
-use store::Store;
+use ipnet::IpNet;
+use provision::boot::{Artifact, bootable};
+use provision::{BootInterface, CpuArch, Mac, Node, ProvisionState, What};
+use store::{Store, StoreError};
 
+pub use self::place::Place;
+use self::place::{Known4, Known6};
 use super::counter::{Desk as _, now};
-use super::heard::Story;
+use super::heard::Heard;
 use super::journal::{Table, look};
 use super::machines::Machines;
 use super::questions::{self, Question};
-use super::{plan, proxy, socket, v4, v6};
+use super::{interface, plan, proxy, socket, v4, v6};
 use crate::artifacts::BootSets;
 use crate::change::Nodes;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Provider};
 use crate::nodes::{Found, Index};
 use crate::urls::Urls;
 
@@ -33,6 +39,9 @@ const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT);
 pub struct Rehearsal {
     networks: Vec<Desks>,
     machines: Machines,
+    provider: Provider,
+    store: Store,
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -43,6 +52,9 @@ struct Desks {
     /// What a proxy says on its other port.
     pxe: Option<proxy::Desk>,
     v6: Option<v6::Desk>,
+    /// Whether what we are called there is not known, so that we are who a client asks.
+    nameless4: bool,
+    nameless6: bool,
 }
 
 /// A packet that was sent to a DHCP server.
@@ -67,7 +79,7 @@ pub struct Explained {
     pub client: String,
     /// `offered 192.0.2.100, to boot bootx64.efi`, or why not.
     pub answer: String,
-    /// What the firmware makes of it, where it is known.
+    /// What the firmware makes of it, where it is known, or what keeps it from going on.
     pub verdict: Option<String>,
 }
 
@@ -80,34 +92,102 @@ pub enum Known {
         node: String,
         /// Its state.
         state: ProvisionState,
-        /// How it boots.
+        /// How it boots: now, or when it is to.
         boot_interface: BootInterface,
         /// Whether the port is one to boot from.
         pxe_enabled: bool,
-        /// Whether a boot is under way.
-        booting: bool,
+        /// How far its boot is.
+        boot: Stage,
     },
     /// Nobody registered it.
     Stranger,
 }
 
+/// How far a boot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none.
+    None,
+    /// It may fetch what it boots.
+    Booting,
+    /// Its agent has called, and it may fetch nothing any more.
+    Booted,
+}
+
 impl Rehearsal {
-    /// Reads settings, nodes and leases.
+    /// Reads settings, nodes and leases. `places` are our addresses on interfaces that this host does not
+    /// have, or not as the service has them.
     ///
     /// # Errors
-    /// In words: the database cannot be read, an interface is missing.
-    pub async fn open(config: &Config) -> Result<Self> {
-        let index = index(config).await?;
-        let networks: Vec<_> = config
-            .dhcp
-            .networks
-            .iter()
-            .map(|network| Desks::open(network, config))
-            .collect::<Result<_>>()?;
+    /// In words: the database cannot be read, or it is not known how any of the networks is numbered.
+    pub async fn open(config: &Config, places: &[Place]) -> Result<Self> {
+        let (store, index) = database(config).await?;
+        let mut notes = Vec::new();
+        let mut networks = Vec::new();
+        for network in &config.dhcp.networks {
+            match Desks::open(network, config, places, &mut notes) {
+                Ok(desks) => networks.push(desks),
+                Err(error) if config.dhcp.networks.len() == 1 => return Err(error),
+                Err(error) => notes.push(format!("{}: left out: {error:#}", network.interface)),
+            }
+        }
         let urls = Urls::new(config, networks.iter().find_map(Desks::address));
         let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
         let machines = Machines { index, urls, boot_sets, tftp: config.dhcp.tftp };
-        Ok(Self { networks, machines })
+        Ok(Self { networks, machines, provider: config.dhcp.provider, store, notes })
+    }
+
+    /// What is taken to be so, since this host does not tell.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Which other service answers DHCP, if it is not ours.
+    #[must_use]
+    pub fn other_server(&self) -> Option<&'static str> {
+        match self.provider {
+            Provider::Embedded => None,
+            Provider::Dnsmasq => Some("dnsmasq"),
+            Provider::Kea => Some("Kea"),
+            Provider::Neutron => Some("Neutron"),
+            Provider::None => Some("another server"),
+        }
+    }
+
+    /// What that service was told of the machine's latest boot, in words.
+    ///
+    /// # Errors
+    /// The trace cannot be read.
+    pub async fn told(&self, mac: Mac) -> Result<String> {
+        if self.provider == Provider::None {
+            return Ok("is told nothing by this service (provider = \"none\")".to_owned());
+        }
+        let nothing = "was told nothing of this machine, and is told when a boot of it begins";
+        let Some(Found { node, .. }) = self.machines.index.by_mac(mac) else {
+            return Ok(nothing.to_owned());
+        };
+        let Some(attempt) = &node.attempt else { return Ok(nothing.to_owned()) };
+        let trace = self.store.events(node.uuid, Some(attempt.id)).await?;
+        let last = trace.iter().rfind(|event| matches!(event.what, What::Provider { .. }));
+        Ok(match last.map(|event| &event.what) {
+            Some(What::Provider { told, error: None, .. }) => format!("was told {told}"),
+            Some(What::Provider { told, error: Some(error), .. }) => {
+                format!("could not be told {told} ({error})")
+            }
+            Some(_) | None if attempt.boot_interface == BootInterface::RedfishHttps => {
+                "was told nothing of this boot: the BMC tells the machine what to boot".to_owned()
+            }
+            Some(_) | None => nothing.to_owned(),
+        })
+    }
+
+    /// What firmware of the machine is, by its node's properties.
+    #[must_use]
+    pub fn architecture(&self, mac: Mac) -> Architecture {
+        let found = self.machines.index.by_mac(mac);
+        let cpu_arch = found.and_then(|found| CpuArch::of_node(&found.node).ok());
+        Architecture(cpu_arch.unwrap_or_default().http_client())
     }
 
     /// The interfaces that are answered on.
@@ -121,12 +201,17 @@ impl Rehearsal {
         let Some(Found { node, port }) = self.machines.index.by_mac(mac) else {
             return Known::Stranger;
         };
+        let live = node.live_attempt();
         Known::Port {
             node: node.name.clone().unwrap_or_else(|| node.uuid.to_string()),
             state: node.provision_state,
-            boot_interface: node.boot_interface,
+            boot_interface: live.map_or(node.boot_interface, |attempt| attempt.boot_interface),
             pxe_enabled: port.pxe_enabled,
-            booting: node.live_attempt().is_some(),
+            boot: match (bootable(&node), live) {
+                (Some(_), _) => Stage::Booting,
+                (None, Some(attempt)) if attempt.agent.is_some() => Stage::Booted,
+                (None, Some(_) | None) => Stage::None,
+            },
         }
     }
 
@@ -138,17 +223,16 @@ impl Rehearsal {
         for network in &self.networks {
             for question in questions::all(mac, architecture) {
                 // Each is the first that is asked: what one is offered must not change the next.
-                all.extend(network.v4.clone().map(|mut desk| {
-                    let asked = question.v4();
-                    let heard = desk.hear(&asked, FROM, &self.machines, now());
-                    let verdict = question.verdict4(&asked, heard.reply.as_ref());
-                    explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
+                let asked4 = question.is_of_v4().then(|| question.v4());
+                all.extend(network.v4.clone().zip(asked4.as_ref()).map(|(mut desk, asked)| {
+                    let heard = desk.hear(asked, FROM, &self.machines, now());
+                    let verdict = question.verdict4(asked, heard.reply.as_ref());
+                    self.explained(network, "IPv4", &question, &heard, verdict)
                 }));
-                all.extend(network.proxy.clone().map(|mut desk| {
-                    let asked = question.v4();
-                    let heard = desk.hear(&asked, FROM, &self.machines, now());
-                    let verdict = question.verdict4(&asked, heard.reply.as_ref());
-                    explained(network, "IPv4", &question, heard.story.as_ref(), verdict)
+                all.extend(network.proxy.clone().zip(asked4.as_ref()).map(|(mut desk, asked)| {
+                    let heard = desk.hear(asked, FROM, &self.machines, now());
+                    let verdict = question.verdict4(asked, heard.reply.as_ref());
+                    self.explained(network, "IPv4", &question, &heard, verdict)
                 }));
                 all.extend(network.v6.clone().map(|mut desk| {
                     let asked = question.v6();
@@ -159,7 +243,7 @@ impl Rehearsal {
                         now(),
                     );
                     let verdict = question.verdict6(&asked, heard.reply.as_ref());
-                    explained(network, "IPv6", &question, heard.story.as_ref(), verdict)
+                    self.explained(network, "IPv6", &question, &heard, verdict)
                 }));
             }
         }
@@ -167,52 +251,114 @@ impl Rehearsal {
         all
     }
 
+    fn explained<Reply, Record>(
+        &self,
+        network: &Desks,
+        family: &'static str,
+        question: &Question,
+        heard: &Heard<Reply, Record>,
+        verdict: Option<String>,
+    ) -> Explained {
+        let lacks = heard
+            .story
+            .as_ref()
+            .and_then(|story| self.lacks(&story.asked.found.as_ref()?.node, story.told.artifact?));
+        Explained {
+            interface: network.interface.clone(),
+            family,
+            client: question.to_string(),
+            answer: said(heard),
+            verdict: lacks.or(verdict),
+        }
+    }
+
+    /// Why there is nothing to serve of what the machine is told to fetch.
+    fn lacks(&self, node: &Node, artifact: Artifact) -> Option<String> {
+        let cpu_arch = artifact.cpu_arch().or_else(|| CpuArch::of_node(node).ok())?;
+        let is_there = self.machines.boot_sets.there().contains(&cpu_arch);
+        (!is_there).then(|| {
+            format!(
+                "which cannot be served: there is no boot set for {cpu_arch}; `ferroboot image build` \
+                 makes one"
+            )
+        })
+    }
+
     /// What the service says to a packet, `after` that many seconds; what it gives stays given for the
-    /// packets that follow. `None` if nobody answers that family on the interface.
+    /// packets that follow. `None` if nobody answers on that port of the interface.
     pub fn hear(&mut self, interface: &str, packet: &Captured, after: u64) -> Option<String> {
         let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
-        let now = now() + 1_000 * after;
-        let story = match packet.from {
+        let Captured { from, port, payload } = packet;
+        let (machines, now) = (&self.machines, now() + 1_000 * after);
+        match *from {
             IpAddr::V4(from) => {
-                let from = SocketAddrV4::new(from, packet.port);
-                let beside = match packet.port {
-                    socket::PXE => network.pxe.as_mut(),
-                    _ => network.proxy.as_mut(),
+                let from = SocketAddrV4::new(from, *port);
+                let called = network.nameless4.then(|| questions::server4(payload)).flatten();
+                let beside = match *port {
+                    socket::PXE => &mut network.pxe,
+                    _ => &mut network.proxy,
                 };
-                match beside {
-                    Some(desk) => desk.hear(&packet.payload, from, &self.machines, now).story,
-                    None => {
-                        network.v4.as_mut()?.hear(&packet.payload, from, &self.machines, now).story
-                    }
+                if let Some(desk) = beside {
+                    called.into_iter().for_each(|server| desk.is_called(server));
+                    return Some(told(&desk.hear(payload, from, machines, now)));
                 }
+                let desk = network.v4.as_mut().filter(|_| *port != socket::PXE)?;
+                called.into_iter().for_each(|server| desk.is_called(server));
+                Some(told(&desk.hear(payload, from, machines, now)))
             }
             IpAddr::V6(from) => {
-                network.v6.as_mut()?.hear(&packet.payload, to_all(from), &self.machines, now).story
+                let called = network.nameless6.then(|| questions::server6(payload)).flatten();
+                let desk = network.v6.as_mut()?;
+                called.into_iter().for_each(|duid| desk.is_called(&duid));
+                Some(told(&desk.hear(payload, to_all(from), machines, now)))
             }
-        };
-        Some(match story {
-            None => "this is no DHCP message that can be read".to_owned(),
-            Some(story) => format!("{}: {}", story.asked, said(&story)),
-        })
+        }
     }
 }
 
 impl Desks {
-    fn open(settings: &config::Network, config: &Config) -> Result<Self> {
+    fn open(
+        settings: &config::Network,
+        config: &Config,
+        places: &[Place],
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
         let state_dir = config.state_dir()?;
         let secs = config.dhcp.lease_secs;
-        let beside = |port| plan::beside(settings, secs, port, unlimited());
-        Ok(Self {
-            interface: settings.interface.clone(),
-            v4: plan::desk4(settings, secs, unlimited(), |name, pool| {
-                found(&state_dir, name, pool)
-            })?,
-            proxy: beside(Port::Dhcp)?,
-            pxe: beside(Port::Pxe)?,
-            v6: plan::desk6(settings, secs, unlimited(), |name, pool| {
-                found(&state_dir, name, pool)
-            })?,
-        })
+        let interface = settings.interface.clone();
+        // Another host's interface of that name is of no concern.
+        let ours = |own: IpNet| {
+            let here = interface::addresses(&settings.interface).unwrap_or_default();
+            if here.contains(&own) { here } else { vec![own] }
+        };
+        let mut desks = Self {
+            interface,
+            v4: None,
+            proxy: None,
+            pxe: None,
+            v6: None,
+            nameless4: false,
+            nameless6: false,
+        };
+        if settings.pool.is_some() || settings.proxy {
+            let Known4 { own, guessed } = Known4::find(settings, &config.boot, places)?;
+            desks.nameless4 = guessed.is_some();
+            notes.extend(guessed);
+            let keeper = |name: &str, pool| found(&state_dir, name, pool);
+            desks.v4 = plan::desk4_at(settings, own, &ours(own.into()), secs, unlimited(), keeper)?;
+            let beside = |port| plan::beside_at(own, secs, port, unlimited());
+            desks.proxy = settings.proxy.then(|| beside(Port::Dhcp));
+            desks.pxe = settings.proxy.then(|| beside(Port::Pxe));
+        }
+        if settings.pool6.is_some() {
+            let Known6 { link, nameless, guessed } = Known6::find(settings, &config.boot, places)?;
+            desks.nameless6 = nameless;
+            notes.extend(guessed);
+            let keeper = |name: &str, pool| found(&state_dir, name, pool);
+            let ours = ours(link.net()?.into());
+            desks.v6 = plan::desk6_at(settings, &link, &ours, secs, unlimited(), keeper)?;
+        }
+        Ok(desks)
     }
 
     fn address(&self) -> Option<IpAddr> {
@@ -239,38 +385,42 @@ fn found<T: Table>(state_dir: &Path, name: &str, pool: T::Pool) -> Result<T> {
     look(&path, pool).with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
-/// The nodes; none, where there is no database yet.
-async fn index(config: &Config) -> Result<Index> {
+/// The nodes, and where they and their traces are read.
+async fn database(config: &Config) -> Result<(Store, Index)> {
     let state_dir = config.state_dir()?;
-    let url = config.database_url(&state_dir);
-    if config.database.url.is_none() && !state_dir.join("ferroboot.db").exists() {
-        return Ok(Index::default());
-    }
-    let store = Store::open(&url).await.context("cannot open the database")?;
+    // A database is named by its whole path.
+    let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
+    let store = match Store::open_to_read(&config.database_url(&state_dir)).await {
+        Ok(store) => store,
+        Err(StoreError::Missing { .. }) if config.database.url.is_none() => bail!(
+            "there is no database in {}: is that where the service keeps its state (--state-dir)?",
+            state_dir.display()
+        ),
+        Err(error) => return Err(error).context("cannot read the database"),
+    };
     let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
     nodes.load().await.context("cannot read the nodes")?;
-    store.close().await;
-    Ok(nodes.index().clone())
+    Ok((store, nodes.index().clone()))
 }
 
-fn explained(
-    network: &Desks,
-    family: &'static str,
-    question: &Question,
-    story: Option<&Story>,
-    verdict: Option<String>,
-) -> Explained {
-    Explained {
-        interface: network.interface.clone(),
-        family,
-        client: question.to_string(),
-        answer: story.map_or_else(|| "cannot be read".to_owned(), said),
-        verdict,
+/// Who asks, and what is said to it.
+fn told<Reply, Record>(heard: &Heard<Reply, Record>) -> String {
+    match &heard.story {
+        None => said(heard),
+        Some(story) => format!("{}: {}", story.asked, said(heard)),
     }
 }
 
-fn said(story: &Story) -> String {
-    story.answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
+fn said<Reply, Record>(heard: &Heard<Reply, Record>) -> String {
+    match &heard.story {
+        None => format!(
+            "this is no DHCP message that can be read: {}",
+            heard.unreadable.as_deref().unwrap_or("nobody knows why")
+        ),
+        Some(story) => {
+            story.answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
+        }
+    }
 }
 
 impl fmt::Display for Known {
@@ -279,15 +429,234 @@ impl fmt::Display for Known {
             Self::Stranger => {
                 f.write_str("is no port of any node: `baremetal port create` adds one")
             }
-            Self::Port { node, state, boot_interface, pxe_enabled, booting } => {
+            Self::Port { node, state, boot_interface, pxe_enabled, boot } => {
                 write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;
-                f.write_str(if *booting { "is booting" } else { "is not booting" })?;
-                write!(f, " (by {boot_interface}), ")?;
+                match boot {
+                    Stage::None => write!(f, "is not booting (by {boot_interface}), ")?,
+                    Stage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
+                    Stage::Booted => {
+                        write!(f, "has booted (by {boot_interface}; its agent has called), ")?;
+                    }
+                }
                 f.write_str(match pxe_enabled {
                     true => "and may boot from it",
                     false => "and may not boot from it (pxe_enabled is false)",
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp::v4::options;
+    use dhcp::v4::packet::{MessageType, Op, Packet};
+    use jiff::Timestamp;
+    use provision::node::Agent;
+    use provision::{BootEvent, Port};
+    use serde_json::{Map, json};
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    const POOL: &str =
+        "[[dhcp.network]]\ninterface = \"nosuch0\"\npool = \"192.0.2.100-192.0.2.199\"";
+
+    /// A state directory with one node in it, and settings.
+    async fn state(node: &Node, settings: &str) -> (TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let config: Config = settings.parse().unwrap();
+        let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
+        let store = Store::open(&config.database_url(folder.path())).await.unwrap();
+        store.create_node(node).await.unwrap();
+        let port = Port {
+            uuid: Uuid::from_u128(2),
+            node_uuid: node.uuid,
+            address: MAC,
+            pxe_enabled: true,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            extra: Map::new(),
+            kept: Map::new(),
+        };
+        store.create_port(&port, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.close().await;
+        (folder, config)
+    }
+
+    async fn rehearsal(node: &Node, settings: &str) -> (TempDir, Rehearsal) {
+        let (folder, config) = state(node, settings).await;
+        (folder, Rehearsal::open(&config, &[]).await.unwrap())
+    }
+
+    /// What it would be told as `client`.
+    fn answer(rehearsal: &Rehearsal, client: &str) -> Explained {
+        let all = rehearsal.explain(MAC, rehearsal.architecture(MAC));
+        all.into_iter().find(|explained| explained.client.starts_with(client)).unwrap()
+    }
+
+    /// DISCOVER, then the REQUEST of that address from that server, and what is said to it.
+    fn request(rehearsal: &mut Rehearsal, server: [u8; 4]) -> String {
+        let options = vec![
+            (options::REQUESTED_ADDRESS, vec![192, 0, 2, 100]),
+            (options::SERVER_ID, server.to_vec()),
+        ];
+        let mut said = |message, options| {
+            rehearsal.hear("nosuch0", &to(67, &packet(message, options)), 0).unwrap()
+        };
+        said(MessageType::Discover, Vec::new());
+        said(MessageType::Request, options)
+    }
+
+    fn packet(message: MessageType, options: Vec<(u8, Vec<u8>)>) -> Vec<u8> {
+        Packet {
+            op: Op::Request,
+            hops: 0,
+            xid: 1,
+            secs: 0,
+            broadcast: true,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr: MAC.0,
+            file: Vec::new(),
+            message,
+            options,
+        }
+        .emit()
+    }
+
+    fn to(port: u16, payload: &[u8]) -> Captured {
+        Captured { from: Ipv4Addr::UNSPECIFIED.into(), port, payload: payload.to_vec() }
+    }
+
+    #[tokio::test]
+    async fn what_was_captured_on_another_host_is_replayed_as_there_and_what_is_guessed_is_said() {
+        let (_folder, mut rehearsal) = rehearsal(&booting_node(), POOL).await;
+
+        let said = request(&mut rehearsal, [192, 0, 2, 77]);
+
+        assert!(said.contains("given 192.0.2.100"), "{said}");
+        assert!(rehearsal.notes()[0].contains("192.0.2.0/24"), "{:?}", rehearsal.notes());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_told_tells_this_server_from_another() {
+        let (_folder, config) = state(&booting_node(), POOL).await;
+        let place = "nosuch0=192.0.2.1/24".parse().unwrap();
+        let mut rehearsal = Rehearsal::open(&config, &[place]).await.unwrap();
+
+        let other = request(&mut rehearsal, [192, 0, 2, 77]);
+        let own = request(&mut rehearsal, [192, 0, 2, 1]);
+
+        assert!(other.contains("another server, 192.0.2.77"), "{other}");
+        assert!(own.contains("given 192.0.2.100"), "{own}");
+    }
+
+    #[tokio::test]
+    async fn one_network_of_which_nothing_is_known_does_not_keep_the_others_from_being_explained() {
+        let two = format!("{POOL}\n[[dhcp.network]]\ninterface = \"nosuch1\"\nproxy = true");
+        let (_folder, rehearsal) = rehearsal(&booting_node(), &two).await;
+
+        assert_eq!(rehearsal.interfaces().collect::<Vec<_>>(), ["nosuch0"]);
+        assert!(rehearsal.notes().iter().any(|note| note.starts_with("nosuch1: left out")));
+    }
+
+    #[tokio::test]
+    async fn a_state_directory_that_is_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for state_dir in [folder.path().to_owned(), folder.path().join("nosuch")] {
+            let config = Config { state_dir: Some(state_dir.clone()), ..Config::default() };
+
+            let refused = Rehearsal::open(&config, &[]).await.unwrap_err().to_string();
+
+            assert!(refused.contains(&state_dir.display().to_string()), "{refused}");
+            assert!(refused.contains("--state-dir"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_agent_has_called_is_said_to_have_booted_wherever_it_is_spoken_of() {
+        let mut node = booting_node();
+        node.boot_interface = BootInterface::HttpIpxe;
+        let (_folder, booting) = rehearsal(&node, POOL).await;
+        let agent = Agent {
+            callback_url: "https://192.0.2.100:9999".parse().unwrap(),
+            version: String::new(),
+            verify_ca: None,
+            last_heartbeat: Timestamp::UNIX_EPOCH,
+        };
+        node.attempt.as_mut().unwrap().agent = Some(agent);
+        let (_folder, booted) = rehearsal(&node, POOL).await;
+
+        let known = booting.known(MAC).to_string();
+        assert!(known.contains("is booting (by http)"), "as the boot under way does: {known}");
+        let known = booted.known(MAC).to_string();
+        assert!(known.contains("its agent has called"), "{known}");
+        let explained = answer(&booted, "UEFI HTTP boot");
+        assert!(explained.answer.contains("its agent has called already"), "{explained:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_served_is_not_said_to_be_taken() {
+        let (folder, without) = rehearsal(&booting_node(), POOL).await;
+        let verdict = answer(&without, "UEFI HTTP boot").verdict.unwrap();
+        assert!(verdict.contains("there is no boot set for x64"), "{verdict}");
+
+        let ramdisk = folder.path().join("ramdisk");
+        std::fs::create_dir(&ramdisk).unwrap();
+        std::fs::write(ramdisk.join("manifest.json"), "{}").unwrap();
+        let config: Config = POOL.parse().unwrap();
+        let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
+        let with = Rehearsal::open(&config, &[]).await.unwrap();
+        let verdict = answer(&with, "UEFI HTTP boot").verdict.unwrap();
+        assert!(verdict.contains("takes"), "{verdict}");
+    }
+
+    #[tokio::test]
+    async fn firmware_is_taken_to_be_of_the_architecture_that_the_node_has() {
+        let mut node = booting_node();
+        node.properties.insert("cpu_arch".to_owned(), json!("aarch64"));
+        let (_folder, rehearsal) = rehearsal(&node, POOL).await;
+
+        assert_eq!(rehearsal.architecture(MAC), Architecture(0x13));
+        assert_eq!(rehearsal.architecture(Mac([2; 6])), Architecture::X64_HTTP, "a stranger");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_and_what_nobody_listens_for_are_told_apart() {
+        let (_folder, mut rehearsal) = rehearsal(&booting_node(), POOL).await;
+
+        let unreadable = rehearsal.hear("nosuch0", &to(67, b"\x01hello"), 0).unwrap();
+        assert!(unreadable.len() > "this is no DHCP message that can be read: ".len());
+        assert!(unreadable.contains("can be read: "), "{unreadable}");
+        assert_eq!(rehearsal.hear("nosuch0", &to(4011, b"\x01hello"), 0), None);
+    }
+
+    #[tokio::test]
+    async fn another_service_is_named_with_what_it_was_told() {
+        let (_folder, config) = state(&booting_node(), "[dhcp]\nprovider = \"dnsmasq\"").await;
+        let before = Rehearsal::open(&config, &[]).await.unwrap().told(MAC).await.unwrap();
+        let store = Store::open(&config.database_url(&config.state_dir().unwrap())).await.unwrap();
+        let event = BootEvent {
+            at: Timestamp::UNIX_EPOCH,
+            attempt: booting_node().attempt.unwrap().id,
+            what: What::Provider {
+                name: "dnsmasq".to_owned(),
+                told: "to let it boot bootx64.efi".to_owned(),
+                error: None,
+            },
+        };
+        store.append_events(&[(booting_node().uuid, event)]).await.unwrap();
+
+        let rehearsal = Rehearsal::open(&config, &[]).await.unwrap();
+
+        assert_eq!(rehearsal.other_server(), Some("dnsmasq"));
+        assert!(before.contains("told nothing"), "{before}");
+        assert_eq!(rehearsal.told(MAC).await.unwrap(), "was told to let it boot bootx64.efi");
     }
 }

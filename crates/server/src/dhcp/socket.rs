@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::v4::destination::{CLIENT, Destination};
 use dhcp::v6::leases::Pool;
+use ipnet::Ipv6Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
@@ -294,6 +295,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Our address, with its network.
+    pub(super) fn net(&self) -> Result<Ipv6Net> {
+        Ok(Ipv6Net::new(self.address, self.prefix_len)?)
+    }
+
     pub(super) fn find(interface: &str) -> Result<Self> {
         Self::of(interface, addresses::choose(&addresses::of(interface), None))
     }

@@ -59,6 +59,11 @@ impl Desk {
         self.subnets.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.about.server)
     }
 
+    /// Takes the name for its own that a client knows it by.
+    pub(super) fn is_called(&mut self, server: Ipv4Addr) {
+        self.subnets.iter_mut().for_each(|subnet| subnet.about.server = server);
+    }
+
     /// The addresses that it gives.
     pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
         self.subnets.iter().map(|subnet| subnet.leases.pool())

@@ -77,6 +77,11 @@ impl Desk {
         self.address
     }
 
+    /// Takes the name for its own that a client knows it by.
+    pub(super) fn is_called(&mut self, duid: &[u8]) {
+        self.subnets.iter_mut().for_each(|subnet| subnet.about.duid = duid.to_vec());
+    }
+
     /// The addresses that it gives.
     pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
         self.subnets.iter().map(|subnet| subnet.leases.pool())
