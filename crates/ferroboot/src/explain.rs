@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use dhcp::Architecture;
 use provision::Mac;
-use server::dhcp::{Explained, Rehearsal};
+use server::dhcp::{Explained, Place, Rehearsal};
 
 use crate::serve::Settings;
 use crate::service::runtime;
@@ -18,9 +18,15 @@ pub struct Explain {
     /// The machine's MAC address.
     mac: Mac,
 
-    /// What its firmware is, as IANA numbers it: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64.
-    #[arg(long, value_name = "CODE", default_value = "0x10", value_parser = architecture)]
-    architecture: Architecture,
+    /// What its firmware is, as IANA numbers it: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64. By
+    /// default, what cpu_arch in the properties of its node says.
+    #[arg(long, value_name = "CODE", value_parser = architecture)]
+    architecture: Option<Architecture>,
+
+    /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
+    /// may be given several times.
+    #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
+    places: Vec<Place>,
 
     #[command(flatten)]
     settings: Settings,
@@ -30,16 +36,26 @@ impl Explain {
     /// Prints it.
     ///
     /// # Errors
-    /// The settings are wrong, the database cannot be read, an interface is missing.
+    /// The settings are wrong, the database cannot be read, nobody knows the service's address.
     pub fn run(self) -> Result<()> {
         let config = self.settings.config()?;
-        let rehearsal = runtime()?.block_on(Rehearsal::open(&config))?;
-        ensure!(
-            rehearsal.interfaces().next().is_some(),
-            "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
-        );
+        let runtime = runtime()?;
+        let rehearsal = runtime.block_on(Rehearsal::open(&config, &self.places))?;
         let mut text = format!("{} {}\n", self.mac, rehearsal.known(self.mac));
-        text.push_str(&table(&rehearsal.explain(self.mac, self.architecture)));
+        if let Some(other) = rehearsal.other_server() {
+            let told =
+                runtime.block_on(rehearsal.told(self.mac)).context("cannot read its trace")?;
+            let _ = writeln!(text, "\nit is {other} that answers DHCP, and it {told}");
+        } else if rehearsal.interfaces().next().is_none() {
+            bail!(
+                "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
+            );
+        }
+        for note in rehearsal.notes() {
+            let _ = writeln!(text, "\nnote: {note}");
+        }
+        let architecture = self.architecture.unwrap_or_else(|| rehearsal.architecture(self.mac));
+        text.push_str(&table(&rehearsal.explain(self.mac, architecture)));
         stdout().write_all(text.as_bytes()).context("cannot print")
     }
 }

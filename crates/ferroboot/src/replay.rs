@@ -3,56 +3,62 @@
 mod frame;
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, Write as _, stdout};
+use std::io::{BufReader, Read, Write, stdin, stdout};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::Args;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
 };
 use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, TsResolution};
-use server::dhcp::Rehearsal;
+use pcap_file::{DataLink, Endianness, TsResolution};
+use server::dhcp::{Captured, Place, Rehearsal};
 
+use self::frame::{Frame, Held, held};
 use crate::serve::Settings;
 use crate::service::runtime;
+
+/// The port of ProxyDHCP.
+const PXE: u16 = 4011;
 
 /// Runs captured packets against the present settings, nodes and leases, and prints what would be
 /// answered. Nothing is sent or changed.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// A capture, as tcpdump or Wireshark write it (pcap or pcapng).
+    /// A capture, as tcpdump or Wireshark write it (pcap or pcapng); `-` for standard input.
     file: PathBuf,
 
     /// On which of the networks the packets come in; by default the first.
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
 
+    /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
+    /// may be given several times.
+    #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
+    places: Vec<Place>,
+
     #[command(flatten)]
     settings: Settings,
-}
-
-/// A frame, and when it was captured.
-#[derive(Debug)]
-struct Frame {
-    at: Duration,
-    link: DataLink,
-    bytes: Vec<u8>,
 }
 
 impl Replay {
     /// Prints a line per packet.
     ///
     /// # Errors
-    /// The file is no capture, or the settings cannot be rehearsed.
+    /// The file is no capture or holds nothing to replay, or the settings cannot be rehearsed.
     pub fn run(self) -> Result<()> {
-        let Capture { frames, cut_off } = read(&self.file)
-            .with_context(|| format!("{} is no capture that can be read", self.file.display()))?;
+        let name = self.file.display();
+        let Capture { frames, cut_off } =
+            read(&self.file).with_context(|| format!("{name} is no capture that can be read"))?;
         let config = self.settings.config()?;
-        let mut rehearsal = runtime()?.block_on(Rehearsal::open(&config))?;
+        let mut rehearsal = runtime()?.block_on(Rehearsal::open(&config, &self.places))?;
+        if let Some(other) = rehearsal.other_server() {
+            bail!("by these settings it is {other} that answers DHCP: there is nothing to replay");
+        }
         let interface = self.interface.or_else(|| rehearsal.interfaces().next().map(str::to_owned));
         let interface = interface.context(
             "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them",
@@ -61,27 +67,102 @@ impl Replay {
             rehearsal.interfaces().any(|name| name == interface),
             "these settings have no DHCP network on {interface}"
         );
-        let began = frames.first().map(|frame| frame.at).unwrap_or_default();
-        let mut others = 0_u64;
         let mut out = stdout();
+        for note in rehearsal.notes() {
+            writeln!(out, "note: {note}").context("cannot print")?;
+        }
+        let began = frames.first().map(|frame| frame.at).unwrap_or_default();
+        let mut tally = Tally::default();
         for (number, frame) in frames.iter().enumerate() {
-            let Some(captured) = frame::to_server(frame.link, &frame.bytes) else {
-                others += 1;
-                continue;
-            };
+            let held = held(frame);
+            tally.count(frame.link, &held);
+            let Held::ToServer(captured) = held else { continue };
             let after = frame.at.saturating_sub(began);
             let said = rehearsal.hear(&interface, &captured, after.as_secs());
-            let said = said.unwrap_or_else(|| "nobody answers this family here".to_owned());
+            let said = said.unwrap_or_else(|| nobody(&captured));
             writeln!(out, "{:>5} {:>9.3} s  {said}", number + 1, after.as_secs_f64())
                 .context("cannot print")?;
         }
-        writeln!(out, "{} frames, {others} of them not to a DHCP server", frames.len())
-            .context("cannot print")?;
+        out.write_all(tally.in_words().as_bytes()).context("cannot print")?;
         if let Some(error) = cut_off {
             let cut_off = "what comes after these in the file cannot be read";
             writeln!(out, "{cut_off}: {error:#}").context("cannot print")?;
         }
+        if tally.to_server == 0 {
+            bail!("nothing in {name} could be replayed: it holds no whole packet to a DHCP server");
+        }
         Ok(())
+    }
+}
+
+/// Why there is not even a drop to explain.
+fn nobody(packet: &Captured) -> String {
+    let Captured { from, port, .. } = packet;
+    match from {
+        IpAddr::V4(_) if *port == PXE => {
+            format!("nobody listens on port {port}, as this network is no proxy")
+        }
+        IpAddr::V4(_) => "nobody answers IPv4 here: there is no pool, and no proxy".to_owned(),
+        IpAddr::V6(_) => "nobody answers IPv6 here: there is no pool6".to_owned(),
+    }
+}
+
+/// How many frames held what.
+#[derive(Debug, Default)]
+struct Tally {
+    to_server: u64,
+    from_server: u64,
+    other: u64,
+    cut_off: u64,
+    fragments: u64,
+    unknown: u64,
+    /// The first of those that are not known.
+    unknown_link: Option<DataLink>,
+}
+
+impl Tally {
+    fn count(&mut self, link: DataLink, held: &Held) {
+        let of = match held {
+            Held::ToServer(_) => &mut self.to_server,
+            Held::FromServer => &mut self.from_server,
+            Held::Other => &mut self.other,
+            Held::CutOff => &mut self.cut_off,
+            Held::Fragment => &mut self.fragments,
+            Held::Unknown => {
+                self.unknown_link.get_or_insert(link);
+                &mut self.unknown
+            }
+        };
+        *of += 1;
+    }
+
+    /// A line of all, and one for each sort that should not be there, with what to do about it.
+    fn in_words(&self) -> String {
+        let Self { to_server, from_server, other, cut_off, fragments, unknown, .. } = self;
+        let left_out = from_server + other;
+        let all = to_server + left_out + cut_off + fragments + unknown;
+        let mut text = format!(
+            "{all} frames, {left_out} of them not to a DHCP server ({from_server} are answers of one)\n"
+        );
+        let mut add = |count: &u64, words: &str| {
+            if *count > 0 {
+                text.push_str(&format!("{count} left out: {words}\n"));
+            }
+        };
+        add(
+            cut_off,
+            "not all of the packet was captured; let tcpdump take whole ones, with `-s 0`",
+        );
+        add(fragments, "a fragment of a longer UDP packet, which is not put together");
+        if let Some(link) = self.unknown_link {
+            let words = format!(
+                "its link layer ({link:?}, {}) is not known here; capture where it is Ethernet, as with \
+                 `tcpdump -i eth1`",
+                u32::from(link)
+            );
+            add(unknown, &words);
+        }
+        text
     }
 }
 
@@ -94,17 +175,30 @@ struct Capture {
 
 /// The frames of either format.
 fn read(path: &Path) -> Result<Capture> {
-    let mut file = File::open(path)?;
-    let mut magic = [0; 4];
-    let len = file.metadata()?.len();
-    file.read_exact(&mut magic).with_context(|| format!("it has {len} bytes"))?;
-    file.rewind()?;
-    // pcapng begins with a Section Header Block.
-    if magic == [0x0a, 0x0d, 0x0d, 0x0a] { read_pcapng(file) } else { read_pcap(file) }
+    if path == Path::new("-") {
+        return read_from(stdin().lock());
+    }
+    read_from(BufReader::new(File::open(path)?))
 }
 
-fn read_pcap(file: File) -> Result<Capture> {
-    let mut reader = PcapReader::new(BufReader::new(file))?;
+fn read_from(mut source: impl Read) -> Result<Capture> {
+    let mut magic = Vec::new();
+    source.by_ref().take(4).read_to_end(&mut magic)?;
+    // It may be a pipe, in which nothing is read twice.
+    let whole = magic.chain(source);
+    match magic[..] {
+        // pcapng begins with a Section Header Block.
+        [0x0a, 0x0d, 0x0d, 0x0a] => read_pcapng(whole),
+        [0x1f, 0x8b, ..] => bail!("it is compressed: `gunzip` it first"),
+        [0x28, 0xb5, 0x2f, 0xfd] => bail!("it is compressed: `unzstd` it first"),
+        [0xfd, b'7', b'z', b'X'] => bail!("it is compressed: `unxz` it first"),
+        [_, _, _, _] => read_pcap(whole),
+        _ => bail!("it has {} bytes", magic.len()),
+    }
+}
+
+fn read_pcap(file: impl Read) -> Result<Capture> {
+    let mut reader = PcapReader::new(file)?;
     let header = reader.header();
     let tick = match header.ts_resolution {
         TsResolution::MicroSecond => Duration::from_micros(1),
@@ -115,44 +209,82 @@ fn read_pcap(file: File) -> Result<Capture> {
         let packet = reader.next_raw_packet()?;
         Some(packet.map_err(Error::from).map(|packet| {
             let at = Duration::from_secs(packet.ts_sec.into()) + tick * packet.ts_frac;
-            Some(Frame { at, link: header.datalink, bytes: packet.data.into_owned() })
+            let cut = packet.incl_len < packet.orig_len;
+            Some(Frame { at, link: header.datalink, bytes: packet.data.into_owned(), cut })
         }))
     }))
 }
 
-fn read_pcapng(file: File) -> Result<Capture> {
-    let mut reader = PcapNgReader::new(BufReader::new(file))?;
-    let mut interfaces = Vec::new();
+fn read_pcapng(file: impl Read) -> Result<Capture> {
+    let mut reader = PcapNgReader::new(file)?;
+    let mut section = Section::of(reader.section().endianness);
     Ok(gather(|| {
         let block = reader.next_block()?;
-        Some(block.map_err(Error::from).and_then(|block| frame_in(block, &mut interfaces)))
+        Some(block.map_err(Error::from).and_then(|block| section.frame_in(block)))
     }))
 }
 
-/// The frame in a block of pcapng, if there is one, whose interface is described in a block before it.
-fn frame_in(block: Block<'_>, interfaces: &mut Vec<Interface>) -> Result<Option<Frame>> {
-    match block {
-        Block::SectionHeader(_) => interfaces.clear(),
-        Block::InterfaceDescription(described) => interfaces.push(Interface::of(&described)),
-        Block::EnhancedPacket(packet) => {
-            let number = usize::try_from(packet.interface_id)?;
-            let interface = interfaces.get(number).context("a packet of no interface")?;
-            let at = interface.duration(packet.timestamp.as_nanos());
-            return Ok(Some(Frame { at, link: interface.link, bytes: packet.data.into_owned() }));
-        }
-        Block::Packet(_)
-        | Block::SimplePacket(_)
-        | Block::NameResolution(_)
-        | Block::InterfaceStatistics(_)
-        | Block::SystemdJournalExport(_)
-        | Block::Unknown(_) => {}
+/// A part of a pcapng file, up to where it has been read.
+struct Section {
+    endianness: Endianness,
+    interfaces: Vec<Interface>,
+    /// When the packet before was captured.
+    before: Duration,
+}
+
+impl Section {
+    fn of(endianness: Endianness) -> Self {
+        Self { endianness, interfaces: Vec::new(), before: Duration::ZERO }
     }
-    Ok(None)
+
+    /// The frame in a block, if there is one, whose interface is described in a block before it.
+    fn frame_in(&mut self, block: Block<'_>) -> Result<Option<Frame>> {
+        let (number, ticks, bytes, len) = match block {
+            Block::SectionHeader(header) => {
+                *self = Self { before: self.before, ..Self::of(header.endianness) };
+                return Ok(None);
+            }
+            Block::InterfaceDescription(described) => {
+                self.interfaces.push(Interface::of(&described));
+                return Ok(None);
+            }
+            Block::EnhancedPacket(packet) => {
+                let number = usize::try_from(packet.interface_id)?;
+                (number, Some(packet.timestamp.as_nanos()), packet.data, packet.original_len)
+            }
+            Block::Packet(packet) => {
+                // Its upper half comes first, whichever way round each half is.
+                let ticks = match self.endianness {
+                    Endianness::Big => packet.timestamp,
+                    Endianness::Little => packet.timestamp.rotate_left(32),
+                };
+                (packet.interface_id.into(), Some(ticks.into()), packet.data, packet.original_len)
+            }
+            Block::SimplePacket(packet) => (0, None, packet.data, packet.original_len),
+            Block::NameResolution(_)
+            | Block::InterfaceStatistics(_)
+            | Block::SystemdJournalExport(_)
+            | Block::Unknown(_) => return Ok(None),
+        };
+        let interface = self.interfaces.get(number).context("a packet of no interface")?;
+        // A simple packet has no time; it was captured between its neighbours.
+        let at = ticks.map_or(self.before, |ticks| interface.duration(ticks));
+        self.before = at;
+        let len = usize::try_from(len)?;
+        let kept = interface.kept.map_or(len, |kept| kept.min(len));
+        let mut bytes = bytes.into_owned();
+        // A simple packet comes with what fills up its block.
+        bytes.truncate(kept);
+        let cut = bytes.len() < len;
+        Ok(Some(Frame { at, link: interface.link, bytes, cut }))
+    }
 }
 
 /// An interface that packets of a pcapng file were captured on.
 struct Interface {
     link: DataLink,
+    /// How many bytes of each packet were kept at most, if not all.
+    kept: Option<usize>,
     /// `if_tsresol`: how many decimal digits of a second its time stamps have, or binary ones if the first bit is set.
     resolution: u8,
 }
@@ -163,7 +295,8 @@ impl Interface {
             let InterfaceDescriptionOption::IfTsResol(resolution) = option else { return None };
             Some(*resolution)
         });
-        Self { link: described.linktype, resolution: resolution.unwrap_or(6) }
+        let kept = usize::try_from(described.snaplen).ok().filter(|kept| *kept > 0);
+        Self { link: described.linktype, kept, resolution: resolution.unwrap_or(6) }
     }
 
     /// What so many of its ticks are. The reader takes all ticks for nanoseconds.
@@ -206,19 +339,29 @@ mod tests {
         file
     }
 
-    fn read_bytes(bytes: &[u8]) -> Result<Capture> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("capture");
-        std::fs::write(&path, bytes).unwrap();
-        read(&path)
+    /// A block of pcapng.
+    fn block(kind: u32, words: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        body.extend(data);
+        body.resize(body.len().next_multiple_of(4), 0);
+        let len = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes(), &len, &body[..], &len].concat()
+    }
+
+    /// A pcapng file of blocks, after those of its section and of an Ethernet interface.
+    fn pcapng(blocks: &[Vec<u8>]) -> Vec<u8> {
+        let section = block(0x0A0D_0D0A, &[0x1A2B_3C4D, 1, u32::MAX, u32::MAX], &[]);
+        let interface = block(1, &[1, 0], &[]);
+        [section, interface, blocks.concat()].concat()
     }
 
     #[test]
     fn a_packet_of_which_not_all_was_kept_hides_none_of_the_others() {
-        let capture = read_bytes(&pcap(64, &[&[1; 60], &[2; 1_500], &[3; 64]])).unwrap();
+        let capture = read_from(&pcap(64, &[&[1; 60], &[2; 1_500], &[3; 64]])[..]).unwrap();
 
         assert!(capture.cut_off.is_none());
         assert_eq!(capture.frames.iter().map(|f| f.bytes.len()).collect::<Vec<_>>(), [60, 64, 64]);
+        assert_eq!(capture.frames.iter().map(|f| f.cut).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(capture.frames[1].at, Duration::from_millis(1_500));
     }
 
@@ -227,7 +370,7 @@ mod tests {
         let mut file = pcap(64, &[&[1; 60], &[2; 60]]);
         file.truncate(file.len() - 1);
 
-        let capture = read_bytes(&file).unwrap();
+        let capture = read_from(&file[..]).unwrap();
 
         assert_eq!(capture.frames.len(), 1);
         assert!(capture.cut_off.is_some());
@@ -236,7 +379,9 @@ mod tests {
     #[test]
     fn an_interface_says_what_its_ticks_are() {
         let second = |resolution, ticks| {
-            Interface { link: DataLink::ETHERNET, resolution }.duration(ticks).as_millis()
+            Interface { link: DataLink::ETHERNET, kept: None, resolution }
+                .duration(ticks)
+                .as_millis()
         };
 
         assert_eq!(second(6, 1_500_000), 1_500);
@@ -248,7 +393,82 @@ mod tests {
     #[test]
     fn what_is_no_capture_is_said_to_be_none() {
         for junk in [&b""[..], b"abc", b"no capture at all, but long enough to have a header"] {
-            assert!(read_bytes(junk).is_err());
+            assert!(read_from(junk).is_err());
         }
+    }
+
+    #[test]
+    fn a_compressed_capture_is_said_to_be_compressed() {
+        let refused = read_from(&[0x1f, 0x8b, 8, 0, 0, 0][..]).unwrap_err().to_string();
+
+        assert!(refused.contains("gunzip"), "{refused}");
+    }
+
+    #[test]
+    fn packets_are_read_from_blocks_of_every_kind() {
+        let data = [7; 61];
+        let second = 1_000_000_u64;
+        let file = pcapng(&[
+            block(6, &[0, 0, second as u32, 61, 61], &data),
+            block(3, &[61], &data),
+            // Obsolete: interface and drops share a word, and the upper half of the time comes first.
+            block(2, &[0, 0, 2 * second as u32, 61, 90], &data),
+        ]);
+
+        let capture = read_from(&file[..]).unwrap();
+
+        assert!(capture.cut_off.is_none());
+        assert!(capture.frames.iter().all(|frame| frame.bytes == data), "without what fills them");
+        let at: Vec<_> = capture.frames.iter().map(|frame| frame.at.as_secs()).collect();
+        assert_eq!(at, [1, 1, 2]);
+        assert_eq!(capture.frames.iter().map(|f| f.cut).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_is_counted_apart_with_what_to_do() {
+        let mut tally = Tally::default();
+        for held in [Held::Other, Held::FromServer, Held::CutOff, Held::Fragment, Held::Unknown] {
+            tally.count(DataLink::IEEE802_11, &held);
+        }
+
+        let words = tally.in_words();
+
+        assert!(words.starts_with("5 frames, 2 of them not to a DHCP server"), "{words}");
+        assert!(words.contains("`-s 0`"), "{words}");
+        assert!(words.contains("a fragment"), "{words}");
+        assert!(words.contains("(IEEE802_11, 105)"), "{words}");
+    }
+
+    /// What the firmware of `dhcp/tests/golden/ovmf-2022.11-http.pcap` sent, as it is captured otherwise.
+    macro_rules! golden {
+        ($name:literal) => {
+            &include_bytes!(concat!("../tests/golden/ovmf-2022.11-http-", $name))[..]
+        };
+    }
+
+    #[test]
+    fn the_same_packets_are_found_in_whichever_way_they_were_captured() {
+        for (name, file) in [
+            ("-i any, tcpdump 4.99", golden!("sll2.pcap")),
+            ("loopback", golden!("null.pcap")),
+            ("simple packets", golden!("simple.pcapng")),
+        ] {
+            let capture = read_from(file).unwrap();
+
+            let held: Vec<_> = capture.frames.iter().map(held).collect();
+            assert!(
+                matches!(&held[..], [Held::ToServer(_), Held::ToServer(_)]),
+                "{name}: {held:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_capture_of_the_first_bytes_of_each_packet_is_said_to_be_one() {
+        let capture = read_from(golden!("cut.pcap")).unwrap();
+
+        let held: Vec<_> = capture.frames.iter().map(held).collect();
+
+        assert_eq!(held, [Held::CutOff, Held::CutOff]);
     }
 }

@@ -1,35 +1,123 @@
-//! Takes Ethernet, IP and UDP off a captured frame.
+//! Takes link layer, IP and UDP off a captured frame.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpSlice, ip_number};
 use pcap_file::DataLink;
 use server::dhcp::Captured;
 
 /// The ports that DHCP servers, ProxyDHCP servers and DHCPv6 servers are asked on.
 const SERVERS: [u16; 3] = [67, 4011, 547];
+/// The ports that they answer to.
+const CLIENTS: [u16; 2] = [68, 546];
+/// `ADVERTISE`, `REPLY`, `RECONFIGURE`, `RELAY-REPL` (RFC 8415 §7.3).
+const ANSWERS6: [u8; 4] = [2, 7, 10, 13];
+
+/// A frame, and when it was captured.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) at: Duration,
+    pub(super) link: DataLink,
+    pub(super) bytes: Vec<u8>,
+    /// Whether it was longer than what was kept of it.
+    pub(super) cut: bool,
+}
+
+/// What a frame holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// A packet to a DHCP server.
+    ToServer(Captured),
+    /// A DHCP server's answer.
+    FromServer,
+    /// Nothing of DHCP.
+    Other,
+    /// What may be for a DHCP server, but is not all there.
+    CutOff,
+    /// A part of a longer UDP packet.
+    Fragment,
+    /// It cannot be told: its link layer is none that is known here.
+    Unknown,
+}
 
 /// What the frame holds for a DHCP server, if it does.
-pub(super) fn to_server(link: DataLink, frame: &[u8]) -> Option<Captured> {
-    let packet = if link == DataLink::ETHERNET {
-        SlicedPacket::from_ethernet(frame).ok()?
-    } else if link == DataLink::LINUX_SLL {
-        SlicedPacket::from_linux_sll(frame).ok()?
-    } else if [DataLink::RAW, DataLink::IPV4, DataLink::IPV6].contains(&link) {
-        SlicedPacket::from_ip(frame).ok()?
-    } else {
-        return None;
+pub(super) fn held(frame: &Frame) -> Held {
+    let Some(payload) = below(frame.link, &frame.bytes) else { return Held::Unknown };
+    let packet = match payload {
+        Below::Ethernet(frame) => LaxSlicedPacket::from_ethernet(frame).ok(),
+        Below::Type(ether_type, rest) => Some(LaxSlicedPacket::from_ether_type(ether_type, rest)),
+        Below::Ip(rest) => LaxSlicedPacket::from_ip(rest).ok(),
+        Below::Short => None,
     };
-    let from: IpAddr = match packet.net? {
-        NetSlice::Ipv4(ip) => ip.header().source_addr().into(),
-        NetSlice::Ipv6(ip) => ip.header().source_addr().into(),
-        NetSlice::Arp(_) => return None,
+    // Of a frame that is not all there, nobody knows what it was for if its UDP header is missing.
+    let unclear = if frame.cut { Held::CutOff } else { Held::Other };
+    let Some(LaxSlicedPacket { net, transport, stop_err, .. }) = packet else { return unclear };
+    let (from, ip) = match &net {
+        Some(LaxNetSlice::Ipv4(ip)) => (IpAddr::from(ip.header().source_addr()), ip.payload()),
+        Some(LaxNetSlice::Ipv6(ip)) => (IpAddr::from(ip.header().source_addr()), ip.payload()),
+        Some(LaxNetSlice::Arp(_)) => return Held::Other,
+        None if stop_err.is_some() => return unclear,
+        None => return Held::Other,
     };
-    let TransportSlice::Udp(udp) = packet.transport? else { return None };
-    // A server's answer through a relay goes to port 67 too.
-    let is_reply = from.is_ipv4() && udp.payload().first() == Some(&2);
-    let asks = SERVERS.contains(&udp.destination_port()) && !is_reply;
-    asks.then(|| Captured { from, port: udp.destination_port(), payload: udp.payload().to_vec() })
+    match transport {
+        Some(TransportSlice::Udp(udp)) => held_by(&udp, from, ip.incomplete),
+        None if ip.fragmented && ip.ip_number == ip_number::UDP => Held::Fragment,
+        None if stop_err.is_some() && ip.ip_number == ip_number::UDP => unclear,
+        Some(TransportSlice::Tcp(_) | TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_))
+        | None => Held::Other,
+    }
+}
+
+fn held_by(udp: &UdpSlice<'_>, from: IpAddr, incomplete: bool) -> Held {
+    let (source, port) = (udp.source_port(), udp.destination_port());
+    if SERVERS.contains(&source) && CLIENTS.contains(&port) {
+        return Held::FromServer;
+    }
+    if !SERVERS.contains(&port) {
+        return Held::Other;
+    }
+    // A server's answer through a relay goes to a server's port too.
+    let first = udp.payload().first();
+    let answers = if from.is_ipv4() { &[2][..] } else { &ANSWERS6 };
+    if first.is_some_and(|first| answers.contains(first)) {
+        return Held::FromServer;
+    }
+    if incomplete || udp.slice().len() < usize::from(udp.length()) {
+        return Held::CutOff;
+    }
+    Held::ToServer(Captured { from, port, payload: udp.payload().to_vec() })
+}
+
+/// What is left of a frame without its link layer.
+enum Below<'a> {
+    /// Etherparse knows Ethernet, with its VLANs.
+    Ethernet(&'a [u8]),
+    Type(EtherType, &'a [u8]),
+    Ip(&'a [u8]),
+    /// Less than the link layer's header.
+    Short,
+}
+
+/// `None` for a link layer that is not known here.
+fn below(link: DataLink, frame: &[u8]) -> Option<Below<'_>> {
+    let typed = |at: usize, header: usize| {
+        let ether_type = frame.get(at..at + 2).zip(frame.get(header..));
+        ether_type.map_or(Below::Short, |(two, rest)| {
+            Below::Type(EtherType(u16::from_be_bytes([two[0], two[1]])), rest)
+        })
+    };
+    Some(match link {
+        DataLink::ETHERNET => Below::Ethernet(frame),
+        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => Below::Ip(frame),
+        // `tcpdump -i any`: the type comes last (`LINKTYPE_LINUX_SLL`) …
+        DataLink::LINUX_SLL => typed(14, 16),
+        // … or, from tcpdump 4.99 on, first (`LINKTYPE_LINUX_SLL2`).
+        DataLink::LINUX_SLL2 => typed(0, 20),
+        // Loopback, and tunnels of the BSDs and of macOS: an address family, which IP says itself.
+        DataLink::NULL | DataLink::LOOP => frame.get(4..).map_or(Below::Short, Below::Ip),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -39,29 +127,111 @@ mod tests {
 
     use super::*;
 
-    fn frame(port: u16) -> Vec<u8> {
-        let builder = PacketBuilder::ethernet2([2; 6], [0xff; 6])
-            .ipv4([10, 0, 0, 5], [255; 4], 64)
-            .udp(68, port);
-        let mut frame = Vec::new();
-        builder.write(&mut frame, b"\x01hello").unwrap();
-        frame
+    const MESSAGE: &[u8] = b"\x01hello";
+
+    fn ip(port: u16, payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ipv4([10, 0, 0, 5], [255; 4], 64).udp(68, port);
+        let mut packet = Vec::new();
+        builder.write(&mut packet, payload).unwrap();
+        packet
+    }
+
+    fn ip6(port: u16, payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ipv6([0xfe; 16], [0xff; 16], 64).udp(547, port);
+        let mut packet = Vec::new();
+        builder.write(&mut packet, payload).unwrap();
+        packet
+    }
+
+    fn of(link: DataLink, header: &[u8], packet: &[u8]) -> Frame {
+        Frame { at: Duration::ZERO, link, bytes: [header, packet].concat(), cut: false }
+    }
+
+    fn ethernet(packet: &[u8]) -> Frame {
+        of(DataLink::ETHERNET, b"\xff\xff\xff\xff\xff\xff\x02\x02\x02\x02\x02\x02\x08\x00", packet)
+    }
+
+    fn message() -> Held {
+        let from = IpAddr::from([10, 0, 0, 5]);
+        Held::ToServer(Captured { from, port: 67, payload: MESSAGE.to_vec() })
     }
 
     #[test]
     fn what_goes_to_a_server_is_taken_out_and_the_rest_is_left() {
-        let captured = to_server(DataLink::ETHERNET, &frame(67)).unwrap();
+        assert_eq!(held(&ethernet(&ip(67, MESSAGE))), message());
+        assert_eq!(held(&ethernet(&ip(53, MESSAGE))), Held::Other);
+    }
 
-        assert_eq!(captured.payload, b"\x01hello");
-        assert_eq!(captured.from, IpAddr::from([10, 0, 0, 5]));
-        assert_eq!(to_server(DataLink::ETHERNET, &frame(68)), None);
+    #[test]
+    fn a_packet_is_found_below_whatever_link_layer_tcpdump_writes() {
+        let packet = ip(67, MESSAGE);
+        let sll = b"\x00\x01\x00\x01\x00\x06\x52\x54\x00\xaa\xbb\x01\x00\x00\x08\x00";
+        let sll2 =
+            b"\x08\x00\x00\x00\x00\x00\x00\x03\x00\x01\x01\x06\x52\x54\x00\xaa\xbb\x01\x00\x00";
+        let vlan = b"\xff\xff\xff\xff\xff\xff\x02\x02\x02\x02\x02\x02\x81\x00\x00\x64\x08\x00";
+
+        for (link, header) in [
+            (DataLink::RAW, &b""[..]),
+            (DataLink::LINUX_SLL, sll),
+            (DataLink::LINUX_SLL2, sll2),
+            (DataLink::NULL, &2_u32.to_le_bytes()),
+            (DataLink::LOOP, &2_u32.to_be_bytes()),
+            (DataLink::ETHERNET, vlan),
+        ] {
+            assert_eq!(held(&of(link, header, &packet)), message(), "{link:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_layer_that_is_not_known_is_not_taken_for_something_else_than_dhcp() {
+        let wifi = of(DataLink::IEEE802_11, &[8, 0], &ip(67, MESSAGE));
+
+        assert_eq!(held(&wifi), Held::Unknown);
+    }
+
+    #[test]
+    fn a_message_that_is_not_all_there_is_told_from_one_that_is_for_somebody_else() {
+        let cut = |packet: &[u8], len: usize| {
+            let mut frame = ethernet(packet);
+            frame.bytes.truncate(len);
+            held(&Frame { cut: true, ..frame })
+        };
+        let (to_server, other) = (ip(67, &[1; 300]), ip(53, &[1; 300]));
+
+        assert_eq!(cut(&to_server, 96), Held::CutOff);
+        assert_eq!(cut(&other, 96), Held::Other);
+        assert_eq!(cut(&other, 14 + 20 + 2), Held::CutOff, "nobody knows where it went");
+    }
+
+    #[test]
+    fn a_fragment_is_told_from_a_packet_that_is_for_somebody_else() {
+        let mut first = ip(67, MESSAGE);
+        first[6] = 0x20;
+
+        assert_eq!(held(&ethernet(&first)), Held::Fragment);
+    }
+
+    #[test]
+    fn an_answer_is_none_to_a_server_though_it_goes_to_a_relay_on_a_servers_port() {
+        assert_eq!(held(&ethernet(&ip(67, b"\x02hello"))), Held::FromServer);
+        let relay_reply = ip6(547, b"\x0dhello");
+        assert_eq!(held(&of(DataLink::RAW, b"", &relay_reply)), Held::FromServer);
+        let relay_forward = held(&of(DataLink::RAW, b"", &ip6(547, b"\x0chello")));
+        assert!(matches!(relay_forward, Held::ToServer(_)), "{relay_forward:?}");
+        assert_eq!(held(&of(DataLink::RAW, b"", &ip6(546, b"\x02hello"))), Held::FromServer);
     }
 
     proptest! {
         #[test]
-        fn no_frame_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for link in [DataLink::ETHERNET, DataLink::LINUX_SLL, DataLink::RAW] {
-                let _ = to_server(link, &bytes);
+        fn no_frame_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), cut: bool) {
+            for link in [
+                DataLink::ETHERNET,
+                DataLink::LINUX_SLL,
+                DataLink::LINUX_SLL2,
+                DataLink::NULL,
+                DataLink::RAW,
+            ] {
+                let _ = held(&Frame { at: Duration::ZERO, link, bytes: bytes.clone(), cut });
             }
         }
     }
