@@ -14,8 +14,9 @@
 //!
 //! `rate` starts RATE four-way exchanges a second, each client in its turn, and prints how many were
 //! `started`, `offered` and `completed`; `dropped`, the messages without an answer within a second, of
-//! the first kind and of the second; the delays of both kinds of answers in ms; after how many seconds the
-//! last exchange was completed, as `took`; and `kept_up`, whether the exchanges were started in time.
+//! the first kind and of the second; the delays of both kinds of answers in ms; how many exchanges were
+//! `behind`, not completed when the SECONDS were over, as a server may put off what it cannot bear; and
+//! `kept_up`, whether the exchanges were started in time.
 //!
 //! `storm` switches all clients on at once, each of which asks again after 4 s without an answer, and
 //! prints how many had to ask `again`, how many were `unserved` after half a minute, and after how many
@@ -74,7 +75,7 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
     let mut exchanges: Vec<(Awaits, Instant)> = Vec::with_capacity(total);
     let (mut offers, mut acks) = (Vec::with_capacity(total), Vec::with_capacity(total));
     let begun = Instant::now();
-    let (mut last, mut started_within, mut took) = (begun, Duration::ZERO, Duration::ZERO);
+    let (mut last, mut started_within, mut in_time) = (begun, Duration::ZERO, 0);
     while exchanges.len() < total || acks.len() < total && last.elapsed() < DROPPED {
         let received = link.receive()?;
         let now = Instant::now();
@@ -93,7 +94,8 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
                 clients.request(&answer, link.next_packet());
             } else {
                 acks.push(delay);
-                (*awaits, took) = (Awaits::Nothing, now - begun);
+                *awaits = Awaits::Nothing;
+                in_time += usize::from(now - begun < Duration::from_secs(seconds.into()));
             }
         }
         let due = ((begun.elapsed().as_secs_f64() * f64::from(rate)) as usize + 1).min(total);
@@ -118,7 +120,7 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
         "dropped": [total - offers.len(), offers.len() - acks.len()],
         "first": delays(offers),
         "second": delays(acks),
-        "took": took.as_secs_f64(),
+        "behind": total - in_time,
         "kept_up": started_within.as_secs_f64() < 1.03 * f64::from(seconds),
     }))
 }
