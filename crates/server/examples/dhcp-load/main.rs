@@ -77,6 +77,20 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
     let begun = Instant::now();
     let (mut last, mut started_within, mut in_time) = (begun, Duration::ZERO, 0);
     while exchanges.len() < total || acks.len() < total && last.elapsed() < DROPPED {
+        let due = ((begun.elapsed().as_secs_f64() * f64::from(rate)) as usize + 1).min(total);
+        for exchange in exchanges.len()..due.min(exchanges.len() + BATCH) {
+            last = Instant::now();
+            exchanges.push((Awaits::Offer, last));
+            started_within = last - begun;
+            clients.discover(exchange as u32, link.next_packet());
+        }
+        link.send()?;
+        if exchanges.len() == total {
+            link.wait(DROPPED)?;
+        } else if exchanges.len() == due {
+            let next = begun + Duration::from_secs_f64(due as f64 / f64::from(rate));
+            link.wait(next.saturating_duration_since(Instant::now()).max(TICK))?;
+        }
         let received = link.receive()?;
         let now = Instant::now();
         for index in 0..received {
@@ -97,20 +111,6 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
                 *awaits = Awaits::Nothing;
                 in_time += usize::from(now - begun < Duration::from_secs(seconds.into()));
             }
-        }
-        let due = ((begun.elapsed().as_secs_f64() * f64::from(rate)) as usize + 1).min(total);
-        for exchange in exchanges.len()..due.min(exchanges.len() + BATCH) {
-            last = Instant::now();
-            exchanges.push((Awaits::Offer, last));
-            started_within = last - begun;
-            clients.discover(exchange as u32, link.next_packet());
-        }
-        link.send()?;
-        if exchanges.len() == total {
-            link.wait(DROPPED)?;
-        } else if exchanges.len() == due && received < BATCH {
-            let next = begun + Duration::from_secs_f64(due as f64 / f64::from(rate));
-            link.wait(next.saturating_duration_since(Instant::now()).max(TICK))?;
         }
     }
     Ok(json!({
