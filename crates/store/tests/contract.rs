@@ -854,7 +854,7 @@ async fn the_file_is_for_its_owner_alone() {
     let store = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
     store.create_node(&named("n")).await.unwrap();
 
-    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     for file in path.parent().unwrap().read_dir().unwrap() {
         let file = file.unwrap().path();
