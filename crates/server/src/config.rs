@@ -289,6 +289,31 @@ pub struct Relayed {
     pub pool: AnyRange,
     /// Its IPv4 router, if it has one.
     pub router: Option<Ipv4Addr>,
+    /// Name servers, where they are not the network's.
+    pub dns: Option<Vec<IpAddr>>,
+    /// The domain, where it is not the network's.
+    pub domain: Option<String>,
+    /// Time servers, where they are not the network's.
+    pub ntp: Option<Vec<IpAddr>>,
+    /// The largest packet, where it is not the network's.
+    pub mtu: Option<u16>,
+}
+
+/// What the machines of a subnet are told beside addresses and ways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Services {
+    /// Name servers of IPv4.
+    pub(crate) dns4: Vec<Ipv4Addr>,
+    /// The same of IPv6.
+    pub(crate) dns6: Vec<Ipv6Addr>,
+    /// The domain in which names without a dot are looked up.
+    pub(crate) domain: Option<String>,
+    /// Time servers of IPv4.
+    pub(crate) ntp4: Vec<Ipv4Addr>,
+    /// The same of IPv6.
+    pub(crate) ntp6: Vec<Ipv6Addr>,
+    /// The largest packet, in bytes.
+    pub(crate) mtu: Option<u16>,
 }
 
 fn yes() -> bool {
@@ -317,20 +342,43 @@ impl Network {
         }
     }
 
-    pub(crate) fn dns4(&self) -> Vec<Ipv4Addr> {
-        only4(&self.dns)
-    }
-
     pub(crate) fn dns6(&self) -> Vec<Ipv6Addr> {
         only6(&self.dns)
     }
 
-    pub(crate) fn ntp4(&self) -> Vec<Ipv4Addr> {
-        only4(&self.ntp)
+    /// What machines are told that are on the interface's own link, or in a relayed subnet: what that does not
+    /// set is the network's.
+    pub(crate) fn services(&self, relayed: Option<&Relayed>) -> Services {
+        let dns = relayed.and_then(|relayed| relayed.dns.as_ref()).unwrap_or(&self.dns);
+        let domain = relayed.and_then(|relayed| relayed.domain.as_ref()).or(self.domain.as_ref());
+        let ntp = relayed.and_then(|relayed| relayed.ntp.as_ref()).unwrap_or(&self.ntp);
+        Services {
+            dns4: only4(dns),
+            dns6: only6(dns),
+            domain: domain.cloned(),
+            ntp4: only4(ntp),
+            ntp6: only6(ntp),
+            mtu: relayed.and_then(|relayed| relayed.mtu).or(self.mtu),
+        }
     }
 
-    pub(crate) fn ntp6(&self) -> Vec<Ipv6Addr> {
-        only6(&self.ntp)
+    /// The name servers of every subnet of a family in which addresses are given.
+    pub(crate) fn dns_everywhere(&self, is_four: bool) -> Vec<Vec<IpAddr>> {
+        if self.ends(is_four).is_none() {
+            return Vec::new();
+        }
+        let relayed =
+            self.relayed.iter().filter(|relayed| relayed.subnet.addr().is_ipv4() == is_four);
+        let all = std::iter::once(None).chain(relayed.map(Some));
+        all.map(|relayed| {
+            let Services { dns4, dns6, .. } = self.services(relayed);
+            if is_four {
+                dns4.into_iter().map(IpAddr::from).collect()
+            } else {
+                dns6.into_iter().map(IpAddr::from).collect()
+            }
+        })
+        .collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -770,6 +818,28 @@ mod tests {
         assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
         assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
         assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
+    }
+
+    #[test]
+    fn a_relayed_subnet_has_the_services_of_its_network_but_for_those_of_its_own() {
+        let text = "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
+                    dns = [\"10.0.0.53\", \"fd00::53\"]\ndomain = \"hall.example\"\nmtu = 9000\n\
+                    [[dhcp.network.relayed]]\nsubnet = \"10.2.0.0/24\"\npool = \"10.2.0.10-10.2.0.20\"\n\
+                    [[dhcp.network.relayed]]\nsubnet = \"10.3.0.0/24\"\npool = \"10.3.0.10-10.3.0.20\"\n\
+                    dns = [\"10.3.0.53\"]\ndomain = \"far.example\"\nntp = [\"10.3.0.123\"]\nmtu = 1400";
+        let network = text.parse::<Config>().unwrap().dhcp.networks.remove(0);
+        let [plain, own] = &network.relayed[..] else { panic!("two are expected") };
+        let at = |last: &str| last.parse::<Ipv4Addr>().unwrap();
+
+        assert_eq!(network.services(Some(plain)), network.services(None));
+        let services = network.services(Some(own));
+        assert_eq!(services.dns4, [at("10.3.0.53")]);
+        assert_eq!(services.dns6, [Ipv6Addr::UNSPECIFIED; 0]);
+        assert_eq!(services.domain.as_deref(), Some("far.example"));
+        assert_eq!((services.ntp4, services.mtu), (vec![at("10.3.0.123")], Some(1_400)));
+        let servers = network.dns_everywhere(true);
+        assert_eq!(servers.concat(), ["10.0.0.53", "10.0.0.53", "10.3.0.53"].map(at));
+        assert!(network.dns_everywhere(false).is_empty());
     }
 
     #[test]

@@ -102,24 +102,24 @@ fn has(network: &config::Network, addresses: &[IpNet]) -> Result<String> {
 /// Whether firmware can look up the names that are in URLs; `None`, where there are none. It passes over a URL with a
 /// name that comes without a name server.
 pub(super) fn names(boot: &Boot, network: &config::Network) -> Option<Result<String>> {
-    let v4 = network.dns4().into_iter().map(IpAddr::from).collect::<Vec<_>>();
-    let v6 = network.dns6().into_iter().map(IpAddr::from).collect::<Vec<_>>();
     let families = [
-        (network.pool.is_some(), boot.url.as_ref(), v4, "IPv4"),
-        (network.pool6.is_some(), boot.url6.as_ref().or(boot.url.as_ref()), v6, "IPv6"),
+        (true, boot.url.as_ref(), "IPv4"),
+        (false, boot.url6.as_ref().or(boot.url.as_ref()), "IPv6"),
     ];
     let mut said = Vec::new();
-    for (_, url, servers, family) in families.into_iter().filter(|(is_given, ..)| *is_given) {
+    for (is_four, url, family) in families {
         let Some((url, Host::Domain(name))) = url.and_then(|url| Some((url, url.host()?))) else {
             continue;
         };
-        let Some(server) = servers.first() else {
-            return Some(Err(anyhow!(
-                "{url} has the name {name} in it, and machines here are told no name server over {family}, so \
-                 that firmware does not take it: set dns, or a url with an address"
-            )));
-        };
-        said.push(format!("{name}, which {server} knows"));
+        for servers in network.dns_everywhere(is_four) {
+            let Some(server) = servers.first() else {
+                return Some(Err(anyhow!(
+                    "{url} has the name {name} in it, and not all machines here are told a name server over \
+                     {family}, without which firmware does not take it: set dns, or a url with an address"
+                )));
+            };
+            said.push(format!("{name}, to be looked up at {server}"));
+        }
     }
     said.dedup();
     (!said.is_empty()).then(|| Ok(said.join(", ")))
@@ -350,7 +350,7 @@ mod tests {
         let six = "url = \"http://192.0.2.1\"\nurl6 = \"http://boot.example\"";
 
         assert_eq!(said("url = \"http://192.0.2.1\"", &[]), None);
-        assert!(said(named, &[]).unwrap().unwrap_err().contains("no name server over IPv4"));
+        assert!(said(named, &[]).unwrap().unwrap_err().contains("a name server over IPv4"));
         assert!(said(named, &["192.0.2.53"]).unwrap().unwrap_err().contains("over IPv6"));
         assert!(said(named, &["192.0.2.53", "fd77::53"]).unwrap().is_ok());
         assert!(said(six, &["192.0.2.53"]).unwrap().unwrap_err().contains("over IPv6"));

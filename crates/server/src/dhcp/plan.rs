@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::journal::Table;
 use super::socket::{self, Link};
 use super::{interface, proxy, v4, v6};
-use crate::config::{self, AnyRange, Relayed};
+use crate::config::{self, AnyRange, Relayed, Services};
 
 /// Finds a subnet's leases by the name of the file that they are in.
 pub(super) trait Keeper<T: Table>: FnMut(&str, T::Pool) -> Result<T> {}
@@ -66,28 +66,30 @@ pub(super) fn desk4_at(
 ) -> Result<Option<v4::Desk>> {
     let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
-    let mut subnet = |net: Ipv4Net, router, pool, journal: &str| -> Result<_> {
+    let mut subnet = |net: Ipv4Net, router, pool, relayed, journal: &str| -> Result<_> {
         let mut leases = keeper(journal, (pool, reservations(settings, net)))?;
         let routes = routes(settings, net);
         leases.keep_back(others(net, ours, router, &routes));
+        let Services { dns4, domain, ntp4, mtu, .. } = settings.services(relayed);
         let about = reply::Network {
             router,
             routes,
-            dns: settings.dns4(),
-            domain: settings.domain.clone(),
-            ntp: settings.ntp4(),
-            mtu: settings.mtu,
+            dns: dns4,
+            domain,
+            ntp: ntp4,
+            mtu,
             sole: settings.sole,
             ..reply::Network::new(own.addr(), net.netmask(), lease_secs)
         };
         Ok(v4::Subnet { net, leases, about })
     };
     let journal = format!("leases-{interface}.journal");
-    let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, &journal)?];
-    for Relayed { subnet: net, pool, router } in &settings.relayed {
+    let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, None, &journal)?];
+    for relayed in &settings.relayed {
+        let Relayed { subnet: net, pool, router, .. } = relayed;
         let (IpNet::V4(net), AnyRange::V4(pool)) = (net, pool) else { continue };
         let journal = format!("leases-{interface}-{}.journal", net.network());
-        subnets.push(subnet(*net, *router, *pool, &journal)?);
+        subnets.push(subnet(*net, *router, *pool, Some(relayed), &journal)?);
     }
     Ok(Some(v4::Desk::new(subnets, settings.strangers, limits)))
 }
@@ -144,27 +146,29 @@ pub(super) fn desk6_at(
 ) -> Result<Option<v6::Desk>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
-    let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, journal: &str| -> Result<_> {
+    let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, relayed, journal: &str| -> Result<_> {
         let mut reserved = reservations6(settings, net);
         reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
         let leases = keeper(journal, (pool.on(net), reserved))?;
+        let Services { dns6, domain, ntp6, .. } = settings.services(relayed);
         let about = six::reply::Network {
             net,
             duid: link.duid(),
             sole: settings.sole,
-            dns: settings.dns6(),
-            domain: settings.domain.clone(),
-            ntp: settings.ntp6(),
+            dns: dns6,
+            domain,
+            ntp: ntp6,
             lease_secs,
         };
         Ok(v6::Subnet { net, leases, about })
     };
     let journal = format!("leases6-{interface}.journal");
-    let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, &journal)?];
-    for Relayed { subnet: net, pool, .. } in &settings.relayed {
+    let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, None, &journal)?];
+    for relayed in &settings.relayed {
+        let Relayed { subnet: net, pool, .. } = relayed;
         let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
         let journal = format!("leases6-{interface}-{}.journal", net.network());
-        subnets.push(subnet(*net, *pool, &journal)?);
+        subnets.push(subnet(*net, *pool, Some(relayed), &journal)?);
     }
     Ok(Some(v6::Desk::new(link.address, subnets, settings.strangers, limits)))
 }
