@@ -242,6 +242,11 @@ impl Leases {
         self.reservations.get(&mac).copied()
     }
 
+    /// All clients with an address that is theirs alone.
+    pub fn reserved_clients(&self) -> impl Iterator<Item = [u8; 6]> {
+        self.reservations.keys().copied()
+    }
+
     /// How many addresses have or had a client.
     #[must_use]
     pub fn count(&self) -> usize {

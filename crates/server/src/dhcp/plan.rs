@@ -81,7 +81,7 @@ pub(super) fn desk4_at(
             sole: settings.sole,
             ..reply::Network::new(own.addr(), net.netmask(), lease_secs)
         };
-        Ok(v4::Subnet { net, leases, about })
+        Ok(v4::Subnet::new(net, leases, about))
     };
     let journal = format!("leases-{interface}.journal");
     let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, None, &journal)?];

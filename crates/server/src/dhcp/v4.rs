@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
-use dhcp::leases::{Claim, Leases, Pool};
+use dhcp::leases::{Claim, Leases, Pool, Seconds};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::destination::{Destination, destination};
@@ -16,6 +16,7 @@ use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names, kind};
 use crate::config::Strangers;
+use crate::nodes::Index;
 use crate::urls::Family;
 
 /// What it is called among counters.
@@ -39,6 +40,8 @@ pub(super) struct Subnet {
     pub(super) leases: Leases,
     /// What every client on it is told.
     pub(super) about: reply::Network,
+    /// How many known machines may need an address of the pool, and the second in which they were counted.
+    counted: (usize, Seconds),
 }
 
 /// An answer on its way.
@@ -90,7 +93,7 @@ impl Desk {
             return Heard::silent(FAMILY, asked, "no_subnet", because);
         };
         let Some(claim) =
-            subnet.claim(&asked, request.chaddr, self.strangers, machines.index.ports())
+            subnet.claim(&asked, request.chaddr, self.strangers, &machines.index, now / 1_000)
         else {
             // Whoever else lives on this network: nothing is known of it, and nothing kept.
             let because = "nobody registered this machine".to_owned();
@@ -166,21 +169,40 @@ pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
 }
 
 impl Subnet {
+    pub(super) fn new(net: Ipv4Net, leases: Leases, about: reply::Network) -> Self {
+        Self { net, leases, about, counted: (0, 0) }
+    }
+
     /// What the machine may claim; nothing, where it must be left alone.
     fn claim(
-        &self,
+        &mut self,
         asked: &Asked,
         mac: [u8; 6],
         strangers: Strangers,
-        known: usize,
+        index: &Index,
+        now: Seconds,
     ) -> Option<Claim> {
         if asked.found.is_some() || self.leases.reserved(mac).is_some() {
             return Some(Claim::Known);
         }
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::guest(self.leases.pool().len(), known)),
+            Strangers::Serve => {
+                let known = self.known(index, now);
+                Some(Claim::guest(self.leases.pool().len(), known))
+            }
         }
+    }
+
+    /// How many known machines there are without an address of their own here. They are not counted for each stranger:
+    /// there may be many reservations.
+    fn known(&mut self, index: &Index, now: Seconds) -> usize {
+        if self.counted.1 != now {
+            let reserved = self.leases.reserved_clients();
+            let provided = reserved.filter(|mac| index.by_mac(Mac(*mac)).is_some()).count();
+            self.counted = (index.ports().saturating_sub(provided), now);
+        }
+        self.counted.0
     }
 }
 
@@ -197,5 +219,53 @@ fn done(reply: &Packet) -> (Done, &'static str) {
         | MessageType::Decline
         | MessageType::Release
         | MessageType::Inform => (Done::Given(reply.yiaddr.into()), "ack"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use provision::{Node, Port};
+    use serde_json::Map;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A node with a port for each number.
+    fn index(ports: impl Iterator<Item = u8>) -> Index {
+        let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        let port = |last| Port {
+            uuid: Uuid::from_u128(u128::from(last)),
+            node_uuid: node.uuid,
+            address: Mac(mac(last)),
+            pxe_enabled: true,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            extra: Map::new(),
+            kept: Map::new(),
+        };
+        let ports = ports.map(port).collect();
+        let index = Index::default();
+        index.put_node(node);
+        index.put_ports(Uuid::nil(), ports);
+        index
+    }
+
+    fn mac(last: u8) -> [u8; 6] {
+        [2, 0, 0, 0, 0, last]
+    }
+
+    #[test]
+    fn an_address_is_kept_for_each_known_machine_that_has_none_of_its_own() {
+        let pool = Pool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 20) };
+        let reserved = |last: u8| (mac(last), Ipv4Addr::new(10, 0, 1, last));
+        // Eleven and twelve are registered later.
+        let leases = Leases::new(pool, (4..=12).map(reserved));
+        let about = reply::Network::new(pool.first, Ipv4Addr::new(255, 255, 0, 0), 600);
+        let mut subnet = Subnet::new("10.0.0.0/16".parse().unwrap(), leases, about);
+
+        assert_eq!(subnet.known(&index(1..=10), 1), 3);
+        assert_eq!(subnet.known(&index(1..=20), 1), 3, "counted once in a second");
+        assert_eq!(subnet.known(&index(1..=20), 2), 11);
     }
 }
