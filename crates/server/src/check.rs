@@ -40,13 +40,15 @@ pub async fn all(config: &Config) -> Vec<Found> {
                     [address, ..] => format!("our address is {address}"),
                 });
                 found.push((format!("DHCP on {}", network.interface), shown));
-                let names = network::names(&config.boot, network);
-                let on = format!("name in the URL on {}", network.interface);
-                found.extend(names.map(|names| (on, names)));
             }
         }
     }
     found.push(("URL for machines".to_owned(), url(config)));
+    for network in &config.dhcp.networks {
+        let names = network::names(&config.boot, network);
+        let on = format!("name in the URL on {}", network.interface);
+        found.extend(names.map(|names| (on, names)));
+    }
     found
 }
 
