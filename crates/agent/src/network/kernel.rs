@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
@@ -53,6 +53,25 @@ pub enum State {
     Duplicate,
     /// It is ours.
     Usable,
+}
+
+/// How long an address may be used. The kernel takes it away at the end of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Seconds for which it is preferred to others; all ones for ever.
+    pub preferred_secs: u32,
+    /// Seconds for which it is good; all ones for ever.
+    pub valid_secs: u32,
+}
+
+impl From<Lifetime> for CacheInfo {
+    fn from(Lifetime { preferred_secs, valid_secs }: Lifetime) -> Self {
+        let mut info = Self::default();
+        // The kernel takes no address that is preferred for longer than it is good, nor one that never is.
+        info.ifa_preferred = preferred_secs.min(valid_secs);
+        info.ifa_valid = valid_secs.max(1);
+        info
+    }
 }
 
 /// Where packets go.
@@ -179,8 +198,16 @@ impl Kernel {
     /// # Errors
     ///
     /// When the link is gone.
-    pub async fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
-        Ok(self.0.address().add(index, address, prefix).replace().execute().await?)
+    pub async fn add_address(
+        &self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+        lifetime: Lifetime,
+    ) -> Result<()> {
+        let mut request = self.0.address().add(index, address, prefix).replace();
+        request.message_mut().attributes.push(AddressAttribute::CacheInfo(lifetime.into()));
+        Ok(request.execute().await?)
     }
 
     /// Takes an address away from a link.
@@ -309,4 +336,22 @@ fn address(message: &AddressMessage) -> Option<Address> {
     };
     let (index, prefix) = (message.header.index, message.header.prefix_len);
     Some(Address { index, address: local.or(given)?, prefix, state })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_ends_with_its_lease_and_is_never_preferred_for_longer() {
+        let told = |preferred_secs, valid_secs| {
+            let info = CacheInfo::from(Lifetime { preferred_secs, valid_secs });
+            [info.ifa_preferred, info.ifa_valid]
+        };
+
+        assert_eq!(told(300, 600), [300, 600]);
+        assert_eq!(told(900, 600), [600, 600]);
+        assert_eq!(told(0, 0), [0, 1]);
+        assert_eq!(told(u32::MAX, u32::MAX), [u32::MAX; 2], "for ever");
+    }
 }

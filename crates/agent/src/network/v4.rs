@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::kernel::{Kernel, Route};
+use super::kernel::{Kernel, Lifetime, Route};
 use super::links::Link;
 use super::{Family, Gained};
 
@@ -42,6 +42,8 @@ pub(super) async fn run(
     loop {
         let lease = exchange(&mut client, &socket, clock).await?;
         if last.as_ref() == Some(&lease) {
+            // The kernel takes away what is not renewed.
+            configure(&kernel, &link, &lease).await?;
             continue;
         }
         let is_new = last.as_ref().is_none_or(|last: &Lease| last.address != lease.address);
@@ -54,6 +56,7 @@ pub(super) async fn run(
             continue;
         }
         configure(&kernel, &link, &lease).await?;
+        info!("{name} has address {}/{} from {}", lease.address, lease.prefix, lease.server);
         let before = last.as_ref().map(|last: &Lease| last.address);
         if let Some(before) = before.filter(|before| *before != lease.address) {
             let removed = kernel.remove_address(link.index, before.into()).await;
@@ -124,20 +127,20 @@ fn socket(link: &str) -> Result<UdpSocket> {
 /// Gives the link what the lease says: MTU, address, routes.
 async fn configure(kernel: &Kernel, link: &Link, lease: &Lease) -> Result<()> {
     let Link { name, index, .. } = link;
-    let Lease { address, prefix, server, .. } = lease;
+    let Lease { address, prefix, secs, .. } = lease;
     if let Some(mtu) = lease.mtu
         && let Err(error) = kernel.set_mtu(*index, mtu).await
     {
         warn!("{name} keeps its MTU, it does not take {mtu}: {error:#}");
     }
     // An agent before this one may have left the same.
-    let given = kernel.add_address(*index, (*address).into(), *prefix).await;
+    let lifetime = Lifetime { preferred_secs: *secs, valid_secs: *secs };
+    let given = kernel.add_address(*index, (*address).into(), *prefix, lifetime).await;
     given.with_context(|| format!("giving {name} its address"))?;
     for route in routes(lease) {
         let added = kernel.add_route(*index, route).await;
         added.with_context(|| format!("adding the route to {}/{}", route.to, route.prefix))?;
     }
-    info!("{name} has address {address}/{prefix} from {server}");
     Ok(())
 }
 

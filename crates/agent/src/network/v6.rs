@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use self::socket::{Routers, Servers};
-use super::kernel::{Kernel, Present, State, set_ipv6};
+use super::kernel::{Kernel, Lifetime, Present, State, set_ipv6};
 use super::links::Link;
 use super::{Family, Gained};
 
@@ -220,14 +220,14 @@ impl Line {
         if !client.receive(message, now) {
             return Ok(());
         }
-        let Some(Lease { address, .. }) = client.lease().cloned() else { return Ok(()) };
-        if self.given == Some(address) {
-            return Ok(());
-        }
-        let prefix = prefix(self.heard.as_ref());
-        let given = self.kernel.add_address(self.link.index, address.into(), prefix).await;
+        let Some(lease) = client.lease().cloned() else { return Ok(()) };
+        let Lease { address, preferred_secs, valid_secs, .. } = lease;
+        let (index, prefix) = (self.link.index, prefix(self.heard.as_ref()));
+        // Each time anew: the kernel takes away what is not renewed.
+        let lifetime = Lifetime { preferred_secs, valid_secs };
+        let given = self.kernel.add_address(index, address.into(), prefix, lifetime).await;
         given.with_context(|| format!("giving {} its address", self.link.name))?;
-        if let Some(before) = self.given.replace(address) {
+        if let Some(before) = self.given.replace(address).filter(|before| *before != address) {
             self.take_away(before).await;
         }
         Ok(())
