@@ -116,6 +116,14 @@ struct Turn<'a> {
     now: Seconds,
 }
 
+/// What the associations of a message get.
+struct Grants {
+    grants: Vec<Grant>,
+    records: Vec<Record>,
+    /// Why none has an address, where one could have had one.
+    lacks: Option<Silence>,
+}
+
 impl Turn<'_> {
     fn run(self) -> Result<Decision, Silence> {
         self.check()?;
@@ -189,9 +197,9 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
     }
 
-    /// Gives the client the one address that it has here, in one of its associations, and says of the
-    /// rest that there is nothing (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
-    fn give(self) -> Result<Decision, Silence> {
+    /// Gives the client the one address that it has here, and says of all else that it wants that there
+    /// is none (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
+    fn give(mut self) -> Result<Decision, Silence> {
         self.expect_boot()?;
         let mut ias: Vec<_> = self.request.ias().collect();
         if self.may_be_anothers() {
@@ -207,14 +215,33 @@ impl Turn<'_> {
         }
         let hurries = self.request.options.get(code::RAPID_COMMIT).is_some();
         let commits = !solicits || (hurries && self.network.sole);
-        let chosen = self.chosen(&ias, commits);
-        let (mut grants, mut records) = (Vec::new(), Vec::new());
+        let Grants { mut grants, records, lacks } = self.grants(&ias, commits);
+        // Whoever is in a hurry is not bound to nothing.
+        let is_rapid = solicits && commits && grants.iter().any(Grant::says_something);
+        let kind = if solicits && !is_rapid { MessageType::Advertise } else { MessageType::Reply };
+        grants.extend(others);
+        let mut decision = self.send(kind, &grants, records);
+        if let Decision::Send { reply, lacks: why, .. } = &mut decision {
+            *why = lacks;
+            if is_rapid {
+                reply.options.put(code::RAPID_COMMIT, []);
+            }
+        }
+        Ok(decision)
+    }
+
+    /// What each association gets, bound to the client or only set aside for it.
+    fn grants(&mut self, ias: &[Ia], commits: bool) -> Grants {
+        let chosen = self.chosen(ias, commits);
         let address = chosen.and_then(|at| {
             let wanted = ias[at].addresses.first().copied();
             self.leases.offer(self.identity, wanted, self.claim, self.now)
         });
-        for (at, ia) in ias.into_iter().enumerate() {
-            if commits && self.is_elsewhere(&ia) {
+        let is_short = chosen.is_some() && address.is_none();
+        let lacks = is_short.then_some(Silence::PoolExhausted);
+        let (mut grants, mut records) = (Vec::new(), Vec::new());
+        for (at, ia) in ias.iter().enumerate() {
+            if commits && self.is_elsewhere(ia) {
                 grants.push(Grant::Refused { ia: ia.id, status: Status::NotOnLink });
                 continue;
             }
@@ -226,29 +253,10 @@ impl Turn<'_> {
                 let (binding, secs) = (self.binding(ia.id), self.network.lease_secs);
                 records.extend(self.leases.bind(self.identity, address, binding, secs, self.now));
             }
-            let instead_of = self.taken_back(&ia, address);
+            let instead_of = self.taken_back(ia, address);
             grants.push(Grant::Lease { ia: ia.id, address, instead_of });
         }
-        let says_something = grants.iter().any(|grant| match grant {
-            Grant::Lease { .. } | Grant::Refused { status: Status::NotOnLink, .. } => true,
-            Grant::Refused { .. } | Grant::None { .. } => false,
-        });
-        grants.extend(others);
-        // Whoever is in a hurry is not bound to nothing.
-        let kind = match solicits && !(commits && says_something) {
-            true => MessageType::Advertise,
-            false => MessageType::Reply,
-        };
-        let is_rapid = solicits && kind == MessageType::Reply;
-        let is_short = chosen.is_some() && address.is_none();
-        let mut decision = self.send(kind, &grants, records);
-        if let Decision::Send { reply, lacks, .. } = &mut decision {
-            *lacks = is_short.then_some(Silence::PoolExhausted);
-            if is_rapid {
-                reply.options.put(code::RAPID_COMMIT, []);
-            }
-        }
-        Ok(decision)
+        Grants { grants, records, lacks }
     }
 
     /// A client that rebinds asks all servers. Where there are others, what is not bound here is theirs,
@@ -473,8 +481,10 @@ mod tests {
         message
     }
 
-    /// Of each association of addresses: its number, its status, and each address with its lifetime.
-    fn told(reply: &Message) -> Vec<(u32, Option<u8>, Vec<(Ipv6Addr, u32)>)> {
+    /// An association of addresses: its number, its status, and each address with its lifetime.
+    type Told = (u32, Option<u8>, Vec<(Ipv6Addr, u32)>);
+
+    fn told(reply: &Message) -> Vec<Told> {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
         let of = |value: &[u8]| {
             let inner = Options::parse(&value[12..]).unwrap();

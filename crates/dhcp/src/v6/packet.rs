@@ -178,11 +178,10 @@ impl Packet {
     /// # Errors
     /// Says which part is wrong; never panics.
     pub fn parse_request(bytes: &[u8]) -> Result<Self, ParseError> {
-        let packet = Self::open(bytes, &[RELAY_FORWARD]);
-        packet.map_err(|error| match error {
-            ParseError::MessageType(RELAY_REPLY) => ParseError::RelayReply,
-            error => error,
-        })
+        match Self::open(bytes, &[RELAY_FORWARD]) {
+            Err(ParseError::MessageType(RELAY_REPLY)) => Err(ParseError::RelayReply),
+            result @ (Ok(_) | Err(_)) => result,
+        }
     }
 
     /// Reads a UDP payload, to a server or from one.

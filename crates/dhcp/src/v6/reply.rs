@@ -92,6 +92,26 @@ pub enum Grant {
     },
 }
 
+impl Grant {
+    /// Whether an association gets an address.
+    fn gives(&self) -> bool {
+        match self {
+            Self::Lease { .. } => true,
+            Self::Refused { .. } | Self::None { .. } => false,
+        }
+    }
+
+    /// Whether it is more than that there is nothing.
+    pub(super) fn says_something(&self) -> bool {
+        match self {
+            Self::Lease { .. } => true,
+            Self::Refused { status, .. } | Self::None { status, .. } => {
+                *status == Status::NotOnLink
+            }
+        }
+    }
+}
+
 /// An answer with what was granted and, for a machine that is to boot, its URL.
 #[must_use]
 pub fn reply(
@@ -103,13 +123,9 @@ pub fn reply(
     network: &Network,
 ) -> Message {
     let mut options = named(request, network);
-    let gives = grants.iter().any(|grant| match grant {
-        Grant::Lease { .. } => true,
-        Grant::Refused { .. } | Grant::None { .. } => false,
-    });
-    if network.sole && (gives || grants.is_empty()) {
+    if network.sole && (grants.is_empty() || grants.iter().any(Grant::gives)) {
         // 255 ends a client's wait for other servers: 7 ms in place of 4.9 s from EDK2's SOLICIT to its
-        // REQUEST (RFC 8415 §18.2.9).
+        // REQUEST (RFC 8415 §18.2.9). Whoever gets nothing here should wait for them.
         options.put(code::PREFERENCE, [255]);
     }
     add_grants(&mut options, grants, network);
