@@ -98,10 +98,15 @@ impl Advertiser {
         };
         let to = SocketAddrV6::new(to, 0, 0, self.link.index);
         let sent: io::Result<()> = self.socket.send_from(advertisement, source, to).await;
-        if let Err(error) = &sent {
-            // It may have another one by now.
-            self.source = None;
-            self.say("send", error);
+        match &sent {
+            Ok(()) => {}
+            Err(error) if to.ip().is_multicast() => {
+                // It may have another one by now.
+                self.source = None;
+                self.say("send", error);
+            }
+            // Whoever solicits says itself where it is.
+            Err(error) => debug!("cannot advertise to {to}: {error}"),
         }
         sent.is_ok()
     }
