@@ -107,13 +107,8 @@ impl counter::Desk for Desk {
         };
         let client = Client::identify(&request, *from.ip());
         let asked = asked(&request, &client, machines);
-        if request.relays.is_empty() && to != socket::SERVERS6 {
-            // From wherever there is a way to us, and with whatever it says of itself.
-            let because = format!(
-                "it was sent to {to}, and without a relay we are asked at {} alone (RFC 8415 §16)",
-                socket::SERVERS6
-            );
-            return Heard::silent(FAMILY, asked, "unicast", because);
+        if let Some(because) = forged(&request, *from.ip(), to) {
+            return Heard::silent(FAMILY, asked, "forged", because);
         }
         let identity = identity(asked.found.as_ref(), &client);
         let nets: Vec<_> = self.subnets.iter().map(|subnet| subnet.net).collect();
@@ -207,6 +202,18 @@ fn found(client: &Client, index: &Index) -> Option<Found> {
     by_mac(client.card).or_else(by_name).or_else(by_uuid)
 }
 
+/// Why nobody on our link can have sent it so: clients ask all servers at once, from an address that
+/// can be answered (RFC 8415 §16). Anything else may come from wherever there is a way to us.
+fn forged(request: &Packet, from: Ipv6Addr, to: Ipv6Addr) -> Option<String> {
+    if from.is_unspecified() {
+        return Some("it came from no address, to which nothing can be sent".to_owned());
+    }
+    let all = socket::SERVERS6;
+    (request.relays.is_empty() && to != all).then(|| {
+        format!("it was sent to {to}: only a relay may, and clients ask at {all} (RFC 8415 §16)")
+    })
+}
+
 /// Which of the subnets the client is in, the first of which is our own link.
 fn place(request: &Packet, from: Ipv6Addr, nets: &[Ipv6Net]) -> Result<usize, String> {
     if let Some(link) = request.link() {
@@ -245,7 +252,7 @@ fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
 /// it is taken for the one that the machine is known by.
 fn identity(found: Option<&Found>, client: &Client) -> Identity {
     let known = || found.map(|found| found.port.address);
-    let card = client.card.map(Mac).or_else(known).or(client.named.map(Mac));
+    let card = client.card.map(Mac).or_else(known).or_else(|| client.named.map(Mac));
     match card {
         Some(mac) => of_mac(mac),
         None => *Uuid::new_v5(&Uuid::nil(), &client.duid).as_bytes(),
@@ -327,6 +334,23 @@ mod tests {
         let from: SocketAddrV6 = "[fe80::1]:50000".parse().unwrap();
 
         assert_eq!(back_to(from, &packet(&[0, 4], vec![])).port(), 546);
+    }
+
+    #[test]
+    fn what_was_not_sent_to_all_servers_comes_from_a_relay_or_from_a_forger() {
+        let relayed = vec![relay(Ipv6Addr::LOCALHOST, vec![])];
+        let is_forged = |relays: &[Relay], from: &str, to: &str| {
+            let packet = packet(&[0, 4], relays.to_vec());
+            forged(&packet, from.parse().unwrap(), to.parse().unwrap()).is_some()
+        };
+
+        assert!(!is_forged(&[], "fe80::1", "ff02::1:2"));
+        assert!(!is_forged(&relayed, "fd77::1", "fd66::1"));
+        assert!(!is_forged(&relayed, "fd77::1", "ff05::1:3"));
+        assert!(is_forged(&[], "fd66::c1", "fd66::1"));
+        assert!(is_forged(&[], "fe80::1", "fe80::2"));
+        assert!(is_forged(&[], "fd77::1", "ff05::1:3"));
+        assert!(is_forged(&[], "::", "ff02::1:2"));
     }
 
     #[test]
