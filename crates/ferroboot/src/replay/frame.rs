@@ -53,15 +53,21 @@ pub(super) fn held(frame: &Frame) -> Held {
     // Of a frame that is not all there, nobody knows what it was for if its UDP header is missing.
     let unclear = if frame.cut { Held::CutOff } else { Held::Other };
     let Some(LaxSlicedPacket { net, transport, stop_err, .. }) = packet else { return unclear };
-    let (from, ip) = match &net {
-        Some(LaxNetSlice::Ipv4(ip)) => (IpAddr::from(ip.header().source_addr()), ip.payload()),
-        Some(LaxNetSlice::Ipv6(ip)) => (IpAddr::from(ip.header().source_addr()), ip.payload()),
+    let (way, ip): ([IpAddr; 2], _) = match &net {
+        Some(LaxNetSlice::Ipv4(ip)) => {
+            let header = ip.header();
+            ([header.source_addr().into(), header.destination_addr().into()], ip.payload())
+        }
+        Some(LaxNetSlice::Ipv6(ip)) => {
+            let header = ip.header();
+            ([header.source_addr().into(), header.destination_addr().into()], ip.payload())
+        }
         Some(LaxNetSlice::Arp(_)) => return Held::Other,
         None if stop_err.is_some() => return unclear,
         None => return Held::Other,
     };
     match transport {
-        Some(TransportSlice::Udp(udp)) => held_by(&udp, from, ip.incomplete),
+        Some(TransportSlice::Udp(udp)) => held_by(&udp, way, ip.incomplete),
         None if ip.fragmented && ip.ip_number == ip_number::UDP => Held::Fragment,
         None if stop_err.is_some() && ip.ip_number == ip_number::UDP => unclear,
         Some(TransportSlice::Tcp(_) | TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_))
@@ -69,7 +75,7 @@ pub(super) fn held(frame: &Frame) -> Held {
     }
 }
 
-fn held_by(udp: &UdpSlice<'_>, from: IpAddr, incomplete: bool) -> Held {
+fn held_by(udp: &UdpSlice<'_>, [from, to]: [IpAddr; 2], incomplete: bool) -> Held {
     let (source, port) = (udp.source_port(), udp.destination_port());
     if SERVERS.contains(&source) && CLIENTS.contains(&port) {
         return Held::FromServer;
@@ -86,7 +92,7 @@ fn held_by(udp: &UdpSlice<'_>, from: IpAddr, incomplete: bool) -> Held {
     if incomplete || udp.slice().len() < usize::from(udp.length()) {
         return Held::CutOff;
     }
-    Held::ToServer(Captured { from, port, payload: udp.payload().to_vec() })
+    Held::ToServer(Captured { from, to, port, payload: udp.payload().to_vec() })
 }
 
 /// What is left of a frame without its link layer.
@@ -152,8 +158,8 @@ mod tests {
     }
 
     fn message() -> Held {
-        let from = IpAddr::from([10, 0, 0, 5]);
-        Held::ToServer(Captured { from, port: 67, payload: MESSAGE.to_vec() })
+        let (from, to) = (IpAddr::from([10, 0, 0, 5]), IpAddr::from([255; 4]));
+        Held::ToServer(Captured { from, to, port: 67, payload: MESSAGE.to_vec() })
     }
 
     #[test]

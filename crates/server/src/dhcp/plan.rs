@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dhcp::limits::Limits;
 use dhcp::v4::proxy::Port;
 use dhcp::v4::reply;
@@ -149,7 +149,14 @@ pub(super) fn desk6_at(
     let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, relayed, journal: &str| -> Result<_> {
         let mut reserved = reservations6(settings, net);
         reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
-        let leases = keeper(journal, (pool.on(net), reserved))?;
+        let given = pool.on(net);
+        ensure!(
+            !given.is_empty(),
+            "the pool {}-{} on {interface} has no address that a machine may have",
+            pool.first,
+            pool.last
+        );
+        let leases = keeper(journal, (given, reserved))?;
         let Services { dns6, domain, ntp6, .. } = settings.services(relayed);
         let about = six::reply::Network {
             net,

@@ -62,6 +62,8 @@ struct Desks {
 pub struct Captured {
     /// Whose address it came from.
     pub from: IpAddr,
+    /// The address it was sent to.
+    pub to: IpAddr,
     /// The port it was sent to.
     pub port: u16,
     /// What was in the UDP datagram.
@@ -288,7 +290,7 @@ impl Rehearsal {
     /// packets that follow. `None` if nobody answers on that port of the interface.
     pub fn hear(&mut self, interface: &str, packet: &Captured, after: u64) -> Option<String> {
         let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
-        let Captured { from, port, payload } = packet;
+        let Captured { from, to, port, payload } = packet;
         let (machines, now) = (&self.machines, now() + 1_000 * after);
         match *from {
             IpAddr::V4(from) => {
@@ -310,7 +312,9 @@ impl Rehearsal {
                 let called = network.nameless6.then(|| questions::server6(payload)).flatten();
                 let desk = network.v6.as_mut()?;
                 called.into_iter().for_each(|duid| desk.is_called(&duid));
-                Some(told(&desk.hear(payload, to_all(from), machines, now)))
+                let to = if let IpAddr::V6(to) = *to { to } else { socket::SERVERS6 };
+                let way = v6::Way { to, ..to_all(from) };
+                Some(told(&desk.hear(payload, way, machines, now)))
             }
         }
     }
@@ -368,7 +372,7 @@ impl Desks {
     }
 }
 
-/// As clients send, whatever a capture has of that.
+/// As clients send.
 fn to_all(from: Ipv6Addr) -> v6::Way {
     v6::Way { from: SocketAddrV6::new(from, socket::CLIENT6, 0, 0), to: socket::SERVERS6 }
 }
@@ -531,7 +535,8 @@ mod tests {
     }
 
     fn to(port: u16, payload: &[u8]) -> Captured {
-        Captured { from: Ipv4Addr::UNSPECIFIED.into(), port, payload: payload.to_vec() }
+        let (from, to) = (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into());
+        Captured { from, to, port, payload: payload.to_vec() }
     }
 
     #[tokio::test]
