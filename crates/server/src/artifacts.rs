@@ -437,6 +437,11 @@ impl BootSets {
         boot_sets
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What was there when somebody last looked.
     #[must_use]
     pub fn there(&self) -> Vec<CpuArch> {

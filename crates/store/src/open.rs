@@ -69,7 +69,8 @@ impl Store {
     /// Opens one that is there, to read it: nothing is written, neither to it nor beside it, and its
     /// tables must be those of this version.
     ///
-    /// A daemon may be at work on it. It may as well be a copy, with or without SQLite's log beside it.
+    /// A daemon may be at work on it (then SQLite notes its readers in the index of its log). It may as well
+    /// be a copy, with or without the log beside it.
     ///
     /// # Errors
     /// [`StoreError`]: an unusable URL, no database there or none that can be read, another version's.
@@ -210,9 +211,11 @@ fn not_opened(path: &Path) -> impl Fn(sqlx::Error) -> StoreError {
 }
 
 fn not_migrated(database: String) -> impl FnOnce(MigrateError) -> StoreError {
-    |source| match source {
-        MigrateError::VersionMissing(_) => StoreError::Version { database, other: Other::Newer },
-        source => StoreError::Migrate { database, source },
+    |source| {
+        if let MigrateError::VersionMissing(_) = source {
+            return StoreError::Version { database, other: Other::Newer };
+        }
+        StoreError::Migrate { database, source }
     }
 }
 

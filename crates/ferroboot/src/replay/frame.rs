@@ -113,17 +113,25 @@ fn below(link: DataLink, frame: &[u8]) -> Option<Below<'_>> {
             Below::Type(EtherType(u16::from_be_bytes([two[0], two[1]])), rest)
         })
     };
-    Some(match link {
-        DataLink::ETHERNET => Below::Ethernet(frame),
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => Below::Ip(frame),
+    // What systems call raw IP themselves, some programs put into their files as it is.
+    let is_ip = [DataLink::RAW, DataLink::IPV4, DataLink::IPV6].contains(&link)
+        || [12, 14].map(DataLink::Unknown).contains(&link);
+    if is_ip {
+        Some(Below::Ip(frame))
+    } else if link == DataLink::ETHERNET {
+        Some(Below::Ethernet(frame))
+    } else if link == DataLink::LINUX_SLL {
         // `tcpdump -i any`: the type comes last (`LINKTYPE_LINUX_SLL`) …
-        DataLink::LINUX_SLL => typed(14, 16),
+        Some(typed(14, 16))
+    } else if link == DataLink::LINUX_SLL2 {
         // … or, from tcpdump 4.99 on, first (`LINKTYPE_LINUX_SLL2`).
-        DataLink::LINUX_SLL2 => typed(0, 20),
+        Some(typed(0, 20))
+    } else if [DataLink::NULL, DataLink::LOOP].contains(&link) {
         // Loopback, and tunnels of the BSDs and of macOS: an address family, which IP says itself.
-        DataLink::NULL | DataLink::LOOP => frame.get(4..).map_or(Below::Short, Below::Ip),
-        _ => return None,
-    })
+        Some(frame.get(4..).map_or(Below::Short, Below::Ip))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +186,7 @@ mod tests {
 
         for (link, header) in [
             (DataLink::RAW, &b""[..]),
+            (DataLink::Unknown(12), b""),
             (DataLink::LINUX_SLL, sll),
             (DataLink::LINUX_SLL2, sll2),
             (DataLink::NULL, &2_u32.to_le_bytes()),

@@ -165,7 +165,7 @@ impl Rehearsal {
         if self.provider == Provider::None {
             return Ok("is told nothing by this service (provider = \"none\")".to_owned());
         }
-        let nothing = "was told nothing of this machine, and is told when a boot of it begins";
+        let nothing = "was told nothing of this machine: it is told when a boot of it begins";
         let Some(Found { node, .. }) = self.machines.index.by_mac(mac) else {
             return Ok(nothing.to_owned());
         };
@@ -277,11 +277,12 @@ impl Rehearsal {
     /// Why there is nothing to serve of what the machine is told to fetch.
     fn lacks(&self, node: &Node, artifact: Artifact) -> Option<String> {
         let cpu_arch = artifact.cpu_arch().or_else(|| CpuArch::of_node(node).ok())?;
-        let is_there = self.machines.boot_sets.there().contains(&cpu_arch);
-        (!is_there).then(|| {
+        let boot_sets = &self.machines.boot_sets;
+        (!boot_sets.there().contains(&cpu_arch)).then(|| {
             format!(
-                "which cannot be served: there is no boot set for {cpu_arch}; `ferroboot image build` \
-                 makes one"
+                "which cannot be served: there is no boot set for {cpu_arch} in {}; `ferroboot image \
+                 build` makes one",
+                boot_sets.folder().display()
             )
         })
     }

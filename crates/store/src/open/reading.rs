@@ -20,9 +20,9 @@ impl Reading {
     pub(super) fn of(path: &Path, url: &str) -> Result<Self, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source: io::Error| match source.kind() {
-                io::ErrorKind::NotFound => StoreError::Missing { path },
-                _ => StoreError::File { path, source },
+            move |source: io::Error| match source.kind() == io::ErrorKind::NotFound {
+                true => StoreError::Missing { path },
+                false => StoreError::File { path, source },
             }
         };
         File::open(path).map_err(failed(path))?;

@@ -178,7 +178,7 @@ fn free4(settings: &config::Network, net: Ipv4Net) -> Ipv4Addr {
     let is_taken = |host: &Ipv4Addr| {
         settings.router == Some(*host) || settings.dns.contains(&IpAddr::V4(*host))
     };
-    net.hosts().find(|host| !is_pooled(host) && !is_taken(host)).unwrap_or(net.network())
+    net.hosts().find(|host| !is_pooled(host) && !is_taken(host)).unwrap_or_else(|| net.network())
 }
 
 fn first6(net: Ipv6Net) -> Ipv6Addr {
