@@ -240,4 +240,27 @@ mod tests {
         assert!(Nothing::of(&rests, "nothing").unwrap().is_expected);
         assert!(Nothing::of(&rests, "other_server").is_none(), "it is not about what to boot");
     }
+
+    #[test]
+    fn what_is_counted_is_explained_in_the_book() {
+        let book = include_str!("../../../../docs/book/src/dhcp.md");
+        let cpu_arch = provision::CpuArch::Arm64;
+        let no_boots = [
+            NoBoot::PortNotEnabled,
+            NoBoot::NotNow { state: ProvisionState::Manageable },
+            NoBoot::AgentHasCalled,
+            NoBoot::PxeNotHttp,
+            NoBoot::Architecture { architecture: 0 },
+            NoBoot::NoBootSet { cpu_arch },
+            NoBoot::OtherCpuArch { cpu_arch, image: cpu_arch },
+            NoBoot::NoIpxe { cpu_arch },
+            NoBoot::ArchitectureUnknown,
+        ];
+
+        let names = no_boots.map(NoBoot::name).into_iter().chain(ORDINARY).chain(NOTHING);
+
+        for name in names.chain(["no_url", "unreadable", "not_sent", "not_written"]) {
+            assert!(book.contains(&format!("`{name}`")), "{name} is not in the book");
+        }
+    }
 }
