@@ -101,7 +101,11 @@ impl Known6 {
             IpNet::V6(net) => Some(net),
         });
         if let Some(net) = told {
-            return Ok(Self { link: link(net), nameless: true, guessed: None });
+            let guessed = Some(format!(
+                "{interface}: over IPv6 a server is known by the address of its card, which is not \
+                 known here; so this service is taken to be whichever server a client names"
+            ));
+            return Ok(Self { link: link(net), nameless: true, guessed });
         }
         let here = match settings.pool6 {
             Some(pool) => Link::of_pool(interface, pool.0),
