@@ -48,13 +48,25 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a backtrace, whatever `RUST_BACKTRACE` says: it helps no operator, and hides what does.
-            eprintln!("Error: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
-            }
+            eprint!("{}", in_words(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, a line each.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut before = error.to_string();
+    let mut text = format!("Error: {before}\n");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Some errors of others' end with their cause, and name it as such as well.
+        if !before.ends_with(&cause) {
+            text.push_str(&format!("  because: {cause}\n"));
+        }
+        before = cause;
+    }
+    text
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -67,5 +79,17 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Image(image) => image.run(),
         Command::Bmc(bmc) => bmc.run(),
         Command::Lab(action) => action.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_not_said_twice() {
+        let error = anyhow::anyhow!("refused").context("cannot connect: refused").context("no");
+
+        assert_eq!(in_words(&error), "Error: no\n  because: cannot connect: refused\n");
     }
 }
