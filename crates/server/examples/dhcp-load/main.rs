@@ -129,7 +129,7 @@ fn delays(mut all: Vec<Duration>) -> Value {
     all.sort_unstable();
     let below = |share: f64| {
         let index = (all.len() as f64 * share) as usize;
-        all.get(index).or(all.last()).map(|delay| delay.as_secs_f64() * 1_000.0)
+        all.get(index).or_else(|| all.last()).map(|delay| delay.as_secs_f64() * 1_000.0)
     };
     json!({ "p50": below(0.5), "p99": below(0.99), "p999": below(0.999) })
 }
