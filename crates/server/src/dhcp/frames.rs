@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use dhcp::v4::frame::{End, frame};
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
-use super::socket::{address_of, entries_of};
+use super::socket::entries_of;
 
 /// Sends on one interface.
 #[derive(Debug)]
@@ -20,9 +20,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Takes what it needs, for which one has to be root or have `CAP_NET_RAW`.
-    pub(super) fn open(interface: &str) -> Result<Self> {
-        let (address, _) = address_of(interface)?;
+    /// Takes what it needs, for which one has to be root or have `CAP_NET_RAW`; `address` is ours there.
+    pub(super) fn open(interface: &str, address: Ipv4Addr) -> Result<Self> {
         let links = entries_of(interface)?;
         let link = links.iter().find_map(|entry| entry.address?.as_link_addr().copied());
         let link = link.with_context(|| format!("{interface} has no MAC address"))?;

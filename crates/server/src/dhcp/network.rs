@@ -51,12 +51,18 @@ impl Network {
         let mut journals4 = Vec::new();
         let keeper = |name: &str, pool| keep(&mut journals4, &state_dir.join(name), pool);
         let v4 = match plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper)? {
-            Some(desk) => Some(Counter::new(on, Socket4::open(on, SERVER)?, desk, journals4)),
+            Some(desk) => {
+                let socket = Socket4::open(on, SERVER, desk.address())?;
+                Some(Counter::new(on, socket, desk, journals4))
+            }
             None => None,
         };
         let beside = |port, number| -> Result<_> {
             let desk = plan::beside(settings, dhcp.lease_secs, port, limits(dhcp))?;
-            let counter = |desk| Ok(Counter::new(on, Socket4::open(on, number)?, desk, Vec::new()));
+            let counter = |desk: proxy::Desk| -> Result<_> {
+                let socket = Socket4::open(on, number, desk.about().server)?;
+                Ok(Counter::new(on, socket, desk, Vec::new()))
+            };
             desk.map(counter).transpose()
         };
         let proxy = beside(Port::Dhcp, SERVER)?.zip(beside(Port::Pxe, socket::PXE)?);

@@ -25,18 +25,16 @@ impl<T: Table, F: FnMut(&str, T::Pool) -> Result<T>> Keeper<T> for F {}
 /// # Errors
 /// The interface is missing or has no IPv4 address.
 pub(super) fn own4(settings: &config::Network) -> Result<Ipv4Net> {
-    let (server, mask) = socket::address_of(&settings.interface)?;
-    match settings.home(&interface::addresses(&settings.interface)?, true) {
-        Some(IpNet::V4(own)) => Ok(own),
-        Some(IpNet::V6(_)) | None => Ok(Ipv4Net::with_netmask(server, mask)?),
-    }
+    let pool = settings.pool.map(|pool| pool.0);
+    let (server, mask) = socket::address_of(&settings.interface, pool)?;
+    Ok(Ipv4Net::with_netmask(server, mask)?)
 }
 
 /// DHCPv4 on its interface; `None`, where it has no pool.
 ///
 /// # Errors
-/// The interface is missing or has no IPv4 address, the settings do not go with it, or its leases cannot be
-/// had.
+/// The interface is missing or has no IPv4 address of the pool's network, the settings do not go with it, or
+/// its leases cannot be had.
 pub(super) fn desk4(
     settings: &config::Network,
     lease_secs: u32,
