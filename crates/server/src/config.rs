@@ -581,7 +581,7 @@ impl TryFrom<String> for Range {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let (first, last) = ends::<Ipv4Addr>(&text)?;
+        let (first, last) = ends::<Ipv4Addr>(&text, "192.0.2.100-192.0.2.199")?;
         Ok(Self(Pool { first, last }))
     }
 }
@@ -595,16 +595,16 @@ impl TryFrom<String> for Range6 {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let (first, last) = ends::<Ipv6Addr>(&text)?;
+        let (first, last) = ends::<Ipv6Addr>(&text, "2001:db8::100-2001:db8::1ff")?;
         Ok(Self(v6::leases::Pool { first, last }))
     }
 }
 
-fn ends<A: FromStr + Ord>(text: &str) -> Result<(A, A)> {
+fn ends<A: FromStr + Ord>(text: &str, example: &str) -> Result<(A, A)> {
     let parse = |address: &str| address.trim().parse::<A>().ok();
     let ends = text.split_once('-');
     let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
-        bail!("{text:?} is no address range, such as 192.0.2.100-192.0.2.199");
+        bail!("{text:?} is no address range of this family, such as {example}");
     };
     ensure!(first <= last, "the address range {text} ends before it begins");
     Ok((first, last))
@@ -798,6 +798,8 @@ mod tests {
 
         assert!(refusal(&network("10.0.0.9-10.0.0.1")).contains("ends before it begins"));
         assert!(refusal(&network("10.0.0.9")).contains("is no address range"));
+        let six = "[[dhcp.network]]\ninterface = \"a\"\npool6 = \"10.0.0.1-10.0.0.9\"";
+        assert!(refusal(six).contains("such as 2001:db8::100-2001:db8::1ff"));
         let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");
         assert!(refusal(&twice).contains("the interface a is in two DHCP networks"));
         assert!(refusal("[dhcp]\nlease_secs = 1").contains("at least 60"));
