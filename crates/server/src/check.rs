@@ -1,15 +1,16 @@
 //! What the daemon needs of its host, looked at without serving.
 
+mod names;
 pub mod network;
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use provision::CpuArch;
 use store::Store;
 
 use crate::artifacts::{self, BootSets};
-use crate::config::{Config, Dhcp};
+use crate::config::{Config, Dhcp, Network};
 use crate::dhcp;
 use crate::state_dir::StateDir;
 
@@ -33,23 +34,35 @@ pub async fn all(config: &Config) -> Vec<Found> {
             found.push(("database".to_owned(), database(config, &state).await));
             found.push(("boot set".to_owned(), boot_set(config, &state)));
             for network in &config.dhcp.networks {
-                let alone = Dhcp { networks: vec![network.clone()], ..config.dhcp.clone() };
-                let opened = dhcp::Service::open(&alone, state.path()).await;
-                let shown = opened.map(|opened| match opened.addresses() {
-                    [] => "no pool".to_owned(),
-                    [address, ..] => format!("our address is {address}"),
-                });
+                let shown = serves(config, network, &state).await;
                 found.push((format!("DHCP on {}", network.interface), shown));
             }
         }
     }
     found.push(("URL for machines".to_owned(), url(config)));
     for network in &config.dhcp.networks {
-        let names = network::names(&config.boot, network);
+        let names = names::names(&config.boot, network);
         let on = format!("name in the URL on {}", network.interface);
         found.extend(names.map(|names| (on, names)));
     }
     found
+}
+
+/// Whether a network could be served.
+async fn serves(config: &Config, network: &Network, state: &StateDir) -> Result<String> {
+    // With SO_REUSEADDR on both sides, a port is had by two.
+    network::has_ports(network)?;
+    let alone = Dhcp { networks: vec![network.clone()], ..config.dhcp.clone() };
+    let opened = dhcp::Service::open(&alone, state.path()).await?;
+    network::fits(network, &config.agent)?;
+    let own = opened.addresses();
+    if let Some(own) = own.iter().find(|own| own.is_ipv4()).filter(|_| config.dhcp.tftp) {
+        network::has_tftp(*own).context("UDP port 69 (TFTP)")?;
+    }
+    Ok(match own {
+        [] => "no pool".to_owned(),
+        [address, ..] => format!("our address is {address}"),
+    })
 }
 
 async fn free(address: SocketAddr) -> Result<String> {
@@ -85,7 +98,8 @@ fn url(config: &Config) -> Result<String> {
     }
     ensure!(
         !config.dhcp.networks.is_empty(),
-        "unknown: set url in [boot], or external_http_url in the driver_info of every node"
+        "not known, so no machine is told what to fetch: set url in [boot], or external_http_url in the \
+         driver_info of every node"
     );
     Ok("our address on the first DHCP network".to_owned())
 }

@@ -451,23 +451,6 @@ impl Network {
         }
     }
 
-    /// Which of the interface's addresses is the one to answer from in a family: one in the network that the pool
-    /// is of, else the first.
-    pub(crate) fn home(&self, addresses: &[IpNet], is_four: bool) -> Option<IpNet> {
-        let mut fit = addresses.iter().copied().filter(|net| {
-            let is_link_local = match net.addr() {
-                IpAddr::V4(address) => address.is_link_local(),
-                IpAddr::V6(address) => address.is_unicast_link_local(),
-            };
-            net.addr().is_ipv4() == is_four && !is_link_local
-        });
-        let first = fit.clone().next();
-        let holds = |net: &IpNet| {
-            self.ends(is_four).is_some_and(|ends| ends.iter().all(|end| net.contains(end)))
-        };
-        fit.find(holds).or(first)
-    }
-
     /// Whether the settings go with the interface, whose addresses these are; `own` is the one that is answered
     /// from.
     ///
@@ -758,6 +741,7 @@ impl FromStr for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dhcp::nearest;
 
     fn refusal(text: &str) -> String {
         format!("{:#}", text.parse::<Config>().unwrap_err())
@@ -899,7 +883,10 @@ mod tests {
         };
         let refused = |settings: &str| {
             let network = network(settings);
-            let own = network.home(&addresses, true).unwrap();
+            let four = addresses.iter().copied().filter(|net| net.addr().is_ipv4());
+            // Where none goes with the pool, the one that is named.
+            let own = nearest(four.clone(), network.ends(true)).or_else(|| nearest(four, None));
+            let own = own.unwrap();
             network.check_on(own, &addresses).map_err(|error| error.to_string()).err()
         };
         let reserved = |address: &str| {

@@ -28,6 +28,7 @@ mod v6;
 
 pub use self::machines::Machines;
 pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
+pub(crate) use self::socket::{is_link_local, nearest, own4};
 
 use std::net::IpAddr;
 use std::path::Path;

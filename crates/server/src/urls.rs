@@ -68,11 +68,20 @@ impl Urls {
         let Some(near) = near else {
             return self.artifact_over(Family::V4, node, attempt, artifact);
         };
+        Ok(link(&self.near(self.set(node, Family::of(near)), near), attempt, artifact))
+    }
+
+    /// Where the machines fetch from that have no URL of their own and ask us at this address.
+    #[must_use]
+    pub fn fetched_from(&self, near: IpAddr) -> String {
+        self.near(self.setting(Family::of(near)), near)
+    }
+
+    fn near(&self, set: Option<String>, near: IpAddr) -> String {
         // Over IPv6 firmware has no use for an IPv4 address, nor the reverse.
         let reaches =
             |url: &String| Url::parse(url).map_or(true, |url| Family::of(near).reaches(&url));
-        let set = self.set(node, Family::of(near)).filter(reaches);
-        Ok(link(&set.unwrap_or_else(|| self.at(near)), attempt, artifact))
+        set.filter(reaches).unwrap_or_else(|| self.at(near))
     }
 
     /// Where a machine fetches it that asks over this family, on a network which is not known.
@@ -93,11 +102,15 @@ impl Urls {
 
     fn set(&self, node: &Node, family: Family) -> Option<String> {
         let own = node.driver_text("external_http_url").map(|url| url.trim_end_matches('/'));
+        own.map(str::to_owned).or_else(|| self.setting(family))
+    }
+
+    fn setting(&self, family: Family) -> Option<String> {
         let boot = match family {
             Family::V4 => self.boot.as_ref(),
             Family::V6 => self.boot6.as_ref().or(self.boot.as_ref()),
         };
-        own.map(str::to_owned).or_else(|| boot.map(base))
+        boot.map(base)
     }
 
     fn at(&self, address: IpAddr) -> String {

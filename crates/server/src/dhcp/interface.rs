@@ -1,28 +1,48 @@
 //! The state of a network interface.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sys::socket::SockaddrStorage;
 
 use super::socket::entries_of;
+
+/// Why an IPv6 address cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not known yet whether somebody else has it (RFC 4862 §5.4).
+    Tentative,
+    /// Somebody else has it.
+    Duplicate,
+}
 
 /// Its addresses, of both families.
 ///
 /// # Errors
 /// There is no such interface.
 pub fn addresses(name: &str) -> Result<Vec<IpNet>> {
-    let entries = entries_of(name)?;
-    let ip = |address: Option<nix::sys::socket::SockaddrStorage>| -> Option<IpAddr> {
+    Ok(entries_of(name)?.iter().filter_map(net).collect())
+}
+
+/// Every address of this host, on whichever interface.
+#[must_use]
+pub fn all_addresses() -> BTreeSet<IpAddr> {
+    getifaddrs().into_iter().flatten().filter_map(|entry| Some(net(&entry)?.addr())).collect()
+}
+
+fn net(entry: &InterfaceAddress) -> Option<IpNet> {
+    let ip = |address: Option<SockaddrStorage>| -> Option<IpAddr> {
         let address = address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    let nets = entries
-        .iter()
-        .filter_map(|entry| IpNet::with_netmask(ip(entry.address)?, ip(entry.netmask)?).ok());
-    Ok(nets.collect())
+    IpNet::with_netmask(ip(entry.address)?, ip(entry.netmask)?).ok()
 }
 
 /// Whether it is up, and connected to something.
@@ -70,6 +90,61 @@ impl Seen {
     }
 }
 
+/// The longest packet that it carries, in bytes, if that is known.
+#[must_use]
+pub fn mtu(name: &str) -> Option<u32> {
+    fs::read_to_string(about(name)?.join("mtu")).ok()?.trim().parse().ok()
+}
+
+/// The bridge or bond that it is a part of: what comes in on it is that one's.
+#[must_use]
+pub fn part_of(name: &str) -> Option<String> {
+    let master = fs::canonicalize(about(name)?.join("master")).ok()?;
+    // What is put into a VRF stays as it is.
+    let is_vrf =
+        fs::read_to_string(master.join("uevent")).is_ok_and(|it| it.contains("DEVTYPE=vrf"));
+    let master = master.file_name().filter(|_| !is_vrf)?;
+    Some(master.to_string_lossy().into_owned())
+}
+
+/// What the kernel shows of it, unless that is of another network namespace.
+fn about(name: &str) -> Option<PathBuf> {
+    let folder = Path::new("/sys/class/net").join(name);
+    let index: u32 = fs::read_to_string(folder.join("ifindex")).ok()?.trim().parse().ok()?;
+    (if_nametoindex(name).ok() == Some(index)).then_some(folder)
+}
+
+/// Its IPv6 addresses that cannot be used.
+#[must_use]
+pub fn unusable(name: &str) -> Vec<(Ipv6Addr, Unusable)> {
+    let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    unusable_in(&table, name)
+}
+
+/// Address, number, length of the prefix, scope, flags, name.
+fn unusable_in(table: &str, name: &str) -> Vec<(Ipv6Addr, Unusable)> {
+    let mut all = Vec::new();
+    for line in table.lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [address, _, _, _, flags, of] = fields[..] else { continue };
+        let (Ok(address), Ok(flags)) =
+            (u128::from_str_radix(address, 16), u32::from_str_radix(flags, 16))
+        else {
+            continue;
+        };
+        // IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_OPTIMISTIC (`linux/if_addr.h`).
+        let why = match (flags & 0x08 != 0, flags & 0x40 != 0, flags & 0x04 != 0) {
+            (true, _, _) => Unusable::Duplicate,
+            (false, true, false) => Unusable::Tentative,
+            (false, _, _) => continue,
+        };
+        if of == name {
+            all.push((address.into(), why));
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -86,5 +161,25 @@ mod tests {
         let lost = vec![IpAddr::from([192, 0, 2, 1])];
         assert!(Seen { addresses: lost, ..seen.clone() }.is_over(), "it has another address");
         assert!(Seen { name: "nosuch0".to_owned(), ..seen }.is_over(), "it is gone");
+    }
+
+    #[test]
+    fn addresses_that_somebody_else_has_or_may_have_are_told_from_good_ones() {
+        let table = "fd770000000000000000000000000001 02 40 00 c8     eth1\n\
+                     fe800000000000000000000000000001 02 40 20 40     eth1\n\
+                     fd770000000000000000000000000002 02 40 00 80     eth1\n\
+                     fd770000000000000000000000000003 03 40 00 c8     eth2\n\
+                     damaged\n";
+
+        let [duplicate, tentative] = unusable_in(table, "eth1")[..] else { panic!("two expected") };
+
+        assert_eq!(duplicate, ("fd77::1".parse().unwrap(), Unusable::Duplicate));
+        assert_eq!(tentative, ("fe80::1".parse().unwrap(), Unusable::Tentative));
+    }
+
+    #[test]
+    fn the_loopback_interface_is_a_part_of_nothing() {
+        assert_eq!(part_of("lo"), None);
+        assert!(all_addresses().contains(&IpAddr::from([127, 0, 0, 1])));
     }
 }

@@ -1,89 +1,289 @@
 //! Who has a UDP port.
 
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
-use nix::unistd::getpid;
+use anyhow::{Result, anyhow};
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Whether a DHCP server's port can be had on an interface, or this service has it already.
+/// `NETLINK_SOCK_DIAG` (`linux/netlink.h`).
+const SOCK_DIAG: i32 = 4;
+/// `AF_NETLINK`, `AF_INET` and `AF_INET6` (`linux/socket.h`).
+const NETLINK: i32 = 16;
+const INET: u8 = 2;
+const INET6: u8 = 10;
+/// `SOCK_DIAG_BY_FAMILY` (`linux/sock_diag.h`), asked for and answered.
+const BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST | NLM_F_DUMP`
+const DUMP: u16 = 0x0301;
+const UDP: u8 = 17;
+
+/// Who has a port that can be had, or is had as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// It is free.
+    Nobody,
+    /// This service, which runs as this process.
+    Us(u32),
+}
+
+/// Where a port is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// On an interface, at all of its addresses.
+    On(&'a str),
+    /// At one address.
+    At(IpAddr),
+}
+
+/// A socket that somebody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    /// The number of the interface that it is bound to; 0 for all.
+    interface: u32,
+    at: SocketAddr,
+    inode: u32,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("free"),
+            Self::Us(pid) => write!(f, "this service has it already (process {pid})"),
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On(interface) => f.write_str(interface),
+            Self::At(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Whether a server's port can be had, or this service has it already.
 ///
 /// # Errors
 /// In words: who has it, or that we may not.
-pub fn who_has(interface: &str, port: u16) -> Result<String> {
-    match take(interface, port) {
-        Ok(()) => Ok("free".to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let holders = holders(port);
-            match holders.iter().find(|(name, _)| name == "ferroboot") {
-                Some((_, pid)) => Ok(format!("this service has it already (process {pid})")),
-                None if holders.is_empty() => bail!("another program has it"),
-                None => {
-                    let names: Vec<_> = holders
-                        .iter()
-                        .map(|(name, pid)| format!("{name} (process {pid})"))
-                        .collect();
-                    bail!("{} has it: end that, or keep it off {interface}", names.join(", "))
-                }
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            bail!("may not be had: that takes root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW")
-        }
+pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
+    match take(place, port) {
+        Ok(()) => Ok(Holder::Nobody),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match &holders(place, port)[..] {
+            [(name, Some(pid))] if name == "ferroboot" => Ok(Holder::Us(*pid)),
+            holders => Err(anyhow!(
+                "{} it on {place}, so this service cannot answer there: end that, or keep it off {place}",
+                have(holders)
+            )),
+        },
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
         Err(error) => Err(anyhow!(error).context("cannot be had")),
     }
 }
 
-/// Takes it and lets it go. Others that have it on another interface alone are not in the way.
-fn take(interface: &str, port: u16) -> io::Result<()> {
-    let is_six = port == 547;
-    let domain = if is_six { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.bind_device(Some(interface.as_bytes()))?;
-    let address = if is_six {
-        socket.set_only_v6(true)?;
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+/// Whether ports of servers and clients may be had at all.
+///
+/// # Errors
+/// In words, what that takes.
+pub fn may_have(interface: &str, port: u16) -> Result<()> {
+    match take(Place::On(interface), port) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// In words, why a client's port could not be had to ask from.
+pub(super) fn cannot_ask(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        anyhow!(
+            "cannot ask, as {} UDP port {port} on {interface}: stop that program there (a DHCP client, \
+             mostly) while this asks",
+            have(&holders(Place::On(interface), port))
+        )
+    } else if kind == io::ErrorKind::PermissionDenied {
+        not_allowed()
     } else {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
-    };
-    socket.bind(&address.into())
+        anyhow::Error::from(error).context(format!("cannot ask on {interface}"))
+    }
 }
 
-/// The programs that have sockets on it, as far as we may see: name and process.
-fn holders(port: u16) -> Vec<(String, u32)> {
-    let sockets: Vec<_> = ["/proc/net/udp", "/proc/net/udp6"]
+fn not_allowed() -> anyhow::Error {
+    anyhow!(
+        "not allowed, so nobody is asked and nothing is known: run this as root (sudo), or with the capabilities \
+         CAP_NET_BIND_SERVICE (ports below 1024) and CAP_NET_RAW (an interface's packets)"
+    )
+}
+
+/// Takes it and lets it go. Others that have it on another interface alone are not in the way.
+fn take(place: Place<'_>, port: u16) -> io::Result<()> {
+    let address = match place {
+        // DHCPv6's.
+        Place::On(_) if port == 547 => Ipv6Addr::UNSPECIFIED.into(),
+        Place::On(_) => Ipv4Addr::UNSPECIFIED.into(),
+        Place::At(address) => address,
+    };
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if let Place::On(interface) = place {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    socket.bind(&SocketAddr::new(address, port).into())
+}
+
+/// "dnsmasq (process 7) and another program have"
+fn have(holders: &[(String, Option<u32>)]) -> String {
+    let names: Vec<_> = holders
         .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| sockets_on(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
+        .map(|(name, pid)| match pid {
+            Some(pid) => format!("{name} (process {pid})"),
+            None => name.clone(),
+        })
         .collect();
-    let own = u32::try_from(getpid().as_raw()).unwrap_or_default();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own && has_any(*pid, &sockets))
-        .map(|pid: u32| (name_of(pid), pid))
-        .collect()
+    let verb = if names.len() > 1 { "have" } else { "has" };
+    format!("{} {verb}", names.join(" and "))
 }
 
-/// The inodes of the sockets in a table of `/proc/net` that are on a port.
-fn sockets_on(table: &str, port: u16) -> Vec<String> {
-    let of = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (_, local) = fields.nth(1)?.rsplit_once(':')?;
-        (u16::from_str_radix(local, 16) == Ok(port)).then_some(())?;
-        fields.nth(7).map(str::to_owned)
+/// The programs that keep others from a port: name, and process if it can be seen. At least one.
+fn holders(place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+    let open = asked().unwrap_or_else(|_| listed());
+    let in_the_way: BTreeSet<u32> = open
+        .iter()
+        .filter(|socket| socket.at.port() == port && is_in_the_way(socket, place))
+        .map(|socket| socket.inode)
+        .collect();
+    let programs = programs();
+    let mut found = BTreeSet::new();
+    for inode in &in_the_way {
+        match programs.get(inode) {
+            Some((name, pid)) => found.insert((name.clone(), Some(*pid))),
+            None => found.insert(("another program".to_owned(), None)),
+        };
+    }
+    if found.is_empty() {
+        found.insert(("another program".to_owned(), None));
+    }
+    found.into_iter().collect()
+}
+
+fn is_in_the_way(socket: &Open, place: Place<'_>) -> bool {
+    match place {
+        Place::On(interface) => {
+            socket.interface == 0 || if_nametoindex(interface).ok() == Some(socket.interface)
+        }
+        Place::At(address) => socket.at.ip() == address || socket.at.ip().is_unspecified(),
+    }
+}
+
+/// All UDP sockets, from the kernel (`sock_diag(7)`), which alone says on which interface each is.
+fn asked() -> io::Result<Vec<Open>> {
+    let mut all = Vec::new();
+    for family in [INET, INET6] {
+        let kind = Type::DGRAM;
+        let mut socket = Socket::new(Domain::from(NETLINK), kind, Some(SOCK_DIAG.into()))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.send(&question(family))?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let len = socket.read(&mut buffer)?;
+            if !take_in(&buffer[..len], &mut all)? {
+                break;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+fn question(family: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(72_u32.to_ne_bytes());
+    bytes.extend(BY_FAMILY.to_ne_bytes());
+    bytes.extend(DUMP.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family, UDP, 0, 0]);
+    // In whichever state.
+    bytes.extend(u32::MAX.to_ne_bytes());
+    // Between whichever ends.
+    bytes.extend([0; 48]);
+    bytes
+}
+
+/// Takes the sockets out of an answer, each a `struct inet_diag_msg`; whether more will come.
+fn take_in(mut bytes: &[u8], all: &mut Vec<Open>) -> io::Result<bool> {
+    while let Some((head, _)) = bytes.split_first_chunk::<16>() {
+        let len = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let kind = u16::from_ne_bytes([head[4], head[5]]);
+        let message = bytes.get(16..len).ok_or(io::ErrorKind::InvalidData)?;
+        if kind != BY_FAMILY {
+            // NLMSG_DONE, or NLMSG_ERROR where the kernel has no such answer.
+            return if kind == 3 { Ok(false) } else { Err(io::ErrorKind::Unsupported.into()) };
+        }
+        all.extend(open(message));
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(true)
+}
+
+fn open(message: &[u8]) -> Option<Open> {
+    let four = |at: usize| message.get(at..)?.first_chunk::<4>().copied();
+    let sixteen = message.get(8..)?.first_chunk::<16>()?;
+    let address = match message[0] {
+        INET => IpAddr::from(four(8)?),
+        _ => IpAddr::from(*sixteen),
     };
-    table.lines().skip(1).filter_map(of).collect()
+    let port = u16::from_be_bytes([message[4], message[5]]);
+    Some(Open {
+        interface: u32::from_ne_bytes(four(40)?),
+        at: SocketAddr::new(address, port),
+        inode: u32::from_ne_bytes(four(68)?),
+    })
 }
 
-fn has_any(pid: u32, sockets: &[String]) -> bool {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-    links.into_iter().any(|link| sockets.iter().any(|socket| Path::new(socket) == link))
+/// The same from `/proc`, as if they were on all interfaces.
+fn listed() -> Vec<Open> {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+    let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(|table| table.lines().skip(1).filter_map(row).collect::<Vec<_>>()).collect()
+}
+
+fn row(line: &str) -> Option<Open> {
+    let mut fields = line.split_whitespace();
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let inode = fields.nth(7)?.parse().ok()?;
+    Some(Open { interface: 0, at: (Ipv4Addr::UNSPECIFIED, port).into(), inode })
+}
+
+/// Whose sockets there are, as far as we may see: by inode, name and process.
+fn programs() -> HashMap<u32, (String, u32)> {
+    let mut all = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let open = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let links = open.filter_map(|fd| fs::read_link(fd.path()).ok());
+        let sockets: Vec<u32> = links.filter_map(|link| inode(link.to_str()?)).collect();
+        if !sockets.is_empty() {
+            let name = name_of(pid);
+            all.extend(sockets.into_iter().map(|inode| (inode, (name.clone(), pid))));
+        }
+    }
+    all
+}
+
+fn inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 fn name_of(pid: u32) -> String {
@@ -95,27 +295,57 @@ fn name_of(pid: u32) -> String {
 mod tests {
     use std::net::UdpSocket;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn the_sockets_of_a_port_are_told_from_others() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-             10: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 777 2 0 0\n\
-             11: 00000000:0044 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 778 2 0 0\n";
+    fn a_row_of_the_kernels_table_is_read() {
+        let row4 = "10: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 777 2 0 0";
 
-        assert_eq!(sockets_on(table, 67), ["777"]);
-        assert_eq!(sockets_on("damaged\nlines here: there\n", 67), [""; 0]);
+        let read = row(row4).unwrap();
+
+        assert_eq!((read.at.port(), read.inode), (67, 777));
+        assert_eq!(row("lines here: there"), None);
     }
 
     #[test]
-    fn the_holder_of_a_port_is_named() {
+    fn the_holder_of_a_port_is_named_and_others_are_not() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let table = fs::read_to_string("/proc/net/udp").unwrap();
+        let own = std::process::id();
 
-        let sockets: Vec<_> =
-            sockets_on(&table, port).iter().map(|inode| format!("socket:[{inode}]")).collect();
+        let at = holders(Place::At(Ipv4Addr::LOCALHOST.into()), port);
 
-        assert!(has_any(std::process::id(), &sockets));
+        assert_eq!(at, [(name_of(own), Some(own))]);
+        assert!(who_has(Place::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
+        let elsewhere = holders(Place::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
+        assert_eq!(elsewhere, [("another program".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_socket_on_another_interface_is_not_in_the_way() {
+        let lo = if_nametoindex("lo").unwrap();
+        let on = |interface| Open { interface, at: (Ipv4Addr::UNSPECIFIED, 67).into(), inode: 0 };
+
+        assert!(is_in_the_way(&on(0), Place::On("lo")));
+        assert!(is_in_the_way(&on(lo), Place::On("lo")));
+        assert!(!is_in_the_way(&on(lo + 1), Place::On("lo")));
+    }
+
+    #[test]
+    fn several_holders_are_all_named() {
+        let two = [("dnsmasq".to_owned(), Some(7)), ("ferroboot".to_owned(), Some(8))];
+
+        assert_eq!(have(&two), "dnsmasq (process 7) and ferroboot (process 8) have");
+        assert_eq!(have(&two[..1]), "dnsmasq (process 7) has");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = take_in(&bytes, &mut Vec::new());
+            let _ = open(&bytes);
+        }
     }
 }

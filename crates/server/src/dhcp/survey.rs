@@ -1,13 +1,19 @@
 //! Who else is on a network: asked as a machine asks that is switched on, and heard for some seconds.
 
-use std::collections::BTreeSet;
+pub mod names;
+mod neighbours;
+
+pub use self::neighbours::{Leased, Neighbours, has_neighbours, leased, neighbours};
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use dhcp::architecture::Architecture;
 use dhcp::client::Kind;
+use dhcp::firmware;
 use dhcp::v4::destination::{CLIENT, SERVER};
 use dhcp::v4::{MessageType, Packet, options};
 use dhcp::v6::advertisement::{Advertisement, solicitation};
@@ -19,99 +25,157 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use self::neighbours::{Incoming, mac_of};
+use super::port;
 use super::questions::Question;
 use super::socket::{ALL_ROUTERS, CLIENT6, Icmp6, LONGEST, Link, SERVER6, SERVERS6, on};
 
-/// How long to listen. Servers that look first whether an address is free take a second or two, and
-/// routers half a second (RFC 4861 §6.2.6).
-const LISTEN: Duration = Duration::from_secs(4);
-/// When to ask a second time.
+/// How long to listen. Servers that look first whether an address is free take a second or two; routers
+/// answer within half a second, but three seconds after their last answer at the soonest (RFC 4861 §6.2.6).
+const LISTEN: Duration = Duration::from_millis(5_500);
+/// When to ask again, and again (RFC 4861 §6.3.7 has three solicitations, four seconds apart).
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// What each sort of machine asks as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum As {
+    /// Firmware that boots over HTTP.
+    Http,
+    /// Firmware that boots by PXE.
+    Pxe,
+    /// iPXE.
+    Ipxe,
+}
 
 /// A DHCPv4 server's offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Offer {
     /// Whose it is.
     pub server: Ipv4Addr,
-    /// Whether to HTTP boot firmware (else to PXE firmware).
-    pub to_http: bool,
+    /// To whom.
+    pub to: As,
     /// The address that it offers; none from a ProxyDHCP server.
     pub address: Option<Ipv4Addr>,
     /// What it names to boot.
     pub file: Option<String>,
 }
 
-/// A router that advertises itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Router {
+/// A DHCPv6 server that answers HTTP boot firmware.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Server6 {
     /// Its address.
-    pub address: Ipv6Addr,
-    /// Whether it tells machines to ask DHCPv6 for addresses (the M flag).
-    pub managed: bool,
+    pub address: IpAddr,
+    /// Its unique identifier.
+    pub duid: Vec<u8>,
+    /// Whether firmware looks at its answer at all, rather than drop it for what is in it.
+    pub is_taken: bool,
+    /// The address that it offers.
+    pub gives: Option<Ipv6Addr>,
+    /// How much it is preferred to others; firmware waits for no other after 255.
+    pub preference: u8,
+    /// What it names to boot.
+    pub url: Option<String>,
 }
 
-/// The offers that HTTP boot and PXE firmware of no known machine get.
+/// The routers that advertise themselves, by address, with the last that each has said.
+pub type Routers = BTreeMap<Ipv6Addr, Advertisement>;
+
+/// The offers that HTTP boot firmware, PXE firmware and iPXE of no known machine get, and this host itself.
 ///
 /// # Errors
 /// The interface is missing, or may not be asked on.
 pub async fn offers(interface: &str) -> Result<BTreeSet<Offer>> {
     let socket = asker(interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED), CLIENT)?;
     socket.set_broadcast(true)?;
-    let mac = nobodys();
-    let http =
-        Question { mac, client: Kind::HttpClient, architecture: Some(Architecture(X64_HTTP)) };
-    let pxe = Question { mac, client: Kind::PxeClient, architecture: Some(Architecture(7)) };
-    let asked = [(http.v4(), 0), (pxe.v4(), 1)].map(|(mut bytes, last)| {
-        // The transaction (RFC 2131 §2) tells what is answered.
-        bytes[4..8].copy_from_slice(&[0xfe, 0x88, 0xb0, last]);
-        bytes
-    });
+    // Servers that never broadcast answer a made-up address where this host does not hear it.
+    let incoming = Incoming::open(interface, neighbours::IPV4).ok();
+    let nobody = nobodys();
+    let own = mac_of(interface).map(Mac);
+    let whom = [Some(nobody), own].into_iter().flatten();
+    let asked: Vec<_> = whom.flat_map(|mac| ASKED.map(|(to, _, _)| question(mac, to))).collect();
     let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER).into();
     let mut found = BTreeSet::new();
-    listen(&socket, &asked, to, |bytes, from| {
+    let mut heard = |bytes: &[u8], from: IpAddr| {
         let Ok(reply) = Packet::parse(bytes) else { return };
-        if reply.message == MessageType::Offer && reply.chaddr == mac.0 {
-            found.insert(offer(&reply, from));
+        let is_to_us = reply.chaddr == nobody.0 || own.is_some_and(|own| reply.chaddr == own.0);
+        if reply.message == MessageType::Offer && is_to_us {
+            found.extend(offer(&reply, from));
         }
-    })
-    .await?;
+    };
+    listen(&socket, incoming.as_ref(), &asked, to, &mut heard).await?;
     Ok(found)
 }
 
-fn offer(reply: &Packet, from: IpAddr) -> Offer {
+const ASKED: [(As, Kind, u16); 3] = [
+    (As::Http, Kind::HttpClient, X64_HTTP),
+    (As::Pxe, Kind::PxeClient, 7),
+    (As::Ipxe, Kind::Ipxe, 7),
+];
+
+/// The transaction (RFC 2131 §2) tells what is answered.
+const TRANSACTION: [u8; 3] = [0xfe, 0x88, 0xb0];
+
+fn question(mac: Mac, to: As) -> Vec<u8> {
+    let (_, client, architecture) = ASKED[to as usize];
+    let question = Question { mac, client, architecture: Some(Architecture(architecture)) };
+    let mut bytes = question.v4();
+    bytes[4..7].copy_from_slice(&TRANSACTION);
+    bytes[7] = to as u8;
+    bytes
+}
+
+/// What it offers, if it answers a question of ours.
+fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
+    let [a, b, c, last] = reply.xid.to_be_bytes();
+    let (to, _, _) = ASKED.get(usize::from(last)).filter(|_| [a, b, c] == TRANSACTION)?;
     let from = if let IpAddr::V4(from) = from { from } else { Ipv4Addr::UNSPECIFIED };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
     let file = reply.option(options::BOOT_FILE).unwrap_or(&reply.file);
-    Offer {
+    Some(Offer {
         server: reply.option_address(options::SERVER_ID).unwrap_or(from),
-        to_http: reply.xid & 0xff == 0,
+        to: *to,
         address: Some(reply.yiaddr).filter(|address| !address.is_unspecified()),
         file: Some(text(file)).filter(|file| !file.is_empty()),
-    }
+    })
 }
 
-/// The DHCPv6 servers that answer HTTP boot firmware of no known machine: their addresses and unique
-/// identifiers.
+/// The DHCPv6 servers that answer HTTP boot firmware of no known machine.
 ///
 /// # Errors
 /// The interface is missing, or may not be asked on.
-pub async fn servers6(interface: &str) -> Result<BTreeSet<(IpAddr, Vec<u8>)>> {
+pub async fn servers6(interface: &str) -> Result<BTreeSet<Server6>> {
     let link = Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT6)?;
     let mac = nobodys();
     let http =
         Question { mac, client: Kind::HttpClient, architecture: Some(Architecture(X64_HTTP)) };
+    let asked = http.v6();
     let to = SocketAddrV6::new(SERVERS6, SERVER6, 0, link.index).into();
     let mut found = BTreeSet::new();
-    listen(&socket, &[http.v6()], to, |bytes, from| {
-        let Ok(reply) = packet6::Packet::parse(bytes) else { return };
-        if reply.message.kind == packet6::MessageType::Advertise {
-            let duid = reply.message.options.get(options6::SERVER_ID).unwrap_or_default();
-            found.insert((from, duid.to_vec()));
-        }
-    })
-    .await?;
+    let mut heard = |bytes: &[u8], from| found.extend(server6(&asked, bytes, from));
+    listen(&socket, None, std::slice::from_ref(&asked), to, &mut heard).await?;
     Ok(found)
+}
+
+fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
+    let message = packet6::Packet::parse(bytes).ok()?.message;
+    if message.kind != packet6::MessageType::Advertise || bytes.get(1..4) != asked.get(1..4) {
+        return None;
+    }
+    let options = &message.options;
+    let url = options.get(options6::BOOT_FILE_URL);
+    Some(Server6 {
+        address,
+        duid: options.get(options6::SERVER_ID).unwrap_or_default().to_vec(),
+        is_taken: firmware::v6::take_advertise(asked, bytes).is_ok(),
+        gives: message.ias().find_map(|ia| ia.addresses.first().copied()),
+        preference: options
+            .get(options6::PREFERENCE)
+            .and_then(|it| it.first())
+            .copied()
+            .unwrap_or(0),
+        url: url.map(|url| String::from_utf8_lossy(url).into_owned()),
+    })
 }
 
 /// Our DHCPv6 identifier on an interface, by which we know our own answers.
@@ -122,21 +186,22 @@ pub fn own_duid(interface: &str) -> Result<Vec<u8>> {
     Ok(Link::find(interface)?.duid())
 }
 
-/// The routers that answer a solicitation.
+/// The routers that answer solicitations, or advertise themselves unasked meanwhile.
 ///
 /// # Errors
 /// The interface is missing, or may not be asked on.
-pub async fn routers(interface: &str) -> Result<BTreeSet<Router>> {
+pub async fn routers(interface: &str) -> Result<Routers> {
     let link = Link::find(interface)?;
-    let icmp = Icmp6::open(&link).context("cannot solicit routers")?;
+    let icmp = Icmp6::open(&link).map_err(|error| port::cannot_ask(interface, 0, error))?;
     let to = SocketAddr::V6(SocketAddrV6::new(ALL_ROUTERS, 0, 0, link.index));
-    icmp.send(&solicitation(link.mac), to).await?;
-    let mut found = BTreeSet::new();
-    let end = Instant::now() + LISTEN;
-    while let Ok(received) = timeout_at(end, icmp.receive()).await {
-        let (bytes, hops, address) = received?;
-        if let Ok(advertised) = Advertisement::parse(&bytes, hops, address) {
-            found.insert(Router { address, managed: advertised.managed });
+    let mut found = Routers::new();
+    for end in ends(Instant::now()) {
+        icmp.send(&solicitation(link.mac), to).await.map_err(|error| unsent(interface, &error))?;
+        while let Ok(received) = timeout_at(end, icmp.receive()).await {
+            let (bytes, hops, address) = received?;
+            if let Ok(advertised) = Advertisement::parse(&bytes, hops, address) {
+                found.insert(address, advertised);
+            }
         }
     }
     Ok(found)
@@ -152,31 +217,129 @@ fn asker(interface: &str, address: IpAddr, port: u16) -> Result<UdpSocket> {
         socket.bind(&SocketAddr::new(address, port).into())?;
         UdpSocket::from_std(socket.into())
     };
-    open().with_context(|| format!("cannot ask on {interface} from UDP port {port}"))
+    open().map_err(|error| port::cannot_ask(interface, port, error))
 }
 
 async fn listen(
     socket: &UdpSocket,
+    incoming: Option<&Incoming>,
     asked: &[Vec<u8>],
     to: SocketAddr,
-    mut heard: impl FnMut(&[u8], IpAddr),
+    heard: &mut impl FnMut(&[u8], IpAddr),
 ) -> Result<()> {
-    let begun = Instant::now();
     let mut buffer = [0; LONGEST];
-    for end in [begun + AGAIN, begun + LISTEN] {
+    for end in ends(Instant::now()) {
         for bytes in asked {
             socket.send_to(bytes, to).await.context("cannot ask")?;
         }
-        while let Ok(received) = timeout_at(end, socket.recv_from(&mut buffer)).await {
-            let (len, from) = received?;
-            heard(&buffer[..len], from.ip());
+        loop {
+            tokio::select! {
+                received = socket.recv_from(&mut buffer) => {
+                    let (len, from) = received?;
+                    heard(&buffer[..len], from.ip());
+                }
+                received = when(incoming, Incoming::datagram) => {
+                    if let Some((from, bytes)) = received? {
+                        heard(&bytes, from.into());
+                    }
+                }
+                () = tokio::time::sleep_until(end) => break,
+            }
         }
     }
     Ok(())
+}
+
+/// For ever, where there is nothing to wait for.
+async fn when<'a, T, F: Future>(what: Option<&'a T>, wait: impl FnOnce(&'a T) -> F) -> F::Output {
+    match what {
+        Some(what) => wait(what).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When to ask again, and when to stop.
+fn ends(begun: Instant) -> [Instant; 3] {
+    [begun + AGAIN, begun + 2 * AGAIN, begun + LISTEN]
+}
+
+fn unsent(interface: &str, error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "cannot ask on {interface} ({error}): its link-local IPv6 address is missing or not ready; \
+         `ip -6 address show dev {interface}` shows it"
+    )
 }
 
 /// An address that no card has (locally administered).
 fn nobodys() -> Mac {
     let [a, b, c, d, e] = rand::random();
     Mac([0x02, a, b, c, d, e])
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp::client::Client;
+    use dhcp::v6::packet::{Message, Options};
+
+    use super::*;
+
+    const MAC: Mac = Mac([2; 6]);
+    const THEM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    #[test]
+    fn each_sort_of_client_is_asked_as_and_its_offers_are_told_apart() {
+        for (to, kind, _) in ASKED {
+            let asked = Packet::parse(&question(MAC, to)).unwrap();
+            let offered = Packet {
+                message: MessageType::Offer,
+                yiaddr: Ipv4Addr::new(192, 0, 2, 77),
+                file: b"pxelinux.0\0\0".to_vec(),
+                options: vec![(options::SERVER_ID, THEM.octets().to_vec())],
+                ..asked.clone()
+            };
+
+            let found = offer(&offered, [192, 0, 2, 3].into()).unwrap();
+
+            assert_eq!(Client::identify(&asked).kind, kind);
+            assert_eq!((found.server, found.to), (THEM, to));
+            assert_eq!(found.file.as_deref(), Some("pxelinux.0"));
+            assert_eq!(offer(&Packet { xid: 7, ..offered }, THEM.into()), None);
+        }
+    }
+
+    #[test]
+    fn what_a_dhcpv6_server_would_do_to_firmware_is_read_from_its_answer() {
+        let http = Question {
+            mac: MAC,
+            client: Kind::HttpClient,
+            architecture: Some(Architecture(X64_HTTP)),
+        };
+        let asked = http.v6();
+        let client = packet6::Packet::parse(&asked).unwrap().message.options;
+        let address: Ipv6Addr = "2001:db8::7".parse().unwrap();
+        let inner = [&[0, 5, 0, 24][..], &address.octets(), &[0, 0, 14, 16, 0, 0, 14, 16]].concat();
+        let answer = |ia: &[u8], transaction| {
+            let options = Options(vec![
+                (options6::CLIENT_ID, client.get(options6::CLIENT_ID).unwrap().to_vec()),
+                (options6::SERVER_ID, vec![0, 3, 0, 1, 9]),
+                (options6::IA_NA, [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], ia].concat()),
+                (options6::PREFERENCE, vec![255]),
+            ]);
+            let kind = packet6::MessageType::Advertise;
+            let message = Message { kind, transaction, options };
+            packet6::Packet { relays: Vec::new(), message }.emit()
+        };
+        let from = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 2]);
+        // NoAddrsAvail (RFC 8415 §21.13), inside the association.
+        let none_left = [0, 13, 0, 2, 0, 2];
+
+        let gives = server6(&asked, &answer(&inner, [0, 0, 1]), from).unwrap();
+        let empty = server6(&asked, &answer(&[], [0, 0, 1]), from).unwrap();
+        let refuses = server6(&asked, &answer(&none_left, [0, 0, 1]), from).unwrap();
+
+        assert_eq!((gives.gives, gives.preference, gives.is_taken), (Some(address), 255, true));
+        assert_eq!((empty.gives, empty.is_taken), (None, true));
+        assert!(!refuses.is_taken);
+        assert_eq!(server6(&asked, &answer(&inner, [9, 9, 9]), from), None);
+    }
 }

@@ -1,0 +1,228 @@
+//! What a UDP socket does not hear: who has an IPv4 address on the link, and what is sent to others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use dhcp::journal::Record;
+use dhcp::leases::Leases;
+use etherparse::{
+    ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+};
+use nix::sys::socket::{LinkAddr, MsgFlags, bind, sendto};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use super::super::journal::look;
+use super::super::port;
+use super::super::socket::{LONGEST, entries_of};
+use super::CLIENT;
+use crate::config;
+
+/// EtherTypes.
+pub(super) const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+/// How often an address is asked for, and how long each answer is waited for (RFC 5227 §1.1 has three
+/// probes, and up to two seconds between them).
+const PROBES: u32 = 3;
+const WAIT: Duration = Duration::from_millis(700);
+
+/// Who has an address on a link: MAC addresses, none of them ours.
+pub type Neighbours = BTreeMap<Ipv4Addr, BTreeSet<[u8; 6]>>;
+
+/// Asks who has each of these addresses, without saying who asks, so that nobody's table of neighbours
+/// changes (RFC 5227 §2.1.1).
+///
+/// # Errors
+/// The interface is missing, has no MAC address, or may not be asked on.
+pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<Neighbours> {
+    let mac = mac_of(interface).context("the interface has no MAC address")?;
+    let socket = Incoming::open(interface, ARP);
+    let socket = socket.map_err(|error| port::cannot_ask(interface, 0, error))?;
+    let mut found = Neighbours::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let begun = Instant::now();
+    for probe in 1..=PROBES {
+        for address in wanted.iter().filter(|address| !found.contains_key(address)) {
+            socket.send(&question(mac, *address)).context("cannot ask by ARP")?;
+        }
+        while let Ok(received) = timeout_at(begun + WAIT * probe, socket.receive()).await {
+            if let Some((address, mac)) = said(&received?)
+                && wanted.contains(&address)
+                && !is_own(mac)
+            {
+                found.entry(address).or_default().insert(mac);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Who has an address leased or reserved.
+pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<[u8; 6]>>;
+
+/// Those of a network's own subnet, from the journal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
+    let mut all = Leased::new();
+    for config::Reservation { mac, address } in &network.reservations {
+        if let IpAddr::V4(address) = address {
+            all.entry(*address).or_default().insert(mac.0);
+        }
+    }
+    if let Some(pool) = network.pool {
+        let path = state_dir.join(format!("leases-{}.journal", network.interface));
+        let leases: Leases = look(&path, (pool.0, Vec::new()))
+            .with_context(|| format!("cannot read the leases in {}", path.display()))?;
+        for Record(lease) in leases.records() {
+            all.entry(lease.address).or_default().insert(lease.mac);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether it is an interface whose neighbours have MAC addresses.
+#[must_use]
+pub fn has_neighbours(interface: &str) -> bool {
+    mac_of(interface).is_some_and(|mac| mac != [0; 6])
+}
+
+pub(super) fn mac_of(interface: &str) -> Option<[u8; 6]> {
+    link_of(interface).ok()?.addr()
+}
+
+fn link_of(interface: &str) -> Result<LinkAddr> {
+    let found =
+        entries_of(interface)?.iter().find_map(|entry| entry.address?.as_link_addr().copied());
+    found.context("the interface has no link")
+}
+
+/// Whether it is the MAC address of an interface of this host, which may answer for another one's address.
+fn is_own(mac: [u8; 6]) -> bool {
+    let mut all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.any(|entry| entry.address.and_then(|it| it.as_link_addr()?.addr()) == Some(mac))
+}
+
+fn question(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let packet = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac,
+        sender_ipv4: [0; 4],
+        target_mac: [0; 6],
+        target_ipv4: address.octets(),
+    };
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac, [0xff; 6])
+        .arp(packet.into())
+        .write(&mut frame)
+        .expect("memory takes every frame");
+    frame
+}
+
+/// The address that somebody says is his, in an answer or a question of his own.
+fn said(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
+    let NetSlice::Arp(arp) = SlicedPacket::from_ethernet(frame).ok()?.net? else { return None };
+    let arp = arp.to_packet().try_eth_ipv4().ok()?;
+    Some((arp.sender_ipv4.into(), arp.sender_mac))
+}
+
+/// What comes in on an interface of one protocol, whomever it is for.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// A packet socket, of which nothing is needed that a UDP socket has not.
+    socket: UdpSocket,
+    link: LinkAddr,
+}
+
+impl Incoming {
+    pub(super) fn open(interface: &str, protocol: u16) -> io::Result<Self> {
+        let link = link_of(interface).map_err(io::Error::other)?;
+        let protocol = Protocol::from(i32::from(protocol.to_be()));
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        // It stays at its protocol, as the address has none.
+        bind(socket.as_raw_fd(), &link)?;
+        Ok(Self { socket: UdpSocket::from_std(socket.into())?, link })
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        sendto(self.socket.as_raw_fd(), frame, &self.link, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    async fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; LONGEST];
+        let len = self.socket.recv(&mut buffer).await?;
+        buffer.truncate(len);
+        Ok(buffer)
+    }
+
+    /// The next thing that comes in: what a DHCP server says to a client and its address, or nothing of
+    /// interest.
+    pub(super) async fn datagram(&self) -> io::Result<Option<(Ipv4Addr, Vec<u8>)>> {
+        Ok(to_client(&self.receive().await?))
+    }
+}
+
+fn to_client(frame: &[u8]) -> Option<(Ipv4Addr, Vec<u8>)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let NetSlice::Ipv4(ip) = packet.net? else { return None };
+    let TransportSlice::Udp(udp) = packet.transport? else { return None };
+    let is_to_client = udp.destination_port() == CLIENT;
+    is_to_client.then(|| (ip.header().source_addr(), udp.payload().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_probe_says_nothing_of_who_asks_and_an_answer_is_read() {
+        let probe = question([2; 6], Ipv4Addr::new(192, 0, 2, 1));
+        let answer = ArpEthIpv4Packet {
+            operation: ArpOperation::REPLY,
+            sender_mac: [4; 6],
+            sender_ipv4: [192, 0, 2, 1],
+            target_mac: [2; 6],
+            target_ipv4: [0; 4],
+        };
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([4; 6], [2; 6]).arp(answer.into()).write(&mut frame).unwrap();
+
+        assert_eq!(said(&probe), Some((Ipv4Addr::UNSPECIFIED, [2; 6])));
+        assert_eq!(said(&frame), Some((Ipv4Addr::new(192, 0, 2, 1), [4; 6])));
+    }
+
+    #[test]
+    fn what_is_sent_to_a_client_alone_is_heard() {
+        let frame = |port| {
+            let builder = PacketBuilder::ethernet2([4; 6], [2; 6]);
+            let builder = builder.ipv4([192, 0, 2, 250], [192, 0, 2, 66], 64).udp(67, port);
+            let mut frame = Vec::new();
+            builder.write(&mut frame, b"offer").unwrap();
+            frame
+        };
+
+        assert_eq!(to_client(&frame(68)), Some(([192, 0, 2, 250].into(), b"offer".to_vec())));
+        assert_eq!(to_client(&frame(67)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = said(&bytes);
+            let _ = to_client(&bytes);
+        }
+    }
+}
