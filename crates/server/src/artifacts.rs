@@ -45,6 +45,7 @@ use self::body::Body;
 use self::boot_set::BootSet;
 use self::connection::Connection;
 use self::contents::Contents;
+pub(crate) use self::images::how_to_make_one;
 use self::images::{Images, Store, folder_of};
 use self::plan::Asked;
 use self::progress::{Exchange, Progress};

@@ -78,10 +78,12 @@ async fn database(config: &Config, state: &StateDir) -> Result<String> {
 
 fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
     let folder = config.boot_sets_in(state.path());
-    let mut there = BootSets::look(&folder).there();
+    let there = BootSets::look(&folder).there();
     if there.is_empty() {
-        // Its error says how to make one.
-        there.push(CpuArch::X64);
+        artifacts::check_boot_set(&folder, CpuArch::X64).with_context(|| {
+            let make = artifacts::how_to_make_one(CpuArch::X64, &folder);
+            format!("there is none, so only nodes with images of their own boot: {make}")
+        })?;
     }
     for cpu_arch in &there {
         artifacts::check_boot_set(&folder, *cpu_arch)?;

@@ -202,7 +202,7 @@ struct Folder {
 /// What tells one manifest from the one that replaces it.
 type Seen = (u64, u64, Option<SystemTime>);
 
-fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
+pub(crate) fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
     match cpu_arch {
         CpuArch::X64 => {
             format!("make one with `ferroboot image build --output {}`", path.display())
