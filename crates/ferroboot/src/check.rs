@@ -2,9 +2,10 @@
 
 use std::io::{Write as _, stdout};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use server::check::{self, Found};
+use server::config::{Config, Provider};
 
 use crate::serve::Settings;
 use crate::service::runtime;
@@ -43,15 +44,27 @@ impl Check {
             }
             Some(What::Network(settings)) => {
                 let config = settings.config()?;
-                ensure!(
-                    !config.dhcp.networks.is_empty(),
-                    "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
-                );
+                expect_networks(&config)?;
                 eprintln!("asking on each network as a machine would, for some seconds …");
                 runtime()?.block_on(check::network::networks(&config))
             }
         };
         print(&found)
+    }
+}
+
+fn expect_networks(config: &Config) -> Result<()> {
+    if !config.dhcp.networks.is_empty() {
+        return Ok(());
+    }
+    match config.dhcp.provider {
+        Provider::Embedded => bail!(
+            "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
+        ),
+        Provider::Dnsmasq | Provider::Kea | Provider::Neutron | Provider::None => bail!(
+            "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
+             ours to ask on: `ferroboot check` says whether that service can be told what to boot"
+        ),
     }
 }
 
@@ -69,4 +82,18 @@ fn print(found: &[Found]) -> Result<()> {
         bail!("{wrong} of {} checks found something wrong", found.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_add_a_network_that_another_service_answers_on() {
+        let said = |text: &str| expect_networks(&text.parse().unwrap()).unwrap_err().to_string();
+
+        assert!(said("").contains("--dhcp"));
+        let beside = said("[dhcp]\nprovider = \"none\"");
+        assert!(beside.contains("`ferroboot check`") && !beside.contains("--dhcp"), "{beside}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod names;
 pub mod network;
+mod provider;
 
 use std::net::SocketAddr;
 
@@ -38,6 +39,9 @@ pub async fn all(config: &Config) -> Vec<Found> {
                 found.push((format!("DHCP on {}", network.interface), shown));
             }
         }
+    }
+    if let Some(told) = provider::answers(&config.dhcp).await {
+        found.push(told);
     }
     found.push(("URL for machines".to_owned(), url(config)));
     for network in &config.dhcp.networks {

@@ -52,6 +52,22 @@ impl Dnsmasq {
         Ok(Self { hosts, options })
     }
 
+    /// Whether files can be put into the folders.
+    ///
+    /// # Errors
+    /// Names the folder into which none can.
+    pub fn is_writable(&self) -> Result<String> {
+        for folder in [&self.hosts, &self.options] {
+            beside(folder).with_context(|| {
+                format!(
+                    "no file can be put into {}: let the user that this service runs as write there",
+                    folder.display()
+                )
+            })?;
+        }
+        Ok(format!("its folders are {} and {}", self.hosts.display(), self.options.display()))
+    }
+
     fn put(&self, told: &Announcement) -> Result<()> {
         let lines = option_lines(told)?;
         // Before the hosts: a machine never has a tag without its options.
@@ -203,14 +219,18 @@ fn write(path: &Path, text: &str) -> Result<()> {
     }
     let written = || -> io::Result<()> {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        // dnsmasq passes over names that begin with a dot.
-        let mut file = tempfile::Builder::new().prefix(".ferroboot-").tempfile_in(folder)?;
+        let mut file = beside(folder)?;
         file.write_all(text.as_bytes())?;
         readable_by_all(&file)?;
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(io::Error::from)
     };
     written().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A file that dnsmasq does not read: it passes over names that begin with a dot.
+fn beside(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".ferroboot-").tempfile_in(folder)
 }
 
 /// dnsmasq runs as a user of its own.
@@ -313,6 +333,17 @@ mod tests {
         world.dnsmasq.take_back(&told).unwrap();
         assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic\n");
         assert!(world.files("opts").is_empty());
+    }
+
+    #[test]
+    fn whether_files_can_be_put_there_is_known_before_a_machine_boots_and_leaves_none() {
+        let world = World::new();
+
+        assert!(world.dnsmasq.is_writable().unwrap().ends_with("/opts"));
+        assert_eq!(world.files("hosts"), [""; 0]);
+        fs::remove_dir(world.dir.path().join("opts")).unwrap();
+        let refused = world.dnsmasq.is_writable().unwrap_err().to_string();
+        assert!(refused.starts_with("no file can be put into") && refused.contains("/opts"));
     }
 
     #[test]

@@ -71,6 +71,25 @@ impl Kea {
         Self { servers, boots: Mutex::default(), told: tokio::sync::Mutex::default() }
     }
 
+    /// Whether the servers answer on their sockets.
+    ///
+    /// # Errors
+    /// Names the socket that does not.
+    pub async fn answers(&self) -> Result<String> {
+        for server in &self.servers {
+            server.configuration().await.with_context(|| {
+                format!(
+                    "Kea at {} does not answer as it should: is it running as {}, with that control-socket, \
+                     and may this service write to it?",
+                    server.socket.display(),
+                    server.name()
+                )
+            })?;
+        }
+        let all: Vec<_> = self.servers.iter().map(|it| it.socket.display().to_string()).collect();
+        Ok(format!("answers at {}", all.join(" and ")))
+    }
+
     async fn add(&self, told: &Announcement) -> Result<()> {
         self.expect_reachable(told)?;
         self.change(|boots| {
@@ -341,6 +360,18 @@ mod tests {
         };
         let answer = json!({"result": 0, "arguments": arguments}).to_string();
         stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whether_it_can_be_told_is_known_before_a_machine_boots() {
+        let server = Pretended::start();
+        let there = server.daemon().answers().await;
+        let socket4 = Some(server.dir.path().join("other.sock"));
+        let gone = Kea::new(&config::Kea { socket4, ..config::Kea::default() }).answers().await;
+
+        assert!(there.unwrap().starts_with("answers at "));
+        assert_eq!(server.asked(), ["config-get"]);
+        assert!(gone.unwrap_err().to_string().contains("is it running as Dhcp4"));
     }
 
     #[tokio::test]

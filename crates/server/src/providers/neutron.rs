@@ -51,6 +51,15 @@ impl Neutron {
         Ok(Self { settings: settings.clone(), client, session: Mutex::default() })
     }
 
+    /// Whether Keystone and Neutron answer, and let us see ports.
+    ///
+    /// # Errors
+    /// In words, which does not.
+    pub async fn answers(&self) -> Result<String> {
+        self.ask(Method::GET, "v2.0/ports?limit=1", None).await?;
+        Ok(format!("answers at {}", self.session().await?.url))
+    }
+
     async fn put(&self, told: &Announcement) -> Result<()> {
         let options = options::of(told)?;
         for port in &told.ports {
@@ -249,6 +258,8 @@ mod tests {
     const LOOK: &str =
         "GET /v2.0/ports?fields=id&fields=extra_dhcp_opts&mac_address=52%3A54%3A00%3A00%3A00%3A01";
 
+    const GLANCE: &str = "GET /v2.0/ports?limit=1";
+
     /// Answers as Neutron 29 and Keystone did, and keeps what was asked.
     #[derive(Clone, Default)]
     struct Recorded {
@@ -283,7 +294,7 @@ mod tests {
             ],
         });
         let answer = match line.as_str() {
-            FIND | LOOK => json!({"ports": [port]}),
+            FIND | LOOK | GLANCE => json!({"ports": [port]}),
             "PUT /v2.0/ports/db528128" => json!({"port": port}),
             _ => {
                 let error = json!({"NeutronError": {
@@ -308,6 +319,20 @@ mod tests {
         // What follows needs a provider of cryptography, though nothing is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Neutron::new(settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whether_it_can_be_told_is_known_before_a_machine_boots() {
+        let (recorded, url) = recorded().await;
+        let there = config::Neutron { url: Some(url.clone()), ..config::Neutron::default() };
+        let gone = config::Neutron { url: Some(url.join("x/").unwrap()), ..there.clone() };
+
+        let said = neutron(&there).answers().await.unwrap();
+        let refused = neutron(&gone).answers().await.unwrap_err();
+
+        assert_eq!(said, format!("answers at {url}"));
+        assert_eq!(recorded.asked.lock().unwrap()[0].0, GLANCE);
+        assert!(format!("{refused:#}").contains("could not be found"), "{refused:#}");
     }
 
     #[tokio::test]
