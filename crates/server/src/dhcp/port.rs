@@ -78,7 +78,8 @@ pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match &holders(place, port)[..] {
             [(name, Some(pid))] if name == "ferroboot" => Ok(Holder::Us(*pid)),
             holders => Err(anyhow!(
-                "{} it on {place}, so this service cannot answer there: end that, or keep it off {place}",
+                "{} it on {place}, so this service cannot answer there, or not alone: end that, or keep it off \
+                 {place}",
                 have(holders)
             )),
         },
@@ -96,6 +97,14 @@ pub fn may_have(interface: &str, port: u16) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// In words, that others have a port on an interface, where it could not be had.
+pub(super) fn had(interface: &str, port: u16) -> String {
+    format!(
+        "{} UDP port {port} there: end that, or keep it off {interface}",
+        have(&holders(Place::On(interface), port))
+    )
 }
 
 /// In words, why a client's port could not be had to ask from.

@@ -28,7 +28,7 @@ use tracing::debug;
 use super::addresses::{self, Address};
 use super::frames::Frames;
 use super::v6::Way;
-use super::{counter, v4, v6};
+use super::{counter, port, v4, v6};
 
 /// The port that clients of a ProxyDHCP server ask again on.
 pub(super) const PXE: u16 = 4011;
@@ -267,10 +267,7 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
              CAP_NET_BIND_SERVICE and CAP_NET_RAW"
         )
     } else if kind == io::ErrorKind::AddrInUse {
-        anyhow!(
-            "cannot answer DHCP on {interface}: another program has UDP port {port} (a dnsmasq? \
-             `ss -lnup sport = :{port}` shows it)"
-        )
+        anyhow!("cannot answer DHCP on {interface}: {}", port::had(interface, port))
     } else {
         anyhow::Error::from(error).context(format!("cannot answer DHCP on {interface}"))
     }
@@ -423,6 +420,16 @@ mod tests {
         let error = address_of("nosuch0", None).unwrap_err().to_string();
 
         assert!(error.contains("no such network interface"), "{error}");
+    }
+
+    #[test]
+    fn who_has_the_port_is_named_where_it_cannot_be_had() {
+        let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+
+        let error = refused("lo", port, io::ErrorKind::AddrInUse.into()).to_string();
+
+        assert!(error.contains(&format!("(process {}) has UDP port {port}", std::process::id())));
     }
 
     #[test]
