@@ -57,7 +57,9 @@ impl fmt::Display for Client {
     }
 }
 
-/// Puts `ours` into a configuration in place of those of boots that `is_replaced` names by their attempt.
+/// Puts `ours` into a configuration in place of those of boots that `is_replaced` names by their attempt,
+/// and in front of all others: of two classes with the same option Kea sends that of the first.
+///
 /// Whether that changed it.
 pub(super) fn replace(
     configuration: &mut Value,
@@ -67,10 +69,12 @@ pub(super) fn replace(
     let classes = configuration["client-classes"].take();
     let mut classes = if let Value::Array(classes) = classes { classes } else { Vec::new() };
     let is_old = |class: &Value| attempt_of(name(class)).is_some_and(&is_replaced);
+    let is_others = |class: &Value| attempt_of(name(class)).is_none();
+    let behind_others = classes.iter().skip_while(|class| !is_others(class)).any(is_old);
     let old: Vec<_> = classes.extract_if(.., |class| is_old(class)).collect();
     // A class is never told otherwise under the same name, and Kea shows more of it than it was told.
-    let changes = names(&old) != names(&ours);
-    classes.extend(ours);
+    let changes = behind_others || names(&old) != names(&ours);
+    classes.splice(..0, ours);
     configuration["client-classes"] = Value::Array(classes);
     changes
 }
@@ -233,6 +237,22 @@ mod tests {
         assert!(!replace(&mut configuration, ours, |_| true));
         assert!(replace(&mut configuration, Vec::new(), |_| true));
         assert_eq!(configuration, json!({"valid-lifetime": 60, "client-classes": [others]}));
+    }
+
+    #[test]
+    fn classes_stand_in_front_of_others_of_which_one_with_another_url_would_win() {
+        let ours = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
+        let others = vec![json!({"name": "legacy"})];
+        let [in_front, behind] = [[&ours, &others], [&others, &ours]].map(|[first, second]| {
+            let all: Vec<_> = first.iter().chain(second).collect();
+            json!({"client-classes": all})
+        });
+
+        for mut configuration in [json!({"client-classes": others}), behind] {
+            assert!(replace(&mut configuration, ours.clone(), |_| true));
+            assert_eq!(configuration, in_front);
+            assert!(!replace(&mut configuration, ours.clone(), |_| true));
+        }
     }
 
     #[test]
