@@ -100,13 +100,21 @@ fn attempt_of(name: &str) -> Option<Uuid> {
     attempt.parse().ok()
 }
 
+/// Whether a client names an architecture among the first three in its option (RFC 5970 §3.3: a list, of
+/// codes with two bytes each).
+fn lists(option: u16, cpu_arch: CpuArch) -> String {
+    let code = cpu_arch.http_client();
+    let at = |byte| format!("substring(option[{option}].hex,{byte},2) == 0x{code:04x}");
+    format!("({})", [0, 2, 4].map(at).join(" or "))
+}
+
 /// A text in Kea's list of values.
 fn escaped(url: &str) -> String {
     url.replace(',', "\\,")
 }
 
 mod v4 {
-    use super::{Client, Mac, Value, escaped, hex, json};
+    use super::{Client, Mac, Value, escaped, hex, json, lists};
 
     const IPXE: &str = "(option[175].exists or option[77].hex == 'iPXE')";
 
@@ -114,9 +122,9 @@ mod v4 {
         let mac = hex(mac);
         match client {
             Client::Firmware(cpu_arch) => format!(
-                "pkt4.mac == 0x{mac} and option[93].hex == 0x{:04x} and \
-                 substring(option[60].hex,0,10) == 'HTTPClient' and not {IPXE}",
-                cpu_arch.http_client()
+                "pkt4.mac == 0x{mac} and {} and substring(option[60].hex,0,10) == 'HTTPClient' \
+                 and not {IPXE}",
+                lists(93, cpu_arch)
             ),
             Client::Ipxe => format!("pkt4.mac == 0x{mac} and {IPXE}"),
         }
@@ -135,7 +143,7 @@ mod v4 {
 }
 
 mod v6 {
-    use super::{Client, Mac, Value, escaped, hex, json, link_local};
+    use super::{Client, Mac, Value, escaped, hex, json, link_local, lists};
 
     const IPXE: &str = "substring(option[15].hex,2,4) == 'iPXE'";
 
@@ -143,9 +151,9 @@ mod v6 {
         let sender = sender(mac);
         match client {
             Client::Firmware(cpu_arch) => format!(
-                "{sender} and option[61].hex == 0x{:04x} and \
-                 substring(option[16].hex,6,10) == 'HTTPClient' and not ({IPXE})",
-                cpu_arch.http_client()
+                "{sender} and {} and substring(option[16].hex,6,10) == 'HTTPClient' \
+                 and not ({IPXE})",
+                lists(61, cpu_arch)
             ),
             Client::Ipxe => format!("{sender} and {IPXE}"),
         }
@@ -267,6 +275,19 @@ mod tests {
         assert!(replace(&mut configuration, Vec::new(), is_ours));
 
         assert_eq!(configuration, json!({"client-classes": others}));
+    }
+
+    #[test]
+    fn a_client_that_lists_several_architectures_is_known_by_any_of_them() {
+        let tests = [v4::test, v6::test]
+            .map(|test| test(Mac([0x52, 0x54, 0, 0, 0, 1]), Client::Firmware(CpuArch::X64)));
+
+        for (test, option) in tests.iter().zip([93, 61]) {
+            for byte in [0, 2, 4] {
+                let listed = format!("substring(option[{option}].hex,{byte},2) == 0x0010");
+                assert!(test.contains(&listed), "{listed} is not in {test}");
+            }
+        }
     }
 
     #[test]
