@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 
 use provision::{CpuArch, Mac};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 use uuid::Uuid;
 
@@ -31,15 +32,19 @@ fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
                 Family::V6 => (v6::test(port.mac, client), v6::options(url.as_str(), client)),
             };
             let (boot, mac) = (boot.attempt.simple(), port.mac.dashed());
-            json!({
-                "name": format!("{OURS}{boot}-{mac}-{client}"),
-                "test": test,
-                "option-data": options,
-            })
+            let mut class = json!({"test": test, "option-data": options});
+            class["name"] = format!("{OURS}{boot}-{mac}-{client}-{}", digest(&class)).into();
+            class
         };
         clients.iter().map(class).collect::<Vec<_>>()
     });
     classes.collect()
+}
+
+/// Some bytes that differ for classes that say something else.
+fn digest(class: &Value) -> String {
+    let digest = Sha256::digest(class.to_string());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,7 +77,7 @@ pub(super) fn replace(
     let is_others = |class: &Value| attempt_of(name(class)).is_none();
     let behind_others = classes.iter().skip_while(|class| !is_others(class)).any(is_old);
     let old: Vec<_> = classes.extract_if(.., |class| is_old(class)).collect();
-    // A class is never told otherwise under the same name, and Kea shows more of it than it was told.
+    // What a class says is in its name too, and Kea shows more of it than it was told.
     let changes = behind_others || names(&old) != names(&ours);
     classes.splice(..0, ours);
     configuration["client-classes"] = Value::Array(classes);
@@ -261,6 +266,18 @@ mod tests {
             assert_eq!(configuration, in_front);
             assert!(!replace(&mut configuration, ours.clone(), |_| true));
         }
+    }
+
+    #[test]
+    fn a_boot_whose_url_has_changed_is_told_anew() {
+        let old = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
+        let new = of(&[Announcement::example(Http, "10.0.0.2")], Family::V4);
+        let mut configuration = json!({"client-classes": old});
+
+        assert!(lacks(&configuration, &new));
+        assert!(replace(&mut configuration, new.clone(), |_| true));
+
+        assert_eq!(configuration, json!({"client-classes": new}));
     }
 
     #[test]
