@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures::future::join;
 use provision::{Event, Node};
 use redfish::boot::Power;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -15,8 +16,20 @@ use crate::bmcs::{Bmc, BmcError, await_power, look};
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
+/// How long the end waits for another DHCP service to forget the boot, which is tried again later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The machine is switched off whatever becomes of the DHCP service.
 pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
-    workers.providers.withdraw(node.uuid).await;
+    let forgotten = timeout(PATIENCE, workers.providers.withdraw(node.uuid));
+    let (event, forgotten) = join(switch_off(workers, node, attempt), forgotten).await;
+    if forgotten.is_err() {
+        warn!("the DHCP service does not forget the boot in {PATIENCE:?}; trying again later");
+    }
+    event
+}
+
+async fn switch_off(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
     for tried in 1.. {
         match tear_down(workers, node).await {
             Ok(()) => break,
