@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures::future::join;
 use jiff::Timestamp;
 use provision::diagnosis::{Diagnosis, Verdict};
 use provision::{Event, Node, diagnose, step};
@@ -28,7 +29,24 @@ struct Watched {
     said: Option<(Verdict, Option<String>)>,
 }
 
+/// Another DHCP service may take its time: boots are looked at meanwhile.
 pub(super) async fn run(workers: Workers, end: CancellationToken) {
+    tokio::select! {
+        ((), ()) = join(watch(&workers), tidy(&workers)) => {}
+        () = end.cancelled() => {}
+    }
+}
+
+async fn tidy(workers: &Workers) {
+    let mut look = interval(EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        workers.providers.tidy(&workers.nodes).await;
+    }
+}
+
+async fn watch(workers: &Workers) {
     let serving_since = Timestamp::now();
     let mut watched = HashMap::new();
     let mut round = 0;
@@ -39,11 +57,9 @@ pub(super) async fn run(workers: Workers, end: CancellationToken) {
         tokio::select! {
             _ = look.tick() => {
                 round += 1;
-                look_at_all(&workers, &mut watched, round, serving_since).await;
-                workers.providers.tidy(&workers.nodes).await;
+                look_at_all(workers, &mut watched, round, serving_since).await;
             }
-            _ = forget.tick() => forget_old(&workers).await,
-            () = end.cancelled() => return,
+            _ = forget.tick() => forget_old(workers).await,
         }
     }
 }
