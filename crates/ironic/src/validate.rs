@@ -117,6 +117,7 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     }
     images(node)?;
     url(node, "external_http_url")?;
+    plain(node, "external_http_url")?;
     arguments(node)?;
     match node.boot_interface {
         BootInterface::RedfishHttps => Ok(()),
@@ -153,6 +154,19 @@ fn url(node: &Node, key: &str) -> Result<(), String> {
     match value.as_str().map(Url::parse) {
         Some(Ok(url)) if ["http", "https", "file"].contains(&url.scheme()) => Ok(()),
         Some(_) | None => Err(format!("driver_info/{key} is no URL")),
+    }
+}
+
+/// Machines, and other DHCP services before them, are told it with a path behind it: RFC 3986 §2 without what
+/// begins a query or a fragment.
+fn plain(node: &Node, key: &str) -> Result<(), String> {
+    let odd =
+        |character: char| !character.is_ascii_graphic() || "\"<>\\^`{|}?#".contains(character);
+    match node.driver_text(key).and_then(|text| text.chars().find(|it| odd(*it))) {
+        Some(odd) => Err(format!(
+            "driver_info/{key} has a character that is none of a URL's path or host: {odd:?}"
+        )),
+        None => Ok(()),
     }
 }
 
@@ -252,6 +266,18 @@ mod tests {
         let mut lines = good();
         lines.driver_info.insert("kernel_append_params".into(), json!("a\nb"));
         assert!(boot(&lines).contains("control character"));
+    }
+
+    #[test]
+    fn a_url_that_no_other_dhcp_server_could_be_told_as_it_is_is_refused() {
+        for url in ["http://h\"x/", "http://h/a b", "http://h/?x", "http://hö/"] {
+            let mut node = good();
+            node.driver_info.insert("external_http_url".into(), json!(url));
+            assert!(boot(&node).contains("external_http_url has a character"), "{url}");
+        }
+        let mut node = good();
+        node.driver_info.insert("external_http_url".into(), json!("http://[fd00::1]:80/a%20b"));
+        assert!(Validation::of_settings(&node, &[]).boot.is_ok());
     }
 
     #[test]
