@@ -223,7 +223,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
         file.write_all(text.as_bytes())?;
         readable_by_all(&file)?;
         file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(io::Error::from)
+        // Closed before it has its name: dnsmasq would read it a second time when it is closed.
+        file.into_temp_path().persist(path).map_err(io::Error::from)
     };
     written().with_context(|| format!("cannot write {}", path.display()))
 }
