@@ -274,10 +274,32 @@ async fn ask(socket: &Path, command: &Value) -> Result<Value> {
 /// Kea closes the socket after its answer.
 async fn exchange(socket: &Path, command: &Value) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).await.context("cannot connect")?;
-    stream.write_all(command.to_string().as_bytes()).await.context("cannot ask")?;
+    stream.write_all(in_ascii(command).as_bytes()).await.context("cannot ask")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.context("cannot read its answer")?;
     serde_json::from_slice(&answer).context("its answer is no JSON")
+}
+
+/// Kea shows each byte of a text that is not ASCII as a character of its own (`\u00c3`), and takes it back
+/// in that form alone: of the character itself it would take each byte of UTF-8 for one.
+fn in_ascii(command: &Value) -> String {
+    let text = command.to_string();
+    let mut ascii = String::with_capacity(text.len());
+    for character in text.chars() {
+        match u8::try_from(character) {
+            Ok(byte @ ..=0x7e) => ascii.push(byte.into()),
+            Ok(byte) => ascii.push_str(&as_kea_shows(byte)),
+            Err(_) => {
+                let bytes = character.to_string().into_bytes();
+                ascii.extend(bytes.into_iter().map(as_kea_shows));
+            }
+        }
+    }
+    ascii
+}
+
+fn as_kea_shows(byte: u8) -> String {
+    format!("\\u{byte:04x}")
 }
 
 #[cfg(test)]
@@ -344,7 +366,9 @@ mod tests {
         let mut bytes = Vec::new();
         let request: Value = loop {
             stream.read_buf(&mut bytes).await.unwrap();
-            if let Ok(request) = serde_json::from_slice(&bytes) {
+            // Byte by byte, as Kea reads.
+            let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+            if let Ok(request) = serde_json::from_str(&text) {
                 break request;
             }
         };
@@ -393,6 +417,29 @@ mod tests {
         one.reconcile(&[], &[]).await.unwrap();
         assert_eq!(server.classes(), 0);
         assert!(two.has_forgotten(&[]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn text_of_others_that_is_not_ascii_is_unchanged_after_any_number_of_tellings() {
+        let server = Pretended::start();
+        // As Kea shows `Zürich`.
+        let comment = json!({"comment": "Z\u{c3}\u{bc}rich"});
+        server.set(json!({"user-context": comment}), 60);
+        let daemon = server.daemon();
+        let told = Announcement::example(Http, "10.0.0.1");
+
+        for _ in 0..2 {
+            daemon.announce(&told).await.unwrap();
+            daemon.withdraw(&told).await.unwrap();
+        }
+
+        let asked = server.asked();
+        assert_eq!(asked.iter().filter(|command| *command == "config-set").count(), 4);
+        assert_eq!(server.state.lock().unwrap().configuration["user-context"], comment);
+        assert_eq!(
+            in_ascii(&json!("Zürich, 東\u{7f}")),
+            r#""Z\u00fcrich, \u00e6\u009d\u00b1\u007f""#
+        );
     }
 
     #[tokio::test]
