@@ -339,7 +339,7 @@ impl Kea {
         let mut settings = json!({
             "interfaces-config": {"interfaces": ["lab0"]},
             "control-socket": {"socket-type": "unix", "socket-name": self.socket()},
-            "lease-database": {"type": "memfile", "persist": false},
+            "lease-database": {"type": "memfile", "name": self.dir.path().join("leases")},
             "client-classes": [{"name": "phones", "test": "option[15].exists"}],
             "loggers": [{
                 "name": format!("kea-dhcp{number}"),
