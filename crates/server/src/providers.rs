@@ -13,15 +13,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use futures::stream;
 use provision::boot::bootable;
 use provision::{Node, Port, What};
 use tokio::sync::RwLock;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::announcement::Announcement;
+use self::announcement::{Announcement, ToldPort};
 use self::dnsmasq::Dnsmasq;
 use self::kea::Kea;
 use self::neutron::Neutron;
@@ -33,27 +35,48 @@ use crate::dhcp::Witness;
 use crate::metrics::Telling;
 use crate::urls::Urls;
 
+/// Boots that are taken back at a time.
+const AT_ONCE: usize = 16;
+
 /// A DHCP service that can be told what machines are to boot.
 ///
 /// Telling it the same again changes nothing, and takes back nothing that others told it.
 pub trait Provider: fmt::Debug + Send + Sync {
     /// Lets the service answer the ports of a node as `told` says, before its machine is switched on.
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>>;
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>>;
+
+    /// Lets the service answer as `now` says, where it was told `before` of the same boot: ports have come or
+    /// gone, or URLs have changed.
+    fn amend<'a>(
+        &'a self,
+        before: &'a Announcement,
+        now: &'a Announcement,
+    ) -> BoxFuture<'a, Result<But>>;
 
     /// Lets the service forget that.
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>>;
 
-    /// Lets the service answer as all of `told` say, and forget what else we ever told it: `over` are the
-    /// latest boots of all machines that boot no more.
-    fn reconcile<'a>(
-        &'a self,
-        told: &'a [Announcement],
-        over: &'a [Announcement],
-    ) -> BoxFuture<'a, Result<()>>;
+    /// Lets the service answer as all of the picture says, and forget what else we ever told it. What cannot
+    /// be told keeps back nothing else.
+    fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>>;
 
     /// Whether the service knows some of `told` no more: it was started anew, or somebody else has
     /// changed it.
     fn has_forgotten<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// What did not go well, in words, though a machine can boot nonetheless.
+pub type But = Vec<String>;
+
+/// All that a DHCP service should know.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// The boots that are under way.
+    pub told: Vec<Announcement>,
+    /// The latest boots of all machines that boot no more.
+    pub over: Vec<Announcement>,
+    /// The ports of all nodes.
+    pub ports: Vec<ToldPort>,
 }
 
 /// What the DHCP service has been told; clones share it.
@@ -69,8 +92,8 @@ pub struct Providers {
     /// Whether the service knows what it should. Held for writing while that is put right, so that a
     /// boot that begins meanwhile is not taken for one that is gone.
     right: Arc<RwLock<bool>>,
-    /// What was last said of its silence, so that it is said once.
-    said: Arc<Mutex<Option<String>>>,
+    /// What was last complained of, and in which words, so that it is said once.
+    said: Arc<Mutex<HashMap<&'static str, String>>>,
 }
 
 impl Providers {
@@ -111,10 +134,12 @@ impl Providers {
             self.told().insert(node.uuid, told.clone());
         }
         let done = self.timed("announce", self.provider.announce(&told)).await;
-        self.record(node, told.in_words(), done.as_ref().err());
+        self.record_telling(node, told.in_words(), &done);
         match self.name {
-            Some(name) => done.with_context(|| format!("{name} could not be told what to boot")),
-            None => done,
+            Some(name) => {
+                done.map(drop).with_context(|| format!("{name} could not be told what to boot"))
+            }
+            None => done.map(drop),
         }
     }
 
@@ -148,16 +173,46 @@ impl Providers {
         };
         let (told, over): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|told| under_way.contains(&(told.node, told.attempt)));
-        let mut well = true;
-        for told in over {
-            well &= self.forget(&told).await;
+        // Together, so that they wait together for a service that does not answer.
+        let forget = async |told| self.forget(&told).await;
+        let forgotten: Vec<_> =
+            stream::iter(over).map(forget).buffer_unordered(AT_ONCE).collect().await;
+        let mut well = forgotten.into_iter().all(|forgotten| forgotten);
+        let mut now = Vec::with_capacity(told.len());
+        for told in told {
+            let (told, amended) = self.follow(nodes, told).await;
+            well &= amended;
+            now.push(told);
         }
-        match self.provider.has_forgotten(&told).await {
-            Ok(true) => self.tell_again(nodes, &told).await,
-            Ok(false) if well => *self.said() = None,
+        match self.provider.has_forgotten(&now).await {
+            Ok(true) => self.tell_again(nodes, &now).await,
+            Ok(false) if well && *self.right.read().await => self.said().clear(),
             Ok(false) => {}
             Err(failed) => self.complain("the DHCP service does not answer", &failed),
         }
+    }
+
+    /// Tells the service what has changed of a boot since it was told: ports come and go, and so do boot sets
+    /// and URLs. Gives what it should know now, and whether it does.
+    async fn follow(&self, nodes: &Nodes, told: Announcement) -> (Announcement, bool) {
+        let Some((node, ports)) = nodes.index().by_uuid(told.node) else { return (told, true) };
+        let Some(now) = self.announcement(&node, &ports) else { return (told, true) };
+        if now == told || now.attempt != told.attempt {
+            return (told, true);
+        }
+        let _not_put_right = self.right.read().await;
+        let done = self.timed("announce", self.provider.amend(&told, &now)).await;
+        self.record_telling(&node, format!("anew, {}", now.in_words()), &done);
+        if let Err(failed) = done {
+            self.complain("the DHCP service cannot be told what has changed of a boot", &failed);
+            return (told, false);
+        }
+        let mut all = self.told();
+        // It may be over by now.
+        if all.get(&told.node).is_some_and(|known| known.attempt == told.attempt) {
+            all.insert(told.node, now.clone());
+        }
+        (now, true)
     }
 
     /// Makes the service know what it should, after whatever became of us or of it.
@@ -167,18 +222,13 @@ impl Providers {
         if let Err(failed) = nodes.load().await {
             return warn!(error = %failed, "it is not known which machines boot");
         }
-        let index = nodes.index();
-        let (mut told, mut over) = (Vec::new(), Vec::new());
-        for (node, ports) in index.all().iter().filter_map(|node| index.by_uuid(node.uuid)) {
-            let list = if bootable(&node).is_some() { &mut told } else { &mut over };
-            list.extend(self.announcement(&node, &ports));
-        }
-        match self.timed("reconcile", self.provider.reconcile(&told, &over)).await {
+        let picture = self.picture(nodes);
+        match self.timed("reconcile", self.provider.reconcile(&picture)).await {
             Ok(()) => {
                 *right = true;
-                *self.said() = None;
-                if let (Some(name), false) = (self.name, told.is_empty()) {
-                    info!(boots = told.len(), "{name} knows of the boots under way");
+                self.said().clear();
+                if let (Some(name), false) = (self.name, picture.told.is_empty()) {
+                    info!(boots = picture.told.len(), "{name} knows of the boots under way");
                 }
             }
             Err(failed) => {
@@ -186,7 +236,19 @@ impl Providers {
                 self.complain("the DHCP service cannot be told what boots", &failed);
             }
         }
-        self.told().extend(told.into_iter().map(|told| (told.node, told)));
+        self.told().extend(picture.told.into_iter().map(|told| (told.node, told)));
+    }
+
+    fn picture(&self, nodes: &Nodes) -> Picture {
+        let index = nodes.index();
+        let mut picture = Picture::default();
+        for (node, ports) in index.all().iter().filter_map(|node| index.by_uuid(node.uuid)) {
+            let boots = bootable(&node).is_some();
+            let list = if boots { &mut picture.told } else { &mut picture.over };
+            list.extend(self.announcement(&node, &ports));
+            picture.ports.extend(ports.iter().map(|port| ToldPort::of(port)));
+        }
+        picture
     }
 
     async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
@@ -224,11 +286,11 @@ impl Providers {
         true
     }
 
-    async fn timed(
+    async fn timed<T>(
         &self,
         what: &'static str,
-        telling: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
+        telling: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let began = Instant::now();
         let done = telling.await;
         if let Some(provider) = self.name {
@@ -237,6 +299,16 @@ impl Providers {
             self.witness.metrics.telling(&telling, began.elapsed());
         }
         done
+    }
+
+    /// What did not go well is in the trace with what was told.
+    fn record_telling(&self, node: &Node, told: String, done: &Result<But>) {
+        let but = done.as_deref().unwrap_or_default();
+        for words in but {
+            warn!(node.uuid = %node.uuid, "the machine may not hear what to boot: {words}");
+        }
+        let told = [vec![told], but.to_vec()].concat().join("; but ");
+        self.record(node, told, done.as_ref().err());
     }
 
     fn record(&self, node: &Node, told: String, failed: Option<&anyhow::Error>) {
@@ -248,14 +320,13 @@ impl Providers {
         }
     }
 
-    fn complain(&self, what: &str, failed: &anyhow::Error) {
-        let words = format!("{what}: {failed:#}");
-        let mut said = self.said();
-        if said.as_ref() == Some(&words) {
-            return debug!("{words}");
+    fn complain(&self, what: &'static str, failed: &anyhow::Error) {
+        let words = format!("{failed:#}");
+        let before = self.said().insert(what, words.clone());
+        if before.as_ref() == Some(&words) {
+            return debug!("{what}: {words}");
         }
-        warn!("{words}");
-        *said = Some(words);
+        warn!("{what}: {words}");
     }
 
     fn announcement(&self, node: &Node, ports: &[Arc<Port>]) -> Option<Announcement> {
@@ -267,7 +338,15 @@ impl Providers {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn said(&self) -> MutexGuard<'_, Option<String>> {
+    fn said(&self) -> MutexGuard<'_, HashMap<&'static str, String>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// That all went well; else all that did not, in words.
+fn all_well(done: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let failed: Vec<_> =
+        done.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(failed.is_empty(), failed.join("; "));
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use dhcp::v4::reply::LONGEST_URL;
 use jiff::Timestamp;
 use provision::architecture::NoSuchCpuArch;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
@@ -40,6 +41,8 @@ pub struct ToldPort {
     pub mac: Mac,
     /// The port of Neutron's that stands for it, if somebody wrote it down.
     pub vif: Option<String>,
+    /// What dnsmasq is to know of it besides its boot, if somebody wrote it down.
+    pub dhcp_host: Option<String>,
 }
 
 /// The URLs of one boot.
@@ -59,6 +62,12 @@ pub enum NoLinks {
     /// Nobody knows where machines reach us.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
+    /// It would end the text that another DHCP server is told.
+    #[error(
+        "the URL has a quotation mark in its host: correct url in [boot], or external_http_url in the \
+         node's driver_info"
+    )]
+    Quoted,
     /// The node is of an architecture that cannot be booted.
     #[error(transparent)]
     CpuArch(#[from] NoSuchCpuArch),
@@ -85,12 +94,14 @@ impl Announcement {
             BootInterface::Http | BootInterface::HttpIpxe => {}
         }
         let ports = ports.iter().filter(|port| port.pxe_enabled);
+        let mut ports: Vec<_> = ports.map(|port| ToldPort::of(port)).collect();
+        ports.sort_by_key(|port| port.mac);
         Some(Self {
             node: node.uuid,
             attempt: attempt.id,
             started_at: attempt.started_at,
             boot_interface: attempt.boot_interface,
-            ports: ports.map(|port| ToldPort::of(port)).collect(),
+            ports,
             ticket: attempt.ticket.clone(),
             links: [Family::V4, Family::V6]
                 .map(|family| Links::of(node, attempt, family, urls, boot_sets)),
@@ -135,8 +146,8 @@ impl Announcement {
     #[must_use]
     pub fn in_words(&self) -> String {
         let macs: Vec<_> = self.ports.iter().map(|port| port.mac.to_string()).collect();
-        let [links, _] = &self.links;
-        let own = links.as_ref().ok().and_then(|links| links.own.path_segments()?.next_back());
+        let links = self.links(Family::V4).or_else(|_| self.links(Family::V6));
+        let own = links.ok().and_then(|links| links.own.path_segments()?.next_back());
         let file = own.unwrap_or("what there is none of");
         format!("to let {} boot {file}", macs.join(" and "))
     }
@@ -144,9 +155,18 @@ impl Announcement {
 
 impl ToldPort {
     /// Upstream keeps the port of Neutron's in `extra` where an operator wrote it down.
-    fn of(port: &Port) -> Self {
-        let vif = port.extra.get("vif_port_id").and_then(|id| id.as_str());
-        Self { mac: port.address, vif: vif.map(str::to_owned) }
+    pub(super) fn of(port: &Port) -> Self {
+        let text = |key| port.extra.get(key)?.as_str().map(str::to_owned);
+        let (vif, dhcp_host) = (text("vif_port_id"), text("dnsmasq_dhcp_host"));
+        Self { mac: port.address, vif, dhcp_host }
+    }
+}
+
+#[cfg(test)]
+impl ToldPort {
+    /// One of which nothing is written down, with a number at the end of its MAC address.
+    pub(super) fn plain(number: u8) -> Self {
+        Self { mac: Mac([0x52, 0x54, 0, 0, 0, number]), vif: None, dhcp_host: None }
     }
 }
 
@@ -178,7 +198,7 @@ impl Announcement {
             attempt: Uuid::from_u128(2),
             started_at: Timestamp::UNIX_EPOCH,
             boot_interface,
-            ports: vec![ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), vif: None }],
+            ports: vec![ToldPort::plain(1)],
             ticket: Secret("TICKET".to_owned()),
             links: [Ok(links.clone()), Ok(links)],
         }
@@ -186,6 +206,23 @@ impl Announcement {
 }
 
 impl Links {
+    /// That clients with IPv4 can be told them.
+    ///
+    /// # Errors
+    /// If one is longer than firmware takes: dnsmasq drops those of more than 255 bytes without a word.
+    pub(super) fn fit_dhcp_v4(&self) -> Result<()> {
+        let all = self.firmware.iter().map(|(_, url)| url).chain([&self.own, &self.ipxe]);
+        for url in all {
+            let len = url.as_str().len();
+            ensure!(
+                len <= LONGEST_URL,
+                "the URL has {len} bytes, and firmware takes {LONGEST_URL} at most over IPv4: shorten url in \
+                 [boot], or external_http_url in the node's driver_info"
+            );
+        }
+        Ok(())
+    }
+
     fn of(
         node: &Node,
         attempt: &Attempt,
@@ -195,14 +232,16 @@ impl Links {
     ) -> Result<Self, NoLinks> {
         let link = |artifact| {
             let text = urls.artifact_over(family, node, attempt, artifact)?;
-            Url::parse(&text).map_err(|_| Unreachable)
+            let url = Url::parse(&text).map_err(|_| Unreachable)?;
+            // Elsewhere in a URL it is written as %22.
+            if url.as_str().contains('"') { Err(NoLinks::Quoted) } else { Ok(url) }
         };
         // What our own DHCP server would answer, but that it alone helps over TFTP.
         let means = Means { boot_sets, tftp: false };
         let loader = |cpu_arch: CpuArch| {
             let code = Some(cpu_arch.http_client());
             match boot_for(node, DhcpClient::HttpClient, code, means)? {
-                DhcpBoot::Url(loader) => Ok(link(loader)?),
+                DhcpBoot::Url(loader) => link(loader),
                 DhcpBoot::Tftp(_) | DhcpBoot::Address => Err(NoLinks::from(Unreachable)),
             }
         };
@@ -277,6 +316,27 @@ mod tests {
         assert_eq!(host(&both, Family::V6).unwrap(), "[fd00::1]");
         assert!(host(&four, Family::V6).unwrap_err().contains("set url6 in [boot]"));
         assert!(host(&none, Family::V4).unwrap_err().contains("set url in [boot]"));
+    }
+
+    #[test]
+    fn a_quotation_mark_that_would_end_a_line_of_dnsmasqs_is_refused() {
+        let mut node = node("x86_64");
+        let mut refused = |url: &str| {
+            node.driver_info.insert("external_http_url".to_owned(), url.into());
+            told(&node, &[]).links(Family::V4).map(drop).map_err(|refused| refused.to_string())
+        };
+
+        assert!(refused("http://h\"x").unwrap_err().contains("a quotation mark in its host"));
+        assert_eq!(refused("http://h/\"x"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_told_over_ipv6_alone_is_said_too() {
+        let config: Config = "[boot]\nurl6 = \"http://[fd00::1]\"".parse().unwrap();
+
+        let told = Announcement::of(&node("x86_64"), &[], &Urls::new(&config, None), &[]).unwrap();
+
+        assert!(told.in_words().ends_with("boot bootx64.efi"), "{}", told.in_words());
     }
 
     #[test]

@@ -5,31 +5,36 @@
 //! has a tag of its own that its options hang on, and a boot is over when a newer line gives its MAC
 //! address no such tag.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::future::{BoxFuture, FutureExt as _};
 use provision::Mac;
 use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::Provider;
-use super::announcement::{Announcement, Links};
+use super::announcement::{Announcement, Links, ToldPort};
+use super::{But, Picture, Provider, all_well};
 use crate::config;
 use crate::urls::Family;
 
 /// Whatever begins like this is ours: upstream's names.
 const OURS: &str = "ironic-";
 
-/// The files of our boots.
-#[derive(Debug)]
+/// The files of our boots; clones share them.
+#[derive(Clone, Debug)]
 pub struct Dnsmasq {
     hosts: PathBuf,
     options: PathBuf,
+    /// Held while files are looked at and changed.
+    one_by_one: Arc<Mutex<()>>,
 }
 
 impl Dnsmasq {
@@ -49,7 +54,20 @@ impl Dnsmasq {
             );
         }
         let (hosts, options) = (settings.dhcp_hostsdir.clone(), settings.dhcp_optsdir.clone());
-        Ok(Self { hosts, options })
+        Ok(Self { hosts, options, one_by_one: Arc::default() })
+    }
+
+    /// Writing to a disk, which may be slow, is not for the threads that everything else waits for.
+    fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        let files = self.clone();
+        let done = spawn_blocking(move || {
+            let _alone = files.one_by_one.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&files)
+        });
+        async { done.await.context("the files could not be written")? }.boxed()
     }
 
     /// Whether files can be put into the folders.
@@ -70,54 +88,64 @@ impl Dnsmasq {
 
     fn put(&self, told: &Announcement) -> Result<()> {
         let lines = option_lines(told)?;
+        told.ports.iter().try_for_each(expect_no_address)?;
         // Before the hosts: a machine never has a tag without its options.
         write(&self.options_of(told.node), &lines)?;
         told.ports.iter().try_for_each(|port| {
-            write(&self.host_of(port.mac), &host_line(port.mac, Some(told.attempt)))
+            write(&self.host_of(port.mac), &host_line(port, Some(told.attempt)))
         })
     }
 
     /// Files in which another boot of the machine has begun stay.
     fn take_back(&self, told: &Announcement) -> Result<()> {
-        let has_another = |path: &Path| {
-            fs::read_to_string(path).is_ok_and(|text| !text.contains(&tag(told.attempt)))
-        };
-        for port in &told.ports {
-            let path = self.host_of(port.mac);
-            if !has_another(&path) {
-                write(&path, &host_line(port.mac, None))?;
-            }
-        }
         let path = self.options_of(told.node);
-        if has_another(&path) { Ok(()) } else { remove(&path) }
+        let options = if has_another(&path, told.attempt) { Ok(()) } else { remove(&path) };
+        all_well([self.leave(&told.ports, told.attempt), options])
+    }
+
+    fn leave(&self, ports: &[ToldPort], attempt: Uuid) -> Result<()> {
+        all_well(ports.iter().map(|port| {
+            let path = self.host_of(port.mac);
+            if has_another(&path, attempt) { Ok(()) } else { write(&path, &host_line(port, None)) }
+        }))
     }
 
     /// Whether a file is not as it was written. dnsmasq itself reads all of them when it starts.
-    fn lacks(&self, told: &Announcement) -> Result<bool> {
+    fn lacks(&self, told: &Announcement) -> bool {
         let lacks = |path: &Path, lines: &str| {
             fs::read_to_string(path).map_or(true, |present| present != lines)
         };
-        let host = |mac| lacks(&self.host_of(mac), &host_line(mac, Some(told.attempt)));
-        Ok(lacks(&self.options_of(told.node), &option_lines(told)?)
-            || told.ports.iter().any(|port| host(port.mac)))
+        let host =
+            |port: &ToldPort| lacks(&self.host_of(port.mac), &host_line(port, Some(told.attempt)));
+        // What cannot be told was never written.
+        let Ok(lines) = option_lines(told) else { return false };
+        lacks(&self.options_of(told.node), &lines) || told.ports.iter().any(host)
     }
 
-    /// Files of boots that we do not know are made good: a line without a boot where there was one, and
-    /// nothing at all where dnsmasq has read that.
-    fn clean_up(&self, all: &[Announcement]) -> Result<()> {
-        let options: HashSet<_> = all.iter().map(|told| self.options_of(told.node)).collect();
-        let ports = all.iter().flat_map(|told| &told.ports);
-        let hosts: HashSet<_> = ports.map(|port| self.host_of(port.mac)).collect();
-        for path in ours(&self.hosts)?.into_iter().filter(|path| !hosts.contains(path)) {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            match boot_of(&text) {
-                Some(mac) => write(&path, &host_line(mac, None))?,
-                None => remove(&path)?,
-            }
-        }
+    /// Files of boots that we do not know are made good: a line without a boot where there was one, and for a
+    /// port that is gone nothing at all where dnsmasq has read that.
+    fn clean_up(&self, picture: &Picture) -> Result<()> {
+        let told = &picture.told;
+        let options: HashSet<_> = told.iter().map(|told| self.options_of(told.node)).collect();
+        let boots = told.iter().flat_map(|told| &told.ports);
+        let hosts: HashSet<_> = boots.map(|port| self.host_of(port.mac)).collect();
+        let ports = picture.ports.iter().map(|port| (self.host_of(port.mac), port));
+        let ports: HashMap<_, _> = ports.collect();
+        let old_hosts = ours(&self.hosts)?.into_iter().filter(|path| !hosts.contains(path));
+        let hosts = all_well(old_hosts.map(|path| match ports.get(&path) {
+            Some(port) => write(&path, &host_line(port, None)),
+            None => make_good(&path),
+        }));
         let old = ours(&self.options)?.into_iter().filter(|path| !options.contains(path));
-        old.into_iter().try_for_each(|path| remove(&path))
+        all_well([hosts, all_well(old.map(|path| remove(&path)))])
+    }
+
+    /// What is over first, whatever else cannot be told.
+    fn set(&self, picture: &Picture) -> Result<()> {
+        let told = picture.told.iter();
+        let told =
+            told.map(|one| self.put(one).with_context(|| format!("the boot of node {}", one.node)));
+        all_well([self.clean_up(picture)].into_iter().chain(told))
     }
 
     fn options_of(&self, node: Uuid) -> PathBuf {
@@ -130,27 +158,38 @@ impl Dnsmasq {
 }
 
 impl Provider for Dnsmasq {
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        ready(self.put(told)).boxed()
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>> {
+        let told = told.clone();
+        self.apart(move |files| files.put(&told).map(|()| But::new()))
+    }
+
+    fn amend<'a>(
+        &'a self,
+        before: &'a Announcement,
+        now: &'a Announcement,
+    ) -> BoxFuture<'a, Result<But>> {
+        let is_gone = |port: &&ToldPort| !now.ports.iter().any(|stays| stays.mac == port.mac);
+        let gone: Vec<_> = before.ports.iter().filter(is_gone).cloned().collect();
+        let now = now.clone();
+        self.apart(move |files| {
+            all_well([files.leave(&gone, now.attempt), files.put(&now)]).map(|()| But::new())
+        })
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        ready(self.take_back(told)).boxed()
+        let told = told.clone();
+        self.apart(move |files| files.take_back(&told))
     }
 
     /// Of what is over there are files.
-    fn reconcile<'a>(
-        &'a self,
-        told: &'a [Announcement],
-        _: &'a [Announcement],
-    ) -> BoxFuture<'a, Result<()>> {
-        let all = self.clean_up(told).and_then(|()| told.iter().try_for_each(|one| self.put(one)));
-        ready(all).boxed()
+    fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
+        let picture = picture.clone();
+        self.apart(move |files| files.set(&picture))
     }
 
     fn has_forgotten<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
-        let mut lacks = told.iter().map(|told| self.lacks(told));
-        ready(lacks.find(|lacks| !matches!(lacks, Ok(false))).unwrap_or(Ok(false))).boxed()
+        let told = told.to_vec();
+        self.apart(move |files| Ok(told.iter().any(|told| files.lacks(told))))
     }
 }
 
@@ -160,9 +199,15 @@ impl Provider for Dnsmasq {
 /// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
 /// texts and puts the length of each before it, where firmware wants an enterprise number.
 fn option_lines(told: &Announcement) -> Result<String> {
-    let links = told.links(Family::V4).context(
-        "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class",
-    )?;
+    let links = told.links(Family::V4).map_err(|refused| {
+        if told.links(Family::V6).is_err() {
+            return refused;
+        }
+        refused.context(
+            "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class",
+        )
+    })?;
+    links.fit_dhcp_v4()?;
     let tag = tag(told.attempt);
     let ipxe = &links.ipxe;
     let firmware = links.firmware.iter().map(|(cpu_arch, url)| {
@@ -177,19 +222,63 @@ fn option_lines(told: &Announcement) -> Result<String> {
     Ok(lines)
 }
 
-/// The tag `ironic` is upstream's, on all that are ours.
-fn host_line(mac: Mac, boot: Option<Uuid>) -> String {
-    match boot {
-        Some(attempt) => format!("{mac},set:{},set:ferroboot-boot,set:ironic\n", tag(attempt)),
-        None => format!("{mac},set:ironic\n"),
+/// The tag `ironic` is upstream's, on all that are ours. The line takes the place of any other about this MAC
+/// address, so it says what the operator has to say of it too.
+fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
+    let ToldPort { mac, dhcp_host, vif: _ } = port;
+    let boot = boot.map(|attempt| format!(",set:{},set:ferroboot-boot", tag(attempt)));
+    let own = dhcp_host.as_ref().filter(|_| expect_no_address(port).is_ok());
+    let own = own.map(|own| format!(",{own}"));
+    format!("{mac}{},{NO_BOOT}{}\n", boot.unwrap_or_default(), own.unwrap_or_default())
+}
+
+/// What a line without a boot says.
+const NO_BOOT: &str = "set:ironic";
+
+/// dnsmasq passes over a line with an address that another line has, though that be an older one about the
+/// same MAC address: a boot would never end.
+fn expect_no_address(port: &ToldPort) -> Result<()> {
+    let own = port.dhcp_host.as_deref().unwrap_or_default();
+    let is_plain = |character: char| character.is_ascii_graphic() && !"\"\\#".contains(character);
+    ensure!(
+        own.chars().all(is_plain),
+        "dnsmasq_dhcp_host in extra of the port {} is no part of a dhcp-host line: {own:?}",
+        port.mac
+    );
+    let address = own.split(',').find(|part| {
+        let part = part.trim_matches(['[', ']']);
+        part.parse::<IpAddr>().is_ok() || part.parse::<Mac>().is_ok()
+    });
+    ensure!(
+        address.is_none(),
+        "dnsmasq_dhcp_host in extra of the port {} has the address {}, which dnsmasq would not let go of: \
+         write a name there, and give that its address in /etc/hosts of dnsmasq's host",
+        port.mac,
+        address.unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Gives the machine of a file of hosts no boot any more; or removes the file, if it has none.
+fn make_good(path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    match without_boot(&text) {
+        Some(line) if line != text => write(path, &line),
+        Some(_) | None => remove(path),
     }
 }
 
-/// Whose boot a file of hosts still has.
-fn boot_of(text: &str) -> Option<Mac> {
-    let (mac, rest) = text.trim().split_once(',')?;
-    (rest != "set:ironic").then_some(())?;
-    mac.parse().ok()
+/// A line of ours as it is when the boot is over.
+fn without_boot(line: &str) -> Option<String> {
+    let (mac, rest) = line.split_once(',')?;
+    let mac: Mac = mac.parse().ok()?;
+    let own = rest.find(NO_BOOT)?;
+    Some(format!("{mac},{}", rest.get(own..)?))
+}
+
+fn has_another(path: &Path, attempt: Uuid) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| !text.contains(&tag(attempt)))
 }
 
 fn tag(attempt: Uuid) -> String {
@@ -367,12 +456,12 @@ mod tests {
         fs::write(hosts.join("somebody-else.conf"), "52:54:00:00:00:09,ignore").unwrap();
         world.dnsmasq.put(&Announcement::example(Http, "10.0.0.1")).unwrap();
 
-        world.dnsmasq.clean_up(&[]).unwrap();
+        world.dnsmasq.clean_up(&Picture::default()).unwrap();
 
         // dnsmasq has the old line until a newer one comes.
         assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic\n");
         assert!(fs::read_dir(&opts).unwrap().next().is_none());
-        world.dnsmasq.clean_up(&[]).unwrap();
+        world.dnsmasq.clean_up(&Picture::default()).unwrap();
         assert_eq!(world.files("hosts"), ["somebody-else.conf"]);
     }
 
@@ -386,20 +475,103 @@ mod tests {
 
         world.dnsmasq.take_back(&first).unwrap();
 
-        assert!(!world.dnsmasq.lacks(&next).unwrap());
+        assert!(!world.dnsmasq.lacks(&next));
     }
 
     #[test]
-    fn files_that_somebody_removed_are_missed() {
+    fn the_line_of_a_port_without_a_boot_stays_as_long_as_the_port() {
+        let world = World::new();
+        let told = Announcement::example(Http, "10.0.0.1");
+        let ports = told.ports.clone();
+        world.dnsmasq.put(&told).unwrap();
+        world.dnsmasq.take_back(&told).unwrap();
+
+        world.dnsmasq.set(&Picture { ports, ..Picture::default() }).unwrap();
+        assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic\n");
+
+        world.dnsmasq.set(&Picture::default()).unwrap();
+        assert!(world.files("hosts").is_empty());
+    }
+
+    #[test]
+    fn what_an_operator_says_of_a_machine_is_in_both_of_its_lines_but_no_address() {
+        let world = World::new();
+        let mut told = Announcement::example(Http, "10.0.0.1");
+        told.ports[0].dhcp_host = Some("n1,set:rack7".to_owned());
+
+        world.dnsmasq.put(&told).unwrap();
+        assert!(world.host().ends_with("set:ferroboot-boot,set:ironic,n1,set:rack7\n"));
+        world.dnsmasq.take_back(&told).unwrap();
+        assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic,n1,set:rack7\n");
+
+        for (own, why) in [
+            ("n1,10.0.0.7", "has the address 10.0.0.7"),
+            ("[fd00::7]", "has the address [fd00::7]"),
+            ("n1\nn2", "is no part of a dhcp-host line"),
+        ] {
+            told.ports[0].dhcp_host = Some(own.to_owned());
+            let refused = world.dnsmasq.put(&told).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic,n1,set:rack7\n");
+    }
+
+    #[test]
+    fn a_boot_that_cannot_be_told_is_named_and_keeps_no_other_from_being_told_or_made_good() {
+        let world = World::new();
+        let good = Announcement::example(Http, "10.0.0.1");
+        let mut over = good.next();
+        over.ports = vec![ToldPort::plain(2)];
+        world.dnsmasq.put(&over).unwrap();
+        let bad = Announcement::example(Http, "[fd00::1]");
+        let node = bad.node;
+
+        let picture = Picture { told: vec![bad, good.clone()], ..Picture::default() };
+        let failed = world.dnsmasq.set(&picture).unwrap_err().to_string();
+
+        assert!(
+            failed.starts_with(&format!("the boot of node {node}: dnsmasq can tell")),
+            "{failed}"
+        );
+        assert!(!world.dnsmasq.lacks(&good));
+        let other = world.dir.path().join("hosts/ironic-52:54:00:00:00:02.conf");
+        assert_eq!(fs::read_to_string(other).unwrap(), "52:54:00:00:00:02,set:ironic\n");
+    }
+
+    #[tokio::test]
+    async fn ports_that_come_and_go_in_the_middle_of_a_boot_have_it_and_lose_it() {
+        let world = World::new();
+        let before = Announcement::example(Http, "10.0.0.1");
+        let mut now = before.clone();
+        now.ports = vec![ToldPort::plain(2)];
+        world.dnsmasq.announce(&before).await.unwrap();
+
+        world.dnsmasq.amend(&before, &now).await.unwrap();
+
+        assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic\n");
+        assert!(!world.dnsmasq.has_forgotten(&[now]).await.unwrap());
+    }
+
+    #[test]
+    fn urls_that_dnsmasq_would_drop_are_refused_and_not_blamed_on_ipv6() {
+        let told = Announcement::example(Http, &format!("{}.example", "x".repeat(230)));
+
+        let refused = format!("{:#}", option_lines(&told).unwrap_err());
+
+        assert!(refused.starts_with("the URL has"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn files_that_somebody_removed_are_missed() {
         let world = World::new();
         let told = [Announcement::example(Http, "10.0.0.1")];
         world.dnsmasq.put(&told[0]).unwrap();
-        let forgotten = || world.dnsmasq.has_forgotten(&told).now_or_never().unwrap().unwrap();
+        let forgotten = async || world.dnsmasq.has_forgotten(&told).await.unwrap();
 
-        assert!(!forgotten());
+        assert!(!forgotten().await);
         for (folder, file) in [("hosts", HOST), ("opts", OPTIONS)] {
             fs::remove_file(world.dir.path().join(folder).join(file)).unwrap();
-            assert!(forgotten(), "{file}");
+            assert!(forgotten().await, "{file}");
             world.dnsmasq.put(&told[0]).unwrap();
         }
     }

@@ -4,27 +4,29 @@
 //! read, changed and set as a whole; boots that begin while that is done go into the next one together.
 
 mod classes;
+mod precedence;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use futures::future::{BoxFuture, FutureExt as _};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use futures::future::{BoxFuture, FutureExt as _, join_all};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::Provider;
-use super::announcement::Announcement;
+use self::precedence::Obstacles;
+use super::announcement::{Announcement, Links};
+use super::{But, Picture, Provider};
 use crate::config;
 use crate::urls::Family;
 
-/// Kea reads its leases anew when its configuration is set, which takes longer the more there are.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Patience =
+    Patience { usual: Duration::from_secs(30), little: Duration::from_secs(3) };
 
 /// Kea says when it was configured in whole seconds, so two times that are nearer may be the same.
 const BLURRED: Duration = Duration::from_secs(2);
@@ -34,8 +36,8 @@ const BLURRED: Duration = Duration::from_secs(2);
 pub struct Kea {
     servers: Vec<Server>,
     boots: Mutex<Boots>,
-    /// Up to which change of the boots the servers know them. Held while they are told.
-    told: tokio::sync::Mutex<u64>,
+    /// What came of the last telling. Held while the servers are told.
+    last: tokio::sync::Mutex<Telling>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,9 +46,22 @@ struct Boots {
     all: HashMap<Uuid, Announcement>,
     /// The attempts that they are to forget.
     over: HashSet<Uuid>,
-    /// Whether they are to forget all others as well: another daemon's, unless those are among `all`.
-    alone: bool,
     changes: u64,
+    /// The change after which they are to forget all others as well: another daemon's, unless those are
+    /// among `all`.
+    alone: u64,
+    /// Tellings that were begun.
+    tellings: u64,
+}
+
+/// That all servers were told.
+#[derive(Clone, Debug, Default)]
+struct Telling {
+    number: u64,
+    /// Up to which change of the boots.
+    changes: u64,
+    /// By server: what may keep machines from hearing of it, or why it could not be told, in words.
+    outcomes: Vec<Result<Obstacles, String>>,
 }
 
 /// One of Kea's servers.
@@ -54,8 +69,27 @@ struct Boots {
 struct Server {
     family: Family,
     socket: PathBuf,
+    patience: Patience,
+    knowledge: Mutex<Knowledge>,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Kea reads its leases anew when its configuration is set, which takes longer the more there are.
+    usual: Duration,
+    /// With a server that has not answered the last time: boots wait for it.
+    little: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Knowledge {
+    /// Up to which change of the boots it was told; 0 if it knows nothing of that.
+    changes: u64,
     /// When it was last configured, if it was seen to know its boots since.
-    known_since: Mutex<Option<Instant>>,
+    since: Option<Instant>,
+    /// Whether it has left the last command without an answer.
+    silent: bool,
 }
 
 impl Kea {
@@ -64,11 +98,11 @@ impl Kea {
     pub fn new(settings: &config::Kea) -> Self {
         let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
             let socket = socket.clone()?;
-            Some(Server { family, socket, known_since: Mutex::default() })
+            Some(Server { family, socket, patience: PATIENCE, knowledge: Mutex::default() })
         };
         let both = [server(Family::V4, &settings.socket4), server(Family::V6, &settings.socket6)];
         let servers = both.into_iter().flatten().collect();
-        Self { servers, boots: Mutex::default(), told: tokio::sync::Mutex::default() }
+        Self { servers, boots: Mutex::default(), last: tokio::sync::Mutex::default() }
     }
 
     /// Whether the servers answer on their sockets.
@@ -90,59 +124,84 @@ impl Kea {
         Ok(format!("answers at {}", all.join(" and ")))
     }
 
-    async fn add(&self, told: &Announcement) -> Result<()> {
-        self.expect_reachable(told)?;
-        self.change(|boots| {
-            let before = boots.all.insert(told.node, told.clone());
-            boots.over.extend(before.map(|before| before.attempt));
-            boots.over.remove(&told.attempt);
-        })
-        .await
+    /// Machines boot if one of the servers answers them that have their URL to tell.
+    async fn add(&self, told: &Announcement) -> Result<But> {
+        self.expect_tellable(told)?;
+        let telling = self
+            .change(|boots| {
+                let before = boots.all.insert(told.node, told.clone());
+                boots.over.extend(before.map(|before| before.attempt));
+                boots.over.remove(&told.attempt);
+                true
+            })
+            .await;
+        let of_all = self.servers.iter().zip(telling.outcomes);
+        let concerned = of_all.filter(|(server, _)| tellable(told, server.family).is_ok());
+        let (mut but, mut failed, mut answers) = (But::new(), Vec::new(), false);
+        for (server, outcome) in concerned {
+            let warning = outcome
+                .map_err(|words| anyhow!(words))
+                .and_then(|obstacles| obstacles.warning(told).with_context(|| server.in_words()));
+            match warning {
+                Ok(warning) => {
+                    answers = true;
+                    but.extend(warning.map(|words| format!("{}: {words}", server.in_words())));
+                }
+                Err(error) => failed.push(format!("{error:#}")),
+            }
+        }
+        ensure!(answers, failed.join("; "));
+        Ok([but, failed].concat())
     }
 
-    /// That machines can fetch what one of the servers tells them.
-    fn expect_reachable(&self, told: &Announcement) -> Result<()> {
-        let links = |server: &Server| told.links(server.family).map(drop);
+    /// That one of the servers can tell machines something that they can fetch.
+    fn expect_tellable(&self, told: &Announcement) -> Result<()> {
+        let links = |server: &Server| tellable(told, server.family).map(drop);
         let mut tried = self.servers.iter().map(links);
         let first = tried.next().unwrap_or(Ok(()));
         first.or_else(|refused| if tried.any(|it| it.is_ok()) { Ok(()) } else { Err(refused) })
     }
 
-    async fn change(&self, change: impl FnOnce(&mut Boots)) -> Result<()> {
-        let number = {
+    /// Tells the servers of a change, if it is one; or waits for what comes of telling them, if somebody
+    /// else begins with that after the change.
+    async fn change(&self, change: impl FnOnce(&mut Boots) -> bool) -> Telling {
+        let begun = {
             let mut boots = self.boots();
-            change(&mut boots);
-            boots.changes += 1;
-            boots.changes
+            if change(&mut boots) {
+                boots.changes += 1;
+            }
+            boots.tellings
         };
-        let mut told = self.told.lock().await;
-        if *told >= number {
-            return Ok(());
+        let mut last = self.last.lock().await;
+        if last.number <= begun {
+            *last = self.tell().await;
         }
-        let now = self.boots().clone();
-        for server in &self.servers {
-            server.tell(&now).await?;
+        last.clone()
+    }
+
+    async fn tell(&self) -> Telling {
+        let now = {
+            let mut boots = self.boots();
+            boots.tellings += 1;
+            boots.clone()
+        };
+        let outcomes = join_all(self.servers.iter().map(|server| server.tell(&now))).await;
+        if outcomes.iter().all(Result::is_ok) {
+            self.boots().over.retain(|attempt| !now.over.contains(attempt));
         }
-        *told = now.changes;
-        let mut boots = self.boots();
-        boots.over.retain(|attempt| !now.over.contains(attempt));
-        boots.alone &= !now.alone;
-        Ok(())
+        let outcomes = outcomes.into_iter().map(|it| it.map_err(|failed| format!("{failed:#}")));
+        Telling { number: now.tellings, changes: now.changes, outcomes: outcomes.collect() }
     }
 
     async fn has_forgotten_some(&self) -> Result<bool> {
-        let told = self.told.lock().await;
+        let last = self.last.lock().await;
         let boots = self.boots().clone();
         // Whoever changed them is about to tell.
-        if *told != boots.changes {
+        if last.changes != boots.changes {
             return Ok(false);
         }
-        for server in &self.servers {
-            if server.has_forgotten(&boots).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let asked = self.servers.iter().map(|server| server.has_forgotten(&boots));
+        one_of(join_all(asked).await)
     }
 
     // A panic elsewhere cannot leave the map half-changed.
@@ -152,29 +211,39 @@ impl Kea {
 }
 
 impl Provider for Kea {
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>> {
         self.add(told).boxed()
+    }
+
+    /// All classes of a boot are replaced at once.
+    fn amend<'a>(
+        &'a self,
+        _: &'a Announcement,
+        now: &'a Announcement,
+    ) -> BoxFuture<'a, Result<But>> {
+        self.add(now).boxed()
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
         let over = |boots: &mut Boots| {
+            let known = boots.all.len();
             boots.all.retain(|_, boot| boot.attempt != told.attempt);
-            boots.over.insert(told.attempt);
+            boots.over.insert(told.attempt) || boots.all.len() < known
         };
-        self.change(over).boxed()
+        self.change(over).map(Telling::in_full).boxed()
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        told: &'a [Announcement],
-        _: &'a [Announcement],
-    ) -> BoxFuture<'a, Result<()>> {
-        let all = told.iter().map(|told| (told.node, told.clone())).collect();
-        self.change(|boots| {
+    fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
+        let all = picture.told.iter().map(|told| (told.node, told.clone())).collect();
+        let telling = self.change(|boots| {
+            if boots.alone > 0 && boots.all == all {
+                return false;
+            }
             boots.all = all;
-            boots.alone = true;
-        })
-        .boxed()
+            boots.alone = boots.changes + 1;
+            true
+        });
+        telling.map(Telling::in_full).boxed()
     }
 
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
@@ -188,64 +257,110 @@ impl Boots {
         classes::of(&all, family)
     }
 
-    /// Whether classes of an attempt are ours to replace.
-    fn replaces(&self, attempt: Uuid) -> bool {
-        self.alone
+    /// Whether classes of an attempt are ours to replace, on a server that was told up to a change.
+    fn replaces(&self, attempt: Uuid, told: u64) -> bool {
+        told < self.alone
             || self.over.contains(&attempt)
             || self.all.values().any(|boot| boot.attempt == attempt)
     }
 }
 
+impl Telling {
+    /// That no server is left that does not know it.
+    fn in_full(self) -> Result<()> {
+        let failed: Vec<_> = self.outcomes.into_iter().filter_map(Result::err).collect();
+        ensure!(failed.is_empty(), failed.join("; "));
+        Ok(())
+    }
+}
+
 impl Server {
-    async fn tell(&self, boots: &Boots) -> Result<()> {
-        self.set_classes(boots).await.with_context(|| format!("Kea at {}", self.socket.display()))
+    async fn tell(&self, boots: &Boots) -> Result<Obstacles> {
+        let told = self.set_classes(boots).await.with_context(|| self.in_words())?;
+        self.knowledge().changes = boots.changes;
+        Ok(told)
     }
 
     async fn has_forgotten(&self, boots: &Boots) -> Result<bool> {
-        let forgotten = self.looks_forgetful(boots).await;
-        forgotten.with_context(|| format!("Kea at {}", self.socket.display()))
+        self.looks_forgetful(boots).await.with_context(|| self.in_words())
     }
 
     /// Its configuration is read only if it was set anew, since that may be long and Kea answers nobody
     /// meanwhile.
     async fn looks_forgetful(&self, boots: &Boots) -> Result<bool> {
-        let status = ask(&self.socket, &json!({"command": "status-get"})).await?;
+        let status =
+            self.ask_within(self.patience.little, &json!({"command": "status-get"})).await?;
+        let known = *self.knowledge();
+        if known.changes != boots.changes {
+            // It could not be told, and answers now.
+            return Ok(true);
+        }
         let age = status["arguments"]["reload"].as_u64();
         let age = Duration::from_secs(age.context("it does not say when it was configured")?);
         let configured = Instant::now().checked_sub(age);
-        let known_since = *self.known_since();
-        if let (Some(known), Some(now)) = (known_since, configured)
+        if let (Some(known), Some(now)) = (known.since, configured)
             && now.saturating_duration_since(known) < BLURRED
         {
             return Ok(false);
         }
         let forgotten = classes::lacks(&self.configuration().await?, &boots.classes(self.family));
+        let mut knowledge = self.knowledge();
         // A younger one may still be taken for the next.
-        let known_since = configured.filter(|_| !forgotten && age > BLURRED);
-        *self.known_since() = known_since;
+        knowledge.since = configured.filter(|_| !forgotten && age > BLURRED);
+        if forgotten {
+            knowledge.changes = 0;
+        }
         Ok(forgotten)
     }
 
     async fn configuration(&self) -> Result<Value> {
-        let mut got = ask(&self.socket, &json!({"command": "config-get"})).await?;
+        let mut got = self.ask(&json!({"command": "config-get"})).await?;
         // What else is in the answer (a digest, in later versions) is none of the configuration.
         let configuration = got["arguments"][self.name()].take();
         ensure!(configuration.is_object(), "it gave no configuration of {}", self.name());
         Ok(configuration)
     }
 
-    async fn set_classes(&self, boots: &Boots) -> Result<()> {
-        let mut configuration = self.configuration().await?;
-        let ours = boots.classes(self.family);
-        if !classes::replace(&mut configuration, ours, |attempt| boots.replaces(attempt)) {
-            return Ok(());
+    async fn set_classes(&self, boots: &Boots) -> Result<Obstacles> {
+        let told = self.knowledge().changes;
+        if told == boots.changes {
+            return Ok(Obstacles::default());
         }
+        let mut configuration = self.configuration().await?;
+        let obstacles = Obstacles::of(&configuration, self.family, boots.all.values());
+        let ours = boots.classes(self.family);
+        if !classes::replace(&mut configuration, ours, |attempt| boots.replaces(attempt, told)) {
+            return Ok(obstacles);
+        }
+        expect_kept_leases(&configuration)?;
         // A configuration that is refused when it is set can leave Kea without any.
         for command in ["config-test", "config-set"] {
             let arguments = json!({ self.name(): configuration });
-            ask(&self.socket, &json!({"command": command, "arguments": arguments})).await?;
+            self.ask(&json!({"command": command, "arguments": arguments})).await?;
         }
-        Ok(())
+        Ok(obstacles)
+    }
+
+    async fn ask(&self, command: &Value) -> Result<Value> {
+        let Patience { usual, little } = self.patience;
+        let silent = self.knowledge().silent;
+        self.ask_within(if silent { little } else { usual }, command).await
+    }
+
+    /// Sends a command and gives Kea's answer, which is a success.
+    async fn ask_within(&self, patience: Duration, command: &Value) -> Result<Value> {
+        let name = command["command"].as_str().unwrap_or_default();
+        let exchanged = timeout(patience, exchange(&self.socket, command)).await;
+        self.knowledge().silent = exchanged.is_err();
+        let answer =
+            exchanged.with_context(|| format!("no answer to {name} in {patience:?}"))??;
+        let text = answer["text"].as_str().unwrap_or("no reason");
+        ensure!(answer["result"] == 0, "{name} was refused: {text}");
+        Ok(answer)
+    }
+
+    fn in_words(&self) -> String {
+        format!("Kea at {}", self.socket.display())
     }
 
     fn name(&self) -> &'static str {
@@ -255,20 +370,40 @@ impl Server {
         }
     }
 
-    fn known_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.known_since.lock().unwrap_or_else(PoisonError::into_inner)
+    // A panic elsewhere cannot leave it half-changed.
+    fn knowledge(&self) -> MutexGuard<'_, Knowledge> {
+        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sends a command and gives Kea's answer, which is a success.
-async fn ask(socket: &Path, command: &Value) -> Result<Value> {
-    let name = command["command"].as_str().unwrap_or_default();
-    let exchange = timeout(PATIENCE, exchange(socket, command));
-    let answer: Value =
-        exchange.await.with_context(|| format!("no answer to {name} in {PATIENCE:?}"))??;
-    let text = answer["text"].as_str().unwrap_or("no reason");
-    ensure!(answer["result"] == 0, "{name} was refused: {text}");
-    Ok(answer)
+/// What clients of a family are to fetch, if one option can hold it.
+fn tellable(told: &Announcement, family: Family) -> Result<&Links> {
+    let links = told.links(family)?;
+    if family == Family::V4 {
+        links.fit_dhcp_v4()?;
+    }
+    Ok(links)
+}
+
+/// Leases that Kea keeps in its memory alone are gone when a configuration is set, and their addresses are
+/// given to others.
+fn expect_kept_leases(configuration: &Value) -> Result<()> {
+    let leases = &configuration["lease-database"];
+    if leases["type"] == "memfile" && leases["persist"] == false {
+        bail!(
+            "it keeps leases in its memory only, and would forget them now and give their addresses \
+             away: set persist to true in its lease-database"
+        );
+    }
+    Ok(())
+}
+
+/// Whether one is true; if none is, what went wrong comes first.
+fn one_of(all: Vec<Result<bool>>) -> Result<bool> {
+    if all.iter().any(|one| matches!(one, Ok(true))) {
+        return Ok(true);
+    }
+    all.into_iter().try_for_each(|one| one.map(drop)).map(|()| false)
 }
 
 /// Kea closes the socket after its answer.
@@ -304,11 +439,14 @@ fn as_kea_shows(byte: u8) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
     use std::sync::Arc;
 
     use provision::BootInterface::Http;
     use tempfile::TempDir;
     use tokio::net::UnixListener;
+
+    use crate::providers::announcement::ToldPort;
 
     use super::*;
 
@@ -324,6 +462,7 @@ mod tests {
         /// Seconds since it was configured.
         age: u64,
         asked: Vec<String>,
+        hangs: bool,
     }
 
     impl Pretended {
@@ -335,15 +474,25 @@ mod tests {
             let shared = Arc::clone(&state);
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    answer(stream, &shared).await;
+                    let shared = Arc::clone(&shared);
+                    tokio::spawn(async move { answer(stream, &shared).await });
                 }
             });
             Self { dir, state }
         }
 
+        fn socket(&self) -> PathBuf {
+            self.dir.path().join("kea.sock")
+        }
+
         fn daemon(&self) -> Kea {
-            let socket4 = Some(self.dir.path().join("kea.sock"));
+            let socket4 = Some(self.socket());
             Kea::new(&config::Kea { socket4, ..config::Kea::default() })
+        }
+
+        /// Whether it takes commands and answers none.
+        fn hang(&self, hangs: bool) {
+            self.state.lock().unwrap().hangs = hangs;
         }
 
         /// Its classes of ours.
@@ -375,13 +524,18 @@ mod tests {
         let arguments = {
             let mut state = state.lock().unwrap();
             let command = request["command"].as_str().unwrap().to_owned();
-            if command == "config-set" {
-                state.configuration = request["arguments"]["Dhcp4"].clone();
-                state.age = 0;
-            }
-            state.asked.push(command);
-            json!({"Dhcp4": state.configuration, "reload": state.age})
+            state.asked.push(command.clone());
+            (!state.hangs).then(|| {
+                if command == "config-set" {
+                    let [four, six] = ["Dhcp4", "Dhcp6"].map(|name| &request["arguments"][name]);
+                    state.configuration = if four.is_null() { six } else { four }.clone();
+                    state.age = 0;
+                }
+                let configuration = &state.configuration;
+                json!({"Dhcp4": configuration, "Dhcp6": configuration, "reload": state.age})
+            })
         };
+        let Some(arguments) = arguments else { return pending().await };
         let answer = json!({"result": 0, "arguments": arguments}).to_string();
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
@@ -414,9 +568,110 @@ mod tests {
         assert_eq!(server.classes(), of_one_boot);
         assert!(!two.has_forgotten(&[]).await.unwrap());
         // As the store has it: nothing boots.
-        one.reconcile(&[], &[]).await.unwrap();
+        one.reconcile(&Picture::default()).await.unwrap();
         assert_eq!(server.classes(), 0);
         assert!(two.has_forgotten(&[]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn boots_that_wait_for_a_server_that_hangs_fail_together_and_the_next_ones_soon() {
+        let server = Pretended::start();
+        let mut daemon = server.daemon();
+        let [usual, little] = [200, 20].map(Duration::from_millis);
+        daemon.servers[0].patience = Patience { usual, little };
+        server.hang(true);
+        let boots = (0..20).scan(Announcement::example(Http, "10.0.0.1"), |boot, _| {
+            *boot = boot.next();
+            Some(boot.clone())
+        });
+        let boots: Vec<_> = boots.collect();
+        let began = Instant::now();
+
+        let told = join_all(boots.iter().map(|boot| daemon.announce(boot))).await;
+
+        assert!(told.iter().all(Result::is_err));
+        daemon.withdraw(&boots[0]).await.unwrap_err();
+        // Each on its own would have waited twenty times.
+        assert!(began.elapsed() < 10 * usual, "{:?}", began.elapsed());
+        assert_eq!(server.asked().len(), 3);
+        server.hang(false);
+        daemon.withdraw(&boots[1]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dead_server_keeps_no_machine_from_booting_by_the_other_and_is_told_when_it_is_back()
+    {
+        let [four, six] = [Pretended::start(), Pretended::start()];
+        let daemon =
+            Kea::new(&config::Kea { socket4: Some(four.socket()), socket6: Some(six.socket()) });
+        let away = six.dir.path().join("away");
+        std::fs::rename(six.socket(), &away).unwrap();
+        let both = Announcement::example(Http, "boot.example");
+        let by_ipv6_alone = Announcement::example(Http, "[fd00::1]");
+
+        let but = daemon.announce(&both).await.unwrap();
+        assert!(
+            but.len() == 1
+                && but[0].ends_with("cannot connect: No such file or directory (os error 2)")
+        );
+        assert!(daemon.has_forgotten(&[]).await.is_err());
+        let over = daemon.withdraw(&both).await.unwrap_err().to_string();
+        assert!(over.contains(six.socket().to_str().unwrap()), "{over}");
+        assert_eq!(four.classes(), 0);
+        daemon.announce(&by_ipv6_alone).await.unwrap_err();
+
+        std::fs::rename(away, six.socket()).unwrap();
+        assert!(daemon.has_forgotten(&[]).await.unwrap());
+        let told = vec![both];
+        daemon.reconcile(&Picture { told, ..Picture::default() }).await.unwrap();
+        assert!(six.classes() > 0);
+        assert!(!daemon.has_forgotten(&[]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_would_forget_its_leases_or_send_something_else_is_not_used() {
+        let server = Pretended::start();
+        let daemon = server.daemon();
+        let told = Announcement::example(Http, "10.0.0.1");
+        let refused = async || format!("{:#}", daemon.announce(&told).await.unwrap_err());
+
+        server.set(json!({"lease-database": {"type": "memfile", "persist": false}}), 60);
+        let refusal = refused().await;
+        assert!(refusal.ends_with("set persist to true in its lease-database"), "{refusal}");
+        assert!(!server.asked().contains(&"config-set".to_owned()));
+
+        let own = json!([{"code": 67, "data": "legacy.efi"}]);
+        server.set(json!({"subnet4": [{"subnet": "10.0.0.0/24", "option-data": own}]}), 60);
+        let refusal = refused().await;
+        assert!(refusal.contains("the option-data of the subnet 10.0.0.0/24"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_boot_whose_ports_have_changed_is_told_in_place_of_what_it_was() {
+        let server = Pretended::start();
+        let daemon = server.daemon();
+        let before = Announcement::example(Http, "10.0.0.1");
+        let mut now = before.clone();
+        now.ports = vec![ToldPort::plain(2)];
+        daemon.announce(&before).await.unwrap();
+        let classes = server.classes();
+
+        daemon.amend(&before, &now).await.unwrap();
+
+        assert_eq!(server.classes(), classes);
+        let state = server.state.lock().unwrap();
+        let name = state.configuration["client-classes"][0]["name"].as_str().unwrap();
+        assert!(name.contains("52-54-00-00-00-02"), "{name}");
+    }
+
+    #[tokio::test]
+    async fn a_url_that_no_dhcpv4_client_could_be_told_is_refused() {
+        let daemon = Kea::new(&config::Kea { socket4: Some("/none".into()), socket6: None });
+        let told = Announcement::example(Http, &format!("{}.example", "x".repeat(230)));
+
+        let refused = daemon.announce(&told).await.unwrap_err().to_string();
+
+        assert!(refused.contains("firmware takes 254 at most over IPv4"), "{refused}");
     }
 
     #[tokio::test]
@@ -461,7 +716,8 @@ mod tests {
 
         server.set(json!({}), 1);
         assert!(daemon.has_forgotten(&[]).await.unwrap());
-        daemon.reconcile(&[Announcement::example(Http, "10.0.0.1")], &[]).await.unwrap();
+        let boots = vec![Announcement::example(Http, "10.0.0.1")];
+        daemon.reconcile(&Picture { told: boots, ..Picture::default() }).await.unwrap();
         assert!(!daemon.has_forgotten(&[]).await.unwrap());
         assert_eq!(server.state.lock().unwrap().configuration, told);
     }

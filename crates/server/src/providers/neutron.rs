@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::Provider;
 use super::announcement::{Announcement, ToldPort};
+use super::{But, Picture, Provider, all_well};
 use crate::config;
 
 /// Upstream's `[neutron]request_timeout`.
@@ -60,50 +60,66 @@ impl Neutron {
         Ok(format!("answers at {}", self.session().await?.url))
     }
 
-    async fn put(&self, told: &Announcement) -> Result<()> {
+    /// As upstream does: the ports that Neutron is known to have one for, and it is enough if one is told.
+    async fn put(&self, told: &Announcement) -> Result<But> {
         let options = options::of(told)?;
-        for port in &told.ports {
-            let found = self.find(port).await?;
-            let options = options::for_port(&options, &found);
-            ensure!(
-                !options.is_empty(),
-                "the port of {} has no address of the family that url in [boot] has",
-                port.mac
-            );
-            self.set(&found, &options).await?;
+        let mut failed = But::new();
+        let ports = known(&told.ports);
+        for port in &ports {
+            if let Err(error) = self.put_port(port, &options).await {
+                failed.push(format!("port {}: {error:#}", port.mac));
+            }
         }
-        Ok(())
+        ensure!(failed.len() < ports.len(), failed.join("; "));
+        Ok(failed)
+    }
+
+    async fn put_port(&self, port: &ToldPort, options: &[Value]) -> Result<()> {
+        let found = self.find(port).await?;
+        let options = options::for_port(options, &found);
+        ensure!(
+            !options.is_empty(),
+            "Neutron's port has no address of the family that url in [boot] has"
+        );
+        self.set(&found, &options).await
     }
 
     /// Options that are of no boot in `over` stay.
     async fn take_back(&self, over: &[Announcement]) -> Result<()> {
-        let tickets: HashSet<_> = over.iter().map(Announcement::ticket).collect();
-        let ports = over.iter().flat_map(|told| &told.ports);
-        let (by_id, by_mac): (Vec<_>, Vec<_>) = ports.partition(|port| port.vif.is_some());
+        let ports: Vec<_> = over.iter().flat_map(|told| &told.ports).collect();
+        let tickets = over.iter().map(Announcement::ticket).collect();
+        self.clear_all(&ports, &tickets).await
+    }
+
+    async fn clear_all(&self, ports: &[&ToldPort], tickets: &HashSet<&str>) -> Result<()> {
+        let (by_id, by_mac): (Vec<&ToldPort>, Vec<_>) =
+            ports.iter().partition(|port| port.vif.is_some());
         let by_id = by_id.iter().filter_map(|port| Some(("id", port.vif.clone()?)));
         let by_mac = by_mac.iter().map(|port| ("mac_address", port.mac.to_string()));
+        let mut done = Vec::new();
         for list in [by_id.collect::<Vec<_>>(), by_mac.collect()] {
             for some in list.chunks(AT_ONCE) {
-                self.clear(some, &tickets).await?;
+                done.push(self.clear(some, tickets).await);
             }
         }
-        Ok(())
+        all_well(done)
     }
 
     async fn clear(&self, ports: &[(&str, String)], tickets: &HashSet<&str>) -> Result<()> {
         let answer = self.ask(Method::GET, &options::list_of(ports), None).await?;
         let found = answer["ports"].as_array().context("it gave no list of ports")?;
+        let mut done = Vec::new();
         for port in found.iter().filter(|port| options::has_link(port, tickets)) {
-            self.set(port, &options::present(port)).await?;
+            done.push(self.set(port, &options::present(port)).await);
         }
-        Ok(())
+        all_well(done)
     }
 
     /// The port of Neutron's that stands for one of ours: what the operator wrote down, else the one
     /// with its MAC address.
     async fn find(&self, port: &ToldPort) -> Result<Value> {
         if let Some(id) = &port.vif {
-            let mut answer = self.ask(Method::GET, &format!("v2.0/ports/{id}"), None).await?;
+            let mut answer = self.ask(Method::GET, &options::path_of(id), None).await?;
             return Ok(answer["port"].take());
         }
         let path = format!("v2.0/ports?mac_address={}", port.mac);
@@ -127,7 +143,7 @@ impl Neutron {
     async fn set(&self, port: &Value, options: &[Value]) -> Result<()> {
         let id = port["id"].as_str().context("it gave a port without an id")?;
         let body = json!({"port": {"extra_dhcp_opts": options}});
-        self.ask(Method::PUT, &format!("v2.0/ports/{id}"), Some(&body)).await.map(drop)
+        self.ask(Method::PUT, &options::path_of(id), Some(&body)).await.map(drop)
     }
 
     /// Asks once more with a new token if the one we have has run out.
@@ -196,24 +212,38 @@ impl Neutron {
 }
 
 impl Provider for Neutron {
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>> {
         self.put(told).boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        before: &'a Announcement,
+        now: &'a Announcement,
+    ) -> BoxFuture<'a, Result<But>> {
+        async move {
+            let is_gone = |port: &&ToldPort| !known(&now.ports).contains(port);
+            let gone: Vec<_> = before.ports.iter().filter(is_gone).collect();
+            let tickets = HashSet::from([before.ticket()]);
+            let gone = self.clear_all(&gone, &tickets).await;
+            let but = self.put(now).await?;
+            gone.map(|()| but)
+        }
+        .boxed()
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
         self.take_back(std::slice::from_ref(told)).boxed()
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        told: &'a [Announcement],
-        over: &'a [Announcement],
-    ) -> BoxFuture<'a, Result<()>> {
+    fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
         async move {
-            for one in told {
-                self.put(one).await?;
+            let mut done = vec![self.take_back(&picture.over).await];
+            for one in &picture.told {
+                let put = self.put(one).await.map(drop);
+                done.push(put.with_context(|| format!("the boot of node {}", one.node)));
             }
-            self.take_back(over).await
+            all_well(done)
         }
         .boxed()
     }
@@ -222,6 +252,12 @@ impl Provider for Neutron {
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
         ready(Ok(false)).boxed()
     }
+}
+
+/// Where the operator wrote down which ports of Neutron's stand for a node's, those; else any may be found.
+fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
+    let written_down: Vec<_> = ports.iter().filter(|port| port.vif.is_some()).collect();
+    if written_down.is_empty() { ports.iter().collect() } else { written_down }
 }
 
 async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
@@ -364,11 +400,12 @@ mod tests {
     async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
         let (recorded, url) = recorded().await;
         let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
-        let over = Announcement::example(Http, "10.0.0.1");
-        let next = over.next();
+        let first = Announcement::example(Http, "10.0.0.1");
+        let next = first.next();
 
-        neutron.reconcile(&[], &[next]).await.unwrap();
-        neutron.reconcile(&[], &[over]).await.unwrap();
+        let over = |over| Picture { over: vec![over], ..Picture::default() };
+        neutron.reconcile(&over(next)).await.unwrap();
+        neutron.reconcile(&over(first)).await.unwrap();
 
         let asked = recorded.asked.lock().unwrap();
         let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
@@ -399,6 +436,60 @@ mod tests {
             (&user["password"], &user["domain"]["name"]),
             (&json!("secret"), &json!("Default"))
         );
+    }
+
+    #[tokio::test]
+    async fn one_port_that_is_told_is_enough_and_of_the_others_it_is_said_why_not() {
+        let (recorded, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let mut told = Announcement::example(Http, "10.77.0.1");
+        told.ports.insert(0, ToldPort::plain(9));
+
+        let but = neutron.announce(&told).await.unwrap();
+
+        assert!(but.len() == 1 && but[0].starts_with("port 52:54:00:00:00:09: "), "{but:?}");
+        // Where it is written down which one it is, no other is looked for.
+        recorded.asked.lock().unwrap().clear();
+        told.ports[0].vif = Some("x".to_owned());
+        neutron.announce(&told).await.unwrap_err();
+        assert_eq!(recorded.asked.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_cannot_be_told_keeps_no_other_from_being_told_or_deleted() {
+        let (recorded, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let good = Announcement::example(Http, "10.77.0.1");
+        let mut bad = good.next();
+        bad.ports = vec![ToldPort::plain(9)];
+        let over = vec![good.clone()];
+        let picture = Picture { told: vec![bad, good], over, ..Picture::default() };
+
+        let failed = neutron.reconcile(&picture).await.unwrap_err().to_string();
+
+        assert!(
+            failed.starts_with(&format!("the boot of node {}: ", picture.told[0].node)),
+            "{failed}"
+        );
+        let asked = recorded.asked.lock().unwrap();
+        let puts = asked.iter().filter(|(line, _)| line.starts_with("PUT"));
+        assert_eq!(puts.count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_a_node_loses_in_the_middle_of_its_boot_loses_its_options() {
+        let (recorded, url) = recorded().await;
+        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let now = Announcement::example(Http, "10.77.0.1");
+        let mut before = now.clone();
+        before.ports.push(ToldPort::plain(9));
+
+        neutron.amend(&before, &now).await.unwrap_err();
+
+        let look = LOOK.replace("%3A01", "%3A09");
+        let asked = recorded.asked.lock().unwrap();
+        let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
+        assert_eq!(lines, [&*look, FIND, "PUT /v2.0/ports/db528128"]);
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@
 use anyhow::{Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 
-use super::Provider;
 use super::announcement::Announcement;
+use super::{But, Picture, Provider};
 
 /// `embedded` and `none`.
 #[derive(Debug)]
@@ -15,19 +15,19 @@ pub(super) struct Untold {
 }
 
 impl Provider for Untold {
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        ready(self.can_answer(told)).boxed()
+    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>> {
+        ready(self.can_answer(told).map(|()| But::new())).boxed()
+    }
+
+    fn amend<'a>(&'a self, _: &'a Announcement, _: &'a Announcement) -> BoxFuture<'a, Result<But>> {
+        ready(Ok(But::new())).boxed()
     }
 
     fn withdraw<'a>(&'a self, _: &'a Announcement) -> BoxFuture<'a, Result<()>> {
         ready(Ok(())).boxed()
     }
 
-    fn reconcile<'a>(
-        &'a self,
-        _: &'a [Announcement],
-        _: &'a [Announcement],
-    ) -> BoxFuture<'a, Result<()>> {
+    fn reconcile<'a>(&'a self, _: &'a Picture) -> BoxFuture<'a, Result<()>> {
         ready(Ok(())).boxed()
     }
 

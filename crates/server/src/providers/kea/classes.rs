@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 use uuid::Uuid;
 
+use super::tellable;
 use crate::providers::announcement::Announcement;
 use crate::urls::Family;
 
@@ -22,7 +23,7 @@ pub(super) fn of(boots: &[Announcement], family: Family) -> Vec<Value> {
 }
 
 fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
-    let Ok(links) = boot.links(family) else { return Vec::new() };
+    let Ok(links) = tellable(boot, family) else { return Vec::new() };
     let firmware = links.firmware.iter().map(|(cpu_arch, url)| (Client::Firmware(*cpu_arch), url));
     let clients: Vec<_> = firmware.chain([(Client::Ipxe, &links.ipxe)]).collect();
     let classes = boot.ports.iter().flat_map(|port| {

@@ -72,6 +72,20 @@ pub(super) fn for_port(options: &[Value], port: &Value) -> Vec<Value> {
     fitting.into_iter().chain(gone).collect()
 }
 
+/// Where a port is read and set.
+pub(super) fn path_of(id: &str) -> String {
+    let id: String = id.bytes().map(escaped).collect();
+    format!("v2.0/ports/{id}")
+}
+
+/// In a segment of a path (RFC 3986 §2.3). What an operator writes down may be anything.
+fn escaped(byte: u8) -> String {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    }
+}
+
 /// Where to read the options of all ports that have one of these properties.
 pub(super) fn list_of(ports: &[(&str, String)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -191,6 +205,12 @@ mod tests {
         assert_eq!(named(&present(&port)), [("tag:ipxe,67", "null", 4), ("67", "null", 4)]);
         let elsewhere = json!({"fixed_ips": []});
         assert!(for_port(&options, &elsewhere).is_empty());
+    }
+
+    #[test]
+    fn an_id_that_an_operator_wrote_down_stays_one_segment_of_the_path() {
+        assert_eq!(path_of("db528128-a3a7"), "v2.0/ports/db528128-a3a7");
+        assert_eq!(path_of("../x?y=ü"), "v2.0/ports/%2E%2E%2Fx%3Fy%3D%C3%BC");
     }
 
     #[test]
