@@ -184,12 +184,25 @@ impl Providers {
             well &= amended;
             now.push(told);
         }
-        match self.provider.has_forgotten(&now).await {
+        match self.has_forgotten(&now).await {
             Ok(true) => self.tell_again(nodes, &now).await,
             Ok(false) if well && *self.right.read().await => self.said().clear(),
             Ok(false) => {}
             Err(failed) => self.complain("the DHCP service does not answer", &failed),
         }
+    }
+
+    async fn has_forgotten(&self, told: &[Announcement]) -> Result<bool> {
+        if !self.provider.has_forgotten(told).await? {
+            return Ok(false);
+        }
+        // What was just being told or taken back is so by now.
+        let _nothing_is_told = self.right.write().await;
+        let known: HashMap<_, _> =
+            self.told().values().map(|known| (known.node, known.attempt)).collect();
+        let still = told.iter().filter(|told| known.get(&told.node) == Some(&told.attempt));
+        let still: Vec<_> = still.cloned().collect();
+        self.provider.has_forgotten(&still).await
     }
 
     /// Tells the service what has changed of a boot since it was told: ports come and go, and so do boot sets
@@ -252,10 +265,11 @@ impl Providers {
     }
 
     async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
-        warn!(
-            "{} has forgotten what boots: telling it again",
-            self.name.unwrap_or("the DHCP service")
-        );
+        // Else it is known why it does not know them, and was said.
+        if *self.right.read().await {
+            let name = self.name.unwrap_or("the DHCP service");
+            warn!("{name} has forgotten what boots: telling it again");
+        }
         self.put_right(nodes).await;
         if !*self.right.read().await {
             return;
@@ -349,4 +363,114 @@ fn all_well(done: impl IntoIterator<Item = Result<()>>) -> Result<()> {
         done.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     ensure!(failed.is_empty(), failed.join("; "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use jiff::Timestamp;
+    use provision::{Policy, ProvisionState};
+    use serde_json::Map;
+    use store::Store;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+    use crate::metrics::Metrics;
+    use crate::nodes::Index;
+    use crate::trace::{Backlog, Recorder};
+
+    /// A node whose boot dnsmasq is told of.
+    struct World {
+        dir: TempDir,
+        nodes: Nodes,
+        providers: Providers,
+        _backlog: Backlog,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().display();
+            let [hosts, options] = ["hosts", "options"].map(|name| dir.path().join(name));
+            fs::create_dir(&hosts).unwrap();
+            fs::create_dir(&options).unwrap();
+            let config = format!(
+                "[boot]\nurl = 'http://10.0.0.1'\n[dhcp]\nprovider = 'dnsmasq'\n[dhcp.dnsmasq]\n\
+                 dhcp_hostsdir = '{path}/hosts'\ndhcp_optsdir = '{path}/options'\n"
+            );
+            let config: Config = config.parse().unwrap();
+            let store = Store::open(&format!("sqlite://{path}/test.db")).await.unwrap();
+            let nodes = Nodes::new(store, Index::default(), Policy::default());
+            nodes.create(&booting_node()).await.unwrap();
+            let (recorder, backlog) = Recorder::new();
+            let witness = Witness { recorder, metrics: Metrics::default() };
+            let boot_sets = BootSets::look(dir.path());
+            let urls = Urls::new(&config, None);
+            let providers = Providers::open(&config, urls, boot_sets, witness).unwrap();
+            let world = Self { dir, nodes, providers, _backlog: backlog };
+            world.plug_in(1).await;
+            world
+        }
+
+        async fn plug_in(&self, number: u8) {
+            let port = Port {
+                uuid: Uuid::from_u128(number.into()),
+                node_uuid: Uuid::nil(),
+                address: ToldPort::plain(number).mac,
+                pxe_enabled: true,
+                created_at: Timestamp::UNIX_EPOCH,
+                updated_at: None,
+                extra: Map::new(),
+                kept: Map::new(),
+            };
+            self.nodes.create_port(&port).await.unwrap();
+        }
+
+        fn host(&self, number: u8) -> PathBuf {
+            let mac = ToldPort::plain(number).mac;
+            self.dir.path().join(format!("hosts/ironic-{mac}.conf"))
+        }
+
+        /// Whether dnsmasq is told to let a port boot.
+        fn boots(&self, number: u8) -> bool {
+            fs::read_to_string(self.host(number)).is_ok_and(|line| line.contains("ferroboot-boot"))
+        }
+    }
+
+    #[tokio::test]
+    async fn ports_that_a_node_gets_and_loses_in_the_middle_of_its_boot_are_told_and_forgotten() {
+        let world = World::new().await;
+        world.providers.tidy(&world.nodes).await;
+        assert!(world.boots(1) && !world.boots(2));
+
+        world.plug_in(2).await;
+        world.nodes.delete_port(Uuid::from_u128(1)).await.unwrap();
+        world.providers.tidy(&world.nodes).await;
+
+        assert!(!world.boots(1) && world.boots(2));
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_was_forgotten_is_told_again_and_one_that_is_over_never() {
+        let world = World::new().await;
+        let (node, ports) = world.nodes.index().by_uuid(Uuid::nil()).unwrap();
+        world.providers.announce(&node, &ports).await.unwrap();
+        world.providers.tidy(&world.nodes).await;
+
+        fs::remove_file(world.host(1)).unwrap();
+        world.providers.tidy(&world.nodes).await;
+        assert!(world.boots(1));
+
+        let over = |node: &Node| {
+            let provision_state = ProvisionState::CleanFailed;
+            Ok::<_, ()>(Node { provision_state, ..node.clone() })
+        };
+        world.nodes.set(node.uuid, over).await.unwrap();
+        world.providers.tidy(&world.nodes).await;
+        assert!(!world.boots(1));
+        assert!(fs::read_dir(world.dir.path().join("options")).unwrap().next().is_none());
+    }
 }

@@ -7,14 +7,16 @@
 mod bmc;
 
 use std::future::pending;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redfish::brain::Personality;
 use reqwest::{Client, Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Deserializer, Value, json};
 use server::config::Config;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -167,12 +169,63 @@ async fn power_that_somebody_else_switched_is_seen() {
     assert_eq!(world.bmc.changes(), [""; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_more() {
+    let kea = PretendedKea::start();
+    let world = World::told_to(&kea, 10).await;
+    world.bmc.switch_on();
+
+    // Kea is told, and then there is no boot set.
+    world.clean().await;
+
+    let began = Instant::now();
+    while world.bmc.changes().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(8), "it is still on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.bmc.changes(), ["POST ForceOff"]);
+    let node = world.node_in("clean failed").await;
+    let error = node["last_error"].as_str().unwrap();
+    assert!(error.contains("there is no boot set for x64"), "{error}");
+}
+
+/// A Kea that answers nobody any more once it has been told of a boot.
+struct PretendedKea(TempDir);
+
+impl PretendedKea {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("kea.sock")).unwrap();
+        thread::spawn(move || {
+            let mut unanswered = Vec::new();
+            let mut is_told = false;
+            for mut stream in listener.incoming().map(Result::unwrap) {
+                let mut asked = Deserializer::from_reader(&stream).into_iter::<Value>();
+                let Some(Ok(request)) = asked.next() else { continue };
+                if is_told {
+                    unanswered.push(stream);
+                    continue;
+                }
+                is_told = request["command"] == "config-set";
+                let answer = json!({ "result": 0, "arguments": { "Dhcp4": {}, "reload": 60 } });
+                stream.write_all(answer.to_string().as_bytes()).unwrap();
+            }
+        });
+        Self(dir)
+    }
+
+    fn socket(&self) -> String {
+        self.0.path().join("kea.sock").display().to_string()
+    }
+}
+
 /// A daemon with one node, `n1`, which is manageable and boots an ISO image of its own.
 struct World {
     dir: TempDir,
     address: Ipv4Addr,
     bmc: Bmc,
     http: Client,
+    settings: String,
     daemon: Option<Daemon>,
 }
 
@@ -184,6 +237,10 @@ struct Daemon {
 impl World {
     /// Each test has a loopback address of its own, and so the usual ports.
     async fn new(last: u8, personality: Personality) -> Self {
+        Self::with(last, personality, "").await
+    }
+
+    async fn with(last: u8, personality: Personality, settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let address = Ipv4Addr::new(127, 77, 0, last);
@@ -192,9 +249,22 @@ impl World {
         std::fs::write(images.join("own.iso"), "an image of the operator's").unwrap();
         let bmc = Bmc::start(personality).await;
         let http = Client::new();
-        let mut world = Self { dir, address, bmc, http, daemon: None };
+        let settings = settings.to_owned();
+        let mut world = Self { dir, address, bmc, http, settings, daemon: None };
         world.start().await;
         world.enroll(&images).await;
+        world
+    }
+
+    /// One whose node boots over HTTP, as a DHCP server is told.
+    async fn told_to(kea: &PretendedKea, last: u8) -> Self {
+        let socket = kea.socket();
+        let settings = format!("[dhcp]\nprovider = 'kea'\n[dhcp.kea]\nsocket4 = '{socket}'\n");
+        let world = Self::with(last, Personality::default(), &settings).await;
+        let patch = json!([{ "op": "replace", "path": "/boot_interface", "value": "httpboot" }]);
+        let node = world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+        let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:09" });
+        world.api(Method::POST, "/v1/ports", port).await;
         world
     }
 
@@ -203,13 +273,14 @@ impl World {
     }
 
     async fn start(&mut self) {
-        let (dir, address) = (self.dir(), self.address);
+        let (dir, address, settings) = (self.dir(), self.address, &self.settings);
         let config: Config = format!(
             "state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
              [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\
-             [power]\nsync_secs = 1\n"
+             [power]\nsync_secs = 1\n\
+             {settings}"
         )
         .parse()
         .unwrap();

@@ -98,9 +98,10 @@ impl Dnsmasq {
 
     /// Files in which another boot of the machine has begun stay.
     fn take_back(&self, told: &Announcement) -> Result<()> {
+        let hosts = self.leave(&told.ports, told.attempt);
         let path = self.options_of(told.node);
         let options = if has_another(&path, told.attempt) { Ok(()) } else { remove(&path) };
-        all_well([self.leave(&told.ports, told.attempt), options])
+        all_well([hosts, options])
     }
 
     fn leave(&self, ports: &[ToldPort], attempt: Uuid) -> Result<()> {

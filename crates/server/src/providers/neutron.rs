@@ -70,7 +70,7 @@ impl Neutron {
                 failed.push(format!("port {}: {error:#}", port.mac));
             }
         }
-        ensure!(failed.len() < ports.len(), failed.join("; "));
+        ensure!(failed.is_empty() || failed.len() < ports.len(), failed.join("; "));
         Ok(failed)
     }
 
