@@ -31,7 +31,9 @@ impl Obstacles {
         let macs: HashSet<_> =
             boots.flat_map(|boot| boot.ports.iter().map(|port| port.mac)).collect();
         let mut found = Self { everywhere: true, ..Self::default() };
-        found.look_at_hosts(configuration, "all subnets", family, &macs);
+        if heeds_hosts_of_all_subnets(configuration, family) {
+            found.look_at_hosts(configuration, "all subnets", family, &macs);
+        }
         let mut subnets = 0;
         for network in list(configuration, "shared-networks") {
             let own = has_option(network, family).then(|| {
@@ -96,6 +98,17 @@ impl Obstacles {
             }
         }
     }
+}
+
+/// Reservations outside of subnets are nothing to Kea unless it is told so, for all subnets or for one.
+fn heeds_hosts_of_all_subnets(configuration: &Value, family: Family) -> bool {
+    let networks = list(configuration, "shared-networks").iter();
+    let places: Vec<_> = networks.chain([configuration]).collect();
+    let subnets = places.iter().flat_map(|place| list(place, subnets_of(family)));
+    let is_set = |place: &Value| {
+        place["reservations-global"] == true || place["early-global-reservations-lookup"] == true
+    };
+    places.iter().copied().chain(subnets).any(is_set)
 }
 
 fn beaten(place: &str) -> String {
@@ -179,7 +192,7 @@ mod tests {
                 "the reservation of 52:54:00:00:00:01 in the subnet 10.0.0.0/24 in",
             ),
             (
-                json!({"reservations": [duid]}),
+                json!({"reservations-global": true, "reservations": [duid]}),
                 Family::V6,
                 "the reservation of 00:03:00:01:52:54:00:00:00:01 in all subnets in",
             ),
@@ -189,6 +202,7 @@ mod tests {
         }
         let fine = json!({
             "option-data": own, "client-classes": [class], "subnet4": [{"option-data": free}],
+            "reservations": [host],
         });
         assert_eq!(warning(&fine, Family::V4), Ok(None));
     }
