@@ -1,11 +1,11 @@
 //! Router advertisements: to whoever solicits at once, and to all every few minutes (RFC 4861 §6.2).
 
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::Result;
-use dhcp::limits::{Rate, Said};
 use dhcp::v6::advertisement::{
     Advertisement, NameServer, Prefix, SearchDomain, is_solicitation, prefix,
 };
@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::counter::now;
 use super::socket::{self, Icmp6, Link};
 use crate::config;
 
@@ -33,8 +32,6 @@ const PREFIX_SECS: u32 = 3_600;
 /// No link of IPv6 carries less (RFC 8200 §5).
 const LEAST_MTU: u16 = 1_280;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// How often the log says why nothing can be sent.
-const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 
 #[derive(Debug)]
 pub(super) struct Advertiser {
@@ -43,14 +40,15 @@ pub(super) struct Advertiser {
     advertisement: Advertisement,
     /// Machines listen to nothing that does not come from a link-local address (RFC 4861 §6.1.2).
     source: Option<Ipv6Addr>,
-    said: Said,
+    trouble: Trouble,
 }
 
 impl Advertiser {
     pub(super) fn open(link: &Link, settings: &config::Network) -> Result<Self> {
         let advertisement = advertisement(link, settings);
         let socket = Icmp6::open(link)?;
-        Ok(Self { link: link.clone(), socket, advertisement, source: None, said: Said::new(SAY) })
+        let (link, trouble) = (link.clone(), Trouble::default());
+        Ok(Self { link, socket, advertisement, source: None, trouble })
     }
 
     pub(super) async fn run(mut self, end: &CancellationToken) {
@@ -78,7 +76,7 @@ impl Advertiser {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        self.say("receive", &error);
+                        self.say(&error);
                         tokio::time::sleep(socket::AFTER_ERROR).await;
                     }
                 },
@@ -93,17 +91,17 @@ impl Advertiser {
     async fn send(&mut self, advertisement: &[u8], to: Ipv6Addr) -> bool {
         self.source = self.source.or_else(|| self.link.local());
         let Some(source) = self.source else {
-            self.say("source", &"it has no link-local address that is ready");
+            self.say(&"it has no link-local address that is ready");
             return false;
         };
         let to = SocketAddrV6::new(to, 0, 0, self.link.index);
         let sent: io::Result<()> = self.socket.send_from(advertisement, source, to).await;
         match &sent {
-            Ok(()) => {}
+            Ok(()) => self.trouble.ends(),
             Err(error) if to.ip().is_multicast() => {
                 // It may have another one by now.
                 self.source = None;
-                self.say("send", error);
+                self.say(error);
             }
             // Whoever solicits says itself where it is.
             Err(error) => debug!("cannot advertise to {to}: {error}"),
@@ -111,11 +109,24 @@ impl Advertiser {
         sent.is_ok()
     }
 
-    /// Once in a while.
-    fn say(&mut self, what: &'static str, why: &dyn std::fmt::Display) {
-        if self.said.may_say(what, now()).is_some() {
-            warn!("cannot advertise on {} ({what}): {why}", self.link.name);
+    fn say(&mut self, why: &dyn Display) {
+        if self.trouble.begins() {
+            warn!("cannot advertise on {} for now: {why}", self.link.name);
         }
+    }
+}
+
+/// Whether it was said already that it does not work: a link may be down for days.
+#[derive(Debug, Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.0, true)
+    }
+
+    fn ends(&mut self) {
+        self.0 = false;
     }
 }
 
@@ -315,6 +326,15 @@ mod tests {
         to_all.failed(start);
 
         assert_eq!(to_all.next, start + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_goes_on_failing_is_said_once() {
+        let mut trouble = Trouble::default();
+
+        assert_eq!([trouble.begins(), trouble.begins()], [true, false]);
+        trouble.ends();
+        assert!(trouble.begins());
     }
 
     #[test]
