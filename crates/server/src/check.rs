@@ -14,6 +14,7 @@ use crate::artifacts::{self, BootSets};
 use crate::config::{Config, Dhcp, Network};
 use crate::dhcp;
 use crate::state_dir::StateDir;
+use crate::urls::Family;
 
 /// What was looked at, and how it is or what is wrong.
 pub type Found = (String, Result<String>);
@@ -97,6 +98,9 @@ fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
 }
 
 fn url(config: &Config) -> Result<String> {
+    if let Some(url) = config.boot.url.as_ref().filter(|url| Family::V4.reaches(url)) {
+        network::url_fits(url.as_str())?;
+    }
     match (&config.boot.url, &config.boot.url6) {
         (Some(url), Some(url6)) => return Ok(format!("{url}, and over IPv6 {url6}")),
         (Some(url), None) | (None, Some(url)) => return Ok(url.to_string()),
@@ -108,4 +112,20 @@ fn url(config: &Config) -> Result<String> {
          driver_info of every node"
     );
     Ok("our address on the first DHCP network".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_too_long_for_firmware_is_wrong_before_anything_is_asked() {
+        let said = |len| {
+            let text = format!("[boot]\nurl = \"http://192.0.2.1/{}\"", "a".repeat(len));
+            url(&text.parse().unwrap()).map_err(|error| error.to_string())
+        };
+
+        assert!(said(100).is_ok());
+        assert!(said(230).unwrap_err().contains("firmware takes 254 at most over IPv4"));
+    }
 }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use self::host::Host;
 pub(super) use self::host::fits;
 use self::url::Told;
+pub(super) use self::url::fits as url_fits;
 use super::Found;
 use crate::config::{Config, Network};
 use crate::dhcp::port::{self, Holder, Place};

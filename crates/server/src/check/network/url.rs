@@ -47,7 +47,9 @@ pub(super) struct Told<'a> {
 /// In words, why not.
 pub(super) async fn reached(told: Told<'_>) -> Result<String> {
     let base = Urls::new(told.config, None).fetched_from(told.near.addr());
-    fits(&base, told.near.addr())?;
+    if told.near.addr().is_ipv4() {
+        fits(&base)?;
+    }
     let url = Url::parse(&base).with_context(|| format!("{base} is no URL"))?;
     if let Some(name) = url.domain()
         && told.network.proxy
@@ -70,13 +72,16 @@ pub(super) async fn reached(told: Told<'_>) -> Result<String> {
     }
 }
 
-/// Whether firmware takes a URL of that length.
-fn fits(base: &str, near: IpAddr) -> Result<()> {
+/// Whether firmware takes URLs below this one, where it is told them over IPv4.
+///
+/// # Errors
+/// They are too long.
+pub(in crate::check) fn fits(base: &str) -> Result<()> {
     // Tickets are 16 bytes in base 64.
     let file = Artifact::boot_loader(CpuArch::X64).file_name();
-    let len = base.len() + "/boot/".len() + 22 + 1 + file.len();
+    let len = base.trim_end_matches('/').len() + "/boot/".len() + 22 + 1 + file.len();
     ensure!(
-        near.is_ipv6() || len <= LONGEST_URL,
+        len <= LONGEST_URL,
         "URLs below {base} have {len} bytes, and firmware takes {LONGEST_URL} at most over IPv4: set a shorter \
          url in [boot]"
     );
