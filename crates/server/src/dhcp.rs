@@ -26,6 +26,7 @@ pub mod tftp;
 mod v4;
 mod v6;
 
+pub(crate) use self::addresses::{Unusable, unusable};
 pub use self::machines::Machines;
 pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
 pub(crate) use self::socket::{is_link_local, nearest, own4};

@@ -8,7 +8,8 @@ use ipnet::Ipv6Net;
 
 /// Where the kernel lists them, as of the network namespace that we are in.
 const TABLE: &str = "/proc/net/if_inet6";
-/// `IFA_F_DADFAILED`, `IFA_F_DEPRECATED` and `IFA_F_TENTATIVE` (`linux/if_addr.h`).
+/// `IFA_F_OPTIMISTIC`, `IFA_F_DADFAILED`, `IFA_F_DEPRECATED` and `IFA_F_TENTATIVE` (`linux/if_addr.h`).
+const OPTIMISTIC: u8 = 0x04;
 const TAKEN: u8 = 0x08;
 const DEPRECATED: u8 = 0x20;
 const TENTATIVE: u8 = 0x40;
@@ -19,6 +20,15 @@ pub(super) struct Address {
     pub(super) address: Ipv6Addr,
     pub(super) prefix_len: u8,
     flags: u8,
+}
+
+/// Why an address cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It is not known yet whether somebody else has it (RFC 4862 §5.4).
+    Tentative,
+    /// Somebody else has it.
+    Duplicate,
 }
 
 /// Those of one interface; none, where the kernel has no IPv6.
@@ -32,6 +42,11 @@ pub(super) fn link_local(all: &[Address]) -> Option<Ipv6Addr> {
     ready.map(|one| one.address).find(Ipv6Addr::is_unicast_link_local)
 }
 
+/// Those that cannot be used.
+pub(crate) fn unusable(interface: &str) -> Vec<(Ipv6Addr, Unusable)> {
+    of(interface).iter().filter_map(Address::unusable).collect()
+}
+
 /// The one to be known by, in the network of the pool where there is a pool.
 pub(super) fn choose(all: &[Address], pool: Option<Pool>) -> Option<Address> {
     let fits = |one: &Address| pool.is_none_or(|pool| one.has(pool));
@@ -43,6 +58,16 @@ pub(super) fn choose(all: &[Address], pool: Option<Pool>) -> Option<Address> {
 }
 
 impl Address {
+    fn unusable(&self) -> Option<(Ipv6Addr, Unusable)> {
+        let waits = self.flags & TENTATIVE != 0 && self.flags & OPTIMISTIC == 0;
+        let why = match (self.flags & TAKEN != 0, waits) {
+            (true, _) => Unusable::Duplicate,
+            (false, true) => Unusable::Tentative,
+            (false, false) => return None,
+        };
+        Some((self.address, why))
+    }
+
     fn has(&self, pool: Pool) -> bool {
         let net = Ipv6Net::new(self.address, self.prefix_len);
         net.is_ok_and(|net| net.contains(&pool.first) && net.contains(&pool.last))
@@ -109,5 +134,21 @@ mod tests {
 
         assert_eq!(of("80"), Some("fe80::5054:ff:feaa:ff".parse().unwrap()));
         assert_eq!([of("c0"), of("88")], [None, None]);
+    }
+
+    #[test]
+    fn addresses_that_somebody_else_has_or_may_have_are_told_from_good_ones() {
+        let table = "fd770000000000000000000000000001 02 40 00 c8     eth1\n\
+                     fe800000000000000000000000000001 02 40 20 40     eth1\n\
+                     fd770000000000000000000000000002 02 40 00 80     eth1\n\
+                     fd770000000000000000000000000003 03 40 00 c8     eth2\n\
+                     damaged\n";
+
+        let all = parse(table, "eth1");
+        let all: Vec<_> = all.iter().filter_map(Address::unusable).collect();
+        let [duplicate, tentative] = all[..] else { panic!("two expected") };
+
+        assert_eq!(duplicate, ("fd77::1".parse().unwrap(), Unusable::Duplicate));
+        assert_eq!(tentative, ("fe80::1".parse().unwrap(), Unusable::Tentative));
     }
 }

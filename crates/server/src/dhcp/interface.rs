@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -12,15 +12,6 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::SockaddrStorage;
 
 use super::socket::entries_of;
-
-/// Why an IPv6 address cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// It is not known yet whether somebody else has it (RFC 4862 §5.4).
-    Tentative,
-    /// Somebody else has it.
-    Duplicate,
-}
 
 /// Its addresses, of both families.
 ///
@@ -114,37 +105,6 @@ fn about(name: &str) -> Option<PathBuf> {
     (if_nametoindex(name).ok() == Some(index)).then_some(folder)
 }
 
-/// Its IPv6 addresses that cannot be used.
-#[must_use]
-pub fn unusable(name: &str) -> Vec<(Ipv6Addr, Unusable)> {
-    let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    unusable_in(&table, name)
-}
-
-/// Address, number, length of the prefix, scope, flags, name.
-fn unusable_in(table: &str, name: &str) -> Vec<(Ipv6Addr, Unusable)> {
-    let mut all = Vec::new();
-    for line in table.lines() {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let [address, _, _, _, flags, of] = fields[..] else { continue };
-        let (Ok(address), Ok(flags)) =
-            (u128::from_str_radix(address, 16), u32::from_str_radix(flags, 16))
-        else {
-            continue;
-        };
-        // IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_OPTIMISTIC (`linux/if_addr.h`).
-        let why = match (flags & 0x08 != 0, flags & 0x40 != 0, flags & 0x04 != 0) {
-            (true, _, _) => Unusable::Duplicate,
-            (false, true, false) => Unusable::Tentative,
-            (false, _, _) => continue,
-        };
-        if of == name {
-            all.push((address.into(), why));
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -161,20 +121,6 @@ mod tests {
         let lost = vec![IpAddr::from([192, 0, 2, 1])];
         assert!(Seen { addresses: lost, ..seen.clone() }.is_over(), "it has another address");
         assert!(Seen { name: "nosuch0".to_owned(), ..seen }.is_over(), "it is gone");
-    }
-
-    #[test]
-    fn addresses_that_somebody_else_has_or_may_have_are_told_from_good_ones() {
-        let table = "fd770000000000000000000000000001 02 40 00 c8     eth1\n\
-                     fe800000000000000000000000000001 02 40 20 40     eth1\n\
-                     fd770000000000000000000000000002 02 40 00 80     eth1\n\
-                     fd770000000000000000000000000003 03 40 00 c8     eth2\n\
-                     damaged\n";
-
-        let [duplicate, tentative] = unusable_in(table, "eth1")[..] else { panic!("two expected") };
-
-        assert_eq!(duplicate, ("fd77::1".parse().unwrap(), Unusable::Duplicate));
-        assert_eq!(tentative, ("fe80::1".parse().unwrap(), Unusable::Tentative));
     }
 
     #[test]

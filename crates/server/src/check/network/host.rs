@@ -8,8 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Agent, Network};
-use crate::dhcp::interface::{self, Unusable};
-use crate::dhcp::{is_link_local, nearest, own4};
+use crate::dhcp::{Unusable, interface, is_link_local, nearest, own4, unusable};
 
 /// How long addresses may take until it is known that nobody else has them (RFC 4862 §5.4), and how
 /// often to look.
@@ -41,7 +40,7 @@ impl Host {
     pub(super) fn of(name: &str) -> Result<Self> {
         Ok(Self {
             addresses: interface::addresses(name)?,
-            unusable: interface::unusable(name),
+            unusable: unusable(name),
             mtu: interface::mtu(name),
             part_of: interface::part_of(name),
         })
