@@ -26,10 +26,9 @@ pub mod tftp;
 mod v4;
 mod v6;
 
-pub(crate) use self::addresses::{Unusable, unusable};
+pub(crate) use self::addresses::{Unusable, is_link_local, nearest, own4, unusable};
 pub use self::machines::Machines;
 pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
-pub(crate) use self::socket::{is_link_local, nearest, own4};
 
 use std::net::IpAddr;
 use std::path::Path;

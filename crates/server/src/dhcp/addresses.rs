@@ -1,10 +1,15 @@
-//! The IPv6 addresses of interfaces, and which of them to be known by.
+//! The addresses of an interface, and which of them to be known by.
 
+use std::cmp::Reverse;
 use std::fs;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use dhcp::v6::leases::Pool;
-use ipnet::Ipv6Net;
+use anyhow::{Result, bail};
+use dhcp::leases::Pool;
+use dhcp::v6::leases::Pool as Pool6;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::interface;
 
 /// Where the kernel lists them, as of the network namespace that we are in.
 const TABLE: &str = "/proc/net/if_inet6";
@@ -14,7 +19,60 @@ const TAKEN: u8 = 0x08;
 const DEPRECATED: u8 = 0x20;
 const TENTATIVE: u8 = 0x40;
 
-/// An address of an interface.
+/// Our IPv4 address on an interface, with its network: the one in which the pool is.
+///
+/// # Errors
+/// In words, where the interface is missing, or has none that will do.
+pub(super) fn of_pool4(interface: &str, pool: Option<Pool>) -> Result<Ipv4Net> {
+    let four = |net| if let IpNet::V4(net) = net { Some(net) } else { None };
+    let all: Vec<_> = interface::addresses(interface)?.into_iter().filter_map(four).collect();
+    match own4(&all, pool) {
+        Ok(own) => Ok(own),
+        Err(error) => bail!("cannot answer DHCP on {interface}: {error}"),
+    }
+}
+
+/// Which of an interface's addresses is ours towards machines.
+///
+/// # Errors
+/// In words, where none will do.
+pub(crate) fn own4(addresses: &[Ipv4Net], pool: Option<Pool>) -> Result<Ipv4Net> {
+    let ends = pool.map(|pool| [pool.first.into(), pool.last.into()]);
+    let found = nearest(addresses.iter().copied().map(IpNet::from), ends);
+    if let Some(IpNet::V4(net)) = found {
+        return Ok(net);
+    }
+    let Some(Pool { first, last }) = pool.filter(|_| !addresses.is_empty()) else {
+        bail!("it has no IPv4 address; give it one first");
+    };
+    let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    bail!(
+        "the pool {first}-{last} is in no network that it has an address of ({}), so machines would not \
+         reach this service: give it one of the pool's network, or choose another pool",
+        all.join(", ")
+    )
+}
+
+/// Of these addresses the one in whose network the ends of a pool are, the narrowest if there are several;
+/// without a pool, the first. Link-local ones come last.
+pub(crate) fn nearest(
+    addresses: impl Iterator<Item = IpNet>,
+    pool: Option<[IpAddr; 2]>,
+) -> Option<IpNet> {
+    let holds = |net: &IpNet| pool.is_none_or(|ends| ends.iter().all(|end| net.contains(end)));
+    addresses
+        .filter(holds)
+        .min_by_key(|net| (is_link_local(net.addr()), pool.map(|_| Reverse(net.prefix_len()))))
+}
+
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// An IPv6 address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) address: Ipv6Addr,
@@ -48,7 +106,7 @@ pub(crate) fn unusable(interface: &str) -> Vec<(Ipv6Addr, Unusable)> {
 }
 
 /// The one to be known by, in the network of the pool where there is a pool.
-pub(super) fn choose(all: &[Address], pool: Option<Pool>) -> Option<Address> {
+pub(super) fn choose(all: &[Address], pool: Option<Pool6>) -> Option<Address> {
     let fits = |one: &Address| pool.is_none_or(|pool| one.has(pool));
     let may = all
         .iter()
@@ -68,7 +126,7 @@ impl Address {
         Some((self.address, why))
     }
 
-    fn has(&self, pool: Pool) -> bool {
+    fn has(&self, pool: Pool6) -> bool {
         let net = Ipv6Net::new(self.address, self.prefix_len);
         net.is_ok_and(|net| net.contains(&pool.first) && net.contains(&pool.last))
     }
@@ -102,11 +160,11 @@ mod tests {
         fd990000000000000000000000000001 03 40 00 80     eth1\n\
         damaged\n";
 
-    fn pool(first: &str, last: &str) -> Option<Pool> {
-        Some(Pool { first: first.parse().unwrap(), last: last.parse().unwrap() })
+    fn pool(first: &str, last: &str) -> Option<Pool6> {
+        Some(Pool6 { first: first.parse().unwrap(), last: last.parse().unwrap() })
     }
 
-    fn chosen(pool: Option<Pool>) -> Option<String> {
+    fn chosen(pool: Option<Pool6>) -> Option<String> {
         choose(&parse(TABLE, "eth0"), pool).map(|one| one.address.to_string())
     }
 
@@ -150,5 +208,46 @@ mod tests {
 
         assert_eq!(duplicate, ("fd77::1".parse().unwrap(), Unusable::Duplicate));
         assert_eq!(tentative, ("fe80::1".parse().unwrap(), Unusable::Tentative));
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        let error = of_pool4("nosuch0", None).unwrap_err().to_string();
+
+        assert!(error.contains("no such network interface"), "{error}");
+    }
+
+    #[test]
+    fn the_address_of_an_interface_comes_with_its_network() {
+        assert_eq!(of_pool4("lo", None).unwrap().to_string(), "127.0.0.1/8");
+    }
+
+    fn own(addresses: &[&str], pool: Option<[[u8; 4]; 2]>) -> Result<String, String> {
+        let addresses: Vec<_> = addresses.iter().map(|net| net.parse().unwrap()).collect();
+        let pool = pool.map(|[first, last]| Pool { first: first.into(), last: last.into() });
+        let own = own4(&addresses, pool);
+        own.map(|net| net.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn of_several_addresses_ours_is_the_one_of_the_pools_network() {
+        let pool = Some([[192, 0, 2, 10], [192, 0, 2, 20]]);
+        let several = ["169.254.7.7/16", "10.0.0.1/8", "192.0.0.1/8", "192.0.2.1/24"];
+
+        assert_eq!(own(&several, pool).unwrap(), "192.0.2.1/24");
+        assert_eq!(own(&several, None).unwrap(), "10.0.0.1/8");
+        assert_eq!(own(&["169.254.7.7/16"], None).unwrap(), "169.254.7.7/16");
+    }
+
+    #[test]
+    fn a_pool_that_no_address_goes_with_is_refused_in_words() {
+        let pool = Some([[192, 0, 2, 10], [192, 0, 2, 20]]);
+
+        let other = own(&["10.0.0.1/8", "192.0.2.1/32"], pool).unwrap_err();
+        let none = own(&[], pool).unwrap_err();
+
+        assert!(other.starts_with("the pool 192.0.2.10-192.0.2.20 is in no network"), "{other}");
+        assert!(other.contains("(10.0.0.1/8, 192.0.2.1/32)"), "{other}");
+        assert!(none.starts_with("it has no IPv4 address"), "{none}");
     }
 }

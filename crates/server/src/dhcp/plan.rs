@@ -11,8 +11,8 @@ use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::journal::Table;
-use super::socket::{self, Link};
-use super::{interface, proxy, v4, v6};
+use super::socket::Link;
+use super::{addresses, interface, proxy, v4, v6};
 use crate::config::{self, AnyRange, Relayed, Services};
 
 /// Finds a subnet's leases by the name of the file that they are in.
@@ -26,8 +26,7 @@ impl<T: Table, F: FnMut(&str, T::Pool) -> Result<T>> Keeper<T> for F {}
 /// The interface is missing or has no IPv4 address.
 pub(super) fn own4(settings: &config::Network) -> Result<Ipv4Net> {
     let pool = settings.pool.map(|pool| pool.0);
-    let (server, mask) = socket::address_of(&settings.interface, pool)?;
-    Ok(Ipv4Net::with_netmask(server, mask)?)
+    addresses::of_pool4(&settings.interface, pool)
 }
 
 /// DHCPv4 on its interface; `None`, where it has no pool.

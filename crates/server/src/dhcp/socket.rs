@@ -1,24 +1,21 @@
 //! Sockets on one interface, and what is known of it.
 
-use std::cmp::Reverse;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use dhcp::leases::Pool;
 use dhcp::v4::destination::{CLIENT, Destination};
-use dhcp::v6::leases::Pool as Pool6;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use dhcp::v6::leases::Pool;
+use ipnet::Ipv6Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
-    recvmsg, sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -273,62 +270,6 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Our IPv4 address on an interface, and its mask: the one in whose network the pool is.
-///
-/// # Errors
-/// In words, where the interface is missing, or has none that will do.
-pub(super) fn address_of(interface: &str, pool: Option<Pool>) -> Result<(Ipv4Addr, Ipv4Addr)> {
-    let inet = |address: Option<SockaddrStorage>| address?.as_sockaddr_in().map(SockaddrIn::ip);
-    let nets = entries_of(interface)?.into_iter().filter_map(|entry| {
-        let (address, mask) = inet(entry.address).zip(inet(entry.netmask))?;
-        Ipv4Net::with_netmask(address, mask).ok()
-    });
-    match own4(&nets.collect::<Vec<_>>(), pool) {
-        Ok(net) => Ok((net.addr(), net.netmask())),
-        Err(error) => bail!("cannot answer DHCP on {interface}: {error}"),
-    }
-}
-
-/// Which of an interface's addresses is ours towards machines.
-///
-/// # Errors
-/// In words, where none will do.
-pub(crate) fn own4(addresses: &[Ipv4Net], pool: Option<Pool>) -> Result<Ipv4Net> {
-    let ends = pool.map(|pool| [pool.first.into(), pool.last.into()]);
-    let found = nearest(addresses.iter().copied().map(IpNet::from), ends);
-    if let Some(IpNet::V4(net)) = found {
-        return Ok(net);
-    }
-    let Some(Pool { first, last }) = pool.filter(|_| !addresses.is_empty()) else {
-        bail!("it has no IPv4 address; give it one first");
-    };
-    let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    bail!(
-        "the pool {first}-{last} is in no network that it has an address of ({}), so machines would not \
-         reach this service: give it one of the pool's network, or choose another pool",
-        all.join(", ")
-    )
-}
-
-/// Of these addresses the one in whose network the ends of a pool are, the narrowest if there are several;
-/// without a pool, the first. Link-local ones come last.
-pub(crate) fn nearest(
-    addresses: impl Iterator<Item = IpNet>,
-    pool: Option<[IpAddr; 2]>,
-) -> Option<IpNet> {
-    let holds = |net: &IpNet| pool.is_none_or(|ends| ends.iter().all(|end| net.contains(end)));
-    addresses
-        .filter(holds)
-        .min_by_key(|net| (is_link_local(net.addr()), pool.map(|_| Reverse(net.prefix_len()))))
-}
-
-pub(crate) fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
 /// What is known of an interface for IPv6.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
@@ -351,7 +292,7 @@ impl Link {
     }
 
     /// The same, by the address that is in the network of the pool.
-    pub(super) fn of_pool(interface: &str, pool: Pool6) -> Result<Self> {
+    pub(super) fn of_pool(interface: &str, pool: Pool) -> Result<Self> {
         let all = addresses::of(interface);
         let address = addresses::choose(&all, Some(pool));
         if address.is_none()
@@ -416,13 +357,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_that_is_not_there_is_named() {
-        let error = address_of("nosuch0", None).unwrap_err().to_string();
-
-        assert!(error.contains("no such network interface"), "{error}");
-    }
-
-    #[test]
     fn who_has_the_port_is_named_where_it_cannot_be_had() {
         let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = taken.local_addr().unwrap().port();
@@ -430,41 +364,5 @@ mod tests {
         let error = refused("lo", port, io::ErrorKind::AddrInUse.into()).to_string();
 
         assert!(error.contains(&format!("(process {}) has UDP port {port}", std::process::id())));
-    }
-
-    #[test]
-    fn the_address_of_an_interface_comes_with_its_mask() {
-        let (address, mask) = address_of("lo", None).unwrap();
-
-        assert_eq!((address, mask), (Ipv4Addr::LOCALHOST, Ipv4Addr::new(255, 0, 0, 0)));
-    }
-
-    fn own(addresses: &[&str], pool: Option<[[u8; 4]; 2]>) -> Result<String, String> {
-        let addresses: Vec<_> = addresses.iter().map(|net| net.parse().unwrap()).collect();
-        let pool = pool.map(|[first, last]| Pool { first: first.into(), last: last.into() });
-        let own = own4(&addresses, pool);
-        own.map(|net| net.to_string()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn of_several_addresses_ours_is_the_one_of_the_pools_network() {
-        let pool = Some([[192, 0, 2, 10], [192, 0, 2, 20]]);
-        let several = ["169.254.7.7/16", "10.0.0.1/8", "192.0.0.1/8", "192.0.2.1/24"];
-
-        assert_eq!(own(&several, pool).unwrap(), "192.0.2.1/24");
-        assert_eq!(own(&several, None).unwrap(), "10.0.0.1/8");
-        assert_eq!(own(&["169.254.7.7/16"], None).unwrap(), "169.254.7.7/16");
-    }
-
-    #[test]
-    fn a_pool_that_no_address_goes_with_is_refused_in_words() {
-        let pool = Some([[192, 0, 2, 10], [192, 0, 2, 20]]);
-
-        let other = own(&["10.0.0.1/8", "192.0.2.1/32"], pool).unwrap_err();
-        let none = own(&[], pool).unwrap_err();
-
-        assert!(other.starts_with("the pool 192.0.2.10-192.0.2.20 is in no network"), "{other}");
-        assert!(other.contains("(10.0.0.1/8, 192.0.2.1/32)"), "{other}");
-        assert!(none.starts_with("it has no IPv4 address"), "{none}");
     }
 }
