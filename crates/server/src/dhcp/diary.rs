@@ -259,7 +259,7 @@ mod tests {
 
         let names = no_boots.map(NoBoot::name).into_iter().chain(ORDINARY).chain(NOTHING);
 
-        for name in names.chain(["no_url", "unreadable", "not_sent", "not_written"]) {
+        for name in names.chain(["no_url", "unreadable", "not_sent", "not_written", "forged"]) {
             assert!(book.contains(&format!("`{name}`")), "{name} is not in the book");
         }
     }
