@@ -67,6 +67,10 @@ impl Seen {
         Ok(Self { name: name.to_owned(), index: if_nametoindex(name)?, addresses })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Ours on it; the IPv4 one comes first.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.addresses

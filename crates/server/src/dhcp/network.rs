@@ -11,7 +11,7 @@ use dhcp::v4::proxy::Port;
 use dhcp::{leases, v6 as six};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::advertise::Advertiser;
 use super::counter::{Counter, Desk, Socket};
@@ -19,7 +19,7 @@ use super::interface::Seen;
 use super::journal::{Journal, Table};
 use super::machines::Machines;
 use super::socket::{self, Link, Socket4, Socket6};
-use super::{Witness, plan, proxy, v4, v6};
+use super::{Witness, plan, port, proxy, v4, v6};
 use crate::config;
 
 /// How often it is looked whether the interface is still the same.
@@ -124,6 +124,16 @@ impl Network {
     }
 
     fn say(&self) {
+        let ports = [
+            (SERVER, self.v4.is_some() || self.proxy.is_some()),
+            (socket::PXE, self.proxy.is_some()),
+            (socket::SERVER6, self.v6.is_some()),
+        ];
+        for (port, _) in ports.into_iter().filter(|(_, is_ours)| *is_ours) {
+            if let Some(shared) = port::shared(self.seen.name(), port) {
+                warn!("{shared}");
+            }
+        }
         if let Some(v4) = &self.v4 {
             for leases::Pool { first, last } in v4.desk().pools() {
                 info!("answering DHCP on {}, addresses {first} to {last}", v4.interface());

@@ -107,6 +107,21 @@ pub(super) fn had(interface: &str, port: u16) -> String {
     )
 }
 
+/// In words, that others have a port on an interface beside this service, if so: some programs share it with
+/// whoever asks to, and then both answer.
+pub(super) fn shared(interface: &str, port: u16) -> Option<String> {
+    let us = Some(std::process::id());
+    let others: Vec<_> =
+        holders(Place::On(interface), port).into_iter().filter(|(_, pid)| *pid != us).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "{} UDP port {port} on {interface} too, and may answer machines there: end that, or keep it off \
+             {interface}",
+            have(&others)
+        )
+    })
+}
+
 /// In words, why a client's port could not be had to ask from.
 pub(super) fn cannot_ask(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     let kind = error.kind();
@@ -330,6 +345,13 @@ mod tests {
         assert!(who_has(Place::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
         let elsewhere = holders(Place::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
         assert_eq!(elsewhere, [("another program".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_port_that_we_have_alone_is_shared_with_nobody() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+
+        assert_eq!(shared("lo", socket.local_addr().unwrap().port()), None);
     }
 
     #[test]
