@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::Answer;
 use dhcp::leases::{Claim, Leases, Pool};
@@ -32,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     let claim = Claim::Guest { keep: 1 };
     let decision = decide(&packet, &answer, claim, &mut Leases::new(pool, []), &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
-        let _ = destination(&packet, &reply);
+        let from = SocketAddrV4::new(packet.giaddr, 67);
+        let _ = destination(&packet, from, &reply);
         assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
     }
     for port in [Port::Dhcp, Port::Pxe] {
