@@ -23,7 +23,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<String>> {
         bytes = rest;
         if len > 0 {
             let (label, rest) = bytes.split_at_checked(len.into())?;
-            labels.push(str::from_utf8(label).ok()?);
+            // A dot in a label would make two of it when it is written.
+            labels.push(str::from_utf8(label).ok().filter(|_| is_text(label))?);
             bytes = rest;
         } else if labels.is_empty() {
             return rest.iter().all(|byte| *byte == 0).then_some(names);
@@ -58,6 +59,12 @@ mod tests {
         assert_eq!(encode(&"a.".repeat(128)), None);
     }
 
+    #[test]
+    fn a_dot_within_a_label_is_no_name() {
+        assert_eq!(decode(b"\x03ro.\0"), None);
+        assert_eq!(decode(b"\x02ro\0"), Some(vec!["ro".to_owned()]));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
@@ -73,7 +80,8 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             if let Some(names) = decode(&bytes) {
-                prop_assert!(names.iter().all(|name| encode(name).is_some()));
+                let again: Vec<u8> = names.iter().flat_map(|name| encode(name).unwrap()).collect();
+                prop_assert_eq!(decode(&again), Some(names));
             }
         }
     }
