@@ -15,8 +15,11 @@ pub type Seconds = u64;
 const OFFER: Seconds = 60;
 /// How long for a guest: whoever makes up clients holds few addresses with it.
 const OFFER_TO_GUEST: Seconds = 10;
-/// How long an address is left alone after a client found somebody else using it.
-const QUARANTINE: Seconds = 600;
+/// How long an address is left alone at least after a client found somebody else using it.
+pub(crate) const QUARANTINE: Seconds = 600;
+/// How long a client has, once it is told an address, to find somebody else using it. It looks before it uses the
+/// address, which takes some seven seconds (RFC 5227 §2.1.1).
+pub(crate) const TO_DECLINE: Seconds = 60;
 /// How many addresses one client can have left alone. One that finds more of them in use is broken, or
 /// means harm.
 const QUARANTINES: usize = 3;
@@ -152,6 +155,8 @@ type Ends = BTreeSet<(Seconds, Ipv4Addr)>;
 struct Entry {
     lease: Lease,
     place: Place,
+    /// The second in which the client was last told that this is its address; 0 before this run.
+    told: Seconds,
 }
 
 /// In which set an address is.
@@ -212,7 +217,7 @@ impl Leases {
                 None => pool.contains(lease.address),
             };
             if fits {
-                leases.put(lease);
+                leases.put(lease, 0);
             }
         }
         leases
@@ -285,7 +290,7 @@ impl Leases {
             }
             // A running lease must not be made shorter by a client that starts over.
             let until = last.until.max(until);
-            self.put(Lease { until, holder: claim.holder(), ..last });
+            self.put(Lease { until, holder: claim.holder(), ..last }, now);
             return Some(last.address);
         }
         let address = match reserved {
@@ -296,12 +301,15 @@ impl Leases {
             None => return None,
         };
         let holder = claim.holder();
-        self.put(Lease { mac, address, until, state: State::Offered, holder });
+        self.put(Lease { mac, address, until, state: State::Offered, holder }, now);
         Some(address)
     }
 
     /// Gives a client the address it was offered or has, or that is reserved for it, for `secs`. `None`
     /// if it has not.
+    ///
+    /// One that it declined is among those, as long as nobody else has it: whoever asks for it to last longer uses it,
+    /// and it was somebody else who declined it.
     pub fn bind(
         &mut self,
         mac: [u8; 6],
@@ -311,14 +319,14 @@ impl Leases {
         now: Seconds,
     ) -> Option<Record> {
         self.end_leases(now);
-        let has = self.of(mac).is_some_and(|lease| lease.address == address);
+        let has = self.by_address.get(&address).is_some_and(|entry| entry.lease.mac == mac);
         let own = has || self.reservation(mac) == Some(address);
         if !own || !self.may_have(address, claim) {
             return None;
         }
         let until = now + Seconds::from(secs);
         let holder = claim.holder();
-        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }))
+        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }, now))
     }
 
     /// Gives a client that has no address one which nobody else has, as if it had been offered. `None` if somebody
@@ -339,32 +347,41 @@ impl Leases {
         }
         let until = now + Seconds::from(secs);
         let holder = claim.holder();
-        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }))
+        Some(self.record(Lease { mac, address, until, state: State::Bound, holder }, now))
     }
 
     /// A client is done with its address. It keeps its claim until somebody else needs it.
     pub fn release(&mut self, mac: [u8; 6], address: Ipv4Addr, now: Seconds) -> Option<Record> {
         let lease = self.of(mac).filter(|lease| lease.address == address)?;
-        Some(self.record(Lease { until: now, ..lease }))
+        Some(self.record(Lease { until: now, ..lease }, now))
     }
 
-    /// A client found its address in use: nobody gets it for ten minutes, as long as others are left.
+    /// A client found the address in use that it was just told: nobody gets it for ten minutes, as long as others are
+    /// left. `None` if it was not told so just now; whoever finds out later is told it again if it starts over, and
+    /// then may decline it.
+    ///
+    /// Anybody on the link can say so in a known machine's name. So what that machine had is kept for as long as it
+    /// may use it, and is its own again after that if it has taken no other.
     ///
     /// A client that says so too often has to take another address, but keeps it from nobody else.
     pub fn decline(&mut self, mac: [u8; 6], address: Ipv4Addr, now: Seconds) -> Option<Record> {
         self.end_leases(now);
-        self.of(mac).filter(|lease| lease.address == address)?;
+        let lease = self.of(mac).filter(|lease| lease.address == address && lease.until > now)?;
+        self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
         let so_far = self.quarantined_by.get(&mac).copied().unwrap_or_default();
-        let until = if so_far < QUARANTINES { now + QUARANTINE } else { now };
-        let (state, holder) = (State::Declined, Holder::Guest);
-        Some(self.record(Lease { mac, address, until, state, holder }))
+        let (until, holder) = match lease.holder {
+            _ if so_far >= QUARANTINES => (now, Holder::Guest),
+            Holder::Known => (lease.until.max(now + QUARANTINE), Holder::Known),
+            Holder::Guest => (now + QUARANTINE, Holder::Guest),
+        };
+        Some(self.record(Lease { until, state: State::Declined, holder, ..lease }, now))
     }
 
     /// A client took another server's offer instead of ours.
     pub fn withdraw(&mut self, mac: [u8; 6], now: Seconds) {
         let offered = self.of(mac).filter(|lease| lease.state == State::Offered);
         if let Some(lease) = offered.filter(|lease| lease.until > now) {
-            self.put(Lease { until: now, ..lease });
+            self.put(Lease { until: now, ..lease }, now);
         }
     }
 
@@ -415,16 +432,16 @@ impl Leases {
             && place.is_none_or(|place| place == Place::LeftByGuest)
     }
 
-    /// One that nobody has a claim on, else the one that has been free for longest. Known nodes take from
-    /// guests what these were only offered, and at last one that was found in use, if there is no other:
-    /// whoever used it may be gone, or was never there.
+    /// One that nobody has a claim on. If there is none, known nodes take from guests what these were only offered, then
+    /// what has been free for longest of what other known nodes had, and at last one that was found in use: whoever
+    /// used it may be gone, or was never there.
     fn any_free(&mut self, claim: Claim) -> Option<Ipv4Addr> {
         let oldest = |ends: &Ends| ends.first().map(|(_, address)| *address);
         let free = self.next_unused().or_else(|| oldest(&self.left_by_guests));
         match claim {
             Claim::Known => free
-                .or_else(|| oldest(&self.left_by_known))
                 .or_else(|| oldest(&self.offered_to_guests))
+                .or_else(|| oldest(&self.left_by_known))
                 .or_else(|| oldest(&self.quarantined)),
             Claim::Guest { .. } => free,
         }
@@ -440,13 +457,13 @@ impl Leases {
         None
     }
 
-    fn record(&mut self, lease: Lease) -> Record {
-        self.put(lease);
+    fn record(&mut self, lease: Lease, now: Seconds) -> Record {
+        self.put(lease, now);
         Record(lease)
     }
 
-    /// Makes a lease the one of its address and of its client.
-    fn put(&mut self, lease: Lease) {
+    /// Makes a lease the one of its address and of its client, which is told so in the second `told`.
+    fn put(&mut self, lease: Lease, told: Seconds) {
         let Lease { mac, address, state, .. } = lease;
         self.forget(address);
         // A declined address is nobody's: the client that declined it must get another.
@@ -465,22 +482,24 @@ impl Leases {
         if place == Place::Quarantined {
             *self.quarantined_by.entry(mac).or_default() += 1;
         }
-        self.by_address.insert(address, Entry { lease, place });
+        self.by_address.insert(address, Entry { lease, place, told });
     }
 
     /// Its client is offered another address now. A lease that runs still ends only at its end: the
     /// client may stay with it, and whoever asks in its name must not make it anybody's.
     fn leave(&mut self, address: Ipv4Addr) {
-        let Some(Entry { lease, place }) = self.by_address.get(&address).copied() else { return };
+        let Some(Entry { lease, place, told }) = self.by_address.get(&address).copied() else {
+            return;
+        };
         self.unset(place, lease);
         let place = if place == Place::LeftByKnown { Place::LeftByGuest } else { place };
         let lease = Lease { holder: Holder::Guest, ..lease };
         self.set(place, lease);
-        self.by_address.insert(address, Entry { lease, place });
+        self.by_address.insert(address, Entry { lease, place, told });
     }
 
     fn forget(&mut self, address: Ipv4Addr) {
-        let Some(Entry { lease, place }) = self.by_address.remove(&address) else { return };
+        let Some(Entry { lease, place, .. }) = self.by_address.remove(&address) else { return };
         self.unset(place, lease);
         if self.by_mac.get(&lease.mac) == Some(&address) {
             self.by_mac.remove(&lease.mac);
@@ -494,22 +513,36 @@ impl Leases {
             let all = [&self.running, &self.offered_to_guests, &self.quarantined];
             let Some((_, address)) = all.into_iter().find_map(ended) else { return };
             let entry = self.by_address.get(&address);
-            let Entry { lease, place } = *entry.expect("every address in a set is in the table");
-            let to = match lease.holder {
+            let Entry { lease, place, told } =
+                *entry.expect("every address in a set is in the table");
+            self.unset(place, lease);
+            let lease = self.left(lease);
+            let place = match lease.holder {
                 _ if self.reserved.contains_key(&address) => Place::Reserved,
                 Holder::Known => Place::LeftByKnown,
                 Holder::Guest => Place::LeftByGuest,
             };
-            self.unset(place, lease);
-            self.set(to, lease);
-            self.by_address.insert(address, Entry { lease, place: to });
+            self.set(place, lease);
+            self.by_address.insert(address, Entry { lease, place, told });
+        }
+    }
+
+    /// What a lease is that has ended. An address that a known machine declined is its own again if it has taken no
+    /// other.
+    fn left(&mut self, lease: Lease) -> Lease {
+        if lease.state != State::Declined || lease.holder == Holder::Guest {
+            return lease;
+        }
+        match *self.by_mac.entry(lease.mac).or_insert(lease.address) == lease.address {
+            true => Lease { state: State::Bound, ..lease },
+            false => Lease { holder: Holder::Guest, ..lease },
         }
     }
 
     fn set(&mut self, place: Place, Lease { address, until, holder, .. }: Lease) {
         let counts = self.counts(place, address);
         self.taken += usize::from(counts);
-        self.taken_by_known += usize::from(counts && holder == Holder::Known);
+        self.taken_by_known += usize::from(counts && is_in_use_by_known(place, holder));
         if let Some(ends) = self.ends(place) {
             ends.insert((until, address));
         }
@@ -518,7 +551,7 @@ impl Leases {
     fn unset(&mut self, place: Place, Lease { mac, address, until, holder, .. }: Lease) {
         let counts = self.counts(place, address);
         self.taken -= usize::from(counts);
-        self.taken_by_known -= usize::from(counts && holder == Holder::Known);
+        self.taken_by_known -= usize::from(counts && is_in_use_by_known(place, holder));
         if let Some(ends) = self.ends(place) {
             ends.remove(&(until, address));
         }
@@ -552,6 +585,11 @@ impl Leases {
             Place::Reserved => None,
         }
     }
+}
+
+/// Whoever declined an address needs another.
+fn is_in_use_by_known(place: Place, holder: Holder) -> bool {
+    place != Place::Quarantined && holder == Holder::Known
 }
 
 fn next(address: Ipv4Addr) -> Option<Ipv4Addr> {
@@ -620,6 +658,77 @@ mod tests {
         assert!(other.is_some_and(|other| other != declined));
         assert!(leases.offer(mac(2), Some(declined), Claim::Known, 11) != Some(declined));
         assert_eq!(leases.offer(mac(3), Some(declined), Claim::Known, 610), Some(declined));
+    }
+
+    #[test]
+    fn an_address_is_declined_right_after_it_was_told_or_not_at_all() {
+        let mut leases = plain();
+        let address = bound(&mut leases, 1, Claim::Known, 1_000);
+        let mut again = Leases::replay(POOL, [], leases.records());
+
+        assert_eq!(leases.decline(mac(1), address, 1_060), None, "a minute later");
+        assert_eq!(leases.decline(mac(1), address, 1_100), None, "it has ended");
+        assert_eq!(offered(&mut leases, 1, 1_101), Some(address));
+        assert!(leases.decline(mac(1), address, 1_102).is_some(), "it was told it again");
+        assert_eq!(again.decline(mac(1), address, 1_001), None, "who knows when it was told");
+    }
+
+    #[test]
+    fn a_machine_that_has_its_lease_extended_did_not_decline_it_whatever_is_said_in_its_name() {
+        for forged in 0..=2 {
+            let mut leases = plain();
+            let address = bound(&mut leases, 1, Claim::Known, 0);
+            leases.decline(mac(1), address, 1).unwrap();
+            if forged > 0 {
+                let other = offered(&mut leases, 1, 2).unwrap();
+                assert_ne!(other, address);
+                if forged > 1 {
+                    leases.bind(mac(1), other, 100, Claim::Known, 2).unwrap();
+                }
+            }
+            for guest in 10..20 {
+                leases.offer(mac(guest), Some(address), GUEST, 3);
+            }
+
+            assert!(leases.bind(mac(1), address, 100, Claim::Known, 50).is_some());
+            assert_eq!(leases.of(mac(1)).map(|lease| lease.address), Some(address));
+            is_sound(&leases).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_known_machine_declined_is_its_own_again_later_unless_it_took_another() {
+        let declined = |holder| {
+            let mut leases = plain();
+            let address = bound(&mut leases, 1, holder, 0);
+            leases.decline(mac(1), address, 1).unwrap();
+            (leases, address)
+        };
+        let (mut leases, address) = declined(Claim::Known);
+        assert_eq!(
+            leases.offer(mac(9), Some(address), GUEST, 601).filter(|at| *at == address),
+            None
+        );
+        assert_eq!(offered(&mut leases, 1, 602), Some(address));
+
+        let (mut leases, address) = declined(Claim::Known);
+        let other = offered(&mut leases, 1, 2);
+        assert_eq!(leases.offer(mac(9), Some(address), GUEST, 601), Some(address));
+        assert_eq!(offered(&mut leases, 1, 602), other);
+
+        let (mut leases, address) = declined(GUEST);
+        assert_eq!(leases.offer(mac(9), Some(address), GUEST, 601), Some(address));
+    }
+
+    #[test]
+    fn a_known_node_takes_what_a_guest_was_only_offered_before_what_another_node_had() {
+        let mut leases = plain();
+        let other = bound(&mut leases, 1, Claim::Known, 0);
+        for client in 10..13 {
+            leases.offer(mac(client), None, GUEST, 500).unwrap();
+        }
+
+        assert!(offered(&mut leases, 2, 501).is_some_and(|address| address != other));
     }
 
     #[test]
@@ -901,7 +1010,8 @@ mod tests {
             matches!(entry.place, Place::Running | Place::OfferedToGuest | Place::Quarantined)
                 && !leases.reserved.contains_key(address)
         });
-        let by_known = taken.clone().filter(|(_, entry)| entry.lease.holder == Holder::Known);
+        let by_known =
+            taken.clone().filter(|(_, entry)| is_in_use_by_known(entry.place, entry.lease.holder));
         prop_assert_eq!(by_known.count(), leases.taken_by_known);
         prop_assert_eq!(taken.count(), leases.taken);
         let quarantined: usize = leases.quarantined_by.values().sum();

@@ -57,6 +57,9 @@ pub enum Silence {
     /// RFC 2131 §4.3.2: a server that knows nothing of a client must not say no to it.
     #[error("the client asks for an address that this server has never given it")]
     UnknownLease,
+    /// RFC 5227 §2.1.1: a client looks before it uses an address, and not long after.
+    #[error("it was not told this address within the last minute, and so keeps it")]
+    NotTold,
     /// A REQUEST that says neither what it wants nor what it has.
     #[error("the request names no address")]
     NoAddress,
@@ -80,6 +83,7 @@ impl Silence {
             Self::PoolExhausted => "pool_exhausted",
             Self::NoneLeftForGuests => "none_left_for_guests",
             Self::UnknownLease => "unknown_lease",
+            Self::NotTold => "not_told",
             Self::NoAddress => "no_address",
             Self::NotForAProxy => "not_for_a_proxy",
             Self::NothingToBoot => "nothing_to_boot",
@@ -176,8 +180,9 @@ impl Turn<'_> {
     fn refuse(self, address: Ipv4Addr) -> Decision {
         let chose_us = self.request.option(code::SERVER_ID).is_some();
         let knows_client = self.leases.of(self.request.chaddr).is_some();
-        // Addresses of our pool are ours to speak about, and so is a client of ours.
-        let ours = chose_us || knows_client || self.leases.gives(address);
+        // Addresses of our pools are ours to speak about, and so is a client of ours.
+        let has_moved = self.network.others.iter().any(|other| other.contains(&address));
+        let ours = chose_us || knows_client || self.leases.gives(address) || has_moved;
         if !ours && !self.network.sole {
             return Decision::Silent(Silence::UnknownLease);
         }
@@ -197,9 +202,11 @@ impl Turn<'_> {
             return Decision::Silent(Silence::OtherServer(other));
         }
         let address = self.request.option_address(code::REQUESTED_ADDRESS);
-        let record =
-            address.and_then(|address| self.leases.decline(self.request.chaddr, address, self.now));
-        Decision::Note { record }
+        let Some(address) = address else { return Decision::Silent(Silence::NoAddress) };
+        match self.leases.decline(self.request.chaddr, address, self.now) {
+            Some(record) => Decision::Note { record: Some(record) },
+            None => Decision::Silent(Silence::NotTold),
+        }
     }
 
     fn release(self) -> Decision {
@@ -362,6 +369,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_moved_here_from_another_link_of_ours_is_refused_whoever_else_is_there() {
+        let mut server = Server::new();
+        server.network.sole = false;
+        server.network.others = vec!["192.0.2.0/24".parse().unwrap()];
+
+        for kept in [
+            Packet { ciaddr: FOREIGN, ..request(&[]) },
+            request(&[(code::REQUESTED_ADDRESS, FOREIGN)]),
+        ] {
+            assert_eq!(server.answers(&kept).message, MessageType::Nak);
+        }
+    }
+
+    #[test]
     fn a_client_of_ours_that_comes_back_with_a_wrong_address_is_refused_by_whoever_it_had_one_from()
     {
         let mut server = Server::new();
@@ -488,9 +509,10 @@ mod tests {
 
         for message in [MessageType::Release, MessageType::Decline] {
             let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
-            assert_eq!(other, Decision::Note { record: None });
+            assert!(!matches!(other, Decision::Note { record: Some(_) } | Decision::Send { .. }));
         }
         for message in [MessageType::Release, MessageType::Decline] {
+            server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
             let owner = server.hears(&gives_back(message, MAC, address));
             assert!(matches!(owner, Decision::Note { record: Some(_) }));
         }

@@ -43,13 +43,14 @@ pub fn relayed(packet: &Packet) -> Option<Relayed> {
     Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
 }
 
-/// An address on the link that a message came from; `None` for the link that it was heard on.
+/// An address on the link that a message came from, which was sent `to`; `None` for the link that it was heard on.
 ///
 /// A client that has an address sends to us past its relay (RFC 2131 §4.3.2), and then its own
-/// address is all there is to tell by.
+/// address is all there is to tell by. What is broadcast passes no router: whoever sent it is here, whatever
+/// address it has from elsewhere.
 #[must_use]
-pub fn link(packet: &Packet) -> Option<Ipv4Addr> {
-    let own = || Some(packet.ciaddr).filter(|own| !own.is_unspecified());
+pub fn link(packet: &Packet, to: Ipv4Addr) -> Option<Ipv4Addr> {
+    let own = || Some(packet.ciaddr).filter(|own| !own.is_unspecified() && !to.is_broadcast());
     relayed(packet).map(|relayed| relayed.link).or_else(own)
 }
 
@@ -67,6 +68,7 @@ mod tests {
     use super::*;
 
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
     fn through(giaddr: Ipv4Addr, information: &[u8]) -> Option<Relayed> {
         let mut packet = discover([2; 6]);
@@ -107,10 +109,19 @@ mod tests {
     #[test]
     fn a_client_that_renews_past_its_relay_is_on_the_link_of_its_address() {
         let own = Ipv4Addr::new(192, 0, 2, 50);
+        let renewal = Packet { ciaddr: own, ..discover([2; 6]) };
 
-        assert_eq!(link(&Packet { ciaddr: own, ..discover([2; 6]) }), Some(own));
-        assert_eq!(link(&Packet { ciaddr: own, giaddr: RELAY, ..discover([2; 6]) }), Some(RELAY));
-        assert_eq!(link(&discover([2; 6])), None);
+        assert_eq!(link(&renewal, SERVER), Some(own));
+        assert_eq!(link(&Packet { giaddr: RELAY, ..renewal }, SERVER), Some(RELAY));
+        assert_eq!(link(&discover([2; 6]), SERVER), None);
+    }
+
+    #[test]
+    fn a_client_that_is_heard_by_everybody_is_here_whatever_address_it_has() {
+        let moved = Packet { ciaddr: Ipv4Addr::new(192, 0, 2, 50), ..discover([2; 6]) };
+
+        assert_eq!(link(&moved, Ipv4Addr::BROADCAST), None);
+        assert_eq!(link(&Packet { giaddr: RELAY, ..moved }, Ipv4Addr::BROADCAST), Some(RELAY));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Network {
     /// Whether no other server gives addresses there: then nobody else knows the clients that we do not
     /// know, and they may be told so.
     pub sole: bool,
+    /// The other links that are served from here: who has an address of one of them has moved.
+    pub others: Vec<Ipv4Net>,
 }
 
 /// A way to a network other than the client's own.
@@ -96,6 +98,7 @@ impl Network {
             mtu: None,
             lease_secs,
             sole: true,
+            others: Vec::new(),
         }
     }
 

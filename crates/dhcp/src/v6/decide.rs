@@ -232,6 +232,11 @@ impl Turn<'_> {
 
     /// What each association gets, bound to the client or only set aside for it.
     fn grants(&mut self, ias: &[Ia], commits: bool) -> Grants {
+        if matches!(self.request.kind, MessageType::Renew | MessageType::Rebind) {
+            for address in ias.iter().flat_map(|ia| &ia.addresses) {
+                self.leases.reclaim(self.identity, *address, self.now);
+            }
+        }
         let chosen = self.chosen(ias, commits);
         let address = chosen.and_then(|at| {
             let wanted = ias[at].addresses.first().copied();
@@ -828,6 +833,24 @@ mod tests {
         let really = about(&decline, &[ia(id, &["fd00::1f", &own.to_string()])]);
         assert_eq!(told(&server.answers(&really)), []);
         assert_ne!(address(&server.answers(&solicit())), own);
+    }
+
+    #[test]
+    fn a_machine_that_renews_keeps_its_address_whatever_was_declined_in_its_name() {
+        for kind in [MessageType::Renew, MessageType::Rebind] {
+            let mut server = Server::new();
+            let (bound, own, id) = bound(&mut server);
+            let forged = about(&next(MessageType::Decline, &bound), &[ia(id, &[&own.to_string()])]);
+            assert_eq!(told(&server.answers(&forged)), [], "it is believed");
+
+            let mut renewal = next(kind, &bound);
+            if kind == MessageType::Rebind {
+                renewal.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+            }
+            let renewed = server.answers(&renewal);
+
+            assert_eq!(told(&renewed), [(id, None, vec![(own, 600)])]);
+        }
     }
 
     #[test]

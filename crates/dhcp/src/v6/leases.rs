@@ -7,10 +7,8 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
-use crate::leases::{Claim, Holder, Seconds};
+use crate::leases::{Claim, Holder, QUARANTINE, Seconds, TO_DECLINE};
 
-/// How long an address is left alone after a client found somebody else using it.
-const QUARANTINE: Seconds = 600;
 /// How many addresses one client can have left alone.
 const QUARANTINES: usize = 3;
 /// Identifiers of each link that are reserved (RFC 2526 §2).
@@ -89,10 +87,10 @@ pub struct Binding {
     pub until: Seconds,
 }
 
-/// A binding's identity among those of its client.
+/// A binding's identity among those of its client; never 0.
 #[must_use]
 pub fn binding_id(duid: &[u8], ia: u32) -> u64 {
-    u64::from(crc32fast::hash(duid)) << 32 | u64::from(ia)
+    (u64::from(crc32fast::hash(duid)) << 32 | u64::from(ia)).max(1)
 }
 
 /// An address and who has it.
@@ -126,7 +124,7 @@ pub struct Record {
     pub identity: Identity,
     /// The address.
     pub address: Ipv6Addr,
-    /// The binding, or 0 where the address is set aside.
+    /// The binding, or 0 where the address is set aside: the client, if there is one, declined it.
     pub binding: u64,
     /// The second at which it ends; at once, if it was given back.
     pub until: Seconds,
@@ -214,7 +212,10 @@ type Ends = BTreeSet<(Seconds, Ipv6Addr)>;
 struct Entry {
     lease: Lease,
     place: Place,
+    /// Whose it was, if it is nobody's now because it was declined.
     declined_by: Option<Identity>,
+    /// The second in which its client was last told that it has it; 0 before this run.
+    told: Seconds,
 }
 
 /// In which of the sets an address is.
@@ -272,7 +273,7 @@ impl Leases {
                 None => pool.contains(record.address),
             };
             if fits {
-                leases.apply(&record);
+                leases.apply(&record, 0);
             }
         }
         leases
@@ -356,8 +357,19 @@ impl Leases {
         let holder = self.of(&identity).filter(|lease| lease.address == address)?.holder;
         let until = now + Seconds::from(secs);
         let record = Record { identity, address, binding, until, holder };
-        self.apply(&record);
+        self.apply(&record, now);
         Some(record)
+    }
+
+    /// A client has an address extended that was declined in its name. So it uses it, and it was somebody else who
+    /// declined it: it is the client's again.
+    pub fn reclaim(&mut self, identity: Identity, address: Ipv6Addr, now: Seconds) {
+        self.end_leases(now);
+        let entry = self.by_address.get(&address);
+        let declined = entry.filter(|entry| entry.declined_by == Some(identity));
+        let Some(Entry { lease: Lease { holder, .. }, .. }) = declined else { return };
+        let (holder, bindings) = (*holder, Vec::new());
+        self.put(Lease { identity, address, bindings, aside_until: now, holder }, None);
     }
 
     /// A client is done with a binding.
@@ -371,12 +383,15 @@ impl Leases {
         self.bound(&identity, binding, now).filter(|bound| *bound == address)?;
         let holder = self.of(&identity)?.holder;
         let record = Record { identity, address, binding, until: now, holder };
-        self.apply(&record);
+        self.apply(&record, now);
         Some(record)
     }
 
-    /// A client found the address of a binding in use: nobody gets it for ten minutes. `None` if that is
-    /// not what the binding is of.
+    /// A client found the address of a binding in use that it was just told: nobody gets it for ten minutes. `None` if
+    /// that is not what the binding is of, or if it was not told so just now.
+    ///
+    /// Anybody on the link can say so in a known machine's name. So what that machine had is kept for as long as it
+    /// may use it, and is its own again after that if it has taken no other.
     ///
     /// A client that says so too often has to take another address, but keeps it from nobody else.
     pub fn decline(
@@ -388,28 +403,35 @@ impl Leases {
     ) -> Option<Record> {
         self.bound(&identity, binding, now).filter(|bound| *bound == address)?;
         self.end_leases(now);
+        let entry = self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
         let so_far = self.quarantined_by.get(&identity).copied().unwrap_or_default();
-        let until = if so_far < QUARANTINES { now + QUARANTINE } else { now };
-        self.put(nobodys(address, until), Some(identity));
-        let holder = Holder::Guest;
-        Some(Record { identity: NOBODY, address, binding: 0, until, holder })
+        let (until, holder) = match entry.lease.holder {
+            _ if so_far >= QUARANTINES => (now, Holder::Guest),
+            Holder::Known => (entry.lease.until().max(now + QUARANTINE), Holder::Known),
+            Holder::Guest => (now + QUARANTINE, Holder::Guest),
+        };
+        let record = Record { identity, address, binding: 0, until, holder };
+        self.apply(&record, now);
+        Some(record)
     }
 
     /// Every record that would have to be in a journal written anew.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.by_address.values().flat_map(|Entry { lease, .. }| {
+        self.by_address.values().flat_map(|Entry { lease, declined_by, .. }| {
             let Lease { identity, address, aside_until, holder, .. } = *lease;
+            let identity = declined_by.unwrap_or(identity);
             let record = move |binding, until| Record { identity, address, binding, until, holder };
-            let aside = (identity == NOBODY).then(|| record(0, aside_until));
+            let aside = (lease.identity == NOBODY).then(|| record(0, aside_until));
             let bound = lease.bindings.iter().map(move |bound| record(bound.id, bound.until));
             aside.into_iter().chain(bound)
         })
     }
 
-    fn apply(&mut self, record: &Record) {
+    fn apply(&mut self, record: &Record, told: Seconds) {
         let Record { identity, address, binding, until, holder } = *record;
-        if identity == NOBODY {
-            self.put(nobodys(address, until), None);
+        if binding == 0 {
+            let declined_by = Some(identity).filter(|identity| *identity != NOBODY);
+            self.put(Lease { holder, ..nobodys(address, until) }, declined_by);
             return;
         }
         if self.of(&identity).is_none_or(|lease| lease.address != address) {
@@ -425,6 +447,9 @@ impl Leases {
             }
             lease.bindings.push(Binding { id: binding, until });
         });
+        if let Some(entry) = self.by_address.get_mut(&address) {
+            entry.told = told;
+        }
     }
 
     /// The address that is reserved for a client, unless somebody else was found to use it.
@@ -490,11 +515,20 @@ impl Leases {
             self.running.pop_first();
             let Some(entry) = self.by_address.get_mut(&address) else { continue };
             self.running_of_known -= entry.of_known_running();
+            let declined_by = entry.declined_by.take();
+            let known = declined_by.filter(|_| entry.lease.holder == Holder::Known);
+            if let Some(identity) = known {
+                // Its own again if it has taken no other.
+                match *self.by_identity.entry(identity).or_insert(address) == address {
+                    true => entry.lease.identity = identity,
+                    false => entry.lease.holder = Holder::Guest,
+                }
+            }
             entry.place = match entry.lease.holder {
                 Holder::Known => Place::LeftByKnown,
                 Holder::Guest => Place::LeftByGuest,
             };
-            let (place, declined_by) = (entry.place, entry.declined_by.take());
+            let place = entry.place;
             self.ends(place).map(|ends| ends.insert((until, address)));
             self.end_quarantine(declined_by);
         }
@@ -522,7 +556,7 @@ impl Leases {
     fn change(&mut self, address: Ipv6Addr, change: impl FnOnce(&mut Lease)) {
         if let Some(mut entry) = self.take(address) {
             change(&mut entry.lease);
-            self.insert(entry.lease, entry.declined_by);
+            self.insert(entry.lease, entry.declined_by, entry.told);
         }
     }
 
@@ -534,12 +568,12 @@ impl Leases {
             && let Some(Entry { lease: old, .. }) = self.take(old)
         {
             // Its client may use it up to its end, whatever it is given now.
-            self.insert(nobodys(old.address, old.until()), None);
+            self.insert(nobodys(old.address, old.until()), None, 0);
         }
         if let Some(identity) = declined_by {
             *self.quarantined_by.entry(identity).or_default() += 1;
         }
-        self.insert(lease, declined_by);
+        self.insert(lease, declined_by, 0);
     }
 
     fn forget(&mut self, address: Ipv6Addr) {
@@ -559,12 +593,12 @@ impl Leases {
         Some(entry)
     }
 
-    fn insert(&mut self, lease: Lease, declined_by: Option<Identity>) {
+    fn insert(&mut self, lease: Lease, declined_by: Option<Identity>, told: Seconds) {
         let address = lease.address;
         let place =
             if self.reserved.contains_key(&address) { Place::Reserved } else { Place::Running };
         self.ends(place).map(|ends| ends.insert((lease.until(), address)));
-        let entry = Entry { lease, place, declined_by };
+        let entry = Entry { lease, place, declined_by, told };
         self.running_of_known += entry.of_known_running();
         self.by_address.insert(address, entry);
     }
@@ -573,7 +607,8 @@ impl Leases {
 impl Entry {
     /// One, where it counts as an address that a known machine has.
     fn of_known_running(&self) -> usize {
-        usize::from(self.place == Place::Running && self.lease.holder == Holder::Known)
+        let has = self.place == Place::Running && self.lease.identity != NOBODY;
+        usize::from(has && self.lease.holder == Holder::Known)
     }
 }
 
@@ -667,10 +702,67 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_declined_right_after_it_was_told_or_not_at_all() {
+        let mut leases = Leases::new(pool(4), []);
+        let address = leases.offer(client(1), None, Claim::Known, 1_000).unwrap();
+        leases.bind(client(1), address, 1, 100, 1_000).unwrap();
+        let mut again = Leases::replay(pool(4), [], leases.records());
+
+        assert_eq!(leases.decline(client(1), address, 1, 1_060), None, "a minute later");
+        leases.bind(client(1), address, 1, 100, 1_070).unwrap();
+        assert!(leases.decline(client(1), address, 1, 1_071).is_some(), "it was told it again");
+        assert_eq!(again.decline(client(1), address, 1, 1_001), None, "who knows when it was told");
+    }
+
+    /// A known client whose address was declined, maybe by another in its name.
+    fn declined(secs: u32) -> (Leases, Ipv6Addr) {
+        let mut leases = Leases::new(pool(3), []);
+        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
+        leases.bind(client(1), address, 1, secs, 0).unwrap();
+        leases.decline(client(1), address, 1, 1).unwrap();
+        (leases, address)
+    }
+
+    #[test]
+    fn a_machine_that_has_its_lease_extended_did_not_decline_it_whatever_is_said_in_its_name() {
+        for (takes_another, restarts) in [(false, false), (true, false), (true, true)] {
+            let (mut leases, address) = declined(3_600);
+            if takes_another {
+                let other = leases.offer(client(1), None, Claim::Known, 2).unwrap();
+                leases.bind(client(1), other, 1, 3_600, 2).unwrap();
+            }
+            if restarts {
+                let records: Vec<_> = leases.records().collect();
+                leases = Leases::replay(pool(3), [], records);
+            }
+            assert_ne!(leases.offer(client(2), Some(address), GUEST, 1_700), Some(address));
+
+            leases.reclaim(client(3), address, 1_800);
+            assert_eq!(leases.bind(client(3), address, 1, 3_600, 1_800), None, "another's");
+            leases.reclaim(client(1), address, 1_800);
+
+            assert_eq!(leases.offer(client(1), None, Claim::Known, 1_800), Some(address));
+            assert!(leases.bind(client(1), address, 1, 3_600, 1_800).is_some());
+        }
+    }
+
+    #[test]
+    fn what_a_known_machine_declined_is_its_own_again_later_unless_it_took_another() {
+        let (mut leases, address) = declined(10);
+        assert_ne!(leases.offer(client(2), Some(address), GUEST, 601), Some(address));
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 602), Some(address));
+
+        let (mut leases, address) = declined(10);
+        let other = leases.offer(client(1), None, Claim::Known, 2).unwrap();
+        assert_eq!(leases.offer(client(2), Some(address), GUEST, 601), Some(address));
+        assert_eq!(leases.offer(client(1), None, Claim::Known, 602), Some(other));
+    }
+
+    #[test]
     fn a_new_iaid_at_each_boot_does_not_pile_up() {
         let mut leases = Leases::new(pool(1), []);
         let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
-        for boot in 0..100 {
+        for boot in 1..=100 {
             leases.bind(client(1), address, boot, 1_000, boot).unwrap();
         }
 

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dhcp::v4::client::LeaseClient;
+use dhcp::v4::packet::Op;
+use dhcp::v4::{MessageType, Packet};
 use ferroboot::lab::machine::Machine;
+use ferroboot::lab::neighbour::Neighbour;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::story::{Verbs as _, in_a_lab, with};
@@ -21,7 +24,7 @@ fn an_address_is_the_same_after_the_daemon_was_killed() {
         let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
         for machine in [&first, &second] {
             lab.enroll(machine)?;
-            plug_in(machine)?;
+            plug_in(machine, "lab0")?;
         }
         let before = (address(&first)?, address(&second)?);
 
@@ -41,7 +44,7 @@ fn an_interface_that_was_made_anew_is_answered_on_as_before() {
     in_a_lab(with([Machine::new(1)]), |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
-        plug_in(&machine)?;
+        plug_in(&machine, "lab0")?;
         let before = address(&machine)?;
 
         ip("link del lab0")?;
@@ -55,11 +58,62 @@ fn an_interface_that_was_made_anew_is_answered_on_as_before() {
     });
 }
 
+#[test]
+fn a_machine_that_was_moved_from_behind_a_relay_is_refused_the_address_it_had_there() {
+    let mut plan = with([Machine::new(1)]);
+    plan.neighbour = Some(Neighbour::Relay);
+    in_a_lab(plan, |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        plug_in(&machine, "lab1")?;
+        let before = address(&machine)?;
+        assert_eq!(before.octets()[..3], [10, 78, 0]);
+
+        ip(&format!("link set to-{} master lab0", machine.name))?;
+
+        assert_eq!(rebind(&machine, before)?, MessageType::Nak);
+        assert_eq!(address(&machine)?.octets()[..3], [10, 77, 0]);
+        Ok(())
+    });
+}
+
+/// What a machine hears that asks everybody to let it keep its address (RFC 2131 §4.4.5).
+fn rebind(machine: &Machine, address: Ipv4Addr) -> Result<MessageType> {
+    let nowhere = Ipv4Addr::UNSPECIFIED;
+    let asked = Packet {
+        op: Op::Request,
+        hops: 0,
+        xid: 0x8765_4321,
+        secs: 0,
+        broadcast: true,
+        ciaddr: address,
+        yiaddr: nowhere,
+        siaddr: nowhere,
+        giaddr: nowhere,
+        chaddr: bmc::config::Mac::try_from(machine.mac())?.0,
+        file: Vec::new(),
+        message: MessageType::Request,
+        options: Vec::new(),
+    };
+    let socket = socket(&machine.name)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.send_to(&asked.emit(), SERVER)?;
+    let mut packet = [0; 1500];
+    loop {
+        let len = socket.recv(&mut packet).context("no answer in 10 s")?;
+        if let Ok(reply) = Packet::parse(&packet[..len])
+            && (reply.op, reply.xid) == (Op::Reply, asked.xid)
+        {
+            return Ok(reply.message);
+        }
+    }
+}
+
 /// Puts a network card with the machine's MAC address on the bridge.
-fn plug_in(machine: &Machine) -> Result<()> {
+fn plug_in(machine: &Machine, bridge: &str) -> Result<()> {
     let (card, mac) = (&machine.name, machine.mac());
     ip(&format!("link add {card} address {mac} type veth peer name to-{card}"))?;
-    ip(&format!("link set to-{card} master lab0 up"))?;
+    ip(&format!("link set to-{card} master {bridge} up"))?;
     ip(&format!("link set {card} up"))?;
     // Client and server are in one namespace, so each hears from an address that is its own.
     let setting = "/proc/sys/net/ipv4/conf/all/accept_local";

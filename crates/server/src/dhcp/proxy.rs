@@ -14,7 +14,7 @@ use dhcp::v4::{Packet, reply};
 use super::counter::{self, HeardAt};
 use super::heard::{Done, Heard, Story};
 use super::machines::{Machines, Names};
-use super::v4::{FAMILY, Reply, asked};
+use super::v4::{FAMILY, Reply, Way, asked};
 
 /// What is known of the network, at one of a proxy's ports.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Desk {
 }
 
 impl counter::Desk for Desk {
-    type From = SocketAddrV4;
+    type From = Way;
     type Reply = Reply;
     /// Of which it has none.
     type Leases = Leases;
@@ -57,7 +57,7 @@ impl counter::Desk for Desk {
     fn hear(
         &mut self,
         bytes: &[u8],
-        from: SocketAddrV4,
+        Way { from, .. }: Way,
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {

@@ -31,8 +31,9 @@ use crate::config::{self, Config, Provider};
 use crate::nodes::{Found, Index};
 use crate::urls::Urls;
 
-/// Whoever asks for an address has none yet (RFC 2131 §4.1).
-const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT);
+/// The way that a packet comes from whoever has no address yet (RFC 2131 §4.1).
+const ANEW: v4::Way =
+    v4::Way { from: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT), to: Ipv4Addr::BROADCAST };
 
 /// The desks of all networks, with copies of their leases.
 #[derive(Debug)]
@@ -227,12 +228,12 @@ impl Rehearsal {
                 // Each is the first that is asked: what one is offered must not change the next.
                 let asked4 = question.is_of_v4().then(|| question.v4());
                 all.extend(network.v4.clone().zip(asked4.as_ref()).map(|(mut desk, asked)| {
-                    let heard = desk.hear(asked, FROM, &self.machines, now());
+                    let heard = desk.hear(asked, ANEW, &self.machines, now());
                     let verdict = question.verdict4(asked, heard.reply.as_ref());
                     self.explained(network, "IPv4", &question, &heard, verdict)
                 }));
                 all.extend(network.proxy.clone().zip(asked4.as_ref()).map(|(mut desk, asked)| {
-                    let heard = desk.hear(asked, FROM, &self.machines, now());
+                    let heard = desk.hear(asked, ANEW, &self.machines, now());
                     let verdict = question.verdict4(asked, heard.reply.as_ref());
                     self.explained(network, "IPv4", &question, &heard, verdict)
                 }));
@@ -295,7 +296,8 @@ impl Rehearsal {
         let (machines, now) = (&self.machines, now() + 1_000 * after);
         match *from {
             IpAddr::V4(from) => {
-                let from = SocketAddrV4::new(from, *port);
+                let to = if let IpAddr::V4(to) = *to { to } else { Ipv4Addr::BROADCAST };
+                let way = v4::Way { from: SocketAddrV4::new(from, *port), to };
                 let called = network.nameless4.then(|| questions::server4(payload)).flatten();
                 let beside = match *port {
                     socket::PXE => &mut network.pxe,
@@ -303,11 +305,11 @@ impl Rehearsal {
                 };
                 if let Some(desk) = beside {
                     called.into_iter().for_each(|server| desk.is_called(server));
-                    return Some(told(&desk.hear(payload, from, machines, now)));
+                    return Some(told(&desk.hear(payload, way, machines, now)));
                 }
                 let desk = network.v4.as_mut().filter(|_| *port != socket::PXE)?;
                 called.into_iter().for_each(|server| desk.is_called(server));
-                Some(told(&desk.hear(payload, from, machines, now)))
+                Some(told(&desk.hear(payload, way, machines, now)))
             }
             IpAddr::V6(from) => {
                 let called = network.nameless6.then(|| questions::server6(payload)).flatten();

@@ -13,9 +13,10 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv6RecvPacketInfo, RcvBufForce};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, recvmsg,
+    sendmsg,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -24,7 +25,6 @@ use tracing::debug;
 
 use super::addresses::{self, Address};
 use super::frames::Frames;
-use super::v6::Way;
 use super::{counter, port, v4, v6};
 
 /// The port that clients of a ProxyDHCP server ask again on.
@@ -61,6 +61,7 @@ impl Socket4 {
             let socket = on(interface, Domain::IPV4, Type::DGRAM, Protocol::UDP)?;
             socket.set_broadcast(true)?;
             socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+            setsockopt(&socket, Ipv4PacketInfo, &true)?;
             UdpSocket::from_std(socket.into())
         };
         let socket = bound().map_err(|error| refused(interface, port, error))?;
@@ -75,25 +76,16 @@ impl Socket4 {
 }
 
 impl counter::Socket for Socket4 {
-    type From = SocketAddrV4;
+    type From = v4::Way;
     type Reply = v4::Reply;
 
-    async fn receive(
-        &self,
-        packets: &mut Vec<(Vec<u8>, SocketAddrV4)>,
-        most: usize,
-    ) -> io::Result<()> {
-        self.socket.readable().await?;
-        let mut buffer = [0; LONGEST];
-        while packets.len() < most {
-            match self.socket.try_recv_from(&mut buffer) {
-                Ok((len, SocketAddr::V4(from))) => packets.push((buffer[..len].to_vec(), from)),
-                Ok((_, SocketAddr::V6(_))) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    async fn receive(&self, packets: &mut Vec<(Vec<u8>, v4::Way)>, most: usize) -> io::Result<()> {
+        receive_all(&self.socket, packets, most, |from: SockaddrIn, control| {
+            let ControlMessageOwned::Ipv4PacketInfo(info) = control else { return None };
+            let to = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
+            Some(v4::Way { from: from.into(), to })
+        })
+        .await
     }
 
     async fn send(&self, v4::Reply { reply, to }: &v4::Reply) -> io::Result<()> {
@@ -135,21 +127,15 @@ impl Socket6 {
 }
 
 impl counter::Socket for Socket6 {
-    type From = Way;
+    type From = v6::Way;
     type Reply = v6::Reply;
 
-    async fn receive(&self, packets: &mut Vec<(Vec<u8>, Way)>, most: usize) -> io::Result<()> {
-        self.0.readable().await?;
-        let mut buffer = [0; LONGEST];
-        while packets.len() < most {
-            match self.0.try_io(Interest::READABLE, || receive6(&self.0, &mut buffer)) {
-                Ok((len, Some(way))) => packets.push((buffer[..len].to_vec(), way)),
-                Ok((_, None)) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    async fn receive(&self, packets: &mut Vec<(Vec<u8>, v6::Way)>, most: usize) -> io::Result<()> {
+        receive_all(&self.0, packets, most, |from: SockaddrIn6, control| {
+            let ControlMessageOwned::Ipv6PacketInfo(info) = control else { return None };
+            Some(v6::Way { from: from.into(), to: info.ipi6_addr.s6_addr.into() })
+        })
+        .await
     }
 
     async fn send(&self, reply: &v6::Reply) -> io::Result<()> {
@@ -157,21 +143,39 @@ impl counter::Socket for Socket6 {
     }
 }
 
-/// The length of a packet, and the way that it came.
-fn receive6(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Way>)> {
+/// Waits for packets and takes what is there, up to `most`, each with the way that it came.
+async fn receive_all<S: SockaddrLike, Way>(
+    socket: &UdpSocket,
+    packets: &mut Vec<(Vec<u8>, Way)>,
+    most: usize,
+    way: impl Fn(S, ControlMessageOwned) -> Option<Way>,
+) -> io::Result<()> {
+    socket.readable().await?;
+    let mut buffer = [0; LONGEST];
+    while packets.len() < most {
+        match socket.try_io(Interest::READABLE, || receive(socket, &mut buffer, &way)) {
+            Ok((len, Some(way))) => packets.push((buffer[..len].to_vec(), way)),
+            Ok((_, None)) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The length of a packet, and what the kernel says of it besides.
+fn receive<S: SockaddrLike, T>(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    about: impl Fn(S, ControlMessageOwned) -> Option<T>,
+) -> io::Result<(usize, Option<T>)> {
+    // The largest of what is asked for.
     let mut control = nix::cmsg_space!(in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
-    let message = recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), flags)?;
-    let to = message.cmsgs()?.find_map(|control| {
-        if let ControlMessageOwned::Ipv6PacketInfo(info) = control {
-            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr))
-        } else {
-            None
-        }
-    });
-    let way = message.address.zip(to).map(|(from, to)| Way { from: SocketAddrV6::from(from), to });
-    Ok((message.bytes, way))
+    let message = recvmsg::<S>(fd, &mut parts, Some(&mut control), flags)?;
+    let said = message.cmsgs()?.next();
+    Ok((message.bytes, message.address.zip(said).and_then(|(from, said)| about(from, said))))
 }
 
 /// ICMPv6, for solicitations and advertisements. It is a raw socket, of which nothing is needed that
@@ -193,27 +197,16 @@ impl Icmp6 {
 
     /// A message, the hop limit that it came with, and its sender.
     pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, u8, Ipv6Addr)> {
-        self.0
-            .async_io(Interest::READABLE, || {
-                let mut buffer = vec![0; LONGEST];
-                let mut control = nix::cmsg_space!(i32);
-                let mut parts = [IoSliceMut::new(&mut buffer)];
-                let fd = self.0.as_raw_fd();
-                let flags = MsgFlags::empty();
-                let message = recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut control), flags)?;
-                let hops = message.cmsgs()?.find_map(|control| {
-                    if let ControlMessageOwned::Ipv6HopLimit(hops) = control {
-                        Some(hops)
-                    } else {
-                        None
-                    }
-                });
-                let from = message.address.map_or(Ipv6Addr::UNSPECIFIED, |from| from.ip());
-                let len = message.bytes;
-                buffer.truncate(len);
-                Ok((buffer, hops.and_then(|hops| hops.try_into().ok()).unwrap_or(0), from))
-            })
-            .await
+        let about = |from: SockaddrIn6, control| {
+            let ControlMessageOwned::Ipv6HopLimit(hops) = control else { return None };
+            Some((u8::try_from(hops).ok()?, from.ip()))
+        };
+        let mut buffer = vec![0; LONGEST];
+        let (len, about) =
+            self.0.async_io(Interest::READABLE, || receive(&self.0, &mut buffer, about)).await?;
+        buffer.truncate(len);
+        let (hops, from) = about.unwrap_or((0, Ipv6Addr::UNSPECIFIED));
+        Ok((buffer, hops, from))
     }
 
     pub(super) async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {

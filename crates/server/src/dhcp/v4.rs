@@ -44,6 +44,14 @@ pub(super) struct Subnet {
     counted: (usize, Seconds),
 }
 
+/// The way that a packet came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) from: SocketAddrV4,
+    /// Where it was sent to.
+    pub(super) to: Ipv4Addr,
+}
+
 /// An answer on its way.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -53,7 +61,11 @@ pub(super) struct Reply {
 
 impl Desk {
     /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(subnets: Vec<Subnet>, strangers: Strangers, limits: Limits) -> Self {
+    pub(super) fn new(mut subnets: Vec<Subnet>, strangers: Strangers, limits: Limits) -> Self {
+        let nets: Vec<_> = subnets.iter().map(|subnet| subnet.net).collect();
+        for Subnet { net, about, .. } in &mut subnets {
+            about.others = nets.iter().copied().filter(|other| other != net).collect();
+        }
         Self { subnets, strangers, limits }
     }
 
@@ -75,12 +87,12 @@ impl Desk {
     fn answer(
         &mut self,
         request: Packet,
-        from: SocketAddrV4,
+        Way { from, to }: Way,
         asked: Asked,
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {
-        let link = relay::link(&request);
+        let link = relay::link(&request, to);
         let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
         // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
         let at = of_link.or_else(|| relayed(&request).is_none().then_some(0));
@@ -127,24 +139,18 @@ impl Desk {
 }
 
 impl counter::Desk for Desk {
-    type From = SocketAddrV4;
+    type From = Way;
     type Reply = Reply;
     type Leases = Leases;
     const FAMILY: &'static str = FAMILY;
 
-    fn hear(
-        &mut self,
-        bytes: &[u8],
-        from: SocketAddrV4,
-        machines: &Machines,
-        now: Millis,
-    ) -> HeardAt<Self> {
+    fn hear(&mut self, bytes: &[u8], way: Way, machines: &Machines, now: Millis) -> HeardAt<Self> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let asked = asked(&request, machines);
-        self.answer(request, from, asked, machines, now)
+        self.answer(request, way, asked, machines, now)
     }
 
     fn leases(&self) -> impl Iterator<Item = &Leases> {
