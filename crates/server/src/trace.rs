@@ -77,23 +77,27 @@ impl Recorder {
     pub async fn flush(&self) {
         let queued = self.queued.load(Ordering::Relaxed);
         let mut written = self.written.clone();
-        if *written.borrow() < queued {
+        while *written.borrow_and_update() < queued {
             self.hurry.notify_one();
+            // Where nobody writes any more, there is nothing to wait for.
+            if written.changed().await.is_err() {
+                return;
+            }
         }
-        // Where nobody writes any more, there is nothing to wait for.
-        written.wait_for(|written| *written >= queued).await.ok();
     }
 }
 
-/// Events that go into the store together at most: whoever changes a node waits for as long as they take.
-const BATCH: usize = 4_096;
+/// Events that go into the store together at most. A batch takes a few milliseconds: whoever changes a node
+/// waits for no longer, and whoever shares the processor with it hardly notices.
+const BATCH: usize = 256;
 /// How long to gather events, unless there are that many or somebody waits for them. The database brings
 /// each batch to the disk, which costs as much as the events in it.
 const GATHER: Duration = Duration::from_millis(50);
-/// In a storm events are gathered for this many times as long as the last batch took: what else the
-/// machine has to do then, DHCP above all, comes first.
-const REST: u32 = 10;
-const GATHER_IN_STORM: Duration = Duration::from_millis(500);
+/// In a storm the writer rests for this many times as long as the last batch took: what else the machine
+/// has to do then, DHCP above all, comes first.
+const REST: u32 = 4;
+/// As many events as may wait before there is no rest any more.
+const HALF: usize = WAITING / 2;
 
 /// Writes what is recorded until the last [`Recorder`] is gone.
 pub async fn write(store: Store, backlog: Backlog) {
@@ -107,10 +111,13 @@ pub async fn write(store: Store, backlog: Backlog) {
             error!(error = %failed, events = events.len(), "events of traces are lost");
         }
         written.send_modify(|written| *written += events.len() as u64);
-        if recorded.len() < BATCH && !recorded.is_closed() {
-            let rest = (REST * began.elapsed()).clamp(GATHER, GATHER_IN_STORM);
-            timeout(rest, hurry.notified()).await.ok();
-        }
+        let rest = match recorded.len() {
+            _ if recorded.is_closed() => continue,
+            0..BATCH => GATHER.max(REST * began.elapsed()),
+            BATCH..HALF => REST * began.elapsed(),
+            HALF.. => continue,
+        };
+        timeout(rest, hurry.notified()).await.ok();
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! `rate` starts RATE four-way exchanges a second, each client in its turn, and prints how many were
 //! `started`, `offered` and `completed`; `dropped`, the messages without an answer within a second, of
-//! the first kind and of the second; the delays of both kinds of answers in ms; how many exchanges were
+//! the first kind and of the second; the `latency` of all answers in ms; how many exchanges were
 //! `behind`, not completed when the SECONDS were over, as a server may put off what it cannot bear; and
 //! `kept_up`, whether the exchanges were started in time.
 //!
@@ -113,13 +113,13 @@ fn rate(link: &mut Link, clients: &mut Clients, rate: u32, seconds: u32) -> Resu
             }
         }
     }
+    let (offered, completed) = (offers.len(), acks.len());
     Ok(json!({
         "started": total,
-        "offered": offers.len(),
-        "completed": acks.len(),
-        "dropped": [total - offers.len(), offers.len() - acks.len()],
-        "first": delays(offers),
-        "second": delays(acks),
+        "offered": offered,
+        "completed": completed,
+        "dropped": [total - offered, offered - completed],
+        "latency": delays([offers, acks].concat()),
         "behind": total - in_time,
         "kept_up": started_within.as_secs_f64() < 1.03 * f64::from(seconds),
     }))
