@@ -55,7 +55,7 @@ impl Default for Rates {
     fn default() -> Self {
         Self {
             each: Rate { per_sec: 10, burst: 40 },
-            known: Rate { per_sec: 50_000, burst: 100_000 },
+            known: Rate { per_sec: 100_000, burst: 200_000 },
             guests: Rate { per_sec: 10_000, burst: 20_000 },
         }
     }
