@@ -90,9 +90,10 @@ impl Recorder {
 /// Events that go into the store together at most. A batch takes a few milliseconds: whoever changes a node
 /// waits for no longer, and whoever shares the processor with it hardly notices.
 const BATCH: usize = 256;
-/// How long to gather events, unless there are that many or somebody waits for them. The database brings
-/// each batch to the disk, which costs as much as the events in it.
-const GATHER: Duration = Duration::from_millis(50);
+/// How long to gather events, unless there are that many or somebody waits for them; a process that is killed
+/// loses what it has gathered. The database brings each batch to the disk, for which answers would have to wait
+/// in one of a hundred cases if that were done 20 times a second.
+const GATHER: Duration = Duration::from_millis(250);
 /// In a storm the writer rests for this many times as long as the last batch took: what else the machine
 /// has to do then, DHCP above all, comes first.
 const REST: u32 = 4;
