@@ -31,9 +31,11 @@ fuzz_target!(|information: &[u8]| {
         options: vec![(options::RELAY_AGENT, information.to_vec())],
     };
     let request = Packet::parse(&request.emit()).expect("what we send can be read");
-    assert_eq!(link(&request), relayed(&request).map(|relayed| relayed.link));
-
     let server = Ipv4Addr::new(10, 0, 0, 1);
+    for to in [server, Ipv4Addr::BROADCAST] {
+        assert_eq!(link(&request, to), relayed(&request).map(|relayed| relayed.link));
+    }
+
     let pool = Pool { first: Ipv4Addr::new(10, 9, 0, 2), last: Ipv4Addr::new(10, 9, 0, 9) };
     let network = Network::new(server, Ipv4Addr::new(255, 255, 255, 0), 3_600);
     let mut leases = Leases::new(pool, []);
