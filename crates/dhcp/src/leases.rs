@@ -16,7 +16,7 @@ const OFFER: Seconds = 60;
 /// How long for a guest: whoever makes up clients holds few addresses with it.
 const OFFER_TO_GUEST: Seconds = 10;
 /// How long an address is left alone at least after a client found somebody else using it.
-pub(crate) const QUARANTINE: Seconds = 600;
+const QUARANTINE: Seconds = 600;
 /// How long a client has, once it is told an address, to find somebody else using it. It looks before it uses the
 /// address, which takes some seven seconds (RFC 5227 §2.1.1).
 pub(crate) const TO_DECLINE: Seconds = 60;
@@ -369,11 +369,7 @@ impl Leases {
         let lease = self.of(mac).filter(|lease| lease.address == address && lease.until > now)?;
         self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
         let so_far = self.quarantined_by.get(&mac).copied().unwrap_or_default();
-        let (until, holder) = match lease.holder {
-            _ if so_far >= QUARANTINES => (now, Holder::Guest),
-            Holder::Known => (lease.until.max(now + QUARANTINE), Holder::Known),
-            Holder::Guest => (now + QUARANTINE, Holder::Guest),
-        };
+        let (until, holder) = set_aside(lease.holder, lease.until, so_far, now);
         Some(self.record(Lease { until, state: State::Declined, holder, ..lease }, now))
     }
 
@@ -584,6 +580,21 @@ impl Leases {
             Place::LeftByKnown => Some(&mut self.left_by_known),
             Place::Reserved => None,
         }
+    }
+}
+
+/// Until when an address is left alone that its client declined, and for whom it is kept; the client might have
+/// used it `until` then, and has `so_far` as many left alone.
+pub(crate) fn set_aside(
+    holder: Holder,
+    until: Seconds,
+    so_far: usize,
+    now: Seconds,
+) -> (Seconds, Holder) {
+    match holder {
+        _ if so_far >= QUARANTINES => (now, Holder::Guest),
+        Holder::Known => (until.max(now + QUARANTINE), Holder::Known),
+        Holder::Guest => (now + QUARANTINE, Holder::Guest),
     }
 }
 

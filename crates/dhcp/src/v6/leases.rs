@@ -7,10 +7,8 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
-use crate::leases::{Claim, Holder, QUARANTINE, Seconds, TO_DECLINE};
+use crate::leases::{Claim, Holder, Seconds, TO_DECLINE, set_aside};
 
-/// How many addresses one client can have left alone.
-const QUARANTINES: usize = 3;
 /// Identifiers of each link that are reserved (RFC 2526 §2).
 const ANYCASTS: u128 = 128;
 /// The bit of a record's end that marks a guest's: no lease ends so late.
@@ -405,11 +403,8 @@ impl Leases {
         self.end_leases(now);
         let entry = self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
         let so_far = self.quarantined_by.get(&identity).copied().unwrap_or_default();
-        let (until, holder) = match entry.lease.holder {
-            _ if so_far >= QUARANTINES => (now, Holder::Guest),
-            Holder::Known => (entry.lease.until().max(now + QUARANTINE), Holder::Known),
-            Holder::Guest => (now + QUARANTINE, Holder::Guest),
-        };
+        let Lease { holder, .. } = entry.lease;
+        let (until, holder) = set_aside(holder, entry.lease.until(), so_far, now);
         let record = Record { identity, address, binding: 0, until, holder };
         self.apply(&record, now);
         Some(record)
@@ -698,7 +693,7 @@ mod tests {
         assert_ne!(other, address);
         leases.bind(client(1), other, 1, 10_000, 2).unwrap();
         assert_eq!(leases.offer(client(2), None, Claim::Known, 2), None);
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 1 + QUARANTINE), Some(address));
+        assert_eq!(leases.offer(client(2), None, Claim::Known, 601), Some(address));
     }
 
     #[test]
@@ -838,7 +833,7 @@ mod tests {
         }
 
         let others = (2..20).filter_map(|who| leases.offer(client(who), None, Claim::Known, 1));
-        assert_eq!(others.count(), 8 - QUARANTINES);
+        assert_eq!(others.count(), 8 - 3);
     }
 
     #[test]
