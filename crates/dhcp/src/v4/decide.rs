@@ -58,7 +58,9 @@ pub enum Silence {
     #[error("the client asks for an address that this server has never given it")]
     UnknownLease,
     /// RFC 5227 §2.1.1: a client looks before it uses an address, and not long after.
-    #[error("it was not told this address within the last minute, and so keeps it")]
+    #[error(
+        "it declines an address that it was not told within the last minute, which changes nothing"
+    )]
     NotTold,
     /// A REQUEST that says neither what it wants nor what it has.
     #[error("the request names no address")]
@@ -507,9 +509,12 @@ mod tests {
         let address = server.answers(&discover(MAC)).yiaddr;
         server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
 
-        for message in [MessageType::Release, MessageType::Decline] {
+        for (message, nothing) in [
+            (MessageType::Release, Decision::Note { record: None }),
+            (MessageType::Decline, Decision::Silent(Silence::NotTold)),
+        ] {
             let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
-            assert!(!matches!(other, Decision::Note { record: Some(_) } | Decision::Send { .. }));
+            assert_eq!(other, nothing);
         }
         for message in [MessageType::Release, MessageType::Decline] {
             server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
