@@ -149,6 +149,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_reads_a_trace_finds_more_of_it_than_is_written_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = Store::open(&url).await.unwrap();
+        let (recorder, backlog) = Recorder::new();
+        tokio::spawn(write(store.clone(), backlog));
+        let node = booting_node();
+        store.create_node(&node).await.unwrap();
+
+        for _ in 0..3 * BATCH {
+            let (name, told) = ("kea".to_owned(), "its URL".to_owned());
+            recorder.record(&node, What::Provider { name, told, error: None });
+        }
+        recorder.flush().await;
+
+        assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 3 * BATCH);
+    }
+
+    #[tokio::test]
     async fn nobody_waits_for_a_writer_that_is_gone() {
         let (recorder, backlog) = Recorder::new();
         recorder.queued.store(1, Ordering::Relaxed);
