@@ -14,8 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(bytes.starts_with(&written));
 
     let pool = Pool { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
-    let once = Leases::replay(pool, [], records);
-    let again = Leases::replay(pool, [], once.records());
+    let once = Leases::replay(pool, [], records, 0);
+    let again = Leases::replay(pool, [], once.records(), 0);
     // Who held an address last is told by the order of records, which that of their ends replaces.
     let lease = |Record(lease)| (lease.address, lease.mac, lease.until);
     let leases = |table: &Leases| table.records().into_iter().map(lease).collect::<Vec<_>>();

@@ -15,11 +15,10 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(bytes.starts_with(&written));
 
     let pool = Pool { first: Ipv6Addr::UNSPECIFIED, last: Ipv6Addr::from(u128::MAX) };
-    let leases = Leases::replay(pool, [], records);
-    let nobody = [0; 16];
+    let leases = Leases::replay(pool, [], records, 0);
     let held: HashSet<_> = leases
         .records()
-        .filter(|record| record.identity != nobody)
+        .filter(|record| record.binding != 0)
         .map(|record| (record.identity, record.address))
         .collect();
     let holders: HashSet<_> = held.iter().map(|(identity, _)| identity).collect();

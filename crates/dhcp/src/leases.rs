@@ -135,7 +135,8 @@ pub struct Leases {
     offered_to_guests: Ends,
     /// Addresses left alone, reserved ones not among them.
     quarantined: Ends,
-    quarantined_by: HashMap<[u8; 6], usize>,
+    /// By whom, reserved ones not among them.
+    declined: HashMap<[u8; 6], Vec<Ipv4Addr>>,
     /// Those that are free again, by who had them last; reserved ones not among them.
     left_by_guests: Ends,
     left_by_known: Ends,
@@ -146,6 +147,8 @@ pub struct Leases {
     taken_by_known: usize,
     /// The lowest address that was never given out.
     unused: Option<Ipv4Addr>,
+    /// How many got another client in this run.
+    given: u64,
 }
 
 /// Addresses by when they end or ended.
@@ -155,6 +158,8 @@ type Ends = BTreeSet<(Seconds, Ipv4Addr)>;
 struct Entry {
     lease: Lease,
     place: Place,
+    /// The how many-th it was of those that got another client in this run; 0 before it.
+    order: u64,
     /// The second in which the client was last told that this is its address; 0 before this run.
     told: Seconds,
 }
@@ -163,6 +168,8 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Running,
+    /// The same, but its client has another address now.
+    Left,
     OfferedToGuest,
     Quarantined,
     LeftByGuest,
@@ -193,22 +200,24 @@ impl Leases {
             running: Ends::new(),
             offered_to_guests: Ends::new(),
             quarantined: Ends::new(),
-            quarantined_by: HashMap::new(),
+            declined: HashMap::new(),
             left_by_guests: Ends::new(),
             left_by_known: Ends::new(),
             taken: 0,
             taken_by_known: 0,
             unused: (!pool.is_empty()).then_some(pool.first),
+            given: 0,
         }
     }
 
-    /// The table that a journal leads to. Addresses outside the pool are left out, and those that are
+    /// The table that a journal leads to by `now`. Addresses outside the pool are left out, and those that are
     /// reserved for another client, so both may be changed between two runs.
     #[must_use]
     pub fn replay(
         pool: Pool,
         reservations: impl IntoIterator<Item = ([u8; 6], Ipv4Addr)>,
         records: impl IntoIterator<Item = Record>,
+        now: Seconds,
     ) -> Self {
         let mut leases = Self::new(pool, reservations);
         for Record(lease) in records {
@@ -218,8 +227,11 @@ impl Leases {
             };
             if fits {
                 leases.put(lease, 0);
+                leases.end_leases(now);
             }
         }
+        // A journal that was written anew does not say what came first.
+        leases.by_address.values_mut().for_each(|entry| entry.order = 0);
         leases
     }
 
@@ -363,14 +375,35 @@ impl Leases {
     /// Anybody on the link can say so in a known machine's name. So what that machine had is kept for as long as it
     /// may use it, and is its own again after that if it has taken no other.
     ///
-    /// A client that says so too often has to take another address, but keeps it from nobody else.
-    pub fn decline(&mut self, mac: [u8; 6], address: Ipv4Addr, now: Seconds) -> Option<Record> {
+    /// A client that says so too often has to take another address, but of all that it declined it keeps from others
+    /// only what it had first. So the records are of the address, and maybe of one that it declined before and that
+    /// is free now.
+    pub fn decline(
+        &mut self,
+        mac: [u8; 6],
+        address: Ipv4Addr,
+        now: Seconds,
+    ) -> Option<Vec<Record>> {
         self.end_leases(now);
         let lease = self.of(mac).filter(|lease| lease.address == address && lease.until > now)?;
         self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
-        let so_far = self.quarantined_by.get(&mac).copied().unwrap_or_default();
-        let (until, holder) = set_aside(lease.holder, lease.until, so_far, now);
-        Some(self.record(Lease { until, state: State::Declined, holder, ..lease }, now))
+        let (until, state) = (left_alone_until(lease.holder, lease.until, now), State::Declined);
+        let mut records = vec![self.record(Lease { until, state, ..lease }, now)];
+        let last = self.declined_last(mac).and_then(|last| self.by_address.get(&last));
+        if let Some(&Entry { lease: last, .. }) = last {
+            let free = Lease { until: now, holder: Holder::Guest, ..last };
+            records.push(self.record(free, now));
+        }
+        Some(records)
+    }
+
+    /// Of more declined addresses than a client may have, the one that it had last. It is unknown of those that it had
+    /// before this run, which do not count.
+    fn declined_last(&self, mac: [u8; 6]) -> Option<Ipv4Addr> {
+        let order =
+            |address: &Ipv4Addr| self.by_address.get(address).map_or(0, |entry| entry.order);
+        let declined = self.declined.get(&mac)?.iter().copied();
+        youngest_beyond(declined.map(|address| (order(&address), address)))
     }
 
     /// A client took another server's offer instead of ours.
@@ -381,13 +414,14 @@ impl Leases {
         }
     }
 
-    /// Every lease that would have to be in a journal written anew, what ends last at the end: where a
-    /// client has two, that is the one it has.
+    /// Every lease that would have to be in a journal written anew. Where a client has several, the one that it has now
+    /// is the last.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let leases = self.by_address.values().map(|entry| entry.lease);
         let mut leases: Vec<_> = leases.filter(|lease| lease.state != State::Offered).collect();
-        leases.sort_unstable_by_key(|lease| (lease.until, lease.address));
+        let is_current = |lease: &Lease| self.by_mac.get(&lease.mac) == Some(&lease.address);
+        leases.sort_unstable_by_key(|lease| (is_current(lease), lease.until, lease.address));
         leases.into_iter().map(Record).collect()
     }
 
@@ -405,7 +439,7 @@ impl Leases {
     /// new one if its lease ended.
     fn may_have(&self, address: Ipv4Addr, claim: Claim) -> bool {
         let place = self.by_address.get(&address).map(|entry| entry.place);
-        matches!(place, Some(Place::Running | Place::OfferedToGuest))
+        matches!(place, Some(Place::Running | Place::Left | Place::OfferedToGuest))
             || self.reserved.contains_key(&address)
             || self.left_for(claim)
     }
@@ -461,6 +495,11 @@ impl Leases {
     /// Makes a lease the one of its address and of its client, which is told so in the second `told`.
     fn put(&mut self, lease: Lease, told: Seconds) {
         let Lease { mac, address, state, .. } = lease;
+        let before = self.by_address.get(&address).filter(|before| before.lease.mac == mac);
+        let order = before.map(|before| before.order).unwrap_or_else(|| {
+            self.given += 1;
+            self.given
+        });
         self.forget(address);
         // A declined address is nobody's: the client that declined it must get another.
         if state != State::Declined
@@ -476,22 +515,20 @@ impl Leases {
         };
         self.set(place, lease);
         if place == Place::Quarantined {
-            *self.quarantined_by.entry(mac).or_default() += 1;
+            self.declined.entry(mac).or_default().push(address);
         }
-        self.by_address.insert(address, Entry { lease, place, told });
+        self.by_address.insert(address, Entry { lease, place, order, told });
     }
 
     /// Its client is offered another address now. A lease that runs still ends only at its end: the
     /// client may stay with it, and whoever asks in its name must not make it anybody's.
     fn leave(&mut self, address: Ipv4Addr) {
-        let Some(Entry { lease, place, told }) = self.by_address.get(&address).copied() else {
-            return;
-        };
-        self.unset(place, lease);
-        let place = if place == Place::LeftByKnown { Place::LeftByGuest } else { place };
-        let lease = Lease { holder: Holder::Guest, ..lease };
-        self.set(place, lease);
-        self.by_address.insert(address, Entry { lease, place, told });
+        let entry = self.by_address.get(&address).copied();
+        if let Some(entry) = entry.filter(|entry| entry.place == Place::Running) {
+            self.unset(entry.place, entry.lease);
+            self.set(Place::Left, entry.lease);
+            self.by_address.insert(address, Entry { place: Place::Left, ..entry });
+        }
     }
 
     fn forget(&mut self, address: Ipv4Addr) {
@@ -508,9 +545,9 @@ impl Leases {
             let ended = |ends: &Ends| ends.first().filter(|(until, _)| *until <= now).copied();
             let all = [&self.running, &self.offered_to_guests, &self.quarantined];
             let Some((_, address)) = all.into_iter().find_map(ended) else { return };
-            let entry = self.by_address.get(&address);
-            let Entry { lease, place, told } =
-                *entry.expect("every address in a set is in the table");
+            let entry =
+                *self.by_address.get(&address).expect("every address in a set is in the table");
+            let Entry { lease, place, .. } = entry;
             self.unset(place, lease);
             let lease = self.left(lease);
             let place = match lease.holder {
@@ -519,7 +556,7 @@ impl Leases {
                 Holder::Guest => Place::LeftByGuest,
             };
             self.set(place, lease);
-            self.by_address.insert(address, Entry { lease, place, told });
+            self.by_address.insert(address, Entry { lease, place, ..entry });
         }
     }
 
@@ -529,10 +566,8 @@ impl Leases {
         if lease.state != State::Declined || lease.holder == Holder::Guest {
             return lease;
         }
-        match *self.by_mac.entry(lease.mac).or_insert(lease.address) == lease.address {
-            true => Lease { state: State::Bound, ..lease },
-            false => Lease { holder: Holder::Guest, ..lease },
-        }
+        self.by_mac.entry(lease.mac).or_insert(lease.address);
+        Lease { state: State::Bound, ..lease }
     }
 
     fn set(&mut self, place: Place, Lease { address, until, holder, .. }: Lease) {
@@ -552,11 +587,11 @@ impl Leases {
             ends.remove(&(until, address));
         }
         if place == Place::Quarantined
-            && let Some(count) = self.quarantined_by.get_mut(&mac)
+            && let Some(declined) = self.declined.get_mut(&mac)
         {
-            *count -= 1;
-            if *count == 0 {
-                self.quarantined_by.remove(&mac);
+            declined.retain(|other| *other != address);
+            if declined.is_empty() {
+                self.declined.remove(&mac);
             }
         }
     }
@@ -564,7 +599,7 @@ impl Leases {
     /// Whether an address of the pool that is there is one less for others.
     fn counts(&self, place: Place, address: Ipv4Addr) -> bool {
         match place {
-            Place::Running | Place::OfferedToGuest | Place::Quarantined => {
+            Place::Running | Place::Left | Place::OfferedToGuest | Place::Quarantined => {
                 !self.reserved.contains_key(&address)
             }
             Place::LeftByGuest | Place::LeftByKnown | Place::Reserved => false,
@@ -573,7 +608,7 @@ impl Leases {
 
     fn ends(&mut self, place: Place) -> Option<&mut Ends> {
         match place {
-            Place::Running => Some(&mut self.running),
+            Place::Running | Place::Left => Some(&mut self.running),
             Place::OfferedToGuest => Some(&mut self.offered_to_guests),
             Place::Quarantined => Some(&mut self.quarantined),
             Place::LeftByGuest => Some(&mut self.left_by_guests),
@@ -583,24 +618,29 @@ impl Leases {
     }
 }
 
-/// Until when an address is left alone that its client declined, and for whom it is kept; the client might have
-/// used it `until` then, and has `so_far` as many left alone.
-pub(crate) fn set_aside(
-    holder: Holder,
-    until: Seconds,
-    so_far: usize,
-    now: Seconds,
-) -> (Seconds, Holder) {
+/// Until when an address is left alone that its client declined, which might have used it `until` then.
+pub(crate) fn left_alone_until(holder: Holder, until: Seconds, now: Seconds) -> Seconds {
     match holder {
-        _ if so_far >= QUARANTINES => (now, Holder::Guest),
-        Holder::Known => (until.max(now + QUARANTINE), Holder::Known),
-        Holder::Guest => (now + QUARANTINE, Holder::Guest),
+        Holder::Known => until.max(now + QUARANTINE),
+        Holder::Guest => now + QUARANTINE,
     }
 }
 
-/// Whoever declined an address needs another.
+/// The one that its client had last of more declined addresses than it may have, each with its place in the order in which
+/// it had them, or 0.
+///
+/// Whoever speaks in a machine's name has it take addresses and declines them, but what the machine used before that
+/// it had first.
+pub(crate) fn youngest_beyond<A>(declined: impl Iterator<Item = (u64, A)>) -> Option<A> {
+    let declined: Vec<_> = declined.filter(|(order, _)| *order > 0).collect();
+    let is_beyond = declined.len() > QUARANTINES;
+    let youngest = declined.into_iter().max_by_key(|(order, _)| *order);
+    youngest.filter(|_| is_beyond).map(|(_, address)| address)
+}
+
+/// Whoever declined an address needs another, and whoever left one has another.
 fn is_in_use_by_known(place: Place, holder: Holder) -> bool {
-    place != Place::Quarantined && holder == Holder::Known
+    !matches!(place, Place::Quarantined | Place::Left) && holder == Holder::Known
 }
 
 fn next(address: Ipv4Addr) -> Option<Ipv4Addr> {
@@ -661,10 +701,10 @@ mod tests {
     #[test]
     fn an_address_that_is_in_use_is_not_offered_again_for_ten_minutes() {
         let mut leases = plain();
-        let declined = bound(&mut leases, 1, Claim::Known, 0);
+        let declined = bound(&mut leases, 1, GUEST, 0);
         leases.decline(mac(1), declined, 10).unwrap();
 
-        let other = leases.offer(mac(1), Some(declined), Claim::Known, 11);
+        let other = leases.offer(mac(1), Some(declined), GUEST, 11);
 
         assert!(other.is_some_and(|other| other != declined));
         assert!(leases.offer(mac(2), Some(declined), Claim::Known, 11) != Some(declined));
@@ -675,7 +715,7 @@ mod tests {
     fn an_address_is_declined_right_after_it_was_told_or_not_at_all() {
         let mut leases = plain();
         let address = bound(&mut leases, 1, Claim::Known, 1_000);
-        let mut again = Leases::replay(POOL, [], leases.records());
+        let mut again = Leases::replay(POOL, [], leases.records(), 0);
 
         assert_eq!(leases.decline(mac(1), address, 1_060), None, "a minute later");
         assert_eq!(leases.decline(mac(1), address, 1_100), None, "it has ended");
@@ -708,7 +748,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_known_machine_declined_is_its_own_again_later_unless_it_took_another() {
+    fn what_a_known_machine_declined_is_its_own_again_later_or_another_machines_if_it_took_another()
+    {
         let declined = |holder| {
             let mut leases = plain();
             let address = bound(&mut leases, 1, holder, 0);
@@ -723,9 +764,13 @@ mod tests {
         assert_eq!(offered(&mut leases, 1, 602), Some(address));
 
         let (mut leases, address) = declined(Claim::Known);
-        let other = offered(&mut leases, 1, 2);
-        assert_eq!(leases.offer(mac(9), Some(address), GUEST, 601), Some(address));
-        assert_eq!(offered(&mut leases, 1, 602), other);
+        let other = offered(&mut leases, 1, 2).unwrap();
+        leases.bind(mac(1), other, 10_000, Claim::Known, 2).unwrap();
+        let others: Vec<_> = (9..12).map(|who| leases.offer(mac(who), None, GUEST, 601)).collect();
+        assert!(!others.contains(&Some(address)) && others.contains(&None));
+        let others: Vec<_> = (2..5).map(|who| offered(&mut leases, who, 602)).collect();
+        assert!(others.contains(&Some(address)));
+        assert_eq!(offered(&mut leases, 1, 602), Some(other));
 
         let (mut leases, address) = declined(GUEST);
         assert_eq!(leases.offer(mac(9), Some(address), GUEST, 601), Some(address));
@@ -832,17 +877,19 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_that_came_later_moves_its_client_and_frees_the_address_it_had() {
+    fn a_reservation_that_came_later_moves_its_client_and_frees_the_address_it_had_for_other_nodes()
+    {
         let mut before = plain();
         let record = {
             let address = offered(&mut before, 1, 0).unwrap();
             before.bind(mac(1), address, 100, Claim::Known, 0).unwrap()
         };
-        let mut leases = Leases::replay(POOL, [(mac(1), at(9))], [record]);
+        let mut leases = Leases::replay(POOL, [(mac(1), at(9))], [record], 0);
 
         assert_eq!(offered(&mut leases, 1, 10), Some(at(9)));
-        let others = (2..9).map_while(|client| leases.offer(mac(client), None, GUEST, 100));
-        assert_eq!(others.count(), POOL.len());
+        let guests = (2..9).map_while(|client| leases.offer(mac(client), None, GUEST, 100));
+        assert_eq!(guests.count(), POOL.len() - 1);
+        assert!(offered(&mut leases, 9, 200).is_some());
     }
 
     #[test]
@@ -952,7 +999,7 @@ mod tests {
             let address = leases.offer(mac(client), None, claim, 0).unwrap();
             records.extend(leases.bind(mac(client), address, 100, claim, 0));
         }
-        let mut again = Leases::replay(POOL, [], records);
+        let mut again = Leases::replay(POOL, [], records, 0);
 
         let free: Vec<_> = (3..9).map_while(|c| again.offer(mac(c), None, GUEST, 500)).collect();
 
@@ -966,7 +1013,7 @@ mod tests {
         leases.decline(mac(1), first, 0).unwrap();
         let second = bound(&mut leases, 1, Claim::Known, 0);
 
-        let again = Leases::replay(POOL, [], leases.records());
+        let again = Leases::replay(POOL, [], leases.records(), 0);
 
         assert_eq!(again.of(mac(1)).map(|lease| lease.address), Some(second));
     }
@@ -1018,14 +1065,16 @@ mod tests {
         let in_sets: usize = sets.iter().map(|set| set.len()).sum();
         prop_assert_eq!(in_sets + resting, leases.by_address.len());
         let taken = leases.by_address.iter().filter(|(address, entry)| {
-            matches!(entry.place, Place::Running | Place::OfferedToGuest | Place::Quarantined)
-                && !leases.reserved.contains_key(address)
+            matches!(
+                entry.place,
+                Place::Running | Place::Left | Place::OfferedToGuest | Place::Quarantined
+            ) && !leases.reserved.contains_key(address)
         });
         let by_known =
             taken.clone().filter(|(_, entry)| is_in_use_by_known(entry.place, entry.lease.holder));
         prop_assert_eq!(by_known.count(), leases.taken_by_known);
         prop_assert_eq!(taken.count(), leases.taken);
-        let quarantined: usize = leases.quarantined_by.values().sum();
+        let quarantined: usize = leases.declined.values().map(Vec::len).sum();
         prop_assert_eq!(quarantined, leases.quarantined.len());
         for (mac, address) in &leases.reservations {
             let holder = leases.by_address.get(address).map(|entry| entry.lease.mac);
@@ -1045,34 +1094,34 @@ mod tests {
             let mut now = 1_000;
             for deed in deeds {
                 let held = |leases: &Leases, who| leases.of(mac(who)).map(|lease| lease.address);
-                let record = match deed {
+                match deed {
                     Deed::Offer(who, wanted) => {
                         leases.offer(mac(who), wanted.map(at), claim(who), now);
-                        None
                     }
-                    Deed::Bind(who) => held(&leases, who)
-                        .and_then(|address| leases.bind(mac(who), address, 50, claim(who), now)),
-                    Deed::BindUnoffered(who, address) => {
-                        leases.bind_unoffered(mac(who), at(address), 50, claim(who), now)
-                    }
-                    Deed::Release(who) => held(&leases, who)
-                        .and_then(|address| leases.release(mac(who), address, now)),
-                    Deed::Decline(who) => held(&leases, who)
-                        .and_then(|address| leases.decline(mac(who), address, now)),
-                    Deed::Wait(secs) => {
-                        now += Seconds::from(secs);
-                        None
-                    }
+                    Deed::Bind(who) => journal.extend(
+                        held(&leases, who)
+                            .and_then(|own| leases.bind(mac(who), own, 50, claim(who), now)),
+                    ),
+                    Deed::BindUnoffered(who, address) => journal
+                        .extend(leases.bind_unoffered(mac(who), at(address), 50, claim(who), now)),
+                    Deed::Release(who) => journal.extend(
+                        held(&leases, who).and_then(|own| leases.release(mac(who), own, now)),
+                    ),
+                    Deed::Decline(who) => journal.extend(
+                        held(&leases, who)
+                            .and_then(|own| leases.decline(mac(who), own, now))
+                            .into_iter()
+                            .flatten(),
+                    ),
+                    Deed::Wait(secs) => now += Seconds::from(secs),
                     Deed::Restart => {
                         journal = leases.records();
-                        leases = Leases::replay(POOL, reservations, journal.iter().copied());
-                        None
+                        leases = Leases::replay(POOL, reservations, journal.iter().copied(), now);
                     }
-                };
-                journal.extend(record);
+                }
                 is_sound(&leases)?;
             }
-            let replayed = Leases::replay(POOL, reservations, journal);
+            let replayed = Leases::replay(POOL, reservations, journal, now);
             for entry in leases.by_address.values() {
                 if entry.lease.state == State::Bound {
                     let of = replayed.by_address.get(&entry.lease.address).map(|e| e.lease.mac);

@@ -7,6 +7,8 @@ pub mod answer;
 pub mod architecture;
 pub mod client;
 pub mod firmware;
+#[cfg(test)]
+mod forgery;
 pub mod journal;
 pub mod leases;
 pub mod limits;

@@ -22,10 +22,10 @@ pub enum Decision {
         /// What changed.
         record: Option<Record>,
     },
-    /// Nothing is to be sent; the record, if any, goes into the journal.
+    /// Nothing is to be sent; the records go into the journal.
     Note {
         /// What changed.
-        record: Option<Record>,
+        records: Vec<Record>,
     },
     /// Stay silent.
     Silent(Silence),
@@ -206,7 +206,7 @@ impl Turn<'_> {
         let address = self.request.option_address(code::REQUESTED_ADDRESS);
         let Some(address) = address else { return Decision::Silent(Silence::NoAddress) };
         match self.leases.decline(self.request.chaddr, address, self.now) {
-            Some(record) => Decision::Note { record: Some(record) },
+            Some(records) => Decision::Note { records },
             None => Decision::Silent(Silence::NotTold),
         }
     }
@@ -216,7 +216,8 @@ impl Turn<'_> {
             return Decision::Silent(Silence::OtherServer(other));
         }
         let (mac, address) = (self.request.chaddr, self.request.ciaddr);
-        Decision::Note { record: self.leases.release(mac, address, self.now) }
+        let record = self.leases.release(mac, address, self.now);
+        Decision::Note { records: record.into_iter().collect() }
     }
 
     fn inform(self) -> Decision {
@@ -433,7 +434,7 @@ mod tests {
         let mut server = Server::new();
         let offered = server.answers(&discover(MAC)).yiaddr;
         let pool = server.leases.pool();
-        server.leases = Leases::replay(pool, [], server.leases.records());
+        server.leases = Leases::replay(pool, [], server.leases.records(), 0);
 
         let us = server.network.server;
         let options = [(code::SERVER_ID, us), (code::REQUESTED_ADDRESS, offered)];
@@ -510,7 +511,7 @@ mod tests {
         server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
 
         for (message, nothing) in [
-            (MessageType::Release, Decision::Note { record: None }),
+            (MessageType::Release, Decision::Note { records: Vec::new() }),
             (MessageType::Decline, Decision::Silent(Silence::NotTold)),
         ] {
             let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
@@ -519,7 +520,7 @@ mod tests {
         for message in [MessageType::Release, MessageType::Decline] {
             server.answers(&request(&[(code::REQUESTED_ADDRESS, address)]));
             let owner = server.hears(&gives_back(message, MAC, address));
-            assert!(matches!(owner, Decision::Note { record: Some(_) }));
+            assert!(matches!(owner, Decision::Note { records } if records.len() == 1));
         }
     }
 

@@ -127,7 +127,7 @@ impl Hall {
                 Event::Machine(at) => self.machine(at, now),
                 Event::Flood => self.flood(now),
                 Event::Forgery => self.forgery(now),
-                Event::Restart => self.restart(),
+                Event::Restart => self.restart(now),
             };
             self.agenda.push(Reverse((now + wait, event)));
         }
@@ -273,14 +273,14 @@ impl Hall {
     }
 
     /// All that is left is the journal, sometimes written anew.
-    fn restart(&mut self) -> Seconds {
+    fn restart(&mut self, now: Seconds) -> Seconds {
         for subnet in &mut self.server.subnets {
             if self.dice.below(2) == 0 {
                 subnet.journal = subnet.leases.records();
             }
             let records = subnet.journal.iter().copied();
             subnet.leases =
-                Leases::replay(subnet.pool, subnet.reservations.iter().copied(), records);
+                Leases::replay(subnet.pool, subnet.reservations.iter().copied(), records, now);
         }
         self.dice.below(24 * 3_600)
     }
@@ -375,8 +375,8 @@ impl Server {
                 assert_eq!(read.as_ref(), Ok(&reply));
                 Some(reply)
             }
-            Decision::Note { record } => {
-                journal.extend(record);
+            Decision::Note { records } => {
+                journal.extend(records);
                 None
             }
             Decision::Silent(_) => None,

@@ -135,7 +135,7 @@ impl Turn<'_> {
             MessageType::Confirm => self.confirm(),
             MessageType::Release => {
                 Ok(self.give_back(|leases, identity, address, binding, now| {
-                    leases.release(identity, address, binding, now)
+                    leases.release(identity, address, binding, now).map(|record| vec![record])
                 }))
             }
             MessageType::Decline => {
@@ -356,13 +356,14 @@ impl Turn<'_> {
 
     fn give_back(
         self,
-        back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Record>,
+        back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Vec<Record>>,
     ) -> Decision {
         let (mut records, mut unknown) = (Vec::new(), Vec::new());
         for Ia { id, addresses } in self.request.ias() {
             let (binding, before) = (self.binding(id), records.len());
             for address in addresses {
-                records.extend(back(self.leases, self.identity, address, binding, self.now));
+                let changed = back(self.leases, self.identity, address, binding, self.now);
+                records.extend(changed.into_iter().flatten());
             }
             if records.len() == before {
                 unknown.push(Grant::Refused { ia: id, status: Status::NoBinding });

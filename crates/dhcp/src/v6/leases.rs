@@ -7,12 +7,14 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
-use crate::leases::{Claim, Holder, Seconds, TO_DECLINE, set_aside};
+use crate::leases::{Claim, Holder, Seconds, TO_DECLINE, left_alone_until, youngest_beyond};
 
 /// Identifiers of each link that are reserved (RFC 2526 §2).
 const ANYCASTS: u128 = 128;
 /// The bit of a record's end that marks a guest's: no lease ends so late.
 const GUEST: u64 = 1 << 63;
+/// The binding of an address that is kept for a client, which does not use it.
+const KEPT: u64 = 1;
 /// Bindings of one client. A machine that comes with a new IAID at each boot, and whose bindings have
 /// not ended yet, loses the oldest.
 const MOST_BINDINGS: usize = 16;
@@ -196,11 +198,14 @@ pub struct Leases {
     running_of_known: usize,
     left_by_guests: Ends,
     left_by_known: Ends,
-    quarantined_by: HashMap<Identity, usize>,
+    /// Those that are nobody's now, by whose they were.
+    given_up: HashMap<Identity, Vec<Ipv6Addr>>,
     /// How many addresses of the pool are reserved for nobody.
     size: u128,
     /// The lowest address that was never given out.
     unused: Option<Ipv6Addr>,
+    /// How many got another client in this run.
+    given: u64,
 }
 
 /// Addresses by when they end or ended.
@@ -210,8 +215,11 @@ type Ends = BTreeSet<(Seconds, Ipv6Addr)>;
 struct Entry {
     lease: Lease,
     place: Place,
-    /// Whose it was, if it is nobody's now because it was declined.
-    declined_by: Option<Identity>,
+    /// Whose it was, if it is nobody's now: its client declined it or took another, which others may have said in its
+    /// name. It is that client's again once the client has it extended.
+    former: Option<Identity>,
+    /// The how many-th it was of those that got another client in this run; 0 before it.
+    order: u64,
     /// The second in which its client was last told that it has it; 0 before this run.
     told: Seconds,
 }
@@ -251,18 +259,20 @@ impl Leases {
             running_of_known: 0,
             left_by_guests: Ends::new(),
             left_by_known: Ends::new(),
-            quarantined_by: HashMap::new(),
+            given_up: HashMap::new(),
             unused: (!pool.is_empty()).then_some(pool.first),
+            given: 0,
         }
     }
 
-    /// The table that a journal leads to, without addresses outside of the pool, and those that are
+    /// The table that a journal leads to by `now`, without addresses outside of the pool, and those that are
     /// reserved for another client.
     #[must_use]
     pub fn replay(
         pool: Pool,
         reservations: impl IntoIterator<Item = (Identity, Ipv6Addr)>,
         records: impl IntoIterator<Item = Record>,
+        now: Seconds,
     ) -> Self {
         let mut leases = Self::new(pool, reservations);
         for record in records {
@@ -272,8 +282,11 @@ impl Leases {
             };
             if fits {
                 leases.apply(&record, 0);
+                leases.end_leases(now);
             }
         }
+        // A journal that was written anew does not say what came first.
+        leases.by_address.values_mut().for_each(|entry| entry.order = 0);
         leases
     }
 
@@ -359,13 +372,13 @@ impl Leases {
         Some(record)
     }
 
-    /// A client has an address extended that was declined in its name. So it uses it, and it was somebody else who
-    /// declined it: it is the client's again.
+    /// A client has an address extended that it gave up. So it uses it, and it was somebody else who declined it in its
+    /// name or took another: it is the client's again.
     pub fn reclaim(&mut self, identity: Identity, address: Ipv6Addr, now: Seconds) {
         self.end_leases(now);
         let entry = self.by_address.get(&address);
-        let declined = entry.filter(|entry| entry.declined_by == Some(identity));
-        let Some(Entry { lease: Lease { holder, .. }, .. }) = declined else { return };
+        let given_up = entry.filter(|entry| entry.former == Some(identity));
+        let Some(Entry { lease: Lease { holder, .. }, .. }) = given_up else { return };
         let (holder, bindings) = (*holder, Vec::new());
         self.put(Lease { identity, address, bindings, aside_until: now, holder }, None);
     }
@@ -391,30 +404,48 @@ impl Leases {
     /// Anybody on the link can say so in a known machine's name. So what that machine had is kept for as long as it
     /// may use it, and is its own again after that if it has taken no other.
     ///
-    /// A client that says so too often has to take another address, but keeps it from nobody else.
+    /// A client that says so too often has to take another address, but of all that it gave up it keeps from others
+    /// only what it had first. So the records are of the address, and maybe of one that it gave up before and that
+    /// is free now.
     pub fn decline(
         &mut self,
         identity: Identity,
         address: Ipv6Addr,
         binding: u64,
         now: Seconds,
-    ) -> Option<Record> {
+    ) -> Option<Vec<Record>> {
         self.bound(&identity, binding, now).filter(|bound| *bound == address)?;
         self.end_leases(now);
         let entry = self.by_address.get(&address).filter(|entry| now < entry.told + TO_DECLINE)?;
-        let so_far = self.quarantined_by.get(&identity).copied().unwrap_or_default();
         let Lease { holder, .. } = entry.lease;
-        let (until, holder) = set_aside(holder, entry.lease.until(), so_far, now);
-        let record = Record { identity, address, binding: 0, until, holder };
-        self.apply(&record, now);
-        Some(record)
+        let until = left_alone_until(holder, entry.lease.until(), now);
+        let mut records = vec![Record { identity, address, binding: 0, until, holder }];
+        self.apply(&records[0], now);
+        if let Some(address) = self.given_up_last(&identity) {
+            let free = Record { address, until: now, holder: Holder::Guest, ..records[0] };
+            self.apply(&free, now);
+            records.push(free);
+        }
+        Some(records)
     }
 
-    /// Every record that would have to be in a journal written anew.
+    /// Of more addresses than a client may have given up, the one that it had last. It is unknown of those that it had
+    /// before this run, which do not count.
+    fn given_up_last(&self, identity: &Identity) -> Option<Ipv6Addr> {
+        let order =
+            |address: &Ipv6Addr| self.by_address.get(address).map_or(0, |entry| entry.order);
+        let given_up = self.given_up.get(identity)?.iter().copied();
+        youngest_beyond(given_up.map(|address| (order(&address), address)))
+    }
+
+    /// Every record that would have to be in a journal written anew. Where a client has several addresses, the one that it
+    /// has now is the last.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.by_address.values().flat_map(|Entry { lease, declined_by, .. }| {
+        let (current, others): (Vec<_>, Vec<_>) =
+            self.by_address.values().partition(|entry| entry.lease.identity != NOBODY);
+        others.into_iter().chain(current).flat_map(|Entry { lease, former, .. }| {
             let Lease { identity, address, aside_until, holder, .. } = *lease;
-            let identity = declined_by.unwrap_or(identity);
+            let identity = former.unwrap_or(identity);
             let record = move |binding, until| Record { identity, address, binding, until, holder };
             let aside = (lease.identity == NOBODY).then(|| record(0, aside_until));
             let bound = lease.bindings.iter().map(move |bound| record(bound.id, bound.until));
@@ -425,8 +456,8 @@ impl Leases {
     fn apply(&mut self, record: &Record, told: Seconds) {
         let Record { identity, address, binding, until, holder } = *record;
         if binding == 0 {
-            let declined_by = Some(identity).filter(|identity| *identity != NOBODY);
-            self.put(Lease { holder, ..nobodys(address, until) }, declined_by);
+            let former = Some(identity).filter(|identity| *identity != NOBODY);
+            self.put(Lease { holder, ..nobodys(address, until) }, former);
             return;
         }
         if self.of(&identity).is_none_or(|lease| lease.address != address) {
@@ -510,13 +541,13 @@ impl Leases {
             self.running.pop_first();
             let Some(entry) = self.by_address.get_mut(&address) else { continue };
             self.running_of_known -= entry.of_known_running();
-            let declined_by = entry.declined_by.take();
-            let known = declined_by.filter(|_| entry.lease.holder == Holder::Known);
+            let former = entry.former;
+            let known = former.filter(|_| entry.lease.holder == Holder::Known);
             if let Some(identity) = known {
                 // Its own again if it has taken no other.
-                match *self.by_identity.entry(identity).or_insert(address) == address {
-                    true => entry.lease.identity = identity,
-                    false => entry.lease.holder = Holder::Guest,
+                if *self.by_identity.entry(identity).or_insert(address) == address {
+                    (entry.lease.identity, entry.former) = (identity, None);
+                    entry.lease.bindings.push(Binding { id: KEPT, until });
                 }
             }
             entry.place = match entry.lease.holder {
@@ -525,16 +556,16 @@ impl Leases {
             };
             let place = entry.place;
             self.ends(place).map(|ends| ends.insert((until, address)));
-            self.end_quarantine(declined_by);
+            self.forget_former(former, address);
         }
     }
 
-    fn end_quarantine(&mut self, declined_by: Option<Identity>) {
-        let Some(identity) = declined_by else { return };
-        if let Some(count) = self.quarantined_by.get_mut(&identity) {
-            *count -= 1;
-            if *count == 0 {
-                self.quarantined_by.remove(&identity);
+    fn forget_former(&mut self, former: Option<Identity>, address: Ipv6Addr) {
+        let Some(identity) = former else { return };
+        if let Some(given_up) = self.given_up.get_mut(&identity) {
+            given_up.retain(|other| *other != address);
+            if given_up.is_empty() {
+                self.given_up.remove(&identity);
             }
         }
     }
@@ -551,55 +582,67 @@ impl Leases {
     fn change(&mut self, address: Ipv6Addr, change: impl FnOnce(&mut Lease)) {
         if let Some(mut entry) = self.take(address) {
             change(&mut entry.lease);
-            self.insert(entry.lease, entry.declined_by, entry.told);
+            self.insert(entry);
         }
     }
 
     /// Makes a lease the one of its address and of its client.
-    fn put(&mut self, lease: Lease, declined_by: Option<Identity>) {
+    fn put(&mut self, lease: Lease, former: Option<Identity>) {
+        let owner = former.unwrap_or(lease.identity);
+        let before = self.by_address.get(&lease.address).filter(|before| before.owner() == owner);
+        let order = before.map(|before| before.order).unwrap_or_else(|| {
+            self.given += 1;
+            self.given
+        });
         self.forget(lease.address);
         if lease.identity != NOBODY
             && let Some(old) = self.by_identity.insert(lease.identity, lease.address)
-            && let Some(Entry { lease: old, .. }) = self.take(old)
+            && let Some(Entry { lease: old, order, .. }) = self.take(old)
         {
             // Its client may use it up to its end, whatever it is given now.
-            self.insert(nobodys(old.address, old.until()), None, 0);
+            let (former, holder) = (Some(old.identity), old.holder);
+            let left = Lease { holder, ..nobodys(old.address, old.until()) };
+            self.insert(Entry { lease: left, place: Place::Running, former, order, told: 0 });
         }
-        if let Some(identity) = declined_by {
-            *self.quarantined_by.entry(identity).or_default() += 1;
-        }
-        self.insert(lease, declined_by, 0);
+        self.insert(Entry { lease, place: Place::Running, former, order, told: 0 });
     }
 
     fn forget(&mut self, address: Ipv6Addr) {
-        if let Some(Entry { lease, declined_by, .. }) = self.take(address) {
-            if self.by_identity.get(&lease.identity) == Some(&address) {
-                self.by_identity.remove(&lease.identity);
-            }
-            self.end_quarantine(declined_by);
+        if let Some(Entry { lease, .. }) = self.take(address)
+            && self.by_identity.get(&lease.identity) == Some(&address)
+        {
+            self.by_identity.remove(&lease.identity);
         }
     }
 
     fn take(&mut self, address: Ipv6Addr) -> Option<Entry> {
         let entry = self.by_address.remove(&address)?;
+        self.forget_former(entry.former, address);
         self.running_of_known -= entry.of_known_running();
         let end = (entry.lease.until(), address);
         self.ends(entry.place).map(|ends| ends.remove(&end));
         Some(entry)
     }
 
-    fn insert(&mut self, lease: Lease, declined_by: Option<Identity>, told: Seconds) {
-        let address = lease.address;
-        let place =
-            if self.reserved.contains_key(&address) { Place::Reserved } else { Place::Running };
-        self.ends(place).map(|ends| ends.insert((lease.until(), address)));
-        let entry = Entry { lease, place, declined_by, told };
+    fn insert(&mut self, mut entry: Entry) {
+        let (address, until) = (entry.lease.address, entry.lease.until());
+        let is_reserved = self.reserved.contains_key(&address);
+        entry.place = if is_reserved { Place::Reserved } else { Place::Running };
+        self.ends(entry.place).map(|ends| ends.insert((until, address)));
+        if let Some(identity) = entry.former {
+            self.given_up.entry(identity).or_default().push(address);
+        }
         self.running_of_known += entry.of_known_running();
         self.by_address.insert(address, entry);
     }
 }
 
 impl Entry {
+    /// Whose it is or was.
+    fn owner(&self) -> Identity {
+        self.former.unwrap_or(self.lease.identity)
+    }
+
     /// One, where it counts as an address that a known machine has.
     fn of_known_running(&self) -> usize {
         let has = self.place == Place::Running && self.lease.identity != NOBODY;
@@ -701,7 +744,7 @@ mod tests {
         let mut leases = Leases::new(pool(4), []);
         let address = leases.offer(client(1), None, Claim::Known, 1_000).unwrap();
         leases.bind(client(1), address, 1, 100, 1_000).unwrap();
-        let mut again = Leases::replay(pool(4), [], leases.records());
+        let mut again = Leases::replay(pool(4), [], leases.records(), 0);
 
         assert_eq!(leases.decline(client(1), address, 1, 1_060), None, "a minute later");
         leases.bind(client(1), address, 1, 100, 1_070).unwrap();
@@ -728,7 +771,7 @@ mod tests {
             }
             if restarts {
                 let records: Vec<_> = leases.records().collect();
-                leases = Leases::replay(pool(3), [], records);
+                leases = Leases::replay(pool(3), [], records, 0);
             }
             assert_ne!(leases.offer(client(2), Some(address), GUEST, 1_700), Some(address));
 
@@ -742,14 +785,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_known_machine_declined_is_its_own_again_later_unless_it_took_another() {
+    fn what_a_known_machine_declined_is_its_own_again_later_or_another_machines_if_it_took_another()
+    {
         let (mut leases, address) = declined(10);
         assert_ne!(leases.offer(client(2), Some(address), GUEST, 601), Some(address));
         assert_eq!(leases.offer(client(1), None, Claim::Known, 602), Some(address));
 
         let (mut leases, address) = declined(10);
         let other = leases.offer(client(1), None, Claim::Known, 2).unwrap();
-        assert_eq!(leases.offer(client(2), Some(address), GUEST, 601), Some(address));
+        leases.bind(client(1), other, 1, 10_000, 2).unwrap();
+        assert_ne!(leases.offer(client(2), Some(address), GUEST, 601), Some(address));
+        assert_eq!(leases.offer(client(3), None, GUEST, 601), None);
+        assert_eq!(leases.offer(client(3), None, Claim::Known, 602), Some(address));
         assert_eq!(leases.offer(client(1), None, Claim::Known, 602), Some(other));
     }
 
@@ -786,7 +833,7 @@ mod tests {
         let address = before.offer(client(1), None, Claim::Known, 0).unwrap();
         before.bind(client(1), address, 1, 100, 0).unwrap();
         let own: Ipv6Addr = "fd00::99".parse().unwrap();
-        let mut leases = Leases::replay(pool(1), [(client(1), own)], before.records());
+        let mut leases = Leases::replay(pool(1), [(client(1), own)], before.records(), 0);
 
         assert_eq!(leases.offer(client(1), None, Claim::Known, 1), Some(own));
         assert_eq!(leases.offer(client(2), None, Claim::Known, 99), None);
@@ -816,7 +863,7 @@ mod tests {
         before.bind(client(1), known, 1, 10, 0).unwrap();
         before.bind(client(2), guest, 1, 10, 0).unwrap();
         let journal: Vec<u8> = before.records().flat_map(|record| record.encode()).collect();
-        let mut leases = Leases::replay(pool(2), [], read(&journal));
+        let mut leases = Leases::replay(pool(2), [], read(&journal), 0);
 
         let nobody = Claim::Guest { keep: 0 };
         assert_eq!(leases.offer(client(3), Some(known), nobody, 20), Some(guest));
@@ -876,24 +923,34 @@ mod tests {
             let (mut now, mut journal) = (1_000, Vec::new());
             for act in acts {
                 let of = |leases: &Leases, who| leases.of(&client(who)).map(|lease| lease.address);
-                let record = match act {
-                    Act::Offer(who) => { leases.offer(client(who), None, Claim::Known, now); None }
-                    Act::Bind(who, binding) => of(&leases, who)
-                        .and_then(|address| leases.bind(client(who), address, binding, 300, now)),
-                    Act::Release(who, binding) => of(&leases, who)
-                        .and_then(|address| leases.release(client(who), address, binding, now)),
-                    Act::Decline(who, binding) => of(&leases, who)
-                        .and_then(|address| leases.decline(client(who), address, binding, now)),
-                    Act::Wait(secs) => { now += secs; None }
-                };
-                journal.extend(record.map(|record| Record::decode(&record.encode()).unwrap()));
+                let mut records = Vec::new();
+                match act {
+                    Act::Offer(who) => drop(leases.offer(client(who), None, Claim::Known, now)),
+                    Act::Bind(who, binding) => records.extend(
+                        of(&leases, who)
+                            .and_then(|own| leases.bind(client(who), own, binding, 300, now)),
+                    ),
+                    Act::Release(who, binding) => records.extend(
+                        of(&leases, who)
+                            .and_then(|own| leases.release(client(who), own, binding, now)),
+                    ),
+                    Act::Decline(who, binding) => records.extend(
+                        of(&leases, who)
+                            .and_then(|own| leases.decline(client(who), own, binding, now))
+                            .into_iter()
+                            .flatten(),
+                    ),
+                    Act::Wait(secs) => now += secs,
+                }
+                let again = |record: Record| Record::decode(&record.encode()).unwrap();
+                journal.extend(records.into_iter().map(again));
                 let mut holders: Vec<_> = (0..6).filter_map(|who| of(&leases, who)).collect();
                 holders.sort();
                 let clients = holders.len();
                 holders.dedup();
                 prop_assert_eq!(holders.len(), clients, "two clients have one address");
             }
-            let replayed = Leases::replay(pool(4), [], journal);
+            let replayed = Leases::replay(pool(4), [], journal, now);
             for who in 0..6 {
                 let running = |leases: &Leases| leases.of(&client(who)).and_then(|lease| {
                     let running = lease.bindings.iter().filter(|binding| binding.until > now);

@@ -142,7 +142,7 @@ impl Hall {
                 Event::Flood => self.flood(now),
                 Event::Forgery => self.forgery(now),
                 Event::Noise => self.noise(now),
-                Event::Restart => self.restart(),
+                Event::Restart => self.restart(now),
             };
             self.agenda.push(Reverse((now + wait, event)));
         }
@@ -292,7 +292,7 @@ impl Hall {
 
     /// All that is left is the journal, sometimes written anew, sometimes torn in a record that
     /// nobody was told of.
-    fn restart(&mut self) -> Seconds {
+    fn restart(&mut self, now: Seconds) -> Seconds {
         for subnet in &mut self.subnets {
             if self.dice.below(2) == 0 {
                 subnet.journal =
@@ -302,7 +302,7 @@ impl Hall {
             subnet.journal.resize(subnet.journal.len() + torn, 1);
             let records = read(&subnet.journal);
             subnet.journal = records.iter().flat_map(Record::encode).collect();
-            subnet.leases = Leases::replay(subnet.leases.pool(), [], records);
+            subnet.leases = Leases::replay(subnet.leases.pool(), [], records, now);
         }
         self.dice.below(24 * 3_600)
     }

@@ -12,9 +12,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dhcp::{journal, leases, v6};
+use dhcp::leases::{self, Seconds};
+use dhcp::{journal, v6};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
+
+use super::counter;
 
 /// How often to call [`Journal::sync`]: how much a loss of power may cost.
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -28,7 +31,7 @@ pub(super) trait Table: Sized {
     /// The size of a record, in bytes.
     const RECORD: usize;
 
-    fn replay(pool: Self::Pool, records: Vec<Self::Record>) -> Self;
+    fn replay(pool: Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self;
     fn read(bytes: &[u8]) -> Vec<Self::Record>;
     fn encode(record: &Self::Record, into: &mut Vec<u8>);
     fn records(&self) -> Vec<Self::Record>;
@@ -42,8 +45,8 @@ impl Table for leases::Leases {
     type Record = journal::Record;
     const RECORD: usize = journal::RECORD;
 
-    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>) -> Self {
-        Self::replay(pool, reservations, records)
+    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self {
+        Self::replay(pool, reservations, records, now)
     }
 
     fn read(bytes: &[u8]) -> Vec<Self::Record> {
@@ -69,8 +72,8 @@ impl Table for v6::leases::Leases {
     type Record = v6::leases::Record;
     const RECORD: usize = v6::leases::RECORD;
 
-    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>) -> Self {
-        Self::replay(pool, reservations, records)
+    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self {
+        Self::replay(pool, reservations, records, now)
     }
 
     fn read(bytes: &[u8]) -> Vec<Self::Record> {
@@ -113,7 +116,7 @@ pub(super) fn look<T: Table>(path: &Path, pool: T::Pool) -> io::Result<T> {
     if lost > 0 {
         warn!("{}: the last {lost} bytes are damaged and left out", path.display());
     }
-    Ok(T::replay(pool, records))
+    Ok(T::replay(pool, records, counter::now() / 1_000))
 }
 
 impl<T: Table> Journal<T> {

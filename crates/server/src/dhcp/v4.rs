@@ -117,20 +117,20 @@ impl Desk {
         let Subnet { leases, about, .. } = subnet;
         let told = machines.tell(&asked, about.server.into(), Names::told(&about.dns));
         let decision = decide(&request, &told.answer, claim, leases, about, now / 1_000);
-        let (reply, record, done, decided) = match decision {
+        let (reply, records, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer(_)) => {
-                (None, None, Done::Others(why.to_string()), why.name())
+                (None, Vec::new(), Done::Others(why.to_string()), why.name())
             }
-            Decision::Silent(why) => (None, None, Done::Silent(why.to_string()), why.name()),
-            Decision::Note { record } => (None, record, Done::Noted, "noted"),
+            Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),
+            Decision::Note { records } => (None, records, Done::Noted, "noted"),
             Decision::Send { reply, record } => {
                 let (done, decided) = done(&reply);
-                (Some(reply), record, done, decided)
+                (Some(reply), record.into_iter().collect(), done, decided)
             }
         };
         Heard {
             reply: reply.map(|reply| Reply { to: destination(&request, from, &reply), reply }),
-            records: record.map(|record| (at, record)).into_iter().collect(),
+            records: records.into_iter().map(|record| (at, record)).collect(),
             counted: asked.counted(FAMILY, decided),
             story: Some(Story { asked, told, done }),
             unreadable: None,
