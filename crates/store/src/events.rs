@@ -1,5 +1,7 @@
 //! The trace: what happened in each boot attempt, bounded in number and age.
 
+use std::collections::HashMap;
+
 use jiff::{SignedDuration, Timestamp};
 use provision::BootEvent;
 use sqlx::any::AnyRow;
@@ -69,6 +71,28 @@ impl Store {
         let select = format!("SELECT event FROM boot_events{} ORDER BY at, seq", fits.text());
         let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
         rows.iter().map(|row| document(row, "event")).collect()
+    }
+
+    /// The traces of some attempts, each of a node, in the order of time, by attempt; without those that have left none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn traces(
+        &self,
+        attempts: &[(Uuid, Uuid)],
+    ) -> Result<HashMap<Uuid, Vec<BootEvent>>, StoreError> {
+        let mut fits = Where::default();
+        fits.is_one_of("node_uuid", attempts.iter().map(|(node, _)| *node));
+        fits.is_one_of("attempt", attempts.iter().map(|(_, attempt)| *attempt));
+        let order = "ORDER BY node_uuid, attempt, at, seq";
+        let select = format!("SELECT event FROM boot_events{} {order}", fits.text());
+        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let mut traces = HashMap::<_, Vec<_>>::new();
+        for row in &rows {
+            let event: BootEvent = document(row, "event")?;
+            traces.entry(event.attempt).or_default().push(event);
+        }
+        Ok(traces)
     }
 
     /// The attempts of a node that have left a trace, the newest first.

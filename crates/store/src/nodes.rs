@@ -297,8 +297,7 @@ fn conditions(filter: &NodeFilter) -> Where {
     present(&mut fits, "instance_uuid", filter.associated);
     present(&mut fits, "shard", filter.sharded);
     if !filter.shard.is_empty() {
-        let places: Vec<_> = filter.shard.iter().map(|shard| fits.place(shard.as_str())).collect();
-        fits.holds(&format!("shard IN ({})", places.join(", ")));
+        fits.is_one_of("shard", filter.shard.iter().map(String::as_str));
     }
     if let Some(text) = &filter.description_contains {
         // `LIKE` looks at case in PostgreSQL and not in SQLite.

@@ -87,8 +87,7 @@ impl Store {
         let mut fits = Where::default();
         fits.equals("address", filter.address.map(|mac| mac.to_string()).as_deref());
         if !filter.nodes.is_empty() {
-            let places: Vec<_> = filter.nodes.iter().map(|node| fits.place(*node)).collect();
-            fits.holds(&format!("node_uuid IN ({})", places.join(", ")));
+            fits.is_one_of("node_uuid", filter.nodes.iter().copied());
         }
         if let Some(marker) = filter.marker {
             self.expect_marker("ports", marker).await?;

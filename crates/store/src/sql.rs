@@ -56,6 +56,16 @@ impl Where {
         }
     }
 
+    /// Adds `column IN (values)`.
+    pub(crate) fn is_one_of(
+        &mut self,
+        column: &str,
+        values: impl IntoIterator<Item = impl Into<Value>>,
+    ) {
+        let places: Vec<_> = values.into_iter().map(|value| self.place(value)).collect();
+        self.holds(&format!("{column} IN ({})", places.join(", ")));
+    }
+
     /// The `$n` that stands for a value; each is bound once, in this order.
     pub(crate) fn place(&mut self, value: impl Into<Value>) -> String {
         self.values.push(value.into());

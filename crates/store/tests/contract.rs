@@ -79,6 +79,7 @@ promises![
     a_change_appends_its_trace_to_the_attempt,
     what_happens_between_attempts_is_in_no_trace,
     a_large_batch_of_events_is_kept_whole,
+    traces_of_several_attempts_are_told_apart,
     attempts_are_listed_newest_first,
     retention_keeps_the_newest_events_of_each_node,
     retention_forgets_by_age,
@@ -776,6 +777,29 @@ async fn a_large_batch_of_events_is_kept_whole(database: Database) {
 
     let trace = store.events(node.uuid, None).await.unwrap();
     assert!(batch.iter().map(|(_, event)| event).eq(&trace));
+}
+
+async fn traces_of_several_attempts_are_told_apart(database: Database) {
+    let store = database.open().await;
+    let [one, other, silent, unasked] = ["a", "b", "c", "d"].map(cleaning);
+    let earlier = cleaning("a");
+    let events = [
+        (one.uuid, event(&one, 9, "later")),
+        (one.uuid, event(&one, 0, "first")),
+        (one.uuid, event(&earlier, 0, "of another attempt")),
+        (other.uuid, event(&other, 5, "another's")),
+        (unasked.uuid, event(&unasked, 5, "not asked for")),
+    ];
+    store.append_events(&events).await.unwrap();
+
+    let attempt = |node: &Node| node.attempt.as_ref().unwrap().id;
+    let asked = [&one, &other, &silent].map(|node| (node.uuid, attempt(node)));
+    let traces = store.traces(&asked).await.unwrap();
+
+    assert_eq!(traces.len(), 2);
+    assert_eq!(calls(&traces[&attempt(&one)]), ["first", "later"]);
+    assert_eq!(calls(&traces[&attempt(&other)]), ["another's"]);
+    assert!(store.traces(&[]).await.unwrap().is_empty());
 }
 
 async fn attempts_are_listed_newest_first(database: Database) {

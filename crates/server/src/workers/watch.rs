@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join;
 use jiff::Timestamp;
 use provision::diagnosis::{Diagnosis, Verdict};
-use provision::{Event, Node, diagnose, step};
+use provision::{BootEvent, Event, Node, diagnose, step};
 use store::{ChangeError, Retention};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,10 @@ use super::Workers;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
-/// Traces that are read at a time: when a whole hall is switched on, the database has better to do.
+/// Traces that are read each time: when a whole hall is switched on, the database has better to do.
 const LOOKS: usize = 500;
+/// Traces that are read at once.
+const TOGETHER: usize = 20;
 
 /// What is remembered of each attempt that is under way.
 #[derive(Debug, Default)]
@@ -76,36 +78,47 @@ async fn look_at_all(
     let live: HashSet<_> = booting.iter().map(|(attempt, _)| *attempt).collect();
     watched.retain(|attempt, _| live.contains(attempt));
     booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
-    for (at, (attempt, node)) in booting.into_iter().enumerate() {
-        let overdue = step::is_overdue(node, Timestamp::now(), &workers.policy);
-        if at >= LOOKS && !overdue {
-            continue;
-        }
-        let watched = watched.entry(attempt).or_default();
-        watched.round = round;
-        let diagnosis = read_trace(workers, node).await;
-        if let Some(diagnosis) = &diagnosis {
-            say(node, diagnosis, &mut watched.said);
-        }
-        let stuck = diagnosis.as_ref().is_some_and(|it| it.verdict == Verdict::Stuck);
-        if stuck && step::may_have_missed(node, serving_since, Timestamp::now()) {
-            boot_again(workers, node).await;
-        }
-        if overdue {
-            give_up(workers, node.uuid, diagnosis.map(|diagnosis| diagnosis.text)).await;
+    let overdue = |node| step::is_overdue(node, Timestamp::now(), &workers.policy);
+    let looks = booting.into_iter().enumerate();
+    let looks = looks.filter(|(at, (_, node))| *at < LOOKS || overdue(node));
+    let looks: Vec<_> = looks.map(|(_, look)| look).collect();
+    workers.recorder.flush().await;
+    for looks in looks.chunks(TOGETHER) {
+        let attempts: Vec<_> = looks.iter().map(|(attempt, node)| (node.uuid, *attempt)).collect();
+        let traces = workers.nodes.store().traces(&attempts).await;
+        let traces =
+            traces.inspect_err(|failed| error!(error = %failed, "traces could not be read"));
+        for (attempt, node) in looks {
+            let watched = watched.entry(*attempt).or_default();
+            watched.round = round;
+            let trace = |traces| HashMap::get(traces, attempt).map_or(&[][..], Vec::as_slice);
+            let trace = traces.as_ref().ok().map(trace);
+            look_at(workers, node, trace, watched, serving_since).await;
         }
     }
 }
 
-async fn read_trace(workers: &Workers, node: &Node) -> Option<Diagnosis> {
-    let attempt = node.live_attempt()?;
-    workers.recorder.flush().await;
-    match workers.nodes.store().events(node.uuid, Some(attempt.id)).await {
-        Ok(events) => diagnose(attempt.boot_interface, workers.loader, &events, Timestamp::now()),
-        Err(failed) => {
-            error!(node.uuid = %node.uuid, error = %failed, "a trace could not be read");
-            None
-        }
+/// Without a trace, if it could not be read, a node is given up all the same once it is overdue.
+async fn look_at(
+    workers: &Workers,
+    node: &Node,
+    trace: Option<&[BootEvent]>,
+    watched: &mut Watched,
+    serving_since: Timestamp,
+) {
+    let Some(attempt) = node.live_attempt() else { return };
+    let now = Timestamp::now();
+    let diagnosis =
+        trace.and_then(|trace| diagnose(attempt.boot_interface, workers.loader, trace, now));
+    if let Some(diagnosis) = &diagnosis {
+        say(node, diagnosis, &mut watched.said);
+    }
+    let stuck = diagnosis.as_ref().is_some_and(|it| it.verdict == Verdict::Stuck);
+    if stuck && step::may_have_missed(node, serving_since, now) {
+        boot_again(workers, node).await;
+    }
+    if step::is_overdue(node, now, &workers.policy) {
+        give_up(workers, node.uuid, diagnosis.map(|diagnosis| diagnosis.text)).await;
     }
 }
 
