@@ -46,6 +46,11 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 0..80)
 }
 
+/// What is reserved for the machine, in the pool or beyond it.
+fn reserved() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(7)), 1 => Just(Some(ADDRESSES + 1))]
+}
+
 fn claim(who: u8) -> Claim {
     let known = usize::from(OTHERS.end);
     let is_known = who == MACHINE || OTHERS.contains(&who);
@@ -75,8 +80,9 @@ mod v4 {
         [10, 0, 0, address].into()
     }
 
-    pub(super) fn table() -> Leases {
-        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, [])
+    pub(super) fn table(reserved: Option<u8>) -> Leases {
+        let reserved = reserved.map(|address| (mac(MACHINE), at(address)));
+        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, reserved)
     }
 
     impl Table for Leases {
@@ -100,7 +106,8 @@ mod v4 {
         }
 
         fn restart(&mut self, now: Seconds) {
-            *self = Self::replay(self.pool(), [], self.records(), now);
+            let reserved = self.reserved(mac(MACHINE)).map(|address| (mac(MACHINE), address));
+            *self = Self::replay(self.pool(), reserved, self.records(), now);
         }
     }
 }
@@ -121,8 +128,9 @@ mod v6 {
         [0xfd00, 0, 0, 0, 0, 0, 0, address.into()].into()
     }
 
-    pub(super) fn table() -> Leases {
-        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, [])
+    pub(super) fn table(reserved: Option<u8>) -> Leases {
+        let reserved = reserved.map(|address| (identity(MACHINE), at(address)));
+        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, reserved)
     }
 
     impl Table for Leases {
@@ -148,7 +156,9 @@ mod v6 {
 
         fn restart(&mut self, now: Seconds) {
             let records: Vec<_> = self.records().collect();
-            *self = Self::replay(self.pool(), [], records, now);
+            let own = identity(MACHINE);
+            let reserved = self.reserved(&own).map(|address| (own, address));
+            *self = Self::replay(self.pool(), reserved, records, now);
         }
     }
 }
@@ -201,12 +211,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn a_machine_keeps_the_address_that_it_uses_over_ipv4(deeds in deeds()) {
-        keeps_its_address(v4::table(), deeds)?;
+    fn a_machine_keeps_the_address_that_it_uses_over_ipv4(own in reserved(), deeds in deeds()) {
+        keeps_its_address(v4::table(own), deeds)?;
     }
 
     #[test]
-    fn a_machine_keeps_the_address_that_it_uses_over_ipv6(deeds in deeds()) {
-        keeps_its_address(v6::table(), deeds)?;
+    fn a_machine_keeps_the_address_that_it_uses_over_ipv6(own in reserved(), deeds in deeds()) {
+        keeps_its_address(v6::table(own), deeds)?;
     }
 }

@@ -4,6 +4,7 @@ use std::io::{Write as _, stdout};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use provision::Mac;
 use server::check::{self, Found};
 use server::config::{Config, Provider};
 
@@ -28,7 +29,15 @@ enum What {
     ///
     /// It may be done while the service runs. It takes some seconds, and needs root, or CAP_NET_RAW and
     /// CAP_NET_BIND_SERVICE.
-    Network(Settings),
+    Network {
+        /// Ask in this machine's name too, since another server may answer machines only that it knows; may be given
+        /// several times. Where the machine is being booted, its trace has what was asked.
+        #[arg(long = "mac", value_name = "MAC")]
+        machines: Vec<Mac>,
+
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 impl Check {
@@ -42,11 +51,11 @@ impl Check {
                 let config = self.settings.config()?;
                 runtime()?.block_on(check::all(&config))
             }
-            Some(What::Network(settings)) => {
+            Some(What::Network { machines, settings }) => {
                 let config = settings.config()?;
                 expect_networks(&config)?;
                 eprintln!("asking on each network as a machine would, for some seconds …");
-                runtime()?.block_on(check::network::networks(&config))
+                runtime()?.block_on(check::network::networks(&config, &machines))
             }
         };
         print(&found)

@@ -108,12 +108,17 @@ fn router(house: &House, dir: &Path) -> Result<Process> {
 }
 
 /// A network namespace, as long as a process in it lives.
-struct House {
+#[derive(Debug)]
+pub struct House {
     holder: Process,
 }
 
 impl House {
-    fn build(dir: &Path) -> Result<Self> {
+    /// Builds it, with nothing in it; what its programs say is kept in `dir`.
+    ///
+    /// # Errors
+    /// This machine has no network namespaces.
+    pub fn build(dir: &Path) -> Result<Self> {
         let mut hold = Command::new("unshare");
         hold.args(["--net", "--", "sh", "-c", "echo ready >&2; exec sleep infinity"]);
         let holder = Process::start(&mut hold, "ready", &dir.join("neighbour.log"))?;
@@ -123,7 +128,10 @@ impl House {
     }
 
     /// Puts a network card into it that is on this bridge outside.
-    fn connect(&self, card: &str, bridge: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn connect(&self, card: &str, bridge: &str) -> Result<()> {
         let outside = format!("to-{card}");
         network::ip(&format!(
             "link add {outside} type veth peer name {card} netns {}\n\
@@ -133,7 +141,11 @@ impl House {
         self.run("ip", &["link", "set", card, "up"])
     }
 
-    fn number(&self, card: &str, address: &str) -> Result<()> {
+    /// Gives a card of it an address, with the length of its network.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn number(&self, card: &str, address: &str) -> Result<()> {
         let mut words = vec!["address", "add", address, "dev", card];
         if address.contains(':') {
             words.push("nodad");
@@ -147,7 +159,11 @@ impl House {
         self.run("sh", &["-c", &format!("echo 1 | tee {settings}")])
     }
 
-    fn dnsmasq(&self, what: &[&str], dir: &Path) -> Result<Process> {
+    /// dnsmasq inside of it, with nothing but these arguments.
+    ///
+    /// # Errors
+    /// Its last words, if it does not start.
+    pub fn dnsmasq(&self, what: &[&str], dir: &Path) -> Result<Process> {
         let mut dnsmasq = self.inside("dnsmasq");
         dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--log-dhcp"]);
         let leases = dir.join("dnsmasq.leases");

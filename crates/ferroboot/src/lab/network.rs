@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::neighbour::Neighbour;
 
 /// The bridge.
-pub(super) const BRIDGE: &str = "lab0";
+pub const BRIDGE: &str = "lab0";
 
 /// The bridge of the machines, where a relay is between them and the daemon.
 pub(super) const MACHINES: &str = "lab1";

@@ -4,6 +4,7 @@
 //! software takes a processor for itself. They need what `make test` installs and builds.
 
 mod architectures;
+mod check;
 mod crashes;
 mod faults;
 mod hardware;

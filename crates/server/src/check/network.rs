@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use ipnet::IpNet;
+use provision::Mac;
 
 use self::host::Host;
 pub(super) use self::host::fits;
@@ -21,14 +22,14 @@ use crate::config::{Config, Network};
 use crate::dhcp::port::{self, Holder, Place};
 use crate::dhcp::{survey, tftp};
 
-/// Asks on every DHCP network as a machine would that is switched on. Nobody's leases are touched but
-/// for offers, which servers soon forget.
-pub async fn networks(config: &Config) -> Vec<Found> {
-    let all = config.dhcp.networks.iter().map(|network| look(config, network));
+/// Asks on every DHCP network as a machine would that is switched on, and in the name of `machines`, since other
+/// servers may know some machines only. Nobody's leases are touched but for offers, which servers soon forget.
+pub async fn networks(config: &Config, machines: &[Mac]) -> Vec<Found> {
+    let all = config.dhcp.networks.iter().map(|network| look(config, network, machines));
     join_all(all).await.into_iter().flatten().collect()
 }
 
-async fn look(config: &Config, network: &Network) -> Vec<Found> {
+async fn look(config: &Config, network: &Network, machines: &[Mac]) -> Vec<Found> {
     let name = &network.interface;
     let named = |what: &str, found| (format!("{name}: {what}"), found);
     let host = match Host::settled(name).await {
@@ -70,8 +71,8 @@ async fn look(config: &Config, network: &Network) -> Vec<Found> {
         Some(url::reached(Told { config, network, near: near?, is_running }).await)
     };
     let (offers, servers6, routers, near, url4, url6) = tokio::join!(
-        when(four, survey::offers(name)),
-        when(six, survey::servers6(name)),
+        when(four, survey::offers(name, machines)),
+        when(six, survey::servers6(name, machines)),
         when(six, survey::routers(name)),
         when(own4.is_some(), neighbours::look(config, network, own4.map(|own| own.addr()))),
         url(own4),
@@ -79,11 +80,15 @@ async fn look(config: &Config, network: &Network) -> Vec<Found> {
     );
     all.extend(near.into_iter().flatten().map(|near| named("on the link", near)));
     all.extend(offers.map(|offers| {
-        named("other DHCP servers", offers.and_then(|all| servers::judge(network, &all, &own)))
+        named(
+            "other DHCP servers",
+            offers.and_then(|all| servers::judge(network, &all, &own, machines)),
+        )
     }));
     let duid = survey::own_duid(name).ok().filter(|_| is_running);
     all.extend(servers6.map(|servers| {
-        let found = servers.and_then(|all| servers::judge6(network, &all, duid.as_deref()));
+        let found =
+            servers.and_then(|all| servers::judge6(network, &all, duid.as_deref(), machines));
         named("other DHCPv6 servers", found)
     }));
     all.extend(routers.map(|routers| {

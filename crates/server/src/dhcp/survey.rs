@@ -80,25 +80,24 @@ pub struct Server6 {
 /// The routers that advertise themselves, by address, with the last that each has said.
 pub type Routers = BTreeMap<Ipv6Addr, Advertisement>;
 
-/// The offers that HTTP boot firmware, PXE firmware and iPXE of no known machine get, and this host itself.
+/// The offers that HTTP boot firmware, PXE firmware and iPXE of no known machine get, this host itself, and `machines`.
 ///
 /// # Errors
 /// The interface is missing, or may not be asked on.
-pub async fn offers(interface: &str) -> Result<BTreeSet<Offer>> {
+pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>> {
     let socket = asker(interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED), CLIENT)?;
     socket.set_broadcast(true)?;
     // Servers that never broadcast answer a made-up address where this host does not hear it.
     let incoming = Incoming::open(interface, neighbours::IPV4).ok();
-    let nobody = nobodys();
     let own = mac_of(interface).map(Mac);
-    let whom = [Some(nobody), own].into_iter().flatten();
-    let asked: Vec<_> = whom.flat_map(|mac| ASKED.map(|(to, _, _)| question(mac, to))).collect();
+    let whom: Vec<_> = [nobodys()].into_iter().chain(own).chain(machines.iter().copied()).collect();
+    let asked = whom.iter().flat_map(|mac| ASKED.map(|(to, _, _)| question(*mac, to)));
+    let asked: Vec<_> = asked.collect();
     let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER).into();
     let mut found = BTreeSet::new();
     let mut heard = |bytes: &[u8], from: IpAddr| {
         let Ok(reply) = Packet::parse(bytes) else { return };
-        let is_to_us = reply.chaddr == nobody.0 || own.is_some_and(|own| reply.chaddr == own.0);
-        if reply.message == MessageType::Offer && is_to_us {
+        if reply.message == MessageType::Offer && whom.contains(&Mac(reply.chaddr)) {
             found.extend(offer(&reply, from));
         }
     };
@@ -139,21 +138,24 @@ fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
     })
 }
 
-/// The DHCPv6 servers that answer HTTP boot firmware of no known machine.
+/// The DHCPv6 servers that answer HTTP boot firmware of no known machine, or of one of `machines`.
 ///
 /// # Errors
 /// The interface is missing, or may not be asked on.
-pub async fn servers6(interface: &str) -> Result<BTreeSet<Server6>> {
+pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Server6>> {
     let link = Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT6)?;
-    let mac = nobodys();
-    let http =
-        Question { mac, client: Kind::HttpClient, architecture: Some(Architecture(X64_HTTP)) };
-    let asked = http.v6();
+    let http = |mac: &Mac| {
+        let architecture = Some(Architecture(X64_HTTP));
+        Question { mac: *mac, client: Kind::HttpClient, architecture }.v6()
+    };
+    let asked: Vec<_> = [nobodys()].iter().chain(machines).map(http).collect();
     let to = SocketAddrV6::new(SERVERS6, SERVER6, 0, link.index).into();
     let mut found = BTreeSet::new();
-    let mut heard = |bytes: &[u8], from| found.extend(server6(&asked, bytes, from));
-    listen(&socket, None, std::slice::from_ref(&asked), to, &mut heard).await?;
+    let mut heard = |bytes: &[u8], from| {
+        found.extend(asked.iter().find_map(|asked| server6(asked, bytes, from)));
+    };
+    listen(&socket, None, &asked, to, &mut heard).await?;
     Ok(found)
 }
 
@@ -163,6 +165,10 @@ fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
         return None;
     }
     let options = &message.options;
+    let client = packet6::Packet::parse(asked).ok()?.message.options;
+    if options.get(options6::CLIENT_ID) != client.get(options6::CLIENT_ID) {
+        return None;
+    }
     let url = options.get(options6::BOOT_FILE_URL);
     Some(Server6 {
         address,
@@ -341,5 +347,7 @@ mod tests {
         assert_eq!((empty.gives, empty.is_taken), (None, true));
         assert!(!refuses.is_taken);
         assert_eq!(server6(&asked, &answer(&inner, [9, 9, 9]), from), None);
+        let another = Question { mac: Mac([3; 6]), ..http }.v6();
+        assert_eq!(server6(&another, &answer(&inner, [0, 0, 1]), from), None, "it asked another");
     }
 }

@@ -4,12 +4,18 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
+use provision::Mac;
 
 use crate::config::Network;
 use crate::dhcp::survey::{As, Offer, Server6};
 
-/// Those that answer a DISCOVER; `own` are our addresses, if it may have been us.
-pub(super) fn judge(network: &Network, offers: &BTreeSet<Offer>, own: &[IpAddr]) -> Result<String> {
+/// Those that answer a DISCOVER of a stranger or of `machines`; `own` are our addresses, if it may have been us.
+pub(super) fn judge(
+    network: &Network,
+    offers: &BTreeSet<Offer>,
+    own: &[IpAddr],
+    machines: &[Mac],
+) -> Result<String> {
     let others: Vec<_> =
         offers.iter().filter(|offer| !own.contains(&offer.server.into())).collect();
     let givers = || others.iter().filter(|offer| offer.address.is_some()).map(|offer| offer.server);
@@ -43,14 +49,15 @@ pub(super) fn judge(network: &Network, offers: &BTreeSet<Offer>, own: &[IpAddr])
         }
         if givers().next().is_none() {
             bail!(
-                "nobody gives addresses here (at least not to strangers): machines need another DHCP \
-                 server beside this proxy, or a pool instead of `proxy = true`"
+                "nobody gives addresses here (at least not to {}): machines need another DHCP \
+                 server beside this proxy, or a pool instead of `proxy = true`",
+                asked_as(machines)
             );
         }
         return Ok(names(givers(), "gives addresses", "give addresses"));
     }
     if others.is_empty() {
-        return Ok("no other answers strangers".to_owned());
+        return Ok(format!("no other answers {}", asked_as(machines)));
     }
     bail!(
         "{} PXE firmware what to boot (ProxyDHCP): machines that try PXE first follow it; \
@@ -59,11 +66,12 @@ pub(super) fn judge(network: &Network, offers: &BTreeSet<Offer>, own: &[IpAddr])
     )
 }
 
-/// Those that answer a SOLICIT; `own` is our identifier, if it may have been us.
+/// Those that answer a SOLICIT of a stranger or of `machines`; `own` is our identifier, if it may have been us.
 pub(super) fn judge6(
     network: &Network,
     servers: &BTreeSet<Server6>,
     own: Option<&[u8]>,
+    machines: &[Mac],
 ) -> Result<String> {
     let others: Vec<_> = servers.iter().filter(|server| own != Some(&server.duid)).collect();
     let who = |which: &dyn Fn(&Server6) -> bool, one, several| {
@@ -71,7 +79,7 @@ pub(super) fn judge6(
         (some.clone().next().is_some()).then(|| names(some, one, several))
     };
     let Some(all) = who(&|_| true, "answers", "answer") else {
-        return Ok("no other answers strangers".to_owned());
+        return Ok(format!("no other answers {}", asked_as(machines)));
     };
     if !network.sole {
         let url = |server: &Server6| server.is_taken && server.url.is_some();
@@ -102,6 +110,15 @@ pub(super) fn judge6(
         "{all} too: machines may take its offer, which has no URL; switch it off, or say \
          `sole = false` so that machines wait for both"
     )
+}
+
+/// "strangers or 52:54:00:12:34:56"
+fn asked_as(machines: &[Mac]) -> String {
+    let Some(macs) = machines.iter().map(ToString::to_string).reduce(|all, mac| all + ", " + &mac)
+    else {
+        return "strangers (--mac asks in the name of a machine too)".to_owned();
+    };
+    format!("strangers or {macs}")
 }
 
 /// "192.0.2.2 and 192.0.2.3 give addresses"
@@ -139,7 +156,7 @@ mod tests {
     }
 
     fn said(network: &Network, offers: impl IntoIterator<Item = Offer>) -> Result<String, String> {
-        judge(network, &offers.into_iter().collect(), &[US.into()])
+        judge(network, &offers.into_iter().collect(), &[US.into()], &[])
             .map_err(|error| error.to_string())
     }
 
@@ -170,7 +187,7 @@ mod tests {
         let offers = [offer(US, As::Http, true, None)];
 
         assert!(said(&pool(), offers.clone()).is_ok());
-        let stopped = judge(&pool(), &offers.into(), &[]).unwrap_err().to_string();
+        let stopped = judge(&pool(), &offers.into(), &[], &[]).unwrap_err().to_string();
         assert!(stopped.starts_with("192.0.2.1 gives addresses too"), "{stopped}");
     }
 
@@ -185,6 +202,15 @@ mod tests {
         assert!(pxe.starts_with("192.0.2.2 tells PXE firmware to boot \"pxelinux.0\""), "{pxe}");
         let ipxe = beside(As::Ipxe, "http://192.0.2.2/menu");
         assert!(ipxe.starts_with("192.0.2.2 tells iPXE to boot"), "{ipxe}");
+    }
+
+    #[test]
+    fn who_was_asked_as_is_said_where_nobody_answered() {
+        let machines = [Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), Mac([2; 6])];
+        let said = |machines| judge(&pool(), &BTreeSet::new(), &[], machines).unwrap();
+
+        assert!(said(&[]).contains("strangers (--mac"));
+        assert!(said(&machines).ends_with("strangers or 52:54:00:12:34:56, 02:02:02:02:02:02"));
     }
 
     #[test]
@@ -207,7 +233,7 @@ mod tests {
 
     fn said6(sole: bool, server: Server6) -> Result<String, String> {
         let network = Network { sole, ..network("eth1=fd77::10-fd77::20") };
-        judge6(&network, &[server].into(), Some(&[1])).map_err(|error| error.to_string())
+        judge6(&network, &[server].into(), Some(&[1]), &[]).map_err(|error| error.to_string())
     }
 
     #[test]
