@@ -124,7 +124,7 @@ pub struct Record {
     pub identity: Identity,
     /// The address.
     pub address: Ipv6Addr,
-    /// The binding, or 0 where the address is set aside: the client, if there is one, declined it.
+    /// The binding, or 0 where the address is set aside: the client, if there is one, declined it or took another.
     pub binding: u64,
     /// The second at which it ends; at once, if it was given back.
     pub until: Seconds,
@@ -233,7 +233,7 @@ enum Place {
     Reserved,
 }
 
-/// Of no client: addresses that were declined are kept under it.
+/// Of no client: addresses that were given up are kept under it.
 const NOBODY: Identity = [0; 16];
 
 impl Leases {
