@@ -56,14 +56,18 @@ impl Where {
         }
     }
 
-    /// Adds `column IN (values)`.
+    /// Adds `column IN (values)`, which holds for nothing where there are none.
     pub(crate) fn is_one_of(
         &mut self,
         column: &str,
         values: impl IntoIterator<Item = impl Into<Value>>,
     ) {
         let places: Vec<_> = values.into_iter().map(|value| self.place(value)).collect();
-        self.holds(&format!("{column} IN ({})", places.join(", ")));
+        match &places[..] {
+            // PostgreSQL takes no empty list.
+            [] => self.holds("1 = 0"),
+            places => self.holds(&format!("{column} IN ({})", places.join(", "))),
+        }
     }
 
     /// The `$n` that stands for a value; each is bound once, in this order.
