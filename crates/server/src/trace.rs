@@ -124,22 +124,32 @@ pub async fn write(store: Store, backlog: Backlog) {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::artifacts::tests::booting_node;
 
-    #[tokio::test]
-    async fn whoever_reads_a_trace_finds_what_was_recorded_before() {
+    /// A store with a node that is booting, and the folder that it is in.
+    async fn store() -> (TempDir, Store, Node) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let store = Store::open(&url).await.unwrap();
+        let (store, node) = (Store::open(&url).await.unwrap(), booting_node());
+        store.create_node(&node).await.unwrap();
+        (folder, store, node)
+    }
+
+    fn told() -> What {
+        What::Provider { name: "kea".to_owned(), told: "its URL".to_owned(), error: None }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_a_trace_finds_what_was_recorded_before() {
+        let (_folder, store, node) = store().await;
         let (recorder, backlog) = Recorder::new();
         let writer = tokio::spawn(write(store.clone(), backlog));
-        let node = booting_node();
-        store.create_node(&node).await.unwrap();
 
         for recorded in 1..=3 {
-            let (name, told) = ("kea".to_owned(), "its URL".to_owned());
-            recorder.record(&node, What::Provider { name, told, error: None });
+            recorder.record(&node, told());
             recorder.flush().await;
 
             assert_eq!(store.events(node.uuid, None).await.unwrap().len(), recorded);
@@ -150,17 +160,12 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_reads_a_trace_finds_more_of_it_than_is_written_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/test.db", folder.path().display());
-        let store = Store::open(&url).await.unwrap();
+        let (_folder, store, node) = store().await;
         let (recorder, backlog) = Recorder::new();
         tokio::spawn(write(store.clone(), backlog));
-        let node = booting_node();
-        store.create_node(&node).await.unwrap();
 
         for _ in 0..3 * BATCH {
-            let (name, told) = ("kea".to_owned(), "its URL".to_owned());
-            recorder.record(&node, What::Provider { name, told, error: None });
+            recorder.record(&node, told());
         }
         recorder.flush().await;
 

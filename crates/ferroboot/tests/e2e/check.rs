@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::House;
 use ferroboot::lab::network::{BRIDGE, Network};
+use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 
-use crate::story::{in_a_lab, with};
+use crate::story::{in_a_lab, ip, with};
 
 /// What the daemon of the lab is told, too.
 const DHCP: &str = "lab0=10.77.0.100-10.77.0.199,fd77::100-fd77::1ff";
@@ -68,20 +69,13 @@ fn a_network_that_lacks_something_is_told_what_it_lacks() {
         let [routers] = wrong(&unrouted)[..] else { anyhow::bail!("{unrouted}") };
         ensure!(routers.contains("lab0: router advertisements: "), "{unrouted}");
 
-        let taken = ["--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0"];
-        let mut rival = Command::new("dnsmasq")
-            .args(taken)
-            .args(["--interface=lab0", "--dhcp-range=10.77.0.210,10.77.0.220"])
-            .spawn()
-            .context("dnsmasq (package dnsmasq-base) does not start")?;
-        let port = lab.wait_until(|| {
-            let said = check(lab, &[])?;
-            Ok(wrong(&said).iter().any(|line| line.contains("UDP port 67")).then_some(said))
-        });
-        rival.kill()?;
-        rival.wait()?;
-        let port = port?.context("nobody noticed that dnsmasq has the port")?;
+        let mut rival = Command::new("dnsmasq");
+        rival.args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0"]);
+        rival.args(["--interface=lab0", "--dhcp-range=10.77.0.210,10.77.0.220"]);
+        let rival = Process::start(&mut rival, "started, version", &lab.dir().join("rival.log"))?;
+        let port = check(lab, &[])?;
         let holder = format!("UDP port 67: dnsmasq (process {}) has it on lab0", rival.id());
+        rival.kill()?;
         ensure!(port.contains(&holder), "{port}");
 
         ip("address flush dev lab0")?;
@@ -119,10 +113,4 @@ fn run(lab: &Lab, told: &[&str]) -> Result<String> {
 
 fn wrong(said: &str) -> Vec<&str> {
     said.lines().filter(|line| line.starts_with("WRONG")).collect()
-}
-
-fn ip(line: &str) -> Result<()> {
-    let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
-    ensure!(status.success(), "ip {line}: {status}");
-    Ok(())
 }

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use dhcp::v4::client::LeaseClient;
 use dhcp::v4::packet::Op;
 use dhcp::v4::{MessageType, Packet};
@@ -13,7 +12,7 @@ use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::Neighbour;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::story::{Verbs as _, in_a_lab, with};
+use crate::story::{Verbs as _, in_a_lab, ip, with};
 
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
 
@@ -118,12 +117,6 @@ fn plug_in(machine: &Machine, bridge: &str) -> Result<()> {
     // Client and server are in one namespace, so each hears from an address that is its own.
     let setting = "/proc/sys/net/ipv4/conf/all/accept_local";
     fs::write(setting, "1").with_context(|| format!("cannot write {setting}"))
-}
-
-fn ip(line: &str) -> Result<()> {
-    let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
-    ensure!(status.success(), "ip {line}: {status}");
-    Ok(())
 }
 
 /// The address that a client without a memory gets.

@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,6 +29,13 @@ pub(crate) fn with(machines: impl IntoIterator<Item = Machine>) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let ferroboot = Path::new(env!("CARGO_BIN_EXE_ferroboot"));
     Plan::of_checkout(&root, ferroboot, machines.into_iter().collect())
+}
+
+/// Changes the network that the lab is in.
+pub(crate) fn ip(line: &str) -> Result<()> {
+    let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
+    ensure!(status.success(), "ip {line}: {status}");
+    Ok(())
 }
 
 /// Runs `story` in a lab of its own. Must be called by the test itself, whose name it finds out.
