@@ -8,6 +8,7 @@ pub mod boot;
 pub mod clean;
 pub mod diagnosis;
 pub mod event;
+pub mod limits;
 pub mod mac;
 pub mod node;
 pub mod state;

@@ -14,8 +14,8 @@ use provision::node::Secret;
 use provision::step::Fresh;
 use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, step};
 use store::{
-    Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortError,
-    PortFilter, Store,
+    Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortChangeError,
+    PortError, PortFilter, Store,
 };
 use tokio::sync::Mutex;
 use tracing::{error, info};
@@ -103,12 +103,21 @@ impl Nodes {
         claim: Option<&Claim>,
         event: &Event,
     ) -> Result<Node, ChangeError<Refused>> {
+        self.happen_as(node, claim, |_| Ok(event.clone())).await
+    }
+
+    async fn happen_as<E: From<Refused>>(
+        &self,
+        node: Uuid,
+        claim: Option<&Claim>,
+        event: impl Fn(&Node) -> Result<Event, E>,
+    ) -> Result<Node, ChangeError<E>> {
         let mut before = None;
         let context =
             Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
         let decide = |node: &Node| {
             before = Some(node.provision_state);
-            step(node, event, &context)
+            Ok(step(node, &event(node)?, &context)?)
         };
         let node = self.store.change(node, claim, context.now, decide).await?;
         self.refresh(node.uuid).await;
@@ -126,6 +135,18 @@ impl Nodes {
     /// [`ChangeError`]; nothing has changed then.
     pub async fn ask(&self, node: Uuid, event: &Event) -> Result<Node, ChangeError<Refused>> {
         patiently(|| self.happen(node, None, event)).await
+    }
+
+    /// [`Nodes::ask`], with an event that depends on what the node is when it happens.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn ask_for<E: From<Refused>>(
+        &self,
+        node: Uuid,
+        event: impl Fn(&Node) -> Result<Event, E>,
+    ) -> Result<Node, ChangeError<E>> {
+        patiently(|| self.happen_as(node, None, &event)).await
     }
 
     /// Changes settings of a node, as `decide` says.
@@ -177,30 +198,41 @@ impl Nodes {
     /// # Errors
     /// [`PortError`]
     pub async fn create_port(&self, port: &Port) -> Result<(), PortError> {
-        self.store.create_port(port, Timestamp::now()).await?;
+        patiently(|| self.store.create_port(port, Timestamp::now())).await?;
         self.refresh(port.node_uuid).await;
         Ok(())
     }
 
-    /// Replaces a port, which may move it from the node `from` to another.
+    /// Changes a port as `decide` says, which may move it to another node.
     ///
     /// # Errors
-    /// [`PortError`]
-    pub async fn update_port(&self, port: &Port, from: Uuid) -> Result<(), PortError> {
-        self.store.update_port(port, Timestamp::now()).await?;
-        if from != port.node_uuid {
-            self.refresh(from).await;
+    /// [`PortChangeError`]; nothing has changed then.
+    pub async fn change_port<E>(
+        &self,
+        port: Uuid,
+        decide: impl Fn(&Port) -> Result<Port, E>,
+    ) -> Result<Port, PortChangeError<E>> {
+        let now = Timestamp::now();
+        let decide = |port: &Port| Ok(Port { updated_at: Some(now), ..decide(port)? });
+        let (before, port) =
+            patiently(|| self.store.change_port(port, Timestamp::now(), &decide)).await?;
+        if before.node_uuid != port.node_uuid {
+            self.refresh(before.node_uuid).await;
         }
         self.refresh(port.node_uuid).await;
-        Ok(())
+        Ok(port)
     }
 
-    /// Deletes a port.
+    /// Deletes a port if `check` lets it.
     ///
     /// # Errors
-    /// [`PortError`]
-    pub async fn delete_port(&self, port: Uuid) -> Result<(), PortError> {
-        let port = self.store.delete_port(port, Timestamp::now()).await?;
+    /// [`PortChangeError`]; the port is still there then.
+    pub async fn delete_port<E>(
+        &self,
+        port: Uuid,
+        check: impl Fn(&Port) -> Result<(), E>,
+    ) -> Result<(), PortChangeError<E>> {
+        let port = patiently(|| self.store.delete_port(port, Timestamp::now(), &check)).await?;
         self.refresh(port.node_uuid).await;
         Ok(())
     }
@@ -230,17 +262,40 @@ impl Nodes {
 }
 
 /// Tries again while a worker holds the node, since most of its turns are short.
-async fn patiently<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, ChangeError<E>>
+async fn patiently<T, E: MaybeLocked, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
 where
-    F: Future<Output = Result<T, ChangeError<E>>>,
+    F: Future<Output = Result<T, E>>,
 {
     for _ in 1..TRIES {
         match attempt().await {
-            Err(ChangeError::Locked { .. }) => tokio::time::sleep(BETWEEN_TRIES).await,
+            Err(failed) if failed.is_locked() => tokio::time::sleep(BETWEEN_TRIES).await,
             done => return done,
         }
     }
     attempt().await
+}
+
+/// Errors of changes that a worker may have been in the way of.
+trait MaybeLocked {
+    fn is_locked(&self) -> bool;
+}
+
+impl<E> MaybeLocked for ChangeError<E> {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
+    }
+}
+
+impl MaybeLocked for PortError {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. } | Self::Moving(_))
+    }
+}
+
+impl<E> MaybeLocked for PortChangeError<E> {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Port(failed) if failed.is_locked())
+    }
 }
 
 /// Random values for an attempt, should one begin: 128 bits of ticket, 256 of token.

@@ -8,7 +8,7 @@ use ironic::states::BadTarget;
 use ironic::traits::BadTraits;
 use ironic::version::BadVersion;
 use provision::Refused;
-use store::{ChangeError, CreateNodeError, ListError, PortError, StoreError};
+use store::{ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError};
 use tracing::error;
 
 /// What a request is answered that could not be served.
@@ -248,7 +248,18 @@ impl From<PortError> for ApiError {
                 Self::conflict(sentence(&failed.to_string()))
             }
             PortError::Locked { node, by } => locked(&node.to_string(), &by),
+            PortError::Moving(_) => Self::conflict(sentence(&failed.to_string())),
+            PortError::TooMany { .. } => Self::bad_request(sentence(&failed.to_string())),
             PortError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl<E: Into<Self>> From<PortChangeError<E>> for ApiError {
+    fn from(failed: PortChangeError<E>) -> Self {
+        match failed {
+            PortChangeError::Refused(refused) => refused.into(),
+            PortChangeError::Port(failed) => failed.into(),
         }
     }
 }

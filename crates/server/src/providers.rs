@@ -367,6 +367,7 @@ fn all_well(done: impl IntoIterator<Item = Result<()>>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::fs;
     use std::path::PathBuf;
 
@@ -447,7 +448,7 @@ mod tests {
         assert!(world.boots(1) && !world.boots(2));
 
         world.plug_in(2).await;
-        world.nodes.delete_port(Uuid::from_u128(1)).await.unwrap();
+        world.nodes.delete_port(Uuid::from_u128(1), |_| Ok::<_, Infallible>(())).await.unwrap();
         world.providers.tidy(&world.nodes).await;
 
         assert!(!world.boots(1) && world.boots(2));

@@ -1,6 +1,7 @@
 //! The REST API as clients meet it: requests in, answers out, an SQLite store behind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -14,6 +15,7 @@ use server::nodes::Index;
 use server::trace::{self, Recorder};
 use store::{Claimed, NodeKey, Store};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 const MAC: &str = "52:54:00:aa:bb:01";
@@ -213,6 +215,34 @@ async fn a_restarted_daemon_finds_its_nodes_again() {
 
     let found = again.index().by_mac(MAC.parse().unwrap()).unwrap();
     assert_eq!(found.node.uuid.to_string(), uuid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_once_all_count_for_nodes_and_ports_and_traits() {
+    let service = Arc::new(Service::new().await);
+    let uuid = service.enroll("n1", json!({})).await;
+    let port = service.add_port(&uuid).await;
+    let mut requests = JoinSet::new();
+    for number in 0..40 {
+        let (service, port) = (Arc::clone(&service), port.clone());
+        requests.spawn(async move {
+            let path = format!("/extra/{number}");
+            let change = json!([{ "op": "add", "path": path, "value": number }]);
+            for path in [&format!("/v1/ports/{port}"), &format!("/v1/ports/{MAC}"), "/v1/nodes/n1"]
+            {
+                service.send("PATCH", path, Some(&change)).await.expect(200);
+            }
+            let path = format!("/v1/nodes/n1/traits/CUSTOM_{number}");
+            service.send("PUT", &path, None).await.expect(204);
+        });
+    }
+    requests.join_all().await;
+
+    let kept = |shown: Value| shown["extra"].as_object().unwrap().len();
+    assert_eq!(kept(service.send("GET", &format!("/v1/ports/{port}"), None).await.body), 40);
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(node["traits"].as_array().unwrap().len(), 40);
+    assert_eq!(kept(node), 40);
 }
 
 #[tokio::test]

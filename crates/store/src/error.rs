@@ -200,6 +200,17 @@ pub enum PortError {
         /// Which daemon.
         by: String,
     },
+    /// It went from node to node while it should be changed; to be tried again.
+    #[error("port {0} is being moved between nodes by others, please retry")]
+    Moving(Uuid),
+    /// Its node has as many as a node may have.
+    #[error("node {node} has {most} ports, which is as many as a node may have")]
+    TooMany {
+        /// Which node.
+        node: Uuid,
+        /// How many it may have.
+        most: usize,
+    },
     /// Another port has its address.
     #[error("a port with MAC address {0} already exists")]
     DuplicateAddress(provision::Mac),
@@ -209,6 +220,17 @@ pub enum PortError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A port was not changed or deleted as its decision said.
+#[derive(Debug, Error)]
+pub enum PortChangeError<E> {
+    /// The decision was no.
+    #[error("{0}")]
+    Refused(E),
+    /// It could not be.
+    #[error(transparent)]
+    Port(#[from] PortError),
 }
 
 /// Something was not done in the name of a claim.
@@ -234,6 +256,12 @@ macro_rules! from_sqlx {
 }
 
 from_sqlx!(CreateNodeError, ListError, PortError, WorkError);
+
+impl<E> From<sqlx::Error> for PortChangeError<E> {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Port(error.into())
+    }
+}
 
 impl<E> From<sqlx::Error> for ChangeError<E> {
     fn from(error: sqlx::Error) -> Self {

@@ -14,7 +14,10 @@ mod sql;
 mod work;
 
 pub use change::Change;
-pub use error::{ChangeError, CreateNodeError, ListError, Other, PortError, StoreError, WorkError};
+pub use error::{
+    ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
+    WorkError,
+};
 pub use events::{AttemptSummary, Retention};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use open::Store;

@@ -1,16 +1,22 @@
 //! Ports: the network cards of nodes, found by their addresses.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
+use provision::limits::MAX_PORTS_OF_NODE;
 use provision::{Mac, Port};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
 use uuid::Uuid;
 
-use crate::change::take_node;
-use crate::error::{ListError, PortError, StoreError};
+use crate::change::{Taken, take_node};
+use crate::error::{ListError, PortChangeError, PortError, StoreError};
 use crate::nodes::SortDirection;
 use crate::open::Store;
 use crate::sql::{Where, document, duplicates, json, micros};
+
+/// How often a change of a port is begun anew because the port was moved to another node meanwhile.
+const TRIES: u32 = 8;
 
 /// What a port can be called by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +46,12 @@ impl Store {
     /// Adds a port to a node that nobody works on.
     ///
     /// # Errors
-    /// [`PortError`] if its address or UUID is taken, or its node is not there or is locked.
+    /// [`PortError`] if its address or UUID is taken, or its node is not there, is locked, or has as
+    /// many ports as a node may have.
     pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
         let mut transaction = self.begin().await?;
         expect_free(&mut transaction, port.node_uuid, now).await?;
+        expect_room(&mut transaction, port.node_uuid).await?;
         let insert = "INSERT INTO ports (uuid, node_uuid, address, created_at, document) \
                       VALUES ($1, $2, $3, $4, $5)";
         sqlx::query(insert)
@@ -106,46 +114,127 @@ impl Store {
         Ok(rows.iter().map(port_of).collect::<Result<_, _>>()?)
     }
 
-    /// Replaces a port by one of the same UUID, perhaps on another node; nobody may work on either.
+    /// Changes a port as `decide` says, perhaps moving it to another node, and gives it back as it
+    /// was before and as it then is. Nobody may work on either node.
+    ///
+    /// The rows of both nodes are taken before the port is read, so that changes to one port queue,
+    /// on both databases, and each is decided on what the one before it left.
     ///
     /// # Errors
-    /// [`PortError`]
-    pub async fn update_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
-        let mut transaction = self.begin().await?;
-        let before = present(&mut transaction, port.uuid).await?;
-        // In one order, so that two moves in opposite directions do not wait for each other.
-        let mut nodes = [before.node_uuid, port.node_uuid];
-        nodes.sort();
-        for node in nodes {
-            expect_free(&mut transaction, node, now).await?;
+    /// [`PortChangeError`]; nothing has changed then.
+    pub async fn change_port<E>(
+        &self,
+        port: Uuid,
+        now: Timestamp,
+        decide: impl Fn(&Port) -> Result<Port, E>,
+    ) -> Result<(Port, Port), PortChangeError<E>> {
+        let mut nodes = BTreeSet::new();
+        for _ in 0..TRIES {
+            let Some(mut held) = self.hold_port(port, &mut nodes).await? else { continue };
+            held.expect_free(held.port.node_uuid, now)?;
+            let next = decide(&held.port).map_err(PortChangeError::Refused)?;
+            if nodes.insert(next.node_uuid) {
+                // Its row must be taken in the order of UUIDs, so that two moves in opposite
+                // directions do not wait for each other.
+                continue;
+            }
+            held.expect_free(next.node_uuid, now)?;
+            if next.node_uuid != held.port.node_uuid {
+                expect_room(&mut held.transaction, next.node_uuid).await?;
+            }
+            save(&mut held.transaction, &next).await?;
+            held.transaction.commit().await?;
+            return Ok((held.port, next));
         }
-        let update = "UPDATE ports SET node_uuid = $2, address = $3, document = $4 WHERE uuid = $1";
-        sqlx::query(update)
-            .bind(port.uuid.to_string())
-            .bind(port.node_uuid.to_string())
-            .bind(port.address.to_string())
-            .bind(json(port))
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| duplicate(error, port))?;
-        Ok(transaction.commit().await?)
+        Err(PortError::Moving(port).into())
     }
 
-    /// Deletes a port of a node that nobody works on, and gives it back.
+    /// Deletes a port of a node that nobody works on, if `check` lets it, and gives it back.
     ///
     /// # Errors
-    /// [`PortError`]
-    pub async fn delete_port(&self, port: Uuid, now: Timestamp) -> Result<Port, PortError> {
-        let mut transaction = self.begin().await?;
-        let before = present(&mut transaction, port).await?;
-        expect_free(&mut transaction, before.node_uuid, now).await?;
-        sqlx::query("DELETE FROM ports WHERE uuid = $1")
-            .bind(port.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(before)
+    /// [`PortChangeError`]; the port is still there then.
+    pub async fn delete_port<E>(
+        &self,
+        port: Uuid,
+        now: Timestamp,
+        check: impl Fn(&Port) -> Result<(), E>,
+    ) -> Result<Port, PortChangeError<E>> {
+        let mut nodes = BTreeSet::new();
+        for _ in 0..TRIES {
+            let Some(mut held) = self.hold_port(port, &mut nodes).await? else { continue };
+            held.expect_free(held.port.node_uuid, now)?;
+            check(&held.port).map_err(PortChangeError::Refused)?;
+            sqlx::query("DELETE FROM ports WHERE uuid = $1")
+                .bind(port.to_string())
+                .execute(&mut *held.transaction)
+                .await?;
+            held.transaction.commit().await?;
+            return Ok(held.port);
+        }
+        Err(PortError::Moving(port).into())
     }
+
+    /// Takes the rows of `nodes`, then reads the port. Its own node's row must be among them: if
+    /// it is not, the node is added to `nodes` and there is nothing to hold yet.
+    async fn hold_port(
+        &self,
+        port: Uuid,
+        nodes: &mut BTreeSet<Uuid>,
+    ) -> Result<Option<HeldPort>, PortError> {
+        if nodes.is_empty() {
+            let found = self.port(PortKey::Uuid(port)).await?;
+            nodes.insert(found.ok_or(PortError::NoSuchPort(port))?.node_uuid);
+        }
+        let mut transaction = self.begin().await?;
+        let mut taken = BTreeMap::new();
+        for node in nodes.iter() {
+            if let Some(row) = take_node(&mut transaction, *node).await? {
+                taken.insert(*node, row);
+            }
+        }
+        let port = present(&mut transaction, port).await?;
+        let moved = nodes.insert(port.node_uuid);
+        Ok((!moved).then_some(HeldPort { transaction, nodes: taken, port }))
+    }
+}
+
+/// A port that nobody else changes until the transaction ends.
+struct HeldPort {
+    transaction: Transaction<'static, Any>,
+    /// The nodes whose rows were taken, of those that are there.
+    nodes: BTreeMap<Uuid, Taken>,
+    port: Port,
+}
+
+impl HeldPort {
+    fn expect_free(&self, node: Uuid, now: Timestamp) -> Result<(), PortError> {
+        let taken = self.nodes.get(&node).ok_or(PortError::NoSuchNode(node))?;
+        taken.expect_free(now).map_err(|by| PortError::Locked { node, by })
+    }
+}
+
+async fn save(connection: &mut AnyConnection, port: &Port) -> Result<(), PortError> {
+    let update = "UPDATE ports SET node_uuid = $2, address = $3, document = $4 WHERE uuid = $1";
+    sqlx::query(update)
+        .bind(port.uuid.to_string())
+        .bind(port.node_uuid.to_string())
+        .bind(port.address.to_string())
+        .bind(json(port))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|error| duplicate(error, port))
+}
+
+/// Whether a node whose row is taken may have one more port.
+async fn expect_room(connection: &mut AnyConnection, node: Uuid) -> Result<(), PortError> {
+    let row = sqlx::query("SELECT COUNT(*) AS ports FROM ports WHERE node_uuid = $1")
+        .bind(node.to_string())
+        .fetch_one(connection)
+        .await?;
+    let there: i64 = row.try_get("ports")?;
+    let room = usize::try_from(there).is_ok_and(|there| there < MAX_PORTS_OF_NODE);
+    if room { Ok(()) } else { Err(PortError::TooMany { node, most: MAX_PORTS_OF_NODE }) }
 }
 
 async fn present(connection: &mut AnyConnection, port: Uuid) -> Result<Port, PortError> {

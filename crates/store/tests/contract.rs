@@ -10,13 +10,15 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
+use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, Clean, Secret};
 use provision::{BootEvent, Mac, Node, Port, PowerState, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
-    Change, ChangeError, CreateNodeError, ListError, NodeFilter, NodeKey, NodeSort, PortError,
-    PortFilter, PortKey, Retention, SortDirection, Store, StoreError, WorkError,
+    Change, ChangeError, CreateNodeError, ListError, NodeFilter, NodeKey, NodeSort,
+    PortChangeError, PortError, PortFilter, PortKey, Retention, SortDirection, Store, StoreError,
+    WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -59,6 +61,9 @@ promises![
     an_address_belongs_to_one_port,
     a_port_needs_a_node,
     a_port_can_change_its_address_and_its_node,
+    changes_of_one_port_at_once_all_count,
+    moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it,
+    a_node_has_no_more_ports_than_it_may,
     ports_come_page_by_page,
     planned_work_is_claimed_once,
     claimers_at_once_never_get_the_same_work,
@@ -358,9 +363,9 @@ async fn a_port_is_found_by_uuid_and_by_address(database: Database) {
     }
     assert_eq!(store.port(PortKey::Address(Mac([9; 6]))).await.unwrap(), None);
 
-    assert_eq!(store.delete_port(port.uuid, now()).await.unwrap(), port);
+    assert_eq!(delete_port(&store, port.uuid).await.unwrap(), port);
     assert_eq!(store.port(PortKey::Uuid(port.uuid)).await.unwrap(), None);
-    let gone = store.delete_port(port.uuid, now()).await.unwrap_err();
+    let gone = delete_port(&store, port.uuid).await.unwrap_err();
     assert!(matches!(gone, PortError::NoSuchPort(it) if it == port.uuid));
 }
 
@@ -379,7 +384,7 @@ async fn an_address_belongs_to_one_port(database: Database) {
     let same_uuid = store.create_port(&same_uuid, now()).await.unwrap_err();
     assert!(matches!(same_uuid, PortError::DuplicateUuid(it) if it == first.uuid));
     let moved = Port { address: first.address, ..second.clone() };
-    let moved = store.update_port(&moved, now()).await.unwrap_err();
+    let moved = replace_port(&store, &moved).await.unwrap_err();
     assert!(matches!(moved, PortError::DuplicateAddress(it) if it == first.address));
 }
 
@@ -401,12 +406,99 @@ async fn a_port_can_change_its_address_and_its_node(database: Database) {
     store.create_port(&before, now()).await.unwrap();
 
     let after = Port { node_uuid: two.uuid, address: Mac([2; 6]), ..before.clone() };
-    store.update_port(&after, now()).await.unwrap();
+    let (old, new) = replace_port(&store, &after).await.unwrap();
+    assert_eq!((&old, &new), (&before, &after));
 
     assert_eq!(store.port(PortKey::Address(before.address)).await.unwrap(), None);
     assert_eq!(store.port(PortKey::Address(Mac([2; 6]))).await.unwrap(), Some(after.clone()));
     let of_two = PortFilter { nodes: vec![two.uuid], ..PortFilter::default() };
     assert_eq!(store.ports(&of_two).await.unwrap(), [after]);
+}
+
+async fn changes_of_one_port_at_once_all_count(database: Database) {
+    let daemons = [database.open().await, database.open().await];
+    let node = named("n");
+    let port = port(&node, 1);
+    daemons[0].create_node(&node).await.unwrap();
+    daemons[0].create_port(&port, now()).await.unwrap();
+
+    let changes = (0..40).map(|i| {
+        let (store, uuid) = (daemons[i % 2].clone(), port.uuid);
+        tokio::spawn(async move {
+            store
+                .change_port(uuid, now(), |port| Ok::<_, Infallible>(counted(port)))
+                .await
+                .unwrap();
+        })
+    });
+    join(changes).await;
+
+    let found = daemons[0].port(PortKey::Uuid(port.uuid)).await.unwrap().unwrap();
+    assert_eq!(found.extra["count"], 40);
+}
+
+async fn moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it(
+    database: Database,
+) {
+    let daemons = [database.open().await, database.open().await];
+    let (one, two) = (named("one"), named("two"));
+    let ports = [port(&one, 1), port(&two, 2)];
+    for (node, port) in [&one, &two].into_iter().zip(&ports) {
+        daemons[0].create_node(node).await.unwrap();
+        daemons[0].create_port(port, now()).await.unwrap();
+    }
+    // Each from one node to the other and back, in opposite directions, with changes in between.
+    let changes = (0..40).map(|i: usize| {
+        let (store, uuid) = (daemons[i % 2].clone(), ports[i / 2 % 2].uuid);
+        let nodes = [one.uuid, two.uuid];
+        tokio::spawn(async move {
+            let change = |port: &Port| {
+                let other = if port.node_uuid == nodes[0] { nodes[1] } else { nodes[0] };
+                let node_uuid = if i % 5 == 0 { other } else { port.node_uuid };
+                Ok::<_, Infallible>(Port { node_uuid, ..counted(port) })
+            };
+            while store.change_port(uuid, now(), change).await.is_err_and(|failed| {
+                assert!(matches!(failed, PortChangeError::Port(PortError::Moving(_))), "{failed}");
+                true
+            }) {}
+        })
+    });
+    join(changes).await;
+
+    for port in &ports {
+        let found = daemons[0].port(PortKey::Uuid(port.uuid)).await.unwrap().unwrap();
+        assert_eq!(found.extra["count"], 20);
+        let there = PortFilter { nodes: vec![found.node_uuid], ..PortFilter::default() };
+        assert!(daemons[0].ports(&there).await.unwrap().contains(&found));
+    }
+}
+
+async fn a_node_has_no_more_ports_than_it_may(database: Database) {
+    let store = database.open().await;
+    let (full, other) = (named("full"), named("other"));
+    store.create_node(&full).await.unwrap();
+    store.create_node(&other).await.unwrap();
+    let numbered = |node: &Node, number: usize| {
+        let [.., high, low] = number.to_be_bytes();
+        Port { uuid: Uuid::new_v4(), address: Mac([2, 0, 0, 0, high, low]), ..port(node, 1) }
+    };
+    for number in 0..MAX_PORTS_OF_NODE {
+        store.create_port(&numbered(&full, number), now()).await.unwrap();
+    }
+    let elsewhere = numbered(&other, MAX_PORTS_OF_NODE);
+    store.create_port(&elsewhere, now()).await.unwrap();
+
+    let refused = [
+        store.create_port(&numbered(&full, MAX_PORTS_OF_NODE + 1), now()).await.unwrap_err(),
+        replace_port(&store, &Port { node_uuid: full.uuid, ..elsewhere }).await.unwrap_err(),
+    ];
+
+    for refused in refused {
+        assert!(matches!(refused, PortError::TooMany { node, .. } if node == full.uuid));
+    }
+    let filter = PortFilter { nodes: vec![full.uuid], limit: Some(1), ..PortFilter::default() };
+    let there = store.ports(&filter).await.unwrap().remove(0);
+    replace_port(&store, &counted(&there)).await.unwrap();
 }
 
 async fn ports_come_page_by_page(database: Database) {
@@ -524,8 +616,8 @@ async fn a_claimed_node_is_locked_for_everyone_else(database: Database) {
     assert_eq!(stored.reservation.as_deref(), Some("host-a"));
     for refused in [
         store.create_port(&self::port(&node, 2), now()).await.unwrap_err(),
-        store.update_port(&port, now()).await.unwrap_err(),
-        store.delete_port(port.uuid, now()).await.unwrap_err(),
+        replace_port(&store, &port).await.unwrap_err(),
+        delete_port(&store, port.uuid).await.unwrap_err(),
     ] {
         assert!(matches!(refused, PortError::Locked { by, .. } if by == "host-a"));
     }
@@ -1083,6 +1175,31 @@ fn port(node: &Node, last_byte: u8) -> Port {
         updated_at: None,
         extra: <_>::default(),
         kept: <_>::default(),
+    }
+}
+
+/// The port with one more in its `extra/count`.
+fn counted(port: &Port) -> Port {
+    let mut port = port.clone();
+    let counted = port.extra.get("count").and_then(|it| it.as_i64()).unwrap_or(0);
+    port.extra.insert("count".into(), json!(counted + 1));
+    port
+}
+
+/// Puts `port` in the place of the one of its UUID.
+async fn replace_port(store: &Store, port: &Port) -> Result<(Port, Port), PortError> {
+    let replace = |_: &Port| Ok::<_, Infallible>(port.clone());
+    store.change_port(port.uuid, now(), replace).await.map_err(not_refused)
+}
+
+async fn delete_port(store: &Store, port: Uuid) -> Result<Port, PortError> {
+    store.delete_port(port, now(), |_| Ok::<_, Infallible>(())).await.map_err(not_refused)
+}
+
+fn not_refused(failed: PortChangeError<Infallible>) -> PortError {
+    match failed {
+        PortChangeError::Refused(never) => match never {},
+        PortChangeError::Port(failed) => failed,
     }
 }
 

@@ -207,15 +207,12 @@ pub(super) async fn remove_trait(
     Extension(view): View,
     At((ident, name)): At<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let node = api.find_since(&ident, view.version, since::TRAITS).await?;
-    if !traits_of(&node).contains(&name) {
-        return Err(ApiError::not_found(format!(
-            "Trait {name} is not associated with node {}.",
-            node.uuid
-        )));
-    }
     let remove = |mut names: Vec<String>| {
+        let before = names.len();
         names.retain(|other| *other != name);
+        if names.len() == before {
+            return Err(ApiError::not_found(format!("Node {ident} doesn't have a trait '{name}'")));
+        }
         Ok(names)
     };
     change_traits(&api, &view, &ident, remove).await
@@ -229,6 +226,7 @@ async fn change_traits(
 ) -> Result<StatusCode, ApiError> {
     let uuid = api.find_since(ident, view.version, since::TRAITS).await?.uuid;
     let decide = |node: &Node| {
+        Api::still_called(node, ident)?;
         let mut node = node.clone();
         match change(traits_of(&node))? {
             names if names.is_empty() => node.kept.remove("traits"),

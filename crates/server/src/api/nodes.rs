@@ -160,7 +160,10 @@ pub(super) async fn patch(
     query.take("reset_interfaces");
     query.end()?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
-    let decide = |node: &Node| ironic::node::patched(node, &body, view.version);
+    let decide = |node: &Node| {
+        Api::still_called(node, &ident)?;
+        Ok::<_, ApiError>(ironic::node::patched(node, &body, view.version)?)
+    };
     let node = api.nodes.set(uuid, decide).await?;
     Ok(Json(ironic::node::show(&node, &view, &Fields::All, None)))
 }
@@ -171,7 +174,11 @@ pub(super) async fn delete(
     At(ident): At<String>,
 ) -> Result<StatusCode, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    api.nodes.delete(node.uuid, may_be_deleted).await?;
+    let check = |node: &Node| {
+        Api::still_called(node, &ident)?;
+        may_be_deleted(node)
+    };
+    api.nodes.delete(node.uuid, check).await?;
     info!(node.uuid = %node.uuid, "node {} is deleted", node.uuid);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -142,10 +142,12 @@ pub(super) async fn patch(
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
-    let before = find(&api, &ident).await?;
-    let mut port = ironic::port::patched(&before, &body, view.version)?;
-    port.updated_at = Some(Timestamp::now());
-    api.nodes.update_port(&port, before.node_uuid).await?;
+    let uuid = find(&api, &ident).await?.uuid;
+    let decide = |port: &Port| {
+        still_called(port, &ident)?;
+        Ok::<_, ApiError>(ironic::port::patched(port, &body, view.version)?)
+    };
+    let port = api.nodes.change_port(uuid, decide).await?;
     Ok(Json(ironic::port::show(&port, &view, &Fields::All)))
 }
 
@@ -153,17 +155,33 @@ pub(super) async fn delete(
     State(api): State<Api>,
     At(ident): At<String>,
 ) -> Result<StatusCode, ApiError> {
-    api.nodes.delete_port(find(&api, &ident).await?.uuid).await?;
+    let uuid = find(&api, &ident).await?.uuid;
+    api.nodes.delete_port(uuid, |port| still_called(port, &ident)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// A port by its UUID or, as upstream has it, by its address.
 async fn find(api: &Api, ident: &str) -> Result<Port, ApiError> {
-    let missing = || ApiError::not_found(format!("Port {ident} could not be found."));
-    let key = match (Uuid::try_parse(ident), ident.parse::<Mac>()) {
-        (Ok(uuid), _) => PortKey::Uuid(uuid),
-        (Err(_), Ok(mac)) => PortKey::Address(mac),
-        (Err(_), Err(_)) => return Err(missing()),
-    };
-    api.nodes.store().port(key).await?.ok_or_else(missing)
+    let key = key(ident).ok_or_else(|| no_such_port(ident))?;
+    api.nodes.store().port(key).await?.ok_or_else(|| no_such_port(ident))
+}
+
+fn key(ident: &str) -> Option<PortKey> {
+    match (Uuid::try_parse(ident), ident.parse::<Mac>()) {
+        (Ok(uuid), _) => Some(PortKey::Uuid(uuid)),
+        (Err(_), Ok(mac)) => Some(PortKey::Address(mac)),
+        (Err(_), Err(_)) => None,
+    }
+}
+
+/// Whether the port that was found under `ident` has not been given another address since.
+fn still_called(port: &Port, ident: &str) -> Result<(), ApiError> {
+    match key(ident) {
+        Some(PortKey::Address(mac)) if mac != port.address => Err(no_such_port(ident)),
+        Some(PortKey::Address(_) | PortKey::Uuid(_)) | None => Ok(()),
+    }
+}
+
+fn no_such_port(ident: &str) -> ApiError {
+    ApiError::not_found(format!("Port {ident} could not be found."))
 }

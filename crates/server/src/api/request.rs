@@ -114,6 +114,17 @@ impl Api {
         self.nodes.store().node(&key).await?.ok_or_else(|| ApiError::no_such_node(ident))
     }
 
+    /// Whether the node that was found under `ident` has not been given another name since: what a
+    /// request does is done to the node that has the name then, or to none.
+    pub(super) fn still_called(node: &Node, ident: &str) -> Result<(), ApiError> {
+        match NodeKey::from(ident) {
+            NodeKey::Name(name) if node.name.as_ref() != Some(&name) => {
+                Err(ApiError::no_such_node(ident))
+            }
+            NodeKey::Name(_) | NodeKey::Uuid(_) => Ok(()),
+        }
+    }
+
     /// [`Api::find`], for an endpoint that came with 1.`since`.
     pub(super) async fn find_since(
         &self,

@@ -30,8 +30,11 @@ pub(super) async fn provision(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    let event = ironic::states::provision(&node, &body, view.version)?;
-    api.nodes.ask(node.uuid, &event).await?;
+    let event = |node: &Node| {
+        Api::still_called(node, &ident)?;
+        Ok::<_, ApiError>(ironic::states::provision(node, &body, view.version)?)
+    };
+    api.nodes.ask_for(node.uuid, event).await?;
     Ok(accepted(&view, &node))
 }
 
@@ -42,8 +45,11 @@ pub(super) async fn power(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    let event = ironic::states::power(&node, &body, view.version)?;
-    api.nodes.ask(node.uuid, &event).await?;
+    let event = |node: &Node| {
+        Api::still_called(node, &ident)?;
+        Ok::<_, ApiError>(ironic::states::power(node, &body, view.version)?)
+    };
+    api.nodes.ask_for(node.uuid, event).await?;
     Ok(accepted(&view, &node))
 }
 
@@ -70,6 +76,7 @@ pub(super) async fn set_maintenance(
     };
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
+        Api::still_called(node, &ident)?;
         let maintenance_reason = reason.clone();
         Ok::<_, ApiError>(Node { maintenance: true, maintenance_reason, ..node.clone() })
     };
@@ -84,6 +91,7 @@ pub(super) async fn unset_maintenance(
 ) -> Result<StatusCode, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
+        Api::still_called(node, &ident)?;
         let node = node.clone();
         let node = Node { maintenance: false, maintenance_reason: None, fault: None, ..node };
         Ok::<_, ApiError>(node)
