@@ -64,7 +64,24 @@ fn nodes_ports_and_events_come_back_as_they_were() {
     }
 }
 
+/// A service that showed another number after its restart would make clients change it again and again.
+#[test]
+fn a_number_that_an_operator_wrote_is_the_same_after_a_restart() {
+    let digits = "7".repeat(97);
+    for number in [&digits, "0.1", "-1e-7", "1.7976931348623157e308", "123456789012345678901"] {
+        let mut node = World::enrolled().node;
+        node.extra.insert("number".to_owned(), serde_json::from_str(number).unwrap());
+        comes_back(&node);
+    }
+}
+
 proptest! {
+    #[test]
+    fn every_number_comes_back_as_it_was(number in proptest::num::f64::NORMAL, digits in "[1-9][0-9]{0,120}") {
+        let written = serde_json::from_str::<Value>(&digits).unwrap();
+        comes_back(&Map::from_iter([("a".to_owned(), json!(number)), ("b".to_owned(), written)]));
+    }
+
     #[test]
     fn no_document_makes_it_panic(text: String) {
         let _ = serde_json::from_str::<Node>(&text);
