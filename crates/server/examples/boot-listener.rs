@@ -15,6 +15,8 @@ use provision::node::{Clean, Secret};
 use provision::{Attempt, Node, ProvisionState};
 use server::artifacts::{Artifacts, BootSets, Limits, Settings};
 use server::config::Config;
+use server::http_server::ConnectionLimits;
+use server::metrics::Metrics;
 use server::nodes::Index;
 use server::trace::Recorder;
 use server::urls::Urls;
@@ -47,7 +49,8 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(&address).await?;
     // In place of the writer of the trace.
     tokio::spawn(async move { while backlog.recorded.recv().await.is_some() {} });
-    artifacts.serve(listener, future::pending()).await;
+    let limits = ConnectionLimits { per_peer: 1024, ..ConnectionLimits::default() };
+    artifacts.serve(vec![listener], limits, Metrics::default(), future::pending()).await;
     Ok(())
 }
 

@@ -28,8 +28,12 @@ use crate::error::ApiError;
 use crate::trace::Recorder;
 use details::{none, none_of_node, not_ours};
 
-/// Bodies beyond this are refused. The largest there are hold a node's settings.
-const MAX_BODY: usize = 1024 * 1024;
+/// Bytes of a body to the API. The largest there are hold a node's settings.
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
+
+/// Bytes of a body to the port for agents. A heartbeat has some kilobytes, most of them a certificate; nothing larger
+/// comes there, since no inspection takes inventories yet.
+pub(crate) const MAX_AGENT_BODY: usize = 64 * 1024;
 
 /// What handlers work with; clones share it.
 #[derive(Clone, Debug)]
@@ -143,12 +147,12 @@ pub fn router(api: Api) -> Router {
         .route("/v1/shards", none("shards", since::SHARDS))
         .route("/v1/runbooks", none("runbooks", since::RUNBOOKS))
         .route("/v1/inspection_rules", none("inspection_rules", since::INSPECTION_RULES));
-    finish(routes, api)
+    finish(routes, api, MAX_BODY)
 }
 
 /// What machines need, and no more: nothing here tells a node's settings or changes them.
 pub fn agent_router(api: Api) -> Router {
-    finish(for_agents(), api)
+    finish(for_agents(), api, MAX_AGENT_BODY)
 }
 
 fn for_agents() -> Router<Api> {
@@ -160,14 +164,14 @@ fn for_agents() -> Router<Api> {
 }
 
 /// Adds what holds for every route.
-fn finish(routes: Router<Api>, api: Api) -> Router {
+fn finish(routes: Router<Api>, api: Api, max_body: usize) -> Router {
     let routes = routes
         .fallback(|| async { ApiError::no_route(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async {
             ApiError::no_route(StatusCode::METHOD_NOT_ALLOWED)
         })
         .layer(middleware::from_fn_with_state(api.clone(), request::negotiate))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(max_body))
         .with_state(api);
     // Upstream takes `/v1/nodes/` for `/v1/nodes`. Routing comes before any layer of the router
     // itself, so the path is mended outside of it.

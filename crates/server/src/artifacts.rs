@@ -6,21 +6,18 @@
 mod answer;
 mod body;
 mod boot_set;
-mod connection;
 mod contents;
+mod exchange;
 mod images;
 pub mod plan;
-mod progress;
 pub mod scripts;
 mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod ticket;
 
-use std::convert::Infallible;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,29 +25,26 @@ use anyhow::{Context, Result};
 use http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
 };
-use http::{HeaderName, Method, Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderName, Method, Request};
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
 use provision::{Attempt, BootInterface, CpuArch, Node};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
 use self::answer::{Answer, Refused};
 use self::body::Body;
 use self::boot_set::BootSet;
-use self::connection::Connection;
 use self::contents::Contents;
+use self::exchange::Exchange;
 pub(crate) use self::images::how_to_make_one;
 use self::images::{Images, Store, folder_of};
 use self::plan::Asked;
-use self::progress::{Exchange, Progress};
 use self::sources::{Fresh, Sources};
 use self::ticket::{Refusal, admit, boot_path};
+use crate::http_server::{
+    self, Answered, BodyLimits, ConnectionLimits, Ends, HeaderNames, Port, RequestBody, WhenSent,
+};
+use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -70,34 +64,20 @@ pub struct Settings {
     pub kernel_append_params: String,
     /// Where agents call.
     pub urls: Urls,
-    /// What a peer may do.
+    /// What is taken of image servers.
     pub limits: Limits,
 }
 
-/// What a peer may do, so that none of them keeps the others from booting.
+/// What is taken of image servers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the socket's backlog.
-    pub connections: usize,
-    /// For a request's head to come, from the end of the answer before.
-    pub head: Duration,
-    /// For a peer that takes nothing of its answer.
-    pub patience: Duration,
-    /// For answers under way when the daemon ends.
-    pub end: Duration,
     /// The length of a downloaded image, in bytes.
     pub download: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 1024,
-            head: Duration::from_secs(30),
-            patience: Duration::from_secs(60),
-            end: Duration::from_secs(20),
-            download: 8 << 30,
-        }
+        Self { download: 8 << 30 }
     }
 }
 
@@ -178,113 +158,30 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Answers on `listener` until `end`, and then lets answers under way come to theirs.
-    pub async fn serve(self, listener: TcpListener, end: impl Future<Output = ()>) {
-        let limits = self.0.settings.limits;
-        let room = Arc::new(Semaphore::new(limits.connections));
-        let (ending, ended) = watch::channel(());
-        let mut connections = JoinSet::new();
-        let mut end = pin!(end);
-        loop {
-            let accept = async {
-                let room = Arc::clone(&room).acquire_owned().await;
-                (listener.accept().await, room)
-            };
-            tokio::select! {
-                () = &mut end => break,
-                Some(_) = connections.join_next() => {}
-                (accepted, room) = accept => match accepted {
-                    Ok((stream, peer)) => {
-                        let connection = self.clone().connection(stream, peer, ended.clone());
-                        connections.spawn(async move {
-                            let _room = room;
-                            connection.await;
-                        });
-                    }
-                    Err(error) => {
-                        warn!("cannot take a connection: {error}");
-                        // Out of file descriptors: trying again at once would spin.
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
-        drop(ending);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(limits.end, all).await.is_err() {
-            info!("broke off the answers that took longer than {:?}", limits.end);
-        }
-    }
-
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, ended: watch::Receiver<()>) {
-        let limits = self.0.settings.limits;
-        let Ok(near) = stream.local_addr() else { return };
-        let ends = Ends { near: near.ip().to_canonical(), remote: peer.ip().to_canonical() };
-        // Each write is as large as it will get: waiting for more costs a round trip.
-        let _ = stream.set_nodelay(true);
-        let progress = Progress::default();
-        let io = TokioIo::new(Connection::new(stream, progress.clone(), limits.patience));
-        let service = service_fn(|request| self.answer(request, ends, &progress));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head)
-            // rhboot's GRUB and shim compare names of headers letter by letter.
-            .title_case_headers(true)
-            .max_headers(64)
-            .max_buf_size(16 * 1024)
-            // A client that has no more to ask may close its side and still read.
-            .half_close(true)
-            .serve_connection(io, service);
-        let mut connection = pin!(connection);
-        let mut ended = pin!(ended_of(ended));
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = &mut ended => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+    /// Answers on `listeners` until `end`, and then lets answers under way come to theirs.
+    pub async fn serve(
+        self,
+        listeners: Vec<TcpListener>,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+        end: impl Future<Output = ()>,
+    ) {
+        let port = Port {
+            name: "boot",
+            listeners,
+            limits,
+            // No request for a file has a body.
+            bodies: BodyLimits { each: 0, all: 0 },
+            headers: HeaderNames::TitleCase,
+            service: self,
+            metrics,
         };
-        if let Err(error) = result {
-            debug!("connection of {peer} broke: {error}");
-        }
-    }
-
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        ends: Ends,
-        progress: &Progress,
-    ) -> Result<Response<Body>, Infallible> {
-        progress.settled().await;
-        let started = Instant::now();
-        let mut asked_for = AskedFor::default();
-        let answer = match self.find(&request, ends.near, &mut asked_for).await {
-            Ok(answer) => answer,
-            Err(refused) => Answer::refused(&refused),
-        };
-        let range = if request.method() == Method::HEAD { 0..0 } else { answer.range.clone() };
-        progress.begin(Exchange {
-            recorder: self.0.recorder.clone(),
-            node: asked_for.node,
-            method: request.method().to_string(),
-            artifact: asked_for.artifact,
-            path: asked_for.file,
-            remote: ends.remote,
-            user_agent: text_of(&request, USER_AGENT).map(|agent| shortened(agent, 200)),
-            status: answer.status.as_u16(),
-            error: answer.error.clone(),
-            range: answer.content_range().map(str::to_owned),
-            length: range.end - range.start,
-            started,
-        });
-        let body = Body::new(Arc::clone(&answer.contents), range, progress.clone());
-        Ok(answer.response(body))
+        http_server::serve(port, end).await;
     }
 
     async fn find(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         near: IpAddr,
         asked_for: &mut AskedFor,
     ) -> Result<Answer, Refused> {
@@ -363,12 +260,38 @@ impl Artifacts {
     }
 }
 
-/// Both ends of a connection.
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    /// Ours, as the machine reached us.
-    near: IpAddr,
-    remote: IpAddr,
+impl http_server::Service for Artifacts {
+    type Body = Body;
+
+    async fn answer(&self, request: Request<RequestBody>, ends: Ends) -> Answered<Body> {
+        let started = Instant::now();
+        let mut asked_for = AskedFor::default();
+        let answer = match self.find(&request, ends.near, &mut asked_for).await {
+            Ok(answer) => answer,
+            Err(refused) => Answer::refused(&refused),
+        };
+        let range = if request.method() == Method::HEAD { 0..0 } else { answer.range.clone() };
+        let is_useful = !answer.status.is_client_error() && !answer.status.is_server_error();
+        let live = asked_for.node.as_deref().filter(|node| bootable(node).is_some());
+        let node = live.map(|node| node.uuid);
+        let exchange = Exchange {
+            recorder: self.0.recorder.clone(),
+            node: asked_for.node,
+            method: request.method().to_string(),
+            artifact: asked_for.artifact,
+            path: asked_for.file,
+            remote: ends.remote.ip(),
+            user_agent: text_of(&request, USER_AGENT).map(|agent| shortened(agent, 200)),
+            status: answer.status.as_u16(),
+            error: answer.error.clone(),
+            range: answer.content_range().map(str::to_owned),
+            length: range.end - range.start,
+            started,
+        };
+        let body = Body::new(Arc::clone(&answer.contents), range);
+        let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
+        Answered { response: answer.response(body), node, is_useful, when_sent: Some(when_sent) }
+    }
 }
 
 /// What is known of a request before it is known what it gets.
@@ -400,18 +323,13 @@ fn artifacts_of(
 }
 
 /// A header that is no text counts as none.
-fn text_of(request: &Request<Incoming>, name: HeaderName) -> Option<&str> {
+fn text_of(request: &Request<RequestBody>, name: HeaderName) -> Option<&str> {
     request.headers().get(name)?.to_str().ok()
 }
 
 /// What comes from a peer goes into the trace, which keeps no novels.
 fn shortened(text: &str, chars: usize) -> String {
     text.chars().take(chars).collect()
-}
-
-/// Resolves when the sender is gone.
-async fn ended_of(mut ended: watch::Receiver<()>) {
-    while ended.changed().await.is_ok() {}
 }
 
 /// Whether a boot set is whole: that for `cpu_arch` of those in `folder`.

@@ -22,6 +22,7 @@ use url::Url;
 
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
+use crate::http_server::{BodyLimits, ConnectionLimits};
 use crate::urls::Urls;
 
 /// All settings, as the TOML file has them. An empty file is a good one.
@@ -47,6 +48,8 @@ pub struct Config {
     pub clean: Clean,
     /// Power.
     pub power: Power,
+    /// What peers may do on the HTTP ports.
+    pub limits: Limits,
 }
 
 /// `[database]`
@@ -623,6 +626,120 @@ impl Default for Power {
     }
 }
 
+/// `[limits]`: of connections to the API, the port for agents and the boot listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at once to all ports: half of them to the boot listener, a quarter to each other port. Fewer, where
+    /// the limit of open files leaves fewer.
+    pub connections: usize,
+    /// Of a port's connections, how many one peer may have: an IPv4 address, an IPv6 network of 64 bits, or a node
+    /// whose machine fetches with a live ticket. In percent.
+    pub peer_percent: u8,
+    /// Addresses and networks of proxies and of NAT, that may have as many as there are.
+    pub exempt: Vec<Addresses>,
+    /// Seconds until the first byte of a request comes.
+    pub idle_secs: u32,
+    /// Seconds from there until its head is whole.
+    pub head_secs: u32,
+    /// Seconds from there until its body is whole.
+    pub body_secs: u32,
+    /// Seconds for a peer that takes nothing of its answer.
+    pub stall_secs: u32,
+    /// Seconds for a connection on which nothing is got that is there.
+    pub fruitless_secs: u32,
+    /// Seconds for answers under way when the service ends.
+    pub end_secs: u32,
+    /// What all bodies of requests under way may hold, of each port, in MiB.
+    pub bodies_mib: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            peer_percent: 25,
+            exempt: Vec::new(),
+            idle_secs: 60,
+            head_secs: 30,
+            body_secs: 30,
+            stall_secs: 60,
+            fruitless_secs: 120,
+            end_secs: 20,
+            bodies_mib: 32,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a port that may have so many connections.
+    #[must_use]
+    pub fn of_port(&self, connections: usize) -> ConnectionLimits {
+        let secs = |secs: u32| Duration::from_secs(secs.into());
+        ConnectionLimits {
+            connections,
+            per_peer: (connections * usize::from(self.peer_percent) / 100).max(1),
+            exempt: self.exempt.iter().map(|Addresses(net)| *net).collect(),
+            idle: secs(self.idle_secs),
+            head: secs(self.head_secs),
+            body: secs(self.body_secs),
+            stall: secs(self.stall_secs),
+            fruitless: secs(self.fruitless_secs),
+            end: secs(self.end_secs),
+        }
+    }
+
+    /// How much of bodies is taken, where one may have so many bytes.
+    #[must_use]
+    pub fn of_bodies(&self, each: usize) -> BodyLimits {
+        BodyLimits { each: each as u64, all: u64::from(self.bodies_mib) << 20 }
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(
+            (16..=1_000_000).contains(&self.connections),
+            "limits.connections must be from 16 to 1000000"
+        );
+        ensure!(
+            (1..=100).contains(&self.peer_percent),
+            "limits.peer_percent must be from 1 to 100"
+        );
+        let all = [
+            ("idle_secs", self.idle_secs),
+            ("head_secs", self.head_secs),
+            ("body_secs", self.body_secs),
+            ("stall_secs", self.stall_secs),
+            ("fruitless_secs", self.fruitless_secs),
+            ("end_secs", self.end_secs),
+        ];
+        for (name, secs) in all {
+            ensure!((1..=86_400).contains(&secs), "limits.{name} must be from 1 to 86400");
+        }
+        ensure!(
+            (2..=1 << 20).contains(&self.bodies_mib),
+            "limits.bodies_mib must be from 2 to 1048576"
+        );
+        Ok(())
+    }
+}
+
+/// `ADDRESS` or `ADDRESS/LENGTH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Addresses(pub IpNet);
+
+impl TryFrom<String> for Addresses {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let net = net.with_context(|| {
+            format!("{text:?} is neither an address nor a network, such as 192.0.2.0/24")
+        })?;
+        Ok(Self(net))
+    }
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -724,6 +841,7 @@ impl Config {
             ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
         }
         self.dhcp.networks.iter().try_for_each(Network::check)?;
+        self.limits.check()?;
         self.dhcp.check_provider()
     }
 }

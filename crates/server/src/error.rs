@@ -11,6 +11,8 @@ use provision::Refused;
 use store::{ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError};
 use tracing::error;
 
+use crate::http_server::BodyError;
+
 /// What a request is answered that could not be served.
 #[derive(Debug)]
 pub struct ApiError {
@@ -109,6 +111,18 @@ impl IntoResponse for ApiError {
 impl From<BadVersion> for ApiError {
     fn from(bad: BadVersion) -> Self {
         Self { status: StatusCode::NOT_ACCEPTABLE, says: Says::Framework(bad.to_string()) }
+    }
+}
+
+impl From<&BodyError> for ApiError {
+    fn from(error: &BodyError) -> Self {
+        let status = match error {
+            BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::application(status, sentence(&error.to_string()))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod check;
 pub mod config;
 pub mod dhcp;
 pub mod error;
+pub mod http_server;
 pub mod metrics;
 pub mod nodes;
 pub mod providers;
@@ -19,13 +20,15 @@ pub mod workers;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
 use store::Store;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +37,7 @@ use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::config::Config;
 use crate::dhcp::tftp::{self, Tftp};
+use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
 use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::providers::Providers;
@@ -51,6 +55,7 @@ use crate::workers::Workers;
 /// In words: an address that is taken, a state directory that is in use, a database that does not
 /// answer, an interface that is not there.
 pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> {
+    let shares = PortShares::of_this_process(config.limits.connections);
     let state = StateDir::lock(config.state_dir()?)?;
     let host = config.host();
     let store = Store::open(&config.database_url(state.path())).await;
@@ -80,9 +85,36 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let operators = Router::new()
         .route("/metrics", get(async move || shown.show()))
         .fallback_service(api::router(api.clone()));
-    parts.spawn(answer(for_operators, operators, stop.clone()));
-    parts.spawn(answer(for_agents, api::agent_router(api), stop.clone()));
-    parts.spawn(well(artifacts.clone().serve(for_firmware, stop.clone().cancelled_owned())));
+    let limits = &config.limits;
+    let api_port = Port {
+        name: "api",
+        listeners: vec![for_operators],
+        limits: limits.of_port(shares.api),
+        bodies: limits.of_bodies(api::MAX_BODY),
+        headers: HeaderNames::LowerCase,
+        service: RouterService { router: operators, useful: UsefulAnswers::NoErrors },
+        metrics: metrics.clone(),
+    };
+    let agent_port = Port {
+        name: "agents",
+        listeners: vec![for_agents],
+        limits: limits.of_port(shares.agents),
+        bodies: limits.of_bodies(api::MAX_AGENT_BODY),
+        headers: HeaderNames::LowerCase,
+        service: RouterService {
+            router: api::agent_router(api),
+            useful: UsefulAnswers::ServedNodes,
+        },
+        metrics: metrics.clone(),
+    };
+    parts.spawn(well(http_server::serve(api_port, stop.clone().cancelled_owned())));
+    parts.spawn(well(http_server::serve(agent_port, stop.clone().cancelled_owned())));
+    parts.spawn(well(artifacts.clone().serve(
+        vec![for_firmware],
+        limits.of_port(shares.boot),
+        metrics.clone(),
+        stop.clone().cancelled_owned(),
+    )));
     for address in dhcp.addresses() {
         if let IpAddr::V4(address) = *address
             && config.dhcp.tftp
@@ -122,6 +154,31 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     };
     info!("ending");
     stop.cancel();
+    let patience = Duration::from_secs(config.limits.end_secs.into()) + LAST_PATIENCE;
+    let ended = timeout(patience, ended_well(parts, first)).await;
+    let result = ended.unwrap_or_else(|_| {
+        warn!("not every part of the service ended within {patience:?}; it is taken up again at the next start");
+        Ok(())
+    });
+    // Its queue ends when the last recorder does, with what was said until then.
+    match timeout(LAST_PATIENCE, writer).await {
+        Ok(written) => written.context("the trace could not be written")?,
+        Err(_) => warn!("the end of the trace could not be written within {LAST_PATIENCE:?}"),
+    }
+    if timeout(LAST_PATIENCE, store.close()).await.is_err() {
+        warn!("the database did not close within {LAST_PATIENCE:?}");
+    }
+    result
+}
+
+/// For what has nothing more to do when the service ends, but for a call that hangs.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for all parts; `first` has ended already.
+async fn ended_well(
+    mut parts: JoinSet<Result<()>>,
+    first: Option<Result<Result<()>, JoinError>>,
+) -> Result<()> {
     let mut result = Ok(());
     let mut ended = if first.is_some() { first } else { parts.join_next().await };
     while let Some(part) = ended {
@@ -129,9 +186,6 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         result = result.and(part);
         ended = parts.join_next().await;
     }
-    // Its queue ends when the last recorder does, with what was said until then.
-    writer.await.context("the trace could not be written")?;
-    store.close().await;
     result
 }
 
@@ -157,13 +211,6 @@ pub(crate) async fn listen(address: SocketAddr, what: &str) -> Result<TcpListene
         bound => bound,
     };
     bound.with_context(|| format!("cannot listen on {address} for {what}"))
-}
-
-async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) -> Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .context("an API listener failed")
 }
 
 /// For parts that cannot fail.

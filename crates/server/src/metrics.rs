@@ -10,6 +10,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -25,6 +26,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     dhcp: Family<DhcpMessage, Counter>,
     tellings: Family<Telling, Histogram, fn() -> Histogram>,
+    connections: Family<HttpPort, Gauge>,
+    ended: Family<HttpEnd, Counter>,
 }
 
 /// What DHCP messages are counted by. Only words of ours, so nobody can fill the memory with them.
@@ -51,6 +54,22 @@ pub struct Telling {
     pub outcome: &'static str,
 }
 
+/// A port for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpPort {
+    /// `api`, `agents`, `boot`.
+    port: &'static str,
+}
+
+/// What ended connections of a port are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpEnd {
+    /// `api`, `agents`, `boot`.
+    port: &'static str,
+    /// `evicted`, `peer_full`, `slow_head`, …
+    reason: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("ferroboot");
@@ -61,7 +80,12 @@ impl Default for Metrics {
         let tellings = Family::new_with_constructor(histogram);
         let help = "What other DHCP servers were told, and how long that took";
         registry.register_with_unit("dhcp_tellings", help, Unit::Seconds, tellings.clone());
-        Self { registry: Arc::new(registry), dhcp, tellings }
+        let (connections, ended) = (Family::default(), Family::default());
+        let help = "Connections that are open, by port";
+        registry.register("http_connections", help, connections.clone());
+        let help = "Connections that were refused or closed by the service for the sake of a limit";
+        registry.register("http_connections_limited", help, ended.clone());
+        Self { registry: Arc::new(registry), dhcp, tellings, connections, ended }
     }
 }
 
@@ -74,6 +98,17 @@ impl Metrics {
     /// Counts that another DHCP server was told, or could not be told.
     pub fn telling(&self, telling: &Telling, took: Duration) {
         self.tellings.get_or_create(telling).observe(took.as_secs_f64());
+    }
+
+    /// Notes how many connections a port has.
+    pub(crate) fn http_connections(&self, port: &'static str, open: usize) {
+        let open = i64::try_from(open).unwrap_or(i64::MAX);
+        self.connections.get_or_create(&HttpPort { port }).set(open);
+    }
+
+    /// Counts a connection that was refused or closed.
+    pub(crate) fn http_connection_ended(&self, port: &'static str, reason: &'static str) {
+        self.ended.get_or_create(&HttpEnd { port, reason }).inc();
     }
 
     /// All of them as text, for an answer.

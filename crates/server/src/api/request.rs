@@ -1,6 +1,7 @@
 //! What a handler reads of a request, and what every answer carries.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use super::Api;
 use crate::error::ApiError;
+use crate::http_server::BodyError;
 
 /// How this request's client sees the service.
 pub(super) type View = Extension<ironic::View>;
@@ -168,6 +170,9 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = Bytes::from_request(request, state).await.map_err(|refused| {
+            if let Some(why) = cause::<BodyError>(&refused) {
+                return ApiError::from(why);
+            }
             let status = refused.status();
             let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
                 "Request is too large.".to_owned()
@@ -183,6 +188,11 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("The body is no JSON: {error}.")))
     }
+}
+
+/// What is behind an error, if it is a `T`.
+fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    error.downcast_ref().or_else(|| cause(error.source()?))
 }
 
 /// What stands behind the question mark; of a name that comes twice, the last counts.

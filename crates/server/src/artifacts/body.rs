@@ -10,21 +10,19 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::contents::Contents;
-use super::progress::Progress;
 
 /// What is still to be sent.
-pub(super) struct Body {
+pub(crate) struct Body {
     contents: Arc<Contents>,
     left: Range<u64>,
     reading: Option<Reading>,
-    progress: Progress,
 }
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl Body {
-    pub(super) fn new(contents: Arc<Contents>, range: Range<u64>, progress: Progress) -> Self {
-        Self { contents, left: range, reading: None, progress }
+    pub(super) fn new(contents: Arc<Contents>, range: Range<u64>) -> Self {
+        Self { contents, left: range, reading: None }
     }
 }
 
@@ -39,18 +37,15 @@ impl HttpBody for Body {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
-        let Self { contents, left, reading, progress } = &mut *self;
+        let Self { contents, left, reading } = &mut *self;
         let reader = reading.get_or_insert_with(|| {
             let (contents, left) = (Arc::clone(contents), left.clone());
             Box::pin(async move { contents.read(left).await })
         });
         let read = ready!(reader.as_mut().poll(cx));
         *reading = None;
-        let bytes = read.inspect_err(|error| progress.failed(error))?;
+        let bytes = read?;
         left.start += bytes.len() as u64;
-        if left.is_empty() {
-            progress.all_given();
-        }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 

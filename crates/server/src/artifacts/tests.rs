@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -289,8 +291,8 @@ async fn a_client_that_has_closed_its_side_is_still_answered() {
 
 #[tokio::test]
 async fn a_peer_that_never_ends_its_request_is_let_go() {
-    let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
-    let listener = Listener::with(|settings| settings.limits = limits).await;
+    let limits = ConnectionLimits { head: Duration::from_millis(50), ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
 
     let answer = listener.say(b"GET /boot/").await;
 
@@ -299,8 +301,8 @@ async fn a_peer_that_never_ends_its_request_is_let_go() {
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_is_let_go_and_traced_with_what_it_took() {
-    let limits = Limits { patience: Duration::from_millis(50), ..Limits::default() };
-    let mut listener = Listener::with(|settings| settings.limits = limits).await;
+    let limits = ConnectionLimits { stall: Duration::from_millis(50), ..Default::default() };
+    let mut listener = Listener::with_limits(limits).await;
     listener.write_image("huge", 64 << 20);
     listener.boot_own_ramdisk("huge", "huge");
     let mut stream = listener.connect().await;
@@ -574,22 +576,86 @@ async fn answers_under_way_come_to_their_end_when_the_daemon_does() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let limits = Limits { connections: 1, ..Limits::default() };
-    let listener = Listener::with(|settings| settings.limits = limits).await;
+async fn a_machine_takes_the_place_of_a_connection_that_fetches_nothing() {
+    let limits = ConnectionLimits { connections: 1, ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
+    let mut idle = listener.connect().await;
+    let request = format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\n\r\n");
+    idle.write_all(request.as_bytes()).await.unwrap();
+    idle.read_exact(&mut [0; 10]).await.unwrap();
+
+    assert_eq!(listener.get("grub.cfg").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_machine_waits_while_every_connection_fetches() {
+    let limits = ConnectionLimits { connections: 1, ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
+    listener.write_image("huge", 64 << 20);
+    listener.boot_own_ramdisk("huge", "huge");
     let mut first = listener.connect().await;
-    first
-        .write_all(format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    let request = format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\n\r\n");
+    first.write_all(request.as_bytes()).await.unwrap();
     first.read_exact(&mut [0; 10]).await.unwrap();
 
-    let mut second = Box::pin(listener.get("grub.cfg"));
+    let mut second = Box::pin(listener.get("nothing"));
     let waiting = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
     drop(first);
 
     assert!(waiting.is_err());
-    assert_eq!(second.await.status, 200);
+    assert_eq!(second.await.status, 404);
+}
+
+#[tokio::test]
+async fn machines_behind_one_address_are_let_in_by_their_tickets() {
+    let limits = ConnectionLimits { per_peer: 1, ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
+    let mut others = Vec::new();
+    for n in 1..=20 {
+        let mut node = booting_node();
+        node.uuid = Uuid::from_u128(100 + n);
+        node.attempt.as_mut().unwrap().ticket = Secret(format!("ticket{n}"));
+        listener.index.put_node(node);
+        let mut stream = listener.connect().await;
+        let request = format!("HEAD /boot/ticket{n}/kernel HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut start = [0; 15];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        others.push(stream);
+    }
+    // Each of them is still open.
+    for (n, stream) in others.iter_mut().enumerate() {
+        let request =
+            format!("HEAD /boot/ticket{}/kernel HTTP/1.1\r\nConnection: close\r\n\r\n", n + 1);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1, "{n}: {answers}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_404s_alone_comes_to_its_end() {
+    let limits = ConnectionLimits { fruitless: Duration::from_millis(60), ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
+    let mut stream = listener.connect().await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+
+    let mut answers = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        ticks.tick().await;
+        if stream.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").await.is_err() {
+            break;
+        }
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => answers.extend_from_slice(&buffer[..n]),
+        }
+    }
+
+    assert!(answers.starts_with(b"HTTP/1.1 404 Not Found"));
 }
 
 #[tokio::test]
@@ -618,6 +684,14 @@ impl Listener {
     }
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::made(change, ConnectionLimits::default()).await
+    }
+
+    async fn with_limits(limits: ConnectionLimits) -> Self {
+        Self::made(|_| {}, limits).await
+    }
+
+    async fn made(change: impl FnOnce(&mut Settings), limits: ConnectionLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_boot_set(folder.path());
         let mut settings = Settings {
@@ -638,9 +712,14 @@ impl Listener {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = oneshot::channel();
-        tokio::spawn(artifacts.clone().serve(listener, async move {
-            let _ = ended.await;
-        }));
+        tokio::spawn(artifacts.clone().serve(
+            vec![listener],
+            limits,
+            Metrics::default(),
+            async move {
+                let _ = ended.await;
+            },
+        ));
         Self { address, artifacts, index, backlog, folder, end: Some(end) }
     }
 

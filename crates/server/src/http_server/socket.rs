@@ -1,38 +1,75 @@
-//! A socket that counts what it takes, gives up on a peer that takes nothing, and never lets an
-//! error without words out.
+//! A socket that counts what it takes, gives up on a peer that takes nothing or next to nothing, and never lets
+//! an error without words out.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::progress::Progress;
+use super::{Held, Phase};
+
+/// Bytes per second that a peer takes at least, on average, of the time for which it is waited for. A BMC that fetches
+/// virtual media takes ten times as much.
+const MIN_RATE: u64 = 4 * 1024;
 
 /// The server's side of a connection.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub(super) struct Socket<S> {
     stream: S,
     progress: Progress,
+    held: Arc<Held>,
     patience: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Stalled>,
+    /// Of this answer: for how long the peer was waited for, and what it took.
+    waited: Duration,
+    taken: u64,
     /// An answer in words in place of hyper's own, and how far it got.
     in_words: Option<(Vec<u8>, usize)>,
 }
 
-impl<S: AsyncWrite + Unpin> Connection<S> {
-    pub(super) fn new(stream: S, progress: Progress, patience: Duration) -> Self {
-        Self { stream, progress, patience, stalled: None, in_words: None }
+#[derive(Debug)]
+struct Stalled {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S: AsyncWrite + Unpin> Socket<S> {
+    pub(super) fn new(stream: S, progress: Progress, held: Arc<Held>, patience: Duration) -> Self {
+        Self {
+            stream,
+            progress,
+            held,
+            patience,
+            stalled: None,
+            waited: Duration::ZERO,
+            taken: 0,
+            in_words: None,
+        }
     }
 
-    /// Fails once the peer has taken nothing for as long as our patience is.
+    /// Fails once the peer has taken nothing for as long as our patience is, or little for longer.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(stalled.as_mut().poll(cx));
+        let allowed = self.patience + Duration::from_secs(self.taken / MIN_RATE);
+        let patience = self.patience.min(allowed.saturating_sub(self.waited));
+        let stalled = self.stalled.get_or_insert_with(|| Stalled {
+            since: Instant::now(),
+            timer: Box::pin(sleep(patience)),
+        });
+        ready!(stalled.timer.as_mut().poll(cx));
+        self.held.is_slow();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")))
+    }
+
+    fn took(&mut self, bytes: usize) {
+        self.taken += bytes as u64;
+        if let Some(stalled) = self.stalled.take() {
+            self.waited += stalled.since.elapsed();
+        }
     }
 
     /// hyper answers what it cannot parse by itself, with no body, and a body of no bytes hangs
@@ -66,7 +103,12 @@ fn in_words(answer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+/// hyper says so by itself when the first byte of a body is waited for.
+fn is_interim(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.1 100 ")
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,13 +124,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         let first = buffers.iter().find(|buffer| !buffer.is_empty());
         let Some(first) = first else { return Poll::Ready(Ok(0)) };
-        if !self.progress.is_answering() {
+        let is_ours = self.progress.is_answering();
+        if !is_ours && !is_interim(first) {
             return self.say_in_words(cx, first);
         }
         match Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)? {
             Poll::Ready(taken) => {
-                self.progress.wrote(first, taken);
-                self.stalled = None;
+                if is_ours {
+                    self.progress.wrote(first, taken);
+                }
+                self.took(taken);
                 Poll::Ready(Ok(taken))
             }
             Poll::Pending => self.wait(cx),
@@ -101,7 +146,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.progress.flushed();
+        if self.progress.flushed() {
+            (self.waited, self.taken) = (Duration::ZERO, 0);
+            self.held.enter(Phase::Idle);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -110,17 +158,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before && self.held.phase() == Phase::Idle {
+            self.held.enter(Phase::Head);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S> Drop for Connection<S> {
+impl<S> Drop for Socket<S> {
     fn drop(&mut self) {
         self.progress.closed();
     }

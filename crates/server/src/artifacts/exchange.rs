@@ -1,0 +1,70 @@
+//! A request to the boot listener and what it was answered, for the trace: what was really sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use provision::boot::Artifact;
+use provision::{Node, What};
+use tracing::{debug, info, warn};
+
+use crate::http_server::Sent;
+use crate::trace::Recorder;
+
+/// A request and what it was answered, until the last byte has left.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) recorder: Recorder,
+    /// Whose ticket it had.
+    pub(super) node: Option<Arc<Node>>,
+    pub(super) method: String,
+    pub(super) artifact: Option<Artifact>,
+    /// The name of the file, without the ticket.
+    pub(super) path: String,
+    pub(super) remote: IpAddr,
+    pub(super) user_agent: Option<String>,
+    pub(super) status: u16,
+    pub(super) error: Option<String>,
+    /// `Content-Range`.
+    pub(super) range: Option<String>,
+    /// Of the body.
+    pub(super) length: u64,
+    pub(super) started: Instant,
+}
+
+impl Exchange {
+    /// Writes it down, once it is known what was sent.
+    pub(super) fn record(mut self, sent: &Sent) {
+        if let Some(failure) = &sent.failure {
+            self.error = Some(format!("the image cannot be read: {failure}"));
+        }
+        let sent = sent.bytes.min(self.length);
+        let Self { method, path, status, length, .. } = &self;
+        let Some(node) = &self.node else {
+            debug!("answered {method} {path} of nobody we know with {status}");
+            return;
+        };
+        let error = self.error.as_deref().unwrap_or_default();
+        if sent < *length {
+            warn!(node.uuid = %node.uuid, "{method} {path} broke off after {sent} of {length} bytes");
+        } else if *status >= 400 {
+            warn!(node.uuid = %node.uuid, "answered {method} {path} with {status}: {error}");
+        } else {
+            info!(node.uuid = %node.uuid, "answered {method} {path} with {status}, {sent} bytes");
+        }
+        let what = What::Http {
+            method: self.method,
+            artifact: self.artifact,
+            path: self.path,
+            remote: Some(self.remote),
+            user_agent: self.user_agent,
+            status: self.status,
+            error: self.error,
+            range: self.range,
+            sent,
+            length: self.length,
+            millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.recorder.record(node, what);
+    }
+}

@@ -1,0 +1,549 @@
+//! Which connections a port holds: a decision without sockets, about who comes, who gives way and whose time is up.
+//!
+//! Connections are counted for a peer: an IPv4 address, or an IPv6 network of 64 bits, since whoever has one address of
+//! it can take any other. A connection that has shown a live ticket is counted for its node: behind NAT, all machines of
+//! a site have one address. A newcomer takes the place of a connection that fetches nothing, first of its own peer, so
+//! that whoever holds connections without using them keeps nobody out; an answer under way is never broken off for it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use uuid::Uuid;
+
+/// How many connections a port holds, and how long each may take.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once of one peer, or for one node.
+    pub per_peer: usize,
+    /// Peers that only the port's own limit holds for: proxies, and NAT in front of many machines.
+    pub exempt: Vec<IpNet>,
+    /// From the start, or from the end of an answer, until the first byte of a request.
+    pub idle: Duration,
+    /// From the first byte of a request until the end of its head.
+    pub head: Duration,
+    /// From the end of a request's head until the end of its body.
+    pub body: Duration,
+    /// For a peer that takes nothing of its answer.
+    pub stall: Duration,
+    /// For a connection that fetches nothing: the time since its start, or since its last useful answer.
+    pub fruitless: Duration,
+    /// For answers under way when the daemon ends.
+    pub end: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            per_peer: 256,
+            exempt: Vec::new(),
+            idle: Duration::from_secs(60),
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+            fruitless: Duration::from_secs(120),
+            end: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A connection, in the order of their beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConnectionId(u64);
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// No byte of a request has come.
+    Idle,
+    /// The head of a request is coming.
+    Head,
+    /// The body of a request is coming.
+    Body,
+    /// The request is here, and its answer is composed or sent.
+    Answer,
+}
+
+impl Phase {
+    pub(super) const ALL: [Self; 4] = [Self::Idle, Self::Head, Self::Body, Self::Answer];
+}
+
+/// What becomes of a newcomer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is served; `evicted` gives way to it and is to be closed.
+    Admitted { id: ConnectionId, evicted: Option<ConnectionId> },
+    /// It is closed: its peer has all that a peer may have, and each of these is being answered.
+    PeerFull,
+    /// It waits until something ends: every connection of the port is being answered.
+    PortFull,
+}
+
+/// Why a connection is ended that was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It fetched nothing, and its place was needed.
+    Evicted,
+    /// No request came.
+    Idle,
+    /// The head of its request did not come to its end.
+    Head,
+    /// The body of its request did not come to its end.
+    Body,
+    /// What it asked for was not there, for too long.
+    Fruitless,
+}
+
+impl Ended {
+    /// Its name in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Idle => "idle",
+            Self::Head => "slow_head",
+            Self::Body => "slow_body",
+            Self::Fruitless => "fetches_nothing",
+        }
+    }
+}
+
+/// Whom a connection is counted for. In the order in which they give way: a node's connection last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Account {
+    /// A machine that has shown a live ticket, or a token.
+    Node(Uuid),
+    /// An address that has no limit of its own.
+    Exempt(IpAddr),
+    /// Everybody else: one IPv4 address, or an IPv6 network.
+    Peer(IpNet),
+}
+
+impl Account {
+    fn class(self) -> u8 {
+        match self {
+            Self::Node(_) => 0,
+            Self::Exempt(_) => 1,
+            Self::Peer(_) => 2,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    address: IpAddr,
+    account: Account,
+    phase: Phase,
+    since: Instant,
+    useful_at: Instant,
+}
+
+/// The connections of a port.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: ConnectionLimits,
+    held: BTreeMap<ConnectionId, Held>,
+    accounts: HashMap<Account, usize>,
+    addresses: HashMap<IpAddr, usize>,
+    next: u64,
+}
+
+impl Admission {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        Self {
+            limits,
+            held: BTreeMap::new(),
+            accounts: HashMap::new(),
+            addresses: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Decides about a newcomer; whoever gives way to it is not held any more.
+    pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Verdict {
+        let account = self.account_of(address);
+        let has_limit = !matches!(account, Account::Exempt(_));
+        let evicted = if has_limit && count(&self.accounts, &account) >= self.limits.per_peer {
+            let Some(victim) = self.victim(Some(account)) else { return Verdict::PeerFull };
+            Some(victim)
+        } else if self.held.len() >= self.limits.connections {
+            let Some(victim) = self.victim(None) else { return Verdict::PortFull };
+            Some(victim)
+        } else {
+            None
+        };
+        if let Some(victim) = evicted {
+            self.remove(victim);
+        }
+        let id = ConnectionId(self.next);
+        self.next += 1;
+        let held = Held { address, account, phase: Phase::Idle, since: now, useful_at: now };
+        self.held.insert(id, held);
+        *self.accounts.entry(account).or_default() += 1;
+        *self.addresses.entry(address).or_default() += 1;
+        Verdict::Admitted { id, evicted }
+    }
+
+    /// Takes the place of the connection that matters least, for one that the system has no descriptor for.
+    pub(super) fn evict_one(&mut self) -> Option<ConnectionId> {
+        let victim = self.victim(None)?;
+        self.remove(victim);
+        Some(victim)
+    }
+
+    /// A connection goes on to the next phase.
+    pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase, now: Instant) {
+        if let Some(held) = self.held.get_mut(&id) {
+            (held.phase, held.since) = (phase, now);
+        }
+    }
+
+    /// A connection got what it asked for.
+    pub(super) fn was_useful(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.useful_at = now;
+        }
+    }
+
+    /// Counts a connection for a node from now on, and gives the one of this node that gives way, if it has too many.
+    /// Where all of them are being answered, this one stays with its address.
+    pub(super) fn count_for_node(&mut self, id: ConnectionId, node: Uuid) -> Option<ConnectionId> {
+        let to = Account::Node(node);
+        let from = self.held.get(&id)?.account;
+        if from == to {
+            return None;
+        }
+        let mut evicted = None;
+        if count(&self.accounts, &to) >= self.limits.per_peer {
+            evicted = Some(self.victim(Some(to))?);
+        }
+        if let Some(victim) = evicted {
+            self.remove(victim);
+        }
+        take_one(&mut self.accounts, &from);
+        *self.accounts.entry(to).or_default() += 1;
+        if let Some(held) = self.held.get_mut(&id) {
+            held.account = to;
+        }
+        evicted
+    }
+
+    /// Whom a connection is counted for.
+    pub(super) fn account(&self, id: ConnectionId) -> Option<Account> {
+        self.held.get(&id).map(|held| held.account)
+    }
+
+    /// A connection has ended.
+    pub(super) fn remove(&mut self, id: ConnectionId) {
+        let Some(held) = self.held.remove(&id) else { return };
+        take_one(&mut self.accounts, &held.account);
+        take_one(&mut self.addresses, &held.address);
+    }
+
+    /// The connections whose time is up; they are not held any more.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(ConnectionId, Ended)> {
+        let ended = |(id, held): (&ConnectionId, &Held)| Some((*id, self.end_of(held, now)?));
+        let overdue: Vec<_> = self.held.iter().filter_map(ended).collect();
+        for (id, _) in &overdue {
+            self.remove(*id);
+        }
+        overdue
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    fn end_of(&self, held: &Held, now: Instant) -> Option<Ended> {
+        let limits = &self.limits;
+        let (limit, ended) = match held.phase {
+            Phase::Idle => (limits.idle, Ended::Idle),
+            Phase::Head => (limits.head, Ended::Head),
+            // Whoever reads the body answers first, in words.
+            Phase::Body => (limits.body * 2, Ended::Body),
+            // The socket itself gives up on a peer that takes nothing.
+            Phase::Answer => return None,
+        };
+        let past = |since| now.saturating_duration_since(since);
+        if past(held.since) > limit {
+            return Some(ended);
+        }
+        (past(held.useful_at) > limits.fruitless).then_some(Ended::Fruitless)
+    }
+
+    /// Of all connections, or of those of one account, the one that gives way: of whoever has most, that which has
+    /// fetched nothing for the longest time. None that is being answered.
+    fn victim(&self, of: Option<Account>) -> Option<ConnectionId> {
+        let idle = self.held.iter().filter(|(_, held)| held.phase != Phase::Answer);
+        let candidates = idle.filter(|(_, held)| of.is_none_or(|account| account == held.account));
+        let (id, _) = candidates.max_by_key(|(id, held)| {
+            let of_account = count(&self.accounts, &held.account);
+            let of_address = count(&self.addresses, &held.address);
+            let age = Reverse((held.useful_at, **id));
+            (held.account.class(), of_account, of_address, age)
+        })?;
+        Some(*id)
+    }
+
+    fn account_of(&self, address: IpAddr) -> Account {
+        if self.limits.exempt.iter().any(|net| net.contains(&address)) {
+            return Account::Exempt(address);
+        }
+        Account::Peer(match address {
+            IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
+            IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),
+        })
+    }
+}
+
+fn count<K: Eq + std::hash::Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or(0)
+}
+
+fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STRANGER: &str = "192.0.2.66";
+    const MACHINE: &str = "192.0.2.10";
+
+    fn port(connections: usize, per_peer: usize) -> Admission {
+        Admission::new(ConnectionLimits { connections, per_peer, ..ConnectionLimits::default() })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn admitted(verdict: Verdict) -> (ConnectionId, Option<ConnectionId>) {
+        match verdict {
+            Verdict::Admitted { id, evicted } => (id, evicted),
+            Verdict::PeerFull | Verdict::PortFull => panic!("not admitted: {verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn a_peer_that_holds_its_share_loses_its_oldest_silent_connection_to_its_newest() {
+        let (mut port, now) = (port(100, 2), Instant::now());
+        let (first, _) = admitted(port.admit(ip(STRANGER), now));
+        let (second, _) = admitted(port.admit(ip(STRANGER), now));
+        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
+
+        let (third, evicted) = admitted(port.admit(ip(STRANGER), now));
+
+        assert_eq!(evicted, Some(first));
+        assert_eq!(port.len(), 3);
+        assert!([second, third, machine].iter().all(|id| port.account(*id).is_some()));
+    }
+
+    #[test]
+    fn no_answer_is_broken_off_for_a_newcomer() {
+        let (mut port, now) = (port(3, 2), Instant::now());
+        for _ in 0..2 {
+            let (id, _) = admitted(port.admit(ip(STRANGER), now));
+            port.enter(id, Phase::Answer, now);
+        }
+
+        assert_eq!(port.admit(ip(STRANGER), now), Verdict::PeerFull);
+        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
+        port.enter(machine, Phase::Answer, now);
+        assert_eq!(port.admit(ip("192.0.2.11"), now), Verdict::PortFull);
+        port.enter(machine, Phase::Idle, now);
+        assert_eq!(admitted(port.admit(ip("192.0.2.11"), now)).1, Some(machine));
+    }
+
+    #[test]
+    fn of_a_full_port_whoever_has_most_gives_way_and_not_the_lone_machine() {
+        let (mut port, now) = (port(4, 3), Instant::now());
+        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
+        let (first, _) = admitted(port.admit(ip(STRANGER), now));
+        for _ in 0..2 {
+            admitted(port.admit(ip(STRANGER), now));
+        }
+
+        let (_, evicted) = admitted(port.admit(ip("192.0.2.11"), now));
+
+        assert_eq!(evicted, Some(first));
+        assert!(port.account(machine).is_some());
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_peer_and_the_greedy_one_of_them_gives_way() {
+        let (mut port, now) = (port(100, 3), Instant::now());
+        let (machine, _) = admitted(port.admit(ip("2001:db8::10"), now));
+        let (first, _) = admitted(port.admit(ip("2001:db8::66"), now));
+        admitted(port.admit(ip("2001:db8::66"), now));
+
+        let (_, evicted) = admitted(port.admit(ip("2001:db8::77"), now));
+
+        assert_eq!(evicted, Some(first));
+        assert!(port.account(machine).is_some());
+        assert_eq!(admitted(port.admit(ip("2001:db8:0:1::66"), now)).1, None, "another network");
+    }
+
+    #[test]
+    fn machines_behind_one_address_are_counted_for_their_nodes() {
+        let (mut port, now) = (port(100, 2), Instant::now());
+
+        for node in 0..10 {
+            let (id, evicted) = admitted(port.admit(ip(MACHINE), now));
+            assert_eq!(evicted, None, "{node}");
+            assert_eq!(port.count_for_node(id, Uuid::from_u128(node)), None);
+            port.enter(id, Phase::Answer, now);
+        }
+
+        assert_eq!(port.len(), 10);
+    }
+
+    #[test]
+    fn a_node_has_no_more_than_a_peer() {
+        let (mut port, now) = (port(100, 2), Instant::now());
+        let node = Uuid::from_u128(1);
+        let ids = [1, 2, 3].map(|last: u8| {
+            let (id, _) = admitted(port.admit([192, 0, 2, last].into(), now));
+            (id, port.count_for_node(id, node))
+        });
+
+        assert_eq!([ids[0].1, ids[1].1, ids[2].1], [None, None, Some(ids[0].0)]);
+        for (id, _) in ids {
+            port.enter(id, Phase::Answer, now);
+        }
+        let (fourth, _) = admitted(port.admit(ip(MACHINE), now));
+        assert_eq!(port.count_for_node(fourth, node), None);
+        assert!(matches!(port.account(fourth), Some(Account::Peer(_))), "it stays a stranger's");
+    }
+
+    #[test]
+    fn an_exempt_peer_has_what_the_port_has_and_gives_way_after_strangers() {
+        let limits = ConnectionLimits {
+            connections: 6,
+            per_peer: 2,
+            exempt: vec!["192.0.2.0/28".parse().unwrap()],
+            ..ConnectionLimits::default()
+        };
+        let (mut port, now) = (Admission::new(limits), Instant::now());
+        for _ in 0..5 {
+            assert_eq!(admitted(port.admit(ip(MACHINE), now)).1, None);
+        }
+        let (stranger, _) = admitted(port.admit(ip(STRANGER), now));
+
+        assert_eq!(admitted(port.admit(ip(MACHINE), now)).1, Some(stranger));
+    }
+
+    #[test]
+    fn each_phase_has_its_time() {
+        let limits = ConnectionLimits::default();
+        let now = Instant::now();
+        let after = |phase, time| {
+            let mut port = port(10, 10);
+            let (id, _) = admitted(port.admit(ip(STRANGER), now));
+            port.enter(id, phase, now);
+            port.was_useful(id, now + time);
+            let ended = port.overdue(now + time).pop().map(|(_, ended)| ended);
+            assert_eq!(port.len(), usize::from(ended.is_none()));
+            ended
+        };
+        let more = Duration::from_secs(1);
+
+        assert_eq!(after(Phase::Idle, limits.idle), None);
+        assert_eq!(after(Phase::Idle, limits.idle + more), Some(Ended::Idle));
+        assert_eq!(after(Phase::Head, limits.head), None);
+        assert_eq!(after(Phase::Head, limits.head + more), Some(Ended::Head));
+        assert_eq!(after(Phase::Body, limits.body * 2 + more), Some(Ended::Body));
+        assert_eq!(after(Phase::Answer, limits.fruitless * 9), None);
+    }
+
+    #[test]
+    fn a_connection_that_asks_on_and_on_for_what_is_not_there_comes_to_its_end() {
+        let (mut port, start) = (port(10, 10), Instant::now());
+        let (fruitless, _) = admitted(port.admit(ip(STRANGER), start));
+        let (useful, _) = admitted(port.admit(ip(MACHINE), start));
+
+        let mut ended = Vec::new();
+        for secs in (0..200).step_by(20) {
+            let now = start + Duration::from_secs(secs);
+            for id in [fruitless, useful] {
+                port.enter(id, Phase::Answer, now);
+                port.enter(id, Phase::Idle, now);
+            }
+            port.was_useful(useful, now);
+            ended.extend(port.overdue(now));
+        }
+
+        assert_eq!(ended, [(fruitless, Ended::Fruitless)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Come(u8),
+        Go(usize),
+        Enter(usize, usize),
+        Ticket(usize, u8),
+        Wait(u64),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            4 => (0..6_u8).prop_map(Action::Come),
+            1 => (0..20_usize).prop_map(Action::Go),
+            4 => (0..20_usize, 0..4_usize).prop_map(|(at, phase)| Action::Enter(at, phase)),
+            1 => (0..20_usize, 0..3_u8).prop_map(|(at, node)| Action::Ticket(at, node)),
+            1 => (0..90_u64).prop_map(Action::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_no_limit_is_passed_and_the_counts_are_right(
+            actions in prop::collection::vec(action(), 0..200),
+        ) {
+            let (mut port, mut now) = (port(12, 3), Instant::now());
+            for action in actions {
+                let ids: Vec<_> = port.held.keys().copied().collect();
+                let at = |at: usize| ids.get(at % ids.len().max(1)).copied();
+                match action {
+                    Action::Come(last) => {
+                        port.admit([192, 0, 2, last].into(), now);
+                    }
+                    Action::Go(n) => at(n).into_iter().for_each(|id| port.remove(id)),
+                    Action::Enter(n, phase) => {
+                        at(n).into_iter().for_each(|id| port.enter(id, Phase::ALL[phase], now));
+                    }
+                    Action::Ticket(n, node) => {
+                        at(n).map(|id| port.count_for_node(id, Uuid::from_u128(node.into())));
+                    }
+                    Action::Wait(secs) => {
+                        now += Duration::from_secs(secs);
+                        port.overdue(now);
+                    }
+                }
+                prop_assert!(port.len() <= 12);
+                let mut accounts = HashMap::new();
+                let mut addresses = HashMap::new();
+                for held in port.held.values() {
+                    *accounts.entry(held.account).or_insert(0) += 1;
+                    *addresses.entry(held.address).or_insert(0) += 1;
+                }
+                prop_assert!(accounts.values().all(|count| *count <= 3), "{accounts:?}");
+                prop_assert_eq!(&accounts, &port.accounts);
+                prop_assert_eq!(&addresses, &port.addresses);
+            }
+        }
+    }
+}
