@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use dhcp::Answer;
 use dhcp::leases::{Claim, Leases, Pool};
 use dhcp::v4::decide::{Decision, decide};
-use dhcp::v4::packet::{MessageType, Op};
+use dhcp::v4::packet::{Hardware, MessageType, Op};
 use dhcp::v4::relay::{link, relayed};
 use dhcp::v4::reply::Network;
 use dhcp::v4::{Packet, options};
@@ -17,6 +17,7 @@ fuzz_target!(|information: &[u8]| {
     let relay = Ipv4Addr::new(10, 9, 0, 1);
     let request = Packet {
         op: Op::Request,
+        hardware: Hardware::ETHERNET,
         hops: 1,
         xid: 7,
         secs: 0,

@@ -139,10 +139,10 @@ impl fmt::Display for Interface {
     }
 }
 
-/// RFC 3004 has a length before each class; iPXE and others send the bare text.
+/// RFC 3004 has a length before each class; iPXE and others send the bare text, with a NUL after it or without.
 fn has_user_class(packet: &Packet, wanted: &[u8]) -> bool {
     let Some(value) = packet.option(code::USER_CLASS) else { return false };
-    value == wanted || classes(value).any(|class| class == wanted)
+    value.starts_with(wanted) || classes(value).any(|class| class == wanted)
 }
 
 fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -154,13 +154,14 @@ fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Where option 93 is cut within a code, the vendor class knows better, if it says anything.
 fn architectures(packet: &Packet) -> Vec<Architecture> {
-    match packet.option(code::ARCHITECTURE) {
-        Some(value) => value
-            .chunks_exact(2)
-            .map(|pair| Architecture(u16::from_be_bytes([pair[0], pair[1]])))
-            .collect(),
-        None => architecture_in_class(packet).into_iter().collect(),
+    let (pairs, rest) = packet.option(code::ARCHITECTURE).unwrap_or_default().as_chunks::<2>();
+    let codes: Vec<_> = pairs.iter().map(|pair| Architecture(u16::from_be_bytes(*pair))).collect();
+    let is_whole = rest.is_empty() && !codes.is_empty();
+    match architecture_in_class(packet).filter(|_| !is_whole) {
+        Some(named) => vec![named],
+        None => codes,
     }
 }
 
@@ -212,6 +213,8 @@ mod tests {
 
         assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE")]).kind, Kind::Ipxe);
         assert_eq!(with(&[class, (code::USER_CLASS, b"\x04iPXE")]).kind, Kind::Ipxe);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE\0")]).kind, Kind::Ipxe);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXEiPXE")]).kind, Kind::Ipxe, "sent twice");
         assert_eq!(with(&[class, (code::IPXE, &[1, 1, 1])]).kind, Kind::Ipxe);
         assert_eq!(with(&[class]).kind, Kind::PxeClient);
     }
@@ -235,6 +238,14 @@ mod tests {
 
             assert_eq!(client.architectures, [Architecture(0x13)]);
         }
+    }
+
+    #[test]
+    fn the_whole_codes_of_a_cut_option_93_count_where_the_class_says_none() {
+        let architectures = |value: &[u8]| with(&[(code::ARCHITECTURE, value)]).architectures;
+
+        assert_eq!(architectures(&[0, 0x10, 0]), [Architecture(0x10)]);
+        assert_eq!(architectures(&[0]), []);
     }
 
     #[test]

@@ -58,10 +58,17 @@ impl CpuArch {
         }
     }
 
-    /// That of firmware which asks over HTTP with this code.
+    /// That of firmware which asks over HTTP with this code. Some of it says the code with which it asks for TFTP: its
+    /// vendor class says already what it wants.
     #[must_use]
     pub fn of_http_client(code: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|cpu_arch| cpu_arch.http_client() == code)
+        match code {
+            X64_HTTP => Some(Self::X64),
+            ARM64_PXE | ARM64_HTTP => Some(Self::Arm64),
+            RISCV64_PXE | RISCV64_HTTP => Some(Self::Riscv64),
+            code if X64_PXE.contains(&code) => Some(Self::X64),
+            _ => None,
+        }
     }
 
     /// That of an iPXE which runs on a machine that says this: by the firmware that it was started from, whether that
@@ -73,11 +80,8 @@ impl CpuArch {
     #[must_use]
     pub fn of_ipxe(code: u16) -> Option<Self> {
         match code {
-            X86_BIOS | X64_HTTP => Some(Self::X64),
-            ARM64_PXE | ARM64_HTTP => Some(Self::Arm64),
-            RISCV64_PXE | RISCV64_HTTP => Some(Self::Riscv64),
-            code if X64_PXE.contains(&code) => Some(Self::X64),
-            _ => None,
+            X86_BIOS => Some(Self::X64),
+            code => Self::of_http_client(code),
         }
     }
 
@@ -197,11 +201,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_that_get_a_loader_are_those_that_iana_gave_firmware_of_the_architecture_over_http() {
+    fn codes_that_get_a_loader_are_those_that_iana_gave_firmware_of_the_architecture() {
         for (code, name) in (0..).zip(NAMES) {
-            let expected =
-                CpuArch::ALL.into_iter().find(|arch| name == format!("{arch} UEFI HTTP"));
+            let named = |arch: &CpuArch| {
+                name == format!("{arch} UEFI") || name == format!("{arch} UEFI HTTP")
+            };
+            let expected = match name {
+                "EFI byte code" => Some(CpuArch::X64),
+                _ => CpuArch::ALL.into_iter().find(named),
+            };
             assert_eq!(CpuArch::of_http_client(code), expected, "{name}");
+        }
+        for cpu_arch in CpuArch::ALL {
+            assert_eq!(CpuArch::of_http_client(cpu_arch.http_client()), Some(cpu_arch));
         }
     }
 

@@ -284,8 +284,11 @@ pub enum NoBoot {
         /// Its architecture.
         cpu_arch: CpuArch,
     },
-    /// A firmware that did not say which architecture it is.
-    #[error("the firmware did not say its architecture (option 93)")]
+    /// A firmware that did not say which architecture it is, of a node of which it is not known either.
+    #[error(
+        "the firmware did not say its architecture (option 93), and cpu_arch in the node's properties names none \
+         that can be booted"
+    )]
     ArchitectureUnknown,
 }
 
@@ -345,11 +348,11 @@ pub fn boot_for(
         }
         (DhcpClient::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
         (DhcpClient::HttpClient, BootInterface::Http) => {
-            let cpu_arch = cpu_arch_of(architecture, means.boot_sets)?;
+            let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))
         }
         (DhcpClient::HttpClient, BootInterface::HttpIpxe) => {
-            let cpu_arch = cpu_arch_of(architecture, means.boot_sets)?;
+            let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
             Ok(DhcpBoot::Url(ipxe))
         }
@@ -400,10 +403,19 @@ fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
     }
 }
 
-fn cpu_arch_of(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<CpuArch, NoBoot> {
-    let architecture = architecture.ok_or(NoBoot::ArchitectureUnknown)?;
-    let cpu_arch = CpuArch::of_http_client(architecture);
-    has_boot_set(cpu_arch.ok_or(NoBoot::Architecture { architecture })?, boot_sets)
+/// Firmware that does not say what it is, is taken for what its node is: it starts no loader that is not for it.
+fn cpu_arch_of(
+    node: &Node,
+    architecture: Option<u16>,
+    boot_sets: &[CpuArch],
+) -> Result<CpuArch, NoBoot> {
+    let cpu_arch = match architecture {
+        Some(architecture) => {
+            CpuArch::of_http_client(architecture).ok_or(NoBoot::Architecture { architecture })?
+        }
+        None => CpuArch::of_node(node).map_err(|_| NoBoot::ArchitectureUnknown)?,
+    };
+    has_boot_set(cpu_arch, boot_sets)
 }
 
 fn has_boot_set(cpu_arch: CpuArch, boot_sets: &[CpuArch]) -> Result<CpuArch, NoBoot> {

@@ -17,7 +17,8 @@ struct Maps {
     nodes: HashMap<Uuid, Entry>,
     by_mac: HashMap<Mac, Uuid>,
     by_ticket: HashMap<String, Uuid>,
-    by_machine_id: HashMap<[u8; 16], Uuid>,
+    /// Each of the nodes that have it.
+    by_machine_id: HashMap<[u8; 16], Vec<Uuid>>,
 }
 
 #[derive(Debug)]
@@ -68,12 +69,13 @@ impl Index {
         })
     }
 
-    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from. `id` is as the
-    /// machine sends it: firmware has the first three fields little-endian, iPXE and others big-endian.
+    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from; none, where several have it. `id` is
+    /// as the machine sends it: firmware has the first three fields little-endian, iPXE and others big-endian.
     #[must_use]
     pub fn by_machine_id(&self, id: [u8; 16]) -> Option<Found> {
         self.read(|maps| {
-            let entry = maps.nodes.get(maps.by_machine_id.get(&id)?)?;
+            let [only] = maps.by_machine_id.get(&id)?[..] else { return None };
+            let entry = maps.nodes.get(&only)?;
             let port =
                 entry.ports.iter().find(|port| port.pxe_enabled).or_else(|| entry.ports.first())?;
             Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
@@ -139,7 +141,10 @@ impl Maps {
             self.by_ticket.insert(attempt.ticket.0.clone(), uuid);
         }
         for id in machine_ids(&entry.node) {
-            self.by_machine_id.insert(id, uuid);
+            let nodes = self.by_machine_id.entry(id).or_default();
+            if !nodes.contains(&uuid) {
+                nodes.push(uuid);
+            }
         }
         self.nodes.insert(uuid, entry);
     }
@@ -156,7 +161,9 @@ impl Maps {
             self.by_ticket.remove(&attempt.ticket.0);
         }
         for id in machine_ids(&entry.node) {
-            if self.by_machine_id.get(&id) == Some(&uuid) {
+            let Some(nodes) = self.by_machine_id.get_mut(&id) else { continue };
+            nodes.retain(|other| *other != uuid);
+            if nodes.is_empty() {
                 self.by_machine_id.remove(&id);
             }
         }
@@ -164,16 +171,25 @@ impl Maps {
     }
 }
 
+/// UUIDs that makers give to all their boards: AMI's of its reference code, as its fields and its bytes are written, and one
+/// that is counted up.
+const OF_ALL_BOARDS: [u128; 3] = [
+    0x0300_0200_0400_0500_0006_0007_0008_0009,
+    0x0002_0003_0004_0005_0006_0007_0008_0009,
+    0x1234_5678_1234_5678_90ab_cdde_efaa_bbcc,
+];
+
 /// The SMBIOS UUIDs that a node may have: what its operator wrote down as `system_uuid`, and the
 /// node's own, which is the same where nodes were enrolled by it; each in both orders of bytes. Zeros
-/// and ones are what boards without a UUID have.
+/// and ones are what boards without a UUID have, and some have that of all others.
 fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
     let told = [&node.properties, &node.extra].map(|map| {
         let uuid = map.get("system_uuid")?.as_str()?;
         Uuid::try_parse(uuid).ok()
     });
     let all = told.into_iter().flatten().chain([node.uuid]);
-    let named = all.filter(|uuid| !uuid.is_nil() && !uuid.is_max());
+    let of_all = |uuid: &Uuid| OF_ALL_BOARDS.contains(&uuid.as_u128());
+    let named = all.filter(move |uuid| !uuid.is_nil() && !uuid.is_max() && !of_all(uuid));
     named.flat_map(|uuid| [uuid.to_bytes_le(), uuid.into_bytes()])
 }
 
@@ -217,8 +233,27 @@ pub(crate) mod tests {
 
     #[test]
     fn a_uuid_that_every_board_without_one_has_is_no_machines() {
-        for blank in [Uuid::nil(), Uuid::max()] {
-            assert!(index_of(blank).by_machine_id(blank.into_bytes()).is_none());
+        let ami: Uuid = "03000200-0400-0500-0006-000700080009".parse().unwrap();
+        for blank in [Uuid::nil(), Uuid::max(), ami] {
+            for id in [blank.into_bytes(), blank.to_bytes_le()] {
+                assert!(index_of(blank).by_machine_id(id).is_none());
+            }
         }
+    }
+
+    #[test]
+    fn a_uuid_of_two_nodes_is_neithers_until_one_is_gone() {
+        let uuid = Uuid::from_u128(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00);
+        let index = index_of(uuid);
+        let first = index.all()[0].uuid;
+        let mut other = Node { uuid: Uuid::from_u128(5), ..booting_node() };
+        other.properties.insert("system_uuid".to_owned(), json!(uuid));
+        index.put_node(other.clone());
+        index.put_ports(other.uuid, vec![port(other.uuid, Mac([2, 0, 0, 0, 0, 2]))]);
+
+        assert!(index.by_machine_id(uuid.into_bytes()).is_none());
+        index.remove(first);
+        let found = index.by_machine_id(uuid.into_bytes()).unwrap();
+        assert_eq!(found.node.uuid, other.uuid);
     }
 }

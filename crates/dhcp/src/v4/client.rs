@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::options as code;
-use super::packet::{MessageType, Op, Packet};
+use super::packet::{Hardware, MessageType, Op, Packet};
 use crate::client::AGENT_USER_CLASS;
 
 /// Milliseconds on any clock that only goes forward.
@@ -65,6 +65,8 @@ const LONGEST_WAIT: Millis = 8_000;
 const REQUESTS: u32 = 4;
 /// Between two tries to keep a lease, at least (RFC 2131 §4.4.5); an eighth of a lease that is short.
 const RENEWAL_WAIT: Millis = 60_000;
+/// How long a lease is good of which the server does not say it, in seconds.
+const UNSAID_LEASE: u32 = 3_600;
 /// After an address that somebody else has (RFC 2131 §3.1).
 const AFTER_DECLINE: Millis = 10_000;
 
@@ -164,11 +166,20 @@ impl LeaseClient {
     }
 
     fn take_lease(&mut self, ack: &Packet, now: Millis) -> bool {
-        let Some(lease) = lease(ack) else { return false };
+        let Some(lease) = self.chosen().and_then(|chosen| lease(ack, chosen)) else { return false };
         self.wake = later(now, lease.renew_secs);
         self.tries = 0;
         self.state = State::Bound { lease, since: now };
         true
+    }
+
+    /// The server that an address was asked of.
+    fn chosen(&self) -> Option<Ipv4Addr> {
+        match &self.state {
+            State::Discovering => None,
+            State::Requesting { server, .. } => Some(*server),
+            State::Bound { lease, .. } => Some(lease.server),
+        }
     }
 
     fn give_up_what_is_over(&mut self, now: Millis) {
@@ -216,6 +227,7 @@ impl LeaseClient {
         let secs = u16::try_from((now - self.began) / 1_000).unwrap_or(u16::MAX);
         Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: self.xid,
             secs,
@@ -254,16 +266,19 @@ fn later(since: Millis, secs: u32) -> Millis {
     since + Millis::from(secs) * 1_000
 }
 
-fn lease(ack: &Packet) -> Option<Lease> {
+/// What an acknowledgement says, of which the end may be missing: an address is better than none. The server is the one
+/// that was `chosen` where it does not name itself.
+fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<Lease> {
     // A server that grants no time would be asked without a pause.
-    let secs = ack.option_u32(code::LEASE_TIME)?.max(1);
+    let secs = ack.option_u32(code::LEASE_TIME).unwrap_or(UNSAID_LEASE).max(1);
     let said = ack.option_u32(code::RENEWAL).zip(ack.option_u32(code::REBINDING));
     let makes_sense =
         |(renew, rebind): &(u32, u32)| 0 < *renew && renew <= rebind && *rebind <= secs;
     // RFC 2131 §4.4.5.
     let half_and_seven_eighths = (secs.div_ceil(2), secs - secs / 8);
     let (renew_secs, rebind_secs) = said.filter(makes_sense).unwrap_or(half_and_seven_eighths);
-    let mask = ack.option_address(code::SUBNET_MASK)?;
+    let mask = ack.option_address(code::SUBNET_MASK).filter(|mask| !mask.is_unspecified());
+    let mask = mask.unwrap_or_else(|| mask_of_class(ack.yiaddr));
     let mtu: Option<[u8; 2]> = ack.option(code::MTU).and_then(|value| value.try_into().ok());
     Some(Lease {
         address: ack.yiaddr,
@@ -274,12 +289,21 @@ fn lease(ack: &Packet) -> Option<Lease> {
         ntp: ack.option_addresses(code::NTP),
         // RFC 2132 §5.1: at least 68; Linux refuses less than that for IPv4.
         mtu: mtu.map(u16::from_be_bytes).filter(|mtu| *mtu >= 576),
-        server: ack.option_address(code::SERVER_ID)?,
+        server: ack.option_address(code::SERVER_ID).unwrap_or(chosen),
         secs,
         renew_secs,
         rebind_secs,
     })
     .filter(|lease| !lease.address.is_unspecified())
+}
+
+/// The mask that an address has by itself, as before there were masks (RFC 791 §3.2).
+fn mask_of_class(address: Ipv4Addr) -> Ipv4Addr {
+    match address.octets()[0] {
+        0..128 => Ipv4Addr::new(255, 0, 0, 0),
+        128..192 => Ipv4Addr::new(255, 255, 0, 0),
+        192.. => Ipv4Addr::new(255, 255, 255, 0),
+    }
 }
 
 /// RFC 3442: width, as many bytes of the destination as it needs, router. Stops at nonsense.
@@ -446,6 +470,30 @@ mod tests {
         assert_eq!(other.wake(), 1_000, "it still waits for its own offer");
     }
 
+    /// The options of a message without what comes after those that are named.
+    fn cut_after(message: &[u8], last: &[u8]) -> Vec<u8> {
+        let mut packet = Packet::parse(message).unwrap();
+        packet.options.retain(|(code, _)| last.contains(code));
+        let mut bytes = packet.emit();
+        bytes.truncate(packet.len() - 1);
+        bytes.extend([code::DOMAIN, 200, b'x']);
+        bytes
+    }
+
+    #[test]
+    fn an_answer_whose_last_option_is_cut_off_still_brings_an_address() {
+        let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
+        let offer = answered(&client.due(0).unwrap(), &mut leases);
+        client.receive(&cut_after(&offer, &[code::SERVER_ID]), 1);
+        let ack = answered(&client.due(1).unwrap(), &mut leases);
+
+        assert!(client.receive(&cut_after(&ack, &[]), 2));
+
+        let lease = client.lease().unwrap();
+        assert_eq!((lease.address, lease.prefix), (Ipv4Addr::new(10, 0, 0, 100), 8));
+        assert_eq!((lease.server, lease.secs), (network().server, 3_600));
+    }
+
     #[test]
     fn classless_routes_are_read_and_nonsense_ends_them() {
         let value = [24, 10, 1, 2, 10, 0, 0, 9, 0, 10, 0, 0, 8, 33, 1];
@@ -475,7 +523,7 @@ mod tests {
             let grant = Grant::Lease(Ipv4Addr::new(10, 0, 0, 9));
             let ack = reply(&request, MessageType::Ack, grant, &Answer::Address, &network);
 
-            let read = lease(&ack).unwrap().routes;
+            let read = lease(&ack, network.server).unwrap().routes;
 
             let sent: Vec<_> =
                 sent.iter().map(|sent| (sent.to.addr(), sent.to.prefix_len(), sent.via)).collect();

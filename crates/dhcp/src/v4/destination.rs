@@ -29,25 +29,31 @@ pub enum Destination {
 
 /// Where the reply to a request on port 67 goes, which came `from` there.
 ///
+/// `ciaddr` is where a client can be reached only if that is where it sends from. Clients that have no address yet put into
+/// it what they had before, and an answer to that address is one into the void.
+///
 /// What was asked on port 4011 goes back to where it came from.
 #[must_use]
 pub fn destination(request: &Packet, from: SocketAddrV4, reply: &Packet) -> Destination {
     let own = request.ciaddr;
-    if request.message == MessageType::Inform && !own.is_unspecified() {
-        // RFC 2131 §4.3.5: past the relay.
-        Destination::Unicast(SocketAddrV4::new(own, CLIENT))
-    } else if let Some(relay) = relayed(request) {
+    let informs = request.message == MessageType::Inform && !own.is_unspecified();
+    let is_there = !own.is_unspecified() && own == *from.ip();
+    if let Some(relay) = relayed(request).filter(|_| !informs) {
         let port = if relay.has_own_port { from.port() } else { SERVER };
         Destination::Unicast(SocketAddrV4::new(request.giaddr, port))
     } else if reply.message == MessageType::Nak {
         Destination::Broadcast
-    } else if !own.is_unspecified() && own == reply.yiaddr {
+    } else if informs && !from.ip().is_unspecified() {
+        // RFC 2131 §4.3.5: past the relay.
+        Destination::Unicast(SocketAddrV4::new(own, CLIENT))
+    } else if is_there && own == reply.yiaddr {
         // Another address than the one that is given is nobody's to send us to.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
-    } else if request.broadcast || reply.yiaddr.is_unspecified() {
+    } else if request.broadcast || (reply.yiaddr.is_unspecified() && !informs) {
         Destination::Broadcast
     } else {
-        Destination::Link { mac: request.chaddr, address: reply.yiaddr }
+        let address = if informs { own } else { reply.yiaddr };
+        Destination::Link { mac: request.chaddr, address }
     }
 }
 
@@ -62,9 +68,16 @@ mod tests {
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
     const FROM: SocketAddrV4 = SocketAddrV4::new(RELAY, 1067);
 
+    /// Where clients send from that have no address.
+    const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT);
+
     fn to(request: &Packet, message: MessageType) -> Destination {
+        to_sender(FROM, request, message)
+    }
+
+    fn to_sender(from: SocketAddrV4, request: &Packet, message: MessageType) -> Destination {
         let yiaddr = if message == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { GIVEN };
-        destination(request, FROM, &Packet { message, yiaddr, ..request.clone() })
+        destination(request, from, &Packet { message, yiaddr, ..request.clone() })
     }
 
     fn unicast(address: Ipv4Addr, port: u16) -> Destination {
@@ -91,8 +104,39 @@ mod tests {
     #[test]
     fn a_client_that_renews_is_answered_at_its_address() {
         let request = Packet { message: MessageType::Request, ciaddr: GIVEN, ..discover(MAC) };
+        let from = SocketAddrV4::new(GIVEN, CLIENT);
 
-        assert_eq!(to(&request, MessageType::Ack), unicast(GIVEN, CLIENT));
+        assert_eq!(to_sender(from, &request, MessageType::Ack), unicast(GIVEN, CLIENT));
+    }
+
+    #[test]
+    fn a_client_that_names_an_address_which_it_does_not_send_from_is_answered_by_its_mac_address() {
+        for message in [MessageType::Discover, MessageType::Request] {
+            let deaf = Packet { message, ciaddr: GIVEN, broadcast: false, ..discover(MAC) };
+            let hears = Packet { broadcast: true, ..deaf.clone() };
+            for reply in [MessageType::Offer, MessageType::Ack] {
+                let link = Destination::Link { mac: MAC, address: GIVEN };
+                assert_eq!(to_sender(NOWHERE, &deaf, reply), link);
+                assert_eq!(to_sender(NOWHERE, &hears, reply), Destination::Broadcast);
+            }
+        }
+    }
+
+    #[test]
+    fn who_asks_for_the_rest_and_does_not_send_from_its_address_is_answered_by_its_mac_address() {
+        let own = Ipv4Addr::new(10, 0, 0, 9);
+        let inform = |broadcast| Packet {
+            message: MessageType::Inform,
+            ciaddr: own,
+            broadcast,
+            ..discover(MAC)
+        };
+        let ack = |request: &Packet| {
+            destination(request, NOWHERE, &Packet { message: MessageType::Ack, ..discover(MAC) })
+        };
+
+        assert_eq!(ack(&inform(false)), Destination::Link { mac: MAC, address: own });
+        assert_eq!(ack(&inform(true)), Destination::Broadcast);
     }
 
     #[test]

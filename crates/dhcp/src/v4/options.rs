@@ -66,6 +66,42 @@ pub const PAD: u8 = 0;
 /// Ends the options; has no length.
 pub const END: u8 = 255;
 
+/// How many bytes the value of an option has, where it can have no other number (RFC 2132, RFC 4578).
+#[must_use]
+pub fn fixed_size(code: u8) -> Option<usize> {
+    match code {
+        OVERLOAD | MESSAGE_TYPE => Some(1),
+        MAX_SIZE | MTU => Some(2),
+        INTERFACE => Some(3),
+        SUBNET_MASK | REQUESTED_ADDRESS | LEASE_TIME | SERVER_ID | RENEWAL | REBINDING
+        | SUBNET_SELECTION => Some(4),
+        MACHINE_ID => Some(17),
+        _ => None,
+    }
+}
+
+/// A message type (option 53) that is neither a client's nor for one: its name, and why it is not answered.
+#[must_use]
+pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
+    let query =
+        "which asks about the leases of others, and is not answered (RFC 4388, RFC 6926, RFC 7724)";
+    let answer =
+        "which answers a lease query, and is for whoever sent that (RFC 4388, RFC 6926, RFC 7724)";
+    Some(match message {
+        9 => ("DHCPFORCERENEW", "which a server sends, and is not answered (RFC 3203)"),
+        10 => ("DHCPLEASEQUERY", query),
+        11 => ("DHCPLEASEUNASSIGNED", answer),
+        12 => ("DHCPLEASEUNKNOWN", answer),
+        13 => ("DHCPLEASEACTIVE", answer),
+        14 => ("DHCPBULKLEASEQUERY", query),
+        15 => ("DHCPLEASEQUERYDONE", answer),
+        16 => ("DHCPACTIVELEASEQUERY", query),
+        17 => ("DHCPLEASEQUERYSTATUS", answer),
+        18 => ("DHCPTLS", "which begins a lease query over TCP, and is not answered (RFC 7724)"),
+        _ => return None,
+    })
+}
+
 /// The options inside one that encapsulates others, up to the first that is cut off.
 pub fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {

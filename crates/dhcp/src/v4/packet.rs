@@ -1,4 +1,5 @@
-//! The wire form: strict where a packet would lie about its length, lenient where firmware is odd.
+//! The wire form. Of a message that is broken somewhere, what comes before is heard: firmware that gets one byte wrong is
+//! to boot all the same.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -95,11 +96,36 @@ impl MessageType {
     }
 }
 
+/// The kind of hardware address that a message says it has (RFC 2131 §2). Nothing depends on it but the client, which may
+/// compare what comes back with what it sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// `htype`, of the ARP hardware types.
+    pub htype: u8,
+    /// `hlen`, the address's bytes.
+    pub hlen: u8,
+}
+
+impl Hardware {
+    /// Ethernet, as nearly everybody says it.
+    pub const ETHERNET: Self = Self { htype: 1, hlen: 6 };
+    /// `htype` of Ethernet and of IEEE 802 networks, which have the same addresses.
+    const MAC_TYPES: [u8; 2] = [1, 6];
+
+    /// Whether `chaddr` begins with a MAC address. Some clients give all 16 bytes of the field as its length, or none.
+    fn has_mac(self, chaddr: [u8; 6]) -> bool {
+        let is_mac = self.hlen == 6 || Self::MAC_TYPES.contains(&self.htype);
+        is_mac && (self == Self::ETHERNET || chaddr != [0; 6])
+    }
+}
+
 /// A DHCPv4 message over Ethernet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// From a client or a server.
     pub op: Op,
+    /// `htype` and `hlen`.
+    pub hardware: Hardware,
     /// Relays passed.
     pub hops: u8,
     /// The client's number for the exchange.
@@ -147,8 +173,8 @@ pub enum ParseError {
     /// BOOTP without DHCP, or no BOOTP at all.
     #[error("the magic cookie is missing")]
     NoCookie,
-    /// An option claims more bytes than the packet has.
-    #[error("option {code} needs {needed} bytes, {left} left")]
+    /// An option claims more bytes than the packet has, and no message type comes before it.
+    #[error("option {code} needs {needed} bytes, {left} left, and no message type comes before it")]
     Truncated {
         /// The option.
         code: u8,
@@ -160,8 +186,8 @@ pub enum ParseError {
     /// Option 53 is missing or unknown.
     #[error("there is no DHCP message type (option 53)")]
     NoMessageType,
-    /// Option 53 has a value nobody knows.
-    #[error("message type {0} is unknown")]
+    /// Option 53 has a value that is no message of a client or to one.
+    #[error("{}", in_words(*.0))]
     MessageType(u8),
     /// An option has a size it cannot have.
     #[error("option {code} cannot have {len} bytes")]
@@ -193,8 +219,9 @@ impl ParseError {
 impl Packet {
     /// Reads a UDP payload.
     ///
-    /// Whatever follows the end option is ignored, and a missing end option is forgiven. Wishes and descriptions
-    /// that have no size they can have are as good as absent, as to EDK2's own reader.
+    /// Whatever follows the end option is ignored, and a missing end option is forgiven. From an option that is cut off on,
+    /// all is as good as absent; so are wishes and descriptions that have no size they can have, as to EDK2's own reader.
+    /// An option of a fixed size that comes twice has the value that it had first.
     ///
     /// # Errors
     /// Says which part is wrong; never panics.
@@ -205,16 +232,19 @@ impl Packet {
             2 => Op::Reply,
             other => return Err(ParseError::Op(other)),
         };
-        let (htype, hlen) = (header[1], header[2]);
-        if (htype, hlen) != (1, 6) {
-            return Err(ParseError::NotEthernet { htype, hlen });
-        }
         if header[HEADER..] != COOKIE {
             return Err(ParseError::NoCookie);
         }
         let (message, options, file_is_options) = read_options(bytes)?;
+        let hardware = Hardware { htype: header[1], hlen: header[2] };
+        let chaddr = array(header, 28);
+        if !hardware.has_mac(chaddr) {
+            let Hardware { htype, hlen } = hardware;
+            return Err(ParseError::NotEthernet { htype, hlen });
+        }
         Ok(Self {
             op,
+            hardware,
             hops: header[3],
             xid: u32::from_be_bytes(array(header, 4)),
             secs: u16::from_be_bytes(array(header, 8)),
@@ -223,7 +253,7 @@ impl Packet {
             yiaddr: address(header, 16),
             siaddr: address(header, 20),
             giaddr: address(header, 24),
-            chaddr: array(header, 28),
+            chaddr,
             file: if file_is_options { Vec::new() } else { until_nul(&header[FILE]) },
             message,
             options,
@@ -242,8 +272,7 @@ impl Packet {
             Op::Request => 1,
             Op::Reply => 2,
         };
-        bytes[1] = 1;
-        bytes[2] = 6;
+        (bytes[1], bytes[2]) = (self.hardware.htype, self.hardware.hlen);
         bytes[3] = self.hops;
         bytes[4..8].copy_from_slice(&self.xid.to_be_bytes());
         bytes[8..10].copy_from_slice(&self.secs.to_be_bytes());
@@ -304,54 +333,53 @@ type Options = Vec<(u8, Vec<u8>)>;
 /// The message type, all other options, and whether `file` holds options.
 fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError> {
     let mut options = Options::new();
-    read_area(&bytes[HEADER + 4..], &mut options)?;
+    let cut_off = read_area(&bytes[HEADER + 4..], &mut options);
     let overload = take(&mut options, code::OVERLOAD).and_then(|value| value.first().copied());
     // RFC 2131 §4.1: first `file`, then `sname`.
     let file_is_options = matches!(overload, Some(1 | 3));
     if file_is_options {
-        read_area(&bytes[108..236], &mut options)?;
+        read_area(&bytes[108..236], &mut options);
     }
     if matches!(overload, Some(2 | 3)) {
-        read_area(&bytes[44..108], &mut options)?;
+        read_area(&bytes[44..108], &mut options);
     }
     // One inside the fields it speaks of means nothing, and must not come out again.
     take(&mut options, code::OVERLOAD);
-    let message = take(&mut options, code::MESSAGE_TYPE).ok_or(ParseError::NoMessageType)?;
-    let message = match message[..] {
-        [value] => MessageType::of_code(value).ok_or(ParseError::MessageType(value))?,
-        _ => return Err(ParseError::Size { code: code::MESSAGE_TYPE, len: message.len() }),
-    };
-    options.retain(|(code, value)| is_usable(*code, value.len()));
-    for (code, value) in &options {
-        check_size(*code, value.len())?;
-    }
+    let message = take(&mut options, code::MESSAGE_TYPE).and_then(|value| value.first().copied());
+    let message = message.ok_or(cut_off.unwrap_or(ParseError::NoMessageType))?;
+    let message = MessageType::of_code(message).ok_or(ParseError::MessageType(message))?;
+    options.retain(|(code, value)| is_usable(*code, value.len(), message));
+    check_server_id(&options)?;
     Ok((message, options, file_is_options))
 }
 
-fn read_area(mut area: &[u8], options: &mut Options) -> Result<(), ParseError> {
+/// Adds the options of an area, up to one that is cut off, if one is.
+fn read_area(mut area: &[u8], options: &mut Options) -> Option<ParseError> {
     while let [code, rest @ ..] = area {
         match *code {
             code::PAD => area = rest,
-            code::END => return Ok(()),
+            code::END => return None,
             code => {
                 let [len, rest @ ..] = rest else {
-                    return Err(ParseError::Truncated { code, needed: 1, left: 0 });
+                    return Some(ParseError::Truncated { code, needed: 1, left: 0 });
                 };
                 let needed = usize::from(*len);
                 let Some((value, after)) = rest.split_at_checked(needed) else {
-                    return Err(ParseError::Truncated { code, needed, left: rest.len() });
+                    return Some(ParseError::Truncated { code, needed, left: rest.len() });
                 };
                 join(options, code, value);
                 area = after;
             }
         }
     }
-    Ok(())
+    None
 }
 
-/// RFC 3396: the parts of an option that comes more than once are one value.
+/// RFC 3396: the parts of an option that comes more than once are one value. One that is whole already is not made of
+/// parts, but was sent twice.
 fn join(options: &mut Options, code: u8, value: &[u8]) {
     match options.iter_mut().find(|(have, _)| *have == code) {
+        Some((_, have)) if Some(have.len()) == code::fixed_size(code) => {}
         Some((_, have)) => have.extend_from_slice(value),
         None => options.push((code, value.to_vec())),
     }
@@ -359,22 +387,44 @@ fn join(options: &mut Options, code: u8, value: &[u8]) {
 
 /// Whether there is anything to be made of an option without which all goes on: what a client would like, and what it
 /// says of itself. A machine that gets one of them wrong is to boot all the same.
-fn is_usable(code: u8, len: usize) -> bool {
+fn is_usable(code: u8, len: usize, message: MessageType) -> bool {
     match code {
-        code::REQUESTED_ADDRESS | code::LEASE_TIME => len == 4,
+        code::REQUESTED_ADDRESS | code::LEASE_TIME | code::SUBNET_MASK => len == 4,
         code::MAX_SIZE => len == 2,
-        code::ARCHITECTURE => len > 0 && len.is_multiple_of(2),
+        // Which server is meant matters only where one was chosen.
+        code::SERVER_ID => len == 4 || chooses_a_server(message),
         _ => true,
     }
 }
 
-/// Refuses sizes that would make a decision rest on half a value; other options may be anything.
-fn check_size(code: u8, len: usize) -> Result<(), ParseError> {
-    let fits = match code {
-        code::SERVER_ID | code::SUBNET_MASK => len == 4,
-        _ => true,
-    };
-    if fits { Ok(()) } else { Err(ParseError::Size { code, len }) }
+/// Whether a message is for one server alone, or from one.
+fn chooses_a_server(message: MessageType) -> bool {
+    match message {
+        MessageType::Request
+        | MessageType::Decline
+        | MessageType::Release
+        | MessageType::Offer
+        | MessageType::Ack
+        | MessageType::Nak => true,
+        MessageType::Discover | MessageType::Inform => false,
+    }
+}
+
+/// Half a server identifier is no message for anybody: a decision would rest on it.
+fn check_server_id(options: &Options) -> Result<(), ParseError> {
+    let named = options.iter().find(|(code, _)| *code == code::SERVER_ID);
+    match named.map(|(_, value)| value.len()).filter(|len| *len != 4) {
+        Some(len) => Err(ParseError::Size { code: code::SERVER_ID, len }),
+        None => Ok(()),
+    }
+}
+
+/// A message type that neither clients send nor servers send to them.
+fn in_words(message: u8) -> String {
+    match code::message_of_others(message) {
+        Some((name, about)) => format!("it is a {name} (message type {message}), {about}"),
+        None => format!("message type {message} is unknown"),
+    }
 }
 
 fn take(options: &mut Options, code: u8) -> Option<Vec<u8>> {
@@ -426,6 +476,7 @@ pub(crate) mod tests {
     pub(crate) fn discover(chaddr: [u8; 6]) -> Packet {
         Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: 0x1234_5678,
             secs: 0,
@@ -454,6 +505,7 @@ pub(crate) mod tests {
             let [ciaddr, yiaddr, siaddr, giaddr] = addresses.map(Ipv4Addr::from);
             Packet {
                 op: if request { Op::Request } else { Op::Reply },
+                hardware: Hardware::ETHERNET,
                 hops, xid, secs, broadcast, ciaddr, yiaddr, siaddr, giaddr, chaddr, file,
                 message: MessageType::ALL[kind],
                 options: options.into_iter().collect(),
@@ -504,21 +556,103 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn an_option_that_is_longer_than_the_packet_is_named() {
+    /// A DISCOVER with these bytes as its options, and no end.
+    fn with_options(options: &[u8]) -> Vec<u8> {
         let mut bytes = discover([2; 6]).emit();
-        bytes.truncate(243);
-        bytes.extend([code::VENDOR_CLASS, 10, b'H', b'T']);
+        bytes.truncate(HEADER + COOKIE.len());
+        bytes.extend(options);
+        bytes
+    }
 
-        let error = Packet::parse(&bytes).unwrap_err();
+    const DISCOVER: [u8; 3] = [code::MESSAGE_TYPE, 1, 1];
 
-        assert_eq!(error.to_string(), "option 60 needs 10 bytes, 2 left");
+    #[test]
+    fn what_comes_before_an_option_that_is_cut_off_is_heard() {
+        for cut_off in [&[code::VENDOR_CLASS][..], &[code::VENDOR_CLASS, 10, b'H', b'T'], &[7]] {
+            let options = [&DISCOVER[..], &[code::HOST_NAME, 1, b'a'], cut_off].concat();
+
+            let packet = Packet::parse(&with_options(&options)).unwrap();
+
+            assert_eq!(packet.message, MessageType::Discover);
+            assert_eq!(packet.options, [(code::HOST_NAME, b"a".to_vec())]);
+        }
+    }
+
+    #[test]
+    fn a_message_whose_type_comes_after_an_option_that_is_cut_off_is_refused_for_that() {
+        let cut_off = [code::VENDOR_CLASS, 10, b'H', b'T'];
+
+        let error = Packet::parse(&with_options(&cut_off)).unwrap_err();
+
+        assert!(error.to_string().starts_with("option 60 needs 10 bytes, 2 left"), "{error}");
+    }
+
+    #[test]
+    fn fields_that_hold_broken_options_cost_nothing_but_those() {
+        let mut bytes = with_options(&[&DISCOVER[..], &[code::OVERLOAD, 1, 3]].concat());
+        bytes[108..114].copy_from_slice(&[code::HOST_NAME, 1, b'a', code::DOMAIN, 200, 0]);
+        bytes[44..47].copy_from_slice(&[code::VENDOR_CLASS, 200, 0]);
+
+        let packet = Packet::parse(&bytes).unwrap();
+
+        assert_eq!(packet.options, [(code::HOST_NAME, b"a".to_vec())]);
+    }
+
+    #[test]
+    fn an_option_of_a_fixed_size_that_comes_twice_is_what_it_was_first() {
+        let server = |last| [code::SERVER_ID, 4, 10, 0, 0, last];
+        let wanted = |last| [code::REQUESTED_ADDRESS, 4, 10, 0, 0, last];
+        let options = [
+            &[code::MESSAGE_TYPE, 1, 3, code::MESSAGE_TYPE, 1, 1][..],
+            &[server(1), server(2), wanted(8), wanted(9)].concat(),
+        ];
+
+        let packet = Packet::parse(&with_options(&options.concat())).unwrap();
+
+        assert_eq!(packet.message, MessageType::Request);
+        assert_eq!(packet.option_address(code::SERVER_ID), Some(Ipv4Addr::new(10, 0, 0, 1)));
+        let wanted = packet.option_address(code::REQUESTED_ADDRESS);
+        assert_eq!(wanted, Some(Ipv4Addr::new(10, 0, 0, 8)));
+    }
+
+    #[test]
+    fn a_mac_address_is_taken_whatever_is_said_of_its_kind_and_length() {
+        let read = |htype, hlen, chaddr: [u8; 6]| {
+            let mut bytes = with_options(&DISCOVER);
+            bytes[1..3].copy_from_slice(&[htype, hlen]);
+            bytes[28..34].copy_from_slice(&chaddr);
+            Packet::parse(&bytes).map(|packet| (packet.chaddr, packet.hardware))
+        };
+        let mac = [0x52, 0x54, 0, 0, 0, 1];
+
+        for (htype, hlen) in [(1, 6), (1, 16), (1, 0), (6, 6), (6, 0), (0, 6), (32, 6)] {
+            assert_eq!(read(htype, hlen, mac), Ok((mac, Hardware { htype, hlen })));
+        }
+        for (htype, hlen, chaddr) in [(32, 20, mac), (1, 0, [0; 6]), (0, 0, mac)] {
+            let not_ethernet = Err(ParseError::NotEthernet { htype, hlen });
+            assert_eq!(read(htype, hlen, chaddr), not_ethernet);
+        }
+    }
+
+    #[test]
+    fn a_lease_query_is_called_by_its_name_and_not_an_unknown_message() {
+        for (message, name) in [(10, "DHCPLEASEQUERY"), (13, "DHCPLEASEACTIVE")] {
+            let mut bytes = with_options(&[code::MESSAGE_TYPE, 1, message]);
+            // One that asks by address says nothing of any hardware (RFC 4388 §6.2).
+            bytes[1..3].fill(0);
+
+            let error = Packet::parse(&bytes).unwrap_err();
+
+            assert_eq!(error, ParseError::MessageType(message));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let unknown = Packet::parse(&with_options(&[code::MESSAGE_TYPE, 1, 99])).unwrap_err();
+        assert_eq!(unknown.to_string(), "message type 99 is unknown");
     }
 
     #[test]
     fn a_wish_that_cannot_be_read_is_passed_over_and_the_rest_of_the_packet_heard() {
-        for code in [code::REQUESTED_ADDRESS, code::LEASE_TIME, code::MAX_SIZE, code::ARCHITECTURE]
-        {
+        for code in [code::REQUESTED_ADDRESS, code::LEASE_TIME, code::MAX_SIZE, code::SERVER_ID] {
             for len in [0, 1, 3, 5] {
                 let mut packet = discover([2; 6]);
                 packet.options = vec![(code, vec![7; len]), (code::HOST_NAME, b"a".to_vec())];
@@ -532,7 +666,7 @@ pub(crate) mod tests {
 
     #[test]
     fn half_a_server_identifier_is_no_message_for_anybody() {
-        let mut packet = discover([2; 6]);
+        let mut packet = Packet { message: MessageType::Request, ..discover([2; 6]) };
         packet.options.push((code::SERVER_ID, vec![10, 0, 0]));
 
         let error = Packet::parse(&packet.emit()).unwrap_err();

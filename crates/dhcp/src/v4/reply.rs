@@ -342,6 +342,7 @@ pub fn nak(request: &Packet, because: &str, network: &Network) -> Packet {
 fn empty_reply(request: &Packet, message: MessageType) -> Packet {
     Packet {
         op: Op::Reply,
+        hardware: request.hardware,
         hops: 0,
         xid: request.xid,
         secs: 0,
@@ -418,9 +419,9 @@ fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     echo_client_id(request, put);
 }
 
-/// RFC 6842 §3.
+/// RFC 6842 §3. One that is shorter than the two bytes it must have (RFC 2132 §9.14) would cost firmware the whole reply.
 fn echo_client_id(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
-    if let Some(id) = request.option(code::CLIENT_ID) {
+    if let Some(id) = request.option(code::CLIENT_ID).filter(|id| id.len() >= 2) {
         put(code::CLIENT_ID, id.to_vec());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::leases::{Identity, Owner};
 use super::options as code;
 use super::packet::{Options, Packet, Relay};
 use crate::architecture::Architecture;
@@ -20,6 +21,8 @@ pub struct Client {
     /// The MAC address in its DUID. It may be of another card of the machine, and stays when a card is
     /// replaced.
     pub named: Option<[u8; 6]>,
+    /// Where its message came from, or where the relay next to it had that from.
+    pub peer: Ipv6Addr,
     /// Its DHCP unique identifier.
     pub duid: Vec<u8>,
     /// Its SMBIOS UUID, from a DUID of that kind (RFC 6355), byte for byte. Zeros and ones are what
@@ -38,6 +41,7 @@ impl Client {
             architectures: architectures(options),
             card: card(packet, from),
             named: of_duid(&duid),
+            peer: peer(packet, from),
             machine_id: machine_id(&duid),
             duid,
         }
@@ -49,11 +53,52 @@ impl Client {
         self.card.or(self.named)
     }
 
+    /// Whose the addresses are that it asks for: its card's, whatever DUID its machine comes with.
+    ///
+    /// A card that is not known is told from others by where its messages come from, since no two machines on a link have
+    /// one address there: neither a DUID (firmware's is made of an SMBIOS UUID, and boards come with the same) nor the MAC
+    /// address in it (which a copied disk takes along) is one machine's alone. Firmware has another IAID at each boot;
+    /// a running system has each of its associations for as long as it is installed.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match (self.card, self.kind) {
+            (Some(mac), _) => Owner::Card(of_card(mac)),
+            (None, Kind::System) => Owner::System(self.of_peer()),
+            (
+                None,
+                Kind::HttpClient
+                | Kind::PxeClient
+                | Kind::Ipxe
+                | Kind::Grub
+                | Kind::Agent
+                | Kind::Firmware,
+            ) => Owner::Card(self.of_peer()),
+        }
+    }
+
+    /// What it is told from others by, apart from its association: `0xff`, a part of its DUID's checksum, four bytes for an
+    /// association, and the lower half of the address that it sends from.
+    fn of_peer(&self) -> Identity {
+        let mut identity = [0; 16];
+        identity[..4].copy_from_slice(&crc32fast::hash(&self.duid).to_be_bytes());
+        identity[0] = 0xff;
+        identity[8..].copy_from_slice(&self.peer.octets()[8..]);
+        identity
+    }
+
     /// The architecture to choose by: the first it names.
     #[must_use]
     pub fn architecture(&self) -> Option<Architecture> {
         self.architectures.first().copied()
     }
+}
+
+/// The identity of a card among leases, by its MAC address.
+#[must_use]
+pub fn of_card(mac: [u8; 6]) -> Identity {
+    let mut identity = *b"ferroboot:------";
+    identity[10..].copy_from_slice(&mac);
+    identity
 }
 
 fn kind(options: &Options, duid: &[u8]) -> Kind {
@@ -88,13 +133,16 @@ fn is_ip6dxe(options: &Options, duid: &[u8]) -> bool {
     duid.len() == 18 && duid.starts_with(&[0, 4]) && asks_for_names_alone && !says_more
 }
 
-/// Each option is an enterprise number, then texts with two bytes of length each (RFC 8415 §21.16).
+/// Each option is an enterprise number, then texts with two bytes of length each (RFC 8415 §21.16). Some leave the length
+/// out.
 fn vendor_classes(options: &Options) -> impl Iterator<Item = &[u8]> {
-    options.all(code::VENDOR_CLASS).filter_map(|value| value.get(4..)).flat_map(texts)
+    let values = options.all(code::VENDOR_CLASS).filter_map(|value| value.get(4..));
+    values.flat_map(|value| texts(value).chain([value]))
 }
 
 fn has_user_class(options: &Options, wanted: &[u8]) -> bool {
-    options.all(code::USER_CLASS).flat_map(texts).any(|class| class == wanted)
+    let is_wanted = |value: &[u8]| value.starts_with(wanted) || texts(value).any(|c| c == wanted);
+    options.all(code::USER_CLASS).any(is_wanted)
 }
 
 fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -131,8 +179,11 @@ fn card(packet: &Packet, from: Ipv6Addr) -> Option<[u8; 6]> {
         let ethernet = relay.options.get(code::CLIENT_LINK_LAYER)?.strip_prefix(&[0, 1])?;
         ethernet.try_into().ok()
     };
-    let own = packet.relays.last().map_or(from, |relay| relay.peer);
-    packet.relays.iter().rev().find_map(seen).or_else(|| of_link_local(own))
+    packet.relays.iter().rev().find_map(seen).or_else(|| of_link_local(peer(packet, from)))
+}
+
+fn peer(packet: &Packet, from: Ipv6Addr) -> Ipv6Addr {
+    packet.relays.last().map_or(from, |relay| relay.peer)
 }
 
 fn machine_id(duid: &[u8]) -> Option<[u8; 16]> {

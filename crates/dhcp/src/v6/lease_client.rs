@@ -474,7 +474,7 @@ struct Association {
 impl Association {
     fn parse(value: &[u8]) -> Option<Self> {
         let (head, rest) = value.split_at_checked(12)?;
-        let options = Options::parse(rest).ok()?;
+        let options = Options::parse(rest);
         let lifetimes = |value: &[u8]| {
             let found = (address(value, 0)?, number(value, 16)?, number(value, 20)?);
             // RFC 8415 §21.6.
@@ -545,7 +545,7 @@ fn name_servers(message: &Message) -> Vec<Ipv6Addr> {
 
 /// Those that are named by their addresses; the older option where there is no newer one.
 fn time_servers(message: &Message) -> Vec<Ipv6Addr> {
-    let servers = message.options.all(code::NTP).filter_map(|value| Options::parse(value).ok());
+    let servers = message.options.all(code::NTP).map(Options::parse);
     let servers: Vec<_> = servers
         .flat_map(|servers| {
             let values = servers.all(NTP_ADDRESS).flat_map(addresses);
@@ -575,7 +575,7 @@ fn later(now: Millis, secs: u32) -> Millis {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::client::Client;
+    use super::super::client::{Client, of_card};
     use super::super::decide::{Decision, decide};
     use super::super::leases::{Leases, Pool};
     use super::super::reply::Network;
@@ -616,7 +616,7 @@ mod tests {
             assert_eq!(client.kind, Kind::Agent);
             let (leases, now) = (&mut self.leases, now / SECOND);
             let to = &Answer::Address;
-            match decide(&request, &client, [1; 16], to, Claim::Known, leases, &self.network, now) {
+            match decide(&request, &client, to, Claim::Known, leases, &self.network, now) {
                 Decision::Send { reply, .. } => reply,
                 Decision::Silent(why) => panic!("{why}"),
             }
@@ -758,7 +758,7 @@ mod tests {
 
         assert_eq!((sent.kind, client.lease()), (MessageType::Release, None));
         assert_eq!(client.wake(), NEVER);
-        assert!(server.leases.of(&[1; 16]).unwrap().until() <= 1);
+        assert!(server.leases.of(&of_card([2, 0, 0, 0, 0, 7])).unwrap().until() <= 1);
     }
 
     #[test]

@@ -19,8 +19,38 @@ const KEPT: u64 = 1;
 /// not ended yet, loses the oldest.
 const MOST_BINDINGS: usize = 16;
 
-/// The client that an address belongs to, as whoever knows machines names it.
+/// The client that an address belongs to.
 pub type Identity = [u8; 16];
+
+/// Whose the addresses are that a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A card has one address, with whichever association it is asked for.
+    Card(Identity),
+    /// A running system whose card is not known has one for each association.
+    System(Identity),
+}
+
+impl Owner {
+    /// Who asks, whatever it asks for.
+    #[must_use]
+    pub fn identity(self) -> Identity {
+        let (Self::Card(identity) | Self::System(identity)) = self;
+        identity
+    }
+
+    /// Whose the address of an association (by its IAID) is.
+    #[must_use]
+    pub fn of_association(self, ia: u32) -> Identity {
+        match self {
+            Self::Card(identity) => identity,
+            Self::System(mut identity) => {
+                identity[4..8].copy_from_slice(&ia.to_be_bytes());
+                identity
+            }
+        }
+    }
+}
 
 /// The addresses to give out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

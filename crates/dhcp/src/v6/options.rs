@@ -1,4 +1,4 @@
-//! Option codes of DHCPv6, by their names in the RFCs.
+//! Option codes of DHCPv6, by their names in the RFCs, and messages that are not a client's.
 
 /// Client identifier (RFC 8415 §21.2).
 pub const CLIENT_ID: u16 = 1;
@@ -50,3 +50,25 @@ pub const INTERFACE: u16 = 62;
 pub const CLIENT_LINK_LAYER: u16 = 79;
 /// A relay's own UDP port, instead of the servers' (RFC 8357 §5.2).
 pub const RELAY_PORT: u16 = 135;
+
+/// A message type that is neither a client's nor for one: its name, and why it is not answered.
+#[must_use]
+pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
+    let query =
+        "which asks about the leases of others, and is not answered (RFC 5007, RFC 5460, RFC 7653)";
+    let answer =
+        "which answers a lease query, and is for whoever sent that (RFC 5007, RFC 5460, RFC 7653)";
+    Some(match message {
+        14 => ("LEASEQUERY", query),
+        15 => ("LEASEQUERY-REPLY", answer),
+        16 => ("LEASEQUERY-DONE", answer),
+        17 => ("LEASEQUERY-DATA", answer),
+        18 => ("RECONFIGURE-REQUEST", "which a relay sends, and is not answered (RFC 6977)"),
+        19 => ("RECONFIGURE-REPLY", "which a server sends to a relay (RFC 6977)"),
+        20 => ("DHCPV4-QUERY", "which asks DHCPv4 over IPv6, and is not answered (RFC 7341)"),
+        21 => ("DHCPV4-RESPONSE", "which a server sends (RFC 7341)"),
+        22 => ("ACTIVELEASEQUERY", query),
+        23 => ("STARTTLS", "which begins a lease query over TCP, and is not answered (RFC 7653)"),
+        _ => return None,
+    })
+}

@@ -148,19 +148,9 @@ pub enum ParseError {
         /// What there is.
         len: usize,
     },
-    /// The first byte is of no message.
-    #[error("message type {0} is unknown")]
+    /// The first byte is of no message of a client or to one.
+    #[error("{}", in_words(*.0))]
     MessageType(u8),
-    /// An option claims more bytes than there are.
-    #[error("option {code} needs {needed} bytes, {left} left")]
-    Truncated {
-        /// The option.
-        code: u16,
-        /// Its length.
-        needed: usize,
-        /// What there is.
-        left: usize,
-    },
     /// A relay's packet without a message in it.
     #[error("a relay's packet has no relay message (option 9)")]
     NoRelayMessage,
@@ -239,7 +229,7 @@ impl Message {
         let kind = MessageType::ALL.into_iter().find(|kind| kind.code() == head[0]);
         let kind = kind.ok_or(ParseError::MessageType(head[0]))?;
         let transaction = [head[1], head[2], head[3]];
-        Ok(Self { kind, transaction, options: Options::parse(rest)? })
+        Ok(Self { kind, transaction, options: Options::parse(rest) })
     }
 
     fn emit(&self) -> Vec<u8> {
@@ -256,11 +246,11 @@ impl Message {
         lists.flat_map(|list| list.chunks_exact(2)).any(|asked| *asked == code.to_be_bytes())
     }
 
-    /// The client's associations, as far as they can be read.
+    /// The client's associations, each as far as it can be read.
     pub fn ias(&self) -> impl Iterator<Item = Ia> {
         self.options.all(code::IA_NA).filter_map(|value| {
             let (head, rest) = value.split_at_checked(12)?;
-            let options = Options::parse(rest).ok()?;
+            let options = Options::parse(rest);
             let addresses = options.all(code::IA_ADDRESS).filter_map(|value| address(value, 0));
             let id = u32::from_be_bytes(head[..4].try_into().ok()?);
             Some(Ia { id, addresses: addresses.collect() })
@@ -271,7 +261,7 @@ impl Message {
 impl Relay {
     fn parse(bytes: &[u8]) -> Result<(Self, Vec<u8>), ParseError> {
         let (head, rest) = split(bytes, 34)?;
-        let mut options = Options::parse(rest)?;
+        let mut options = Options::parse(rest);
         let message = options.get(code::RELAY_MESSAGE).ok_or(ParseError::NoRelayMessage)?.to_vec();
         // A second one is nobody's: only the first is answered.
         options.0.retain(|(code, _)| *code != code::RELAY_MESSAGE);
@@ -291,18 +281,24 @@ impl Relay {
 }
 
 impl Options {
-    pub(crate) fn parse(mut bytes: &[u8]) -> Result<Self, ParseError> {
+    /// Reads options up to one that is cut off: a client that gets the end of its message wrong is to boot all the same.
+    ///
+    /// What holds other options, or the message of a relay, is read as far as it goes.
+    pub(crate) fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Vec::new();
-        while !bytes.is_empty() {
-            let (head, rest) = split(bytes, 4)?;
+        while let Some((head, rest)) = bytes.split_first_chunk::<4>() {
             let code = u16::from_be_bytes([head[0], head[1]]);
-            let needed = usize::from(u16::from_be_bytes([head[2], head[3]]));
-            let truncated = ParseError::Truncated { code, needed, left: rest.len() };
-            let (value, after) = rest.split_at_checked(needed).ok_or(truncated)?;
+            let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let Some((value, after)) = rest.split_at_checked(len) else {
+                if [code::IA_NA, code::RELAY_MESSAGE].contains(&code) {
+                    options.push((code, rest.to_vec()));
+                }
+                break;
+            };
             options.push((code, value.to_vec()));
             bytes = after;
         }
-        Ok(Self(options))
+        Self(options)
     }
 
     pub(crate) fn emit_into(&self, bytes: &mut Vec<u8>) {
@@ -325,6 +321,14 @@ impl Options {
     /// Adds one at the end.
     pub(crate) fn put(&mut self, code: u16, value: impl Into<Vec<u8>>) {
         self.0.push((code, value.into()));
+    }
+}
+
+/// A message type that neither clients nor relays send to a server, nor a server to them.
+fn in_words(message: u8) -> String {
+    match code::message_of_others(message) {
+        Some((name, about)) => format!("it is a {name} (message type {message}), {about}"),
+        None => format!("message type {message} is unknown"),
     }
 }
 
@@ -477,6 +481,69 @@ pub(crate) mod tests {
 
         let last: Vec<_> = ia.addresses.iter().map(|address| address.octets()[15]).collect();
         assert_eq!(last, [1, 2]);
+    }
+
+    #[test]
+    fn what_comes_before_an_option_that_is_cut_off_is_heard() {
+        let whole = bytes(OVMF_SOLICIT);
+        let options = Packet::parse(&whole).unwrap().message.options;
+        for cut_off in [&[0][..], &[0, 16, 0, 3, 1], &[0, 16, 0xff, 0xff]] {
+            let packet = Packet::parse(&[&whole[..], cut_off].concat()).unwrap();
+
+            assert_eq!(packet.message.options, options);
+        }
+    }
+
+    #[test]
+    fn an_association_is_read_up_to_what_is_cut_off_in_it_or_after_it() {
+        let held = [&[0xfd; 16][..], &[0; 8]].concat();
+        let mut value = vec![7; 12];
+        Options(vec![(code::IA_ADDRESS, held)]).emit_into(&mut value);
+        value.extend([0, 13, 0, 9, 0]);
+        let mut association = Vec::new();
+        write_option(&mut association, code::IA_NA, &value);
+        let whole = [&[1, 1, 2, 3][..], &association].concat();
+
+        for bytes in [&whole[..], &whole[..whole.len() - 5], &whole[..whole.len() - 3]] {
+            let ia = Packet::parse(bytes).unwrap().message.ias().next().unwrap();
+
+            assert_eq!((ia.id, ia.addresses), (0x0707_0707, vec![Ipv6Addr::from([0xfd; 16])]));
+        }
+    }
+
+    #[test]
+    fn the_message_of_a_relay_is_read_up_to_what_is_cut_off_in_it_or_after_it() {
+        let message = Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message;
+        let relay = Relay {
+            hops: 0,
+            link: Ipv6Addr::UNSPECIFIED,
+            peer: "fe80::1".parse().unwrap(),
+            options: Options(vec![(code::INTERFACE_ID, b"rack".to_vec())]),
+        };
+        let whole = relayed(&[relay], &message);
+        let last = message.options.0.last().unwrap().1.len();
+
+        let cut = Packet::parse_request(&whole[..whole.len() - last]).unwrap();
+        let trailing = Packet::parse_request(&[&whole[..], &[0, 37, 9]].concat()).unwrap();
+
+        let options = &message.options.0;
+        assert_eq!(cut.message.options.0, options[..options.len() - 1]);
+        assert_eq!(trailing.message, message);
+        assert_eq!(trailing.relays[0].options.get(code::INTERFACE_ID), Some(&b"rack"[..]));
+    }
+
+    #[test]
+    fn a_lease_query_is_called_by_its_name_and_not_an_unknown_message() {
+        for (message, name) in
+            [(14, "LEASEQUERY"), (15, "LEASEQUERY-REPLY"), (17, "LEASEQUERY-DATA")]
+        {
+            let error = Packet::parse_request(&[message, 1, 2, 3]).unwrap_err();
+
+            assert_eq!(error, ParseError::MessageType(message));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let unknown = Packet::parse_request(&[99, 1, 2, 3]).unwrap_err();
+        assert_eq!(unknown.to_string(), "message type 99 is unknown");
     }
 
     proptest! {

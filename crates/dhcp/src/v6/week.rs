@@ -1,5 +1,5 @@
 //! A week of a hall over IPv6, in memory: machines that come with another identifier at each stage of
-//! their boot, floods of made-up clients, forged and broken messages, and a server that is killed.
+//! their boot, systems with one identifier on cards that they hide, floods of made-up clients, forged and broken messages, and a server that is killed.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -8,9 +8,9 @@ use std::net::Ipv6Addr;
 use ipnet::Ipv6Net;
 use proptest::prelude::*;
 
-use super::client::Client;
+use super::client::{Client, of_card};
 use super::decide::{Decision, decide};
-use super::leases::{Identity, Leases, Pool, Record, read};
+use super::leases::{Leases, Pool, Record, read};
 use super::options as code;
 use super::packet::tests::relayed;
 use super::packet::{Message, MessageType, Options, Packet, Relay, address};
@@ -31,6 +31,8 @@ const KEPT: usize = 75;
 /// Made-up clients of one flood.
 const FLOOD: u32 = 600;
 const SERVER: [u8; 4] = [0, 2, 1, 2];
+/// A bit of the fourth byte of a MAC address that is not shown.
+const HIDES: u8 = 0x80;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2, ..ProptestConfig::default() })]
@@ -72,7 +74,8 @@ enum Event {
 }
 
 struct Use {
-    identity: Identity,
+    /// The machine, by the card that is seen or hidden.
+    user: Mac,
     duid: Vec<u8>,
     ia: u32,
     until: Seconds,
@@ -84,6 +87,8 @@ struct Machine {
     /// What it has or had, by the identifier and association that it was last had with.
     last: Option<(Vec<u8>, u32, Ipv6Addr)>,
     is_on: bool,
+    /// Whether what runs on it now hides its card.
+    hides: bool,
 }
 
 struct Subnet {
@@ -110,7 +115,7 @@ impl Hall {
         for subnet in 0..2 {
             for number in 0..MACHINES {
                 let mac = mac(u8::try_from(subnet).unwrap(), number);
-                machines.push(Machine { mac, subnet, last: None, is_on: false });
+                machines.push(Machine { mac, subnet, last: None, is_on: false, hides: false });
             }
         }
         let mut agenda = BinaryHeap::new();
@@ -165,8 +170,13 @@ impl Hall {
         let loader = [&[0, 3, 0, 1][..], &mac].concat();
         let installed = [0, 0, 0, u8::try_from(self.dice.below(3)).unwrap()];
         let system = [&[0, 1, 0, 1][..], &installed, &mac].concat();
+        // What all boards of one maker are named by.
+        let twin = [&[0, 4][..], &[3; 16]].concat();
+        let hides = mac[5] % 3 == 0;
+        let system = if hides { twin } else { system };
         let ia = u32::try_from(self.dice.below(u32::MAX.into())).unwrap();
         for (duid, ia) in [(firmware, ia), (loader, 1), (system, 2)] {
+            self.machines[at].hides = hides && ia == 2;
             let Some(address) = self.ask(at, &duid, ia, now) else { return 600 };
             match self.dice.below(100) {
                 0..3 => {
@@ -316,7 +326,8 @@ impl Hall {
         address: Option<Ipv6Addr>,
         now: Seconds,
     ) -> Option<Message> {
-        let Machine { mac, subnet, .. } = self.machines[at];
+        let Machine { mac, subnet, hides, .. } = self.machines[at];
+        let mac = if hides { hidden(mac) } else { mac };
         let said = Said { mac, kind, duid, ia, address };
         let bytes = said.emit(&self.subnets[subnet]);
         self.hear(subnet, &bytes, mac, Holder::Known, now)
@@ -334,61 +345,61 @@ impl Hall {
     ) -> Option<Message> {
         let packet = Packet::parse(bytes).ok()?;
         let client = Client::identify(&packet, link_local(from));
-        let identity = identity(&client);
+        let user = client.card.unwrap_or(seen(from));
         let request = &packet.message;
         if matches!(request.kind, MessageType::Release | MessageType::Decline) {
-            self.stop_using(request, identity, &client.duid);
+            self.stop_using(request, user, &client.duid);
         }
-        self.limits.admit(&identity, holder, now * 1_000).ok()?;
+        self.limits.admit(&client.owner().identity(), holder, now * 1_000).ok()?;
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
         let claim = match holder {
             Holder::Known => Claim::Known,
             Holder::Guest => Claim::Guest { keep: KEPT },
         };
-        let decision = decide(request, &client, identity, &answer, claim, leases, network, now);
+        let decision = decide(request, &client, &answer, claim, leases, network, now);
         let Decision::Send { reply, records, .. } = decision else { return None };
         journal.extend(records.iter().flat_map(Record::encode));
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()).as_ref(), Ok(&back));
         if back.message.kind == MessageType::Reply {
-            self.note(&back.message, identity, &client.duid, now);
+            self.note(&back.message, user, &client.duid, now);
         }
         Some(back.message)
     }
 
-    fn stop_using(&mut self, request: &Message, identity: Identity, duid: &[u8]) {
+    fn stop_using(&mut self, request: &Message, user: Mac, duid: &[u8]) {
         let declines = request.kind == MessageType::Decline;
         for ia in request.ias() {
             for address in &ia.addresses {
                 let Some(uses) = self.uses.get_mut(address) else { continue };
                 let ends = |one: &Use| declines || (one.ia == ia.id && one.duid == duid);
-                uses.retain(|one| one.identity != identity || !ends(one));
+                uses.retain(|one| one.user != user || !ends(one));
             }
         }
     }
 
     /// The one thing that must never be: two that use the same.
-    fn note(&mut self, reply: &Message, identity: Identity, duid: &[u8], now: Seconds) {
+    fn note(&mut self, reply: &Message, user: Mac, duid: &[u8], now: Seconds) {
         for (ia, address, secs) in grants(reply) {
             let uses = self.uses.entry(address).or_default();
             uses.retain(|one| one.until > now);
             if secs == 0 {
-                uses.retain(|one| one.identity != identity);
+                uses.retain(|one| one.user != user);
                 continue;
             }
             self.leased += 1;
-            let other = uses.iter().find(|one| one.identity != identity);
-            assert!(other.is_none(), "{address} is given to {identity:x?} while another uses it");
+            let other = uses.iter().find(|one| one.user != user);
+            assert!(other.is_none(), "{address} is given to {user:x?} while another uses it");
             uses.retain(|one| one.ia != ia || one.duid != duid);
             let until = now + u64::from(secs);
-            uses.push(Use { identity, duid: duid.to_vec(), ia, until });
+            uses.push(Use { user, duid: duid.to_vec(), ia, until });
         }
     }
 
     fn everything_can_be_had_again(&mut self, now: Seconds) {
         for Subnet { leases, .. } in &mut self.subnets {
-            let newcomers = (0..).map(|number| of_mac(mac(6, number)));
+            let newcomers = (0..).map(|number| of_card(mac(6, number)));
             let had: Vec<_> = newcomers
                 .map_while(|identity| leases.offer(identity, None, Claim::Known, now))
                 .collect();
@@ -441,10 +452,12 @@ impl Said<'_> {
             hops: 0,
             link,
             peer: link_local(mac),
-            options: Options(vec![
-                (code::INTERFACE_ID, b"port 7".to_vec()),
-                (code::CLIENT_LINK_LAYER, [&[0, 1][..], &mac].concat()),
-            ]),
+            options: Options(vec![(code::INTERFACE_ID, b"port 7".to_vec())]),
+        });
+        let seen = (code::CLIENT_LINK_LAYER, [&[0, 1][..], &mac].concat());
+        let relay = relay.map(|mut relay| {
+            relay.options.0.extend((mac[3] & HIDES == 0).then_some(seen));
+            relay
         });
         relayed(relay.as_slice(), &message)
     }
@@ -460,29 +473,11 @@ fn granted(reply: &Message) -> Option<(Ipv6Addr, u32)> {
 fn grants(reply: &Message) -> impl Iterator<Item = (u32, Ipv6Addr, u32)> {
     reply.options.all(code::IA_NA).flat_map(|value| {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-        let inner = Options::parse(&value[12..]).unwrap();
+        let inner = Options::parse(&value[12..]);
         let lease = |lease: &[u8]| (address(lease, 0).unwrap(), number(&lease[20..24]));
         let leases: Vec<_> = inner.all(code::IA_ADDRESS).map(lease).collect();
         leases.into_iter().map(move |(address, secs)| (number(&value[..4]), address, secs))
     })
-}
-
-/// As the daemon has it: a machine is its card, and what has none is its identifier.
-fn identity(client: &Client) -> Identity {
-    match client.mac() {
-        Some(mac) => of_mac(mac),
-        None => {
-            let mut identity = [0xff; 16];
-            identity[..4].copy_from_slice(&crc32fast::hash(&client.duid).to_be_bytes());
-            identity
-        }
-    }
-}
-
-fn of_mac(mac: Mac) -> Identity {
-    let mut identity = [1; 16];
-    identity[10..].copy_from_slice(&mac);
-    identity
 }
 
 fn mac(kind: u8, number: u16) -> Mac {
@@ -490,8 +485,21 @@ fn mac(kind: u8, number: u16) -> Mac {
     [2, 0, 0, kind, high, low]
 }
 
-/// RFC 4291, appendix A.
+/// What stands for a card that nobody sees.
+fn hidden([a, b, c, d, e, f]: Mac) -> Mac {
+    [a, b, c, d | HIDES, e, f]
+}
+
+/// The card of which it is so.
+fn seen([a, b, c, d, e, f]: Mac) -> Mac {
+    [a, b, c, d & !HIDES, e, f]
+}
+
+/// RFC 4291, appendix A, or an address that nothing is read from.
 fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Addr {
+    if d & HIDES != 0 {
+        return Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, e, f]);
+    }
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
 }
 

@@ -104,8 +104,7 @@ fn told(bytes: &[u8], leases: &mut Leases, sole: bool) -> Vec<u8> {
     let request = Packet::parse(bytes).unwrap();
     let (client, answer) = (client(bytes), Answer::Boot(URL.to_owned()));
     let message = &request.message;
-    let decision =
-        decide(message, &client, [7; 16], &answer, Claim::Known, leases, &network, 1_000);
+    let decision = decide(message, &client, &answer, Claim::Known, leases, &network, 1_000);
     match decision {
         Decision::Send { reply, .. } => request.answered_by(reply).emit(),
         Decision::Silent(why) => panic!("{why}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use dhcp::v4::client::LeaseClient;
-use dhcp::v4::packet::Op;
+use dhcp::v4::packet::{Hardware, Op};
 use dhcp::v4::{MessageType, Packet};
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::Neighbour;
@@ -81,6 +81,7 @@ fn rebind(machine: &Machine, address: Ipv4Addr) -> Result<MessageType> {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let asked = Packet {
         op: Op::Request,
+        hardware: Hardware::ETHERNET,
         hops: 0,
         xid: 0x8765_4321,
         secs: 0,

@@ -80,9 +80,26 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
     assert_eq!(told(http, ARM64_HTTP, &CpuArch::ALL), Ok("bootaa64.efi"));
     assert_eq!(told(http, RISCV64_HTTP, &CpuArch::ALL), Ok("bootriscv64.efi"));
     assert_eq!(told(ipxe, ARM64_HTTP, &CpuArch::ALL), Ok("snponly-arm64.efi"));
+    for (code, loader) in [(7, "bootx64.efi"), (9, "bootx64.efi"), (ARM64_PXE, "bootaa64.efi")] {
+        assert_eq!(told(http, code, &CpuArch::ALL), Ok(loader), "it says the code of TFTP");
+    }
     let cpu_arch = CpuArch::Riscv64;
     assert_eq!(told(ipxe, RISCV64_HTTP, &CpuArch::ALL), Err(NoBoot::NoIpxe { cpu_arch }));
     assert_eq!(told(http, RISCV64_HTTP, &[CpuArch::Arm64]), Err(NoBoot::NoBootSet { cpu_arch }));
+}
+
+#[test]
+fn firmware_that_does_not_say_what_it_is_gets_the_loader_for_what_its_node_is() {
+    let told = |cpu_arch| {
+        let mut node = waiting().node;
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
+        node.properties.insert("cpu_arch".to_owned(), json!(cpu_arch));
+        boot_for(&node, DhcpClient::HttpClient, None, ALL)
+    };
+
+    assert_eq!(told("x86_64"), Ok(DhcpBoot::Url(Artifact::BootLoader)));
+    assert_eq!(told("aarch64"), Ok(DhcpBoot::Url(Artifact::BootLoaderArm64)));
+    assert_eq!(told("ppc64le"), Err(NoBoot::ArchitectureUnknown));
 }
 
 #[test]

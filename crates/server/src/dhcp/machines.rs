@@ -206,7 +206,7 @@ mod tests {
     use std::path::Path;
 
     use dhcp::v4::options as code;
-    use dhcp::v4::packet::{MessageType, Op, Packet};
+    use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use jiff::Timestamp;
     use provision::node::{Clean, Secret};
     use provision::{Attempt, BootInterface, Mac, Node, Port, ProvisionState};
@@ -264,6 +264,7 @@ mod tests {
     fn asked(machines: &Machines, options: &[(u8, &[u8])]) -> Asked {
         let packet = Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: 1,
             secs: 0,

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use dhcp::limits::Limits;
 use dhcp::v4::proxy::Port;
 use dhcp::v4::reply;
+use dhcp::v6::client::of_card;
 use dhcp::v6::leases::Identity;
 use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -235,7 +236,7 @@ fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv
         if let IpAddr::V6(address) = address
             && net.contains(address)
         {
-            all.push((v6::of_mac(*mac), *address));
+            all.push((of_card(mac.0), *address));
         }
     }
     all

@@ -41,8 +41,9 @@ impl Desk {
     /// Where an answer goes.
     fn to(&self, request: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
         match self.port {
-            Port::Dhcp => destination(request, from, reply),
-            Port::Pxe => Destination::Unicast(from),
+            Port::Pxe if !from.ip().is_unspecified() => Destination::Unicast(from),
+            // Nobody is reached at no address.
+            Port::Dhcp | Port::Pxe => destination(request, from, reply),
         }
     }
 }

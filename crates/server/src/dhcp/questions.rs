@@ -7,7 +7,7 @@ use dhcp::architecture::Architecture;
 use dhcp::client::{AGENT_USER_CLASS, Kind};
 use dhcp::firmware;
 use dhcp::v4::options as code4;
-use dhcp::v4::packet::{MessageType, Op, Packet};
+use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
 use provision::Mac;
@@ -61,6 +61,7 @@ impl Question {
         options.extend(self.user_class().map(|class| (code4::USER_CLASS, class.to_vec())));
         Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: 1,
             secs: 0,

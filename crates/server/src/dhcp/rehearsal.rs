@@ -457,7 +457,7 @@ impl fmt::Display for Known {
 #[cfg(test)]
 mod tests {
     use dhcp::v4::options;
-    use dhcp::v4::packet::{MessageType, Op, Packet};
+    use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use jiff::Timestamp;
     use provision::node::Agent;
     use provision::{BootEvent, Port};
@@ -521,6 +521,7 @@ mod tests {
     fn packet(message: MessageType, options: Vec<(u8, Vec<u8>)>) -> Vec<u8> {
         Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: 1,
             secs: 0,

@@ -11,7 +11,6 @@ use dhcp::v6::leases::{Identity, Leases, Pool};
 use dhcp::v6::{MessageType, Packet, options, reply};
 use ipnet::Ipv6Net;
 use provision::Mac;
-use uuid::Uuid;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
@@ -110,7 +109,7 @@ impl counter::Desk for Desk {
         if let Some(because) = forged(&request, *from.ip(), to) {
             return Heard::silent(FAMILY, asked, "forged", because);
         }
-        let identity = identity(asked.found.as_ref(), &client);
+        let identity = client.owner().identity();
         let nets: Vec<_> = self.subnets.iter().map(|subnet| subnet.net).collect();
         let (at, subnet) = match place(&request, *from.ip(), &nets) {
             Ok(at) => (at, &mut self.subnets[at]),
@@ -129,7 +128,7 @@ impl counter::Desk for Desk {
         let told = machines.tell(&asked, self.address.into(), Names::told(&about.dns));
         let message = &request.message;
         let now = now / 1_000;
-        let decision = decide(message, &client, identity, &told.answer, claim, leases, about, now);
+        let decision = decide(message, &client, &told.answer, claim, leases, about, now);
         let (reply, records, done, decided) = match decision {
             Decision::Silent(why @ Silence::OtherServer) => {
                 (None, Vec::new(), Done::Others(why.to_string()), why.name())
@@ -248,24 +247,6 @@ fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
-/// Whose the address is: the card's, whatever DUID its machine comes with. Where the card is not seen,
-/// it is taken for the one that the machine is known by.
-fn identity(found: Option<&Found>, client: &Client) -> Identity {
-    let known = || found.map(|found| found.port.address);
-    let card = client.card.map(Mac).or_else(known).or_else(|| client.named.map(Mac));
-    match card {
-        Some(mac) => of_mac(mac),
-        None => *Uuid::new_v5(&Uuid::nil(), &client.duid).as_bytes(),
-    }
-}
-
-/// The identity that a MAC address has among leases.
-pub(super) fn of_mac(mac: Mac) -> Identity {
-    let mut identity = *b"ferroboot:------";
-    identity[10..].copy_from_slice(&mac.0);
-    identity
-}
-
 fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
     match (address, kind) {
         (Some(address), MessageType::Advertise) => (Done::Offered(address.into()), "offer"),
@@ -276,7 +257,9 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use dhcp::v6::client::of_card;
     use dhcp::v6::packet::{Options, Relay};
+    use uuid::Uuid;
 
     use super::*;
     use crate::artifacts::tests::booting_node;
@@ -355,19 +338,24 @@ mod tests {
 
     #[test]
     fn two_cards_of_one_machine_get_two_addresses_and_what_runs_on_one_card_shares_its_own() {
-        let uuid = Uuid::from_u128(7);
-        let index = index(FIRST, uuid);
-        let by_uuid = [&[0, 4][..], &uuid.to_bytes_le()].concat();
-        let whose = |client: &Client| identity(found(client, &index).as_ref(), client);
+        let by_uuid = [&[0, 4][..], &[7; 16]].concat();
+        let whose = |client: Client| client.owner().identity();
 
-        let firmware = whose(&from_card(&by_uuid, FIRST));
-        let other_card = whose(&from_card(&by_uuid, SECOND));
-        let loader = whose(&from_card(&named_by(FIRST), FIRST));
-        let system = whose(&from_hiding(&named_by(FIRST)));
-        let hiding = whose(&from_hiding(&by_uuid));
+        let firmware = whose(from_card(&by_uuid, FIRST));
+        let other_card = whose(from_card(&by_uuid, SECOND));
+        let loader = whose(from_card(&named_by(FIRST), FIRST));
 
-        assert_eq!([firmware, loader, system, hiding], [of_mac(FIRST); 4]);
-        assert_eq!(other_card, of_mac(SECOND));
+        assert_eq!([firmware, loader], [of_card(FIRST.0); 2]);
+        assert_eq!(other_card, of_card(SECOND.0));
+    }
+
+    #[test]
+    fn what_hides_its_card_is_not_taken_for_the_machine_that_its_duid_names() {
+        let by_uuid = [&[0, 4][..], &[7; 16]].concat();
+
+        for duid in [by_uuid, named_by(FIRST)] {
+            assert_ne!(from_hiding(&duid).owner().identity(), of_card(FIRST.0));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dhcp::v4::options::{ARCHITECTURE, BOOT_FILE, PARAMETER_LIST, USER_CLASS, VENDOR_CLASS};
-use dhcp::v4::packet::{MessageType, Op, Packet};
+use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The card's MAC address.
@@ -76,6 +76,7 @@ impl Asker {
         let wanted = (PARAMETER_LIST, vec![1, 3, 6, VENDOR_CLASS, BOOT_FILE]);
         let discover = Packet {
             op: Op::Request,
+            hardware: Hardware::ETHERNET,
             hops: 0,
             xid: 0x1234_5678,
             secs: 0,
