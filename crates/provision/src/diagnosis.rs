@@ -7,6 +7,7 @@ use crate::architecture::CpuArch;
 use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
+use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
 
 /// Time without progress after which something is said.
@@ -23,6 +24,9 @@ pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
 
 /// The call to the BMC that says what to boot ([`What::Redfish`]'s purpose).
 const BOOT_OVERRIDE: &str = "boot override";
+
+/// The call to the BMC that starts the machine.
+const POWER_ON: &str = "power on";
 
 /// An agent calls at least every 180 s (0.6 of the 300 s that it is told); and a little.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(200);
@@ -50,12 +54,14 @@ pub enum Verdict {
     Failed,
 }
 
-/// Reads the trace of one attempt, in the order of time. `None` while all goes well, and when it did.
+/// Reads the trace of one attempt, in the order of time. `None` while all goes well, and when it did. Where nothing is
+/// heard of the machine, its vicinity is looked at for one that may be it.
 #[must_use]
 pub fn diagnose(
     boot_interface: BootInterface,
     loader: HttpLoader,
     events: &[BootEvent],
+    vicinity: Vicinity<'_>,
     now: Timestamp,
 ) -> Option<Diagnosis> {
     let events = latest_boot(events);
@@ -64,13 +70,13 @@ pub fn diagnose(
         // What was said after the end is tear-down, and the silence after it is nobody's fault.
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
-            let found = Seen::of(loader, before).diagnosis(boot_interface, at);
+            let found = Seen::of(loader, before).diagnosis(boot_interface, vicinity, at);
             Some(found.map_or_else(
                 || failure(reason.to_owned(), None),
                 |found| Diagnosis { verdict: Verdict::Failed, ..found },
             ))
         }
-        None => Seen::of(loader, events).diagnosis(boot_interface, now),
+        None => Seen::of(loader, events).diagnosis(boot_interface, vicinity, now),
     }
 }
 
@@ -122,6 +128,8 @@ struct Seen<'a> {
     known: Vec<Progress<'a>>,
     /// Each purpose whose last call to the BMC failed.
     bmc_errors: Vec<(&'a str, Option<u16>, &'a str)>,
+    /// When the machine was switched on.
+    powered_on_at: Option<Timestamp>,
     /// Who was told of the boot, where that is not our own DHCP.
     provider: Option<&'a str>,
     last_dhcp: Option<(DhcpClient, &'a DhcpAnswer)>,
@@ -163,11 +171,19 @@ impl<'a> Seen<'a> {
 
     fn take(&mut self, loader: HttpLoader, event: &'a BootEvent) {
         match &event.what {
-            What::State { .. } => self.progress_at = Some(event.at),
+            What::State { to, .. } => {
+                self.progress_at = Some(event.at);
+                // One that was on already has no call for it.
+                if *to == State::CleanWait {
+                    self.powered_on_at.get_or_insert(event.at);
+                }
+            }
             What::Redfish { purpose, method, status, error, .. } => {
                 self.bmc_errors.retain(|(failed, ..)| failed != purpose);
                 if let Some(error) = error {
                     self.bmc_errors.push((purpose, *status, error));
+                } else if purpose == POWER_ON {
+                    self.powered_on_at = Some(event.at);
                 }
                 // Asking for the power state says nothing of the machine's boot.
                 if method != "GET" {
@@ -267,7 +283,12 @@ impl<'a> Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn diagnosis(&self, boot_interface: BootInterface, now: Timestamp) -> Option<Diagnosis> {
+    fn diagnosis(
+        &self,
+        boot_interface: BootInterface,
+        vicinity: Vicinity<'_>,
+        now: Timestamp,
+    ) -> Option<Diagnosis> {
         if let Some((purpose, status, error)) = self.bmc_errors.first() {
             return Some(bmc_refused(purpose, *status, error));
         }
@@ -275,7 +296,17 @@ impl Seen<'_> {
             return self.agent_called(now.duration_since(heartbeat));
         }
         let quiet = now.duration_since(self.progress_at?);
-        (quiet >= SILENCE || self.is_certain()).then(|| self.stuck(boot_interface, quiet))
+        let candidates = self.candidates(vicinity, now);
+        let is_certain = self.is_certain() || candidates.is_a_slip();
+        (quiet >= SILENCE || is_certain).then(|| self.stuck(boot_interface, &candidates, quiet))
+    }
+
+    /// Who may be the machine, where nothing was heard of it.
+    fn candidates<'b>(&self, vicinity: Vicinity<'b>, now: Timestamp) -> Candidates<'b> {
+        let is_heard =
+            self.last_dhcp.is_some() || self.http.is_some() || self.agent_refused.is_some();
+        let powered_on = self.powered_on_at.filter(|_| !is_heard);
+        powered_on.map(|on| vicinity.candidates(on, now)).unwrap_or_default()
     }
 
     /// Whether no waiting can mend it; all else must first have been quiet for a while.
@@ -311,7 +342,12 @@ impl Seen<'_> {
     }
 
     /// The last thing that went right decides what is to be looked at.
-    fn stuck(&self, boot_interface: BootInterface, quiet: SignedDuration) -> Diagnosis {
+    fn stuck(
+        &self,
+        boot_interface: BootInterface,
+        candidates: &Candidates<'_>,
+        quiet: SignedDuration,
+    ) -> Diagnosis {
         let seconds = quiet.as_secs();
         if let Some(refused) = self.agent_refused {
             return failure(
@@ -340,7 +376,7 @@ impl Seen<'_> {
                 format!("the machine asked how large {path} is, and then did not fetch it"),
                 "firmware does so if the image does not fit into its memory",
             ),
-            None => self.never_fetched(boot_interface, quiet),
+            None => self.never_fetched(boot_interface, candidates, quiet),
         }
     }
 
@@ -365,10 +401,16 @@ impl Seen<'_> {
         Diagnosis { verdict, text, hint: Some(hint.to_owned()) }
     }
 
-    fn never_fetched(&self, boot_interface: BootInterface, quiet: SignedDuration) -> Diagnosis {
+    fn never_fetched(
+        &self,
+        boot_interface: BootInterface,
+        candidates: &Candidates<'_>,
+        quiet: SignedDuration,
+    ) -> Diagnosis {
         let seconds = quiet.as_secs();
         let Some((client, answer)) = self.last_dhcp else {
-            return never_heard(self.provider, quiet);
+            let found = never_heard(self.provider, quiet);
+            return if candidates.is_empty() { found } else { asks_about(candidates, found) };
         };
         // Firmware that got its address as HTTP client and then tries PXE has given up on HTTP.
         if self.acknowledged {
@@ -464,6 +506,18 @@ fn never_heard(provider: Option<&str>, quiet: SignedDuration) -> Diagnosis {
         "is the cable in this network, is the port's MAC address right, is network boot on in the \
          set-up, does DHCP reach this host?",
     )
+}
+
+/// The commonest mistake is a wrong MAC address on the port.
+fn asks_about(candidates: &Candidates<'_>, found: Diagnosis) -> Diagnosis {
+    let address = candidates.likeliest().map_or("that address".to_owned(), |mac| mac.to_string());
+    let set = format!("if it is, `baremetal port set PORT --address {address}`, and clean again");
+    let hint = match found.hint {
+        Some(hint) if !candidates.is_a_slip() => format!("{set}; if not: {hint}"),
+        Some(_) | None => set,
+    };
+    let verdict = if candidates.is_a_slip() { Verdict::Stuck } else { found.verdict };
+    Diagnosis { verdict, text: format!("{}, but {candidates}", found.text), hint: Some(hint) }
 }
 
 fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {

@@ -13,6 +13,7 @@ pub mod mac;
 pub mod node;
 pub mod state;
 pub mod step;
+pub mod stranger;
 pub mod trace;
 
 pub use architecture::CpuArch;
@@ -23,4 +24,5 @@ pub use mac::Mac;
 pub use node::{Attempt, Node, Port};
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, Policy, Refused, step};
+pub use stranger::{BootingStranger, Vicinity};
 pub use trace::{BootEvent, What};

@@ -22,6 +22,20 @@ impl Mac {
     pub fn dashed(self) -> String {
         self.to_string().replace(':', "-")
     }
+
+    /// Whether somebody who meant one may have typed the other: one digit differs, or two that follow each other have
+    /// changed places.
+    #[must_use]
+    pub fn is_slip_of(self, other: Self) -> bool {
+        let digits = |mac: Self| mac.0.map(|byte| [byte >> 4, byte & 0xf]).concat();
+        let (own, other) = (digits(self), digits(other));
+        let differ: Vec<_> = (0..own.len()).filter(|at| own[*at] != other[*at]).collect();
+        match differ[..] {
+            [_] => true,
+            [one, two] => one + 1 == two && own[one] == other[two] && own[two] == other[one],
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Mac {
@@ -81,6 +95,21 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text: String) {
             let _ = text.parse::<Mac>();
+        }
+    }
+
+    #[test]
+    fn a_slip_is_one_digit_or_two_that_changed_places() {
+        let is_slip = |text: &str| {
+            let meant: Mac = "52:54:00:aa:bb:01".parse().unwrap();
+            meant.is_slip_of(text.parse().unwrap())
+        };
+
+        for slip in ["52:54:00:aa:bb:02", "25:54:00:aa:bb:01", "52:54:00:aa:b0:b1"] {
+            assert!(is_slip(slip), "{slip}");
+        }
+        for other in ["52:54:00:aa:bb:01", "52:54:00:aa:bb:12", "52:54:00:a1:bb:0a"] {
+            assert!(!is_slip(other), "{other}");
         }
     }
 

@@ -24,6 +24,7 @@ use provision::boot::HttpLoader;
 use tower::Layer;
 
 use crate::change::Nodes;
+use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
 use crate::trace::Recorder;
 use details::{none, none_of_node, not_ours};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub agent_require_tls: bool,
     /// What the `http` boot interface starts first, for diagnoses.
     pub loader: HttpLoader,
+    /// Who asked for a boot and is nobody's port, for diagnoses.
+    pub strangers: BootingStrangers,
 }
 
 impl Default for Settings {
@@ -65,6 +68,7 @@ impl Default for Settings {
             public_url: None,
             heartbeat_timeout_secs: 300,
             agent_require_tls: true,
+            strangers: BootingStrangers::default(),
             loader: HttpLoader::default(),
         }
     }

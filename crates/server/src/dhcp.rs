@@ -21,6 +21,7 @@ mod questions;
 mod rehearsal;
 mod repeats;
 mod socket;
+mod strangers;
 pub mod survey;
 pub mod tftp;
 mod v4;
@@ -29,6 +30,7 @@ mod v6;
 pub(crate) use self::addresses::{Unusable, is_link_local, nearest, own4, unusable};
 pub use self::machines::Machines;
 pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
+pub use self::strangers::BootingStrangers;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -63,6 +65,8 @@ pub struct Witness {
     pub recorder: Recorder,
     /// Counts every message.
     pub metrics: Metrics,
+    /// Remembers who asked for a boot and is nobody's port.
+    pub strangers: BootingStrangers,
 }
 
 /// Answers about these machines, until the end.

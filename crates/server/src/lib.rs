@@ -36,6 +36,7 @@ use crate::api::Api;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::config::Config;
+use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
 use crate::metrics::Metrics;
@@ -69,10 +70,16 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
     let metrics = Metrics::default();
-    let witness = dhcp::Witness { recorder: recorder.clone(), metrics: metrics.clone() };
+    let strangers = BootingStrangers::default();
+    let witness = dhcp::Witness {
+        recorder: recorder.clone(),
+        metrics: metrics.clone(),
+        strangers: strangers.clone(),
+    };
     let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), witness.clone())?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
-    let api = Api::new(nodes.clone(), recorder.clone(), api_settings(&config, &host));
+    let settings = api_settings(&config, &host, strangers.clone());
+    let api = Api::new(nodes.clone(), recorder.clone(), settings);
     let for_operators = listen(config.api.listen, "the API").await?;
     let for_agents = listen(config.agent.listen, "agents").await?;
     let for_firmware = listen(config.boot.listen, "the boot listener").await?;
@@ -144,6 +151,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         policy: config.policy(),
         power_sync: config.power_sync(),
         loader: config.boot.http_loader,
+        strangers,
     };
     parts.spawn(well(workers.run(stop.clone())));
     say_ready(&config, &state);
@@ -189,12 +197,13 @@ async fn ended_well(
     result
 }
 
-fn api_settings(config: &Config, host: &str) -> api::Settings {
+fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api::Settings {
     api::Settings {
         host: host.to_owned(),
         public_url: config.api.public_url.as_ref().map(ToString::to_string),
         agent_require_tls: config.agent.require_tls,
         loader: config.boot.http_loader,
+        strangers,
         ..api::Settings::default()
     }
 }

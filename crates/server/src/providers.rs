@@ -379,6 +379,7 @@ mod tests {
 
     use super::*;
     use crate::artifacts::tests::booting_node;
+    use crate::dhcp::BootingStrangers;
     use crate::metrics::Metrics;
     use crate::nodes::Index;
     use crate::trace::{Backlog, Recorder};
@@ -407,7 +408,11 @@ mod tests {
             let nodes = Nodes::new(store, Index::default(), Policy::default());
             nodes.create(&booting_node()).await.unwrap();
             let (recorder, backlog) = Recorder::new();
-            let witness = Witness { recorder, metrics: Metrics::default() };
+            let witness = Witness {
+                recorder,
+                metrics: Metrics::default(),
+                strangers: BootingStrangers::default(),
+            };
             let boot_sets = BootSets::look(dir.path());
             let urls = Urls::new(&config, None);
             let providers = Providers::open(&config, urls, boot_sets, witness).unwrap();

@@ -26,6 +26,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
+use crate::dhcp::BootingStrangers;
 use crate::providers::Providers;
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -57,6 +58,8 @@ pub struct Workers {
     pub policy: Policy,
     /// How often the power of resting machines is looked at; never, if `None`.
     pub power_sync: Option<Duration>,
+    /// Who asked for a boot and is nobody's port, for diagnoses.
+    pub strangers: BootingStrangers,
     /// What `http` starts first, for diagnoses.
     pub loader: HttpLoader,
 }

@@ -8,7 +8,7 @@ use provision::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{DhcpAnswer, DhcpClient};
-use provision::{BootEvent, Mac, ProvisionState as State, What};
+use provision::{BootEvent, BootingStranger, Mac, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
 // The five that operators meet most. What is certain is said at once, with the setting to change.
@@ -402,6 +402,52 @@ proptest! {
     }
 }
 
+const PORT: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
+
+/// Firmware that asked for HTTP boot so many seconds after this.
+fn stranger(mac: Mac, after: Timestamp, seconds: i64) -> BootingStranger {
+    let at = after + SignedDuration::from_secs(seconds);
+    let (client, interface) = (DhcpClient::HttpClient, "br0".to_owned());
+    BootingStranger { mac, client, interface, since: at, last: at }
+}
+
+#[test]
+fn a_stranger_that_asked_for_a_boot_after_power_on_is_asked_about() {
+    let trace = Trace::switched_on();
+    let on = trace.last();
+    let later = on + SignedDuration::from_secs(60);
+    let strangers = [stranger(Mac([2, 0, 0, 0, 0, 9]), on, 3)];
+
+    let said = trace.said_beside(&strangers, later).unwrap();
+
+    let asked = "02:00:00:00:00:09, no port of any node, asked for HTTP boot on br0 3 s after power-on: is that this \
+                 machine?";
+    assert!(said.text.contains(asked), "{}", said.text);
+    assert_eq!(said.verdict, Verdict::Waiting);
+    let hint = said.hint.unwrap();
+    assert!(hint.contains("--address 02:00:00:00:00:09"), "{hint}");
+    assert!(hint.contains("large servers test themselves"), "{hint}");
+    let heard = trace.address();
+    let said = heard.said_beside(&strangers, heard.last() + SignedDuration::from_secs(60)).unwrap();
+    assert!(!said.text.contains("no port"), "the machine itself was heard: {}", said.text);
+}
+
+#[test]
+fn a_stranger_whose_address_is_nearly_the_ports_is_named_at_once() {
+    let trace = Trace::switched_on();
+    let on = trace.last();
+    let soon = on + SignedDuration::from_secs(5);
+    let slip = [stranger(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 2]), on, 3)];
+    let other = [stranger(Mac([2, 0, 0, 0, 0, 9]), on, 3)];
+
+    let said = trace.said_beside(&slip, soon).unwrap();
+
+    assert_eq!(said.verdict, Verdict::Stuck);
+    assert!(said.text.contains("nearly 52:54:00:aa:bb:01"), "{}", said.text);
+    assert!(said.hint.unwrap().contains("--address 52:54:00:aa:bb:02"));
+    assert_eq!(trace.said_beside(&other, soon), None);
+}
+
 // What the tests share.
 
 /// A trace that grows, for one boot interface and loader.
@@ -453,7 +499,13 @@ impl Trace {
 
     fn said_after(&self, seconds: i64) -> Option<Diagnosis> {
         let now = self.last() + SignedDuration::from_secs(seconds);
-        diagnose(self.boot_interface, self.loader, &self.events, now)
+        self.said_beside(&[], now)
+    }
+
+    /// With these strangers about.
+    fn said_beside(&self, strangers: &[BootingStranger], now: Timestamp) -> Option<Diagnosis> {
+        let vicinity = Vicinity { ports: &[PORT], strangers };
+        diagnose(self.boot_interface, self.loader, &self.events, vicinity, now)
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use axum::{Extension, Json};
 use ironic::trace::{self, BootTrace, Shown};
 use ironic::version::since;
 use jiff::Timestamp;
-use provision::{Node, diagnose};
+use provision::Node;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -38,7 +38,8 @@ pub(super) async fn show(
     let diagnosis = attempt.latest.as_ref().and_then(|latest| {
         // What is over is judged as it was then; silence since says nothing.
         let now = latest.ended_at.unwrap_or_else(Timestamp::now);
-        diagnose(latest.boot_interface, api.settings.loader, &events, now)
+        let boot = (latest.boot_interface, api.settings.loader);
+        api.settings.strangers.diagnose(api.nodes.index(), node.uuid, boot, &events, now)
     });
     Ok(Json(BootTrace::new(&node, Some(attempt), events, diagnosis.map(Into::into))))
 }

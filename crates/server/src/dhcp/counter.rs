@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::artifacts::BootSets;
     use crate::config::Config;
+    use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Done, Story, Told};
     use crate::metrics::Metrics;
     use crate::nodes::Index;
@@ -253,7 +254,11 @@ mod tests {
             boot_sets: BootSets::look(folder.path()),
         };
         let (recorder, _backlog) = Recorder::new();
-        let witness = Witness { recorder, metrics: Metrics::default() };
+        let witness = Witness {
+            recorder,
+            metrics: Metrics::default(),
+            strangers: BootingStrangers::default(),
+        };
         let mut counter = Counter::new("eth1", Unplugged, Obliging, Vec::new());
 
         counter.take(&mut vec![(Vec::new(), ())], &machines, &witness).await;

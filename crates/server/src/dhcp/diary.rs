@@ -4,13 +4,14 @@
 use std::fmt::Display;
 
 use dhcp::limits::{Millis, Rate, Said};
+use jiff::Timestamp;
 use provision::What;
 use provision::boot::bootable;
-use provision::trace::DhcpAnswer;
-use tracing::{debug, warn};
+use provision::trace::{DhcpAnswer, DhcpClient};
+use tracing::{debug, info, warn};
 
 use super::Witness;
-use super::heard::{Done, Story};
+use super::heard::{Asked, Done, Story};
 use super::repeats::{Exchange, Repeats};
 use crate::metrics::DhcpMessage;
 use crate::nodes::Found;
@@ -29,6 +30,8 @@ const ORDINARY: [&str; 8] = [
     // A machine that was on another network, or away for long.
     "nak",
 ];
+/// What is said of strangers that ask for a boot.
+const BOOTS: &str = "stranger_boots";
 /// The decisions about whoever is told nothing since there is nothing to tell.
 const NOTHING: [&str; 2] = ["nothing", "nothing_to_boot"];
 
@@ -78,7 +81,23 @@ impl Diary {
             (Some(_), None) => {}
         }
         if let Some(story) = story {
+            self.remember(&story.asked, witness, now);
             self.record(story, witness, now);
+        }
+    }
+
+    /// A machine that nobody registered, and that asks for a boot: it may be one that somebody waits for.
+    fn remember(&mut self, asked: &Asked, witness: &Witness, now: Millis) {
+        let boots = match asked.client {
+            DhcpClient::HttpClient | DhcpClient::PxeClient | DhcpClient::Ipxe => true,
+            DhcpClient::Grub | DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => {
+                false
+            }
+        };
+        let Some(mac) = asked.mac.filter(|_| boots && asked.found.is_none()) else { return };
+        let is_new = witness.strangers.note(mac, asked.client, &self.interface, Timestamp::now());
+        if is_new && self.said.may_say(BOOTS, now).is_some() {
+            info!("{asked} on {}, which is no port of any node", self.interface);
         }
     }
 
@@ -177,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::artifacts::tests::booting_node;
+    use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Told};
     use crate::metrics::Metrics;
     use crate::trace::Recorder;
@@ -211,7 +231,11 @@ mod tests {
     #[tokio::test]
     async fn what_keeps_a_machine_from_booting_is_counted_by_its_name() {
         let (recorder, _backlog) = Recorder::new();
-        let witness = Witness { recorder, metrics: Metrics::default() };
+        let witness = Witness {
+            recorder,
+            metrics: Metrics::default(),
+            strangers: BootingStrangers::default(),
+        };
         let mut diary = Diary::new("eth1");
         let state = ProvisionState::Manageable;
 
@@ -226,6 +250,32 @@ mod tests {
         for decision in ["pxe_not_http", "not_now", "port_not_enabled"] {
             assert!(text.contains(&format!("decision=\"{decision}\"}} 1\n")), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_boot_and_is_nobodys_port_is_remembered() {
+        let (recorder, _backlog) = Recorder::new();
+        let (metrics, strangers) = (Metrics::default(), BootingStrangers::default());
+        let witness = Witness { recorder, metrics, strangers: strangers.clone() };
+        let mut diary = Diary::new("eth1");
+
+        for (last, client) in [(1, DhcpClient::HttpClient), (2, DhcpClient::System)] {
+            let asked = Asked {
+                found: None,
+                message: "DISCOVER",
+                mac: Some(Mac([2, 0, 0, 0, 9, last])),
+                client,
+                architecture: None,
+                features: Features::default(),
+            };
+            let counted = asked.counted("ipv4", "stranger");
+            let told = Told { answer: Answer::Nothing, artifact: None, because: None };
+            let story = Story { asked, told, done: Done::Silent("nobody's".to_owned()) };
+            diary.note(&counted, Some(story), None, &witness, 0);
+        }
+
+        let [only] = &strangers.all(|_| false)[..] else { panic!("{strangers:?}") };
+        assert_eq!((only.mac, &only.interface[..]), (Mac([2, 0, 0, 0, 9, 1]), "eth1"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join;
 use jiff::Timestamp;
 use provision::diagnosis::{Diagnosis, Verdict};
-use provision::{BootEvent, Event, Node, diagnose, step};
+use provision::{BootEvent, Event, Node, step};
 use store::{ChangeError, Retention};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -108,8 +108,10 @@ async fn look_at(
 ) {
     let Some(attempt) = node.live_attempt() else { return };
     let now = Timestamp::now();
-    let diagnosis =
-        trace.and_then(|trace| diagnose(attempt.boot_interface, workers.loader, trace, now));
+    let boot = (attempt.boot_interface, workers.loader);
+    let diagnosis = trace.and_then(|trace| {
+        workers.strangers.diagnose(workers.nodes.index(), node.uuid, boot, trace, now)
+    });
     if let Some(diagnosis) = &diagnosis {
         say(node, diagnosis, &mut watched.said);
     }
@@ -131,7 +133,9 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Option<(Verdict, Option<St
     let (name, hint) = (&node.name, diagnosis.hint.as_deref().unwrap_or("see the boot trace"));
     let name = name.clone().unwrap_or_else(|| node.uuid.to_string());
     match diagnosis.verdict {
-        Verdict::Waiting => info!(node.uuid = %node.uuid, "node {name}: {}", diagnosis.text),
+        Verdict::Waiting => {
+            info!(node.uuid = %node.uuid, "node {name}: {}; {hint}", diagnosis.text);
+        }
         Verdict::Stuck | Verdict::Failed => {
             warn!(node.uuid = %node.uuid, "node {name}: {}; {hint}", diagnosis.text);
         }
