@@ -200,6 +200,12 @@ pub enum ParseError {
 }
 
 impl ParseError {
+    /// Whether the message can be read, and is neither a client's nor for one, as a lease query.
+    #[must_use]
+    pub fn is_of_others(&self) -> bool {
+        matches!(self, Self::MessageType(message) if code::message_of_others(*message).is_some())
+    }
+
     /// A short name, for counters.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -162,6 +162,14 @@ pub enum ParseError {
     TooManyRelays,
 }
 
+impl ParseError {
+    /// Whether the message can be read, and is neither a client's nor for one, as a lease query.
+    #[must_use]
+    pub fn is_of_others(&self) -> bool {
+        matches!(self, Self::MessageType(message) if code::message_of_others(*message).is_some())
+    }
+}
+
 impl Packet {
     /// Reads a UDP payload that was sent to a server.
     ///

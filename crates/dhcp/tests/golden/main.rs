@@ -113,7 +113,47 @@ fn another_decoder_reads_the_captures_and_our_answers_as_we_do() {
     }
 }
 
+#[test]
+fn wherever_a_message_ends_after_its_type_the_client_is_answered_by_what_came_before() {
+    for name in CAPTURES {
+        let capture = capture::open(name);
+        let whole = Packet::parse(&capture.discover).unwrap();
+        let from = 240 + 3;
+        for end in from..capture.discover.len() {
+            let cut = Packet::parse(&capture.discover[..end]).unwrap();
+            assert!(whole.options.starts_with(&cut.options), "{name}, cut at {end}");
+
+            let network = network(Ipv4Addr::new(10, 0, 2, 2));
+            let first = Ipv4Addr::new(10, 0, 2, 15);
+            let mut leases = Leases::new(Pool { first, last: first }, []);
+            let offer = reply(decide(&cut, &boot(URL), Claim::Known, &mut leases, &network, 0));
+
+            assert_eq!(offer.yiaddr, first, "{name}, cut at {end}");
+            if Client::identify(&cut).kind == Client::identify(&whole).kind {
+                assert!(offer.option(code::BOOT_FILE).is_some(), "{name}, cut at {end}");
+            }
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn what_follows_the_options_of_firmware_costs_it_nothing(
+        garbage in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let discover = capture::open("ovmf-2022.11-http").discover;
+        let whole = Packet::parse(&discover).unwrap();
+        // Up to the end option, which is missing then.
+        let mut bytes = discover[..whole.len() - 1].to_vec();
+        bytes.extend(garbage);
+
+        let packet = Packet::parse(&bytes).unwrap();
+
+        let (read, sent) = (Client::identify(&packet), Client::identify(&whole));
+        prop_assert_eq!(read.mac, sent.mac);
+        prop_assert!(packet.options.len() >= whole.options.len());
+    }
+
     #[test]
     fn firmware_boots_from_an_offer_for_any_network_and_any_client_of_its_kind(
         path in "[A-Za-z0-9_/-]{0,150}",

@@ -74,6 +74,25 @@ fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
     assert_eq!(advertise.options.get(60), None);
 }
 
+#[test]
+fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_came_before() {
+    let [solicit, ..] = messages();
+    let whole = Packet::parse(&solicit).unwrap().message;
+    // Client identifier, elapsed time, and the head of the association.
+    let from = 4 + (4 + 18) + (4 + 2) + (4 + 12);
+    for end in from..=solicit.len() {
+        let cut = &solicit[..end];
+        let advertise = Packet::parse(&told(cut, &mut leases(), true)).unwrap().message;
+
+        assert_eq!(advertise.ias().next().unwrap().addresses.len(), 1, "cut at {end}");
+        let read = Packet::parse(cut).unwrap().message.options.0;
+        assert!(whole.options.0.starts_with(&read), "cut at {end}");
+        if client(cut).kind == Kind::HttpClient {
+            assert!(matches!(edk2::verdict(&solicit, &told(cut, &mut leases(), true)), Verdict::Boots { .. }));
+        }
+    }
+}
+
 const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::Firmware, Kind::HttpClient];
 
 /// The SOLICIT of HTTP boot, that of the IPv6 stack, and a REQUEST to another server.

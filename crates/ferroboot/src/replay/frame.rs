@@ -11,8 +11,9 @@ use server::dhcp::Captured;
 const SERVERS: [u16; 3] = [67, 4011, 547];
 /// The ports that they answer to.
 const CLIENTS: [u16; 2] = [68, 546];
-/// `ADVERTISE`, `REPLY`, `RECONFIGURE`, `RELAY-REPL` (RFC 8415 §7.3).
-const ANSWERS6: [u8; 4] = [2, 7, 10, 13];
+/// `ADVERTISE`, `REPLY`, `RECONFIGURE`, `RELAY-REPL` (RFC 8415 §7.3), and the answers to a `LEASEQUERY` (RFC 5007 §4.2.2,
+/// RFC 5460 §5.1).
+const ANSWERS6: [u8; 7] = [2, 7, 10, 13, 15, 16, 17];
 
 /// A frame, and when it was captured.
 #[derive(Debug)]
@@ -231,6 +232,8 @@ mod tests {
         assert_eq!(held(&ethernet(&ip(67, b"\x02hello"))), Held::FromServer);
         let relay_reply = ip6(547, b"\x0dhello");
         assert_eq!(held(&of(DataLink::RAW, b"", &relay_reply)), Held::FromServer);
+        let lease_answer = ip6(547, b"\x0fhello");
+        assert_eq!(held(&of(DataLink::RAW, b"", &lease_answer)), Held::FromServer);
         let relay_forward = held(&of(DataLink::RAW, b"", &ip6(547, b"\x0chello")));
         assert!(matches!(relay_forward, Held::ToServer(_)), "{relay_forward:?}");
         assert_eq!(held(&of(DataLink::RAW, b"", &ip6(546, b"\x02hello"))), Held::FromServer);

@@ -28,6 +28,29 @@ fn a_url_that_answers_404_is_named() {
 }
 
 #[test]
+fn a_wrong_mac_address_on_the_port_is_named_by_the_one_that_asks() {
+    let plan = with([Machine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let machine = lab.machines()[0].clone();
+        let (mac, slip) = (machine.mac(), machine.mac().replace("fb", "f8"));
+        for mut line in machine.enrolment() {
+            line.iter_mut().filter(|word| **word == mac).for_each(|word| slip.clone_into(word));
+            lab.baremetal(&line)?;
+        }
+        lab.boot_by(&machine, "http")?;
+        lab.manage(&machine)?;
+
+        lab.begin_to_clean(&machine)?;
+
+        let said = lab.wait_for_diagnosis(&machine, "is that this machine?")?;
+        let named = format!("{mac}, no port of any node but nearly {slip}, asked for ");
+        assert!(said.contains(&named), "{said}");
+        assert!(said.contains(" on lab0 "), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_ramdisk_whose_agent_never_calls_is_told_from_one_that_was_never_fetched() {
     let plan = with([Machine::new(1)]);
     in_a_lab(plan, |lab| {

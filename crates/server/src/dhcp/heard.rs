@@ -22,9 +22,12 @@ pub(super) struct Heard<Reply, Record> {
     pub(super) counted: DhcpMessage,
     /// What there is to say of it; nothing, where it cannot be read.
     pub(super) story: Option<Story>,
-    /// Why it cannot be read.
+    /// Why it cannot be read, or whose it is if it is no client's.
     pub(super) unreadable: Option<String>,
 }
+
+/// What [`Heard::unreadable`] is counted as.
+pub(super) const UNREADABLE: &str = "unreadable";
 
 /// A message of a machine, what it is told, and what came of it.
 #[derive(Debug)]
@@ -75,12 +78,21 @@ pub(super) enum Done {
 impl<Reply, Record> Heard<Reply, Record> {
     /// Nobody can say what it is.
     pub(super) fn unreadable(family: &'static str, why: String) -> Self {
-        let counted = DhcpMessage {
-            family,
-            message: "unreadable",
-            client: "unknown",
-            decision: "unreadable",
-        };
+        Self::unheard(family, UNREADABLE, UNREADABLE, why)
+    }
+
+    /// It is a message between others than clients and servers, such as a lease query.
+    pub(super) fn of_others(family: &'static str, why: String) -> Self {
+        Self::unheard(family, "of_others", "not_a_clients_message", why)
+    }
+
+    fn unheard(
+        family: &'static str,
+        message: &'static str,
+        decision: &'static str,
+        why: String,
+    ) -> Self {
+        let counted = DhcpMessage { family, message, client: "unknown", decision };
         let unreadable = Some(why);
         Self { reply: None, records: Vec::new(), counted, story: None, unreadable }
     }

@@ -64,6 +64,9 @@ impl counter::Desk for Desk {
     ) -> HeardAt<Self> {
         let request = match Packet::parse(bytes) {
             Ok(request) => request,
+            Err(error) if error.is_of_others() => {
+                return Heard::of_others(FAMILY, error.to_string());
+            }
             Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
         };
         let asked = asked(&request, machines);

@@ -20,7 +20,7 @@ use store::{Store, StoreError};
 pub use self::place::Place;
 use self::place::{Known4, Known6};
 use super::counter::{Desk as _, now};
-use super::heard::Heard;
+use super::heard::{Heard, UNREADABLE};
 use super::journal::{Table, look};
 use super::machines::Machines;
 use super::questions::{self, Question};
@@ -420,10 +420,13 @@ fn told<Reply, Record>(heard: &Heard<Reply, Record>) -> String {
 
 fn said<Reply, Record>(heard: &Heard<Reply, Record>) -> String {
     match &heard.story {
-        None => format!(
-            "this is no DHCP message that can be read: {}",
-            heard.unreadable.as_deref().unwrap_or("nobody knows why")
-        ),
+        None => {
+            let why = heard.unreadable.as_deref().unwrap_or("nobody knows why");
+            match heard.counted.decision {
+                UNREADABLE => format!("this is no DHCP message that can be read: {why}"),
+                _ => format!("not answered: {why}"),
+            }
+        }
         Some(story) => {
             story.answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
         }
@@ -644,6 +647,19 @@ mod tests {
         assert!(unreadable.len() > "this is no DHCP message that can be read: ".len());
         assert!(unreadable.contains("can be read: "), "{unreadable}");
         assert_eq!(rehearsal.hear("nosuch0", &to(4011, b"\x01hello"), 0), None);
+    }
+
+    #[tokio::test]
+    async fn a_lease_query_is_said_to_be_one_and_not_to_be_answered() {
+        let (_folder, mut rehearsal) = rehearsal(&booting_node(), POOL).await;
+        let mut query = vec![0; 240];
+        query[0] = 1;
+        query[236..].copy_from_slice(&[99, 130, 83, 99]);
+        query.extend([options::MESSAGE_TYPE, 1, 10, options::END]);
+
+        let said = rehearsal.hear("nosuch0", &to(67, &query), 0).unwrap();
+
+        assert!(said.starts_with("not answered: it is a DHCPLEASEQUERY (message type 10)"), "{said}");
     }
 
     #[tokio::test]
