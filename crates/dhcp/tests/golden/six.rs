@@ -88,7 +88,10 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
         let read = Packet::parse(cut).unwrap().message.options.0;
         assert!(whole.options.0.starts_with(&read), "cut at {end}");
         if client(cut).kind == Kind::HttpClient {
-            assert!(matches!(edk2::verdict(&solicit, &told(cut, &mut leases(), true)), Verdict::Boots { .. }));
+            assert!(matches!(
+                edk2::verdict(&solicit, &told(cut, &mut leases(), true)),
+                Verdict::Boots { .. }
+            ));
         }
     }
 }

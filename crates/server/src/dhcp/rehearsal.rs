@@ -659,7 +659,10 @@ mod tests {
 
         let said = rehearsal.hear("nosuch0", &to(67, &query), 0).unwrap();
 
-        assert!(said.starts_with("not answered: it is a DHCPLEASEQUERY (message type 10)"), "{said}");
+        assert!(
+            said.starts_with("not answered: it is a DHCPLEASEQUERY (message type 10)"),
+            "{said}"
+        );
     }
 
     #[tokio::test]
