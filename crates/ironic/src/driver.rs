@@ -25,20 +25,34 @@ pub struct Interface {
 
 /// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
 /// interface that runs an agent's steps and deploys nothing by itself.
+///
+/// Those named in [`UNBUILT`] are taken, kept and shown, since clients such as Metal3 set them when
+/// they enrol a node, and do nothing yet.
 pub const INTERFACES: [Interface; 13] = [
-    only("bios", 40, &["no-bios"]),
+    only("bios", 40, &["no-bios", "redfish"]),
     only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
     only("console", INTERFACES_SINCE, &["no-console"]),
-    only("deploy", INTERFACES_SINCE, &["custom-agent"]),
-    only("firmware", 86, &["no-firmware"]),
-    only("inspect", INTERFACES_SINCE, &["no-inspect"]),
+    only("deploy", INTERFACES_SINCE, &["custom-agent", "direct", "ramdisk"]),
+    only("firmware", 86, &["no-firmware", "redfish"]),
+    only("inspect", INTERFACES_SINCE, &["no-inspect", "agent", "redfish"]),
     only("management", INTERFACES_SINCE, &["redfish"]),
     only("network", INTERFACES_SINCE, &["noop"]),
     only("power", INTERFACES_SINCE, &["redfish"]),
-    only("raid", INTERFACES_SINCE, &["no-raid"]),
-    only("rescue", 38, &["no-rescue"]),
+    only("raid", INTERFACES_SINCE, &["no-raid", "agent", "redfish"]),
+    only("rescue", 38, &["no-rescue", "agent"]),
     only("storage", 33, &["noop"]),
-    only("vendor", INTERFACES_SINCE, &["no-vendor"]),
+    only("vendor", INTERFACES_SINCE, &["no-vendor", "redfish"]),
+];
+
+/// What an interface of each sort would do that is not built yet.
+const UNBUILT: [(&str, &str); 7] = [
+    ("bios", "changes no BIOS settings"),
+    ("deploy", "cleans machines and deploys nothing to them"),
+    ("firmware", "updates no firmware"),
+    ("inspect", "inspects no machine"),
+    ("raid", "builds no RAID"),
+    ("rescue", "starts no rescue system"),
+    ("vendor", "has no vendor methods"),
 ];
 
 const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) -> Interface {
@@ -86,6 +100,26 @@ pub fn check_interface(kind: &'static str, name: &str) -> Result<(), BadBody> {
     let mut valid = enabled.to_vec();
     valid.sort_unstable();
     Err(BadBody::NoSuchInterface { kind, name: name.to_owned(), valid: python::names(valid) })
+}
+
+/// Why an interface cannot be used, in words for `validate`.
+#[must_use]
+pub fn why_unusable(kind: &str, chosen: &str) -> String {
+    let unbuilt = UNBUILT.iter().find(|(of, _)| *of == kind && !chosen.starts_with("no-"));
+    match unbuilt {
+        Some((_, lack)) if default(kind) != Some(chosen) => format!(
+            "The {kind} interface '{chosen}' is taken and shown, but not built yet: this service {lack}."
+        ),
+        Some(_) | None => {
+            format!("Driver {NAME} does not support {kind} (disabled or not implemented).")
+        }
+    }
+}
+
+/// The interface of a sort that a node has where nothing was said.
+#[must_use]
+pub fn default(kind: &str) -> Option<&'static str> {
+    enabled(kind).first().copied()
 }
 
 /// The interfaces of a sort, the default first.

@@ -1,10 +1,12 @@
 //! Fields of the API's resources: since when they exist, what they accept, how they are shown.
 
 use jiff::Timestamp;
+use provision::limits::Excess;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::guards::{Forbidden, ReservedName};
 use crate::python;
 use crate::version::Version;
 
@@ -198,13 +200,32 @@ pub enum BadBody {
         /// What it says.
         value: String,
     },
+    /// It cannot be a new node's name.
+    #[error("Cannot create node with invalid name '{0}'")]
+    BadName(String),
     /// It cannot be a node's name.
-    #[error("Cannot {verb} node with invalid name '{name}'")]
-    BadName {
-        /// `create` or `change`.
-        verb: &'static str,
+    #[error("Node {node}: Cannot change name to invalid name '{name}'")]
+    BadNewName {
+        /// Whose name it should be.
+        node: Uuid,
         /// The name.
         name: String,
+    },
+    /// It means something else in URLs.
+    #[error(transparent)]
+    Reserved(#[from] ReservedName),
+    /// The node's state or another field forbids it; the statuses are of [`Forbidden`].
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// It would be larger than it may be: 413.
+    #[error(
+        "The {subject} would hold {excess}, in all the fields together that clients fill freely"
+    )]
+    TooLarge {
+        /// `node`, `port` or `clean_steps`.
+        subject: &'static str,
+        /// What is too much, and how much may be.
+        excess: Excess,
     },
     /// No such hardware type.
     #[error(
@@ -236,6 +257,18 @@ pub enum BadBody {
     /// The node it names is not there.
     #[error("Node {0} could not be found.")]
     NoSuchNode(String),
+    /// There are no port groups here.
+    #[error("Portgroup {0} could not be found.")]
+    NoSuchPortgroup(String),
+    /// It should be the identity of a switch.
+    #[error("Expected a MAC address or OpenFlow datapath ID but received {0}.")]
+    NotASwitch(String),
+    /// A card that is a computer of its own must say where it is.
+    #[error("Smart NIC port must have port_id and hostname in local_link_connection")]
+    SmartNicWithoutLink,
+    /// It may be null, but not empty.
+    #[error("A non-empty value is required when setting {0}")]
+    Empty(&'static str),
     /// A PATCH of what may not be changed.
     #[error("Cannot patch {path}. Only the following can be updated: {allowed}")]
     NotPatchable {
@@ -278,9 +311,7 @@ pub fn creation(
     table: &[Field],
     version: Version,
 ) -> Result<Object, BadBody> {
-    let known = |name: &str| {
-        table.iter().find(|f| f.name == name && f.set.on_create() && version.has(f.since))
-    };
+    let known = |name: &str| table.iter().find(|field| field.name == name && field.set.on_create());
     let mut out = Object::new();
     for (name, value) in body {
         let Some(field) = known(name) else {
@@ -291,6 +322,9 @@ pub fn creation(
             return Err(BadBody::Schema { subject, reason });
         };
         let value = accept(subject, field, value)?;
+        if value != field.kind.empty() && !version.has(field.since) {
+            return Err(BadBody::Newer);
+        }
         if value != field.kind.empty() {
             out.insert(name.clone(), value);
         }

@@ -7,6 +7,8 @@ pub mod agent;
 pub mod driver;
 pub mod error;
 pub mod field;
+pub mod guards;
+mod local_link;
 pub mod node;
 pub mod patch;
 pub mod port;

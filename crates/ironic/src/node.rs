@@ -1,6 +1,7 @@
 //! Nodes in the API: what each version shows, what a creation and a PATCH may set.
 
 use jiff::Timestamp;
+use provision::limits::{Excess, FreeFormSize, NODE_LIMIT};
 use provision::{Attempt, BootInterface, Node, ProvisionState};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 use crate::agent::MASKED;
 use crate::driver;
 use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
+use crate::guards;
 use crate::patch;
 use crate::version::{Version, since};
 
@@ -136,11 +138,10 @@ fn value(node: &Node, field: &Field, view: &View, reservation: Option<&str>) -> 
         "reservation" => json!(reservation),
         "clean_step" => node.clean_step.as_ref().map_or_else(|| json!({}), |step| json!(step)),
         "automated_clean" => json!(node.automated_clean),
-        "boot_interface" => json!(node.boot_interface),
         "conductor" => json!(view.host),
         "conductor_group" => json!(""),
         name => match interface(name) {
-            Some(kind) => json!(driver::enabled(kind).first()),
+            Some(kind) => json!(interface_of(node, kind)),
             None => node.kept.get(name).cloned().unwrap_or_else(|| field.kind.empty()),
         },
     }
@@ -250,7 +251,8 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
     if !version.has(since::ENROLL) {
         node.provision_state = ProvisionState::Available;
     }
-    fill(&mut node, &body, Writer { subject: "node", verb: "create", version })?;
+    fill(&mut node, &body, Writer { subject: "node", version, before: None })?;
+    NODE_LIMIT.check_new(FreeFormSize::of_node(&node)).map_err(too_large)?;
     Ok(node)
 }
 
@@ -262,7 +264,7 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
     let patchable = || FIELDS.iter().filter(|field| field.set.by_patch());
     let document = patchable().map(|field| (field.name.to_owned(), written(node, field))).collect();
     let mut document = patch::apply(document, body, FIELDS, version)?;
-    if is_in_transition(node) {
+    if is_in_transition(node) && !frees_instance(node, body) {
         return Err(BadBody::InTransition(node.uuid.to_string()));
     }
     for (name, stored) in
@@ -278,9 +280,22 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
         let value = field::accept("patch", field, value)?;
         document.insert(field.name.to_owned(), value);
     }
-    let mut node = node.clone();
-    fill(&mut node, &document, Writer { subject: "patch", verb: "change", version })?;
-    Ok(node)
+    let mut after = node.clone();
+    fill(&mut after, &document, Writer { subject: "patch", version, before: Some(node) })?;
+    guards::check_change(node, &mut after)?;
+    let (before, size) = (FreeFormSize::of_node(node), FreeFormSize::of_node(&after));
+    NODE_LIMIT.check(before, size).map_err(too_large)?;
+    Ok(after)
+}
+
+fn too_large(excess: Excess) -> BadBody {
+    BadBody::TooLarge { subject: "node", excess }
+}
+
+/// The one change that is taken while the machine is under way: of a node in maintenance, to forget
+/// an instance that is gone.
+fn frees_instance(node: &Node, body: &Value) -> bool {
+    node.maintenance && *body == json!([{ "op": "remove", "path": "/instance_uuid" }])
 }
 
 /// While the machine is under way, what it was told must stay as it is.
@@ -307,10 +322,9 @@ fn written(node: &Node, field: &Field) -> Value {
         "maintenance" => json!(node.maintenance),
         "name" => json!(node.name),
         "automated_clean" => json!(node.automated_clean),
-        "boot_interface" => json!(node.boot_interface),
         "conductor_group" => json!(""),
         name => match interface(name) {
-            Some(kind) => json!(driver::enabled(kind).first()),
+            Some(kind) => json!(interface_of(node, kind)),
             None => node.kept.get(name).cloned().unwrap_or_else(|| field.kind.empty()),
         },
     }
@@ -329,14 +343,16 @@ fn keep_masked(map: &mut Object, stored: &Object) {
 
 /// What is being written, for the error's words.
 #[derive(Clone, Copy)]
-struct Writer {
+struct Writer<'a> {
     subject: &'static str,
-    verb: &'static str,
     version: Version,
+    /// The node that is there, unless it is being created. What stays as it is there was checked
+    /// when it was written, by rules that may have been others.
+    before: Option<&'a Node>,
 }
 
 /// Sets what `document` holds; its values are of their fields' kinds.
-fn fill(node: &mut Node, document: &Object, writer: Writer) -> Result<(), BadBody> {
+fn fill(node: &mut Node, document: &Object, writer: Writer<'_>) -> Result<(), BadBody> {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let Some(driver) = text("driver") else {
         let reason = "'driver' is a required property".to_owned();
@@ -351,11 +367,12 @@ fn fill(node: &mut Node, document: &Object, writer: Writer) -> Result<(), BadBod
     }
     if !node.maintenance {
         node.maintenance_reason = None;
+        node.fault = None;
     }
     Ok(())
 }
 
-fn set(node: &mut Node, name: &str, value: &Value, writer: Writer) -> Result<(), BadBody> {
+fn set(node: &mut Node, name: &str, value: &Value, writer: Writer<'_>) -> Result<(), BadBody> {
     let map = || value.as_object().cloned().unwrap_or_default();
     match name {
         // Checked before, or not a client's to change.
@@ -367,6 +384,10 @@ fn set(node: &mut Node, name: &str, value: &Value, writer: Writer) -> Result<(),
         "maintenance" => node.maintenance = value == true,
         "automated_clean" => node.automated_clean = value.as_bool(),
         "name" => node.name = self::name(value.as_str(), writer)?,
+        "instance_name" if value == "" => {
+            let reason = "'' should be non-empty".to_owned();
+            return Err(BadBody::Schema { subject: writer.subject, reason });
+        }
         _ => match (interface(name), value.as_str()) {
             (Some(kind), chosen) => set_interface(node, kind, chosen)?,
             (None, _) => keep(&mut node.kept, name, value),
@@ -382,8 +403,23 @@ fn set_interface(node: &mut Node, kind: &'static str, chosen: Option<&str>) -> R
     if kind == "boot" {
         node.boot_interface =
             chosen.map_or_else(BootInterface::default, |name| name.parse().unwrap_or_default());
+        return Ok(());
     }
+    let field = format!("{kind}_interface");
+    match chosen.filter(|chosen| driver::default(kind) != Some(chosen)) {
+        Some(chosen) => node.kept.insert(field, json!(chosen)),
+        None => node.kept.remove(&field),
+    };
     Ok(())
+}
+
+/// The interface of a sort that the node is set to.
+pub(crate) fn interface_of(node: &Node, kind: &str) -> String {
+    if kind == "boot" {
+        return node.boot_interface.name().to_owned();
+    }
+    let chosen = node.kept_text(&format!("{kind}_interface"));
+    chosen.or_else(|| driver::default(kind)).unwrap_or_default().to_owned()
 }
 
 /// Keeps a value of a field that decides nothing here; defaults need no room.
@@ -402,17 +438,23 @@ fn interface(field: &str) -> Option<&'static str> {
     driver::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
 }
 
-/// A name must not look like a UUID, since both find a node in the same place of a URL; nor like
-/// what else stands there, `/v1/nodes/detail` and what URLs mean by dots.
-fn name(name: Option<&str>, writer: Writer) -> Result<Option<String>, BadBody> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    let free = writer.version.has(since::FREE_NAMES);
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c) || free && "_~".contains(c);
-    let taken = Uuid::try_parse(name).is_ok() || ["detail", ".", ".."].contains(&name);
-    if taken || !name.chars().all(fits) {
-        return Err(BadBody::BadName { verb: writer.verb, name: name.to_owned() });
+/// A name must not look like a UUID, since both find a node in the same place of a URL.
+fn name(name: Option<&str>, writer: Writer<'_>) -> Result<Option<String>, BadBody> {
+    let Some(name) = name else { return Ok(None) };
+    let written = Some(name.to_owned());
+    if writer.before.is_some_and(|before| before.name == written) {
+        return Ok(written);
     }
-    Ok(Some(name.to_owned()))
+    let fits = guards::is_name(name, writer.version.has(since::FREE_NAMES));
+    if !fits || Uuid::try_parse(name).is_ok() {
+        let name = name.to_owned();
+        return Err(match writer.before {
+            Some(before) => BadBody::BadNewName { node: before.uuid, name },
+            None => BadBody::BadName(name),
+        });
+    }
+    guards::check_reserved(name)?;
+    Ok(written)
 }
 
 #[cfg(test)]
@@ -520,10 +562,158 @@ mod tests {
 
     #[test]
     fn a_name_that_a_url_could_not_tell_from_something_else_is_refused() {
-        for name in ["detail", ".", "..", "8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f"] {
-            let refused = new(&json!({ "driver": "redfish", "name": name })).unwrap_err();
-            assert!(matches!(refused, BadBody::BadName { .. }), "{refused}");
+        let refused = |name: &str| {
+            let created = new(&json!({ "driver": "redfish", "name": name })).unwrap_err();
+            let change = json!([{ "op": "add", "path": "/name", "value": name }]);
+            (created, patched(&node(), &change, Version::MAX).unwrap_err())
+        };
+        for name in [".", "..", "", "8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f"] {
+            let (created, changed) = refused(name);
+            assert!(matches!(created, BadBody::BadName(_)), "{created}");
+            assert!(matches!(changed, BadBody::BadNewName { .. }), "{changed}");
         }
+        for name in ["maintenance", "management", "states", "vendor_passthru", "detail", "validate"]
+        {
+            let (created, changed) = refused(name);
+            assert_eq!(
+                created.to_string(),
+                format!(
+                    "The word \"{name}\" is reserved and can not be used as a node name. Reserved \
+                     words are: maintenance, management, states, vendor_passthru, detail, validate."
+                )
+            );
+            assert_eq!(created, changed);
+        }
+    }
+
+    #[test]
+    fn a_node_whose_name_is_not_taken_any_more_can_still_be_changed() {
+        let mut node = node();
+        node.name = Some("validate".into());
+        let change = json!([{ "op": "add", "path": "/extra/a", "value": 1 }]);
+        assert_eq!(patch(&node, change).unwrap().name, node.name);
+    }
+
+    #[test]
+    fn what_metal3_sets_is_kept_and_shown_and_goes_back_to_its_default() {
+        let chosen = [
+            ("bios_interface", "redfish", "no-bios"),
+            ("deploy_interface", "direct", "custom-agent"),
+            ("firmware_interface", "redfish", "no-firmware"),
+            ("inspect_interface", "agent", "no-inspect"),
+            ("management_interface", "redfish", "redfish"),
+            ("network_interface", "noop", "noop"),
+            ("power_interface", "redfish", "redfish"),
+            ("raid_interface", "redfish", "no-raid"),
+            ("vendor_interface", "redfish", "no-vendor"),
+        ];
+        for (field, value, default) in chosen {
+            let created = new(&json!({ "driver": "redfish", field: value })).unwrap();
+            assert_eq!(show(&created, &view(110), &Fields::All, None)[field], value);
+            let set = json!([{ "op": "add", "path": format!("/{field}"), "value": value }]);
+            assert_eq!(patch(&node(), set).unwrap().kept, created.kept, "{field}");
+            let unset = json!([{ "op": "remove", "path": format!("/{field}") }]);
+            let back = patch(&created, unset).unwrap();
+            assert_eq!(show(&back, &view(110), &Fields::All, None)[field], default);
+        }
+    }
+
+    #[test]
+    fn changes_are_guarded_as_upstream_guards_them() {
+        let words = |change: &dyn Fn(&mut Node), path: &str, value: Value| {
+            let mut node = node();
+            change(&mut node);
+            patch(&node, json!([{ "op": "add", "path": path, "value": value }])).unwrap_err()
+        };
+        let state = |state| move |node: &mut Node| node.provision_state = state;
+        let verifying = state(ProvisionState::Verifying);
+        let kept = |field: &'static str, value: &'static str| {
+            move |node: &mut Node| {
+                node.provision_state = ProvisionState::CleanFailed;
+                node.kept.insert(field.into(), json!(value));
+            }
+        };
+
+        insta::assert_json_snapshot!([
+            words(&|_| {}, "/protected", json!(true)),
+            words(&|_| {}, "/protected_reason", json!("mine")),
+            words(&|_| {}, "/retired_reason", json!("old")),
+            words(&state(ProvisionState::Available), "/retired", json!(true)),
+            words(&verifying, "/boot_interface", json!("http")),
+            words(&verifying, "/raid_interface", json!("redfish")),
+            words(&kept("instance_uuid", "i1"), "/instance_uuid", json!(Uuid::nil())),
+            words(&kept("resource_class", "small"), "/resource_class", json!("large")),
+        ]);
+    }
+
+    #[test]
+    fn the_end_of_maintenance_ends_its_fault_and_that_of_retirement_its_reason() {
+        let mut node = node();
+        node.maintenance = true;
+        node.maintenance_reason = Some("clean failed".into());
+        node.fault = Some("clean failure".into());
+        node.kept.insert("retired".into(), json!(true));
+        node.kept.insert("retired_reason".into(), json!("old"));
+
+        let change = json!([
+            { "op": "replace", "path": "/maintenance", "value": false },
+            { "op": "replace", "path": "/retired", "value": false },
+        ]);
+        let node = patch(&node, change).unwrap();
+
+        assert_eq!((node.maintenance_reason, node.fault), (None, None));
+        assert_eq!(node.kept, Object::new());
+    }
+
+    #[test]
+    fn the_instance_of_a_node_in_maintenance_can_be_forgotten_while_it_is_cleaned() {
+        let mut node = node();
+        node.provision_state = ProvisionState::CleanWait;
+        node.target_provision_state = Some(ProvisionState::Available);
+        node.kept.insert("instance_uuid".into(), json!(Uuid::nil()));
+        let forget = json!([{ "op": "remove", "path": "/instance_uuid" }]);
+
+        let refused = patched(&node, &forget, Version::MAX);
+        assert!(matches!(refused, Err(BadBody::InTransition(_))), "{refused:?}");
+        node.maintenance = true;
+        assert_eq!(patch(&node, forget).unwrap().kept, Object::new());
+    }
+
+    #[test]
+    fn no_number_of_patches_makes_a_node_larger_than_it_may_be() {
+        let chunk = "x".repeat(30_000);
+        let mut node = node();
+        for (number, field) in
+            (1..).zip(["extra", "driver_info", "properties", "instance_info"].into_iter().cycle())
+        {
+            let path = format!("/{field}/{number}");
+            let change = json!([{ "op": "add", "path": path, "value": chunk }]);
+            match patched(&node, &change, Version::MAX) {
+                Ok(next) => node = next,
+                Err(refused) => {
+                    assert_eq!(
+                        refused.to_string(),
+                        "The node would hold more than 262144 bytes of JSON, in all the fields \
+                         together that clients fill freely"
+                    );
+                    assert_eq!(number, 9);
+                    break;
+                }
+            }
+        }
+        let change = json!([{ "op": "remove", "path": "/extra/1" }]);
+        patch(&node, change).unwrap();
+        let body = json!({ "driver": "redfish", "network_data": { "a": "x".repeat(300_000) } });
+        assert!(matches!(new(&body), Err(BadBody::TooLarge { .. })));
+        let body = json!({ "driver": "redfish", "extra": { "a": vec![0; 20_000] } });
+        assert!(matches!(new(&body), Err(BadBody::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_request_has_no_more_operations_than_it_may() {
+        let operation = json!({ "op": "add", "path": "/extra/a", "value": 1 });
+        let refused = patch(&node(), Value::Array(vec![operation; 1_001])).unwrap_err();
+        assert_eq!(refused, "Schema error for patch: there are more than 1000 operations");
     }
 
     #[test]

@@ -13,6 +13,9 @@ const OPERATIONS: [&str; 3] = ["add", "replace", "remove"];
 /// Patches can nest deeper than any one body; beyond this, serde_json would not read the node back.
 const MAX_DEPTH: usize = 64;
 
+/// Operations of one request. Clients send one for each field that they change.
+const MAX_OPERATIONS: usize = 1_000;
+
 /// Applies `patch` to `document`, which holds the fields of `table` that may be patched.
 ///
 /// Fields that were removed are missing from the result.
@@ -28,6 +31,9 @@ pub fn apply(
     let operations = patch
         .as_array()
         .ok_or_else(|| schema(format!("{} is not of type 'array'", python::repr(patch))))?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(schema(format!("there are more than {MAX_OPERATIONS} operations")));
+    }
     for operation in operations {
         check(operation, table, version)?;
     }

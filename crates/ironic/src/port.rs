@@ -1,11 +1,13 @@
 //! Ports in the API: what each version shows, what a creation and a PATCH may set.
 
 use jiff::Timestamp;
+use provision::limits::{Excess, FreeFormSize, PORT_LIMIT};
 use provision::{Mac, Port};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
+use crate::local_link;
 use crate::patch;
 use crate::version::Version;
 
@@ -112,8 +114,13 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
         extra: Object::new(),
         kept: Object::new(),
     };
-    fill(&mut port, &read)?;
+    fill(&mut port, &read, version, None)?;
+    PORT_LIMIT.check_new(FreeFormSize::of_port(&port)).map_err(too_large)?;
     Ok(port)
+}
+
+fn too_large(excess: Excess) -> BadBody {
+    BadBody::TooLarge { subject: "port", excess }
 }
 
 fn is_false(value: Option<&Value>) -> bool {
@@ -139,20 +146,48 @@ pub fn patched(port: &Port, body: &Value, version: Version) -> Result<Port, BadB
         };
         document.insert(field.name.to_owned(), value);
     }
-    let mut port = port.clone();
-    fill(&mut port, &document)?;
-    Ok(port)
+    let mut after = port.clone();
+    fill(&mut after, &document, version, Some(port))?;
+    let (before, size) = (FreeFormSize::of_port(port), FreeFormSize::of_port(&after));
+    PORT_LIMIT.check(before, size).map_err(too_large)?;
+    Ok(after)
 }
 
-/// Sets what `document` holds; its values are of their fields' kinds.
-fn fill(port: &mut Port, document: &Object) -> Result<(), BadBody> {
+/// Sets what `document` holds; its values are of their fields' kinds. What stays as it was `before`
+/// was checked when it was written, by rules that may have been others.
+fn fill(
+    port: &mut Port,
+    document: &Object,
+    version: Version,
+    before: Option<&Port>,
+) -> Result<(), BadBody> {
+    let smart_nic = document.get("is_smartnic") == Some(&Value::Bool(true));
+    let same = |name: &str| {
+        let field = FIELDS.iter().find(|field| field.name == name);
+        let there = before.zip(field).map(|(before, field)| written(before, field));
+        there.is_some_and(|there| document.get(name) == Some(&there))
+    };
     for (name, value) in document {
-        match name.as_str() {
-            "uuid" => {}
-            "address" => port.address = address(value)?,
-            "node_uuid" => port.node_uuid = node_uuid(value)?,
-            "extra" => port.extra = value.as_object().cloned().unwrap_or_default(),
-            "pxe_enabled" => port.pxe_enabled = value == true,
+        match (name.as_str(), value) {
+            ("uuid", _) => {}
+            ("address", _) => port.address = address(value)?,
+            ("node_uuid", _) => port.node_uuid = node_uuid(value)?,
+            ("extra", _) => port.extra = value.as_object().cloned().unwrap_or_default(),
+            ("pxe_enabled", _) => port.pxe_enabled = value == true,
+            ("local_link_connection", _) if !same(name) || !same("is_smartnic") => {
+                keep(&mut port.kept, name, &local_link::accept(value, smart_nic, version)?);
+            }
+            ("is_smartnic", Value::Bool(true))
+                if !document.contains_key("local_link_connection") =>
+            {
+                return Err(BadBody::SmartNicWithoutLink);
+            }
+            ("portgroup_uuid", Value::String(group)) if !same(name) => {
+                return Err(BadBody::NoSuchPortgroup(group.clone()));
+            }
+            ("physical_network", Value::String(network)) if network.is_empty() => {
+                return Err(BadBody::Empty("physical_network"));
+            }
             _ => keep(&mut port.kept, name, value),
         }
     }
@@ -199,6 +234,10 @@ mod tests {
         create(body, Version::MAX, Uuid::nil(), now)
     }
 
+    fn with(field: &str, value: Value) -> Value {
+        json!({ "address": "52:54:00:aa:bb:01", "node_uuid": Uuid::nil(), field: value })
+    }
+
     fn port() -> Port {
         new(&json!({ "address": "52-54-00-AA-BB-01", "node_uuid": Uuid::nil() })).unwrap()
     }
@@ -216,6 +255,10 @@ mod tests {
             words(json!({ "address": "zz", "node_uuid": Uuid::nil() })),
             words(json!({ "address": "52:54:00:aa:bb:01" })),
             words(json!({ "address": "52:54:00:aa:bb:01", "node_uuid": "c1" })),
+            words(with("local_link_connection", json!({ "port_id": "1" }))),
+            words(with("is_smartnic", json!(true))),
+            words(with("physical_network", json!(""))),
+            words(with("portgroup_uuid", json!(Uuid::nil()))),
         ]);
     }
 
@@ -231,6 +274,45 @@ mod tests {
         assert!(!patched(&port(), &change, Version::MAX).unwrap().pxe_enabled);
         let back = json!([{ "op": "remove", "path": "/pxe_enabled" }]);
         assert!(patched(&closed, &back, Version::MAX).unwrap().pxe_enabled);
+    }
+
+    #[test]
+    fn no_number_of_patches_makes_a_port_larger_than_it_may_be() {
+        let mut port = port();
+        let add = |port: &Port, number: usize| {
+            let path = format!("/extra/{number}");
+            let change = json!([{ "op": "add", "path": path, "value": "x".repeat(10_000) }]);
+            patched(port, &change, Version::MAX)
+        };
+        for number in 0..6 {
+            port = add(&port, number).unwrap();
+        }
+        assert_eq!(
+            add(&port, 6).unwrap_err().to_string(),
+            "The port would hold more than 65536 bytes of JSON, in all the fields together that \
+             clients fill freely"
+        );
+    }
+
+    #[test]
+    fn a_port_whose_connection_is_not_taken_any_more_can_still_be_changed() {
+        let mut port = port();
+        port.kept.insert("local_link_connection".into(), json!({ "colour": "red" }));
+        port.kept.insert("portgroup_uuid".into(), json!(Uuid::nil()));
+        let change = json!([{ "op": "add", "path": "/extra/a", "value": 1 }]);
+
+        assert_eq!(patched(&port, &change, Version::MAX).unwrap().kept, port.kept);
+    }
+
+    #[test]
+    fn a_smart_nic_keeps_saying_where_it_is() {
+        let link = json!({ "port_id": "1", "hostname": "h" });
+        let mut body = with("is_smartnic", json!(true));
+        body["local_link_connection"] = link;
+        let port = new(&body).unwrap();
+
+        let forget = json!([{ "op": "remove", "path": "/local_link_connection" }]);
+        assert_eq!(patched(&port, &forget, Version::MAX), Err(BadBody::SmartNicWithoutLink));
     }
 
     proptest! {

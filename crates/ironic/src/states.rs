@@ -1,13 +1,14 @@
 //! What operators ask of a node's states: `PUT …/states/provision` and `…/states/power`.
 
 use provision::clean::CleanStep;
+use provision::limits::{CLEAN_STEPS_LIMIT, Excess, FreeFormSize, MAX_CLEAN_STEPS};
 use provision::state::PowerTarget;
 use provision::{Event, Node};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::field::Object;
+use crate::field::{self, Object};
 use crate::python;
 use crate::version::{Version, since};
 
@@ -75,6 +76,25 @@ pub enum Verb {
     Provide,
 }
 
+/// Arguments that a `PUT …/states/provision` may have.
+const PROVISION_ARGUMENTS: [&str; 8] = [
+    "target",
+    "configdrive",
+    "clean_steps",
+    "deploy_steps",
+    "rescue_password",
+    "disable_ramdisk",
+    "service_steps",
+    "runbook",
+];
+
+/// Interfaces that may have clean steps (upstream's `CLEANING_INTERFACE_PRIORITY`).
+const STEP_INTERFACES: [&str; 7] =
+    ["vendor", "power", "management", "firmware", "deploy", "bios", "raid"];
+
+/// Longest name of a clean step, in bytes. Those of ironic-python-agent have some thirty.
+const MAX_STEP_NAME: usize = 255;
+
 /// What is asked for and cannot be; 400 unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTarget {
@@ -85,6 +105,22 @@ pub enum BadTarget {
         subject: &'static str,
         /// What is wrong, in the words of Python's jsonschema.
         reason: String,
+    },
+    /// An argument that must be there is not.
+    #[error("Missing mandatory parameter: {0}")]
+    Absent(&'static str),
+    /// Arguments that nobody knows.
+    #[error("Unexpected arguments: {0}")]
+    Unexpected(String),
+    /// An argument that is not what it should be.
+    #[error("Expected {expected} for {argument}: {value}")]
+    WrongType {
+        /// Its name.
+        argument: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is, as Python prints it.
+        value: String,
     },
     /// Nobody knows this target.
     #[error(
@@ -108,6 +144,12 @@ pub enum BadTarget {
     /// A `clean` without steps.
     #[error("\"clean_steps\" is required when setting target provision state to clean")]
     NoSteps,
+    /// Steps that are none.
+    #[error("Invalid clean_steps: {0}")]
+    Steps(String),
+    /// Steps that are too large.
+    #[error("Invalid clean_steps: their arguments have {0}")]
+    StepsTooLarge(Excess),
     /// Something that goes with another verb.
     #[error("\"{argument}\" is only valid when setting target provision state to {verbs}")]
     Misplaced {
@@ -116,6 +158,15 @@ pub enum BadTarget {
         /// With which it goes.
         verbs: &'static str,
     },
+    /// A config drive for what is not deployed.
+    #[error("Adding a config drive is only supported when setting provision state to {0}")]
+    NoConfigDrive(&'static str),
+    /// It goes with `clean` and `service` only.
+    #[error("disable_ramdisk is supported only with manual cleaning or servicing")]
+    NoRamdiskToDisable,
+    /// A patience that is none.
+    #[error("timeout has to be positive integer")]
+    Timeout,
     /// Upstream has it, this service does not.
     #[error("\"{0}\" is not supported by this service")]
     Unsupported(&'static str),
@@ -129,7 +180,8 @@ pub enum BadTarget {
 /// # Errors
 /// [`BadTarget`].
 pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, BadTarget> {
-    let (body, target) = target(body)?;
+    let (body, target) = target(body, &PROVISION_ARGUMENTS)?;
+    check_types(body)?;
     let known = VERBS.iter().find(|(name, ..)| *name == target);
     let Some((_, since, verb)) = known else {
         let state = node.provision_state.to_string();
@@ -138,60 +190,152 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
     if !version.has(*since) {
         return Err(BadTarget::Newer);
     }
-    let steps = given(body, "clean_steps");
-    if steps.is_some() && *verb != Verb::Clean {
-        return Err(BadTarget::Misplaced { argument: "clean_steps", verbs: "clean" });
+    if *verb == Verb::Missing {
+        return Err(BadTarget::Missing(target.to_owned()));
     }
+    refuse_what_is_elsewhere(body, *verb, version)?;
     match verb {
         Verb::Manage => Ok(Event::Manage),
         Verb::Provide => Ok(Event::Provide),
         Verb::Abort => Ok(Event::Abort),
         Verb::Missing => Err(BadTarget::Missing(target.to_owned())),
         Verb::Clean => {
-            refuse_what_we_lack(body)?;
-            steps.ok_or(BadTarget::NoSteps).and_then(clean_steps).map(Event::Clean)
+            let steps = given(body, "clean_steps").ok_or(BadTarget::NoSteps)?;
+            clean_steps(steps).map(Event::Clean)
         }
     }
 }
 
-/// Cleans always run in the ramdisk, and with steps that are written out.
-fn refuse_what_we_lack(body: &Object) -> Result<(), BadTarget> {
-    if given(body, "runbook").is_some() {
-        return Err(BadTarget::Unsupported("runbook"));
+/// Whether each argument is of its type, whatever the verb is.
+fn check_types(body: &Object) -> Result<(), BadTarget> {
+    let wrong = |argument, expected, value: &Value| {
+        Err(BadTarget::WrongType { argument, expected, value: python::repr(value) })
+    };
+    for argument in ["clean_steps", "deploy_steps", "service_steps"] {
+        if let Some(value) = given(body, argument).filter(|value| !value.is_array()) {
+            return wrong(argument, "types <class 'NoneType'>, <class 'list'>", value);
+        }
+    }
+    for argument in ["rescue_password", "runbook"] {
+        if let Some(value) = given(body, argument).filter(|value| !value.is_string()) {
+            return wrong(argument, "string", value);
+        }
+    }
+    match given(body, "configdrive") {
+        Some(value) if !value.is_string() && !value.is_object() => {
+            let expected = "types <class 'NoneType'>, <class 'dict'>, <class 'str'>";
+            return wrong("configdrive", expected, value);
+        }
+        Some(_) | None => {}
     }
     match given(body, "disable_ramdisk") {
-        None | Some(Value::Bool(false)) => Ok(()),
-        Some(_) => Err(BadTarget::Unsupported("disable_ramdisk")),
+        Some(value) if as_boolean(value).is_none() => {
+            wrong("disable_ramdisk", "a yes or no", value)
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
+fn as_boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(yes) => Some(*yes),
+        Value::String(text) => field::boolean(text),
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Whether nothing was given that goes with another verb, or with none that is here. Cleans always
+/// run in the ramdisk, and with steps that are written out.
+fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Result<(), BadTarget> {
+    // What is empty counts as not given, as it does in Python.
+    let has = |argument: &str| given(body, argument).is_some_and(|value| !is_empty(value));
+    if has("configdrive") {
+        let with_rebuild = version.has(since::REBUILD_CONFIG_DRIVE);
+        let verbs = if with_rebuild { "active, rebuild" } else { "active" };
+        return Err(BadTarget::NoConfigDrive(verbs));
+    }
+    if has("runbook") {
+        let newer = !version.has(since::RUNBOOKS);
+        return Err(if newer { BadTarget::Newer } else { BadTarget::Unsupported("runbook") });
+    }
+    match given(body, "disable_ramdisk").and_then(as_boolean) {
+        Some(_) if verb != Verb::Clean => return Err(BadTarget::NoRamdiskToDisable),
+        Some(_) if !version.has(since::DISABLE_RAMDISK) => return Err(BadTarget::Newer),
+        Some(true) => return Err(BadTarget::Unsupported("disable_ramdisk")),
+        Some(false) | None => {}
+    }
+    if has("clean_steps") && verb != Verb::Clean {
+        return Err(BadTarget::Misplaced { argument: "clean_steps", verbs: "clean" });
+    }
+    if has("deploy_steps") {
+        let misplaced =
+            BadTarget::Misplaced { argument: "deploy_steps", verbs: "active or rebuild" };
+        return Err(if version.has(since::DEPLOY_STEPS) { misplaced } else { BadTarget::Newer });
+    }
+    if given(body, "rescue_password").is_some() {
+        return Err(BadTarget::Misplaced { argument: "rescue_password", verbs: "rescue" });
+    }
+    if has("service_steps") {
+        return Err(BadTarget::Misplaced { argument: "service_steps", verbs: "service" });
+    }
+    Ok(())
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The steps in their order. Each may be asked for more than once, as upstream has it.
 fn clean_steps(steps: &Value) -> Result<Vec<CleanStep>, BadTarget> {
-    let steps = steps.as_array().ok_or_else(|| schema(steps, "is not of type 'array'"))?;
+    let steps = steps.as_array().ok_or(BadTarget::NoSteps)?;
     if steps.is_empty() {
         return Err(BadTarget::NoSteps);
     }
-    steps.iter().map(clean_step).collect()
+    if steps.len() > MAX_CLEAN_STEPS {
+        return Err(BadTarget::Steps(format!("there are more than {MAX_CLEAN_STEPS}")));
+    }
+    let steps: Vec<_> = steps.iter().map(clean_step).collect::<Result<_, _>>()?;
+    let size = FreeFormSize::of_maps(steps.iter().map(|step| &step.args));
+    CLEAN_STEPS_LIMIT.check_new(size).map_err(BadTarget::StepsTooLarge)?;
+    Ok(steps)
 }
 
 fn clean_step(step: &Value) -> Result<CleanStep, BadTarget> {
-    let object = step.as_object().ok_or_else(|| schema(step, "is not of type 'object'"))?;
-    let known = |name: &str| ["interface", "step", "args"].contains(&name);
-    if let Some(name) = object.keys().find(|name| !known(name)) {
-        return Err(schema(step, &format!("has the unexpected property '{name}'")));
+    let object = step.as_object().ok_or_else(|| bad_step(step, "is not of type 'object'"))?;
+    for (name, value) in object {
+        match (name.as_str(), value) {
+            ("interface" | "step" | "args", _) => {}
+            // Upstream has an order for the steps of runbooks, and sub-nodes; neither is here.
+            ("order", Value::Number(number)) if number.is_u64() => {}
+            ("order", Value::String(digits)) if is_digits(digits) => {}
+            ("execute_on_child_nodes", Value::Bool(false)) => {}
+            ("limit_child_node_execution", Value::Array(nodes)) if nodes.is_empty() => {}
+            ("execute_on_child_nodes" | "limit_child_node_execution" | "order", _) => {
+                return Err(bad_step(value, &format!("is not supported as '{name}'")));
+            }
+            (name, _) => {
+                return Err(bad_step(step, &format!("has the unexpected property '{name}'")));
+            }
+        }
     }
-    let text = |name: &str| match object.get(name) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
-        Some(other) => Err(schema(other, "is not of type 'string'")),
-        None => Err(schema(step, &format!("lacks '{name}', which is a required property"))),
+    let field = |name: &str| {
+        object
+            .get(name)
+            .ok_or_else(|| bad_step(step, &format!("lacks '{name}', which is a required property")))
     };
     let args = match object.get("args") {
-        None | Some(Value::Null) => Object::new(),
+        None => Object::new(),
         Some(Value::Object(args)) => args.clone(),
-        Some(other) => return Err(schema(other, "is not of type 'object'")),
+        Some(other) => return Err(bad_step(other, "is not of type 'object'")),
     };
     Ok(CleanStep {
-        interface: text("interface")?,
-        step: text("step")?,
+        interface: step_interface(field("interface")?)?,
+        step: step_name(field("step")?)?,
         args,
         priority: 0,
         reboot_requested: false,
@@ -199,56 +343,98 @@ fn clean_step(step: &Value) -> Result<CleanStep, BadTarget> {
     })
 }
 
-/// What a `PUT …/states/power` asks for. Its `timeout` is accepted and not used: the BMC's own
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn step_interface(value: &Value) -> Result<String, BadTarget> {
+    let known = value.as_str().filter(|name| STEP_INTERFACES.contains(name));
+    let unknown = || bad_step(value, &format!("is not one of {}", python::names(STEP_INTERFACES)));
+    known.map(str::to_owned).ok_or_else(unknown)
+}
+
+fn step_name(value: &Value) -> Result<String, BadTarget> {
+    match value {
+        Value::String(name) if name.is_empty() => Err(bad_step(value, "should be non-empty")),
+        Value::String(name) if name.len() > MAX_STEP_NAME => Err(BadTarget::Steps(format!(
+            "the name of a step is longer than {MAX_STEP_NAME} bytes"
+        ))),
+        Value::String(name) if name.contains(char::is_control) => {
+            Err(bad_step(value, "has a control character"))
+        }
+        Value::String(name) => Ok(name.clone()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(bad_step(value, "is not of type 'string'"))
+        }
+    }
+}
+
+fn bad_step(value: &Value, what: &str) -> BadTarget {
+    BadTarget::Steps(format!("{} {what}", python::repr(value)))
+}
+
+/// What a `PUT …/states/power` asks for. Its `timeout` is checked and not used: the BMC's own
 /// patience decides how long a soft power off may take.
 ///
 /// # Errors
 /// [`BadTarget`].
 pub fn power(node: &Node, body: &Value, version: Version) -> Result<Event, BadTarget> {
-    let (_, target) = target(body)?;
+    let (body, target) = target(body, &["target", "timeout"])?;
+    let timeout = timeout(body)?;
+    let soft = ["soft power off", "soft rebooting"].contains(&target);
+    if (soft || timeout.is_some_and(|seconds| seconds != 0)) && !version.has(since::SOFT_POWER) {
+        return Err(BadTarget::Newer);
+    }
+    if timeout.is_some_and(|seconds| seconds < 1) {
+        return Err(BadTarget::Timeout);
+    }
     let unknown = |_| BadTarget::Unknown {
         target: target.to_owned(),
         node: node.uuid,
         state: node.power_state.map_or("None", |power| power.name()).to_owned(),
     };
     let power: PowerTarget = serde_json::from_value(json!(target)).map_err(unknown)?;
-    match power {
-        PowerTarget::SoftOff | PowerTarget::SoftReboot if !version.has(since::SOFT_POWER) => {
-            Err(BadTarget::Newer)
-        }
-        PowerTarget::On
-        | PowerTarget::Off
-        | PowerTarget::Reboot
-        | PowerTarget::SoftOff
-        | PowerTarget::SoftReboot => Ok(Event::PowerAsked(power)),
-    }
+    Ok(Event::PowerAsked(power))
 }
 
-fn target(body: &Value) -> Result<(&Object, &str), BadTarget> {
-    let subject = "body";
-    let Some(object) = body.as_object() else {
-        let reason = format!("{} is not of type 'object'", python::repr(body));
-        return Err(BadTarget::Schema { subject, reason });
+/// Seconds, as a number or its digits.
+fn timeout(body: &Object) -> Result<Option<i64>, BadTarget> {
+    let Some(value) = given(body, "timeout") else { return Ok(None) };
+    let seconds = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(digits) => digits.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
+    let value = python::repr(value);
+    let wrong = BadTarget::WrongType { argument: "timeout", expected: "an integer", value };
+    seconds.map(Some).ok_or(wrong)
+}
+
+/// The body, and its `target`.
+fn target<'a>(body: &'a Value, arguments: &[&str]) -> Result<(&'a Object, &'a str), BadTarget> {
+    let object = match body {
+        Value::Object(object) => object,
+        Value::Null => return Err(BadTarget::Absent("target")),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            let reason = format!("{} is not of type 'object'", python::repr(body));
+            return Err(BadTarget::Schema { subject: "body", reason });
+        }
+    };
+    if let Some(name) = object.keys().find(|name| !arguments.contains(&name.as_str())) {
+        return Err(BadTarget::Unexpected(name.clone()));
+    }
     match object.get("target") {
         Some(Value::String(target)) => Ok((object, target)),
+        Some(Value::Null) | None => Err(BadTarget::Absent("target")),
         Some(other) => {
-            let reason = format!("{} is not of type 'string'", python::repr(other));
-            Err(BadTarget::Schema { subject, reason })
-        }
-        None => {
-            Err(BadTarget::Schema { subject, reason: "'target' is a required property".to_owned() })
+            let value = python::repr(other);
+            Err(BadTarget::WrongType { argument: "target", expected: "string", value })
         }
     }
 }
 
 fn given<'a>(body: &'a Object, name: &str) -> Option<&'a Value> {
     body.get(name).filter(|value| !value.is_null())
-}
-
-fn schema(value: &Value, what: &str) -> BadTarget {
-    let reason = format!("{} {what}", python::repr(value));
-    BadTarget::Schema { subject: "clean_steps", reason }
 }
 
 #[cfg(test)]
@@ -279,6 +465,54 @@ mod tests {
         assert_eq!(steps[1].name(), "deploy.a");
     }
 
+    fn step(interface: &str, name: &str) -> Value {
+        json!({ "interface": interface, "step": name })
+    }
+
+    #[test]
+    fn a_step_may_be_asked_for_twice_and_with_upstreams_further_properties() {
+        let asked = ask(json!({
+            "target": "clean",
+            "clean_steps": [step("raid", "a"), step("raid", "a"), {
+                "interface": "bios", "step": "b", "args": {}, "order": "2",
+                "execute_on_child_nodes": false, "limit_child_node_execution": [],
+            }],
+        }));
+
+        let Ok(Event::Clean(steps)) = asked else { panic!("{asked:?}") };
+        assert_eq!(steps.len(), 3);
+    }
+
+    #[test]
+    fn what_is_empty_or_null_counts_as_not_given() {
+        let body = json!({
+            "target": "provide", "clean_steps": [], "deploy_steps": [], "service_steps": null,
+            "configdrive": "", "rescue_password": null, "runbook": null, "disable_ramdisk": null,
+        });
+        assert_eq!(ask(body), Ok(Event::Provide));
+    }
+
+    #[test]
+    fn a_power_timeout_is_a_positive_number_of_seconds() {
+        let ask = |timeout: Value, minor: u16| {
+            let body = json!({ "target": "power on", "timeout": timeout });
+            power(&node(), &body, Version::new(minor).unwrap())
+        };
+        for good in [json!(1), json!("30"), json!(null)] {
+            assert!(ask(good.clone(), 110).is_ok(), "{good}");
+        }
+        for bad in [json!(0), json!(-1), json!("-5")] {
+            assert_eq!(ask(bad.clone(), 110), Err(BadTarget::Timeout), "{bad}");
+        }
+        for bad in [json!("soon"), json!(1.5), json!([]), json!(true)] {
+            assert!(matches!(ask(bad.clone(), 110), Err(BadTarget::WrongType { .. })), "{bad}");
+        }
+        assert_eq!(ask(json!(1), 26), Err(BadTarget::Newer));
+        let more = json!({ "target": "power on", "force": true });
+        let refused = power(&node(), &more, Version::MAX).unwrap_err();
+        assert_eq!(refused.to_string(), "Unexpected arguments: force");
+    }
+
     #[test]
     fn targets_are_refused_in_upstreams_words_where_upstream_has_words() {
         insta::assert_json_snapshot!(
@@ -288,7 +522,35 @@ mod tests {
                 json!({ "target": "clean", "clean_steps": [{ "interface": "deploy" }] }),
                 json!({ "target": "clean", "clean_steps": [{ "step": 1, "interface": "deploy" }] }),
                 json!({ "target": "clean", "runbook": "CUSTOM_RB" }),
-                json!({ "target": "provide", "clean_steps": [] }),
+                json!({ "target": "clean", "clean_steps": {} }),
+                json!({ "target": "clean", "clean_steps": ["erase_devices"] }),
+                json!({ "target": "clean", "clean_steps": [step("zap", "x")] }),
+                json!({ "target": "clean", "clean_steps": [step("deploy", "")] }),
+                json!({ "target": "clean", "clean_steps": [step("deploy", "a\u{1b}[2J")] }),
+                json!({ "target": "clean", "clean_steps": [step("deploy", &"x".repeat(256))] }),
+                json!({ "target": "clean", "clean_steps": vec![step("deploy", "x"); 101] }),
+                json!({ "target": "clean", "clean_steps": [
+                    { "interface": "deploy", "step": "x", "args": [1] },
+                ] }),
+                json!({ "target": "clean", "clean_steps": [
+                    { "interface": "deploy", "step": "x", "args": { "a": "x".repeat(70_000) } },
+                ] }),
+                json!({ "target": "clean", "clean_steps": [
+                    { "interface": "deploy", "step": "x", "priority": 1 },
+                ] }),
+                json!({ "target": "clean", "clean_steps": [
+                    { "interface": "deploy", "step": "x", "execute_on_child_nodes": true },
+                ] }),
+                json!({ "target": "clean", "disable_ramdisk": true }),
+                json!({ "target": "clean", "configdrive": { "meta_data": {} } }),
+                json!({ "target": "clean", "rescue_password": "x" }),
+                json!({ "target": "provide", "clean_steps": [step("deploy", "x")] }),
+                json!({ "target": "provide", "deploy_steps": [step("deploy", "x")] }),
+                json!({ "target": "provide", "service_steps": [step("deploy", "x")] }),
+                json!({ "target": "provide", "disable_ramdisk": false }),
+                json!({ "target": "provide", "configdrive": 7 }),
+                json!({ "target": "provide", "configdrive": "H4sI" }),
+                json!({ "target": "provide", "steps": [] }),
                 json!({ "target": "active" }),
                 json!({ "target": "inspect" }),
                 json!({ "target": "zap" }),

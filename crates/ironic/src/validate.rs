@@ -8,6 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::driver;
+use crate::node::interface_of;
 
 /// What the answer says of the interfaces; `Err` holds the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +19,21 @@ pub struct Validation {
     pub management: Result<(), String>,
     /// Can its power be switched?
     pub power: Result<(), String>,
+    /// Why the others cannot be used, by their sorts.
+    unusable: Vec<(&'static str, String)>,
 }
+
+/// Sorts of interfaces of which this service has none that does something yet.
+const UNUSABLE: [&str; 7] = ["deploy", "bios", "console", "firmware", "inspect", "raid", "rescue"];
 
 impl Validation {
     /// Judges the node's settings alone.
     #[must_use]
     pub fn of_settings(node: &Node, ports: &[Port]) -> Self {
         let bmc = bmc(node);
-        Self { boot: boot(node, ports), management: bmc.clone(), power: bmc }
+        let unusable = |kind| (kind, driver::why_unusable(kind, &interface_of(node, kind)));
+        let unusable = UNUSABLE.map(unusable).to_vec();
+        Self { boot: boot(node, ports), management: bmc.clone(), power: bmc, unusable }
     }
 
     /// Whether nothing is wrong, so that asking the BMC makes sense.
@@ -47,29 +55,17 @@ impl Validation {
             Ok(()) => json!({ "result": true }),
             Err(reason) => json!({ "result": false, "reason": reason }),
         };
-        let lacking = |what: &str| {
-            let driver = driver::NAME;
-            json!({
-                "result": false,
-                "reason": format!(
-                    "Driver {driver} does not support {what} (disabled or not implemented)."
-                ),
-            })
-        };
-        json!({
+        let mut shown = json!({
             "boot": one(&self.boot),
-            "deploy": lacking("deploy"),
             "management": one(&self.management),
             "network": one(&Ok(())),
             "power": one(&self.power),
-            "bios": lacking("bios"),
-            "console": lacking("console"),
-            "firmware": lacking("firmware"),
-            "inspect": lacking("inspect"),
-            "raid": lacking("raid"),
-            "rescue": lacking("rescue"),
             "storage": one(&Ok(())),
-        })
+        });
+        for (kind, reason) in &self.unusable {
+            shown[*kind] = json!({ "result": false, "reason": reason });
+        }
+        shown
     }
 }
 
@@ -278,6 +274,25 @@ mod tests {
         let mut node = good();
         node.driver_info.insert("external_http_url".into(), json!("http://[fd00::1]:80/a%20b"));
         assert!(Validation::of_settings(&node, &[]).boot.is_ok());
+    }
+
+    #[test]
+    fn an_interface_that_is_taken_and_not_built_says_so() {
+        let mut node = good();
+        for (kind, name) in [("deploy", "direct"), ("raid", "redfish"), ("inspect", "agent")] {
+            node.kept.insert(format!("{kind}_interface"), json!(name));
+        }
+        let shown = Validation::of_settings(&node, &[]).show();
+
+        assert_eq!(
+            shown["deploy"]["reason"],
+            "The deploy interface 'direct' is taken and shown, but not built yet: this service cleans \
+             machines and deploys nothing to them."
+        );
+        for kind in ["raid", "inspect"] {
+            assert!(shown[kind]["reason"].as_str().unwrap().contains("not built yet"), "{kind}");
+        }
+        assert!(shown["bios"]["reason"].as_str().unwrap().contains("does not support bios"));
     }
 
     #[test]

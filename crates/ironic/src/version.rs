@@ -44,6 +44,8 @@ pub mod since {
     pub const PORTGROUPS_LINK: u16 = 24;
     /// `soft power off` and `soft rebooting`.
     pub const SOFT_POWER: u16 = 27;
+    /// `configdrive` with `rebuild`.
+    pub const REBUILD_CONFIG_DRIVE: u16 = 35;
     /// `/v1/nodes/{}/vifs`.
     pub const VIFS: u16 = 28;
     /// `/v1/volume`, and a node's `volume` is linked.
@@ -58,6 +60,8 @@ pub mod since {
     pub const DETAIL: u16 = 43;
     /// `?conductor_group=`.
     pub const CONDUCTOR_GROUP_FILTER: u16 = 46;
+    /// `?reset_interfaces`.
+    pub const RESET_INTERFACES: u16 = 45;
     /// `/v1/conductors`.
     pub const CONDUCTORS: u16 = 49;
     /// `?owner=`.
@@ -70,6 +74,12 @@ pub mod since {
     pub const DEPLOY_TEMPLATES: u16 = 55;
     /// `?lessee=`.
     pub const LESSEE_FILTER: u16 = 65;
+    /// `network_type` of a port's `local_link_connection`.
+    pub const NETWORK_TYPE: u16 = 64;
+    /// `deploy_steps` of a request.
+    pub const DEPLOY_STEPS: u16 = 69;
+    /// `disable_ramdisk` with `clean`.
+    pub const DISABLE_RAMDISK: u16 = 70;
     /// `boot_mode` and `secure_boot` among a node's states.
     pub const BOOT_MODE: u16 = 75;
     /// `/v1/nodes/{}/history`.
@@ -84,8 +94,12 @@ pub mod since {
     pub const FIRMWARE: u16 = 86;
     /// `/v1/nodes/{}/vmedia`.
     pub const VMEDIA: u16 = 89;
+    /// `vtep-…-switch` of a port's `local_link_connection`.
+    pub const VTEP: u16 = 90;
     /// `/v1/runbooks`.
     pub const RUNBOOKS: u16 = 92;
+    /// `node_ident` of a new port.
+    pub const NODE_IDENT: u16 = 94;
     /// `/v1/inspection_rules`.
     pub const INSPECTION_RULES: u16 = 96;
 }

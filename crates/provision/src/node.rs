@@ -58,8 +58,9 @@ pub struct Node {
     pub properties: Map<String, Value>,
     /// The operator's own.
     pub extra: Map<String, Value>,
-    /// Fields of the API that are kept and given back, and decide nothing here (`owner`,
-    /// `resource_class`, `description`, …).
+    /// Fields of the API that are kept and given back (`owner`, `resource_class`, `description`,
+    /// interfaces that are not built yet, …). They decide nothing here, but for what
+    /// [`Node::is_set`] is asked for: `protected`, `retired` and `disable_power_off` forbid.
     pub kept: Map<String, Value>,
     /// The boot attempt under way, or the last one.
     pub attempt: Option<Attempt>,
@@ -100,6 +101,18 @@ impl Node {
     #[must_use]
     pub fn live_attempt(&self) -> Option<&Attempt> {
         self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
+    }
+
+    /// Whether a yes-or-no field among [`Node::kept`] says yes.
+    #[must_use]
+    pub fn is_set(&self, field: &str) -> bool {
+        self.kept.get(field) == Some(&Value::Bool(true))
+    }
+
+    /// A text among [`Node::kept`].
+    #[must_use]
+    pub fn kept_text(&self, field: &str) -> Option<&str> {
+        self.kept.get(field).and_then(Value::as_str)
     }
 
     /// A text of `driver_info`.

@@ -124,6 +124,18 @@ pub enum PowerTarget {
 }
 
 impl PowerTarget {
+    /// The API's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::On => "power on",
+            Self::Off => "power off",
+            Self::Reboot => "rebooting",
+            Self::SoftOff => "soft power off",
+            Self::SoftReboot => "soft rebooting",
+        }
+    }
+
     /// The power state it leads to.
     #[must_use]
     pub fn leads_to(self) -> PowerState {

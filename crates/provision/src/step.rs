@@ -86,9 +86,44 @@ pub enum Refused {
         /// Where it stands.
         state: State,
     },
+    /// Something is done with the node that will end soon; to be tried again then.
+    #[error(
+        "node {node} is being worked on, please retry after the current operation is completed"
+    )]
+    Busy {
+        /// The node's UUID.
+        node: Uuid,
+    },
     /// A manual clean without steps.
     #[error("clean_steps must be given, and not be empty, with the target \"clean\"")]
     NoSteps,
+    /// Not in maintenance.
+    #[error(
+        "the {operation} operation can't be performed on node {node} because it's in maintenance mode"
+    )]
+    InMaintenance {
+        /// `cleaning`.
+        operation: &'static str,
+        /// The node's UUID.
+        node: Uuid,
+    },
+    /// Not any more: it is retired.
+    #[error("the {operation} operation can't be performed on node {node} because it is retired")]
+    Retired {
+        /// `providing`.
+        operation: &'static str,
+        /// The node's UUID.
+        node: Uuid,
+    },
+    /// Its `disable_power_off` says that its power must stay on.
+    #[error("failed to set node power state to {}", .0.name())]
+    StaysOn(PowerTarget),
+    /// So it says, and a clean switches the machine off and on.
+    #[error(
+        "the cleaning operation can't be performed on node {0} because it switches the machine off, \
+         which disable_power_off forbids"
+    )]
+    CleanPowersOff(Uuid),
     /// It belongs to an attempt that is over.
     #[error("it belongs to a boot attempt that is over")]
     Stale,
@@ -204,12 +239,17 @@ impl Turn<'_> {
 
     fn provide(mut self) -> Result<Outcome, Refused> {
         match self.node.provision_state {
+            State::Manageable if self.node.is_set("retired") => {
+                Err(Refused::Retired { operation: "providing", node: self.node.uuid })
+            }
             State::Manageable => {
+                self.node.last_error = None;
                 let clean =
                     self.node.automated_clean.unwrap_or(self.context.policy.automated_clean);
                 if !clean {
                     return Ok(self.rest(State::Available));
                 }
+                self.expect_power_may_go()?;
                 self.begin(Clean { automated: true, ..Clean::default() }, State::Available);
                 Ok(self.boot())
             }
@@ -225,7 +265,11 @@ impl Turn<'_> {
     fn clean(mut self, steps: &[CleanStep]) -> Result<Outcome, Refused> {
         match self.node.provision_state {
             State::Manageable if steps.is_empty() => Err(Refused::NoSteps),
+            State::Manageable if self.node.maintenance => {
+                Err(Refused::InMaintenance { operation: "cleaning", node: self.node.uuid })
+            }
             State::Manageable => {
+                self.expect_power_may_go()?;
                 let clean = Clean { steps: steps.to_vec(), ..Clean::default() };
                 self.begin(clean, State::Manageable);
                 Ok(self.boot())
@@ -254,11 +298,15 @@ impl Turn<'_> {
     fn power_asked(mut self, target: PowerTarget) -> Result<Outcome, Refused> {
         match self.node.provision_state {
             // The clean switches the power itself, and a hand on the switch would break it.
-            State::Verifying | State::Cleaning | State::CleanWait => Err(self.invalid("power")),
+            State::Cleaning | State::CleanWait => Err(self.invalid(target.name())),
+            State::Verifying => Err(self.busy()),
             State::Enroll | State::Manageable | State::Available | State::CleanFailed => {
                 if self.node.live_attempt().is_some() {
                     // A failed clean is still being torn down, and that work must not be lost.
-                    return Err(self.invalid("power"));
+                    return Err(self.busy());
+                }
+                if target != PowerTarget::On && self.node.is_set("disable_power_off") {
+                    return Err(Refused::StaysOn(target));
                 }
                 self.node.last_error = None;
                 self.node.target_power_state = Some(target.leads_to());
@@ -665,6 +713,18 @@ impl Turn<'_> {
             | State::CleanWait
             | State::CleanFailed => Err(Refused::NoAgentExpected { node: self.node.uuid, state }),
         }
+    }
+
+    /// Whether the machine may be switched off, as every clean does.
+    fn expect_power_may_go(&self) -> Result<(), Refused> {
+        if self.node.is_set("disable_power_off") {
+            return Err(Refused::CleanPowersOff(self.node.uuid));
+        }
+        Ok(())
+    }
+
+    fn busy(&self) -> Refused {
+        Refused::Busy { node: self.node.uuid }
     }
 
     fn invalid(&self, verb: &'static str) -> Refused {

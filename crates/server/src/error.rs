@@ -4,14 +4,19 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ironic::field::{BadBody, BadFields};
+use ironic::guards::Forbidden;
 use ironic::states::BadTarget;
 use ironic::traits::BadTraits;
 use ironic::version::BadVersion;
 use provision::Refused;
+use provision::limits::Excess;
 use store::{ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError};
 use tracing::error;
 
 use crate::http_server::BodyError;
+
+/// Characters of an error's words. The longest of our own lists all fields that a PATCH may name.
+const MAX_WORDS: usize = 2_000;
 
 /// What a request is answered that could not be served.
 #[derive(Debug)]
@@ -80,9 +85,14 @@ impl ApiError {
         Self { status, says: Says::Framework(String::new()) }
     }
 
-    /// The words of another error type, with `status`.
+    /// The words of another error type, with `status`; cut where they quote at length what was sent.
     pub fn application(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, says: Says::Application(text.into()) }
+        let mut text = text.into();
+        if let Some((end, _)) = text.char_indices().nth(MAX_WORDS) {
+            text.truncate(end);
+            text.push('…');
+        }
+        Self { status, says: Says::Application(text) }
     }
 
     /// What it says, for logs and traces.
@@ -140,11 +150,19 @@ impl From<BadBody> for ApiError {
         let status = match bad {
             BadBody::Newer => StatusCode::NOT_ACCEPTABLE,
             BadBody::InTransition(_) => StatusCode::CONFLICT,
+            BadBody::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            BadBody::Forbidden(forbidden) => return forbidden.into(),
             BadBody::Schema { .. }
             | BadBody::NotAUuid { .. }
             | BadBody::NotAMac { .. }
             | BadBody::NotABoolean { .. }
-            | BadBody::BadName { .. }
+            | BadBody::BadName(_)
+            | BadBody::BadNewName { .. }
+            | BadBody::Reserved(_)
+            | BadBody::NoSuchPortgroup(_)
+            | BadBody::NotASwitch(_)
+            | BadBody::SmartNicWithoutLink
+            | BadBody::Empty(_)
             | BadBody::NoSuchDriver { .. }
             | BadBody::NoSuchInterface { .. }
             | BadBody::NoSuchChassis(_)
@@ -156,11 +174,38 @@ impl From<BadBody> for ApiError {
     }
 }
 
+impl From<Forbidden> for ApiError {
+    fn from(forbidden: Forbidden) -> Self {
+        let status = match forbidden {
+            Forbidden::Protected(_) => StatusCode::FORBIDDEN,
+            Forbidden::ReasonWithoutFlag { .. } => StatusCode::BAD_REQUEST,
+            Forbidden::HasInstance { .. }
+            | Forbidden::NotDeletable { .. }
+            | Forbidden::InterfaceFixed { .. }
+            | Forbidden::ResourceClassFixed { .. }
+            | Forbidden::NotProtectable { .. }
+            | Forbidden::NotRetirable { .. } => StatusCode::CONFLICT,
+        };
+        Self::application(status, forbidden.to_string())
+    }
+}
+
 impl From<BadTarget> for ApiError {
     fn from(bad: BadTarget) -> Self {
         let status = match bad {
             BadTarget::Newer => StatusCode::NOT_ACCEPTABLE,
+            BadTarget::StepsTooLarge(Excess::Bytes(_) | Excess::Values(_)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             BadTarget::Schema { .. }
+            | BadTarget::Absent(_)
+            | BadTarget::Unexpected(_)
+            | BadTarget::WrongType { .. }
+            | BadTarget::Steps(_)
+            | BadTarget::StepsTooLarge(Excess::Depth(_))
+            | BadTarget::NoConfigDrive(_)
+            | BadTarget::NoRamdiskToDisable
+            | BadTarget::Timeout
             | BadTarget::Unknown { .. }
             | BadTarget::Missing(_)
             | BadTarget::NoSteps
@@ -173,11 +218,14 @@ impl From<BadTarget> for ApiError {
 
 impl From<BadTraits> for ApiError {
     fn from(bad: BadTraits) -> Self {
-        match bad {
-            BadTraits::Schema(_) | BadTraits::Name(_) | BadTraits::TooMany => {
-                Self::bad_request(bad.to_string())
-            }
-        }
+        let status = match bad {
+            BadTraits::Unknown { .. } => StatusCode::NOT_FOUND,
+            BadTraits::Schema(_)
+            | BadTraits::Name(_)
+            | BadTraits::TooMany { .. }
+            | BadTraits::Body => StatusCode::BAD_REQUEST,
+        };
+        Self::application(status, bad.to_string())
     }
 }
 
@@ -185,12 +233,14 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let text = sentence(&refused.to_string());
         match refused {
-            // A clean is under way and will end: clients try again.
-            Refused::InvalidState { verb: "power", .. } | Refused::Stale => Self::conflict(text),
+            Refused::Busy { .. } | Refused::StaysOn(_) | Refused::Stale => Self::conflict(text),
             // An agent, or who says to be one, learns nothing about what is there.
             Refused::NoAgentExpected { .. } => Self::nothing_here(),
             Refused::InvalidState { .. }
             | Refused::NoSteps
+            | Refused::InMaintenance { .. }
+            | Refused::Retired { .. }
+            | Refused::CleanPowersOff(_)
             | Refused::WrongToken(_)
             | Refused::SecondAgent { .. } => Self::bad_request(text),
         }

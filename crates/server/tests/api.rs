@@ -246,6 +246,223 @@ async fn requests_at_once_all_count_for_nodes_and_ports_and_traits() {
 }
 
 #[tokio::test]
+async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
+    let mut service = Service::new().await;
+    let get = async |path: &str| service.send_at(Some("1.110"), "GET", path, None).await;
+    // What the baremetal-operator sends, in its order (`pkg/provisioner/ironic/register.go`).
+    get("/v1/").await.expect(200);
+    let drivers = get("/v1/drivers?detail=false").await.body;
+    assert_eq!(drivers["drivers"].as_array().unwrap().len(), 1);
+    get("/v1/nodes/metal3~host-0").await.expect(404);
+    get("/v1/nodes/host-0").await.expect(404);
+    let ports = format!("/v1/ports?address={MAC}&fields=node_uuid%2Cuuid%2Caddress");
+    assert_eq!(get(&ports).await.body["ports"], json!([]));
+
+    let host = json!({
+        "driver": "redfish",
+        "name": "metal3~host-0",
+        "boot_interface": "redfish-https",
+        "deploy_interface": "ramdisk",
+        "firmware_interface": "redfish",
+        "inspect_interface": "agent",
+        "raid_interface": "redfish",
+        "disable_power_off": false,
+        "driver_info": {
+            // Nobody listens there.
+            "redfish_address": "http://127.0.0.1:9", "redfish_system_id": "/redfish/v1/Systems/1",
+            "redfish_username": "admin", "redfish_password": "hush", "redfish_verify_ca": false,
+        },
+        "properties": { "capabilities": "boot_mode:uefi", "cpu_arch": "x86_64" },
+    });
+    let created = service.send_at(Some("1.110"), "POST", "/v1/nodes", Some(&host)).await;
+    created.expect(201);
+    let uuid = created.body["uuid"].as_str().unwrap().to_owned();
+    for interface in ["deploy", "firmware", "inspect", "raid"] {
+        let field = format!("{interface}_interface");
+        assert_eq!(created.body[&field], host[&field]);
+    }
+    let of_node = format!("/v1/ports?fields=node_uuid%2Cuuid%2Caddress&node_uuid={uuid}");
+    let get = async |path: &str| service.send_at(Some("1.110"), "GET", path, None).await;
+    assert_eq!(get(&of_node).await.body["ports"], json!([]));
+    let port = json!({ "node_uuid": uuid, "address": MAC, "pxe_enabled": true });
+    service.send_at(Some("1.110"), "POST", "/v1/ports", Some(&port)).await.expect(201);
+    assert_eq!(get(&ports).await.body["ports"][0]["node_uuid"], json!(uuid));
+
+    let path = format!("/v1/nodes/{uuid}/states/provision");
+    service.send_at(Some("1.110"), "PUT", &path, Some(&target("manage"))).await.expect(202);
+    service.verify().await;
+    let path = format!("/v1/nodes/{uuid}");
+    let settings = json!([
+        { "op": "add", "path": "/driver_info/deploy_kernel", "value": "http://192.0.2.9/kernel" },
+        { "op": "add", "path": "/driver_info/deploy_ramdisk", "value": "http://192.0.2.9/initrd" },
+        { "op": "add", "path": "/driver_info/kernel_append_params", "value": "%default% a=b" },
+        { "op": "add", "path": "/automated_clean", "value": true },
+        { "op": "add", "path": "/inspect_interface", "value": "redfish" },
+        { "op": "add", "path": "/deploy_interface", "value": "direct" },
+    ]);
+    let changed = service.send_at(Some("1.110"), "PATCH", &path, Some(&settings)).await;
+    changed.expect(200);
+    assert_eq!(changed.body["provision_state"], "manageable");
+    assert_eq!(changed.body["inspect_interface"], "redfish");
+
+    // Here it stops.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let report = service.send("GET", &format!("{path}/validate"), None).await.body;
+    assert_eq!(
+        report["deploy"]["reason"],
+        "The deploy interface 'direct' is taken and shown, but not built yet: this service cleans \
+         machines and deploys nothing to them."
+    );
+    let path = format!("{path}/states/provision");
+    let inspect = service.send("PUT", &path, Some(&target("inspect"))).await;
+    assert!(inspect.words().contains("\"inspect\" is not supported by this service"));
+}
+
+#[tokio::test]
+async fn every_interface_that_can_be_set_is_listed_by_the_driver() {
+    let service = Service::new().await;
+    let driver = service.send("GET", "/v1/drivers/redfish", None).await.body;
+    for (name, listed) in driver.as_object().unwrap() {
+        let Some(kind) =
+            name.strip_prefix("enabled_").and_then(|it| it.strip_suffix("_interfaces"))
+        else {
+            continue;
+        };
+        for interface in listed.as_array().unwrap() {
+            let field = format!("{kind}_interface");
+            let body = json!({ "driver": "redfish", field.clone(): interface });
+            let created = service.send("POST", "/v1/nodes", Some(&body)).await;
+            created.expect(201);
+            assert_eq!(created.body[&field], *interface);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_deleted_only_where_upstream_lets_it() {
+    let service = Service::new().await;
+    let instance = "8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f";
+    let uuid = service.enroll("n1", json!({ "instance_uuid": instance })).await;
+
+    let refused = service.send("DELETE", "/v1/nodes/n1", None).await;
+    refused.expect(409);
+    assert_eq!(refused.words(), format!("Node {uuid} is associated with instance {instance}."));
+
+    service.send("PUT", "/v1/nodes/n1/maintenance", None).await.expect(202);
+    service.change(&uuid, |node| node.kept.insert("protected".into(), json!(true))).await;
+    let refused = service.send("DELETE", "/v1/nodes/n1", None).await;
+    refused.expect(403);
+    assert_eq!(
+        refused.words(),
+        format!("Node {uuid} is protected and cannot be undeployed, rebuilt or deleted")
+    );
+
+    let unprotect = json!([{ "op": "replace", "path": "/protected", "value": false }]);
+    service.send("PATCH", "/v1/nodes/n1", Some(&unprotect)).await.expect(200);
+    service.send("DELETE", "/v1/nodes/n1", None).await.expect(204);
+}
+
+#[tokio::test]
+async fn what_is_forbidden_has_upstreams_status() {
+    let mut service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    let add = |path: &str, value: Value| json!([{ "op": "add", "path": path, "value": value }]);
+    for (change, status) in [
+        (add("/protected", json!(true)), 409),
+        (add("/protected_reason", json!("mine")), 400),
+        (add("/retired_reason", json!("old")), 400),
+        (add("/name", json!("states")), 400),
+        (add("/parent_node", json!("8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f")), 400),
+        (add("/extra/a", json!("x".repeat(300_000))), 413),
+    ] {
+        service.send("PATCH", "/v1/nodes/n1", Some(&change)).await.expect(status);
+    }
+    let reset = "/v1/nodes/n1?reset_interfaces=True";
+    service.send("PATCH", reset, Some(&add("/extra/a", json!(1)))).await.expect(400);
+
+    let provision = "/v1/nodes/n1/states/provision";
+    service.send("PUT", provision, Some(&target("manage"))).await.expect(202);
+    service.verify().await;
+    service.send("PATCH", "/v1/nodes/n1", Some(&add("/retired", json!(true)))).await.expect(200);
+    service.send("PUT", provision, Some(&target("provide"))).await.expect(400);
+    let stays_on = add("/disable_power_off", json!(true));
+    service.send("PATCH", "/v1/nodes/n1", Some(&stays_on)).await.expect(200);
+    let off = service.send("PUT", "/v1/nodes/n1/states/power", Some(&target("power off"))).await;
+    off.expect(409);
+    assert_eq!(off.words(), "Failed to set node power state to power off.");
+    let none = json!({ "target": "power on", "timeout": 0 });
+    service.send("PUT", "/v1/nodes/n1/states/power", Some(&none)).await.expect(400);
+
+    let port = |field: &str, value: Value| json!({ "node_uuid": uuid, "address": "52:54:00:aa:bb:07", field: value });
+    for (field, value, status) in [
+        ("local_link_connection", json!({ "port_id": "1" }), 400),
+        ("portgroup_uuid", json!(uuid), 400),
+        ("physical_network", json!(""), 400),
+        ("is_smartnic", json!(true), 400),
+        ("extra", json!({ "a": "x".repeat(100_000) }), 413),
+        ("node_ident", json!("n1"), 400),
+    ] {
+        let body = port(field, value);
+        service.send("POST", "/v1/ports", Some(&body)).await.expect(status);
+    }
+    let by_name = json!({ "node_ident": "n1", "address": "52:54:00:aa:bb:07" });
+    service.send_at(Some("1.93"), "POST", "/v1/ports", Some(&by_name)).await.expect(406);
+    let created = service.send("POST", "/v1/ports", Some(&by_name)).await;
+    assert_eq!(created.body["node_uuid"], json!(uuid));
+}
+
+#[tokio::test]
+async fn an_answer_quotes_no_more_than_a_few_lines_of_what_was_sent() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+    let long = "x".repeat(500_000);
+    let body = json!([{ "op": "remove", "path": format!("/extra/{long}") }]);
+
+    let refused = service.send("PATCH", "/v1/nodes/n1", Some(&body)).await;
+
+    refused.expect(400);
+    assert!(refused.words().chars().count() <= 2_001, "{}", refused.words().len());
+}
+
+#[tokio::test]
+async fn no_number_of_patches_makes_a_node_larger_than_it_may_be() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+    let chunk = "x".repeat(200_000);
+    let add = |number: i32| {
+        let path = format!("/driver_info/{number}");
+        json!([{ "op": "add", "path": path, "value": chunk }])
+    };
+    service.send("PATCH", "/v1/nodes/n1", Some(&add(0))).await.expect(200);
+
+    for number in 1..10 {
+        service.send("PATCH", "/v1/nodes/n1", Some(&add(number))).await.expect(413);
+    }
+
+    let node = service.send("GET", "/v1/nodes/n1", None).await.body;
+    assert_eq!(node["driver_info"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_node_that_grew_before_there_was_a_limit_can_be_used_and_made_smaller() {
+    let service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    let large = json!({ "a": "x".repeat(300_000), "b": 1 });
+    service.change(&uuid, |node| node.extra = large.as_object().unwrap().clone()).await;
+
+    let path = "/v1/nodes/n1";
+    let rename = json!([{ "op": "add", "path": "/description", "value": "old" }]);
+    service.send("PATCH", path, Some(&rename)).await.expect(413);
+    let power = json!([{ "op": "replace", "path": "/maintenance", "value": true }]);
+    service.send("PATCH", path, Some(&power)).await.expect(200);
+    let shrink = json!([{ "op": "remove", "path": "/extra/b" }]);
+    service.send("PATCH", path, Some(&shrink)).await.expect(200);
+    let shrink = json!([{ "op": "remove", "path": "/extra/a" }]);
+    service.send("PATCH", path, Some(&shrink)).await.expect(200);
+    service.send("PATCH", path, Some(&rename)).await.expect(200);
+}
+
+#[tokio::test]
 async fn maintenance_is_set_and_taken_back() {
     let service = Service::new().await;
     service.enroll("n1", json!({})).await;
@@ -271,6 +488,9 @@ async fn traits_are_kept() {
     service.send("PUT", "/v1/nodes/n1/traits/CUSTOM_A", None).await.expect(204);
     service.send("DELETE", "/v1/nodes/n1/traits/CUSTOM_B", None).await.expect(204);
     service.send("DELETE", "/v1/nodes/n1/traits/CUSTOM_B", None).await.expect(404);
+    service.send("PUT", "/v1/nodes/n1/traits/FOO", None).await.expect(400);
+    let body = json!({ "traits": ["CUSTOM_C"] });
+    service.send("PUT", "/v1/nodes/n1/traits/CUSTOM_C", Some(&body)).await.expect(400);
     let node = service.send("GET", "/v1/nodes/n1", None).await.body;
     assert_eq!(node["traits"], json!(["CUSTOM_A"]));
 }
@@ -534,6 +754,16 @@ impl Service {
             .expect("the store works")
             .expect("the node is there")
             .node
+    }
+
+    /// Changes a node in a way that no request does.
+    async fn change<T>(&self, node: &str, change: impl Fn(&mut Node) -> T) {
+        let decide = |node: &Node| {
+            let mut node = node.clone();
+            change(&mut node);
+            Ok::<_, std::convert::Infallible>(node)
+        };
+        self.nodes.set(node.parse().expect("a UUID"), decide).await.expect("the store works");
     }
 
     /// A node whose machine was started for a clean and has not called yet.

@@ -454,7 +454,7 @@ async fn moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it
         tokio::spawn(async move {
             let change = |port: &Port| {
                 let other = if port.node_uuid == nodes[0] { nodes[1] } else { nodes[0] };
-                let node_uuid = if i % 5 == 0 { other } else { port.node_uuid };
+                let node_uuid = if i.is_multiple_of(5) { other } else { port.node_uuid };
                 Ok::<_, Infallible>(Port { node_uuid, ..counted(port) })
             };
             while store.change_port(uuid, now(), change).await.is_err_and(|failed| {

@@ -1,6 +1,8 @@
 //! What is not accepted, and in which words.
 
+use provision::state::PowerTarget;
 use provision::{Event, Refused};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::situations::{self, asking, boots, running, waiting};
@@ -101,6 +103,77 @@ fn an_agent_cannot_disturb_a_boot_or_a_tear_down() {
 fn a_manual_clean_needs_steps() {
     let mut world = World::manageable();
     assert_eq!(world.tries(&Event::Clean(vec![])), Err(Refused::NoSteps));
+}
+
+#[test]
+fn a_retired_node_is_not_provided_but_cleaned() {
+    let mut world = World::manageable();
+    world.node.kept.insert("retired".into(), json!(true));
+
+    let refused = world.tries(&Event::Provide).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the providing operation can't be performed on node \
+         00000000-0000-0000-0000-00000000a0de because it is retired"
+    );
+    world.happens(Event::Clean(vec![clean_step("erase_devices", 0)]));
+}
+
+#[test]
+fn a_node_in_maintenance_is_provided_but_not_cleaned_by_hand() {
+    let mut world = World::manageable();
+    world.node.maintenance = true;
+
+    let refused = world.tries(&Event::Clean(vec![clean_step("erase_devices", 0)])).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the cleaning operation can't be performed on node 00000000-0000-0000-0000-00000000a0de \
+         because it's in maintenance mode"
+    );
+    world.happens(Event::Provide);
+}
+
+#[test]
+fn a_machine_whose_power_must_stay_on_is_neither_switched_off_nor_cleaned() {
+    let mut world = World::manageable();
+    world.node.kept.insert("disable_power_off".into(), json!(true));
+
+    let off =
+        [PowerTarget::Off, PowerTarget::Reboot, PowerTarget::SoftOff, PowerTarget::SoftReboot];
+    for target in off {
+        assert_eq!(world.tries(&Event::PowerAsked(target)), Err(Refused::StaysOn(target)));
+    }
+    let uuid = world.node.uuid;
+    for clean in [Event::Provide, Event::Clean(vec![clean_step("erase_devices", 0)])] {
+        assert_eq!(world.tries(&clean), Err(Refused::CleanPowersOff(uuid)));
+    }
+    world.node.automated_clean = Some(false);
+    world.happens(Event::Provide);
+    world.happens(Event::PowerAsked(PowerTarget::On));
+}
+
+#[test]
+fn what_went_wrong_before_is_forgotten_when_a_node_is_provided() {
+    for automated_clean in [true, false] {
+        let mut world = World::manageable();
+        world.node.last_error = Some("the BMC was away".into());
+        world.node.automated_clean = Some(automated_clean);
+
+        world.happens(Event::Provide);
+
+        assert_eq!(world.node.last_error, None);
+    }
+}
+
+#[test]
+fn the_power_of_a_machine_that_is_cleaned_is_left_alone_in_ironics_words() {
+    let mut world = waiting();
+    let refused = world.tries(&Event::PowerAsked(PowerTarget::Off)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the requested action \"power off\" can not be performed on node \
+         \"00000000-0000-0000-0000-00000000a0de\" while it is in state \"clean wait\""
+    );
 }
 
 #[test]

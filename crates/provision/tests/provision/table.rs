@@ -121,6 +121,10 @@ fn in_words(work: &Work) -> String {
 fn why(refused: &Refused) -> &'static str {
     match refused {
         Refused::InvalidState { .. } => "invalid state",
+        Refused::Busy { .. } => "busy",
+        Refused::InMaintenance { .. } => "in maintenance",
+        Refused::Retired { .. } => "retired",
+        Refused::StaysOn(_) | Refused::CleanPowersOff(_) => "stays on",
         Refused::NoSteps => "no steps",
         Refused::Stale => "stale",
         Refused::NoAgentExpected { .. } => "no agent expected",

@@ -1,9 +1,10 @@
 //! The smaller things of a node: its traits, and what upstream has and this service has none of.
 
 use axum::extract::State;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::routing::{MethodRouter, get, put};
 use axum::{Extension, Json};
+use ironic::traits::BadTraits;
 use ironic::version::since;
 use provision::Node;
 use serde_json::{Value, json};
@@ -182,7 +183,7 @@ pub(super) async fn set_traits(
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    let names = ironic::traits::list(&body)?;
+    let names = ironic::traits::list(&ident, &body)?;
     change_traits(&api, &view, &ident, |_| Ok(names.clone())).await
 }
 
@@ -198,8 +199,14 @@ pub(super) async fn add_trait(
     State(api): State<Api>,
     Extension(view): View,
     At((ident, name)): At<(String, String)>,
-) -> Result<StatusCode, ApiError> {
-    change_traits(&api, &view, &ident, |names| Ok(ironic::traits::with(names, &name)?)).await
+    Body(body): Body,
+) -> Result<(StatusCode, [(HeaderName, String); 1]), ApiError> {
+    if !body.is_null() && body != json!({}) {
+        return Err(BadTraits::Body.into());
+    }
+    let add = |names| Ok(ironic::traits::with(&ident, names, &name)?);
+    let status = change_traits(&api, &view, &ident, add).await?;
+    Ok((status, [(header::LOCATION, view.url(&format!("nodes/{ident}/traits/{name}")))]))
 }
 
 pub(super) async fn remove_trait(
@@ -207,14 +214,7 @@ pub(super) async fn remove_trait(
     Extension(view): View,
     At((ident, name)): At<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let remove = |mut names: Vec<String>| {
-        let before = names.len();
-        names.retain(|other| *other != name);
-        if names.len() == before {
-            return Err(ApiError::not_found(format!("Node {ident} doesn't have a trait '{name}'")));
-        }
-        Ok(names)
-    };
+    let remove = |names| Ok(ironic::traits::without(&ident, names, &name)?);
     change_traits(&api, &view, &ident, remove).await
 }
 

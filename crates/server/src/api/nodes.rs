@@ -5,6 +5,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use ironic::Fields;
+use ironic::Version;
+use ironic::field::boolean;
 use ironic::node::{FIELDS, LISTED};
 use ironic::version::since;
 use jiff::Timestamp;
@@ -129,6 +131,7 @@ pub(super) async fn create(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let node = ironic::node::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
+    expect_parents(&api, node.kept_text("parent_node"), view.version).await?;
     api.nodes.create(&node).await?;
     info!(node.uuid = %node.uuid, "node {} is enrolled", node.uuid);
     let location = view.url(&format!("nodes/{}", node.uuid));
@@ -156,9 +159,15 @@ pub(super) async fn patch(
     mut query: Query,
     Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
+    let reset = query.take_since("reset_interfaces", view.version, since::RESET_INTERFACES)?;
     // There is one driver, so that a change of it never leaves interfaces behind.
-    query.take("reset_interfaces");
+    if reset.as_deref().is_some_and(|text| boolean(text) == Some(true)) && !names_driver(&body) {
+        return Err(ApiError::bad_request(
+            "The reset_interfaces parameter can only be used when changing the node's driver.",
+        ));
+    }
     query.end()?;
+    expect_parents(&api, parents_in_patch(&body), view.version).await?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
         Api::still_called(node, &ident)?;
@@ -166,6 +175,32 @@ pub(super) async fn patch(
     };
     let node = api.nodes.set(uuid, decide).await?;
     Ok(Json(ironic::node::show(&node, &view, &Fields::All, None)))
+}
+
+fn names_driver(patch: &Value) -> bool {
+    patch.as_array().is_some_and(|all| all.iter().any(|operation| operation["path"] == "/driver"))
+}
+
+fn parents_in_patch(patch: &Value) -> impl Iterator<Item = &str> {
+    let operations = patch.as_array().into_iter().flatten();
+    let named = operations.filter(|operation| operation["path"] == "/parent_node");
+    named.filter_map(|operation| operation["value"].as_str())
+}
+
+/// Whether the nodes are there that a node should be part of.
+async fn expect_parents<'a>(
+    api: &Api,
+    parents: impl IntoIterator<Item = &'a str>,
+    version: Version,
+) -> Result<(), ApiError> {
+    for parent in parents {
+        if Uuid::try_parse(parent).is_err() || api.find(parent, version).await.is_err() {
+            return Err(ApiError::bad_request(format!(
+                "Unable to apply the requested parent_node '{parent}'. Requested value was invalid."
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn delete(
@@ -176,35 +211,9 @@ pub(super) async fn delete(
     let node = api.find(&ident, view.version).await?.node;
     let check = |node: &Node| {
         Api::still_called(node, &ident)?;
-        may_be_deleted(node)
+        Ok::<_, ApiError>(ironic::guards::check_deletion(node)?)
     };
     api.nodes.delete(node.uuid, check).await?;
     info!(node.uuid = %node.uuid, "node {} is deleted", node.uuid);
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn may_be_deleted(node: &Node) -> Result<(), ApiError> {
-    if node.kept.get("protected") == Some(&Value::Bool(true)) {
-        return Err(ApiError::forbidden(format!(
-            "Node {} is protected and cannot be undeployed, rebuilt or deleted.",
-            node.uuid
-        )));
-    }
-    let state = node.provision_state;
-    let resting = match state {
-        ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available => true,
-        ProvisionState::Verifying
-        | ProvisionState::Cleaning
-        | ProvisionState::CleanWait
-        | ProvisionState::CleanFailed => false,
-    };
-    if resting || node.maintenance {
-        return Ok(());
-    }
-    Err(ApiError::conflict(format!(
-        "Can not delete node \"{}\" while it is in provision state \"{state}\". Valid provision \
-         states to perform deletion are: ['available', 'enroll', 'manageable'], or set the node \
-         into maintenance mode",
-        node.uuid
-    )))
 }

@@ -4,12 +4,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use ironic::Fields;
 use ironic::port::{FIELDS, LISTED};
+use ironic::version::since;
+use ironic::{Fields, Version};
 use jiff::Timestamp;
 use provision::{Mac, Port};
-use serde_json::Value;
-use store::{PortFilter, PortKey};
+use serde_json::{Value, json};
+use store::{NodeKey, PortFilter, PortKey};
 use uuid::Uuid;
 
 use super::Api;
@@ -118,11 +119,33 @@ pub(super) async fn create(
     Extension(view): View,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
+    let body = with_node_uuid(&api, view.version, body).await?;
     let port = ironic::port::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
     api.nodes.create_port(&port).await?;
     let location = view.url(&format!("ports/{}", port.uuid));
     let body = ironic::port::show(&port, &view, &Fields::All);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+/// The body with the UUID of the node that its `node_ident` names.
+async fn with_node_uuid(api: &Api, version: Version, body: Value) -> Result<Value, ApiError> {
+    let Some(ident) = body.get("node_ident") else { return Ok(body) };
+    if !version.has(since::NODE_IDENT) {
+        return Err(ApiError::not_acceptable());
+    }
+    let (Some(ident), None) = (ident.as_str(), body.get("node_uuid")) else {
+        return Err(ApiError::bad_request(
+            "Schema error for port: it must have either node_ident or node_uuid, a text",
+        ));
+    };
+    let missing = || ApiError::bad_request(format!("Node {ident} could not be found."));
+    let found = api.nodes.store().node(&NodeKey::from(ident)).await?.ok_or_else(missing)?;
+    let mut named = body.clone();
+    if let Some(fields) = named.as_object_mut() {
+        fields.remove("node_ident");
+        fields.insert("node_uuid".to_owned(), json!(found.node.uuid));
+    }
+    Ok(named)
 }
 
 pub(super) async fn show(

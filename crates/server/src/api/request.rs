@@ -356,3 +356,20 @@ impl Page {
         format!("{}?{}", view.url(path), next.finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_renamed_since_it_was_found_is_not_what_the_request_names() {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", jiff::Timestamp::UNIX_EPOCH);
+        node.name = Some("n1".to_owned());
+        assert!(Api::still_called(&node, "n1").is_ok());
+
+        node.name = Some("n2".to_owned());
+        let gone = Api::still_called(&node, "n1").unwrap_err();
+        assert_eq!(gone.text(), "Node n1 could not be found.");
+        assert!(Api::still_called(&node, &Uuid::nil().to_string()).is_ok());
+    }
+}

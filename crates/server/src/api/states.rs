@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use ironic::field::Object;
 use ironic::validate::Validation;
 use provision::Node;
 use serde_json::Value;
@@ -65,15 +66,7 @@ pub(super) async fn set_maintenance(
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    let reason = match body.get("reason") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(reason)) => Some(reason.clone()),
-        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            return Err(ApiError::bad_request(
-                "Schema error for reason: it is not of type 'string'",
-            ));
-        }
-    };
+    let reason = maintenance_reason(&body)?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
         Api::still_called(node, &ident)?;
@@ -82,6 +75,33 @@ pub(super) async fn set_maintenance(
     };
     api.nodes.set(uuid, decide).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Longest reason for maintenance, in characters, as a node's description.
+const MAX_REASON: usize = 4_096;
+
+fn maintenance_reason(body: &Value) -> Result<Option<String>, ApiError> {
+    let nobody = Object::new();
+    let fields = match body {
+        Value::Null => &nobody,
+        Value::Object(fields) => fields,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            return Err(ApiError::bad_request("Schema error for body: it is not of type 'object'"));
+        }
+    };
+    if let Some(name) = fields.keys().find(|name| *name != "reason") {
+        return Err(ApiError::bad_request(format!("Unexpected arguments: {name}")));
+    }
+    match fields.get("reason") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(reason)) if reason.chars().count() > MAX_REASON => {
+            Err(ApiError::bad_request(format!("reason has more than {MAX_REASON} characters")))
+        }
+        Some(Value::String(reason)) => Ok(Some(reason.clone())),
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(ApiError::bad_request("Expected string for reason"))
+        }
+    }
 }
 
 pub(super) async fn unset_maintenance(
