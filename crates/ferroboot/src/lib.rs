@@ -5,6 +5,7 @@ pub mod check;
 pub mod explain;
 pub mod image;
 pub mod lab;
+pub mod login;
 pub mod replay;
 pub mod serve;
 pub mod service;

@@ -12,9 +12,12 @@ use reqwest::Client;
 use url::Url;
 use uuid::Uuid;
 
+use crate::login::{ApiLogin, without_password};
 use crate::service::runtime;
 
 /// Asks a running service for the trace of a node's boot.
+///
+/// Where the service has users, OS_USERNAME and OS_PASSWORD say who asks, as to the baremetal command.
 #[derive(Debug, Args)]
 pub struct Trace {
     /// The node's name or UUID.
@@ -49,6 +52,8 @@ impl Trace {
     }
 
     async fn fetch(&self) -> Result<String> {
+        without_password(&self.api)?;
+        let login = ApiLogin::from_environment()?;
         let mut url = self.api.clone();
         url.path_segments_mut()
             .map_err(|()| anyhow::anyhow!("{} is no URL of an API", self.api))?
@@ -58,18 +63,17 @@ impl Trace {
             url.query_pairs_mut().append_pair("attempt", &attempt.to_string());
         }
         let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy().build()?;
-        let answer = client
-            .get(url)
-            .header("X-OpenStack-Ironic-API-Version", "latest")
-            .send()
-            .await
-            .with_context(|| format!("no answer from {}: does `ferroboot serve` run?", self.api))?;
+        let request = client.get(url).header("X-OpenStack-Ironic-API-Version", "latest");
+        let answer =
+            login.sign(request).send().await.with_context(|| {
+                format!("no answer from {}: does `ferroboot serve` run?", self.api)
+            })?;
         let (status, text) = (answer.status(), answer.text().await?);
         if status.is_success() {
             return Ok(text);
         }
         let words = serde_json::from_str(&text).ok().and_then(|body| ironic::error::words(&body));
-        bail!("{status}: {}", words.unwrap_or(text));
+        bail!("{status}: {}{}", words.unwrap_or(text), login.hint(status));
     }
 }
 

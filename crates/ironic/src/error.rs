@@ -15,6 +15,15 @@ pub fn framework(status: u16, title: &str, description: &str) -> Value {
     doubly(&json!({ "code": status, "title": title, "description": description }))
 }
 
+/// The body of a login that is refused: upstream's, which keystoneauth reads, and beside it
+/// [`application`]'s, which python-ironicclient and our own command line read.
+#[must_use]
+pub fn login(status: u16, text: &str) -> Value {
+    let mut body = application(status, text);
+    body["error"] = json!({ "message": text, "code": status });
+    body
+}
+
 /// What an error's body says, in either shape; `None` if it is of neither.
 ///
 /// For our own command line, which shows it to people.

@@ -8,6 +8,7 @@ mod boot_trace;
 mod details;
 mod discovery;
 mod drivers;
+pub mod guard;
 mod nodes;
 mod ports;
 mod request;

@@ -18,7 +18,7 @@ use store::{
     PortError, PortFilter, Store,
 };
 use tokio::sync::Mutex;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::nodes::Index;
@@ -112,19 +112,22 @@ impl Nodes {
         claim: Option<&Claim>,
         event: impl Fn(&Node) -> Result<Event, E>,
     ) -> Result<Node, ChangeError<E>> {
-        let mut before = None;
+        let (mut before, mut error_before) = (None, None);
         let context =
             Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
         let decide = |node: &Node| {
             before = Some(node.provision_state);
+            error_before.clone_from(&node.last_error);
             Ok(step(node, &event(node)?, &context)?)
         };
         let node = self.store.change(node, claim, context.now, decide).await?;
         self.refresh(node.uuid).await;
         if before != Some(node.provision_state) {
-            let (name, state) =
-                (node.name.as_deref().unwrap_or("without a name"), node.provision_state);
+            let (name, state) = (display_name(&node), node.provision_state);
             info!(node.uuid = %node.uuid, node.state = %state, "node {name} is now in state {state}");
+        }
+        if let Some(failed) = node.last_error.as_ref().filter(|_| node.last_error != error_before) {
+            warn!(node.uuid = %node.uuid, "node {}: {failed}", display_name(&node));
         }
         Ok(node)
     }
@@ -259,6 +262,11 @@ impl Nodes {
             }
         }
     }
+}
+
+/// What a node is called in the log.
+fn display_name(node: &Node) -> &str {
+    node.name.as_deref().unwrap_or("without a name")
 }
 
 /// Tries again while a worker holds the node, since most of its turns are short.

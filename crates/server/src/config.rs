@@ -18,7 +18,7 @@ use nix::unistd::{Uid, gethostname};
 use provision::boot::HttpLoader;
 use provision::{Mac, Policy};
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
@@ -64,15 +64,67 @@ pub struct Database {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Loopback by default: the API switches machines, and asks nobody who they are.
+    /// Loopback by default: the API switches machines. Elsewhere it needs `users`, or `noauth`.
     pub listen: SocketAddr,
     /// Where clients reach it, for links in answers; by default, where each one did.
     pub public_url: Option<Url>,
+    /// Names by which clients reach it, beside `localhost`, IP addresses and that of `public_url`.
+    pub hosts: Vec<String>,
+    /// The file of users, as `htpasswd -B` writes it (Ironic's `http_basic_auth_user_file`); without one, whoever
+    /// reaches the API may do everything.
+    pub users: Option<PathBuf>,
+    /// Whether the API may be without users where others than this host reach it.
+    pub noauth: bool,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 6385)), public_url: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 6385)),
+            public_url: None,
+            hosts: Vec::new(),
+            users: None,
+            noauth: false,
+        }
+    }
+}
+
+impl Api {
+    /// Whether only this host reaches it.
+    pub(crate) fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// `hosts`, read.
+    ///
+    /// # Errors
+    /// Names the entry that is no host.
+    pub(crate) fn host_names(&self) -> Result<Vec<Host>> {
+        let read = |name: &String| {
+            Host::parse(name).ok().filter(|_| !name.contains('*')).with_context(|| {
+                format!(
+                    "{name:?} in hosts of [api] is no host: give a name such as ironic.example, without http:// and \
+                     without a port"
+                )
+            })
+        };
+        self.hosts.iter().map(read).collect()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.host_names()?;
+        ensure!(
+            self.users.is_none() || !self.noauth,
+            "[api] has users and noauth = true, which exclude each other: leave one of them out"
+        );
+        ensure!(
+            self.is_local() || self.users.is_some() || self.noauth,
+            "the API listens on {}, where others than this host reach it, and asks nobody who they are: set users in \
+             [api] to a file that `htpasswd -B` made; or, if all who reach it may do everything, write noauth = true \
+             there",
+            self.listen
+        );
+        Ok(())
     }
 }
 
@@ -824,6 +876,7 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong.
     pub fn check(&self) -> Result<()> {
+        self.api.check()?;
         ensure!(self.dhcp.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
         ensure!(
             self.clean.callback_timeout_secs >= 60,
@@ -872,6 +925,35 @@ mod tests {
         assert!(config.api.listen.ip().is_loopback());
         assert!(config.dhcp.networks.is_empty());
         assert_eq!(config.policy(), Policy::default());
+    }
+
+    #[test]
+    fn an_api_that_others_reach_has_users_or_says_that_it_has_none() {
+        let api = |settings: &str| format!("[api]\n{settings}");
+        let users = "users = \"/etc/ferroboot/htpasswd\"";
+
+        for listen in ["0.0.0.0:6385", "[::]:6385", "192.0.2.1:6385", "[::ffff:192.0.2.1]:1"] {
+            let listen = format!("listen = \"{listen}\"\n");
+            let refused = refusal(&api(&listen));
+            assert!(refused.contains("users") && refused.contains("noauth = true"), "{refused}");
+            assert!(api(&(listen.clone() + users)).parse::<Config>().is_ok());
+            assert!(api(&(listen + "noauth = true")).parse::<Config>().is_ok());
+        }
+        for listen in ["127.0.0.1:6385", "127.0.0.2:1", "[::1]:6385", "[::ffff:127.0.0.1]:6385"] {
+            assert!(api(&format!("listen = \"{listen}\"")).parse::<Config>().is_ok(), "{listen}");
+        }
+        let both = format!("noauth = true\n{users}");
+        assert!(refusal(&api(&both)).contains("exclude each other"));
+    }
+
+    #[test]
+    fn a_name_of_the_api_is_a_name_and_no_more() {
+        let hosts = |name: &str| format!("[api]\nhosts = [\"{name}\"]");
+
+        assert!(hosts("ironic.example").parse::<Config>().is_ok());
+        for odd in ["http://ironic.example", "ironic.example:6385", "", "a b", "*.example"] {
+            assert!(refusal(&hosts(odd)).contains("hosts of [api]"), "{odd}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Api;
+use crate::api::guard::{self, OperatorGuard};
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::config::Config;
@@ -80,6 +81,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let settings = api_settings(&config, &host, strangers.clone());
     let api = Api::new(nodes.clone(), recorder.clone(), settings);
+    let guard = OperatorGuard::open(&config.api)?;
     let for_operators = listen(config.api.listen, "the API").await?;
     let for_agents = listen(config.agent.listen, "agents").await?;
     let for_firmware = listen(config.boot.listen, "the boot listener").await?;
@@ -99,7 +101,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         limits: limits.of_port(shares.api),
         bodies: limits.of_bodies(api::MAX_BODY),
         headers: HeaderNames::LowerCase,
-        service: RouterService { router: operators, useful: UsefulAnswers::NoErrors },
+        service: RouterService { router: guard.guard(operators), useful: UsefulAnswers::NoErrors },
         metrics: metrics.clone(),
     };
     let agent_port = Port {
@@ -109,7 +111,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         bodies: limits.of_bodies(api::MAX_AGENT_BODY),
         headers: HeaderNames::LowerCase,
         service: RouterService {
-            router: api::agent_router(api),
+            router: guard::machines(api::agent_router(api)),
             useful: UsefulAnswers::ServedNodes,
         },
         metrics: metrics.clone(),
@@ -232,13 +234,17 @@ fn say_ready(config: &Config, state: &StateDir) {
     info!("state in {}", state.path().display());
     info!("images for machines on http://{}/boot/", config.boot.listen);
     info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
-    if !config.api.listen.ip().is_loopback() {
-        warn!("the API asks nobody who they are, and {} is not loopback", config.api.listen);
+    if config.api.noauth {
+        warn!("the API on {} asks nobody who they are (noauth in [api])", config.api.listen);
     }
     if config.dhcp.networks.is_empty() && config.dhcp.provider == config::Provider::Embedded {
         info!("no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network");
     }
     let address = config.api.listen;
     info!("ready: Ironic's API on http://{address}");
-    info!("next: OS_AUTH_TYPE=none OS_ENDPOINT=http://{address} baremetal node list");
+    let login = match config.api.users {
+        None => "OS_AUTH_TYPE=none",
+        Some(_) => "OS_AUTH_TYPE=http_basic OS_USERNAME=… OS_PASSWORD=…",
+    };
+    info!("next: {login} OS_ENDPOINT=http://{address} baremetal node list");
 }

@@ -2,16 +2,19 @@
 //!
 //! `scripts/python-venv` installs them, in `target/venv` or `$FERROBOOT_VENV`.
 
-use std::env;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
+use std::{env, fs};
 
 use jiff::{SignedDuration, Timestamp};
 use provision::clean::CleanStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
+use server::api::guard::OperatorGuard;
 use server::api::{Api, Settings, router};
 use server::change::Nodes;
+use server::config;
 use server::nodes::Index;
 use server::trace::Recorder;
 use store::{Claimed, NodeKey, Store};
@@ -26,7 +29,7 @@ const BMC: &str = "redfish_address=http://127.0.0.1:9";
 
 #[tokio::test]
 async fn the_baremetal_command_enrolls_lists_changes_and_deletes_nodes() {
-    let service = Service::start().await;
+    let service = Service::with_users().await;
 
     // The names of the specification, of which upstream calls the interfaces otherwise.
     let create = "node create --driver redfish --boot-interface httpboot --name";
@@ -138,7 +141,7 @@ async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
 
 #[tokio::test]
 async fn a_program_that_uses_openstacksdk_drives_a_node_through_its_life() {
-    let service = Service::start().await;
+    let service = Service::with_users().await;
     let worker = service.willing_worker();
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk.py");
@@ -148,12 +151,30 @@ async fn a_program_that_uses_openstacksdk_drives_a_node_through_its_life() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[tokio::test]
+async fn clients_without_a_login_or_with_a_wrong_one_are_told_so() {
+    let mut service = Service::with_users().await;
+    for (login, words) in [
+        (None, "Authorization required"),
+        (Some(("operator", "s3")), "Incorrect username or password"),
+        (Some(("nobody", "s3:crét")), "Incorrect username or password"),
+    ] {
+        service.login = login;
+        let output = service.baremetal("node list").await;
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{login:?}: {said}");
+    }
+}
+
 /// The API on a socket, and a store of its own.
 struct Service {
     nodes: Nodes,
     endpoint: String,
     server: AbortHandle,
     folder: TempDir,
+    /// The user and the password that clients have, if the API has users.
+    login: Option<(&'static str, &'static str)>,
 }
 
 impl Drop for Service {
@@ -163,8 +184,21 @@ impl Drop for Service {
 }
 
 impl Service {
+    /// One that asks nobody who they are.
     async fn start() -> Self {
+        Self::open(tempfile::tempdir().expect("a folder can be made"), None).await
+    }
+
+    /// One that has users, and clients that are one of them.
+    async fn with_users() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
+        let hash = bcrypt::hash("s3:crét", 4).expect("it can be hashed");
+        let file = folder.path().join("htpasswd");
+        fs::write(file, format!("# ours\noperator:{hash}\n")).expect("a file can be written");
+        Self::open(folder, Some(("operator", "s3:crét"))).await
+    }
+
+    async fn open(folder: TempDir, login: Option<(&'static str, &'static str)>) -> Self {
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let store = Store::open(&url).await.expect("the store opens");
         let nodes = Nodes::new(store, Index::default(), Policy::default());
@@ -174,8 +208,12 @@ impl Service {
         let api = Api::new(nodes.clone(), recorder, Settings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
-        let server = tokio::spawn(async move { axum::serve(listener, router(api)).await });
-        Self { nodes, endpoint, server: server.abort_handle(), folder }
+        let users = login.map(|_| folder.path().join("htpasswd"));
+        let guard = OperatorGuard::open(&config::Api { users, ..config::Api::default() });
+        let routes = guard.expect("the users are good").guard(router(api));
+        let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { nodes, endpoint, server: server.abort_handle(), folder, login }
     }
 
     /// A program of the Python environment, with nothing of ours but the endpoint.
@@ -191,7 +229,14 @@ impl Service {
             venv.display()
         );
         let mut command = Command::new(program);
-        command.env_clear().env("OS_AUTH_TYPE", "none").env("OS_ENDPOINT", &self.endpoint);
+        command.env_clear().env("OS_ENDPOINT", &self.endpoint);
+        match self.login {
+            None => command.env("OS_AUTH_TYPE", "none"),
+            Some((user, password)) => command
+                .env("OS_AUTH_TYPE", "http_basic")
+                .env("OS_USERNAME", user)
+                .env("OS_PASSWORD", password),
+        };
         command.env("HOME", self.folder.path()).env("LANG", "C.UTF-8").kill_on_drop(true);
         command
     }

@@ -18,11 +18,13 @@ use provision::Node;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{NodeKey, SortDirection, StoredNode};
+use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span};
 use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::Api;
+use super::guard::ApiUser;
 use crate::error::ApiError;
 use crate::http_server::BodyError;
 
@@ -41,7 +43,11 @@ pub(super) async fn negotiate(
         http.id = %id,
         http.method = %request.method(),
         http.path = request.uri().path(),
+        http.user = Empty,
     );
+    if let Some(ApiUser(user)) = request.extensions().get() {
+        span.record("http.user", user.as_ref());
+    }
     let version = version_of(request.headers());
     let mut response = match version {
         Ok(version) => {

@@ -7,7 +7,7 @@ use provision::{BootInterface, Event, Node, Port};
 use redfish::boot::{NotKept, Power};
 use store::{Claimed, WorkError};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use super::{Workers, attempt_of};
@@ -41,10 +41,7 @@ enum NotBooted {
 pub(super) async fn run(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Event {
     match boot(workers, claimed, attempt).await {
         Ok(()) => Event::Booting { attempt },
-        Err(reason) => {
-            warn!(%reason, "the machine could not be booted");
-            Event::BootFailed { attempt, reason: reason.to_string() }
-        }
+        Err(reason) => Event::BootFailed { attempt, reason: reason.to_string() },
     }
 }
 

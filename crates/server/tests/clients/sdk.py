@@ -5,8 +5,12 @@ import os
 import openstack
 from openstack import exceptions
 
+AUTH_TYPE = os.environ["OS_AUTH_TYPE"]
+LOGIN = {"username": os.environ["OS_USERNAME"], "password": os.environ["OS_PASSWORD"]}
+
 baremetal = openstack.connect(
-    auth_type="none",
+    auth_type=AUTH_TYPE,
+    auth={"endpoint": os.environ["OS_ENDPOINT"], **(LOGIN if AUTH_TYPE == "http_basic" else {})},
     baremetal_endpoint_override=os.environ["OS_ENDPOINT"],
     load_yaml_config=False,
     load_envvars=False,

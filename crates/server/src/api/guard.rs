@@ -1,0 +1,243 @@
+//! Who may ask the API, and from where: what is looked at before any route.
+//!
+//! [`OperatorGuard`] is for the port of operators: names that are ours, no web pages of others, users where there are
+//! any, and bodies that are JSON. [`machines`] is for the port of agents, which machines may reach by any name.
+
+mod hosts;
+mod htpasswd;
+mod logins;
+mod users;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router};
+use tower::Layer as _;
+
+use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
+use self::users::{NotLoggedIn, Users};
+use crate::config;
+use crate::error::ApiError;
+
+/// The realm that upstream names.
+const CHALLENGE: &str = "Basic realm=\"Baremetal API\", charset=\"UTF-8\"";
+
+/// Guards the port of operators; clones share the users.
+#[derive(Clone, Debug)]
+pub struct OperatorGuard {
+    names: Arc<ApiNames>,
+    users: Option<Users>,
+}
+
+/// The user whom a request was let in as.
+#[derive(Clone, Debug)]
+pub(super) struct ApiUser(pub(super) Arc<str>);
+
+impl OperatorGuard {
+    /// As `[api]` says; reads the file of users, if there is to be one.
+    ///
+    /// # Errors
+    /// In words, why the file cannot be used, or which name is none.
+    pub fn open(settings: &config::Api) -> Result<Self> {
+        let names = ApiNames::new(&settings.host_names()?, settings.public_url.as_ref());
+        let users = settings.users.as_deref().map(Users::open).transpose()?;
+        Ok(Self { names: Arc::new(names), users })
+    }
+
+    /// Guards all of `routes`.
+    pub fn guard(&self, routes: Router) -> Router {
+        let guarded = middleware::from_fn_with_state(self.clone(), guard_operators).layer(routes);
+        Router::new().fallback_service(guarded)
+    }
+
+    /// Reads the file of users again, which happens anyway once it has changed. It may block for a moment.
+    ///
+    /// Gives whether there is one.
+    pub fn reload(&self) -> bool {
+        self.users.iter().for_each(Users::reload);
+        self.users.is_some()
+    }
+
+    async fn let_in(&self, request: &mut Request) -> Result<(), NotLetIn> {
+        let own = self.names.check(request.version(), request.uri(), request.headers())?;
+        self.names.check_page(own.as_ref(), request.headers())?;
+        if let Some(users) = self.users.as_ref().filter(|_| !is_public(request.uri().path())) {
+            let user = users.user_of(request.headers(), peer_of(request)).await?;
+            request.extensions_mut().insert(ApiUser(user));
+        }
+        check_body(request.headers())
+    }
+}
+
+async fn guard_operators(
+    State(guard): State<OperatorGuard>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match guard.let_in(&mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    // What is said to be JSON is no page, whatever it looks like.
+    let (name, value) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(name, value);
+    response
+}
+
+/// Guards what machines ask: by any name of ours, but from no web page.
+pub fn machines(routes: Router) -> Router {
+    let guarded = middleware::from_fn(guard_machines).layer(routes);
+    Router::new().fallback_service(guarded)
+}
+
+async fn guard_machines(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let own = headers.get(header::HOST).and_then(|host| Authority::parse(host.to_str().ok()?));
+    let no_page = ApiNames::default().check_page(own.as_ref(), headers).map_err(NotLetIn::from);
+    match no_page.and_then(|()| check_body(headers)) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// What upstream answers without asking who asks (its `acl_public_routes`): which versions there are, and the calls of
+/// agents, which have tokens of their own.
+fn is_public(path: &str) -> bool {
+    match path.strip_suffix('/').unwrap_or(path) {
+        "" | "/v1" | "/v1/lookup" => true,
+        path => path
+            .strip_prefix("/v1/heartbeat/")
+            .is_some_and(|node| !node.is_empty() && !node.contains('/')),
+    }
+}
+
+/// Where a request comes from. Nothing that a proxy says of its clients is believed.
+fn peer_of(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
+}
+
+/// A body of another type could come from a web page that its browser did not ask (Fetch Standard §4.8).
+fn check_body(headers: &HeaderMap) -> Result<(), NotLetIn> {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length.as_bytes() != b"0");
+    if !has_body || is_json(headers) { Ok(()) } else { Err(NotLetIn::OtherBody) }
+}
+
+/// Why a request reaches no route.
+#[derive(Debug)]
+enum NotLetIn {
+    Host(WrongHost),
+    Page(ForeignPage),
+    Login(NotLoggedIn),
+    OtherBody,
+}
+
+impl From<WrongHost> for NotLetIn {
+    fn from(wrong: WrongHost) -> Self {
+        Self::Host(wrong)
+    }
+}
+
+impl From<ForeignPage> for NotLetIn {
+    fn from(foreign: ForeignPage) -> Self {
+        Self::Page(foreign)
+    }
+}
+
+impl From<NotLoggedIn> for NotLetIn {
+    fn from(refused: NotLoggedIn) -> Self {
+        Self::Login(refused)
+    }
+}
+
+impl NotLetIn {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Host(wrong @ WrongHost::NotOurs(_)) => {
+                ApiError::application(StatusCode::MISDIRECTED_REQUEST, wrong.to_string())
+            }
+            Self::Host(wrong) => ApiError::bad_request(wrong.to_string()),
+            Self::Page(foreign) => ApiError::forbidden(foreign.to_string()),
+            Self::OtherBody => ApiError::application(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be JSON, and be called so: Content-Type: application/json.",
+            ),
+            Self::Login(refused) => return not_logged_in(refused),
+        }
+        .into_response()
+    }
+}
+
+fn not_logged_in(refused: NotLoggedIn) -> Response {
+    let (status, text) = match refused {
+        NotLoggedIn::NoCredentials => (StatusCode::UNAUTHORIZED, "Authorization required"),
+        NotLoggedIn::Wrong => (StatusCode::UNAUTHORIZED, "Incorrect username or password"),
+        NotLoggedIn::Unfit => (
+            StatusCode::UNAUTHORIZED,
+            "A password has 1 to 72 bytes, none of them NUL: bcrypt sees no more of it",
+        ),
+        NotLoggedIn::Malformed => {
+            (StatusCode::BAD_REQUEST, "Could not parse Authorization header: it is not HTTP Basic")
+        }
+        NotLoggedIn::TooMany { .. } => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many logins from this address went wrong, please retry later",
+        ),
+        NotLoggedIn::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many logins are being checked, please retry later",
+        ),
+    };
+    let mut response = (status, Json(ironic::error::login(status.as_u16(), text))).into_response();
+    let retry_secs = match refused {
+        NotLoggedIn::TooMany { retry_after } => Some(retry_after.as_secs().saturating_add(1)),
+        NotLoggedIn::Busy => Some(1),
+        NotLoggedIn::NoCredentials
+        | NotLoggedIn::Wrong
+        | NotLoggedIn::Unfit
+        | NotLoggedIn::Malformed => None,
+    };
+    let headers = response.headers_mut();
+    if let Some(secs) = retry_secs {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_upstream_answers_everybody_is_public() {
+        for path in ["/", "/v1", "/v1/", "/v1/lookup", "/v1/lookup/", "/v1/heartbeat/n1"] {
+            assert!(is_public(path), "{path}");
+        }
+        for path in [
+            "/v1/nodes",
+            "/metrics",
+            "/v1//",
+            "/V1",
+            "/v1/heartbeat/",
+            "/v1/heartbeat",
+            "/v1/heartbeat/n1/x",
+            "/v1/heartbeat/../nodes",
+            "/v1/lookup/x",
+            "/v1/nodes/lookup",
+            "/v1/drivers",
+            "*",
+        ] {
+            assert!(!is_public(path), "{path}");
+        }
+    }
+}

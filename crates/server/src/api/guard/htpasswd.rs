@@ -1,0 +1,253 @@
+//! The file of users: lines of `user:hash`, as Apache's `htpasswd -B` writes them and Ironic's `http_basic` reads them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::fcntl::OFlag;
+use tracing::warn;
+
+/// Larger files are no files of users.
+const MAX_BYTES: u64 = 1024 * 1024;
+/// The work of a login doubles with each. 2^16 rounds take about 5 s.
+const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
+
+/// All users, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Htpasswd(BTreeMap<String, PasswordHash>);
+
+/// A bcrypt hash in the form `$2y$10$…`.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PasswordHash(String);
+
+/// What tells a file from the one that replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+impl PasswordHash {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FileStamp {
+    /// That of what is at `path` now.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|metadata| Self::from(&metadata))
+    }
+
+    /// Whether a change of the file after `now` is sure to give another stamp: within the same tick of the file
+    /// system's clock it may not.
+    fn is_settled(self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.changed.0.saturating_add(2) < i64::try_from(now).unwrap_or(i64::MAX)
+    }
+}
+
+impl From<&std::fs::Metadata> for FileStamp {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Htpasswd {
+    /// Reads a file; its stamp is `None` if it has changed so lately that it must be read again.
+    ///
+    /// # Errors
+    /// In words, with the path: not readable, no regular file, too large, writable by others, or wrong in a line.
+    pub(super) fn read(path: &Path) -> Result<(Self, Option<FileStamp>)> {
+        let shown = path.display();
+        let (text, stamp) = text_of(path).with_context(|| {
+            format!("the file of users {shown} (users in [api]) cannot be used")
+        })?;
+        let users = Self::parse(&text)
+            .with_context(|| format!("the file of users {shown} (users in [api]) is wrong"))?;
+        Ok((users, stamp))
+    }
+
+    /// Reads the text of a file. Empty lines and those that begin with `#` count for nothing.
+    ///
+    /// # Errors
+    /// In words, with the line's number.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let mut users = BTreeMap::new();
+        for (at, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (user, hash) = entry(line).with_context(|| format!("line {}", at + 1))?;
+            ensure!(!users.contains_key(user), "line {}: the user {user} is there twice", at + 1);
+            users.insert(user.to_owned(), hash);
+        }
+        ensure!(!users.is_empty(), "it has no users: add one with `htpasswd -B FILE USER`");
+        Ok(Self(users))
+    }
+
+    /// The hash of a user's password; if there is no such user, that of one whom `other` chooses, so that it takes as
+    /// long to find out.
+    pub(super) fn hash_of(&self, user: &str, other: usize) -> (Option<&str>, &PasswordHash) {
+        if let Some((user, hash)) = self.0.get_key_value(user) {
+            return (Some(user), hash);
+        }
+        let hash = self.0.values().nth(other % self.0.len()).expect("there is a user");
+        (None, hash)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn text_of(path: &Path) -> Result<(String, Option<FileStamp>)> {
+    // Without waiting for who writes, should it be a pipe.
+    let nonblocking = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    let stamp = stamp_of(&file, path)?;
+    let mut text = String::new();
+    file.by_ref()
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)
+        .context("it is no text in UTF-8")?;
+    ensure!(text.len() as u64 <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
+    Ok((text, Some(stamp).filter(|stamp| stamp.is_settled(SystemTime::now()))))
+}
+
+fn stamp_of(file: &File, path: &Path) -> Result<FileStamp> {
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "it is no regular file");
+    ensure!(metadata.len() <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
+    let mode = metadata.mode();
+    ensure!(mode & 0o002 == 0, "everybody may write it: chmod o-rwx {}", path.display());
+    if mode & 0o004 != 0 {
+        let path = path.display();
+        warn!("everybody on this host may read the hashes in {path}: chmod o-rwx {path}");
+    }
+    Ok(FileStamp::from(&metadata))
+}
+
+fn entry(line: &str) -> Result<(&str, PasswordHash)> {
+    let Some((user, hash)) = line.split_once(':') else {
+        bail!("it is not user:hash, as `htpasswd -B` writes it");
+    };
+    ensure!(!user.is_empty(), "its user has no name");
+    ensure!(user.len() <= 255, "its user's name is longer than 255 bytes");
+    ensure!(!user.chars().any(char::is_control), "its user's name has a control character");
+    let no_bcrypt = || {
+        format!(
+            "the password of {user} is no bcrypt hash ($2a$, $2b$ or $2y$): `htpasswd -B` makes one"
+        )
+    };
+    // $2x$ is of an implementation with a bug that lets other passwords pass.
+    ensure!(["$2a$", "$2b$", "$2y$"].iter().any(|kind| hash.starts_with(kind)), no_bcrypt());
+    let parts: bcrypt::HashParts = hash.parse().with_context(no_bcrypt)?;
+    ensure!(
+        COSTS.contains(&parts.get_cost()),
+        "the hash of {user} has the cost {}, and may have {} to {}: `htpasswd -B -C 10` sets it",
+        parts.get_cost(),
+        COSTS.start(),
+        COSTS.end()
+    );
+    Ok((user, PasswordHash(hash.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Of `secret`, as Apache's `htpasswd -nbBC 4` wrote it.
+    const SECRET: &str = "$2y$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW";
+
+    fn refusal(text: &str) -> String {
+        format!("{:#}", Htpasswd::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn users_are_read_and_comments_are_not() {
+        let text = format!("# ours\n\n  ann:{SECRET}\r\nBjörn:{SECRET}\n");
+
+        let users = Htpasswd::parse(&text).unwrap();
+
+        assert_eq!(users.len(), 2);
+        assert_eq!(users.hash_of("Björn", 0).0, Some("Björn"));
+        assert_eq!(users.hash_of("ann ", 0).0, None);
+        assert!(!format!("{users:?}").contains("xPqU"), "a hash is shown");
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_by_its_number_and_never_quoted() {
+        for (line, says) in [
+            ("ann", "line 2: it is not user:hash"),
+            (":x", "line 2: its user has no name"),
+            ("ann:$apr1$x$hushhush", "the password of ann is no bcrypt hash"),
+            ("ann:hushhush", "no bcrypt hash"),
+            ("ann:$2x$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "no bcrypt"),
+            ("ann:$2y$04$hushhush", "no bcrypt hash"),
+            ("ann:$2y$31$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "cost 31"),
+            ("a\u{1b}n:x", "control character"),
+        ] {
+            let said = refusal(&format!("#\n{line}"));
+            assert!(said.contains(says) && said.contains("line 2"), "{said}");
+            assert!(!said.contains("hushhush"), "{said}");
+        }
+        assert!(refusal(&format!("a:{SECRET}\na:{SECRET}")).contains("a is there twice"));
+        assert!(refusal("\n# nobody\n").contains("no users"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_or_that_is_none_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("htpasswd");
+        let said = |path: &Path| format!("{:#}", Htpasswd::read(path).unwrap_err());
+
+        assert!(said(&path).contains("No such file"));
+        fs::write(&path, format!("ann:{SECRET}")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(Htpasswd::read(&path).unwrap().0.len(), 1);
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        assert!(said(&path).contains("everybody may write it"));
+        assert!(said(dir.path()).contains("no regular file"));
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(said(&pipe).contains("no regular file"));
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert!(said(&path).contains("UTF-8"));
+        fs::write(&path, " ".repeat(2_000_000)).unwrap();
+        assert!(said(&path).contains("more than"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(.{0,20}(:\\$2y\\$.{0,60})?\n){0,4}") {
+            let _ = Htpasswd::parse(&text);
+        }
+    }
+}

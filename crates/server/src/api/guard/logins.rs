@@ -1,0 +1,213 @@
+//! What is remembered of logins: those that went well, for a while, and how many went wrong from where.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+
+/// How long a login that went well need not be checked again.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How many such logins, and how many places that logins came from, are kept in memory.
+const MOST: usize = 4_096;
+/// Wrong logins from one place: so many at once, and then one every so often.
+const FAILURES: u32 = 10;
+const FAILURE_EVERY: Duration = Duration::from_secs(2);
+
+/// A keyed digest of a user, a password and the hash that it was checked against.
+pub(super) type LoginDigest = [u8; 32];
+
+/// Where a login comes from: an IPv4 address, or the /64 of an IPv6 address, of which a host can have all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LoginSource(IpAddr);
+
+impl From<IpAddr> for LoginSource {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) & !u128::from(u64::MAX);
+                Self(Ipv6Addr::from(network).into())
+            }
+            four @ IpAddr::V4(_) => Self(four),
+        }
+    }
+}
+
+impl fmt::Display for LoginSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(network) => write!(f, "{network}/64"),
+        }
+    }
+}
+
+/// The memory of all logins.
+#[derive(Debug, Default)]
+pub(super) struct Logins {
+    verified: HashMap<LoginDigest, (Arc<str>, Instant)>,
+    sources: HashMap<LoginSource, Failures>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    /// When all failures will be forgotten: each adds [`FAILURE_EVERY`].
+    forgotten: Instant,
+    /// Whether the log has been told that there are too many.
+    is_told: bool,
+    /// Held by the login that is checked now: one at a time from each place.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+/// Too many logins have gone wrong from this place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyFailures {
+    /// When the next may be tried.
+    pub(super) retry_after: Duration,
+    /// Whether this is the first one that is refused.
+    pub(super) is_first: bool,
+}
+
+impl Logins {
+    /// The user whose login went well a short while ago.
+    pub(super) fn remembered(&self, digest: &LoginDigest, now: Instant) -> Option<Arc<str>> {
+        let (user, until) = self.verified.get(digest)?;
+        (now < *until).then(|| Arc::clone(user))
+    }
+
+    /// Whose turn it is among the logins from one place.
+    pub(super) fn turn(&mut self, source: LoginSource, now: Instant) -> Arc<AsyncMutex<()>> {
+        Arc::clone(&self.source(source, now).turn)
+    }
+
+    /// Counts a login as gone wrong, until [`Logins::went_well`] says otherwise.
+    ///
+    /// # Errors
+    /// [`TooManyFailures`]
+    pub(super) fn begin(
+        &mut self,
+        source: LoginSource,
+        now: Instant,
+    ) -> Result<(), TooManyFailures> {
+        let failures = self.source(source, now);
+        let forgotten = failures.forgotten.max(now) + FAILURE_EVERY;
+        let allowed = now + FAILURE_EVERY * FAILURES;
+        if forgotten > allowed {
+            let is_first = !std::mem::replace(&mut failures.is_told, true);
+            return Err(TooManyFailures { retry_after: forgotten - allowed, is_first });
+        }
+        failures.forgotten = forgotten;
+        failures.is_told = false;
+        Ok(())
+    }
+
+    /// Takes back what [`Logins::begin`] counted, and remembers the login.
+    pub(super) fn went_well(
+        &mut self,
+        source: LoginSource,
+        digest: LoginDigest,
+        user: &Arc<str>,
+        now: Instant,
+    ) {
+        self.not_checked(source, now);
+        if self.verified.len() >= MOST {
+            self.verified.retain(|_, (_, until)| now < *until);
+        }
+        if self.verified.len() < MOST {
+            self.verified.insert(digest, (Arc::clone(user), now + REMEMBERED));
+        }
+    }
+
+    /// Takes back what [`Logins::begin`] counted.
+    pub(super) fn not_checked(&mut self, source: LoginSource, now: Instant) {
+        let failures = self.source(source, now);
+        failures.forgotten = failures.forgotten.checked_sub(FAILURE_EVERY).unwrap_or(now);
+    }
+
+    fn source(&mut self, source: LoginSource, now: Instant) -> &mut Failures {
+        if self.sources.len() >= MOST && !self.sources.contains_key(&source) {
+            self.make_room(now);
+        }
+        self.sources.entry(source).or_insert_with(|| Failures {
+            forgotten: now,
+            is_told: false,
+            turn: Arc::default(),
+        })
+    }
+
+    /// Forgets places without failures; and if there are none, the one whose failures are forgotten first.
+    fn make_room(&mut self, now: Instant) {
+        let is_used = |failures: &Failures| Arc::strong_count(&failures.turn) > 1;
+        self.sources.retain(|_, failures| now < failures.forgotten || is_used(failures));
+        if self.sources.len() >= MOST {
+            let idle = self.sources.iter().filter(|(_, failures)| !is_used(failures));
+            let first = idle.min_by_key(|(_, failures)| failures.forgotten);
+            if let Some(first) = first.map(|(source, _)| *source) {
+                self.sources.remove(&first);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> LoginSource {
+        LoginSource::from(text.parse::<IpAddr>().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_place_may_be_wrong_a_few_times_at_once_and_then_now_and_again() {
+        let (mut logins, now) = (Logins::default(), Instant::now());
+        let (here, there) = (source("192.0.2.1"), source("192.0.2.2"));
+        for _ in 0..FAILURES {
+            logins.begin(here, now).unwrap();
+        }
+
+        let first = TooManyFailures { retry_after: FAILURE_EVERY, is_first: true };
+        assert_eq!(logins.begin(here, now), Err(first));
+        assert_eq!(logins.begin(here, now), Err(TooManyFailures { is_first: false, ..first }));
+        assert_eq!(logins.begin(there, now), Ok(()));
+        let later = now + FAILURE_EVERY;
+        assert_eq!(logins.begin(here, later), Ok(()));
+        assert!(logins.begin(here, later).is_err());
+        assert_eq!(logins.begin(here, now + FAILURE_EVERY * 100), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_login_that_goes_well_costs_nothing_and_is_remembered_for_a_while() {
+        let (mut logins, now) = (Logins::default(), Instant::now());
+        let (here, user) = (source("192.0.2.1"), Arc::from("ann"));
+        for n in 0..200_u8 {
+            logins.begin(here, now).unwrap();
+            logins.went_well(here, [n; 32], &user, now);
+        }
+
+        assert_eq!(logins.remembered(&[7; 32], now), Some(user.clone()));
+        assert_eq!(logins.remembered(&[7; 32], now + REMEMBERED), None);
+        assert_eq!(logins.remembered(&[201; 32], now), None);
+    }
+
+    #[tokio::test]
+    async fn hosts_with_many_addresses_are_one_place_and_memory_has_an_end() {
+        let (mut logins, now) = (Logins::default(), Instant::now());
+
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        for n in 0..20_000_u32 {
+            let _ = logins.begin(LoginSource::from(IpAddr::from(n.to_be_bytes())), now);
+        }
+        assert!(logins.sources.len() <= MOST);
+        for n in 0..10_000_u32 {
+            let mut digest = [0; 32];
+            digest[..4].copy_from_slice(&n.to_be_bytes());
+            logins.went_well(source("192.0.2.1"), digest, &Arc::from("ann"), now);
+        }
+        assert!(logins.verified.len() <= MOST);
+    }
+}
