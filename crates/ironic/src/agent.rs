@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use provision::{BootInterface, Node};
+use provision::node::Secret;
+use provision::{Mac, Node};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -270,9 +271,45 @@ impl Root {
     }
 }
 
-/// The answer to a lookup for `node` as it was before that lookup.
+/// Addresses that one lookup may name: more than any machine has network cards.
+pub const MOST_ADDRESSES: usize = 64;
+
+/// The longest query of a lookup, in bytes: room for 64 addresses with each colon written as `%3A`.
+pub const LONGEST_QUERY: usize = 4_096;
+
+/// What was sent is no lookup.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadLookup {
+    /// It names more addresses than a machine has.
+    #[error("A lookup may name {MOST_ADDRESSES} addresses at most, and this one names {0}.")]
+    TooMany(usize),
+    /// Its query is longer than any that is good.
+    #[error("The query of a lookup may have {LONGEST_QUERY} bytes at most, and this one has {0}.")]
+    TooLong(usize),
+}
+
+/// The addresses that a lookup names, each once. What is no MAC address is passed over, as machines have network cards
+/// of other kinds too.
+///
+/// # Errors
+/// [`BadLookup`]: 400.
+pub fn lookup_addresses(query: &str, addresses: Option<&str>) -> Result<Vec<Mac>, BadLookup> {
+    if query.len() > LONGEST_QUERY {
+        return Err(BadLookup::TooLong(query.len()));
+    }
+    let named: Vec<_> = addresses.map(|list| list.split(',').collect()).unwrap_or_default();
+    if named.len() > MOST_ADDRESSES {
+        return Err(BadLookup::TooMany(named.len()));
+    }
+    let mut macs: Vec<Mac> = named.iter().filter_map(|text| text.trim().parse().ok()).collect();
+    macs.sort();
+    macs.dedup();
+    Ok(macs)
+}
+
+/// The answer to a lookup for `node`, with its token if that lookup is to be told it.
 #[must_use]
-pub fn lookup(node: &Node, view: &View, heartbeat_timeout: u32) -> Lookup {
+pub fn lookup(node: &Node, token: Option<&Secret>, view: &View, heartbeat_timeout: u32) -> Lookup {
     let map = |value: Value| value.as_object().cloned().unwrap_or_default();
     let links = view.links(&format!("nodes/{}", node.uuid));
     Lookup {
@@ -285,21 +322,12 @@ pub fn lookup(node: &Node, view: &View, heartbeat_timeout: u32) -> Lookup {
         },
         config: LookupConfig {
             heartbeat_timeout,
-            agent_token: Some(token_to_give(node).to_owned()),
+            agent_token: Some(token.map_or(MASKED, |token| &token.0).to_owned()),
             tls_min_version: Some("1.3".to_owned()),
             other: map(upstreams_settings()),
             ..LookupConfig::default()
         },
     }
-}
-
-/// The token, if nobody has it yet: our images carry it on the kernel's command line, and only an
-/// operator's own ISO image cannot. It is given once, to whoever asks first.
-fn token_to_give(node: &Node) -> &str {
-    let Some(attempt) = node.live_attempt() else { return MASKED };
-    let as_it_is = attempt.boot_interface == BootInterface::RedfishHttps
-        && node.driver_text("deploy_iso").is_some();
-    if as_it_is && !attempt.token_given { &attempt.agent_token.0 } else { MASKED }
 }
 
 /// What ironic-python-agent reads besides, at upstream's defaults.
@@ -319,93 +347,180 @@ fn upstreams_settings() -> Value {
     })
 }
 
+/// The longest URL of a command API, in bytes.
+const LONGEST_URL: usize = 1_024;
+/// The longest version of an agent, in bytes. ironic-python-agent's have some 20.
+const LONGEST_VERSION: usize = 128;
+/// The longest certificate, in bytes of PEM: room for a chain of RSA keys.
+const LONGEST_CERTIFICATE: usize = 16 * 1024;
+/// The longest token, in bytes. Ours have 43.
+const LONGEST_TOKEN: usize = 512;
+/// The longest status, in bytes.
+const LONGEST_STATUS: usize = 64;
+/// The longest words for a status, in bytes.
+const LONGEST_MESSAGE: usize = 16 * 1024;
+/// How many characters of what is wrong are named in an error.
+const SHOWN: usize = 200;
+
 /// What an agent sent is no heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadHeartbeat {
     /// It is not of the form it should have.
     #[error("Schema error for heartbeat: {0}")]
     Schema(String),
+    /// One of its texts is longer than it may be.
+    #[error("Schema error for heartbeat: {field} may have {longest} bytes at most, and has {len}")]
+    TooLong {
+        /// Which.
+        field: &'static str,
+        /// What is allowed, in bytes.
+        longest: usize,
+        /// What it has, in bytes.
+        len: usize,
+    },
+    /// Its version has characters that no version has.
+    #[error("Schema error for heartbeat: agent_version has control characters")]
+    ControlCharacters,
     /// It has no token.
     #[error("Agent token is required for heartbeat processing.")]
     NoToken,
     /// Its command API cannot be called.
     #[error("Invalid callback_url {0:?}: it is no URL of a host")]
     BadUrl(String),
+    /// Its command API would be called with a user's name and password.
+    #[error("Invalid callback_url: it holds a user's name or password")]
+    Userinfo,
     /// Its command API would be called without encryption, with the token in the URL.
     #[error("Unacceptable protocol in the agent's callback_url {0:?}: TLS is required")]
     NotTls(String),
 }
 
-/// Reads the body of a heartbeat that came `now`.
+/// Reads the body of a heartbeat that came at `at`.
 ///
 /// # Errors
 /// [`BadHeartbeat`]: 400.
 pub fn heartbeat(
     body: &Value,
     require_tls: bool,
-    now: Timestamp,
+    at: Timestamp,
 ) -> Result<provision::event::Heartbeat, BadHeartbeat> {
-    let body = Heartbeat::deserialize(body).map_err(|bad| BadHeartbeat::Schema(bad.to_string()))?;
+    let body = Heartbeat::deserialize(body)
+        .map_err(|bad| BadHeartbeat::Schema(shown(&bad.to_string())))?;
+    expect_short(&body)?;
     let agent_token = body.agent_token.ok_or(BadHeartbeat::NoToken)?;
     let callback_url = match Url::parse(&body.callback_url) {
         Ok(url) if url.has_host() && ["http", "https"].contains(&url.scheme()) => url,
-        Ok(_) | Err(_) => return Err(BadHeartbeat::BadUrl(body.callback_url)),
+        Ok(_) | Err(_) => return Err(BadHeartbeat::BadUrl(shown(&body.callback_url))),
     };
+    if !callback_url.username().is_empty() || callback_url.password().is_some() {
+        return Err(BadHeartbeat::Userinfo);
+    }
     if require_tls && callback_url.scheme() != "https" {
-        return Err(BadHeartbeat::NotTls(body.callback_url));
+        return Err(BadHeartbeat::NotTls(shown(&body.callback_url)));
     }
     Ok(provision::event::Heartbeat {
         agent_token,
         callback_url,
         agent_version: body.agent_version.unwrap_or_else(|| "unknown".to_owned()),
         agent_verify_ca: body.agent_verify_ca,
-        at: now,
+        at,
     })
+}
+
+/// Whether every text is no longer than it may be; what is too long is not repeated.
+fn expect_short(body: &Heartbeat) -> Result<(), BadHeartbeat> {
+    let texts = [
+        ("callback_url", Some(&body.callback_url), LONGEST_URL),
+        ("agent_token", body.agent_token.as_ref(), LONGEST_TOKEN),
+        ("agent_version", body.agent_version.as_ref(), LONGEST_VERSION),
+        ("agent_verify_ca", body.agent_verify_ca.as_ref(), LONGEST_CERTIFICATE),
+        ("agent_status", body.agent_status.as_ref(), LONGEST_STATUS),
+        ("agent_status_message", body.agent_status_message.as_ref(), LONGEST_MESSAGE),
+    ];
+    for (field, text, longest) in texts {
+        if let Some(len) = text.map(String::len).filter(|len| *len > longest) {
+            return Err(BadHeartbeat::TooLong { field, longest, len });
+        }
+    }
+    if body.agent_version.as_ref().is_some_and(|version| version.contains(char::is_control)) {
+        return Err(BadHeartbeat::ControlCharacters);
+    }
+    Ok(())
+}
+
+/// The beginning of a text.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use provision::node::{Attempt, Clean, Secret};
 
     use super::*;
     use crate::Version;
 
-    fn node_with(driver_info: Value, token_given: bool) -> Node {
-        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-        node.driver_info = driver_info.as_object().unwrap().clone();
-        node.attempt = Some(Attempt {
-            id: Uuid::nil(),
-            ticket: Secret("ticket".into()),
-            agent_token: Secret("t".repeat(43)),
-            token_given,
-            boot_interface: BootInterface::RedfishHttps,
-            started_at: Timestamp::UNIX_EPOCH,
-            powered_on_at: None,
-            ended_at: None,
-            agent: None,
-            clean: Clean::default(),
-        });
-        node
-    }
-
-    fn token(node: &Node) -> Option<String> {
+    #[test]
+    fn a_lookup_holds_the_token_only_where_it_is_given() {
+        let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         let view =
             View { version: Version::MAX, base_url: "http://a".into(), host: "ferroboot".into() };
-        lookup(node, &view, 300).config.agent_token
+        let token = |token: Option<&Secret>| lookup(&node, token, &view, 300).config.agent_token;
+
+        assert_eq!(token(None).as_deref(), Some(MASKED));
+        assert_eq!(token(Some(&Secret("t".repeat(43)))), Some("t".repeat(43)));
     }
 
     #[test]
-    fn the_token_on_the_command_line_is_not_told_to_whoever_knows_a_mac_address() {
-        assert_eq!(token(&node_with(json!({}), false)).as_deref(), Some(MASKED));
+    fn a_lookup_names_64_addresses_at_most_and_each_counts_once() {
+        let list = |many: usize| vec!["52:54:00:00:00:01"; many].join(",");
+        let read = |list: &str| lookup_addresses(list, Some(list));
+
+        assert_eq!(read(&list(64)).unwrap().len(), 1);
+        assert_eq!(read(&list(65)), Err(BadLookup::TooMany(65)));
+        assert_eq!(read("nonsense,52:54:00:00:00:01, 52:54:00:00:00:02").unwrap().len(), 2);
+        assert_eq!(read(&"x".repeat(5_000)), Err(BadLookup::TooLong(5_000)));
+        assert_eq!(lookup_addresses("", None).unwrap(), []);
     }
 
     #[test]
-    fn the_agent_of_an_operators_own_iso_is_told_the_token_once() {
-        let iso = json!({ "deploy_iso": "http://images/my.iso" });
+    fn no_text_of_a_heartbeat_is_longer_than_it_may_be_and_none_is_repeated() {
+        let long = "x".repeat(60_000);
+        for field in [
+            "agent_token",
+            "agent_version",
+            "agent_verify_ca",
+            "agent_status",
+            "agent_status_message",
+            "callback_url",
+        ] {
+            let mut body = json!({ "callback_url": "https://192.0.2.7:9999", "agent_token": "t" });
+            body[field] = json!(long);
+            let bad = heartbeat(&body, true, Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+            assert!(bad.contains(field) && bad.len() < 200, "{bad}");
+        }
+        for url in [format!("ftp://{}", "x".repeat(900)), format!("http://{}", "x".repeat(900))] {
+            let body = json!({ "callback_url": url, "agent_token": "t" });
+            let bad = heartbeat(&body, true, Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+            assert!(bad.len() < 400, "{bad}");
+        }
+        let body = json!({ "callback_url": [long], "agent_token": "t" });
+        let bad = heartbeat(&body, true, Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+        assert!(bad.len() < 800, "{bad}");
+    }
 
-        assert_eq!(token(&node_with(iso.clone(), false)), Some("t".repeat(43)));
-        assert_eq!(token(&node_with(iso, true)).as_deref(), Some(MASKED));
+    #[test]
+    fn an_agents_url_holds_no_password_and_its_version_no_escapes() {
+        let read = |url: &str, version: &str| {
+            let body = json!({ "callback_url": url, "agent_token": "t", "agent_version": version });
+            heartbeat(&body, true, Timestamp::UNIX_EPOCH).map(drop)
+        };
+
+        assert_eq!(read("https://a:b@192.0.2.7:9999", "1"), Err(BadHeartbeat::Userinfo));
+        assert_eq!(read("https://192.0.2.7", "\u{1b}[2J"), Err(BadHeartbeat::ControlCharacters));
     }
 
     #[test]
@@ -429,9 +544,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_heartbeat_panics(url in ".{0,40}", token in any::<Option<String>>()) {
-            let body = json!({ "callback_url": url, "agent_token": token });
-            let _ = heartbeat(&body, false, Timestamp::UNIX_EPOCH);
+        fn no_heartbeat_panics(
+            url in ".{0,40}", token in any::<Option<String>>(), version in ".{0,200}", len in 0..40_000_usize,
+        ) {
+            let body = json!({
+                "callback_url": url, "agent_token": token, "agent_version": version,
+                "agent_verify_ca": "x".repeat(len),
+            });
+            if let Err(bad) = heartbeat(&body, false, Timestamp::UNIX_EPOCH) {
+                prop_assert!(bad.to_string().len() < 2_000);
+            }
+        }
+
+        #[test]
+        fn no_lookup_panics_or_asks_for_more_than_it_may(list in "[0-9a-f:, x]{0,300}|(,){0,100}|.{0,60}") {
+            if let Ok(macs) = lookup_addresses(&list, Some(&list)) {
+                prop_assert!(macs.len() <= MOST_ADDRESSES);
+            }
         }
     }
 

@@ -60,7 +60,7 @@ const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) 
 }
 
 /// Properties of `driver_info` that the driver reads, and what they are.
-const PROPERTIES: [(&str, &str); 14] = [
+const PROPERTIES: [(&str, &str); 15] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
@@ -69,6 +69,11 @@ const PROPERTIES: [(&str, &str); 14] = [
     ("redfish_auth_type", "basic, session or auto; basic authentication is used with each."),
     ("deploy_kernel", "URL of the deployment kernel; by default our own."),
     ("deploy_ramdisk", "URL of the ramdisk to boot for cleaning; by default our own."),
+    (
+        "agent_networks",
+        "Networks that the agent of a deploy_iso may call from, as a list of CIDRs, where its address is neither the \
+         one that fetched the image nor one that this service's DHCP gave.",
+    ),
     ("deploy_iso", "URL of an ISO image to boot for cleaning, as it is (redfish-https)."),
     ("kernel_append_params", "Further kernel arguments; %default% stands for the service's."),
     ("external_http_url", "Where this node reaches the boot listener, if not at its usual URL."),

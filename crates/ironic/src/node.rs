@@ -1,6 +1,7 @@
 //! Nodes in the API: what each version shows, what a creation and a PATCH may set.
 
 use jiff::Timestamp;
+use provision::addresses::agent_networks;
 use provision::limits::{Excess, FreeFormSize, NODE_LIMIT};
 use provision::{Attempt, BootInterface, Node, ProvisionState};
 use serde_json::{Value, json};
@@ -369,6 +370,8 @@ fn fill(node: &mut Node, document: &Object, writer: Writer<'_>) -> Result<(), Ba
         node.maintenance_reason = None;
         node.fault = None;
     }
+    agent_networks(node)
+        .map_err(|bad| BadBody::Schema { subject: writer.subject, reason: bad.to_string() })?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `GET /v1/nodes/{}/validate`: what is wrong with a node before anything is done to its machine.
 
+use provision::addresses::{MachineAddresses, agent_networks};
 use provision::boot::kernel_command_line;
 use provision::node::{Attempt, Clean, Secret};
 use provision::{BootInterface, Node, Port};
@@ -115,6 +116,7 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     url(node, "external_http_url")?;
     plain(node, "external_http_url")?;
     arguments(node)?;
+    agent_networks(node).map_err(|bad| bad.to_string())?;
     match node.boot_interface {
         BootInterface::RedfishHttps => Ok(()),
         BootInterface::Http | BootInterface::HttpIpxe => bootable_port(node, ports),
@@ -173,6 +175,7 @@ fn arguments(node: &Node) -> Result<(), String> {
         ticket: Secret(String::new()),
         agent_token: Secret(String::new()),
         token_given: false,
+        addresses: MachineAddresses::default(),
         boot_interface: node.boot_interface,
         started_at: node.created_at,
         powered_on_at: None,
@@ -262,6 +265,13 @@ mod tests {
         let mut lines = good();
         lines.driver_info.insert("kernel_append_params".into(), json!("a\nb"));
         assert!(boot(&lines).contains("control character"));
+    }
+
+    #[test]
+    fn networks_of_the_agent_that_cannot_be_read_are_named() {
+        let mut node = good();
+        node.driver_info.insert("agent_networks".into(), json!(["192.0.2.0/24", "10.0.0.0/40"]));
+        assert!(boot(&node).contains("agent_networks has \"10.0.0.0/40\""));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Why a boot does not go on, in words, read off its trace.
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
-use crate::trace::{BootEvent, DhcpAnswer, DhcpClient, What};
+use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, DhcpClient, What};
 
 /// Time without progress after which something is said.
 ///
@@ -140,6 +142,10 @@ struct Seen<'a> {
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
     agent_refused: Option<&'a str>,
+    /// A lookup that got no token, though it may have been the machine's: what came of it.
+    lookup_refused: Option<&'a str>,
+    /// A call from an address that nobody knows, which was refused.
+    stranger_refused: Option<(IpAddr, &'a str)>,
     heartbeat_at: Option<Timestamp>,
     command_failed: Option<(&'a str, &'a str)>,
 }
@@ -212,9 +218,12 @@ impl<'a> Seen<'a> {
                     self.http = Some(Http::Asked(path));
                 }
             }
-            What::Agent { call, result, ok } => {
+            What::Agent { call, result, ok, caller: None } => {
                 self.note(event.at, Progress::Agent(call, *ok));
                 self.take_agent(call, result, *ok, event.at);
+            }
+            What::Agent { call, result, ok, caller: Some(caller) } => {
+                self.take_call(call, result, *ok, caller, event.at);
             }
         }
     }
@@ -268,6 +277,36 @@ impl<'a> Seen<'a> {
         self.ramdisk_fetched |= artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
     }
 
+    /// Anybody can call. What a stranger does is no progress of the machine, and mends nothing.
+    fn take_call(
+        &mut self,
+        call: &'a str,
+        result: &'a str,
+        ok: bool,
+        caller: &AgentCaller,
+        at: Timestamp,
+    ) {
+        match (ok, caller.refused) {
+            (true, _) if caller.is_known => {
+                (self.lookup_refused, self.stranger_refused) = (None, None);
+                self.note(at, Progress::Agent(call, ok));
+                self.take_agent(call, result, ok, at);
+            }
+            (true, _) | (false, Some(CallRefusal::NotNow)) => {}
+            (false, Some(CallRefusal::ForeignAddress | CallRefusal::TokenTaken)) => {
+                self.lookup_refused = Some(result);
+            }
+            (false, Some(CallRefusal::WrongToken | CallRefusal::SecondAgent) | None) => {
+                if caller.is_known {
+                    self.note(at, Progress::Agent(call, ok));
+                    self.take_agent(call, result, ok, at);
+                } else {
+                    self.stranger_refused = Some((caller.remote, result));
+                }
+            }
+        }
+    }
+
     fn take_agent(&mut self, call: &'a str, result: &'a str, ok: bool, at: Timestamp) {
         let calls_us = call == "lookup" || call == "heartbeat";
         match (calls_us, ok) {
@@ -298,7 +337,9 @@ impl Seen<'_> {
         let quiet = now.duration_since(self.progress_at?);
         let candidates = self.candidates(vicinity, now);
         let is_certain = self.is_certain() || candidates.is_a_slip();
-        (quiet >= SILENCE || is_certain).then(|| self.stuck(boot_interface, &candidates, quiet))
+        let found = (quiet >= SILENCE || is_certain)
+            .then(|| self.stuck(boot_interface, &candidates, quiet));
+        found.map(|found| self.with_strangers(found))
     }
 
     /// Who may be the machine, where nothing was heard of it.
@@ -307,6 +348,21 @@ impl Seen<'_> {
             self.last_dhcp.is_some() || self.http.is_some() || self.agent_refused.is_some();
         let powered_on = self.powered_on_at.filter(|_| !is_heard);
         powered_on.map(|on| vicinity.candidates(on, now)).unwrap_or_default()
+    }
+
+    /// What strangers said hides nothing of what is known of the machine, but one of them may be the machine.
+    fn with_strangers(&self, found: Diagnosis) -> Diagnosis {
+        let refused = match (self.lookup_refused, self.stranger_refused) {
+            (Some(_), _) if self.ramdisk_fetched => return found,
+            (Some(refused), _) => refused.to_owned(),
+            (None, Some((remote, refused))) => {
+                format!(
+                    "an agent at {remote}, not known to be this machine's, was refused: {refused}"
+                )
+            }
+            (None, None) => return found,
+        };
+        Diagnosis { text: format!("{}; meanwhile {refused}", found.text), ..found }
     }
 
     /// Whether no waiting can mend it; all else must first have been quiet for a while.
@@ -383,7 +439,13 @@ impl Seen<'_> {
     fn ramdisk_silent(&self, quiet: SignedDuration) -> Diagnosis {
         let verdict = if quiet < KERNEL_START { Verdict::Waiting } else { Verdict::Stuck };
         let seconds = quiet.as_secs();
-        let (text, hint) = if self.agent_asked_dhcp {
+        let (text, hint) = if let Some(refused) = self.lookup_refused {
+            (
+                refused.to_owned(),
+                "if the lookup came from this machine, set driver_info/agent_networks of the node to a network that \
+                 its address is in",
+            )
+        } else if self.agent_asked_dhcp {
             (
                 format!(
                     "the ramdisk was fetched and got its address, but the agent never called \

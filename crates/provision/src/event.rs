@@ -1,5 +1,7 @@
 //! What can happen to a node, and what is to be done about it.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,8 +49,17 @@ pub enum Event {
         /// Of which attempt.
         attempt: Uuid,
     },
-    /// A lookup by the agent, before it has shown a token.
-    AgentLooksUp,
+    /// A lookup by an agent, before it has shown a token.
+    AgentLooksUp(AgentLookup),
+    /// The machine was seen at addresses that tell a lookup of its agent from a stranger's.
+    AddressesSeen {
+        /// In which attempt.
+        attempt: Uuid,
+        /// Addresses that fetched the attempt's image.
+        fetched: Vec<IpAddr>,
+        /// Addresses that DHCP gave to the node's cards.
+        leased: Vec<IpAddr>,
+    },
     /// A heartbeat.
     AgentAlive(Heartbeat),
     /// The agent's list of clean steps.
@@ -112,6 +123,19 @@ pub enum Event {
     },
 }
 
+/// A lookup (`GET /v1/lookup`), and what this daemon knows of where the machine is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentLookup {
+    /// The address that the lookup came from.
+    pub from: IpAddr,
+    /// Addresses that fetched the attempt's image.
+    pub fetched: Vec<IpAddr>,
+    /// Addresses that DHCP gave to the node's cards.
+    pub leased: Vec<IpAddr>,
+    /// When the lookup came, before it waited for anything.
+    pub at: Timestamp,
+}
+
 /// What a heartbeat says (`POST /v1/heartbeat/{uuid}`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heartbeat {
@@ -123,7 +147,7 @@ pub struct Heartbeat {
     pub agent_version: String,
     /// The certificate of its command API, PEM.
     pub agent_verify_ca: Option<String>,
-    /// When it came.
+    /// When it came, before it waited for anything.
     pub at: Timestamp,
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is a function of its arguments. No sockets, files, clock or randomness: `now`,
 //! fresh tickets and settings arrive as values, and what is to be done leaves as values.
 
+pub mod addresses;
 pub mod architecture;
 pub mod boot;
 pub mod clean;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use url::Url;
 use uuid::Uuid;
 
+use crate::addresses::MachineAddresses;
 use crate::boot::BootInterface;
 use crate::clean::CleanStep;
 use crate::mac::Mac;
@@ -154,8 +155,12 @@ pub struct Attempt {
     pub ticket: Secret,
     /// What the agent shows to prove that it was started by us.
     pub agent_token: Secret,
-    /// Set once the token was given away by a lookup; it is given once.
+    /// Whether the machine's agent was heard of: it has the token, or looked its node up from an
+    /// address that is the machine's. The power of such a machine is not cut for a boot that was missed.
     pub token_given: bool,
+    /// Addresses of the machine that were seen in this attempt, and which of them was told the token.
+    #[serde(default, skip_serializing_if = "MachineAddresses::is_none")]
+    pub addresses: MachineAddresses,
     /// Which path this attempt takes, whatever the node is set to later.
     pub boot_interface: BootInterface,
     /// When it began.

@@ -3,14 +3,19 @@
 //! Pure and total: a pair that has no transition is [`Refused`] with the reason, and changes
 //! nothing. `tests/snapshots` holds the table of all pairs on one page.
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::addresses::{
+    ForeignLookup, MachineAddresses, TOKEN_AGAIN, TokenHolder, belongs, boots_own_iso,
+};
 use crate::clean::{self, CleanStep};
 use crate::diagnosis::KERNEL_START;
-use crate::event::{Event, Heartbeat, Work};
+use crate::event::{AgentLookup, Event, Heartbeat, Work};
 use crate::node::{Agent, Attempt, Clean, Node, Secret};
 use crate::state::{PowerState, PowerTarget, ProvisionState as State};
 use crate::trace::What;
@@ -135,6 +140,37 @@ pub enum Refused {
         /// Where it stands.
         state: State,
     },
+    /// A lookup whose answer would hold the token came before the machine was switched on.
+    #[error(
+        "the lookup came before the machine of node \"{0}\" was switched on for this boot: nobody gets its token then"
+    )]
+    LookupTooEarly(Uuid),
+    /// A lookup whose answer would hold the token came from an address that is not known to be the machine's.
+    #[error("{0}")]
+    ForeignLookup(ForeignLookup),
+    /// The token was given to another address of the machine.
+    #[error(
+        "the token was given to {} before, and {from} asks for it too: it is given once",
+        .holder.map_or_else(|| "somebody".to_owned(), |holder| holder.to_string())
+    )]
+    TokenTaken {
+        /// Who has it, if that is known.
+        holder: Option<IpAddr>,
+        /// Who asks.
+        from: IpAddr,
+    },
+    /// The token was given to this address a moment ago.
+    #[error(
+        "the token was given to {from} a moment ago: if that answer was lost, it is told again {} s later",
+        TOKEN_AGAIN.as_secs()
+    )]
+    TokenJustGiven {
+        /// Who has it, and asks again.
+        from: IpAddr,
+    },
+    /// A heartbeat came before the machine was switched on, and waited since.
+    #[error("the heartbeat came before the machine of node \"{0}\" was switched on for this boot")]
+    HeartbeatTooEarly(Uuid),
     /// The token is not this attempt's.
     #[error("the agent token is not valid for node \"{0}\"")]
     WrongToken(Uuid),
@@ -170,7 +206,10 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::Booting { attempt } => turn.booting(*attempt),
         Event::BootFailed { attempt, reason } => turn.boot_failed(*attempt, reason),
         Event::BootMissed { attempt } => turn.boot_missed(*attempt),
-        Event::AgentLooksUp => turn.agent_looks_up(),
+        Event::AgentLooksUp(lookup) => turn.agent_looks_up(lookup),
+        Event::AddressesSeen { attempt, fetched, leased } => {
+            turn.addresses_seen(*attempt, fetched, leased)
+        }
         Event::AgentAlive(heartbeat) => turn.agent_alive(heartbeat),
         Event::StepsReported { attempt, steps, hardware_manager_version } => {
             turn.steps_reported(*attempt, steps, hardware_manager_version)
@@ -409,9 +448,69 @@ impl Turn<'_> {
 
 // What the agent says.
 impl Turn<'_> {
-    fn agent_looks_up(mut self) -> Result<Outcome, Refused> {
+    fn agent_looks_up(mut self, lookup: &AgentLookup) -> Result<Outcome, Refused> {
         self.expect_agent()?;
-        self.attempt().token_given = true;
+        let from = lookup.from.to_canonical();
+        self.attempt().addresses.add(&lookup.fetched, &lookup.leased);
+        let attempt = self.node.attempt.as_ref().expect("an agent is expected in an attempt");
+        let is_known = belongs(&self.node, attempt, from);
+        let is_on = attempt.powered_on_at.is_some_and(|on| on <= lookup.at);
+        if !boots_own_iso(&self.node, attempt) {
+            // Its image carries the token, so the answer holds none, and anybody may have it. Only a lookup from the
+            // machine shows that the machine is up.
+            self.attempt().token_given |= is_known && is_on;
+            return Ok(self.forgetting_addresses());
+        }
+        if !is_on {
+            return Err(Refused::LookupTooEarly(self.node.uuid));
+        }
+        if !is_known {
+            let MachineAddresses { fetched, leased, .. } = attempt.addresses.clone();
+            return Err(Refused::ForeignLookup(ForeignLookup { from, fetched, leased }));
+        }
+        if attempt.agent.is_some() {
+            // The agent that was started anew kept its token; nobody is told it any more.
+            return Ok(self.done());
+        }
+        self.give_token(from, lookup.at)?;
+        Ok(self.done())
+    }
+
+    /// The token is given once: to the first address of the machine that asks for it. That address is told it again
+    /// until the first heartbeat, as its answer may have been lost.
+    fn give_token(&mut self, from: IpAddr, at: Timestamp) -> Result<(), Refused> {
+        let attempt = self.attempt();
+        match attempt.addresses.token_holder {
+            Some(holder) if holder.address != from => {
+                return Err(Refused::TokenTaken { holder: Some(holder.address), from });
+            }
+            Some(holder) if at.duration_since(holder.at).abs() < TOKEN_AGAIN => {
+                return Err(Refused::TokenJustGiven { from });
+            }
+            // An earlier version has given it, and did not note to whom.
+            None if attempt.token_given => return Err(Refused::TokenTaken { holder: None, from }),
+            Some(_) | None => {}
+        }
+        attempt.token_given = true;
+        attempt.addresses.token_holder = Some(TokenHolder { address: from, at });
+        Ok(())
+    }
+
+    /// Whoever needs no address to be told its token has none kept: they are known in memory.
+    fn forgetting_addresses(mut self) -> Outcome {
+        let before = self.before.attempt.as_ref().map(|attempt| attempt.addresses.clone());
+        self.attempt().addresses = before.unwrap_or_default();
+        self.done()
+    }
+
+    fn addresses_seen(
+        mut self,
+        attempt: Uuid,
+        fetched: &[IpAddr],
+        leased: &[IpAddr],
+    ) -> Result<Outcome, Refused> {
+        self.expect_some_attempt(attempt)?;
+        self.attempt().addresses.add(fetched, leased);
         Ok(self.done())
     }
 
@@ -433,6 +532,10 @@ impl Turn<'_> {
             // cut off, it would own the token, and close the images to its successor.
             None if state == State::Cleaning => {
                 return Err(Refused::NoAgentExpected { node: uuid, state });
+            }
+            // It waited for the node while the machine was switched off and on: that agent is gone.
+            None if attempt.powered_on_at.is_some_and(|on| heartbeat.at < on) => {
+                return Err(Refused::HeartbeatTooEarly(uuid));
             }
             Some(_) | None => {}
         }
@@ -541,6 +644,7 @@ impl Turn<'_> {
             ticket: fresh.ticket,
             agent_token: fresh.agent_token,
             token_given: false,
+            addresses: MachineAddresses::default(),
             boot_interface: self.node.boot_interface,
             started_at: self.context.now,
             powered_on_at: None,
@@ -556,9 +660,12 @@ impl Turn<'_> {
         self.then(Work::Boot { attempt })
     }
 
-    /// Starts the machine anew within the attempt.
+    /// Starts the machine anew within the attempt, with a token that the agent before does not have.
     fn boot_again(mut self, reason: &str) -> Outcome {
+        let token = self.context.fresh.agent_token.clone();
         let attempt = self.attempt();
+        attempt.agent_token = token;
+        attempt.addresses.token_holder = None;
         attempt.agent = None;
         attempt.powered_on_at = None;
         attempt.token_given = false;

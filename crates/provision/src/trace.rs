@@ -11,6 +11,7 @@ use crate::architecture::architecture_name;
 use crate::boot::{Artifact, NoBoot};
 use crate::mac::Mac;
 use crate::state::ProvisionState;
+use crate::step::Refused;
 
 /// One exchange of one attempt of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +109,66 @@ pub enum What {
         result: String,
         /// Whether it came to what it should.
         ok: bool,
+        /// Who called us; `None` if we called the agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caller: Option<AgentCaller>,
     },
+}
+
+/// Who called as an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentCaller {
+    /// From where.
+    pub remote: IpAddr,
+    /// Whether that address was known to be the machine's, or the call had the attempt's token.
+    pub is_known: bool,
+    /// Why the call was refused, if it was for one of these reasons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<CallRefusal>,
+    /// How many calls like it came before it, since the last that is listed, and are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlisted: u32,
+}
+
+/// Why the call of an agent was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallRefusal {
+    /// The state expects no agent, or the machine was not switched on when the call came.
+    NotNow,
+    /// The address is not known to be the machine's, and the answer would hold the token.
+    ForeignAddress,
+    /// The token was given to another address.
+    TokenTaken,
+    /// The token is not the attempt's.
+    WrongToken,
+    /// Another agent owns the token.
+    SecondAgent,
+}
+
+impl CallRefusal {
+    /// What a refusal is called in a trace; `None` for what concerns no agent.
+    #[must_use]
+    pub fn of(refused: &Refused) -> Option<Self> {
+        match refused {
+            Refused::NoAgentExpected { .. }
+            | Refused::LookupTooEarly(_)
+            | Refused::HeartbeatTooEarly(_)
+            | Refused::TokenJustGiven { .. } => Some(Self::NotNow),
+            Refused::ForeignLookup(_) => Some(Self::ForeignAddress),
+            Refused::TokenTaken { .. } => Some(Self::TokenTaken),
+            Refused::WrongToken(_) => Some(Self::WrongToken),
+            Refused::SecondAgent { .. } => Some(Self::SecondAgent),
+            Refused::InvalidState { .. }
+            | Refused::NoSteps
+            | Refused::Busy { .. }
+            | Refused::InMaintenance { .. }
+            | Refused::Retired { .. }
+            | Refused::StaysOn(_)
+            | Refused::CleanPowersOff(_)
+            | Refused::Stale => None,
+        }
+    }
 }
 
 impl What {
@@ -167,9 +227,15 @@ impl fmt::Display for What {
                 }
                 and_why(f, error.as_deref())
             }
-            Self::Agent { call, result, ok } => {
+            Self::Agent { call, result, ok, caller } => {
                 let failed = if *ok { "" } else { "failed: " };
-                write!(f, "{call}: {failed}{result}")
+                write!(f, "{call}: {failed}{result}")?;
+                match caller {
+                    None | Some(AgentCaller { unlisted: 0, .. }) => Ok(()),
+                    Some(AgentCaller { unlisted, .. }) => {
+                        write!(f, " (after {unlisted} more like it)")
+                    }
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use std::{env, fs, future};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use provision::addresses::MachineAddresses;
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{Clean, Secret};
 use provision::{Attempt, Node, ProvisionState};
@@ -65,6 +66,7 @@ fn booting(iso: &Path) -> Node {
         ticket: Secret(name.into_owned()),
         agent_token: Secret(String::new()),
         token_given: false,
+        addresses: MachineAddresses::default(),
         boot_interface: BootInterface::RedfishHttps,
         started_at: now,
         powered_on_at: None,

@@ -10,6 +10,7 @@ use std::env;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use provision::addresses::MachineAddresses;
 use provision::boot::BootInterface;
 use provision::node::{Clean, Secret};
 use provision::{Attempt, Mac, Node, Port, ProvisionState};
@@ -58,6 +59,7 @@ fn booting(now: Timestamp) -> Node {
         ticket: Secret(Uuid::new_v4().simple().to_string()),
         agent_token: Secret(String::new()),
         token_given: false,
+        addresses: MachineAddresses::default(),
         boot_interface: BootInterface::Http,
         started_at: now,
         powered_on_at: None,

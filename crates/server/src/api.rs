@@ -3,6 +3,7 @@
 //! [`router`] is the whole of it; [`agent_router`] the part that machines need, for an address that
 //! they can reach. Handlers read a request, ask [`Nodes`] for a change, and show what came of it.
 
+mod agent_calls;
 mod agents;
 mod boot_trace;
 mod details;
@@ -28,6 +29,7 @@ use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
 use crate::trace::Recorder;
+use agent_calls::AgentCalls;
 use details::{none, none_of_node, not_ours};
 
 /// Bytes of a body to the API. The largest there are hold a node's settings.
@@ -43,6 +45,7 @@ pub struct Api {
     nodes: Nodes,
     recorder: Recorder,
     settings: Arc<Settings>,
+    agent_calls: Arc<AgentCalls>,
 }
 
 /// What the API is told at its start.
@@ -56,6 +59,8 @@ pub struct Settings {
     pub heartbeat_timeout_secs: u32,
     /// Whether an agent's command API must be HTTPS, since its token travels in the URL.
     pub agent_require_tls: bool,
+    /// Lookups and heartbeats that one address may send per second; 0 for as many as it likes.
+    pub agent_calls_per_sec: u32,
     /// What the `http` boot interface starts first, for diagnoses.
     pub loader: HttpLoader,
     /// Who asked for a boot and is nobody's port, for diagnoses.
@@ -70,6 +75,7 @@ impl Default for Settings {
             heartbeat_timeout_secs: 300,
             agent_require_tls: true,
             strangers: BootingStrangers::default(),
+            agent_calls_per_sec: 20,
             loader: HttpLoader::default(),
         }
     }
@@ -79,7 +85,8 @@ impl Api {
     /// The API to `nodes`.
     #[must_use]
     pub fn new(nodes: Nodes, recorder: Recorder, settings: Settings) -> Self {
-        Self { nodes, recorder, settings: Arc::new(settings) }
+        let agent_calls = Arc::new(AgentCalls::new(settings.agent_calls_per_sec));
+        Self { nodes, recorder, settings: Arc::new(settings), agent_calls }
     }
 }
 

@@ -9,6 +9,7 @@ use ironic::states::BadTarget;
 use ironic::traits::BadTraits;
 use ironic::version::BadVersion;
 use provision::Refused;
+use provision::addresses::ForeignLookup;
 use provision::limits::Excess;
 use store::{ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError};
 use tracing::error;
@@ -93,6 +94,11 @@ impl ApiError {
             text.push('…');
         }
         Self { status, says: Says::Application(text) }
+    }
+
+    /// 429, with `text`.
+    pub fn too_many(text: impl Into<String>) -> Self {
+        Self::application(StatusCode::TOO_MANY_REQUESTS, text)
     }
 
     /// What it says, for logs and traces.
@@ -236,6 +242,16 @@ impl From<Refused> for ApiError {
             Refused::Busy { .. } | Refused::StaysOn(_) | Refused::Stale => Self::conflict(text),
             // An agent, or who says to be one, learns nothing about what is there.
             Refused::NoAgentExpected { .. } => Self::nothing_here(),
+            // An agent tries again.
+            Refused::LookupTooEarly(_)
+            | Refused::HeartbeatTooEarly(_)
+            | Refused::TokenJustGiven { .. } => Self::conflict(text),
+            // The trace and the diagnosis name the other addresses, which are not a stranger's to know.
+            Refused::ForeignLookup(ForeignLookup { from, .. })
+            | Refused::TokenTaken { from, .. } => Self::forbidden(format!(
+                "{from} gets no token: it is not known to be this machine's address, or another address has the \
+                     token. The node's boot trace says more, and driver_info/agent_networks of the node can be set."
+            )),
             Refused::InvalidState { .. }
             | Refused::NoSteps
             | Refused::InMaintenance { .. }

@@ -1,5 +1,6 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
+pub mod address_book;
 pub mod agents;
 pub mod api;
 pub mod artifacts;
@@ -13,6 +14,7 @@ pub mod http_server;
 pub mod metrics;
 pub mod nodes;
 pub mod providers;
+pub mod repeats;
 mod state_dir;
 pub mod trace;
 pub mod urls;
@@ -136,6 +138,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             parts.spawn(well(tftp.run(stop.clone())));
         }
     }
+    let addresses = recorder.addresses().clone();
+    parts.spawn(well(addresses.run(nodes.clone(), stop.clone())));
     let machines = dhcp::Machines {
         index: nodes.index().clone(),
         urls: urls.clone(),

@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use crate::address_book::AddressBook;
+
 /// Events that may wait for the store before further ones are dropped (and that is logged).
 ///
 /// Ten thousand machines that are switched on at once say four things each within seconds.
@@ -25,6 +27,7 @@ pub struct Recorder {
     lost: Arc<AtomicU64>,
     hurry: Arc<Notify>,
     written: watch::Receiver<u64>,
+    addresses: AddressBook,
 }
 
 /// What was recorded and is not in the store yet.
@@ -55,11 +58,19 @@ impl Recorder {
         let hurry = Arc::<Notify>::default();
         let backlog = Backlog { recorded, hurry: hurry.clone(), written };
         let (queued, lost) = (Arc::default(), Arc::default());
-        (Self { queue, queued, lost, hurry, written: already }, backlog)
+        let addresses = AddressBook::default();
+        (Self { queue, queued, lost, hurry, written: already, addresses }, backlog)
+    }
+
+    /// Where the machines of boots under way were seen, by what was recorded.
+    #[must_use]
+    pub fn addresses(&self) -> &AddressBook {
+        &self.addresses
     }
 
     /// Records what happened now in the node's latest attempt; without an attempt, nothing.
     pub fn record(&self, node: &Node, what: What) {
+        self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
         let event = BootEvent { at: Timestamp::now(), attempt: attempt.id, what };
         if self.queue.try_send(Recorded { node: node.uuid, event }).is_ok() {

@@ -157,6 +157,7 @@ fn at(address: IpAddr, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use provision::addresses::MachineAddresses;
     use provision::node::{Clean, Secret};
     use provision::{BootInterface, Node};
     use uuid::Uuid;
@@ -170,6 +171,7 @@ mod tests {
             ticket: Secret("TICKET".to_owned()),
             agent_token: Secret("TOKEN".to_owned()),
             token_given: false,
+            addresses: MachineAddresses::default(),
             boot_interface: BootInterface::RedfishHttps,
             started_at: Timestamp::UNIX_EPOCH,
             powered_on_at: None,

@@ -83,6 +83,18 @@ impl Store {
         row.as_ref().map(port_of).transpose()
     }
 
+    /// The ports that have one of these addresses.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn ports_at(&self, addresses: &[Mac]) -> Result<Vec<Port>, StoreError> {
+        let mut fits = Where::default();
+        fits.is_one_of("address", addresses.iter().copied());
+        let select = format!("SELECT document FROM ports{}", fits.text());
+        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        rows.iter().map(port_of).collect()
+    }
+
     /// A page of the ports that fit a filter.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Small things that every statement needs: values in and out, conditions, names of constraints.
 
 use jiff::{SignedDuration, Timestamp};
+use provision::Mac;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{AnyArguments, AnyRow};
@@ -19,6 +20,12 @@ pub(crate) enum Value {
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<Mac> for Value {
+    fn from(mac: Mac) -> Self {
+        Self::Text(mac.to_string())
     }
 }
 

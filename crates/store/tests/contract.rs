@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use provision::addresses::MachineAddresses;
 use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, Clean, Secret};
@@ -1146,6 +1147,7 @@ fn cleaning(name: &str) -> Node {
         ticket: Secret("t".repeat(22)),
         agent_token: Secret("a".repeat(43)),
         token_given: false,
+        addresses: MachineAddresses::default(),
         boot_interface: provision::BootInterface::Http,
         started_at: now(),
         powered_on_at: Some(now()),
@@ -1207,7 +1209,7 @@ fn event(node: &Node, second: i64, call: &str) -> BootEvent {
     BootEvent {
         at: now() + SignedDuration::from_secs(second),
         attempt: node.attempt.as_ref().unwrap().id,
-        what: What::Agent { call: call.to_owned(), result: "done".into(), ok: true },
+        what: What::Agent { call: call.to_owned(), result: "done".into(), ok: true, caller: None },
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use provision::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
-use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer, DhcpClient};
 use provision::{BootEvent, BootingStranger, Mac, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
@@ -615,7 +615,62 @@ fn http(
 }
 
 fn agent(call: &str, result: &str, ok: bool) -> What {
-    What::Agent { call: call.to_owned(), result: result.to_owned(), ok }
+    What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None }
+}
+
+/// A call from an address that is, or is not, known to be the machine's.
+fn call(call: &str, is_known: bool, refused: Option<CallRefusal>, result: &str) -> What {
+    What::Agent {
+        call: call.to_owned(),
+        result: result.to_owned(),
+        ok: refused.is_none(),
+        caller: Some(AgentCaller {
+            remote: Ipv4Addr::new(192, 0, 2, 66).into(),
+            is_known,
+            refused,
+            unlisted: 0,
+        }),
+    }
+}
+
+const FOREIGN: &str = "the image was fetched by 192.0.2.7, and the lookup came from 192.0.2.66";
+
+#[test]
+fn a_lookup_that_gets_no_token_is_named_with_the_setting_once_the_image_was_fetched() {
+    let foreign = || call("lookup", false, Some(CallRefusal::ForeignAddress), FOREIGN);
+    let trace =
+        || Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(60, foreign());
+
+    let said = trace().says_after(1, Verdict::Waiting, FOREIGN);
+    assert!(said.hint.unwrap().contains("driver_info/agent_networks"));
+    trace().says_after(200, Verdict::Stuck, FOREIGN);
+    let given = call("lookup", true, None, "found");
+    assert_eq!(trace().then(1, given).said_after(1), None, "then it got its token");
+}
+
+#[test]
+fn what_strangers_say_hides_nothing_and_puts_nothing_off() {
+    let nobody = "nothing was heard from the machine since it was switched on (60 s)";
+    let forged = || call("heartbeat", false, Some(CallRefusal::WrongToken), "the token is wrong");
+    let found = || call("lookup", false, None, "found");
+    let foreign = || call("lookup", false, Some(CallRefusal::ForeignAddress), FOREIGN);
+
+    let trace = Trace::switched_on().then(30, found()).then(10, forged());
+    let said = trace.says_after(20, Verdict::Waiting, nobody);
+    assert!(
+        said.text.contains("meanwhile an agent at 192.0.2.66, not known to be"),
+        "{}",
+        said.text
+    );
+    let said = Trace::switched_on().then(40, foreign()).says_after(20, Verdict::Waiting, nobody);
+    assert!(said.text.ends_with(&format!("meanwhile {FOREIGN}")), "{}", said.text);
+}
+
+#[test]
+fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
+    let late = call("heartbeat", true, Some(CallRefusal::NotNow), "not now");
+    let trace = Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(1, late);
+    trace.says_after(200, Verdict::Stuck, "the ramdisk was fetched but the agent never called");
 }
 
 /// How many there are of [`any_event`].

@@ -3,6 +3,7 @@
 
 mod boot;
 mod diagnosis;
+mod lookups;
 mod properties;
 mod refusals;
 mod situations;

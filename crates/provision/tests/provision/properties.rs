@@ -217,7 +217,7 @@ impl Happening {
             Kind::Booting => Event::Booting { attempt },
             Kind::BootFailed => Event::BootFailed { attempt, reason },
             Kind::BootMissed => Event::BootMissed { attempt },
-            Kind::LooksUp => Event::AgentLooksUp,
+            Kind::LooksUp => world.lookup(),
             Kind::Alive if self.fresh => world.heartbeat(),
             Kind::Alive => heartbeat("wrong", "https://192.0.2.7:9999", world.now),
             Kind::SecondAgent => {

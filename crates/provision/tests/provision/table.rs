@@ -8,7 +8,7 @@ use provision::{Event, Outcome, PowerState, Refused, Work};
 use uuid::Uuid;
 
 use crate::situations;
-use crate::world::{World, clean_step, steps_reported};
+use crate::world::{MACHINE, World, clean_step, steps_reported};
 
 #[test]
 fn every_situation_and_event_has_the_outcome_on_this_page() {
@@ -53,7 +53,14 @@ fn events() -> Vec<(&'static str, Make)> {
         ("booting", make(|_, attempt| Event::Booting { attempt })),
         ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),
         ("boot missed", make(|_, attempt| Event::BootMissed { attempt })),
-        ("agent looks up", make(|_, _| Event::AgentLooksUp)),
+        ("agent looks up", make(|world, _| world.lookup())),
+        (
+            "addresses seen",
+            make(|_, attempt| {
+                let fetched = vec![MACHINE];
+                Event::AddressesSeen { attempt, fetched, leased: Vec::new() }
+            }),
+        ),
         ("agent alive", make(|world, _| world.heartbeat())),
         ("steps reported", make(|_, attempt| steps_reported(attempt))),
         (
@@ -128,6 +135,9 @@ fn why(refused: &Refused) -> &'static str {
         Refused::NoSteps => "no steps",
         Refused::Stale => "stale",
         Refused::NoAgentExpected { .. } => "no agent expected",
+        Refused::LookupTooEarly(_) | Refused::HeartbeatTooEarly(_) => "too early",
+        Refused::ForeignLookup(_) => "foreign lookup",
+        Refused::TokenTaken { .. } | Refused::TokenJustGiven { .. } => "token given",
         Refused::WrongToken(_) => "wrong token",
         Refused::SecondAgent { .. } => "second agent",
     }

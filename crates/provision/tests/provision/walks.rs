@@ -17,7 +17,7 @@ fn a_manual_clean_ends_where_it_began() {
 
     world.is_done(Event::Booting { attempt });
     assert_eq!(world.node.provision_state, State::CleanWait);
-    world.happens(Event::AgentLooksUp);
+    world.happens(world.lookup());
     world.happens(world.heartbeat());
     assert_eq!(world.planned, Some(Work::AskSteps { attempt }));
 
@@ -269,7 +269,7 @@ fn the_power_of_an_agent_that_has_called_is_not_cut_for_a_missed_boot() {
     let mut world = waiting();
     let (attempt, serving_since) = (world.attempt().id, world.now + SignedDuration::from_secs(1));
     world.passes(600);
-    world.happens(Event::AgentLooksUp);
+    world.happens(world.lookup());
 
     assert!(!may_have_missed(&world.node, serving_since, world.now));
     assert_eq!(world.tries(&Event::BootMissed { attempt }), Err(Refused::Stale));

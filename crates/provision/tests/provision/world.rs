@@ -1,8 +1,10 @@
 //! A node, what is planned for it, and the time: what the store and the workers are to `step`.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use jiff::{SignedDuration, Timestamp};
 use provision::clean::CleanStep;
-use provision::event::Heartbeat;
+use provision::event::{AgentLookup, Heartbeat};
 use provision::node::Secret;
 use provision::step::Fresh;
 use provision::{Attempt, Context, Event, Node, Outcome, Policy, Refused, Work, step};
@@ -79,11 +81,24 @@ impl World {
         self.node.attempt.as_ref().unwrap()
     }
 
+    /// A lookup from the machine.
+    pub(crate) fn lookup(&self) -> Event {
+        lookup(MACHINE, self.now)
+    }
+
     /// A heartbeat of the agent that was started by the latest attempt.
     pub(crate) fn heartbeat(&self) -> Event {
         let token = self.node.attempt.as_ref().map(|attempt| attempt.agent_token.0.clone());
         heartbeat(&token.unwrap_or_default(), "https://192.0.2.7:9999", self.now)
     }
+}
+
+/// Where the machine of these tests is.
+pub(crate) const MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+/// A lookup from this address, by a daemon that has seen the machine fetch its image.
+pub(crate) fn lookup(from: IpAddr, at: Timestamp) -> Event {
+    Event::AgentLooksUp(AgentLookup { from, fetched: vec![MACHINE], leased: Vec::new(), at })
 }
 
 pub(crate) fn heartbeat(token: &str, url: &str, at: Timestamp) -> Event {

@@ -1,119 +1,236 @@
 //! `/v1/lookup` and `/v1/heartbeat`: what the agent in a ramdisk asks and says.
 //!
 //! Whatever comes here is refused unless [`provision::step()`] expects it, and both what was taken
-//! and what was refused is in the trace of the node's boot.
+//! and what was refused is in the trace of the node's boot. Anybody can call, so what is read, answered,
+//! written down and logged has a limit.
+
+use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use ironic::agent::{self, Lookup};
 use ironic::version::since;
-use jiff::Timestamp;
-use provision::{Event, Mac, Node, What};
-use store::{NodeKey, PortKey};
+use provision::addresses::{belongs, token_for};
+use provision::event::AgentLookup;
+use provision::trace::{AgentCaller, CallRefusal};
+use provision::{Event, Mac, Node, Refused, What};
+use store::{ChangeError, NodeKey};
+use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Api;
-use super::request::{At, Body, Query, View, exists_since};
+use super::agent_calls::{CallKind, Caller};
+use super::request::{At, Body, Peer, Query, RawQuery, Received, View, exists_since};
 use crate::error::ApiError;
+use crate::repeats;
+
+/// What was asked of the store, and what it was that came of it.
+type Asked = Result<Node, ChangeError<Refused>>;
 
 pub(super) async fn lookup(
     State(api): State<Api>,
     Extension(view): View,
+    Received(at): Received,
+    Peer(from): Peer,
+    RawQuery(raw): RawQuery,
     mut query: Query,
 ) -> Result<Json<Lookup>, ApiError> {
     exists_since(view.version, since::RAMDISK)?;
-    let macs: Vec<Mac> = query
-        .take("addresses")
-        .iter()
-        .flat_map(|list| list.split(','))
-        .filter_map(|text| text.trim().parse().ok())
-        .collect();
+    let macs = agent::lookup_addresses(&raw, query.take("addresses").as_deref())
+        .map_err(|bad| ApiError::bad_request(bad.to_string()))?;
     let uuid = query.take("node_uuid").and_then(|text| Uuid::try_parse(&text).ok());
+    api.admit(from, api.caller_by_address(from, &macs, uuid))?;
     let Some(before) = find(&api, &macs, uuid).await? else {
         // Not what was missing: whoever guesses learns nothing.
         return Err(ApiError::nothing_here());
     };
-    match api.nodes.ask(before.uuid, &Event::AgentLooksUp).await {
-        Ok(_) => {}
-        Err(failed) => {
-            let refused = ApiError::from(failed);
-            record(&api, &before, "lookup", refused.text(), false);
-            return Err(refused);
-        }
-    }
-    record(&api, &before, "lookup", &format!("found by {}", by(&macs)), true);
-    info!(node.uuid = %before.uuid, "the agent on node {} looked itself up", before.uuid);
+    let attempt = before.live_attempt().map(|attempt| attempt.id).unwrap_or_default();
+    let seen = api.recorder.addresses().of(attempt);
+    let lookup = AgentLookup { from, fetched: seen.fetched, leased: seen.leased, at };
+    let asked = api.nodes.ask(before.uuid, &Event::AgentLooksUp(lookup)).await;
+    let call = AgentCall { api: &api, node: &before, call: "lookup", from };
+    call.record(&asked, &format!("found by {}", by(&macs)));
+    let node = asked?;
+    let token = token_for(&node, from, at);
     let timeout = api.settings.heartbeat_timeout_secs;
-    Ok(Json(agent::lookup(&before, &view, timeout)))
+    Ok(Json(agent::lookup(&node, token, &view, timeout)))
 }
 
 /// The node with this UUID, or with ports of these addresses; none if they are of several.
 async fn find(api: &Api, macs: &[Mac], uuid: Option<Uuid>) -> Result<Option<Node>, ApiError> {
-    let mut found = uuid;
-    if found.is_none() {
-        for mac in macs {
-            let Some(port) = api.nodes.store().port(PortKey::Address(*mac)).await? else {
-                continue;
-            };
-            if found.is_some_and(|node| node != port.node_uuid) {
-                return Ok(None);
-            }
-            found = Some(port.node_uuid);
+    let store = api.nodes.store();
+    let found = match uuid {
+        Some(uuid) => Some(uuid),
+        None => {
+            let ports = store.ports_at(macs).await?;
+            let first = ports.first().map(|port| port.node_uuid);
+            first.filter(|node| ports.iter().all(|port| port.node_uuid == *node))
         }
-    }
-    match found {
-        Some(uuid) => {
-            Ok(api.nodes.store().node(&NodeKey::Uuid(uuid)).await?.map(|found| found.node))
-        }
-        None => Ok(None),
-    }
+    };
+    let Some(uuid) = found else { return Ok(None) };
+    Ok(store.node(&NodeKey::Uuid(uuid)).await?.map(|found| found.node))
 }
 
+/// The trace names as many as a machine usually has.
 fn by(macs: &[Mac]) -> String {
-    if macs.is_empty() {
-        return "its UUID".to_owned();
+    const NAMED: usize = 8;
+    let named: Vec<_> = macs.iter().take(NAMED).map(Mac::to_string).collect();
+    match macs.len() {
+        0 => "its UUID".to_owned(),
+        many if many > NAMED => format!("{} and {} more", named.join(", "), many - NAMED),
+        _ => named.join(", "),
     }
-    macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) async fn heartbeat(
     State(api): State<Api>,
     Extension(view): View,
+    Received(at): Received,
+    Peer(from): Peer,
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
     exists_since(view.version, since::RAMDISK)?;
     let settings = &api.settings;
-    let heartbeat = agent::heartbeat(&body, settings.agent_require_tls, Timestamp::now())
-        .map_err(|bad| ApiError::bad_request(bad.to_string()))?;
+    let heartbeat = agent::heartbeat(&body, settings.agent_require_tls, at);
+    let heartbeat = heartbeat.map_err(|bad| ApiError::bad_request(bad.to_string()));
+    let caller = match &heartbeat {
+        Ok(heartbeat) => api.caller_by_token(from, &ident, &heartbeat.agent_token),
+        Err(_) => Caller::Anybody,
+    };
+    api.admit(from, caller)?;
+    let heartbeat = heartbeat?;
     let key = NodeKey::from(ident.as_str());
-    let Some(node) = api.nodes.store().node(&key).await? else {
+    let Some(found) = api.nodes.store().node(&key).await? else {
         return Err(ApiError::nothing_here());
     };
-    let (node, from) = (node.node, heartbeat.callback_url.clone());
-    let version = heartbeat.agent_version.clone();
-    match api.nodes.ask(node.uuid, &Event::AgentAlive(heartbeat)).await {
-        Ok(_) => {
-            record(&api, &node, "heartbeat", &format!("from {from}, version {version}"), true);
-            Ok(StatusCode::ACCEPTED)
+    let result = format!("from {}, version {}", heartbeat.callback_url, heartbeat.agent_version);
+    let asked = api.nodes.ask(found.node.uuid, &Event::AgentAlive(heartbeat)).await;
+    let call = AgentCall { api: &api, node: &found.node, call: "heartbeat", from };
+    call.record(&asked, &result);
+    asked?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+impl Api {
+    fn admit(&self, from: IpAddr, caller: Caller) -> Result<(), ApiError> {
+        let admitted = self.agent_calls.admit(from, caller, repeats::uptime());
+        admitted.map_err(|refused| {
+            if let Some(more) = repeats::line("too many calls of agents", from) {
+                warn!(
+                    "lookups and heartbeats of {from} are refused, since there are too many{more}"
+                );
+            }
+            ApiError::too_many(refused.to_string())
+        })
+    }
+
+    /// Whose lookup it is, by what is in memory.
+    fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> Caller {
+        if let Some(node) = self.recorder.addresses().owner(from) {
+            return Caller::Machine(node);
         }
-        Err(failed) => {
-            let refused = ApiError::from(failed);
-            record(&api, &node, "heartbeat", refused.text(), false);
-            Err(refused)
+        let index = self.nodes.index();
+        let named = match uuid {
+            Some(uuid) => index.by_uuid(uuid).map(|(node, _)| node),
+            None => macs.iter().find_map(|mac| index.by_mac(*mac)).map(|found| found.node),
+        };
+        match named {
+            Some(node) => match node.live_attempt() {
+                Some(attempt) if belongs(&node, attempt, from) => Caller::Machine(node.uuid),
+                Some(_) => Caller::Names(node.uuid),
+                None => Caller::Anybody,
+            },
+            None => Caller::Anybody,
+        }
+    }
+
+    /// Whose heartbeat it is, by what is in memory: the token shows it, wherever it comes from.
+    fn caller_by_token(&self, from: IpAddr, ident: &str, token: &str) -> Caller {
+        let named = Uuid::try_parse(ident).ok().and_then(|uuid| self.nodes.index().by_uuid(uuid));
+        let is_its_own = named
+            .as_ref()
+            .and_then(|(node, _)| node.live_attempt())
+            .is_some_and(|it| bool::from(it.agent_token.0.as_bytes().ct_eq(token.as_bytes())));
+        match named {
+            Some((node, _)) if is_its_own => Caller::Machine(node.uuid),
+            Some(_) | None => match self.recorder.addresses().owner(from) {
+                Some(node) => Caller::Machine(node),
+                None => Caller::Anybody,
+            },
         }
     }
 }
 
-fn record(api: &Api, node: &Node, call: &str, result: &str, ok: bool) {
-    if !ok {
-        warn!(node.uuid = %node.uuid, "the {call} of an agent for node {} is refused: {result}", node.uuid);
+/// A call as an agent, about a node.
+#[derive(Clone, Copy)]
+struct AgentCall<'a> {
+    api: &'a Api,
+    /// As it was before.
+    node: &'a Node,
+    call: &'static str,
+    from: IpAddr,
+}
+
+impl AgentCall<'_> {
+    /// Says in the trace and the log what came of it; `taken` are the words for a call that was taken.
+    fn record(self, asked: &Asked, taken: &str) {
+        let (result, refused) = match asked {
+            Ok(_) => (taken.to_owned(), None),
+            Err(ChangeError::Refused(refused)) => (refused.to_string(), CallRefusal::of(refused)),
+            // A worker holds the node: the agent asks again.
+            Err(failed) => (failed.to_string(), Some(CallRefusal::NotNow)),
+        };
+        self.log(&result, asked.is_ok());
+        // What comes when nobody is expected is no part of a boot.
+        let Some(attempt) = self.node.live_attempt() else { return };
+        let kind = CallKind {
+            attempt: attempt.id,
+            call: self.call,
+            source: self.from.into(),
+            is_taken: asked.is_ok(),
+            refused,
+        };
+        let Some(unlisted) = self.api.agent_calls.to_write_down(kind, repeats::uptime()) else {
+            return;
+        };
+        let is_known = self.is_known(asked);
+        let caller = AgentCaller { remote: self.from, is_known, refused, unlisted };
+        let what = What::Agent {
+            call: self.call.to_owned(),
+            result,
+            ok: asked.is_ok(),
+            caller: Some(caller),
+        };
+        self.api.recorder.record(self.node, what);
     }
-    // What comes when nobody is expected is no part of a boot.
-    if node.live_attempt().is_some() {
-        let what = What::Agent { call: call.to_owned(), result: result.to_owned(), ok };
-        api.recorder.record(node, what);
+
+    /// Whether the caller has shown to be the machine's agent: by the token, or by its address.
+    fn is_known(self, asked: &Asked) -> bool {
+        let node = asked.as_ref().unwrap_or(self.node);
+        let Some(attempt) = node.live_attempt() else { return false };
+        let has_token = self.call == "heartbeat" && asked.is_ok();
+        let seen = self.api.recorder.addresses().of(attempt.id);
+        has_token || seen.holds(self.from) || belongs(node, attempt, self.from)
+    }
+
+    fn log(self, result: &str, is_taken: bool) {
+        let Self { node, call, from, .. } = self;
+        let uuid = node.uuid;
+        match (is_taken, call) {
+            (false, _) => {
+                if let Some(more) = repeats::line(call, (uuid, from)) {
+                    warn!(node.uuid = %uuid, "the {call} of an agent at {from} for node {uuid} is refused: {result}{more}");
+                }
+            }
+            (true, "lookup") => {
+                if let Some(more) = repeats::line("lookup taken", uuid) {
+                    info!(node.uuid = %uuid, "the agent on node {uuid} looked itself up from {from}{more}");
+                }
+            }
+            (true, _) => {}
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! What a handler reads of a request, and what every answer carries.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::error::Error;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -14,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use ironic::field::{self, Field};
 use ironic::version::{self, BadVersion, since};
 use ironic::{Fields, Version};
+use jiff::Timestamp;
 use provision::Node;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -42,7 +45,7 @@ pub(super) async fn negotiate(
         "request",
         http.id = %id,
         http.method = %request.method(),
-        http.path = request.uri().path(),
+        http.path = shortened(request.uri().path()),
         http.user = Empty,
     );
     if let Some(ApiUser(user)) = request.extensions().get() {
@@ -68,6 +71,12 @@ pub(super) async fn negotiate(
     set(headers, "openstack-request-id", &id);
     set(headers, "x-openstack-request-id", &id);
     response
+}
+
+/// The beginning of a path, for the log: the longest of ours is shorter.
+fn shortened(path: &str) -> &str {
+    const SHOWN: usize = 200;
+    path.char_indices().nth(SHOWN).map_or(path, |(end, _)| &path[..end])
 }
 
 fn version_of(headers: &HeaderMap) -> Result<Version, BadVersion> {
@@ -165,6 +174,44 @@ where
             Ok(Path(at)) if !parts.uri.path().contains("%00") => Ok(Self(at)),
             Ok(_) | Err(_) => Err(ApiError::nothing_here()),
         }
+    }
+}
+
+/// Who asks: the address at the other end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    /// A request that came over no connection has the address that is nobody's.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0.ip());
+        Ok(Self(address.to_canonical()))
+    }
+}
+
+/// When the head of a request was read: before its body came, and before it waited for anything.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received(pub(super) Timestamp);
+
+impl<S: Send + Sync> FromRequestParts<S> for Received {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Timestamp::now()))
+    }
+}
+
+/// The query as it came, before anything in it is read.
+pub(super) struct RawQuery(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
     }
 }
 
@@ -369,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_node_that_was_renamed_since_it_was_found_is_not_what_the_request_names() {
-        let mut node = Node::enrolled(Uuid::nil(), "redfish", jiff::Timestamp::UNIX_EPOCH);
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         node.name = Some("n1".to_owned());
         assert!(Api::still_called(&node, "n1").is_ok());
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use provision::addresses::MachineAddresses;
 use provision::node::{Clean, Port, Secret};
 use provision::{ProvisionState, What};
 use serde_json::{Map, Value, json};
@@ -860,6 +861,7 @@ pub(crate) fn booting_node() -> Node {
         ticket: Secret(TICKET.to_owned()),
         agent_token: Secret("TOKEN".to_owned()),
         token_given: false,
+        addresses: MachineAddresses::default(),
         boot_interface: BootInterface::Http,
         started_at: "2026-01-02T03:04:05Z".parse().unwrap(),
         powered_on_at: None,

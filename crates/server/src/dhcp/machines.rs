@@ -208,6 +208,7 @@ mod tests {
     use dhcp::v4::options as code;
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use jiff::Timestamp;
+    use provision::addresses::MachineAddresses;
     use provision::node::{Clean, Secret};
     use provision::{Attempt, BootInterface, Mac, Node, Port, ProvisionState};
     use serde_json::Map;
@@ -232,6 +233,7 @@ mod tests {
             ticket: Secret("TICKET".to_owned()),
             agent_token: Secret("TOKEN".to_owned()),
             token_given: false,
+            addresses: MachineAddresses::default(),
             boot_interface: BootInterface::Http,
             started_at: Timestamp::UNIX_EPOCH,
             powered_on_at: None,

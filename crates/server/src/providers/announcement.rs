@@ -257,6 +257,7 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use provision::ProvisionState;
+    use provision::addresses::MachineAddresses;
     use provision::node::Clean;
 
     use super::*;
@@ -272,6 +273,7 @@ mod tests {
             ticket: Secret("TICKET".to_owned()),
             agent_token: Secret("TOKEN".to_owned()),
             token_given: false,
+            addresses: MachineAddresses::default(),
             boot_interface: BootInterface::Http,
             started_at: Timestamp::UNIX_EPOCH,
             powered_on_at: None,

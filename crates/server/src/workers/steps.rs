@@ -237,7 +237,8 @@ impl<'a> Call<'a> {
     }
 
     fn record(&self, call: &str, result: &str, ok: bool) {
-        let what = What::Agent { call: call.to_owned(), result: result.to_owned(), ok };
+        let what =
+            What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None };
         self.workers.recorder.record(self.node, what);
     }
 }

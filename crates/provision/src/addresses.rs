@@ -1,0 +1,279 @@
+//! Which network addresses belong to a machine: the agent token of an operator's own image goes to no other.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::boot::BootInterface;
+use crate::node::{Attempt, Node, Secret};
+
+/// The key of `driver_info` that names the networks of a node's agent.
+pub const AGENT_NETWORKS: &str = "agent_networks";
+
+/// Networks that one node may have in `driver_info/agent_networks`.
+const MOST_NETWORKS: usize = 32;
+
+/// Addresses of one kind that are kept per attempt; the oldest make room for further ones.
+const MOST_ADDRESSES: usize = 16;
+
+/// Time after which the address that has the token may be told it again, before the first heartbeat.
+///
+/// An answer can be lost on its way, and a machine whose agent never gets the token is stuck for as long as an attempt
+/// lasts. An agent that asks again has waited for its answer, or its connection broke; of two agents behind one address
+/// that ask at the same time, only one is told the token.
+pub const TOKEN_AGAIN: SignedDuration = SignedDuration::from_secs(3);
+
+/// Addresses of a machine that were seen in one attempt, and the one that was told the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineAddresses {
+    /// Addresses that fetched an image with this attempt's ticket.
+    pub fetched: Vec<IpAddr>,
+    /// Addresses that our DHCP gave to a network card of the node.
+    pub leased: Vec<IpAddr>,
+    /// The address that the token was told in answer to a lookup.
+    pub token_holder: Option<TokenHolder>,
+}
+
+/// Who was told the token of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenHolder {
+    /// The address that the lookup came from.
+    pub address: IpAddr,
+    /// When the latest lookup came that was answered with the token.
+    pub at: Timestamp,
+}
+
+impl MachineAddresses {
+    /// Adds addresses that were seen; each counts once, and there is a limit to how many are kept.
+    pub fn add(&mut self, fetched: &[IpAddr], leased: &[IpAddr]) {
+        for (known, seen) in [(&mut self.fetched, fetched), (&mut self.leased, leased)] {
+            for address in seen.iter().map(IpAddr::to_canonical) {
+                if known.contains(&address) {
+                    continue;
+                }
+                if known.len() >= MOST_ADDRESSES {
+                    known.remove(0);
+                }
+                known.push(address);
+            }
+        }
+    }
+
+    /// Whether nothing was seen yet.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether this address was seen as one of the machine's.
+    #[must_use]
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.fetched.contains(&address) || self.leased.contains(&address)
+    }
+}
+
+/// Whether an address belongs to the node's machine in this attempt: it fetched the attempt's image, has a DHCP lease of
+/// one of the node's cards, or lies in `driver_info/agent_networks`.
+#[must_use]
+pub fn belongs(node: &Node, attempt: &Attempt, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let networks = agent_networks(node).unwrap_or_default();
+    attempt.addresses.holds(address) || networks.iter().any(|network| network.contains(&address))
+}
+
+/// Whether the machine boots an ISO image of its operator's own in this attempt, which cannot carry the token: all
+/// images that we compose have it on the kernel's command line.
+#[must_use]
+pub fn boots_own_iso(node: &Node, attempt: &Attempt) -> bool {
+    attempt.boot_interface == BootInterface::RedfishHttps
+        && node.driver_text("deploy_iso").is_some_and(|iso| !iso.is_empty())
+}
+
+/// The token to answer the lookup with that came from `from` at `at`, where [`step()`](crate::step()) has just taken that
+/// lookup; `node` is the node after it.
+#[must_use]
+pub fn token_for(node: &Node, from: IpAddr, at: Timestamp) -> Option<&Secret> {
+    let attempt = node.live_attempt().filter(|attempt| boots_own_iso(node, attempt))?;
+    let holder = TokenHolder { address: from.to_canonical(), at };
+    let is_given = attempt.agent.is_none() && attempt.addresses.token_holder == Some(holder);
+    is_given.then_some(&attempt.agent_token)
+}
+
+/// What is wrong with `driver_info/agent_networks`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadAgentNetworks {
+    /// It is neither a list of texts nor one text.
+    #[error(
+        "driver_info/agent_networks must be a list of networks, such as [\"192.0.2.0/24\", \"2001:db8::/64\"]"
+    )]
+    NotAList,
+    /// One of them is no network.
+    #[error(
+        "driver_info/agent_networks has {0:?}, which is no network in CIDR notation, such as 192.0.2.0/24, nor an address"
+    )]
+    NotANetwork(String),
+    /// One of them has bits beyond its prefix.
+    #[error(
+        "driver_info/agent_networks has {given}, which is an address in a network: write {network} for the whole \
+         network, or {address} for the address alone"
+    )]
+    HostBits {
+        /// As it was given.
+        given: IpNet,
+        /// The network.
+        network: IpNet,
+        /// The address.
+        address: IpAddr,
+    },
+    /// There are too many.
+    #[error("driver_info/agent_networks has {0} networks, and {MOST_NETWORKS} is the most")]
+    TooMany(usize),
+}
+
+/// Reads `driver_info/agent_networks`: a list of texts, or one text with commas, since command lines know only text.
+///
+/// # Errors
+/// [`BadAgentNetworks`], in words for the operator.
+pub fn agent_networks(node: &Node) -> Result<Vec<IpNet>, BadAgentNetworks> {
+    let Some(value) = node.driver_info.get(AGENT_NETWORKS) else { return Ok(Vec::new()) };
+    let texts: Vec<&str> = match value {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.split(',').collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|entry| entry.as_str().ok_or(BadAgentNetworks::NotAList))
+            .collect::<Result<_, _>>()?,
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            return Err(BadAgentNetworks::NotAList);
+        }
+    };
+    let texts: Vec<_> = texts.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect();
+    if texts.len() > MOST_NETWORKS {
+        return Err(BadAgentNetworks::TooMany(texts.len()));
+    }
+    texts.into_iter().map(network).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, BadAgentNetworks> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address.to_canonical()));
+    }
+    let given: IpNet =
+        text.parse().map_err(|_| BadAgentNetworks::NotANetwork(text.chars().take(60).collect()))?;
+    let network = given.trunc();
+    if network == given {
+        return Ok(network);
+    }
+    Err(BadAgentNetworks::HostBits { given, network, address: given.addr() })
+}
+
+/// A lookup that gets no token, since the address it came from is not known to be the machine's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignLookup {
+    /// The address of the lookup.
+    pub from: IpAddr,
+    /// Addresses that fetched the attempt's image.
+    pub fetched: Vec<IpAddr>,
+    /// Addresses that DHCP gave to the node's cards in this attempt.
+    pub leased: Vec<IpAddr>,
+}
+
+impl fmt::Display for ForeignLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, fetched, leased } = self;
+        match fetched.is_empty() {
+            true => f.write_str("the image was fetched by nobody yet")?,
+            false => write!(f, "the image was fetched by {}", list(fetched))?,
+        }
+        if !leased.is_empty() {
+            write!(f, ", DHCP gave the machine {}", list(leased))?;
+        }
+        write!(
+            f,
+            ", and the lookup came from {from}: an address that is not known to be the machine's gets no token"
+        )
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn node(networks: Value) -> Node {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.driver_info.insert(AGENT_NETWORKS.to_owned(), networks);
+        node
+    }
+
+    fn words(networks: Value) -> String {
+        agent_networks(&node(networks)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn networks_are_a_list_or_one_text_with_commas() {
+        let list = agent_networks(&node(json!(["192.0.2.0/24", "2001:db8::/64", "10.0.0.1"])));
+        let text = agent_networks(&node(json!("192.0.2.0/24, 2001:db8::/64,10.0.0.1")));
+
+        assert_eq!(list.as_ref().unwrap().len(), 3);
+        assert_eq!(list, text);
+        assert_eq!(agent_networks(&node(json!(null))).unwrap(), []);
+        assert_eq!(agent_networks(&node(json!(""))).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused_with_what_to_write() {
+        assert!(words(json!({ "a": 1 })).contains("must be a list of networks"));
+        assert!(words(json!([1])).contains("must be a list of networks"));
+        assert!(words(json!(["192.0.2.0/33"])).contains("\"192.0.2.0/33\""));
+        assert!(words(json!(["x".repeat(10_000)])).len() < 300);
+        let host = words(json!(["192.0.2.7/24"]));
+        assert!(host.contains("write 192.0.2.0/24") && host.contains("or 192.0.2.7 for"), "{host}");
+        assert!(words(json!(vec!["192.0.2.0/24"; 33])).contains("32 is the most"));
+    }
+
+    #[test]
+    fn addresses_count_once_in_whichever_form_and_the_oldest_make_room() {
+        let mut addresses = MachineAddresses::default();
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+
+        addresses.add(&["::ffff:192.0.2.1".parse().unwrap(), address(1)], &[]);
+        assert_eq!(addresses.fetched, [address(1)]);
+        addresses.add(&(1..=20).map(address).collect::<Vec<_>>(), &[]);
+
+        assert_eq!(addresses.fetched.len(), MOST_ADDRESSES);
+        assert!(addresses.holds(address(20)) && !addresses.holds(address(1)));
+        assert!(addresses.holds("::ffff:192.0.2.20".parse().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_networks_or_refused_in_few_words(text in "\\PC{0,80}|[0-9a-f:./, ]{0,60}") {
+            match agent_networks(&node(json!(text))) {
+                Ok(networks) => prop_assert!(networks.len() <= MOST_NETWORKS),
+                Err(bad) => prop_assert!(bad.to_string().len() < 600),
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(octets in any::<[u8; 4]>(), len in 0_u8..=32) {
+            let network = IpNet::new(IpAddr::from(octets), len).unwrap().trunc();
+            let read = agent_networks(&node(json!([network.to_string()])));
+            prop_assert_eq!(read.unwrap(), vec![network]);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! At which addresses the machines of boots under way were seen: whose lookup it is, and whose calls are not a stranger's.
+//!
+//! What is noted here is known at once. Where the token of a boot depends on it, it is also saved with the node, for a
+//! daemon that is started anew and for other daemons.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use provision::addresses::{MachineAddresses, boots_own_iso};
+use provision::trace::DhcpAnswer;
+use provision::{Event, Node, What};
+use store::ChangeError;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use uuid::Uuid;
+
+use crate::change::Nodes;
+
+/// How often what could not be saved is tried again, and attempts that are over are forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(2);
+
+/// Addresses of machines; clones share one book.
+#[derive(Clone, Debug, Default)]
+pub struct AddressBook(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    book: Mutex<Book>,
+    to_save: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    by_attempt: HashMap<Uuid, Page>,
+    by_address: HashMap<IpAddr, Uuid>,
+}
+
+/// What was seen in one attempt.
+#[derive(Debug)]
+struct Page {
+    node: Uuid,
+    addresses: MachineAddresses,
+    is_to_save: bool,
+}
+
+impl AddressBook {
+    /// Notes what an exchange of the node's boot says about where its machine is.
+    pub(crate) fn note(&self, node: &Node, what: &What) {
+        match what {
+            // Whoever has the ticket was told it by us, or by whom we told.
+            What::Http { method, remote: Some(remote), status: 200..=299, sent, .. }
+                if method == "GET" && *sent > 0 =>
+            {
+                self.add(node, &[*remote], &[]);
+            }
+            What::Dhcp { answer: DhcpAnswer::Ack { address, .. }, .. } => {
+                self.add(node, &[], &[*address]);
+            }
+            What::State { .. }
+            | What::Redfish { .. }
+            | What::Provider { .. }
+            | What::Dhcp { .. }
+            | What::Http { .. }
+            | What::Agent { .. } => {}
+        }
+    }
+
+    fn add(&self, node: &Node, fetched: &[IpAddr], leased: &[IpAddr]) {
+        let Some(attempt) = node.live_attempt() else { return };
+        let is_new = self.with(|book| {
+            let page = book.by_attempt.entry(attempt.id).or_insert_with(|| Page {
+                node: node.uuid,
+                addresses: MachineAddresses::default(),
+                is_to_save: false,
+            });
+            let before = page.addresses.clone();
+            page.addresses.add(fetched, leased);
+            let is_new = page.addresses != before;
+            page.is_to_save |= is_new && boots_own_iso(node, attempt);
+            for address in fetched.iter().chain(leased) {
+                book.by_address.insert(address.to_canonical(), node.uuid);
+            }
+            is_new
+        });
+        if is_new {
+            self.0.to_save.notify_one();
+        }
+    }
+
+    /// The addresses seen in an attempt.
+    pub(crate) fn of(&self, attempt: Uuid) -> MachineAddresses {
+        self.with(|book| {
+            book.by_attempt.get(&attempt).map(|page| page.addresses.clone()).unwrap_or_default()
+        })
+    }
+
+    /// The node whose machine was last seen at this address in a boot under way.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<Uuid> {
+        self.with(|book| book.by_address.get(&address.to_canonical()).copied())
+    }
+
+    /// Forgets all attempts but these.
+    fn keep(&self, live: &HashSet<Uuid>) {
+        self.with(|book| {
+            book.by_attempt.retain(|attempt, _| live.contains(attempt));
+            let pages = book.by_attempt.values();
+            let kept: HashSet<_> = pages
+                .flat_map(|page| page.addresses.fetched.iter().chain(&page.addresses.leased))
+                .copied()
+                .collect();
+            book.by_address.retain(|address, _| kept.contains(address));
+        });
+    }
+
+    fn to_save(&self) -> Vec<(Uuid, Uuid, MachineAddresses)> {
+        self.with(|book| {
+            let pages = book.by_attempt.iter().filter(|(_, page)| page.is_to_save);
+            pages.map(|(attempt, page)| (page.node, *attempt, page.addresses.clone())).collect()
+        })
+    }
+
+    /// It is done with, unless more was seen meanwhile.
+    fn is_saved(&self, attempt: Uuid, addresses: &MachineAddresses) {
+        self.with(|book| {
+            if let Some(page) = book.by_attempt.get_mut(&attempt) {
+                page.is_to_save &= page.addresses != *addresses;
+            }
+        });
+    }
+
+    /// Saves with the nodes what is to be saved, until `end`.
+    pub async fn run(self, nodes: Nodes, end: CancellationToken) {
+        while !end.is_cancelled() {
+            self.save(&nodes).await;
+            let booting = nodes.index().booting();
+            let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
+            self.keep(&live);
+            tokio::select! {
+                _ = timeout(TIDY_EVERY, self.0.to_save.notified()) => {}
+                () = end.cancelled() => {}
+            }
+        }
+        self.save(&nodes).await;
+    }
+
+    async fn save(&self, nodes: &Nodes) {
+        for (node, attempt, addresses) in self.to_save() {
+            let MachineAddresses { fetched, leased, .. } = addresses.clone();
+            let event = Event::AddressesSeen { attempt, fetched, leased };
+            match nodes.happen(node, None, &event).await {
+                // The attempt is over.
+                Ok(_) | Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => {
+                    self.is_saved(attempt, &addresses);
+                }
+                // A worker is at it, and will not be for long.
+                Err(ChangeError::Locked { .. }) => {}
+                Err(failed) => {
+                    if let Some(more) = crate::repeats::line("addresses not saved", node) {
+                        error!(node.uuid = %node, error = %failed, "where the machine is was not saved{more}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
+        act(&mut self.0.book.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provision::boot::Artifact;
+    use provision::trace::DhcpClient;
+    use provision::{BootInterface, Mac};
+    use serde_json::json;
+
+    use super::*;
+    use crate::artifacts::tests::booting_node;
+
+    fn fetch(status: u16, sent: u64) -> What {
+        What::Http {
+            method: "GET".to_owned(),
+            artifact: Some(Artifact::Iso),
+            path: "boot.iso".to_owned(),
+            remote: Some(IpAddr::from([192, 0, 2, 7])),
+            user_agent: None,
+            status,
+            error: None,
+            range: None,
+            sent,
+            length: sent,
+            millis: 1,
+        }
+    }
+
+    fn dhcp(answer: DhcpAnswer) -> What {
+        What::Dhcp {
+            message: "REQUEST".to_owned(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            client: DhcpClient::System,
+            architecture: None,
+            answer,
+            unlisted: 0,
+        }
+    }
+
+    #[test]
+    fn who_fetched_the_image_or_has_a_lease_is_known() {
+        let (book, node) = (AddressBook::default(), booting_node());
+        let attempt = node.live_attempt().unwrap().id;
+        let lease = IpAddr::from([192, 0, 2, 8]);
+
+        book.note(&node, &fetch(404, 9));
+        book.note(&node, &fetch(200, 0));
+        book.note(&node, &dhcp(DhcpAnswer::Offer { address: lease, artifact: None }));
+        assert_eq!(book.of(attempt), MachineAddresses::default(), "none of that shows anything");
+
+        book.note(&node, &fetch(206, 9));
+        book.note(&node, &dhcp(DhcpAnswer::Ack { address: lease, artifact: None }));
+        let seen = book.of(attempt);
+        assert_eq!((seen.fetched.len(), seen.leased), (1, vec![lease]));
+        assert_eq!(book.owner(lease), Some(node.uuid));
+        assert!(book.to_save().is_empty(), "its image carries its token");
+    }
+
+    #[test]
+    fn a_boot_that_is_over_is_forgotten() {
+        let (book, node) = (AddressBook::default(), booting_node());
+        book.note(&node, &fetch(200, 9));
+        let attempt = node.live_attempt().unwrap().id;
+
+        book.keep(&HashSet::from([attempt]));
+        assert!(book.owner(IpAddr::from([192, 0, 2, 7])).is_some());
+        book.keep(&HashSet::new());
+
+        assert_eq!(book.owner(IpAddr::from([192, 0, 2, 7])), None);
+        assert_eq!(book.of(attempt), MachineAddresses::default());
+    }
+
+    #[test]
+    fn what_a_token_depends_on_is_to_be_saved_until_it_is() {
+        let (book, mut node) = (AddressBook::default(), booting_node());
+        node.driver_info.insert("deploy_iso".to_owned(), json!("https://images/own.iso"));
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
+        let attempt = node.live_attempt().unwrap().id;
+
+        book.note(&node, &fetch(200, 9));
+        let [(_, _, first)] = &book.to_save()[..] else { panic!("one is to be saved") };
+        book.note(&node, &dhcp(DhcpAnswer::Ack { address: [192, 0, 2, 8].into(), artifact: None }));
+        book.is_saved(attempt, first);
+        assert_eq!(book.to_save().len(), 1, "more was seen meanwhile");
+
+        book.is_saved(attempt, &book.of(attempt));
+        assert!(book.to_save().is_empty());
+    }
+}

@@ -1,0 +1,229 @@
+//! How many lookups and heartbeats are answered, and which of them are written down: anybody can send them.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dhcp::leases::Holder;
+use dhcp::limits::{Limits, Millis, Rate, Rates};
+use provision::trace::CallRefusal;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::repeats::{Pauses, Repeats};
+
+/// Calls of machines that are known, all together.
+const KNOWN: Rate = Rate { per_sec: 5_000, burst: 10_000 };
+/// Calls of all others together: each costs a query.
+const GUESTS: Rate = Rate { per_sec: 1_000, burst: 2_000 };
+/// Lookups of one node that come on top of what its address may send: a machine that nobody saw yet shares its
+/// address's /64 with strangers.
+const NAMED: Rate = Rate { per_sec: 1, burst: 5 };
+/// Such lookups of all nodes together.
+const ALL_NAMED: Rate = Rate { per_sec: 200, burst: 400 };
+/// Heartbeats that are taken are written down this often, as the diagnosis counts on them.
+const HEARTBEATS: Pauses =
+    Pauses { first: Duration::from_secs(10), longest: Duration::from_secs(10) };
+
+/// What calls have used up, and which of them were written down.
+#[derive(Debug)]
+pub(super) struct AgentCalls {
+    each: Rate,
+    of_known: Mutex<Limits>,
+    of_guests: Mutex<Limits>,
+    of_named: Mutex<Limits>,
+    taken: Mutex<Repeats<CallKind>>,
+    refused: Mutex<Repeats<CallKind>>,
+}
+
+/// Whose call it is, as far as that is known before the store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A machine of this node: by its address, or by the token that it shows.
+    Machine(Uuid),
+    /// Anybody who names a node that expects an agent.
+    Names(Uuid),
+    /// Anybody.
+    Anybody,
+}
+
+/// Calls of one kind are written down once, and then at intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CallKind {
+    pub(super) attempt: Uuid,
+    pub(super) call: &'static str,
+    pub(super) source: CallSource,
+    pub(super) is_taken: bool,
+    pub(super) refused: Option<CallRefusal>,
+}
+
+/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which one machine can fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum CallSource {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for CallSource {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// Too many calls come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "Too many lookups and heartbeats come from {from}, or from all machines that are not known: {per_sec} a second are \
+     answered to each. Ask again in a second."
+)]
+pub(super) struct TooManyCalls {
+    from: IpAddr,
+    per_sec: u32,
+}
+
+impl AgentCalls {
+    /// Nobody has called yet. Each address may call `per_sec` times a second, or as often as it likes if that is 0.
+    pub(super) fn new(per_sec: u32) -> Self {
+        let each = Rate { per_sec, burst: per_sec.saturating_mul(5).max(1) };
+        let limits = |each, known, guests| {
+            // Random, so that nobody can choose whom to share a limit with.
+            Mutex::new(Limits::new(Rates { each, known, guests }, rand::random()))
+        };
+        Self {
+            each,
+            of_known: limits(each, KNOWN, GUESTS),
+            of_guests: limits(each, KNOWN, GUESTS),
+            of_named: limits(NAMED, KNOWN, ALL_NAMED),
+            taken: Mutex::new(Repeats::new(HEARTBEATS)),
+            refused: Mutex::new(Repeats::new(Pauses::GROWING)),
+        }
+    }
+
+    /// Whether a call may be answered, which then counts.
+    ///
+    /// What strangers use up is not taken from machines that are known.
+    pub(super) fn admit(
+        &self,
+        from: IpAddr,
+        caller: Caller,
+        uptime: Duration,
+    ) -> Result<(), TooManyCalls> {
+        let now = Millis::try_from(uptime.as_millis()).unwrap_or(Millis::MAX);
+        let admitted = match caller {
+            Caller::Machine(node) => {
+                locked(&self.of_known).admit(node.as_bytes(), Holder::Known, now).is_ok()
+            }
+            Caller::Names(node) => {
+                self.admit_guest(from, now)
+                    || locked(&self.of_named).admit(node.as_bytes(), Holder::Guest, now).is_ok()
+            }
+            Caller::Anybody => self.admit_guest(from, now),
+        };
+        if admitted { Ok(()) } else { Err(TooManyCalls { from, per_sec: self.each.per_sec }) }
+    }
+
+    fn admit_guest(&self, from: IpAddr, now: Millis) -> bool {
+        let mut limits = locked(&self.of_guests);
+        match CallSource::from(from) {
+            CallSource::V4(source) => limits.admit(&source, Holder::Guest, now),
+            CallSource::V6(source) => limits.admit(&source, Holder::Guest, now),
+        }
+        .is_ok()
+    }
+
+    /// Whether to write a call down, and if so, how many like it were not since the last that was.
+    pub(super) fn to_write_down(&self, kind: CallKind, uptime: Duration) -> Option<u32> {
+        let repeats = if kind.is_taken { &self.taken } else { &self.refused };
+        locked(repeats).note(kind, uptime)
+    }
+}
+
+/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: Uuid = Uuid::from_u128(7);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn used_up(calls: &AgentCalls, from: &str) {
+        while calls.admit(address(from), Caller::Anybody, Duration::ZERO).is_ok() {}
+    }
+
+    #[test]
+    fn an_address_that_calls_too_often_is_told_so_and_takes_nothing_from_others() {
+        let calls = AgentCalls::new(20);
+        used_up(&calls, "192.0.2.66");
+
+        let refused = calls.admit(address("192.0.2.66"), Caller::Anybody, Duration::ZERO);
+        assert!(refused.unwrap_err().to_string().contains("from 192.0.2.66"));
+        assert_eq!(calls.admit(address("192.0.2.7"), Caller::Anybody, Duration::ZERO), Ok(()));
+        let later = Duration::from_secs(1);
+        assert_eq!(calls.admit(address("192.0.2.66"), Caller::Anybody, later), Ok(()));
+    }
+
+    #[test]
+    fn one_who_has_a_whole_ipv6_network_counts_once() {
+        let calls = AgentCalls::new(20);
+        let from = |last: u16| address(&format!("2001:db8::{last:x}"));
+        let admitted = (0..1_000)
+            .filter(|last| calls.admit(from(*last), Caller::Anybody, Duration::ZERO).is_ok())
+            .count();
+
+        assert_eq!(admitted, 100);
+        assert!(calls.admit(address("2001:db8:0:1::1"), Caller::Anybody, Duration::ZERO).is_ok());
+        assert_eq!(CallSource::from(address("::ffff:192.0.2.7")), CallSource::V4([192, 0, 2, 7]));
+    }
+
+    #[test]
+    fn strangers_beside_a_machine_do_not_silence_it() {
+        let calls = AgentCalls::new(20);
+        for network in 0..5_000 {
+            used_up(&calls, &format!("2001:db8:{network:x}::1"));
+        }
+        let from = address("2001:db8::7");
+
+        assert!(calls.admit(from, Caller::Anybody, Duration::ZERO).is_err());
+        assert_eq!(calls.admit(from, Caller::Machine(NODE), Duration::ZERO), Ok(()));
+        assert_eq!(calls.admit(from, Caller::Names(NODE), Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_of_none_is_none() {
+        let calls = AgentCalls::new(0);
+        let from = address("192.0.2.66");
+        assert!((0..1_000).all(|_| calls.admit(from, Caller::Anybody, Duration::ZERO).is_ok()));
+    }
+
+    #[test]
+    fn refused_calls_are_written_down_ever_less_and_taken_ones_regularly() {
+        let calls = AgentCalls::new(20);
+        let written = |is_taken| {
+            let kind = CallKind {
+                attempt: NODE,
+                call: "heartbeat",
+                source: address("192.0.2.7").into(),
+                is_taken,
+                refused: None,
+            };
+            let seconds = (0..3_600).map(Duration::from_secs);
+            seconds.filter(|now| calls.to_write_down(kind, *now).is_some()).count()
+        };
+
+        assert_eq!(written(true), 360);
+        assert_eq!(written(false), 9);
+    }
+}

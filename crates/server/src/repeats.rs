@@ -1,0 +1,205 @@
+//! Which of many like things are spoken of: the first, and then at growing intervals how many there were.
+//!
+//! For log lines and trace rows that strangers can cause, so that a flood of requests is no flood of lines.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Kinds that are told apart at once. Further ones count as one kind, so that nobody fills the memory with kinds.
+const MOST_KINDS: usize = 4_096;
+
+/// How often room is looked for, since that means to look at all kinds.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a kind is silent after it was spoken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pauses {
+    /// After the first time.
+    pub first: Duration,
+    /// The longest; each pause is twice as long as the one before. After as long a silence, all begins anew.
+    pub longest: Duration,
+}
+
+impl Pauses {
+    /// For what nobody needs to hear often.
+    pub const GROWING: Self =
+        Self { first: Duration::from_secs(10), longest: Duration::from_secs(3_600) };
+}
+
+/// What was spoken of lately. It reads no clock: the time is that since any fixed moment.
+#[derive(Debug)]
+pub struct Repeats<K> {
+    pauses: Pauses,
+    kinds: HashMap<K, Repeat>,
+    /// Those that have no room of their own.
+    others: Repeat,
+    /// When room was last looked for.
+    tidied: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Repeat {
+    /// When it may be spoken of again.
+    due: Duration,
+    /// When it last happened.
+    latest: Duration,
+    /// `None` before the first time.
+    pause: Option<Duration>,
+    unlisted: u32,
+}
+
+impl<K: Eq + Hash> Repeats<K> {
+    /// Nothing was spoken of yet.
+    #[must_use]
+    pub fn new(pauses: Pauses) -> Self {
+        Self { pauses, kinds: HashMap::new(), others: Repeat::default(), tidied: Duration::ZERO }
+    }
+
+    /// Whether to speak of this one, and if so, how many like it were not spoken of since the last that was.
+    pub fn note(&mut self, kind: K, now: Duration) -> Option<u32> {
+        let is_known = self.kinds.contains_key(&kind);
+        if !is_known && self.kinds.len() >= MOST_KINDS && now >= self.tidied + TIDY_EVERY {
+            self.tidied = now;
+            let longest = self.pauses.longest;
+            self.kinds.retain(|_, repeat| now < repeat.due.max(repeat.latest + longest / 60));
+        }
+        let has_room = is_known || self.kinds.len() < MOST_KINDS;
+        let repeat = match has_room {
+            true => self.kinds.entry(kind).or_default(),
+            false => &mut self.others,
+        };
+        repeat.note(self.pauses, now)
+    }
+}
+
+impl Repeat {
+    fn note(&mut self, pauses: Pauses, now: Duration) -> Option<u32> {
+        let is_anew = now.saturating_sub(self.latest) >= pauses.longest;
+        self.latest = now;
+        let pause = match self.pause {
+            None => pauses.first,
+            Some(_) if is_anew => pauses.first,
+            Some(_) if now < self.due => {
+                self.unlisted = self.unlisted.saturating_add(1);
+                return None;
+            }
+            Some(pause) => (2 * pause).min(pauses.longest),
+        };
+        (self.pause, self.due) = (Some(pause), now + pause);
+        Some(std::mem::take(&mut self.unlisted))
+    }
+}
+
+/// How many lines like one were left out before it; shown as nothing, or as words to put behind the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut(u32);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            more => write!(f, " (after {more} more like it)"),
+        }
+    }
+}
+
+/// Whether a log line is to be written that others can cause as often as they like. `what` names the line, `about` whom
+/// it is about where lines about different ones are told apart: a node, an address.
+///
+/// One table serves the whole process, as there is one log.
+pub fn line(what: &'static str, about: impl Hash) -> Option<LeftOut> {
+    type Lines = (RandomState, Mutex<Repeats<(&'static str, u64)>>);
+    static LINES: LazyLock<Lines> =
+        LazyLock::new(|| (RandomState::new(), Mutex::new(Repeats::new(Pauses::GROWING))));
+    let (hasher, lines) = &*LINES;
+    let kind = (what, hasher.hash_one(about));
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.note(kind, uptime()).map(LeftOut)
+}
+
+/// Time since the first call: it is never set back, and says nothing of the hour.
+pub(crate) fn uptime() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_first_is_spoken_of_and_then_ever_fewer_with_their_number() {
+        let mut repeats = Repeats::new(Pauses::GROWING);
+        let spoken: Vec<_> =
+            (0..200).filter_map(|now| Some((now, repeats.note("a", at(now))?))).collect();
+
+        assert_eq!(spoken, [(0, 0), (10, 9), (30, 19), (70, 39), (150, 79)]);
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let mut repeats = Repeats::new(Pauses::GROWING);
+
+        assert_eq!(repeats.note("a", at(0)), Some(0));
+        assert_eq!(repeats.note("b", at(0)), Some(0));
+        assert_eq!(repeats.note("a", at(1)), None);
+    }
+
+    #[test]
+    fn after_a_long_silence_all_begins_anew() {
+        let mut repeats = Repeats::new(Pauses::GROWING);
+        for now in 0..1_000 {
+            repeats.note("a", at(now));
+        }
+
+        let spoken: Vec<_> =
+            (0..20).filter(|now| repeats.note("a", at(10_000 + now)).is_some()).collect();
+        assert_eq!(spoken, [0, 10]);
+    }
+
+    #[test]
+    fn a_million_kinds_take_no_memory_and_no_lines_without_end() {
+        let mut repeats = Repeats::new(Pauses::GROWING);
+        let spoken = (0..1_000_000_u64)
+            .filter(|kind| repeats.note(*kind, at(kind / 100_000)).is_some())
+            .count();
+
+        assert!(repeats.kinds.len() <= MOST_KINDS);
+        assert!(spoken <= MOST_KINDS + 2, "{spoken}");
+    }
+
+    #[test]
+    fn a_line_is_written_once_and_shows_what_was_left_out() {
+        assert_eq!(line("a test", 1), Some(LeftOut(0)));
+        assert_eq!(line("a test", 1), None);
+        assert_eq!(line("a test", 2), Some(LeftOut(0)));
+        assert_eq!(LeftOut(0).to_string(), "");
+        assert_eq!(LeftOut(7).to_string(), " (after 7 more like it)");
+    }
+
+    proptest! {
+        #[test]
+        fn none_is_lost_or_counted_twice(waits in prop::collection::vec((0..40_u64, 0..3_u8), 1..200)) {
+            let mut repeats = Repeats::new(Pauses::GROWING);
+            let (mut now, mut happened, mut counted) = (0, [0_u32; 3], [0_u32; 3]);
+            for (wait, kind) in waits {
+                now += wait;
+                let of = usize::from(kind);
+                happened[of] += 1;
+                if let Some(unlisted) = repeats.note(kind, at(now)) {
+                    counted[of] += 1 + unlisted;
+                    prop_assert_eq!(counted[of], happened[of]);
+                }
+            }
+        }
+    }
+}
