@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,12 +16,13 @@ use provision::step::Fresh;
 use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, step};
 use store::{
     Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortChangeError,
-    PortError, PortFilter, Store,
+    PortError, PortFilter, Store, StoreFailure,
 };
 use tokio::sync::Mutex;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::error::log_store_failure;
 use crate::nodes::Index;
 
 /// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
@@ -37,13 +39,18 @@ pub struct Nodes {
     /// Held from reading the store to writing the index, so that what was read later is not
     /// overwritten by what was read earlier.
     in_order: Arc<Mutex<()>>,
+    /// Nodes that the index could not read.
+    stale: Arc<std::sync::Mutex<HashSet<Uuid>>>,
+    /// Outages of the database after which the index was read anew.
+    outages_seen: Arc<AtomicU64>,
 }
 
 impl Nodes {
     /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
     #[must_use]
     pub fn new(store: Store, index: Index, policy: Policy) -> Self {
-        Self { store, index, policy, in_order: Arc::default() }
+        let (in_order, stale, outages_seen) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, index, policy, in_order, stale, outages_seen }
     }
 
     /// Fills the index with all there is.
@@ -120,8 +127,8 @@ impl Nodes {
             error_before.clone_from(&node.last_error);
             Ok(step(node, &event(node)?, &context)?)
         };
-        let node = self.store.change(node, claim, context.now, decide).await?;
-        self.refresh(node.uuid).await;
+        let changed = self.store.change(node, claim, context.now, decide).await;
+        let node = self.seen(node, changed).await?;
         if before != Some(node.provision_state) {
             let (name, state) = (display_name(&node), node.provision_state);
             info!(node.uuid = %node.uuid, node.state = %state, "node {name} is now in state {state}");
@@ -167,9 +174,8 @@ impl Nodes {
             next.updated_at = Some(now);
             Ok(Change::from(next))
         };
-        let node = patiently(|| self.store.change(node, None, now, &decide)).await?;
-        self.refresh(node.uuid).await;
-        Ok(node)
+        let changed = patiently(|| self.store.change(node, None, now, &decide)).await;
+        self.seen(node, changed).await
     }
 
     /// Adds a node.
@@ -177,9 +183,10 @@ impl Nodes {
     /// # Errors
     /// [`CreateNodeError`]
     pub async fn create(&self, node: &Node) -> Result<(), CreateNodeError> {
-        self.store.create_node(node).await?;
+        let created = self.store.create_node(node).await;
+        // One that failed may be in the store all the same: see `seen`.
         self.refresh(node.uuid).await;
-        Ok(())
+        created
     }
 
     /// Deletes a node if `check` lets it.
@@ -191,9 +198,9 @@ impl Nodes {
         node: Uuid,
         check: impl Fn(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
-        patiently(|| self.store.delete_node(node, Timestamp::now(), &check)).await?;
+        let deleted = patiently(|| self.store.delete_node(node, Timestamp::now(), &check)).await;
         self.refresh(node).await;
-        Ok(())
+        deleted
     }
 
     /// Adds a port.
@@ -201,9 +208,9 @@ impl Nodes {
     /// # Errors
     /// [`PortError`]
     pub async fn create_port(&self, port: &Port) -> Result<(), PortError> {
-        patiently(|| self.store.create_port(port, Timestamp::now())).await?;
+        let created = patiently(|| self.store.create_port(port, Timestamp::now())).await;
         self.refresh(port.node_uuid).await;
-        Ok(())
+        created
     }
 
     /// Changes a port as `decide` says, which may move it to another node.
@@ -254,13 +261,55 @@ impl Nodes {
                 self.index.put_ports(node, ports);
             }
             (Ok(None), _) => self.index.remove(node),
-            (Err(failed), _) => {
-                error!(node.uuid = %node, error = %failed, "the index could not read a node");
-            }
-            (_, Err(failed)) => {
-                error!(node.uuid = %node, error = %failed, "the index could not read its ports");
+            (Err(failed), _) => self.note_stale(node, &failed),
+            (_, Err(failed)) => self.note_stale(node, &failed),
+        }
+    }
+
+    /// Reads what the index could not read when it should have; after an outage of the database, everything.
+    pub async fn refresh_stale(&self) {
+        let mut stale = std::mem::take(&mut *self.stale());
+        let outages = self.store.health().outages_over();
+        if self.outages_seen.swap(outages, Ordering::Relaxed) != outages {
+            stale.extend(self.index.all().iter().map(|node| node.uuid));
+            if let Err(failed) = self.load().await {
+                log_store_failure(&failed, "the index could not be read after an outage");
             }
         }
+        for node in stale {
+            self.refresh(node).await;
+        }
+    }
+
+    /// Brings the index up to date after a change. One that failed may be in the store all the same, where the
+    /// connection was lost before its COMMIT was answered.
+    async fn seen<E>(
+        &self,
+        node: Uuid,
+        changed: Result<Node, ChangeError<E>>,
+    ) -> Result<Node, ChangeError<E>> {
+        match &changed {
+            Ok(_) | Err(ChangeError::Store(_) | ChangeError::ClaimLost(_)) => {
+                self.refresh(node).await;
+            }
+            Err(
+                ChangeError::NoSuchNode(_)
+                | ChangeError::Locked { .. }
+                | ChangeError::DuplicateName(_)
+                | ChangeError::DuplicateInstance(_)
+                | ChangeError::Refused(_),
+            ) => {}
+        }
+        changed
+    }
+
+    fn note_stale<E: StoreFailure + std::error::Error>(&self, node: Uuid, failed: &E) {
+        log_store_failure(failed, &format!("the index could not read node {node}; it will again"));
+        self.stale().insert(node);
+    }
+
+    fn stale(&self) -> std::sync::MutexGuard<'_, HashSet<Uuid>> {
+        self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

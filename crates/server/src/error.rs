@@ -11,8 +11,10 @@ use ironic::version::BadVersion;
 use provision::Refused;
 use provision::addresses::ForeignLookup;
 use provision::limits::Excess;
-use store::{ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError};
-use tracing::error;
+use store::{
+    ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError, StoreFailure,
+};
+use tracing::{debug, error};
 
 use crate::http_server::BodyError;
 
@@ -265,10 +267,37 @@ impl From<Refused> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(failed: StoreError) -> Self {
-        let cause = anyhow::Error::from(failed);
-        error!(error = format!("{cause:#}"), "a request failed in the store");
-        let text = "The store failed; the service's log says why.";
-        Self::application(StatusCode::INTERNAL_SERVER_ERROR, text)
+        log_store_failure(&failed, "a request failed in the store");
+        // Clients try again what is answered with 503.
+        let (status, text) = match failed {
+            StoreError::DiskFull(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The disk of the service's database is full, so nothing was changed. Free space on it and try again.",
+            ),
+            StoreError::Unavailable(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The service's database does not answer. Try again; if it stays so, the service's log says why.",
+            ),
+            _ => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "The store failed; the service's log says why.")
+            }
+        };
+        Self::application(status, text)
+    }
+}
+
+/// Logs what failed in the store, with all causes. An outage of the database was logged when it began.
+pub(crate) fn log_store_failure<E>(failed: &E, what: &str)
+where
+    E: StoreFailure + std::error::Error,
+{
+    let first: &dyn std::error::Error = failed;
+    let causes = std::iter::successors(Some(first), |cause| cause.source());
+    let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    if failed.is_outage() {
+        debug!(error = causes, "{what}");
+    } else {
+        error!(error = causes, "{what}");
     }
 }
 

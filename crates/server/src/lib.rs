@@ -72,7 +72,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let urls = Urls::new(&config, dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(store.health().clone());
     let strangers = BootingStrangers::default();
     let witness = dhcp::Witness {
         recorder: recorder.clone(),

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use store::{FailureCounts, Health};
 
 /// What OpenMetrics calls its text form.
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -70,9 +73,49 @@ struct HttpEnd {
     reason: &'static str,
 }
 
+/// What failures of the database are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DatabaseFailure {
+    /// `disk_full`, `unavailable`, `other`.
+    cause: &'static str,
+}
+
+/// Reads what the store counts, when somebody asks.
+#[derive(Debug)]
+struct DatabaseHealth(Health);
+
+impl Collector for DatabaseHealth {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let FailureCounts { disk_full, unavailable, other } = self.0.failures();
+        let help = "Operations of the database that failed, by cause";
+        let kind = MetricType::Counter;
+        let mut failures = encoder.encode_descriptor("database_failures", help, None, kind)?;
+        for (cause, count) in
+            [("disk_full", disk_full), ("unavailable", unavailable), ("other", other)]
+        {
+            let labels = DatabaseFailure { cause };
+            let family = failures.encode_family(&labels)?;
+            ConstCounter::new(count).encode(family)?;
+        }
+        let help = "1 if the last write to the database succeeded, 0 during an outage";
+        let kind = MetricType::Gauge;
+        let usable = encoder.encode_descriptor("database_usable", help, None, kind)?;
+        ConstGauge::new(i64::from(!self.0.is_out())).encode(usable)
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(Health::default())
+    }
+}
+
+impl Metrics {
+    /// Counters that begin at 0, and those of a store.
+    #[must_use]
+    pub fn new(database: Health) -> Self {
         let mut registry = Registry::with_prefix("ferroboot");
+        registry.register_collector(Box::new(DatabaseHealth(database)));
         let dhcp = Family::default();
         let help = "DHCP messages received, by what was decided about them";
         registry.register("dhcp_messages", help, dhcp.clone());
@@ -87,9 +130,7 @@ impl Default for Metrics {
         registry.register("http_connections_limited", help, ended.clone());
         Self { registry: Arc::new(registry), dhcp, tellings, connections, ended }
     }
-}
 
-impl Metrics {
     /// Counts a DHCP message.
     pub fn dhcp(&self, message: &DhcpMessage) {
         self.dhcp.get_or_create(message).inc();

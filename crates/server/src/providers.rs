@@ -32,6 +32,7 @@ use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::dhcp::Witness;
+use crate::error::log_store_failure;
 use crate::metrics::Telling;
 use crate::urls::Urls;
 
@@ -169,7 +170,9 @@ impl Providers {
         }
         let under_way = match nodes.under_way().await {
             Ok(under_way) => under_way,
-            Err(failed) => return warn!(error = %failed, "it is not known which boots are over"),
+            Err(failed) => {
+                return log_store_failure(&failed, "it is not known which boots are over");
+            }
         };
         let (told, over): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|told| under_way.contains(&(told.node, told.attempt)));
@@ -233,7 +236,7 @@ impl Providers {
         let mut right = self.right.write().await;
         // Several daemons may boot machines.
         if let Err(failed) = nodes.load().await {
-            return warn!(error = %failed, "it is not known which machines boot");
+            return log_store_failure(&failed, "it is not known which machines boot");
         }
         let picture = self.picture(nodes);
         match self.timed("reconcile", self.provider.reconcile(&picture)).await {

@@ -11,22 +11,25 @@ mod tear_down;
 mod verify;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
-use store::{ChangeError, Claimed, WorkError};
+use store::{ChangeError, Claimed, StoreFailure as _, WorkError};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info_span, warn};
+use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
+use crate::error::log_store_failure;
 use crate::providers::Providers;
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -38,6 +41,8 @@ const LEASE: SignedDuration = SignedDuration::from_secs(60);
 const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// How often other daemons' work, and work whose time comes, is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long to wait before what could not be saved is saved again.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What all workers use; clones share it.
 #[derive(Clone, Debug)]
@@ -74,35 +79,41 @@ impl Workers {
         }
         let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();
+        let mut in_hand = HashMap::new();
         loop {
             let permit = tokio::select! {
                 permit = Arc::clone(&room).acquire_owned() => permit,
                 () = end.cancelled() => break,
             };
-            match self.nodes.store().claim_work(&self.host, Timestamp::now(), LEASE).await {
+            while let Some(done) = under_way.try_join_next_with_id() {
+                note_end(&mut in_hand, done);
+            }
+            let nodes = in_hand.values().copied().collect();
+            let store = self.nodes.store();
+            let claimed = tokio::select! {
+                claimed = store.claim_work_beside(&self.host, Timestamp::now(), LEASE, &nodes) => claimed,
+                () = end.cancelled() => break,
+            };
+            match claimed {
                 Ok(Some(claimed)) => {
-                    let workers = self.clone();
-                    under_way.spawn(async move {
+                    let (workers, node) = (self.clone(), claimed.node.uuid);
+                    let task = under_way.spawn(async move {
                         workers.work(claimed).await;
                         drop(permit);
                     });
+                    in_hand.insert(task.id(), node);
+                    continue;
                 }
-                Ok(None) => {
-                    tokio::select! {
-                        () = self.nodes.store().work_added() => {}
-                        () = sleep(LOOK_EVERY) => {}
-                        () = end.cancelled() => break,
-                    }
-                }
-                Err(failed) => {
-                    error!(error = %failed, "work could not be claimed");
-                    sleep(LOOK_EVERY).await;
-                }
+                Ok(None) => {}
+                Err(failed) => log_store_failure(&failed, "work could not be claimed"),
             }
-            while let Some(done) = under_way.try_join_next() {
-                if let Err(failed) = done {
-                    error!(error = %failed, "a worker ended in the middle of its work");
-                }
+            // Work of a node in hand is added while its worker ends, and can be claimed as soon as it has.
+            let ends = !under_way.is_empty();
+            tokio::select! {
+                () = self.nodes.store().work_added() => {}
+                Some(done) = under_way.join_next_with_id(), if ends => note_end(&mut in_hand, done),
+                () = sleep(LOOK_EVERY) => {}
+                () = end.cancelled() => break,
             }
         }
         under_way.shutdown().await;
@@ -116,30 +127,40 @@ impl Workers {
             if claimed.claims > 1 {
                 warn!("taking over work that was begun before");
             }
-            let event = tokio::select! {
-                event = self.event_of(&claimed) => event,
-                lost = self.keep(&claimed) => {
-                    warn!(error = %lost, "another daemon has taken over");
-                    return;
-                }
-            };
-            self.finish(&claimed, event).await;
+            tokio::select! {
+                () = self.bring_to_an_end(&claimed) => {}
+                lost = self.keep(&claimed) => warn!(error = %lost, "another daemon has taken over"),
+            }
         };
         done.instrument(span).await;
     }
 
-    /// Does the work.
-    async fn event_of(&self, claimed: &Claimed) -> Event {
+    async fn bring_to_an_end(&self, claimed: &Claimed) {
+        match self.event_of(claimed).await {
+            Ok(event) => self.finish(claimed, event).await,
+            Err(lost @ WorkError::ClaimLost(_)) => {
+                warn!(error = %lost, "another daemon has taken over");
+            }
+            // Nothing is known of the machine that would let the work fail.
+            Err(failed @ WorkError::Store(_)) => {
+                log_store_failure(&failed, "the work is put back, since the database failed");
+                self.put_back(claimed).await;
+            }
+        }
+    }
+
+    /// Does the work. Fails only where the store does; whatever else goes wrong is an event.
+    async fn event_of(&self, claimed: &Claimed) -> Result<Event, WorkError> {
         let node = &claimed.node;
-        match claimed.work {
+        Ok(match claimed.work {
             Work::Verify => verify::run(self, node).await,
-            Work::Boot { attempt } => boot::run(self, claimed, attempt).await,
+            Work::Boot { attempt } => boot::run(self, claimed, attempt).await?,
             Work::AskSteps { attempt } => steps::ask(self, node, attempt).await,
             Work::RunStep { attempt, index } => steps::run(self, node, attempt, index).await,
             Work::CheckStep { attempt, .. } => steps::check(self, node, attempt).await,
             Work::TearDown { attempt } => tear_down::run(self, node, attempt).await,
-            Work::SetPower { target } => power::run(self, claimed, target).await,
-        }
+            Work::SetPower { target } => power::run(self, claimed, target).await?,
+        })
     }
 
     /// Renews the claim until that fails.
@@ -153,27 +174,69 @@ impl Workers {
                 Ok(()) => {}
                 Err(lost @ WorkError::ClaimLost(_)) => return lost,
                 // The lease outlasts a few failures.
-                Err(WorkError::Store(failed)) => warn!(error = %failed, "a claim was not renewed"),
+                Err(failed) => log_store_failure(&failed, "a claim was not renewed"),
             }
         }
     }
 
+    /// Saves what came of the work, as soon as the database can be written. The claim is kept meanwhile.
     async fn finish(&self, claimed: &Claimed, event: Event) {
-        match self.nodes.happen(claimed.claim.node, Some(&claimed.claim), &event).await {
-            Ok(_) => {}
-            Err(ChangeError::Refused(refused)) => {
-                debug!(?event, %refused, "the work is not needed any more");
-                if let Err(failed) = self.nodes.store().drop_work(&claimed.claim).await {
-                    warn!(error = %failed, "work that is not needed was not dropped");
+        let claim = &claimed.claim;
+        loop {
+            match self.nodes.happen(claim.node, Some(claim), &event).await {
+                Ok(_) => return,
+                Err(ChangeError::Refused(refused)) => {
+                    debug!(?event, %refused, "the work is not needed any more");
+                    return self.drop_work(claimed).await;
+                }
+                Err(failed) => {
+                    log_store_failure(&failed, "the result of the work could not be saved");
+                    if !failed.is_outage() {
+                        // The lease ends by itself, and the work is claimed again.
+                        return;
+                    }
                 }
             }
-            // The lease ends by itself, and the work is claimed again.
-            Err(failed) => error!(error = %failed, "the result of the work could not be saved"),
+            sleep(SAVE_AGAIN).await;
+        }
+    }
+
+    async fn drop_work(&self, claimed: &Claimed) {
+        while let Err(failed) = self.nodes.store().drop_work(&claimed.claim).await {
+            log_store_failure(&failed, "work that is not needed was not dropped");
+            if !failed.is_outage() {
+                return;
+            }
+            sleep(SAVE_AGAIN).await;
+        }
+    }
+
+    /// Ends the claim on work that is to be done anew.
+    async fn put_back(&self, claimed: &Claimed) {
+        let again = || Timestamp::now() + SignedDuration::try_from(SAVE_AGAIN).unwrap_or_default();
+        while let Err(failed) = self.nodes.store().put_back(&claimed.claim, again()).await {
+            log_store_failure(&failed, "work could not be put back");
+            if !failed.is_outage() {
+                return;
+            }
+            sleep(SAVE_AGAIN).await;
         }
     }
 }
 
+/// Takes note that the work on a node has ended.
+fn note_end(in_hand: &mut HashMap<Id, Uuid>, done: Result<(Id, ()), JoinError>) {
+    let task = match done {
+        Ok((task, ())) => task,
+        Err(failed) => {
+            error!(error = %failed, "a worker ended in the middle of its work");
+            failed.id()
+        }
+    };
+    in_hand.remove(&task);
+}
+
 /// The node's attempt, if it is the one that the work is for.
-fn attempt_of(node: &Node, attempt: uuid::Uuid) -> Option<&provision::Attempt> {
+fn attempt_of(node: &Node, attempt: Uuid) -> Option<&provision::Attempt> {
     node.live_attempt().filter(|live| live.id == attempt)
 }

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
 mod bmc;
+#[path = "../../store/tests/small_disk/mod.rs"]
+mod small_disk;
 
 use std::future::pending;
 use std::io::Write as _;
@@ -18,6 +20,8 @@ use redfish::brain::Personality;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Deserializer, Value, json};
 use server::config::Config;
+use small_disk::on_a_small_disk;
+use sqlx::SqlitePool;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -189,6 +193,68 @@ async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_mo
     assert!(error.contains("there is no boot set for x64"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_fails_under_a_worker_fails_no_boot() {
+    let world = World::new(11, Personality::default()).await;
+    world.bmc.switch_on();
+    let held = world.bmc.hold("POST ForceOff");
+    world.clean().await;
+    held.reached().await;
+
+    let database = world.database().await;
+    let fail = "CREATE TRIGGER fails BEFORE UPDATE OF progress ON work \
+                BEGIN SELECT RAISE(ABORT, 'as if the disk had failed'); END";
+    sqlx::query(fail).execute(&database).await.unwrap();
+    held.let_go();
+    world
+        .until_metrics(|metrics| !metrics.contains("database_failures_total{cause=\"other\"} 0"))
+        .await;
+    let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    assert_eq!(node["provision_state"], "cleaning");
+    sqlx::query("DROP TRIGGER fails").execute(&database).await.unwrap();
+
+    let node = world.node_in("clean wait").await;
+    assert_eq!(node["maintenance"], false);
+    assert_eq!(
+        world.bmc.changes(),
+        ["POST ForceOff", "PATCH Once UEFI UefiHttp with a URL", "POST On"]
+    );
+}
+
+#[test]
+fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
+    let name = "a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot";
+    on_a_small_disk(name, "16m", |disk| {
+        Runtime::new().unwrap().block_on(async {
+            let dir = tempfile::tempdir_in(disk.path()).unwrap();
+            let world = World::in_dir(dir, 12, Personality::default(), "").await;
+            let held = world.bmc.hold("PATCH");
+            world.clean().await;
+            held.reached().await;
+
+            disk.fill_but(0);
+            let node = json!({ "driver": "redfish", "extra": { "x": "y".repeat(20_000) } });
+            let (status, said) = loop {
+                // What is left of the log's last page may take a small change.
+                let (status, said) = world.ask(Method::POST, "/v1/nodes", &node).await;
+                if !status.is_success() {
+                    break (status, said);
+                }
+            };
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+            assert!(said.contains("The disk of the service's database is full"), "{said}");
+            held.let_go();
+            world.until_metrics(|metrics| metrics.contains("ferroboot_database_usable 0")).await;
+            disk.free();
+
+            let node = world.node_in("clean wait").await;
+            assert_eq!(node["maintenance"], false);
+            assert_eq!(world.bmc.changes(), ["PATCH Once UEFI UefiHttp with a URL", "POST On"]);
+            world.until_metrics(|metrics| metrics.contains("ferroboot_database_usable 1")).await;
+        });
+    });
+}
+
 /// A Kea that answers nobody any more once it has been told of a boot.
 struct PretendedKea(TempDir);
 
@@ -241,8 +307,11 @@ impl World {
     }
 
     async fn with(last: u8, personality: Personality, settings: &str) -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap(), last, personality, settings).await
+    }
+
+    async fn in_dir(dir: TempDir, last: u8, personality: Personality, settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
         let address = Ipv4Addr::new(127, 77, 0, last);
         let images = dir.path().join("state/images");
         std::fs::create_dir_all(&images).unwrap();
@@ -333,15 +402,39 @@ impl World {
         self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
     }
 
-    async fn api(&self, method: Method, path: &str, body: Value) -> Value {
+    /// The daemon's database, for what no API does.
+    async fn database(&self) -> SqlitePool {
+        SqlitePool::connect(&format!("sqlite://{}/state/ferroboot.db", self.dir())).await.unwrap()
+    }
+
+    async fn until_metrics(&self, is_so: impl Fn(&str) -> bool) {
+        let mut last = String::new();
+        let asked = async {
+            loop {
+                (_, last) = self.ask(Method::GET, "/metrics", &Value::Null).await;
+                if is_so(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), asked).await.is_err() {
+            panic!("it never came to that: {last}");
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: &Value) -> (StatusCode, String) {
         let request = self
             .http
             .request(method, format!("http://{}:6385{path}", self.address))
             .header("X-OpenStack-Ironic-API-Version", "latest");
-        let request = if body.is_null() { request } else { request.json(&body) };
+        let request = if body.is_null() { request } else { request.json(body) };
         let answer = request.send().await.unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    async fn api(&self, method: Method, path: &str, body: Value) -> Value {
+        let (status, text) = self.ask(method, path, &body).await;
         assert!(status.is_success(), "{path}: {status}: {text}");
         if status == StatusCode::NO_CONTENT || text.is_empty() {
             return Value::Null;

@@ -60,31 +60,47 @@ impl Store {
         F: FnOnce(&Node) -> Result<C, E>,
     {
         let mut transaction = self.begin().await?;
-        let taken = take_node(&mut transaction, node).await?;
+        let done = self.change_in(transaction.connection(), node, claim, now, decide).await;
+        let change = transaction.end(done).await?;
+        if change.work.is_some() {
+            self.added.notify_one();
+        }
+        Ok(change.node)
+    }
+
+    async fn change_in<C, E, F>(
+        &self,
+        connection: &mut AnyConnection,
+        node: Uuid,
+        claim: Option<&Claim>,
+        now: Timestamp,
+        decide: F,
+    ) -> Result<Change, ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: FnOnce(&Node) -> Result<C, E>,
+    {
+        let taken = take_node(connection, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         match claim {
             None => {
                 taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
                 if taken.reservation.is_some() {
                     // Its daemon died. The work, unless replaced below, is claimed again.
-                    work::release(&mut transaction, node).await?;
+                    work::release(connection, node).await?;
                 }
             }
-            Some(claim) if work::finish(&mut transaction, claim).await? => {}
+            Some(claim) if work::finish(connection, claim).await? => {}
             Some(_) => return Err(ChangeError::ClaimLost(node)),
         }
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
-        save(&mut transaction, &change.node).await.map_err(|error| duplicate(error, &change))?;
+        save(connection, &change.node).await.map_err(|error| duplicate(error, &change))?;
         if let Some(planned) = &change.work {
-            plan(&mut transaction, node, planned, now).await?;
+            plan(connection, node, planned, now).await?;
         }
         let trace = traced(&taken.node, &change, now);
-        self.insert_events(&mut transaction, &trace).await?;
-        transaction.commit().await?;
-        if change.work.is_some() {
-            self.added.notify_one();
-        }
-        Ok(change.node)
+        self.insert_events(connection, &trace).await?;
+        Ok(change)
     }
 
     /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it.
@@ -98,17 +114,27 @@ impl Store {
         check: impl FnOnce(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
         let mut transaction = self.begin().await?;
-        let taken = take_node(&mut transaction, node).await?;
-        let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
-        taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
-        check(&taken.node).map_err(ChangeError::Refused)?;
-        for delete in
-            ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
-        {
-            sqlx::query(delete).bind(node.to_string()).execute(&mut *transaction).await?;
-        }
-        Ok(transaction.commit().await?)
+        let done = delete_in(transaction.connection(), node, now, check).await;
+        transaction.end(done).await
     }
+}
+
+async fn delete_in<E>(
+    connection: &mut AnyConnection,
+    node: Uuid,
+    now: Timestamp,
+    check: impl FnOnce(&Node) -> Result<(), E>,
+) -> Result<(), ChangeError<E>> {
+    let taken = take_node(connection, node).await?;
+    let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+    taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
+    check(&taken.node).map_err(ChangeError::Refused)?;
+    for delete in
+        ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
+    {
+        sqlx::query(delete).bind(node.to_string()).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// A node whose row is ours until the transaction ends.

@@ -84,9 +84,15 @@ pub enum StoreError {
         #[source]
         source: sqlx::migrate::MigrateError,
     },
+    /// There is no room to save anything.
+    #[error("the disk of the database is full: free space on it")]
+    DiskFull(#[source] sqlx::Error),
+    /// The connection was lost, the server does not answer, or the disk fails.
+    #[error("the database does not answer")]
+    Unavailable(#[source] sqlx::Error),
     /// A statement failed.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// A document in the database is none of ours.
     #[error("the database holds a {what} that cannot be read")]
     Unreadable {
@@ -104,6 +110,69 @@ pub enum StoreError {
         /// What there is instead.
         value: String,
     },
+}
+
+impl StoreError {
+    /// Whether the cause lies outside of what was asked for and may pass: the same operation may succeed later.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::DiskFull(_) | Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(cause) if cause.kind() == std::io::ErrorKind::StorageFull => {
+                Self::DiskFull(error)
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error),
+            sqlx::Error::Database(cause) => {
+                match cause.code().as_deref().map_or(Cause::Other, Cause::of_code) {
+                    Cause::DiskFull => Self::DiskFull(error),
+                    Cause::Unavailable => Self::Unavailable(error),
+                    Cause::Other => Self::Database(error),
+                }
+            }
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// What an error code of a database means for later operations.
+enum Cause {
+    DiskFull,
+    Unavailable,
+    Other,
+}
+
+impl Cause {
+    /// PostgreSQL's codes have five characters (its documentation, appendix A), SQLite's are numbers of up to four digits
+    /// (`sqlite3.h`), of which the extended ones are 256 apart.
+    fn of_code(code: &str) -> Self {
+        if let [a, b, _, _, _] = code.as_bytes() {
+            return match (&[*a, *b], code) {
+                (_, "53100") => Self::DiskFull,
+                // Connections lost, resources short, an operator's shutdown or restart, input and output of the system.
+                // Rows that two transactions want in different order, one of which may go on later.
+                (b"08" | b"53" | b"57" | b"58", _) | (_, "40001" | "40P01") => Self::Unavailable,
+                _ => Self::Other,
+            };
+        }
+        match code.parse::<u32>() {
+            // SQLITE_FULL, SQLITE_IOERR_SHMSIZE: its index could not be made larger.
+            Ok(13 | 4874) => Self::DiskFull,
+            // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_NOMEM, SQLITE_IOERR, SQLITE_CANTOPEN (as of no descriptor being left).
+            Ok(code) if matches!(code % 256, 5 | 6 | 7 | 10 | 14) => Self::Unavailable,
+            Ok(_) | Err(_) => Self::Other,
+        }
+    }
 }
 
 /// Which version's a database is, where it is not this one's.
@@ -244,18 +313,41 @@ pub enum WorkError {
     Store(#[from] StoreError),
 }
 
+/// An operation's failure, which may be the store's.
+pub trait StoreFailure: From<sqlx::Error> {
+    /// The store's failure, if it was that.
+    fn of_store(&self) -> Option<&StoreError>;
+
+    /// Whether the database could not be used, and the same operation may succeed later.
+    fn is_outage(&self) -> bool {
+        self.of_store().is_some_and(StoreError::is_outage)
+    }
+}
+
+impl StoreFailure for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
 // A failed statement inside any of these operations is the store's failure.
 macro_rules! from_sqlx {
-    ($($error:ty),*) => {$(
-        impl From<sqlx::Error> for $error {
+    ($($error:ident $(<$of:ident>)?),*) => {$(
+        impl $(<$of>)? From<sqlx::Error> for $error $(<$of>)? {
             fn from(error: sqlx::Error) -> Self {
                 Self::Store(error.into())
+            }
+        }
+
+        impl $(<$of>)? StoreFailure for $error $(<$of>)? {
+            fn of_store(&self) -> Option<&StoreError> {
+                if let Self::Store(failed) = self { Some(failed) } else { None }
             }
         }
     )*};
 }
 
-from_sqlx!(CreateNodeError, ListError, PortError, WorkError);
+from_sqlx!(CreateNodeError, ListError, PortError, WorkError, ChangeError<E>);
 
 impl<E> From<sqlx::Error> for PortChangeError<E> {
     fn from(error: sqlx::Error) -> Self {
@@ -263,8 +355,8 @@ impl<E> From<sqlx::Error> for PortChangeError<E> {
     }
 }
 
-impl<E> From<sqlx::Error> for ChangeError<E> {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
+impl<E> StoreFailure for PortChangeError<E> {
+    fn of_store(&self) -> Option<&StoreError> {
+        if let Self::Port(failed) = self { failed.of_store() } else { None }
     }
 }

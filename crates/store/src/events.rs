@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::sql::{Where, document, json, micros, micros_after, time, uuid};
+use crate::sql::{Statement, Where, document, json, micros, micros_after, time, uuid};
 
 /// Rows for one statement. SQLite looks up each value's name among all of the statement's, so that
 /// many rows cost more than as many statements.
 const BATCH: usize = 20;
+/// Events that are forgotten in one transaction.
+const PRUNED: i64 = 500;
 
 /// How much of the trace is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +54,8 @@ impl Store {
     /// [`StoreError`]
     pub async fn append_events(&self, events: &[(Uuid, BootEvent)]) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        self.insert_events(&mut transaction, events).await?;
-        Ok(transaction.commit().await?)
+        let done = self.insert_events(transaction.connection(), events).await;
+        transaction.end(done.map_err(StoreError::from)).await
     }
 
     /// The trace of a node, or of one of its attempts, in the order of time.
@@ -69,7 +71,7 @@ impl Store {
         fits.equals("node_uuid", Some(node));
         fits.equals("attempt", attempt);
         let select = format!("SELECT event FROM boot_events{} ORDER BY at, seq", fits.text());
-        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
         rows.iter().map(|row| document(row, "event")).collect()
     }
 
@@ -86,7 +88,7 @@ impl Store {
         fits.is_one_of("attempt", attempts.iter().map(|(_, attempt)| *attempt));
         let order = "ORDER BY node_uuid, attempt, at, seq";
         let select = format!("SELECT event FROM boot_events{} {order}", fits.text());
-        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
         let mut traces = HashMap::<_, Vec<_>>::new();
         for row in &rows {
             let event: BootEvent = document(row, "event")?;
@@ -103,31 +105,68 @@ impl Store {
         let select = "SELECT attempt, MIN(at) AS began, MAX(at) AS last, COUNT(*) AS events \
                       FROM boot_events WHERE node_uuid = $1 GROUP BY attempt \
                       ORDER BY MIN(at) DESC, attempt";
-        let rows = sqlx::query(select).bind(node.to_string()).fetch_all(&self.read).await?;
+        let rows = self.rows(sqlx::query(select).bind(node.to_string())).await?;
         rows.iter().map(summary).collect()
     }
 
     /// Forgets what need not be kept, and gives how many events that were.
     ///
+    /// Node by node, and few events at a time: whoever changes a node meanwhile waits for one such batch at most.
+    ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`]; part of it may be forgotten then.
     pub async fn prune_events(&self, now: Timestamp, keep: &Retention) -> Result<u64, StoreError> {
-        let mut transaction = self.begin().await?;
-        let old = sqlx::query("DELETE FROM boot_events WHERE at < $1")
-            .bind(micros_after(now, -keep.age))
-            .execute(&mut *transaction)
-            .await?;
-        let mut removed = old.rows_affected();
-        let crowded = "SELECT node_uuid FROM boot_events GROUP BY node_uuid HAVING COUNT(*) > $1";
-        let crowded = sqlx::query(crowded)
-            .bind(i64::from(keep.per_node))
-            .fetch_all(&mut *transaction)
-            .await?;
-        for row in crowded {
-            removed += thin_out(&mut transaction, uuid(&row, "node_uuid")?, keep.per_node).await?;
+        let mut removed = 0;
+        let old = micros_after(now, -keep.age);
+        let delete = "DELETE FROM boot_events WHERE (node_uuid, attempt, at, seq) IN \
+                      (SELECT node_uuid, attempt, at, seq FROM boot_events WHERE at < $1 \
+                       ORDER BY at LIMIT $2)";
+        loop {
+            let deleted = self.delete(sqlx::query(delete).bind(old).bind(PRUNED)).await?;
+            removed += deleted;
+            if deleted == 0 {
+                break;
+            }
         }
-        transaction.commit().await?;
+        let mut last = String::new();
+        while let Some(node) = self.next_traced_node(&last).await? {
+            removed += self.thin_out(&node, keep.per_node).await?;
+            last = node;
+        }
         Ok(removed)
+    }
+
+    /// The node with a trace whose UUID follows that of another.
+    async fn next_traced_node(&self, last: &str) -> Result<Option<String>, StoreError> {
+        let select = "SELECT node_uuid FROM boot_events WHERE node_uuid > $1 \
+                      ORDER BY node_uuid LIMIT 1";
+        let row = self.row(sqlx::query(select).bind(last.to_owned())).await?;
+        Ok(row.map(|row| row.try_get("node_uuid")).transpose()?)
+    }
+
+    /// Forgets all events of a node but the newest, of which there are `keep`.
+    async fn thin_out(&self, node: &str, keep: u32) -> Result<u64, StoreError> {
+        let count = "SELECT COUNT(*) AS events FROM boot_events WHERE node_uuid = $1";
+        let row = self.row(sqlx::query(count).bind(node.to_owned())).await?;
+        let events: i64 = row.map_or(Ok(0), |row| row.try_get("events"))?;
+        let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND (attempt, at, seq) IN \
+                      (SELECT attempt, at, seq FROM boot_events WHERE node_uuid = $1 \
+                       ORDER BY at, seq LIMIT $2)";
+        let (mut left, mut removed) = (events - i64::from(keep), 0);
+        while left > 0 {
+            let batch = left.min(PRUNED);
+            let delete = sqlx::query(delete).bind(node.to_owned()).bind(batch);
+            removed += self.delete(delete).await?;
+            left -= batch;
+        }
+        Ok(removed)
+    }
+
+    async fn delete(&self, statement: Statement<'_>) -> Result<u64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = statement.execute(transaction.connection()).await;
+        let deleted = done.map(|done| done.rows_affected()).map_err(StoreError::from);
+        transaction.end(deleted).await
     }
 
     pub(crate) async fn insert_events(
@@ -162,22 +201,6 @@ fn rows_of_five(rows: usize) -> String {
         format!("({})", places.join(", "))
     };
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
-}
-
-async fn thin_out(
-    connection: &mut AnyConnection,
-    node: Uuid,
-    keep: u32,
-) -> Result<u64, sqlx::Error> {
-    let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND (at, seq) <= \
-                  (SELECT at, seq FROM boot_events WHERE node_uuid = $1 \
-                   ORDER BY at DESC, seq DESC LIMIT 1 OFFSET $2)";
-    let done = sqlx::query(delete)
-        .bind(node.to_string())
-        .bind(i64::from(keep))
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected())
 }
 
 fn summary(row: &AnyRow) -> Result<AttemptSummary, StoreError> {

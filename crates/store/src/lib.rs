@@ -7,18 +7,21 @@
 mod change;
 mod error;
 mod events;
+mod health;
 mod nodes;
 mod open;
 mod ports;
 mod sql;
+mod transaction;
 mod work;
 
 pub use change::Change;
 pub use error::{
     ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
-    WorkError,
+    StoreFailure, WorkError,
 };
 pub use events::{AttemptSummary, Retention};
+pub use health::{FailureCounts, Health};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use open::Store;
 pub use ports::{PortFilter, PortKey};

@@ -204,21 +204,20 @@ impl Store {
         );
         let done = bind_node(sqlx::query(AssertSqlSafe(insert)), node)
             .bind(micros(node.created_at))
-            .execute(&mut *transaction)
+            .execute(transaction.connection())
             .await;
-        match done {
-            Ok(_) => Ok(transaction.commit().await?),
-            Err(error) if duplicates(&error, "nodes", "name") => {
-                Err(CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default()))
+        let done = done.map(drop).map_err(|error| {
+            if duplicates(&error, "nodes", "name") {
+                CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default())
+            } else if duplicates(&error, "nodes", "instance_uuid") {
+                CreateNodeError::DuplicateInstance(instance(node).unwrap_or_default())
+            } else if duplicates(&error, "nodes", "uuid") {
+                CreateNodeError::DuplicateUuid(node.uuid)
+            } else {
+                error.into()
             }
-            Err(error) if duplicates(&error, "nodes", "instance_uuid") => {
-                Err(CreateNodeError::DuplicateInstance(instance(node).unwrap_or_default()))
-            }
-            Err(error) if duplicates(&error, "nodes", "uuid") => {
-                Err(CreateNodeError::DuplicateUuid(node.uuid))
-            }
-            Err(error) => Err(error.into()),
-        }
+        });
+        transaction.end(done).await
     }
 
     /// The node of that UUID or name.
@@ -236,7 +235,7 @@ impl Store {
                     .bind(name.clone())
             }
         };
-        let row = statement.fetch_optional(&self.read).await?;
+        let row = self.row(statement).await?;
         row.as_ref().map(stored).transpose()
     }
 
@@ -264,7 +263,7 @@ impl Store {
              uuid {direction}{limit}",
             fits.text()
         );
-        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
         Ok(rows.iter().map(stored).collect::<Result<_, _>>()?)
     }
 
@@ -274,10 +273,7 @@ impl Store {
         marker: Uuid,
     ) -> Result<(), ListError> {
         let select = format!("SELECT 1 FROM {table} WHERE uuid = $1");
-        let row = sqlx::query(AssertSqlSafe(select))
-            .bind(marker.to_string())
-            .fetch_optional(&self.read)
-            .await?;
+        let row = self.row(sqlx::query(AssertSqlSafe(select)).bind(marker.to_string())).await?;
         if row.is_some() { Ok(()) } else { Err(ListError::NoSuchMarker(marker)) }
     }
 }

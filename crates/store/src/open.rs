@@ -12,15 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
+use sqlx::any::AnyRow;
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
+use sqlx::{AnyConnection, AnyPool, Connection, Executor};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use self::reading::Reading;
 use crate::error::{Other, StoreError};
+use crate::health::Health;
+use crate::sql::Statement;
+use crate::transaction::WriteTransaction;
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
 
@@ -42,11 +46,12 @@ const READING_POSTGRES: &str = "SET default_transaction_read_only = on";
 /// The store; clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) read: AnyPool,
+    read: AnyPool,
     write: AnyPool,
     begin: &'static str,
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
+    health: Health,
     /// Where the copy lies that is read, if it is one.
     _copy: Option<Arc<TempDir>>,
 }
@@ -103,7 +108,8 @@ impl Store {
         let read = pool(url, 4, PRAGMAS).await.map_err(not_opened(&path))?;
         let store = Self::of(read, write, "BEGIN IMMEDIATE");
         // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
-        let mut transaction = store.begin().await.map_err(not_opened(&path))?;
+        let transaction = store.write.begin_with(store.begin).await;
+        let mut transaction = transaction.map_err(not_opened(&path))?;
         let migrated = MIGRATIONS.run(&mut *transaction).await;
         migrated.map_err(not_migrated(path.display().to_string()))?;
         transaction.commit().await?;
@@ -129,7 +135,8 @@ impl Store {
     fn of(read: AnyPool, write: AnyPool, begin: &'static str) -> Self {
         // From the time of opening, so that the order of a trace outlives a restart.
         let sequence = Arc::new(AtomicI64::new(Timestamp::now().as_microsecond()));
-        Self { read, write, begin, added: Arc::default(), sequence, _copy: None }
+        let (added, health) = (Arc::default(), Health::default());
+        Self { read, write, begin, added, sequence, health, _copy: None }
     }
 
     /// Whether its tables are those that this version makes.
@@ -163,8 +170,27 @@ impl Store {
         self.write.close().await;
     }
 
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
-        self.write.begin_with(self.begin).await
+    /// Whether the database can be used.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(crate) async fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let begun = WriteTransaction::begin(&self.write, self.begin, &self.health).await;
+        begun.map_err(StoreError::from).inspect_err(|failed| self.health.note_failure(failed))
+    }
+
+    /// What a statement finds that only reads.
+    pub(crate) async fn rows(&self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
+        let rows = statement.fetch_all(&self.read).await.map_err(StoreError::from);
+        rows.inspect_err(|failed| self.health.note_failure(failed))
+    }
+
+    /// The row that a statement finds that only reads, if there is one.
+    pub(crate) async fn row(&self, statement: Statement<'_>) -> Result<Option<AnyRow>, StoreError> {
+        let row = statement.fetch_optional(&self.read).await.map_err(StoreError::from);
+        row.inspect_err(|failed| self.health.note_failure(failed))
     }
 
     pub(crate) fn next_sequence(&self) -> i64 {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use provision::limits::MAX_PORTS_OF_NODE;
 use provision::{Mac, Port};
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::change::{Taken, take_node};
@@ -50,20 +50,8 @@ impl Store {
     /// many ports as a node may have.
     pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
         let mut transaction = self.begin().await?;
-        expect_free(&mut transaction, port.node_uuid, now).await?;
-        expect_room(&mut transaction, port.node_uuid).await?;
-        let insert = "INSERT INTO ports (uuid, node_uuid, address, created_at, document) \
-                      VALUES ($1, $2, $3, $4, $5)";
-        sqlx::query(insert)
-            .bind(port.uuid.to_string())
-            .bind(port.node_uuid.to_string())
-            .bind(port.address.to_string())
-            .bind(micros(port.created_at))
-            .bind(json(port))
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| duplicate(error, port))?;
-        Ok(transaction.commit().await?)
+        let done = create_in(transaction.connection(), port, now).await;
+        transaction.end(done).await
     }
 
     /// The port of that UUID or address.
@@ -79,7 +67,7 @@ impl Store {
                 sqlx::query("SELECT document FROM ports WHERE address = $1").bind(mac.to_string())
             }
         };
-        let row = statement.fetch_optional(&self.read).await?;
+        let row = self.row(statement).await?;
         row.as_ref().map(port_of).transpose()
     }
 
@@ -91,7 +79,7 @@ impl Store {
         let mut fits = Where::default();
         fits.is_one_of("address", addresses.iter().copied());
         let select = format!("SELECT document FROM ports{}", fits.text());
-        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
         rows.iter().map(port_of).collect()
     }
 
@@ -122,7 +110,7 @@ impl Store {
             "SELECT document FROM ports{} ORDER BY created_at {direction}, uuid {direction}{limit}",
             fits.text()
         );
-        let rows = fits.bind(sqlx::query(AssertSqlSafe(select))).fetch_all(&self.read).await?;
+        let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
         Ok(rows.iter().map(port_of).collect::<Result<_, _>>()?)
     }
 
@@ -140,23 +128,14 @@ impl Store {
         now: Timestamp,
         decide: impl Fn(&Port) -> Result<Port, E>,
     ) -> Result<(Port, Port), PortChangeError<E>> {
-        let mut nodes = BTreeSet::new();
+        let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
-            let Some(mut held) = self.hold_port(port, &mut nodes).await? else { continue };
-            held.expect_free(held.port.node_uuid, now)?;
-            let next = decide(&held.port).map_err(PortChangeError::Refused)?;
-            if nodes.insert(next.node_uuid) {
-                // Its row must be taken in the order of UUIDs, so that two moves in opposite
-                // directions do not wait for each other.
-                continue;
+            let mut transaction = self.begin().await.map_err(PortError::Store)?;
+            let connection = transaction.connection();
+            let done = change_in(connection, port, &mut nodes, now, &decide).await;
+            if let Some(changed) = transaction.end(done).await? {
+                return Ok(changed);
             }
-            held.expect_free(next.node_uuid, now)?;
-            if next.node_uuid != held.port.node_uuid {
-                expect_room(&mut held.transaction, next.node_uuid).await?;
-            }
-            save(&mut held.transaction, &next).await?;
-            held.transaction.commit().await?;
-            return Ok((held.port, next));
         }
         Err(PortError::Moving(port).into())
     }
@@ -171,48 +150,89 @@ impl Store {
         now: Timestamp,
         check: impl Fn(&Port) -> Result<(), E>,
     ) -> Result<Port, PortChangeError<E>> {
-        let mut nodes = BTreeSet::new();
+        let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
-            let Some(mut held) = self.hold_port(port, &mut nodes).await? else { continue };
-            held.expect_free(held.port.node_uuid, now)?;
-            check(&held.port).map_err(PortChangeError::Refused)?;
-            sqlx::query("DELETE FROM ports WHERE uuid = $1")
-                .bind(port.to_string())
-                .execute(&mut *held.transaction)
-                .await?;
-            held.transaction.commit().await?;
-            return Ok(held.port);
+            let mut transaction = self.begin().await.map_err(PortError::Store)?;
+            let done = delete_in(transaction.connection(), port, &mut nodes, now, &check).await;
+            if let Some(deleted) = transaction.end(done).await? {
+                return Ok(deleted);
+            }
         }
         Err(PortError::Moving(port).into())
     }
 
-    /// Takes the rows of `nodes`, then reads the port. Its own node's row must be among them: if
-    /// it is not, the node is added to `nodes` and there is nothing to hold yet.
-    async fn hold_port(
-        &self,
-        port: Uuid,
-        nodes: &mut BTreeSet<Uuid>,
-    ) -> Result<Option<HeldPort>, PortError> {
-        if nodes.is_empty() {
-            let found = self.port(PortKey::Uuid(port)).await?;
-            nodes.insert(found.ok_or(PortError::NoSuchPort(port))?.node_uuid);
-        }
-        let mut transaction = self.begin().await?;
-        let mut taken = BTreeMap::new();
-        for node in nodes.iter() {
-            if let Some(row) = take_node(&mut transaction, *node).await? {
-                taken.insert(*node, row);
-            }
-        }
-        let port = present(&mut transaction, port).await?;
-        let moved = nodes.insert(port.node_uuid);
-        Ok((!moved).then_some(HeldPort { transaction, nodes: taken, port }))
+    /// The node of a port, whose row is to be taken.
+    async fn nodes_of_port(&self, port: Uuid) -> Result<BTreeSet<Uuid>, PortError> {
+        let found = self.port(PortKey::Uuid(port)).await?;
+        Ok(BTreeSet::from([found.ok_or(PortError::NoSuchPort(port))?.node_uuid]))
     }
+}
+
+async fn create_in(
+    connection: &mut AnyConnection,
+    port: &Port,
+    now: Timestamp,
+) -> Result<(), PortError> {
+    expect_free(connection, port.node_uuid, now).await?;
+    expect_room(connection, port.node_uuid).await?;
+    let insert = "INSERT INTO ports (uuid, node_uuid, address, created_at, document) \
+                  VALUES ($1, $2, $3, $4, $5)";
+    sqlx::query(insert)
+        .bind(port.uuid.to_string())
+        .bind(port.node_uuid.to_string())
+        .bind(port.address.to_string())
+        .bind(micros(port.created_at))
+        .bind(json(port))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|error| duplicate(error, port))
+}
+
+/// `None` if another node's row must be taken too, which is then among `nodes`.
+async fn change_in<E>(
+    connection: &mut AnyConnection,
+    port: Uuid,
+    nodes: &mut BTreeSet<Uuid>,
+    now: Timestamp,
+    decide: impl Fn(&Port) -> Result<Port, E>,
+) -> Result<Option<(Port, Port)>, PortChangeError<E>> {
+    let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
+    held.expect_free(held.port.node_uuid, now)?;
+    let next = decide(&held.port).map_err(PortChangeError::Refused)?;
+    if nodes.insert(next.node_uuid) {
+        // Its row must be taken in the order of UUIDs, so that two moves in opposite
+        // directions do not wait for each other.
+        return Ok(None);
+    }
+    held.expect_free(next.node_uuid, now)?;
+    if next.node_uuid != held.port.node_uuid {
+        expect_room(connection, next.node_uuid).await?;
+    }
+    save(connection, &next).await?;
+    Ok(Some((held.port, next)))
+}
+
+/// `None` if another node's row must be taken, which is then among `nodes`.
+async fn delete_in<E>(
+    connection: &mut AnyConnection,
+    port: Uuid,
+    nodes: &mut BTreeSet<Uuid>,
+    now: Timestamp,
+    check: impl Fn(&Port) -> Result<(), E>,
+) -> Result<Option<Port>, PortChangeError<E>> {
+    let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
+    held.expect_free(held.port.node_uuid, now)?;
+    check(&held.port).map_err(PortChangeError::Refused)?;
+    sqlx::query("DELETE FROM ports WHERE uuid = $1")
+        .bind(port.to_string())
+        .execute(connection)
+        .await?;
+    Ok(Some(held.port))
 }
 
 /// A port that nobody else changes until the transaction ends.
 struct HeldPort {
-    transaction: Transaction<'static, Any>,
     /// The nodes whose rows were taken, of those that are there.
     nodes: BTreeMap<Uuid, Taken>,
     port: Port,
@@ -223,6 +243,24 @@ impl HeldPort {
         let taken = self.nodes.get(&node).ok_or(PortError::NoSuchNode(node))?;
         taken.expect_free(now).map_err(|by| PortError::Locked { node, by })
     }
+}
+
+/// Takes the rows of `nodes`, then reads the port. Its own node's row must be among them: if
+/// it is not, the node is added to `nodes` and there is nothing to hold yet.
+async fn hold_port(
+    connection: &mut AnyConnection,
+    port: Uuid,
+    nodes: &mut BTreeSet<Uuid>,
+) -> Result<Option<HeldPort>, PortError> {
+    let mut taken = BTreeMap::new();
+    for node in nodes.iter() {
+        if let Some(row) = take_node(connection, *node).await? {
+            taken.insert(*node, row);
+        }
+    }
+    let port = present(connection, port).await?;
+    let moved = nodes.insert(port.node_uuid);
+    Ok((!moved).then_some(HeldPort { nodes: taken, port }))
 }
 
 async fn save(connection: &mut AnyConnection, port: &Port) -> Result<(), PortError> {

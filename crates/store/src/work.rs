@@ -4,6 +4,8 @@
 //! is told to wait. A daemon that dies leaves both behind; when the lease runs out, or as soon as
 //! it starts again, the work is claimed anew, with what was noted of its progress.
 
+use std::collections::HashSet;
+
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
 use provision::{Node, Work};
@@ -57,7 +59,25 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
-        for (node, id) in self.candidates(now).await? {
+        self.claim_work_beside(host, now, lease, &HashSet::new()).await
+    }
+
+    /// [`Store::claim_work`] but for nodes that this daemon works on already: its lease may have run out while the
+    /// database could not be written, and it must not take the work over from itself.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn claim_work_beside(
+        &self,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+        in_hand: &HashSet<Uuid>,
+    ) -> Result<Option<Claimed>, StoreError> {
+        for (node, id) in self.candidates(now, in_hand.len()).await? {
+            if in_hand.contains(&node) {
+                continue;
+            }
             if let Some(claimed) = self.try_claim(node, &id, host, now, lease).await? {
                 // There may be more, and one wake-up wakes one worker: let it go round.
                 self.added.notify_one();
@@ -80,9 +100,9 @@ impl Store {
         let update = "UPDATE work SET progress = $4 \
                       WHERE id = $1 AND claimed_by = $2 AND claims = $3";
         let mut transaction = self.begin().await?;
-        let done = fenced(update, claim).bind(json(&progress)).execute(&mut *transaction).await?;
-        expect_ours(done.rows_affected(), claim)?;
-        Ok(transaction.commit().await?)
+        let statement = fenced(update, claim).bind(json(&progress));
+        let done = expect_one(statement, transaction.connection(), claim).await;
+        transaction.end(done).await
     }
 
     /// Keeps a claim for `lease` from `now` on.
@@ -97,12 +117,8 @@ impl Store {
     ) -> Result<(), WorkError> {
         let until = micros_after(now, lease);
         let mut transaction = self.begin().await?;
-        reserve(&mut transaction, claim.node, &claim.host, until).await?;
-        let update = "UPDATE work SET claimed_until = $4 \
-                      WHERE id = $1 AND claimed_by = $2 AND claims = $3";
-        let done = fenced(update, claim).bind(until).execute(&mut *transaction).await?;
-        expect_ours(done.rows_affected(), claim)?;
-        Ok(transaction.commit().await?)
+        let done = renew_in(transaction.connection(), claim, until).await;
+        transaction.end(done).await
     }
 
     /// Ends a claim on work that is not to be done any more; the node stays as it is.
@@ -111,10 +127,8 @@ impl Store {
     /// [`WorkError::ClaimLost`]
     pub async fn drop_work(&self, claim: &Claim) -> Result<(), WorkError> {
         let mut transaction = self.begin().await?;
-        take_node(&mut transaction, claim.node).await?;
-        let ours = finish(&mut transaction, claim).await?;
-        expect_ours(ours.into(), claim)?;
-        Ok(transaction.commit().await?)
+        let done = drop_in(transaction.connection(), claim).await;
+        transaction.end(done).await
     }
 
     /// Ends a claim on work that is to be claimed again, at `not_before` or later.
@@ -123,14 +137,8 @@ impl Store {
     /// [`WorkError::ClaimLost`]
     pub async fn put_back(&self, claim: &Claim, not_before: Timestamp) -> Result<(), WorkError> {
         let mut transaction = self.begin().await?;
-        take_node(&mut transaction, claim.node).await?;
-        let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
-                      WHERE id = $1 AND claimed_by = $2 AND claims = $3";
-        let done =
-            fenced(update, claim).bind(micros(not_before)).execute(&mut *transaction).await?;
-        expect_ours(done.rows_affected(), claim)?;
-        release(&mut transaction, claim.node).await?;
-        Ok(transaction.commit().await?)
+        let done = put_back_in(transaction.connection(), claim, micros(not_before)).await;
+        transaction.end(done).await
     }
 
     /// Frees what `host` held when it died, for it to be claimed at once. Gives how much that was.
@@ -141,28 +149,27 @@ impl Store {
     /// [`StoreError`]
     pub async fn release_all(&self, host: &str) -> Result<u64, StoreError> {
         let mut transaction = self.begin().await?;
-        let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
-                     WHERE reservation = $1";
-        sqlx::query(nodes).bind(host.to_owned()).execute(&mut *transaction).await?;
-        let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
-        let done = sqlx::query(work).bind(host.to_owned()).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        if done.rows_affected() > 0 {
-            info!(work = done.rows_affected(), "taking over work from before the restart");
+        let done = release_all_in(transaction.connection(), host).await;
+        let released = transaction.end(done.map_err(StoreError::from)).await?;
+        if released > 0 {
+            info!(work = released, "taking over work from before the restart");
             self.added.notify_one();
         }
-        Ok(done.rows_affected())
+        Ok(released)
     }
 
-    async fn candidates(&self, now: Timestamp) -> Result<Vec<(Uuid, String)>, StoreError> {
+    async fn candidates(
+        &self,
+        now: Timestamp,
+        in_hand: usize,
+    ) -> Result<Vec<(Uuid, String)>, StoreError> {
         let select = "SELECT node_uuid, id FROM work WHERE not_before <= $1 \
                       AND (claimed_until IS NULL OR claimed_until <= $1) \
                       ORDER BY not_before, node_uuid LIMIT $2";
-        let rows = sqlx::query(select)
-            .bind(micros(now))
-            .bind(i64::from(CANDIDATES))
-            .fetch_all(&self.read)
-            .await?;
+        // Those in hand may be among the first.
+        let most = i64::from(CANDIDATES) + i64::try_from(in_hand).unwrap_or(i64::MAX / 2);
+        let select = sqlx::query(select).bind(micros(now)).bind(most);
+        let rows = self.rows(select).await?;
         rows.iter().map(|row| Ok((uuid(row, "node_uuid")?, row.try_get("id")?))).collect()
     }
 
@@ -175,35 +182,85 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
-        let until = micros_after(now, lease);
         let mut transaction = self.begin().await?;
-        let Some(taken) = take_node(&mut transaction, node).await? else { return Ok(None) };
-        if taken.expect_free(now).is_err() {
-            return Ok(None);
-        }
-        let claim = "UPDATE work SET claimed_by = $2, claimed_until = $3, claims = claims + 1 \
-                     WHERE id = $1 AND (claimed_until IS NULL OR claimed_until <= $4) \
-                     RETURNING work, claims, progress";
-        let row = sqlx::query(claim)
-            .bind(id.to_owned())
-            .bind(host.to_owned())
-            .bind(until)
-            .bind(micros(now))
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        reserve(&mut transaction, node, host, until).await?;
-        let claims = row.try_get("claims")?;
-        let claimed = Claimed {
-            claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
-            node: taken.node,
-            work: document(&row, "work")?,
-            claims,
-            progress: document(&row, "progress")?,
-        };
-        transaction.commit().await?;
-        Ok(Some(claimed))
+        let done = claim_in(transaction.connection(), node, id, host, now, lease).await;
+        transaction.end(done).await
     }
+}
+
+/// `None` if another was quicker.
+async fn claim_in(
+    connection: &mut AnyConnection,
+    node: Uuid,
+    id: &str,
+    host: &str,
+    now: Timestamp,
+    lease: SignedDuration,
+) -> Result<Option<Claimed>, StoreError> {
+    let until = micros_after(now, lease);
+    let Some(taken) = take_node(connection, node).await? else { return Ok(None) };
+    if taken.expect_free(now).is_err() {
+        return Ok(None);
+    }
+    let claim = "UPDATE work SET claimed_by = $2, claimed_until = $3, claims = claims + 1 \
+                 WHERE id = $1 AND (claimed_until IS NULL OR claimed_until <= $4) \
+                 RETURNING work, claims, progress";
+    let row = sqlx::query(claim)
+        .bind(id.to_owned())
+        .bind(host.to_owned())
+        .bind(until)
+        .bind(micros(now))
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    reserve(connection, node, host, until).await?;
+    let claims = row.try_get("claims")?;
+    Ok(Some(Claimed {
+        claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
+        node: taken.node,
+        work: document(&row, "work")?,
+        claims,
+        progress: document(&row, "progress")?,
+    }))
+}
+
+async fn renew_in(
+    connection: &mut AnyConnection,
+    claim: &Claim,
+    until: i64,
+) -> Result<(), WorkError> {
+    reserve(connection, claim.node, &claim.host, until).await?;
+    let update = "UPDATE work SET claimed_until = $4 \
+                  WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+    expect_one(fenced(update, claim).bind(until), connection, claim).await
+}
+
+async fn drop_in(connection: &mut AnyConnection, claim: &Claim) -> Result<(), WorkError> {
+    take_node(connection, claim.node).await?;
+    let ours = finish(connection, claim).await?;
+    if ours { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
+}
+
+async fn put_back_in(
+    connection: &mut AnyConnection,
+    claim: &Claim,
+    not_before: i64,
+) -> Result<(), WorkError> {
+    take_node(connection, claim.node).await?;
+    let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
+                  WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+    expect_one(fenced(update, claim).bind(not_before), connection, claim).await?;
+    Ok(release(connection, claim.node).await?)
+}
+
+/// Gives how many pieces of work that were.
+async fn release_all_in(connection: &mut AnyConnection, host: &str) -> Result<u64, sqlx::Error> {
+    let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
+                 WHERE reservation = $1";
+    sqlx::query(nodes).bind(host.to_owned()).execute(&mut *connection).await?;
+    let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
+    let done = sqlx::query(work).bind(host.to_owned()).execute(connection).await?;
+    Ok(done.rows_affected())
 }
 
 /// Removes claimed work and its reservation; `false` if the claim is no longer good.
@@ -225,8 +282,14 @@ fn fenced(statement: &'static str, claim: &Claim) -> crate::sql::Statement<'stat
     sqlx::query(statement).bind(claim.id.clone()).bind(claim.host.clone()).bind(claim.claims)
 }
 
-fn expect_ours(rows: u64, claim: &Claim) -> Result<(), WorkError> {
-    if rows == 1 { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
+/// Executes a statement that changes one row as long as the claim is good.
+async fn expect_one(
+    statement: crate::sql::Statement<'_>,
+    connection: &mut AnyConnection,
+    claim: &Claim,
+) -> Result<(), WorkError> {
+    let done = statement.execute(connection).await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
 }
 
 async fn reserve(

@@ -38,10 +38,15 @@ enum NotBooted {
     Work(#[from] WorkError),
 }
 
-pub(super) async fn run(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Event {
+pub(super) async fn run(
+    workers: &Workers,
+    claimed: &Claimed,
+    attempt: Uuid,
+) -> Result<Event, WorkError> {
     match boot(workers, claimed, attempt).await {
-        Ok(()) => Event::Booting { attempt },
-        Err(reason) => Event::BootFailed { attempt, reason: reason.to_string() },
+        Ok(()) => Ok(Event::Booting { attempt }),
+        Err(NotBooted::Work(failed)) => Err(failed),
+        Err(reason) => Ok(Event::BootFailed { attempt, reason: reason.to_string() }),
     }
 }
 

@@ -25,10 +25,15 @@ enum NotSwitched {
     Work(#[from] WorkError),
 }
 
-pub(super) async fn run(workers: &Workers, claimed: &Claimed, target: PowerTarget) -> Event {
+pub(super) async fn run(
+    workers: &Workers,
+    claimed: &Claimed,
+    target: PowerTarget,
+) -> Result<Event, WorkError> {
     match switch(workers, claimed, target).await {
-        Ok(power) => Event::PowerSeen(power),
-        Err(failed) => Event::PowerFailed(failed.to_string()),
+        Ok(power) => Ok(Event::PowerSeen(power)),
+        Err(NotSwitched::Work(failed)) => Err(failed),
+        Err(failed) => Ok(Event::PowerFailed(failed.to_string())),
     }
 }
 

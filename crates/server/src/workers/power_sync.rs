@@ -11,10 +11,11 @@ use provision::{Event, Node, ProvisionState};
 use store::ChangeError;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Workers, verify};
+use crate::error::log_store_failure;
 
 /// Ironic's `[conductor]sync_power_state_workers`.
 const AT_ONCE: usize = 8;
@@ -62,7 +63,9 @@ async fn look_at(workers: &Workers, node: Arc<Node>) -> Option<(Uuid, String)> {
     match workers.nodes.happen(node.uuid, None, &Event::PowerSeen(power)).await {
         // Whoever works on it now knows better.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
-        Err(failed) => error!(node.uuid = %node.uuid, error = %failed, "its power was not saved"),
+        Err(failed) => {
+            log_store_failure(&failed, &format!("the power of node {} was not saved", node.uuid));
+        }
     }
     None
 }

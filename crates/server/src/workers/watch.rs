@@ -10,10 +10,11 @@ use provision::{BootEvent, Event, Node, step};
 use store::{ChangeError, Retention};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Workers;
+use crate::error::log_store_failure;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -59,6 +60,7 @@ async fn watch(workers: &Workers) {
         tokio::select! {
             _ = look.tick() => {
                 round += 1;
+                workers.nodes.refresh_stale().await;
                 look_at_all(workers, &mut watched, round, serving_since).await;
             }
             _ = forget.tick() => forget_old(workers).await,
@@ -87,7 +89,7 @@ async fn look_at_all(
         let attempts: Vec<_> = looks.iter().map(|(attempt, node)| (node.uuid, *attempt)).collect();
         let traces = workers.nodes.store().traces(&attempts).await;
         let traces =
-            traces.inspect_err(|failed| error!(error = %failed, "traces could not be read"));
+            traces.inspect_err(|failed| log_store_failure(failed, "traces could not be read"));
         for (attempt, node) in looks {
             let watched = watched.entry(*attempt).or_default();
             watched.round = round;
@@ -149,7 +151,9 @@ async fn boot_again(workers: &Workers, node: &Node) {
         Ok(_) => info!(node.uuid = %node.uuid, "booting it again: we were away when it did"),
         // It came up, or is worked on, in this moment; or it is looked at again.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
-        Err(failed) => error!(node.uuid = %node.uuid, error = %failed, "it was not booted again"),
+        Err(failed) => {
+            log_store_failure(&failed, &format!("node {} was not booted again", node.uuid));
+        }
     }
 }
 
@@ -157,7 +161,9 @@ async fn give_up(workers: &Workers, node: Uuid, why: Option<String>) {
     match workers.nodes.happen(node, None, &Event::Tick { why }).await {
         // Whoever works on it will be heard of, or be overdue again.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
-        Err(failed) => error!(node.uuid = %node, error = %failed, "a clean was not given up"),
+        Err(failed) => {
+            log_store_failure(&failed, &format!("the clean of node {node} was not given up"));
+        }
     }
 }
 
@@ -165,6 +171,8 @@ async fn forget_old(workers: &Workers) {
     match workers.nodes.store().prune_events(Timestamp::now(), &Retention::default()).await {
         Ok(0) => {}
         Ok(events) => info!(events, "old events of traces are forgotten"),
-        Err(failed) => error!(error = %failed, "old events of traces could not be forgotten"),
+        Err(failed) => {
+            log_store_failure(&failed, "old events of traces could not be forgotten");
+        }
     }
 }

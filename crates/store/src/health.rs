@@ -1,0 +1,130 @@
+//! Whether the database can be used, as the last operations found it; spoken of once when that changes.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use crate::error::{StoreError, StoreFailure};
+
+/// The state of the database; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    disk_full: AtomicU64,
+    unavailable: AtomicU64,
+    other: AtomicU64,
+    outage: Mutex<Outage>,
+}
+
+/// An outage that is under way, and the end of the last one.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    failures: u64,
+    ended: Option<Instant>,
+    /// How many have ended.
+    over: u64,
+}
+
+/// Failed operations since the start, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailureCounts {
+    /// The disk was full.
+    pub disk_full: u64,
+    /// The database did not answer, was locked, or its disk failed.
+    pub unavailable: u64,
+    /// Any other error of the database.
+    pub other: u64,
+}
+
+impl Health {
+    /// Failed operations since the start.
+    #[must_use]
+    pub fn failures(&self) -> FailureCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Shared { disk_full, unavailable, other, .. } = &*self.shared;
+        FailureCounts {
+            disk_full: read(disk_full),
+            unavailable: read(unavailable),
+            other: read(other),
+        }
+    }
+
+    /// Whether the last write failed since the disk is full or the database does not answer.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.outage().since.is_some()
+    }
+
+    /// How many outages have ended since the start. After each, what was read before may be out of date: an operation that
+    /// failed may have been done all the same, where the connection was lost before its COMMIT was answered.
+    #[must_use]
+    pub fn outages_over(&self) -> u64 {
+        self.outage().over
+    }
+
+    /// How long the database has been usable again since its last outage: nothing during one, `None` where there
+    /// was none.
+    ///
+    /// What was not heard during an outage may have been said: whoever measures silence begins anew after it.
+    #[must_use]
+    pub fn usable_for(&self) -> Option<Duration> {
+        let outage = self.outage();
+        match (outage.since, outage.ended) {
+            (Some(_), _) => Some(Duration::ZERO),
+            (None, ended) => ended.map(|ended| ended.elapsed()),
+        }
+    }
+
+    /// Takes note of how a transaction ended.
+    pub(crate) fn note_write<T, E: StoreFailure>(&self, done: &Result<T, E>) {
+        match done.as_ref().err().and_then(E::of_store) {
+            Some(failed) => self.note_failure(failed),
+            None => self.note_success(),
+        }
+    }
+
+    /// Takes note of a failed operation. Reads may go on succeeding while the disk is full, so only a write ends an
+    /// outage.
+    pub(crate) fn note_failure(&self, failed: &StoreError) {
+        let counter = match failed {
+            StoreError::DiskFull(_) => &self.shared.disk_full,
+            StoreError::Unavailable(_) => &self.shared.unavailable,
+            _ => &self.shared.other,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if !failed.is_outage() {
+            return;
+        }
+        let mut outage = self.outage();
+        outage.failures += 1;
+        if outage.since.is_none() {
+            outage.since = Some(Instant::now());
+            let cause = std::error::Error::source(failed).map(ToString::to_string);
+            error!(
+                cause = cause.unwrap_or_default(),
+                "{failed}; nothing can be saved until then. Further failures are counted, not logged"
+            );
+        }
+    }
+
+    fn note_success(&self) {
+        let mut outage = self.outage();
+        let Some(since) = outage.since.take() else { return };
+        outage.ended = Some(Instant::now());
+        outage.over += 1;
+        let (failures, seconds) = (std::mem::take(&mut outage.failures), since.elapsed().as_secs());
+        info!("the database can be written again, after {seconds} s and {failures} failures");
+    }
+
+    fn outage(&self) -> std::sync::MutexGuard<'_, Outage> {
+        self.shared.outage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,114 @@
+//! SQLite on a disk that runs full and is freed again.
+#![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
+
+mod small_disk;
+
+use std::convert::Infallible;
+
+use jiff::{SignedDuration, Timestamp};
+use provision::event::BootPhase;
+use provision::{BootEvent, Node, What, Work};
+use serde_json::json;
+use small_disk::on_a_small_disk;
+use store::{Change, ChangeError, NodeKey, Store, StoreError, WorkError};
+use uuid::Uuid;
+
+const LEASE: SignedDuration = SignedDuration::from_secs(60);
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// A change that needs room.
+async fn grow(store: &Store, node: Uuid, to: &str) -> Result<Node, ChangeError<Infallible>> {
+    let grown = |node: &Node| {
+        let mut node = node.clone();
+        node.extra.insert("padding".into(), json!("x".repeat(100_000)));
+        node.extra.insert("is".into(), json!(to));
+        Ok(Change { work: Some(Work::Verify), ..Change::from(node) })
+    };
+    store.change(node, None, Timestamp::now(), grown).await
+}
+
+async fn read(store: &Store, node: Uuid) -> Node {
+    store.node(&NodeKey::Uuid(node)).await.unwrap().unwrap().node
+}
+
+#[test]
+fn a_database_on_a_disk_that_was_full_is_written_again_as_soon_as_there_is_room() {
+    let name = "a_database_on_a_disk_that_was_full_is_written_again_as_soon_as_there_is_room";
+    on_a_small_disk(name, "12m", |disk| {
+        run(async {
+            let url = format!("sqlite://{}/store.db", disk.path().display());
+            let store = Store::open(&url).await.unwrap();
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            store.create_node(&node).await.unwrap();
+            // How much room is left decides which statement fails, or whether it is the COMMIT.
+            let mut full = 0;
+            for round in 0..40 {
+                disk.fill_but(round * 4_096);
+                let mut last = read(&store, node.uuid).await;
+                let mut failures = 0;
+                for change in 0..12 {
+                    match grow(&store, node.uuid, &format!("{round}/{change}")).await {
+                        Ok(node) => last = node,
+                        Err(ChangeError::Store(StoreError::DiskFull(_))) => failures += 1,
+                        Err(other) => panic!("round {round}: {other:?}"),
+                    }
+                    assert_eq!(read(&store, node.uuid).await, last, "round {round}");
+                }
+                full += usize::from(failures > 0);
+                disk.free();
+                grow(&store, node.uuid, "freed").await.unwrap();
+                assert!(!store.health().is_out(), "round {round}");
+            }
+            assert!(full > 20, "the disk was full in {full} rounds of 40");
+            assert!(store.health().failures().disk_full >= full as u64);
+            assert!(store.health().usable_for().is_some());
+        });
+    });
+}
+
+#[test]
+fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end() {
+    let name = "work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end";
+    on_a_small_disk(name, "12m", |disk| {
+        run(async {
+            let url = format!("sqlite://{}/store.db", disk.path().display());
+            let store = Store::open(&url).await.unwrap();
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            store.create_node(&node).await.unwrap();
+            grow(&store, node.uuid, "planned").await.unwrap();
+            let claimed = store.claim_work("a", Timestamp::now(), LEASE).await.unwrap().unwrap();
+            let what = What::Agent {
+                call: "x".repeat(900),
+                result: "y".repeat(900),
+                ok: true,
+                caller: None,
+            };
+            let event = BootEvent { at: Timestamp::now(), attempt: Uuid::new_v4(), what };
+            let events: Vec<_> = (0..256).map(|_| (node.uuid, event.clone())).collect();
+
+            disk.fill_but(0);
+            let failed = loop {
+                // What is left of the log's last page takes a few of them.
+                if let Err(failed) =
+                    store.note_progress(&claimed.claim, BootPhase::PoweringOn).await
+                {
+                    break failed;
+                }
+            };
+            assert!(matches!(failed, WorkError::Store(StoreError::DiskFull(_))), "{failed:?}");
+            let failed = store.append_events(&events).await.unwrap_err();
+            assert!(matches!(failed, StoreError::DiskFull(_)), "{failed:?}");
+            let said = failed.to_string();
+            assert!(said.contains("the disk of the database is full"), "{said}");
+            disk.free();
+
+            store.append_events(&events).await.unwrap();
+            store.note_progress(&claimed.claim, BootPhase::PoweringOn).await.unwrap();
+            store.drop_work(&claimed.claim).await.unwrap();
+            assert_eq!(store.events(node.uuid, None).await.unwrap().len(), events.len());
+        });
+    });
+}
