@@ -112,7 +112,11 @@ impl LeaseClient {
     #[must_use]
     pub fn server(&self, now: Millis) -> Ipv4Addr {
         match &self.state {
-            State::Bound { lease, since } if now < later(*since, lease.rebind_secs) => lease.server,
+            State::Bound { lease, since }
+                if now < later(*since, lease.rebind_secs) && !lease.server.is_unspecified() =>
+            {
+                lease.server
+            }
             State::Discovering | State::Requesting { .. } | State::Bound { .. } => {
                 Ipv4Addr::BROADCAST
             }

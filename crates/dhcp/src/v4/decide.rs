@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::options as code;
 use super::packet::{MessageType, Op, Packet};
-use super::relay::server_id;
+use super::relay::{named_server, server_id};
 use super::reply::{Grant, Network, nak, reply};
 use crate::answer::Answer;
 use crate::journal::Record;
@@ -134,8 +134,7 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing {
             return Decision::Silent(Silence::Nothing);
         }
-        let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
-        match self.leases.offer(self.request.chaddr, wanted, self.claim, self.now) {
+        match self.leases.offer(self.request.chaddr, self.wants(), self.claim, self.now) {
             None => Decision::Silent(match self.claim {
                 Claim::Known => Silence::PoolExhausted,
                 Claim::Guest { .. } => Silence::NoneLeftForGuests,
@@ -151,9 +150,7 @@ impl Turn<'_> {
             self.leases.withdraw(self.request.chaddr, self.now);
             return Decision::Silent(Silence::OtherServer(other));
         }
-        let has = Some(self.request.ciaddr).filter(|address| !address.is_unspecified());
-        let wants = self.request.option_address(code::REQUESTED_ADDRESS);
-        let Some(address) = wants.or(has) else {
+        let Some(address) = self.wants().or(self.has()) else {
             return Decision::Silent(Silence::NoAddress);
         };
         if *self.answer == Answer::Nothing {
@@ -171,7 +168,7 @@ impl Turn<'_> {
         let bound = self.leases.bind(mac, address, secs, claim, now);
         // Who names us took our offer, and offers are in no journal: whatever we were before a restart offered it.
         // A NAK would end the firmware's boot (RFC 2131 §4.3.2).
-        let took_our_offer = request.option(code::SERVER_ID).is_some();
+        let took_our_offer = named_server(request).is_some();
         if bound.is_some() || !took_our_offer {
             return bound;
         }
@@ -180,7 +177,7 @@ impl Turn<'_> {
 
     /// An address that the client does not have from us, and so from nobody if we are the only server.
     fn refuse(self, address: Ipv4Addr) -> Decision {
-        let chose_us = self.request.option(code::SERVER_ID).is_some();
+        let chose_us = named_server(self.request).is_some();
         let knows_client = self.leases.of(self.request.chaddr).is_some();
         // Addresses of our pools are ours to speak about, and so is a client of ours.
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
@@ -192,9 +189,20 @@ impl Turn<'_> {
         Decision::Send { reply: nak(self.request, &because, self.network), record: None }
     }
 
+    /// The address that the client says it has.
+    fn has(&self) -> Option<Ipv4Addr> {
+        Some(self.request.ciaddr).filter(|address| !address.is_unspecified())
+    }
+
+    /// The address that the client would like, or speaks of.
+    fn wants(&self) -> Option<Ipv4Addr> {
+        let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
+        wanted.filter(|address| !address.is_unspecified())
+    }
+
     /// The server that the client named, if it is not this one.
     fn other_server(&self) -> Option<Ipv4Addr> {
-        let named = self.request.option_address(code::SERVER_ID)?;
+        let named = named_server(self.request)?;
         let towards_client = server_id(self.request, self.network.server);
         (named != self.network.server && named != towards_client).then_some(named)
     }
@@ -203,8 +211,9 @@ impl Turn<'_> {
         if let Some(other) = self.other_server() {
             return Decision::Silent(Silence::OtherServer(other));
         }
-        let address = self.request.option_address(code::REQUESTED_ADDRESS);
-        let Some(address) = address else { return Decision::Silent(Silence::NoAddress) };
+        let Some(address) = self.wants().or(self.has()) else {
+            return Decision::Silent(Silence::NoAddress);
+        };
         match self.leases.decline(self.request.chaddr, address, self.now) {
             Some(records) => Decision::Note { records },
             None => Decision::Silent(Silence::NotTold),
@@ -215,8 +224,9 @@ impl Turn<'_> {
         if let Some(other) = self.other_server() {
             return Decision::Silent(Silence::OtherServer(other));
         }
-        let (mac, address) = (self.request.chaddr, self.request.ciaddr);
-        let record = self.leases.release(mac, address, self.now);
+        let mac = self.request.chaddr;
+        let given_back = self.has().or(self.wants());
+        let record = given_back.and_then(|address| self.leases.release(mac, address, self.now));
         Decision::Note { records: record.into_iter().collect() }
     }
 
@@ -336,6 +346,34 @@ mod tests {
         let decision = server.hears(&request(&[(code::SERVER_ID, other)]));
 
         assert_eq!(decision, Decision::Silent(Silence::OtherServer(other)));
+    }
+
+    #[test]
+    fn a_server_identifier_that_is_no_servers_chooses_nobody() {
+        for nobody in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST] {
+            let mut server = Server::new();
+            let offer = server.answers(&discover(MAC));
+            let takes =
+                [(code::SERVER_ID, nobody), (code::REQUESTED_ADDRESS, offer.yiaddr)];
+
+            let ack = server.answers(&request(&takes));
+
+            assert_eq!((ack.message, ack.yiaddr), (MessageType::Ack, offer.yiaddr));
+        }
+    }
+
+    #[test]
+    fn a_wish_for_no_address_is_none() {
+        let mut server = Server::new();
+        let nothing = (code::REQUESTED_ADDRESS, Ipv4Addr::UNSPECIFIED);
+        let renewal = |ciaddr| Packet { ciaddr, ..request(&[nothing]) };
+        let offer = server.answers(&discover(MAC));
+
+        let ack = server.answers(&renewal(offer.yiaddr));
+
+        assert_eq!((ack.message, ack.yiaddr), (MessageType::Ack, offer.yiaddr));
+        let decision = server.hears(&renewal(Ipv4Addr::UNSPECIFIED));
+        assert_eq!(decision, Decision::Silent(Silence::NoAddress));
     }
 
     const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);

@@ -46,7 +46,7 @@ fn reply_to(request: &Packet, port: Port, network: &Network) -> Result<MessageTy
     match (port, request.message) {
         (Port::Dhcp, MessageType::Discover) => Ok(MessageType::Offer),
         (Port::Pxe, MessageType::Request | MessageType::Inform) => {
-            let chosen = request.option_address(code::SERVER_ID);
+            let chosen = relay::named_server(request);
             let own = relay::server_id(request, network.server);
             match chosen.filter(|chosen| *chosen != own) {
                 Some(other) => Err(Silence::OtherServer(other)),

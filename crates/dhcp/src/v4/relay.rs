@@ -43,15 +43,24 @@ pub fn relayed(packet: &Packet) -> Option<Relayed> {
     Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
 }
 
-/// An address on the link that a message came from, which was sent `to`; `None` for the link that it was heard on.
+/// An address on the link that a message came from, which was sent `from` there `to` us; `None` for the link that it was
+/// heard on.
 ///
 /// A client that has an address sends to us past its relay (RFC 2131 §4.3.2), and then its own
-/// address is all there is to tell by. What is broadcast passes no router: whoever sent it is here, whatever
-/// address it has from elsewhere.
+/// address is all there is to tell by. What is broadcast, or sent from no address, passes no router: whoever sent it is
+/// here, whatever address it has from elsewhere.
 #[must_use]
-pub fn link(packet: &Packet, to: Ipv4Addr) -> Option<Ipv4Addr> {
-    let own = || Some(packet.ciaddr).filter(|own| !own.is_unspecified() && !to.is_broadcast());
+pub fn link(packet: &Packet, from: Ipv4Addr, to: Ipv4Addr) -> Option<Ipv4Addr> {
+    let is_here = to.is_broadcast() || from.is_unspecified();
+    let own = || Some(packet.ciaddr).filter(|own| !own.is_unspecified() && !is_here);
     relayed(packet).map(|relayed| relayed.link).or_else(own)
+}
+
+/// The server that a client names (option 54), if that is the address of any.
+#[must_use]
+pub(super) fn named_server(request: &Packet) -> Option<Ipv4Addr> {
+    let named = request.option_address(code::SERVER_ID)?;
+    (!named.is_unspecified() && !named.is_broadcast()).then_some(named)
 }
 
 /// What the server is to call itself in the reply (RFC 5107 §4).
@@ -111,17 +120,20 @@ mod tests {
         let own = Ipv4Addr::new(192, 0, 2, 50);
         let renewal = Packet { ciaddr: own, ..discover([2; 6]) };
 
-        assert_eq!(link(&renewal, SERVER), Some(own));
-        assert_eq!(link(&Packet { giaddr: RELAY, ..renewal }, SERVER), Some(RELAY));
-        assert_eq!(link(&discover([2; 6]), SERVER), None);
+        assert_eq!(link(&renewal, own, SERVER), Some(own));
+        assert_eq!(link(&renewal, Ipv4Addr::UNSPECIFIED, SERVER), None);
+        assert_eq!(link(&Packet { giaddr: RELAY, ..renewal }, own, SERVER), Some(RELAY));
+        assert_eq!(link(&discover([2; 6]), own, SERVER), None);
     }
 
     #[test]
     fn a_client_that_is_heard_by_everybody_is_here_whatever_address_it_has() {
         let moved = Packet { ciaddr: Ipv4Addr::new(192, 0, 2, 50), ..discover([2; 6]) };
 
-        assert_eq!(link(&moved, Ipv4Addr::BROADCAST), None);
-        assert_eq!(link(&Packet { giaddr: RELAY, ..moved }, Ipv4Addr::BROADCAST), Some(RELAY));
+        let from = moved.ciaddr;
+        assert_eq!(link(&moved, from, Ipv4Addr::BROADCAST), None);
+        let relayed = Packet { giaddr: RELAY, ..moved };
+        assert_eq!(link(&relayed, from, Ipv4Addr::BROADCAST), Some(RELAY));
     }
 
     #[test]

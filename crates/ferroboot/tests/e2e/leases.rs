@@ -70,14 +70,29 @@ fn a_machine_that_was_moved_from_behind_a_relay_is_refused_the_address_it_had_th
 
         ip(&format!("link set to-{} master lab0", machine.name))?;
 
-        assert_eq!(rebind(&machine, before)?, MessageType::Nak);
+        assert_eq!(ask(&machine, MessageType::Request, before)?, MessageType::Nak);
         assert_eq!(address(&machine)?.octets()[..3], [10, 77, 0]);
         Ok(())
     });
 }
 
-/// What a machine hears that asks everybody to let it keep its address (RFC 2131 §4.4.5).
-fn rebind(machine: &Machine, address: Ipv4Addr) -> Result<MessageType> {
+#[test]
+fn a_machine_that_names_an_address_which_it_does_not_have_yet_is_not_answered_there() {
+    in_a_lab(with([Machine::new(1)]), |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        plug_in(&machine, "lab0")?;
+        let before = address(&machine)?;
+
+        assert_eq!(ask(&machine, MessageType::Discover, before)?, MessageType::Offer);
+        assert_eq!(ask(&machine, MessageType::Request, before)?, MessageType::Ack);
+        Ok(())
+    });
+}
+
+/// What a machine hears that asks everybody and names an address as its own: to let it keep that (RFC 2131 §4.4.5), or
+/// for any.
+fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<MessageType> {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let asked = Packet {
         op: Op::Request,
@@ -92,7 +107,7 @@ fn rebind(machine: &Machine, address: Ipv4Addr) -> Result<MessageType> {
         giaddr: nowhere,
         chaddr: bmc::config::Mac::try_from(machine.mac())?.0,
         file: Vec::new(),
-        message: MessageType::Request,
+        message,
         options: Vec::new(),
     };
     let socket = socket(&machine.name)?;

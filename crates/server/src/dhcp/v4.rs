@@ -92,7 +92,7 @@ impl Desk {
         machines: &Machines,
         now: Millis,
     ) -> HeardAt<Self> {
-        let link = relay::link(&request, to);
+        let link = relay::link(&request, *from.ip(), to);
         let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
         // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
         let at = of_link.or_else(|| relayed(&request).is_none().then_some(0));
