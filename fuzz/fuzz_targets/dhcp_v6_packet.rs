@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut leases = Leases::new(Pool { first, last }, []);
     let request = &packet.message;
     let decision =
-        decide(request, &client, [7; 16], &answer, Claim::Known, &mut leases, &network, 1_000);
+        decide(request, &client, &answer, Claim::Known, &mut leases, &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()), Ok(back));
