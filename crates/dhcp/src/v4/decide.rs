@@ -353,8 +353,7 @@ mod tests {
         for nobody in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST] {
             let mut server = Server::new();
             let offer = server.answers(&discover(MAC));
-            let takes =
-                [(code::SERVER_ID, nobody), (code::REQUESTED_ADDRESS, offer.yiaddr)];
+            let takes = [(code::SERVER_ID, nobody), (code::REQUESTED_ADDRESS, offer.yiaddr)];
 
             let ack = server.answers(&request(&takes));
 
