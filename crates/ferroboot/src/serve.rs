@@ -1,6 +1,7 @@
 //! `ferroboot serve`: the daemon.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -45,10 +46,14 @@ impl Serve {
     pub fn run(self) -> Result<()> {
         log();
         let config = self.settings.config()?;
-        runtime()?.block_on(async {
+        let runtime = runtime()?;
+        let result = runtime.block_on(async {
             let end = told_to_end()?;
             server::serve(config, end).await
-        })
+        });
+        // A file or a name that is waited for on a thread of its own keeps nobody from ending.
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        result
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the subcommands share that run until they are told to end.
 
 use std::io::{IsTerminal as _, stderr};
+use std::process;
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 /// Logs to standard error, as `RUST_LOG` says, and from `info` on if it says nothing.
@@ -29,7 +30,7 @@ pub fn runtime() -> Result<Runtime> {
     Runtime::new().context("cannot start")
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM. A second one ends the process at once, with whatever it does.
 ///
 /// # Errors
 /// When the signals cannot be taken.
@@ -41,5 +42,13 @@ pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
         }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            error!("told to end a second time: ending at once");
+            process::exit(1);
+        });
     })
 }

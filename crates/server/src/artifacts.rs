@@ -42,7 +42,7 @@ use self::plan::Asked;
 use self::sources::{Fresh, Sources};
 use self::ticket::{Refusal, admit, boot_path};
 use crate::http_server::{
-    self, Answered, BodyLimits, ConnectionLimits, Ends, HeaderNames, Port, RequestBody, WhenSent,
+    self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
 };
 use crate::metrics::Metrics;
 use crate::nodes::Index;
@@ -182,7 +182,7 @@ impl Artifacts {
     async fn find(
         &self,
         request: &Request<RequestBody>,
-        near: IpAddr,
+        caller: &Caller,
         asked_for: &mut AskedFor,
     ) -> Result<Answer, Refused> {
         let head = match *request.method() {
@@ -197,8 +197,10 @@ impl Artifacts {
         asked_for.node = node.clone();
         let (attempt, artifact) = admit(node.as_deref(), path)?;
         let node = node.as_deref().ok_or(Refusal::UnknownTicket)?;
+        // Before anything that takes time: behind NAT, many machines wait for theirs.
+        caller.is_for(node.uuid);
 
-        let contents = self.contents(node, attempt, artifact, near).await;
+        let contents = self.contents(node, attempt, artifact, caller.near).await;
         let contents = contents.map_err(Refused::Unavailable)?;
         let text = |name| text_of(request, name);
         let asked = Asked {
@@ -263,24 +265,22 @@ impl Artifacts {
 impl http_server::Service for Artifacts {
     type Body = Body;
 
-    async fn answer(&self, request: Request<RequestBody>, ends: Ends) -> Answered<Body> {
+    async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {
         let started = Instant::now();
         let mut asked_for = AskedFor::default();
-        let answer = match self.find(&request, ends.near, &mut asked_for).await {
+        let answer = match self.find(&request, caller, &mut asked_for).await {
             Ok(answer) => answer,
             Err(refused) => Answer::refused(&refused),
         };
         let range = if request.method() == Method::HEAD { 0..0 } else { answer.range.clone() };
         let is_useful = !answer.status.is_client_error() && !answer.status.is_server_error();
-        let live = asked_for.node.as_deref().filter(|node| bootable(node).is_some());
-        let node = live.map(|node| node.uuid);
         let exchange = Exchange {
             recorder: self.0.recorder.clone(),
             node: asked_for.node,
             method: request.method().to_string(),
             artifact: asked_for.artifact,
             path: asked_for.file,
-            remote: ends.remote.ip(),
+            remote: caller.remote.ip(),
             user_agent: text_of(&request, USER_AGENT).map(|agent| shortened(agent, 200)),
             status: answer.status.as_u16(),
             error: answer.error.clone(),
@@ -290,7 +290,7 @@ impl http_server::Service for Artifacts {
         };
         let body = Body::new(Arc::clone(&answer.contents), range);
         let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
-        Answered { response: answer.response(body), node, is_useful, when_sent: Some(when_sent) }
+        Answered { response: answer.response(body), is_useful, when_sent: Some(when_sent) }
     }
 }
 

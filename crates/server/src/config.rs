@@ -724,12 +724,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a port that may have so many connections.
+    /// Those of a port that may have so many connections, a quarter of which wait for a place.
     #[must_use]
-    pub fn of_port(&self, connections: usize) -> ConnectionLimits {
+    pub fn of_port(&self, share: usize) -> ConnectionLimits {
+        let waiting = share / 4;
+        let connections = share - waiting;
         let secs = |secs: u32| Duration::from_secs(secs.into());
         ConnectionLimits {
             connections,
+            waiting,
             per_peer: (connections * usize::from(self.peer_percent) / 100).max(1),
             exempt: self.exempt.iter().map(|Addresses(net)| *net).collect(),
             idle: secs(self.idle_secs),

@@ -5,6 +5,7 @@
 
 mod admission;
 mod budget;
+mod lobby;
 mod progress;
 mod request_body;
 mod router;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 pub use self::admission::ConnectionLimits;
 use self::admission::{Account, Admission, ConnectionId, Ended, Phase, Verdict};
 use self::budget::BodyBudget;
+use self::lobby::{Full, Lobby};
 use self::progress::Progress;
 pub(crate) use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
@@ -96,23 +98,29 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
     fn answer(
         &self,
         request: Request<RequestBody>,
-        ends: Ends,
+        caller: &Caller,
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
 }
 
-/// Both ends of a connection. IPv4 addresses are IPv4 addresses, though the socket be of both families.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends {
-    /// Ours, as the machine reached us.
+/// Whose connection a request came on. IPv4 addresses are IPv4 addresses, though the socket be of both families.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Our own end, as the machine reached us.
     pub(crate) near: IpAddr,
     pub(crate) remote: SocketAddr,
+    held: Arc<Held>,
+}
+
+impl Caller {
+    /// It has shown that it is the machine of this node: its connection is counted for the node from now on.
+    pub(crate) fn is_for(&self, node: Uuid) {
+        self.held.is_for(node);
+    }
 }
 
 /// An answer, and what it means for its connection.
 pub(crate) struct Answered<B> {
     pub(crate) response: Response<B>,
-    /// The node whose machine has shown that it is that machine.
-    pub(crate) node: Option<Uuid>,
     /// Whether the peer got what it came for.
     pub(crate) is_useful: bool,
     /// Who wants to know how much was sent.
@@ -125,8 +133,6 @@ struct PortState {
     name: &'static str,
     limits: ConnectionLimits,
     table: Mutex<Table>,
-    /// Something has ended: there may be room.
-    room: Notify,
     metrics: Metrics,
 }
 
@@ -163,36 +169,44 @@ pub(crate) async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = (
     let mut connections = JoinSet::new();
     let mut sweep = interval(state.sweep_every());
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut newcomer: Option<(TcpStream, SocketAddr)> = None;
+    let mut lobby = Lobby::new(limits.waiting);
+    let mut look = interval(Lobby::LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut end = pin!(end);
     loop {
-        let takes = newcomer.is_none() && connections.len() < limits.connections + LEAVING;
+        let takes = lobby.has_room() && connections.len() < limits.connections + LEAVING;
+        let mut placed = Vec::new();
         tokio::select! {
             () = &mut end => break,
             Some(_) = connections.join_next() => {}
             _ = sweep.tick() => state.sweep(Instant::now()),
-            () = state.room.notified(), if newcomer.is_some() => {}
+            _ = look.tick(), if !lobby.is_empty() => {
+                placed = lobby.place(Instant::now(), |peer, now| state.admit(peer.ip(), now));
+            }
             accepted = accept(&listeners), if takes => match accepted {
-                Ok((stream, peer)) => newcomer = Some((stream, canonical(peer))),
+                Ok((stream, peer)) => {
+                    let (peer, now) = (canonical(peer), Instant::now());
+                    match state.admit(peer.ip(), now) {
+                        Ok(held) => placed.push((stream, peer, held)),
+                        Err(full) => lobby.enter(stream, peer, full, now),
+                    }
+                }
                 Err(error) => {
                     warn!("cannot take a connection to {name}: {error}");
-                    state.make_room();
+                    state.make_room(Instant::now());
                     // Out of file descriptors: trying again at once would spin.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
         }
-        let Some((stream, peer)) = newcomer.take() else { continue };
-        match state.admit(peer.ip(), Instant::now()) {
-            Admitted::Yes(held) => {
-                let connection = handler.clone().connection(stream, peer, held, ended.clone());
-                connections.spawn(connection);
-            }
-            Admitted::No => refuse(&stream),
-            Admitted::NotYet => newcomer = Some((stream, peer)),
+        for (stream, peer, held) in placed {
+            connections.spawn(handler.clone().connection(stream, peer, held, ended.clone()));
+        }
+        for peer in lobby.take_refused() {
+            state.refused(peer.ip());
         }
     }
-    drop((listeners, newcomer, ending));
+    drop((listeners, lobby, ending));
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.end, all).await.is_err() {
         info!("broke off the answers of {name} that took longer than {:?}", limits.end);
@@ -216,25 +230,11 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Says why, as far as that goes without waiting.
-fn refuse(stream: &TcpStream) {
-    const WORDS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 48\r\n\
-        Content-Type: text/plain\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-        too many connections of yours are being answered";
-    let _ = stream.try_write(WORDS);
-}
-
-enum Admitted {
-    Yes(Arc<Held>),
-    No,
-    NotYet,
-}
-
 impl PortState {
     fn new(name: &'static str, limits: ConnectionLimits, metrics: Metrics) -> Self {
         let admission = Admission::new(limits.clone());
         let table = Table { admission, closing: BTreeMap::new(), refused: Refused::default() };
-        Self { name, limits, table: Mutex::new(table), room: Notify::new(), metrics }
+        Self { name, limits, table: Mutex::new(table), metrics }
     }
 
     /// Often enough for the shortest of the limits.
@@ -244,7 +244,7 @@ impl PortState {
         (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Admitted {
+    fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Arc<Held>, Full> {
         let mut table = self.table();
         match table.admission.admit(address, now) {
             Verdict::Admitted { id, evicted } => {
@@ -255,21 +255,23 @@ impl PortState {
                 table.closing.insert(id, Arc::clone(&closing));
                 self.metrics.http_connections(self.name, table.admission.len());
                 let phase = AtomicU8::new(Phase::Idle as u8);
-                Admitted::Yes(Arc::new(Held { id, phase, closing, port: Arc::clone(self) }))
+                Ok(Arc::new(Held { id, phase, closing, port: Arc::clone(self) }))
             }
-            Verdict::PeerFull => {
-                table.refused.connections += 1;
-                table.refused.last = Some(address);
-                self.metrics.http_connection_ended(self.name, "peer_full");
-                Admitted::No
-            }
-            Verdict::PortFull => Admitted::NotYet,
+            Verdict::PeerFull => Err(Full::Peer),
+            Verdict::PortFull => Err(Full::Port),
         }
     }
 
-    fn make_room(&self) {
+    fn refused(&self, address: IpAddr) {
         let mut table = self.table();
-        if let Some(evicted) = table.admission.evict_one() {
+        table.refused.connections += 1;
+        table.refused.last = Some(address);
+        self.metrics.http_connection_ended(self.name, "refused");
+    }
+
+    fn make_room(&self, now: Instant) {
+        let mut table = self.table();
+        if let Some(evicted) = table.admission.evict_one(now) {
             self.close(&mut table, evicted, Ended::Evicted);
         }
     }
@@ -281,8 +283,6 @@ impl PortState {
         }
         self.metrics.http_connections(self.name, table.admission.len());
         table.refused.speak(self.name, now);
-        drop(table);
-        self.room.notify_one();
     }
 
     fn close(&self, table: &mut Table, id: ConnectionId, why: Ended) {
@@ -304,8 +304,8 @@ impl Refused {
         let Some(last) = self.last.filter(|_| !is_early) else { return };
         let connections = self.connections;
         warn!(
-            "refused {connections} connections to {name}, the last from {last}: all that one peer may have are \
-             being answered (limits.peer_percent, limits.exempt)"
+            "refused {connections} connections to {name}, the last from {last}: all that there may be, or that one \
+             peer may have, are being answered (limits.connections, limits.peer_percent, limits.exempt)"
         );
         *self = Self { spoken: Some(now), ..Self::default() };
     }
@@ -317,9 +317,6 @@ impl Held {
             return;
         }
         self.port.table().admission.enter(self.id, phase, Instant::now());
-        if phase == Phase::Idle {
-            self.port.room.notify_one();
-        }
     }
 
     fn phase(&self) -> Phase {
@@ -327,15 +324,16 @@ impl Held {
         Phase::ALL.get(usize::from(phase)).copied().unwrap_or(Phase::Answer)
     }
 
-    /// An answer is there: whom the connection is counted for from now on, and whether it came for something.
-    fn answers(&self, node: Option<Uuid>, is_useful: bool) {
+    fn is_for(&self, node: Uuid) {
         let mut table = self.port.table();
-        if let Some(evicted) = node.and_then(|node| table.admission.count_for_node(self.id, node)) {
+        let evicted = table.admission.count_for_node(self.id, node, Instant::now());
+        if let Some(evicted) = evicted {
             self.port.close(&mut table, evicted, Ended::Evicted);
         }
-        if is_useful {
-            table.admission.was_useful(self.id, Instant::now());
-        }
+    }
+
+    fn was_useful(&self) {
+        self.port.table().admission.was_useful(self.id, Instant::now());
     }
 
     fn account(&self) -> Option<Account> {
@@ -352,8 +350,6 @@ impl Drop for Held {
         let mut table = self.port.table();
         table.admission.remove(self.id);
         table.closing.remove(&self.id);
-        drop(table);
-        self.port.room.notify_one();
     }
 }
 
@@ -375,13 +371,14 @@ impl<S: Service> Handler<S> {
         ended: watch::Receiver<()>,
     ) {
         let Ok(near) = stream.local_addr() else { return };
-        let ends = Ends { near: near.ip().to_canonical(), remote: peer };
+        let caller =
+            Caller { near: near.ip().to_canonical(), remote: peer, held: Arc::clone(&held) };
         // Each write is as large as it will get: waiting for more costs a round trip.
         let _ = stream.set_nodelay(true);
         let progress = Progress::default();
         let patience = held.port.limits.stall;
         let socket = Socket::new(stream, progress.clone(), Arc::clone(&held), patience);
-        let service = service_fn(|request| self.answer(request, ends, &progress, &held));
+        let service = service_fn(|request| self.answer(request, &caller, &progress));
         let connection = http1::Builder::new()
             // Whatever lasts too long is closed from outside, by `PortState::sweep`.
             .header_read_timeout(None)
@@ -415,11 +412,11 @@ impl<S: Service> Handler<S> {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        ends: Ends,
+        caller: &Caller,
         progress: &Progress,
-        held: &Arc<Held>,
     ) -> Result<Response<AnswerBody<S::Body>>, Infallible> {
         progress.settled().await;
+        let held = &caller.held;
         let has_body = !request.body().is_end_stream();
         held.enter(if has_body { Phase::Body } else { Phase::Answer });
         let account = held.account().filter(|_| has_body);
@@ -428,11 +425,13 @@ impl<S: Service> Handler<S> {
         let mut request = request.map(|incoming| {
             RequestBody::new(incoming, limit, time, share.clone(), Arc::clone(held))
         });
-        request.extensions_mut().insert(ConnectInfo(ends.remote));
-        let answered = self.service.answer(request, ends).await;
+        request.extensions_mut().insert(ConnectInfo(caller.remote));
+        let answered = self.service.answer(request, caller).await;
         // Until now: what was made of the body may be larger than the body.
         drop(share);
-        held.answers(answered.node, answered.is_useful);
+        if answered.is_useful {
+            held.was_useful();
+        }
         held.enter(Phase::Answer);
         progress.begin(answered.when_sent);
         let progress = progress.clone();

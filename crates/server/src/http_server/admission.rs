@@ -13,11 +13,17 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
+/// For a connection to send its request, and for its request to be read, before it gives way: several at once of one
+/// client must not push each other out.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// How many connections a port holds, and how long each may take.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Connections at once.
     pub connections: usize,
+    /// Beyond them, connections that wait for a place.
+    pub waiting: usize,
     /// Connections at once of one peer, or for one node.
     pub per_peer: usize,
     /// Peers that only the port's own limit holds for: proxies, and NAT in front of many machines.
@@ -40,6 +46,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            waiting: 256,
             per_peer: 256,
             exempt: Vec::new(),
             idle: Duration::from_secs(60),
@@ -79,9 +86,9 @@ impl Phase {
 pub(super) enum Verdict {
     /// It is served; `evicted` gives way to it and is to be closed.
     Admitted { id: ConnectionId, evicted: Option<ConnectionId> },
-    /// It is closed: its peer has all that a peer may have, and each of these is being answered.
+    /// It waits: its peer has all that a peer may have, and each of these is being answered, or came just now.
     PeerFull,
-    /// It waits until something ends: every connection of the port is being answered.
+    /// It waits: every connection of the port is being answered, or came just now.
     PortFull,
 }
 
@@ -169,10 +176,10 @@ impl Admission {
         let account = self.account_of(address);
         let has_limit = !matches!(account, Account::Exempt(_));
         let evicted = if has_limit && count(&self.accounts, &account) >= self.limits.per_peer {
-            let Some(victim) = self.victim(Some(account)) else { return Verdict::PeerFull };
+            let Some(victim) = self.victim(Some(account), now) else { return Verdict::PeerFull };
             Some(victim)
         } else if self.held.len() >= self.limits.connections {
-            let Some(victim) = self.victim(None) else { return Verdict::PortFull };
+            let Some(victim) = self.victim(None, now) else { return Verdict::PortFull };
             Some(victim)
         } else {
             None
@@ -190,8 +197,8 @@ impl Admission {
     }
 
     /// Takes the place of the connection that matters least, for one that the system has no descriptor for.
-    pub(super) fn evict_one(&mut self) -> Option<ConnectionId> {
-        let victim = self.victim(None)?;
+    pub(super) fn evict_one(&mut self, now: Instant) -> Option<ConnectionId> {
+        let victim = self.victim(None, now)?;
         self.remove(victim);
         Some(victim)
     }
@@ -212,7 +219,12 @@ impl Admission {
 
     /// Counts a connection for a node from now on, and gives the one of this node that gives way, if it has too many.
     /// Where all of them are being answered, this one stays with its address.
-    pub(super) fn count_for_node(&mut self, id: ConnectionId, node: Uuid) -> Option<ConnectionId> {
+    pub(super) fn count_for_node(
+        &mut self,
+        id: ConnectionId,
+        node: Uuid,
+        now: Instant,
+    ) -> Option<ConnectionId> {
         let to = Account::Node(node);
         let from = self.held.get(&id)?.account;
         if from == to {
@@ -220,7 +232,7 @@ impl Admission {
         }
         let mut evicted = None;
         if count(&self.accounts, &to) >= self.limits.per_peer {
-            evicted = Some(self.victim(Some(to))?);
+            evicted = Some(self.victim(Some(to), now)?);
         }
         if let Some(victim) = evicted {
             self.remove(victim);
@@ -277,9 +289,12 @@ impl Admission {
     }
 
     /// Of all connections, or of those of one account, the one that gives way: of whoever has most, that which has
-    /// fetched nothing for the longest time. None that is being answered.
-    fn victim(&self, of: Option<Account>) -> Option<ConnectionId> {
-        let idle = self.held.iter().filter(|(_, held)| held.phase != Phase::Answer);
+    /// fetched nothing for the longest time. None that is being answered, or came just now.
+    fn victim(&self, of: Option<Account>, now: Instant) -> Option<ConnectionId> {
+        let is_idle = |held: &Held| {
+            held.phase != Phase::Answer && now.saturating_duration_since(held.since) >= GRACE
+        };
+        let idle = self.held.iter().filter(|(_, held)| is_idle(held));
         let candidates = idle.filter(|(_, held)| of.is_none_or(|account| account == held.account));
         let (id, _) = candidates.max_by_key(|(id, held)| {
             let of_account = count(&self.accounts, &held.account);
@@ -340,11 +355,12 @@ mod tests {
 
     #[test]
     fn a_peer_that_holds_its_share_loses_its_oldest_silent_connection_to_its_newest() {
-        let (mut port, now) = (port(100, 2), Instant::now());
+        let (mut port, mut now) = (port(100, 2), Instant::now());
         let (first, _) = admitted(port.admit(ip(STRANGER), now));
         let (second, _) = admitted(port.admit(ip(STRANGER), now));
         let (machine, _) = admitted(port.admit(ip(MACHINE), now));
 
+        now += GRACE;
         let (third, evicted) = admitted(port.admit(ip(STRANGER), now));
 
         assert_eq!(evicted, Some(first));
@@ -353,8 +369,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_with_many_connections_at_once_pushes_none_of_its_own_out() {
+        let (mut port, now) = (port(100, 2), Instant::now());
+        for _ in 0..2 {
+            admitted(port.admit(ip(MACHINE), now));
+        }
+
+        assert_eq!(port.admit(ip(MACHINE), now), Verdict::PeerFull);
+        assert!(matches!(port.admit(ip(MACHINE), now + GRACE), Verdict::Admitted { .. }));
+    }
+
+    #[test]
     fn no_answer_is_broken_off_for_a_newcomer() {
-        let (mut port, now) = (port(3, 2), Instant::now());
+        let (mut port, mut now) = (port(3, 2), Instant::now());
         for _ in 0..2 {
             let (id, _) = admitted(port.admit(ip(STRANGER), now));
             port.enter(id, Phase::Answer, now);
@@ -365,18 +392,20 @@ mod tests {
         port.enter(machine, Phase::Answer, now);
         assert_eq!(port.admit(ip("192.0.2.11"), now), Verdict::PortFull);
         port.enter(machine, Phase::Idle, now);
+        now += GRACE;
         assert_eq!(admitted(port.admit(ip("192.0.2.11"), now)).1, Some(machine));
     }
 
     #[test]
     fn of_a_full_port_whoever_has_most_gives_way_and_not_the_lone_machine() {
-        let (mut port, now) = (port(4, 3), Instant::now());
+        let (mut port, mut now) = (port(4, 3), Instant::now());
         let (machine, _) = admitted(port.admit(ip(MACHINE), now));
         let (first, _) = admitted(port.admit(ip(STRANGER), now));
         for _ in 0..2 {
             admitted(port.admit(ip(STRANGER), now));
         }
 
+        now += GRACE;
         let (_, evicted) = admitted(port.admit(ip("192.0.2.11"), now));
 
         assert_eq!(evicted, Some(first));
@@ -385,11 +414,12 @@ mod tests {
 
     #[test]
     fn all_addresses_of_an_ipv6_network_are_one_peer_and_the_greedy_one_of_them_gives_way() {
-        let (mut port, now) = (port(100, 3), Instant::now());
+        let (mut port, mut now) = (port(100, 3), Instant::now());
         let (machine, _) = admitted(port.admit(ip("2001:db8::10"), now));
         let (first, _) = admitted(port.admit(ip("2001:db8::66"), now));
         admitted(port.admit(ip("2001:db8::66"), now));
 
+        now += GRACE;
         let (_, evicted) = admitted(port.admit(ip("2001:db8::77"), now));
 
         assert_eq!(evicted, Some(first));
@@ -404,7 +434,7 @@ mod tests {
         for node in 0..10 {
             let (id, evicted) = admitted(port.admit(ip(MACHINE), now));
             assert_eq!(evicted, None, "{node}");
-            assert_eq!(port.count_for_node(id, Uuid::from_u128(node)), None);
+            assert_eq!(port.count_for_node(id, Uuid::from_u128(node), now), None);
             port.enter(id, Phase::Answer, now);
         }
 
@@ -413,11 +443,12 @@ mod tests {
 
     #[test]
     fn a_node_has_no_more_than_a_peer() {
-        let (mut port, now) = (port(100, 2), Instant::now());
+        let (mut port, mut now) = (port(100, 2), Instant::now());
         let node = Uuid::from_u128(1);
         let ids = [1, 2, 3].map(|last: u8| {
+            now += GRACE;
             let (id, _) = admitted(port.admit([192, 0, 2, last].into(), now));
-            (id, port.count_for_node(id, node))
+            (id, port.count_for_node(id, node, now))
         });
 
         assert_eq!([ids[0].1, ids[1].1, ids[2].1], [None, None, Some(ids[0].0)]);
@@ -425,7 +456,7 @@ mod tests {
             port.enter(id, Phase::Answer, now);
         }
         let (fourth, _) = admitted(port.admit(ip(MACHINE), now));
-        assert_eq!(port.count_for_node(fourth, node), None);
+        assert_eq!(port.count_for_node(fourth, node, now), None);
         assert!(matches!(port.account(fourth), Some(Account::Peer(_))), "it stays a stranger's");
     }
 
@@ -443,7 +474,7 @@ mod tests {
         }
         let (stranger, _) = admitted(port.admit(ip(STRANGER), now));
 
-        assert_eq!(admitted(port.admit(ip(MACHINE), now)).1, Some(stranger));
+        assert_eq!(admitted(port.admit(ip(MACHINE), now + GRACE)).1, Some(stranger));
     }
 
     #[test]
@@ -504,7 +535,7 @@ mod tests {
             1 => (0..20_usize).prop_map(Action::Go),
             4 => (0..20_usize, 0..4_usize).prop_map(|(at, phase)| Action::Enter(at, phase)),
             1 => (0..20_usize, 0..3_u8).prop_map(|(at, node)| Action::Ticket(at, node)),
-            1 => (0..90_u64).prop_map(Action::Wait),
+            2 => (0..90_u64).prop_map(Action::Wait),
         ]
     }
 
@@ -526,7 +557,7 @@ mod tests {
                         at(n).into_iter().for_each(|id| port.enter(id, Phase::ALL[phase], now));
                     }
                     Action::Ticket(n, node) => {
-                        at(n).map(|id| port.count_for_node(id, Uuid::from_u128(node.into())));
+                        at(n).map(|id| port.count_for_node(id, Uuid::from_u128(node.into()), now));
                     }
                     Action::Wait(secs) => {
                         now += Duration::from_secs(secs);

@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-use super::{Answered, Ends, RequestBody, Service};
+use super::{Answered, Caller, RequestBody, Service};
 
 /// Put into an answer's extensions by who knows it: the node whose machine has shown its token.
 #[derive(Clone, Copy, Debug)]
@@ -31,14 +31,17 @@ pub(crate) struct RouterService {
 impl Service for RouterService {
     type Body = Body;
 
-    async fn answer(&self, request: Request<RequestBody>, _: Ends) -> Answered<Body> {
+    async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {
         let answer = self.router.clone().oneshot(request.map(Body::new)).await;
         let response = answer.unwrap_or_else(|never| match never {});
         let node = response.extensions().get::<ServedNode>().map(|ServedNode(node)| *node);
+        if let Some(node) = node {
+            caller.is_for(node);
+        }
         let is_useful = match self.useful {
             UsefulAnswers::NoErrors => response.status() < StatusCode::BAD_REQUEST,
             UsefulAnswers::ServedNodes => node.is_some(),
         };
-        Answered { response, node, is_useful, when_sent: None }
+        Answered { response, is_useful, when_sent: None }
     }
 }
