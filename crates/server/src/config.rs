@@ -993,6 +993,25 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_would_let_nobody_in_are_refused_in_words() {
+        let text = "[limits]\nexempt = [\"192.0.2.1\", \"2001:db8::/32\"]\npeer_percent = 10";
+        let limits = text.parse::<Config>().unwrap().limits.of_port(400);
+        assert_eq!((limits.connections, limits.waiting, limits.per_peer), (300, 100, 30));
+        assert_eq!(
+            limits.exempt,
+            ["192.0.2.1/32", "2001:db8::/32"].map(|net| net.parse().unwrap())
+        );
+
+        assert!(
+            refusal("[limits]\nconnections = 0").contains("limits.connections must be from 16")
+        );
+        assert!(refusal("[limits]\npeer_percent = 0").contains("limits.peer_percent must be"));
+        assert!(refusal("[limits]\nhead_secs = 0").contains("limits.head_secs must be from 1"));
+        assert!(refusal("[limits]\nbodies_mib = 0").contains("limits.bodies_mib must be from 2"));
+        assert!(refusal("[limits]\nexempt = [\"proxy\"]").contains("neither an address nor a net"));
+    }
+
+    #[test]
     fn a_relayed_subnet_holds_its_pool() {
         let relayed = |subnet: &str| {
             format!(

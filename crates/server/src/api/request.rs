@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use axum::Extension;
-use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, RequestExt as _};
+use http_body_util::{BodyExt as _, LengthLimitError};
 use ironic::field::{self, Field};
 use ironic::version::{self, BadVersion, since};
 use ironic::{Fields, Version};
@@ -221,19 +221,15 @@ pub(super) struct Body(pub(super) Value);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|refused| {
-            if let Some(why) = cause::<BodyError>(&refused) {
-                return ApiError::from(why);
-            }
-            let status = refused.status();
-            let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
-                "Request is too large.".to_owned()
-            } else {
-                refused.body_text()
-            };
-            ApiError::application(status, text)
-        })?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let mut body = request.into_limited_body();
+        let mut bytes = Vec::new();
+        // Each frame is a slice of hyper's buffer of 8 KiB: kept until the end, bodies that come byte by byte would
+        // hold thousands of times their length.
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unread(&error))?;
+            bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
         if bytes.is_empty() {
             return Ok(Self(Value::Null));
         }
@@ -241,6 +237,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("The body is no JSON: {error}.")))
     }
+}
+
+fn unread(error: &axum::Error) -> ApiError {
+    if let Some(why) = cause::<BodyError>(error) {
+        return ApiError::from(why);
+    }
+    if cause::<LengthLimitError>(error).is_some() {
+        return ApiError::application(StatusCode::PAYLOAD_TOO_LARGE, "Request is too large.");
+    }
+    ApiError::bad_request(format!("The body cannot be read: {error}."))
 }
 
 /// What is behind an error, if it is a `T`.

@@ -244,6 +244,34 @@ async fn odd_requests_hang_nobody() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_shorter_than_its_length_says_is_refused_at_once() {
+    let listener = Listener::with(ConnectionLimits::default()).await;
+    let mut stream = listener.connect_from(STRANGER).await;
+    stream.write_all(HALF_BODY).await.unwrap();
+
+    stream.shutdown().await.unwrap();
+
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let _ = read.expect("the connection is closed");
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_burst_of_one_client_is_served_whole() {
+    let limits =
+        ConnectionLimits { connections: 40, waiting: 100, per_peer: 10, ..Default::default() };
+    let listener = Listener::with(limits).await;
+
+    let all = (0..60).map(|_| listener.say_from(MACHINE, OK));
+
+    for answer in futures::future::join_all(all).await {
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_the_service_waits_for_no_half_request() {
     let limits = ConnectionLimits { end: Duration::from_millis(100), ..Default::default() };
     let mut listener = Listener::with(limits).await;
