@@ -46,7 +46,7 @@ use self::lobby::{Full, Lobby};
 use self::progress::Progress;
 pub(crate) use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
-pub(crate) use self::router::{RouterService, UsefulAnswers};
+pub(crate) use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::Socket;
 use crate::metrics::Metrics;

@@ -24,6 +24,7 @@ use super::Api;
 use super::agent_calls::{CallKind, Caller};
 use super::request::{At, Body, Peer, Query, RawQuery, Received, View, exists_since};
 use crate::error::ApiError;
+use crate::http_server::ServedNode;
 use crate::repeats;
 
 /// What was asked of the store, and what it was that came of it.
@@ -91,7 +92,7 @@ pub(super) async fn heartbeat(
     Peer(from): Peer,
     At(ident): At<String>,
     Body(body): Body,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(StatusCode, Extension<ServedNode>), ApiError> {
     exists_since(view.version, since::RAMDISK)?;
     let settings = &api.settings;
     let heartbeat = agent::heartbeat(&body, settings.agent_require_tls, at);
@@ -111,7 +112,8 @@ pub(super) async fn heartbeat(
     let call = AgentCall { api: &api, node: &found.node, call: "heartbeat", from };
     call.record(&asked, &result);
     asked?;
-    Ok(StatusCode::ACCEPTED)
+    // Its token was right.
+    Ok((StatusCode::ACCEPTED, Extension(ServedNode(found.node.uuid))))
 }
 
 impl Api {

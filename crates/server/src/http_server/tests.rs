@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Path, Request};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
@@ -272,6 +272,29 @@ async fn a_burst_of_one_client_is_served_whole() {
 }
 
 #[tokio::test]
+async fn connections_of_machines_behind_one_address_are_counted_for_their_nodes() {
+    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() }).await;
+    let mut machines = Vec::new();
+
+    for n in 0..10 {
+        let mut stream = listener.connect_from(MACHINE).await;
+        let request = format!("GET /machine/{n} HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut start = [0; 15];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        machines.push(stream);
+    }
+
+    for mut stream in machines {
+        stream.write_all(OK).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        assert!(answers.contains("HTTP/1.1 200 OK"), "{answers}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_the_service_waits_for_no_half_request() {
     let limits = ConnectionLimits { end: Duration::from_millis(100), ..Default::default() };
     let mut listener = Listener::with(limits).await;
@@ -318,6 +341,7 @@ impl Listener {
         let router = Router::new()
             .route("/ok", get(ok))
             .route("/echo", post(echo))
+            .route("/machine/{n}", get(machine))
             .route("/large", get(|| async { vec![0_u8; 64 << 20] }));
         let metrics = Metrics::default();
         let (end, ended) = oneshot::channel();
@@ -367,6 +391,11 @@ impl Listener {
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
+}
+
+/// What a route answers that knows the machine by its token.
+async fn machine(Path(n): Path<u32>) -> (StatusCode, Extension<ServedNode>) {
+    (StatusCode::OK, Extension(ServedNode(Uuid::from_u128(n.into()))))
 }
 
 async fn echo(request: Request) -> Result<Bytes, (StatusCode, String)> {
