@@ -35,6 +35,6 @@ fuzz_target!(|text: &str| {
     }
     let _ = ironic::states::provision(&enrolled, &body, version);
     let _ = ironic::states::power(&enrolled, &body, version);
-    let _ = ironic::traits::list(&body);
+    let _ = ironic::traits::list("n1", &body);
     let _ = ironic::error::words(&body);
 });

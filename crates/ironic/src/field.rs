@@ -266,6 +266,9 @@ pub enum BadBody {
     /// A card that is a computer of its own must say where it is.
     #[error("Smart NIC port must have port_id and hostname in local_link_connection")]
     SmartNicWithoutLink,
+    /// It should be `network_data.json` of OpenStack.
+    #[error("Invalid network_data: {0}")]
+    NetworkData(String),
     /// It may be null, but not empty.
     #[error("A non-empty value is required when setting {0}")]
     Empty(&'static str),

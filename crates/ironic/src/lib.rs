@@ -9,6 +9,7 @@ pub mod error;
 pub mod field;
 pub mod guards;
 mod local_link;
+mod network_data;
 pub mod node;
 pub mod patch;
 pub mod port;

@@ -11,6 +11,7 @@ use crate::agent::MASKED;
 use crate::driver;
 use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
 use crate::guards;
+use crate::network_data;
 use crate::patch;
 use crate::version::{Version, since};
 
@@ -264,6 +265,8 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
 pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadBody> {
     let patchable = || FIELDS.iter().filter(|field| field.set.by_patch());
     let document = patchable().map(|field| (field.name.to_owned(), written(node, field))).collect();
+    let before = FreeFormSize::of_node(node);
+    NODE_LIMIT.or(before).check_new(patch::size(body)).map_err(too_large)?;
     let mut document = patch::apply(document, body, FIELDS, version)?;
     if is_in_transition(node) && !frees_instance(node, body) {
         return Err(BadBody::InTransition(node.uuid.to_string()));
@@ -284,8 +287,7 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
     let mut after = node.clone();
     fill(&mut after, &document, Writer { subject: "patch", version, before: Some(node) })?;
     guards::check_change(node, &mut after)?;
-    let (before, size) = (FreeFormSize::of_node(node), FreeFormSize::of_node(&after));
-    NODE_LIMIT.check(before, size).map_err(too_large)?;
+    NODE_LIMIT.check(before, FreeFormSize::of_node(&after)).map_err(too_large)?;
     Ok(after)
 }
 
@@ -387,6 +389,10 @@ fn set(node: &mut Node, name: &str, value: &Value, writer: Writer<'_>) -> Result
         "maintenance" => node.maintenance = value == true,
         "automated_clean" => node.automated_clean = value.as_bool(),
         "name" => node.name = self::name(value.as_str(), writer)?,
+        "network_data" if writer.before.and_then(|it| it.kept.get(name)) != Some(value) => {
+            network_data::check(value)?;
+            keep(&mut node.kept, name, value);
+        }
         "instance_name" if value == "" => {
             let reason = "'' should be non-empty".to_owned();
             return Err(BadBody::Schema { subject: writer.subject, reason });
@@ -706,10 +712,19 @@ mod tests {
         }
         let change = json!([{ "op": "remove", "path": "/extra/1" }]);
         patch(&node, change).unwrap();
-        let body = json!({ "driver": "redfish", "network_data": { "a": "x".repeat(300_000) } });
+        let body = json!({ "driver": "redfish", "properties": { "a": "x".repeat(300_000) } });
         assert!(matches!(new(&body), Err(BadBody::TooLarge { .. })));
         let body = json!({ "driver": "redfish", "extra": { "a": vec![0; 20_000] } });
         assert!(matches!(new(&body), Err(BadBody::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_one_request_writes_is_limited_before_it_is_applied() {
+        // A list in the front of which a thousand things are then put, and that is then removed.
+        let list = json!({ "op": "add", "path": "/extra/a", "value": vec![0; 20_000] });
+        let forget = json!({ "op": "remove", "path": "/extra/a" });
+        let refused = patch(&node(), json!([list, forget])).unwrap_err();
+        assert!(refused.contains("more than 10000 values"), "{refused}");
     }
 
     #[test]

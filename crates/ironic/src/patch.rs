@@ -1,6 +1,7 @@
 //! JSON PATCH (RFC 6902) of nodes and ports, with upstream's rules and words.
 
 use json_patch::PatchOperation;
+use provision::limits::FreeFormSize;
 use serde_json::{Value, json};
 
 use crate::field::{BadBody, Field, Object};
@@ -48,6 +49,14 @@ pub fn apply(
         return Err(schema("the result is not of type 'object'".to_owned()));
     };
     Ok(document)
+}
+
+/// Size of what `patch` writes, all operations together. To be limited before it is applied, which
+/// can take time that grows with the product of both.
+#[must_use]
+pub fn size(patch: &Value) -> FreeFormSize {
+    let operations = patch.as_array().into_iter().flatten();
+    FreeFormSize::of_all(operations.filter_map(|operation| operation.get("value")))
 }
 
 fn check(operation: &Value, table: &[Field], version: Version) -> Result<(), BadBody> {

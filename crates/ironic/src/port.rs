@@ -138,6 +138,8 @@ fn is_false(value: Option<&Value>) -> bool {
 pub fn patched(port: &Port, body: &Value, version: Version) -> Result<Port, BadBody> {
     let patchable = || FIELDS.iter().filter(|field| field.set.by_patch());
     let document = patchable().map(|field| (field.name.to_owned(), written(port, field))).collect();
+    let before = FreeFormSize::of_port(port);
+    PORT_LIMIT.or(before).check_new(patch::size(body)).map_err(too_large)?;
     let mut document = patch::apply(document, body, FIELDS, version)?;
     for field in patchable() {
         let value = match document.get(field.name) {
@@ -148,8 +150,7 @@ pub fn patched(port: &Port, body: &Value, version: Version) -> Result<Port, BadB
     }
     let mut after = port.clone();
     fill(&mut after, &document, version, Some(port))?;
-    let (before, size) = (FreeFormSize::of_port(port), FreeFormSize::of_port(&after));
-    PORT_LIMIT.check(before, size).map_err(too_large)?;
+    PORT_LIMIT.check(before, FreeFormSize::of_port(&after)).map_err(too_large)?;
     Ok(after)
 }
 

@@ -90,6 +90,22 @@ impl FreeFormSize {
         maps.into_iter().flatten().fold(Self::NOTHING, members)
     }
 
+    /// Size of several values together.
+    #[must_use]
+    pub fn of_all<'a>(values: impl IntoIterator<Item = &'a Value>) -> Self {
+        values.into_iter().fold(Self::NOTHING, |size, value| size.and(Self::of(value)))
+    }
+
+    /// This limit, or what is there already where that is more.
+    #[must_use]
+    pub fn or(self, there: Self) -> Self {
+        Self {
+            bytes: self.bytes.max(there.bytes),
+            values: self.values.max(there.values),
+            depth: self.depth.max(there.depth),
+        }
+    }
+
     /// Size of one value.
     #[must_use]
     pub fn of(value: &Value) -> Self {

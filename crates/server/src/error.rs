@@ -169,6 +169,7 @@ impl From<BadBody> for ApiError {
             | BadBody::Reserved(_)
             | BadBody::NoSuchPortgroup(_)
             | BadBody::NotASwitch(_)
+            | BadBody::NetworkData(_)
             | BadBody::SmartNicWithoutLink
             | BadBody::Empty(_)
             | BadBody::NoSuchDriver { .. }

@@ -33,8 +33,11 @@ async fn the_baremetal_command_enrolls_lists_changes_and_deletes_nodes() {
 
     // The names of the specification, of which upstream calls the interfaces otherwise.
     let create = "node create --driver redfish --boot-interface httpboot --name";
-    let node = service.json(&format!("{create} n1 --driver-info {BMC}")).await;
+    // Those that other tools set too, and that do nothing yet.
+    let unbuilt = "--deploy-interface direct --raid-interface redfish --inspect-interface agent";
+    let node = service.json(&format!("{create} n1 --driver-info {BMC} {unbuilt}")).await;
     assert_eq!((&node["name"], &node["boot_interface"]), (&json!("n1"), &json!("http")));
+    assert_eq!(node["raid_interface"], "redfish");
     assert_eq!(node["provision_state"], "enroll");
     let create = "node create --driver redfish --boot-interface redfish-http-url --name";
     let secret = "--driver-info redfish_password=hush";
@@ -114,7 +117,10 @@ async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
         ("node show n9", "Node n9 could not be found."),
         ("node create --driver ipmi", "No valid host was found. Reason: No conductor service"),
         ("node create --driver redfish --boot-interface pxe", "Valid interfaces are ['http', "),
-        ("node set n1 --name a/b", "Cannot change node with invalid name 'a/b'"),
+        ("node set n1 --name a/b", "Cannot change name to invalid name 'a/b'"),
+        ("node set n1 --name detail", "The word \"detail\" is reserved"),
+        ("node set n1 --protected", "can only be made protected in provision states"),
+        ("node add trait n1 GPU", "does not match '^CUSTOM_"),
         ("node provide n1", "can not be performed on node"),
         ("node deploy n1", "\"active\" is not supported by this service. It has \"manage\", "),
         ("node clean n1 --clean-steps []", "clean_steps"),
