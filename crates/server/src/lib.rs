@@ -126,6 +126,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         metrics.clone(),
         stop.clone().cancelled_owned(),
     )));
+    let transfers = tftp::Transfers::new(recorder.addresses().clone());
     for address in dhcp.addresses() {
         if let IpAddr::V4(address) = *address
             && config.dhcp.tftp
@@ -133,6 +134,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             let tftp = Tftp::open(
                 SocketAddrV4::new(address, tftp::PORT),
                 config.boot_sets_in(state.path()).join(tftp::FILE),
+                transfers.clone(),
             )
             .await?;
             parts.spawn(well(tftp.run(stop.clone())));

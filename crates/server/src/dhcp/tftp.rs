@@ -1,15 +1,27 @@
 //! TFTP, for one file: iPXE, for PXE firmware that knows nothing else.
+//!
+//! Anybody can ask, in any address's name, and each transfer has a socket: so few of them are under way at once, and
+//! those of machines that our DHCP gave their addresses are counted apart.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use async_tftp::packet;
 use async_tftp::server::{Handler, TftpServer, TftpServerBuilder};
-use futures::io::{Cursor, Sink};
+use futures::io::{AsyncRead, Cursor, Sink};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::address_book::AddressBook;
+use crate::repeats;
 
 /// The file's name towards firmware.
 pub const FILE: &str = "snponly.efi";
@@ -17,46 +29,104 @@ pub const FILE: &str = "snponly.efi";
 pub const PORT: u16 = 69;
 /// Firmware that asks for larger blocks gets fragments, which some of it cannot put together.
 const LARGEST_BLOCK: u16 = 1_468;
-/// A block is sent again after this long, and this often; then the machine is gone.
+/// Blocks that are sent before the first of them is acknowledged (RFC 7440). EDK2 asks for 4.
+const LARGEST_WINDOW: u16 = 16;
+/// A block is sent again after this long, whatever the client wishes, and this often; then the machine is gone.
 const AGAIN: Duration = Duration::from_secs(2);
 const TIMES: u32 = 10;
+/// The longest that a transfer takes. iPXE is about a megabyte.
+const LONGEST: Duration = Duration::from_mins(5);
+/// Bytes of a file that may be iPXE.
+const LARGEST_FILE: u64 = 32 << 20;
+/// After an error of the socket, TFTP begins anew.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Transfers at once of machines that have their addresses from us, all together.
+const OF_KNOWN: usize = 96;
+/// Transfers at once of all others together.
+const OF_STRANGERS: usize = 32;
+/// Transfers at once of one address. Firmware asks for the file's size first, and leaves that transfer to end by itself.
+const OF_ADDRESS: usize = 8;
 
 /// TFTP on one address.
-pub struct Tftp(TftpServer<OneFile>);
+pub struct Tftp {
+    server: TftpServer<OneFile>,
+    at: SocketAddrV4,
+    file: OneFile,
+}
 
-struct OneFile(PathBuf);
+/// The file, which is read when it is asked for; clones share it.
+#[derive(Clone)]
+struct OneFile {
+    path: PathBuf,
+    transfers: Transfers,
+    /// What was read last, while somebody still fetches it.
+    contents: Arc<Mutex<Option<(FileStamp, Weak<[u8]>)>>>,
+}
+
+/// What tells a file from the one that replaces it.
+type FileStamp = (u64, Option<SystemTime>);
 
 impl Tftp {
-    /// Takes the port; `ipxe` is the file, which is read whenever it is asked for.
+    /// Takes the port; `ipxe` is the file, which is read whenever it is asked for. `transfers` are those of all
+    /// addresses of this host.
     ///
     /// # Errors
     /// The port is taken, or may not be had.
-    pub async fn open(at: SocketAddrV4, ipxe: PathBuf) -> Result<Self> {
-        let server = TftpServerBuilder::with_handler(OneFile(ipxe))
-            .bind(at.into())
-            .timeout(AGAIN)
-            .max_send_retries(TIMES)
-            .block_size_limit(LARGEST_BLOCK)
-            .build()
-            .await;
-        Ok(Self(server.with_context(|| format!("cannot answer TFTP on {at}"))?))
+    pub async fn open(at: SocketAddrV4, ipxe: PathBuf, transfers: Transfers) -> Result<Self> {
+        let file = OneFile { path: ipxe, transfers, contents: Arc::default() };
+        let server = bind(at, file.clone()).await;
+        Ok(Self {
+            server: server.with_context(|| format!("cannot answer TFTP on {at}"))?,
+            at,
+            file,
+        })
     }
 
     /// Answers until `end`.
     pub async fn run(self, end: CancellationToken) {
-        tokio::select! {
-            ended = self.0.serve() => {
-                if let Err(error) = ended {
-                    warn!(%error, "TFTP ended");
+        let Self { mut server, at, file } = self;
+        loop {
+            tokio::select! {
+                ended = server.serve() => {
+                    if let Err(error) = ended && let Some(more) = repeats::line("TFTP ended", at) {
+                        warn!(%error, "TFTP on {at} broke off, and begins anew{more}");
+                    }
                 }
+                () = end.cancelled() => return,
             }
-            () = end.cancelled() => {}
+            server = loop {
+                tokio::select! {
+                    () = sleep(AFTER_ERROR) => {}
+                    () = end.cancelled() => return,
+                }
+                match bind(at, file.clone()).await {
+                    Ok(server) => break server,
+                    Err(error) => {
+                        if let Some(more) = repeats::line("no TFTP", at) {
+                            warn!(%error, "cannot answer TFTP on {at}{more}");
+                        }
+                    }
+                }
+            };
         }
     }
 }
 
+async fn bind(at: SocketAddrV4, file: OneFile) -> Result<TftpServer<OneFile>, async_tftp::Error> {
+    TftpServerBuilder::with_handler(file)
+        .bind(at.into())
+        .timeout(AGAIN)
+        .max_send_retries(TIMES)
+        .ignore_client_timeout()
+        .block_size_limit(LARGEST_BLOCK)
+        .window_size_limit(LARGEST_WINDOW)
+        .build()
+        .await
+}
+
 impl Handler for OneFile {
-    type Reader = Cursor<Vec<u8>>;
+    type Reader = Transfer;
     type Writer = Sink;
 
     async fn read_req_open(
@@ -67,17 +137,33 @@ impl Handler for OneFile {
         let client = client.ip();
         // Some firmware puts a slash before it.
         if path.strip_prefix("/").unwrap_or(path) != Path::new(FILE) {
-            info!("{client} asks by TFTP for {path:?}, which is not there: only {FILE} is");
+            if let Some(more) = repeats::line("TFTP of another file", client) {
+                let path: String = path.to_string_lossy().chars().take(80).collect();
+                info!(
+                    "{client} asks by TFTP for {path:?}, which is not there: only {FILE} is{more}"
+                );
+            }
             return Err(packet::Error::FileNotFound);
         }
-        match tokio::fs::read(&self.0).await {
-            Ok(bytes) => {
-                info!("{client} fetches {FILE} by TFTP");
-                let len = bytes.len() as u64;
-                Ok((Cursor::new(bytes), Some(len)))
+        let place = self.transfers.admit(client).map_err(|full| {
+            if let Some(more) = repeats::line("too many TFTP transfers", full) {
+                warn!("{client} gets no {FILE} by TFTP now, since {}{more}", full.why());
+            }
+            packet::Error::Msg("too many transfers are under way".to_owned())
+        })?;
+        match self.read().await {
+            Ok(contents) => {
+                if let Some(more) = repeats::line("TFTP", client) {
+                    info!("{client} fetches {FILE} by TFTP{more}");
+                }
+                let len = contents.len() as u64;
+                Ok((Transfer::new(contents, place), Some(len)))
             }
             Err(error) => {
-                warn!(%error, "{client} asks by TFTP for {FILE}, and {} cannot be read", self.0.display());
+                if let Some(more) = repeats::line("TFTP without iPXE", ()) {
+                    let path = self.path.display();
+                    warn!(%error, "{client} asks by TFTP for {FILE}, and {path} cannot be read{more}");
+                }
                 Err(packet::Error::FileNotFound)
             }
         }
@@ -93,13 +179,163 @@ impl Handler for OneFile {
     }
 }
 
+impl OneFile {
+    /// The file as it is now, in memory once for all who fetch it.
+    async fn read(&self) -> io::Result<Arc<[u8]>> {
+        let about = tokio::fs::metadata(&self.path).await?;
+        if about.len() > LARGEST_FILE {
+            return Err(io::Error::other("it is larger than any iPXE"));
+        }
+        let stamp = (about.len(), about.modified().ok());
+        let known = |contents: &Option<(FileStamp, Weak<[u8]>)>| match contents {
+            Some((known, contents)) if *known == stamp => contents.upgrade(),
+            Some(_) | None => None,
+        };
+        if let Some(contents) = known(&self.contents.lock().unwrap_or_else(PoisonError::into_inner))
+        {
+            return Ok(contents);
+        }
+        let contents: Arc<[u8]> = tokio::fs::read(&self.path).await?.into();
+        *self.contents.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((stamp, Arc::downgrade(&contents)));
+        Ok(contents)
+    }
+}
+
+/// A transfer under way, which is over when this is dropped.
+struct Transfer {
+    contents: Cursor<Arc<[u8]>>,
+    ends: Instant,
+    _place: TransferPlace,
+}
+
+impl Transfer {
+    fn new(contents: Arc<[u8]>, place: TransferPlace) -> Self {
+        Self { contents: Cursor::new(contents), ends: Instant::now() + LONGEST, _place: place }
+    }
+}
+
+impl AsyncRead for Transfer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // A client that acknowledges a block every second would be served for half an hour.
+        if Instant::now() > self.ends {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.contents).poll_read(context, buffer)
+    }
+}
+
+/// The transfers under way; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Transfers {
+    known: AddressBook,
+    under_way: Arc<Mutex<TransferCounts>>,
+}
+
+/// How many transfers are under way.
+#[derive(Debug, Default)]
+struct TransferCounts {
+    of_known: usize,
+    of_strangers: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no room for a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum NoTransfer {
+    Address,
+    Known,
+    Strangers,
+}
+
+impl NoTransfer {
+    fn why(self) -> String {
+        match self {
+            Self::Address => format!("{OF_ADDRESS} of its transfers are under way"),
+            Self::Known => format!("{OF_KNOWN} transfers of machines in boots are under way"),
+            Self::Strangers => {
+                format!("{OF_STRANGERS} transfers of machines that are not known are under way")
+            }
+        }
+    }
+}
+
+impl TransferCounts {
+    fn admit(&mut self, client: IpAddr, is_known: bool) -> Result<(), NoTransfer> {
+        if self.by_address.get(&client).is_some_and(|of_it| *of_it >= OF_ADDRESS) {
+            return Err(NoTransfer::Address);
+        }
+        let (count, most, full) = match is_known {
+            true => (&mut self.of_known, OF_KNOWN, NoTransfer::Known),
+            false => (&mut self.of_strangers, OF_STRANGERS, NoTransfer::Strangers),
+        };
+        if *count >= most {
+            return Err(full);
+        }
+        *count += 1;
+        *self.by_address.entry(client).or_default() += 1;
+        Ok(())
+    }
+
+    fn end(&mut self, client: IpAddr, is_known: bool) {
+        let count = if is_known { &mut self.of_known } else { &mut self.of_strangers };
+        *count = count.saturating_sub(1);
+        if let Some(of_it) = self.by_address.get_mut(&client) {
+            *of_it = of_it.saturating_sub(1);
+            if *of_it == 0 {
+                self.by_address.remove(&client);
+            }
+        }
+    }
+}
+
+impl Transfers {
+    /// None is under way. `known` has the addresses of machines that are being booted.
+    #[must_use]
+    pub fn new(known: AddressBook) -> Self {
+        Self { known, under_way: Arc::default() }
+    }
+
+    fn admit(&self, client: IpAddr) -> Result<TransferPlace, NoTransfer> {
+        let is_known = self.known.owner(client).is_some();
+        self.with(|counts| counts.admit(client, is_known))?;
+        Ok(TransferPlace { transfers: self.clone(), client, is_known })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut TransferCounts) -> T) -> T {
+        act(&mut self.under_way.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What one transfer counts for.
+#[derive(Debug)]
+struct TransferPlace {
+    transfers: Transfers,
+    client: IpAddr,
+    is_known: bool,
+}
+
+impl Drop for TransferPlace {
+    fn drop(&mut self) {
+        let Self { transfers, client, is_known } = self;
+        transfers.with(|counts| counts.end(*client, *is_known));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
+    use provision::trace::{DhcpAnswer, DhcpClient};
+    use provision::{Mac, What};
     use tokio::net::UdpSocket;
 
     use super::*;
+    use crate::artifacts::tests::booting_node;
 
     /// What comes back to a request (RFC 1350 §5).
     async fn ask(opcode: u8, file: &str) -> Vec<u8> {
@@ -107,8 +343,8 @@ mod tests {
         let ipxe = dir.path().join("ipxe");
         std::fs::write(&ipxe, b"iPXE").unwrap();
         let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let tftp = Tftp::open(any, ipxe).await.unwrap();
-        let at = tftp.0.listen_addr().unwrap();
+        let tftp = Tftp::open(any, ipxe, Transfers::default()).await.unwrap();
+        let at = tftp.server.listen_addr().unwrap();
         let end = CancellationToken::new();
         let serving = tokio::spawn(tftp.run(end.clone()));
 
@@ -136,5 +372,92 @@ mod tests {
             let answer = ask(opcode, file).await;
             assert_eq!(answer[..2], [0, 5], "{file}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn strangers_take_nothing_from_machines_in_a_boot_and_no_address_takes_much() {
+        let mut counts = TransferCounts::default();
+        let address = |last: usize| IpAddr::from([192, 0, 2, u8::try_from(last).unwrap()]);
+
+        for _ in 0..OF_ADDRESS {
+            assert_eq!(counts.admit(address(1), false), Ok(()));
+        }
+        assert_eq!(counts.admit(address(1), false), Err(NoTransfer::Address));
+        let others = (2..200).filter(|last| counts.admit(address(*last), false).is_ok()).count();
+        assert_eq!(others, OF_STRANGERS - OF_ADDRESS);
+        assert_eq!(counts.admit(address(250), false), Err(NoTransfer::Strangers));
+        assert_eq!(counts.admit(address(251), true), Ok(()));
+
+        counts.end(address(1), false);
+        assert_eq!(counts.admit(address(250), false), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn thousands_of_requests_open_few_sockets_and_a_machine_in_a_boot_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let ipxe = dir.path().join("ipxe");
+        std::fs::write(&ipxe, vec![7; 4_096]).unwrap();
+        let (book, node) = (AddressBook::default(), booting_node());
+        let machine = Ipv4Addr::new(127, 0, 0, 9);
+        book.note(&node, &what(DhcpAnswer::Ack { address: machine.into(), artifact: None }));
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let transfers = Transfers::new(book);
+        let tftp = Tftp::open(any, ipxe, transfers.clone()).await.unwrap();
+        let at = tftp.server.listen_addr().unwrap();
+        let end = CancellationToken::new();
+        let serving = tokio::spawn(tftp.run(end.clone()));
+
+        // Each is a request of its own, whose answer nobody acknowledges.
+        let mut strangers = Vec::new();
+        let mut answer = [0; 600];
+        for number in 0..400_u16 {
+            let from = Ipv4Addr::new(127, 1, 0, u8::try_from(number / 10).unwrap());
+            let stranger = UdpSocket::bind((from, 0)).await.unwrap();
+            stranger.send_to(b"\0\x01snponly.efi\0octet\0", at).await.unwrap();
+            stranger.recv_from(&mut answer).await.unwrap();
+            strangers.push(stranger);
+        }
+
+        assert_eq!(transfers.with(|counts| counts.of_strangers), OF_STRANGERS);
+        let client = UdpSocket::bind((machine, 0)).await.unwrap();
+        client.send_to(b"\0\x01snponly.efi\0octet\0", at).await.unwrap();
+        client.recv_from(&mut answer).await.unwrap();
+        assert_eq!(answer[..4], [0, 3, 0, 1], "the first block");
+        end.cancel();
+        serving.await.unwrap();
+        drop(strangers);
+        assert_eq!(
+            transfers.with(|counts| counts.of_strangers),
+            0,
+            "all are over with their server"
+        );
+    }
+
+    fn what(answer: DhcpAnswer) -> What {
+        What::Dhcp {
+            message: "REQUEST".to_owned(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            client: DhcpClient::PxeClient,
+            architecture: None,
+            answer,
+            unlisted: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_all_fetch_is_in_memory_once_and_read_anew_when_it_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ipxe");
+        std::fs::write(&path, b"one").unwrap();
+        let file = OneFile {
+            path: path.clone(),
+            transfers: Transfers::default(),
+            contents: Arc::default(),
+        };
+
+        let (first, again) = (file.read().await.unwrap(), file.read().await.unwrap());
+        assert!(Arc::ptr_eq(&first, &again));
+        std::fs::write(&path, b"another").unwrap();
+        assert_eq!(&*file.read().await.unwrap(), b"another");
     }
 }
