@@ -138,11 +138,14 @@ pub struct Agent {
     pub url: Option<Url>,
     /// Whether an agent must show a certificate for its command API.
     pub require_tls: bool,
+    /// Lookups and heartbeats that one address may send per second, or an IPv6 network of 64 bits; 0 for as many as it
+    /// likes. Machines of boots under way are counted apart.
+    pub calls_per_sec: u32,
 }
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { listen: everywhere(6386), url: None, require_tls: true }
+        Self { listen: everywhere(6386), url: None, require_tls: true, calls_per_sec: 20 }
     }
 }
 

@@ -210,6 +210,7 @@ fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api
         host: host.to_owned(),
         public_url: config.api.public_url.as_ref().map(ToString::to_string),
         agent_require_tls: config.agent.require_tls,
+        agent_calls_per_sec: config.agent.calls_per_sec,
         loader: config.boot.http_loader,
         strangers,
         ..api::Settings::default()

@@ -546,6 +546,93 @@ async fn a_clean_goes_from_the_operator_to_the_agent_and_shows_in_the_trace() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_waited_while_its_machine_was_started_is_refused() {
+    let mut service = Service::new().await;
+    let uuid = service.enroll("n1", json!({})).await;
+    service.add_port(&uuid).await;
+    let boot = service.boots().await;
+    let attempt = boot.node.attempt.as_ref().unwrap();
+    let token = attempt.agent_token.0.clone();
+
+    let booting = Event::Booting { attempt: attempt.id };
+
+    // The boot holds the node; the heartbeat came before it was over.
+    let (early, booted) = tokio::join!(
+        service.heartbeat(&boot.node, &token, "https://192.0.2.7:9999"),
+        service.nodes.happen(boot.node.uuid, Some(&boot.claim), &booting),
+    );
+
+    assert_eq!(early.status, StatusCode::CONFLICT, "{}", early.body);
+    let node = booted.unwrap();
+    assert!(service.node("n1").await.attempt.unwrap().agent.is_none());
+    service.heartbeat(&node, &token, "https://192.0.2.7:9999").await.expect(202);
+}
+
+#[tokio::test]
+async fn what_strangers_send_as_agents_is_limited_and_never_repeated() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let long = "A".repeat(50_000);
+
+    let many = vec![MAC; 65].join(",");
+    let answer = service.send("GET", &format!("/v1/lookup?addresses={many}"), None).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.words().contains("64 addresses at most"), "{}", answer.words());
+    let answer = service.send("GET", &format!("/v1/lookup?addresses={long}"), None).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(!answer.body.to_string().contains("AAAA"));
+    for field in ["agent_version", "callback_url", "agent_verify_ca", "agent_token"] {
+        let mut body = json!({ "callback_url": "https://192.0.2.7:9999", "agent_token": "t" });
+        body[field] = json!(long);
+        let path = format!("/v1/heartbeat/{}", node.uuid);
+        let answer = service.send("POST", &path, Some(&body)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{field}");
+        assert!(!answer.body.to_string().contains("AAAA"), "{field}");
+    }
+
+    service.recorder.flush().await;
+    let events = service.nodes.store().events(node.uuid, None).await.unwrap();
+    assert!(!format!("{events:?}").contains("AAAA"));
+}
+
+#[tokio::test]
+async fn a_stranger_that_calls_without_end_is_told_so_and_leaves_few_rows() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let token = node.attempt.as_ref().unwrap().agent_token.0.clone();
+    let before = service.nodes.store().events(node.uuid, None).await.unwrap().len();
+
+    let wrong = "x".repeat(43);
+    let calls = (0..300).map(|_| service.heartbeat(&node, &wrong, "https://192.0.2.66:9999"));
+    let answers = futures::future::join_all(calls).await;
+
+    let too_many = |answer: &&Answer| answer.status == StatusCode::TOO_MANY_REQUESTS;
+    let refused = answers.iter().filter(too_many).count();
+    assert!((150..=200).contains(&refused), "{refused}");
+    let words = answers.iter().find(too_many).unwrap().words();
+    assert!(words.starts_with("Too many lookups and heartbeats come from"), "{words}");
+    service.recorder.flush().await;
+    let after = service.nodes.store().events(node.uuid, None).await.unwrap().len();
+    assert!(after - before <= 3, "{before}, then {after}");
+    // The machine's own agent shows its token, and is taken though it comes from the same address.
+    service.heartbeat(&node, &token, "https://192.0.2.7:9999").await.expect(202);
+}
+
+#[tokio::test]
+async fn networks_of_the_agent_that_cannot_be_read_are_refused_when_they_are_set() {
+    let service = Service::new().await;
+    service.enroll("n1", json!({})).await;
+
+    let networks = |value: Value| json!([{ "op": "add", "path": "/driver_info/agent_networks", "value": value }]);
+    let bad = networks(json!(["192.0.2.7/24"]));
+    let answer = service.send("PATCH", "/v1/nodes/n1", Some(&bad)).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.words().contains("write 192.0.2.0/24"), "{}", answer.words());
+    let good = networks(json!(["192.0.2.0/24", "2001:db8::/64"]));
+    service.send("PATCH", "/v1/nodes/n1", Some(&good)).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
     let mut service = Service::new().await;
     let node = service.cleaning().await;
@@ -770,6 +857,17 @@ impl Service {
     async fn cleaning(&mut self) -> Node {
         let uuid = self.enroll("n1", json!({})).await;
         self.add_port(&uuid).await;
+        let boot = self.boots().await;
+        let attempt = boot.node.attempt.as_ref().expect("an attempt").id;
+        let booting = Event::Booting { attempt };
+        self.nodes
+            .happen(boot.node.uuid, Some(&boot.claim), &booting)
+            .await
+            .expect("the store works")
+    }
+
+    /// A clean of `n1` whose machine is being booted by us.
+    async fn boots(&mut self) -> Claimed {
         let path = "/v1/nodes/n1/states/provision";
         self.send("PUT", path, Some(&target("manage"))).await.expect(202);
         self.verify().await;
@@ -778,13 +876,7 @@ impl Service {
             "clean_steps": [{ "interface": "deploy", "step": "erase_devices_metadata" }],
         });
         self.send("PUT", path, Some(&clean)).await.expect(202);
-        let boot = self.claim().await.expect("a boot is to be done");
-        let attempt = boot.node.attempt.as_ref().expect("an attempt").id;
-        let booting = Event::Booting { attempt };
-        self.nodes
-            .happen(boot.node.uuid, Some(&boot.claim), &booting)
-            .await
-            .expect("the store works")
+        self.claim().await.expect("a boot is to be done")
     }
 
     async fn heartbeat(&self, node: &Node, token: &str, url: &str) -> Answer {

@@ -10,7 +10,7 @@ mod small_disk;
 
 use std::future::pending;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -47,6 +47,83 @@ async fn a_boot_by_the_bmc_is_powered_off_set_read_back_and_powered_on() {
     let iso = world.http.get(url).send().await.unwrap();
     assert_eq!(iso.headers()["content-type"], "application/vnd.efi-iso");
     assert_eq!(iso.bytes().await.unwrap(), "an image of the operator's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_an_own_image_goes_once_to_the_machine_that_fetched_it() {
+    let world = World::new(21, Personality::default()).await;
+    let machine = client_at([127, 88, 0, 1]);
+    let stranger = client_at([127, 88, 0, 2]);
+    world.clean().await;
+    let node = world.node_in("clean wait").await;
+    let uuid = node["uuid"].as_str().unwrap();
+
+    // Nobody has fetched the image yet.
+    let (status, text) = world.looks_up(&machine, uuid).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
+    world.fetches(&machine).await;
+
+    let (status, text) = world.looks_up(&stranger, uuid).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(text.contains("agent_networks") && !text.contains("127.88.0.1 "), "{text}");
+    let (one, other) = tokio::join!(world.looks_up(&machine, uuid), world.looks_up(&machine, uuid));
+    let mut statuses = [one.0, other.0];
+    statuses.sort();
+    assert_eq!(statuses, [StatusCode::OK, StatusCode::CONFLICT], "{} {}", one.1, other.1);
+    let given = if one.0 == StatusCode::OK { one.1 } else { other.1 };
+    let given: Value = serde_json::from_str(&given).unwrap();
+    assert_eq!(given["config"]["agent_token"].as_str().unwrap().len(), 43);
+
+    let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await.to_string();
+    let refused = "the image was fetched by 127.88.0.1, and the lookup came from 127.88.0.2";
+    assert!(trace.contains(refused), "{trace}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
+    let world = World::new(22, Personality::default()).await;
+    let machine = client_at([127, 88, 0, 3]);
+    let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    let uuid = node["uuid"].as_str().unwrap();
+    let networks = json!([{
+        "op": "add", "path": "/driver_info/agent_networks", "value": ["127.88.0.0/16"],
+    }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", networks).await;
+    let held = world.bmc.hold("POST On");
+    world.clean().await;
+    held.reached().await;
+
+    // It waits for the node, and is judged by when it came.
+    let (early, ()) = tokio::join!(world.looks_up(&machine, uuid), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        held.let_go();
+    });
+
+    assert_eq!(early.0, StatusCode::CONFLICT, "{}", early.1);
+    world.node_in("clean wait").await;
+    let (status, text) = world.looks_up(&machine, uuid).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
+    let mut world = World::new(23, Personality::default()).await;
+    let machine = client_at([127, 88, 0, 4]);
+    world.clean().await;
+    let node = world.node_in("clean wait").await;
+    world.fetches(&machine).await;
+    world.until(|now| now["updated_at"] != node["updated_at"]).await;
+
+    world.die();
+    world.start().await;
+
+    let (status, text) = world.looks_up(&machine, node["uuid"].as_str().unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+}
+
+/// A client at a loopback address of its own.
+fn client_at(address: [u8; 4]) -> Client {
+    Client::builder().local_address(IpAddr::from(address)).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,6 +517,30 @@ impl World {
             return Value::Null;
         }
         serde_json::from_str(&text).unwrap()
+    }
+
+    async fn looks_up(&self, from: &Client, node: &str) -> (StatusCode, String) {
+        let url = format!("http://{}:6386/v1/lookup?node_uuid={node}", self.address);
+        let answer =
+            from.get(url).header("X-OpenStack-Ironic-API-Version", "1.62").send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// The machine fetches the image that the BMC was told, and that is in its trace.
+    async fn fetches(&self, machine: &Client) {
+        let url = self.bmc.booted_from().expect("a URL");
+        machine.get(url).send().await.unwrap().bytes().await.unwrap();
+        let fetched = async {
+            loop {
+                let trace = self.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+                let mut events = trace["events"].as_array().unwrap().iter();
+                if events.any(|event| event["kind"] == "http") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), fetched).await.expect("it is in the trace");
     }
 
     async fn node_in(&self, state: &str) -> Value {
