@@ -572,7 +572,7 @@ fn never_heard(provider: Option<&str>, quiet: SignedDuration) -> Diagnosis {
 
 /// The commonest mistake is a wrong MAC address on the port.
 fn asks_about(candidates: &Candidates<'_>, found: Diagnosis) -> Diagnosis {
-    let address = candidates.likeliest().map_or("that address".to_owned(), |mac| mac.to_string());
+    let address = candidates.likeliest().map_or_else(|| "MAC".to_owned(), |mac| mac.to_string());
     let set = format!("if it is, `baremetal port set PORT --address {address}`, and clean again");
     let hint = match found.hint {
         Some(hint) if !candidates.is_a_slip() => format!("{set}; if not: {hint}"),

@@ -150,7 +150,7 @@ impl Turn<'_> {
             self.leases.withdraw(self.request.chaddr, self.now);
             return Decision::Silent(Silence::OtherServer(other));
         }
-        let Some(address) = self.wants().or(self.has()) else {
+        let Some(address) = self.wants().or_else(|| self.has()) else {
             return Decision::Silent(Silence::NoAddress);
         };
         if *self.answer == Answer::Nothing {
@@ -211,7 +211,7 @@ impl Turn<'_> {
         if let Some(other) = self.other_server() {
             return Decision::Silent(Silence::OtherServer(other));
         }
-        let Some(address) = self.wants().or(self.has()) else {
+        let Some(address) = self.wants().or_else(|| self.has()) else {
             return Decision::Silent(Silence::NoAddress);
         };
         match self.leases.decline(self.request.chaddr, address, self.now) {
@@ -225,7 +225,7 @@ impl Turn<'_> {
             return Decision::Silent(Silence::OtherServer(other));
         }
         let mac = self.request.chaddr;
-        let given_back = self.has().or(self.wants());
+        let given_back = self.has().or_else(|| self.wants());
         let record = given_back.and_then(|address| self.leases.release(mac, address, self.now));
         Decision::Note { records: record.into_iter().collect() }
     }

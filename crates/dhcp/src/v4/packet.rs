@@ -352,7 +352,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError
     // One inside the fields it speaks of means nothing, and must not come out again.
     take(&mut options, code::OVERLOAD);
     let message = take(&mut options, code::MESSAGE_TYPE).and_then(|value| value.first().copied());
-    let message = message.ok_or(cut_off.unwrap_or(ParseError::NoMessageType))?;
+    let message = message.ok_or_else(|| cut_off.unwrap_or(ParseError::NoMessageType))?;
     let message = MessageType::of_code(message).ok_or(ParseError::MessageType(message))?;
     options.retain(|(code, value)| is_usable(*code, value.len(), message));
     check_server_id(&options)?;

@@ -6,7 +6,6 @@
 //! again on port 4011.
 
 use super::decide::Silence;
-use super::options as code;
 use super::packet::{MessageType, Op, Packet};
 use super::relay;
 use super::reply::{Network, proxy_reply};
@@ -88,6 +87,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::options as code;
     use super::super::packet::tests::discover;
     use super::*;
 

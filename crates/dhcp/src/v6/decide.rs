@@ -616,7 +616,7 @@ mod tests {
         let held = ia(1, &[&had.to_string()]);
 
         for kind in [MessageType::Renew, MessageType::Release, MessageType::Decline] {
-            server.takes_from(other, &system(kind, &[held.clone()]), &Answer::Address);
+            server.takes_from(other, &system(kind, slice::from_ref(&held)), &Answer::Address);
         }
 
         let uses = |owner: Identity| server.leases.of(&owner).unwrap().address;

@@ -345,7 +345,7 @@ impl Hall {
     ) -> Option<Message> {
         let packet = Packet::parse(bytes).ok()?;
         let client = Client::identify(&packet, link_local(from));
-        let user = client.card.unwrap_or(seen(from));
+        let user = client.card.unwrap_or_else(|| seen(from));
         let request = &packet.message;
         if matches!(request.kind, MessageType::Release | MessageType::Decline) {
             self.stop_using(request, user, &client.duid);
