@@ -1,6 +1,6 @@
 //! What upstream's conductor refuses of a node's deletion and of its changes, in its words.
 
-use provision::{Node, ProvisionState};
+use provision::{Node, Port, ProvisionState};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -12,6 +12,9 @@ const OPEN_STATES: &str = "enroll, inspecting, inspect wait, manageable, availab
 
 /// States in which a node may be deleted, as upstream lists them with its default settings.
 const DELETABLE_STATES: &str = "('manageable', 'enroll', 'adopt failed', 'available')";
+
+/// What [`Forbidden::ConnectionFixed`] is about.
+const CONNECTIVITY: &str = "pxe_enabled, local_link_connection, physical_network";
 
 /// Something that the node's state or another of its fields forbids; 409 unless the variant says
 /// otherwise.
@@ -86,6 +89,31 @@ pub enum Forbidden {
         /// Where it stands.
         state: ProvisionState,
     },
+    /// The instance knows the address.
+    #[error(
+        "Cannot update hardware address for port {port} as node {node} is active or has instance UUID \
+         assigned"
+    )]
+    AddressFixed {
+        /// The port's UUID.
+        port: Uuid,
+        /// The node's UUID.
+        node: Uuid,
+    },
+    /// How a port is connected is fixed while its node is used.
+    #[error(
+        "Port {port} can not have any connectivity attributes ({CONNECTIVITY}) updated unless node \
+         {node} is in a enroll, inspecting, inspect wait, manageable state or in maintenance mode. The \
+         current state is {state}."
+    )]
+    ConnectionFixed {
+        /// The port's UUID.
+        port: Uuid,
+        /// The node's UUID.
+        node: Uuid,
+        /// Where it stands.
+        state: ProvisionState,
+    },
     /// A reason for what is not so: 400.
     #[error("The {flag}_reason field can only be set when {flag} is True")]
     ReasonWithoutFlag {
@@ -146,6 +174,29 @@ pub(crate) fn check_change(before: &Node, after: &mut Node) -> Result<(), Forbid
         return Err(Forbidden::ResourceClassFixed { node, state });
     }
     Ok(())
+}
+
+/// Whether a port of `node` may become what a PATCH makes of it.
+///
+/// # Errors
+/// [`Forbidden`], in the order in which upstream looks.
+pub fn check_port_change(node: &Node, before: &Port, after: &Port) -> Result<(), Forbidden> {
+    if node.maintenance {
+        return Ok(());
+    }
+    let (port, state) = (before.uuid, node.provision_state);
+    if node.kept_text("instance_uuid").is_some() && before.address != after.address {
+        return Err(Forbidden::AddressFixed { port, node: node.uuid });
+    }
+    let same = |field: &str| before.kept.get(field) == after.kept.get(field);
+    let same = before.pxe_enabled == after.pxe_enabled
+        && same("local_link_connection")
+        && same("physical_network");
+    let open = matches!(state, ProvisionState::Enroll | ProvisionState::Manageable);
+    if same || open {
+        return Ok(());
+    }
+    Err(Forbidden::ConnectionFixed { port, node: node.uuid, state })
 }
 
 /// A flag that goes takes its reason along; a reason alone is refused.
@@ -256,6 +307,29 @@ mod tests {
             assert_eq!(check_deletion(&node).is_ok(), is_open(state), "{state}");
             node.maintenance = true;
             assert_eq!(check_deletion(&node), Ok(()), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_port_of_a_node_in_use_keeps_its_connection_and_that_of_an_instance_its_address() {
+        let address = |address: &str| {
+            let body = json!({ "address": address, "node_uuid": Uuid::nil() });
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            crate::port::create(&body, crate::Version::MAX, Uuid::nil(), now).unwrap()
+        };
+        let (one, other) = (address("52:54:00:00:00:01"), address("52:54:00:00:00:02"));
+        let closed = Port { pxe_enabled: false, ..one.clone() };
+        let mut node = with("instance_uuid", json!("i"));
+
+        let refused = check_port_change(&node, &one, &other).unwrap_err().to_string();
+        assert!(refused.starts_with("Cannot update hardware address for port"), "{refused}");
+        assert_eq!(check_port_change(&node, &one, &closed), Ok(()));
+        node.provision_state = ProvisionState::Available;
+        let refused = check_port_change(&node, &one, &closed).unwrap_err().to_string();
+        assert!(refused.ends_with("The current state is available."), "{refused}");
+        node.maintenance = true;
+        for after in [&closed, &other] {
+            assert_eq!(check_port_change(&node, &one, after), Ok(()));
         }
     }
 

@@ -213,17 +213,18 @@ impl Nodes {
         created
     }
 
-    /// Changes a port as `decide` says, which may move it to another node.
+    /// Changes a port as `decide` says of it and its node, which may move it to another node.
     ///
     /// # Errors
     /// [`PortChangeError`]; nothing has changed then.
     pub async fn change_port<E>(
         &self,
         port: Uuid,
-        decide: impl Fn(&Port) -> Result<Port, E>,
+        decide: impl Fn(&Port, &Node) -> Result<Port, E>,
     ) -> Result<Port, PortChangeError<E>> {
         let now = Timestamp::now();
-        let decide = |port: &Port| Ok(Port { updated_at: Some(now), ..decide(port)? });
+        let decide =
+            |port: &Port, node: &Node| Ok(Port { updated_at: Some(now), ..decide(port, node)? });
         let (before, port) =
             patiently(|| self.store.change_port(port, Timestamp::now(), &decide)).await?;
         if before.node_uuid != port.node_uuid {

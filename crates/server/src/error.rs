@@ -193,6 +193,8 @@ impl From<Forbidden> for ApiError {
             | Forbidden::InterfaceFixed { .. }
             | Forbidden::ResourceClassFixed { .. }
             | Forbidden::NotProtectable { .. }
+            | Forbidden::AddressFixed { .. }
+            | Forbidden::ConnectionFixed { .. }
             | Forbidden::NotRetirable { .. } => StatusCode::CONFLICT,
         };
         Self::application(status, forbidden.to_string())

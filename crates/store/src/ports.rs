@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use provision::limits::MAX_PORTS_OF_NODE;
-use provision::{Mac, Port};
+use provision::{Mac, Node, Port};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
@@ -114,8 +114,8 @@ impl Store {
         Ok(rows.iter().map(port_of).collect::<Result<_, _>>()?)
     }
 
-    /// Changes a port as `decide` says, perhaps moving it to another node, and gives it back as it
-    /// was before and as it then is. Nobody may work on either node.
+    /// Changes a port as `decide` says of it and its node, perhaps moving it to another node, and
+    /// gives it back as it was before and as it then is. Nobody may work on either node.
     ///
     /// The rows of both nodes are taken before the port is read, so that changes to one port queue,
     /// on both databases, and each is decided on what the one before it left.
@@ -126,7 +126,7 @@ impl Store {
         &self,
         port: Uuid,
         now: Timestamp,
-        decide: impl Fn(&Port) -> Result<Port, E>,
+        decide: impl Fn(&Port, &Node) -> Result<Port, E>,
     ) -> Result<(Port, Port), PortChangeError<E>> {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
@@ -195,11 +195,11 @@ async fn change_in<E>(
     port: Uuid,
     nodes: &mut BTreeSet<Uuid>,
     now: Timestamp,
-    decide: impl Fn(&Port) -> Result<Port, E>,
+    decide: impl Fn(&Port, &Node) -> Result<Port, E>,
 ) -> Result<Option<(Port, Port)>, PortChangeError<E>> {
     let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
-    held.expect_free(held.port.node_uuid, now)?;
-    let next = decide(&held.port).map_err(PortChangeError::Refused)?;
+    let node = held.expect_free(held.port.node_uuid, now)?;
+    let next = decide(&held.port, node).map_err(PortChangeError::Refused)?;
     if nodes.insert(next.node_uuid) {
         // Its row must be taken in the order of UUIDs, so that two moves in opposite
         // directions do not wait for each other.
@@ -239,9 +239,10 @@ struct HeldPort {
 }
 
 impl HeldPort {
-    fn expect_free(&self, node: Uuid, now: Timestamp) -> Result<(), PortError> {
+    fn expect_free(&self, node: Uuid, now: Timestamp) -> Result<&Node, PortError> {
         let taken = self.nodes.get(&node).ok_or(PortError::NoSuchNode(node))?;
-        taken.expect_free(now).map_err(|by| PortError::Locked { node, by })
+        taken.expect_free(now).map_err(|by| PortError::Locked { node, by })?;
+        Ok(&taken.node)
     }
 }
 

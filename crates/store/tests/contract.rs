@@ -427,7 +427,7 @@ async fn changes_of_one_port_at_once_all_count(database: Database) {
         let (store, uuid) = (daemons[i % 2].clone(), port.uuid);
         tokio::spawn(async move {
             store
-                .change_port(uuid, now(), |port| Ok::<_, Infallible>(counted(port)))
+                .change_port(uuid, now(), |port, _| Ok::<_, Infallible>(counted(port)))
                 .await
                 .unwrap();
         })
@@ -453,7 +453,8 @@ async fn moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it
         let (store, uuid) = (daemons[i % 2].clone(), ports[i / 2 % 2].uuid);
         let nodes = [one.uuid, two.uuid];
         tokio::spawn(async move {
-            let change = |port: &Port| {
+            let change = |port: &Port, node: &Node| {
+                assert_eq!(port.node_uuid, node.uuid);
                 let other = if port.node_uuid == nodes[0] { nodes[1] } else { nodes[0] };
                 let node_uuid = if i.is_multiple_of(5) { other } else { port.node_uuid };
                 Ok::<_, Infallible>(Port { node_uuid, ..counted(port) })
@@ -1190,7 +1191,7 @@ fn counted(port: &Port) -> Port {
 
 /// Puts `port` in the place of the one of its UUID.
 async fn replace_port(store: &Store, port: &Port) -> Result<(Port, Port), PortError> {
-    let replace = |_: &Port| Ok::<_, Infallible>(port.clone());
+    let replace = |_: &Port, _: &Node| Ok::<_, Infallible>(port.clone());
     store.change_port(port.uuid, now(), replace).await.map_err(not_refused)
 }
 

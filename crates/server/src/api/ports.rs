@@ -8,7 +8,7 @@ use ironic::port::{FIELDS, LISTED};
 use ironic::version::since;
 use ironic::{Fields, Version};
 use jiff::Timestamp;
-use provision::{Mac, Port};
+use provision::{Mac, Node, Port};
 use serde_json::{Value, json};
 use store::{NodeKey, PortFilter, PortKey};
 use uuid::Uuid;
@@ -166,9 +166,11 @@ pub(super) async fn patch(
     Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = find(&api, &ident).await?.uuid;
-    let decide = |port: &Port| {
+    let decide = |port: &Port, node: &Node| {
         still_called(port, &ident)?;
-        Ok::<_, ApiError>(ironic::port::patched(port, &body, view.version)?)
+        let after = ironic::port::patched(port, &body, view.version)?;
+        ironic::guards::check_port_change(node, port, &after)?;
+        Ok::<_, ApiError>(after)
     };
     let port = api.nodes.change_port(uuid, decide).await?;
     Ok(Json(ironic::port::show(&port, &view, &Fields::All)))
