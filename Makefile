@@ -8,7 +8,7 @@ FERROBOOT = target/debug/ferroboot
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .PHONY: help demo shell test test-lab check deny fuzz ramdisk ramdisk-arm64 ramdisk-riscv64 agent agent-arm64 agent-riscv64
-.PHONY: firmware build dependencies FORCE
+.PHONY: firmware build dependencies build-dependencies arm64-machines FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,7 @@ shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, 
 test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot there is; goes on where it stopped
+test-lab: arm64-machines build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot there is; goes on where it stopped
 	scripts/test-lab
 
 check: ## What needs no machine: formatting, lints, documentation, layers, whether the fuzz targets build
@@ -39,7 +39,7 @@ deny: ## Licences, advisories and sources of what we depend on
 fuzz: ## Each fuzz target for a minute
 	scripts/fuzz 60
 
-ramdisk: dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk; ramdisk-arm64, ramdisk-riscv64
+ramdisk: build-dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk; ramdisk-arm64, ramdisk-riscv64
 
 # Below that of x64, where the service looks for them.
 ramdisk-arm64 ramdisk-riscv64: ramdisk-%: agent-% $(RAMDISK)
@@ -50,18 +50,25 @@ agent: $(AGENT) ## The ramdisk's agent, statically linked
 firmware: dependencies ## Newer builds of OVMF than the installed one, in target/firmware
 	scripts/firmware
 
-build: dependencies
+build: build-dependencies
 	cargo build --locked --workspace --bins
 
-dependencies:
-	@scripts/install-dependencies
+# For what is on no host that boots machines: virtual machines, servers of others, clients.
+dependencies: build-dependencies
+	@scripts/install-dependencies build lab
+
+build-dependencies:
+	@scripts/install-dependencies build
+
+arm64-machines: dependencies
+	@scripts/install-dependencies build lab lab-arm64
 
 # Cargo knows whether it must be built, and leaves the file alone if not.
-$(AGENT): dependencies FORCE
+$(AGENT): build-dependencies FORCE
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --package ferroboot-agent \
 		--profile agent --target x86_64-unknown-linux-gnu --target-dir target/agent
 
-agent-arm64 agent-riscv64: agent-%: dependencies
+agent-arm64 agent-riscv64: agent-%: build-dependencies
 	scripts/cross-agent $*
 
 $(RAMDISK): $(AGENT) $(wildcard crates/ferroboot/src/image.rs crates/ferroboot/src/image/*) | build

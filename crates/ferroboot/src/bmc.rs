@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::service::{log, runtime, told_to_end};
+use crate::service::{hear_other_signals, log, runtime, told_to_end};
 
 /// Serves Redfish for the machines of one file.
 #[derive(Debug, Args)]
@@ -25,6 +25,7 @@ impl Bmc {
         let config = bmc::Config::read(&self.config)?;
         runtime()?.block_on(async {
             let end = told_to_end()?;
+            hear_other_signals()?;
             bmc::serve(config, end).await
         })
     }

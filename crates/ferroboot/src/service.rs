@@ -1,11 +1,12 @@
 //! What the subcommands share that run until they are told to end.
 
+use std::fs::File;
 use std::io::{IsTerminal as _, stderr};
 use std::process;
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +18,8 @@ pub fn log() {
         .with_target(false)
         .with_ansi(stderr().is_terminal())
         .with_writer(stderr)
+        // It would be said to the same standard error, and end the thread if that is gone.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -30,17 +33,21 @@ pub fn runtime() -> Result<Runtime> {
     Runtime::new().context("cannot start")
 }
 
-/// Waits for SIGINT or SIGTERM. A second one ends the process at once, with whatever it does.
+/// Waits for SIGINT or SIGTERM, or for the end of the terminal that this was started from. A second one ends the
+/// process at once, with whatever it does. SIGHUP, SIGUSR1 and SIGUSR2 are left to each service.
 ///
 /// # Errors
 /// When the signals cannot be taken.
 pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
+    let had_terminal = has_terminal();
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
+            () = terminal_ended(hangup), if had_terminal => info!("SIGHUP: the terminal is gone"),
         }
         tokio::spawn(async move {
             tokio::select! {
@@ -51,4 +58,39 @@ pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
             process::exit(1);
         });
     })
+}
+
+/// Says of signals that would end a program that they mean nothing to this one.
+///
+/// # Errors
+/// When the signals cannot be taken.
+pub fn hear_other_signals() -> Result<()> {
+    let others = [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+    ];
+    for (name, kind) in others {
+        let mut heard = signal(kind)?;
+        tokio::spawn(async move {
+            while heard.recv().await.is_some() {
+                info!("{name} means nothing to this service, which goes on; SIGTERM ends it");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// SIGHUP is sent by hand, too.
+async fn terminal_ended(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        if !has_terminal() {
+            return;
+        }
+    }
+}
+
+/// Whether there is a controlling terminal (`tty(4)`).
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }

@@ -43,6 +43,12 @@ impl Validation {
         self.boot.is_ok() && self.management.is_ok() && self.power.is_ok()
     }
 
+    /// Adds whether the service's host has what it takes to boot the machine.
+    #[must_use]
+    pub fn with_host(self, has: Result<(), String>) -> Self {
+        Self { boot: self.boot.and(has), ..self }
+    }
+
     /// Adds what the BMC said when asked whether it can boot the machine this way.
     #[must_use]
     pub fn with_bmc(self, said: Result<(), String>) -> Self {

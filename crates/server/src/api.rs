@@ -28,6 +28,7 @@ use tower::Layer;
 use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
+use crate::means::BootMeans;
 use crate::trace::Recorder;
 use agent_calls::AgentCalls;
 use details::{none, none_of_node, not_ours};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub agent_calls_per_sec: u32,
     /// What the `http` boot interface starts first, for diagnoses.
     pub loader: HttpLoader,
+    /// What this host boots machines with; without, a boot is not judged before it is begun.
+    pub means: Option<BootMeans>,
     /// Who asked for a boot and is nobody's port, for diagnoses.
     pub strangers: BootingStrangers,
 }
@@ -74,6 +77,7 @@ impl Default for Settings {
             public_url: None,
             heartbeat_timeout_secs: 300,
             agent_require_tls: true,
+            means: None,
             strangers: BootingStrangers::default(),
             agent_calls_per_sec: 20,
             loader: HttpLoader::default(),

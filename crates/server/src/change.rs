@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use provision::boot::bootable;
 use provision::node::Secret;
 use provision::step::Fresh;
-use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, step};
+use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
     Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortChangeError,
     PortError, PortFilter, Store, StoreFailure,
@@ -137,6 +137,15 @@ impl Nodes {
             warn!(node.uuid = %node.uuid, "node {}: {failed}", display_name(&node));
         }
         Ok(node)
+    }
+
+    /// Whether an event would begin a boot now, if it happened.
+    #[must_use]
+    pub fn would_boot(&self, node: &Node, event: &Event) -> bool {
+        let context =
+            Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
+        let outcome = step(node, event, &context);
+        outcome.is_ok_and(|outcome| matches!(outcome.work, Some(Work::Boot { .. })))
     }
 
     /// [`Nodes::happen`] for whoever is not a worker: waits a little if the node is being worked on.

@@ -5,38 +5,46 @@ pub mod network;
 mod provider;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use provision::CpuArch;
-use store::Store;
+use store::{Other, Store, StoreError};
 
+use crate::api::guard::OperatorGuard;
 use crate::artifacts::{self, BootSets};
-use crate::config::{Config, Dhcp, Network};
+use crate::config::{Config, Network};
 use crate::dhcp;
-use crate::state_dir::StateDir;
+use crate::dhcp::port::{self, Holder};
+use crate::state_dir::StateSeen;
 use crate::urls::Family;
 
 /// What was looked at, and how it is or what is wrong.
 pub type Found = (String, Result<String>);
 
-/// Looks at everything. Changes nothing but for making the state directory.
-///
-/// A service that runs already has its addresses, and they show as taken.
+/// Looks at everything, and changes nothing. Of a service that runs already, its state directory and its ports are
+/// taken as they should be.
 pub async fn all(config: &Config) -> Vec<Found> {
-    let state = config.state_dir().and_then(StateDir::lock);
+    let state = config.state_dir().and_then(|path| Ok((StateSeen::look(&path)?, path)));
+    let is_running = matches!(state, Ok((StateSeen::InUse, _)));
+    let port = |what: &str, address| (what.to_owned(), port(address, is_running));
     let mut found = vec![
-        ("API".to_owned(), free(config.api.listen).await),
-        ("agents".to_owned(), free(config.agent.listen).await),
-        ("boot listener".to_owned(), free(config.boot.listen).await),
+        port("API", config.api.listen),
+        port("agents", config.agent.listen),
+        port("boot listener", config.boot.listen),
     ];
+    if let Some(users) = OperatorGuard::check_users(&config.api) {
+        found.push(("users of the API".to_owned(), users));
+    }
     match state {
         Err(error) => found.push(("state directory".to_owned(), Err(error))),
-        Ok(state) => {
-            found.push(("state directory".to_owned(), Ok(state.path().display().to_string())));
-            found.push(("database".to_owned(), database(config, &state).await));
-            found.push(("boot set".to_owned(), boot_set(config, &state)));
+        Ok((seen, path)) => {
+            found.push(("state directory".to_owned(), Ok(directory(seen, &path))));
+            let path = path.canonicalize().unwrap_or(path);
+            found.push(("database".to_owned(), database(config, &path).await));
+            found.push(("boot set".to_owned(), boot_set(config, &path)));
             for network in &config.dhcp.networks {
-                let shown = serves(config, network, &state).await;
+                let shown = serves(config, network, &path);
                 found.push((format!("DHCP on {}", network.interface), shown));
             }
         }
@@ -53,36 +61,67 @@ pub async fn all(config: &Config) -> Vec<Found> {
     found
 }
 
-/// Whether a network could be served.
-async fn serves(config: &Config, network: &Network, state: &StateDir) -> Result<String> {
+/// Whether a network could be served, or is.
+fn serves(config: &Config, network: &Network, state: &Path) -> Result<String> {
     // With SO_REUSEADDR on both sides, a port is had by two.
-    network::has_ports(network)?;
-    let alone = Dhcp { networks: vec![network.clone()], ..config.dhcp.clone() };
-    let opened = dhcp::Service::open(&alone, state.path()).await?;
+    let is_ours = network::has_ports(network)?;
+    let own = dhcp::Service::could_open(&config.dhcp, network, state, is_ours)?;
     network::fits(network, &config.agent)?;
-    let own = opened.addresses();
-    if let Some(own) = own.iter().find(|own| own.is_ipv4()).filter(|_| config.dhcp.tftp) {
-        network::has_tftp(*own).context("UDP port 69 (TFTP)")?;
+    if let Some(own) = own.filter(|own| own.is_ipv4() && config.dhcp.tftp) {
+        network::has_tftp(own).context("UDP port 69 (TFTP)")?;
     }
+    let by = if is_ours { ", answered on by the service that runs" } else { "" };
     Ok(match own {
-        [] => "no pool".to_owned(),
-        [address, ..] => format!("our address is {address}"),
+        None => "no pool".to_owned(),
+        Some(address) => format!("our address is {address}{by}"),
     })
 }
 
-async fn free(address: SocketAddr) -> Result<String> {
-    crate::listen(address, "this").await?;
-    Ok(format!("{address} is free"))
+/// `is_running` says that a service runs from the state directory, though who listens may not be seen.
+fn port(address: SocketAddr, is_running: bool) -> Result<String> {
+    match port::who_listens(address) {
+        Ok(Holder::Nobody) => Ok(format!("{address} is free")),
+        Ok(Holder::Us(pid)) => {
+            Ok(format!("{address}, where the service that runs listens (process {pid})"))
+        }
+        Err(taken) if is_running && taken.to_string().starts_with("another program") => {
+            Ok(format!("{address}, where the service that runs listens, it seems"))
+        }
+        Err(taken) => Err(taken.context(format!("cannot listen on {address}"))),
+    }
 }
 
-async fn database(config: &Config, state: &StateDir) -> Result<String> {
-    let store = Store::open(&config.database_url(state.path())).await?;
-    store.close().await;
-    Ok("opens".to_owned())
+fn directory(seen: StateSeen, path: &Path) -> String {
+    let path = path.display();
+    match seen {
+        StateSeen::Missing => format!("{path}, which the service will make"),
+        StateSeen::Free => path.to_string(),
+        StateSeen::InUse => format!("{path}, from which a service runs"),
+    }
 }
 
-fn boot_set(config: &Config, state: &StateDir) -> Result<String> {
-    let folder = config.boot_sets_in(state.path());
+/// One that the service will make, or bring up to date, is as good as one that is there.
+async fn database(config: &Config, state: &Path) -> Result<String> {
+    match Store::open_to_read(&config.database_url(state)).await {
+        Ok(store) => {
+            store.close().await;
+            Ok("opens".to_owned())
+        }
+        Err(StoreError::Missing { path }) => {
+            Ok(format!("{}, which the service will make", path.display()))
+        }
+        Err(StoreError::NoTables { .. }) => {
+            Ok("has no tables yet, which the service will make".to_owned())
+        }
+        Err(StoreError::Version { other: Other::Older, .. }) => {
+            Ok("is of an older version, and will be brought up to date".to_owned())
+        }
+        Err(failed) => Err(failed.into()),
+    }
+}
+
+fn boot_set(config: &Config, state: &Path) -> Result<String> {
+    let folder = config.boot_sets_in(state);
     let there = BootSets::look(&folder).there();
     if there.is_empty() {
         artifacts::check_boot_set(&folder, CpuArch::X64).with_context(|| {

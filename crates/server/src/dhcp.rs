@@ -98,6 +98,20 @@ impl Service {
         Ok(Self { addresses, begin, ended })
     }
 
+    /// Whether a network could be answered on, and our address on it. Nothing is written, and ports that this
+    /// service has already (`has_ports`) are not tried.
+    ///
+    /// # Errors
+    /// As [`Service::open`].
+    pub(crate) fn could_open(
+        dhcp: &config::Dhcp,
+        network: &config::Network,
+        state_dir: &Path,
+        has_ports: bool,
+    ) -> Result<Option<IpAddr>> {
+        network::could_open(network, dhcp, state_dir, has_ports)
+    }
+
     /// Our address on each network; the IPv4 one, if there is one.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {

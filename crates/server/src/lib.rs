@@ -11,10 +11,12 @@ pub mod config;
 pub mod dhcp;
 pub mod error;
 pub mod http_server;
+pub mod means;
 pub mod metrics;
 pub mod nodes;
 pub mod providers;
 pub mod repeats;
+mod signals;
 mod state_dir;
 pub mod trace;
 pub mod urls;
@@ -42,9 +44,11 @@ use crate::config::Config;
 use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
+use crate::means::BootMeans;
 use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::providers::Providers;
+use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
 use crate::trace::Recorder;
 use crate::urls::Urls;
@@ -59,6 +63,7 @@ use crate::workers::Workers;
 /// In words: an address that is taken, a state directory that is in use, a database that does not
 /// answer, an interface that is not there.
 pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> {
+    let signals = ServiceSignals::take()?;
     let shares = PortShares::of_this_process(config.limits.connections);
     let state = StateDir::lock(config.state_dir()?)?;
     let host = config.host();
@@ -81,7 +86,11 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     };
     let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), witness.clone())?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
-    let settings = api_settings(&config, &host, strangers.clone());
+    let means = BootMeans::new(&config, urls.clone(), boot_sets.clone());
+    let settings = api::Settings {
+        means: Some(means.clone()),
+        ..api_settings(&config, &host, strangers.clone())
+    };
     let api = Api::new(nodes.clone(), recorder.clone(), settings);
     let guard = OperatorGuard::open(&config.api)?;
     let for_operators = listen(config.api.listen, "the API").await?;
@@ -142,6 +151,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     }
     let addresses = recorder.addresses().clone();
     parts.spawn(well(addresses.run(nodes.clone(), stop.clone())));
+    let index = nodes.index().clone();
     let machines = dhcp::Machines {
         index: nodes.index().clone(),
         urls: urls.clone(),
@@ -162,7 +172,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         strangers,
     };
     parts.spawn(well(workers.run(stop.clone())));
-    say_ready(&config, &state);
+    parts.spawn(well(signals.attend(guard, index, stop.clone())));
+    say_ready(&config, &state, &means);
 
     let first = tokio::select! {
         () = end => None,
@@ -237,15 +248,16 @@ async fn well(part: impl Future<Output = ()>) -> Result<()> {
     Ok(())
 }
 
-fn say_ready(config: &Config, state: &StateDir) {
+fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
     info!("state in {}", state.path().display());
     info!("images for machines on http://{}/boot/", config.boot.listen);
     info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
     if config.api.noauth {
         warn!("the API on {} asks nobody who they are (noauth in [api])", config.api.listen);
     }
-    if config.dhcp.networks.is_empty() && config.dhcp.provider == config::Provider::Embedded {
-        info!("no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network");
+    match means.summary() {
+        Ok(boots) => info!("{boots}"),
+        Err(lacks) => warn!("{lacks}"),
     }
     let address = config.api.listen;
     info!("ready: Ironic's API on http://{address}");

@@ -95,9 +95,25 @@ impl Urls {
         attempt: &Attempt,
         artifact: Artifact,
     ) -> Result<String, Unreachable> {
+        Ok(link(&self.base_over(node, family)?, attempt, artifact))
+    }
+
+    fn base_over(&self, node: &Node, family: Family) -> Result<String, Unreachable> {
         let at = || Some(self.at(self.address?));
-        let base = self.set(node, family).or_else(at).ok_or(Unreachable)?;
-        Ok(link(&base, attempt, artifact))
+        self.set(node, family).or_else(at).ok_or(Unreachable)
+    }
+
+    /// Whether it is known where the machine of `node` fetches on a network which is not known.
+    ///
+    /// # Errors
+    /// [`Unreachable`]
+    pub(crate) fn reaches(&self, node: &Node) -> Result<(), Unreachable> {
+        self.base_over(node, Family::V4).map(drop)
+    }
+
+    /// Whether that is known of machines whose nodes say nothing of their own.
+    pub(crate) fn is_known(&self) -> bool {
+        self.setting(Family::V6).is_some() || self.address.is_some()
     }
 
     fn set(&self, node: &Node, family: Family) -> Option<String> {

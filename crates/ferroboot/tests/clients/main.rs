@@ -6,8 +6,13 @@
 mod bmc;
 mod service;
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use redfish::brain::{NextBoot, Personality};
 use serde_json::json;
 
@@ -50,6 +55,139 @@ fn the_baremetal_command_takes_a_node_from_enrolment_to_available() {
     service.does(&["node", "provide", "n1", "--wait", "60"]);
     let list = service.json(&["node", "list", "--fields", "uuid", "provision_state"]);
     assert_eq!(list, json!([{ "uuid": uuid, "provision_state": "available" }]));
+}
+
+#[test]
+fn a_service_with_users_lets_in_whoever_knows_the_password_and_tells_others_so() {
+    let mut service = Service::start_with_users();
+    assert!(service.said("next: ").contains("OS_AUTH_TYPE=http_basic"));
+    service.does(&["node", "create", "--driver", "redfish", "--name", "n1"]);
+    let trace = service.ferroboot(&["trace", "n1"]);
+    assert!(text(&trace.stdout).contains("has not been booted yet"), "{trace:?}");
+
+    service.log_in_as(Some(("operator", "wrong")));
+    let trace = service.ferroboot(&["trace", "n1"]);
+    assert!(!trace.status.success());
+    assert!(text(&trace.stderr).contains("Incorrect username or password"), "{trace:?}");
+    service.log_in_as(None);
+    let said = text(&service.ferroboot(&["trace", "n1"]).stderr);
+    assert!(said.contains("set OS_AUTH_TYPE=http_basic"), "{said}");
+}
+
+#[test]
+fn a_service_that_others_could_reach_without_a_login_does_not_start_unless_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("ferroboot.toml");
+    fs::write(&config, "[api]\nlisten = \"0.0.0.0:0\"\n").unwrap();
+
+    let serve = Command::new(env!("CARGO_BIN_EXE_ferroboot"))
+        .args(["serve", "--config"])
+        .arg(&config)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .output()
+        .unwrap();
+
+    let said = text(&serve.stderr);
+    assert!(!serve.status.success(), "{said}");
+    assert!(said.contains("users in [api]") && said.contains("noauth = true"), "{said}");
+}
+
+#[test]
+fn signals_that_end_other_programs_are_answered_in_words() {
+    let service = Service::start_with_users();
+
+    service.signal(Signal::SIGHUP);
+    assert!(service.said("SIGHUP").contains("the file of users is read again"));
+    service.signal(Signal::SIGUSR1);
+    assert!(service.said("SIGUSR1").contains("nodes: 0"));
+    service.signal(Signal::SIGUSR2);
+    service.said("SIGUSR2");
+
+    assert_eq!(service.json(&["node", "list"]), json!([]));
+}
+
+#[test]
+fn a_failed_verification_is_in_the_log_with_its_node_and_its_reason() {
+    let service = Service::start();
+    enroll(&service, "n1", "redfish-https", "127.0.0.1:9");
+
+    service.run(&["node", "manage", "n1", "--wait", "60"]);
+
+    let line = service.said("the BMC could not be verified");
+    assert!(line.contains("WARN") && line.contains("node n1"), "{line}");
+}
+
+#[test]
+fn a_host_that_cannot_boot_a_node_says_so_before_the_node_is_touched() {
+    let bmc = Bmc::start(Personality::default());
+    // Nothing says where machines reach it, and there is no DHCP.
+    let service = Service::start_with(|_, settings| {
+        settings
+            .lines()
+            .filter(|line| !line.starts_with("url = "))
+            .fold(String::new(), |text, line| text + line + "\n")
+    });
+    service.said("no machine can be booted yet");
+    enroll(&service, "n1", "redfish-https", &bmc.address.to_string());
+    service.does(&["node", "manage", "n1", "--wait", "60"]);
+
+    let valid = service.json(&["node", "validate", "n1"]);
+    let boot = valid.as_array().unwrap().iter().find(|row| row["Interface"] == "boot").unwrap();
+    assert_eq!(boot["Result"], false, "{boot}");
+    assert!(boot["Reason"].as_str().unwrap().contains("url in [boot]"), "{boot}");
+    let steps = r#"[{"interface":"deploy","step":"erase_devices_metadata"}]"#;
+    for verb in [&["node", "clean", "n1", "--clean-steps", steps][..], &["node", "provide", "n1"]] {
+        let refused = service.run(verb);
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("cannot be booted"), "{said}");
+        assert!(said.contains("url in [boot]"), "{said}");
+    }
+    let node = service.json(&["node", "show", "n1", "--fields", "provision_state", "maintenance"]);
+    assert_eq!(node, json!({ "provision_state": "manageable", "maintenance": false }));
+    service.does(&["node", "set", "n1", "--no-automated-clean"]);
+    service.does(&["node", "provide", "n1", "--wait", "60"]);
+}
+
+#[test]
+fn a_check_makes_nothing_and_knows_the_service_that_runs() {
+    let service = Service::start();
+    let config = service.folder().join("ferroboot.toml");
+    let before = files(service.folder());
+    let check = service.ferroboot(&["check", "--config", config.to_str().unwrap()]);
+    let said = text(&check.stdout);
+
+    let wrong: Vec<_> = said.lines().filter(|line| line.starts_with("WRONG")).collect();
+    assert!(wrong.iter().all(|line| line.contains("boot set")), "{said}");
+    for known in ["API", "agents", "boot listener"] {
+        let line = said.lines().find(|line| line.contains(&format!("{known}: "))).unwrap();
+        assert!(line.contains("where the service that runs listens"), "{line}");
+    }
+    assert!(said.contains("from which a service runs") && said.contains("database: opens"));
+    assert_eq!(files(service.folder()), before);
+    assert_eq!(service.json(&["node", "list"]), json!([]), "the service goes on");
+
+    let fresh = tempfile::tempdir().unwrap();
+    let state = fresh.path().join("state");
+    let check = service.ferroboot(&["check", "--state-dir", state.to_str().unwrap()]);
+    assert!(text(&check.stdout).contains("which the service will make"), "{check:?}");
+    assert!(files(fresh.path()).is_empty(), "{:?}", files(fresh.path()));
+}
+
+/// All files and folders below one.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(files(&entry.path()));
+        }
+        all.insert(entry.path());
+    }
+    all
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Creates a node whose BMC is at `address`, and gives its UUID.

@@ -4,34 +4,80 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 use std::{env, fs, thread};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// How often other ports are tried: between choice and use somebody else may take one.
 const TRIES: u32 = 5;
+/// How long it may take to say something; the machines that run tests can be slow.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that ends with it.
 pub(crate) struct Service {
     daemon: Child,
     api: String,
     dir: TempDir,
+    log: DaemonLog,
+    login: Option<(&'static str, &'static str)>,
+}
+
+/// What a daemon has said so far; clones share it.
+#[derive(Clone, Default)]
+struct DaemonLog(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl DaemonLog {
+    /// Waits for a line with a text in it, and gives it.
+    fn await_line(&self, text: &str) -> String {
+        let (lines, more) = &*self.0;
+        let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
+        let lines = lines.lock().unwrap();
+        let waited = more.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none());
+        found(&waited.unwrap().0).unwrap_or_else(|| panic!("it never said {text:?}"))
+    }
+
+    fn add(&self, line: &str) {
+        let (lines, more) = &*self.0;
+        lines.lock().unwrap().push(line.to_owned());
+        more.notify_all();
+    }
 }
 
 impl Service {
     /// One that has said that it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_, settings| settings)
+    }
+
+    /// One whose API asks for a user `operator` with the password `s3:cret`.
+    pub(crate) fn start_with_users() -> Self {
+        let mut service = Self::start_with(|dir, settings| {
+            let hash = bcrypt::hash("s3:cret", 4).unwrap();
+            let path = dir.join("htpasswd");
+            fs::write(&path, format!("operator:{hash}\n")).unwrap();
+            settings.replace("[api]\n", &format!("[api]\nusers = {path:?}\n"))
+        });
+        service.login = Some(("operator", "s3:cret"));
+        service
+    }
+
+    /// One with other settings than most tests need.
+    pub(crate) fn start_with(settings: impl Fn(&Path, String) -> String) -> Self {
         (0..TRIES)
-            .find_map(|_| Self::try_start())
+            .find_map(|_| Self::try_start(&settings))
             .unwrap_or_else(|| panic!("the daemon did not start; it says why above"))
     }
 
-    fn try_start() -> Option<Self> {
+    fn try_start(change: &impl Fn(&Path, String) -> String) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let ports = free_ports();
         let config = dir.path().join("ferroboot.toml");
-        fs::write(&config, settings(dir.path(), ports)).unwrap();
+        fs::write(&config, change(dir.path(), settings(dir.path(), ports))).unwrap();
         let mut daemon = Command::new(env!("CARGO_BIN_EXE_ferroboot"))
             .args(["serve", "--config"])
             .arg(&config)
@@ -39,9 +85,30 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = daemon.stderr.take().expect("it is piped");
-        let service = Self { daemon, api: format!("http://127.0.0.1:{}", ports[0]), dir };
-        is_ready(log).then_some(service)
+        let said = daemon.stderr.take().expect("it is piped");
+        let (api, log) = (format!("http://127.0.0.1:{}", ports[0]), DaemonLog::default());
+        let service = Self { daemon, api, dir, log: log.clone(), login: None };
+        is_ready(said, log).then_some(service)
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Waits for it to say something, and gives the line.
+    pub(crate) fn said(&self, text: &str) -> String {
+        self.log.await_line(text)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.daemon.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Runs our own command, as an operator would beside the service, with its settings.
+    pub(crate) fn ferroboot(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ferroboot"));
+        self.environment(command.args(arguments)).output().unwrap()
     }
 
     /// Puts a file where nodes may have their images, and gives its URL.
@@ -67,17 +134,30 @@ impl Service {
         text(&output.stdout)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(client())
-            .args(arguments)
-            // Nothing of whoever runs the tests: no cloud, no proxy.
+    /// Runs `baremetal`, however it ends.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.environment(Command::new(client()).args(arguments)).output().unwrap()
+    }
+
+    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let (auth_type, user, password) = match self.login {
+            None => ("none", "", ""),
+            Some((user, password)) => ("http_basic", user, password),
+        };
+        // Nothing of whoever runs the tests: no cloud, no proxy.
+        command
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", self.dir.path())
-            .env("OS_AUTH_TYPE", "none")
+            .env("OS_AUTH_TYPE", auth_type)
+            .env("OS_USERNAME", user)
+            .env("OS_PASSWORD", password)
             .env("OS_ENDPOINT", &self.api)
-            .output()
-            .unwrap()
+    }
+
+    /// Lets clients log in as somebody else, or as nobody.
+    pub(crate) fn log_in_as(&mut self, login: Option<(&'static str, &'static str)>) {
+        self.login = login;
     }
 }
 
@@ -99,9 +179,10 @@ fn client() -> PathBuf {
 }
 
 /// Reads what the daemon says until it is ready or has ended; what comes later is read on and on.
-fn is_ready(log: ChildStderr) -> bool {
-    let mut lines = BufReader::new(log).lines().map_while(Result::ok).inspect(|line| {
+fn is_ready(said: ChildStderr, log: DaemonLog) -> bool {
+    let mut lines = BufReader::new(said).lines().map_while(Result::ok).inspect(move |line| {
         eprintln!("{line}");
+        log.add(line);
     });
     let ready = lines.any(|line| line.contains("ready: Ironic's API"));
     thread::spawn(move || lines.for_each(drop));

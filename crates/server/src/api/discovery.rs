@@ -28,7 +28,7 @@ pub(super) async fn root(Extension(view): View) -> Json<Value> {
     let version = version(&view);
     Json(json!({
         "name": "OpenStack Ironic API",
-        "description": "Ferroboot boots bare metal from an HTTP(S) URL, and speaks Ironic's REST API.",
+        "description": "Ferroboot boots bare metal from an HTTP URL, and speaks Ironic's REST API.",
         "default_version": version,
         "versions": [version],
     }))

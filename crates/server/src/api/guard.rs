@@ -20,6 +20,7 @@ use axum::{Json, Router};
 use tower::Layer as _;
 
 use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
+use self::htpasswd::Htpasswd;
 use self::users::{NotLoggedIn, Users};
 use crate::config;
 use crate::error::ApiError;
@@ -47,6 +48,16 @@ impl OperatorGuard {
         let names = ApiNames::new(&settings.host_names()?, settings.public_url.as_ref());
         let users = settings.users.as_deref().map(Users::open).transpose()?;
         Ok(Self { names: Arc::new(names), users })
+    }
+
+    /// Whether the file of users can be used, and what it has; `None` if there is to be none.
+    ///
+    /// # Errors
+    /// In words, why not.
+    pub(crate) fn check_users(settings: &config::Api) -> Option<Result<String>> {
+        let path = settings.users.as_ref()?;
+        let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.len(), path.display());
+        Some(Htpasswd::read(path).map(said))
     }
 
     /// Guards all of `routes`.

@@ -9,6 +9,7 @@ use ironic::validate::Validation;
 use provision::Node;
 use serde_json::Value;
 use store::PortFilter;
+use tokio::task::spawn_blocking;
 
 use super::Api;
 use super::request::{At, Body, View};
@@ -31,6 +32,10 @@ pub(super) async fn provision(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
+    let asked = ironic::states::provision(&node, &body, view.version)?;
+    if api.nodes.would_boot(&node, &asked) {
+        api.can_boot(&node).await?;
+    }
     let event = |node: &Node| {
         Api::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::states::provision(node, &body, view.version)?)
@@ -52,6 +57,23 @@ pub(super) async fn power(
     };
     api.nodes.ask_for(node.uuid, event).await?;
     Ok(accepted(&view, &node))
+}
+
+impl Api {
+    /// Refuses a boot that can be seen to fail, before the node is any other than it was.
+    async fn can_boot(&self, node: &Node) -> Result<(), ApiError> {
+        self.has_means(node).await.map_err(|lacks| {
+            ApiError::bad_request(format!("Node {} cannot be booted: {lacks}.", node.uuid))
+        })
+    }
+
+    /// Whether this host has what it takes to boot a node.
+    async fn has_means(&self, node: &Node) -> Result<(), String> {
+        let Some(means) = self.settings.means.clone() else { return Ok(()) };
+        let node = node.clone();
+        let checked = spawn_blocking(move || means.check(&node)).await;
+        checked.unwrap_or(Ok(())).map_err(|lacks| format!("{lacks:#}"))
+    }
 }
 
 /// It is on its way, and the states say how far.
@@ -128,7 +150,8 @@ pub(super) async fn validate(
     let node = api.find(&ident, view.version).await?.node;
     let filter = PortFilter { nodes: vec![node.uuid], ..PortFilter::default() };
     let ports = api.nodes.store().ports(&filter).await?;
-    let mut validation = Validation::of_settings(&node, &ports);
+    let mut validation =
+        Validation::of_settings(&node, &ports).with_host(api.has_means(&node).await);
     if validation.is_good() {
         let said = bmcs::validate(&node, &api.recorder).await;
         validation = validation.with_bmc(said.map(drop).map_err(|error| error.to_string()));

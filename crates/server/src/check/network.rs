@@ -107,13 +107,15 @@ fn ports(network: &Network) -> impl Iterator<Item = u16> {
     all.into_iter().filter(|(_, is_needed)| *is_needed).map(|(port, _)| port)
 }
 
-/// Whether nobody else has the ports of a network.
-pub(super) fn has_ports(network: &Network) -> Result<()> {
+/// Whether nobody else has the ports of a network; gives whether this service has some.
+pub(super) fn has_ports(network: &Network) -> Result<bool> {
+    let mut is_ours = false;
     for port in ports(network) {
-        port::who_has(Place::On(&network.interface), port)
+        let holder = port::who_has(Place::On(&network.interface), port)
             .with_context(|| format!("UDP port {port}"))?;
+        is_ours |= matches!(holder, Holder::Us(_));
     }
-    Ok(())
+    Ok(is_ours)
 }
 
 /// Whether TFTP's port can be had at one of our addresses.

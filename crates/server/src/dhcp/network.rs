@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::advertise::Advertiser;
 use super::counter::{Counter, Desk, Socket};
 use super::interface::Seen;
-use super::journal::{Journal, Table};
+use super::journal::{Journal, Table, look};
 use super::machines::Machines;
 use super::socket::{self, Link, Socket4, Socket6};
 use super::{Witness, plan, port, proxy, v4, v6};
@@ -162,6 +162,39 @@ async fn run<S, D>(
     if let Some(counter) = counter {
         counter.run(machines, witness, end).await;
     }
+}
+
+/// Whether a network could be answered on; its leases are read, and left as they are. Gives our address on it.
+///
+/// # Errors
+/// As [`Network::open`]; ports that this service has already (`has_ports`) are not tried.
+pub(super) fn could_open(
+    settings: &config::Network,
+    dhcp: &config::Dhcp,
+    state_dir: &Path,
+    has_ports: bool,
+) -> Result<Option<IpAddr>> {
+    let on = settings.interface.as_str();
+    let keeper4 = |name: &str, pool| look_into(&state_dir.join(name), pool);
+    let desk4 = plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper4)?;
+    let beside = plan::beside(settings, dhcp.lease_secs, Port::Dhcp, limits(dhcp))?;
+    let keeper6 = |name: &str, pool| look_into(&state_dir.join(name), pool);
+    let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper6)?;
+    let own4 = desk4.map(|desk| desk.address()).or_else(|| beside.map(|desk| desk.about().server));
+    if !has_ports {
+        if let Some(own4) = own4 {
+            drop(Socket4::open(on, SERVER, own4)?);
+        }
+        if let Some(pool) = settings.pool6 {
+            let link = Link::of_pool(on, pool.0)?;
+            drop(Socket6::open(&link)?);
+        }
+    }
+    Ok(own4.map(IpAddr::from).or_else(|| desk6.map(|desk| desk.address().into())))
+}
+
+fn look_into<T: Table>(path: &Path, pool: T::Pool) -> Result<T> {
+    look(path, pool).with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
 /// Opens a journal, and keeps it.

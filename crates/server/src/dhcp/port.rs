@@ -1,10 +1,10 @@
-//! Who has a UDP port.
+//! Who has a port.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -21,7 +21,11 @@ const INET6: u8 = 10;
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST | NLM_F_DUMP`
 const DUMP: u16 = 0x0301;
+/// `IPPROTO_UDP` and `IPPROTO_TCP` (`netinet/in.h`).
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// TCP's sockets that listen (`1 << TCP_LISTEN`, `net/tcp_states.h`); UDP's have no such states.
+const LISTENING: u32 = 1 << 10;
 
 /// Who has a port that can be had, or is had as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,23 @@ pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
             )),
         },
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
+        Err(error) => Err(anyhow!(error).context("cannot be had")),
+    }
+}
+
+/// Whether a TCP address can be listened on, or this service listens there already.
+///
+/// # Errors
+/// In words: who has it, or why it cannot be had.
+pub fn who_listens(address: SocketAddr) -> Result<Holder> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(Holder::Nobody),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match &holders_of(TCP, Place::At(address.ip()), address.port())[..] {
+                [(name, Some(pid))] if name == "ferroboot" => Ok(Holder::Us(*pid)),
+                holders => Err(anyhow!("{} it: end that, or set another address", have(holders))),
+            }
+        }
         Err(error) => Err(anyhow!(error).context("cannot be had")),
     }
 }
@@ -179,7 +200,11 @@ fn have(holders: &[(String, Option<u32>)]) -> String {
 
 /// The programs that keep others from a port: name, and process if it can be seen. At least one.
 fn holders(place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
-    let open = asked().unwrap_or_else(|_| listed());
+    holders_of(UDP, place, port)
+}
+
+fn holders_of(protocol: u8, place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+    let open = asked(protocol).unwrap_or_else(|_| listed(protocol));
     let in_the_way: BTreeSet<u32> = open
         .iter()
         .filter(|socket| socket.at.port() == port && is_in_the_way(socket, place))
@@ -204,18 +229,21 @@ fn is_in_the_way(socket: &Open, place: Place<'_>) -> bool {
         Place::On(interface) => {
             socket.interface == 0 || if_nametoindex(interface).ok() == Some(socket.interface)
         }
-        Place::At(address) => socket.at.ip() == address || socket.at.ip().is_unspecified(),
+        Place::At(address) => {
+            let there = socket.at.ip().to_canonical();
+            there == address.to_canonical() || there.is_unspecified() || address.is_unspecified()
+        }
     }
 }
 
-/// All UDP sockets, from the kernel (`sock_diag(7)`), which alone says on which interface each is.
-fn asked() -> io::Result<Vec<Open>> {
+/// All sockets of a protocol that are bound or listen, from the kernel (`sock_diag(7)`), which alone says on which interface each is.
+fn asked(protocol: u8) -> io::Result<Vec<Open>> {
     let mut all = Vec::new();
     for family in [INET, INET6] {
         let kind = Type::DGRAM;
         let mut socket = Socket::new(Domain::from(NETLINK), kind, Some(SOCK_DIAG.into()))?;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        socket.send(&question(family))?;
+        socket.send(&question(family, protocol))?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let len = socket.read(&mut buffer)?;
@@ -228,15 +256,16 @@ fn asked() -> io::Result<Vec<Open>> {
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn question(family: u8) -> Vec<u8> {
+fn question(family: u8, protocol: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(72_u32.to_ne_bytes());
     bytes.extend(BY_FAMILY.to_ne_bytes());
     bytes.extend(DUMP.to_ne_bytes());
     bytes.extend([0; 8]);
-    bytes.extend([family, UDP, 0, 0]);
-    // In whichever state.
-    bytes.extend(u32::MAX.to_ne_bytes());
+    bytes.extend([family, protocol, 0, 0]);
+    // Of UDP, in whichever state.
+    let states = if protocol == TCP { LISTENING } else { u32::MAX };
+    bytes.extend(states.to_ne_bytes());
     // Between whichever ends.
     bytes.extend([0; 48]);
     bytes
@@ -274,10 +303,22 @@ fn open(message: &[u8]) -> Option<Open> {
 }
 
 /// The same from `/proc`, as if they were on all interfaces.
-fn listed() -> Vec<Open> {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+fn listed(protocol: u8) -> Vec<Open> {
+    let tables = match protocol {
+        TCP => ["/proc/net/tcp", "/proc/net/tcp6"],
+        _ => ["/proc/net/udp", "/proc/net/udp6"],
+    };
     let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
-    tables.flat_map(|table| table.lines().skip(1).filter_map(row).collect::<Vec<_>>()).collect()
+    let rows = |table: String| {
+        let rows = table.lines().skip(1).filter(|line| protocol != TCP || listens(line));
+        rows.filter_map(row).collect::<Vec<_>>()
+    };
+    tables.flat_map(rows).collect()
+}
+
+/// `TCP_LISTEN`, in hexadecimal.
+fn listens(line: &str) -> bool {
+    line.split_whitespace().nth(3) == Some("0A")
 }
 
 fn row(line: &str) -> Option<Open> {
@@ -345,6 +386,23 @@ mod tests {
         assert!(who_has(Place::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
         let elsewhere = holders(Place::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
         assert_eq!(elsewhere, [("another program".to_owned(), None)]);
+    }
+
+    #[test]
+    fn the_program_that_listens_on_an_address_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = std::process::id();
+
+        let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        for address in [address, everywhere] {
+            let holders = holders_of(TCP, Place::At(address.ip()), address.port());
+            assert_eq!(holders, [(name_of(own), Some(own))]);
+            let said = who_listens(address).unwrap_err().to_string();
+            assert!(said.contains(&format!("(process {own}) has it")), "{said}");
+        }
+        drop(listener);
+        assert_eq!(who_listens(address).unwrap(), Holder::Nobody);
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! What this host has to boot machines with: seen before a machine is touched, and said when the service starts.
+
+use anyhow::{Result, ensure};
+use provision::{BootInterface, CpuArch, Node};
+
+use crate::artifacts::{self, BootSets};
+use crate::config::{Config, Provider};
+use crate::urls::Urls;
+
+/// Boot sets, URLs and DHCP of this host.
+#[derive(Clone, Debug)]
+pub struct BootMeans {
+    boot_sets: BootSets,
+    urls: Urls,
+    dhcp: WhoAnswers,
+}
+
+/// Who answers the DHCP requests of machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhoAnswers {
+    Nobody,
+    /// This service, at whose address on the network machines fetch.
+    Us,
+    /// A service that is told a URL.
+    Told,
+    /// A service that somebody else looks after.
+    Others,
+}
+
+impl BootMeans {
+    /// As the settings say, and as the host is now.
+    #[must_use]
+    pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {
+        let dhcp = match config.dhcp.provider {
+            Provider::Embedded if config.dhcp.networks.is_empty() => WhoAnswers::Nobody,
+            Provider::Embedded => WhoAnswers::Us,
+            Provider::Dnsmasq | Provider::Kea | Provider::Neutron => WhoAnswers::Told,
+            Provider::None => WhoAnswers::Others,
+        };
+        Self { boot_sets, urls, dhcp }
+    }
+
+    /// Whether a machine can be booted from this host in its node's way. It looks at files.
+    ///
+    /// # Errors
+    /// In words, what is missing and how to have it.
+    pub fn check(&self, node: &Node) -> Result<()> {
+        match (node.boot_interface, self.dhcp) {
+            (BootInterface::RedfishHttps, _)
+            | (BootInterface::Http | BootInterface::HttpIpxe, WhoAnswers::Told) => {
+                self.urls.reaches(node)?;
+            }
+            (BootInterface::Http | BootInterface::HttpIpxe, WhoAnswers::Nobody) => ensure!(
+                false,
+                "its boot interface is {}, and nobody answers DHCP: add a [[dhcp.network]] to this service's settings \
+                 (or start it with --dhcp INTERFACE=FIRST-LAST), name another DHCP service with provider in [dhcp], or \
+                 use redfish-https",
+                node.boot_interface
+            ),
+            (
+                BootInterface::Http | BootInterface::HttpIpxe,
+                WhoAnswers::Us | WhoAnswers::Others,
+            ) => {}
+        }
+        if has_iso(node) {
+            return Ok(());
+        }
+        let cpu_arch = CpuArch::of_node(node)?;
+        self.boot_sets.look_again();
+        let folder = self.boot_sets.folder();
+        artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
+            let make = artifacts::how_to_make_one(cpu_arch, folder);
+            missing.context(format!("this host has no boot set for {cpu_arch}: {make}"))
+        })
+    }
+
+    /// What this host can boot, or lacks, in a line for who starts the service.
+    ///
+    /// # Errors
+    /// The line, if no machine can be booted at all.
+    pub fn summary(&self) -> Result<String, String> {
+        let is_url_known = self.urls.is_known();
+        match (self.dhcp, is_url_known) {
+            (WhoAnswers::Nobody, false) => Err(
+                "no machine can be booted yet: there is no DHCP network (`--dhcp INTERFACE=FIRST-LAST` adds one), and \
+                 url in [boot] does not say where machines reach this host"
+                    .to_owned(),
+            ),
+            (WhoAnswers::Nobody, true) => Ok(
+                "no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network".to_owned(),
+            ),
+            (WhoAnswers::Told | WhoAnswers::Others, false) => Err(
+                "no machine can be told what to fetch yet: set url in [boot] to where machines reach this host"
+                    .to_owned(),
+            ),
+            (WhoAnswers::Us | WhoAnswers::Told | WhoAnswers::Others, _) => {
+                Ok("machines boot by redfish-https, http and http-ipxe".to_owned())
+            }
+        }
+    }
+}
+
+/// Whether it boots an image of the operator's own, whole.
+fn has_iso(node: &Node) -> bool {
+    match node.boot_interface {
+        BootInterface::RedfishHttps => {
+            node.driver_text("deploy_iso").is_some_and(|url| !url.is_empty())
+        }
+        BootInterface::Http | BootInterface::HttpIpxe => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn means(settings: &str, address: Option<[u8; 4]>) -> BootMeans {
+        let config: Config = settings.parse().unwrap();
+        let urls = Urls::new(&config, address.map(Into::into));
+        BootMeans::new(&config, urls, BootSets::look("/nonexistent".as_ref()))
+    }
+
+    fn said(means: &BootMeans, interface: BootInterface, iso: bool) -> String {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.boot_interface = interface;
+        if iso {
+            node.driver_info.insert("deploy_iso".into(), "http://images.example/x.iso".into());
+        }
+        means.check(&node).map_or_else(|error| format!("{error:#}"), |()| "can boot".to_owned())
+    }
+
+    #[test]
+    fn a_host_that_can_boot_nothing_says_what_it_lacks() {
+        let bare = means("", None);
+
+        assert!(said(&bare, BootInterface::RedfishHttps, false).contains("url in [boot]"));
+        assert!(said(&bare, BootInterface::RedfishHttps, true).contains("url in [boot]"));
+        for interface in [BootInterface::Http, BootInterface::HttpIpxe] {
+            assert!(said(&bare, interface, false).contains("nobody answers DHCP"));
+        }
+        assert!(bare.summary().unwrap_err().starts_with("no machine can be booted yet"));
+    }
+
+    #[test]
+    fn each_way_to_boot_needs_its_own() {
+        let url = means("[boot]\nurl = \"http://192.0.2.1:8080\"", None);
+        let network = "[[dhcp.network]]\ninterface = \"a\"\npool = \"192.0.2.10-192.0.2.20\"";
+        let dhcp = means(network, Some([192, 0, 2, 1]));
+        let told = means("[dhcp]\nprovider = \"dnsmasq\"", None);
+        let none = means("[dhcp]\nprovider = \"none\"", None);
+
+        assert_eq!(said(&url, BootInterface::RedfishHttps, true), "can boot");
+        let without_set = said(&url, BootInterface::RedfishHttps, false);
+        assert!(without_set.contains("no boot set for") && without_set.contains("image build"));
+        assert!(said(&url, BootInterface::Http, false).contains("nobody answers DHCP"));
+        assert!(url.summary().unwrap().contains("redfish-https boots alone"));
+        assert!(said(&dhcp, BootInterface::Http, false).contains("no boot set for"));
+        assert_eq!(said(&dhcp, BootInterface::RedfishHttps, true), "can boot");
+        assert!(dhcp.summary().is_ok());
+        assert!(said(&told, BootInterface::Http, false).contains("url in [boot]"));
+        assert!(told.summary().is_err());
+        assert!(said(&none, BootInterface::Http, false).contains("no boot set for"));
+    }
+}

@@ -1,0 +1,68 @@
+//! Signals that would end the service without a word, and what they are good for instead.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::api::guard::OperatorGuard;
+use crate::nodes::Index;
+
+/// SIGHUP, SIGUSR1 and SIGUSR2, taken from the moment this is made.
+#[derive(Debug)]
+pub(crate) struct ServiceSignals {
+    hangup: Signal,
+    state: [Signal; 2],
+    since: Instant,
+}
+
+impl ServiceSignals {
+    /// Takes them.
+    ///
+    /// # Errors
+    /// When they cannot be taken.
+    pub(crate) fn take() -> Result<Self> {
+        let take = |kind| signal(kind).context("cannot take signals");
+        let state = [take(SignalKind::user_defined1())?, take(SignalKind::user_defined2())?];
+        Ok(Self { hangup: take(SignalKind::hangup())?, state, since: Instant::now() })
+    }
+
+    /// Does what they ask for until `end`.
+    pub(crate) async fn attend(
+        mut self,
+        guard: OperatorGuard,
+        index: Index,
+        end: CancellationToken,
+    ) {
+        let [state1, state2] = &mut self.state;
+        loop {
+            tokio::select! {
+                Some(()) = self.hangup.recv() => reload(guard.clone()).await,
+                Some(()) = state1.recv() => say_state("SIGUSR1", &index, self.since),
+                Some(()) = state2.recv() => say_state("SIGUSR2", &index, self.since),
+                () = end.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn reload(guard: OperatorGuard) {
+    let has_users = spawn_blocking(move || guard.reload()).await.unwrap_or(false);
+    let users = if has_users { "the file of users is read again; " } else { "" };
+    info!(
+        "SIGHUP: {users}boot sets, images and CA files are read whenever they are used; other settings, and RUST_LOG, \
+         are read at a restart alone, which loses no boot"
+    );
+}
+
+fn say_state(signal: &str, index: &Index, since: Instant) {
+    info!(
+        "{signal}: serving for {} s; nodes: {}, of which boot: {}; more is at /metrics",
+        since.elapsed().as_secs(),
+        index.all().len(),
+        index.booting().len()
+    );
+}
