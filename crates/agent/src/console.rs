@@ -18,6 +18,8 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::lines::printable_fields;
+
 /// Every console the machine has.
 #[derive(Debug)]
 pub struct Consoles(Vec<File>);
@@ -43,6 +45,7 @@ impl Consoles {
             .with_timer(SinceBoot)
             .with_target(false)
             .with_ansi(false)
+            .fmt_fields(printable_fields())
             .with_writer(self);
         // Libraries tell every connection; people at a console want to know what the agent does.
         let filter = Targets::new().with_default(LevelFilter::WARN).with_target("agent", ours);

@@ -13,6 +13,7 @@ pub mod hands;
 pub mod hotplug;
 pub mod identity;
 pub mod init;
+pub mod lines;
 pub mod listen;
 pub mod mac;
 pub mod modules;

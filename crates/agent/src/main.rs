@@ -66,7 +66,8 @@ fn main() -> ExitCode {
     } else if words.next().as_deref() == Some(init::AGENT) {
         ramdisk::run().map(|never| match never {})
     } else {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+        lines.fmt_fields(agent::lines::printable_fields()).init();
         run(Arguments::parse()).map(|never| match never {})
     };
     ended.unwrap_or_else(|error| {

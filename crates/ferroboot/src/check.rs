@@ -5,6 +5,7 @@ use std::io::{Write as _, stdout};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use provision::Mac;
+use provision::text::printable;
 use server::check::{self, Found};
 use server::config::{Config, Provider};
 
@@ -81,8 +82,8 @@ fn print(found: &[Found]) -> Result<()> {
     let mut out = stdout();
     for (what, result) in found {
         match result {
-            Ok(good) => writeln!(out, "ok    {what}: {good}"),
-            Err(problem) => writeln!(out, "WRONG {what}: {problem:#}"),
+            Ok(good) => writeln!(out, "ok    {what}: {}", printable(good)),
+            Err(problem) => writeln!(out, "WRONG {what}: {}", printable(&format!("{problem:#}"))),
         }
         .context("cannot print")?;
     }

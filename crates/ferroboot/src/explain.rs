@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use dhcp::Architecture;
 use provision::Mac;
+use provision::text::{printable, printable_lines};
 use server::dhcp::{Explained, Place, Rehearsal};
 
 use crate::serve::Settings;
@@ -56,7 +57,7 @@ impl Explain {
         }
         let architecture = self.architecture.unwrap_or_else(|| rehearsal.architecture(self.mac));
         text.push_str(&table(&rehearsal.explain(self.mac, architecture)));
-        stdout().write_all(text.as_bytes()).context("cannot print")
+        stdout().write_all(printable_lines(&text).as_bytes()).context("cannot print")
     }
 }
 
@@ -78,10 +79,10 @@ fn table(all: &[Explained]) -> String {
             group = Some(of);
             let _ = writeln!(text, "\n{} on {}", explained.family, explained.interface);
         }
-        let _ = writeln!(text, "  {}", explained.client);
-        let _ = writeln!(text, "      {}", explained.answer);
+        let _ = writeln!(text, "  {}", printable(&explained.client));
+        let _ = writeln!(text, "      {}", printable(&explained.answer));
         if let Some(verdict) = &explained.verdict {
-            let _ = writeln!(text, "      {verdict}");
+            let _ = writeln!(text, "      {}", printable(verdict));
         }
     }
     text

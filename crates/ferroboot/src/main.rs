@@ -11,6 +11,7 @@ use ferroboot::lab;
 use ferroboot::replay::Replay;
 use ferroboot::serve::Serve;
 use ferroboot::trace::Trace;
+use provision::text::{masked, printable_lines};
 
 /// Boots bare metal from an HTTP URL, and proves it did.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a backtrace, whatever `RUST_BACKTRACE` says: it helps no operator, and hides what does.
-            eprint!("{}", in_words(&error));
+            eprint!("{}", printable_lines(&masked(&in_words(&error))));
             ExitCode::FAILURE
         }
     }

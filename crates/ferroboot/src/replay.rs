@@ -16,6 +16,7 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, Endianness, TsResolution};
+use provision::text::printable;
 use server::dhcp::{Captured, Place, Rehearsal};
 
 use self::frame::{Frame, Held, held};
@@ -69,7 +70,7 @@ impl Replay {
         );
         let mut out = stdout();
         for note in rehearsal.notes() {
-            writeln!(out, "note: {note}").context("cannot print")?;
+            writeln!(out, "note: {}", printable(&note)).context("cannot print")?;
         }
         let began = frames.first().map(|frame| frame.at).unwrap_or_default();
         let mut tally = Tally::default();
@@ -80,13 +81,15 @@ impl Replay {
             let after = frame.at.saturating_sub(began);
             let said = rehearsal.hear(&interface, &captured, after.as_secs());
             let said = said.unwrap_or_else(|| nobody(&captured));
+            let said = printable(&said);
             writeln!(out, "{:>5} {:>9.3} s  {said}", number + 1, after.as_secs_f64())
                 .context("cannot print")?;
         }
         out.write_all(tally.in_words().as_bytes()).context("cannot print")?;
         if let Some(error) = cut_off {
             let cut_off = "what comes after these in the file cannot be read";
-            writeln!(out, "{cut_off}: {error:#}").context("cannot print")?;
+            writeln!(out, "{cut_off}: {}", printable(&format!("{error:#}")))
+                .context("cannot print")?;
         }
         if tally.to_server == 0 {
             bail!("nothing in {name} could be replayed: it holds no whole packet to a DHCP server");

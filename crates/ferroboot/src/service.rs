@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, stderr};
 use std::process;
 
+use agent::lines::printable_fields;
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,6 +18,7 @@ pub fn log() {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(stderr().is_terminal())
+        .fmt_fields(printable_fields())
         .with_writer(stderr)
         // It would be said to the same standard error, and end the thread if that is gone.
         .log_internal_errors(false)

@@ -21,4 +21,6 @@ pub mod validate;
 pub mod version;
 
 pub use field::{Fields, View};
+// For those who may use this crate and not that one.
+pub use provision::text;
 pub use version::Version;

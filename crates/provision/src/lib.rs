@@ -15,6 +15,7 @@ pub mod node;
 pub mod state;
 pub mod step;
 pub mod stranger;
+pub mod text;
 pub mod trace;
 
 pub use architecture::CpuArch;
