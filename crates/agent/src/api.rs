@@ -10,6 +10,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::DATE;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
 use rustls::CertificateError;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error as ThisError;
 use url::Url;
@@ -17,6 +18,9 @@ use uuid::Uuid;
 
 use crate::cmdline::Options;
 use crate::mac::Mac;
+
+/// Bytes of an answer. A node in the answer to a lookup has 256 KiB at most.
+const ANSWER_LIMIT: usize = 1 << 20;
 
 const VERSION_HEADER: &str = "x-openstack-ironic-api-version";
 
@@ -53,6 +57,12 @@ pub enum CallError {
     /// There was no answer, or none that could be read.
     #[error("no usable answer from the API")]
     Unreachable(#[source] reqwest::Error),
+    /// The answer is longer than any the API gives.
+    #[error("the API's answer has more than {ANSWER_LIMIT} bytes")]
+    TooLong,
+    /// The answer is something else than was asked for.
+    #[error("the API's answer cannot be understood")]
+    Form(#[source] serde_json::Error),
 }
 
 /// What `GET /` told.
@@ -93,7 +103,7 @@ impl Api {
         let request = self.client.get(format!("{}/", self.base));
         let response = self.send(request).await?;
         let now = time_of(&response);
-        let root: Result<Root, _> = response.json().await;
+        let root: Result<Root, CallError> = json(response).await;
         let minor = root.ok().and_then(|root| root.minor()).unwrap_or(TOKEN_MINOR);
         Ok(Greeting { minor: minor.min(VERIFY_CA_MINOR), now })
     }
@@ -117,7 +127,7 @@ impl Api {
             .get(format!("{}/v1/lookup", self.base))
             .header(VERSION_HEADER, format!("1.{}", minor.min(TOKEN_MINOR)))
             .query(&query);
-        self.send(request).await?.json().await.map_err(CallError::Unreachable)
+        json(self.send(request).await?).await
     }
 
     /// Tells Ironic that we are here, and where.
@@ -149,9 +159,25 @@ impl Api {
         if status.is_success() {
             return Ok(response);
         }
-        let body = response.text().await.unwrap_or_default();
-        Err(CallError::Refused { status, words: fault(&body) })
+        let body = body(response).await.unwrap_or_default();
+        Err(CallError::Refused { status, words: fault(&String::from_utf8_lossy(&body)) })
     }
+}
+
+async fn json<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {
+    serde_json::from_slice(&body(response).await?).map_err(CallError::Form)
+}
+
+/// The memory of a machine is not an API's, or whoever answers in its place, to fill.
+async fn body(mut response: Response) -> Result<Vec<u8>, CallError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(CallError::Unreachable)? {
+        if body.len() + chunk.len() > ANSWER_LIMIT {
+            return Err(CallError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 fn unreachable(error: reqwest::Error) -> CallError {
@@ -194,7 +220,28 @@ fn http_date(date: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_left_at_its_limit() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1000]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await.unwrap();
+            while stream.write_all(&[b'['; 65_536]).await.is_ok() {}
+        });
+        let api = Api::new(&url, &Options::default(), &[]).unwrap();
+
+        let refused = api.lookup(&[], None, TOKEN_MINOR).await.unwrap_err();
+
+        assert!(matches!(refused, CallError::TooLong), "{refused}");
+    }
 
     #[test]
     fn a_certificate_that_is_not_trusted_is_found_wherever_it_hides() {

@@ -8,12 +8,17 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use ironic::trace::BootTrace;
 use jiff::Timestamp;
+use provision::text::{printable, printable_json, shown_url};
 use reqwest::Client;
+use server::answers::read_body;
 use url::Url;
 use uuid::Uuid;
 
 use crate::login::{ApiLogin, without_password};
 use crate::service::runtime;
+
+/// Bytes of a trace that are read.
+const LONGEST_TRACE: usize = 256 << 20;
 
 /// Asks a running service for the trace of a node's boot.
 ///
@@ -44,7 +49,7 @@ impl Trace {
     pub fn run(self) -> Result<()> {
         let text = runtime()?.block_on(self.fetch())?;
         let shown = if self.json {
-            text
+            printable_json(&text).into_owned()
         } else {
             timeline(&serde_json::from_str(&text).context("the API's answer is no trace")?)
         };
@@ -56,7 +61,7 @@ impl Trace {
         let login = ApiLogin::from_environment()?;
         let mut url = self.api.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("{} is no URL of an API", self.api))?
+            .map_err(|()| anyhow::anyhow!("{} is no URL of an API", shown_url(&self.api)))?
             .pop_if_empty()
             .extend(["v1", "nodes", &self.node, "boot-trace"]);
         if let Some(attempt) = self.attempt {
@@ -64,11 +69,13 @@ impl Trace {
         }
         let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy().build()?;
         let request = client.get(url).header("X-OpenStack-Ironic-API-Version", "latest");
-        let answer =
-            login.sign(request).send().await.with_context(|| {
-                format!("no answer from {}: does `ferroboot serve` run?", self.api)
-            })?;
-        let (status, text) = (answer.status(), answer.text().await?);
+        let answer = login.sign(request).send().await.map_err(reqwest::Error::without_url);
+        let answer = answer.with_context(|| {
+            format!("no answer from {}: does `ferroboot serve` run?", shown_url(&self.api))
+        })?;
+        let status = answer.status();
+        let text = String::from_utf8(read_body(answer, LONGEST_TRACE).await?)
+            .context("the API's answer is no text")?;
         if status.is_success() {
             return Ok(text);
         }
@@ -82,6 +89,7 @@ impl Trace {
 pub fn timeline(trace: &BootTrace) -> String {
     let mut text = String::new();
     let name = trace.node_name.clone().unwrap_or_else(|| trace.node_uuid.to_string());
+    let name = printable(&name);
     let _ = writeln!(text, "node {name}: {}", trace.provision_state);
     let Some(attempt) = &trace.attempt else {
         text.push_str("it has not been booted yet\n");
@@ -99,12 +107,13 @@ pub fn timeline(trace: &BootTrace) -> String {
     let _ = writeln!(text, " (attempt {})\n", attempt.id);
     for event in &trace.events {
         let seconds = since(began, event.at);
-        let _ = writeln!(text, "{seconds:>8.1} s  {:<8} {}", event.what.kind(), event.what);
+        let what = event.what.to_string();
+        let _ = writeln!(text, "{seconds:>8.1} s  {:<8} {}", event.what.kind(), printable(&what));
     }
     if let Some(diagnosis) = &trace.diagnosis {
-        let _ = writeln!(text, "\ndiagnosis: {}", diagnosis.text);
+        let _ = writeln!(text, "\ndiagnosis: {}", printable(&diagnosis.text));
         if let Some(hint) = &diagnosis.hint {
-            let _ = writeln!(text, "           {hint}");
+            let _ = writeln!(text, "           {}", printable(hint));
         }
     }
     text

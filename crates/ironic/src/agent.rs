@@ -539,6 +539,9 @@ mod tests {
         assert!(read(plain).unwrap_err().contains("TLS is required"));
         let file = json!({ "callback_url": "file:///etc/passwd", "agent_token": "t" });
         assert!(read(file).unwrap_err().contains("no URL of a host"));
+        let secret = json!({ "callback_url": "https://me:geheim@192.0.2.7", "agent_token": "t" });
+        let refused = read(secret).unwrap_err();
+        assert!(!refused.contains("geheim"), "{refused}");
         assert!(read(json!([])).unwrap_err().starts_with("Schema error"));
     }
 

@@ -3,6 +3,7 @@
 use provision::addresses::{MachineAddresses, agent_networks};
 use provision::boot::kernel_command_line;
 use provision::node::{Attempt, Clean, Secret};
+use provision::text::shown_url_text;
 use provision::{BootInterface, Node, Port};
 use serde_json::{Value, json};
 use url::Url;
@@ -90,10 +91,12 @@ fn bmc(node: &Node) -> Result<(), String> {
         Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {}
         Ok(_) | Err(_) => {
             return Err(format!(
-                "driver_info/redfish_address is no http or https URL: {address:?}"
+                "driver_info/redfish_address is no http or https URL: {:?}",
+                shown_url_text(address)
             ));
         }
     }
+    without_password(node, "redfish_address", "set redfish_username and redfish_password")?;
     one_of(node, "redfish_auth_type", &["basic", "session", "auto"])?;
     match node.driver_info.get("redfish_system_id") {
         None => Ok(()),
@@ -121,6 +124,7 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     images(node)?;
     url(node, "external_http_url")?;
     plain(node, "external_http_url")?;
+    without_password(node, "external_http_url", "every machine is told it")?;
     arguments(node)?;
     agent_networks(node).map_err(|bad| bad.to_string())?;
     match node.boot_interface {
@@ -159,6 +163,17 @@ fn url(node: &Node, key: &str) -> Result<(), String> {
         Some(Ok(url)) if ["http", "https", "file"].contains(&url.scheme()) => Ok(()),
         Some(_) | None => Err(format!("driver_info/{key} is no URL")),
     }
+}
+
+/// A user name or a password in a URL would be shown where URLs are.
+fn without_password(node: &Node, key: &str, why: &str) -> Result<(), String> {
+    let text = node.driver_text(key).unwrap_or_default();
+    let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(format!("driver_info/{key} must not hold a user name or a password: {why}"));
+    }
+    Ok(())
 }
 
 /// Machines, and other DHCP services before them, are told it with a path behind it: RFC 3986 §2 without what
@@ -225,6 +240,22 @@ mod tests {
 
     fn boot(node: &Node) -> String {
         Validation::of_settings(node, &[]).boot.unwrap_err()
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_said() {
+        for (key, url) in [
+            ("redfish_address", "https://me:geheim@bmc"),
+            ("redfish_address", "me:geheim@bmc"),
+            ("redfish_address", "ftp://me:geheim@bmc"),
+            ("external_http_url", "http://me:geheim@boot.example"),
+        ] {
+            let mut node = good();
+            node.driver_info.insert(key.into(), url.into());
+            let validation = Validation::of_settings(&node, &[]);
+            assert!(validation.power.is_err() || validation.boot.is_err(), "{url}");
+            assert!(!validation.show().to_string().contains("geheim"), "{url}");
+        }
     }
 
     #[test]

@@ -4,28 +4,30 @@
 //! certificate, byte for byte, is the only one that is taken. So whoever answers has the private
 //! key of the agent that knew the token.
 
-use std::error::Error as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ironic::agent::{Command, CommandList, CommandRequest, Fault};
 use provision::Attempt;
 use provision::node::Agent;
+use provision::text::shown_url_text;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, reason};
+use crate::tls::TrustedCertificate;
+
 /// An agent in the machine's network answers sooner.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Ironic's `[agent]command_timeout`.
+/// Ironic's `[agent]command_timeout`: for the whole exchange, from the connection to the last byte.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Characters of an agent's refusal that are kept.
+const WORDS_LIMIT: usize = 200;
 
 /// The client of one agent.
 #[derive(Debug)]
@@ -112,98 +114,44 @@ impl<'a> AgentClient<'a> {
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, AgentError> {
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = request.send().await.map_err(|error| self.broken(&error))?;
         let status = answer.status();
         if status.is_success() {
-            return answer.json().await.map_err(|error| self.unreachable(&error));
+            let body = read_body(answer, ANSWER_LIMIT).await.map_err(|error| match error {
+                AnswerError::BrokeOff(error) => self.broken(&error),
+                too_long @ AnswerError::TooLong { .. } => self.unreachable(too_long.to_string()),
+            })?;
+            return serde_json::from_slice(&body)
+                .map_err(|error| self.unreachable(format!("it answered something else: {error}")));
         }
-        let body = answer.text().await.unwrap_or_default();
+        let body = read_error(answer).await;
         let fault = serde_json::from_str::<Fault>(&body);
-        let words =
-            fault.map_or_else(|_| body.chars().take(200).collect(), |fault| fault.faultstring);
+        let words = fault.map_or(body, |fault| fault.faultstring);
+        let words = words.chars().take(WORDS_LIMIT).collect();
         match status {
             StatusCode::CONFLICT => Err(AgentError::Busy(words)),
             _ => Err(AgentError::Refused { status, words }),
         }
     }
 
-    /// The error without its URL, which holds the token.
-    fn unreachable(&self, error: &reqwest::Error) -> AgentError {
-        let mut innermost = error.source();
-        while let Some(source) = innermost.and_then(|error| error.source()) {
-            innermost = Some(source);
-        }
-        let why = match innermost {
-            Some(innermost) => innermost.to_string(),
-            None if error.is_timeout() => "it took too long".to_owned(),
-            None => "the exchange failed".to_owned(),
-        };
-        AgentError::Unreachable { at: self.commands.clone(), why }
+    fn broken(&self, error: &reqwest::Error) -> AgentError {
+        self.unreachable(if error.is_timeout() {
+            "it took too long".to_owned()
+        } else {
+            reason(error)
+        })
+    }
+
+    fn unreachable(&self, why: String) -> AgentError {
+        AgentError::Unreachable { at: shown_url_text(&self.commands), why }
     }
 }
 
-/// TLS that takes this one certificate.
+/// TLS that takes this one certificate: ironic-python-agent marks its own as an authority's, and the clock of a
+/// machine that just started may be wrong.
 fn pinned(pem: &str) -> Result<ClientConfig, AgentError> {
     let bad = |error: &dyn std::error::Error| AgentError::Certificate(error.to_string());
     let certificate =
         CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| bad(&error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Pinned { certificate, provider: Arc::clone(&provider) };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(&error))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(config)
-}
-
-/// Agents sign their own certificates, and ironic-python-agent marks its one as an authority's, which
-/// usual verification refuses for a server. Being the same bytes is the stronger condition anyway;
-/// names and dates add nothing to it, and the clock of a machine that just started may be wrong.
-#[derive(Debug)]
-struct Pinned {
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if *end_entity == self.certificate {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::UnknownIssuer.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    TrustedCertificate::Pinned(certificate).client().map_err(|error| bad(&error))
 }

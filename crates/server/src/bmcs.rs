@@ -1,37 +1,48 @@
 //! The way to the BMCs: nv-redfish's client over HTTP, each call recorded in the node's trace.
 
-use std::fs;
+mod http;
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
-use nv_redfish_bmc_http::reqwest::Client;
+use nix::libc::O_NONBLOCK;
 use nv_redfish_bmc_http::{BmcCredentials, CacheSettings, HttpBmc};
 use provision::{Node, What};
 use redfish::boot::{
     Call, CannotHttpBoot, Failure, Machine, NotOneSystem, Power, Sight, only_system,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, ClientBuilder};
+use reqwest::{Client, ClientBuilder};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 use url::Url;
 
+use self::http::RedfishClient;
+use crate::tls::{CertificateFingerprint, TrustedCertificate};
 use crate::trace::Recorder;
 
 /// A BMC that takes longer than this to take a connection is not there.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Some take most of a minute to answer while their machine tests itself.
+/// For the whole exchange. Some take most of a minute to answer while their machine tests itself.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Redfish has no way to await a change of power but to look again.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 3;
 /// Some BMCs take a minute for a forced switch.
 const POWER_FOLLOWS: Duration = Duration::from_secs(90);
+/// Bytes of a file of certificates: the bundle of all public authorities has 300 KiB.
+const CERTIFICATES_LIMIT: u64 = 4 << 20;
 
 /// The client of one node's BMC.
 pub struct Bmc<'n> {
-    http: HttpBmc<Client>,
+    http: HttpBmc<RedfishClient>,
     system: Option<&'n str>,
     observer: Box<Observer<'n>>,
 }
@@ -39,7 +50,7 @@ pub struct Bmc<'n> {
 type Observer<'n> = dyn Fn(&Call, Option<&Failure>) + Send + Sync + 'n;
 
 /// A machine behind a [`Bmc`].
-pub type BmcMachine<'a> = Machine<'a, HttpBmc<Client>>;
+pub type BmcMachine<'a> = Machine<'a, HttpBmc<RedfishClient>>;
 
 /// Why a BMC could not be used.
 #[derive(Debug, Error)]
@@ -61,6 +72,9 @@ pub enum BmcError {
     /// It cannot do what is needed.
     #[error(transparent)]
     Cannot(#[from] CannotHttpBoot),
+    /// It answers, but takes too long for all that is to be done.
+    #[error("the BMC took longer than {} s in all", .0.as_secs())]
+    Slow(Duration),
     /// The power does not follow.
     #[error(
         "the BMC took the reset, but {} s later the machine is still not {wanted}",
@@ -77,16 +91,17 @@ impl<'n> Bmc<'n> {
     ///
     /// # Errors
     /// [`BmcError::Setting`]
-    pub fn of(node: &'n Node, recorder: &'n Recorder) -> Result<Self, BmcError> {
+    pub async fn of(node: &'n Node, recorder: &'n Recorder) -> Result<Self, BmcError> {
         let text = |key| node.driver_text(key).unwrap_or_default().to_owned();
         let credentials = BmcCredentials::new(text("redfish_username"), text("redfish_password"));
-        let client = client(node)?.build().map_err(|error| BmcError::Setting {
+        let address = address(node)?;
+        let client = client(node, &address).await?.build().map_err(|error| BmcError::Setting {
             setting: "redfish_verify_ca",
             problem: format!("cannot be used: {error}"),
         })?;
         let http = HttpBmc::new(
-            Client::with_client(client),
-            address(node)?,
+            RedfishClient::new(client),
+            address,
             credentials,
             // What a BMC said before is not what it says now.
             CacheSettings::with_capacity(0),
@@ -154,7 +169,7 @@ pub async fn await_power(machine: &BmcMachine<'_>, wanted: Power) -> Result<Sigh
 /// # Errors
 /// Says what it lacks, or why it could not be asked.
 pub async fn validate(node: &Node, recorder: &Recorder) -> Result<Sight, BmcError> {
-    let bmc = Bmc::of(node, recorder)?;
+    let bmc = Bmc::of(node, recorder).await?;
     let sight = bmc.machine().await?.look().await?;
     sight.validate(node.boot_interface.http_boot_uri().is_some())?;
     Ok(sight)
@@ -162,44 +177,138 @@ pub async fn validate(node: &Node, recorder: &Recorder) -> Result<Sight, BmcErro
 
 /// Upstream takes a bare host and means https.
 fn address(node: &Node) -> Result<Url, BmcError> {
-    let wrong = |problem: &str| BmcError::Setting {
-        setting: "redfish_address",
-        problem: problem.to_owned(),
-    };
+    let wrong = |problem: &str| setting("redfish_address", problem);
     let text = node.driver_text("redfish_address").ok_or_else(|| wrong("is missing"))?;
     let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    Url::parse(&full).map_err(|error| wrong(&format!("is no URL: {error}")))
+    let url = Url::parse(&full).map_err(|error| wrong(&format!("is no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("must begin with https:// or http://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // What it says stays out of logs and errors.
+        return Err(wrong(
+            "must not hold a user name or a password: set redfish_username and redfish_password",
+        ));
+    }
+    Ok(url)
 }
 
-fn client(node: &Node) -> Result<ClientBuilder, BmcError> {
-    let client = reqwest::Client::builder()
+fn setting(setting: &'static str, problem: &str) -> BmcError {
+    BmcError::Setting { setting, problem: problem.to_owned() }
+}
+
+async fn client(node: &Node, address: &Url) -> Result<ClientBuilder, BmcError> {
+    let client = Client::builder()
         .connect_timeout(CONNECT)
         .timeout(ANSWER)
         // A redirect would carry the password elsewhere, and a proxy has no business here.
         .redirect(Policy::none())
         .no_proxy()
         .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")));
+    Ok(match verification(node, address)? {
+        BmcVerification::Public => client,
+        BmcVerification::Nothing => client.danger_accept_invalid_certs(true),
+        BmcVerification::Fingerprint(fingerprint) => {
+            trusting(client, TrustedCertificate::Fingerprint(fingerprint))?
+        }
+        BmcVerification::File(path) => {
+            let path = path.to_owned();
+            let read = tokio::task::spawn_blocking(move || certificates(Path::new(&path)));
+            let certificates = read.await.map_err(|error| error.to_string()).flatten();
+            let certificates =
+                certificates.map_err(|problem| setting("redfish_verify_ca", &problem))?;
+            trusting(client, TrustedCertificate::of_file(certificates))?
+        }
+    })
+}
+
+fn trusting(client: ClientBuilder, trusted: TrustedCertificate) -> Result<ClientBuilder, BmcError> {
+    let tls = trusted.client();
+    let tls =
+        tls.map_err(|error| setting("redfish_verify_ca", &format!("cannot be used: {error}")));
+    Ok(client.use_preconfigured_tls(tls?))
+}
+
+/// How a node's settings want the BMC's certificate checked.
+#[derive(Debug, PartialEq, Eq)]
+enum BmcVerification<'n> {
+    /// By the authorities that this host trusts.
+    Public,
+    /// Not at all.
+    Nothing,
+    /// By the certificates in a file.
+    File(&'n str),
+    /// By its fingerprint alone, whatever `redfish_verify_ca` says.
+    Fingerprint(CertificateFingerprint),
+}
+
+fn verification<'n>(node: &'n Node, address: &Url) -> Result<BmcVerification<'n>, BmcError> {
+    match node.driver_info.get("redfish_fingerprint") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(_)) if address.scheme() != "https" => {
+            return Err(setting("redfish_fingerprint", "needs a redfish_address with https"));
+        }
+        Some(Value::String(text)) => {
+            let fingerprint = text.parse::<CertificateFingerprint>();
+            return fingerprint
+                .map(BmcVerification::Fingerprint)
+                .map_err(|wrong| setting("redfish_fingerprint", &wrong.to_string()));
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(setting("redfish_fingerprint", "must be a string"));
+        }
+    }
     match node.driver_info.get("redfish_verify_ca") {
-        None | Some(Value::Bool(true)) => Ok(client),
-        Some(Value::Bool(false)) => Ok(client.danger_accept_invalid_certs(true)),
-        Some(Value::String(text)) => match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "1" => Ok(client),
-            "false" | "no" | "0" => Ok(client.danger_accept_invalid_certs(true)),
-            _ => trust(client, text),
-        },
-        Some(_) => Err(BmcError::Setting {
-            setting: "redfish_verify_ca",
-            problem: "must be true, false or the path of a PEM file".to_owned(),
+        None | Some(Value::Bool(true)) => Ok(BmcVerification::Public),
+        Some(Value::Bool(false)) => Ok(BmcVerification::Nothing),
+        Some(Value::String(text)) => Ok(match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "1" => BmcVerification::Public,
+            "false" | "no" | "0" => BmcVerification::Nothing,
+            _ => BmcVerification::File(text),
         }),
+        Some(Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(setting("redfish_verify_ca", "must be true, false or the path of a PEM file"))
+        }
     }
 }
 
-fn trust(client: ClientBuilder, path: &str) -> Result<ClientBuilder, BmcError> {
-    let wrong = |problem: String| BmcError::Setting { setting: "redfish_verify_ca", problem };
-    let pem = fs::read(path).map_err(|error| wrong(format!("cannot be read, {path}: {error}")))?;
-    let certificates = Certificate::from_pem_bundle(&pem)
-        .map_err(|error| wrong(format!("holds no certificates, {path}: {error}")))?;
-    Ok(certificates.into_iter().fold(client, ClientBuilder::add_root_certificate))
+/// The certificates in a PEM file, one at least.
+///
+/// # Errors
+/// In words that fit after the name of the setting.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let unreadable = |error| format!("cannot be read, {shown}: {error}");
+    let file = open_regular(path)?;
+    let mut pem = Vec::new();
+    // What a file says of its length need not be true (`/proc`).
+    file.take(CERTIFICATES_LIMIT + 1).read_to_end(&mut pem).map_err(unreadable)?;
+    if pem.len() as u64 > CERTIFICATES_LIMIT {
+        return Err(format!(
+            "cannot be used, {shown}: it has more than {CERTIFICATES_LIMIT} bytes, and is no file of \
+             certificates"
+        ));
+    }
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let certificates =
+        certificates.map_err(|error| format!("holds no certificates, {shown}: {error}"))?;
+    if certificates.is_empty() {
+        return Err(format!("holds no certificates, {shown}: it must be a file in PEM format"));
+    }
+    Ok(certificates)
+}
+
+/// Without waiting for the writer of a pipe, as opening one usually does.
+fn open_regular(path: &Path) -> Result<File, String> {
+    let shown = path.display();
+    let unreadable = |error| format!("cannot be read, {shown}: {error}");
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
+    let file = file.map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_file() {
+        Ok(file)
+    } else {
+        Err(format!("cannot be used, {shown}: it is no regular file"))
+    }
 }
 
 fn what(call: &Call, failure: Option<&Failure>) -> What {
@@ -210,5 +319,159 @@ fn what(call: &Call, failure: Option<&Failure>) -> What {
         // The client says of a success only that it was one.
         status: failure.map_or(Some(200), Failure::status),
         error: failure.map(|failure| failure.message().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::answers::hostile::{Hostility, server};
+
+    fn node(driver_info: Value) -> Node {
+        let mut node = crate::artifacts::tests::booting_node();
+        node.driver_info = driver_info.as_object().unwrap().clone();
+        node
+    }
+
+    #[tokio::test]
+    async fn a_bmc_that_answers_without_end_is_left_at_the_limit() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (recorder, _backlog) = Recorder::new();
+        let address = server(Hostility::Endless).await;
+        let node = node(json!({"redfish_address": format!("http://{address}")}));
+        let bmc = Bmc::of(&node, &recorder).await.unwrap();
+
+        let refused = bmc.machine().await.map(drop).unwrap_err().to_string();
+
+        assert!(refused.ends_with("the answer has more than 4194304 bytes"), "{refused}");
+    }
+
+    /// A BMC that signed its own certificate, as an authority's; that certificate, and its fingerprint.
+    async fn self_signed() -> (String, String, CertificateFingerprint) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["bmc.invalid".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let tls = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                let systems = r#"{"@odata.id": "/redfish/v1/Systems", "Members": []}"#;
+                let len = systems.len();
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{systems}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (url, certificate.pem(), CertificateFingerprint::of(certificate.der()))
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_a_bmc_signed_itself_can_be_trusted_as_a_file_or_by_fingerprint() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (recorder, _backlog) = Recorder::new();
+        let folder = tempfile::tempdir().unwrap();
+        let ((url, pem, fingerprint), (_, other, of_other)) =
+            (self_signed().await, self_signed().await);
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (own, other) = (file("own.pem", &format!("{other}{pem}")), file("other.pem", &other));
+        let asked = async |setting: &str, value: Value| {
+            let node = node(json!({"redfish_address": url, setting: value}));
+            let bmc = Bmc::of(&node, &recorder).await.unwrap();
+            bmc.machine().await.map(drop).unwrap_err().to_string()
+        };
+        let answered = "the BMC has 0 systems: set redfish_system_id in driver_info";
+
+        assert_eq!(asked("redfish_verify_ca", json!(own)).await, answered);
+        assert_eq!(asked("redfish_fingerprint", json!(fingerprint.to_string())).await, answered);
+        assert_eq!(asked("redfish_verify_ca", json!(false)).await, answered);
+        for (setting, value, words) in [
+            ("redfish_verify_ca", json!(true), "certificate"),
+            ("redfish_verify_ca", json!(other), "certificate"),
+            ("redfish_fingerprint", json!(of_other.to_string()), &fingerprint.to_string()[..]),
+        ] {
+            let refused = asked(setting, value).await;
+            assert!(refused.starts_with("no usable answer from the BMC"), "{refused}");
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_certificates_is_refused_in_words_and_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        fs::write(at("empty"), "").unwrap();
+        fs::write(at("text"), "not PEM").unwrap();
+        fs::write(at("bad"), "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        File::create(at("huge")).unwrap().set_len(1 << 40).unwrap();
+        let refused = |path: &Path| certificates(path).unwrap_err();
+
+        for special in ["/dev/zero", "/dev/null", "/tmp", "/"] {
+            let refused = refused(Path::new(special));
+            assert!(refused.ends_with("is no regular file"), "{refused}");
+        }
+        assert!(refused(&at("fifo")).ends_with("is no regular file"));
+        assert!(refused(&at("huge")).contains("more than 4194304 bytes"));
+        assert!(refused(&at("gone")).starts_with("cannot be read, "));
+        for name in ["empty", "text", "bad"] {
+            let refused = refused(&at(name));
+            assert!(refused.starts_with("holds no certificates, "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_saying_it() {
+        for address in
+            ["https://admin:geheim@192.0.2.1", "admin:geheim@192.0.2.1", "https://geheim@h"]
+        {
+            let node = node(json!({"redfish_address": address}));
+            let refused = super::address(&node).unwrap_err().to_string();
+            assert!(refused.contains("must not hold a user name or a password"), "{refused}");
+            assert!(!refused.contains("geheim"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_wins_over_redfish_verify_ca_and_is_checked() {
+        let address = |text: &str| Url::parse(text).unwrap();
+        let https = address("https://192.0.2.1");
+        let pinned =
+            |value: Value| node(json!({"redfish_verify_ca": false, "redfish_fingerprint": value}));
+        let good = pinned(json!("ab".repeat(32)));
+        let said = |node: &Node, address| verification(node, address).unwrap_err().to_string();
+
+        assert!(matches!(verification(&good, &https), Ok(BmcVerification::Fingerprint(_))));
+        assert!(said(&pinned(json!("abc")), &https).contains("64 hexadecimal digits"));
+        assert!(said(&pinned(json!(true)), &https).ends_with("must be a string"));
+        assert!(
+            said(&good, &address("http://192.0.2.1"))
+                .contains("needs a redfish_address with https")
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod address_book;
 pub mod agents;
+pub mod answers;
 pub mod api;
 pub mod artifacts;
 pub mod bmcs;
@@ -18,6 +19,7 @@ pub mod providers;
 pub mod repeats;
 mod signals;
 mod state_dir;
+mod tls;
 pub mod trace;
 pub mod urls;
 pub mod workers;

@@ -28,6 +28,9 @@ use crate::urls::Family;
 const PATIENCE: Patience =
     Patience { usual: Duration::from_secs(30), little: Duration::from_secs(3) };
 
+/// Bytes of an answer: a configuration with 10,000 reservations has 3 MiB.
+const LONGEST_ANSWER: u64 = 64 << 20;
+
 /// Kea says when it was configured in whole seconds, so two times that are nearer may be the same.
 const BLURRED: Duration = Duration::from_secs(2);
 
@@ -411,7 +414,12 @@ async fn exchange(socket: &Path, command: &Value) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).await.context("cannot connect")?;
     stream.write_all(in_ascii(command).as_bytes()).await.context("cannot ask")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.context("cannot read its answer")?;
+    let read = stream.take(LONGEST_ANSWER + 1).read_to_end(&mut answer).await;
+    read.context("cannot read its answer")?;
+    ensure!(
+        answer.len() as u64 <= LONGEST_ANSWER,
+        "its answer has more than {LONGEST_ANSWER} bytes"
+    );
     serde_json::from_slice(&answer).context("its answer is no JSON")
 }
 
@@ -538,6 +546,21 @@ mod tests {
         let Some(arguments) = arguments else { return pending().await };
         let answer = json!({"result": 0, "arguments": arguments}).to_string();
         stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_left_at_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("kea.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(&[b'['; 1 << 20]).await.is_ok() {}
+        });
+
+        let refused = exchange(&socket, &json!({"command": "config-get"})).await.unwrap_err();
+
+        assert_eq!(refused.to_string(), "its answer has more than 67108864 bytes");
     }
 
     #[tokio::test]

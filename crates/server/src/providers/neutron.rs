@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::StatusCode;
+use provision::text::shown_url;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -16,10 +18,14 @@ use url::Url;
 
 use super::announcement::{Announcement, ToldPort};
 use super::{But, Picture, Provider, all_well};
+use crate::answers::read_body;
 use crate::config;
 
-/// Upstream's `[neutron]request_timeout`.
+/// Upstream's `[neutron]request_timeout`, for a whole exchange.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
+
+/// Bytes of an answer: Keystone's catalogue of a large cloud has 1 MiB, 50 ports have 200 KiB.
+const LONGEST_ANSWER: usize = 16 << 20;
 
 /// Ports that are asked for at a time; each is named in the URL of the request.
 const AT_ONCE: usize = 50;
@@ -46,7 +52,9 @@ impl Neutron {
     /// # Errors
     /// When there can be no client.
     pub fn new(settings: &config::Neutron) -> Result<Self> {
-        let client = Client::builder().timeout(PATIENCE).no_proxy().build();
+        // A redirect would carry the password or the token elsewhere.
+        let client =
+            Client::builder().timeout(PATIENCE).redirect(Policy::none()).no_proxy().build();
         let client = client.context("cannot make a client for Neutron")?;
         Ok(Self { settings: settings.clone(), client, session: Mutex::default() })
     }
@@ -57,7 +65,7 @@ impl Neutron {
     /// In words, which does not.
     pub async fn answers(&self) -> Result<String> {
         self.ask(Method::GET, "v2.0/ports?limit=1", None).await?;
-        Ok(format!("answers at {}", self.session().await?.url))
+        Ok(format!("answers at {}", shown_url(&self.session().await?.url)))
     }
 
     /// As upstream does: the ports that Neutron is known to have one for, and it is enough if one is told.
@@ -267,11 +275,15 @@ async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
 /// The body of a success, or the words of a failure.
 async fn read(answer: reqwest::Response) -> Result<Value> {
     let status = answer.status();
-    let text = answer.text().await.context("its answer broke off")?;
-    let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let body = read_body(answer, LONGEST_ANSWER).await?;
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if status.is_success() {
         return Ok(body);
     }
+    ensure!(
+        !status.is_redirection(),
+        "it answered {status}, and redirects are not followed: set the URL that it leads to"
+    );
     let message = [&body["NeutronError"]["message"], &body["error"]["message"]];
     let words = message.into_iter().find_map(Value::as_str).unwrap_or("no reason");
     bail!("it answered {status}: {words}")
@@ -288,6 +300,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::answers::hostile::{Hostility, server};
 
     const URL: &str = "http://10.77.0.1:8080/boot/TICKET/bootx64.efi";
     const FIND: &str = "GET /v2.0/ports?mac_address=52:54:00:00:00:01";
@@ -349,6 +362,19 @@ mod tests {
         let router = Router::new().fallback(answer).with_state(recorded.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         (recorded, url)
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_and_a_redirect_in_circles_are_refused() {
+        for (hostility, words) in [
+            (Hostility::Endless, "the answer has more than 16777216 bytes"),
+            (Hostility::Redirects, "redirects are not followed"),
+        ] {
+            let url = format!("http://{}/", server(hostility).await).parse().unwrap();
+            let settings = config::Neutron { url: Some(url), ..config::Neutron::default() };
+            let refused = neutron(&settings).answers().await.unwrap_err();
+            assert!(format!("{refused:#}").contains(words), "{refused:#}");
+        }
     }
 
     fn neutron(settings: &config::Neutron) -> Neutron {

@@ -1,0 +1,227 @@
+//! The bodies of others' answers, read up to a limit.
+//!
+//! The time of an exchange is limited by its client's total timeout, which runs from the connection to
+//! the last byte of the body. No client of ours unpacks compressed bodies, so bytes received are bytes held.
+
+use reqwest::Response;
+use thiserror::Error;
+
+/// Bytes of an answer of an agent or a BMC. A list of a hundred commands with their results has 200 KiB, a
+/// system of a BMC 20.
+pub const ANSWER_LIMIT: usize = 4 << 20;
+
+/// Bytes of an error's body that are read: more than any message in it.
+pub const ERROR_LIMIT: usize = 64 << 10;
+
+/// Why an answer was not read.
+#[derive(Debug, Error)]
+pub enum AnswerError {
+    /// It is longer than it may be.
+    #[error("the answer has more than {limit} bytes")]
+    TooLong {
+        /// Bytes.
+        limit: usize,
+    },
+    /// The connection broke, or the time was over.
+    #[error("the answer broke off")]
+    BrokeOff(#[source] reqwest::Error),
+}
+
+/// The whole body of an answer, of at most `limit` bytes.
+///
+/// # Errors
+/// [`AnswerError`]
+pub async fn read_body(mut answer: Response, limit: usize) -> Result<Vec<u8>, AnswerError> {
+    let said = answer.content_length().unwrap_or(0);
+    if said > limit as u64 {
+        return Err(AnswerError::TooLong { limit });
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(AnswerError::BrokeOff)? {
+        if body.len() + chunk.len() > limit {
+            return Err(AnswerError::TooLong { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What an error's body says, cut to [`ERROR_LIMIT`]; what came of it, if it broke off.
+pub async fn read_error(mut answer: Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < ERROR_LIMIT
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(ERROR_LIMIT - body.len())]);
+    }
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// The innermost reason of a failed exchange, without its URL, which may hold a token or a password.
+pub(crate) fn reason(error: &reqwest::Error) -> String {
+    let error: &dyn std::error::Error = error;
+    let mut innermost = error.source();
+    while let Some(source) = innermost.and_then(std::error::Error::source) {
+        innermost = Some(source);
+    }
+    match innermost {
+        Some(innermost) => innermost.to_string(),
+        None => "the exchange failed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod hostile {
+    //! Servers that answer as no server should.
+
+    use std::future::pending;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+
+    /// What follows the request.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Hostility {
+        /// Nothing at all.
+        Silent,
+        /// A head, and then a body without end.
+        Endless,
+        /// A `Content-Length` of 100 GB, and nothing.
+        LiesLong,
+        /// A `Content-Length` of 10 bytes, and 5 of them.
+        BreaksOff,
+        /// A head that never ends.
+        EndlessHead,
+        /// One byte every 20 ms.
+        Trickles,
+        /// A redirect to where it came from.
+        Redirects,
+        /// A body of zeros, 1000 times as large as what is sent.
+        Bomb,
+    }
+
+    /// A server on loopback that is hostile to everybody.
+    pub(crate) async fn server(hostility: Hostility) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.spawn(answer(stream, hostility));
+            }
+        });
+        address
+    }
+
+    async fn answer(mut stream: TcpStream, hostility: Hostility) {
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await;
+        let _: Result<(), std::io::Error> = async {
+            match hostility {
+                Hostility::Silent => pending().await,
+                Hostility::Endless => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
+                    loop {
+                        stream.write_all(&[b'['; 65_536]).await?;
+                    }
+                }
+                Hostility::LiesLong => {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n";
+                    stream.write_all(head.as_bytes()).await?;
+                    pending().await
+                }
+                Hostility::BreaksOff => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await
+                }
+                Hostility::EndlessHead => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+                    loop {
+                        stream.write_all(b"X-More: and more\r\n").await?;
+                    }
+                }
+                Hostility::Trickles => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
+                    loop {
+                        stream.write_all(b" ").await?;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+                Hostility::Redirects => {
+                    stream
+                        .write_all(
+                            b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\
+                              Connection: close\r\n\r\n",
+                        )
+                        .await
+                }
+                Hostility::Bomb => {
+                    // `gzip -9` of a mebibyte of zeros, as far as its header; what follows does not matter.
+                    let body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x00\x00\x00\x00\x00\x00";
+                    let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\
+                                Content-Length: 16\r\n\r\n";
+                    stream.write_all(head.as_bytes()).await?;
+                    stream.write_all(body).await
+                }
+            }
+        }
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use reqwest::Client;
+
+    use super::hostile::{Hostility, server};
+    use super::*;
+
+    async fn asked(hostility: Hostility, timeout: Duration) -> Result<Vec<u8>, String> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().timeout(timeout).no_proxy().build().unwrap();
+        let url = format!("http://{}/", server(hostility).await);
+        let answer = client.get(url).send().await.map_err(|error| reason(&error))?;
+        read_body(answer, 1000).await.map_err(|error| error.to_string())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_left_at_its_limit() {
+        let refused = asked(Hostility::Endless, LONG).await.unwrap_err();
+        assert_eq!(refused, "the answer has more than 1000 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_length_beyond_the_limit_is_not_waited_for() {
+        let started = Instant::now();
+        let refused = asked(Hostility::LiesLong, LONG).await.unwrap_err();
+        assert_eq!(refused, "the answer has more than 1000 bytes");
+        assert!(started.elapsed() < LONG / 2);
+    }
+
+    #[tokio::test]
+    async fn the_timeout_of_a_client_is_that_of_the_whole_exchange() {
+        let short = Duration::from_millis(300);
+        for hostility in [Hostility::Silent, Hostility::Trickles, Hostility::EndlessHead] {
+            asked(hostility, short).await.unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_answer() {
+        let refused = asked(Hostility::BreaksOff, LONG).await.unwrap_err();
+        assert_eq!(refused, "the answer broke off");
+    }
+
+    #[tokio::test]
+    async fn compressed_bodies_are_not_unpacked() {
+        let body = asked(Hostility::Bomb, LONG).await.unwrap();
+        assert_eq!(body.len(), 16);
+    }
+}
