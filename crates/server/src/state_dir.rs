@@ -1,14 +1,15 @@
 //! The state directory: ours alone, and of one daemon at a time.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{AccessFlags, access};
+use tracing::{debug, info};
 
 const LOCK_TRIES: u32 = 5;
 const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(50);
@@ -72,6 +73,7 @@ impl StateDir {
         let place = || format!("cannot keep state in {}: set state_dir", path.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(place)?;
         let path = path.canonicalize().with_context(place)?;
+        make_private(&path)?;
         let file = path.join("lock");
         let lock = OpenOptions::new()
             .write(true)
@@ -103,6 +105,55 @@ impl StateDir {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// What may lie in a state directory: ours, and what operators put there for us.
+const KNOWN: [&str; 8] =
+    ["lock", "ferroboot.", "leases", "cache", "images", "ramdisk", "lost+found", "htpasswd"];
+
+/// Takes the directory, and the files in it, from everybody but their owner: tokens and passwords lie there. One
+/// that others use as well is left as it is, and refused.
+fn make_private(path: &Path) -> Result<()> {
+    let see = || format!("cannot see {}", path.display());
+    let mode = fs::metadata(path).with_context(see)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let foreign = foreign_files(path).with_context(see)?;
+    if mode & 0o1000 != 0 || !foreign.is_empty() {
+        bail!(
+            "{} is open to other users of this host (mode {:04o}) and is not ferroboot's alone{}: set state_dir to \
+             a directory of its own, or take the others' rights away with chmod 700",
+            path.display(),
+            mode & 0o7777,
+            foreign.first().map(|name| format!(", as {name} lies in it")).unwrap_or_default()
+        );
+    }
+    let private = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    private(path, 0o700).with_context(|| {
+        format!(
+            "cannot take the rights of other users on {} away: chown it to the user that ferroboot runs as",
+            path.display()
+        )
+    })?;
+    info!("{} was open to other users of this host, and is not any more", path.display());
+    for file in fs::read_dir(path).with_context(see)?.flatten() {
+        let Ok(about) = file.metadata() else { continue };
+        let mode = about.permissions().mode() & 0o7777;
+        if about.is_file()
+            && mode & 0o077 != 0
+            && let Err(error) = private(&file.path(), mode & 0o700)
+        {
+            debug!("{} is still open to other users: {error}", file.path().display());
+        }
+    }
+    Ok(())
+}
+
+fn foreign_files(path: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(path)?.flatten().map(|file| file.file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    Ok(names.filter(|name| !KNOWN.iter().any(|known| name.starts_with(known))).collect())
 }
 
 #[cfg(test)]
@@ -137,5 +188,46 @@ mod tests {
         assert!(second.contains("another ferroboot"), "{second}");
         drop(first);
         StateDir::lock(dir.path().join("state")).unwrap();
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn open_to_all(dir: &Path) -> PathBuf {
+        let path = dir.join("state");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_directory_that_was_there_is_taken_from_others_with_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = open_to_all(dir.path());
+        let database = path.join("ferroboot.db-wal");
+        fs::write(&database, "").unwrap();
+        fs::set_permissions(&database, Permissions::from_mode(0o644)).unwrap();
+        fs::create_dir(path.join("ramdisk")).unwrap();
+
+        StateDir::lock(path.clone()).unwrap();
+
+        assert_eq!((mode(&path), mode(&database)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = open_to_all(dir.path());
+        fs::write(path.join("passwd"), "").unwrap();
+
+        let refused = StateDir::lock(path.clone()).unwrap_err().to_string();
+
+        assert!(refused.contains("as passwd lies in it"), "{refused}");
+        assert_eq!(mode(&path), 0o755);
+        fs::remove_file(path.join("passwd")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
+        assert!(StateDir::lock(path.clone()).unwrap_err().to_string().contains("(mode 1777)"));
+        assert_eq!(mode(&path), 0o1777);
     }
 }

@@ -3,9 +3,9 @@
 mod reading;
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -251,6 +251,15 @@ fn wrong_url(url: &str) -> StoreError {
     StoreError::Url { url: format!("{scheme}:…"), expected: EXPECTED }
 }
 
+/// A file of another owner cannot be changed, and says so when it is written.
+fn take_from_others(path: &Path) {
+    let Ok(about) = path.metadata() else { return };
+    let mode = about.permissions().mode() & 0o7777;
+    if about.is_file() && mode & 0o077 != 0 {
+        let _ = fs::set_permissions(path, Permissions::from_mode(mode & 0o700));
+    }
+}
+
 /// Makes the database's file and folder, readable by their owner alone: tokens lie in it.
 fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |path: &Path| {
@@ -260,7 +269,12 @@ fn create(path: &Path) -> Result<(), StoreError> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
     }
-    // SQLite gives its log and index files the rights of this one.
+    // SQLite gives its log and index files the rights of this one when it makes them.
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        take_from_others(Path::new(&name));
+    }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
