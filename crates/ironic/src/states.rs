@@ -175,6 +175,12 @@ pub enum BadTarget {
     Newer,
 }
 
+/// Whether a `PUT …/states/provision` asks for an abort, which waits for nobody.
+#[must_use]
+pub fn is_abort(body: &Value) -> bool {
+    target(body).is_ok_and(|(_, target)| target == "abort")
+}
+
 /// What a `PUT …/states/provision` asks for.
 ///
 /// # Errors

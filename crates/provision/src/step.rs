@@ -18,6 +18,7 @@ use crate::diagnosis::KERNEL_START;
 use crate::event::{AgentLookup, Event, Heartbeat, Work};
 use crate::node::{Agent, Attempt, Clean, Node, Secret};
 use crate::state::{PowerState, PowerTarget, ProvisionState as State};
+use crate::text::{masked, printable, shortened, shown_url};
 use crate::trace::What;
 
 /// What a decision may depend on besides the node and the event.
@@ -46,6 +47,10 @@ impl Default for Policy {
         Self { automated_clean: true, clean_callback_timeout: SignedDuration::from_secs(1_800) }
     }
 }
+
+/// Characters of an error that are kept with a node. The longest of our own has some hundreds, and some hundreds
+/// of a BMC's or an agent's in it.
+const REASON_LIMIT: usize = 4_000;
 
 /// Why a node goes from waiting to `cleaning` when its machine is started anew within an attempt.
 pub(crate) const REBOOT: &str = "a clean step asked for a reboot";
@@ -322,14 +327,17 @@ impl Turn<'_> {
         }
     }
 
+    /// Upstream refuses it in `cleaning`. There a BMC, an image server or an agent is waited for, any of which
+    /// may take its time, and an operator must have a way out.
     fn abort(self) -> Result<Outcome, Refused> {
         match self.node.provision_state {
-            State::CleanWait => Ok(self.fail_clean("the clean was aborted by an operator")),
+            State::Cleaning | State::CleanWait => {
+                Ok(self.fail_clean("the clean was aborted by an operator"))
+            }
             State::Enroll
             | State::Verifying
             | State::Manageable
             | State::Available
-            | State::Cleaning
             | State::CleanFailed => Err(self.invalid("abort")),
         }
     }
@@ -524,8 +532,8 @@ impl Turn<'_> {
         match &attempt.agent {
             Some(owner) if owner.callback_url != heartbeat.callback_url => {
                 return Err(Refused::SecondAgent {
-                    owner: owner.callback_url.to_string(),
-                    caller: heartbeat.callback_url.to_string(),
+                    owner: shown_url(&owner.callback_url),
+                    caller: shown_url(&heartbeat.callback_url),
                 });
             }
             // The machine is being switched off and on. Were this the agent that is about to be
@@ -748,7 +756,13 @@ impl Turn<'_> {
         Outcome { work: Some(work), ..self.done() }
     }
 
+    /// What others say comes in here, in the reasons that events give: shown by every client, on terminals.
     fn done(mut self) -> Outcome {
+        for reason in [&mut self.node.last_error, &mut self.node.maintenance_reason] {
+            if let Some(text) = reason {
+                *text = shortened(&printable(&masked(text)), REASON_LIMIT).into_owned();
+            }
+        }
         if self.node != *self.before {
             self.node.updated_at = Some(self.context.now);
         }

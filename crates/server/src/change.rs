@@ -3,13 +3,13 @@
 //! The API, the workers and the agents' calls all come through here.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provision::boot::bootable;
 use provision::node::Secret;
 use provision::step::Fresh;
@@ -19,6 +19,7 @@ use store::{
     PortError, PortFilter, Store, StoreFailure,
 };
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -29,6 +30,9 @@ use crate::nodes::Index;
 /// `[conductor]node_locked_retry_attempts` and `…_interval`.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// How long a request that a worker sent before its work was taken away may take to show: a reset of a BMC, and
+/// the time within which another daemon sees that it has lost the claim.
+const SETTLE: SignedDuration = SignedDuration::from_secs(20);
 
 /// The nodes, in the store and in the index; clones share both.
 #[derive(Clone, Debug)]
@@ -43,14 +47,22 @@ pub struct Nodes {
     stale: Arc<std::sync::Mutex<HashSet<Uuid>>>,
     /// Outages of the database after which the index was read anew.
     outages_seen: Arc<AtomicU64>,
+    under_way: ClaimsUnderWay,
 }
 
 impl Nodes {
     /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
     #[must_use]
     pub fn new(store: Store, index: Index, policy: Policy) -> Self {
-        let (in_order, stale, outages_seen) = (Arc::default(), Arc::default(), Arc::default());
-        Self { store, index, policy, in_order, stale, outages_seen }
+        Self {
+            store,
+            index,
+            policy,
+            in_order: Arc::default(),
+            stale: Arc::default(),
+            outages_seen: Arc::default(),
+            under_way: ClaimsUnderWay::default(),
+        }
     }
 
     /// Fills the index with all there is.
@@ -120,8 +132,7 @@ impl Nodes {
         event: impl Fn(&Node) -> Result<Event, E>,
     ) -> Result<Node, ChangeError<E>> {
         let (mut before, mut error_before) = (None, None);
-        let context =
-            Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
+        let context = self.context();
         let decide = |node: &Node| {
             before = Some(node.provision_state);
             error_before.clone_from(&node.last_error);
@@ -166,6 +177,36 @@ impl Nodes {
         event: impl Fn(&Node) -> Result<Event, E>,
     ) -> Result<Node, ChangeError<E>> {
         patiently(|| self.happen_as(node, None, &event)).await
+    }
+
+    /// [`Nodes::ask_for`], but whoever works on the node loses the work. It ends at once if this process does it;
+    /// if another does, at the next renewal of its claim, or before its next request that changes something.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn interrupt<E: From<Refused>>(
+        &self,
+        node: Uuid,
+        event: impl Fn(&Node) -> Result<Event, E>,
+    ) -> Result<Node, ChangeError<E>> {
+        let context = self.context();
+        let decide = |node: &Node| Ok(step(node, &event(node)?, &context)?);
+        let (node, lost) = self.store.take_over(node, context.now, SETTLE, decide).await?;
+        if let Some(claim) = &lost {
+            self.under_way.cancel(claim);
+            info!(node.uuid = %node.uuid, host = claim.host, "the work on it was taken away");
+        }
+        self.refresh(node.uuid).await;
+        Ok(node)
+    }
+
+    /// Registers work that this process begins; it is to end when the token of the answer is cancelled.
+    pub(crate) fn begin_work(&self, claim: &Claim) -> WorkUnderWay {
+        self.under_way.begin(claim)
+    }
+
+    fn context(&self) -> Context {
+        Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() }
     }
 
     /// Changes settings of a node, as `decide` says.
@@ -326,6 +367,44 @@ impl Nodes {
 /// What a node is called in the log.
 fn display_name(node: &Node) -> &str {
     node.name.as_deref().unwrap_or("without a name")
+}
+
+/// The claims whose work this process does; clones share them.
+#[derive(Clone, Debug, Default)]
+struct ClaimsUnderWay(Arc<SyncMutex<HashMap<Claim, CancellationToken>>>);
+
+/// Work that this process does, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct WorkUnderWay {
+    claim: Claim,
+    claims: ClaimsUnderWay,
+    /// Cancelled when the work is to end.
+    pub(crate) cancelled: CancellationToken,
+}
+
+impl ClaimsUnderWay {
+    fn begin(&self, claim: &Claim) -> WorkUnderWay {
+        let cancelled = CancellationToken::new();
+        self.locked().insert(claim.clone(), cancelled.clone());
+        WorkUnderWay { claim: claim.clone(), claims: self.clone(), cancelled }
+    }
+
+    fn cancel(&self, claim: &Claim) {
+        if let Some(cancelled) = self.locked().get(claim) {
+            cancelled.cancel();
+        }
+    }
+
+    // A panic elsewhere cannot leave the map half-changed.
+    fn locked(&self) -> MutexGuard<'_, HashMap<Claim, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for WorkUnderWay {
+    fn drop(&mut self) {
+        self.claims.locked().remove(&self.claim);
+    }
 }
 
 /// Tries again while a worker holds the node, since most of its turns are short.

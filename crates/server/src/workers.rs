@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, error, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
@@ -127,7 +127,9 @@ impl Workers {
             if claimed.claims > 1 {
                 warn!("taking over work that was begun before");
             }
+            let under_way = self.nodes.begin_work(&claimed.claim);
             tokio::select! {
+                () = under_way.cancelled.cancelled() => info!("the work is taken away, and ends"),
                 () = self.bring_to_an_end(&claimed) => {}
                 lost = self.keep(&claimed) => warn!(error = %lost, "another daemon has taken over"),
             }
@@ -185,6 +187,10 @@ impl Workers {
         loop {
             match self.nodes.happen(claim.node, Some(claim), &event).await {
                 Ok(_) => return,
+                Err(ChangeError::ClaimLost(_)) => {
+                    info!("the work was taken away, and its end is not needed");
+                    return;
+                }
                 Err(ChangeError::Refused(refused)) => {
                     debug!(?event, %refused, "the work is not needed any more");
                     return self.drop_work(claimed).await;

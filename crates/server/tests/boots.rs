@@ -23,6 +23,8 @@ use server::config::Config;
 use small_disk::on_a_small_disk;
 use sqlx::SqlitePool;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -208,6 +210,49 @@ async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched()
     let error = node["last_error"].as_str().unwrap();
     assert!(error.contains("driver_info/deploy_iso cannot be used"), "{error}");
     assert_eq!(world.bmc.changes(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_ends_a_clean_that_waits_for_an_image_server_and_frees_the_node() {
+    let world = World::new(30, Personality::default()).await;
+    world.bmc.switch_on();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/own.iso", silent.local_addr().unwrap());
+    let patch = json!([{ "op": "replace", "path": "/driver_info/deploy_iso", "value": url }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    world.clean().await;
+    let (mut connection, _) = silent.accept().await.unwrap();
+    world.until(|node| !node["reservation"].is_null()).await;
+
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+
+    let node = world.node_in("clean failed").await;
+    assert!(node["last_error"].as_str().unwrap().contains("aborted"), "{node:#}");
+    // The download is over as well.
+    while connection.read_u8().await.is_ok() {}
+    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
+    let patch = json!([{ "op": "remove", "path": "/driver_info/deploy_iso" }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    world.api(Method::DELETE, "/v1/nodes/n1", Value::Null).await;
+    assert_eq!(world.bmc.changes(), ["POST ForceOff"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_ends_a_clean_that_waits_for_its_bmc() {
+    let world = World::new(31, Personality::default()).await;
+    let held = world.bmc.hold("PATCH");
+    world.clean().await;
+    held.reached().await;
+
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+
+    let node = world.node_in("clean failed").await;
+    assert_eq!(node["reservation"], Value::Null);
+    let patch = json!([{ "op": "add", "path": "/extra/note", "value": "free" }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    held.let_go();
+    // What the BMC was about to be told comes no more.
+    assert!(!world.bmc.changes().contains(&"POST On".to_owned()), "{:?}", world.bmc.changes());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,6 +470,7 @@ impl World {
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
              [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\
+             [images]\nloopback = true\n\
              [power]\nsync_secs = 1\n\
              {settings}"
         )

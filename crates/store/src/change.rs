@@ -1,6 +1,6 @@
 //! The one way a node changes: load, decide, save, all in one transaction.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
 use provision::{BootEvent, Node, Outcome, What, Work};
 use sqlx::{AnyConnection, Row};
@@ -94,13 +94,79 @@ impl Store {
             Some(_) => return Err(ChangeError::ClaimLost(node)),
         }
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
-        save(connection, &change.node).await.map_err(|error| duplicate(error, &change))?;
-        if let Some(planned) = &change.work {
-            plan(connection, node, planned, now).await?;
-        }
-        let trace = traced(&taken.node, &change, now);
-        self.insert_events(connection, &trace).await?;
+        self.keep_in(connection, &taken.node, &change, now, now).await?;
         Ok(change)
+    }
+
+    /// [`Store::change`], but whoever works on the node loses the claim, which is given back with the node: what
+    /// is decided is to be done in its place.
+    ///
+    /// Where the machine may have been touched, what is decided waits for `settle`: a last request of the
+    /// one who lost the claim may still be on its way.
+    ///
+    /// # Errors
+    /// [`ChangeError`], but neither [`ChangeError::Locked`] nor [`ChangeError::ClaimLost`]; nothing has
+    /// changed then.
+    pub async fn take_over<C, E, F>(
+        &self,
+        node: Uuid,
+        now: Timestamp,
+        settle: SignedDuration,
+        decide: F,
+    ) -> Result<(Node, Option<Claim>), ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: FnOnce(&Node) -> Result<C, E>,
+    {
+        let mut transaction = self.begin().await?;
+        let done = self.take_over_in(transaction.connection(), node, now, settle, decide).await;
+        let (change, claim) = transaction.end(done).await?;
+        if change.work.is_some() {
+            self.added.notify_one();
+        }
+        Ok((change.node, claim))
+    }
+
+    async fn take_over_in<C, E, F>(
+        &self,
+        connection: &mut AnyConnection,
+        node: Uuid,
+        now: Timestamp,
+        settle: SignedDuration,
+        decide: F,
+    ) -> Result<(Change, Option<Claim>), ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: FnOnce(&Node) -> Result<C, E>,
+    {
+        let taken = take_node(connection, node).await?;
+        let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
+        let lost = work::take_away(connection, node).await?;
+        let not_before = match &lost {
+            Some((_, phase)) if *phase > BootPhase::Untouched => now + settle,
+            Some(_) | None => now,
+        };
+        self.keep_in(connection, &taken.node, &change, now, not_before).await?;
+        Ok((change, lost.map(|(claim, _)| claim)))
+    }
+
+    /// What is to be done next is claimed at `not_before` or later.
+    async fn keep_in<E>(
+        &self,
+        connection: &mut AnyConnection,
+        before: &Node,
+        change: &Change,
+        now: Timestamp,
+        not_before: Timestamp,
+    ) -> Result<(), ChangeError<E>> {
+        save(connection, &change.node).await.map_err(|error| duplicate(error, change))?;
+        if let Some(planned) = &change.work {
+            plan(connection, before.uuid, planned, not_before).await?;
+        }
+        let trace = traced(before, change, now);
+        self.insert_events(connection, &trace).await?;
+        Ok(())
     }
 
     /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it.
@@ -172,7 +238,7 @@ async fn plan(
     connection: &mut AnyConnection,
     node: Uuid,
     planned: &Work,
-    now: Timestamp,
+    not_before: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO work (node_uuid, id, work, claims, progress, not_before) \
                   VALUES ($1, $2, $3, 0, $4, $5) \
@@ -184,7 +250,7 @@ async fn plan(
         .bind(Uuid::new_v4().to_string())
         .bind(json(planned))
         .bind(json(&BootPhase::default()))
-        .bind(micros(now))
+        .bind(micros(not_before))
         .execute(connection)
         .await
         .map(drop)

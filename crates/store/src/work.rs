@@ -19,7 +19,7 @@ use crate::open::Store;
 use crate::sql::{document, json, micros, micros_after, uuid};
 
 /// The right to do a piece of work, and to change its node. Lost when somebody else claims it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     /// Whose work it is.
     pub node: Uuid,
@@ -261,6 +261,26 @@ async fn release_all_in(connection: &mut AnyConnection, host: &str) -> Result<u6
     let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
     let done = sqlx::query(work).bind(host.to_owned()).execute(connection).await?;
     Ok(done.rows_affected())
+}
+
+/// Takes the node's work away from whoever claims it, with the reservation. Gives the claim, and how far the
+/// work had come.
+pub(crate) async fn take_away(
+    connection: &mut AnyConnection,
+    node: Uuid,
+) -> Result<Option<(Claim, BootPhase)>, StoreError> {
+    let delete = "DELETE FROM work WHERE node_uuid = $1 AND claimed_by IS NOT NULL \
+                  RETURNING id, claimed_by, claims, progress";
+    let row = sqlx::query(delete).bind(node.to_string()).fetch_optional(&mut *connection).await?;
+    release(connection, node).await?;
+    let Some(row) = row else { return Ok(None) };
+    let claim = Claim {
+        node,
+        host: row.try_get("claimed_by")?,
+        id: row.try_get("id")?,
+        claims: row.try_get("claims")?,
+    };
+    Ok(Some((claim, document(&row, "progress")?)))
 }
 
 /// Removes claimed work and its reservation; `false` if the claim is no longer good.

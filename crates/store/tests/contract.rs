@@ -76,6 +76,8 @@ promises![
     a_renewed_lease_holds,
     a_lost_claim_can_do_nothing,
     replaced_work_does_not_answer_to_the_old_claim,
+    work_that_is_taken_over_is_lost_to_its_claimer_and_done_by_the_next,
+    what_nobody_works_on_is_taken_over_as_any_change_is_made,
     a_node_whose_daemon_died_can_be_changed_once_the_lease_is_over,
     work_that_was_put_back_waits_and_keeps_its_progress,
     dropped_work_is_gone_and_the_node_is_free,
@@ -731,6 +733,49 @@ async fn replaced_work_does_not_answer_to_the_old_claim(database: Database) {
     let refused = store.note_progress(&old, BootPhase::PoweringOff).await;
 
     assert!(matches!(refused, Err(WorkError::ClaimLost(_))));
+}
+
+async fn work_that_is_taken_over_is_lost_to_its_claimer_and_done_by_the_next(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let lost = claim(&store, "a").await.unwrap().claim;
+    let settle = SignedDuration::from_secs(20);
+    let next = Work::TearDown { attempt: Uuid::from_u128(1) };
+    let decide =
+        |node: &Node| fine(Change { work: Some(next.clone()), ..Change::from(node.clone()) });
+
+    let (_, taken) = store.take_over(node.uuid, now(), settle, decide).await.unwrap();
+
+    assert_eq!(taken, Some(lost.clone()));
+    let refused = store.note_progress(&lost, BootPhase::PoweringOn).await;
+    assert!(matches!(refused, Err(WorkError::ClaimLost(_))));
+    let refused = store.change(node.uuid, Some(&lost), now(), |node| fine(node.clone())).await;
+    assert!(matches!(refused, Err(ChangeError::ClaimLost(_))));
+    let second = claim(&store, "b").await.unwrap();
+    assert_eq!((&second.work, second.claims), (&next, 1));
+
+    // Its machine may have been touched, and what was sent last may still be on its way.
+    store.note_progress(&second.claim, BootPhase::PoweringOff).await.unwrap();
+    let (_, taken) = store.take_over(node.uuid, now(), settle, decide).await.unwrap();
+
+    assert_eq!(taken, Some(second.claim));
+    assert_eq!(claim(&store, "b").await, None);
+    assert!(store.claim_work("b", now() + settle, LEASE).await.unwrap().is_some());
+}
+
+async fn what_nobody_works_on_is_taken_over_as_any_change_is_made(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let (settle, now) = (SignedDuration::from_secs(20), now());
+
+    let keep = |node: &Node| fine(node.clone());
+    let (_, taken) = store.take_over(node.uuid, now, settle, keep).await.unwrap();
+    let refuse = |_: &Node| Err::<Change, _>("no");
+    let refused = store.take_over(node.uuid, now, settle, refuse).await.unwrap_err();
+
+    assert_eq!(taken, None);
+    assert!(matches!(refused, ChangeError::Refused("no")));
+    assert!(claim(&store, "a").await.is_some(), "the work that was planned is still there");
 }
 
 async fn a_node_whose_daemon_died_can_be_changed_once_the_lease_is_over(database: Database) {

@@ -197,6 +197,30 @@ fn a_machine_that_cannot_be_booted_fails_the_clean_with_the_bmcs_words() {
 }
 
 #[test]
+fn what_a_bmc_says_reaches_no_terminal_unescaped_and_is_cut() {
+    let mut world = situations::booting();
+    let attempt = world.attempt().id;
+    let reason = format!("\x1b]0;evil\x07\n\u{202e}{}", "x".repeat(100_000));
+    world.is_done(Event::BootFailed { attempt, reason });
+    for said in [world.node.last_error, world.node.maintenance_reason] {
+        let said = said.unwrap();
+        assert!(said.contains(r"\u{1b}]0;evil\u{7}\n\u{202e}xxx"), "{}", &said[..200]);
+        assert!(!said.contains(provision::text::is_unprintable));
+        assert!(said.chars().count() < 5_000);
+    }
+}
+
+#[test]
+fn an_abort_of_a_boot_tears_the_machine_down() {
+    for mut world in [situations::booting(), situations::tearing_down()] {
+        let attempt = world.attempt().id;
+        world.happens(Event::Abort);
+        assert_eq!(world.node.provision_state, State::CleanFailed);
+        assert_eq!(world.planned, Some(Work::TearDown { attempt }));
+    }
+}
+
+#[test]
 fn a_tear_down_that_fails_leaves_the_cleans_own_failure_first() {
     let mut world = situations::failed();
     let attempt = world.attempt().id;

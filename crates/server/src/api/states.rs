@@ -40,7 +40,11 @@ pub(super) async fn provision(
         Api::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::states::provision(node, &body, view.version)?)
     };
-    api.nodes.ask_for(node.uuid, event).await?;
+    if ironic::states::is_abort(&body) {
+        api.nodes.interrupt(node.uuid, event).await?;
+    } else {
+        api.nodes.ask_for(node.uuid, event).await?;
+    }
     Ok(accepted(&view, &node))
 }
 

@@ -17,6 +17,10 @@ use crate::urls::Unreachable;
 /// A reset that was sent before a crash shows by then.
 const RESET_SHOWS: Duration = Duration::from_secs(10);
 
+/// For all that the BMC does for a boot: one that answers each question at the last moment holds the node no
+/// longer.
+const BMC_PATIENCE: Duration = Duration::from_secs(900);
+
 /// Why a machine was not booted.
 #[derive(Debug, Error)]
 enum NotBooted {
@@ -58,7 +62,19 @@ async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(),
     // is made to forget.
     tell_provider(workers, node).await?;
     workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
-    let bmc = Bmc::of(node, &workers.recorder)?;
+    let switched_on = switch_on(workers, claimed, uri.as_deref());
+    let switched_on = tokio::time::timeout(BMC_PATIENCE, switched_on).await;
+    switched_on.map_err(|_| BmcError::Slow(BMC_PATIENCE))?
+}
+
+/// Told what to boot, and seen on.
+async fn switch_on(
+    workers: &Workers,
+    claimed: &Claimed,
+    uri: Option<&str>,
+) -> Result<(), NotBooted> {
+    let node = &claimed.node;
+    let bmc = Bmc::of(node, &workers.recorder).await?;
     let machine = bmc.machine().await?;
 
     if claimed.progress == BootPhase::PoweringOn && is_on(&machine).await? {
@@ -74,9 +90,9 @@ async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(),
         sight = await_power(&machine, Power::Off).await?;
     }
     note(BootPhase::Overriding).await?;
-    machine.override_boot(&sight, uri.as_deref()).await.map_err(BmcError::from)?;
+    machine.override_boot(&sight, uri).await.map_err(BmcError::from)?;
     let sight = look(&machine).await?;
-    sight.has_override(uri.as_deref())?;
+    sight.has_override(uri)?;
     note(BootPhase::PoweringOn).await?;
     info!("switching the machine on, to boot by {}", node.boot_interface);
     machine.power_on(&sight).await.map_err(BmcError::from)?;

@@ -15,6 +15,9 @@ use crate::bmcs::{Bmc, BmcError, BmcMachine, await_power, look};
 /// How long a system may take to end itself: Ironic's `[conductor]soft_power_off_timeout`.
 const SHUT_DOWN: Duration = Duration::from_secs(600);
 
+/// For all that the BMC does: one that answers each question at the last moment holds the node no longer.
+const PATIENCE: Duration = Duration::from_secs(900);
+
 #[derive(Debug, Error)]
 enum NotSwitched {
     #[error(transparent)]
@@ -30,7 +33,8 @@ pub(super) async fn run(
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<Event, WorkError> {
-    match switch(workers, claimed, target).await {
+    let switched = tokio::time::timeout(PATIENCE, switch(workers, claimed, target)).await;
+    match switched.map_err(|_| BmcError::Slow(PATIENCE).into()).flatten() {
         Ok(power) => Ok(Event::PowerSeen(power)),
         Err(NotSwitched::Work(failed)) => Err(failed),
         Err(failed) => Ok(Event::PowerFailed(failed.to_string())),
@@ -42,7 +46,7 @@ async fn switch(
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<PowerState, NotSwitched> {
-    let bmc = Bmc::of(&claimed.node, &workers.recorder)?;
+    let bmc = Bmc::of(&claimed.node, &workers.recorder).await?;
     let machine = bmc.machine().await?;
     let mut sight = look(&machine).await?;
     let to = target.leads_to();

@@ -19,6 +19,9 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 /// How long the end waits for another DHCP service to forget the boot, which is tried again later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// For one try: one that answers each question at the last moment holds the node no longer.
+const TRY: Duration = Duration::from_secs(300);
+
 /// The machine is switched off whatever becomes of the DHCP service.
 pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
     let forgotten = timeout(PATIENCE, workers.providers.withdraw(node.uuid));
@@ -31,7 +34,8 @@ pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid) -> Event 
 
 async fn switch_off(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
     for tried in 1.. {
-        match tear_down(workers, node).await {
+        let done = timeout(TRY, tear_down(workers, node)).await;
+        match done.map_err(|_| BmcError::Slow(TRY)).flatten() {
             Ok(()) => break,
             Err(failed) if tried == TRIES => {
                 return Event::TearDownFailed { attempt, reason: failed.to_string() };
@@ -46,7 +50,7 @@ async fn switch_off(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
 }
 
 async fn tear_down(workers: &Workers, node: &Node) -> Result<(), BmcError> {
-    let bmc = Bmc::of(node, &workers.recorder)?;
+    let bmc = Bmc::of(node, &workers.recorder).await?;
     let machine = bmc.machine().await?;
     let mut sight = look(&machine).await?;
     if sight.power() != Power::Off {
