@@ -14,7 +14,7 @@ use provision::addresses::MachineAddresses;
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{Clean, Secret};
 use provision::{Attempt, Node, ProvisionState};
-use server::artifacts::{Artifacts, BootSets, Limits, Settings};
+use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
 use server::config::Config;
 use server::http_server::ConnectionLimits;
 use server::metrics::Metrics;
@@ -34,10 +34,11 @@ async fn main() -> Result<()> {
         boot_sets: BootSets::look(&folder),
         cache: folder.clone(),
         image_dirs: vec![folder.clone()],
+        image_reach: ImageReach::default(),
+        image_limits: ImageLimits::default(),
         http_loader: HttpLoader::Uki,
         kernel_append_params: String::new(),
         urls: Urls::new(&Config::default(), None),
-        limits: Limits::default(),
     };
     let index = Index::default();
     let (recorder, mut backlog) = Recorder::new();

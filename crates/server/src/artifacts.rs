@@ -19,7 +19,7 @@ pub mod ticket;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use http::header::{
@@ -37,9 +37,10 @@ use self::boot_set::BootSet;
 use self::contents::Contents;
 use self::exchange::Exchange;
 pub(crate) use self::images::how_to_make_one;
-use self::images::{Images, Store, folder_of};
+use self::images::{Images, Store, folder_of, image_urls};
 use self::plan::Asked;
 use self::sources::{Fresh, Sources};
+pub use self::sources::{ImageLimits, ImagePace, ImageReach};
 use self::ticket::{Refusal, admit, boot_path};
 use crate::http_server::{
     self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
@@ -58,27 +59,16 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Folders that `file://` images of nodes may lie in.
     pub image_dirs: Vec<PathBuf>,
+    /// Which servers images of nodes may be fetched from.
+    pub image_reach: ImageReach,
+    /// How much images of nodes may take.
+    pub image_limits: ImageLimits,
     /// What `http` starts first.
     pub http_loader: HttpLoader,
     /// Added to every kernel command line.
     pub kernel_append_params: String,
     /// Where agents call.
     pub urls: Urls,
-    /// What is taken of image servers.
-    pub limits: Limits,
-}
-
-/// What is taken of image servers.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The length of a downloaded image, in bytes.
-    pub download: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { download: 8 << 30 }
-    }
 }
 
 /// All that can be booted; clones share it.
@@ -99,20 +89,14 @@ impl Artifacts {
     /// # Errors
     /// When no HTTP client can be made for downloads.
     pub fn open(settings: Settings, index: Index, recorder: Recorder) -> Result<Self> {
-        // reqwest panics where the process has no provider yet; an error means that it has one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(Duration::from_secs(30))
-            .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("cannot make an HTTP client")?;
-        let sources = Sources::new(
+        let booting = index.clone();
+        let sources = Sources::open(
             settings.image_dirs.clone(),
             settings.cache.clone(),
-            settings.limits.download,
-            client,
-        );
+            &settings.image_reach,
+            settings.image_limits,
+            move || booting.booting().iter().flat_map(|node| image_urls(node)).collect(),
+        )?;
         let images = Store::new(&settings.boot_sets.folder, sources);
         let mut there = Vec::new();
         for (cpu_arch, boot_set) in images.boot_sets() {

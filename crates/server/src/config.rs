@@ -42,6 +42,8 @@ pub struct Config {
     pub agent: Agent,
     /// The boot listener.
     pub boot: Boot,
+    /// Images that nodes name.
+    pub images: Images,
     /// DHCP.
     pub dhcp: Dhcp,
     /// Cleaning.
@@ -186,6 +188,69 @@ impl Default for Boot {
             kernel_append_params: "nofb vga=normal".to_owned(),
             image_dirs: None,
         }
+    }
+}
+
+/// `[images]`: what nodes name as `deploy_iso`, `deploy_kernel` and `deploy_ramdisk`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Images {
+    /// Whether they may be fetched from this host itself, through loopback addresses. This service is never
+    /// asked.
+    pub loopback: bool,
+    /// Whether they may be fetched from link-local addresses; clouds answer with secrets at 169.254.169.254.
+    pub link_local: bool,
+    /// MiB of one image.
+    pub longest_mib: u32,
+    /// MiB of all downloaded images; those that were not used for longest make room for others.
+    pub cache_mib: u32,
+    /// Image files that are kept open between boots.
+    pub open_files: u16,
+    /// KiB each second that servers must send at the least, after the first minute.
+    pub slowest_kib_per_sec: u32,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        let limits = artifacts::ImageLimits::default();
+        let mib = |bytes: u64| u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        Self {
+            loopback: false,
+            link_local: false,
+            longest_mib: mib(limits.image_bytes),
+            cache_mib: mib(limits.cache_bytes),
+            open_files: u16::try_from(limits.open_files).unwrap_or(u16::MAX),
+            slowest_kib_per_sec: u32::try_from(limits.pace.bytes_per_sec >> 10).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Images {
+    fn limits(&self) -> artifacts::ImageLimits {
+        let pace = artifacts::ImagePace {
+            bytes_per_sec: u64::from(self.slowest_kib_per_sec) << 10,
+            ..artifacts::ImagePace::default()
+        };
+        artifacts::ImageLimits {
+            image_bytes: u64::from(self.longest_mib) << 20,
+            cache_bytes: u64::from(self.cache_mib) << 20,
+            open_files: self.open_files.into(),
+            pace,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(self.longest_mib > 0, "images.longest_mib must be at least 1");
+        ensure!(
+            self.cache_mib >= self.longest_mib,
+            "images.cache_mib must be at least longest_mib: an image of that length would never be kept"
+        );
+        ensure!(self.open_files > 0, "images.open_files must be at least 1");
+        ensure!(
+            self.slowest_kib_per_sec > 0,
+            "images.slowest_kib_per_sec must be at least 1: a server that sends nothing would hold a node"
+        );
+        Ok(())
     }
 }
 
@@ -856,10 +921,17 @@ impl Config {
             boot_sets: artifacts::BootSets::look(&self.boot_sets_in(state_dir)),
             cache: own("cache"),
             image_dirs: boot.image_dirs.clone().unwrap_or_else(|| vec![own("images")]),
+            image_reach: artifacts::ImageReach {
+                loopback: self.images.loopback,
+                link_local: self.images.link_local,
+                own_ports: [self.api.listen, self.agent.listen, boot.listen]
+                    .map(|address| address.port())
+                    .into(),
+            },
+            image_limits: self.images.limits(),
             http_loader: boot.http_loader,
             kernel_append_params: boot.kernel_append_params.clone(),
             urls,
-            limits: artifacts::Limits::default(),
         }
     }
 
@@ -899,6 +971,21 @@ impl Config {
         for pair in interfaces.windows(2) {
             ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
         }
+        for (name, url) in [
+            ("api.public_url", &self.api.public_url),
+            ("agent.url", &self.agent.url),
+            ("boot.url", &self.boot.url),
+            ("boot.url6", &self.boot.url6),
+        ] {
+            let is_public = url
+                .as_ref()
+                .is_none_or(|url| url.username().is_empty() && url.password().is_none());
+            ensure!(
+                is_public,
+                "{name} must not hold a user name or a password: everybody is told it"
+            );
+        }
+        self.images.check()?;
         self.dhcp.networks.iter().try_for_each(Network::check)?;
         self.limits.check()?;
         self.dhcp.check_provider()
@@ -1012,6 +1099,31 @@ mod tests {
         assert!(refusal("[limits]\nhead_secs = 0").contains("limits.head_secs must be from 1"));
         assert!(refusal("[limits]\nbodies_mib = 0").contains("limits.bodies_mib must be from 2"));
         assert!(refusal("[limits]\nexempt = [\"proxy\"]").contains("neither an address nor a net"));
+    }
+
+    #[test]
+    fn images_have_limits_that_go_together() {
+        let config: Config = "[images]\nslowest_kib_per_sec = 1\ncache_mib = 9000".parse().unwrap();
+        let limits = config.images.limits();
+
+        assert_eq!((limits.pace.bytes_per_sec, limits.cache_bytes), (1 << 10, 9000 << 20));
+        assert_eq!(Images::default().limits(), artifacts::ImageLimits::default());
+        assert!(refusal("[images]\ncache_mib = 1").contains("at least longest_mib"));
+        assert!(refusal("[images]\nslowest_kib_per_sec = 0").contains("at least 1"));
+        assert!(refusal("[images]\nopen_files = 0").contains("at least 1"));
+    }
+
+    #[test]
+    fn a_url_that_everybody_is_told_holds_no_password() {
+        for (section, name) in
+            [("api", "public_url"), ("agent", "url"), ("boot", "url"), ("boot", "url6")]
+        {
+            let said = refusal(&format!("[{section}]\n{name} = \"http://me:geheim@h\""));
+            assert!(
+                said.contains("must not hold a user name") && !said.contains("geheim"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

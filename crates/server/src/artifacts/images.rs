@@ -19,6 +19,16 @@ use super::boot_set::{BootSet, Ramdisk, Shared};
 use super::contents::Contents;
 use super::sources::{Fresh, Sources};
 
+const DEPLOY_ISO: &str = "deploy_iso";
+const DEPLOY_KERNEL: &str = "deploy_kernel";
+const DEPLOY_RAMDISK: &str = "deploy_ramdisk";
+
+/// The URLs of the images that a node names.
+pub(super) fn image_urls(node: &Node) -> Vec<String> {
+    let named = [DEPLOY_ISO, DEPLOY_KERNEL, DEPLOY_RAMDISK];
+    named.into_iter().filter_map(|setting| node.driver_text(setting)).map(str::to_owned).collect()
+}
+
 /// What an attempt boots with, all of it open.
 #[derive(Debug)]
 pub(super) struct Images {
@@ -129,7 +139,7 @@ impl Store {
         fresh: Fresh,
     ) -> Result<Images> {
         let iso = match interface {
-            BootInterface::RedfishHttps => self.named(node, "deploy_iso", fresh).await?,
+            BootInterface::RedfishHttps => self.named(node, DEPLOY_ISO, fresh).await?,
             BootInterface::Http | BootInterface::HttpIpxe => None,
         };
         let (cpu_arch, files) = match iso {
@@ -164,8 +174,8 @@ impl Store {
     }
 
     async fn ramdisk(&self, node: &Node, fresh: Fresh) -> Result<Option<Ramdisk>> {
-        let kernel = self.named(node, "deploy_kernel", fresh).await?;
-        let initramfs = self.named(node, "deploy_ramdisk", fresh).await?;
+        let kernel = self.named(node, DEPLOY_KERNEL, fresh).await?;
+        let initramfs = self.named(node, DEPLOY_RAMDISK, fresh).await?;
         match (kernel, initramfs) {
             (Some(kernel), Some(initramfs)) => Ok(Some(Ramdisk { kernel, initramfs })),
             (None, None) => Ok(None),

@@ -1,48 +1,97 @@
 //! Files that a node's `driver_info` names: `file://` in folders that are allowed, and what is
 //! downloaded over HTTP, once, into a cache.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+mod cache;
+mod download;
+mod reach;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use efi::Source;
-use http::StatusCode;
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use serde::{Deserialize, Serialize};
+use futures::future::{BoxFuture, FutureExt as _, Shared as SharedFuture, WeakShared};
+use nix::libc::O_NONBLOCK;
+use provision::text::shown_url;
 use sha2::{Digest, Sha256};
-use tracing::info;
+use tokio::task::spawn_blocking;
 use url::Url;
 
+use self::cache::{ImageCache, Meta, name_of};
+use self::download::ImageClient;
+pub use self::download::ImagePace;
+pub use self::reach::ImageReach;
 use super::boot_set::Shared;
 
 const READ_AT_ONCE: usize = 1 << 20;
 
-/// The files that are known, and where others come from.
-#[derive(Debug)]
-pub(super) struct Sources {
-    folders: Vec<PathBuf>,
-    cache: PathBuf,
-    most_bytes: u64,
-    client: reqwest::Client,
-    known: Mutex<HashMap<String, Slot>>,
+/// How much images of nodes may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of one image.
+    pub image_bytes: u64,
+    /// Bytes of all downloaded images.
+    pub cache_bytes: u64,
+    /// Image files that are kept open. Those that live boots hold are kept beyond it.
+    pub open_files: usize,
+    /// How fast they must come.
+    pub pace: ImagePace,
 }
 
-/// One URL: whoever holds the lock fetches it, and everybody else waits for that.
-type Slot = Arc<tokio::sync::Mutex<Option<Known>>>;
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            image_bytes: 8 << 30,
+            cache_bytes: 32 << 30,
+            open_files: 256,
+            pace: ImagePace::default(),
+        }
+    }
+}
+
+/// The images of nodes, wherever they come from; clones share what is known of them.
+#[derive(Clone, Debug)]
+pub(super) struct Sources(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folders: Vec<PathBuf>,
+    limits: ImageLimits,
+    client: ImageClient,
+    cache: ImageCache,
+    open: Arc<Mutex<OpenImages>>,
+    under_way: Mutex<HashMap<(String, Fresh), WeakShared<Finding>>>,
+}
+
+/// One search for a file, whoever waits for it; it ends when nobody does.
+type Finding = BoxFuture<'static, Result<Shared, Arc<str>>>;
+
+/// The files that are known, by URL.
+#[derive(Debug, Default)]
+struct OpenImages {
+    all: HashMap<String, Known>,
+    /// Rises with each use of one.
+    uses: u64,
+}
 
 #[derive(Clone, Debug)]
 struct Known {
     shared: Shared,
     /// Of a local file, whose change it shows.
-    modified: Option<SystemTime>,
+    seen: Option<SeenFile>,
+    last_use: u64,
 }
 
+/// What tells one version of a local file from the next.
+type SeenFile = (u64, u64, Option<SystemTime>);
+
 /// How sure one must be that a file is still what it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Fresh {
     /// Before a boot: ask again.
     Checked,
@@ -51,115 +100,195 @@ pub(super) enum Fresh {
 }
 
 impl Sources {
-    pub(super) fn new(
+    /// `live` gives the URLs of images that machines boot from now, from before a restart as well.
+    ///
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub(super) fn open(
         folders: Vec<PathBuf>,
         cache: PathBuf,
-        most_bytes: u64,
-        client: reqwest::Client,
-    ) -> Self {
-        Self { folders, cache, most_bytes, client, known: Mutex::default() }
-    }
-
-    /// The file at `url`.
-    pub(super) async fn find(&self, url: &str, fresh: Fresh) -> Result<Shared> {
-        let parsed = Url::parse(url).with_context(|| format!("{url:?} is no URL"))?;
-        let slot = self.slot(url);
-        let mut known = slot.lock().await;
-        let found = match (parsed.scheme(), fresh, &*known) {
-            ("file" | "http" | "https", Fresh::AsKnown, Some(known)) => known.clone(),
-            ("file", Fresh::Checked | Fresh::AsKnown, _) => {
-                self.local(&parsed, known.clone()).await?
-            }
-            ("http" | "https", Fresh::AsKnown, None) => match self.cached(&parsed) {
-                Some(cached) => cached,
-                None => self.remote(parsed).await?,
-            },
-            ("http" | "https", Fresh::Checked, _) => self.remote(parsed).await?,
-            (scheme, ..) => bail!("{scheme} URLs are not supported: {url}"),
+        reach: &ImageReach,
+        limits: ImageLimits,
+        live: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let open = Arc::new(Mutex::new(OpenImages::default()));
+        let held = Arc::clone(&open);
+        let in_use = move || {
+            let mut urls: HashSet<String> = live().into_iter().collect();
+            // Evicted, an image is closed too: an open file keeps its room on the disk.
+            urls.extend(locked(&held).close_unheld());
+            urls.iter().filter_map(|url| Some(name_of(&Url::parse(url).ok()?))).collect()
         };
-        Ok(known.insert(found).shared.clone())
+        let cache = ImageCache::open(cache, limits.cache_bytes, Box::new(in_use));
+        let client = ImageClient::new(reach.clone(), limits.pace, limits.image_bytes)?;
+        let under_way = Mutex::default();
+        Ok(Self(Arc::new(Inner { folders, limits, client, cache, open, under_way })))
     }
 
-    fn slot(&self, url: &str) -> Slot {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(url.to_owned()).or_default())
+    /// The file at `url`. Those who look for one at once share one search, and what comes of it.
+    pub(super) async fn find(&self, url: &str, fresh: Fresh) -> Result<Shared> {
+        if fresh == Fresh::AsKnown
+            && let Some(known) = locked(&self.0.open).used(url)
+        {
+            return Ok(known.shared);
+        }
+        self.join(url, fresh).await.map_err(|words| anyhow!("{words}"))
     }
 
-    async fn local(&self, url: &Url, known: Option<Known>) -> Result<Known> {
-        let Ok(path) = url.to_file_path() else { bail!("{url} names no file") };
-        let folders = self.folders.clone();
-        tokio::task::spawn_blocking(move || open_local(&path, &folders, known)).await?
+    fn join(&self, url: &str, fresh: Fresh) -> SharedFuture<Finding> {
+        let mut under_way = locked(&self.0.under_way);
+        under_way.retain(|_, finding| finding.upgrade().is_some());
+        let key = (url.to_owned(), fresh);
+        let known = under_way.get(&key).and_then(WeakShared::upgrade);
+        // One that has ended already says what was, which is not what was asked for.
+        if let Some(finding) = known.filter(|finding| finding.peek().is_none()) {
+            return finding;
+        }
+        let (sources, url) = (self.clone(), url.to_owned());
+        let finding = async move {
+            let found = sources.look(&url, fresh).await;
+            found.map_err(|error| Arc::from(format!("{error:#}")))
+        };
+        let finding = finding.boxed().shared();
+        if let Some(weak) = finding.downgrade() {
+            under_way.insert(key, weak);
+        }
+        finding
     }
 
-    /// From before we were started again.
-    fn cached(&self, url: &Url) -> Option<Known> {
-        let (meta, file) = Entry::of(&self.cache, url).read()?;
-        Some(meta.known(url, file))
+    async fn look(&self, url: &str, fresh: Fresh) -> Result<Shared> {
+        // What is no URL may hold a password all the same.
+        let parsed = Url::parse(url).context("it is no URL")?;
+        let known = match parsed.scheme() {
+            "file" => self.local(&parsed, url).await?,
+            "http" | "https" => self.remote(&parsed, fresh).await?,
+            scheme => bail!("{scheme} URLs are not supported: {}", shown_url(&parsed)),
+        };
+        let shared = known.shared.clone();
+        locked(&self.0.open).keep(url, known, self.0.limits.open_files);
+        Ok(shared)
     }
 
-    async fn remote(&self, url: Url) -> Result<Known> {
-        let entry = Entry::of(&self.cache, &url);
-        let cached = entry.read();
-        let mut request = self.client.get(url.clone());
-        if let Some((meta, _)) = &cached {
-            if let Some(etag) = &meta.etag {
-                request = request.header(IF_NONE_MATCH, etag);
-            } else if let Some(modified) = &meta.modified {
-                request = request.header(IF_MODIFIED_SINCE, modified);
+    async fn local(&self, url: &Url, text: &str) -> Result<Known> {
+        let Ok(path) = url.to_file_path() else { bail!("{} names no file", shown_url(url)) };
+        let known = locked(&self.0.open).used(text);
+        let (folders, most) = (self.0.folders.clone(), self.0.limits.image_bytes);
+        // Gone when nobody waits any more.
+        let waiting = Arc::new(());
+        let waited_for = Arc::downgrade(&waiting);
+        spawn_blocking(move || open_local(&path, &folders, known, most, &waited_for)).await?
+    }
+
+    async fn remote(&self, url: &Url, fresh: Fresh) -> Result<Known> {
+        let cached = self.cached(url).await?;
+        match (fresh, cached) {
+            // From before we were started again.
+            (Fresh::AsKnown, Some((meta, file))) => Ok(known(url, &meta, file)),
+            (Fresh::AsKnown | Fresh::Checked, cached) => {
+                let (meta, file) = self.0.client.fetch(url, &self.0.cache, cached).await?;
+                Ok(known(url, &meta, file))
             }
         }
-        let mut answer = request.send().await.with_context(|| format!("cannot fetch {url}"))?;
-        if let (StatusCode::NOT_MODIFIED, Some((meta, file))) = (answer.status(), cached) {
-            return Ok(meta.known(&url, file));
-        }
-        ensure!(answer.status() == StatusCode::OK, "{url} was answered {}", answer.status());
-        let most = self.most_bytes;
-        ensure!(answer.content_length().unwrap_or(0) <= most, "{url} has more than {most} bytes");
-
-        let text = |name| answer.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let (etag, modified) = (text(ETAG), text(LAST_MODIFIED));
-        let mut download = entry.download()?;
-        let mut hash = Sha256::new();
-        let mut len = 0;
-        while let Some(chunk) = answer.chunk().await.with_context(|| format!("{url} broke off"))? {
-            len += chunk.len() as u64;
-            ensure!(len <= most, "{url} has more than {most} bytes");
-            hash.update(&chunk);
-            download.write_all(&chunk).context("cannot write into the cache")?;
-        }
-        info!("downloaded {url}: {len} bytes");
-        let meta = Meta { etag, modified, len, sha256: hash.finalize().into() };
-        let file = entry.keep(&meta)?;
-        Ok(meta.known(&url, file))
     }
+
+    async fn cached(&self, url: &Url) -> Result<Option<(Meta, File)>> {
+        let (cache, url) = (self.0.cache.clone(), url.clone());
+        Ok(spawn_blocking(move || cache.read(&url)).await?)
+    }
+}
+
+impl OpenImages {
+    fn used(&mut self, url: &str) -> Option<Known> {
+        self.uses += 1;
+        let now = self.uses;
+        let known = self.all.get_mut(url)?;
+        known.last_use = now;
+        Some(known.clone())
+    }
+
+    /// Keeps a file open; one that nobody boots from, and that was not used for longest, is closed for it where
+    /// `most` are open.
+    fn keep(&mut self, url: &str, known: Known, most: usize) {
+        self.uses += 1;
+        self.all.insert(url.to_owned(), Known { last_use: self.uses, ..known });
+        while self.all.len() > most {
+            let unheld = self.all.iter().filter(|(other, known)| !known.is_held() && *other != url);
+            let oldest = unheld.min_by_key(|(_, known)| known.last_use);
+            let Some(oldest) = oldest.map(|(url, _)| url.clone()) else { return };
+            self.all.remove(&oldest);
+        }
+    }
+
+    /// Closes the downloads that nobody boots from, and gives the URLs of the others.
+    fn close_unheld(&mut self) -> Vec<String> {
+        self.all.retain(|_, known| known.is_held() || known.seen.is_some());
+        self.all.keys().cloned().collect()
+    }
+}
+
+impl Known {
+    /// By a boot, or by somebody who is about to boot from it.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.shared.file) > 1
+    }
+}
+
+fn known(url: &Url, meta: &Meta, file: File) -> Known {
+    let source = Source { name: shown_url(url).into(), len: meta.len, sha256: meta.sha256 };
+    Known { shared: Shared { source, file: Arc::new(file) }, seen: None, last_use: 0 }
+}
+
+/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The folders are the operator's word on which files machines may read: a link out of them is not.
-fn open_local(path: &Path, folders: &[PathBuf], known: Option<Known>) -> Result<Known> {
+fn open_local(
+    path: &Path,
+    folders: &[PathBuf],
+    known: Option<Known>,
+    most: u64,
+    waited_for: &Weak<()>,
+) -> Result<Known> {
     let real = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
-    let allowed = folders.iter().filter_map(|folder| fs::canonicalize(folder).ok());
+    expect_inside(&real, path, folders)?;
+    let see = || format!("cannot see {}", real.display());
+    // Looked at before it is opened, which does something to some devices.
     ensure!(
-        allowed.into_iter().any(|folder| real.starts_with(folder)),
+        fs::metadata(&real).with_context(see)?.is_file(),
+        "{} is no regular file",
+        real.display()
+    );
+    // A pipe that has come in its place is not waited for, and a link is seen by where the file is.
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&real);
+    let mut file = file.with_context(|| format!("cannot open {}", real.display()))?;
+    let opened = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+    expect_inside(&opened.with_context(see)?, path, folders)?;
+    let now = file.metadata().with_context(see)?;
+    ensure!(now.is_file(), "{} is no regular file", real.display());
+    ensure!(now.len() <= most, "{} has more than {most} bytes", real.display());
+    let seen = Some((now.ino(), now.len(), now.modified().ok()));
+    if let Some(known) = known.filter(|known| known.seen == seen) {
+        return Ok(known);
+    }
+    let (len, sha256) = digest(&mut file, most, waited_for)
+        .with_context(|| format!("reading {}", real.display()))?;
+    let source = Source { name: real.to_string_lossy().into(), len, sha256 };
+    Ok(Known { shared: Shared { source, file: Arc::new(file) }, seen, last_use: 0 })
+}
+
+fn expect_inside(real: &Path, path: &Path, folders: &[PathBuf]) -> Result<()> {
+    let mut allowed = folders.iter().filter_map(|folder| fs::canonicalize(folder).ok());
+    ensure!(
+        allowed.any(|folder| real.starts_with(folder)),
         "{} is in no folder that images may be served from",
         path.display()
     );
-    let seen = fs::metadata(&real).with_context(|| format!("cannot see {}", real.display()))?;
-    // Looked at before it is opened: opening a pipe would wait for a writer.
-    ensure!(seen.is_file(), "{} is no regular file", real.display());
-    let modified = seen.modified().ok();
-    if let Some(known) = known
-        && known.modified == modified
-        && known.shared.source.len == seen.len()
-    {
-        return Ok(known);
-    }
-    let mut file = File::open(&real).with_context(|| format!("cannot open {}", real.display()))?;
-    let (len, sha256) = digest(&mut file).with_context(|| format!("reading {}", real.display()))?;
-    let source = Source { name: real.to_string_lossy().into(), len, sha256 };
-    Ok(Known { shared: Shared { source, file: Arc::new(file) }, modified })
+    Ok(())
 }
 
-fn digest(file: &mut impl Read) -> io::Result<(u64, [u8; 32])> {
+fn digest(file: &mut impl Read, most: u64, waited_for: &Weak<()>) -> io::Result<(u64, [u8; 32])> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; READ_AT_ONCE];
     let mut len = 0;
@@ -170,84 +299,36 @@ fn digest(file: &mut impl Read) -> io::Result<(u64, [u8; 32])> {
         }
         hash.update(&buffer[..read]);
         len += read as u64;
-    }
-}
-
-/// Where a URL's file lies in the cache, and what is known of it beside it.
-struct Entry {
-    file: PathBuf,
-    meta: PathBuf,
-    part: PathBuf,
-}
-
-/// What the server said of a file, and what we saw.
-#[derive(Debug, Serialize, Deserialize)]
-struct Meta {
-    etag: Option<String>,
-    modified: Option<String>,
-    len: u64,
-    sha256: [u8; 32],
-}
-
-impl Entry {
-    fn of(cache: &Path, url: &Url) -> Self {
-        let digest = Sha256::digest(url.as_str());
-        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self {
-            file: cache.join(&name),
-            meta: cache.join(format!("{name}.json")),
-            part: cache.join(format!("{name}.part")),
+        if len > most {
+            return Err(io::Error::other("it grows while it is read"));
         }
-    }
-
-    fn read(&self) -> Option<(Meta, File)> {
-        let meta: Meta = serde_json::from_slice(&fs::read(&self.meta).ok()?).ok()?;
-        let file = File::open(&self.file).ok()?;
-        (file.metadata().ok()?.len() == meta.len).then_some((meta, file))
-    }
-
-    fn download(&self) -> Result<File> {
-        if let Some(folder) = self.part.parent() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make the cache {}", folder.display()))?;
+        if waited_for.strong_count() == 0 {
+            return Err(io::Error::other("nobody waits for it any more"));
         }
-        File::create(&self.part).with_context(|| format!("cannot write {}", self.part.display()))
-    }
-
-    /// The old description goes first: at no moment does one describe the other's file.
-    fn keep(&self, meta: &Meta) -> Result<File> {
-        match fs::remove_file(&self.meta) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove {}", self.meta.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        fs::rename(&self.part, &self.file)
-            .with_context(|| format!("cannot keep {}", self.file.display()))?;
-        fs::write(&self.meta, serde_json::to_vec(meta)?)
-            .with_context(|| format!("cannot write {}", self.meta.display()))?;
-        File::open(&self.file).with_context(|| format!("cannot open {}", self.file.display()))
-    }
-}
-
-impl Meta {
-    fn known(&self, url: &Url, file: File) -> Known {
-        let source = Source { name: url.as_str().into(), len: self.len, sha256: self.sha256 };
-        Known { shared: Shared { source, file: Arc::new(file) }, modified: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
     use super::*;
 
     fn allowed(folder: &Path) -> Sources {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::new();
-        Sources::new(vec![folder.to_owned()], folder.join("cache"), 1000, client)
+        with(folder, ImageLimits { image_bytes: 1000, ..ImageLimits::default() }, Vec::new())
+    }
+
+    /// Images come from servers on loopback here.
+    fn with(folder: &Path, limits: ImageLimits, live: Vec<String>) -> Sources {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let reach = ImageReach { loopback: true, ..ImageReach::default() };
+        let live = move || live.clone();
+        Sources::open(vec![folder.to_owned()], folder.join("cache"), &reach, limits, live).unwrap()
     }
 
     #[tokio::test]
@@ -296,6 +377,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_no_regular_file_or_too_long_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        mkfifo(&folder.path().join("pipe"), Mode::S_IRWXU).unwrap();
+        File::create(folder.path().join("long")).unwrap().set_len(1 << 40).unwrap();
+        let sources = allowed(folder.path());
+
+        for (name, words) in [
+            ("pipe", "is no regular file"),
+            ("", "is no regular file"),
+            ("long", "has more than 1000 bytes"),
+        ] {
+            let url = format!("file://{}/{name}", folder.path().display());
+            let refused = sources.find(&url, Fresh::Checked).await.unwrap_err().to_string();
+            assert!(refused.contains(words), "{name}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn few_files_are_kept_open_but_for_those_that_boots_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = ImageLimits { open_files: 2, ..ImageLimits::default() };
+        let sources = with(folder.path(), limits, Vec::new());
+        let find = async |number: i32| {
+            let file = folder.path().join(number.to_string());
+            fs::write(&file, "abc").unwrap();
+            sources.find(&format!("file://{}", file.display()), Fresh::Checked).await.unwrap()
+        };
+
+        for number in 0..9 {
+            find(number).await;
+            assert!(locked(&sources.0.open).all.len() <= 2);
+        }
+        let mut held = Vec::new();
+        for number in 0..4 {
+            held.push(find(number).await);
+        }
+        assert_eq!(locked(&sources.0.open).all.len(), 4);
+        held.clear();
+        find(5).await;
+        assert_eq!(locked(&sources.0.open).all.len(), 2);
+    }
+
+    #[tokio::test]
     async fn other_schemes_are_refused_in_words() {
         let folder = tempfile::tempdir().unwrap();
         let refused = allowed(folder.path()).find("glance://uuid", Fresh::Checked).await;
@@ -312,10 +436,14 @@ mod tests {
         use axum::http::HeaderMap;
         use axum::response::IntoResponse;
         use axum::routing::get;
+        use http::StatusCode;
+        use http::header::{AUTHORIZATION, ETAG, IF_NONE_MATCH};
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         use tokio::net::TcpListener;
         use tokio::task::JoinHandle;
 
         use super::*;
+        use crate::answers::hostile::{self, Hostility};
 
         /// A server of `/kernel` that counts how often it sends the whole of it.
         async fn server(body: &'static str) -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
@@ -369,12 +497,162 @@ mod tests {
         async fn what_is_longer_than_allowed_is_not_kept() {
             let folder = tempfile::tempdir().unwrap();
             let (url, ..) = server(concat!("0123456789", "0123456789")).await;
-            let mut sources = allowed(folder.path());
-            sources.most_bytes = 10;
+            let limits = ImageLimits { image_bytes: 10, ..ImageLimits::default() };
+            let sources = with(folder.path(), limits, Vec::new());
 
             let refused = sources.find(&url, Fresh::Checked).await.unwrap_err();
 
             assert!(refused.to_string().ends_with("has more than 10 bytes"), "{refused}");
+        }
+
+        #[tokio::test]
+        async fn a_server_that_is_slow_endless_or_lies_is_left_in_words() {
+            let folder = tempfile::tempdir().unwrap();
+            let pace = ImagePace { head: Duration::from_millis(300), ..ImagePace::default() };
+            let limits = ImageLimits { image_bytes: 1000, pace, ..ImageLimits::default() };
+            let sources = with(folder.path(), limits, Vec::new());
+
+            for (hostility, words) in [
+                (Hostility::Silent, "no answer within"),
+                (Hostility::EndlessHead, "cannot fetch"),
+                (Hostility::Trickles, "it comes too slowly"),
+                (Hostility::Endless, "it has more than 1000 bytes"),
+                (Hostility::LiesLong, "it has more than 1000 bytes"),
+                (Hostility::BreaksOff, "it broke off after 5 bytes"),
+                (Hostility::Redirects, "more than 5 redirects"),
+                (Hostility::Bomb, "packs it"),
+            ] {
+                let url = format!("http://{}/x.iso", hostile::server(hostility).await);
+                let refused = sources.find(&url, Fresh::Checked).await.unwrap_err().to_string();
+                assert!(refused.contains(words), "{hostility:?}: {refused}");
+            }
+        }
+
+        #[tokio::test]
+        async fn silence_in_the_middle_is_not_waited_for_as_long_as_a_long_image_may_take() {
+            let folder = tempfile::tempdir().unwrap();
+            let pace = ImagePace { silence: Duration::from_millis(200), ..ImagePace::default() };
+            let sources =
+                with(folder.path(), ImageLimits { pace, ..ImageLimits::default() }, vec![]);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/x.iso", listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+                    .await
+                    .unwrap();
+                std::future::pending::<()>().await;
+            });
+
+            let refused = sources.find(&url, Fresh::Checked).await.unwrap_err().to_string();
+
+            assert!(refused.contains("broke off after 5 bytes: nothing came"), "{refused}");
+        }
+
+        #[tokio::test]
+        async fn two_who_want_one_url_at_once_share_one_download() {
+            let folder = tempfile::tempdir().unwrap();
+            let sources = allowed(folder.path());
+            let sent = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&sent);
+            // Without an entity tag, each download sends the whole.
+            let app = Router::new().route(
+                "/kernel",
+                get(async move || {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    "contents"
+                }),
+            );
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/kernel", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+            let finds = (0..20).map(|_| sources.find(&url, Fresh::Checked));
+            for found in futures::future::join_all(finds).await {
+                assert_eq!(found.unwrap().source.len, 8);
+            }
+            assert_eq!(sent.load(Ordering::Relaxed), 1);
+            sources.find(&url, Fresh::Checked).await.unwrap();
+            assert_eq!(sent.load(Ordering::Relaxed), 2, "it may have changed since");
+        }
+
+        #[tokio::test]
+        async fn neither_loopback_nor_our_own_ports_are_asked_unless_they_may_be() {
+            let folder = tempfile::tempdir().unwrap();
+            let (url, sent, _running) = server("contents").await;
+            let port = Url::parse(&url).unwrap().port().unwrap();
+            let reached = async |reach: ImageReach, url: String| {
+                let cache = folder.path().join("cache");
+                let limits = ImageLimits::default();
+                let sources = Sources::open(Vec::new(), cache, &reach, limits, Vec::new).unwrap();
+                sources.find(&url, Fresh::Checked).await.map(drop).map_err(|it| it.to_string())
+            };
+            let own = ImageReach { loopback: true, own_ports: vec![port], ..ImageReach::default() };
+
+            for host in ["127.0.0.1", "localhost", "LOCALHOST", "0", "[::1]", "[::ffff:127.0.0.1]"]
+            {
+                let url = format!("http://{host}:{port}/kernel");
+                let refused = reached(ImageReach::default(), url).await.unwrap_err();
+                assert!(refused.contains("set loopback = true in [images]"), "{refused}");
+            }
+            assert_eq!(sent.load(Ordering::Relaxed), 0);
+            let refused = reached(own, url).await.unwrap_err();
+            assert!(refused.contains("is this service itself"), "{refused}");
+        }
+
+        #[tokio::test]
+        async fn a_password_in_a_url_is_used_and_not_said() {
+            let folder = tempfile::tempdir().unwrap();
+            let app = Router::new().route(
+                "/kernel",
+                get(async |headers: HeaderMap| match headers.get(AUTHORIZATION) {
+                    Some(who) if who == "Basic bWU6Z2VoZWlt" => "contents".into_response(),
+                    _ => StatusCode::UNAUTHORIZED.into_response(),
+                }),
+            );
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let running = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+            let url = format!("http://me:geheim@{address}/kernel?signature=geheim");
+            let sources = allowed(folder.path());
+
+            let found = sources.find(&url, Fresh::Checked).await.unwrap();
+            let wrong =
+                sources.find(&url.replace("me:", "you:"), Fresh::Checked).await.unwrap_err();
+            running.abort();
+            assert!(running.await.unwrap_err().is_cancelled());
+            let gone = sources.find(&url, Fresh::Checked).await.unwrap_err();
+            let bad = sources.find("http://me:geheim@[/", Fresh::Checked).await.unwrap_err();
+
+            assert_eq!(&*found.source.name, format!("http://{address}/kernel?…"));
+            for said in [wrong, gone, bad] {
+                assert!(!format!("{said:#}").contains("geheim"), "{said:#}");
+            }
+        }
+
+        #[tokio::test]
+        async fn an_image_that_a_boot_holds_stays_in_the_cache_and_others_make_room() {
+            let folder = tempfile::tempdir().unwrap();
+            let (url, ..) = server("contents").await;
+            let at = |name: &str| format!("{url}?{name}");
+            let limits = ImageLimits { cache_bytes: 3 << 20, ..ImageLimits::default() };
+            let sources = with(folder.path(), limits, vec![at("before-a-restart")]);
+            sources.find(&at("before-a-restart"), Fresh::Checked).await.unwrap();
+            let held = sources.find(&at("held"), Fresh::Checked).await.unwrap();
+
+            for name in ["a", "b", "c", "d"] {
+                sources.find(&at(name), Fresh::Checked).await.unwrap();
+            }
+
+            let cached = |name: &str| sources.0.cache.read(&Url::parse(&at(name)).unwrap());
+            assert!(cached("held").is_some() && cached("before-a-restart").is_some());
+            assert!(cached("d").is_some() && cached("c").is_none());
+            drop(held);
+            sources.find(&at("e"), Fresh::Checked).await.unwrap();
+            sources.find(&at("f"), Fresh::Checked).await.unwrap();
+            assert!(cached("held").is_none());
         }
 
         #[tokio::test]
@@ -384,7 +662,7 @@ mod tests {
             let refused = allowed(folder.path()).find(&format!("{url}2"), Fresh::Checked).await;
             assert_eq!(
                 refused.unwrap_err().to_string(),
-                format!("{url}2 was answered 404 Not Found")
+                format!("cannot use {url}2: the server answered 404 Not Found")
             );
         }
     }

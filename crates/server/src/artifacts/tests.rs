@@ -699,10 +699,11 @@ impl Listener {
             boot_sets: BootSets::look(folder.path()),
             cache: folder.path().join("cache"),
             image_dirs: vec![folder.path().join("images")],
+            image_reach: ImageReach { loopback: true, ..ImageReach::default() },
+            image_limits: ImageLimits::default(),
             http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
             urls: Urls::new(&Config::default(), None),
-            limits: Limits::default(),
         };
         change(&mut settings);
         let index = Index::default();

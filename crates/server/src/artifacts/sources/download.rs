@@ -1,0 +1,215 @@
+//! Downloads of images: how long a server may take, and what of its answers is taken.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use http::StatusCode;
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED,
+};
+use provision::text::shown_url;
+use reqwest::{Client, Response};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::info;
+use url::Url;
+
+use super::cache::{Download, ImageCache, Meta};
+use super::reach::{ImageReach, ImageResolver};
+use crate::answers::reason;
+use crate::dhcp::interface::all_addresses;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// What is written and hashed at once, on a thread that may block.
+const WRITE_AT_ONCE: usize = 1 << 20;
+/// Bytes of an entity tag or a date that are kept.
+const LONGEST_VALIDATOR: usize = 1_024;
+
+/// How fast an image must come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImagePace {
+    /// For names, connections and redirects, up to the answer's head.
+    pub head: Duration,
+    /// Silence in the body.
+    pub silence: Duration,
+    /// Bytes that must come each second in the middle, once the time for the head is over again.
+    pub bytes_per_sec: u64,
+}
+
+impl Default for ImagePace {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            bytes_per_sec: 128 << 10,
+        }
+    }
+}
+
+impl ImagePace {
+    /// When a body of which `received` bytes have come must have gone on, or ended; since its head.
+    ///
+    /// So the whole of an image of `n` bytes takes `head + n / bytes_per_sec` at most.
+    fn allows(self, received: u64) -> Duration {
+        let secs = received / self.bytes_per_sec.max(1);
+        self.head.saturating_add(Duration::from_secs(secs))
+    }
+}
+
+/// The client of image servers.
+#[derive(Debug)]
+pub(super) struct ImageClient {
+    http: Client,
+    reach: ImageReach,
+    pace: ImagePace,
+    /// Bytes of an image.
+    most: u64,
+}
+
+impl ImageClient {
+    pub(super) fn new(reach: ImageReach, pace: ImagePace, most: u64) -> Result<Self> {
+        // reqwest panics where the process has no provider yet; an error means that it has one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(reach.redirects())
+            .dns_resolver(std::sync::Arc::new(ImageResolver(reach.clone())))
+            // Through a proxy it would not be seen which server is asked.
+            .no_proxy()
+            .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self { http, reach, pace, most })
+    }
+
+    /// The image at `url`: as it is cached, if the server says that it is the same, or downloaded.
+    pub(super) async fn fetch(
+        &self,
+        url: &Url,
+        cache: &ImageCache,
+        cached: Option<(Meta, File)>,
+    ) -> Result<(Meta, File)> {
+        let shown = shown_url(url);
+        self.reach.expect_url(url).with_context(|| format!("cannot fetch {shown}"))?;
+        let meta = cached.as_ref().map(|(meta, _)| meta);
+        let answer = match timeout(self.pace.head, self.ask(url, meta)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => bail!("cannot fetch {shown}: {}", reason(&error)),
+            Err(_) => {
+                bail!("cannot fetch {shown}: no answer within {} s", self.pace.head.as_secs())
+            }
+        };
+        self.expect_other(&answer).with_context(|| format!("cannot fetch {shown}"))?;
+        if let (StatusCode::NOT_MODIFIED, Some(cached)) = (answer.status(), cached) {
+            return Ok(cached);
+        }
+        self.download(answer, cache, url).await.with_context(|| format!("cannot use {shown}"))
+    }
+
+    async fn ask(&self, url: &Url, cached: Option<&Meta>) -> reqwest::Result<Response> {
+        let mut request = self.http.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(etag) = cached.and_then(|meta| meta.etag.as_ref()) {
+            request = request.header(IF_NONE_MATCH, etag);
+        } else if let Some(modified) = cached.and_then(|meta| meta.modified.as_ref()) {
+            request = request.header(IF_MODIFIED_SINCE, modified);
+        }
+        request.send().await
+    }
+
+    /// A name may lead to us as well as an address.
+    fn expect_other(&self, answer: &Response) -> Result<()> {
+        let peer = answer.remote_addr().context("it is not known who answered")?;
+        Ok(self.reach.expect_peer(peer, &all_addresses())?)
+    }
+
+    async fn download(
+        &self,
+        answer: Response,
+        cache: &ImageCache,
+        url: &Url,
+    ) -> Result<(Meta, File)> {
+        let status = answer.status();
+        ensure!(status == StatusCode::OK, "the server answered {status}");
+        let encoding = text_of(&answer, CONTENT_ENCODING);
+        ensure!(
+            encoding.as_deref().is_none_or(|it| it == "identity"),
+            "the server packs it, which it was asked not to do"
+        );
+        let len = answer.content_length();
+        ensure!(len.unwrap_or(0) <= self.most, "it has more than {} bytes", self.most);
+        let (etag, modified) = (text_of(&answer, ETAG), text_of(&answer, LAST_MODIFIED));
+        let began = {
+            let (cache, url) = (cache.clone(), url.clone());
+            spawn_blocking(move || cache.begin(&url, len)).await??
+        };
+        let download = self.receive(answer, began).await?;
+        let (meta, file) = spawn_blocking(move || download.keep(etag, modified)).await??;
+        info!("downloaded {}: {} bytes", shown_url(url), meta.len);
+        Ok((meta, file))
+    }
+
+    async fn receive(&self, mut answer: Response, mut download: Download) -> Result<Download> {
+        let began = Instant::now();
+        let (mut received, mut waiting) = (0, Vec::new());
+        loop {
+            let left = self.pace.allows(received).saturating_sub(began.elapsed());
+            let patience = left.min(self.pace.silence);
+            let chunk = match timeout(patience, answer.chunk()).await {
+                Ok(chunk) => chunk.map_err(|error| {
+                    anyhow::anyhow!("it broke off after {received} bytes: {}", reason(&error))
+                })?,
+                Err(_) if left < self.pace.silence => bail!(
+                    "it comes too slowly: {received} bytes in {} s, and {} bytes each second are the least",
+                    began.elapsed().as_secs(),
+                    self.pace.bytes_per_sec
+                ),
+                Err(_) => bail!(
+                    "it broke off after {received} bytes: nothing came for {} s",
+                    self.pace.silence.as_secs()
+                ),
+            };
+            let ended = chunk.is_none();
+            let chunk = chunk.unwrap_or_default();
+            received += chunk.len() as u64;
+            ensure!(received <= self.most, "it has more than {} bytes", self.most);
+            waiting.extend_from_slice(&chunk);
+            if waiting.len() >= WRITE_AT_ONCE || ended {
+                (download, waiting) = write(download, waiting).await?;
+            }
+            if ended {
+                return Ok(download);
+            }
+        }
+    }
+}
+
+async fn write(mut download: Download, mut bytes: Vec<u8>) -> Result<(Download, Vec<u8>)> {
+    spawn_blocking(move || {
+        download.write(&bytes)?;
+        bytes.clear();
+        Ok((download, bytes))
+    })
+    .await?
+}
+
+/// A header that is no text, or too long to be kept, counts as none.
+fn text_of(answer: &Response, name: HeaderName) -> Option<String> {
+    let text = answer.headers().get(name)?.to_str().ok()?;
+    (text.len() <= LONGEST_VALIDATOR).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_an_image_fits_its_length() {
+        let pace = ImagePace { bytes_per_sec: 1 << 20, ..ImagePace::default() };
+
+        assert_eq!(pace.allows(0), Duration::from_secs(60));
+        assert_eq!(pace.allows(100 << 20), Duration::from_secs(160));
+        assert_eq!(ImagePace { bytes_per_sec: 0, ..pace }.allows(9).as_secs(), 69);
+    }
+}
