@@ -131,22 +131,15 @@ impl Nodes {
         claim: Option<&Claim>,
         event: impl Fn(&Node) -> Result<Event, E>,
     ) -> Result<Node, ChangeError<E>> {
-        let (mut before, mut error_before) = (None, None);
+        let mut before = None;
         let context = self.context();
         let decide = |node: &Node| {
-            before = Some(node.provision_state);
-            error_before.clone_from(&node.last_error);
+            before = Some(SeenNode::of(node));
             Ok(step(node, &event(node)?, &context)?)
         };
         let changed = self.store.change(node, claim, context.now, decide).await;
         let node = self.seen(node, changed).await?;
-        if before != Some(node.provision_state) {
-            let (name, state) = (display_name(&node), node.provision_state);
-            info!(node.uuid = %node.uuid, node.state = %state, "node {name} is now in state {state}");
-        }
-        if let Some(failed) = node.last_error.as_ref().filter(|_| node.last_error != error_before) {
-            warn!(node.uuid = %node.uuid, "node {}: {failed}", display_name(&node));
-        }
+        say_changes(before, &node);
         Ok(node)
     }
 
@@ -190,13 +183,21 @@ impl Nodes {
         event: impl Fn(&Node) -> Result<Event, E>,
     ) -> Result<Node, ChangeError<E>> {
         let context = self.context();
-        let decide = |node: &Node| Ok(step(node, &event(node)?, &context)?);
-        let (node, lost) = self.store.take_over(node, context.now, SETTLE, decide).await?;
-        if let Some(claim) = &lost {
-            self.under_way.cancel(claim);
-            info!(node.uuid = %node.uuid, host = claim.host, "the work on it was taken away");
-        }
-        self.refresh(node.uuid).await;
+        let mut before = None;
+        let decide = |node: &Node| {
+            before = Some(SeenNode::of(node));
+            Ok(step(node, &event(node)?, &context)?)
+        };
+        let changed = self.store.take_over(node, context.now, SETTLE, decide).await;
+        let changed = changed.map(|(changed, lost)| {
+            if let Some(claim) = &lost {
+                self.under_way.cancel(claim);
+                info!(node.uuid = %node, host = claim.host, "the work on it was taken away");
+            }
+            changed
+        });
+        let node = self.seen(node, changed).await?;
+        say_changes(before, &node);
         Ok(node)
     }
 
@@ -361,6 +362,29 @@ impl Nodes {
 
     fn stale(&self) -> std::sync::MutexGuard<'_, HashSet<Uuid>> {
         self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What the log speaks of when it changes.
+struct SeenNode {
+    state: ProvisionState,
+    last_error: Option<String>,
+}
+
+impl SeenNode {
+    fn of(node: &Node) -> Self {
+        Self { state: node.provision_state, last_error: node.last_error.clone() }
+    }
+}
+
+fn say_changes(before: Option<SeenNode>, node: &Node) {
+    let (name, state) = (display_name(node), node.provision_state);
+    if before.as_ref().is_none_or(|before| before.state != state) {
+        info!(node.uuid = %node.uuid, node.state = %state, "node {name} is now in state {state}");
+    }
+    let error_before = before.and_then(|before| before.last_error);
+    if let Some(failed) = node.last_error.as_ref().filter(|_| node.last_error != error_before) {
+        warn!(node.uuid = %node.uuid, "node {name}: {failed}");
     }
 }
 
