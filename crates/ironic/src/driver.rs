@@ -60,7 +60,7 @@ const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) 
 }
 
 /// Properties of `driver_info` that the driver reads, and what they are.
-const PROPERTIES: [(&str, &str); 15] = [
+const PROPERTIES: [(&str, &str); 16] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),

@@ -360,8 +360,8 @@ impl Nodes {
         self.stale().insert(node);
     }
 
-    fn stale(&self) -> std::sync::MutexGuard<'_, HashSet<Uuid>> {
-        self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn stale(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
