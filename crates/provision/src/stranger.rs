@@ -1,5 +1,5 @@
-//! Machines that nobody registered and that ask for a boot: one of them may be the machine of which nothing is heard, with
-//! another MAC address than its port says.
+//! Machines that ask for a boot though none of theirs is under way: one of them may be the machine of which nothing is heard,
+//! with another MAC address than its port says. Most often nobody registered it; or two nodes have each other's ports.
 
 use std::fmt;
 
@@ -13,11 +13,13 @@ const MOST_NAMED: usize = 3;
 /// How much earlier than the BMC's answer to the power-on a machine may already ask.
 const BMC_ANSWERS_LATE: SignedDuration = SignedDuration::from_secs(3);
 
-/// A machine that is no port of any node and asked to boot over the network.
+/// A machine that asked to boot over the network, and is no port of any node, or of one that is not to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootingStranger {
     /// Its MAC address.
     pub mac: Mac,
+    /// The node whose port has this address, by its name or UUID; `None` for a stranger.
+    pub port_of: Option<String>,
     /// As which client it asked.
     pub client: DhcpClient,
     /// The network interface on which it was heard.
@@ -33,7 +35,7 @@ pub struct BootingStranger {
 pub struct Vicinity<'a> {
     /// The addresses of its node's ports.
     pub ports: &'a [Mac],
-    /// Who asked for a boot and is nobody's port.
+    /// Who asked for a boot that none was meant for.
     pub strangers: &'a [BootingStranger],
 }
 
@@ -56,14 +58,19 @@ impl<'a> Vicinity<'a> {
     /// was heard since.
     pub(crate) fn candidates(self, powered_on: Timestamp, now: Timestamp) -> Candidates<'a> {
         let candidate = |stranger: &'a BootingStranger| {
-            let meant = self.ports.iter().copied().find(|port| stranger.mac.is_slip_of(*port));
+            // Those of a rack are often numbered one after the other.
+            let is_port = stranger.port_of.is_some();
+            let is_slip = |port: &Mac| !is_port && stranger.mac.is_slip_of(*port);
+            let meant = self.ports.iter().copied().find(is_slip);
             let after = stranger.since.duration_since(powered_on).max(SignedDuration::ZERO);
             let from = powered_on - BMC_ANSWERS_LATE;
             let began = if meant.is_some() { stranger.last } else { stranger.since };
             (from <= began && stranger.since <= now).then_some(Candidate { stranger, meant, after })
         };
         let mut all: Vec<_> = self.strangers.iter().filter_map(candidate).collect();
-        all.sort_by_key(|found| (found.meant.is_none(), found.after, found.stranger.mac));
+        all.sort_by_key(|Candidate { stranger, meant, after }| {
+            (meant.is_none(), stranger.port_of.is_some(), *after, stranger.mac)
+        });
         Candidates(all)
     }
 }
@@ -111,10 +118,11 @@ impl fmt::Display for Candidates<'_> {
 
 impl fmt::Display for Candidate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BootingStranger { mac, client, interface, .. } = self.stranger;
-        match self.meant {
-            Some(meant) => write!(f, "{mac}, no port of any node but nearly {meant}, ")?,
-            None => write!(f, "{mac}, no port of any node, ")?,
+        let BootingStranger { mac, port_of, client, interface, .. } = self.stranger;
+        match (port_of, self.meant) {
+            (Some(node), _) => write!(f, "{mac}, a port of node {node}, which is not to boot, ")?,
+            (None, Some(meant)) => write!(f, "{mac}, no port of any node but nearly {meant}, ")?,
+            (None, None) => write!(f, "{mac}, no port of any node, ")?,
         }
         let wish = match client {
             DhcpClient::HttpClient => "HTTP boot",
@@ -142,7 +150,8 @@ mod tests {
 
     fn stranger(mac: Mac, since: i64, last: i64) -> BootingStranger {
         let (client, interface) = (DhcpClient::HttpClient, "br0".to_owned());
-        BootingStranger { mac, client, interface, since: at(since), last: at(last) }
+        let (since, last) = (at(since), at(last));
+        BootingStranger { mac, port_of: None, client, interface, since, last }
     }
 
     /// What is asked of a machine that was switched on at 0 and is waited for until 60.
@@ -175,6 +184,22 @@ mod tests {
         assert_eq!((found.is_a_slip(), found.likeliest()), (true, Some(NEARLY)));
         let gone = [stranger(NEARLY, -50, -20)];
         assert!(Vicinity { ports: &[PORT], strangers: &gone }.candidates(at(0), at(60)).is_empty());
+    }
+
+    #[test]
+    fn a_port_of_another_node_that_is_not_to_boot_is_asked_about_after_strangers() {
+        let port_of = Some("rack-08".to_owned());
+        let other = BootingStranger { port_of, ..stranger(NEARLY, 2, 50) };
+
+        let alone = asked(std::slice::from_ref(&other));
+        let both = asked(&[other, stranger(OTHER, 3, 50)]);
+
+        assert_eq!(
+            alone,
+            "52:54:00:aa:bb:02, a port of node rack-08, which is not to boot, asked for HTTP boot on br0 2 s after \
+             power-on: is that this machine?"
+        );
+        assert!(both.starts_with("52:54:00:12:34:56, no port"), "{both}");
     }
 
     #[test]

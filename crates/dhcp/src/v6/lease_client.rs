@@ -762,6 +762,18 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_whose_last_option_is_cut_off_still_brings_an_address() {
+        let (mut client, mut server) = (client(), Server::new(true));
+        let now = client.wake();
+        let sent = client.due(7, now).unwrap();
+        let reply = bytes(server.answer(&sent, now));
+
+        assert!(client.receive(&[&reply[..], &[0, 24, 0, 9, 4]].concat(), now));
+
+        assert!(client.lease().is_some());
+    }
+
+    #[test]
     fn an_address_that_another_uses_is_declined_for_another_one() {
         let (mut client, mut server) = (client(), Server::new(true));
         exchange(&mut client, &mut server);

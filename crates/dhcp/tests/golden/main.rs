@@ -138,6 +138,23 @@ fn wherever_a_message_ends_after_its_type_the_client_is_answered_by_what_came_be
 
 proptest! {
     #[test]
+    fn one_byte_that_is_wrong_after_its_type_leaves_no_client_without_an_address(
+        which in 0..CAPTURES.len(), at in 243_usize..400, byte: u8,
+    ) {
+        let mut discover = capture::open(CAPTURES[which]).discover;
+        let at = at.min(discover.len() - 1);
+        discover[at] = byte;
+
+        let packet = Packet::parse(&discover).unwrap();
+
+        let network = network(Ipv4Addr::new(10, 0, 2, 2));
+        let first = Ipv4Addr::new(10, 0, 2, 15);
+        let mut leases = Leases::new(Pool { first, last: first }, []);
+        let offer = reply(decide(&packet, &boot(URL), Claim::Known, &mut leases, &network, 0));
+        prop_assert_eq!(offer.yiaddr, first);
+    }
+
+    #[test]
     fn what_follows_the_options_of_firmware_costs_it_nothing(
         garbage in prop::collection::vec(any::<u8>(), 0..80),
     ) {

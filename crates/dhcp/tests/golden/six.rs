@@ -11,6 +11,7 @@ use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::reply::Network;
 use dhcp::v6::{Packet, options as code};
 use dhcp::{Answer, Architecture};
+use proptest::prelude::*;
 
 use crate::capture;
 
@@ -78,9 +79,7 @@ fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
 fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_came_before() {
     let [solicit, ..] = messages();
     let whole = Packet::parse(&solicit).unwrap().message;
-    // Client identifier, elapsed time, and the head of the association.
-    let from = 4 + (4 + 18) + (4 + 2) + (4 + 12);
-    for end in from..=solicit.len() {
+    for end in AFTER_ASSOCIATION..=solicit.len() {
         let cut = &solicit[..end];
         let advertise = Packet::parse(&told(cut, &mut leases(), true)).unwrap().message;
 
@@ -95,6 +94,27 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn one_byte_that_is_wrong_after_its_association_leaves_firmware_with_an_address(
+        at in AFTER_ASSOCIATION..150_usize, byte: u8,
+    ) {
+        let [mut solicit, ..] = messages();
+        let at = at.min(solicit.len() - 1);
+        solicit[at] = byte;
+        let message = Packet::parse(&solicit).unwrap().message;
+        // RFC 8415 §16.2: then it must not be answered.
+        prop_assume!(message.options.get(code::SERVER_ID).is_none());
+
+        let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
+
+        prop_assert_eq!(advertise.ias().next().unwrap().addresses.len(), 1);
+    }
+}
+
+/// Bytes of the SOLICIT up to there: client identifier, elapsed time, and the head of the association.
+const AFTER_ASSOCIATION: usize = 4 + (4 + 18) + (4 + 2) + (4 + 12);
 
 const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::Firmware, Kind::HttpClient];
 

@@ -408,7 +408,7 @@ const PORT: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 fn stranger(mac: Mac, after: Timestamp, seconds: i64) -> BootingStranger {
     let at = after + SignedDuration::from_secs(seconds);
     let (client, interface) = (DhcpClient::HttpClient, "br0".to_owned());
-    BootingStranger { mac, client, interface, since: at, last: at }
+    BootingStranger { mac, port_of: None, client, interface, since: at, last: at }
 }
 
 #[test]

@@ -86,7 +86,8 @@ impl Diary {
         }
     }
 
-    /// A machine that nobody registered, and that asks for a boot: it may be one that somebody waits for.
+    /// A machine that nobody registered, or whose node is not to boot, and that asks for a boot: it may be one that somebody
+    /// waits for.
     fn remember(&mut self, asked: &Asked, witness: &Witness, now: Millis) {
         let boots = match asked.client {
             DhcpClient::HttpClient | DhcpClient::PxeClient | DhcpClient::Ipxe => true,
@@ -94,9 +95,11 @@ impl Diary {
                 false
             }
         };
-        let Some(mac) = asked.mac.filter(|_| boots && asked.found.is_none()) else { return };
+        let is_stranger = asked.found.is_none();
+        let rests = asked.found.as_ref().is_some_and(|found| found.node.live_attempt().is_none());
+        let Some(mac) = asked.mac.filter(|_| boots && (is_stranger || rests)) else { return };
         let is_new = witness.strangers.note(mac, asked.client, &self.interface, Timestamp::now());
-        if is_new && self.said.may_say(BOOTS, now).is_some() {
+        if is_new && is_stranger && self.said.may_say(BOOTS, now).is_some() {
             info!("{asked} on {}, which is no port of any node", self.interface);
         }
     }
@@ -274,7 +277,7 @@ mod tests {
             diary.note(&counted, Some(story), None, &witness, 0);
         }
 
-        let [only] = &strangers.all(|_| false)[..] else { panic!("{strangers:?}") };
+        let [only] = &strangers.all(|_| None, Uuid::nil())[..] else { panic!("{strangers:?}") };
         assert_eq!((only.mac, &only.interface[..]), (Mac([2, 0, 0, 0, 9, 1]), "eth1"));
     }
 

@@ -1,4 +1,5 @@
-//! Who asks for a boot and is no port of any node: remembered for whoever waits for a machine of which nothing is heard.
+//! Who asks for a boot and is no port of any node, or of one that is not to boot: remembered for whoever waits for a machine
+//! of which nothing is heard.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use provision::boot::HttpLoader;
 use provision::diagnosis::Diagnosis;
 use provision::trace::DhcpClient;
-use provision::{BootEvent, BootInterface, BootingStranger, Mac, Vicinity, diagnose};
+use provision::{BootEvent, BootInterface, BootingStranger, Mac, Node, Vicinity, diagnose};
 use uuid::Uuid;
 
 use crate::nodes::Index;
@@ -46,8 +47,9 @@ impl BootingStrangers {
                 let longest = all.values().min_by_key(|known| known.last).map(|known| known.mac);
                 longest.and_then(|mac| all.remove(&mac));
             }
-            let interface = interface.to_owned();
-            all.insert(mac, BootingStranger { mac, client, interface, since: now, last: now });
+            let (port_of, interface) = (None, interface.to_owned());
+            let (since, last) = (now, now);
+            all.insert(mac, BootingStranger { mac, port_of, client, interface, since, last });
             true
         })
     }
@@ -62,19 +64,29 @@ impl BootingStrangers {
         events: &[BootEvent],
         now: Timestamp,
     ) -> Option<Diagnosis> {
-        let strangers = self.all(|mac| index.by_mac(mac).is_some());
+        let strangers = self.all(|mac| index.by_mac(mac).map(|found| found.node), node);
         let ports = index.by_uuid(node).map(|(_, ports)| ports).unwrap_or_default();
         let ports: Vec<_> = ports.iter().map(|port| port.address).collect();
         let vicinity = Vicinity { ports: &ports, strangers: &strangers };
         diagnose(boot.0, boot.1, events, vicinity, now)
     }
 
-    /// All that are remembered and, by `is_known`, still nobody's port.
-    pub(super) fn all(&self, is_known: impl Fn(Mac) -> bool) -> Vec<BootingStranger> {
-        self.with(|all| {
-            all.retain(|mac, _| !is_known(*mac));
-            all.values().cloned().collect()
-        })
+    /// All that are remembered but those of `node`, each with the node that it is of by now.
+    pub(super) fn all(
+        &self,
+        node_of: impl Fn(Mac) -> Option<Arc<Node>>,
+        node: Uuid,
+    ) -> Vec<BootingStranger> {
+        let all: Vec<_> = self.with(|all| all.values().cloned().collect());
+        let with_node = |stranger: BootingStranger| match node_of(stranger.mac) {
+            Some(its) if its.uuid == node || its.live_attempt().is_some() => None,
+            Some(its) => {
+                let name = its.name.clone().unwrap_or_else(|| its.uuid.to_string());
+                Some(BootingStranger { port_of: Some(name), ..stranger })
+            }
+            None => Some(stranger),
+        };
+        all.into_iter().filter_map(with_node).collect()
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut HashMap<Mac, BootingStranger>) -> T) -> T {
@@ -86,6 +98,7 @@ impl BootingStrangers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifacts::tests::booting_node;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -103,7 +116,7 @@ mod tests {
     #[test]
     fn one_that_was_silent_for_long_began_anew() {
         let strangers = BootingStrangers::default();
-        let since = || strangers.all(|_| false)[0].since;
+        let since = || strangers.all(|_| None, Uuid::nil())[0].since;
 
         assert!(heard(&strangers, 1, 0));
         assert!(!heard(&strangers, 1, 60));
@@ -120,19 +133,25 @@ mod tests {
             heard(&strangers, number, number.into());
         }
 
-        let all = strangers.all(|_| false);
+        let all = strangers.all(|_| None, Uuid::nil());
         assert_eq!(all.len(), MANY);
         assert!(all.iter().all(|stranger| stranger.mac >= mac(10_000 - 256)));
     }
 
     #[test]
-    fn who_has_been_registered_is_no_stranger_any_more() {
+    fn who_has_been_registered_is_named_as_that_and_not_to_its_own_node_or_while_it_boots() {
         let strangers = BootingStrangers::default();
         heard(&strangers, 1, 0);
-        heard(&strangers, 2, 0);
+        let seen_by = |of: &Node, node| {
+            let node_of = |_| Some(Arc::new(of.clone()));
+            strangers.all(node_of, node).first().map(|stranger| stranger.port_of.clone())
+        };
+        let boots = booting_node();
+        let rests = Node { attempt: None, name: Some("rack-08".to_owned()), ..boots.clone() };
+        let other = Uuid::from_u128(77);
 
-        let all = strangers.all(|known| known == mac(1));
-
-        assert_eq!(all.iter().map(|stranger| stranger.mac).collect::<Vec<_>>(), [mac(2)]);
+        assert_eq!(seen_by(&rests, other), Some(Some("rack-08".to_owned())));
+        assert_eq!(seen_by(&rests, rests.uuid), None);
+        assert_eq!(seen_by(&boots, other), None);
     }
 }
