@@ -249,7 +249,8 @@ pub(crate) fn check_reserved(name: &str) -> Result<(), ReservedName> {
 
 /// Whether a text has the form of a name: what a URL's path has unescaped (RFC 3986 §2.3); before
 /// 1.10, a host name in lower case.
-pub(crate) fn is_name(text: &str, free: bool) -> bool {
+#[must_use]
+pub fn is_name(text: &str, free: bool) -> bool {
     if text.is_empty() || text.len() > 255 || [".", ".."].contains(&text) {
         return false;
     }

@@ -760,6 +760,7 @@ mod tests {
             words(json!([{ "op": "test", "path": "/extra", "value": {} }])),
             words(json!([{ "op": "add", "path": "/extra/a" }])),
             words(json!([{ "op": "add", "path": "", "value": {} }])),
+            words(json!([{ "op": "add", "path": "/extra/a", "value": 1, "from": "/name" }])),
             words(json!([{ "op": "add", "path": "/extra/a/b", "value": 1 }])),
             words(json!([{ "op": "replace", "path": "/driver_info", "value": "x" }])),
             words(json!([{ "op": "remove", "path": "/driver" }])),

@@ -65,6 +65,13 @@ fn check(operation: &Value, table: &[Field], version: Version) -> Result<(), Bad
         Some(other) => Err(schema(format!("{} is not of type 'string'", python::repr(other)))),
         None => Err(schema(format!("'{key}' is a required property"))),
     };
+    let known = |name: &&String| ["op", "path", "value"].contains(&name.as_str());
+    let mut names = operation.as_object().into_iter().flat_map(serde_json::Map::keys);
+    if let Some(name) = names.find(|name| !known(name)) {
+        let name = python::repr(&json!(name));
+        let reason = format!("Additional properties are not allowed ({name} was unexpected)");
+        return Err(schema(reason));
+    }
     let (path, op) = (text("path")?, text("op")?);
     if !OPERATIONS.contains(&op) {
         let op = python::repr(&json!(op));

@@ -119,6 +119,23 @@ async fn a_filter_that_is_not_understood_does_not_list_everything() {
 }
 
 #[tokio::test]
+async fn a_limit_or_a_node_that_cannot_be_one_is_refused_in_upstreams_words() {
+    let service = Service::new().await;
+    for (path, words) in [
+        ("/v1/nodes?limit=0", "Limit must be positive"),
+        ("/v1/ports?limit=-1", "Limit must be positive"),
+        ("/v1/nodes?limit=few", "Expected an integer for limit: few"),
+        ("/v1/nodes/a%20b", "Expected UUID or name for node_ident: a b"),
+        ("/v1/nodes/a%2Fb/states", "Expected UUID or name for node_ident: a/b"),
+    ] {
+        let refused = service.send("GET", path, None).await;
+        refused.expect(400);
+        assert_eq!(refused.words(), words);
+    }
+    service.send("GET", "/v1/nodes?limit=99999999999", None).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_list_is_given_page_by_page() {
     let service = Service::new().await;
     for name in ["a", "b", "c"] {
@@ -409,6 +426,10 @@ async fn what_is_forbidden_has_upstreams_status() {
     service.send_at(Some("1.93"), "POST", "/v1/ports", Some(&by_name)).await.expect(406);
     let created = service.send("POST", "/v1/ports", Some(&by_name)).await;
     assert_eq!(created.body["node_uuid"], json!(uuid));
+    let away = add("/node_uuid", json!("8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f"));
+    let refused = service.send("PATCH", "/v1/ports/52:54:00:aa:bb:07", Some(&away)).await;
+    refused.expect(400);
+    assert!(refused.words().starts_with("Unable to apply the requested node_uuid"));
 }
 
 #[tokio::test]

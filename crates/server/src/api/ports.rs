@@ -10,7 +10,7 @@ use ironic::{Fields, Version};
 use jiff::Timestamp;
 use provision::{Mac, Node, Port};
 use serde_json::{Value, json};
-use store::{NodeKey, PortFilter, PortKey};
+use store::{NodeKey, PortChangeError, PortError, PortFilter, PortKey};
 use uuid::Uuid;
 
 use super::Api;
@@ -172,7 +172,12 @@ pub(super) async fn patch(
         ironic::guards::check_port_change(node, port, &after)?;
         Ok::<_, ApiError>(after)
     };
-    let port = api.nodes.change_port(uuid, decide).await?;
+    let port = api.nodes.change_port(uuid, decide).await.map_err(|failed| match failed {
+        PortChangeError::Port(PortError::NoSuchNode(node)) => ApiError::bad_request(format!(
+            "Unable to apply the requested node_uuid '{node}'. Requested value was invalid."
+        )),
+        PortChangeError::Port(_) | PortChangeError::Refused(_) => failed.into(),
+    })?;
     Ok(Json(ironic::port::show(&port, &view, &Fields::All)))
 }
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, RequestExt as _};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use ironic::field::{self, Field};
+use ironic::guards;
 use ironic::version::{self, BadVersion, since};
 use ironic::{Fields, Version};
 use jiff::Timestamp;
@@ -125,8 +126,14 @@ impl Api {
     /// The node that a URL names, by UUID or, from 1.5 on, by name.
     pub(super) async fn find(&self, ident: &str, version: Version) -> Result<StoredNode, ApiError> {
         let key = NodeKey::from(ident);
-        if matches!(key, NodeKey::Name(_)) && !version.has(since::NAMES) {
-            return Err(ApiError::no_such_node(ident));
+        if matches!(key, NodeKey::Name(_)) {
+            if !guards::is_name(ident, true) {
+                let text = format!("Expected UUID or name for node_ident: {ident}");
+                return Err(ApiError::bad_request(text));
+            }
+            if !version.has(since::NAMES) {
+                return Err(ApiError::no_such_node(ident));
+            }
         }
         self.nodes.store().node(&key).await?.ok_or_else(|| ApiError::no_such_node(ident))
     }
@@ -380,10 +387,16 @@ impl Page {
     /// Takes the page out of a query; to be called first.
     pub(super) fn take(query: &mut Query) -> Result<Self, ApiError> {
         let asked = query.clone();
-        let limit = match query.take("limit").map(|text| text.parse::<u32>()) {
+        let limit = match query.take("limit") {
             None => Self::MAX,
-            Some(Ok(limit)) if limit > 0 => limit.min(Self::MAX),
-            Some(_) => return Err(ApiError::bad_request("Limit must be positive")),
+            Some(text) => match text.trim().parse::<i64>() {
+                Ok(limit) if limit > 0 => u32::try_from(limit).unwrap_or(Self::MAX).min(Self::MAX),
+                Ok(_) => return Err(ApiError::bad_request("Limit must be positive")),
+                Err(_) => {
+                    let text = format!("Expected an integer for limit: {text}");
+                    return Err(ApiError::bad_request(text));
+                }
+            },
         };
         Ok(Self { limit, marker: query.take_uuid("marker")?, asked })
     }
