@@ -26,7 +26,7 @@ pub struct Interface {
 /// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
 /// interface that runs an agent's steps and deploys nothing by itself.
 ///
-/// Those named in [`UNBUILT`] are taken, kept and shown, since clients such as Metal3 set them when
+/// Those of the sorts named in `UNBUILT` are taken, kept and shown, since clients such as Metal3 set them when
 /// they enrol a node, and do nothing yet.
 pub const INTERFACES: [Interface; 13] = [
     only("bios", 40, &["no-bios", "redfish"]),
