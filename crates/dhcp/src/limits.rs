@@ -1,5 +1,4 @@
-//! How much is answered, and how much is said of what is not: so much for each client, so much in all,
-//! and apart for machines that are known.
+//! How much is answered: so much for each client, so much in all, and apart for machines that are known.
 //!
 //! It takes the same memory however many clients somebody makes up, and what they use up is not taken
 //! from known machines.
@@ -208,38 +207,6 @@ impl Limits {
     }
 }
 
-/// What was said lately, so that whoever sends nonsense cannot fill the log.
-#[derive(Clone, Debug)]
-pub struct Said {
-    rate: Rate,
-    about: HashMap<&'static str, About>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct About {
-    clock: Clock,
-    kept_back: u64,
-}
-
-impl Said {
-    /// Nothing was said yet. `rate` is for each thing there is to say.
-    #[must_use]
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, about: HashMap::new() }
-    }
-
-    /// Whether to say this now, and if so, how often it was kept back since it was said last.
-    pub fn may_say(&mut self, what: &'static str, now: Millis) -> Option<u64> {
-        let about = self.about.entry(what).or_default();
-        if about.clock.admits(self.rate, now) {
-            Some(std::mem::take(&mut about.kept_back))
-        } else {
-            about.kept_back += 1;
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -368,17 +335,6 @@ mod tests {
         let mut limits = Limits::new(rates, 7);
 
         assert!((0..10_000).all(|_| limits.admit(&mac(1), Holder::Guest, 5).is_ok()));
-    }
-
-    #[test]
-    fn what_was_kept_back_is_counted_and_said_with_the_next() {
-        let mut said = Said::new(Rate { per_sec: 1, burst: 1 });
-
-        assert_eq!(said.may_say("short", 0), Some(0));
-        assert_eq!(said.may_say("short", 1), None);
-        assert_eq!(said.may_say("short", 2), None);
-        assert_eq!(said.may_say("op", 2), Some(0), "that is something else");
-        assert_eq!(said.may_say("short", 1_000), Some(2));
     }
 
     proptest! {

@@ -336,7 +336,9 @@ impl Seen<'_> {
         }
         let quiet = now.duration_since(self.progress_at?);
         let candidates = self.candidates(vicinity, now);
-        let is_certain = self.is_certain() || candidates.is_a_slip();
+        // A ramdisk that is told no token is up, and gets nowhere.
+        let is_told_no = self.ramdisk_fetched && self.lookup_refused.is_some();
+        let is_certain = self.is_certain() || candidates.is_a_slip() || is_told_no;
         let found = (quiet >= SILENCE || is_certain)
             .then(|| self.stuck(boot_interface, &candidates, quiet));
         found.map(|found| self.with_strangers(found))

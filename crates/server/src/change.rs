@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use provision::boot::bootable;
 use provision::node::Secret;
 use provision::step::Fresh;
-use provision::{Context, Event, Node, Policy, Port, ProvisionState, Refused, Work, step};
+use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
     Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortChangeError,
     PortError, PortFilter, Store, StoreFailure,
@@ -150,6 +150,16 @@ impl Nodes {
             Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
         let outcome = step(node, event, &context);
         outcome.is_ok_and(|outcome| matches!(outcome.work, Some(Work::Boot { .. })))
+    }
+
+    /// What would come of an event, if the node is as it was read: for events that anybody can send, most of which are
+    /// refused or change nothing, and then need no transaction.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn foresee(&self, node: &Node, event: &Event) -> Result<Outcome, Refused> {
+        let (now, policy) = (Timestamp::now(), self.policy.clone());
+        step(node, event, &Context { now, policy, fresh: fresh() })
     }
 
     /// [`Nodes::happen`] for whoever is not a worker: waits a little if the node is being worked on.

@@ -50,6 +50,7 @@ pub(crate) use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::Socket;
 use crate::metrics::Metrics;
+use crate::repeats::line;
 
 /// Connections that were closed and whose tasks have not ended yet; beyond, nobody is let in.
 const LEAVING: usize = 64;
@@ -192,7 +193,9 @@ pub(crate) async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = (
                     }
                 }
                 Err(error) => {
-                    warn!("cannot take a connection to {name}: {error}");
+                    if let Some(more) = line("cannot take a connection", &name) {
+                        warn!("cannot take a connection to {name}: {error}{more}");
+                    }
                     state.make_room(Instant::now());
                     // Out of file descriptors: trying again at once would spin.
                     tokio::time::sleep(Duration::from_millis(100)).await;

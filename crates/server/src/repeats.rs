@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Kinds that are told apart at once. Further ones count as one kind, so that nobody fills the memory with kinds.
-const MOST_KINDS: usize = 4_096;
+const MOST_KINDS: usize = 1_024;
 
 /// How often room is looked for, since that means to look at all kinds.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -111,13 +111,13 @@ impl fmt::Display for LeftOut {
 ///
 /// One table serves the whole process, as there is one log.
 pub fn line(what: &'static str, about: impl Hash) -> Option<LeftOut> {
-    type Lines = (RandomState, Mutex<Repeats<(&'static str, u64)>>);
-    static LINES: LazyLock<Lines> =
-        LazyLock::new(|| (RandomState::new(), Mutex::new(Repeats::new(Pauses::GROWING))));
+    // Each line has room of its own, so that what fills one table takes nothing from others.
+    type Lines = (RandomState, Mutex<HashMap<&'static str, Repeats<u64>>>);
+    static LINES: LazyLock<Lines> = LazyLock::new(Default::default);
     let (hasher, lines) = &*LINES;
-    let kind = (what, hasher.hash_one(about));
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.note(kind, uptime()).map(LeftOut)
+    let like_it = lines.entry(what).or_insert_with(|| Repeats::new(Pauses::GROWING));
+    like_it.note(hasher.hash_one(about), uptime()).map(LeftOut)
 }
 
 /// Time since the first call: it is never set back, and says nothing of the hour.

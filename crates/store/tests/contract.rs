@@ -59,6 +59,7 @@ promises![
     a_deleted_node_takes_its_ports_work_and_trace_along,
     a_node_that_the_check_protects_is_not_deleted,
     a_port_is_found_by_uuid_and_by_address,
+    the_ports_at_several_addresses_are_found_at_once,
     an_address_belongs_to_one_port,
     a_port_needs_a_node,
     a_port_can_change_its_address_and_its_node,
@@ -370,6 +371,22 @@ async fn a_port_is_found_by_uuid_and_by_address(database: Database) {
     assert_eq!(store.port(PortKey::Uuid(port.uuid)).await.unwrap(), None);
     let gone = delete_port(&store, port.uuid).await.unwrap_err();
     assert!(matches!(gone, PortError::NoSuchPort(it) if it == port.uuid));
+}
+
+async fn the_ports_at_several_addresses_are_found_at_once(database: Database) {
+    let store = database.open().await;
+    let node = named("n");
+    store.create_node(&node).await.unwrap();
+    let ports = [port(&node, 1), port(&node, 2)];
+    for port in &ports {
+        store.create_port(port, now()).await.unwrap();
+    }
+
+    let asked = [ports[1].address, ports[0].address, Mac([2; 6])];
+    let mut found = store.ports_at(&asked).await.unwrap();
+    found.sort_by_key(|port| port.address);
+    assert_eq!(found, ports);
+    assert_eq!(store.ports_at(&[]).await.unwrap(), []);
 }
 
 async fn an_address_belongs_to_one_port(database: Database) {

@@ -644,6 +644,8 @@ fn a_lookup_that_gets_no_token_is_named_with_the_setting_once_the_image_was_fetc
     let said = trace().says_after(1, Verdict::Waiting, FOREIGN);
     assert!(said.hint.unwrap().contains("driver_info/agent_networks"));
     trace().says_after(200, Verdict::Stuck, FOREIGN);
+    let soon = Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(1, foreign());
+    soon.says_after(0, Verdict::Waiting, FOREIGN);
     let given = call("lookup", true, None, "found");
     assert_eq!(trace().then(1, given).said_after(1), None, "then it got its token");
 }

@@ -14,14 +14,14 @@ use ironic::version::since;
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
 use provision::trace::{AgentCaller, CallRefusal};
-use provision::{Event, Mac, Node, Refused, What};
+use provision::{Event, Mac, Node, ProvisionState, Refused, What};
 use store::{ChangeError, NodeKey};
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Api;
-use super::agent_calls::{CallKind, Caller};
+use super::agent_calls::{CallKind, CallSource, Caller};
 use super::request::{At, Body, Peer, Query, RawQuery, Received, View, exists_since};
 use crate::error::ApiError;
 use crate::http_server::ServedNode;
@@ -50,7 +50,7 @@ pub(super) async fn lookup(
     let attempt = before.live_attempt().map(|attempt| attempt.id).unwrap_or_default();
     let seen = api.recorder.addresses().of(attempt);
     let lookup = AgentLookup { from, fetched: seen.fetched, leased: seen.leased, at };
-    let asked = api.nodes.ask(before.uuid, &Event::AgentLooksUp(lookup)).await;
+    let asked = api.ask_as_agent(&before, &Event::AgentLooksUp(lookup)).await;
     let call = AgentCall { api: &api, node: &before, call: "lookup", from };
     call.record(&asked, &format!("found by {}", by(&macs)));
     let node = asked?;
@@ -108,7 +108,7 @@ pub(super) async fn heartbeat(
         return Err(ApiError::nothing_here());
     };
     let result = format!("from {}, version {}", heartbeat.callback_url, heartbeat.agent_version);
-    let asked = api.nodes.ask(found.node.uuid, &Event::AgentAlive(heartbeat)).await;
+    let asked = api.ask_as_agent(&found.node, &Event::AgentAlive(heartbeat)).await;
     let call = AgentCall { api: &api, node: &found.node, call: "heartbeat", from };
     call.record(&asked, &result);
     asked?;
@@ -117,10 +117,24 @@ pub(super) async fn heartbeat(
 }
 
 impl Api {
+    /// Lets what an agent sent happen to a node, which was just read. Where it is refused or changes nothing, nothing is
+    /// written: strangers, whose calls are such, do not keep others from the database.
+    async fn ask_as_agent(&self, node: &Node, event: &Event) -> Asked {
+        match self.nodes.foresee(node, event) {
+            // It has the token, and whoever starts the machine may be about to note that it is on.
+            Err(Refused::NoAgentExpected { state: ProvisionState::Cleaning, .. }) => {
+                self.nodes.ask(node.uuid, event).await
+            }
+            Err(refused) => Err(ChangeError::Refused(refused)),
+            Ok(foreseen) if foreseen.node == *node && foreseen.work.is_none() => Ok(foreseen.node),
+            Ok(_) => self.nodes.ask(node.uuid, event).await,
+        }
+    }
+
     fn admit(&self, from: IpAddr, caller: Caller) -> Result<(), ApiError> {
         let admitted = self.agent_calls.admit(from, caller, repeats::uptime());
         admitted.map_err(|refused| {
-            if let Some(more) = repeats::line("too many calls of agents", from) {
+            if let Some(more) = repeats::line("too many calls of agents", CallSource::from(from)) {
                 warn!(
                     "lookups and heartbeats of {from} are refused, since there are too many{more}"
                 );
@@ -223,7 +237,7 @@ impl AgentCall<'_> {
         let uuid = node.uuid;
         match (is_taken, call) {
             (false, _) => {
-                if let Some(more) = repeats::line(call, (uuid, from)) {
+                if let Some(more) = repeats::line(call, (uuid, CallSource::from(from))) {
                     warn!(node.uuid = %uuid, "the {call} of an agent at {from} for node {uuid} is refused: {result}{more}");
                 }
             }

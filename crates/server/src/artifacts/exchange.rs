@@ -9,6 +9,7 @@ use provision::{Node, What};
 use tracing::{debug, info, warn};
 
 use crate::http_server::Sent;
+use crate::repeats::line;
 use crate::trace::Recorder;
 
 /// A request and what it was answered, until the last byte has left.
@@ -45,12 +46,16 @@ impl Exchange {
             return;
         };
         let error = self.error.as_deref().unwrap_or_default();
-        if sent < *length {
-            warn!(node.uuid = %node.uuid, "{method} {path} broke off after {sent} of {length} bytes");
-        } else if *status >= 400 {
-            warn!(node.uuid = %node.uuid, "answered {method} {path} with {status}: {error}");
-        } else {
-            info!(node.uuid = %node.uuid, "answered {method} {path} with {status}, {sent} bytes");
+        // A BMC reads an image in thousands of ranges, and firmware in a loop asks for ever.
+        if let Some(more) = line("boot listener", (node.uuid, method, path, status, sent < *length))
+        {
+            if sent < *length {
+                warn!(node.uuid = %node.uuid, "{method} {path} broke off after {sent} of {length} bytes{more}");
+            } else if *status >= 400 {
+                warn!(node.uuid = %node.uuid, "answered {method} {path} with {status}: {error}{more}");
+            } else {
+                info!(node.uuid = %node.uuid, "answered {method} {path} with {status}, {sent} bytes{more}");
+            }
         }
         let what = What::Http {
             method: self.method,

@@ -3,21 +3,21 @@
 
 use std::fmt::Display;
 
-use dhcp::limits::{Millis, Rate, Said};
+use dhcp::limits::Millis;
 use jiff::Timestamp;
 use provision::What;
 use provision::boot::bootable;
 use provision::trace::{DhcpAnswer, DhcpClient};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::Witness;
 use super::heard::{Asked, Done, Story};
 use super::repeats::{Exchange, Repeats};
 use crate::metrics::DhcpMessage;
 use crate::nodes::Found;
+use crate::repeats::line;
 
-/// How often the log names one reason for not answering.
-const SAY: Rate = Rate { per_sec: 1, burst: 5 };
 /// Reasons that are nobody's fault.
 const ORDINARY: [&str; 8] = [
     "stranger",
@@ -39,13 +39,11 @@ const NOTHING: [&str; 2] = ["nothing", "nothing_to_boot"];
 pub(super) struct Diary {
     interface: String,
     repeats: Repeats,
-    said: Said,
 }
 
 impl Diary {
     pub(super) fn new(interface: &str) -> Self {
-        let said = Said::new(SAY);
-        Self { interface: interface.to_owned(), repeats: Repeats::default(), said }
+        Self { interface: interface.to_owned(), repeats: Repeats::default() }
     }
 
     /// Notes a message and what came of it. `unreadable` is why there is no story of it.
@@ -64,31 +62,31 @@ impl Diary {
         match (&story, &nothing) {
             (None, _) => {
                 let why = unreadable.unwrap_or("it cannot be read");
-                self.say(counted, &"a packet", "not answered", why, now);
+                self.say(counted, &"a packet", None, "not answered", why);
             }
             (Some(Story { asked, .. }), Some(Nothing { because, is_expected: true, .. })) => {
                 debug!("{asked} on {} is not answered: {because}", self.interface);
             }
             (Some(Story { asked, .. }), Some(Nothing { because, .. })) => {
-                self.say(counted, asked, "not answered", because, now);
+                self.say(counted, asked, asked.node(), "not answered", because);
             }
             (Some(Story { asked, done: Done::Silent(why), .. }), None) => {
-                self.say(counted, asked, "not answered", why, now);
+                self.say(counted, asked, asked.node(), "not answered", why);
             }
             (Some(Story { asked, done: Done::Refused(why), .. }), None) => {
-                self.say(counted, asked, "refused", why, now);
+                self.say(counted, asked, asked.node(), "refused", why);
             }
             (Some(_), None) => {}
         }
         if let Some(story) = story {
-            self.remember(&story.asked, witness, now);
+            self.remember(&story.asked, witness);
             self.record(story, witness, now);
         }
     }
 
     /// A machine that nobody registered, or whose node is not to boot, and that asks for a boot: it may be one that somebody
     /// waits for.
-    fn remember(&mut self, asked: &Asked, witness: &Witness, now: Millis) {
+    fn remember(&self, asked: &Asked, witness: &Witness) {
         let boots = match asked.client {
             DhcpClient::HttpClient | DhcpClient::PxeClient | DhcpClient::Ipxe => true,
             DhcpClient::Grub | DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => {
@@ -99,27 +97,29 @@ impl Diary {
         let rests = asked.found.as_ref().is_some_and(|found| found.node.live_attempt().is_none());
         let Some(mac) = asked.mac.filter(|_| boots && (is_stranger || rests)) else { return };
         let is_new = witness.strangers.note(mac, asked.client, &self.interface, Timestamp::now());
-        if is_new && is_stranger && self.said.may_say(BOOTS, now).is_some() {
-            info!("{asked} on {}, which is no port of any node", self.interface);
+        // So few kinds that nobody fills the log with addresses that are made up.
+        let kind = (&self.interface, mac.0[5]);
+        if is_new
+            && is_stranger
+            && let Some(more) = line(BOOTS, kind)
+        {
+            info!("{asked} on {}, which is no port of any node{more}", self.interface);
         }
     }
 
+    /// Each reason is named once for each node, once for all strangers together, and then at growing intervals.
     fn say(
-        &mut self,
+        &self,
         counted: &DhcpMessage,
         what: &dyn Display,
+        node: Option<Uuid>,
         done: &str,
         why: &str,
-        now: Millis,
     ) {
         let on = &self.interface;
         if ORDINARY.contains(&counted.decision) {
             debug!("{what} on {on} is {done}: {why}");
-        } else if let Some(more) = self.said.may_say(counted.decision, now) {
-            let more = match more {
-                0 => String::new(),
-                more => format!(" (and {more} before it, for the same reason)"),
-            };
+        } else if let Some(more) = line(counted.decision, (on, node)) {
             warn!("{what} on {on} is {done}: {why}{more}");
         }
     }

@@ -8,6 +8,7 @@ use dhcp::client::Features;
 use provision::Mac;
 use provision::boot::Artifact;
 use provision::trace::{DhcpAnswer, DhcpClient};
+use uuid::Uuid;
 
 use crate::metrics::DhcpMessage;
 use crate::nodes::Found;
@@ -137,6 +138,11 @@ impl Story {
 }
 
 impl Asked {
+    /// The node whose machine it is, if anybody registered it.
+    pub(super) fn node(&self) -> Option<Uuid> {
+        self.found.as_ref().map(|found| found.node.uuid)
+    }
+
     pub(super) fn counted(&self, family: &'static str, decision: &'static str) -> DhcpMessage {
         DhcpMessage { family, message: self.message, client: self.client.name(), decision }
     }

@@ -135,9 +135,11 @@ impl Handler for OneFile {
         path: &Path,
     ) -> Result<(Self::Reader, Option<u64>), packet::Error> {
         let client = client.ip();
+        // Addresses are easily made up: what is not known counts as one.
+        let known = Some(client).filter(|client| self.transfers.known.owner(*client).is_some());
         // Some firmware puts a slash before it.
         if path.strip_prefix("/").unwrap_or(path) != Path::new(FILE) {
-            if let Some(more) = repeats::line("TFTP of another file", client) {
+            if let Some(more) = repeats::line("TFTP of another file", known) {
                 let path: String = path.to_string_lossy().chars().take(80).collect();
                 info!(
                     "{client} asks by TFTP for {path:?}, which is not there: only {FILE} is{more}"
@@ -153,7 +155,7 @@ impl Handler for OneFile {
         })?;
         match self.read().await {
             Ok(contents) => {
-                if let Some(more) = repeats::line("TFTP", client) {
+                if let Some(more) = repeats::line("TFTP", known) {
                     info!("{client} fetches {FILE} by TFTP{more}");
                 }
                 let len = contents.len() as u64;
