@@ -145,10 +145,11 @@ fn has_user_class(packet: &Packet, wanted: &[u8]) -> bool {
     value.starts_with(wanted) || classes(value).any(|class| class == wanted)
 }
 
+/// The last may be cut off.
 fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = value.split_first()?;
-        let (class, after) = rest.split_at_checked(usize::from(*len))?;
+        let (class, after) = rest.split_at_checked(usize::from(*len)).unwrap_or((rest, &[]));
         value = after;
         Some(class)
     })

@@ -226,7 +226,7 @@ impl Packet {
     /// Reads a UDP payload.
     ///
     /// Whatever follows the end option is ignored, and a missing end option is forgiven. From an option that is cut off on,
-    /// all is as good as absent; so are wishes and descriptions that have no size they can have, as to EDK2's own reader.
+    /// all is as good as absent, but for the beginning of a class; so are wishes and descriptions that have no size they can have, as to EDK2's own reader.
     /// An option of a fixed size that comes twice has the value that it had first.
     ///
     /// # Errors
@@ -371,6 +371,10 @@ fn read_area(mut area: &[u8], options: &mut Options) -> Option<ParseError> {
                 };
                 let needed = usize::from(*len);
                 let Some((value, after)) = rest.split_at_checked(needed) else {
+                    // What a client is, is said at the beginning of these texts.
+                    if [code::VENDOR_CLASS, code::USER_CLASS].contains(&code) {
+                        join(options, code, rest);
+                    }
                     return Some(ParseError::Truncated { code, needed, left: rest.len() });
                 };
                 join(options, code, value);
@@ -574,13 +578,24 @@ pub(crate) mod tests {
 
     #[test]
     fn what_comes_before_an_option_that_is_cut_off_is_heard() {
-        for cut_off in [&[code::VENDOR_CLASS][..], &[code::VENDOR_CLASS, 10, b'H', b'T'], &[7]] {
+        for cut_off in [&[code::VENDOR_CLASS][..], &[code::DOMAIN, 10, b'H', b'T'], &[7]] {
             let options = [&DISCOVER[..], &[code::HOST_NAME, 1, b'a'], cut_off].concat();
 
             let packet = Packet::parse(&with_options(&options)).unwrap();
 
             assert_eq!(packet.message, MessageType::Discover);
             assert_eq!(packet.options, [(code::HOST_NAME, b"a".to_vec())]);
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_cut_off_is_heard_as_far_as_it_goes() {
+        for code in [code::VENDOR_CLASS, code::USER_CLASS] {
+            let options = [&DISCOVER[..], &[code, 40], b"HTTPClient:Arch:00016"].concat();
+
+            let packet = Packet::parse(&with_options(&options)).unwrap();
+
+            assert_eq!(packet.option(code), Some(&b"HTTPClient:Arch:00016"[..]));
         }
     }
 
@@ -597,7 +612,7 @@ pub(crate) mod tests {
     fn fields_that_hold_broken_options_cost_nothing_but_those() {
         let mut bytes = with_options(&[&DISCOVER[..], &[code::OVERLOAD, 1, 3]].concat());
         bytes[108..114].copy_from_slice(&[code::HOST_NAME, 1, b'a', code::DOMAIN, 200, 0]);
-        bytes[44..47].copy_from_slice(&[code::VENDOR_CLASS, 200, 0]);
+        bytes[44..47].copy_from_slice(&[code::ROUTER, 200, 0]);
 
         let packet = Packet::parse(&bytes).unwrap();
 

@@ -145,11 +145,12 @@ fn has_user_class(options: &Options, wanted: &[u8]) -> bool {
     options.all(code::USER_CLASS).any(is_wanted)
 }
 
+/// The last may be cut off.
 fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = value.split_at_checked(2)?;
         let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
-        let (text, after) = rest.split_at_checked(len)?;
+        let (text, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
         value = after;
         Some(text)
     })
@@ -351,6 +352,17 @@ mod tests {
 
         assert_eq!(asks(&[0, 23, 0, 24]), Kind::System);
         assert_eq!(asks(&[]), Kind::System);
+    }
+
+    #[test]
+    fn a_vendor_class_that_is_cut_off_or_has_no_length_says_what_the_client_is() {
+        let class = |value: &[u8]| {
+            with(vec![(code::VENDOR_CLASS, [&[0, 0, 1, 0x57][..], value].concat())]).kind
+        };
+
+        assert_eq!(class(b"\0\x21HTTPClient:Arch"), Kind::HttpClient);
+        assert_eq!(class(b"HTTPClient:Arch:00016"), Kind::HttpClient);
+        assert_eq!(class(b"\0\x21HTTP"), Kind::System);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use super::options as code;
 /// Relays that a message may pass: the last hop count at which it is sent on is `HOP_COUNT_LIMIT` less
 /// one, and the first is 0 (RFC 8415 §7.6, §19.1.2).
 const MOST_RELAYS: usize = 9;
+/// Options whose beginning says something without their end.
+const READ_IN_PART: [u16; 4] =
+    [code::IA_NA, code::RELAY_MESSAGE, code::VENDOR_CLASS, code::USER_CLASS];
 const RELAY_FORWARD: u8 = 12;
 const RELAY_REPLY: u8 = 13;
 
@@ -291,14 +294,14 @@ impl Relay {
 impl Options {
     /// Reads options up to one that is cut off: a client that gets the end of its message wrong is to boot all the same.
     ///
-    /// What holds other options, or the message of a relay, is read as far as it goes.
+    /// What holds other options, the message of a relay, and what a client calls itself are read as far as they go.
     pub(crate) fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Vec::new();
         while let Some((head, rest)) = bytes.split_first_chunk::<4>() {
             let code = u16::from_be_bytes([head[0], head[1]]);
             let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
             let Some((value, after)) = rest.split_at_checked(len) else {
-                if [code::IA_NA, code::RELAY_MESSAGE].contains(&code) {
+                if READ_IN_PART.contains(&code) {
                     options.push((code, rest.to_vec()));
                 }
                 break;
@@ -495,7 +498,7 @@ pub(crate) mod tests {
     fn what_comes_before_an_option_that_is_cut_off_is_heard() {
         let whole = bytes(OVMF_SOLICIT);
         let options = Packet::parse(&whole).unwrap().message.options;
-        for cut_off in [&[0][..], &[0, 16, 0, 3, 1], &[0, 16, 0xff, 0xff]] {
+        for cut_off in [&[0][..], &[0, 24, 0, 3, 1], &[0, 24, 0xff, 0xff]] {
             let packet = Packet::parse(&[&whole[..], cut_off].concat()).unwrap();
 
             assert_eq!(packet.message.options, options);
@@ -534,8 +537,9 @@ pub(crate) mod tests {
         let cut = Packet::parse_request(&whole[..whole.len() - last]).unwrap();
         let trailing = Packet::parse_request(&[&whole[..], &[0, 37, 9]].concat()).unwrap();
 
-        let options = &message.options.0;
-        assert_eq!(cut.message.options.0, options[..options.len() - 1]);
+        let (options, read) = (&message.options.0, &cut.message.options.0);
+        assert_eq!(read[..read.len() - 1], options[..options.len() - 1]);
+        assert_eq!(read.last(), Some(&(code::VENDOR_CLASS, Vec::new())));
         assert_eq!(trailing.message, message);
         assert_eq!(trailing.relays[0].options.get(code::INTERFACE_ID), Some(&b"rack"[..]));
     }

@@ -121,7 +121,10 @@ fn wherever_a_message_ends_after_its_type_the_client_is_answered_by_what_came_be
         let from = 240 + 3;
         for end in from..capture.discover.len() {
             let cut = Packet::parse(&capture.discover[..end]).unwrap();
-            assert!(whole.options.starts_with(&cut.options), "{name}, cut at {end}");
+            let codes = |packet: &Packet| -> Vec<u8> {
+                packet.options.iter().map(|(code, _)| *code).collect()
+            };
+            assert!(codes(&whole).starts_with(&codes(&cut)), "{name}, cut at {end}");
 
             let network = network(Ipv4Addr::new(10, 0, 2, 2));
             let first = Ipv4Addr::new(10, 0, 2, 15);
