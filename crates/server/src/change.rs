@@ -146,9 +146,7 @@ impl Nodes {
     /// Whether an event would begin a boot now, if it happened.
     #[must_use]
     pub fn would_boot(&self, node: &Node, event: &Event) -> bool {
-        let context =
-            Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() };
-        let outcome = step(node, event, &context);
+        let outcome = step(node, event, &self.context());
         outcome.is_ok_and(|outcome| matches!(outcome.work, Some(Work::Boot { .. })))
     }
 

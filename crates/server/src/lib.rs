@@ -257,6 +257,12 @@ fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
     if config.api.noauth {
         warn!("the API on {} asks nobody who they are (noauth in [api])", config.api.listen);
     }
+    if config.api.users.is_some() && !config.api.is_local() {
+        warn!(
+            "passwords reach the API unencrypted: put a proxy with TLS before {}",
+            config.api.listen
+        );
+    }
     match means.summary() {
         Ok(boots) => info!("{boots}"),
         Err(lacks) => warn!("{lacks}"),

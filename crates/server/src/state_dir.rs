@@ -42,6 +42,7 @@ impl StateSeen {
         if there != path {
             return Ok(Self::Missing);
         }
+        is_open(path)?;
         let file = path.join("lock");
         let lock = match File::open(&file) {
             Ok(lock) => lock,
@@ -111,13 +112,15 @@ impl StateDir {
 const KNOWN: [&str; 8] =
     ["lock", "ferroboot.", "leases", "cache", "images", "ramdisk", "lost+found", "htpasswd"];
 
-/// Takes the directory, and the files in it, from everybody but their owner: tokens and passwords lie there. One
-/// that others use as well is left as it is, and refused.
-fn make_private(path: &Path) -> Result<()> {
+/// Whether a directory is open to others and may be taken from them; nothing is changed.
+///
+/// # Errors
+/// Others use it as well.
+fn is_open(path: &Path) -> Result<bool> {
     let see = || format!("cannot see {}", path.display());
     let mode = fs::metadata(path).with_context(see)?.permissions().mode();
     if mode & 0o077 == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let foreign = foreign_files(path).with_context(see)?;
     if mode & 0o1000 != 0 || !foreign.is_empty() {
@@ -129,6 +132,16 @@ fn make_private(path: &Path) -> Result<()> {
             foreign.first().map(|name| format!(", as {name} lies in it")).unwrap_or_default()
         );
     }
+    Ok(true)
+}
+
+/// Takes the directory, and the files in it, from everybody but their owner: tokens and passwords lie there. One
+/// that others use as well is left as it is, and refused.
+fn make_private(path: &Path) -> Result<()> {
+    if !is_open(path)? {
+        return Ok(());
+    }
+    let see = || format!("cannot see {}", path.display());
     let private = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
     private(path, 0o700).with_context(|| {
         format!(
@@ -171,9 +184,9 @@ mod tests {
         assert_eq!(StateSeen::look(&path).unwrap(), StateSeen::InUse);
         drop(serving);
         assert_eq!(StateSeen::look(&path).unwrap(), StateSeen::Free);
-        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "but for the lock of before");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "but for the lock of before");
         let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
+        fs::write(&file, "").unwrap();
         let said = StateSeen::look(&file.join("state")).unwrap_err().to_string();
         assert!(said.contains("is no directory"), "{said}");
     }

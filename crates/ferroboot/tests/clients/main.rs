@@ -69,6 +69,7 @@ fn a_service_with_users_lets_in_whoever_knows_the_password_and_tells_others_so()
     let trace = service.ferroboot(&["trace", "n1"]);
     assert!(!trace.status.success());
     assert!(text(&trace.stderr).contains("Incorrect username or password"), "{trace:?}");
+    service.said("a login from 127.0.0.1 is refused");
     service.log_in_as(None);
     let said = text(&service.ferroboot(&["trace", "n1"]).stderr);
     assert!(said.contains("set OS_AUTH_TYPE=http_basic"), "{said}");

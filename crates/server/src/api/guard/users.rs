@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::htpasswd::{FileStamp, Htpasswd, PasswordHash};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
+use crate::repeats;
 
 /// bcrypt reads no more of a password: what comes behind would count for nothing.
 const MAX_PASSWORD: usize = 72;
@@ -125,7 +126,7 @@ impl Users {
     /// In words, why the file cannot be used.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (users, stamp) = Htpasswd::read(path)?;
-        info!("the API has {} users, of {}", users.len(), path.display());
+        info!("users of the API: {}, of {}", users.len(), path.display());
         let known = Known { users: Arc::new(users), stamp, trouble: None };
         let half = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
         Ok(Self(Arc::new(Inner {
@@ -144,7 +145,7 @@ impl Users {
             Ok((users, stamp)) => {
                 let mut known = locked(&inner.known);
                 if *known.users != users {
-                    info!("the API has {} users now, of {}", users.len(), inner.path.display());
+                    info!("users of the API: {} now, of {}", users.len(), inner.path.display());
                 }
                 *known = Known { users: Arc::new(users), stamp, trouble: None };
             }
@@ -197,7 +198,15 @@ impl Users {
                 locked(&self.0.logins).went_well(source, digest, &user, Instant::now());
                 Ok(user)
             }
-            None => Err(NotLoggedIn::Wrong),
+            None => {
+                // Not as whom: people type passwords where names belong.
+                if let Some(left_out) = repeats::line("login", source) {
+                    warn!(
+                        "a login from {source} is refused: no such user, or another password{left_out}"
+                    );
+                }
+                Err(NotLoggedIn::Wrong)
+            }
         }
     }
 
