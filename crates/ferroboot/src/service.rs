@@ -6,8 +6,10 @@ use std::process;
 
 use agent::lines::printable_fields;
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -45,21 +47,24 @@ pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
     let had_terminal = has_terminal();
-    Ok(async move {
+    let (told, end) = oneshot::channel();
+    // A task of its own, since signals also come while nobody waits for the first one yet.
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
             () = terminal_ended(hangup), if had_terminal => info!("SIGHUP: the terminal is gone"),
         }
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            error!("told to end a second time: ending at once");
-            process::exit(1);
-        });
-    })
+        // Whoever waited for it may have ended.
+        let _ = told.send(());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        error!("told to end a second time: ending at once");
+        process::exit(1);
+    });
+    Ok(end.map(drop))
 }
 
 /// Says of signals that would end a program that they mean nothing to this one.

@@ -27,15 +27,17 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -50,13 +52,10 @@ pub(crate) use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::Socket;
 use crate::metrics::Metrics;
-use crate::repeats::line;
+use crate::repeats;
 
 /// Connections that were closed and whose tasks have not ended yet; beyond, nobody is let in.
 const LEAVING: usize = 64;
-
-/// Between two lines in the log about connections that were refused.
-const SPOKEN_OF_EVERY: Duration = Duration::from_secs(60);
 
 /// A port: where it listens, what may be done there, and who answers.
 #[derive(Debug)]
@@ -141,15 +140,6 @@ struct PortState {
 struct Table {
     admission: Admission,
     closing: BTreeMap<ConnectionId, Arc<Notify>>,
-    refused: Refused,
-}
-
-/// What is not in the log yet.
-#[derive(Debug, Default)]
-struct Refused {
-    connections: u64,
-    last: Option<IpAddr>,
-    spoken: Option<Instant>,
 }
 
 /// A connection's place; gives it back in the end.
@@ -193,12 +183,15 @@ pub(crate) async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = (
                     }
                 }
                 Err(error) => {
-                    if let Some(more) = line("cannot take a connection", &name) {
+                    if let Some(more) = repeats::line("cannot take a connection", name) {
                         warn!("cannot take a connection to {name}: {error}{more}");
                     }
-                    state.make_room(Instant::now());
-                    // Out of file descriptors: trying again at once would spin.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // Linux also says here what became of the newcomer itself, which is nobody else's trouble.
+                    if lacks_descriptors(&error) {
+                        state.make_room(Instant::now());
+                        // Trying again at once would spin.
+                        sleep(Duration::from_millis(100)).await;
+                    }
                 }
             },
         }
@@ -225,6 +218,11 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
     .await
 }
 
+fn lacks_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
 fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::from((v4, peer.port())),
@@ -236,7 +234,7 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
 impl PortState {
     fn new(name: &'static str, limits: ConnectionLimits, metrics: Metrics) -> Self {
         let admission = Admission::new(limits.clone());
-        let table = Table { admission, closing: BTreeMap::new(), refused: Refused::default() };
+        let table = Table { admission, closing: BTreeMap::new() };
         Self { name, limits, table: Mutex::new(table), metrics }
     }
 
@@ -266,10 +264,14 @@ impl PortState {
     }
 
     fn refused(&self, address: IpAddr) {
-        let mut table = self.table();
-        table.refused.connections += 1;
-        table.refused.last = Some(address);
         self.metrics.http_connection_ended(self.name, "refused");
+        if let Some(more) = repeats::line("connection refused", self.name) {
+            warn!(
+                "a connection of {address} to {} is refused: all that there may be, or that one peer may have, are \
+                 being answered (limits.connections, limits.peer_percent, limits.exempt){more}",
+                self.name
+            );
+        }
     }
 
     fn make_room(&self, now: Instant) {
@@ -285,7 +287,6 @@ impl PortState {
             self.close(&mut table, id, ended);
         }
         self.metrics.http_connections(self.name, table.admission.len());
-        table.refused.speak(self.name, now);
     }
 
     fn close(&self, table: &mut Table, id: ConnectionId, why: Ended) {
@@ -297,20 +298,6 @@ impl PortState {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Refused {
-    /// Says how many were refused, once in a while.
-    fn speak(&mut self, name: &str, now: Instant) {
-        let is_early = self.spoken.is_some_and(|at| now.duration_since(at) < SPOKEN_OF_EVERY);
-        let Some(last) = self.last.filter(|_| !is_early) else { return };
-        let connections = self.connections;
-        warn!(
-            "refused {connections} connections to {name}, the last from {last}: all that there may be, or that one \
-             peer may have, are being answered (limits.connections, limits.peer_percent, limits.exempt)"
-        );
-        *self = Self { spoken: Some(now), ..Self::default() };
     }
 }
 
@@ -337,6 +324,16 @@ impl Held {
 
     fn was_useful(&self) {
         self.port.table().admission.was_useful(self.id, Instant::now());
+    }
+
+    /// Whether this is to be the last answer to a peer that asks for what is not there. One that asks again before it
+    /// has its answer is never idle, so that [`PortState::sweep`] does not come upon it.
+    fn is_fruitless(&self) -> bool {
+        let is_fruitless = self.port.table().admission.is_fruitless(self.id, Instant::now());
+        if is_fruitless {
+            self.port.metrics.http_connection_ended(self.port.name, Ended::Fruitless.name());
+        }
+        is_fruitless
     }
 
     fn account(&self) -> Option<Account> {
@@ -429,11 +426,13 @@ impl<S: Service> Handler<S> {
             RequestBody::new(incoming, limit, time, share.clone(), Arc::clone(held))
         });
         request.extensions_mut().insert(ConnectInfo(caller.remote));
-        let answered = self.service.answer(request, caller).await;
+        let mut answered = self.service.answer(request, caller).await;
         // Until now: what was made of the body may be larger than the body.
         drop(share);
         if answered.is_useful {
             held.was_useful();
+        } else if held.is_fruitless() {
+            answered.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         held.enter(Phase::Answer);
         progress.begin(answered.when_sent);

@@ -660,6 +660,21 @@ async fn a_connection_with_404s_alone_comes_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_peer_that_asks_for_the_next_before_it_has_its_404_comes_to_its_end_too() {
+    let limits = ConnectionLimits { fruitless: Duration::from_millis(60), ..Default::default() };
+    let listener = Listener::with_limits(limits).await;
+    let (mut read, mut write) = listener.connect().await.into_split();
+    let asking = tokio::spawn(async move {
+        while write.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").await.is_ok() {}
+    });
+
+    // It may be reset with requests on their way.
+    let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
+
+    asking.await.unwrap();
+}
+
+#[tokio::test]
 async fn grub_is_what_http_starts_where_the_settings_say_so() {
     let listener = Listener::with(|settings| settings.http_loader = HttpLoader::Grub).await;
     listener.artifacts.prepare(&booting_node()).await.unwrap();

@@ -245,6 +245,11 @@ impl Admission {
         evicted
     }
 
+    /// Whether a connection has got nothing that it asked for, for as long as that may last.
+    pub(super) fn is_fruitless(&self, id: ConnectionId, now: Instant) -> bool {
+        self.held.get(&id).is_some_and(|held| self.has_been_fruitless(held, now))
+    }
+
     /// Whom a connection is counted for.
     pub(super) fn account(&self, id: ConnectionId) -> Option<Account> {
         self.held.get(&id).map(|held| held.account)
@@ -285,7 +290,11 @@ impl Admission {
         if past(held.since) > limit {
             return Some(ended);
         }
-        (past(held.useful_at) > limits.fruitless).then_some(Ended::Fruitless)
+        self.has_been_fruitless(held, now).then_some(Ended::Fruitless)
+    }
+
+    fn has_been_fruitless(&self, held: &Held, now: Instant) -> bool {
+        now.saturating_duration_since(held.useful_at) > self.limits.fruitless
     }
 
     /// Of all connections, or of those of one account, the one that gives way: of whoever has most, that which has
