@@ -241,7 +241,8 @@ fn get(from: Ipv4Addr, port: u16, path: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let read = stream.read_to_string(&mut answer);
+    read.unwrap_or_else(|error| panic!("{path} on {port} from {from}: {error} after {answer:?}"));
     answer
 }
 

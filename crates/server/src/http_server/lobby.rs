@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,27 +53,18 @@ impl Lobby {
             || self.waiting.iter().any(|waiting| waiting.full == Full::Peer)
     }
 
-    /// Takes one in; the oldest silent one of those that have more than their share goes, or the newcomer itself.
+    /// Takes one in. Where that is one too many, the oldest one goes of those that have more than their share, a silent
+    /// one if there is one; or the newcomer itself.
     pub(super) fn enter(&mut self, stream: TcpStream, peer: SocketAddr, full: Full, now: Instant) {
-        if self.waiting.len() >= self.room {
-            let goes =
-                |waiting: &Waiting| waiting.full == Full::Peer && !has_spoken(&waiting.stream);
-            let silent = self.waiting.iter().position(goes);
-            match (silent, full) {
-                (Some(at), _) => self.turn_away(at),
-                (None, Full::Peer) => {
-                    refuse(&stream);
-                    self.refused.push(peer);
-                    return;
-                }
-                // One too many, for which `has_room` has said that somebody waits who has more than its share.
-                (None, Full::Port) => {
-                    let at = self.waiting.iter().position(|waiting| waiting.full == Full::Peer);
-                    at.into_iter().for_each(|at| self.turn_away(at));
-                }
-            }
-        }
         self.waiting.push_back(Waiting { stream, peer, full, since: now });
+        if self.waiting.len() > self.room {
+            let has_more = |waiting: &Waiting| waiting.full == Full::Peer;
+            let is_silent = |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.stream);
+            // The newcomer has had no time to say anything.
+            let others = || self.waiting.iter().take(self.room);
+            let goes = others().position(is_silent).or_else(|| others().position(has_more));
+            self.turn_away(goes.unwrap_or(self.room));
+        }
     }
 
     /// Those for whom there is a place now; first those that have sent something.
@@ -126,11 +118,15 @@ impl Lobby {
 
 /// Whether there is something to read.
 fn has_spoken(stream: &TcpStream) -> bool {
-    matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(1..)))
+    // As many may be asked as there are: tokio would have the last ones look silent.
+    matches!(unconstrained(stream.peek(&mut [0])).now_or_never(), Some(Ok(1..)))
 }
 
 /// Says why, as far as that goes without waiting.
 fn refuse(stream: &TcpStream) {
+    // What is left unread would have the system take the answer back.
+    let mut unread = [0; 4_096];
+    let _ = (0..4).try_for_each(|_| stream.try_read(&mut unread).map(drop));
     const WORDS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 49\r\n\
         Content-Type: text/plain\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
         too many connections of yours are being answered\n";
