@@ -7,7 +7,7 @@ FERROBOOT = target/debug/ferroboot
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo shell test test-lab check deny fuzz ramdisk ramdisk-arm64 ramdisk-riscv64 agent agent-arm64 agent-riscv64
+.PHONY: help demo shell test test-lab check deny fuzz soak ramdisk ramdisk-arm64 ramdisk-riscv64 agent agent-arm64 agent-riscv64
 .PHONY: firmware build dependencies build-dependencies arm64-machines FORCE
 
 help: ## List these targets
@@ -38,6 +38,15 @@ deny: ## Licences, advisories and sources of what we depend on
 
 fuzz: ## Each fuzz target for a minute
 	scripts/fuzz 60
+
+MINUTES = 10
+DATABASE = both
+SEED =
+
+# The two databases one after the other, each for that long; without a seed one is chosen and printed.
+soak: dependencies ## Kills, full disks, bad links and floods: MINUTES=10 DATABASE=both|sqlite|postgres SEED=
+	FERROBOOT_SOAK_SECONDS=$$(($(MINUTES) * 60)) FERROBOOT_SOAK_DATABASE=$(DATABASE) FERROBOOT_SOAK_SEED=$(SEED) \
+		cargo test --locked --package ferroboot --test soak -- --nocapture --test-threads 1
 
 ramdisk: build-dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk; ramdisk-arm64, ramdisk-riscv64
 

@@ -1,0 +1,220 @@
+//! A scripted machine: firmware that fetches what it was told to, and then an agent.
+//!
+//! It keeps what its agents did, by which the run judges the service: a step that one attempt ran twice, a
+//! power switch in the middle of a step.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use agent::identity::Certificate;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use redfish::brain::NextBoot;
+use reqwest::Client;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::agent::ScriptedAgent;
+use crate::links::FirmwareLink;
+use crate::report::SoakReport;
+
+/// Between two tries of firmware to fetch its image.
+const FETCH_AGAIN: Duration = Duration::from_millis(500);
+
+/// A machine, its firmware, and all that its agents have done.
+pub(crate) struct ScriptedMachine {
+    pub(crate) number: u8,
+    pub(crate) mac: String,
+    /// From which it fetches and calls, and where its agent listens.
+    pub(crate) address: Ipv4Addr,
+    /// Where the daemon reaches its agent: a relay.
+    pub(crate) callback: SocketAddr,
+    /// What its agents show, the same one for each: keys take long to make.
+    pub(crate) certificate: Certificate,
+    pub(crate) http: Client,
+    pub(crate) report: SoakReport,
+    link: FirmwareLink,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    random: StdRng,
+    /// What it does since it was switched on.
+    running: Option<AbortHandle>,
+    boots: Vec<MachineBoot>,
+    /// Whether an operator's abort lets the power be switched at any time.
+    may_be_cut: bool,
+}
+
+/// One start of a machine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MachineBoot {
+    /// From where it was told to boot.
+    pub(crate) url: Option<String>,
+    /// The token that its agent had; agents without one do nothing.
+    pub(crate) token: Option<String>,
+    /// Whether the service had given the token to somebody before, or to this agent in an answer that got lost.
+    pub(crate) token_lost: bool,
+    pub(crate) steps: Vec<StepRun>,
+}
+
+/// A clean step that an agent was given.
+#[derive(Clone, Debug)]
+pub(crate) struct StepRun {
+    pub(crate) step: String,
+    pub(crate) ends: Instant,
+}
+
+impl ScriptedMachine {
+    pub(crate) fn new(
+        number: u8,
+        callback: SocketAddr,
+        seed: u64,
+        link: FirmwareLink,
+        report: SoakReport,
+    ) -> Self {
+        let address = Ipv4Addr::new(127, 1, 0, number);
+        let http = Client::builder()
+            .local_address(IpAddr::from(address))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(15))
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            number,
+            mac: format!("52:54:00:50:a1:{number:02x}"),
+            address,
+            callback,
+            certificate: Certificate::new(callback.ip()).unwrap(),
+            http,
+            report,
+            link,
+            inside: Mutex::new(Inside {
+                random: StdRng::seed_from_u64(seed.wrapping_add(number.into())),
+                running: None,
+                boots: Vec::new(),
+                may_be_cut: false,
+            }),
+        }
+    }
+
+    /// Starts as its firmware does.
+    pub(crate) fn power_on(self: &Arc<Self>, next: Option<NextBoot>) {
+        let boot = {
+            let mut inside = self.inside();
+            let url = match &next {
+                Some(NextBoot::Url(url)) => Some(url.clone()),
+                Some(NextBoot::Http | NextBoot::Usual) | None => None,
+            };
+            inside.boots.push(MachineBoot { url, ..MachineBoot::default() });
+            inside.boots.len() - 1
+        };
+        self.report.count("machines switched on");
+        let machine = Arc::clone(self);
+        let running = tokio::spawn(async move { machine.live(boot, next).await });
+        self.inside().running = Some(running.abort_handle());
+    }
+
+    /// Loses its power.
+    pub(crate) fn power_off(&self) {
+        let mut inside = self.inside();
+        if let Some(running) = inside.running.take() {
+            running.abort();
+        }
+        self.report.count("machines switched off");
+        let now = Instant::now();
+        let may_be_cut = inside.may_be_cut;
+        let Some(boot) = inside.boots.last_mut() else { return };
+        let cut = boot.steps.last_mut().filter(|run| now < run.ends);
+        if let Some(run) = cut {
+            if !may_be_cut {
+                let (step, left) = (&run.step, run.ends - now);
+                self.report.broke(format!(
+                    "machine {}: its power was cut in the running step {step}, {left:?} before its end",
+                    self.number
+                ));
+            }
+            run.ends = now;
+        }
+    }
+
+    /// From now on its power may be switched in the middle of a step, or not.
+    pub(crate) fn may_be_cut(&self, may: bool) {
+        self.inside().may_be_cut = may;
+    }
+
+    /// All its starts since the one of this number.
+    pub(crate) fn boots_since(&self, first: usize) -> Vec<MachineBoot> {
+        self.inside().boots.get(first..).unwrap_or_default().to_vec()
+    }
+
+    pub(crate) fn boots(&self) -> usize {
+        self.inside().boots.len()
+    }
+
+    /// Changes what is kept of a start.
+    pub(crate) fn note(&self, boot: usize, note: impl FnOnce(&mut MachineBoot)) {
+        if let Some(boot) = self.inside().boots.get_mut(boot) {
+            note(boot);
+        }
+    }
+
+    /// Whether an agent with this token has run a step of this name before.
+    pub(crate) fn has_run(&self, token: &str, step: &str) -> bool {
+        let inside = self.inside();
+        let same = inside.boots.iter().filter(|boot| boot.token.as_deref() == Some(token));
+        same.flat_map(|boot| &boot.steps).any(|run| run.step == step)
+    }
+
+    /// A time that differs from machine to machine, in milliseconds.
+    pub(crate) fn millis(&self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.inside().random.random_range(range))
+    }
+
+    async fn live(self: Arc<Self>, boot: usize, next: Option<NextBoot>) {
+        // It tests itself.
+        sleep(self.millis(50..600)).await;
+        let url = match next {
+            Some(NextBoot::Url(url)) => url,
+            Some(NextBoot::Http) => {
+                let url = self.link.ask_until_answered(self.number, &self.report).await;
+                self.note(boot, |boot| boot.url = Some(url.clone()));
+                url
+            }
+            // Its disk has nothing on it.
+            Some(NextBoot::Usual) | None => return,
+        };
+        let image = self.fetch_until_whole(&url).await;
+        // Its kernel starts.
+        sleep(self.millis(50..400)).await;
+        let agent = ScriptedAgent::new(self, boot, &image);
+        agent.live().await;
+    }
+
+    /// Firmware that tries again for as long as it takes, as much of it does.
+    async fn fetch_until_whole(&self, url: &str) -> Vec<u8> {
+        loop {
+            match self.fetch(url).await {
+                Ok(image) => {
+                    self.report.count("images fetched");
+                    return image;
+                }
+                Err(_) => {
+                    self.report.count("fetches of images that broke off or were refused");
+                    sleep(FETCH_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, url: &str) -> reqwest::Result<Vec<u8>> {
+        let answer = self.http.get(url).send().await?.error_for_status()?;
+        Ok(answer.bytes().await?.to_vec())
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,72 @@
+//! What a run of the soak is to do: for how long, on which database, from which seed.
+
+use std::env;
+use std::time::Duration;
+
+use rand::random;
+
+const SECONDS: &str = "FERROBOOT_SOAK_SECONDS";
+const DATABASE: &str = "FERROBOOT_SOAK_DATABASE";
+const SEED: &str = "FERROBOOT_SOAK_SEED";
+const NODES: &str = "FERROBOOT_SOAK_NODES";
+
+/// How long faults are injected where nobody says otherwise. A run takes about half a minute more.
+const SHORT: u64 = 20;
+
+/// The database that a run is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Database {
+    Sqlite,
+    Postgresql,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(crate) struct SoakPlan {
+    pub(crate) database: Database,
+    /// Whether `FERROBOOT_SOAK_DATABASE` leaves this database in.
+    pub(crate) is_wanted: bool,
+    /// How long faults are injected.
+    pub(crate) lasts: Duration,
+    /// Decides the order of faults and what machines do. Times are the machine's that runs it.
+    pub(crate) seed: u64,
+    pub(crate) nodes: u8,
+}
+
+impl SoakPlan {
+    pub(crate) fn from_environment(database: Database) -> Self {
+        let number = |name: &str| {
+            let text = env::var(name).ok().filter(|text| !text.is_empty())?;
+            Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")))
+        };
+        let wanted = env::var(DATABASE).unwrap_or_default();
+        let is_wanted = match wanted.as_str() {
+            "" | "both" => true,
+            "sqlite" => database == Database::Sqlite,
+            "postgres" | "postgresql" => database == Database::Postgresql,
+            other => panic!("{DATABASE} is {other:?}, neither sqlite, postgres nor both"),
+        };
+        Self {
+            database,
+            is_wanted,
+            lasts: Duration::from_secs(number(SECONDS).unwrap_or(SHORT)),
+            seed: number(SEED).unwrap_or_else(|| u64::from(random::<u32>())),
+            nodes: number(NODES).map_or(8, |nodes| u8::try_from(nodes.clamp(1, 64)).unwrap_or(64)),
+        }
+    }
+
+    /// What tells the run in the namespace the same.
+    pub(crate) fn to_environment(&self) -> [(&'static str, String); 4] {
+        [
+            (SECONDS, self.lasts.as_secs().to_string()),
+            (SEED, self.seed.to_string()),
+            (NODES, self.nodes.to_string()),
+            (DATABASE, String::new()),
+        ]
+    }
+
+    /// Whether it is the run of `make test`, which leaves out what a machine needs minutes to get over.
+    pub(crate) fn is_short(&self) -> bool {
+        self.lasts <= Duration::from_secs(SHORT)
+    }
+}

@@ -1,0 +1,104 @@
+//! What was tried and what broke, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// How many of the things that broke are listed; the rest is counted.
+const LISTED: usize = 60;
+
+/// Counts of a run; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct SoakReport {
+    title: String,
+    began: Instant,
+    inside: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    counted: BTreeMap<&'static str, u64>,
+    most: BTreeMap<&'static str, u64>,
+    failed: BTreeMap<String, u64>,
+    broken: Vec<String>,
+}
+
+impl SoakReport {
+    pub(crate) fn new(title: String) -> Self {
+        Self { title, began: Instant::now(), inside: Arc::default() }
+    }
+
+    pub(crate) fn count(&self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&self, what: &'static str, more: u64) {
+        *self.counts().counted.entry(what).or_default() += more;
+    }
+
+    /// Keeps the largest.
+    pub(crate) fn most(&self, what: &'static str, seen: u64) {
+        let mut counts = self.counts();
+        let most = counts.most.entry(what).or_default();
+        *most = seen.max(*most);
+    }
+
+    /// A clean that failed for the sake of a fault that was injected.
+    pub(crate) fn failed(&self, why: &str) {
+        // One row for all that differ in an address or a number.
+        let mut words = String::new();
+        for c in why.chars().take(160) {
+            match c {
+                '0'..='9' if words.ends_with('#') => {}
+                '0'..='9' => words.push('#'),
+                other => words.push(other),
+            }
+        }
+        *self.counts().failed.entry(words).or_default() += 1;
+    }
+
+    /// What must not be.
+    pub(crate) fn broke(&self, what: String) {
+        eprintln!("{:>8.1} s  BROKEN: {what}", self.seconds());
+        self.counts().broken.push(what);
+    }
+
+    /// A line of the log of the run.
+    pub(crate) fn say(&self, what: &str) {
+        eprintln!("{:>8.1} s  {what}", self.seconds());
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.counts().broken.is_empty()
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let counts = self.counts();
+        let mut text = format!("\n=== soak: {}, {:.0} s ===\n", self.title, self.seconds());
+        let mut row = |name: &str, value: u64| {
+            let _ = writeln!(text, "{name:<58} {value:>12}");
+        };
+        counts.counted.iter().for_each(|(name, value)| row(name, *value));
+        counts.most.iter().for_each(|(name, value)| row(name, *value));
+        if !counts.failed.is_empty() {
+            text.push_str("--- cleans that failed for the sake of a fault that was injected ---\n");
+            for (why, times) in &counts.failed {
+                let _ = writeln!(text, "{times:>6} × {why}");
+            }
+        }
+        let _ = writeln!(text, "--- broken: {} ---", counts.broken.len());
+        for what in counts.broken.iter().take(LISTED) {
+            let _ = writeln!(text, "BROKEN: {what}");
+        }
+        text
+    }
+
+    fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

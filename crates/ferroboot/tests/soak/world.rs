@@ -1,0 +1,545 @@
+//! A run: everything is started, faults follow each other, and in the end everything is looked at.
+
+use std::env;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::agent;
+use crate::bmc;
+use crate::daemon::DaemonProcess;
+use crate::disk::SmallDisk;
+use crate::links::{AGENT_RELAY, BOOT_RELAY, FirmwareLink, INTERFACE, POOL, POOL6};
+use crate::machine::ScriptedMachine;
+use crate::operator::ScriptedOperator;
+use crate::plan::{Database, SoakPlan};
+use crate::postgres;
+use crate::probe::PortProbe;
+use crate::relay::{FaultyRelay, RelayFault};
+use crate::report::SoakReport;
+use crate::strangers::Flood;
+
+/// Seconds of silence after which a clean fails; the least that may be set.
+pub(crate) const CALLBACK_TIMEOUT: u64 = 60;
+/// The service answers on every port this long after a fault.
+const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
+const ENDS_AFTER_SIGTERM_WITHIN: Duration = Duration::from_secs(15);
+/// All work is over this long after the last fault.
+const ENDS_WITHIN: Duration = Duration::from_secs(10 * CALLBACK_TIMEOUT);
+const DISK_MIB: u32 = 96;
+/// What a debug build of the daemon stays below: it begins with 60 MiB, and its limits allow for the rest.
+const MOST_MEMORY_MIB: u64 = 400;
+/// What the daemon stays below in descriptors; it may raise its soft limit.
+const MOST_DESCRIPTORS: u64 = 8_192;
+const MOST_DISK_MIB: u64 = 80;
+const FLOOD_LASTS: Duration = Duration::from_secs(4);
+
+/// Which faults were injected when, by which a clean's failure is judged.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultDiary(Arc<Mutex<Vec<Injected>>>);
+
+#[derive(Clone, Debug)]
+struct Injected {
+    kind: FaultKind,
+    /// Of whom; of all, if `None`.
+    machine: Option<u8>,
+    ended: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
+    Kill,
+    Disk,
+    Database,
+    BmcLink,
+    AgentLink,
+    Flood,
+}
+
+impl FaultDiary {
+    fn begins(&self, kind: FaultKind, machine: Option<u8>) -> usize {
+        let mut all = self.all();
+        all.push(Injected { kind, machine, ended: None });
+        all.len() - 1
+    }
+
+    fn ends(&self, fault: usize) {
+        if let Some(fault) = self.all().get_mut(fault) {
+            fault.ended = Some(Instant::now());
+        }
+    }
+
+    /// The fault that explains why the clean of a machine, begun then, failed with these words; if one does.
+    pub(crate) fn explains(
+        &self,
+        machine: u8,
+        began: Instant,
+        error: &str,
+        token_lost: bool,
+        aborted: bool,
+    ) -> Option<&'static str> {
+        if aborted && error.contains("abort") {
+            return Some("aborted");
+        }
+        let all = self.all();
+        let was = |kind: FaultKind| {
+            all.iter().any(|fault| {
+                let concerns = fault.machine.is_none_or(|of| of == machine);
+                fault.kind == kind && concerns && fault.ended.is_none_or(|ended| ended >= began)
+            })
+        };
+        // What the BMC was asked, or the reset, came to nothing because its link did.
+        if error.contains("BMC") {
+            return was(FaultKind::BmcLink).then_some("link to the BMC");
+        }
+        let silent = [
+            "silen",
+            "heard",
+            "timed out",
+            "timeout",
+            "could not be asked",
+            "no agent",
+            "not called",
+        ];
+        if silent.iter().any(|word| error.contains(word)) {
+            if was(FaultKind::AgentLink) {
+                return Some("link to the agent");
+            }
+            // The answer with the token was on its way when the daemon was killed.
+            if token_lost && was(FaultKind::Kill) {
+                return Some("kill while the token was given");
+            }
+        }
+        None
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Injected>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What faults are done to.
+struct SoakWorld {
+    report: SoakReport,
+    random: StdRng,
+    daemon: Arc<tokio::sync::Mutex<DaemonProcess>>,
+    disk: Arc<SmallDisk>,
+    link: FirmwareLink,
+    probe: PortProbe,
+    diary: FaultDiary,
+    to_bmcs: Vec<FaultyRelay>,
+    to_agents: Vec<FaultyRelay>,
+    to_boot: FaultyRelay,
+    to_agent_api: FaultyRelay,
+    has_postgres: bool,
+    is_short: bool,
+}
+
+/// Does a run, and says what came of it.
+pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
+    let report = SoakReport::new(format!(
+        "{:?}, {} nodes, faults for {} s, seed {}",
+        plan.database,
+        plan.nodes,
+        plan.lasts.as_secs(),
+        plan.seed
+    ));
+    report.say(&format!("seed {}", plan.seed));
+    let dir = TempDir::new().unwrap();
+    let disk = Arc::new(SmallDisk::mount(&dir.path().join("disk"), DISK_MIB));
+    let state = disk.path.join("state");
+    write_boot_set(&disk.path.join("ramdisk"));
+    fs::create_dir_all(state.join("images")).unwrap();
+    fs::write(state.join("images/own.iso"), vec![0x42; 256 * 1024]).unwrap();
+    let config = dir.path().join("ferroboot.toml");
+    fs::write(&config, settings(plan, &disk.path, &state)).unwrap();
+    let link = FirmwareLink::build();
+    let log = kept_log(plan).unwrap_or_else(|| dir.path().join("daemon.log"));
+    let mut daemon = DaemonProcess::new(config, log);
+    daemon.start().await.unwrap();
+    let mut world = SoakWorld {
+        report: report.clone(),
+        random: StdRng::seed_from_u64(plan.seed),
+        daemon: Arc::new(tokio::sync::Mutex::new(daemon)),
+        disk,
+        probe: PortProbe::new(link.clone()),
+        link,
+        diary: FaultDiary::default(),
+        to_bmcs: Vec::new(),
+        to_agents: Vec::new(),
+        to_boot: FaultyRelay::start(at(BOOT_RELAY), at("127.0.0.1:8080")).await,
+        to_agent_api: FaultyRelay::start(at(AGENT_RELAY), at("127.0.0.1:6386")).await,
+        has_postgres: plan.database == Database::Postgresql,
+        is_short: plan.is_short(),
+    };
+    let operators = world.enroll(plan, &state).await;
+    if timeout(plan.lasts + ENDS_WITHIN, world.run(plan, operators)).await.is_err() {
+        report.broke(format!("the run is not over {ENDS_WITHIN:?} after its last fault"));
+    }
+    report
+}
+
+impl SoakWorld {
+    async fn enroll(&mut self, plan: &SoakPlan, state: &Path) -> Vec<Arc<ScriptedOperator>> {
+        let mut operators = Vec::new();
+        for number in 1..=plan.nodes {
+            let port = 20_000 + u16::from(number);
+            let callback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let machine = Arc::new(ScriptedMachine::new(
+                number,
+                callback,
+                plan.seed,
+                self.link.clone(),
+                self.report.clone(),
+            ));
+            let at_agent = SocketAddr::from((machine.address, agent::PORT));
+            self.to_agents.push(FaultyRelay::start(callback, at_agent).await);
+            let at_bmc = SocketAddr::from((Ipv4Addr::new(127, 4, 0, number), 8_000));
+            bmc::start(at_bmc, Arc::clone(&machine)).await;
+            let bmc = SocketAddr::from((Ipv4Addr::LOCALHOST, port + 1_000));
+            self.to_bmcs.push(FaultyRelay::start(bmc, at_bmc).await);
+            let image = format!("file://{}/images/own.iso", state.display());
+            operators.push(Arc::new(ScriptedOperator::new(
+                machine,
+                bmc,
+                image,
+                self.diary.clone(),
+            )));
+        }
+        join_all(operators.iter().map(|operator| operator.enroll())).await;
+        self.report.say("all nodes are manageable");
+        operators
+    }
+
+    async fn run(mut self, plan: &SoakPlan, operators: Vec<Arc<ScriptedOperator>>) {
+        let end = Arc::new(AtomicBool::new(false));
+        let watcher =
+            tokio::spawn(watch(self.daemon.clone(), self.disk.clone(), self.report.clone()));
+        let workers: Vec<_> = operators
+            .iter()
+            .map(|operator| {
+                let (operator, end) = (Arc::clone(operator), Arc::clone(&end));
+                tokio::spawn(async move { operator.work(&end).await })
+            })
+            .collect();
+        let began = Instant::now();
+        while began.elapsed() < plan.lasts {
+            self.some_fault().await;
+        }
+        self.report.say("no more faults: what is under way comes to its end");
+        end.store(true, Ordering::Relaxed);
+        for worker in workers {
+            if let Err(failed) = worker.await {
+                self.report.broke(format!("an operator's script failed: {failed}"));
+            }
+        }
+        // What is still there afterwards would show now.
+        self.report.say("a last clean of every node, without a fault");
+        let last = join_all(operators.iter().map(|operator| operator.clean(false))).await;
+        for (operator, ended_well) in operators.iter().zip(last) {
+            if !ended_well {
+                let number = operator.machine.number;
+                self.report.broke(format!(
+                    "machine {number}: the clean after all faults did not end well"
+                ));
+            }
+            operator.judge_rest().await;
+        }
+        self.restart_in_order().await;
+        watcher.abort();
+        self.judge_log().await;
+        self.daemon.lock().await.kill().await;
+    }
+
+    /// A pause in which work goes on, a fault, and whether the service answers afterwards.
+    async fn some_fault(&mut self) {
+        // Often at once, so that faults meet the work after a restart; else late enough for a clean to get on.
+        let pauses = if self.random.random_bool(0.5) { 50..700 } else { 700..3_500 };
+        let pause = self.random.random_range(pauses);
+        sleep(Duration::from_millis(pause)).await;
+        match self.random.random_range(0..100) {
+            0..70 => self.kill().await,
+            70..72 => self.restart_in_order().await,
+            72..77 => self.disk_full().await,
+            77..83 if self.has_postgres => self.restart_database().await,
+            77..89 => self.flood().await,
+            89..94 => self.bad_link_to_a_bmc().await,
+            _ => self.bad_link_to_an_agent().await,
+        }
+        let ended = self.daemon.lock().await.has_ended();
+        if let Some(status) = ended {
+            let words = self.daemon.lock().await.last_words();
+            self.report.broke(format!("the daemon ended by itself ({status}): {words}"));
+            self.start().await;
+        }
+        match self.probe.all_answer(ANSWERS_AGAIN_WITHIN).await {
+            Ok(millis) => {
+                self.report.most("longest until every port answered after a fault, in ms", millis)
+            }
+            Err(silent) => self.report.broke(format!(
+                "no answer {ANSWERS_AGAIN_WITHIN:?} after a fault on: {}",
+                silent.join(", ")
+            )),
+        }
+    }
+
+    async fn start(&mut self) {
+        let started = self.daemon.lock().await.start().await;
+        if let Err(words) = started {
+            self.report.broke(format!("the daemon does not start: {words}"));
+            // What kept it from starting may be over.
+            sleep(Duration::from_secs(1)).await;
+            let _ = self.daemon.lock().await.start().await;
+        }
+    }
+
+    /// Once, or a few times in quick succession.
+    async fn kill(&mut self) {
+        let times = if self.random.random_bool(0.1) { 4 } else { 1 };
+        for _ in 0..times {
+            let fault = self.diary.begins(FaultKind::Kill, None);
+            self.daemon.lock().await.kill().await;
+            self.report.count("SIGKILLs");
+            let away = self.random.random_range(0..400);
+            sleep(Duration::from_millis(away)).await;
+            self.start().await;
+            self.diary.ends(fault);
+        }
+    }
+
+    async fn restart_in_order(&mut self) {
+        let ended = self.daemon.lock().await.terminate(ENDS_AFTER_SIGTERM_WITHIN).await;
+        self.report.count("SIGTERMs");
+        if let Err(words) = ended {
+            self.report.broke(format!("SIGTERM: {words}"));
+        }
+        self.start().await;
+    }
+
+    async fn disk_full(&mut self) {
+        let fault = self.diary.begins(FaultKind::Disk, None);
+        let disk = Arc::clone(&self.disk);
+        tokio::task::spawn_blocking(move || disk.fill()).await.unwrap();
+        self.report.count("times the disk was full");
+        let lasts = Duration::from_millis(self.random.random_range(500..4_000));
+        let kills = self.random.random_bool(0.2);
+        sleep(lasts).await;
+        if kills {
+            // On a disk that is full it need not start, but it must once that is over.
+            self.daemon.lock().await.kill().await;
+            self.report.count("SIGKILLs");
+        }
+        self.disk.free();
+        if kills {
+            self.start().await;
+        }
+        self.diary.ends(fault);
+    }
+
+    async fn restart_database(&mut self) {
+        let fault = self.diary.begins(FaultKind::Database, None);
+        let mode = if self.random.random_bool(0.5) { "fast" } else { "immediate" };
+        let away = self.random.random_range(0..2_000);
+        let control = PathBuf::from(env::var_os(postgres::CONTROL).unwrap());
+        let asked = control.clone();
+        tokio::task::spawn_blocking(move || postgres::ask(&asked, &["-m", mode, "stop"]))
+            .await
+            .unwrap();
+        sleep(Duration::from_millis(away)).await;
+        tokio::task::spawn_blocking(move || postgres::ask(&control, &["start"])).await.unwrap();
+        self.report.count("restarts of PostgreSQL");
+        self.diary.ends(fault);
+    }
+
+    /// While strangers flood a port, all others and that one answer.
+    async fn flood(&mut self) {
+        let flood = Flood::any(&mut self.random);
+        self.report.count(flood.name());
+        let fault = self.diary.begins(FaultKind::Flood, None);
+        let random = StdRng::seed_from_u64(self.random.random());
+        let link = self.link.clone();
+        let lasts = FLOOD_LASTS;
+        let flooding = tokio::spawn(async move { flood.run(random, &link, lasts).await });
+        sleep(lasts / 2).await;
+        match self.probe.all_answer(ANSWERS_AGAIN_WITHIN).await {
+            Ok(millis) => {
+                self.report.most("longest until every port answered in a flood, in ms", millis)
+            }
+            Err(silent) => {
+                self.report.broke(format!("no answer during {flood:?} on: {}", silent.join(", ")));
+            }
+        }
+        flooding.await.unwrap();
+        self.diary.ends(fault);
+    }
+
+    async fn bad_link_to_a_bmc(&mut self) {
+        let number = self.random.random_range(0..self.to_bmcs.len());
+        let fault = self.some_relay_fault();
+        let machine = u8::try_from(number + 1).ok();
+        let diary = self.diary.begins(FaultKind::BmcLink, machine);
+        self.report.count("bad links to a BMC");
+        self.to_bmcs[number].set(fault);
+        sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
+        self.to_bmcs[number].set(RelayFault::None);
+        self.diary.ends(diary);
+    }
+
+    /// Both ways: the daemon's to the agent, and the agents' to the daemon. DHCP loses a part.
+    async fn bad_link_to_an_agent(&mut self) {
+        let number = self.random.random_range(0..self.to_agents.len());
+        let fault = self.some_relay_fault();
+        let machine = u8::try_from(number + 1).unwrap_or_default();
+        self.report.count("bad links to agents and firmware");
+        match self.random.random_range(0..3) {
+            0 => {
+                let diary = self.diary.begins(FaultKind::AgentLink, Some(machine));
+                self.to_agents[number].set(fault);
+                sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
+                self.to_agents[number].set(RelayFault::None);
+                self.diary.ends(diary);
+            }
+            1 => {
+                let diary = self.diary.begins(FaultKind::AgentLink, None);
+                let relay =
+                    [&self.to_boot, &self.to_agent_api][usize::from(self.random.random_bool(0.5))];
+                relay.set(fault);
+                sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
+                self.to_boot.set(RelayFault::None);
+                self.to_agent_api.set(RelayFault::None);
+                self.diary.ends(diary);
+            }
+            _ => {
+                self.link.lose(machine, 60);
+                sleep(Duration::from_secs(2)).await;
+                self.link.lose(machine, 0);
+            }
+        }
+    }
+
+    fn some_relay_fault(&mut self) -> RelayFault {
+        match self.random.random_range(0..4) {
+            0 => RelayFault::Slow(Duration::from_millis(self.random.random_range(50..800))),
+            1 => RelayFault::Stalled,
+            // A request whose answer is cut off has an end that depends on luck; a short run has none of it.
+            _ if self.is_short => RelayFault::Slow(Duration::from_millis(200)),
+            _ => RelayFault::Cut,
+        }
+    }
+
+    /// No panic, and no secret.
+    async fn judge_log(&self) {
+        let log = fs::read(self.daemon.lock().await.log()).unwrap();
+        let log = String::from_utf8_lossy(&log);
+        self.report.most("lines of the daemon's log", log.lines().count() as u64);
+        for line in log.lines().filter(|line| line.contains("panicked")).take(5) {
+            self.report.broke(format!("the daemon panicked: {line}"));
+        }
+        for secret in [bmc::PASSWORD, "ipa-agent-token=", "agent_token="] {
+            if let Some(line) = log.lines().find(|line| line.contains(secret)) {
+                self.report.broke(format!("a secret is in the log ({secret}): {line}"));
+            }
+        }
+    }
+}
+
+/// Memory, descriptors and disk, four times a second.
+async fn watch(
+    daemon: Arc<tokio::sync::Mutex<DaemonProcess>>,
+    disk: Arc<SmallDisk>,
+    report: SoakReport,
+) {
+    let mut often = interval(Duration::from_millis(250));
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut said = [false; 3];
+    loop {
+        often.tick().await;
+        // While it is being started there is nothing to see.
+        let Ok(daemon) = daemon.try_lock() else { continue };
+        let Some(usage) = daemon.usage() else { continue };
+        drop(daemon);
+        let disk_mib = disk.used() >> 20;
+        let memory_mib = usage.resident_kib >> 10;
+        report.most("most memory, in MiB", memory_mib);
+        report.most("most descriptors", usage.descriptors);
+        report.most("most disk, in MiB", disk_mib);
+        let seen = [
+            (memory_mib > MOST_MEMORY_MIB, format!("{memory_mib} MiB of memory")),
+            (usage.descriptors > MOST_DESCRIPTORS, format!("{} descriptors", usage.descriptors)),
+            (disk_mib > MOST_DISK_MIB, format!("{disk_mib} MiB of disk")),
+        ];
+        for ((is_too_much, words), said) in seen.into_iter().zip(&mut said) {
+            if is_too_much && !*said {
+                report.broke(format!("the daemon has {words}"));
+                *said = true;
+            }
+        }
+    }
+}
+
+fn settings(plan: &SoakPlan, disk: &Path, state: &Path) -> String {
+    let database = match plan.database {
+        Database::Sqlite => String::new(),
+        Database::Postgresql => {
+            format!("[database]\nurl = '{}'\n", env::var(postgres::URL).unwrap())
+        }
+    };
+    let (state, ramdisk) = (state.display(), disk.join("ramdisk"));
+    let ramdisk = ramdisk.display();
+    format!(
+        "host = 'soak'\nstate_dir = '{state}'\n{database}\
+         [api]\nlisten = '127.0.0.1:6385'\n\
+         [agent]\nlisten = '[::]:6386'\nurl = 'http://{AGENT_RELAY}'\n\
+         [boot]\nlisten = '[::]:8080'\nurl = 'http://{BOOT_RELAY}'\nramdisk = '{ramdisk}'\n\
+         image_dirs = ['{state}/images']\n\
+         [power]\nsync_secs = 5\n\
+         [clean]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
+         [dhcp]\ntftp = true\n\
+         [[dhcp.network]]\ninterface = '{INTERFACE}'\npool = '{POOL}'\npool6 = '{POOL6}'\n\
+         strangers = 'serve'\n"
+    )
+}
+
+/// A boot set of files that nothing could start from, but for a program that is as one has to be.
+fn write_boot_set(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let stub = include_bytes!("../../../../fuzz/corpus/efi_stub/one-section");
+    let files: [(&str, Vec<u8>); 5] = [
+        ("kernel", vec![0x4b; 128 * 1024]),
+        ("initramfs", vec![0x49; 128 * 1024]),
+        ("stub.efi", stub.to_vec()),
+        ("grubx64.efi", vec![0x47; 32 * 1024]),
+        ("snponly.efi", vec![0x53; 32 * 1024]),
+    ];
+    let mut listed = json!({});
+    for (name, content) in files {
+        let sha256 = Sha256::digest(&content);
+        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        listed[name] = json!({ "len": content.len(), "sha256": sha256 });
+        fs::write(folder.join(name), content).unwrap();
+    }
+    let manifest = json!({ "version": 1, "kernel_version": "soak", "files": listed });
+    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+}
+
+/// Where the daemon's log goes if it is to be kept: in the folder that `FERROBOOT_SOAK_LOGS` names.
+fn kept_log(plan: &SoakPlan) -> Option<PathBuf> {
+    let folder = PathBuf::from(env::var_os("FERROBOOT_SOAK_LOGS")?);
+    fs::create_dir_all(&folder).unwrap();
+    Some(folder.join(format!("{:?}-{}.log", plan.database, plan.seed)))
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| SocketAddr::from((IpAddr::from(Ipv4Addr::LOCALHOST), 0)))
+}
