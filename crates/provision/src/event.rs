@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
@@ -116,11 +116,23 @@ pub enum Event {
         /// In words.
         reason: String,
     },
-    /// Time has passed; `why` is the trace's diagnosis, if it has one.
+    /// Time has passed in silence.
     Tick {
+        /// The silence, if the node waits.
+        silence: Option<Silence>,
         /// What the trace says about the silence.
         why: Option<String>,
     },
+}
+
+/// For how long nothing was heard of a machine, by a clock that is never set: times that are stored may come from
+/// before the system's clock was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// What was heard last: see [`last_heard`](crate::step::last_heard).
+    pub since: Timestamp,
+    /// How long nothing has been heard after it.
+    pub lasts: SignedDuration,
 }
 
 /// A lookup (`GET /v1/lookup`), and what this daemon knows of where the machine is.
@@ -241,4 +253,6 @@ pub enum BootPhase {
     Overriding,
     /// The override was read back; the reset was, or was about to be, sent.
     PoweringOn,
+    /// The same, and this many looks after a restart of the daemon, a second apart, have shown the machine off.
+    SeenOff(u8),
 }

@@ -15,7 +15,7 @@ use crate::addresses::{
 };
 use crate::clean::{self, CleanStep};
 use crate::diagnosis::KERNEL_START;
-use crate::event::{AgentLookup, Event, Heartbeat, Work};
+use crate::event::{AgentLookup, Event, Heartbeat, Silence, Work};
 use crate::node::{Agent, Attempt, Clean, Node, Secret};
 use crate::state::{PowerState, PowerTarget, ProvisionState as State};
 use crate::text::{masked, printable, shortened, shown_url};
@@ -226,30 +226,38 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::AgentSilent { attempt, reason } => turn.agent_silent(*attempt, reason),
         Event::TornDown { attempt } => turn.torn_down(*attempt),
         Event::TearDownFailed { attempt, reason } => turn.tear_down_failed(*attempt, reason),
-        Event::Tick { why } => Ok(turn.tick(why.as_deref())),
+        Event::Tick { silence, why } => Ok(turn.tick(*silence, why.as_deref())),
     }
 }
 
-/// Whether a node has waited for its agent for longer than it may.
+/// When something was last heard of a node that waits for its agent; `None` for any other.
+///
+/// It says which silence is meant. How long that lasts cannot be read off it: the system's clock may have been set since
+/// then, or the daemon was away.
 #[must_use]
-pub fn is_overdue(node: &Node, now: Timestamp, policy: &Policy) -> bool {
-    let Some(attempt) = node.live_attempt() else { return false };
+pub fn last_heard(node: &Node) -> Option<Timestamp> {
+    let attempt = node.live_attempt().filter(|_| node.provision_state == State::CleanWait)?;
     let heard = attempt.agent.as_ref().map(|agent| agent.last_heartbeat);
-    let since = heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at);
-    node.provision_state == State::CleanWait
-        && now.duration_since(since) > policy.clean_callback_timeout
+    Some(heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at))
 }
 
-/// Whether a boot may have failed because the daemon, which serves since `serving_since`, was away.
+/// Whether a node has waited for its agent for longer than it may: the silence is its own, and too long.
+#[must_use]
+pub fn is_overdue(node: &Node, silence: Silence, policy: &Policy) -> bool {
+    last_heard(node) == Some(silence.since) && silence.lasts > policy.clean_callback_timeout
+}
+
+/// Whether a boot may have failed because the daemon was away: it has served for `served` only, and the machine was
+/// switched on before.
 ///
 /// The kernel of a machine that has all it needs is given time to bring its agent up.
 #[must_use]
-pub fn may_have_missed(node: &Node, serving_since: Timestamp, now: Timestamp) -> bool {
+pub fn may_have_missed(node: &Node, booted_before: bool, served: SignedDuration) -> bool {
     node.provision_state == State::CleanWait
-        && now.duration_since(serving_since) > KERNEL_START
+        && booted_before
+        && served > KERNEL_START
         && node.live_attempt().is_some_and(|attempt| {
-            let unheard = attempt.agent.is_none() && !attempt.token_given;
-            unheard && attempt.powered_on_at.is_some_and(|on| on < serving_since)
+            attempt.agent.is_none() && !attempt.token_given && attempt.powered_on_at.is_some()
         })
 }
 
@@ -631,8 +639,9 @@ impl Turn<'_> {
 
 // Time.
 impl Turn<'_> {
-    fn tick(self, why: Option<&str>) -> Outcome {
-        if !is_overdue(self.before, self.context.now, &self.context.policy) {
+    fn tick(self, silence: Option<Silence>, why: Option<&str>) -> Outcome {
+        let overdue = |silence| is_overdue(self.before, silence, &self.context.policy);
+        if !silence.is_some_and(overdue) {
             return self.done();
         }
         let seconds = self.context.policy.clean_callback_timeout.as_secs();

@@ -15,8 +15,8 @@ use provision::node::Secret;
 use provision::step::Fresh;
 use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
-    Change, ChangeError, Claim, CreateNodeError, ListError, NodeFilter, NodeKey, PortChangeError,
-    PortError, PortFilter, Store, StoreFailure,
+    Change, ChangeError, Claim, Clock, CreateNodeError, ListError, NodeFilter, NodeKey,
+    PortChangeError, PortError, PortFilter, Store, StoreFailure,
 };
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -75,10 +75,19 @@ impl Nodes {
         for port in self.store.ports(&PortFilter::default()).await? {
             ports.entry(port.node_uuid).or_default().push(port);
         }
+        let mut stored = None;
         for found in self.store.nodes(&NodeFilter::default()).await? {
             let uuid = found.node.uuid;
+            stored = stored.max(last_time(&found.node));
             self.index.put_node(found.node);
             self.index.put_ports(uuid, ports.remove(&uuid).unwrap_or_default());
+        }
+        // What comes now must not seem to come before what was stored, if the system's clock was set back since.
+        if let Some(behind) = stored.and_then(|stored| Clock::process().catch_up(stored)) {
+            let seconds = behind.as_secs();
+            warn!(
+                "the system's clock is {seconds} s behind the last stored time, from which this daemon goes on"
+            );
         }
         Ok(())
     }
@@ -156,7 +165,7 @@ impl Nodes {
     /// # Errors
     /// [`Refused`]
     pub fn foresee(&self, node: &Node, event: &Event) -> Result<Outcome, Refused> {
-        let (now, policy) = (Timestamp::now(), self.policy.clone());
+        let (now, policy) = (Clock::process().now(), self.policy.clone());
         step(node, event, &Context { now, policy, fresh: fresh() })
     }
 
@@ -215,7 +224,7 @@ impl Nodes {
     }
 
     fn context(&self) -> Context {
-        Context { now: Timestamp::now(), policy: self.policy.clone(), fresh: fresh() }
+        Context { now: Clock::process().now(), policy: self.policy.clone(), fresh: fresh() }
     }
 
     /// Changes settings of a node, as `decide` says.
@@ -227,7 +236,7 @@ impl Nodes {
         node: Uuid,
         decide: impl Fn(&Node) -> Result<Node, E>,
     ) -> Result<Node, ChangeError<E>> {
-        let now = Timestamp::now();
+        let now = Clock::process().now();
         let decide = |node: &Node| {
             let mut next = decide(node)?;
             next.updated_at = Some(now);
@@ -257,7 +266,8 @@ impl Nodes {
         node: Uuid,
         check: impl Fn(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
-        let deleted = patiently(|| self.store.delete_node(node, Timestamp::now(), &check)).await;
+        let deleted =
+            patiently(|| self.store.delete_node(node, Clock::process().now(), &check)).await;
         self.refresh(node).await;
         deleted
     }
@@ -267,7 +277,7 @@ impl Nodes {
     /// # Errors
     /// [`PortError`]
     pub async fn create_port(&self, port: &Port) -> Result<(), PortError> {
-        let created = patiently(|| self.store.create_port(port, Timestamp::now())).await;
+        let created = patiently(|| self.store.create_port(port, Clock::process().now())).await;
         self.refresh(port.node_uuid).await;
         created
     }
@@ -281,11 +291,11 @@ impl Nodes {
         port: Uuid,
         decide: impl Fn(&Port, &Node) -> Result<Port, E>,
     ) -> Result<Port, PortChangeError<E>> {
-        let now = Timestamp::now();
+        let now = Clock::process().now();
         let decide =
             |port: &Port, node: &Node| Ok(Port { updated_at: Some(now), ..decide(port, node)? });
         let (before, port) =
-            patiently(|| self.store.change_port(port, Timestamp::now(), &decide)).await?;
+            patiently(|| self.store.change_port(port, Clock::process().now(), &decide)).await?;
         if before.node_uuid != port.node_uuid {
             self.refresh(before.node_uuid).await;
         }
@@ -302,7 +312,8 @@ impl Nodes {
         port: Uuid,
         check: impl Fn(&Port) -> Result<(), E>,
     ) -> Result<(), PortChangeError<E>> {
-        let port = patiently(|| self.store.delete_port(port, Timestamp::now(), &check)).await?;
+        let port =
+            patiently(|| self.store.delete_port(port, Clock::process().now(), &check)).await?;
         self.refresh(port.node_uuid).await;
         Ok(())
     }
@@ -437,6 +448,15 @@ impl Drop for WorkUnderWay {
     fn drop(&mut self) {
         self.claims.locked().remove(&self.claim);
     }
+}
+
+/// The latest time that is stored of a node.
+fn last_time(node: &Node) -> Option<Timestamp> {
+    let attempt = node.attempt.as_ref();
+    let heard =
+        attempt.and_then(|attempt| attempt.agent.as_ref()).map(|agent| agent.last_heartbeat);
+    let on = attempt.and_then(|attempt| attempt.powered_on_at);
+    [node.updated_at, heard, on].into_iter().flatten().max()
 }
 
 /// Tries again while a worker holds the node, since most of its turns are short.

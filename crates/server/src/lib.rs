@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
-use store::Store;
+use store::{Clock, Store};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -99,7 +99,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let for_agents = listen(config.agent.listen, "agents").await?;
     let for_firmware = listen(config.boot.listen, "the boot listener").await?;
 
-    store.release_all(&host).await.context("cannot take over what was under way")?;
+    let now = Clock::process().now();
+    let released = store.release_all(&host, now, workers::LEASE).await;
+    released.context("cannot take over what was under way")?;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), backlog));

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use provision::{BootEvent, Node, What};
-use store::Store;
+use store::{Clock, Store};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
@@ -72,7 +71,7 @@ impl Recorder {
     pub fn record(&self, node: &Node, what: What) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
-        let event = BootEvent { at: Timestamp::now(), attempt: attempt.id, what };
+        let event = BootEvent { at: Clock::process().now(), attempt: attempt.id, what };
         if self.queue.try_send(Recorded { node: node.uuid, event }).is_ok() {
             self.queued.fetch_add(1, Ordering::Relaxed);
             return;

@@ -15,10 +15,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
-use store::{ChangeError, Claimed, StoreFailure as _, WorkError};
+use store::{ChangeError, Claimed, Clock, StoreFailure as _, WorkError};
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -37,7 +37,7 @@ use crate::urls::Urls;
 /// How many pieces of work are under way at once. Most of their time is waiting for BMCs.
 const AT_ONCE: usize = 64;
 /// For how long work is claimed at a time. Another daemon takes over after this long.
-const LEASE: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const LEASE: SignedDuration = SignedDuration::from_secs(60);
 const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// How often other daemons' work, and work whose time comes, is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -91,7 +91,7 @@ impl Workers {
             let nodes = in_hand.values().copied().collect();
             let store = self.nodes.store();
             let claimed = tokio::select! {
-                claimed = store.claim_work_beside(&self.host, Timestamp::now(), LEASE, &nodes) => claimed,
+                claimed = store.claim_work_beside(&self.host, Clock::process().now(), LEASE, &nodes) => claimed,
                 () = end.cancelled() => break,
             };
             match claimed {
@@ -172,7 +172,7 @@ impl Workers {
         often.tick().await;
         loop {
             often.tick().await;
-            match self.nodes.store().renew(&claimed.claim, Timestamp::now(), LEASE).await {
+            match self.nodes.store().renew(&claimed.claim, Clock::process().now(), LEASE).await {
                 Ok(()) => {}
                 Err(lost @ WorkError::ClaimLost(_)) => return lost,
                 // The lease outlasts a few failures.
@@ -219,8 +219,10 @@ impl Workers {
 
     /// Ends the claim on work that is to be done anew.
     async fn put_back(&self, claimed: &Claimed) {
-        let again = || Timestamp::now() + SignedDuration::try_from(SAVE_AGAIN).unwrap_or_default();
-        while let Err(failed) = self.nodes.store().put_back(&claimed.claim, again()).await {
+        let delay = SignedDuration::try_from(SAVE_AGAIN).unwrap_or_default();
+        let store = self.nodes.store();
+        while let Err(failed) = store.put_back(&claimed.claim, Clock::process().now(), delay).await
+        {
             log_store_failure(&failed, "work could not be put back");
             if !failed.is_outage() {
                 return;

@@ -343,6 +343,41 @@ async fn a_database_that_fails_under_a_worker_fails_no_boot() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_restarted_again_and_again_gets_past_a_power_on_that_was_noted_and_not_sent()
+ {
+    let mut world = World::new(13, Personality::default()).await;
+    let held = world.bmc.hold("PATCH");
+    world.clean().await;
+    held.reached().await;
+    world.die();
+    held.let_go();
+    let progress = async |world: &World, to: &str| {
+        let database = world.database().await;
+        let set = sqlx::query("UPDATE work SET progress = ?").bind(to.to_owned());
+        set.execute(&database).await.unwrap();
+        database.close().await;
+    };
+
+    // It died between the note and the reset; each life notes what it has seen before it waits.
+    progress(&world, r#""powering_on""#).await;
+    world.start().await;
+    let database = world.database().await;
+    let mut seen = String::new();
+    while !seen.contains("seen_off") {
+        seen = sqlx::query_scalar("SELECT progress FROM work").fetch_one(&database).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    database.close().await;
+    world.die();
+    progress(&world, r#"{"seen_off":9}"#).await;
+    world.start().await;
+
+    world.node_in("clean wait").await;
+    let resets = world.bmc.changes().iter().filter(|change| *change == "POST On").count();
+    assert_eq!(resets, 1, "{:?}", world.bmc.changes());
+}
+
 #[test]
 fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
     let name = "a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot";

@@ -60,7 +60,7 @@ impl Store {
         F: FnOnce(&Node) -> Result<C, E>,
     {
         let mut transaction = self.begin().await?;
-        let done = self.change_in(transaction.connection(), node, claim, now, decide).await;
+        let done = self.change_node_in(transaction.connection(), node, claim, now, decide).await;
         let change = transaction.end(done).await?;
         if change.work.is_some() {
             self.added.notify_one();
@@ -68,7 +68,7 @@ impl Store {
         Ok(change.node)
     }
 
-    async fn change_in<C, E, F>(
+    async fn change_node_in<C, E, F>(
         &self,
         connection: &mut AnyConnection,
         node: Uuid,
@@ -82,9 +82,10 @@ impl Store {
     {
         let taken = take_node(connection, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        let lease_time = self.lease_time(connection, now).await?;
         match claim {
             None => {
-                taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
+                taken.expect_free(lease_time).map_err(|by| ChangeError::Locked { node, by })?;
                 if taken.reservation.is_some() {
                     // Its daemon died. The work, unless replaced below, is claimed again.
                     work::release(connection, node).await?;
@@ -94,7 +95,7 @@ impl Store {
             Some(_) => return Err(ChangeError::ClaimLost(node)),
         }
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
-        self.keep_in(connection, &taken.node, &change, now, now).await?;
+        self.keep_in(connection, &taken.node, &change, now, lease_time).await?;
         Ok(change)
     }
 
@@ -141,11 +142,12 @@ impl Store {
     {
         let taken = take_node(connection, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        let lease_time = self.lease_time(connection, now).await?;
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
         let lost = work::take_away(connection, node).await?;
         let not_before = match &lost {
-            Some((_, phase)) if *phase > BootPhase::Untouched => now + settle,
-            Some(_) | None => now,
+            Some((_, phase)) if *phase > BootPhase::Untouched => lease_time + settle,
+            Some(_) | None => lease_time,
         };
         self.keep_in(connection, &taken.node, &change, now, not_before).await?;
         Ok((change, lost.map(|(claim, _)| claim)))
@@ -180,27 +182,29 @@ impl Store {
         check: impl FnOnce(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
         let mut transaction = self.begin().await?;
-        let done = delete_in(transaction.connection(), node, now, check).await;
+        let done = self.delete_node_in(transaction.connection(), node, now, check).await;
         transaction.end(done).await
     }
-}
 
-async fn delete_in<E>(
-    connection: &mut AnyConnection,
-    node: Uuid,
-    now: Timestamp,
-    check: impl FnOnce(&Node) -> Result<(), E>,
-) -> Result<(), ChangeError<E>> {
-    let taken = take_node(connection, node).await?;
-    let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
-    taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
-    check(&taken.node).map_err(ChangeError::Refused)?;
-    for delete in
-        ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
-    {
-        sqlx::query(delete).bind(node.to_string()).execute(&mut *connection).await?;
+    async fn delete_node_in<E>(
+        &self,
+        connection: &mut AnyConnection,
+        node: Uuid,
+        now: Timestamp,
+        check: impl FnOnce(&Node) -> Result<(), E>,
+    ) -> Result<(), ChangeError<E>> {
+        let taken = take_node(connection, node).await?;
+        let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
+        let now = self.lease_time(connection, now).await?;
+        taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
+        check(&taken.node).map_err(ChangeError::Refused)?;
+        for delete in
+            ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
+        {
+            sqlx::query(delete).bind(node.to_string()).execute(&mut *connection).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A node whose row is ours until the transaction ends.

@@ -5,6 +5,7 @@
 //! comes of it (the node, its next work, its trace) in one transaction.
 
 mod change;
+mod clock;
 mod error;
 mod events;
 mod health;
@@ -16,6 +17,7 @@ mod transaction;
 mod work;
 
 pub use change::Change;
+pub use clock::Clock;
 pub use error::{
     ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
     StoreFailure, WorkError,

@@ -21,9 +21,10 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use self::reading::Reading;
+use crate::clock::Clock;
 use crate::error::{Other, StoreError};
 use crate::health::Health;
-use crate::sql::Statement;
+use crate::sql::{Statement, time};
 use crate::transaction::WriteTransaction;
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
@@ -43,6 +44,10 @@ const READING: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";
 /// The same of PostgreSQL.
 const READING_POSTGRES: &str = "SET default_transaction_read_only = on";
 
+/// PostgreSQL's clock, in microseconds since 1970; not the time at which the transaction began.
+const DATABASE_TIME: &str =
+    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+
 /// The store; clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -52,6 +57,8 @@ pub struct Store {
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
     health: Health,
+    /// Whether leases are judged by the database's own clock.
+    has_clock: bool,
     /// Where the copy lies that is read, if it is one.
     _copy: Option<Arc<TempDir>>,
 }
@@ -129,14 +136,14 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         MIGRATIONS.run(&pool).await.map_err(not_migrated("PostgreSQL".to_owned()))?;
-        Ok(Self::of(pool.clone(), pool, "BEGIN"))
+        Ok(Self { has_clock: true, ..Self::of(pool.clone(), pool, "BEGIN") })
     }
 
     fn of(read: AnyPool, write: AnyPool, begin: &'static str) -> Self {
         // From the time of opening, so that the order of a trace outlives a restart.
-        let sequence = Arc::new(AtomicI64::new(Timestamp::now().as_microsecond()));
+        let sequence = Arc::new(AtomicI64::new(Clock::process().now().as_microsecond()));
         let (added, health) = (Arc::default(), Health::default());
-        Self { read, write, begin, added, sequence, health, _copy: None }
+        Self { read, write, begin, added, sequence, health, has_clock: false, _copy: None }
     }
 
     /// Whether its tables are those that this version makes.
@@ -168,6 +175,34 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+
+    /// The store with leases judged by the time that each operation is given, on PostgreSQL too: for tests, in which time
+    /// passes as they say.
+    #[must_use]
+    pub fn by_given_time(self) -> Self {
+        Self { has_clock: false, ..self }
+    }
+
+    /// The time by which leases are judged: several daemons share PostgreSQL, and so its clock; whoever has SQLite to
+    /// itself has its own time.
+    pub(crate) async fn lease_time(
+        &self,
+        connection: &mut AnyConnection,
+        now: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        if !self.has_clock {
+            return Ok(now);
+        }
+        time(&sqlx::query(DATABASE_TIME).fetch_one(connection).await?, "now")
+    }
+
+    /// The same, outside of any transaction.
+    pub(crate) async fn lease_time_read(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        if !self.has_clock {
+            return Ok(now);
+        }
+        self.row(sqlx::query(DATABASE_TIME)).await?.map_or(Ok(now), |row| time(&row, "now"))
     }
 
     /// Whether the database can be used.

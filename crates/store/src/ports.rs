@@ -50,6 +50,7 @@ impl Store {
     /// many ports as a node may have.
     pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
         let mut transaction = self.begin().await?;
+        let now = self.lease_time(transaction.connection(), now).await?;
         let done = create_in(transaction.connection(), port, now).await;
         transaction.end(done).await
     }
@@ -131,6 +132,8 @@ impl Store {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
             let mut transaction = self.begin().await.map_err(PortError::Store)?;
+            let now = self.lease_time(transaction.connection(), now).await;
+            let now = now.map_err(PortError::Store)?;
             let connection = transaction.connection();
             let done = change_in(connection, port, &mut nodes, now, &decide).await;
             if let Some(changed) = transaction.end(done).await? {
@@ -153,6 +156,8 @@ impl Store {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
             let mut transaction = self.begin().await.map_err(PortError::Store)?;
+            let now = self.lease_time(transaction.connection(), now).await;
+            let now = now.map_err(PortError::Store)?;
             let done = delete_in(transaction.connection(), port, &mut nodes, now, &check).await;
             if let Some(deleted) = transaction.end(done).await? {
                 return Ok(deleted);

@@ -115,9 +115,8 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<(), WorkError> {
-        let until = micros_after(now, lease);
         let mut transaction = self.begin().await?;
-        let done = renew_in(transaction.connection(), claim, until).await;
+        let done = self.renew_in(transaction.connection(), claim, now, lease).await;
         transaction.end(done).await
     }
 
@@ -131,26 +130,39 @@ impl Store {
         transaction.end(done).await
     }
 
-    /// Ends a claim on work that is to be claimed again, at `not_before` or later.
+    /// Ends a claim on work that is to be claimed again, `delay` after `now` or later.
     ///
     /// # Errors
     /// [`WorkError::ClaimLost`]
-    pub async fn put_back(&self, claim: &Claim, not_before: Timestamp) -> Result<(), WorkError> {
+    pub async fn put_back(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        delay: SignedDuration,
+    ) -> Result<(), WorkError> {
         let mut transaction = self.begin().await?;
-        let done = put_back_in(transaction.connection(), claim, micros(not_before)).await;
+        let done = self.put_back_in(transaction.connection(), claim, now, delay).await;
         transaction.end(done).await
     }
 
     /// Frees what `host` held when it died, for it to be claimed at once. Gives how much that was.
     ///
+    /// No claim of others outlasts a whole `lease` from `now`, and no work waits for longer than that: if times in the
+    /// database lie further ahead, the clock was set back meanwhile.
+    ///
     /// To be called by a daemon that starts, before its workers do.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn release_all(&self, host: &str) -> Result<u64, StoreError> {
+    pub async fn release_all(
+        &self,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<u64, StoreError> {
         let mut transaction = self.begin().await?;
-        let done = release_all_in(transaction.connection(), host).await;
-        let released = transaction.end(done.map_err(StoreError::from)).await?;
+        let done = self.release_all_in(transaction.connection(), host, now, lease).await;
+        let released = transaction.end(done).await?;
         if released > 0 {
             info!(work = released, "taking over work from before the restart");
             self.added.notify_one();
@@ -167,6 +179,7 @@ impl Store {
                       AND (claimed_until IS NULL OR claimed_until <= $1) \
                       ORDER BY not_before, node_uuid LIMIT $2";
         // Those in hand may be among the first.
+        let now = self.lease_time_read(now).await?;
         let most = i64::from(CANDIDATES) + i64::try_from(in_hand).unwrap_or(i64::MAX / 2);
         let select = sqlx::query(select).bind(micros(now)).bind(most);
         let rows = self.rows(select).await?;
@@ -183,84 +196,107 @@ impl Store {
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
         let mut transaction = self.begin().await?;
-        let done = claim_in(transaction.connection(), node, id, host, now, lease).await;
+        let done = self.claim_in(transaction.connection(), node, id, host, now, lease).await;
         transaction.end(done).await
     }
-}
 
-/// `None` if another was quicker.
-async fn claim_in(
-    connection: &mut AnyConnection,
-    node: Uuid,
-    id: &str,
-    host: &str,
-    now: Timestamp,
-    lease: SignedDuration,
-) -> Result<Option<Claimed>, StoreError> {
-    let until = micros_after(now, lease);
-    let Some(taken) = take_node(connection, node).await? else { return Ok(None) };
-    if taken.expect_free(now).is_err() {
-        return Ok(None);
-    }
-    let claim = "UPDATE work SET claimed_by = $2, claimed_until = $3, claims = claims + 1 \
+    /// `None` if another was quicker.
+    async fn claim_in(
+        &self,
+        connection: &mut AnyConnection,
+        node: Uuid,
+        id: &str,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<Option<Claimed>, StoreError> {
+        let Some(taken) = take_node(connection, node).await? else { return Ok(None) };
+        let now = self.lease_time(connection, now).await?;
+        let until = micros_after(now, lease);
+        if taken.expect_free(now).is_err() {
+            return Ok(None);
+        }
+        let claim = "UPDATE work SET claimed_by = $2, claimed_until = $3, claims = claims + 1 \
                  WHERE id = $1 AND (claimed_until IS NULL OR claimed_until <= $4) \
                  RETURNING work, claims, progress";
-    let row = sqlx::query(claim)
-        .bind(id.to_owned())
-        .bind(host.to_owned())
-        .bind(until)
-        .bind(micros(now))
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    reserve(connection, node, host, until).await?;
-    let claims = row.try_get("claims")?;
-    Ok(Some(Claimed {
-        claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
-        node: taken.node,
-        work: document(&row, "work")?,
-        claims,
-        progress: document(&row, "progress")?,
-    }))
-}
+        let row = sqlx::query(claim)
+            .bind(id.to_owned())
+            .bind(host.to_owned())
+            .bind(until)
+            .bind(micros(now))
+            .fetch_optional(&mut *connection)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        reserve(connection, node, host, until).await?;
+        let claims = row.try_get("claims")?;
+        Ok(Some(Claimed {
+            claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
+            node: taken.node,
+            work: document(&row, "work")?,
+            claims,
+            progress: document(&row, "progress")?,
+        }))
+    }
 
-async fn renew_in(
-    connection: &mut AnyConnection,
-    claim: &Claim,
-    until: i64,
-) -> Result<(), WorkError> {
-    reserve(connection, claim.node, &claim.host, until).await?;
-    let update = "UPDATE work SET claimed_until = $4 \
+    async fn renew_in(
+        &self,
+        connection: &mut AnyConnection,
+        claim: &Claim,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<(), WorkError> {
+        let until = micros_after(self.lease_time(connection, now).await?, lease);
+        reserve(connection, claim.node, &claim.host, until).await?;
+        let update = "UPDATE work SET claimed_until = $4 \
                   WHERE id = $1 AND claimed_by = $2 AND claims = $3";
-    expect_one(fenced(update, claim).bind(until), connection, claim).await
+        expect_one(fenced(update, claim).bind(until), connection, claim).await
+    }
+
+    async fn put_back_in(
+        &self,
+        connection: &mut AnyConnection,
+        claim: &Claim,
+        now: Timestamp,
+        delay: SignedDuration,
+    ) -> Result<(), WorkError> {
+        let not_before = micros_after(self.lease_time(connection, now).await?, delay);
+        take_node(connection, claim.node).await?;
+        let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
+                  WHERE id = $1 AND claimed_by = $2 AND claims = $3";
+        expect_one(fenced(update, claim).bind(not_before), connection, claim).await?;
+        Ok(release(connection, claim.node).await?)
+    }
+
+    /// Gives how many pieces of work that were.
+    async fn release_all_in(
+        &self,
+        connection: &mut AnyConnection,
+        host: &str,
+        now: Timestamp,
+        lease: SignedDuration,
+    ) -> Result<u64, StoreError> {
+        let now = self.lease_time(connection, now).await?;
+        let latest = micros_after(now, lease);
+        for (shorten, to) in [
+            ("UPDATE nodes SET reservation_expires = $1 WHERE reservation_expires > $2", latest),
+            ("UPDATE work SET claimed_until = $1 WHERE claimed_until > $2", latest),
+            ("UPDATE work SET not_before = $1 WHERE not_before > $2", micros(now)),
+        ] {
+            sqlx::query(shorten).bind(to).bind(latest).execute(&mut *connection).await?;
+        }
+        let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
+                 WHERE reservation = $1";
+        sqlx::query(nodes).bind(host.to_owned()).execute(&mut *connection).await?;
+        let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
+        let done = sqlx::query(work).bind(host.to_owned()).execute(connection).await?;
+        Ok(done.rows_affected())
+    }
 }
 
 async fn drop_in(connection: &mut AnyConnection, claim: &Claim) -> Result<(), WorkError> {
     take_node(connection, claim.node).await?;
     let ours = finish(connection, claim).await?;
     if ours { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
-}
-
-async fn put_back_in(
-    connection: &mut AnyConnection,
-    claim: &Claim,
-    not_before: i64,
-) -> Result<(), WorkError> {
-    take_node(connection, claim.node).await?;
-    let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
-                  WHERE id = $1 AND claimed_by = $2 AND claims = $3";
-    expect_one(fenced(update, claim).bind(not_before), connection, claim).await?;
-    Ok(release(connection, claim.node).await?)
-}
-
-/// Gives how many pieces of work that were.
-async fn release_all_in(connection: &mut AnyConnection, host: &str) -> Result<u64, sqlx::Error> {
-    let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
-                 WHERE reservation = $1";
-    sqlx::query(nodes).bind(host.to_owned()).execute(&mut *connection).await?;
-    let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
-    let done = sqlx::query(work).bind(host.to_owned()).execute(connection).await?;
-    Ok(done.rows_affected())
 }
 
 /// Takes the node's work away from whoever claims it, with the reservation. Gives the claim, and how far the

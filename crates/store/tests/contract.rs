@@ -84,6 +84,9 @@ promises![
     dropped_work_is_gone_and_the_node_is_free,
     a_change_without_work_leaves_what_is_planned,
     added_work_wakes_a_worker,
+    a_clock_that_was_set_back_before_a_restart_delays_no_work,
+    daemons_whose_clocks_differ_do_not_take_work_from_each_other,
+    a_daemon_does_not_take_work_over_from_itself,
     a_trace_comes_back_in_order,
     a_change_appends_its_trace_to_the_attempt,
     what_happens_between_attempts_is_in_no_trace,
@@ -696,7 +699,7 @@ async fn a_restarted_daemon_takes_over_its_own_work_at_once(database: Database) 
     store.close().await;
 
     let store = database.open().await;
-    assert_eq!(store.release_all("me").await.unwrap(), 1);
+    assert_eq!(store.release_all("me", now(), LEASE).await.unwrap(), 1);
 
     let again = claim(&store, "me").await.unwrap();
     assert_eq!(again.node.uuid, mine.uuid);
@@ -727,7 +730,7 @@ async fn a_lost_claim_can_do_nothing(database: Database) {
     for refused in [
         store.note_progress(&lost, phase).await,
         store.renew(&lost, now(), LEASE).await,
-        store.put_back(&lost, now()).await,
+        store.put_back(&lost, now(), SignedDuration::ZERO).await,
         store.drop_work(&lost).await,
     ] {
         assert!(matches!(refused, Err(WorkError::ClaimLost(it)) if it == node.uuid));
@@ -814,9 +817,10 @@ async fn work_that_was_put_back_waits_and_keeps_its_progress(database: Database)
     let node = with_work(&store, "n").await;
     let claimed = claim(&store, "a").await.unwrap();
     store.note_progress(&claimed.claim, BootPhase::Overriding).await.unwrap();
-    let then = now() + SignedDuration::from_secs(5);
+    let delay = SignedDuration::from_secs(5);
+    let then = now() + delay;
 
-    store.put_back(&claimed.claim, then).await.unwrap();
+    store.put_back(&claimed.claim, now(), delay).await.unwrap();
 
     store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap();
     assert_eq!(claim(&store, "a").await, None);
@@ -865,6 +869,55 @@ async fn added_work_wakes_a_worker(database: Database) {
 
     // No worker polls, so this ends only if each was woken.
     assert_eq!(join(workers.into_iter()).await.into_iter().collect::<HashSet<_>>(), planned);
+}
+
+async fn a_clock_that_was_set_back_before_a_restart_delays_no_work(database: Database) {
+    let store = database.open().await;
+    let [mine, free, other] = ["mine", "free", "other"].map(|name| with_work(&store, name));
+    let (mine, free, other) = (mine.await, free.await, other.await);
+    let held = [claim(&store, "me").await.unwrap(), claim(&store, "them").await.unwrap()];
+    let earlier = now() - SignedDuration::from_hours(2);
+
+    store.release_all("me", earlier, LEASE).await.unwrap();
+
+    let mut claimed = HashSet::new();
+    for at in [earlier, earlier, earlier + LEASE] {
+        claimed.insert(store.claim_work("me", at, LEASE * 2).await.unwrap().unwrap().node.uuid);
+    }
+    assert_eq!(claimed, HashSet::from([mine.uuid, free.uuid, other.uuid]));
+    assert!(claimed.contains(&held[1].node.uuid), "a claim of another's lasts for a lease at most");
+}
+
+async fn daemons_whose_clocks_differ_do_not_take_work_from_each_other(database: Database) {
+    if let Database::Sqlite(_) = database {
+        return; // It has one daemon.
+    }
+    let store = Store::open(&database.url()).await.unwrap();
+    let node = with_work(&store, "n").await;
+    let (fast, slow) =
+        (now() + SignedDuration::from_hours(9), now() - SignedDuration::from_hours(9));
+
+    let claimed = store.claim_work("slow", slow, LEASE).await.unwrap().unwrap();
+    assert_eq!(store.claim_work("fast", fast, LEASE).await.unwrap(), None);
+    store.renew(&claimed.claim, slow, LEASE).await.unwrap();
+    let refused = store.change(node.uuid, None, fast, |node| fine(node.clone())).await;
+    assert!(matches!(refused, Err(ChangeError::Locked { .. })));
+
+    store.put_back(&claimed.claim, fast, SignedDuration::ZERO).await.unwrap();
+    assert!(store.claim_work("slow", slow, LEASE).await.unwrap().is_some());
+}
+
+async fn a_daemon_does_not_take_work_over_from_itself(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let claimed = claim(&store, "a").await.unwrap();
+    let later = now() + LEASE + LEASE;
+
+    let in_hand = HashSet::from([node.uuid]);
+    let taken = store.claim_work_beside("a", later, LEASE, &in_hand).await.unwrap();
+
+    assert_eq!(taken, None);
+    store.renew(&claimed.claim, later, LEASE).await.unwrap();
 }
 
 // Traces.
@@ -1191,7 +1244,7 @@ impl Database {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.url()).await.unwrap()
+        Store::open(&self.url()).await.unwrap().by_given_time()
     }
 }
 

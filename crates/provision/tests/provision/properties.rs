@@ -232,7 +232,7 @@ impl Happening {
             Kind::AgentSilent => Event::AgentSilent { attempt, reason },
             Kind::TornDown => Event::TornDown { attempt },
             Kind::TearDownFailed => Event::TearDownFailed { attempt, reason },
-            Kind::Tick => Event::Tick { why: None },
+            Kind::Tick => Event::Tick { silence: world.silence(), why: None },
         }
     }
 }

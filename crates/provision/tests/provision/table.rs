@@ -79,8 +79,8 @@ fn events() -> Vec<(&'static str, Make)> {
             "tear down failed",
             make(move |_, attempt| Event::TearDownFailed { attempt, reason: reason() }),
         ),
-        ("tick", make(|_, _| Event::Tick { why: None })),
-        ("tick, too late", make(|_, _| Event::Tick { why: None })),
+        ("tick", make(|world, _| Event::Tick { silence: world.silence(), why: None })),
+        ("tick, too late", make(|world, _| Event::Tick { silence: world.silence(), why: None })),
     ]
 }
 

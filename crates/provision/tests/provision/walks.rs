@@ -1,8 +1,8 @@
 //! Whole cleans, from the operator's call to the node at rest.
 
 use jiff::SignedDuration;
+use provision::event::Silence;
 use provision::state::PowerTarget;
-use provision::step::may_have_missed;
 use provision::{Event, PowerState, ProvisionState as State, Refused, What, Work};
 
 use crate::situations::{self, boots, cleaning, running, waiting};
@@ -275,7 +275,7 @@ fn a_machine_that_booted_while_the_daemon_was_away_is_booted_again_once() {
     world.passes(10);
     let serving_since = world.now;
     world.passes(180);
-    let missed = |world: &World| may_have_missed(&world.node, serving_since, world.now);
+    let missed = |world: &World| world.is_missed(serving_since);
     assert!(!missed(&world), "its kernel may still start");
     world.passes(1);
     assert!(missed(&world));
@@ -295,20 +295,23 @@ fn the_power_of_an_agent_that_has_called_is_not_cut_for_a_missed_boot() {
     world.passes(600);
     world.happens(world.lookup());
 
-    assert!(!may_have_missed(&world.node, serving_since, world.now));
+    assert!(!world.is_missed(serving_since));
     assert_eq!(world.tries(&Event::BootMissed { attempt }), Err(Refused::Stale));
 }
 
 #[test]
 fn silence_fails_a_clean_with_what_the_trace_says_of_it() {
     let mut world = waiting();
-    let why = || Event::Tick { why: Some("the firmware asked for PXE, not HTTP".into()) };
+    let why = |world: &World| Event::Tick {
+        silence: world.silence(),
+        why: Some("the firmware asked for PXE, not HTTP".into()),
+    };
     world.passes(1_800);
-    world.happens(why());
+    world.happens(why(&world));
     assert_eq!(world.node.provision_state, State::CleanWait, "not before the time is over");
 
     world.passes(1);
-    world.happens(why());
+    world.happens(why(&world));
 
     assert_eq!(world.node.provision_state, State::CleanFailed);
     assert_eq!(
@@ -318,12 +321,37 @@ fn silence_fails_a_clean_with_what_the_trace_says_of_it() {
 }
 
 #[test]
+fn a_clock_that_jumps_ends_no_clean() {
+    let mut world = waiting();
+    let silence = world.silence().unwrap();
+    // By its stored times nothing was heard for hours. What was measured is a minute.
+    world.passes(9 * 3_600);
+    let lasts = SignedDuration::from_mins(1);
+
+    world.happens(Event::Tick { silence: Some(Silence { lasts, ..silence }), why: None });
+
+    assert_eq!(world.node.provision_state, State::CleanWait);
+}
+
+#[test]
+fn a_heartbeat_while_silence_is_measured_ends_it() {
+    let mut world = running(&["erase_devices_metadata"]);
+    world.passes(1_801);
+    let silence = world.silence();
+    world.happens(world.heartbeat());
+
+    world.happens(Event::Tick { silence, why: None });
+
+    assert_ne!(world.node.provision_state, State::CleanFailed);
+}
+
+#[test]
 fn each_heartbeat_puts_the_time_out_off() {
     let mut world = running(&["erase_devices_metadata"]);
     for _ in 0..10 {
         world.passes(1_000);
         world.happens(world.heartbeat());
-        world.happens(Event::Tick { why: None });
+        world.happens(Event::Tick { silence: world.silence(), why: None });
         assert_eq!(world.node.provision_state, State::CleanWait);
     }
 }

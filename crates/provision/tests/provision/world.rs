@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use provision::clean::CleanStep;
-use provision::event::{AgentLookup, Heartbeat};
+use provision::event::{AgentLookup, Heartbeat, Silence};
 use provision::node::Secret;
-use provision::step::Fresh;
+use provision::step::{Fresh, last_heard, may_have_missed};
 use provision::{Attempt, Context, Event, Node, Outcome, Policy, Refused, Work, step};
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -75,6 +75,19 @@ impl World {
 
     pub(crate) fn passes(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// The silence so far.
+    pub(crate) fn silence(&self) -> Option<Silence> {
+        let since = last_heard(&self.node)?;
+        Some(Silence { since, lasts: self.now.duration_since(since) })
+    }
+
+    /// Whether a daemon that serves since then may have missed the boot.
+    pub(crate) fn is_missed(&self, serving_since: Timestamp) -> bool {
+        let booted = self.attempt().powered_on_at;
+        let served = self.now.duration_since(serving_since);
+        may_have_missed(&self.node, booted.is_some_and(|on| on < serving_since), served)
     }
 
     pub(crate) fn attempt(&self) -> &Attempt {

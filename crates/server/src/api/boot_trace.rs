@@ -5,9 +5,9 @@ use axum::{Extension, Json};
 use ironic::Version;
 use ironic::trace::{self, BootTrace, Shown};
 use ironic::version::since;
-use jiff::Timestamp;
 use provision::Node;
 use serde_json::{Value, json};
+use store::Clock;
 
 use super::Api;
 use super::request::{At, Query, View};
@@ -38,7 +38,7 @@ pub(super) async fn show(
     }
     let diagnosis = attempt.latest.as_ref().and_then(|latest| {
         // What is over is judged as it was then; silence since says nothing.
-        let now = latest.ended_at.unwrap_or_else(Timestamp::now);
+        let now = latest.ended_at.unwrap_or_else(|| Clock::process().now());
         let boot = (latest.boot_interface, api.settings.loader);
         api.settings.strangers.diagnose(api.nodes.index(), node.uuid, boot, &events, now)
     });

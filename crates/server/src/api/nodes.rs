@@ -9,10 +9,9 @@ use ironic::Version;
 use ironic::field::boolean;
 use ironic::node::{FIELDS, LISTED};
 use ironic::version::since;
-use jiff::Timestamp;
 use provision::{Node, ProvisionState};
 use serde_json::Value;
-use store::{NodeFilter, NodeSort};
+use store::{Clock, NodeFilter, NodeSort};
 use tracing::info;
 use uuid::Uuid;
 
@@ -130,7 +129,7 @@ pub(super) async fn create(
     Extension(view): View,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let node = ironic::node::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
+    let node = ironic::node::create(&body, view.version, Uuid::new_v4(), Clock::process().now())?;
     expect_parents(&api, node.kept_text("parent_node"), view.version).await?;
     api.nodes.create(&node).await?;
     info!(node.uuid = %node.uuid, "node {} is enrolled", node.uuid);

@@ -7,10 +7,9 @@ use axum::{Extension, Json};
 use ironic::port::{FIELDS, LISTED};
 use ironic::version::since;
 use ironic::{Fields, Version};
-use jiff::Timestamp;
 use provision::{Mac, Node, Port};
 use serde_json::{Value, json};
-use store::{NodeKey, PortChangeError, PortError, PortFilter, PortKey};
+use store::{Clock, NodeKey, PortChangeError, PortError, PortFilter, PortKey};
 use uuid::Uuid;
 
 use super::Api;
@@ -120,7 +119,7 @@ pub(super) async fn create(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let body = with_node_uuid(&api, view.version, body).await?;
-    let port = ironic::port::create(&body, view.version, Uuid::new_v4(), Timestamp::now())?;
+    let port = ironic::port::create(&body, view.version, Uuid::new_v4(), Clock::process().now())?;
     api.nodes.create_port(&port).await?;
     let location = view.url(&format!("ports/{}", port.uuid));
     let body = ironic::port::show(&port, &view, &Fields::All);

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use provision::Node;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use store::{NodeKey, SortDirection, StoredNode};
+use store::{Clock, NodeKey, SortDirection, StoredNode};
 use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span};
 use url::form_urlencoded;
@@ -207,7 +207,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Received {
     type Rejection = Infallible;
 
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(Timestamp::now()))
+        Ok(Self(Clock::process().now()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use dhcp::limits::Millis;
-use jiff::Timestamp;
+use store::Clock;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -168,7 +168,7 @@ fn write_down<T: Table, R>(journals: &mut [Journal<T>], all: &mut [Heard<R, T::R
 
 /// Milliseconds since the Unix epoch.
 pub(super) fn now() -> Millis {
-    Timestamp::now().as_millisecond().try_into().unwrap_or_default()
+    Clock::process().now().as_millisecond().try_into().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 use std::fmt::Display;
 
 use dhcp::limits::Millis;
-use jiff::Timestamp;
 use provision::What;
 use provision::boot::bootable;
 use provision::trace::{DhcpAnswer, DhcpClient};
+use store::Clock;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -96,7 +96,8 @@ impl Diary {
         let is_stranger = asked.found.is_none();
         let rests = asked.found.as_ref().is_some_and(|found| found.node.live_attempt().is_none());
         let Some(mac) = asked.mac.filter(|_| boots && (is_stranger || rests)) else { return };
-        let is_new = witness.strangers.note(mac, asked.client, &self.interface, Timestamp::now());
+        let is_new =
+            witness.strangers.note(mac, asked.client, &self.interface, Clock::process().now());
         // So few kinds that nobody fills the log with addresses that are made up.
         let kind = (&self.interface, mac.0[5]);
         if is_new

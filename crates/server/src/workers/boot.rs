@@ -7,6 +7,7 @@ use provision::{BootInterface, Event, Node, Port};
 use redfish::boot::{NotKept, Power};
 use store::{Claimed, WorkError};
 use thiserror::Error;
+use tokio::time::sleep;
 use tracing::info;
 use uuid::Uuid;
 
@@ -14,8 +15,10 @@ use super::{Workers, attempt_of};
 use crate::bmcs::{Bmc, BmcError, BmcMachine, await_power, look};
 use crate::urls::Unreachable;
 
-/// A reset that was sent before a crash shows by then.
-const RESET_SHOWS: Duration = Duration::from_secs(10);
+/// Looks, a second apart, in which a reset shows that was sent before a crash. They are counted in the store: a daemon
+/// that is restarted every few seconds gets past them too.
+const RESET_SHOWS: u8 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// For all that the BMC does for a boot: one that answers each question at the last moment holds the node no
 /// longer.
@@ -77,8 +80,8 @@ async fn switch_on(
     let bmc = Bmc::of(node, &workers.recorder).await?;
     let machine = bmc.machine().await?;
 
-    if claimed.progress == BootPhase::PoweringOn && is_on(&machine).await? {
-        info!("the machine was switched on before the restart");
+    if comes_on(workers, claimed, &machine).await? {
+        info!("the machine is on: it was switched on before the restart");
         return Ok(());
     }
     let mut sight = look(&machine).await?;
@@ -121,10 +124,27 @@ async fn tell_provider(workers: &Workers, node: &Node) -> Result<(), NotBooted> 
     workers.providers.announce(node, &ports).await.map_err(NotBooted::Provider)
 }
 
-/// Whether the reset that was, or was about to be, sent has taken effect.
-async fn is_on(machine: &BmcMachine<'_>) -> Result<bool, NotBooted> {
-    match tokio::time::timeout(RESET_SHOWS, await_power(machine, Power::On)).await {
-        Ok(on) => on.map(|_| true).map_err(NotBooted::from),
-        Err(_) => Ok(false),
+/// Whether a reset that was, or was about to be, sent before a restart takes effect.
+async fn comes_on(
+    workers: &Workers,
+    claimed: &Claimed,
+    machine: &BmcMachine<'_>,
+) -> Result<bool, NotBooted> {
+    let mut seen_off = match claimed.progress {
+        BootPhase::Untouched | BootPhase::PoweringOff | BootPhase::Overriding => return Ok(false),
+        BootPhase::PoweringOn => 0,
+        BootPhase::SeenOff(looks) => looks,
+    };
+    loop {
+        if look(machine).await?.power() == Power::On {
+            return Ok(true);
+        }
+        if seen_off >= RESET_SHOWS {
+            return Ok(false);
+        }
+        seen_off += 1;
+        let phase = BootPhase::SeenOff(seen_off);
+        workers.nodes.store().note_progress(&claimed.claim, phase).await?;
+        sleep(BETWEEN_LOOKS).await;
     }
 }

@@ -1,13 +1,15 @@
 //! Time: boots that go nowhere are explained and, at last, given up; old traces are forgotten.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::join;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provision::diagnosis::{Diagnosis, Verdict};
+use provision::event::Silence;
 use provision::{BootEvent, Event, Node, step};
-use store::{ChangeError, Retention};
+use store::{ChangeError, Clock, Retention};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -30,6 +32,37 @@ struct Watched {
     round: u64,
     /// What was last said of it, so that it is said once.
     said: Option<(Verdict, Option<String>)>,
+    /// The silence that is being waited out.
+    silence: Option<MeasuredSilence>,
+    /// When its machine was switched on, if that was before this daemon served.
+    booted_before: Option<Timestamp>,
+}
+
+/// A silence from the moment on at which this daemon saw that it had begun: a clean is given up after a whole one, whatever
+/// the system's clock says, or said when the times in the store were taken.
+#[derive(Clone, Copy, Debug)]
+struct MeasuredSilence {
+    /// What was heard last.
+    since: Timestamp,
+    seen: Instant,
+}
+
+impl MeasuredSilence {
+    /// The silence now: the one before, unless something was heard since.
+    fn now(before: Option<Self>, last_heard: Timestamp, now: Instant) -> Self {
+        match before {
+            Some(silence) if silence.since == last_heard => silence,
+            Some(_) | None => Self { since: last_heard, seen: now },
+        }
+    }
+
+    /// How long it lasts. While the database could not be written nothing could be heard, so that it begins anew when
+    /// the database has become `usable`.
+    fn lasts(self, now: Instant, usable: Option<Duration>) -> Silence {
+        let measured = now.saturating_duration_since(self.seen);
+        let lasts = usable.map_or(measured, |usable| usable.min(measured));
+        Silence { since: self.since, lasts: SignedDuration::try_from(lasts).unwrap_or_default() }
+    }
 }
 
 /// Another DHCP service may take its time: boots are looked at meanwhile.
@@ -50,7 +83,7 @@ async fn tidy(workers: &Workers) {
 }
 
 async fn watch(workers: &Workers) {
-    let serving_since = Timestamp::now();
+    let serving_since = Instant::now();
     let mut watched = HashMap::new();
     let mut round = 0;
     let mut look = interval(EVERY);
@@ -72,17 +105,19 @@ async fn look_at_all(
     workers: &Workers,
     watched: &mut HashMap<Uuid, Watched>,
     round: u64,
-    serving_since: Timestamp,
+    serving_since: Instant,
 ) {
     let booting = workers.nodes.index().booting();
     let mut booting: Vec<_> =
         booting.iter().filter_map(|node| Some((node.live_attempt()?.id, node))).collect();
-    let live: HashSet<_> = booting.iter().map(|(attempt, _)| *attempt).collect();
-    watched.retain(|attempt, _| live.contains(attempt));
+    note_silences(watched, &booting, round == 1);
     booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
-    let overdue = |node| step::is_overdue(node, Timestamp::now(), &workers.policy);
+    let overdue = |(attempt, node): &(Uuid, &Arc<Node>)| {
+        let silence = watched.get(attempt).and_then(|watched| lasting(workers, watched));
+        silence.is_some_and(|silence| step::is_overdue(node, silence, &workers.policy))
+    };
     let looks = booting.into_iter().enumerate();
-    let looks = looks.filter(|(at, (_, node))| *at < LOOKS || overdue(node));
+    let looks = looks.filter(|(at, look)| *at < LOOKS || overdue(look));
     let looks: Vec<_> = looks.map(|(_, look)| look).collect();
     workers.recorder.flush().await;
     for looks in looks.chunks(TOGETHER) {
@@ -100,16 +135,42 @@ async fn look_at_all(
     }
 }
 
+/// Brings the silences of all that wait up to date; what is over is forgotten. In the `first` round all boots are from
+/// before this daemon served.
+fn note_silences(
+    watched: &mut HashMap<Uuid, Watched>,
+    booting: &[(Uuid, &Arc<Node>)],
+    first: bool,
+) {
+    let live: HashSet<_> = booting.iter().map(|(attempt, _)| *attempt).collect();
+    watched.retain(|attempt, _| live.contains(attempt));
+    for (attempt, node) in booting {
+        let watched = watched.entry(*attempt).or_default();
+        if first {
+            watched.booted_before = node.live_attempt().and_then(|attempt| attempt.powered_on_at);
+        }
+        if let Some(heard) = step::last_heard(node) {
+            let now = Instant::now();
+            watched.silence = Some(MeasuredSilence::now(watched.silence, heard, now));
+        }
+    }
+}
+
+fn lasting(workers: &Workers, watched: &Watched) -> Option<Silence> {
+    let usable = workers.nodes.store().health().usable_for();
+    watched.silence.map(|silence| silence.lasts(Instant::now(), usable))
+}
+
 /// Without a trace, if it could not be read, a node is given up all the same once it is overdue.
 async fn look_at(
     workers: &Workers,
     node: &Node,
     trace: Option<&[BootEvent]>,
     watched: &mut Watched,
-    serving_since: Timestamp,
+    serving_since: Instant,
 ) {
     let Some(attempt) = node.live_attempt() else { return };
-    let now = Timestamp::now();
+    let now = Clock::process().now();
     let boot = (attempt.boot_interface, workers.loader);
     let diagnosis = trace.and_then(|trace| {
         workers.strangers.diagnose(workers.nodes.index(), node.uuid, boot, trace, now)
@@ -118,11 +179,15 @@ async fn look_at(
         say(node, diagnosis, &mut watched.said);
     }
     let stuck = diagnosis.as_ref().is_some_and(|it| it.verdict == Verdict::Stuck);
-    if stuck && step::may_have_missed(node, serving_since, now) {
+    let booted = watched.booted_before.is_some_and(|on| attempt.powered_on_at == Some(on));
+    let served = SignedDuration::try_from(serving_since.elapsed()).unwrap_or_default();
+    if stuck && step::may_have_missed(node, booted, served) {
         boot_again(workers, node).await;
     }
-    if step::is_overdue(node, now, &workers.policy) {
-        give_up(workers, node.uuid, diagnosis.map(|diagnosis| diagnosis.text)).await;
+    if let Some(silence) = lasting(workers, watched)
+        && step::is_overdue(node, silence, &workers.policy)
+    {
+        give_up(workers, node.uuid, silence, diagnosis.map(|diagnosis| diagnosis.text)).await;
     }
 }
 
@@ -157,8 +222,9 @@ async fn boot_again(workers: &Workers, node: &Node) {
     }
 }
 
-async fn give_up(workers: &Workers, node: Uuid, why: Option<String>) {
-    match workers.nodes.happen(node, None, &Event::Tick { why }).await {
+async fn give_up(workers: &Workers, node: Uuid, silence: Silence, why: Option<String>) {
+    let tick = Event::Tick { silence: Some(silence), why };
+    match workers.nodes.happen(node, None, &tick).await {
         // Whoever works on it will be heard of, or be overdue again.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
@@ -168,11 +234,60 @@ async fn give_up(workers: &Workers, node: Uuid, why: Option<String>) {
 }
 
 async fn forget_old(workers: &Workers) {
-    match workers.nodes.store().prune_events(Timestamp::now(), &Retention::default()).await {
+    match workers.nodes.store().prune_events(Clock::process().now(), &Retention::default()).await {
         Ok(0) => {}
         Ok(events) => info!(events, "old events of traces are forgotten"),
         Err(failed) => {
             log_store_failure(&failed, "old events of traces could not be forgotten");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_silence_is_measured_from_when_it_was_first_seen_whatever_time_was_stored() {
+        let start = Instant::now();
+        // As after a restart with a clock that jumped by hours, in either direction.
+        for heard in ["2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z"] {
+            let silence = MeasuredSilence::now(None, at(heard), start);
+            let later = MeasuredSilence::now(Some(silence), at(heard), start + MINUTE);
+
+            let lasts = later.lasts(start + 2 * MINUTE, None);
+
+            assert_eq!(lasts, Silence { since: at(heard), lasts: SignedDuration::from_mins(2) });
+        }
+    }
+
+    #[test]
+    fn whatever_is_heard_begins_another_silence() {
+        let start = Instant::now();
+        let silence = MeasuredSilence::now(None, at("2026-01-01T00:00:00Z"), start);
+        // A heartbeat after the system's clock was set back has an earlier time.
+        let heard = at("2025-12-31T22:00:00Z");
+
+        let next = MeasuredSilence::now(Some(silence), heard, start + MINUTE);
+
+        assert_eq!(next.lasts(start + MINUTE, None).lasts, SignedDuration::ZERO);
+    }
+
+    #[test]
+    fn what_could_not_be_heard_during_an_outage_is_waited_for_anew() {
+        let start = Instant::now();
+        let silence = MeasuredSilence::now(None, at("2026-01-01T00:00:00Z"), start);
+
+        let during = silence.lasts(start + 60 * MINUTE, Some(Duration::ZERO));
+        let after = silence.lasts(start + 60 * MINUTE, Some(MINUTE));
+
+        assert_eq!(during.lasts, SignedDuration::ZERO);
+        assert_eq!(after.lasts, SignedDuration::from_mins(1));
     }
 }
