@@ -1,7 +1,8 @@
-//! Leases outlive the daemon. No machine starts here: the agent's own DHCP client asks.
+//! Leases outlive the daemon, and fit odd clients. No machine starts here: the agent's own DHCP client asks, and another.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,7 @@ use dhcp::v4::packet::{Hardware, Op};
 use dhcp::v4::{MessageType, Packet};
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::Neighbour;
+use ferroboot::lab::network::Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::story::{Verbs as _, in_a_lab, ip, with};
@@ -90,6 +92,45 @@ fn a_machine_that_names_an_address_which_it_does_not_have_yet_is_not_answered_th
     });
 }
 
+#[test]
+fn a_client_that_is_not_ours_gets_the_address_that_its_card_had() {
+    in_a_lab(with([Machine::new(1)]), |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        plug_in(&machine, "lab0")?;
+        let before = address(&machine)?;
+
+        let client = ["--foreground", "--quit", "--now", "--script=/bin/true", "--interface"];
+        let output = Command::new("udhcpc").args(client).arg(&machine.name).output()?;
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(&format!("lease of {before} obtained")), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
+    let mut plan = with([Machine::new(1), Machine::new(2)]);
+    plan.network = Network::Dual;
+    in_a_lab(plan, |lab| {
+        let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
+        lab.enroll(&first)?;
+        // As a copied disk has it.
+        let duid = [&[0, 3, 0, 1][..], &bmc::config::Mac::try_from(first.mac())?.0].concat();
+        let [one, other] = [(first, "fe80::a1"), (second, "fe80::a2")].map(|(machine, own)| {
+            plug_in(&machine, "lab0")?;
+            let card = &machine.name;
+            ip(&format!("-6 address flush dev {card}"))?;
+            ip(&format!("address add {own}/64 dev {card} nodad"))?;
+            address6(card, own.parse()?, &duid)
+        });
+
+        assert_ne!(one?, other?);
+        Ok(())
+    });
+}
+
 /// What a machine hears that asks everybody and names an address as its own: to let it keep that (RFC 2131 §4.4.5), or
 /// for any.
 fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<MessageType> {
@@ -154,6 +195,29 @@ fn address(machine: &Machine) -> Result<Ipv4Addr> {
         }
     }
     anyhow::bail!("{} got no address in 30 s", machine.name)
+}
+
+/// The address that a client of this name gets that sends from `own`.
+fn address6(card: &str, own: Ipv6Addr, duid: &[u8]) -> Result<Ipv6Addr> {
+    let index = nix::net::if_::if_nametoindex(card)?;
+    let socket = UdpSocket::bind(SocketAddrV6::new(own, 546, 0, index))?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let servers = SocketAddrV6::new("ff02::1:2".parse()?, 547, 0, index);
+    let began = Instant::now();
+    let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut client = dhcp::v6::lease_client::LeaseClient::new(duid.to_vec(), 1, 7, now());
+    let mut packet = [0; 1500];
+    while began.elapsed() < Duration::from_secs(30) {
+        if let Some(asked) = client.due(7, now()) {
+            socket.send_to(&asked, servers)?;
+        }
+        if let Ok(len) = socket.recv(&mut packet)
+            && client.receive(&packet[..len], now())
+        {
+            return Ok(client.lease().context("a lease")?.address);
+        }
+    }
+    anyhow::bail!("{card} got no IPv6 address in 30 s")
 }
 
 fn socket(card: &str) -> Result<UdpSocket> {
