@@ -1,6 +1,11 @@
-//! What `ferroboot check network` says of networks that are broken on purpose. No machine starts here.
+//! What `ferroboot check network` says of networks that are broken on purpose, and `ferroboot check` beside a service
+//! that runs. No machine starts here.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -51,6 +56,32 @@ fn a_network_is_sound_until_somebody_else_answers_on_it() {
 }
 
 #[test]
+fn a_service_that_runs_is_no_fault_of_its_host_and_is_left_alone() {
+    in_a_lab(dual(), |lab| {
+        let house = House::build(lab.dir())?;
+        house.connect("near", BRIDGE)?;
+        // It waits for the addresses of the interface, which has a carrier from now on.
+        check(lab, &[])?;
+        let state = lab.dir().join("state");
+        let before = files(&state)?;
+        let mut check = Command::new(env!("CARGO_BIN_EXE_ferroboot"));
+        check.args(["check", "--dhcp", DHCP, "--ramdisk"]);
+        check.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ramdisk"));
+        let output = check.arg("--state-dir").arg(&state).output()?;
+        let said = String::from_utf8(output.stdout)?;
+
+        ensure!(output.status.success() && wrong(&said).is_empty(), "{said}");
+        ensure!(
+            said.contains("lab0: our address is 10.77.0.1, answered on by the service"),
+            "{said}"
+        );
+        ensure!(said.matches("where the service that runs listens").count() == 3, "{said}");
+        ensure!(files(&state)? == before, "the state directory is another than before");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_network_that_lacks_something_is_told_what_it_lacks() {
     in_a_lab(dual(), |lab| {
         lab.kill_daemon()?;
@@ -87,6 +118,15 @@ fn a_network_that_lacks_something_is_told_what_it_lacks() {
         ensure!(down.contains("lab0: interface: it is down: `ip link set lab0 up`"), "{down}");
         Ok(())
     });
+}
+
+/// The files of a folder, by name and inode: one that is written anew has another.
+fn files(folder: &Path) -> Result<BTreeMap<OsString, u64>> {
+    let each = fs::read_dir(folder)?.map(|entry| -> Result<_> {
+        let entry = entry?;
+        Ok((entry.file_name(), entry.metadata()?.ino()))
+    });
+    each.collect()
 }
 
 fn dual() -> Plan {

@@ -27,7 +27,7 @@ pub(super) struct PasswordHash(String);
 
 /// What tells a file from the one that replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(super) struct UsersFileStamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -46,7 +46,7 @@ impl PasswordHash {
     }
 }
 
-impl FileStamp {
+impl UsersFileStamp {
     /// That of what is at `path` now.
     pub(super) fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|metadata| Self::from(&metadata))
@@ -60,7 +60,7 @@ impl FileStamp {
     }
 }
 
-impl From<&std::fs::Metadata> for FileStamp {
+impl From<&std::fs::Metadata> for UsersFileStamp {
     fn from(metadata: &std::fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -76,7 +76,7 @@ impl Htpasswd {
     ///
     /// # Errors
     /// In words, with the path: not readable, no regular file, too large, writable by others, or wrong in a line.
-    pub(super) fn read(path: &Path) -> Result<(Self, Option<FileStamp>)> {
+    pub(super) fn read(path: &Path) -> Result<(Self, Option<UsersFileStamp>)> {
         let shown = path.display();
         let (text, stamp) = text_of(path).with_context(|| {
             format!("the file of users {shown} (users in [api]) cannot be used")
@@ -121,7 +121,7 @@ impl Htpasswd {
     }
 }
 
-fn text_of(path: &Path) -> Result<(String, Option<FileStamp>)> {
+fn text_of(path: &Path) -> Result<(String, Option<UsersFileStamp>)> {
     // Without waiting for who writes, should it be a pipe.
     let nonblocking = OFlag::O_NONBLOCK.bits();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
@@ -135,7 +135,7 @@ fn text_of(path: &Path) -> Result<(String, Option<FileStamp>)> {
     Ok((text, Some(stamp).filter(|stamp| stamp.is_settled(SystemTime::now()))))
 }
 
-fn stamp_of(file: &File, path: &Path) -> Result<FileStamp> {
+fn stamp_of(file: &File, path: &Path) -> Result<UsersFileStamp> {
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "it is no regular file");
     ensure!(metadata.len() <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
@@ -145,7 +145,7 @@ fn stamp_of(file: &File, path: &Path) -> Result<FileStamp> {
         let path = path.display();
         warn!("everybody on this host may read the hashes in {path}: chmod o-rwx {path}");
     }
-    Ok(FileStamp::from(&metadata))
+    Ok(UsersFileStamp::from(&metadata))
 }
 
 fn entry(line: &str) -> Result<(&str, PasswordHash)> {

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use super::htpasswd::{FileStamp, Htpasswd, PasswordHash};
+use super::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
 use crate::repeats;
 
@@ -55,7 +55,7 @@ struct Inner {
 struct Known {
     users: Arc<Htpasswd>,
     /// `None` if the file must be read again in any case.
-    stamp: Option<FileStamp>,
+    stamp: Option<UsersFileStamp>,
     /// What was last said of a file that cannot be used.
     trouble: Option<String>,
 }
@@ -214,7 +214,7 @@ impl Users {
     async fn current(&self) -> Arc<Htpasswd> {
         let users = self.clone();
         let seen = spawn_blocking(move || {
-            let stamp = FileStamp::of(&users.0.path);
+            let stamp = UsersFileStamp::of(&users.0.path);
             if stamp.is_none() || locked(&users.0.known).stamp != stamp {
                 users.reload();
             }
