@@ -102,10 +102,11 @@ impl Exceeded {
 /// When the next one is due that is not part of a burst, in nanoseconds (the generic cell rate
 /// algorithm, ITU-T I.371): all that a token bucket has to remember.
 #[derive(Clone, Copy, Debug, Default)]
-struct Clock(u64);
+pub struct RateClock(u64);
 
-impl Clock {
-    fn admits(&mut self, rate: Rate, now: Millis) -> bool {
+impl RateClock {
+    /// Whether one more is within the rate, which then counts.
+    pub fn admits(&mut self, rate: Rate, now: Millis) -> bool {
         let now = now.saturating_mul(NANOS / 1_000);
         let ahead = rate.cost() * u64::from(rate.burst.saturating_sub(1));
         let latest = now.saturating_add(ahead);
@@ -121,7 +122,8 @@ impl Clock {
     }
 
     /// Whether it is as good as new.
-    fn is_at_rest(self, now: Millis) -> bool {
+    #[must_use]
+    pub fn is_at_rest(self, now: Millis) -> bool {
         self.0 <= now.saturating_mul(NANOS / 1_000)
     }
 }
@@ -131,13 +133,13 @@ impl Clock {
 pub struct Limits {
     rates: Rates,
     seed: u64,
-    known: HashMap<u64, Clock>,
+    known: HashMap<u64, RateClock>,
     /// How many known machines there may be before those at rest are forgotten.
     forget_at: usize,
-    guests: Vec<Clock>,
-    all_known: Clock,
-    spare: Clock,
-    all_guests: Clock,
+    guests: Vec<RateClock>,
+    all_known: RateClock,
+    spare: RateClock,
+    all_guests: RateClock,
 }
 
 impl Limits {
@@ -150,10 +152,10 @@ impl Limits {
             seed,
             known: HashMap::new(),
             forget_at: KNOWN,
-            guests: vec![Clock::default(); GUESTS],
-            all_known: Clock::default(),
-            spare: Clock::default(),
-            all_guests: Clock::default(),
+            guests: vec![RateClock::default(); GUESTS],
+            all_known: RateClock::default(),
+            spare: RateClock::default(),
+            all_guests: RateClock::default(),
         }
     }
 
@@ -362,7 +364,7 @@ mod tests {
             let each = Rate { per_sec: 50, burst: 5 };
             let rates = Rates { each, known: Rate { per_sec: 400, burst: 40 }, ..RATES };
             let mut limits = Limits::new(rates, 7);
-            let (mut own, mut now) = ([Clock::default(); 8], 0);
+            let (mut own, mut now) = ([RateClock::default(); 8], 0);
             for (wait, flood, machine) in floods {
                 now += wait;
                 for _ in 0..flood {

@@ -767,10 +767,9 @@ impl Turn<'_> {
 
     /// What others say comes in here, in the reasons that events give: shown by every client, on terminals.
     fn done(mut self) -> Outcome {
-        for reason in [&mut self.node.last_error, &mut self.node.maintenance_reason] {
-            if let Some(text) = reason {
-                *text = shortened(&printable(&masked(text)), REASON_LIMIT).into_owned();
-            }
+        let reasons = [&mut self.node.last_error, &mut self.node.maintenance_reason];
+        for text in reasons.into_iter().flatten() {
+            *text = shortened(&printable(&masked(text)), REASON_LIMIT).into_owned();
         }
         if self.node != *self.before {
             self.node.updated_at = Some(self.context.now);

@@ -1,19 +1,20 @@
 //! How many lookups and heartbeats are answered, and which of them are written down: anybody can send them.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dhcp::leases::Holder;
-use dhcp::limits::{Limits, Millis, Rate, Rates};
+use dhcp::limits::{Limits, Millis, Rate, RateClock, Rates};
 use provision::trace::CallRefusal;
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::repeats::{Pauses, Repeats};
 
-/// Calls of machines that are known, all together.
-const KNOWN: Rate = Rate { per_sec: 5_000, burst: 10_000 };
+/// Machines whose calls are counted before those that are at rest are forgotten.
+const MACHINES: usize = 4_096;
 /// Calls of all others together: each costs a query.
 const GUESTS: Rate = Rate { per_sec: 1_000, burst: 2_000 };
 /// Lookups of one node that come on top of what its address may send: a machine that nobody saw yet shares its
@@ -29,11 +30,29 @@ const HEARTBEATS: Pauses =
 #[derive(Debug)]
 pub(super) struct AgentCalls {
     each: Rate,
-    of_known: Mutex<Limits>,
+    of_machines: Mutex<MachineCalls>,
     of_guests: Mutex<Limits>,
     of_named: Mutex<Limits>,
     taken: Mutex<Repeats<CallKind>>,
     refused: Mutex<Repeats<CallKind>>,
+}
+
+/// What each machine that is known has used up: there are no more of them than nodes.
+#[derive(Debug, Default)]
+struct MachineCalls {
+    clocks: HashMap<Uuid, RateClock>,
+    /// How many there may be before those at rest are forgotten.
+    forget_at: usize,
+}
+
+impl MachineCalls {
+    fn admits(&mut self, node: Uuid, each: Rate, now: Millis) -> bool {
+        if self.clocks.len() >= self.forget_at.max(MACHINES) {
+            self.clocks.retain(|_, clock| !clock.is_at_rest(now));
+            self.forget_at = 2 * self.clocks.len();
+        }
+        self.clocks.entry(node).or_default().admits(each, now)
+    }
 }
 
 /// Whose call it is, as far as that is known before the store is asked.
@@ -91,15 +110,15 @@ impl AgentCalls {
     /// Nobody has called yet. Each address may call `per_sec` times a second, or as often as it likes if that is 0.
     pub(super) fn new(per_sec: u32) -> Self {
         let each = Rate { per_sec, burst: per_sec.saturating_mul(5).max(1) };
-        let limits = |each, known, guests| {
+        let limits = |each, guests| {
             // Random, so that nobody can choose whom to share a limit with.
-            Mutex::new(Limits::new(Rates { each, known, guests }, rand::random()))
+            Mutex::new(Limits::new(Rates { each, guests, ..Rates::default() }, rand::random()))
         };
         Self {
             each,
-            of_known: limits(each, KNOWN, GUESTS),
-            of_guests: limits(each, KNOWN, GUESTS),
-            of_named: limits(NAMED, KNOWN, ALL_NAMED),
+            of_machines: Mutex::default(),
+            of_guests: limits(each, GUESTS),
+            of_named: limits(NAMED, ALL_NAMED),
             taken: Mutex::new(Repeats::new(HEARTBEATS)),
             refused: Mutex::new(Repeats::new(Pauses::GROWING)),
         }
@@ -116,9 +135,7 @@ impl AgentCalls {
     ) -> Result<(), TooManyCalls> {
         let now = Millis::try_from(uptime.as_millis()).unwrap_or(Millis::MAX);
         let admitted = match caller {
-            Caller::Machine(node) => {
-                locked(&self.of_known).admit(node.as_bytes(), Holder::Known, now).is_ok()
-            }
+            Caller::Machine(node) => locked(&self.of_machines).admits(node, self.each, now),
             Caller::Names(node) => {
                 self.admit_guest(from, now)
                     || locked(&self.of_named).admit(node.as_bytes(), Holder::Guest, now).is_ok()
@@ -199,6 +216,19 @@ mod tests {
         assert!(calls.admit(from, Caller::Anybody, Duration::ZERO).is_err());
         assert_eq!(calls.admit(from, Caller::Machine(NODE), Duration::ZERO), Ok(()));
         assert_eq!(calls.admit(from, Caller::Names(NODE), Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_machine_that_calls_without_end_is_limited_too_and_takes_nothing_from_others() {
+        let calls = AgentCalls::new(20);
+        let from = address("192.0.2.7");
+        let admitted = |node: u128, many: usize| {
+            let caller = Caller::Machine(Uuid::from_u128(node));
+            (0..many).filter(|_| calls.admit(from, caller, Duration::ZERO).is_ok()).count()
+        };
+
+        assert_eq!(admitted(1, 10_000), 100);
+        assert!((2..20_000).all(|node| admitted(node, 1) == 1));
     }
 
     #[test]

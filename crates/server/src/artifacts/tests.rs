@@ -452,6 +452,25 @@ async fn a_bmc_is_given_an_image_for_what_its_node_says_it_is() {
     assert!(refused.contains("no boot set for riscv64"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_machine_that_is_started_anew_is_given_the_token_of_its_new_start() {
+    let listener = Listener::start().await;
+    let mut node = listener.boot_with(BootInterface::RedfishHttps, |_| {});
+    listener.artifacts.prepare(&node).await.unwrap();
+    assert!(holds(&listener.get("boot.iso").await.body, b"ipa-agent-token=TOKEN "));
+
+    node.attempt.as_mut().unwrap().agent_token = Secret("OTHER".to_owned());
+    listener.index.put_node(node.clone());
+    listener.artifacts.prepare(&node).await.unwrap();
+
+    let iso = listener.get("boot.iso").await.body;
+    assert!(holds(&iso, b"ipa-agent-token=OTHER ") && !holds(&iso, b"=TOKEN "));
+}
+
+fn holds(image: &[u8], text: &[u8]) -> bool {
+    image.windows(text.len()).any(|bytes| bytes == text)
+}
+
 #[test]
 fn a_boot_set_in_the_folder_of_another_architecture_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -61,11 +61,14 @@ struct OneFile {
     path: PathBuf,
     transfers: Transfers,
     /// What was read last, while somebody still fetches it.
-    contents: Arc<Mutex<Option<(FileStamp, Weak<[u8]>)>>>,
+    contents: Arc<Mutex<Option<FileContents>>>,
 }
 
 /// What tells a file from the one that replaces it.
 type FileStamp = (u64, Option<SystemTime>);
+
+/// A file that was read, for as long as somebody fetches it.
+type FileContents = (FileStamp, Weak<[u8]>);
 
 impl Tftp {
     /// Takes the port; `ipxe` is the file, which is read whenever it is asked for. `transfers` are those of all
@@ -189,7 +192,7 @@ impl OneFile {
             return Err(io::Error::other("it is larger than any iPXE"));
         }
         let stamp = (about.len(), about.modified().ok());
-        let known = |contents: &Option<(FileStamp, Weak<[u8]>)>| match contents {
+        let known = |contents: &Option<FileContents>| match contents {
             Some((known, contents)) if *known == stamp => contents.upgrade(),
             Some(_) | None => None,
         };
