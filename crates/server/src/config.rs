@@ -772,6 +772,9 @@ pub struct Limits {
     pub end_secs: u32,
     /// What all bodies of requests under way may hold, of each port, in MiB.
     pub bodies_mib: u32,
+    /// What all answers under way may hold, of the API and of the port for agents each, in MiB; a quarter of it for
+    /// one peer, but for one answer.
+    pub answers_mib: u32,
 }
 
 impl Default for Limits {
@@ -787,6 +790,7 @@ impl Default for Limits {
             fruitless_secs: 120,
             end_secs: 20,
             bodies_mib: 32,
+            answers_mib: 64,
         }
     }
 }
@@ -818,6 +822,12 @@ impl Limits {
         BodyLimits { each: each as u64, all: u64::from(self.bodies_mib) << 20 }
     }
 
+    /// Bytes of answers under way.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        u64::from(self.answers_mib) << 20
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(
             (16..=1_000_000).contains(&self.connections),
@@ -838,10 +848,9 @@ impl Limits {
         for (name, secs) in all {
             ensure!((1..=86_400).contains(&secs), "limits.{name} must be from 1 to 86400");
         }
-        ensure!(
-            (2..=1 << 20).contains(&self.bodies_mib),
-            "limits.bodies_mib must be from 2 to 1048576"
-        );
+        for (name, mib) in [("bodies_mib", self.bodies_mib), ("answers_mib", self.answers_mib)] {
+            ensure!((2..=1 << 20).contains(&mib), "limits.{name} must be from 2 to 1048576");
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! there. What is answered is a [`Service`]'s own.
 
 mod admission;
+mod answers;
 mod budget;
 mod lobby;
 mod progress;
@@ -115,6 +116,10 @@ impl Caller {
     /// It has shown that it is the machine of this node: its connection is counted for the node from now on.
     pub(crate) fn is_for(&self, node: Uuid) {
         self.held.is_for(node);
+    }
+
+    fn account(&self) -> Option<Account> {
+        self.held.account()
     }
 }
 

@@ -32,7 +32,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
 use store::{Clock, Store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -95,9 +95,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     };
     let api = Api::new(nodes.clone(), recorder.clone(), settings);
     let guard = OperatorGuard::open(&config.api)?;
-    let for_operators = listen(config.api.listen, "the API").await?;
-    let for_agents = listen(config.agent.listen, "agents").await?;
-    let for_firmware = listen(config.boot.listen, "the boot listener").await?;
+    let for_operators = listen(config.api.listen, "the API")?;
+    let for_agents = listen(config.agent.listen, "agents")?;
+    let for_firmware = listen(config.boot.listen, "the boot listener")?;
 
     let now = Clock::process().now();
     let released = store.release_all(&host, now, workers::LEASE).await;
@@ -116,7 +116,11 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         limits: limits.of_port(shares.api),
         bodies: limits.of_bodies(api::MAX_BODY),
         headers: HeaderNames::LowerCase,
-        service: RouterService { router: guard.guard(operators), useful: UsefulAnswers::NoErrors },
+        service: RouterService::new(
+            guard.guard(operators),
+            UsefulAnswers::NoErrors,
+            limits.answers(),
+        ),
         metrics: metrics.clone(),
     };
     let agent_port = Port {
@@ -125,10 +129,11 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         limits: limits.of_port(shares.agents),
         bodies: limits.of_bodies(api::MAX_AGENT_BODY),
         headers: HeaderNames::LowerCase,
-        service: RouterService {
-            router: guard::machines(api::agent_router(api)),
-            useful: UsefulAnswers::ServedNodes,
-        },
+        service: RouterService::new(
+            guard::machines(api::agent_router(api)),
+            UsefulAnswers::ServedNodes,
+            limits.answers(),
+        ),
         metrics: metrics.clone(),
     };
     parts.spawn(well(http_server::serve(api_port, stop.clone().cancelled_owned())));
@@ -233,17 +238,29 @@ fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api
 }
 
 /// Every address of the host is that of IPv4 alone where the kernel was started without IPv6.
-pub(crate) async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    let bound = match TcpListener::bind(address).await {
+pub(crate) fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
+    let bound = match bind(address) {
         Err(error)
             if address.ip() == Ipv6Addr::UNSPECIFIED
                 && error.kind() != io::ErrorKind::AddrInUse =>
         {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     };
     bound.with_context(|| format!("cannot listen on {address} for {what}"))
+}
+
+/// Connections that may wait for the service to take them; the kernel takes less, where it is set so. A machine whose
+/// first packet is dropped beyond that tries again only after a second.
+const BACKLOG: u32 = 4_096;
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A service that is started again need not wait for what is left of its connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// For parts that cannot fail.

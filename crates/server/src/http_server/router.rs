@@ -2,11 +2,15 @@
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse as _;
 use http::{Request, StatusCode};
+use hyper::body::Body as _;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-use super::{Answered, Caller, RequestBody, Service};
+use super::answers::{AnswerBudget, NoRoom};
+use super::{Answered, Caller, RequestBody, Service, WhenSent};
+use crate::error::ApiError;
 
 /// Put into an answer's extensions by who knows it: the node whose machine has shown its token.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +28,16 @@ pub(crate) enum UsefulAnswers {
 /// The router, as a port's service.
 #[derive(Clone, Debug)]
 pub(crate) struct RouterService {
-    pub(crate) router: Router,
-    pub(crate) useful: UsefulAnswers,
+    router: Router,
+    useful: UsefulAnswers,
+    answers: AnswerBudget,
+}
+
+impl RouterService {
+    /// One whose answers under way hold so many bytes of memory at most.
+    pub(crate) fn new(router: Router, useful: UsefulAnswers, answers: u64) -> Self {
+        Self { router, useful, answers: AnswerBudget::new(answers) }
+    }
 }
 
 impl Service for RouterService {
@@ -42,6 +54,20 @@ impl Service for RouterService {
             UsefulAnswers::NoErrors => response.status() < StatusCode::BAD_REQUEST,
             UsefulAnswers::ServedNodes => node.is_some(),
         };
-        Answered { response, is_useful, when_sent: None }
+        let Some(account) = caller.account() else {
+            return Answered { response, is_useful, when_sent: None };
+        };
+        match self.answers.take(account, response.body().size_hint().lower()) {
+            Ok(share) => {
+                let when_sent = share.map(|share| Box::new(move |_| drop(share)) as WhenSent);
+                Answered { response, is_useful, when_sent }
+            }
+            Err(NoRoom) => {
+                let text =
+                    "Too many long answers are under way that are not taken; try again later.";
+                let refused = ApiError::application(StatusCode::SERVICE_UNAVAILABLE, text);
+                Answered { response: refused.into_response(), is_useful: false, when_sent: None }
+            }
+        }
     }
 }

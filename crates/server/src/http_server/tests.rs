@@ -26,8 +26,7 @@ const MACHINE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 #[tokio::test]
 async fn who_holds_silent_connections_keeps_out_neither_others_nor_itself() {
     let listener =
-        Listener::with(ConnectionLimits { connections: 40, per_peer: 10, ..Default::default() })
-            .await;
+        Listener::with(ConnectionLimits { connections: 40, per_peer: 10, ..Default::default() });
     let mut silent = Vec::new();
     for first in [&b""[..], HALF, HALF_BODY] {
         for _ in 0..20 {
@@ -45,8 +44,7 @@ async fn who_holds_silent_connections_keeps_out_neither_others_nor_itself() {
 #[tokio::test]
 async fn many_strangers_that_fill_the_port_keep_no_machine_out() {
     let listener =
-        Listener::with(ConnectionLimits { connections: 40, per_peer: 10, ..Default::default() })
-            .await;
+        Listener::with(ConnectionLimits { connections: 40, per_peer: 10, ..Default::default() });
     let mut silent = Vec::new();
     for last in 3..13 {
         for _ in 0..10 {
@@ -59,7 +57,7 @@ async fn many_strangers_that_fill_the_port_keep_no_machine_out() {
 
 #[tokio::test]
 async fn a_peer_whose_requests_are_all_being_answered_is_told_to_wait() {
-    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() }).await;
+    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() });
     let mut busy = listener.connect_from(STRANGER).await;
     busy.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.unwrap();
     busy.read_exact(&mut [0; 100]).await.unwrap();
@@ -79,8 +77,7 @@ async fn whatever_does_not_come_to_its_end_is_let_go() {
         head: Duration::from_millis(50),
         body: Duration::from_millis(50),
         ..Default::default()
-    })
-    .await;
+    });
 
     assert_eq!(listener.say_and_wait(b"").await, "");
     assert_eq!(listener.say_and_wait(HALF).await, "");
@@ -95,8 +92,7 @@ async fn whatever_does_not_come_to_its_end_is_let_go() {
 #[tokio::test]
 async fn a_body_that_trickles_is_let_go() {
     let listener =
-        Listener::with(ConnectionLimits { body: Duration::from_millis(100), ..Default::default() })
-            .await;
+        Listener::with(ConnectionLimits { body: Duration::from_millis(100), ..Default::default() });
     let mut stream = listener.connect_from(STRANGER).await;
     stream.write_all(b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
     let (mut read, mut write) = stream.split();
@@ -120,8 +116,7 @@ async fn a_peer_that_takes_next_to_nothing_is_let_go() {
     let listener = Listener::with(ConnectionLimits {
         stall: Duration::from_millis(100),
         ..Default::default()
-    })
-    .await;
+    });
     let mut stream = listener.connect_from(STRANGER).await;
     stream.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.unwrap();
     let mut ticks = interval(Duration::from_millis(20));
@@ -147,7 +142,7 @@ async fn a_peer_that_takes_next_to_nothing_is_let_go() {
 #[tokio::test]
 async fn bodies_have_a_limit_each_and_in_all() {
     let bodies = BodyLimits { each: 1_000, all: 2_500 };
-    let listener = Listener::made(ConnectionLimits::default(), bodies).await;
+    let listener = Listener::made(ConnectionLimits::default(), bodies);
     let whole = |len: usize| {
         let head =
             format!("POST /echo HTTP/1.1\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
@@ -190,7 +185,7 @@ async fn bodies_have_a_limit_each_and_in_all() {
 #[tokio::test]
 async fn what_is_only_announced_costs_nothing() {
     let bodies = BodyLimits { each: 1_000, all: 1_000 };
-    let listener = Listener::made(ConnectionLimits::default(), bodies).await;
+    let listener = Listener::made(ConnectionLimits::default(), bodies);
     let mut announced = Vec::new();
     for _ in 0..10 {
         let mut stream = listener.connect_from(STRANGER).await;
@@ -211,8 +206,7 @@ async fn odd_requests_hang_nobody() {
         head: Duration::from_millis(200),
         body: Duration::from_millis(200),
         ..Default::default()
-    })
-    .await;
+    });
 
     for (request, starts) in [
         // Of HTTP/1.0, which closes by itself.
@@ -245,7 +239,7 @@ async fn odd_requests_hang_nobody() {
 
 #[tokio::test]
 async fn a_body_that_is_shorter_than_its_length_says_is_refused_at_once() {
-    let listener = Listener::with(ConnectionLimits::default()).await;
+    let listener = Listener::with(ConnectionLimits::default());
     let mut stream = listener.connect_from(STRANGER).await;
     stream.write_all(HALF_BODY).await.unwrap();
 
@@ -262,7 +256,7 @@ async fn a_body_that_is_shorter_than_its_length_says_is_refused_at_once() {
 async fn a_burst_of_one_client_is_served_whole() {
     let limits =
         ConnectionLimits { connections: 40, waiting: 100, per_peer: 10, ..Default::default() };
-    let listener = Listener::with(limits).await;
+    let listener = Listener::with(limits);
 
     let all = (0..60).map(|_| listener.say_from(MACHINE, OK));
 
@@ -273,7 +267,7 @@ async fn a_burst_of_one_client_is_served_whole() {
 
 #[tokio::test]
 async fn connections_of_machines_behind_one_address_are_counted_for_their_nodes() {
-    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() }).await;
+    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() });
     let mut machines = Vec::new();
 
     for n in 0..10 {
@@ -295,9 +289,30 @@ async fn connections_of_machines_behind_one_address_are_counted_for_their_nodes(
 }
 
 #[tokio::test]
+async fn who_takes_none_of_its_long_answers_gets_no_more_of_them() {
+    let listener = Listener::with(ConnectionLimits::default());
+    let ask = async |from| {
+        let mut stream = listener.connect_from(from).await;
+        stream.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        (stream, String::from_utf8(status.to_vec()).unwrap())
+    };
+    let (first, status) = ask(STRANGER).await;
+    assert_eq!(status, "HTTP/1.1 200");
+
+    assert_eq!(ask(STRANGER).await.1, "HTTP/1.1 503");
+    assert!(listener.say_from(STRANGER, OK).await.starts_with("HTTP/1.1 200 OK"));
+
+    drop(first);
+    // It is known that it is gone as soon as more of it is sent.
+    while ask(STRANGER).await.1 != "HTTP/1.1 200" {}
+}
+
+#[tokio::test]
 async fn the_end_of_the_service_waits_for_no_half_request() {
     let limits = ConnectionLimits { end: Duration::from_millis(100), ..Default::default() };
-    let mut listener = Listener::with(limits).await;
+    let mut listener = Listener::with(limits);
     let mut half = Vec::new();
     for first in [&b""[..], HALF, HALF_BODY, b"GET /large HTTP/1.1\r\n\r\n"] {
         let mut stream = listener.connect_from(STRANGER).await;
@@ -314,7 +329,7 @@ async fn the_end_of_the_service_waits_for_no_half_request() {
 
 #[tokio::test]
 async fn the_peer_of_a_socket_of_both_families_is_an_ipv4_address() {
-    let listener = Listener::with(ConnectionLimits::default()).await;
+    let listener = Listener::with(ConnectionLimits::default());
 
     let said = listener.say_from(MACHINE, b"GET /ok HTTP/1.1\r\nConnection: close\r\n\r\n").await;
 
@@ -330,12 +345,12 @@ struct Listener {
 }
 
 impl Listener {
-    async fn with(limits: ConnectionLimits) -> Self {
-        Self::made(limits, BodyLimits { each: 1 << 20, all: 32 << 20 }).await
+    fn with(limits: ConnectionLimits) -> Self {
+        Self::made(limits, BodyLimits { each: 1 << 20, all: 32 << 20 })
     }
 
-    async fn made(limits: ConnectionLimits, bodies: BodyLimits) -> Self {
-        let listener = crate::listen("[::]:0".parse().unwrap(), "a test").await.unwrap();
+    fn made(limits: ConnectionLimits, bodies: BodyLimits) -> Self {
+        let listener = crate::listen("[::]:0".parse().unwrap(), "a test").unwrap();
         let port = listener.local_addr().unwrap().port();
         let ok = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() };
         let router = Router::new()
@@ -351,7 +366,7 @@ impl Listener {
             limits,
             bodies,
             headers: HeaderNames::LowerCase,
-            service: RouterService { router, useful: UsefulAnswers::NoErrors },
+            service: RouterService::new(router, UsefulAnswers::NoErrors, 64 << 20),
             metrics: metrics.clone(),
         };
         let serving = tokio::spawn(serve(port_served, async move {
