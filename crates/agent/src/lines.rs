@@ -6,10 +6,13 @@
 
 use std::fmt;
 
-use ironic::text::{masked, printable};
+use ironic::text::{masked, printable, shortened};
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
+
+/// Characters of a message or a field.
+const FIELD_LIMIT: usize = 8_000;
 
 /// Fields as the default format has them (`message name=value`), with all that is unprintable escaped.
 pub fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
@@ -17,6 +20,7 @@ pub fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'stat
                  field: &tracing::field::Field,
                  value: &dyn fmt::Debug| {
         let text = format!("{value:?}");
+        let text = shortened(&text, FIELD_LIMIT);
         let text = masked(&text);
         match field.name() {
             "message" => write!(writer, "{}", printable(&text)),

@@ -70,7 +70,7 @@ impl Replay {
         );
         let mut out = stdout();
         for note in rehearsal.notes() {
-            writeln!(out, "note: {}", printable(&note)).context("cannot print")?;
+            writeln!(out, "note: {}", printable(note)).context("cannot print")?;
         }
         let began = frames.first().map(|frame| frame.at).unwrap_or_default();
         let mut tally = Tally::default();

@@ -754,7 +754,7 @@ impl Turn<'_> {
         self.trace.push(What::State {
             from: self.before.provision_state,
             to: state,
-            reason: reason.map(str::to_owned),
+            reason: reason.map(fit_reason),
         });
         self.node.provision_state = state;
         self.node.target_provision_state = target;
@@ -769,7 +769,7 @@ impl Turn<'_> {
     fn done(mut self) -> Outcome {
         let reasons = [&mut self.node.last_error, &mut self.node.maintenance_reason];
         for text in reasons.into_iter().flatten() {
-            *text = shortened(&printable(&masked(text)), REASON_LIMIT).into_owned();
+            *text = fit_reason(text);
         }
         if self.node != *self.before {
             self.node.updated_at = Some(self.context.now);
@@ -859,6 +859,11 @@ impl Turn<'_> {
     fn invalid(&self, verb: &'static str) -> Refused {
         Refused::InvalidState { verb, node: self.node.uuid, state: self.node.provision_state }
     }
+}
+
+/// What was said, fit to be kept and shown.
+fn fit_reason(text: &str) -> String {
+    shortened(&printable(&masked(text)), REASON_LIMIT).into_owned()
 }
 
 /// Compares in a time that does not depend on where the two differ.

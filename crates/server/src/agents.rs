@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, reason};
+use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 use crate::tls::TrustedCertificate;
 
 /// An agent in the machine's network answers sooner.
@@ -121,7 +121,8 @@ impl<'a> AgentClient<'a> {
                 AnswerError::BrokeOff(error) => self.broken(&error),
                 too_long @ AnswerError::TooLong { .. } => self.unreachable(too_long.to_string()),
             })?;
-            return serde_json::from_slice(&body)
+            return read_json(body)
+                .await
                 .map_err(|error| self.unreachable(format!("it answered something else: {error}")));
         }
         let body = read_error(answer).await;

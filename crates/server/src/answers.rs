@@ -4,7 +4,9 @@
 //! the last byte of the body. No client of ours unpacks compressed bodies, so bytes received are bytes held.
 
 use reqwest::Response;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 /// Bytes of an answer of an agent or a BMC. A list of a hundred commands with their results has 200 KiB, a
 /// system of a BMC 20.
@@ -12,6 +14,9 @@ pub const ANSWER_LIMIT: usize = 4 << 20;
 
 /// Bytes of an error's body that are read: more than any message in it.
 pub const ERROR_LIMIT: usize = 64 << 10;
+
+/// Bytes of an answer that is read together with few others.
+const LONG_ANSWER: usize = 256 << 10;
 
 /// Why an answer was not read.
 #[derive(Debug, Error)]
@@ -44,6 +49,16 @@ pub async fn read_body(mut answer: Response, limit: usize) -> Result<Vec<u8>, An
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Reads JSON. Few long texts are read at once, since a value can take sixteen times the memory of its text.
+///
+/// # Errors
+/// It is no JSON, or none of a `T`.
+pub async fn read_json<T: DeserializeOwned>(body: Vec<u8>) -> serde_json::Result<T> {
+    static LONG: Semaphore = Semaphore::const_new(2);
+    let _place = if body.len() > LONG_ANSWER { LONG.acquire().await.ok() } else { None };
+    serde_json::from_slice(&body)
 }
 
 /// What an error's body says, cut to [`ERROR_LIMIT`]; what came of it, if it broke off.

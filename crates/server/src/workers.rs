@@ -12,14 +12,14 @@ mod verify;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
 use store::{ChangeError, Claimed, Clock, StoreFailure as _, WorkError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -81,8 +81,8 @@ impl Workers {
         let mut under_way = JoinSet::new();
         let mut in_hand = HashMap::new();
         loop {
-            let permit = tokio::select! {
-                permit = Arc::clone(&room).acquire_owned() => permit,
+            let place = tokio::select! {
+                place = WorkPlace::of(&room) => place,
                 () = end.cancelled() => break,
             };
             while let Some(done) = under_way.try_join_next_with_id() {
@@ -97,10 +97,7 @@ impl Workers {
             match claimed {
                 Ok(Some(claimed)) => {
                     let (workers, node) = (self.clone(), claimed.node.uuid);
-                    let task = under_way.spawn(async move {
-                        workers.work(claimed).await;
-                        drop(permit);
-                    });
+                    let task = under_way.spawn(async move { workers.work(claimed, place).await });
                     in_hand.insert(task.id(), node);
                     continue;
                 }
@@ -120,7 +117,7 @@ impl Workers {
         regular.shutdown().await;
     }
 
-    async fn work(&self, claimed: Claimed) {
+    async fn work(&self, claimed: Claimed, place: WorkPlace) {
         let (node, work) = (claimed.node.uuid, claimed.work.name());
         let span = info_span!("work", node.uuid = %node, work);
         let done = async {
@@ -130,15 +127,15 @@ impl Workers {
             let under_way = self.nodes.begin_work(&claimed.claim);
             tokio::select! {
                 () = under_way.cancelled.cancelled() => info!("the work is taken away, and ends"),
-                () = self.bring_to_an_end(&claimed) => {}
+                () = self.bring_to_an_end(&claimed, &place) => {}
                 lost = self.keep(&claimed) => warn!(error = %lost, "another daemon has taken over"),
             }
         };
         done.instrument(span).await;
     }
 
-    async fn bring_to_an_end(&self, claimed: &Claimed) {
-        match self.event_of(claimed).await {
+    async fn bring_to_an_end(&self, claimed: &Claimed, place: &WorkPlace) {
+        match self.event_of(claimed, place).await {
             Ok(event) => self.finish(claimed, event).await,
             Err(lost @ WorkError::ClaimLost(_)) => {
                 warn!(error = %lost, "another daemon has taken over");
@@ -152,11 +149,11 @@ impl Workers {
     }
 
     /// Does the work. Fails only where the store does; whatever else goes wrong is an event.
-    async fn event_of(&self, claimed: &Claimed) -> Result<Event, WorkError> {
+    async fn event_of(&self, claimed: &Claimed, place: &WorkPlace) -> Result<Event, WorkError> {
         let node = &claimed.node;
         Ok(match claimed.work {
             Work::Verify => verify::run(self, node).await,
-            Work::Boot { attempt } => boot::run(self, claimed, attempt).await?,
+            Work::Boot { attempt } => boot::run(self, claimed, attempt, place).await?,
             Work::AskSteps { attempt } => steps::ask(self, node, attempt).await,
             Work::RunStep { attempt, index } => steps::run(self, node, attempt, index).await,
             Work::CheckStep { attempt, .. } => steps::check(self, node, attempt).await,
@@ -229,6 +226,32 @@ impl Workers {
             }
             sleep(SAVE_AGAIN).await;
         }
+    }
+}
+
+/// A place among the [`AT_ONCE`].
+#[derive(Debug)]
+struct WorkPlace {
+    room: Arc<Semaphore>,
+    own: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl WorkPlace {
+    async fn of(room: &Arc<Semaphore>) -> Self {
+        let own = Arc::clone(room).acquire_owned().await.ok();
+        Self { room: Arc::clone(room), own: Mutex::new(own) }
+    }
+
+    /// Gives the place to others while `waited_for` is: image servers may take hours, and those of some nodes must
+    /// not keep the work on others from being done.
+    async fn lend<T>(&self, waited_for: impl Future<Output = T>) -> T {
+        let own = |permit| {
+            std::mem::replace(&mut *self.own.lock().unwrap_or_else(PoisonError::into_inner), permit)
+        };
+        drop(own(None));
+        let done = waited_for.await;
+        drop(own(Arc::clone(&self.room).acquire_owned().await.ok()));
+        done
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
-use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, reason};
+use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 
 /// nv-redfish's transport: one request, one answer of at most [`ANSWER_LIMIT`] bytes. Nothing that the daemon
 /// reads of a BMC is a registry, which may be longer.
@@ -131,8 +131,7 @@ impl HttpClient for RedfishClient {
             request = request.header(header::IF_NONE_MATCH, etag.to_string());
         }
         let (_, _, headers, body) = self.send(request, Some(credentials), custom_headers).await?;
-        let mut value = serde_json::from_slice(&body).map_err(RedfishHttpError::NoJson)?;
-        drop(body);
+        let mut value = read_json(body).await.map_err(RedfishHttpError::NoJson)?;
         repair.repair(&mut value);
         // Some BMCs say it in the header alone.
         if let (Some(etag), Value::Object(resource)) = (headers.get(header::ETAG), &mut value)
@@ -272,7 +271,10 @@ impl BmcError for RedfishHttpError {
     fn into_decode_error(self) -> Result<DecodeError, Self> {
         match self {
             Self::Form(error) => Ok(error),
-            other => Err(other),
+            other @ (Self::Transport(_)
+            | Self::Refused { .. }
+            | Self::NoJson(_)
+            | Self::Request(_)) => Err(other),
         }
     }
 }

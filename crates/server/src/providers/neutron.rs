@@ -18,7 +18,7 @@ use url::Url;
 
 use super::announcement::{Announcement, ToldPort};
 use super::{But, Picture, Provider, all_well};
-use crate::answers::read_body;
+use crate::answers::{read_body, read_json};
 use crate::config;
 
 /// Upstream's `[neutron]request_timeout`, for a whole exchange.
@@ -276,7 +276,7 @@ async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
 async fn read(answer: reqwest::Response) -> Result<Value> {
     let status = answer.status();
     let body = read_body(answer, LONGEST_ANSWER).await?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let body: Value = read_json(body).await.unwrap_or(Value::Null);
     if status.is_success() {
         return Ok(body);
     }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Workers, attempt_of};
+use super::{WorkPlace, Workers, attempt_of};
 use crate::bmcs::{Bmc, BmcError, BmcMachine, await_power, look};
 use crate::urls::Unreachable;
 
@@ -49,22 +49,28 @@ pub(super) async fn run(
     workers: &Workers,
     claimed: &Claimed,
     attempt: Uuid,
+    place: &WorkPlace,
 ) -> Result<Event, WorkError> {
-    match boot(workers, claimed, attempt).await {
+    match boot(workers, claimed, attempt, place).await {
         Ok(()) => Ok(Event::Booting { attempt }),
         Err(NotBooted::Work(failed)) => Err(failed),
         Err(reason) => Ok(Event::BootFailed { attempt, reason: reason.to_string() }),
     }
 }
 
-async fn boot(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<(), NotBooted> {
+async fn boot(
+    workers: &Workers,
+    claimed: &Claimed,
+    attempt: Uuid,
+    place: &WorkPlace,
+) -> Result<(), NotBooted> {
     let node = &claimed.node;
     // All that can fail without the machine fails before it is touched.
     let uri = uri(workers, node, attempt)?;
     // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
     // is made to forget.
     tell_provider(workers, node).await?;
-    workers.artifacts.prepare(node).await.map_err(NotBooted::Images)?;
+    place.lend(workers.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
     let switched_on = switch_on(workers, claimed, uri.as_deref());
     let switched_on = tokio::time::timeout(BMC_PATIENCE, switched_on).await;
     switched_on.map_err(|_| BmcError::Slow(BMC_PATIENCE))?

@@ -34,7 +34,7 @@ pub struct ImagePace {
     pub head: Duration,
     /// Silence in the body.
     pub silence: Duration,
-    /// Bytes that must come each second in the middle, once the time for the head is over again.
+    /// Bytes that must come each second on average. As much time as the head has is given on top.
     pub bytes_per_sec: u64,
 }
 
@@ -78,6 +78,7 @@ impl ImageClient {
             .dns_resolver(std::sync::Arc::new(ImageResolver(reach.clone())))
             // Through a proxy it would not be seen which server is asked.
             .no_proxy()
+            .pool_max_idle_per_host(4)
             .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("cannot make an HTTP client")?;

@@ -154,7 +154,7 @@ impl Resolve for ImageResolver {
         let reach = self.0.clone();
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            Ok(reached(&reach, found)?)
+            reached(&reach, found)
         })
     }
 }
