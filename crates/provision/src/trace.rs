@@ -25,6 +25,14 @@ pub struct BootEvent {
     pub what: What,
 }
 
+impl BootEvent {
+    /// The same with [short](What::shortened) texts.
+    #[must_use]
+    pub fn shortened(self) -> Self {
+        Self { what: self.what.shortened(), ..self }
+    }
+}
+
 /// What an exchange was. Never holds a ticket, token or password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -171,7 +179,46 @@ impl CallRefusal {
     }
 }
 
+/// Bytes of a text in an event: others' words are kept up to here.
+const TEXT: usize = 1_024;
+
 impl What {
+    /// The same with each text cut to a kibibyte: machines, BMCs and agents say what they like, and it is all stored.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        match &mut self {
+            Self::State { reason, .. } => shorten_all([reason]),
+            Self::Redfish { purpose, method, path, error, .. } => {
+                [purpose, method, path].into_iter().for_each(shorten);
+                shorten_all([error]);
+            }
+            Self::Provider { name, told, error } => {
+                [name, told].into_iter().for_each(shorten);
+                shorten_all([error]);
+            }
+            Self::Dhcp { message, answer, .. } => {
+                shorten(message);
+                match answer {
+                    DhcpAnswer::Nak { because } | DhcpAnswer::Ignored { because } => {
+                        shorten(because);
+                    }
+                    DhcpAnswer::Offer { .. }
+                    | DhcpAnswer::Ack { .. }
+                    | DhcpAnswer::Beside { .. }
+                    | DhcpAnswer::NoBoot { .. } => {}
+                }
+            }
+            Self::Http { method, path, user_agent, error, range, .. } => {
+                [method, path].into_iter().for_each(shorten);
+                shorten_all([user_agent, error, range]);
+            }
+            Self::Agent { call, result, .. } => {
+                [call, result].into_iter().for_each(shorten);
+            }
+        }
+        self
+    }
+
     /// Which part of a boot it belongs to, as one word.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -238,6 +285,18 @@ impl fmt::Display for What {
                 }
             }
         }
+    }
+}
+
+fn shorten_all<const N: usize>(texts: [&mut Option<String>; N]) {
+    texts.into_iter().flatten().for_each(shorten);
+}
+
+fn shorten(text: &mut String) {
+    const MORE: &str = "…";
+    if text.len() > TEXT {
+        text.truncate(text.floor_char_boundary(TEXT - MORE.len()));
+        text.push_str(MORE);
     }
 }
 
@@ -359,5 +418,21 @@ impl fmt::Display for DhcpAnswer {
             Self::NoBoot { because } => write!(f, "not answered: {because}"),
             Self::Ignored { because } => write!(f, "not answered: {because}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod length_tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_others_is_cut_between_two_characters() {
+        let call = "漢".repeat(1_000_000);
+        let what = What::Agent { call, result: "short".into(), ok: true, caller: None };
+
+        let What::Agent { call, result, .. } = what.shortened() else { unreachable!("it is one") };
+
+        assert!(call.len() <= TEXT && call.ends_with("漢…"), "{} bytes", call.len());
+        assert_eq!(result, "short");
     }
 }

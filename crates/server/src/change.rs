@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::error::log_store_failure;
 use crate::nodes::Index;
+use crate::trace::Recorder;
 
 /// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
 /// `[conductor]node_locked_retry_attempts` and `…_interval`.
@@ -47,6 +48,8 @@ pub struct Nodes {
     stale: Arc<std::sync::Mutex<HashSet<Uuid>>>,
     /// Outages of the database after which the index was read anew.
     outages_seen: Arc<AtomicU64>,
+    /// Whose events of a node are saved before a change of it.
+    recorder: Option<Recorder>,
     under_way: ClaimsUnderWay,
 }
 
@@ -62,7 +65,15 @@ impl Nodes {
             stale: Arc::default(),
             outages_seen: Arc::default(),
             under_way: ClaimsUnderWay::default(),
+            recorder: None,
         }
+    }
+
+    /// The same, with what is recorded of a node saved before each change of it: what a crash costs of a trace is its
+    /// end, and nothing before.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..self }
     }
 
     /// Fills the index with all there is.
@@ -146,6 +157,8 @@ impl Nodes {
             before = Some(SeenNode::of(node));
             Ok(step(node, &event(node)?, &context)?)
         };
+        // The time of the change comes before this: whatever is recorded later is later in the trace, too.
+        self.save_recorded(node).await;
         let changed = self.store.change(node, claim, context.now, decide).await;
         let node = self.seen(node, changed).await?;
         say_changes(before, &node);
@@ -205,6 +218,7 @@ impl Nodes {
             before = Some(SeenNode::of(node));
             Ok(step(node, &event(node)?, &context)?)
         };
+        self.save_recorded(node).await;
         let changed = self.store.take_over(node, context.now, SETTLE, decide).await;
         let changed = changed.map(|(changed, lost)| {
             if let Some(claim) = &lost {
@@ -221,6 +235,12 @@ impl Nodes {
     /// Registers work that this process begins; it is to end when the token of the answer is cancelled.
     pub(crate) fn begin_work(&self, claim: &Claim) -> WorkUnderWay {
         self.under_way.begin(claim)
+    }
+
+    async fn save_recorded(&self, node: Uuid) {
+        if let Some(recorder) = &self.recorder {
+            recorder.flush_node(node).await;
+        }
     }
 
     fn context(&self) -> Context {

@@ -72,7 +72,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let store = Store::open(&config.database_url(state.path())).await;
     let store = store.context("cannot open the database")?;
     let (recorder, backlog) = Recorder::new();
-    let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
+    let nodes =
+        Nodes::new(store.clone(), Index::default(), config.policy()).recorded_by(recorder.clone());
     nodes.load().await.context("cannot read the nodes")?;
 
     let dhcp = dhcp::Service::open(&config.dhcp, state.path()).await?;

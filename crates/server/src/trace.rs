@@ -1,7 +1,8 @@
 //! The recorder: whoever takes part in a boot says so here, and goes on at once.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provision::{BootEvent, Node, What};
@@ -12,6 +13,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::address_book::AddressBook;
+use crate::error::log_store_failure;
 
 /// Events that may wait for the store before further ones are dropped (and that is logged).
 ///
@@ -22,10 +24,10 @@ const WAITING: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Recorder {
     queue: mpsc::Sender<Recorded>,
-    queued: Arc<AtomicU64>,
+    numbers: Arc<Mutex<EventNumbers>>,
     lost: Arc<AtomicU64>,
     hurry: Arc<Notify>,
-    written: watch::Receiver<u64>,
+    written: watch::Receiver<Written>,
     addresses: AddressBook,
 }
 
@@ -34,9 +36,27 @@ pub struct Recorder {
 pub struct Backlog {
     /// The events, in their order.
     pub recorded: mpsc::Receiver<Recorded>,
+    numbers: Arc<Mutex<EventNumbers>>,
     hurry: Arc<Notify>,
-    /// How many have left it.
-    written: watch::Sender<u64>,
+    written: watch::Sender<Written>,
+}
+
+/// Which events wait, by their place in the queue since the start.
+#[derive(Debug, Default)]
+struct EventNumbers {
+    /// That of the last one.
+    last: u64,
+    /// That of the last one of each node for which some wait.
+    of_nodes: HashMap<Uuid, u64>,
+}
+
+/// How far the writer has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// Events that have left the queue, since the start.
+    events: u64,
+    /// Whether the last attempt to write failed: what waits is tried again.
+    is_failing: bool,
 }
 
 /// An event and its node, on the way to the store.
@@ -53,12 +73,11 @@ impl Recorder {
     #[must_use]
     pub fn new() -> (Self, Backlog) {
         let (queue, recorded) = mpsc::channel(WAITING);
-        let (written, already) = watch::channel(0);
-        let hurry = Arc::<Notify>::default();
-        let backlog = Backlog { recorded, hurry: hurry.clone(), written };
-        let (queued, lost) = (Arc::default(), Arc::default());
-        let addresses = AddressBook::default();
-        (Self { queue, queued, lost, hurry, written: already, addresses }, backlog)
+        let (written, already) = watch::channel(Written::default());
+        let (hurry, numbers) = (Arc::<Notify>::default(), Arc::<Mutex<EventNumbers>>::default());
+        let backlog = Backlog { recorded, numbers: numbers.clone(), hurry: hurry.clone(), written };
+        let (lost, addresses) = (Arc::default(), AddressBook::default());
+        (Self { queue, numbers, lost, hurry, written: already, addresses }, backlog)
     }
 
     /// Where the machines of boots under way were seen, by what was recorded.
@@ -71,9 +90,8 @@ impl Recorder {
     pub fn record(&self, node: &Node, what: What) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
-        let event = BootEvent { at: Clock::process().now(), attempt: attempt.id, what };
-        if self.queue.try_send(Recorded { node: node.uuid, event }).is_ok() {
-            self.queued.fetch_add(1, Ordering::Relaxed);
+        let what = what.shortened();
+        if self.enqueue(node.uuid, attempt.id, what) {
             return;
         }
         let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
@@ -83,18 +101,50 @@ impl Recorder {
         }
     }
 
+    /// Whether there was room. Times and numbers are given in one order.
+    fn enqueue(&self, node: Uuid, attempt: Uuid, what: What) -> bool {
+        let mut numbers = locked(&self.numbers);
+        let event = BootEvent { at: Clock::process().now(), attempt, what };
+        if self.queue.try_send(Recorded { node, event }).is_err() {
+            return false;
+        }
+        numbers.last += 1;
+        let number = numbers.last;
+        numbers.of_nodes.insert(node, number);
+        true
+    }
+
     /// Waits until what was recorded before is in the store, for whoever reads it there.
+    ///
+    /// Nobody waits for a database that cannot be written: what waits for it is kept, and written later.
     pub async fn flush(&self) {
-        let queued = self.queued.load(Ordering::Relaxed);
+        let last = locked(&self.numbers).last;
+        self.flush_to(last).await;
+    }
+
+    /// Waits until what was recorded of a node is in the store, before more is saved of it: so a crash costs the end of a
+    /// trace and nothing before it.
+    pub async fn flush_node(&self, node: Uuid) {
+        let last = locked(&self.numbers).of_nodes.get(&node).copied();
+        if let Some(last) = last {
+            self.flush_to(last).await;
+        }
+    }
+
+    async fn flush_to(&self, number: u64) {
         let mut written = self.written.clone();
-        while *written.borrow_and_update() < queued {
+        while written.borrow_and_update().events < number {
             self.hurry.notify_one();
             // Where nobody writes any more, there is nothing to wait for.
-            if written.changed().await.is_err() {
+            if written.changed().await.is_err() || written.borrow().is_failing {
                 return;
             }
         }
     }
+}
+
+fn locked(numbers: &Mutex<EventNumbers>) -> MutexGuard<'_, EventNumbers> {
+    numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Events that go into the store together at most. A batch takes a few milliseconds: whoever changes a node
@@ -110,25 +160,55 @@ const REST: u32 = 4;
 /// As many events as may wait before there is no rest any more.
 const HALF: usize = WAITING / 2;
 
-/// Writes what is recorded until the last [`Recorder`] is gone.
-pub async fn write(store: Store, backlog: Backlog) {
-    let Backlog { mut recorded, hurry, written } = backlog;
+/// How long to wait before what could not be written is tried again, unless somebody waits for it.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How often that is tried once the last recorder is gone, before the daemon ends.
+const LAST_TRIES: u32 = 3;
+
+/// Writes what is recorded until the last [`Recorder`] is gone. What a database that is full or does not answer
+/// cannot take waits in memory, in its order.
+pub async fn write(store: Store, mut backlog: Backlog) {
     let mut waiting = Vec::new();
-    while recorded.recv_many(&mut waiting, BATCH).await > 0 {
+    while backlog.recorded.recv_many(&mut waiting, BATCH).await > 0 {
         let began = Instant::now();
         let events: Vec<_> =
             waiting.drain(..).map(|recorded| (recorded.node, recorded.event)).collect();
-        if let Err(failed) = store.append_events(&events).await {
-            error!(error = %failed, events = events.len(), "events of traces are lost");
-        }
-        written.send_modify(|written| *written += events.len() as u64);
-        let rest = match recorded.len() {
-            _ if recorded.is_closed() => continue,
+        backlog.write_all(&store, &events).await;
+        let rest = match backlog.recorded.len() {
+            _ if backlog.recorded.is_closed() => continue,
             0..BATCH => GATHER.max(REST * began.elapsed()),
             BATCH..HALF => REST * began.elapsed(),
             HALF.. => continue,
         };
-        timeout(rest, hurry.notified()).await.ok();
+        timeout(rest, backlog.hurry.notified()).await.ok();
+    }
+}
+
+impl Backlog {
+    async fn write_all(&self, store: &Store, events: &[(Uuid, BootEvent)]) {
+        let mut last_tries = LAST_TRIES;
+        while let Err(failed) = store.append_events(events).await {
+            log_store_failure(&failed, "events of traces could not be written");
+            if self.recorded.is_closed() {
+                last_tries -= 1;
+            }
+            if !failed.is_outage() || last_tries == 0 {
+                error!(events = events.len(), "events of traces are lost");
+                break;
+            }
+            self.written.send_modify(|written| written.is_failing = true);
+            timeout(TRY_AGAIN, self.hurry.notified()).await.ok();
+        }
+        let mut numbers = locked(&self.numbers);
+        self.written.send_modify(|written| {
+            written.events += events.len() as u64;
+            written.is_failing = false;
+            for (node, _) in events {
+                if numbers.of_nodes.get(node).is_some_and(|number| *number <= written.events) {
+                    numbers.of_nodes.remove(node);
+                }
+            }
+        });
     }
 }
 
@@ -136,8 +216,12 @@ pub async fn write(store: Store, backlog: Backlog) {
 mod tests {
     use tempfile::TempDir;
 
+    use provision::{Event, Policy, PowerState};
+
     use super::*;
     use crate::artifacts::tests::booting_node;
+    use crate::change::Nodes;
+    use crate::nodes::Index;
 
     /// A store with a node that is booting, and the folder that it is in.
     async fn store() -> (TempDir, Store, Node) {
@@ -185,10 +269,50 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_writer_that_is_gone() {
         let (recorder, backlog) = Recorder::new();
-        recorder.queued.store(1, Ordering::Relaxed);
+        locked(&recorder.numbers).last = 1;
 
         drop(backlog);
 
         recorder.flush().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_database_cannot_take_is_written_when_it_can_and_nobody_waits_meanwhile() {
+        let (folder, store, node) = store().await;
+        let (recorder, backlog) = Recorder::new();
+        let other = format!("sqlite://{}/test.db", folder.path().display());
+        let other = sqlx::SqlitePool::connect(&other).await.unwrap();
+        recorder.record(&node, told());
+        let locking = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let writer = tokio::spawn(write(store.clone(), backlog));
+
+        // SQLite's lock counts as an outage, after ten seconds: as long as somebody else holds it.
+        let waited = tokio::time::timeout(Duration::from_secs(30), recorder.flush()).await;
+        assert!(waited.is_ok(), "nobody waits for a database that cannot be written");
+        assert!(store.events(node.uuid, None).await.unwrap().is_empty());
+        locking.rollback().await.unwrap();
+        recorder.flush().await;
+
+        assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 1);
+        drop(recorder);
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_node_overtakes_nothing_that_was_recorded_of_it() {
+        let (_folder, store, node) = store().await;
+        let (recorder, backlog) = Recorder::new();
+        tokio::spawn(write(store.clone(), backlog));
+        let nodes = Nodes::new(store.clone(), Index::default(), Policy::default());
+        let nodes = nodes.recorded_by(recorder.clone());
+
+        for round in 1..=20 {
+            recorder.record(&node, told());
+            let seen = Event::PowerSeen(PowerState::On);
+            nodes.happen(node.uuid, None, &seen).await.unwrap();
+
+            // As a crash right after the change would leave it.
+            assert_eq!(store.events(node.uuid, None).await.unwrap().len(), round);
+        }
     }
 }

@@ -186,7 +186,7 @@ impl Store {
                     .bind(event.attempt.to_string())
                     .bind(micros(event.at))
                     .bind(self.next_sequence())
-                    .bind(json(event));
+                    .bind(json(&event.clone().shortened()));
             }
             statement.execute(&mut *connection).await?;
         }

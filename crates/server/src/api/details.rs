@@ -140,13 +140,12 @@ pub(super) async fn children(
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find_since(&ident, view.version, since::CHILDREN).await?.uuid;
+    // From memory: reading all nodes for it cost seconds of the database.
     let parent = json!(uuid);
-    let all = api.nodes.store().nodes(&NodeFilter::default()).await?;
-    let children: Vec<_> = all
-        .iter()
-        .filter(|found| found.node.kept.get("parent_node") == Some(&parent))
-        .map(|found| found.node.uuid)
-        .collect();
+    let mut children: Vec<_> = api.nodes.index().all();
+    children.retain(|node| node.kept.get("parent_node") == Some(&parent));
+    children.sort_by_key(|node| (node.created_at, node.uuid));
+    let children: Vec<_> = children.iter().map(|node| node.uuid).collect();
     Ok(Json(json!({ "children": children })))
 }
 
