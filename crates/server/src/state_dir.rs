@@ -83,16 +83,7 @@ impl StateDir {
             .mode(0o600)
             .open(&file)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        // `ferroboot check` tries the lock for a moment.
-        let mut tried = lock.try_lock();
-        for _ in 0..LOCK_TRIES {
-            if !matches!(tried, Err(TryLockError::WouldBlock)) {
-                break;
-            }
-            sleep(BETWEEN_LOCK_TRIES);
-            tried = lock.try_lock();
-        }
-        match tried {
+        match try_again(&lock) {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => {
                 bail!("another ferroboot serves from {}", path.display())
@@ -106,6 +97,21 @@ impl StateDir {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Takes a lock that `ferroboot check` may be trying for a moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing runs yet, and no lock is waited for with a limit"
+)]
+fn try_again(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => sleep(BETWEEN_LOCK_TRIES),
+            done => return done,
+        }
+    }
+    lock.try_lock()
 }
 
 /// What may lie in a state directory: ours, and what operators put there for us.
