@@ -444,8 +444,8 @@ impl Seen<'_> {
         let (text, hint) = if let Some(refused) = self.lookup_refused {
             (
                 refused.to_owned(),
-                "if the lookup came from this machine, set driver_info/agent_networks of the node to a network that \
-                 its address is in",
+                "if the lookup came from this machine: abort the clean, set driver_info/agent_networks of the node to a \
+                 network that its address is in, and start it again",
             )
         } else if self.agent_asked_dhcp {
             (
