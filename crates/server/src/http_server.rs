@@ -1,7 +1,7 @@
 //! The one loop that serves all HTTP ports: API, agents and boot listener, each on hyper's connection.
 //!
-//! Who is served is decided in [`admission`], without sockets; here connections are taken, watched and closed as decided
-//! there. What is answered is a [`Service`]'s own.
+//! Who is served is decided in `admission`, without sockets; here connections are taken, watched and closed as decided
+//! there. What is answered is a `Service`'s own.
 
 mod admission;
 mod answers;
