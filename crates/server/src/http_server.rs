@@ -254,7 +254,7 @@ impl PortState {
         let mut table = self.table();
         match table.admission.admit(address, now) {
             Verdict::Admitted { id, evicted } => {
-                if let Some(evicted) = evicted {
+                for evicted in evicted {
                     self.close(&mut table, evicted, Ended::Evicted);
                 }
                 let closing = Arc::<Notify>::default();

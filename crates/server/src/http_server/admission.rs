@@ -82,10 +82,10 @@ impl Phase {
 }
 
 /// What becomes of a newcomer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is served; `evicted` gives way to it and is to be closed.
-    Admitted { id: ConnectionId, evicted: Option<ConnectionId> },
+    /// It is served; `evicted` give way to it and are to be closed.
+    Admitted { id: ConnectionId, evicted: Vec<ConnectionId> },
     /// It waits: its peer has all that a peer may have, and each of these is being answered, or came just now.
     PeerFull,
     /// It waits: every connection of the port is being answered, or came just now.
@@ -176,17 +176,21 @@ impl Admission {
         let account = self.account_of(address);
         let has_limit = !matches!(account, Account::Exempt(_));
         let evicted = if has_limit && count(&self.accounts, &account) >= self.limits.per_peer {
-            let Some(victim) = self.victim(Some(account), now) else { return Verdict::PeerFull };
-            Some(victim)
+            let victims = self.victims(Some(account), now);
+            if victims.is_empty() {
+                return Verdict::PeerFull;
+            }
+            victims
         } else if self.held.len() >= self.limits.connections {
-            let Some(victim) = self.victim(None, now) else { return Verdict::PortFull };
-            Some(victim)
+            let victims = self.victims(None, now);
+            if victims.is_empty() {
+                return Verdict::PortFull;
+            }
+            victims
         } else {
-            None
+            Vec::new()
         };
-        if let Some(victim) = evicted {
-            self.remove(victim);
-        }
+        evicted.iter().for_each(|victim| self.remove(*victim));
         let id = ConnectionId(self.next);
         self.next += 1;
         let held = Held { address, account, phase: Phase::Idle, since: now, useful_at: now };
@@ -198,7 +202,7 @@ impl Admission {
 
     /// Takes the place of the connection that matters least, for one that the system has no descriptor for.
     pub(super) fn evict_one(&mut self, now: Instant) -> Option<ConnectionId> {
-        let victim = self.victim(None, now)?;
+        let victim = self.victims(None, now).into_iter().next()?;
         self.remove(victim);
         Some(victim)
     }
@@ -232,7 +236,7 @@ impl Admission {
         }
         let mut evicted = None;
         if count(&self.accounts, &to) >= self.limits.per_peer {
-            evicted = Some(self.victim(Some(to), now)?);
+            evicted = Some(self.victims(Some(to), now).into_iter().next()?);
         }
         if let Some(victim) = evicted {
             self.remove(victim);
@@ -297,21 +301,30 @@ impl Admission {
         now.saturating_duration_since(held.useful_at) > self.limits.fruitless
     }
 
-    /// Of all connections, or of those of one account, the one that gives way: of whoever has most, that which has
-    /// fetched nothing for the longest time. None that is being answered, or came just now.
-    fn victim(&self, of: Option<Account>, now: Instant) -> Option<ConnectionId> {
+    /// Of all connections, or of those of one account, those that give way: of whoever has most, those that have fetched
+    /// nothing for the longest time. None that is being answered, or came just now.
+    ///
+    /// An eighth of what that one has goes at once, so that a flood of newcomers does not have all connections looked
+    /// through for each of them.
+    fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
         let is_idle = |held: &Held| {
             held.phase != Phase::Answer && now.saturating_duration_since(held.since) >= GRACE
         };
         let idle = self.held.iter().filter(|(_, held)| is_idle(held));
         let candidates = idle.filter(|(_, held)| of.is_none_or(|account| account == held.account));
-        let (id, _) = candidates.max_by_key(|(id, held)| {
-            let of_account = count(&self.accounts, &held.account);
-            let of_address = count(&self.addresses, &held.address);
-            let age = Reverse((held.useful_at, **id));
-            (held.account.class(), of_account, of_address, age)
-        })?;
-        Some(*id)
+        let mut ranked: Vec<_> = candidates
+            .map(|(id, held)| {
+                let of_account = count(&self.accounts, &held.account);
+                let of_address = count(&self.addresses, &held.address);
+                let rank = (held.account.class(), of_account, of_address);
+                (Reverse(rank), held.useful_at, *id, held.account)
+            })
+            .collect();
+        let Some(&(rank, _, _, account)) = ranked.iter().min() else { return Vec::new() };
+        ranked.retain(|other| (other.0, other.3) == (rank, account));
+        ranked.sort_unstable();
+        let Reverse((_, of_account, _)) = rank;
+        ranked.into_iter().take((of_account / 8).max(1)).map(|(_, _, id, _)| id).collect()
     }
 
     fn account_of(&self, address: IpAddr) -> Account {
@@ -357,7 +370,10 @@ mod tests {
 
     fn admitted(verdict: Verdict) -> (ConnectionId, Option<ConnectionId>) {
         match verdict {
-            Verdict::Admitted { id, evicted } => (id, evicted),
+            Verdict::Admitted { id, evicted } => {
+                assert!(evicted.len() <= 1, "few are held");
+                (id, evicted.first().copied())
+            }
             Verdict::PeerFull | Verdict::PortFull => panic!("not admitted: {verdict:?}"),
         }
     }
@@ -419,6 +435,22 @@ mod tests {
 
         assert_eq!(evicted, Some(first));
         assert!(port.account(machine).is_some());
+    }
+
+    #[test]
+    fn of_whoever_has_very_many_some_give_way_at_once() {
+        let (mut port, mut now) = (port(101, 100), Instant::now());
+        admitted(port.admit(ip(MACHINE), now));
+        for _ in 0..100 {
+            admitted(port.admit(ip(STRANGER), now));
+        }
+        now += GRACE;
+
+        let Verdict::Admitted { evicted, .. } = port.admit(ip("192.0.2.11"), now) else {
+            panic!("not admitted")
+        };
+
+        assert_eq!(evicted, (1..13).map(ConnectionId).collect::<Vec<_>>());
     }
 
     #[test]
