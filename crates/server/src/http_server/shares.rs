@@ -22,7 +22,7 @@ impl PortShares {
     /// holds a connection for as long as it fetches, and a quarter to each other port.
     #[must_use]
     pub fn divide(connections: usize, descriptors: u64) -> Self {
-        let own = (descriptors / 4).max(OWN_DESCRIPTORS).min(descriptors / 2);
+        let own = (descriptors / 4).max(OWN_DESCRIPTORS).min(descriptors.div_ceil(2));
         let left = usize::try_from(descriptors - own).unwrap_or(usize::MAX);
         let all = connections.min(left).max(4);
         let quarter = all / 4;
