@@ -24,6 +24,10 @@ pub mod trace;
 pub mod urls;
 pub mod workers;
 
+#[cfg(test)]
+#[path = "../../store/tests/small_disk/mod.rs"]
+mod small_disk;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;

@@ -287,7 +287,7 @@ mod tests {
         let writer = tokio::spawn(write(store.clone(), backlog));
 
         // SQLite's lock counts as an outage, after ten seconds: as long as somebody else holds it.
-        let waited = tokio::time::timeout(Duration::from_secs(30), recorder.flush()).await;
+        let waited = timeout(Duration::from_secs(30), recorder.flush()).await;
         assert!(waited.is_ok(), "nobody waits for a database that cannot be written");
         assert!(store.events(node.uuid, None).await.unwrap().is_empty());
         locking.rollback().await.unwrap();

@@ -8,7 +8,6 @@ use ironic::traits::BadTraits;
 use ironic::version::since;
 use provision::Node;
 use serde_json::{Value, json};
-use store::NodeFilter;
 
 use super::Api;
 use super::request::{At, Body, Query, View, exists_since};

@@ -6,7 +6,7 @@ use dhcp::limits::Millis;
 use store::Clock;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::diary::Diary;
 use super::heard::Heard;
@@ -157,8 +157,17 @@ fn write_down<T: Table, R>(journals: &mut [Journal<T>], all: &mut [Heard<R, T::R
     for (at, journal) in journals.iter_mut().enumerate() {
         let of_this = |(subnet, _): &&(usize, T::Record)| *subnet == at;
         let records = all.iter().flat_map(|heard| heard.records.iter().filter(of_this));
-        let Err(error) = journal.append(records.map(|(_, record)| record)) else { continue };
-        error!(%error, "a lease journal cannot be written, so nobody gets an address");
+        let done = journal.append(records.map(|(_, record)| record));
+        let is_news = journal.has_changed(done.is_err());
+        let Err(error) = done else {
+            if is_news {
+                info!("a lease journal can be written again");
+            }
+            continue;
+        };
+        if is_news {
+            error!(%error, "a lease journal cannot be written, so nobody gets an address from it until it can");
+        }
         let because = format!("its lease cannot be written down: {error}");
         for heard in all.iter_mut().filter(|heard| heard.records.iter().any(|r| of_this(&r))) {
             heard.keep_back("not_written", &because);

@@ -8,12 +8,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dhcp::leases::{self, Seconds};
 use dhcp::{journal, v6};
+use nix::fcntl::{FallocateFlags, fallocate};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -23,6 +24,8 @@ use super::counter;
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A journal is not written anew below this size, in bytes.
 const SMALL: u64 = 1024 * 1024;
+/// Room that is reserved on the disk ahead of what is written, in bytes: some 40,000 leases of IPv4.
+const RESERVE: u64 = 1024 * 1024;
 
 /// Leases that a journal is kept of.
 pub(super) trait Table: Sized {
@@ -100,6 +103,10 @@ pub(super) struct Journal<T> {
     file: File,
     len: u64,
     unsynced: bool,
+    /// Up to where room is reserved for it on the disk.
+    reserved: u64,
+    /// Whether the last attempt to write it, or to bring it to the disk, failed; it is spoken of when that changes.
+    is_failing: bool,
     syncing: Option<JoinHandle<io::Result<()>>>,
     table: PhantomData<T>,
 }
@@ -129,7 +136,11 @@ impl<T: Table> Journal<T> {
             info!("{} leases taken over from {}", len / T::RECORD as u64, path.display());
         }
         let (path, table) = (path.to_owned(), PhantomData);
-        Ok((Self { path, file, len, unsynced: false, syncing: None, table }, leases))
+        let (unsynced, is_failing, syncing) = (false, false, None);
+        let mut journal =
+            Self { path, file, len, unsynced, reserved: 0, is_failing, syncing, table };
+        journal.reserve();
+        Ok((journal, leases))
     }
 
     /// Appends records; once this returns, they outlive a crash of ours.
@@ -145,10 +156,33 @@ impl<T: Table> Journal<T> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.file.write_all(&bytes)?;
+        // At a place and not at the end: what a disk that ran full took of it is written over, since a torn record
+        // would hide all that come after it.
+        if let Err(error) = self.file.write_all_at(&bytes, self.len) {
+            self.file.set_len(self.len).ok();
+            return Err(error);
+        }
         self.len += bytes.len() as u64;
         self.unsynced = true;
         Ok(())
+    }
+
+    /// Whether a failure, or the end of one, is news.
+    pub(super) fn has_changed(&mut self, is_failing: bool) -> bool {
+        std::mem::replace(&mut self.is_failing, is_failing) != is_failing
+    }
+
+    /// Reserves room for what comes, so that machines get their addresses for hours after the disk has run full. Where
+    /// the file system reserves none, they get them until then.
+    fn reserve(&mut self) {
+        if self.reserved.saturating_sub(self.len) > RESERVE / 2 {
+            return;
+        }
+        let keep_len = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (from, more) = (self.len.cast_signed(), RESERVE.cast_signed());
+        if fallocate(&self.file, keep_len, from, more).is_ok() {
+            self.reserved = self.len + RESERVE;
+        }
     }
 
     /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
@@ -161,8 +195,10 @@ impl<T: Table> Journal<T> {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
+        self.reserve();
         let begun = if self.len > SMALL && self.len > 4 * (leases.count() * T::RECORD) as u64 {
-            write_anew(&self.path, leases).map(|(file, len)| (self.file, self.len) = (file, len))
+            let anew = write_anew(&self.path, leases);
+            anew.map(|(file, len)| (self.file, self.len, self.reserved) = (file, len, 0))
         } else {
             self.file.try_clone().map(|file| {
                 self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
@@ -186,9 +222,12 @@ impl<T: Table> Journal<T> {
     }
 
     fn note(&mut self, done: io::Result<()>) {
+        let failed = done.is_err();
         if let Err(error) = done {
-            warn!(%error, "{} cannot be brought to the disk", self.path.display());
             self.unsynced = true;
+            if self.has_changed(failed) {
+                warn!(%error, "{} cannot be brought to the disk; trying again", self.path.display());
+            }
         }
     }
 }
@@ -198,12 +237,16 @@ fn write_anew<T: Table>(path: &Path, leases: &T) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
     let mut bytes = Vec::new();
     leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_data()?;
-    std::fs::rename(&new, path)?;
-    Ok((file, bytes.len() as u64))
+    let written = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&new, path)?;
+        Ok((file, bytes.len() as u64))
+    };
+    // What is left of it would take the room that there is.
+    written().inspect_err(|_| drop(std::fs::remove_file(&new)))
 }
 
 #[cfg(test)]
@@ -212,6 +255,7 @@ mod tests {
     use dhcp::leases::{Claim, Leases, Pool};
 
     use super::*;
+    use crate::small_disk::on_a_small_disk;
 
     const POOL: Pool =
         Pool { first: Ipv4Addr::new(10, 0, 0, 10), last: Ipv4Addr::new(10, 0, 0, 20) };
@@ -243,7 +287,7 @@ mod tests {
         let path = dir.path().join("leases");
         let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         bind(&mut journal, &mut leases, MAC);
-        journal.file.write_all(&[1, 2, 3]).unwrap();
+        journal.file.write_all_at(&[1, 2, 3], journal.len).unwrap();
         drop((journal, leases));
 
         let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
@@ -269,5 +313,45 @@ mod tests {
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
+    }
+
+    fn mac(number: u32) -> [u8; 6] {
+        let [a, b, c, d] = number.to_be_bytes();
+        [2, 0, a, b, c, d]
+    }
+
+    #[test]
+    fn a_journal_on_a_disk_that_ran_full_goes_on_and_loses_nothing_that_was_written() {
+        let name = "dhcp::journal::tests::a_journal_on_a_disk_that_ran_full_goes_on_and_loses_nothing_that_was_written";
+        on_a_small_disk(name, "8m", |disk| {
+            let path = disk.path().join("leases");
+            let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
+            let (mut journal, mut leases) =
+                Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            disk.fill_but(0);
+
+            // What was reserved is there for some time, and then a record in the middle is torn.
+            let mut number = 0;
+            let refused = loop {
+                let address = leases.offer(mac(number), None, Claim::Known, 0).unwrap();
+                let record = leases.bind(mac(number), address, 3_600, Claim::Known, 0).unwrap();
+                if let Err(refused) = journal.append([&record]) {
+                    break refused;
+                }
+                number += 1;
+            };
+            assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+            assert!(
+                (u64::from(number) + 1) * RECORD as u64 >= RESERVE,
+                "{number} leases were given"
+            );
+            disk.free();
+            let after = bind(&mut journal, &mut leases, MAC);
+            drop((journal, leases));
+
+            let (_, leases) = Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            assert_eq!(leases.of(MAC).unwrap().address, after);
+            assert!((0..number).all(|number| leases.of(mac(number)).is_some()));
+        });
     }
 }
