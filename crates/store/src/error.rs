@@ -121,6 +121,7 @@ impl StoreError {
 }
 
 impl From<sqlx::Error> for StoreError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "sqlx has many errors, and may get more")]
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(cause) if cause.kind() == std::io::ErrorKind::StorageFull => {

@@ -94,10 +94,12 @@ impl Health {
     /// Takes note of a failed operation. Reads may go on succeeding while the disk is full, so only a write ends an
     /// outage.
     pub(crate) fn note_failure(&self, failed: &StoreError) {
-        let counter = match failed {
-            StoreError::DiskFull(_) => &self.shared.disk_full,
-            StoreError::Unavailable(_) => &self.shared.unavailable,
-            _ => &self.shared.other,
+        let counter = if matches!(failed, StoreError::DiskFull(_)) {
+            &self.shared.disk_full
+        } else if failed.is_outage() {
+            &self.shared.unavailable
+        } else {
+            &self.shared.other
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if !failed.is_outage() {
