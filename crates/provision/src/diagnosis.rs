@@ -93,7 +93,8 @@ fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
         | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
-        | What::Agent { .. } => false,
+        | What::Agent { .. }
+        | What::LeftOut { .. } => false,
     });
     &events[start.unwrap_or(0)..]
 }
@@ -117,7 +118,8 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
-        | What::Agent { .. } => None,
+        | What::Agent { .. }
+        | What::LeftOut { .. } => None,
     })
 }
 
@@ -225,6 +227,8 @@ impl<'a> Seen<'a> {
             What::Agent { call, result, ok, caller: Some(caller) } => {
                 self.take_call(call, result, *ok, caller, event.at);
             }
+            // Whatever they were, the machine is not silent.
+            What::LeftOut { .. } => self.progress_at = Some(event.at),
         }
     }
 

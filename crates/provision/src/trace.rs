@@ -121,6 +121,11 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caller: Option<AgentCaller>,
     },
+    /// Events of the attempt that are not kept, since there were too many.
+    LeftOut {
+        /// How many.
+        events: u64,
+    },
 }
 
 /// Who called as an agent.
@@ -215,6 +220,7 @@ impl What {
             Self::Agent { call, result, .. } => {
                 [call, result].into_iter().for_each(shorten);
             }
+            Self::LeftOut { .. } => {}
         }
         self
     }
@@ -229,6 +235,7 @@ impl What {
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
             Self::Agent { .. } => "agent",
+            Self::LeftOut { .. } => "left_out",
         }
     }
 }
@@ -273,6 +280,9 @@ impl fmt::Display for What {
                     write!(f, ", {sent} bytes in {millis} ms")?;
                 }
                 and_why(f, error.as_deref())
+            }
+            Self::LeftOut { events } => {
+                write!(f, "{events} more events of this boot are not kept: there were too many")
             }
             Self::Agent { call, result, ok, caller } => {
                 let failed = if *ok { "" } else { "failed: " };

@@ -65,7 +65,8 @@ impl AddressBook {
             | What::Provider { .. }
             | What::Dhcp { .. }
             | What::Http { .. }
-            | What::Agent { .. } => {}
+            | What::Agent { .. }
+            | What::LeftOut { .. } => {}
         }
     }
 

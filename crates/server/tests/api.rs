@@ -672,7 +672,8 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
         | What::Redfish { .. }
         | What::Provider { .. }
         | What::Dhcp { .. }
-        | What::Http { .. } => None,
+        | What::Http { .. }
+        | What::LeftOut { .. } => None,
     });
     assert!(reported.unwrap().contains("https://192.0.2.66:9999"));
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
-use provision::BootEvent;
+use provision::{BootEvent, What};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
@@ -15,6 +15,8 @@ use crate::sql::{Statement, Where, document, json, micros, micros_after, time, u
 /// Rows for one statement. SQLite looks up each value's name among all of the statement's, so that
 /// many rows cost more than as many statements.
 const BATCH: usize = 20;
+/// Events of one attempt that are kept, but for changes of state. A boot has 50 to 100, a day of heartbeats 1,000.
+const PER_ATTEMPT: i64 = 2_000;
 /// Events that are forgotten in one transaction.
 const PRUNED: i64 = 500;
 
@@ -174,7 +176,8 @@ impl Store {
         connection: &mut AnyConnection,
         events: &[(Uuid, BootEvent)],
     ) -> Result<(), sqlx::Error> {
-        for batch in events.chunks(BATCH) {
+        let kept = keep(connection, events).await?;
+        for batch in kept.chunks(BATCH) {
             let insert = format!(
                 "INSERT INTO boot_events (node_uuid, attempt, at, seq, event) VALUES {}",
                 rows_of_five(batch.len())
@@ -192,6 +195,68 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Those of `events` for which their attempts have room, and for each that has none a last one with how many are left out.
+/// Changes of state are always kept: there are as many as the service makes.
+async fn keep(
+    connection: &mut AnyConnection,
+    events: &[(Uuid, BootEvent)],
+) -> Result<Vec<(Uuid, BootEvent)>, sqlx::Error> {
+    let mut rooms = HashMap::new();
+    let mut kept = Vec::with_capacity(events.len());
+    let mut left_out = HashMap::<_, (u64, Timestamp)>::new();
+    for (node, event) in events {
+        let attempt = (*node, event.attempt);
+        if !rooms.contains_key(&attempt) {
+            rooms.insert(attempt, PER_ATTEMPT - count(connection, attempt).await?);
+        }
+        let room = rooms.entry(attempt).or_default();
+        if *room > 0 || matches!(event.what, What::State { .. }) {
+            *room -= 1;
+            kept.push((*node, event.clone()));
+        } else {
+            let (more, last) = left_out.entry(attempt).or_insert((0, event.at));
+            (*more, *last) = (*more + 1, event.at);
+        }
+    }
+    for ((node, attempt), (more, at)) in left_out {
+        let before = take_left_out(connection, (node, attempt)).await?;
+        kept.push((node, BootEvent { at, attempt, what: What::LeftOut { events: before + more } }));
+    }
+    Ok(kept)
+}
+
+/// How many events of an attempt are kept.
+async fn count(
+    connection: &mut AnyConnection,
+    (node, attempt): (Uuid, Uuid),
+) -> Result<i64, sqlx::Error> {
+    let count = "SELECT COUNT(*) FROM boot_events WHERE node_uuid = $1 AND attempt = $2";
+    let count = sqlx::query_scalar(count).bind(node.to_string()).bind(attempt.to_string());
+    count.fetch_one(connection).await
+}
+
+/// Removes what says how many events of an attempt were left out so far, and gives that number.
+async fn take_left_out(
+    connection: &mut AnyConnection,
+    (node, attempt): (Uuid, Uuid),
+) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND attempt = $2 \
+                  AND event LIKE '%\"kind\":\"left_out\"%' RETURNING event";
+    let delete = sqlx::query(delete).bind(node.to_string()).bind(attempt.to_string());
+    let rows = delete.fetch_all(connection).await?;
+    let left_out = rows.iter().filter_map(|row| document::<BootEvent>(row, "event").ok());
+    let events = left_out.map(|event| match event.what {
+        What::LeftOut { events } => events,
+        What::State { .. }
+        | What::Redfish { .. }
+        | What::Provider { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. } => 0,
+    });
+    Ok(events.sum())
 }
 
 /// `($1, $2, $3, $4, $5), ($6, …), …`

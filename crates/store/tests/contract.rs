@@ -91,6 +91,7 @@ promises![
     a_change_appends_its_trace_to_the_attempt,
     what_happens_between_attempts_is_in_no_trace,
     a_large_batch_of_events_is_kept_whole,
+    an_attempt_keeps_so_many_events_and_says_how_many_are_left_out,
     traces_of_several_attempts_are_told_apart,
     attempts_are_listed_newest_first,
     retention_keeps_the_newest_events_of_each_node,
@@ -988,6 +989,29 @@ async fn a_large_batch_of_events_is_kept_whole(database: Database) {
     assert!(batch.iter().map(|(_, event)| event).eq(&trace));
 }
 
+async fn an_attempt_keeps_so_many_events_and_says_how_many_are_left_out(database: Database) {
+    let store = database.open().await;
+    let (node, other) = (cleaning("n"), cleaning("o"));
+    let flood = |from: i64| -> Vec<_> {
+        (from..from + 500).map(|i| (node.uuid, event(&node, i, "lookup"))).collect()
+    };
+    for round in 0..6 {
+        store.append_events(&flood(round * 500)).await.unwrap();
+    }
+    let (from, to) = (ProvisionState::CleanWait, ProvisionState::Cleaning);
+    let state =
+        BootEvent { what: What::State { from, to, reason: None }, ..event(&node, 5_000, "") };
+    store.append_events(&[(node.uuid, state.clone())]).await.unwrap();
+    store.append_events(&[(other.uuid, event(&other, 1, "call"))]).await.unwrap();
+
+    let trace = store.events(node.uuid, None).await.unwrap();
+
+    assert_eq!(trace.len(), 2_002);
+    assert_eq!(trace[2_000].what, What::LeftOut { events: 1_000 });
+    assert_eq!(trace[2_001], state);
+    assert_eq!(store.events(other.uuid, None).await.unwrap().len(), 1);
+}
+
 async fn traces_of_several_attempts_are_told_apart(database: Database) {
     let store = database.open().await;
     let [one, other, silent, unasked] = ["a", "b", "c", "d"].map(cleaning);
@@ -1338,7 +1362,8 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
             | What::Redfish { .. }
             | What::Provider { .. }
             | What::Dhcp { .. }
-            | What::Http { .. } => None,
+            | What::Http { .. }
+            | What::LeftOut { .. } => None,
         })
         .collect()
 }

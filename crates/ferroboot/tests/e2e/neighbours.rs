@@ -133,7 +133,8 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
-        | What::Agent { .. } => None,
+        | What::Agent { .. }
+        | What::LeftOut { .. } => None,
     });
     Ok(answers.collect())
 }

@@ -225,7 +225,8 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
-        | What::Agent { .. } => None,
+        | What::Agent { .. }
+        | What::LeftOut { .. } => None,
     })
 }
 
