@@ -244,7 +244,7 @@ impl ScriptedOperator {
                         .broke(format!("{}: {step} was run {times} times in a clean", self.node()));
                 }
             }
-            self.judge_trace().await;
+            self.judge_trace(began).await;
         } else {
             let error = node["last_error"].as_str().unwrap_or_default().to_owned();
             self.report.count("cleans that failed");
@@ -263,7 +263,7 @@ impl ScriptedOperator {
     }
 
     /// What changed the node is in its trace, whatever was lost at the end of a daemon's life.
-    async fn judge_trace(&self) {
+    async fn judge_trace(&self, began: Instant) {
         let path = format!("/v1/nodes/{}/boot-trace", self.node());
         let Some(trace) = self.patiently(Method::GET, &path).await else { return };
         let events = trace["events"].as_array().cloned().unwrap_or_default();
@@ -290,9 +290,12 @@ impl ScriptedOperator {
             self.report.count("traces out of the order of time");
         }
         self.report.count("traces read");
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.diary.had_outage(began) {
+            // What waits in memory for a database that cannot be written is lost in a crash.
+            self.report.count("traces with a hole after an outage of the database");
+        } else if !missing.is_empty() {
             self.report.count("traces with a hole");
-            self.report.say(&format!("{}: its trace lacks {}", self.node(), missing.join(", ")));
+            self.report.broke(format!("{}: its trace lacks {}", self.node(), missing.join(", ")));
         }
     }
 
@@ -345,6 +348,7 @@ impl ScriptedOperator {
                 Err(failed) => last = format!("{last}; then {failed}"),
             }
             last.truncate(last.floor_char_boundary(600));
+            let until = self.diary.last_kill().map_or(until, |kill| until.max(kill + within));
             if Instant::now() > until {
                 return Err(last);
             }

@@ -116,12 +116,31 @@ impl FaultDiary {
             if was(FaultKind::AgentLink) {
                 return Some("link to the agent");
             }
+            // Who fetched the image is saved with the node a moment later, and while nobody works on it. Without it the
+            // agent is refused; with a patience of more than three minutes the machine would be booted again.
+            if error.contains("fetched by nobody") && was(FaultKind::Kill) {
+                return Some("kill before the fetch was saved");
+            }
             // The answer with the token was on its way when the daemon was killed.
             if token_lost && was(FaultKind::Kill) {
                 return Some("kill while the token was given");
             }
         }
         None
+    }
+
+    /// Whether the database could not be written at some time since.
+    pub(crate) fn had_outage(&self, since: Instant) -> bool {
+        let is_outage = |kind| matches!(kind, FaultKind::Disk | FaultKind::Database);
+        let mut all = self.all().clone().into_iter();
+        all.any(|fault| is_outage(fault.kind) && fault.ended.is_none_or(|ended| ended >= since))
+    }
+
+    /// When the daemon was last killed, and so began to be patient anew.
+    pub(crate) fn last_kill(&self) -> Option<Instant> {
+        let all = self.all();
+        let last = all.iter().rfind(|fault| fault.kind == FaultKind::Kill)?;
+        Some(last.ended.unwrap_or_else(Instant::now))
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Injected>> {
