@@ -34,7 +34,10 @@ fuzz_target!(|information: &[u8]| {
     let request = Packet::parse(&request.emit()).expect("what we send can be read");
     let server = Ipv4Addr::new(10, 0, 0, 1);
     for to in [server, Ipv4Addr::BROADCAST] {
-        assert_eq!(link(&request, Ipv4Addr::UNSPECIFIED, to), relayed(&request).map(|relayed| relayed.link));
+        assert_eq!(
+            link(&request, Ipv4Addr::UNSPECIFIED, to),
+            relayed(&request).map(|relayed| relayed.link)
+        );
     }
 
     let pool = Pool { first: Ipv4Addr::new(10, 9, 0, 2), last: Ipv4Addr::new(10, 9, 0, 9) };

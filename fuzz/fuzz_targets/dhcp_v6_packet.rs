@@ -34,8 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
     let mut leases = Leases::new(Pool { first, last }, []);
     let request = &packet.message;
-    let decision =
-        decide(request, &client, &answer, Claim::Known, &mut leases, &network, 1_000);
+    let decision = decide(request, &client, &answer, Claim::Known, &mut leases, &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()), Ok(back));

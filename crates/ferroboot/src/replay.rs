@@ -98,6 +98,20 @@ impl Replay {
     }
 }
 
+/// What a capture holds, in words, and how many packets to a DHCP server.
+///
+/// # Errors
+/// It is no capture.
+pub fn summary(capture: impl Read) -> Result<(String, u64)> {
+    let Capture { frames, cut_off } = read_from(capture)?;
+    let mut tally = Tally::default();
+    for frame in &frames {
+        tally.count(frame.link, &held(frame));
+    }
+    let cut_off = cut_off.map_or_else(String::new, |error| format!("cut off: {error:#}"));
+    Ok((tally.in_words() + &cut_off, tally.to_server))
+}
+
 /// Why there is not even a drop to explain.
 fn nobody(packet: &Captured) -> String {
     let Captured { from, port, .. } = packet;

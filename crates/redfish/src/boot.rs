@@ -174,6 +174,13 @@ pub struct NotKept {
     pub shown: String,
 }
 
+impl From<System> for Sight {
+    /// What is seen in an answer of a BMC.
+    fn from(system: System) -> Self {
+        Self(system)
+    }
+}
+
 impl Sight {
     /// The power state.
     #[must_use]
@@ -412,8 +419,9 @@ fn failure(purpose: &'static str, error: &impl BmcError) -> Failure {
 }
 
 /// The messages of a Redfish error body (DSP0266 §8.6), or the body if it is something else; some
-/// BMCs answer with a web page.
-fn words_of(body: &str) -> String {
+/// BMCs answer with a web page. At most 500 characters.
+#[must_use]
+pub fn words_of(body: &str) -> String {
     const MOST: usize = 500;
     let words = messages_of(body).unwrap_or_else(|| body.to_owned());
     words.chars().take(MOST).collect()

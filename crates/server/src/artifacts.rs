@@ -34,6 +34,8 @@ use tracing::{debug, info, warn};
 use self::answer::{Answer, Refused};
 use self::body::Body;
 use self::boot_set::BootSet;
+#[doc(hidden)]
+pub use self::boot_set::digests;
 use self::contents::Contents;
 use self::exchange::Exchange;
 pub(crate) use self::images::how_to_make_one;

@@ -225,6 +225,17 @@ fn not_logged_in(refused: NotLoggedIn) -> Response {
     response
 }
 
+/// How many users the text of a file of users has. The fuzz target's way in.
+///
+/// # Errors
+/// In words, with the line that is wrong.
+#[doc(hidden)]
+pub fn users_in(text: &str) -> Result<usize> {
+    let users = Htpasswd::parse(text)?;
+    let _ = users.hash_of("nobody", text.len());
+    Ok(users.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,9 +59,8 @@ impl BootSet {
     pub(super) fn open(folder: &Path, cpu_arch: CpuArch) -> Result<Self> {
         let path = folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let manifest: Manifest = serde_json::from_slice(&text)
+        let manifest = Manifest::parse(&text)
             .with_context(|| format!("{} is no manifest of a boot set", path.display()))?;
-        ensure!(manifest.version == 1, "boot set version {} is unknown", manifest.version);
 
         let stub_file = manifest.open(folder, "stub.efi")?;
         let stub_path = folder.join("stub.efi");
@@ -90,6 +89,12 @@ impl BootSet {
 }
 
 impl Manifest {
+    fn parse(text: &[u8]) -> Result<Self> {
+        let manifest: Self = serde_json::from_slice(text)?;
+        ensure!(manifest.version == 1, "boot set version {} is unknown", manifest.version);
+        Ok(manifest)
+    }
+
     fn open(&self, folder: &Path, name: &str) -> Result<Shared> {
         let Some(entry) = self.files.get(name) else {
             bail!("the boot set in {} has no {name}", folder.display());
@@ -107,6 +112,21 @@ impl Manifest {
             .with_context(|| format!("the manifest's digest of {name} is no SHA-256"))?;
         Ok(Shared { source: Source { name: name.into(), len, sha256 }, file: Arc::new(file) })
     }
+}
+
+/// The names and digests that a manifest has. The fuzz target's way in.
+///
+/// # Errors
+/// It is no manifest, or one of its digests is none.
+#[doc(hidden)]
+pub fn digests(manifest: &[u8]) -> Result<Vec<(String, [u8; 32])>> {
+    let Manifest { files, .. } = Manifest::parse(manifest)?;
+    let read = |(name, entry): (String, Entry)| {
+        let digest = digest(&entry.sha256)
+            .with_context(|| format!("the manifest's digest of {name} is no SHA-256"))?;
+        Ok((name, digest))
+    };
+    files.into_iter().map(read).collect()
 }
 
 /// What programs for an architecture say in their headers.

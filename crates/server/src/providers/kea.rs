@@ -379,6 +379,33 @@ impl Server {
     }
 }
 
+/// What a configuration that Kea shows becomes when it is told `boots`, and what their clients may not be sent
+/// all the same. The fuzz target's way in: any JSON may be shown.
+///
+/// # Errors
+/// Kea must not be told, as it would forget its leases.
+#[doc(hidden)]
+pub fn told_configuration(
+    mut shown: Value,
+    boots: &[Announcement],
+    family: Family,
+) -> Result<(Value, Vec<String>)> {
+    ensure!(shown.is_object(), "it gave no configuration");
+    let obstacles = Obstacles::of(&shown, family, boots.iter());
+    let warnings = boots.iter().map(|boot| match obstacles.warning(boot) {
+        Ok(warning) => warning,
+        Err(refused) => Some(refused.to_string()),
+    });
+    let warnings = warnings.flatten().collect();
+    let ours = classes::of(boots, family);
+    if classes::replace(&mut shown, ours.clone(), |_| true) {
+        expect_kept_leases(&shown)?;
+    }
+    ensure!(!classes::lacks(&shown, &ours), "a class of ours is not in what it was told");
+    let _ = in_ascii(&shown);
+    Ok((shown, warnings))
+}
+
 /// What clients of a family are to fetch, if one option can hold it.
 fn tellable(told: &Announcement, family: Family) -> Result<&Links> {
     let links = told.links(family)?;

@@ -268,6 +268,25 @@ fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
     if written_down.is_empty() { ports.iter().collect() } else { written_down }
 }
 
+/// The requests that follow from what Neutron shows of a port, and from Keystone's catalogue. The fuzz target's
+/// way in: any JSON may be shown.
+#[doc(hidden)]
+#[must_use]
+pub fn requests_for(shown: &Value, told: &Announcement) -> Vec<String> {
+    let tickets = HashSet::from([told.ticket()]);
+    let mut requests = Vec::new();
+    if let Ok(options) = options::of(told) {
+        let options = options::for_port(&options, shown);
+        requests.push(json!({"port": {"extra_dhcp_opts": options}}).to_string());
+    }
+    if options::has_link(shown, &tickets) {
+        requests.push(json!({"port": {"extra_dhcp_opts": options::present(shown)}}).to_string());
+    }
+    requests.extend(shown["id"].as_str().map(options::path_of));
+    requests.extend(options::endpoint(shown, None).map(String::from));
+    requests
+}
+
 async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
     request.send().await.context("cannot be reached")
 }

@@ -1,0 +1,78 @@
+//! Whatever is asked of the API with GET is answered with JSON or refused in words, by the database too.
+//!
+//! The input is text: a line with the microversion, a path, a question mark, a query.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::{Request, Uri};
+use libfuzzer_sys::fuzz_target;
+use provision::{Node, Policy, Port};
+use serde_json::{Value, json};
+use server::api::{Api, Settings, router};
+use server::change::Nodes;
+use server::nodes::Index;
+use server::trace::Recorder;
+use store::Store;
+use tokio::runtime::{Builder, Runtime};
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+struct Service {
+    runtime: Runtime,
+    router: Router,
+}
+
+/// The API to a few nodes.
+static SERVICE: LazyLock<Service> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("there is memory");
+    let file = std::env::temp_dir().join(format!("api-query-{}.db", std::process::id()));
+    let router = runtime.block_on(async {
+        let store = Store::open(&format!("sqlite://{}", file.display())).await.expect("it opens");
+        for number in 1..=3_u8 {
+            let (node, port) = node_and_port(number);
+            store.create_node(&node).await.expect("it is new");
+            store.create_port(&port, node.created_at).await.expect("it is new");
+        }
+        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        // Nobody writes traces, and so nobody waits for one.
+        let (recorder, _) = Recorder::new();
+        router(Api::new(nodes, recorder, Settings::default()))
+    });
+    // SQLite keeps the file that it has open.
+    let _ = std::fs::remove_file(file);
+    Service { runtime, router }
+});
+
+fn node_and_port(number: u8) -> (Node, Port) {
+    let (uuid, at) = (Uuid::from_u128(number.into()), "2026-01-02T03:04:05Z");
+    let mut node = Node::enrolled(uuid, "redfish", at.parse().expect("it is a time"));
+    node.name = Some(format!("node-{number}"));
+    let port = json!({
+        "uuid": uuid, "node_uuid": uuid, "address": format!("52:54:00:00:00:{number:02x}"),
+        "pxe_enabled": true, "created_at": at, "updated_at": null, "extra": {}, "kept": {},
+    });
+    (node, serde_json::from_value(port).expect("it is a port"))
+}
+
+fuzz_target!(|text: &str| {
+    let Some((version, target)) = text.split_once('\n') else { return };
+    let Ok(target) = format!("/{}", target.trim_start_matches('/')).parse::<Uri>() else { return };
+    let request = Request::get(target.clone()).header("host", "localhost");
+    let request = request.header("x-openstack-ironic-api-version", version).body(Body::empty());
+    let Ok(request) = request else { return };
+    let Service { runtime, router } = &*SERVICE;
+    let (status, body) = runtime.block_on(async {
+        let answer = router.clone().oneshot(request).await.expect("it cannot fail");
+        let status = answer.status();
+        (status, to_bytes(answer.into_body(), 1 << 20).await.expect("it is short"))
+    });
+    assert!(!status.is_server_error(), "{target}: {status}: {body:?}");
+    assert!(
+        body.is_empty() || serde_json::from_slice::<Value>(&body).is_ok(),
+        "{target}: {body:?}"
+    );
+});

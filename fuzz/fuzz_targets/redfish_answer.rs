@@ -1,0 +1,27 @@
+//! Any answer of a BMC is understood or refused, and what is said of it is short.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use redfish::boot::{Sight, words_of};
+use redfish::system::{System, Systems};
+
+fuzz_target!(|body: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(body) {
+        assert!(words_of(text).chars().count() <= 500);
+    }
+    if let Ok(systems) = serde_json::from_slice::<Systems>(body) {
+        assert!(systems.members.len() <= body.len());
+    }
+    let Ok(system) = serde_json::from_slice::<System>(body) else { return };
+    let sight = Sight::from(system);
+    let _ = sight.power();
+    for uri in [None, Some("http://192.0.2.1/boot.iso")] {
+        if let Err(cannot) = sight.validate(uri.is_some()) {
+            assert!(!cannot.to_string().is_empty());
+        }
+        if sight.has_override(uri).is_ok() {
+            assert!(sight.is_overridden(), "an override that is kept is one to clear");
+        }
+    }
+});
