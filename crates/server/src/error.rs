@@ -281,7 +281,18 @@ impl From<StoreError> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The service's database does not answer. Try again; if it stays so, the service's log says why.",
             ),
-            _ => {
+            StoreError::Url { .. }
+            | StoreError::Create { .. }
+            | StoreError::Missing { .. }
+            | StoreError::File { .. }
+            | StoreError::Rights { .. }
+            | StoreError::Open { .. }
+            | StoreError::NoTables { .. }
+            | StoreError::Version { .. }
+            | StoreError::Migrate { .. }
+            | StoreError::Database(_)
+            | StoreError::Unreadable { .. }
+            | StoreError::OutOfRange { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "The store failed; the service's log says why.")
             }
         };

@@ -1,6 +1,7 @@
 //! The trace: what happened in each boot attempt, bounded in number and age.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::{BootEvent, What};
@@ -208,10 +209,10 @@ async fn keep(
     let mut left_out = HashMap::<_, (u64, Timestamp)>::new();
     for (node, event) in events {
         let attempt = (*node, event.attempt);
-        if !rooms.contains_key(&attempt) {
-            rooms.insert(attempt, PER_ATTEMPT - count(connection, attempt).await?);
-        }
-        let room = rooms.entry(attempt).or_default();
+        let room = match rooms.entry(attempt) {
+            Entry::Occupied(room) => room.into_mut(),
+            Entry::Vacant(room) => room.insert(PER_ATTEMPT - count(connection, attempt).await?),
+        };
         if *room > 0 || matches!(event.what, What::State { .. }) {
             *room -= 1;
             kept.push((*node, event.clone()));
