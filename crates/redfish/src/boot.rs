@@ -720,8 +720,8 @@ mod tests {
 
         #[test]
         fn no_error_body_makes_the_client_panic(json in json(), text in ".*") {
-            words_of(&json.to_string());
-            words_of(&text);
+            let _ = words_of(&json.to_string());
+            let _ = words_of(&text);
         }
     }
 
