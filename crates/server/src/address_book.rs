@@ -20,8 +20,12 @@ use uuid::Uuid;
 
 use crate::change::Nodes;
 
-/// How often what could not be saved is tried again, and attempts that are over are forgotten.
+/// How often attempts that are over are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
+/// How often what could not be saved is tried again: a worker holds a node for as long as it talks to its BMC.
+const SAVE_AGAIN: Duration = Duration::from_millis(250);
+/// How long a fetch waits until its address is saved: a machine that is fast may fetch while its BMC is still asked whether it is on.
+const SAVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Addresses of machines; clones share one book.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,7 @@ pub struct AddressBook(Arc<Inner>);
 struct Inner {
     book: Mutex<Book>,
     to_save: Notify,
+    saved: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +73,28 @@ impl AddressBook {
             | What::Agent { .. }
             | What::LeftOut { .. } => {}
         }
+    }
+
+    /// Notes who fetches an image of the node's boot, before it has any of it. Where the token depends on that, waits
+    /// until it is saved: after a crash nobody could tell any more to whom the token may be given.
+    pub(crate) async fn fetches(&self, node: &Node, remote: IpAddr) {
+        self.fetches_within(SAVED_WITHIN, node, remote).await;
+    }
+
+    async fn fetches_within(&self, patience: Duration, node: &Node, remote: IpAddr) {
+        self.add(node, &[remote], &[]);
+        let Some(attempt) = node.live_attempt() else { return };
+        let saved = async {
+            loop {
+                let saved = self.0.saved.notified();
+                if !self.is_to_save(attempt.id) {
+                    break;
+                }
+                saved.await;
+            }
+        };
+        // Whoever fetches is served, also where the database cannot be written.
+        let _ = timeout(patience, saved).await;
     }
 
     fn add(&self, node: &Node, fetched: &[IpAddr], leased: &[IpAddr]) {
@@ -124,6 +151,10 @@ impl AddressBook {
         })
     }
 
+    fn is_to_save(&self, attempt: Uuid) -> bool {
+        self.with(|book| book.by_attempt.get(&attempt).is_some_and(|page| page.is_to_save))
+    }
+
     /// It is done with, unless more was seen meanwhile.
     fn is_saved(&self, attempt: Uuid, addresses: &MachineAddresses) {
         self.with(|book| {
@@ -131,6 +162,7 @@ impl AddressBook {
                 page.is_to_save &= page.addresses != *addresses;
             }
         });
+        self.0.saved.notify_waiters();
     }
 
     /// Saves with the nodes what is to be saved, until `end`.
@@ -140,8 +172,9 @@ impl AddressBook {
             let booting = nodes.index().booting();
             let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
             self.keep(&live);
+            let rest = if self.to_save().is_empty() { TIDY_EVERY } else { SAVE_AGAIN };
             tokio::select! {
-                _ = timeout(TIDY_EVERY, self.0.to_save.notified()) => {}
+                _ = timeout(rest, self.0.to_save.notified()) => {}
                 () = end.cancelled() => {}
             }
         }
@@ -175,6 +208,9 @@ impl AddressBook {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
     use provision::boot::Artifact;
     use provision::trace::DhcpClient;
     use provision::{BootInterface, Mac};
@@ -243,11 +279,39 @@ mod tests {
         assert_eq!(book.of(attempt), MachineAddresses::default());
     }
 
-    #[test]
-    fn what_a_token_depends_on_is_to_be_saved_until_it_is() {
-        let (book, mut node) = (AddressBook::default(), booting_node());
+    fn node_with_an_own_iso() -> Node {
+        let mut node = booting_node();
         node.driver_info.insert("deploy_iso".to_owned(), json!("https://images/own.iso"));
         node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
+        node
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_a_token_depends_on_waits_until_it_is_saved_and_not_for_ever() {
+        let (book, node) = (AddressBook::default(), node_with_an_own_iso());
+        let attempt = node.live_attempt().unwrap().id;
+
+        let mut fetch = pin!(book.fetches(&node, IpAddr::from([192, 0, 2, 7])));
+        assert_eq!(futures::poll!(fetch.as_mut()), Poll::Pending);
+        book.is_saved(attempt, &book.of(attempt));
+        fetch.await;
+
+        // Nobody saves it, and its answer comes all the same.
+        let patience = Duration::from_millis(1);
+        book.fetches_within(patience, &node, IpAddr::from([192, 0, 2, 9])).await;
+        assert!(book.is_to_save(attempt));
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_no_token_depends_on_waits_for_nothing() {
+        let (book, node) = (AddressBook::default(), booting_node());
+        let fetch = book.fetches(&node, IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(futures::FutureExt::now_or_never(fetch), Some(()));
+    }
+
+    #[test]
+    fn what_a_token_depends_on_is_to_be_saved_until_it_is() {
+        let (book, node) = (AddressBook::default(), node_with_an_own_iso());
         let attempt = node.live_attempt().unwrap().id;
 
         book.note(&node, &fetch(200, 9));

@@ -260,6 +260,9 @@ impl http_server::Service for Artifacts {
         };
         let range = if request.method() == Method::HEAD { 0..0 } else { answer.range.clone() };
         let is_useful = !answer.status.is_client_error() && !answer.status.is_server_error();
+        if let Some(node) = asked_for.node.as_ref().filter(|_| is_useful && !range.is_empty()) {
+            self.0.recorder.addresses().fetches(node, caller.remote.ip()).await;
+        }
         let exchange = Exchange {
             recorder: self.0.recorder.clone(),
             node: asked_for.node,
