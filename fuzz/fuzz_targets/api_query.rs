@@ -29,7 +29,8 @@ struct Service {
 /// The API to a few nodes.
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().expect("there is memory");
-    let file = std::env::temp_dir().join(format!("api-query-{}.db", std::process::id()));
+    // It stays behind: connections to it come and go.
+    let file = std::env::temp_dir().join(format!("ferroboot-api-query-{}.db", std::process::id()));
     let router = runtime.block_on(async {
         let store = Store::open(&format!("sqlite://{}", file.display())).await.expect("it opens");
         for number in 1..=3_u8 {
@@ -42,8 +43,6 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
         let (recorder, _) = Recorder::new();
         router(Api::new(nodes, recorder, Settings::default()))
     });
-    // SQLite keeps the file that it has open.
-    let _ = std::fs::remove_file(file);
     Service { runtime, router }
 });
 

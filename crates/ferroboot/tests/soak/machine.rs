@@ -17,7 +17,6 @@ use tokio::time::sleep;
 
 use crate::agent::ScriptedAgent;
 use crate::links::FirmwareLink;
-use crate::operator::BootKind;
 use crate::report::SoakReport;
 
 /// Between two tries of firmware to fetch its image.
@@ -175,11 +174,8 @@ impl ScriptedMachine {
     }
 
     async fn live(self: Arc<Self>, boot: usize, next: Option<NextBoot>) {
-        // It tests itself: for longer where the image must not be fetched before the daemon is done with the BMC,
-        // which no firmware manages either.
-        let tests =
-            if BootKind::of(self.number) == BootKind::OwnImage { 1_800..2_500 } else { 50..600 };
-        sleep(self.millis(tests)).await;
+        // It tests itself.
+        sleep(self.millis(50..600)).await;
         let url = match next {
             Some(NextBoot::Url(url)) => url,
             Some(NextBoot::Http) => {

@@ -113,13 +113,12 @@ impl FaultDiary {
             "not called",
         ];
         if silent.iter().any(|word| error.contains(word)) {
+            // Agents start only once their image was fetched, and who did is saved before.
+            if error.contains("fetched by nobody") && error.contains("lookup came from") {
+                return None;
+            }
             if was(FaultKind::AgentLink) {
                 return Some("link to the agent");
-            }
-            // Who fetched the image is saved with the node a moment later, and while nobody works on it. Without it the
-            // agent is refused; with a patience of more than three minutes the machine would be booted again.
-            if error.contains("fetched by nobody") && was(FaultKind::Kill) {
-                return Some("kill before the fetch was saved");
             }
             // The answer with the token was on its way when the daemon was killed.
             if token_lost && was(FaultKind::Kill) {
