@@ -17,6 +17,9 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// The work of a login doubles with each. 2^16 rounds take about 5 s.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
+/// How hashes of bcrypt begin. `$2x$` is of an implementation with a bug that lets other passwords pass.
+const BCRYPT_KINDS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
+
 /// All users, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Htpasswd(BTreeMap<String, PasswordHash>);
@@ -155,13 +158,17 @@ fn entry(line: &str) -> Result<(&str, PasswordHash)> {
     ensure!(!user.is_empty(), "its user has no name");
     ensure!(user.len() <= 255, "its user's name is longer than 255 bytes");
     ensure!(!user.chars().any(char::is_control), "its user's name has a control character");
+    // A hash in the wrong place must not be shown as a name.
+    ensure!(
+        !BCRYPT_KINDS.iter().any(|kind| user.contains(kind)),
+        "a hash stands where its user's name should be: it is user:hash, as `htpasswd -B` writes it"
+    );
     let no_bcrypt = || {
         format!(
             "the password of {user} is no bcrypt hash ($2a$, $2b$ or $2y$): `htpasswd -B` makes one"
         )
     };
-    // $2x$ is of an implementation with a bug that lets other passwords pass.
-    ensure!(["$2a$", "$2b$", "$2y$"].iter().any(|kind| hash.starts_with(kind)), no_bcrypt());
+    ensure!(BCRYPT_KINDS.iter().any(|kind| hash.starts_with(kind)), no_bcrypt());
     let parts: bcrypt::HashParts = hash.parse().with_context(no_bcrypt)?;
     ensure!(
         COSTS.contains(&parts.get_cost()),
@@ -242,6 +249,16 @@ mod tests {
         assert!(said(&path).contains("UTF-8"));
         fs::write(&path, " ".repeat(2_000_000)).unwrap();
         assert!(said(&path).contains("more than"));
+    }
+
+    #[test]
+    fn a_hash_in_the_place_of_a_name_is_not_shown() {
+        let hash = "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+
+        for line in [format!("{hash}:admin"), format!("admin {hash}:{hash}")] {
+            let refused = format!("{:#}", Htpasswd::parse(&line).unwrap_err());
+            assert!(refused.contains("line 1") && !refused.contains(hash), "{refused}");
+        }
     }
 
     proptest! {
