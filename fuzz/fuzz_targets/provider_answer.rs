@@ -6,7 +6,8 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use provision::{CpuArch, Node, Port};
+use hardware::CpuArch;
+use provision::{Node, Port};
 use serde_json::{Value, json};
 use server::config::Config;
 use server::providers::announcement::Announcement;

@@ -9,25 +9,37 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Each crate, and the crates of the workspace it may use.
-const LAYERS: [(&str, &[&str]); 11] = [
-    ("provision", &[]),
-    ("dhcp", &[]),
-    ("redfish", &[]),
-    ("efi", &[]),
-    ("ironic", &["provision"]),
-    ("store", &["provision", "dhcp"]),
-    ("server", &["provision", "dhcp", "redfish", "efi", "ironic", "store"]),
-    ("bmc", &["redfish", "efi"]),
-    ("agent", &["ironic", "dhcp", "efi"]),
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("hardware", &[]),
+    ("provision", &["hardware"]),
+    ("dhcp", &["hardware"]),
+    ("redfish", &["hardware"]),
+    ("efi", &["hardware"]),
+    ("ironic", &["hardware", "provision"]),
+    ("store", &["hardware", "provision"]),
+    ("server", &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "store"]),
+    ("bmc", &["hardware", "redfish", "efi"]),
+    ("agent", &["hardware", "ironic", "dhcp", "efi"]),
     (
         "ferroboot",
-        &["provision", "dhcp", "redfish", "efi", "ironic", "store", "server", "bmc", "agent"],
+        &[
+            "hardware",
+            "provision",
+            "dhcp",
+            "redfish",
+            "efi",
+            "ironic",
+            "store",
+            "server",
+            "bmc",
+            "agent",
+        ],
     ),
     ("xtask", &[]),
 ];
 
 /// The crates that decide.
-const DECIDING: [&str; 5] = ["provision", "dhcp", "redfish", "efi", "ironic"];
+const DECIDING: [&str; 6] = ["hardware", "provision", "dhcp", "redfish", "efi", "ironic"];
 
 /// What does I/O, and so has no place among the dependencies of a deciding crate.
 const IO: [&str; 13] = [

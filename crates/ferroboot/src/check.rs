@@ -4,7 +4,7 @@ use std::io::{Write as _, stdout};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use provision::Mac;
+use hardware::Mac;
 use provision::text::printable;
 use server::check::{self, Found};
 use server::config::{Config, Provider};

@@ -6,7 +6,7 @@ use std::io::{Write as _, stdout};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use dhcp::Architecture;
-use provision::Mac;
+use hardware::Mac;
 use provision::text::{printable, printable_lines};
 use server::dhcp::{Explained, Place, Rehearsal};
 

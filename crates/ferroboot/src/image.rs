@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use provision::CpuArch;
+use hardware::CpuArch;
 use provision::boot::Artifact;
 
 use self::initramfs::Initramfs;

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use hardware::Mac;
 use jiff::Timestamp;
+use provision::Node;
 use provision::node::Secret;
-use provision::{Mac, Node};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;

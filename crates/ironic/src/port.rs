@@ -1,8 +1,9 @@
 //! Ports in the API: what each version shows, what a creation and a PATCH may set.
 
+use hardware::Mac;
 use jiff::Timestamp;
+use provision::Port;
 use provision::limits::{Excess, FreeFormSize, PORT_LIMIT};
-use provision::{Mac, Port};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::architecture::{CpuArch, X64_PXE, architecture_name};
-use crate::mac::Mac;
 use crate::node::{Attempt, Node};
 use crate::state::ProvisionState;
 use crate::trace::DhcpClient;
+use hardware::Mac;
+use hardware::architecture::{CpuArch, X64_PXE, architecture_name};
 
 /// The boot interfaces of Ironic that Ferroboot has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -395,7 +395,7 @@ fn not_now(node: &Node) -> NoBoot {
 /// An image of the operator's own may be for any machine, or several.
 fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
     let composed = node.driver_text("deploy_iso").is_none_or(str::is_empty);
-    match (architecture.and_then(CpuArch::of_http_client), CpuArch::of_node(node)) {
+    match (architecture.and_then(CpuArch::of_http_client), node.cpu_arch()) {
         (Some(cpu_arch), Ok(image)) if composed && cpu_arch != image => {
             Err(NoBoot::OtherCpuArch { cpu_arch, image })
         }
@@ -413,7 +413,7 @@ fn cpu_arch_of(
         Some(architecture) => {
             CpuArch::of_http_client(architecture).ok_or(NoBoot::Architecture { architecture })?
         }
-        None => CpuArch::of_node(node).map_err(|_| NoBoot::ArchitectureUnknown)?,
+        None => node.cpu_arch().map_err(|_| NoBoot::ArchitectureUnknown)?,
     };
     has_boot_set(cpu_arch, boot_sets)
 }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::CpuArch;
 use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, DhcpClient, What};
+use hardware::CpuArch;
 
 /// Time without progress after which something is said.
 ///

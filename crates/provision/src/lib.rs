@@ -4,13 +4,11 @@
 //! fresh tickets and settings arrive as values, and what is to be done leaves as values.
 
 pub mod addresses;
-pub mod architecture;
 pub mod boot;
 pub mod clean;
 pub mod diagnosis;
 pub mod event;
 pub mod limits;
-pub mod mac;
 pub mod node;
 pub mod state;
 pub mod step;
@@ -18,11 +16,9 @@ pub mod stranger;
 pub mod text;
 pub mod trace;
 
-pub use architecture::CpuArch;
 pub use boot::{BootInterface, boot_for};
 pub use diagnosis::diagnose;
 pub use event::{Event, Work};
-pub use mac::Mac;
 pub use node::{Attempt, Node, Port};
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, Policy, Refused, step};

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::addresses::MachineAddresses;
 use crate::boot::BootInterface;
 use crate::clean::CleanStep;
-use crate::mac::Mac;
 use crate::state::{PowerState, ProvisionState};
+use hardware::{CpuArch, Mac, NoSuchCpuArch};
 
 /// A machine under management, with the names of Ironic's API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +114,17 @@ impl Node {
     #[must_use]
     pub fn kept_text(&self, field: &str) -> Option<&str> {
         self.kept.get(field).and_then(Value::as_str)
+    }
+
+    /// The architecture to prepare for before the machine asks: `properties.cpu_arch`, or x86-64 where that is not set.
+    ///
+    /// # Errors
+    /// [`NoSuchCpuArch`] where the property names an architecture that cannot be booted.
+    pub fn cpu_arch(&self) -> Result<CpuArch, NoSuchCpuArch> {
+        match self.properties.get("cpu_arch").and_then(Value::as_str) {
+            None | Some("") => Ok(CpuArch::X64),
+            Some(name) => name.parse(),
+        }
     }
 
     /// A text of `driver_info`.
@@ -221,5 +232,29 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_x64_unless_its_properties_say_otherwise() {
+        let of = |cpu_arch| {
+            let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+            node.properties.insert("cpu_arch".to_owned(), cpu_arch);
+            node.cpu_arch()
+        };
+        let unsaid = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+
+        assert_eq!(unsaid.cpu_arch(), Ok(CpuArch::X64));
+        assert_eq!(of(json!(null)), Ok(CpuArch::X64));
+        assert_eq!(of(json!("x86_64")), Ok(CpuArch::X64));
+        assert_eq!(of(json!("aarch64")), Ok(CpuArch::Arm64));
+        assert_eq!(of(json!("riscv64")), Ok(CpuArch::Riscv64));
+        assert_eq!(of(json!("ppc64le")), Err(NoSuchCpuArch("ppc64le".to_owned())));
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::mac::Mac;
 use crate::trace::DhcpClient;
+use hardware::Mac;
 
 /// Of more than this many, the rest is only counted.
 const MOST_NAMED: usize = 3;

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::architecture::architecture_name;
 use crate::boot::{Artifact, NoBoot};
-use crate::mac::Mac;
 use crate::state::ProvisionState;
 use crate::step::Refused;
+use hardware::Mac;
+use hardware::architecture::architecture_name;
 
 /// One exchange of one attempt of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

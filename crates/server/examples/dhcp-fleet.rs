@@ -9,11 +9,12 @@
 use std::env;
 
 use anyhow::{Context, Result};
+use hardware::Mac;
 use jiff::Timestamp;
 use provision::addresses::MachineAddresses;
 use provision::boot::BootInterface;
 use provision::node::{Clean, Secret};
-use provision::{Attempt, Mac, Node, Port, ProvisionState};
+use provision::{Attempt, Node, Port, ProvisionState};
 use serde_json::Map;
 use store::Store;
 use uuid::Uuid;

@@ -211,9 +211,10 @@ mod tests {
     use std::pin::pin;
     use std::task::Poll;
 
+    use hardware::Mac;
+    use provision::BootInterface;
     use provision::boot::Artifact;
     use provision::trace::DhcpClient;
-    use provision::{BootInterface, Mac};
     use serde_json::json;
 
     use super::*;

@@ -22,12 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use hardware::CpuArch;
 use http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
 };
 use http::{HeaderName, Method, Request};
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
-use provision::{Attempt, BootInterface, CpuArch, Node};
+use provision::{Attempt, BootInterface, Node};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 

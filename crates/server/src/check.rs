@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use provision::CpuArch;
+use hardware::CpuArch;
 use store::{Other, Store, StoreError};
 
 use crate::api::guard::OperatorGuard;

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use dhcp::leases::Pool;
 use dhcp::limits::{Rate, Rates};
 use dhcp::v6;
+use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net};
 use jiff::SignedDuration;
 use nix::unistd::{Uid, gethostname};
+use provision::Policy;
 use provision::boot::HttpLoader;
-use provision::{Mac, Policy};
 use serde::Deserialize;
 use url::{Host, Url};
 

@@ -1,7 +1,7 @@
 //! What this host has to boot machines with: seen before a machine is touched, and said when the service starts.
 
 use anyhow::{Result, ensure};
-use provision::{BootInterface, CpuArch, Node};
+use provision::{BootInterface, Node};
 
 use crate::artifacts::{self, BootSets};
 use crate::config::{Config, Provider};
@@ -65,7 +65,7 @@ impl BootMeans {
         if has_iso(node) {
             return Ok(());
         }
-        let cpu_arch = CpuArch::of_node(node)?;
+        let cpu_arch = node.cpu_arch()?;
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {

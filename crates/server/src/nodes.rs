@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use provision::{Mac, Node, Port};
+use hardware::Mac;
+use provision::{Node, Port};
 use uuid::Uuid;
 
 /// The index; clones share one.

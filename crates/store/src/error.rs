@@ -283,7 +283,7 @@ pub enum PortError {
     },
     /// Another port has its address.
     #[error("a port with MAC address {0} already exists")]
-    DuplicateAddress(provision::Mac),
+    DuplicateAddress(hardware::Mac),
     /// Another port has its UUID.
     #[error("a port with UUID {0} already exists")]
     DuplicateUuid(Uuid),

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hardware::Mac;
 use jiff::Timestamp;
 use provision::limits::MAX_PORTS_OF_NODE;
-use provision::{Mac, Node, Port};
+use provision::{Node, Port};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! Small things that every statement needs: values in and out, conditions, names of constraints.
 
+use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
-use provision::Mac;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{AnyArguments, AnyRow};

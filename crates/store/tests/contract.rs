@@ -8,12 +8,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
+use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
 use provision::addresses::MachineAddresses;
 use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, Clean, Secret};
-use provision::{BootEvent, Mac, Node, Port, PowerState, ProvisionState, What, Work};
+use provision::{BootEvent, Node, Port, PowerState, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use provision::CpuArch;
+use hardware::CpuArch;
 use tempfile::TempDir;
 
 use super::packages::{Packages, output};

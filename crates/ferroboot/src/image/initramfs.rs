@@ -9,8 +9,8 @@ use agent::modules::modinfo::Modinfo;
 use agent::modules::{Index, name_of, normal};
 use agent::ramdisk::AUTHORITIES;
 use anyhow::{Context, Result, bail};
+use hardware::CpuArch;
 use lzma_rust2::XzReader;
-use provision::CpuArch;
 
 use super::cpio::Archive;
 use super::packages::Kernel;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use hardware::CpuArch;
 use indicatif::HumanBytes;
-use provision::CpuArch;
 use tempfile::TempDir;
 
 use super::read;

@@ -17,7 +17,8 @@ use ferroboot::lab::neighbour::Neighbour;
 use ferroboot::lab::network::Network;
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
-use provision::{What, architecture};
+use hardware::architecture;
+use provision::What;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

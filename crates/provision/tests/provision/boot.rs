@@ -2,16 +2,17 @@
 
 use std::fmt::Write;
 
-use proptest::prelude::*;
-use provision::architecture::{
+use hardware::architecture::{
     ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X86_BIOS,
 };
+use hardware::{CpuArch, Mac};
+use proptest::prelude::*;
+use provision::ProvisionState;
 use provision::boot::{
     Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, architecture_for,
     boot_for, bootable, kernel_command_line,
 };
 use provision::trace::DhcpClient;
-use provision::{CpuArch, Mac, ProvisionState};
 use serde_json::json;
 
 use crate::situations::{self, asking, waiting};

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
+use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use provision::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer, DhcpClient};
-use provision::{BootEvent, BootingStranger, Mac, ProvisionState as State, Vicinity, What};
+use provision::{BootEvent, BootingStranger, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
 // The five that operators meet most. What is certain is said at once, with the setting to change.

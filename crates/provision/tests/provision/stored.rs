@@ -1,11 +1,12 @@
 //! What lies in databases: an older daemon's documents must be read by every later one.
 
+use hardware::Mac;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use provision::event::BootPhase;
 use provision::node::Agent;
 use provision::state::PowerTarget;
-use provision::{BootEvent, Mac, Node, Port, PowerState, Work};
+use provision::{BootEvent, Node, Port, PowerState, Work};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use provision::Mac;
+use hardware::Mac;
 
 use crate::Awaits;
 use crate::protocol::{Answer, Kind, Protocol, mac_number};

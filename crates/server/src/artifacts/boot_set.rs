@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use efi::{Machine, Source, Stub};
-use provision::CpuArch;
+use hardware::CpuArch;
 use provision::boot::Artifact;
 use serde::Deserialize;
 

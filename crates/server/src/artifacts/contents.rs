@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use efi::{ExtentSlice, Image, UkiParts, esp, iso, uki};
-use provision::CpuArch;
+use hardware::CpuArch;
 use provision::boot::{Artifact, HttpLoader, NoBoot};
 
 use super::boot_set::{BootSet, Ramdisk, Shared};

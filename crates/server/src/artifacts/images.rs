@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use hardware::CpuArch;
 use provision::boot::Artifact;
-use provision::{BootInterface, CpuArch, Node};
+use provision::{BootInterface, Node};
 use tracing::info;
 use uuid::Uuid;
 
@@ -145,7 +146,7 @@ impl Store {
         let (cpu_arch, files) = match iso {
             Some(iso) => (CpuArch::default(), Files::Iso(iso)),
             None => {
-                let cpu_arch = CpuArch::of_node(node)?;
+                let cpu_arch = node.cpu_arch()?;
                 let own = self.ramdisk(node, fresh).await?;
                 (cpu_arch, Files::Ramdisks(self.ramdisks(cpu_arch, own.as_ref())?))
             }

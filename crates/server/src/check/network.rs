@@ -10,8 +10,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
+use hardware::Mac;
 use ipnet::IpNet;
-use provision::Mac;
 
 use self::host::Host;
 pub(super) use self::host::fits;

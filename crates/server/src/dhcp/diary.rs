@@ -191,10 +191,11 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::Answer;
     use dhcp::client::Features;
+    use hardware::Mac;
     use jiff::Timestamp;
     use provision::boot::NoBoot;
     use provision::trace::DhcpClient;
-    use provision::{Mac, Node, Port, ProvisionState};
+    use provision::{Node, Port, ProvisionState};
     use serde_json::Map;
     use uuid::Uuid;
 
@@ -298,7 +299,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_explained_in_the_book() {
         let book = include_str!("../../../../docs/book/src/dhcp.md");
-        let cpu_arch = provision::CpuArch::Arm64;
+        let cpu_arch = hardware::CpuArch::Arm64;
         let no_boots = [
             NoBoot::PortNotEnabled,
             NoBoot::NotNow { state: ProvisionState::Manageable },

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dhcp::Answer;
 use dhcp::client::Features;
-use provision::Mac;
+use hardware::Mac;
 use provision::boot::Artifact;
 use provision::trace::{DhcpAnswer, DhcpClient};
 use uuid::Uuid;

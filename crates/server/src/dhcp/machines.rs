@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dhcp::client::{Feature, Features, Kind};
 use dhcp::v4::reply::LONGEST_URL;
 use dhcp::{Answer, Architecture};
-use provision::architecture::X86_BIOS;
+use hardware::architecture::X86_BIOS;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::{DhcpAnswer, DhcpClient};
@@ -207,10 +207,11 @@ mod tests {
 
     use dhcp::v4::options as code;
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+    use hardware::Mac;
     use jiff::Timestamp;
     use provision::addresses::MachineAddresses;
     use provision::node::{Clean, Secret};
-    use provision::{Attempt, BootInterface, Mac, Node, Port, ProvisionState};
+    use provision::{Attempt, BootInterface, Node, Port, ProvisionState};
     use serde_json::Map;
     use std::net::Ipv4Addr;
     use uuid::Uuid;

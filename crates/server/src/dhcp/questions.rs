@@ -10,8 +10,8 @@ use dhcp::v4::options as code4;
 use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
-use provision::Mac;
-use provision::architecture::architecture_name;
+use hardware::Mac;
+use hardware::architecture::architecture_name;
 
 use super::machines::kind;
 use super::{v4, v6};

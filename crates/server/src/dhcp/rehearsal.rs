@@ -12,9 +12,10 @@ use dhcp::architecture::Architecture;
 use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::Port;
+use hardware::Mac;
 use ipnet::IpNet;
 use provision::boot::{Artifact, bootable};
-use provision::{BootInterface, CpuArch, Mac, Node, ProvisionState, What};
+use provision::{BootInterface, Node, ProvisionState, What};
 use store::{Store, StoreError};
 
 pub use self::place::Place;
@@ -189,7 +190,7 @@ impl Rehearsal {
     #[must_use]
     pub fn architecture(&self, mac: Mac) -> Architecture {
         let found = self.machines.index.by_mac(mac);
-        let cpu_arch = found.and_then(|found| CpuArch::of_node(&found.node).ok());
+        let cpu_arch = found.and_then(|found| found.node.cpu_arch().ok());
         Architecture(cpu_arch.unwrap_or_default().http_client())
     }
 
@@ -277,7 +278,7 @@ impl Rehearsal {
 
     /// Why there is nothing to serve of what the machine is told to fetch.
     fn lacks(&self, node: &Node, artifact: Artifact) -> Option<String> {
-        let cpu_arch = artifact.cpu_arch().or_else(|| CpuArch::of_node(node).ok())?;
+        let cpu_arch = artifact.cpu_arch().or_else(|| node.cpu_arch().ok())?;
         let boot_sets = &self.machines.boot_sets;
         (!boot_sets.there().contains(&cpu_arch)).then(|| {
             format!(

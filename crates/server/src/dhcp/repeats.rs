@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use dhcp::leases::Seconds;
-use provision::Mac;
+use hardware::Mac;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
 

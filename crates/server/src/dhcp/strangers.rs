@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
 use provision::boot::HttpLoader;
 use provision::diagnosis::Diagnosis;
 use provision::trace::DhcpClient;
-use provision::{BootEvent, BootInterface, BootingStranger, Mac, Node, Vicinity, diagnose};
+use provision::{BootEvent, BootInterface, BootingStranger, Node, Vicinity, diagnose};
 use uuid::Uuid;
 
 use crate::nodes::Index;

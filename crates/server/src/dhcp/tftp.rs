@@ -335,8 +335,9 @@ impl Drop for TransferPlace {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use hardware::Mac;
+    use provision::What;
     use provision::trace::{DhcpAnswer, DhcpClient};
-    use provision::{Mac, What};
     use tokio::net::UdpSocket;
 
     use super::*;

@@ -9,8 +9,8 @@ use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
+use hardware::Mac;
 use ipnet::Ipv4Net;
-use provision::Mac;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};

@@ -9,8 +9,8 @@ use dhcp::v6::client::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Identity, Leases, Pool};
 use dhcp::v6::{MessageType, Packet, options, reply};
+use hardware::Mac;
 use ipnet::Ipv6Net;
-use provision::Mac;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};

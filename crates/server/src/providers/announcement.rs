@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use dhcp::v4::reply::LONGEST_URL;
+use hardware::architecture::NoSuchCpuArch;
+use hardware::{CpuArch, Mac};
 use jiff::Timestamp;
-use provision::architecture::NoSuchCpuArch;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
 use provision::trace::DhcpClient;
-use provision::{Attempt, BootInterface, CpuArch, Mac, Node, Port};
+use provision::{Attempt, BootInterface, Node, Port};
 use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
@@ -247,7 +248,7 @@ impl Links {
         };
         let loaders = CpuArch::ALL.into_iter().map(|cpu_arch| (cpu_arch, loader(cpu_arch)));
         Ok(Self {
-            own: loader(CpuArch::of_node(node)?)?,
+            own: loader(node.cpu_arch()?)?,
             firmware: loaders.filter_map(|(cpu_arch, url)| Some((cpu_arch, url.ok()?))).collect(),
             ipxe: link(Artifact::IpxeScript)?,
         })

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
-use provision::Mac;
+use hardware::Mac;
 use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail, ensure};
-use provision::Mac;
+use hardware::Mac;
 
 use crate::config::{Config, Network};
 use crate::dhcp::survey::{self, Leased, Neighbours};

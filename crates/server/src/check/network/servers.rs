@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
-use provision::Mac;
+use hardware::Mac;
 
 use crate::config::Network;
 use crate::dhcp::survey::{As, Offer, Server6};

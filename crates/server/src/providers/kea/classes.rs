@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use provision::{CpuArch, Mac};
+use hardware::{CpuArch, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail};
-use provision::Mac;
+use hardware::Mac;
 use serde_json::Value;
 
 use crate::providers::announcement::Announcement;

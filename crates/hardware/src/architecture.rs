@@ -6,8 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::node::Node;
-
 /// An architecture that boot sets are made for; named as in `properties.cpu_arch` of a node.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -82,17 +80,6 @@ impl CpuArch {
         match code {
             X86_BIOS => Some(Self::X64),
             code => Self::of_http_client(code),
-        }
-    }
-
-    /// What is known of the machine before it asks: `properties.cpu_arch`, x86-64 where it is not set.
-    ///
-    /// # Errors
-    /// [`NoSuchCpuArch`] where the property names something that cannot be booted.
-    pub fn of_node(node: &Node) -> Result<Self, NoSuchCpuArch> {
-        match node.properties.get("cpu_arch").and_then(|value| value.as_str()) {
-            None | Some("") => Ok(Self::X64),
-            Some(name) => name.parse(),
         }
     }
 }
@@ -194,10 +181,6 @@ pub fn architecture_name(code: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use serde_json::json;
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]
@@ -236,22 +219,5 @@ mod tests {
         assert_eq!(architecture_name(0x00), "x86 BIOS (0x0000)");
         assert_eq!(architecture_name(0x29), "Raspberry Pi boot ROM (0x0029)");
         assert_eq!(architecture_name(0x2A), "of an unknown architecture (0x002a)");
-    }
-
-    #[test]
-    fn a_node_is_x64_unless_its_properties_say_otherwise() {
-        let of = |cpu_arch| {
-            let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-            node.properties.insert("cpu_arch".to_owned(), cpu_arch);
-            CpuArch::of_node(&node)
-        };
-        let unsaid = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-
-        assert_eq!(CpuArch::of_node(&unsaid), Ok(CpuArch::X64));
-        assert_eq!(of(json!(null)), Ok(CpuArch::X64));
-        assert_eq!(of(json!("x86_64")), Ok(CpuArch::X64));
-        assert_eq!(of(json!("aarch64")), Ok(CpuArch::Arm64));
-        assert_eq!(of(json!("riscv64")), Ok(CpuArch::Riscv64));
-        assert_eq!(of(json!("ppc64le")), Err(NoSuchCpuArch("ppc64le".to_owned())));
     }
 }
