@@ -138,7 +138,8 @@ where
         let now = now();
         let hear = |(bytes, from): (Vec<u8>, _)| self.desk.hear(&bytes, from, machines, now);
         let mut all: Vec<_> = packets.drain(..).map(hear).collect();
-        write_down(&mut self.journals, &mut all);
+        let journals = self.journals.iter_mut().zip(self.desk.leases());
+        write_down(journals, &mut all);
         for mut heard in all {
             if let Some(reply) = heard.reply.take()
                 && let Err(error) = self.socket.send(&reply).await
@@ -153,11 +154,14 @@ where
 
 /// An address that was acknowledged must still be taken after a crash: so an answer leaves only when
 /// what it rests on is in its journal.
-fn write_down<T: Table, R>(journals: &mut [Journal<T>], all: &mut [Heard<R, T::Record>]) {
-    for (at, journal) in journals.iter_mut().enumerate() {
+fn write_down<'a, T: Table + 'a, R>(
+    journals: impl Iterator<Item = (&'a mut Journal<T>, &'a T)>,
+    all: &mut [Heard<R, T::Record>],
+) {
+    for (at, (journal, leases)) in journals.enumerate() {
         let of_this = |(subnet, _): &&(usize, T::Record)| *subnet == at;
         let records = all.iter().flat_map(|heard| heard.records.iter().filter(of_this));
-        let done = journal.append(records.map(|(_, record)| record));
+        let done = journal.append(records.map(|(_, record)| record), leases);
         let is_news = journal.has_changed(done.is_err());
         let Err(error) = done else {
             if is_news {

@@ -1,11 +1,14 @@
-//! Leases on disk: appended before an acknowledgement leaves, written anew when it pays.
+//! Leases on disk: appended before an acknowledgement leaves, written anew when it pays or when the disk is full.
+//!
+//! A journal is records, then zeros up to the size that is allocated for it. Beside it lies a spare file of the same
+//! size, into which it is written anew, and with which it then changes places: so no room is needed for that.
 //!
 //! A record is in the kernel's hands before the answer is sent, so it outlives a SIGKILL of ours. To
 //! the disk it goes within a second: a loss of power may cost the leases of that second, and their
 //! clients keep using their addresses, which they then ask for by name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -14,7 +17,7 @@ use std::time::Duration;
 
 use dhcp::leases::{self, Seconds};
 use dhcp::{journal, v6};
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -24,7 +27,7 @@ use super::counter;
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A journal is not written anew below this size, in bytes.
 const SMALL: u64 = 1024 * 1024;
-/// Room that is reserved on the disk ahead of what is written, in bytes: some 40,000 leases of IPv4.
+/// Room that is allocated on the disk ahead of what is written, in bytes: some 40,000 leases of IPv4.
 const RESERVE: u64 = 1024 * 1024;
 
 /// Leases that a journal is kept of.
@@ -103,8 +106,6 @@ pub(super) struct Journal<T> {
     file: File,
     len: u64,
     unsynced: bool,
-    /// Up to where room is reserved for it on the disk.
-    reserved: u64,
     /// Whether the last attempt to write it, or to bring it to the disk, failed; it is spoken of when that changes.
     is_failing: bool,
     syncing: Option<JoinHandle<io::Result<()>>>,
@@ -113,40 +114,67 @@ pub(super) struct Journal<T> {
 
 /// The leases that a journal leads to, which is left as it is; none, where there is none yet.
 pub(super) fn look<T: Table>(path: &Path, pool: T::Pool) -> io::Result<T> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let records = T::read(&bytes);
-    let lost = bytes.len() - records.len() * T::RECORD;
-    if lost > 0 {
-        warn!("{}: the last {lost} bytes are damaged and left out", path.display());
-    }
+    let ReadJournal { records, .. } = ReadJournal::<T>::of(path)?;
     Ok(T::replay(pool, records, counter::now() / 1_000))
 }
 
+/// What a journal holds.
+struct ReadJournal<T: Table> {
+    records: Vec<T::Record>,
+    /// Whether there is more behind the last whole record than zeros.
+    is_torn: bool,
+}
+
+impl<T: Table> ReadJournal<T> {
+    fn of(path: &Path) -> io::Result<Self> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let records = T::read(&bytes);
+        let rest = &bytes[records.len() * T::RECORD..];
+        let lost = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if lost > 0 {
+            warn!("{}: the last {lost} bytes are damaged and left out", path.display());
+        }
+        Ok(Self { records, is_torn: lost > 0 })
+    }
+
+    fn len(&self) -> u64 {
+        (self.records.len() * T::RECORD) as u64
+    }
+}
+
 impl<T: Table> Journal<T> {
-    /// Opens it, or makes it, and gives the leases that it leads to.
+    /// Opens it, or makes it, and gives the leases that it leads to. One that is there needs no room on the disk.
     pub(super) fn open(path: &Path, pool: T::Pool) -> io::Result<(Self, T)> {
-        let leases = look(path, pool)?;
-        // Written anew at each start: a torn record at its end would hide all that came after it.
-        let (file, len) = write_anew(path, &leases)?;
-        if len > 0 {
-            info!("{} leases taken over from {}", len / T::RECORD as u64, path.display());
+        let read = ReadJournal::<T>::of(path)?;
+        let (len, is_torn) = (read.len(), read.is_torn);
+        let file = open(path)?;
+        if is_torn {
+            // What lies behind a torn record would otherwise be read once this one is written over.
+            file.set_len(len)?;
+        }
+        let leases = T::replay(pool, read.records, counter::now() / 1_000);
+        if leases.count() > 0 {
+            info!("{} leases taken over from {}", leases.count(), path.display());
         }
         let (path, table) = (path.to_owned(), PhantomData);
-        let (unsynced, is_failing, syncing) = (false, false, None);
-        let mut journal =
-            Self { path, file, len, unsynced, reserved: 0, is_failing, syncing, table };
-        journal.reserve();
+        let (unsynced, is_failing, syncing) = (is_torn, false, None);
+        let journal = Self { path, file, len, unsynced, is_failing, syncing, table };
+        journal.allocate().ok();
         Ok((journal, leases))
     }
 
-    /// Appends records; once this returns, they outlive a crash of ours.
+    /// Appends records, which are in the `leases` already; once this returns, they outlive a crash of ours.
+    ///
+    /// Where the disk has no room for them, the journal is written anew: that makes room as long as some of it is
+    /// overtaken, as by renewals.
     pub(super) fn append<'a>(
         &mut self,
         records: impl IntoIterator<Item = &'a T::Record>,
+        leases: &T,
     ) -> io::Result<()>
     where
         T::Record: 'a,
@@ -158,13 +186,17 @@ impl<T: Table> Journal<T> {
         }
         // At a place and not at the end: what a disk that ran full took of it is written over, since a torn record
         // would hide all that come after it.
-        if let Err(error) = self.file.write_all_at(&bytes, self.len) {
-            self.file.set_len(self.len).ok();
-            return Err(error);
+        let appended = self.file.write_all_at(&bytes, self.len);
+        let Err(error) = appended else {
+            self.len += bytes.len() as u64;
+            self.unsynced = true;
+            return Ok(());
+        };
+        if error.kind() == io::ErrorKind::StorageFull && self.write_anew(leases).is_ok() {
+            return Ok(());
         }
-        self.len += bytes.len() as u64;
-        self.unsynced = true;
-        Ok(())
+        self.file.set_len(self.len).ok();
+        Err(error)
     }
 
     /// Whether a failure, or the end of one, is news.
@@ -172,17 +204,23 @@ impl<T: Table> Journal<T> {
         std::mem::replace(&mut self.is_failing, is_failing) != is_failing
     }
 
-    /// Reserves room for what comes, so that machines get their addresses for hours after the disk has run full. Where
-    /// the file system reserves none, they get them until then.
-    fn reserve(&mut self) {
-        if self.reserved.saturating_sub(self.len) > RESERVE / 2 {
-            return;
+    /// Allocates room for what comes, so that machines get their addresses for hours after the disk has run full, and
+    /// as much for the spare file. Where the file system allocates none, they get them until then.
+    fn allocate(&self) -> io::Result<()> {
+        let (size, wanted) = (self.file.metadata()?.len(), self.len + RESERVE);
+        if size < wanted - RESERVE / 2 {
+            allocate(&self.file, wanted);
         }
-        let keep_len = FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let (from, more) = (self.len.cast_signed(), RESERVE.cast_signed());
-        if fallocate(&self.file, keep_len, from, more).is_ok() {
-            self.reserved = self.len + RESERVE;
+        let size = self.file.metadata()?.len();
+        let spare = open(&self.spare())?;
+        if spare.metadata()?.len() < size {
+            allocate(&spare, size);
         }
+        Ok(())
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.path.with_extension("new")
     }
 
     /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
@@ -195,16 +233,36 @@ impl<T: Table> Journal<T> {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        self.reserve();
         let begun = if self.len > SMALL && self.len > 4 * (leases.count() * T::RECORD) as u64 {
-            let anew = write_anew(&self.path, leases);
-            anew.map(|(file, len)| (self.file, self.len, self.reserved) = (file, len, 0))
+            self.write_anew(leases)
         } else {
             self.file.try_clone().map(|file| {
                 self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
             })
         };
         self.note(begun);
+        self.allocate().ok();
+    }
+
+    /// Writes the leases as they are into the spare file, which then changes places with the journal.
+    fn write_anew(&mut self, leases: &T) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
+        let (new, len) = (self.spare(), bytes.len());
+        let file = open(&new)?;
+        let size = file.metadata()?.len();
+        // Zeros over what it held when it was the journal.
+        bytes.resize(len.max(size as usize), 0);
+        // What a spare that is too small took of the disk's last room is given back.
+        file.write_all_at(&bytes, 0).inspect_err(|_| drop(file.set_len(size)))?;
+        file.sync_data()?;
+        let exchanged =
+            renameat2(AT_FDCWD, &new, AT_FDCWD, &self.path, RenameFlags::RENAME_EXCHANGE);
+        // Where the file system cannot exchange two files, the next spare is a new one.
+        exchanged.map_err(io::Error::from).or_else(|_| std::fs::rename(&new, &self.path))?;
+        (self.file, self.len) = (file, len as u64);
+        // Before the other one is written over.
+        File::open(self.path.parent().expect("a file is in a folder"))?.sync_all()
     }
 
     /// Waits until all is on the disk.
@@ -232,21 +290,14 @@ impl<T: Table> Journal<T> {
     }
 }
 
-/// Replaces the file by one with the leases as they are, for its owner's eyes only.
-fn write_anew<T: Table>(path: &Path, leases: &T) -> io::Result<(File, u64)> {
-    let new = path.with_extension("new");
-    let mut bytes = Vec::new();
-    leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
-    let written = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::rename(&new, path)?;
-        Ok((file, bytes.len() as u64))
-    };
-    // What is left of it would take the room that there is.
-    written().inspect_err(|_| drop(std::fs::remove_file(&new)))
+/// Opens a file to write it, or makes it, for its owner's eyes only.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Makes a file as long as `size`, in zeros for which the disk has room, if it has.
+fn allocate(file: &File, size: u64) {
+    fallocate(file, FallocateFlags::empty(), 0, size.cast_signed()).ok();
 }
 
 #[cfg(test)]
@@ -264,7 +315,7 @@ mod tests {
     fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
         let address = leases.offer(mac, None, Claim::Known, 0).unwrap();
         let record = leases.bind(mac, address, 3_600, Claim::Known, 0).unwrap();
-        journal.append([&record]).unwrap();
+        journal.append([&record], leases).unwrap();
         address
     }
 
@@ -309,7 +360,8 @@ mod tests {
 
         journal.sync(&leases).await;
 
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), RECORD as u64);
+        assert_eq!(journal.len, RECORD as u64);
+        assert!(std::fs::metadata(&path).unwrap().len() <= SMALL + 2 * RESERVE);
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
         assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
@@ -335,7 +387,7 @@ mod tests {
             let refused = loop {
                 let address = leases.offer(mac(number), None, Claim::Known, 0).unwrap();
                 let record = leases.bind(mac(number), address, 3_600, Claim::Known, 0).unwrap();
-                if let Err(refused) = journal.append([&record]) {
+                if let Err(refused) = journal.append([&record], &leases) {
                     break refused;
                 }
                 number += 1;
@@ -353,5 +405,75 @@ mod tests {
             assert_eq!(leases.of(MAC).unwrap().address, after);
             assert!((0..number).all(|number| leases.of(mac(number)).is_some()));
         });
+    }
+
+    #[test]
+    fn renewals_go_on_for_as_long_as_a_disk_stays_full() {
+        let name = "dhcp::journal::tests::renewals_go_on_for_as_long_as_a_disk_stays_full";
+        on_a_small_disk(name, "8m", |disk| {
+            let path = disk.path().join("leases");
+            let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
+            let (mut journal, mut leases) =
+                Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            let machines = 1_000;
+            let mut addresses: Vec<_> = (0..machines)
+                .map(|machine| bind(&mut journal, &mut leases, mac(machine)))
+                .collect();
+            disk.fill_but(0);
+
+            // Several times as many records as there is room for.
+            for _ in 0..5 * RESERVE / (u64::from(machines) * RECORD as u64) {
+                for machine in 0..machines {
+                    bind(&mut journal, &mut leases, mac(machine));
+                }
+            }
+            addresses.push(bind(&mut journal, &mut leases, mac(machines)));
+            drop(journal);
+
+            let (_, replayed) = Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            assert_eq!(replayed.records(), leases.records());
+            for (machine, address) in (0..).zip(addresses) {
+                assert_eq!(replayed.of(mac(machine)).unwrap().address, address);
+            }
+        });
+    }
+
+    #[test]
+    fn a_journal_is_opened_on_a_full_disk_and_has_its_room_there() {
+        let name =
+            "dhcp::journal::tests::a_journal_is_opened_on_a_full_disk_and_has_its_room_there";
+        on_a_small_disk(name, "8m", |disk| {
+            let path = disk.path().join("leases");
+            let (mut journal, mut leases) =
+                Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+            let address = bind(&mut journal, &mut leases, MAC);
+            drop((journal, leases));
+            disk.fill_but(0);
+
+            let (mut journal, mut leases) =
+                Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+
+            assert_eq!(leases.of(MAC).unwrap().address, address);
+            bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+        });
+    }
+
+    #[test]
+    fn what_lay_behind_a_torn_record_is_not_read_after_those_that_follow() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases");
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+        let lost = bind(&mut journal, &mut leases, MAC);
+        journal.file.write_all_at(&[0xff; RECORD], 0).unwrap();
+        drop((journal, leases));
+
+        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let found = leases.of(MAC);
+        bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 3]);
+        drop((journal, leases));
+
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        assert!(found.is_none() && leases.of(MAC).is_none(), "{lost} was lost");
     }
 }
