@@ -1,140 +1,222 @@
 //! Holds the architecture: who may use whom in the workspace, and what deciding crates never use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::{env, fs};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
-/// Each crate, and the crates of the workspace it may use.
-const LAYERS: [(&str, &[&str]); 12] = [
-    ("hardware", &[]),
-    ("provision", &["hardware"]),
-    ("dhcp", &["hardware"]),
-    ("redfish", &["hardware"]),
-    ("efi", &["hardware"]),
-    ("ironic", &["hardware", "provision"]),
-    ("store", &["hardware", "provision"]),
-    ("server", &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "store"]),
-    ("bmc", &["hardware", "redfish", "efi"]),
-    ("agent", &["hardware", "ironic", "dhcp", "efi"]),
-    (
-        "ferroboot",
-        &[
-            "hardware",
-            "provision",
-            "dhcp",
-            "redfish",
-            "efi",
-            "ironic",
-            "store",
-            "server",
-            "bmc",
-            "agent",
-        ],
-    ),
-    ("xtask", &[]),
-];
+use crate::workspace::{Crate, DependencyKind, crates};
 
-/// The crates that decide.
-const DECIDING: [&str; 6] = ["hardware", "provision", "dhcp", "redfish", "efi", "ironic"];
+/// The rules that the crates of a workspace keep to.
+struct Layers {
+    /// Each crate, and the crates of the workspace it may use.
+    uses: &'static [(&'static str, &'static [&'static str])],
+    /// The crates that decide.
+    deciding: &'static [&'static str],
+    /// What does I/O, and so has no place among the dependencies of a deciding crate.
+    io: &'static [&'static str],
+}
 
-/// What does I/O, and so has no place among the dependencies of a deciding crate.
-const IO: [&str; 13] = [
-    "axum",
-    "hyper",
-    "hyper-util",
-    "nix",
-    "nv-redfish-bmc-http",
-    "rand",
-    "reqwest",
-    "rtnetlink",
-    "rustix",
-    "rustls",
-    "socket2",
-    "sqlx",
-    "tokio",
-];
+const OURS: Layers = Layers {
+    uses: &[
+        ("hardware", &[]),
+        ("provision", &["hardware"]),
+        ("dhcp", &["hardware"]),
+        ("redfish", &["hardware"]),
+        ("efi", &["hardware"]),
+        ("ironic", &["hardware", "provision"]),
+        ("store", &["hardware", "provision"]),
+        ("server", &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "store"]),
+        ("bmc", &["hardware", "redfish", "efi"]),
+        ("agent", &["hardware", "ironic", "dhcp", "efi"]),
+        (
+            "ferroboot",
+            &[
+                "hardware",
+                "provision",
+                "dhcp",
+                "redfish",
+                "efi",
+                "ironic",
+                "store",
+                "server",
+                "bmc",
+                "agent",
+            ],
+        ),
+        ("xtask", &[]),
+    ],
+    deciding: &["hardware", "provision", "dhcp", "redfish", "efi", "ironic"],
+    io: &[
+        "axum",
+        "hyper",
+        "hyper-util",
+        "nix",
+        "nv-redfish-bmc-http",
+        "rand",
+        "reqwest",
+        "rtnetlink",
+        "rustix",
+        "rustls",
+        "socket2",
+        "sqlx",
+        "tokio",
+    ],
+};
 
-/// Compares `cargo metadata` with the tables above, and the lints of the crates that decide.
+/// Compares the workspace at `root` with the table above.
 ///
 /// # Errors
-/// Lists every dependency that breaks them.
-pub(crate) fn check() -> Result<()> {
-    let uses = dependencies()?;
-    let mut wrong = Vec::new();
-    for (name, dependencies) in &uses {
-        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| layer == name) else {
-            wrong.push(format!("{name} is not in the table of layers (xtask/src/layers.rs)"));
-            continue;
+/// Lists every dependency that breaks it, and the deciding crates whose `clippy.toml` is not that of the others.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    OURS.check(root)
+}
+
+impl Layers {
+    fn check(&self, root: &Path) -> Result<()> {
+        let crates = crates(root)?;
+        let mut wrong = self.broken_by_dependencies(&crates);
+        wrong.extend(self.broken_by_lints(&crates)?);
+        ensure!(wrong.is_empty(), "the layers are broken:\n  {}", wrong.join("\n  "));
+        Ok(())
+    }
+
+    fn broken_by_dependencies(&self, crates: &[Crate]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for member in crates {
+            let name = member.short_name();
+            match self.uses.iter().find(|(layer, _)| *layer == name) {
+                Some((_, allowed)) => wrong.extend(self.broken_by(member, allowed)),
+                None => {
+                    wrong.push(format!(
+                        "{name} is not in the table of layers (xtask/src/layers.rs)"
+                    ));
+                }
+            }
+        }
+        for (layer, _) in self.uses {
+            if !crates.iter().any(|member| member.short_name() == *layer) {
+                wrong.push(format!("{layer} is in the table of layers, but not in the workspace"));
+            }
+        }
+        wrong
+    }
+
+    /// Only what is in the product counts: tests may use anything.
+    fn broken_by(&self, member: &Crate, allowed: &[&str]) -> Vec<String> {
+        let name = member.short_name();
+        let mut wrong = Vec::new();
+        for dependency in &member.dependencies {
+            if dependency.kind != DependencyKind::Normal {
+                continue;
+            }
+            let used = dependency.short_name();
+            let is_ours = self.uses.iter().any(|(layer, _)| *layer == used);
+            if is_ours && !allowed.contains(&used) {
+                wrong.push(format!("{name} must not use {used}"));
+            }
+            if self.deciding.contains(&name) && self.io.contains(&used) {
+                wrong.push(format!("{name} decides, and so must not use {used}"));
+            }
+        }
+        wrong
+    }
+
+    /// What one deciding crate is forbidden by its `clippy.toml`, each is.
+    fn broken_by_lints(&self, crates: &[Crate]) -> Result<Vec<String>> {
+        let mut deciding = Vec::new();
+        for member in crates.iter().filter(|member| self.deciding.contains(&member.short_name())) {
+            let path = member.folder().join("clippy.toml");
+            let lints = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            deciding.push((member.short_name(), lints));
+        }
+        let Some(((first, expected), others)) = deciding.split_first() else {
+            return Ok(Vec::new());
         };
-        for dependency in dependencies {
-            let ours = LAYERS.iter().any(|(layer, _)| layer == dependency);
-            if ours && !allowed.contains(&dependency.as_str()) {
-                wrong.push(format!("{name} must not use {dependency}"));
-            }
-            if DECIDING.contains(&name.as_str()) && IO.contains(&dependency.as_str()) {
-                wrong.push(format!("{name} decides, and so must not use {dependency}"));
-            }
-        }
+        let unlike = others.iter().filter(|(_, lints)| lints != expected);
+        let words =
+            |name| format!("{name}/clippy.toml is not that of {first}, and both of them decide");
+        Ok(unlike.map(|(name, _)| words(name)).collect())
     }
-    for (layer, _) in LAYERS {
-        if !uses.contains_key(layer) {
-            wrong.push(format!("{layer} is in the table of layers, but not in the workspace"));
-        }
-    }
-    wrong.extend(unlike_the_others()?);
-    ensure!(wrong.is_empty(), "the layers are broken:\n  {}", wrong.join("\n  "));
-    Ok(())
 }
 
-/// The deciding crates whose `clippy.toml` does not forbid what that of the first one does.
-fn unlike_the_others() -> Result<Vec<String>> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("crates");
-    let forbids = |name: &str| {
-        let path = crates.join(name).join("clippy.toml");
-        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    const TWO: Layers = Layers {
+        uses: &[("rules", &[]), ("daemon", &["rules"])],
+        deciding: &["rules"],
+        io: &["tokio"],
     };
-    let [first, others @ ..] = DECIDING;
-    let all = forbids(first)?;
-    let mut unlike = Vec::new();
-    for name in others {
-        if forbids(name)? != all {
-            unlike.push(format!("{name}/clippy.toml is not that of {first}, and both decide"));
-        }
+
+    #[test]
+    fn a_workspace_that_keeps_to_its_layers_passes() {
+        let fixture = two("", "[dependencies]\nrules.path = \"../rules\"\ntokio = \"1\"");
+
+        assert_eq!(broken(&TWO, &fixture), "");
     }
-    Ok(unlike)
-}
 
-/// The normal dependencies of each crate of the workspace, all by their short names.
-fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--no-deps", "--locked"])
-        .output()
-        .context("running cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    #[test]
+    fn a_crate_that_uses_one_above_it_is_named_with_it() {
+        let fixture = two("[dependencies]\ndaemon.path = \"../daemon\"", "");
+
+        assert_eq!(broken(&TWO, &fixture), "rules must not use daemon");
     }
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("reading its JSON")?;
-    let packages = metadata["packages"].as_array().context("it lists no packages")?;
-    Ok(packages.iter().map(|package| (short(&package["name"]), normal(package))).collect())
-}
 
-fn normal(package: &Value) -> BTreeSet<String> {
-    let dependencies = package["dependencies"].as_array();
-    dependencies
-        .into_iter()
-        .flatten()
-        // `kind` is null for a normal dependency, else "dev" or "build".
-        .filter(|dependency| dependency["kind"].is_null())
-        .map(|dependency| short(&dependency["name"]))
-        .collect()
-}
+    #[test]
+    fn a_deciding_crate_that_does_io_is_named_with_what_it_uses() {
+        let fixture = two("[dependencies]\ntokio = \"1\"", "");
 
-fn short(name: &Value) -> String {
-    let name = name.as_str().unwrap_or_default();
-    name.strip_prefix("ferroboot-").unwrap_or(name).to_owned()
+        assert_eq!(broken(&TWO, &fixture), "rules decides, and so must not use tokio");
+    }
+
+    #[test]
+    fn tests_of_a_deciding_crate_may_do_io() {
+        let fixture = two("[dev-dependencies]\ntokio = \"1\"\ndaemon.path = \"../daemon\"", "");
+
+        assert_eq!(broken(&TWO, &fixture), "");
+    }
+
+    #[test]
+    fn a_crate_that_the_table_lacks_is_named() {
+        let fixture = two("", "").with_crate("extra", "", "");
+
+        let expected = "extra is not in the table of layers (xtask/src/layers.rs)";
+        assert_eq!(broken(&TWO, &fixture), expected);
+    }
+
+    #[test]
+    fn a_crate_that_only_the_table_has_is_named() {
+        const THREE: Layers =
+            Layers { uses: &[("rules", &[]), ("daemon", &[]), ("gone", &[])], ..TWO };
+
+        let expected = "gone is in the table of layers, but not in the workspace";
+        assert_eq!(broken(&THREE, &two("", "")), expected);
+    }
+
+    #[test]
+    fn a_deciding_crate_with_other_lints_is_named() {
+        const BOTH: Layers = Layers { deciding: &["rules", "daemon"], ..TWO };
+        let fixture = two("", "").with("crates/rules/clippy.toml", "allow-unwrap-in-tests = true");
+
+        let expected = "rules/clippy.toml is not that of daemon, and both of them decide";
+        assert_eq!(broken(&BOTH, &fixture), expected);
+    }
+
+    /// The crates `rules` and `daemon`, with these lines in their manifests.
+    fn two(rules: &str, daemon: &str) -> Fixture {
+        Fixture::new()
+            .with_crate("rules", rules, "")
+            .with_crate("daemon", daemon, "")
+            .with("crates/rules/clippy.toml", "")
+            .with("crates/daemon/clippy.toml", "")
+    }
+
+    /// What the check says is wrong; nothing if it passes.
+    fn broken(layers: &Layers, fixture: &Fixture) -> String {
+        let Err(error) = layers.check(fixture.root()) else { return String::new() };
+        error.to_string().replace("the layers are broken:\n  ", "")
+    }
 }

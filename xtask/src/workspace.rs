@@ -1,0 +1,83 @@
+//! The crates of a workspace, as `cargo metadata` lists them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// A crate of the workspace.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Crate {
+    /// The name of its package.
+    pub(crate) name: String,
+    manifest_path: PathBuf,
+    pub(crate) dependencies: Vec<Dependency>,
+}
+
+/// A dependency that a crate declares.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Dependency {
+    /// The name of the package it is.
+    pub(crate) name: String,
+    #[serde(default, deserialize_with = "null_is_normal")]
+    pub(crate) kind: DependencyKind,
+}
+
+/// Which code of a crate may use a dependency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DependencyKind {
+    #[default]
+    Normal,
+    Dev,
+    Build,
+}
+
+/// The crates of the workspace at `root`, in the order of their names.
+pub(crate) fn crates(root: &Path) -> Result<Vec<Crate>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Crate>,
+    }
+
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        .output()
+        .context("running cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("reading its JSON")?;
+    let mut crates = metadata.packages;
+    crates.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(crates)
+}
+
+impl Crate {
+    /// The name by which tables and messages call it: that of its folder.
+    pub(crate) fn short_name(&self) -> &str {
+        short(&self.name)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(Path::new("."))
+    }
+}
+
+impl Dependency {
+    pub(crate) fn short_name(&self) -> &str {
+        short(&self.name)
+    }
+}
+
+fn short(package: &str) -> &str {
+    package.strip_prefix("ferroboot-").unwrap_or(package)
+}
+
+fn null_is_normal<'de, D: serde::Deserializer<'de>>(kind: D) -> Result<DependencyKind, D::Error> {
+    Ok(Option::deserialize(kind)?.unwrap_or_default())
+}
