@@ -30,6 +30,8 @@ pub mod since {
     pub const FREE_NAMES: u16 = 10;
     /// A new node is in `enroll`; below, in `available`.
     pub const ENROLL: u16 = 11;
+    /// `/v1/nodes/{}/states/raid`.
+    pub const RAID: u16 = 12;
     /// A node's `states` are linked.
     pub const STATES_LINK: u16 = 14;
     /// `?driver=`.
@@ -74,6 +76,8 @@ pub mod since {
     pub const DEPLOY_TEMPLATES: u16 = 55;
     /// `?lessee=`.
     pub const LESSEE_FILTER: u16 = 65;
+    /// `/v1/nodes/{}/management/indicators`.
+    pub const INDICATORS: u16 = 63;
     /// `network_type` of a port's `local_link_connection`.
     pub const NETWORK_TYPE: u16 = 64;
     /// `deploy_steps` of a request.
@@ -82,6 +86,8 @@ pub mod since {
     pub const DISABLE_RAMDISK: u16 = 70;
     /// `boot_mode` and `secure_boot` among a node's states.
     pub const BOOT_MODE: u16 = 75;
+    /// `PUT /v1/nodes/{}/states/boot_mode` and `…/secure_boot`.
+    pub const SET_BOOT_MODE: u16 = 76;
     /// `/v1/nodes/{}/history`.
     pub const HISTORY: u16 = 78;
     /// `/v1/nodes/{}/inventory`.

@@ -84,8 +84,8 @@ impl ApiError {
 
     /// 404 or 405 for what no route serves.
     #[must_use]
-    pub fn no_route(status: StatusCode) -> Self {
-        Self { status, says: Says::Framework(String::new()) }
+    pub fn no_route(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, says: Says::Framework(text.into()) }
     }
 
     /// The words of another error type, with `status`; cut where they quote at length what was sent.

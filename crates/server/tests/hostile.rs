@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use proptest::prelude::*;
 use provision::Policy;
 use serde_json::{Value, json};
+use server::api::routes::ROUTES;
 use server::api::{Api, Settings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
@@ -84,8 +85,47 @@ impl Asked {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    (method(), path(), version(), text(), body())
-        .prop_map(|(method, path, version, host, body)| Asked { method, path, version, host, body })
+    (target(), version(), text(), body()).prop_map(|((method, path), version, host, body)| Asked {
+        method,
+        path,
+        version,
+        host,
+        body,
+    })
+}
+
+/// A method and a path: mostly those of a route, with anything in the variable segments.
+fn target() -> impl Strategy<Value = (String, String)> {
+    prop_oneof![5 => known_route(), 3 => (method(), known_path()), 1 => (method(), any_path())]
+}
+
+fn known_route() -> impl Strategy<Value = (String, String)> {
+    (prop::sample::select(&**ROUTES), names(), query()).prop_map(|(route, names, query)| {
+        (route.method.to_string(), filled(route.path, &names) + &query)
+    })
+}
+
+fn known_path() -> impl Strategy<Value = String> {
+    (prop::sample::select(&**ROUTES), names(), query())
+        .prop_map(|(route, names, query)| filled(route.path, &names) + &query)
+}
+
+fn any_path() -> impl Strategy<Value = String> {
+    prop_oneof!["/[ -~]{0,30}", "/(v1/)?([a-z%.0-9]{0,6}/){0,6}"]
+}
+
+fn names() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(name(), 2)
+}
+
+/// A path of the table, with names in place of its variable segments.
+fn filled(path: &str, names: &[String]) -> String {
+    let mut names = names.iter().map(String::as_str);
+    let segments = path.split('/').map(|segment| match segment.starts_with('{') {
+        true => names.next().unwrap_or_default(),
+        false => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
 }
 
 fn method() -> impl Strategy<Value = String> {
@@ -94,47 +134,6 @@ fn method() -> impl Strategy<Value = String> {
             .prop_map(str::to_owned),
         1 => "[!-~]{1,8}",
     ]
-}
-
-/// Mostly what there is, with anything in the places that vary.
-fn path() -> impl Strategy<Value = String> {
-    let route = prop::sample::select(vec![
-        "nodes",
-        "nodes/detail",
-        "nodes/N",
-        "nodes/N/states",
-        "nodes/N/states/provision",
-        "nodes/N/states/power",
-        "nodes/N/validate",
-        "nodes/N/maintenance",
-        "nodes/N/boot-trace",
-        "nodes/N/history",
-        "nodes/N/history/N",
-        "nodes/N/traits",
-        "nodes/N/traits/N",
-        "nodes/N/ports",
-        "nodes/N/ports/detail",
-        "nodes/N/children",
-        "nodes/N/vendor_passthru",
-        "nodes/N/vmedia",
-        "nodes/N/management/boot_device",
-        "ports",
-        "ports/detail",
-        "ports/N",
-        "drivers",
-        "drivers/N",
-        "drivers/N/properties",
-        "conductors",
-        "conductors/N",
-        "lookup",
-        "heartbeat/N",
-        "volume",
-        "portgroups",
-        "",
-    ]);
-    let known = (route, name(), query())
-        .prop_map(|(route, name, query)| format!("/v1/{}{query}", route.replace('N', &name)));
-    prop_oneof![9 => known, 1 => "/[ -~]{0,30}", 1 => "/(v1/)?([a-z%.0-9]{0,6}/){0,6}"]
 }
 
 fn name() -> impl Strategy<Value = String> {

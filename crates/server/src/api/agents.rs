@@ -11,7 +11,6 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use hardware::Mac;
 use ironic::agent::{self, Lookup};
-use ironic::version::since;
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
 use provision::trace::{AgentCaller, CallRefusal};
@@ -23,7 +22,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::agent_calls::{CallKind, CallSource, Caller};
-use super::request::{At, Body, Peer, Query, RawQuery, Received, View, exists_since};
+use super::request::{At, Body, Peer, Query, RawQuery, Received, View};
 use crate::error::ApiError;
 use crate::http_server::ServedNode;
 use crate::repeats;
@@ -39,7 +38,6 @@ pub(super) async fn lookup(
     RawQuery(raw): RawQuery,
     mut query: Query,
 ) -> Result<Json<Lookup>, ApiError> {
-    exists_since(view.version, since::RAMDISK)?;
     let macs = agent::lookup_addresses(&raw, query.take("addresses").as_deref())
         .map_err(|bad| ApiError::bad_request(bad.to_string()))?;
     let uuid = query.take("node_uuid").and_then(|text| Uuid::try_parse(&text).ok());
@@ -88,13 +86,11 @@ fn by(macs: &[Mac]) -> String {
 
 pub(super) async fn heartbeat(
     State(api): State<Api>,
-    Extension(view): View,
     Received(at): Received,
     Peer(from): Peer,
     At(ident): At<String>,
     Body(body): Body,
 ) -> Result<(StatusCode, Extension<ServedNode>), ApiError> {
-    exists_since(view.version, since::RAMDISK)?;
     let settings = &api.settings;
     let heartbeat = agent::heartbeat(&body, settings.agent_require_tls, at);
     let heartbeat = heartbeat.map_err(|bad| ApiError::bad_request(bad.to_string()));

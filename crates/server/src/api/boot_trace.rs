@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use ironic::Version;
 use ironic::trace::{self, BootTrace, Shown};
-use ironic::version::since;
 use provision::Node;
 use serde_json::{Value, json};
 use store::Clock;
@@ -52,7 +51,7 @@ pub(super) async fn history(
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
     let detail = query.take_boolean("detail")?.unwrap_or(false);
-    let node = api.find_since(&ident, view.version, since::HISTORY).await?;
+    let node = api.find(&ident, view.version).await?.node;
     let entries = entries(&api, &view, &node).await?;
     let shown: Vec<_> = entries
         .into_iter()
@@ -66,7 +65,7 @@ pub(super) async fn history_entry(
     Extension(view): View,
     At((ident, event)): At<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let node = api.find_since(&ident, view.version, since::HISTORY).await?;
+    let node = api.find(&ident, view.version).await?.node;
     let entries = entries(&api, &view, &node).await?;
     let entry = entries.into_iter().find(|entry| entry["uuid"] == event.as_str());
     entry.map(Json).ok_or_else(|| {

@@ -1,44 +1,44 @@
 //! The smaller things of a node: its traits, and what upstream has and this service has none of.
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderName, Method, StatusCode, header};
-use axum::routing::{MethodRouter, get, put};
 use axum::{Extension, Json};
 use ironic::traits::BadTraits;
-use ironic::version::since;
 use provision::Node;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::request::{At, Body, Query, View, exists_since};
+use super::request::{At, Body, Query, View};
 use crate::error::ApiError;
 
-/// An endpoint that came with 1.`since` and lists things of which there are none.
-pub(super) fn none(name: &'static str, since: u16) -> MethodRouter<Api> {
-    get(async move |Extension(view): View| {
-        exists_since(view.version, since)?;
-        Ok::<_, ApiError>(Json(json!({ name: [] })))
-    })
+/// A list of things of which there are none. The last segment of the path is their name.
+pub(super) async fn none(path: MatchedPath) -> Json<Value> {
+    let (_, name) = path.as_str().rsplit_once('/').unwrap_or_default();
+    Json(json!({ name: [] }))
 }
 
 /// [`none`], below a node.
-pub(super) fn none_of_node(name: &'static str, since: u16) -> MethodRouter<Api> {
-    get(async move |State(api): State<Api>, Extension(view): View, At(ident): At<String>| {
-        api.find_since(&ident, view.version, since).await?;
-        Ok::<_, ApiError>(Json(json!({ name: [] })))
-    })
+pub(super) async fn none_of_node(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+    path: MatchedPath,
+) -> Result<Json<Value>, ApiError> {
+    api.find(&ident, view.version).await?;
+    Ok(none(path).await)
 }
 
-/// An endpoint of upstream's that came with 1.`since` and would change a machine in a way that
-/// this service does not.
-pub(super) fn not_ours(since: u16) -> MethodRouter<Api> {
-    put(async move |State(api): State<Api>, Extension(view): View, At(ident): At<String>| {
-        api.find_since(&ident, view.version, since).await?;
-        Err::<StatusCode, _>(ApiError::bad_request(
-            "This is not supported by this service: each boot sets boot device and boot mode \
-             itself, and the rest is left as the operator set it.",
-        ))
-    })
+/// What would change a machine in a way that this service does not.
+pub(super) async fn not_ours(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<StatusCode, ApiError> {
+    api.find(&ident, view.version).await?;
+    Err(ApiError::bad_request(
+        "This is not supported by this service: each boot sets boot device and boot mode itself, and the rest is left as \
+         the operator set it.",
+    ))
 }
 
 pub(super) async fn no_virtual_media(
@@ -47,7 +47,7 @@ pub(super) async fn no_virtual_media(
     At(ident): At<String>,
     method: Method,
 ) -> Result<StatusCode, ApiError> {
-    let driver = api.find_since(&ident, view.version, since::VMEDIA).await?.driver;
+    let driver = api.find(&ident, view.version).await?.node.driver;
     let verb = match method {
         Method::GET => "get",
         Method::DELETE => "detach",
@@ -114,7 +114,7 @@ pub(super) async fn volume_of_node(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let uuid = api.find_since(&ident, view.version, since::VOLUME).await?.uuid;
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
     let links = |tail: &str| view.links(&format!("nodes/{uuid}/volume/{tail}"));
     Ok(Json(json!({
         "links": links(""),
@@ -124,7 +124,6 @@ pub(super) async fn volume_of_node(
 }
 
 pub(super) async fn volume(Extension(view): View) -> Result<Json<Value>, ApiError> {
-    exists_since(view.version, since::VOLUME)?;
     let links = |tail: &str| view.links(&format!("volume/{tail}"));
     Ok(Json(json!({
         "links": links(""),
@@ -138,7 +137,7 @@ pub(super) async fn children(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let uuid = api.find_since(&ident, view.version, since::CHILDREN).await?.uuid;
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
     // From memory: reading all nodes for it cost seconds of the database.
     let parent = json!(uuid);
     let mut children: Vec<_> = api.nodes.index().all();
@@ -153,7 +152,7 @@ pub(super) async fn inventory(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let uuid = api.find_since(&ident, view.version, since::INVENTORY).await?.uuid;
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
     Err(ApiError::not_found(format!("Node inventory record for node {uuid} could not be found.")))
 }
 
@@ -162,7 +161,7 @@ pub(super) async fn allocation(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let uuid = api.find_since(&ident, view.version, since::ALLOCATIONS).await?.uuid;
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
     Err(ApiError::not_found(format!("Allocation for node {uuid} was not found")))
 }
 
@@ -171,7 +170,7 @@ pub(super) async fn traits(
     Extension(view): View,
     At(ident): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let node = api.find_since(&ident, view.version, since::TRAITS).await?;
+    let node = api.find(&ident, view.version).await?.node;
     Ok(Json(json!({ "traits": traits_of(&node) })))
 }
 
@@ -222,7 +221,7 @@ async fn change_traits(
     ident: &str,
     change: impl Fn(Vec<String>) -> Result<Vec<String>, ApiError>,
 ) -> Result<StatusCode, ApiError> {
-    let uuid = api.find_since(ident, view.version, since::TRAITS).await?.uuid;
+    let uuid = api.find(ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
         Api::still_called(node, ident)?;
         let mut node = node.clone();

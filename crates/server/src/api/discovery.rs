@@ -2,27 +2,10 @@
 
 use axum::{Extension, Json};
 use ironic::Version;
-use ironic::version::since;
 use serde_json::{Value, json};
 
 use super::request::View;
-
-/// What is linked from `/v1/`, and since when.
-const LINKED: [(&str, u16); 13] = [
-    ("chassis", 1),
-    ("nodes", 1),
-    ("ports", 1),
-    ("drivers", 1),
-    ("lookup", since::RAMDISK),
-    ("heartbeat", since::RAMDISK),
-    ("portgroups", since::PORTGROUPS),
-    ("volume", since::VOLUME),
-    ("conductors", since::CONDUCTORS),
-    ("allocations", since::ALLOCATIONS),
-    ("deploy_templates", since::DEPLOY_TEMPLATES),
-    ("shards", since::SHARDS),
-    ("runbooks", since::RUNBOOKS),
-];
+use super::routes;
 
 pub(super) async fn root(Extension(view): View) -> Json<Value> {
     let version = version(&view);
@@ -51,7 +34,7 @@ pub(super) async fn v1(Extension(view): View) -> Json<Value> {
         },
         "version": version(&view),
     });
-    for (name, _) in LINKED.iter().filter(|(_, since)| view.version.has(*since)) {
+    for name in routes::resources(view.version) {
         out[name] = view.links(&format!("{name}/"));
     }
     Json(out)

@@ -2,10 +2,9 @@
 
 use axum::{Extension, Json};
 use ironic::driver;
-use ironic::version::since;
 use serde_json::{Value, json};
 
-use super::request::{At, Query, View, exists_since};
+use super::request::{At, Query, View};
 use crate::error::ApiError;
 
 pub(super) async fn list(Extension(view): View, mut query: Query) -> Result<Json<Value>, ApiError> {
@@ -39,16 +38,14 @@ fn expect(name: &str) -> Result<(), ApiError> {
     Err(ApiError::not_found(text))
 }
 
-pub(super) async fn conductors(Extension(view): View) -> Result<Json<Value>, ApiError> {
-    exists_since(view.version, since::CONDUCTORS)?;
-    Ok(Json(json!({ "conductors": [this(&view)] })))
+pub(super) async fn conductors(Extension(view): View) -> Json<Value> {
+    Json(json!({ "conductors": [this(&view)] }))
 }
 
 pub(super) async fn conductor(
     Extension(view): View,
     At(host): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    exists_since(view.version, since::CONDUCTORS)?;
     if host != view.host {
         return Err(ApiError::not_found(format!("Conductor {host} could not be found.")));
     }

@@ -22,6 +22,7 @@ use tower::Layer as _;
 use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
 use self::htpasswd::Htpasswd;
 use self::users::{NotLoggedIn, Users};
+use super::routes;
 use crate::config;
 use crate::error::ApiError;
 
@@ -77,7 +78,9 @@ impl OperatorGuard {
     async fn let_in(&self, request: &mut Request) -> Result<(), NotLetIn> {
         let own = self.names.check(request.version(), request.uri(), request.headers())?;
         self.names.check_page(own.as_ref(), request.headers())?;
-        if let Some(users) = self.users.as_ref().filter(|_| !is_public(request.uri().path())) {
+        if let Some(users) =
+            self.users.as_ref().filter(|_| !routes::is_public(request.uri().path()))
+        {
             let user = users.user_of(request.headers(), peer_of(request)).await?;
             request.extensions_mut().insert(ApiUser(user));
         }
@@ -113,17 +116,6 @@ async fn guard_machines(request: Request, next: Next) -> Response {
     match no_page.and_then(|()| check_body(headers)) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
-    }
-}
-
-/// What upstream answers without asking who asks (its `acl_public_routes`): which versions there are, and the calls of
-/// agents, which have tokens of their own.
-fn is_public(path: &str) -> bool {
-    match path.strip_suffix('/').unwrap_or(path) {
-        "" | "/v1" | "/v1/lookup" => true,
-        path => path
-            .strip_prefix("/v1/heartbeat/")
-            .is_some_and(|node| !node.is_empty() && !node.contains('/')),
     }
 }
 
@@ -234,32 +226,4 @@ pub fn users_in(text: &str) -> Result<usize> {
     let users = Htpasswd::parse(text)?;
     let _ = users.hash_of("nobody", text.len());
     Ok(users.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_upstream_answers_everybody_is_public() {
-        for path in ["/", "/v1", "/v1/", "/v1/lookup", "/v1/lookup/", "/v1/heartbeat/n1"] {
-            assert!(is_public(path), "{path}");
-        }
-        for path in [
-            "/v1/nodes",
-            "/metrics",
-            "/v1//",
-            "/V1",
-            "/v1/heartbeat/",
-            "/v1/heartbeat",
-            "/v1/heartbeat/n1/x",
-            "/v1/heartbeat/../nodes",
-            "/v1/lookup/x",
-            "/v1/nodes/lookup",
-            "/v1/drivers",
-            "*",
-        ] {
-            assert!(!is_public(path), "{path}");
-        }
-    }
 }

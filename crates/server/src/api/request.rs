@@ -148,22 +148,6 @@ impl Api {
             NodeKey::Name(_) | NodeKey::Uuid(_) => Ok(()),
         }
     }
-
-    /// [`Api::find`], for an endpoint that came with 1.`since`.
-    pub(super) async fn find_since(
-        &self,
-        ident: &str,
-        version: Version,
-        since: u16,
-    ) -> Result<Node, ApiError> {
-        exists_since(version, since)?;
-        Ok(self.find(ident, version).await?.node)
-    }
-}
-
-/// Whether an endpoint that came with 1.`since` is there.
-pub(super) fn exists_since(version: Version, since: u16) -> Result<(), ApiError> {
-    if version.has(since) { Ok(()) } else { Err(ApiError::too_old(since)) }
 }
 
 /// What stands in the variable parts of the path; nothing has a NUL in its name.

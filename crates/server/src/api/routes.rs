@@ -1,0 +1,264 @@
+//! The routes of Ironic's API: method, path, since which microversion, for whom, and the handler.
+//!
+//! From this one table come the routers of both ports, the check of the version, the links of `GET /v1`, the paths
+//! that need no user, the words of a 405, and the tests that try every route. A new endpoint is a row and a handler.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::LazyLock;
+
+use axum::extract::{MatchedPath, Request};
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
+use ironic::Version;
+use ironic::version::since;
+
+use super::request::View;
+use super::{Api, agents, boot_trace, details, discovery, drivers, nodes, ports, states};
+use crate::error::ApiError;
+
+/// One method of one path.
+#[derive(Clone, Debug)]
+pub struct ApiRoute {
+    /// The method. A route for GET serves HEAD too.
+    pub method: Method,
+    /// The path, with the variable segments in braces.
+    pub path: &'static str,
+    /// The route came with 1.`since`; clients that ask for an older version get 404.
+    pub since: u16,
+    /// Who may call it, and on which port.
+    pub audience: Audience,
+    handler: MethodRouter<Api>,
+}
+
+/// Who may call a route, and on which port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Operators: on the API's port, with a login where there are users.
+    Operators,
+    /// Everyone, agents among them: on the API's port and the agents' port, without a login. Upstream's list of these
+    /// is `acl_public_routes`.
+    Everyone,
+}
+
+/// Every route there is.
+pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
+    vec![
+        get("/", 1, discovery::root).for_everyone(),
+        get("/v1", 1, discovery::v1).for_everyone(),
+        get("/v1/lookup", since::RAMDISK, agents::lookup).for_everyone(),
+        post("/v1/heartbeat/{node}", since::RAMDISK, agents::heartbeat).for_everyone(),
+        // Nodes.
+        get("/v1/nodes", 1, nodes::list),
+        post("/v1/nodes", 1, nodes::create),
+        get("/v1/nodes/detail", 1, nodes::list_detail),
+        get("/v1/nodes/{node}", 1, nodes::show),
+        patch("/v1/nodes/{node}", 1, nodes::patch),
+        delete("/v1/nodes/{node}", 1, nodes::delete),
+        get("/v1/nodes/{node}/validate", 1, states::validate),
+        put("/v1/nodes/{node}/maintenance", 1, states::set_maintenance),
+        delete("/v1/nodes/{node}/maintenance", 1, states::unset_maintenance),
+        get("/v1/nodes/{node}/boot-trace", 1, boot_trace::show),
+        get("/v1/nodes/{node}/history", since::HISTORY, boot_trace::history),
+        get("/v1/nodes/{node}/history/{event}", since::HISTORY, boot_trace::history_entry),
+        get("/v1/nodes/{node}/traits", since::TRAITS, details::traits),
+        put("/v1/nodes/{node}/traits", since::TRAITS, details::set_traits),
+        delete("/v1/nodes/{node}/traits", since::TRAITS, details::unset_traits),
+        put("/v1/nodes/{node}/traits/{trait}", since::TRAITS, details::add_trait),
+        delete("/v1/nodes/{node}/traits/{trait}", since::TRAITS, details::remove_trait),
+        get("/v1/nodes/{node}/children", since::CHILDREN, details::children),
+        get("/v1/nodes/{node}/inventory", since::INVENTORY, details::inventory),
+        get("/v1/nodes/{node}/allocation", since::ALLOCATIONS, details::allocation),
+        // The states of a node.
+        get("/v1/nodes/{node}/states", 1, states::show),
+        put("/v1/nodes/{node}/states/provision", 1, states::provision),
+        put("/v1/nodes/{node}/states/power", 1, states::power),
+        get("/v1/nodes/{node}/states/console", 1, details::console),
+        put("/v1/nodes/{node}/states/boot_mode", since::SET_BOOT_MODE, details::not_ours),
+        put("/v1/nodes/{node}/states/secure_boot", since::SET_BOOT_MODE, details::not_ours),
+        put("/v1/nodes/{node}/states/raid", since::RAID, details::not_ours),
+        // The hardware of a node.
+        get("/v1/nodes/{node}/management/boot_device", 1, details::boot_device),
+        put("/v1/nodes/{node}/management/boot_device", 1, details::not_ours),
+        get(
+            "/v1/nodes/{node}/management/boot_device/supported",
+            1,
+            details::supported_boot_devices,
+        ),
+        get("/v1/nodes/{node}/management/indicators", since::INDICATORS, details::none_of_node),
+        get("/v1/nodes/{node}/bios", since::BIOS, details::none_of_node),
+        get("/v1/nodes/{node}/firmware", since::FIRMWARE, details::none_of_node),
+        get("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
+        post("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
+        delete("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
+        get("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
+        post("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
+        put("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
+        patch("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
+        delete("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
+        get("/v1/nodes/{node}/vendor_passthru/methods", 1, details::vendor_methods),
+        // The network and the volumes of a node.
+        get("/v1/nodes/{node}/ports", 1, ports::list_of_node),
+        get("/v1/nodes/{node}/ports/detail", 1, ports::list_detail_of_node),
+        get("/v1/nodes/{node}/portgroups", since::PORTGROUPS_LINK, details::none_of_node),
+        get("/v1/nodes/{node}/vifs", since::VIFS, details::none_of_node),
+        get("/v1/nodes/{node}/volume", since::VOLUME, details::volume_of_node),
+        get("/v1/nodes/{node}/volume/connectors", since::VOLUME, details::none_of_node),
+        get("/v1/nodes/{node}/volume/targets", since::VOLUME, details::none_of_node),
+        // Ports.
+        get("/v1/ports", 1, ports::list),
+        post("/v1/ports", 1, ports::create),
+        get("/v1/ports/detail", 1, ports::list_detail),
+        get("/v1/ports/{port}", 1, ports::show),
+        patch("/v1/ports/{port}", 1, ports::patch),
+        delete("/v1/ports/{port}", 1, ports::delete),
+        // The service.
+        get("/v1/drivers", 1, drivers::list),
+        get("/v1/drivers/{driver}", 1, drivers::show),
+        get("/v1/drivers/{driver}/properties", 1, drivers::properties),
+        get("/v1/conductors", since::CONDUCTORS, drivers::conductors),
+        get("/v1/conductors/{host}", since::CONDUCTORS, drivers::conductor),
+        // What upstream has and this service has none of.
+        get("/v1/chassis", 1, details::none),
+        get("/v1/portgroups", since::PORTGROUPS, details::none),
+        get("/v1/volume", since::VOLUME, details::volume),
+        get("/v1/volume/connectors", since::VOLUME, details::none),
+        get("/v1/volume/targets", since::VOLUME, details::none),
+        get("/v1/allocations", since::ALLOCATIONS, details::none),
+        get("/v1/deploy_templates", since::DEPLOY_TEMPLATES, details::none),
+        get("/v1/shards", since::SHARDS, details::none),
+        get("/v1/runbooks", since::RUNBOOKS, details::none),
+        get("/v1/inspection_rules", since::INSPECTION_RULES, details::none),
+    ]
+});
+
+fn get<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+    ApiRoute::new(Method::GET, path, since, on(MethodFilter::GET, handler))
+}
+
+fn post<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+    ApiRoute::new(Method::POST, path, since, on(MethodFilter::POST, handler))
+}
+
+fn put<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+    ApiRoute::new(Method::PUT, path, since, on(MethodFilter::PUT, handler))
+}
+
+fn patch<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+    ApiRoute::new(Method::PATCH, path, since, on(MethodFilter::PATCH, handler))
+}
+
+fn delete<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+    ApiRoute::new(Method::DELETE, path, since, on(MethodFilter::DELETE, handler))
+}
+
+impl ApiRoute {
+    fn new(method: Method, path: &'static str, since: u16, handler: MethodRouter<Api>) -> Self {
+        Self { method, path, since, audience: Audience::Operators, handler }
+    }
+
+    fn for_everyone(self) -> Self {
+        Self { audience: Audience::Everyone, ..self }
+    }
+
+    /// The handler behind the check of the version.
+    fn checked_handler(&self) -> MethodRouter<Api> {
+        let since = self.since;
+        let check = move |Extension(view): View, request: Request, next: Next| async move {
+            if view.version.has(since) {
+                next.run(request).await
+            } else {
+                ApiError::too_old(since).into_response()
+            }
+        };
+        self.handler.clone().route_layer(middleware::from_fn(check))
+    }
+
+    /// The resource below `/v1/` that the route is part of.
+    fn resource(&self) -> Option<&'static str> {
+        self.path.strip_prefix("/v1/")?.split('/').next()
+    }
+
+    /// Whether a request's path is this route's, with or without a slash at the end.
+    fn has_path(&self, path: &str) -> bool {
+        let without_last_slash = |path| str::strip_suffix(path, '/').unwrap_or(path);
+        let mut segments = without_last_slash(path).split('/');
+        let fits = |pattern: &str| match segments.next() {
+            Some(segment) if pattern.starts_with('{') => !segment.is_empty(),
+            segment => segment == Some(pattern),
+        };
+        without_last_slash(self.path).split('/').all(fits) && segments.next().is_none()
+    }
+}
+
+impl fmt::Display for ApiRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// The routes that `is_served` chooses, as a router without what holds for all of them.
+pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<Api> {
+    let served = ROUTES.iter().filter(|route| is_served(route));
+    served.fold(Router::new(), |router, route| router.route(route.path, route.checked_handler()))
+}
+
+/// The resources that `GET /v1` links to at a version.
+pub(super) fn resources(version: Version) -> BTreeSet<&'static str> {
+    ROUTES.iter().filter(|route| version.has(route.since)).filter_map(ApiRoute::resource).collect()
+}
+
+/// Whether a path is answered without asking who asks.
+pub(super) fn is_public(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.audience == Audience::Everyone && route.has_path(path))
+}
+
+/// 405, with the methods that the path has.
+pub(super) async fn method_not_allowed(method: Method, path: MatchedPath) -> ApiError {
+    let routes = ROUTES.iter().filter(|route| route.path == path.as_str());
+    let methods = routes.map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");
+    let text = format!("{method} is not supported here. Supported: {methods}.");
+    ApiError::no_route(StatusCode::METHOD_NOT_ALLOWED, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_upstream_answers_everybody_is_public() {
+        for path in ["/", "/v1", "/v1/", "/v1/lookup", "/v1/lookup/", "/v1/heartbeat/n1"] {
+            assert!(is_public(path), "{path}");
+        }
+        for path in [
+            "/v1/nodes",
+            "/metrics",
+            "//",
+            "/v1//",
+            "/V1",
+            "/v1/heartbeat/",
+            "/v1/heartbeat//",
+            "/v1/heartbeat",
+            "/v1/heartbeat/n1/x",
+            "/v1/heartbeat/../nodes",
+            "/v1/lookup/x",
+            "/v1/nodes/lookup",
+            "/v1/drivers",
+            "*",
+        ] {
+            assert!(!is_public(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn resources_are_linked_since_their_first_route() {
+        let at = |minor| resources(Version::new(minor).unwrap());
+        assert_eq!(at(1), BTreeSet::from(["chassis", "drivers", "nodes", "ports"]));
+        assert!(!at(21).contains("lookup") && at(22).contains("lookup"));
+        assert_eq!(resources(Version::MAX).len(), 14);
+    }
+}
