@@ -16,7 +16,7 @@ use provision::step::Fresh;
 use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
     Change, ChangeError, Claim, Clock, CreateNodeError, ListError, NodeFilter, NodeKey,
-    PortChangeError, PortError, PortFilter, Store, StoreFailure,
+    PortChangeError, PortError, PortFilter, Store, StoreError, StoreFailure,
 };
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -158,7 +158,7 @@ impl Nodes {
             Ok(step(node, &event(node)?, &context)?)
         };
         // The time of the change comes before this: whatever is recorded later is later in the trace, too.
-        self.save_recorded(node).await;
+        self.save_recorded(node).await?;
         let changed = self.store.change(node, claim, context.now, decide).await;
         let node = self.seen(node, changed).await?;
         say_changes(before, &node);
@@ -218,7 +218,7 @@ impl Nodes {
             before = Some(SeenNode::of(node));
             Ok(step(node, &event(node)?, &context)?)
         };
-        self.save_recorded(node).await;
+        self.save_recorded(node).await?;
         let changed = self.store.take_over(node, context.now, SETTLE, decide).await;
         let changed = changed.map(|(changed, lost)| {
             if let Some(claim) = &lost {
@@ -237,9 +237,10 @@ impl Nodes {
         self.under_way.begin(claim)
     }
 
-    async fn save_recorded(&self, node: Uuid) {
-        if let Some(recorder) = &self.recorder {
-            recorder.flush_node(node).await;
+    async fn save_recorded(&self, node: Uuid) -> Result<(), StoreError> {
+        match &self.recorder {
+            Some(recorder) => recorder.flush_node(node).await,
+            None => Ok(()),
         }
     }
 

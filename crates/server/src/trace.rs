@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provision::{BootEvent, Node, What};
-use store::{Clock, Store};
+use store::{Clock, Store, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
@@ -51,12 +51,12 @@ struct EventNumbers {
 }
 
 /// How far the writer has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Written {
     /// Events that have left the queue, since the start.
     events: u64,
-    /// Whether the last attempt to write failed: what waits is tried again.
-    is_failing: bool,
+    /// Why the last attempt to write failed, if it did: what waits is tried again.
+    outage: Option<StoreError>,
 }
 
 /// An event and its node, on the way to the store.
@@ -119,27 +119,35 @@ impl Recorder {
     /// Nobody waits for a database that cannot be written: what waits for it is kept, and written later.
     pub async fn flush(&self) {
         let last = locked(&self.numbers).last;
-        self.flush_to(last).await;
+        self.flush_to(last).await.ok();
     }
 
     /// Waits until what was recorded of a node is in the store, before more is saved of it: so a crash costs the end of a
     /// trace and nothing before it.
-    pub async fn flush_node(&self, node: Uuid) {
+    ///
+    /// # Errors
+    /// The outage for which it could not be written; then nothing more may be saved of the node.
+    pub async fn flush_node(&self, node: Uuid) -> Result<(), StoreError> {
         let last = locked(&self.numbers).of_nodes.get(&node).copied();
-        if let Some(last) = last {
-            self.flush_to(last).await;
+        match last {
+            Some(last) => self.flush_to(last).await,
+            None => Ok(()),
         }
     }
 
-    async fn flush_to(&self, number: u64) {
+    async fn flush_to(&self, number: u64) -> Result<(), StoreError> {
         let mut written = self.written.clone();
         while written.borrow_and_update().events < number {
             self.hurry.notify_one();
-            // Where nobody writes any more, there is nothing to wait for.
-            if written.changed().await.is_err() || written.borrow().is_failing {
-                return;
+            if written.changed().await.is_err() {
+                // Where nobody writes any more, there is nothing to wait for.
+                break;
+            }
+            if let Some(outage) = written.borrow().outage.as_ref().and_then(StoreError::outage) {
+                return Err(outage);
             }
         }
+        Ok(())
     }
 }
 
@@ -196,13 +204,13 @@ impl Backlog {
                 error!(events = events.len(), "events of traces are lost");
                 break;
             }
-            self.written.send_modify(|written| written.is_failing = true);
+            self.written.send_modify(|written| written.outage = Some(failed));
             timeout(TRY_AGAIN, self.hurry.notified()).await.ok();
         }
         let mut numbers = locked(&self.numbers);
         self.written.send_modify(|written| {
             written.events += events.len() as u64;
-            written.is_failing = false;
+            written.outage = None;
             for (node, _) in events {
                 if numbers.of_nodes.get(node).is_some_and(|number| *number <= written.events) {
                     numbers.of_nodes.remove(node);
@@ -217,6 +225,7 @@ mod tests {
     use tempfile::TempDir;
 
     use provision::{Event, Policy, PowerState};
+    use store::StoreFailure as _;
 
     use super::*;
     use crate::artifacts::tests::booting_node;
@@ -314,5 +323,29 @@ mod tests {
             // As a crash right after the change would leave it.
             assert_eq!(store.events(node.uuid, None).await.unwrap().len(), round);
         }
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_node_whose_events_wait_for_an_outage_to_end_is_refused_as_an_outage() {
+        let (_folder, store, node) = store().await;
+        let (recorder, backlog) = Recorder::new();
+        let nodes = Nodes::new(store.clone(), Index::default(), Policy::default());
+        let nodes = nodes.recorded_by(recorder.clone());
+        recorder.record(&node, told());
+        let seen = Event::PowerSeen(PowerState::On);
+
+        // The writer's last attempt fails, and then the database can be written again, before the writer tries.
+        let last_attempt = async {
+            backlog.hurry.notified().await;
+            let outage = StoreError::from(sqlx::Error::PoolTimedOut);
+            backlog.written.send_modify(|written| written.outage = Some(outage));
+        };
+        let (changed, ()) = tokio::join!(nodes.happen(node.uuid, None, &seen), last_attempt);
+
+        let refused = changed.unwrap_err();
+        assert!(refused.is_outage(), "{refused}");
+        tokio::spawn(write(store.clone(), backlog));
+        nodes.happen(node.uuid, None, &seen).await.unwrap();
+        assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong, one enum for each sort of operation.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -86,10 +87,10 @@ pub enum StoreError {
     },
     /// There is no room to save anything.
     #[error("the disk of the database is full: free space on it")]
-    DiskFull(#[source] sqlx::Error),
+    DiskFull(#[source] Arc<sqlx::Error>),
     /// The connection was lost, the server does not answer, or the disk fails.
     #[error("the database does not answer")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// A statement failed.
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
@@ -116,7 +117,28 @@ impl StoreError {
     /// Whether the cause lies outside of what was asked for and may pass: the same operation may succeed later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::DiskFull(_) | Self::Unavailable(_))
+        self.outage().is_some()
+    }
+
+    /// The same error, if it is an outage: for whatever has to wait for the operation that failed.
+    #[must_use]
+    pub fn outage(&self) -> Option<Self> {
+        match self {
+            Self::DiskFull(cause) => Some(Self::DiskFull(cause.clone())),
+            Self::Unavailable(cause) => Some(Self::Unavailable(cause.clone())),
+            Self::Url { .. }
+            | Self::Create { .. }
+            | Self::Missing { .. }
+            | Self::File { .. }
+            | Self::Rights { .. }
+            | Self::Open { .. }
+            | Self::NoTables { .. }
+            | Self::Version { .. }
+            | Self::Migrate { .. }
+            | Self::Database(_)
+            | Self::Unreadable { .. }
+            | Self::OutOfRange { .. } => None,
+        }
     }
 }
 
@@ -125,7 +147,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(cause) if cause.kind() == std::io::ErrorKind::StorageFull => {
-                Self::DiskFull(error)
+                Self::DiskFull(error.into())
             }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -133,11 +155,11 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Self::Unavailable(error),
+            | sqlx::Error::BeginFailed => Self::Unavailable(error.into()),
             sqlx::Error::Database(cause) => {
                 match cause.code().as_deref().map_or(Cause::Other, Cause::of_code) {
-                    Cause::DiskFull => Self::DiskFull(error),
-                    Cause::Unavailable => Self::Unavailable(error),
+                    Cause::DiskFull => Self::DiskFull(error.into()),
+                    Cause::Unavailable => Self::Unavailable(error.into()),
                     Cause::Other => Self::Database(error),
                 }
             }
