@@ -25,11 +25,11 @@ test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a 
 test-lab: arm64-machines build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot there is; goes on where it stopped
 	scripts/test-lab
 
-check: ## What needs no machine: formatting, lints, documentation, layers, whether the fuzz targets build
+check: ## What needs no machine: formatting, lints, documentation, checks of our own, whether the fuzz targets build
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
-	cargo xtask layers
+	cargo xtask check
 	CUSTOM_LIBFUZZER_PATH=/not-linked/libfuzzer.a cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 
 deny: ## Licences, advisories and sources of what we depend on

@@ -1,8 +1,10 @@
-//! Repository tasks: `cargo xtask layers`.
+//! Repository tasks: checks of what neither the compiler nor clippy knows.
 
+mod dependencies;
 #[cfg(test)]
 mod fixture;
 mod layers;
+mod sources;
 mod workspace;
 
 use std::env;
@@ -12,9 +14,14 @@ use anyhow::{Context, Result, bail};
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no folder")?;
-    match env::args().nth(1).as_deref() {
-        Some("layers") => layers::check(root),
-        Some(other) => bail!("there is no task {other:?}; there is: layers"),
-        None => bail!("name a task: layers"),
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => {
+            layers::check(root)?;
+            dependencies::check(root)
+        }
+        ["layers"] => layers::check(root),
+        ["dependencies"] => dependencies::check(root),
+        _ => bail!("there are check (all of these), layers and dependencies"),
     }
 }

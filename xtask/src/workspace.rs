@@ -14,6 +14,7 @@ pub(crate) struct Crate {
     pub(crate) name: String,
     manifest_path: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) targets: Vec<Target>,
 }
 
 /// A dependency that a crate declares.
@@ -21,6 +22,8 @@ pub(crate) struct Crate {
 pub(crate) struct Dependency {
     /// The name of the package it is.
     pub(crate) name: String,
+    /// The name the crate gives it, where that is another.
+    rename: Option<String>,
     #[serde(default, deserialize_with = "null_is_normal")]
     pub(crate) kind: DependencyKind,
 }
@@ -33,6 +36,24 @@ pub(crate) enum DependencyKind {
     Normal,
     Dev,
     Build,
+}
+
+/// Something that cargo builds of a crate.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Target {
+    kind: Vec<String>,
+    /// Its first file.
+    pub(crate) src_path: PathBuf,
+}
+
+/// What a target is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TargetKind {
+    /// The library and programs: what others get.
+    Product,
+    /// Tests, examples and benches.
+    Test,
+    BuildScript,
 }
 
 /// The crates of the workspace at `root`, in the order of their names.
@@ -64,13 +85,29 @@ impl Crate {
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        self.manifest_path.parent().unwrap_or(Path::new("."))
+        self.manifest_path.parent().expect("a manifest lies in a folder")
     }
 }
 
 impl Dependency {
     pub(crate) fn short_name(&self) -> &str {
         short(&self.name)
+    }
+
+    /// The identifier by which code names it.
+    pub(crate) fn identifier(&self) -> String {
+        // A package of ours is renamed by the workspace to its short name.
+        self.rename.as_deref().unwrap_or(&self.name).replace('-', "_")
+    }
+}
+
+impl Target {
+    pub(crate) fn kind(&self) -> TargetKind {
+        match self.kind.first().map(String::as_str) {
+            Some("custom-build") => TargetKind::BuildScript,
+            Some("test" | "example" | "bench") => TargetKind::Test,
+            _ => TargetKind::Product,
+        }
     }
 }
 
