@@ -4,6 +4,7 @@ mod dependencies;
 #[cfg(test)]
 mod fixture;
 mod layers;
+mod names;
 mod sources;
 mod workspace;
 
@@ -18,10 +19,13 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => {
             layers::check(root)?;
-            dependencies::check(root)
+            dependencies::check(root)?;
+            names::check(root)
         }
         ["layers"] => layers::check(root),
         ["dependencies"] => dependencies::check(root),
-        _ => bail!("there are check (all of these), layers and dependencies"),
+        ["names"] => names::check(root),
+        ["names", "--write"] => names::write(root),
+        _ => bail!("there are check (all of these), layers, dependencies, names and names --write"),
     }
 }
