@@ -1,6 +1,8 @@
 //! Repository tasks: checks of what neither the compiler nor clippy knows.
 
+mod circles;
 mod dependencies;
+mod figures;
 #[cfg(test)]
 mod fixture;
 mod layers;
@@ -20,12 +22,16 @@ fn main() -> Result<()> {
         ["check"] => {
             layers::check(root)?;
             dependencies::check(root)?;
+            figures::check(root)?;
             names::check(root)
         }
         ["layers"] => layers::check(root),
         ["dependencies"] => dependencies::check(root),
+        ["figures"] => figures::check(root),
         ["names"] => names::check(root),
         ["names", "--write"] => names::write(root),
-        _ => bail!("there are check (all of these), layers, dependencies, names and names --write"),
+        _ => bail!(
+            "there are check (all of these), layers, dependencies, figures, names and names --write"
+        ),
     }
 }
