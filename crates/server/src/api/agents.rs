@@ -20,9 +20,10 @@ use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Api;
 use super::agent_calls::{CallKind, CallSource, Caller};
-use super::request::{At, Body, Peer, Query, RawQuery, Received, View};
+use super::context::Api;
+use super::extract::{At, Body, Peer, RawQuery, Received, View};
+use super::query::Query;
 use crate::error::ApiError;
 use crate::http_server::ServedNode;
 use crate::repeats;

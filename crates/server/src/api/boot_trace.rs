@@ -8,8 +8,9 @@ use provision::Node;
 use serde_json::{Value, json};
 use store::Clock;
 
-use super::Api;
-use super::request::{At, Query, View};
+use super::context::Api;
+use super::extract::{At, View};
+use super::query::Query;
 use crate::error::ApiError;
 
 pub(super) async fn show(

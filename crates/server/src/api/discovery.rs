@@ -1,11 +1,23 @@
 //! `GET /` and `GET /v1/`: which versions there are, and where things are.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::{Extension, Json};
 use ironic::Version;
 use serde_json::{Value, json};
 
-use super::request::View;
-use super::routes;
+use super::extract::View;
+
+/// What `GET /v1` links to: the resources, each with the version that brought it.
+#[derive(Clone, Debug)]
+pub(super) struct ResourceLinks(Arc<BTreeMap<&'static str, u16>>);
+
+impl ResourceLinks {
+    pub(super) fn new(resources: BTreeMap<&'static str, u16>) -> Self {
+        Self(Arc::new(resources))
+    }
+}
 
 pub(super) async fn root(Extension(view): View) -> Json<Value> {
     let version = version(&view);
@@ -17,7 +29,10 @@ pub(super) async fn root(Extension(view): View) -> Json<Value> {
     }))
 }
 
-pub(super) async fn v1(Extension(view): View) -> Json<Value> {
+pub(super) async fn v1(
+    Extension(view): View,
+    Extension(ResourceLinks(resources)): Extension<ResourceLinks>,
+) -> Json<Value> {
     let mut out = json!({
         "id": "v1",
         "links": [
@@ -34,7 +49,7 @@ pub(super) async fn v1(Extension(view): View) -> Json<Value> {
         },
         "version": version(&view),
     });
-    for name in routes::resources(view.version) {
+    for (name, _) in resources.iter().filter(|(_, since)| view.version.has(**since)) {
         out[name] = view.links(&format!("{name}/"));
     }
     Json(out)

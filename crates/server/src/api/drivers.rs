@@ -4,7 +4,8 @@ use axum::{Extension, Json};
 use ironic::driver;
 use serde_json::{Value, json};
 
-use super::request::{At, Query, View};
+use super::extract::{At, View};
+use super::query::Query;
 use crate::error::ApiError;
 
 pub(super) async fn list(Extension(view): View, mut query: Query) -> Result<Json<Value>, ApiError> {

@@ -6,7 +6,7 @@
 mod hosts;
 mod htpasswd;
 mod logins;
-mod users;
+pub(super) mod users;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tower::Layer as _;
 
 use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
 use self::htpasswd::Htpasswd;
-use self::users::{NotLoggedIn, Users};
+use self::users::{ApiUser, NotLoggedIn, Users};
 use super::routes;
 use crate::config;
 use crate::error::ApiError;
@@ -35,10 +35,6 @@ pub struct OperatorGuard {
     names: Arc<ApiNames>,
     users: Option<Users>,
 }
-
-/// The user whom a request was let in as.
-#[derive(Clone, Debug)]
-pub(super) struct ApiUser(pub(super) Arc<str>);
 
 impl OperatorGuard {
     /// As `[api]` says; reads the file of users, if there is to be one.

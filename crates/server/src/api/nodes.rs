@@ -10,13 +10,14 @@ use ironic::field::boolean;
 use ironic::node::{FIELDS, LISTED};
 use ironic::version::since;
 use provision::{Node, ProvisionState};
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Clock, NodeFilter, NodeSort};
 use tracing::info;
 use uuid::Uuid;
 
-use super::Api;
-use super::request::{At, Body, Page, Query, View};
+use super::context::Api;
+use super::extract::{At, Body, View};
+use super::query::{Page, Query};
 use crate::error::ApiError;
 
 pub(super) async fn list(
@@ -215,4 +216,19 @@ pub(super) async fn delete(
     api.nodes.delete(node.uuid, check).await?;
     info!(node.uuid = %node.uuid, "node {} is deleted", node.uuid);
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn children(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let uuid = api.find(&ident, view.version).await?.node.uuid;
+    // From memory: reading all nodes for it cost seconds of the database.
+    let parent = json!(uuid);
+    let mut children: Vec<_> = api.nodes.index().all();
+    children.retain(|node| node.kept.get("parent_node") == Some(&parent));
+    children.sort_by_key(|node| (node.created_at, node.uuid));
+    let children: Vec<_> = children.iter().map(|node| node.uuid).collect();
+    Ok(Json(json!({ "children": children })))
 }

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use store::{Clock, NodeKey, PortChangeError, PortError, PortFilter, PortKey};
 use uuid::Uuid;
 
-use super::Api;
-use super::request::{At, Body, Page, Query, View};
+use super::context::Api;
+use super::extract::{At, Body, View};
+use super::query::{Page, Query};
 use crate::error::ApiError;
 
 pub(super) async fn list(

@@ -3,7 +3,7 @@
 //! From this one table come the routers of both ports, the check of the version, the links of `GET /v1`, the paths
 //! that need no user, the words of a 405, and the tests that try every route. A new endpoint is a row and a handler.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -14,11 +14,13 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse as _;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
-use ironic::Version;
 use ironic::version::since;
 
-use super::request::View;
-use super::{Api, agents, boot_trace, details, discovery, drivers, nodes, ports, states};
+use super::context::Api;
+use super::extract::View;
+use super::{
+    agents, boot_trace, discovery, drivers, management, nodes, ports, states, traits, unbuilt,
+};
 use crate::error::ApiError;
 
 /// One method of one path.
@@ -65,50 +67,50 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         get("/v1/nodes/{node}/boot-trace", 1, boot_trace::show),
         get("/v1/nodes/{node}/history", since::HISTORY, boot_trace::history),
         get("/v1/nodes/{node}/history/{event}", since::HISTORY, boot_trace::history_entry),
-        get("/v1/nodes/{node}/traits", since::TRAITS, details::traits),
-        put("/v1/nodes/{node}/traits", since::TRAITS, details::set_traits),
-        delete("/v1/nodes/{node}/traits", since::TRAITS, details::unset_traits),
-        put("/v1/nodes/{node}/traits/{trait}", since::TRAITS, details::add_trait),
-        delete("/v1/nodes/{node}/traits/{trait}", since::TRAITS, details::remove_trait),
-        get("/v1/nodes/{node}/children", since::CHILDREN, details::children),
-        get("/v1/nodes/{node}/inventory", since::INVENTORY, details::inventory),
-        get("/v1/nodes/{node}/allocation", since::ALLOCATIONS, details::allocation),
+        get("/v1/nodes/{node}/traits", since::TRAITS, traits::traits),
+        put("/v1/nodes/{node}/traits", since::TRAITS, traits::set_traits),
+        delete("/v1/nodes/{node}/traits", since::TRAITS, traits::unset_traits),
+        put("/v1/nodes/{node}/traits/{trait}", since::TRAITS, traits::add_trait),
+        delete("/v1/nodes/{node}/traits/{trait}", since::TRAITS, traits::remove_trait),
+        get("/v1/nodes/{node}/children", since::CHILDREN, nodes::children),
+        get("/v1/nodes/{node}/inventory", since::INVENTORY, unbuilt::inventory),
+        get("/v1/nodes/{node}/allocation", since::ALLOCATIONS, unbuilt::allocation),
         // The states of a node.
         get("/v1/nodes/{node}/states", 1, states::show),
         put("/v1/nodes/{node}/states/provision", 1, states::provision),
         put("/v1/nodes/{node}/states/power", 1, states::power),
-        get("/v1/nodes/{node}/states/console", 1, details::console),
-        put("/v1/nodes/{node}/states/boot_mode", since::SET_BOOT_MODE, details::not_ours),
-        put("/v1/nodes/{node}/states/secure_boot", since::SET_BOOT_MODE, details::not_ours),
-        put("/v1/nodes/{node}/states/raid", since::RAID, details::not_ours),
+        get("/v1/nodes/{node}/states/console", 1, unbuilt::console),
+        put("/v1/nodes/{node}/states/boot_mode", since::SET_BOOT_MODE, unbuilt::not_ours),
+        put("/v1/nodes/{node}/states/secure_boot", since::SET_BOOT_MODE, unbuilt::not_ours),
+        put("/v1/nodes/{node}/states/raid", since::RAID, unbuilt::not_ours),
         // The hardware of a node.
-        get("/v1/nodes/{node}/management/boot_device", 1, details::boot_device),
-        put("/v1/nodes/{node}/management/boot_device", 1, details::not_ours),
+        get("/v1/nodes/{node}/management/boot_device", 1, management::boot_device),
+        put("/v1/nodes/{node}/management/boot_device", 1, unbuilt::not_ours),
         get(
             "/v1/nodes/{node}/management/boot_device/supported",
             1,
-            details::supported_boot_devices,
+            management::supported_boot_devices,
         ),
-        get("/v1/nodes/{node}/management/indicators", since::INDICATORS, details::none_of_node),
-        get("/v1/nodes/{node}/bios", since::BIOS, details::none_of_node),
-        get("/v1/nodes/{node}/firmware", since::FIRMWARE, details::none_of_node),
-        get("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
-        post("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
-        delete("/v1/nodes/{node}/vmedia", since::VMEDIA, details::no_virtual_media),
-        get("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
-        post("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
-        put("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
-        patch("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
-        delete("/v1/nodes/{node}/vendor_passthru", 1, details::no_vendor_method),
-        get("/v1/nodes/{node}/vendor_passthru/methods", 1, details::vendor_methods),
+        get("/v1/nodes/{node}/management/indicators", since::INDICATORS, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/bios", since::BIOS, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/firmware", since::FIRMWARE, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/vmedia", since::VMEDIA, unbuilt::no_virtual_media),
+        post("/v1/nodes/{node}/vmedia", since::VMEDIA, unbuilt::no_virtual_media),
+        delete("/v1/nodes/{node}/vmedia", since::VMEDIA, unbuilt::no_virtual_media),
+        get("/v1/nodes/{node}/vendor_passthru", 1, unbuilt::no_vendor_method),
+        post("/v1/nodes/{node}/vendor_passthru", 1, unbuilt::no_vendor_method),
+        put("/v1/nodes/{node}/vendor_passthru", 1, unbuilt::no_vendor_method),
+        patch("/v1/nodes/{node}/vendor_passthru", 1, unbuilt::no_vendor_method),
+        delete("/v1/nodes/{node}/vendor_passthru", 1, unbuilt::no_vendor_method),
+        get("/v1/nodes/{node}/vendor_passthru/methods", 1, unbuilt::vendor_methods),
         // The network and the volumes of a node.
         get("/v1/nodes/{node}/ports", 1, ports::list_of_node),
         get("/v1/nodes/{node}/ports/detail", 1, ports::list_detail_of_node),
-        get("/v1/nodes/{node}/portgroups", since::PORTGROUPS_LINK, details::none_of_node),
-        get("/v1/nodes/{node}/vifs", since::VIFS, details::none_of_node),
-        get("/v1/nodes/{node}/volume", since::VOLUME, details::volume_of_node),
-        get("/v1/nodes/{node}/volume/connectors", since::VOLUME, details::none_of_node),
-        get("/v1/nodes/{node}/volume/targets", since::VOLUME, details::none_of_node),
+        get("/v1/nodes/{node}/portgroups", since::PORTGROUPS_LINK, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/vifs", since::VIFS, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/volume", since::VOLUME, unbuilt::volume_of_node),
+        get("/v1/nodes/{node}/volume/connectors", since::VOLUME, unbuilt::none_of_node),
+        get("/v1/nodes/{node}/volume/targets", since::VOLUME, unbuilt::none_of_node),
         // Ports.
         get("/v1/ports", 1, ports::list),
         post("/v1/ports", 1, ports::create),
@@ -123,16 +125,16 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         get("/v1/conductors", since::CONDUCTORS, drivers::conductors),
         get("/v1/conductors/{host}", since::CONDUCTORS, drivers::conductor),
         // What upstream has and this service has none of.
-        get("/v1/chassis", 1, details::none),
-        get("/v1/portgroups", since::PORTGROUPS, details::none),
-        get("/v1/volume", since::VOLUME, details::volume),
-        get("/v1/volume/connectors", since::VOLUME, details::none),
-        get("/v1/volume/targets", since::VOLUME, details::none),
-        get("/v1/allocations", since::ALLOCATIONS, details::none),
-        get("/v1/deploy_templates", since::DEPLOY_TEMPLATES, details::none),
-        get("/v1/shards", since::SHARDS, details::none),
-        get("/v1/runbooks", since::RUNBOOKS, details::none),
-        get("/v1/inspection_rules", since::INSPECTION_RULES, details::none),
+        get("/v1/chassis", 1, unbuilt::none),
+        get("/v1/portgroups", since::PORTGROUPS, unbuilt::none),
+        get("/v1/volume", since::VOLUME, unbuilt::volume),
+        get("/v1/volume/connectors", since::VOLUME, unbuilt::none),
+        get("/v1/volume/targets", since::VOLUME, unbuilt::none),
+        get("/v1/allocations", since::ALLOCATIONS, unbuilt::none),
+        get("/v1/deploy_templates", since::DEPLOY_TEMPLATES, unbuilt::none),
+        get("/v1/shards", since::SHARDS, unbuilt::none),
+        get("/v1/runbooks", since::RUNBOOKS, unbuilt::none),
+        get("/v1/inspection_rules", since::INSPECTION_RULES, unbuilt::none),
     ]
 });
 
@@ -207,9 +209,14 @@ pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<Api> {
     served.fold(Router::new(), |router, route| router.route(route.path, route.checked_handler()))
 }
 
-/// The resources that `GET /v1` links to at a version.
-pub(super) fn resources(version: Version) -> BTreeSet<&'static str> {
-    ROUTES.iter().filter(|route| version.has(route.since)).filter_map(ApiRoute::resource).collect()
+/// The resources below `/v1/`, each with the version that brought its first route.
+pub(super) fn resources() -> BTreeMap<&'static str, u16> {
+    let mut resources = BTreeMap::new();
+    for (name, since) in ROUTES.iter().filter_map(|route| Some((route.resource()?, route.since))) {
+        let first = resources.entry(name).or_insert(since);
+        *first = since.min(*first);
+    }
+    resources
 }
 
 /// Whether a path is answered without asking who asks.
@@ -255,10 +262,11 @@ mod tests {
     }
 
     #[test]
-    fn resources_are_linked_since_their_first_route() {
-        let at = |minor| resources(Version::new(minor).unwrap());
-        assert_eq!(at(1), BTreeSet::from(["chassis", "drivers", "nodes", "ports"]));
-        assert!(!at(21).contains("lookup") && at(22).contains("lookup"));
-        assert_eq!(resources(Version::MAX).len(), 14);
+    fn a_resource_is_there_since_its_first_route() {
+        let resources = resources();
+        assert_eq!(resources["nodes"], 1);
+        assert_eq!(resources["lookup"], since::RAMDISK);
+        assert_eq!(resources["inspection_rules"], since::INSPECTION_RULES);
+        assert_eq!(resources.len(), 14);
     }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 use store::PortFilter;
 use tokio::task::spawn_blocking;
 
-use super::Api;
-use super::request::{At, Body, View};
+use super::context::Api;
+use super::extract::{At, Body, View};
 use crate::bmcs;
 use crate::error::ApiError;
 

@@ -60,6 +60,10 @@ struct Known {
     trouble: Option<String>,
 }
 
+/// The user whom a request was let in as.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiUser(pub(crate) Arc<str>);
+
 /// Whom a request says to be from.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials {

@@ -1,0 +1,31 @@
+//! `/v1/nodes/{}/management`: the boot device.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::context::Api;
+use super::extract::{At, View};
+use crate::error::ApiError;
+
+/// What the BMC is told is for one boot only, so that outside of an attempt there is nothing set.
+pub(super) async fn boot_device(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    Ok(Json(match node.live_attempt() {
+        Some(_) => json!({ "boot_device": "uefihttp", "persistent": false }),
+        None => json!({ "boot_device": null, "persistent": null }),
+    }))
+}
+
+pub(super) async fn supported_boot_devices(
+    State(api): State<Api>,
+    Extension(view): View,
+    At(ident): At<String>,
+) -> Result<Json<Value>, ApiError> {
+    api.find(&ident, view.version).await?;
+    Ok(Json(json!({ "supported_boot_devices": ["uefihttp"] })))
+}

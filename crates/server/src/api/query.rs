@@ -1,0 +1,183 @@
+//! The query of a request: filters, fields, and which page of a list.
+
+use std::collections::BTreeMap;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use ironic::field::{self, Field};
+use ironic::version::since;
+use ironic::{Fields, Version};
+use serde_json::Value;
+use store::SortDirection;
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+
+/// What stands behind the question mark; of a name that comes twice, the last counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        if query.contains("%00") {
+            return Err(ApiError::bad_request("A NUL is part of no value."));
+        }
+        Ok(Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+    }
+}
+
+impl Query {
+    /// Takes a value out.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    /// Takes a value out that came with 1.`since`.
+    pub(super) fn take_since(
+        &mut self,
+        name: &str,
+        version: Version,
+        since: u16,
+    ) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            Some(_) if !version.has(since) => Err(ApiError::not_acceptable()),
+            value => Ok(value),
+        }
+    }
+
+    /// Takes a yes or no out.
+    pub(super) fn take_boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        field::boolean(&text).map(Some).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Invalid {name}: Unrecognized value '{text}', acceptable values are: \
+                 '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
+            ))
+        })
+    }
+
+    /// Takes a UUID out.
+    pub(super) fn take_uuid(&mut self, name: &str) -> Result<Option<Uuid>, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        Uuid::try_parse(&text)
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("Expected UUID for {name}: {text}")))
+    }
+
+    /// Takes out which end of a list comes first.
+    pub(super) fn take_direction(&mut self) -> Result<SortDirection, ApiError> {
+        match self.take("sort_dir").as_deref() {
+            None | Some("asc") => Ok(SortDirection::Ascending),
+            Some("desc") => Ok(SortDirection::Descending),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "Invalid sort direction: {other}. Acceptable values are 'asc' or 'desc'"
+            ))),
+        }
+    }
+
+    /// Takes out which fields of a single resource are asked for.
+    pub(super) fn take_fields(
+        &mut self,
+        table: &[Field],
+        version: Version,
+    ) -> Result<Fields, ApiError> {
+        match self.take_since("fields", version, since::FIELDS)? {
+            Some(list) => Ok(Fields::parse(&list, table, version)?),
+            None => Ok(Fields::All),
+        }
+    }
+
+    /// Takes out which fields of a list's entries are asked for; `listed` if nothing is said.
+    pub(super) fn take_listed_fields(
+        &mut self,
+        table: &[Field],
+        listed: &[&'static str],
+        version: Version,
+    ) -> Result<Fields, ApiError> {
+        let detail = self.take_boolean("detail")?;
+        if detail.is_some() && !version.has(since::DETAIL) {
+            return Err(ApiError::not_acceptable());
+        }
+        let list = self.take_since("fields", version, since::FIELDS)?;
+        match (list, detail) {
+            (Some(_), Some(true)) => {
+                Err(ApiError::bad_request("Can't fetch a subset of fields with 'detail' set"))
+            }
+            (Some(list), Some(false) | None) => Ok(Fields::parse(&list, table, version)?),
+            (None, Some(true)) => Ok(Fields::All),
+            (None, Some(false) | None) => Ok(Fields::Only(listed.to_vec())),
+        }
+    }
+
+    /// Refuses what nobody took: a filter that is not understood must not list everything.
+    pub(super) fn end(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            Some(name) => Err(ApiError::bad_request(format!("Unexpected arguments: {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which page of a list is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    /// How many at most.
+    pub(super) limit: u32,
+    /// The last one of the page before.
+    pub(super) marker: Option<Uuid>,
+    /// The whole query, which the next page's has again.
+    asked: Query,
+}
+
+impl Page {
+    /// Ironic's `[api]max_limit`.
+    const MAX: u32 = 1_000;
+
+    /// Takes the page out of a query; to be called first.
+    pub(super) fn take(query: &mut Query) -> Result<Self, ApiError> {
+        let asked = query.clone();
+        let limit = match query.take("limit") {
+            None => Self::MAX,
+            Some(text) => match text.trim().parse::<i64>() {
+                Ok(limit) if limit > 0 => u32::try_from(limit).unwrap_or(Self::MAX).min(Self::MAX),
+                Ok(_) => return Err(ApiError::bad_request("Limit must be positive")),
+                Err(_) => {
+                    let text = format!("Expected an integer for limit: {text}");
+                    return Err(ApiError::bad_request(text));
+                }
+            },
+        };
+        Ok(Self { limit, marker: query.take_uuid("marker")?, asked })
+    }
+
+    /// The answer: a list of `name`, and where the next page is, if this one is full.
+    pub(super) fn show(
+        &self,
+        view: &ironic::View,
+        path: &str,
+        name: &str,
+        shown: Vec<Value>,
+        last: Option<Uuid>,
+    ) -> Value {
+        let next = last.filter(|_| shown.len() == self.limit as usize);
+        let mut out = field::Object::new();
+        out.insert(name.to_owned(), Value::Array(shown));
+        if let Some(last) = next {
+            out.insert("next".to_owned(), self.after(view, path, last).into());
+        }
+        Value::Object(out)
+    }
+
+    fn after(&self, view: &ironic::View, path: &str, last: Uuid) -> String {
+        let mut next = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in self.asked.0.iter().filter(|(name, _)| *name != "marker") {
+            next.append_pair(name, value);
+        }
+        next.append_pair("marker", &last.to_string());
+        format!("{}?{}", view.url(path), next.finish())
+    }
+}
