@@ -59,9 +59,10 @@ impl Store {
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
     {
-        let mut transaction = self.begin().await?;
-        let done = self.change_node_in(transaction.connection(), node, claim, now, decide).await;
-        let change = transaction.end(done).await?;
+        let change = self.transact(async |connection| {
+            self.change_node_in(connection, node, claim, now, decide).await
+        });
+        let change = change.await?;
         if change.work.is_some() {
             self.added.notify_one();
         }
@@ -119,9 +120,10 @@ impl Store {
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
     {
-        let mut transaction = self.begin().await?;
-        let done = self.take_over_in(transaction.connection(), node, now, settle, decide).await;
-        let (change, claim) = transaction.end(done).await?;
+        let taken = self.transact(async |connection| {
+            self.take_over_in(connection, node, now, settle, decide).await
+        });
+        let (change, claim) = taken.await?;
         if change.work.is_some() {
             self.added.notify_one();
         }
@@ -181,9 +183,9 @@ impl Store {
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
-        let mut transaction = self.begin().await?;
-        let done = self.delete_node_in(transaction.connection(), node, now, check).await;
-        transaction.end(done).await
+        let deleted = self
+            .transact(async |connection| self.delete_node_in(connection, node, now, check).await);
+        deleted.await
     }
 
     async fn delete_node_in<E>(

@@ -183,8 +183,11 @@ impl Cause {
             return match (&[*a, *b], code) {
                 (_, "53100") => Self::DiskFull,
                 // Connections lost, resources short, an operator's shutdown or restart, input and output of the system.
-                // Rows that two transactions want in different order, one of which may go on later.
-                (b"08" | b"53" | b"57" | b"58", _) | (_, "40001" | "40P01") => Self::Unavailable,
+                // Rows that two transactions want in different order, one of which may go on later. A transaction that was idle
+                // for too long.
+                (b"08" | b"53" | b"57" | b"58", _) | (_, "40001" | "40P01" | "25P03") => {
+                    Self::Unavailable
+                }
                 _ => Self::Other,
             };
         }

@@ -56,9 +56,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn append_events(&self, events: &[(Uuid, BootEvent)]) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        let done = self.insert_events(transaction.connection(), events).await;
-        transaction.end(done.map_err(StoreError::from)).await
+        self.transact(async |connection| Ok(self.insert_events(connection, events).await?)).await
     }
 
     /// The trace of a node, or of one of its attempts, in the order of time.
@@ -166,10 +164,10 @@ impl Store {
     }
 
     async fn delete(&self, statement: Statement<'_>) -> Result<u64, StoreError> {
-        let mut transaction = self.begin().await?;
-        let done = statement.execute(transaction.connection()).await;
-        let deleted = done.map(|done| done.rows_affected()).map_err(StoreError::from);
-        transaction.end(deleted).await
+        let deleted = self.transact(async |connection| {
+            Ok::<_, StoreError>(statement.execute(connection).await?.rows_affected())
+        });
+        deleted.await
     }
 
     pub(crate) async fn insert_events(

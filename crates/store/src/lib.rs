@@ -6,6 +6,7 @@
 
 mod change;
 mod clock;
+mod connections;
 mod error;
 mod events;
 mod health;
@@ -13,7 +14,6 @@ mod nodes;
 mod open;
 mod ports;
 mod sql;
-mod transaction;
 mod work;
 
 pub use change::Change;

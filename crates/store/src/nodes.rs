@@ -197,16 +197,13 @@ impl Store {
     /// # Errors
     /// [`CreateNodeError`] if its name, UUID or instance is taken.
     pub async fn create_node(&self, node: &Node) -> Result<(), CreateNodeError> {
-        let mut transaction = self.begin().await?;
         let insert = format!(
             "INSERT INTO nodes ({NODE_COLUMNS}, uuid, created_at, version) VALUES \
              ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)"
         );
-        let done = bind_node(sqlx::query(AssertSqlSafe(insert)), node)
-            .bind(micros(node.created_at))
-            .execute(transaction.connection())
-            .await;
-        let done = done.map(drop).map_err(|error| {
+        let insert =
+            bind_node(sqlx::query(AssertSqlSafe(insert)), node).bind(micros(node.created_at));
+        let failed = |error| {
             if duplicates(&error, "nodes", "name") {
                 CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default())
             } else if duplicates(&error, "nodes", "instance_uuid") {
@@ -216,8 +213,11 @@ impl Store {
             } else {
                 error.into()
             }
+        };
+        let created = self.transact(async |connection| {
+            insert.execute(connection).await.map(drop).map_err(failed)
         });
-        transaction.end(done).await
+        created.await
     }
 
     /// The node of that UUID or name.

@@ -10,27 +10,32 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
-use sqlx::any::{AnyPoolOptions, install_default_drivers};
+use sqlx::any::install_default_drivers;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AnyConnection, AnyPool, Connection, Executor};
+use sqlx::{AnyConnection, Connection, Executor};
 use tempfile::TempDir;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use self::reading::Reading;
 use crate::clock::Clock;
-use crate::error::{Other, StoreError};
+use crate::connections::{Connections, LIMIT, no_answer};
+use crate::error::{Other, StoreError, StoreFailure};
 use crate::health::Health;
 use crate::sql::{Statement, time};
-use crate::transaction::WriteTransaction;
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
 
 /// The tables, in the order in which they came to be.
 static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How long bringing the tables up to date may take: an index of millions of events takes half a minute.
+const MIGRATING: Duration = Duration::from_secs(600);
 
 /// What every SQLite connection is told first.
 ///
@@ -51,8 +56,8 @@ const DATABASE_TIME: &str =
 /// The store; clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    read: AnyPool,
-    write: AnyPool,
+    read: Connections,
+    write: Connections,
     begin: &'static str,
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
@@ -70,10 +75,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: an unusable URL, a file that cannot be made, a database that does not answer.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_within(url, LIMIT).await
+    }
+
+    /// [`Store::open`], with the time that each operation may take.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn open_within(url: &str, limit: Duration) -> Result<Self, StoreError> {
         install_default_drivers();
         match url.split_once(':') {
-            Some(("sqlite", _)) => Self::sqlite(url).await,
-            Some(("postgres" | "postgresql", _)) => Self::postgres(url).await,
+            Some(("sqlite", _)) => Self::sqlite(url, limit).await,
+            Some(("postgres" | "postgresql", _)) => Self::postgres(url, limit).await,
             Some(_) | None => Err(wrong_url(url)),
         }
     }
@@ -92,13 +105,13 @@ impl Store {
             Some(("sqlite", _)) => {
                 let path = sqlite_path(url)?;
                 let Reading { url, copy } = Reading::of(&path, url)?;
-                let pool = pool(&url, 4, READING).await.map_err(not_opened(&path))?;
-                let store = Self::of(pool.clone(), pool, "BEGIN");
+                let read = connect(&url, 4, READING, LIMIT).await.map_err(not_opened(&path))?;
+                let store = Self::of(read.clone(), read, "BEGIN");
                 (Self { _copy: copy.map(Arc::new), ..store }, path.display().to_string())
             }
             Some(("postgres" | "postgresql", _)) => {
-                let pool = pool(url, 4, READING_POSTGRES).await?;
-                (Self::of(pool.clone(), pool, "BEGIN"), "PostgreSQL".to_owned())
+                let read = connect(url, 4, READING_POSTGRES, LIMIT).await?;
+                (Self::of(read.clone(), read, "BEGIN"), "PostgreSQL".to_owned())
             }
             Some(_) | None => return Err(wrong_url(url)),
         };
@@ -106,40 +119,56 @@ impl Store {
         Ok(store)
     }
 
-    async fn sqlite(url: &str) -> Result<Self, StoreError> {
+    async fn sqlite(url: &str, limit: Duration) -> Result<Self, StoreError> {
         let path = sqlite_path(url)?;
         create(&path)?;
         // SQLite has one writer at a time. Queueing for one connection is fair, where waiting for
         // the file's lock is not.
-        let write = pool(url, 1, PRAGMAS).await.map_err(not_opened(&path))?;
-        let read = pool(url, 4, PRAGMAS).await.map_err(not_opened(&path))?;
+        let write = connect(url, 1, PRAGMAS, limit).await.map_err(not_opened(&path))?;
+        let read = connect(url, 4, PRAGMAS, limit).await.map_err(not_opened(&path))?;
         let store = Self::of(read, write, "BEGIN IMMEDIATE");
         // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
-        let transaction = store.write.begin_with(store.begin).await;
-        let mut transaction = transaction.map_err(not_opened(&path))?;
-        let migrated = MIGRATIONS.run(&mut *transaction).await;
-        migrated.map_err(not_migrated(path.display().to_string()))?;
-        transaction.commit().await?;
+        let migrated = async {
+            let mut connection = first_connection(url, PRAGMAS).await.map_err(not_opened(&path))?;
+            let transaction = connection.begin_with(store.begin).await;
+            let mut transaction = transaction.map_err(not_opened(&path))?;
+            let migrated = MIGRATIONS.run(&mut *transaction).await;
+            migrated.map_err(not_migrated(path.display().to_string()))?;
+            transaction.commit().await.map_err(StoreError::from)
+        };
+        within(MIGRATING, migrated).await?;
         Ok(store)
     }
 
-    async fn postgres(url: &str) -> Result<Self, StoreError> {
-        let pool = match AnyPoolOptions::new().max_connections(8).connect(url).await {
+    async fn postgres(url: &str, limit: Duration) -> Result<Self, StoreError> {
+        let told = format!(
+            "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+            (limit * 2 / 3).as_millis(),
+            limit.as_millis()
+        );
+        let options = Connections::options(8, told, limit).acquire_timeout(limit);
+        let pool = match options.connect(url).await {
             Ok(pool) => pool,
             // It was given time to start, and the pool does not say what kept it from answering.
             Err(sqlx::Error::PoolTimedOut) => {
-                return Err(AnyConnection::connect(url)
-                    .await
-                    .err()
-                    .map_or_else(|| sqlx::Error::PoolTimedOut.into(), StoreError::from));
+                let failed = within(limit, AnyConnection::connect(url)).await.err();
+                return Err(failed.unwrap_or(sqlx::Error::PoolTimedOut).into());
             }
             Err(error) => return Err(error.into()),
         };
-        MIGRATIONS.run(&pool).await.map_err(not_migrated("PostgreSQL".to_owned()))?;
-        Ok(Self { has_clock: true, ..Self::of(pool.clone(), pool, "BEGIN") })
+        // Its statements may take longer than others.
+        let migrated = async {
+            let mut connection = AnyConnection::connect(url).await?;
+            let migrated = MIGRATIONS.run(&mut connection).await;
+            migrated.map_err(not_migrated("PostgreSQL".to_owned()))?;
+            connection.close().await.map_err(StoreError::from)
+        };
+        within(MIGRATING, migrated).await?;
+        let both = Connections::new(pool, limit);
+        Ok(Self { has_clock: true, ..Self::of(both.clone(), both, "BEGIN") })
     }
 
-    fn of(read: AnyPool, write: AnyPool, begin: &'static str) -> Self {
+    fn of(read: Connections, write: Connections, begin: &'static str) -> Self {
         // From the time of opening, so that the order of a trace outlives a restart.
         let sequence = Arc::new(AtomicI64::new(Clock::process().now().as_microsecond()));
         let (added, health) = (Arc::default(), Health::default());
@@ -150,7 +179,8 @@ impl Store {
     async fn is_of_this_version(&self, database: &str) -> Result<(), StoreError> {
         let database = || database.to_owned();
         let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
-        let applied: BTreeSet<i64> = match applied.fetch_all(&self.read).await {
+        let applied = self.read.run(async |connection| applied.fetch_all(connection).await);
+        let applied: BTreeSet<i64> = match applied.await {
             Ok(applied) => applied.into_iter().collect(),
             // SQLite's and PostgreSQL's words for a table that is not there.
             Err(sqlx::Error::Database(error))
@@ -211,21 +241,27 @@ impl Store {
         &self.health
     }
 
-    pub(crate) async fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let begun = WriteTransaction::begin(&self.write, self.begin, &self.health).await;
-        begun.map_err(StoreError::from).inspect_err(|failed| self.health.note_failure(failed))
+    /// Runs `statements` in a transaction that writes.
+    pub(crate) async fn transact<T, E: StoreFailure>(
+        &self,
+        statements: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let done = self.write.transaction(self.begin, statements).await;
+        self.health.note_write(&done);
+        done
     }
 
     /// What a statement finds that only reads.
     pub(crate) async fn rows(&self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
-        let rows = statement.fetch_all(&self.read).await.map_err(StoreError::from);
-        rows.inspect_err(|failed| self.health.note_failure(failed))
+        let rows = self.read.run(async |connection| Ok(statement.fetch_all(connection).await?));
+        rows.await.inspect_err(|failed| self.health.note_failure(failed))
     }
 
     /// The row that a statement finds that only reads, if there is one.
     pub(crate) async fn row(&self, statement: Statement<'_>) -> Result<Option<AnyRow>, StoreError> {
-        let row = statement.fetch_optional(&self.read).await.map_err(StoreError::from);
-        row.inspect_err(|failed| self.health.note_failure(failed))
+        let row =
+            self.read.run(async |connection| Ok(statement.fetch_optional(connection).await?));
+        row.await.inspect_err(|failed| self.health.note_failure(failed))
     }
 
     pub(crate) fn next_sequence(&self) -> i64 {
@@ -233,17 +269,30 @@ impl Store {
     }
 }
 
-/// Connections that are told this first.
-async fn pool(url: &str, most: u32, told: &'static str) -> Result<AnyPool, sqlx::Error> {
+/// Up to `most` connections that are told this first.
+async fn connect(
+    url: &str,
+    most: u32,
+    told: &'static str,
+    limit: Duration,
+) -> Result<Connections, sqlx::Error> {
     // The pool tries for half a minute, and then does not say what was wrong.
-    let mut first = AnyConnection::connect(url).await?;
-    first.execute(told).await?;
-    first.close().await?;
-    let options =
-        AnyPoolOptions::new().max_connections(most).after_connect(move |connection, _| {
-            Box::pin(async move { connection.execute(told).await.map(drop) })
-        });
-    options.connect(url).await
+    within(limit, first_connection(url, told)).await?.close().await?;
+    let pool = Connections::options(most, told.to_owned(), limit).connect(url).await?;
+    Ok(Connections::new(pool, limit))
+}
+
+async fn first_connection(url: &str, told: &'static str) -> Result<AnyConnection, sqlx::Error> {
+    let mut connection = AnyConnection::connect(url).await?;
+    connection.execute(told).await?;
+    Ok(connection)
+}
+
+async fn within<T, E: From<sqlx::Error>>(
+    limit: Duration,
+    done: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(limit, done).await.unwrap_or_else(|_| Err(no_answer(limit).into()))
 }
 
 /// The file of an SQLite store.

@@ -50,10 +50,11 @@ impl Store {
     /// [`PortError`] if its address or UUID is taken, or its node is not there, is locked, or has as
     /// many ports as a node may have.
     pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
-        let mut transaction = self.begin().await?;
-        let now = self.lease_time(transaction.connection(), now).await?;
-        let done = create_in(transaction.connection(), port, now).await;
-        transaction.end(done).await
+        let created = self.transact(async |connection| {
+            let now = self.lease_time(connection, now).await?;
+            create_in(connection, port, now).await
+        });
+        created.await
     }
 
     /// The port of that UUID or address.
@@ -132,12 +133,11 @@ impl Store {
     ) -> Result<(Port, Port), PortChangeError<E>> {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
-            let mut transaction = self.begin().await.map_err(PortError::Store)?;
-            let now = self.lease_time(transaction.connection(), now).await;
-            let now = now.map_err(PortError::Store)?;
-            let connection = transaction.connection();
-            let done = change_in(connection, port, &mut nodes, now, &decide).await;
-            if let Some(changed) = transaction.end(done).await? {
+            let changed = self.transact(async |connection| {
+                let now = self.lease_time(connection, now).await.map_err(PortError::Store)?;
+                change_in(connection, port, &mut nodes, now, &decide).await
+            });
+            if let Some(changed) = changed.await? {
                 return Ok(changed);
             }
         }
@@ -156,11 +156,11 @@ impl Store {
     ) -> Result<Port, PortChangeError<E>> {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
-            let mut transaction = self.begin().await.map_err(PortError::Store)?;
-            let now = self.lease_time(transaction.connection(), now).await;
-            let now = now.map_err(PortError::Store)?;
-            let done = delete_in(transaction.connection(), port, &mut nodes, now, &check).await;
-            if let Some(deleted) = transaction.end(done).await? {
+            let deleted = self.transact(async |connection| {
+                let now = self.lease_time(connection, now).await.map_err(PortError::Store)?;
+                delete_in(connection, port, &mut nodes, now, &check).await
+            });
+            if let Some(deleted) = deleted.await? {
                 return Ok(deleted);
             }
         }

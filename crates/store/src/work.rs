@@ -99,10 +99,8 @@ impl Store {
     pub async fn note_progress(&self, claim: &Claim, progress: BootPhase) -> Result<(), WorkError> {
         let update = "UPDATE work SET progress = $4 \
                       WHERE id = $1 AND claimed_by = $2 AND claims = $3";
-        let mut transaction = self.begin().await?;
         let statement = fenced(update, claim).bind(json(&progress));
-        let done = expect_one(statement, transaction.connection(), claim).await;
-        transaction.end(done).await
+        self.transact(async |connection| expect_one(statement, connection, claim).await).await
     }
 
     /// Keeps a claim for `lease` from `now` on.
@@ -115,9 +113,7 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<(), WorkError> {
-        let mut transaction = self.begin().await?;
-        let done = self.renew_in(transaction.connection(), claim, now, lease).await;
-        transaction.end(done).await
+        self.transact(async |connection| self.renew_in(connection, claim, now, lease).await).await
     }
 
     /// Ends a claim on work that is not to be done any more; the node stays as it is.
@@ -125,9 +121,7 @@ impl Store {
     /// # Errors
     /// [`WorkError::ClaimLost`]
     pub async fn drop_work(&self, claim: &Claim) -> Result<(), WorkError> {
-        let mut transaction = self.begin().await?;
-        let done = drop_in(transaction.connection(), claim).await;
-        transaction.end(done).await
+        self.transact(async |connection| drop_in(connection, claim).await).await
     }
 
     /// Ends a claim on work that is to be claimed again, `delay` after `now` or later.
@@ -140,9 +134,8 @@ impl Store {
         now: Timestamp,
         delay: SignedDuration,
     ) -> Result<(), WorkError> {
-        let mut transaction = self.begin().await?;
-        let done = self.put_back_in(transaction.connection(), claim, now, delay).await;
-        transaction.end(done).await
+        self.transact(async |connection| self.put_back_in(connection, claim, now, delay).await)
+            .await
     }
 
     /// Frees what `host` held when it died, for it to be claimed at once. Gives how much that was.
@@ -160,9 +153,9 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<u64, StoreError> {
-        let mut transaction = self.begin().await?;
-        let done = self.release_all_in(transaction.connection(), host, now, lease).await;
-        let released = transaction.end(done).await?;
+        let released = self
+            .transact(async |connection| self.release_all_in(connection, host, now, lease).await);
+        let released = released.await?;
         if released > 0 {
             info!(work = released, "taking over work from before the restart");
             self.added.notify_one();
@@ -195,9 +188,10 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
-        let mut transaction = self.begin().await?;
-        let done = self.claim_in(transaction.connection(), node, id, host, now, lease).await;
-        transaction.end(done).await
+        let claimed = self.transact(async |connection| {
+            self.claim_in(connection, node, id, host, now, lease).await
+        });
+        claimed.await
     }
 
     /// `None` if another was quicker.
