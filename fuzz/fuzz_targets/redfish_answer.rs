@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use redfish::boot::{Sight, words_of};
+use redfish::boot::{HttpBootOverride, Sight, words_of};
 use redfish::system::{System, Systems};
 
 fuzz_target!(|body: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|body: &[u8]| {
         if let Err(cannot) = sight.validate(uri.is_some()) {
             assert!(!cannot.to_string().is_empty());
         }
-        if sight.has_override(uri).is_ok() {
+        if sight.has_override(&HttpBootOverride::once(uri.map(str::to_owned))).is_ok() {
             assert!(sight.is_overridden(), "an override that is kept is one to clear");
         }
     }

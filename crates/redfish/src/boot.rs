@@ -1,4 +1,4 @@
-//! Telling a BMC to boot its machine once over HTTP, one request at a time.
+//! Telling a BMC to boot its machine over HTTP, one request at a time.
 //!
 //! Each function here is one request, so that whoever calls them can write down how far it is in
 //! between. The order for a boot: power off, override, read back, power on; afterwards, clear.
@@ -126,6 +126,41 @@ pub enum Power {
     Changing,
 }
 
+/// The override that makes a machine boot over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpBootOverride {
+    /// The URL to boot from; `None` where DHCP says it.
+    pub uri: Option<String>,
+    /// How long the override lasts.
+    pub enabled: OverrideEnabled,
+}
+
+/// How long a boot override lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverrideEnabled {
+    /// For one boot.
+    Once,
+    /// Until it is cleared.
+    Continuous,
+}
+
+impl HttpBootOverride {
+    /// For the next boot only.
+    #[must_use]
+    pub fn once(uri: Option<String>) -> Self {
+        Self { uri, enabled: OverrideEnabled::Once }
+    }
+}
+
+impl OverrideEnabled {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Once => "Once",
+            Self::Continuous => "Continuous",
+        }
+    }
+}
+
 /// Why a BMC cannot boot its machine over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CannotHttpBoot {
@@ -215,15 +250,17 @@ impl Sight {
     ///
     /// # Errors
     /// Names the first property that is not.
-    pub fn has_override(&self, uri: Option<&str>) -> Result<(), NotKept> {
+    pub fn has_override(&self, wanted: &HttpBootOverride) -> Result<(), NotKept> {
         let nothing = Boot::default();
         let boot = self.0.boot.as_ref().unwrap_or(&nothing);
         kept("BootSourceOverrideTarget", "UefiHttp", boot.target.as_deref())?;
-        // Continuous, where a BMC knows nothing else, boots just as well, and is cleared afterwards.
-        if boot.enabled.as_deref() != Some("Continuous") {
-            kept("BootSourceOverrideEnabled", "Once", boot.enabled.as_deref())?;
+        // A BMC that knows only one of the two keeps that one. The next boot is the same, and Continuous is cleared
+        // afterwards.
+        if !matches!(boot.enabled.as_deref(), Some("Once" | "Continuous")) {
+            let wanted = wanted.enabled.name();
+            kept("BootSourceOverrideEnabled", wanted, boot.enabled.as_deref())?;
         }
-        match uri {
+        match &wanted.uri {
             Some(uri) => {
                 let shown = boot.http_boot_uri.as_ref().and_then(Option::as_deref);
                 kept("HttpBootUri", uri, shown)
@@ -287,17 +324,21 @@ impl<'a, B: Bmc> Machine<'a, B> {
         Ok(Sight(System::clone(&system)))
     }
 
-    /// Asks for one boot over HTTP: from `uri`, or from what DHCP says.
+    /// Asks for a boot over HTTP.
     ///
     /// # Errors
     /// [`Failure`] if the BMC refuses or does not answer.
-    pub async fn override_boot(&self, sight: &Sight, uri: Option<&str>) -> Result<(), Failure> {
+    pub async fn override_boot(
+        &self,
+        sight: &Sight,
+        wanted: &HttpBootOverride,
+    ) -> Result<(), Failure> {
         let boot = BootOverride {
-            enabled: "Once",
+            enabled: wanted.enabled.name(),
             mode: Some("UEFI"),
             target: Some("UefiHttp"),
-            http_boot_uri: match uri {
-                Some(uri) => Some(Some(uri.to_owned())),
+            http_boot_uri: match &wanted.uri {
+                Some(uri) => Some(Some(uri.clone())),
                 // A URL that an older boot has left would win over DHCP's.
                 None => stale_uri(sight).then_some(None),
             },
@@ -470,10 +511,18 @@ mod tests {
 
     fn nobody(_: &Call, _: Option<&Failure>) {}
 
-    async fn boot(bmc: &InMemory, uri: Option<&str>) -> Result<Sight, Failure> {
+    fn url_once() -> HttpBootOverride {
+        HttpBootOverride::once(Some(URL.to_owned()))
+    }
+
+    fn dhcp_once() -> HttpBootOverride {
+        HttpBootOverride::once(None)
+    }
+
+    async fn boot(bmc: &InMemory, wanted: &HttpBootOverride) -> Result<Sight, Failure> {
         let machine = Machine::new(bmc, SYSTEM, &nobody);
         let sight = machine.look().await?;
-        machine.override_boot(&sight, uri).await?;
+        machine.override_boot(&sight, wanted).await?;
         let sight = machine.look().await?;
         machine.power_on(&sight).await?;
         Ok(sight)
@@ -483,18 +532,35 @@ mod tests {
     async fn a_boot_from_a_url_is_set_read_back_and_started() {
         let bmc = InMemory::new(Personality::default());
 
-        let sight = boot(&bmc, Some(URL)).await.unwrap();
+        let sight = boot(&bmc, &url_once()).await.unwrap();
 
-        assert_eq!(sight.has_override(Some(URL)), Ok(()));
+        assert_eq!(sight.has_override(&url_once()), Ok(()));
         assert_eq!(bmc.power(), PowerState::On);
         assert_eq!(bmc.booted_from(), Some(URL.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_override_lasts_for_as_long_as_it_is_asked_to() {
+        for (enabled, outlives_a_boot) in
+            [(OverrideEnabled::Once, false), (OverrideEnabled::Continuous, true)]
+        {
+            let bmc = InMemory::new(Personality::default());
+            let wanted = HttpBootOverride { enabled, ..url_once() };
+
+            let sight = boot(&bmc, &wanted).await.unwrap();
+
+            assert_eq!(sight.has_override(&wanted), Ok(()));
+            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+            assert_eq!(sight.has_override(&wanted).is_ok(), outlives_a_boot, "{enabled:?}");
+        }
     }
 
     #[tokio::test]
     async fn a_refused_url_is_never_followed_by_a_reset() {
         let bmc = InMemory::new(Personality::default());
 
-        let refused = boot(&bmc, Some("ftp://nope")).await.unwrap_err();
+        let refused =
+            boot(&bmc, &HttpBootOverride::once(Some("ftp://nope".to_owned()))).await.unwrap_err();
 
         assert!(
             refused.to_string().starts_with("BMC answered 400 Bad Request to the boot override: "),
@@ -515,7 +581,7 @@ mod tests {
         let bmc = InMemory::new(Personality::default());
         let machine = Machine::new(&bmc, SYSTEM, &nobody);
         let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, Some(URL)).await.unwrap();
+        machine.override_boot(&sight, &url_once()).await.unwrap();
         let sight = machine.look().await.unwrap();
         assert!(sight.is_overridden());
 
@@ -529,10 +595,10 @@ mod tests {
         let bmc = InMemory::new(Personality::default());
         let machine = Machine::new(&bmc, SYSTEM, &nobody);
         let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, Some(URL)).await.unwrap();
+        machine.override_boot(&sight, &url_once()).await.unwrap();
 
         let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, None).await.unwrap();
+        machine.override_boot(&sight, &dhcp_once()).await.unwrap();
 
         let sight = machine.look().await.unwrap();
         machine.power_on(&sight).await.unwrap();
@@ -570,9 +636,9 @@ mod tests {
         let bmc = InMemory::new(Personality { forgets_override: true, ..Personality::default() });
         let machine = Machine::new(&bmc, SYSTEM, &nobody);
         let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, Some(URL)).await.unwrap();
+        machine.override_boot(&sight, &url_once()).await.unwrap();
 
-        let lost = machine.look().await.unwrap().has_override(Some(URL)).unwrap_err();
+        let lost = machine.look().await.unwrap().has_override(&url_once()).unwrap_err();
 
         assert_eq!(lost.property, "BootSourceOverrideTarget");
     }
@@ -581,7 +647,7 @@ mod tests {
     async fn a_refusal_is_told_in_the_words_of_the_bmc() {
         let bmc = InMemory::new(Personality { refuses_override: true, ..Personality::default() });
 
-        let refused = boot(&bmc, Some(URL)).await.unwrap_err();
+        let refused = boot(&bmc, &url_once()).await.unwrap_err();
 
         assert_eq!(
             refused.to_string(),
@@ -702,9 +768,13 @@ mod tests {
         let machine = Machine::new(bmc, SYSTEM, &nobody);
         let Ok(sight) = machine.look().await else { return };
         let _ = (sight.power(), sight.validate(true), sight.validate(false));
-        let _ = (sight.has_override(Some(URL)), sight.has_override(None), sight.is_overridden());
-        let _ = machine.override_boot(&sight, Some(URL)).await;
-        let _ = machine.override_boot(&sight, None).await;
+        let _ = (
+            sight.has_override(&url_once()),
+            sight.has_override(&dhcp_once()),
+            sight.is_overridden(),
+        );
+        let _ = machine.override_boot(&sight, &url_once()).await;
+        let _ = machine.override_boot(&sight, &dhcp_once()).await;
         let _ = machine.clear_override(&sight).await;
         let _ = machine.power_on(&sight).await;
         let _ = machine.shut_down(&sight).await;
@@ -735,7 +805,7 @@ mod tests {
         let machine = Machine::new(&bmc, SYSTEM, &observer);
 
         let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, Some(URL)).await.unwrap_err();
+        machine.override_boot(&sight, &url_once()).await.unwrap_err();
 
         assert_eq!(
             seen.lock().unwrap()[..],

@@ -27,7 +27,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::boot::{Call, Failure, Machine};
+    use crate::boot::{Call, Failure, HttpBootOverride, Machine};
     use crate::brain::Personality;
     use crate::in_memory::InMemory;
 
@@ -38,11 +38,12 @@ mod tests {
         let bmc = InMemory::new(Personality { weak_etags: true, ..Personality::default() });
         let machine = Machine::new(&bmc, "/redfish/v1/Systems/1", &nobody);
         let sight = machine.look().await.unwrap();
+        let wanted = HttpBootOverride::once(Some("http://10.0.0.1/boot.iso".to_owned()));
 
-        machine.override_boot(&sight, Some("http://10.0.0.1/boot.iso")).await.unwrap();
+        machine.override_boot(&sight, &wanted).await.unwrap();
 
         let sight = machine.look().await.unwrap();
-        assert_eq!(sight.has_override(Some("http://10.0.0.1/boot.iso")), Ok(()));
+        assert_eq!(sight.has_override(&wanted), Ok(()));
         machine.clear_override(&sight).await.unwrap();
         assert!(!machine.look().await.unwrap().is_overridden());
     }
