@@ -122,7 +122,7 @@ impl Workers {
         let span = info_span!("work", node.uuid = %node, work);
         let done = async {
             if claimed.claims > 1 {
-                warn!("taking over work that was begun before");
+                warn!(phase = ?claimed.progress, "taking over work that was begun before");
             }
             let under_way = self.nodes.begin_work(&claimed.claim);
             tokio::select! {
@@ -157,7 +157,7 @@ impl Workers {
             Work::AskSteps { attempt } => steps::ask(self, node, attempt).await,
             Work::RunStep { attempt, index } => steps::run(self, node, attempt, index).await,
             Work::CheckStep { attempt, .. } => steps::check(self, node, attempt).await,
-            Work::TearDown { attempt } => tear_down::run(self, node, attempt).await,
+            Work::TearDown { attempt } => tear_down::run(self, claimed, attempt).await?,
             Work::SetPower { target } => power::run(self, claimed, target).await?,
         })
     }

@@ -1,29 +1,33 @@
-//! What operators ask of a machine's power.
+//! What operators ask of a machine's power; and how a [`PowerPlan`] is carried out, for all work that has one.
+
+pub(super) mod plan;
 
 use std::time::Duration;
 
 use provision::Event;
-use provision::event::BootPhase;
-use provision::state::{PowerState, PowerTarget};
-use redfish::boot::{Power, Sight};
+use provision::state::PowerTarget;
+use redfish::boot::{Failure, Power};
 use store::{Claimed, WorkError};
 use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tracing::info;
 
+use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
 use super::Workers;
-use crate::bmcs::{Bmc, BmcError, BmcMachine, await_power, look};
-
-/// How long a system may take to end itself: Ironic's `[conductor]soft_power_off_timeout`.
-const SHUT_DOWN: Duration = Duration::from_secs(600);
+use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
 
 /// For all that the BMC does: one that answers each question at the last moment holds the node no longer.
-const PATIENCE: Duration = Duration::from_secs(900);
+pub(super) const BMC_PATIENCE: Duration = Duration::from_secs(900);
 
+/// Why a plan was not carried out to its end.
 #[derive(Debug, Error)]
-enum NotSwitched {
+pub(super) enum NotCarriedOut {
     #[error(transparent)]
     Bmc(#[from] BmcError),
-    #[error("the system did not end itself within {} s", SHUT_DOWN.as_secs())]
-    StillRuns,
+    #[error(transparent)]
+    Call(#[from] Failure),
+    #[error(transparent)]
+    Plan(#[from] PowerPlanFailure),
     #[error(transparent)]
     Work(#[from] WorkError),
 }
@@ -33,56 +37,58 @@ pub(super) async fn run(
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<Event, WorkError> {
-    let switched = tokio::time::timeout(PATIENCE, switch(workers, claimed, target)).await;
-    match switched.map_err(|_| BmcError::Slow(PATIENCE).into()).flatten() {
-        Ok(power) => Ok(Event::PowerSeen(power)),
-        Err(NotSwitched::Work(failed)) => Err(failed),
+    let plan = PowerPlan::power(target, None, claimed.progress);
+    match carry_out(workers, claimed, plan, BMC_PATIENCE).await {
+        Ok(()) => Ok(Event::PowerSeen(target.leads_to())),
+        Err(NotCarriedOut::Work(failed)) => Err(failed),
         Err(failed) => Ok(Event::PowerFailed(failed.to_string())),
     }
 }
 
-async fn switch(
+/// Carries `plan` out, to its end or for as long as `patience`.
+pub(super) async fn carry_out(
     workers: &Workers,
     claimed: &Claimed,
-    target: PowerTarget,
-) -> Result<PowerState, NotSwitched> {
-    let bmc = Bmc::of(&claimed.node, &workers.recorder).await?;
-    let machine = bmc.machine().await?;
-    let mut sight = look(&machine).await?;
-    let to = target.leads_to();
-    let off_first = match target {
-        PowerTarget::On => false,
-        PowerTarget::Off | PowerTarget::SoftOff => true,
-        // Once it was off, a restart of ours must not switch it off again.
-        PowerTarget::Reboot | PowerTarget::SoftReboot => claimed.progress < BootPhase::PoweringOn,
-    };
-    if off_first && sight.power() != Power::Off {
-        match target {
-            PowerTarget::On | PowerTarget::Off | PowerTarget::Reboot => {
-                machine.power_off(&sight).await.map_err(BmcError::from)?;
-                sight = await_power(&machine, Power::Off).await?;
-            }
-            PowerTarget::SoftOff | PowerTarget::SoftReboot => {
-                sight = shut_down(&machine, &sight).await?;
-            }
-        }
-    }
-    if to == PowerState::On && sight.power() != Power::On {
-        workers.nodes.store().note_progress(&claimed.claim, BootPhase::PoweringOn).await?;
-        machine.power_on(&sight).await.map_err(BmcError::from)?;
-        await_power(&machine, Power::On).await?;
-    }
-    Ok(to)
+    plan: PowerPlan,
+    patience: Duration,
+) -> Result<(), NotCarriedOut> {
+    let done = timeout(patience, carry_out_all(workers, claimed, plan)).await;
+    done.map_err(|_| BmcError::Slow(patience))?
 }
 
-async fn shut_down(machine: &BmcMachine<'_>, sight: &Sight) -> Result<Sight, NotSwitched> {
-    machine.shut_down(sight).await.map_err(BmcError::from)?;
-    let until = tokio::time::Instant::now() + SHUT_DOWN;
+async fn carry_out_all(
+    workers: &Workers,
+    claimed: &Claimed,
+    mut plan: PowerPlan,
+) -> Result<(), NotCarriedOut> {
+    let bmc = Bmc::of(&claimed.node, &workers.recorder).await?;
+    let machine = bmc.machine().await?;
+    let mut shown = look(&machine).await?;
     loop {
-        match await_power(machine, Power::Off).await {
-            Err(BmcError::Power { .. }) if tokio::time::Instant::now() < until => {}
-            Err(BmcError::Power { .. }) => return Err(NotSwitched::StillRuns),
-            off => return Ok(off?),
+        match plan.next(&shown)? {
+            PlannedAction::Note(phase) => {
+                workers.nodes.store().note_progress(&claimed.claim, phase).await?;
+            }
+            PlannedAction::PowerOff => machine.power_off(&shown).await?,
+            PlannedAction::ShutDown => machine.shut_down(&shown).await?,
+            PlannedAction::AwaitOff { patience } => {
+                shown = await_power(&machine, Power::Off, patience).await?;
+            }
+            PlannedAction::SetOverride(boot) => machine.override_boot(&shown, &boot).await?,
+            PlannedAction::ReadBack => shown = look(&machine).await?,
+            PlannedAction::ClearOverride => machine.clear_override(&shown).await?,
+            PlannedAction::PowerOn => {
+                info!("switching the machine on");
+                machine.power_on(&shown).await?;
+            }
+            PlannedAction::AwaitOn { patience } => {
+                shown = await_power(&machine, Power::On, patience).await?;
+            }
+            PlannedAction::LookAgain => {
+                sleep(BETWEEN_LOOKS).await;
+                shown = look(&machine).await?;
+            }
+            PlannedAction::Done => return Ok(()),
         }
     }
 }

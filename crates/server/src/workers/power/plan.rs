@@ -1,0 +1,782 @@
+//! The order in which a machine is switched off, told what to boot, and switched on: one action at a time.
+//!
+//! Pure, and in this crate because it needs both what a BMC shows (`redfish`) and the phases in the store
+//! (`provision`). [`carry_out`](super::carry_out) carries the actions out.
+//!
+//! A phase is noted before each action that it stands for, so that a daemon that takes the work over after a crash
+//! knows what may have been sent. From [`BootPhase::PoweringOn`] on, no plan switches the machine off.
+
+use std::time::Duration;
+
+use provision::event::BootPhase;
+use provision::state::PowerTarget;
+use redfish::boot::{CannotHttpBoot, HttpBootOverride, NotKept, Power, Sight};
+use thiserror::Error;
+
+/// Looks, a second apart, in which a reset shows that was sent before a crash. They are counted in the store: a daemon
+/// that is restarted every few seconds gets past them too.
+const RESET_SHOWS: u8 = 10;
+/// Some BMCs take a minute for a forced switch.
+const POWER_FOLLOWS: Duration = Duration::from_secs(90);
+/// How long a system may take to end itself: Ironic's `[conductor]soft_power_off_timeout`.
+const SHUT_DOWN: Duration = Duration::from_secs(600);
+
+/// How the power of one machine gets to where it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct PowerPlan {
+    /// How a machine that is on is switched off first; `None` if it may stay on.
+    off: Option<SwitchOff>,
+    end: PowerEnd,
+    /// What the store says.
+    phase: BootPhase,
+    /// What was carried out last.
+    last: Option<PlannedAction>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SwitchOff {
+    AtOnce,
+    /// The operating system is asked to end itself.
+    BySystem,
+}
+
+/// How the machine is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PowerEnd {
+    Off,
+    OffAndOverrideCleared,
+    On {
+        /// What it is told to boot before it is switched on.
+        boot: Option<HttpBootOverride>,
+    },
+}
+
+/// What is to be done with a machine next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PlannedAction {
+    /// Note the phase in the store; what follows must not be done before that has succeeded.
+    Note(BootPhase),
+    /// Cut the power.
+    PowerOff,
+    /// Ask the operating system to end itself.
+    ShutDown,
+    /// Look until the machine is off, or this time has passed.
+    AwaitOff { patience: Duration },
+    /// Set the boot override.
+    SetOverride(HttpBootOverride),
+    /// Look at what has become of the boot override.
+    ReadBack,
+    /// Take the boot override back.
+    ClearOverride,
+    /// Switch on.
+    PowerOn,
+    /// Look until the machine is on, or this time has passed.
+    AwaitOn { patience: Duration },
+    /// Look again in a second.
+    LookAgain,
+    /// Nothing: the machine is as it should be.
+    Done,
+}
+
+/// Why a machine does not get to where it should be.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum PowerPlanFailure {
+    /// Its BMC cannot boot it over HTTP.
+    #[error(transparent)]
+    Cannot(#[from] CannotHttpBoot),
+    /// The override that was read back is another one.
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
+    /// The power does not follow.
+    #[error(
+        "the BMC took the reset, but {} s later the machine is still not {wanted}",
+        POWER_FOLLOWS.as_secs()
+    )]
+    PowerStays {
+        /// `on` or `off`.
+        wanted: &'static str,
+    },
+    /// The operating system does not end itself.
+    #[error("the system did not end itself within {} s", SHUT_DOWN.as_secs())]
+    SystemRuns,
+}
+
+impl PowerPlan {
+    /// A boot from power off, with this override.
+    pub(crate) fn boot(boot: HttpBootOverride, phase: BootPhase) -> Self {
+        Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot: Some(boot) }, phase)
+    }
+
+    /// What an operator asks for. `boot` is set as the override before the machine is switched on.
+    pub(crate) fn power(
+        target: PowerTarget,
+        boot: Option<HttpBootOverride>,
+        phase: BootPhase,
+    ) -> Self {
+        let (off, end) = match target {
+            PowerTarget::On => (None, PowerEnd::On { boot }),
+            PowerTarget::Off => (Some(SwitchOff::AtOnce), PowerEnd::Off),
+            PowerTarget::SoftOff => (Some(SwitchOff::BySystem), PowerEnd::Off),
+            PowerTarget::Reboot => (Some(SwitchOff::AtOnce), PowerEnd::On { boot }),
+            PowerTarget::SoftReboot => (Some(SwitchOff::BySystem), PowerEnd::On { boot }),
+        };
+        Self::new(off, end, phase)
+    }
+
+    /// The end of an attempt. Nothing is noted: it can be begun anew at any time, and needs no database.
+    pub(crate) fn tear_down() -> Self {
+        let end = PowerEnd::OffAndOverrideCleared;
+        Self::new(Some(SwitchOff::AtOnce), end, BootPhase::Untouched)
+    }
+
+    fn new(off: Option<SwitchOff>, end: PowerEnd, phase: BootPhase) -> Self {
+        Self { off, end, phase, last: None }
+    }
+
+    /// What is to be done next, once the action before has succeeded. `shown` is the latest look at the machine.
+    ///
+    /// # Errors
+    /// [`PowerPlanFailure`]: nothing more is to be done.
+    pub(crate) fn next(&mut self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        let next = self.after_last(shown)?;
+        if let PlannedAction::Note(phase) = next {
+            self.phase = phase;
+        }
+        self.last = Some(next.clone());
+        Ok(next)
+    }
+
+    fn after_last(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        if self.may_have_switched_on() && shown.power() == Power::On {
+            return Ok(PlannedAction::Done);
+        }
+        match &self.last {
+            None | Some(PlannedAction::LookAgain) => self.begin(shown),
+            Some(PlannedAction::Note(phase)) => match phase {
+                BootPhase::Untouched | BootPhase::PoweringOff | BootPhase::Overriding => {
+                    self.begin(shown)
+                }
+                BootPhase::PoweringOn => Ok(PlannedAction::PowerOn),
+                BootPhase::SeenOff(_) => Ok(PlannedAction::LookAgain),
+            },
+            Some(PlannedAction::PowerOff) => {
+                Ok(PlannedAction::AwaitOff { patience: POWER_FOLLOWS })
+            }
+            Some(PlannedAction::ShutDown) => Ok(PlannedAction::AwaitOff { patience: SHUT_DOWN }),
+            Some(PlannedAction::AwaitOff { .. }) => self.awaited_off(shown),
+            Some(PlannedAction::SetOverride(_)) => Ok(PlannedAction::ReadBack),
+            Some(PlannedAction::ReadBack) => self.read_back(shown),
+            Some(PlannedAction::PowerOn) => Ok(PlannedAction::AwaitOn { patience: POWER_FOLLOWS }),
+            Some(PlannedAction::AwaitOn { .. }) => self.awaited_on(shown),
+            Some(PlannedAction::ClearOverride | PlannedAction::Done) => Ok(PlannedAction::Done),
+        }
+    }
+
+    /// Whether a machine that is on may have been switched on by this work: it stays on then.
+    fn may_have_switched_on(&self) -> bool {
+        self.ends_on() && self.phase >= BootPhase::PoweringOn
+    }
+
+    fn ends_on(&self) -> bool {
+        match self.end {
+            PowerEnd::Off | PowerEnd::OffAndOverrideCleared => false,
+            PowerEnd::On { .. } => true,
+        }
+    }
+
+    /// Goes by the phase and the power alone.
+    fn begin(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        if self.may_have_switched_on() {
+            return Ok(self.await_reset(shown));
+        }
+        if self.off.is_none() && shown.power() == Power::On {
+            return Ok(PlannedAction::Done);
+        }
+        // What can be seen to fail does so before the machine is touched.
+        if let PowerEnd::On { boot: Some(boot) } = &self.end {
+            shown.validate(boot.uri.is_some())?;
+        }
+        match self.off {
+            Some(off) if shown.power() != Power::Off => Ok(self.switch_off(off)),
+            Some(_) | None => Ok(self.when_off(shown)),
+        }
+    }
+
+    /// A reset that was, or was about to be, sent before a crash gets the time to show.
+    fn await_reset(&self, shown: &Sight) -> PlannedAction {
+        let looks = match self.phase {
+            BootPhase::Untouched
+            | BootPhase::PoweringOff
+            | BootPhase::Overriding
+            | BootPhase::PoweringOn => 0,
+            BootPhase::SeenOff(looks) => looks,
+        };
+        if looks < RESET_SHOWS {
+            return PlannedAction::Note(BootPhase::SeenOff(looks + 1));
+        }
+        match shown.power() {
+            Power::Off => self.when_off(shown),
+            // Some BMCs show no power state while the machine tests itself.
+            Power::On | Power::Changing => PlannedAction::AwaitOn { patience: POWER_FOLLOWS },
+        }
+    }
+
+    /// The note tells whoever takes over that the power was on before this work. Where the machine is left off, it may
+    /// be switched off as often as it takes.
+    fn switch_off(&self, off: SwitchOff) -> PlannedAction {
+        if self.ends_on() && self.phase != BootPhase::PoweringOff {
+            return PlannedAction::Note(BootPhase::PoweringOff);
+        }
+        match off {
+            SwitchOff::AtOnce => PlannedAction::PowerOff,
+            SwitchOff::BySystem => PlannedAction::ShutDown,
+        }
+    }
+
+    fn awaited_off(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        match (shown.power(), self.off) {
+            (Power::Off, _) => Ok(self.when_off(shown)),
+            (Power::On | Power::Changing, Some(SwitchOff::BySystem)) => {
+                Err(PowerPlanFailure::SystemRuns)
+            }
+            (Power::On | Power::Changing, Some(SwitchOff::AtOnce) | None) => {
+                Err(PowerPlanFailure::PowerStays { wanted: "off" })
+            }
+        }
+    }
+
+    fn when_off(&self, shown: &Sight) -> PlannedAction {
+        match &self.end {
+            PowerEnd::OffAndOverrideCleared if shown.is_overridden() => {
+                PlannedAction::ClearOverride
+            }
+            PowerEnd::Off | PowerEnd::OffAndOverrideCleared => PlannedAction::Done,
+            PowerEnd::On { boot: None } => PlannedAction::Note(BootPhase::PoweringOn),
+            // Where a reset may have been sent, that must stay noted until the next one.
+            PowerEnd::On { boot: Some(_) } if self.phase < BootPhase::Overriding => {
+                PlannedAction::Note(BootPhase::Overriding)
+            }
+            PowerEnd::On { boot: Some(boot) } => PlannedAction::SetOverride(boot.clone()),
+        }
+    }
+
+    fn read_back(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        if let PowerEnd::On { boot: Some(boot) } = &self.end {
+            shown.has_override(boot)?;
+        }
+        Ok(PlannedAction::Note(BootPhase::PoweringOn))
+    }
+
+    fn awaited_on(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+        match (self.phase, shown.power()) {
+            // The reset was noted before the crash, and not sent.
+            (BootPhase::SeenOff(_), Power::Off) => Ok(self.when_off(shown)),
+            (_, Power::On) => Ok(PlannedAction::Done),
+            (_, Power::Off | Power::Changing) => Err(PowerPlanFailure::PowerStays { wanted: "on" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+    use redfish::boot::OverrideEnabled;
+    use redfish::system::System;
+    use serde_json::json;
+
+    use super::*;
+
+    const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
+    const POWERS: [Power; 3] = [Power::On, Power::Off, Power::Changing];
+    const PHASES: [BootPhase; 6] = [
+        BootPhase::Untouched,
+        BootPhase::PoweringOff,
+        BootPhase::Overriding,
+        BootPhase::PoweringOn,
+        BootPhase::SeenOff(RESET_SHOWS - 1),
+        BootPhase::SeenOff(RESET_SHOWS),
+    ];
+    const TARGETS: [PowerTarget; 5] = [
+        PowerTarget::On,
+        PowerTarget::Off,
+        PowerTarget::SoftOff,
+        PowerTarget::Reboot,
+        PowerTarget::SoftReboot,
+    ];
+
+    fn url() -> HttpBootOverride {
+        HttpBootOverride::once(Some(URL.to_owned()))
+    }
+
+    /// A look at a machine that can boot over HTTP.
+    fn shown(power: Power, boot: Option<&HttpBootOverride>) -> Sight {
+        let power = match power {
+            Power::On => json!("On"),
+            Power::Off => json!("Off"),
+            Power::Changing => json!(null),
+        };
+        let enabled = boot.map_or("Disabled", |boot| match boot.enabled {
+            OverrideEnabled::Once => "Once",
+            OverrideEnabled::Continuous => "Continuous",
+        });
+        let system = json!({
+            "@odata.id": "/redfish/v1/Systems/1",
+            "PowerState": power,
+            "Boot": {
+                "BootSourceOverrideEnabled": enabled,
+                "BootSourceOverrideTarget": boot.map_or("None", |_| "UefiHttp"),
+                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "UefiHttp"],
+                "HttpBootUri": boot.and_then(|boot| boot.uri.as_deref()),
+            },
+            "Actions": { "#ComputerSystem.Reset": { "target": "/reset" } },
+        });
+        Sight::from(serde_json::from_value::<System>(system).unwrap())
+    }
+
+    fn words(next: &Result<PlannedAction, PowerPlanFailure>) -> String {
+        match next {
+            Ok(PlannedAction::Note(phase)) => format!("note {phase:?}"),
+            Ok(PlannedAction::PowerOff) => "power off".to_owned(),
+            Ok(PlannedAction::ShutDown) => "shut down".to_owned(),
+            Ok(PlannedAction::AwaitOff { patience }) => {
+                format!("await off {} s", patience.as_secs())
+            }
+            Ok(PlannedAction::SetOverride(boot)) => format!("override {:?}", boot.enabled),
+            Ok(PlannedAction::ReadBack) => "read back".to_owned(),
+            Ok(PlannedAction::ClearOverride) => "clear override".to_owned(),
+            Ok(PlannedAction::PowerOn) => "power on".to_owned(),
+            Ok(PlannedAction::AwaitOn { patience }) => format!("await on {} s", patience.as_secs()),
+            Ok(PlannedAction::LookAgain) => "look again".to_owned(),
+            Ok(PlannedAction::Done) => "done".to_owned(),
+            Err(PowerPlanFailure::Cannot(_)) => "fail: cannot boot".to_owned(),
+            Err(PowerPlanFailure::NotKept(_)) => "fail: not kept".to_owned(),
+            Err(PowerPlanFailure::PowerStays { wanted }) => format!("fail: not {wanted}"),
+            Err(PowerPlanFailure::SystemRuns) => "fail: system runs".to_owned(),
+        }
+    }
+
+    fn header() -> String {
+        format!("{:<28} {:<20} {:<20} {}\n", "", "On", "Off", "Changing")
+    }
+
+    /// What follows when the machine is on, when it is off, and when it is neither.
+    fn row(table: &mut String, name: &str, plan: &PowerPlan, boot: Option<&HttpBootOverride>) {
+        let next = POWERS.map(|power| words(&plan.clone().next(&shown(power, boot))));
+        let [on, off, changing] = next;
+        writeln!(table, "{name:<28} {on:<20} {off:<20} {changing}").unwrap();
+    }
+
+    #[test]
+    fn whoever_takes_over_goes_by_the_phase_and_the_power() {
+        let mut table = header();
+        for phase in PHASES {
+            row(&mut table, &format!("boot: {phase:?}"), &PowerPlan::boot(url(), phase), None);
+        }
+        for target in TARGETS {
+            for phase in PHASES {
+                let plan = PowerPlan::power(target, None, phase);
+                row(&mut table, &format!("{}: {phase:?}", target.name()), &plan, None);
+            }
+        }
+        row(&mut table, "tear down", &PowerPlan::tear_down(), None);
+        row(&mut table, "tear down, override set", &PowerPlan::tear_down(), Some(&url()));
+
+        insta::assert_snapshot!(table, @r"
+                                     On                   Off                  Changing
+        boot: Untouched              note PoweringOff     note Overriding      note PoweringOff
+        boot: PoweringOff            power off            note Overriding      power off
+        boot: Overriding             note PoweringOff     override Once        note PoweringOff
+        boot: PoweringOn             done                 note SeenOff(1)      note SeenOff(1)
+        boot: SeenOff(9)             done                 note SeenOff(10)     note SeenOff(10)
+        boot: SeenOff(10)            done                 override Once        await on 90 s
+        power on: Untouched          done                 note PoweringOn      note PoweringOn
+        power on: PoweringOff        done                 note PoweringOn      note PoweringOn
+        power on: Overriding         done                 note PoweringOn      note PoweringOn
+        power on: PoweringOn         done                 note SeenOff(1)      note SeenOff(1)
+        power on: SeenOff(9)         done                 note SeenOff(10)     note SeenOff(10)
+        power on: SeenOff(10)        done                 note PoweringOn      await on 90 s
+        power off: Untouched         power off            done                 power off
+        power off: PoweringOff       power off            done                 power off
+        power off: Overriding        power off            done                 power off
+        power off: PoweringOn        power off            done                 power off
+        power off: SeenOff(9)        power off            done                 power off
+        power off: SeenOff(10)       power off            done                 power off
+        soft power off: Untouched    shut down            done                 shut down
+        soft power off: PoweringOff  shut down            done                 shut down
+        soft power off: Overriding   shut down            done                 shut down
+        soft power off: PoweringOn   shut down            done                 shut down
+        soft power off: SeenOff(9)   shut down            done                 shut down
+        soft power off: SeenOff(10)  shut down            done                 shut down
+        rebooting: Untouched         note PoweringOff     note PoweringOn      note PoweringOff
+        rebooting: PoweringOff       power off            note PoweringOn      power off
+        rebooting: Overriding        note PoweringOff     note PoweringOn      note PoweringOff
+        rebooting: PoweringOn        done                 note SeenOff(1)      note SeenOff(1)
+        rebooting: SeenOff(9)        done                 note SeenOff(10)     note SeenOff(10)
+        rebooting: SeenOff(10)       done                 note PoweringOn      await on 90 s
+        soft rebooting: Untouched    note PoweringOff     note PoweringOn      note PoweringOff
+        soft rebooting: PoweringOff  shut down            note PoweringOn      shut down
+        soft rebooting: Overriding   note PoweringOff     note PoweringOn      note PoweringOff
+        soft rebooting: PoweringOn   done                 note SeenOff(1)      note SeenOff(1)
+        soft rebooting: SeenOff(9)   done                 note SeenOff(10)     note SeenOff(10)
+        soft rebooting: SeenOff(10)  done                 note PoweringOn      await on 90 s
+        tear down                    power off            done                 power off
+        tear down, override set      power off            clear override       power off
+        ");
+    }
+
+    #[test]
+    fn each_action_is_followed_by_what_the_machine_then_shows() {
+        let mut table = header();
+        let mut after = |name: &str, mut plan: PowerPlan, last, boot: Option<&HttpBootOverride>| {
+            plan.last = Some(last);
+            row(&mut table, name, &plan, boot);
+        };
+        let boot = |phase| PowerPlan::boot(url(), phase);
+        let patience = POWER_FOLLOWS;
+        let await_off = PlannedAction::AwaitOff { patience };
+        let await_on = PlannedAction::AwaitOn { patience };
+        let override_url = PlannedAction::SetOverride(url());
+        let off = BootPhase::PoweringOff;
+        after("note PoweringOff", boot(off), PlannedAction::Note(off), None);
+        after("power off", boot(off), PlannedAction::PowerOff, None);
+        after("await off", boot(off), await_off.clone(), None);
+        let set = BootPhase::Overriding;
+        after("note Overriding", boot(set), PlannedAction::Note(set), None);
+        after("override", boot(set), override_url.clone(), None);
+        after("read back", boot(set), PlannedAction::ReadBack, Some(&url()));
+        after("read back, forgotten", boot(set), PlannedAction::ReadBack, None);
+        let on = BootPhase::PoweringOn;
+        after("note PoweringOn", boot(on), PlannedAction::Note(on), None);
+        after("power on", boot(on), PlannedAction::PowerOn, None);
+        after("await on", boot(on), await_on.clone(), None);
+        let seen = BootPhase::SeenOff(RESET_SHOWS);
+        after("resumed: note SeenOff", boot(seen), PlannedAction::Note(seen), None);
+        after("resumed: look again", boot(seen), PlannedAction::LookAgain, None);
+        after("resumed: await on", boot(seen), await_on, None);
+        after("resumed: override", boot(seen), override_url, None);
+        after("resumed: read back", boot(seen), PlannedAction::ReadBack, Some(&url()));
+        let soft = PowerPlan::power(PowerTarget::SoftOff, None, BootPhase::Untouched);
+        after("soft: shut down", soft.clone(), PlannedAction::ShutDown, None);
+        after("soft: await off", soft, await_off.clone(), None);
+        let tear_down = PowerPlan::tear_down();
+        after("tear down: power off", tear_down.clone(), PlannedAction::PowerOff, None);
+        after("tear down: await off", tear_down.clone(), await_off, Some(&url()));
+        after("tear down: clear override", tear_down, PlannedAction::ClearOverride, None);
+
+        insta::assert_snapshot!(table, @r"
+                                     On                   Off                  Changing
+        note PoweringOff             power off            note Overriding      power off
+        power off                    await off 90 s       await off 90 s       await off 90 s
+        await off                    fail: not off        note Overriding      fail: not off
+        note Overriding              note PoweringOff     override Once        note PoweringOff
+        override                     read back            read back            read back
+        read back                    note PoweringOn      note PoweringOn      note PoweringOn
+        read back, forgotten         fail: not kept       fail: not kept       fail: not kept
+        note PoweringOn              done                 power on             power on
+        power on                     done                 await on 90 s        await on 90 s
+        await on                     done                 fail: not on         fail: not on
+        resumed: note SeenOff        done                 look again           look again
+        resumed: look again          done                 override Once        await on 90 s
+        resumed: await on            done                 override Once        fail: not on
+        resumed: override            done                 read back            read back
+        resumed: read back           done                 note PoweringOn      note PoweringOn
+        soft: shut down              await off 600 s      await off 600 s      await off 600 s
+        soft: await off              fail: system runs    done                 fail: system runs
+        tear down: power off         await off 90 s       await off 90 s       await off 90 s
+        tear down: await off         fail: not off        clear override       fail: not off
+        tear down: clear override    done                 done                 done
+        ");
+    }
+
+    #[test]
+    fn a_boot_is_refused_before_the_machine_is_touched() {
+        let bios = json!({
+            "@odata.id": "/redfish/v1/Systems/1",
+            "PowerState": "On",
+            "Boot": { "BootSourceOverrideMode": "Legacy" },
+        });
+        let shown = Sight::from(serde_json::from_value::<System>(bios).unwrap());
+        let mut plan = PowerPlan::boot(url(), BootPhase::Untouched);
+
+        assert_eq!(plan.next(&shown), Err(CannotHttpBoot::BiosMode.into()));
+    }
+
+    #[test]
+    fn an_override_for_a_power_on_is_set_as_it_is_asked_for() {
+        let boot = HttpBootOverride { enabled: OverrideEnabled::Continuous, ..url() };
+        for target in [PowerTarget::On, PowerTarget::Reboot, PowerTarget::SoftReboot] {
+            let plan = PowerPlan::power(target, Some(boot.clone()), BootPhase::Untouched);
+
+            let (course, end) = PowerModel::new(false).live(plan, &mut std::iter::empty());
+
+            assert_eq!(end, PlanEnd::Done);
+            let course: Vec<_> = course.into_iter().map(|action| words(&Ok(action))).collect();
+            let expected = [
+                "note Overriding",
+                "override Continuous",
+                "read back",
+                "note PoweringOn",
+                "power on",
+                "await on 90 s",
+            ];
+            assert_eq!(course, expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_shows_no_power_while_it_tests_itself_is_waited_for_after_a_crash() {
+        let mut machine = PowerModel {
+            phase: BootPhase::PoweringOn,
+            reset: Some((Power::On, 60)),
+            hides_power: true,
+            ..PowerModel::new(false)
+        };
+
+        let (course, end) =
+            machine.live(PowerPlan::boot(url(), machine.phase), &mut std::iter::empty());
+
+        assert_eq!(end, PlanEnd::Done);
+        assert!(!course.contains(&PlannedAction::PowerOff), "{course:?}");
+    }
+
+    /// What becomes of the daemon around an action.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum DaemonFate {
+        Lives,
+        DiesBefore,
+        DiesAfter,
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum PlanEnd {
+        Done,
+        Failed(PowerPlanFailure),
+        Died,
+    }
+
+    /// A machine with its BMC, and what the store holds.
+    #[derive(Clone, Debug)]
+    struct PowerModel {
+        on: bool,
+        boot: Option<HttpBootOverride>,
+        /// A reset that does not show yet: the power it leads to, and the looks that are left.
+        reset: Option<(Power, u8)>,
+        /// Looks until a reset shows.
+        slow: u8,
+        /// Whether the power is unknown until then.
+        hides_power: bool,
+        forgets_override: bool,
+        phase: BootPhase,
+        /// Whether a power on has been noted.
+        may_be_switched_on: bool,
+    }
+
+    impl PowerModel {
+        fn new(on: bool) -> Self {
+            Self {
+                on,
+                boot: None,
+                reset: None,
+                slow: 0,
+                hides_power: false,
+                forgets_override: false,
+                phase: BootPhase::Untouched,
+                may_be_switched_on: false,
+            }
+        }
+
+        fn look(&mut self) -> Sight {
+            self.reset = match self.reset {
+                Some((power, 0)) => {
+                    self.on = power == Power::On;
+                    None
+                }
+                Some((power, looks)) => Some((power, looks - 1)),
+                None => None,
+            };
+            let power = match self.reset {
+                Some(_) if self.hides_power => Power::Changing,
+                Some(_) | None if self.on => Power::On,
+                Some(_) | None => Power::Off,
+            };
+            shown(power, self.boot.as_ref())
+        }
+
+        fn await_power(&mut self, power: Power, patience: Duration) -> Sight {
+            let mut shown = self.look();
+            for _ in 0..patience.as_secs() {
+                if shown.power() == power {
+                    break;
+                }
+                shown = self.look();
+            }
+            shown
+        }
+
+        fn carry_out(&mut self, action: &PlannedAction, shown: Sight) -> Sight {
+            match action {
+                PlannedAction::Note(phase) => self.phase = *phase,
+                PlannedAction::PowerOff | PlannedAction::ShutDown => {
+                    self.reset = Some((Power::Off, self.slow));
+                }
+                PlannedAction::PowerOn => self.reset = Some((Power::On, self.slow)),
+                PlannedAction::SetOverride(_) if self.forgets_override => {}
+                PlannedAction::SetOverride(boot) => self.boot = Some(boot.clone()),
+                PlannedAction::ClearOverride => self.boot = None,
+                PlannedAction::AwaitOff { patience } => {
+                    return self.await_power(Power::Off, *patience);
+                }
+                PlannedAction::AwaitOn { patience } => {
+                    return self.await_power(Power::On, *patience);
+                }
+                PlannedAction::ReadBack | PlannedAction::LookAgain => return self.look(),
+                PlannedAction::Done => {}
+            }
+            shown
+        }
+
+        /// One life of a daemon: what it did, and how that ended.
+        fn live(
+            &mut self,
+            mut plan: PowerPlan,
+            fates: &mut impl Iterator<Item = DaemonFate>,
+        ) -> (Vec<PlannedAction>, PlanEnd) {
+            let mut done = Vec::new();
+            let mut shown = self.look();
+            loop {
+                let action = match plan.next(&shown) {
+                    Ok(PlannedAction::Done) => return (done, PlanEnd::Done),
+                    Ok(action) => action,
+                    Err(failure) => return (done, PlanEnd::Failed(failure)),
+                };
+                self.expect_harmless(&plan, &action, &shown);
+                let fate = fates.next().unwrap_or(DaemonFate::Lives);
+                if fate == DaemonFate::DiesBefore {
+                    return (done, PlanEnd::Died);
+                }
+                shown = self.carry_out(&action, shown);
+                done.push(action);
+                assert!(done.len() < 50, "it does not end: {done:?}");
+                if fate == DaemonFate::DiesAfter {
+                    return (done, PlanEnd::Died);
+                }
+            }
+        }
+
+        /// What must hold of each action, whatever went before.
+        fn expect_harmless(&mut self, plan: &PowerPlan, action: &PlannedAction, shown: &Sight) {
+            match action {
+                PlannedAction::PowerOff | PlannedAction::ShutDown if plan.ends_on() => {
+                    assert!(!self.may_be_switched_on, "it was switched on for this work");
+                    assert_eq!(self.phase, BootPhase::PoweringOff);
+                }
+                PlannedAction::SetOverride(_) => assert!(self.phase >= BootPhase::Overriding),
+                PlannedAction::PowerOn => {
+                    assert_eq!(self.phase, BootPhase::PoweringOn);
+                    assert_ne!(shown.power(), Power::On);
+                    if let PowerEnd::On { boot: Some(boot) } = &plan.end {
+                        assert_eq!(shown.has_override(boot), Ok(()));
+                    }
+                    let comes_on = self.reset.is_some_and(|(power, _)| power == Power::On);
+                    assert!(!comes_on || self.slow > RESET_SHOWS, "one reset is enough");
+                }
+                PlannedAction::Note(phase) => {
+                    self.may_be_switched_on |= *phase >= BootPhase::PoweringOn;
+                }
+                PlannedAction::PowerOff
+                | PlannedAction::ShutDown
+                | PlannedAction::AwaitOff { .. }
+                | PlannedAction::ReadBack
+                | PlannedAction::ClearOverride
+                | PlannedAction::AwaitOn { .. }
+                | PlannedAction::LookAgain
+                | PlannedAction::Done => {}
+            }
+        }
+    }
+
+    /// What a plan is made of, but for the phase.
+    #[derive(Clone, Debug)]
+    enum PowerWork {
+        Boot,
+        Power(PowerTarget, Option<HttpBootOverride>),
+        TearDown,
+    }
+
+    impl PowerWork {
+        fn plan(&self, phase: BootPhase) -> PowerPlan {
+            match self {
+                Self::Boot => PowerPlan::boot(url(), phase),
+                Self::Power(target, boot) => PowerPlan::power(*target, boot.clone(), phase),
+                Self::TearDown => PowerPlan::tear_down(),
+            }
+        }
+    }
+
+    fn power_work() -> impl Strategy<Value = PowerWork> {
+        let boot = prop_oneof![Just(None), Just(Some(url()))];
+        let power = (prop::sample::select(&TARGETS[..]), boot);
+        prop_oneof![
+            3 => Just(PowerWork::Boot),
+            3 => power.prop_map(|(target, boot)| PowerWork::Power(target, boot)),
+            1 => Just(PowerWork::TearDown),
+        ]
+    }
+
+    fn fates() -> impl Strategy<Value = Vec<DaemonFate>> {
+        let fate = prop_oneof![
+            4 => Just(DaemonFate::Lives),
+            1 => Just(DaemonFate::DiesBefore),
+            1 => Just(DaemonFate::DiesAfter),
+        ];
+        prop::collection::vec(fate, 0..80)
+    }
+
+    fn power_model() -> impl Strategy<Value = PowerModel> {
+        let slow = prop_oneof![4 => 0..=RESET_SHOWS, 2 => 0..=u8::MAX];
+        (any::<bool>(), slow, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+            |(on, slow, hides_power, forgets_override)| PowerModel {
+                slow,
+                hides_power,
+                forgets_override,
+                ..PowerModel::new(on)
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn whatever_crashes_a_machine_that_was_switched_on_stays_on_and_the_plan_ends(
+            work in power_work(), mut machine in power_model(), fates in fates(),
+        ) {
+            let mut fates = fates.into_iter();
+            let end = loop {
+                let plan = work.plan(machine.phase);
+                // Each action is checked there.
+                let (_, end) = machine.live(plan, &mut fates);
+                if end != PlanEnd::Died {
+                    break end;
+                }
+            };
+            match end {
+                PlanEnd::Done => {
+                    let ends_on = work.plan(machine.phase).ends_on();
+                    prop_assert_eq!(machine.on, ends_on);
+                    let is_overridden = machine.boot.is_some();
+                    prop_assert!(!(matches!(work, PowerWork::TearDown) && is_overridden));
+                }
+                PlanEnd::Failed(PowerPlanFailure::NotKept(_)) => {
+                    prop_assert!(machine.forgets_override);
+                }
+                PlanEnd::Failed(PowerPlanFailure::PowerStays { .. }) => {
+                    prop_assert!(u64::from(machine.slow) > POWER_FOLLOWS.as_secs());
+                }
+                PlanEnd::Failed(_) | PlanEnd::Died => prop_assert!(false, "{:?}", end),
+            }
+        }
+    }
+}
