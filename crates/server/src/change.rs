@@ -1,10 +1,9 @@
-//! The one way the daemon changes a node: decide, save, bring the index up to date.
+//! The one way the daemon changes a node: decide, save, note it in the index.
 //!
 //! The API, the workers and the agents' calls all come through here.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,15 +14,13 @@ use provision::node::Secret;
 use provision::step::Fresh;
 use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
-    Change, ChangeError, Claim, Clock, CreateNodeError, ListError, NodeFilter, NodeKey,
-    PortChangeError, PortError, PortFilter, Store, StoreError, StoreFailure,
+    Change, ChangeError, Claim, Clock, CreateNodeError, ListError, NodeFilter, PortChangeError,
+    PortError, SavedNode, Store, StoreError,
 };
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::error::log_store_failure;
 use crate::nodes::Index;
 use crate::trace::Recorder;
 
@@ -31,6 +28,8 @@ use crate::trace::Recorder;
 /// `[conductor]node_locked_retry_attempts` and `…_interval`.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// Changes that are read at once.
+const PAGE: u32 = 500;
 /// How long a request that a worker sent before its work was taken away may take to show: a reset of a BMC, and
 /// the time within which another daemon sees that it has lost the claim.
 const SETTLE: SignedDuration = SignedDuration::from_secs(20);
@@ -41,13 +40,6 @@ pub struct Nodes {
     store: Store,
     index: Index,
     policy: Policy,
-    /// Held from reading the store to writing the index, so that what was read later is not
-    /// overwritten by what was read earlier.
-    in_order: Arc<Mutex<()>>,
-    /// Nodes that the index could not read.
-    stale: Arc<std::sync::Mutex<HashSet<Uuid>>>,
-    /// Outages of the database after which the index was read anew.
-    outages_seen: Arc<AtomicU64>,
     /// Whose events of a node are saved before a change of it.
     recorder: Option<Recorder>,
     under_way: ClaimsUnderWay,
@@ -57,16 +49,7 @@ impl Nodes {
     /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
     #[must_use]
     pub fn new(store: Store, index: Index, policy: Policy) -> Self {
-        Self {
-            store,
-            index,
-            policy,
-            in_order: Arc::default(),
-            stale: Arc::default(),
-            outages_seen: Arc::default(),
-            under_way: ClaimsUnderWay::default(),
-            recorder: None,
-        }
+        Self { store, index, policy, under_way: ClaimsUnderWay::default(), recorder: None }
     }
 
     /// The same, with what is recorded of a node saved before each change of it: what a crash costs of a trace is its
@@ -79,20 +62,12 @@ impl Nodes {
     /// Fills the index with all there is.
     ///
     /// # Errors
-    /// [`ListError`] if the store fails.
-    pub async fn load(&self) -> Result<(), ListError> {
-        let _in_order = self.in_order.lock().await;
-        let mut ports: HashMap<Uuid, Vec<Port>> = HashMap::new();
-        for port in self.store.ports(&PortFilter::default()).await? {
-            ports.entry(port.node_uuid).or_default().push(port);
-        }
-        let mut stored = None;
-        for found in self.store.nodes(&NodeFilter::default()).await? {
-            let uuid = found.node.uuid;
-            stored = stored.max(last_time(&found.node));
-            self.index.put_node(found.node);
-            self.index.put_ports(uuid, ports.remove(&uuid).unwrap_or_default());
-        }
+    /// [`StoreError`]
+    pub async fn load(&self) -> Result<(), StoreError> {
+        let everything = self.store.all_changes().await?;
+        let nodes = everything.changes.iter().filter_map(|change| change.state.as_ref());
+        let stored = nodes.filter_map(|(node, _)| last_time(node)).max();
+        self.index.load(everything);
         // What comes now must not seem to come before what was stored, if the system's clock was set back since.
         if let Some(behind) = stored.and_then(|stored| Clock::process().catch_up(stored)) {
             let seconds = behind.as_secs();
@@ -101,6 +76,26 @@ impl Nodes {
             );
         }
         Ok(())
+    }
+
+    /// Brings the index up to date with what all daemons have changed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some changes may be in the index then, and the others follow the next time.
+    pub async fn follow(&self) -> Result<(), StoreError> {
+        // Two at once would read the same changes; each is taken once all the same.
+        loop {
+            let followed = self.index.followed();
+            let Some(page) = self.store.changes_since(followed, PAGE).await? else {
+                info!(%followed, "the database no longer has all changes since then: reading everything");
+                return self.load().await;
+            };
+            let is_last = page.is_last;
+            self.index.follow(page);
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// The boots that machines may fetch images for now, as nodes and their attempts; other daemons may have
@@ -160,7 +155,7 @@ impl Nodes {
         // The time of the change comes before this: whatever is recorded later is later in the trace, too.
         self.save_recorded(node).await?;
         let changed = self.store.change(node, claim, context.now, decide).await;
-        let node = self.seen(node, changed).await?;
+        let node = self.noted(changed?);
         say_changes(before, &node);
         Ok(node)
     }
@@ -219,15 +214,12 @@ impl Nodes {
             Ok(step(node, &event(node)?, &context)?)
         };
         self.save_recorded(node).await?;
-        let changed = self.store.take_over(node, context.now, SETTLE, decide).await;
-        let changed = changed.map(|(changed, lost)| {
-            if let Some(claim) = &lost {
-                self.under_way.cancel(claim);
-                info!(node.uuid = %node, host = claim.host, "the work on it was taken away");
-            }
-            changed
-        });
-        let node = self.seen(node, changed).await?;
+        let (changed, lost) = self.store.take_over(node, context.now, SETTLE, decide).await?;
+        if let Some(claim) = &lost {
+            self.under_way.cancel(claim);
+            info!(node.uuid = %node, host = claim.host, "the work on it was taken away");
+        }
+        let node = self.noted(changed);
         say_changes(before, &node);
         Ok(node)
     }
@@ -263,8 +255,8 @@ impl Nodes {
             next.updated_at = Some(now);
             Ok(Change::from(next))
         };
-        let changed = patiently(|| self.store.change(node, None, now, &decide)).await;
-        self.seen(node, changed).await
+        let changed = patiently(|| self.store.change(node, None, now, &decide)).await?;
+        Ok(self.noted(changed))
     }
 
     /// Adds a node.
@@ -272,10 +264,9 @@ impl Nodes {
     /// # Errors
     /// [`CreateNodeError`]
     pub async fn create(&self, node: &Node) -> Result<(), CreateNodeError> {
-        let created = self.store.create_node(node).await;
-        // One that failed may be in the store all the same: see `seen`.
-        self.refresh(node.uuid).await;
-        created
+        let number = self.store.create_node(node).await?;
+        self.index.note_node(SavedNode { number, node: node.clone() });
+        Ok(())
     }
 
     /// Deletes a node if `check` lets it.
@@ -287,10 +278,10 @@ impl Nodes {
         node: Uuid,
         check: impl Fn(&Node) -> Result<(), E>,
     ) -> Result<(), ChangeError<E>> {
-        let deleted =
-            patiently(|| self.store.delete_node(node, Clock::process().now(), &check)).await;
-        self.refresh(node).await;
-        deleted
+        let number =
+            patiently(|| self.store.delete_node(node, Clock::process().now(), &check)).await?;
+        self.index.note_deletion(node, number);
+        Ok(())
     }
 
     /// Adds a port.
@@ -298,9 +289,9 @@ impl Nodes {
     /// # Errors
     /// [`PortError`]
     pub async fn create_port(&self, port: &Port) -> Result<(), PortError> {
-        let created = patiently(|| self.store.create_port(port, Clock::process().now())).await;
-        self.refresh(port.node_uuid).await;
-        created
+        let saved = patiently(|| self.store.create_port(port, Clock::process().now())).await?;
+        self.index.note_ports(saved);
+        Ok(())
     }
 
     /// Changes a port as `decide` says of it and its node, which may move it to another node.
@@ -315,13 +306,10 @@ impl Nodes {
         let now = Clock::process().now();
         let decide =
             |port: &Port, node: &Node| Ok(Port { updated_at: Some(now), ..decide(port, node)? });
-        let (before, port) =
+        let changed =
             patiently(|| self.store.change_port(port, Clock::process().now(), &decide)).await?;
-        if before.node_uuid != port.node_uuid {
-            self.refresh(before.node_uuid).await;
-        }
-        self.refresh(port.node_uuid).await;
-        Ok(port)
+        changed.of_nodes.into_iter().for_each(|ports| self.index.note_ports(ports));
+        Ok(changed.port)
     }
 
     /// Deletes a port if `check` lets it.
@@ -333,75 +321,17 @@ impl Nodes {
         port: Uuid,
         check: impl Fn(&Port) -> Result<(), E>,
     ) -> Result<(), PortChangeError<E>> {
-        let port =
+        let saved =
             patiently(|| self.store.delete_port(port, Clock::process().now(), &check)).await?;
-        self.refresh(port.node_uuid).await;
+        self.index.note_ports(saved);
         Ok(())
     }
 
-    /// Brings the index up to date with what the store says of a node.
-    ///
-    /// The change itself is saved, so a failure here is logged and not the caller's.
-    pub async fn refresh(&self, node: Uuid) {
-        let _in_order = self.in_order.lock().await;
-        let key = NodeKey::Uuid(node);
-        let filter = PortFilter { nodes: vec![node], ..PortFilter::default() };
-        let (found, ports) = tokio::join!(self.store.node(&key), self.store.ports(&filter));
-        match (found, ports) {
-            (Ok(Some(found)), Ok(ports)) => {
-                self.index.put_node(found.node);
-                self.index.put_ports(node, ports);
-            }
-            (Ok(None), _) => self.index.remove(node),
-            (Err(failed), _) => self.note_stale(node, &failed),
-            (_, Err(failed)) => self.note_stale(node, &failed),
-        }
-    }
-
-    /// Reads what the index could not read when it should have; after an outage of the database, everything.
-    pub async fn refresh_stale(&self) {
-        let mut stale = std::mem::take(&mut *self.stale());
-        let outages = self.store.health().outages_over();
-        if self.outages_seen.swap(outages, Ordering::Relaxed) != outages {
-            stale.extend(self.index.all().iter().map(|node| node.uuid));
-            if let Err(failed) = self.load().await {
-                log_store_failure(&failed, "the index could not be read after an outage");
-            }
-        }
-        for node in stale {
-            self.refresh(node).await;
-        }
-    }
-
-    /// Brings the index up to date after a change. One that failed may be in the store all the same, where the
-    /// connection was lost before its COMMIT was answered.
-    async fn seen<E>(
-        &self,
-        node: Uuid,
-        changed: Result<Node, ChangeError<E>>,
-    ) -> Result<Node, ChangeError<E>> {
-        match &changed {
-            Ok(_) | Err(ChangeError::Store(_) | ChangeError::ClaimLost(_)) => {
-                self.refresh(node).await;
-            }
-            Err(
-                ChangeError::NoSuchNode(_)
-                | ChangeError::Locked { .. }
-                | ChangeError::DuplicateName(_)
-                | ChangeError::DuplicateInstance(_)
-                | ChangeError::Refused(_),
-            ) => {}
-        }
-        changed
-    }
-
-    fn note_stale<E: StoreFailure + std::error::Error>(&self, node: Uuid, failed: &E) {
-        log_store_failure(failed, &format!("the index could not read node {node}; it will again"));
-        self.stale().insert(node);
-    }
-
-    fn stale(&self) -> MutexGuard<'_, HashSet<Uuid>> {
-        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a change into the index. One that failed may have been saved all the same, where the connection was lost
+    /// before its COMMIT was answered: the index follows it as if it were another daemon's.
+    fn noted(&self, saved: SavedNode) -> Node {
+        self.index.note_node(saved.clone());
+        saved.node
     }
 }
 
@@ -435,7 +365,7 @@ fn display_name(node: &Node) -> &str {
 
 /// The claims whose work this process does; clones share them.
 #[derive(Clone, Debug, Default)]
-struct ClaimsUnderWay(Arc<SyncMutex<HashMap<Claim, CancellationToken>>>);
+struct ClaimsUnderWay(Arc<Mutex<HashMap<Claim, CancellationToken>>>);
 
 /// Work that this process does, for as long as this lives.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ pub mod check;
 pub mod config;
 pub mod dhcp;
 pub mod error;
+mod follower;
 pub mod http_server;
 pub mod means;
 pub mod metrics;
@@ -165,6 +166,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     }
     let addresses = recorder.addresses().clone();
     parts.spawn(well(addresses.run(nodes.clone(), stop.clone())));
+    parts.spawn(well(follower::run(nodes.clone(), stop.clone())));
     let index = nodes.index().clone();
     let machines = dhcp::Machines {
         index: nodes.index().clone(),

@@ -1,12 +1,14 @@
 //! Nodes by MAC address and by ticket, in memory, so that no packet waits for SQL.
 //!
-//! Filled from the store at start, and told of every change by whoever made it.
+//! It follows the store by the numbers of changes. What this daemon changes itself is there at once; a change that was
+//! read late never replaces a newer one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hardware::Mac;
 use provision::{Node, Port};
+use store::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 use uuid::Uuid;
 
 /// The index; clones share one.
@@ -15,7 +17,11 @@ pub struct Index(Arc<RwLock<Maps>>);
 
 #[derive(Debug, Default)]
 struct Maps {
+    /// All changes up to this one are in the maps.
+    followed: ChangeNumber,
     nodes: HashMap<Uuid, Entry>,
+    /// Nodes that this daemon deleted after the last change that was followed.
+    deleted: HashMap<Uuid, ChangeNumber>,
     by_mac: HashMap<Mac, Uuid>,
     by_ticket: HashMap<String, Uuid>,
     /// Each of the nodes that have it.
@@ -26,6 +32,10 @@ struct Maps {
 struct Entry {
     node: Arc<Node>,
     ports: Vec<Arc<Port>>,
+    /// The change that left the node so.
+    node_number: ChangeNumber,
+    /// The change that left the ports so.
+    ports_number: ChangeNumber,
 }
 
 /// A port and its node.
@@ -38,26 +48,39 @@ pub struct Found {
 }
 
 impl Index {
-    /// Takes a node as it now is; its ports stay as they are.
-    pub fn put_node(&self, node: Node) {
+    /// Puts everything there is in the place of what the index has.
+    pub fn load(&self, everything: ChangePage) {
         self.write(|maps| {
-            let ports = maps.remove(node.uuid).map(|entry| entry.ports).unwrap_or_default();
-            maps.insert(Entry { node: Arc::new(node), ports });
+            *maps = Maps::default();
+            maps.follow(everything);
         });
     }
 
-    /// Takes the ports of a node as they now are; does nothing for an unknown node.
-    pub fn put_ports(&self, node: Uuid, ports: Vec<Port>) {
-        self.write(|maps| {
-            if let Some(entry) = maps.remove(node) {
-                maps.insert(Entry { ports: ports.into_iter().map(Arc::new).collect(), ..entry });
-            }
-        });
+    /// Takes the changes that follow those which the index has; none, if there are others in between.
+    pub fn follow(&self, page: ChangePage) {
+        self.write(|maps| maps.follow(page));
     }
 
-    /// Forgets a node and its ports.
-    pub fn remove(&self, node: Uuid) {
-        self.write(|maps| drop(maps.remove(node)));
+    /// The last change that was followed.
+    #[must_use]
+    pub fn followed(&self) -> ChangeNumber {
+        self.read(|maps| maps.followed)
+    }
+
+    /// Takes a node as this daemon has saved it. Its ports stay as they are.
+    pub fn note_node(&self, saved: SavedNode) {
+        self.write(|maps| maps.note_node(saved));
+    }
+
+    /// Takes the ports of a node as this daemon has saved them. Those of a node that the index does not know yet are
+    /// followed with it.
+    pub fn note_ports(&self, saved: SavedPorts) {
+        self.write(|maps| maps.note_ports(saved));
+    }
+
+    /// Forgets a node that this daemon has deleted.
+    pub fn note_deletion(&self, node: Uuid, number: ChangeNumber) {
+        self.write(|maps| maps.note_deletion(node, number));
     }
 
     /// The port with this address, and its node.
@@ -133,6 +156,58 @@ impl Index {
 }
 
 impl Maps {
+    fn follow(&mut self, page: ChangePage) {
+        if page.since > self.followed {
+            return;
+        }
+        for NodeChange { number, uuid, state } in page.changes {
+            match state {
+                Some((node, ports)) => {
+                    self.note_node(SavedNode { number, node });
+                    self.note_ports(SavedPorts { number, node: uuid, ports });
+                }
+                None => self.note_deletion(uuid, number),
+            }
+        }
+        self.followed = self.followed.max(page.reaches);
+        self.deleted.retain(|_, number| *number > self.followed);
+    }
+
+    fn note_node(&mut self, SavedNode { number, node }: SavedNode) {
+        let uuid = node.uuid;
+        let known = self.nodes.get(&uuid).map(|entry| entry.node_number);
+        if !self.is_news(uuid, number, known) {
+            return;
+        }
+        let (ports, ports_number) =
+            self.remove(uuid).map(|entry| (entry.ports, entry.ports_number)).unwrap_or_default();
+        self.insert(Entry { node: Arc::new(node), ports, node_number: number, ports_number });
+    }
+
+    fn note_ports(&mut self, SavedPorts { number, node, ports }: SavedPorts) {
+        let known = self.nodes.get(&node).map(|entry| entry.ports_number);
+        if self.is_news(node, number, known)
+            && let Some(entry) = self.remove(node)
+        {
+            let ports = ports.into_iter().map(Arc::new).collect();
+            self.insert(Entry { ports, ports_number: number, ..entry });
+        }
+    }
+
+    fn note_deletion(&mut self, node: Uuid, number: ChangeNumber) {
+        let known = self.nodes.get(&node).map(|entry| entry.node_number);
+        if self.is_news(node, number, known) {
+            self.remove(node);
+            self.deleted.insert(node, number);
+        }
+    }
+
+    /// Whether a change is newer than all that is `known` of a node.
+    fn is_news(&self, node: Uuid, number: ChangeNumber, known: Option<ChangeNumber>) -> bool {
+        let deleted = self.deleted.get(&node).copied();
+        number > self.followed && Some(number) > known && Some(number) > deleted
+    }
+
     fn insert(&mut self, entry: Entry) {
         let uuid = entry.node.uuid;
         for port in &entry.ports {
@@ -196,6 +271,8 @@ fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use serde_json::json;
 
     use super::*;
@@ -212,6 +289,114 @@ pub(crate) mod tests {
             extra: serde_json::Map::new(),
             kept: serde_json::Map::new(),
         }
+    }
+
+    impl Index {
+        /// Takes a node in a change that is newer than all before; its ports stay as they are.
+        pub(crate) fn put_node(&self, node: Node) {
+            self.note_node(SavedNode { number: self.next_number(), node });
+        }
+
+        /// Takes the ports of a node in a change that is newer than all before.
+        pub(crate) fn put_ports(&self, node: Uuid, ports: Vec<Port>) {
+            self.note_ports(SavedPorts { number: self.next_number(), node, ports });
+        }
+
+        pub(crate) fn next_number(&self) -> ChangeNumber {
+            static NUMBERS: AtomicI64 = AtomicI64::new(1_000);
+            ChangeNumber::from(NUMBERS.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn saved(number: i64, name: &str) -> SavedNode {
+        let node = Node { name: Some(name.to_owned()), ..booting_node() };
+        SavedNode { number: number.into(), node }
+    }
+
+    fn page(reaches: i64, changes: Vec<NodeChange>) -> ChangePage {
+        ChangePage {
+            since: ChangeNumber::default(),
+            changes,
+            reaches: reaches.into(),
+            is_last: true,
+        }
+    }
+
+    fn followed(number: i64, name: &str, ports: Vec<Port>) -> NodeChange {
+        let SavedNode { number, node } = saved(number, name);
+        NodeChange { number, uuid: node.uuid, state: Some((node, ports)) }
+    }
+
+    fn name_in(index: &Index) -> Option<String> {
+        index.all().first().and_then(|node| node.name.clone())
+    }
+
+    #[test]
+    fn a_change_that_arrives_late_replaces_no_newer_one() {
+        let index = Index::default();
+        index.note_node(saved(3, "third"));
+
+        index.note_node(saved(2, "second"));
+        assert_eq!(name_in(&index).as_deref(), Some("third"));
+        index.follow(page(2, vec![followed(2, "second", Vec::new())]));
+        assert_eq!(name_in(&index).as_deref(), Some("third"));
+        index.follow(page(5, vec![followed(5, "fifth", Vec::new())]));
+        index.note_node(saved(4, "fourth"));
+        assert_eq!(name_in(&index).as_deref(), Some("fifth"));
+    }
+
+    #[test]
+    fn ports_that_another_daemon_changed_are_followed_though_the_node_is_newer_here() {
+        let index = Index::default();
+        let uuid = booting_node().uuid;
+        index.follow(page(1, vec![followed(1, "n", Vec::new())]));
+        // Another daemon has added a port in change 2, and this one has changed the node in change 3.
+        index.note_node(saved(3, "mine"));
+
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        index.follow(page(3, vec![followed(3, "mine", vec![port(uuid, mac)])]));
+
+        assert!(index.by_mac(mac).is_some());
+    }
+
+    #[test]
+    fn a_deleted_node_stays_away_until_it_is_created_again() {
+        let index = Index::default();
+        let uuid = booting_node().uuid;
+        index.follow(page(1, vec![followed(1, "n", Vec::new())]));
+
+        index.note_deletion(uuid, 4.into());
+        index.note_node(saved(3, "late"));
+        index.follow(page(3, vec![followed(3, "late", Vec::new())]));
+        assert!(index.all().is_empty(), "the deletion here came later");
+        index.follow(page(4, vec![NodeChange { number: 4.into(), uuid, state: None }]));
+        index.note_node(saved(2, "later still"));
+        assert!(index.all().is_empty());
+        index.note_node(saved(5, "anew"));
+        assert_eq!(name_in(&index).as_deref(), Some("anew"));
+    }
+
+    #[test]
+    fn a_deletion_of_another_daemons_is_followed() {
+        let index = Index::default();
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let uuid = booting_node().uuid;
+        index.follow(page(1, vec![followed(1, "n", vec![port(uuid, mac)])]));
+
+        index.follow(page(2, vec![NodeChange { number: 2.into(), uuid, state: None }]));
+
+        assert!(index.all().is_empty() && index.by_mac(mac).is_none());
+    }
+
+    #[test]
+    fn what_is_loaded_takes_the_place_of_everything() {
+        let index = Index::default();
+        index.note_node(saved(900, "of another time"));
+
+        index.load(page(2, vec![followed(2, "restored", Vec::new())]));
+
+        assert_eq!(name_in(&index).as_deref(), Some("restored"));
+        assert_eq!(index.followed(), 2.into());
     }
 
     fn index_of(system_uuid: Uuid) -> Index {
@@ -253,7 +438,7 @@ pub(crate) mod tests {
         index.put_ports(other.uuid, vec![port(other.uuid, Mac([2, 0, 0, 0, 0, 2]))]);
 
         assert!(index.by_machine_id(uuid.into_bytes()).is_none());
-        index.remove(first);
+        index.note_deletion(first, index.next_number());
         let found = index.by_machine_id(uuid.into_bytes()).unwrap();
         assert_eq!(found.node.uuid, other.uuid);
     }

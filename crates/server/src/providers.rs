@@ -235,7 +235,7 @@ impl Providers {
     async fn put_right(&self, nodes: &Nodes) {
         let mut right = self.right.write().await;
         // Several daemons may boot machines.
-        if let Err(failed) = nodes.load().await {
+        if let Err(failed) = nodes.follow().await {
             return log_store_failure(&failed, "it is not known which machines boot");
         }
         let picture = self.picture(nodes);

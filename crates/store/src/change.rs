@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{ChangeError, StoreError};
 use crate::nodes::{instance, save};
+use crate::numbers::{ChangeNumber, SavedNode, number_change, number_deletion};
 use crate::open::Store;
 use crate::sql::{document, duplicates, json, micros};
 use crate::work::{self, Claim};
@@ -54,7 +55,7 @@ impl Store {
         claim: Option<&Claim>,
         now: Timestamp,
         decide: F,
-    ) -> Result<Node, ChangeError<E>>
+    ) -> Result<SavedNode, ChangeError<E>>
     where
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
@@ -62,11 +63,11 @@ impl Store {
         let change = self.transact(async |connection| {
             self.change_node_in(connection, node, claim, now, decide).await
         });
-        let change = change.await?;
+        let (change, number) = change.await?;
         if change.work.is_some() {
             self.added.notify_one();
         }
-        Ok(change.node)
+        Ok(SavedNode { number, node: change.node })
     }
 
     async fn change_node_in<C, E, F>(
@@ -76,7 +77,7 @@ impl Store {
         claim: Option<&Claim>,
         now: Timestamp,
         decide: F,
-    ) -> Result<Change, ChangeError<E>>
+    ) -> Result<(Change, ChangeNumber), ChangeError<E>>
     where
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
@@ -96,8 +97,8 @@ impl Store {
             Some(_) => return Err(ChangeError::ClaimLost(node)),
         }
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
-        self.keep_in(connection, &taken.node, &change, now, lease_time).await?;
-        Ok(change)
+        let number = self.keep_in(connection, &taken.node, &change, now, lease_time).await?;
+        Ok((change, number))
     }
 
     /// [`Store::change`], but whoever works on the node loses the claim, which is given back with the node: what
@@ -115,7 +116,7 @@ impl Store {
         now: Timestamp,
         settle: SignedDuration,
         decide: F,
-    ) -> Result<(Node, Option<Claim>), ChangeError<E>>
+    ) -> Result<(SavedNode, Option<Claim>), ChangeError<E>>
     where
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
@@ -123,11 +124,11 @@ impl Store {
         let taken = self.transact(async |connection| {
             self.take_over_in(connection, node, now, settle, decide).await
         });
-        let (change, claim) = taken.await?;
+        let (change, number, claim) = taken.await?;
         if change.work.is_some() {
             self.added.notify_one();
         }
-        Ok((change.node, claim))
+        Ok((SavedNode { number, node: change.node }, claim))
     }
 
     async fn take_over_in<C, E, F>(
@@ -137,7 +138,7 @@ impl Store {
         now: Timestamp,
         settle: SignedDuration,
         decide: F,
-    ) -> Result<(Change, Option<Claim>), ChangeError<E>>
+    ) -> Result<(Change, ChangeNumber, Option<Claim>), ChangeError<E>>
     where
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
@@ -151,8 +152,8 @@ impl Store {
             Some((_, phase)) if *phase > BootPhase::Untouched => lease_time + settle,
             Some(_) | None => lease_time,
         };
-        self.keep_in(connection, &taken.node, &change, now, not_before).await?;
-        Ok((change, lost.map(|(claim, _)| claim)))
+        let number = self.keep_in(connection, &taken.node, &change, now, not_before).await?;
+        Ok((change, number, lost.map(|(claim, _)| claim)))
     }
 
     /// What is to be done next is claimed at `not_before` or later.
@@ -163,17 +164,18 @@ impl Store {
         change: &Change,
         now: Timestamp,
         not_before: Timestamp,
-    ) -> Result<(), ChangeError<E>> {
+    ) -> Result<ChangeNumber, ChangeError<E>> {
         save(connection, &change.node).await.map_err(|error| duplicate(error, change))?;
         if let Some(planned) = &change.work {
             plan(connection, before.uuid, planned, not_before).await?;
         }
         let trace = traced(before, change, now);
         self.insert_events(connection, &trace).await?;
-        Ok(())
+        Ok(number_change(connection, before.uuid).await?)
     }
 
-    /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it.
+    /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it. Gives the number of
+    /// the deletion.
     ///
     /// # Errors
     /// [`ChangeError`]; the node is still there then.
@@ -182,7 +184,7 @@ impl Store {
         node: Uuid,
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
-    ) -> Result<(), ChangeError<E>> {
+    ) -> Result<ChangeNumber, ChangeError<E>> {
         let deleted = self
             .transact(async |connection| self.delete_node_in(connection, node, now, check).await);
         deleted.await
@@ -194,7 +196,7 @@ impl Store {
         node: Uuid,
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
-    ) -> Result<(), ChangeError<E>> {
+    ) -> Result<ChangeNumber, ChangeError<E>> {
         let taken = take_node(connection, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         let now = self.lease_time(connection, now).await?;
@@ -205,7 +207,7 @@ impl Store {
         {
             sqlx::query(delete).bind(node.to_string()).execute(&mut *connection).await?;
         }
-        Ok(())
+        Ok(number_deletion(connection, node, now).await?)
     }
 }
 

@@ -29,8 +29,6 @@ struct Outage {
     since: Option<Instant>,
     failures: u64,
     ended: Option<Instant>,
-    /// How many have ended.
-    over: u64,
 }
 
 /// Failed operations since the start, by cause.
@@ -61,13 +59,6 @@ impl Health {
     #[must_use]
     pub fn is_out(&self) -> bool {
         self.outage().since.is_some()
-    }
-
-    /// How many outages have ended since the start. After each, what was read before may be out of date: an operation that
-    /// failed may have been done all the same, where the connection was lost before its COMMIT was answered.
-    #[must_use]
-    pub fn outages_over(&self) -> u64 {
-        self.outage().over
     }
 
     /// How long the database has been usable again since its last outage: nothing during one, `None` where there
@@ -121,7 +112,6 @@ impl Health {
         let mut outage = self.outage();
         let Some(since) = outage.since.take() else { return };
         outage.ended = Some(Instant::now());
-        outage.over += 1;
         let (failures, seconds) = (std::mem::take(&mut outage.failures), since.elapsed().as_secs());
         info!("the database can be written again, after {seconds} s and {failures} failures");
     }

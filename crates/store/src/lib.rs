@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod health;
 mod nodes;
+mod numbers;
 mod open;
 mod ports;
 mod sql;
@@ -25,6 +26,7 @@ pub use error::{
 pub use events::{AttemptSummary, Retention};
 pub use health::{FailureCounts, Health};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
+pub use numbers::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 pub use open::Store;
-pub use ports::{PortFilter, PortKey};
+pub use ports::{ChangedPort, PortFilter, PortKey};
 pub use work::{Claim, Claimed};

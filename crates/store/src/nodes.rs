@@ -9,6 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::error::{CreateNodeError, ListError, StoreError};
+use crate::numbers::{ChangeNumber, number_change};
 use crate::open::Store;
 use crate::sql::{Statement, Value, Where, document, duplicates, json, micros};
 
@@ -192,32 +193,12 @@ pub enum SortDirection {
 }
 
 impl Store {
-    /// Adds a node.
+    /// Adds a node, and gives the number of this change.
     ///
     /// # Errors
     /// [`CreateNodeError`] if its name, UUID or instance is taken.
-    pub async fn create_node(&self, node: &Node) -> Result<(), CreateNodeError> {
-        let insert = format!(
-            "INSERT INTO nodes ({NODE_COLUMNS}, uuid, created_at, version) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)"
-        );
-        let insert =
-            bind_node(sqlx::query(AssertSqlSafe(insert)), node).bind(micros(node.created_at));
-        let failed = |error| {
-            if duplicates(&error, "nodes", "name") {
-                CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default())
-            } else if duplicates(&error, "nodes", "instance_uuid") {
-                CreateNodeError::DuplicateInstance(instance(node).unwrap_or_default())
-            } else if duplicates(&error, "nodes", "uuid") {
-                CreateNodeError::DuplicateUuid(node.uuid)
-            } else {
-                error.into()
-            }
-        };
-        let created = self.transact(async |connection| {
-            insert.execute(connection).await.map(drop).map_err(failed)
-        });
-        created.await
+    pub async fn create_node(&self, node: &Node) -> Result<ChangeNumber, CreateNodeError> {
+        self.transact(async |connection| create_in(connection, node).await).await
     }
 
     /// The node of that UUID or name.
@@ -276,6 +257,29 @@ impl Store {
         let row = self.row(sqlx::query(AssertSqlSafe(select)).bind(marker.to_string())).await?;
         if row.is_some() { Ok(()) } else { Err(ListError::NoSuchMarker(marker)) }
     }
+}
+
+async fn create_in(
+    connection: &mut AnyConnection,
+    node: &Node,
+) -> Result<ChangeNumber, CreateNodeError> {
+    let insert = format!(
+        "INSERT INTO nodes ({NODE_COLUMNS}, uuid, created_at, version) VALUES \
+         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)"
+    );
+    let insert = bind_node(sqlx::query(AssertSqlSafe(insert)), node).bind(micros(node.created_at));
+    insert.execute(&mut *connection).await.map_err(|error| {
+        if duplicates(&error, "nodes", "name") {
+            CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default())
+        } else if duplicates(&error, "nodes", "instance_uuid") {
+            CreateNodeError::DuplicateInstance(instance(node).unwrap_or_default())
+        } else if duplicates(&error, "nodes", "uuid") {
+            CreateNodeError::DuplicateUuid(node.uuid)
+        } else {
+            error.into()
+        }
+    })?;
+    Ok(number_change(connection, node.uuid).await?)
 }
 
 fn conditions(filter: &NodeFilter) -> Where {

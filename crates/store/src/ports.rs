@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::change::{Taken, take_node};
 use crate::error::{ListError, PortChangeError, PortError, StoreError};
 use crate::nodes::SortDirection;
+use crate::numbers::{SavedPorts, number_change};
 use crate::open::Store;
 use crate::sql::{Where, document, duplicates, json, micros};
 
@@ -43,13 +44,22 @@ pub struct PortFilter {
     pub limit: Option<u32>,
 }
 
+/// A port that was changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangedPort {
+    /// The port as it is now.
+    pub port: Port,
+    /// The ports of its node, and of the node that it was moved from.
+    pub of_nodes: Vec<SavedPorts>,
+}
+
 impl Store {
-    /// Adds a port to a node that nobody works on.
+    /// Adds a port to a node that nobody works on, and gives the node's ports.
     ///
     /// # Errors
     /// [`PortError`] if its address or UUID is taken, or its node is not there, is locked, or has as
     /// many ports as a node may have.
-    pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<(), PortError> {
+    pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<SavedPorts, PortError> {
         let created = self.transact(async |connection| {
             let now = self.lease_time(connection, now).await?;
             create_in(connection, port, now).await
@@ -118,7 +128,7 @@ impl Store {
     }
 
     /// Changes a port as `decide` says of it and its node, perhaps moving it to another node, and
-    /// gives it back as it was before and as it then is. Nobody may work on either node.
+    /// gives it back as it then is. Nobody may work on either node.
     ///
     /// The rows of both nodes are taken before the port is read, so that changes to one port queue,
     /// on both databases, and each is decided on what the one before it left.
@@ -130,7 +140,7 @@ impl Store {
         port: Uuid,
         now: Timestamp,
         decide: impl Fn(&Port, &Node) -> Result<Port, E>,
-    ) -> Result<(Port, Port), PortChangeError<E>> {
+    ) -> Result<ChangedPort, PortChangeError<E>> {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
             let changed = self.transact(async |connection| {
@@ -144,7 +154,7 @@ impl Store {
         Err(PortError::Moving(port).into())
     }
 
-    /// Deletes a port of a node that nobody works on, if `check` lets it, and gives it back.
+    /// Deletes a port of a node that nobody works on, if `check` lets it, and gives the ports that the node still has.
     ///
     /// # Errors
     /// [`PortChangeError`]; the port is still there then.
@@ -153,7 +163,7 @@ impl Store {
         port: Uuid,
         now: Timestamp,
         check: impl Fn(&Port) -> Result<(), E>,
-    ) -> Result<Port, PortChangeError<E>> {
+    ) -> Result<SavedPorts, PortChangeError<E>> {
         let mut nodes = self.nodes_of_port(port).await?;
         for _ in 0..TRIES {
             let deleted = self.transact(async |connection| {
@@ -178,7 +188,7 @@ async fn create_in(
     connection: &mut AnyConnection,
     port: &Port,
     now: Timestamp,
-) -> Result<(), PortError> {
+) -> Result<SavedPorts, PortError> {
     expect_free(connection, port.node_uuid, now).await?;
     expect_room(connection, port.node_uuid).await?;
     let insert = "INSERT INTO ports (uuid, node_uuid, address, created_at, document) \
@@ -189,10 +199,10 @@ async fn create_in(
         .bind(port.address.to_string())
         .bind(micros(port.created_at))
         .bind(json(port))
-        .execute(connection)
+        .execute(&mut *connection)
         .await
-        .map(drop)
-        .map_err(|error| duplicate(error, port))
+        .map_err(|error| duplicate(error, port))?;
+    saved(connection, port.node_uuid).await
 }
 
 /// `None` if another node's row must be taken too, which is then among `nodes`.
@@ -202,7 +212,7 @@ async fn change_in<E>(
     nodes: &mut BTreeSet<Uuid>,
     now: Timestamp,
     decide: impl Fn(&Port, &Node) -> Result<Port, E>,
-) -> Result<Option<(Port, Port)>, PortChangeError<E>> {
+) -> Result<Option<ChangedPort>, PortChangeError<E>> {
     let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
     let node = held.expect_free(held.port.node_uuid, now)?;
     let next = decide(&held.port, node).map_err(PortChangeError::Refused)?;
@@ -216,7 +226,11 @@ async fn change_in<E>(
         expect_room(connection, next.node_uuid).await?;
     }
     save(connection, &next).await?;
-    Ok(Some((held.port, next)))
+    let mut of_nodes = Vec::new();
+    for node in BTreeSet::from([held.port.node_uuid, next.node_uuid]) {
+        of_nodes.push(saved(connection, node).await?);
+    }
+    Ok(Some(ChangedPort { port: next, of_nodes }))
 }
 
 /// `None` if another node's row must be taken, which is then among `nodes`.
@@ -226,15 +240,23 @@ async fn delete_in<E>(
     nodes: &mut BTreeSet<Uuid>,
     now: Timestamp,
     check: impl Fn(&Port) -> Result<(), E>,
-) -> Result<Option<Port>, PortChangeError<E>> {
+) -> Result<Option<SavedPorts>, PortChangeError<E>> {
     let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
     held.expect_free(held.port.node_uuid, now)?;
     check(&held.port).map_err(PortChangeError::Refused)?;
     sqlx::query("DELETE FROM ports WHERE uuid = $1")
         .bind(port.to_string())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(Some(held.port))
+    Ok(Some(saved(connection, held.port.node_uuid).await?))
+}
+
+/// Numbers the change of a node's ports, and gives them.
+async fn saved(connection: &mut AnyConnection, node: Uuid) -> Result<SavedPorts, PortError> {
+    let select = "SELECT document FROM ports WHERE node_uuid = $1 ORDER BY created_at, uuid";
+    let rows = sqlx::query(select).bind(node.to_string()).fetch_all(&mut *connection).await?;
+    let ports = rows.iter().map(port_of).collect::<Result<_, _>>()?;
+    Ok(SavedPorts { number: number_change(connection, node).await?, node, ports })
 }
 
 /// A port that nobody else changes until the transaction ends.

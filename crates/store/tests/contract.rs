@@ -18,9 +18,9 @@ use provision::{BootEvent, Node, Port, PowerState, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
-    Change, ChangeError, CreateNodeError, ListError, NodeFilter, NodeKey, NodeSort,
-    PortChangeError, PortError, PortFilter, PortKey, Retention, SortDirection, Store, StoreError,
-    WorkError,
+    Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, ListError,
+    NodeChange, NodeFilter, NodeKey, NodeSort, PortChangeError, PortError, PortFilter, PortKey,
+    Retention, SavedPorts, SortDirection, Store, StoreError, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -68,6 +68,13 @@ promises![
     moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it,
     a_node_has_no_more_ports_than_it_may,
     ports_come_page_by_page,
+    changes_are_read_in_order_with_ports_and_deletions,
+    changes_come_page_by_page,
+    a_change_that_commits_late_is_not_missed,
+    a_follower_has_in_the_end_what_the_store_has,
+    deletions_that_are_forgotten_are_missed_by_nobody,
+    a_follower_from_after_a_restored_backup_reads_everything_anew,
+    nodes_of_the_version_before_are_followed,
     planned_work_is_claimed_once,
     claimers_at_once_never_get_the_same_work,
     work_that_waited_longest_comes_first,
@@ -372,7 +379,7 @@ async fn a_port_is_found_by_uuid_and_by_address(database: Database) {
     }
     assert_eq!(store.port(PortKey::Address(Mac([9; 6]))).await.unwrap(), None);
 
-    assert_eq!(delete_port(&store, port.uuid).await.unwrap(), port);
+    assert_eq!(delete_port(&store, port.uuid).await.unwrap().ports, []);
     assert_eq!(store.port(PortKey::Uuid(port.uuid)).await.unwrap(), None);
     let gone = delete_port(&store, port.uuid).await.unwrap_err();
     assert!(matches!(gone, PortError::NoSuchPort(it) if it == port.uuid));
@@ -431,8 +438,10 @@ async fn a_port_can_change_its_address_and_its_node(database: Database) {
     store.create_port(&before, now()).await.unwrap();
 
     let after = Port { node_uuid: two.uuid, address: Mac([2; 6]), ..before.clone() };
-    let (old, new) = replace_port(&store, &after).await.unwrap();
-    assert_eq!((&old, &new), (&before, &after));
+    let changed = replace_port(&store, &after).await.unwrap();
+    assert_eq!(changed.port, after);
+    let left: Vec<_> = changed.of_nodes.iter().map(|of| (of.node, of.ports.len())).collect();
+    assert_eq!(BTreeMap::from_iter(left), BTreeMap::from([(one.uuid, 0), (two.uuid, 1)]));
 
     assert_eq!(store.port(PortKey::Address(before.address)).await.unwrap(), None);
     assert_eq!(store.port(PortKey::Address(Mac([2; 6]))).await.unwrap(), Some(after.clone()));
@@ -556,6 +565,199 @@ async fn ports_come_page_by_page(database: Database) {
     assert_eq!(store.ports(&newest).await.unwrap().len(), 5);
 }
 
+// Changes, followed.
+
+async fn changes_are_read_in_order_with_ports_and_deletions(database: Database) {
+    let store = database.open().await;
+    let (one, two, gone) = (named("one"), named("two"), named("gone"));
+    for node in [&one, &two, &gone] {
+        store.create_node(node).await.unwrap();
+    }
+    let port = port(&one, 1);
+    let saved = store.create_port(&port, now()).await.unwrap();
+    let deleted = store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+    let changed =
+        store.change(two.uuid, None, now(), |node| fine(node.clone())).await.unwrap().number;
+
+    let page = since(&store, ChangeNumber::default()).await;
+
+    let expected = [
+        NodeChange { number: saved.number, uuid: one.uuid, state: Some((one, vec![port])) },
+        NodeChange { number: deleted, uuid: gone.uuid, state: None },
+        NodeChange { number: changed, uuid: two.uuid, state: Some((two, Vec::new())) },
+    ];
+    assert_eq!(page.changes, expected);
+    assert_eq!((page.reaches, page.is_last), (changed, true));
+    assert_eq!(since(&store, changed).await.changes, []);
+}
+
+async fn changes_come_page_by_page(database: Database) {
+    let store = database.open().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        store.create_node(&named(name)).await.unwrap();
+    }
+
+    let (mut reached, mut sizes) = (ChangeNumber::default(), Vec::new());
+    loop {
+        let page = store.changes_since(reached, 2).await.unwrap().unwrap();
+        sizes.push(page.changes.len());
+        reached = page.reaches;
+        if page.is_last {
+            break;
+        }
+    }
+
+    assert_eq!(sizes, [2, 2, 1]);
+    assert_eq!(store.all_changes().await.unwrap().changes.len(), 5);
+}
+
+async fn a_change_that_commits_late_is_not_missed(database: Database) {
+    let (one, other) = (database.open().await, database.open().await);
+    let (late, early) = (named("late"), named("early"));
+    one.create_node(&late).await.unwrap();
+    one.create_node(&early).await.unwrap();
+    let before = since(&one, ChangeNumber::default()).await.reaches;
+    let (decides, begun) = std::sync::mpsc::channel();
+    let (go_on, held) = std::sync::mpsc::channel();
+    let held_open = tokio::spawn(async move {
+        let rename = move |node: &Node| {
+            decides.send(()).unwrap();
+            held.recv().unwrap();
+            fine(Node { name: Some("was late".into()), ..node.clone() })
+        };
+        one.change(late.uuid, None, now(), rename).await.unwrap()
+    });
+    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+
+    // SQLite has one writer at a time: there it waits.
+    let quick = other.clone();
+    let quick = tokio::spawn(async move {
+        quick.change(early.uuid, None, now(), |node| fine(node.clone())).await.unwrap()
+    });
+    let quick = if let Database::Postgres(_) = database {
+        let changed = quick.await.unwrap();
+        let meanwhile = since(&other, before).await;
+        assert_eq!(numbers(&meanwhile), [changed.number], "what is open is not seen");
+        go_on.send(()).unwrap();
+        changed
+    } else {
+        assert_eq!(since(&other, before).await.changes, []);
+        go_on.send(()).unwrap();
+        quick.await.unwrap()
+    };
+    let late = held_open.await.unwrap();
+
+    let after = if let Database::Postgres(_) = database { quick.number } else { before };
+    let after = since(&other, after).await;
+    assert!(numbers(&after).contains(&late.number), "{after:?}");
+}
+
+async fn a_follower_has_in_the_end_what_the_store_has(database: Database) {
+    let daemons = [database.open().await, database.open().await, database.open().await];
+    let follower = database.open().await;
+    let writers = (0..3_u8).map(move |daemon| {
+        let store = daemons[usize::from(daemon)].clone();
+        tokio::spawn(async move {
+            for round in 0..8 {
+                let node = named(&format!("n{daemon}-{round}"));
+                store.create_node(&node).await.unwrap();
+                let port = port(&node, daemon * 8 + round);
+                store.create_port(&port, now()).await.unwrap();
+                let hurt = |node: &Node| fine(Node { maintenance: true, ..node.clone() });
+                store.change(node.uuid, None, now(), hurt).await.unwrap();
+                if round % 3 == 0 {
+                    delete_port(&store, port.uuid).await.unwrap();
+                }
+                if round % 4 == 0 {
+                    let free = |_: &Node| Ok::<_, Infallible>(());
+                    store.delete_node(node.uuid, now(), free).await.unwrap();
+                }
+            }
+        })
+    });
+    let writers = tokio::spawn(join(writers));
+    let (mut known, mut reached) = (BTreeMap::new(), ChangeNumber::default());
+    loop {
+        let written = writers.is_finished();
+        let page = follower.changes_since(reached, 3).await.unwrap().unwrap();
+        for change in page.changes {
+            assert!(change.number > reached, "it is read once");
+            match change.state {
+                Some(state) => known.insert(change.uuid, state),
+                None => known.remove(&change.uuid),
+            };
+        }
+        reached = page.reaches;
+        if written && page.is_last {
+            break;
+        }
+    }
+
+    let mut there = BTreeMap::new();
+    for node in all(&follower).await {
+        let of_node = PortFilter { nodes: vec![node.uuid], ..PortFilter::default() };
+        there.insert(node.uuid, (node, follower.ports(&of_node).await.unwrap()));
+    }
+    assert_eq!(there.len(), 18);
+    assert_eq!(known, there);
+}
+
+async fn deletions_that_are_forgotten_are_missed_by_nobody(database: Database) {
+    let store = database.open().await;
+    let (gone, stays) = (named("gone"), named("stays"));
+    let created = store.create_node(&gone).await.unwrap();
+    let deleted = store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+    store.create_node(&stays).await.unwrap();
+    let day = SignedDuration::from_hours(24);
+
+    assert_eq!(store.prune_deletions(now() + day).await.unwrap(), 0);
+    let remembered = since(&store, created).await;
+    assert_eq!((remembered.changes[0].uuid, &remembered.changes[0].state), (gone.uuid, &None));
+    assert_eq!(store.prune_deletions(now() + day * 2).await.unwrap(), 1);
+
+    assert_eq!(store.changes_since(created, 9).await.unwrap(), None, "it must load everything");
+    assert_eq!(since(&store, deleted).await.changes.len(), 1);
+    assert_eq!(store.all_changes().await.unwrap().changes.len(), 1);
+}
+
+async fn a_follower_from_after_a_restored_backup_reads_everything_anew(database: Database) {
+    let other = Database::sqlite().open().await;
+    for name in ["a", "b"] {
+        other.create_node(&named(name)).await.unwrap();
+    }
+    let later = since(&other, ChangeNumber::default()).await.reaches;
+    let restored = database.open().await;
+    restored.create_node(&named("a")).await.unwrap();
+
+    assert_eq!(restored.changes_since(later, 9).await.unwrap(), None);
+}
+
+async fn nodes_of_the_version_before_are_followed(database: Database) {
+    let store = database.open().await;
+    let nodes = [named("a"), named("b")];
+    for node in &nodes {
+        store.create_node(node).await.unwrap();
+    }
+    store.close().await;
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    for undo in [
+        "DROP TABLE change_counter",
+        "DROP TABLE node_changes",
+        "DELETE FROM _sqlx_migrations WHERE version >= 2",
+    ] {
+        sqlx::query(undo).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    let store = database.open().await;
+
+    let followed = since(&store, ChangeNumber::default()).await;
+    let uuids: HashSet<_> = followed.changes.iter().map(|change| change.uuid).collect();
+    assert_eq!(uuids, nodes.iter().map(|node| node.uuid).collect());
+    assert!(store.create_node(&named("c")).await.unwrap() > followed.reaches);
+}
+
 // Work.
 
 async fn planned_work_is_claimed_once(database: Database) {
@@ -665,7 +867,7 @@ async fn a_finished_claim_frees_the_node_and_leaves_the_next_work(database: Data
         .unwrap();
 
     let stored = store.node(&node.uuid.into()).await.unwrap().unwrap();
-    assert_eq!(stored.node, changed);
+    assert_eq!(stored.node, changed.node);
     assert_eq!(stored.reservation, None);
     let second = claim(&store, "a").await.unwrap();
     assert_eq!((second.work, second.claims), (next, 1));
@@ -1201,7 +1403,7 @@ async fn a_database_of_another_version_is_said_to_be_one(database: Database) {
 
     let newer = other(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         SELECT 9999, description, success, checksum, execution_time FROM _sqlx_migrations",
+         SELECT 9999, description, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1",
     )
     .await;
     let served = Store::open(&database.url()).await.unwrap_err().to_string();
@@ -1330,12 +1532,12 @@ fn counted(port: &Port) -> Port {
 }
 
 /// Puts `port` in the place of the one of its UUID.
-async fn replace_port(store: &Store, port: &Port) -> Result<(Port, Port), PortError> {
+async fn replace_port(store: &Store, port: &Port) -> Result<ChangedPort, PortError> {
     let replace = |_: &Port, _: &Node| Ok::<_, Infallible>(port.clone());
     store.change_port(port.uuid, now(), replace).await.map_err(not_refused)
 }
 
-async fn delete_port(store: &Store, port: Uuid) -> Result<Port, PortError> {
+async fn delete_port(store: &Store, port: Uuid) -> Result<SavedPorts, PortError> {
     store.delete_port(port, now(), |_| Ok::<_, Infallible>(())).await.map_err(not_refused)
 }
 
@@ -1388,6 +1590,14 @@ async fn with_work(store: &Store, name: &str) -> Node {
 
 async fn claim(store: &Store, host: &str) -> Option<store::Claimed> {
     store.claim_work(host, now(), LEASE).await.unwrap()
+}
+
+async fn since(store: &Store, number: ChangeNumber) -> ChangePage {
+    store.changes_since(number, 100).await.unwrap().unwrap()
+}
+
+fn numbers(page: &ChangePage) -> Vec<ChangeNumber> {
+    page.changes.iter().map(|change| change.number).collect()
 }
 
 async fn read(store: &Store, node: Uuid) -> Node {

@@ -27,7 +27,7 @@ async fn grow(store: &Store, node: Uuid, to: &str) -> Result<Node, ChangeError<I
         node.extra.insert("is".into(), json!(to));
         Ok(Change { work: Some(Work::Verify), ..Change::from(node) })
     };
-    store.change(node, None, Timestamp::now(), grown).await
+    store.change(node, None, Timestamp::now(), grown).await.map(|saved| saved.node)
 }
 
 async fn read(store: &Store, node: Uuid) -> Node {

@@ -81,7 +81,7 @@ async fn change(
         done();
         Ok(Change::from(node.clone()))
     };
-    store.change(node, None, Timestamp::now(), decide).await
+    store.change(node, None, Timestamp::now(), decide).await.map(|saved| saved.node)
 }
 
 /// A relay to PostgreSQL, and the URL of a schema behind it.

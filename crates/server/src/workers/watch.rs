@@ -93,7 +93,6 @@ async fn watch(workers: &Workers) {
         tokio::select! {
             _ = look.tick() => {
                 round += 1;
-                workers.nodes.refresh_stale().await;
                 look_at_all(workers, &mut watched, round, serving_since).await;
             }
             _ = forget.tick() => forget_old(workers).await,
