@@ -21,6 +21,7 @@ use server::metrics::Metrics;
 use server::nodes::Index;
 use server::trace::Recorder;
 use server::urls::Urls;
+use store::SavedNode;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ async fn main() -> Result<()> {
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
     for file in fs::read_dir(&folder)? {
         let node = booting(&file?.path());
-        index.put_node(node.clone());
+        index.note_node(SavedNode { number: 1.into(), node: node.clone() });
         artifacts.prepare(&node).await?;
     }
     let listener = TcpListener::bind(&address).await?;

@@ -6,6 +6,7 @@
 
 mod bmc;
 mod boot_set;
+mod daemons;
 #[path = "../../store/tests/small_disk/mod.rs"]
 mod small_disk;
 
@@ -13,7 +14,7 @@ use std::future::pending;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -500,6 +501,8 @@ struct World {
     bmc: Bmc,
     http: Client,
     settings: String,
+    /// Where operators put images.
+    images: PathBuf,
     daemon: Option<Daemon>,
 }
 
@@ -527,9 +530,19 @@ impl World {
         let bmc = Bmc::start(personality).await;
         let http = Client::new();
         let settings = settings.to_owned();
-        let mut world = Self { dir, address, bmc, http, settings, daemon: None };
+        let mut world = Self { dir, address, bmc, http, settings, images, daemon: None };
         world.start().await;
-        world.enroll(&images).await;
+        world.enroll().await;
+        world
+    }
+
+    /// Another daemon with the settings of one, and so with its database.
+    async fn beside(other: &Self, last: u8) -> Self {
+        let (dir, address) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 0, last));
+        let (bmc, http) = (other.bmc.clone(), other.http.clone());
+        let (settings, images) = (other.settings.clone(), other.images.clone());
+        let mut world = Self { dir, address, bmc, http, settings, images, daemon: None };
+        world.start().await;
         world
     }
 
@@ -551,11 +564,13 @@ impl World {
 
     async fn start(&mut self) {
         let (dir, address, settings) = (self.dir(), self.address, &self.settings);
+        let images = self.images.display();
         let config: Config = format!(
             "state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
              [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\
+             image_dirs = ['{images}']\n\
              [images]\nloopback = true\n\
              [power]\nsync_secs = 1\n\
              {settings}"
@@ -588,7 +603,7 @@ impl World {
         thread.join().unwrap();
     }
 
-    async fn enroll(&self, images: &Path) {
+    async fn enroll(&self) {
         let node = json!({
             "name": "n1",
             "driver": "redfish",
@@ -597,7 +612,7 @@ impl World {
                 "redfish_address": self.bmc.url(),
                 "redfish_username": bmc::USERNAME,
                 "redfish_password": bmc::PASSWORD,
-                "deploy_iso": format!("file://{}/own.iso", images.display()),
+                "deploy_iso": format!("file://{}/own.iso", self.images.display()),
             },
         });
         self.api(Method::POST, "/v1/nodes", node).await;

@@ -18,7 +18,8 @@ pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
 const SYSTEM: &str = "1";
 
-/// A BMC with one machine.
+/// A BMC with one machine; clones are one BMC.
+#[derive(Clone)]
 pub(crate) struct Bmc {
     url: String,
     shared: Arc<Shared>,

@@ -1,0 +1,89 @@
+//! Several daemons with one PostgreSQL, where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`
+//! starts it).
+
+use std::time::{Duration, Instant};
+
+use redfish::brain::Personality;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{AnyPool, AssertSqlSafe};
+
+use super::{World, client_at};
+
+/// How far a daemon may be behind the others, and some time for the test to see it.
+const BEHIND: Duration = Duration::from_millis(1_500);
+
+/// Settings with a database of their own, if there is a PostgreSQL.
+async fn database() -> Option<String> {
+    let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&url).await.expect("the PostgreSQL that was asked for answers");
+    let name = format!("daemons_{}", rand::random::<u64>());
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+    pool.close().await;
+    let (place, more) = url.split_once("/postgres?").expect("the URL of scripts/with-postgres");
+    Some(format!("[database]\nurl = '{place}/{name}?{more}'\n"))
+}
+
+/// The status of a GET for the path of a URL at another address.
+async fn status_at(world: &World, url: &str, address: std::net::Ipv4Addr) -> StatusCode {
+    let url = url.replace(&world.address.to_string(), &address.to_string());
+    world.http.get(url).send().await.unwrap().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
+    let Some(database) = database().await else { return };
+    let first = World::with(40, Personality::default(), &database).await;
+    let second = World::beside(&first, 41).await;
+    first.clean().await;
+    let node = first.node_in("clean wait").await;
+    let url = first.bmc.booted_from().expect("a URL");
+
+    let (begun, machine) = (Instant::now(), client_at([127, 88, 0, 40]));
+    while status_at(&first, &url, second.address).await != StatusCode::OK {
+        assert!(begun.elapsed() < BEHIND, "the other daemon does not serve the image");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let at_second = url.replace(&first.address.to_string(), &second.address.to_string());
+    machine.get(at_second).send().await.unwrap().bytes().await.unwrap();
+    let (status, text) = first.looks_up(&machine, node["uuid"].as_str().unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "who fetched it from one is known to the other: {text}");
+
+    let abort = json!({ "target": "abort" });
+    first.api(Method::PUT, "/v1/nodes/n1/states/provision", abort).await;
+    let over = Instant::now();
+    while status_at(&first, &url, second.address).await == StatusCode::OK {
+        assert!(over.elapsed() < BEHIND, "the other daemon still serves the image");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.node_in("clean failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_another_daemon_deleted_is_gone() {
+    let Some(database) = database().await else { return };
+    let first = World::with(42, Personality::default(), &database).await;
+    let second = World::beside(&first, 43).await;
+    let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    let child = json!({ "name": "n2", "driver": "redfish", "parent_node": node["uuid"] });
+    first.api(Method::POST, "/v1/nodes", child).await;
+    // The children of a node are looked up in memory.
+    let children = async || {
+        let listed = second.api(Method::GET, "/v1/nodes/n1/children", Value::Null).await;
+        listed["children"].as_array().unwrap().len()
+    };
+    let created = Instant::now();
+    while children().await != 1 {
+        assert!(created.elapsed() < BEHIND, "the other daemon does not know the node");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    first.api(Method::DELETE, "/v1/nodes/n2", Value::Null).await;
+
+    let deleted = Instant::now();
+    while children().await != 0 {
+        assert!(deleted.elapsed() < BEHIND, "the other daemon still knows the node");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
