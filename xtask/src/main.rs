@@ -1,4 +1,6 @@
 //! Repository tasks: checks of what neither the compiler nor clippy knows.
+#![expect(clippy::print_stdout, reason = "it prints figures")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "syn may add to its enums")]
 
 mod circles;
 mod dependencies;
@@ -7,6 +9,7 @@ mod figures;
 mod fixture;
 mod layers;
 mod names;
+mod snapshots;
 mod sources;
 mod workspace;
 
@@ -23,15 +26,17 @@ fn main() -> Result<()> {
             layers::check(root)?;
             dependencies::check(root)?;
             figures::check(root)?;
-            names::check(root)
+            names::check(root)?;
+            snapshots::check(root)
         }
+        ["snapshots"] => snapshots::check(root),
         ["layers"] => layers::check(root),
         ["dependencies"] => dependencies::check(root),
         ["figures"] => figures::check(root),
         ["names"] => names::check(root),
         ["names", "--write"] => names::write(root),
         _ => bail!(
-            "there are check (all of these), layers, dependencies, figures, names and names --write"
+            "there are check (all of these), layers, dependencies, figures, names, names --write and snapshots"
         ),
     }
 }

@@ -41,6 +41,7 @@ pub(crate) enum DependencyKind {
 /// Something that cargo builds of a crate.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Target {
+    pub(crate) name: String,
     kind: Vec<String>,
     /// Its first file.
     pub(crate) src_path: PathBuf,
