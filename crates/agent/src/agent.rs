@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use http::StatusCode;
-use ironic::agent::{Heartbeat, Lookup, MASKED, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
+use ironic::agent::{Heartbeat, Lookup, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
+use ironic::field::MASKED;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;

@@ -15,11 +15,8 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 
-use crate::field::View;
+use crate::field::{MASKED, View};
 use crate::node;
-
-/// What stands in place of a token that the agent is expected to have already.
-pub const MASKED: &str = "******";
 
 /// A shorter token is ignored, by agents and by us.
 pub const MIN_TOKEN_LEN: usize = 32;

@@ -1,48 +1,14 @@
-//! The hardware type there is, `redfish`, and the interfaces it has.
+//! The one hardware type, `redfish`: what `/v1/drivers` shows of it, and which names it takes.
 
 use provision::BootInterface;
 use serde_json::{Value, json};
 
 use crate::field::{BadBody, Object, View};
+use crate::interface::{INTERFACES, INTERFACES_SINCE, default, enabled};
 use crate::python;
 
 /// The one hardware type.
 pub const NAME: &str = "redfish";
-
-/// The microversion that shows a driver's interfaces.
-const INTERFACES_SINCE: u16 = 30;
-
-/// A sort of interface.
-#[derive(Clone, Copy, Debug)]
-pub struct Interface {
-    /// `boot`, `deploy`, ….
-    pub kind: &'static str,
-    /// It came with 1.`since`.
-    pub since: u16,
-    /// Those there are, the default first.
-    pub enabled: &'static [&'static str],
-}
-
-/// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
-/// interface that runs an agent's steps and deploys nothing by itself.
-///
-/// Those of the sorts named in `UNBUILT` are taken, kept and shown, since clients such as Metal3 set them when
-/// they enrol a node, and do nothing yet.
-pub const INTERFACES: [Interface; 13] = [
-    only("bios", 40, &["no-bios", "redfish"]),
-    only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
-    only("console", INTERFACES_SINCE, &["no-console"]),
-    only("deploy", INTERFACES_SINCE, &["custom-agent", "direct", "ramdisk"]),
-    only("firmware", 86, &["no-firmware", "redfish"]),
-    only("inspect", INTERFACES_SINCE, &["no-inspect", "agent", "redfish"]),
-    only("management", INTERFACES_SINCE, &["redfish"]),
-    only("network", INTERFACES_SINCE, &["noop"]),
-    only("power", INTERFACES_SINCE, &["redfish"]),
-    only("raid", INTERFACES_SINCE, &["no-raid", "agent", "redfish"]),
-    only("rescue", 38, &["no-rescue", "agent"]),
-    only("storage", 33, &["noop"]),
-    only("vendor", INTERFACES_SINCE, &["no-vendor", "redfish"]),
-];
 
 /// What an interface of each sort would do that is not built yet.
 const UNBUILT: [(&str, &str); 7] = [
@@ -54,10 +20,6 @@ const UNBUILT: [(&str, &str); 7] = [
     ("rescue", "starts no rescue system"),
     ("vendor", "has no vendor methods"),
 ];
-
-const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) -> Interface {
-    Interface { kind, since, enabled }
-}
 
 /// Properties of `driver_info` that the driver reads, and what they are.
 const PROPERTIES: [(&str, &str); 16] = [
@@ -120,18 +82,6 @@ pub fn why_unusable(kind: &str, chosen: &str) -> String {
             format!("Driver {NAME} does not support {kind} (disabled or not implemented).")
         }
     }
-}
-
-/// The interface of a sort that a node has where nothing was said.
-#[must_use]
-pub fn default(kind: &str) -> Option<&'static str> {
-    enabled(kind).first().copied()
-}
-
-/// The interfaces of a sort, the default first.
-#[must_use]
-pub fn enabled(kind: &str) -> &'static [&'static str] {
-    INTERFACES.iter().find(|interface| interface.kind == kind).map_or(&[], |i| i.enabled)
 }
 
 /// `GET /v1/drivers/redfish`, or an entry of `GET /v1/drivers`.

@@ -10,6 +10,9 @@ use crate::guards::{Forbidden, ReservedName};
 use crate::python;
 use crate::version::Version;
 
+/// What is shown in place of a secret.
+pub const MASKED: &str = "******";
+
 /// A JSON object.
 pub type Object = Map<String, Value>;
 

@@ -4,7 +4,7 @@ use provision::{Node, Port, ProvisionState};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::driver::INTERFACES;
+use crate::interface::INTERFACES;
 
 /// States in which a node's interfaces and its resource class may change. Upstream has two more,
 /// in which no node is here.

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod error;
 pub mod field;
 pub mod guards;
+pub mod interface;
 mod local_link;
 mod network_data;
 pub mod node;

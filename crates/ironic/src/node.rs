@@ -7,10 +7,10 @@ use provision::{Attempt, BootInterface, Node, ProvisionState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::agent::MASKED;
 use crate::driver;
-use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
+use crate::field::{self, BadBody, Field, Fields, Kind, MASKED, Object, Set, View, time};
 use crate::guards;
+use crate::interface;
 use crate::network_data;
 use crate::patch;
 use crate::version::{Version, since};
@@ -415,7 +415,7 @@ fn set_interface(node: &mut Node, kind: &'static str, chosen: Option<&str>) -> R
         return Ok(());
     }
     let field = format!("{kind}_interface");
-    match chosen.filter(|chosen| driver::default(kind) != Some(chosen)) {
+    match chosen.filter(|chosen| interface::default(kind) != Some(chosen)) {
         Some(chosen) => node.kept.insert(field, json!(chosen)),
         None => node.kept.remove(&field),
     };
@@ -428,7 +428,7 @@ pub(crate) fn interface_of(node: &Node, kind: &str) -> String {
         return node.boot_interface.name().to_owned();
     }
     let chosen = node.kept_text(&format!("{kind}_interface"));
-    chosen.or_else(|| driver::default(kind)).unwrap_or_default().to_owned()
+    chosen.or_else(|| interface::default(kind)).unwrap_or_default().to_owned()
 }
 
 /// Keeps a value of a field that decides nothing here; defaults need no room.
@@ -444,7 +444,7 @@ fn keep(kept: &mut Object, name: &str, value: &Value) {
 /// `boot` of `boot_interface`.
 fn interface(field: &str) -> Option<&'static str> {
     let kind = field.strip_suffix("_interface")?;
-    driver::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
+    interface::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
 }
 
 /// A name must not look like a UUID, since both find a node in the same place of a URL.

@@ -13,8 +13,9 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use ironic::agent::{
     AgentStep, CleanSteps, Command, CommandList, CommandRequest, CommandStatus, Fault, Heartbeat,
-    Lookup, MASKED,
+    Lookup,
 };
+use ironic::field::MASKED;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -1,0 +1,52 @@
+//! The interfaces of the hardware type: which sorts there are, and what a node may be set to.
+
+/// The microversion that shows a driver's interfaces.
+pub(crate) const INTERFACES_SINCE: u16 = 30;
+
+/// A sort of interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// `boot`, `deploy`, ….
+    pub kind: &'static str,
+    /// It came with 1.`since`.
+    pub since: u16,
+    /// Those there are, the default first.
+    pub enabled: &'static [&'static str],
+}
+
+/// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
+/// interface that runs an agent's steps and deploys nothing by itself.
+///
+/// Some of them are taken, kept and shown, since clients such as Metal3 set them when
+/// they enrol a node, and do nothing yet.
+pub const INTERFACES: [Interface; 13] = [
+    only("bios", 40, &["no-bios", "redfish"]),
+    only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
+    only("console", INTERFACES_SINCE, &["no-console"]),
+    only("deploy", INTERFACES_SINCE, &["custom-agent", "direct", "ramdisk"]),
+    only("firmware", 86, &["no-firmware", "redfish"]),
+    only("inspect", INTERFACES_SINCE, &["no-inspect", "agent", "redfish"]),
+    only("management", INTERFACES_SINCE, &["redfish"]),
+    only("network", INTERFACES_SINCE, &["noop"]),
+    only("power", INTERFACES_SINCE, &["redfish"]),
+    only("raid", INTERFACES_SINCE, &["no-raid", "agent", "redfish"]),
+    only("rescue", 38, &["no-rescue", "agent"]),
+    only("storage", 33, &["noop"]),
+    only("vendor", INTERFACES_SINCE, &["no-vendor", "redfish"]),
+];
+
+const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) -> Interface {
+    Interface { kind, since, enabled }
+}
+
+/// The interface of a sort that a node has where nothing was said.
+#[must_use]
+pub fn default(kind: &str) -> Option<&'static str> {
+    enabled(kind).first().copied()
+}
+
+/// The interfaces of a sort, the default first.
+#[must_use]
+pub fn enabled(kind: &str) -> &'static [&'static str] {
+    INTERFACES.iter().find(|interface| interface.kind == kind).map_or(&[], |i| i.enabled)
+}
