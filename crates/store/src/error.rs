@@ -169,7 +169,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// What an error code of a database means for later operations.
-enum Cause {
+pub(crate) enum Cause {
     DiskFull,
     Unavailable,
     Other,
@@ -178,7 +178,7 @@ enum Cause {
 impl Cause {
     /// PostgreSQL's codes have five characters (its documentation, appendix A), SQLite's are numbers of up to four digits
     /// (`sqlite3.h`), of which the extended ones are 256 apart.
-    fn of_code(code: &str) -> Self {
+    pub(crate) fn of_code(code: &str) -> Self {
         if let [a, b, _, _, _] = code.as_bytes() {
             return match (&[*a, *b], code) {
                 (_, "53100") => Self::DiskFull,

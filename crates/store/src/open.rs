@@ -1,6 +1,7 @@
 //! Opening a store: the file and its rights, the pools, the tables.
 
 mod reading;
+mod reserve;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -23,9 +24,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use self::reading::Reading;
+use self::reserve::Reserve;
 use crate::clock::Clock;
 use crate::connections::{Connections, LIMIT, no_answer};
-use crate::error::{Other, StoreError, StoreFailure};
+use crate::error::{Cause, Other, StoreError, StoreFailure};
 use crate::health::Health;
 use crate::sql::{Statement, time};
 
@@ -64,6 +66,8 @@ pub struct Store {
     health: Health,
     /// Whether leases are judged by the database's own clock.
     has_clock: bool,
+    /// What is kept for the next start, where that needs room.
+    reserve: Option<Reserve>,
     /// Where the copy lies that is read, if it is one.
     _copy: Option<Arc<TempDir>>,
 }
@@ -122,16 +126,29 @@ impl Store {
     async fn sqlite(url: &str, limit: Duration) -> Result<Self, StoreError> {
         let path = sqlite_path(url)?;
         create(&path)?;
+        let reserve = Reserve::of(&path);
+        let opened = Self::sqlite_file(url, &path, limit).await;
+        let store = match opened {
+            Err(StoreError::DiskFull(_)) if reserve.free() => {
+                Self::sqlite_file(url, &path, limit).await?
+            }
+            Ok(_) | Err(_) => opened?,
+        };
+        reserve.allocate();
+        Ok(Self { reserve: Some(reserve), ..store })
+    }
+
+    async fn sqlite_file(url: &str, path: &Path, limit: Duration) -> Result<Self, StoreError> {
         // SQLite has one writer at a time. Queueing for one connection is fair, where waiting for
         // the file's lock is not.
-        let write = connect(url, 1, PRAGMAS, limit).await.map_err(not_opened(&path))?;
-        let read = connect(url, 4, PRAGMAS, limit).await.map_err(not_opened(&path))?;
+        let write = connect(url, 1, PRAGMAS, limit).await.map_err(not_opened(path))?;
+        let read = connect(url, 4, PRAGMAS, limit).await.map_err(not_opened(path))?;
         let store = Self::of(read, write, "BEGIN IMMEDIATE");
         // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
         let migrated = async {
-            let mut connection = first_connection(url, PRAGMAS).await.map_err(not_opened(&path))?;
+            let mut connection = first_connection(url, PRAGMAS).await.map_err(not_opened(path))?;
             let transaction = connection.begin_with(store.begin).await;
-            let mut transaction = transaction.map_err(not_opened(&path))?;
+            let mut transaction = transaction.map_err(not_opened(path))?;
             let migrated = MIGRATIONS.run(&mut *transaction).await;
             migrated.map_err(not_migrated(path.display().to_string()))?;
             transaction.commit().await.map_err(StoreError::from)
@@ -172,7 +189,8 @@ impl Store {
         // From the time of opening, so that the order of a trace outlives a restart.
         let sequence = Arc::new(AtomicI64::new(Clock::process().now().as_microsecond()));
         let (added, health) = (Arc::default(), Health::default());
-        Self { read, write, begin, added, sequence, health, has_clock: false, _copy: None }
+        let (has_clock, reserve, _copy) = (false, None, None);
+        Self { read, write, begin, added, sequence, health, has_clock, reserve, _copy }
     }
 
     /// Whether its tables are those that this version makes.
@@ -205,6 +223,9 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+        if let Some(reserve) = &self.reserve {
+            reserve.allocate();
+        }
     }
 
     /// The store with leases judged by the time that each operation is given, on PostgreSQL too: for tests, in which time
@@ -315,6 +336,7 @@ fn not_opened(path: &Path) -> impl Fn(sqlx::Error) -> StoreError {
             Some(code) if code.parse().is_ok_and(|code: u32| matches!(code % 256, 8 | 14)) => {
                 StoreError::Rights { path, source }
             }
+            Some(_) | None if is_of_a_full_disk(&source) => source.into(),
             Some(_) | None => StoreError::Open { database, source },
         }
     }
@@ -325,8 +347,18 @@ fn not_migrated(database: String) -> impl FnOnce(MigrateError) -> StoreError {
         if let MigrateError::VersionMissing(_) = source {
             return StoreError::Version { database, other: Other::Newer };
         }
+        if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = &source
+            && is_of_a_full_disk(cause)
+        {
+            return StoreError::DiskFull(Arc::new(source.into()));
+        }
         StoreError::Migrate { database, source }
     }
+}
+
+fn is_of_a_full_disk(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref().map(Cause::of_code), Some(Cause::DiskFull))
 }
 
 fn wrong_url(url: &str) -> StoreError {

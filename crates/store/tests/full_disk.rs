@@ -4,6 +4,8 @@
 mod small_disk;
 
 use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
@@ -109,6 +111,38 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
             store.note_progress(&claimed.claim, BootPhase::PoweringOn).await.unwrap();
             store.drop_work(&claimed.claim).await.unwrap();
             assert_eq!(store.events(node.uuid, None).await.unwrap().len(), events.len());
+        });
+    });
+}
+
+#[test]
+fn a_database_is_opened_and_read_on_a_full_disk() {
+    let name = "a_database_is_opened_and_read_on_a_full_disk";
+    on_a_small_disk(name, "12m", |disk| {
+        run(async {
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            // As after a SIGKILL, with its log beside it, and as after an end in good order.
+            let (killed, ended) = (disk.path().join("killed"), disk.path().join("ended"));
+            let url = |folder: &Path| format!("sqlite://{}/store.db", folder.display());
+            let store = Store::open(&url(&ended)).await.unwrap();
+            store.create_node(&node).await.unwrap();
+            fs::create_dir(&killed).unwrap();
+            for name in ["store.db", "store.db-wal", "store.db-shm"] {
+                fs::copy(ended.join(name), killed.join(name)).unwrap();
+            }
+            store.close().await;
+            disk.fill_but(0);
+
+            for folder in [&killed, &ended, &ended] {
+                let store = Store::open(&url(folder)).await.unwrap();
+
+                assert_eq!(read(&store, node.uuid).await.uuid, node.uuid);
+                store.close().await;
+                disk.fill_but(0);
+            }
+            // A new one has no room kept for it.
+            let refused = Store::open(&url(&disk.path().join("new"))).await.unwrap_err();
+            assert!(matches!(refused, StoreError::DiskFull(_)), "{refused:?}");
         });
     });
 }
