@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use crate::journal::{Record, State};
+use crate::journal::{Record, State, leases_by_this_clock};
 
 /// Seconds since the Unix epoch.
 pub type Seconds = u64;
@@ -211,7 +211,7 @@ impl Leases {
     }
 
     /// The table that a journal leads to by `now`. Addresses outside the pool are left out, and those that are
-    /// reserved for another client, so both may be changed between two runs.
+    /// reserved for another client, so both may be changed between two runs. The time between two runs does not count.
     #[must_use]
     pub fn replay(
         pool: Pool,
@@ -220,7 +220,7 @@ impl Leases {
         now: Seconds,
     ) -> Self {
         let mut leases = Self::new(pool, reservations);
-        for Record(lease) in records {
+        for Record(lease) in leases_by_this_clock(records, now) {
             let fits = match leases.reserved.get(&lease.address) {
                 Some(mac) => *mac == Some(lease.mac),
                 None => pool.contains(lease.address),
@@ -652,6 +652,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::journal::TimeMark;
 
     const POOL: Pool = Pool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 4) };
     const GUEST: Claim = Claim::Guest { keep: 0 };
@@ -685,6 +686,26 @@ mod tests {
         bound(&mut leases, 2, Claim::Known, 0);
 
         assert_eq!(offered(&mut leases, 1, 1_000), Some(first));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_between_two_runs_neither_ends_a_lease_nor_brings_one_back() {
+        let (mut before, begun) = (plain(), 1_000_000);
+        let alive = bound(&mut before, 1, GUEST, begun);
+        let ended = bound(&mut before, 2, GUEST, begun - 100);
+        let records = [TimeMark::Started(begun - 100), TimeMark::Running(begun + 40)];
+        let records = records.map(Record::mark).into_iter().chain(before.records());
+
+        for now in [begun - 86_400, begun + 40, begun + 86_400] {
+            let mut leases = Leases::replay(POOL, [], records.clone(), now);
+
+            let wanted = |leases: &mut Leases, address, now| {
+                leases.offer(mac(3), Some(address), Claim::Known, now) == Some(address)
+            };
+            assert!(!wanted(&mut leases.clone(), alive, now + 59), "60 of 100 seconds were left");
+            assert!(wanted(&mut leases.clone(), alive, now + 60));
+            assert!(wanted(&mut leases, ended, now), "{now}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
+use crate::journal::{TimeMark, Timed, leases_by_this_clock};
 use crate::leases::{Claim, Holder, Seconds, TO_DECLINE, left_alone_until, youngest_beyond};
 
 /// Identifiers of each link that are reserved (RFC 2526 §2).
@@ -15,6 +16,8 @@ const ANYCASTS: u128 = 128;
 const GUEST: u64 = 1 << 63;
 /// The binding of an address that is kept for a client, which does not use it.
 const KEPT: u64 = 1;
+/// The binding of the first time mark of a run.
+const STARTED: u64 = 1;
 /// Bindings of one client. A machine that comes with a new IAID at each boot, and whose bindings have
 /// not ended yet, loses the oldest.
 const MOST_BINDINGS: usize = 16;
@@ -166,6 +169,17 @@ pub struct Record {
 pub const RECORD: usize = 52;
 
 impl Record {
+    /// A time mark. It has the form of a record of `::`, which no pool has, so versions that know no marks leave it out.
+    #[must_use]
+    pub fn mark(mark: TimeMark) -> Self {
+        let (until, binding) = match mark {
+            TimeMark::Running(now) => (now, 0),
+            TimeMark::Started(now) => (now, STARTED),
+        };
+        let (identity, address, holder) = (NOBODY, Ipv6Addr::UNSPECIFIED, Holder::Known);
+        Self { identity, address, binding, until, holder }
+    }
+
     /// Identity, address, binding, end (its highest bit is a guest's), CRC-32 of all before it; integers
     /// are big-endian.
     #[must_use]
@@ -197,6 +211,20 @@ impl Record {
             until: end & !GUEST,
             holder: if end & GUEST == 0 { Holder::Known } else { Holder::Guest },
         })
+    }
+}
+
+impl Timed for Record {
+    fn time_mark(&self) -> Option<TimeMark> {
+        let until = self.until;
+        self.address.is_unspecified().then_some(match self.binding {
+            STARTED => TimeMark::Started(until),
+            _ => TimeMark::Running(until),
+        })
+    }
+
+    fn end(&mut self) -> &mut Seconds {
+        &mut self.until
     }
 }
 
@@ -296,7 +324,7 @@ impl Leases {
     }
 
     /// The table that a journal leads to by `now`, without addresses outside of the pool, and those that are
-    /// reserved for another client.
+    /// reserved for another client. The time between two runs does not count.
     #[must_use]
     pub fn replay(
         pool: Pool,
@@ -305,7 +333,7 @@ impl Leases {
         now: Seconds,
     ) -> Self {
         let mut leases = Self::new(pool, reservations);
-        for record in records {
+        for record in leases_by_this_clock(records, now) {
             let fits = match leases.reserved.get(&record.address) {
                 Some(own) => *own == record.identity || record.identity == NOBODY,
                 None => pool.contains(record.address),
@@ -752,6 +780,33 @@ mod tests {
         leases.offer(client(2), None, Claim::Known, 0).unwrap();
 
         assert_eq!(leases.offer(client(1), None, Claim::Known, 1_000), Some(address));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_between_two_runs_neither_ends_a_lease_nor_brings_one_back() {
+        let (mut before, begun) = (Leases::new(pool(4), []), 1_000_000);
+        let nobody = Claim::Guest { keep: 0 };
+        let mut bind = |who, now| {
+            let address = before.offer(client(who), None, nobody, now).unwrap();
+            before.bind(client(who), address, 1, 100, now).unwrap();
+            address
+        };
+        let (ended, alive) = (bind(2, begun - 100), bind(1, begun));
+        let records = [TimeMark::Started(begun - 100), TimeMark::Running(begun + 40)];
+        let records: Vec<_> =
+            records.map(Record::mark).into_iter().chain(before.records()).collect();
+
+        for now in [begun - 86_400, begun + 40, begun + 86_400] {
+            let records = records.iter().map(|record| Record::decode(&record.encode()).unwrap());
+            let mut leases = Leases::replay(pool(4), [], records, now);
+
+            let wanted = |leases: &mut Leases, address, now| {
+                leases.offer(client(3), Some(address), Claim::Known, now) == Some(address)
+            };
+            assert!(!wanted(&mut leases.clone(), alive, now + 59), "60 of 100 seconds were left");
+            assert!(wanted(&mut leases.clone(), alive, now + 60));
+            assert!(wanted(&mut leases, ended, now), "{now}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use dhcp::leases::Seconds;
 use dhcp::limits::Millis;
 use store::Clock;
 use tokio::time::{MissedTickBehavior, interval};
@@ -118,14 +119,14 @@ where
                 },
                 _ = sync.tick() => {
                     for (journal, leases) in self.journals.iter_mut().zip(self.desk.leases()) {
-                        journal.sync(leases).await;
+                        journal.sync(leases, now_secs()).await;
                     }
                 }
                 () = end.cancelled() => break,
             }
         }
         for journal in self.journals {
-            journal.close().await;
+            journal.close(now_secs()).await;
         }
     }
 
@@ -139,7 +140,7 @@ where
         let hear = |(bytes, from): (Vec<u8>, _)| self.desk.hear(&bytes, from, machines, now);
         let mut all: Vec<_> = packets.drain(..).map(hear).collect();
         let journals = self.journals.iter_mut().zip(self.desk.leases());
-        write_down(journals, &mut all);
+        write_down(journals, &mut all, now / 1_000);
         for mut heard in all {
             if let Some(reply) = heard.reply.take()
                 && let Err(error) = self.socket.send(&reply).await
@@ -157,11 +158,12 @@ where
 fn write_down<'a, T: Table + 'a, R>(
     journals: impl Iterator<Item = (&'a mut Journal<T>, &'a T)>,
     all: &mut [Heard<R, T::Record>],
+    now: Seconds,
 ) {
     for (at, (journal, leases)) in journals.enumerate() {
         let of_this = |(subnet, _): &&(usize, T::Record)| *subnet == at;
         let records = all.iter().flat_map(|heard| heard.records.iter().filter(of_this));
-        let done = journal.append(records.map(|(_, record)| record), leases);
+        let done = journal.append(records.map(|(_, record)| record), leases, now);
         let is_news = journal.has_changed(done.is_err());
         let Err(error) = done else {
             if is_news {
@@ -182,6 +184,11 @@ fn write_down<'a, T: Table + 'a, R>(
 /// Milliseconds since the Unix epoch.
 pub(super) fn now() -> Millis {
     Clock::process().now().as_millisecond().try_into().unwrap_or_default()
+}
+
+/// Seconds since the Unix epoch.
+pub(super) fn now_secs() -> Seconds {
+    now() / 1_000
 }
 
 #[cfg(test)]

@@ -15,19 +15,21 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dhcp::journal::{self, TimeMark};
 use dhcp::leases::{self, Seconds};
-use dhcp::{journal, v6};
+use dhcp::v6;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::counter;
-
 /// How often to call [`Journal::sync`]: how much a loss of power may cost.
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often a journal gets a time mark at least: what a lease may get too much when the daemon was killed.
+const MARK_EVERY: Seconds = 60;
 /// A journal is not written anew below this size, in bytes.
 const SMALL: u64 = 1024 * 1024;
-/// Room that is allocated on the disk ahead of what is written, in bytes: some 40,000 leases of IPv4.
+/// Room that is allocated on the disk ahead of what is written, in bytes: 20,000 leases of IPv4 at
+/// least, each with a time mark.
 const RESERVE: u64 = 1024 * 1024;
 
 /// Leases that a journal is kept of.
@@ -40,6 +42,7 @@ pub(super) trait Table: Sized {
     fn replay(pool: Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self;
     fn read(bytes: &[u8]) -> Vec<Self::Record>;
     fn encode(record: &Self::Record, into: &mut Vec<u8>);
+    fn mark(mark: TimeMark) -> Self::Record;
     fn records(&self) -> Vec<Self::Record>;
     /// How many records there are, or a few more.
     fn count(&self) -> usize;
@@ -57,6 +60,10 @@ impl Table for leases::Leases {
 
     fn read(bytes: &[u8]) -> Vec<Self::Record> {
         journal::read(bytes)
+    }
+
+    fn mark(mark: TimeMark) -> Self::Record {
+        journal::Record::mark(mark)
     }
 
     fn encode(record: &Self::Record, into: &mut Vec<u8>) {
@@ -86,6 +93,10 @@ impl Table for v6::leases::Leases {
         v6::leases::read(bytes)
     }
 
+    fn mark(mark: TimeMark) -> Self::Record {
+        v6::leases::Record::mark(mark)
+    }
+
     fn encode(record: &Self::Record, into: &mut Vec<u8>) {
         into.extend(record.encode());
     }
@@ -106,16 +117,18 @@ pub(super) struct Journal<T> {
     file: File,
     len: u64,
     unsynced: bool,
+    /// The newest time mark of this run.
+    marked: Option<Seconds>,
     /// Whether the last attempt to write it, or to bring it to the disk, failed; it is spoken of when that changes.
     is_failing: bool,
     syncing: Option<JoinHandle<io::Result<()>>>,
     table: PhantomData<T>,
 }
 
-/// The leases that a journal leads to, which is left as it is; none, where there is none yet.
-pub(super) fn look<T: Table>(path: &Path, pool: T::Pool) -> io::Result<T> {
+/// The leases that a journal leads to by `now`. It is left as it is; there are no leases where there is none yet.
+pub(super) fn look<T: Table>(path: &Path, pool: T::Pool, now: Seconds) -> io::Result<T> {
     let ReadJournal { records, .. } = ReadJournal::<T>::of(path)?;
-    Ok(T::replay(pool, records, counter::now() / 1_000))
+    Ok(T::replay(pool, records, now))
 }
 
 /// What a journal holds.
@@ -147,8 +160,8 @@ impl<T: Table> ReadJournal<T> {
 }
 
 impl<T: Table> Journal<T> {
-    /// Opens it, or makes it, and gives the leases that it leads to. One that is there needs no room on the disk.
-    pub(super) fn open(path: &Path, pool: T::Pool) -> io::Result<(Self, T)> {
+    /// Opens it, or makes it, and gives the leases that it leads to by `now`. One that is there needs no room on the disk.
+    pub(super) fn open(path: &Path, pool: T::Pool, now: Seconds) -> io::Result<(Self, T)> {
         let read = ReadJournal::<T>::of(path)?;
         let (len, is_torn) = (read.len(), read.is_torn);
         let file = open(path)?;
@@ -156,18 +169,18 @@ impl<T: Table> Journal<T> {
             // What lies behind a torn record would otherwise be read once this one is written over.
             file.set_len(len)?;
         }
-        let leases = T::replay(pool, read.records, counter::now() / 1_000);
+        let leases = T::replay(pool, read.records, now);
         if leases.count() > 0 {
             info!("{} leases taken over from {}", leases.count(), path.display());
         }
         let (path, table) = (path.to_owned(), PhantomData);
-        let (unsynced, is_failing, syncing) = (is_torn, false, None);
-        let journal = Self { path, file, len, unsynced, is_failing, syncing, table };
+        let (unsynced, marked, is_failing, syncing) = (is_torn, None, false, None);
+        let journal = Self { path, file, len, unsynced, marked, is_failing, syncing, table };
         journal.allocate().ok();
         Ok((journal, leases))
     }
 
-    /// Appends records, which are in the `leases` already; once this returns, they outlive a crash of ours.
+    /// Appends records, which are in the `leases` already since `now`; once this returns, they outlive a crash of ours.
     ///
     /// Where the disk has no room for them, the journal is written anew: that makes room as long as some of it is
     /// overtaken, as by renewals.
@@ -175,28 +188,51 @@ impl<T: Table> Journal<T> {
         &mut self,
         records: impl IntoIterator<Item = &'a T::Record>,
         leases: &T,
+        now: Seconds,
     ) -> io::Result<()>
     where
         T::Record: 'a,
     {
-        let mut bytes = Vec::new();
-        records.into_iter().for_each(|record| T::encode(record, &mut bytes));
-        if bytes.is_empty() {
+        let mut records = records.into_iter().peekable();
+        if records.peek().is_none() {
             return Ok(());
         }
-        // At a place and not at the end: what a disk that ran full took of it is written over, since a torn record
-        // would hide all that come after it.
-        let appended = self.file.write_all_at(&bytes, self.len);
-        let Err(error) = appended else {
-            self.len += bytes.len() as u64;
-            self.unsynced = true;
-            return Ok(());
-        };
-        if error.kind() == io::ErrorKind::StorageFull && self.write_anew(leases).is_ok() {
+        let mut bytes = Vec::new();
+        if self.marked != Some(now) {
+            T::encode(&self.mark_of(now), &mut bytes);
+        }
+        records.for_each(|record| T::encode(record, &mut bytes));
+        let Err(error) = self.write(&bytes, now) else { return Ok(()) };
+        if error.kind() == io::ErrorKind::StorageFull && self.write_anew(leases, now).is_ok() {
             return Ok(());
         }
         self.file.set_len(self.len).ok();
         Err(error)
+    }
+
+    /// Notes that the daemon runs, and up to when the leases have run.
+    fn mark(&mut self, now: Seconds) {
+        let mut bytes = Vec::new();
+        T::encode(&self.mark_of(now), &mut bytes);
+        // A full disk is spoken of when a lease cannot be written.
+        self.write(&bytes, now).or_else(|_| self.file.set_len(self.len)).ok();
+    }
+
+    fn mark_of(&self, now: Seconds) -> T::Record {
+        T::mark(match self.marked {
+            None => TimeMark::Started(now),
+            Some(_) => TimeMark::Running(now),
+        })
+    }
+
+    /// Writes what begins with a time mark of `now`, if there is none yet.
+    fn write(&mut self, bytes: &[u8], now: Seconds) -> io::Result<()> {
+        // At a place and not at the end: what a disk that ran full took of it is written over, since a torn record
+        // would hide all that come after it.
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        (self.marked, self.unsynced) = (Some(now), true);
+        Ok(())
     }
 
     /// Whether a failure, or the end of one, is news.
@@ -225,7 +261,10 @@ impl<T: Table> Journal<T> {
 
     /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
     /// take its time; packets do not wait for it.
-    pub(super) async fn sync(&mut self, leases: &T) {
+    pub(super) async fn sync(&mut self, leases: &T, now: Seconds) {
+        if self.marked.is_none_or(|marked| now >= marked + MARK_EVERY) {
+            self.mark(now);
+        }
         if self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished()) {
             return;
         }
@@ -234,7 +273,7 @@ impl<T: Table> Journal<T> {
             return;
         }
         let begun = if self.len > SMALL && self.len > 4 * (leases.count() * T::RECORD) as u64 {
-            self.write_anew(leases)
+            self.write_anew(leases, now)
         } else {
             self.file.try_clone().map(|file| {
                 self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
@@ -245,8 +284,9 @@ impl<T: Table> Journal<T> {
     }
 
     /// Writes the leases as they are into the spare file, which then changes places with the journal.
-    fn write_anew(&mut self, leases: &T) -> io::Result<()> {
+    fn write_anew(&mut self, leases: &T, now: Seconds) -> io::Result<()> {
         let mut bytes = Vec::new();
+        T::encode(&T::mark(TimeMark::Started(now)), &mut bytes);
         leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
         let (new, len) = (self.spare(), bytes.len());
         let file = open(&new)?;
@@ -260,13 +300,14 @@ impl<T: Table> Journal<T> {
             renameat2(AT_FDCWD, &new, AT_FDCWD, &self.path, RenameFlags::RENAME_EXCHANGE);
         // Where the file system cannot exchange two files, the next spare is a new one.
         exchanged.map_err(io::Error::from).or_else(|_| std::fs::rename(&new, &self.path))?;
-        (self.file, self.len) = (file, len as u64);
+        (self.file, self.len, self.marked) = (file, len as u64, Some(now));
         // Before the other one is written over.
         File::open(self.path.parent().expect("a file is in a folder"))?.sync_all()
     }
 
     /// Waits until all is on the disk.
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(mut self, now: Seconds) {
+        self.mark(now);
         self.settle().await;
         let done = self.file.sync_data();
         self.note(done);
@@ -315,7 +356,7 @@ mod tests {
     fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
         let address = leases.offer(mac, None, Claim::Known, 0).unwrap();
         let record = leases.bind(mac, address, 3_600, Claim::Known, 0).unwrap();
-        journal.append([&record], leases).unwrap();
+        journal.append([&record], leases, 0).unwrap();
         address
     }
 
@@ -323,11 +364,12 @@ mod tests {
     fn leases_outlive_a_daemon_that_was_killed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         let address = bind(&mut journal, &mut leases, MAC);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
 
         assert_eq!(leases.of(MAC).unwrap().address, address);
     }
@@ -336,34 +378,95 @@ mod tests {
     fn a_torn_record_costs_itself_and_nothing_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, MAC);
         journal.file.write_all_at(&[1, 2, 3], journal.len).unwrap();
         drop((journal, leases));
 
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         assert!(leases.of(MAC).is_some() && leases.of([2, 0, 0, 0, 0, 2]).is_some());
+    }
+
+    const DAY: Seconds = 86_400;
+
+    /// The ends of two leases when the daemon starts again, of which one had ended. The last record is torn.
+    fn ends_when_started_at(now: Seconds) -> (Seconds, Seconds) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases");
+        let (guest, begun, ended) = (Claim::Guest { keep: 0 }, 10 * DAY, [2, 0, 0, 0, 0, 2]);
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), begun).unwrap();
+        let mut bind = |mac, secs, now| {
+            let address = leases.offer(mac, None, guest, now).unwrap();
+            let record = leases.bind(mac, address, secs, guest, now).unwrap();
+            journal.append([&record], &leases, now).unwrap();
+        };
+        bind(MAC, 3_600, begun);
+        bind(ended, 600, begun + 10);
+        bind([2, 0, 0, 0, 0, 3], 600, begun + 900);
+        journal.file.set_len(journal.len - 1).unwrap();
+        drop(journal);
+
+        let seen: Leases = look(&path, (POOL, Vec::new()), now).unwrap();
+        let (_, opened) = Journal::<Leases>::open(&path, (POOL, Vec::new()), now).unwrap();
+        assert_eq!(seen.records(), opened.records());
+        (opened.of(MAC).unwrap().until, opened.of(ended).unwrap().until)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_while_the_daemon_is_stopped_ends_no_lease_early_and_keeps_none_longer() {
+        for now in [9 * DAY, 10 * DAY + 900, 11 * DAY] {
+            let (alive, ended) = ends_when_started_at(now);
+
+            assert_eq!(alive, now + 2_700, "what was left of it when the last lease was written");
+            assert!(ended <= now, "it had ended by then");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_kept_longer_for_the_time_in_which_the_daemon_is_stopped_and_for_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases");
+        let open = |now| Journal::<Leases>::open(&path, (POOL, Vec::new()), now).unwrap();
+        let (mut journal, mut leases) = open(0);
+        bind(&mut journal, &mut leases, MAC);
+        journal.sync(&leases, 1_000).await;
+        drop((journal, leases));
+
+        let (journal, leases) = open(5_000);
+        assert_eq!(leases.of(MAC).unwrap().until, 5_000 + 2_600, "killed");
+        drop((journal, leases));
+        let (mut journal, leases) = open(50_000);
+        assert_eq!(leases.of(MAC).unwrap().until, 50_000 + 2_600, "killed at once");
+        journal.sync(&leases, 50_000).await;
+        journal.close(51_000).await;
+
+        let (_, leases) = open(9_000);
+        assert_eq!(leases.of(MAC).unwrap().until, 9_000 + 1_600, "stopped");
     }
 
     #[tokio::test]
     async fn a_journal_does_not_grow_with_every_renewal() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         while journal.len <= SMALL {
             bind(&mut journal, &mut leases, MAC);
         }
 
-        journal.sync(&leases).await;
+        journal.sync(&leases, 0).await;
 
-        assert_eq!(journal.len, RECORD as u64);
+        assert_eq!(journal.len, 2 * RECORD as u64, "a mark and a lease");
         assert!(std::fs::metadata(&path).unwrap().len() <= SMALL + 2 * RESERVE);
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
     }
 
@@ -379,7 +482,7 @@ mod tests {
             let path = disk.path().join("leases");
             let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+                Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
             disk.fill_but(0);
 
             // What was reserved is there for some time, and then a record in the middle is torn.
@@ -387,21 +490,21 @@ mod tests {
             let refused = loop {
                 let address = leases.offer(mac(number), None, Claim::Known, 0).unwrap();
                 let record = leases.bind(mac(number), address, 3_600, Claim::Known, 0).unwrap();
-                if let Err(refused) = journal.append([&record], &leases) {
+                if let Err(refused) = journal.append([&record], &leases, 0) {
                     break refused;
                 }
                 number += 1;
             };
             assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
             assert!(
-                (u64::from(number) + 1) * RECORD as u64 >= RESERVE,
+                (u64::from(number) + 2) * RECORD as u64 >= RESERVE,
                 "{number} leases were given"
             );
             disk.free();
             let after = bind(&mut journal, &mut leases, MAC);
             drop((journal, leases));
 
-            let (_, leases) = Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            let (_, leases) = Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
             assert_eq!(leases.of(MAC).unwrap().address, after);
             assert!((0..number).all(|number| leases.of(mac(number)).is_some()));
         });
@@ -414,7 +517,7 @@ mod tests {
             let path = disk.path().join("leases");
             let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+                Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
             let machines = 1_000;
             let mut addresses: Vec<_> = (0..machines)
                 .map(|machine| bind(&mut journal, &mut leases, mac(machine)))
@@ -430,7 +533,7 @@ mod tests {
             addresses.push(bind(&mut journal, &mut leases, mac(machines)));
             drop(journal);
 
-            let (_, replayed) = Journal::<Leases>::open(&path, (pool, Vec::new())).unwrap();
+            let (_, replayed) = Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
             assert_eq!(replayed.records(), leases.records());
             for (machine, address) in (0..).zip(addresses) {
                 assert_eq!(replayed.of(mac(machine)).unwrap().address, address);
@@ -445,13 +548,13 @@ mod tests {
         on_a_small_disk(name, "8m", |disk| {
             let path = disk.path().join("leases");
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+                Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
             let address = bind(&mut journal, &mut leases, MAC);
             drop((journal, leases));
             disk.fill_but(0);
 
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+                Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
 
             assert_eq!(leases.of(MAC).unwrap().address, address);
             bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
@@ -462,18 +565,20 @@ mod tests {
     fn what_lay_behind_a_torn_record_is_not_read_after_those_that_follow() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         let lost = bind(&mut journal, &mut leases, MAC);
         journal.file.write_all_at(&[0xff; RECORD], 0).unwrap();
         drop((journal, leases));
 
-        let (mut journal, mut leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (mut journal, mut leases) =
+            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         let found = leases.of(MAC);
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 3]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new())).unwrap();
+        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
         assert!(found.is_none() && leases.of(MAC).is_none(), "{lost} was lost");
     }
 }

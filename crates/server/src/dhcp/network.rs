@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::advertise::Advertiser;
-use super::counter::{Counter, Desk, Socket};
+use super::counter::{Counter, Desk, Socket, now_secs};
 use super::interface::Seen;
 use super::journal::{Journal, Table, look};
 use super::machines::Machines;
@@ -194,12 +194,13 @@ pub(super) fn could_open(
 }
 
 fn look_into<T: Table>(path: &Path, pool: T::Pool) -> Result<T> {
-    look(path, pool).with_context(|| format!("cannot read the leases in {}", path.display()))
+    look(path, pool, now_secs())
+        .with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
 /// Opens a journal, and keeps it.
 fn keep<T: Table>(journals: &mut Vec<Journal<T>>, path: &Path, pool: T::Pool) -> Result<T> {
-    let opened = Journal::open(path, pool);
+    let opened = Journal::open(path, pool, now_secs());
     let (journal, leases) =
         opened.with_context(|| format!("cannot keep leases in {}", path.display()))?;
     journals.push(journal);

@@ -20,7 +20,7 @@ use store::{Store, StoreError};
 
 pub use self::place::Place;
 use self::place::{Known4, Known6};
-use super::counter::{Desk as _, now};
+use super::counter::{Desk as _, now, now_secs};
 use super::heard::{Heard, UNREADABLE};
 use super::journal::{Table, look};
 use super::machines::Machines;
@@ -390,7 +390,8 @@ fn unlimited() -> Limits {
 /// A subnet's leases, as they are.
 fn found<T: Table>(state_dir: &Path, name: &str, pool: T::Pool) -> Result<T> {
     let path = state_dir.join(name);
-    look(&path, pool).with_context(|| format!("cannot read the leases in {}", path.display()))
+    look(&path, pool, now_secs())
+        .with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
 /// The nodes, and where they and their traces are read.

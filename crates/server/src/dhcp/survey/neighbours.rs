@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::counter::now_secs;
 use super::super::journal::look;
 use super::super::port;
 use super::super::socket::{LONGEST, entries_of};
@@ -81,7 +82,7 @@ pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
     }
     if let Some(pool) = network.pool {
         let path = state_dir.join(format!("leases-{}.journal", network.interface));
-        let leases: Leases = look(&path, (pool.0, Vec::new()))
+        let leases: Leases = look(&path, (pool.0, Vec::new()), now_secs())
             .with_context(|| format!("cannot read the leases in {}", path.display()))?;
         for Record(lease) in leases.records() {
             all.entry(lease.address).or_default().insert(lease.mac);
