@@ -14,8 +14,8 @@ use provision::node::Secret;
 use provision::step::Fresh;
 use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
-    Change, ChangeError, Claim, Clock, CreateNodeError, ListError, NodeFilter, PortChangeError,
-    PortError, SavedNode, Store, StoreError,
+    Change, ChangeError, ChangeNumber, Claim, Clock, CreateNodeError, ListError, NodeFilter,
+    PortChangeError, PortError, SavedNode, Store, StoreError,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -158,6 +158,31 @@ impl Nodes {
         let node = self.noted(changed?);
         say_changes(before, &node);
         Ok(node)
+    }
+
+    /// Lets an event happen to a node, unless the node was changed after `since`: then `None`. For what was found out
+    /// while others could change the node.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub(crate) async fn happen_unless_changed(
+        &self,
+        node: Uuid,
+        since: ChangeNumber,
+        event: &Event,
+    ) -> Result<Option<Node>, ChangeError<Refused>> {
+        let mut before = None;
+        let context = self.context();
+        let decide = |node: &Node| {
+            before = Some(SeenNode::of(node));
+            step(node, event, &context)
+        };
+        self.save_recorded(node).await?;
+        let changed = self.store.change_unless_changed(node, since, context.now, decide).await?;
+        let Some(saved) = changed else { return Ok(None) };
+        let node = self.noted(saved);
+        say_changes(before, &node);
+        Ok(Some(node))
     }
 
     /// Whether an event would begin a boot now, if it happened.

@@ -123,6 +123,15 @@ impl Index {
         })
     }
 
+    /// The node, and the number of the last change of it and of its ports.
+    #[must_use]
+    pub fn numbered(&self, uuid: Uuid) -> Option<(Arc<Node>, ChangeNumber)> {
+        self.read(|maps| {
+            let entry = maps.nodes.get(&uuid)?;
+            Some((Arc::clone(&entry.node), entry.node_number.max(entry.ports_number)))
+        })
+    }
+
     /// How many ports there are.
     #[must_use]
     pub fn ports(&self) -> usize {

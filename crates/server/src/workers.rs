@@ -154,9 +154,9 @@ impl Workers {
         Ok(match claimed.work {
             Work::Verify => verify::run(self, node).await,
             Work::Boot { attempt } => boot::run(self, claimed, attempt, place).await?,
-            Work::AskSteps { attempt } => steps::ask(self, node, attempt).await,
-            Work::RunStep { attempt, index } => steps::run(self, node, attempt, index).await,
-            Work::CheckStep { attempt, .. } => steps::check(self, node, attempt).await,
+            Work::AskSteps { attempt } => steps::ask(self, claimed, attempt).await,
+            Work::RunStep { attempt, index } => steps::run(self, claimed, attempt, index).await,
+            Work::CheckStep { attempt, .. } => steps::check(self, claimed, attempt).await,
             Work::TearDown { attempt } => tear_down::run(self, claimed, attempt).await?,
             Work::SetPower { target } => power::run(self, claimed, target).await?,
         })

@@ -339,6 +339,25 @@ async fn power_that_somebody_else_switched_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_of_the_power_before_an_operator_changed_it_is_dropped() {
+    let world = World::new(24, Personality::default()).await;
+    let look = "GET /redfish/v1/Systems/1";
+    let stale = world.bmc.hold(look);
+    stale.reached().await;
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", json!({ "target": "power on" })).await;
+    let is_on =
+        |node: &Value| node["power_state"] == "power on" && node["target_power_state"].is_null();
+    let node = world.until(is_on).await;
+
+    let next = world.bmc.hold(look);
+    stale.let_go();
+    next.reached().await;
+
+    assert_eq!(world.api(Method::GET, "/v1/nodes/n1", Value::Null).await, node);
+    next.let_go();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_more() {
     let kea = PretendedKea::start();
     let world = World::told_to(&kea, 10).await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{ChangeError, StoreError};
 use crate::nodes::{instance, save};
-use crate::numbers::{ChangeNumber, SavedNode, number_change, number_deletion};
+use crate::numbers::{ChangeNumber, SavedNode, last_change, number_change, number_deletion};
 use crate::open::Store;
 use crate::sql::{document, duplicates, json, micros};
 use crate::work::{self, Claim};
@@ -68,6 +68,36 @@ impl Store {
             self.added.notify_one();
         }
         Ok(SavedNode { number, node: change.node })
+    }
+
+    /// [`Store::change`] without a claim, unless the node or its ports were changed after `since`: then `None`, and
+    /// nothing changes. For what was found out while anything could happen to the node.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn change_unless_changed<C, E, F>(
+        &self,
+        node: Uuid,
+        since: ChangeNumber,
+        now: Timestamp,
+        decide: F,
+    ) -> Result<Option<SavedNode>, ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: FnOnce(&Node) -> Result<C, E>,
+    {
+        let changed = self.transact(async |connection| {
+            take_node(connection, node).await?;
+            if last_change(connection, node).await? > Some(since) {
+                return Ok(None);
+            }
+            self.change_node_in(connection, node, None, now, decide).await.map(Some)
+        });
+        let Some((change, number)) = changed.await? else { return Ok(None) };
+        if change.work.is_some() {
+            self.added.notify_one();
+        }
+        Ok(Some(SavedNode { number, node: change.node }))
     }
 
     async fn change_node_in<C, E, F>(

@@ -191,6 +191,16 @@ impl ReadChanges {
     }
 }
 
+/// The number of the last change of a node. The caller holds the node's row.
+pub(crate) async fn last_change(
+    connection: &mut AnyConnection,
+    node: Uuid,
+) -> Result<Option<ChangeNumber>, sqlx::Error> {
+    let select = "SELECT number FROM node_changes WHERE node_uuid = $1";
+    let number = sqlx::query_scalar(select).bind(node.to_string());
+    Ok(number.fetch_optional(connection).await?.map(ChangeNumber))
+}
+
 /// Numbers a change of a node, or of its ports. Other changes wait from here on until the transaction ends: it comes
 /// last.
 pub(crate) async fn number_change(

@@ -253,10 +253,18 @@ async fn delete_in<E>(
 
 /// Numbers the change of a node's ports, and gives them.
 async fn saved(connection: &mut AnyConnection, node: Uuid) -> Result<SavedPorts, PortError> {
+    let ports = ports_of(connection, node).await?;
+    Ok(SavedPorts { number: number_change(connection, node).await?, node, ports })
+}
+
+/// The ports of a node, the oldest first.
+pub(crate) async fn ports_of(
+    connection: &mut AnyConnection,
+    node: Uuid,
+) -> Result<Vec<Port>, StoreError> {
     let select = "SELECT document FROM ports WHERE node_uuid = $1 ORDER BY created_at, uuid";
     let rows = sqlx::query(select).bind(node.to_string()).fetch_all(&mut *connection).await?;
-    let ports = rows.iter().map(port_of).collect::<Result<_, _>>()?;
-    Ok(SavedPorts { number: number_change(connection, node).await?, node, ports })
+    rows.iter().map(port_of).collect()
 }
 
 /// A port that nobody else changes until the transaction ends.

@@ -5,10 +5,11 @@
 //! it starts again, the work is claimed anew, with what was noted of its progress.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
-use provision::{Node, Work};
+use provision::{Node, Port, Work};
 use sqlx::{AnyConnection, Row};
 use tracing::info;
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use crate::change::take_node;
 use crate::error::{StoreError, WorkError};
 use crate::open::Store;
+use crate::ports::ports_of;
 use crate::sql::{document, json, micros, micros_after, uuid};
 
 /// The right to do a piece of work, and to change its node. Lost when somebody else claims it.
@@ -36,6 +38,8 @@ pub struct Claimed {
     pub claim: Claim,
     /// The node as it is.
     pub node: Node,
+    /// Its ports as they are, the oldest first.
+    pub ports: Vec<Arc<Port>>,
     /// What is to be done.
     pub work: Work,
     /// How often it was claimed, this time included: from 2 on, somebody may have begun it, and
@@ -226,6 +230,7 @@ impl Store {
         Ok(Some(Claimed {
             claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
             node: taken.node,
+            ports: ports_of(connection, node).await?.into_iter().map(Arc::new).collect(),
             work: document(&row, "work")?,
             claims,
             progress: document(&row, "progress")?,

@@ -2,7 +2,7 @@
 //! holds the URL of one (`scripts/with-postgres` starts it).
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
@@ -14,6 +14,7 @@ use provision::addresses::MachineAddresses;
 use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, Clean, Secret};
+use provision::state::PowerTarget;
 use provision::{BootEvent, Node, Port, PowerState, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
@@ -72,6 +73,7 @@ promises![
     changes_come_page_by_page,
     a_change_that_commits_late_is_not_missed,
     a_follower_has_in_the_end_what_the_store_has,
+    what_was_found_out_before_a_change_changes_nothing,
     deletions_that_are_forgotten_are_missed_by_nobody,
     a_follower_from_after_a_restored_backup_reads_everything_anew,
     nodes_of_the_version_before_are_followed,
@@ -702,6 +704,26 @@ async fn a_follower_has_in_the_end_what_the_store_has(database: Database) {
     assert_eq!(known, there);
 }
 
+async fn what_was_found_out_before_a_change_changes_nothing(database: Database) {
+    let store = database.open().await;
+    let node = named("n");
+    let seen = store.create_node(&node).await.unwrap();
+    let off = |node: &Node| fine(Node { power_state: Some(PowerState::Off), ..node.clone() });
+    plan(&store, &node, Work::SetPower { target: PowerTarget::On }, now()).await;
+
+    let stale = store.change_unless_changed(node.uuid, seen, now(), off).await.unwrap();
+    assert_eq!(stale, None);
+    assert_eq!(read(&store, node.uuid).await.power_state, None);
+
+    let seen = since(&store, seen).await.reaches;
+    let changed = store.change_unless_changed(node.uuid, seen, now(), off).await.unwrap().unwrap();
+    assert_eq!(changed.node.power_state, Some(PowerState::Off));
+    let claimed = claim(&store, "a").await.unwrap();
+    assert_eq!(claimed.work, Work::SetPower { target: PowerTarget::On });
+    let locked = store.change_unless_changed(node.uuid, changed.number, now(), off).await;
+    assert!(matches!(locked, Err(ChangeError::Locked { .. })), "{locked:?}");
+}
+
 async fn deletions_that_are_forgotten_are_missed_by_nobody(database: Database) {
     let store = database.open().await;
     let (gone, stays) = (named("gone"), named("stays"));
@@ -764,10 +786,17 @@ async fn planned_work_is_claimed_once(database: Database) {
     let store = database.open().await;
     assert_eq!(claim(&store, "a").await, None);
     let node = with_work(&store, "n").await;
+    let ports = [port(&node, 1), port(&node, 2)];
+    for port in &ports {
+        store.create_port(port, now()).await.unwrap();
+    }
 
     let claimed = claim(&store, "a").await.unwrap();
 
     assert_eq!(claimed.work, Work::Verify);
+    let addresses = |ports: &[Port]| BTreeSet::from_iter(ports.iter().map(|port| port.address));
+    let claimed_ports: Vec<_> = claimed.ports.iter().map(|port| (**port).clone()).collect();
+    assert_eq!(addresses(&claimed_ports), addresses(&ports));
     assert_eq!(claimed.node, read(&store, node.uuid).await);
     assert_eq!((claimed.claims, claimed.progress), (1, BootPhase::Untouched));
     assert_eq!(claim(&store, "a").await, None);

@@ -1,6 +1,6 @@
 //! All that a boot needs is made ready, and then the machine is told what to boot and switched on.
 
-use provision::{BootInterface, Event, Node, Port};
+use provision::{BootInterface, Event};
 use redfish::boot::HttpBootOverride;
 use store::{Claimed, WorkError};
 use thiserror::Error;
@@ -49,32 +49,25 @@ async fn boot(
 ) -> Result<(), NotBooted> {
     let node = &claimed.node;
     // All that can fail without the machine fails before it is touched.
-    let uri = uri(workers, node, attempt)?;
+    let uri = uri(workers, claimed, attempt)?;
     // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
     // is made to forget.
-    tell_provider(workers, node).await?;
+    let told = workers.providers.announce(node, &claimed.ports).await;
+    told.map_err(NotBooted::Provider)?;
     place.lend(workers.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
     let plan = PowerPlan::boot(HttpBootOverride::once(uri), claimed.progress);
     Ok(carry_out(workers, claimed, plan, BMC_PATIENCE).await?)
 }
 
 /// What the BMC is to be told, where it is told a URL. Refuses what can be seen to fail.
-fn uri(workers: &Workers, node: &Node, attempt: Uuid) -> Result<Option<String>, NotBooted> {
+fn uri(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Result<Option<String>, NotBooted> {
+    let node = &claimed.node;
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
     if let Some(artifact) = attempt.boot_interface.http_boot_uri() {
         return Ok(Some(workers.urls.artifact(node, attempt, artifact, None)?));
     }
-    let ports = workers.nodes.index().by_uuid(node.uuid).map(|(_, ports)| ports);
-    let bootable = |port: &std::sync::Arc<Port>| port.pxe_enabled;
-    if !ports.unwrap_or_default().iter().any(bootable) {
+    if !claimed.ports.iter().any(|port| port.pxe_enabled) {
         return Err(NotBooted::NoPort(attempt.boot_interface));
     }
     Ok(None)
-}
-
-/// Lets the DHCP service answer the machine, where it takes part.
-async fn tell_provider(workers: &Workers, node: &Node) -> Result<(), NotBooted> {
-    let found = workers.nodes.index().by_uuid(node.uuid);
-    let ports = found.map(|(_, ports)| ports).unwrap_or_default();
-    workers.providers.announce(node, &ports).await.map_err(NotBooted::Provider)
 }

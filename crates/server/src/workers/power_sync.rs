@@ -2,7 +2,6 @@
 //! the switch (Ironic's `[conductor]sync_power_state_interval`).
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -29,15 +28,15 @@ pub(super) async fn run(workers: Workers, every: Duration, end: CancellationToke
             _ = look.tick() => {}
             () = end.cancelled() => return,
         }
-        let resting: Vec<_> = workers.nodes.index().all().into_iter().filter(is_resting).collect();
-        let looks = iter(resting).map(|node| look_at(&workers, node));
+        let resting = workers.nodes.index().all().into_iter().filter(|node| is_resting(node));
+        let looks = iter(resting).map(|node| look_at(&workers, node.uuid));
         let found: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
         silent = note(&silent, found);
     }
 }
 
 /// Whether a look at its BMC disturbs nobody, and there is one that was seen to answer.
-fn is_resting(node: &Arc<Node>) -> bool {
+fn is_resting(node: &Node) -> bool {
     let managed = match node.provision_state {
         ProvisionState::Manageable | ProvisionState::Available | ProvisionState::CleanFailed => {
             true
@@ -51,20 +50,31 @@ fn is_resting(node: &Arc<Node>) -> bool {
 }
 
 /// Gives the node and why its BMC does not answer, if it does not.
-async fn look_at(workers: &Workers, node: Arc<Node>) -> Option<(Uuid, String)> {
+///
+/// The look takes its time. Whatever happens to the node meanwhile, as an operator who asks for another power, is newer
+/// than what is seen: that is dropped then, and looked at again the next time.
+async fn look_at(workers: &Workers, uuid: Uuid) -> Option<(Uuid, String)> {
+    // It may have waited for its turn.
+    let (node, since) = workers.nodes.index().numbered(uuid)?;
+    if !is_resting(&node) {
+        return None;
+    }
     let power = match verify::power(workers, &node).await {
         Ok(power) => power,
-        Err(failed) => return Some((node.uuid, failed.to_string())),
+        Err(failed) => return Some((uuid, failed.to_string())),
     };
     if node.power_state == Some(power) {
         return None;
     }
-    info!(node.uuid = %node.uuid, "somebody else has changed its power: it is {}", power.name());
-    match workers.nodes.happen(node.uuid, None, &Event::PowerSeen(power)).await {
+    match workers.nodes.happen_unless_changed(uuid, since, &Event::PowerSeen(power)).await {
+        Ok(Some(_)) => {
+            info!(node.uuid = %uuid, "somebody else has changed its power: it is {}", power.name());
+        }
+        Ok(None) => debug!(node.uuid = %uuid, "it was changed while its power was looked at"),
         // Whoever works on it now knows better.
-        Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
+        Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
-            log_store_failure(&failed, &format!("the power of node {} was not saved", node.uuid));
+            log_store_failure(&failed, &format!("the power of node {uuid} was not saved"));
         }
     }
     None

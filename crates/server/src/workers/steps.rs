@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use ironic::agent::{CleanSteps, Command, CommandStatus};
 use provision::clean::CleanStep;
-use provision::{Attempt, Event, Node, What};
+use provision::{Attempt, Event, What};
 use serde_json::{Map, Value, json};
+use store::Claimed;
 use tracing::info;
 use uuid::Uuid;
 
@@ -30,16 +31,21 @@ impl From<AgentError> for Trouble {
     }
 }
 
-pub(super) async fn ask(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
-    event(attempt, try_ask(workers, node, attempt).await)
+pub(super) async fn ask(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Event {
+    event(attempt, try_ask(workers, claimed, attempt).await)
 }
 
-pub(super) async fn run(workers: &Workers, node: &Node, attempt: Uuid, index: usize) -> Event {
-    event(attempt, try_run(workers, node, attempt, index).await)
+pub(super) async fn run(
+    workers: &Workers,
+    claimed: &Claimed,
+    attempt: Uuid,
+    index: usize,
+) -> Event {
+    event(attempt, try_run(workers, claimed, attempt, index).await)
 }
 
-pub(super) async fn check(workers: &Workers, node: &Node, attempt: Uuid) -> Event {
-    event(attempt, try_check(workers, node, attempt).await)
+pub(super) async fn check(workers: &Workers, claimed: &Claimed, attempt: Uuid) -> Event {
+    event(attempt, try_check(workers, claimed, attempt).await)
 }
 
 fn event(attempt: Uuid, result: Result<Event, Trouble>) -> Event {
@@ -58,8 +64,8 @@ fn event(attempt: Uuid, result: Result<Event, Trouble>) -> Event {
     }
 }
 
-async fn try_ask(workers: &Workers, node: &Node, id: Uuid) -> Result<Event, Trouble> {
-    let call = Call::new(workers, node, id)?;
+async fn try_ask(workers: &Workers, claimed: &Claimed, id: Uuid) -> Result<Event, Trouble> {
+    let call = Call::new(workers, claimed, id)?;
     let command = call.run(ASK, call.about_node(), true).await?;
     let result = match command.command_status {
         CommandStatus::Succeeded => command.command_result.unwrap_or_default(),
@@ -96,8 +102,13 @@ fn steps_of(offered: BTreeMap<String, Vec<ironic::agent::AgentStep>>) -> Vec<Cle
     steps.map(step).collect()
 }
 
-async fn try_run(workers: &Workers, node: &Node, id: Uuid, index: usize) -> Result<Event, Trouble> {
-    let call = Call::new(workers, node, id)?;
+async fn try_run(
+    workers: &Workers,
+    claimed: &Claimed,
+    id: Uuid,
+    index: usize,
+) -> Result<Event, Trouble> {
+    let call = Call::new(workers, claimed, id)?;
     let clean = &call.attempt.clean;
     let step = clean.steps.get(index).ok_or(Trouble::Over)?;
     // A daemon that died after sending it, or an answer that got lost, leaves it there.
@@ -124,8 +135,8 @@ fn is_sent(command: &Command, clean: &provision::node::Clean, step: &CleanStep) 
     command.command_name == RUN_IN_LISTS && same && !settled
 }
 
-async fn try_check(workers: &Workers, node: &Node, id: Uuid) -> Result<Event, Trouble> {
-    let call = Call::new(workers, node, id)?;
+async fn try_check(workers: &Workers, claimed: &Claimed, id: Uuid) -> Result<Event, Trouble> {
+    let call = Call::new(workers, claimed, id)?;
     let command_id = call.attempt.clean.command_id.as_ref().ok_or(Trouble::Over)?;
     let commands = call.commands().await?;
     let Some(command) = commands.iter().find(|command| command.id == *command_id) else {
@@ -164,17 +175,17 @@ fn why(command: &Command) -> String {
 /// A node's agent, with each call to it in the trace.
 struct Call<'a> {
     workers: &'a Workers,
-    node: &'a Node,
+    claimed: &'a Claimed,
     attempt: &'a Attempt,
     client: AgentClient<'a>,
 }
 
 impl<'a> Call<'a> {
-    fn new(workers: &'a Workers, node: &'a Node, attempt: Uuid) -> Result<Self, Trouble> {
-        let attempt = attempt_of(node, attempt).ok_or(Trouble::Over)?;
+    fn new(workers: &'a Workers, claimed: &'a Claimed, attempt: Uuid) -> Result<Self, Trouble> {
+        let attempt = attempt_of(&claimed.node, attempt).ok_or(Trouble::Over)?;
         let agent = attempt.agent.as_ref().ok_or(Trouble::Over)?;
         let client = AgentClient::new(attempt, agent)?;
-        Ok(Self { workers, node, attempt, client })
+        Ok(Self { workers, claimed, attempt, client })
     }
 
     async fn commands(&self) -> Result<Vec<Command>, AgentError> {
@@ -212,11 +223,8 @@ impl<'a> Call<'a> {
 
     /// The node as its agent may see it: nothing of the BMC.
     fn about_node(&self) -> Map<String, Value> {
-        let node = self.node;
-        let found = self.workers.nodes.index().by_uuid(node.uuid);
-        let ports: Vec<_> = found
-            .map(|(_, ports)| ports)
-            .unwrap_or_default()
+        let Claimed { node, ports, .. } = self.claimed;
+        let ports: Vec<_> = ports
             .iter()
             .map(|port| json!({ "uuid": port.uuid, "address": port.address }))
             .collect();
@@ -239,6 +247,6 @@ impl<'a> Call<'a> {
     fn record(&self, call: &str, result: &str, ok: bool) {
         let what =
             What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None };
-        self.workers.recorder.record(self.node, what);
+        self.workers.recorder.record(&self.claimed.node, what);
     }
 }

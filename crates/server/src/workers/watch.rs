@@ -233,7 +233,11 @@ async fn give_up(workers: &Workers, node: Uuid, silence: Silence, why: Option<St
 }
 
 async fn forget_old(workers: &Workers) {
-    match workers.nodes.store().prune_events(Clock::process().now(), &Retention::default()).await {
+    let (store, now) = (workers.nodes.store(), Clock::process().now());
+    if let Err(failed) = store.prune_deletions(now).await {
+        log_store_failure(&failed, "old deletions could not be forgotten");
+    }
+    match store.prune_events(now, &Retention::default()).await {
         Ok(0) => {}
         Ok(events) => info!(events, "old events of traces are forgotten"),
         Err(failed) => {

@@ -35,7 +35,7 @@ struct Inside {
     brain: Brain,
     changes: Vec<String>,
     booted_from: Option<String>,
-    /// The change whose answer is to be held.
+    /// The request whose answer is to be held.
     hold: Option<String>,
 }
 
@@ -87,9 +87,9 @@ impl Bmc {
         self.shared.state.lock().unwrap().booted_from.clone()
     }
 
-    /// Holds the answer to the next change that begins so.
-    pub(crate) fn hold(&self, change: &str) -> Held {
-        self.shared.state.lock().unwrap().hold = Some(change.to_owned());
+    /// Holds the answer to the next request that is described so, from the beginning on.
+    pub(crate) fn hold(&self, request: &str) -> Held {
+        self.shared.state.lock().unwrap().hold = Some(request.to_owned());
         Held(Arc::clone(&self.shared))
     }
 }
@@ -132,11 +132,10 @@ impl Inside {
             Some(Effect::Stop { .. } | Effect::ShutDown { .. }) => self.brain.stopped(SYSTEM),
             Some(Effect::Restart { .. }) | None => {}
         }
-        let mut held = false;
+        let request = describe(head, body);
+        let held = self.hold.take_if(|hold| request.starts_with(hold.as_str())).is_some();
         if head.method != Method::GET {
-            let change = describe(head, body);
-            held = self.hold.take_if(|hold| change.starts_with(hold.as_str())).is_some();
-            self.changes.push(change);
+            self.changes.push(request);
         }
         let mut http = match response.body {
             Some(body) => (response.status, Json(body)).into_response(),
@@ -149,8 +148,11 @@ impl Inside {
     }
 }
 
-/// `POST On`, `PATCH Once UEFI UefiHttp with a URL`
+/// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`
 fn describe(head: &Parts, body: &Bytes) -> String {
+    if head.method == Method::GET {
+        return format!("GET {}", head.uri.path());
+    }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let boot = &body["Boot"];
     let url = if boot["HttpBootUri"].is_string() { Some("with a URL") } else { None };
