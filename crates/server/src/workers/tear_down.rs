@@ -1,5 +1,7 @@
 //! The end of an attempt: power off, and nothing left that a later boot could run into.
 
+mod plan;
+
 use std::time::Duration;
 
 use futures::future::join;
@@ -9,13 +11,10 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 use uuid::Uuid;
 
+use self::plan::{TearDownAction, TearDownPlan};
 use super::Workers;
 use super::power::plan::PowerPlan;
 use super::power::{NotCarriedOut, carry_out};
-
-/// A machine that stays on is a machine that boots into what it should not: try more than once.
-const TRIES: u32 = 3;
-const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
 /// How long the end waits for another DHCP service to forget the boot, which is tried again later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,18 +41,18 @@ async fn switch_off(
     claimed: &Claimed,
     attempt: Uuid,
 ) -> Result<Event, WorkError> {
-    for tried in 1.. {
-        match carry_out(workers, claimed, PowerPlan::tear_down(), TRY).await {
-            Ok(()) => break,
+    let mut plan = TearDownPlan::new(attempt);
+    loop {
+        let tried = match carry_out(workers, claimed, PowerPlan::tear_down(), TRY).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
-            Err(failed) if tried == TRIES => {
-                return Ok(Event::TearDownFailed { attempt, reason: failed.to_string() });
-            }
-            Err(failed) => {
-                warn!(error = %failed, "the machine could not be switched off; trying again");
-                sleep(BETWEEN_TRIES).await;
-            }
+            tried => tried.map_err(|failed| failed.to_string()),
+        };
+        if let Err(failed) = &tried {
+            warn!(error = failed, "the machine could not be switched off");
+        }
+        match plan.next(tried) {
+            TearDownAction::TryAgain { after } => sleep(after).await,
+            TearDownAction::Done(event) => return Ok(event),
         }
     }
-    Ok(Event::TornDown { attempt })
 }

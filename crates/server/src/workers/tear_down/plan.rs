@@ -1,0 +1,75 @@
+//! How often the end of an attempt is tried. Pure.
+
+use std::time::Duration;
+
+use provision::Event;
+use uuid::Uuid;
+
+/// A machine that stays on is a machine that boots into what it should not: try more than once.
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+
+/// The tries to end an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TearDownPlan {
+    attempt: Uuid,
+    /// How many have failed.
+    failed: u32,
+}
+
+/// What follows a try.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TearDownAction {
+    TryAgain {
+        after: Duration,
+    },
+    /// Nothing: this came of it.
+    Done(Event),
+}
+
+impl TearDownPlan {
+    pub(crate) fn new(attempt: Uuid) -> Self {
+        Self { attempt, failed: 0 }
+    }
+
+    /// What follows a try that has come to this; a failure is said in words.
+    pub(crate) fn next(&mut self, tried: Result<(), String>) -> TearDownAction {
+        let attempt = self.attempt;
+        let Err(reason) = tried else {
+            return TearDownAction::Done(Event::TornDown { attempt });
+        };
+        self.failed += 1;
+        if self.failed < TRIES {
+            TearDownAction::TryAgain { after: BETWEEN_TRIES }
+        } else {
+            TearDownAction::Done(Event::TearDownFailed { attempt, reason })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actions(tries: &[Result<(), &str>]) -> Vec<TearDownAction> {
+        let mut plan = TearDownPlan::new(Uuid::nil());
+        tries.iter().map(|tried| plan.next(tried.map_err(str::to_owned))).collect()
+    }
+
+    #[test]
+    fn a_tear_down_is_tried_three_times() {
+        let again = TearDownAction::TryAgain { after: BETWEEN_TRIES };
+        let attempt = Uuid::nil();
+        let done = TearDownAction::Done(Event::TornDown { attempt });
+        let reason = "its last words".to_owned();
+        let failed = TearDownAction::Done(Event::TearDownFailed { attempt, reason });
+
+        assert_eq!(actions(&[Ok(())]), std::slice::from_ref(&done));
+        assert_eq!(actions(&[Err("no"), Ok(())]), [again.clone(), done.clone()]);
+        assert_eq!(actions(&[Err("no"), Err("no"), Ok(())]), [again.clone(), again.clone(), done]);
+        assert_eq!(
+            actions(&[Err("no"), Err("no"), Err("its last words")]),
+            [again.clone(), again, failed]
+        );
+    }
+}
