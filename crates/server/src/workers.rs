@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
+use self::steps::StepWork;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
@@ -154,9 +155,13 @@ impl Workers {
         Ok(match claimed.work {
             Work::Verify => verify::run(self, node).await,
             Work::Boot { attempt } => boot::run(self, claimed, attempt, place).await?,
-            Work::AskSteps { attempt } => steps::ask(self, claimed, attempt).await,
-            Work::RunStep { attempt, index } => steps::run(self, claimed, attempt, index).await,
-            Work::CheckStep { attempt, .. } => steps::check(self, claimed, attempt).await,
+            Work::AskSteps { attempt } => steps::run(self, claimed, attempt, StepWork::Ask).await,
+            Work::RunStep { attempt, index } => {
+                steps::run(self, claimed, attempt, StepWork::Run { index }).await
+            }
+            Work::CheckStep { attempt, .. } => {
+                steps::run(self, claimed, attempt, StepWork::Check).await
+            }
             Work::TearDown { attempt } => tear_down::run(self, claimed, attempt).await?,
             Work::SetPower { target } => power::run(self, claimed, target).await?,
         })

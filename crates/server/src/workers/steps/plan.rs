@@ -1,0 +1,527 @@
+//! What is asked of an agent next, and what its answers mean. No step is sent that the agent may already have.
+//!
+//! Pure, and in this crate because it needs the failures of calls to agents beside the protocol (`ironic`) and the
+//! steps (`provision`). Nothing is noted between two actions: the agent's list of commands says what was sent.
+
+use ironic::agent::{AgentStep, CleanSteps, Command, CommandStatus};
+use provision::clean::CleanStep;
+use provision::node::Clean;
+use provision::{Event, What};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::agents::AgentError;
+
+const ASK: &str = "clean.get_clean_steps";
+const RUN: &str = "clean.execute_clean_step";
+/// A command's name in lists is without its extension.
+const RUN_IN_LISTS: &str = "execute_clean_step";
+
+/// How one piece of work with an agent is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepPlan<'a> {
+    work: StepWork,
+    attempt: Uuid,
+    run: &'a Clean,
+}
+
+/// What the work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StepWork {
+    /// Ask for the steps that the agent has.
+    Ask,
+    /// Send the step at this index.
+    Run { index: usize },
+    /// Ask how the current step is going.
+    Check,
+}
+
+/// What the last action has brought.
+#[derive(Debug)]
+pub(crate) enum AgentReply {
+    /// There was none yet.
+    Nothing,
+    /// All commands since the agent started.
+    Commands(Vec<Command>),
+    /// The command that was sent.
+    Sent(Command),
+    /// No answer, or a refusal.
+    Failed(AgentError),
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum StepAction {
+    /// Ask for the list of commands.
+    ListCommands,
+    /// Send a command; what it says of the node is added.
+    Send { command: &'static str, params: Map<String, Value>, wait: bool },
+    /// Nothing: this came of the work.
+    Done { event: Event, trace: Option<What> },
+}
+
+impl<'a> StepPlan<'a> {
+    pub(crate) fn new(work: StepWork, attempt: Uuid, run: &'a Clean) -> Self {
+        Self { work, attempt, run }
+    }
+
+    /// What follows the reply to the action before.
+    pub(crate) fn next(&self, reply: &AgentReply) -> StepAction {
+        match (self.work, reply) {
+            (_, AgentReply::Failed(error)) => done(failed_call(self.attempt, error)),
+            (StepWork::Ask, AgentReply::Sent(command)) => self.steps_reported(command),
+            (StepWork::Ask, AgentReply::Nothing | AgentReply::Commands(_)) => {
+                StepAction::Send { command: ASK, params: Map::new(), wait: true }
+            }
+            (StepWork::Run { .. }, AgentReply::Sent(command)) => self.started(command),
+            (StepWork::Run { index }, AgentReply::Commands(commands)) => {
+                self.send_once(index, commands)
+            }
+            (StepWork::Check, AgentReply::Commands(commands)) => self.checked(commands),
+            (StepWork::Run { .. }, AgentReply::Nothing)
+            | (StepWork::Check, AgentReply::Nothing | AgentReply::Sent(_)) => {
+                StepAction::ListCommands
+            }
+        }
+    }
+
+    fn steps_reported(&self, command: &Command) -> StepAction {
+        let result = match command.command_status {
+            CommandStatus::Succeeded => command.command_result.clone().unwrap_or_default(),
+            CommandStatus::Failed
+            | CommandStatus::Running
+            | CommandStatus::VersionMismatch
+            | CommandStatus::CleanVersionMismatch => {
+                let why = reason_of(command);
+                return self
+                    .failed(format!("the agent could not say which clean steps it has: {why}"));
+            }
+        };
+        match serde_json::from_value::<CleanSteps>(result) {
+            Ok(offered) => done(Event::StepsReported {
+                attempt: self.attempt,
+                steps: offered.clean_steps.into_values().flatten().map(step_of).collect(),
+                hardware_manager_version: json!(offered.hardware_manager_version),
+            }),
+            Err(error) => {
+                self.failed(format!("the agent's list of clean steps is not one: {error}"))
+            }
+        }
+    }
+
+    /// A daemon that died after sending the step, or an answer that got lost, leaves it with the agent.
+    fn send_once(&self, index: usize, commands: &[Command]) -> StepAction {
+        let Some(step) = self.run.steps.get(index) else { return done(no_agent(self.attempt)) };
+        if let Some(sent) = commands.iter().find(|command| self.is_sent(command, step)) {
+            return self.started(sent);
+        }
+        let version = self.run.hardware_manager_version.clone().unwrap_or_default();
+        let params = [("step", json!(step)), ("clean_version", version)];
+        let params = params.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        StepAction::Send { command: RUN, params, wait: false }
+    }
+
+    /// Whether a command is this step: all steps before it are settled, and the agent runs one at a time.
+    /// ironic-python-agent lists commands without their parameters.
+    fn is_sent(&self, command: &Command, step: &CleanStep) -> bool {
+        let sent = command.command_params.as_ref().and_then(|params| params.get("step"));
+        let same = sent.and_then(|sent| sent.get("step")).is_none_or(|name| *name == step.step);
+        let settled = self.run.settled_commands.contains(&command.id);
+        command.command_name == RUN_IN_LISTS && same && !settled
+    }
+
+    fn started(&self, command: &Command) -> StepAction {
+        done(Event::StepStarted { attempt: self.attempt, command_id: command.id.clone() })
+    }
+
+    fn checked(&self, commands: &[Command]) -> StepAction {
+        let Some(command_id) = &self.run.command_id else { return done(no_agent(self.attempt)) };
+        let Some(command) = commands.iter().find(|command| command.id == *command_id) else {
+            let lost =
+                "the agent does not know the step it was running: its machine was started anew";
+            return self.failed(lost.to_owned());
+        };
+        let name = self.run.current().map_or_else(|| RUN.to_owned(), CleanStep::name);
+        match command.command_status {
+            CommandStatus::Running => done(Event::StepStillRuns { attempt: self.attempt }),
+            CommandStatus::Succeeded => {
+                let (attempt, command_id) = (self.attempt, command_id.clone());
+                StepAction::Done {
+                    event: Event::StepSucceeded { attempt, command_id },
+                    trace: Some(traced(&name, "done", true)),
+                }
+            }
+            CommandStatus::Failed => {
+                let reason = reason_of(command);
+                let trace = Some(traced(&name, &reason, false));
+                let reason = format!("the clean step {name} failed: {reason}");
+                StepAction::Done {
+                    event: Event::StepFailed { attempt: self.attempt, reason },
+                    trace,
+                }
+            }
+            CommandStatus::VersionMismatch | CommandStatus::CleanVersionMismatch => self.failed(
+                format!("the agent is not the one that reported its steps; it refused {name}"),
+            ),
+        }
+    }
+
+    fn failed(&self, reason: String) -> StepAction {
+        done(Event::StepFailed { attempt: self.attempt, reason })
+    }
+}
+
+/// There is no agent to ask: the next call of one brings the attempt on.
+pub(crate) fn no_agent(attempt: Uuid) -> Event {
+    Event::AgentSilent { attempt, reason: "no agent has called".to_owned() }
+}
+
+/// What an answer of an agent says in the trace.
+pub(crate) fn traced(call: &str, result: &str, ok: bool) -> What {
+    What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None }
+}
+
+/// What became of a command that was sent, for the trace.
+pub(crate) fn traced_command(call: &str, command: &Command) -> What {
+    match command.command_status {
+        CommandStatus::Running | CommandStatus::Succeeded => traced(call, "taken on", true),
+        CommandStatus::Failed
+        | CommandStatus::VersionMismatch
+        | CommandStatus::CleanVersionMismatch => traced(call, &reason_of(command), false),
+    }
+}
+
+fn done(event: Event) -> StepAction {
+    StepAction::Done { event, trace: None }
+}
+
+/// An agent that could not be reached, or is busy, is asked again when it calls.
+pub(crate) fn failed_call(attempt: Uuid, error: &AgentError) -> Event {
+    let reason = error.to_string();
+    match error {
+        AgentError::Unreachable { .. } | AgentError::Busy(_) => {
+            Event::AgentSilent { attempt, reason }
+        }
+        AgentError::Certificate(_) | AgentError::Refused { .. } => {
+            Event::StepFailed { attempt, reason }
+        }
+    }
+}
+
+fn step_of(offered: AgentStep) -> CleanStep {
+    CleanStep {
+        interface: offered.interface,
+        step: offered.step,
+        args: Map::new(),
+        priority: offered.priority.into(),
+        reboot_requested: offered.reboot_requested,
+        abortable: offered.abortable,
+    }
+}
+
+fn reason_of(command: &Command) -> String {
+    match &command.command_error {
+        Some(error) if error.details.is_empty() => error.message.clone(),
+        Some(error) => error.details.clone(),
+        None => format!("it is {:?}, and gave no reason", command.command_status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ironic::agent::CommandError;
+    use proptest::prelude::*;
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    const STEPS: [&str; 3] = ["erase_devices_metadata", "erase_devices", "erase_devices"];
+
+    fn step(name: &str) -> CleanStep {
+        let step = json!({ "interface": "deploy", "step": name });
+        serde_json::from_value(step).unwrap()
+    }
+
+    /// A run whose first `done` steps are done, by commands with their numbers as ids.
+    fn run_of(done: usize) -> Clean {
+        Clean {
+            steps: STEPS.map(step).into(),
+            hardware_manager_version: Some(json!({ "generic": "1" })),
+            done,
+            settled_commands: (0..done).map(|id| id.to_string()).collect(),
+            ..Clean::default()
+        }
+    }
+
+    fn command(id: usize, status: CommandStatus) -> Command {
+        Command {
+            id: id.to_string(),
+            command_name: RUN_IN_LISTS.to_owned(),
+            command_params: None,
+            command_status: status,
+            command_error: None,
+            command_result: None,
+        }
+    }
+
+    /// A command as an agent lists it that says what it was given.
+    fn command_with(id: usize, step: &CleanStep) -> Command {
+        let params = Map::from_iter([("step".to_owned(), json!(step))]);
+        Command { command_params: Some(params), ..command(id, CommandStatus::Running) }
+    }
+
+    fn next(work: StepWork, run: &Clean, reply: &AgentReply) -> StepAction {
+        StepPlan::new(work, Uuid::nil(), run).next(reply)
+    }
+
+    fn failure_of(action: StepAction) -> String {
+        let StepAction::Done { event: Event::StepFailed { reason, .. }, .. } = action else {
+            panic!("{action:?}");
+        };
+        reason
+    }
+
+    #[test]
+    fn an_agent_is_asked_for_its_steps_once() {
+        let run = Clean::default();
+
+        let asked = next(StepWork::Ask, &run, &AgentReply::Nothing);
+
+        let params = Map::new();
+        assert_eq!(asked, StepAction::Send { command: ASK, params, wait: true });
+        let offered = json!({
+            "clean_steps": { "generic": [
+                { "interface": "deploy", "step": STEPS[0], "priority": 99, "abortable": true },
+            ]},
+            "hardware_manager_version": { "generic": "1" },
+        });
+        let answer =
+            Command { command_result: Some(offered), ..command(0, CommandStatus::Succeeded) };
+        let reported = next(StepWork::Ask, &run, &AgentReply::Sent(answer));
+        let steps = vec![CleanStep { priority: 99, abortable: true, ..step(STEPS[0]) }];
+        let hardware_manager_version = json!({ "generic": "1" });
+        let attempt = Uuid::nil();
+        let event = Event::StepsReported { attempt, steps, hardware_manager_version };
+        assert_eq!(reported, done(event));
+    }
+
+    #[test]
+    fn an_answer_that_is_no_list_of_steps_fails_in_words() {
+        for (status, result, words) in [
+            (CommandStatus::Failed, None, "could not say which clean steps it has: it is Failed"),
+            (CommandStatus::Running, None, "could not say which clean steps it has: it is Running"),
+            (CommandStatus::VersionMismatch, None, "could not say which clean steps it has"),
+            (CommandStatus::CleanVersionMismatch, None, "could not say which clean steps it has"),
+            (CommandStatus::Succeeded, None, "list of clean steps is not one"),
+            (CommandStatus::Succeeded, Some(json!("?")), "list of clean steps is not one"),
+        ] {
+            let answer = Command { command_result: result, ..command(0, status) };
+
+            let failed = next(StepWork::Ask, &Clean::default(), &AgentReply::Sent(answer));
+
+            let reason = failure_of(failed);
+            assert!(reason.contains(words), "{status:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_sent_after_a_look_at_what_the_agent_has() {
+        let (work, run) = (StepWork::Run { index: 1 }, run_of(1));
+
+        assert_eq!(next(work, &run, &AgentReply::Nothing), StepAction::ListCommands);
+        let before = AgentReply::Commands(vec![command(0, CommandStatus::Succeeded)]);
+        let StepAction::Send { command: name, params, wait } = next(work, &run, &before) else {
+            panic!("it is to be sent");
+        };
+        assert_eq!((name, wait), (RUN, false));
+        assert_eq!(params["step"]["step"], STEPS[1]);
+        assert_eq!(params["clean_version"], json!({ "generic": "1" }));
+        let sent = AgentReply::Sent(command(7, CommandStatus::Running));
+        let event = Event::StepStarted { attempt: Uuid::nil(), command_id: "7".to_owned() };
+        assert_eq!(next(work, &run, &sent), done(event));
+    }
+
+    #[test]
+    fn a_step_that_the_agent_has_already_is_not_sent_again() {
+        let (work, run) = (StepWork::Run { index: 1 }, run_of(1));
+        let (other, same) = (step("burnin_cpu"), step(STEPS[1]));
+        let get_steps = Command {
+            command_name: "get_clean_steps".to_owned(),
+            ..command(7, CommandStatus::Succeeded)
+        };
+        for (listed, is_sent) in [
+            (vec![], false),
+            (vec![command(0, CommandStatus::Succeeded)], false),
+            (vec![get_steps], false),
+            (vec![command_with(7, &other)], false),
+            (vec![command_with(7, &same)], true),
+            (vec![command(7, CommandStatus::Running)], true),
+            (vec![command(7, CommandStatus::Succeeded)], true),
+            (vec![command(7, CommandStatus::Failed)], true),
+            (vec![command(0, CommandStatus::Succeeded), command(7, CommandStatus::Running)], true),
+        ] {
+            let action = next(work, &run, &AgentReply::Commands(listed.clone()));
+
+            let event = Event::StepStarted { attempt: Uuid::nil(), command_id: "7".to_owned() };
+            assert_eq!(action == done(event), is_sent, "{listed:?}: {action:?}");
+            assert_eq!(matches!(action, StepAction::Send { .. }), !is_sent, "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_step_is_read_off_its_command() {
+        let run = Clean { command_id: Some("7".to_owned()), ..run_of(1) };
+        let attempt = Uuid::nil();
+        let check = |status| {
+            let error = CommandError {
+                kind: "CleaningError".to_owned(),
+                code: 500,
+                message: "it failed".to_owned(),
+                details: "no such disk".to_owned(),
+            };
+            let command = Command { command_error: Some(error), ..command(7, status) };
+            next(StepWork::Check, &run, &AgentReply::Commands(vec![command]))
+        };
+        let name = "deploy.erase_devices";
+
+        assert_eq!(check(CommandStatus::Running), done(Event::StepStillRuns { attempt }));
+        let event = Event::StepSucceeded { attempt, command_id: "7".to_owned() };
+        let trace = Some(traced(name, "done", true));
+        assert_eq!(check(CommandStatus::Succeeded), StepAction::Done { event, trace });
+        let reason = format!("the clean step {name} failed: no such disk");
+        let event = Event::StepFailed { attempt, reason };
+        let trace = Some(traced(name, "no such disk", false));
+        assert_eq!(check(CommandStatus::Failed), StepAction::Done { event, trace });
+        for mismatch in [CommandStatus::VersionMismatch, CommandStatus::CleanVersionMismatch] {
+            assert!(failure_of(check(mismatch)).ends_with("it refused deploy.erase_devices"));
+        }
+    }
+
+    #[test]
+    fn a_step_that_the_agent_does_not_know_any_more_has_failed() {
+        let run = Clean { command_id: Some("7".to_owned()), ..run_of(1) };
+        assert_eq!(next(StepWork::Check, &run, &AgentReply::Nothing), StepAction::ListCommands);
+
+        let failed = next(StepWork::Check, &run, &AgentReply::Commands(vec![]));
+
+        assert!(failure_of(failed).contains("its machine was started anew"));
+    }
+
+    #[test]
+    fn an_agent_that_cannot_be_reached_is_waited_for_and_one_that_refuses_is_not() {
+        let (at, why, words) = ("https://x".to_owned(), "timed out".to_owned(), "no".to_owned());
+        let status = StatusCode::BAD_REQUEST;
+        for (error, is_waited_for) in [
+            (AgentError::Unreachable { at, why }, true),
+            (AgentError::Busy("running".to_owned()), true),
+            (AgentError::Refused { status, words }, false),
+            (AgentError::Certificate("no PEM".to_owned()), false),
+        ] {
+            let reply = AgentReply::Failed(error);
+            for work in [StepWork::Ask, StepWork::Run { index: 0 }, StepWork::Check] {
+                let action = next(work, &run_of(0), &reply);
+
+                let StepAction::Done { event, trace: None } = action else { panic!("{action:?}") };
+                assert_eq!(
+                    matches!(event, Event::AgentSilent { .. }),
+                    is_waited_for,
+                    "{work:?} after {reply:?}"
+                );
+            }
+        }
+    }
+
+    /// What becomes of a call to the agent, and of the daemon.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum CallFate {
+        Answered,
+        AnswerLost,
+        DaemonDies,
+        DaemonDiesAfter,
+    }
+
+    /// An agent that runs each step that it is sent.
+    #[derive(Debug, Default)]
+    struct AgentModel {
+        commands: Vec<Command>,
+        shows_params: bool,
+    }
+
+    impl AgentModel {
+        fn answer(&mut self, action: &StepAction) -> AgentReply {
+            match action {
+                StepAction::ListCommands => AgentReply::Commands(self.commands.clone()),
+                StepAction::Send { params, .. } => {
+                    let mut command = command(self.commands.len(), CommandStatus::Running);
+                    command.command_params = self.shows_params.then(|| params.clone());
+                    self.commands.push(command.clone());
+                    AgentReply::Sent(command)
+                }
+                StepAction::Done { .. } => AgentReply::Nothing,
+            }
+        }
+
+        /// One life of a daemon: what came of its work, unless it died.
+        fn live(
+            &mut self,
+            plan: &StepPlan<'_>,
+            fates: &mut impl Iterator<Item = CallFate>,
+        ) -> Option<Event> {
+            let mut reply = AgentReply::Nothing;
+            for _ in 0..3 {
+                let action = plan.next(&reply);
+                if let StepAction::Done { event, .. } = action {
+                    return Some(event);
+                }
+                let fate = fates.next().unwrap_or(CallFate::Answered);
+                if fate == CallFate::DaemonDies {
+                    return None;
+                }
+                reply = self.answer(&action);
+                match fate {
+                    CallFate::Answered | CallFate::DaemonDies => {}
+                    CallFate::DaemonDiesAfter => return None,
+                    CallFate::AnswerLost => {
+                        let (at, why) = ("https://x".to_owned(), "timed out".to_owned());
+                        reply = AgentReply::Failed(AgentError::Unreachable { at, why });
+                    }
+                }
+            }
+            panic!("it does not end");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_step_is_sent_twice_whatever_dies_or_gets_lost(
+            shows_params in any::<bool>(),
+            fates in prop::collection::vec(
+                prop::sample::select(vec![
+                    CallFate::Answered,
+                    CallFate::AnswerLost,
+                    CallFate::DaemonDies,
+                    CallFate::DaemonDiesAfter,
+                ]),
+                0..40,
+            ),
+        ) {
+            let mut fates = fates.into_iter();
+            let mut agent = AgentModel { shows_params, ..AgentModel::default() };
+            for index in 0..STEPS.len() {
+                let run = run_of(index);
+                let plan = StepPlan::new(StepWork::Run { index }, Uuid::nil(), &run);
+                let started = loop {
+                    match agent.live(&plan, &mut fates) {
+                        // The agent calls again, or the work is claimed again.
+                        Some(Event::AgentSilent { .. }) | None => {}
+                        Some(event) => break event,
+                    }
+                };
+                let command_id = index.to_string();
+                prop_assert_eq!(started, Event::StepStarted { attempt: Uuid::nil(), command_id });
+                prop_assert_eq!(agent.commands.len(), index + 1);
+                agent.commands[index].command_status = CommandStatus::Succeeded;
+            }
+        }
+    }
+}
