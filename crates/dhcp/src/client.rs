@@ -5,6 +5,8 @@ mod ipxe;
 use std::fmt;
 
 pub use self::ipxe::{Feature, Features};
+use hardware::ClientKind;
+
 use crate::architecture::Architecture;
 use crate::v4::Packet;
 use crate::v4::options as code;
@@ -14,8 +16,8 @@ use crate::v4::options as code;
 pub struct Client {
     /// Its MAC address.
     pub mac: [u8; 6],
-    /// What sort it is.
-    pub kind: Kind,
+    /// Its kind.
+    pub kind: ClientKind,
     /// Its architectures (option 93), the preferred one first.
     pub architectures: Vec<Architecture>,
     /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
@@ -39,25 +41,6 @@ pub struct Interface {
     pub minor: u8,
 }
 
-/// What sort of client asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// UEFI HTTP boot: vendor class `HTTPClient…`.
-    HttpClient,
-    /// PXE firmware: vendor class `PXEClient…`.
-    PxeClient,
-    /// iPXE: user class `iPXE`, or its own option 175.
-    Ipxe,
-    /// GRUB: user class `GRUB`, or vendor class `GRUB…`.
-    Grub,
-    /// Our ramdisk agent: user class [`AGENT_USER_CLASS`].
-    Agent,
-    /// Firmware that asks for an address beside its boot: EDK2's `Ip6Dxe`, over IPv6 alone.
-    Firmware,
-    /// Anything else: a running system.
-    System,
-}
-
 /// The user class of our ramdisk agent.
 pub const AGENT_USER_CLASS: &[u8] = b"ferroboot-agent";
 
@@ -67,7 +50,7 @@ impl Client {
     pub fn identify(packet: &Packet) -> Self {
         Self {
             mac: packet.chaddr,
-            kind: Kind::of(packet),
+            kind: kind_of(packet),
             architectures: architectures(packet),
             machine_id: machine_id(packet),
             client_id: packet.option(code::CLIENT_ID).map(<[u8]>::to_vec),
@@ -83,49 +66,27 @@ impl Client {
     }
 }
 
-impl Kind {
-    /// Reads off a packet what sort of client sent it.
-    #[must_use]
-    pub fn of(packet: &Packet) -> Self {
-        let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
-        // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
-        // option 175 tell it from firmware. So these are looked at first.
-        if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
-            Self::Ipxe
-        } else if has_user_class(packet, AGENT_USER_CLASS) {
-            Self::Agent
-        } else if has_user_class(packet, b"GRUB") {
-            // It may keep the class of the firmware that started it.
-            Self::Grub
-        } else if class.starts_with(b"HTTPClient") {
-            Self::HttpClient
-        } else if class.starts_with(b"PXEClient") {
-            Self::PxeClient
-        } else if class.starts_with(b"GRUB") {
-            Self::Grub
-        } else {
-            Self::System
-        }
-    }
-
-    /// What it is called.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::HttpClient => "HTTPClient",
-            Self::PxeClient => "PXEClient",
-            Self::Ipxe => "iPXE",
-            Self::Grub => "GRUB",
-            Self::Agent => "ramdisk agent",
-            Self::Firmware => "firmware",
-            Self::System => "system",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// Reads off a packet what kind of client sent it.
+#[must_use]
+pub fn kind_of(packet: &Packet) -> ClientKind {
+    let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
+    // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
+    // option 175 tell it from firmware. So these are looked at first.
+    if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
+        ClientKind::Ipxe
+    } else if has_user_class(packet, AGENT_USER_CLASS) {
+        ClientKind::Agent
+    } else if has_user_class(packet, b"GRUB") {
+        // It may keep the class of the firmware that started it.
+        ClientKind::Grub
+    } else if class.starts_with(b"HTTPClient") {
+        ClientKind::HttpClient
+    } else if class.starts_with(b"PXEClient") {
+        ClientKind::PxeClient
+    } else if class.starts_with(b"GRUB") {
+        ClientKind::Grub
+    } else {
+        ClientKind::System
     }
 }
 
@@ -204,7 +165,7 @@ mod tests {
             (code::ARCHITECTURE, &[0, 0x10]),
         ]);
 
-        assert_eq!(client.kind, Kind::HttpClient);
+        assert_eq!(client.kind, ClientKind::HttpClient);
         assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
     }
 
@@ -212,12 +173,16 @@ mod tests {
     fn ipxe_is_not_taken_for_the_firmware_whose_class_it_sends() {
         let class = (code::VENDOR_CLASS, &b"PXEClient:Arch:00007:UNDI:003010"[..]);
 
-        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE")]).kind, Kind::Ipxe);
-        assert_eq!(with(&[class, (code::USER_CLASS, b"\x04iPXE")]).kind, Kind::Ipxe);
-        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE\0")]).kind, Kind::Ipxe);
-        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXEiPXE")]).kind, Kind::Ipxe, "sent twice");
-        assert_eq!(with(&[class, (code::IPXE, &[1, 1, 1])]).kind, Kind::Ipxe);
-        assert_eq!(with(&[class]).kind, Kind::PxeClient);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE")]).kind, ClientKind::Ipxe);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"\x04iPXE")]).kind, ClientKind::Ipxe);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"iPXE\0")]).kind, ClientKind::Ipxe);
+        assert_eq!(
+            with(&[class, (code::USER_CLASS, b"iPXEiPXE")]).kind,
+            ClientKind::Ipxe,
+            "sent twice"
+        );
+        assert_eq!(with(&[class, (code::IPXE, &[1, 1, 1])]).kind, ClientKind::Ipxe);
+        assert_eq!(with(&[class]).kind, ClientKind::PxeClient);
     }
 
     #[test]
@@ -260,9 +225,9 @@ mod tests {
     fn grub_is_told_by_its_user_class_or_its_vendor_class() {
         let class = (code::VENDOR_CLASS, &b"HTTPClient:Arch:00016:UNDI:003000"[..]);
 
-        assert_eq!(with(&[class, (code::USER_CLASS, b"GRUB")]).kind, Kind::Grub);
-        assert_eq!(with(&[(code::USER_CLASS, b"\x04GRUB")]).kind, Kind::Grub);
-        assert_eq!(with(&[(code::VENDOR_CLASS, b"GRUB2.06")]).kind, Kind::Grub);
+        assert_eq!(with(&[class, (code::USER_CLASS, b"GRUB")]).kind, ClientKind::Grub);
+        assert_eq!(with(&[(code::USER_CLASS, b"\x04GRUB")]).kind, ClientKind::Grub);
+        assert_eq!(with(&[(code::VENDOR_CLASS, b"GRUB2.06")]).kind, ClientKind::Grub);
     }
 
     #[test]
@@ -285,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_plain_system_and_our_agent_are_told_apart() {
-        assert_eq!(with(&[(code::VENDOR_CLASS, b"udhcp 1.35")]).kind, Kind::System);
-        assert_eq!(with(&[(code::USER_CLASS, b"\x0fferroboot-agent")]).kind, Kind::Agent);
+        assert_eq!(with(&[(code::VENDOR_CLASS, b"udhcp 1.35")]).kind, ClientKind::System);
+        assert_eq!(with(&[(code::USER_CLASS, b"\x0fferroboot-agent")]).kind, ClientKind::Agent);
     }
 }

@@ -17,4 +17,4 @@ pub mod v6;
 
 pub use answer::Answer;
 pub use architecture::Architecture;
-pub use client::{Client, Kind};
+pub use client::Client;

@@ -8,9 +8,8 @@ use thiserror::Error;
 
 use crate::node::{Attempt, Node};
 use crate::state::ProvisionState;
-use crate::trace::DhcpClient;
-use hardware::Mac;
 use hardware::architecture::{CpuArch, X64_PXE, architecture_name};
+use hardware::{ClientKind, Mac};
 
 /// The boot interfaces of Ironic that Ferroboot has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -316,47 +315,47 @@ impl NoBoot {
 /// [`NoBoot`] where it should be told nothing, which is also what the trace says.
 pub fn boot_for(
     node: &Node,
-    client: DhcpClient,
+    client: ClientKind,
     architecture: Option<u16>,
     means: Means<'_>,
 ) -> Result<DhcpBoot, NoBoot> {
     let Some(attempt) = bootable(node) else {
         // A running system may have its address; firmware that hears nothing goes on to its disk.
         return match client {
-            DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => Ok(DhcpBoot::Address),
-            DhcpClient::HttpClient
-            | DhcpClient::PxeClient
-            | DhcpClient::Ipxe
-            | DhcpClient::Grub => Err(not_now(node)),
+            ClientKind::Agent | ClientKind::Firmware | ClientKind::System => Ok(DhcpBoot::Address),
+            ClientKind::HttpClient
+            | ClientKind::PxeClient
+            | ClientKind::Ipxe
+            | ClientKind::Grub => Err(not_now(node)),
         };
     };
     match (client, attempt.boot_interface) {
-        (DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System | DhcpClient::Grub, _) => {
+        (ClientKind::Agent | ClientKind::Firmware | ClientKind::System | ClientKind::Grub, _) => {
             Ok(DhcpBoot::Address)
         }
         // iPXE then asks again, and goes on over HTTP.
-        (DhcpClient::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
+        (ClientKind::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
             if means.tftp && architecture.is_some_and(|code| X64_PXE.contains(&code)) =>
         {
             Ok(DhcpBoot::Tftp(Artifact::Ipxe))
         }
-        (DhcpClient::PxeClient, _) => Err(NoBoot::PxeNotHttp),
+        (ClientKind::PxeClient, _) => Err(NoBoot::PxeNotHttp),
         // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
         // in the network card's ROM: firmware that looks for who can load a URL starts that first.
-        (DhcpClient::HttpClient, BootInterface::RedfishHttps) => {
+        (ClientKind::HttpClient, BootInterface::RedfishHttps) => {
             runs_its_iso(node, architecture).map(|()| DhcpBoot::Address)
         }
-        (DhcpClient::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
-        (DhcpClient::HttpClient, BootInterface::Http) => {
+        (ClientKind::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
+        (ClientKind::HttpClient, BootInterface::Http) => {
             let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))
         }
-        (DhcpClient::HttpClient, BootInterface::HttpIpxe) => {
+        (ClientKind::HttpClient, BootInterface::HttpIpxe) => {
             let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
             Ok(DhcpBoot::Url(ipxe))
         }
-        (DhcpClient::Ipxe, BootInterface::Http | BootInterface::HttpIpxe) => {
+        (ClientKind::Ipxe, BootInterface::Http | BootInterface::HttpIpxe) => {
             runs_its_script(architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::IpxeScript))
         }
@@ -368,7 +367,7 @@ pub fn boot_for(
 #[must_use]
 pub fn architecture_for(
     node: &Node,
-    client: DhcpClient,
+    client: ClientKind,
     named: &[u16],
     means: Means<'_>,
 ) -> Option<u16> {

@@ -9,8 +9,8 @@ use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
-use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, DhcpClient, What};
-use hardware::CpuArch;
+use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, What};
+use hardware::{ClientKind, CpuArch};
 
 /// Time without progress after which something is said.
 ///
@@ -136,7 +136,7 @@ struct Seen<'a> {
     powered_on_at: Option<Timestamp>,
     /// Who was told of the boot, where that is not our own DHCP.
     provider: Option<&'a str>,
-    last_dhcp: Option<(DhcpClient, &'a DhcpAnswer)>,
+    last_dhcp: Option<(ClientKind, &'a DhcpAnswer)>,
     other_architecture: Option<u16>,
     acknowledged: bool,
     http: Option<Http<'a>>,
@@ -155,7 +155,7 @@ struct Seen<'a> {
 /// An exchange without what differs each time.
 #[derive(PartialEq)]
 enum Progress<'a> {
-    Dhcp(DhcpClient, &'a str, bool),
+    Dhcp(ClientKind, &'a str, bool),
     Http(&'a str, &'a str, u16),
     Agent(&'a str, bool),
 }
@@ -239,14 +239,14 @@ impl<'a> Seen<'a> {
         }
     }
 
-    fn take_dhcp(&mut self, client: DhcpClient, arch: Option<u16>, answer: &'a DhcpAnswer) {
-        self.agent_asked_dhcp |= client == DhcpClient::Agent;
-        if client == DhcpClient::HttpClient {
+    fn take_dhcp(&mut self, client: ClientKind, arch: Option<u16>, answer: &'a DhcpAnswer) {
+        self.agent_asked_dhcp |= client == ClientKind::Agent;
+        if client == ClientKind::HttpClient {
             self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });
             self.other_architecture = arch.filter(|arch| CpuArch::of_http_client(*arch).is_none());
         }
         // What firmware asks for beside its boot says nothing of the boot, except where there is nothing else.
-        if client != DhcpClient::Firmware || self.last_dhcp.is_none() {
+        if client != ClientKind::Firmware || self.last_dhcp.is_none() {
             self.last_dhcp = Some((client, answer));
         }
     }
@@ -501,7 +501,7 @@ impl Seen<'_> {
                  to the URL; see whether that server names something to boot as well",
             ),
             // It does so before its HTTP boot asks for one, and whether or not that does.
-            DhcpAnswer::Ack { .. } if client == DhcpClient::Firmware => stuck(
+            DhcpAnswer::Ack { .. } if client == ClientKind::Firmware => stuck(
                 format!(
                     "the firmware took an IPv6 address for itself, but never asked for HTTP boot ({seconds} s)"
                 ),

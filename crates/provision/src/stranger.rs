@@ -5,8 +5,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::trace::DhcpClient;
-use hardware::Mac;
+use hardware::{ClientKind, Mac};
 
 /// Of more than this many, the rest is only counted.
 const MOST_NAMED: usize = 3;
@@ -21,7 +20,7 @@ pub struct BootingStranger {
     /// The node whose port has this address, by its name or UUID; `None` for a stranger.
     pub port_of: Option<String>,
     /// As which client it asked.
-    pub client: DhcpClient,
+    pub client: ClientKind,
     /// The network interface on which it was heard.
     pub interface: String,
     /// When it began to ask, after it had not been heard for a while, or never.
@@ -125,10 +124,10 @@ impl fmt::Display for Candidate<'_> {
             (None, None) => write!(f, "{mac}, no port of any node, ")?,
         }
         let wish = match client {
-            DhcpClient::HttpClient => "HTTP boot",
-            DhcpClient::PxeClient => "PXE boot",
-            DhcpClient::Ipxe => "a script as iPXE",
-            DhcpClient::Grub | DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => {
+            ClientKind::HttpClient => "HTTP boot",
+            ClientKind::PxeClient => "PXE boot",
+            ClientKind::Ipxe => "a script as iPXE",
+            ClientKind::Grub | ClientKind::Agent | ClientKind::Firmware | ClientKind::System => {
                 "an address"
             }
         };
@@ -149,7 +148,7 @@ mod tests {
     }
 
     fn stranger(mac: Mac, since: i64, last: i64) -> BootingStranger {
-        let (client, interface) = (DhcpClient::HttpClient, "br0".to_owned());
+        let (client, interface) = (ClientKind::HttpClient, "br0".to_owned());
         let (since, last) = (at(since), at(last));
         BootingStranger { mac, port_of: None, client, interface, since, last }
     }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::boot::{Artifact, NoBoot};
 use crate::state::ProvisionState;
 use crate::step::Refused;
-use hardware::Mac;
 use hardware::architecture::architecture_name;
+use hardware::{ClientKind, Mac};
 
 /// One exchange of one attempt of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub enum What {
         /// From which of the node's ports.
         mac: Mac,
         /// What sort of client sent it.
-        client: DhcpClient,
+        client: ClientKind,
         /// Option 93.
         architecture: Option<u16>,
         /// What it got.
@@ -317,56 +317,6 @@ fn is_zero(number: &u32) -> bool {
 
 fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
     why.map_or(Ok(()), |why| write!(f, " ({why})"))
-}
-
-/// What sort of DHCP client asks, by what it says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DhcpClient {
-    /// UEFI HTTP boot.
-    HttpClient,
-    /// PXE firmware.
-    PxeClient,
-    /// iPXE.
-    Ipxe,
-    /// GRUB.
-    Grub,
-    /// Our ramdisk agent.
-    Agent,
-    /// Firmware that asks for an address beside its boot.
-    Firmware,
-    /// Anything else: a running system.
-    System,
-}
-
-impl DhcpClient {
-    /// As one word, for a counter.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::HttpClient => "http_client",
-            Self::PxeClient => "pxe_client",
-            Self::Ipxe => "ipxe",
-            Self::Grub => "grub",
-            Self::Agent => "agent",
-            Self::Firmware => "firmware",
-            Self::System => "system",
-        }
-    }
-}
-
-impl fmt::Display for DhcpClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HttpClient => "UEFI HTTP boot",
-            Self::PxeClient => "PXE firmware",
-            Self::Ipxe => "iPXE",
-            Self::Grub => "GRUB",
-            Self::Agent => "the ramdisk agent",
-            Self::Firmware => "the firmware itself",
-            Self::System => "a running system",
-        })
-    }
 }
 
 /// What a DHCP client got.

@@ -211,10 +211,9 @@ mod tests {
     use std::pin::pin;
     use std::task::Poll;
 
-    use hardware::Mac;
+    use hardware::{ClientKind, Mac};
     use provision::BootInterface;
     use provision::boot::Artifact;
-    use provision::trace::DhcpClient;
     use serde_json::json;
 
     use super::*;
@@ -240,7 +239,7 @@ mod tests {
         What::Dhcp {
             message: "REQUEST".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
-            client: DhcpClient::System,
+            client: ClientKind::System,
             architecture: None,
             answer,
             unlisted: 0,

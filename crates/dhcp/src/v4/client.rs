@@ -335,8 +335,9 @@ mod tests {
     use super::super::reply::{Grant, Network, Route, reply};
     use super::*;
     use crate::answer::Answer;
-    use crate::client::{Client, Kind};
+    use crate::client::Client;
     use crate::leases::{Claim, Leases, Pool};
+    use hardware::ClientKind;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 
@@ -355,7 +356,7 @@ mod tests {
 
     fn answered(sent: &[u8], leases: &mut Leases) -> Vec<u8> {
         let request = Packet::parse(sent).unwrap();
-        assert_eq!(Client::identify(&request).kind, Kind::Agent);
+        assert_eq!(Client::identify(&request).kind, ClientKind::Agent);
         match decide(&request, &Answer::Address, Claim::Known, leases, &network(), 0) {
             Decision::Send { reply, .. } => reply.emit(),
             other @ (Decision::Note { .. } | Decision::Silent(_)) => panic!("no answer: {other:?}"),

@@ -10,7 +10,8 @@ use super::packet::{MessageType, Op, Packet};
 use super::relay;
 use super::reply::{Network, proxy_reply};
 use crate::answer::Answer;
-use crate::client::Kind;
+use crate::client::kind_of;
+use hardware::ClientKind;
 
 /// Where a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub fn decide(
         return Err(Silence::NotARequest);
     }
     let message = reply_to(request, port, network)?;
-    if !is_of_use(Kind::of(request), answer) {
+    if !is_of_use(kind_of(request), answer) {
         return Err(Silence::NothingToBoot);
     }
     Ok(proxy_reply(request, message, answer, network))
@@ -67,15 +68,15 @@ fn reply_to(request: &Packet, port: Port, network: &Network) -> Result<MessageTy
 }
 
 /// Whether a client of this kind boots by it. To all others an offer without an address is a nuisance.
-fn is_of_use(kind: Kind, answer: &Answer) -> bool {
+fn is_of_use(kind: ClientKind, answer: &Answer) -> bool {
     match (kind, answer) {
-        (Kind::HttpClient | Kind::Ipxe, Answer::Boot(_))
-        | (Kind::PxeClient | Kind::Ipxe, Answer::Tftp { .. }) => true,
+        (ClientKind::HttpClient | ClientKind::Ipxe, Answer::Boot(_))
+        | (ClientKind::PxeClient | ClientKind::Ipxe, Answer::Tftp { .. }) => true,
         (_, Answer::Address | Answer::Nothing)
-        | (Kind::HttpClient, Answer::Tftp { .. })
-        | (Kind::PxeClient, Answer::Boot(_))
+        | (ClientKind::HttpClient, Answer::Tftp { .. })
+        | (ClientKind::PxeClient, Answer::Boot(_))
         | (
-            Kind::Grub | Kind::Agent | Kind::Firmware | Kind::System,
+            ClientKind::Grub | ClientKind::Agent | ClientKind::Firmware | ClientKind::System,
             Answer::Boot(_) | Answer::Tftp { .. },
         ) => false,
     }

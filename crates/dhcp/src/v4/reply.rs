@@ -8,7 +8,8 @@ use super::options as code;
 use super::packet::{LARGEST, MessageType, Op, Packet};
 use super::relay;
 use crate::answer::Answer;
-use crate::client::Kind;
+use crate::client::kind_of;
+use hardware::ClientKind;
 
 /// What every client takes (RFC 2131 §2), in bytes, and how much of that is not the message.
 const LEAST_DATAGRAM: u16 = 576;
@@ -140,7 +141,7 @@ pub fn reply(
     answer: &Answer,
     network: &Network,
 ) -> Packet {
-    let kind = Kind::of(request);
+    let kind = kind_of(request);
     let mut reply = empty_reply(request, message);
     let mut put = |code, value: Vec<u8>| reply.options.push((code, value));
     put(code::SERVER_ID, relay::server_id(request, network.server).octets().to_vec());
@@ -183,10 +184,10 @@ pub fn reply(
 /// Whether a client that is sent option 121 is not to be sent option 3 (RFC 3442, "DHCP Server Administrator
 /// Responsibilities"): one that asks for both. Firmware reads option 3 alone, and its list of wishes has a slot of
 /// whatever value, which may be 121.
-fn takes_routes_instead(request: &Packet, kind: Kind) -> bool {
+fn takes_routes_instead(request: &Packet, kind: ClientKind) -> bool {
     match kind {
-        Kind::HttpClient | Kind::PxeClient | Kind::Firmware => false,
-        Kind::Ipxe | Kind::Grub | Kind::Agent | Kind::System => {
+        ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Firmware => false,
+        ClientKind::Ipxe | ClientKind::Grub | ClientKind::Agent | ClientKind::System => {
             asks_for(request, code::CLASSLESS_ROUTES) && asks_for(request, code::ROUTER)
         }
     }
@@ -213,7 +214,7 @@ fn encoded(route: Route) -> impl Iterator<Item = u8> {
 /// What only systems have a use for, and ask for.
 fn put_what_was_asked_for(
     request: &Packet,
-    kind: Kind,
+    kind: ClientKind,
     network: &Network,
     put: &mut impl FnMut(u8, Vec<u8>),
 ) {
@@ -234,10 +235,12 @@ fn put_what_was_asked_for(
 }
 
 /// The drivers of firmware hang on larger packets than those of plain Ethernet, and iPXE uses them.
-fn takes(kind: Kind, mtu: u16) -> bool {
+fn takes(kind: ClientKind, mtu: u16) -> bool {
     match kind {
-        Kind::HttpClient | Kind::PxeClient | Kind::Ipxe | Kind::Grub => mtu <= 1_500,
-        Kind::Agent | Kind::Firmware | Kind::System => true,
+        ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Ipxe | ClientKind::Grub => {
+            mtu <= 1_500
+        }
+        ClientKind::Agent | ClientKind::Firmware | ClientKind::System => true,
     }
 }
 
@@ -273,13 +276,13 @@ fn fit(reply: &mut Packet, largest: usize) {
 /// Firmware that was told a name server notes it in the device path of what it starts
 /// (`HttpBootUpdateDevicePath`), and GRUB 2.06 cannot read that path (`efinet.c`). So it is told of one
 /// only where its URL has a name to look up.
-fn needs_no_names(kind: Kind, answer: &Answer) -> bool {
+fn needs_no_names(kind: ClientKind, answer: &Answer) -> bool {
     let host = |url: &str| {
         let rest = url.split_once("://")?.1;
         rest.split(['/', ':']).next()?.parse::<Ipv4Addr>().ok()
     };
     match answer {
-        Answer::Boot(url) => kind == Kind::HttpClient && host(url).is_some(),
+        Answer::Boot(url) => kind == ClientKind::HttpClient && host(url).is_some(),
         Answer::Tftp { .. } | Answer::Address | Answer::Nothing => false,
     }
 }
@@ -295,7 +298,7 @@ pub fn proxy_reply(
     answer: &Answer,
     network: &Network,
 ) -> Packet {
-    let kind = Kind::of(request);
+    let kind = kind_of(request);
     let mut reply = empty_reply(request, message);
     let mut put = |code, value: Vec<u8>| reply.options.push((code, value));
     put(code::SERVER_ID, relay::server_id(request, network.server).octets().to_vec());
@@ -303,7 +306,7 @@ pub fn proxy_reply(
     match answer {
         Answer::Boot(url) => {
             put_url(kind, url, &mut put);
-            if kind == Kind::Ipxe {
+            if kind == ClientKind::Ipxe {
                 // It takes a proxy's offer only with this class, and only with a next server as one
                 // that needs no question on port 4011 (`dhcp_has_pxeopts`, `dhcp.c`).
                 put_pxe_class(&mut put);
@@ -312,7 +315,7 @@ pub fn proxy_reply(
         }
         Answer::Tftp { server, file } => {
             put_tftp(kind, *server, file, &mut put);
-            if kind == Kind::Ipxe {
+            if kind == ClientKind::Ipxe {
                 put_pxe_class(&mut put);
             }
             (reply.siaddr, reply.file) = (*server, short(file));
@@ -366,8 +369,8 @@ fn put_lease_times(put: &mut impl FnMut(u8, Vec<u8>), secs: u32) {
     put(code::REBINDING, (secs / 8 * 7).to_be_bytes().to_vec());
 }
 
-fn put_url(kind: Kind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
-    if kind == Kind::HttpClient {
+fn put_url(kind: ClientKind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == ClientKind::HttpClient {
         // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`. Without
         // a URL such an offer is none at all to it (`HttpBootParseDhcp4Packet`), and firmware that
         // has its URL from the BMC would be left without an address.
@@ -378,8 +381,8 @@ fn put_url(kind: Kind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
     put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
 }
 
-fn put_tftp(kind: Kind, server: Ipv4Addr, file: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
-    if kind == Kind::PxeClient {
+fn put_tftp(kind: ClientKind, server: Ipv4Addr, file: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == ClientKind::PxeClient {
         put_pxe_class(put);
     }
     put(code::TFTP_SERVER, server.to_string().into_bytes());
@@ -399,8 +402,8 @@ fn short(file: &str) -> Vec<u8> {
 }
 
 /// A machine that boots from elsewhere may well need a proxy there.
-fn put_no_proxy(kind: Kind, put: &mut impl FnMut(u8, Vec<u8>)) {
-    if kind == Kind::Ipxe {
+fn put_no_proxy(kind: ClientKind, put: &mut impl FnMut(u8, Vec<u8>)) {
+    if kind == ClientKind::Ipxe {
         put(code::IPXE, NO_PROXY.to_vec());
     }
 }

@@ -11,9 +11,10 @@ use super::packet::{LARGEST, MessageType, Packet};
 use super::proxy::{self, Port};
 use super::reply::{Network, Route};
 use crate::answer::Answer;
-use crate::client::{Client, Kind};
+use crate::client::Client;
 use crate::firmware::v4::{Choice, Offer, Wanted, choose, take_ack, take_offer};
 use crate::leases::{Claim, Leases, Pool};
+use hardware::ClientKind;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -244,7 +245,7 @@ fn ipxe_started_by_http_firmware_is_told_a_url_and_not_taken_for_the_firmware() 
 
     let [offer, _] = exchange(&ipxe, &url(), &network());
 
-    assert_eq!(Client::identify(&ipxe).kind, Kind::Ipxe);
+    assert_eq!(Client::identify(&ipxe).kind, ClientKind::Ipxe);
     assert!(offer.option(code::BOOT_FILE).is_some());
     assert_eq!(offer.option(code::VENDOR_CLASS), None);
 }

@@ -6,13 +6,14 @@ use super::leases::{Identity, Owner};
 use super::options as code;
 use super::packet::{Options, Packet, Relay};
 use crate::architecture::Architecture;
-use crate::client::{AGENT_USER_CLASS, Kind};
+use crate::client::AGENT_USER_CLASS;
+use hardware::ClientKind;
 
 /// A client, by its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// What sort it is.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// Its architectures (option 61), the preferred one first.
     pub architectures: Vec<Architecture>,
     /// The MAC address of the card that it asks with, as a relay saw it on the wire, or as its
@@ -63,15 +64,15 @@ impl Client {
     pub fn owner(&self) -> Owner {
         match (self.card, self.kind) {
             (Some(mac), _) => Owner::Card(of_card(mac)),
-            (None, Kind::System) => Owner::System(self.of_peer()),
+            (None, ClientKind::System) => Owner::System(self.of_peer()),
             (
                 None,
-                Kind::HttpClient
-                | Kind::PxeClient
-                | Kind::Ipxe
-                | Kind::Grub
-                | Kind::Agent
-                | Kind::Firmware,
+                ClientKind::HttpClient
+                | ClientKind::PxeClient
+                | ClientKind::Ipxe
+                | ClientKind::Grub
+                | ClientKind::Agent
+                | ClientKind::Firmware,
             ) => Owner::Card(self.of_peer()),
         }
     }
@@ -101,23 +102,23 @@ pub fn of_card(mac: [u8; 6]) -> Identity {
     identity
 }
 
-fn kind(options: &Options, duid: &[u8]) -> Kind {
+fn kind(options: &Options, duid: &[u8]) -> ClientKind {
     let is_of = |class: &[u8]| vendor_classes(options).any(|text| text.starts_with(class));
     // iPXE started by HTTP boot calls itself `PXEClient`; its user class comes first, as in DHCPv4.
     if has_user_class(options, b"iPXE") {
-        Kind::Ipxe
+        ClientKind::Ipxe
     } else if has_user_class(options, AGENT_USER_CLASS) {
-        Kind::Agent
+        ClientKind::Agent
     } else if is_of(b"HTTPClient") {
-        Kind::HttpClient
+        ClientKind::HttpClient
     } else if is_of(b"PXEClient") {
-        Kind::PxeClient
+        ClientKind::PxeClient
     } else if is_of(b"GRUB") {
-        Kind::Grub
+        ClientKind::Grub
     } else if is_ip6dxe(options, duid) {
-        Kind::Firmware
+        ClientKind::Firmware
     } else {
-        Kind::System
+        ClientKind::System
     }
 }
 
@@ -238,7 +239,7 @@ mod tests {
 
         let client = Client::identify(&packet, link_local());
 
-        assert_eq!(client.kind, Kind::HttpClient);
+        assert_eq!(client.kind, ClientKind::HttpClient);
         assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
         assert_eq!(client.card, Some(MAC));
         // 11223344-5566-7788-99aa-bbccddeeff00, its first three fields little-endian.
@@ -316,8 +317,8 @@ mod tests {
         };
         let http = b"HTTPClient:Arch:00019:UNDI:003000";
 
-        assert_eq!(with(vec![class(&[b"vendor"]), class(&[http])]).kind, Kind::HttpClient);
-        assert_eq!(with(vec![class(&[b"vendor", b"PXEClient"])]).kind, Kind::PxeClient);
+        assert_eq!(with(vec![class(&[b"vendor"]), class(&[http])]).kind, ClientKind::HttpClient);
+        assert_eq!(with(vec![class(&[b"vendor", b"PXEClient"])]).kind, ClientKind::PxeClient);
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
         let uuid = [&[0, 4][..], &[0xab; 16]].concat();
         let asked = with(vec![(code::CLIENT_ID, uuid), (code::OPTION_REQUEST, vec![0, 23])]);
 
-        assert_eq!(asked.kind, Kind::Firmware);
+        assert_eq!(asked.kind, ClientKind::Firmware);
         assert_eq!(asked.machine_id, Some([0xab; 16]));
     }
 
@@ -350,8 +351,8 @@ mod tests {
             with(vec![(code::CLIENT_ID, uuid.clone()), (code::OPTION_REQUEST, wants.to_vec())]).kind
         };
 
-        assert_eq!(asks(&[0, 23, 0, 24]), Kind::System);
-        assert_eq!(asks(&[]), Kind::System);
+        assert_eq!(asks(&[0, 23, 0, 24]), ClientKind::System);
+        assert_eq!(asks(&[]), ClientKind::System);
     }
 
     #[test]
@@ -360,9 +361,9 @@ mod tests {
             with(vec![(code::VENDOR_CLASS, [&[0, 0, 1, 0x57][..], value].concat())]).kind
         };
 
-        assert_eq!(class(b"\0\x21HTTPClient:Arch"), Kind::HttpClient);
-        assert_eq!(class(b"HTTPClient:Arch:00016"), Kind::HttpClient);
-        assert_eq!(class(b"\0\x21HTTP"), Kind::System);
+        assert_eq!(class(b"\0\x21HTTPClient:Arch"), ClientKind::HttpClient);
+        assert_eq!(class(b"HTTPClient:Arch:00016"), ClientKind::HttpClient);
+        assert_eq!(class(b"\0\x21HTTP"), ClientKind::System);
     }
 
     #[test]
@@ -382,8 +383,8 @@ mod tests {
     fn ipxe_and_our_agent_are_known_by_their_user_class() {
         let class = |text: &[u8]| [&(text.len() as u16).to_be_bytes()[..], text].concat();
 
-        assert_eq!(with(vec![(code::USER_CLASS, class(b"iPXE"))]).kind, Kind::Ipxe);
-        assert_eq!(with(vec![(code::USER_CLASS, class(AGENT_USER_CLASS))]).kind, Kind::Agent);
-        assert_eq!(with(Vec::new()).kind, Kind::System);
+        assert_eq!(with(vec![(code::USER_CLASS, class(b"iPXE"))]).kind, ClientKind::Ipxe);
+        assert_eq!(with(vec![(code::USER_CLASS, class(AGENT_USER_CLASS))]).kind, ClientKind::Agent);
+        assert_eq!(with(Vec::new()).kind, ClientKind::System);
     }
 }

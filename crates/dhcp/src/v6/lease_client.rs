@@ -581,8 +581,8 @@ mod tests {
     use super::super::reply::Network;
     use super::*;
     use crate::answer::Answer;
-    use crate::client::Kind;
     use crate::leases::Claim;
+    use hardware::ClientKind;
 
     const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
     const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 7);
@@ -613,7 +613,7 @@ mod tests {
         fn answer(&mut self, sent: &[u8], now: Millis) -> Message {
             let request = Packet::parse(sent).unwrap().message;
             let client = Client::identify(&Packet::parse(sent).unwrap(), LINK_LOCAL);
-            assert_eq!(client.kind, Kind::Agent);
+            assert_eq!(client.kind, ClientKind::Agent);
             let (leases, now) = (&mut self.leases, now / SECOND);
             let to = &Answer::Address;
             match decide(&request, &client, to, Claim::Known, leases, &self.network, now) {

@@ -7,7 +7,7 @@ use ipnet::Ipv6Net;
 use super::names;
 use super::options as code;
 use super::packet::{Message, MessageType, Options};
-use crate::client::Kind;
+use hardware::ClientKind;
 
 /// The enterprise number in EDK2's vendor class (Intel's).
 const ENTERPRISE: u32 = 343;
@@ -117,7 +117,7 @@ impl Grant {
 pub fn reply(
     request: &Message,
     kind: MessageType,
-    client: Kind,
+    client: ClientKind,
     grants: &[Grant],
     url: Option<&str>,
     network: &Network,
@@ -133,7 +133,7 @@ pub fn reply(
         options.put(code::BOOT_FILE_URL, url);
         // EDK2 reads the URL as a text that ends with a zero byte (`HttpBootDhcp6.c`). The next
         // option's code begins with one, so for it an option below 256 must follow.
-        if client == Kind::HttpClient {
+        if client == ClientKind::HttpClient {
             // Without this class, exactly, EDK2 takes the answer for none (`HttpBootParseDhcp6Packet`).
             options.put(code::VENDOR_CLASS, vendor_class(b"HTTPClient"));
         }

@@ -2,7 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use dhcp::client::Kind;
 use dhcp::firmware::{Verdict, v6 as edk2};
 use dhcp::leases::Claim;
 use dhcp::v6::client::Client;
@@ -11,6 +10,7 @@ use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::reply::Network;
 use dhcp::v6::{Message, Packet, options as code};
 use dhcp::{Answer, Architecture};
+use hardware::ClientKind;
 use proptest::prelude::*;
 
 use crate::capture;
@@ -89,7 +89,7 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
             message.options.0.iter().map(|(code, _)| *code).collect()
         };
         assert!(codes(&whole).starts_with(&codes(&read)), "cut at {end}");
-        if client(cut).kind == Kind::HttpClient {
+        if client(cut).kind == ClientKind::HttpClient {
             assert!(matches!(
                 edk2::verdict(&solicit, &told(cut, &mut leases(), true)),
                 Verdict::Boots { .. }
@@ -119,7 +119,8 @@ proptest! {
 /// Bytes of the SOLICIT up to there: client identifier, elapsed time, and the head of the association.
 const AFTER_ASSOCIATION: usize = 4 + (4 + 18) + (4 + 2) + (4 + 12);
 
-const KINDS: [Kind; 3] = [Kind::HttpClient, Kind::Firmware, Kind::HttpClient];
+const KINDS: [ClientKind; 3] =
+    [ClientKind::HttpClient, ClientKind::Firmware, ClientKind::HttpClient];
 
 /// The SOLICIT of HTTP boot, that of the IPv6 stack, and a REQUEST to another server.
 fn messages() -> [Vec<u8>; 3] {

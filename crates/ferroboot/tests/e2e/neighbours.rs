@@ -11,8 +11,9 @@ use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::{NAME, Neighbour};
 use ferroboot::lab::network::Network;
 use ferroboot::lab::{Lab, Plan};
+use hardware::ClientKind;
 use provision::What;
-use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::trace::DhcpAnswer;
 
 use crate::story::{Verbs as _, in_a_lab, with};
 
@@ -127,7 +128,7 @@ fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
 fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
     let trace = lab.trace(&lab.machines()[0].name)?;
     let answers = trace.events.into_iter().filter_map(|event| match event.what {
-        What::Dhcp { client: DhcpClient::HttpClient, answer, .. } => Some(answer),
+        What::Dhcp { client: ClientKind::HttpClient, answer, .. } => Some(answer),
         What::State { .. }
         | What::Redfish { .. }
         | What::Provider { .. }

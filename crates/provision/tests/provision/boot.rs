@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use hardware::ClientKind;
 use hardware::architecture::{
     ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X86_BIOS,
 };
@@ -12,19 +13,18 @@ use provision::boot::{
     Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, architecture_for,
     boot_for, bootable, kernel_command_line,
 };
-use provision::trace::DhcpClient;
 use serde_json::json;
 
 use crate::situations::{self, asking, waiting};
 
-const CLIENTS: [DhcpClient; 7] = [
-    DhcpClient::HttpClient,
-    DhcpClient::PxeClient,
-    DhcpClient::Ipxe,
-    DhcpClient::Grub,
-    DhcpClient::Agent,
-    DhcpClient::Firmware,
-    DhcpClient::System,
+const CLIENTS: [ClientKind; 7] = [
+    ClientKind::HttpClient,
+    ClientKind::PxeClient,
+    ClientKind::Ipxe,
+    ClientKind::Grub,
+    ClientKind::Agent,
+    ClientKind::Firmware,
+    ClientKind::System,
 ];
 
 const NOTHING: Means<'_> = Means { boot_sets: &[], tftp: false };
@@ -68,7 +68,7 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
     let told = |boot_interface, code, boot_sets: &[CpuArch]| {
         let mut node = waiting().node;
         node.attempt.as_mut().unwrap().boot_interface = boot_interface;
-        boot_for(&node, DhcpClient::HttpClient, Some(code), Means { boot_sets, tftp: false }).map(
+        boot_for(&node, ClientKind::HttpClient, Some(code), Means { boot_sets, tftp: false }).map(
             |boot| match boot {
                 DhcpBoot::Url(artifact) | DhcpBoot::Tftp(artifact) => artifact.file_name(),
                 DhcpBoot::Address => "an address",
@@ -95,7 +95,7 @@ fn firmware_that_does_not_say_what_it_is_gets_the_loader_for_what_its_node_is() 
         let mut node = waiting().node;
         node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
         node.properties.insert("cpu_arch".to_owned(), json!(cpu_arch));
-        boot_for(&node, DhcpClient::HttpClient, None, ALL)
+        boot_for(&node, ClientKind::HttpClient, None, ALL)
     };
 
     assert_eq!(told("x86_64"), Ok(DhcpBoot::Url(Artifact::BootLoader)));
@@ -108,15 +108,15 @@ fn a_machine_that_names_several_architectures_boots_by_the_first_that_it_can_be_
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
     let chosen = |client, named: &[u16], means| architecture_for(&node, client, named, means);
-    let http = |named: &[u16]| chosen(DhcpClient::HttpClient, named, NOTHING);
+    let http = |named: &[u16]| chosen(ClientKind::HttpClient, named, NOTHING);
 
     assert_eq!(http(&[0x0F, X64_HTTP]), Some(X64_HTTP), "there is nothing for x86 with 32 bits");
     assert_eq!(http(&[ARM64_HTTP, X64_HTTP]), Some(X64_HTTP), "arm64 has no boot set");
     assert_eq!(http(&[X64_HTTP, ARM64_HTTP]), Some(X64_HTTP));
     assert_eq!(http(&[0x0F, 0x14]), Some(0x0F), "the reason is about the first");
     assert_eq!(http(&[]), None);
-    assert_eq!(chosen(DhcpClient::PxeClient, &[0, 7], ALL), Some(7));
-    assert_eq!(chosen(DhcpClient::PxeClient, &[0, 7], NOTHING), Some(0));
+    assert_eq!(chosen(ClientKind::PxeClient, &[0, 7], ALL), Some(7));
+    assert_eq!(chosen(ClientKind::PxeClient, &[0, 7], NOTHING), Some(0));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn ipxe_gets_its_script_only_where_its_machine_runs_the_kernel_in_it() {
     let told = |code, boot_sets: &[CpuArch]| {
         let mut node = waiting().node;
         node.attempt.as_mut().unwrap().boot_interface = BootInterface::HttpIpxe;
-        boot_for(&node, DhcpClient::Ipxe, code, Means { boot_sets, tftp: false })
+        boot_for(&node, ClientKind::Ipxe, code, Means { boot_sets, tftp: false })
     };
     let script = Ok(DhcpBoot::Url(Artifact::IpxeScript));
 
@@ -144,7 +144,7 @@ fn pxe_firmware_is_helped_over_tftp_where_that_is_enabled_and_its_node_boots_by_
     let told = |boot_interface, code, means| {
         let mut node = waiting().node;
         node.attempt.as_mut().unwrap().boot_interface = boot_interface;
-        boot_for(&node, DhcpClient::PxeClient, Some(code), means)
+        boot_for(&node, ClientKind::PxeClient, Some(code), means)
     };
     let helped = Ok(DhcpBoot::Tftp(Artifact::Ipxe));
 
@@ -159,7 +159,7 @@ fn pxe_firmware_is_helped_over_tftp_where_that_is_enabled_and_its_node_boots_by_
 fn a_machine_whose_bmc_was_told_an_image_for_another_one_gets_the_reason() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
-    let told = |node: &_| boot_for(node, DhcpClient::HttpClient, Some(ARM64_HTTP), NOTHING);
+    let told = |node: &_| boot_for(node, ClientKind::HttpClient, Some(ARM64_HTTP), NOTHING);
     let (cpu_arch, image) = (CpuArch::Arm64, CpuArch::X64);
 
     assert_eq!(told(&node), Err(NoBoot::OtherCpuArch { cpu_arch, image }));
@@ -194,7 +194,7 @@ fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
     node.boot_interface = BootInterface::RedfishHttps;
-    let told = boot_for(&node, DhcpClient::HttpClient, Some(X64_HTTP), NOTHING);
+    let told = boot_for(&node, ClientKind::HttpClient, Some(X64_HTTP), NOTHING);
     assert_eq!(told, Ok(DhcpBoot::Url(Artifact::BootLoader)));
 }
 

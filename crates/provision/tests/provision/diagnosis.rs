@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use hardware::Mac;
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
+use hardware::{ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
-use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer, DhcpClient};
+use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer};
 use provision::{BootEvent, BootingStranger, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
@@ -103,7 +103,7 @@ fn a_bmc_that_refuses_the_user_or_has_no_such_system_names_that_setting() {
 #[test]
 fn a_wrong_architecture_is_named_at_once() {
     let because = NoBoot::Architecture { architecture: 0x12 };
-    let what = dhcp(DhcpClient::HttpClient, Some(0x12), DhcpAnswer::NoBoot { because });
+    let what = dhcp(ClientKind::HttpClient, Some(0x12), DhcpAnswer::NoBoot { because });
     let said = Trace::switched_on().then(20, what).says_after(
         0,
         Verdict::Failed,
@@ -165,7 +165,7 @@ fn a_tear_down_that_went_well_does_not_hide_what_the_bmc_refused() {
 fn firmware_that_gets_no_address_is_named_with_the_reason() {
     let because = "the pool is exhausted".to_owned();
     Trace::switched_on()
-        .then(9, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), DhcpAnswer::Ignored { because }))
+        .then(9, dhcp(ClientKind::HttpClient, Some(X64_HTTP), DhcpAnswer::Ignored { because }))
         .says_after_a_silence(
             Verdict::Stuck,
             "UEFI HTTP boot asked for an address and got none: the pool is exhausted",
@@ -200,14 +200,14 @@ fn pxe_after_an_address_for_http_means_that_http_boot_gave_up() {
 fn a_port_that_is_not_enabled_is_named() {
     let answer = DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled };
     Trace::switched_on()
-        .then(9, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), answer))
+        .then(9, dhcp(ClientKind::HttpClient, Some(X64_HTTP), answer))
         .says_after_a_silence(Verdict::Stuck, "the port is not enabled for booting");
 }
 
 #[test]
 fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
     Trace::switched_on()
-        .then(30, dhcp(DhcpClient::System, None, ack(None)))
+        .then(30, dhcp(ClientKind::System, None, ack(None)))
         .says_after_a_silence(Verdict::Stuck, "the firmware never asked for HTTP boot");
 }
 
@@ -215,7 +215,7 @@ fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
 fn firmware_that_only_took_an_ipv6_address_tried_http_boot_too_early() {
     let address = DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
     let said = Trace::switched_on()
-        .then(4, dhcp(DhcpClient::Firmware, None, address))
+        .then(4, dhcp(ClientKind::Firmware, None, address))
         .says_after_a_silence(Verdict::Stuck, "took an IPv6 address for itself, but never asked");
     assert!(said.hint.unwrap().contains("HTTP boot over IPv4 before"));
 }
@@ -224,9 +224,9 @@ fn firmware_that_only_took_an_ipv6_address_tried_http_boot_too_early() {
 fn what_firmware_asks_for_beside_its_boot_does_not_hide_what_became_of_the_boot() {
     let itself = || DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
     Trace::switched_on()
-        .then(4, dhcp(DhcpClient::Firmware, None, itself()))
+        .then(4, dhcp(ClientKind::Firmware, None, itself()))
         .then(5, offer())
-        .then(6, dhcp(DhcpClient::Firmware, None, itself()))
+        .then(6, dhcp(ClientKind::Firmware, None, itself()))
         .says_after_a_silence(Verdict::Stuck, "was offered an address and did not take it");
 }
 
@@ -278,7 +278,7 @@ fn a_ramdisk_with_an_address_whose_agent_never_calls_points_at_the_api() {
     let said = Trace::switched_on()
         .address()
         .then(5, fetched(Artifact::BootLoader))
-        .then(9, dhcp(DhcpClient::Agent, None, ack(None)))
+        .then(9, dhcp(ClientKind::Agent, None, ack(None)))
         .says_after_a_silence(Verdict::Waiting, "got its address, but the agent never called");
     assert!(said.hint.unwrap().contains("ipa-api-url"));
 }
@@ -288,7 +288,7 @@ fn an_image_for_x64_on_another_machine_is_named_on_the_bmc_path_too() {
     let because = NoBoot::OtherCpuArch { cpu_arch: CpuArch::Arm64, image: CpuArch::X64 };
     let answer = DhcpAnswer::NoBoot { because };
     let said = Trace::of(BootInterface::RedfishHttps)
-        .then(9, dhcp(DhcpClient::HttpClient, Some(ARM64_HTTP), answer))
+        .then(9, dhcp(ClientKind::HttpClient, Some(ARM64_HTTP), answer))
         .says_after(
             0,
             Verdict::Failed,
@@ -341,7 +341,7 @@ fn a_boot_that_goes_on_is_not_commented() {
     for what in [
         http("HEAD", Some(Artifact::BootLoader), "bootx64.efi", 200, 0, 9),
         fetched(Artifact::BootLoader),
-        dhcp(DhcpClient::Agent, None, ack(None)),
+        dhcp(ClientKind::Agent, None, ack(None)),
         agent("lookup", "found", true),
         agent("heartbeat", "asked for its steps", true),
     ] {
@@ -408,7 +408,7 @@ const PORT: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 /// Firmware that asked for HTTP boot so many seconds after this.
 fn stranger(mac: Mac, after: Timestamp, seconds: i64) -> BootingStranger {
     let at = after + SignedDuration::from_secs(seconds);
-    let (client, interface) = (DhcpClient::HttpClient, "br0".to_owned());
+    let (client, interface) = (ClientKind::HttpClient, "br0".to_owned());
     BootingStranger { mac, port_of: None, client, interface, since: at, last: at }
 }
 
@@ -480,7 +480,7 @@ impl Trace {
 
     fn address(self) -> Self {
         let ack = ack(Some(Artifact::BootLoader));
-        self.then(9, offer()).then(0, dhcp(DhcpClient::HttpClient, Some(X64_HTTP), ack))
+        self.then(9, offer()).then(0, dhcp(ClientKind::HttpClient, Some(X64_HTTP), ack))
     }
 
     fn loader(self, loader: HttpLoader) -> Self {
@@ -537,7 +537,7 @@ fn redfish(purpose: &str, method: &str, status: Option<u16>, error: Option<&str>
     }
 }
 
-fn dhcp(client: DhcpClient, architecture: Option<u16>, answer: DhcpAnswer) -> What {
+fn dhcp(client: ClientKind, architecture: Option<u16>, answer: DhcpAnswer) -> What {
     let message = match answer {
         DhcpAnswer::Ack { .. } | DhcpAnswer::Nak { .. } => "REQUEST",
         DhcpAnswer::Offer { .. }
@@ -559,13 +559,13 @@ fn told(error: Option<&str>) -> What {
 
 fn pxe() -> What {
     let answer = DhcpAnswer::NoBoot { because: NoBoot::PxeNotHttp };
-    dhcp(DhcpClient::PxeClient, Some(7), answer)
+    dhcp(ClientKind::PxeClient, Some(7), answer)
 }
 
 fn offer() -> What {
     let artifact = Some(Artifact::BootLoader);
     let answer = DhcpAnswer::Offer { address: [192, 0, 2, 7].into(), artifact };
-    dhcp(DhcpClient::HttpClient, Some(X64_HTTP), answer)
+    dhcp(ClientKind::HttpClient, Some(X64_HTTP), answer)
 }
 
 fn ack(artifact: Option<Artifact>) -> DhcpAnswer {
@@ -685,7 +685,7 @@ pub(crate) fn any_event(pick: usize) -> What {
     let nak = DhcpAnswer::Nak { because: "not yours".to_owned() };
     let architecture = |architecture| {
         let because = NoBoot::Architecture { architecture };
-        dhcp(DhcpClient::HttpClient, Some(architecture), DhcpAnswer::NoBoot { because })
+        dhcp(ClientKind::HttpClient, Some(architecture), DhcpAnswer::NoBoot { because })
     };
     let not_now = DhcpAnswer::NoBoot { because: NoBoot::NotNow { state: State::Manageable } };
     let events: [What; EVENTS] = [
@@ -698,17 +698,17 @@ pub(crate) fn any_event(pick: usize) -> What {
         redfish("power on", "POST", None, Some("time-out")),
         pxe(),
         offer(),
-        dhcp(DhcpClient::HttpClient, Some(X64_HTTP), ack(None)),
-        dhcp(DhcpClient::Ipxe, None, ignored),
-        dhcp(DhcpClient::Grub, None, nak),
-        dhcp(DhcpClient::HttpClient, None, not_now),
+        dhcp(ClientKind::HttpClient, Some(X64_HTTP), ack(None)),
+        dhcp(ClientKind::Ipxe, None, ignored),
+        dhcp(ClientKind::Grub, None, nak),
+        dhcp(ClientKind::HttpClient, None, not_now),
         fetched(Artifact::BootLoader),
         refused(None, "x", 404, "no"),
         http("GET", Some(Artifact::Kernel), "kernel", 200, 1, u64::MAX),
         agent("heartbeat", "fine", true),
         agent("lookup", "refused", false),
         architecture(0x13),
-        dhcp(DhcpClient::System, None, ack(None)),
+        dhcp(ClientKind::System, None, ack(None)),
         told(None),
         told(Some("no such socket")),
     ];

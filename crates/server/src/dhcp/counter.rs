@@ -199,6 +199,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::client::Features;
     use dhcp::leases::Leases;
+    use hardware::ClientKind;
 
     use super::*;
     use crate::artifacts::BootSets;
@@ -236,7 +237,7 @@ mod tests {
         const FAMILY: &'static str = "ipv4";
 
         fn hear(&mut self, _: &[u8], (): (), _: &Machines, _: Millis) -> HeardAt<Self> {
-            let client = provision::trace::DhcpClient::System;
+            let client = ClientKind::System;
             let asked = Asked {
                 found: None,
                 message: "DISCOVER",

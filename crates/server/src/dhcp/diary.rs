@@ -4,9 +4,10 @@
 use std::fmt::Display;
 
 use dhcp::limits::Millis;
+use hardware::ClientKind;
 use provision::What;
 use provision::boot::bootable;
-use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::trace::DhcpAnswer;
 use store::Clock;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -88,8 +89,8 @@ impl Diary {
     /// waits for.
     fn remember(&self, asked: &Asked, witness: &Witness) {
         let boots = match asked.client {
-            DhcpClient::HttpClient | DhcpClient::PxeClient | DhcpClient::Ipxe => true,
-            DhcpClient::Grub | DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => {
+            ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Ipxe => true,
+            ClientKind::Grub | ClientKind::Agent | ClientKind::Firmware | ClientKind::System => {
                 false
             }
         };
@@ -191,10 +192,9 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::Answer;
     use dhcp::client::Features;
-    use hardware::Mac;
+    use hardware::{ClientKind, Mac};
     use jiff::Timestamp;
     use provision::boot::NoBoot;
-    use provision::trace::DhcpClient;
     use provision::{Node, Port, ProvisionState};
     use serde_json::Map;
     use uuid::Uuid;
@@ -224,7 +224,7 @@ mod tests {
             found: Some(Found { node: Arc::new(node), port: Arc::new(port) }),
             message: "DISCOVER",
             mac: Some(MAC),
-            client: DhcpClient::PxeClient,
+            client: ClientKind::PxeClient,
             architecture: None,
             features: Features::default(),
         };
@@ -264,7 +264,7 @@ mod tests {
         let witness = Witness { recorder, metrics, strangers: strangers.clone() };
         let mut diary = Diary::new("eth1");
 
-        for (last, client) in [(1, DhcpClient::HttpClient), (2, DhcpClient::System)] {
+        for (last, client) in [(1, ClientKind::HttpClient), (2, ClientKind::System)] {
             let asked = Asked {
                 found: None,
                 message: "DISCOVER",

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use dhcp::Answer;
 use dhcp::client::Features;
-use hardware::Mac;
+use hardware::{ClientKind, Mac};
 use provision::boot::Artifact;
-use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::trace::DhcpAnswer;
 use uuid::Uuid;
 
 use crate::metrics::DhcpMessage;
@@ -45,7 +45,7 @@ pub(super) struct Asked {
     pub(super) found: Option<Found>,
     pub(super) message: &'static str,
     pub(super) mac: Option<Mac>,
-    pub(super) client: DhcpClient,
+    pub(super) client: ClientKind,
     /// By which it is told what to boot, of those that it names.
     pub(super) architecture: Option<u16>,
     /// What it says that it can do, if it is iPXE.

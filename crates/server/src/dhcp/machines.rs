@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use dhcp::client::{Feature, Features, Kind};
+use dhcp::client::{Feature, Features};
 use dhcp::v4::reply::LONGEST_URL;
 use dhcp::{Answer, Architecture};
+use hardware::ClientKind;
 use hardware::architecture::X86_BIOS;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
-use provision::trace::{DhcpAnswer, DhcpClient};
+use provision::trace::DhcpAnswer;
 use url::{Host, Url};
 
 use super::heard::{Asked, Told};
@@ -51,7 +52,7 @@ impl Machines {
     pub(super) fn choose(
         &self,
         found: Option<&Found>,
-        client: DhcpClient,
+        client: ClientKind,
         named: &[Architecture],
         family: Family,
     ) -> Option<u16> {
@@ -91,11 +92,11 @@ impl Machines {
             return Ok((None, Answer::Address));
         };
         let boots = match asked.client {
-            DhcpClient::Agent | DhcpClient::Firmware | DhcpClient::System => false,
-            DhcpClient::HttpClient
-            | DhcpClient::PxeClient
-            | DhcpClient::Ipxe
-            | DhcpClient::Grub => true,
+            ClientKind::Agent | ClientKind::Firmware | ClientKind::System => false,
+            ClientKind::HttpClient
+            | ClientKind::PxeClient
+            | ClientKind::Ipxe
+            | ClientKind::Grub => true,
         };
         if boots && !port.pxe_enabled {
             return Err(DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled });
@@ -127,15 +128,15 @@ impl Machines {
 /// Why a client could do nothing with a URL, which it would say to nobody.
 fn cannot_fetch(asked: &Asked, url: &str, family: Family, names: Names) -> Option<String> {
     match asked.client {
-        DhcpClient::HttpClient => {
+        ClientKind::HttpClient => {
             is_cut(url, family).or_else(|| cannot_look_up(url, family, names))
         }
-        DhcpClient::Ipxe => is_cut(url, family).or_else(|| lacks(asked, url)),
-        DhcpClient::PxeClient
-        | DhcpClient::Grub
-        | DhcpClient::Agent
-        | DhcpClient::Firmware
-        | DhcpClient::System => None,
+        ClientKind::Ipxe => is_cut(url, family).or_else(|| lacks(asked, url)),
+        ClientKind::PxeClient
+        | ClientKind::Grub
+        | ClientKind::Agent
+        | ClientKind::Firmware
+        | ClientKind::System => None,
     }
 }
 
@@ -186,19 +187,6 @@ fn lacks(asked: &Asked, url: &str) -> Option<String> {
         "this iPXE {cannot} (it has {}): build it with {option} (config/general.h)",
         asked.features
     ))
-}
-
-/// What a client is called in a trace.
-pub(super) fn kind(kind: Kind) -> DhcpClient {
-    match kind {
-        Kind::HttpClient => DhcpClient::HttpClient,
-        Kind::PxeClient => DhcpClient::PxeClient,
-        Kind::Ipxe => DhcpClient::Ipxe,
-        Kind::Grub => DhcpClient::Grub,
-        Kind::Agent => DhcpClient::Agent,
-        Kind::Firmware => DhcpClient::Firmware,
-        Kind::System => DhcpClient::System,
-    }
 }
 
 #[cfg(test)]

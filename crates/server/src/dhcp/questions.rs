@@ -4,23 +4,22 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dhcp::architecture::Architecture;
-use dhcp::client::{AGENT_USER_CLASS, Kind};
+use dhcp::client::AGENT_USER_CLASS;
 use dhcp::firmware;
 use dhcp::v4::options as code4;
 use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
-use hardware::Mac;
 use hardware::architecture::architecture_name;
+use hardware::{ClientKind, Mac};
 
-use super::machines::kind;
 use super::{v4, v6};
 
 /// The first message of one client.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) mac: Mac,
-    pub(super) client: Kind,
+    pub(super) client: ClientKind,
     pub(super) architecture: Option<Architecture>,
 }
 
@@ -28,20 +27,20 @@ pub(super) struct Question {
 pub(super) fn all(mac: Mac, architecture: Architecture) -> Vec<Question> {
     let ask = |client, architecture| Question { mac, client, architecture };
     vec![
-        ask(Kind::HttpClient, Some(architecture)),
-        ask(Kind::PxeClient, Some(by_tftp(architecture))),
-        ask(Kind::Ipxe, Some(by_tftp(architecture))),
-        ask(Kind::Grub, None),
-        ask(Kind::Firmware, None),
-        ask(Kind::Agent, None),
-        ask(Kind::System, None),
+        ask(ClientKind::HttpClient, Some(architecture)),
+        ask(ClientKind::PxeClient, Some(by_tftp(architecture))),
+        ask(ClientKind::Ipxe, Some(by_tftp(architecture))),
+        ask(ClientKind::Grub, None),
+        ask(ClientKind::Firmware, None),
+        ask(ClientKind::Agent, None),
+        ask(ClientKind::System, None),
     ]
 }
 
 impl Question {
     /// Whether such a client asks over IPv4 at all.
     pub(super) fn is_of_v4(&self) -> bool {
-        self.client != Kind::Firmware
+        self.client != ClientKind::Firmware
     }
 
     /// As DISCOVER.
@@ -82,13 +81,15 @@ impl Question {
     pub(super) fn v6(&self) -> Vec<u8> {
         let (client_id, wanted) = match self.client {
             // DUID-UUID (RFC 6355), of a machine that is known by the address of its card alone.
-            Kind::Firmware => ([&[0, 4][..], &[0; 10], &self.mac.0].concat(), &[code6::DNS][..]),
-            Kind::HttpClient
-            | Kind::PxeClient
-            | Kind::Ipxe
-            | Kind::Grub
-            | Kind::Agent
-            | Kind::System => {
+            ClientKind::Firmware => {
+                ([&[0, 4][..], &[0; 10], &self.mac.0].concat(), &[code6::DNS][..])
+            }
+            ClientKind::HttpClient
+            | ClientKind::PxeClient
+            | ClientKind::Ipxe
+            | ClientKind::Grub
+            | ClientKind::Agent
+            | ClientKind::System => {
                 // DUID-LL (RFC 8415 §11.4).
                 ([&[0, 3, 0, 1][..], &self.mac.0].concat(), &[59, 60, code6::DNS, 16][..])
             }
@@ -122,13 +123,13 @@ impl Question {
 
     /// What firmware makes of the answer; of other clients it is not known.
     pub(super) fn verdict4(&self, asked: &[u8], told: Option<&v4::Reply>) -> Option<String> {
-        let told = told.filter(|_| self.client == Kind::HttpClient)?;
+        let told = told.filter(|_| self.client == ClientKind::HttpClient)?;
         Some(firmware::v4::verdict(asked, &told.reply.emit()).to_string())
     }
 
     /// The same for [`v6`](Self::v6).
     pub(super) fn verdict6(&self, asked: &[u8], told: Option<&v6::Reply>) -> Option<String> {
-        let told = told.filter(|_| self.client == Kind::HttpClient)?;
+        let told = told.filter(|_| self.client == ClientKind::HttpClient)?;
         let verdict = firmware::v6::verdict(asked, &told.bytes).to_string();
         Some(match firmware::v6::waits_after(&told.bytes) {
             true => format!("{verdict}, some four seconds later, as it waits for other servers"),
@@ -138,11 +139,11 @@ impl Question {
 
     fn vendor_class(&self) -> Option<String> {
         let class = match self.client {
-            Kind::HttpClient => "HTTPClient",
+            ClientKind::HttpClient => "HTTPClient",
             // iPXE sends what the firmware sends that it was started from.
-            Kind::PxeClient | Kind::Ipxe => "PXEClient",
-            Kind::Grub => return Some("GRUB".to_owned()),
-            Kind::Agent | Kind::Firmware | Kind::System => return None,
+            ClientKind::PxeClient | ClientKind::Ipxe => "PXEClient",
+            ClientKind::Grub => return Some("GRUB".to_owned()),
+            ClientKind::Agent | ClientKind::Firmware | ClientKind::System => return None,
         };
         let architecture = self.architecture?.0;
         Some(format!("{class}:Arch:{architecture:05}:UNDI:003000"))
@@ -150,16 +151,20 @@ impl Question {
 
     fn user_class(&self) -> Option<&'static [u8]> {
         match self.client {
-            Kind::Ipxe => Some(b"iPXE"),
-            Kind::Agent => Some(AGENT_USER_CLASS),
-            Kind::HttpClient | Kind::PxeClient | Kind::Grub | Kind::Firmware | Kind::System => None,
+            ClientKind::Ipxe => Some(b"iPXE"),
+            ClientKind::Agent => Some(AGENT_USER_CLASS),
+            ClientKind::HttpClient
+            | ClientKind::PxeClient
+            | ClientKind::Grub
+            | ClientKind::Firmware
+            | ClientKind::System => None,
         }
     }
 }
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", kind(self.client))?;
+        write!(f, "{}", self.client)?;
         match self.architecture {
             Some(architecture) => write!(f, ", {}", architecture_name(architecture.0)),
             None => Ok(()),
@@ -221,13 +226,13 @@ mod tests {
             asked.push(question.client);
         }
         for kind in [
-            Kind::HttpClient,
-            Kind::PxeClient,
-            Kind::Ipxe,
-            Kind::Grub,
-            Kind::Agent,
-            Kind::Firmware,
-            Kind::System,
+            ClientKind::HttpClient,
+            ClientKind::PxeClient,
+            ClientKind::Ipxe,
+            ClientKind::Grub,
+            ClientKind::Agent,
+            ClientKind::Firmware,
+            ClientKind::System,
         ] {
             assert!(asked.contains(&kind), "{kind} is in the book's table");
         }

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hardware::Mac;
+use hardware::{ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
 use provision::boot::HttpLoader;
 use provision::diagnosis::Diagnosis;
-use provision::trace::DhcpClient;
 use provision::{BootEvent, BootInterface, BootingStranger, Node, Vicinity, diagnose};
 use uuid::Uuid;
 
@@ -29,7 +28,7 @@ impl BootingStrangers {
     pub(super) fn note(
         &self,
         mac: Mac,
-        client: DhcpClient,
+        client: ClientKind,
         interface: &str,
         now: Timestamp,
     ) -> bool {
@@ -111,7 +110,7 @@ mod tests {
     }
 
     fn heard(strangers: &BootingStrangers, number: u16, seconds: i64) -> bool {
-        strangers.note(mac(number), DhcpClient::HttpClient, "br0", at(seconds))
+        strangers.note(mac(number), ClientKind::HttpClient, "br0", at(seconds))
     }
 
     #[test]

@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use dhcp::architecture::Architecture;
-use dhcp::client::Kind;
 use dhcp::firmware;
 use dhcp::v4::destination::{CLIENT, SERVER};
 use dhcp::v4::{MessageType, Packet, options};
 use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::options as options6;
 use dhcp::v6::packet as packet6;
-use hardware::Mac;
 use hardware::architecture::X64_HTTP;
+use hardware::{ClientKind, Mac};
 use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -105,10 +104,10 @@ pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>
     Ok(found)
 }
 
-const ASKED: [(As, Kind, u16); 3] = [
-    (As::Http, Kind::HttpClient, X64_HTTP),
-    (As::Pxe, Kind::PxeClient, 7),
-    (As::Ipxe, Kind::Ipxe, 7),
+const ASKED: [(As, ClientKind, u16); 3] = [
+    (As::Http, ClientKind::HttpClient, X64_HTTP),
+    (As::Pxe, ClientKind::PxeClient, 7),
+    (As::Ipxe, ClientKind::Ipxe, 7),
 ];
 
 /// The transaction (RFC 2131 §2) tells what is answered.
@@ -147,7 +146,7 @@ pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Serv
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT6)?;
     let http = |mac: &Mac| {
         let architecture = Some(Architecture(X64_HTTP));
-        Question { mac: *mac, client: Kind::HttpClient, architecture }.v6()
+        Question { mac: *mac, client: ClientKind::HttpClient, architecture }.v6()
     };
     let asked: Vec<_> = [nobodys()].iter().chain(machines).map(http).collect();
     let to = SocketAddrV6::new(SERVERS6, SERVER6, 0, link.index).into();
@@ -317,7 +316,7 @@ mod tests {
     fn what_a_dhcpv6_server_would_do_to_firmware_is_read_from_its_answer() {
         let http = Question {
             mac: MAC,
-            client: Kind::HttpClient,
+            client: ClientKind::HttpClient,
             architecture: Some(Architecture(X64_HTTP)),
         };
         let asked = http.v6();

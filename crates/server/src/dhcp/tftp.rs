@@ -335,9 +335,9 @@ impl Drop for TransferPlace {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use hardware::Mac;
+    use hardware::{ClientKind, Mac};
     use provision::What;
-    use provision::trace::{DhcpAnswer, DhcpClient};
+    use provision::trace::DhcpAnswer;
     use tokio::net::UdpSocket;
 
     use super::*;
@@ -443,7 +443,7 @@ mod tests {
         What::Dhcp {
             message: "REQUEST".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
-            client: DhcpClient::PxeClient,
+            client: ClientKind::PxeClient,
             architecture: None,
             answer,
             unlisted: 0,

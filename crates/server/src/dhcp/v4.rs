@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::machines::{Machines, Names, kind};
+use super::machines::{Machines, Names};
 use crate::config::Strangers;
 use crate::nodes::Index;
 use crate::urls::Family;
@@ -166,13 +166,17 @@ pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
     let client = Client::identify(request);
     let mac = Mac(client.mac);
     let found = machines.index.by_mac(mac);
-    let kind = kind(client.kind);
     Asked {
-        architecture: machines.choose(found.as_ref(), kind, &client.architectures, Family::V4),
+        architecture: machines.choose(
+            found.as_ref(),
+            client.kind,
+            &client.architectures,
+            Family::V4,
+        ),
         found,
         message: request.message.name(),
         mac: Some(mac),
-        client: kind,
+        client: client.kind,
         features: client.features,
     }
 }

@@ -14,7 +14,7 @@ use ipnet::Ipv6Net;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
-use super::machines::{Machines, Names, kind};
+use super::machines::{Machines, Names};
 use super::socket;
 use crate::config::Strangers;
 use crate::nodes::{Found, Index};
@@ -183,13 +183,17 @@ impl Subnet {
 
 fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
     let found = found(client, &machines.index);
-    let kind = kind(client.kind);
     Asked {
-        architecture: machines.choose(found.as_ref(), kind, &client.architectures, Family::V6),
+        architecture: machines.choose(
+            found.as_ref(),
+            client.kind,
+            &client.architectures,
+            Family::V6,
+        ),
         found,
         message: request.message.kind.name(),
         mac: client.mac().map(Mac),
-        client: kind,
+        client: client.kind,
         // Over IPv6 iPXE has no option to say it in.
         features: Features::default(),
     }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::NoSuchCpuArch;
-use hardware::{CpuArch, Mac};
+use hardware::{ClientKind, CpuArch, Mac};
 use jiff::Timestamp;
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
-use provision::trace::DhcpClient;
 use provision::{Attempt, BootInterface, Node, Port};
 use thiserror::Error;
 use url::Url;
@@ -241,7 +240,7 @@ impl Links {
         let means = Means { boot_sets, tftp: false };
         let loader = |cpu_arch: CpuArch| {
             let code = Some(cpu_arch.http_client());
-            match boot_for(node, DhcpClient::HttpClient, code, means)? {
+            match boot_for(node, ClientKind::HttpClient, code, means)? {
                 DhcpBoot::Url(loader) => link(loader),
                 DhcpBoot::Tftp(_) | DhcpBoot::Address => Err(NoLinks::from(Unreachable)),
             }
