@@ -922,6 +922,17 @@ impl Config {
         self.boot.ramdisk.clone().unwrap_or_else(|| state_dir.join("ramdisk"))
     }
 
+    /// Which servers images may be fetched from.
+    pub(crate) fn image_reach(&self) -> artifacts::ImageReach {
+        artifacts::ImageReach {
+            loopback: self.images.loopback,
+            link_local: self.images.link_local,
+            own_ports: [self.api.listen, self.agent.listen, self.boot.listen]
+                .map(|address| address.port())
+                .into(),
+        }
+    }
+
     /// What machines boot with.
     #[must_use]
     pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::Settings {
@@ -931,13 +942,7 @@ impl Config {
             boot_sets: artifacts::BootSets::look(&self.boot_sets_in(state_dir)),
             cache: own("cache"),
             image_dirs: boot.image_dirs.clone().unwrap_or_else(|| vec![own("images")]),
-            image_reach: artifacts::ImageReach {
-                loopback: self.images.loopback,
-                link_local: self.images.link_local,
-                own_ports: [self.api.listen, self.agent.listen, boot.listen]
-                    .map(|address| address.port())
-                    .into(),
-            },
+            image_reach: self.image_reach(),
             image_limits: self.images.limits(),
             http_loader: boot.http_loader,
             kernel_append_params: boot.kernel_append_params.clone(),

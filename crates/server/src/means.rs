@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use provision::{BootInterface, Node};
 
-use crate::artifacts::{self, BootSets};
+use crate::artifacts::{self, BootSets, ImageReach};
 use crate::config::{Config, Provider};
 use crate::urls::Urls;
 
@@ -13,6 +13,7 @@ pub struct BootMeans {
     boot_sets: BootSets,
     urls: Urls,
     dhcp: WhoAnswers,
+    reach: ImageReach,
 }
 
 /// Who answers the DHCP requests of machines.
@@ -37,7 +38,7 @@ impl BootMeans {
             Provider::Dnsmasq | Provider::Kea | Provider::Neutron => WhoAnswers::Told,
             Provider::None => WhoAnswers::Others,
         };
-        Self { boot_sets, urls, dhcp }
+        Self { boot_sets, urls, dhcp, reach: config.image_reach() }
     }
 
     /// Whether a machine can be booted from this host in its node's way. It looks at files.
@@ -63,7 +64,10 @@ impl BootMeans {
             ) => {}
         }
         if has_iso(node) {
-            return Ok(());
+            return self.reach.expect_image(node, "deploy_iso");
+        }
+        for setting in ["deploy_kernel", "deploy_ramdisk"] {
+            self.reach.expect_image(node, setting)?;
         }
         let cpu_arch = node.cpu_arch()?;
         self.boot_sets.look_again();
@@ -129,7 +133,37 @@ mod tests {
         if iso {
             node.driver_info.insert("deploy_iso".into(), "http://images.example/x.iso".into());
         }
-        means.check(&node).map_or_else(|error| format!("{error:#}"), |()| "can boot".to_owned())
+        said_of(means, &node)
+    }
+
+    fn said_of(means: &BootMeans, node: &Node) -> String {
+        means.check(node).map_or_else(|error| format!("{error:#}"), |()| "can boot".to_owned())
+    }
+
+    #[test]
+    fn an_image_at_an_address_that_is_not_asked_is_seen_before_the_boot() {
+        let url = "[boot]\nurl = \"http://192.0.2.1:8080\"";
+        let strict = means(url, None);
+        let allows = means(&format!("{url}\n[images]\nloopback = true"), None);
+
+        for (setting, image) in [
+            ("deploy_iso", "http://127.1/x.iso"),
+            ("deploy_iso", "http://[fe80::1]/x.iso"),
+            ("deploy_kernel", "http://169.254.169.254/kernel"),
+            ("deploy_ramdisk", "http://127.0.0.1/ramdisk"),
+        ] {
+            let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+            node.boot_interface = BootInterface::RedfishHttps;
+            node.driver_info.insert(setting.into(), image.into());
+
+            let said = said_of(&strict, &node);
+
+            let about =
+                format!("driver_info/{setting} cannot be used: images are not fetched from");
+            assert!(said.starts_with(&about), "{said}");
+            let is_loopback = image.starts_with("http://127");
+            assert_eq!(said_of(&allows, &node).starts_with(&about), !is_loopback, "{image}");
+        }
     }
 
     #[test]

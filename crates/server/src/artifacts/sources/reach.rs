@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use anyhow::Context as _;
+use provision::Node;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use thiserror::Error;
@@ -85,6 +87,17 @@ impl ImageReach {
             Some(Host::Ipv6(address)) => self.expect_address(address.into()),
             Some(Host::Domain(_)) | None => Ok(()),
         }
+    }
+
+    /// What the URL that a node's `setting` holds says itself of where it leads: seen before a machine is touched.
+    ///
+    /// # Errors
+    /// In words, naming the setting.
+    pub(crate) fn expect_image(&self, node: &Node, setting: &str) -> anyhow::Result<()> {
+        // One that is no URL fails when it is fetched, in better words.
+        let url = node.driver_text(setting).and_then(|url| Url::parse(url).ok());
+        let Some(url) = url else { return Ok(()) };
+        self.expect_url(&url).with_context(|| format!("driver_info/{setting} cannot be used"))
     }
 
     /// Whether the peer of a connection is another than this service. `own` are the addresses of this host.
