@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use provision::addresses::MachineAddresses;
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{Clean, Secret};
@@ -21,7 +20,7 @@ use server::metrics::Metrics;
 use server::nodes::Index;
 use server::trace::Recorder;
 use server::urls::Urls;
-use store::SavedNode;
+use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -58,7 +57,7 @@ async fn main() -> Result<()> {
 }
 
 fn booting(iso: &Path) -> Node {
-    let now = Timestamp::now();
+    let now = Clock::process().now();
     let name = iso.file_name().unwrap_or_default().to_string_lossy();
     let mut node = Node::enrolled(Uuid::new_v4(), "redfish", now);
     node.provision_state = ProvisionState::CleanWait;

@@ -16,7 +16,7 @@ use provision::boot::BootInterface;
 use provision::node::{Clean, Secret};
 use provision::{Attempt, Node, Port, ProvisionState};
 use serde_json::Map;
-use store::Store;
+use store::{Clock, Store};
 use uuid::Uuid;
 
 #[tokio::main]
@@ -29,7 +29,7 @@ async fn main() -> Result<()> {
     let [a, b, c, d, e, f] = first.0;
     let first = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     for number in 0..nodes {
-        let now = Timestamp::now();
+        let now = Clock::process().now();
         let [_, _, address @ ..] = (first + number).to_be_bytes();
         let node = booting(now);
         store.create_node(&node).await?;

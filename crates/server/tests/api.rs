@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
 use serde_json::{Value, json};
 use server::api::{Api, Settings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
 use server::trace::{self, Recorder};
-use store::{Claimed, NodeKey, Store};
+use store::{Claimed, Clock, NodeKey, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -741,7 +741,7 @@ async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
         error: Some("HttpBootUri is unknown".into()),
     };
     let attempt = node.attempt.as_ref().unwrap().id;
-    let event = BootEvent { at: Timestamp::now(), attempt, what: refused };
+    let event = BootEvent { at: Clock::process().now(), attempt, what: refused };
     service.nodes.store().append_events(&[(node.uuid, event)]).await.unwrap();
 
     let trace = service.send("GET", "/v1/nodes/n1/boot-trace", None).await.body;
@@ -915,7 +915,7 @@ impl Service {
         let lease = SignedDuration::from_mins(1);
         self.nodes
             .store()
-            .claim_work("worker", Timestamp::now(), lease)
+            .claim_work("worker", Clock::process().now(), lease)
             .await
             .expect("the store works")
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::{env, fs};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use provision::clean::CleanStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use server::change::Nodes;
 use server::config;
 use server::nodes::Index;
 use server::trace::Recorder;
-use store::{Claimed, NodeKey, Store};
+use store::{Claimed, Clock, NodeKey, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -300,7 +300,11 @@ impl Service {
 
 async fn claim(nodes: &Nodes) -> Option<Claimed> {
     let lease = SignedDuration::from_mins(1);
-    nodes.store().claim_work("worker", Timestamp::now(), lease).await.expect("the store works")
+    nodes
+        .store()
+        .claim_work("worker", Clock::process().now(), lease)
+        .await
+        .expect("the store works")
 }
 
 async fn finish(nodes: &Nodes, claimed: &Claimed, event: &Event) {

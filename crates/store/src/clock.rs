@@ -30,6 +30,7 @@ const BELIEVED: SignedDuration = SignedDuration::from_hours(24);
 impl Clock {
     /// The clock that this process began with.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "read once, when the process begins")]
     pub fn process() -> Self {
         static PROCESS: LazyLock<Clock> = LazyLock::new(|| {
             let since = Instant::now();

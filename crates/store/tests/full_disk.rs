@@ -7,12 +7,12 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use provision::event::BootPhase;
 use provision::{BootEvent, Node, What, Work};
 use serde_json::json;
 use small_disk::on_a_small_disk;
-use store::{Change, ChangeError, NodeKey, Store, StoreError, WorkError};
+use store::{Change, ChangeError, Clock, NodeKey, Store, StoreError, WorkError};
 use uuid::Uuid;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -29,7 +29,7 @@ async fn grow(store: &Store, node: Uuid, to: &str) -> Result<Node, ChangeError<I
         node.extra.insert("is".into(), json!(to));
         Ok(Change { work: Some(Work::Verify), ..Change::from(node) })
     };
-    store.change(node, None, Timestamp::now(), grown).await.map(|saved| saved.node)
+    store.change(node, None, Clock::process().now(), grown).await.map(|saved| saved.node)
 }
 
 async fn read(store: &Store, node: Uuid) -> Node {
@@ -43,7 +43,7 @@ fn a_database_on_a_disk_that_was_full_is_written_again_as_soon_as_there_is_room(
         run(async {
             let url = format!("sqlite://{}/store.db", disk.path().display());
             let store = Store::open(&url).await.unwrap();
-            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
             // How much room is left decides which statement fails, or whether it is the COMMIT.
             let mut full = 0;
@@ -78,17 +78,18 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
         run(async {
             let url = format!("sqlite://{}/store.db", disk.path().display());
             let store = Store::open(&url).await.unwrap();
-            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
             grow(&store, node.uuid, "planned").await.unwrap();
-            let claimed = store.claim_work("a", Timestamp::now(), LEASE).await.unwrap().unwrap();
+            let claimed =
+                store.claim_work("a", Clock::process().now(), LEASE).await.unwrap().unwrap();
             let what = What::Agent {
                 call: "x".repeat(900),
                 result: "y".repeat(900),
                 ok: true,
                 caller: None,
             };
-            let event = BootEvent { at: Timestamp::now(), attempt: Uuid::new_v4(), what };
+            let event = BootEvent { at: Clock::process().now(), attempt: Uuid::new_v4(), what };
             let events: Vec<_> = (0..256).map(|_| (node.uuid, event.clone())).collect();
 
             disk.fill_but(0);
@@ -120,7 +121,7 @@ fn a_database_is_opened_and_read_on_a_full_disk() {
     let name = "a_database_is_opened_and_read_on_a_full_disk";
     on_a_small_disk(name, "12m", |disk| {
         run(async {
-            let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+            let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             // As after a SIGKILL, with its log beside it, and as after an end in good order.
             let (killed, ended) = (disk.path().join("killed"), disk.path().join("ended"));
             let url = |folder: &Path| format!("sqlite://{}/store.db", folder.display());

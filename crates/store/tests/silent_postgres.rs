@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use provision::Node;
 use sqlx::{AnyPool, AssertSqlSafe};
-use store::{Change, ChangeError, NodeFilter, Store, StoreFailure as _};
+use store::{Change, ChangeError, Clock, NodeFilter, Store, StoreFailure as _};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -66,7 +65,7 @@ async fn idle_connections_that_nobody_answers_on_any_more_are_replaced() {
 /// A store behind the relay, with a node.
 async fn store(url: &str) -> (Store, Uuid) {
     let store = Store::open_within(url, LIMIT).await.unwrap();
-    let node = Node::enrolled(Uuid::new_v4(), "redfish", Timestamp::now());
+    let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
     store.create_node(&node).await.unwrap();
     (store, node.uuid)
 }
@@ -81,7 +80,7 @@ async fn change(
         done();
         Ok(Change::from(node.clone()))
     };
-    store.change(node, None, Timestamp::now(), decide).await.map(|saved| saved.node)
+    store.change(node, None, Clock::process().now(), decide).await.map(|saved| saved.node)
 }
 
 /// A relay to PostgreSQL, and the URL of a schema behind it.
