@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use dhcp::Answer;
 use dhcp::leases::Claim;
 use dhcp::v6::Packet;
-use dhcp::v6::client::Client;
+use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
 use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::reply::Network;

@@ -1,9 +1,9 @@
 //! DHCPv4 (RFC 2131, RFC 2132).
 
-pub mod client;
 pub mod decide;
 pub mod destination;
 pub mod frame;
+pub mod lease_client;
 pub mod options;
 pub mod packet;
 pub mod proxy;

@@ -1,7 +1,7 @@
 //! DHCPv6 (RFC 8415), and the router advertisements that send clients to it (RFC 4861).
 
 pub mod advertisement;
-pub mod client;
+pub mod client_identity;
 pub mod decide;
 pub mod lease_client;
 pub mod leases;

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
-use super::client::Client;
+use super::client_identity::Client;
 use super::leases::{Identity, Leases, Owner, Record, binding_id};
 use super::options as code;
 use super::packet::{Ia, Message, MessageType};

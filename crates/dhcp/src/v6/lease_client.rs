@@ -575,7 +575,7 @@ fn later(now: Millis, secs: u32) -> Millis {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::client::{Client, of_card};
+    use super::super::client_identity::{Client, of_card};
     use super::super::decide::{Decision, decide};
     use super::super::leases::{Leases, Pool};
     use super::super::reply::Network;

@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 use ipnet::Ipv6Net;
 use proptest::prelude::*;
 
-use super::client::{Client, of_card};
+use super::client_identity::{Client, of_card};
 use super::decide::{Decision, decide};
 use super::leases::{Leases, Pool, Record, read};
 use super::options as code;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use dhcp::v4::client::LeaseClient;
+use dhcp::v4::lease_client::LeaseClient;
 use dhcp::v4::packet::{Hardware, Op};
 use dhcp::v4::{MessageType, Packet};
 use ferroboot::lab::machine::Machine;

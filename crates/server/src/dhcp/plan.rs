@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use dhcp::limits::Limits;
 use dhcp::v4::proxy::Port;
 use dhcp::v4::reply;
-use dhcp::v6::client::of_card;
+use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
 use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

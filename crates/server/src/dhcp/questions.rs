@@ -221,7 +221,7 @@ mod tests {
                 assert_eq!(client.kind, question.client, "over IPv4");
             }
             let packet = packet6::Packet::parse_request(&question.v6()).unwrap();
-            let client = v6::client::Client::identify(&packet, link_local(mac));
+            let client = v6::client_identity::Client::identify(&packet, link_local(mac));
             assert_eq!(client.kind, question.client, "over IPv6");
             asked.push(question.client);
         }

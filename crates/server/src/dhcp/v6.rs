@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use dhcp::client::Features;
 use dhcp::leases::Claim;
 use dhcp::limits::{Limits, Millis};
-use dhcp::v6::client::Client;
+use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
 use dhcp::v6::leases::{Identity, Leases, Pool};
 use dhcp::v6::{MessageType, Packet, options, reply};
@@ -264,7 +264,7 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use dhcp::v6::client::of_card;
+    use dhcp::v6::client_identity::of_card;
     use dhcp::v6::packet::{Options, Relay};
     use uuid::Uuid;
 
