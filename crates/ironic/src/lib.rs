@@ -16,6 +16,7 @@ pub mod patch;
 pub mod port;
 pub mod python;
 pub mod states;
+pub mod step_plan;
 pub mod trace;
 pub mod traits;
 pub mod validate;

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ironic::step_plan::StepWork;
 use jiff::SignedDuration;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
-use self::steps::StepWork;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;

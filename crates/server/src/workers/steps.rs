@@ -1,24 +1,21 @@
 //! Calls to the agent, as a [`StepPlan`] says: which steps it has, the next step, and how that goes.
 
-mod plan;
-
+use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
 use provision::{Event, What};
 use serde_json::{Map, Value, json};
 use store::Claimed;
 use tracing::info;
 use uuid::Uuid;
 
-pub(super) use self::plan::StepWork;
-use self::plan::{AgentReply, StepAction, StepPlan};
 use super::{Workers, attempt_of};
 use crate::agents::{AgentClient, AgentError};
 
 pub(super) async fn run(workers: &Workers, claimed: &Claimed, id: Uuid, work: StepWork) -> Event {
-    let Some(attempt) = attempt_of(&claimed.node, id) else { return plan::no_agent(id) };
-    let Some(agent) = &attempt.agent else { return plan::no_agent(id) };
+    let Some(attempt) = attempt_of(&claimed.node, id) else { return step_plan::no_agent(id) };
+    let Some(agent) = &attempt.agent else { return step_plan::no_agent(id) };
     let client = match AgentClient::new(attempt, agent) {
         Ok(client) => client,
-        Err(error) => return plan::failed_call(id, &error),
+        Err(error) => return Event::StepFailed { attempt: id, reason: error.to_string() },
     };
     let agent = TracedAgent { workers, claimed, client };
     agent.carry_out(StepPlan::new(work, id, &attempt.clean)).await
@@ -51,7 +48,7 @@ impl TracedAgent<'_> {
     async fn commands(&self) -> AgentReply {
         match self.client.commands().await {
             Ok(commands) => AgentReply::Commands(commands),
-            Err(error) => self.failed("list of commands", error),
+            Err(error) => self.failed("list of commands", &error),
         }
     }
 
@@ -62,16 +59,16 @@ impl TracedAgent<'_> {
         let params = self.about_node().into_iter().chain(params).collect();
         match self.client.run(name, params, wait).await {
             Ok(command) => {
-                self.record(plan::traced_command(&call, &command));
+                self.record(step_plan::traced_command(&call, &command));
                 AgentReply::Sent(command)
             }
-            Err(error) => self.failed(&call, error),
+            Err(error) => self.failed(&call, &error),
         }
     }
 
-    fn failed(&self, call: &str, error: AgentError) -> AgentReply {
-        self.record(plan::traced(call, &error.to_string(), false));
-        AgentReply::Failed(error)
+    fn failed(&self, call: &str, error: &AgentError) -> AgentReply {
+        self.record(step_plan::traced(call, &error.to_string(), false));
+        reply_of(error)
     }
 
     fn record(&self, what: What) {
@@ -99,5 +96,36 @@ impl TracedAgent<'_> {
             "ports": ports,
         });
         about.as_object().cloned().unwrap_or_default()
+    }
+}
+
+fn reply_of(error: &AgentError) -> AgentReply {
+    let reason = error.to_string();
+    match error {
+        AgentError::Unreachable { .. } | AgentError::Busy(_) => AgentReply::Silent(reason),
+        AgentError::Certificate(_) | AgentError::Refused { .. } => AgentReply::Refused(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_cannot_be_reached_or_is_busy_is_silent_and_has_not_refused() {
+        let (at, why, words) = ("https://x".to_owned(), "timed out".to_owned(), "no".to_owned());
+        let status = StatusCode::BAD_REQUEST;
+        for (error, is_silent) in [
+            (AgentError::Unreachable { at, why }, true),
+            (AgentError::Busy("running".to_owned()), true),
+            (AgentError::Refused { status, words }, false),
+            (AgentError::Certificate("no PEM".to_owned()), false),
+        ] {
+            let reply = reply_of(&error);
+
+            assert_eq!(matches!(reply, AgentReply::Silent(_)), is_silent, "{error}");
+        }
     }
 }

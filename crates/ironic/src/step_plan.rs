@@ -1,16 +1,14 @@
-//! What is asked of an agent next, and what its answers mean. No step is sent that the agent may already have.
+//! What a worker asks of an agent next, and what the replies mean. No step is sent that the agent may already have.
 //!
-//! Pure, and in this crate because it needs the failures of calls to agents beside the protocol (`ironic`) and the
-//! steps (`provision`). Nothing is noted between two actions: the agent's list of commands says what was sent.
+//! Nothing is noted in the store between two actions: the agent's list of commands says what was sent.
 
-use ironic::agent::{AgentStep, CleanSteps, Command, CommandStatus};
 use provision::clean::CleanStep;
 use provision::node::Clean;
 use provision::{Event, What};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::agents::AgentError;
+use crate::agent::{AgentStep, CleanSteps, Command, CommandStatus};
 
 const ASK: &str = "clean.get_clean_steps";
 const RUN: &str = "clean.execute_clean_step";
@@ -19,7 +17,7 @@ const RUN_IN_LISTS: &str = "execute_clean_step";
 
 /// How one piece of work with an agent is done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StepPlan<'a> {
+pub struct StepPlan<'a> {
     work: StepWork,
     attempt: Uuid,
     run: &'a Clean,
@@ -27,48 +25,72 @@ pub(crate) struct StepPlan<'a> {
 
 /// What the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StepWork {
+pub enum StepWork {
     /// Ask for the steps that the agent has.
     Ask,
     /// Send the step at this index.
-    Run { index: usize },
+    Run {
+        /// Among the steps of the run.
+        index: usize,
+    },
     /// Ask how the current step is going.
     Check,
 }
 
 /// What the last action has brought.
 #[derive(Debug)]
-pub(crate) enum AgentReply {
+pub enum AgentReply {
     /// There was none yet.
     Nothing,
     /// All commands since the agent started.
     Commands(Vec<Command>),
     /// The command that was sent.
     Sent(Command),
-    /// No answer, or a refusal.
-    Failed(AgentError),
+    /// No answer, for this reason: the agent could not be reached, or is busy.
+    Silent(String),
+    /// A call that the agent refused, or that cannot be made, for this reason.
+    Refused(String),
 }
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum StepAction {
+pub enum StepAction {
     /// Ask for the list of commands.
     ListCommands,
     /// Send a command; what it says of the node is added.
-    Send { command: &'static str, params: Map<String, Value>, wait: bool },
+    Send {
+        /// Extension and command.
+        command: &'static str,
+        /// Its arguments, but for the node.
+        params: Map<String, Value>,
+        /// Whether to wait for its end.
+        wait: bool,
+    },
     /// Nothing: this came of the work.
-    Done { event: Event, trace: Option<What> },
+    Done {
+        /// What happened.
+        event: Event,
+        /// What the trace gets of it.
+        trace: Option<What>,
+    },
 }
 
 impl<'a> StepPlan<'a> {
-    pub(crate) fn new(work: StepWork, attempt: Uuid, run: &'a Clean) -> Self {
+    /// The plan of `work` in an attempt.
+    #[must_use]
+    pub fn new(work: StepWork, attempt: Uuid, run: &'a Clean) -> Self {
         Self { work, attempt, run }
     }
 
     /// What follows the reply to the action before.
-    pub(crate) fn next(&self, reply: &AgentReply) -> StepAction {
+    #[must_use]
+    pub fn next(&self, reply: &AgentReply) -> StepAction {
         match (self.work, reply) {
-            (_, AgentReply::Failed(error)) => done(failed_call(self.attempt, error)),
+            // An agent that is silent calls again, and the work goes on then.
+            (_, AgentReply::Silent(reason)) => {
+                done(Event::AgentSilent { attempt: self.attempt, reason: reason.clone() })
+            }
+            (_, AgentReply::Refused(reason)) => self.failed(reason.clone()),
             (StepWork::Ask, AgentReply::Sent(command)) => self.steps_reported(command),
             (StepWork::Ask, AgentReply::Nothing | AgentReply::Commands(_)) => {
                 StepAction::Send { command: ASK, params: Map::new(), wait: true }
@@ -172,17 +194,20 @@ impl<'a> StepPlan<'a> {
 }
 
 /// There is no agent to ask: the next call of one brings the attempt on.
-pub(crate) fn no_agent(attempt: Uuid) -> Event {
+#[must_use]
+pub fn no_agent(attempt: Uuid) -> Event {
     Event::AgentSilent { attempt, reason: "no agent has called".to_owned() }
 }
 
 /// What an answer of an agent says in the trace.
-pub(crate) fn traced(call: &str, result: &str, ok: bool) -> What {
+#[must_use]
+pub fn traced(call: &str, result: &str, ok: bool) -> What {
     What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None }
 }
 
 /// What became of a command that was sent, for the trace.
-pub(crate) fn traced_command(call: &str, command: &Command) -> What {
+#[must_use]
+pub fn traced_command(call: &str, command: &Command) -> What {
     match command.command_status {
         CommandStatus::Running | CommandStatus::Succeeded => traced(call, "taken on", true),
         CommandStatus::Failed
@@ -193,19 +218,6 @@ pub(crate) fn traced_command(call: &str, command: &Command) -> What {
 
 fn done(event: Event) -> StepAction {
     StepAction::Done { event, trace: None }
-}
-
-/// An agent that could not be reached, or is busy, is asked again when it calls.
-pub(crate) fn failed_call(attempt: Uuid, error: &AgentError) -> Event {
-    let reason = error.to_string();
-    match error {
-        AgentError::Unreachable { .. } | AgentError::Busy(_) => {
-            Event::AgentSilent { attempt, reason }
-        }
-        AgentError::Certificate(_) | AgentError::Refused { .. } => {
-            Event::StepFailed { attempt, reason }
-        }
-    }
 }
 
 fn step_of(offered: AgentStep) -> CleanStep {
@@ -229,11 +241,10 @@ fn reason_of(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ironic::agent::CommandError;
     use proptest::prelude::*;
-    use reqwest::StatusCode;
 
     use super::*;
+    use crate::agent::CommandError;
 
     const STEPS: [&str; 3] = ["erase_devices_metadata", "erase_devices", "erase_devices"];
 
@@ -408,26 +419,16 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_cannot_be_reached_is_waited_for_and_one_that_refuses_is_not() {
-        let (at, why, words) = ("https://x".to_owned(), "timed out".to_owned(), "no".to_owned());
-        let status = StatusCode::BAD_REQUEST;
-        for (error, is_waited_for) in [
-            (AgentError::Unreachable { at, why }, true),
-            (AgentError::Busy("running".to_owned()), true),
-            (AgentError::Refused { status, words }, false),
-            (AgentError::Certificate("no PEM".to_owned()), false),
-        ] {
-            let reply = AgentReply::Failed(error);
-            for work in [StepWork::Ask, StepWork::Run { index: 0 }, StepWork::Check] {
-                let action = next(work, &run_of(0), &reply);
+    fn a_silent_agent_is_waited_for_and_one_that_refuses_is_not() {
+        let (attempt, reason) = (Uuid::nil(), "no".to_owned());
+        for work in [StepWork::Ask, StepWork::Run { index: 0 }, StepWork::Check] {
+            let silent = next(work, &run_of(0), &AgentReply::Silent(reason.clone()));
+            let refused = next(work, &run_of(0), &AgentReply::Refused(reason.clone()));
 
-                let StepAction::Done { event, trace: None } = action else { panic!("{action:?}") };
-                assert_eq!(
-                    matches!(event, Event::AgentSilent { .. }),
-                    is_waited_for,
-                    "{work:?} after {reply:?}"
-                );
-            }
+            let event = Event::AgentSilent { attempt, reason: reason.clone() };
+            assert_eq!(silent, done(event));
+            let event = Event::StepFailed { attempt, reason: reason.clone() };
+            assert_eq!(refused, done(event));
         }
     }
 
@@ -481,10 +482,7 @@ mod tests {
                 match fate {
                     CallFate::Answered | CallFate::DaemonDies => {}
                     CallFate::DaemonDiesAfter => return None,
-                    CallFate::AnswerLost => {
-                        let (at, why) = ("https://x".to_owned(), "timed out".to_owned());
-                        reply = AgentReply::Failed(AgentError::Unreachable { at, why });
-                    }
+                    CallFate::AnswerLost => reply = AgentReply::Silent("timed out".to_owned()),
                 }
             }
             panic!("it does not end");
