@@ -21,8 +21,8 @@ use crate::cmdline::Options;
 use crate::hands::Hands;
 use crate::identity::{Certificate, Keeper};
 use crate::listen::{self, Served};
-use crate::mac::Mac;
 use crate::network::{Network, links};
+use hardware::Mac;
 
 /// The longest pause between two tries of anything.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::cmdline::Options;
-use crate::mac::Mac;
+use hardware::Mac;
 
 /// Bytes of an answer. A node in the answer to a lookup has 256 KiB at most.
 const ANSWER_LIMIT: usize = 1 << 20;

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use url::{Host, Url};
 use uuid::Uuid;
 
-use crate::mac::Mac;
 use crate::network::links::{Vlan, Wanted};
+use hardware::Mac;
 
 /// What the agent is told on the command line.
 #[derive(Clone, PartialEq)]
@@ -122,7 +122,7 @@ impl Options {
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
-            "BOOTIF" => self.boot_mac = Some(parsed(value)?),
+            "BOOTIF" => self.boot_mac = Some(boot_mac(value)?),
             "ipa-advertise-host" => {
                 self.advertise_host = Some(host(value)?);
             }
@@ -181,6 +181,12 @@ fn arguments(command_line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// PXELINUX writes the hardware type in front, 01 for Ethernet; others leave it out.
+fn boot_mac(value: &str) -> Result<Mac, String> {
+    let typed = value.strip_prefix("01-").or_else(|| value.strip_prefix("01:"));
+    typed.and_then(|mac| mac.parse().ok()).map_or_else(|| parsed(value), Ok)
+}
+
 fn parsed<T: FromStr<Err: fmt::Display>>(value: &str) -> Result<T, String> {
     value.parse().map_err(|error: T::Err| error.to_string())
 }
@@ -213,6 +219,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn loaders_write_bootif_with_or_without_the_hardware_type() {
+        let mac = Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1]);
+
+        for text in ["52:54:00:aa:bb:01", "52-54-00-AA-BB-01", "01-52-54-00-aa-bb-01"] {
+            assert_eq!(boot_mac(text), Ok(mac), "{text}");
+        }
+        for text in ["", "52:54:00:aa:bb", "02-52-54-00-aa-bb-01", "5:54:00:aa:bb:01"] {
+            assert!(boot_mac(text).is_err(), "{text}");
+        }
+        assert_eq!(boot_mac("01-54-00-aa-bb-01"), Ok(Mac([1, 0x54, 0, 0xAA, 0xBB, 1])));
+    }
 
     #[test]
     fn a_command_line_of_ironic_is_understood() {

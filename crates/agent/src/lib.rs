@@ -15,7 +15,6 @@ pub mod identity;
 pub mod init;
 pub mod lines;
 pub mod listen;
-pub mod mac;
 pub mod modules;
 pub mod network;
 pub mod ramdisk;

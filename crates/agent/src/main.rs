@@ -12,10 +12,10 @@ use agent::cmdline::Options;
 use agent::disks::Source;
 use agent::hands::{Hands, Host};
 use agent::identity::Keeper;
-use agent::mac::Mac;
 use agent::{clock, init, network, ramdisk};
 use anyhow::{Context, Result};
 use clap::Parser;
+use hardware::Mac;
 use url::Url;
 
 /// Serves a node as ironic-python-agent does. As init of a ramdisk it takes no arguments.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::links::{Kind, Link};
-use crate::mac::Mac;
+use hardware::Mac;
 
 /// A way to the kernel; copies share it.
 #[derive(Debug, Clone)]

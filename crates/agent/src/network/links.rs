@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::kernel::Kernel;
-use crate::mac::Mac;
+use hardware::Mac;
 
 /// How long the card that the machine was booted from has the wire to itself. Spanning tree holds a port back for
 /// 30 s; a card that has no carrier by then has none.

@@ -117,7 +117,7 @@ fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
         let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
         lab.enroll(&first)?;
         // As a copied disk has it.
-        let duid = [&[0, 3, 0, 1][..], &bmc::config::Mac::try_from(first.mac())?.0].concat();
+        let duid = [&[0, 3, 0, 1][..], &hardware::Mac::try_from(first.mac())?.0].concat();
         let [one, other] = [(first, "fe80::a1"), (second, "fe80::a2")].map(|(machine, own)| {
             plug_in(&machine, "lab0")?;
             let card = &machine.name;
@@ -146,7 +146,7 @@ fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<Mes
         yiaddr: nowhere,
         siaddr: nowhere,
         giaddr: nowhere,
-        chaddr: bmc::config::Mac::try_from(machine.mac())?.0,
+        chaddr: hardware::Mac::try_from(machine.mac())?.0,
         file: Vec::new(),
         message,
         options: Vec::new(),
@@ -178,7 +178,7 @@ fn plug_in(machine: &Machine, bridge: &str) -> Result<()> {
 
 /// The address that a client without a memory gets.
 fn address(machine: &Machine) -> Result<Ipv4Addr> {
-    let mac = bmc::config::Mac::try_from(machine.mac())?;
+    let mac = hardware::Mac::try_from(machine.mac())?;
     let socket = socket(&machine.name)?;
     let began = Instant::now();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
