@@ -242,7 +242,7 @@ impl Nodes {
         let (changed, lost) = self.store.take_over(node, context.now, SETTLE, decide).await?;
         if let Some(claim) = &lost {
             self.under_way.cancel(claim);
-            info!(node.uuid = %node, host = claim.host, "the work on it was taken away");
+            info!(node.uuid = %node, daemon = %claim.daemon, "the work on it was taken away");
         }
         let node = self.noted(changed);
         say_changes(before, &node);

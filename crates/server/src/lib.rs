@@ -9,6 +9,7 @@ pub mod bmcs;
 pub mod change;
 pub mod check;
 pub mod config;
+mod daemons;
 pub mod dhcp;
 pub mod error;
 mod follower;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
-use store::{Clock, Store};
+use store::Store;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -73,9 +74,10 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let signals = ServiceSignals::take()?;
     let shares = PortShares::of_this_process(config.limits.connections);
     let state = StateDir::lock(config.state_dir()?)?;
-    let host = config.host();
+    let daemon = daemons::identity(&state, config.host())?;
     let store = Store::open(&config.database_url(state.path())).await;
     let store = store.context("cannot open the database")?;
+    daemons::register(&store, &daemon).await?;
     let (recorder, backlog) = Recorder::new();
     let nodes =
         Nodes::new(store.clone(), Index::default(), config.policy()).recorded_by(recorder.clone());
@@ -97,7 +99,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let means = BootMeans::new(&config, urls.clone(), boot_sets.clone());
     let settings = api::Settings {
         means: Some(means.clone()),
-        ..api_settings(&config, &host, strangers.clone())
+        ..api_settings(&config, &daemon.host, strangers.clone())
     };
     let api = Api::new(nodes.clone(), recorder.clone(), settings);
     let guard = OperatorGuard::open(&config.api)?;
@@ -105,9 +107,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let for_agents = listen(config.agent.listen, "agents")?;
     let for_firmware = listen(config.boot.listen, "the boot listener")?;
 
-    let now = Clock::process().now();
-    let released = store.release_all(&host, now, workers::LEASE).await;
-    released.context("cannot take over what was under way")?;
+    daemons::release(&store, &daemon).await?;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let writer = tokio::spawn(trace::write(store.clone(), backlog));
@@ -180,7 +180,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         recorder,
         artifacts,
         urls,
-        host,
+        daemon: daemon.clone(),
         providers,
         policy: config.policy(),
         power_sync: config.power_sync(),
@@ -188,6 +188,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         strangers,
     };
     parts.spawn(well(workers.run(stop.clone())));
+    parts.spawn(daemons::stay_known(store.clone(), daemon, stop.clone()));
     parts.spawn(well(signals.attend(guard, index, stop.clone())));
     say_ready(&config, &state, &means);
 

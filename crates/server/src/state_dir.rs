@@ -1,15 +1,18 @@
-//! The state directory: ours alone, and of one daemon at a time.
+//! The state directory: ours alone, of one daemon at a time, and what the daemon is known by.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{AccessFlags, access};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 const LOCK_TRIES: u32 = 5;
 const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(50);
@@ -65,7 +68,7 @@ impl StateSeen {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -77,6 +80,7 @@ impl StateDir {
         make_private(&path)?;
         let file = path.join("lock");
         let lock = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -84,7 +88,7 @@ impl StateDir {
             .open(&file)
             .with_context(|| format!("cannot write {}", file.display()))?;
         match try_again(&lock) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => {
                 bail!("another ferroboot serves from {}", path.display())
             }
@@ -96,6 +100,45 @@ impl StateDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The identity of the daemon that serves from here: that of the one before, if it certainly is dead, else a new one.
+    ///
+    /// The lock file holds the identity, and the place where it is valid: this file, of this file system, until the
+    /// machine is started anew. Whoever has the file's lock there is the only one. In a copy of the directory, on this
+    /// host or on another, the place is another one.
+    pub(crate) fn identity(&self) -> Result<Uuid> {
+        let failed = || format!("cannot read the lock file in {}", self.path.display());
+        let place = self.place().with_context(failed)?;
+        let mut known = String::new();
+        (&self.lock).rewind().with_context(failed)?;
+        (&self.lock).read_to_string(&mut known).with_context(failed)?;
+        if let Some((id, known_place)) = known.trim().split_once(' ')
+            && known_place == place
+            && let Ok(id) = Uuid::try_parse(id)
+        {
+            return Ok(id);
+        }
+        let id = Uuid::new_v4();
+        if let Err(error) = self.write_identity(&format!("{id} {place}\n")) {
+            // As on a full disk. The next start finds no identity of this place, and takes another one.
+            warn!(%error, "what this daemon is known by was not saved: its work waits for its leases to end if it dies");
+        }
+        Ok(id)
+    }
+
+    fn write_identity(&self, line: &str) -> io::Result<()> {
+        let mut lock = &self.lock;
+        lock.rewind()?;
+        lock.write_all(line.as_bytes())?;
+        lock.set_len(line.len().try_into().unwrap_or(u64::MAX))?;
+        lock.sync_all()
+    }
+
+    fn place(&self) -> io::Result<String> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let file = self.lock.metadata()?;
+        Ok(format!("{}:{}:{}", boot.trim(), file.dev(), file.ino()))
     }
 }
 
@@ -207,6 +250,40 @@ mod tests {
         assert!(second.contains("another ferroboot"), "{second}");
         drop(first);
         StateDir::lock(dir.path().join("state")).unwrap();
+    }
+
+    #[test]
+    fn a_daemon_keeps_its_identity_when_it_starts_anew_and_a_copy_gets_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("state"), dir.path().join("copy"));
+        let first = StateDir::lock(path.clone()).unwrap();
+        let id = first.identity().unwrap();
+        assert_eq!(first.identity().unwrap(), id);
+        fs::create_dir(&copy).unwrap();
+        fs::copy(path.join("lock"), copy.join("lock")).unwrap();
+
+        let copied = StateDir::lock(copy.clone()).unwrap().identity().unwrap();
+        drop(first);
+        let again = StateDir::lock(path).unwrap().identity().unwrap();
+
+        assert_ne!(copied, id);
+        assert_eq!(again, id);
+        assert_eq!(StateDir::lock(copy).unwrap().identity().unwrap(), copied);
+    }
+
+    #[test]
+    fn a_machine_that_was_started_anew_has_an_identity_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(dir.path().join("state")).unwrap();
+        let id = state.identity().unwrap();
+        let written = fs::read_to_string(state.path().join("lock")).unwrap();
+        let (_, place) = written.split_once(' ').unwrap();
+        let (boot, file) = place.split_once(':').unwrap();
+        let other = boot.replace(|digit: char| digit.is_ascii_hexdigit(), "0");
+
+        state.write_identity(&format!("{id} {other}:{file}")).unwrap();
+
+        assert_ne!(state.identity().unwrap(), id);
     }
 
     fn mode(path: &Path) -> u32 {

@@ -19,7 +19,7 @@ use ironic::step_plan::StepWork;
 use jiff::SignedDuration;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
-use store::{ChangeError, Claimed, Clock, StoreFailure as _, WorkError};
+use store::{ChangeError, Claimed, Clock, DaemonIdentity, StoreFailure as _, WorkError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -56,8 +56,8 @@ pub struct Workers {
     pub artifacts: Artifacts,
     /// Where they fetch it.
     pub urls: Urls,
-    /// What this daemon calls itself.
-    pub host: String,
+    /// This daemon, as it claims work.
+    pub daemon: DaemonIdentity,
     /// The DHCP service that machines are booted by.
     pub providers: Providers,
     /// How long silence may last.
@@ -92,7 +92,7 @@ impl Workers {
             let nodes = in_hand.values().copied().collect();
             let store = self.nodes.store();
             let claimed = tokio::select! {
-                claimed = store.claim_work_beside(&self.host, Clock::process().now(), LEASE, &nodes) => claimed,
+                claimed = store.claim_work_beside(&self.daemon, Clock::process().now(), LEASE, &nodes) => claimed,
                 () = end.cancelled() => break,
             };
             match claimed {

@@ -13,10 +13,11 @@ use server::api::{Api, Settings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
 use server::trace::{self, Recorder};
-use store::{Claimed, Clock, NodeKey, Store};
+use store::{Claimed, Clock, DaemonIdentity, NodeKey, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 const MAC: &str = "52:54:00:aa:bb:01";
 
@@ -913,9 +914,10 @@ impl Service {
 
     async fn claim(&mut self) -> Option<Claimed> {
         let lease = SignedDuration::from_mins(1);
+        let worker = DaemonIdentity::new(Uuid::nil(), "worker".to_owned());
         self.nodes
             .store()
-            .claim_work("worker", Clock::process().now(), lease)
+            .claim_work(&worker, Clock::process().now(), lease)
             .await
             .expect("the store works")
     }

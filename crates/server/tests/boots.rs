@@ -516,6 +516,8 @@ impl PretendedKea {
 /// A daemon with one node, `n1`, which is manageable and boots an ISO image of its own.
 struct World {
     dir: TempDir,
+    /// What the daemon calls itself.
+    host: String,
     address: Ipv4Addr,
     bmc: Bmc,
     http: Client,
@@ -549,18 +551,20 @@ impl World {
         let bmc = Bmc::start(personality).await;
         let http = Client::new();
         let settings = settings.to_owned();
-        let mut world = Self { dir, address, bmc, http, settings, images, daemon: None };
+        let host = "one".to_owned();
+        let mut world = Self { dir, host, address, bmc, http, settings, images, daemon: None };
         world.start().await;
         world.enroll().await;
         world
     }
 
     /// Another daemon with the settings of one, and so with its database.
-    async fn beside(other: &Self, last: u8) -> Self {
+    async fn beside(other: &Self, last: u8, host: &str) -> Self {
         let (dir, address) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 0, last));
         let (bmc, http) = (other.bmc.clone(), other.http.clone());
         let (settings, images) = (other.settings.clone(), other.images.clone());
-        let mut world = Self { dir, address, bmc, http, settings, images, daemon: None };
+        let host = host.to_owned();
+        let mut world = Self { dir, host, address, bmc, http, settings, images, daemon: None };
         world.start().await;
         world
     }
@@ -583,9 +587,10 @@ impl World {
 
     async fn start(&mut self) {
         let (dir, address, settings) = (self.dir(), self.address, &self.settings);
-        let images = self.images.display();
+        let (host, images) = (&self.host, self.images.display());
         let config: Config = format!(
-            "state_dir = '{dir}/state'\n\
+            "host = '{host}'\n\
+             state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
              [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\

@@ -17,11 +17,12 @@ use server::change::Nodes;
 use server::config;
 use server::nodes::Index;
 use server::trace::Recorder;
-use store::{Claimed, Clock, NodeKey, Store};
+use store::{Claimed, Clock, DaemonIdentity, NodeKey, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 const MAC: &str = "52:54:00:aa:bb:01";
 /// Nobody listens there: a BMC that refuses every connection at once.
@@ -300,11 +301,8 @@ impl Service {
 
 async fn claim(nodes: &Nodes) -> Option<Claimed> {
     let lease = SignedDuration::from_mins(1);
-    nodes
-        .store()
-        .claim_work("worker", Clock::process().now(), lease)
-        .await
-        .expect("the store works")
+    let worker = DaemonIdentity::new(Uuid::nil(), "worker".to_owned());
+    nodes.store().claim_work(&worker, Clock::process().now(), lease).await.expect("the store works")
 }
 
 async fn finish(nodes: &Nodes, claimed: &Claimed, event: &Event) {

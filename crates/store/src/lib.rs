@@ -7,6 +7,7 @@
 mod change;
 mod clock;
 mod connections;
+mod daemons;
 mod error;
 mod events;
 mod health;
@@ -19,6 +20,7 @@ mod work;
 
 pub use change::Change;
 pub use clock::Clock;
+pub use daemons::{DaemonIdentity, KnownDaemon};
 pub use error::{
     ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
     StoreFailure, WorkError,

@@ -193,6 +193,15 @@ impl Store {
         Self { read, write, begin, added, sequence, health, has_clock, reserve, _copy }
     }
 
+    /// Expects that the database still has the tables of this version: another daemon may have upgraded it, or an operator
+    /// restored it.
+    ///
+    /// # Errors
+    /// [`StoreError::Version`] if it has others, any other if that could not be seen.
+    pub async fn expect_version(&self) -> Result<(), StoreError> {
+        self.is_of_this_version(if self.has_clock { "PostgreSQL" } else { "SQLite" }).await
+    }
+
     /// Whether its tables are those that this version makes.
     async fn is_of_this_version(&self, database: &str) -> Result<(), StoreError> {
         let database = || database.to_owned();
@@ -254,6 +263,12 @@ impl Store {
             return Ok(now);
         }
         self.row(sqlx::query(DATABASE_TIME)).await?.map_or(Ok(now), |row| time(&row, "now"))
+    }
+
+    /// Whether several daemons may share the database. One in a file is its daemon's alone.
+    #[must_use]
+    pub fn may_be_shared(&self) -> bool {
+        self.has_clock
     }
 
     /// Whether the database can be used.

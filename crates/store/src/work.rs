@@ -15,6 +15,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::change::take_node;
+use crate::daemons::DaemonIdentity;
 use crate::error::{StoreError, WorkError};
 use crate::open::Store;
 use crate::ports::ports_of;
@@ -25,8 +26,8 @@ use crate::sql::{document, json, micros, micros_after, uuid};
 pub struct Claim {
     /// Whose work it is.
     pub node: Uuid,
-    /// Which daemon does it.
-    pub host: String,
+    /// The identity of the daemon that does it.
+    pub daemon: Uuid,
     id: String,
     claims: i64,
 }
@@ -59,11 +60,11 @@ impl Store {
     /// [`StoreError`]
     pub async fn claim_work(
         &self,
-        host: &str,
+        daemon: &DaemonIdentity,
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
-        self.claim_work_beside(host, now, lease, &HashSet::new()).await
+        self.claim_work_beside(daemon, now, lease, &HashSet::new()).await
     }
 
     /// [`Store::claim_work`] but for nodes that this daemon works on already: its lease may have run out while the
@@ -73,7 +74,7 @@ impl Store {
     /// [`StoreError`]
     pub async fn claim_work_beside(
         &self,
-        host: &str,
+        daemon: &DaemonIdentity,
         now: Timestamp,
         lease: SignedDuration,
         in_hand: &HashSet<Uuid>,
@@ -82,7 +83,7 @@ impl Store {
             if in_hand.contains(&node) {
                 continue;
             }
-            if let Some(claimed) = self.try_claim(node, &id, host, now, lease).await? {
+            if let Some(claimed) = self.try_claim(node, &id, daemon, now, lease).await? {
                 // There may be more, and one wake-up wakes one worker: let it go round.
                 self.added.notify_one();
                 return Ok(Some(claimed));
@@ -142,7 +143,11 @@ impl Store {
             .await
     }
 
-    /// Frees what `host` held when it died, for it to be claimed at once. Gives how much that was.
+    /// Frees what a daemon held when it died, for it to be claimed at once; without a daemon, what any held. Gives how much
+    /// that was.
+    ///
+    /// Any is for a database that no other daemon uses. Elsewhere others may be alive, and what the dead ones held is free
+    /// when their leases end.
     ///
     /// No claim of others outlasts a whole `lease` from `now`, and no work waits for longer than that: if times in the
     /// database lie further ahead, the clock was set back meanwhile.
@@ -153,12 +158,12 @@ impl Store {
     /// [`StoreError`]
     pub async fn release_all(
         &self,
-        host: &str,
+        of: Option<&DaemonIdentity>,
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<u64, StoreError> {
-        let released = self
-            .transact(async |connection| self.release_all_in(connection, host, now, lease).await);
+        let released =
+            self.transact(async |connection| self.release_all_in(connection, of, now, lease).await);
         let released = released.await?;
         if released > 0 {
             info!(work = released, "taking over work from before the restart");
@@ -188,12 +193,12 @@ impl Store {
         &self,
         node: Uuid,
         id: &str,
-        host: &str,
+        daemon: &DaemonIdentity,
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
         let claimed = self.transact(async |connection| {
-            self.claim_in(connection, node, id, host, now, lease).await
+            self.claim_in(connection, node, id, daemon, now, lease).await
         });
         claimed.await
     }
@@ -204,7 +209,7 @@ impl Store {
         connection: &mut AnyConnection,
         node: Uuid,
         id: &str,
-        host: &str,
+        daemon: &DaemonIdentity,
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
@@ -219,16 +224,16 @@ impl Store {
                  RETURNING work, claims, progress";
         let row = sqlx::query(claim)
             .bind(id.to_owned())
-            .bind(host.to_owned())
+            .bind(daemon.id.to_string())
             .bind(until)
             .bind(micros(now))
             .fetch_optional(&mut *connection)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        reserve(connection, node, host, until).await?;
+        reserve(connection, node, &daemon.host, until).await?;
         let claims = row.try_get("claims")?;
         Ok(Some(Claimed {
-            claim: Claim { node, host: host.to_owned(), id: id.to_owned(), claims },
+            claim: Claim { node, daemon: daemon.id, id: id.to_owned(), claims },
             node: taken.node,
             ports: ports_of(connection, node).await?.into_iter().map(Arc::new).collect(),
             work: document(&row, "work")?,
@@ -245,7 +250,10 @@ impl Store {
         lease: SignedDuration,
     ) -> Result<(), WorkError> {
         let until = micros_after(self.lease_time(connection, now).await?, lease);
-        reserve(connection, claim.node, &claim.host, until).await?;
+        // Its row is taken first, as by all who take more than one.
+        let prolong = "UPDATE nodes SET reservation_expires = $2 WHERE uuid = $1";
+        let prolong = sqlx::query(prolong).bind(claim.node.to_string()).bind(until);
+        prolong.execute(&mut *connection).await?;
         let update = "UPDATE work SET claimed_until = $4 \
                   WHERE id = $1 AND claimed_by = $2 AND claims = $3";
         expect_one(fenced(update, claim).bind(until), connection, claim).await
@@ -270,7 +278,7 @@ impl Store {
     async fn release_all_in(
         &self,
         connection: &mut AnyConnection,
-        host: &str,
+        of: Option<&DaemonIdentity>,
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<u64, StoreError> {
@@ -283,11 +291,14 @@ impl Store {
         ] {
             sqlx::query(shorten).bind(to).bind(latest).execute(&mut *connection).await?;
         }
+        let id = of.map(|daemon| daemon.id.to_string());
         let nodes = "UPDATE nodes SET reservation = NULL, reservation_expires = NULL \
-                 WHERE reservation = $1";
-        sqlx::query(nodes).bind(host.to_owned()).execute(&mut *connection).await?;
-        let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = $1";
-        let done = sqlx::query(work).bind(host.to_owned()).execute(connection).await?;
+                     WHERE reservation IS NOT NULL AND ($1 IS NULL OR uuid IN \
+                     (SELECT node_uuid FROM work WHERE claimed_by = $1))";
+        sqlx::query(nodes).bind(id.clone()).execute(&mut *connection).await?;
+        let work = "UPDATE work SET claimed_by = NULL, claimed_until = NULL \
+                    WHERE claimed_by IS NOT NULL AND ($1 IS NULL OR claimed_by = $1)";
+        let done = sqlx::query(work).bind(id).execute(connection).await?;
         Ok(done.rows_affected())
     }
 }
@@ -311,7 +322,8 @@ pub(crate) async fn take_away(
     let Some(row) = row else { return Ok(None) };
     let claim = Claim {
         node,
-        host: row.try_get("claimed_by")?,
+        // Versions before this one wrote the name of a host.
+        daemon: uuid(&row, "claimed_by").unwrap_or_default(),
         id: row.try_get("id")?,
         claims: row.try_get("claims")?,
     };
@@ -334,7 +346,7 @@ pub(crate) async fn finish(
 
 /// A statement whose `$1`, `$2`, `$3` fit the work only while the claim is good.
 fn fenced(statement: &'static str, claim: &Claim) -> crate::sql::Statement<'static> {
-    sqlx::query(statement).bind(claim.id.clone()).bind(claim.host.clone()).bind(claim.claims)
+    sqlx::query(statement).bind(claim.id.clone()).bind(claim.daemon.to_string()).bind(claim.claims)
 }
 
 /// Executes a statement that changes one row as long as the claim is good.

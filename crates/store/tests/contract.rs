@@ -19,9 +19,9 @@ use provision::{BootEvent, Node, Port, PowerState, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
-    Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, ListError,
-    NodeChange, NodeFilter, NodeKey, NodeSort, PortChangeError, PortError, PortFilter, PortKey,
-    Retention, SavedPorts, SortDirection, Store, StoreError, WorkError,
+    Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, DaemonIdentity,
+    ListError, NodeChange, NodeFilter, NodeKey, NodeSort, PortChangeError, PortError, PortFilter,
+    PortKey, Retention, SavedPorts, SortDirection, Store, StoreError, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -84,6 +84,10 @@ promises![
     a_finished_claim_frees_the_node_and_leaves_the_next_work,
     work_of_a_dead_daemon_is_claimed_again_with_its_progress,
     a_restarted_daemon_takes_over_its_own_work_at_once,
+    a_daemon_that_starts_frees_nothing_of_a_twin_with_its_name,
+    where_a_daemon_is_alone_it_frees_what_any_held,
+    daemons_are_alive_until_they_end_or_fall_silent,
+    of_two_processes_with_one_identity_the_older_is_told,
     a_renewed_lease_holds,
     a_lost_claim_can_do_nothing,
     replaced_work_does_not_answer_to_the_old_claim,
@@ -766,6 +770,7 @@ async fn nodes_of_the_version_before_are_followed(database: Database) {
     for undo in [
         "DROP TABLE change_counter",
         "DROP TABLE node_changes",
+        "DROP TABLE daemons",
         "DELETE FROM _sqlx_migrations WHERE version >= 2",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -913,8 +918,8 @@ async fn work_of_a_dead_daemon_is_claimed_again_with_its_progress(database: Data
     store.note_progress(&first.claim, BootPhase::Overriding).await.unwrap();
 
     let just_before = now() + LEASE - SignedDuration::from_micros(1);
-    assert_eq!(store.claim_work("heir", just_before, LEASE).await.unwrap(), None);
-    let second = store.claim_work("heir", now() + LEASE, LEASE).await.unwrap().unwrap();
+    assert_eq!(store.claim_work(&daemon("heir"), just_before, LEASE).await.unwrap(), None);
+    let second = store.claim_work(&daemon("heir"), now() + LEASE, LEASE).await.unwrap().unwrap();
 
     assert_eq!((second.claims, second.progress), (2, BootPhase::Overriding));
     assert_eq!(second.work, first.work);
@@ -932,12 +937,78 @@ async fn a_restarted_daemon_takes_over_its_own_work_at_once(database: Database) 
     store.close().await;
 
     let store = database.open().await;
-    assert_eq!(store.release_all("me", now(), LEASE).await.unwrap(), 1);
+    assert_eq!(store.release_all(Some(&daemon("me")), now(), LEASE).await.unwrap(), 1);
 
     let again = claim(&store, "me").await.unwrap();
     assert_eq!(again.node.uuid, mine.uuid);
     assert_eq!((again.claims, again.progress), (2, BootPhase::PoweringOff));
     assert_eq!(claim(&store, "me").await, None, "{} is not ours", other.uuid);
+}
+
+async fn a_daemon_that_starts_frees_nothing_of_a_twin_with_its_name(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    let held = claim(&store, "host").await.unwrap();
+    let twin = DaemonIdentity { id: Uuid::new_v4(), ..daemon("host") };
+
+    assert_eq!(store.release_all(Some(&twin), now(), LEASE).await.unwrap(), 0);
+
+    assert_eq!(store.claim_work(&twin, now(), LEASE).await.unwrap(), None);
+    let stored = store.node(&NodeKey::Uuid(node.uuid)).await.unwrap().unwrap();
+    assert_eq!(stored.reservation.as_deref(), Some("host"));
+    store.renew(&held.claim, now(), LEASE).await.unwrap();
+}
+
+async fn where_a_daemon_is_alone_it_frees_what_any_held(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await;
+    claim(&store, "before").await.unwrap();
+
+    assert_eq!(store.release_all(None, now(), LEASE).await.unwrap(), 1);
+
+    let stored = store.node(&NodeKey::Uuid(node.uuid)).await.unwrap().unwrap();
+    assert_eq!(stored.reservation, None);
+    assert!(claim(&store, "after").await.is_some());
+}
+
+async fn daemons_are_alive_until_they_end_or_fall_silent(database: Database) {
+    let store = database.open().await;
+    let second = SignedDuration::from_secs(1);
+    let alive = async |after: SignedDuration| {
+        let known = store.daemons(now() + after).await.unwrap();
+        known.into_iter().map(|it| (it.host, it.is_alive)).collect::<Vec<_>>()
+    };
+    let (one, two) = (daemon("one"), daemon("two"));
+    store.register_daemon(&two, now()).await.unwrap();
+    store.register_daemon(&one, now()).await.unwrap();
+    let (up, down) = (|name: &str| (name.to_owned(), true), |name: &str| (name.to_owned(), false));
+
+    assert_eq!(alive(second).await, [up("one"), up("two")]);
+    assert!(store.note_alive(&one, now() + second * 15).await.unwrap());
+    assert_eq!(alive(second * 25).await, [up("one"), down("two")]);
+    store.note_end(&one).await.unwrap();
+    assert_eq!(alive(second * 25).await, [down("one"), down("two")]);
+    // A day later the silent ones are forgotten.
+    store.register_daemon(&daemon("three"), now() + second * 86_500).await.unwrap();
+    assert_eq!(alive(second * 86_500).await, [up("three")]);
+}
+
+async fn of_two_processes_with_one_identity_the_older_is_told(database: Database) {
+    let store = database.open().await;
+    let older = daemon("host");
+    let newer = DaemonIdentity { run: Uuid::new_v4(), ..older.clone() };
+    store.register_daemon(&older, now()).await.unwrap();
+    assert!(store.note_alive(&older, now()).await.unwrap());
+
+    store.register_daemon(&newer, now()).await.unwrap();
+
+    assert!(!store.note_alive(&older, now()).await.unwrap());
+    assert!(store.note_alive(&newer, now()).await.unwrap());
+    store.note_end(&older).await.unwrap();
+    assert!(
+        store.daemons(now()).await.unwrap()[0].is_alive,
+        "the end of the older is not the newer's"
+    );
 }
 
 async fn a_renewed_lease_holds(database: Database) {
@@ -948,7 +1019,7 @@ async fn a_renewed_lease_holds(database: Database) {
 
     store.renew(&claimed.claim, now() + LEASE, LEASE).await.unwrap();
 
-    assert_eq!(store.claim_work("b", later, LEASE).await.unwrap(), None);
+    assert_eq!(store.claim_work(&daemon("b"), later, LEASE).await.unwrap(), None);
     let refused = store.change(node.uuid, None, later, |node| fine(node.clone())).await;
     assert!(matches!(refused, Err(ChangeError::Locked { .. })));
 }
@@ -957,7 +1028,7 @@ async fn a_lost_claim_can_do_nothing(database: Database) {
     let store = database.open().await;
     let node = with_work(&store, "n").await;
     let lost = claim(&store, "a").await.unwrap().claim;
-    let good = store.claim_work("a", now() + LEASE, LEASE).await.unwrap().unwrap().claim;
+    let good = store.claim_work(&daemon("a"), now() + LEASE, LEASE).await.unwrap().unwrap().claim;
 
     let phase = BootPhase::PoweringOff;
     for refused in [
@@ -980,7 +1051,7 @@ async fn replaced_work_does_not_answer_to_the_old_claim(database: Database) {
     let old = claim(&store, "a").await.unwrap().claim;
     let later = now() + LEASE;
     plan(&store, &node, Work::Verify, later).await;
-    let new = store.claim_work("a", later, LEASE).await.unwrap().unwrap();
+    let new = store.claim_work(&daemon("a"), later, LEASE).await.unwrap().unwrap();
     assert_eq!(new.claims, 1);
 
     let refused = store.note_progress(&old, BootPhase::PoweringOff).await;
@@ -1013,7 +1084,7 @@ async fn work_that_is_taken_over_is_lost_to_its_claimer_and_done_by_the_next(dat
 
     assert_eq!(taken, Some(second.claim));
     assert_eq!(claim(&store, "b").await, None);
-    assert!(store.claim_work("b", now() + settle, LEASE).await.unwrap().is_some());
+    assert!(store.claim_work(&daemon("b"), now() + settle, LEASE).await.unwrap().is_some());
 }
 
 async fn what_nobody_works_on_is_taken_over_as_any_change_is_made(database: Database) {
@@ -1041,7 +1112,7 @@ async fn a_node_whose_daemon_died_can_be_changed_once_the_lease_is_over(database
 
     let stored = store.node(&node.uuid.into()).await.unwrap().unwrap();
     assert_eq!(stored.reservation, None);
-    let again = store.claim_work("heir", later, LEASE).await.unwrap().unwrap();
+    let again = store.claim_work(&daemon("heir"), later, LEASE).await.unwrap().unwrap();
     assert_eq!(again.claims, 2);
 }
 
@@ -1057,7 +1128,7 @@ async fn work_that_was_put_back_waits_and_keeps_its_progress(database: Database)
 
     store.change(node.uuid, None, now(), |node| fine(node.clone())).await.unwrap();
     assert_eq!(claim(&store, "a").await, None);
-    let again = store.claim_work("a", then, LEASE).await.unwrap().unwrap();
+    let again = store.claim_work(&daemon("a"), then, LEASE).await.unwrap().unwrap();
     assert_eq!((again.claims, again.progress), (2, BootPhase::Overriding));
 }
 
@@ -1111,11 +1182,13 @@ async fn a_clock_that_was_set_back_before_a_restart_delays_no_work(database: Dat
     let held = [claim(&store, "me").await.unwrap(), claim(&store, "them").await.unwrap()];
     let earlier = now() - SignedDuration::from_hours(2);
 
-    store.release_all("me", earlier, LEASE).await.unwrap();
+    store.release_all(Some(&daemon("me")), earlier, LEASE).await.unwrap();
 
     let mut claimed = HashSet::new();
     for at in [earlier, earlier, earlier + LEASE] {
-        claimed.insert(store.claim_work("me", at, LEASE * 2).await.unwrap().unwrap().node.uuid);
+        claimed.insert(
+            store.claim_work(&daemon("me"), at, LEASE * 2).await.unwrap().unwrap().node.uuid,
+        );
     }
     assert_eq!(claimed, HashSet::from([mine.uuid, free.uuid, other.uuid]));
     assert!(claimed.contains(&held[1].node.uuid), "a claim of another's lasts for a lease at most");
@@ -1130,14 +1203,14 @@ async fn daemons_whose_clocks_differ_do_not_take_work_from_each_other(database: 
     let (fast, slow) =
         (now() + SignedDuration::from_hours(9), now() - SignedDuration::from_hours(9));
 
-    let claimed = store.claim_work("slow", slow, LEASE).await.unwrap().unwrap();
-    assert_eq!(store.claim_work("fast", fast, LEASE).await.unwrap(), None);
+    let claimed = store.claim_work(&daemon("slow"), slow, LEASE).await.unwrap().unwrap();
+    assert_eq!(store.claim_work(&daemon("fast"), fast, LEASE).await.unwrap(), None);
     store.renew(&claimed.claim, slow, LEASE).await.unwrap();
     let refused = store.change(node.uuid, None, fast, |node| fine(node.clone())).await;
     assert!(matches!(refused, Err(ChangeError::Locked { .. })));
 
     store.put_back(&claimed.claim, fast, SignedDuration::ZERO).await.unwrap();
-    assert!(store.claim_work("slow", slow, LEASE).await.unwrap().is_some());
+    assert!(store.claim_work(&daemon("slow"), slow, LEASE).await.unwrap().is_some());
 }
 
 async fn a_daemon_does_not_take_work_over_from_itself(database: Database) {
@@ -1147,7 +1220,7 @@ async fn a_daemon_does_not_take_work_over_from_itself(database: Database) {
     let later = now() + LEASE + LEASE;
 
     let in_hand = HashSet::from([node.uuid]);
-    let taken = store.claim_work_beside("a", later, LEASE, &in_hand).await.unwrap();
+    let taken = store.claim_work_beside(&daemon("a"), later, LEASE, &in_hand).await.unwrap();
 
     assert_eq!(taken, None);
     store.renew(&claimed.claim, later, LEASE).await.unwrap();
@@ -1617,8 +1690,14 @@ async fn with_work(store: &Store, name: &str) -> Node {
     node
 }
 
+/// The daemon of that name, which has one state directory.
+fn daemon(host: &str) -> DaemonIdentity {
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, host.as_bytes());
+    DaemonIdentity { id, run: id, host: host.to_owned() }
+}
+
 async fn claim(store: &Store, host: &str) -> Option<store::Claimed> {
-    store.claim_work(host, now(), LEASE).await.unwrap()
+    store.claim_work(&daemon(host), now(), LEASE).await.unwrap()
 }
 
 async fn since(store: &Store, number: ChangeNumber) -> ChangePage {

@@ -12,7 +12,7 @@ use provision::event::BootPhase;
 use provision::{BootEvent, Node, What, Work};
 use serde_json::json;
 use small_disk::on_a_small_disk;
-use store::{Change, ChangeError, Clock, NodeKey, Store, StoreError, WorkError};
+use store::{Change, ChangeError, Clock, DaemonIdentity, NodeKey, Store, StoreError, WorkError};
 use uuid::Uuid;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -81,8 +81,9 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
             let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
             grow(&store, node.uuid, "planned").await.unwrap();
+            let daemon = DaemonIdentity::new(Uuid::new_v4(), "a".to_owned());
             let claimed =
-                store.claim_work("a", Clock::process().now(), LEASE).await.unwrap().unwrap();
+                store.claim_work(&daemon, Clock::process().now(), LEASE).await.unwrap().unwrap();
             let what = What::Agent {
                 call: "x".repeat(900),
                 result: "y".repeat(900),

@@ -1,9 +1,14 @@
-//! `/v1/drivers` and `/v1/conductors`: the one driver, and this daemon.
+//! `/v1/drivers` and `/v1/conductors`: the one driver, and the daemons.
 
+use std::collections::BTreeMap;
+
+use axum::extract::State;
 use axum::{Extension, Json};
 use ironic::driver;
 use serde_json::{Value, json};
+use store::Clock;
 
+use super::context::Api;
 use super::extract::{At, View};
 use super::query::Query;
 use crate::error::ApiError;
@@ -39,28 +44,44 @@ fn expect(name: &str) -> Result<(), ApiError> {
     Err(ApiError::not_found(text))
 }
 
-pub(super) async fn conductors(Extension(view): View) -> Json<Value> {
-    Json(json!({ "conductors": [this(&view)] }))
+pub(super) async fn conductors(
+    State(api): State<Api>,
+    Extension(view): View,
+) -> Result<Json<Value>, ApiError> {
+    let daemons = daemons(&api, &view).await?;
+    let conductors: Vec<_> =
+        daemons.iter().map(|(host, is_alive)| conductor_of(&view, host, *is_alive)).collect();
+    Ok(Json(json!({ "conductors": conductors })))
 }
 
 pub(super) async fn conductor(
+    State(api): State<Api>,
     Extension(view): View,
     At(host): At<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if host != view.host {
+    let daemons = daemons(&api, &view).await?;
+    let Some(is_alive) = daemons.get(&host) else {
         return Err(ApiError::not_found(format!("Conductor {host} could not be found.")));
-    }
-    let mut this = this(&view);
-    this["drivers"] = json!([driver::NAME]);
-    Ok(Json(this))
+    };
+    let mut conductor = conductor_of(&view, &host, *is_alive);
+    conductor["drivers"] = json!([driver::NAME]);
+    Ok(Json(conductor))
 }
 
-/// Whoever reads this from us knows that we are alive.
-fn this(view: &ironic::View) -> Value {
+/// The daemons that share the database, by their names, and whether each is alive. Whoever asks sees that this one is.
+async fn daemons(api: &Api, view: &ironic::View) -> Result<BTreeMap<String, bool>, ApiError> {
+    let known = api.nodes.store().daemons(Clock::process().now()).await?;
+    let mut daemons: BTreeMap<_, _> =
+        known.into_iter().map(|known| (known.host, known.is_alive)).collect();
+    daemons.insert(view.host.clone(), true);
+    Ok(daemons)
+}
+
+fn conductor_of(view: &ironic::View, host: &str, is_alive: bool) -> Value {
     json!({
-        "hostname": view.host,
+        "hostname": host,
         "conductor_group": "",
-        "alive": true,
-        "links": view.links(&format!("conductors/{}", view.host)),
+        "alive": is_alive,
+        "links": view.links(&format!("conductors/{host}")),
     })
 }

@@ -35,7 +35,7 @@ async fn status_at(world: &World, url: &str, address: std::net::Ipv4Addr) -> Sta
 async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
     let Some(database) = database().await else { return };
     let first = World::with(40, Personality::default(), &database).await;
-    let second = World::beside(&first, 41).await;
+    let second = World::beside(&first, 41, "two").await;
     first.clean().await;
     let node = first.node_in("clean wait").await;
     let url = first.bmc.booted_from().expect("a URL");
@@ -64,7 +64,7 @@ async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
 async fn a_node_that_another_daemon_deleted_is_gone() {
     let Some(database) = database().await else { return };
     let first = World::with(42, Personality::default(), &database).await;
-    let second = World::beside(&first, 43).await;
+    let second = World::beside(&first, 43, "two").await;
     let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     let child = json!({ "name": "n2", "driver": "redfish", "parent_node": node["uuid"] });
     first.api(Method::POST, "/v1/nodes", child).await;
@@ -86,4 +86,62 @@ async fn a_node_that_another_daemon_deleted_is_gone() {
         assert!(deleted.elapsed() < BEHIND, "the other daemon still knows the node");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_frees_nothing_of_a_living_twin_with_its_name() {
+    let Some(database) = database().await else { return };
+    let first = World::with(44, Personality::default(), &database).await;
+    let held = first.bmc.hold("PATCH");
+    first.clean().await;
+    held.reached().await;
+
+    let twin = World::beside(&first, 45, "one").await;
+    let node = twin.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    assert_eq!(node["reservation"], "one");
+    held.let_go();
+
+    first.node_in("clean wait").await;
+    let changes = first.bmc.changes();
+    assert_eq!(changes, ["PATCH Once UEFI UefiHttp with a URL", "POST On"], "it is booted once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_daemon_held_when_it_died_is_free_when_it_starts_anew_beside_others() {
+    let Some(database) = database().await else { return };
+    let mut first = World::with(46, Personality::default(), &database).await;
+    let _second = World::beside(&first, 47, "two").await;
+    let held = first.bmc.hold("PATCH");
+    first.clean().await;
+    held.reached().await;
+    let claimed = Instant::now();
+
+    first.die();
+    held.let_go();
+    first.start().await;
+
+    first.node_in("clean wait").await;
+    assert!(
+        claimed.elapsed() < Duration::from_secs(45),
+        "it does not wait for the lease of a minute"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_daemon_shows_all_that_share_its_database() {
+    let Some(database) = database().await else { return };
+    let first = World::with(48, Personality::default(), &database).await;
+    let second = World::beside(&first, 49, "two").await;
+
+    for world in [&first, &second] {
+        let listed = world.api(Method::GET, "/v1/conductors", Value::Null).await;
+        let conductors = listed["conductors"].as_array().unwrap().iter();
+        let conductors = conductors.map(|it| (it["hostname"].clone(), it["alive"].clone()));
+        let both = [(json!("one"), json!(true)), (json!("two"), json!(true))];
+        assert_eq!(conductors.collect::<Vec<_>>(), both);
+        let other = world.api(Method::GET, "/v1/conductors/two", Value::Null).await;
+        assert_eq!(other["drivers"], json!(["redfish"]));
+    }
+    let (status, _) = first.ask(Method::GET, "/v1/conductors/three", &Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }
