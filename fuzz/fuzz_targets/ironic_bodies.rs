@@ -5,7 +5,7 @@
 #![no_main]
 
 use ironic::version::Version;
-use ironic::{Fields, View};
+use ironic::{ClientView, Fields};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use provision::Node;
@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
     let Some((version, body)) = text.split_once('\n') else { return };
     let Ok(version) = Version::negotiate(Some(version), None) else { return };
     let Ok(body) = serde_json::from_str::<Value>(body) else { return };
-    let view = View { version, base_url: "http://h".to_owned(), host: "h".to_owned() };
+    let view = ClientView { version, base_url: "http://h".to_owned(), host: "h".to_owned() };
     let now = Timestamp::UNIX_EPOCH;
     let enrolled = Node::enrolled(Uuid::nil(), "redfish", now);
 

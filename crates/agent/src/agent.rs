@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use http::StatusCode;
-use ironic::agent::{Heartbeat, Lookup, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
+use ironic::agent::{HeartbeatBody, Lookup, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
 use ironic::field::MASKED;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use url::Host as UrlHost;
 use uuid::Uuid;
 
-use crate::api::{Api, CallError, Greeting};
+use crate::api::{CallError, Greeting, IronicClient};
 use crate::clock;
 use crate::cmdline::Options;
 use crate::hands::Hands;
@@ -81,7 +81,7 @@ impl Agent {
     ///
     /// When no node was found in time, or there is no token for it.
     pub async fn run(self, address: IpAddr) -> Result<Infallible> {
-        let api = Api::new(self.options.api()?, &self.options, &self.authorities)
+        let api = IronicClient::new(self.options.api()?, &self.options, &self.authorities)
             .context("setting up HTTPS")?;
 
         let greeting = self.greet(&api).await?;
@@ -110,7 +110,7 @@ impl Agent {
         }
     }
 
-    async fn greet(&self, api: &Api) -> Result<Greeting> {
+    async fn greet(&self, api: &IronicClient) -> Result<Greeting> {
         let greeting = self.persist("no word from Ironic", || api.greet()).await?;
         if self.sets_clock
             && let Some(now) = greeting.now
@@ -120,7 +120,7 @@ impl Agent {
         Ok(greeting)
     }
 
-    async fn lookup(&self, api: &Api, minor: u16) -> Result<Lookup> {
+    async fn lookup(&self, api: &IronicClient, minor: u16) -> Result<Lookup> {
         let lookup = async || {
             let addresses = self.addresses.all().await;
             let words: Vec<_> = addresses.iter().map(Mac::to_string).collect();
@@ -188,27 +188,27 @@ impl Agent {
         certificate: &Certificate,
         token: &str,
         minor: u16,
-    ) -> Heartbeat {
+    ) -> HeartbeatBody {
         let host = match (&self.options.advertise_host, address) {
             (Some(host), _) => host.clone(),
             (None, IpAddr::V4(address)) => UrlHost::Ipv4(address),
             (None, IpAddr::V6(address)) => UrlHost::Ipv6(address),
         };
         let port = self.options.advertise_port.unwrap_or(self.options.listen_port);
-        Heartbeat {
+        HeartbeatBody {
             callback_url: format!("https://{host}:{port}"),
             agent_token: Some(token.to_owned()),
             agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             agent_verify_ca: (minor >= VERIFY_CA_MINOR).then(|| certificate.pem.clone()),
-            ..Heartbeat::default()
+            ..HeartbeatBody::default()
         }
     }
 
     async fn heartbeats(
         &self,
-        api: &Api,
+        api: &IronicClient,
         node: Uuid,
-        heartbeat: &Heartbeat,
+        heartbeat: &HeartbeatBody,
         minor: u16,
         timeout: Duration,
     ) -> Result<Infallible> {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use ironic::agent::{Heartbeat, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
+use ironic::agent::{HeartbeatBody, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::DATE;
@@ -26,7 +26,7 @@ const VERSION_HEADER: &str = "x-openstack-ironic-api-version";
 
 /// One Ironic, as far as this agent is concerned.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub struct IronicClient {
     client: Client,
     base: String,
     request_id: Option<String>,
@@ -74,7 +74,7 @@ pub struct Greeting {
     pub now: Option<Timestamp>,
 }
 
-impl Api {
+impl IronicClient {
     /// The API at `url`. Beside the public authorities, those in `authorities` (PEM) vouch for it.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Api {
     pub async fn heartbeat(
         &self,
         node: Uuid,
-        heartbeat: &Heartbeat,
+        heartbeat: &HeartbeatBody,
         minor: u16,
     ) -> Result<(), CallError> {
         let request = self
@@ -236,7 +236,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await.unwrap();
             while stream.write_all(&[b'['; 65_536]).await.is_ok() {}
         });
-        let api = Api::new(&url, &Options::default(), &[]).unwrap();
+        let api = IronicClient::new(&url, &Options::default(), &[]).unwrap();
 
         let refused = api.lookup(&[], None, TOKEN_MINOR).await.unwrap_err();
 

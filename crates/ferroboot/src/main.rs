@@ -18,12 +18,12 @@ use provision::text::{masked, printable_lines};
 #[command(version, max_term_width = 100)]
 struct Ferroboot {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 /// One line per subcommand; each lives in the module of its name.
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the service: Ironic's API, DHCP, the boot listener.
     Serve(Serve),
     /// Show what happened in a node's boot, and what is wrong with it.
@@ -70,16 +70,16 @@ fn in_words(error: &anyhow::Error) -> String {
     text
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: CliCommand) -> anyhow::Result<()> {
     match command {
-        Command::Serve(serve) => serve.run(),
-        Command::Trace(trace) => trace.run(),
-        Command::Explain(explain) => explain.run(),
-        Command::Replay(replay) => replay.run(),
-        Command::Check(check) => check.run(),
-        Command::Image(image) => image.run(),
-        Command::Bmc(bmc) => bmc.run(),
-        Command::Lab(action) => action.run(),
+        CliCommand::Serve(serve) => serve.run(),
+        CliCommand::Trace(trace) => trace.run(),
+        CliCommand::Explain(explain) => explain.run(),
+        CliCommand::Replay(replay) => replay.run(),
+        CliCommand::Check(check) => check.run(),
+        CliCommand::Image(image) => image.run(),
+        CliCommand::Bmc(bmc) => bmc.run(),
+        CliCommand::Lab(action) => action.run(),
     }
 }
 

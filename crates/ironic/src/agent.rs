@@ -15,7 +15,7 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 
-use crate::field::{MASKED, View};
+use crate::field::{ClientView, MASKED};
 use crate::node;
 
 /// A shorter token is ignored, by agents and by us.
@@ -98,7 +98,7 @@ impl Default for LookupConfig {
 
 /// Body of `POST /v1/heartbeat/{node}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
+pub struct HeartbeatBody {
     /// Where the agent's command API is, `https://ADDRESS:PORT`.
     pub callback_url: String,
     /// The token from the kernel's command line or from the lookup.
@@ -307,7 +307,12 @@ pub fn lookup_addresses(query: &str, addresses: Option<&str>) -> Result<Vec<Mac>
 
 /// The answer to a lookup for `node`, with its token if that lookup is to be told it.
 #[must_use]
-pub fn lookup(node: &Node, token: Option<&Secret>, view: &View, heartbeat_timeout: u32) -> Lookup {
+pub fn lookup(
+    node: &Node,
+    token: Option<&Secret>,
+    view: &ClientView,
+    heartbeat_timeout: u32,
+) -> Lookup {
     let map = |value: Value| value.as_object().cloned().unwrap_or_default();
     let links = view.links(&format!("nodes/{}", node.uuid));
     Lookup {
@@ -402,7 +407,7 @@ pub fn heartbeat(
     require_tls: bool,
     at: Timestamp,
 ) -> Result<provision::event::Heartbeat, BadHeartbeat> {
-    let body = Heartbeat::deserialize(body)
+    let body = HeartbeatBody::deserialize(body)
         .map_err(|bad| BadHeartbeat::Schema(shown(&bad.to_string())))?;
     expect_short(&body)?;
     let agent_token = body.agent_token.ok_or(BadHeartbeat::NoToken)?;
@@ -426,7 +431,7 @@ pub fn heartbeat(
 }
 
 /// Whether every text is no longer than it may be; what is too long is not repeated.
-fn expect_short(body: &Heartbeat) -> Result<(), BadHeartbeat> {
+fn expect_short(body: &HeartbeatBody) -> Result<(), BadHeartbeat> {
     let texts = [
         ("callback_url", Some(&body.callback_url), LONGEST_URL),
         ("agent_token", body.agent_token.as_ref(), LONGEST_TOKEN),
@@ -464,8 +469,11 @@ mod tests {
     #[test]
     fn a_lookup_holds_the_token_only_where_it_is_given() {
         let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-        let view =
-            View { version: Version::MAX, base_url: "http://a".into(), host: "ferroboot".into() };
+        let view = ClientView {
+            version: Version::MAX,
+            base_url: "http://a".into(),
+            host: "ferroboot".into(),
+        };
         let token = |token: Option<&Secret>| lookup(&node, token, &view, 300).config.agent_token;
 
         assert_eq!(token(None).as_deref(), Some(MASKED));

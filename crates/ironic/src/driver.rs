@@ -3,7 +3,7 @@
 use provision::BootInterface;
 use serde_json::{Value, json};
 
-use crate::field::{BadBody, Object, View};
+use crate::field::{BadBody, ClientView, Object};
 use crate::interface::{INTERFACES, INTERFACES_SINCE, default, enabled};
 use crate::python;
 
@@ -86,7 +86,7 @@ pub fn why_unusable(kind: &str, chosen: &str) -> String {
 
 /// `GET /v1/drivers/redfish`, or an entry of `GET /v1/drivers`.
 #[must_use]
-pub fn show(view: &View, detail: bool) -> Value {
+pub fn show(view: &ClientView, detail: bool) -> Value {
     let mut out = Object::new();
     out.insert("name".into(), json!(NAME));
     out.insert("hosts".into(), json!([view.host]));

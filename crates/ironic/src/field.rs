@@ -24,14 +24,14 @@ pub struct Field {
     /// It came with 1.`since`.
     pub since: u16,
     /// What sort of value it has.
-    pub kind: Kind,
+    pub kind: FieldKind,
     /// When clients may set it.
-    pub set: Set,
+    pub set: FieldAccess,
 }
 
 /// What sort of value a field has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldKind {
     /// `true` or `false`; upstream also takes the words for them.
     Boolean,
     /// `true`, `false`, or null for neither.
@@ -46,7 +46,7 @@ pub enum Kind {
     Uuid,
 }
 
-impl Kind {
+impl FieldKind {
     /// What stands where nothing was set.
     #[must_use]
     pub fn empty(self) -> Value {
@@ -61,7 +61,7 @@ impl Kind {
 
 /// When clients may set a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub enum FieldAccess {
     /// On creation only.
     Create,
     /// On creation and by PATCH.
@@ -72,7 +72,7 @@ pub enum Set {
     Never,
 }
 
-impl Set {
+impl FieldAccess {
     /// Whether a creation may carry it.
     #[must_use]
     pub fn on_create(self) -> bool {
@@ -133,7 +133,7 @@ pub enum BadFields {
 
 /// How one client sees the service.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct ClientView {
     /// The version it asked for.
     pub version: Version,
     /// Where it reached us, without a slash at the end.
@@ -142,7 +142,7 @@ pub struct View {
     pub host: String,
 }
 
-impl View {
+impl ClientView {
     /// The URL of `path` below `/v1/`.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
@@ -345,32 +345,34 @@ pub fn creation(
 pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Value, BadBody> {
     match (field.kind, value) {
         (kind, Value::Null) => Ok(kind.empty()),
-        (Kind::Boolean | Kind::BooleanOrNull, Value::Bool(_))
-        | (Kind::List, Value::Array(_))
-        | (Kind::Map, Value::Object(_)) => Ok(value.clone()),
-        (Kind::Boolean | Kind::BooleanOrNull, Value::String(text)) => boolean(text)
+        (FieldKind::Boolean | FieldKind::BooleanOrNull, Value::Bool(_))
+        | (FieldKind::List, Value::Array(_))
+        | (FieldKind::Map, Value::Object(_)) => Ok(value.clone()),
+        (FieldKind::Boolean | FieldKind::BooleanOrNull, Value::String(text)) => boolean(text)
             .map(Value::Bool)
             .ok_or_else(|| BadBody::NotABoolean { field: field.name, value: python::repr(value) }),
-        (Kind::Text(max), Value::String(text)) if text.chars().count() > max => {
+        (FieldKind::Text(max), Value::String(text)) if text.chars().count() > max => {
             let reason = format!("{} is too long", python::repr(value));
             Err(BadBody::Schema { subject, reason })
         }
         // PostgreSQL's text cannot hold it.
-        (Kind::Text(_), Value::String(text)) if text.contains('\0') => {
+        (FieldKind::Text(_), Value::String(text)) if text.contains('\0') => {
             let reason = format!("{} holds a NUL", python::repr(value));
             Err(BadBody::Schema { subject, reason })
         }
-        (Kind::Text(_), Value::String(_)) => Ok(value.clone()),
-        (Kind::Uuid, Value::String(text)) => match Uuid::try_parse(text) {
+        (FieldKind::Text(_), Value::String(_)) => Ok(value.clone()),
+        (FieldKind::Uuid, Value::String(text)) => match Uuid::try_parse(text) {
             Ok(uuid) => Ok(json!(uuid)),
             Err(_) => Err(BadBody::NotAUuid { field: field.name, value: text.clone() }),
         },
-        (Kind::Boolean | Kind::BooleanOrNull, _) => {
+        (FieldKind::Boolean | FieldKind::BooleanOrNull, _) => {
             Err(not_of_type(subject, value, "'string', 'boolean', 'null'"))
         }
-        (Kind::List, _) => Err(not_of_type(subject, value, "'array', 'null'")),
-        (Kind::Map, _) => Err(not_of_type(subject, value, "'object', 'null'")),
-        (Kind::Text(_) | Kind::Uuid, _) => Err(not_of_type(subject, value, "'string', 'null'")),
+        (FieldKind::List, _) => Err(not_of_type(subject, value, "'array', 'null'")),
+        (FieldKind::Map, _) => Err(not_of_type(subject, value, "'object', 'null'")),
+        (FieldKind::Text(_) | FieldKind::Uuid, _) => {
+            Err(not_of_type(subject, value, "'string', 'null'"))
+        }
     }
 }
 

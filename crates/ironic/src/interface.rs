@@ -5,7 +5,7 @@ pub(crate) const INTERFACES_SINCE: u16 = 30;
 
 /// A sort of interface.
 #[derive(Clone, Copy, Debug)]
-pub struct Interface {
+pub struct HardwareInterface {
     /// `boot`, `deploy`, ….
     pub kind: &'static str,
     /// It came with 1.`since`.
@@ -19,7 +19,7 @@ pub struct Interface {
 ///
 /// Some of them are taken, kept and shown, since clients such as Metal3 set them when
 /// they enrol a node, and do nothing yet.
-pub const INTERFACES: [Interface; 13] = [
+pub const INTERFACES: [HardwareInterface; 13] = [
     only("bios", 40, &["no-bios", "redfish"]),
     only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
     only("console", INTERFACES_SINCE, &["no-console"]),
@@ -35,8 +35,12 @@ pub const INTERFACES: [Interface; 13] = [
     only("vendor", INTERFACES_SINCE, &["no-vendor", "redfish"]),
 ];
 
-const fn only(kind: &'static str, since: u16, enabled: &'static [&'static str]) -> Interface {
-    Interface { kind, since, enabled }
+const fn only(
+    kind: &'static str,
+    since: u16,
+    enabled: &'static [&'static str],
+) -> HardwareInterface {
+    HardwareInterface { kind, since, enabled }
 }
 
 /// The interface of a sort that a node has where nothing was said.

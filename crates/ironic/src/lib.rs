@@ -22,7 +22,7 @@ pub mod traits;
 pub mod validate;
 pub mod version;
 
-pub use field::{Fields, View};
+pub use field::{ClientView, Fields};
 // For those who may use this crate and not that one.
 pub use provision::text;
 pub use version::Version;

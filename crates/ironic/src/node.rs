@@ -8,99 +8,101 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::driver;
-use crate::field::{self, BadBody, Field, Fields, Kind, MASKED, Object, Set, View, time};
+use crate::field::{
+    self, BadBody, ClientView, Field, FieldAccess, FieldKind, Fields, MASKED, Object, time,
+};
 use crate::guards;
 use crate::interface;
 use crate::network_data;
 use crate::patch;
 use crate::version::{Version, since};
 
-const TEXT: Kind = Kind::Text(255);
+const TEXT: FieldKind = FieldKind::Text(255);
 
 /// Every field, in the order in which the versions brought them.
 pub const FIELDS: &[Field] = &[
-    f("uuid", 1, Kind::Uuid, Set::Create),
-    f("created_at", 1, TEXT, Set::Never),
-    f("updated_at", 1, TEXT, Set::Never),
-    f("chassis_uuid", 1, Kind::Uuid, Set::CreateAndPatch),
-    f("console_enabled", 1, Kind::Boolean, Set::Never),
-    f("driver", 1, TEXT, Set::CreateAndPatch),
-    f("driver_info", 1, Kind::Map, Set::CreateAndPatch),
-    f("extra", 1, Kind::Map, Set::CreateAndPatch),
-    f("instance_info", 1, Kind::Map, Set::CreateAndPatch),
-    f("instance_uuid", 1, Kind::Uuid, Set::CreateAndPatch),
-    f("last_error", 1, TEXT, Set::Never),
-    f("links", 1, Kind::List, Set::Never),
-    f("maintenance", 1, Kind::Boolean, Set::CreateAndPatch),
-    f("maintenance_reason", 1, TEXT, Set::Never),
-    f("ports", 1, Kind::List, Set::Never),
-    f("power_state", 1, TEXT, Set::Never),
-    f("properties", 1, Kind::Map, Set::CreateAndPatch),
-    f("provision_state", 1, TEXT, Set::Never),
-    f("provision_updated_at", 1, TEXT, Set::Never),
-    f("reservation", 1, TEXT, Set::Never),
-    f("target_power_state", 1, TEXT, Set::Never),
-    f("target_provision_state", 1, TEXT, Set::Never),
-    f("driver_internal_info", 3, Kind::Map, Set::Never),
-    f("name", since::NAMES, TEXT, Set::CreateAndPatch),
-    f("inspection_finished_at", 6, TEXT, Set::Never),
-    f("inspection_started_at", 6, TEXT, Set::Never),
-    f("clean_step", 7, Kind::Map, Set::Never),
-    f("raid_config", 12, Kind::Map, Set::Never),
-    f("target_raid_config", 12, Kind::Map, Set::Never),
-    f("states", since::STATES_LINK, Kind::List, Set::Never),
-    f("network_interface", 20, TEXT, Set::CreateAndPatch),
-    f("resource_class", 21, Kind::Text(80), Set::CreateAndPatch),
-    f("portgroups", since::PORTGROUPS_LINK, Kind::List, Set::Never),
-    f("boot_interface", 31, TEXT, Set::CreateAndPatch),
-    f("console_interface", 31, TEXT, Set::CreateAndPatch),
-    f("deploy_interface", 31, TEXT, Set::CreateAndPatch),
-    f("inspect_interface", 31, TEXT, Set::CreateAndPatch),
-    f("management_interface", 31, TEXT, Set::CreateAndPatch),
-    f("power_interface", 31, TEXT, Set::CreateAndPatch),
-    f("raid_interface", 31, TEXT, Set::CreateAndPatch),
-    f("vendor_interface", 31, TEXT, Set::CreateAndPatch),
-    f("volume", since::VOLUME, Kind::List, Set::Never),
-    f("storage_interface", 33, TEXT, Set::CreateAndPatch),
-    f("traits", since::TRAITS, Kind::List, Set::Never),
-    f("rescue_interface", 38, TEXT, Set::CreateAndPatch),
-    f("bios_interface", 40, TEXT, Set::CreateAndPatch),
-    f("fault", 42, TEXT, Set::Never),
-    f("deploy_step", 44, Kind::Map, Set::Never),
-    f("conductor_group", 46, TEXT, Set::CreateAndPatch),
-    f("automated_clean", 47, Kind::BooleanOrNull, Set::CreateAndPatch),
-    f("protected", 48, Kind::Boolean, Set::Patch),
-    f("protected_reason", 48, TEXT, Set::Patch),
-    f("conductor", 49, TEXT, Set::Never),
-    f("owner", 50, TEXT, Set::CreateAndPatch),
-    f("description", 51, Kind::Text(4_096), Set::CreateAndPatch),
-    f("allocation_uuid", 52, Kind::Uuid, Set::Never),
-    f("retired", 61, Kind::Boolean, Set::CreateAndPatch),
-    f("retired_reason", 61, TEXT, Set::CreateAndPatch),
-    f("lessee", 65, TEXT, Set::CreateAndPatch),
-    f("network_data", 66, Kind::Map, Set::CreateAndPatch),
-    f("boot_mode", since::BOOT_MODE, TEXT, Set::Never),
-    f("secure_boot", since::BOOT_MODE, Kind::BooleanOrNull, Set::Never),
-    f("shard", 82, TEXT, Set::CreateAndPatch),
-    f("parent_node", 83, Kind::Uuid, Set::CreateAndPatch),
-    f("firmware_interface", 86, TEXT, Set::CreateAndPatch),
-    f("service_step", 87, Kind::Map, Set::Never),
-    f("disable_power_off", 95, Kind::Boolean, Set::CreateAndPatch),
-    f("instance_name", 104, TEXT, Set::CreateAndPatch),
-    f("health", 109, TEXT, Set::Never),
+    f("uuid", 1, FieldKind::Uuid, FieldAccess::Create),
+    f("created_at", 1, TEXT, FieldAccess::Never),
+    f("updated_at", 1, TEXT, FieldAccess::Never),
+    f("chassis_uuid", 1, FieldKind::Uuid, FieldAccess::CreateAndPatch),
+    f("console_enabled", 1, FieldKind::Boolean, FieldAccess::Never),
+    f("driver", 1, TEXT, FieldAccess::CreateAndPatch),
+    f("driver_info", 1, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("extra", 1, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("instance_info", 1, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("instance_uuid", 1, FieldKind::Uuid, FieldAccess::CreateAndPatch),
+    f("last_error", 1, TEXT, FieldAccess::Never),
+    f("links", 1, FieldKind::List, FieldAccess::Never),
+    f("maintenance", 1, FieldKind::Boolean, FieldAccess::CreateAndPatch),
+    f("maintenance_reason", 1, TEXT, FieldAccess::Never),
+    f("ports", 1, FieldKind::List, FieldAccess::Never),
+    f("power_state", 1, TEXT, FieldAccess::Never),
+    f("properties", 1, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("provision_state", 1, TEXT, FieldAccess::Never),
+    f("provision_updated_at", 1, TEXT, FieldAccess::Never),
+    f("reservation", 1, TEXT, FieldAccess::Never),
+    f("target_power_state", 1, TEXT, FieldAccess::Never),
+    f("target_provision_state", 1, TEXT, FieldAccess::Never),
+    f("driver_internal_info", 3, FieldKind::Map, FieldAccess::Never),
+    f("name", since::NAMES, TEXT, FieldAccess::CreateAndPatch),
+    f("inspection_finished_at", 6, TEXT, FieldAccess::Never),
+    f("inspection_started_at", 6, TEXT, FieldAccess::Never),
+    f("clean_step", 7, FieldKind::Map, FieldAccess::Never),
+    f("raid_config", 12, FieldKind::Map, FieldAccess::Never),
+    f("target_raid_config", 12, FieldKind::Map, FieldAccess::Never),
+    f("states", since::STATES_LINK, FieldKind::List, FieldAccess::Never),
+    f("network_interface", 20, TEXT, FieldAccess::CreateAndPatch),
+    f("resource_class", 21, FieldKind::Text(80), FieldAccess::CreateAndPatch),
+    f("portgroups", since::PORTGROUPS_LINK, FieldKind::List, FieldAccess::Never),
+    f("boot_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("console_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("deploy_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("inspect_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("management_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("power_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("raid_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("vendor_interface", 31, TEXT, FieldAccess::CreateAndPatch),
+    f("volume", since::VOLUME, FieldKind::List, FieldAccess::Never),
+    f("storage_interface", 33, TEXT, FieldAccess::CreateAndPatch),
+    f("traits", since::TRAITS, FieldKind::List, FieldAccess::Never),
+    f("rescue_interface", 38, TEXT, FieldAccess::CreateAndPatch),
+    f("bios_interface", 40, TEXT, FieldAccess::CreateAndPatch),
+    f("fault", 42, TEXT, FieldAccess::Never),
+    f("deploy_step", 44, FieldKind::Map, FieldAccess::Never),
+    f("conductor_group", 46, TEXT, FieldAccess::CreateAndPatch),
+    f("automated_clean", 47, FieldKind::BooleanOrNull, FieldAccess::CreateAndPatch),
+    f("protected", 48, FieldKind::Boolean, FieldAccess::Patch),
+    f("protected_reason", 48, TEXT, FieldAccess::Patch),
+    f("conductor", 49, TEXT, FieldAccess::Never),
+    f("owner", 50, TEXT, FieldAccess::CreateAndPatch),
+    f("description", 51, FieldKind::Text(4_096), FieldAccess::CreateAndPatch),
+    f("allocation_uuid", 52, FieldKind::Uuid, FieldAccess::Never),
+    f("retired", 61, FieldKind::Boolean, FieldAccess::CreateAndPatch),
+    f("retired_reason", 61, TEXT, FieldAccess::CreateAndPatch),
+    f("lessee", 65, TEXT, FieldAccess::CreateAndPatch),
+    f("network_data", 66, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("boot_mode", since::BOOT_MODE, TEXT, FieldAccess::Never),
+    f("secure_boot", since::BOOT_MODE, FieldKind::BooleanOrNull, FieldAccess::Never),
+    f("shard", 82, TEXT, FieldAccess::CreateAndPatch),
+    f("parent_node", 83, FieldKind::Uuid, FieldAccess::CreateAndPatch),
+    f("firmware_interface", 86, TEXT, FieldAccess::CreateAndPatch),
+    f("service_step", 87, FieldKind::Map, FieldAccess::Never),
+    f("disable_power_off", 95, FieldKind::Boolean, FieldAccess::CreateAndPatch),
+    f("instance_name", 104, TEXT, FieldAccess::CreateAndPatch),
+    f("health", 109, TEXT, FieldAccess::Never),
 ];
 
 /// What a list shows where nothing else is asked for.
 pub const LISTED: [&str; 7] =
     ["uuid", "name", "instance_uuid", "maintenance", "power_state", "provision_state", "links"];
 
-const fn f(name: &'static str, since: u16, kind: Kind, set: Set) -> Field {
+const fn f(name: &'static str, since: u16, kind: FieldKind, set: FieldAccess) -> Field {
     Field { name, since, kind, set }
 }
 
 /// The node as a client sees it; `reservation` is who is at work on it, if anyone is.
 #[must_use]
-pub fn show(node: &Node, view: &View, fields: &Fields, reservation: Option<&str>) -> Value {
+pub fn show(node: &Node, view: &ClientView, fields: &Fields, reservation: Option<&str>) -> Value {
     FIELDS
         .iter()
         .filter(|field| fields.show(field, view.version))
@@ -109,7 +111,7 @@ pub fn show(node: &Node, view: &View, fields: &Fields, reservation: Option<&str>
         .into()
 }
 
-fn value(node: &Node, field: &Field, view: &View, reservation: Option<&str>) -> Value {
+fn value(node: &Node, field: &Field, view: &ClientView, reservation: Option<&str>) -> Value {
     let at = |time: Option<Timestamp>| time.map_or(Value::Null, field::time);
     let link = |tail: &str| view.links(&format!("nodes/{}{tail}", node.uuid));
     match field.name {
@@ -178,7 +180,7 @@ fn internal(attempt: Option<&Attempt>) -> Value {
 
 /// The answer to `GET /v1/nodes/{}/states`.
 #[must_use]
-pub fn states(node: &Node, view: &View) -> Value {
+pub fn states(node: &Node, view: &ClientView) -> Value {
     const SHOWN: [&str; 11] = [
         "boot_mode",
         "console_enabled",
@@ -253,7 +255,7 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
     if !version.has(since::ENROLL) {
         node.provision_state = ProvisionState::Available;
     }
-    fill(&mut node, &body, Writer { subject: "node", version, before: None })?;
+    fill(&mut node, &body, WriteContext { subject: "node", version, before: None })?;
     NODE_LIMIT.check_new(FreeFormSize::of_node(&node)).map_err(too_large)?;
     Ok(node)
 }
@@ -285,7 +287,7 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
         document.insert(field.name.to_owned(), value);
     }
     let mut after = node.clone();
-    fill(&mut after, &document, Writer { subject: "patch", version, before: Some(node) })?;
+    fill(&mut after, &document, WriteContext { subject: "patch", version, before: Some(node) })?;
     guards::check_change(node, &mut after)?;
     NODE_LIMIT.check(before, FreeFormSize::of_node(&after)).map_err(too_large)?;
     Ok(after)
@@ -346,7 +348,7 @@ fn keep_masked(map: &mut Object, stored: &Object) {
 
 /// What is being written, for the error's words.
 #[derive(Clone, Copy)]
-struct Writer<'a> {
+struct WriteContext<'a> {
     subject: &'static str,
     version: Version,
     /// The node that is there, unless it is being created. What stays as it is there was checked
@@ -355,7 +357,7 @@ struct Writer<'a> {
 }
 
 /// Sets what `document` holds; its values are of their fields' kinds.
-fn fill(node: &mut Node, document: &Object, writer: Writer<'_>) -> Result<(), BadBody> {
+fn fill(node: &mut Node, document: &Object, writer: WriteContext<'_>) -> Result<(), BadBody> {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let Some(driver) = text("driver") else {
         let reason = "'driver' is a required property".to_owned();
@@ -377,7 +379,12 @@ fn fill(node: &mut Node, document: &Object, writer: Writer<'_>) -> Result<(), Ba
     Ok(())
 }
 
-fn set(node: &mut Node, name: &str, value: &Value, writer: Writer<'_>) -> Result<(), BadBody> {
+fn set(
+    node: &mut Node,
+    name: &str,
+    value: &Value,
+    writer: WriteContext<'_>,
+) -> Result<(), BadBody> {
     let map = || value.as_object().cloned().unwrap_or_default();
     match name {
         // Checked before, or not a client's to change.
@@ -448,7 +455,7 @@ fn interface(field: &str) -> Option<&'static str> {
 }
 
 /// A name must not look like a UUID, since both find a node in the same place of a URL.
-fn name(name: Option<&str>, writer: Writer<'_>) -> Result<Option<String>, BadBody> {
+fn name(name: Option<&str>, writer: WriteContext<'_>) -> Result<Option<String>, BadBody> {
     let Some(name) = name else { return Ok(None) };
     let written = Some(name.to_owned());
     if writer.before.is_some_and(|before| before.name == written) {
@@ -472,8 +479,8 @@ mod tests {
 
     use super::*;
 
-    fn view(minor: u16) -> View {
-        View {
+    fn view(minor: u16) -> ClientView {
+        ClientView {
             version: Version::new(minor).unwrap(),
             base_url: "http://127.0.0.1:6385".into(),
             host: "ferroboot".into(),

@@ -7,33 +7,35 @@ use provision::limits::{Excess, FreeFormSize, PORT_LIMIT};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::field::{self, BadBody, Field, Fields, Kind, Object, Set, View, time};
+use crate::field::{
+    self, BadBody, ClientView, Field, FieldAccess, FieldKind, Fields, Object, time,
+};
 use crate::local_link;
 use crate::patch;
 use crate::version::Version;
 
-const TEXT: Kind = Kind::Text(255);
+const TEXT: FieldKind = FieldKind::Text(255);
 
 /// Every field, in the order in which the versions brought them.
 pub const FIELDS: &[Field] = &[
-    f("uuid", 1, Kind::Uuid, Set::Create),
-    f("created_at", 1, TEXT, Set::Never),
-    f("updated_at", 1, TEXT, Set::Never),
-    f("address", 1, TEXT, Set::CreateAndPatch),
-    f("extra", 1, Kind::Map, Set::CreateAndPatch),
-    f("links", 1, Kind::List, Set::Never),
-    f("node_uuid", 1, TEXT, Set::CreateAndPatch),
-    f("internal_info", 18, Kind::Map, Set::Never),
-    f("local_link_connection", 19, Kind::Map, Set::CreateAndPatch),
-    f("pxe_enabled", 19, Kind::Boolean, Set::CreateAndPatch),
-    f("portgroup_uuid", 24, Kind::Uuid, Set::CreateAndPatch),
-    f("physical_network", 34, Kind::Text(64), Set::CreateAndPatch),
-    f("is_smartnic", 53, Kind::Boolean, Set::CreateAndPatch),
-    f("name", 88, TEXT, Set::CreateAndPatch),
-    f("description", 97, TEXT, Set::CreateAndPatch),
-    f("vendor", 100, Kind::Text(32), Set::CreateAndPatch),
-    f("category", 101, Kind::Text(80), Set::CreateAndPatch),
-    f("available_for_dynamic_portgroup", 103, Kind::Boolean, Set::CreateAndPatch),
+    f("uuid", 1, FieldKind::Uuid, FieldAccess::Create),
+    f("created_at", 1, TEXT, FieldAccess::Never),
+    f("updated_at", 1, TEXT, FieldAccess::Never),
+    f("address", 1, TEXT, FieldAccess::CreateAndPatch),
+    f("extra", 1, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("links", 1, FieldKind::List, FieldAccess::Never),
+    f("node_uuid", 1, TEXT, FieldAccess::CreateAndPatch),
+    f("internal_info", 18, FieldKind::Map, FieldAccess::Never),
+    f("local_link_connection", 19, FieldKind::Map, FieldAccess::CreateAndPatch),
+    f("pxe_enabled", 19, FieldKind::Boolean, FieldAccess::CreateAndPatch),
+    f("portgroup_uuid", 24, FieldKind::Uuid, FieldAccess::CreateAndPatch),
+    f("physical_network", 34, FieldKind::Text(64), FieldAccess::CreateAndPatch),
+    f("is_smartnic", 53, FieldKind::Boolean, FieldAccess::CreateAndPatch),
+    f("name", 88, TEXT, FieldAccess::CreateAndPatch),
+    f("description", 97, TEXT, FieldAccess::CreateAndPatch),
+    f("vendor", 100, FieldKind::Text(32), FieldAccess::CreateAndPatch),
+    f("category", 101, FieldKind::Text(80), FieldAccess::CreateAndPatch),
+    f("available_for_dynamic_portgroup", 103, FieldKind::Boolean, FieldAccess::CreateAndPatch),
 ];
 
 /// What a list shows where nothing else is asked for.
@@ -42,13 +44,13 @@ pub const LISTED: [&str; 3] = ["uuid", "address", "links"];
 /// Fields that are true where nothing was said.
 const TRUE_BY_DEFAULT: [&str; 2] = ["pxe_enabled", "available_for_dynamic_portgroup"];
 
-const fn f(name: &'static str, since: u16, kind: Kind, set: Set) -> Field {
+const fn f(name: &'static str, since: u16, kind: FieldKind, set: FieldAccess) -> Field {
     Field { name, since, kind, set }
 }
 
 /// The port as a client sees it.
 #[must_use]
-pub fn show(port: &Port, view: &View, fields: &Fields) -> Value {
+pub fn show(port: &Port, view: &ClientView, fields: &Fields) -> Value {
     FIELDS
         .iter()
         .filter(|field| fields.show(field, view.version))
@@ -57,7 +59,7 @@ pub fn show(port: &Port, view: &View, fields: &Fields) -> Value {
         .into()
 }
 
-fn value(port: &Port, field: &Field, view: &View) -> Value {
+fn value(port: &Port, field: &Field, view: &ClientView) -> Value {
     match field.name {
         "uuid" => json!(port.uuid),
         "created_at" => time(port.created_at),
@@ -223,8 +225,8 @@ mod tests {
 
     use super::*;
 
-    fn view() -> View {
-        View {
+    fn view() -> ClientView {
+        ClientView {
             version: Version::MAX,
             base_url: "http://127.0.0.1:6385".into(),
             host: "ferroboot".into(),

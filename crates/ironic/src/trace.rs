@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::field::{View, time};
+use crate::field::{ClientView, time};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,26 +20,26 @@ pub struct BootTrace {
     /// What went wrong last with the node.
     pub last_error: Option<String>,
     /// The attempt that is shown; null before the first.
-    pub attempt: Option<Shown>,
+    pub attempt: Option<ShownAttempt>,
     /// What happened in it, oldest first.
     pub events: Vec<BootEvent>,
     /// What is wrong, or where it stands; null while all goes well.
-    pub diagnosis: Option<Diagnosis>,
+    pub diagnosis: Option<ShownDiagnosis>,
 }
 
 /// An attempt, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct ShownAttempt {
     /// Its identity, for `?attempt=`.
     pub id: Uuid,
     /// The rest is known of the node's latest attempt only.
     #[serde(flatten)]
-    pub latest: Option<Latest>,
+    pub latest: Option<LatestAttempt>,
 }
 
 /// What is known of the latest attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Latest {
+pub struct LatestAttempt {
     /// Which path it took.
     pub boot_interface: BootInterface,
     /// When it began.
@@ -52,16 +52,16 @@ pub struct Latest {
 
 /// What the trace says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Diagnosis {
+pub struct ShownDiagnosis {
     /// What is wrong, as one sentence.
     pub text: String,
     /// What an operator can do about it.
     pub hint: Option<String>,
 }
 
-impl From<&Attempt> for Shown {
+impl From<&Attempt> for ShownAttempt {
     fn from(attempt: &Attempt) -> Self {
-        let latest = Latest {
+        let latest = LatestAttempt {
             boot_interface: attempt.boot_interface,
             started_at: attempt.started_at,
             powered_on_at: attempt.powered_on_at,
@@ -71,7 +71,7 @@ impl From<&Attempt> for Shown {
     }
 }
 
-impl From<provision::diagnosis::Diagnosis> for Diagnosis {
+impl From<provision::diagnosis::Diagnosis> for ShownDiagnosis {
     fn from(diagnosis: provision::diagnosis::Diagnosis) -> Self {
         Self { text: diagnosis.text, hint: diagnosis.hint }
     }
@@ -82,9 +82,9 @@ impl BootTrace {
     #[must_use]
     pub fn new(
         node: &Node,
-        attempt: Option<Shown>,
+        attempt: Option<ShownAttempt>,
         events: Vec<BootEvent>,
-        diagnosis: Option<Diagnosis>,
+        diagnosis: Option<ShownDiagnosis>,
     ) -> Self {
         Self {
             node_uuid: node.uuid,
@@ -100,7 +100,7 @@ impl BootTrace {
 
 /// Upstream's `history` as far as a trace tells it: the changes of state, with their reasons.
 #[must_use]
-pub fn history_entry(node: &Node, event: &BootEvent, view: &View) -> Option<Value> {
+pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Option<Value> {
     let What::State { from, to, reason } = &event.what else { return None };
     let failed = *to == ProvisionState::CleanFailed;
     // Events have no UUIDs of their own, and those of one attempt differ in their times.
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_trace_reads_back_as_it_was_written() {
         let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-        let latest = Latest {
+        let latest = LatestAttempt {
             boot_interface: BootInterface::Http,
             started_at: Timestamp::UNIX_EPOCH,
             powered_on_at: None,
@@ -146,8 +146,8 @@ mod tests {
         };
         for attempt in [
             None,
-            Some(Shown { id: Uuid::nil(), latest: None }),
-            Some(Shown { id: Uuid::nil(), latest: Some(latest) }),
+            Some(ShownAttempt { id: Uuid::nil(), latest: None }),
+            Some(ShownAttempt { id: Uuid::nil(), latest: Some(latest) }),
         ] {
             let trace = BootTrace::new(&node, attempt, Vec::new(), None);
             let text = serde_json::to_string(&trace).unwrap();

@@ -26,7 +26,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Router, middleware};
 use tower::Layer;
 
-pub use self::context::{Api, Settings};
+pub use self::context::{ApiContext, ApiSettings};
 use self::discovery::ResourceLinks;
 use self::routes::Audience;
 use crate::error::ApiError;
@@ -39,17 +39,17 @@ pub(crate) const MAX_BODY: usize = 1024 * 1024;
 pub(crate) const MAX_AGENT_BODY: usize = 64 * 1024;
 
 /// All of the API, for the port of operators.
-pub fn router(api: Api) -> Router {
+pub fn router(api: ApiContext) -> Router {
     finish(routes::router_of(|_| true), api, MAX_BODY)
 }
 
 /// What machines need, and no more: nothing here tells a node's settings or changes them.
-pub fn agent_router(api: Api) -> Router {
+pub fn agent_router(api: ApiContext) -> Router {
     finish(routes::router_of(|route| route.audience == Audience::Everyone), api, MAX_AGENT_BODY)
 }
 
 /// Adds what holds for every route.
-fn finish(routes: Router<Api>, api: Api, max_body: usize) -> Router {
+fn finish(routes: Router<ApiContext>, api: ApiContext, max_body: usize) -> Router {
     let routes = routes
         .fallback(|| async { ApiError::no_route(StatusCode::NOT_FOUND, "") })
         .method_not_allowed_fallback(routes::method_not_allowed)

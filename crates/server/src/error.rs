@@ -25,11 +25,11 @@ const MAX_WORDS: usize = 2_000;
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    says: Says,
+    shape: ErrorShape,
 }
 
 #[derive(Debug)]
-enum Says {
+enum ErrorShape {
     /// Something is wrong with what was asked for.
     Application(String),
     /// It is not something that can be asked for at all.
@@ -85,7 +85,7 @@ impl ApiError {
     /// 404 or 405 for what no route serves.
     #[must_use]
     pub fn no_route(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, says: Says::Framework(text.into()) }
+        Self { status, shape: ErrorShape::Framework(text.into()) }
     }
 
     /// The words of another error type, with `status`; cut where they quote at length what was sent.
@@ -95,7 +95,7 @@ impl ApiError {
             text.truncate(end);
             text.push('…');
         }
-        Self { status, says: Says::Application(text) }
+        Self { status, shape: ErrorShape::Application(text) }
     }
 
     /// 429, with `text`.
@@ -106,8 +106,8 @@ impl ApiError {
     /// What it says, for logs and traces.
     #[must_use]
     pub fn text(&self) -> &str {
-        match &self.says {
-            Says::Application(text) | Says::Framework(text) => text,
+        match &self.shape {
+            ErrorShape::Application(text) | ErrorShape::Framework(text) => text,
         }
     }
 }
@@ -115,9 +115,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = self.status.as_u16();
-        let body = match self.says {
-            Says::Application(text) => ironic::error::application(code, &text),
-            Says::Framework(description) => {
+        let body = match self.shape {
+            ErrorShape::Application(text) => ironic::error::application(code, &text),
+            ErrorShape::Framework(description) => {
                 let title = self.status.canonical_reason().unwrap_or_default();
                 ironic::error::framework(code, title, &description)
             }
@@ -128,7 +128,7 @@ impl IntoResponse for ApiError {
 
 impl From<BadVersion> for ApiError {
     fn from(bad: BadVersion) -> Self {
-        Self { status: StatusCode::NOT_ACCEPTABLE, says: Says::Framework(bad.to_string()) }
+        Self { status: StatusCode::NOT_ACCEPTABLE, shape: ErrorShape::Framework(bad.to_string()) }
     }
 }
 

@@ -44,7 +44,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::Api;
+use crate::api::ApiContext;
 use crate::api::guard::{self, OperatorGuard};
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
@@ -97,11 +97,11 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), witness.clone())?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let means = BootMeans::new(&config, urls.clone(), boot_sets.clone());
-    let settings = api::Settings {
+    let settings = api::ApiSettings {
         means: Some(means.clone()),
         ..api_settings(&config, &daemon.host, strangers.clone())
     };
-    let api = Api::new(nodes.clone(), recorder.clone(), settings);
+    let api = ApiContext::new(nodes.clone(), recorder.clone(), settings);
     let guard = OperatorGuard::open(&config.api)?;
     let for_operators = listen(config.api.listen, "the API")?;
     let for_agents = listen(config.agent.listen, "agents")?;
@@ -233,15 +233,15 @@ async fn ended_well(
     result
 }
 
-fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api::Settings {
-    api::Settings {
+fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api::ApiSettings {
+    api::ApiSettings {
         host: host.to_owned(),
         public_url: config.api.public_url.as_ref().map(ToString::to_string),
         agent_require_tls: config.agent.require_tls,
         agent_calls_per_sec: config.agent.calls_per_sec,
         loader: config.boot.http_loader,
         strangers,
-        ..api::Settings::default()
+        ..api::ApiSettings::default()
     }
 }
 

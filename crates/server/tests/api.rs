@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use jiff::SignedDuration;
 use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
 use serde_json::{Value, json};
-use server::api::{Api, Settings, agent_router, router};
+use server::api::{ApiContext, ApiSettings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
 use server::trace::{self, Recorder};
@@ -778,7 +778,7 @@ fn target(verb: &str) -> Value {
 /// The API, a store of its own, and what a worker would do.
 struct Service {
     router: Router,
-    api: Api,
+    api: ApiContext,
     nodes: Nodes,
     recorder: Recorder,
     _folder: TempDir,
@@ -792,7 +792,7 @@ impl Service {
         let nodes = Nodes::new(store, Index::default(), Policy::default());
         let (recorder, backlog) = Recorder::new();
         tokio::spawn(trace::write(nodes.store().clone(), backlog));
-        let api = Api::new(nodes.clone(), recorder.clone(), Settings::default());
+        let api = ApiContext::new(nodes.clone(), recorder.clone(), ApiSettings::default());
         Self { router: router(api.clone()), api, nodes, recorder, _folder: folder }
     }
 

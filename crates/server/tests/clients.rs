@@ -12,7 +12,7 @@ use provision::clean::CleanStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
 use server::api::guard::OperatorGuard;
-use server::api::{Api, Settings, router};
+use server::api::{ApiContext, ApiSettings, router};
 use server::change::Nodes;
 use server::config;
 use server::nodes::Index;
@@ -212,7 +212,7 @@ impl Service {
         // As the daemon does when it starts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (recorder, _) = Recorder::new();
-        let api = Api::new(nodes.clone(), recorder, Settings::default());
+        let api = ApiContext::new(nodes.clone(), recorder, ApiSettings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
         let users = login.map(|_| folder.path().join("htpasswd"));

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use provision::Policy;
 use serde_json::Value;
 use server::api::guard::{self, OperatorGuard};
-use server::api::{Api, Settings, agent_router, router};
+use server::api::{ApiContext, ApiSettings, agent_router, router};
 use server::change::Nodes;
 use server::config;
 use server::nodes::Index;
@@ -229,7 +229,7 @@ impl Service {
         let url = format!("sqlite://{}/test.db", dir.path().display());
         let store = runtime.block_on(Store::open(&url)).unwrap();
         let nodes = Nodes::new(store, Index::default(), Policy::default());
-        let api = Api::new(nodes, Recorder::new().0, Settings::default());
+        let api = ApiContext::new(nodes, Recorder::new().0, ApiSettings::default());
         let operators = Router::new()
             .route("/metrics", get(|| async { "up 1\n" }))
             .fallback_service(router(api.clone()));

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use provision::Policy;
 use serde_json::{Value, json};
 use server::api::routes::ROUTES;
-use server::api::{Api, Settings, agent_router, router};
+use server::api::{ApiContext, ApiSettings, agent_router, router};
 use server::change::Nodes;
 use server::nodes::Index;
 use server::trace::Recorder;
@@ -294,7 +294,7 @@ impl Service {
         let store = runtime.block_on(Store::open(url)).expect("the store opens");
         let nodes = Nodes::new(store, Index::default(), Policy::default());
         let (recorder, _) = Recorder::new();
-        let api = Api::new(nodes, recorder, Settings::default());
+        let api = ApiContext::new(nodes, recorder, ApiSettings::default());
         let (operators, agents) = (router(api.clone()), agent_router(api));
         let service = Self { runtime, operators, agents, _folder: folder };
         service.create(

@@ -14,7 +14,7 @@ use provision::Policy;
 use serde_json::{Value, json};
 use server::api::guard::{self, OperatorGuard};
 use server::api::routes::{ApiRoute, Audience, ROUTES};
-use server::api::{Api, Settings, agent_router, router};
+use server::api::{ApiContext, ApiSettings, agent_router, router};
 use server::change::Nodes;
 use server::config;
 use server::nodes::Index;
@@ -309,8 +309,8 @@ impl Service {
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let nodes =
             Nodes::new(Store::open(&url).await.unwrap(), Index::default(), Policy::default());
-        let settings = Settings { agent_calls_per_sec: 0, ..Settings::default() };
-        let api = Api::new(nodes, Recorder::new().0, settings);
+        let settings = ApiSettings { agent_calls_per_sec: 0, ..ApiSettings::default() };
+        let api = ApiContext::new(nodes, Recorder::new().0, settings);
         let service = Self {
             operators: guard.guard(router(api.clone())),
             agents: guard::machines(agent_router(api.clone())),

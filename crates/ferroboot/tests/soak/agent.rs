@@ -12,8 +12,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use ironic::agent::{
-    AgentStep, CleanSteps, Command, CommandList, CommandRequest, CommandStatus, Fault, Heartbeat,
-    Lookup,
+    AgentStep, CleanSteps, Command, CommandList, CommandRequest, CommandStatus, Fault,
+    HeartbeatBody, Lookup,
 };
 use ironic::field::MASKED;
 use serde::Deserialize;
@@ -121,12 +121,12 @@ impl ScriptedAgent {
     }
 
     async fn heartbeat(&self, node: Uuid) -> reqwest::Result<StatusCode> {
-        let heartbeat = Heartbeat {
+        let heartbeat = HeartbeatBody {
             callback_url: format!("https://{}", self.machine.callback),
             agent_token: lock(&self.token).clone(),
             agent_version: Some("soak".to_owned()),
             agent_verify_ca: Some(self.machine.certificate.pem.clone()),
-            ..Heartbeat::default()
+            ..HeartbeatBody::default()
         };
         let request = self
             .machine

@@ -57,7 +57,7 @@ impl MachineCalls {
 
 /// Whose call it is, as far as that is known before the store is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(super) enum CallOwner {
     /// A machine of this node: by its address, or by the token that it shows.
     Machine(Uuid),
     /// Anybody who names a node that expects an agent.
@@ -130,17 +130,17 @@ impl AgentCalls {
     pub(super) fn admit(
         &self,
         from: IpAddr,
-        caller: Caller,
+        caller: CallOwner,
         uptime: Duration,
     ) -> Result<(), TooManyCalls> {
         let now = Millis::try_from(uptime.as_millis()).unwrap_or(Millis::MAX);
         let admitted = match caller {
-            Caller::Machine(node) => locked(&self.of_machines).admits(node, self.each, now),
-            Caller::Names(node) => {
+            CallOwner::Machine(node) => locked(&self.of_machines).admits(node, self.each, now),
+            CallOwner::Names(node) => {
                 self.admit_guest(from, now)
                     || locked(&self.of_named).admit(node.as_bytes(), Holder::Guest, now).is_ok()
             }
-            Caller::Anybody => self.admit_guest(from, now),
+            CallOwner::Anybody => self.admit_guest(from, now),
         };
         if admitted { Ok(()) } else { Err(TooManyCalls { from, per_sec: self.each.per_sec }) }
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn used_up(calls: &AgentCalls, from: &str) {
-        while calls.admit(address(from), Caller::Anybody, Duration::ZERO).is_ok() {}
+        while calls.admit(address(from), CallOwner::Anybody, Duration::ZERO).is_ok() {}
     }
 
     #[test]
@@ -185,11 +185,11 @@ mod tests {
         let calls = AgentCalls::new(20);
         used_up(&calls, "192.0.2.66");
 
-        let refused = calls.admit(address("192.0.2.66"), Caller::Anybody, Duration::ZERO);
+        let refused = calls.admit(address("192.0.2.66"), CallOwner::Anybody, Duration::ZERO);
         assert!(refused.unwrap_err().to_string().contains("from 192.0.2.66"));
-        assert_eq!(calls.admit(address("192.0.2.7"), Caller::Anybody, Duration::ZERO), Ok(()));
+        assert_eq!(calls.admit(address("192.0.2.7"), CallOwner::Anybody, Duration::ZERO), Ok(()));
         let later = Duration::from_secs(1);
-        assert_eq!(calls.admit(address("192.0.2.66"), Caller::Anybody, later), Ok(()));
+        assert_eq!(calls.admit(address("192.0.2.66"), CallOwner::Anybody, later), Ok(()));
     }
 
     #[test]
@@ -197,11 +197,13 @@ mod tests {
         let calls = AgentCalls::new(20);
         let from = |last: u16| address(&format!("2001:db8::{last:x}"));
         let admitted = (0..1_000)
-            .filter(|last| calls.admit(from(*last), Caller::Anybody, Duration::ZERO).is_ok())
+            .filter(|last| calls.admit(from(*last), CallOwner::Anybody, Duration::ZERO).is_ok())
             .count();
 
         assert_eq!(admitted, 100);
-        assert!(calls.admit(address("2001:db8:0:1::1"), Caller::Anybody, Duration::ZERO).is_ok());
+        assert!(
+            calls.admit(address("2001:db8:0:1::1"), CallOwner::Anybody, Duration::ZERO).is_ok()
+        );
         assert_eq!(CallSource::from(address("::ffff:192.0.2.7")), CallSource::V4([192, 0, 2, 7]));
     }
 
@@ -213,9 +215,9 @@ mod tests {
         }
         let from = address("2001:db8::7");
 
-        assert!(calls.admit(from, Caller::Anybody, Duration::ZERO).is_err());
-        assert_eq!(calls.admit(from, Caller::Machine(NODE), Duration::ZERO), Ok(()));
-        assert_eq!(calls.admit(from, Caller::Names(NODE), Duration::ZERO), Ok(()));
+        assert!(calls.admit(from, CallOwner::Anybody, Duration::ZERO).is_err());
+        assert_eq!(calls.admit(from, CallOwner::Machine(NODE), Duration::ZERO), Ok(()));
+        assert_eq!(calls.admit(from, CallOwner::Names(NODE), Duration::ZERO), Ok(()));
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         let calls = AgentCalls::new(20);
         let from = address("192.0.2.7");
         let admitted = |node: u128, many: usize| {
-            let caller = Caller::Machine(Uuid::from_u128(node));
+            let caller = CallOwner::Machine(Uuid::from_u128(node));
             (0..many).filter(|_| calls.admit(from, caller, Duration::ZERO).is_ok()).count()
         };
 
@@ -235,7 +237,7 @@ mod tests {
     fn a_limit_of_none_is_none() {
         let calls = AgentCalls::new(0);
         let from = address("192.0.2.66");
-        assert!((0..1_000).all(|_| calls.admit(from, Caller::Anybody, Duration::ZERO).is_ok()));
+        assert!((0..1_000).all(|_| calls.admit(from, CallOwner::Anybody, Duration::ZERO).is_ok()));
     }
 
     #[test]

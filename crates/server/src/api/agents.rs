@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use hardware::Mac;
+use ironic::ClientView;
 use ironic::agent::{self, Lookup};
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
@@ -20,22 +21,22 @@ use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::agent_calls::{CallKind, CallSource, Caller};
-use super::context::Api;
-use super::extract::{At, Body, Peer, RawQuery, Received, View};
+use super::agent_calls::{CallKind, CallOwner, CallSource};
+use super::context::ApiContext;
+use super::extract::{JsonBody, PathParams, PeerAddress, RawQuery, ReceivedAt};
 use super::query::Query;
 use crate::error::ApiError;
 use crate::http_server::ServedNode;
 use crate::repeats;
 
 /// What was asked of the store, and what it was that came of it.
-type Asked = Result<Node, ChangeError<Refused>>;
+type CallOutcome = Result<Node, ChangeError<Refused>>;
 
 pub(super) async fn lookup(
-    State(api): State<Api>,
-    Extension(view): View,
-    Received(at): Received,
-    Peer(from): Peer,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    ReceivedAt(at): ReceivedAt,
+    PeerAddress(from): PeerAddress,
     RawQuery(raw): RawQuery,
     mut query: Query,
 ) -> Result<Json<Lookup>, ApiError> {
@@ -60,7 +61,11 @@ pub(super) async fn lookup(
 }
 
 /// The node with this UUID, or with ports of these addresses; none if they are of several.
-async fn find(api: &Api, macs: &[Mac], uuid: Option<Uuid>) -> Result<Option<Node>, ApiError> {
+async fn find(
+    api: &ApiContext,
+    macs: &[Mac],
+    uuid: Option<Uuid>,
+) -> Result<Option<Node>, ApiError> {
     let store = api.nodes.store();
     let found = match uuid {
         Some(uuid) => Some(uuid),
@@ -86,18 +91,18 @@ fn by(macs: &[Mac]) -> String {
 }
 
 pub(super) async fn heartbeat(
-    State(api): State<Api>,
-    Received(at): Received,
-    Peer(from): Peer,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    ReceivedAt(at): ReceivedAt,
+    PeerAddress(from): PeerAddress,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Extension<ServedNode>), ApiError> {
     let settings = &api.settings;
     let heartbeat = agent::heartbeat(&body, settings.agent_require_tls, at);
     let heartbeat = heartbeat.map_err(|bad| ApiError::bad_request(bad.to_string()));
     let caller = match &heartbeat {
         Ok(heartbeat) => api.caller_by_token(from, &ident, &heartbeat.agent_token),
-        Err(_) => Caller::Anybody,
+        Err(_) => CallOwner::Anybody,
     };
     api.admit(from, caller)?;
     let heartbeat = heartbeat?;
@@ -114,10 +119,10 @@ pub(super) async fn heartbeat(
     Ok((StatusCode::ACCEPTED, Extension(ServedNode(found.node.uuid))))
 }
 
-impl Api {
+impl ApiContext {
     /// Lets what an agent sent happen to a node, which was just read. Where it is refused or changes nothing, nothing is
     /// written: strangers, whose calls are such, do not keep others from the database.
-    async fn ask_as_agent(&self, node: &Node, event: &Event) -> Asked {
+    async fn ask_as_agent(&self, node: &Node, event: &Event) -> CallOutcome {
         match self.nodes.foresee(node, event) {
             // It has the token, and whoever starts the machine may be about to note that it is on.
             Err(Refused::NoAgentExpected { state: ProvisionState::Cleaning, .. }) => {
@@ -129,7 +134,7 @@ impl Api {
         }
     }
 
-    fn admit(&self, from: IpAddr, caller: Caller) -> Result<(), ApiError> {
+    fn admit(&self, from: IpAddr, caller: CallOwner) -> Result<(), ApiError> {
         let admitted = self.agent_calls.admit(from, caller, repeats::uptime());
         admitted.map_err(|refused| {
             if let Some(more) = repeats::line("too many calls of agents", CallSource::from(from)) {
@@ -142,9 +147,9 @@ impl Api {
     }
 
     /// Whose lookup it is, by what is in memory.
-    fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> Caller {
+    fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> CallOwner {
         if let Some(node) = self.recorder.addresses().owner(from) {
-            return Caller::Machine(node);
+            return CallOwner::Machine(node);
         }
         let index = self.nodes.index();
         let named = match uuid {
@@ -153,26 +158,26 @@ impl Api {
         };
         match named {
             Some(node) => match node.live_attempt() {
-                Some(attempt) if belongs(&node, attempt, from) => Caller::Machine(node.uuid),
-                Some(_) => Caller::Names(node.uuid),
-                None => Caller::Anybody,
+                Some(attempt) if belongs(&node, attempt, from) => CallOwner::Machine(node.uuid),
+                Some(_) => CallOwner::Names(node.uuid),
+                None => CallOwner::Anybody,
             },
-            None => Caller::Anybody,
+            None => CallOwner::Anybody,
         }
     }
 
     /// Whose heartbeat it is, by what is in memory: the token shows it, wherever it comes from.
-    fn caller_by_token(&self, from: IpAddr, ident: &str, token: &str) -> Caller {
+    fn caller_by_token(&self, from: IpAddr, ident: &str, token: &str) -> CallOwner {
         let named = Uuid::try_parse(ident).ok().and_then(|uuid| self.nodes.index().by_uuid(uuid));
         let is_its_own = named
             .as_ref()
             .and_then(|(node, _)| node.live_attempt())
             .is_some_and(|it| bool::from(it.agent_token.0.as_bytes().ct_eq(token.as_bytes())));
         match named {
-            Some((node, _)) if is_its_own => Caller::Machine(node.uuid),
+            Some((node, _)) if is_its_own => CallOwner::Machine(node.uuid),
             Some(_) | None => match self.recorder.addresses().owner(from) {
-                Some(node) => Caller::Machine(node),
-                None => Caller::Anybody,
+                Some(node) => CallOwner::Machine(node),
+                None => CallOwner::Anybody,
             },
         }
     }
@@ -181,7 +186,7 @@ impl Api {
 /// A call as an agent, about a node.
 #[derive(Clone, Copy)]
 struct AgentCall<'a> {
-    api: &'a Api,
+    api: &'a ApiContext,
     /// As it was before.
     node: &'a Node,
     call: &'static str,
@@ -190,7 +195,7 @@ struct AgentCall<'a> {
 
 impl AgentCall<'_> {
     /// Says in the trace and the log what came of it; `taken` are the words for a call that was taken.
-    fn record(self, asked: &Asked, taken: &str) {
+    fn record(self, asked: &CallOutcome, taken: &str) {
         let (result, refused) = match asked {
             Ok(_) => (taken.to_owned(), None),
             Err(ChangeError::Refused(refused)) => (refused.to_string(), CallRefusal::of(refused)),
@@ -222,7 +227,7 @@ impl AgentCall<'_> {
     }
 
     /// Whether the caller has shown to be the machine's agent: by the token, or by its address.
-    fn is_known(self, asked: &Asked) -> bool {
+    fn is_known(self, asked: &CallOutcome) -> bool {
         let node = asked.as_ref().unwrap_or(self.node);
         let Some(attempt) = node.live_attempt() else { return false };
         let has_token = self.call == "heartbeat" && asked.is_ok();

@@ -2,20 +2,21 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use ironic::ClientView;
 use ironic::Version;
-use ironic::trace::{self, BootTrace, Shown};
+use ironic::trace::{self, BootTrace, ShownAttempt};
 use provision::Node;
 use serde_json::{Value, json};
 use store::Clock;
 
-use super::context::Api;
-use super::extract::{At, View};
+use super::context::ApiContext;
+use super::extract::PathParams;
 use super::query::Query;
 use crate::error::ApiError;
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<BootTrace>, ApiError> {
     let asked = query.take_uuid("attempt")?;
@@ -26,8 +27,8 @@ pub(super) async fn show(
     let attempt = match asked.or_else(|| latest.map(|latest| latest.id)) {
         None => return Ok(Json(BootTrace::new(&node, None, Vec::new(), None))),
         Some(id) => match latest.filter(|latest| latest.id == id) {
-            Some(latest) => Shown::from(latest),
-            None => Shown { id, latest: None },
+            Some(latest) => ShownAttempt::from(latest),
+            None => ShownAttempt { id, latest: None },
         },
     };
     api.recorder.flush().await;
@@ -46,9 +47,9 @@ pub(super) async fn show(
 }
 
 pub(super) async fn history(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
     let detail = query.take_boolean("detail")?.unwrap_or(false);
@@ -62,9 +63,9 @@ pub(super) async fn history(
 }
 
 pub(super) async fn history_entry(
-    State(api): State<Api>,
-    Extension(view): View,
-    At((ident, event)): At<(String, String)>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams((ident, event)): PathParams<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let entries = entries(&api, &view, &node).await?;
@@ -74,7 +75,7 @@ pub(super) async fn history_entry(
     })
 }
 
-async fn entries(api: &Api, view: &ironic::View, node: &Node) -> Result<Vec<Value>, ApiError> {
+async fn entries(api: &ApiContext, view: &ClientView, node: &Node) -> Result<Vec<Value>, ApiError> {
     api.recorder.flush().await;
     let events = api.nodes.store().events(node.uuid, None).await?;
     Ok(events.iter().filter_map(|event| trace::history_entry(node, event, view)).collect())

@@ -17,16 +17,16 @@ use crate::trace::Recorder;
 
 /// What handlers work with; clones share it.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub struct ApiContext {
     pub(super) nodes: Nodes,
     pub(super) recorder: Recorder,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<ApiSettings>,
     pub(super) agent_calls: Arc<AgentCalls>,
 }
 
 /// What the API is told at its start.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ApiSettings {
     /// What this daemon calls itself: `conductor` of its nodes.
     pub host: String,
     /// Where clients reach us, for links; by default where each says that it did.
@@ -45,7 +45,7 @@ pub struct Settings {
     pub strangers: BootingStrangers,
 }
 
-impl Default for Settings {
+impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             host: "ferroboot".to_owned(),
@@ -60,16 +60,16 @@ impl Default for Settings {
     }
 }
 
-impl Api {
+impl ApiContext {
     /// The API to `nodes`.
     #[must_use]
-    pub fn new(nodes: Nodes, recorder: Recorder, settings: Settings) -> Self {
+    pub fn new(nodes: Nodes, recorder: Recorder, settings: ApiSettings) -> Self {
         let agent_calls = Arc::new(AgentCalls::new(settings.agent_calls_per_sec));
         Self { nodes, recorder, settings: Arc::new(settings), agent_calls }
     }
 }
 
-impl Api {
+impl ApiContext {
     /// The node that a URL names, by UUID or, from 1.5 on, by name.
     pub(super) async fn find(&self, ident: &str, version: Version) -> Result<StoredNode, ApiError> {
         let key = NodeKey::from(ident);
@@ -108,11 +108,11 @@ mod tests {
     fn a_node_that_was_renamed_since_it_was_found_is_not_what_the_request_names() {
         let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         node.name = Some("n1".to_owned());
-        assert!(Api::still_called(&node, "n1").is_ok());
+        assert!(ApiContext::still_called(&node, "n1").is_ok());
 
         node.name = Some("n2".to_owned());
-        let gone = Api::still_called(&node, "n1").unwrap_err();
+        let gone = ApiContext::still_called(&node, "n1").unwrap_err();
         assert_eq!(gone.text(), "Node n1 could not be found.");
-        assert!(Api::still_called(&node, &Uuid::nil().to_string()).is_ok());
+        assert!(ApiContext::still_called(&node, &Uuid::nil().to_string()).is_ok());
     }
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::{Extension, Json};
+use ironic::ClientView;
 use ironic::Version;
 use serde_json::{Value, json};
-
-use super::extract::View;
 
 /// What `GET /v1` links to: the resources, each with the version that brought it.
 #[derive(Clone, Debug)]
@@ -19,7 +18,7 @@ impl ResourceLinks {
     }
 }
 
-pub(super) async fn root(Extension(view): View) -> Json<Value> {
+pub(super) async fn root(Extension(view): Extension<ClientView>) -> Json<Value> {
     let version = version(&view);
     Json(json!({
         "name": "OpenStack Ironic API",
@@ -30,7 +29,7 @@ pub(super) async fn root(Extension(view): View) -> Json<Value> {
 }
 
 pub(super) async fn v1(
-    Extension(view): View,
+    Extension(view): Extension<ClientView>,
     Extension(ResourceLinks(resources)): Extension<ResourceLinks>,
 ) -> Json<Value> {
     let mut out = json!({
@@ -55,7 +54,7 @@ pub(super) async fn v1(
     Json(out)
 }
 
-fn version(view: &ironic::View) -> Value {
+fn version(view: &ClientView) -> Value {
     json!({
         "id": "v1",
         "links": [{ "href": view.url(""), "rel": "self" }],

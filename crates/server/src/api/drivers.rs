@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use ironic::driver;
+use ironic::{ClientView, driver};
 use serde_json::{Value, json};
 use store::Clock;
 
-use super::context::Api;
-use super::extract::{At, View};
+use super::context::ApiContext;
+use super::extract::PathParams;
 use super::query::Query;
 use crate::error::ApiError;
 
-pub(super) async fn list(Extension(view): View, mut query: Query) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(
+    Extension(view): Extension<ClientView>,
+    mut query: Query,
+) -> Result<Json<Value>, ApiError> {
     let detail = query.take_boolean("detail")?.unwrap_or(false);
     // There are no classic drivers.
     let classic = query.take("type").is_some_and(|kind| kind != "dynamic");
@@ -24,14 +27,16 @@ pub(super) async fn list(Extension(view): View, mut query: Query) -> Result<Json
 }
 
 pub(super) async fn show(
-    Extension(view): View,
-    At(name): At<String>,
+    Extension(view): Extension<ClientView>,
+    PathParams(name): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     expect(&name)?;
     Ok(Json(driver::show(&view, true)))
 }
 
-pub(super) async fn properties(At(name): At<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn properties(
+    PathParams(name): PathParams<String>,
+) -> Result<Json<Value>, ApiError> {
     expect(&name)?;
     Ok(Json(driver::properties()))
 }
@@ -45,8 +50,8 @@ fn expect(name: &str) -> Result<(), ApiError> {
 }
 
 pub(super) async fn conductors(
-    State(api): State<Api>,
-    Extension(view): View,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
 ) -> Result<Json<Value>, ApiError> {
     let daemons = daemons(&api, &view).await?;
     let conductors: Vec<_> =
@@ -55,9 +60,9 @@ pub(super) async fn conductors(
 }
 
 pub(super) async fn conductor(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(host): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(host): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let daemons = daemons(&api, &view).await?;
     let Some(is_alive) = daemons.get(&host) else {
@@ -69,7 +74,7 @@ pub(super) async fn conductor(
 }
 
 /// The daemons that share the database, by their names, and whether each is alive. Whoever asks sees that this one is.
-async fn daemons(api: &Api, view: &ironic::View) -> Result<BTreeMap<String, bool>, ApiError> {
+async fn daemons(api: &ApiContext, view: &ClientView) -> Result<BTreeMap<String, bool>, ApiError> {
     let known = api.nodes.store().daemons(Clock::process().now()).await?;
     let mut daemons: BTreeMap<_, _> =
         known.into_iter().map(|known| (known.host, known.is_alive)).collect();
@@ -77,7 +82,7 @@ async fn daemons(api: &Api, view: &ironic::View) -> Result<BTreeMap<String, bool
     Ok(daemons)
 }
 
-fn conductor_of(view: &ironic::View, host: &str, is_alive: bool) -> Value {
+fn conductor_of(view: &ClientView, host: &str, is_alive: bool) -> Value {
     json!({
         "hostname": host,
         "conductor_group": "",

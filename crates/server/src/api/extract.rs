@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use axum::RequestExt as _;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::{Extension, RequestExt as _};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -17,13 +17,10 @@ use store::Clock;
 use crate::error::ApiError;
 use crate::http_server::BodyError;
 
-/// How this request's client sees the service.
-pub(super) type View = Extension<ironic::View>;
-
 /// What stands in the variable parts of the path; nothing has a NUL in its name.
-pub(super) struct At<T>(pub(super) T);
+pub(super) struct PathParams<T>(pub(super) T);
 
-impl<S, T> FromRequestParts<S> for At<T>
+impl<S, T> FromRequestParts<S> for PathParams<T>
 where
     S: Send + Sync,
     T: DeserializeOwned + Send,
@@ -40,9 +37,9 @@ where
 
 /// Who asks: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(super) struct PeerAddress(pub(super) IpAddr);
 
-impl<S: Send + Sync> FromRequestParts<S> for Peer {
+impl<S: Send + Sync> FromRequestParts<S> for PeerAddress {
     type Rejection = Infallible;
 
     /// A request that came over no connection has the address that is nobody's.
@@ -55,9 +52,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
 
 /// When the head of a request was read: before its body came, and before it waited for anything.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received(pub(super) Timestamp);
+pub(super) struct ReceivedAt(pub(super) Timestamp);
 
-impl<S: Send + Sync> FromRequestParts<S> for Received {
+impl<S: Send + Sync> FromRequestParts<S> for ReceivedAt {
     type Rejection = Infallible;
 
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -77,9 +74,9 @@ impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
 }
 
 /// A body that is JSON, whatever the client calls it; null if there is none.
-pub(super) struct Body(pub(super) Value);
+pub(super) struct JsonBody(pub(super) Value);
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {

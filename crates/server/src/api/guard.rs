@@ -133,7 +133,7 @@ fn check_body(headers: &HeaderMap) -> Result<(), NotLetIn> {
 #[derive(Debug)]
 enum NotLetIn {
     Host(WrongHost),
-    Page(ForeignPage),
+    PageRequest(ForeignPage),
     Login(NotLoggedIn),
     OtherBody,
 }
@@ -146,7 +146,7 @@ impl From<WrongHost> for NotLetIn {
 
 impl From<ForeignPage> for NotLetIn {
     fn from(foreign: ForeignPage) -> Self {
-        Self::Page(foreign)
+        Self::PageRequest(foreign)
     }
 }
 
@@ -163,7 +163,7 @@ impl NotLetIn {
                 ApiError::application(StatusCode::MISDIRECTED_REQUEST, wrong.to_string())
             }
             Self::Host(wrong) => ApiError::bad_request(wrong.to_string()),
-            Self::Page(foreign) => ApiError::forbidden(foreign.to_string()),
+            Self::PageRequest(foreign) => ApiError::forbidden(foreign.to_string()),
             Self::OtherBody => ApiError::application(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body must be JSON, and be called so: Content-Type: application/json.",

@@ -2,17 +2,18 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use ironic::ClientView;
 use serde_json::{Value, json};
 
-use super::context::Api;
-use super::extract::{At, View};
+use super::context::ApiContext;
+use super::extract::PathParams;
 use crate::error::ApiError;
 
 /// What the BMC is told is for one boot only, so that outside of an attempt there is nothing set.
 pub(super) async fn boot_device(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     Ok(Json(match node.live_attempt() {
@@ -22,9 +23,9 @@ pub(super) async fn boot_device(
 }
 
 pub(super) async fn supported_boot_devices(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     api.find(&ident, view.version).await?;
     Ok(Json(json!({ "supported_boot_devices": ["uefihttp"] })))

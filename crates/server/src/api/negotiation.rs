@@ -6,19 +6,20 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use ironic::ClientView;
 use ironic::Version;
 use ironic::version::{self, BadVersion};
 use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
-use super::context::Api;
+use super::context::ApiContext;
 use super::guard::users::ApiUser;
 use crate::error::ApiError;
 
 /// Agrees on a version, and names it, our range and the request in the answer.
 pub(super) async fn negotiate(
-    State(api): State<Api>,
+    State(api): State<ApiContext>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -94,11 +95,11 @@ fn shorter(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn view(api: &Api, headers: &HeaderMap, version: Version) -> ironic::View {
+fn view(api: &ApiContext, headers: &HeaderMap, version: Version) -> ClientView {
     let base_url = api.settings.public_url.clone().unwrap_or_else(|| {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         format!("http://{}", host.unwrap_or("localhost"))
     });
     let base_url = base_url.trim_end_matches('/').to_owned();
-    ironic::View { version, base_url, host: api.settings.host.clone() }
+    ClientView { version, base_url, host: api.settings.host.clone() }
 }

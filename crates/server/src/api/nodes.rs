@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use ironic::ClientView;
 use ironic::Fields;
 use ironic::Version;
 use ironic::field::boolean;
@@ -15,35 +16,35 @@ use store::{Clock, NodeFilter, NodeSort};
 use tracing::info;
 use uuid::Uuid;
 
-use super::context::Api;
-use super::extract::{At, Body, View};
-use super::query::{Page, Query};
+use super::context::ApiContext;
+use super::extract::{JsonBody, PathParams};
+use super::query::{PageRequest, Query};
 use crate::error::ApiError;
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(view): View,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     show_page(&api, &view, query, &page, "nodes", &fields).await
 }
 
 pub(super) async fn list_detail(
-    State(api): State<Api>,
-    Extension(view): View,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     show_page(&api, &view, query, &page, "nodes/detail", &Fields::All).await
 }
 
 async fn show_page(
-    api: &Api,
-    view: &ironic::View,
+    api: &ApiContext,
+    view: &ClientView,
     mut query: Query,
-    page: &Page,
+    page: &PageRequest,
     path: &str,
     fields: &Fields,
 ) -> Result<Json<Value>, ApiError> {
@@ -58,7 +59,11 @@ async fn show_page(
     Ok(Json(page.show(view, path, "nodes", shown, last)))
 }
 
-fn filter(query: &mut Query, view: &ironic::View, page: &Page) -> Result<NodeFilter, ApiError> {
+fn filter(
+    query: &mut Query,
+    view: &ClientView,
+    page: &PageRequest,
+) -> Result<NodeFilter, ApiError> {
     let version = view.version;
     // Children are listed like all others, so that asking for them changes nothing.
     query.take_since("include_children", version, since::CHILDREN)?;
@@ -96,7 +101,7 @@ fn filter(query: &mut Query, view: &ironic::View, page: &Page) -> Result<NodeFil
 
 /// All nodes are in the group `""` and with this conductor. Any other is asked of the store as a
 /// group, in which it finds no node.
-fn conductor_group(query: &mut Query, view: &ironic::View) -> Result<Option<String>, ApiError> {
+fn conductor_group(query: &mut Query, view: &ClientView) -> Result<Option<String>, ApiError> {
     let version = view.version;
     let group = query.take_since("conductor_group", version, since::CONDUCTOR_GROUP_FILTER)?;
     let conductor = query.take_since("conductor", version, since::CONDUCTORS)?;
@@ -126,9 +131,9 @@ fn sort_key(query: &mut Query) -> Result<NodeSort, ApiError> {
 }
 
 pub(super) async fn create(
-    State(api): State<Api>,
-    Extension(view): View,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let node = ironic::node::create(&body, view.version, Uuid::new_v4(), Clock::process().now())?;
     expect_parents(&api, node.kept_text("parent_node"), view.version).await?;
@@ -140,9 +145,9 @@ pub(super) async fn create(
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
     let fields = query.take_fields(FIELDS, view.version)?;
@@ -153,11 +158,11 @@ pub(super) async fn show(
 }
 
 pub(super) async fn patch(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
-    Body(body): Body,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let reset = query.take_since("reset_interfaces", view.version, since::RESET_INTERFACES)?;
     // There is one driver, so that a change of it never leaves interfaces behind.
@@ -170,7 +175,7 @@ pub(super) async fn patch(
     expect_parents(&api, parents_in_patch(&body), view.version).await?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::node::patched(node, &body, view.version)?)
     };
     let node = api.nodes.set(uuid, decide).await?;
@@ -189,7 +194,7 @@ fn parents_in_patch(patch: &Value) -> impl Iterator<Item = &str> {
 
 /// Whether the nodes are there that a node should be part of.
 async fn expect_parents<'a>(
-    api: &Api,
+    api: &ApiContext,
     parents: impl IntoIterator<Item = &'a str>,
     version: Version,
 ) -> Result<(), ApiError> {
@@ -204,13 +209,13 @@ async fn expect_parents<'a>(
 }
 
 pub(super) async fn delete(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<StatusCode, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let check = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::guards::check_deletion(node)?)
     };
     api.nodes.delete(node.uuid, check).await?;
@@ -219,9 +224,9 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn children(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     // From memory: reading all nodes for it cost seconds of the database.

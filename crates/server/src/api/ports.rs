@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hardware::Mac;
+use ironic::ClientView;
 use ironic::port::{FIELDS, LISTED};
 use ironic::version::since;
 use ironic::{Fields, Version};
@@ -13,39 +14,39 @@ use serde_json::{Value, json};
 use store::{Clock, NodeKey, PortChangeError, PortError, PortFilter, PortKey};
 use uuid::Uuid;
 
-use super::context::Api;
-use super::extract::{At, Body, View};
-use super::query::{Page, Query};
+use super::context::ApiContext;
+use super::extract::{JsonBody, PathParams};
+use super::query::{PageRequest, Query};
 use crate::error::ApiError;
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(view): View,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = node_of(&api, &view, &mut query).await?;
     show_page(&api, &view, query, &page, "ports", node, &fields).await
 }
 
 pub(super) async fn list_detail(
-    State(api): State<Api>,
-    Extension(view): View,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     let node = node_of(&api, &view, &mut query).await?;
     show_page(&api, &view, query, &page, "ports/detail", node, &Fields::All).await
 }
 
 pub(super) async fn list_of_node(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
     let path = format!("nodes/{node}/ports");
@@ -53,12 +54,12 @@ pub(super) async fn list_of_node(
 }
 
 pub(super) async fn list_detail_of_node(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
-    let page = Page::take(&mut query)?;
+    let page = PageRequest::take(&mut query)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
     let path = format!("nodes/{node}/ports/detail");
     show_page(&api, &view, query, &page, &path, Some(node), &Fields::All).await
@@ -66,8 +67,8 @@ pub(super) async fn list_detail_of_node(
 
 /// The node that `?node=` or `?node_uuid=` names.
 async fn node_of(
-    api: &Api,
-    view: &ironic::View,
+    api: &ApiContext,
+    view: &ClientView,
     query: &mut Query,
 ) -> Result<Option<Uuid>, ApiError> {
     match (query.take("node"), query.take_uuid("node_uuid")?) {
@@ -77,10 +78,10 @@ async fn node_of(
 }
 
 async fn show_page(
-    api: &Api,
-    view: &ironic::View,
+    api: &ApiContext,
+    view: &ClientView,
     mut query: Query,
-    page: &Page,
+    page: &PageRequest,
     path: &str,
     node: Option<Uuid>,
     fields: &Fields,
@@ -116,9 +117,9 @@ fn expect_creation_order(query: &mut Query) -> Result<(), ApiError> {
 }
 
 pub(super) async fn create(
-    State(api): State<Api>,
-    Extension(view): View,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let body = with_node_uuid(&api, view.version, body).await?;
     let port = ironic::port::create(&body, view.version, Uuid::new_v4(), Clock::process().now())?;
@@ -129,7 +130,11 @@ pub(super) async fn create(
 }
 
 /// The body with the UUID of the node that its `node_ident` names.
-async fn with_node_uuid(api: &Api, version: Version, body: Value) -> Result<Value, ApiError> {
+async fn with_node_uuid(
+    api: &ApiContext,
+    version: Version,
+    body: Value,
+) -> Result<Value, ApiError> {
     let Some(ident) = body.get("node_ident") else { return Ok(body) };
     if !version.has(since::NODE_IDENT) {
         return Err(ApiError::not_acceptable());
@@ -150,9 +155,9 @@ async fn with_node_uuid(api: &Api, version: Version, body: Value) -> Result<Valu
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
     let fields = query.take_fields(FIELDS, view.version)?;
@@ -161,10 +166,10 @@ pub(super) async fn show(
 }
 
 pub(super) async fn patch(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = find(&api, &ident).await?.uuid;
     let decide = |port: &Port, node: &Node| {
@@ -183,8 +188,8 @@ pub(super) async fn patch(
 }
 
 pub(super) async fn delete(
-    State(api): State<Api>,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<StatusCode, ApiError> {
     let uuid = find(&api, &ident).await?.uuid;
     api.nodes.delete_port(uuid, |port| still_called(port, &ident)).await?;
@@ -192,7 +197,7 @@ pub(super) async fn delete(
 }
 
 /// A port by its UUID or, as upstream has it, by its address.
-async fn find(api: &Api, ident: &str) -> Result<Port, ApiError> {
+async fn find(api: &ApiContext, ident: &str) -> Result<Port, ApiError> {
     let key = key(ident).ok_or_else(|| no_such_port(ident))?;
     api.nodes.store().port(key).await?.ok_or_else(|| no_such_port(ident))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use ironic::ClientView;
 use ironic::field::{self, Field};
 use ironic::version::since;
 use ironic::{Fields, Version};
@@ -124,7 +125,7 @@ impl Query {
 
 /// Which page of a list is asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Page {
+pub(super) struct PageRequest {
     /// How many at most.
     pub(super) limit: u32,
     /// The last one of the page before.
@@ -133,7 +134,7 @@ pub(super) struct Page {
     asked: Query,
 }
 
-impl Page {
+impl PageRequest {
     /// Ironic's `[api]max_limit`.
     const MAX: u32 = 1_000;
 
@@ -157,7 +158,7 @@ impl Page {
     /// The answer: a list of `name`, and where the next page is, if this one is full.
     pub(super) fn show(
         &self,
-        view: &ironic::View,
+        view: &ClientView,
         path: &str,
         name: &str,
         shown: Vec<Value>,
@@ -172,7 +173,7 @@ impl Page {
         Value::Object(out)
     }
 
-    fn after(&self, view: &ironic::View, path: &str, last: Uuid) -> String {
+    fn after(&self, view: &ClientView, path: &str, last: Uuid) -> String {
         let mut next = form_urlencoded::Serializer::new(String::new());
         for (name, value) in self.asked.0.iter().filter(|(name, _)| *name != "marker") {
             next.append_pair(name, value);

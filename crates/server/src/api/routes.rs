@@ -14,10 +14,10 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse as _;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
+use ironic::ClientView;
 use ironic::version::since;
 
-use super::context::Api;
-use super::extract::View;
+use super::context::ApiContext;
 use super::{
     agents, boot_trace, discovery, drivers, management, nodes, ports, states, traits, unbuilt,
 };
@@ -34,7 +34,7 @@ pub struct ApiRoute {
     pub since: u16,
     /// Who may call it, and on which port.
     pub audience: Audience,
-    handler: MethodRouter<Api>,
+    handler: MethodRouter<ApiContext>,
 }
 
 /// Who may call a route, and on which port.
@@ -138,28 +138,53 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
     ]
 });
 
-fn get<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+fn get<T: 'static>(
+    path: &'static str,
+    since: u16,
+    handler: impl Handler<T, ApiContext>,
+) -> ApiRoute {
     ApiRoute::new(Method::GET, path, since, on(MethodFilter::GET, handler))
 }
 
-fn post<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+fn post<T: 'static>(
+    path: &'static str,
+    since: u16,
+    handler: impl Handler<T, ApiContext>,
+) -> ApiRoute {
     ApiRoute::new(Method::POST, path, since, on(MethodFilter::POST, handler))
 }
 
-fn put<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+fn put<T: 'static>(
+    path: &'static str,
+    since: u16,
+    handler: impl Handler<T, ApiContext>,
+) -> ApiRoute {
     ApiRoute::new(Method::PUT, path, since, on(MethodFilter::PUT, handler))
 }
 
-fn patch<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+fn patch<T: 'static>(
+    path: &'static str,
+    since: u16,
+    handler: impl Handler<T, ApiContext>,
+) -> ApiRoute {
     ApiRoute::new(Method::PATCH, path, since, on(MethodFilter::PATCH, handler))
 }
 
-fn delete<T: 'static>(path: &'static str, since: u16, handler: impl Handler<T, Api>) -> ApiRoute {
+fn delete<T: 'static>(
+    path: &'static str,
+    since: u16,
+    handler: impl Handler<T, ApiContext>,
+) -> ApiRoute {
     ApiRoute::new(Method::DELETE, path, since, on(MethodFilter::DELETE, handler))
 }
 
 impl ApiRoute {
-    fn new(method: Method, path: &'static str, since: u16, handler: MethodRouter<Api>) -> Self {
+    fn new(
+        method: Method,
+        path: &'static str,
+        since: u16,
+        handler: MethodRouter<ApiContext>,
+    ) -> Self {
         Self { method, path, since, audience: Audience::Operators, handler }
     }
 
@@ -168,9 +193,9 @@ impl ApiRoute {
     }
 
     /// The handler behind the check of the version.
-    fn checked_handler(&self) -> MethodRouter<Api> {
+    fn checked_handler(&self) -> MethodRouter<ApiContext> {
         let since = self.since;
-        let check = move |Extension(view): View, request: Request, next: Next| async move {
+        let check = move |Extension(view): Extension<ClientView>, request: Request, next: Next| async move {
             if view.version.has(since) {
                 next.run(request).await
             } else {
@@ -204,7 +229,7 @@ impl fmt::Display for ApiRoute {
 }
 
 /// The routes that `is_served` chooses, as a router without what holds for all of them.
-pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<Api> {
+pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<ApiContext> {
     let served = ROUTES.iter().filter(|route| is_served(route));
     served.fold(Router::new(), |router, route| router.route(route.path, route.checked_handler()))
 }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use ironic::ClientView;
 use ironic::field::Object;
 use ironic::validate::Validation;
 use provision::Node;
@@ -11,25 +12,25 @@ use serde_json::Value;
 use store::PortFilter;
 use tokio::task::spawn_blocking;
 
-use super::context::Api;
-use super::extract::{At, Body, View};
+use super::context::ApiContext;
+use super::extract::{JsonBody, PathParams};
 use crate::bmcs;
 use crate::error::ApiError;
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     Ok(Json(ironic::node::states(&node, &view)))
 }
 
 pub(super) async fn provision(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let asked = ironic::states::provision(&node, &body, view.version)?;
@@ -37,7 +38,7 @@ pub(super) async fn provision(
         api.can_boot(&node).await?;
     }
     let event = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::states::provision(node, &body, view.version)?)
     };
     if ironic::states::is_abort(&body) {
@@ -49,21 +50,21 @@ pub(super) async fn provision(
 }
 
 pub(super) async fn power(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let event = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::states::power(node, &body, view.version)?)
     };
     api.nodes.ask_for(node.uuid, event).await?;
     Ok(accepted(&view, &node))
 }
 
-impl Api {
+impl ApiContext {
     /// Refuses a boot that can be seen to fail, before the node is any other than it was.
     async fn can_boot(&self, node: &Node) -> Result<(), ApiError> {
         self.has_means(node).await.map_err(|lacks| {
@@ -81,21 +82,21 @@ impl Api {
 }
 
 /// It is on its way, and the states say how far.
-fn accepted(view: &ironic::View, node: &Node) -> Response {
+fn accepted(view: &ClientView, node: &Node) -> Response {
     let location = view.url(&format!("nodes/{}/states", node.uuid));
     (StatusCode::ACCEPTED, [(header::LOCATION, location)]).into_response()
 }
 
 pub(super) async fn set_maintenance(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<StatusCode, ApiError> {
     let reason = maintenance_reason(&body)?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         let maintenance_reason = reason.clone();
         Ok::<_, ApiError>(Node { maintenance: true, maintenance_reason, ..node.clone() })
     };
@@ -131,13 +132,13 @@ fn maintenance_reason(body: &Value) -> Result<Option<String>, ApiError> {
 }
 
 pub(super) async fn unset_maintenance(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<StatusCode, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
-        Api::still_called(node, &ident)?;
+        ApiContext::still_called(node, &ident)?;
         let node = node.clone();
         let node = Node { maintenance: false, maintenance_reason: None, fault: None, ..node };
         Ok::<_, ApiError>(node)
@@ -147,9 +148,9 @@ pub(super) async fn unset_maintenance(
 }
 
 pub(super) async fn validate(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let filter = PortFilter { nodes: vec![node.uuid], ..PortFilter::default() };

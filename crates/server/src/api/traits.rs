@@ -3,46 +3,47 @@
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::{Extension, Json};
+use ironic::ClientView;
 use ironic::traits::BadTraits;
 use provision::Node;
 use serde_json::{Value, json};
 
-use super::context::Api;
-use super::extract::{At, Body, View};
+use super::context::ApiContext;
+use super::extract::{JsonBody, PathParams};
 use crate::error::ApiError;
 
 pub(super) async fn traits(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     Ok(Json(json!({ "traits": traits_of(&node) })))
 }
 
 pub(super) async fn set_traits(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<StatusCode, ApiError> {
     let names = ironic::traits::list(&ident, &body)?;
     change_traits(&api, &view, &ident, |_| Ok(names.clone())).await
 }
 
 pub(super) async fn unset_traits(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<StatusCode, ApiError> {
     change_traits(&api, &view, &ident, |_| Ok(Vec::new())).await
 }
 
 pub(super) async fn add_trait(
-    State(api): State<Api>,
-    Extension(view): View,
-    At((ident, name)): At<(String, String)>,
-    Body(body): Body,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams((ident, name)): PathParams<(String, String)>,
+    JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, [(HeaderName, String); 1]), ApiError> {
     if !body.is_null() && body != json!({}) {
         return Err(BadTraits::Body.into());
@@ -53,23 +54,23 @@ pub(super) async fn add_trait(
 }
 
 pub(super) async fn remove_trait(
-    State(api): State<Api>,
-    Extension(view): View,
-    At((ident, name)): At<(String, String)>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams((ident, name)): PathParams<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let remove = |names| Ok(ironic::traits::without(&ident, names, &name)?);
     change_traits(&api, &view, &ident, remove).await
 }
 
 async fn change_traits(
-    api: &Api,
-    view: &ironic::View,
+    api: &ApiContext,
+    view: &ClientView,
     ident: &str,
     change: impl Fn(Vec<String>) -> Result<Vec<String>, ApiError>,
 ) -> Result<StatusCode, ApiError> {
     let uuid = api.find(ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {
-        Api::still_called(node, ident)?;
+        ApiContext::still_called(node, ident)?;
         let mut node = node.clone();
         match change(traits_of(&node))? {
             names if names.is_empty() => node.kept.remove("traits"),

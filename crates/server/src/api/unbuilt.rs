@@ -3,10 +3,11 @@
 use axum::extract::{MatchedPath, State};
 use axum::http::{Method, StatusCode};
 use axum::{Extension, Json};
+use ironic::ClientView;
 use serde_json::{Value, json};
 
-use super::context::Api;
-use super::extract::{At, View};
+use super::context::ApiContext;
+use super::extract::PathParams;
 use super::query::Query;
 use crate::error::ApiError;
 
@@ -18,9 +19,9 @@ pub(super) async fn none(path: MatchedPath) -> Json<Value> {
 
 /// [`none`], below a node.
 pub(super) async fn none_of_node(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     path: MatchedPath,
 ) -> Result<Json<Value>, ApiError> {
     api.find(&ident, view.version).await?;
@@ -29,9 +30,9 @@ pub(super) async fn none_of_node(
 
 /// What would change a machine in a way that this service does not.
 pub(super) async fn not_ours(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<StatusCode, ApiError> {
     api.find(&ident, view.version).await?;
     Err(ApiError::bad_request(
@@ -41,9 +42,9 @@ pub(super) async fn not_ours(
 }
 
 pub(super) async fn no_virtual_media(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     method: Method,
 ) -> Result<StatusCode, ApiError> {
     let driver = api.find(&ident, view.version).await?.node.driver;
@@ -58,9 +59,9 @@ pub(super) async fn no_virtual_media(
 }
 
 pub(super) async fn no_vendor_method(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<StatusCode, ApiError> {
     api.find(&ident, view.version).await?;
@@ -69,27 +70,27 @@ pub(super) async fn no_vendor_method(
 }
 
 pub(super) async fn vendor_methods(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     api.find(&ident, view.version).await?;
     Ok(Json(json!({})))
 }
 
 pub(super) async fn console(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     api.find(&ident, view.version).await?;
     Ok(Json(json!({ "console_enabled": false, "console_info": null })))
 }
 
 pub(super) async fn volume_of_node(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let links = |tail: &str| view.links(&format!("nodes/{uuid}/volume/{tail}"));
@@ -100,7 +101,9 @@ pub(super) async fn volume_of_node(
     })))
 }
 
-pub(super) async fn volume(Extension(view): View) -> Result<Json<Value>, ApiError> {
+pub(super) async fn volume(
+    Extension(view): Extension<ClientView>,
+) -> Result<Json<Value>, ApiError> {
     let links = |tail: &str| view.links(&format!("volume/{tail}"));
     Ok(Json(json!({
         "links": links(""),
@@ -110,18 +113,18 @@ pub(super) async fn volume(Extension(view): View) -> Result<Json<Value>, ApiErro
 }
 
 pub(super) async fn inventory(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     Err(ApiError::not_found(format!("Node inventory record for node {uuid} could not be found.")))
 }
 
 pub(super) async fn allocation(
-    State(api): State<Api>,
-    Extension(view): View,
-    At(ident): At<String>,
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     Err(ApiError::not_found(format!("Allocation for node {uuid} was not found")))

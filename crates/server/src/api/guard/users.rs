@@ -38,21 +38,21 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The users of the API; clones share what is known.
 #[derive(Clone, Debug)]
-pub(super) struct Users(Arc<Inner>);
+pub(super) struct Users(Arc<SharedUsers>);
 
 #[derive(Debug)]
-struct Inner {
+struct SharedUsers {
     path: PathBuf,
     /// Of this process alone, so that no digest in memory says anything about a password.
     key: [u8; 32],
-    known: Mutex<Known>,
+    known: Mutex<UsersFileState>,
     logins: Mutex<Logins>,
     /// Passwords that are checked at once: the rest of the processor has other work.
     room: Semaphore,
 }
 
 #[derive(Debug)]
-struct Known {
+struct UsersFileState {
     users: Arc<Htpasswd>,
     /// `None` if the file must be read again in any case.
     stamp: Option<UsersFileStamp>,
@@ -131,9 +131,9 @@ impl Users {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (users, stamp) = Htpasswd::read(path)?;
         info!("users of the API: {}, of {}", users.len(), path.display());
-        let known = Known { users: Arc::new(users), stamp, trouble: None };
+        let known = UsersFileState { users: Arc::new(users), stamp, trouble: None };
         let half = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(SharedUsers {
             path: path.to_owned(),
             key: rand::random(),
             known: Mutex::new(known),
@@ -151,7 +151,7 @@ impl Users {
                 if *known.users != users {
                     info!("users of the API: {} now, of {}", users.len(), inner.path.display());
                 }
-                *known = Known { users: Arc::new(users), stamp, trouble: None };
+                *known = UsersFileState { users: Arc::new(users), stamp, trouble: None };
             }
             Err(failed) => {
                 let trouble = format!("{failed:#}");
@@ -230,7 +230,7 @@ impl Users {
     }
 }
 
-impl Inner {
+impl SharedUsers {
     fn begin(&self, source: LoginSource) -> Result<(), NotLoggedIn> {
         let begun = locked(&self.logins).begin(source, Instant::now());
         begun.map_err(|TooManyFailures { retry_after, is_first }| {
