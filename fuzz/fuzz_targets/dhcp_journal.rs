@@ -4,20 +4,21 @@
 
 use std::net::Ipv4Addr;
 
-use dhcp::journal::{Record, read};
-use dhcp::leases::{Leases, Pool};
+use dhcp::journal::{LeaseRecord, read};
+use dhcp::leases::{LeasePool, LeaseTable};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let records = read(bytes);
-    let written: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+    let records = read::<Ipv4Addr>(bytes);
+    let mut written = Vec::new();
+    records.iter().for_each(|record| record.encode(&mut written));
     assert!(bytes.starts_with(&written));
 
-    let pool = Pool { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
-    let once = Leases::replay(pool, [], records, 0);
-    let again = Leases::replay(pool, [], once.records(), 0);
+    let pool = LeasePool { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
+    let once = LeaseTable::replay(pool, [], records, 0);
+    let again = LeaseTable::replay(pool, [], once.records(), 0);
     // Who held an address last is told by the order of records, which that of their ends replaces.
-    let lease = |Record(lease)| (lease.address, lease.mac, lease.until);
-    let leases = |table: &Leases| table.records().into_iter().map(lease).collect::<Vec<_>>();
+    let lease = |record: LeaseRecord<Ipv4Addr>| (record.address, record.client, record.until);
+    let leases = |table: &LeaseTable<Ipv4Addr>| table.records().into_iter().map(lease).collect::<Vec<_>>();
     assert_eq!(leases(&once), leases(&again));
 });

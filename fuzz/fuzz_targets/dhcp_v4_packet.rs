@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::Answer;
-use dhcp::leases::{Claim, Leases, Pool};
+use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::destination::destination;
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(Packet::parse(&packet.emit()).as_ref(), Ok(&packet));
 
     let server = Ipv4Addr::new(10, 0, 0, 1);
-    let pool = Pool { first: Ipv4Addr::new(10, 0, 0, 2), last: Ipv4Addr::new(10, 0, 0, 9) };
+    let pool = LeasePool { first: Ipv4Addr::new(10, 0, 0, 2), last: Ipv4Addr::new(10, 0, 0, 9) };
     let network = Network {
         router: Some(server),
         routes: vec![Route { to: "192.0.2.0/25".parse().expect("it is one"), via: server }],
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let answer = Answer::Boot("http://10.0.0.1:8080/boot/x/bootx64.efi".to_owned());
     let claim = Claim::Guest { keep: 1 };
-    let decision = decide(&packet, &answer, claim, &mut Leases::new(pool, []), &network, 1_000);
+    let decision = decide(&packet, &answer, claim, &mut LeaseTable::new(pool, []), &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let from = SocketAddrV4::new(packet.giaddr, 67);
         let _ = destination(&packet, from, &reply);

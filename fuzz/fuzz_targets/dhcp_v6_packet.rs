@@ -5,11 +5,10 @@
 use std::net::Ipv6Addr;
 
 use dhcp::Answer;
-use dhcp::leases::Claim;
+use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::v6::Packet;
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
-use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::reply::Network;
 use libfuzzer_sys::fuzz_target;
 
@@ -32,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let client = Client::identify(&packet, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9));
     let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
-    let mut leases = Leases::new(Pool { first, last }, []);
+    let mut leases = LeaseTable::new(LeasePool { first, last }, []);
     let request = &packet.message;
     let decision = decide(request, &client, &answer, Claim::Known, &mut leases, &network, 1_000);
     if let Decision::Send { reply, .. } = decision {

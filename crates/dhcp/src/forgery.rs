@@ -1,8 +1,11 @@
 //! Tests: somebody on the link speaks in the name of a machine, which goes on using its address.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proptest::prelude::*;
 
-use crate::leases::{Claim, Seconds};
+use crate::leases::tests::TestFamily;
+use crate::leases::{Claim, LeasePool, LeaseTable, Seconds};
 
 /// How long leases last.
 const LEASE: u32 = 3_600;
@@ -57,153 +60,86 @@ fn claim(who: u8) -> Claim {
     if is_known { Claim::Known } else { Claim::guest(ADDRESSES.into(), known) }
 }
 
-/// Leases of either family, by the last byte of their addresses.
-trait Table {
-    fn offer(&mut self, who: u8, wanted: u8, now: Seconds) -> Option<u8>;
-    fn bind(&mut self, who: u8, address: u8, now: Seconds) -> bool;
-    fn release(&mut self, who: u8, address: u8, now: Seconds);
-    fn decline(&mut self, who: u8, address: u8, now: Seconds);
-    fn restart(&mut self, now: Seconds);
+/// What a client sends, by the last byte of its address.
+trait ForgedFamily: TestFamily {
+    /// Has an address bound to a client, as the server does when it asks for that.
+    fn bind(table: &mut LeaseTable<Self>, who: u8, address: u8, now: Seconds) -> bool;
 }
 
-mod v4 {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::leases::{Leases, Pool};
-
-    fn mac(who: u8) -> [u8; 6] {
-        [2, 0, 0, 0, 0, who]
-    }
-
-    fn at(address: u8) -> Ipv4Addr {
-        [10, 0, 0, address].into()
-    }
-
-    pub(super) fn table(reserved: Option<u8>) -> Leases {
-        let reserved = reserved.map(|address| (mac(MACHINE), at(address)));
-        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, reserved)
-    }
-
-    impl Table for Leases {
-        fn offer(&mut self, who: u8, wanted: u8, now: Seconds) -> Option<u8> {
-            let address = Self::offer(self, mac(who), Some(at(wanted)), claim(who), now)?;
-            Some(address.octets()[3])
-        }
-
-        fn bind(&mut self, who: u8, address: u8, now: Seconds) -> bool {
-            let (mac, address, claim) = (mac(who), at(address), claim(who));
-            let record = Self::bind(self, mac, address, LEASE, claim, now);
-            record.or_else(|| self.bind_unoffered(mac, address, LEASE, claim, now)).is_some()
-        }
-
-        fn release(&mut self, who: u8, address: u8, now: Seconds) {
-            Self::release(self, mac(who), at(address), now);
-        }
-
-        fn decline(&mut self, who: u8, address: u8, now: Seconds) {
-            Self::decline(self, mac(who), at(address), now);
-        }
-
-        fn restart(&mut self, now: Seconds) {
-            let reserved = self.reserved(mac(MACHINE)).map(|address| (mac(MACHINE), address));
-            *self = Self::replay(self.pool(), reserved, self.records(), now);
-        }
+impl ForgedFamily for Ipv4Addr {
+    fn bind(table: &mut LeaseTable<Self>, who: u8, address: u8, now: Seconds) -> bool {
+        let (client, address, claim) = (Self::client(who), Self::at(address), claim(who));
+        let record = table.bind(client, address, (), LEASE, claim, now);
+        record.or_else(|| table.bind_unoffered(client, address, (), LEASE, claim, now)).is_some()
     }
 }
 
-mod v6 {
-    use std::net::Ipv6Addr;
-
-    use super::*;
-    use crate::v6::leases::{Identity, Leases, Pool};
-
-    const BINDING: u64 = 7;
-
-    fn identity(who: u8) -> Identity {
-        [who; 16]
-    }
-
-    fn at(address: u8) -> Ipv6Addr {
-        [0xfd00, 0, 0, 0, 0, 0, 0, address.into()].into()
-    }
-
-    pub(super) fn table(reserved: Option<u8>) -> Leases {
-        let reserved = reserved.map(|address| (identity(MACHINE), at(address)));
-        Leases::new(Pool { first: at(0), last: at(ADDRESSES - 1) }, reserved)
-    }
-
-    impl Table for Leases {
-        fn offer(&mut self, who: u8, wanted: u8, now: Seconds) -> Option<u8> {
-            let address = Self::offer(self, identity(who), Some(at(wanted)), claim(who), now)?;
-            Some(address.octets()[15])
-        }
-
-        fn bind(&mut self, who: u8, address: u8, now: Seconds) -> bool {
-            self.reclaim(identity(who), at(address), now);
-            let own = Self::offer(self, identity(who), None, claim(who), now);
-            own == Some(at(address))
-                && Self::bind(self, identity(who), at(address), BINDING, LEASE, now).is_some()
-        }
-
-        fn release(&mut self, who: u8, address: u8, now: Seconds) {
-            Self::release(self, identity(who), at(address), BINDING, now);
-        }
-
-        fn decline(&mut self, who: u8, address: u8, now: Seconds) {
-            Self::decline(self, identity(who), at(address), BINDING, now);
-        }
-
-        fn restart(&mut self, now: Seconds) {
-            let records: Vec<_> = self.records().collect();
-            let own = identity(MACHINE);
-            let reserved = self.reserved(&own).map(|address| (own, address));
-            *self = Self::replay(self.pool(), reserved, records, now);
-        }
+impl ForgedFamily for Ipv6Addr {
+    fn bind(table: &mut LeaseTable<Self>, who: u8, address: u8, now: Seconds) -> bool {
+        let (client, address, claim) = (Self::client(who), Self::at(address), claim(who));
+        table.reclaim(client, address, now);
+        table.offer(client, None, claim, now) == Some(address)
+            && table.bind(client, address, Self::BINDING, LEASE, claim, now).is_some()
     }
 }
 
 /// Whether the machine has its lease extended every time that it asks.
-fn keeps_its_address(mut table: impl Table, deeds: Vec<Deed>) -> Result<(), TestCaseError> {
+fn keeps_its_address<A: ForgedFamily>(
+    reserved: Option<u8>,
+    deeds: Vec<Deed>,
+) -> Result<(), TestCaseError> {
+    let pool = LeasePool { first: A::at(0), last: A::at(ADDRESSES - 1) };
+    let (machine, reserved) = (A::client(MACHINE), reserved.map(A::at));
+    let reserved = reserved.map(|address| (machine, address));
+    let mut table = LeaseTable::<A>::new(pool, reserved);
+    let last_byte = |address: A| (address.number() & 0xff) as u8;
     let mut now = 1_000_000;
-    let own = table.offer(MACHINE, 5, now).unwrap();
-    assert!(table.bind(MACHINE, own, now));
+    let own = last_byte(table.offer(machine, Some(A::at(5)), claim(MACHINE), now).unwrap());
+    assert!(A::bind(&mut table, MACHINE, own, now));
     let (mut renewed, mut told) = (now, own);
     for deed in deeds {
         match deed {
-            Deed::Offer(wanted) => told = table.offer(MACHINE, wanted, now).unwrap_or(told),
+            Deed::Offer(wanted) => {
+                let offered = table.offer(machine, Some(A::at(wanted)), claim(MACHINE), now);
+                told = offered.map_or(told, last_byte);
+            }
             Deed::Bind(address) => {
-                if table.bind(MACHINE, address, now) {
+                if A::bind(&mut table, MACHINE, address, now) {
                     told = address;
                 }
             }
-            Deed::Release(address) => table.release(MACHINE, address, now),
-            Deed::Decline(address) => table.decline(MACHINE, address, now),
+            Deed::Release(address) => {
+                table.release(machine, A::at(address), A::BINDING, now);
+            }
+            Deed::Decline(address) => {
+                table.decline(machine, A::at(address), now);
+            }
             Deed::DeclineThat => {
-                table.bind(MACHINE, told, now);
-                table.decline(MACHINE, told, now);
+                A::bind(&mut table, MACHINE, told, now);
+                table.decline(machine, A::at(told), now);
             }
             Deed::Renew => {
-                prop_assert!(table.bind(MACHINE, own, now));
+                prop_assert!(A::bind(&mut table, MACHINE, own, now));
                 renewed = now;
             }
             Deed::Other(who, wanted) => {
-                if let Some(address) = table.offer(who, wanted, now) {
-                    prop_assert_ne!(address, own);
-                    table.bind(who, address, now);
+                let wanted = Some(A::at(wanted));
+                if let Some(address) = table.offer(A::client(who), wanted, claim(who), now) {
+                    prop_assert_ne!(address, A::at(own));
+                    A::bind(&mut table, who, last_byte(address), now);
                 }
             }
             Deed::Wait(secs) => {
                 now += Seconds::from(secs);
                 if now >= renewed + Seconds::from(LEASE / 2) {
-                    prop_assert!(table.bind(MACHINE, own, now));
+                    prop_assert!(A::bind(&mut table, MACHINE, own, now));
                     renewed = now;
                 }
             }
-            Deed::Restart => table.restart(now),
+            Deed::Restart => table = LeaseTable::replay(pool, reserved, table.records(), now),
         }
     }
-    prop_assert!(table.bind(MACHINE, own, now));
+    prop_assert!(A::bind(&mut table, MACHINE, own, now));
     Ok(())
 }
 
@@ -212,11 +148,11 @@ proptest! {
 
     #[test]
     fn a_machine_keeps_the_address_that_it_uses_over_ipv4(own in reserved(), deeds in deeds()) {
-        keeps_its_address(v4::table(own), deeds)?;
+        keeps_its_address::<Ipv4Addr>(own, deeds)?;
     }
 
     #[test]
     fn a_machine_keeps_the_address_that_it_uses_over_ipv6(own in reserved(), deeds in deeds()) {
-        keeps_its_address(v6::table(own), deeds)?;
+        keeps_its_address::<Ipv6Addr>(own, deeds)?;
     }
 }

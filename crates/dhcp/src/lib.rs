@@ -3,6 +3,7 @@
 //! Everything here is a function of its arguments: no sockets, no clock. It knows nothing of nodes;
 //! what a client is to boot arrives as an [`Answer`].
 
+pub mod address_family;
 pub mod answer;
 pub mod architecture;
 pub mod client;

@@ -4,6 +4,7 @@ pub mod decide;
 pub mod destination;
 pub mod frame;
 pub mod lease_client;
+pub mod leases;
 pub mod options;
 pub mod packet;
 pub mod proxy;

@@ -9,9 +9,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dhcp::leases::Pool;
+use dhcp::leases::LeasePool;
 use dhcp::limits::{Rate, Rates};
-use dhcp::v6;
 use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net};
 use jiff::SignedDuration;
@@ -662,9 +661,9 @@ fn only6(all: &[IpAddr]) -> Vec<Ipv6Addr> {
 #[serde(try_from = "String")]
 pub enum AnyRange {
     /// Of IPv4.
-    V4(Pool),
+    V4(LeasePool<Ipv4Addr>),
     /// Of IPv6.
-    V6(v6::leases::Pool),
+    V6(LeasePool<Ipv6Addr>),
 }
 
 impl TryFrom<String> for AnyRange {
@@ -682,28 +681,28 @@ impl TryFrom<String> for AnyRange {
 /// `FIRST-LAST`, both included.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Range(pub Pool);
+pub struct Range(pub LeasePool<Ipv4Addr>);
 
 impl TryFrom<String> for Range {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
         let (first, last) = ends::<Ipv4Addr>(&text, "192.0.2.100-192.0.2.199")?;
-        Ok(Self(Pool { first, last }))
+        Ok(Self(LeasePool { first, last }))
     }
 }
 
 /// `FIRST-LAST` of IPv6, both included.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Range6(pub v6::leases::Pool);
+pub struct Range6(pub LeasePool<Ipv6Addr>);
 
 impl TryFrom<String> for Range6 {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
         let (first, last) = ends::<Ipv6Addr>(&text, "2001:db8::100-2001:db8::1ff")?;
-        Ok(Self(v6::leases::Pool { first, last }))
+        Ok(Self(LeasePool { first, last }))
     }
 }
 

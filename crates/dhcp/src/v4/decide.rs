@@ -9,8 +9,8 @@ use super::packet::{MessageType, Op, Packet};
 use super::relay::{named_server, server_id};
 use super::reply::{Grant, Network, nak, reply};
 use crate::answer::Answer;
-use crate::journal::Record;
-use crate::leases::{Claim, Leases, Seconds};
+use crate::journal::LeaseRecord;
+use crate::leases::{Claim, LeaseTable, Seconds};
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub enum Decision {
         /// The reply.
         reply: Packet,
         /// What changed.
-        record: Option<Record>,
+        record: Option<LeaseRecord<Ipv4Addr>>,
     },
     /// Nothing is to be sent; the records go into the journal.
     Note {
         /// What changed.
-        records: Vec<Record>,
+        records: Vec<LeaseRecord<Ipv4Addr>>,
     },
     /// Stay silent.
     Silent(Silence),
@@ -100,7 +100,7 @@ pub fn decide(
     request: &Packet,
     answer: &Answer,
     claim: Claim,
-    leases: &mut Leases,
+    leases: &mut LeaseTable<Ipv4Addr>,
     network: &Network,
     now: Seconds,
 ) -> Decision {
@@ -124,7 +124,7 @@ struct Turn<'a> {
     request: &'a Packet,
     answer: &'a Answer,
     claim: Claim,
-    leases: &'a mut Leases,
+    leases: &'a mut LeaseTable<Ipv4Addr>,
     network: &'a Network,
     now: Seconds,
 }
@@ -147,7 +147,7 @@ impl Turn<'_> {
     /// one comes back with it (INIT-REBOOT), and who has one makes it last longer (RENEWING, REBINDING).
     fn request(mut self) -> Decision {
         if let Some(other) = self.other_server() {
-            self.leases.withdraw(self.request.chaddr, self.now);
+            self.leases.withdraw(&self.request.chaddr, self.now);
             return Decision::Silent(Silence::OtherServer(other));
         }
         let Some(address) = self.wants().or_else(|| self.has()) else {
@@ -162,23 +162,23 @@ impl Turn<'_> {
         }
     }
 
-    fn bind(&mut self, address: Ipv4Addr) -> Option<Record> {
+    fn bind(&mut self, address: Ipv4Addr) -> Option<LeaseRecord<Ipv4Addr>> {
         let Self { request, claim, now, .. } = *self;
         let (mac, secs) = (request.chaddr, self.network.secs_for(request));
-        let bound = self.leases.bind(mac, address, secs, claim, now);
+        let bound = self.leases.bind(mac, address, (), secs, claim, now);
         // Who names us took our offer, and offers are in no journal: whatever we were before a restart offered it.
         // A NAK would end the firmware's boot (RFC 2131 §4.3.2).
         let took_our_offer = named_server(request).is_some();
         if bound.is_some() || !took_our_offer {
             return bound;
         }
-        self.leases.bind_unoffered(mac, address, secs, claim, now)
+        self.leases.bind_unoffered(mac, address, (), secs, claim, now)
     }
 
     /// An address that the client does not have from us, and so from nobody if we are the only server.
     fn refuse(self, address: Ipv4Addr) -> Decision {
         let chose_us = named_server(self.request).is_some();
-        let knows_client = self.leases.of(self.request.chaddr).is_some();
+        let knows_client = self.leases.of(&self.request.chaddr).is_some();
         // Addresses of our pools are ours to speak about, and so is a client of ours.
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
         let ours = chose_us || knows_client || self.leases.gives(address) || has_moved;
@@ -226,7 +226,7 @@ impl Turn<'_> {
         }
         let mac = self.request.chaddr;
         let given_back = self.has().or_else(|| self.wants());
-        let record = given_back.and_then(|address| self.leases.release(mac, address, self.now));
+        let record = given_back.and_then(|address| self.leases.release(mac, address, (), self.now));
         Decision::Note { records: record.into_iter().collect() }
     }
 
@@ -239,7 +239,12 @@ impl Turn<'_> {
         }
     }
 
-    fn send(self, message: MessageType, grant: Grant, record: Option<Record>) -> Decision {
+    fn send(
+        self,
+        message: MessageType,
+        grant: Grant,
+        record: Option<LeaseRecord<Ipv4Addr>>,
+    ) -> Decision {
         let reply = reply(self.request, message, grant, self.answer, self.network);
         Decision::Send { reply, record }
     }
@@ -249,12 +254,12 @@ impl Turn<'_> {
 mod tests {
     use super::super::packet::tests::discover;
     use super::*;
-    use crate::leases::Pool;
+    use crate::leases::LeasePool;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
     struct Server {
-        leases: Leases,
+        leases: LeaseTable<Ipv4Addr>,
         network: Network,
         answer: Answer,
         now: Seconds,
@@ -264,7 +269,10 @@ mod tests {
         fn new() -> Self {
             let first = Ipv4Addr::new(10, 0, 0, 100);
             Self {
-                leases: Leases::new(Pool { first, last: Ipv4Addr::new(10, 0, 0, 101) }, []),
+                leases: LeaseTable::new(
+                    LeasePool { first, last: Ipv4Addr::new(10, 0, 0, 101) },
+                    [],
+                ),
                 network: Network::new(
                     Ipv4Addr::new(10, 0, 0, 1),
                     Ipv4Addr::new(255, 255, 255, 0),
@@ -317,7 +325,7 @@ mod tests {
             let mut request = request(&[(code::REQUESTED_ADDRESS, offer.yiaddr)]);
             request.options.push((code::LEASE_TIME, asked.to_be_bytes().to_vec()));
             let ack = server.answers(&request);
-            let until = server.leases.of(MAC).unwrap().until - server.now;
+            let until = server.leases.of(&MAC).unwrap().until() - server.now;
             let told = ack.option_u32(code::LEASE_TIME).unwrap();
             assert_eq!(u64::from(told), until, "what is told is what is kept");
             told
@@ -471,7 +479,7 @@ mod tests {
         let mut server = Server::new();
         let offered = server.answers(&discover(MAC)).yiaddr;
         let pool = server.leases.pool();
-        server.leases = Leases::replay(pool, [], server.leases.records(), 0);
+        server.leases = LeaseTable::replay(pool, [], server.leases.records(), 0);
 
         let us = server.network.server;
         let options = [(code::SERVER_ID, us), (code::REQUESTED_ADDRESS, offered)];

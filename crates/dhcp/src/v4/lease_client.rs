@@ -336,7 +336,7 @@ mod tests {
     use super::*;
     use crate::answer::Answer;
     use crate::client::Client;
-    use crate::leases::{Claim, Leases, Pool};
+    use crate::leases::{Claim, LeasePool, LeaseTable};
     use hardware::ClientKind;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -349,12 +349,12 @@ mod tests {
         }
     }
 
-    fn leases() -> Leases {
+    fn leases() -> LeaseTable<Ipv4Addr> {
         let first = Ipv4Addr::new(10, 0, 0, 100);
-        Leases::new(Pool { first, last: first }, [])
+        LeaseTable::new(LeasePool { first, last: first }, [])
     }
 
-    fn answered(sent: &[u8], leases: &mut Leases) -> Vec<u8> {
+    fn answered(sent: &[u8], leases: &mut LeaseTable<Ipv4Addr>) -> Vec<u8> {
         let request = Packet::parse(sent).unwrap();
         assert_eq!(Client::identify(&request).kind, ClientKind::Agent);
         match decide(&request, &Answer::Address, Claim::Known, leases, &network(), 0) {
@@ -394,7 +394,7 @@ mod tests {
     }
 
     /// Bound since 2 ms, by a server that says how long for.
-    fn bound(secs: u32) -> (LeaseClient, Leases) {
+    fn bound(secs: u32) -> (LeaseClient, LeaseTable<Ipv4Addr>) {
         let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
         let network = Network::new(network().server, Ipv4Addr::new(255, 255, 255, 0), secs);
         for now in [0, 1] {

@@ -13,7 +13,7 @@ use super::reply::{Network, Route};
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::firmware::v4::{Choice, Offer, Wanted, choose, take_ack, take_offer};
-use crate::leases::{Claim, Leases, Pool};
+use crate::leases::{Claim, LeasePool, LeaseTable};
 use hardware::ClientKind;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
@@ -69,8 +69,9 @@ fn system() -> Packet {
 
 /// OFFER and ACK to a DISCOVER.
 fn exchange(discover: &Packet, answer: &Answer, network: &Network) -> [Packet; 2] {
-    let pool = Pool { first: Ipv4Addr::new(10, 0, 0, 100), last: Ipv4Addr::new(10, 0, 0, 109) };
-    let mut leases = Leases::new(pool, []);
+    let pool =
+        LeasePool { first: Ipv4Addr::new(10, 0, 0, 100), last: Ipv4Addr::new(10, 0, 0, 109) };
+    let mut leases = LeaseTable::new(pool, []);
     let mut hear =
         |packet: &Packet| match decide(packet, answer, Claim::Known, &mut leases, network, 0) {
             Decision::Send { reply, .. } => reply,

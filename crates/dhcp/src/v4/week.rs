@@ -13,8 +13,8 @@ use super::packet::tests::discover;
 use super::packet::{MessageType, Packet};
 use super::reply::Network;
 use crate::answer::Answer;
-use crate::journal::Record;
-use crate::leases::{Claim, Holder, Leases, Pool, Seconds};
+use crate::journal::LeaseRecord;
+use crate::leases::{Claim, Holder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
 
 type Mac = [u8; 6];
@@ -86,13 +86,13 @@ struct Server {
 }
 
 struct Subnet {
-    leases: Leases,
-    pool: Pool,
+    leases: LeaseTable<Ipv4Addr>,
+    pool: LeasePool<Ipv4Addr>,
     reservations: Vec<(Mac, Ipv4Addr)>,
     network: Network,
     /// Where its requests come from, if not from the link itself.
     relay: Ipv4Addr,
-    journal: Vec<Record>,
+    journal: Vec<LeaseRecord<Ipv4Addr>>,
 }
 
 impl Hall {
@@ -280,7 +280,7 @@ impl Hall {
             }
             let records = subnet.journal.iter().copied();
             subnet.leases =
-                Leases::replay(subnet.pool, subnet.reservations.iter().copied(), records, now);
+                LeaseTable::replay(subnet.pool, subnet.reservations.iter().copied(), records, now);
         }
         self.dice.below(24 * 3_600)
     }
@@ -390,7 +390,7 @@ impl Subnet {
             let [high, low] = last.to_be_bytes();
             Ipv4Addr::new(10, number, high, low)
         };
-        let pool = Pool { first: address(256), last: address(256 + POOL - 1) };
+        let pool = LeasePool { first: address(256), last: address(256 + POOL - 1) };
         // The first lie in the pool, the rest behind it.
         let reserved = |machine: u16| {
             let at = if machine < RESERVED_IN_POOL { 256 + 3 * machine } else { 1_000 + machine };
@@ -399,7 +399,7 @@ impl Subnet {
         let reservations: Vec<_> = (0..RESERVED).map(reserved).collect();
         let mask = Ipv4Addr::new(255, 255, 0, 0);
         Self {
-            leases: Leases::new(pool, reservations.iter().copied()),
+            leases: LeaseTable::new(pool, reservations.iter().copied()),
             pool,
             reservations,
             network: Network::new(Ipv4Addr::new(10, 0, 0, 1), mask, LEASE),

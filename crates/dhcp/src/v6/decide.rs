@@ -5,12 +5,13 @@ use std::net::Ipv6Addr;
 use thiserror::Error;
 
 use super::client_identity::Client;
-use super::leases::{Identity, Leases, Owner, Record, binding_id};
+use super::leases::{Identity, Owner, binding_id};
 use super::options as code;
 use super::packet::{Ia, Message, MessageType};
 use super::reply::{Grant, Network, Status, add_grants, reply, status};
 use crate::answer::Answer;
-use crate::leases::{Claim, Seconds};
+use crate::journal::LeaseRecord;
+use crate::leases::{Claim, LeaseTable, Seconds};
 
 /// `IRT_MINIMUM`: a client takes less than this many seconds for as many (RFC 8415 §7.6).
 const SHORTEST_REFRESH: u32 = 600;
@@ -27,7 +28,7 @@ pub enum Decision {
         /// The answer.
         reply: Message,
         /// What changed.
-        records: Vec<Record>,
+        records: Vec<LeaseRecord<Ipv6Addr>>,
         /// The address that the client has or may have from it.
         address: Option<Ipv6Addr>,
         /// Why it is told that there is no address for it, if it is.
@@ -91,7 +92,7 @@ pub fn decide(
     client: &Client,
     answer: &Answer,
     claim: Claim,
-    leases: &mut Leases,
+    leases: &mut LeaseTable<Ipv6Addr>,
     network: &Network,
     now: Seconds,
 ) -> Decision {
@@ -109,7 +110,7 @@ struct Turn<'a> {
     owner: Owner,
     answer: &'a Answer,
     claim: Claim,
-    leases: &'a mut Leases,
+    leases: &'a mut LeaseTable<Ipv6Addr>,
     network: &'a Network,
     now: Seconds,
 }
@@ -117,7 +118,7 @@ struct Turn<'a> {
 /// What the associations of a message get.
 struct Grants {
     grants: Vec<Grant>,
-    records: Vec<Record>,
+    records: Vec<LeaseRecord<Ipv6Addr>>,
     /// Why none has an address, where one could have had one.
     lacks: Option<Silence>,
 }
@@ -138,7 +139,8 @@ impl Turn<'_> {
             }
             MessageType::Decline => {
                 Ok(self.give_back(|leases, identity, address, binding, now| {
-                    leases.decline(identity, address, binding, now)
+                    let is_of_it = leases.bound(&identity, binding, now) == Some(address);
+                    is_of_it.then(|| leases.decline(identity, address, now))?
                 }))
             }
             MessageType::InformationRequest => {
@@ -257,7 +259,9 @@ impl Turn<'_> {
             if commits {
                 let (identity, binding) = (self.identity(ia), self.binding(ia.id));
                 let secs = self.network.lease_secs;
-                records.extend(self.leases.bind(identity, address, binding, secs, self.now));
+                records.extend(
+                    self.leases.bind(identity, address, binding, secs, self.claim, self.now),
+                );
             }
             let instead_of = self.taken_back(ia, address);
             grants.push(Grant::Lease { ia: ia.id, address, instead_of });
@@ -372,7 +376,13 @@ impl Turn<'_> {
 
     fn give_back(
         self,
-        back: impl Fn(&mut Leases, Identity, Ipv6Addr, u64, Seconds) -> Option<Vec<Record>>,
+        back: impl Fn(
+            &mut LeaseTable<Ipv6Addr>,
+            Identity,
+            Ipv6Addr,
+            u64,
+            Seconds,
+        ) -> Option<Vec<LeaseRecord<Ipv6Addr>>>,
     ) -> Decision {
         let (mut records, mut unknown) = (Vec::new(), Vec::new());
         for ia in self.request.ias() {
@@ -395,7 +405,12 @@ impl Turn<'_> {
         Decision::Send { reply, records, address: None, lacks: None }
     }
 
-    fn send(self, kind: MessageType, grants: &[Grant], records: Vec<Record>) -> Decision {
+    fn send(
+        self,
+        kind: MessageType,
+        grants: &[Grant],
+        records: Vec<LeaseRecord<Ipv6Addr>>,
+    ) -> Decision {
         let url = match self.answer {
             Answer::Boot(url) => Some(url.as_str()),
             // A name without a URL around it means nothing here (RFC 5970 §3.1).
@@ -414,22 +429,23 @@ impl Turn<'_> {
 mod tests {
     use std::slice;
 
-    use super::super::leases::{Identity, Pool};
+    use super::super::leases::Identity;
     use super::super::packet::tests::{OVMF_SOLICIT, bytes};
     use super::super::packet::{Options, Packet};
     use super::*;
+    use crate::leases::LeasePool;
 
     const URL: &str = "http://[fd00::1]:8080/boot/x/bootx64.efi";
 
     struct Server {
-        leases: Leases,
+        leases: LeaseTable<Ipv6Addr>,
         network: Network,
     }
 
     impl Server {
         fn new() -> Self {
             let pool =
-                Pool { first: "fd00::10".parse().unwrap(), last: "fd00::1f".parse().unwrap() };
+                LeasePool { first: "fd00::10".parse().unwrap(), last: "fd00::1f".parse().unwrap() };
             let network = Network {
                 net: "fd00::/64".parse().unwrap(),
                 duid: vec![0, 2, 9],
@@ -439,7 +455,7 @@ mod tests {
                 ntp: Vec::new(),
                 lease_secs: 600,
             };
-            Self { leases: Leases::new(pool, []), network }
+            Self { leases: LeaseTable::new(pool, []), network }
         }
 
         fn takes(&mut self, request: &Message, answer: &Answer) -> Decision {
@@ -640,7 +656,7 @@ mod tests {
     fn an_exhausted_pool_does_not_bind_a_client_in_a_hurry_to_nothing() {
         let mut server = Server::new();
         let one = "fd00::10".parse().unwrap();
-        server.leases = Leases::new(Pool { first: one, last: one }, [([9; 16], one)]);
+        server.leases = LeaseTable::new(LeasePool { first: one, last: one }, [([9; 16], one)]);
         let mut hurried = solicit();
         hurried.options.put(code::RAPID_COMMIT, []);
 

@@ -577,25 +577,24 @@ mod tests {
 
     use super::super::client_identity::{Client, of_card};
     use super::super::decide::{Decision, decide};
-    use super::super::leases::{Leases, Pool};
     use super::super::reply::Network;
     use super::*;
     use crate::answer::Answer;
-    use crate::leases::Claim;
+    use crate::leases::{Claim, LeasePool, LeaseTable};
     use hardware::ClientKind;
 
     const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
     const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 7);
 
     struct Server {
-        leases: Leases,
+        leases: LeaseTable<Ipv6Addr>,
         network: Network,
     }
 
     impl Server {
         fn new(sole: bool) -> Self {
             let pool =
-                Pool { first: "fd00::10".parse().unwrap(), last: "fd00::11".parse().unwrap() };
+                LeasePool { first: "fd00::10".parse().unwrap(), last: "fd00::11".parse().unwrap() };
             let dns = vec!["fd00::53".parse().unwrap()];
             let network = Network {
                 net: "fd00::/64".parse().unwrap(),
@@ -606,7 +605,7 @@ mod tests {
                 ntp: Vec::new(),
                 lease_secs: 600,
             };
-            Self { leases: Leases::new(pool, []), network }
+            Self { leases: LeaseTable::new(pool, []), network }
         }
 
         /// What it says to a message that was sent at this time.

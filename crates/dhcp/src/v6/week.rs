@@ -10,13 +10,13 @@ use proptest::prelude::*;
 
 use super::client_identity::{Client, of_card};
 use super::decide::{Decision, decide};
-use super::leases::{Leases, Pool, Record, read};
 use super::options as code;
 use super::packet::tests::relayed;
 use super::packet::{Message, MessageType, Options, Packet, Relay, address};
 use super::reply::Network;
 use crate::answer::Answer;
-use crate::leases::{Claim, Holder, Seconds};
+use crate::journal::read;
+use crate::leases::{Claim, Holder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
 
 type Mac = [u8; 6];
@@ -92,7 +92,7 @@ struct Machine {
 }
 
 struct Subnet {
-    leases: Leases,
+    leases: LeaseTable<Ipv6Addr>,
     network: Network,
     /// Where its requests come from, if not from the link itself.
     relay: Option<Ipv6Addr>,
@@ -305,14 +305,16 @@ impl Hall {
     fn restart(&mut self, now: Seconds) -> Seconds {
         for subnet in &mut self.subnets {
             if self.dice.below(2) == 0 {
-                subnet.journal =
-                    subnet.leases.records().flat_map(|record| record.encode()).collect();
+                subnet.journal.clear();
+                let records = subnet.leases.records();
+                records.iter().for_each(|record| record.encode(&mut subnet.journal));
             }
             let torn = usize::try_from(self.dice.below(52)).unwrap();
             subnet.journal.resize(subnet.journal.len() + torn, 1);
             let records = read(&subnet.journal);
-            subnet.journal = records.iter().flat_map(Record::encode).collect();
-            subnet.leases = Leases::replay(subnet.leases.pool(), [], records, now);
+            subnet.journal.clear();
+            records.iter().for_each(|record| record.encode(&mut subnet.journal));
+            subnet.leases = LeaseTable::replay(subnet.leases.pool(), [], records, now);
         }
         self.dice.below(24 * 3_600)
     }
@@ -359,7 +361,7 @@ impl Hall {
         };
         let decision = decide(request, &client, &answer, claim, leases, network, now);
         let Decision::Send { reply, records, .. } = decision else { return None };
-        journal.extend(records.iter().flat_map(Record::encode));
+        records.iter().for_each(|record| record.encode(journal));
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()).as_ref(), Ok(&back));
         if back.message.kind == MessageType::Reply {
@@ -414,7 +416,7 @@ impl Subnet {
         let last = Ipv6Addr::from(u128::from(first) + POOL - 1);
         let dns = vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53)];
         Self {
-            leases: Leases::new(Pool { first, last }, []),
+            leases: LeaseTable::new(LeasePool { first, last }, []),
             network: Network {
                 net: Ipv6Net::new(first, 64).unwrap().trunc(),
                 duid: SERVER.to_vec(),

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use dhcp::firmware::v4::{self as edk2, Offer, Wanted};
-use dhcp::leases::{Claim, Leases, Pool};
+use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::options as code;
@@ -128,7 +128,7 @@ fn wherever_a_message_ends_after_its_type_the_client_is_answered_by_what_came_be
 
             let network = network(Ipv4Addr::new(10, 0, 2, 2));
             let first = Ipv4Addr::new(10, 0, 2, 15);
-            let mut leases = Leases::new(Pool { first, last: first }, []);
+            let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
             let offer = reply(decide(&cut, &boot(URL), Claim::Known, &mut leases, &network, 0));
 
             assert_eq!(offer.yiaddr, first, "{name}, cut at {end}");
@@ -152,7 +152,7 @@ proptest! {
 
         let network = network(Ipv4Addr::new(10, 0, 2, 2));
         let first = Ipv4Addr::new(10, 0, 2, 15);
-        let mut leases = Leases::new(Pool { first, last: first }, []);
+        let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
         let offer = reply(decide(&packet, &boot(URL), Claim::Known, &mut leases, &network, 0));
         prop_assert_eq!(offer.yiaddr, first);
     }
@@ -196,7 +196,7 @@ proptest! {
         };
         let answer = boot(&format!("http://10.0.2.2:8080/{path}"));
         let first = Ipv4Addr::new(10, 0, 2, 15);
-        let mut leases = Leases::new(Pool { first, last: first }, []);
+        let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
 
         let offer = reply(decide(&request, &answer, Claim::Known, &mut leases, &network, 0));
 
@@ -220,7 +220,7 @@ impl Exchange {
         let request = Packet::parse(&capture.request).unwrap();
         let first = request.option_address(code::REQUESTED_ADDRESS).unwrap();
         let network = network(request.option_address(code::SERVER_ID).unwrap());
-        let mut leases = Leases::new(Pool { first, last: first }, []);
+        let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
         let mut hear =
             |packet| reply(decide(packet, answer, Claim::Known, &mut leases, &network, 1_000));
         Self { offer: hear(&discover), ack: hear(&request), discover: capture.discover }

@@ -3,10 +3,9 @@
 use std::net::Ipv6Addr;
 
 use dhcp::firmware::{Verdict, v6 as edk2};
-use dhcp::leases::Claim;
+use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
-use dhcp::v6::leases::{Leases, Pool};
 use dhcp::v6::reply::Network;
 use dhcp::v6::{Message, Packet, options as code};
 use dhcp::{Answer, Architecture};
@@ -132,12 +131,12 @@ fn client(bytes: &[u8]) -> Client {
     Client::identify(&Packet::parse(bytes).unwrap(), from)
 }
 
-fn leases() -> Leases {
+fn leases() -> LeaseTable<Ipv6Addr> {
     let [first, last] = ["fd00::10", "fd00::1f"].map(|address| address.parse().unwrap());
-    Leases::new(Pool { first, last }, [])
+    LeaseTable::new(LeasePool { first, last }, [])
 }
 
-fn told(bytes: &[u8], leases: &mut Leases, sole: bool) -> Vec<u8> {
+fn told(bytes: &[u8], leases: &mut LeaseTable<Ipv6Addr>, sole: bool) -> Vec<u8> {
     let network = Network {
         net: "fd00::/64".parse().unwrap(),
         duid: vec![0, 2, 9],

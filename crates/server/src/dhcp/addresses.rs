@@ -2,11 +2,10 @@
 
 use std::cmp::Reverse;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, bail};
-use dhcp::leases::Pool;
-use dhcp::v6::leases::Pool as Pool6;
+use dhcp::leases::LeasePool;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::interface;
@@ -23,7 +22,7 @@ const TENTATIVE: u8 = 0x40;
 ///
 /// # Errors
 /// In words, where the interface is missing, or has none that will do.
-pub(super) fn of_pool4(interface: &str, pool: Option<Pool>) -> Result<Ipv4Net> {
+pub(super) fn of_pool4(interface: &str, pool: Option<LeasePool<Ipv4Addr>>) -> Result<Ipv4Net> {
     let four = |net| if let IpNet::V4(net) = net { Some(net) } else { None };
     let all: Vec<_> = interface::addresses(interface)?.into_iter().filter_map(four).collect();
     match own4(&all, pool) {
@@ -36,13 +35,13 @@ pub(super) fn of_pool4(interface: &str, pool: Option<Pool>) -> Result<Ipv4Net> {
 ///
 /// # Errors
 /// In words, where none will do.
-pub(crate) fn own4(addresses: &[Ipv4Net], pool: Option<Pool>) -> Result<Ipv4Net> {
+pub(crate) fn own4(addresses: &[Ipv4Net], pool: Option<LeasePool<Ipv4Addr>>) -> Result<Ipv4Net> {
     let ends = pool.map(|pool| [pool.first.into(), pool.last.into()]);
     let found = nearest(addresses.iter().copied().map(IpNet::from), ends);
     if let Some(IpNet::V4(net)) = found {
         return Ok(net);
     }
-    let Some(Pool { first, last }) = pool.filter(|_| !addresses.is_empty()) else {
+    let Some(LeasePool { first, last }) = pool.filter(|_| !addresses.is_empty()) else {
         bail!("it has no IPv4 address; give it one first");
     };
     let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -106,7 +105,7 @@ pub(crate) fn unusable(interface: &str) -> Vec<(Ipv6Addr, Unusable)> {
 }
 
 /// The one to be known by, in the network of the pool where there is a pool.
-pub(super) fn choose(all: &[Address], pool: Option<Pool6>) -> Option<Address> {
+pub(super) fn choose(all: &[Address], pool: Option<LeasePool<Ipv6Addr>>) -> Option<Address> {
     let fits = |one: &Address| pool.is_none_or(|pool| one.has(pool));
     let may = all
         .iter()
@@ -126,7 +125,7 @@ impl Address {
         Some((self.address, why))
     }
 
-    fn has(&self, pool: Pool6) -> bool {
+    fn has(&self, pool: LeasePool<Ipv6Addr>) -> bool {
         let net = Ipv6Net::new(self.address, self.prefix_len);
         net.is_ok_and(|net| net.contains(&pool.first) && net.contains(&pool.last))
     }
@@ -160,11 +159,11 @@ mod tests {
         fd990000000000000000000000000001 03 40 00 80     eth1\n\
         damaged\n";
 
-    fn pool(first: &str, last: &str) -> Option<Pool6> {
-        Some(Pool6 { first: first.parse().unwrap(), last: last.parse().unwrap() })
+    fn pool(first: &str, last: &str) -> Option<LeasePool<Ipv6Addr>> {
+        Some(LeasePool { first: first.parse().unwrap(), last: last.parse().unwrap() })
     }
 
-    fn chosen(pool: Option<Pool6>) -> Option<String> {
+    fn chosen(pool: Option<LeasePool<Ipv6Addr>>) -> Option<String> {
         choose(&parse(TABLE, "eth0"), pool).map(|one| one.address.to_string())
     }
 
@@ -224,7 +223,7 @@ mod tests {
 
     fn own(addresses: &[&str], pool: Option<[[u8; 4]; 2]>) -> Result<String, String> {
         let addresses: Vec<_> = addresses.iter().map(|net| net.parse().unwrap()).collect();
-        let pool = pool.map(|[first, last]| Pool { first: first.into(), last: last.into() });
+        let pool = pool.map(|[first, last]| LeasePool { first: first.into(), last: last.into() });
         let own = own4(&addresses, pool);
         own.map(|net| net.to_string()).map_err(|error| error.to_string())
     }

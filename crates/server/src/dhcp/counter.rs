@@ -2,7 +2,9 @@
 
 use std::io;
 
-use dhcp::leases::Seconds;
+use dhcp::address_family::AddressFamily;
+use dhcp::journal::LeaseRecord;
+use dhcp::leases::{LeaseTable, Seconds};
 use dhcp::limits::Millis;
 use store::Clock;
 use tokio::time::{MissedTickBehavior, interval};
@@ -11,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::diary::Diary;
 use super::heard::Heard;
-use super::journal::{self, Journal, Table};
+use super::journal::{self, Journal};
 use super::{Machines, Witness, socket};
 
 /// Packets that are decided about together: one write to the journal serves them all.
@@ -23,8 +25,8 @@ pub(super) trait Desk {
     type From;
     /// An answer on its way.
     type Reply;
-    /// Who has which address of a subnet.
-    type Leases: Table;
+    /// The addresses that are leased.
+    type Address: AddressFamily;
     /// What it is called among counters: `ipv4`, `ipv6`.
     const FAMILY: &'static str;
 
@@ -39,11 +41,11 @@ pub(super) trait Desk {
     ) -> HeardAt<Self>;
 
     /// Those of its subnets: the interface's own, then those that are reached through relays.
-    fn leases(&self) -> impl Iterator<Item = &Self::Leases>;
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Self::Address>>;
 }
 
 /// What a desk heard.
-pub(super) type HeardAt<D> = Heard<<D as Desk>::Reply, <<D as Desk>::Leases as Table>::Record>;
+pub(super) type HeardAt<D> = Heard<<D as Desk>::Reply, LeaseRecord<<D as Desk>::Address>>;
 
 /// Takes packets in, and sends answers.
 pub(super) trait Socket {
@@ -70,7 +72,7 @@ pub(super) struct Counter<S, D: Desk> {
     socket: S,
     desk: D,
     /// One for each of the desk's subnets.
-    journals: Vec<Journal<D::Leases>>,
+    journals: Vec<Journal<D::Address>>,
     diary: Diary,
 }
 
@@ -83,7 +85,7 @@ where
         interface: &str,
         socket: S,
         desk: D,
-        journals: Vec<Journal<D::Leases>>,
+        journals: Vec<Journal<D::Address>>,
     ) -> Self {
         let (interface, diary) = (interface.to_owned(), Diary::new(interface));
         Self { interface, socket, desk, journals, diary }
@@ -155,13 +157,13 @@ where
 
 /// An address that was acknowledged must still be taken after a crash: so an answer leaves only when
 /// what it rests on is in its journal.
-fn write_down<'a, T: Table + 'a, R>(
-    journals: impl Iterator<Item = (&'a mut Journal<T>, &'a T)>,
-    all: &mut [Heard<R, T::Record>],
+fn write_down<'a, A: AddressFamily + 'a, R>(
+    journals: impl Iterator<Item = (&'a mut Journal<A>, &'a LeaseTable<A>)>,
+    all: &mut [Heard<R, LeaseRecord<A>>],
     now: Seconds,
 ) {
     for (at, (journal, leases)) in journals.enumerate() {
-        let of_this = |(subnet, _): &&(usize, T::Record)| *subnet == at;
+        let of_this = |(subnet, _): &&(usize, LeaseRecord<A>)| *subnet == at;
         let records = all.iter().flat_map(|heard| heard.records.iter().filter(of_this));
         let done = journal.append(records.map(|(_, record)| record), leases, now);
         let is_news = journal.has_changed(done.is_err());
@@ -193,12 +195,11 @@ pub(super) fn now_secs() -> Seconds {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use axum::body::to_bytes;
     use axum::response::IntoResponse as _;
     use dhcp::client::Features;
-    use dhcp::leases::Leases;
     use hardware::ClientKind;
 
     use super::*;
@@ -233,7 +234,7 @@ mod tests {
     impl Desk for Obliging {
         type From = ();
         type Reply = ();
-        type Leases = Leases;
+        type Address = Ipv4Addr;
         const FAMILY: &'static str = "ipv4";
 
         fn hear(&mut self, _: &[u8], (): (), _: &Machines, _: Millis) -> HeardAt<Self> {
@@ -260,7 +261,7 @@ mod tests {
             }
         }
 
-        fn leases(&self) -> impl Iterator<Item = &Leases> {
+        fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
             std::iter::empty()
         }
     }

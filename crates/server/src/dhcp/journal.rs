@@ -10,14 +10,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dhcp::journal::{self, TimeMark};
-use dhcp::leases::{self, Seconds};
-use dhcp::v6;
+use dhcp::address_family::AddressFamily;
+use dhcp::journal::{LeaseRecord, TimeMark, read};
+use dhcp::leases::{LeasePool, LeaseTable, Seconds};
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -32,87 +31,12 @@ const SMALL: u64 = 1024 * 1024;
 /// least, each with a time mark.
 const RESERVE: u64 = 1024 * 1024;
 
-/// Leases that a journal is kept of.
-pub(super) trait Table: Sized {
-    type Pool;
-    type Record;
-    /// The size of a record, in bytes.
-    const RECORD: usize;
-
-    fn replay(pool: Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self;
-    fn read(bytes: &[u8]) -> Vec<Self::Record>;
-    fn encode(record: &Self::Record, into: &mut Vec<u8>);
-    fn mark(mark: TimeMark) -> Self::Record;
-    fn records(&self) -> Vec<Self::Record>;
-    /// How many records there are, or a few more.
-    fn count(&self) -> usize;
-}
-
-impl Table for leases::Leases {
-    /// The pool, and who has which address reserved.
-    type Pool = (leases::Pool, Vec<([u8; 6], Ipv4Addr)>);
-    type Record = journal::Record;
-    const RECORD: usize = journal::RECORD;
-
-    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self {
-        Self::replay(pool, reservations, records, now)
-    }
-
-    fn read(bytes: &[u8]) -> Vec<Self::Record> {
-        journal::read(bytes)
-    }
-
-    fn mark(mark: TimeMark) -> Self::Record {
-        journal::Record::mark(mark)
-    }
-
-    fn encode(record: &Self::Record, into: &mut Vec<u8>) {
-        into.extend(record.encode());
-    }
-
-    fn records(&self) -> Vec<Self::Record> {
-        self.records()
-    }
-
-    fn count(&self) -> usize {
-        self.count()
-    }
-}
-
-impl Table for v6::leases::Leases {
-    /// The pool, and who has which address reserved.
-    type Pool = (v6::leases::Pool, Vec<(v6::leases::Identity, Ipv6Addr)>);
-    type Record = v6::leases::Record;
-    const RECORD: usize = v6::leases::RECORD;
-
-    fn replay((pool, reservations): Self::Pool, records: Vec<Self::Record>, now: Seconds) -> Self {
-        Self::replay(pool, reservations, records, now)
-    }
-
-    fn read(bytes: &[u8]) -> Vec<Self::Record> {
-        v6::leases::read(bytes)
-    }
-
-    fn mark(mark: TimeMark) -> Self::Record {
-        v6::leases::Record::mark(mark)
-    }
-
-    fn encode(record: &Self::Record, into: &mut Vec<u8>) {
-        into.extend(record.encode());
-    }
-
-    fn records(&self) -> Vec<Self::Record> {
-        self.records().collect()
-    }
-
-    fn count(&self) -> usize {
-        self.count()
-    }
-}
+/// The pool of a subnet, and who has which of its addresses reserved.
+pub(super) type PoolPlan<A> = (LeasePool<A>, Vec<(<A as AddressFamily>::Client, A)>);
 
 /// The journal of one network.
 #[derive(Debug)]
-pub(super) struct Journal<T> {
+pub(super) struct Journal<A> {
     path: PathBuf,
     file: File,
     len: u64,
@@ -122,31 +46,35 @@ pub(super) struct Journal<T> {
     /// Whether the last attempt to write it, or to bring it to the disk, failed; it is spoken of when that changes.
     is_failing: bool,
     syncing: Option<JoinHandle<io::Result<()>>>,
-    table: PhantomData<T>,
+    family: PhantomData<A>,
 }
 
 /// The leases that a journal leads to by `now`. It is left as it is; there are no leases where there is none yet.
-pub(super) fn look<T: Table>(path: &Path, pool: T::Pool, now: Seconds) -> io::Result<T> {
-    let ReadJournal { records, .. } = ReadJournal::<T>::of(path)?;
-    Ok(T::replay(pool, records, now))
+pub(super) fn look<A: AddressFamily>(
+    path: &Path,
+    (pool, reservations): PoolPlan<A>,
+    now: Seconds,
+) -> io::Result<LeaseTable<A>> {
+    let ReadJournal { records, .. } = ReadJournal::<A>::of(path)?;
+    Ok(LeaseTable::replay(pool, reservations, records, now))
 }
 
 /// What a journal holds.
-struct ReadJournal<T: Table> {
-    records: Vec<T::Record>,
+struct ReadJournal<A: AddressFamily> {
+    records: Vec<LeaseRecord<A>>,
     /// Whether there is more behind the last whole record than zeros.
     is_torn: bool,
 }
 
-impl<T: Table> ReadJournal<T> {
+impl<A: AddressFamily> ReadJournal<A> {
     fn of(path: &Path) -> io::Result<Self> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let records = T::read(&bytes);
-        let rest = &bytes[records.len() * T::RECORD..];
+        let records = read::<A>(&bytes);
+        let rest = &bytes[records.len() * A::RECORD_LEN..];
         let lost = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if lost > 0 {
             warn!("{}: the last {lost} bytes are damaged and left out", path.display());
@@ -155,27 +83,31 @@ impl<T: Table> ReadJournal<T> {
     }
 
     fn len(&self) -> u64 {
-        (self.records.len() * T::RECORD) as u64
+        (self.records.len() * A::RECORD_LEN) as u64
     }
 }
 
-impl<T: Table> Journal<T> {
+impl<A: AddressFamily> Journal<A> {
     /// Opens it, or makes it, and gives the leases that it leads to by `now`. One that is there needs no room on the disk.
-    pub(super) fn open(path: &Path, pool: T::Pool, now: Seconds) -> io::Result<(Self, T)> {
-        let read = ReadJournal::<T>::of(path)?;
+    pub(super) fn open(
+        path: &Path,
+        (pool, reservations): PoolPlan<A>,
+        now: Seconds,
+    ) -> io::Result<(Self, LeaseTable<A>)> {
+        let read = ReadJournal::<A>::of(path)?;
         let (len, is_torn) = (read.len(), read.is_torn);
         let file = open(path)?;
         if is_torn {
             // What lies behind a torn record would otherwise be read once this one is written over.
             file.set_len(len)?;
         }
-        let leases = T::replay(pool, read.records, now);
+        let leases = LeaseTable::replay(pool, reservations, read.records, now);
         if leases.count() > 0 {
             info!("{} leases taken over from {}", leases.count(), path.display());
         }
-        let (path, table) = (path.to_owned(), PhantomData);
+        let (path, family) = (path.to_owned(), PhantomData);
         let (unsynced, marked, is_failing, syncing) = (is_torn, None, false, None);
-        let journal = Self { path, file, len, unsynced, marked, is_failing, syncing, table };
+        let journal = Self { path, file, len, unsynced, marked, is_failing, syncing, family };
         journal.allocate().ok();
         Ok((journal, leases))
     }
@@ -186,12 +118,12 @@ impl<T: Table> Journal<T> {
     /// overtaken, as by renewals.
     pub(super) fn append<'a>(
         &mut self,
-        records: impl IntoIterator<Item = &'a T::Record>,
-        leases: &T,
+        records: impl IntoIterator<Item = &'a LeaseRecord<A>>,
+        leases: &LeaseTable<A>,
         now: Seconds,
     ) -> io::Result<()>
     where
-        T::Record: 'a,
+        A: 'a,
     {
         let mut records = records.into_iter().peekable();
         if records.peek().is_none() {
@@ -199,9 +131,9 @@ impl<T: Table> Journal<T> {
         }
         let mut bytes = Vec::new();
         if self.marked != Some(now) {
-            T::encode(&self.mark_of(now), &mut bytes);
+            self.mark_of(now).encode(&mut bytes);
         }
-        records.for_each(|record| T::encode(record, &mut bytes));
+        records.for_each(|record| record.encode(&mut bytes));
         let Err(error) = self.write(&bytes, now) else { return Ok(()) };
         if error.kind() == io::ErrorKind::StorageFull && self.write_anew(leases, now).is_ok() {
             return Ok(());
@@ -213,13 +145,13 @@ impl<T: Table> Journal<T> {
     /// Notes that the daemon runs, and up to when the leases have run.
     fn mark(&mut self, now: Seconds) {
         let mut bytes = Vec::new();
-        T::encode(&self.mark_of(now), &mut bytes);
+        self.mark_of(now).encode(&mut bytes);
         // A full disk is spoken of when a lease cannot be written.
         self.write(&bytes, now).or_else(|_| self.file.set_len(self.len)).ok();
     }
 
-    fn mark_of(&self, now: Seconds) -> T::Record {
-        T::mark(match self.marked {
+    fn mark_of(&self, now: Seconds) -> LeaseRecord<A> {
+        LeaseRecord::mark(match self.marked {
             None => TimeMark::Started(now),
             Some(_) => TimeMark::Running(now),
         })
@@ -261,7 +193,7 @@ impl<T: Table> Journal<T> {
 
     /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
     /// take its time; packets do not wait for it.
-    pub(super) async fn sync(&mut self, leases: &T, now: Seconds) {
+    pub(super) async fn sync(&mut self, leases: &LeaseTable<A>, now: Seconds) {
         if self.marked.is_none_or(|marked| now >= marked + MARK_EVERY) {
             self.mark(now);
         }
@@ -272,7 +204,7 @@ impl<T: Table> Journal<T> {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        let begun = if self.len > SMALL && self.len > 4 * (leases.count() * T::RECORD) as u64 {
+        let begun = if self.len > SMALL && self.len > 4 * (leases.count() * A::RECORD_LEN) as u64 {
             self.write_anew(leases, now)
         } else {
             self.file.try_clone().map(|file| {
@@ -284,10 +216,10 @@ impl<T: Table> Journal<T> {
     }
 
     /// Writes the leases as they are into the spare file, which then changes places with the journal.
-    fn write_anew(&mut self, leases: &T, now: Seconds) -> io::Result<()> {
+    fn write_anew(&mut self, leases: &LeaseTable<A>, now: Seconds) -> io::Result<()> {
         let mut bytes = Vec::new();
-        T::encode(&T::mark(TimeMark::Started(now)), &mut bytes);
-        leases.records().iter().for_each(|record| T::encode(record, &mut bytes));
+        LeaseRecord::<A>::mark(TimeMark::Started(now)).encode(&mut bytes);
+        leases.records().iter().for_each(|record| record.encode(&mut bytes));
         let (new, len) = (self.spare(), bytes.len());
         let file = open(&new)?;
         let size = file.metadata()?.len();
@@ -343,19 +275,24 @@ fn allocate(file: &File, size: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dhcp::journal::RECORD;
-    use dhcp::leases::{Claim, Leases, Pool};
+    use std::net::Ipv4Addr;
+
+    use dhcp::leases::Claim;
 
     use super::*;
     use crate::small_disk::on_a_small_disk;
 
-    const POOL: Pool =
-        Pool { first: Ipv4Addr::new(10, 0, 0, 10), last: Ipv4Addr::new(10, 0, 0, 20) };
+    const POOL: LeasePool<Ipv4Addr> =
+        LeasePool { first: Ipv4Addr::new(10, 0, 0, 10), last: Ipv4Addr::new(10, 0, 0, 20) };
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-    fn bind(journal: &mut Journal<Leases>, leases: &mut Leases, mac: [u8; 6]) -> Ipv4Addr {
+    fn bind(
+        journal: &mut Journal<Ipv4Addr>,
+        leases: &mut LeaseTable<Ipv4Addr>,
+        mac: [u8; 6],
+    ) -> Ipv4Addr {
         let address = leases.offer(mac, None, Claim::Known, 0).unwrap();
-        let record = leases.bind(mac, address, 3_600, Claim::Known, 0).unwrap();
+        let record = leases.bind(mac, address, (), 3_600, Claim::Known, 0).unwrap();
         journal.append([&record], leases, 0).unwrap();
         address
     }
@@ -365,13 +302,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         let address = bind(&mut journal, &mut leases, MAC);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+        let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
 
-        assert_eq!(leases.of(MAC).unwrap().address, address);
+        assert_eq!(leases.of(&MAC).unwrap().address, address);
     }
 
     #[test]
@@ -379,18 +316,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, MAC);
         journal.file.write_all_at(&[1, 2, 3], journal.len).unwrap();
         drop((journal, leases));
 
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        assert!(leases.of(MAC).is_some() && leases.of([2, 0, 0, 0, 0, 2]).is_some());
+        let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
+        assert!(leases.of(&MAC).is_some() && leases.of(&[2, 0, 0, 0, 0, 2]).is_some());
     }
 
     const DAY: Seconds = 86_400;
@@ -401,10 +338,10 @@ mod tests {
         let path = dir.path().join("leases");
         let (guest, begun, ended) = (Claim::Guest { keep: 0 }, 10 * DAY, [2, 0, 0, 0, 0, 2]);
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), begun).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), begun).unwrap();
         let mut bind = |mac, secs, now| {
             let address = leases.offer(mac, None, guest, now).unwrap();
-            let record = leases.bind(mac, address, secs, guest, now).unwrap();
+            let record = leases.bind(mac, address, (), secs, guest, now).unwrap();
             journal.append([&record], &leases, now).unwrap();
         };
         bind(MAC, 3_600, begun);
@@ -413,10 +350,10 @@ mod tests {
         journal.file.set_len(journal.len - 1).unwrap();
         drop(journal);
 
-        let seen: Leases = look(&path, (POOL, Vec::new()), now).unwrap();
-        let (_, opened) = Journal::<Leases>::open(&path, (POOL, Vec::new()), now).unwrap();
+        let seen: LeaseTable<Ipv4Addr> = look(&path, (POOL, Vec::new()), now).unwrap();
+        let (_, opened) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), now).unwrap();
         assert_eq!(seen.records(), opened.records());
-        (opened.of(MAC).unwrap().until, opened.of(ended).unwrap().until)
+        (opened.of(&MAC).unwrap().until(), opened.of(&ended).unwrap().until())
     }
 
     #[test]
@@ -433,22 +370,22 @@ mod tests {
     async fn a_lease_is_kept_longer_for_the_time_in_which_the_daemon_is_stopped_and_for_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let open = |now| Journal::<Leases>::open(&path, (POOL, Vec::new()), now).unwrap();
+        let open = |now| Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), now).unwrap();
         let (mut journal, mut leases) = open(0);
         bind(&mut journal, &mut leases, MAC);
         journal.sync(&leases, 1_000).await;
         drop((journal, leases));
 
         let (journal, leases) = open(5_000);
-        assert_eq!(leases.of(MAC).unwrap().until, 5_000 + 2_600, "killed");
+        assert_eq!(leases.of(&MAC).unwrap().until(), 5_000 + 2_600, "killed");
         drop((journal, leases));
         let (mut journal, leases) = open(50_000);
-        assert_eq!(leases.of(MAC).unwrap().until, 50_000 + 2_600, "killed at once");
+        assert_eq!(leases.of(&MAC).unwrap().until(), 50_000 + 2_600, "killed at once");
         journal.sync(&leases, 50_000).await;
         journal.close(51_000).await;
 
         let (_, leases) = open(9_000);
-        assert_eq!(leases.of(MAC).unwrap().until, 9_000 + 1_600, "stopped");
+        assert_eq!(leases.of(&MAC).unwrap().until(), 9_000 + 1_600, "stopped");
     }
 
     #[tokio::test]
@@ -456,18 +393,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         while journal.len <= SMALL {
             bind(&mut journal, &mut leases, MAC);
         }
 
         journal.sync(&leases, 0).await;
 
-        assert_eq!(journal.len, 2 * RECORD as u64, "a mark and a lease");
+        assert_eq!(journal.len, 2 * Ipv4Addr::RECORD_LEN as u64, "a mark and a lease");
         assert!(std::fs::metadata(&path).unwrap().len() <= SMALL + 2 * RESERVE);
         let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        assert_eq!(leases.of([2, 0, 0, 0, 0, 2]).unwrap().address, address);
+        let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
+        assert_eq!(leases.of(&[2, 0, 0, 0, 0, 2]).unwrap().address, address);
     }
 
     fn mac(number: u32) -> [u8; 6] {
@@ -480,16 +417,16 @@ mod tests {
         let name = "dhcp::journal::tests::a_journal_on_a_disk_that_ran_full_goes_on_and_loses_nothing_that_was_written";
         on_a_small_disk(name, "8m", |disk| {
             let path = disk.path().join("leases");
-            let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
+            let pool = LeasePool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
+                Journal::<Ipv4Addr>::open(&path, (pool, Vec::new()), 0).unwrap();
             disk.fill_but(0);
 
             // What was reserved is there for some time, and then a record in the middle is torn.
             let mut number = 0;
             let refused = loop {
                 let address = leases.offer(mac(number), None, Claim::Known, 0).unwrap();
-                let record = leases.bind(mac(number), address, 3_600, Claim::Known, 0).unwrap();
+                let record = leases.bind(mac(number), address, (), 3_600, Claim::Known, 0).unwrap();
                 if let Err(refused) = journal.append([&record], &leases, 0) {
                     break refused;
                 }
@@ -497,16 +434,16 @@ mod tests {
             };
             assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
             assert!(
-                (u64::from(number) + 2) * RECORD as u64 >= RESERVE,
+                (u64::from(number) + 2) * Ipv4Addr::RECORD_LEN as u64 >= RESERVE,
                 "{number} leases were given"
             );
             disk.free();
             let after = bind(&mut journal, &mut leases, MAC);
             drop((journal, leases));
 
-            let (_, leases) = Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
-            assert_eq!(leases.of(MAC).unwrap().address, after);
-            assert!((0..number).all(|number| leases.of(mac(number)).is_some()));
+            let (_, leases) = Journal::<Ipv4Addr>::open(&path, (pool, Vec::new()), 0).unwrap();
+            assert_eq!(leases.of(&MAC).unwrap().address, after);
+            assert!((0..number).all(|number| leases.of(&mac(number)).is_some()));
         });
     }
 
@@ -515,9 +452,9 @@ mod tests {
         let name = "dhcp::journal::tests::renewals_go_on_for_as_long_as_a_disk_stays_full";
         on_a_small_disk(name, "8m", |disk| {
             let path = disk.path().join("leases");
-            let pool = Pool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
+            let pool = LeasePool { last: Ipv4Addr::new(10, 7, 255, 255), ..POOL };
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
+                Journal::<Ipv4Addr>::open(&path, (pool, Vec::new()), 0).unwrap();
             let machines = 1_000;
             let mut addresses: Vec<_> = (0..machines)
                 .map(|machine| bind(&mut journal, &mut leases, mac(machine)))
@@ -525,7 +462,7 @@ mod tests {
             disk.fill_but(0);
 
             // Several times as many records as there is room for.
-            for _ in 0..5 * RESERVE / (u64::from(machines) * RECORD as u64) {
+            for _ in 0..5 * RESERVE / (u64::from(machines) * Ipv4Addr::RECORD_LEN as u64) {
                 for machine in 0..machines {
                     bind(&mut journal, &mut leases, mac(machine));
                 }
@@ -533,10 +470,10 @@ mod tests {
             addresses.push(bind(&mut journal, &mut leases, mac(machines)));
             drop(journal);
 
-            let (_, replayed) = Journal::<Leases>::open(&path, (pool, Vec::new()), 0).unwrap();
+            let (_, replayed) = Journal::<Ipv4Addr>::open(&path, (pool, Vec::new()), 0).unwrap();
             assert_eq!(replayed.records(), leases.records());
             for (machine, address) in (0..).zip(addresses) {
-                assert_eq!(replayed.of(mac(machine)).unwrap().address, address);
+                assert_eq!(replayed.of(&mac(machine)).unwrap().address, address);
             }
         });
     }
@@ -548,15 +485,15 @@ mod tests {
         on_a_small_disk(name, "8m", |disk| {
             let path = disk.path().join("leases");
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+                Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
             let address = bind(&mut journal, &mut leases, MAC);
             drop((journal, leases));
             disk.fill_but(0);
 
             let (mut journal, mut leases) =
-                Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+                Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
 
-            assert_eq!(leases.of(MAC).unwrap().address, address);
+            assert_eq!(leases.of(&MAC).unwrap().address, address);
             bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         });
     }
@@ -566,19 +503,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
         let lost = bind(&mut journal, &mut leases, MAC);
-        journal.file.write_all_at(&[0xff; RECORD], 0).unwrap();
+        journal.file.write_all_at(&[0xff; Ipv4Addr::RECORD_LEN], 0).unwrap();
         drop((journal, leases));
 
         let (mut journal, mut leases) =
-            Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        let found = leases.of(MAC);
+            Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
+        let found = leases.of(&MAC).cloned();
         bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 3]);
         drop((journal, leases));
 
-        let (_, leases) = Journal::<Leases>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        assert!(found.is_none() && leases.of(MAC).is_none(), "{lost} was lost");
+        let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
+        assert!(found.is_none() && leases.of(&MAC).is_none(), "{lost} was lost");
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use dhcp::address_family::AddressFamily;
+use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::destination::SERVER;
 use dhcp::v4::proxy::Port;
-use dhcp::{leases, v6 as six};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 use super::advertise::Advertiser;
 use super::counter::{Counter, Desk, Socket, now_secs};
 use super::interface::Seen;
-use super::journal::{Journal, Table, look};
+use super::journal::{Journal, PoolPlan, look};
 use super::machines::Machines;
 use super::socket::{self, Link, Socket4, Socket6};
 use super::{Witness, plan, port, proxy, v4, v6};
@@ -135,7 +136,7 @@ impl Network {
             }
         }
         if let Some(v4) = &self.v4 {
-            for leases::Pool { first, last } in v4.desk().pools() {
+            for LeasePool { first, last } in v4.desk().pools() {
                 info!("answering DHCP on {}, addresses {first} to {last}", v4.interface());
             }
         }
@@ -143,7 +144,7 @@ impl Network {
             info!("saying on {} what to boot, beside another DHCP server", dhcp.interface());
         }
         if let Some(v6) = &self.v6 {
-            for six::leases::Pool { first, last } in v6.desk().pools() {
+            for LeasePool { first, last } in v6.desk().pools() {
                 info!("answering DHCPv6 on {}, addresses {first} to {last}", v6.interface());
             }
         }
@@ -193,13 +194,17 @@ pub(super) fn could_open(
     Ok(own4.map(IpAddr::from).or_else(|| desk6.map(|desk| desk.address().into())))
 }
 
-fn look_into<T: Table>(path: &Path, pool: T::Pool) -> Result<T> {
+fn look_into<A: AddressFamily>(path: &Path, pool: PoolPlan<A>) -> Result<LeaseTable<A>> {
     look(path, pool, now_secs())
         .with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
 /// Opens a journal, and keeps it.
-fn keep<T: Table>(journals: &mut Vec<Journal<T>>, path: &Path, pool: T::Pool) -> Result<T> {
+fn keep<A: AddressFamily>(
+    journals: &mut Vec<Journal<A>>,
+    path: &Path,
+    pool: PoolPlan<A>,
+) -> Result<LeaseTable<A>> {
     let opened = Journal::open(path, pool, now_secs());
     let (journal, leases) =
         opened.with_context(|| format!("cannot keep leases in {}", path.display()))?;

@@ -3,23 +3,33 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
+use dhcp::address_family::AddressFamily;
+use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::proxy::Port;
 use dhcp::v4::reply;
+use dhcp::v6 as six;
 use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
-use dhcp::{leases, v6 as six};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::journal::Table;
+use super::journal::PoolPlan;
 use super::socket::Link;
 use super::{addresses, interface, proxy, v4, v6};
 use crate::config::{self, AnyRange, Relayed, Services};
 
 /// Finds a subnet's leases by the name of the file that they are in.
-pub(super) trait Keeper<T: Table>: FnMut(&str, T::Pool) -> Result<T> {}
+pub(super) trait Keeper<A: AddressFamily>:
+    FnMut(&str, PoolPlan<A>) -> Result<LeaseTable<A>>
+{
+}
 
-impl<T: Table, F: FnMut(&str, T::Pool) -> Result<T>> Keeper<T> for F {}
+impl<A, F> Keeper<A> for F
+where
+    A: AddressFamily,
+    F: FnMut(&str, PoolPlan<A>) -> Result<LeaseTable<A>>,
+{
+}
 
 /// Our IPv4 address on the interface, with its network.
 ///
@@ -39,7 +49,7 @@ pub(super) fn desk4(
     settings: &config::Network,
     lease_secs: u32,
     limits: Limits,
-    keeper: impl Keeper<leases::Leases>,
+    keeper: impl Keeper<Ipv4Addr>,
 ) -> Result<Option<v4::Desk>> {
     if settings.pool.is_none() {
         return Ok(None);
@@ -60,7 +70,7 @@ pub(super) fn desk4_at(
     ours: &[IpNet],
     lease_secs: u32,
     limits: Limits,
-    mut keeper: impl Keeper<leases::Leases>,
+    mut keeper: impl Keeper<Ipv4Addr>,
 ) -> Result<Option<v4::Desk>> {
     let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
@@ -121,7 +131,7 @@ pub(super) fn desk6(
     settings: &config::Network,
     lease_secs: u32,
     limits: Limits,
-    keeper: impl Keeper<six::leases::Leases>,
+    keeper: impl Keeper<Ipv6Addr>,
 ) -> Result<Option<v6::Desk>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let link = Link::of_pool(&settings.interface, pool.0)?;
@@ -140,33 +150,34 @@ pub(super) fn desk6_at(
     ours: &[IpNet],
     lease_secs: u32,
     limits: Limits,
-    mut keeper: impl Keeper<six::leases::Leases>,
+    mut keeper: impl Keeper<Ipv6Addr>,
 ) -> Result<Option<v6::Desk>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
-    let mut subnet = |net: Ipv6Net, pool: six::leases::Pool, relayed, journal: &str| -> Result<_> {
-        let mut reserved = reservations6(settings, net);
-        reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
-        let given = pool.on(net);
-        ensure!(
-            !given.is_empty(),
-            "the pool {}-{} on {interface} has no address that a machine may have",
-            pool.first,
-            pool.last
-        );
-        let leases = keeper(journal, (given, reserved))?;
-        let Services { dns6, domain, ntp6, .. } = settings.services(relayed);
-        let about = six::reply::Network {
-            net,
-            duid: link.duid(),
-            sole: settings.sole,
-            dns: dns6,
-            domain,
-            ntp: ntp6,
-            lease_secs,
+    let mut subnet =
+        |net: Ipv6Net, pool: LeasePool<Ipv6Addr>, relayed, journal: &str| -> Result<_> {
+            let mut reserved = reservations6(settings, net);
+            reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
+            let given = pool.on(net);
+            ensure!(
+                !given.is_empty(),
+                "the pool {}-{} on {interface} has no address that a machine may have",
+                pool.first,
+                pool.last
+            );
+            let leases = keeper(journal, (given, reserved))?;
+            let Services { dns6, domain, ntp6, .. } = settings.services(relayed);
+            let about = six::reply::Network {
+                net,
+                duid: link.duid(),
+                sole: settings.sole,
+                dns: dns6,
+                domain,
+                ntp: ntp6,
+                lease_secs,
+            };
+            Ok(v6::Subnet { net, leases, about })
         };
-        Ok(v6::Subnet { net, leases, about })
-    };
     let journal = format!("leases6-{interface}.journal");
     let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, None, &journal)?];
     for relayed in &settings.relayed {
@@ -250,7 +261,7 @@ fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
 
 #[cfg(test)]
 mod tests {
-    use dhcp::leases::{Claim, Leases, Pool};
+    use dhcp::leases::Claim;
 
     use super::*;
 
@@ -263,7 +274,8 @@ mod tests {
         let net: Ipv4Net = "10.0.0.0/29".parse().unwrap();
         let (router, via) = (Ipv4Addr::new(10, 0, 0, 6), Ipv4Addr::new(10, 0, 0, 2));
         let routes = [reply::Route { to: "192.0.2.0/24".parse().unwrap(), via }];
-        let mut leases = Leases::new(Pool { first: net.network(), last: net.broadcast() }, []);
+        let mut leases =
+            LeaseTable::new(LeasePool { first: net.network(), last: net.broadcast() }, []);
         leases.keep_back(others(net, &ours(), Some(router), &routes));
 
         let given: Vec<_> = (0..9)
@@ -285,11 +297,10 @@ mod tests {
     fn over_ipv6_neither_our_own_address_nor_one_of_any_router_or_server_is_ever_leased() {
         let net: Ipv6Net = "fd00::/64".parse().unwrap();
         let given = |first: &str, last: &str| {
-            let pool =
-                six::leases::Pool { first: first.parse().unwrap(), last: last.parse().unwrap() };
+            let pool = LeasePool { first: first.parse().unwrap(), last: last.parse().unwrap() };
             let ours = ours();
             let reserved = ours6(net, &ours).zip(0..).map(kept_back6);
-            let mut leases = six::leases::Leases::new(pool.on(net), reserved);
+            let mut leases = LeaseTable::new(pool.on(net), reserved);
             let clients = (0..9).map(|client| [client; 16]);
             let given = clients.map_while(|client| leases.offer(client, None, Claim::Known, 0));
             given.map(|address| address.to_string()).collect::<Vec<_>>()

@@ -4,7 +4,7 @@
 use std::iter;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcp::leases::{Holder, Leases};
+use dhcp::leases::{Holder, LeaseTable};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::Silence;
 use dhcp::v4::destination::{Destination, destination};
@@ -52,7 +52,7 @@ impl counter::Desk for Desk {
     type From = Way;
     type Reply = Reply;
     /// Of which it has none.
-    type Leases = Leases;
+    type Address = Ipv4Addr;
     const FAMILY: &'static str = FAMILY;
 
     fn hear(
@@ -95,7 +95,7 @@ impl counter::Desk for Desk {
         }
     }
 
-    fn leases(&self) -> impl Iterator<Item = &Leases> {
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
         iter::empty()
     }
 }

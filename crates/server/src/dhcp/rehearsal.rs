@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use dhcp::address_family::AddressFamily;
 use dhcp::architecture::Architecture;
+use dhcp::leases::LeaseTable;
 use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::Port;
@@ -22,7 +24,7 @@ pub use self::place::Place;
 use self::place::{Known4, Known6};
 use super::counter::{Desk as _, now, now_secs};
 use super::heard::{Heard, UNREADABLE};
-use super::journal::{Table, look};
+use super::journal::{PoolPlan, look};
 use super::machines::Machines;
 use super::questions::{self, Question};
 use super::{interface, plan, proxy, socket, v4, v6};
@@ -388,7 +390,11 @@ fn unlimited() -> Limits {
 }
 
 /// A subnet's leases, as they are.
-fn found<T: Table>(state_dir: &Path, name: &str, pool: T::Pool) -> Result<T> {
+fn found<A: AddressFamily>(
+    state_dir: &Path,
+    name: &str,
+    pool: PoolPlan<A>,
+) -> Result<LeaseTable<A>> {
     let path = state_dir.join(name);
     look(&path, pool, now_secs())
         .with_context(|| format!("cannot read the leases in {}", path.display()))

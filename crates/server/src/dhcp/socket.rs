@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use dhcp::leases::LeasePool;
 use dhcp::v4::destination::{CLIENT, Destination};
-use dhcp::v6::leases::Pool;
 use ipnet::Ipv6Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
@@ -285,7 +285,7 @@ impl Link {
     }
 
     /// The same, by the address that is in the network of the pool.
-    pub(super) fn of_pool(interface: &str, pool: Pool) -> Result<Self> {
+    pub(super) fn of_pool(interface: &str, pool: LeasePool<Ipv6Addr>) -> Result<Self> {
         let all = addresses::of(interface);
         let address = addresses::choose(&all, Some(pool));
         if address.is_none()

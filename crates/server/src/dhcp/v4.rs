@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
-use dhcp::leases::{Claim, Leases, Pool, Seconds};
+use dhcp::leases::{Claim, LeasePool, LeaseTable, Seconds};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::destination::{Destination, destination};
@@ -37,7 +37,7 @@ pub(super) struct Subnet {
     /// Which it is.
     pub(super) net: Ipv4Net,
     /// Who has which.
-    pub(super) leases: Leases,
+    pub(super) leases: LeaseTable<Ipv4Addr>,
     /// What every client on it is told.
     pub(super) about: reply::Network,
     /// How many known machines may need an address of the pool, and the second in which they were counted.
@@ -80,7 +80,7 @@ impl Desk {
     }
 
     /// The addresses that it gives.
-    pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
+    pub(super) fn pools(&self) -> impl Iterator<Item = LeasePool<Ipv4Addr>> {
         self.subnets.iter().map(|subnet| subnet.leases.pool())
     }
 
@@ -141,7 +141,7 @@ impl Desk {
 impl counter::Desk for Desk {
     type From = Way;
     type Reply = Reply;
-    type Leases = Leases;
+    type Address = Ipv4Addr;
     const FAMILY: &'static str = FAMILY;
 
     fn hear(&mut self, bytes: &[u8], way: Way, machines: &Machines, now: Millis) -> HeardAt<Self> {
@@ -156,7 +156,7 @@ impl counter::Desk for Desk {
         self.answer(request, way, asked, machines, now)
     }
 
-    fn leases(&self) -> impl Iterator<Item = &Leases> {
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
         self.subnets.iter().map(|subnet| &subnet.leases)
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
 }
 
 impl Subnet {
-    pub(super) fn new(net: Ipv4Net, leases: Leases, about: reply::Network) -> Self {
+    pub(super) fn new(net: Ipv4Net, leases: LeaseTable<Ipv4Addr>, about: reply::Network) -> Self {
         Self { net, leases, about, counted: (0, 0) }
     }
 
@@ -195,7 +195,7 @@ impl Subnet {
         index: &Index,
         now: Seconds,
     ) -> Option<Claim> {
-        if asked.found.is_some() || self.leases.reserved(mac).is_some() {
+        if asked.found.is_some() || self.leases.reserved(&mac).is_some() {
             return Some(Claim::Known);
         }
         match strangers {
@@ -270,10 +270,11 @@ mod tests {
 
     #[test]
     fn an_address_is_kept_for_each_known_machine_that_has_none_of_its_own() {
-        let pool = Pool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 20) };
+        let pool =
+            LeasePool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 20) };
         let reserved = |last: u8| (mac(last), Ipv4Addr::new(10, 0, 1, last));
         // Eleven and twelve are registered later.
-        let leases = Leases::new(pool, (4..=12).map(reserved));
+        let leases = LeaseTable::new(pool, (4..=12).map(reserved));
         let about = reply::Network::new(pool.first, Ipv4Addr::new(255, 255, 0, 0), 600);
         let mut subnet = Subnet::new("10.0.0.0/16".parse().unwrap(), leases, about);
 

@@ -3,11 +3,11 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use dhcp::client::Features;
-use dhcp::leases::Claim;
+use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
-use dhcp::v6::leases::{Identity, Leases, Pool};
+use dhcp::v6::leases::Identity;
 use dhcp::v6::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv6Net;
@@ -40,7 +40,7 @@ pub(super) struct Subnet {
     /// Which it is.
     pub(super) net: Ipv6Net,
     /// Who has which.
-    pub(super) leases: Leases,
+    pub(super) leases: LeaseTable<Ipv6Addr>,
     /// What every client on it is told.
     pub(super) about: reply::Network,
 }
@@ -82,7 +82,7 @@ impl Desk {
     }
 
     /// The addresses that it gives.
-    pub(super) fn pools(&self) -> impl Iterator<Item = Pool> {
+    pub(super) fn pools(&self) -> impl Iterator<Item = LeasePool<Ipv6Addr>> {
         self.subnets.iter().map(|subnet| subnet.leases.pool())
     }
 }
@@ -90,7 +90,7 @@ impl Desk {
 impl counter::Desk for Desk {
     type From = Way;
     type Reply = Reply;
-    type Leases = Leases;
+    type Address = Ipv6Addr;
     const FAMILY: &'static str = FAMILY;
 
     fn hear(
@@ -156,7 +156,7 @@ impl counter::Desk for Desk {
         }
     }
 
-    fn leases(&self) -> impl Iterator<Item = &Leases> {
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv6Addr>> {
         self.subnets.iter().map(|subnet| &subnet.leases)
     }
 }
@@ -173,10 +173,9 @@ impl Subnet {
         if asked.found.is_some() || self.leases.reserved(identity).is_some() {
             return Some(Claim::Known);
         }
-        let pool = usize::try_from(self.leases.pool().len()).unwrap_or(usize::MAX);
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::guest(pool, known)),
+            Strangers::Serve => Some(Claim::guest(self.leases.pool().len(), known)),
         }
     }
 }

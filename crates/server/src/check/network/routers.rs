@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Result, bail};
+use dhcp::leases::LeasePool;
 use dhcp::v6::advertisement::{Advertisement, Prefix};
-use dhcp::v6::leases::Pool;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::servers::names;
@@ -44,7 +44,7 @@ pub(super) fn judge(
 /// What is wrong where this service advertises as well.
 fn beside<'a>(
     others: impl Iterator<Item = (&'a Ipv6Addr, &'a Advertisement)> + Clone,
-    pool: Pool,
+    pool: LeasePool<Ipv6Addr>,
 ) -> Result<String> {
     let ends = |said: &Advertisement| {
         said.prefixes.iter().any(|prefix| holds(prefix, pool) && prefix.valid_secs == 0)
@@ -70,7 +70,7 @@ fn beside<'a>(
 }
 
 /// What keeps machines from booting where only this router advertises.
-fn wrong(said: &Advertisement, pool: Pool, own: Option<IpNet>) -> Vec<String> {
+fn wrong(said: &Advertisement, pool: LeasePool<Ipv6Addr>, own: Option<IpNet>) -> Vec<String> {
     let mut all = Vec::new();
     if !said.managed {
         all.push(
@@ -119,7 +119,7 @@ fn wrong(said: &Advertisement, pool: Pool, own: Option<IpNet>) -> Vec<String> {
     all
 }
 
-fn holds(prefix: &Prefix, pool: Pool) -> bool {
+fn holds(prefix: &Prefix, pool: LeasePool<Ipv6Addr>) -> bool {
     let net = Ipv6Net::new(prefix.address, prefix.len).map(|net| net.trunc());
     net.is_ok_and(|net| net.contains(&pool.first) && net.contains(&pool.last))
 }

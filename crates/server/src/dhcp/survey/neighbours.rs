@@ -8,8 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use dhcp::journal::Record;
-use dhcp::leases::Leases;
+use dhcp::leases::LeaseTable;
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
@@ -82,10 +81,10 @@ pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
     }
     if let Some(pool) = network.pool {
         let path = state_dir.join(format!("leases-{}.journal", network.interface));
-        let leases: Leases = look(&path, (pool.0, Vec::new()), now_secs())
+        let leases: LeaseTable<Ipv4Addr> = look(&path, (pool.0, Vec::new()), now_secs())
             .with_context(|| format!("cannot read the leases in {}", path.display()))?;
-        for Record(lease) in leases.records() {
-            all.entry(lease.address).or_default().insert(lease.mac);
+        for lease in leases.records() {
+            all.entry(lease.address).or_default().insert(lease.client);
         }
     }
     Ok(all)
