@@ -15,6 +15,7 @@ pub mod node;
 pub mod patch;
 pub mod port;
 pub mod python;
+pub mod query;
 pub mod states;
 pub mod step_plan;
 pub mod trace;

@@ -1,7 +1,7 @@
 //! Microversions: what a request asks for, and what each number changes.
 //!
 //! Fields name the version that brought them in their own tables ([`crate::node::FIELDS`],
-//! [`crate::port::FIELDS`]), verbs in [`crate::states::VERBS`].
+//! [`crate::port::FIELDS`]), arguments of queries in [`crate::query`], verbs in [`crate::states::VERBS`].
 
 use std::fmt;
 
@@ -22,10 +22,6 @@ pub mod since {
     pub const AVAILABLE: u16 = 2;
     /// Nodes are found by name.
     pub const NAMES: u16 = 5;
-    /// `?fields=`.
-    pub const FIELDS: u16 = 8;
-    /// `?provision_state=`.
-    pub const PROVISION_STATE_FILTER: u16 = 9;
     /// Names may hold every unreserved character of RFC 3986.
     pub const FREE_NAMES: u16 = 10;
     /// A new node is in `enroll`; below, in `available`.
@@ -34,10 +30,6 @@ pub mod since {
     pub const RAID: u16 = 12;
     /// A node's `states` are linked.
     pub const STATES_LINK: u16 = 14;
-    /// `?driver=`.
-    pub const DRIVER_FILTER: u16 = 16;
-    /// `?resource_class=`.
-    pub const RESOURCE_CLASS_FILTER: u16 = 21;
     /// `/v1/lookup` and `/v1/heartbeat`.
     pub const RAMDISK: u16 = 22;
     /// `/v1/portgroups`.
@@ -56,26 +48,12 @@ pub mod since {
     pub const TRAITS: u16 = 37;
     /// `/v1/nodes/{}/bios`.
     pub const BIOS: u16 = 40;
-    /// `?fault=`.
-    pub const FAULT_FILTER: u16 = 42;
-    /// `?detail=True`.
-    pub const DETAIL: u16 = 43;
-    /// `?conductor_group=`.
-    pub const CONDUCTOR_GROUP_FILTER: u16 = 46;
-    /// `?reset_interfaces`.
-    pub const RESET_INTERFACES: u16 = 45;
     /// `/v1/conductors`.
     pub const CONDUCTORS: u16 = 49;
-    /// `?owner=`.
-    pub const OWNER_FILTER: u16 = 50;
-    /// `?description_contains=`.
-    pub const DESCRIPTION_FILTER: u16 = 51;
     /// `/v1/allocations`, and a node's allocation.
     pub const ALLOCATIONS: u16 = 52;
     /// `/v1/deploy_templates`.
     pub const DEPLOY_TEMPLATES: u16 = 55;
-    /// `?lessee=`.
-    pub const LESSEE_FILTER: u16 = 65;
     /// `/v1/nodes/{}/management/indicators`.
     pub const INDICATORS: u16 = 63;
     /// `network_type` of a port's `local_link_connection`.

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ironic::field::{BadBody, BadFields};
 use ironic::guards::Forbidden;
+use ironic::query::BadQuery;
 use ironic::states::BadTarget;
 use ironic::traits::BadTraits;
 use ironic::version::BadVersion;
@@ -149,6 +150,15 @@ impl From<BadFields> for ApiError {
         match bad {
             BadFields::Unknown(_) => Self::bad_request(bad.to_string()),
             BadFields::Newer => Self::not_acceptable(),
+        }
+    }
+}
+
+impl From<BadQuery> for ApiError {
+    fn from(bad: BadQuery) -> Self {
+        match bad {
+            BadQuery::Newer => Self::not_acceptable(),
+            BadQuery::Unexpected(_) => Self::bad_request(bad.to_string()),
         }
     }
 }

@@ -121,6 +121,23 @@ async fn a_filter_that_is_not_understood_does_not_list_everything() {
 }
 
 #[tokio::test]
+async fn a_filter_of_a_later_version_is_refused() {
+    let service = Service::new().await;
+    for (version, filter, status) in [
+        ("1.60", "retired=true", 406),
+        ("1.61", "retired=true", 200),
+        ("1.81", "sharded=true", 406),
+        ("1.82", "sharded=true", 200),
+        ("1.42", "detail=true", 406),
+        ("1.7", "fields=uuid", 406),
+    ] {
+        let path = format!("/v1/nodes?{filter}");
+        let answer = service.send_at(Some(version), "GET", &path, None).await;
+        assert_eq!(answer.status.as_u16(), status, "{filter} at {version}");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_or_a_node_that_cannot_be_one_is_refused_in_upstreams_words() {
     let service = Service::new().await;
     for (path, words) in [

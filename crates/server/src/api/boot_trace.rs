@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use ironic::ClientView;
 use ironic::Version;
+use ironic::query;
 use ironic::trace::{self, BootTrace, ShownAttempt};
 use provision::Node;
 use serde_json::{Value, json};
@@ -16,11 +17,12 @@ use crate::error::ApiError;
 
 pub(super) async fn show(
     State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
     PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<BootTrace>, ApiError> {
+    query.expect(&[query::BOOT_TRACE], view.version)?;
     let asked = query.take_uuid("attempt")?;
-    query.end()?;
     // It is no endpoint of upstream's, where names came with 1.5.
     let node = api.find(&ident, Version::MAX).await?.node;
     let latest = node.attempt.as_ref();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use ironic::{ClientView, driver};
+use ironic::{ClientView, driver, query};
 use serde_json::{Value, json};
 use store::Clock;
 
@@ -17,11 +17,10 @@ pub(super) async fn list(
     Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::DRIVERS], view.version)?;
     let detail = query.take_boolean("detail")?.unwrap_or(false);
     // There are no classic drivers.
     let classic = query.take("type").is_some_and(|kind| kind != "dynamic");
-    query.take("fields");
-    query.end()?;
     let drivers = if classic { vec![] } else { vec![driver::show(&view, detail)] };
     Ok(Json(json!({ "drivers": drivers })))
 }

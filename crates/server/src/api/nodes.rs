@@ -9,7 +9,7 @@ use ironic::Fields;
 use ironic::Version;
 use ironic::field::boolean;
 use ironic::node::{FIELDS, LISTED};
-use ironic::version::since;
+use ironic::query;
 use provision::{Node, ProvisionState};
 use serde_json::{Value, json};
 use store::{Clock, NodeFilter, NodeSort};
@@ -26,6 +26,8 @@ pub(super) async fn list(
     Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    let arguments = [query::PAGE, query::FIELDS, query::DETAIL, query::NODE_FILTERS];
+    query.expect(&arguments, view.version)?;
     let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     show_page(&api, &view, query, &page, "nodes", &fields).await
@@ -36,6 +38,7 @@ pub(super) async fn list_detail(
     Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::PAGE, query::NODE_FILTERS], view.version)?;
     let page = PageRequest::take(&mut query)?;
     show_page(&api, &view, query, &page, "nodes/detail", &Fields::All).await
 }
@@ -49,7 +52,6 @@ async fn show_page(
     fields: &Fields,
 ) -> Result<Json<Value>, ApiError> {
     let filter = filter(&mut query, view, page)?;
-    query.end()?;
     let found = api.nodes.store().nodes(&filter).await?;
     let shown = found
         .iter()
@@ -64,34 +66,23 @@ fn filter(
     view: &ClientView,
     page: &PageRequest,
 ) -> Result<NodeFilter, ApiError> {
-    let version = view.version;
-    // Children are listed like all others, so that asking for them changes nothing.
-    query.take_since("include_children", version, since::CHILDREN)?;
-    let state = query.take_since("provision_state", version, since::PROVISION_STATE_FILTER)?;
-    let shards = query.take_since("shard", version, since::SHARDS)?;
+    // `include_children` changes nothing: children are listed like all others.
+    let shards = query.take("shard");
     Ok(NodeFilter {
-        provision_state: state.map(provision_state).transpose()?,
-        driver: query.take_since("driver", version, since::DRIVER_FILTER)?,
+        provision_state: query.take("provision_state").map(provision_state).transpose()?,
+        driver: query.take("driver"),
         maintenance: query.take_boolean("maintenance")?,
-        fault: query.take_since("fault", version, since::FAULT_FILTER)?,
+        fault: query.take("fault"),
         instance_uuid: query.take("instance_uuid"),
         associated: query.take_boolean("associated")?,
-        resource_class: query.take_since(
-            "resource_class",
-            version,
-            since::RESOURCE_CLASS_FILTER,
-        )?,
-        owner: query.take_since("owner", version, since::OWNER_FILTER)?,
-        lessee: query.take_since("lessee", version, since::LESSEE_FILTER)?,
-        conductor_group: conductor_group(query, view)?,
+        resource_class: query.take("resource_class"),
+        owner: query.take("owner"),
+        lessee: query.take("lessee"),
+        conductor_group: conductor_group(query, view),
         shard: shards.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect(),
         sharded: query.take_boolean("sharded")?,
         retired: query.take_boolean("retired")?,
-        description_contains: query.take_since(
-            "description_contains",
-            version,
-            since::DESCRIPTION_FILTER,
-        )?,
+        description_contains: query.take("description_contains"),
         sort_key: sort_key(query)?,
         sort_dir: query.take_direction()?,
         marker: page.marker,
@@ -101,12 +92,9 @@ fn filter(
 
 /// All nodes are in the group `""` and with this conductor. Any other is asked of the store as a
 /// group, in which it finds no node.
-fn conductor_group(query: &mut Query, view: &ClientView) -> Result<Option<String>, ApiError> {
-    let version = view.version;
-    let group = query.take_since("conductor_group", version, since::CONDUCTOR_GROUP_FILTER)?;
-    let conductor = query.take_since("conductor", version, since::CONDUCTORS)?;
-    let elsewhere = conductor.filter(|conductor| *conductor != view.host);
-    Ok(group.filter(|group| !group.is_empty()).or(elsewhere))
+fn conductor_group(query: &mut Query, view: &ClientView) -> Option<String> {
+    let elsewhere = query.take("conductor").filter(|conductor| *conductor != view.host);
+    query.take("conductor_group").filter(|group| !group.is_empty()).or(elsewhere)
 }
 
 /// States that no node can have here are fine to ask for: monitoring asks for all that Ironic has.
@@ -150,8 +138,8 @@ pub(super) async fn show(
     PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::FIELDS], view.version)?;
     let fields = query.take_fields(FIELDS, view.version)?;
-    query.end()?;
     let found = api.find(&ident, view.version).await?;
     let shown = ironic::node::show(&found.node, &view, &fields, found.reservation.as_deref());
     Ok(Json(shown))
@@ -164,14 +152,14 @@ pub(super) async fn patch(
     mut query: Query,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let reset = query.take_since("reset_interfaces", view.version, since::RESET_INTERFACES)?;
+    query.expect(&[query::NODE_PATCH], view.version)?;
+    let reset = query.take("reset_interfaces");
     // There is one driver, so that a change of it never leaves interfaces behind.
     if reset.as_deref().is_some_and(|text| boolean(text) == Some(true)) && !names_driver(&body) {
         return Err(ApiError::bad_request(
             "The reset_interfaces parameter can only be used when changing the node's driver.",
         ));
     }
-    query.end()?;
     expect_parents(&api, parents_in_patch(&body), view.version).await?;
     let uuid = api.find(&ident, view.version).await?.node.uuid;
     let decide = |node: &Node| {

@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use hardware::Mac;
 use ironic::ClientView;
 use ironic::port::{FIELDS, LISTED};
+use ironic::query;
 use ironic::version::since;
 use ironic::{Fields, Version};
 use provision::{Node, Port};
@@ -24,6 +25,9 @@ pub(super) async fn list(
     Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    let arguments =
+        [query::PAGE, query::FIELDS, query::DETAIL, query::PORT_FILTERS, query::PORT_NODE];
+    query.expect(&arguments, view.version)?;
     let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = node_of(&api, &view, &mut query).await?;
@@ -35,6 +39,7 @@ pub(super) async fn list_detail(
     Extension(view): Extension<ClientView>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::PAGE, query::PORT_FILTERS, query::PORT_NODE], view.version)?;
     let page = PageRequest::take(&mut query)?;
     let node = node_of(&api, &view, &mut query).await?;
     show_page(&api, &view, query, &page, "ports/detail", node, &Fields::All).await
@@ -46,6 +51,8 @@ pub(super) async fn list_of_node(
     PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    let arguments = [query::PAGE, query::FIELDS, query::DETAIL, query::PORT_FILTERS];
+    query.expect(&arguments, view.version)?;
     let page = PageRequest::take(&mut query)?;
     let fields = query.take_listed_fields(FIELDS, &LISTED, view.version)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
@@ -59,6 +66,7 @@ pub(super) async fn list_detail_of_node(
     PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::PAGE, query::PORT_FILTERS], view.version)?;
     let page = PageRequest::take(&mut query)?;
     let node = api.find(&ident, view.version).await?.node.uuid;
     let path = format!("nodes/{node}/ports/detail");
@@ -94,7 +102,6 @@ async fn show_page(
         limit: Some(page.limit),
     };
     expect_creation_order(&mut query)?;
-    query.end()?;
     let found = api.nodes.store().ports(&filter).await?;
     let shown = found.iter().map(|port| ironic::port::show(port, view, fields)).collect();
     Ok(Json(page.show(view, path, "ports", shown, found.last().map(|port| port.uuid))))
@@ -160,8 +167,8 @@ pub(super) async fn show(
     PathParams(ident): PathParams<String>,
     mut query: Query,
 ) -> Result<Json<Value>, ApiError> {
+    query.expect(&[query::FIELDS], view.version)?;
     let fields = query.take_fields(FIELDS, view.version)?;
-    query.end()?;
     Ok(Json(ironic::port::show(&find(&api, &ident).await?, &view, &fields)))
 }
 

@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use ironic::ClientView;
 use ironic::field::{self, Field};
-use ironic::version::since;
+use ironic::query::{self, QueryArgument};
 use ironic::{Fields, Version};
 use serde_json::Value;
 use store::SortDirection;
@@ -37,17 +37,13 @@ impl Query {
         self.0.remove(name)
     }
 
-    /// Takes a value out that came with 1.`since`.
-    pub(super) fn take_since(
-        &mut self,
-        name: &str,
+    /// Refuses what is in none of `tables`, and what came later than the version asked for.
+    pub(super) fn expect(
+        &self,
+        tables: &[&[QueryArgument]],
         version: Version,
-        since: u16,
-    ) -> Result<Option<String>, ApiError> {
-        match self.take(name) {
-            Some(_) if !version.has(since) => Err(ApiError::not_acceptable()),
-            value => Ok(value),
-        }
+    ) -> Result<(), ApiError> {
+        Ok(query::check(self.0.keys().map(String::as_str), tables, version)?)
     }
 
     /// Takes a yes or no out.
@@ -86,7 +82,7 @@ impl Query {
         table: &[Field],
         version: Version,
     ) -> Result<Fields, ApiError> {
-        match self.take_since("fields", version, since::FIELDS)? {
+        match self.take("fields") {
             Some(list) => Ok(Fields::parse(&list, table, version)?),
             None => Ok(Fields::All),
         }
@@ -99,26 +95,14 @@ impl Query {
         listed: &[&'static str],
         version: Version,
     ) -> Result<Fields, ApiError> {
-        let detail = self.take_boolean("detail")?;
-        if detail.is_some() && !version.has(since::DETAIL) {
-            return Err(ApiError::not_acceptable());
-        }
-        let list = self.take_since("fields", version, since::FIELDS)?;
-        match (list, detail) {
-            (Some(_), Some(true)) => {
+        let detail = self.take_boolean("detail")?.unwrap_or(false);
+        match (self.take("fields"), detail) {
+            (Some(_), true) => {
                 Err(ApiError::bad_request("Can't fetch a subset of fields with 'detail' set"))
             }
-            (Some(list), Some(false) | None) => Ok(Fields::parse(&list, table, version)?),
-            (None, Some(true)) => Ok(Fields::All),
-            (None, Some(false) | None) => Ok(Fields::Only(listed.to_vec())),
-        }
-    }
-
-    /// Refuses what nobody took: a filter that is not understood must not list everything.
-    pub(super) fn end(self) -> Result<(), ApiError> {
-        match self.0.into_keys().next() {
-            Some(name) => Err(ApiError::bad_request(format!("Unexpected arguments: {name}"))),
-            None => Ok(()),
+            (Some(list), false) => Ok(Fields::parse(&list, table, version)?),
+            (None, true) => Ok(Fields::All),
+            (None, false) => Ok(Fields::Only(listed.to_vec())),
         }
     }
 }
