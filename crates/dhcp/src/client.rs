@@ -7,9 +7,9 @@ use std::fmt;
 pub use self::ipxe::{Feature, Features};
 use hardware::ClientKind;
 
-use crate::architecture::Architecture;
 use crate::v4::Packet;
 use crate::v4::options as code;
+use hardware::ClientArchitecture;
 
 /// A client, by its packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Client {
     /// Its kind.
     pub kind: ClientKind,
     /// Its architectures (option 93), the preferred one first.
-    pub architectures: Vec<Architecture>,
+    pub architectures: Vec<ClientArchitecture>,
     /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
     pub machine_id: Option<[u8; 16]>,
     /// What it calls itself (option 61).
@@ -61,7 +61,7 @@ impl Client {
 
     /// The architecture to choose by: the first it names (RFC 4578 §2.1 allows several).
     #[must_use]
-    pub fn architecture(&self) -> Option<Architecture> {
+    pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()
     }
 }
@@ -117,9 +117,10 @@ fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Where option 93 is cut within a code, the vendor class knows better, if it says anything.
-fn architectures(packet: &Packet) -> Vec<Architecture> {
+fn architectures(packet: &Packet) -> Vec<ClientArchitecture> {
     let (pairs, rest) = packet.option(code::ARCHITECTURE).unwrap_or_default().as_chunks::<2>();
-    let codes: Vec<_> = pairs.iter().map(|pair| Architecture(u16::from_be_bytes(*pair))).collect();
+    let codes: Vec<_> =
+        pairs.iter().map(|pair| ClientArchitecture(u16::from_be_bytes(*pair))).collect();
     let is_whole = rest.is_empty() && !codes.is_empty();
     match architecture_in_class(packet).filter(|_| !is_whole) {
         Some(named) => vec![named],
@@ -128,10 +129,10 @@ fn architectures(packet: &Packet) -> Vec<Architecture> {
 }
 
 /// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
-fn architecture_in_class(packet: &Packet) -> Option<Architecture> {
+fn architecture_in_class(packet: &Packet) -> Option<ClientArchitecture> {
     let class = std::str::from_utf8(packet.option(code::VENDOR_CLASS)?).ok()?;
     let mut parts = class.split(':').skip_while(|part| *part != "Arch");
-    parts.nth(1)?.parse().ok().map(Architecture)
+    parts.nth(1)?.parse().ok().map(ClientArchitecture)
 }
 
 fn machine_id(packet: &Packet) -> Option<[u8; 16]> {
@@ -149,6 +150,8 @@ fn interface(packet: &Packet) -> Option<Interface> {
 
 #[cfg(test)]
 mod tests {
+    use hardware::architecture::X64_HTTP;
+
     use super::*;
     use crate::v4::packet::tests::discover;
 
@@ -166,7 +169,7 @@ mod tests {
         ]);
 
         assert_eq!(client.kind, ClientKind::HttpClient);
-        assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
+        assert_eq!(client.architecture(), Some(X64_HTTP));
     }
 
     #[test]
@@ -189,7 +192,7 @@ mod tests {
     fn the_architecture_is_read_from_the_class_where_option_93_is_missing() {
         let client = with(&[(code::VENDOR_CLASS, b"HTTPClient:Arch:00019:UNDI:003000")]);
 
-        assert_eq!(client.architecture(), Some(Architecture(0x13)));
+        assert_eq!(client.architecture(), Some(ClientArchitecture(0x13)));
     }
 
     #[test]
@@ -202,7 +205,7 @@ mod tests {
 
             let client = Client::identify(&Packet::parse(&packet.emit()).unwrap());
 
-            assert_eq!(client.architectures, [Architecture(0x13)]);
+            assert_eq!(client.architectures, [ClientArchitecture(0x13)]);
         }
     }
 
@@ -210,7 +213,7 @@ mod tests {
     fn the_whole_codes_of_a_cut_option_93_count_where_the_class_says_none() {
         let architectures = |value: &[u8]| with(&[(code::ARCHITECTURE, value)]).architectures;
 
-        assert_eq!(architectures(&[0, 0x10, 0]), [Architecture(0x10)]);
+        assert_eq!(architectures(&[0, 0x10, 0]), [ClientArchitecture(0x10)]);
         assert_eq!(architectures(&[0]), []);
     }
 
@@ -218,7 +221,7 @@ mod tests {
     fn several_architectures_are_kept_in_their_order() {
         let client = with(&[(code::ARCHITECTURE, &[0, 0x10, 0, 0x07])]);
 
-        assert_eq!(client.architectures, [Architecture(0x10), Architecture(0x07)]);
+        assert_eq!(client.architectures, [ClientArchitecture(0x10), ClientArchitecture(0x07)]);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 pub mod address_family;
 pub mod answer;
-pub mod architecture;
 pub mod client;
 pub mod firmware;
 #[cfg(test)]
@@ -17,5 +16,4 @@ pub mod v4;
 pub mod v6;
 
 pub use answer::Answer;
-pub use architecture::Architecture;
 pub use client::Client;

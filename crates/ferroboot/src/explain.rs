@@ -5,8 +5,7 @@ use std::io::{Write as _, stdout};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use dhcp::Architecture;
-use hardware::Mac;
+use hardware::{ClientArchitecture, Mac};
 use provision::text::{printable, printable_lines};
 use server::dhcp::{Explained, Place, Rehearsal};
 
@@ -22,7 +21,7 @@ pub struct Explain {
     /// What its firmware is, as IANA numbers it: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64. By
     /// default, what cpu_arch in the properties of its node says.
     #[arg(long, value_name = "CODE", value_parser = architecture)]
-    architecture: Option<Architecture>,
+    architecture: Option<ClientArchitecture>,
 
     /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
     /// may be given several times.
@@ -61,12 +60,12 @@ impl Explain {
     }
 }
 
-fn architecture(text: &str) -> Result<Architecture, String> {
+fn architecture(text: &str) -> Result<ClientArchitecture, String> {
     let number = match text.strip_prefix("0x") {
         Some(hex) => u16::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    number.map(Architecture).map_err(|_| format!("{text:?} is no number such as 0x10"))
+    number.map(ClientArchitecture).map_err(|_| format!("{text:?} is no number such as 0x10"))
 }
 
 /// Grouped by network.

@@ -48,7 +48,7 @@ impl CpuArch {
 
     /// The code (option 93) with which its firmware asks over HTTP.
     #[must_use]
-    pub fn http_client(self) -> u16 {
+    pub fn http_client(self) -> ClientArchitecture {
         match self {
             Self::X64 => X64_HTTP,
             Self::Arm64 => ARM64_HTTP,
@@ -59,7 +59,7 @@ impl CpuArch {
     /// That of firmware which asks over HTTP with this code. Some of it says the code with which it asks for TFTP: its
     /// vendor class says already what it wants.
     #[must_use]
-    pub fn of_http_client(code: u16) -> Option<Self> {
+    pub fn of_http_client(code: ClientArchitecture) -> Option<Self> {
         match code {
             X64_HTTP => Some(Self::X64),
             ARM64_PXE | ARM64_HTTP => Some(Self::Arm64),
@@ -76,7 +76,7 @@ impl CpuArch {
     /// there does, and takes the same script. Whether the processor has 64 bits it does not say; where it has not, the
     /// kernel says so on the screen.
     #[must_use]
-    pub fn of_ipxe(code: u16) -> Option<Self> {
+    pub fn of_ipxe(code: ClientArchitecture) -> Option<Self> {
         match code {
             X86_BIOS => Some(Self::X64),
             code => Self::of_http_client(code),
@@ -109,20 +109,25 @@ impl fmt::Display for CpuArch {
     }
 }
 
+/// The architecture that a DHCP client says it is of (option 93), by IANA's code. Every code is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientArchitecture(pub u16);
+
 /// `x86 BIOS`.
-pub const X86_BIOS: u16 = 0;
+pub const X86_BIOS: ClientArchitecture = ClientArchitecture(0);
 /// `arm64 UEFI`.
-pub const ARM64_PXE: u16 = 0x0B;
+pub const ARM64_PXE: ClientArchitecture = ClientArchitecture(0x0B);
 /// `riscv64 UEFI`.
-pub const RISCV64_PXE: u16 = 0x1B;
+pub const RISCV64_PXE: ClientArchitecture = ClientArchitecture(0x1B);
 /// `x64 UEFI HTTP`.
-pub const X64_HTTP: u16 = 0x10;
+pub const X64_HTTP: ClientArchitecture = ClientArchitecture(0x10);
 /// `arm64 UEFI HTTP`.
-pub const ARM64_HTTP: u16 = 0x13;
+pub const ARM64_HTTP: ClientArchitecture = ClientArchitecture(0x13);
 /// `riscv64 UEFI HTTP`.
-pub const RISCV64_HTTP: u16 = 0x1C;
+pub const RISCV64_HTTP: ClientArchitecture = ClientArchitecture(0x1C);
 /// x64 UEFI that asks for TFTP: 7 was meant for EBC, and is what EDK2 says (RFC 4578, erratum 4625).
-pub const X64_PXE: [u16; 2] = [7, 9];
+pub const X64_PXE: [ClientArchitecture; 2] = [ClientArchitecture(7), ClientArchitecture(9)];
 
 /// IANA's "Processor Architecture Types" (RFC 4578 §2.1, RFC 5970 §3.3), by their codes.
 const NAMES: [&str; 42] = [
@@ -170,12 +175,14 @@ const NAMES: [&str; 42] = [
     "Raspberry Pi boot ROM",
 ];
 
-/// A client architecture in words, with its code.
-#[must_use]
-pub fn architecture_name(code: u16) -> String {
-    match NAMES.get(usize::from(code)) {
-        Some(name) => format!("{name} ({code:#06x})"),
-        None => format!("of an unknown architecture ({code:#06x})"),
+impl fmt::Display for ClientArchitecture {
+    /// In words, with its code.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(code) = self;
+        match NAMES.get(usize::from(*code)) {
+            Some(name) => write!(f, "{name} ({code:#06x})"),
+            None => write!(f, "of an unknown architecture ({code:#06x})"),
+        }
     }
 }
 
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn codes_that_get_a_loader_are_those_that_iana_gave_firmware_of_the_architecture() {
-        for (code, name) in (0..).zip(NAMES) {
+        for (code, name) in (0..).map(ClientArchitecture).zip(NAMES) {
             let named = |arch: &CpuArch| {
                 name == format!("{arch} UEFI") || name == format!("{arch} UEFI HTTP")
             };
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_ipxe_is_of_the_architecture_that_its_code_is_named_after() {
-        for (code, name) in (0..).zip(NAMES) {
+        for (code, name) in (0..).map(ClientArchitecture).zip(NAMES) {
             let named = |arch: &CpuArch| {
                 name == format!("{arch} UEFI") || name == format!("{arch} UEFI HTTP")
             };
@@ -216,8 +223,8 @@ mod tests {
 
     #[test]
     fn the_last_code_that_iana_gave_out_has_its_name_and_those_after_it_are_numbers() {
-        assert_eq!(architecture_name(0x00), "x86 BIOS (0x0000)");
-        assert_eq!(architecture_name(0x29), "Raspberry Pi boot ROM (0x0029)");
-        assert_eq!(architecture_name(0x2A), "of an unknown architecture (0x002a)");
+        assert_eq!(ClientArchitecture(0x00).to_string(), "x86 BIOS (0x0000)");
+        assert_eq!(ClientArchitecture(0x29).to_string(), "Raspberry Pi boot ROM (0x0029)");
+        assert_eq!(ClientArchitecture(0x2A).to_string(), "of an unknown architecture (0x002a)");
     }
 }

@@ -6,6 +6,6 @@ pub mod architecture;
 pub mod client_kind;
 pub mod mac;
 
-pub use architecture::{CpuArch, NoSuchCpuArch};
+pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
 pub use client_kind::ClientKind;
 pub use mac::{Mac, NotAMac};

@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use crate::node::{Attempt, Node};
 use crate::state::ProvisionState;
-use hardware::architecture::{CpuArch, X64_PXE, architecture_name};
-use hardware::{ClientKind, Mac};
+use hardware::architecture::{CpuArch, X64_PXE};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// The boot interfaces of Ironic that Ferroboot has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -255,10 +255,10 @@ pub enum NoBoot {
     )]
     PxeNotHttp,
     /// There is no loader for its architecture.
-    #[error("there is no loader for a machine that is {}", architecture_name(*architecture))]
+    #[error("there is no loader for a machine that is {}", architecture)]
     Architecture {
         /// Option 93.
-        architecture: u16,
+        architecture: ClientArchitecture,
     },
     /// Nobody has made a boot set for its architecture.
     #[error(
@@ -316,7 +316,7 @@ impl NoBoot {
 pub fn boot_for(
     node: &Node,
     client: ClientKind,
-    architecture: Option<u16>,
+    architecture: Option<ClientArchitecture>,
     means: Means<'_>,
 ) -> Result<DhcpBoot, NoBoot> {
     let Some(attempt) = bootable(node) else {
@@ -368,9 +368,9 @@ pub fn boot_for(
 pub fn architecture_for(
     node: &Node,
     client: ClientKind,
-    named: &[u16],
+    named: &[ClientArchitecture],
     means: Means<'_>,
-) -> Option<u16> {
+) -> Option<ClientArchitecture> {
     let mut named = named.iter().copied();
     let first = named.clone().next();
     named.find(|code| boot_for(node, client, Some(*code), means).is_ok()).or(first)
@@ -378,7 +378,10 @@ pub fn architecture_for(
 
 /// The script names a kernel, which is the boot set's; an iPXE that does not say what it is gets the one for the node's
 /// architecture.
-fn runs_its_script(architecture: Option<u16>, boot_sets: &[CpuArch]) -> Result<(), NoBoot> {
+fn runs_its_script(
+    architecture: Option<ClientArchitecture>,
+    boot_sets: &[CpuArch],
+) -> Result<(), NoBoot> {
     let Some(architecture) = architecture else { return Ok(()) };
     let cpu_arch = CpuArch::of_ipxe(architecture);
     has_boot_set(cpu_arch.ok_or(NoBoot::Architecture { architecture })?, boot_sets).map(drop)
@@ -392,7 +395,7 @@ fn not_now(node: &Node) -> NoBoot {
 }
 
 /// An image of the operator's own may be for any machine, or several.
-fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
+fn runs_its_iso(node: &Node, architecture: Option<ClientArchitecture>) -> Result<(), NoBoot> {
     let composed = node.driver_text("deploy_iso").is_none_or(str::is_empty);
     match (architecture.and_then(CpuArch::of_http_client), node.cpu_arch()) {
         (Some(cpu_arch), Ok(image)) if composed && cpu_arch != image => {
@@ -405,7 +408,7 @@ fn runs_its_iso(node: &Node, architecture: Option<u16>) -> Result<(), NoBoot> {
 /// Firmware that does not say what it is, is taken for what its node is: it starts no loader that is not for it.
 fn cpu_arch_of(
     node: &Node,
-    architecture: Option<u16>,
+    architecture: Option<ClientArchitecture>,
     boot_sets: &[CpuArch],
 ) -> Result<CpuArch, NoBoot> {
     let cpu_arch = match architecture {

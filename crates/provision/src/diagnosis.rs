@@ -10,7 +10,7 @@ use crate::state::ProvisionState as State;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, What};
-use hardware::{ClientKind, CpuArch};
+use hardware::{ClientArchitecture, ClientKind, CpuArch};
 
 /// Time without progress after which something is said.
 ///
@@ -137,7 +137,7 @@ struct Seen<'a> {
     /// Who was told of the boot, where that is not our own DHCP.
     provider: Option<&'a str>,
     last_dhcp: Option<(ClientKind, &'a DhcpAnswer)>,
-    other_architecture: Option<u16>,
+    other_architecture: Option<ClientArchitecture>,
     acknowledged: bool,
     http: Option<Http<'a>>,
     loader_fetched: bool,
@@ -239,7 +239,12 @@ impl<'a> Seen<'a> {
         }
     }
 
-    fn take_dhcp(&mut self, client: ClientKind, arch: Option<u16>, answer: &'a DhcpAnswer) {
+    fn take_dhcp(
+        &mut self,
+        client: ClientKind,
+        arch: Option<ClientArchitecture>,
+        answer: &'a DhcpAnswer,
+    ) {
         self.agent_asked_dhcp |= client == ClientKind::Agent;
         if client == ClientKind::HttpClient {
             self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });

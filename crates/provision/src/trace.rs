@@ -10,8 +10,7 @@ use uuid::Uuid;
 use crate::boot::{Artifact, NoBoot};
 use crate::state::ProvisionState;
 use crate::step::Refused;
-use hardware::architecture::architecture_name;
-use hardware::{ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// One exchange of one attempt of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +76,7 @@ pub enum What {
         /// What sort of client sent it.
         client: ClientKind,
         /// Option 93.
-        architecture: Option<u16>,
+        architecture: Option<ClientArchitecture>,
         /// What it got.
         answer: DhcpAnswer,
         /// How many exchanges like it came in quick succession before it, and are not listed.
@@ -264,7 +263,7 @@ impl fmt::Display for What {
             Self::Dhcp { message, mac, client, architecture, answer, unlisted } => {
                 write!(f, "{message} from {client} at {mac}")?;
                 if let Some(architecture) = architecture {
-                    write!(f, ", {}", architecture_name(*architecture))?;
+                    write!(f, ", {}", architecture)?;
                 }
                 write!(f, ": {answer}")?;
                 match unlisted {

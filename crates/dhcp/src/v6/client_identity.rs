@@ -5,9 +5,8 @@ use std::net::Ipv6Addr;
 use super::leases::{Identity, Owner};
 use super::options as code;
 use super::packet::{Options, Packet, Relay};
-use crate::architecture::Architecture;
 use crate::client::AGENT_USER_CLASS;
-use hardware::ClientKind;
+use hardware::{ClientArchitecture, ClientKind};
 
 /// A client, by its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub struct Client {
     /// What sort it is.
     pub kind: ClientKind,
     /// Its architectures (option 61), the preferred one first.
-    pub architectures: Vec<Architecture>,
+    pub architectures: Vec<ClientArchitecture>,
     /// The MAC address of the card that it asks with, as a relay saw it on the wire, or as its
     /// link-local address was made of it.
     pub card: Option<[u8; 6]>,
@@ -89,7 +88,7 @@ impl Client {
 
     /// The architecture to choose by: the first it names.
     #[must_use]
-    pub fn architecture(&self) -> Option<Architecture> {
+    pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()
     }
 }
@@ -157,10 +156,10 @@ fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn architectures(options: &Options) -> Vec<Architecture> {
+fn architectures(options: &Options) -> Vec<ClientArchitecture> {
     let codes = options.all(code::ARCHITECTURE).flat_map(|value| value.chunks_exact(2));
     let told: Vec<_> =
-        codes.map(|pair| Architecture(u16::from_be_bytes([pair[0], pair[1]]))).collect();
+        codes.map(|pair| ClientArchitecture(u16::from_be_bytes([pair[0], pair[1]]))).collect();
     if told.is_empty() {
         return vendor_classes(options).find_map(architecture_in).into_iter().collect();
     }
@@ -168,10 +167,10 @@ fn architectures(options: &Options) -> Vec<Architecture> {
 }
 
 /// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
-fn architecture_in(class: &[u8]) -> Option<Architecture> {
+fn architecture_in(class: &[u8]) -> Option<ClientArchitecture> {
     let class = std::str::from_utf8(class).ok()?;
     let mut parts = class.split(':').skip_while(|part| *part != "Arch");
-    parts.nth(1)?.parse().ok().map(Architecture)
+    parts.nth(1)?.parse().ok().map(ClientArchitecture)
 }
 
 /// What a relay saw on the wire, of several the one that is next to the client; else what the
@@ -214,6 +213,8 @@ fn of_duid(duid: &[u8]) -> Option<[u8; 6]> {
 
 #[cfg(test)]
 mod tests {
+    use hardware::architecture::X64_HTTP;
+
     use super::super::packet::tests::{OVMF_SOLICIT, bytes, relayed};
     use super::super::packet::{Message, MessageType};
     use super::*;
@@ -240,7 +241,7 @@ mod tests {
         let client = Client::identify(&packet, link_local());
 
         assert_eq!(client.kind, ClientKind::HttpClient);
-        assert_eq!(client.architecture(), Some(Architecture::X64_HTTP));
+        assert_eq!(client.architecture(), Some(X64_HTTP));
         assert_eq!(client.card, Some(MAC));
         // 11223344-5566-7788-99aa-bbccddeeff00, its first three fields little-endian.
         assert_eq!(client.machine_id.unwrap()[..4], [0x44, 0x33, 0x22, 0x11]);
@@ -328,9 +329,9 @@ mod tests {
         let codes = |value: &[u8]| (code::ARCHITECTURE, value.to_vec());
         let architectures = |options| with(options).architectures;
 
-        assert_eq!(architectures(vec![class.clone()]), [Architecture(0x13)]);
-        assert_eq!(architectures(vec![class.clone(), codes(&[])]), [Architecture(0x13)]);
-        let several = [Architecture(0x10), Architecture(7)];
+        assert_eq!(architectures(vec![class.clone()]), [ClientArchitecture(0x13)]);
+        assert_eq!(architectures(vec![class.clone(), codes(&[])]), [ClientArchitecture(0x13)]);
+        let several = [ClientArchitecture(0x10), ClientArchitecture(7)];
         assert_eq!(architectures(vec![class, codes(&[0, 0x10, 0, 7])]), several);
     }
 

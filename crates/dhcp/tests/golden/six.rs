@@ -2,14 +2,15 @@
 
 use std::net::Ipv6Addr;
 
+use dhcp::Answer;
 use dhcp::firmware::{Verdict, v6 as edk2};
 use dhcp::leases::{Claim, LeasePool, LeaseTable};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
 use dhcp::v6::reply::Network;
 use dhcp::v6::{Message, Packet, options as code};
-use dhcp::{Answer, Architecture};
 use hardware::ClientKind;
+use hardware::architecture::X64_HTTP;
 use proptest::prelude::*;
 
 use crate::capture;
@@ -23,7 +24,7 @@ fn the_boot_is_told_from_the_ipv6_stacks_own_wish_for_an_address() {
 
     assert_eq!([boot.kind, stack.kind, request.kind], KINDS);
     assert_eq!([boot.mac(), stack.mac()], [Some(MAC); 2], "both are of one machine");
-    assert_eq!(boot.architecture(), Some(Architecture::X64_HTTP));
+    assert_eq!(boot.architecture(), Some(X64_HTTP));
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn begin_a_boot(lab: &Lab) -> Result<Asker> {
 }
 
 fn tells_the_url(asker: &Asker) -> Result<bool> {
-    let offered = asker.firmware("HTTPClient", architecture::X64_HTTP)?;
+    let offered = asker.firmware("HTTPClient", architecture::X64_HTTP.0)?;
     Ok(offered == self::offered(Some("bootx64.efi"), Some("HTTPClient")))
 }
 
@@ -203,7 +203,7 @@ fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
         (architecture::ARM64_HTTP, "bootaa64.efi"),
         (architecture::RISCV64_HTTP, "bootriscv64.efi"),
     ] {
-        let answer = asker.firmware("HTTPClient", architecture)?;
+        let answer = asker.firmware("HTTPClient", architecture.0)?;
         assert_eq!(answer, offered(Some(file), Some("HTTPClient")));
     }
     // x86 with 32 bits.

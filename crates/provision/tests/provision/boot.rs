@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use hardware::ClientKind;
 use hardware::architecture::{
-    ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X86_BIOS,
+    ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X64_PXE, X86_BIOS,
 };
-use hardware::{CpuArch, Mac};
+use hardware::{ClientArchitecture, ClientKind, CpuArch, Mac};
 use proptest::prelude::*;
 use provision::ProvisionState;
 use provision::boot::{
@@ -53,7 +52,7 @@ fn every_client_is_told_what_is_on_this_page() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
     answers("waiting, http, arm64", &node, Some(ARM64_HTTP));
-    answers("waiting, http, x86 BIOS", &node, Some(0x14));
+    answers("waiting, http, x86 BIOS", &node, Some(ClientArchitecture(0x14)));
     answers("waiting, http, architecture not said", &node, None);
     answers("the agent has called", &asking().node, Some(X64_HTTP));
     answers("manageable", &situations::all()[2].1.node, Some(X64_HTTP));
@@ -81,7 +80,9 @@ fn each_architecture_gets_its_own_loader_where_its_boot_set_has_been_made() {
     assert_eq!(told(http, ARM64_HTTP, &CpuArch::ALL), Ok("bootaa64.efi"));
     assert_eq!(told(http, RISCV64_HTTP, &CpuArch::ALL), Ok("bootriscv64.efi"));
     assert_eq!(told(ipxe, ARM64_HTTP, &CpuArch::ALL), Ok("snponly-arm64.efi"));
-    for (code, loader) in [(7, "bootx64.efi"), (9, "bootx64.efi"), (ARM64_PXE, "bootaa64.efi")] {
+    for (code, loader) in
+        [(X64_PXE[0], "bootx64.efi"), (X64_PXE[1], "bootx64.efi"), (ARM64_PXE, "bootaa64.efi")]
+    {
         assert_eq!(told(http, code, &CpuArch::ALL), Ok(loader), "it says the code of TFTP");
     }
     let cpu_arch = CpuArch::Riscv64;
@@ -107,16 +108,31 @@ fn firmware_that_does_not_say_what_it_is_gets_the_loader_for_what_its_node_is() 
 fn a_machine_that_names_several_architectures_boots_by_the_first_that_it_can_be_booted_by() {
     let mut node = waiting().node;
     node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
-    let chosen = |client, named: &[u16], means| architecture_for(&node, client, named, means);
-    let http = |named: &[u16]| chosen(ClientKind::HttpClient, named, NOTHING);
+    let chosen =
+        |client, named: &[ClientArchitecture], means| architecture_for(&node, client, named, means);
+    let http = |named: &[ClientArchitecture]| chosen(ClientKind::HttpClient, named, NOTHING);
 
-    assert_eq!(http(&[0x0F, X64_HTTP]), Some(X64_HTTP), "there is nothing for x86 with 32 bits");
+    assert_eq!(
+        http(&[ClientArchitecture(0x0F), X64_HTTP]),
+        Some(X64_HTTP),
+        "there is nothing for x86 with 32 bits"
+    );
     assert_eq!(http(&[ARM64_HTTP, X64_HTTP]), Some(X64_HTTP), "arm64 has no boot set");
     assert_eq!(http(&[X64_HTTP, ARM64_HTTP]), Some(X64_HTTP));
-    assert_eq!(http(&[0x0F, 0x14]), Some(0x0F), "the reason is about the first");
+    assert_eq!(
+        http(&[ClientArchitecture(0x0F), ClientArchitecture(0x14)]),
+        Some(ClientArchitecture(0x0F)),
+        "the reason is about the first"
+    );
     assert_eq!(http(&[]), None);
-    assert_eq!(chosen(ClientKind::PxeClient, &[0, 7], ALL), Some(7));
-    assert_eq!(chosen(ClientKind::PxeClient, &[0, 7], NOTHING), Some(0));
+    assert_eq!(
+        chosen(ClientKind::PxeClient, &[ClientArchitecture(0), ClientArchitecture(7)], ALL),
+        Some(ClientArchitecture(7))
+    );
+    assert_eq!(
+        chosen(ClientKind::PxeClient, &[ClientArchitecture(0), ClientArchitecture(7)], NOTHING),
+        Some(ClientArchitecture(0))
+    );
 }
 
 #[test]
@@ -128,7 +144,7 @@ fn ipxe_gets_its_script_only_where_its_machine_runs_the_kernel_in_it() {
     };
     let script = Ok(DhcpBoot::Url(Artifact::IpxeScript));
 
-    for code in [X86_BIOS, 7, 9, X64_HTTP] {
+    for code in [X86_BIOS, X64_PXE[0], X64_PXE[1], X64_HTTP] {
         assert_eq!(told(Some(code), &[]), script);
     }
     assert_eq!(told(None, &[]), script);
@@ -136,7 +152,10 @@ fn ipxe_gets_its_script_only_where_its_machine_runs_the_kernel_in_it() {
     let (arm64, riscv64) = (CpuArch::Arm64, CpuArch::Riscv64);
     assert_eq!(told(Some(ARM64_PXE), &[]), Err(NoBoot::NoBootSet { cpu_arch: arm64 }));
     assert_eq!(told(Some(RISCV64_PXE), &[arm64]), Err(NoBoot::NoBootSet { cpu_arch: riscv64 }));
-    assert_eq!(told(Some(6), &CpuArch::ALL), Err(NoBoot::Architecture { architecture: 6 }));
+    assert_eq!(
+        told(Some(ClientArchitecture(6)), &CpuArch::ALL),
+        Err(NoBoot::Architecture { architecture: ClientArchitecture(6) })
+    );
 }
 
 #[test]
@@ -148,11 +167,14 @@ fn pxe_firmware_is_helped_over_tftp_where_that_is_enabled_and_its_node_boots_by_
     };
     let helped = Ok(DhcpBoot::Tftp(Artifact::Ipxe));
 
-    assert_eq!(told(BootInterface::Http, 7, ALL), helped);
-    assert_eq!(told(BootInterface::HttpIpxe, 9, ALL), helped);
-    assert_eq!(told(BootInterface::Http, 7, NOTHING), Err(NoBoot::PxeNotHttp));
-    assert_eq!(told(BootInterface::RedfishHttps, 7, ALL), Err(NoBoot::PxeNotHttp));
-    assert_eq!(told(BootInterface::Http, 11, ALL), Err(NoBoot::PxeNotHttp));
+    assert_eq!(told(BootInterface::Http, ClientArchitecture(7), ALL), helped);
+    assert_eq!(told(BootInterface::HttpIpxe, ClientArchitecture(9), ALL), helped);
+    assert_eq!(told(BootInterface::Http, ClientArchitecture(7), NOTHING), Err(NoBoot::PxeNotHttp));
+    assert_eq!(
+        told(BootInterface::RedfishHttps, ClientArchitecture(7), ALL),
+        Err(NoBoot::PxeNotHttp)
+    );
+    assert_eq!(told(BootInterface::Http, ClientArchitecture(11), ALL), Err(NoBoot::PxeNotHttp));
 }
 
 #[test]
@@ -276,7 +298,7 @@ proptest! {
     #[test]
     fn no_architecture_makes_it_panic(architecture: Option<u16>, client in 0..6_usize) {
         let node = waiting().node;
-        if let Err(because) = boot_for(&node, CLIENTS[client], architecture, ALL) {
+        if let Err(because) = boot_for(&node, CLIENTS[client], architecture.map(ClientArchitecture), ALL) {
             prop_assert!(!because.to_string().is_empty());
         }
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
-use hardware::{ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
@@ -102,8 +102,12 @@ fn a_bmc_that_refuses_the_user_or_has_no_such_system_names_that_setting() {
 
 #[test]
 fn a_wrong_architecture_is_named_at_once() {
-    let because = NoBoot::Architecture { architecture: 0x12 };
-    let what = dhcp(ClientKind::HttpClient, Some(0x12), DhcpAnswer::NoBoot { because });
+    let because = NoBoot::Architecture { architecture: ClientArchitecture(0x12) };
+    let what = dhcp(
+        ClientKind::HttpClient,
+        Some(ClientArchitecture(0x12)),
+        DhcpAnswer::NoBoot { because },
+    );
     let said = Trace::switched_on().then(20, what).says_after(
         0,
         Verdict::Failed,
@@ -537,7 +541,7 @@ fn redfish(purpose: &str, method: &str, status: Option<u16>, error: Option<&str>
     }
 }
 
-fn dhcp(client: ClientKind, architecture: Option<u16>, answer: DhcpAnswer) -> What {
+fn dhcp(client: ClientKind, architecture: Option<ClientArchitecture>, answer: DhcpAnswer) -> What {
     let message = match answer {
         DhcpAnswer::Ack { .. } | DhcpAnswer::Nak { .. } => "REQUEST",
         DhcpAnswer::Offer { .. }
@@ -559,7 +563,7 @@ fn told(error: Option<&str>) -> What {
 
 fn pxe() -> What {
     let answer = DhcpAnswer::NoBoot { because: NoBoot::PxeNotHttp };
-    dhcp(ClientKind::PxeClient, Some(7), answer)
+    dhcp(ClientKind::PxeClient, Some(ClientArchitecture(7)), answer)
 }
 
 fn offer() -> What {
@@ -707,7 +711,7 @@ pub(crate) fn any_event(pick: usize) -> What {
         http("GET", Some(Artifact::Kernel), "kernel", 200, 1, u64::MAX),
         agent("heartbeat", "fine", true),
         agent("lookup", "refused", false),
-        architecture(0x13),
+        architecture(ClientArchitecture(0x13)),
         dhcp(ClientKind::System, None, ack(None)),
         told(None),
         told(Some("no such socket")),

@@ -192,6 +192,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::Answer;
     use dhcp::client::Features;
+    use hardware::architecture::X86_BIOS;
     use hardware::{ClientKind, Mac};
     use jiff::Timestamp;
     use provision::boot::NoBoot;
@@ -305,7 +306,7 @@ mod tests {
             NoBoot::NotNow { state: ProvisionState::Manageable },
             NoBoot::AgentHasCalled,
             NoBoot::PxeNotHttp,
-            NoBoot::Architecture { architecture: 0 },
+            NoBoot::Architecture { architecture: X86_BIOS },
             NoBoot::NoBootSet { cpu_arch },
             NoBoot::OtherCpuArch { cpu_arch, image: cpu_arch },
             NoBoot::NoIpxe { cpu_arch },

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dhcp::Answer;
 use dhcp::client::Features;
-use hardware::{ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 use provision::boot::Artifact;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ pub(super) struct Asked {
     pub(super) mac: Option<Mac>,
     pub(super) client: ClientKind,
     /// By which it is told what to boot, of those that it names.
-    pub(super) architecture: Option<u16>,
+    pub(super) architecture: Option<ClientArchitecture>,
     /// What it says that it can do, if it is iPXE.
     pub(super) features: Features,
 }

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
+use dhcp::Answer;
 use dhcp::client::{Feature, Features};
 use dhcp::v4::reply::LONGEST_URL;
-use dhcp::{Answer, Architecture};
-use hardware::ClientKind;
 use hardware::architecture::X86_BIOS;
+use hardware::{ClientArchitecture, ClientKind};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::DhcpAnswer;
@@ -53,17 +53,16 @@ impl Machines {
         &self,
         found: Option<&Found>,
         client: ClientKind,
-        named: &[Architecture],
+        named: &[ClientArchitecture],
         family: Family,
-    ) -> Option<u16> {
-        let codes = named.iter().map(|architecture| architecture.0);
+    ) -> Option<ClientArchitecture> {
         match found {
             Some(Found { node, .. }) if named.len() > 1 => {
                 let boot_sets = self.boot_sets.there();
                 let means = Means { boot_sets: &boot_sets, tftp: self.helps_over_tftp(family) };
-                architecture_for(node, client, &codes.collect::<Vec<_>>(), means)
+                architecture_for(node, client, named, means)
             }
-            Some(_) | None => codes.take(1).next(),
+            Some(_) | None => named.first().copied(),
         }
     }
 
@@ -293,8 +292,14 @@ mod tests {
         let several = (code::ARCHITECTURE, &[0, 0x0F, 0, 0x10][..]);
         let strange = (code::ARCHITECTURE, &[0, 0x0F, 0, 0x14][..]);
 
-        assert_eq!(asked(&machines, &[HTTP_CLIENT, several]).architecture, Some(0x10));
-        assert_eq!(asked(&machines, &[HTTP_CLIENT, strange]).architecture, Some(0x0F));
+        assert_eq!(
+            asked(&machines, &[HTTP_CLIENT, several]).architecture,
+            Some(ClientArchitecture(0x10))
+        );
+        assert_eq!(
+            asked(&machines, &[HTTP_CLIENT, strange]).architecture,
+            Some(ClientArchitecture(0x0F))
+        );
         let url = told(NEAR, &[HTTP_CLIENT, several], Names::Unknown).unwrap();
         assert!(url.ends_with("/bootx64.efi"), "{url}");
         let refused = told(NEAR, &[HTTP_CLIENT, strange], Names::Unknown).unwrap_err();

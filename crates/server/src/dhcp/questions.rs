@@ -3,15 +3,13 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dhcp::architecture::Architecture;
 use dhcp::client::AGENT_USER_CLASS;
 use dhcp::firmware;
 use dhcp::v4::options as code4;
 use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
 use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
-use hardware::architecture::architecture_name;
-use hardware::{ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 
 use super::{v4, v6};
 
@@ -20,11 +18,11 @@ use super::{v4, v6};
 pub(super) struct Question {
     pub(super) mac: Mac,
     pub(super) client: ClientKind,
-    pub(super) architecture: Option<Architecture>,
+    pub(super) architecture: Option<ClientArchitecture>,
 }
 
 /// One of each sort that boots or runs, with firmware of `architecture`.
-pub(super) fn all(mac: Mac, architecture: Architecture) -> Vec<Question> {
+pub(super) fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<Question> {
     let ask = |client, architecture| Question { mac, client, architecture };
     vec![
         ask(ClientKind::HttpClient, Some(architecture)),
@@ -166,7 +164,7 @@ impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.client)?;
         match self.architecture {
-            Some(architecture) => write!(f, ", {}", architecture_name(architecture.0)),
+            Some(architecture) => write!(f, ", {}", architecture),
             None => Ok(()),
         }
     }
@@ -190,16 +188,16 @@ pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
 }
 
 /// The same machine's firmware where it asks for TFTP.
-fn by_tftp(architecture: Architecture) -> Architecture {
+fn by_tftp(architecture: ClientArchitecture) -> ClientArchitecture {
     match architecture.0 {
-        0x0f => Architecture(0x06),
-        0x10 => Architecture(0x07),
-        0x12 => Architecture(0x0a),
-        0x13 => Architecture(0x0b),
-        0x1a => Architecture(0x19),
-        0x1c => Architecture(0x1b),
-        0x26 => Architecture(0x25),
-        0x28 => Architecture(0x27),
+        0x0f => ClientArchitecture(0x06),
+        0x10 => ClientArchitecture(0x07),
+        0x12 => ClientArchitecture(0x0a),
+        0x13 => ClientArchitecture(0x0b),
+        0x1a => ClientArchitecture(0x19),
+        0x1c => ClientArchitecture(0x1b),
+        0x26 => ClientArchitecture(0x25),
+        0x28 => ClientArchitecture(0x27),
         _ => architecture,
     }
 }
@@ -208,6 +206,7 @@ fn by_tftp(architecture: Architecture) -> Architecture {
 mod tests {
     use dhcp::client::Client;
     use dhcp::v6;
+    use hardware::architecture::X64_HTTP;
 
     use super::*;
 
@@ -215,7 +214,7 @@ mod tests {
     fn each_question_is_taken_for_one_of_the_client_that_it_is_of() {
         let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
         let mut asked = Vec::new();
-        for question in all(mac, Architecture::X64_HTTP) {
+        for question in all(mac, X64_HTTP) {
             if question.is_of_v4() {
                 let client = Client::identify(&Packet::parse(&question.v4()).unwrap());
                 assert_eq!(client.kind, question.client, "over IPv4");

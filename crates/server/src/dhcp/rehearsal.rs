@@ -9,12 +9,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use dhcp::address_family::AddressFamily;
-use dhcp::architecture::Architecture;
 use dhcp::leases::LeaseTable;
 use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::Port;
-use hardware::Mac;
+use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use provision::boot::{Artifact, bootable};
 use provision::{BootInterface, Node, ProvisionState, What};
@@ -190,10 +189,10 @@ impl Rehearsal {
 
     /// What firmware of the machine is, by its node's properties.
     #[must_use]
-    pub fn architecture(&self, mac: Mac) -> Architecture {
+    pub fn architecture(&self, mac: Mac) -> ClientArchitecture {
         let found = self.machines.index.by_mac(mac);
         let cpu_arch = found.and_then(|found| found.node.cpu_arch().ok());
-        Architecture(cpu_arch.unwrap_or_default().http_client())
+        cpu_arch.unwrap_or_default().http_client()
     }
 
     /// The interfaces that are answered on.
@@ -224,7 +223,7 @@ impl Rehearsal {
     /// What each sort of client at this address would get now, on each network; firmware as one of
     /// `architecture`.
     #[must_use]
-    pub fn explain(&self, mac: Mac, architecture: Architecture) -> Vec<Explained> {
+    pub fn explain(&self, mac: Mac, architecture: ClientArchitecture) -> Vec<Explained> {
         let mut all = Vec::new();
         for network in &self.networks {
             for question in questions::all(mac, architecture) {
@@ -469,6 +468,7 @@ impl fmt::Display for Known {
 mod tests {
     use dhcp::v4::options;
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+    use hardware::architecture::X64_HTTP;
     use jiff::Timestamp;
     use provision::node::Agent;
     use provision::{BootEvent, Port};
@@ -643,8 +643,8 @@ mod tests {
         node.properties.insert("cpu_arch".to_owned(), json!("aarch64"));
         let (_folder, rehearsal) = rehearsal(&node, POOL).await;
 
-        assert_eq!(rehearsal.architecture(MAC), Architecture(0x13));
-        assert_eq!(rehearsal.architecture(Mac([2; 6])), Architecture::X64_HTTP, "a stranger");
+        assert_eq!(rehearsal.architecture(MAC), ClientArchitecture(0x13));
+        assert_eq!(rehearsal.architecture(Mac([2; 6])), X64_HTTP, "a stranger");
     }
 
     #[tokio::test]

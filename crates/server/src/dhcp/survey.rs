@@ -11,15 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcp::architecture::Architecture;
 use dhcp::firmware;
 use dhcp::v4::destination::{CLIENT, SERVER};
 use dhcp::v4::{MessageType, Packet, options};
 use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::options as options6;
 use dhcp::v6::packet as packet6;
-use hardware::architecture::X64_HTTP;
-use hardware::{ClientKind, Mac};
+use hardware::architecture::{X64_HTTP, X64_PXE};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -104,10 +103,10 @@ pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>
     Ok(found)
 }
 
-const ASKED: [(As, ClientKind, u16); 3] = [
+const ASKED: [(As, ClientKind, ClientArchitecture); 3] = [
     (As::Http, ClientKind::HttpClient, X64_HTTP),
-    (As::Pxe, ClientKind::PxeClient, 7),
-    (As::Ipxe, ClientKind::Ipxe, 7),
+    (As::Pxe, ClientKind::PxeClient, X64_PXE[0]),
+    (As::Ipxe, ClientKind::Ipxe, X64_PXE[0]),
 ];
 
 /// The transaction (RFC 2131 §2) tells what is answered.
@@ -115,7 +114,7 @@ const TRANSACTION: [u8; 3] = [0xfe, 0x88, 0xb0];
 
 fn question(mac: Mac, to: As) -> Vec<u8> {
     let (_, client, architecture) = ASKED[to as usize];
-    let question = Question { mac, client, architecture: Some(Architecture(architecture)) };
+    let question = Question { mac, client, architecture: Some(architecture) };
     let mut bytes = question.v4();
     bytes[4..7].copy_from_slice(&TRANSACTION);
     bytes[7] = to as u8;
@@ -145,7 +144,7 @@ pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Serv
     let link = Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT6)?;
     let http = |mac: &Mac| {
-        let architecture = Some(Architecture(X64_HTTP));
+        let architecture = Some(X64_HTTP);
         Question { mac: *mac, client: ClientKind::HttpClient, architecture }.v6()
     };
     let asked: Vec<_> = [nobodys()].iter().chain(machines).map(http).collect();
@@ -314,11 +313,8 @@ mod tests {
 
     #[test]
     fn what_a_dhcpv6_server_would_do_to_firmware_is_read_from_its_answer() {
-        let http = Question {
-            mac: MAC,
-            client: ClientKind::HttpClient,
-            architecture: Some(Architecture(X64_HTTP)),
-        };
+        let http =
+            Question { mac: MAC, client: ClientKind::HttpClient, architecture: Some(X64_HTTP) };
         let asked = http.v6();
         let client = packet6::Packet::parse(&asked).unwrap().message.options;
         let address: Ipv6Addr = "2001:db8::7".parse().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use hardware::{CpuArch, Mac};
+use hardware::{ClientArchitecture, CpuArch, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -109,7 +109,7 @@ fn attempt_of(name: &str) -> Option<Uuid> {
 /// Whether a client names an architecture among the first three in its option (RFC 5970 §3.3: a list, of
 /// codes with two bytes each).
 fn lists(option: u16, cpu_arch: CpuArch) -> String {
-    let code = cpu_arch.http_client();
+    let ClientArchitecture(code) = cpu_arch.http_client();
     let at = |byte| format!("substring(option[{option}].hex,{byte},2) == 0x{code:04x}");
     format!("({})", [0, 2, 4].map(at).join(" or "))
 }
