@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             uname: "6.1",
             kernel: &kernel,
             initramfs: &initramfs,
+            seed: b"",
             command_line: &format!(
                 "ipa-api-url=http://192.0.2.1:6386 ipa-agent-token={round:0>43}"
             ),

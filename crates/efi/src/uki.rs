@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::image::{Extent, Image, Source};
+use crate::image::{Image, Source};
 use crate::pe::{AddError, Stub};
 
 /// How long a command line may be, in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the NUL that
@@ -24,6 +24,8 @@ pub struct UkiParts<'a> {
     pub kernel: &'a Source,
     /// Its initramfs.
     pub initramfs: &'a Source,
+    /// An archive that the kernel unpacks over the initramfs; empty, if there is none.
+    pub seed: &'a [u8],
     /// Its command line.
     pub command_line: &'a str,
 }
@@ -58,11 +60,11 @@ pub fn uki(stub: &Stub, parts: &UkiParts<'_>) -> Result<Image, UkiError> {
         return Err(UkiError::Empty(empty.name.to_string()));
     }
     let sections = [
-        (".osrel", text(parts.os_release)),
-        (".uname", text(parts.uname)),
-        (".linux", whole(parts.kernel)),
-        (".initrd", whole(parts.initramfs)),
-        (".cmdline", Extent::Bytes(command_line.into())),
+        (".osrel", Image::of_bytes(parts.os_release.as_bytes())),
+        (".uname", Image::of_bytes(parts.uname.as_bytes())),
+        (".linux", Image::of_file(parts.kernel.clone())),
+        (".initrd", seeded_initramfs(parts.initramfs, parts.seed)),
+        (".cmdline", Image::of_bytes(command_line)),
     ];
     let lengths = sections.each_ref().map(|(name, contents)| (*name, contents.len()));
     let headers = stub.headers_with(&lengths)?;
@@ -72,7 +74,7 @@ pub fn uki(stub: &Stub, parts: &UkiParts<'_>) -> Result<Image, UkiError> {
     image.push(stub.contents());
     for (_, contents) in sections {
         image.pad_to(stub.align_in_file(image.len()));
-        image.push(contents);
+        contents.extents().iter().cloned().for_each(|extent| image.push(extent));
     }
     image.pad_to(stub.align_in_file(image.len()));
     Ok(image)
@@ -91,12 +93,17 @@ fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
     Ok(padded)
 }
 
-fn text(text: &str) -> Extent {
-    Extent::Bytes(text.as_bytes().into())
-}
-
-fn whole(source: &Source) -> Extent {
-    Extent::File { source: source.clone(), offset: 0, len: source.len }
+/// An initramfs with an archive behind it, which the kernel unpacks over it
+/// (`Documentation/driver-api/early-userspace/buffer-format.rst`); the initramfs as it is, if there is none.
+#[must_use]
+pub fn seeded_initramfs(initramfs: &Source, seed: &[u8]) -> Image {
+    let mut image = Image::of_file(initramfs.clone());
+    if !seed.is_empty() {
+        // An archive begins at a multiple of four bytes.
+        image.pad_to(image.len().next_multiple_of(4));
+        image.push_bytes(seed.to_vec());
+    }
+    image
 }
 
 #[cfg(test)]
@@ -115,6 +122,7 @@ pub(crate) mod tests {
             uname: "6.1.0",
             kernel: &kernel,
             initramfs: &initramfs,
+            seed: b"",
             command_line,
         };
         uki(&stub, &parts).unwrap()
@@ -128,6 +136,17 @@ pub(crate) mod tests {
         assert_eq!(one.len(), two.len());
         let first = one.iter().zip(&two).position(|(a, b)| a != b).unwrap();
         assert!(first >= one.len() - COMMAND_LINE_ROOM, "they differ at {first} of {}", one.len());
+    }
+
+    #[test]
+    fn what_is_unpacked_over_an_initramfs_begins_at_a_multiple_of_four() {
+        let initramfs = source("initramfs", 5_001);
+
+        let seeded = contents(&seeded_initramfs(&initramfs, b"070701"));
+
+        assert_eq!(&seeded[5_001..5_004], [0; 3]);
+        assert_eq!(&seeded[5_004..], b"070701");
+        assert_eq!(seeded_initramfs(&initramfs, b""), Image::of_file(initramfs));
     }
 
     #[test]
@@ -153,6 +172,7 @@ pub(crate) mod tests {
             uname: "",
             kernel: &source("kernel", 1),
             initramfs: &source("initramfs", 0),
+            seed: b"",
             command_line: "",
         };
         assert_eq!(uki(&stub, &parts), Err(UkiError::Empty("initramfs".into())));

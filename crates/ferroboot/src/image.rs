@@ -3,7 +3,6 @@
 //! A boot set is a folder with everything a machine fetches to come up in our ramdisk: `kernel`, `initramfs`
 //! (the agent is its init), the UKI stub, iPXE, GRUB, and `manifest.json`, which is written last.
 
-mod cpio;
 mod grub;
 mod initramfs;
 mod manifest;

@@ -13,7 +13,7 @@ pub const NAME: &str = "redfish";
 /// What an interface of each sort would do that is not built yet.
 const UNBUILT: [(&str, &str); 7] = [
     ("bios", "changes no BIOS settings"),
-    ("deploy", "cleans machines and deploys nothing to them"),
+    ("deploy", "writes no image to a disk"),
     ("firmware", "updates no firmware"),
     ("inspect", "inspects no machine"),
     ("raid", "builds no RAID"),

@@ -67,7 +67,7 @@ pub enum Forbidden {
         /// Where it stands.
         state: ProvisionState,
     },
-    /// Only what is deployed can be protected, and nothing is deployed here.
+    /// Only what is deployed can be protected.
     #[error(
         "Node {node} can only be made protected in provision states 'active' or 'rescue', the \
          current state is '{state}'"
@@ -146,7 +146,8 @@ pub fn check_deletion(node: &Node) -> Result<(), Forbidden> {
 /// [`Forbidden`], in the order in which upstream looks.
 pub(crate) fn check_change(before: &Node, after: &mut Node) -> Result<(), Forbidden> {
     let (node, state) = (before.uuid, before.provision_state);
-    if after.is_set("protected") && !before.is_set("protected") {
+    let has_instance = matches!(state, ProvisionState::Active | ProvisionState::Rescue);
+    if after.is_set("protected") && !before.is_set("protected") && !has_instance {
         return Err(Forbidden::NotProtectable { node, state });
     }
     check_reason(before, after, "protected")?;
@@ -218,13 +219,7 @@ fn check_reason(before: &Node, after: &mut Node, flag: &'static str) -> Result<(
 
 /// Whether nothing is done with the node, and nothing went wrong.
 fn is_open(state: ProvisionState) -> bool {
-    match state {
-        ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available => true,
-        ProvisionState::Verifying
-        | ProvisionState::Cleaning
-        | ProvisionState::CleanWait
-        | ProvisionState::CleanFailed => false,
-    }
+    matches!(state, ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available)
 }
 
 /// Names that URLs of nodes give another meaning, as upstream lists them.

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use provision::addresses::agent_networks;
 use provision::limits::{Excess, FreeFormSize, NODE_LIMIT};
-use provision::{Attempt, BootInterface, Node, ProvisionState};
+use provision::state::Position;
+use provision::{Attempt, BootInterface, Boots, Node, Procedure, ProvisionState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -140,7 +141,9 @@ fn value(node: &Node, field: &Field, view: &ClientView, reservation: Option<&str
         "target_provision_state" => json!(node.target_provision_state),
         "provision_updated_at" => at(node.provision_updated_at),
         "reservation" => json!(reservation),
-        "clean_step" => node.clean_step.as_ref().map_or_else(|| json!({}), |step| json!(step)),
+        "clean_step" => step_of(node, Procedure::Clean),
+        "deploy_step" => step_of(node, Procedure::Deploy),
+        "service_step" => step_of(node, Procedure::Service),
         "automated_clean" => json!(node.automated_clean),
         "conductor" => json!(view.host),
         "conductor_group" => json!(""),
@@ -149,6 +152,13 @@ fn value(node: &Node, field: &Field, view: &ClientView, reservation: Option<&str
             None => node.kept.get(name).cloned().unwrap_or_else(|| field.kind.empty()),
         },
     }
+}
+
+/// The step under way, under the name of the procedure that it is of.
+fn step_of(node: &Node, procedure: Procedure) -> Value {
+    let step = node.current_step.as_ref();
+    let step = step.filter(|_| node.provision_state.procedure() == Some(procedure));
+    step.map_or_else(|| json!({}), |step| json!(step))
 }
 
 /// Below 1.2 the state `available` had no name.
@@ -161,14 +171,15 @@ fn state(state: ProvisionState, version: Version) -> Value {
 
 /// What upstream keeps for itself and yet shows: the agent, and how far a clean has come.
 fn internal(attempt: Option<&Attempt>) -> Value {
-    let Some(attempt) = attempt.filter(|attempt| attempt.ended_at.is_none()) else {
+    let live = attempt.filter(|attempt| attempt.ended_at.is_none());
+    let Some(attempt) = live.filter(|attempt| attempt.boots() == Boots::Ramdisk) else {
         return json!({});
     };
     let mut out = json!({
         "agent_secret_token": MASKED,
-        "clean_steps": attempt.clean.steps,
-        "clean_step_index": attempt.clean.done,
-        "hardware_manager_version": attempt.clean.hardware_manager_version,
+        "clean_steps": attempt.run.steps,
+        "clean_step_index": attempt.run.done,
+        "hardware_manager_version": attempt.run.hardware_manager_version,
     });
     if let Some(agent) = &attempt.agent {
         out["agent_url"] = json!(agent.callback_url.as_str().trim_end_matches('/'));
@@ -305,15 +316,12 @@ fn frees_instance(node: &Node, body: &Value) -> bool {
 
 /// While the machine is under way, what it was told must stay as it is.
 fn is_in_transition(node: &Node) -> bool {
-    node.target_provision_state.is_some()
-        && match node.provision_state {
-            ProvisionState::Cleaning | ProvisionState::CleanWait => true,
-            ProvisionState::Enroll
-            | ProvisionState::Verifying
-            | ProvisionState::Manageable
-            | ProvisionState::Available
-            | ProvisionState::CleanFailed => false,
+    match node.provision_state.position() {
+        Position::In(Procedure::Verify, _) | Position::Rest => false,
+        Position::In(..) => {
+            node.target_provision_state.is_some() && node.provision_state.is_under_way()
         }
+    }
 }
 
 /// A field as clients may write it, secrets and all.

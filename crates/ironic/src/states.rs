@@ -1,9 +1,10 @@
 //! What operators ask of a node's states: `PUT …/states/provision` and `…/states/power`.
 
-use provision::clean::CleanStep;
+use provision::config_drive::BadConfigDrive;
 use provision::limits::{CLEAN_STEPS_LIMIT, Excess, FreeFormSize, MAX_CLEAN_STEPS};
 use provision::state::PowerTarget;
-use provision::{Event, Node};
+use provision::steps::ProcedureStep;
+use provision::{Event, Node, Verb, VerbRequest};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -12,69 +13,27 @@ use crate::field::{self, Object};
 use crate::python;
 use crate::version::{Version, since};
 
-/// Every verb of Ironic's that is not one of ours is listed too, so that the answer can say so.
+/// The names of verbs, since which microversion there is each, and which verb it is.
 pub const VERBS: [(&str, u16, Verb); 15] = [
     ("manage", 4, Verb::Manage),
     ("provide", 4, Verb::Provide),
     ("clean", 15, Verb::Clean),
     ("abort", 13, Verb::Abort),
-    ("active", 1, Verb::Missing),
-    ("deploy", 73, Verb::Missing),
-    ("rebuild", 1, Verb::Missing),
-    ("deleted", 1, Verb::Missing),
-    ("undeploy", 73, Verb::Missing),
-    ("inspect", 6, Verb::Missing),
-    ("adopt", 17, Verb::Missing),
-    ("rescue", 38, Verb::Missing),
-    ("unrescue", 38, Verb::Missing),
-    ("unhold", 85, Verb::Missing),
-    ("service", 87, Verb::Missing),
+    ("active", 1, Verb::Deploy),
+    ("deploy", 73, Verb::Deploy),
+    ("rebuild", 1, Verb::Rebuild),
+    ("deleted", 1, Verb::Undeploy),
+    ("undeploy", 73, Verb::Undeploy),
+    ("inspect", 6, Verb::Inspect),
+    ("adopt", 17, Verb::Adopt),
+    ("rescue", 38, Verb::Rescue),
+    ("unrescue", 38, Verb::Unrescue),
+    ("unhold", 85, Verb::Unhold),
+    ("service", 87, Verb::Service),
 ];
 
-/// The states of Ironic's that no node of ours is ever in (`ironic/common/states.py`).
-pub const OTHER_STATES: [&str; 26] = [
-    "active",
-    "adopt failed",
-    "adopting",
-    "clean hold",
-    "deleted",
-    "deleting",
-    "deploy done",
-    "deploy failed",
-    "deploy hold",
-    "deploying",
-    "error",
-    "inspect failed",
-    "inspect wait",
-    "inspecting",
-    "rebuild",
-    "rescue",
-    "rescue failed",
-    "rescue wait",
-    "rescuing",
-    "service failed",
-    "service hold",
-    "service wait",
-    "servicing",
-    "unrescue failed",
-    "unrescuing",
-    "wait call-back",
-];
-
-/// What a verb is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Stop a clean that waits.
-    Abort,
-    /// Clean with the operator's steps.
-    Clean,
-    /// Put under management.
-    Manage,
-    /// Upstream has it, this service does not.
-    Missing,
-    /// Make available.
-    Provide,
-}
+/// The states of Ironic's that no node of ours is ever in, since none lasts (`ironic/common/states.py`).
+pub const OTHER_STATES: [&str; 3] = ["deleted", "deploy done", "rebuild"];
 
 /// Arguments that a `PUT …/states/provision` may have.
 const PROVISION_ARGUMENTS: [&str; 8] = [
@@ -137,8 +96,8 @@ pub enum BadTarget {
     },
     /// Upstream has it, this service does not.
     #[error(
-        "The requested action \"{0}\" is not supported by this service. It has \"manage\", \
-         \"provide\", \"clean\" and \"abort\"."
+        "The requested action \"{0}\" is not supported by this service. It has {built}.",
+        built = built_verbs()
     )]
     Missing(String),
     /// A `clean` without steps.
@@ -150,6 +109,9 @@ pub enum BadTarget {
     /// Steps that are too large.
     #[error("Invalid clean_steps: their arguments have {0}")]
     StepsTooLarge(Excess),
+    /// A config drive that is none.
+    #[error("Invalid configdrive: {0}")]
+    ConfigDrive(#[from] BadConfigDrive),
     /// Something that goes with another verb.
     #[error("\"{argument}\" is only valid when setting target provision state to {verbs}")]
     Misplaced {
@@ -196,20 +158,27 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
     if !version.has(*since) {
         return Err(BadTarget::Newer);
     }
-    if *verb == Verb::Missing {
+    if !verb.is_built() {
         return Err(BadTarget::Missing(target.to_owned()));
     }
     refuse_what_is_elsewhere(body, *verb, version)?;
-    match verb {
-        Verb::Manage => Ok(Event::Manage),
-        Verb::Provide => Ok(Event::Provide),
-        Verb::Abort => Ok(Event::Abort),
-        Verb::Missing => Err(BadTarget::Missing(target.to_owned())),
-        Verb::Clean => {
-            let steps = given(body, "clean_steps").ok_or(BadTarget::NoSteps)?;
-            clean_steps(steps).map(Event::Clean)
-        }
+    let mut request = VerbRequest::from(*verb);
+    if *verb == Verb::Clean {
+        let steps = given(body, "clean_steps").ok_or(BadTarget::NoSteps)?;
+        request.steps = clean_steps(steps)?;
     }
+    if let Some(config_drive) = given(body, "configdrive").filter(|value| !is_empty(value)) {
+        provision::config_drive::files(config_drive)?;
+        request.config_drive = Some(config_drive.clone());
+    }
+    Ok(Event::VerbAsked(request))
+}
+
+/// The verbs that this service does, quoted, as a list in words.
+fn built_verbs() -> String {
+    let built = VERBS.iter().filter(|(.., verb)| verb.is_built());
+    let names: Vec<_> = built.map(|(name, ..)| format!("\"{name}\"")).collect();
+    names.join(", ")
 }
 
 /// Whether each argument is of its type, whatever the verb is.
@@ -251,12 +220,13 @@ fn as_boolean(value: &Value) -> Option<bool> {
 }
 
 /// Whether nothing was given that goes with another verb, or with none that is here. Cleans always
-/// run in the ramdisk, and with steps that are written out.
+/// run in the ramdisk, and with steps that are written out; deployments from a URL have no steps.
 fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Result<(), BadTarget> {
     // What is empty counts as not given, as it does in Python.
     let has = |argument: &str| given(body, argument).is_some_and(|value| !is_empty(value));
-    if has("configdrive") {
-        let with_rebuild = version.has(since::REBUILD_CONFIG_DRIVE);
+    let with_rebuild = version.has(since::REBUILD_CONFIG_DRIVE);
+    let takes_config_drive = verb == Verb::Deploy || verb == Verb::Rebuild && with_rebuild;
+    if has("configdrive") && !takes_config_drive {
         let verbs = if with_rebuild { "active, rebuild" } else { "active" };
         return Err(BadTarget::NoConfigDrive(verbs));
     }
@@ -274,9 +244,13 @@ fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Resu
         return Err(BadTarget::Misplaced { argument: "clean_steps", verbs: "clean" });
     }
     if has("deploy_steps") {
-        let misplaced =
-            BadTarget::Misplaced { argument: "deploy_steps", verbs: "active or rebuild" };
-        return Err(if version.has(since::DEPLOY_STEPS) { misplaced } else { BadTarget::Newer });
+        return Err(if !version.has(since::DEPLOY_STEPS) {
+            BadTarget::Newer
+        } else if matches!(verb, Verb::Deploy | Verb::Rebuild) {
+            BadTarget::Unsupported("deploy_steps")
+        } else {
+            BadTarget::Misplaced { argument: "deploy_steps", verbs: "active or rebuild" }
+        });
     }
     if given(body, "rescue_password").is_some() {
         return Err(BadTarget::Misplaced { argument: "rescue_password", verbs: "rescue" });
@@ -297,7 +271,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// The steps in their order. Each may be asked for more than once, as upstream has it.
-fn clean_steps(steps: &Value) -> Result<Vec<CleanStep>, BadTarget> {
+fn clean_steps(steps: &Value) -> Result<Vec<ProcedureStep>, BadTarget> {
     let steps = steps.as_array().ok_or(BadTarget::NoSteps)?;
     if steps.is_empty() {
         return Err(BadTarget::NoSteps);
@@ -311,7 +285,7 @@ fn clean_steps(steps: &Value) -> Result<Vec<CleanStep>, BadTarget> {
     Ok(steps)
 }
 
-fn clean_step(step: &Value) -> Result<CleanStep, BadTarget> {
+fn clean_step(step: &Value) -> Result<ProcedureStep, BadTarget> {
     let object = step.as_object().ok_or_else(|| bad_step(step, "is not of type 'object'"))?;
     for (name, value) in object {
         match (name.as_str(), value) {
@@ -339,7 +313,7 @@ fn clean_step(step: &Value) -> Result<CleanStep, BadTarget> {
         Some(Value::Object(args)) => args.clone(),
         Some(other) => return Err(bad_step(other, "is not of type 'object'")),
     };
-    Ok(CleanStep {
+    Ok(ProcedureStep {
         interface: step_interface(field("interface")?)?,
         step: step_name(field("step")?)?,
         args,
@@ -465,7 +439,7 @@ mod tests {
             ],
         }));
 
-        let Ok(Event::Clean(steps)) = asked else { panic!("{asked:?}") };
+        let Ok(Event::VerbAsked(VerbRequest { steps, .. })) = asked else { panic!("{asked:?}") };
         assert_eq!(steps[0].name(), "deploy.b");
         assert_eq!(steps[0].args["x"], 1);
         assert_eq!(steps[1].name(), "deploy.a");
@@ -485,7 +459,7 @@ mod tests {
             }],
         }));
 
-        let Ok(Event::Clean(steps)) = asked else { panic!("{asked:?}") };
+        let Ok(Event::VerbAsked(VerbRequest { steps, .. })) = asked else { panic!("{asked:?}") };
         assert_eq!(steps.len(), 3);
     }
 
@@ -495,7 +469,7 @@ mod tests {
             "target": "provide", "clean_steps": [], "deploy_steps": [], "service_steps": null,
             "configdrive": "", "rescue_password": null, "runbook": null, "disable_ramdisk": null,
         });
-        assert_eq!(ask(body), Ok(Event::Provide));
+        assert_eq!(ask(body), Ok(Verb::Provide.into()));
     }
 
     #[test]
@@ -557,7 +531,10 @@ mod tests {
                 json!({ "target": "provide", "configdrive": 7 }),
                 json!({ "target": "provide", "configdrive": "H4sI" }),
                 json!({ "target": "provide", "steps": [] }),
-                json!({ "target": "active" }),
+                json!({ "target": "active", "deploy_steps": [step("deploy", "x")] }),
+                json!({ "target": "active", "configdrive": { "meta": {} } }),
+                json!({ "target": "active", "configdrive": { "meta_data": 7 } }),
+                json!({ "target": "adopt" }),
                 json!({ "target": "inspect" }),
                 json!({ "target": "zap" }),
                 json!({ "target": 1 }),
@@ -565,6 +542,7 @@ mod tests {
                 json!([]),
             ]
             .map(|body| ask(body).unwrap_err())
+            .to_vec()
         );
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Nothing is noted in the store between two actions: the agent's list of commands says what was sent.
 
-use provision::clean::CleanStep;
-use provision::node::Clean;
+use provision::node::StepRun;
+use provision::steps::ProcedureStep;
 use provision::{Event, What};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ const RUN_IN_LISTS: &str = "execute_clean_step";
 pub struct StepPlan<'a> {
     work: StepWork,
     attempt: Uuid,
-    run: &'a Clean,
+    run: &'a StepRun,
 }
 
 /// What the work is.
@@ -78,7 +78,7 @@ pub enum StepAction {
 impl<'a> StepPlan<'a> {
     /// The plan of `work` in an attempt.
     #[must_use]
-    pub fn new(work: StepWork, attempt: Uuid, run: &'a Clean) -> Self {
+    pub fn new(work: StepWork, attempt: Uuid, run: &'a StepRun) -> Self {
         Self { work, attempt, run }
     }
 
@@ -145,7 +145,7 @@ impl<'a> StepPlan<'a> {
 
     /// Whether a command is this step: all steps before it are settled, and the agent runs one at a time.
     /// ironic-python-agent lists commands without their parameters.
-    fn is_sent(&self, command: &Command, step: &CleanStep) -> bool {
+    fn is_sent(&self, command: &Command, step: &ProcedureStep) -> bool {
         let sent = command.command_params.as_ref().and_then(|params| params.get("step"));
         let same = sent.and_then(|sent| sent.get("step")).is_none_or(|name| *name == step.step);
         let settled = self.run.settled_commands.contains(&command.id);
@@ -163,7 +163,7 @@ impl<'a> StepPlan<'a> {
                 "the agent does not know the step it was running: its machine was started anew";
             return self.failed(lost.to_owned());
         };
-        let name = self.run.current().map_or_else(|| RUN.to_owned(), CleanStep::name);
+        let name = self.run.current().map_or_else(|| RUN.to_owned(), ProcedureStep::name);
         match command.command_status {
             CommandStatus::Running => done(Event::StepStillRuns { attempt: self.attempt }),
             CommandStatus::Succeeded => {
@@ -220,8 +220,8 @@ fn done(event: Event) -> StepAction {
     StepAction::Done { event, trace: None }
 }
 
-fn step_of(offered: AgentStep) -> CleanStep {
-    CleanStep {
+fn step_of(offered: AgentStep) -> ProcedureStep {
+    ProcedureStep {
         interface: offered.interface,
         step: offered.step,
         args: Map::new(),
@@ -248,19 +248,19 @@ mod tests {
 
     const STEPS: [&str; 3] = ["erase_devices_metadata", "erase_devices", "erase_devices"];
 
-    fn step(name: &str) -> CleanStep {
+    fn step(name: &str) -> ProcedureStep {
         let step = json!({ "interface": "deploy", "step": name });
         serde_json::from_value(step).unwrap()
     }
 
     /// A run whose first `done` steps are done, by commands with their numbers as ids.
-    fn run_of(done: usize) -> Clean {
-        Clean {
+    fn run_of(done: usize) -> StepRun {
+        StepRun {
             steps: STEPS.map(step).into(),
             hardware_manager_version: Some(json!({ "generic": "1" })),
             done,
             settled_commands: (0..done).map(|id| id.to_string()).collect(),
-            ..Clean::default()
+            ..StepRun::default()
         }
     }
 
@@ -276,12 +276,12 @@ mod tests {
     }
 
     /// A command as an agent lists it that says what it was given.
-    fn command_with(id: usize, step: &CleanStep) -> Command {
+    fn command_with(id: usize, step: &ProcedureStep) -> Command {
         let params = Map::from_iter([("step".to_owned(), json!(step))]);
         Command { command_params: Some(params), ..command(id, CommandStatus::Running) }
     }
 
-    fn next(work: StepWork, run: &Clean, reply: &AgentReply) -> StepAction {
+    fn next(work: StepWork, run: &StepRun, reply: &AgentReply) -> StepAction {
         StepPlan::new(work, Uuid::nil(), run).next(reply)
     }
 
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn an_agent_is_asked_for_its_steps_once() {
-        let run = Clean::default();
+        let run = StepRun::default();
 
         let asked = next(StepWork::Ask, &run, &AgentReply::Nothing);
 
@@ -309,7 +309,7 @@ mod tests {
         let answer =
             Command { command_result: Some(offered), ..command(0, CommandStatus::Succeeded) };
         let reported = next(StepWork::Ask, &run, &AgentReply::Sent(answer));
-        let steps = vec![CleanStep { priority: 99, abortable: true, ..step(STEPS[0]) }];
+        let steps = vec![ProcedureStep { priority: 99, abortable: true, ..step(STEPS[0]) }];
         let hardware_manager_version = json!({ "generic": "1" });
         let attempt = Uuid::nil();
         let event = Event::StepsReported { attempt, steps, hardware_manager_version };
@@ -328,7 +328,7 @@ mod tests {
         ] {
             let answer = Command { command_result: result, ..command(0, status) };
 
-            let failed = next(StepWork::Ask, &Clean::default(), &AgentReply::Sent(answer));
+            let failed = next(StepWork::Ask, &StepRun::default(), &AgentReply::Sent(answer));
 
             let reason = failure_of(failed);
             assert!(reason.contains(words), "{status:?}: {reason}");
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_became_of_a_step_is_read_off_its_command() {
-        let run = Clean { command_id: Some("7".to_owned()), ..run_of(1) };
+        let run = StepRun { command_id: Some("7".to_owned()), ..run_of(1) };
         let attempt = Uuid::nil();
         let check = |status| {
             let error = CommandError {
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_step_that_the_agent_does_not_know_any_more_has_failed() {
-        let run = Clean { command_id: Some("7".to_owned()), ..run_of(1) };
+        let run = StepRun { command_id: Some("7".to_owned()), ..run_of(1) };
         assert_eq!(next(StepWork::Check, &run, &AgentReply::Nothing), StepAction::ListCommands);
 
         let failed = next(StepWork::Check, &run, &AgentReply::Commands(vec![]));

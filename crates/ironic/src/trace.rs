@@ -1,7 +1,7 @@
 //! `GET /v1/nodes/{}/boot-trace`: what happened in a boot, and what is wrong with it. Our extension.
 
 use jiff::Timestamp;
-use provision::{Attempt, BootEvent, BootInterface, Node, ProvisionState, What};
+use provision::{Attempt, BootEvent, BootInterface, Node, ProvisionState, Stage, What};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -102,7 +102,8 @@ impl BootTrace {
 #[must_use]
 pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Option<Value> {
     let What::State { from, to, reason } = &event.what else { return None };
-    let failed = *to == ProvisionState::CleanFailed;
+    let failed = to.stage() == Some(Stage::Failed) || *to == ProvisionState::Error;
+    let procedure = to.procedure().or_else(|| from.procedure());
     // Events have no UUIDs of their own, and those of one attempt differ in their times.
     let uuid = event.attempt.as_u128() ^ u128::from(event.at.as_microsecond().unsigned_abs());
     let uuid = Uuid::from_u128(uuid);
@@ -116,7 +117,7 @@ pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Optio
         "created_at": time(event.at),
         "severity": if failed { "ERROR" } else { "INFO" },
         "event": text,
-        "event_type": "cleaning",
+        "event_type": procedure.map(|procedure| procedure.row().gerund),
         "conductor": view.host,
         "user": null,
         "node_uuid": node.uuid,

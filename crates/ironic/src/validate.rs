@@ -1,15 +1,15 @@
 //! `GET /v1/nodes/{}/validate`: what is wrong with a node before anything is done to its machine.
 
-use provision::addresses::{MachineAddresses, agent_networks};
-use provision::boot::kernel_command_line;
-use provision::node::{Attempt, Clean, Secret};
+use provision::addresses::agent_networks;
+use provision::boot::kernel_arguments;
+use provision::image::{CONFIG_DRIVE, RAMDISK_DEPLOY, instance_image};
 use provision::text::shown_url_text;
-use provision::{BootInterface, Node, Port};
+use provision::{BootInterface, Boots, Node, Port, config_drive};
 use serde_json::{Value, json};
 use url::Url;
-use uuid::Uuid;
 
 use crate::driver;
+use crate::field::Object;
 use crate::node::interface_of;
 
 /// What the answer says of the interfaces; `Err` holds the reason in words.
@@ -21,12 +21,14 @@ pub struct Validation {
     pub management: Result<(), String>,
     /// Can its power be switched?
     pub power: Result<(), String>,
+    /// Can an instance be booted on it?
+    pub deploy: Result<(), String>,
     /// Why the others cannot be used, by their sorts.
     unusable: Vec<(&'static str, String)>,
 }
 
 /// Sorts of interfaces of which this service has none that does something yet.
-const UNUSABLE: [&str; 7] = ["deploy", "bios", "console", "firmware", "inspect", "raid", "rescue"];
+const UNUSABLE: [&str; 6] = ["bios", "console", "firmware", "inspect", "raid", "rescue"];
 
 impl Validation {
     /// Judges the node's settings alone.
@@ -35,7 +37,8 @@ impl Validation {
         let bmc = bmc(node);
         let unusable = |kind| (kind, driver::why_unusable(kind, &interface_of(node, kind)));
         let unusable = UNUSABLE.map(unusable).to_vec();
-        Self { boot: boot(node, ports), management: bmc.clone(), power: bmc, unusable }
+        let (boot, deploy) = (boot(node, ports), deploy(node));
+        Self { boot, management: bmc.clone(), power: bmc, deploy, unusable }
     }
 
     /// Whether nothing is wrong, so that asking the BMC makes sense.
@@ -65,6 +68,7 @@ impl Validation {
         };
         let mut shown = json!({
             "boot": one(&self.boot),
+            "deploy": one(&self.deploy),
             "management": one(&self.management),
             "network": one(&Ok(())),
             "power": one(&self.power),
@@ -158,10 +162,14 @@ fn images(node: &Node) -> Result<(), String> {
 }
 
 fn url(node: &Node, key: &str) -> Result<(), String> {
-    let Some(value) = node.driver_info.get(key) else { return Ok(()) };
+    url_in(&node.driver_info, "driver_info", key)
+}
+
+fn url_in(fields: &Object, field: &str, key: &str) -> Result<(), String> {
+    let Some(value) = fields.get(key) else { return Ok(()) };
     match value.as_str().map(Url::parse) {
         Some(Ok(url)) if ["http", "https", "file"].contains(&url.scheme()) => Ok(()),
-        Some(_) | None => Err(format!("driver_info/{key} is no URL")),
+        Some(_) | None => Err(format!("{field}/{key} is no URL")),
     }
 }
 
@@ -189,24 +197,30 @@ fn plain(node: &Node, key: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the kernel's command line can be made, with an attempt that is none.
+/// Whether the kernel's command line can be made.
 fn arguments(node: &Node) -> Result<(), String> {
-    let attempt = Attempt {
-        id: Uuid::nil(),
-        ticket: Secret(String::new()),
-        agent_token: Secret(String::new()),
-        token_given: false,
-        addresses: MachineAddresses::default(),
-        boot_interface: node.boot_interface,
-        started_at: node.created_at,
-        powered_on_at: None,
-        ended_at: None,
-        agent: None,
-        clean: Clean::default(),
-    };
-    kernel_command_line(node, &attempt, "", "", None)
-        .map(drop)
-        .map_err(|refused| format!("driver_info/{refused}"))
+    let arguments = kernel_arguments(node, Boots::Ramdisk, "");
+    arguments.map(drop).map_err(|refused| format!("driver_info/{refused}"))
+}
+
+/// Whether an instance can be booted as its node is set now.
+fn deploy(node: &Node) -> Result<(), String> {
+    let interface = interface_of(node, "deploy");
+    if interface != RAMDISK_DEPLOY {
+        return Err(driver::why_unusable("deploy", &interface));
+    }
+    instance_image(node).map_err(|bad| bad.to_string())?;
+    for key in ["boot_iso", "kernel", "ramdisk"] {
+        url_in(&node.instance_info, "instance_info", key)?;
+    }
+    let arguments = kernel_arguments(node, Boots::Instance, "");
+    arguments.map_err(|refused| format!("instance_info/{refused}"))?;
+    match node.instance_info.get(CONFIG_DRIVE) {
+        Some(config_drive) => {
+            config_drive::files(config_drive).map(drop).map_err(|bad| bad.to_string())
+        }
+        None => Ok(()),
+    }
 }
 
 fn bootable_port(node: &Node, ports: &[Port]) -> Result<(), String> {
@@ -224,6 +238,8 @@ fn bootable_port(node: &Node, ports: &[Port]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn node(driver_info: Value) -> Node {
@@ -333,8 +349,8 @@ mod tests {
 
         assert_eq!(
             shown["deploy"]["reason"],
-            "The deploy interface 'direct' is taken and shown, but not built yet: this service cleans \
-             machines and deploys nothing to them."
+            "The deploy interface 'direct' is taken and shown, but not built yet: this service writes \
+             no image to a disk."
         );
         for kind in ["raid", "inspect"] {
             assert!(shown[kind]["reason"].as_str().unwrap().contains("not built yet"), "{kind}");

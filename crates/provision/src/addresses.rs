@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::boot::BootInterface;
+use crate::boot::boots_iso;
 use crate::node::{Attempt, Node, Secret};
+use crate::procedure::Boots;
 
 /// The key of `driver_info` that names the networks of a node's agent.
 pub const AGENT_NETWORKS: &str = "agent_networks";
@@ -92,8 +93,7 @@ pub fn belongs(node: &Node, attempt: &Attempt, address: IpAddr) -> bool {
 /// images that we compose have it on the kernel's command line.
 #[must_use]
 pub fn boots_own_iso(node: &Node, attempt: &Attempt) -> bool {
-    attempt.boot_interface == BootInterface::RedfishHttps
-        && node.driver_text("deploy_iso").is_some_and(|iso| !iso.is_empty())
+    attempt.boots() == Boots::Ramdisk && boots_iso(node, attempt)
 }
 
 /// The token to answer the lookup with that came from `from` at `at`, where [`step()`](crate::step()) has just taken that

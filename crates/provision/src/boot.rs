@@ -6,8 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node};
-use crate::state::ProvisionState;
+use crate::procedure::{Boots, Stage};
+use crate::state::{Position, ProvisionState};
 use hardware::architecture::{CpuArch, X64_PXE};
 use hardware::{ClientArchitecture, ClientKind, Mac};
 
@@ -90,7 +92,7 @@ impl fmt::Display for BootInterface {
 }
 
 /// A file under a ticket: `/boot/{ticket}/{file name}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Artifact {
     /// `bootx64.efi`: what `http` starts, a UKI for this node or GRUB.
@@ -210,6 +212,25 @@ pub enum HttpLoader {
     Uki,
     /// GRUB, which fetches `grub.cfg`, kernel and initramfs.
     Grub,
+}
+
+/// How a machine boots in one attempt: what the trace of it must show.
+#[derive(Clone, Copy, Debug)]
+pub struct BootMethod {
+    /// What it boots.
+    pub boots: Boots,
+    /// Who tells it the URL.
+    pub interface: BootInterface,
+    /// What `http` starts first.
+    pub loader: HttpLoader,
+}
+
+impl BootMethod {
+    /// That of an attempt.
+    #[must_use]
+    pub fn of(attempt: &Attempt, loader: HttpLoader) -> Self {
+        Self { boots: attempt.boots(), interface: attempt.boot_interface, loader }
+    }
 }
 
 /// What a DHCP client is to get.
@@ -343,9 +364,13 @@ pub fn boot_for(
         // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
         // in the network card's ROM: firmware that looks for who can load a URL starts that first.
         (ClientKind::HttpClient, BootInterface::RedfishHttps) => {
-            runs_its_iso(node, architecture).map(|()| DhcpBoot::Address)
+            runs_its_iso(node, attempt, architecture).map(|()| DhcpBoot::Address)
         }
         (ClientKind::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
+        // EDK2 makes a RAM disk of an ISO image, whoever told it the URL.
+        (ClientKind::HttpClient, BootInterface::Http) if boots_iso(node, attempt) => {
+            Ok(DhcpBoot::Url(Artifact::Iso))
+        }
         (ClientKind::HttpClient, BootInterface::Http) => {
             let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))
@@ -394,9 +419,20 @@ fn not_now(node: &Node) -> NoBoot {
     }
 }
 
-/// An image of the operator's own may be for any machine, or several.
-fn runs_its_iso(node: &Node, architecture: Option<ClientArchitecture>) -> Result<(), NoBoot> {
-    let composed = node.driver_text("deploy_iso").is_none_or(str::is_empty);
+/// Whether the attempt boots an ISO image that we did not compose.
+#[must_use]
+pub fn boots_iso(node: &Node, attempt: &Attempt) -> bool {
+    let image = image_of(node, attempt.boots(), attempt.boot_interface);
+    matches!(image, Ok(MachineImage::Iso(_)))
+}
+
+/// An image of somebody's own may be for any machine, or several.
+fn runs_its_iso(
+    node: &Node,
+    attempt: &Attempt,
+    architecture: Option<ClientArchitecture>,
+) -> Result<(), NoBoot> {
+    let composed = !boots_iso(node, attempt);
     match (architecture.and_then(CpuArch::of_http_client), node.cpu_arch()) {
         (Some(cpu_arch), Ok(image)) if composed && cpu_arch != image => {
             Err(NoBoot::OtherCpuArch { cpu_arch, image })
@@ -427,16 +463,22 @@ fn has_boot_set(cpu_arch: CpuArch, boot_sets: &[CpuArch]) -> Result<CpuArch, NoB
     Ok(cpu_arch)
 }
 
-/// The attempt whose images may be fetched now: from the decision to boot until its agent calls.
+/// The attempt whose images may be fetched now: from the decision to boot until its agent calls, or until its instance
+/// is taken away.
 #[must_use]
 pub fn bootable(node: &Node) -> Option<&Attempt> {
-    node.live_attempt().filter(|attempt| match node.provision_state {
-        ProvisionState::Cleaning | ProvisionState::CleanWait => attempt.agent.is_none(),
-        ProvisionState::Enroll
-        | ProvisionState::Verifying
-        | ProvisionState::Manageable
-        | ProvisionState::Available
-        | ProvisionState::CleanFailed => false,
+    let state = node.provision_state;
+    node.live_attempt().filter(|attempt| match (state.position(), attempt.boots()) {
+        (Position::In(procedure, Stage::AtWork | Stage::Waiting), boots) => {
+            procedure == attempt.procedure
+                && match boots {
+                    Boots::Ramdisk => attempt.agent.is_none(),
+                    Boots::Instance => true,
+                    Boots::Nothing => false,
+                }
+        }
+        (Position::Rest, Boots::Instance) => state == ProvisionState::Active,
+        (Position::In(_, Stage::Held | Stage::Failed) | Position::Rest, _) => false,
     })
 }
 
@@ -445,11 +487,30 @@ pub fn bootable(node: &Node) -> Option<&Attempt> {
 #[error("kernel_append_params holds the control character {0:?}; give one line of arguments")]
 pub struct BadArguments(pub char);
 
-/// The kernel command line of the ramdisk for one attempt of one node.
+/// The kernel arguments that an operator wants for a node.
 ///
-/// `append` is the service's `kernel_append_params`; the node's own, in `driver_info`, replaces it,
-/// and `%default%` in it stands for the service's (as upstream). `boot_mac` is the port to boot
-/// from, where there is exactly one.
+/// `append` is the service's `kernel_append_params`; the node's own, in `driver_info`, replaces it, and for an instance
+/// its own, in `instance_info`, before that. `%default%` in it stands for the service's (as upstream).
+///
+/// # Errors
+/// [`BadArguments`] for control characters.
+pub fn kernel_arguments(node: &Node, boots: Boots, append: &str) -> Result<String, BadArguments> {
+    const KEY: &str = "kernel_append_params";
+    let of_instance = match boots {
+        Boots::Instance => node.instance_text(KEY),
+        Boots::Ramdisk | Boots::Nothing => None,
+    };
+    let own = of_instance.or_else(|| node.driver_text(KEY)).unwrap_or("%default%");
+    let append = own.replace("%default%", append);
+    match append.chars().find(|c| c.is_control()) {
+        Some(odd) => Err(BadArguments(odd)),
+        None => Ok(append.trim().to_owned()),
+    }
+}
+
+/// The kernel command line for one attempt of one node: with its [arguments](kernel_arguments), for which `append` is
+/// the service's. `boot_mac` is the port to boot from, where there is exactly one. Only a ramdisk with an agent is told
+/// where to call, and the token.
 ///
 /// # Errors
 /// [`BadArguments`] for control characters in `kernel_append_params`.
@@ -460,19 +521,16 @@ pub fn kernel_command_line(
     append: &str,
     boot_mac: Option<Mac>,
 ) -> Result<String, BadArguments> {
-    let own = node.driver_text("kernel_append_params").unwrap_or("%default%");
-    let append = own.replace("%default%", append);
-    if let Some(odd) = append.chars().find(|c| c.is_control()) {
-        return Err(BadArguments(odd));
-    }
-    let mut line = format!("ipa-api-url={api_url} ipa-agent-token={}", attempt.agent_token.0);
-    if let Some(mac) = boot_mac {
-        // PXELINUX's form: the hardware type (01 is Ethernet) before the address.
-        line.push_str(&format!(" BOOTIF=01-{}", mac.dashed()));
-    }
-    if !append.is_empty() {
-        line.push(' ');
-        line.push_str(append.trim());
-    }
-    Ok(line)
+    let append = kernel_arguments(node, attempt.boots(), append)?;
+    let call_home = match attempt.boots() {
+        Boots::Ramdisk | Boots::Nothing => {
+            format!("ipa-api-url={api_url} ipa-agent-token={}", attempt.agent_token.0)
+        }
+        Boots::Instance => String::new(),
+    };
+    // PXELINUX's form: the hardware type (01 is Ethernet) before the address.
+    let boot_mac = boot_mac.map(|mac| format!("BOOTIF=01-{}", mac.dashed())).unwrap_or_default();
+    let mut parts = vec![call_home.as_str(), &boot_mac, &append];
+    parts.retain(|part| !part.is_empty());
+    Ok(parts.join(" "))
 }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
-use crate::state::ProvisionState as State;
+use crate::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
+use crate::instance_boot::is_image_fetched;
+use crate::procedure::{Boots, Stage};
+use crate::state::Position;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, What};
@@ -60,12 +62,16 @@ pub enum Verdict {
 /// heard of the machine, its vicinity is looked at for one that may be it.
 #[must_use]
 pub fn diagnose(
-    boot_interface: BootInterface,
-    loader: HttpLoader,
+    method: BootMethod,
     events: &[BootEvent],
     vicinity: Vicinity<'_>,
     now: Timestamp,
 ) -> Option<Diagnosis> {
+    let BootMethod { boots, interface: boot_interface, loader } = method;
+    if boots == Boots::Instance && is_image_fetched(events, loader) {
+        // Nothing more is heard of it but its system's own traffic.
+        return None;
+    }
     let events = latest_boot(events);
     match end(events) {
         Some(End::Well) => None,
@@ -83,13 +89,14 @@ pub fn diagnose(
 }
 
 /// The part of a trace since the machine was last started, which may be within its attempt.
-fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
+pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     let start = events.iter().rposition(|event| match &event.what {
-        What::State { from, to: State::Cleaning, reason } => {
-            *from != State::CleanWait || matches!(reason.as_deref(), Some(REBOOT | MISSED))
+        What::State { from, to, reason } => {
+            let begins = from.stage() != Some(Stage::Waiting) || from.procedure() != to.procedure();
+            to.stage() == Some(Stage::AtWork)
+                && (begins || matches!(reason.as_deref(), Some(REBOOT | MISSED)))
         }
-        What::State { .. }
-        | What::Redfish { .. }
+        What::Redfish { .. }
         | What::Provider { .. }
         | What::Dhcp { .. }
         | What::Http { .. }
@@ -107,10 +114,11 @@ enum End<'a> {
 
 fn end(events: &[BootEvent]) -> Option<End<'_>> {
     events.iter().enumerate().rev().find_map(|(event, BootEvent { what, .. })| match what {
-        What::State { to: State::CleanFailed, reason, .. } => {
-            Some(End::Failed { event, reason: reason.as_deref().unwrap_or("the clean failed") })
+        What::State { to, reason, .. } if to.stage() == Some(Stage::Failed) => {
+            let reason = reason.as_deref().unwrap_or("the boot failed");
+            Some(End::Failed { event, reason })
         }
-        What::State { from: State::Cleaning, to: State::Manageable | State::Available, .. } => {
+        What::State { from, to, .. } if from.is_under_way() && to.position() == Position::Rest => {
             Some(End::Well)
         }
         What::State { .. }
@@ -182,7 +190,7 @@ impl<'a> Seen<'a> {
             What::State { to, .. } => {
                 self.progress_at = Some(event.at);
                 // One that was on already has no call for it.
-                if *to == State::CleanWait {
+                if to.stage() == Some(Stage::Waiting) {
                     self.powered_on_at.get_or_insert(event.at);
                 }
             }

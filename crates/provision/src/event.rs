@@ -8,20 +8,15 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use crate::clean::CleanStep;
+use crate::procedure::Verb;
 use crate::state::{PowerState, PowerTarget};
+use crate::steps::ProcedureStep;
 
 /// Something that happened, or was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// `manage`.
-    Manage,
-    /// `provide`.
-    Provide,
-    /// `clean`, with the operator's steps.
-    Clean(Vec<CleanStep>),
-    /// `abort`.
-    Abort,
+    /// A client asks for a change of the provision state.
+    VerbAsked(VerbRequest),
     /// An operator asks for power.
     PowerAsked(PowerTarget),
     /// The BMC's power state was read or changed.
@@ -44,6 +39,18 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// The instance's own image was fetched whole.
+    ImageFetched {
+        /// In which attempt.
+        attempt: Uuid,
+    },
+    /// The firmware of a machine with an instance boots its image anew, by itself.
+    InstanceBoots {
+        /// The attempt of the boot before.
+        attempt: Uuid,
+        /// The attempt of this boot, with a trace of its own.
+        next: Uuid,
+    },
     /// The machine got nowhere, and that because the daemon was away while it booted.
     BootMissed {
         /// Of which attempt.
@@ -62,12 +69,12 @@ pub enum Event {
     },
     /// A heartbeat.
     AgentAlive(Heartbeat),
-    /// The agent's list of clean steps.
+    /// The agent's list of steps.
     StepsReported {
         /// Of which attempt.
         attempt: Uuid,
         /// All of them.
-        steps: Vec<CleanStep>,
+        steps: Vec<ProcedureStep>,
         /// The agent's word, to be sent back with every step.
         hardware_manager_version: Value,
     },
@@ -85,7 +92,7 @@ pub enum Event {
         /// The agent's id of it.
         command_id: String,
     },
-    /// The clean cannot go on.
+    /// The procedure cannot go on.
     StepFailed {
         /// Of which attempt.
         attempt: Uuid,
@@ -123,6 +130,29 @@ pub enum Event {
         /// What the trace says about the silence.
         why: Option<String>,
     },
+}
+
+/// A verb with what a client gives along with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerbRequest {
+    /// What is asked for.
+    pub verb: Verb,
+    /// The steps of a `clean`, in their order.
+    pub steps: Vec<ProcedureStep>,
+    /// The config drive of an `active` or `rebuild`: kept in `instance_info`, as upstream.
+    pub config_drive: Option<Value>,
+}
+
+impl From<Verb> for VerbRequest {
+    fn from(verb: Verb) -> Self {
+        Self { verb, steps: Vec::new(), config_drive: None }
+    }
+}
+
+impl From<Verb> for Event {
+    fn from(verb: Verb) -> Self {
+        Self::VerbAsked(verb.into())
+    }
 }
 
 /// For how long nothing was heard of a machine, by a clock that is never set: times that are stored may come from
@@ -177,7 +207,7 @@ pub enum Work {
         /// For which attempt.
         attempt: Uuid,
     },
-    /// Ask the agent for its clean steps.
+    /// Ask the agent for the steps that it has for the procedure.
     AskSteps {
         /// In which attempt.
         attempt: Uuid,
@@ -186,14 +216,14 @@ pub enum Work {
     RunStep {
         /// In which attempt.
         attempt: Uuid,
-        /// Index into [`crate::node::Clean::steps`].
+        /// Index into [`crate::node::StepRun::steps`].
         index: usize,
     },
     /// Ask how the current step is going.
     CheckStep {
         /// In which attempt.
         attempt: Uuid,
-        /// Index into [`crate::node::Clean::steps`].
+        /// Index into [`crate::node::StepRun::steps`].
         index: usize,
     },
     /// Power off, clear the override.

@@ -5,22 +5,29 @@
 
 pub mod addresses;
 pub mod boot;
-pub mod clean;
+pub mod config_drive;
 pub mod diagnosis;
 pub mod event;
+pub mod image;
+pub mod instance_boot;
 pub mod limits;
 pub mod node;
+pub mod procedure;
+pub mod refused;
 pub mod state;
 pub mod step;
+pub mod steps;
 pub mod stranger;
 pub mod text;
 pub mod trace;
 
-pub use boot::{BootInterface, boot_for};
+pub use boot::{Artifact, BootInterface, boot_for};
 pub use diagnosis::diagnose;
-pub use event::{Event, Work};
+pub use event::{Event, VerbRequest, Work};
 pub use node::{Attempt, Node, Port};
+pub use procedure::{Boots, Procedure, Stage, Verb};
+pub use refused::Refused;
 pub use state::{PowerState, ProvisionState};
-pub use step::{Context, Outcome, Policy, Refused, step};
+pub use step::{Context, Outcome, Policy, step};
 pub use stranger::{BootingStranger, Vicinity};
 pub use trace::{BootEvent, What};

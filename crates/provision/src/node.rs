@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::addresses::MachineAddresses;
 use crate::boot::BootInterface;
-use crate::clean::CleanStep;
+use crate::procedure::{Boots, Procedure};
 use crate::state::{PowerState, ProvisionState};
+use crate::steps::ProcedureStep;
 use hardware::{CpuArch, Mac, NoSuchCpuArch};
 
 /// A machine under management, with the names of Ironic's API.
@@ -43,12 +44,13 @@ pub struct Node {
     pub maintenance: bool,
     /// Why.
     pub maintenance_reason: Option<String>,
-    /// Ironic's word for what put it into maintenance: `clean failure`.
+    /// Ironic's word for what put it into maintenance, as `clean failure`.
     pub fault: Option<String>,
     /// What went wrong last, in words.
     pub last_error: Option<String>,
-    /// The clean step under way.
-    pub clean_step: Option<CleanStep>,
+    /// The step under way. Versions before 0.2 knew steps of cleans alone.
+    #[serde(alias = "clean_step")]
+    pub current_step: Option<ProcedureStep>,
     /// Overrides the service's `automated_clean` for this node.
     pub automated_clean: Option<bool>,
     /// How to reach and boot it: `redfish_*`, `deploy_*`, `kernel_append_params`, ….
@@ -87,7 +89,7 @@ impl Node {
             maintenance_reason: None,
             fault: None,
             last_error: None,
-            clean_step: None,
+            current_step: None,
             automated_clean: None,
             driver_info: Map::new(),
             instance_info: Map::new(),
@@ -131,6 +133,12 @@ impl Node {
     #[must_use]
     pub fn driver_text(&self, key: &str) -> Option<&str> {
         self.driver_info.get(key).and_then(Value::as_str)
+    }
+
+    /// A text of `instance_info`.
+    #[must_use]
+    pub fn instance_text(&self, key: &str) -> Option<&str> {
+        self.instance_info.get(key).and_then(Value::as_str)
     }
 }
 
@@ -182,8 +190,59 @@ pub struct Attempt {
     pub ended_at: Option<Timestamp>,
     /// The agent that owns the token, once it has called.
     pub agent: Option<Agent>,
-    /// The clean this attempt is for.
-    pub clean: Clean,
+    /// When the instance's own image was fetched whole in this boot, where it boots one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_fetched_at: Option<Timestamp>,
+    /// The procedure that this boot is for. Versions before 0.2 knew cleans alone.
+    #[serde(default)]
+    pub procedure: Procedure,
+    /// How far its steps have come.
+    #[serde(alias = "clean")]
+    pub run: StepRun,
+}
+
+/// What a new [`Attempt`] needs of chance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FreshAttempt {
+    /// Its identity.
+    pub attempt: Uuid,
+    /// Its ticket: 22 characters of base64url.
+    pub ticket: Secret,
+    /// Its agent token: at least 32 characters, or IPA ignores it.
+    pub agent_token: Secret,
+}
+
+impl Attempt {
+    /// One in which nothing has happened yet.
+    #[must_use]
+    pub fn begun(
+        fresh: FreshAttempt,
+        procedure: Procedure,
+        boot_interface: BootInterface,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: fresh.attempt,
+            ticket: fresh.ticket,
+            agent_token: fresh.agent_token,
+            token_given: false,
+            addresses: MachineAddresses::default(),
+            boot_interface,
+            started_at: now,
+            powered_on_at: None,
+            ended_at: None,
+            agent: None,
+            image_fetched_at: None,
+            procedure,
+            run: StepRun::default(),
+        }
+    }
+
+    /// What the machine is booted with.
+    #[must_use]
+    pub fn boots(&self) -> Boots {
+        self.procedure.row().boots
+    }
 }
 
 /// An agent that has called home.
@@ -199,13 +258,13 @@ pub struct Agent {
     pub last_heartbeat: Timestamp,
 }
 
-/// How far a clean has come.
+/// How far the steps of a procedure have come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Clean {
-    /// Whether the steps are chosen by priority (`provide`), not by the operator.
+pub struct StepRun {
+    /// Whether the steps are chosen by priority (`provide`, `deleted`), not by the operator.
     pub automated: bool,
     /// What the operator asked for (manual), or what was chosen from the agent's list.
-    pub steps: Vec<CleanStep>,
+    pub steps: Vec<ProcedureStep>,
     /// What the agent says about its hardware managers; set once it has reported its steps.
     pub hardware_manager_version: Option<Value>,
     /// How many of `steps` are done.
@@ -216,10 +275,10 @@ pub struct Clean {
     pub settled_commands: Vec<String>,
 }
 
-impl Clean {
+impl StepRun {
     /// The step that runs or is next.
     #[must_use]
-    pub fn current(&self) -> Option<&CleanStep> {
+    pub fn current(&self) -> Option<&ProcedureStep> {
         self.steps.get(self.done)
     }
 }

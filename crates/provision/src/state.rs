@@ -6,7 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Where a node stands in its life.
+use crate::procedure::{Boots, Procedure, Stage};
+
+/// Where a node stands in its life: all of Ironic's states that last. What is being done in each, and how far it is, says
+/// [`position`](Self::position).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProvisionState {
     /// Known, its credentials not yet tried.
@@ -21,27 +24,119 @@ pub enum ProvisionState {
     /// Clean and free to be deployed.
     #[serde(rename = "available")]
     Available,
+    /// We act on a deployment: booting the instance's image.
+    #[serde(rename = "deploying")]
+    Deploying,
+    /// A deployment waits for the machine.
+    #[serde(rename = "wait call-back")]
+    DeployWait,
+    /// A deployment is held by a step.
+    #[serde(rename = "deploy hold")]
+    DeployHold,
+    /// A deployment went wrong; `last_error` says how.
+    #[serde(rename = "deploy failed")]
+    DeployFailed,
+    /// An instance runs on it.
+    #[serde(rename = "active")]
+    Active,
+    /// The instance is being torn down.
+    #[serde(rename = "deleting")]
+    Deleting,
+    /// The instance could not be torn down; `last_error` says why.
+    #[serde(rename = "error")]
+    Error,
     /// We act on a clean: booting the ramdisk, sending a step, tearing down.
     #[serde(rename = "cleaning")]
     Cleaning,
     /// A clean waits for the machine: its boot, or the end of a step.
     #[serde(rename = "clean wait")]
     CleanWait,
+    /// A clean is held by a step.
+    #[serde(rename = "clean hold")]
+    CleanHold,
     /// A clean went wrong; `last_error` says how.
     #[serde(rename = "clean failed")]
     CleanFailed,
+    /// We act on an inspection.
+    #[serde(rename = "inspecting")]
+    Inspecting,
+    /// An inspection waits for the machine.
+    #[serde(rename = "inspect wait")]
+    InspectWait,
+    /// An inspection went wrong.
+    #[serde(rename = "inspect failed")]
+    InspectFailed,
+    /// An instance that runs already is being taken over.
+    #[serde(rename = "adopting")]
+    Adopting,
+    /// It could not be taken over.
+    #[serde(rename = "adopt failed")]
+    AdoptFailed,
+    /// We act on a rescue: booting the rescue ramdisk.
+    #[serde(rename = "rescuing")]
+    Rescuing,
+    /// A rescue waits for the machine.
+    #[serde(rename = "rescue wait")]
+    RescueWait,
+    /// A rescue went wrong.
+    #[serde(rename = "rescue failed")]
+    RescueFailed,
+    /// The rescue ramdisk runs on it.
+    #[serde(rename = "rescue")]
+    Rescue,
+    /// The instance is being booted again.
+    #[serde(rename = "unrescuing")]
+    Unrescuing,
+    /// The instance could not be booted again.
+    #[serde(rename = "unrescue failed")]
+    UnrescueFailed,
+    /// We act on a service of an instance's machine.
+    #[serde(rename = "servicing")]
+    Servicing,
+    /// A service waits for the machine.
+    #[serde(rename = "service wait")]
+    ServiceWait,
+    /// A service is held by a step.
+    #[serde(rename = "service hold")]
+    ServiceHold,
+    /// A service went wrong.
+    #[serde(rename = "service failed")]
+    ServiceFailed,
 }
 
 impl ProvisionState {
     /// Every state, in the order of a node's life.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 30] = [
         Self::Enroll,
         Self::Verifying,
         Self::Manageable,
         Self::Available,
+        Self::Deploying,
+        Self::DeployWait,
+        Self::DeployHold,
+        Self::DeployFailed,
+        Self::Active,
+        Self::Deleting,
+        Self::Error,
         Self::Cleaning,
         Self::CleanWait,
+        Self::CleanHold,
         Self::CleanFailed,
+        Self::Inspecting,
+        Self::InspectWait,
+        Self::InspectFailed,
+        Self::Adopting,
+        Self::AdoptFailed,
+        Self::Rescuing,
+        Self::RescueWait,
+        Self::RescueFailed,
+        Self::Rescue,
+        Self::Unrescuing,
+        Self::UnrescueFailed,
+        Self::Servicing,
+        Self::ServiceWait,
+        Self::ServiceHold,
+        Self::ServiceFailed,
     ];
 
     /// The API's name for it.
@@ -52,11 +147,127 @@ impl ProvisionState {
             Self::Verifying => "verifying",
             Self::Manageable => "manageable",
             Self::Available => "available",
+            Self::Deploying => "deploying",
+            Self::DeployWait => "wait call-back",
+            Self::DeployHold => "deploy hold",
+            Self::DeployFailed => "deploy failed",
+            Self::Active => "active",
+            Self::Deleting => "deleting",
+            Self::Error => "error",
             Self::Cleaning => "cleaning",
             Self::CleanWait => "clean wait",
+            Self::CleanHold => "clean hold",
             Self::CleanFailed => "clean failed",
+            Self::Inspecting => "inspecting",
+            Self::InspectWait => "inspect wait",
+            Self::InspectFailed => "inspect failed",
+            Self::Adopting => "adopting",
+            Self::AdoptFailed => "adopt failed",
+            Self::Rescuing => "rescuing",
+            Self::RescueWait => "rescue wait",
+            Self::RescueFailed => "rescue failed",
+            Self::Rescue => "rescue",
+            Self::Unrescuing => "unrescuing",
+            Self::UnrescueFailed => "unrescue failed",
+            Self::Servicing => "servicing",
+            Self::ServiceWait => "service wait",
+            Self::ServiceHold => "service hold",
+            Self::ServiceFailed => "service failed",
         }
     }
+
+    /// Whether a procedure is done to a node in this state, and how far it is; or that the node rests.
+    #[must_use]
+    pub fn position(self) -> Position {
+        use Procedure::{
+            Adopt, Clean, Deploy, Inspect, Rescue, Service, Undeploy, Unrescue, Verify,
+        };
+        use Stage::{AtWork, Failed, Held, Waiting};
+
+        let (procedure, stage) = match self {
+            Self::Verifying => (Verify, AtWork),
+            Self::Deploying => (Deploy, AtWork),
+            Self::DeployWait => (Deploy, Waiting),
+            Self::DeployHold => (Deploy, Held),
+            Self::DeployFailed => (Deploy, Failed),
+            Self::Deleting => (Undeploy, AtWork),
+            Self::Cleaning => (Clean, AtWork),
+            Self::CleanWait => (Clean, Waiting),
+            Self::CleanHold => (Clean, Held),
+            Self::CleanFailed => (Clean, Failed),
+            Self::Inspecting => (Inspect, AtWork),
+            Self::InspectWait => (Inspect, Waiting),
+            Self::InspectFailed => (Inspect, Failed),
+            Self::Adopting => (Adopt, AtWork),
+            Self::AdoptFailed => (Adopt, Failed),
+            Self::Rescuing => (Rescue, AtWork),
+            Self::RescueWait => (Rescue, Waiting),
+            Self::RescueFailed => (Rescue, Failed),
+            Self::Unrescuing => (Unrescue, AtWork),
+            Self::UnrescueFailed => (Unrescue, Failed),
+            Self::Servicing => (Service, AtWork),
+            Self::ServiceWait => (Service, Waiting),
+            Self::ServiceHold => (Service, Held),
+            Self::ServiceFailed => (Service, Failed),
+            Self::Enroll
+            | Self::Manageable
+            | Self::Available
+            | Self::Active
+            | Self::Error
+            | Self::Rescue => {
+                return Position::Rest;
+            }
+        };
+        Position::In(procedure, stage)
+    }
+
+    /// The procedure that is done to a node in this state.
+    #[must_use]
+    pub fn procedure(self) -> Option<Procedure> {
+        match self.position() {
+            Position::In(procedure, _) => Some(procedure),
+            Position::Rest => None,
+        }
+    }
+
+    /// How far the procedure is.
+    #[must_use]
+    pub fn stage(self) -> Option<Stage> {
+        match self.position() {
+            Position::In(_, stage) => Some(stage),
+            Position::Rest => None,
+        }
+    }
+
+    /// Whether the machine of a node in this state may fetch what it boots.
+    #[must_use]
+    pub fn may_boot(self) -> bool {
+        match self.position() {
+            Position::In(procedure, Stage::AtWork | Stage::Waiting) => {
+                procedure.row().is_built && procedure.row().boots != Boots::Nothing
+            }
+            Position::In(_, Stage::Held | Stage::Failed) => false,
+            Position::Rest => self == Self::Active,
+        }
+    }
+
+    /// Whether something is being done to the node: it is neither at rest, nor has what was done to it failed.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        match self.position() {
+            Position::In(_, Stage::AtWork | Stage::Waiting | Stage::Held) => true,
+            Position::In(_, Stage::Failed) | Position::Rest => false,
+        }
+    }
+}
+
+/// Where a [`ProvisionState`] lies among procedures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// In a procedure, at a stage of it.
+    In(Procedure, Stage),
+    /// In none: the node stays there until somebody asks for something.
+    Rest,
 }
 
 impl fmt::Display for ProvisionState {

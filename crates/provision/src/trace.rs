@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::boot::{Artifact, NoBoot};
+use crate::refused::Refused;
 use crate::state::ProvisionState;
-use crate::step::Refused;
 use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// One exchange of one attempt of one node.
@@ -177,7 +177,10 @@ impl CallRefusal {
             | Refused::InMaintenance { .. }
             | Refused::Retired { .. }
             | Refused::StaysOn(_)
-            | Refused::CleanPowersOff(_)
+            | Refused::PowersOff { .. }
+            | Refused::Protected { .. }
+            | Refused::NoInstanceImage { .. }
+            | Refused::NotBuilt(_)
             | Refused::Stale => None,
         }
     }

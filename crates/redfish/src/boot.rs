@@ -140,7 +140,7 @@ pub struct HttpBootOverride {
 pub enum OverrideEnabled {
     /// For one boot.
     Once,
-    /// Until it is cleared.
+    /// Until it is cleared; for one boot, where the BMC knows nothing else.
     Continuous,
 }
 
@@ -153,6 +153,12 @@ impl HttpBootOverride {
 }
 
 impl OverrideEnabled {
+    fn known_to(self, sight: &Sight) -> Self {
+        let values = sight.0.boot.as_ref().and_then(|boot| boot.enabled_values.as_ref());
+        let knows = |name: &str| values.is_none_or(|all| all.iter().any(|value| value == name));
+        if self == Self::Continuous && !knows(self.name()) { Self::Once } else { self }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Once => "Once",
@@ -334,7 +340,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
         wanted: &HttpBootOverride,
     ) -> Result<(), Failure> {
         let boot = BootOverride {
-            enabled: wanted.enabled.name(),
+            enabled: wanted.enabled.known_to(sight).name(),
             mode: Some("UEFI"),
             target: Some("UefiHttp"),
             http_boot_uri: match &wanted.uri {
@@ -736,6 +742,7 @@ mod tests {
             "ResetType@Redfish.AllowableValues",
             "HttpBootUri",
             "BootSourceOverrideEnabled",
+            "BootSourceOverrideEnabled@Redfish.AllowableValues",
             "BootSourceOverrideMode",
             "BootSourceOverrideTarget",
             "BootSourceOverrideTarget@Redfish.AllowableValues",

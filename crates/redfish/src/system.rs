@@ -68,6 +68,9 @@ pub struct Boot {
     /// `Disabled`, `Once`, `Continuous`.
     #[serde(rename = "BootSourceOverrideEnabled")]
     pub enabled: Option<String>,
+    /// What `enabled` may be set to; all that the standard knows, where the BMC does not say.
+    #[serde(rename = "BootSourceOverrideEnabled@Redfish.AllowableValues")]
+    pub enabled_values: Option<Vec<String>>,
     /// `UEFI`, `Legacy`.
     #[serde(rename = "BootSourceOverrideMode")]
     pub mode: Option<String>,

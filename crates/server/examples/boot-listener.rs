@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
-use provision::addresses::MachineAddresses;
 use provision::boot::{BootInterface, HttpLoader};
-use provision::node::{Clean, Secret};
-use provision::{Attempt, Node, ProvisionState};
+use provision::node::{FreshAttempt, Secret};
+use provision::{Attempt, Node, Procedure, ProvisionState};
 use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
 use server::config::Config;
 use server::http_server::ConnectionLimits;
@@ -62,18 +61,15 @@ fn booting(iso: &Path) -> Node {
     let mut node = Node::enrolled(Uuid::new_v4(), "redfish", now);
     node.provision_state = ProvisionState::CleanWait;
     node.driver_info.insert("deploy_iso".into(), format!("file://{}", iso.display()).into());
-    node.attempt = Some(Attempt {
-        id: Uuid::new_v4(),
-        ticket: Secret(name.into_owned()),
-        agent_token: Secret(String::new()),
-        token_given: false,
-        addresses: MachineAddresses::default(),
-        boot_interface: BootInterface::RedfishHttps,
-        started_at: now,
-        powered_on_at: None,
-        ended_at: None,
-        agent: None,
-        clean: Clean::default(),
-    });
+    node.attempt = Some(Attempt::begun(
+        FreshAttempt {
+            attempt: Uuid::new_v4(),
+            ticket: Secret(name.into_owned()),
+            agent_token: Secret(String::new()),
+        },
+        Procedure::Clean,
+        BootInterface::RedfishHttps,
+        now,
+    ));
     node
 }

@@ -11,10 +11,9 @@ use std::env;
 use anyhow::{Context, Result};
 use hardware::Mac;
 use jiff::Timestamp;
-use provision::addresses::MachineAddresses;
 use provision::boot::BootInterface;
-use provision::node::{Clean, Secret};
-use provision::{Attempt, Node, Port, ProvisionState};
+use provision::node::{FreshAttempt, Secret};
+use provision::{Attempt, Node, Port, Procedure, ProvisionState};
 use serde_json::Map;
 use store::{Clock, Store};
 use uuid::Uuid;
@@ -55,18 +54,15 @@ fn port(node: &Node, address: Mac, now: Timestamp) -> Port {
 fn booting(now: Timestamp) -> Node {
     let mut node = Node::enrolled(Uuid::new_v4(), "redfish", now);
     node.provision_state = ProvisionState::CleanWait;
-    node.attempt = Some(Attempt {
-        id: Uuid::new_v4(),
-        ticket: Secret(Uuid::new_v4().simple().to_string()),
-        agent_token: Secret(String::new()),
-        token_given: false,
-        addresses: MachineAddresses::default(),
-        boot_interface: BootInterface::Http,
-        started_at: now,
-        powered_on_at: None,
-        ended_at: None,
-        agent: None,
-        clean: Clean::default(),
-    });
+    node.attempt = Some(Attempt::begun(
+        FreshAttempt {
+            attempt: Uuid::new_v4(),
+            ticket: Secret(Uuid::new_v4().simple().to_string()),
+            agent_token: Secret(String::new()),
+        },
+        Procedure::Clean,
+        BootInterface::Http,
+        now,
+    ));
     node
 }

@@ -28,7 +28,7 @@ use http::header::{
 };
 use http::{HeaderName, Method, Request};
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
-use provision::{Attempt, BootInterface, Node};
+use provision::{Attempt, BootInterface, Boots, Node};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
@@ -40,7 +40,7 @@ pub use self::boot_set::digests;
 use self::contents::Contents;
 use self::exchange::Exchange;
 pub(crate) use self::images::how_to_make_one;
-use self::images::{Images, Store, folder_of, image_urls};
+use self::images::{Files, Images, Store, folder_of, image_urls};
 use self::plan::Asked;
 use self::sources::{Fresh, Sources};
 pub use self::sources::{ImageLimits, ImagePace, ImageReach};
@@ -127,16 +127,17 @@ impl Artifacts {
         settings.boot_sets.look_again();
         let attempt = node.live_attempt();
         let interface = attempt.map_or(node.boot_interface, |attempt| attempt.boot_interface);
-        let found = images.find(node, interface, Fresh::Checked).await?;
+        let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
+        let found = images.find(node, boots, interface, Fresh::Checked).await?;
         let cpu_arch = found.cpu_arch();
-        for artifact in artifacts_of(interface, settings.http_loader, cpu_arch)? {
+        for artifact in artifacts_of(interface, settings.http_loader, &found)? {
             // Every address is as long as this one, or shorter.
             let near = IpAddr::V6(Ipv6Addr::from([0xff; 16]));
             let command_line = match attempt {
                 Some(attempt) => self.command_line(node, attempt, near)?,
                 None => String::new(),
             };
-            Contents::of(artifact, settings.http_loader, &found.files, cpu_arch, &command_line)
+            Contents::of(artifact, settings.http_loader, &found, cpu_arch, &command_line)
                 .with_context(|| format!("{} cannot be made", artifact.file_name()))?;
         }
         if let Some(attempt) = attempt {
@@ -214,7 +215,8 @@ impl Artifacts {
             Some(held) => held,
             // We were started again in the middle of a boot.
             None => {
-                let found = images.find(node, attempt.boot_interface, Fresh::AsKnown).await?;
+                let (boots, interface) = (attempt.boots(), attempt.boot_interface);
+                let found = images.find(node, boots, interface, Fresh::AsKnown).await?;
                 let found = Arc::new(found);
                 self.hold(node, attempt, &found);
                 found
@@ -222,7 +224,7 @@ impl Artifacts {
         };
         held.contents(artifact, near, |cpu_arch| {
             let command_line = self.command_line(node, attempt, near)?;
-            Contents::of(artifact, settings.http_loader, &held.files, cpu_arch, &command_line)
+            Contents::of(artifact, settings.http_loader, &held, cpu_arch, &command_line)
         })
     }
 
@@ -296,18 +298,25 @@ struct AskedFor {
 fn artifacts_of(
     interface: BootInterface,
     loader: HttpLoader,
-    cpu_arch: CpuArch,
+    images: &Images,
 ) -> Result<Vec<Artifact>, NoBoot> {
+    let cpu_arch = images.cpu_arch();
     let boot_loader = Artifact::boot_loader(cpu_arch);
+    let is_iso = matches!(images.files, Files::Iso { .. });
     Ok(match (interface, loader) {
         (BootInterface::RedfishHttps, _) => vec![Artifact::Iso],
+        (BootInterface::Http, _) if is_iso => vec![Artifact::Iso],
         (BootInterface::Http, HttpLoader::Uki) => vec![boot_loader],
         (BootInterface::Http, HttpLoader::Grub) => {
             vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
         }
         (BootInterface::HttpIpxe, _) => {
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
-            vec![ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
+            let rest: &[_] = match is_iso {
+                true => &[Artifact::Iso],
+                false => &[Artifact::Kernel, Artifact::Initramfs],
+            };
+            [&[ipxe, Artifact::IpxeScript], rest].concat()
         }
     })
 }

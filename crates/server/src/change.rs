@@ -10,8 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use provision::boot::bootable;
-use provision::node::Secret;
-use provision::step::Fresh;
+use provision::node::{FreshAttempt, Secret};
 use provision::{Context, Event, Node, Outcome, Policy, Port, ProvisionState, Refused, Work, step};
 use store::{
     Change, ChangeError, ChangeNumber, Claim, Clock, CreateNodeError, ListError, NodeFilter,
@@ -105,7 +104,7 @@ impl Nodes {
     /// [`ListError`] if the store fails.
     pub async fn under_way(&self) -> Result<HashSet<(Uuid, Uuid)>, ListError> {
         let mut under_way = HashSet::new();
-        for state in [ProvisionState::Cleaning, ProvisionState::CleanWait] {
+        for state in ProvisionState::ALL.into_iter().filter(|state| state.may_boot()) {
             let provision_state = Some(state.to_string());
             let filter = NodeFilter { provision_state, ..NodeFilter::default() };
             for found in self.store.nodes(&filter).await? {
@@ -185,11 +184,11 @@ impl Nodes {
         Ok(Some(node))
     }
 
-    /// Whether an event would begin a boot now, if it happened.
+    /// The node as it would be if an event happened now, if that would begin a boot.
     #[must_use]
-    pub fn would_boot(&self, node: &Node, event: &Event) -> bool {
-        let outcome = step(node, event, &self.context());
-        outcome.is_ok_and(|outcome| matches!(outcome.work, Some(Work::Boot { .. })))
+    pub fn as_booting(&self, node: &Node, event: &Event) -> Option<Node> {
+        let outcome = step(node, event, &self.context()).ok()?;
+        matches!(outcome.work, Some(Work::Boot { .. })).then_some(outcome.node)
     }
 
     /// What would come of an event, if the node is as it was read: for events that anybody can send, most of which are
@@ -473,8 +472,8 @@ impl<E> MaybeLocked for PortChangeError<E> {
 }
 
 /// Random values for an attempt, should one begin: 128 bits of ticket, 256 of token.
-fn fresh() -> Fresh {
-    Fresh {
+fn fresh() -> FreshAttempt {
+    FreshAttempt {
         attempt: Uuid::new_v4(),
         ticket: Secret(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())),
         agent_token: Secret(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),

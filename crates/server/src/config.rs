@@ -48,6 +48,8 @@ pub struct Config {
     pub dhcp: Dhcp,
     /// Cleaning.
     pub clean: Clean,
+    /// Deployments.
+    pub deploy: Deploy,
     /// Power.
     pub power: Power,
     /// What peers may do on the HTTP ports.
@@ -732,6 +734,20 @@ impl Default for Clean {
     }
 }
 
+/// `[deploy]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deploy {
+    /// Seconds from power-on within which the whole image of an instance must have been fetched.
+    pub callback_timeout_secs: u32,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self { callback_timeout_secs: 1_800 }
+    }
+}
+
 /// `[power]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -959,8 +975,12 @@ impl Config {
     /// What transitions depend on.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let timeout = SignedDuration::from_secs(self.clean.callback_timeout_secs.into());
-        Policy { automated_clean: self.clean.automated, clean_callback_timeout: timeout }
+        let timeout = |seconds: u32| SignedDuration::from_secs(seconds.into());
+        Policy {
+            automated_clean: self.clean.automated,
+            clean_callback_timeout: timeout(self.clean.callback_timeout_secs),
+            deploy_callback_timeout: timeout(self.deploy.callback_timeout_secs),
+        }
     }
 
     /// Whether the settings can go together.
@@ -970,10 +990,15 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         self.api.check()?;
         ensure!(self.dhcp.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
-        ensure!(
-            self.clean.callback_timeout_secs >= 60,
-            "clean.callback_timeout_secs must be at least 60: machines need that long to start"
-        );
+        for (section, seconds) in [
+            ("clean", self.clean.callback_timeout_secs),
+            ("deploy", self.deploy.callback_timeout_secs),
+        ] {
+            ensure!(
+                seconds >= 60,
+                "{section}.callback_timeout_secs must be at least 60: machines need that long to start"
+            );
+        }
         let append = &self.boot.kernel_append_params;
         ensure!(
             !append.contains(|c: char| c.is_control()),

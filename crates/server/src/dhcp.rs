@@ -29,7 +29,7 @@ mod v6;
 
 pub(crate) use self::addresses::{Unusable, is_link_local, nearest, own4, unusable};
 pub use self::machines::Machines;
-pub use self::rehearsal::{Captured, Explained, Known, Place, Rehearsal, Stage};
+pub use self::rehearsal::{BootStage, Captured, Explained, Known, Place, Rehearsal};
 pub use self::strangers::BootingStrangers;
 
 use std::net::IpAddr;

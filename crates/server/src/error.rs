@@ -224,6 +224,7 @@ impl From<BadTarget> for ApiError {
             | BadTarget::WrongType { .. }
             | BadTarget::Steps(_)
             | BadTarget::StepsTooLarge(Excess::Depth(_))
+            | BadTarget::ConfigDrive(_)
             | BadTarget::NoConfigDrive(_)
             | BadTarget::NoRamdiskToDisable
             | BadTarget::Timeout
@@ -255,6 +256,7 @@ impl From<Refused> for ApiError {
         let text = sentence(&refused.to_string());
         match refused {
             Refused::Busy { .. } | Refused::StaysOn(_) | Refused::Stale => Self::conflict(text),
+            Refused::Protected { .. } => Self::forbidden(text),
             // An agent, or who says to be one, learns nothing about what is there.
             Refused::NoAgentExpected { .. } => Self::nothing_here(),
             // An agent tries again.
@@ -271,7 +273,9 @@ impl From<Refused> for ApiError {
             | Refused::NoSteps
             | Refused::InMaintenance { .. }
             | Refused::Retired { .. }
-            | Refused::CleanPowersOff(_)
+            | Refused::PowersOff { .. }
+            | Refused::NotBuilt(_)
+            | Refused::NoInstanceImage { .. }
             | Refused::WrongToken(_)
             | Refused::SecondAgent { .. } => Self::bad_request(text),
         }

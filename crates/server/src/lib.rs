@@ -14,6 +14,7 @@ pub mod dhcp;
 pub mod error;
 mod follower;
 pub mod http_server;
+mod later_boots;
 pub mod means;
 pub mod metrics;
 pub mod nodes;

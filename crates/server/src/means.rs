@@ -1,7 +1,8 @@
 //! What this host has to boot machines with: seen before a machine is touched, and said when the service starts.
 
 use anyhow::{Result, ensure};
-use provision::{BootInterface, Node};
+use provision::image::{MachineImage, image_of};
+use provision::{Attempt, BootInterface, Boots, Node};
 
 use crate::artifacts::{self, BootSets, ImageReach};
 use crate::config::{Config, Provider};
@@ -63,11 +64,16 @@ impl BootMeans {
                 WhoAnswers::Us | WhoAnswers::Others,
             ) => {}
         }
-        if has_iso(node) {
-            return self.reach.expect_image(node, "deploy_iso");
+        let attempt = node.live_attempt();
+        let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
+        let image = image_of(node, boots, node.boot_interface)?;
+        for named in image.named() {
+            self.reach.expect_image(named)?;
         }
-        for setting in ["deploy_kernel", "deploy_ramdisk"] {
-            self.reach.expect_image(node, setting)?;
+        // A boot set has what else is needed: a stub, or loaders.
+        let is_iso = matches!(image, MachineImage::Iso(_));
+        if is_iso && node.boot_interface != BootInterface::HttpIpxe {
+            return Ok(());
         }
         let cpu_arch = node.cpu_arch()?;
         self.boot_sets.look_again();
@@ -101,16 +107,6 @@ impl BootMeans {
                 Ok("machines boot by redfish-https, http and http-ipxe".to_owned())
             }
         }
-    }
-}
-
-/// Whether it boots an image of the operator's own, whole.
-fn has_iso(node: &Node) -> bool {
-    match node.boot_interface {
-        BootInterface::RedfishHttps => {
-            node.driver_text("deploy_iso").is_some_and(|url| !url.is_empty())
-        }
-        BootInterface::Http | BootInterface::HttpIpxe => false,
     }
 }
 
@@ -154,6 +150,11 @@ mod tests {
         ] {
             let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
             node.boot_interface = BootInterface::RedfishHttps;
+            if setting != "deploy_iso" {
+                for half in ["deploy_kernel", "deploy_ramdisk"] {
+                    node.driver_info.insert(half.into(), "http://images.example/half".into());
+                }
+            }
             node.driver_info.insert(setting.into(), image.into());
 
             let said = said_of(&strict, &node);

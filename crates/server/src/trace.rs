@@ -1,11 +1,11 @@
 //! The recorder: whoever takes part in a boot says so here, and goes on at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use provision::{BootEvent, Node, What};
+use provision::{BootEvent, Boots, Node, What};
 use store::{Clock, Store, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::address_book::AddressBook;
 use crate::error::log_store_failure;
+use crate::later_boots::LaterBoots;
 
 /// Events that may wait for the store before further ones are dropped (and that is logged).
 ///
@@ -29,6 +30,35 @@ pub struct Recorder {
     hurry: Arc<Notify>,
     written: watch::Receiver<Written>,
     addresses: AddressBook,
+    later_boots: LaterBoots,
+    fetches: FetchEnds,
+}
+
+/// The nodes of whose instances something was fetched since they were last [taken](Self::next); clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FetchEnds {
+    nodes: Arc<Mutex<HashSet<Uuid>>>,
+    added: Arc<Notify>,
+}
+
+impl FetchEnds {
+    fn note(&self, node: Uuid) {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+        self.added.notify_one();
+    }
+
+    /// Waits until there are any.
+    pub(crate) async fn next(&self) -> HashSet<Uuid> {
+        loop {
+            let added = self.added.notified();
+            let nodes =
+                std::mem::take(&mut *self.nodes.lock().unwrap_or_else(PoisonError::into_inner));
+            if !nodes.is_empty() {
+                return nodes;
+            }
+            added.await;
+        }
+    }
 }
 
 /// What was recorded and is not in the store yet.
@@ -77,7 +107,11 @@ impl Recorder {
         let (hurry, numbers) = (Arc::<Notify>::default(), Arc::<Mutex<EventNumbers>>::default());
         let backlog = Backlog { recorded, numbers: numbers.clone(), hurry: hurry.clone(), written };
         let (lost, addresses) = (Arc::default(), AddressBook::default());
-        (Self { queue, numbers, lost, hurry, written: already, addresses }, backlog)
+        let (later_boots, fetches) = (LaterBoots::default(), FetchEnds::default());
+        let written = already;
+        let recorder =
+            Self { queue, numbers, lost, hurry, written, addresses, later_boots, fetches };
+        (recorder, backlog)
     }
 
     /// Where the machines of boots under way were seen, by what was recorded.
@@ -86,12 +120,27 @@ impl Recorder {
         &self.addresses
     }
 
+    /// The boots that machines with an instance have begun by themselves.
+    pub(crate) fn later_boots(&self) -> &LaterBoots {
+        &self.later_boots
+    }
+
+    /// Who has fetched something of an instance.
+    pub(crate) fn fetches(&self) -> &FetchEnds {
+        &self.fetches
+    }
+
     /// Records what happened now in the node's latest attempt; without an attempt, nothing.
     pub fn record(&self, node: &Node, what: What) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
         let what = what.shortened();
-        if self.enqueue(node.uuid, attempt.id, what) {
+        let id = self.later_boots.attempt_of(node, attempt, &what);
+        let is_fetch = attempt.boots() == Boots::Instance && matches!(what, What::Http { .. });
+        if self.enqueue(node.uuid, id, what) {
+            if is_fetch {
+                self.fetches.note(node.uuid);
+            }
             return;
         }
         let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;

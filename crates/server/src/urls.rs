@@ -173,28 +173,24 @@ fn at(address: IpAddr, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use provision::addresses::MachineAddresses;
-    use provision::node::{Clean, Secret};
-    use provision::{BootInterface, Node};
+    use provision::node::{FreshAttempt, Secret};
+    use provision::{BootInterface, Procedure};
     use uuid::Uuid;
 
     use super::*;
 
     fn node() -> (Node, Attempt) {
         let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-        let attempt = Attempt {
-            id: Uuid::nil(),
-            ticket: Secret("TICKET".to_owned()),
-            agent_token: Secret("TOKEN".to_owned()),
-            token_given: false,
-            addresses: MachineAddresses::default(),
-            boot_interface: BootInterface::RedfishHttps,
-            started_at: Timestamp::UNIX_EPOCH,
-            powered_on_at: None,
-            ended_at: None,
-            agent: None,
-            clean: Clean::default(),
-        };
+        let attempt = Attempt::begun(
+            FreshAttempt {
+                attempt: Uuid::nil(),
+                ticket: Secret("TICKET".to_owned()),
+                agent_token: Secret("TOKEN".to_owned()),
+            },
+            Procedure::Clean,
+            BootInterface::RedfishHttps,
+            Timestamp::UNIX_EPOCH,
+        );
         (node, attempt)
     }
 

@@ -4,6 +4,8 @@
 //! behind when it dies is claimed again. Each kind of work has a file; `watch` looks after time.
 
 mod boot;
+mod boot_target;
+mod instances;
 mod power;
 mod power_sync;
 mod steps;
@@ -75,6 +77,7 @@ impl Workers {
     pub async fn run(self, end: CancellationToken) {
         let mut regular = JoinSet::new();
         regular.spawn(watch::run(self.clone(), end.clone()));
+        regular.spawn(instances::run(self.clone(), end.clone()));
         if let Some(every) = self.power_sync {
             regular.spawn(power_sync::run(self.clone(), every, end.clone()));
         }

@@ -8,7 +8,7 @@ use std::process::Output;
 use std::{env, fs};
 
 use jiff::SignedDuration;
-use provision::clean::CleanStep;
+use provision::steps::ProcedureStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
 use server::api::guard::OperatorGuard;
@@ -100,8 +100,8 @@ async fn the_verbs_of_the_baremetal_command_become_work() {
     assert_eq!(claimed.work, Work::Boot { attempt: attempt.id });
     service.finish(&claimed, &Event::Booting { attempt: attempt.id }).await;
     let node = service.nodes.store().node(&NodeKey::from("n1")).await.unwrap().unwrap().node;
-    let asked = node.attempt.unwrap().clean.steps;
-    assert_eq!(asked.iter().map(CleanStep::name).collect::<Vec<_>>(), ["deploy.erase_devices"]);
+    let asked = node.attempt.unwrap().run.steps;
+    assert_eq!(asked.iter().map(ProcedureStep::name).collect::<Vec<_>>(), ["deploy.erase_devices"]);
     assert_eq!(asked[0].args["x"], json!([1]));
 
     service.run("node abort n1").await;

@@ -10,12 +10,11 @@ use std::path::Path;
 
 use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
-use provision::addresses::MachineAddresses;
 use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
-use provision::node::{Attempt, Clean, Secret};
+use provision::node::{Attempt, FreshAttempt, Secret};
 use provision::state::PowerTarget;
-use provision::{BootEvent, Node, Port, PowerState, ProvisionState, What, Work};
+use provision::{BootEvent, Node, Port, PowerState, Procedure, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
@@ -1588,17 +1587,17 @@ fn named(name: &str) -> Node {
 
 fn cleaning(name: &str) -> Node {
     let attempt = Attempt {
-        id: Uuid::new_v4(),
-        ticket: Secret("t".repeat(22)),
-        agent_token: Secret("a".repeat(43)),
-        token_given: false,
-        addresses: MachineAddresses::default(),
-        boot_interface: provision::BootInterface::Http,
-        started_at: now(),
         powered_on_at: Some(now()),
-        ended_at: None,
-        agent: None,
-        clean: Clean::default(),
+        ..Attempt::begun(
+            FreshAttempt {
+                attempt: Uuid::new_v4(),
+                ticket: Secret("t".repeat(22)),
+                agent_token: Secret("a".repeat(43)),
+            },
+            Procedure::Clean,
+            provision::BootInterface::Http,
+            now(),
+        )
     };
     Node {
         provision_state: ProvisionState::CleanWait,

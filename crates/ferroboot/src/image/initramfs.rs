@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use hardware::CpuArch;
 use lzma_rust2::XzReader;
 
-use super::cpio::Archive;
 use super::packages::Kernel;
 use super::read;
+use efi::CpioArchive;
 
 /// What the ramdisk carries drivers for. Names as in `modprobe`; what they depend on comes along.
 const MODULES: &[&str] = &[
@@ -181,7 +181,7 @@ impl Initramfs<'_> {
     ///
     /// When a file cannot be read, or a module named on the command line does not exist.
     pub(super) fn collect(&self) -> Result<Vec<u8>> {
-        let mut archive = Archive::default();
+        let mut archive = CpioArchive::default();
         archive.program("init", read(self.agent)?);
         // The kernel asks for further modules (a PHY's, a hash's) by starting this program.
         archive.symlink("sbin/modprobe", "/init");
@@ -199,7 +199,7 @@ impl Initramfs<'_> {
     }
 
     /// Adds modules and their index, and returns the names of the firmware blobs they ask for.
-    fn collect_modules(&self, archive: &mut Archive) -> Result<BTreeSet<String>> {
+    fn collect_modules(&self, archive: &mut CpioArchive) -> Result<BTreeSet<String>> {
         let tree = &self.kernel.modules;
         let version = &self.kernel.version;
         let available = find_modules(tree)?;
@@ -250,7 +250,7 @@ impl Initramfs<'_> {
         Ok(())
     }
 
-    fn collect_firmware(&self, archive: &mut Archive, wanted: &BTreeSet<String>) -> Result<()> {
+    fn collect_firmware(&self, archive: &mut CpioArchive, wanted: &BTreeSet<String>) -> Result<()> {
         let mut taken = 0;
         for (name, folder) in
             wanted.iter().flat_map(|name| self.firmware.iter().map(move |it| (name, it)))

@@ -204,9 +204,13 @@ fn a_missing_boot_set_is_named_with_the_place_it_belongs_in() {
 }
 
 #[test]
-fn images_can_be_fetched_from_the_decision_to_boot_until_the_agent_calls() {
+fn images_can_be_fetched_from_the_decision_to_boot_until_the_agent_calls_or_the_instance_goes() {
+    let ramdisk = ["cleaning (booting)", "clean wait (for the agent)"];
+    let deployment = ["deploying (booting)", "deploying (image fetched)", "wait call-back"];
+    let instance = ["active", "active (booting again)"];
+    let bootable_in = [&ramdisk[..], &deployment, &instance].concat();
     for (situation, world) in situations::all() {
-        let expected = ["cleaning (booting)", "clean wait (for the agent)"].contains(&situation);
+        let expected = bootable_in.contains(&situation);
         assert_eq!(bootable(&world.node).is_some(), expected, "{situation}");
     }
 }

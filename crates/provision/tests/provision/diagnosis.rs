@@ -6,10 +6,10 @@ use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use hardware::{ClientArchitecture, ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use provision::boot::{Artifact, BootInterface, HttpLoader, NoBoot};
+use provision::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer};
-use provision::{BootEvent, BootingStranger, ProvisionState as State, Vicinity, What};
+use provision::{BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
 // The five that operators meet most. What is certain is said at once, with the setting to change.
@@ -510,7 +510,12 @@ impl Trace {
     /// With these strangers about.
     fn said_beside(&self, strangers: &[BootingStranger], now: Timestamp) -> Option<Diagnosis> {
         let vicinity = Vicinity { ports: &[PORT], strangers };
-        diagnose(self.boot_interface, self.loader, &self.events, vicinity, now)
+        let method = BootMethod {
+            boots: Boots::Ramdisk,
+            interface: self.boot_interface,
+            loader: self.loader,
+        };
+        diagnose(method, &self.events, vicinity, now)
     }
 
     #[track_caller]

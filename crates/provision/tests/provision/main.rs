@@ -3,6 +3,7 @@
 
 mod boot;
 mod diagnosis;
+mod instances;
 mod lookups;
 mod properties;
 mod refusals;

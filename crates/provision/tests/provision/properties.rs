@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use provision::state::PowerTarget;
-use provision::{Event, PowerState, ProvisionState as State, Work};
+use provision::state::{Position, PowerTarget};
+use provision::{Boots, Event, PowerState, ProvisionState as State, Stage, Verb, Work};
 use uuid::Uuid;
 
-use crate::world::{World, clean_step, heartbeat, steps_reported};
+use crate::world::{World, clean, clean_step, heartbeat, steps_reported};
 
 proptest! {
     #[test]
@@ -21,13 +21,14 @@ proptest! {
             let Ok(outcome) = world.tries(&event) else { continue };
 
             let live = world.node.live_attempt();
-            let under_way = matches!(world.node.provision_state, State::Cleaning | State::CleanWait);
-            prop_assert!(live.is_some() || !under_way, "a clean without an attempt: {event:?}");
+            let state = world.node.provision_state;
+            let under_way = state.is_under_way() && state != State::Verifying;
+            prop_assert!(live.is_some() || !under_way, "a procedure without an attempt: {event:?}");
             if let Some(attempt) = outcome.work.as_ref().and_then(Work::attempt) {
                 prop_assert_eq!(Some(attempt), live.map(|live| live.id), "{:?}", event);
             }
             if let Some(Work::RunStep { index, .. }) = outcome.work {
-                let clean = &world.attempt().clean;
+                let clean = &world.attempt().run;
                 prop_assert_eq!(index, clean.done);
                 prop_assert!(index < clean.steps.len());
                 prop_assert_eq!(&clean.command_id, &None, "it runs already: {:?}", event);
@@ -35,18 +36,26 @@ proptest! {
             if let (Some(was), Some(is)) = (&before.attempt, &world.node.attempt)
                 && was.id == is.id
             {
-                prop_assert!(is.clean.done >= was.clean.done);
-                prop_assert!(is.clean.done <= was.clean.done + 1);
+                prop_assert!(is.run.done >= was.run.done);
+                prop_assert!(is.run.done <= was.run.done + 1);
                 prop_assert!(was.ended_at.is_none() || is.ended_at == was.ended_at);
             }
-            prop_assert_eq!(world.node.target_provision_state.is_some(), under_way
-                || matches!(world.node.provision_state, State::Verifying | State::CleanFailed));
+            let has_target = state.position() != Position::Rest;
+            prop_assert_eq!(world.node.target_provision_state.is_some(), has_target);
+            if let Some(live) = world.node.live_attempt()
+                && live.boots() == Boots::Instance
+            {
+                prop_assert_eq!(&live.agent, &None, "an instance has no agent");
+                let fetched = live.image_fetched_at.is_some();
+                prop_assert!(fetched || state != State::Active || before.provision_state == state,
+                    "active, and not all of its image was fetched: {event:?}");
+            }
         }
     }
 
     /// As above, with workers that do what is planned, and an agent that remembers what it ran.
     #[test]
-    fn a_clean_never_runs_a_step_twice_and_never_gets_lost(turns in sequence(turn())) {
+    fn no_procedure_runs_a_step_twice_or_gets_lost(turns in sequence(turn())) {
         let mut world = World::manageable();
         let mut agent = AgentModel::default();
         for turn in turns {
@@ -59,11 +68,12 @@ proptest! {
                 Turn::Work(fate) => work(&mut world, &mut agent, fate),
             }
             let state = world.node.provision_state;
-            if state == State::Cleaning {
-                prop_assert!(world.planned.is_some(), "nobody will go on with this clean");
+            if state.stage() == Some(Stage::AtWork) {
+                prop_assert!(world.planned.is_some(), "nobody will go on with this {state}");
             }
             if let Some(live) = world.node.live_attempt()
-                && !matches!(state, State::Cleaning | State::CleanWait)
+                && state != State::Active
+                && (state == State::Deleting || !state.is_under_way())
             {
                 let attempt = live.id;
                 prop_assert_eq!(&world.planned, &Some(Work::TearDown { attempt }));
@@ -96,6 +106,11 @@ enum Kind {
     Clean,
     CleanReboot,
     Abort,
+    Deploy,
+    Rebuild,
+    Undeploy,
+    ImageFetched,
+    InstanceBoots,
     PowerAsked,
     PowerSeen,
     PowerFailed,
@@ -126,6 +141,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         Clean,
         CleanReboot,
         Abort,
+        Deploy,
+        Rebuild,
+        Undeploy,
+        ImageFetched,
+        InstanceBoots,
         PowerAsked,
         PowerSeen,
         PowerFailed,
@@ -151,6 +171,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         Booting,
         Alive,
         Alive,
+        Provide,
+        Deploy,
+        ImageFetched,
         StepsReported,
         StepStarted,
         StepSucceeded,
@@ -168,6 +191,11 @@ impl Happening {
             | Kind::Clean
             | Kind::CleanReboot
             | Kind::Abort
+            | Kind::Deploy
+            | Kind::Rebuild
+            | Kind::Undeploy
+            | Kind::ImageFetched
+            | Kind::InstanceBoots
             | Kind::PowerAsked
             | Kind::LooksUp
             | Kind::Alive
@@ -197,16 +225,23 @@ impl Happening {
         let command_id = format!("command-{}", self.command);
         let reason = "reason".to_owned();
         match self.kind {
-            Kind::Manage => Event::Manage,
-            Kind::Provide => Event::Provide,
-            Kind::Clean => Event::Clean(vec![
-                clean_step("erase_devices_metadata", 0),
-                clean_step("erase_devices", 0),
-            ]),
-            Kind::CleanReboot => {
-                Event::Clean(vec![clean_step("update_firmware", 0), clean_step("erase_devices", 0)])
+            Kind::Manage => Event::from(Verb::Manage),
+            Kind::Provide => Event::from(Verb::Provide),
+            Kind::Clean => {
+                clean(vec![clean_step("erase_devices_metadata", 0), clean_step("erase_devices", 0)])
             }
-            Kind::Abort => Event::Abort,
+            Kind::CleanReboot => {
+                clean(vec![clean_step("update_firmware", 0), clean_step("erase_devices", 0)])
+            }
+            Kind::Abort => Event::from(Verb::Abort),
+            Kind::Deploy => Event::from(Verb::Deploy),
+            Kind::Rebuild => Event::from(Verb::Rebuild),
+            Kind::Undeploy => Event::from(Verb::Undeploy),
+            Kind::ImageFetched => Event::ImageFetched { attempt },
+            Kind::InstanceBoots => Event::InstanceBoots {
+                attempt,
+                next: Uuid::from_u128(attempt.as_u128().wrapping_add(0x1000)),
+            },
             Kind::PowerAsked => Event::PowerAsked(PowerTarget::Reboot),
             Kind::PowerSeen => Event::PowerSeen(PowerState::Off),
             Kind::PowerFailed => Event::PowerFailed(reason),

@@ -1,12 +1,12 @@
 //! What is not accepted, and in which words.
 
 use provision::state::PowerTarget;
-use provision::{Event, Refused};
+use provision::{Event, Refused, Verb};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::situations::{self, asking, boots, running, waiting};
-use crate::world::{World, clean_step, heartbeat, steps_reported};
+use crate::world::{World, clean, clean_step, heartbeat, steps_reported};
 
 #[test]
 fn a_second_agent_with_the_same_token_is_refused() {
@@ -39,8 +39,8 @@ fn the_token_of_an_older_attempt_is_refused() {
     let old = world.heartbeat();
     assert!(matches!(world.tries(&old), Err(Refused::NoAgentExpected { .. })));
 
-    world.happens(Event::Manage);
-    world.happens(Event::Clean(vec![clean_step("erase_devices", 0)]));
+    world.happens(Event::from(Verb::Manage));
+    world.happens(clean(vec![clean_step("erase_devices", 0)]));
     let mut world = boots(world);
 
     assert_eq!(world.tries(&old), Err(Refused::WrongToken(world.node.uuid)));
@@ -102,7 +102,7 @@ fn an_agent_cannot_disturb_a_boot_or_a_tear_down() {
 #[test]
 fn a_manual_clean_needs_steps() {
     let mut world = World::manageable();
-    assert_eq!(world.tries(&Event::Clean(vec![])), Err(Refused::NoSteps));
+    assert_eq!(world.tries(&clean(vec![])), Err(Refused::NoSteps));
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn a_retired_node_is_not_provided_but_cleaned() {
     let mut world = World::manageable();
     world.node.kept.insert("retired".into(), json!(true));
 
-    let refused = world.tries(&Event::Provide).unwrap_err();
+    let refused = world.tries(&Event::from(Verb::Provide)).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the providing operation can't be performed on node \
          00000000-0000-0000-0000-00000000a0de because it is retired"
     );
-    world.happens(Event::Clean(vec![clean_step("erase_devices", 0)]));
+    world.happens(clean(vec![clean_step("erase_devices", 0)]));
 }
 
 #[test]
@@ -124,13 +124,13 @@ fn a_node_in_maintenance_is_provided_but_not_cleaned_by_hand() {
     let mut world = World::manageable();
     world.node.maintenance = true;
 
-    let refused = world.tries(&Event::Clean(vec![clean_step("erase_devices", 0)])).unwrap_err();
+    let refused = world.tries(&clean(vec![clean_step("erase_devices", 0)])).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the cleaning operation can't be performed on node 00000000-0000-0000-0000-00000000a0de \
          because it's in maintenance mode"
     );
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
 }
 
 #[test]
@@ -144,11 +144,14 @@ fn a_machine_whose_power_must_stay_on_is_neither_switched_off_nor_cleaned() {
         assert_eq!(world.tries(&Event::PowerAsked(target)), Err(Refused::StaysOn(target)));
     }
     let uuid = world.node.uuid;
-    for clean in [Event::Provide, Event::Clean(vec![clean_step("erase_devices", 0)])] {
-        assert_eq!(world.tries(&clean), Err(Refused::CleanPowersOff(uuid)));
+    for clean in [Event::from(Verb::Provide), clean(vec![clean_step("erase_devices", 0)])] {
+        assert_eq!(
+            world.tries(&clean),
+            Err(Refused::PowersOff { operation: "cleaning", node: uuid })
+        );
     }
     world.node.automated_clean = Some(false);
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
     world.happens(Event::PowerAsked(PowerTarget::On));
 }
 
@@ -159,7 +162,7 @@ fn what_went_wrong_before_is_forgotten_when_a_node_is_provided() {
         world.node.last_error = Some("the BMC was away".into());
         world.node.automated_clean = Some(automated_clean);
 
-        world.happens(Event::Provide);
+        world.happens(Event::from(Verb::Provide));
 
         assert_eq!(world.node.last_error, None);
     }
@@ -179,7 +182,7 @@ fn the_power_of_a_machine_that_is_cleaned_is_left_alone_in_ironics_words() {
 #[test]
 fn a_verb_out_of_place_is_refused_in_ironics_words() {
     let mut world = World::enrolled();
-    let refused = world.tries(&Event::Provide).unwrap_err();
+    let refused = world.tries(&Event::from(Verb::Provide)).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the requested action \"provide\" can not be performed on node \

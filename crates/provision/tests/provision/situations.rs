@@ -1,9 +1,10 @@
 //! Every situation that a node can be in, as far as `step` tells them apart; each is reached by
 //! events alone.
 
-use provision::{Event, PowerState};
+use provision::{Event, PowerState, Verb};
+use uuid::Uuid;
 
-use crate::world::{World, clean_step, steps_reported};
+use crate::world::{World, clean, clean_step, steps_reported};
 
 /// All of them, in the order of a node's life.
 pub(crate) fn all() -> Vec<(&'static str, World)> {
@@ -22,19 +23,28 @@ pub(crate) fn all() -> Vec<(&'static str, World)> {
         ("clean failed (tearing down)", failed()),
         ("clean failed", failed_and_torn_down()),
         ("manageable (tearing down)", forgiven()),
+        ("deploying (booting)", deploying()),
+        ("deploying (image fetched)", deploying_fetched()),
+        ("wait call-back", deploy_waiting()),
+        ("deploy failed (tearing down)", deploy_failed()),
+        ("deploy failed", deploy_failed_and_torn_down()),
+        ("active", active()),
+        ("active (booting again)", active_again()),
+        ("deleting", deleting()),
+        ("error", undeploy_failed()),
     ]
 }
 
 pub(crate) fn verifying() -> World {
     let mut world = World::enrolled();
-    world.happens(Event::Manage);
+    world.happens(Event::from(Verb::Manage));
     world
 }
 
 pub(crate) fn available() -> World {
     let mut world = World::manageable();
     world.node.automated_clean = Some(false);
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
     world.node.automated_clean = None;
     world
 }
@@ -45,7 +55,7 @@ pub(crate) fn booting() -> World {
 
 pub(crate) fn cleaning(steps: &[&str]) -> World {
     let mut world = World::manageable();
-    world.happens(Event::Clean(steps.iter().map(|name| clean_step(name, 0)).collect()));
+    world.happens(clean(steps.iter().map(|name| clean_step(name, 0)).collect()));
     world
 }
 
@@ -91,7 +101,7 @@ pub(crate) fn tearing_down() -> World {
 
 pub(crate) fn failed() -> World {
     let mut world = waiting();
-    world.happens(Event::Abort);
+    world.happens(Event::from(Verb::Abort));
     world
 }
 
@@ -102,10 +112,68 @@ pub(crate) fn failed_and_torn_down() -> World {
     world
 }
 
+pub(crate) fn deploying() -> World {
+    let mut world = available();
+    world.happens(Verb::Deploy);
+    world
+}
+
+fn deploying_fetched() -> World {
+    let mut world = deploying();
+    let attempt = world.attempt().id;
+    world.happens(Event::ImageFetched { attempt });
+    world
+}
+
+pub(crate) fn deploy_waiting() -> World {
+    boots(deploying())
+}
+
+fn deploy_failed() -> World {
+    let mut world = deploy_waiting();
+    world.happens(Verb::Abort);
+    world
+}
+
+pub(crate) fn deploy_failed_and_torn_down() -> World {
+    let mut world = deploy_failed();
+    let attempt = world.attempt().id;
+    world.is_done(Event::TornDown { attempt });
+    world
+}
+
+pub(crate) fn active() -> World {
+    let mut world = deploy_waiting();
+    let attempt = world.attempt().id;
+    world.happens(Event::ImageFetched { attempt });
+    world
+}
+
+/// The machine has rebooted by itself.
+pub(crate) fn active_again() -> World {
+    let mut world = active();
+    let attempt = world.attempt().id;
+    world.happens(Event::InstanceBoots { attempt, next: Uuid::from_u128(0xB007) });
+    world
+}
+
+pub(crate) fn deleting() -> World {
+    let mut world = active();
+    world.happens(Verb::Undeploy);
+    world
+}
+
+fn undeploy_failed() -> World {
+    let mut world = deleting();
+    let attempt = world.attempt().id;
+    world.is_done(Event::TearDownFailed { attempt, reason: "the BMC is away".into() });
+    world
+}
+
 /// The operator was quicker than the tear-down.
 pub(crate) fn forgiven() -> World {
     let mut world = failed();
-    world.happens(Event::Manage);
+    world.happens(Event::from(Verb::Manage));
     assert_eq!(world.node.power_state, Some(PowerState::On));
     world
 }

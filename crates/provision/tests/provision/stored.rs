@@ -112,10 +112,10 @@ fn full() -> Node {
     node.properties = object("cpu_arch", json!("x86_64"));
     node.extra = object("rack", json!([1, {"u": 7}]));
     node.kept = object("owner", json!("o"));
-    node.clean_step.as_mut().unwrap().args = object("force", json!(true));
+    node.current_step.as_mut().unwrap().args = object("force", json!(true));
     let attempt = node.attempt.as_mut().unwrap();
     attempt.ended_at = Some(attempt.started_at);
-    attempt.clean.settled_commands = vec!["command-9".to_owned()];
+    attempt.run.settled_commands = vec!["command-9".to_owned()];
     let agent: &mut Agent = attempt.agent.as_mut().unwrap();
     agent.verify_ca = Some("-----BEGIN CERTIFICATE-----".to_owned());
     node

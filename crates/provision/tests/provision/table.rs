@@ -3,16 +3,17 @@
 use std::fmt::Write;
 
 use jiff::SignedDuration;
+use provision::procedure::{ROWS, Stage};
 use provision::state::PowerTarget;
-use provision::{Event, Outcome, PowerState, Refused, Work};
+use provision::{Event, Outcome, PowerState, Refused, Verb, Work};
 use uuid::Uuid;
 
 use crate::situations;
-use crate::world::{MACHINE, World, clean_step, steps_reported};
+use crate::world::{MACHINE, World, clean, clean_step, steps_reported};
 
 #[test]
 fn every_situation_and_event_has_the_outcome_on_this_page() {
-    let mut page = String::new();
+    let mut page = procedures();
     for (name, event) in events() {
         let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
         for (situation, mut world) in situations::all() {
@@ -30,6 +31,37 @@ fn every_situation_and_event_has_the_outcome_on_this_page() {
     );
 }
 
+/// The rows of the table of procedures, in words.
+fn procedures() -> String {
+    let mut page = String::new();
+    for row in &ROWS {
+        let procedure = row.procedure;
+        let built = if row.is_built { "" } else { ", not built" };
+        writeln!(page, "{procedure:?}{built}").unwrap();
+        let stage = |stage| procedure.state(stage).map(|state| format!("{stage:?}: {state}"));
+        let stages: Vec<_> = Stage::ALL.into_iter().filter_map(stage).collect();
+        writeln!(page, "    {}", stages.join(" | ")).unwrap();
+        for ask in row.asks {
+            let from: Vec<_> = ask.from.iter().map(|state| state.name()).collect();
+            writeln!(page, "    {} from {}: to {}", ask.verb.name(), from.join(" | "), ask.to)
+                .unwrap();
+        }
+        let then = row.then.map(|then| format!(", then {then:?}")).unwrap_or_default();
+        let fault = row.fails.fault.map(|fault| format!(" in maintenance ({fault})"));
+        writeln!(
+            page,
+            "    boots {:?}, steps of {:?}{then}; fails to {}{}",
+            row.boots,
+            row.steps,
+            row.fails.to,
+            fault.unwrap_or_default(),
+        )
+        .unwrap();
+    }
+    page.push('\n');
+    page
+}
+
 type Make = Box<dyn Fn(&World, Uuid) -> Event>;
 
 /// Each event, made to fit the world and its latest attempt as well as can be.
@@ -37,14 +69,26 @@ fn events() -> Vec<(&'static str, Make)> {
     fn make(f: impl Fn(&World, Uuid) -> Event + 'static) -> Make {
         Box::new(f)
     }
+    fn verb(verb: Verb) -> Make {
+        make(move |_, _| verb.into())
+    }
     let reason = || "reason".to_owned();
     let command_id = || "command-0".to_owned();
     vec![
-        ("manage", make(|_, _| Event::Manage)),
-        ("provide", make(|_, _| Event::Provide)),
-        ("clean", make(|_, _| Event::Clean(vec![clean_step("erase_devices", 0)]))),
-        ("clean without steps", make(|_, _| Event::Clean(vec![]))),
-        ("abort", make(|_, _| Event::Abort)),
+        ("manage", make(|_, _| Event::from(Verb::Manage))),
+        ("provide", make(|_, _| Event::from(Verb::Provide))),
+        ("clean", make(|_, _| clean(vec![clean_step("erase_devices", 0)]))),
+        ("clean without steps", make(|_, _| clean(vec![]))),
+        ("abort", make(|_, _| Event::from(Verb::Abort))),
+        ("active", verb(Verb::Deploy)),
+        ("rebuild", verb(Verb::Rebuild)),
+        ("deleted", verb(Verb::Undeploy)),
+        ("inspect", verb(Verb::Inspect)),
+        ("rescue", verb(Verb::Rescue)),
+        ("unrescue", verb(Verb::Unrescue)),
+        ("service", verb(Verb::Service)),
+        ("adopt", verb(Verb::Adopt)),
+        ("unhold", verb(Verb::Unhold)),
         ("power asked", make(|_, _| Event::PowerAsked(PowerTarget::On))),
         ("power seen", make(|_, _| Event::PowerSeen(PowerState::On))),
         ("power failed", make(move |_, _| Event::PowerFailed(reason()))),
@@ -53,6 +97,11 @@ fn events() -> Vec<(&'static str, Make)> {
         ("booting", make(|_, attempt| Event::Booting { attempt })),
         ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),
         ("boot missed", make(|_, attempt| Event::BootMissed { attempt })),
+        ("image fetched", make(|_, attempt| Event::ImageFetched { attempt })),
+        (
+            "instance boots",
+            make(|_, attempt| Event::InstanceBoots { attempt, next: Uuid::from_u128(0xB007) }),
+        ),
         ("agent looks up", make(|world, _| world.lookup())),
         (
             "addresses seen",
@@ -131,7 +180,10 @@ fn why(refused: &Refused) -> &'static str {
         Refused::Busy { .. } => "busy",
         Refused::InMaintenance { .. } => "in maintenance",
         Refused::Retired { .. } => "retired",
-        Refused::StaysOn(_) | Refused::CleanPowersOff(_) => "stays on",
+        Refused::StaysOn(_) | Refused::PowersOff { .. } => "stays on",
+        Refused::NotBuilt(_) => "not built",
+        Refused::Protected { .. } => "protected",
+        Refused::NoInstanceImage { .. } => "no image",
         Refused::NoSteps => "no steps",
         Refused::Stale => "stale",
         Refused::NoAgentExpected { .. } => "no agent expected",

@@ -3,10 +3,10 @@
 use jiff::SignedDuration;
 use provision::event::Silence;
 use provision::state::PowerTarget;
-use provision::{Event, PowerState, ProvisionState as State, Refused, What, Work};
+use provision::{Event, PowerState, ProvisionState as State, Refused, Verb, What, Work};
 
 use crate::situations::{self, boots, cleaning, running, waiting};
-use crate::world::{World, clean_step, steps_reported};
+use crate::world::{World, clean, clean_step, steps_reported};
 
 #[test]
 fn a_manual_clean_ends_where_it_began() {
@@ -23,7 +23,7 @@ fn a_manual_clean_ends_where_it_began() {
 
     world.is_done(steps_reported(attempt));
     assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 0 }));
-    assert_eq!(world.node.clean_step.as_ref().unwrap().step, "erase_devices_metadata");
+    assert_eq!(world.node.current_step.as_ref().unwrap().step, "erase_devices_metadata");
     assert_eq!(world.node.provision_state, State::Cleaning);
 
     world.is_done(Event::StepStarted { attempt, command_id: "c".into() });
@@ -36,7 +36,7 @@ fn a_manual_clean_ends_where_it_began() {
 
     world.is_done(Event::StepSucceeded { attempt, command_id: "c".into() });
     assert_eq!(world.planned, Some(Work::TearDown { attempt }));
-    assert_eq!(world.node.clean_step, None);
+    assert_eq!(world.node.current_step, None);
     world.is_done(Event::TornDown { attempt });
 
     assert_eq!(world.node.provision_state, State::Manageable);
@@ -49,13 +49,13 @@ fn a_manual_clean_ends_where_it_began() {
 #[test]
 fn provide_cleans_by_priority_and_ends_available() {
     let mut world = World::manageable();
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
     let attempt = world.attempt().id;
     let mut world = boots(world);
     world.happens(world.heartbeat());
     world.is_done(steps_reported(attempt));
 
-    let chosen: Vec<_> = world.attempt().clean.steps.iter().map(|step| &step.step).collect();
+    let chosen: Vec<_> = world.attempt().run.steps.iter().map(|step| &step.step).collect();
     assert_eq!(chosen, ["erase_devices_metadata", "update_firmware"]);
 
     for (index, command) in ["c0", "c1"].into_iter().enumerate() {
@@ -75,14 +75,14 @@ fn provide_without_a_clean_is_available_at_once() {
 
     let mut world = World::manageable();
     world.policy.automated_clean = false;
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
     assert_eq!(world.node.provision_state, State::Available);
 }
 
 #[test]
 fn a_ramdisk_that_offers_nothing_to_do_ends_an_automated_clean() {
     let mut world = World::manageable();
-    world.happens(Event::Provide);
+    world.happens(Event::from(Verb::Provide));
     let attempt = world.attempt().id;
     let mut world = boots(world);
     world.happens(world.heartbeat());
@@ -105,7 +105,7 @@ fn a_step_that_asks_for_a_reboot_boots_again_within_the_attempt() {
     let again = world.attempt();
     assert_eq!(again.ticket, attempt.ticket);
     // The agent of the next boot numbers its commands anew, and looks itself up anew.
-    assert_eq!(again.clean.settled_commands, [""; 0]);
+    assert_eq!(again.run.settled_commands, [""; 0]);
     assert!(!again.token_given && again.powered_on_at.is_none());
     assert!(provision::boot::bootable(&world.node).is_some(), "its images can be fetched again");
     let late = world.tries(&world.heartbeat());
@@ -128,9 +128,9 @@ fn a_step_that_is_done_makes_way_for_the_next_of_the_same_boot() {
     world.happens(Event::StepSucceeded { attempt, command_id: "command-0".into() });
 
     assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 1 }));
-    assert_eq!(world.node.clean_step.as_ref().unwrap().step, "erase_devices");
-    assert_eq!(world.attempt().clean.settled_commands, ["command-0"]);
-    assert_eq!(world.attempt().clean.command_id, None);
+    assert_eq!(world.node.current_step.as_ref().unwrap().step, "erase_devices");
+    assert_eq!(world.attempt().run.settled_commands, ["command-0"]);
+    assert_eq!(world.attempt().run.command_id, None);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_failed_clean_is_switched_off_and_waits_in_maintenance_for_an_operator() {
     assert_eq!(world.node.power_state, Some(PowerState::Off));
     assert_eq!(world.node.live_attempt(), None);
 
-    world.happens(Event::Manage);
+    world.happens(Event::from(Verb::Manage));
     assert_eq!(world.node.provision_state, State::Manageable);
     assert!(!world.node.maintenance);
     assert_eq!(world.node.fault, None);
@@ -172,7 +172,7 @@ fn a_failed_clean_is_switched_off_and_waits_in_maintenance_for_an_operator() {
 fn maintenance_that_an_operator_set_outlives_a_failed_clean() {
     let mut world = situations::failed_and_torn_down();
     world.node.fault = None;
-    world.happens(Event::Manage);
+    world.happens(Event::from(Verb::Manage));
     assert!(world.node.maintenance);
 }
 
@@ -214,7 +214,7 @@ fn what_a_bmc_says_reaches_no_terminal_unescaped_and_is_cut() {
 fn an_abort_of_a_boot_tears_the_machine_down() {
     for mut world in [situations::booting(), situations::tearing_down()] {
         let attempt = world.attempt().id;
-        world.happens(Event::Abort);
+        world.happens(Event::from(Verb::Abort));
         assert_eq!(world.node.provision_state, State::CleanFailed);
         assert_eq!(world.planned, Some(Work::TearDown { attempt }));
     }
@@ -362,7 +362,7 @@ fn a_bmc_that_fails_the_first_talk_sends_the_node_back_to_enroll() {
     world.is_done(Event::VerifyFailed("wrong password".into()));
     assert_eq!(world.node.provision_state, State::Enroll);
     assert!(world.node.last_error.as_ref().unwrap().contains("wrong password"));
-    world.happens(Event::Manage);
+    world.happens(Event::from(Verb::Manage));
     assert_eq!(world.node.last_error, None);
 }
 
@@ -388,8 +388,8 @@ fn power_that_was_asked_for_is_a_target_until_it_is_seen() {
 fn a_second_clean_has_a_ticket_and_token_of_its_own() {
     let mut world = situations::failed_and_torn_down();
     let first = world.attempt().clone();
-    world.happens(Event::Manage);
-    world.happens(Event::Clean(vec![clean_step("erase_devices", 0)]));
+    world.happens(Event::from(Verb::Manage));
+    world.happens(clean(vec![clean_step("erase_devices", 0)]));
 
     let second = world.attempt();
     assert_ne!(first.id, second.id);

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
-use provision::clean::CleanStep;
 use provision::event::{AgentLookup, Heartbeat, Silence};
-use provision::node::Secret;
-use provision::step::{Fresh, last_heard, may_have_missed};
-use provision::{Attempt, Context, Event, Node, Outcome, Policy, Refused, Work, step};
+use provision::node::{FreshAttempt, Secret};
+use provision::step::{last_heard, may_have_missed};
+use provision::steps::ProcedureStep;
+use provision::{
+    Attempt, Context, Event, Node, Outcome, Policy, Refused, Verb, VerbRequest, Work, step,
+};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
@@ -22,18 +24,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn enrolled() -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        Self {
-            node: Node::enrolled(Uuid::from_u128(0xA0DE), "redfish", now),
-            planned: None,
-            now,
-            policy: Policy::default(),
-            attempts: 0,
-        }
+        let mut node = Node::enrolled(Uuid::from_u128(0xA0DE), "redfish", now);
+        node.kept.insert("deploy_interface".to_owned(), json!("ramdisk"));
+        node.instance_info.insert("boot_iso".to_owned(), json!("http://192.0.2.1/live.iso"));
+        Self { node, planned: None, now, policy: Policy::default(), attempts: 0 }
     }
 
     pub(crate) fn manageable() -> Self {
         let mut world = Self::enrolled();
-        world.happens(Event::Manage);
+        world.happens(Event::from(Verb::Manage));
         world.is_done(Event::Verified(provision::PowerState::Off));
         world
     }
@@ -41,7 +40,7 @@ impl World {
     /// What would come of an event.
     pub(crate) fn asks(&self, event: &Event) -> Result<Outcome, Refused> {
         let n = self.attempts + 1;
-        let fresh = Fresh {
+        let fresh = FreshAttempt {
             attempt: Uuid::from_u128(n),
             ticket: Secret(format!("ticket-{n:0>15}")),
             agent_token: Secret(format!("token-{n:0>37}")),
@@ -62,7 +61,8 @@ impl World {
         Ok(outcome)
     }
 
-    pub(crate) fn happens(&mut self, event: Event) -> Outcome {
+    pub(crate) fn happens(&mut self, event: impl Into<Event>) -> Outcome {
+        let event = event.into();
         self.tries(&event).unwrap_or_else(|refused| panic!("{event:?}: {refused}"))
     }
 
@@ -124,8 +124,8 @@ pub(crate) fn heartbeat(token: &str, url: &str, at: Timestamp) -> Event {
     })
 }
 
-pub(crate) fn clean_step(name: &str, priority: i64) -> CleanStep {
-    CleanStep {
+pub(crate) fn clean_step(name: &str, priority: i64) -> ProcedureStep {
+    ProcedureStep {
         interface: "deploy".to_owned(),
         step: name.to_owned(),
         args: Map::new(),
@@ -135,12 +135,17 @@ pub(crate) fn clean_step(name: &str, priority: i64) -> CleanStep {
     }
 }
 
+/// A clean of these steps is asked for.
+pub(crate) fn clean(steps: Vec<ProcedureStep>) -> Event {
+    Event::VerbAsked(VerbRequest { steps, ..Verb::Clean.into() })
+}
+
 /// What the ramdisk of these tests can do.
-pub(crate) fn offered() -> Vec<CleanStep> {
+pub(crate) fn offered() -> Vec<ProcedureStep> {
     vec![
         clean_step("erase_devices", 0),
         clean_step("erase_devices_metadata", 99),
-        CleanStep { reboot_requested: true, ..clean_step("update_firmware", 50) },
+        ProcedureStep { reboot_requested: true, ..clean_step("update_firmware", 50) },
     ]
 }
 

@@ -7,6 +7,7 @@ use ironic::Version;
 use ironic::query;
 use ironic::trace::{self, BootTrace, ShownAttempt};
 use provision::Node;
+use provision::boot::BootMethod;
 use serde_json::{Value, json};
 use store::Clock;
 
@@ -39,10 +40,11 @@ pub(super) async fn show(
         let text = format!("Boot attempt {} of node {ident} could not be found.", attempt.id);
         return Err(ApiError::not_found(text));
     }
-    let diagnosis = attempt.latest.as_ref().and_then(|latest| {
+    let latest = node.attempt.as_ref().filter(|latest| latest.id == attempt.id);
+    let diagnosis = latest.and_then(|latest| {
         // What is over is judged as it was then; silence since says nothing.
         let now = latest.ended_at.unwrap_or_else(|| Clock::process().now());
-        let boot = (latest.boot_interface, api.settings.loader);
+        let boot = BootMethod::of(latest, api.settings.loader);
         api.settings.strangers.diagnose(api.nodes.index(), node.uuid, boot, &events, now)
     });
     Ok(Json(BootTrace::new(&node, Some(attempt), events, diagnosis.map(Into::into))))

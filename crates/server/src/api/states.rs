@@ -34,8 +34,8 @@ pub(super) async fn provision(
 ) -> Result<Response, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let asked = ironic::states::provision(&node, &body, view.version)?;
-    if api.nodes.would_boot(&node, &asked) {
-        api.can_boot(&node).await?;
+    if let Some(booting) = api.nodes.as_booting(&node, &asked) {
+        api.can_boot(&booting).await?;
     }
     let event = |node: &Node| {
         ApiContext::still_called(node, &ident)?;

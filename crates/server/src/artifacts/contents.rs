@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use efi::{ExtentSlice, Image, UkiParts, esp, iso, uki};
+use efi::{ExtentSlice, Image, UkiParts, esp, iso, seeded_initramfs, uki};
 use hardware::CpuArch;
 use provision::boot::{Artifact, HttpLoader, NoBoot};
 
 use super::boot_set::{BootSet, Ramdisk, Shared};
-use super::images::Files;
+use super::images::{Files, Images};
 use super::scripts;
 
 /// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
@@ -39,18 +39,21 @@ impl Contents {
     pub(super) fn of(
         artifact: Artifact,
         loader: HttpLoader,
-        files: &Files,
+        images: &Images,
         cpu_arch: CpuArch,
         command_line: &str,
     ) -> Result<Self> {
-        let (image, files) = match (files, artifact) {
-            (Files::Iso(iso), Artifact::Iso) => whole(iso),
-            (Files::Iso(_), _) => bail!("the node boots its deploy_iso and nothing else"),
+        let no_boot_set = || NoBoot::NoBootSet { cpu_arch }.to_string();
+        let (image, files) = match (&images.files, artifact) {
+            (Files::Iso { iso, .. }, Artifact::Iso) => whole(iso),
+            (Files::Iso { boot_sets, .. }, Artifact::Ipxe | Artifact::IpxeArm64) => {
+                whole(ipxe_of(boot_sets.get(&cpu_arch).with_context(no_boot_set)?)?)
+            }
+            (Files::Iso { .. }, Artifact::IpxeScript) => text(scripts::ipxe_iso().to_owned()),
+            (Files::Iso { .. }, _) => bail!("the machine boots an ISO image and nothing else"),
             (Files::Ramdisks(ramdisks), artifact) => {
-                let (boot_set, ramdisk) = ramdisks
-                    .get(&cpu_arch)
-                    .with_context(|| NoBoot::NoBootSet { cpu_arch }.to_string())?;
-                made(artifact, loader, boot_set, ramdisk, command_line)?
+                let (boot_set, ramdisk) = ramdisks.get(&cpu_arch).with_context(no_boot_set)?;
+                made(artifact, loader, boot_set, ramdisk, &images.seed, command_line)?
             }
         };
         ensure!(!image.is_empty(), "{} is empty", artifact.file_name());
@@ -104,30 +107,36 @@ fn made(
     loader: HttpLoader,
     boot_set: &BootSet,
     ramdisk: &Ramdisk,
+    seed: &[u8],
     command_line: &str,
 ) -> Result<(Image, Vec<Shared>)> {
     match artifact {
         Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
             match loader {
-                HttpLoader::Uki => composed(boot_set, ramdisk, command_line),
+                HttpLoader::Uki => composed(boot_set, ramdisk, seed, command_line),
                 HttpLoader::Grub => Ok(whole(&boot_set.grub)),
             }
         }
-        Artifact::Ipxe | Artifact::IpxeArm64 => {
-            let ipxe = boot_set.ipxe.as_ref();
-            Ok(whole(
-                ipxe.context("the boot set has no iPXE: set the node's boot_interface to http")?,
-            ))
-        }
+        Artifact::Ipxe | Artifact::IpxeArm64 => Ok(whole(ipxe_of(boot_set)?)),
         Artifact::IpxeScript => Ok(text(scripts::ipxe(command_line)?)),
         Artifact::Iso => {
-            let (uki, files) = composed(boot_set, ramdisk, command_line)?;
+            let (uki, files) = composed(boot_set, ramdisk, seed, command_line)?;
             Ok((iso(&esp(&uki, boot_set.stub.machine())?)?, files))
         }
         Artifact::GrubConfig => Ok(text(scripts::grub(command_line)?)),
         Artifact::Kernel => Ok(whole(&ramdisk.kernel)),
-        Artifact::Initramfs => Ok(whole(&ramdisk.initramfs)),
+        Artifact::Initramfs => {
+            let seeded = seeded_initramfs(&ramdisk.initramfs.source, seed);
+            Ok((seeded, vec![ramdisk.initramfs.clone()]))
+        }
     }
+}
+
+fn ipxe_of(boot_set: &BootSet) -> Result<&Shared> {
+    boot_set
+        .ipxe
+        .as_ref()
+        .context("the boot set has no iPXE: set the node's boot_interface to http")
 }
 
 fn whole(shared: &Shared) -> (Image, Vec<Shared>) {
@@ -141,6 +150,7 @@ fn text(text: String) -> (Image, Vec<Shared>) {
 fn composed(
     boot_set: &BootSet,
     ramdisk: &Ramdisk,
+    seed: &[u8],
     command_line: &str,
 ) -> Result<(Image, Vec<Shared>)> {
     let parts = UkiParts {
@@ -148,6 +158,7 @@ fn composed(
         uname: &boot_set.kernel_version,
         kernel: &ramdisk.kernel.source,
         initramfs: &ramdisk.initramfs.source,
+        seed,
         command_line,
     };
     let image = uki(&boot_set.stub, &parts).context("cannot compose the image")?;

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use efi::CpioArchive;
 use hardware::CpuArch;
 use provision::boot::Artifact;
-use provision::{BootInterface, Node};
+use provision::config_drive::{self, SEED_FOLDER};
+use provision::image::{CONFIG_DRIVE, MachineImage, NamedImage, image_of};
+use provision::{BootInterface, Boots, Node};
 use tracing::info;
 use uuid::Uuid;
 
@@ -20,20 +23,20 @@ use super::boot_set::{BootSet, Ramdisk, Shared};
 use super::contents::Contents;
 use super::sources::{Fresh, Sources};
 
-const DEPLOY_ISO: &str = "deploy_iso";
-const DEPLOY_KERNEL: &str = "deploy_kernel";
-const DEPLOY_RAMDISK: &str = "deploy_ramdisk";
-
-/// The URLs of the images that a node names.
+/// The URLs of the images that a node's attempt boots.
 pub(super) fn image_urls(node: &Node) -> Vec<String> {
-    let named = [DEPLOY_ISO, DEPLOY_KERNEL, DEPLOY_RAMDISK];
-    named.into_iter().filter_map(|setting| node.driver_text(setting)).map(str::to_owned).collect()
+    let image = node
+        .live_attempt()
+        .and_then(|attempt| image_of(node, attempt.boots(), attempt.boot_interface).ok());
+    image.into_iter().flat_map(MachineImage::named).map(|named| named.url.to_owned()).collect()
 }
 
 /// What an attempt boots with, all of it open.
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) files: Files,
+    /// What is unpacked over the initramfs; empty, if nothing is.
+    pub(super) seed: Vec<u8>,
     /// Of the loader that the machine fetched, else as its node says: kernel, ramdisk and scripts have the
     /// same names for all.
     cpu_arch: Mutex<CpuArch>,
@@ -44,13 +47,17 @@ pub(super) struct Images {
 /// What images are made of.
 #[derive(Debug)]
 pub(super) enum Files {
-    /// An image of the operator's, sent as it is.
-    Iso(Shared),
+    /// An image that we did not compose, sent as it is; and loaders that lead to it, where there are boot sets.
+    Iso { iso: Shared, boot_sets: BTreeMap<CpuArch, Arc<BootSet>> },
     /// By architecture, loaders of the boot set and a ramdisk: the node's own or that of the boot set.
     Ramdisks(BTreeMap<CpuArch, (Arc<BootSet>, Ramdisk)>),
 }
 
 impl Images {
+    fn of(files: Files, cpu_arch: CpuArch, seed: Vec<u8>) -> Self {
+        Self { files, seed, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() }
+    }
+
     /// An image as it was composed before, since a BMC fetches an ISO in thousands of parts.
     pub(super) fn contents(
         &self,
@@ -136,22 +143,32 @@ impl Store {
     pub(super) async fn find(
         &self,
         node: &Node,
+        boots: Boots,
         interface: BootInterface,
         fresh: Fresh,
     ) -> Result<Images> {
-        let iso = match interface {
-            BootInterface::RedfishHttps => self.named(node, DEPLOY_ISO, fresh).await?,
-            BootInterface::Http | BootInterface::HttpIpxe => None,
-        };
-        let (cpu_arch, files) = match iso {
-            Some(iso) => (CpuArch::default(), Files::Iso(iso)),
-            None => {
-                let cpu_arch = node.cpu_arch()?;
-                let own = self.ramdisk(node, fresh).await?;
-                (cpu_arch, Files::Ramdisks(self.ramdisks(cpu_arch, own.as_ref())?))
+        let own = match image_of(node, boots, interface)? {
+            MachineImage::Iso(iso) => {
+                let iso = self.named(iso, fresh).await?;
+                let there = |(cpu_arch, boot_set): (_, Result<_>)| Some((cpu_arch, boot_set.ok()?));
+                let boot_sets = self.boot_sets().filter_map(there).collect();
+                let cpu_arch = node.cpu_arch().unwrap_or_default();
+                return Ok(Images::of(Files::Iso { iso, boot_sets }, cpu_arch, Vec::new()));
             }
+            MachineImage::Ramdisk { kernel, ramdisk } => {
+                let kernel = self.named(kernel, fresh).await?;
+                let initramfs = self.named(ramdisk, fresh).await?;
+                Some(Ramdisk { kernel, initramfs })
+            }
+            MachineImage::BootSet => None,
         };
-        Ok(Images { files, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() })
+        let cpu_arch = node.cpu_arch()?;
+        let files = Files::Ramdisks(self.ramdisks(cpu_arch, own.as_ref())?);
+        let seed = match boots {
+            Boots::Instance => config_drive_archive(node)?,
+            Boots::Ramdisk | Boots::Nothing => Vec::new(),
+        };
+        Ok(Images::of(files, cpu_arch, seed))
     }
 
     /// What there is to boot on each architecture; an error, if there is nothing for `needed`.
@@ -174,24 +191,20 @@ impl Store {
         Ok(ramdisks)
     }
 
-    async fn ramdisk(&self, node: &Node, fresh: Fresh) -> Result<Option<Ramdisk>> {
-        let kernel = self.named(node, DEPLOY_KERNEL, fresh).await?;
-        let initramfs = self.named(node, DEPLOY_RAMDISK, fresh).await?;
-        match (kernel, initramfs) {
-            (Some(kernel), Some(initramfs)) => Ok(Some(Ramdisk { kernel, initramfs })),
-            (None, None) => Ok(None),
-            (Some(_), None) => bail!("driver_info has a deploy_kernel but no deploy_ramdisk"),
-            (None, Some(_)) => bail!("driver_info has a deploy_ramdisk but no deploy_kernel"),
-        }
+    async fn named(&self, image: NamedImage<'_>, fresh: Fresh) -> Result<Shared> {
+        let found = self.sources.find(image.url, fresh).await;
+        found.with_context(|| format!("{} cannot be used", image.field))
     }
+}
 
-    async fn named(&self, node: &Node, setting: &str, fresh: Fresh) -> Result<Option<Shared>> {
-        let Some(url) = node.driver_text(setting).filter(|url| !url.is_empty()) else {
-            return Ok(None);
-        };
-        let found = self.sources.find(url, fresh).await;
-        found.map(Some).with_context(|| format!("driver_info/{setting} cannot be used"))
+/// The config drive of a node's instance as an archive that is unpacked over its initramfs; empty, if it has none.
+fn config_drive_archive(node: &Node) -> Result<Vec<u8>> {
+    let Some(config_drive) = node.instance_info.get(CONFIG_DRIVE) else { return Ok(Vec::new()) };
+    let mut archive = CpioArchive::default();
+    for file in config_drive::files(config_drive)? {
+        archive.file(&format!("{SEED_FOLDER}/{}", file.path), file.contents);
     }
+    Ok(archive.finish())
 }
 
 /// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.

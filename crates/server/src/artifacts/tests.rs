@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use provision::addresses::MachineAddresses;
-use provision::node::{Clean, Port, Secret};
-use provision::{ProvisionState, What};
+use provision::node::{FreshAttempt, Port, Secret};
+use provision::{Procedure, ProvisionState, What};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -375,6 +374,7 @@ async fn what_is_sent_is_what_was_composed() {
         uname: "6.1.0",
         kernel: &source("kernel"),
         initramfs: &source("initramfs"),
+        seed: b"",
         command_line: "ipa-api-url=http://127.0.0.1:6386 ipa-agent-token=TOKEN \
                        BOOTIF=01-52-54-00-12-34-56 nofb vga=normal",
     };
@@ -891,19 +891,16 @@ impl Reply {
 pub(crate) fn booting_node() -> Node {
     let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
     node.provision_state = ProvisionState::CleanWait;
-    node.attempt = Some(Attempt {
-        id: Uuid::from_u128(1),
-        ticket: Secret(TICKET.to_owned()),
-        agent_token: Secret("TOKEN".to_owned()),
-        token_given: false,
-        addresses: MachineAddresses::default(),
-        boot_interface: BootInterface::Http,
-        started_at: "2026-01-02T03:04:05Z".parse().unwrap(),
-        powered_on_at: None,
-        ended_at: None,
-        agent: None,
-        clean: Clean::default(),
-    });
+    node.attempt = Some(Attempt::begun(
+        FreshAttempt {
+            attempt: Uuid::from_u128(1),
+            ticket: Secret(TICKET.to_owned()),
+            agent_token: Secret("TOKEN".to_owned()),
+        },
+        Procedure::Clean,
+        BootInterface::Http,
+        "2026-01-02T03:04:05Z".parse().unwrap(),
+    ));
     node
 }
 

@@ -196,9 +196,8 @@ mod tests {
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use hardware::Mac;
     use jiff::Timestamp;
-    use provision::addresses::MachineAddresses;
-    use provision::node::{Clean, Secret};
-    use provision::{Attempt, BootInterface, Node, Port, ProvisionState};
+    use provision::node::{FreshAttempt, Secret};
+    use provision::{Attempt, BootInterface, Node, Port, Procedure, ProvisionState};
     use serde_json::Map;
     use std::net::Ipv4Addr;
     use uuid::Uuid;
@@ -216,19 +215,16 @@ mod tests {
     fn machines(url: &str) -> Machines {
         let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         node.provision_state = ProvisionState::CleanWait;
-        node.attempt = Some(Attempt {
-            id: Uuid::nil(),
-            ticket: Secret("TICKET".to_owned()),
-            agent_token: Secret("TOKEN".to_owned()),
-            token_given: false,
-            addresses: MachineAddresses::default(),
-            boot_interface: BootInterface::Http,
-            started_at: Timestamp::UNIX_EPOCH,
-            powered_on_at: None,
-            ended_at: None,
-            agent: None,
-            clean: Clean::default(),
-        });
+        node.attempt = Some(Attempt::begun(
+            FreshAttempt {
+                attempt: Uuid::nil(),
+                ticket: Secret("TICKET".to_owned()),
+                agent_token: Secret("TOKEN".to_owned()),
+            },
+            Procedure::Clean,
+            BootInterface::Http,
+            Timestamp::UNIX_EPOCH,
+        ));
         let port = Port {
             uuid: Uuid::nil(),
             node_uuid: node.uuid,

@@ -102,7 +102,7 @@ pub enum Known {
         /// Whether the port is one to boot from.
         pxe_enabled: bool,
         /// How far its boot is.
-        boot: Stage,
+        boot: BootStage,
     },
     /// Nobody registered it.
     Stranger,
@@ -110,7 +110,7 @@ pub enum Known {
 
 /// How far a boot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum BootStage {
     /// There is none.
     None,
     /// It may fetch what it boots.
@@ -213,9 +213,9 @@ impl Rehearsal {
             boot_interface: live.map_or(node.boot_interface, |attempt| attempt.boot_interface),
             pxe_enabled: port.pxe_enabled,
             boot: match (bootable(&node), live) {
-                (Some(_), _) => Stage::Booting,
-                (None, Some(attempt)) if attempt.agent.is_some() => Stage::Booted,
-                (None, Some(_) | None) => Stage::None,
+                (Some(_), _) => BootStage::Booting,
+                (None, Some(attempt)) if attempt.agent.is_some() => BootStage::Booted,
+                (None, Some(_) | None) => BootStage::None,
             },
         }
     }
@@ -449,9 +449,9 @@ impl fmt::Display for Known {
             Self::Port { node, state, boot_interface, pxe_enabled, boot } => {
                 write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;
                 match boot {
-                    Stage::None => write!(f, "is not booting (by {boot_interface}), ")?,
-                    Stage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
-                    Stage::Booted => {
+                    BootStage::None => write!(f, "is not booting (by {boot_interface}), ")?,
+                    BootStage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
+                    BootStage::Booted => {
                         write!(f, "has booted (by {boot_interface}; its agent has called), ")?;
                     }
                 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hardware::{ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
-use provision::boot::HttpLoader;
+use provision::boot::BootMethod;
 use provision::diagnosis::Diagnosis;
-use provision::{BootEvent, BootInterface, BootingStranger, Node, Vicinity, diagnose};
+use provision::{BootEvent, BootingStranger, Node, Vicinity, diagnose};
 use uuid::Uuid;
 
 use crate::nodes::Index;
@@ -60,7 +60,7 @@ impl BootingStrangers {
         &self,
         index: &Index,
         node: Uuid,
-        boot: (BootInterface, HttpLoader),
+        method: BootMethod,
         events: &[BootEvent],
         now: Timestamp,
     ) -> Option<Diagnosis> {
@@ -68,7 +68,7 @@ impl BootingStrangers {
         let ports = index.by_uuid(node).map(|(_, ports)| ports).unwrap_or_default();
         let ports: Vec<_> = ports.iter().map(|port| port.address).collect();
         let vicinity = Vicinity { ports: &ports, strangers: &strangers };
-        diagnose(boot.0, boot.1, events, vicinity, now)
+        diagnose(method, events, vicinity, now)
     }
 
     /// All that are remembered but those of `node`, each with the node that it is of by now.

@@ -256,9 +256,8 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use provision::ProvisionState;
-    use provision::addresses::MachineAddresses;
-    use provision::node::Clean;
+    use provision::node::FreshAttempt;
+    use provision::{Procedure, ProvisionState};
 
     use super::*;
     use crate::config::Config;
@@ -268,19 +267,16 @@ mod tests {
         let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         node.properties.insert("cpu_arch".to_owned(), cpu_arch.into());
         node.provision_state = ProvisionState::Cleaning;
-        node.attempt = Some(Attempt {
-            id: Uuid::nil(),
-            ticket: Secret("TICKET".to_owned()),
-            agent_token: Secret("TOKEN".to_owned()),
-            token_given: false,
-            addresses: MachineAddresses::default(),
-            boot_interface: BootInterface::Http,
-            started_at: Timestamp::UNIX_EPOCH,
-            powered_on_at: None,
-            ended_at: None,
-            agent: None,
-            clean: Clean::default(),
-        });
+        node.attempt = Some(Attempt::begun(
+            FreshAttempt {
+                attempt: Uuid::nil(),
+                ticket: Secret("TICKET".to_owned()),
+                agent_token: Secret("TOKEN".to_owned()),
+            },
+            Procedure::Clean,
+            BootInterface::Http,
+            Timestamp::UNIX_EPOCH,
+        ));
         node
     }
 

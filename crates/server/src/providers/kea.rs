@@ -38,13 +38,13 @@ const BLURRED: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Kea {
     servers: Vec<Server>,
-    boots: Mutex<Boots>,
+    boots: Mutex<KeaBoots>,
     /// What came of the last telling. Held while the servers are told.
     last: tokio::sync::Mutex<Telling>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Boots {
+struct KeaBoots {
     /// Those that the servers are to know, by node.
     all: HashMap<Uuid, Announcement>,
     /// The attempts that they are to forget.
@@ -167,7 +167,7 @@ impl Kea {
 
     /// Tells the servers of a change, if it is one; or waits for what comes of telling them, if somebody
     /// else begins with that after the change.
-    async fn change(&self, change: impl FnOnce(&mut Boots) -> bool) -> Telling {
+    async fn change(&self, change: impl FnOnce(&mut KeaBoots) -> bool) -> Telling {
         let begun = {
             let mut boots = self.boots();
             if change(&mut boots) {
@@ -208,7 +208,7 @@ impl Kea {
     }
 
     // A panic elsewhere cannot leave the map half-changed.
-    fn boots(&self) -> MutexGuard<'_, Boots> {
+    fn boots(&self) -> MutexGuard<'_, KeaBoots> {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -228,7 +228,7 @@ impl Provider for Kea {
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        let over = |boots: &mut Boots| {
+        let over = |boots: &mut KeaBoots| {
             let known = boots.all.len();
             boots.all.retain(|_, boot| boot.attempt != told.attempt);
             boots.over.insert(told.attempt) || boots.all.len() < known
@@ -254,7 +254,7 @@ impl Provider for Kea {
     }
 }
 
-impl Boots {
+impl KeaBoots {
     fn classes(&self, family: Family) -> Vec<Value> {
         let all: Vec<_> = self.all.values().cloned().collect();
         classes::of(&all, family)
@@ -278,19 +278,19 @@ impl Telling {
 }
 
 impl Server {
-    async fn tell(&self, boots: &Boots) -> Result<Obstacles> {
+    async fn tell(&self, boots: &KeaBoots) -> Result<Obstacles> {
         let told = self.set_classes(boots).await.with_context(|| self.in_words())?;
         self.knowledge().changes = boots.changes;
         Ok(told)
     }
 
-    async fn has_forgotten(&self, boots: &Boots) -> Result<bool> {
+    async fn has_forgotten(&self, boots: &KeaBoots) -> Result<bool> {
         self.looks_forgetful(boots).await.with_context(|| self.in_words())
     }
 
     /// Its configuration is read only if it was set anew, since that may be long and Kea answers nobody
     /// meanwhile.
-    async fn looks_forgetful(&self, boots: &Boots) -> Result<bool> {
+    async fn looks_forgetful(&self, boots: &KeaBoots) -> Result<bool> {
         let status =
             self.ask_within(self.patience.little, &json!({"command": "status-get"})).await?;
         let known = *self.knowledge();
@@ -324,7 +324,7 @@ impl Server {
         Ok(configuration)
     }
 
-    async fn set_classes(&self, boots: &Boots) -> Result<Obstacles> {
+    async fn set_classes(&self, boots: &KeaBoots) -> Result<Obstacles> {
         let told = self.knowledge().changes;
         if told == boots.changes {
             return Ok(Obstacles::default());

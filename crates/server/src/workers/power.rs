@@ -5,7 +5,7 @@ pub(super) mod plan;
 use std::time::Duration;
 
 use provision::Event;
-use provision::state::PowerTarget;
+use provision::state::{PowerState, PowerTarget};
 use redfish::boot::{Failure, Power};
 use store::{Claimed, WorkError};
 use thiserror::Error;
@@ -14,6 +14,7 @@ use tracing::info;
 
 use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
 use super::Workers;
+use super::boot_target::instance_override;
 use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
 
 /// For all that the BMC does: one that answers each question at the last moment holds the node no longer.
@@ -37,7 +38,16 @@ pub(super) async fn run(
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<Event, WorkError> {
-    let plan = PowerPlan::power(target, None, claimed.progress);
+    // The machine of an instance boots from its URL, which its BMC may have forgotten.
+    let instance = match target.leads_to() {
+        PowerState::On => instance_override(workers, &claimed.node, &claimed.ports).await,
+        PowerState::Off => Ok(None),
+    };
+    let boot = match instance {
+        Ok(boot) => boot,
+        Err(reason) => return Ok(Event::PowerFailed(reason.to_string())),
+    };
+    let plan = PowerPlan::power(target, boot, claimed.progress);
     match carry_out(workers, claimed, plan, BMC_PATIENCE).await {
         Ok(()) => Ok(Event::PowerSeen(target.leads_to())),
         Err(NotCarriedOut::Work(failed)) => Err(failed),

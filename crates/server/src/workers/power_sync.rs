@@ -37,16 +37,11 @@ pub(super) async fn run(workers: Workers, every: Duration, end: CancellationToke
 
 /// Whether a look at its BMC disturbs nobody, and there is one that was seen to answer.
 fn is_resting(node: &Node) -> bool {
-    let managed = match node.provision_state {
-        ProvisionState::Manageable | ProvisionState::Available | ProvisionState::CleanFailed => {
-            true
-        }
-        ProvisionState::Enroll
-        | ProvisionState::Verifying
-        | ProvisionState::Cleaning
-        | ProvisionState::CleanWait => false,
-    };
-    managed && node.live_attempt().is_none() && node.target_power_state.is_none()
+    let state = node.provision_state;
+    let managed = state != ProvisionState::Enroll && !state.is_under_way();
+    let has_instance = state == ProvisionState::Active;
+    let torn_down = has_instance || node.live_attempt().is_none();
+    managed && torn_down && node.target_power_state.is_none()
 }
 
 /// Gives the node and why its BMC does not answer, if it does not.

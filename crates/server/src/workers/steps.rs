@@ -18,7 +18,7 @@ pub(super) async fn run(workers: &Workers, claimed: &Claimed, id: Uuid, work: St
         Err(error) => return Event::StepFailed { attempt: id, reason: error.to_string() },
     };
     let agent = TracedAgent { workers, claimed, client };
-    agent.carry_out(StepPlan::new(work, id, &attempt.clean)).await
+    agent.carry_out(StepPlan::new(work, id, &attempt.run)).await
 }
 
 /// A node's agent, with each call to it in the trace.

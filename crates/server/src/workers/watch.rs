@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join;
 use jiff::{SignedDuration, Timestamp};
+use provision::boot::BootMethod;
 use provision::diagnosis::{Diagnosis, Verdict};
 use provision::event::Silence;
-use provision::{BootEvent, Event, Node, step};
+use provision::{BootEvent, Event, Node, ProvisionState as State, step};
 use store::{ChangeError, Clock, Retention};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Workers;
+use super::instances::{awaits_image, note_fetched};
 use crate::error::log_store_failure;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -107,8 +109,12 @@ async fn look_at_all(
     serving_since: Instant,
 ) {
     let booting = workers.nodes.index().booting();
+    // An instance that has all of its image is on its own.
+    let is_watched =
+        |node: &&Arc<Node>| node.provision_state != State::Active || awaits_image(node);
+    let watched_nodes = booting.iter().filter(is_watched);
     let mut booting: Vec<_> =
-        booting.iter().filter_map(|node| Some((node.live_attempt()?.id, node))).collect();
+        watched_nodes.filter_map(|node| Some((node.live_attempt()?.id, node))).collect();
     note_silences(watched, &booting, round == 1);
     booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
     let overdue = |(attempt, node): &(Uuid, &Arc<Node>)| {
@@ -169,10 +175,13 @@ async fn look_at(
     serving_since: Instant,
 ) {
     let Some(attempt) = node.live_attempt() else { return };
+    if let Some(trace) = trace {
+        note_fetched(workers, node, trace).await;
+    }
     let now = Clock::process().now();
-    let boot = (attempt.boot_interface, workers.loader);
+    let method = BootMethod::of(attempt, workers.loader);
     let diagnosis = trace.and_then(|trace| {
-        workers.strangers.diagnose(workers.nodes.index(), node.uuid, boot, trace, now)
+        workers.strangers.diagnose(workers.nodes.index(), node.uuid, method, trace, now)
     });
     if let Some(diagnosis) = &diagnosis {
         say(node, diagnosis, &mut watched.said);

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use provision::Node;
+use provision::image::NamedImage;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use thiserror::Error;
@@ -89,15 +89,14 @@ impl ImageReach {
         }
     }
 
-    /// What the URL that a node's `setting` holds says itself of where it leads: seen before a machine is touched.
+    /// What the URL of an image that a node names says itself of where it leads: seen before a machine is touched.
     ///
     /// # Errors
     /// In words, naming the setting.
-    pub(crate) fn expect_image(&self, node: &Node, setting: &str) -> anyhow::Result<()> {
+    pub(crate) fn expect_image(&self, image: NamedImage<'_>) -> anyhow::Result<()> {
         // One that is no URL fails when it is fetched, in better words.
-        let url = node.driver_text(setting).and_then(|url| Url::parse(url).ok());
-        let Some(url) = url else { return Ok(()) };
-        self.expect_url(&url).with_context(|| format!("driver_info/{setting} cannot be used"))
+        let Ok(url) = Url::parse(image.url) else { return Ok(()) };
+        self.expect_url(&url).with_context(|| format!("{} cannot be used", image.field))
     }
 
     /// Whether the peer of a connection is another than this service. `own` are the addresses of this host.

@@ -1,13 +1,13 @@
-//! Clean steps: what an operator may ask for, what an agent offers, and which are run.
+//! Steps of procedures: what an operator may ask for, what an agent offers, and which are run.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::node::Clean;
+use crate::node::StepRun;
 
-/// One clean step, in the words of Ironic's API and of the agent's.
+/// One step of a procedure, in the words of Ironic's API and of the agent's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CleanStep {
+pub struct ProcedureStep {
     /// Who does it: `deploy` for all steps of the agent.
     pub interface: String,
     /// Its name.
@@ -26,7 +26,7 @@ pub struct CleanStep {
     pub abortable: bool,
 }
 
-impl CleanStep {
+impl ProcedureStep {
     /// `deploy.erase_devices_metadata`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -42,22 +42,25 @@ impl CleanStep {
 ///
 /// # Errors
 /// Names the first step that was asked for and that the agent does not have.
-pub fn choose(clean: &Clean, offers: &[CleanStep]) -> Result<Vec<CleanStep>, String> {
-    if clean.automated { Ok(by_priority(offers)) } else { asked_for(&clean.steps, offers) }
+pub fn choose(run: &StepRun, offers: &[ProcedureStep]) -> Result<Vec<ProcedureStep>, String> {
+    if run.automated { Ok(by_priority(offers)) } else { asked_for(&run.steps, offers) }
 }
 
-fn by_priority(offers: &[CleanStep]) -> Vec<CleanStep> {
+fn by_priority(offers: &[ProcedureStep]) -> Vec<ProcedureStep> {
     let mut steps: Vec<_> = offers.iter().filter(|step| step.priority > 0).cloned().collect();
     // Among equals the order is by name, so that two runs do the same.
     steps.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.step.cmp(&b.step)));
     steps
 }
 
-fn asked_for(steps: &[CleanStep], offers: &[CleanStep]) -> Result<Vec<CleanStep>, String> {
+fn asked_for(
+    steps: &[ProcedureStep],
+    offers: &[ProcedureStep],
+) -> Result<Vec<ProcedureStep>, String> {
     steps
         .iter()
         .map(|asked| match offers.iter().find(|offer| offer.is(asked)) {
-            Some(offer) => Ok(CleanStep { args: asked.args.clone(), ..offer.clone() }),
+            Some(offer) => Ok(ProcedureStep { args: asked.args.clone(), ..offer.clone() }),
             None => Err(format!(
                 "node does not support this clean step: {}; the ramdisk offers {}",
                 asked.name(),
@@ -67,8 +70,8 @@ fn asked_for(steps: &[CleanStep], offers: &[CleanStep]) -> Result<Vec<CleanStep>
         .collect()
 }
 
-fn names(steps: &[CleanStep]) -> String {
-    let names: Vec<_> = steps.iter().map(CleanStep::name).collect();
+fn names(steps: &[ProcedureStep]) -> String {
+    let names: Vec<_> = steps.iter().map(ProcedureStep::name).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
@@ -76,8 +79,8 @@ fn names(steps: &[CleanStep]) -> String {
 mod tests {
     use super::*;
 
-    fn step(name: &str, priority: i64) -> CleanStep {
-        CleanStep {
+    fn step(name: &str, priority: i64) -> ProcedureStep {
+        ProcedureStep {
             interface: "deploy".into(),
             step: name.into(),
             args: Map::new(),
@@ -89,10 +92,10 @@ mod tests {
 
     #[test]
     fn automated_cleaning_runs_the_highest_priority_first_and_leaves_out_zero() {
-        let clean = Clean { automated: true, ..Clean::default() };
+        let run = StepRun { automated: true, ..StepRun::default() };
         let offers = [step("erase_devices", 10), step("burnin", 0), step("metadata", 99)];
 
-        let chosen = choose(&clean, &offers).unwrap();
+        let chosen = choose(&run, &offers).unwrap();
 
         assert_eq!(chosen, [step("metadata", 99), step("erase_devices", 10)]);
     }
@@ -101,10 +104,10 @@ mod tests {
     fn a_manual_clean_keeps_the_operators_order_and_arguments() {
         let mut asked = step("erase_devices", 0);
         asked.args.insert("force".into(), true.into());
-        let clean = Clean { steps: vec![asked, step("metadata", 0)], ..Clean::default() };
+        let run = StepRun { steps: vec![asked, step("metadata", 0)], ..StepRun::default() };
         let offers = [step("metadata", 99), step("erase_devices", 10)];
 
-        let chosen = choose(&clean, &offers).unwrap();
+        let chosen = choose(&run, &offers).unwrap();
 
         assert_eq!(chosen[0].step, "erase_devices");
         assert_eq!(chosen[0].args["force"], true);
@@ -113,9 +116,9 @@ mod tests {
 
     #[test]
     fn a_step_that_the_ramdisk_lacks_is_named_together_with_those_it_has() {
-        let clean = Clean { steps: vec![step("polish", 0)], ..Clean::default() };
+        let run = StepRun { steps: vec![step("polish", 0)], ..StepRun::default() };
 
-        let refused = choose(&clean, &[step("metadata", 99)]).unwrap_err();
+        let refused = choose(&run, &[step("metadata", 99)]).unwrap_err();
 
         assert_eq!(
             refused,

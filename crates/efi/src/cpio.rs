@@ -12,7 +12,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive being put together; folders above an entry are added by themselves.
 #[derive(Debug, Default)]
-pub(super) struct Archive {
+pub struct CpioArchive {
     entries: BTreeMap<String, Entry>,
 }
 
@@ -23,34 +23,35 @@ struct Entry {
     content: Vec<u8>,
 }
 
-impl Archive {
+impl CpioArchive {
     /// Adds an empty folder. Paths are relative to the root and have no leading slash.
-    pub(super) fn directory(&mut self, path: &str) {
+    pub fn directory(&mut self, path: &str) {
         self.add(path, DIRECTORY, (0, 0), Vec::new());
     }
 
     /// Adds a file anyone may read.
-    pub(super) fn file(&mut self, path: &str, content: Vec<u8>) {
+    pub fn file(&mut self, path: &str, content: Vec<u8>) {
         self.add(path, REGULAR, (0, 0), content);
     }
 
     /// Adds a program.
-    pub(super) fn program(&mut self, path: &str, content: Vec<u8>) {
+    pub fn program(&mut self, path: &str, content: Vec<u8>) {
         self.add(path, EXECUTABLE, (0, 0), content);
     }
 
     /// Adds a symbolic link to `target`.
-    pub(super) fn symlink(&mut self, path: &str, target: &str) {
+    pub fn symlink(&mut self, path: &str, target: &str) {
         self.add(path, SYMLINK, (0, 0), target.as_bytes().to_vec());
     }
 
     /// Adds a character device.
-    pub(super) fn character_device(&mut self, path: &str, major: u32, minor: u32) {
+    pub fn character_device(&mut self, path: &str, major: u32, minor: u32) {
         self.add(path, CHARACTER_DEVICE, (major, minor), Vec::new());
     }
 
     /// The archive's bytes.
-    pub(super) fn finish(self) -> Vec<u8> {
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
         let mut out = Vec::new();
         for (inode, (path, entry)) in (1..).zip(&self.entries) {
             emit(&mut out, inode, path, entry);
@@ -105,10 +106,10 @@ mod tests {
 
     #[test]
     fn equal_contents_make_equal_bytes_in_whatever_order_they_came() {
-        let mut one = Archive::default();
+        let mut one = CpioArchive::default();
         one.file("etc/a", b"a".to_vec());
         one.symlink("sbin/modprobe", "/init");
-        let mut other = Archive::default();
+        let mut other = CpioArchive::default();
         other.symlink("sbin/modprobe", "/init");
         other.file("etc/a", b"a".to_vec());
 
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn folders_come_before_what_is_in_them() {
-        let mut archive = Archive::default();
+        let mut archive = CpioArchive::default();
         archive.file("lib/modules/e1000e.ko", vec![1]);
 
         let bytes = archive.finish();
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn headers_and_contents_are_aligned_to_four_bytes() {
-        let mut archive = Archive::default();
+        let mut archive = CpioArchive::default();
         archive.file("x", b"12345".to_vec());
         archive.file("yy", b"6".to_vec());
 

@@ -1,0 +1,188 @@
+//! The boots of an instance, read off what its machine asks for: when its image is there whole, and when the machine
+//! boots anew by itself.
+
+use std::ops::Range;
+
+use crate::boot::{Artifact, HttpLoader};
+use crate::diagnosis::latest_boot;
+use crate::node::{Attempt, Node};
+use crate::procedure::Boots;
+use crate::state::ProvisionState;
+use crate::trace::{BootEvent, What};
+use hardware::ClientKind;
+
+/// Whether the trace of a boot shows that the file with the operating system in it was fetched whole, at once or in
+/// parts.
+#[must_use]
+pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
+    let mut parts: Vec<(Artifact, Part)> =
+        latest_boot(events).iter().filter_map(|event| part_of(&event.what, loader)).collect();
+    parts.sort_by_key(|(artifact, part)| (*artifact, part.bytes.start));
+    parts.chunk_by(|(a, _), (b, _)| a == b).any(|of_one| {
+        let total = of_one.iter().map(|(_, part)| part.total).max().unwrap_or_default();
+        let mut reached = 0;
+        for (_, part) in of_one {
+            if part.bytes.start <= reached {
+                reached = reached.max(part.bytes.end);
+            }
+        }
+        total > 0 && reached >= total
+    })
+}
+
+/// Bytes of a file that were sent, and how many it has.
+struct Part {
+    bytes: Range<u64>,
+    total: u64,
+}
+
+/// What a fetch got of a file that holds the operating system.
+fn part_of(what: &What, loader: HttpLoader) -> Option<(Artifact, Part)> {
+    let What::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what else {
+        return None;
+    };
+    let artifact = artifact.filter(|artifact| artifact.holds_ramdisk(loader))?;
+    if method != "GET" {
+        return None;
+    }
+    let (start, total) = match range {
+        None => (0, *length),
+        Some(range) => content_range(range)?,
+    };
+    Some((artifact, Part { bytes: start..start.saturating_add(*sent), total }))
+}
+
+/// The first byte and the length of the whole, of `bytes 0-99/1000` (RFC 9110 §14.4).
+fn content_range(range: &str) -> Option<(u64, u64)> {
+    let (bytes, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = bytes.split_once('-')?;
+    Some((first.parse().ok()?, total.parse().ok()?))
+}
+
+/// Whether an exchange shows that the machine of an instance boots anew by itself: its image was there whole, and now its
+/// firmware begins again.
+#[must_use]
+pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &What) -> bool {
+    let is_over = node.provision_state == ProvisionState::Active
+        && attempt.boots() == Boots::Instance
+        && attempt.image_fetched_at.is_some();
+    is_over && is_of_firmware(what)
+}
+
+fn is_of_firmware(what: &What) -> bool {
+    match what {
+        What::Dhcp { client, .. } => match client {
+            ClientKind::HttpClient | ClientKind::PxeClient => true,
+            // They come after the firmware, or without any boot.
+            ClientKind::Ipxe
+            | ClientKind::Grub
+            | ClientKind::Agent
+            | ClientKind::Firmware
+            | ClientKind::System => false,
+        },
+        What::Http { artifact: Some(artifact), .. } => match artifact {
+            Artifact::BootLoader
+            | Artifact::BootLoaderArm64
+            | Artifact::BootLoaderRiscv64
+            | Artifact::Ipxe
+            | Artifact::IpxeArm64
+            | Artifact::Iso => true,
+            Artifact::IpxeScript
+            | Artifact::GrubConfig
+            | Artifact::Kernel
+            | Artifact::Initramfs => false,
+        },
+        What::Http { artifact: None, .. }
+        | What::State { .. }
+        | What::Redfish { .. }
+        | What::Provider { .. }
+        | What::Agent { .. }
+        | What::LeftOut { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LENGTH: u64 = 1_000;
+
+    fn fetch(artifact: Artifact, range: Option<Range<u64>>, sent: u64) -> BootEvent {
+        let length = range.as_ref().map_or(LENGTH, |range| range.end - range.start);
+        let range = range.map(|range| format!("bytes {}-{}/{LENGTH}", range.start, range.end - 1));
+        let what = What::Http {
+            method: "GET".to_owned(),
+            artifact: Some(artifact),
+            path: artifact.file_name().to_owned(),
+            remote: None,
+            user_agent: None,
+            status: if range.is_some() { 206 } else { 200 },
+            error: None,
+            range,
+            sent,
+            length,
+            millis: 1,
+        };
+        BootEvent { at: Timestamp::UNIX_EPOCH, attempt: Uuid::nil(), what }
+    }
+
+    fn is_fetched(events: &[BootEvent]) -> bool {
+        is_image_fetched(events, HttpLoader::Uki)
+    }
+
+    #[test]
+    fn an_image_counts_once_all_of_it_was_sent() {
+        assert!(!is_fetched(&[]));
+        assert!(!is_fetched(&[fetch(Artifact::Iso, None, LENGTH - 1)]));
+        assert!(is_fetched(&[fetch(Artifact::Iso, None, LENGTH)]));
+    }
+
+    #[test]
+    fn a_fetch_that_broke_off_and_was_resumed_counts() {
+        let broken = fetch(Artifact::Iso, None, 400);
+        let rest = fetch(Artifact::Iso, Some(400..LENGTH), LENGTH - 400);
+        assert!(is_fetched(&[broken.clone(), rest]));
+        let gap = fetch(Artifact::Iso, Some(401..LENGTH), LENGTH - 401);
+        assert!(!is_fetched(&[broken, gap]));
+    }
+
+    #[test]
+    fn a_loader_that_goes_on_to_fetch_the_system_is_not_the_image() {
+        let events = [fetch(Artifact::Ipxe, None, LENGTH), fetch(Artifact::Kernel, None, LENGTH)];
+        assert!(!is_fetched(&events));
+        let grub = [fetch(Artifact::BootLoader, None, LENGTH)];
+        assert!(!is_image_fetched(&grub, HttpLoader::Grub));
+    }
+
+    #[test]
+    fn a_head_fetches_nothing() {
+        let mut event = fetch(Artifact::Iso, None, LENGTH);
+        let What::Http { method, .. } = &mut event.what else { unreachable!() };
+        "HEAD".clone_into(method);
+        assert!(!is_fetched(&[event]));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_count_as_the_whole_exactly_if_no_byte_is_missing(
+            parts in proptest::collection::vec((0..20_u64, 1..10_u64), 0..12),
+        ) {
+            let mut have = [false; 20];
+            let events: Vec<_> = parts.iter().map(|(start, len)| {
+                let end = (start + len).min(20);
+                (*start..end).for_each(|at| have[at as usize] = true);
+                fetch(Artifact::Iso, Some(start * 50..end * 50), (end - start) * 50)
+            }).collect();
+            prop_assert_eq!(is_fetched(&events), have.iter().all(|it| *it));
+        }
+
+        #[test]
+        fn no_range_makes_it_panic(range in "(bytes )?[0-9/*-]{0,40}") {
+            let _ = content_range(&range);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What agents say: who they are, and how their steps go.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use super::{Outcome, REBOOT, Transition};
+use crate::addresses::{
+    ForeignLookup, MachineAddresses, TOKEN_AGAIN, TokenHolder, belongs, boots_own_iso,
+};
+use crate::event::{AgentLookup, Heartbeat, Work};
+use crate::node::Agent;
+use crate::procedure::{Boots, ProcedureRow, Stage};
+use crate::refused::Refused;
+use crate::state::{Position, PowerState};
+use crate::steps::{self, ProcedureStep};
+use crate::text::shown_url;
+
+impl Transition<'_> {
+    pub(super) fn agent_looks_up(mut self, lookup: &AgentLookup) -> Result<Outcome, Refused> {
+        self.expect_agent()?;
+        let from = lookup.from.to_canonical();
+        self.attempt().addresses.add(&lookup.fetched, &lookup.leased);
+        let attempt = self.node.attempt.as_ref().expect("an agent is expected in an attempt");
+        let is_known = belongs(&self.node, attempt, from);
+        let is_on = attempt.powered_on_at.is_some_and(|on| on <= lookup.at);
+        if !boots_own_iso(&self.node, attempt) {
+            // Its image carries the token, so the answer holds none, and anybody may have it. Only a lookup from the
+            // machine shows that the machine is up.
+            self.attempt().token_given |= is_known && is_on;
+            return Ok(self.forgetting_addresses());
+        }
+        if !is_on {
+            return Err(Refused::LookupTooEarly(self.node.uuid));
+        }
+        if !is_known {
+            let MachineAddresses { fetched, leased, .. } = attempt.addresses.clone();
+            return Err(Refused::ForeignLookup(ForeignLookup { from, fetched, leased }));
+        }
+        if attempt.agent.is_some() {
+            // The agent that was started anew kept its token; nobody is told it any more.
+            return Ok(self.done());
+        }
+        self.give_token(from, lookup.at)?;
+        Ok(self.done())
+    }
+
+    /// The token is given once: to the first address of the machine that asks for it. That address is told it again
+    /// until the first heartbeat, as its answer may have been lost.
+    pub(super) fn give_token(&mut self, from: IpAddr, at: Timestamp) -> Result<(), Refused> {
+        let attempt = self.attempt();
+        match attempt.addresses.token_holder {
+            Some(holder) if holder.address != from => {
+                return Err(Refused::TokenTaken { holder: Some(holder.address), from });
+            }
+            Some(holder) if at.duration_since(holder.at).abs() < TOKEN_AGAIN => {
+                return Err(Refused::TokenJustGiven { from });
+            }
+            // An earlier version has given it, and did not note to whom.
+            None if attempt.token_given => return Err(Refused::TokenTaken { holder: None, from }),
+            Some(_) | None => {}
+        }
+        attempt.token_given = true;
+        attempt.addresses.token_holder = Some(TokenHolder { address: from, at });
+        Ok(())
+    }
+
+    /// Whoever needs no address to be told its token has none kept: they are known in memory.
+    pub(super) fn forgetting_addresses(mut self) -> Outcome {
+        let before = self.before.attempt.as_ref().map(|attempt| attempt.addresses.clone());
+        self.attempt().addresses = before.unwrap_or_default();
+        self.done()
+    }
+
+    pub(super) fn addresses_seen(
+        mut self,
+        attempt: Uuid,
+        fetched: &[IpAddr],
+        leased: &[IpAddr],
+    ) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt)?;
+        self.attempt().addresses.add(fetched, leased);
+        Ok(self.done())
+    }
+
+    pub(super) fn agent_alive(mut self, heartbeat: &Heartbeat) -> Result<Outcome, Refused> {
+        self.expect_agent()?;
+        let (uuid, state) = (self.node.uuid, self.node.provision_state);
+        let is_at_work = state.stage() == Some(Stage::AtWork);
+        let attempt = self.attempt();
+        if !same(&attempt.agent_token.0, &heartbeat.agent_token) {
+            return Err(Refused::WrongToken(uuid));
+        }
+        match &attempt.agent {
+            Some(owner) if owner.callback_url != heartbeat.callback_url => {
+                return Err(Refused::SecondAgent {
+                    owner: shown_url(&owner.callback_url),
+                    caller: shown_url(&heartbeat.callback_url),
+                });
+            }
+            // The machine is being switched off and on. Were this the agent that is about to be
+            // cut off, it would own the token, and close the images to its successor.
+            None if is_at_work => {
+                return Err(Refused::NoAgentExpected { node: uuid, state });
+            }
+            // It waited for the node while the machine was switched off and on: that agent is gone.
+            None if attempt.powered_on_at.is_some_and(|on| heartbeat.at < on) => {
+                return Err(Refused::HeartbeatTooEarly(uuid));
+            }
+            Some(_) | None => {}
+        }
+        attempt.token_given = true;
+        attempt.agent = Some(Agent {
+            callback_url: heartbeat.callback_url.clone(),
+            version: heartbeat.agent_version.clone(),
+            verify_ca: heartbeat.agent_verify_ca.clone(),
+            last_heartbeat: heartbeat.at,
+        });
+        self.node.power_state = Some(PowerState::On);
+        if is_at_work {
+            // Work is under way already; its result comes as an event of its own.
+            return Ok(self.done());
+        }
+        Ok(self.ask_agent())
+    }
+
+    pub(super) fn steps_reported(
+        mut self,
+        attempt: Uuid,
+        offers: &[ProcedureStep],
+        hardware_manager_version: &serde_json::Value,
+    ) -> Result<Outcome, Refused> {
+        let row = self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        if self.attempt().run.hardware_manager_version.is_some() {
+            // They were reported before; what was chosen then may already run.
+            return Err(Refused::Stale);
+        }
+        match steps::choose(&self.attempt().run, offers) {
+            Err(reason) => Ok(self.fail(row, &reason)),
+            Ok(steps) => {
+                let run = &mut self.attempt().run;
+                run.steps = steps;
+                run.hardware_manager_version = Some(hardware_manager_version.clone());
+                Ok(self.next_step())
+            }
+        }
+    }
+
+    pub(super) fn step_started(
+        mut self,
+        attempt: Uuid,
+        command_id: &str,
+    ) -> Result<Outcome, Refused> {
+        self.expect_work_of_agent(attempt, Stage::AtWork)?;
+        self.attempt().run.command_id = Some(command_id.to_owned());
+        self.go_on(Stage::Waiting, None);
+        Ok(self.done())
+    }
+
+    pub(super) fn step_succeeded(
+        mut self,
+        attempt: Uuid,
+        command_id: &str,
+    ) -> Result<Outcome, Refused> {
+        self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        let run = &mut self.attempt().run;
+        if run.command_id.as_deref() != Some(command_id) {
+            return Err(Refused::Stale);
+        }
+        let reboot = run.current().is_some_and(|step| step.reboot_requested);
+        run.command_id = None;
+        run.settled_commands.push(command_id.to_owned());
+        run.done += 1;
+        if reboot && run.current().is_some() {
+            return Ok(self.boot_again(REBOOT));
+        }
+        Ok(self.next_step())
+    }
+
+    pub(super) fn step_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        let row = self.expect_work_of_agent_anyhow(attempt)?;
+        Ok(self.fail(row, reason))
+    }
+
+    pub(super) fn step_still_runs(self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        Ok(self.done())
+    }
+
+    pub(super) fn agent_silent(mut self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_work_of_agent_anyhow(attempt)?;
+        if self.node.provision_state.stage() == Some(Stage::AtWork) {
+            // Back to waiting: its next heartbeat asks again, and the silence is bounded.
+            self.go_on(Stage::Waiting, Some(reason));
+        }
+        Ok(self.done())
+    }
+
+    /// The question that fits how far the steps have come.
+    fn ask_agent(mut self) -> Outcome {
+        let attempt = self.attempt();
+        let (id, run) = (attempt.id, &attempt.run);
+        let index = run.done;
+        match (&run.hardware_manager_version, &run.command_id) {
+            (None, _) => self.then(Work::AskSteps { attempt: id }),
+            (Some(_), Some(_)) => self.then(Work::CheckStep { attempt: id, index }),
+            (Some(_), None) => self.next_step(),
+        }
+    }
+
+    fn next_step(mut self) -> Outcome {
+        let attempt = self.attempt();
+        let (id, index) = (attempt.id, attempt.run.done);
+        self.node.current_step = attempt.run.current().cloned();
+        let name = self.node.current_step.as_ref().map(ProcedureStep::name);
+        self.go_on(Stage::AtWork, name.as_deref());
+        match name {
+            Some(_) => self.then(Work::RunStep { attempt: id, index }),
+            None => self.then(Work::TearDown { attempt: id }),
+        }
+    }
+
+    /// Whether the attempt is at a stage, and its agent is what is being talked to: not while the
+    /// machine boots, nor while it is torn down.
+    fn expect_work_of_agent(
+        &self,
+        attempt: Uuid,
+        stage: Stage,
+    ) -> Result<&'static ProcedureRow, Refused> {
+        let row = self.expect_stage(attempt, stage)?;
+        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
+        let is_asked = stage == Stage::Waiting || self.steps_left();
+        if agent.is_some() && is_asked { Ok(row) } else { Err(Refused::Stale) }
+    }
+
+    /// The same, at any stage that the attempt is at.
+    fn expect_work_of_agent_anyhow(&self, attempt: Uuid) -> Result<&'static ProcedureRow, Refused> {
+        let stage = self.node.provision_state.stage().ok_or(Refused::Stale)?;
+        self.expect_work_of_agent(attempt, stage)
+    }
+
+    /// Whether the machine is being booted, or a step sent: work that is not the procedure's last.
+    pub(super) fn steps_left(&self) -> bool {
+        self.node.provision_state.stage() == Some(Stage::AtWork)
+            && self
+                .node
+                .live_attempt()
+                .is_some_and(|live| live.agent.is_none() || live.run.current().is_some())
+    }
+
+    fn expect_agent(&self) -> Result<(), Refused> {
+        let state = self.node.provision_state;
+        let expects = match state.position() {
+            Position::In(procedure, Stage::AtWork | Stage::Waiting | Stage::Held) => {
+                procedure.row().boots == Boots::Ramdisk
+            }
+            Position::In(_, Stage::Failed) | Position::Rest => false,
+        };
+        if expects && self.node.live_attempt().is_some() {
+            return Ok(());
+        }
+        Err(Refused::NoAgentExpected { node: self.node.uuid, state })
+    }
+}
+
+/// Compares in a time that does not depend on where the two differ.
+fn same(a: &str, b: &str) -> bool {
+    a.as_bytes().ct_eq(b.as_bytes()).into()
+}

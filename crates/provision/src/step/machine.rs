@@ -1,0 +1,181 @@
+//! What BMCs and machines show: power, boots, fetched images.
+
+use uuid::Uuid;
+
+use super::{MISSED, Outcome, Transition};
+use crate::procedure::{Boots, Procedure, Stage};
+use crate::refused::Refused;
+use crate::state::{Position, PowerState, ProvisionState as State};
+
+impl Transition<'_> {
+    pub(super) fn power_seen(mut self, power: PowerState) -> Outcome {
+        self.node.power_state = Some(power);
+        self.node.target_power_state = None;
+        self.done()
+    }
+
+    pub(super) fn power_failed(mut self, reason: &str) -> Outcome {
+        self.node.target_power_state = None;
+        self.node.last_error = Some(format!("changing the power failed: {reason}"));
+        self.done()
+    }
+
+    pub(super) fn verified(mut self, power: PowerState) -> Result<Outcome, Refused> {
+        self.expect_verification()?;
+        self.node.power_state = Some(power);
+        let to = self.node.target_provision_state.unwrap_or(State::Manageable);
+        Ok(self.rest(to))
+    }
+
+    pub(super) fn verify_failed(self, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_verification()?;
+        let reason = format!("the BMC could not be verified: {reason}");
+        Ok(self.fail(Procedure::Verify.row(), &reason))
+    }
+
+    fn expect_verification(&self) -> Result<(), Refused> {
+        match self.node.provision_state.position() {
+            Position::In(Procedure::Verify, Stage::AtWork) => Ok(()),
+            Position::In(..) | Position::Rest => Err(Refused::Stale),
+        }
+    }
+
+    pub(super) fn booting(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_boot(attempt)?;
+        let now = self.context.now;
+        self.node.power_state = Some(PowerState::On);
+        self.attempt().powered_on_at = Some(now);
+        if self.attempt().image_fetched_at.is_some() {
+            // The machine was quicker than its BMC.
+            return Ok(self.instance_runs());
+        }
+        self.go_on(Stage::Waiting, None);
+        Ok(self.done())
+    }
+
+    pub(super) fn boot_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+        self.expect_boot(attempt)?;
+        let row = self.expect_stage(attempt, Stage::AtWork)?;
+        Ok(self.fail(row, &format!("the machine could not be booted: {reason}")))
+    }
+
+    pub(super) fn boot_missed(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_stage(attempt, Stage::Waiting)?;
+        let live = self.attempt();
+        if live.agent.is_some() || live.token_given {
+            // It has come up after all, and the power of a live agent is never cut.
+            return Err(Refused::Stale);
+        }
+        Ok(self.boot_again(MISSED))
+    }
+
+    /// Nothing else is ever heard of an image that has no agent: with all of it, the machine has what it needs.
+    pub(super) fn image_fetched(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt)?;
+        let state = self.node.provision_state;
+        let now = self.context.now;
+        let live = self.attempt();
+        if live.boots() != Boots::Instance || live.image_fetched_at.is_some() {
+            return Err(Refused::Stale);
+        }
+        live.image_fetched_at = Some(now);
+        match state.position() {
+            Position::In(Procedure::Deploy, Stage::Waiting) => Ok(self.instance_runs()),
+            // The worker has yet to say that the machine is on.
+            Position::In(Procedure::Deploy, Stage::AtWork) => Ok(self.done()),
+            Position::Rest if state == State::Active => Ok(self.done()),
+            Position::In(..) | Position::Rest => Err(Refused::Stale),
+        }
+    }
+
+    fn instance_runs(mut self) -> Outcome {
+        self.node.power_state = Some(PowerState::On);
+        let to = self.node.target_provision_state.unwrap_or(State::Active);
+        self.rest(to)
+    }
+
+    /// The ticket stays as it is: the BMC, or the DHCP service, still gives the URL that has it.
+    pub(super) fn instance_boots(mut self, attempt: Uuid, next: Uuid) -> Result<Outcome, Refused> {
+        self.expect_attempt(attempt)?;
+        let (state, now) = (self.node.provision_state, self.context.now);
+        let live = self.attempt();
+        if state != State::Active || live.image_fetched_at.is_none() {
+            return Err(Refused::Stale);
+        }
+        live.id = next;
+        live.started_at = now;
+        live.powered_on_at = Some(now);
+        live.image_fetched_at = None;
+        self.node.power_state = Some(PowerState::On);
+        Ok(self.done())
+    }
+
+    pub(super) fn torn_down(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
+        self.expect_torn_down(attempt)?;
+        self.node.power_state = Some(PowerState::Off);
+        self.attempt().ended_at = Some(self.context.now);
+        match self.node.provision_state.position() {
+            Position::In(Procedure::Undeploy, Stage::AtWork) => Ok(self.instance_is_gone()),
+            Position::In(_, Stage::AtWork) => {
+                let to = self.node.target_provision_state.unwrap_or(State::Manageable);
+                Ok(self.rest(to))
+            }
+            Position::In(..) | Position::Rest => Ok(self.done()),
+        }
+    }
+
+    pub(super) fn tear_down_failed(
+        mut self,
+        attempt: Uuid,
+        reason: &str,
+    ) -> Result<Outcome, Refused> {
+        self.expect_torn_down(attempt)?;
+        self.attempt().ended_at = Some(self.context.now);
+        match self.node.provision_state.position() {
+            Position::In(procedure, Stage::AtWork) => {
+                let row = procedure.row();
+                let reason = format!(
+                    "after the {}, the machine could not be switched off: {reason}",
+                    if procedure == Procedure::Undeploy { "instance" } else { row.noun }
+                );
+                self.mark_failed(row, &reason);
+            }
+            Position::In(..) | Position::Rest => {
+                // The procedure's own failure is what the operator must read first.
+                let noun = self.attempt().procedure.row().noun;
+                let reason =
+                    format!("after the {noun}, the machine could not be switched off: {reason}");
+                let first = self.node.last_error.take().map(|first| first + "; ");
+                self.node.last_error = Some(first.unwrap_or_default() + &reason);
+            }
+        }
+        Ok(self.done())
+    }
+
+    /// Whether the machine is being started for the attempt.
+    fn expect_boot(&self, attempt: Uuid) -> Result<(), Refused> {
+        let row = self.expect_stage(attempt, Stage::AtWork)?;
+        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
+        let boots = row.boots != Boots::Nothing;
+        if boots && agent.is_none() { Ok(()) } else { Err(Refused::Stale) }
+    }
+
+    /// Whether the attempt may be being torn down: at the end of its steps, with its instance, or after a failure,
+    /// whatever an operator has made of the node since then.
+    fn expect_torn_down(&self, attempt: Uuid) -> Result<(), Refused> {
+        self.expect_attempt(attempt)?;
+        let state = self.node.provision_state;
+        let may_be = match state.position() {
+            Position::In(procedure, Stage::AtWork) => match procedure.row().boots {
+                Boots::Nothing => true,
+                Boots::Ramdisk => !self.steps_left(),
+                Boots::Instance => false,
+            },
+            Position::In(_, Stage::Waiting | Stage::Held) => false,
+            Position::In(_, Stage::Failed) => true,
+            // An attempt that lives on there is an instance's.
+            Position::Rest => state != State::Active,
+        };
+        if may_be { Ok(()) } else { Err(Refused::Stale) }
+    }
+}

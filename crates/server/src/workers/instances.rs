@@ -1,0 +1,103 @@
+//! Instances, as their machines show them: an image that was fetched whole, and boots that machines begin by themselves.
+
+use std::time::Duration;
+
+use futures::future::join;
+use provision::instance_boot::is_image_fetched;
+use provision::{BootEvent, Boots, Event, Node};
+use store::ChangeError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use uuid::Uuid;
+
+use super::Workers;
+use crate::error::log_store_failure;
+use crate::later_boots::LaterBoot;
+
+/// How long to wait before what could not be saved is saved again.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(workers: Workers, end: CancellationToken) {
+    tokio::select! {
+        ((), ()) = join(note_fetches(&workers), save_later_boots(&workers)) => {}
+        () = end.cancelled() => {}
+    }
+}
+
+/// Whether the node has an instance whose image is being waited for.
+pub(super) fn awaits_image(node: &Node) -> bool {
+    node.live_attempt().is_some_and(|attempt| {
+        attempt.boots() == Boots::Instance && attempt.image_fetched_at.is_none()
+    })
+}
+
+/// Looks at the trace of each instance of which something was fetched.
+async fn note_fetches(workers: &Workers) {
+    loop {
+        for uuid in workers.recorder.fetches().next().await {
+            let Some((node, _)) = workers.nodes.index().by_uuid(uuid) else { continue };
+            let Some(attempt) = node.live_attempt().filter(|_| awaits_image(&node)) else {
+                continue;
+            };
+            workers.recorder.flush().await;
+            match workers.nodes.store().events(uuid, Some(attempt.id)).await {
+                Ok(events) => note_fetched(workers, &node, &events).await,
+                // It is looked at again with all boots under way.
+                Err(failed) => log_store_failure(&failed, "a trace could not be read"),
+            }
+        }
+    }
+}
+
+/// Takes note that an instance's image is there whole, if its trace shows that.
+pub(super) async fn note_fetched(workers: &Workers, node: &Node, trace: &[BootEvent]) {
+    let Some(attempt) = node.live_attempt().filter(|_| awaits_image(node)) else { return };
+    if !is_image_fetched(trace, workers.loader) {
+        return;
+    }
+    let event = Event::ImageFetched { attempt: attempt.id };
+    match workers.nodes.happen(node.uuid, None, &event).await {
+        Ok(_) => info!(node.uuid = %node.uuid, "the machine has all of its instance's image"),
+        // A worker has it in hand, or the boot is over.
+        Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
+        Err(failed) => {
+            log_store_failure(&failed, &format!("the boot of node {} was not saved", node.uuid));
+        }
+    }
+}
+
+async fn save_later_boots(workers: &Workers) {
+    let later_boots = workers.recorder.later_boots();
+    loop {
+        let mut is_failing = false;
+        for (node, later) in later_boots.unsaved().await {
+            if save_later_boot(workers, node, later).await {
+                later_boots.forget(node, later);
+            } else {
+                is_failing = true;
+            }
+        }
+        if is_failing {
+            sleep(SAVE_AGAIN).await;
+        }
+    }
+}
+
+/// Whether it is done with.
+async fn save_later_boot(workers: &Workers, node: Uuid, later: LaterBoot) -> bool {
+    let event = Event::InstanceBoots { attempt: later.before, next: later.id };
+    match workers.nodes.happen(node, None, &event).await {
+        Ok(_) => {
+            info!(node.uuid = %node, "the machine boots its instance again");
+            true
+        }
+        // The instance is being taken away, or another daemon saw it begin.
+        Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => true,
+        Err(ChangeError::Locked { .. }) => false,
+        Err(failed) => {
+            log_store_failure(&failed, &format!("a boot of node {node} was not saved"));
+            false
+        }
+    }
+}
