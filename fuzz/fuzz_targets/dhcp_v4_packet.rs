@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::Answer;
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::destination::destination;
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         ..Network::new(server, Ipv4Addr::new(255, 255, 255, 0), 3_600)
     };
     let answer = Answer::Boot("http://10.0.0.1:8080/boot/x/bootx64.efi".to_owned());
-    let claim = Claim::Guest { keep: 1 };
+    let claim = LeaseClaim::Guest { keep: 1 };
     let decision = decide(&packet, &answer, claim, &mut LeaseTable::new(pool, []), &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let from = SocketAddrV4::new(packet.giaddr, 67);

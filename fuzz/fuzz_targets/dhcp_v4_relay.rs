@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use dhcp::Answer;
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::packet::{Hardware, MessageType, Op};
 use dhcp::v4::relay::{link, relayed};
@@ -43,7 +43,7 @@ fuzz_target!(|information: &[u8]| {
     let pool = LeasePool { first: Ipv4Addr::new(10, 9, 0, 2), last: Ipv4Addr::new(10, 9, 0, 9) };
     let network = Network::new(server, Ipv4Addr::new(255, 255, 255, 0), 3_600);
     let mut leases = LeaseTable::new(pool, []);
-    let decision = decide(&request, &Answer::Address, Claim::Known, &mut leases, &network, 1_000);
+    let decision = decide(&request, &Answer::Address, LeaseClaim::Known, &mut leases, &network, 1_000);
     let Decision::Send { reply, .. } = decision else { panic!("the relay gets no answer") };
     let reply = Packet::parse(&reply.emit()).expect("what we send can be read");
     let last = reply.options.last().expect("an offer has options");

@@ -5,7 +5,7 @@
 use std::net::Ipv6Addr;
 
 use dhcp::Answer;
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v6::Packet;
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
     let mut leases = LeaseTable::new(LeasePool { first, last }, []);
     let request = &packet.message;
-    let decision = decide(request, &client, &answer, Claim::Known, &mut leases, &network, 1_000);
+    let decision = decide(request, &client, &answer, LeaseClaim::Known, &mut leases, &network, 1_000);
     if let Decision::Send { reply, .. } = decision {
         let back = packet.answered_by(reply);
         assert_eq!(Packet::parse(&back.emit()), Ok(back));

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use crate::leases::tests::TestFamily;
-use crate::leases::{Claim, LeasePool, LeaseTable, Seconds};
+use crate::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
 
 /// How long leases last.
 const LEASE: u32 = 3_600;
@@ -54,10 +54,10 @@ fn reserved() -> impl Strategy<Value = Option<u8>> {
     prop_oneof![3 => Just(None), 1 => Just(Some(7)), 1 => Just(Some(ADDRESSES + 1))]
 }
 
-fn claim(who: u8) -> Claim {
+fn claim(who: u8) -> LeaseClaim {
     let known = usize::from(OTHERS.end);
     let is_known = who == MACHINE || OTHERS.contains(&who);
-    if is_known { Claim::Known } else { Claim::guest(ADDRESSES.into(), known) }
+    if is_known { LeaseClaim::Known } else { LeaseClaim::guest(ADDRESSES.into(), known) }
 }
 
 /// What a client sends, by the last byte of its address.

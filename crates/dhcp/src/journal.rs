@@ -1,7 +1,7 @@
 //! The journal's records: fixed in size, each with a checksum, so that a torn tail is seen.
 
 use crate::address_family::AddressFamily;
-use crate::leases::{Holder, Seconds};
+use crate::leases::{LeaseHolder, Seconds};
 
 /// The size of a record's checksum, in bytes.
 pub(crate) const CHECKSUM_LEN: usize = 4;
@@ -18,7 +18,7 @@ pub struct LeaseRecord<A: AddressFamily> {
     /// The second at which it ends; at once, if it was given back.
     pub until: Seconds,
     /// What the client was.
-    pub holder: Holder,
+    pub holder: LeaseHolder,
 }
 
 impl<A: AddressFamily> LeaseRecord<A> {
@@ -46,7 +46,7 @@ impl<A: AddressFamily> LeaseRecord<A> {
             TimeMark::Running(now) => (now, Some(A::KEPT)),
             TimeMark::Started(now) => (now, None),
         };
-        let (client, address, holder) = (A::Client::default(), A::UNSPECIFIED, Holder::Known);
+        let (client, address, holder) = (A::Client::default(), A::UNSPECIFIED, LeaseHolder::Known);
         Self { client, address, binding, until, holder }
     }
 
@@ -140,7 +140,7 @@ mod tests {
 
     fn ending(until: Seconds) -> Record4 {
         let (client, address) = ([2; 6], Ipv4Addr::LOCALHOST);
-        LeaseRecord { client, address, binding: Some(()), until, holder: Holder::Guest }
+        LeaseRecord { client, address, binding: Some(()), until, holder: LeaseHolder::Guest }
     }
 
     #[test]
@@ -171,8 +171,8 @@ mod tests {
         assert_eq!(ends([old[0], old[1], start], 5_000), [4_500, 5_500]);
     }
 
-    fn holders() -> impl Strategy<Value = Holder> {
-        prop_oneof![Just(Holder::Known), Just(Holder::Guest)]
+    fn holders() -> impl Strategy<Value = LeaseHolder> {
+        prop_oneof![Just(LeaseHolder::Known), Just(LeaseHolder::Guest)]
     }
 
     fn records<A: TestFamily>() -> impl Strategy<Value = LeaseRecord<A>> {

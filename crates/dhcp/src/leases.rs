@@ -10,7 +10,7 @@ pub(crate) mod tests;
 
 use std::collections::HashMap;
 
-pub use self::claim::{Claim, Holder};
+pub use self::claim::{LeaseClaim, LeaseHolder};
 pub use self::pool::LeasePool;
 pub use self::sets::LeasePlace;
 use self::sets::LeaseSets;
@@ -29,7 +29,7 @@ const MOST_GIVEN_UP: usize = 3;
 
 /// An address and who has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease<A: AddressFamily> {
+pub struct AddressLease<A: AddressFamily> {
     /// The client.
     pub client: A::Client,
     /// The address.
@@ -39,12 +39,12 @@ pub struct Lease<A: AddressFamily> {
     /// Set aside until then, because it was offered or declined.
     pub aside_until: Seconds,
     /// What the client was when it last asked.
-    pub holder: Holder,
+    pub holder: LeaseHolder,
     /// Whether the client found somebody else using it.
     pub is_declined: bool,
 }
 
-impl<A: AddressFamily> Lease<A> {
+impl<A: AddressFamily> AddressLease<A> {
     /// The second from which it may be given to another.
     #[must_use]
     pub fn until(&self) -> Seconds {
@@ -54,7 +54,7 @@ impl<A: AddressFamily> Lease<A> {
 
 #[derive(Clone, Debug)]
 struct LeaseEntry<A: AddressFamily> {
-    lease: Lease<A>,
+    lease: AddressLease<A>,
     place: LeasePlace,
     /// Its position among the addresses that got another client in this run; 0 if it got none.
     order: u64,
@@ -171,7 +171,7 @@ impl<A: AddressFamily> LeaseTable<A> {
 
     /// What a client has, ended or not.
     #[must_use]
-    pub fn of(&self, client: &A::Client) -> Option<&Lease<A>> {
+    pub fn of(&self, client: &A::Client) -> Option<&AddressLease<A>> {
         Some(&self.by_address.get(self.by_client.get(client)?)?.lease)
     }
 
@@ -195,7 +195,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         &mut self,
         client: A::Client,
         wanted: Option<A>,
-        claim: Claim,
+        claim: LeaseClaim,
         now: Seconds,
     ) -> Option<A> {
         self.end_leases(now);
@@ -226,7 +226,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         address: A,
         binding: A::Binding,
         secs: u32,
-        claim: Claim,
+        claim: LeaseClaim,
         now: Seconds,
     ) -> Option<LeaseRecord<A>> {
         self.end_leases(now);
@@ -252,7 +252,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         address: A,
         binding: A::Binding,
         secs: u32,
-        claim: Claim,
+        claim: LeaseClaim,
         now: Seconds,
     ) -> Option<LeaseRecord<A>> {
         self.end_leases(now);
@@ -330,7 +330,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         let declined = LeaseRecord { client, address, binding: None, until, holder };
         let mut records = vec![self.record(declined, now)];
         if let Some(address) = self.last_given_up(&client) {
-            let free = LeaseRecord { address, until: now, holder: Holder::Guest, ..declined };
+            let free = LeaseRecord { address, until: now, holder: LeaseHolder::Guest, ..declined };
             records.push(self.record(free, now));
         }
         Some(records)
@@ -351,10 +351,10 @@ impl<A: AddressFamily> LeaseTable<A> {
     pub fn records(&self) -> Vec<LeaseRecord<A>> {
         let mut leases: Vec<_> = self.by_address.values().map(|entry| &entry.lease).collect();
         let is_current =
-            |lease: &Lease<A>| self.by_client.get(&lease.client) == Some(&lease.address);
+            |lease: &AddressLease<A>| self.by_client.get(&lease.client) == Some(&lease.address);
         leases.sort_by_cached_key(|lease| (is_current(lease), lease.until(), lease.address));
         let records = leases.into_iter().flat_map(|lease| {
-            let Lease { client, address, aside_until, holder, is_declined, .. } = *lease;
+            let AddressLease { client, address, aside_until, holder, is_declined, .. } = *lease;
             let record =
                 move |binding, until| LeaseRecord { client, address, binding, until, holder };
             let declined = is_declined.then(|| record(None, aside_until));
@@ -391,17 +391,17 @@ impl<A: AddressFamily> LeaseTable<A> {
 
     /// Whether a client may have an address now that is its own, which counts for as much as a
     /// new one if its lease ended.
-    fn may_have(&self, address: A, claim: Claim) -> bool {
+    fn may_have(&self, address: A, claim: LeaseClaim) -> bool {
         self.by_address.get(&address).is_some_and(|entry| entry.place.is_taken())
             || self.reserved.contains_key(&address)
             || self.left_for(claim)
     }
 
     /// Whether one more address may be taken.
-    fn left_for(&self, claim: Claim) -> bool {
+    fn left_for(&self, claim: LeaseClaim) -> bool {
         match claim {
-            Claim::Known => true,
-            Claim::Guest { keep } => {
+            LeaseClaim::Known => true,
+            LeaseClaim::Guest { keep } => {
                 let kept = keep.saturating_sub(self.sets.taken_by_known);
                 self.size.saturating_sub(self.sets.taken) > kept
             }
@@ -409,7 +409,7 @@ impl<A: AddressFamily> LeaseTable<A> {
     }
 
     /// An address for a client that has none: the one that it wants, if that is free.
-    fn choose(&mut self, wanted: Option<A>, claim: Claim) -> Option<A> {
+    fn choose(&mut self, wanted: Option<A>, claim: LeaseClaim) -> Option<A> {
         if !self.left_for(claim) {
             return None;
         }
@@ -424,13 +424,13 @@ impl<A: AddressFamily> LeaseTable<A> {
     }
 
     /// One that nobody has a claim on. If there is none, a known machine gets another's.
-    fn any_free(&mut self, claim: Claim) -> Option<A> {
+    fn any_free(&mut self, claim: LeaseClaim) -> Option<A> {
         let free = self.next_unused().or_else(|| self.sets.first(LeasePlace::EndedOfGuest));
         match claim {
-            Claim::Known => {
+            LeaseClaim::Known => {
                 free.or_else(|| A::TAKEN_FOR_KNOWN.iter().find_map(|place| self.sets.first(*place)))
             }
-            Claim::Guest { .. } => free,
+            LeaseClaim::Guest { .. } => free,
         }
     }
 
@@ -471,7 +471,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         client: A::Client,
         address: A,
         told: Seconds,
-        change: impl FnOnce(&mut Lease<A>),
+        change: impl FnOnce(&mut AddressLease<A>),
     ) {
         if !self.is_of(address, &client) {
             self.assign(client, address);
@@ -483,8 +483,10 @@ impl<A: AddressFamily> LeaseTable<A> {
         entry.place = match entry.lease.holder {
             _ if self.reserved.contains_key(&address) => LeasePlace::Reserved,
             _ if entry.lease.is_declined => LeasePlace::Declined,
-            Holder::Guest if entry.lease.bindings.until().is_none() => LeasePlace::OfferedToGuest,
-            Holder::Known | Holder::Guest => LeasePlace::Running,
+            LeaseHolder::Guest if entry.lease.bindings.until().is_none() => {
+                LeasePlace::OfferedToGuest
+            }
+            LeaseHolder::Known | LeaseHolder::Guest => LeasePlace::Running,
         };
         self.sets.insert(entry);
         if !entry.lease.is_declined {
@@ -500,8 +502,9 @@ impl<A: AddressFamily> LeaseTable<A> {
     fn assign(&mut self, client: A::Client, address: A) {
         self.forget(address);
         self.given += 1;
-        let (bindings, holder) = (A::Bindings::default(), Holder::Guest);
-        let lease = Lease { client, address, bindings, aside_until: 0, holder, is_declined: false };
+        let (bindings, holder) = (A::Bindings::default(), LeaseHolder::Guest);
+        let lease =
+            AddressLease { client, address, bindings, aside_until: 0, holder, is_declined: false };
         // In no set yet.
         let place = LeasePlace::Reserved;
         self.by_address.insert(address, LeaseEntry { lease, place, order: self.given, told: 0 });
@@ -532,10 +535,10 @@ impl<A: AddressFamily> LeaseTable<A> {
             let entry = entry.expect("every address in a set is in the table");
             self.sets.remove(entry);
             let until = entry.lease.until();
-            let Lease { client, bindings, holder, is_declined, .. } = &mut entry.lease;
+            let AddressLease { client, bindings, holder, is_declined, .. } = &mut entry.lease;
             entry.place = match holder {
-                Holder::Guest => LeasePlace::EndedOfGuest,
-                Holder::Known => {
+                LeaseHolder::Guest => LeasePlace::EndedOfGuest,
+                LeaseHolder::Known => {
                     // What a known machine gave up is its own again if it has taken no other.
                     self.by_client.entry(*client).or_insert(address);
                     if std::mem::take(is_declined) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use crate::leases::Holder;
+use crate::leases::LeaseHolder;
 
 /// Milliseconds on any clock. Where it is set back, all begins anew.
 pub type Millis = u64;
@@ -164,10 +164,15 @@ impl Limits {
     ///
     /// # Errors
     /// Which limit it goes beyond. A client beyond its own uses up nothing of what all have.
-    pub fn admit(&mut self, client: &[u8], holder: Holder, now: Millis) -> Result<(), Exceeded> {
+    pub fn admit(
+        &mut self,
+        client: &[u8],
+        holder: LeaseHolder,
+        now: Millis,
+    ) -> Result<(), Exceeded> {
         match holder {
-            Holder::Known => self.admit_known(client, now),
-            Holder::Guest => self.admit_guest(client, now),
+            LeaseHolder::Known => self.admit_known(client, now),
+            LeaseHolder::Guest => self.admit_guest(client, now),
         }
     }
 
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn a_stranger_may_ask_in_a_burst_and_then_at_its_rate() {
         let mut limits = limits();
-        let mut asks = |now| limits.admit(&mac(1), Holder::Guest, now);
+        let mut asks = |now| limits.admit(&mac(1), LeaseHolder::Guest, now);
 
         assert!((0..4).all(|_| asks(0).is_ok()));
         assert_eq!(asks(0), Err(Exceeded::Each));
@@ -246,23 +251,23 @@ mod tests {
     fn a_client_that_asks_too_often_takes_nothing_from_others() {
         let mut limits = limits();
         for _ in 0..1_000 {
-            let _ = limits.admit(&mac(1), Holder::Guest, 0);
+            let _ = limits.admit(&mac(1), LeaseHolder::Guest, 0);
         }
 
-        assert_eq!(limits.admit(&mac(2), Holder::Guest, 0), Ok(()));
+        assert_eq!(limits.admit(&mac(2), LeaseHolder::Guest, 0), Ok(()));
     }
 
     #[test]
     fn a_million_made_up_clients_take_no_memory_and_no_answer_from_a_known_machine() {
         let mut limits = limits();
         for number in 0..1_000_000 {
-            let _ = limits.admit(&mac(1_000_000 + number), Holder::Guest, number / 1_000);
+            let _ = limits.admit(&mac(1_000_000 + number), LeaseHolder::Guest, number / 1_000);
         }
 
         assert_eq!(limits.guests.len(), GUESTS);
         assert!(limits.known.is_empty());
-        assert!(limits.admit(&mac(2_000_000), Holder::Guest, 999).is_err());
-        assert!((0..5_000).all(|known| limits.admit(&mac(known), Holder::Known, 999).is_ok()));
+        assert!(limits.admit(&mac(2_000_000), LeaseHolder::Guest, 999).is_err());
+        assert!((0..5_000).all(|known| limits.admit(&mac(known), LeaseHolder::Known, 999).is_ok()));
     }
 
     #[test]
@@ -271,9 +276,9 @@ mod tests {
         let mut answered = 0;
         for now in 0..60_000 {
             // A thousand per second that are not its own, and one of its own.
-            let _ = limits.admit(&mac(1), Holder::Known, now);
+            let _ = limits.admit(&mac(1), LeaseHolder::Known, now);
             if now % 1_000 == 999 {
-                answered += u32::from(limits.admit(&mac(1), Holder::Known, now).is_ok());
+                answered += u32::from(limits.admit(&mac(1), LeaseHolder::Known, now).is_ok());
             }
         }
 
@@ -286,8 +291,8 @@ mod tests {
         let of_one = Rates::default();
         let most = of_one.each.burst + of_one.spare().burst;
 
-        assert!((0..most).all(|_| limits.admit(&mac(1), Holder::Known, 0).is_ok()));
-        assert_eq!(limits.admit(&mac(1), Holder::Known, 0), Err(Exceeded::Each));
+        assert!((0..most).all(|_| limits.admit(&mac(1), LeaseHolder::Known, 0).is_ok()));
+        assert_eq!(limits.admit(&mac(1), LeaseHolder::Known, 0), Err(Exceeded::Each));
     }
 
     #[test]
@@ -305,7 +310,7 @@ mod tests {
 
         for round in 0..4 {
             for machine in 0..10_000 {
-                let asks = limits.admit(&mac(machine), Holder::Known, round * 1_000);
+                let asks = limits.admit(&mac(machine), LeaseHolder::Known, round * 1_000);
                 assert_eq!(asks, Ok(()), "machine {machine}, message {round}");
             }
         }
@@ -315,17 +320,17 @@ mod tests {
     fn a_clock_that_is_set_back_locks_nobody_out() {
         let mut limits = limits();
         for _ in 0..10 {
-            let _ = limits.admit(&mac(1), Holder::Known, 1_000_000);
+            let _ = limits.admit(&mac(1), LeaseHolder::Known, 1_000_000);
         }
 
-        assert_eq!(limits.admit(&mac(1), Holder::Known, 0), Ok(()));
+        assert_eq!(limits.admit(&mac(1), LeaseHolder::Known, 0), Ok(()));
     }
 
     #[test]
     fn machines_that_are_gone_are_forgotten() {
         let mut limits = limits();
         for machine in 0..100_000 {
-            limits.admit(&mac(machine), Holder::Known, machine * 10).unwrap();
+            limits.admit(&mac(machine), LeaseHolder::Known, machine * 10).unwrap();
         }
 
         assert!(limits.known.len() <= KNOWN, "{}", limits.known.len());
@@ -336,7 +341,7 @@ mod tests {
         let rates = Rates { each: Rate::ANY, known: Rate::ANY, guests: Rate::ANY };
         let mut limits = Limits::new(rates, 7);
 
-        assert!((0..10_000).all(|_| limits.admit(&mac(1), Holder::Guest, 5).is_ok()));
+        assert!((0..10_000).all(|_| limits.admit(&mac(1), LeaseHolder::Guest, 5).is_ok()));
     }
 
     proptest! {
@@ -351,7 +356,7 @@ mod tests {
             let (mut now, mut admitted) = (0, 0);
             for wait in waits {
                 now += wait;
-                admitted += u64::from(limits.admit(&mac(1), Holder::Guest, now).is_ok());
+                admitted += u64::from(limits.admit(&mac(1), LeaseHolder::Guest, now).is_ok());
                 prop_assert!(admitted * 1_000 <= now * u64::from(per_sec) + u64::from(burst) * 1_000);
             }
         }
@@ -368,9 +373,9 @@ mod tests {
             for (wait, flood, machine) in floods {
                 now += wait;
                 for _ in 0..flood {
-                    let _ = limits.admit(&mac(0), Holder::Known, now);
+                    let _ = limits.admit(&mac(0), LeaseHolder::Known, now);
                 }
-                let is_answered = limits.admit(&mac(machine.into()), Holder::Known, now).is_ok();
+                let is_answered = limits.admit(&mac(machine.into()), LeaseHolder::Known, now).is_ok();
                 let is_within_its_own = own[usize::from(machine)].admits(each, now);
                 prop_assert!(is_answered || !is_within_its_own);
             }
@@ -390,7 +395,7 @@ mod tests {
                 (all.iter().map(|rate| rate.per_sec).sum(), all.iter().map(|rate| rate.burst).sum());
             for (wait, machine) in waits {
                 now += wait;
-                admitted += u64::from(limits.admit(&mac(machine), Holder::Known, now).is_ok());
+                admitted += u64::from(limits.admit(&mac(machine), LeaseHolder::Known, now).is_ok());
                 prop_assert!(admitted * 1_000 <= now * u64::from(per_sec) + u64::from(burst) * 1_000);
             }
         }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dhcp::v4::lease_client::{Lease, LeaseClient};
+use dhcp::v4::lease_client::{ClientLease, LeaseClient};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -46,7 +46,7 @@ pub(super) async fn run(
             configure(&kernel, &link, &lease).await?;
             continue;
         }
-        let is_new = last.as_ref().is_none_or(|last: &Lease| last.address != lease.address);
+        let is_new = last.as_ref().is_none_or(|last: &ClientLease| last.address != lease.address);
         if is_new && declined < MOST_DECLINED && is_taken(&link, lease.address).await {
             declined += 1;
             if let Some(decline) = client.decline(millis(clock)) {
@@ -57,7 +57,7 @@ pub(super) async fn run(
         }
         configure(&kernel, &link, &lease).await?;
         info!("{name} has address {}/{} from {}", lease.address, lease.prefix, lease.server);
-        let before = last.as_ref().map(|last: &Lease| last.address);
+        let before = last.as_ref().map(|last: &ClientLease| last.address);
         if let Some(before) = before.filter(|before| *before != lease.address) {
             let removed = kernel.remove_address(link.index, before.into()).await;
             removed.with_context(|| format!("taking {before} from {name}"))?;
@@ -82,13 +82,17 @@ async fn is_taken(link: &Link, address: Ipv4Addr) -> bool {
     }
 }
 
-fn gained(link: &Link, lease: &Lease) -> Gained {
+fn gained(link: &Link, lease: &ClientLease) -> Gained {
     let any = |addresses: &[Ipv4Addr]| addresses.iter().copied().map(Into::into).collect();
     Gained { link: link.clone(), family: Family::V4, dns: any(&lease.dns), ntp: any(&lease.ntp) }
 }
 
 /// Sends and receives until there is a new lease.
-async fn exchange(client: &mut LeaseClient, socket: &UdpSocket, clock: Instant) -> Result<Lease> {
+async fn exchange(
+    client: &mut LeaseClient,
+    socket: &UdpSocket,
+    clock: Instant,
+) -> Result<ClientLease> {
     let now = || millis(clock);
     let mut packet = vec![0; 1500];
     loop {
@@ -125,9 +129,9 @@ fn socket(link: &str) -> Result<UdpSocket> {
 }
 
 /// Gives the link what the lease says: MTU, address, routes.
-async fn configure(kernel: &Kernel, link: &Link, lease: &Lease) -> Result<()> {
+async fn configure(kernel: &Kernel, link: &Link, lease: &ClientLease) -> Result<()> {
     let Link { name, index, .. } = link;
-    let Lease { address, prefix, secs, .. } = lease;
+    let ClientLease { address, prefix, secs, .. } = lease;
     if let Some(mtu) = lease.mtu
         && let Err(error) = kernel.set_mtu(*index, mtu).await
     {
@@ -145,7 +149,7 @@ async fn configure(kernel: &Kernel, link: &Link, lease: &Lease) -> Result<()> {
 }
 
 /// RFC 3442: classless routes replace the router option.
-fn routes(lease: &Lease) -> Vec<Route> {
+fn routes(lease: &ClientLease) -> Vec<Route> {
     // No router means that the destination is on the link.
     let through = |router: Ipv4Addr| Some(router).filter(|router| !router.is_unspecified());
     let route = |(to, prefix, router)| Route { to, prefix, router: through(router) };
@@ -164,7 +168,7 @@ mod tests {
     fn classless_routes_replace_the_router() {
         let router = Ipv4Addr::new(10, 0, 0, 1);
         let other = (Ipv4Addr::new(10, 9, 0, 0), 16, Ipv4Addr::UNSPECIFIED);
-        let lease = |routes| Lease {
+        let lease = |routes| ClientLease {
             address: Ipv4Addr::new(10, 0, 0, 5),
             prefix: 24,
             router: Some(router),

@@ -9,8 +9,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dhcp::limits::Millis;
 use dhcp::v6::advertisement::{Advertisement, solicitation};
-use dhcp::v6::lease_client::{Lease, LeaseClient, Millis};
+use dhcp::v6::lease_client::{ClientLease, LeaseClient};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -221,7 +222,7 @@ impl Line {
             return Ok(());
         }
         let Some(lease) = client.lease().cloned() else { return Ok(()) };
-        let Lease { address, preferred_secs, valid_secs, .. } = lease;
+        let ClientLease { address, preferred_secs, valid_secs, .. } = lease;
         let (index, prefix) = (self.link.index, prefix(self.heard.as_ref()));
         // Each time anew: the kernel takes away what is not renewed.
         let lifetime = Lifetime { preferred_secs, valid_secs };

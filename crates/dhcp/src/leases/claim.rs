@@ -12,14 +12,14 @@ const QUARANTINE: Seconds = 600;
 
 /// What a client is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Holder {
+pub enum LeaseHolder {
     /// A machine that somebody registered.
     Known,
     /// Anybody else.
     Guest,
 }
 
-impl Holder {
+impl LeaseHolder {
     /// Until when an address is left alone that its client declines `now`, and which it may use `until` then.
     ///
     /// Anybody on the link can decline in a known machine's name, so what that machine has is kept for as long as it
@@ -34,7 +34,7 @@ impl Holder {
 
 /// What a client may claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Claim {
+pub enum LeaseClaim {
     /// Any address that is free.
     Known,
     /// Any address that is free and was not last a known node's, as long as every known node can have
@@ -45,7 +45,7 @@ pub enum Claim {
     },
 }
 
-impl Claim {
+impl LeaseClaim {
     /// A stranger's, to an address of a pool of that size, where so many machines are registered: one address is kept
     /// for each of them, but a quarter of the pool at least, since more of them may come.
     #[must_use]
@@ -55,10 +55,10 @@ impl Claim {
 
     /// Whose it is.
     #[must_use]
-    pub fn holder(self) -> Holder {
+    pub fn holder(self) -> LeaseHolder {
         match self {
-            Self::Known => Holder::Known,
-            Self::Guest { .. } => Holder::Guest,
+            Self::Known => LeaseHolder::Known,
+            Self::Guest { .. } => LeaseHolder::Guest,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Holder, LeaseEntry, Seconds};
+use super::{LeaseEntry, LeaseHolder, Seconds};
 use crate::address_family::AddressFamily;
 
 /// The state of an address that has or had a client.
@@ -157,5 +157,5 @@ impl<A: AddressFamily> LeaseSets<A> {
 
 /// Whether a known machine has the address and needs no other.
 fn is_used_by_known<A: AddressFamily>(entry: &LeaseEntry<A>) -> bool {
-    entry.place == LeasePlace::Running && entry.lease.holder == Holder::Known
+    entry.place == LeasePlace::Running && entry.lease.holder == LeaseHolder::Known
 }

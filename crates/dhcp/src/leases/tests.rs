@@ -89,7 +89,7 @@ fn pool<A: TestFamily>() -> LeasePool<A> {
     LeasePool { first: A::at(1), last: A::at(4) }
 }
 
-pub(crate) const GUEST: Claim = Claim::Guest { keep: 0 };
+pub(crate) const GUEST: LeaseClaim = LeaseClaim::Guest { keep: 0 };
 
 pub(crate) fn plain<A: TestFamily>() -> LeaseTable<A> {
     LeaseTable::<A>::new(pool(), [])
@@ -98,7 +98,7 @@ pub(crate) fn plain<A: TestFamily>() -> LeaseTable<A> {
 pub(crate) fn bound<A: TestFamily>(
     leases: &mut LeaseTable<A>,
     last: u8,
-    claim: Claim,
+    claim: LeaseClaim,
     now: Seconds,
 ) -> A {
     let address = leases.offer(A::client(last), None, claim, now).unwrap();
@@ -111,13 +111,13 @@ pub(crate) fn offered<A: TestFamily>(
     last: u8,
     now: Seconds,
 ) -> Option<A> {
-    leases.offer(A::client(last), None, Claim::Known, now)
+    leases.offer(A::client(last), None, LeaseClaim::Known, now)
 }
 
 fn a_client_that_comes_back_gets_the_address_it_had<A: TestFamily>() {
     let mut leases = plain::<A>();
-    let first = bound(&mut leases, 1, Claim::Known, 0);
-    bound(&mut leases, 2, Claim::Known, 0);
+    let first = bound(&mut leases, 1, LeaseClaim::Known, 0);
+    bound(&mut leases, 2, LeaseClaim::Known, 0);
 
     assert_eq!(offered(&mut leases, 1, 1_000), Some(first));
 }
@@ -133,7 +133,7 @@ fn a_clock_that_is_set_between_two_runs_neither_ends_a_lease_nor_brings_one_back
         let mut leases = LeaseTable::<A>::replay(pool(), [], records.clone(), now);
 
         let wanted = |leases: &mut LeaseTable<A>, address, now| {
-            leases.offer(A::client(3), Some(address), Claim::Known, now) == Some(address)
+            leases.offer(A::client(3), Some(address), LeaseClaim::Known, now) == Some(address)
         };
         assert!(!wanted(&mut leases.clone(), alive, now + 59), "60 of 100 seconds were left");
         assert!(wanted(&mut leases.clone(), alive, now + 60));
@@ -152,7 +152,7 @@ fn who_gives_back_what_it_was_only_offered_leaves_nothing_in_the_journal<A: Test
 fn an_exhausted_pool_offers_nothing_until_a_lease_ends<A: TestFamily>() {
     let mut leases = plain::<A>();
     for client in 1..=4 {
-        bound(&mut leases, client, Claim::Known, 0);
+        bound(&mut leases, client, LeaseClaim::Known, 0);
     }
 
     assert_eq!(offered(&mut leases, 5, 99), None);
@@ -167,13 +167,13 @@ fn an_address_that_is_in_use_is_not_offered_again_for_ten_minutes<A: TestFamily>
     let other = leases.offer(A::client(1), Some(declined), GUEST, 11);
 
     assert!(other.is_some_and(|other| other != declined));
-    assert!(leases.offer(A::client(2), Some(declined), Claim::Known, 11) != Some(declined));
-    assert_eq!(leases.offer(A::client(3), Some(declined), Claim::Known, 610), Some(declined));
+    assert!(leases.offer(A::client(2), Some(declined), LeaseClaim::Known, 11) != Some(declined));
+    assert_eq!(leases.offer(A::client(3), Some(declined), LeaseClaim::Known, 610), Some(declined));
 }
 
 fn an_address_is_declined_right_after_it_was_told_or_not_at_all<A: TestFamily>() {
     let mut leases = plain::<A>();
-    let address = bound(&mut leases, 1, Claim::Known, 1_000);
+    let address = bound(&mut leases, 1, LeaseClaim::Known, 1_000);
     let mut again = LeaseTable::<A>::replay(pool(), [], leases.records(), 0);
 
     assert_eq!(leases.decline(A::client(1), address, 1_060), None, "a minute later");
@@ -188,20 +188,22 @@ fn a_machine_that_has_its_lease_extended_did_not_decline_it_whatever_is_said_in_
 >() {
     for forged in 0..=2 {
         let mut leases = plain::<A>();
-        let address = bound(&mut leases, 1, Claim::Known, 0);
+        let address = bound(&mut leases, 1, LeaseClaim::Known, 0);
         leases.decline(A::client(1), address, 1).unwrap();
         if forged > 0 {
             let other = offered(&mut leases, 1, 2).unwrap();
             assert_ne!(other, address);
             if forged > 1 {
-                leases.bind(A::client(1), other, A::BINDING, 100, Claim::Known, 2).unwrap();
+                leases.bind(A::client(1), other, A::BINDING, 100, LeaseClaim::Known, 2).unwrap();
             }
         }
         for guest in 10..20 {
             leases.offer(A::client(guest), Some(address), GUEST, 3);
         }
 
-        assert!(leases.bind(A::client(1), address, A::BINDING, 100, Claim::Known, 50).is_some());
+        assert!(
+            leases.bind(A::client(1), address, A::BINDING, 100, LeaseClaim::Known, 50).is_some()
+        );
         assert_eq!(leases.of(&A::client(1)).map(|lease| lease.address), Some(address));
         is_sound(&leases).unwrap();
     }
@@ -216,16 +218,16 @@ fn what_a_known_machine_declined_is_its_own_again_later_or_another_machines_if_i
         leases.decline(A::client(1), address, 1).unwrap();
         (leases, address)
     };
-    let (mut leases, address) = declined(Claim::Known);
+    let (mut leases, address) = declined(LeaseClaim::Known);
     assert_eq!(
         leases.offer(A::client(9), Some(address), GUEST, 601).filter(|at| *at == address),
         None
     );
     assert_eq!(offered(&mut leases, 1, 602), Some(address));
 
-    let (mut leases, address) = declined(Claim::Known);
+    let (mut leases, address) = declined(LeaseClaim::Known);
     let other = offered(&mut leases, 1, 2).unwrap();
-    leases.bind(A::client(1), other, A::BINDING, 10_000, Claim::Known, 2).unwrap();
+    leases.bind(A::client(1), other, A::BINDING, 10_000, LeaseClaim::Known, 2).unwrap();
     let others: Vec<_> =
         (9..12).map(|who| leases.offer(A::client(who), None, GUEST, 601)).collect();
     assert!(!others.contains(&Some(address)) && others.contains(&None));
@@ -257,11 +259,11 @@ fn a_client_that_takes_back_what_it_declined_again_and_again_keeps_few_addresses
     A: TestFamily,
 >() {
     let mut leases = LeaseTable::<A>::new(LeasePool { first: A::at(1), last: A::at(200) }, []);
-    let address = bound(&mut leases, 1, Claim::Known, 0);
+    let address = bound(&mut leases, 1, LeaseClaim::Known, 0);
     for now in 0..100 {
         leases.decline(A::client(1), address, now).unwrap();
-        bound(&mut leases, 1, Claim::Known, now);
-        leases.bind(A::client(1), address, A::BINDING, 100, Claim::Known, now).unwrap();
+        bound(&mut leases, 1, LeaseClaim::Known, now);
+        leases.bind(A::client(1), address, A::BINDING, 100, LeaseClaim::Known, now).unwrap();
     }
 
     offered(&mut leases, 2, 100);
@@ -272,26 +274,26 @@ fn nobody_binds_an_address_that_was_not_offered_to_him<A: TestFamily>() {
     let mut leases = plain::<A>();
     let address = offered(&mut leases, 1, 0).unwrap();
 
-    assert_eq!(leases.bind(A::client(2), address, A::BINDING, 100, Claim::Known, 0), None);
+    assert_eq!(leases.bind(A::client(2), address, A::BINDING, 100, LeaseClaim::Known, 0), None);
 }
 
 fn what_was_never_offered_is_bound_for_whoever_has_nothing_if_nobody_else_may_have_it<
     A: TestFamily,
 >() {
     let mut leases = LeaseTable::<A>::new(pool(), [(A::client(9), A::at(4))]);
-    let taken = bound(&mut leases, 1, Claim::Known, 0);
+    let taken = bound(&mut leases, 1, LeaseClaim::Known, 0);
     let bind = |leases: &mut LeaseTable<A>, last, address, claim, now| {
         leases.bind_unoffered(A::client(last), address, A::BINDING, 100, claim, now).map(|_| ())
     };
 
-    assert_eq!(bind(&mut leases, 2, taken, Claim::Known, 0), None, "another's");
-    assert_eq!(bind(&mut leases, 2, A::at(4), Claim::Known, 0), None, "reserved");
-    assert_eq!(bind(&mut leases, 2, A::at(77), Claim::Known, 0), None, "not of the pool");
-    assert_eq!(bind(&mut leases, 2, A::at(2), Claim::Guest { keep: 3 }, 0), None, "kept");
-    assert_eq!(bind(&mut leases, 2, A::at(2), Claim::Known, 0), Some(()));
-    assert_eq!(bind(&mut leases, 2, A::at(3), Claim::Known, 0), None, "it has one");
-    assert_eq!(bind(&mut leases, 9, A::at(3), Claim::Known, 0), None, "it has one reserved");
-    assert_eq!(bind(&mut leases, 3, taken, Claim::Known, 500), None, "a known node's before");
+    assert_eq!(bind(&mut leases, 2, taken, LeaseClaim::Known, 0), None, "another's");
+    assert_eq!(bind(&mut leases, 2, A::at(4), LeaseClaim::Known, 0), None, "reserved");
+    assert_eq!(bind(&mut leases, 2, A::at(77), LeaseClaim::Known, 0), None, "not of the pool");
+    assert_eq!(bind(&mut leases, 2, A::at(2), LeaseClaim::Guest { keep: 3 }, 0), None, "kept");
+    assert_eq!(bind(&mut leases, 2, A::at(2), LeaseClaim::Known, 0), Some(()));
+    assert_eq!(bind(&mut leases, 2, A::at(3), LeaseClaim::Known, 0), None, "it has one");
+    assert_eq!(bind(&mut leases, 9, A::at(3), LeaseClaim::Known, 0), None, "it has one reserved");
+    assert_eq!(bind(&mut leases, 3, taken, LeaseClaim::Known, 500), None, "a known node's before");
 }
 
 fn a_reserved_address_is_its_clients_whether_in_the_pool_or_not_and_nobody_elses<A: TestFamily>() {
@@ -306,19 +308,19 @@ fn a_reserved_address_is_its_clients_whether_in_the_pool_or_not_and_nobody_elses
     assert_eq!(offered(&mut leases, 1, 0), Some(A::at(2)));
     assert_eq!(offered(&mut leases, 2, 0), Some(A::at(9)));
     assert_eq!(offered(&mut leases, 3, 11), Some(A::at(1)), "the pool is all there again");
-    assert!(leases.offer(A::client(4), Some(A::at(9)), Claim::Known, 11) != Some(A::at(9)));
+    assert!(leases.offer(A::client(4), Some(A::at(9)), LeaseClaim::Known, 11) != Some(A::at(9)));
 }
 
 fn an_address_that_is_kept_back_is_given_to_nobody_whoever_had_it<A: TestFamily>() {
     let mut leases = LeaseTable::<A>::new(pool(), [(A::client(9), A::at(3))]);
-    let had = bound(&mut leases, 1, Claim::Known, 0);
+    let had = bound(&mut leases, 1, LeaseClaim::Known, 0);
     leases.keep_back([had, had, A::at(3), A::at(77)]);
 
     let given: Vec<_> = (1..9).map_while(|c| offered(&mut leases, c, 0)).collect();
 
     assert_eq!(given, [A::at(2), A::at(4)]);
-    assert_eq!(leases.bind(A::client(1), had, A::BINDING, 100, Claim::Known, 0), None);
-    assert_eq!(leases.bind(A::client(9), A::at(3), A::BINDING, 100, Claim::Known, 0), None);
+    assert_eq!(leases.bind(A::client(1), had, A::BINDING, 100, LeaseClaim::Known, 0), None);
+    assert_eq!(leases.bind(A::client(9), A::at(3), A::BINDING, 100, LeaseClaim::Known, 0), None);
     assert_eq!(leases.size, 2);
     is_sound(&leases).unwrap();
 }
@@ -326,8 +328,8 @@ fn an_address_that_is_kept_back_is_given_to_nobody_whoever_had_it<A: TestFamily>
 fn a_client_takes_its_reserved_address_without_an_offer_after_all_was_lost<A: TestFamily>() {
     let mut leases = LeaseTable::<A>::new(pool(), [(A::client(1), A::at(9))]);
 
-    assert!(leases.bind(A::client(1), A::at(9), A::BINDING, 100, Claim::Known, 0).is_some());
-    assert_eq!(leases.bind(A::client(2), A::at(9), A::BINDING, 100, Claim::Known, 0), None);
+    assert!(leases.bind(A::client(1), A::at(9), A::BINDING, 100, LeaseClaim::Known, 0).is_some());
+    assert_eq!(leases.bind(A::client(2), A::at(9), A::BINDING, 100, LeaseClaim::Known, 0), None);
 }
 
 fn a_reservation_that_came_later_moves_its_client_and_frees_the_address_it_had_for_other_nodes<
@@ -336,7 +338,7 @@ fn a_reservation_that_came_later_moves_its_client_and_frees_the_address_it_had_f
     let mut before = plain::<A>();
     let record = {
         let address = offered(&mut before, 1, 0).unwrap();
-        before.bind(A::client(1), address, A::BINDING, 100, Claim::Known, 0).unwrap()
+        before.bind(A::client(1), address, A::BINDING, 100, LeaseClaim::Known, 0).unwrap()
     };
     let mut leases = LeaseTable::<A>::replay(pool(), [(A::client(1), A::at(9))], [record], 0);
 
@@ -353,7 +355,7 @@ fn an_address_that_its_client_may_still_use_is_nobodys_while_it_is_offered_anoth
     offered(&mut leases, 1, 0);
     leases.decline(A::client(1), A::at(2), 0).unwrap();
     let second = offered(&mut leases, 1, 0).unwrap();
-    leases.bind(A::client(1), second, A::BINDING, 5_000, Claim::Known, 0).unwrap();
+    leases.bind(A::client(1), second, A::BINDING, 5_000, LeaseClaim::Known, 0).unwrap();
 
     assert_eq!(offered(&mut leases, 1, 1_000), Some(A::at(2)));
     let others: Vec<_> = (2..9).map_while(|client| offered(&mut leases, client, 1_000)).collect();
@@ -372,7 +374,7 @@ fn a_reserved_address_that_is_in_use_is_replaced_by_another_until_it_is_free<A: 
 
 fn a_guest_never_takes_the_address_that_a_known_node_had<A: TestFamily>() {
     let mut leases = plain::<A>();
-    let known = bound(&mut leases, 1, Claim::Known, 0);
+    let known = bound(&mut leases, 1, LeaseClaim::Known, 0);
 
     let guests: Vec<_> = (2..9)
         .map_while(|client| leases.offer(A::client(client), Some(known), GUEST, 500))
@@ -384,7 +386,7 @@ fn a_guest_never_takes_the_address_that_a_known_node_had<A: TestFamily>() {
 }
 
 fn guests_leave_the_last_addresses_to_known_nodes<A: TestFamily>() {
-    let (mut leases, guest) = (plain::<A>(), Claim::Guest { keep: 2 });
+    let (mut leases, guest) = (plain::<A>(), LeaseClaim::Guest { keep: 2 });
 
     let served = (10..100)
         .filter(|client| leases.offer(A::client(*client), None, guest, 0).is_some())
@@ -407,7 +409,7 @@ fn what_a_guest_was_offered_and_does_not_take_is_free_after_ten_seconds<A: TestF
 fn every_known_machine_gets_an_address_however_many_strangers_came_before_it<A: TestFamily>() {
     for known in 0..=100_u8 {
         let mut leases = LeaseTable::new(LeasePool { first: A::at(0), last: A::at(99) }, []);
-        let guest = Claim::guest(100, known.into());
+        let guest = LeaseClaim::guest(100, known.into());
         let flood = |leases: &mut LeaseTable<A>| {
             for last in 100..=255 {
                 let stranger = A::client(last);
@@ -418,7 +420,7 @@ fn every_known_machine_gets_an_address_however_many_strangers_came_before_it<A: 
         };
         for number in 0..known {
             flood(&mut leases);
-            bound(&mut leases, number, Claim::Known, 0);
+            bound(&mut leases, number, LeaseClaim::Known, 0);
         }
         flood(&mut leases);
 
@@ -431,7 +433,7 @@ fn every_known_machine_gets_an_address_however_many_strangers_came_before_it<A: 
 fn a_restart_remembers_who_was_a_guest<A: TestFamily>() {
     let mut leases = plain::<A>();
     let mut records = Vec::new();
-    for (client, claim) in [(1, Claim::Known), (2, GUEST)] {
+    for (client, claim) in [(1, LeaseClaim::Known), (2, GUEST)] {
         let address = leases.offer(A::client(client), None, claim, 0).unwrap();
         records.extend(leases.bind(A::client(client), address, A::BINDING, 100, claim, 0));
     }
@@ -446,9 +448,9 @@ fn a_declined_address_that_ends_late_takes_nothing_from_its_client_when_all_is_r
     A: TestFamily,
 >() {
     let mut leases = plain::<A>();
-    let first = bound(&mut leases, 1, Claim::Known, 0);
+    let first = bound(&mut leases, 1, LeaseClaim::Known, 0);
     leases.decline(A::client(1), first, 0).unwrap();
-    let second = bound(&mut leases, 1, Claim::Known, 0);
+    let second = bound(&mut leases, 1, LeaseClaim::Known, 0);
 
     let again = LeaseTable::<A>::replay(pool(), [], leases.records(), 0);
 
@@ -483,8 +485,8 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 }
 
 /// Every fourth client is a guest; 0 and 1 have reservations.
-fn claim(who: u8) -> Claim {
-    if who.is_multiple_of(4) && who > 0 { Claim::Guest { keep: 1 } } else { Claim::Known }
+fn claim(who: u8) -> LeaseClaim {
+    if who.is_multiple_of(4) && who > 0 { LeaseClaim::Guest { keep: 1 } } else { LeaseClaim::Known }
 }
 
 fn is_sound<A: TestFamily>(leases: &LeaseTable<A>) -> Result<(), TestCaseError> {
@@ -504,7 +506,7 @@ fn is_sound<A: TestFamily>(leases: &LeaseTable<A>) -> Result<(), TestCaseError> 
     let taken = leases.by_address.values().filter(|entry| entry.place.is_taken()).count();
     prop_assert_eq!(taken, leases.sets.taken);
     let running = at(LeasePlace::Running);
-    let of_known = running.filter(|entry| entry.lease.holder == Holder::Known).count();
+    let of_known = running.filter(|entry| entry.lease.holder == LeaseHolder::Known).count();
     prop_assert_eq!(of_known, leases.sets.taken_by_known);
     let given_up = at(LeasePlace::Declined).count() + at(LeasePlace::Replaced).count();
     prop_assert_eq!(given_up, leases.sets.all_given_up());

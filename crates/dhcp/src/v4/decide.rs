@@ -10,7 +10,7 @@ use super::relay::{named_server, server_id};
 use super::reply::{Grant, Network, nak, reply};
 use crate::answer::Answer;
 use crate::journal::LeaseRecord;
-use crate::leases::{Claim, LeaseTable, Seconds};
+use crate::leases::{LeaseClaim, LeaseTable, Seconds};
 
 /// What to do with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Silence {
 pub fn decide(
     request: &Packet,
     answer: &Answer,
-    claim: Claim,
+    claim: LeaseClaim,
     leases: &mut LeaseTable<Ipv4Addr>,
     network: &Network,
     now: Seconds,
@@ -123,7 +123,7 @@ pub fn decide(
 struct Turn<'a> {
     request: &'a Packet,
     answer: &'a Answer,
-    claim: Claim,
+    claim: LeaseClaim,
     leases: &'a mut LeaseTable<Ipv4Addr>,
     network: &'a Network,
     now: Seconds,
@@ -136,8 +136,8 @@ impl Turn<'_> {
         }
         match self.leases.offer(self.request.chaddr, self.wants(), self.claim, self.now) {
             None => Decision::Silent(match self.claim {
-                Claim::Known => Silence::PoolExhausted,
-                Claim::Guest { .. } => Silence::NoneLeftForGuests,
+                LeaseClaim::Known => Silence::PoolExhausted,
+                LeaseClaim::Guest { .. } => Silence::NoneLeftForGuests,
             }),
             Some(address) => self.send(MessageType::Offer, Grant::Lease(address), None),
         }
@@ -284,7 +284,14 @@ mod tests {
         }
 
         fn hears(&mut self, request: &Packet) -> Decision {
-            decide(request, &self.answer, Claim::Known, &mut self.leases, &self.network, self.now)
+            decide(
+                request,
+                &self.answer,
+                LeaseClaim::Known,
+                &mut self.leases,
+                &self.network,
+                self.now,
+            )
         }
 
         fn answers(&mut self, request: &Packet) -> Packet {

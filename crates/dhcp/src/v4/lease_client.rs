@@ -8,13 +8,11 @@ use std::net::Ipv4Addr;
 use super::options as code;
 use super::packet::{Hardware, MessageType, Op, Packet};
 use crate::client::AGENT_USER_CLASS;
-
-/// Milliseconds on any clock that only goes forward.
-pub type Millis = u64;
+use crate::limits::Millis;
 
 /// What an acknowledged lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct ClientLease {
     /// Our address.
     pub address: Ipv4Addr,
     /// The length of its network's prefix, in bits.
@@ -46,16 +44,16 @@ pub struct LeaseClient {
     mac: [u8; 6],
     xid: u32,
     began: Millis,
-    state: State,
+    state: LeaseState,
     tries: u32,
     wake: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+enum LeaseState {
     Discovering,
     Requesting { address: Ipv4Addr, server: Ipv4Addr },
-    Bound { lease: Lease, since: Millis },
+    Bound { lease: ClientLease, since: Millis },
 }
 
 /// The first wait for an answer, doubled each time (RFC 2131 §4.1), but no longer than the last.
@@ -74,7 +72,7 @@ impl LeaseClient {
     /// A client that wants to send at once. `xid` is random.
     #[must_use]
     pub fn new(mac: [u8; 6], xid: u32, now: Millis) -> Self {
-        Self { mac, xid, began: now, state: State::Discovering, tries: 0, wake: now }
+        Self { mac, xid, began: now, state: LeaseState::Discovering, tries: 0, wake: now }
     }
 
     /// When it wants [`LeaseClient::due`] to be called.
@@ -85,10 +83,10 @@ impl LeaseClient {
 
     /// The lease, if it has one.
     #[must_use]
-    pub fn lease(&self) -> Option<&Lease> {
+    pub fn lease(&self) -> Option<&ClientLease> {
         match &self.state {
-            State::Bound { lease, .. } => Some(lease),
-            State::Discovering | State::Requesting { .. } => None,
+            LeaseState::Bound { lease, .. } => Some(lease),
+            LeaseState::Discovering | LeaseState::Requesting { .. } => None,
         }
     }
 
@@ -99,10 +97,10 @@ impl LeaseClient {
         }
         self.give_up_what_is_over(now);
         self.wake = match &self.state {
-            State::Discovering | State::Requesting { .. } => {
+            LeaseState::Discovering | LeaseState::Requesting { .. } => {
                 now + (FIRST_WAIT << self.tries.min(3)).min(LONGEST_WAIT)
             }
-            State::Bound { lease, since } => lease.next_try(*since, now),
+            LeaseState::Bound { lease, since } => lease.next_try(*since, now),
         };
         self.tries += 1;
         Some(self.message(now).emit())
@@ -112,12 +110,12 @@ impl LeaseClient {
     #[must_use]
     pub fn server(&self, now: Millis) -> Ipv4Addr {
         match &self.state {
-            State::Bound { lease, since }
+            LeaseState::Bound { lease, since }
                 if now < later(*since, lease.rebind_secs) && !lease.server.is_unspecified() =>
             {
                 lease.server
             }
-            State::Discovering | State::Requesting { .. } | State::Bound { .. } => {
+            LeaseState::Discovering | LeaseState::Requesting { .. } | LeaseState::Bound { .. } => {
                 Ipv4Addr::BROADCAST
             }
         }
@@ -125,7 +123,7 @@ impl LeaseClient {
 
     /// What to broadcast if somebody else has the address that was leased; another is asked for later.
     pub fn decline(&mut self, now: Millis) -> Option<Vec<u8>> {
-        let Lease { address, server, .. } = self.lease()?.clone();
+        let ClientLease { address, server, .. } = self.lease()?.clone();
         self.start_over(now + AFTER_DECLINE);
         let mut decline = self.message(now);
         decline.message = MessageType::Decline;
@@ -144,14 +142,14 @@ impl LeaseClient {
             return false;
         }
         match (packet.message, &self.state) {
-            (MessageType::Offer, State::Discovering) => {
+            (MessageType::Offer, LeaseState::Discovering) => {
                 self.take_offer(&packet, now);
                 false
             }
-            (MessageType::Ack, State::Requesting { .. } | State::Bound { .. }) => {
+            (MessageType::Ack, LeaseState::Requesting { .. } | LeaseState::Bound { .. }) => {
                 self.take_lease(&packet, now)
             }
-            (MessageType::Nak, State::Requesting { .. } | State::Bound { .. }) => {
+            (MessageType::Nak, LeaseState::Requesting { .. } | LeaseState::Bound { .. }) => {
                 self.start_over(now);
                 false
             }
@@ -164,7 +162,7 @@ impl LeaseClient {
         if offer.yiaddr.is_unspecified() {
             return;
         }
-        self.state = State::Requesting { address: offer.yiaddr, server };
+        self.state = LeaseState::Requesting { address: offer.yiaddr, server };
         self.tries = 0;
         self.wake = now;
     }
@@ -173,24 +171,24 @@ impl LeaseClient {
         let Some(lease) = self.chosen().and_then(|chosen| lease(ack, chosen)) else { return false };
         self.wake = later(now, lease.renew_secs);
         self.tries = 0;
-        self.state = State::Bound { lease, since: now };
+        self.state = LeaseState::Bound { lease, since: now };
         true
     }
 
     /// The server that an address was asked of.
     fn chosen(&self) -> Option<Ipv4Addr> {
         match &self.state {
-            State::Discovering => None,
-            State::Requesting { server, .. } => Some(*server),
-            State::Bound { lease, .. } => Some(lease.server),
+            LeaseState::Discovering => None,
+            LeaseState::Requesting { server, .. } => Some(*server),
+            LeaseState::Bound { lease, .. } => Some(lease.server),
         }
     }
 
     fn give_up_what_is_over(&mut self, now: Millis) {
         let over = match &self.state {
-            State::Discovering => false,
-            State::Requesting { .. } => self.tries >= REQUESTS,
-            State::Bound { lease, since } => now >= later(*since, lease.secs),
+            LeaseState::Discovering => false,
+            LeaseState::Requesting { .. } => self.tries >= REQUESTS,
+            LeaseState::Bound { lease, since } => now >= later(*since, lease.secs),
         };
         if over {
             self.start_over(now);
@@ -198,7 +196,7 @@ impl LeaseClient {
     }
 
     fn start_over(&mut self, now: Millis) {
-        self.state = State::Discovering;
+        self.state = LeaseState::Discovering;
         self.tries = 0;
         self.wake = now;
     }
@@ -220,13 +218,13 @@ impl LeaseClient {
             ),
         ];
         let (message, ciaddr) = match &self.state {
-            State::Discovering => (MessageType::Discover, Ipv4Addr::UNSPECIFIED),
-            State::Requesting { address, server } => {
+            LeaseState::Discovering => (MessageType::Discover, Ipv4Addr::UNSPECIFIED),
+            LeaseState::Requesting { address, server } => {
                 options.push((code::REQUESTED_ADDRESS, address.octets().to_vec()));
                 options.push((code::SERVER_ID, server.octets().to_vec()));
                 (MessageType::Request, Ipv4Addr::UNSPECIFIED)
             }
-            State::Bound { lease, .. } => (MessageType::Request, lease.address),
+            LeaseState::Bound { lease, .. } => (MessageType::Request, lease.address),
         };
         let secs = u16::try_from((now - self.began) / 1_000).unwrap_or(u16::MAX);
         Packet {
@@ -255,7 +253,7 @@ fn user_class() -> Vec<u8> {
     [&[len], AGENT_USER_CLASS].concat()
 }
 
-impl Lease {
+impl ClientLease {
     /// Half of what is left until others are asked, or until the end (RFC 2131 §4.4.5).
     fn next_try(&self, since: Millis, now: Millis) -> Millis {
         let [rebind, end] = [self.rebind_secs, self.secs].map(|secs| later(since, secs));
@@ -272,7 +270,7 @@ fn later(since: Millis, secs: u32) -> Millis {
 
 /// What an acknowledgement says, of which the end may be missing: an address is better than none. The server is the one
 /// that was `chosen` where it does not name itself.
-fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<Lease> {
+fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<ClientLease> {
     // A server that grants no time would be asked without a pause.
     let secs = ack.option_u32(code::LEASE_TIME).unwrap_or(UNSAID_LEASE).max(1);
     let said = ack.option_u32(code::RENEWAL).zip(ack.option_u32(code::REBINDING));
@@ -284,7 +282,7 @@ fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<Lease> {
     let mask = ack.option_address(code::SUBNET_MASK).filter(|mask| !mask.is_unspecified());
     let mask = mask.unwrap_or_else(|| mask_of_class(ack.yiaddr));
     let mtu: Option<[u8; 2]> = ack.option(code::MTU).and_then(|value| value.try_into().ok());
-    Some(Lease {
+    Some(ClientLease {
         address: ack.yiaddr,
         prefix: u8::try_from(u32::from(mask).leading_ones()).ok()?,
         router: ack.option_addresses(code::ROUTER).first().copied(),
@@ -336,7 +334,7 @@ mod tests {
     use super::*;
     use crate::answer::Answer;
     use crate::client::Client;
-    use crate::leases::{Claim, LeasePool, LeaseTable};
+    use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
     use hardware::ClientKind;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -357,7 +355,7 @@ mod tests {
     fn answered(sent: &[u8], leases: &mut LeaseTable<Ipv4Addr>) -> Vec<u8> {
         let request = Packet::parse(sent).unwrap();
         assert_eq!(Client::identify(&request).kind, ClientKind::Agent);
-        match decide(&request, &Answer::Address, Claim::Known, leases, &network(), 0) {
+        match decide(&request, &Answer::Address, LeaseClaim::Known, leases, &network(), 0) {
             Decision::Send { reply, .. } => reply.emit(),
             other @ (Decision::Note { .. } | Decision::Silent(_)) => panic!("no answer: {other:?}"),
         }
@@ -400,7 +398,7 @@ mod tests {
         for now in [0, 1] {
             let request = Packet::parse(&client.due(now).unwrap()).unwrap();
             let decision =
-                decide(&request, &Answer::Address, Claim::Known, &mut leases, &network, 0);
+                decide(&request, &Answer::Address, LeaseClaim::Known, &mut leases, &network, 0);
             let Decision::Send { reply, .. } = decision else { panic!("no answer") };
             client.receive(&reply.emit(), now + 1);
         }
@@ -456,7 +454,7 @@ mod tests {
         assert_eq!(decline.option_address(code::REQUESTED_ADDRESS), Some([10, 0, 0, 100].into()));
         assert_eq!(decline.option_address(code::SERVER_ID), Some(network().server));
         assert!(decline.ciaddr.is_unspecified());
-        decide(&decline, &Answer::Address, Claim::Known, &mut leases, &network(), 0);
+        decide(&decline, &Answer::Address, LeaseClaim::Known, &mut leases, &network(), 0);
         assert_eq!((client.lease(), client.wake()), (None, 10_050));
         let again = Packet::parse(&client.due(10_050).unwrap()).unwrap();
         assert_eq!(again.message, MessageType::Discover);

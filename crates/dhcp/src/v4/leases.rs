@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::address_family::{AddressFamily, LeaseBindings};
 use crate::journal::{CHECKSUM_LEN, LeaseRecord};
-use crate::leases::{Holder, LeasePlace, Seconds};
+use crate::leases::{LeaseHolder, LeasePlace, Seconds};
 
 /// The one use of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl AddressFamily for Ipv4Addr {
             None => 2,
         });
         into.push(match record.holder {
-            Holder::Known => 0,
-            Holder::Guest => 1,
+            LeaseHolder::Known => 0,
+            LeaseHolder::Guest => 1,
         });
         into.extend(record.client);
         into.extend(record.address.octets());
@@ -67,8 +67,8 @@ impl AddressFamily for Ipv4Addr {
             _ => return None,
         };
         let holder = match holder {
-            0 => Holder::Known,
-            1 => Holder::Guest,
+            0 => LeaseHolder::Known,
+            1 => LeaseHolder::Guest,
             _ => return None,
         };
         let (client, address) = (*client, Self::from(*address));
@@ -80,13 +80,13 @@ impl AddressFamily for Ipv4Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::Claim;
+    use crate::leases::LeaseClaim;
     use crate::leases::tests::{GUEST, TestFamily as _, bound, offered, plain};
 
     #[test]
     fn a_known_node_takes_what_a_guest_was_only_offered_before_what_another_node_had() {
         let mut leases = plain::<Ipv4Addr>();
-        let other = bound(&mut leases, 1, Claim::Known, 0);
+        let other = bound(&mut leases, 1, LeaseClaim::Known, 0);
         for client in 10..13 {
             leases.offer(Ipv4Addr::client(client), None, GUEST, 500).unwrap();
         }
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn an_address_that_was_in_use_is_better_than_none_for_a_known_node_only() {
         let mut leases = plain::<Ipv4Addr>();
-        let declined = bound(&mut leases, 1, Claim::Known, 0);
+        let declined = bound(&mut leases, 1, LeaseClaim::Known, 0);
         leases.decline(Ipv4Addr::client(1), declined, 10).unwrap();
         for client in 2..=4 {
-            bound(&mut leases, client, Claim::Known, 10);
+            bound(&mut leases, client, LeaseClaim::Known, 10);
         }
 
         assert_eq!(leases.offer(Ipv4Addr::client(5), None, GUEST, 11), None);
@@ -136,14 +136,14 @@ mod tests {
                 address: Ipv4Addr::at(2),
                 binding: Some(()),
                 until: 1_800_000_000,
-                holder: Holder::Known,
+                holder: LeaseHolder::Known,
             },
             LeaseRecord {
                 client: Ipv4Addr::client(2),
                 address: Ipv4Addr::at(3),
                 binding: None,
                 until: 1_800_000_600,
-                holder: Holder::Guest,
+                holder: LeaseHolder::Guest,
             },
         ];
 

@@ -13,7 +13,7 @@ use super::reply::{Network, Route};
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::firmware::v4::{Choice, Offer, Wanted, choose, take_ack, take_offer};
-use crate::leases::{Claim, LeasePool, LeaseTable};
+use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
 use hardware::ClientKind;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
@@ -72,13 +72,19 @@ fn exchange(discover: &Packet, answer: &Answer, network: &Network) -> [Packet; 2
     let pool =
         LeasePool { first: Ipv4Addr::new(10, 0, 0, 100), last: Ipv4Addr::new(10, 0, 0, 109) };
     let mut leases = LeaseTable::new(pool, []);
-    let mut hear =
-        |packet: &Packet| match decide(packet, answer, Claim::Known, &mut leases, network, 0) {
-            Decision::Send { reply, .. } => reply,
-            other @ (Decision::Note { .. } | Decision::Silent(_)) => {
-                panic!("no answer: {other:?}")
-            }
-        };
+    let mut hear = |packet: &Packet| match decide(
+        packet,
+        answer,
+        LeaseClaim::Known,
+        &mut leases,
+        network,
+        0,
+    ) {
+        Decision::Send { reply, .. } => reply,
+        other @ (Decision::Note { .. } | Decision::Silent(_)) => {
+            panic!("no answer: {other:?}")
+        }
+    };
     let offer = hear(discover);
     let mut request = Packet { message: MessageType::Request, ..discover.clone() };
     for (code, address) in

@@ -14,7 +14,7 @@ use super::packet::{MessageType, Packet};
 use super::reply::Network;
 use crate::answer::Answer;
 use crate::journal::LeaseRecord;
-use crate::leases::{Claim, Holder, LeasePool, LeaseTable, Seconds};
+use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
 
 type Mac = [u8; 6];
@@ -73,7 +73,7 @@ enum Event {
 struct Machine {
     mac: Mac,
     subnet: usize,
-    holder: Holder,
+    holder: LeaseHolder,
     /// What it has or had.
     address: Option<Ipv4Addr>,
     is_on: bool,
@@ -101,7 +101,7 @@ impl Hall {
         let mut machines = Vec::new();
         for subnet in 0..2 {
             for number in 0..KNOWN + STRANGERS {
-                let holder = if number < KNOWN { Holder::Known } else { Holder::Guest };
+                let holder = if number < KNOWN { LeaseHolder::Known } else { LeaseHolder::Guest };
                 let mac = mac(subnet, number);
                 machines.push(Machine { mac, subnet, holder, address: None, is_on: false });
             }
@@ -150,7 +150,7 @@ impl Hall {
         for _ in 0..3 {
             let Some(address) = self.four_messages(at, now) else {
                 let Machine { mac, holder, .. } = self.machines[at];
-                assert_eq!(holder, Holder::Guest, "{mac:x?} got no address at {now}");
+                assert_eq!(holder, LeaseHolder::Guest, "{mac:x?} got no address at {now}");
                 return 600;
             };
             if self.dice.below(100) < 3 {
@@ -224,7 +224,7 @@ impl Hall {
             let subnet = usize::try_from(self.dice.below(2)).unwrap();
             let mut discover = Packet { chaddr: mac, ..discover(mac) };
             discover.giaddr = self.server.subnets[subnet].relay;
-            let Some(offer) = self.server.hear(subnet, &discover, Holder::Guest, now) else {
+            let Some(offer) = self.server.hear(subnet, &discover, LeaseHolder::Guest, now) else {
                 self.refused_guests += 1;
                 continue;
             };
@@ -235,7 +235,7 @@ impl Hall {
                 continue;
             }
             put(&mut next, code::SERVER_ID, offer.option_address(code::SERVER_ID).unwrap());
-            if let Some(ack) = self.server.hear(subnet, &next, Holder::Guest, now) {
+            if let Some(ack) = self.server.hear(subnet, &next, LeaseHolder::Guest, now) {
                 self.note(mac, &ack, now);
             }
             if said < 8 {
@@ -243,7 +243,7 @@ impl Hall {
             }
             next.message = MessageType::Decline;
             self.held.remove(&offer.yiaddr);
-            self.server.hear(subnet, &next, Holder::Guest, now);
+            self.server.hear(subnet, &next, LeaseHolder::Guest, now);
         }
         1_800 + self.dice.below(12 * 3_600)
     }
@@ -260,7 +260,7 @@ impl Hall {
             forged.chaddr = mac(8, u16::try_from(self.dice.below(200)).unwrap());
             forged.ciaddr = address;
             put(&mut forged, code::REQUESTED_ADDRESS, address);
-            let said = self.server.hear(subnet, &forged, Holder::Guest, now);
+            let said = self.server.hear(subnet, &forged, LeaseHolder::Guest, now);
             let got_it = said.is_some_and(|reply| reply.yiaddr == address);
             assert!(!(got_it && is_theirs && message != MessageType::Inform), "{message:?}");
         }
@@ -335,7 +335,7 @@ impl Hall {
         for subnet in &mut self.server.subnets {
             let newcomers = (0..).map(|number| mac(7, number));
             let had = newcomers
-                .map_while(|mac| subnet.leases.offer(mac, None, Claim::Known, now))
+                .map_while(|mac| subnet.leases.offer(mac, None, LeaseClaim::Known, now))
                 .count();
             assert_eq!(had, usize::from(POOL - RESERVED_IN_POOL));
         }
@@ -358,15 +358,15 @@ impl Server {
         &mut self,
         subnet: usize,
         packet: &Packet,
-        holder: Holder,
+        holder: LeaseHolder,
         now: Seconds,
     ) -> Option<Packet> {
         self.limits.admit(&packet.chaddr, holder, now * 1_000).ok()?;
         let packet = Packet::parse(&packet.emit()).unwrap();
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let claim = match holder {
-            Holder::Known => Claim::Known,
-            Holder::Guest => Claim::guest(usize::from(POOL), usize::from(KNOWN)),
+            LeaseHolder::Known => LeaseClaim::Known,
+            LeaseHolder::Guest => LeaseClaim::guest(usize::from(POOL), usize::from(KNOWN)),
         };
         match decide(&packet, &self.answer, claim, leases, network, now) {
             Decision::Send { reply, record } => {

@@ -11,7 +11,7 @@ use super::packet::{Ia, Message, MessageType};
 use super::reply::{Grant, Network, Status, add_grants, reply, status};
 use crate::answer::Answer;
 use crate::journal::LeaseRecord;
-use crate::leases::{Claim, LeaseTable, Seconds};
+use crate::leases::{LeaseClaim, LeaseTable, Seconds};
 
 /// `IRT_MINIMUM`: a client takes less than this many seconds for as many (RFC 8415 §7.6).
 const SHORTEST_REFRESH: u32 = 600;
@@ -91,7 +91,7 @@ pub fn decide(
     request: &Message,
     client: &Client,
     answer: &Answer,
-    claim: Claim,
+    claim: LeaseClaim,
     leases: &mut LeaseTable<Ipv6Addr>,
     network: &Network,
     now: Seconds,
@@ -109,7 +109,7 @@ struct Turn<'a> {
     client: &'a Client,
     owner: Owner,
     answer: &'a Answer,
-    claim: Claim,
+    claim: LeaseClaim,
     leases: &'a mut LeaseTable<Ipv6Addr>,
     network: &'a Network,
     now: Seconds,
@@ -464,7 +464,15 @@ mod tests {
 
         fn takes_from(&mut self, from: &str, request: &Message, answer: &Answer) -> Decision {
             let client = client(from, request);
-            decide(request, &client, answer, Claim::Known, &mut self.leases, &self.network, 1_000)
+            decide(
+                request,
+                &client,
+                answer,
+                LeaseClaim::Known,
+                &mut self.leases,
+                &self.network,
+                1_000,
+            )
         }
 
         fn answers(&mut self, request: &Message) -> Message {
@@ -944,7 +952,7 @@ mod tests {
     #[test]
     fn who_asks_for_anothers_address_gets_its_own_and_hears_nothing_of_the_other() {
         let mut server = Server::new();
-        server.leases.offer([8; 16], None, Claim::Known, 1_000).unwrap();
+        server.leases.offer([8; 16], None, LeaseClaim::Known, 1_000).unwrap();
         let foreign = server.leases.of(&[8; 16]).unwrap().address;
         let advertise = server.answers(&solicit());
         let wishes = ia(1, &[&foreign.to_string()]);

@@ -8,9 +8,7 @@ use std::net::Ipv6Addr;
 use super::options as code;
 use super::packet::{Message, MessageType, Options, Packet, address};
 use crate::client::AGENT_USER_CLASS;
-
-/// Milliseconds on any clock that only goes forward.
-pub type Millis = u64;
+use crate::limits::Millis;
 
 const SECOND: Millis = 1_000;
 /// Never.
@@ -35,7 +33,7 @@ const NTP_ADDRESS: u16 = 1;
 
 /// What a server leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct ClientLease {
     /// Our address. Its link's prefix is the router's to say, not the server's.
     pub address: Ipv6Addr,
     /// Seconds for which it is preferred to others.
@@ -59,9 +57,9 @@ pub struct Lease {
 pub struct LeaseClient {
     duid: Vec<u8>,
     ia: u32,
-    phase: Phase,
-    lease: Option<(Lease, Millis)>,
-    settings: Option<Settings>,
+    phase: LeasePhase,
+    lease: Option<(ClientLease, Millis)>,
+    settings: Option<LinkSettings>,
     transaction: [u8; 3],
     began: Millis,
     tries: u32,
@@ -70,9 +68,9 @@ pub struct LeaseClient {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
-    Soliciting { best: Option<Offer> },
-    Requesting(Offer),
+enum LeasePhase {
+    Soliciting { best: Option<AdvertisedAddress> },
+    Requesting(AdvertisedAddress),
     Bound,
     Renewing,
     Rebinding,
@@ -83,7 +81,7 @@ enum Phase {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Offer {
+struct AdvertisedAddress {
     address: Ipv6Addr,
     server: Vec<u8>,
     preference: u8,
@@ -96,8 +94,8 @@ enum Leave {
 }
 
 /// What a message says of our association.
-enum Verdict {
-    Granted(Lease),
+enum AssociationAnswer {
+    Granted(ClientLease),
     Refused(u16),
     Nothing,
 }
@@ -107,16 +105,16 @@ impl LeaseClient {
     /// the machine's: a number that stays the same for the link.
     #[must_use]
     pub fn new(duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
-        Self::starting(Phase::Soliciting { best: None }, duid, ia, random, now)
+        Self::starting(LeasePhase::Soliciting { best: None }, duid, ia, random, now)
     }
 
     /// A client that asks for settings only: for links whose routers advertise O without M.
     #[must_use]
     pub fn for_settings(duid: Vec<u8>, random: u32, now: Millis) -> Self {
-        Self::starting(Phase::Informing, duid, 0, random, now)
+        Self::starting(LeasePhase::Informing, duid, 0, random, now)
     }
 
-    fn starting(phase: Phase, duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
+    fn starting(phase: LeasePhase, duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
         Self {
             duid,
             ia,
@@ -140,7 +138,7 @@ impl LeaseClient {
 
     /// The lease, if it has one.
     #[must_use]
-    pub fn lease(&self) -> Option<&Lease> {
+    pub fn lease(&self) -> Option<&ClientLease> {
         self.lease.as_ref().map(|(lease, _)| lease)
     }
 
@@ -168,8 +166,8 @@ impl LeaseClient {
 
     fn leave(&mut self, why: Leave, now: Millis) {
         match self.lease.take() {
-            Some((Lease { address, server, .. }, _)) => {
-                self.begin(Phase::Leaving { address, server, why }, now);
+            Some((ClientLease { address, server, .. }, _)) => {
+                self.begin(LeasePhase::Leaving { address, server, why }, now);
             }
             None => self.left(why, now),
         }
@@ -203,26 +201,28 @@ impl LeaseClient {
         }
         let to_any_server = now >= self.rebind_at();
         match &mut self.phase {
-            Phase::Soliciting { best } => {
+            LeasePhase::Soliciting { best } => {
                 if let Some(best) = best.take() {
-                    self.begin(Phase::Requesting(best), now);
+                    self.begin(LeasePhase::Requesting(best), now);
                 }
             }
-            Phase::Requesting(_) if self.tries >= REQUESTS => self.start_over(now),
+            LeasePhase::Requesting(_) if self.tries >= REQUESTS => self.start_over(now),
             // A server may leave no time between the two.
-            Phase::Bound | Phase::Renewing if to_any_server => self.begin(Phase::Rebinding, now),
-            Phase::Bound => self.begin(Phase::Renewing, now),
-            Phase::Leaving { why, .. } if self.tries >= GOODBYES => {
+            LeasePhase::Bound | LeasePhase::Renewing if to_any_server => {
+                self.begin(LeasePhase::Rebinding, now)
+            }
+            LeasePhase::Bound => self.begin(LeasePhase::Renewing, now),
+            LeasePhase::Leaving { why, .. } if self.tries >= GOODBYES => {
                 let why = *why;
                 self.left(why, now);
             }
-            Phase::Informed => self.begin(Phase::Informing, now),
-            Phase::Requesting(_)
-            | Phase::Renewing
-            | Phase::Rebinding
-            | Phase::Leaving { .. }
-            | Phase::Informing
-            | Phase::Gone => {}
+            LeasePhase::Informed => self.begin(LeasePhase::Informing, now),
+            LeasePhase::Requesting(_)
+            | LeasePhase::Renewing
+            | LeasePhase::Rebinding
+            | LeasePhase::Leaving { .. }
+            | LeasePhase::Informing
+            | LeasePhase::Gone => {}
         }
     }
 
@@ -258,12 +258,15 @@ impl LeaseClient {
     /// The most preferred is taken when the first wait is over, or the one that ends it; later, the
     /// first that comes (RFC 8415 §18.2.1).
     fn take_offer(&mut self, message: &Message, server: &[u8], now: Millis) {
-        let Verdict::Granted(Lease { address, .. }) = self.verdict(message, server) else { return };
-        let Phase::Soliciting { best } = &mut self.phase else { return };
+        let AssociationAnswer::Granted(ClientLease { address, .. }) = self.verdict(message, server)
+        else {
+            return;
+        };
+        let LeasePhase::Soliciting { best } = &mut self.phase else { return };
         let preference = message.options.get(code::PREFERENCE).and_then(|value| value.first());
         let preference = preference.copied().unwrap_or_default();
         if best.as_ref().is_none_or(|best| best.preference < preference) {
-            *best = Some(Offer { address, server: server.to_vec(), preference });
+            *best = Some(AdvertisedAddress { address, server: server.to_vec(), preference });
         }
         if preference == MOST_PREFERRED || self.tries > 1 {
             self.wake = now;
@@ -273,39 +276,39 @@ impl LeaseClient {
     fn take_reply(&mut self, message: &Message, server: &[u8], now: Millis) -> bool {
         let rapid = message.options.get(code::RAPID_COMMIT).is_some();
         match &self.phase {
-            Phase::Soliciting { .. } if !rapid => false,
-            Phase::Soliciting { .. }
-            | Phase::Requesting(_)
-            | Phase::Renewing
-            | Phase::Rebinding => {
+            LeasePhase::Soliciting { .. } if !rapid => false,
+            LeasePhase::Soliciting { .. }
+            | LeasePhase::Requesting(_)
+            | LeasePhase::Renewing
+            | LeasePhase::Rebinding => {
                 match self.verdict(message, server) {
-                    Verdict::Granted(lease) => self.take_lease(lease, now),
-                    Verdict::Refused(status) => self.take_refusal(status, server, now),
-                    Verdict::Nothing => {}
+                    AssociationAnswer::Granted(lease) => self.take_lease(lease, now),
+                    AssociationAnswer::Refused(status) => self.take_refusal(status, server, now),
+                    AssociationAnswer::Nothing => {}
                 }
-                self.phase == Phase::Bound
+                self.phase == LeasePhase::Bound
             }
-            Phase::Leaving { why, .. } => {
+            LeasePhase::Leaving { why, .. } => {
                 self.left(*why, now);
                 false
             }
-            Phase::Informing => {
-                self.settings = Some(Settings::of(message));
+            LeasePhase::Informing => {
+                self.settings = Some(LinkSettings::of(message));
                 let secs =
                     message.options.get(code::REFRESH_TIME).and_then(|value| number(value, 0));
                 let secs = secs.unwrap_or(REFRESH).max(SOONEST_REFRESH);
-                self.begin(Phase::Informed, later(now, secs));
+                self.begin(LeasePhase::Informed, later(now, secs));
                 true
             }
-            Phase::Bound | Phase::Informed | Phase::Gone => false,
+            LeasePhase::Bound | LeasePhase::Informed | LeasePhase::Gone => false,
         }
     }
 
-    fn take_lease(&mut self, lease: Lease, now: Millis) {
+    fn take_lease(&mut self, lease: ClientLease, now: Millis) {
         // A server that grants less than a second would be asked without a pause.
         let until = lease.renew_secs.min(lease.valid_secs).max(1);
-        self.begin(Phase::Bound, later(now, until));
-        self.settings = Some(Settings { dns: lease.dns.clone(), ntp: lease.ntp.clone() });
+        self.begin(LeasePhase::Bound, later(now, until));
+        self.settings = Some(LinkSettings { dns: lease.dns.clone(), ntp: lease.ntp.clone() });
         self.lease = Some((lease, now));
     }
 
@@ -313,9 +316,9 @@ impl LeaseClient {
     fn take_refusal(&mut self, status: u16, server: &[u8], now: Millis) {
         let address = self.lease().map(|lease| lease.address);
         match (&self.phase, status, address) {
-            (Phase::Renewing | Phase::Rebinding, NO_BINDING, Some(address)) => {
-                let again = Offer { address, server: server.to_vec(), preference: 0 };
-                self.begin(Phase::Requesting(again), now);
+            (LeasePhase::Renewing | LeasePhase::Rebinding, NO_BINDING, Some(address)) => {
+                let again = AdvertisedAddress { address, server: server.to_vec(), preference: 0 };
+                self.begin(LeasePhase::Requesting(again), now);
             }
             // In a moment: a server that offers and refuses would be asked without a pause.
             (_, NO_ADDRESSES | NO_BINDING | NOT_ON_LINK, _) => self.start_over(now + SECOND),
@@ -323,7 +326,7 @@ impl LeaseClient {
         }
     }
 
-    fn verdict(&self, message: &Message, server: &[u8]) -> Verdict {
+    fn verdict(&self, message: &Message, server: &[u8]) -> AssociationAnswer {
         let mut refusal = status(&message.options);
         for value in message.options.all(code::IA_NA) {
             let Some(association) = Association::parse(value).filter(|found| found.ia == self.ia)
@@ -331,25 +334,25 @@ impl LeaseClient {
                 continue;
             };
             refusal = refusal.or(association.refusal);
-            if let Some(lease) = association.lease(Settings::of(message), server) {
-                return Verdict::Granted(lease);
+            if let Some(lease) = association.lease(LinkSettings::of(message), server) {
+                return AssociationAnswer::Granted(lease);
             }
         }
-        refusal.map_or(Verdict::Nothing, Verdict::Refused)
+        refusal.map_or(AssociationAnswer::Nothing, AssociationAnswer::Refused)
     }
 
-    fn begin(&mut self, phase: Phase, at: Millis) {
+    fn begin(&mut self, phase: LeasePhase, at: Millis) {
         (self.phase, self.tries, self.wake) = (phase, 0, at);
     }
 
     fn start_over(&mut self, at: Millis) {
         self.lease = None;
-        self.begin(Phase::Soliciting { best: None }, at);
+        self.begin(LeasePhase::Soliciting { best: None }, at);
     }
 
     fn left(&mut self, why: Leave, now: Millis) {
         match why {
-            Leave::Release => self.begin(Phase::Gone, NEVER),
+            Leave::Release => self.begin(LeasePhase::Gone, NEVER),
             Leave::Decline => self.start_over(now),
         }
     }
@@ -364,7 +367,7 @@ impl LeaseClient {
         };
         let tenth = of / 10;
         // The first wait for advertisements is no shorter than a second (RFC 8415 §18.2.1).
-        let soliciting = matches!(self.phase, Phase::Soliciting { .. });
+        let soliciting = matches!(self.phase, LeasePhase::Soliciting { .. });
         let least = if soliciting && self.tries == 0 { wait + 1 } else { wait - tenth };
         least + Millis::from(random) % (wait + tenth + 1 - least)
     }
@@ -374,26 +377,26 @@ impl LeaseClient {
         match self.phase {
             // An hour, which the RFC allows between SOLICITs, is too long for whoever waits for a
             // machine: two minutes, as RFC 3315 had it.
-            Phase::Soliciting { .. } | Phase::Informing => (SECOND, 120 * SECOND),
-            Phase::Requesting(_) => (SECOND, 30 * SECOND),
-            Phase::Renewing | Phase::Rebinding => (10 * SECOND, 600 * SECOND),
-            Phase::Leaving { .. } => (SECOND, 16 * SECOND),
-            Phase::Bound | Phase::Informed | Phase::Gone => (NEVER / 2, NEVER / 2),
+            LeasePhase::Soliciting { .. } | LeasePhase::Informing => (SECOND, 120 * SECOND),
+            LeasePhase::Requesting(_) => (SECOND, 30 * SECOND),
+            LeasePhase::Renewing | LeasePhase::Rebinding => (10 * SECOND, 600 * SECOND),
+            LeasePhase::Leaving { .. } => (SECOND, 16 * SECOND),
+            LeasePhase::Bound | LeasePhase::Informed | LeasePhase::Gone => (NEVER / 2, NEVER / 2),
         }
     }
 
     /// When the time of this phase is over, whatever was answered.
     fn deadline(&self) -> Millis {
         match self.phase {
-            Phase::Renewing => self.rebind_at(),
-            Phase::Soliciting { .. }
-            | Phase::Requesting(_)
-            | Phase::Bound
-            | Phase::Rebinding
-            | Phase::Leaving { .. }
-            | Phase::Informing
-            | Phase::Informed
-            | Phase::Gone => self.end(),
+            LeasePhase::Renewing => self.rebind_at(),
+            LeasePhase::Soliciting { .. }
+            | LeasePhase::Requesting(_)
+            | LeasePhase::Bound
+            | LeasePhase::Rebinding
+            | LeasePhase::Leaving { .. }
+            | LeasePhase::Informing
+            | LeasePhase::Informed
+            | LeasePhase::Gone => self.end(),
         }
     }
 
@@ -410,20 +413,20 @@ impl LeaseClient {
     fn message(&self, now: Millis) -> Option<Message> {
         let held = self.lease();
         let (kind, server, address) = match &self.phase {
-            Phase::Soliciting { .. } => (MessageType::Solicit, None, None),
-            Phase::Requesting(Offer { address, server, .. }) => {
+            LeasePhase::Soliciting { .. } => (MessageType::Solicit, None, None),
+            LeasePhase::Requesting(AdvertisedAddress { address, server, .. }) => {
                 (MessageType::Request, Some(server), Some(*address))
             }
-            Phase::Renewing => (MessageType::Renew, Some(&held?.server), Some(held?.address)),
-            Phase::Rebinding => (MessageType::Rebind, None, Some(held?.address)),
-            Phase::Leaving { address, server, why: Leave::Release } => {
+            LeasePhase::Renewing => (MessageType::Renew, Some(&held?.server), Some(held?.address)),
+            LeasePhase::Rebinding => (MessageType::Rebind, None, Some(held?.address)),
+            LeasePhase::Leaving { address, server, why: Leave::Release } => {
                 (MessageType::Release, Some(server), Some(*address))
             }
-            Phase::Leaving { address, server, why: Leave::Decline } => {
+            LeasePhase::Leaving { address, server, why: Leave::Decline } => {
                 (MessageType::Decline, Some(server), Some(*address))
             }
-            Phase::Informing => (MessageType::InformationRequest, None, None),
-            Phase::Bound | Phase::Informed | Phase::Gone => return None,
+            LeasePhase::Informing => (MessageType::InformationRequest, None, None),
+            LeasePhase::Bound | LeasePhase::Informed | LeasePhase::Gone => return None,
         };
         let mut options = Options::default();
         options.put(code::CLIENT_ID, self.duid.clone());
@@ -450,12 +453,12 @@ impl LeaseClient {
 
 /// What a server says of the network, with an address or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Settings {
+struct LinkSettings {
     dns: Vec<Ipv6Addr>,
     ntp: Vec<Ipv6Addr>,
 }
 
-impl Settings {
+impl LinkSettings {
     fn of(message: &Message) -> Self {
         Self { dns: name_servers(message), ntp: time_servers(message) }
     }
@@ -495,7 +498,7 @@ impl Association {
         })
     }
 
-    fn lease(&self, Settings { dns, ntp }: Settings, server: &[u8]) -> Option<Lease> {
+    fn lease(&self, LinkSettings { dns, ntp }: LinkSettings, server: &[u8]) -> Option<ClientLease> {
         let (address, preferred_secs, valid_secs) = self.address?;
         // RFC 8415 §21.4: zero leaves it to the client, who had better ask at half and at four fifths.
         let chosen = |secs, of: u32| match (secs, preferred_secs) {
@@ -504,7 +507,7 @@ impl Association {
             (secs, _) => secs,
         };
         let (renew_secs, rebind_secs) = (chosen(self.renew_secs, 5), chosen(self.rebind_secs, 8));
-        (renew_secs <= rebind_secs).then(|| Lease {
+        (renew_secs <= rebind_secs).then(|| ClientLease {
             address,
             preferred_secs,
             valid_secs,
@@ -580,7 +583,7 @@ mod tests {
     use super::super::reply::Network;
     use super::*;
     use crate::answer::Answer;
-    use crate::leases::{Claim, LeasePool, LeaseTable};
+    use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
     use hardware::ClientKind;
 
     const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
@@ -615,7 +618,7 @@ mod tests {
             assert_eq!(client.kind, ClientKind::Agent);
             let (leases, now) = (&mut self.leases, now / SECOND);
             let to = &Answer::Address;
-            match decide(&request, &client, to, Claim::Known, leases, &self.network, now) {
+            match decide(&request, &client, to, LeaseClaim::Known, leases, &self.network, now) {
                 Decision::Send { reply, .. } => reply,
                 Decision::Silent(why) => panic!("{why}"),
             }

@@ -8,7 +8,7 @@ use ipnet::Ipv6Net;
 
 use crate::address_family::{AddressFamily, LeaseBindings};
 use crate::journal::{CHECKSUM_LEN, LeaseRecord};
-use crate::leases::{Holder, LeasePlace, LeasePool, Seconds};
+use crate::leases::{LeaseHolder, LeasePlace, LeasePool, Seconds};
 
 /// Identifiers of each link that are reserved (RFC 2526 §2).
 const ANYCASTS: u128 = 128;
@@ -124,8 +124,8 @@ impl AddressFamily for Ipv6Addr {
     /// Identity, address, binding or 0, end (its highest bit is a guest's); integers are big-endian.
     fn encode(record: &LeaseRecord<Self>, into: &mut Vec<u8>) {
         let guest = match record.holder {
-            Holder::Known => 0,
-            Holder::Guest => GUEST,
+            LeaseHolder::Known => 0,
+            LeaseHolder::Guest => GUEST,
         };
         into.extend(record.client);
         into.extend(record.address.octets());
@@ -143,7 +143,7 @@ impl AddressFamily for Ipv6Addr {
             address: Self::from(*address),
             binding: Some(u64::from_be_bytes(*binding)).filter(|binding| *binding != 0),
             until: end & !GUEST,
-            holder: if end & GUEST == 0 { Holder::Known } else { Holder::Guest },
+            holder: if end & GUEST == 0 { LeaseHolder::Known } else { LeaseHolder::Guest },
         })
     }
 }
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::journal::read;
-    use crate::leases::{Claim, LeaseTable};
+    use crate::leases::{LeaseClaim, LeaseTable};
 
     fn pool(addresses: u128) -> LeasePool<Ipv6Addr> {
         let first: Ipv6Addr = "fd00::10".parse().unwrap();
@@ -192,42 +192,42 @@ mod tests {
     fn firmware_loader_and_system_share_one_address_until_the_last_lets_go() {
         let mut leases = LeaseTable::new(pool(1), []);
         let [firmware, system] = [binding_id(b"uuid", 7), binding_id(b"llt", 1)];
-        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
-        leases.bind(client(1), address, firmware, 100, Claim::Known, 0).unwrap();
-        assert_eq!(leases.offer(client(1), None, Claim::Known, 1), Some(address));
-        leases.bind(client(1), address, system, 100, Claim::Known, 1).unwrap();
+        let address = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
+        leases.bind(client(1), address, firmware, 100, LeaseClaim::Known, 0).unwrap();
+        assert_eq!(leases.offer(client(1), None, LeaseClaim::Known, 1), Some(address));
+        leases.bind(client(1), address, system, 100, LeaseClaim::Known, 1).unwrap();
 
         leases.release(client(1), address, firmware, 2).unwrap();
 
         assert_eq!(
-            leases.offer(client(2), None, Claim::Known, 3),
+            leases.offer(client(2), None, LeaseClaim::Known, 3),
             None,
             "the system still uses it"
         );
         leases.release(client(1), address, system, 4).unwrap();
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 5), Some(address));
+        assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 5), Some(address));
     }
 
     #[test]
     fn an_address_that_is_in_use_elsewhere_is_left_alone_even_by_who_found_out() {
         let mut leases = LeaseTable::new(pool(2), []);
-        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
-        leases.bind(client(1), address, 1, 100, Claim::Known, 0).unwrap();
+        let address = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
+        leases.bind(client(1), address, 1, 100, LeaseClaim::Known, 0).unwrap();
 
         leases.decline(client(1), address, 1).unwrap();
 
-        let other = leases.offer(client(1), Some(address), Claim::Known, 2).unwrap();
+        let other = leases.offer(client(1), Some(address), LeaseClaim::Known, 2).unwrap();
         assert_ne!(other, address);
-        leases.bind(client(1), other, 1, 10_000, Claim::Known, 2).unwrap();
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 2), None);
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 601), Some(address));
+        leases.bind(client(1), other, 1, 10_000, LeaseClaim::Known, 2).unwrap();
+        assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 2), None);
+        assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 601), Some(address));
     }
 
     /// A known client whose address was declined, maybe by another in its name.
     fn declined(secs: u32) -> (LeaseTable<Ipv6Addr>, Ipv6Addr) {
         let mut leases = LeaseTable::new(pool(3), []);
-        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
-        leases.bind(client(1), address, 1, secs, Claim::Known, 0).unwrap();
+        let address = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
+        leases.bind(client(1), address, 1, secs, LeaseClaim::Known, 0).unwrap();
         leases.decline(client(1), address, 1).unwrap();
         (leases, address)
     }
@@ -237,8 +237,8 @@ mod tests {
         for (takes_another, restarts) in [(false, false), (true, false), (true, true)] {
             let (mut leases, address) = declined(3_600);
             if takes_another {
-                let other = leases.offer(client(1), None, Claim::Known, 2).unwrap();
-                leases.bind(client(1), other, 1, 3_600, Claim::Known, 2).unwrap();
+                let other = leases.offer(client(1), None, LeaseClaim::Known, 2).unwrap();
+                leases.bind(client(1), other, 1, 3_600, LeaseClaim::Known, 2).unwrap();
             }
             if restarts {
                 let records = leases.records();
@@ -248,49 +248,49 @@ mod tests {
 
             leases.reclaim(client(3), address, 1_800);
             assert_eq!(
-                leases.bind(client(3), address, 1, 3_600, Claim::Known, 1_800),
+                leases.bind(client(3), address, 1, 3_600, LeaseClaim::Known, 1_800),
                 None,
                 "another's"
             );
             leases.reclaim(client(1), address, 1_800);
 
-            assert_eq!(leases.offer(client(1), None, Claim::Known, 1_800), Some(address));
-            assert!(leases.bind(client(1), address, 1, 3_600, Claim::Known, 1_800).is_some());
+            assert_eq!(leases.offer(client(1), None, LeaseClaim::Known, 1_800), Some(address));
+            assert!(leases.bind(client(1), address, 1, 3_600, LeaseClaim::Known, 1_800).is_some());
         }
     }
 
     #[test]
     fn a_new_iaid_at_each_boot_does_not_pile_up() {
         let mut leases = LeaseTable::new(pool(1), []);
-        let address = leases.offer(client(1), None, Claim::Known, 0).unwrap();
+        let address = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
         for boot in 1..=100 {
-            leases.bind(client(1), address, boot, 1_000, Claim::Known, boot).unwrap();
+            leases.bind(client(1), address, boot, 1_000, LeaseClaim::Known, boot).unwrap();
         }
 
         assert_eq!(leases.of(&client(1)).unwrap().bindings.0.len(), MOST_BINDINGS);
         assert_eq!(leases.records().len(), MOST_BINDINGS);
     }
 
-    const GUEST: Claim = Claim::Guest { keep: 1 };
+    const GUEST: LeaseClaim = LeaseClaim::Guest { keep: 1 };
 
     #[test]
     fn who_gets_a_reservation_while_a_lease_runs_keeps_that_from_others_until_it_ends() {
         let mut before = LeaseTable::new(pool(1), []);
-        let address = before.offer(client(1), None, Claim::Known, 0).unwrap();
-        before.bind(client(1), address, 1, 100, Claim::Known, 0).unwrap();
+        let address = before.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
+        before.bind(client(1), address, 1, 100, LeaseClaim::Known, 0).unwrap();
         let own: Ipv6Addr = "fd00::99".parse().unwrap();
         let mut leases = LeaseTable::replay(pool(1), [(client(1), own)], before.records(), 0);
 
-        assert_eq!(leases.offer(client(1), None, Claim::Known, 1), Some(own));
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 99), None);
-        assert_eq!(leases.offer(client(2), None, Claim::Known, 100), Some(address));
+        assert_eq!(leases.offer(client(1), None, LeaseClaim::Known, 1), Some(own));
+        assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 99), None);
+        assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 100), Some(address));
     }
 
     #[test]
     fn a_guest_gets_neither_the_last_addresses_nor_one_that_a_known_machine_left() {
         let mut leases = LeaseTable::new(pool(3), []);
-        let known = leases.offer(client(1), None, Claim::Known, 0).unwrap();
-        leases.bind(client(1), known, 1, 100, Claim::Known, 0).unwrap();
+        let known = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();
+        leases.bind(client(1), known, 1, 100, LeaseClaim::Known, 0).unwrap();
         leases.release(client(1), known, 1, 10).unwrap();
 
         let guest = leases.offer(client(2), Some(known), GUEST, 20).unwrap();
@@ -298,7 +298,7 @@ mod tests {
         assert_ne!(guest, known);
         assert!(leases.offer(client(3), None, GUEST, 20).is_some());
         assert_eq!(leases.offer(client(4), None, GUEST, 20), None);
-        assert_eq!(leases.offer(client(1), None, Claim::Known, 20), Some(known));
+        assert_eq!(leases.offer(client(1), None, LeaseClaim::Known, 20), Some(known));
     }
 
     #[test]
@@ -324,14 +324,14 @@ mod tests {
                 address: "fd00::2".parse().unwrap(),
                 binding: Some(0x1234_5678_0000_0007),
                 until: 1_800_000_000,
-                holder: Holder::Known,
+                holder: LeaseHolder::Known,
             },
             LeaseRecord {
                 client: [2; 16],
                 address: "fd00::3".parse().unwrap(),
                 binding: None,
                 until: 1_800_000_600,
-                holder: Holder::Guest,
+                holder: LeaseHolder::Guest,
             },
         ];
 
@@ -375,10 +375,10 @@ mod tests {
                 let of = |leases: &LeaseTable<Ipv6Addr>, who| leases.of(&client(who)).map(|lease| lease.address);
                 let mut records = Vec::new();
                 match act {
-                    Act::Offer(who) => drop(leases.offer(client(who), None, Claim::Known, now)),
+                    Act::Offer(who) => drop(leases.offer(client(who), None, LeaseClaim::Known, now)),
                     Act::Bind(who, binding) => records.extend(
                         of(&leases, who)
-                            .and_then(|own| leases.bind(client(who), own, binding, 300, Claim::Known, now)),
+                            .and_then(|own| leases.bind(client(who), own, binding, 300, LeaseClaim::Known, now)),
                     ),
                     Act::Release(who, binding) => records.extend(
                         of(&leases, who)

@@ -16,7 +16,7 @@ use super::packet::{Message, MessageType, Options, Packet, Relay, address};
 use super::reply::Network;
 use crate::answer::Answer;
 use crate::journal::read;
-use crate::leases::{Claim, Holder, LeasePool, LeaseTable, Seconds};
+use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
 
 type Mac = [u8; 6];
@@ -248,7 +248,7 @@ impl Hall {
             let duid = [&[0, 3, 0, 1][..], &mac].concat();
             let said = |kind, address| Said { mac, kind, duid: &duid, ia: 0, address };
             let solicit = said(MessageType::Solicit, None).emit(&self.subnets[subnet]);
-            let advertise = self.hear(subnet, &solicit, mac, Holder::Guest, now);
+            let advertise = self.hear(subnet, &solicit, mac, LeaseHolder::Guest, now);
             let Some((offered, _)) = advertise.as_ref().and_then(granted) else {
                 self.in_vain += 1;
                 continue;
@@ -261,7 +261,7 @@ impl Hall {
             };
             for kind in next {
                 let bytes = said(*kind, Some(offered)).emit(&self.subnets[subnet]);
-                self.hear(subnet, &bytes, mac, Holder::Guest, now);
+                self.hear(subnet, &bytes, mac, LeaseHolder::Guest, now);
             }
         }
         1_800 + self.dice.below(12 * 3_600)
@@ -276,7 +276,7 @@ impl Hall {
             let mac = mac(8, u16::try_from(self.dice.below(200)).unwrap());
             let said = Said { mac, kind, duid: &duid, ia, address: Some(address) };
             let bytes = said.emit(&self.subnets[subnet]);
-            self.hear(subnet, &bytes, mac, Holder::Guest, now);
+            self.hear(subnet, &bytes, mac, LeaseHolder::Guest, now);
         }
         300 + self.dice.below(3_600)
     }
@@ -295,7 +295,7 @@ impl Hall {
                 bytes[at] = self.dice.below(256) as u8;
             }
             bytes.truncate(usize::try_from(self.dice.below(300)).unwrap());
-            self.hear(subnet, &bytes, mac, Holder::Guest, now);
+            self.hear(subnet, &bytes, mac, LeaseHolder::Guest, now);
         }
         60 + self.dice.below(1_800)
     }
@@ -332,7 +332,7 @@ impl Hall {
         let mac = if hides { hidden(mac) } else { mac };
         let said = Said { mac, kind, duid, ia, address };
         let bytes = said.emit(&self.subnets[subnet]);
-        self.hear(subnet, &bytes, mac, Holder::Known, now)
+        self.hear(subnet, &bytes, mac, LeaseHolder::Known, now)
     }
 
     /// What the server answers, as the client reads it. Whoever gives something back uses it no more;
@@ -342,7 +342,7 @@ impl Hall {
         subnet: usize,
         bytes: &[u8],
         from: Mac,
-        holder: Holder,
+        holder: LeaseHolder,
         now: Seconds,
     ) -> Option<Message> {
         let packet = Packet::parse(bytes).ok()?;
@@ -356,8 +356,8 @@ impl Hall {
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());
         let claim = match holder {
-            Holder::Known => Claim::Known,
-            Holder::Guest => Claim::Guest { keep: KEPT },
+            LeaseHolder::Known => LeaseClaim::Known,
+            LeaseHolder::Guest => LeaseClaim::Guest { keep: KEPT },
         };
         let decision = decide(request, &client, &answer, claim, leases, network, now);
         let Decision::Send { reply, records, .. } = decision else { return None };
@@ -403,7 +403,7 @@ impl Hall {
         for Subnet { leases, .. } in &mut self.subnets {
             let newcomers = (0..).map(|number| of_card(mac(6, number)));
             let had: Vec<_> = newcomers
-                .map_while(|identity| leases.offer(identity, None, Claim::Known, now))
+                .map_while(|identity| leases.offer(identity, None, LeaseClaim::Known, now))
                 .collect();
             assert_eq!(had.len() as u128, POOL);
         }

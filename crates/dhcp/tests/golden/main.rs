@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use dhcp::firmware::v4::{self as edk2, Offer, Wanted};
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::options as code;
@@ -129,7 +129,8 @@ fn wherever_a_message_ends_after_its_type_the_client_is_answered_by_what_came_be
             let network = network(Ipv4Addr::new(10, 0, 2, 2));
             let first = Ipv4Addr::new(10, 0, 2, 15);
             let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
-            let offer = reply(decide(&cut, &boot(URL), Claim::Known, &mut leases, &network, 0));
+            let offer =
+                reply(decide(&cut, &boot(URL), LeaseClaim::Known, &mut leases, &network, 0));
 
             assert_eq!(offer.yiaddr, first, "{name}, cut at {end}");
             if Client::identify(&cut).kind == Client::identify(&whole).kind {
@@ -153,7 +154,7 @@ proptest! {
         let network = network(Ipv4Addr::new(10, 0, 2, 2));
         let first = Ipv4Addr::new(10, 0, 2, 15);
         let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
-        let offer = reply(decide(&packet, &boot(URL), Claim::Known, &mut leases, &network, 0));
+        let offer = reply(decide(&packet, &boot(URL), LeaseClaim::Known, &mut leases, &network, 0));
         prop_assert_eq!(offer.yiaddr, first);
     }
 
@@ -198,7 +199,7 @@ proptest! {
         let first = Ipv4Addr::new(10, 0, 2, 15);
         let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
 
-        let offer = reply(decide(&request, &answer, Claim::Known, &mut leases, &network, 0));
+        let offer = reply(decide(&request, &answer, LeaseClaim::Known, &mut leases, &network, 0));
 
         let offer = edk2::take_offer(&discover, &offer.emit());
         prop_assert_eq!(offer, Ok(Offer::IpUri));
@@ -222,7 +223,7 @@ impl Exchange {
         let network = network(request.option_address(code::SERVER_ID).unwrap());
         let mut leases = LeaseTable::new(LeasePool { first, last: first }, []);
         let mut hear =
-            |packet| reply(decide(packet, answer, Claim::Known, &mut leases, &network, 1_000));
+            |packet| reply(decide(packet, answer, LeaseClaim::Known, &mut leases, &network, 1_000));
         Self { offer: hear(&discover), ack: hear(&request), discover: capture.discover }
     }
 

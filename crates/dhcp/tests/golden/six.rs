@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use dhcp::Answer;
 use dhcp::firmware::{Verdict, v6 as edk2};
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
 use dhcp::v6::reply::Network;
@@ -150,7 +150,7 @@ fn told(bytes: &[u8], leases: &mut LeaseTable<Ipv6Addr>, sole: bool) -> Vec<u8> 
     let request = Packet::parse(bytes).unwrap();
     let (client, answer) = (client(bytes), Answer::Boot(URL.to_owned()));
     let message = &request.message;
-    let decision = decide(message, &client, &answer, Claim::Known, leases, &network, 1_000);
+    let decision = decide(message, &client, &answer, LeaseClaim::Known, leases, &network, 1_000);
     match decision {
         Decision::Send { reply, .. } => request.answered_by(reply).emit(),
         Decision::Silent(why) => panic!("{why}"),

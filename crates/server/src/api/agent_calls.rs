@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dhcp::leases::Holder;
+use dhcp::leases::LeaseHolder;
 use dhcp::limits::{Limits, Millis, Rate, RateClock, Rates};
 use provision::trace::CallRefusal;
 use thiserror::Error;
@@ -138,7 +138,9 @@ impl AgentCalls {
             CallOwner::Machine(node) => locked(&self.of_machines).admits(node, self.each, now),
             CallOwner::Names(node) => {
                 self.admit_guest(from, now)
-                    || locked(&self.of_named).admit(node.as_bytes(), Holder::Guest, now).is_ok()
+                    || locked(&self.of_named)
+                        .admit(node.as_bytes(), LeaseHolder::Guest, now)
+                        .is_ok()
             }
             CallOwner::Anybody => self.admit_guest(from, now),
         };
@@ -148,8 +150,8 @@ impl AgentCalls {
     fn admit_guest(&self, from: IpAddr, now: Millis) -> bool {
         let mut limits = locked(&self.of_guests);
         match CallSource::from(from) {
-            CallSource::V4(source) => limits.admit(&source, Holder::Guest, now),
-            CallSource::V6(source) => limits.admit(&source, Holder::Guest, now),
+            CallSource::V4(source) => limits.admit(&source, LeaseHolder::Guest, now),
+            CallSource::V6(source) => limits.admit(&source, LeaseHolder::Guest, now),
         }
         .is_ok()
     }

@@ -277,7 +277,7 @@ fn allocate(file: &File, size: u64) {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use dhcp::leases::Claim;
+    use dhcp::leases::LeaseClaim;
 
     use super::*;
     use crate::small_disk::on_a_small_disk;
@@ -291,8 +291,8 @@ mod tests {
         leases: &mut LeaseTable<Ipv4Addr>,
         mac: [u8; 6],
     ) -> Ipv4Addr {
-        let address = leases.offer(mac, None, Claim::Known, 0).unwrap();
-        let record = leases.bind(mac, address, (), 3_600, Claim::Known, 0).unwrap();
+        let address = leases.offer(mac, None, LeaseClaim::Known, 0).unwrap();
+        let record = leases.bind(mac, address, (), 3_600, LeaseClaim::Known, 0).unwrap();
         journal.append([&record], leases, 0).unwrap();
         address
     }
@@ -336,7 +336,7 @@ mod tests {
     fn ends_when_started_at(now: Seconds) -> (Seconds, Seconds) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (guest, begun, ended) = (Claim::Guest { keep: 0 }, 10 * DAY, [2, 0, 0, 0, 0, 2]);
+        let (guest, begun, ended) = (LeaseClaim::Guest { keep: 0 }, 10 * DAY, [2, 0, 0, 0, 0, 2]);
         let (mut journal, mut leases) =
             Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), begun).unwrap();
         let mut bind = |mac, secs, now| {
@@ -425,8 +425,9 @@ mod tests {
             // What was reserved is there for some time, and then a record in the middle is torn.
             let mut number = 0;
             let refused = loop {
-                let address = leases.offer(mac(number), None, Claim::Known, 0).unwrap();
-                let record = leases.bind(mac(number), address, (), 3_600, Claim::Known, 0).unwrap();
+                let address = leases.offer(mac(number), None, LeaseClaim::Known, 0).unwrap();
+                let record =
+                    leases.bind(mac(number), address, (), 3_600, LeaseClaim::Known, 0).unwrap();
                 if let Err(refused) = journal.append([&record], &leases, 0) {
                     break refused;
                 }

@@ -261,7 +261,7 @@ fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
 
 #[cfg(test)]
 mod tests {
-    use dhcp::leases::Claim;
+    use dhcp::leases::LeaseClaim;
 
     use super::*;
 
@@ -279,7 +279,7 @@ mod tests {
         leases.keep_back(others(net, &ours(), Some(router), &routes));
 
         let given: Vec<_> = (0..9)
-            .map_while(|client| leases.offer([2, 0, 0, 0, 0, client], None, Claim::Known, 0))
+            .map_while(|client| leases.offer([2, 0, 0, 0, 0, client], None, LeaseClaim::Known, 0))
             .map(|address| address.octets()[3])
             .collect();
 
@@ -302,7 +302,8 @@ mod tests {
             let reserved = ours6(net, &ours).zip(0..).map(kept_back6);
             let mut leases = LeaseTable::new(pool.on(net), reserved);
             let clients = (0..9).map(|client| [client; 16]);
-            let given = clients.map_while(|client| leases.offer(client, None, Claim::Known, 0));
+            let given =
+                clients.map_while(|client| leases.offer(client, None, LeaseClaim::Known, 0));
             given.map(|address| address.to_string()).collect::<Vec<_>>()
         };
 

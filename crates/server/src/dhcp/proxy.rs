@@ -4,7 +4,7 @@
 use std::iter;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcp::leases::{Holder, LeaseTable};
+use dhcp::leases::{LeaseHolder, LeaseTable};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::Silence;
 use dhcp::v4::destination::{Destination, destination};
@@ -74,7 +74,7 @@ impl counter::Desk for Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         }
-        if let Err(exceeded) = self.limits.admit(&request.chaddr, Holder::Known, now) {
+        if let Err(exceeded) = self.limits.admit(&request.chaddr, LeaseHolder::Known, now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         // Name servers come from the other server.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
-use dhcp::leases::{Claim, LeasePool, LeaseTable, Seconds};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v4::decide::{Decision, Silence, decide};
 use dhcp::v4::destination::{Destination, destination};
@@ -194,15 +194,15 @@ impl Subnet {
         strangers: Strangers,
         index: &Index,
         now: Seconds,
-    ) -> Option<Claim> {
+    ) -> Option<LeaseClaim> {
         if asked.found.is_some() || self.leases.reserved(&mac).is_some() {
-            return Some(Claim::Known);
+            return Some(LeaseClaim::Known);
         }
         match strangers {
             Strangers::Ignore => None,
             Strangers::Serve => {
                 let known = self.known(index, now);
-                Some(Claim::guest(self.leases.pool().len(), known))
+                Some(LeaseClaim::guest(self.leases.pool().len(), known))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use dhcp::client::Features;
-use dhcp::leases::{Claim, LeasePool, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, Silence, decide};
@@ -169,13 +169,13 @@ impl Subnet {
         identity: &Identity,
         strangers: Strangers,
         known: usize,
-    ) -> Option<Claim> {
+    ) -> Option<LeaseClaim> {
         if asked.found.is_some() || self.leases.reserved(identity).is_some() {
-            return Some(Claim::Known);
+            return Some(LeaseClaim::Known);
         }
         match strangers {
             Strangers::Ignore => None,
-            Strangers::Serve => Some(Claim::guest(self.leases.pool().len(), known)),
+            Strangers::Serve => Some(LeaseClaim::guest(self.leases.pool().len(), known)),
         }
     }
 }
