@@ -726,24 +726,41 @@ mod tests {
     }
 
     fn fates() -> impl Strategy<Value = Vec<DaemonFate>> {
-        let fate = prop_oneof![
-            4 => Just(DaemonFate::Lives),
-            1 => Just(DaemonFate::DiesBefore),
-            1 => Just(DaemonFate::DiesAfter),
-        ];
-        prop::collection::vec(fate, 0..80)
+        let with_crashes = |lives: u32| {
+            let fate = prop_oneof![
+                lives => Just(DaemonFate::Lives),
+                1 => Just(DaemonFate::DiesBefore),
+                1 => Just(DaemonFate::DiesAfter),
+            ];
+            prop::collection::vec(fate, 0..80)
+        };
+        prop_oneof![with_crashes(4), with_crashes(30)]
     }
 
+    /// A machine before the work, or one whose daemon died as it had sent the reset.
     fn power_model() -> impl Strategy<Value = PowerModel> {
-        let slow = prop_oneof![4 => 0..=RESET_SHOWS, 2 => 0..=u8::MAX];
-        (any::<bool>(), slow, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
-            |(on, slow, hides_power, forgets_override)| PowerModel {
+        let slow = prop_oneof![
+            2 => 0..=RESET_SHOWS,
+            2 => RESET_SHOWS..=RESET_SHOWS + 3,
+            1 => 0..=u8::MAX,
+        ];
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.1));
+        (slow, flags).prop_map(|(slow, (on, is_reset, hides_power, forgets_override))| {
+            let (phase, reset) = if is_reset {
+                (BootPhase::PoweringOn, Some((Power::On, slow)))
+            } else {
+                (BootPhase::Untouched, None)
+            };
+            PowerModel {
+                phase,
+                reset,
+                may_be_switched_on: is_reset,
                 slow,
                 hides_power,
                 forgets_override,
-                ..PowerModel::new(on)
-            },
-        )
+                ..PowerModel::new(on && !is_reset)
+            }
+        })
     }
 
     proptest! {
