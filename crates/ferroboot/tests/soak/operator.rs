@@ -20,6 +20,8 @@ use crate::world::{CALLBACK_TIMEOUT, FaultDiary};
 const API: &str = "http://127.0.0.1:6385";
 /// Between two looks at a node; the API has no way to wait for a change.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
+/// How far a daemon may be behind what another one did.
+const BEHIND: Duration = Duration::from_secs(1);
 /// A clean that is not over by then is held up by something: silence alone ends one sooner.
 const ENDS_WITHIN: Duration = Duration::from_secs(3 * CALLBACK_TIMEOUT);
 
@@ -301,14 +303,29 @@ impl ScriptedOperator {
 
     /// Nothing that led to an image before leads to one after the end.
     async fn judge_tickets(&self, urls: &[String]) {
+        let over = Instant::now();
         for url in urls {
-            let Ok(answer) = self.http.get(url).send().await else { continue };
-            if answer.status().is_success() {
+            if self.is_served(url, over).await {
                 self.report.count("tickets alive after the end of their attempt");
                 self.report.broke(format!("{}: a ticket is alive after its clean", self.node()));
             } else {
                 self.report.count("tickets found dead after the end of their attempt");
             }
+        }
+    }
+
+    /// Whether a URL is served for longer than a daemon may be behind the one that ended its attempt. A daemon that starts
+    /// anew in the meantime, or cannot read the database, is waited for.
+    async fn is_served(&self, url: &str, over: Instant) -> bool {
+        loop {
+            let asked = Instant::now();
+            let Ok(answer) = self.http.get(url).send().await else { return false };
+            let is_served = answer.status().is_success();
+            let is_late = asked.duration_since(over) > BEHIND && !self.diary.had_outage(over);
+            if !is_served || is_late {
+                return is_served;
+            }
+            sleep(LOOK_EVERY).await;
         }
     }
 

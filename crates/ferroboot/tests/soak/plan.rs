@@ -9,6 +9,7 @@ const SECONDS: &str = "FERROBOOT_SOAK_SECONDS";
 const DATABASE: &str = "FERROBOOT_SOAK_DATABASE";
 const SEED: &str = "FERROBOOT_SOAK_SEED";
 const NODES: &str = "FERROBOOT_SOAK_NODES";
+const DAEMONS: &str = "FERROBOOT_SOAK_DAEMONS";
 
 /// How long faults are injected where nobody says otherwise. A run takes about half a minute more.
 const SHORT: u64 = 20;
@@ -31,6 +32,8 @@ pub(crate) struct SoakPlan {
     /// Decides the order of faults and what machines do. Times are the machine's that runs it.
     pub(crate) seed: u64,
     pub(crate) nodes: u8,
+    /// How many daemons share the database; one has SQLite to itself.
+    pub(crate) daemons: u8,
 }
 
 impl SoakPlan {
@@ -51,16 +54,22 @@ impl SoakPlan {
             is_wanted,
             lasts: Duration::from_secs(number(SECONDS).unwrap_or(SHORT)),
             seed: number(SEED).unwrap_or_else(|| u64::from(random::<u32>())),
+            daemons: match database {
+                Database::Sqlite => 1,
+                Database::Postgresql => number(DAEMONS)
+                    .map_or(3, |daemons| u8::try_from(daemons.clamp(1, 9)).unwrap_or(9)),
+            },
             nodes: number(NODES).map_or(8, |nodes| u8::try_from(nodes.clamp(1, 64)).unwrap_or(64)),
         }
     }
 
     /// What tells the run in the namespace the same.
-    pub(crate) fn to_environment(&self) -> [(&'static str, String); 4] {
+    pub(crate) fn to_environment(&self) -> [(&'static str, String); 5] {
         [
             (SECONDS, self.lasts.as_secs().to_string()),
             (SEED, self.seed.to_string()),
             (NODES, self.nodes.to_string()),
+            (DAEMONS, self.daemons.to_string()),
             (DATABASE, String::new()),
         ]
     }

@@ -151,7 +151,10 @@ impl FaultDiary {
 struct SoakWorld {
     report: SoakReport,
     random: StdRng,
+    /// The one that machines and operators reach.
     daemon: Arc<tokio::sync::Mutex<DaemonProcess>>,
+    /// The others on its database, which take a part of the work.
+    companions: Vec<DaemonProcess>,
     disk: Arc<SmallDisk>,
     link: FirmwareLink,
     probe: PortProbe,
@@ -167,8 +170,9 @@ struct SoakWorld {
 /// Does a run, and says what came of it.
 pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
     let report = SoakReport::new(format!(
-        "{:?}, {} nodes, faults for {} s, seed {}",
+        "{:?}, {} daemons, {} nodes, faults for {} s, seed {}",
         plan.database,
+        plan.daemons,
         plan.nodes,
         plan.lasts.as_secs(),
         plan.seed
@@ -186,10 +190,21 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
     let log = kept_log(plan).unwrap_or_else(|| dir.path().join("daemon.log"));
     let mut daemon = DaemonProcess::new(config, log);
     daemon.start().await.unwrap();
+    let mut companions = Vec::new();
+    for number in 1..plan.daemons {
+        let config = dir.path().join(format!("companion-{number}.toml"));
+        fs::write(&config, companion_settings(number, dir.path(), &disk.path, &state)).unwrap();
+        let log = kept_log(plan).map(|log| log.with_extension(format!("{number}.log")));
+        let log = log.unwrap_or_else(|| dir.path().join(format!("companion-{number}.log")));
+        let mut companion = DaemonProcess::new(config, log);
+        companion.start().await.unwrap();
+        companions.push(companion);
+    }
     let mut world = SoakWorld {
         report: report.clone(),
         random: StdRng::seed_from_u64(plan.seed),
         daemon: Arc::new(tokio::sync::Mutex::new(daemon)),
+        companions,
         disk,
         probe: PortProbe::new(link.clone()),
         link,
@@ -276,8 +291,16 @@ impl SoakWorld {
         }
         self.restart_in_order().await;
         watcher.abort();
-        self.judge_log().await;
+        let own = self.daemon.lock().await.log().to_owned();
+        for log in
+            std::iter::once(own.as_path()).chain(self.companions.iter().map(DaemonProcess::log))
+        {
+            self.judge_log(log);
+        }
         self.daemon.lock().await.kill().await;
+        for companion in &mut self.companions {
+            companion.kill().await;
+        }
     }
 
     /// A pause in which work goes on, a fault, and whether the service answers afterwards.
@@ -287,6 +310,7 @@ impl SoakWorld {
         let pause = self.random.random_range(pauses);
         sleep(Duration::from_millis(pause)).await;
         match self.random.random_range(0..100) {
+            0..35 if !self.companions.is_empty() => self.kill_companion().await,
             0..70 => self.kill().await,
             70..72 => self.restart_in_order().await,
             72..77 => self.disk_full().await,
@@ -300,6 +324,12 @@ impl SoakWorld {
             let words = self.daemon.lock().await.last_words();
             self.report.broke(format!("the daemon ended by itself ({status}): {words}"));
             self.start().await;
+        }
+        for companion in &mut self.companions {
+            if let Some(status) = companion.has_ended() {
+                let words = companion.last_words();
+                self.report.broke(format!("another daemon ended by itself ({status}): {words}"));
+            }
         }
         match self.probe.all_answer(ANSWERS_AGAIN_WITHIN).await {
             Ok(millis) => {
@@ -334,6 +364,21 @@ impl SoakWorld {
             self.start().await;
             self.diary.ends(fault);
         }
+    }
+
+    /// In a long run, some stay away until their claims have run out and others do their work.
+    async fn kill_companion(&mut self) {
+        let fault = self.diary.begins(FaultKind::Kill, None);
+        let number = self.random.random_range(0..self.companions.len());
+        self.companions[number].kill().await;
+        self.report.count("SIGKILLs of other daemons");
+        let stays_away = !self.is_short && self.random.random_bool(0.1);
+        let away = self.random.random_range(if stays_away { 60_000..75_000 } else { 0..400 });
+        sleep(Duration::from_millis(away)).await;
+        if let Err(words) = self.companions[number].start().await {
+            self.report.broke(format!("another daemon does not start: {words}"));
+        }
+        self.diary.ends(fault);
     }
 
     async fn restart_in_order(&mut self) {
@@ -457,8 +502,8 @@ impl SoakWorld {
     }
 
     /// No panic, and no secret.
-    async fn judge_log(&self) {
-        let log = fs::read(self.daemon.lock().await.log()).unwrap();
+    fn judge_log(&self, log: &Path) {
+        let log = fs::read(log).unwrap();
         let log = String::from_utf8_lossy(&log);
         self.report.most("lines of the daemon's log", log.lines().count() as u64);
         for line in log.lines().filter(|line| line.contains("panicked")).take(5) {
@@ -526,6 +571,26 @@ fn settings(plan: &SoakPlan, disk: &Path, state: &Path) -> String {
          [dhcp]\ntftp = true\n\
          [[dhcp.network]]\ninterface = '{INTERFACE}'\npool = '{POOL}'\npool6 = '{POOL6}'\n\
          strangers = 'serve'\n"
+    )
+}
+
+/// Settings of a daemon beside the first one: machines reach that, and this one takes a part of the work.
+fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> String {
+    let database = env::var(postgres::URL).unwrap();
+    let own_state = dir.join(format!("companion-{number}"));
+    let (own_state, ramdisk, state) = (own_state.display(), disk.join("ramdisk"), state.display());
+    let ramdisk = ramdisk.display();
+    let port = |first: u16| first + 10 * u16::from(number);
+    let (api, agent, boot) = (port(6_385), port(6_386), port(8_080));
+    format!(
+        "host = 'soak-{number}'\nstate_dir = '{own_state}'\n[database]\nurl = '{database}'\n\
+         [api]\nlisten = '127.0.0.1:{api}'\n\
+         [agent]\nlisten = '[::]:{agent}'\nurl = 'http://{AGENT_RELAY}'\n\
+         [boot]\nlisten = '[::]:{boot}'\nurl = 'http://{BOOT_RELAY}'\nramdisk = '{ramdisk}'\n\
+         image_dirs = ['{state}/images']\n\
+         [power]\nsync_secs = 5\n\
+         [clean]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
+         [dhcp]\nprovider = 'none'\n"
     )
 }
 
