@@ -1,4 +1,4 @@
-//! Fields of the API's resources: since when they exist, what they accept, how they are shown.
+//! Fields of the API's resources: the microversion that brought them, the values they accept, how they are shown.
 
 use jiff::Timestamp;
 use provision::limits::Excess;
@@ -23,13 +23,13 @@ pub struct Field {
     pub name: &'static str,
     /// It came with 1.`since`.
     pub since: u16,
-    /// What sort of value it has.
+    /// The kind of its values.
     pub kind: FieldKind,
     /// When clients may set it.
     pub set: FieldAccess,
 }
 
-/// What sort of value a field has.
+/// The kind of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
     /// `true` or `false`; upstream also takes the words for them.
@@ -47,7 +47,7 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
-    /// What stands where nothing was set.
+    /// The value of a field that was not set.
     #[must_use]
     pub fn empty(self) -> Value {
         match self {
@@ -68,7 +68,7 @@ pub enum FieldAccess {
     CreateAndPatch,
     /// By PATCH only.
     Patch,
-    /// Never: it is ours.
+    /// Never: the service sets it.
     Never,
 }
 
@@ -131,14 +131,14 @@ pub enum BadFields {
     Newer,
 }
 
-/// How one client sees the service.
+/// The service as one client sees it.
 #[derive(Clone, Debug)]
 pub struct ClientView {
     /// The version it asked for.
     pub version: Version,
-    /// Where it reached us, without a slash at the end.
+    /// The URL at which it reached the service, without a slash at the end.
     pub base_url: String,
-    /// What we call ourselves in `conductor` and `hosts`.
+    /// The name of this daemon in `conductor` and `hosts`.
     pub host: String,
 }
 
@@ -214,7 +214,7 @@ pub enum BadBody {
         /// The name.
         name: String,
     },
-    /// It means something else in URLs.
+    /// The name has another meaning in URLs.
     #[error(transparent)]
     Reserved(#[from] ReservedName),
     /// The node's state or another field forbids it; the statuses are of [`Forbidden`].
@@ -238,7 +238,7 @@ pub enum BadBody {
     NoSuchDriver {
         /// The driver.
         driver: String,
-        /// The conductor group; `""` is the one there is.
+        /// The conductor group. The only one is `""`.
         group: String,
     },
     /// No such interface.
@@ -266,7 +266,7 @@ pub enum BadBody {
     /// It should be the identity of a switch.
     #[error("Expected a MAC address or OpenFlow datapath ID but received {0}.")]
     NotASwitch(String),
-    /// A card that is a computer of its own must say where it is.
+    /// A smart NIC without the port and host name of its switch link.
     #[error("Smart NIC port must have port_id and hostname in local_link_connection")]
     SmartNicWithoutLink,
     /// It should be `network_data.json` of OpenStack.
@@ -338,7 +338,7 @@ pub fn creation(
     Ok(out)
 }
 
-/// A field's value as it is kept, from what a client wrote.
+/// The value to store of what a client wrote.
 ///
 /// # Errors
 /// [`BadBody`], if it is not of the field's kind.

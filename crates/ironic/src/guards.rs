@@ -1,4 +1,4 @@
-//! What upstream's conductor refuses of a node's deletion and of its changes, in its words.
+//! Deletions and changes that upstream's conductor refuses, in its words.
 
 use provision::{Node, Port, ProvisionState};
 use thiserror::Error;
@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use crate::interface::INTERFACES;
 
-/// States in which a node's interfaces and its resource class may change. Upstream has two more,
-/// in which no node is here.
+/// States in which a node's interfaces and its resource class may change, as upstream lists them.
 const OPEN_STATES: &str = "enroll, inspecting, inspect wait, manageable, available";
 
 /// States in which a node may be deleted, as upstream lists them with its default settings.
@@ -40,7 +39,7 @@ pub enum Forbidden {
     NotDeletable {
         /// Its UUID.
         node: Uuid,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
     /// Interfaces are fixed while something is done with them.
@@ -53,10 +52,10 @@ pub enum Forbidden {
         node: Uuid,
         /// `boot_interface`, ….
         field: String,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
-    /// So is the resource class.
+    /// The resource class is fixed while something is done with the node.
     #[error(
         "Node {node} can not have resource_class updated unless it is in one of allowed \
          ({OPEN_STATES}) states. Current state is '{state}'."
@@ -64,10 +63,10 @@ pub enum Forbidden {
     ResourceClassFixed {
         /// Its UUID.
         node: Uuid,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
-    /// Only what is deployed can be protected.
+    /// Only a deployed node can be protected.
     #[error(
         "Node {node} can only be made protected in provision states 'active' or 'rescue', the \
          current state is '{state}'"
@@ -75,10 +74,10 @@ pub enum Forbidden {
     NotProtectable {
         /// Its UUID.
         node: Uuid,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
-    /// It is on offer, so that it must be taken back first.
+    /// An available node is on offer, so it must be made manageable first.
     #[error(
         "Node {node} can not have 'retired' set in provision state 'available', the current state \
          is '{state}'"
@@ -86,10 +85,10 @@ pub enum Forbidden {
     NotRetirable {
         /// Its UUID.
         node: Uuid,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
-    /// The instance knows the address.
+    /// The instance uses the address.
     #[error(
         "Cannot update hardware address for port {port} as node {node} is active or has instance UUID \
          assigned"
@@ -111,10 +110,10 @@ pub enum Forbidden {
         port: Uuid,
         /// The node's UUID.
         node: Uuid,
-        /// Where it stands.
+        /// Its provision state.
         state: ProvisionState,
     },
-    /// A reason for what is not so: 400.
+    /// A reason without its flag: 400.
     #[error("The {flag}_reason field can only be set when {flag} is True")]
     ReasonWithoutFlag {
         /// `protected` or `retired`.
@@ -200,7 +199,7 @@ pub fn check_port_change(node: &Node, before: &Port, after: &Port) -> Result<(),
     Err(Forbidden::ConnectionFixed { port, node: node.uuid, state })
 }
 
-/// A flag that goes takes its reason along; a reason alone is refused.
+/// Removes the reason of a flag that is removed, and refuses a reason without its flag.
 fn check_reason(before: &Node, after: &mut Node, flag: &'static str) -> Result<(), Forbidden> {
     let reason = format!("{flag}_reason");
     if after.is_set(flag) {
@@ -222,11 +221,11 @@ fn is_open(state: ProvisionState) -> bool {
     matches!(state, ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available)
 }
 
-/// Names that URLs of nodes give another meaning, as upstream lists them.
+/// Names that have another meaning in URLs of nodes, as upstream lists them.
 const RESERVED_NAMES: [&str; 6] =
     ["maintenance", "management", "states", "vendor_passthru", "detail", "validate"];
 
-/// A name that upstream's URLs, or any URL, understand otherwise: 400.
+/// A name with another meaning in URLs: 400.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "The word \"{0}\" is reserved and can not be used as a node name. Reserved words are: {words}.",

@@ -10,15 +10,14 @@ pub struct HardwareInterface {
     pub kind: &'static str,
     /// It came with 1.`since`.
     pub since: u16,
-    /// Those there are, the default first.
+    /// The enabled interfaces, the default first.
     pub enabled: &'static [&'static str],
 }
 
 /// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
 /// interface that runs an agent's steps and deploys nothing by itself.
 ///
-/// Some of them are taken, kept and shown, since clients such as Metal3 set them when
-/// they enrol a node, and do nothing yet.
+/// Some are accepted, stored and shown without effect, since clients such as Metal3 set them when they enrol a node.
 pub const INTERFACES: [HardwareInterface; 13] = [
     only("bios", 40, &["no-bios", "redfish"]),
     only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
@@ -43,7 +42,7 @@ const fn only(
     HardwareInterface { kind, since, enabled }
 }
 
-/// The interface of a sort that a node has where nothing was said.
+/// The default interface of a sort.
 #[must_use]
 pub fn default(kind: &str) -> Option<&'static str> {
     enabled(kind).first().copied()

@@ -24,6 +24,6 @@ pub mod validate;
 pub mod version;
 
 pub use field::{ClientView, Fields};
-// For those who may use this crate and not that one.
+// For crates that may use this one and not `provision`.
 pub use provision::text;
 pub use version::Version;

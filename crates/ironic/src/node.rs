@@ -308,8 +308,7 @@ fn too_large(excess: Excess) -> BadBody {
     BadBody::TooLarge { subject: "node", excess }
 }
 
-/// The one change that is taken while the machine is under way: of a node in maintenance, to forget
-/// an instance that is gone.
+/// The one change accepted during a state transition: a node in maintenance forgets an instance that is gone.
 fn frees_instance(node: &Node, body: &Value) -> bool {
     node.maintenance && *body == json!([{ "op": "remove", "path": "/instance_uuid" }])
 }
@@ -354,13 +353,13 @@ fn keep_masked(map: &mut Object, stored: &Object) {
     }
 }
 
-/// What is being written, for the error's words.
+/// The context of a write: words for errors, the version, the node before.
 #[derive(Clone, Copy)]
 struct WriteContext<'a> {
     subject: &'static str,
     version: Version,
-    /// The node that is there, unless it is being created. What stays as it is there was checked
-    /// when it was written, by rules that may have been others.
+    /// The node before the write; `None` for a new one. Values that stay are not checked again: older versions may have
+    /// accepted them by other rules.
     before: Option<&'a Node>,
 }
 
@@ -395,7 +394,7 @@ fn set(
 ) -> Result<(), BadBody> {
     let map = || value.as_object().cloned().unwrap_or_default();
     match name {
-        // Checked before, or not a client's to change.
+        // Checked before, or not writable.
         "uuid" | "driver" | "chassis_uuid" | "conductor_group" => {}
         "driver_info" => node.driver_info = map(),
         "extra" => node.extra = map(),
@@ -446,7 +445,7 @@ pub(crate) fn interface_of(node: &Node, kind: &str) -> String {
     chosen.or_else(|| interface::default(kind)).unwrap_or_default().to_owned()
 }
 
-/// Keeps a value of a field that decides nothing here; defaults need no room.
+/// Stores a field that decides nothing here. Defaults are not stored.
 fn keep(kept: &mut Object, name: &str, value: &Value) {
     let Some(field) = FIELDS.iter().find(|field| field.name == name) else { return };
     if *value == field.kind.empty() {

@@ -11,7 +11,8 @@ use crate::version::Version;
 /// Operations upstream takes.
 const OPERATIONS: [&str; 3] = ["add", "replace", "remove"];
 
-/// Patches can nest deeper than any one body; beyond this, serde_json would not read the node back.
+/// Deepest nesting of a patched document. Several operations can nest deeper than one body, and serde_json would not
+/// read a deeper node back.
 const MAX_DEPTH: usize = 64;
 
 /// Operations of one request. Clients send one for each field that they change.
@@ -108,11 +109,11 @@ fn apply_one(document: &mut Value, operation: &Value) -> Result<(), BadBody> {
         |reason: String| BadBody::CannotApply { operation: python::repr(operation), reason };
     let parsed: PatchOperation =
         serde_json::from_value(operation.clone()).map_err(|error| cannot(error.to_string()))?;
-    // Without undoing: whoever called drops the document on an error.
+    // Nothing is undone: the caller drops the document on an error.
     json_patch::patch_unsafe(document, &[parsed]).map_err(|error| cannot(reason(operation, &error)))
 }
 
-/// What Python's jsonpatch says where a member is missing; else what ours says.
+/// The words of Python's jsonpatch for a missing member; else those of our library.
 fn reason(operation: &Value, error: &json_patch::PatchError) -> String {
     let text = |key: &str| operation.get(key).and_then(Value::as_str).unwrap_or_default();
     let (op, path) = (text("op"), text("path"));

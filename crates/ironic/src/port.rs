@@ -41,7 +41,7 @@ pub const FIELDS: &[Field] = &[
 /// What a list shows where nothing else is asked for.
 pub const LISTED: [&str; 3] = ["uuid", "address", "links"];
 
-/// Fields that are true where nothing was said.
+/// Fields that are true by default.
 const TRUE_BY_DEFAULT: [&str; 2] = ["pxe_enabled", "available_for_dynamic_portgroup"];
 
 const fn f(name: &'static str, since: u16, kind: FieldKind, set: FieldAccess) -> Field {
@@ -134,7 +134,7 @@ fn is_false(value: Option<&Value>) -> bool {
     }
 }
 
-/// The port as a `PATCH /v1/ports/{}` wants it.
+/// The port after a `PATCH /v1/ports/{}`.
 ///
 /// # Errors
 /// [`BadBody`].
@@ -157,8 +157,8 @@ pub fn patched(port: &Port, body: &Value, version: Version) -> Result<Port, BadB
     Ok(after)
 }
 
-/// Sets what `document` holds; its values are of their fields' kinds. What stays as it was `before`
-/// was checked when it was written, by rules that may have been others.
+/// Sets the fields of `document`, whose values are of their fields' kinds. Values that stay as `before` are not checked
+/// again: older versions may have accepted them by other rules.
 fn fill(
     port: &mut Port,
     document: &Object,

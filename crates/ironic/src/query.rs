@@ -1,10 +1,10 @@
-//! Which arguments a query may have: their names, and since which microversion.
+//! The arguments that queries may have, each with the microversion that brought it.
 
 use thiserror::Error;
 
 use crate::version::{Version, since};
 
-/// An argument behind the question mark.
+/// An argument of a query.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryArgument {
     /// Its name.
@@ -17,7 +17,7 @@ const fn argument(name: &'static str, since: u16) -> QueryArgument {
     QueryArgument { name, since }
 }
 
-/// The page of a list, and its order.
+/// The page and the order of a list.
 pub const PAGE: &[QueryArgument] = &[
     argument("limit", 1),
     argument("marker", 1),
@@ -51,16 +51,16 @@ pub const NODE_FILTERS: &[QueryArgument] = &[
     argument("include_children", since::CHILDREN),
 ];
 
-/// What goes with a change of a node.
+/// Arguments of a PATCH of a node.
 pub const NODE_PATCH: &[QueryArgument] = &[argument("reset_interfaces", 45)];
 
-/// The filters of a list of ports that do not stand in its path.
+/// The filters of every list of ports.
 pub const PORT_FILTERS: &[QueryArgument] = &[argument("address", 1)];
 
-/// The node whose ports are listed.
+/// The node whose ports are listed, where the path does not name it.
 pub const PORT_NODE: &[QueryArgument] = &[argument("node", 1), argument("node_uuid", 1)];
 
-/// What chooses among the drivers and shows them. `fields` is taken and changes nothing.
+/// Arguments of the list of drivers. `fields` is accepted without effect.
 pub const DRIVERS: &[QueryArgument] =
     &[argument("detail", 1), argument("type", 1), argument("fields", 1)];
 

@@ -50,7 +50,7 @@ pub struct LatestAttempt {
     pub ended_at: Option<Timestamp>,
 }
 
-/// What the trace says.
+/// The diagnosis of a boot, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownDiagnosis {
     /// What is wrong, as one sentence.
@@ -98,7 +98,7 @@ impl BootTrace {
     }
 }
 
-/// Upstream's `history` as far as a trace tells it: the changes of state, with their reasons.
+/// An entry of upstream's `history`: a change of state in a trace, with its reason.
 #[must_use]
 pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Option<Value> {
     let What::State { from, to, reason } = &event.what else { return None };
@@ -125,7 +125,7 @@ pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Optio
     }))
 }
 
-/// What a list shows of a [`history_entry`].
+/// The part of a [`history_entry`] that a list shows.
 #[must_use]
 pub fn brief(entry: &Value) -> Value {
     let shown = ["uuid", "created_at", "severity", "event", "links"];

@@ -1,4 +1,4 @@
-//! Traits: what an operator says that a node can do.
+//! Traits of a node, as the operator sets them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::python;
 
-/// Upstream takes at most so many for one node.
+/// Most traits of one node, as upstream.
 const MAX: usize = 50;
 const MAX_LEN: usize = 255;
 
@@ -43,7 +43,7 @@ pub enum BadTraits {
         /// The name.
         name: String,
     },
-    /// One and all at once.
+    /// A body with a single trait's PUT.
     #[error("No body should be provided when adding a trait")]
     Body,
 }

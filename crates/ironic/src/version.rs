@@ -16,7 +16,7 @@ pub const MAX_HEADER: &str = "X-OpenStack-Ironic-API-Maximum-Version";
 /// The header all OpenStack services share: `baremetal 1.N`.
 pub const OPENSTACK_HEADER: &str = "OpenStack-API-Version";
 
-/// What the numbers change besides fields and verbs.
+/// Microversions that bring something else than a field, an argument of a query or a verb.
 pub mod since {
     /// The state after `POST /v1/nodes` and others is called `available`, not null.
     pub const AVAILABLE: u16 = 2;
@@ -72,7 +72,7 @@ pub mod since {
     pub const INVENTORY: u16 = 81;
     /// `/v1/shards`.
     pub const SHARDS: u16 = 82;
-    /// `/v1/nodes/{}/children` and the filters `parent_node` and `include_children`.
+    /// `/v1/nodes/{}/children` and the filter `include_children`.
     pub const CHILDREN: u16 = 83;
     /// `/v1/nodes/{}/firmware`.
     pub const FIRMWARE: u16 = 86;
@@ -93,7 +93,7 @@ pub mod since {
 pub struct Version(u16);
 
 impl Version {
-    /// What a request without a version gets.
+    /// The version of a request that names none.
     pub const MIN: Self = Self(1);
     /// The highest; Metal3's operator asks for it first.
     pub const MAX: Self = Self(110);

@@ -31,11 +31,10 @@ use self::discovery::ResourceLinks;
 use self::routes::Audience;
 use crate::error::ApiError;
 
-/// Bytes of a body to the API. The largest there are hold a node's settings.
+/// Longest body on the API's port, in bytes. The largest bodies hold a node's settings.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
-/// Bytes of a body to the port for agents. A heartbeat has some kilobytes, most of them a certificate; nothing larger
-/// comes there, since no inspection takes inventories yet.
+/// Longest body on the agents' port, in bytes. The largest is a heartbeat: some kilobytes, most of them a certificate.
 pub(crate) const MAX_AGENT_BODY: usize = 64 * 1024;
 
 /// All of the API, for the port of operators.
@@ -43,7 +42,7 @@ pub fn router(api: ApiContext) -> Router {
     finish(routes::router_of(|_| true), api, MAX_BODY)
 }
 
-/// What machines need, and no more: nothing here tells a node's settings or changes them.
+/// The routes for everyone, for the agents' port: none of them shows or changes a node's settings.
 pub fn agent_router(api: ApiContext) -> Router {
     finish(routes::router_of(|route| route.audience == Audience::Everyone), api, MAX_AGENT_BODY)
 }
@@ -57,8 +56,8 @@ fn finish(routes: Router<ApiContext>, api: ApiContext, max_body: usize) -> Route
         .layer(middleware::from_fn_with_state(api.clone(), negotiation::negotiate))
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(api);
-    // Upstream takes `/v1/nodes/` for `/v1/nodes`. Routing comes before any layer of the router
-    // itself, so the path is mended outside of it.
+    // Upstream takes `/v1/nodes/` for `/v1/nodes`. A router routes before its own layers run, so the slash is removed
+    // in a layer around the router.
     Router::new()
         .fallback_service(middleware::from_fn(negotiation::without_last_slash).layer(routes))
 }

@@ -19,10 +19,10 @@ use tracing::{debug, error};
 
 use crate::http_server::BodyError;
 
-/// Characters of an error's words. The longest of our own lists all fields that a PATCH may name.
+/// Longest text of an error, in characters. The longest of ours lists all fields that a PATCH may name.
 const MAX_WORDS: usize = 2_000;
 
-/// What a request is answered that could not be served.
+/// The answer to a request that failed.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -31,9 +31,9 @@ pub struct ApiError {
 
 #[derive(Debug)]
 enum ErrorShape {
-    /// Something is wrong with what was asked for.
+    /// The application refuses the request.
     Application(String),
-    /// It is not something that can be asked for at all.
+    /// No route or version serves the request.
     Framework(String),
 }
 
@@ -104,7 +104,7 @@ impl ApiError {
         Self::application(StatusCode::TOO_MANY_REQUESTS, text)
     }
 
-    /// What it says, for logs and traces.
+    /// The text, for logs and traces.
     #[must_use]
     pub fn text(&self) -> &str {
         match &self.shape {
@@ -257,13 +257,13 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Busy { .. } | Refused::StaysOn(_) | Refused::Stale => Self::conflict(text),
             Refused::Protected { .. } => Self::forbidden(text),
-            // An agent, or who says to be one, learns nothing about what is there.
+            // The answer tells a stranger nothing about nodes.
             Refused::NoAgentExpected { .. } => Self::nothing_here(),
             // An agent tries again.
             Refused::LookupTooEarly(_)
             | Refused::HeartbeatTooEarly(_)
             | Refused::TokenJustGiven { .. } => Self::conflict(text),
-            // The trace and the diagnosis name the other addresses, which are not a stranger's to know.
+            // The trace and the diagnosis name the other addresses; the answer, which a stranger may read, does not.
             Refused::ForeignLookup(ForeignLookup { from, .. })
             | Refused::TokenTaken { from, .. } => Self::forbidden(format!(
                 "{from} gets no token: it is not known to be this machine's address, or another address has the \

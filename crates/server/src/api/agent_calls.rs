@@ -1,4 +1,4 @@
-//! How many lookups and heartbeats are answered, and which of them are written down: anybody can send them.
+//! Rate limits of lookups and heartbeats, which anybody can send, and which of them are recorded in the trace.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,20 +13,20 @@ use uuid::Uuid;
 
 use crate::repeats::{Pauses, Repeats};
 
-/// Machines whose calls are counted before those that are at rest are forgotten.
+/// Machines with a rate clock before those at rest are removed.
 const MACHINES: usize = 4_096;
-/// Calls of all others together: each costs a query.
+/// Limit of all calls by unknown callers together: each costs a query.
 const GUESTS: Rate = Rate { per_sec: 1_000, burst: 2_000 };
-/// Lookups of one node that come on top of what its address may send: a machine that nobody saw yet shares its
-/// address's /64 with strangers.
+/// Extra lookups that name one node, beyond the limit of the address: a machine that was not seen yet shares its /64
+/// with strangers.
 const NAMED: Rate = Rate { per_sec: 1, burst: 5 };
-/// Such lookups of all nodes together.
+/// Limit of these extra lookups for all nodes together.
 const ALL_NAMED: Rate = Rate { per_sec: 200, burst: 400 };
-/// Heartbeats that are taken are written down this often, as the diagnosis counts on them.
+/// Interval between recorded heartbeats of one agent. The diagnosis needs them regularly.
 const HEARTBEATS: Pauses =
     Pauses { first: Duration::from_secs(10), longest: Duration::from_secs(10) };
 
-/// What calls have used up, and which of them were written down.
+/// The rate limits in use, and the calls that were recorded.
 #[derive(Debug)]
 pub(super) struct AgentCalls {
     each: Rate,
@@ -37,11 +37,11 @@ pub(super) struct AgentCalls {
     refused: Mutex<Repeats<CallKind>>,
 }
 
-/// What each machine that is known has used up: there are no more of them than nodes.
+/// A rate clock for each known machine. There are at most as many as nodes.
 #[derive(Debug, Default)]
 struct MachineCalls {
     clocks: HashMap<Uuid, RateClock>,
-    /// How many there may be before those at rest are forgotten.
+    /// Number of clocks at which those at rest are removed.
     forget_at: usize,
 }
 
@@ -55,18 +55,18 @@ impl MachineCalls {
     }
 }
 
-/// Whose call it is, as far as that is known before the store is asked.
+/// The owner of a call, by what is known before the store is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOwner {
-    /// A machine of this node: by its address, or by the token that it shows.
+    /// The machine of this node, recognised by its address or its token.
     Machine(Uuid),
-    /// Anybody who names a node that expects an agent.
+    /// An unknown caller that names a node which expects an agent.
     Names(Uuid),
-    /// Anybody.
+    /// An unknown caller.
     Anybody,
 }
 
-/// Calls of one kind are written down once, and then at intervals.
+/// Calls of one kind are recorded once, and then at intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CallKind {
     pub(super) attempt: Uuid,
@@ -76,7 +76,7 @@ pub(super) struct CallKind {
     pub(super) refused: Option<CallRefusal>,
 }
 
-/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which one machine can fill.
+/// The source that a rate limit counts: an IPv4 address, or an IPv6 /64, since one machine can use all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CallSource {
     V4([u8; 4]),
@@ -95,7 +95,7 @@ impl From<IpAddr> for CallSource {
     }
 }
 
-/// Too many calls come.
+/// A call beyond the rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "Too many lookups and heartbeats come from {from}, or from all machines that are not known: {per_sec} a second are \
@@ -107,11 +107,11 @@ pub(super) struct TooManyCalls {
 }
 
 impl AgentCalls {
-    /// Nobody has called yet. Each address may call `per_sec` times a second, or as often as it likes if that is 0.
+    /// Limits with nothing used up. An address may call `per_sec` times a second; 0 means without limit.
     pub(super) fn new(per_sec: u32) -> Self {
         let each = Rate { per_sec, burst: per_sec.saturating_mul(5).max(1) };
         let limits = |each, guests| {
-            // Random, so that nobody can choose whom to share a limit with.
+            // A random seed, so that a stranger cannot choose an address that shares its limit with another.
             Mutex::new(Limits::new(Rates { each, guests, ..Rates::default() }, rand::random()))
         };
         Self {
@@ -124,9 +124,9 @@ impl AgentCalls {
         }
     }
 
-    /// Whether a call may be answered, which then counts.
+    /// Counts a call, and refuses it beyond the limits.
     ///
-    /// What strangers use up is not taken from machines that are known.
+    /// Calls of strangers use up nothing of what known machines may send.
     pub(super) fn admit(
         &self,
         from: IpAddr,
@@ -156,14 +156,14 @@ impl AgentCalls {
         .is_ok()
     }
 
-    /// Whether to write a call down, and if so, how many like it were not since the last that was.
+    /// Whether to record a call; if so, the number of like calls left out since the last recorded one.
     pub(super) fn to_write_down(&self, kind: CallKind, uptime: Duration) -> Option<u32> {
         let repeats = if kind.is_taken { &self.taken } else { &self.refused };
         locked(repeats).note(kind, uptime)
     }
 }
 
-/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+/// A poisoned lock is used as it is: no change under these locks can be left half done.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,7 @@
-//! `/v1/lookup` and `/v1/heartbeat`: what the agent in a ramdisk asks and says.
+//! `/v1/lookup` and `/v1/heartbeat`: the calls of the agent in a ramdisk.
 //!
-//! Whatever comes here is refused unless [`provision::step()`] expects it, and both what was taken
-//! and what was refused is in the trace of the node's boot. Anybody can call, so what is read, answered,
-//! written down and logged has a limit.
+//! A call is refused unless [`provision::step()`] expects it. Accepted and refused calls are both in the trace of the
+//! node's boot. Anybody can call, so there are limits on what is read, answered, recorded and logged.
 
 use std::net::IpAddr;
 
@@ -29,7 +28,7 @@ use crate::error::ApiError;
 use crate::http_server::ServedNode;
 use crate::repeats;
 
-/// What was asked of the store, and what it was that came of it.
+/// The node after a call was applied to it, or why it was not.
 type CallOutcome = Result<Node, ChangeError<Refused>>;
 
 pub(super) async fn lookup(
@@ -45,7 +44,7 @@ pub(super) async fn lookup(
     let uuid = query.take("node_uuid").and_then(|text| Uuid::try_parse(&text).ok());
     api.admit(from, api.caller_by_address(from, &macs, uuid))?;
     let Some(before) = find(&api, &macs, uuid).await? else {
-        // Not what was missing: whoever guesses learns nothing.
+        // The answer does not say what is missing, so that guessing tells nothing.
         return Err(ApiError::nothing_here());
     };
     let attempt = before.live_attempt().map(|attempt| attempt.id).unwrap_or_default();
@@ -60,7 +59,7 @@ pub(super) async fn lookup(
     Ok(Json(agent::lookup(&node, token, &view, timeout)))
 }
 
-/// The node with this UUID, or with ports of these addresses; none if they are of several.
+/// The node with this UUID, or with ports of these addresses; none if the ports belong to several nodes.
 async fn find(
     api: &ApiContext,
     macs: &[Mac],
@@ -79,7 +78,7 @@ async fn find(
     Ok(store.node(&NodeKey::Uuid(uuid)).await?.map(|found| found.node))
 }
 
-/// The trace names as many as a machine usually has.
+/// The looked-up addresses for the trace, shortened to as many as a machine usually has.
 fn by(macs: &[Mac]) -> String {
     const NAMED: usize = 8;
     let named: Vec<_> = macs.iter().take(NAMED).map(Mac::to_string).collect();
@@ -115,16 +114,16 @@ pub(super) async fn heartbeat(
     let call = AgentCall { api: &api, node: &found.node, call: "heartbeat", from };
     call.record(&asked, &result);
     asked?;
-    // Its token was right.
+    // The token was right: the connection belongs to the node's machine.
     Ok((StatusCode::ACCEPTED, Extension(ServedNode(found.node.uuid))))
 }
 
 impl ApiContext {
-    /// Lets what an agent sent happen to a node, which was just read. Where it is refused or changes nothing, nothing is
-    /// written: strangers, whose calls are such, do not keep others from the database.
+    /// Applies a call to a node that was just read. A call that is refused or changes nothing writes nothing, so that
+    /// strangers cannot keep the database busy.
     async fn ask_as_agent(&self, node: &Node, event: &Event) -> CallOutcome {
         match self.nodes.foresee(node, event) {
-            // It has the token, and whoever starts the machine may be about to note that it is on.
+            // The token is right, and the worker that starts the machine may be about to record that it is on.
             Err(Refused::NoAgentExpected { state: ProvisionState::Cleaning, .. }) => {
                 self.nodes.ask(node.uuid, event).await
             }
@@ -146,7 +145,7 @@ impl ApiContext {
         })
     }
 
-    /// Whose lookup it is, by what is in memory.
+    /// The owner of a lookup, by what is in memory.
     fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> CallOwner {
         if let Some(node) = self.recorder.addresses().owner(from) {
             return CallOwner::Machine(node);
@@ -166,7 +165,7 @@ impl ApiContext {
         }
     }
 
-    /// Whose heartbeat it is, by what is in memory: the token shows it, wherever it comes from.
+    /// The owner of a heartbeat, by what is in memory. The right token proves it, whatever the address.
     fn caller_by_token(&self, from: IpAddr, ident: &str, token: &str) -> CallOwner {
         let named = Uuid::try_parse(ident).ok().and_then(|uuid| self.nodes.index().by_uuid(uuid));
         let is_its_own = named
@@ -183,27 +182,27 @@ impl ApiContext {
     }
 }
 
-/// A call as an agent, about a node.
+/// A lookup or heartbeat about a node.
 #[derive(Clone, Copy)]
 struct AgentCall<'a> {
     api: &'a ApiContext,
-    /// As it was before.
+    /// The node before the call.
     node: &'a Node,
     call: &'static str,
     from: IpAddr,
 }
 
 impl AgentCall<'_> {
-    /// Says in the trace and the log what came of it; `taken` are the words for a call that was taken.
+    /// Records the outcome in the trace and the log; `taken` describes an accepted call.
     fn record(self, asked: &CallOutcome, taken: &str) {
         let (result, refused) = match asked {
             Ok(_) => (taken.to_owned(), None),
             Err(ChangeError::Refused(refused)) => (refused.to_string(), CallRefusal::of(refused)),
-            // A worker holds the node: the agent asks again.
+            // A worker holds the node: the agent tries again.
             Err(failed) => (failed.to_string(), Some(CallRefusal::NotNow)),
         };
         self.log(&result, asked.is_ok());
-        // What comes when nobody is expected is no part of a boot.
+        // A call that no attempt expects belongs to no trace.
         let Some(attempt) = self.node.live_attempt() else { return };
         let kind = CallKind {
             attempt: attempt.id,
@@ -226,7 +225,7 @@ impl AgentCall<'_> {
         self.api.recorder.record(self.node, what);
     }
 
-    /// Whether the caller has shown to be the machine's agent: by the token, or by its address.
+    /// Whether token or address prove that the caller is the machine's agent.
     fn is_known(self, asked: &CallOutcome) -> bool {
         let node = asked.as_ref().unwrap_or(self.node);
         let Some(attempt) = node.live_attempt() else { return false };

@@ -1,4 +1,4 @@
-//! What handlers work with: the nodes, the recorder of traces, the settings; and the node that a path names.
+//! The context of all handlers: nodes, trace recorder, settings, rate limits; and how a path names a node.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::means::BootMeans;
 use crate::trace::Recorder;
 
-/// What handlers work with; clones share it.
+/// The context of all handlers; clones share it.
 #[derive(Clone, Debug)]
 pub struct ApiContext {
     pub(super) nodes: Nodes,
@@ -24,24 +24,24 @@ pub struct ApiContext {
     pub(super) agent_calls: Arc<AgentCalls>,
 }
 
-/// What the API is told at its start.
+/// Settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
-    /// What this daemon calls itself: `conductor` of its nodes.
+    /// Name of this daemon, shown as `conductor` of its nodes.
     pub host: String,
-    /// Where clients reach us, for links; by default where each says that it did.
+    /// Base URL of links in answers; by default from the request's `Host`.
     pub public_url: Option<String>,
-    /// What agents are told: seconds of silence after which they count as lost.
+    /// Seconds of silence after which an agent counts as lost. Agents are told in the lookup.
     pub heartbeat_timeout_secs: u32,
-    /// Whether an agent's command API must be HTTPS, since its token travels in the URL.
+    /// Whether an agent's command API must be HTTPS. The token travels in its URLs.
     pub agent_require_tls: bool,
-    /// Lookups and heartbeats that one address may send per second; 0 for as many as it likes.
+    /// Lookups and heartbeats per second and address; 0 means without limit.
     pub agent_calls_per_sec: u32,
-    /// What the `http` boot interface starts first, for diagnoses.
+    /// First loader of the `http` boot interface, for diagnoses.
     pub loader: HttpLoader,
-    /// What this host boots machines with; without, a boot is not judged before it is begun.
+    /// What this host boots machines with. Without it, a boot is not checked before it begins.
     pub means: Option<BootMeans>,
-    /// Who asked for a boot and is nobody's port, for diagnoses.
+    /// Machines that asked DHCP for a boot and are no node's port, for diagnoses.
     pub strangers: BootingStrangers,
 }
 
@@ -61,7 +61,7 @@ impl Default for ApiSettings {
 }
 
 impl ApiContext {
-    /// The API to `nodes`.
+    /// A context for `nodes`.
     #[must_use]
     pub fn new(nodes: Nodes, recorder: Recorder, settings: ApiSettings) -> Self {
         let agent_calls = Arc::new(AgentCalls::new(settings.agent_calls_per_sec));
@@ -70,7 +70,7 @@ impl ApiContext {
 }
 
 impl ApiContext {
-    /// The node that a URL names, by UUID or, from 1.5 on, by name.
+    /// The node that a path names: by UUID or, from 1.5 on, by name.
     pub(super) async fn find(&self, ident: &str, version: Version) -> Result<StoredNode, ApiError> {
         let key = NodeKey::from(ident);
         if matches!(key, NodeKey::Name(_)) {
@@ -85,8 +85,8 @@ impl ApiContext {
         self.nodes.store().node(&key).await?.ok_or_else(|| ApiError::no_such_node(ident))
     }
 
-    /// Whether the node that was found under `ident` has not been given another name since: what a
-    /// request does is done to the node that has the name then, or to none.
+    /// Whether `ident` still names the node. A request changes the node that has the name when the change is made, or
+    /// none.
     pub(super) fn still_called(node: &Node, ident: &str) -> Result<(), ApiError> {
         match NodeKey::from(ident) {
             NodeKey::Name(name) if node.name.as_ref() != Some(&name) => {

@@ -1,4 +1,4 @@
-//! `GET /` and `GET /v1/`: which versions there are, and where things are.
+//! `GET /` and `GET /v1/`: the versions, and links to the resources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use ironic::ClientView;
 use ironic::Version;
 use serde_json::{Value, json};
 
-/// What `GET /v1` links to: the resources, each with the version that brought it.
+/// The resources that `GET /v1` links to, each with the version that brought it.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceLinks(Arc<BTreeMap<&'static str, u16>>);
 

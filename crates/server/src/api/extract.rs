@@ -1,4 +1,4 @@
-//! What a handler reads of a request, but for its query.
+//! Extractors: path, peer, time of arrival, raw query and JSON body of a request.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,7 +17,7 @@ use store::Clock;
 use crate::error::ApiError;
 use crate::http_server::BodyError;
 
-/// What stands in the variable parts of the path; nothing has a NUL in its name.
+/// The variable segments of the path. A segment with a NUL names nothing, so it is answered with 404.
 pub(super) struct PathParams<T>(pub(super) T);
 
 impl<S, T> FromRequestParts<S> for PathParams<T>
@@ -35,14 +35,14 @@ where
     }
 }
 
-/// Who asks: the address at the other end of the connection.
+/// The peer's address of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PeerAddress(pub(super) IpAddr);
 
 impl<S: Send + Sync> FromRequestParts<S> for PeerAddress {
     type Rejection = Infallible;
 
-    /// A request that came over no connection has the address that is nobody's.
+    /// A request without a connection has the unspecified address.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0.ip());
@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PeerAddress {
     }
 }
 
-/// When the head of a request was read: before its body came, and before it waited for anything.
+/// Time at which the head of a request was read, before its body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedAt(pub(super) Timestamp);
 
@@ -62,7 +62,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ReceivedAt {
     }
 }
 
-/// The query as it came, before anything in it is read.
+/// The query, not decoded.
 pub(super) struct RawQuery(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
@@ -73,7 +73,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
     }
 }
 
-/// A body that is JSON, whatever the client calls it; null if there is none.
+/// The body, as JSON; null for an empty body.
 pub(super) struct JsonBody(pub(super) Value);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
@@ -82,8 +82,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let mut body = request.into_limited_body();
         let mut bytes = Vec::new();
-        // Each frame is a slice of hyper's buffer of 8 KiB: kept until the end, bodies that come byte by byte would
-        // hold thousands of times their length.
+        // The bytes are copied: each frame is a slice of a buffer of 8 KiB, so that a body sent byte by byte would hold
+        // thousands of times its length.
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| unread(&error))?;
             bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
@@ -107,7 +107,7 @@ fn unread(error: &axum::Error) -> ApiError {
     ApiError::bad_request(format!("The body cannot be read: {error}."))
 }
 
-/// What is behind an error, if it is a `T`.
+/// The first cause of an error that is a `T`.
 fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
     error.downcast_ref().or_else(|| cause(error.source()?))
 }

@@ -1,7 +1,7 @@
-//! Who may ask the API, and from where: what is looked at before any route.
+//! Checks before any route: host name, web page, login and content type.
 //!
-//! [`OperatorGuard`] is for the port of operators: names that are ours, no web pages of others, users where there are
-//! any, and bodies that are JSON. [`machines`] is for the port of agents, which machines may reach by any name.
+//! [`OperatorGuard`] guards the API's port. [`machines`] guards the agents' port, which machines may reach by any name
+//! and without a login.
 
 mod hosts;
 mod htpasswd;
@@ -26,7 +26,7 @@ use super::routes;
 use crate::config;
 use crate::error::ApiError;
 
-/// The realm that upstream names.
+/// Upstream's challenge.
 const CHALLENGE: &str = "Basic realm=\"Baremetal API\", charset=\"UTF-8\"";
 
 /// Guards the port of operators; clones share the users.
@@ -37,20 +37,20 @@ pub struct OperatorGuard {
 }
 
 impl OperatorGuard {
-    /// As `[api]` says; reads the file of users, if there is to be one.
+    /// The guard that `[api]` describes. Reads the file of users, if one is set.
     ///
     /// # Errors
-    /// In words, why the file cannot be used, or which name is none.
+    /// A file that cannot be used, or a host name that is none.
     pub fn open(settings: &config::Api) -> Result<Self> {
         let names = ApiNames::new(&settings.host_names()?, settings.public_url.as_ref());
         let users = settings.users.as_deref().map(Users::open).transpose()?;
         Ok(Self { names: Arc::new(names), users })
     }
 
-    /// Whether the file of users can be used, and what it has; `None` if there is to be none.
+    /// Checks the file of users and counts them; `None` if no file is set.
     ///
     /// # Errors
-    /// In words, why not.
+    /// A file that cannot be used.
     pub(crate) fn check_users(settings: &config::Api) -> Option<Result<String>> {
         let path = settings.users.as_ref()?;
         let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.len(), path.display());
@@ -63,9 +63,9 @@ impl OperatorGuard {
         Router::new().fallback_service(guarded)
     }
 
-    /// Reads the file of users again, which happens anyway once it has changed. It may block for a moment.
+    /// Reads the file of users again, which a changed file causes anyway. It may block for a moment.
     ///
-    /// Gives whether there is one.
+    /// Returns whether a file is set.
     pub fn reload(&self) -> bool {
         self.users.iter().for_each(Users::reload);
         self.users.is_some()
@@ -93,13 +93,13 @@ async fn guard_operators(
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
-    // What is said to be JSON is no page, whatever it looks like.
+    // A browser must not take an answer for a page.
     let (name, value) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(name, value);
     response
 }
 
-/// Guards what machines ask: by any name of ours, but from no web page.
+/// Guards the agents' port: any host name, but no web page and no body of another type.
 pub fn machines(routes: Router) -> Router {
     let guarded = middleware::from_fn(guard_machines).layer(routes);
     Router::new().fallback_service(guarded)
@@ -115,13 +115,13 @@ async fn guard_machines(request: Request, next: Next) -> Response {
     }
 }
 
-/// Where a request comes from. Nothing that a proxy says of its clients is believed.
+/// The peer's address. Headers in which proxies name their clients are not read.
 fn peer_of(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }
 
-/// A body of another type could come from a web page that its browser did not ask (Fetch Standard §4.8).
+/// Refuses a body that is not called JSON: a web page may send other types without a preflight (Fetch Standard §4.8).
 fn check_body(headers: &HeaderMap) -> Result<(), NotLetIn> {
     let length = headers.get(header::CONTENT_LENGTH);
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
@@ -129,7 +129,7 @@ fn check_body(headers: &HeaderMap) -> Result<(), NotLetIn> {
     if !has_body || is_json(headers) { Ok(()) } else { Err(NotLetIn::OtherBody) }
 }
 
-/// Why a request reaches no route.
+/// The check that a request failed.
 #[derive(Debug)]
 enum NotLetIn {
     Host(WrongHost),
@@ -213,10 +213,10 @@ fn not_logged_in(refused: NotLoggedIn) -> Response {
     response
 }
 
-/// How many users the text of a file of users has. The fuzz target's way in.
+/// Counts the users in the text of a file of users, for the fuzz target.
 ///
 /// # Errors
-/// In words, with the line that is wrong.
+/// A line that is wrong.
 #[doc(hidden)]
 pub fn users_in(text: &str) -> Result<usize> {
     let users = Htpasswd::parse(text)?;

@@ -9,7 +9,7 @@ use super::context::ApiContext;
 use super::extract::PathParams;
 use crate::error::ApiError;
 
-/// What the BMC is told is for one boot only, so that outside of an attempt there is nothing set.
+/// The boot device. Each override is for one boot, so outside of an attempt none is set.
 pub(super) async fn boot_device(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,

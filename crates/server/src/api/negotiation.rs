@@ -1,5 +1,4 @@
-//! What holds for every request and answer: the version that both sides speak, the request's identity, the slash at the
-//! end of a path.
+//! Around every route: the microversion, the request's identity, and the slash at the end of a path.
 
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
@@ -17,7 +16,7 @@ use super::context::ApiContext;
 use super::guard::users::ApiUser;
 use crate::error::ApiError;
 
-/// Agrees on a version, and names it, our range and the request in the answer.
+/// Reads the version that a request asks for. Every answer names it, the range of versions and the request's identity.
 pub(super) async fn negotiate(
     State(api): State<ApiContext>,
     mut request: Request,
@@ -45,7 +44,7 @@ pub(super) async fn negotiate(
     };
     span.in_scope(|| debug!(http.status = response.status().as_u16(), "answered"));
     let headers = response.headers_mut();
-    // Clients that asked for too much read our range here and ask again.
+    // Clients whose version is out of the range read the range here and try again.
     set(headers, version::MIN_HEADER, &Version::MIN.to_string());
     set(headers, version::MAX_HEADER, &Version::MAX.to_string());
     if let Ok(version) = version {
@@ -56,7 +55,7 @@ pub(super) async fn negotiate(
     response
 }
 
-/// The beginning of a path, for the log: the longest of ours is shorter.
+/// The beginning of a path, for the log. Every path of the table is shorter.
 fn shortened(path: &str) -> &str {
     const SHOWN: usize = 200;
     path.char_indices().nth(SHOWN).map_or(path, |(end, _)| &path[..end])
@@ -76,7 +75,7 @@ fn set(headers: &mut HeaderMap, name: &str, value: &str) {
     }
 }
 
-/// Takes the slash from the end of the path.
+/// Removes a slash from the end of the path.
 pub(super) async fn without_last_slash(mut request: Request, next: Next) -> Response {
     if let Some(uri) = shorter(request.uri()) {
         *request.uri_mut() = uri;

@@ -1,4 +1,4 @@
-//! The query of a request: filters, fields, and which page of a list.
+//! The query of a request: filters, fields, and the page of a list.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 
-/// What stands behind the question mark; of a name that comes twice, the last counts.
+/// The arguments of a query. Of a name that comes twice, the last counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query(BTreeMap<String, String>);
 
@@ -32,12 +32,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// Takes a value out.
+    /// Takes an argument.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }
 
-    /// Refuses what is in none of `tables`, and what came later than the version asked for.
+    /// Refuses arguments that are in none of `tables`, or came later than the version.
     pub(super) fn expect(
         &self,
         tables: &[&[QueryArgument]],
@@ -46,7 +46,7 @@ impl Query {
         Ok(query::check(self.0.keys().map(String::as_str), tables, version)?)
     }
 
-    /// Takes a yes or no out.
+    /// Takes a Boolean argument.
     pub(super) fn take_boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         let Some(text) = self.take(name) else { return Ok(None) };
         field::boolean(&text).map(Some).ok_or_else(|| {
@@ -57,7 +57,7 @@ impl Query {
         })
     }
 
-    /// Takes a UUID out.
+    /// Takes an argument that is a UUID.
     pub(super) fn take_uuid(&mut self, name: &str) -> Result<Option<Uuid>, ApiError> {
         let Some(text) = self.take(name) else { return Ok(None) };
         Uuid::try_parse(&text)
@@ -65,7 +65,7 @@ impl Query {
             .map_err(|_| ApiError::bad_request(format!("Expected UUID for {name}: {text}")))
     }
 
-    /// Takes out which end of a list comes first.
+    /// Takes the sort direction.
     pub(super) fn take_direction(&mut self) -> Result<SortDirection, ApiError> {
         match self.take("sort_dir").as_deref() {
             None | Some("asc") => Ok(SortDirection::Ascending),
@@ -76,7 +76,7 @@ impl Query {
         }
     }
 
-    /// Takes out which fields of a single resource are asked for.
+    /// Takes the fields to show of a single resource.
     pub(super) fn take_fields(
         &mut self,
         table: &[Field],
@@ -88,7 +88,7 @@ impl Query {
         }
     }
 
-    /// Takes out which fields of a list's entries are asked for; `listed` if nothing is said.
+    /// Takes the fields to show of each entry of a list; by default `listed`.
     pub(super) fn take_listed_fields(
         &mut self,
         table: &[Field],
@@ -107,14 +107,14 @@ impl Query {
     }
 }
 
-/// Which page of a list is asked for.
+/// The page of a list that a query asks for.
 #[derive(Clone, Debug)]
 pub(super) struct PageRequest {
-    /// How many at most.
+    /// Most entries of the page.
     pub(super) limit: u32,
-    /// The last one of the page before.
+    /// The last entry of the page before.
     pub(super) marker: Option<Uuid>,
-    /// The whole query, which the next page's has again.
+    /// The whole query, which the link to the next page repeats.
     asked: Query,
 }
 
@@ -122,7 +122,7 @@ impl PageRequest {
     /// Ironic's `[api]max_limit`.
     const MAX: u32 = 1_000;
 
-    /// Takes the page out of a query; to be called first.
+    /// Takes the page. To be called before other arguments are taken, since the link to the next page has them all.
     pub(super) fn take(query: &mut Query) -> Result<Self, ApiError> {
         let asked = query.clone();
         let limit = match query.take("limit") {
@@ -139,7 +139,7 @@ impl PageRequest {
         Ok(Self { limit, marker: query.take_uuid("marker")?, asked })
     }
 
-    /// The answer: a list of `name`, and where the next page is, if this one is full.
+    /// The answer: the list `name`, and a link to the next page if this one is full.
     pub(super) fn show(
         &self,
         view: &ClientView,

@@ -228,7 +228,7 @@ impl fmt::Display for ApiRoute {
     }
 }
 
-/// The routes that `is_served` chooses, as a router without what holds for all of them.
+/// A router of the routes that `is_served` chooses, each behind the check of the version.
 pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<ApiContext> {
     let served = ROUTES.iter().filter(|route| is_served(route));
     served.fold(Router::new(), |router, route| router.route(route.path, route.checked_handler()))
@@ -244,7 +244,7 @@ pub(super) fn resources() -> BTreeMap<&'static str, u16> {
     resources
 }
 
-/// Whether a path is answered without asking who asks.
+/// Whether a path is answered without a login.
 pub(super) fn is_public(path: &str) -> bool {
     ROUTES.iter().any(|route| route.audience == Audience::Everyone && route.has_path(path))
 }

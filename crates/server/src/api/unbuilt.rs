@@ -1,4 +1,4 @@
-//! What upstream has and this service has none of: lists of nothing, and refusals in words.
+//! Endpoints of upstream's that this service has not built: empty lists, and refusals in words.
 
 use axum::extract::{MatchedPath, State};
 use axum::http::{Method, StatusCode};
@@ -11,7 +11,7 @@ use super::extract::PathParams;
 use super::query::Query;
 use crate::error::ApiError;
 
-/// A list of things of which there are none. The last segment of the path is their name.
+/// An empty list. Its name is the last segment of the path.
 pub(super) async fn none(path: MatchedPath) -> Json<Value> {
     let (_, name) = path.as_str().rsplit_once('/').unwrap_or_default();
     Json(json!({ name: [] }))
@@ -28,7 +28,7 @@ pub(super) async fn none_of_node(
     Ok(none(path).await)
 }
 
-/// What would change a machine in a way that this service does not.
+/// Refuses a change of a machine that is not built.
 pub(super) async fn not_ours(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,

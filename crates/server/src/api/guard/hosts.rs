@@ -1,9 +1,8 @@
-//! By which names the API may be reached, and from which web pages: `Host`, `Origin`, and the type of a body.
+//! Checks of `Host`, `Origin`, `Sec-Fetch-Site` and `Content-Type`.
 //!
-//! A page in an operator's browser can send requests to every address that the browser reaches. Names that are not
-//! ours are refused, since whoever owns a name can let it point at us (DNS rebinding); pages of other origins are
-//! refused, and so are bodies of a type that a page may send without asking first (Fetch Standard §4.8, CORS-safelisted
-//! request headers).
+//! A page in an operator's browser can send requests to every address that the browser reaches. Host names that are not
+//! ours are refused: the owner of a name can let it point at us (DNS rebinding). Pages of other origins are refused, and
+//! bodies of a type that a page may send without a preflight (Fetch Standard §4.8, CORS-safelisted request headers).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,22 +11,22 @@ use axum::http::{HeaderMap, Uri, Version, header};
 use thiserror::Error;
 use url::{Host, Url};
 
-/// The names by which the API may be reached, beside `localhost` and IP addresses.
+/// The host names of the API, beside `localhost` and IP addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApiNames {
     names: BTreeSet<String>,
-    /// The origin of `public_url`, which pages of ours may have behind a TLS proxy.
+    /// The origin of `public_url`: that of our own pages behind a TLS proxy.
     public: Option<Origin>,
 }
 
-/// A request's authority: whom its client believes to reach (RFC 9110 §7.2).
+/// The authority of a request: the host that its client means (RFC 9110 §7.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Authority {
     host: HostName,
     port: Option<u16>,
 }
 
-/// Where a web page is from (RFC 6454 §4).
+/// The origin of a web page (RFC 6454 §4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: String,
@@ -42,7 +41,7 @@ enum HostName {
     Name(String),
 }
 
-/// A request that is not for this API.
+/// A request for another host, or for none.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum WrongHost {
     #[error("The request has no Host header, which HTTP/1.1 asks for.")]
@@ -68,18 +67,18 @@ pub(super) enum ForeignPage {
 }
 
 impl ApiNames {
-    /// Those of the settings `hosts`, which are hosts without a port, and `public_url`.
+    /// The names in the settings `hosts` (without ports) and `public_url`.
     pub(super) fn new(hosts: &[Host], public_url: Option<&Url>) -> Self {
         let public_host = public_url.and_then(Url::host).map(|host| host.to_owned());
         let names = hosts.iter().chain(&public_host).filter_map(|host| match host {
             Host::Domain(name) => Some(lower(name)),
-            // Addresses are answered to in any case.
+            // Every IP address is accepted.
             Host::Ipv4(_) | Host::Ipv6(_) => None,
         });
         Self { names: names.collect(), public: public_url.and_then(Origin::of_url) }
     }
 
-    /// Whom a request is for, if that is us.
+    /// The authority of a request, if it is one of ours.
     ///
     /// # Errors
     /// [`WrongHost`]
@@ -89,7 +88,7 @@ impl ApiNames {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Option<Authority>, WrongHost> {
-        // Of a target in absolute form (RFC 9112 §3.2.2) both count, so that neither can hide the other.
+        // With a target in absolute form (RFC 9112 §3.2.2), both the target and `Host` must be ours.
         if let Some(target) = uri.authority() {
             self.judge(target.as_str())?;
         }
@@ -115,7 +114,7 @@ impl ApiNames {
         }
     }
 
-    /// Whether no page of another origin sent a request that reached us as `own`.
+    /// Refuses a request of a page of another origin than `own`.
     ///
     /// # Errors
     /// [`ForeignPage`]
@@ -131,7 +130,7 @@ impl ApiNames {
                 return Err(ForeignPage::Origin);
             }
         }
-        // Browsers leave `Origin` out of a GET for an image; this they send wherever it can be trusted, as on loopback
+        // A GET for an image has no `Origin`. Browsers send `Sec-Fetch-Site` to trustworthy URLs, loopback among them
         // (Fetch Metadata Request Headers §2.4).
         let is_ours = |site: &[u8]| matches!(site, b"same-origin" | b"none");
         let mut sites = headers.get_all("sec-fetch-site").iter();
@@ -145,7 +144,7 @@ impl Authority {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
-                // A zone (RFC 6874) is of the client's host alone.
+                // A zone (RFC 6874) has a meaning on the client's host alone.
                 let address = address.split_once('%').map_or(address, |(address, _)| address);
                 let address = address.parse::<Ipv6Addr>().ok()?;
                 (HostName::Address(IpAddr::from(address).to_canonical()), port)
@@ -206,12 +205,12 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A name has no other meaning in capitals, or with the dot of the DNS root at its end.
+/// A host name in lower case, without the dot of the DNS root.
 fn lower(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Whether a body is said to be JSON: `application/json` or `application/…+json` (RFC 6839 §3.1), with any parameters.
+/// Whether `Content-Type` is JSON: `application/json` or `application/…+json` (RFC 6839 §3.1), with any parameters.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };

@@ -12,12 +12,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use tracing::warn;
 
-/// Larger files are no files of users.
+/// Largest file of users, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// The work of a login doubles with each. 2^16 rounds take about 5 s.
+/// Accepted costs of bcrypt. The work doubles with each; 2^16 rounds take about 5 s.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
-/// How hashes of bcrypt begin. `$2x$` is of an implementation with a bug that lets other passwords pass.
+/// Prefixes of bcrypt hashes. `$2x$` is missing: it marks the hashes of a faulty implementation, which accept other
+/// passwords.
 const BCRYPT_KINDS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 
 /// All users, by name.
@@ -28,7 +29,7 @@ pub(super) struct Htpasswd(BTreeMap<String, PasswordHash>);
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct PasswordHash(String);
 
-/// What tells a file from the one that replaces it.
+/// Identity and times of a file, which change when the file does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UsersFileStamp {
     device: u64,
@@ -50,7 +51,7 @@ impl PasswordHash {
 }
 
 impl UsersFileStamp {
-    /// That of what is at `path` now.
+    /// The stamp of the file at `path`.
     pub(super) fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|metadata| Self::from(&metadata))
     }
@@ -108,8 +109,8 @@ impl Htpasswd {
         Ok(Self(users))
     }
 
-    /// The hash of a user's password; if there is no such user, that of one whom `other` chooses, so that it takes as
-    /// long to find out.
+    /// The hash of a user's password. For an unknown user, the hash of another user that `other` chooses, so that the
+    /// check takes as long.
     pub(super) fn hash_of(&self, user: &str, other: usize) -> (Option<&str>, &PasswordHash) {
         if let Some((user, hash)) = self.0.get_key_value(user) {
             return (Some(user), hash);

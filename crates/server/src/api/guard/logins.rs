@@ -1,4 +1,4 @@
-//! What is remembered of logins: those that went well, for a while, and how many went wrong from where.
+//! The memory of logins: recent good ones, and failures by source.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,18 +9,18 @@ use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// How long a login that went well need not be checked again.
+/// Time for which a good login is not checked again.
 const REMEMBERED: Duration = Duration::from_secs(300);
-/// How many such logins, and how many places that logins came from, are kept in memory.
+/// Most good logins, and most sources, kept in memory.
 const MOST: usize = 4_096;
-/// Wrong logins from one place: so many at once, and then one every so often.
+/// Wrong logins of one source: a burst, and then one per interval.
 const FAILURES: u32 = 10;
 const FAILURE_EVERY: Duration = Duration::from_secs(2);
 
 /// A keyed digest of a user, a password and the hash that it was checked against.
 pub(super) type LoginDigest = [u8; 32];
 
-/// Where a login comes from: an IPv4 address, or the /64 of an IPv6 address, of which a host can have all.
+/// The source of a login: an IPv4 address, or an IPv6 /64, since one host can use all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LoginSource(IpAddr);
 
@@ -54,36 +54,36 @@ pub(super) struct Logins {
 
 #[derive(Debug)]
 struct Failures {
-    /// When all failures will be forgotten: each adds [`FAILURE_EVERY`].
+    /// Time at which no failure is left: each adds [`FAILURE_EVERY`].
     forgotten: Instant,
-    /// Whether the log has been told that there are too many.
+    /// Whether it was logged that there are too many.
     is_told: bool,
-    /// Held by the login that is checked now: one at a time from each place.
+    /// Held while a login is checked: one at a time per source.
     turn: Arc<AsyncMutex<()>>,
 }
 
-/// Too many logins have gone wrong from this place.
+/// Too many logins of one source have failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyFailures {
-    /// When the next may be tried.
+    /// Time until the next login is checked.
     pub(super) retry_after: Duration,
     /// Whether this is the first one that is refused.
     pub(super) is_first: bool,
 }
 
 impl Logins {
-    /// The user whose login went well a short while ago.
+    /// The user of a recent good login.
     pub(super) fn remembered(&self, digest: &LoginDigest, now: Instant) -> Option<Arc<str>> {
         let (user, until) = self.verified.get(digest)?;
         (now < *until).then(|| Arc::clone(user))
     }
 
-    /// Whose turn it is among the logins from one place.
+    /// The lock of a source, which serialises its logins.
     pub(super) fn turn(&mut self, source: LoginSource, now: Instant) -> Arc<AsyncMutex<()>> {
         Arc::clone(&self.source(source, now).turn)
     }
 
-    /// Counts a login as gone wrong, until [`Logins::went_well`] says otherwise.
+    /// Counts a login as failed, until [`Logins::went_well`].
     ///
     /// # Errors
     /// [`TooManyFailures`]
@@ -138,7 +138,7 @@ impl Logins {
         })
     }
 
-    /// Forgets places without failures; and if there are none, the one whose failures are forgotten first.
+    /// Removes the sources without failures; if there are none, the source whose failures expire first.
     fn make_room(&mut self, now: Instant) {
         let is_used = |failures: &Failures| Arc::strong_count(&failures.turn) > 1;
         self.sources.retain(|_, failures| now < failures.forgotten || is_used(failures));

@@ -1,5 +1,4 @@
-//! HTTP Basic (RFC 7617), as Ironic's `auth_strategy = http_basic` has it: who says to be whom, and whether the file
-//! of users agrees.
+//! HTTP Basic (RFC 7617), as Ironic's `auth_strategy = http_basic`: credentials are checked against the file of users.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,31 +22,31 @@ use super::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
 use crate::repeats;
 
-/// bcrypt reads no more of a password: what comes behind would count for nothing.
+/// Longest password, in bytes. bcrypt ignores what comes behind.
 const MAX_PASSWORD: usize = 72;
-/// Longer credentials belong to nobody.
+/// Longest encoded credentials, in bytes.
 const MAX_ENCODED: usize = 1_024;
-/// How long a login waits for others to be checked.
+/// Longest wait of a login for its check.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The padding may be left out.
+/// Base64 with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The users of the API; clones share what is known.
+/// The users of the API; clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Users(Arc<SharedUsers>);
 
 #[derive(Debug)]
 struct SharedUsers {
     path: PathBuf,
-    /// Of this process alone, so that no digest in memory says anything about a password.
+    /// Random key of the digests in memory, so that they tell nothing about a password.
     key: [u8; 32],
     known: Mutex<UsersFileState>,
     logins: Mutex<Logins>,
-    /// Passwords that are checked at once: the rest of the processor has other work.
+    /// Permits to check a password: at most half of the processors are used for it.
     room: Semaphore,
 }
 
@@ -56,38 +55,38 @@ struct UsersFileState {
     users: Arc<Htpasswd>,
     /// `None` if the file must be read again in any case.
     stamp: Option<UsersFileStamp>,
-    /// What was last said of a file that cannot be used.
+    /// The last logged reason why the file cannot be used.
     trouble: Option<String>,
 }
 
-/// The user whom a request was let in as.
+/// The user of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiUser(pub(crate) Arc<str>);
 
-/// Whom a request says to be from.
+/// Name and password in a request.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials {
     user: String,
     password: Vec<u8>,
 }
 
-/// Why a request is not let in.
+/// Why a login is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotLoggedIn {
-    /// It names nobody.
+    /// There are no credentials.
     NoCredentials,
-    /// It names somebody in a way that is not HTTP Basic.
+    /// The header is not HTTP Basic.
     Malformed,
-    /// It has a password that bcrypt cannot tell from others.
+    /// bcrypt cannot tell the password from others.
     Unfit,
-    /// There is no such user, or the password is another.
+    /// No such user, or another password.
     Wrong,
-    /// Too many went wrong from there before.
+    /// Too many logins of this source failed.
     TooMany {
         /// When to try again.
         retry_after: Duration,
     },
-    /// Too many are being checked.
+    /// Too many logins are being checked.
     Busy,
 }
 
@@ -111,11 +110,11 @@ impl Credentials {
             return Err(NotLoggedIn::Malformed);
         }
         let pair = BASE64.decode(encoded.trim()).map_err(|_| NotLoggedIn::Malformed)?;
-        // A password may have colons, a name has none.
+        // The first colon ends the name: passwords may have colons.
         let colon = pair.iter().position(|byte| *byte == b':').ok_or(NotLoggedIn::Malformed)?;
         let user = str::from_utf8(&pair[..colon]).map_err(|_| NotLoggedIn::Wrong)?.to_owned();
         let password = pair[colon + 1..].to_vec();
-        // bcrypt repeats a key with a NUL behind it: with a NUL inside, `a`, NUL, `a` would be `a`.
+        // bcrypt repeats the password with a NUL behind it, so that `a`, NUL, `a` would pass for `a`.
         if password.is_empty() || password.len() > MAX_PASSWORD || password.contains(&0) {
             return Err(NotLoggedIn::Unfit);
         }
@@ -124,10 +123,10 @@ impl Credentials {
 }
 
 impl Users {
-    /// Those of a file.
+    /// The users of a file.
     ///
     /// # Errors
-    /// In words, why the file cannot be used.
+    /// A file that cannot be used.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (users, stamp) = Htpasswd::read(path)?;
         info!("users of the API: {}, of {}", users.len(), path.display());
@@ -142,7 +141,7 @@ impl Users {
         })))
     }
 
-    /// Reads the file again; if it cannot be used, the users stay as they were, and the log says so.
+    /// Reads the file again. If it cannot be used, the users stay as they were, and the reason is logged.
     pub(super) fn reload(&self) {
         let inner = &*self.0;
         match Htpasswd::read(&inner.path) {
@@ -164,7 +163,7 @@ impl Users {
         }
     }
 
-    /// The user that a request from `peer` is sent by.
+    /// The user of a request from `peer`.
     ///
     /// # Errors
     /// [`NotLoggedIn`]
@@ -176,7 +175,7 @@ impl Users {
         let credentials = Credentials::read(headers)?;
         let users = self.current().await;
         let (user, hash) = users.hash_of(&credentials.user, self.0.other(&credentials.user));
-        // Of the hash too: what was remembered of a password that has changed since is not found.
+        // The digest includes the hash, so that a changed password is not found in the memory of good logins.
         let digest = self.0.digest(&credentials, hash);
         let remembered =
             || user.and_then(|_| locked(&self.0.logins).remembered(&digest, Instant::now()));
@@ -186,7 +185,7 @@ impl Users {
         let source = LoginSource::from(peer);
         let turn = locked(&self.0.logins).turn(source, Instant::now());
         let _turn = turn.lock().await;
-        // Meanwhile another request with the same may have been let in.
+        // Meanwhile another request with the same credentials may have been accepted.
         if let Some(user) = remembered() {
             return Ok(user);
         }
@@ -203,7 +202,7 @@ impl Users {
                 Ok(user)
             }
             None => {
-                // Not as whom: people type passwords where names belong.
+                // The name is not logged: people type passwords where names belong.
                 if let Some(left_out) = repeats::line("login", source) {
                     warn!(
                         "a login from {source} is refused: no such user, or another password{left_out}"
@@ -214,7 +213,7 @@ impl Users {
         }
     }
 
-    /// The users as the file has them now: it is read again once it has changed.
+    /// The users, after a changed file was read again.
     async fn current(&self) -> Arc<Htpasswd> {
         let users = self.clone();
         let seen = spawn_blocking(move || {
@@ -250,7 +249,7 @@ impl SharedUsers {
         mac.finalize().into_bytes().into()
     }
 
-    /// A number for the name of somebody who is no user: always the same, and not to be guessed.
+    /// A keyed number for an unknown name: always the same, and not to be guessed.
     fn other(&self, user: &str) -> usize {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key may have any length");
         mac.update(user.as_bytes());
@@ -259,13 +258,13 @@ impl SharedUsers {
     }
 }
 
-/// Away from the runtime's threads: it takes tens of milliseconds, and that is its purpose.
+/// Checks a password on a thread of its own: bcrypt takes tens of milliseconds on purpose.
 async fn check(password: Vec<u8>, hash: PasswordHash) -> bool {
     let checked = spawn_blocking(move || bcrypt::verify(password, hash.as_str()));
     checked.await.is_ok_and(|checked| checked.unwrap_or(false))
 }
 
-/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+/// A poisoned lock is used as it is: no change under these locks can be left half done.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
