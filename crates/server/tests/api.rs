@@ -346,8 +346,8 @@ async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
     let report = service.send("GET", &format!("{path}/validate"), None).await.body;
     assert_eq!(
         report["deploy"]["reason"],
-        "The deploy interface 'direct' is taken and shown, but not built yet: this service cleans \
-         machines and deploys nothing to them."
+        "The deploy interface 'direct' is taken and shown, but not built yet: this service writes \
+         no image to a disk."
     );
     let path = format!("{path}/states/provision");
     let inspect = service.send("PUT", &path, Some(&target("inspect"))).await;
