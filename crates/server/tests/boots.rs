@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
+mod backup;
 mod bmc;
 mod boot_set;
 mod daemons;

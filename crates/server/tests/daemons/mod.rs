@@ -14,7 +14,7 @@ use super::{World, client_at};
 const BEHIND: Duration = Duration::from_millis(1_500);
 
 /// Settings with a database of their own, if there is a PostgreSQL.
-async fn database() -> Option<String> {
+pub(super) async fn database() -> Option<String> {
     let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
     sqlx::any::install_default_drivers();
     let pool = AnyPool::connect(&url).await.expect("the PostgreSQL that was asked for answers");
