@@ -1,17 +1,17 @@
-//! What is to be told to a client, decided by whoever knows the machine.
+//! What a client is told to boot. The caller decides that: this crate knows no machines.
 
 use std::net::Ipv4Addr;
 
-/// What is to be told to a client.
+/// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// An address, and this URL to boot from.
     Boot(String),
     /// An address, and a file to fetch over TFTP. IPv4 only: with IPv6, PXE firmware takes a URL.
     Tftp {
-        /// Whose file it is.
+        /// The TFTP server's address.
         server: Ipv4Addr,
-        /// Its name there.
+        /// The file's name on the server.
         file: String,
     },
     /// An address alone.

@@ -1,4 +1,4 @@
-//! Who is asking: told by what a client says of itself, never guessed.
+//! Identifies a DHCPv4 client by what it says of itself; nothing is guessed.
 
 mod ipxe;
 
@@ -11,7 +11,7 @@ use crate::v4::Packet;
 use crate::v4::options as code;
 use hardware::ClientArchitecture;
 
-/// A client, by its packet.
+/// A client, as its packet describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its MAC address.
@@ -22,18 +22,18 @@ pub struct Client {
     pub architectures: Vec<ClientArchitecture>,
     /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
     pub machine_id: Option<[u8; 16]>,
-    /// What it calls itself (option 61).
+    /// Its client identifier (option 61).
     pub client_id: Option<Vec<u8>>,
     /// Its programming interface to the network card (option 94).
     pub interface: Option<Interface>,
-    /// What it can do, if it is iPXE.
+    /// Its features, if it is iPXE.
     pub features: Features,
 }
 
 /// A programming interface to a network card (RFC 4578 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Which sort it is; 1 is UNDI.
+    /// Its type; 1 is UNDI.
     pub kind: u8,
     /// Its version; 3 is the first of EFI.
     pub major: u8,
@@ -45,7 +45,7 @@ pub struct Interface {
 pub const AGENT_USER_CLASS: &[u8] = b"ferroboot-agent";
 
 impl Client {
-    /// Reads off a packet who sent it.
+    /// Identifies the sender of a packet.
     #[must_use]
     pub fn identify(packet: &Packet) -> Self {
         Self {
@@ -59,14 +59,14 @@ impl Client {
         }
     }
 
-    /// The architecture to choose by: the first it names (RFC 4578 §2.1 allows several).
+    /// The architecture that selects the loader: the first it names (RFC 4578 §2.1 allows several).
     #[must_use]
     pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()
     }
 }
 
-/// Reads off a packet what kind of client sent it.
+/// The kind of client that sent a packet.
 #[must_use]
 pub fn kind_of(packet: &Packet) -> ClientKind {
     let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
@@ -116,7 +116,7 @@ fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Where option 93 is cut within a code, the vendor class knows better, if it says anything.
+/// The vendor class's architecture, if it has one, where option 93 is cut within a code.
 fn architectures(packet: &Packet) -> Vec<ClientArchitecture> {
     let (pairs, rest) = packet.option(code::ARCHITECTURE).unwrap_or_default().as_chunks::<2>();
     let codes: Vec<_> =

@@ -1,5 +1,5 @@
-//! What firmware makes of answers, so that "would this machine take this offer?" has an answer before
-//! it is switched on.
+//! A model of how firmware reads answers: it says whether a machine would take an offer before the machine is
+//! switched on.
 
 use std::fmt;
 
@@ -8,24 +8,24 @@ use self::v4::{Offer, Wanted};
 pub mod v4;
 pub mod v6;
 
-/// What comes of an offer, where no other is made.
+/// What firmware does with an offer if it is the only one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It boots.
     Boots {
-        /// From there.
+        /// The URL.
         url: String,
     },
     /// It boots if another server gives it an address.
     Beside {
-        /// From there.
+        /// The URL.
         url: String,
     },
     /// It takes the address, and boots if it has a URL from elsewhere.
     Address,
-    /// It boots by nothing of this, and tells nobody.
+    /// It does not boot, and reports nothing.
     Refuses {
-        /// Why, in words.
+        /// The reason, in words.
         because: String,
     },
 }

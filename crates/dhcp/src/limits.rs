@@ -1,7 +1,7 @@
-//! How much is answered: so much for each client, so much in all, and apart for machines that are known.
+//! Rate limits: per client, overall, and a separate budget for registered machines.
 //!
-//! It takes the same memory however many clients somebody makes up, and what they use up is not taken
-//! from known machines.
+//! The memory that they take does not grow with the number of clients, since somebody may make clients up. Unknown
+//! clients use up nothing of the budget of registered machines.
 
 use std::collections::HashMap;
 
@@ -9,42 +9,42 @@ use thiserror::Error;
 
 use crate::leases::LeaseHolder;
 
-/// Milliseconds on any clock. Where it is set back, all begins anew.
+/// Milliseconds on any clock. If the clock is set back, all limits start afresh.
 pub type Millis = u64;
 
-/// Clocks of guests. Those that fall on the same one share it.
+/// Number of rate clocks for guests. Guests whose hashes are equal share a clock.
 const GUESTS: usize = 4_096;
-/// Clocks of known machines before those that are no longer needed are looked for.
+/// Number of rate clocks of known machines at which unneeded ones are removed.
 const KNOWN: usize = 4_096;
 const NANOS: u64 = 1_000_000_000;
 
 /// How often something may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Times per second; 0 for as often as one likes.
+    /// Times per second; 0 for no limit.
     pub per_sec: u32,
     /// Times at once, at least one.
     pub burst: u32,
 }
 
 impl Rate {
-    /// As often as one likes.
+    /// No limit.
     pub const ANY: Self = Self { per_sec: 0, burst: 1 };
 
-    /// What one costs, in nanoseconds.
+    /// The time between two, in nanoseconds.
     fn cost(self) -> u64 {
         NANOS.checked_div(self.per_sec.into()).unwrap_or_default()
     }
 }
 
-/// How many packets are looked at.
+/// The limits of packets that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Of each machine, known or not. A known one may use more, as long as some is to [spare](Self::spare).
+    /// Per machine, known or not. A known machine may use more while the [spare](Self::spare) budget lasts.
     pub each: Rate,
-    /// Of all known machines, each within its own rate.
+    /// Of all known machines together, for packets within each machine's own rate.
     pub known: Rate,
-    /// Of all others.
+    /// Of all unknown machines together.
     pub guests: Rate,
 }
 
@@ -61,28 +61,28 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Of known machines that ask more often than each may, all together: half as much again as they have anyway.
+    /// The budget of all known machines that exceed their own rate: half of what known machines have together.
     ///
-    /// Whoever sends in the name of a known machine uses up that machine's own rate. This is what it is answered
-    /// from then, and it takes nothing from what the others have.
+    /// Anybody can send in the name of a known machine and so use up that machine's own rate. The machine itself is
+    /// then answered from this budget, which takes nothing from the other machines.
     #[must_use]
     pub fn spare(&self) -> Rate {
         let Rate { per_sec, burst } = self.known;
-        // None is so small that it would be as often as one likes.
+        // Never 0, which would mean no limit.
         Rate { per_sec: per_sec.div_ceil(2), burst: burst.div_ceil(2) }
     }
 }
 
-/// Why a packet is dropped unseen.
+/// The limit that a packet exceeds, for which it is dropped unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Exceeded {
-    /// By this client alone.
+    /// The client's own.
     #[error("this client asks too often")]
     Each,
-    /// By all known machines together.
+    /// That of all known machines together.
     #[error("all known machines together ask too often")]
     Known,
-    /// By all others together.
+    /// That of all unknown clients together.
     #[error("machines that nobody registered ask too often")]
     Guests,
 }
@@ -105,7 +105,7 @@ impl Exceeded {
 pub struct RateClock(u64);
 
 impl RateClock {
-    /// Whether one more is within the rate, which then counts.
+    /// Counts one more, if the rate allows it; says whether it does.
     pub fn admits(&mut self, rate: Rate, now: Millis) -> bool {
         let now = now.saturating_mul(NANOS / 1_000);
         let ahead = rate.cost() * u64::from(rate.burst.saturating_sub(1));
@@ -121,20 +121,20 @@ impl RateClock {
         admits
     }
 
-    /// Whether it is as good as new.
+    /// Whether it is in the state of a new one.
     #[must_use]
     pub fn is_at_rest(self, now: Millis) -> bool {
         self.0 <= now.saturating_mul(NANOS / 1_000)
     }
 }
 
-/// Who has used up how much.
+/// The state of all limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
     rates: Rates,
     seed: u64,
     known: HashMap<u64, RateClock>,
-    /// How many known machines there may be before those at rest are forgotten.
+    /// Number of known machines at which idle ones are forgotten.
     forget_at: usize,
     guests: Vec<RateClock>,
     all_known: RateClock,
@@ -143,8 +143,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Nobody has used up anything. `seed` is random, so that nobody can choose whom to share a limit
-    /// with.
+    /// Limits of which nothing is used up. `seed` is random, so that no client can choose with whom it shares a limit.
     #[must_use]
     pub fn new(rates: Rates, seed: u64) -> Self {
         Self {
@@ -159,11 +158,11 @@ impl Limits {
         }
     }
 
-    /// Whether a packet of a client may be answered, which then counts. `client` is its MAC address, or
-    /// what else tells it from others.
+    /// Counts a packet of a client, if the limits allow an answer. `client` is its MAC address, or
+    /// another identifier.
     ///
     /// # Errors
-    /// Which limit it goes beyond. A client beyond its own uses up nothing of what all have.
+    /// The limit that is exceeded. A client that exceeds its own uses up nothing of the shared ones.
     pub fn admit(
         &mut self,
         client: &[u8],

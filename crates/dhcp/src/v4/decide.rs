@@ -49,7 +49,7 @@ pub enum Silence {
     /// No address is left.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// None is left for whoever is not known.
+    /// The addresses that are left are kept for known machines.
     #[error(
         "nobody registered this machine, and the addresses that are left are for those that are"
     )]
@@ -62,7 +62,7 @@ pub enum Silence {
         "it declines an address that it was not told within the last minute, which changes nothing"
     )]
     NotTold,
-    /// A REQUEST that says neither what it wants nor what it has.
+    /// A REQUEST that names no address.
     #[error("the request names no address")]
     NoAddress,
     /// A proxy knows nothing of addresses.
@@ -93,9 +93,9 @@ impl Silence {
     }
 }
 
-/// Decides about a message of a client, which has a claim on an address if it is told anything.
+/// Decides what to do with a client's message.
 ///
-/// Changes `leases`; whatever of it must survive a crash is in the decision's record.
+/// It changes `leases`; what must survive a crash of that is in the decision's records.
 pub fn decide(
     request: &Packet,
     answer: &Answer,
@@ -143,8 +143,8 @@ impl Turn<'_> {
         }
     }
 
-    /// RFC 2131 §4.3.2: who names a server took its offer (SELECTING), who names an address without
-    /// one comes back with it (INIT-REBOOT), and who has one makes it last longer (RENEWING, REBINDING).
+    /// RFC 2131 §4.3.2: a client that names a server took its offer (SELECTING); one that names an address and no
+    /// server had that address before (INIT-REBOOT); one that has an address extends its lease (RENEWING, REBINDING).
     fn request(mut self) -> Decision {
         if let Some(other) = self.other_server() {
             self.leases.withdraw(&self.request.chaddr, self.now);
@@ -166,7 +166,7 @@ impl Turn<'_> {
         let Self { request, claim, now, .. } = *self;
         let (mac, secs) = (request.chaddr, self.network.secs_for(request));
         let bound = self.leases.bind(mac, address, (), secs, claim, now);
-        // Who names us took our offer, and offers are in no journal: whatever we were before a restart offered it.
+        // A client that names us took our offer. Offers are in no journal, so it may be one from before a restart.
         // A NAK would end the firmware's boot (RFC 2131 §4.3.2).
         let took_our_offer = named_server(request).is_some();
         if bound.is_some() || !took_our_offer {
@@ -175,11 +175,11 @@ impl Turn<'_> {
         self.leases.bind_unoffered(mac, address, (), secs, claim, now)
     }
 
-    /// An address that the client does not have from us, and so from nobody if we are the only server.
+    /// Refuses an address that the client does not have from us. If we are the only server, it has it from nobody.
     fn refuse(self, address: Ipv4Addr) -> Decision {
         let chose_us = named_server(self.request).is_some();
         let knows_client = self.leases.of(&self.request.chaddr).is_some();
-        // Addresses of our pools are ours to speak about, and so is a client of ours.
+        // We have authority over the addresses of our pools and over our clients.
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
         let ours = chose_us || knows_client || self.leases.gives(address) || has_moved;
         if !ours && !self.network.sole {
@@ -194,7 +194,7 @@ impl Turn<'_> {
         Some(self.request.ciaddr).filter(|address| !address.is_unspecified())
     }
 
-    /// The address that the client would like, or speaks of.
+    /// The address that the client requests.
     fn wants(&self) -> Option<Ipv4Addr> {
         let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
         wanted.filter(|address| !address.is_unspecified())

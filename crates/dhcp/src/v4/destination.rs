@@ -30,7 +30,7 @@ pub enum Destination {
 /// Where the reply to a request on port 67 goes, which came `from` there.
 ///
 /// `ciaddr` is where a client can be reached only if that is where it sends from. Clients that have no address yet put into
-/// it what they had before, and an answer to that address is one into the void.
+/// it what they had before, and an answer to that address reaches nobody.
 ///
 /// What was asked on port 4011 goes back to where it came from.
 #[must_use]
@@ -47,7 +47,7 @@ pub fn destination(request: &Packet, from: SocketAddrV4, reply: &Packet) -> Dest
         // RFC 2131 §4.3.5: past the relay.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
     } else if is_there && own == reply.yiaddr {
-        // Another address than the one that is given is nobody's to send us to.
+        // No client may direct an answer to another address than the one that it is given.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
     } else if request.broadcast || (reply.yiaddr.is_unspecified() && !informs) {
         Destination::Broadcast

@@ -1,5 +1,5 @@
-//! The wire form. Of a message that is broken somewhere, what comes before is heard: firmware that gets one byte wrong is
-//! to boot all the same.
+//! The wire form. Of a broken message, the part before the damage is used: firmware that gets one byte wrong can
+//! boot all the same.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -225,9 +225,9 @@ impl ParseError {
 impl Packet {
     /// Reads a UDP payload.
     ///
-    /// Whatever follows the end option is ignored, and a missing end option is forgiven. From an option that is cut off on,
-    /// all is as good as absent, but for the beginning of a class; so are wishes and descriptions that have no size they can have, as to EDK2's own reader.
-    /// An option of a fixed size that comes twice has the value that it had first.
+    /// Bytes after the end option are ignored, and the end option may be missing. An option that is cut off is ignored with
+    /// all after it, but for the beginning of a class. Requests and descriptions of an impossible size are ignored,
+    /// as EDK2's own reader does. Of an option of a fixed size that comes twice, the first value counts.
     ///
     /// # Errors
     /// Says which part is wrong; never panics.

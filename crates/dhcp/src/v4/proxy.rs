@@ -1,4 +1,4 @@
-//! What is said beside another server, which gives the addresses (ProxyDHCP; Preboot Execution
+//! Answers beside another server, which gives the addresses (ProxyDHCP; Preboot Execution
 //! Environment 2.1, §2.2).
 //!
 //! EDK2's HTTP boot takes URL and class from an OFFER without an address, and asks nothing further
@@ -67,7 +67,7 @@ fn reply_to(request: &Packet, port: Port, network: &Network) -> Result<MessageTy
     }
 }
 
-/// Whether a client of this kind boots by it. To all others an offer without an address is a nuisance.
+/// Whether a client of this kind boots by an offer without an address. All others must not get one.
 fn is_of_use(kind: ClientKind, answer: &Answer) -> bool {
     match (kind, answer) {
         (ClientKind::HttpClient | ClientKind::Ipxe, Answer::Boot(_))

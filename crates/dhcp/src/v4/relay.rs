@@ -12,7 +12,7 @@ const SERVER_ID_OVERRIDE: u8 = 11;
 /// The relay listens where it sends from (RFC 8357 §5.1).
 const RELAY_PORT: u8 = 19;
 
-/// What a relay says.
+/// The information that a relay adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relayed {
     /// An address on the client's link.
@@ -24,7 +24,7 @@ pub struct Relayed {
     pub has_own_port: bool,
 }
 
-/// What the relay of this message says; `None` if there was none.
+/// The information of this message's relay; `None` if it came through none.
 ///
 /// A relay may have its own address on another link than the client, so `giaddr` is only where to
 /// answer. The client's link is then in sub-option 5 of option 82 (RFC 3527) or in option 118

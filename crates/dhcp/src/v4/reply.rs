@@ -1,4 +1,4 @@
-//! What goes into a reply, and in which order: firmware is particular about both.
+//! The options of a reply, and their order: firmware depends on both.
 
 use std::net::Ipv4Addr;
 
@@ -11,12 +11,12 @@ use crate::answer::Answer;
 use crate::client::kind_of;
 use hardware::ClientKind;
 
-/// What every client takes (RFC 2131 §2), in bytes, and how much of that is not the message.
+/// The size that every client accepts (RFC 2131 §2), in bytes, and how much of it is headers.
 const LEAST_DATAGRAM: u16 = 576;
 const IP_AND_UDP: usize = 28;
-/// What a reply can do without, the least important first. The times are what a client comes to by
-/// itself, echoes are for clients that are particular, and names matter less than ways. Server, lease
-/// time, mask, class, boot file and the relay's option are not in the list.
+/// Options that may be left out of a reply that is too large, the least important first. A client computes the times
+/// itself, few clients need the echoes, and names matter less than routes. Server, lease
+/// time, mask, class, boot file and the relay's option are never left out.
 const FIRST_LEFT_OUT: [u8; 12] = [
     code::NTP,
     code::DOMAIN,

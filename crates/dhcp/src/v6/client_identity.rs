@@ -1,4 +1,4 @@
-//! Who is asking, by what the message says and the way it came.
+//! Identifies a DHCPv6 client by what its message says and by the way that the message came.
 
 use std::net::Ipv6Addr;
 
@@ -21,7 +21,7 @@ pub struct Client {
     /// The MAC address in its DUID. It may be of another card of the machine, and stays when a card is
     /// replaced.
     pub named: Option<[u8; 6]>,
-    /// Where its message came from, or where the relay next to it had that from.
+    /// The address that its message came from, at the relay next to it if there is one.
     pub peer: Ipv6Addr,
     /// Its DHCP unique identifier.
     pub duid: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads off a packet, and the address it came from, who sent it.
+    /// Identifies the sender of a packet that came from an address.
     #[must_use]
     pub fn identify(packet: &Packet, from: Ipv6Addr) -> Self {
         let options = &packet.message.options;
@@ -53,7 +53,7 @@ impl Client {
         self.card.or(self.named)
     }
 
-    /// Whose the addresses are that it asks for: its card's, whatever DUID its machine comes with.
+    /// The owner of the addresses that it asks for: its card, whichever DUID its machine sends.
     ///
     /// A card that is not known is told from others by where its messages come from, since no two machines on a link have
     /// one address there: neither a DUID (firmware's is made of an SMBIOS UUID, and boards come with the same) nor the MAC
@@ -86,7 +86,7 @@ impl Client {
         identity
     }
 
-    /// The architecture to choose by: the first it names.
+    /// The architecture that selects the loader: the first it names.
     #[must_use]
     pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()

@@ -31,7 +31,7 @@ pub enum Decision {
         records: Vec<LeaseRecord<Ipv6Addr>>,
         /// The address that the client has or may have from it.
         address: Option<Ipv6Addr>,
-        /// Why it is told that there is no address for it, if it is.
+        /// The reason for which it is told that there is no address for it, if it is.
         lacks: Option<Silence>,
     },
     /// Stay silent.
@@ -59,7 +59,7 @@ pub enum Silence {
     /// No address is left for it.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// It looks for a server that would give it something, and says not what.
+    /// A SOLICIT that asks for nothing.
     #[error("the client names no association (IA_NA)")]
     NoAssociation,
     /// RFC 8415 §18.3.3: whoever has no address to confirm is not answered.
@@ -84,7 +84,7 @@ impl Silence {
     }
 }
 
-/// Decides about a message of a client that may claim so much.
+/// Decides what to do with a client's message.
 ///
 /// Changes `leases`; whatever of it must survive a crash is in the decision's records.
 pub fn decide(
@@ -119,7 +119,7 @@ struct Turn<'a> {
 struct Grants {
     grants: Vec<Grant>,
     records: Vec<LeaseRecord<Ipv6Addr>>,
-    /// Why none has an address, where one could have had one.
+    /// The reason for which no association has an address, if one could have had one.
     lacks: Option<Silence>,
 }
 
@@ -198,8 +198,8 @@ impl Turn<'_> {
         if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
     }
 
-    /// Gives the client the addresses that it has here, which is one for a card, and says of all else that it wants that
-    /// there is none (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
+    /// Gives the client its addresses, of which a card has one, and refuses all else that it asks for
+    /// (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
     fn give(mut self) -> Result<Decision, Silence> {
         self.expect_boot()?;
         let mut ias: Vec<_> = self.request.ias().collect();
@@ -217,7 +217,7 @@ impl Turn<'_> {
         let hurries = self.request.options.get(code::RAPID_COMMIT).is_some();
         let commits = !solicits || (hurries && self.network.sole);
         let Grants { mut grants, records, lacks } = self.grants(&ias, commits);
-        // Whoever is in a hurry is not bound to nothing.
+        // A rapid commit without an address would bind nothing.
         let is_rapid = solicits && commits && grants.iter().any(Grant::says_something);
         let kind = if solicits && !is_rapid { MessageType::Advertise } else { MessageType::Reply };
         grants.extend(others);
@@ -231,7 +231,7 @@ impl Turn<'_> {
         Ok(decision)
     }
 
-    /// What each association gets, bound to the client or only set aside for it.
+    /// The addresses for each association, bound to the client or only set aside for it.
     fn grants(&mut self, ias: &[Ia], commits: bool) -> Grants {
         if matches!(self.request.kind, MessageType::Renew | MessageType::Rebind) {
             for (ia, address) in
@@ -274,13 +274,13 @@ impl Turn<'_> {
         self.leases.offer(identity, wanted, self.claim, self.now)
     }
 
-    /// A client that rebinds asks all servers. Where there are others, what is not bound here is theirs,
-    /// and must not be lost to it (RFC 8415 §18.3.5).
+    /// Whether another server may have bound the addresses: a client that rebinds asks all servers, and must not lose an
+    /// address of another one to us (RFC 8415 §18.3.5).
     fn may_be_anothers(&self) -> bool {
         self.request.kind == MessageType::Rebind && !self.network.sole
     }
 
-    /// The associations that get an address, by their places. For a card it is the one that has it, else the first.
+    /// Positions of the associations that get an address. For a card it is the one that has it, else the first.
     fn chosen(&self, ias: &[Ia], commits: bool) -> Vec<usize> {
         let may_have = |at: &usize| !(commits && self.is_elsewhere(&ias[*at]));
         let mut may_have = (0..ias.len()).filter(may_have);

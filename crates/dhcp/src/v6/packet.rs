@@ -9,7 +9,7 @@ use super::options as code;
 /// Relays that a message may pass: the last hop count at which it is sent on is `HOP_COUNT_LIMIT` less
 /// one, and the first is 0 (RFC 8415 §7.6, §19.1.2).
 const MOST_RELAYS: usize = 9;
-/// Options whose beginning says something without their end.
+/// Options of which the beginning is of use without the end.
 const READ_IN_PART: [u16; 4] =
     [code::IA_NA, code::RELAY_MESSAGE, code::VENDOR_CLASS, code::USER_CLASS];
 const RELAY_FORWARD: u8 = 12;
@@ -207,7 +207,7 @@ impl Packet {
         Ok(Self { relays, message: Message::parse(&inner)? })
     }
 
-    /// Where the client is, as the relay next to it says, of those that say it (RFC 8415 §13.1).
+    /// An address on the client's link, from the relay next to the client that names one (RFC 8415 §13.1).
     #[must_use]
     pub fn link(&self) -> Option<Ipv6Addr> {
         let told = self.relays.iter().rev().map(|relay| relay.link);
@@ -292,7 +292,7 @@ impl Relay {
 }
 
 impl Options {
-    /// Reads options up to one that is cut off: a client that gets the end of its message wrong is to boot all the same.
+    /// Reads options up to one that is cut off: a client whose message is wrong at its end can boot all the same.
     ///
     /// What holds other options, the message of a relay, and what a client calls itself are read as far as they go.
     pub(crate) fn parse(mut bytes: &[u8]) -> Self {

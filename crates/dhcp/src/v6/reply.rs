@@ -1,4 +1,4 @@
-//! What goes into an answer, and in which order: firmware is particular about both.
+//! The options of an answer, and their order: firmware depends on both.
 
 use std::net::Ipv6Addr;
 
@@ -50,7 +50,7 @@ pub struct Network {
     pub net: Ipv6Net,
     /// Our DHCP unique identifier.
     pub duid: Vec<u8>,
-    /// Whether nobody else may answer here: then clients need not wait for others.
+    /// Whether we are the only server here: then clients need not wait for others.
     pub sole: bool,
     /// The link's name servers.
     pub dns: Vec<Ipv6Addr>,
@@ -125,7 +125,7 @@ pub fn reply(
     let mut options = named(request, network);
     if network.sole && (grants.is_empty() || grants.iter().any(Grant::gives)) {
         // 255 ends a client's wait for other servers: 7 ms in place of 4.9 s from EDK2's SOLICIT to its
-        // REQUEST (RFC 8415 §18.2.9). Whoever gets nothing here should wait for them.
+        // REQUEST (RFC 8415 §18.2.9). A client that gets nothing here should wait for them.
         options.put(code::PREFERENCE, [255]);
     }
     add_grants(&mut options, grants, network);
