@@ -25,14 +25,14 @@ pub struct Client {
     /// Its client identifier (option 61).
     pub client_id: Option<Vec<u8>>,
     /// Its programming interface to the network card (option 94).
-    pub interface: Option<Interface>,
+    pub interface: Option<ClientInterface>,
     /// Its features, if it is iPXE.
     pub features: Features,
 }
 
 /// A programming interface to a network card (RFC 4578 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct ClientInterface {
     /// Its type; 1 is UNDI.
     pub kind: u8,
     /// Its version; 3 is the first of EFI.
@@ -90,7 +90,7 @@ pub fn kind_of(packet: &Packet) -> ClientKind {
     }
 }
 
-impl fmt::Display for Interface {
+impl fmt::Display for ClientInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, major, minor } = self;
         match kind {
@@ -143,9 +143,9 @@ fn machine_id(packet: &Packet) -> Option<[u8; 16]> {
     (!blank).then_some(id)
 }
 
-fn interface(packet: &Packet) -> Option<Interface> {
+fn interface(packet: &Packet) -> Option<ClientInterface> {
     let value = packet.option(code::INTERFACE)?.try_into().ok();
-    value.map(|[kind, major, minor]: [u8; 3]| Interface { kind, major, minor })
+    value.map(|[kind, major, minor]: [u8; 3]| ClientInterface { kind, major, minor })
 }
 
 #[cfg(test)]

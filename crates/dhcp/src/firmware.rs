@@ -3,14 +3,14 @@
 
 use std::fmt;
 
-use self::v4::{Offer, Wanted};
+use self::v4::{BootEnvironment, OfferType};
 
 pub mod v4;
 pub mod v6;
 
 /// What firmware does with an offer if it is the only one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OfferVerdict {
     /// It boots.
     Boots {
         /// The URL.
@@ -30,17 +30,21 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
-    fn of(offer: Offer, url: Option<&[u8]>) -> Self {
+impl OfferVerdict {
+    fn of(offer: OfferType, url: Option<&[u8]>) -> Self {
         let url = String::from_utf8_lossy(url.unwrap_or_default()).into_owned();
         match offer {
-            Offer::ProxyIpUri | Offer::ProxyNameUri => Self::Beside { url },
-            Offer::NameUri => {
+            OfferType::ProxyIpUri | OfferType::ProxyNameUri => Self::Beside { url },
+            OfferType::NameUri => {
                 let because = format!("{url} has a name in it, and there is no name server");
                 Self::Refuses { because }
             }
-            Offer::IpUri | Offer::IpUriDns | Offer::NameUriDns | Offer::Only | Offer::Dns => {
-                if offer.suffices(Wanted::Url) {
+            OfferType::IpUri
+            | OfferType::IpUriDns
+            | OfferType::NameUriDns
+            | OfferType::Only
+            | OfferType::Dns => {
+                if offer.suffices(BootEnvironment::Url) {
                     Self::Boots { url }
                 } else {
                     Self::Address
@@ -50,7 +54,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for OfferVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boots { url } => write!(f, "the firmware takes this offer and fetches {url}"),

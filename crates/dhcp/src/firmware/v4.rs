@@ -4,11 +4,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::Verdict;
+use super::OfferVerdict;
 
 /// What an offer is good for (`HTTP_BOOT_OFFER_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Offer {
+pub enum OfferType {
     /// An address.
     Only,
     /// An address and a name server.
@@ -29,7 +29,7 @@ pub enum Offer {
 
 /// What firmware looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum BootEnvironment {
     /// An address, and a URL to boot from ("corporate environment").
     Url,
     /// An address alone: it has its URL from its BMC or its set-up ("home environment").
@@ -46,37 +46,37 @@ pub struct Choice {
 }
 
 /// Which offers of all that came in go together, the best first (`HttpBootSelectDhcpOffer`).
-const WITH_URL: [(Offer, Offer); 7] = [
-    (Offer::IpUri, Offer::IpUri),
-    (Offer::IpUriDns, Offer::IpUriDns),
-    (Offer::NameUriDns, Offer::NameUriDns),
-    (Offer::Only, Offer::ProxyIpUri),
-    (Offer::Dns, Offer::ProxyIpUri),
-    (Offer::Dns, Offer::ProxyNameUri),
-    (Offer::Dns, Offer::NameUri),
+const WITH_URL: [(OfferType, OfferType); 7] = [
+    (OfferType::IpUri, OfferType::IpUri),
+    (OfferType::IpUriDns, OfferType::IpUriDns),
+    (OfferType::NameUriDns, OfferType::NameUriDns),
+    (OfferType::Only, OfferType::ProxyIpUri),
+    (OfferType::Dns, OfferType::ProxyIpUri),
+    (OfferType::Dns, OfferType::ProxyNameUri),
+    (OfferType::Dns, OfferType::NameUri),
 ];
-const WITHOUT_URL: [Offer; 5] =
-    [Offer::Dns, Offer::IpUriDns, Offer::NameUriDns, Offer::Only, Offer::IpUri];
+const WITHOUT_URL: [OfferType; 5] =
+    [OfferType::Dns, OfferType::IpUriDns, OfferType::NameUriDns, OfferType::Only, OfferType::IpUri];
 
 /// What it chooses among offers, in the order they came in. `None` if it boots by none of them, which
 /// it says to nobody.
 #[must_use]
-pub fn choose(offers: &[Offer], wanted: Wanted) -> Option<Choice> {
-    let first = |wanted: Offer| offers.iter().position(|offer| *offer == wanted);
+pub fn choose(offers: &[OfferType], wanted: BootEnvironment) -> Option<Choice> {
+    let first = |wanted: OfferType| offers.iter().position(|offer| *offer == wanted);
     match wanted {
-        Wanted::Url => WITH_URL.iter().find_map(|(address, url)| {
+        BootEnvironment::Url => WITH_URL.iter().find_map(|(address, url)| {
             Some(Choice { address: first(*address)?, url: Some(first(*url)?) })
         }),
-        Wanted::Address => {
+        BootEnvironment::Address => {
             WITHOUT_URL.iter().find_map(|offer| Some(Choice { address: first(*offer)?, url: None }))
         }
     }
 }
 
-impl Offer {
+impl OfferType {
     /// Whether firmware boots from this offer alone.
     #[must_use]
-    pub fn suffices(self, wanted: Wanted) -> bool {
+    pub fn suffices(self, wanted: BootEnvironment) -> bool {
         choose(&[self], wanted).is_some()
     }
 }
@@ -123,20 +123,20 @@ pub type Dropped = String;
 ///
 /// # Errors
 /// Why it drops the offer.
-pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<Offer, Dropped> {
+pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<OfferType, Dropped> {
     read(request, offer).map(|(offer, _)| offer)
 }
 
 /// What comes of an OFFER that is alone on its network.
 #[must_use]
-pub fn verdict(request: &[u8], offer: &[u8]) -> Verdict {
+pub fn verdict(request: &[u8], offer: &[u8]) -> OfferVerdict {
     match read(request, offer) {
-        Err(because) => Verdict::Refuses { because },
-        Ok((offer, url)) => Verdict::of(offer, url),
+        Err(because) => OfferVerdict::Refuses { because },
+        Ok((offer, url)) => OfferVerdict::of(offer, url),
     }
 }
 
-fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
+fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(OfferType, Option<&'a [u8]>), Dropped> {
     let options = reply_to(request, offer, 2)?;
     let is_proxy = offer[16] == 0;
     let mask = find(&options, 1);
@@ -148,25 +148,25 @@ fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>)
     if !find(&options, 60).is_some_and(|class| class.starts_with(b"HTTPClien")) {
         return match (is_proxy, has_dns) {
             (true, _) => Err("it has neither an address nor the class HTTPClient".into()),
-            (false, true) => Ok((Offer::Dns, None)),
-            (false, false) => Ok((Offer::Only, None)),
+            (false, true) => Ok((OfferType::Dns, None)),
+            (false, false) => Ok((OfferType::Only, None)),
         };
     }
     let url = url(offer, &options)?;
     let has_literal = names_an_address(url)?;
     let offer = match (is_proxy, has_literal, has_dns) {
-        (true, true, _) => Offer::ProxyIpUri,
-        (true, false, _) => Offer::ProxyNameUri,
-        (false, true, true) => Offer::IpUriDns,
-        (false, true, false) => Offer::IpUri,
-        (false, false, true) => Offer::NameUriDns,
-        (false, false, false) => Offer::NameUri,
+        (true, true, _) => OfferType::ProxyIpUri,
+        (true, false, _) => OfferType::ProxyNameUri,
+        (false, true, true) => OfferType::IpUriDns,
+        (false, true, false) => OfferType::IpUri,
+        (false, false, true) => OfferType::NameUriDns,
+        (false, false, false) => OfferType::NameUri,
     };
     Ok((offer, Some(url)))
 }
 
 /// Option 67, else the field `file`.
-fn url<'a>(offer: &'a [u8], options: &Options<'a>) -> Result<&'a [u8], Dropped> {
+fn url<'a>(offer: &'a [u8], options: &OfferOptions<'a>) -> Result<&'a [u8], Dropped> {
     if options.iter().filter(|(code, _)| *code == 67).count() > 1 {
         return Err("a URL in two parts is cut after the first".into());
     }
@@ -203,10 +203,10 @@ pub fn take_ack(request: &[u8], offer: &[u8], ack: &[u8]) -> Result<(), Dropped>
     Ok(())
 }
 
-type Options<'a> = Vec<(u8, &'a [u8])>;
+type OfferOptions<'a> = Vec<(u8, &'a [u8])>;
 
 /// What every reply must have (`DhcpInput` and `DhcpHandleSelect`, `Dhcp4Io.c`).
-fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<Options<'a>, Dropped> {
+fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<OfferOptions<'a>, Dropped> {
     if reply.len() > 1472 {
         return Err(format!("{} bytes are more than it takes", reply.len()));
     }
@@ -225,8 +225,8 @@ fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<Options<
 }
 
 /// One option of a wrong size costs the whole packet (`DhcpValidateOptions`).
-fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
-    let mut options = Options::new();
+fn options(mut bytes: &[u8]) -> Result<OfferOptions<'_>, Dropped> {
+    let mut options = OfferOptions::new();
     loop {
         match bytes {
             [255, ..] => return Ok(options),
@@ -252,7 +252,7 @@ fn check(code: u8, value: &[u8]) -> Result<(), Dropped> {
     if fits { Ok(()) } else { Err(format!("option {code} cannot have {} bytes", value.len())) }
 }
 
-fn find<'a>(options: &Options<'a>, wanted: u8) -> Option<&'a [u8]> {
+fn find<'a>(options: &OfferOptions<'a>, wanted: u8) -> Option<&'a [u8]> {
     options.iter().find(|(code, _)| *code == wanted).map(|(_, value)| *value)
 }
 
@@ -264,32 +264,48 @@ mod tests {
 
     #[test]
     fn a_url_without_a_name_is_taken_before_one_with_it_whoever_was_first() {
-        let offers = [Offer::NameUriDns, Offer::Only, Offer::IpUri];
+        let offers = [OfferType::NameUriDns, OfferType::Only, OfferType::IpUri];
 
-        assert_eq!(choose(&offers, Wanted::Url), Some(Choice { address: 2, url: Some(2) }));
+        assert_eq!(
+            choose(&offers, BootEnvironment::Url),
+            Some(Choice { address: 2, url: Some(2) })
+        );
     }
 
     #[test]
     fn an_address_of_one_server_and_a_url_of_a_proxy_go_together() {
-        let offers = [Offer::ProxyIpUri, Offer::Dns];
+        let offers = [OfferType::ProxyIpUri, OfferType::Dns];
 
-        assert_eq!(choose(&offers, Wanted::Url), Some(Choice { address: 1, url: Some(0) }));
-        assert_eq!(choose(&offers[..1], Wanted::Url), None, "somebody must give an address");
+        assert_eq!(
+            choose(&offers, BootEnvironment::Url),
+            Some(Choice { address: 1, url: Some(0) })
+        );
+        assert_eq!(
+            choose(&offers[..1], BootEnvironment::Url),
+            None,
+            "somebody must give an address"
+        );
     }
 
     #[test]
     fn a_name_that_nobody_can_look_up_boots_nothing() {
-        assert!(!Offer::NameUri.suffices(Wanted::Url));
-        assert_eq!(choose(&[Offer::Only, Offer::ProxyNameUri], Wanted::Url), None);
-        assert!(choose(&[Offer::Dns, Offer::ProxyNameUri], Wanted::Url).is_some());
+        assert!(!OfferType::NameUri.suffices(BootEnvironment::Url));
+        assert_eq!(choose(&[OfferType::Only, OfferType::ProxyNameUri], BootEnvironment::Url), None);
+        assert!(choose(&[OfferType::Dns, OfferType::ProxyNameUri], BootEnvironment::Url).is_some());
     }
 
     #[test]
     fn firmware_that_has_its_url_from_the_bmc_needs_an_address_and_likes_a_name_server() {
-        let offers = [Offer::IpUri, Offer::Only, Offer::Dns];
+        let offers = [OfferType::IpUri, OfferType::Only, OfferType::Dns];
 
-        assert_eq!(choose(&offers, Wanted::Address), Some(Choice { address: 2, url: None }));
-        assert_eq!(choose(&[Offer::ProxyIpUri, Offer::NameUri], Wanted::Address), None);
+        assert_eq!(
+            choose(&offers, BootEnvironment::Address),
+            Some(Choice { address: 2, url: None })
+        );
+        assert_eq!(
+            choose(&[OfferType::ProxyIpUri, OfferType::NameUri], BootEnvironment::Address),
+            None
+        );
     }
 
     proptest! {

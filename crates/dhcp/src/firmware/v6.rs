@@ -5,34 +5,34 @@
 
 use std::net::Ipv6Addr;
 
-use super::Verdict;
-use super::v4::{Dropped, Offer};
+use super::OfferVerdict;
+use super::v4::{Dropped, OfferType};
 
 /// What it makes of an ADVERTISE after its SOLICIT, neither of them relayed.
 ///
 /// # Errors
 /// Why it drops the advertisement.
-pub fn take_advertise(solicit: &[u8], advertise: &[u8]) -> Result<Offer, Dropped> {
+pub fn take_advertise(solicit: &[u8], advertise: &[u8]) -> Result<OfferType, Dropped> {
     read(solicit, advertise).map(|(offer, _)| offer)
 }
 
 /// What comes of an ADVERTISE that is alone on its network.
 #[must_use]
-pub fn verdict(solicit: &[u8], advertise: &[u8]) -> Verdict {
+pub fn verdict(solicit: &[u8], advertise: &[u8]) -> OfferVerdict {
     let taken = read(solicit, advertise).and_then(|(offer, url)| {
         match offer {
             // The other server's address is the one that is looked at then.
-            Offer::ProxyIpUri | Offer::ProxyNameUri => {}
-            Offer::Only
-            | Offer::Dns
-            | Offer::IpUri
-            | Offer::IpUriDns
-            | Offer::NameUriDns
-            | Offer::NameUri => has_an_address(solicit, advertise)?,
+            OfferType::ProxyIpUri | OfferType::ProxyNameUri => {}
+            OfferType::Only
+            | OfferType::Dns
+            | OfferType::IpUri
+            | OfferType::IpUriDns
+            | OfferType::NameUriDns
+            | OfferType::NameUri => has_an_address(solicit, advertise)?,
         }
-        Ok(Verdict::of(offer, url))
+        Ok(OfferVerdict::of(offer, url))
     });
-    taken.unwrap_or_else(|because| Verdict::Refuses { because })
+    taken.unwrap_or_else(|because| OfferVerdict::Refuses { because })
 }
 
 /// Whether it waits for other servers' advertisements after this one: for the whole of its first
@@ -43,7 +43,7 @@ pub fn waits_after(advertise: &[u8]) -> bool {
     find(&options, 7) != Some(&[255])
 }
 
-fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(Offer, Option<&'a [u8]>), Dropped> {
+fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(OfferType, Option<&'a [u8]>), Dropped> {
     let options = advertise_to(solicit, advertise)?;
     // Any association does, with an address in it or without, whomever it is for: what is in it is
     // looked at after the choice (`HttpBootParseDhcp6Packet`).
@@ -54,24 +54,24 @@ fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(Offer, Option<&'a [u
     if class != Some(b"HTTPClient") {
         return match (has_address, has_dns) {
             (false, _) => Err("it has neither an address nor the class HTTPClient".into()),
-            (true, true) => Ok((Offer::Dns, None)),
-            (true, false) => Ok((Offer::Only, None)),
+            (true, true) => Ok((OfferType::Dns, None)),
+            (true, false) => Ok((OfferType::Only, None)),
         };
     }
     let url = url(&options)?;
     let offer = match (has_address, names_an_address(url)?, has_dns) {
-        (true, true, true) => Offer::IpUriDns,
-        (true, true, false) => Offer::IpUri,
-        (true, false, true) => Offer::NameUriDns,
-        (true, false, false) => Offer::NameUri,
-        (false, true, _) => Offer::ProxyIpUri,
-        (false, false, _) => Offer::ProxyNameUri,
+        (true, true, true) => OfferType::IpUriDns,
+        (true, true, false) => OfferType::IpUri,
+        (true, false, true) => OfferType::NameUriDns,
+        (true, false, false) => OfferType::NameUri,
+        (false, true, _) => OfferType::ProxyIpUri,
+        (false, false, _) => OfferType::ProxyNameUri,
     };
     Ok((offer, Some(url)))
 }
 
 /// What every ADVERTISE must have (`Dhcp6HandleStateful`, `Dhcp6HandleAdvertiseMsg`).
-fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<Options<'a>, Dropped> {
+fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<AdvertisedOptions<'a>, Dropped> {
     // `HTTP_BOOT_DHCP6_PACKET_MAX_SIZE`
     if advertise.len() > 1472 {
         return Err(format!("{} bytes are more than it takes", advertise.len()));
@@ -97,7 +97,7 @@ fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<Options<'a>, 
 }
 
 /// Any status but success costs the whole packet (`Dhcp6SeekStsOption`).
-fn refuse_status(options: &Options<'_>) -> Result<(), Dropped> {
+fn refuse_status(options: &AdvertisedOptions<'_>) -> Result<(), Dropped> {
     match find(options, 13) {
         None | Some([0, 0, ..]) => Ok(()),
         Some(_) => Err("it has a status that is not success".into()),
@@ -105,14 +105,17 @@ fn refuse_status(options: &Options<'_>) -> Result<(), Dropped> {
 }
 
 /// The association that was asked for, among all that are answered (`Dhcp6SeekIaOption`).
-fn association<'a>(solicited: &Options<'_>, advertised: &Options<'a>) -> Option<&'a [u8]> {
+fn association<'a>(
+    solicited: &AdvertisedOptions<'_>,
+    advertised: &AdvertisedOptions<'a>,
+) -> Option<&'a [u8]> {
     let wanted = find(solicited, 3)?.get(..4)?;
     let mut associations = advertised.iter().filter(|(code, _)| *code == 3);
     associations.find(|(_, value)| value.get(..4) == Some(wanted)).map(|(_, value)| *value)
 }
 
 /// What stands in an IA_NA after its name and times (`Dhcp6SeekInnerOptionSafe`).
-fn inner(association: &[u8]) -> Result<Options<'_>, Dropped> {
+fn inner(association: &[u8]) -> Result<AdvertisedOptions<'_>, Dropped> {
     options(association.get(12..).ok_or("its IA_NA is too short")?)
 }
 
@@ -141,7 +144,7 @@ fn has_an_address(solicit: &[u8], advertise: &[u8]) -> Result<(), Dropped> {
 
 /// Option 59 up to the first zero byte, which the driver looks for beyond its end
 /// (`HttpBootParseDhcp6Packet`).
-fn url<'a>(options: &Options<'a>) -> Result<&'a [u8], Dropped> {
+fn url<'a>(options: &AdvertisedOptions<'a>) -> Result<&'a [u8], Dropped> {
     let at = options.iter().rposition(|(code, _)| *code == 59);
     let at = at.ok_or("an HTTP offer without a URL is dropped")?;
     let url = options[at].1;
@@ -162,10 +165,10 @@ fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
     Ok(literal.is_some_and(|(literal, _)| literal.parse::<Ipv6Addr>().is_ok()))
 }
 
-type Options<'a> = Vec<(u16, &'a [u8])>;
+type AdvertisedOptions<'a> = Vec<(u16, &'a [u8])>;
 
-fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
-    let mut options = Options::new();
+fn options(mut bytes: &[u8]) -> Result<AdvertisedOptions<'_>, Dropped> {
+    let mut options = AdvertisedOptions::new();
     while !bytes.is_empty() {
         let (head, rest) = bytes.split_at_checked(4).ok_or("an option ends too late")?;
         let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
@@ -178,11 +181,11 @@ fn options(mut bytes: &[u8]) -> Result<Options<'_>, Dropped> {
 
 /// The HTTP boot driver goes on to the last option of a code (`HttpBootParseDhcp6Packet`), the DHCPv6 driver stops at the
 /// first.
-fn last<'a>(options: &Options<'a>, wanted: u16) -> Option<&'a [u8]> {
+fn last<'a>(options: &AdvertisedOptions<'a>, wanted: u16) -> Option<&'a [u8]> {
     options.iter().rfind(|(code, _)| *code == wanted).map(|(_, value)| *value)
 }
 
-fn find<'a>(options: &Options<'a>, wanted: u16) -> Option<&'a [u8]> {
+fn find<'a>(options: &AdvertisedOptions<'a>, wanted: u16) -> Option<&'a [u8]> {
     options.iter().find(|(code, _)| *code == wanted).map(|(_, value)| *value)
 }
 
@@ -225,8 +228,10 @@ mod tests {
 
     fn refusal(advertise: &[u8]) -> String {
         match verdict(&solicit(), advertise) {
-            Verdict::Refuses { because } => because,
-            taken @ (Verdict::Boots { .. } | Verdict::Beside { .. } | Verdict::Address) => {
+            OfferVerdict::Refuses { because } => because,
+            taken @ (OfferVerdict::Boots { .. }
+            | OfferVerdict::Beside { .. }
+            | OfferVerdict::Address) => {
                 panic!("{taken:?}")
             }
         }
@@ -239,16 +244,20 @@ mod tests {
         let last = advertise(&[(16, &class()), (59, URL)]);
         let classless = advertise(&[(59, URL), (23, &[0; 16])]);
 
-        assert_eq!(verdict(&solicit(), &right), Verdict::Boots { url });
+        assert_eq!(verdict(&solicit(), &right), OfferVerdict::Boots { url });
         assert!(refusal(&last).contains("zero byte"));
-        assert_eq!(verdict(&solicit(), &classless), Verdict::Address, "it never asks for HTTP");
+        assert_eq!(
+            verdict(&solicit(), &classless),
+            OfferVerdict::Address,
+            "it never asks for HTTP"
+        );
     }
 
     #[test]
     fn of_two_urls_the_later_one_counts() {
         let twice = advertise(&[(59, b"http://[fd00::2]/old"), (59, URL), (16, &class())]);
 
-        let Verdict::Boots { url } = verdict(&solicit(), &twice) else { panic!("it refuses") };
+        let OfferVerdict::Boots { url } = verdict(&solicit(), &twice) else { panic!("it refuses") };
         assert_eq!(url.as_bytes(), URL);
     }
 
@@ -258,7 +267,7 @@ mod tests {
         let served = advertise(&[(59, b"http://boot.test/x"), (16, &class()), (23, &[0; 16])]);
 
         assert!(refusal(&named).contains("name server"));
-        assert!(matches!(verdict(&solicit(), &served), Verdict::Boots { .. }));
+        assert!(matches!(verdict(&solicit(), &served), OfferVerdict::Boots { .. }));
     }
 
     #[test]
@@ -267,7 +276,7 @@ mod tests {
         let succeeds = advertise(&[(13, &[0, 0])]);
 
         assert!(refusal(&fails).contains("status"));
-        assert_eq!(verdict(&solicit(), &succeeds), Verdict::Address);
+        assert_eq!(verdict(&solicit(), &succeeds), OfferVerdict::Address);
     }
 
     #[test]
@@ -283,7 +292,7 @@ mod tests {
         let offer =
             message(2, &[(1, b"client"), (2, b"server"), (3, &empty), (59, URL), (16, &class())]);
 
-        assert_eq!(take_advertise(&solicit(), &offer), Ok(Offer::IpUri), "as good as any");
+        assert_eq!(take_advertise(&solicit(), &offer), Ok(OfferType::IpUri), "as good as any");
         assert!(refusal(&offer).contains("no address"));
     }
 
@@ -294,7 +303,7 @@ mod tests {
             message(2, &[(1, b"client"), (2, b"server"), (3, &refused), (3, &association())]);
         let others_only = message(2, &[(1, b"client"), (2, b"server"), (3, &refused)]);
 
-        assert_eq!(verdict(&solicit(), &others_first), Verdict::Address);
+        assert_eq!(verdict(&solicit(), &others_first), OfferVerdict::Address);
         assert!(refusal(&others_only).contains("not the one asked for"));
     }
 

@@ -28,12 +28,12 @@ pub enum Decision {
         records: Vec<LeaseRecord<Ipv4Addr>>,
     },
     /// Stay silent.
-    Silent(Silence),
+    Silent(NoReply),
 }
 
 /// Why a message gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum Silence {
+pub enum NoReply {
     /// A server's message.
     #[error("it is a server's message, not a client's")]
     NotARequest,
@@ -73,7 +73,7 @@ pub enum Silence {
     NothingToBoot,
 }
 
-impl Silence {
+impl NoReply {
     /// A short name, for counters.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -105,22 +105,22 @@ pub fn decide(
     now: Seconds,
 ) -> Decision {
     if request.op != Op::Request {
-        return Decision::Silent(Silence::NotARequest);
+        return Decision::Silent(NoReply::NotARequest);
     }
-    let turn = Turn { request, answer, claim, leases, network, now };
+    let context = MessageContext { request, answer, claim, leases, network, now };
     match request.message {
-        MessageType::Discover => turn.discover(),
-        MessageType::Request => turn.request(),
-        MessageType::Decline => turn.decline(),
-        MessageType::Release => turn.release(),
-        MessageType::Inform => turn.inform(),
+        MessageType::Discover => context.discover(),
+        MessageType::Request => context.request(),
+        MessageType::Decline => context.decline(),
+        MessageType::Release => context.release(),
+        MessageType::Inform => context.inform(),
         MessageType::Offer | MessageType::Ack | MessageType::Nak => {
-            Decision::Silent(Silence::NotAClientsMessage)
+            Decision::Silent(NoReply::NotAClientsMessage)
         }
     }
 }
 
-struct Turn<'a> {
+struct MessageContext<'a> {
     request: &'a Packet,
     answer: &'a Answer,
     claim: LeaseClaim,
@@ -129,15 +129,15 @@ struct Turn<'a> {
     now: Seconds,
 }
 
-impl Turn<'_> {
+impl MessageContext<'_> {
     fn discover(self) -> Decision {
         if *self.answer == Answer::Nothing {
-            return Decision::Silent(Silence::Nothing);
+            return Decision::Silent(NoReply::Nothing);
         }
         match self.leases.offer(self.request.chaddr, self.wants(), self.claim, self.now) {
             None => Decision::Silent(match self.claim {
-                LeaseClaim::Known => Silence::PoolExhausted,
-                LeaseClaim::Guest { .. } => Silence::NoneLeftForGuests,
+                LeaseClaim::Known => NoReply::PoolExhausted,
+                LeaseClaim::Guest { .. } => NoReply::NoneLeftForGuests,
             }),
             Some(address) => self.send(MessageType::Offer, Grant::Lease(address), None),
         }
@@ -148,13 +148,13 @@ impl Turn<'_> {
     fn request(mut self) -> Decision {
         if let Some(other) = self.other_server() {
             self.leases.withdraw(&self.request.chaddr, self.now);
-            return Decision::Silent(Silence::OtherServer(other));
+            return Decision::Silent(NoReply::OtherServer(other));
         }
         let Some(address) = self.wants().or_else(|| self.has()) else {
-            return Decision::Silent(Silence::NoAddress);
+            return Decision::Silent(NoReply::NoAddress);
         };
         if *self.answer == Answer::Nothing {
-            return Decision::Silent(Silence::Nothing);
+            return Decision::Silent(NoReply::Nothing);
         }
         match self.bind(address) {
             Some(record) => self.send(MessageType::Ack, Grant::Lease(address), Some(record)),
@@ -183,7 +183,7 @@ impl Turn<'_> {
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
         let ours = chose_us || knows_client || self.leases.gives(address) || has_moved;
         if !ours && !self.network.sole {
-            return Decision::Silent(Silence::UnknownLease);
+            return Decision::Silent(NoReply::UnknownLease);
         }
         let because = format!("{address} is not yours here");
         Decision::Send { reply: nak(self.request, &because, self.network), record: None }
@@ -209,20 +209,20 @@ impl Turn<'_> {
 
     fn decline(self) -> Decision {
         if let Some(other) = self.other_server() {
-            return Decision::Silent(Silence::OtherServer(other));
+            return Decision::Silent(NoReply::OtherServer(other));
         }
         let Some(address) = self.wants().or_else(|| self.has()) else {
-            return Decision::Silent(Silence::NoAddress);
+            return Decision::Silent(NoReply::NoAddress);
         };
         match self.leases.decline(self.request.chaddr, address, self.now) {
             Some(records) => Decision::Note { records },
-            None => Decision::Silent(Silence::NotTold),
+            None => Decision::Silent(NoReply::NotTold),
         }
     }
 
     fn release(self) -> Decision {
         if let Some(other) = self.other_server() {
-            return Decision::Silent(Silence::OtherServer(other));
+            return Decision::Silent(NoReply::OtherServer(other));
         }
         let mac = self.request.chaddr;
         let given_back = self.has().or_else(|| self.wants());
@@ -232,7 +232,7 @@ impl Turn<'_> {
 
     fn inform(self) -> Decision {
         match self.answer {
-            Answer::Nothing => Decision::Silent(Silence::Nothing),
+            Answer::Nothing => Decision::Silent(NoReply::Nothing),
             Answer::Boot(_) | Answer::Tftp { .. } | Answer::Address => {
                 self.send(MessageType::Ack, Grant::OwnAddress, None)
             }
@@ -360,7 +360,7 @@ mod tests {
 
         let decision = server.hears(&request(&[(code::SERVER_ID, other)]));
 
-        assert_eq!(decision, Decision::Silent(Silence::OtherServer(other)));
+        assert_eq!(decision, Decision::Silent(NoReply::OtherServer(other)));
     }
 
     #[test]
@@ -387,7 +387,7 @@ mod tests {
 
         assert_eq!((ack.message, ack.yiaddr), (MessageType::Ack, offer.yiaddr));
         let decision = server.hears(&renewal(Ipv4Addr::UNSPECIFIED));
-        assert_eq!(decision, Decision::Silent(Silence::NoAddress));
+        assert_eq!(decision, Decision::Silent(NoReply::NoAddress));
     }
 
     const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
@@ -418,8 +418,8 @@ mod tests {
         let foreign = comes_back_with(&mut server, FOREIGN);
         let renewal = server.hears(&Packet { ciaddr: FOREIGN, ..request(&[]) });
 
-        assert_eq!(foreign, Decision::Silent(Silence::UnknownLease));
-        assert_eq!(renewal, Decision::Silent(Silence::UnknownLease));
+        assert_eq!(foreign, Decision::Silent(NoReply::UnknownLease));
+        assert_eq!(renewal, Decision::Silent(NoReply::UnknownLease));
         assert!(matches!(comes_back_with(&mut server, OURS), Decision::Send { .. }), "our pool's");
     }
 
@@ -538,7 +538,7 @@ mod tests {
         for last in 1..=2 {
             server.answers(&discover([2, 0, 0, 0, 1, last]));
         }
-        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(Silence::PoolExhausted));
+        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(NoReply::PoolExhausted));
 
         let other = [(code::SERVER_ID, Ipv4Addr::new(10, 0, 0, 2))];
         server.hears(&Packet { chaddr: [2, 0, 0, 0, 1, 1], ..request(&other) });
@@ -564,7 +564,7 @@ mod tests {
 
         for (message, nothing) in [
             (MessageType::Release, Decision::Note { records: Vec::new() }),
-            (MessageType::Decline, Decision::Silent(Silence::NotTold)),
+            (MessageType::Decline, Decision::Silent(NoReply::NotTold)),
         ] {
             let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
             assert_eq!(other, nothing);
@@ -585,7 +585,7 @@ mod tests {
             let mut packet = gives_back(message, MAC, address);
             packet.options.push((code::SERVER_ID, other.octets().to_vec()));
 
-            assert_eq!(server.hears(&packet), Decision::Silent(Silence::OtherServer(other)));
+            assert_eq!(server.hears(&packet), Decision::Silent(NoReply::OtherServer(other)));
         }
     }
 
@@ -605,7 +605,7 @@ mod tests {
         let mut server = Server::new();
         server.answer = Answer::Nothing;
 
-        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(Silence::Nothing));
+        assert_eq!(server.hears(&discover(MAC)), Decision::Silent(NoReply::Nothing));
     }
 
     #[test]

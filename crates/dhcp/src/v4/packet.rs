@@ -334,11 +334,11 @@ impl Packet {
     }
 }
 
-type Options = Vec<(u8, Vec<u8>)>;
+type OptionList = Vec<(u8, Vec<u8>)>;
 
 /// The message type, all other options, and whether `file` holds options.
-fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError> {
-    let mut options = Options::new();
+fn read_options(bytes: &[u8]) -> Result<(MessageType, OptionList, bool), ParseError> {
+    let mut options = OptionList::new();
     let cut_off = read_area(&bytes[HEADER + 4..], &mut options);
     let overload = take(&mut options, code::OVERLOAD).and_then(|value| value.first().copied());
     // RFC 2131 §4.1: first `file`, then `sname`.
@@ -360,7 +360,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, Options, bool), ParseError
 }
 
 /// Adds the options of an area, up to one that is cut off, if one is.
-fn read_area(mut area: &[u8], options: &mut Options) -> Option<ParseError> {
+fn read_area(mut area: &[u8], options: &mut OptionList) -> Option<ParseError> {
     while let [code, rest @ ..] = area {
         match *code {
             code::PAD => area = rest,
@@ -387,7 +387,7 @@ fn read_area(mut area: &[u8], options: &mut Options) -> Option<ParseError> {
 
 /// RFC 3396: the parts of an option that comes more than once are one value. One that is whole already is not made of
 /// parts, but was sent twice.
-fn join(options: &mut Options, code: u8, value: &[u8]) {
+fn join(options: &mut OptionList, code: u8, value: &[u8]) {
     match options.iter_mut().find(|(have, _)| *have == code) {
         Some((_, have)) if Some(have.len()) == code::fixed_size(code) => {}
         Some((_, have)) => have.extend_from_slice(value),
@@ -421,7 +421,7 @@ fn chooses_a_server(message: MessageType) -> bool {
 }
 
 /// Half a server identifier is no message for anybody: a decision would rest on it.
-fn check_server_id(options: &Options) -> Result<(), ParseError> {
+fn check_server_id(options: &OptionList) -> Result<(), ParseError> {
     let named = options.iter().find(|(code, _)| *code == code::SERVER_ID);
     match named.map(|(_, value)| value.len()).filter(|len| *len != 4) {
         Some(len) => Err(ParseError::Size { code: code::SERVER_ID, len }),
@@ -437,7 +437,7 @@ fn in_words(message: u8) -> String {
     }
 }
 
-fn take(options: &mut Options, code: u8) -> Option<Vec<u8>> {
+fn take(options: &mut OptionList, code: u8) -> Option<Vec<u8>> {
     let at = options.iter().position(|(have, _)| *have == code)?;
     Some(options.remove(at).1)
 }

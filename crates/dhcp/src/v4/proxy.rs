@@ -5,7 +5,7 @@
 //! (`HttpBootDhcp4.c`). PXE firmware and iPXE do the same where the OFFER names a file, but some ask
 //! again on port 4011.
 
-use super::decide::Silence;
+use super::decide::NoReply;
 use super::packet::{MessageType, Op, Packet};
 use super::relay;
 use super::reply::{Network, proxy_reply};
@@ -15,7 +15,7 @@ use hardware::ClientKind;
 
 /// Where a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
+pub enum ProxyPort {
     /// 67, for everybody; most of it is meant for the server that gives addresses.
     Dhcp,
     /// 4011, for those that had an offer from a proxy.
@@ -28,33 +28,33 @@ pub enum Port {
 /// Why nothing is to be sent.
 pub fn decide(
     request: &Packet,
-    port: Port,
+    port: ProxyPort,
     answer: &Answer,
     network: &Network,
-) -> Result<Packet, Silence> {
+) -> Result<Packet, NoReply> {
     if request.op != Op::Request {
-        return Err(Silence::NotARequest);
+        return Err(NoReply::NotARequest);
     }
     let message = reply_to(request, port, network)?;
     if !is_of_use(kind_of(request), answer) {
-        return Err(Silence::NothingToBoot);
+        return Err(NoReply::NothingToBoot);
     }
     Ok(proxy_reply(request, message, answer, network))
 }
 
-fn reply_to(request: &Packet, port: Port, network: &Network) -> Result<MessageType, Silence> {
+fn reply_to(request: &Packet, port: ProxyPort, network: &Network) -> Result<MessageType, NoReply> {
     match (port, request.message) {
-        (Port::Dhcp, MessageType::Discover) => Ok(MessageType::Offer),
-        (Port::Pxe, MessageType::Request | MessageType::Inform) => {
+        (ProxyPort::Dhcp, MessageType::Discover) => Ok(MessageType::Offer),
+        (ProxyPort::Pxe, MessageType::Request | MessageType::Inform) => {
             let chosen = relay::named_server(request);
             let own = relay::server_id(request, network.server);
             match chosen.filter(|chosen| *chosen != own) {
-                Some(other) => Err(Silence::OtherServer(other)),
+                Some(other) => Err(NoReply::OtherServer(other)),
                 None => Ok(MessageType::Ack),
             }
         }
         (_, MessageType::Offer | MessageType::Ack | MessageType::Nak) => {
-            Err(Silence::NotAClientsMessage)
+            Err(NoReply::NotAClientsMessage)
         }
         (
             _,
@@ -63,7 +63,7 @@ fn reply_to(request: &Packet, port: Port, network: &Network) -> Result<MessageTy
             | MessageType::Decline
             | MessageType::Release
             | MessageType::Inform,
-        ) => Err(Silence::NotForAProxy),
+        ) => Err(NoReply::NotForAProxy),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
     fn http_firmware_gets_class_and_url_in_an_offer_without_an_address() {
         let request = from(b"HTTPClient:Arch:00016:UNDI:003000", MessageType::Discover);
 
-        let offer = decide(&request, Port::Dhcp, &url(), &network()).unwrap();
+        let offer = decide(&request, ProxyPort::Dhcp, &url(), &network()).unwrap();
 
         assert_eq!((offer.message, offer.yiaddr), (MessageType::Offer, Ipv4Addr::UNSPECIFIED));
         assert_eq!(offer.option(code::VENDOR_CLASS), Some(&b"HTTPClient"[..]));
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn ipxe_gets_what_it_takes_from_a_proxy_without_asking_port_4011() {
         let offer =
-            decide(&from_ipxe(MessageType::Discover), Port::Dhcp, &url(), &network()).unwrap();
+            decide(&from_ipxe(MessageType::Discover), ProxyPort::Dhcp, &url(), &network()).unwrap();
 
         assert_eq!(offer.option(code::VENDOR_CLASS), Some(&b"PXEClient"[..]));
         assert_eq!(offer.siaddr, US);
@@ -147,12 +147,12 @@ mod tests {
     fn pxe_firmware_gets_a_file_but_no_url_it_could_not_fetch() {
         let request = from(b"PXEClient:Arch:00007:UNDI:003000", MessageType::Discover);
 
-        let offer = decide(&request, Port::Dhcp, &file(), &network()).unwrap();
-        let silent = decide(&request, Port::Dhcp, &url(), &network());
+        let offer = decide(&request, ProxyPort::Dhcp, &file(), &network()).unwrap();
+        let silent = decide(&request, ProxyPort::Dhcp, &url(), &network());
 
         assert_eq!(offer.option(code::VENDOR_INFORMATION), Some(&[6, 1, 8, 255][..]));
         assert_eq!((offer.siaddr, &offer.file[..]), (US, &b"snponly.efi"[..]));
-        assert_eq!(silent, Err(Silence::NothingToBoot));
+        assert_eq!(silent, Err(NoReply::NothingToBoot));
     }
 
     #[test]
@@ -162,20 +162,24 @@ mod tests {
             request.ciaddr = Ipv4Addr::new(10, 0, 0, 50);
             let server = server.map(|server| (code::SERVER_ID, server.octets().to_vec()));
             request.options.extend(server);
-            decide(&request, Port::Pxe, &url(), &network()).map(|ack| (ack.message, ack.ciaddr))
+            decide(&request, ProxyPort::Pxe, &url(), &network())
+                .map(|ack| (ack.message, ack.ciaddr))
         };
         let ack = Ok((MessageType::Ack, Ipv4Addr::new(10, 0, 0, 50)));
 
         assert_eq!(asks(MessageType::Request, Some(US)), ack);
         assert_eq!(asks(MessageType::Inform, None), ack);
-        assert_eq!(asks(MessageType::Request, Some(THEM)), Err(Silence::OtherServer(THEM)));
+        assert_eq!(asks(MessageType::Request, Some(THEM)), Err(NoReply::OtherServer(THEM)));
     }
 
     #[test]
     fn systems_hear_nothing_from_a_proxy() {
         let request = from(b"dhcpcd-9.4.1", MessageType::Discover);
 
-        assert_eq!(decide(&request, Port::Dhcp, &url(), &network()), Err(Silence::NothingToBoot));
+        assert_eq!(
+            decide(&request, ProxyPort::Dhcp, &url(), &network()),
+            Err(NoReply::NothingToBoot)
+        );
     }
 
     #[test]
@@ -184,9 +188,9 @@ mod tests {
             let mut request = from(b"HTTPClient", message);
             request.options.push((code::SERVER_ID, THEM.octets().to_vec()));
 
-            let said = decide(&request, Port::Dhcp, &url(), &network());
+            let said = decide(&request, ProxyPort::Dhcp, &url(), &network());
 
-            assert_eq!(said, Err(Silence::NotForAProxy));
+            assert_eq!(said, Err(NoReply::NotForAProxy));
         }
     }
 
@@ -200,13 +204,13 @@ mod tests {
             let mut request =
                 if ipxe { from_ipxe(message) } else { from(class.as_bytes(), message) };
             request.options.push((code::REQUESTED_ADDRESS, wanted.to_be_bytes().to_vec()));
-            let port = if pxe { Port::Pxe } else { Port::Dhcp };
+            let port = if pxe { ProxyPort::Pxe } else { ProxyPort::Dhcp };
             let answer = if file_instead { file() } else { url() };
 
             if let Ok(reply) = decide(&request, port, &answer, &network()) {
                 prop_assert!(reply.yiaddr.is_unspecified());
                 prop_assert_eq!(reply.option(code::LEASE_TIME), None);
-                prop_assert_eq!(reply.message == MessageType::Offer, port == Port::Dhcp);
+                prop_assert_eq!(reply.message == MessageType::Offer, port == ProxyPort::Dhcp);
             }
         }
     }

@@ -14,7 +14,7 @@ const RELAY_PORT: u8 = 19;
 
 /// The information that a relay adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relayed {
+pub struct RelayInformation {
     /// An address on the client's link.
     pub link: Ipv4Addr,
     /// What the server is to call itself towards the client, so that renewals come through the relay
@@ -30,7 +30,7 @@ pub struct Relayed {
 /// answer. The client's link is then in sub-option 5 of option 82 (RFC 3527) or in option 118
 /// (RFC 3011). Without `giaddr` neither is believed: any client could take addresses of any link.
 #[must_use]
-pub fn relayed(packet: &Packet) -> Option<Relayed> {
+pub fn relayed(packet: &Packet) -> Option<RelayInformation> {
     let relay = Some(packet.giaddr).filter(|relay| !relay.is_unspecified())?;
     let information = packet.option(code::RELAY_AGENT).unwrap_or_default();
     let told = |wanted| {
@@ -40,7 +40,7 @@ pub fn relayed(packet: &Packet) -> Option<Relayed> {
     let selected = || packet.option_address(code::SUBNET_SELECTION);
     let link = told(LINK_SELECTION).or_else(selected).unwrap_or(relay);
     let has_own_port = sub_options(information).any(|(code, _)| code == RELAY_PORT);
-    Some(Relayed { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
+    Some(RelayInformation { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
 }
 
 /// An address on the link that a message came from, which was sent `from` there `to` us; `None` for the link that it was
@@ -79,7 +79,7 @@ mod tests {
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-    fn through(giaddr: Ipv4Addr, information: &[u8]) -> Option<Relayed> {
+    fn through(giaddr: Ipv4Addr, information: &[u8]) -> Option<RelayInformation> {
         let mut packet = discover([2; 6]);
         packet.giaddr = giaddr;
         packet.options.push((code::RELAY_AGENT, information.to_vec()));

@@ -8,11 +8,11 @@ use super::decide::{Decision, decide};
 use super::options as code;
 use super::packet::tests::discover;
 use super::packet::{LARGEST, MessageType, Packet};
-use super::proxy::{self, Port};
+use super::proxy::{self, ProxyPort};
 use super::reply::{Network, Route};
 use crate::answer::Answer;
 use crate::client::Client;
-use crate::firmware::v4::{Choice, Offer, Wanted, choose, take_ack, take_offer};
+use crate::firmware::v4::{BootEnvironment, Choice, OfferType, choose, take_ack, take_offer};
 use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
 use hardware::ClientKind;
 
@@ -96,7 +96,7 @@ fn exchange(discover: &Packet, answer: &Answer, network: &Network) -> [Packet; 2
     [offer, ack]
 }
 
-fn taken(discover: &Packet, answer: &Answer, network: &Network) -> Result<Offer, String> {
+fn taken(discover: &Packet, answer: &Answer, network: &Network) -> Result<OfferType, String> {
     let [offer, ack] = exchange(discover, answer, network);
     let [discover, offer, ack] = [discover.emit(), offer.emit(), ack.emit()];
     take_ack(&discover, &offer, &ack)?;
@@ -105,7 +105,7 @@ fn taken(discover: &Packet, answer: &Answer, network: &Network) -> Result<Offer,
 
 #[test]
 fn firmware_sees_its_class_come_back_and_boots() {
-    assert_eq!(taken(&http_client(), &url(), &network()), Ok(Offer::IpUri));
+    assert_eq!(taken(&http_client(), &url(), &network()), Ok(OfferType::IpUri));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_url_with_a_name_comes_with_the_name_servers_that_know_it() {
     let named = Answer::Boot("http://boot.example.org/bootx64.efi".into());
     let network = Network { dns: vec![Ipv4Addr::new(10, 0, 0, 53)], ..network() };
 
-    assert_eq!(taken(&http_client(), &named, &network), Ok(Offer::NameUriDns));
+    assert_eq!(taken(&http_client(), &named, &network), Ok(OfferType::NameUriDns));
 }
 
 #[test]
@@ -152,14 +152,14 @@ fn firmware_boots_by_a_proxys_url_and_another_servers_address() {
     let discover = http_client();
     let theirs = Network { server: Ipv4Addr::new(10, 0, 0, 2), ..network() };
     let [address, _] = exchange(&system(), &Answer::Address, &theirs);
-    let ours = proxy::decide(&discover, Port::Dhcp, &url(), &network()).unwrap();
+    let ours = proxy::decide(&discover, ProxyPort::Dhcp, &url(), &network()).unwrap();
 
     let offers =
         [&address, &ours].map(|offer| take_offer(&discover.emit(), &offer.emit()).unwrap());
 
-    assert_eq!(offers, [Offer::Only, Offer::ProxyIpUri]);
+    assert_eq!(offers, [OfferType::Only, OfferType::ProxyIpUri]);
     let choice = Choice { address: 0, url: Some(1) };
-    assert_eq!(choose(&offers, Wanted::Url), Some(choice));
+    assert_eq!(choose(&offers, BootEnvironment::Url), Some(choice));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn class_and_url_come_together_or_not_at_all() {
 fn firmware_of_an_architecture_that_nobody_has_heard_of_is_answered_like_any_other() {
     let discover = firmware("HTTPClient", 0x7fff);
 
-    assert_eq!(taken(&discover, &url(), &network()), Ok(Offer::IpUri));
+    assert_eq!(taken(&discover, &url(), &network()), Ok(OfferType::IpUri));
     let known = Client::identify(&discover).architecture().unwrap();
     assert_eq!(known.0, 0x7fff);
 }

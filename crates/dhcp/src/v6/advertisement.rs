@@ -86,7 +86,7 @@ pub struct SearchDomain {
 
 /// Why bytes are no advertisement that may be believed (RFC 4861 §6.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum ParseError {
+pub enum AdvertisementError {
     /// It may come from anywhere.
     #[error("its hop limit is {0}, not 255: it passed a router, or claims not to")]
     HopLimit(u8),
@@ -124,18 +124,22 @@ impl Advertisement {
     ///
     /// # Errors
     /// Says which part is wrong; never panics.
-    pub fn parse(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> Result<Self, ParseError> {
+    pub fn parse(
+        message: &[u8],
+        hop_limit: u8,
+        from: Ipv6Addr,
+    ) -> Result<Self, AdvertisementError> {
         if hop_limit != FROM_THE_LINK {
-            return Err(ParseError::HopLimit(hop_limit));
+            return Err(AdvertisementError::HopLimit(hop_limit));
         }
         if !from.is_unicast_link_local() {
-            return Err(ParseError::Sender(from));
+            return Err(AdvertisementError::Sender(from));
         }
-        let short = ParseError::Short(message.len());
+        let short = AdvertisementError::Short(message.len());
         let (&head, rest) = message.split_first_chunk::<16>().ok_or(short)?;
         let [kind, code, _, _, _, flags, router @ ..] = head;
         if (kind, code) != (ADVERTISEMENT, 0) {
-            return Err(ParseError::Kind { kind, code });
+            return Err(AdvertisementError::Kind { kind, code });
         }
         let mut advertisement = Self {
             managed: flags & MANAGED != 0,
@@ -235,7 +239,7 @@ pub fn solicitation(mac: Option<[u8; 6]>) -> Vec<u8> {
 #[must_use]
 pub fn is_solicitation(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> bool {
     let Some((head, rest)) = message.split_first_chunk::<8>() else { return false };
-    let is_right = |option: Result<&[u8], ParseError>| {
+    let is_right = |option: Result<&[u8], AdvertisementError>| {
         option.is_ok_and(|option| option[0] != SOURCE_LINK_LAYER || !from.is_unspecified())
     };
     hop_limit == FROM_THE_LINK && head[..2] == [SOLICITATION, 0] && options(rest).all(is_right)
@@ -249,7 +253,7 @@ pub fn prefix(address: Ipv6Addr, len: u8) -> Ipv6Addr {
 }
 
 /// Each option with its code and length, up to the first that is broken.
-fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ParseError>> {
+fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], AdvertisementError>> {
     std::iter::from_fn(move || {
         let code = *bytes.first()?;
         let left = bytes.len();
@@ -259,9 +263,9 @@ fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ParseError>> 
         Some(match (needed, option) {
             (0, _) => {
                 bytes = &[];
-                Err(ParseError::NoLength(code))
+                Err(AdvertisementError::NoLength(code))
             }
-            (_, []) => Err(ParseError::Truncated { code, needed, left }),
+            (_, []) => Err(AdvertisementError::Truncated { code, needed, left }),
             (_, option) => Ok(option),
         })
     })
@@ -356,9 +360,12 @@ mod tests {
     fn an_advertisement_that_may_come_from_elsewhere_is_not_believed() {
         let bytes = managed().emit();
 
-        assert_eq!(Advertisement::parse(&bytes, 64, ROUTER), Err(ParseError::HopLimit(64)));
+        assert_eq!(Advertisement::parse(&bytes, 64, ROUTER), Err(AdvertisementError::HopLimit(64)));
         let global = "2001:db8::1".parse().unwrap();
-        assert_eq!(Advertisement::parse(&bytes, 255, global), Err(ParseError::Sender(global)));
+        assert_eq!(
+            Advertisement::parse(&bytes, 255, global),
+            Err(AdvertisementError::Sender(global))
+        );
     }
 
     #[test]

@@ -32,15 +32,15 @@ pub enum Decision {
         /// The address that the client has or may have from it.
         address: Option<Ipv6Addr>,
         /// The reason for which it is told that there is no address for it, if it is.
-        lacks: Option<Silence>,
+        lacks: Option<NoReply>,
     },
     /// Stay silent.
-    Silent(Silence),
+    Silent(NoReply),
 }
 
 /// Why a message gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum Silence {
+pub enum NoReply {
     /// A server's message.
     #[error("clients do not send this type of message")]
     NotAClientsMessage,
@@ -67,7 +67,7 @@ pub enum Silence {
     NoAddress,
 }
 
-impl Silence {
+impl NoReply {
     /// A short name, for counters.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -97,14 +97,14 @@ pub fn decide(
     now: Seconds,
 ) -> Decision {
     let owner = client.owner();
-    let turn = Turn { request, client, owner, answer, claim, leases, network, now };
-    match turn.run() {
+    let context = MessageContext { request, client, owner, answer, claim, leases, network, now };
+    match context.run() {
         Ok(decision) => decision,
         Err(silence) => Decision::Silent(silence),
     }
 }
 
-struct Turn<'a> {
+struct MessageContext<'a> {
     request: &'a Message,
     client: &'a Client,
     owner: Owner,
@@ -120,11 +120,11 @@ struct Grants {
     grants: Vec<Grant>,
     records: Vec<LeaseRecord<Ipv6Addr>>,
     /// The reason for which no association has an address, if one could have had one.
-    lacks: Option<Silence>,
+    lacks: Option<NoReply>,
 }
 
-impl Turn<'_> {
-    fn run(self) -> Result<Decision, Silence> {
+impl MessageContext<'_> {
+    fn run(self) -> Result<Decision, NoReply> {
         self.check()?;
         match self.request.kind {
             MessageType::Solicit
@@ -156,63 +156,63 @@ impl Turn<'_> {
                 Ok(decision)
             }
             MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
-                Err(Silence::NotAClientsMessage)
+                Err(NoReply::NotAClientsMessage)
             }
         }
     }
 
     /// RFC 8415 §16: what each message must have and must not have.
-    fn check(&self) -> Result<(), Silence> {
+    fn check(&self) -> Result<(), NoReply> {
         let options = &self.request.options;
         let server = options.get(code::SERVER_ID);
         let for_us = server.map(|server| server == self.network.duid);
         match self.request.kind {
             MessageType::Solicit | MessageType::Confirm | MessageType::Rebind => {
-                for_us.map_or(Ok(()), |_| Err(Silence::Malformed))?;
+                for_us.map_or(Ok(()), |_| Err(NoReply::Malformed))?;
             }
             MessageType::Request
             | MessageType::Renew
             | MessageType::Release
             | MessageType::Decline => match for_us {
                 Some(true) => {}
-                Some(false) => return Err(Silence::OtherServer),
-                None => return Err(Silence::Malformed),
+                Some(false) => return Err(NoReply::OtherServer),
+                None => return Err(NoReply::Malformed),
             },
             MessageType::InformationRequest => {
                 if for_us == Some(false) {
-                    return Err(Silence::OtherServer);
+                    return Err(NoReply::OtherServer);
                 }
                 // RFC 8415 §16.12: one that wants nothing leased names nothing that is.
                 let names_one = ASSOCIATIONS.iter().any(|code| options.get(*code).is_some());
-                return if names_one { Err(Silence::Malformed) } else { Ok(()) };
+                return if names_one { Err(NoReply::Malformed) } else { Ok(()) };
             }
             MessageType::Advertise | MessageType::Reply | MessageType::Reconfigure => {
-                return Err(Silence::NotAClientsMessage);
+                return Err(NoReply::NotAClientsMessage);
             }
         }
         let has_id = options.get(code::CLIENT_ID).is_some_and(|duid| !duid.is_empty());
-        if has_id { Ok(()) } else { Err(Silence::NoClientId) }
+        if has_id { Ok(()) } else { Err(NoReply::NoClientId) }
     }
 
-    fn expect_boot(&self) -> Result<(), Silence> {
-        if *self.answer == Answer::Nothing { Err(Silence::Nothing) } else { Ok(()) }
+    fn expect_boot(&self) -> Result<(), NoReply> {
+        if *self.answer == Answer::Nothing { Err(NoReply::Nothing) } else { Ok(()) }
     }
 
     /// Gives the client its addresses, of which a card has one, and refuses all else that it asks for
     /// (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
-    fn give(mut self) -> Result<Decision, Silence> {
+    fn give(mut self) -> Result<Decision, NoReply> {
         self.expect_boot()?;
         let mut ias: Vec<_> = self.request.ias().collect();
         if self.may_be_anothers() {
             ias.retain(|ia| self.is_bound(ia));
             if ias.is_empty() {
-                return Err(Silence::OtherServer);
+                return Err(NoReply::OtherServer);
             }
         }
         let others = self.refuse_others();
         let solicits = self.request.kind == MessageType::Solicit;
         if solicits && ias.is_empty() && others.is_empty() {
-            return Err(Silence::NoAssociation);
+            return Err(NoReply::NoAssociation);
         }
         let hurries = self.request.options.get(code::RAPID_COMMIT).is_some();
         let commits = !solicits || (hurries && self.network.sole);
@@ -245,7 +245,7 @@ impl Turn<'_> {
             .map(|at| chosen.contains(&at).then(|| self.offer(&ias[at])).flatten())
             .collect();
         let is_short = !chosen.is_empty() && addresses.iter().all(Option::is_none);
-        let lacks = is_short.then_some(Silence::PoolExhausted);
+        let lacks = is_short.then_some(NoReply::PoolExhausted);
         let (mut grants, mut records) = (Vec::new(), Vec::new());
         for (ia, address) in ias.iter().zip(addresses) {
             if commits && self.is_elsewhere(ia) {
@@ -362,9 +362,9 @@ impl Turn<'_> {
     }
 
     /// Whether the client is still on the link that its addresses are of (RFC 8415 §18.3.3).
-    fn confirm(self) -> Result<Decision, Silence> {
+    fn confirm(self) -> Result<Decision, NoReply> {
         let mut addresses = self.request.ias().flat_map(|ia| ia.addresses).peekable();
-        addresses.peek().ok_or(Silence::NoAddress)?;
+        addresses.peek().ok_or(NoReply::NoAddress)?;
         let (kind, words) = if addresses.all(|address| self.network.net.contains(&address)) {
             (Status::Success, "all addresses are still on this link")
         } else {
@@ -657,7 +657,7 @@ mod tests {
 
         let decision = Server::new().takes(&request, &Answer::Address);
 
-        assert_eq!(decision, Decision::Silent(Silence::NoClientId));
+        assert_eq!(decision, Decision::Silent(NoReply::NoClientId));
     }
 
     #[test]
@@ -671,7 +671,7 @@ mod tests {
         let decision = server.takes(&hurried, &Answer::Boot(URL.to_owned()));
 
         let Decision::Send { reply, lacks, .. } = decision else { panic!("{decision:?}") };
-        assert_eq!(lacks, Some(Silence::PoolExhausted));
+        assert_eq!(lacks, Some(NoReply::PoolExhausted));
         assert_eq!(reply.kind, MessageType::Advertise);
         assert_eq!(told(&reply), [(0xdce5_1bc0, Some(2), Vec::new())]);
         assert_eq!(reply.options.get(code::STATUS), None, "it is in the association");
@@ -745,7 +745,7 @@ mod tests {
         let [asked, told] =
             [two, advertise].map(|message| Packet { relays: Vec::new(), message }.emit());
         let verdict = crate::firmware::v6::verdict(&asked, &told);
-        assert_eq!(verdict, crate::firmware::Verdict::Boots { url: URL.to_owned() });
+        assert_eq!(verdict, crate::firmware::OfferVerdict::Boots { url: URL.to_owned() });
     }
 
     #[test]
@@ -772,7 +772,7 @@ mod tests {
         }
         assert_eq!(server.answers(&request(MessageType::Request)).kind, MessageType::Reply);
         let nothing = server.takes(&bare(solicit()), &Answer::Address);
-        assert_eq!(nothing, Decision::Silent(Silence::NoAssociation));
+        assert_eq!(nothing, Decision::Silent(NoReply::NoAssociation));
     }
 
     #[test]
@@ -813,7 +813,7 @@ mod tests {
 
         let decision = server.takes(&request, &Answer::Address);
 
-        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+        assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
     }
 
     #[test]
@@ -823,14 +823,14 @@ mod tests {
         let mut rebind = next(MessageType::Rebind, &server.answers(&solicit()));
         rebind.options.0.retain(|(code, _)| *code != code::SERVER_ID);
         let decision = server.takes(&rebind, &Answer::Address);
-        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+        assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
 
         let (_, own, id) = bound(&mut server);
         assert_eq!(address(&server.answers(&rebind)), own);
         // One more association of this machine, whose firmware has its address from us.
         let theirs = ia(77, &["fd00::1b"]);
         let decision = server.takes(&about(&rebind, slice::from_ref(&theirs)), &Answer::Address);
-        assert_eq!(decision, Decision::Silent(Silence::OtherServer));
+        assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
         let both = server.answers(&about(&rebind, &[theirs, ia(id, &[&own.to_string()])]));
         assert_eq!(told(&both), [(id, None, vec![(own, 600)])]);
     }
@@ -1048,7 +1048,7 @@ mod tests {
 
             let decision = server.takes(&request, &Answer::Address);
 
-            assert_eq!(decision, Decision::Silent(Silence::Malformed));
+            assert_eq!(decision, Decision::Silent(NoReply::Malformed));
         }
     }
 
@@ -1058,6 +1058,6 @@ mod tests {
 
         let decision = server.takes(&solicit(), &Answer::Nothing);
 
-        assert_eq!(decision, Decision::Silent(Silence::Nothing));
+        assert_eq!(decision, Decision::Silent(NoReply::Nothing));
     }
 }

@@ -11,7 +11,7 @@ mod six;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use dhcp::firmware::v4::{self as edk2, Offer, Wanted};
+use dhcp::firmware::v4::{self as edk2, BootEnvironment, OfferType};
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
@@ -70,7 +70,7 @@ fn firmware_that_looks_for_a_url_boots_from_our_offer() {
 
     let offer = edk2::take_offer(&exchange.discover, &exchange.offer.emit()).unwrap();
 
-    assert!(offer.suffices(Wanted::Url), "{offer:?}");
+    assert!(offer.suffices(BootEnvironment::Url), "{offer:?}");
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn firmware_that_has_its_url_from_the_bmc_takes_an_address_alone() {
 
     let offer = edk2::take_offer(&exchange.discover, &exchange.offer.emit());
 
-    assert_eq!(offer, Ok(Offer::Only));
-    assert!(offer.unwrap().suffices(Wanted::Address));
+    assert_eq!(offer, Ok(OfferType::Only));
+    assert!(offer.unwrap().suffices(BootEnvironment::Address));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn pxe_firmware_takes_our_offer_too() {
 
     assert_eq!(
         edk2::take_offer(&exchange.discover, &exchange.offer.emit()),
-        Ok(Offer::Only),
+        Ok(OfferType::Only),
         "its DHCP driver is the same"
     );
 }
@@ -202,7 +202,7 @@ proptest! {
         let offer = reply(decide(&request, &answer, LeaseClaim::Known, &mut leases, &network, 0));
 
         let offer = edk2::take_offer(&discover, &offer.emit());
-        prop_assert_eq!(offer, Ok(Offer::IpUri));
+        prop_assert_eq!(offer, Ok(OfferType::IpUri));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use dhcp::Answer;
-use dhcp::firmware::{Verdict, v6 as edk2};
+use dhcp::firmware::{OfferVerdict, v6 as edk2};
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
@@ -34,7 +34,7 @@ fn firmware_boots_from_our_advertisement_at_once() {
     let advertise = told(&solicit, &mut leases(), true);
 
     let url = URL.to_owned();
-    assert_eq!(edk2::verdict(&solicit, &advertise), Verdict::Boots { url });
+    assert_eq!(edk2::verdict(&solicit, &advertise), OfferVerdict::Boots { url });
     assert!(!edk2::waits_after(&advertise));
 }
 
@@ -44,7 +44,7 @@ fn beside_other_servers_firmware_hears_them_out_first() {
 
     let advertise = told(&solicit, &mut leases(), false);
 
-    assert!(matches!(edk2::verdict(&solicit, &advertise), Verdict::Boots { .. }));
+    assert!(matches!(edk2::verdict(&solicit, &advertise), OfferVerdict::Boots { .. }));
     assert!(edk2::waits_after(&advertise));
 }
 
@@ -92,7 +92,7 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
         if client(cut).kind == ClientKind::HttpClient {
             assert!(matches!(
                 edk2::verdict(&solicit, &told(cut, &mut leases(), true)),
-                Verdict::Boots { .. }
+                OfferVerdict::Boots { .. }
             ));
         }
     }

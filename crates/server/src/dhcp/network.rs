@@ -9,7 +9,7 @@ use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::destination::SERVER;
-use dhcp::v4::proxy::Port;
+use dhcp::v4::proxy::ProxyPort;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -66,7 +66,7 @@ impl Network {
             };
             desk.map(counter).transpose()
         };
-        let proxy = beside(Port::Dhcp, SERVER)?.zip(beside(Port::Pxe, socket::PXE)?);
+        let proxy = beside(ProxyPort::Dhcp, SERVER)?.zip(beside(ProxyPort::Pxe, socket::PXE)?);
         let mut journals6 = Vec::new();
         let keeper = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
         let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper)?;
@@ -178,7 +178,7 @@ pub(super) fn could_open(
     let on = settings.interface.as_str();
     let keeper4 = |name: &str, pool| look_into(&state_dir.join(name), pool);
     let desk4 = plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper4)?;
-    let beside = plan::beside(settings, dhcp.lease_secs, Port::Dhcp, limits(dhcp))?;
+    let beside = plan::beside(settings, dhcp.lease_secs, ProxyPort::Dhcp, limits(dhcp))?;
     let keeper6 = |name: &str, pool| look_into(&state_dir.join(name), pool);
     let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper6)?;
     let own4 = desk4.map(|desk| desk.address()).or_else(|| beside.map(|desk| desk.about().server));

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
-use dhcp::v4::proxy::Port;
+use dhcp::v4::proxy::ProxyPort;
 use dhcp::v4::reply;
 use dhcp::v6 as six;
 use dhcp::v6::client_identity::of_card;
@@ -109,7 +109,7 @@ pub(super) fn desk4_at(
 pub(super) fn beside(
     settings: &config::Network,
     lease_secs: u32,
-    port: Port,
+    port: ProxyPort,
     limits: Limits,
 ) -> Result<Option<proxy::Desk>> {
     match settings.proxy {
@@ -119,7 +119,12 @@ pub(super) fn beside(
 }
 
 /// The same where our address is known, with its network.
-pub(super) fn beside_at(own: Ipv4Net, lease_secs: u32, port: Port, limits: Limits) -> proxy::Desk {
+pub(super) fn beside_at(
+    own: Ipv4Net,
+    lease_secs: u32,
+    port: ProxyPort,
+    limits: Limits,
+) -> proxy::Desk {
     proxy::Desk::new(port, reply::Network::new(own.addr(), own.netmask(), lease_secs), limits)
 }
 

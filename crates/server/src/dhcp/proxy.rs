@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcp::leases::{LeaseHolder, LeaseTable};
 use dhcp::limits::{Limits, Millis};
-use dhcp::v4::decide::Silence;
+use dhcp::v4::decide::NoReply;
 use dhcp::v4::destination::{Destination, destination};
-use dhcp::v4::proxy::{Port, decide};
+use dhcp::v4::proxy::{ProxyPort, decide};
 use dhcp::v4::{Packet, reply};
 
 use super::counter::{self, HeardAt};
@@ -19,13 +19,13 @@ use super::v4::{FAMILY, Reply, Way, asked};
 /// What is known of the network, at one of a proxy's ports.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
-    port: Port,
+    port: ProxyPort,
     about: reply::Network,
     limits: Limits,
 }
 
 impl Desk {
-    pub(super) fn new(port: Port, about: reply::Network, limits: Limits) -> Self {
+    pub(super) fn new(port: ProxyPort, about: reply::Network, limits: Limits) -> Self {
         Self { port, about, limits }
     }
 
@@ -41,9 +41,9 @@ impl Desk {
     /// Where an answer goes.
     fn to(&self, request: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
         match self.port {
-            Port::Pxe if !from.ip().is_unspecified() => Destination::Unicast(from),
+            ProxyPort::Pxe if !from.ip().is_unspecified() => Destination::Unicast(from),
             // Nobody is reached at no address.
-            Port::Dhcp | Port::Pxe => destination(request, from, reply),
+            ProxyPort::Dhcp | ProxyPort::Pxe => destination(request, from, reply),
         }
     }
 }
@@ -82,8 +82,8 @@ impl counter::Desk for Desk {
         let (reply, done, decided) = match decide(&request, self.port, &told.answer, &self.about) {
             Ok(reply) => (Some(reply), Done::Beside, "beside"),
             // The conversation with the other server goes on in everybody's hearing.
-            Err(why @ Silence::NotForAProxy) => (None, Done::Noted, why.name()),
-            Err(why @ Silence::OtherServer(_)) => (None, Done::Others(why.to_string()), why.name()),
+            Err(why @ NoReply::NotForAProxy) => (None, Done::Noted, why.name()),
+            Err(why @ NoReply::OtherServer(_)) => (None, Done::Others(why.to_string()), why.name()),
             Err(why) => (None, Done::Silent(why.to_string()), why.name()),
         };
         Heard {

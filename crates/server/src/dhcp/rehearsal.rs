@@ -12,7 +12,7 @@ use dhcp::address_family::AddressFamily;
 use dhcp::leases::LeaseTable;
 use dhcp::limits::{Limits, Rate, Rates};
 use dhcp::v4::destination::CLIENT;
-use dhcp::v4::proxy::Port;
+use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use provision::boot::{Artifact, bootable};
@@ -356,8 +356,8 @@ impl Desks {
             let keeper = |name: &str, pool| found(&state_dir, name, pool);
             desks.v4 = plan::desk4_at(settings, own, &ours(own.into()), secs, unlimited(), keeper)?;
             let beside = |port| plan::beside_at(own, secs, port, unlimited());
-            desks.proxy = settings.proxy.then(|| beside(Port::Dhcp));
-            desks.pxe = settings.proxy.then(|| beside(Port::Pxe));
+            desks.proxy = settings.proxy.then(|| beside(ProxyPort::Dhcp));
+            desks.pxe = settings.proxy.then(|| beside(ProxyPort::Pxe));
         }
         if settings.pool6.is_some() {
             let Known6 { link, nameless, guessed } = Known6::find(settings, &config.boot, places)?;

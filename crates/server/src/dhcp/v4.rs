@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use dhcp::client::Client;
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
 use dhcp::limits::{Limits, Millis};
-use dhcp::v4::decide::{Decision, Silence, decide};
+use dhcp::v4::decide::{Decision, NoReply, decide};
 use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
@@ -118,7 +118,7 @@ impl Desk {
         let told = machines.tell(&asked, about.server.into(), Names::told(&about.dns));
         let decision = decide(&request, &told.answer, claim, leases, about, now / 1_000);
         let (reply, records, done, decided) = match decision {
-            Decision::Silent(why @ Silence::OtherServer(_)) => {
+            Decision::Silent(why @ NoReply::OtherServer(_)) => {
                 (None, Vec::new(), Done::Others(why.to_string()), why.name())
             }
             Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),

@@ -6,7 +6,7 @@ use dhcp::client::Features;
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client_identity::Client;
-use dhcp::v6::decide::{Decision, Silence, decide};
+use dhcp::v6::decide::{Decision, NoReply, decide};
 use dhcp::v6::leases::Identity;
 use dhcp::v6::{MessageType, Packet, options, reply};
 use hardware::Mac;
@@ -133,7 +133,7 @@ impl counter::Desk for Desk {
         let now = now / 1_000;
         let decision = decide(message, &client, &told.answer, claim, leases, about, now);
         let (reply, records, done, decided) = match decision {
-            Decision::Silent(why @ Silence::OtherServer) => {
+            Decision::Silent(why @ NoReply::OtherServer) => {
                 (None, Vec::new(), Done::Others(why.to_string()), why.name())
             }
             Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),
