@@ -11,6 +11,7 @@ use dhcp::v4::packet::{Hardware, MessageType, Op};
 use dhcp::v4::relay::{link, relayed};
 use dhcp::v4::reply::Network;
 use dhcp::v4::{Packet, options};
+use hardware::Mac;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|information: &[u8]| {
@@ -26,7 +27,7 @@ fuzz_target!(|information: &[u8]| {
         yiaddr: Ipv4Addr::UNSPECIFIED,
         siaddr: Ipv4Addr::UNSPECIFIED,
         giaddr: relay,
-        chaddr: [2, 0, 0, 0, 0, 7],
+        chaddr: Mac([2, 0, 0, 0, 0, 7]),
         file: Vec::new(),
         message: MessageType::Discover,
         options: vec![(options::RELAY_AGENT, information.to_vec())],

@@ -46,7 +46,7 @@ fn http_boots(machine: &Machine) -> Vec<DevicePath> {
     let Some(card) = machine.nics.first() else {
         return Vec::new();
     };
-    let path = |ip: &Ip| DevicePath::http_boot(qemu::nic_device(0), card.mac.0, ip.version());
+    let path = |ip: &Ip| DevicePath::http_boot(qemu::nic_device(0), card.mac, ip.version());
     machine.firmware.ip.iter().map(path).collect()
 }
 

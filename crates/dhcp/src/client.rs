@@ -5,7 +5,7 @@ mod ipxe;
 use std::fmt;
 
 pub use self::ipxe::{Feature, Features};
-use hardware::ClientKind;
+use hardware::{ClientKind, Mac};
 
 use crate::v4::Packet;
 use crate::v4::options as code;
@@ -15,7 +15,7 @@ use hardware::ClientArchitecture;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Its kind.
     pub kind: ClientKind,
     /// Its architectures (option 93), the preferred one first.

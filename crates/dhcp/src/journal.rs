@@ -111,6 +111,7 @@ pub(crate) fn leases_by_this_clock<A: AddressFamily>(
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
+    use hardware::Mac;
     use proptest::prelude::*;
 
     use super::*;
@@ -139,7 +140,7 @@ mod tests {
     }
 
     fn ending(until: Seconds) -> Record4 {
-        let (client, address) = ([2; 6], Ipv4Addr::LOCALHOST);
+        let (client, address) = (Mac([2; 6]), Ipv4Addr::LOCALHOST);
         LeaseRecord { client, address, binding: Some(()), until, holder: LeaseHolder::Guest }
     }
 

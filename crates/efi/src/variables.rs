@@ -191,6 +191,8 @@ fn boot_number(name: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use hardware::Mac;
+
     use super::*;
 
     const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
@@ -212,7 +214,7 @@ mod tests {
         let mut store = Store::empty();
         store.set_boot_order(&[0, 3]).unwrap();
         let paths = [IpVersion::V4, IpVersion::V6]
-            .map(|version| DevicePath::http_boot(16, [2, 0, 0, 0, 0, 1], version));
+            .map(|version| DevicePath::http_boot(16, Mac([2, 0, 0, 0, 0, 1]), version));
 
         store.boot_once_along(paths).unwrap();
 
@@ -226,7 +228,7 @@ mod tests {
     fn an_order_that_was_only_ours_is_gone_with_our_entries() {
         let mut store = Store::empty();
         let paths = [IpVersion::V6, IpVersion::V4]
-            .map(|version| DevicePath::http_boot(16, [2, 0, 0, 0, 0, 1], version));
+            .map(|version| DevicePath::http_boot(16, Mac([2, 0, 0, 0, 0, 1]), version));
         store.boot_once_along(paths).unwrap();
 
         store.forget_boot_once();

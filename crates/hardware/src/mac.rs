@@ -1,5 +1,6 @@
 //! An Ethernet address, written as Ironic writes it: lower case, with colons.
 
+use std::array::TryFromSliceError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A MAC address (IEEE 802 MAC-48).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
@@ -61,6 +64,21 @@ impl FromStr for Mac {
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl From<[u8; 6]> for Mac {
+    fn from(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl TryFrom<&[u8]> for Mac {
+    type Error = TryFromSliceError;
+
+    /// Takes six bytes, as they are on the wire.
+    fn try_from(bytes: &[u8]) -> Result<Self, TryFromSliceError> {
+        bytes.try_into().map(Self)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn run(
     let name = &link.name;
     let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
     let clock = Instant::now();
-    let mut client = LeaseClient::new(link.mac.0, rand::random(), 0);
+    let mut client = LeaseClient::new(link.mac, rand::random(), 0);
     let (mut last, mut declined) = (None, 0);
     loop {
         let lease = exchange(&mut client, &socket, clock).await?;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use dhcp::limits::Millis;
 use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::lease_client::{ClientLease, LeaseClient};
+use hardware::Mac;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -163,7 +164,7 @@ impl Line {
             self.ask(asks(None, self.solicited));
         }
         // A link that is just coming up may refuse; it is sent again.
-        let _ = routers.send(&solicitation(Some(self.link.mac.0)), &self.link).await;
+        let _ = routers.send(&solicitation(Some(self.link.mac)), &self.link).await;
         let pause = FIRST_PAUSE.saturating_mul(1 << self.solicited.min(6)).min(LONGEST_PAUSE);
         self.solicited += 1;
         self.solicit_at = Instant::now() + pause;
@@ -185,15 +186,15 @@ impl Line {
             return;
         }
         self.asks = asks;
-        let (mac, random, now) = (self.link.mac.0, rand::random(), self.now());
+        let (mac, random, now) = (self.link.mac, rand::random(), self.now());
         // DUID-LL (RFC 8415 §11.4), the same at every boot.
-        let duid = [&[0, 3, 0, 1][..], &mac].concat();
+        let duid = [&[0, 3, 0, 1][..], &mac.0].concat();
         self.client = match asks {
             Asks::Nothing => None,
             Asks::Settings => Some(LeaseClient::for_settings(duid, random, now)),
             Asks::Address => {
                 info!("asking for an IPv6 address on {}", self.link.name);
-                let [_, _, association @ ..] = mac;
+                let Mac([_, _, association @ ..]) = mac;
                 Some(LeaseClient::new(duid, u32::from_be_bytes(association), random, now))
             }
         };

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use hardware::Mac;
 use proptest::prelude::*;
 
 use super::*;
@@ -18,8 +19,8 @@ pub(crate) trait TestFamily: AddressFamily {
 impl TestFamily for Ipv4Addr {
     const BINDING: () = ();
 
-    fn client(last: u8) -> [u8; 6] {
-        [2, 0, 0, 0, 0, last]
+    fn client(last: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, last])
     }
 
     fn at(last: u8) -> Self {

@@ -255,8 +255,9 @@ mod tests {
     use super::super::packet::tests::discover;
     use super::*;
     use crate::leases::LeasePool;
+    use hardware::Mac;
 
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
     struct Server {
         leases: LeaseTable<Ipv4Addr>,
@@ -541,12 +542,12 @@ mod tests {
         assert_eq!(server.hears(&discover(MAC)), Decision::Silent(NoReply::PoolExhausted));
 
         let other = [(code::SERVER_ID, Ipv4Addr::new(10, 0, 0, 2))];
-        server.hears(&Packet { chaddr: [2, 0, 0, 0, 1, 1], ..request(&other) });
+        server.hears(&Packet { chaddr: Mac([2, 0, 0, 0, 1, 1]), ..request(&other) });
 
         assert_eq!(server.answers(&discover(MAC)).message, MessageType::Offer);
     }
 
-    fn gives_back(message: MessageType, chaddr: [u8; 6], address: Ipv4Addr) -> Packet {
+    fn gives_back(message: MessageType, chaddr: Mac, address: Ipv4Addr) -> Packet {
         let mut packet = Packet { message, chaddr, ..request(&[]) };
         if message == MessageType::Release {
             packet.ciaddr = address;
@@ -566,7 +567,7 @@ mod tests {
             (MessageType::Release, Decision::Note { records: Vec::new() }),
             (MessageType::Decline, Decision::Silent(NoReply::NotTold)),
         ] {
-            let other = server.hears(&gives_back(message, [2, 0, 0, 0, 9, 9], address));
+            let other = server.hears(&gives_back(message, Mac([2, 0, 0, 0, 9, 9]), address));
             assert_eq!(other, nothing);
         }
         for message in [MessageType::Release, MessageType::Decline] {

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::packet::{MessageType, Packet};
 use super::relay::relayed;
+use hardware::Mac;
 
 /// The port of servers and relays.
 pub const SERVER: u16 = 67;
@@ -21,7 +22,7 @@ pub enum Destination {
     /// ([`frame`](super::frame)), or else to everybody.
     Link {
         /// Its MAC address.
-        mac: [u8; 6],
+        mac: Mac,
         /// The address it is given.
         address: Ipv4Addr,
     },
@@ -63,7 +64,7 @@ mod tests {
     use super::super::packet::tests::discover;
     use super::*;
 
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
     const GIVEN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
     const FROM: SocketAddrV4 = SocketAddrV4::new(RELAY, 1067);

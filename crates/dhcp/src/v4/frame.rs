@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::destination::{CLIENT, SERVER};
 use super::packet::LARGEST;
+use hardware::Mac;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV4_HEADER: usize = 20;
@@ -16,7 +17,7 @@ const TIME_TO_LIVE: u8 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// The MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// The IPv4 address.
     pub address: Ipv4Addr,
 }
@@ -31,8 +32,8 @@ pub fn frame(from: End, to: End, message: &[u8]) -> Option<Vec<u8>> {
     }
     let udp = udp(from.address, to.address, message);
     let mut frame = Vec::with_capacity(14 + IPV4_HEADER + udp.len());
-    frame.extend(to.mac);
-    frame.extend(from.mac);
+    frame.extend(to.mac.0);
+    frame.extend(from.mac.0);
     frame.extend(IPV4);
     frame.extend(ipv4_header(from.address, to.address, udp.len()));
     frame.extend(udp);
@@ -105,7 +106,7 @@ mod tests {
             message in prop::collection::vec(any::<u8>(), 0..=LARGEST),
         ) {
             let [from, to] =
-                [0, 1].map(|at| End { mac: macs[at], address: addresses[at].into() });
+                [0, 1].map(|at| End { mac: Mac(macs[at]), address: addresses[at].into() });
 
             let frame = frame(from, to, &message).unwrap();
 
@@ -120,13 +121,13 @@ mod tests {
             prop_assert_eq!(udp.payload(), &message[..]);
             let sum = udp.to_header().calc_checksum_ipv4(&header.to_header(), &message).unwrap();
             prop_assert_eq!(udp.checksum(), sum);
-            prop_assert_eq!((&frame[..6], &frame[6..12]), (&to.mac[..], &from.mac[..]));
+            prop_assert_eq!((&frame[..6], &frame[6..12]), (&to.mac.0[..], &from.mac.0[..]));
         }
     }
 
     #[test]
     fn a_message_longer_than_a_frame_is_refused() {
-        let end = End { mac: [2; 6], address: Ipv4Addr::LOCALHOST };
+        let end = End { mac: Mac([2; 6]), address: Ipv4Addr::LOCALHOST };
 
         assert_eq!(frame(end, end, &[0; LARGEST + 1]), None);
     }

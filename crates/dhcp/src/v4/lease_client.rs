@@ -9,6 +9,7 @@ use super::options as code;
 use super::packet::{Hardware, MessageType, Op, Packet};
 use crate::client::AGENT_USER_CLASS;
 use crate::limits::Millis;
+use hardware::Mac;
 
 /// What an acknowledged lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct ClientLease {
 /// One link's client.
 #[derive(Clone, Debug)]
 pub struct LeaseClient {
-    mac: [u8; 6],
+    mac: Mac,
     xid: u32,
     began: Millis,
     state: LeaseState,
@@ -71,7 +72,7 @@ const AFTER_DECLINE: Millis = 10_000;
 impl LeaseClient {
     /// A client that wants to send at once. `xid` is random.
     #[must_use]
-    pub fn new(mac: [u8; 6], xid: u32, now: Millis) -> Self {
+    pub fn new(mac: Mac, xid: u32, now: Millis) -> Self {
         Self { mac, xid, began: now, state: LeaseState::Discovering, tries: 0, wake: now }
     }
 
@@ -337,7 +338,7 @@ mod tests {
     use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
     use hardware::ClientKind;
 
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
 
     fn network() -> Network {
         Network {

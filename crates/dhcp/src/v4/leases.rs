@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use crate::address_family::{AddressFamily, LeaseBindings};
 use crate::journal::{CHECKSUM_LEN, LeaseRecord};
 use crate::leases::{LeaseHolder, LeasePlace, Seconds};
+use hardware::Mac;
 
 /// The one use of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl LeaseBindings<()> for SoleBinding {
 
 impl AddressFamily for Ipv4Addr {
     /// A MAC address.
-    type Client = [u8; 6];
+    type Client = Mac;
     type Binding = ();
     type Bindings = SoleBinding;
 
@@ -52,7 +53,7 @@ impl AddressFamily for Ipv4Addr {
             LeaseHolder::Known => 0,
             LeaseHolder::Guest => 1,
         });
-        into.extend(record.client);
+        into.extend(record.client.0);
         into.extend(record.address.octets());
         into.extend(record.until.to_be_bytes());
     }
@@ -71,7 +72,7 @@ impl AddressFamily for Ipv4Addr {
             1 => LeaseHolder::Guest,
             _ => return None,
         };
-        let (client, address) = (*client, Self::from(*address));
+        let (client, address) = (Mac(*client), Self::from(*address));
         let until = Seconds::from_be_bytes(until.try_into().ok()?);
         Some(LeaseRecord { client, address, binding, until, holder })
     }

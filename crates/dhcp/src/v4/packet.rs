@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use hardware::Mac;
 use thiserror::Error;
 
 use super::options as code;
@@ -113,9 +114,9 @@ impl Hardware {
     const MAC_TYPES: [u8; 2] = [1, 6];
 
     /// Whether `chaddr` begins with a MAC address. Some clients give all 16 bytes of the field as its length, or none.
-    fn has_mac(self, chaddr: [u8; 6]) -> bool {
+    fn has_mac(self, chaddr: Mac) -> bool {
         let is_mac = self.hlen == 6 || Self::MAC_TYPES.contains(&self.htype);
-        is_mac && (self == Self::ETHERNET || chaddr != [0; 6])
+        is_mac && (self == Self::ETHERNET || chaddr != Mac([0; 6]))
     }
 }
 
@@ -143,7 +144,7 @@ pub struct Packet {
     /// The first relay's address.
     pub giaddr: Ipv4Addr,
     /// The client's MAC address.
-    pub chaddr: [u8; 6],
+    pub chaddr: Mac,
     /// `file`, up to its first NUL; empty where it is not used.
     pub file: Vec<u8>,
     /// Its type, option 53.
@@ -243,7 +244,7 @@ impl Packet {
         }
         let (message, options, file_is_options) = read_options(bytes)?;
         let hardware = Hardware { htype: header[1], hlen: header[2] };
-        let chaddr = array(header, 28);
+        let chaddr = Mac(array(header, 28));
         if !hardware.has_mac(chaddr) {
             let Hardware { htype, hlen } = hardware;
             return Err(ParseError::NotEthernet { htype, hlen });
@@ -287,7 +288,7 @@ impl Packet {
         bytes[16..20].copy_from_slice(&self.yiaddr.octets());
         bytes[20..24].copy_from_slice(&self.siaddr.octets());
         bytes[24..28].copy_from_slice(&self.giaddr.octets());
-        bytes[28..34].copy_from_slice(&self.chaddr);
+        bytes[28..34].copy_from_slice(&self.chaddr.0);
         let file = &self.file[..self.file.len().min(FILE.len())];
         bytes[FILE][..file.len()].copy_from_slice(file);
         bytes.extend(COOKIE);
@@ -483,7 +484,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A DISCOVER with nothing special about it.
-    pub(crate) fn discover(chaddr: [u8; 6]) -> Packet {
+    pub(crate) fn discover(chaddr: impl Into<Mac>) -> Packet {
         Packet {
             op: Op::Request,
             hardware: Hardware::ETHERNET,
@@ -495,7 +496,7 @@ pub(crate) mod tests {
             yiaddr: Ipv4Addr::UNSPECIFIED,
             siaddr: Ipv4Addr::UNSPECIFIED,
             giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr,
+            chaddr: chaddr.into(),
             file: Vec::new(),
             message: MessageType::Discover,
             options: Vec::new(),
@@ -516,7 +517,7 @@ pub(crate) mod tests {
             Packet {
                 op: if request { Op::Request } else { Op::Reply },
                 hardware: Hardware::ETHERNET,
-                hops, xid, secs, broadcast, ciaddr, yiaddr, siaddr, giaddr, chaddr, file,
+                hops, xid, secs, broadcast, ciaddr, yiaddr, siaddr, giaddr, chaddr: Mac(chaddr), file,
                 message: MessageType::ALL[kind],
                 options: options.into_iter().collect(),
             }
@@ -558,7 +559,7 @@ pub(crate) mod tests {
             let theirs = v4::Message::decode(&mut Decoder::new(&bytes)).unwrap();
             prop_assert_eq!(theirs.xid(), packet.xid);
             prop_assert_eq!(theirs.yiaddr(), packet.yiaddr);
-            prop_assert_eq!(theirs.chaddr(), packet.chaddr);
+            prop_assert_eq!(theirs.chaddr(), packet.chaddr.0);
             prop_assert_eq!(
                 theirs.opts().msg_type().map(u8::from),
                 Some(packet.message.code())
@@ -638,18 +639,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_mac_address_is_taken_whatever_is_said_of_its_kind_and_length() {
-        let read = |htype, hlen, chaddr: [u8; 6]| {
+        let read = |htype, hlen, chaddr: Mac| {
             let mut bytes = with_options(&DISCOVER);
             bytes[1..3].copy_from_slice(&[htype, hlen]);
-            bytes[28..34].copy_from_slice(&chaddr);
+            bytes[28..34].copy_from_slice(&chaddr.0);
             Packet::parse(&bytes).map(|packet| (packet.chaddr, packet.hardware))
         };
-        let mac = [0x52, 0x54, 0, 0, 0, 1];
+        let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 
         for (htype, hlen) in [(1, 6), (1, 16), (1, 0), (6, 6), (6, 0), (0, 6), (32, 6)] {
             assert_eq!(read(htype, hlen, mac), Ok((mac, Hardware { htype, hlen })));
         }
-        for (htype, hlen, chaddr) in [(32, 20, mac), (1, 0, [0; 6]), (0, 0, mac)] {
+        for (htype, hlen, chaddr) in [(32, 20, mac), (1, 0, Mac([0; 6])), (0, 0, mac)] {
             let not_ethernet = Err(ParseError::NotEthernet { htype, hlen });
             assert_eq!(read(htype, hlen, chaddr), not_ethernet);
         }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
 use proptest::prelude::*;
 
 use super::decide::{Decision, decide};
@@ -16,7 +17,7 @@ use crate::firmware::v4::{BootEnvironment, Choice, OfferType, choose, take_ack, 
 use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
 use hardware::ClientKind;
 
-const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const URL: &str = "http://10.0.0.1:8080/boot/AAAAAAAAAAAAAAAAAAAAAA/bootx64.efi";
 /// What a client has a use for, and asks for.

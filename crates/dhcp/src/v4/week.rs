@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
 use proptest::prelude::*;
 
 use super::decide::{Decision, decide};
@@ -16,8 +17,6 @@ use crate::answer::Answer;
 use crate::journal::LeaseRecord;
 use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
-
-type Mac = [u8; 6];
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
@@ -327,7 +326,7 @@ impl Hall {
         if let Some((other, until)) = before
             && other != mac
         {
-            assert!(until <= now, "{} is {mac:x?}'s and {other:x?}'s at {now}", ack.yiaddr);
+            assert!(until <= now, "{} is {mac}'s and {other}'s at {now}", ack.yiaddr);
         }
     }
 
@@ -361,7 +360,7 @@ impl Server {
         holder: LeaseHolder,
         now: Seconds,
     ) -> Option<Packet> {
-        self.limits.admit(&packet.chaddr, holder, now * 1_000).ok()?;
+        self.limits.admit(&packet.chaddr.0, holder, now * 1_000).ok()?;
         let packet = Packet::parse(&packet.emit()).unwrap();
         let Subnet { leases, network, journal, .. } = &mut self.subnets[subnet];
         let claim = match holder {
@@ -411,7 +410,7 @@ impl Subnet {
 
 fn mac(subnet: usize, number: u16) -> Mac {
     let [high, low] = number.to_be_bytes();
-    [2, 0, 0, u8::try_from(subnet).unwrap(), high, low]
+    Mac([2, 0, 0, u8::try_from(subnet).unwrap(), high, low])
 }
 
 fn put(packet: &mut Packet, code: u8, address: Ipv4Addr) {

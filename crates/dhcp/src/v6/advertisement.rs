@@ -3,6 +3,7 @@
 
 use std::net::Ipv6Addr;
 
+use hardware::Mac;
 use thiserror::Error;
 
 use super::names;
@@ -38,7 +39,7 @@ pub struct Advertisement {
     /// Seconds for which the sender is a default router; 0 if it is none.
     pub router_secs: u16,
     /// The sender's MAC address on the link.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<Mac>,
     /// The link's MTU.
     pub mtu: Option<u32>,
     /// The link's prefixes.
@@ -227,7 +228,7 @@ impl Prefix {
 /// A solicitation, to be sent to all routers with a hop limit of 255. The MAC address is left out
 /// where the sender has no address yet (RFC 4861 §4.1).
 #[must_use]
-pub fn solicitation(mac: Option<[u8; 6]>) -> Vec<u8> {
+pub fn solicitation(mac: Option<Mac>) -> Vec<u8> {
     let mut bytes = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     emit_mac(mac, &mut bytes);
     bytes
@@ -306,10 +307,10 @@ fn mtu([_, _, mtu @ ..]: [u8; 6]) -> u32 {
     u32::from_be_bytes(mtu)
 }
 
-fn emit_mac(mac: Option<[u8; 6]>, bytes: &mut Vec<u8>) {
+fn emit_mac(mac: Option<Mac>, bytes: &mut Vec<u8>) {
     if let Some(mac) = mac {
         bytes.extend([SOURCE_LINK_LAYER, 1]);
-        bytes.extend(mac);
+        bytes.extend(mac.0);
     }
 }
 
@@ -410,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_solicitation_that_passed_a_router_is_a_forgery() {
-        let own = solicitation(Some([2; 6]));
+        let own = solicitation(Some(Mac([2; 6])));
 
         assert!(is_solicitation(&own, 255, ROUTER));
         assert!(is_solicitation(&solicitation(None), 255, ROUTER));
@@ -424,7 +425,7 @@ mod tests {
         let nobody = Ipv6Addr::UNSPECIFIED;
 
         assert!(is_solicitation(&solicitation(None), 255, nobody));
-        assert!(!is_solicitation(&solicitation(Some([2; 6])), 255, nobody));
+        assert!(!is_solicitation(&solicitation(Some(Mac([2; 6]))), 255, nobody));
     }
 
     #[test]
@@ -458,7 +459,7 @@ mod tests {
             };
             let dns = dns.into_iter().flat_map(alike).collect();
             let search = search.into_iter().map(|(name, secs)| SearchDomain { name, secs });
-            let search = search.collect();
+            let (search, mac) = (search.collect(), mac.map(Mac));
             Advertisement { managed, other, router_secs, mac, mtu, prefixes, dns, search }
         }
     }

@@ -6,7 +6,7 @@ use super::leases::{Identity, Owner};
 use super::options as code;
 use super::packet::{Options, Packet, Relay};
 use crate::client::AGENT_USER_CLASS;
-use hardware::{ClientArchitecture, ClientKind};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// A client, by its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +17,10 @@ pub struct Client {
     pub architectures: Vec<ClientArchitecture>,
     /// The MAC address of the card that it asks with, as a relay saw it on the wire, or as its
     /// link-local address was made of it.
-    pub card: Option<[u8; 6]>,
+    pub card: Option<Mac>,
     /// The MAC address in its DUID. It may be of another card of the machine, and stays when a card is
     /// replaced.
-    pub named: Option<[u8; 6]>,
+    pub named: Option<Mac>,
     /// The address that its message came from, at the relay next to it if there is one.
     pub peer: Ipv6Addr,
     /// Its DHCP unique identifier.
@@ -49,7 +49,7 @@ impl Client {
 
     /// Its MAC address, by the surest of the signs there are.
     #[must_use]
-    pub fn mac(&self) -> Option<[u8; 6]> {
+    pub fn mac(&self) -> Option<Mac> {
         self.card.or(self.named)
     }
 
@@ -95,9 +95,9 @@ impl Client {
 
 /// The identity of a card among leases, by its MAC address.
 #[must_use]
-pub fn of_card(mac: [u8; 6]) -> Identity {
+pub fn of_card(mac: Mac) -> Identity {
     let mut identity = *b"ferroboot:------";
-    identity[10..].copy_from_slice(&mac);
+    identity[10..].copy_from_slice(&mac.0);
     identity
 }
 
@@ -175,7 +175,7 @@ fn architecture_in(class: &[u8]) -> Option<ClientArchitecture> {
 
 /// What a relay saw on the wire, of several the one that is next to the client; else what the
 /// link-local address was made of.
-fn card(packet: &Packet, from: Ipv6Addr) -> Option<[u8; 6]> {
+fn card(packet: &Packet, from: Ipv6Addr) -> Option<Mac> {
     let seen = |relay: &Relay| {
         let ethernet = relay.options.get(code::CLIENT_LINK_LAYER)?.strip_prefix(&[0, 1])?;
         ethernet.try_into().ok()
@@ -193,18 +193,18 @@ fn machine_id(duid: &[u8]) -> Option<[u8; 16]> {
 }
 
 /// A modified EUI-64 identifier has `ff:fe` in its middle and one bit turned (RFC 4291, appendix A).
-fn of_link_local(address: Ipv6Addr) -> Option<[u8; 6]> {
+fn of_link_local(address: Ipv6Addr) -> Option<Mac> {
     let octets = address.octets();
     match octets[8..] {
         [a, b, c, 0xff, 0xfe, d, e, f] if address.is_unicast_link_local() => {
-            Some([a ^ 0b10, b, c, d, e, f])
+            Some(Mac([a ^ 0b10, b, c, d, e, f]))
         }
         _ => None,
     }
 }
 
 /// DUID-LLT and DUID-LL on Ethernet (RFC 8415 §11.2, §11.4).
-fn of_duid(duid: &[u8]) -> Option<[u8; 6]> {
+fn of_duid(duid: &[u8]) -> Option<Mac> {
     match duid {
         [0, 1, 0, 1, _, _, _, _, mac @ ..] | [0, 3, 0, 1, mac @ ..] => mac.try_into().ok(),
         _ => None,
@@ -219,7 +219,7 @@ mod tests {
     use super::super::packet::{Message, MessageType};
     use super::*;
 
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 1];
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 
     fn link_local() -> Ipv6Addr {
         "fe80::5054:ff:feaa:bb01".parse().unwrap()
@@ -261,7 +261,7 @@ mod tests {
 
         let client = Client::identify(&packet, "2001:db8::ffff".parse().unwrap());
 
-        assert_eq!(client.card, Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(client.card, Some(Mac([2, 0, 0, 0, 0, 9])));
     }
 
     #[test]
@@ -282,8 +282,8 @@ mod tests {
             Client::identify(&packet, "2001:db8::ffff".parse().unwrap()).card
         };
 
-        assert_eq!(card(&[relay(Some(1)), relay(Some(2))]), Some([2, 0, 0, 0, 0, 2]));
-        assert_eq!(card(&[relay(Some(1)), relay(None)]), Some([2, 0, 0, 0, 0, 1]));
+        assert_eq!(card(&[relay(Some(1)), relay(Some(2))]), Some(Mac([2, 0, 0, 0, 0, 2])));
+        assert_eq!(card(&[relay(Some(1)), relay(None)]), Some(Mac([2, 0, 0, 0, 0, 1])));
     }
 
     #[test]
@@ -295,7 +295,7 @@ mod tests {
         let client = Client::identify(&Packet { relays: Vec::new(), message }, link_local());
 
         assert_eq!(client.card, Some(MAC));
-        assert_eq!(client.named, Some([2, 0, 0, 0, 0, 7]));
+        assert_eq!(client.named, Some(Mac([2, 0, 0, 0, 0, 7])));
         assert_eq!(client.mac(), Some(MAC));
     }
 
@@ -370,11 +370,11 @@ mod tests {
     #[test]
     fn a_private_link_local_address_leaves_it_to_the_duid() {
         let time = [1, 2, 3, 4];
-        let llt = [&[0, 1, 0, 1][..], &time, &MAC].concat();
+        let llt = [&[0, 1, 0, 1][..], &time, &MAC.0].concat();
 
         assert_eq!(with(vec![(code::CLIENT_ID, llt)]).mac(), Some(MAC));
         assert_eq!(
-            with(vec![(code::CLIENT_ID, [&[0, 3, 0, 1][..], &MAC].concat())]).mac(),
+            with(vec![(code::CLIENT_ID, [&[0, 3, 0, 1][..], &MAC.0].concat())]).mac(),
             Some(MAC)
         );
         assert_eq!(with(vec![(code::CLIENT_ID, vec![0, 2, 9])]).mac(), None);

@@ -576,6 +576,7 @@ fn later(now: Millis, secs: u32) -> Millis {
 
 #[cfg(test)]
 mod tests {
+    use hardware::{ClientKind, Mac};
     use proptest::prelude::*;
 
     use super::super::client_identity::{Client, of_card};
@@ -584,7 +585,6 @@ mod tests {
     use super::*;
     use crate::answer::Answer;
     use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
-    use hardware::ClientKind;
 
     const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 7];
     const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 7);
@@ -760,7 +760,7 @@ mod tests {
 
         assert_eq!((sent.kind, client.lease()), (MessageType::Release, None));
         assert_eq!(client.wake(), NEVER);
-        assert!(server.leases.of(&of_card([2, 0, 0, 0, 0, 7])).unwrap().until() <= 1);
+        assert!(server.leases.of(&of_card(Mac([2, 0, 0, 0, 0, 7]))).unwrap().until() <= 1);
     }
 
     #[test]

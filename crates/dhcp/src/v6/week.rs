@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::Ipv6Addr;
 
+use hardware::Mac;
 use ipnet::Ipv6Net;
 use proptest::prelude::*;
 
@@ -18,8 +19,6 @@ use crate::answer::Answer;
 use crate::journal::read;
 use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
 use crate::limits::{Limits, Rates};
-
-type Mac = [u8; 6];
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
@@ -166,13 +165,13 @@ impl Hall {
     /// Firmware with a new association each time, a loader, a system that was installed anew or not.
     fn boot(&mut self, at: usize, now: Seconds) -> Seconds {
         let Machine { mac, .. } = self.machines[at];
-        let firmware = [&[0, 4][..], &[7; 10], &mac].concat();
-        let loader = [&[0, 3, 0, 1][..], &mac].concat();
+        let firmware = [&[0, 4][..], &[7; 10], &mac.0].concat();
+        let loader = [&[0, 3, 0, 1][..], &mac.0].concat();
         let installed = [0, 0, 0, u8::try_from(self.dice.below(3)).unwrap()];
-        let system = [&[0, 1, 0, 1][..], &installed, &mac].concat();
+        let system = [&[0, 1, 0, 1][..], &installed, &mac.0].concat();
         // What all boards of one maker are named by.
         let twin = [&[0, 4][..], &[3; 16]].concat();
-        let hides = mac[5] % 3 == 0;
+        let hides = mac.0[5] % 3 == 0;
         let system = if hides { twin } else { system };
         let ia = u32::try_from(self.dice.below(u32::MAX.into())).unwrap();
         for (duid, ia) in [(firmware, ia), (loader, 1), (system, 2)] {
@@ -245,7 +244,7 @@ impl Hall {
         for _ in 0..FLOOD {
             let mac = mac(9, u16::try_from(self.dice.below(60_000)).unwrap());
             let subnet = usize::try_from(self.dice.below(2)).unwrap();
-            let duid = [&[0, 3, 0, 1][..], &mac].concat();
+            let duid = [&[0, 3, 0, 1][..], &mac.0].concat();
             let said = |kind, address| Said { mac, kind, duid: &duid, ia: 0, address };
             let solicit = said(MessageType::Solicit, None).emit(&self.subnets[subnet]);
             let advertise = self.hear(subnet, &solicit, mac, LeaseHolder::Guest, now);
@@ -456,9 +455,9 @@ impl Said<'_> {
             peer: link_local(mac),
             options: Options(vec![(code::INTERFACE_ID, b"port 7".to_vec())]),
         });
-        let seen = (code::CLIENT_LINK_LAYER, [&[0, 1][..], &mac].concat());
+        let seen = (code::CLIENT_LINK_LAYER, [&[0, 1][..], &mac.0].concat());
         let relay = relay.map(|mut relay| {
-            relay.options.0.extend((mac[3] & HIDES == 0).then_some(seen));
+            relay.options.0.extend((mac.0[3] & HIDES == 0).then_some(seen));
             relay
         });
         relayed(relay.as_slice(), &message)
@@ -484,21 +483,21 @@ fn grants(reply: &Message) -> impl Iterator<Item = (u32, Ipv6Addr, u32)> {
 
 fn mac(kind: u8, number: u16) -> Mac {
     let [high, low] = number.to_be_bytes();
-    [2, 0, 0, kind, high, low]
+    Mac([2, 0, 0, kind, high, low])
 }
 
 /// What stands for a card that nobody sees.
-fn hidden([a, b, c, d, e, f]: Mac) -> Mac {
-    [a, b, c, d | HIDES, e, f]
+fn hidden(Mac([a, b, c, d, e, f]): Mac) -> Mac {
+    Mac([a, b, c, d | HIDES, e, f])
 }
 
 /// The card of which it is so.
-fn seen([a, b, c, d, e, f]: Mac) -> Mac {
-    [a, b, c, d & !HIDES, e, f]
+fn seen(Mac([a, b, c, d, e, f]): Mac) -> Mac {
+    Mac([a, b, c, d & !HIDES, e, f])
 }
 
 /// RFC 4291, appendix A, or an address that nothing is read from.
-fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Addr {
+fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     if d & HIDES != 0 {
         return Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, e, f]);
     }

@@ -270,7 +270,7 @@ fn agrees(bytes: &[u8], ours: &Packet) {
     let theirs = v4::Message::decode(&mut Decoder::new(bytes)).unwrap();
     assert_eq!((theirs.xid(), theirs.secs()), (ours.xid, ours.secs));
     assert_eq!((theirs.ciaddr(), theirs.yiaddr()), (ours.ciaddr, ours.yiaddr));
-    assert_eq!(theirs.chaddr(), ours.chaddr);
+    assert_eq!(theirs.chaddr(), ours.chaddr.0);
     assert_eq!(theirs.flags().broadcast(), ours.broadcast);
     assert_eq!(theirs.opts().msg_type().map(u8::from), Some(ours.message.code()));
     let mut known: Vec<u8> = theirs.opts().iter().map(|(code, _)| u8::from(*code)).collect();

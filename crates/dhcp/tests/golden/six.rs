@@ -9,14 +9,14 @@ use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, decide};
 use dhcp::v6::reply::Network;
 use dhcp::v6::{Message, Packet, options as code};
-use hardware::ClientKind;
 use hardware::architecture::X64_HTTP;
+use hardware::{ClientKind, Mac};
 use proptest::prelude::*;
 
 use crate::capture;
 
 const URL: &str = "http://[fd00::1]:8080/boot/AAAAAAAAAAAAAAAAAAAAAA/bootx64.efi";
-const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 1];
+const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 
 #[test]
 fn the_boot_is_told_from_the_ipv6_stacks_own_wish_for_an_address() {

@@ -1,5 +1,6 @@
 //! `EFI_LOAD_OPTION` (UEFI §3.1.3) and the device path in it (§10.3).
 
+use hardware::Mac;
 use std::fmt;
 
 use thiserror::Error;
@@ -130,10 +131,10 @@ impl DevicePath {
     /// EDK2 starts an entry whose path it knows, node by node, without a look at other network cards and at
     /// what their option ROMs boot.
     #[must_use]
-    pub fn http_boot(pci_device: u8, mac: [u8; 6], version: IpVersion) -> Self {
+    pub fn http_boot(pci_device: u8, mac: Mac, version: IpVersion) -> Self {
         let other = |kind, subtype, data| Node::Other { kind, subtype, data };
         let mut address = [0; 32];
-        address[..mac.len()].copy_from_slice(&mac);
+        address[..mac.0.len()].copy_from_slice(&mac.0);
         Self(vec![
             // PNP0A03, the first of them.
             other(ACPI, 1, [0xD0, 0x41, 0x03, 0x0A, 0, 0, 0, 0].to_vec()),
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn http_boot_of_a_card_has_the_path_that_the_firmware_gives_its_own_entry() {
-        let path = DevicePath::http_boot(8, [0x52, 0x54, 0, 0xAA, 0xBB, 1], IpVersion::V4);
+        let path = DevicePath::http_boot(8, Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1]), IpVersion::V4);
 
         let bytes = path.to_bytes();
 
@@ -342,7 +343,7 @@ mod tests {
 
     #[test]
     fn http_boot_over_ipv6_is_told_by_a_node_with_the_prefix_length() {
-        let bytes = DevicePath::http_boot(8, [0; 6], IpVersion::V6).to_bytes();
+        let bytes = DevicePath::http_boot(8, Mac([0; 6]), IpVersion::V6).to_bytes();
 
         let mut node = [0; 60];
         node[..4].copy_from_slice(b"\x03\x0d\x3c\0");

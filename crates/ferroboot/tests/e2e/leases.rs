@@ -146,7 +146,7 @@ fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<Mes
         yiaddr: nowhere,
         siaddr: nowhere,
         giaddr: nowhere,
-        chaddr: hardware::Mac::try_from(machine.mac())?.0,
+        chaddr: hardware::Mac::try_from(machine.mac())?,
         file: Vec::new(),
         message,
         options: Vec::new(),
@@ -182,7 +182,7 @@ fn address(machine: &Machine) -> Result<Ipv4Addr> {
     let socket = socket(&machine.name)?;
     let began = Instant::now();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut client = LeaseClient::new(mac.0, 0x1234_5678, now());
+    let mut client = LeaseClient::new(mac, 0x1234_5678, now());
     let mut packet = [0; 1500];
     while began.elapsed() < Duration::from_secs(30) {
         if let Some(asked) = client.due(now()) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use dhcp::v4::frame::{End, frame};
+use hardware::Mac;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::socket::entries_of;
@@ -25,7 +26,8 @@ impl Frames {
         let links = entries_of(interface)?;
         let link = links.iter().find_map(|entry| entry.address?.as_link_addr().copied());
         let link = link.with_context(|| format!("{interface} has no MAC address"))?;
-        let mac = link.addr().with_context(|| format!("{interface} has no MAC address"))?;
+        let mac =
+            link.addr().map(Mac).with_context(|| format!("{interface} has no MAC address"))?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Without a protocol it receives nothing.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
@@ -33,7 +35,7 @@ impl Frames {
     }
 
     /// Sends a server's message to a client.
-    pub(super) fn send(&self, mac: [u8; 6], address: Ipv4Addr, message: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, mac: Mac, address: Ipv4Addr, message: &[u8]) -> io::Result<()> {
         let Some(frame) = frame(self.from, End { mac, address }, message) else {
             return Err(io::Error::other("the answer does not fit into a frame"));
         };

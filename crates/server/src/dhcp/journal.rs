@@ -278,18 +278,19 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use dhcp::leases::LeaseClaim;
+    use hardware::Mac;
 
     use super::*;
     use crate::small_disk::on_a_small_disk;
 
     const POOL: LeasePool<Ipv4Addr> =
         LeasePool { first: Ipv4Addr::new(10, 0, 0, 10), last: Ipv4Addr::new(10, 0, 0, 20) };
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
     fn bind(
         journal: &mut Journal<Ipv4Addr>,
         leases: &mut LeaseTable<Ipv4Addr>,
-        mac: [u8; 6],
+        mac: Mac,
     ) -> Ipv4Addr {
         let address = leases.offer(mac, None, LeaseClaim::Known, 0).unwrap();
         let record = leases.bind(mac, address, (), 3_600, LeaseClaim::Known, 0).unwrap();
@@ -323,11 +324,11 @@ mod tests {
 
         let (mut journal, mut leases) =
             Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+        bind(&mut journal, &mut leases, Mac([2, 0, 0, 0, 0, 2]));
         drop((journal, leases));
 
         let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        assert!(leases.of(&MAC).is_some() && leases.of(&[2, 0, 0, 0, 0, 2]).is_some());
+        assert!(leases.of(&MAC).is_some() && leases.of(&Mac([2, 0, 0, 0, 0, 2])).is_some());
     }
 
     const DAY: Seconds = 86_400;
@@ -336,7 +337,8 @@ mod tests {
     fn ends_when_started_at(now: Seconds) -> (Seconds, Seconds) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
-        let (guest, begun, ended) = (LeaseClaim::Guest { keep: 0 }, 10 * DAY, [2, 0, 0, 0, 0, 2]);
+        let (guest, begun, ended) =
+            (LeaseClaim::Guest { keep: 0 }, 10 * DAY, Mac([2, 0, 0, 0, 0, 2]));
         let (mut journal, mut leases) =
             Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), begun).unwrap();
         let mut bind = |mac, secs, now| {
@@ -346,7 +348,7 @@ mod tests {
         };
         bind(MAC, 3_600, begun);
         bind(ended, 600, begun + 10);
-        bind([2, 0, 0, 0, 0, 3], 600, begun + 900);
+        bind(Mac([2, 0, 0, 0, 0, 3]), 600, begun + 900);
         journal.file.set_len(journal.len - 1).unwrap();
         drop(journal);
 
@@ -402,14 +404,14 @@ mod tests {
 
         assert_eq!(journal.len, 2 * Ipv4Addr::RECORD_LEN as u64, "a mark and a lease");
         assert!(std::fs::metadata(&path).unwrap().len() <= SMALL + 2 * RESERVE);
-        let address = bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+        let address = bind(&mut journal, &mut leases, Mac([2, 0, 0, 0, 0, 2]));
         let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        assert_eq!(leases.of(&[2, 0, 0, 0, 0, 2]).unwrap().address, address);
+        assert_eq!(leases.of(&Mac([2, 0, 0, 0, 0, 2])).unwrap().address, address);
     }
 
-    fn mac(number: u32) -> [u8; 6] {
+    fn mac(number: u32) -> Mac {
         let [a, b, c, d] = number.to_be_bytes();
-        [2, 0, a, b, c, d]
+        Mac([2, 0, a, b, c, d])
     }
 
     #[test]
@@ -495,7 +497,7 @@ mod tests {
                 Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
 
             assert_eq!(leases.of(&MAC).unwrap().address, address);
-            bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+            bind(&mut journal, &mut leases, Mac([2, 0, 0, 0, 0, 2]));
         });
     }
 
@@ -505,7 +507,7 @@ mod tests {
         let path = dir.path().join("leases");
         let (mut journal, mut leases) =
             Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
-        bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 2]);
+        bind(&mut journal, &mut leases, Mac([2, 0, 0, 0, 0, 2]));
         let lost = bind(&mut journal, &mut leases, MAC);
         journal.file.write_all_at(&[0xff; Ipv4Addr::RECORD_LEN], 0).unwrap();
         drop((journal, leases));
@@ -513,7 +515,7 @@ mod tests {
         let (mut journal, mut leases) =
             Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();
         let found = leases.of(&MAC).cloned();
-        bind(&mut journal, &mut leases, [2, 0, 0, 0, 0, 3]);
+        bind(&mut journal, &mut leases, Mac([2, 0, 0, 0, 0, 3]));
         drop((journal, leases));
 
         let (_, leases) = Journal::<Ipv4Addr>::open(&path, (POOL, Vec::new()), 0).unwrap();

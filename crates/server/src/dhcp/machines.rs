@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
     const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const HTTP_CLIENT: (u8, &[u8]) = (code::VENDOR_CLASS, b"HTTPClient");
     const IPXE: (u8, &[u8]) = (code::USER_CLASS, b"iPXE");
@@ -228,7 +228,7 @@ mod tests {
         let port = Port {
             uuid: Uuid::nil(),
             node_uuid: node.uuid,
-            address: Mac(MAC),
+            address: MAC,
             pxe_enabled: true,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: None,

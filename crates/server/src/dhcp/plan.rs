@@ -11,6 +11,7 @@ use dhcp::v4::reply;
 use dhcp::v6 as six;
 use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
+use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::journal::PoolPlan;
@@ -233,13 +234,13 @@ fn kept_back6((address, number): (Ipv6Addr, u16)) -> (Identity, Ipv6Addr) {
 }
 
 /// Those of its addresses.
-fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<([u8; 6], Ipv4Addr)> {
+fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)> {
     let mut all = Vec::new();
     for config::Reservation { mac, address } in &settings.reservations {
         if let IpAddr::V4(address) = address
             && net.contains(address)
         {
-            all.push((mac.0, *address));
+            all.push((*mac, *address));
         }
     }
     all
@@ -252,7 +253,7 @@ fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv
         if let IpAddr::V6(address) = address
             && net.contains(address)
         {
-            all.push((of_card(mac.0), *address));
+            all.push((of_card(*mac), *address));
         }
     }
     all
@@ -284,7 +285,9 @@ mod tests {
         leases.keep_back(others(net, &ours(), Some(router), &routes));
 
         let given: Vec<_> = (0..9)
-            .map_while(|client| leases.offer([2, 0, 0, 0, 0, client], None, LeaseClaim::Known, 0))
+            .map_while(|client| {
+                leases.offer(Mac([2, 0, 0, 0, 0, client]), None, LeaseClaim::Known, 0)
+            })
             .map(|address| address.octets()[3])
             .collect();
 

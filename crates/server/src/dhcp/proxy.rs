@@ -74,7 +74,7 @@ impl counter::Desk for Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         }
-        if let Err(exceeded) = self.limits.admit(&request.chaddr, LeaseHolder::Known, now) {
+        if let Err(exceeded) = self.limits.admit(&request.chaddr.0, LeaseHolder::Known, now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         // Name servers come from the other server.

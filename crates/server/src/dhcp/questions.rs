@@ -67,7 +67,7 @@ impl Question {
             yiaddr: Ipv4Addr::UNSPECIFIED,
             siaddr: Ipv4Addr::UNSPECIFIED,
             giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr: self.mac.0,
+            chaddr: self.mac,
             file: Vec::new(),
             message: MessageType::Discover,
             options,

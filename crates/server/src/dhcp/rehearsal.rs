@@ -541,7 +541,7 @@ mod tests {
             yiaddr: Ipv4Addr::UNSPECIFIED,
             siaddr: Ipv4Addr::UNSPECIFIED,
             giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr: MAC.0,
+            chaddr: MAC,
             file: Vec::new(),
             message,
             options,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::leases::LeasePool;
 use dhcp::v4::destination::{CLIENT, Destination};
+use hardware::Mac;
 use ipnet::Ipv6Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
@@ -271,7 +272,7 @@ pub(super) struct Link {
     /// One that is not link-local, which URLs can have in them.
     pub(super) address: Ipv6Addr,
     pub(super) prefix_len: u8,
-    pub(super) mac: Option<[u8; 6]>,
+    pub(super) mac: Option<Mac>,
 }
 
 impl Link {
@@ -311,7 +312,7 @@ impl Link {
                  give it one first"
             )
         })?;
-        let mac = entries.iter().find_map(|entry| entry.address?.as_link_addr()?.addr());
+        let mac = entries.iter().find_map(|entry| entry.address?.as_link_addr()?.addr()).map(Mac);
         Ok(Self {
             name: interface.to_owned(),
             index: if_nametoindex(interface).context("cannot number the interface")?,
@@ -330,7 +331,7 @@ impl Link {
     /// (RFC 8415 §11.3, §11.4).
     pub(super) fn duid(&self) -> Vec<u8> {
         match self.mac {
-            Some(mac) => [&[0, 3, 0, 1][..], &mac].concat(),
+            Some(mac) => [&[0, 3, 0, 1][..], &mac.0].concat(),
             None => [&[0, 2, 0, 0, 0, 0][..], self.name.as_bytes()].concat(),
         }
     }

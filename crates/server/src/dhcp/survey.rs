@@ -87,7 +87,7 @@ pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>
     socket.set_broadcast(true)?;
     // Servers that never broadcast answer a made-up address where this host does not hear it.
     let incoming = Incoming::open(interface, neighbours::IPV4).ok();
-    let own = mac_of(interface).map(Mac);
+    let own = mac_of(interface);
     let whom: Vec<_> = [nobodys()].into_iter().chain(own).chain(machines.iter().copied()).collect();
     let asked = whom.iter().flat_map(|mac| ASKED.map(|(to, _, _)| question(*mac, to)));
     let asked: Vec<_> = asked.collect();
@@ -95,7 +95,7 @@ pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>
     let mut found = BTreeSet::new();
     let mut heard = |bytes: &[u8], from: IpAddr| {
         let Ok(reply) = Packet::parse(bytes) else { return };
-        if reply.message == MessageType::Offer && whom.contains(&Mac(reply.chaddr)) {
+        if reply.message == MessageType::Offer && whom.contains(&reply.chaddr) {
             found.extend(offer(&reply, from));
         }
     };

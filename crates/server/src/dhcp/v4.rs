@@ -111,7 +111,7 @@ impl Desk {
             let because = "nobody registered this machine".to_owned();
             return Heard::silent(FAMILY, asked, "stranger", because);
         };
-        if let Err(exceeded) = self.limits.admit(&request.chaddr, claim.holder(), now) {
+        if let Err(exceeded) = self.limits.admit(&request.chaddr.0, claim.holder(), now) {
             return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
         }
         let Subnet { leases, about, .. } = subnet;
@@ -164,7 +164,7 @@ impl counter::Desk for Desk {
 /// Who asks what.
 pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
     let client = Client::identify(request);
-    let mac = Mac(client.mac);
+    let mac = client.mac;
     let found = machines.index.by_mac(mac);
     Asked {
         architecture: machines.choose(
@@ -190,7 +190,7 @@ impl Subnet {
     fn claim(
         &mut self,
         asked: &Asked,
-        mac: [u8; 6],
+        mac: Mac,
         strangers: Strangers,
         index: &Index,
         now: Seconds,
@@ -212,7 +212,7 @@ impl Subnet {
     fn known(&mut self, index: &Index, now: Seconds) -> usize {
         if self.counted.1 != now {
             let reserved = self.leases.reserved_clients();
-            let provided = reserved.filter(|mac| index.by_mac(Mac(*mac)).is_some()).count();
+            let provided = reserved.filter(|mac| index.by_mac(*mac).is_some()).count();
             self.counted = (index.ports().saturating_sub(provided), now);
         }
         self.counted.0
@@ -250,7 +250,7 @@ mod tests {
         let port = |last| Port {
             uuid: Uuid::from_u128(u128::from(last)),
             node_uuid: node.uuid,
-            address: Mac(mac(last)),
+            address: mac(last),
             pxe_enabled: true,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: None,
@@ -264,8 +264,8 @@ mod tests {
         index
     }
 
-    fn mac(last: u8) -> [u8; 6] {
-        [2, 0, 0, 0, 0, last]
+    fn mac(last: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, last])
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
         ),
         found,
         message: request.message.kind.name(),
-        mac: client.mac().map(Mac),
+        mac: client.mac(),
         client: client.kind,
         // Over IPv6 iPXE has no option to say it in.
         features: Features::default(),
@@ -201,7 +201,7 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
 /// The node is found by the card's address, else by the address in the machine's DUID, else by its UUID
 /// (RFC 6355): a card of a machine may be one that nobody registered.
 fn found(client: &Client, index: &Index) -> Option<Found> {
-    let by_mac = |mac: Option<[u8; 6]>| index.by_mac(Mac(mac?));
+    let by_mac = |mac: Option<Mac>| index.by_mac(mac?);
     let by_name = || by_mac(client.named);
     let by_uuid = || index.by_machine_id(client.machine_id?);
     by_mac(client.card).or_else(by_name).or_else(by_uuid)
@@ -351,8 +351,8 @@ mod tests {
         let other_card = whose(from_card(&by_uuid, SECOND));
         let loader = whose(from_card(&named_by(FIRST), FIRST));
 
-        assert_eq!([firmware, loader], [of_card(FIRST.0); 2]);
-        assert_eq!(other_card, of_card(SECOND.0));
+        assert_eq!([firmware, loader], [of_card(FIRST); 2]);
+        assert_eq!(other_card, of_card(SECOND));
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
         let by_uuid = [&[0, 4][..], &[7; 16]].concat();
 
         for duid in [by_uuid, named_by(FIRST)] {
-            assert_ne!(from_hiding(&duid).owner().identity(), of_card(FIRST.0));
+            assert_ne!(from_hiding(&duid).owner().identity(), of_card(FIRST));
         }
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use hardware::Mac;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, bind};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -33,10 +34,10 @@ pub(super) async fn is_taken(link: &Link, address: Ipv4Addr) -> Result<bool> {
     let socket = socket(&link.name).context("opening a socket for ARP")?;
     let mut frame = [0; 1500];
     for _ in 0..PROBES {
-        socket.send(&probe(link.mac.0, address)).await.context("asking by ARP")?;
+        socket.send(&probe(link.mac, address)).await.context("asking by ARP")?;
         let until = Instant::now() + WAIT;
         while let Ok(received) = timeout_at(until, socket.recv(&mut frame)).await {
-            if claims(&frame[..received.context("listening to ARP")?], link.mac.0, address) {
+            if claims(&frame[..received.context("listening to ARP")?], link.mac, address) {
                 return Ok(true);
             }
         }
@@ -59,14 +60,14 @@ fn socket(link: &str) -> io::Result<UdpSocket> {
 }
 
 /// RFC 5227 §2.1.1: from no address, so that nobody's table learns one.
-fn probe(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     [
         &[0xff; 6][..],
-        &mac,
+        &mac.0,
         &ETHERTYPE.to_be_bytes(),
         &KIND,
         &REQUEST,
-        &mac,
+        &mac.0,
         &Ipv4Addr::UNSPECIFIED.octets(),
         &[0; 6],
         &address.octets(),
@@ -76,14 +77,14 @@ fn probe(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 
 /// Whether a frame says that somebody else has the address. Somebody else who probes for it does not say that: some
 /// switches do so to find out who we are (Cisco's device tracking).
-fn claims(frame: &[u8], mac: [u8; 6], address: Ipv4Addr) -> bool {
+fn claims(frame: &[u8], mac: Mac, address: Ipv4Addr) -> bool {
     let (Some(kind), Some(sender), Some(has)) =
         (frame.get(12..20), frame.get(22..28), frame.get(28..32))
     else {
         return false;
     };
     kind == [&ETHERTYPE.to_be_bytes()[..], &KIND].concat()
-        && sender != mac
+        && sender != mac.0
         && has == address.octets()
 }
 
@@ -93,12 +94,12 @@ mod tests {
 
     use super::*;
 
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 8];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 8]);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 
     /// What Linux answers.
-    fn answer(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    fn answer(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         let mut frame = probe(mac, ADDRESS);
         frame[21] = 2;
         frame[28..32].copy_from_slice(&address.octets());

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dhcp::v4::options::{ARCHITECTURE, BOOT_FILE, PARAMETER_LIST, USER_CLASS, VENDOR_CLASS};
 use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+use hardware::Mac;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The card's MAC address.
 pub(crate) const MAC: &str = "52:54:00:fb:02:01";
-const CHADDR: [u8; 6] = [0x52, 0x54, 0, 0xfb, 2, 1];
+const CHADDR: Mac = Mac([0x52, 0x54, 0, 0xfb, 2, 1]);
 
 /// Option 175, as iPXE sends it.
 const IPXE_FEATURES: (u8, &[u8]) = (175, &[0xb1, 2, 1, 0]);

@@ -47,7 +47,7 @@ fn judge(network: &Network, own: Ipv4Addr, found: &Neighbours, leased: &Leased) 
              off, or is its address another one?"
         );
     }
-    let is_known = |address: &Ipv4Addr, macs: &BTreeSet<[u8; 6]>| {
+    let is_known = |address: &Ipv4Addr, macs: &BTreeSet<Mac>| {
         leased.get(address).is_some_and(|holders| !holders.is_disjoint(macs))
     };
     let in_pool = |address: &Ipv4Addr| network.pool.is_some_and(|pool| pool.0.contains(*address));
@@ -74,8 +74,8 @@ fn judge(network: &Network, own: Ipv4Addr, found: &Neighbours, leased: &Leased) 
     })
 }
 
-fn macs(all: &BTreeSet<[u8; 6]>) -> String {
-    let all: Vec<_> = all.iter().map(|mac| Mac(*mac).to_string()).collect();
+fn macs(all: &BTreeSet<Mac>) -> String {
+    let all: Vec<_> = all.iter().map(Mac::to_string).collect();
     all.join(" and ")
 }
 
@@ -93,7 +93,7 @@ mod tests {
             ..("eth1=192.0.2.10-192.0.2.20".parse::<Network>().unwrap())
         };
         let all = |list: &[(Ipv4Addr, u8)]| -> Neighbours {
-            list.iter().map(|(address, mac)| (*address, [[*mac; 6]].into())).collect()
+            list.iter().map(|(address, mac)| (*address, [Mac([*mac; 6])].into())).collect()
         };
         judge(&network, US, &all(found), &all(leased)).map_err(|error| error.to_string())
     }

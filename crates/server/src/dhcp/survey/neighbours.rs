@@ -12,6 +12,7 @@ use dhcp::leases::LeaseTable;
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
+use hardware::Mac;
 use nix::sys::socket::{LinkAddr, MsgFlags, bind, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -33,7 +34,7 @@ const PROBES: u32 = 3;
 const WAIT: Duration = Duration::from_millis(700);
 
 /// Who has an address on a link: MAC addresses, none of them ours.
-pub type Neighbours = BTreeMap<Ipv4Addr, BTreeSet<[u8; 6]>>;
+pub type Neighbours = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 
 /// Asks who has each of these addresses, without saying who asks, so that nobody's table of neighbours
 /// changes (RFC 5227 §2.1.1).
@@ -66,7 +67,7 @@ pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<
 }
 
 /// Who has an address leased or reserved.
-pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<[u8; 6]>>;
+pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 
 /// Those of a network's own subnet, from the journal.
 ///
@@ -76,7 +77,7 @@ pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
     let mut all = Leased::new();
     for config::Reservation { mac, address } in &network.reservations {
         if let IpAddr::V4(address) = address {
-            all.entry(*address).or_default().insert(mac.0);
+            all.entry(*address).or_default().insert(*mac);
         }
     }
     if let Some(pool) = network.pool {
@@ -93,11 +94,11 @@ pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
 /// Whether it is an interface whose neighbours have MAC addresses.
 #[must_use]
 pub fn has_neighbours(interface: &str) -> bool {
-    mac_of(interface).is_some_and(|mac| mac != [0; 6])
+    mac_of(interface).is_some_and(|mac| mac != Mac([0; 6]))
 }
 
-pub(super) fn mac_of(interface: &str) -> Option<[u8; 6]> {
-    link_of(interface).ok()?.addr()
+pub(super) fn mac_of(interface: &str) -> Option<Mac> {
+    link_of(interface).ok()?.addr().map(Mac)
 }
 
 fn link_of(interface: &str) -> Result<LinkAddr> {
@@ -107,21 +108,21 @@ fn link_of(interface: &str) -> Result<LinkAddr> {
 }
 
 /// Whether it is the MAC address of an interface of this host, which may answer for another one's address.
-fn is_own(mac: [u8; 6]) -> bool {
+fn is_own(mac: Mac) -> bool {
     let mut all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    all.any(|entry| entry.address.and_then(|it| it.as_link_addr()?.addr()) == Some(mac))
+    all.any(|entry| entry.address.and_then(|it| it.as_link_addr()?.addr()) == Some(mac.0))
 }
 
-fn question(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+fn question(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REQUEST,
-        sender_mac: mac,
+        sender_mac: mac.0,
         sender_ipv4: [0; 4],
         target_mac: [0; 6],
         target_ipv4: address.octets(),
     };
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac, [0xff; 6])
+    PacketBuilder::ethernet2(mac.0, [0xff; 6])
         .arp(packet.into())
         .write(&mut frame)
         .expect("memory takes every frame");
@@ -129,10 +130,10 @@ fn question(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 }
 
 /// The address that somebody says is his, in an answer or a question of his own.
-fn said(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
+fn said(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
     let NetSlice::Arp(arp) = SlicedPacket::from_ethernet(frame).ok()?.net? else { return None };
     let arp = arp.to_packet().try_eth_ipv4().ok()?;
-    Some((arp.sender_ipv4.into(), arp.sender_mac))
+    Some((arp.sender_ipv4.into(), Mac(arp.sender_mac)))
 }
 
 /// What comes in on an interface of one protocol, whomever it is for.
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_probe_says_nothing_of_who_asks_and_an_answer_is_read() {
-        let probe = question([2; 6], Ipv4Addr::new(192, 0, 2, 1));
+        let probe = question(Mac([2; 6]), Ipv4Addr::new(192, 0, 2, 1));
         let answer = ArpEthIpv4Packet {
             operation: ArpOperation::REPLY,
             sender_mac: [4; 6],
@@ -200,8 +201,8 @@ mod tests {
         let mut frame = Vec::new();
         PacketBuilder::ethernet2([4; 6], [2; 6]).arp(answer.into()).write(&mut frame).unwrap();
 
-        assert_eq!(said(&probe), Some((Ipv4Addr::UNSPECIFIED, [2; 6])));
-        assert_eq!(said(&frame), Some((Ipv4Addr::new(192, 0, 2, 1), [4; 6])));
+        assert_eq!(said(&probe), Some((Ipv4Addr::UNSPECIFIED, Mac([2; 6]))));
+        assert_eq!(said(&frame), Some((Ipv4Addr::new(192, 0, 2, 1), Mac([4; 6]))));
     }
 
     #[test]
