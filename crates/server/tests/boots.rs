@@ -343,12 +343,19 @@ async fn power_that_somebody_else_switched_is_seen() {
 async fn what_was_seen_of_the_power_before_an_operator_changed_it_is_dropped() {
     let world = World::new(24, Personality::default()).await;
     let look = "GET /redfish/v1/Systems/1";
+    // The first answer says which system it is, the second one how its power is.
+    let found = world.bmc.hold(look);
+    found.reached().await;
+    world.bmc.switch_on();
     let stale = world.bmc.hold(look);
+    found.let_go();
     stale.reached().await;
-    world.api(Method::PUT, "/v1/nodes/n1/states/power", json!({ "target": "power on" })).await;
-    let is_on =
-        |node: &Value| node["power_state"] == "power on" && node["target_power_state"].is_null();
-    let node = world.until(is_on).await;
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", json!({ "target": "power off" })).await;
+    let node = world.until(|node| node["target_power_state"].is_null()).await;
+    assert_eq!(
+        (&node["power_state"], world.bmc.changes()),
+        (&json!("power off"), vec!["POST ForceOff".to_owned()])
+    );
 
     let next = world.bmc.hold(look);
     stale.let_go();
