@@ -17,8 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
     let pool = LeasePool { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
     let once = LeaseTable::replay(pool, [], records, 0);
     let again = LeaseTable::replay(pool, [], once.records(), 0);
-    // Who held an address last is told by the order of records, which that of their ends replaces.
-    let lease = |record: LeaseRecord<Ipv4Addr>| (record.address, record.client, record.until);
-    let leases = |table: &LeaseTable<Ipv4Addr>| table.records().into_iter().map(lease).collect::<Vec<_>>();
+    // Which address a client has now is told by the order of records, which that of their ends replaces.
+    let leases = |table: &LeaseTable<Ipv4Addr>| {
+        let lease = |record: LeaseRecord<Ipv4Addr>| (record.address, record.client, record.until);
+        let mut leases: Vec<_> = table.records().into_iter().map(lease).collect();
+        leases.sort_unstable();
+        leases
+    };
     assert_eq!(leases(&once), leases(&again));
 });

@@ -557,9 +557,9 @@ mod tests {
     }
 
     /// An association of addresses: its number, its status, and each address with its lifetime.
-    type Told = (u32, Option<u8>, Vec<(Ipv6Addr, u32)>);
+    type ToldAssociation = (u32, Option<u8>, Vec<(Ipv6Addr, u32)>);
 
-    fn told(reply: &Message) -> Vec<Told> {
+    fn told(reply: &Message) -> Vec<ToldAssociation> {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
         let of = |value: &[u8]| {
             let inner = Options::parse(&value[12..]);
