@@ -9,7 +9,7 @@ use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
 use dhcp::v4::Packet;
 use dhcp::v4::decide::{Decision, decide};
 use dhcp::v4::destination::destination;
-use dhcp::v4::proxy::{self, Port};
+use dhcp::v4::proxy::{self, ProxyPort};
 use dhcp::v4::reply::{Network, Route};
 use libfuzzer_sys::fuzz_target;
 
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = destination(&packet, from, &reply);
         assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
     }
-    for port in [Port::Dhcp, Port::Pxe] {
+    for port in [ProxyPort::Dhcp, ProxyPort::Pxe] {
         if let Ok(reply) = proxy::decide(&packet, port, &answer, &network) {
             assert!(reply.yiaddr.is_unspecified());
             assert_eq!(Packet::parse(&reply.emit()), Ok(reply));
