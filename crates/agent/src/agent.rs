@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hardware::Mac;
 use http::StatusCode;
 use ironic::agent::{HeartbeatBody, Lookup, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
 use ironic::field::MASKED;
@@ -22,7 +23,6 @@ use crate::hands::Hands;
 use crate::identity::{Certificate, Keeper};
 use crate::listen::{self, Served};
 use crate::network::{Network, links};
-use hardware::Mac;
 
 /// The longest pause between two tries of anything.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

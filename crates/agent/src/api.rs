@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use hardware::Mac;
 use ironic::agent::{HeartbeatBody, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -17,7 +18,6 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::cmdline::Options;
-use hardware::Mac;
 
 /// Bytes of an answer. A node in the answer to a lookup has 256 KiB at most.
 const ANSWER_LIMIT: usize = 1 << 20;

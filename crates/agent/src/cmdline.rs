@@ -8,11 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use hardware::Mac;
 use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::network::links::{Vlan, Wanted};
-use hardware::Mac;
 
 /// What the agent is told on the command line.
 #[derive(Clone, PartialEq)]

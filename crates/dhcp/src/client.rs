@@ -4,12 +4,11 @@ mod ipxe;
 
 use std::fmt;
 
-pub use self::ipxe::{Feature, Features};
-use hardware::{ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 
+pub use self::ipxe::{Feature, Features};
 use crate::v4::Packet;
 use crate::v4::options as code;
-use hardware::ClientArchitecture;
 
 /// A client, as its packet describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hardware::architecture::{CpuArch, X64_PXE};
+use hardware::{ClientArchitecture, ClientKind, Mac};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -10,8 +12,6 @@ use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node};
 use crate::procedure::{Boots, Stage};
 use crate::state::{Position, ProvisionState};
-use hardware::architecture::{CpuArch, X64_PXE};
-use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// The boot interfaces of Ironic that Ferroboot has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

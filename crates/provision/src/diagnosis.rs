@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use hardware::{ClientArchitecture, ClientKind, CpuArch};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,6 @@ use crate::state::Position;
 use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, What};
-use hardware::{ClientArchitecture, ClientKind, CpuArch};
 
 /// Time without progress after which something is said.
 ///

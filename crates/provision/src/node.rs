@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hardware::{CpuArch, Mac, NoSuchCpuArch};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,7 +14,6 @@ use crate::boot::BootInterface;
 use crate::procedure::{Boots, Procedure};
 use crate::state::{PowerState, ProvisionState};
 use crate::steps::ProcedureStep;
-use hardware::{CpuArch, Mac, NoSuchCpuArch};
 
 /// A machine under management, with the names of Ironic's API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use hardware::{ClientArchitecture, ClientKind, Mac};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,7 +11,6 @@ use uuid::Uuid;
 use crate::boot::{Artifact, NoBoot};
 use crate::refused::Refused;
 use crate::state::ProvisionState;
-use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// One exchange of one attempt of one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

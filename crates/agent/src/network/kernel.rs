@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
+use hardware::Mac;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::links::{Kind, Link};
-use hardware::Mac;
 
 /// A way to the kernel; copies share it.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hardware::Mac;
 use thiserror::Error;
 
 use super::kernel::Kernel;
-use hardware::Mac;
 
 /// How long the card that the machine was booted from has the wire to itself. Spanning tree holds a port back for
 /// 30 s; a card that has no carrier by then has none.

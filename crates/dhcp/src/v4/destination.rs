@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use hardware::Mac;
+
 use super::packet::{MessageType, Packet};
 use super::relay::relayed;
-use hardware::Mac;
 
 /// The port of servers and relays.
 pub const SERVER: u16 = 67;

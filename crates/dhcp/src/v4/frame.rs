@@ -3,9 +3,10 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
+
 use super::destination::{CLIENT, SERVER};
 use super::packet::LARGEST;
-use hardware::Mac;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV4_HEADER: usize = 20;

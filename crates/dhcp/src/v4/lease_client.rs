@@ -5,11 +5,12 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
+
 use super::options as code;
 use super::packet::{Hardware, MessageType, Op, Packet};
 use crate::client::AGENT_USER_CLASS;
 use crate::limits::Millis;
-use hardware::Mac;
 
 /// What an acknowledged lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::Mac;
+
 use crate::address_family::{AddressFamily, LeaseBindings};
 use crate::journal::{CHECKSUM_LEN, LeaseRecord};
 use crate::leases::{LeaseHolder, LeasePlace, Seconds};
-use hardware::Mac;
 
 /// The one use of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

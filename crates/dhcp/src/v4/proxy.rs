@@ -5,13 +5,14 @@
 //! (`HttpBootDhcp4.c`). PXE firmware and iPXE do the same where the OFFER names a file, but some ask
 //! again on port 4011.
 
+use hardware::ClientKind;
+
 use super::decide::NoReply;
 use super::packet::{MessageType, Op, Packet};
 use super::relay;
 use super::reply::{Network, proxy_reply};
 use crate::answer::Answer;
 use crate::client::kind_of;
-use hardware::ClientKind;
 
 /// Where a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::ClientKind;
 use ipnet::Ipv4Net;
 
 use super::options as code;
@@ -9,7 +10,6 @@ use super::packet::{LARGEST, MessageType, Op, Packet};
 use super::relay;
 use crate::answer::Answer;
 use crate::client::kind_of;
-use hardware::ClientKind;
 
 /// The size that every client accepts (RFC 2131 §2), in bytes, and how much of it is headers.
 const LEAST_DATAGRAM: u16 = 576;

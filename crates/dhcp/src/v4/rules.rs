@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use hardware::ClientKind;
 use hardware::Mac;
 use proptest::prelude::*;
 
@@ -15,7 +16,6 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::firmware::v4::{BootEnvironment, Choice, OfferType, choose, take_ack, take_offer};
 use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
-use hardware::ClientKind;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

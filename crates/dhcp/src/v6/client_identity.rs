@@ -2,11 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use hardware::{ClientArchitecture, ClientKind, Mac};
+
 use super::leases::{Identity, Owner};
 use super::options as code;
 use super::packet::{Options, Packet, Relay};
 use crate::client::AGENT_USER_CLASS;
-use hardware::{ClientArchitecture, ClientKind, Mac};
 
 /// A client, by its message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use hardware::ClientKind;
 use ipnet::Ipv6Net;
 
 use super::names;
 use super::options as code;
 use super::packet::{Message, MessageType, Options};
-use hardware::ClientKind;
 
 /// The enterprise number in EDK2's vendor class (Intel's).
 const ENTERPRISE: u32 = 343;

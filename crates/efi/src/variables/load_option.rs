@@ -1,8 +1,8 @@
 //! `EFI_LOAD_OPTION` (UEFI §3.1.3) and the device path in it (§10.3).
 
-use hardware::Mac;
 use std::fmt;
 
+use hardware::Mac;
 use thiserror::Error;
 
 /// `LOAD_OPTION_ACTIVE`: the firmware may choose it by itself.
