@@ -145,3 +145,24 @@ async fn each_daemon_shows_all_that_share_its_database() {
     let (status, _) = first.ask(Method::GET, "/v1/conductors/three", &Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_ends_when_a_newer_version_has_upgraded_its_database() {
+    let Some(settings) = database().await else { return };
+    let world = World::with(52, Personality::default(), &settings).await;
+    let url = settings.split('\'').nth(1).expect("a URL");
+    let pool = AnyPool::connect(url).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 SELECT 9999, description, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1";
+
+    sqlx::query(newer).execute(&pool).await.unwrap();
+
+    let upgraded = Instant::now();
+    while !world.daemon.as_ref().unwrap().thread.is_finished() {
+        assert!(upgraded.elapsed() < Duration::from_secs(30), "it goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = world.daemon.unwrap().thread.join().unwrap_err();
+    let words = ended.downcast_ref::<String>().unwrap();
+    assert!(words.contains("its database has become another version's"), "{words}");
+}
