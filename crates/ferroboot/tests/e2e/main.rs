@@ -8,6 +8,7 @@ mod check;
 mod crashes;
 mod faults;
 mod hardware;
+mod instances;
 mod leases;
 mod main_job;
 mod matrix;
