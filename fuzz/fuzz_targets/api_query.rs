@@ -12,7 +12,7 @@ use http::{Request, Uri};
 use libfuzzer_sys::fuzz_target;
 use provision::{Node, Policy, Port};
 use serde_json::{Value, json};
-use server::api::{Api, Settings, router};
+use server::api::{ApiContext, ApiSettings, router};
 use server::change::Nodes;
 use server::nodes::Index;
 use server::trace::Recorder;
@@ -41,7 +41,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
         let nodes = Nodes::new(store, Index::default(), Policy::default());
         // Nobody writes traces, and so nobody waits for one.
         let (recorder, _) = Recorder::new();
-        router(Api::new(nodes, recorder, Settings::default()))
+        router(ApiContext::new(nodes, recorder, ApiSettings::default()))
     });
     Service { runtime, router }
 });
