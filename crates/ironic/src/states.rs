@@ -1,7 +1,8 @@
 //! What operators ask of a node's states: `PUT …/states/provision` and `…/states/power`.
 
-use provision::config_drive::BadConfigDrive;
-use provision::limits::{CLEAN_STEPS_LIMIT, Excess, FreeFormSize, MAX_CLEAN_STEPS};
+use provision::config_drive::{self, BadConfigDrive};
+use provision::image::CONFIG_DRIVE;
+use provision::limits::{CLEAN_STEPS_LIMIT, Excess, FreeFormSize, MAX_CLEAN_STEPS, NODE_LIMIT};
 use provision::state::PowerTarget;
 use provision::steps::ProcedureStep;
 use provision::{Event, Node, Verb, VerbRequest};
@@ -112,6 +113,9 @@ pub enum BadTarget {
     /// A config drive that is none.
     #[error("Invalid configdrive: {0}")]
     ConfigDrive(#[from] BadConfigDrive),
+    /// A config drive with which the node would be too large.
+    #[error("Invalid configdrive: with it, the node has {0}")]
+    ConfigDriveTooLarge(Excess),
     /// Something that goes with another verb.
     #[error("\"{argument}\" is only valid when setting target provision state to {verbs}")]
     Misplaced {
@@ -168,10 +172,19 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
         request.steps = clean_steps(steps)?;
     }
     if let Some(config_drive) = given(body, "configdrive").filter(|value| !is_empty(value)) {
-        provision::config_drive::files(config_drive)?;
-        request.config_drive = Some(config_drive.clone());
+        request.config_drive = Some(fitting_config_drive(node, config_drive)?);
     }
     Ok(Event::VerbAsked(request))
+}
+
+/// A config drive that can be given to the instance, and kept with the node.
+fn fitting_config_drive(node: &Node, config_drive: &Value) -> Result<Value, BadTarget> {
+    config_drive::files(config_drive)?;
+    let mut with_it = node.clone();
+    with_it.instance_info.insert(CONFIG_DRIVE.to_owned(), config_drive.clone());
+    let (before, after) = (FreeFormSize::of_node(node), FreeFormSize::of_node(&with_it));
+    NODE_LIMIT.check(before, after).map_err(BadTarget::ConfigDriveTooLarge)?;
+    Ok(config_drive.clone())
 }
 
 /// The verbs that this service does, quoted, as a list in words.
@@ -544,6 +557,15 @@ mod tests {
             .map(|body| ask(body).unwrap_err())
             .to_vec()
         );
+    }
+
+    #[test]
+    fn a_config_drive_counts_for_the_size_of_its_node() {
+        let drive = |bytes: usize| json!({ "user_data": "x".repeat(bytes) });
+        let deploy = |drive: Value| ask(json!({ "target": "active", "configdrive": drive }));
+
+        assert!(deploy(drive(200_000)).is_ok());
+        assert!(deploy(drive(300_000)).unwrap_err().contains("with it, the node has more than"));
     }
 
     #[test]

@@ -215,7 +215,8 @@ impl From<BadTarget> for ApiError {
     fn from(bad: BadTarget) -> Self {
         let status = match bad {
             BadTarget::Newer => StatusCode::NOT_ACCEPTABLE,
-            BadTarget::StepsTooLarge(Excess::Bytes(_) | Excess::Values(_)) => {
+            BadTarget::StepsTooLarge(Excess::Bytes(_) | Excess::Values(_))
+            | BadTarget::ConfigDriveTooLarge(Excess::Bytes(_) | Excess::Values(_)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             BadTarget::Schema { .. }
@@ -224,6 +225,7 @@ impl From<BadTarget> for ApiError {
             | BadTarget::WrongType { .. }
             | BadTarget::Steps(_)
             | BadTarget::StepsTooLarge(Excess::Depth(_))
+            | BadTarget::ConfigDriveTooLarge(Excess::Depth(_))
             | BadTarget::ConfigDrive(_)
             | BadTarget::NoConfigDrive(_)
             | BadTarget::NoRamdiskToDisable
