@@ -354,6 +354,15 @@ pub fn boot_for(
         (ClientKind::Agent | ClientKind::Firmware | ClientKind::System | ClientKind::Grub, _) => {
             Ok(DhcpBoot::Address)
         }
+        // EDK2 makes a RAM disk of an ISO image, whoever told it the URL. iPXE would read it block by block as the
+        // system goes, and nothing would show that the machine has all of it.
+        (ClientKind::HttpClient, BootInterface::Http | BootInterface::HttpIpxe)
+            if boots_iso(node, attempt) =>
+        {
+            Ok(DhcpBoot::Url(Artifact::Iso))
+        }
+        (ClientKind::PxeClient, _) if boots_iso(node, attempt) => Err(NoBoot::PxeNotHttp),
+        (ClientKind::Ipxe, _) if boots_iso(node, attempt) => Ok(DhcpBoot::Address),
         // iPXE then asks again, and goes on over HTTP.
         (ClientKind::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
             if means.tftp && architecture.is_some_and(|code| X64_PXE.contains(&code)) =>
@@ -367,10 +376,6 @@ pub fn boot_for(
             runs_its_iso(node, attempt, architecture).map(|()| DhcpBoot::Address)
         }
         (ClientKind::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
-        // EDK2 makes a RAM disk of an ISO image, whoever told it the URL.
-        (ClientKind::HttpClient, BootInterface::Http) if boots_iso(node, attempt) => {
-            Ok(DhcpBoot::Url(Artifact::Iso))
-        }
         (ClientKind::HttpClient, BootInterface::Http) => {
             let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))

@@ -302,21 +302,16 @@ fn artifacts_of(
 ) -> Result<Vec<Artifact>, NoBoot> {
     let cpu_arch = images.cpu_arch();
     let boot_loader = Artifact::boot_loader(cpu_arch);
-    let is_iso = matches!(images.files, Files::Iso { .. });
     Ok(match (interface, loader) {
+        _ if matches!(images.files, Files::Iso(_)) => vec![Artifact::Iso],
         (BootInterface::RedfishHttps, _) => vec![Artifact::Iso],
-        (BootInterface::Http, _) if is_iso => vec![Artifact::Iso],
         (BootInterface::Http, HttpLoader::Uki) => vec![boot_loader],
         (BootInterface::Http, HttpLoader::Grub) => {
             vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
         }
         (BootInterface::HttpIpxe, _) => {
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
-            let rest: &[_] = match is_iso {
-                true => &[Artifact::Iso],
-                false => &[Artifact::Kernel, Artifact::Initramfs],
-            };
-            [&[ipxe, Artifact::IpxeScript], rest].concat()
+            vec![ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
         }
     })
 }

@@ -71,8 +71,7 @@ impl BootMeans {
             self.reach.expect_image(named)?;
         }
         // A boot set has what else is needed: a stub, or loaders.
-        let is_iso = matches!(image, MachineImage::Iso(_));
-        if is_iso && node.boot_interface != BootInterface::HttpIpxe {
+        if matches!(image, MachineImage::Iso(_)) {
             return Ok(());
         }
         let cpu_arch = node.cpu_arch()?;

@@ -52,6 +52,17 @@ fn an_iso_that_dhcp_tells_is_active_and_boots_again_by_itself() {
 }
 
 #[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn an_iso_needs_no_ipxe_and_is_active_and_boots_again_by_itself() {
+    let images = InstanceImages::make().unwrap();
+    in_a_lab(images.plan(), |lab| {
+        let machine = lab.machines()[0].clone();
+        let iso = images.iso().context("the instance's ISO image")?;
+        boots_and_is_taken_away(lab, &machine, "http-ipxe", &[("boot_iso", &iso)], None)
+    });
+}
+
+#[test]
 fn a_kernel_and_ramdisk_with_a_config_drive_boot_as_a_uki() {
     let images = InstanceImages::make().unwrap();
     in_a_lab(images.plan(), |lab| {

@@ -1,7 +1,7 @@
 //! Instances: booted from their own image, for as long as they are wanted.
 
 use hardware::{ClientArchitecture, ClientKind};
-use provision::boot::{DhcpBoot, Means, bootable, kernel_command_line};
+use provision::boot::{DhcpBoot, Means, NoBoot, bootable, kernel_command_line};
 use provision::event::VerbRequest;
 use provision::{
     Artifact, BootInterface, Event, PowerState, ProvisionState as State, Refused, Verb, Work,
@@ -196,14 +196,20 @@ fn a_config_drive_goes_with_kernel_and_ramdisk_and_not_with_an_iso() {
 
 #[test]
 fn an_iso_is_told_over_dhcp_too() {
-    let mut world = deploy_waiting();
-    world.node.attempt.as_mut().unwrap().boot_interface = BootInterface::Http;
-    let told = |world: &World| {
-        boot_for(&world.node, ClientKind::HttpClient, Some(ClientArchitecture(16)), MEANS)
-    };
-    assert_eq!(told(&world), Ok(DhcpBoot::Url(Artifact::Iso)));
-    let world = with_kernel(world);
-    assert_eq!(told(&world), Ok(DhcpBoot::Url(Artifact::BootLoader)));
+    for (interface, loader) in
+        [(BootInterface::Http, Artifact::BootLoader), (BootInterface::HttpIpxe, Artifact::Ipxe)]
+    {
+        let mut world = deploy_waiting();
+        world.node.attempt.as_mut().unwrap().boot_interface = interface;
+        let told = |world: &World, client| {
+            boot_for(&world.node, client, Some(ClientArchitecture(16)), MEANS)
+        };
+        assert_eq!(told(&world, ClientKind::HttpClient), Ok(DhcpBoot::Url(Artifact::Iso)));
+        assert_eq!(told(&world, ClientKind::Ipxe), Ok(DhcpBoot::Address));
+        assert_eq!(told(&world, ClientKind::PxeClient), Err(NoBoot::PxeNotHttp));
+        let world = with_kernel(world);
+        assert_eq!(told(&world, ClientKind::HttpClient), Ok(DhcpBoot::Url(loader)));
+    }
 }
 
 #[test]

@@ -45,12 +45,8 @@ impl Contents {
     ) -> Result<Self> {
         let no_boot_set = || NoBoot::NoBootSet { cpu_arch }.to_string();
         let (image, files) = match (&images.files, artifact) {
-            (Files::Iso { iso, .. }, Artifact::Iso) => whole(iso),
-            (Files::Iso { boot_sets, .. }, Artifact::Ipxe | Artifact::IpxeArm64) => {
-                whole(ipxe_of(boot_sets.get(&cpu_arch).with_context(no_boot_set)?)?)
-            }
-            (Files::Iso { .. }, Artifact::IpxeScript) => text(scripts::ipxe_iso().to_owned()),
-            (Files::Iso { .. }, _) => bail!("the machine boots an ISO image and nothing else"),
+            (Files::Iso(iso), Artifact::Iso) => whole(iso),
+            (Files::Iso(_), _) => bail!("the machine boots an ISO image and nothing else"),
             (Files::Ramdisks(ramdisks), artifact) => {
                 let (boot_set, ramdisk) = ramdisks.get(&cpu_arch).with_context(no_boot_set)?;
                 made(artifact, loader, boot_set, ramdisk, &images.seed, command_line)?

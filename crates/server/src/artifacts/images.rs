@@ -47,8 +47,8 @@ pub(super) struct Images {
 /// What images are made of.
 #[derive(Debug)]
 pub(super) enum Files {
-    /// An image that we did not compose, sent as it is; and loaders that lead to it, where there are boot sets.
-    Iso { iso: Shared, boot_sets: BTreeMap<CpuArch, Arc<BootSet>> },
+    /// An image that we did not compose, sent as it is.
+    Iso(Shared),
     /// By architecture, loaders of the boot set and a ramdisk: the node's own or that of the boot set.
     Ramdisks(BTreeMap<CpuArch, (Arc<BootSet>, Ramdisk)>),
 }
@@ -149,11 +149,8 @@ impl Store {
     ) -> Result<Images> {
         let own = match image_of(node, boots, interface)? {
             MachineImage::Iso(iso) => {
-                let iso = self.named(iso, fresh).await?;
-                let there = |(cpu_arch, boot_set): (_, Result<_>)| Some((cpu_arch, boot_set.ok()?));
-                let boot_sets = self.boot_sets().filter_map(there).collect();
-                let cpu_arch = node.cpu_arch().unwrap_or_default();
-                return Ok(Images::of(Files::Iso { iso, boot_sets }, cpu_arch, Vec::new()));
+                let files = Files::Iso(self.named(iso, fresh).await?);
+                return Ok(Images::of(files, CpuArch::default(), Vec::new()));
             }
             MachineImage::Ramdisk { kernel, ramdisk } => {
                 let kernel = self.named(kernel, fresh).await?;

@@ -48,18 +48,6 @@ reboot
     ))
 }
 
-/// iPXE's script for an ISO image, which it attaches as a disk of the firmware's.
-#[must_use]
-pub fn ipxe_iso() -> &'static str {
-    "#!ipxe
-sanboot --no-describe boot.iso || goto failed
-:failed
-echo The image could not be fetched or started; this machine restarts in 10 s.
-sleep 10
-reboot
-"
-}
-
 /// GRUB's configuration for a kernel command line.
 ///
 /// # Errors
