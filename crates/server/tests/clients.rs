@@ -123,7 +123,8 @@ async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
         ("node set n1 --protected", "can only be made protected in provision states"),
         ("node add trait n1 GPU", "does not match '^CUSTOM_"),
         ("node provide n1", "can not be performed on node"),
-        ("node deploy n1", "\"active\" is not supported by this service. It has \"manage\", "),
+        ("node inspect n1", "\"inspect\" is not supported by this service. It has \"manage\", "),
+        ("node deploy n1", "\"active\" can not be performed on node"),
         ("node clean n1 --clean-steps []", "clean_steps"),
         ("node boot device set n1 pxe", "each boot sets boot device and boot mode itself"),
         (

@@ -52,10 +52,10 @@ assert [found.name for found in baremetal.nodes(details=True, provision_state="m
 assert [driver.name for driver in baremetal.drivers()] == ["redfish"]
 
 try:
-    baremetal.set_node_provision_state(node, "active")
-    raise AssertionError("a deployment was begun")
+    baremetal.set_node_provision_state(node, "inspect")
+    raise AssertionError("an inspection was begun")
 except exceptions.BadRequestException as refused:
-    assert '"active" is not supported by this service' in str(refused), refused
+    assert '"inspect" is not supported by this service' in str(refused), refused
 
 baremetal.delete_port(port)
 baremetal.delete_node(node)
