@@ -42,7 +42,10 @@ const PROPERTIES: [(&str, &str); 16] = [
     ("external_http_url", "Where this node reaches the boot listener, if not at its usual URL."),
     ("bootloader", "URL of the ESP image; ours is composed, so it is not used."),
     ("config_via_removable", "Not used: the configuration is on the kernel command line."),
-    ("force_persistent_boot_device", "Not used: the boot override is always for one boot."),
+    (
+        "force_persistent_boot_device",
+        "Not used: a clean boots once, an instance for as long as the node is active.",
+    ),
 ];
 
 /// Whether there is such a driver.

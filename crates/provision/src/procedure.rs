@@ -84,23 +84,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::Manage,
-        Self::Provide,
-        Self::Clean,
-        Self::Abort,
-        Self::Deploy,
-        Self::Rebuild,
-        Self::Undeploy,
-        Self::Inspect,
-        Self::Rescue,
-        Self::Unrescue,
-        Self::Service,
-        Self::Adopt,
-        Self::Unhold,
-    ];
-
     /// The name by which clients of each version ask for it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -115,7 +115,11 @@ impl Transition<'_> {
         self.node.power_state = Some(PowerState::Off);
         self.attempt().ended_at = Some(self.context.now);
         match self.node.provision_state.position() {
-            Position::In(Procedure::Undeploy, Stage::AtWork) => Ok(self.instance_is_gone()),
+            Position::In(procedure, Stage::AtWork)
+                if procedure.row().then == Some(Procedure::Clean) =>
+            {
+                Ok(self.instance_is_gone())
+            }
             Position::In(_, Stage::AtWork) => {
                 let to = self.node.target_provision_state.unwrap_or(State::Manageable);
                 Ok(self.rest(to))
