@@ -3,9 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use server::artifacts::digests;
+use netboot::boot_set::BootSetManifest;
 
-fuzz_target!(|manifest: &[u8]| match digests(manifest) {
-    Ok(files) => assert!(files.len() <= manifest.len()),
-    Err(refused) => assert!(!format!("{refused:#}").is_empty()),
+fuzz_target!(|json: &[u8]| match BootSetManifest::parse(json) {
+    Ok(manifest) => {
+        for name in manifest.names() {
+            assert!(matches!(manifest.file(name), Ok(Some(_)) | Err(_)));
+        }
+    }
+    Err(refused) => assert!(!refused.to_string().is_empty()),
 });

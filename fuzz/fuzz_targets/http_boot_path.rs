@@ -7,8 +7,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use server::artifacts::plan::{Asked, Entity, Plan, plan};
-use server::artifacts::ticket::boot_path;
+use netboot::fetch_plan::{FetchPlan, FetchRequest, Representation, plan};
+use netboot::ticket::boot_path;
 
 const LEN: u64 = 1000;
 
@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
         }
     }
     let [range, if_range, if_match, if_modified_since] = [(); 4].map(|()| lines.next());
-    let asked = Asked {
+    let request = FetchRequest {
         head: false,
         range,
         if_match,
@@ -30,8 +30,8 @@ fuzz_target!(|text: &str| {
         if_unmodified_since: if_modified_since,
     };
     let modified = jiff::Timestamp::UNIX_EPOCH;
-    match plan(&asked, &Entity { len: LEN, etag: "\"tag\"", modified }) {
-        Plan::Part(part) => assert!(part.start < part.end && part.end <= LEN),
-        Plan::Whole | Plan::NotModified | Plan::PreconditionFailed | Plan::Unsatisfiable => {}
+    match plan(&request, &Representation { len: LEN, etag: "\"tag\"", modified }) {
+        FetchPlan::Part(part) => assert!(part.start < part.end && part.end <= LEN),
+        FetchPlan::Whole | FetchPlan::NotModified | FetchPlan::PreconditionFailed | FetchPlan::Unsatisfiable => {}
     }
 });

@@ -7,18 +7,18 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use hardware::CpuArch;
+use netboot::urls::IpFamily;
 use provision::{Node, Port};
 use serde_json::{Value, json};
 use server::config::Config;
 use server::providers::announcement::Announcement;
 use server::providers::{kea, neutron};
-use server::urls::{Family, Urls};
 use uuid::Uuid;
 
 /// A boot by each boot interface that DHCP has a part in.
 static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
     let settings = "[boot]\nurl = 'http://10.0.0.1:8080'\nurl6 = 'http://[fd00::1]:8080'";
-    let urls = Urls::new(&settings.parse::<Config>().expect("they are settings"), None);
+    let urls = settings.parse::<Config>().expect("they are settings").urls(None);
     let boot = |(number, boot_interface): (u8, &str)| {
         let uuid = Uuid::from_u128(number.into());
         let at = "2026-01-02T03:04:05Z";
@@ -48,7 +48,7 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(shown) = serde_json::from_slice::<Value>(bytes) else { return };
-    for family in [Family::V4, Family::V6] {
+    for family in [IpFamily::V4, IpFamily::V6] {
         let told = kea::told_configuration(shown.clone(), &BOOTS, family);
         if let Ok((configuration, warnings)) = told {
             let again = kea::told_configuration(configuration.clone(), &BOOTS, family);

@@ -6,13 +6,12 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use server::config::Config;
-use server::urls::Urls;
 
 fuzz_target!(|text: &str| match text.parse::<Config>() {
     Ok(config) => {
         let _ = (config.host(), config.policy(), config.power_sync());
         let _ = config.database_url(Path::new("/var/lib/ferroboot"));
-        let _ = Urls::new(&config, None);
+        let _ = config.urls(None);
         config.check().expect("what was checked is right");
     }
     Err(refused) => assert!(!format!("{refused:#}").is_empty()),

@@ -25,8 +25,12 @@ const OURS: Layers = Layers {
         ("redfish", &["hardware"]),
         ("efi", &["hardware"]),
         ("ironic", &["hardware", "provision"]),
+        ("netboot", &["hardware", "provision", "efi"]),
         ("store", &["hardware", "provision"]),
-        ("server", &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "store"]),
+        (
+            "server",
+            &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "netboot", "store"],
+        ),
         ("bmc", &["hardware", "redfish", "efi"]),
         ("agent", &["hardware", "ironic", "dhcp", "efi"]),
         (
@@ -38,6 +42,7 @@ const OURS: Layers = Layers {
                 "redfish",
                 "efi",
                 "ironic",
+                "netboot",
                 "store",
                 "server",
                 "bmc",
@@ -46,7 +51,7 @@ const OURS: Layers = Layers {
         ),
         ("xtask", &[]),
     ],
-    deciding: &["hardware", "provision", "dhcp", "redfish", "efi", "ironic"],
+    deciding: &["hardware", "provision", "dhcp", "redfish", "efi", "ironic", "netboot"],
     io: &[
         "axum",
         "hyper",

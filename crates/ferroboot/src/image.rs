@@ -18,7 +18,7 @@ use hardware::CpuArch;
 use provision::boot::Artifact;
 
 use self::initramfs::Initramfs;
-use self::manifest::Manifest;
+use self::manifest::BootSetWriter;
 use self::packages::Packages;
 use self::steps::step;
 
@@ -121,7 +121,7 @@ impl Build {
         let cpio = step("collecting modules", || initramfs.collect())?;
         let initramfs = steps::compress(&cpio, self.level)?;
 
-        let mut manifest = Manifest::new(&self.output, &kernel.version);
+        let mut manifest = BootSetWriter::new(&self.output, &kernel.version);
         manifest.add("kernel", &read(&kernel.image)?)?;
         manifest.add("initramfs", &initramfs)?;
         manifest.add("stub.efi", &packages.stub()?)?;

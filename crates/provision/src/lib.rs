@@ -18,6 +18,8 @@ pub mod state;
 pub mod step;
 pub mod steps;
 pub mod stranger;
+#[cfg(feature = "test-nodes")]
+pub mod test_nodes;
 pub mod text;
 pub mod trace;
 

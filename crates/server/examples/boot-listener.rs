@@ -18,7 +18,6 @@ use server::http_server::ConnectionLimits;
 use server::metrics::Metrics;
 use server::nodes::Index;
 use server::trace::Recorder;
-use server::urls::Urls;
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -37,7 +36,7 @@ async fn main() -> Result<()> {
         image_limits: ImageLimits::default(),
         http_loader: HttpLoader::Uki,
         kernel_append_params: String::new(),
-        urls: Urls::new(&Config::default(), None),
+        urls: Config::default().urls(None),
     };
     let index = Index::default();
     let (recorder, mut backlog) = Recorder::new();

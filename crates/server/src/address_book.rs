@@ -214,10 +214,10 @@ mod tests {
     use hardware::{ClientKind, Mac};
     use provision::BootInterface;
     use provision::boot::Artifact;
+    use provision::test_nodes::booting_node;
     use serde_json::json;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
 
     fn fetch(status: u16, sent: u64) -> What {
         What::Http {

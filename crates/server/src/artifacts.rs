@@ -9,12 +9,9 @@ mod boot_set;
 mod contents;
 mod exchange;
 mod images;
-pub mod plan;
-pub mod scripts;
 mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
-pub mod ticket;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -27,6 +24,9 @@ use http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
 };
 use http::{HeaderName, Method, Request};
+use netboot::fetch_plan::FetchRequest;
+use netboot::ticket::{TicketRefusal, admit, boot_path};
+use netboot::urls::Urls;
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
 use provision::{Attempt, BootInterface, Boots, Node};
 use tokio::net::TcpListener;
@@ -35,23 +35,18 @@ use tracing::{debug, info, warn};
 use self::answer::{Answer, Refused};
 use self::body::Body;
 use self::boot_set::BootSet;
-#[doc(hidden)]
-pub use self::boot_set::digests;
 use self::contents::Contents;
 use self::exchange::Exchange;
 pub(crate) use self::images::how_to_make_one;
 use self::images::{Files, Images, Store, folder_of, image_urls};
-use self::plan::Asked;
 use self::sources::{Fresh, Sources};
 pub use self::sources::{ImageLimits, ImagePace, ImageReach};
-use self::ticket::{Refusal, admit, boot_path};
 use crate::http_server::{
     self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
 };
 use crate::metrics::Metrics;
 use crate::nodes::Index;
 use crate::trace::Recorder;
-use crate::urls::Urls;
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]
@@ -184,14 +179,14 @@ impl Artifacts {
         let node = self.0.index.by_ticket(path.ticket);
         asked_for.node = node.clone();
         let (attempt, artifact) = admit(node.as_deref(), path)?;
-        let node = node.as_deref().ok_or(Refusal::UnknownTicket)?;
+        let node = node.as_deref().ok_or(TicketRefusal::UnknownTicket)?;
         // Before anything that takes time: behind NAT, many machines wait for theirs.
         caller.is_for(node.uuid);
 
         let contents = self.contents(node, attempt, artifact, caller.near).await;
         let contents = contents.map_err(Refused::Unavailable)?;
         let text = |name| text_of(request, name);
-        let asked = Asked {
+        let fetch = FetchRequest {
             head,
             range: text(RANGE),
             if_match: text(IF_MATCH),
@@ -200,7 +195,7 @@ impl Artifacts {
             if_modified_since: text(IF_MODIFIED_SINCE),
             if_unmodified_since: text(IF_UNMODIFIED_SINCE),
         };
-        Ok(Answer::planned(&asked, contents, attempt.started_at))
+        Ok(Answer::planned(&fetch, contents, attempt.started_at))
     }
 
     async fn contents(

@@ -330,7 +330,7 @@ mod tests {
     use crate::answers::hostile::{Hostility, server};
 
     fn node(driver_info: Value) -> Node {
-        let mut node = crate::artifacts::tests::booting_node();
+        let mut node = provision::test_nodes::booting_node();
         node.driver_info = driver_info.as_object().unwrap().clone();
         node
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use hardware::CpuArch;
+use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
 
 use crate::api::guard::OperatorGuard;
@@ -17,7 +18,6 @@ use crate::config::{Config, Network};
 use crate::dhcp;
 use crate::dhcp::port::{self, Holder};
 use crate::state_dir::StateSeen;
-use crate::urls::Family;
 
 /// What was looked at, and how it is or what is wrong.
 pub type Found = (String, Result<String>);
@@ -137,7 +137,7 @@ fn boot_set(config: &Config, state: &Path) -> Result<String> {
 }
 
 fn url(config: &Config) -> Result<String> {
-    if let Some(url) = config.boot.url.as_ref().filter(|url| Family::V4.reaches(url)) {
+    if let Some(url) = config.boot.url.as_ref().filter(|url| IpFamily::V4.reaches(url)) {
         network::url_fits(url.as_str())?;
     }
     match (&config.boot.url, &config.boot.url6) {

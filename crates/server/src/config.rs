@@ -14,6 +14,7 @@ use dhcp::limits::{Rate, Rates};
 use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net};
 use jiff::SignedDuration;
+use netboot::urls::{UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
 use provision::boot::HttpLoader;
@@ -23,7 +24,6 @@ use url::{Host, Url};
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
 use crate::http_server::{BodyLimits, ConnectionLimits};
-use crate::urls::Urls;
 
 /// All settings, as the TOML file has them. An empty file is a good one.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -946,6 +946,19 @@ impl Config {
                 .map(|address| address.port())
                 .into(),
         }
+    }
+
+    /// How machines reach us; `address` is ours on the first DHCP network.
+    #[must_use]
+    pub fn urls(&self, address: Option<IpAddr>) -> Urls {
+        let settings = UrlSettings {
+            boot: self.boot.url.clone(),
+            boot6: self.boot.url6.clone(),
+            agent: self.agent.url.clone(),
+            boot_port: self.boot.listen.port(),
+            agent_port: self.agent.listen.port(),
+        };
+        Urls::new(settings, address)
     }
 
     /// What machines boot with.

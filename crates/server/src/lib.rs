@@ -24,7 +24,6 @@ mod signals;
 mod state_dir;
 mod tls;
 pub mod trace;
-pub mod urls;
 pub mod workers;
 
 #[cfg(test)]
@@ -60,7 +59,6 @@ use crate::providers::Providers;
 use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
 use crate::trace::Recorder;
-use crate::urls::Urls;
 use crate::workers::Workers;
 
 /// Serves until `end`, or until a part of it fails.
@@ -85,7 +83,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     nodes.load().await.context("cannot read the nodes")?;
 
     let dhcp = dhcp::Service::open(&config.dhcp, state.path()).await?;
-    let urls = Urls::new(&config, dhcp.addresses().first().copied());
+    let urls = config.urls(dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
     let metrics = Metrics::new(store.health().clone());

@@ -1,12 +1,12 @@
 //! What this host has to boot machines with: seen before a machine is touched, and said when the service starts.
 
 use anyhow::{Result, ensure};
+use netboot::urls::Urls;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 
 use crate::artifacts::{self, BootSets, ImageReach};
 use crate::config::{Config, Provider};
-use crate::urls::Urls;
 
 /// Boot sets, URLs and DHCP of this host.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ mod tests {
 
     fn means(settings: &str, address: Option<[u8; 4]>) -> BootMeans {
         let config: Config = settings.parse().unwrap();
-        let urls = Urls::new(&config, address.map(Into::into));
+        let urls = config.urls(address.map(Into::into));
         BootMeans::new(&config, urls, BootSets::look("/nonexistent".as_ref()))
     }
 

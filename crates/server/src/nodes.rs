@@ -282,10 +282,10 @@ fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
 pub(crate) mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use provision::test_nodes::booting_node;
     use serde_json::json;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
 
     pub(crate) fn port(node: Uuid, address: Mac) -> Port {
         Port {

@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
+use netboot::urls::Urls;
 use provision::boot::bootable;
 use provision::{Node, Port, What};
 use tokio::sync::RwLock;
@@ -34,7 +35,6 @@ use crate::config::{self, Config};
 use crate::dhcp::Witness;
 use crate::error::log_store_failure;
 use crate::metrics::Telling;
-use crate::urls::Urls;
 
 /// Boots that are taken back at a time.
 const AT_ONCE: usize = 16;
@@ -375,13 +375,13 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
+    use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
     use store::Store;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
     use crate::dhcp::BootingStrangers;
     use crate::metrics::Metrics;
     use crate::nodes::Index;
@@ -417,7 +417,7 @@ mod tests {
                 strangers: BootingStrangers::default(),
             };
             let boot_sets = BootSets::look(dir.path());
-            let urls = Urls::new(&config, None);
+            let urls = config.urls(None);
             let providers = Providers::open(&config, urls, boot_sets, witness).unwrap();
             let world = Self { dir, nodes, providers, _backlog: backlog };
             world.plug_in(1).await;

@@ -273,11 +273,11 @@ impl Backlog {
 mod tests {
     use tempfile::TempDir;
 
+    use provision::test_nodes::booting_node;
     use provision::{Event, Policy, PowerState};
     use store::StoreFailure as _;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
     use crate::change::Nodes;
     use crate::nodes::Index;
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ironic::step_plan::StepWork;
 use jiff::SignedDuration;
+use netboot::urls::Urls;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
 use store::{ChangeError, Claimed, Clock, DaemonIdentity, StoreFailure as _, WorkError};
@@ -35,7 +36,6 @@ use crate::dhcp::BootingStrangers;
 use crate::error::log_store_failure;
 use crate::providers::Providers;
 use crate::trace::Recorder;
-use crate::urls::Urls;
 
 /// How many pieces of work are under way at once. Most of their time is waiting for BMCs.
 const AT_ONCE: usize = 64;

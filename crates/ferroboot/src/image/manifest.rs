@@ -1,32 +1,22 @@
-//! `manifest.json`: which files a boot set has, with their lengths and digests.
+//! The files of a boot set, and last its manifest.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use netboot::boot_set::{BootSetManifest, ManifestFile};
 use sha2::{Digest, Sha256};
 
 /// A boot set being written.
-#[derive(Debug, Serialize)]
-pub(super) struct Manifest<'a> {
-    version: u32,
-    files: BTreeMap<String, File>,
-    kernel_version: &'a str,
-    #[serde(skip)]
+#[derive(Debug)]
+pub(super) struct BootSetWriter<'a> {
+    manifest: BootSetManifest,
     folder: &'a Path,
 }
 
-#[derive(Debug, Serialize)]
-struct File {
-    len: u64,
-    sha256: String,
-}
-
-impl<'a> Manifest<'a> {
-    pub(super) fn new(folder: &'a Path, kernel_version: &'a str) -> Self {
-        Self { version: 1, files: BTreeMap::new(), kernel_version, folder }
+impl<'a> BootSetWriter<'a> {
+    pub(super) fn new(folder: &'a Path, kernel_version: &str) -> Self {
+        Self { manifest: BootSetManifest::new(kernel_version), folder }
     }
 
     /// Puts a file into the boot set.
@@ -36,9 +26,8 @@ impl<'a> Manifest<'a> {
     /// When it cannot be written.
     pub(super) fn add(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.replace(name, content)?;
-        let digest = Sha256::digest(content);
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.files.insert(name.to_owned(), File { len: content.len() as u64, sha256 });
+        let sha256 = Sha256::digest(content).into();
+        self.manifest.insert(name, ManifestFile { len: content.len() as u64, sha256 });
         Ok(())
     }
 
@@ -48,10 +37,14 @@ impl<'a> Manifest<'a> {
     ///
     /// When it cannot be written.
     pub(super) fn write(&self) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).context("cannot write JSON")?;
+        let mut json = serde_json::to_vec_pretty(&self.manifest).context("cannot write JSON")?;
         json.push(b'\n');
         self.replace("manifest.json", &json)?;
-        eprintln!("{} is complete, kernel {}", self.folder.display(), self.kernel_version);
+        eprintln!(
+            "{} is complete, kernel {}",
+            self.folder.display(),
+            self.manifest.kernel_version()
+        );
         Ok(())
     }
 

@@ -9,12 +9,12 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use netboot::fetch_plan::{FetchPlan, FetchRequest, Representation, plan};
+use netboot::ticket::TicketRefusal;
 use thiserror::Error;
 
 use super::body::Body;
 use super::contents::Contents;
-use super::plan::{Asked, Entity, Plan, plan};
-use super::ticket::Refusal;
 
 /// What a request gets.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Answer {
 pub(super) enum Refused {
     /// Because of its path or ticket.
     #[error(transparent)]
-    Ticket(#[from] Refusal),
+    Ticket(#[from] TicketRefusal),
     /// Because of its method.
     #[error("only GET and HEAD are answered")]
     Method,
@@ -63,41 +63,45 @@ impl Refused {
 
 impl Answer {
     /// The answer to a good request for a file that came to be at `modified`.
-    pub(super) fn planned(asked: &Asked<'_>, contents: Arc<Contents>, modified: Timestamp) -> Self {
+    pub(super) fn planned(
+        asked: &FetchRequest<'_>,
+        contents: Arc<Contents>,
+        modified: Timestamp,
+    ) -> Self {
         let len = contents.image.len();
-        let entity = Entity { len, etag: &contents.etag, modified };
+        let entity = Representation { len, etag: &contents.etag, modified };
         let about_it = vec![
             (ETAG, contents.etag.clone()),
             (LAST_MODIFIED, http_date(modified)),
             (ACCEPT_RANGES, "bytes".to_owned()),
         ];
         match plan(asked, &entity) {
-            Plan::Whole => Self {
+            FetchPlan::Whole => Self {
                 status: StatusCode::OK,
                 range: 0..len,
                 contents,
                 error: None,
                 headers: about_it,
             },
-            Plan::Part(range) => {
+            FetchPlan::Part(range) => {
                 let part = format!("bytes {}-{}/{len}", range.start, range.end - 1);
                 let headers = [about_it, vec![(CONTENT_RANGE, part)]].concat();
                 let status = StatusCode::PARTIAL_CONTENT;
                 Self { status, range, contents, error: None, headers }
             }
-            Plan::NotModified => Self {
+            FetchPlan::NotModified => Self {
                 status: StatusCode::NOT_MODIFIED,
                 range: 0..0,
                 contents,
                 error: None,
                 headers: about_it,
             },
-            Plan::PreconditionFailed => Self::in_words(
+            FetchPlan::PreconditionFailed => Self::in_words(
                 StatusCode::PRECONDITION_FAILED,
                 "the file is another one than before",
                 about_it,
             ),
-            Plan::Unsatisfiable => Self::in_words(
+            FetchPlan::Unsatisfiable => Self::in_words(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "the range lies behind the end of the file",
                 vec![(CONTENT_RANGE, format!("bytes */{len}"))],

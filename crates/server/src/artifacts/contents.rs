@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use efi::{ExtentSlice, Image, UkiParts, esp, iso, seeded_initramfs, uki};
 use hardware::CpuArch;
+use netboot::scripts;
 use provision::boot::{Artifact, HttpLoader, NoBoot};
 
 use super::boot_set::{BootSet, Ramdisk, Shared};
 use super::images::{Files, Images};
-use super::scripts;
 
 /// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
 /// machine holds little memory.

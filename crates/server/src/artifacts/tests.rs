@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use netboot::boot_set::efi_machine;
 use proptest::prelude::*;
-use provision::node::{FreshAttempt, Port, Secret};
-use provision::{Procedure, ProvisionState, What};
+use provision::What;
+use provision::node::Secret;
+use provision::test_nodes::{TICKET, boot_port, booting_node};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -21,8 +22,6 @@ use uuid::Uuid;
 use super::*;
 use crate::config::Config;
 use crate::trace::Backlog;
-
-pub(super) const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 const KERNEL_LEN: usize = 700_001;
 const INITRAMFS_LEN: usize = 300_007;
@@ -737,12 +736,15 @@ impl Listener {
             image_limits: ImageLimits::default(),
             http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
-            urls: Urls::new(&Config::default(), None),
+            urls: Config::default().urls(None),
         };
         change(&mut settings);
         let index = Index::default();
         index.put_node(booting_node());
-        index.put_ports(Uuid::nil(), vec![port()]);
+        index.put_ports(
+            Uuid::nil(),
+            vec![boot_port(Uuid::nil(), "52:54:00:12:34:56".parse().unwrap())],
+        );
         let (recorder, backlog) = Recorder::new();
         let artifacts = Artifacts::open(settings, index.clone(), recorder).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -888,35 +890,6 @@ impl Reply {
     }
 }
 
-pub(crate) fn booting_node() -> Node {
-    let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-    node.provision_state = ProvisionState::CleanWait;
-    node.attempt = Some(Attempt::begun(
-        FreshAttempt {
-            attempt: Uuid::from_u128(1),
-            ticket: Secret(TICKET.to_owned()),
-            agent_token: Secret("TOKEN".to_owned()),
-        },
-        Procedure::Clean,
-        BootInterface::Http,
-        "2026-01-02T03:04:05Z".parse().unwrap(),
-    ));
-    node
-}
-
-fn port() -> Port {
-    Port {
-        uuid: Uuid::from_u128(2),
-        node_uuid: Uuid::nil(),
-        address: "52:54:00:12:34:56".parse().unwrap(),
-        pxe_enabled: true,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: None,
-        extra: Map::new(),
-        kept: Map::new(),
-    }
-}
-
 fn write_boot_set(folder: &Path) {
     write_boot_set_with(folder, &pattern(KERNEL_LEN, 3));
 }
@@ -931,7 +904,7 @@ fn write_boot_set_for(cpu_arch: CpuArch, folder: &Path, kernel: &[u8]) {
     let files = [
         ("kernel", kernel.to_vec()),
         ("initramfs", pattern(INITRAMFS_LEN, 5)),
-        ("stub.efi", stub_for(boot_set::machine(cpu_arch))),
+        ("stub.efi", stub_for(efi_machine(cpu_arch))),
         ("snponly.efi", pattern(5_000, 7)),
         (&grub, pattern(6_000, 11)),
     ];

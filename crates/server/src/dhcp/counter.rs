@@ -210,7 +210,6 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::nodes::Index;
     use crate::trace::Recorder;
-    use crate::urls::Urls;
 
     /// Nobody can be reached.
     struct Unplugged;
@@ -271,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let machines = Machines {
             index: Index::default(),
-            urls: Urls::new(&Config::default(), None),
+            urls: Config::default().urls(None),
             tftp: false,
             boot_sets: BootSets::look(folder.path()),
         };

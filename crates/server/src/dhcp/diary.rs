@@ -196,12 +196,12 @@ mod tests {
     use hardware::{ClientKind, Mac};
     use jiff::Timestamp;
     use provision::boot::NoBoot;
+    use provision::test_nodes::booting_node;
     use provision::{Node, Port, ProvisionState};
     use serde_json::Map;
     use uuid::Uuid;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Told};
     use crate::metrics::Metrics;

@@ -7,6 +7,7 @@ use dhcp::client::{Feature, Features};
 use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::X86_BIOS;
 use hardware::{ClientArchitecture, ClientKind};
+use netboot::urls::{IpFamily, Urls};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::DhcpAnswer;
@@ -16,7 +17,6 @@ use super::heard::{Asked, Told};
 use super::tftp;
 use crate::artifacts::BootSets;
 use crate::nodes::{Found, Index};
-use crate::urls::{Family, Urls};
 
 /// What answers depend on besides the network.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Machines {
         found: Option<&Found>,
         client: ClientKind,
         named: &[ClientArchitecture],
-        family: Family,
+        family: IpFamily,
     ) -> Option<ClientArchitecture> {
         match found {
             Some(Found { node, .. }) if named.len() > 1 => {
@@ -67,8 +67,8 @@ impl Machines {
     }
 
     /// PXE firmware takes a URL over IPv6.
-    fn helps_over_tftp(&self, family: Family) -> bool {
-        self.tftp && family == Family::V4
+    fn helps_over_tftp(&self, family: IpFamily) -> bool {
+        self.tftp && family == IpFamily::V4
     }
 
     /// What the machine is to be told, by what its node is about to do; `near` is our address there.
@@ -101,7 +101,7 @@ impl Machines {
             return Err(DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled });
         }
         let boot_sets = self.boot_sets.there();
-        let tftp = self.helps_over_tftp(Family::of(near));
+        let tftp = self.helps_over_tftp(IpFamily::of(near));
         let means = Means { boot_sets: &boot_sets, tftp };
         let boot = boot_for(node, asked.client, asked.architecture, means);
         let boot = boot.map_err(|because| DhcpAnswer::NoBoot { because })?;
@@ -109,7 +109,7 @@ impl Machines {
             (DhcpBoot::Url(artifact), Some(attempt), _) => {
                 let url = self.urls.artifact(node, attempt, artifact, Some(near));
                 let url = url.map_err(|no| DhcpAnswer::Ignored { because: no.to_string() })?;
-                match cannot_fetch(asked, &url, Family::of(near), names) {
+                match cannot_fetch(asked, &url, IpFamily::of(near), names) {
                     Some(because) => Err(DhcpAnswer::Ignored { because }),
                     None => Ok((Some(artifact), Answer::Boot(url))),
                 }
@@ -125,7 +125,7 @@ impl Machines {
 }
 
 /// Why a client could do nothing with a URL, which it would say to nobody.
-fn cannot_fetch(asked: &Asked, url: &str, family: Family, names: Names) -> Option<String> {
+fn cannot_fetch(asked: &Asked, url: &str, family: IpFamily, names: Names) -> Option<String> {
     match asked.client {
         ClientKind::HttpClient => {
             is_cut(url, family).or_else(|| cannot_look_up(url, family, names))
@@ -140,8 +140,8 @@ fn cannot_fetch(asked: &Asked, url: &str, family: Family, names: Names) -> Optio
 }
 
 /// A longer one comes in two options, of which EDK2 keeps what fits and iPXE the first.
-fn is_cut(url: &str, family: Family) -> Option<String> {
-    (family == Family::V4 && url.len() > LONGEST_URL).then(|| {
+fn is_cut(url: &str, family: IpFamily) -> Option<String> {
+    (family == IpFamily::V4 && url.len() > LONGEST_URL).then(|| {
         format!(
             "the URL has {} bytes, and firmware and iPXE take {LONGEST_URL} at most over IPv4: shorten url in \
              [boot], or external_http_url of the node",
@@ -151,7 +151,7 @@ fn is_cut(url: &str, family: Family) -> Option<String> {
 }
 
 /// EDK2 passes over an offer of a URL with a name that comes without a name server (`HttpBootSelectDhcpOffer`).
-fn cannot_look_up(url: &str, family: Family, names: Names) -> Option<String> {
+fn cannot_look_up(url: &str, family: IpFamily, names: Names) -> Option<String> {
     let name = match Url::parse(url).ok()?.host()? {
         Host::Domain(name) => name.to_owned(),
         Host::Ipv4(_) | Host::Ipv6(_) => return None,
@@ -162,8 +162,8 @@ fn cannot_look_up(url: &str, family: Family, names: Names) -> Option<String> {
              into dns of the [[dhcp.network]], or use a URL with an address (url in [boot], \
              external_http_url of the node)",
             match family {
-                Family::V4 => "one with an IPv4 address",
-                Family::V6 => "one with an IPv6 address",
+                IpFamily::V4 => "one with an IPv4 address",
+                IpFamily::V6 => "one with an IPv6 address",
             }
         )
     })
@@ -241,7 +241,7 @@ mod tests {
         let config: Config = format!("[boot]\nurl = \"{url}\"").parse().unwrap();
         Machines {
             index,
-            urls: Urls::new(&config, None),
+            urls: config.urls(None),
             tftp: false,
             boot_sets: BootSets::look(Path::new("/nowhere")),
         }

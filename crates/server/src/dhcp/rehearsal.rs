@@ -31,7 +31,6 @@ use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config, Provider};
 use crate::nodes::{Found, Index};
-use crate::urls::Urls;
 
 /// The way that a packet comes from whoever has no address yet (RFC 2131 §4.1).
 const ANEW: v4::Way =
@@ -136,7 +135,7 @@ impl Rehearsal {
                 Err(error) => notes.push(format!("{}: left out: {error:#}", network.interface)),
             }
         }
-        let urls = Urls::new(config, networks.iter().find_map(Desks::address));
+        let urls = config.urls(networks.iter().find_map(Desks::address));
         let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
         let machines = Machines { index, urls, boot_sets, tftp: config.dhcp.tftp };
         Ok(Self { networks, machines, provider: config.dhcp.provider, store, notes })
@@ -471,13 +470,13 @@ mod tests {
     use hardware::architecture::X64_HTTP;
     use jiff::Timestamp;
     use provision::node::Agent;
+    use provision::test_nodes::booting_node;
     use provision::{BootEvent, Port};
     use serde_json::{Map, json};
     use tempfile::TempDir;
     use uuid::Uuid;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
     const POOL: &str =

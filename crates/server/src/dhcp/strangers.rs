@@ -97,8 +97,9 @@ impl BootingStrangers {
 
 #[cfg(test)]
 mod tests {
+    use provision::test_nodes::booting_node;
+
     use super::*;
-    use crate::artifacts::tests::booting_node;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()

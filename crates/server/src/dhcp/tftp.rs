@@ -337,11 +337,11 @@ mod tests {
 
     use hardware::{ClientKind, Mac};
     use provision::What;
+    use provision::test_nodes::booting_node;
     use provision::trace::DhcpAnswer;
     use tokio::net::UdpSocket;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
 
     /// What comes back to a request (RFC 1350 §5).
     async fn ask(opcode: u8, file: &str) -> Vec<u8> {

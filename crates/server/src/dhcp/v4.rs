@@ -11,13 +11,13 @@ use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv4Net;
+use netboot::urls::IpFamily;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names};
 use crate::config::Strangers;
 use crate::nodes::Index;
-use crate::urls::Family;
 
 /// What it is called among counters.
 pub(super) const FAMILY: &str = "ipv4";
@@ -171,7 +171,7 @@ pub(super) fn asked(request: &Packet, machines: &Machines) -> Asked {
             found.as_ref(),
             client.kind,
             &client.architectures,
-            Family::V4,
+            IpFamily::V4,
         ),
         found,
         message: request.message.name(),

@@ -11,6 +11,7 @@ use dhcp::v6::leases::Identity;
 use dhcp::v6::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv6Net;
+use netboot::urls::IpFamily;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
@@ -18,7 +19,6 @@ use super::machines::{Machines, Names};
 use super::socket;
 use crate::config::Strangers;
 use crate::nodes::{Found, Index};
-use crate::urls::Family;
 
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
@@ -187,7 +187,7 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
             found.as_ref(),
             client.kind,
             &client.architectures,
-            Family::V6,
+            IpFamily::V6,
         ),
         found,
         message: request.message.kind.name(),
@@ -265,10 +265,10 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
 mod tests {
     use dhcp::v6::client_identity::of_card;
     use dhcp::v6::packet::{Options, Relay};
+    use provision::test_nodes::booting_node;
     use uuid::Uuid;
 
     use super::*;
-    use crate::artifacts::tests::booting_node;
     use crate::nodes::tests::port;
 
     const FIRST: Mac = Mac([2, 0, 0, 0, 0, 1]);

@@ -7,14 +7,13 @@ use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::NoSuchCpuArch;
 use hardware::{ClientKind, CpuArch, Mac};
 use jiff::Timestamp;
+use netboot::urls::{IpFamily, Unreachable, Urls};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
 use provision::{Attempt, BootInterface, Node, Port};
 use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
-
-use crate::urls::{Family, Unreachable, Urls};
 
 /// The boot of one machine, as a DHCP service is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +102,7 @@ impl Announcement {
             boot_interface: attempt.boot_interface,
             ports,
             ticket: attempt.ticket.clone(),
-            links: [Family::V4, Family::V6]
+            links: [IpFamily::V4, IpFamily::V6]
                 .map(|family| Links::of(node, attempt, family, urls, boot_sets)),
         })
     }
@@ -112,22 +111,22 @@ impl Announcement {
     ///
     /// # Errors
     /// Where it is not known at which address machines reach us, or the node's machine has no loader.
-    pub fn links(&self, family: Family) -> Result<&Links> {
+    pub fn links(&self, family: IpFamily) -> Result<&Links> {
         let [v4, v6] = &self.links;
         let links = match family {
-            Family::V4 => v4,
-            Family::V6 => v6,
+            IpFamily::V4 => v4,
+            IpFamily::V6 => v6,
         };
         let links = links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))?;
         let host = links.own.host_str().unwrap_or_default();
         ensure!(
             family.reaches(&links.own),
             match family {
-                Family::V4 => format!(
+                IpFamily::V4 => format!(
                     "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a \
                      name, and url6 to {host}"
                 ),
-                Family::V6 => format!(
+                IpFamily::V6 => format!(
                     "machines with IPv6 cannot reach {host}: set url6 in [boot] to an IPv6 address or a \
                      name"
                 ),
@@ -146,7 +145,7 @@ impl Announcement {
     #[must_use]
     pub fn in_words(&self) -> String {
         let macs: Vec<_> = self.ports.iter().map(|port| port.mac.to_string()).collect();
-        let links = self.links(Family::V4).or_else(|_| self.links(Family::V6));
+        let links = self.links(IpFamily::V4).or_else(|_| self.links(IpFamily::V6));
         let own = links.ok().and_then(|links| links.own.path_segments()?.next_back());
         let file = own.unwrap_or("what there is none of");
         format!("to let {} boot {file}", macs.join(" and "))
@@ -226,7 +225,7 @@ impl Links {
     fn of(
         node: &Node,
         attempt: &Attempt,
-        family: Family,
+        family: IpFamily,
         urls: &Urls,
         boot_sets: &[CpuArch],
     ) -> Result<Self, NoLinks> {
@@ -282,14 +281,14 @@ mod tests {
 
     fn told(node: &Node, boot_sets: &[CpuArch]) -> Announcement {
         let config: Config = "[boot]\nurl = \"http://10.0.0.1\"".parse().unwrap();
-        Announcement::of(node, &[], &Urls::new(&config, None), boot_sets).unwrap()
+        Announcement::of(node, &[], &config.urls(None), boot_sets).unwrap()
     }
 
     #[test]
     fn firmware_has_the_loader_of_its_architecture_where_there_is_a_boot_set_for_it() {
         let told = told(&node("aarch64"), &[CpuArch::Arm64]);
 
-        let links = told.links(Family::V4).unwrap();
+        let links = told.links(IpFamily::V4).unwrap();
         let url = |file: &str| format!("http://10.0.0.1/boot/TICKET/{file}").parse().unwrap();
         let [x64, arm64] = [url("bootx64.efi"), url("bootaa64.efi")];
         assert_eq!(links.own, arm64);
@@ -300,7 +299,7 @@ mod tests {
     fn each_family_is_told_its_own_url_and_one_without_which_setting_it_lacks() {
         let told = |boot: &str| {
             let config: Config = format!("[boot]\n{boot}").parse().unwrap();
-            Announcement::of(&node("x86_64"), &[], &Urls::new(&config, None), &[]).unwrap()
+            Announcement::of(&node("x86_64"), &[], &config.urls(None), &[]).unwrap()
         };
         let host = |told: &Announcement, family| {
             let links = told.links(family).map_err(|refused| refused.to_string())?;
@@ -310,10 +309,10 @@ mod tests {
         let four = told("url = \"http://10.0.0.1\"");
         let none = told("");
 
-        assert_eq!(host(&both, Family::V4).unwrap(), "10.0.0.1");
-        assert_eq!(host(&both, Family::V6).unwrap(), "[fd00::1]");
-        assert!(host(&four, Family::V6).unwrap_err().contains("set url6 in [boot]"));
-        assert!(host(&none, Family::V4).unwrap_err().contains("set url in [boot]"));
+        assert_eq!(host(&both, IpFamily::V4).unwrap(), "10.0.0.1");
+        assert_eq!(host(&both, IpFamily::V6).unwrap(), "[fd00::1]");
+        assert!(host(&four, IpFamily::V6).unwrap_err().contains("set url6 in [boot]"));
+        assert!(host(&none, IpFamily::V4).unwrap_err().contains("set url in [boot]"));
     }
 
     #[test]
@@ -321,7 +320,7 @@ mod tests {
         let mut node = node("x86_64");
         let mut refused = |url: &str| {
             node.driver_info.insert("external_http_url".to_owned(), url.into());
-            told(&node, &[]).links(Family::V4).map(drop).map_err(|refused| refused.to_string())
+            told(&node, &[]).links(IpFamily::V4).map(drop).map_err(|refused| refused.to_string())
         };
 
         assert!(refused("http://h\"x").unwrap_err().contains("a quotation mark in its host"));
@@ -332,7 +331,7 @@ mod tests {
     fn what_is_told_over_ipv6_alone_is_said_too() {
         let config: Config = "[boot]\nurl6 = \"http://[fd00::1]\"".parse().unwrap();
 
-        let told = Announcement::of(&node("x86_64"), &[], &Urls::new(&config, None), &[]).unwrap();
+        let told = Announcement::of(&node("x86_64"), &[], &config.urls(None), &[]).unwrap();
 
         assert!(told.in_words().ends_with("boot bootx64.efi"), "{}", told.in_words());
     }
@@ -340,7 +339,7 @@ mod tests {
     #[test]
     fn a_machine_that_there_is_no_loader_for_is_not_begun_with() {
         let why = |cpu_arch| {
-            told(&node(cpu_arch), &[CpuArch::X64]).links(Family::V4).unwrap_err().to_string()
+            told(&node(cpu_arch), &[CpuArch::X64]).links(IpFamily::V4).unwrap_err().to_string()
         };
 
         assert!(why("ppc64le").contains("ppc64le"));

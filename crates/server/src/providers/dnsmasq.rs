@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
 use hardware::Mac;
+use netboot::urls::IpFamily;
 use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -23,7 +24,6 @@ use uuid::Uuid;
 use super::announcement::{Announcement, Links, ToldPort};
 use super::{But, Picture, Provider, all_well};
 use crate::config;
-use crate::urls::Family;
 
 /// Whatever begins like this is ours: upstream's names.
 const OURS: &str = "ironic-";
@@ -200,8 +200,8 @@ impl Provider for Dnsmasq {
 /// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
 /// texts and puts the length of each before it, where firmware wants an enterprise number.
 fn option_lines(told: &Announcement) -> Result<String> {
-    let links = told.links(Family::V4).map_err(|refused| {
-        if told.links(Family::V6).is_err() {
+    let links = told.links(IpFamily::V4).map_err(|refused| {
+        if told.links(IpFamily::V6).is_err() {
             return refused;
         }
         refused.context(
@@ -217,7 +217,7 @@ fn option_lines(told: &Announcement) -> Result<String> {
     });
     let mut lines: String = firmware.collect();
     lines += &format!("tag:{tag},tag:ipxe,67,{ipxe}\n");
-    if let Ok(Links { ipxe, .. }) = told.links(Family::V6) {
+    if let Ok(Links { ipxe, .. }) = told.links(IpFamily::V6) {
         lines += &format!("tag:{tag},tag:ipxe,option6:59,{ipxe}\n");
     }
     Ok(lines)

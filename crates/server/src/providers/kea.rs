@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
+use netboot::urls::IpFamily;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -23,7 +24,6 @@ use self::precedence::Obstacles;
 use super::announcement::{Announcement, Links};
 use super::{But, Picture, Provider};
 use crate::config;
-use crate::urls::Family;
 
 const PATIENCE: Patience =
     Patience { usual: Duration::from_secs(30), little: Duration::from_secs(3) };
@@ -70,7 +70,7 @@ struct Telling {
 /// One of Kea's servers.
 #[derive(Debug)]
 struct Server {
-    family: Family,
+    family: IpFamily,
     socket: PathBuf,
     patience: Patience,
     knowledge: Mutex<Knowledge>,
@@ -103,7 +103,8 @@ impl Kea {
             let socket = socket.clone()?;
             Some(Server { family, socket, patience: PATIENCE, knowledge: Mutex::default() })
         };
-        let both = [server(Family::V4, &settings.socket4), server(Family::V6, &settings.socket6)];
+        let both =
+            [server(IpFamily::V4, &settings.socket4), server(IpFamily::V6, &settings.socket6)];
         let servers = both.into_iter().flatten().collect();
         Self { servers, boots: Mutex::default(), last: tokio::sync::Mutex::default() }
     }
@@ -255,7 +256,7 @@ impl Provider for Kea {
 }
 
 impl KeaBoots {
-    fn classes(&self, family: Family) -> Vec<Value> {
+    fn classes(&self, family: IpFamily) -> Vec<Value> {
         let all: Vec<_> = self.all.values().cloned().collect();
         classes::of(&all, family)
     }
@@ -368,8 +369,8 @@ impl Server {
 
     fn name(&self) -> &'static str {
         match self.family {
-            Family::V4 => "Dhcp4",
-            Family::V6 => "Dhcp6",
+            IpFamily::V4 => "Dhcp4",
+            IpFamily::V6 => "Dhcp6",
         }
     }
 
@@ -388,7 +389,7 @@ impl Server {
 pub fn told_configuration(
     mut shown: Value,
     boots: &[Announcement],
-    family: Family,
+    family: IpFamily,
 ) -> Result<(Value, Vec<String>)> {
     ensure!(shown.is_object(), "it gave no configuration");
     let obstacles = Obstacles::of(&shown, family, boots.iter());
@@ -407,9 +408,9 @@ pub fn told_configuration(
 }
 
 /// What clients of a family are to fetch, if one option can hold it.
-fn tellable(told: &Announcement, family: Family) -> Result<&Links> {
+fn tellable(told: &Announcement, family: IpFamily) -> Result<&Links> {
     let links = told.links(family)?;
-    if family == Family::V4 {
+    if family == IpFamily::V4 {
         links.fit_dhcp_v4()?;
     }
     Ok(links)

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use netboot::urls::Unreachable;
 use provision::boot::bootable;
 use provision::{Attempt, BootInterface, Boots, Node, Port, ProvisionState};
 use redfish::boot::{HttpBootOverride, OverrideEnabled};
 use thiserror::Error;
 
 use super::Workers;
-use crate::urls::Unreachable;
 
 /// Why nothing can be told.
 #[derive(Debug, Error)]

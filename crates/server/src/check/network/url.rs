@@ -11,17 +11,17 @@ use futures::future::join_all;
 use hardware::CpuArch;
 use http::StatusCode;
 use ipnet::IpNet;
+use netboot::ticket::TicketRefusal;
+use netboot::urls::IpFamily;
 use provision::boot::Artifact;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use crate::artifacts::ticket::Refusal;
 use crate::config::{Config, Network};
 use crate::dhcp::interface;
 use crate::dhcp::survey::names;
-use crate::urls::{Family, Urls};
 
 /// How long to wait for an answer; names take two seconds at most before that.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -46,7 +46,7 @@ pub(super) struct Told<'a> {
 /// # Errors
 /// In words, why not.
 pub(super) async fn reached(told: Told<'_>) -> Result<String> {
-    let base = Urls::new(told.config, None).fetched_from(told.near.addr());
+    let base = told.config.urls(None).fetched_from(told.near.addr());
     if told.near.addr().is_ipv4() {
         fits(&base)?;
     }
@@ -95,13 +95,13 @@ async fn addresses(url: &Url, told: Told<'_>) -> Result<BTreeSet<IpAddr>> {
         Host::Ipv6(address) => return Ok([address.into()].into()),
         Host::Domain(name) => name,
     };
-    let family = Family::of(told.near.addr());
+    let family = IpFamily::of(told.near.addr());
     let servers: Vec<_> =
-        told.network.dns.iter().copied().filter(|server| Family::of(*server) == family).collect();
+        told.network.dns.iter().copied().filter(|server| IpFamily::of(*server) == family).collect();
     ensure!(
         !servers.is_empty(),
         "{url} has the name {name} in it, and machines here are told no name server of {}: set dns",
-        if family == Family::V4 { "IPv4" } else { "IPv6" }
+        if family == IpFamily::V4 { "IPv4" } else { "IPv6" }
     );
     let own = interface::all_addresses();
     let asked = join_all(servers.iter().map(|server| {
@@ -186,12 +186,13 @@ struct Answer {
 
 /// What our boot listener says to a ticket that it never gave out.
 fn judge(url: &Url, Answer { status, text }: &Answer) -> Result<String> {
-    let says = |refusal: Refusal| *status == refusal.status() && text.trim() == refusal.to_string();
-    if says(Refusal::UnknownTicket) {
+    let says =
+        |refusal: TicketRefusal| *status == refusal.status() && text.trim() == refusal.to_string();
+    if says(TicketRefusal::UnknownTicket) {
         return Ok(format!("{url} answers"));
     }
     ensure!(
-        !says(Refusal::Elsewhere),
+        !says(TicketRefusal::Elsewhere),
         "{url} leads to a boot listener that takes another path, so machines get nothing to boot: let what is \
          before it pass on what follows {} without that",
         url.path()
@@ -320,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn our_boot_listener_is_told_from_others() {
-        let unknown = format!("{}\n", Refusal::UnknownTicket);
+        let unknown = format!("{}\n", TicketRefusal::UnknownTicket);
         let ours = answers(with("404 Not Found", &unknown)).await;
         let page = answers(with("200 OK", "hi")).await;
         let down = answers(with("502 Bad Gateway", "")).await;

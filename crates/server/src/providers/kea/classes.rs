@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use hardware::{ClientArchitecture, CpuArch, Mac};
+use netboot::urls::IpFamily;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -12,25 +13,24 @@ use uuid::Uuid;
 
 use super::tellable;
 use crate::providers::announcement::Announcement;
-use crate::urls::Family;
 
 /// Whatever begins like this is ours.
 const OURS: &str = "ferroboot-";
 
 /// Those of all `boots`: on every port one for firmware of each architecture, and one for iPXE.
-pub(super) fn of(boots: &[Announcement], family: Family) -> Vec<Value> {
+pub(super) fn of(boots: &[Announcement], family: IpFamily) -> Vec<Value> {
     boots.iter().flat_map(|boot| of_boot(boot, family)).collect()
 }
 
-fn of_boot(boot: &Announcement, family: Family) -> Vec<Value> {
+fn of_boot(boot: &Announcement, family: IpFamily) -> Vec<Value> {
     let Ok(links) = tellable(boot, family) else { return Vec::new() };
     let firmware = links.firmware.iter().map(|(cpu_arch, url)| (Client::Firmware(*cpu_arch), url));
     let clients: Vec<_> = firmware.chain([(Client::Ipxe, &links.ipxe)]).collect();
     let classes = boot.ports.iter().flat_map(|port| {
         let class = |&(client, url): &(Client, &Url)| {
             let (test, options) = match family {
-                Family::V4 => (v4::test(port.mac, client), v4::options(url.as_str(), client)),
-                Family::V6 => (v6::test(port.mac, client), v6::options(url.as_str(), client)),
+                IpFamily::V4 => (v4::test(port.mac, client), v4::options(url.as_str(), client)),
+                IpFamily::V6 => (v6::test(port.mac, client), v6::options(url.as_str(), client)),
             };
             let (boot, mac) = (boot.attempt.simple(), port.mac.dashed());
             let mut class = json!({"test": test, "option-data": options});
@@ -223,7 +223,7 @@ mod tests {
             x64.map(|class| class["option-data"][option]["data"].to_string()).collect()
         };
 
-        let [four, six] = [urls(Family::V4, 0), urls(Family::V6, 1)];
+        let [four, six] = [urls(IpFamily::V4, 0), urls(IpFamily::V6, 1)];
         assert!(four[0].contains("//10.0.0.1/") && four[1].contains("//boot.example/"), "{four:?}");
         assert!(six[0].contains("//[fd00::1]/") && six[1].contains("//boot.example/"), "{six:?}");
     }
@@ -233,14 +233,14 @@ mod tests {
         let boots = [Announcement::example(HttpIpxe, "boot.example")];
 
         insta::assert_json_snapshot!(json!({
-            "Dhcp4": of(&boots, Family::V4),
-            "Dhcp6": of(&boots, Family::V6),
+            "Dhcp4": of(&boots, IpFamily::V4),
+            "Dhcp6": of(&boots, IpFamily::V6),
         }));
     }
 
     #[test]
     fn what_others_configured_stays_and_what_is_there_is_not_set_again() {
-        let ours = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
+        let ours = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
         let others = json!({"name": "phones", "test": "option[60].text == 'phone'"});
         let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others]});
 
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn classes_stand_in_front_of_others_of_which_one_with_another_url_would_win() {
-        let ours = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
+        let ours = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
         let others = vec![json!({"name": "legacy"})];
         let [in_front, behind] = [[&ours, &others], [&others, &ours]].map(|[first, second]| {
             let all: Vec<_> = first.iter().chain(second).collect();
@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_boot_whose_url_has_changed_is_told_anew() {
-        let old = of(&[Announcement::example(Http, "10.0.0.1")], Family::V4);
-        let new = of(&[Announcement::example(Http, "10.0.0.2")], Family::V4);
+        let old = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
+        let new = of(&[Announcement::example(Http, "10.0.0.2")], IpFamily::V4);
         let mut configuration = json!({"client-classes": old});
 
         assert!(lacks(&configuration, &new));
@@ -285,7 +285,7 @@ mod tests {
     fn what_another_daemon_told_stays() {
         let first = Announcement::example(Http, "10.0.0.1");
         let other = first.next();
-        let [first_classes, others] = [&first, &other].map(|boot| of(from_ref(boot), Family::V4));
+        let [first_classes, others] = [&first, &other].map(|boot| of(from_ref(boot), IpFamily::V4));
         let mut configuration = json!({"client-classes": others});
         let is_ours = |attempt| attempt == first.attempt;
 

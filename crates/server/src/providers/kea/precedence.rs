@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail};
 use hardware::Mac;
+use netboot::urls::IpFamily;
 use serde_json::Value;
 
 use crate::providers::announcement::Announcement;
-use crate::urls::Family;
 
 /// The options of ours that clients of a server cannot be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Obstacles {
     /// Those in a configuration, for the ports of `boots`.
     pub(super) fn of<'a>(
         configuration: &Value,
-        family: Family,
+        family: IpFamily,
         boots: impl Iterator<Item = &'a Announcement>,
     ) -> Self {
         let macs: HashSet<_> =
@@ -73,7 +73,7 @@ impl Obstacles {
         &mut self,
         subnet: &Value,
         network: Option<String>,
-        family: Family,
+        family: IpFamily,
         macs: &HashSet<Mac>,
     ) {
         let name = format!("the subnet {}", subnet["subnet"].as_str().unwrap_or_default());
@@ -90,7 +90,7 @@ impl Obstacles {
         self.places.extend(network.into_iter().chain(own).chain(of_pools));
     }
 
-    fn look_at_hosts(&mut self, of: &Value, name: &str, family: Family, macs: &HashSet<Mac>) {
+    fn look_at_hosts(&mut self, of: &Value, name: &str, family: IpFamily, macs: &HashSet<Mac>) {
         let hosts = list(of, "reservations").iter().filter(|host| has_option(host, family));
         for (mac, id) in hosts.filter_map(identified) {
             if macs.contains(&mac) {
@@ -101,7 +101,7 @@ impl Obstacles {
 }
 
 /// Reservations outside of subnets are nothing to Kea unless it is told so, for all subnets or for one.
-fn heeds_hosts_of_all_subnets(configuration: &Value, family: Family) -> bool {
+fn heeds_hosts_of_all_subnets(configuration: &Value, family: IpFamily) -> bool {
     let networks = list(configuration, "shared-networks").iter();
     let places: Vec<_> = networks.chain([configuration]).collect();
     let subnets = places.iter().flat_map(|place| list(place, subnets_of(family)));
@@ -131,10 +131,10 @@ fn identified(host: &Value) -> Option<(Mac, &str)> {
 }
 
 /// Whether something has a boot file or a vendor class of its own.
-fn has_option(of: &Value, family: Family) -> bool {
+fn has_option(of: &Value, family: IpFamily) -> bool {
     let (codes, names) = match family {
-        Family::V4 => ([67, 60], ["boot-file-name", "vendor-class-identifier"]),
-        Family::V6 => ([59, 16], ["bootfile-url", "vendor-class"]),
+        IpFamily::V4 => ([67, 60], ["boot-file-name", "vendor-class-identifier"]),
+        IpFamily::V6 => ([59, 16], ["bootfile-url", "vendor-class"]),
     };
     list(of, "option-data").iter().any(|option| {
         let space = option["space"].as_str().is_none_or(|space| space.starts_with("dhcp"));
@@ -144,10 +144,10 @@ fn has_option(of: &Value, family: Family) -> bool {
     })
 }
 
-fn subnets_of(family: Family) -> &'static str {
+fn subnets_of(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "subnet4",
-        Family::V6 => "subnet6",
+        IpFamily::V4 => "subnet4",
+        IpFamily::V6 => "subnet6",
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    fn warning(configuration: &Value, family: Family) -> Result<Option<String>, String> {
+    fn warning(configuration: &Value, family: IpFamily) -> Result<Option<String>, String> {
         let boot = Announcement::example(Http, "boot.example");
         let obstacles = Obstacles::of(configuration, family, [&boot].into_iter());
         obstacles.warning(&boot).map_err(|refused| refused.to_string())
@@ -183,17 +183,17 @@ mod tests {
         let duid = json!({"duid": "00:03:00:01:52:54:00:00:00:01", "option-data": url});
 
         for (configuration, family, place) in [
-            (json!({"subnet4": [subnet]}), Family::V4, "the subnet 10.0.0.0/24 in"),
-            (json!({"subnet4": [pool]}), Family::V4, "the pool 10.0.0.9 in"),
-            (json!({"shared-networks": [network]}), Family::V4, "the shared network lab in"),
+            (json!({"subnet4": [subnet]}), IpFamily::V4, "the subnet 10.0.0.0/24 in"),
+            (json!({"subnet4": [pool]}), IpFamily::V4, "the pool 10.0.0.9 in"),
+            (json!({"shared-networks": [network]}), IpFamily::V4, "the shared network lab in"),
             (
                 json!({"subnet4": [{"subnet": "10.0.0.0/24", "reservations": [host]}]}),
-                Family::V4,
+                IpFamily::V4,
                 "the reservation of 52:54:00:00:00:01 in the subnet 10.0.0.0/24 in",
             ),
             (
                 json!({"reservations-global": true, "reservations": [duid]}),
-                Family::V6,
+                IpFamily::V6,
                 "the reservation of 00:03:00:01:52:54:00:00:00:01 in all subnets in",
             ),
         ] {
@@ -204,7 +204,7 @@ mod tests {
             "option-data": own, "client-classes": [class], "subnet4": [{"option-data": free}],
             "reservations": [host],
         });
-        assert_eq!(warning(&fine, Family::V4), Ok(None));
+        assert_eq!(warning(&fine, IpFamily::V4), Ok(None));
     }
 
     #[test]
@@ -217,8 +217,8 @@ mod tests {
             {"hw-address": "52:54:00:00:00:02", "option-data": own},
         ]}]});
 
-        let warned = warning(&some, Family::V4).unwrap().unwrap();
+        let warned = warning(&some, IpFamily::V4).unwrap().unwrap();
         assert!(warned.contains("the option-data of the subnet 10.0.0.0/24 in place"), "{warned}");
-        assert_eq!(warning(&others, Family::V4), Ok(None));
+        assert_eq!(warning(&others, IpFamily::V4), Ok(None));
     }
 }

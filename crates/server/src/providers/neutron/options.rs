@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
+use netboot::urls::IpFamily;
 use provision::BootInterface;
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
 use crate::config;
 use crate::providers::announcement::Announcement;
-use crate::urls::Family;
 
 /// Neutron's limit of an option's value (`DHCP_OPT_VALUE_MAX_LEN`).
 const LONGEST: usize = 255;
@@ -17,14 +17,14 @@ const LONGEST: usize = 255;
 /// The options of a boot: upstream's `dhcp_options_for_instance`, in its order. Tags (`tag:ipxe`) are
 /// what Neutron's DHCP agent gives to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
 pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
-    match [Family::V4, Family::V6].map(|family| of_family(told, family)) {
+    match [IpFamily::V4, IpFamily::V6].map(|family| of_family(told, family)) {
         [Ok(v4), Ok(v6)] => Ok([v4, v6].concat()),
         [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
         [Err(refused), Err(_)] => Err(refused),
     }
 }
 
-fn of_family(told: &Announcement, family: Family) -> Result<Vec<Value>> {
+fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>> {
     let links = told.links(family)?;
     // It cannot tell one client from another, but for iPXE.
     let (firmware, ipxe) = (links.own.as_str(), links.ipxe.as_str());
@@ -33,8 +33,8 @@ fn of_family(told: &Announcement, family: Family) -> Result<Vec<Value>> {
         "the URL {firmware} is longer than the {LONGEST} bytes that Neutron keeps"
     );
     let (code, tag, version) = match family {
-        Family::V4 => ("67", "ipxe", 4),
-        Family::V6 => ("59", "ipxe6", 6),
+        IpFamily::V4 => ("67", "ipxe", 4),
+        IpFamily::V6 => ("59", "ipxe6", 6),
     };
     let option = |name: &str, value: &str| json!({"opt_name": name, "opt_value": value, "ip_version": version});
     let mut options = if told.boot_interface == BootInterface::HttpIpxe {
@@ -46,8 +46,8 @@ fn of_family(told: &Announcement, family: Family) -> Result<Vec<Value>> {
         vec![option(code, firmware)]
     };
     match family {
-        Family::V4 => options.push(option("60", "HTTPClient")),
-        Family::V6 => {}
+        IpFamily::V4 => options.push(option("60", "HTTPClient")),
+        IpFamily::V6 => {}
     }
     Ok(options)
 }

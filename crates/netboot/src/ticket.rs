@@ -17,7 +17,7 @@ pub struct BootPath<'a> {
 
 /// Why a request gets no file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum TicketRefusal {
     /// A path that tries to leave its folder, or hides what it means.
     #[error("a path with %, a backslash or the folders . and .. is not answered")]
     Disguised,
@@ -35,7 +35,7 @@ pub enum Refusal {
     NoSuchFile,
 }
 
-impl Refusal {
+impl TicketRefusal {
     /// The answer's status. Never a redirect, which firmware does not follow, and never 401, at
     /// which EDK2 asks the person at the console for a password.
     #[must_use]
@@ -53,42 +53,42 @@ impl Refusal {
 /// Empty parts do not count: shim asks for `//grubx64.efi` in the folder it came from.
 ///
 /// # Errors
-/// [`Refusal::Disguised`] and [`Refusal::Elsewhere`].
-pub fn boot_path(path: &str) -> Result<BootPath<'_>, Refusal> {
+/// [`TicketRefusal::Disguised`] and [`TicketRefusal::Elsewhere`].
+pub fn boot_path(path: &str) -> Result<BootPath<'_>, TicketRefusal> {
     if path.contains(['%', '\\']) || path.split('/').any(|part| matches!(part, "." | "..")) {
-        return Err(Refusal::Disguised);
+        return Err(TicketRefusal::Disguised);
     }
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("boot"), Some(ticket), Some(file), None) => Ok(BootPath { ticket, file }),
-        _ => Err(Refusal::Elsewhere),
+        _ => Err(TicketRefusal::Elsewhere),
     }
 }
 
 /// What is to be served, if the ticket is good; `node` is the one the ticket was looked up for.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`TicketRefusal`].
 pub fn admit<'n>(
     node: Option<&'n Node>,
     path: BootPath<'_>,
-) -> Result<(&'n Attempt, Artifact), Refusal> {
-    let node = node.ok_or(Refusal::UnknownTicket)?;
-    let attempt = bootable(node).ok_or(Refusal::Over)?;
+) -> Result<(&'n Attempt, Artifact), TicketRefusal> {
+    let node = node.ok_or(TicketRefusal::UnknownTicket)?;
+    let attempt = bootable(node).ok_or(TicketRefusal::Over)?;
     // The index has found it by its text already; compare again for what it finds in the future.
     if !bool::from(attempt.ticket.0.as_bytes().ct_eq(path.ticket.as_bytes())) {
-        return Err(Refusal::UnknownTicket);
+        return Err(TicketRefusal::UnknownTicket);
     }
-    let artifact = Artifact::of_file_name(path.file).ok_or(Refusal::NoSuchFile)?;
+    let artifact = Artifact::of_file_name(path.file).ok_or(TicketRefusal::NoSuchFile)?;
     Ok((attempt, artifact))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use provision::test_nodes::{TICKET, booting_node};
 
     use super::*;
-    use crate::artifacts::tests::{TICKET, booting_node};
 
     #[test]
     fn a_doubled_slash_is_one() {
@@ -99,14 +99,14 @@ mod tests {
     #[test]
     fn a_path_that_climbs_or_hides_is_refused() {
         for path in ["/boot/T/../kernel", "/boot/T/%2e%2e/kernel", "/boot/./T/kernel", "/boot\\T"] {
-            assert_eq!(boot_path(path), Err(Refusal::Disguised), "{path}");
+            assert_eq!(boot_path(path), Err(TicketRefusal::Disguised), "{path}");
         }
     }
 
     #[test]
     fn a_path_of_another_form_is_refused() {
         for path in ["/", "/boot", "/boot/T", "/boot/T/a/b", "/v1/nodes/x"] {
-            assert_eq!(boot_path(path), Err(Refusal::Elsewhere), "{path}");
+            assert_eq!(boot_path(path), Err(TicketRefusal::Elsewhere), "{path}");
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
     fn the_ticket_of_an_earlier_attempt_opens_nothing() {
         let node = booting_node();
         let path = BootPath { ticket: "earlierearlierearlier1", file: "boot.iso" };
-        assert_eq!(admit(Some(&node), path), Err(Refusal::UnknownTicket));
+        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::UnknownTicket));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let attempt = node.attempt.as_mut().unwrap();
         attempt.ended_at = Some(attempt.started_at);
         let path = BootPath { ticket: TICKET, file: "boot.iso" };
-        assert_eq!(admit(Some(&node), path), Err(Refusal::Over));
+        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::Over));
     }
 
     #[test]
