@@ -25,7 +25,7 @@ const OURS: Layers = Layers {
         ("redfish", &["hardware"]),
         ("efi", &["hardware"]),
         ("ironic", &["hardware", "provision"]),
-        ("netboot", &["hardware", "provision", "efi"]),
+        ("netboot", &["hardware", "provision", "dhcp", "efi"]),
         ("store", &["hardware", "provision"]),
         (
             "server",

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use server::config::{Config, Network};
+use netboot::network_settings::NetworkSettings;
+use server::config::Config;
 
 use crate::service::{log, runtime, told_to_end};
 
@@ -35,7 +36,7 @@ pub struct Settings {
     /// With IPv6 too: eth1=192.0.2.100-192.0.2.199,2001:db8::100-2001:db8::1ff. Beside another DHCP
     /// server, which gives the addresses: eth1=proxy.
     #[arg(long = "dhcp", value_name = "INTERFACE=FIRST-LAST")]
-    networks: Vec<Network>,
+    networks: Vec<NetworkSettings>,
 }
 
 impl Serve {

@@ -4,6 +4,8 @@
 
 pub mod boot_set;
 pub mod fetch_plan;
+pub mod interface_addresses;
+pub mod network_settings;
 pub mod scripts;
 pub mod ticket;
 pub mod urls;

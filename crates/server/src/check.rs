@@ -9,12 +9,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use hardware::CpuArch;
+use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
 
 use crate::api::guard::OperatorGuard;
 use crate::artifacts::{self, BootSets};
-use crate::config::{Config, Network};
+use crate::config::Config;
 use crate::dhcp;
 use crate::dhcp::port::{self, Holder};
 use crate::state_dir::StateSeen;
@@ -62,7 +63,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
 }
 
 /// Whether a network could be served, or is.
-fn serves(config: &Config, network: &Network, state: &Path) -> Result<String> {
+fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<String> {
     // With SO_REUSEADDR on both sides, a port is had by two.
     let is_ours = network::has_ports(network)?;
     let own = dhcp::Service::could_open(&config.dhcp, network, state, is_ours)?;

@@ -1,18 +1,17 @@
 //! Every setting of the daemon, its default, and its check.
 
+mod dhcp;
 mod provider;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use dhcp::leases::LeasePool;
-use dhcp::limits::{Rate, Rates};
-use hardware::Mac;
-use ipnet::{IpNet, Ipv4Net};
+use anyhow::{Context as _, Result, ensure};
+
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use netboot::urls::{UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
@@ -21,6 +20,7 @@ use provision::boot::HttpLoader;
 use serde::Deserialize;
 use url::{Host, Url};
 
+pub use self::dhcp::{Dhcp, DhcpLimits};
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
 use crate::http_server::{BodyLimits, ConnectionLimits};
@@ -254,468 +254,6 @@ impl Images {
         );
         Ok(())
     }
-}
-
-/// `[dhcp]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dhcp {
-    /// Whose answers tell machines what to boot.
-    pub provider: Provider,
-    /// How long a lease is, in seconds.
-    pub lease_secs: u32,
-    /// Whether PXE firmware of nodes that boot over HTTP gets iPXE by TFTP.
-    pub tftp: bool,
-    /// How much is answered.
-    pub limits: DhcpLimits,
-    /// Where to answer; nowhere else.
-    #[serde(rename = "network")]
-    pub networks: Vec<Network>,
-    /// For the provider `dnsmasq`.
-    pub dnsmasq: Dnsmasq,
-    /// For the provider `kea`.
-    pub kea: Kea,
-    /// For the provider `neutron`.
-    pub neutron: Neutron,
-}
-
-impl Default for Dhcp {
-    fn default() -> Self {
-        Self {
-            provider: Provider::default(),
-            lease_secs: 3_600,
-            tftp: false,
-            limits: DhcpLimits::default(),
-            networks: Vec::new(),
-            dnsmasq: Dnsmasq::default(),
-            kea: Kea::default(),
-            neutron: Neutron::default(),
-        }
-    }
-}
-
-/// `[dhcp.limits]`: messages per second on each network; 0 for as many as there are. Four times as many
-/// of a machine, and twice as many of all, may come at once.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DhcpLimits {
-    /// Of one machine. One that is a port of a node may have more while there is some to spare.
-    pub machine: u32,
-    /// Of all machines that are ports of nodes, each within its own; half as many again are to spare.
-    pub known: u32,
-    /// Of all others.
-    pub strangers: u32,
-}
-
-impl Default for DhcpLimits {
-    fn default() -> Self {
-        let Rates { each, known, guests } = Rates::default();
-        Self { machine: each.per_sec, known: known.per_sec, strangers: guests.per_sec }
-    }
-}
-
-impl DhcpLimits {
-    pub(crate) fn rates(self) -> Rates {
-        let rate =
-            |per_sec: u32, times| Rate { per_sec, burst: per_sec.saturating_mul(times).max(1) };
-        Rates {
-            each: rate(self.machine, 4),
-            known: rate(self.known, 2),
-            guests: rate(self.strangers, 2),
-        }
-    }
-}
-
-/// `[[dhcp.network]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Network {
-    /// The network interface, by name.
-    pub interface: String,
-    /// The IPv4 addresses to give out.
-    pub pool: Option<Range>,
-    /// The IPv6 addresses to give out.
-    pub pool6: Option<Range6>,
-    /// Whether another IPv4 server gives the addresses, and only what to boot is said here (ProxyDHCP).
-    #[serde(default)]
-    pub proxy: bool,
-    /// The IPv4 router, if there is one.
-    pub router: Option<Ipv4Addr>,
-    /// Further IPv4 routes.
-    #[serde(default)]
-    pub routes: Vec<Route>,
-    /// Name servers.
-    #[serde(default)]
-    pub dns: Vec<IpAddr>,
-    /// The domain in which machines look up names without a dot.
-    pub domain: Option<String>,
-    /// Time servers.
-    #[serde(default)]
-    pub ntp: Vec<IpAddr>,
-    /// The largest packet that the network carries, in bytes, where it is not 1500.
-    pub mtu: Option<u16>,
-    /// Whether to advertise the IPv6 network, as its router: without advertisements nobody asks
-    /// DHCPv6. Off where another router does so, with the M flag.
-    #[serde(default = "yes")]
-    pub advertise: bool,
-    /// Whether no other DHCP server answers here. Then machines need not wait for others, and those
-    /// that come with an address from elsewhere are told at once to start over.
-    #[serde(default = "yes")]
-    pub sole: bool,
-    /// Whether machines that nobody registered get an address. They never get one to boot from.
-    #[serde(default)]
-    pub strangers: Strangers,
-    /// Addresses of single machines.
-    #[serde(default, rename = "reservation")]
-    pub reservations: Vec<Reservation>,
-    /// Subnets whose relays send to this interface.
-    #[serde(default)]
-    pub relayed: Vec<Relayed>,
-}
-
-/// What machines get that are no port of any node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strangers {
-    /// Nothing: somebody else looks after them, or nobody.
-    #[default]
-    Ignore,
-    /// An address, as long as enough are left for the machines that are known.
-    Serve,
-}
-
-/// `{ to = "ADDRESS/LENGTH", via = "ADDRESS" }`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// What is reached.
-    pub to: Ipv4Net,
-    /// Through whom.
-    pub via: Ipv4Addr,
-}
-
-/// `[[dhcp.network.reservation]]`
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reservation {
-    /// Whose it is.
-    pub mac: Mac,
-    /// Which, of either family; inside of the pool or not.
-    pub address: IpAddr,
-}
-
-/// `[[dhcp.network.relayed]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Relayed {
-    /// Which it is.
-    pub subnet: IpNet,
-    /// The addresses to give out.
-    pub pool: AnyRange,
-    /// Its IPv4 router, if it has one.
-    pub router: Option<Ipv4Addr>,
-    /// Name servers, where they are not the network's.
-    pub dns: Option<Vec<IpAddr>>,
-    /// The domain, where it is not the network's.
-    pub domain: Option<String>,
-    /// Time servers, where they are not the network's.
-    pub ntp: Option<Vec<IpAddr>>,
-    /// The largest packet, where it is not the network's.
-    pub mtu: Option<u16>,
-}
-
-/// What the machines of a subnet are told beside addresses and ways.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Services {
-    /// Name servers of IPv4.
-    pub(crate) dns4: Vec<Ipv4Addr>,
-    /// The same of IPv6.
-    pub(crate) dns6: Vec<Ipv6Addr>,
-    /// The domain in which names without a dot are looked up.
-    pub(crate) domain: Option<String>,
-    /// Time servers of IPv4.
-    pub(crate) ntp4: Vec<Ipv4Addr>,
-    /// The same of IPv6.
-    pub(crate) ntp6: Vec<Ipv6Addr>,
-    /// The largest packet, in bytes.
-    pub(crate) mtu: Option<u16>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Network {
-    /// One without any addresses.
-    fn on(interface: &str) -> Self {
-        Self {
-            interface: interface.to_owned(),
-            pool: None,
-            pool6: None,
-            proxy: false,
-            router: None,
-            routes: Vec::new(),
-            dns: Vec::new(),
-            domain: None,
-            ntp: Vec::new(),
-            mtu: None,
-            advertise: true,
-            sole: true,
-            strangers: Strangers::default(),
-            reservations: Vec::new(),
-            relayed: Vec::new(),
-        }
-    }
-
-    pub(crate) fn dns6(&self) -> Vec<Ipv6Addr> {
-        only6(&self.dns)
-    }
-
-    /// What machines are told that are on the interface's own link, or in a relayed subnet: what that does not
-    /// set is the network's.
-    pub(crate) fn services(&self, relayed: Option<&Relayed>) -> Services {
-        let dns = relayed.and_then(|relayed| relayed.dns.as_ref()).unwrap_or(&self.dns);
-        let domain = relayed.and_then(|relayed| relayed.domain.as_ref()).or(self.domain.as_ref());
-        let ntp = relayed.and_then(|relayed| relayed.ntp.as_ref()).unwrap_or(&self.ntp);
-        Services {
-            dns4: only4(dns),
-            dns6: only6(dns),
-            domain: domain.cloned(),
-            ntp4: only4(ntp),
-            ntp6: only6(ntp),
-            mtu: relayed.and_then(|relayed| relayed.mtu).or(self.mtu),
-        }
-    }
-
-    /// The name servers of every subnet of a family in which addresses are given.
-    pub(crate) fn dns_everywhere(&self, is_four: bool) -> Vec<Vec<IpAddr>> {
-        if self.ends(is_four).is_none() {
-            return Vec::new();
-        }
-        let relayed =
-            self.relayed.iter().filter(|relayed| relayed.subnet.addr().is_ipv4() == is_four);
-        let all = std::iter::once(None).chain(relayed.map(Some));
-        all.map(|relayed| {
-            let Services { dns4, dns6, .. } = self.services(relayed);
-            if is_four {
-                dns4.into_iter().map(IpAddr::from).collect()
-            } else {
-                dns6.into_iter().map(IpAddr::from).collect()
-            }
-        })
-        .collect()
-    }
-
-    fn check(&self) -> Result<()> {
-        let interface = &self.interface;
-        ensure!(
-            self.pool.is_some() || self.pool6.is_some() || self.proxy,
-            "the DHCP network on {interface} has neither pool nor pool6, and is no proxy"
-        );
-        ensure!(
-            self.pool.is_none() || !self.proxy,
-            "the DHCP network on {interface} has a pool and is a proxy; a proxy gives no addresses"
-        );
-        for Relayed { subnet, pool, .. } in &self.relayed {
-            let (has_own, ends) = match pool {
-                AnyRange::V4(pool) => (self.pool.is_some(), [pool.first.into(), pool.last.into()]),
-                AnyRange::V6(pool) => (self.pool6.is_some(), [pool.first.into(), pool.last.into()]),
-            };
-            ensure!(
-                has_own,
-                "the DHCP network on {interface} has the relayed subnet {subnet}, and so needs a \
-                 pool of that family of its own"
-            );
-            ensure!(
-                subnet.network() == subnet.addr(),
-                "{subnet} is no subnet: its address has bits beyond its prefix"
-            );
-            ensure!(
-                ends.iter().all(|end: &IpAddr| subnet.contains(end)),
-                "the pool {}-{} is not in its subnet {subnet}",
-                ends[0],
-                ends[1]
-            );
-        }
-        for (at, Relayed { subnet, .. }) in self.relayed.iter().enumerate() {
-            if let Some(other) =
-                self.relayed[..at].iter().find(|other| overlap(&other.subnet, subnet))
-            {
-                bail!(
-                    "the relayed subnets {} and {subnet} on {interface} overlap, and would give one address \
-                     twice: leave one of them out",
-                    other.subnet
-                );
-            }
-        }
-        for (at, Reservation { mac, address }) in self.reservations.iter().enumerate() {
-            let twice = self.reservations[..at].iter().any(|other| other.address == *address);
-            ensure!(
-                !twice,
-                "the address {address} on {interface} is reserved twice, for {mac} too"
-            );
-            let (is_given, family, pool) = match address {
-                IpAddr::V4(_) => (self.pool.is_some(), "IPv4", "pool"),
-                IpAddr::V6(_) => (self.pool6.is_some(), "IPv6", "pool6"),
-            };
-            ensure!(
-                is_given,
-                "the address {address} on {interface} is reserved for {mac}, and no {family} addresses are \
-                 given there: set {pool}"
-            );
-        }
-        Ok(())
-    }
-
-    /// The first and the last address that are given out, of one family.
-    fn ends(&self, is_four: bool) -> Option<[IpAddr; 2]> {
-        if is_four {
-            self.pool.map(|Range(pool)| [pool.first.into(), pool.last.into()])
-        } else {
-            self.pool6.map(|Range6(pool)| [pool.first.into(), pool.last.into()])
-        }
-    }
-
-    /// Whether the settings go with the interface, whose addresses these are; `own` is the one that is answered
-    /// from.
-    ///
-    /// # Errors
-    /// What does not, and what to do.
-    pub(crate) fn check_on(&self, own: IpNet, addresses: &[IpNet]) -> Result<()> {
-        let (interface, net) = (&self.interface, own.trunc());
-        let Some([first, last]) = self.ends(own.addr().is_ipv4()) else { return Ok(()) };
-        ensure!(
-            net.contains(&first) && net.contains(&last),
-            "the pool {first}-{last} is not in {net}, the network of {} on {interface}: set one that is, or give \
-             the interface an address of the pool's network",
-            own.addr()
-        );
-        let relayed = || self.relayed.iter().map(|relayed| relayed.subnet);
-        if let Some(subnet) = relayed().find(|subnet| overlap(subnet, &net)) {
-            bail!(
-                "the relayed subnet {subnet} overlaps {net}, the network of {interface} itself, whose machines \
-                 need no relay: leave it out"
-            );
-        }
-        for Reservation { mac, address } in &self.reservations {
-            if address.is_ipv4() != net.addr().is_ipv4() {
-                continue;
-            }
-            ensure!(
-                net.contains(address) || relayed().any(|subnet| subnet.contains(address)),
-                "the address {address} on {interface} is reserved for {mac}, and is neither in {net} nor in a \
-                 relayed subnet: take one that is, or add a [[dhcp.network.relayed]]"
-            );
-            let is_ours = addresses.iter().any(|own| own.addr() == *address);
-            let mut routers =
-                self.relayed.iter().map(|relayed| relayed.router).chain([self.router]);
-            ensure!(
-                !is_ours && !routers.any(|router| router.map(IpAddr::from) == Some(*address)),
-                "the address {address} on {interface} is reserved for {mac}, and is {}: take another one",
-                if is_ours { "our own" } else { "the router's" }
-            );
-        }
-        Ok(())
-    }
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
-impl FromStr for Network {
-    type Err = anyhow::Error;
-
-    /// `INTERFACE=FIRST-LAST`, or with IPv6 too, `INTERFACE=FIRST-LAST,FIRST6-LAST6`; or
-    /// `INTERFACE=proxy`.
-    fn from_str(text: &str) -> Result<Self> {
-        let Some((interface, pools)) = text.split_once('=') else {
-            bail!("{text:?} is not INTERFACE=FIRST-LAST, such as eth1=192.0.2.100-192.0.2.199");
-        };
-        let mut network = Self::on(interface);
-        for pool in pools.split(',') {
-            if pool == "proxy" {
-                network.proxy = true;
-                continue;
-            }
-            match pool.to_owned().try_into()? {
-                AnyRange::V4(pool) => network.pool = Some(Range(pool)),
-                AnyRange::V6(pool) => network.pool6 = Some(Range6(pool)),
-            }
-        }
-        network.check()?;
-        Ok(network)
-    }
-}
-
-fn only4(all: &[IpAddr]) -> Vec<Ipv4Addr> {
-    let v4 = |address: &IpAddr| if let IpAddr::V4(v4) = address { Some(*v4) } else { None };
-    all.iter().filter_map(v4).collect()
-}
-
-fn only6(all: &[IpAddr]) -> Vec<Ipv6Addr> {
-    let v6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(*v6) } else { None };
-    all.iter().filter_map(v6).collect()
-}
-
-/// `FIRST-LAST` of either family, both included.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub enum AnyRange {
-    /// Of IPv4.
-    V4(LeasePool<Ipv4Addr>),
-    /// Of IPv6.
-    V6(LeasePool<Ipv6Addr>),
-}
-
-impl TryFrom<String> for AnyRange {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        if text.contains(':') {
-            Range6::try_from(text).map(|pool| Self::V6(pool.0))
-        } else {
-            Range::try_from(text).map(|pool| Self::V4(pool.0))
-        }
-    }
-}
-
-/// `FIRST-LAST`, both included.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Range(pub LeasePool<Ipv4Addr>);
-
-impl TryFrom<String> for Range {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        let (first, last) = ends::<Ipv4Addr>(&text, "192.0.2.100-192.0.2.199")?;
-        Ok(Self(LeasePool { first, last }))
-    }
-}
-
-/// `FIRST-LAST` of IPv6, both included.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Range6(pub LeasePool<Ipv6Addr>);
-
-impl TryFrom<String> for Range6 {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        let (first, last) = ends::<Ipv6Addr>(&text, "2001:db8::100-2001:db8::1ff")?;
-        Ok(Self(LeasePool { first, last }))
-    }
-}
-
-fn ends<A: FromStr + Ord>(text: &str, example: &str) -> Result<(A, A)> {
-    let parse = |address: &str| address.trim().parse::<A>().ok();
-    let ends = text.split_once('-');
-    let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
-        bail!("{text:?} is no address range of this family, such as {example}");
-    };
-    ensure!(first <= last, "the address range {text} ends before it begins");
-    Ok((first, last))
 }
 
 /// `[clean]`
@@ -1002,7 +540,6 @@ impl Config {
     /// Names the setting that is wrong.
     pub fn check(&self) -> Result<()> {
         self.api.check()?;
-        ensure!(self.dhcp.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
         for (section, seconds) in [
             ("clean", self.clean.callback_timeout_secs),
             ("deploy", self.deploy.callback_timeout_secs),
@@ -1017,12 +554,6 @@ impl Config {
             !append.contains(|c: char| c.is_control()),
             "boot.kernel_append_params must be one line of kernel arguments"
         );
-        let mut interfaces: Vec<_> =
-            self.dhcp.networks.iter().map(|network| &network.interface).collect();
-        interfaces.sort();
-        for pair in interfaces.windows(2) {
-            ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
-        }
         for (name, url) in [
             ("api.public_url", &self.api.public_url),
             ("agent.url", &self.agent.url),
@@ -1038,9 +569,8 @@ impl Config {
             );
         }
         self.images.check()?;
-        self.dhcp.networks.iter().try_for_each(Network::check)?;
         self.limits.check()?;
-        self.dhcp.check_provider()
+        self.dhcp.check()
     }
 }
 
@@ -1056,8 +586,9 @@ impl FromStr for Config {
 
 #[cfg(test)]
 mod tests {
+    use netboot::network_settings::NetworkSettings;
+
     use super::*;
-    use crate::dhcp::nearest;
 
     fn refusal(text: &str) -> String {
         format!("{:#}", text.parse::<Config>().unwrap_err())
@@ -1111,7 +642,7 @@ mod tests {
         let [network] = &config.dhcp.networks[..] else { panic!("one network expected") };
         let pool = network.pool.unwrap().0;
         assert_eq!(pool.len(), 11);
-        let flag: Network = "eth1=192.0.2.10-192.0.2.20".parse().unwrap();
+        let flag: NetworkSettings = "eth1=192.0.2.10-192.0.2.20".parse().unwrap();
         assert_eq!(flag.pool.unwrap().0, pool);
     }
 
@@ -1179,135 +710,6 @@ mod tests {
     }
 
     #[test]
-    fn a_relayed_subnet_holds_its_pool() {
-        let relayed = |subnet: &str| {
-            format!(
-                "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
-                 [[dhcp.network.relayed]]\nsubnet = \"{subnet}\"\npool = \"10.2.0.10-10.2.0.20\""
-            )
-        };
-
-        let config: Config = relayed("10.2.0.0/24").parse().unwrap();
-        assert!(matches!(config.dhcp.networks[0].relayed[0].subnet, IpNet::V4(_)));
-        assert!(refusal(&relayed("10.3.0.0/24")).contains("is not in its subnet 10.3.0.0/24"));
-        assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
-        assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
-        assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
-    }
-
-    #[test]
-    fn a_relayed_subnet_has_the_services_of_its_network_but_for_those_of_its_own() {
-        let text = "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
-                    dns = [\"10.0.0.53\", \"fd00::53\"]\ndomain = \"hall.example\"\nmtu = 9000\n\
-                    [[dhcp.network.relayed]]\nsubnet = \"10.2.0.0/24\"\npool = \"10.2.0.10-10.2.0.20\"\n\
-                    [[dhcp.network.relayed]]\nsubnet = \"10.3.0.0/24\"\npool = \"10.3.0.10-10.3.0.20\"\n\
-                    dns = [\"10.3.0.53\"]\ndomain = \"far.example\"\nntp = [\"10.3.0.123\"]\nmtu = 1400";
-        let network = text.parse::<Config>().unwrap().dhcp.networks.remove(0);
-        let [plain, own] = &network.relayed[..] else { panic!("two are expected") };
-        let at = |last: &str| last.parse::<Ipv4Addr>().unwrap();
-
-        assert_eq!(network.services(Some(plain)), network.services(None));
-        let services = network.services(Some(own));
-        assert_eq!(services.dns4, [at("10.3.0.53")]);
-        assert_eq!(services.dns6, [Ipv6Addr::UNSPECIFIED; 0]);
-        assert_eq!(services.domain.as_deref(), Some("far.example"));
-        assert_eq!((services.ntp4, services.mtu), (vec![at("10.3.0.123")], Some(1_400)));
-        let servers = network.dns_everywhere(true);
-        assert_eq!(servers.concat(), ["10.0.0.53", "10.0.0.53", "10.3.0.53"].map(at));
-        assert!(network.dns_everywhere(false).is_empty());
-    }
-
-    #[test]
-    fn relayed_subnets_that_overlap_would_give_an_address_twice_and_are_refused() {
-        let relayed = |subnets: &[&str]| {
-            let mut text = "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
-                            pool6 = \"fd00::1-fd00::2\"\n"
-                .to_owned();
-            for subnet in subnets {
-                let net: IpNet = subnet.parse().unwrap();
-                let address = net.hosts().next().unwrap();
-                text += &format!(
-                    "[[dhcp.network.relayed]]\nsubnet = \"{subnet}\"\npool = \"{address}-{address}\"\n"
-                );
-            }
-            text
-        };
-
-        assert!(relayed(&["10.2.0.0/24", "10.3.0.0/24", "fd02::/64"]).parse::<Config>().is_ok());
-        for twice in [
-            ["10.2.0.0/24", "10.2.0.0/24"],
-            ["10.2.0.0/24", "10.2.0.128/25"],
-            ["10.2.0.128/25", "10.2.0.0/16"],
-            ["fd02::/48", "fd02::/64"],
-        ] {
-            let refused = refusal(&relayed(&twice));
-            assert!(refused.contains("overlap, and would give one address twice"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn a_reservation_of_a_family_that_no_addresses_are_given_of_is_refused() {
-        let reserved = |pools: &str, address: &str| {
-            format!(
-                "[[dhcp.network]]\ninterface = \"a\"\n{pools}\n[[dhcp.network.reservation]]\n\
-                 mac = \"52:54:00:00:00:01\"\naddress = \"{address}\""
-            )
-        };
-        let (four, six) = ("pool = \"10.0.0.1-10.0.0.2\"", "pool6 = \"fd00::1-fd00::2\"");
-
-        assert!(reserved(four, "10.0.0.9").parse::<Config>().is_ok());
-        assert!(refusal(&reserved(four, "fd00::9")).contains("set pool6"));
-        assert!(refusal(&reserved(six, "10.0.0.9")).contains("set pool"));
-        assert!(refusal(&reserved("proxy = true", "10.0.0.9")).contains("no IPv4 addresses"));
-    }
-
-    #[test]
-    fn what_does_not_go_with_the_interface_is_refused_in_words() {
-        let addresses: Vec<IpNet> = ["192.0.2.1/24", "198.51.100.1/24", "fe80::1/64"]
-            .map(|net| net.parse().unwrap())
-            .into();
-        let network = |settings: &str| -> Network {
-            let text = format!("[[dhcp.network]]\ninterface = \"a\"\n{settings}");
-            text.parse::<Config>().unwrap().dhcp.networks.remove(0)
-        };
-        let refused = |settings: &str| {
-            let network = network(settings);
-            let four = addresses.iter().copied().filter(|net| net.addr().is_ipv4());
-            // Where none goes with the pool, the one that is named.
-            let own = nearest(four.clone(), network.ends(true)).or_else(|| nearest(four, None));
-            let own = own.unwrap();
-            network.check_on(own, &addresses).map_err(|error| error.to_string()).err()
-        };
-        let reserved = |address: &str| {
-            let text = format!(
-                "pool = \"192.0.2.10-192.0.2.20\"\nrouter = \"192.0.2.254\"\n\
-                 [[dhcp.network.relayed]]\nsubnet = \"10.2.0.0/24\"\npool = \"10.2.0.10-10.2.0.20\"\n\
-                 [[dhcp.network.reservation]]\nmac = \"52:54:00:00:00:01\"\naddress = \"{address}\""
-            );
-            refused(&text)
-        };
-        let relayed = "pool = \"192.0.2.10-192.0.2.20\"\n[[dhcp.network.relayed]]\n\
-                       subnet = \"192.0.2.0/25\"\npool = \"192.0.2.30-192.0.2.40\"";
-
-        assert_eq!(refused("pool = \"192.0.2.1-192.0.2.20\""), None, "ours is kept back");
-        assert_eq!(refused("pool = \"198.51.100.9-198.51.100.20\""), None, "ours as well");
-        let elsewhere = refused("pool = \"203.0.113.1-203.0.113.9\"").unwrap();
-        assert!(
-            elsewhere.contains("is not in 192.0.2.0/24, the network of 192.0.2.1"),
-            "{elsewhere}"
-        );
-        assert!(refused("pool = \"192.0.2.250-192.0.3.9\"").unwrap().contains("is not in"));
-        assert!(
-            refused(relayed).unwrap().contains("overlaps 192.0.2.0/24, the network of a itself")
-        );
-        assert_eq!(reserved("192.0.2.99"), None);
-        assert_eq!(reserved("10.2.0.99"), None);
-        assert!(reserved("10.9.0.9").unwrap().contains("neither in 192.0.2.0/24 nor in a relayed"));
-        assert!(reserved("192.0.2.1").unwrap().contains("is our own"));
-        assert!(reserved("192.0.2.254").unwrap().contains("is the router's"));
-    }
-
-    #[test]
     fn a_provider_that_lacks_a_setting_is_refused_in_words() {
         let provider = |settings: &str| refusal(&format!("[dhcp]\nprovider = {settings}"));
 
@@ -1318,11 +720,5 @@ mod tests {
         assert!(provider(half).contains("password_file"));
         let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
         assert_eq!(config.dhcp.provider, Provider::Dnsmasq);
-    }
-
-    #[test]
-    fn only_a_whole_network_is_taken_from_the_command_line() {
-        let refused = "eth1".parse::<Network>().unwrap_err().to_string();
-        assert!(refused.contains("INTERFACE=FIRST-LAST"), "{refused}");
     }
 }

@@ -27,7 +27,7 @@ pub mod tftp;
 mod v4;
 mod v6;
 
-pub(crate) use self::addresses::{Unusable, is_link_local, nearest, own4, unusable};
+pub(crate) use self::addresses::unusable;
 pub use self::machines::Machines;
 pub use self::rehearsal::{BootStage, Captured, Explained, Known, Place, Rehearsal};
 pub use self::strangers::BootingStrangers;
@@ -38,6 +38,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
+use netboot::network_settings::NetworkSettings;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -105,7 +106,7 @@ impl Service {
     /// As [`Service::open`].
     pub(crate) fn could_open(
         dhcp: &config::Dhcp,
-        network: &config::Network,
+        network: &NetworkSettings,
         state_dir: &Path,
         has_ports: bool,
     ) -> Result<Option<IpAddr>> {

@@ -1,13 +1,14 @@
 //! Whether machines can look up the names that URLs have in them.
 
 use anyhow::{Result, anyhow};
+use netboot::network_settings::NetworkSettings;
 use url::Host;
 
-use crate::config::{self, Boot};
+use crate::config::Boot;
 
 /// Whether firmware can look up the names that are in URLs; `None`, where there are none. It passes over a URL with a
 /// name that comes without a name server.
-pub(super) fn names(boot: &Boot, network: &config::Network) -> Option<Result<String>> {
+pub(super) fn names(boot: &Boot, network: &NetworkSettings) -> Option<Result<String>> {
     let families = [
         (true, boot.url.as_ref(), "IPv4"),
         (false, boot.url6.as_ref().or(boot.url.as_ref()), "IPv6"),
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn network(text: &str) -> config::Network {
+    fn network(text: &str) -> NetworkSettings {
         text.parse().unwrap()
     }
 
@@ -47,7 +48,7 @@ mod tests {
         let said = |settings: &str, dns: &[&str]| {
             let network = network("eth1=192.0.2.10-192.0.2.20,fd77::10-fd77::20");
             let dns = dns.iter().map(|server| server.parse().unwrap()).collect();
-            let network = config::Network { dns, ..network };
+            let network = NetworkSettings { dns, ..network };
             names(&boot(settings), &network).map(|found| found.map_err(|error| error.to_string()))
         };
         let named = "url = \"http://boot.example\"";

@@ -12,13 +12,14 @@ use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use hardware::Mac;
 use ipnet::IpNet;
+use netboot::network_settings::NetworkSettings;
 
 use self::host::Host;
 pub(super) use self::host::fits;
 use self::url::Told;
 pub(super) use self::url::fits as url_fits;
 use super::Found;
-use crate::config::{Config, Network};
+use crate::config::Config;
 use crate::dhcp::port::{self, Holder, Place};
 use crate::dhcp::{survey, tftp};
 
@@ -29,7 +30,7 @@ pub async fn networks(config: &Config, machines: &[Mac]) -> Vec<Found> {
     join_all(all).await.into_iter().flatten().collect()
 }
 
-async fn look(config: &Config, network: &Network, machines: &[Mac]) -> Vec<Found> {
+async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> Vec<Found> {
     let name = &network.interface;
     let named = |what: &str, found| (format!("{name}: {what}"), found);
     let host = match Host::settled(name).await {
@@ -101,14 +102,14 @@ async fn look(config: &Config, network: &Network, machines: &[Mac]) -> Vec<Found
 }
 
 /// The ports that are answered on.
-fn ports(network: &Network) -> impl Iterator<Item = u16> {
+fn ports(network: &NetworkSettings) -> impl Iterator<Item = u16> {
     let four = network.pool.is_some() || network.proxy;
     let all = [(67, four), (4011, network.proxy), (547, network.pool6.is_some())];
     all.into_iter().filter(|(_, is_needed)| *is_needed).map(|(port, _)| port)
 }
 
 /// Whether nobody else has the ports of a network; gives whether this service has some.
-pub(super) fn has_ports(network: &Network) -> Result<bool> {
+pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
     let mut is_ours = false;
     for port in ports(network) {
         let holder = port::who_has(Place::On(&network.interface), port)

@@ -6,8 +6,6 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 use url::Url;
 
-use super::Dhcp;
-
 /// The DHCP service that tells machines what to boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,29 +21,6 @@ pub enum Provider {
     Neutron,
     /// One that is told by somebody else.
     None,
-}
-
-impl Dhcp {
-    /// What is missing would otherwise be noticed when the first machine boots.
-    pub(super) fn check_provider(&self) -> Result<()> {
-        ensure!(
-            self.networks.is_empty() || self.provider == Provider::Embedded,
-            "[[dhcp.network]] is for the provider embedded: another one is the network's DHCP server"
-        );
-        match self.provider {
-            Provider::Embedded | Provider::None => {}
-            Provider::Dnsmasq => ensure!(
-                self.dnsmasq.dhcp_hostsdir != self.dnsmasq.dhcp_optsdir,
-                "dhcp_hostsdir and dhcp_optsdir in [dhcp.dnsmasq] must be two folders"
-            ),
-            Provider::Kea => ensure!(
-                self.kea.socket4.is_some() || self.kea.socket6.is_some(),
-                "the provider kea needs socket4, socket6 or both in [dhcp.kea]"
-            ),
-            Provider::Neutron => self.neutron.check()?,
-        }
-        Ok(())
-    }
 }
 
 /// `[dhcp.dnsmasq]`, with the names and defaults of Ironic's `[dnsmasq]`.
@@ -67,6 +42,16 @@ impl Default for Dnsmasq {
     }
 }
 
+impl Dnsmasq {
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(
+            self.dhcp_hostsdir != self.dhcp_optsdir,
+            "dhcp_hostsdir and dhcp_optsdir in [dhcp.dnsmasq] must be two folders"
+        );
+        Ok(())
+    }
+}
+
 /// `[dhcp.kea]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -75,6 +60,16 @@ pub struct Kea {
     pub socket4: Option<PathBuf>,
     /// The control socket of kea-dhcp6, if machines boot over IPv6.
     pub socket6: Option<PathBuf>,
+}
+
+impl Kea {
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(
+            self.socket4.is_some() || self.socket6.is_some(),
+            "the provider kea needs socket4, socket6 or both in [dhcp.kea]"
+        );
+        Ok(())
+    }
 }
 
 /// `[dhcp.neutron]`
@@ -100,7 +95,8 @@ pub struct Neutron {
 }
 
 impl Neutron {
-    fn check(&self) -> Result<()> {
+    /// What is missing would otherwise be noticed when the first machine boots.
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
             self.url.is_some() || self.auth_url.is_some(),
             "the provider neutron needs url or auth_url in [dhcp.neutron]"

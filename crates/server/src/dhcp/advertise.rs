@@ -9,12 +9,12 @@ use anyhow::Result;
 use dhcp::v6::advertisement::{
     Advertisement, NameServer, Prefix, SearchDomain, is_solicitation, prefix,
 };
+use netboot::network_settings::NetworkSettings;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::socket::{self, Icmp6, Link};
-use crate::config;
 
 /// RFC 4861 §6.2.1: at random between these, so that routers of one link do not speak together; between
 /// three quarters and the whole of `MaxRtrAdvInterval` here, which may be 1,800 s.
@@ -44,7 +44,7 @@ pub(super) struct Advertiser {
 }
 
 impl Advertiser {
-    pub(super) fn open(link: &Link, settings: &config::Network) -> Result<Self> {
+    pub(super) fn open(link: &Link, settings: &NetworkSettings) -> Result<Self> {
         let advertisement = advertisement(link, settings);
         let socket = Icmp6::open(link)?;
         let (link, trouble) = (link.clone(), Trouble::default());
@@ -131,7 +131,7 @@ impl Trouble {
 }
 
 /// What machines on a link are told of it.
-fn advertisement(link: &Link, settings: &config::Network) -> Advertisement {
+fn advertisement(link: &Link, settings: &NetworkSettings) -> Advertisement {
     let own = Prefix {
         address: prefix(link.address, link.prefix_len),
         len: link.prefix_len,
@@ -239,8 +239,8 @@ mod tests {
         }
     }
 
-    fn settings() -> config::Network {
-        let mut settings: config::Network = "eth0=fd00::10-fd00::1f".parse().unwrap();
+    fn settings() -> NetworkSettings {
+        let mut settings: NetworkSettings = "eth0=fd00::10-fd00::1f".parse().unwrap();
         settings.dns = vec!["192.0.2.53".parse().unwrap(), "fd00::53".parse().unwrap()];
         settings.domain = Some("hall.example".to_owned());
         settings.mtu = Some(1_400);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn no_mtu_is_advertised_that_ipv6_does_not_allow() {
-        let small = config::Network { mtu: Some(1_000), ..settings() };
+        let small = NetworkSettings { mtu: Some(1_000), ..settings() };
 
         assert_eq!(advertisement(&link(), &small).mtu, None);
     }

@@ -10,6 +10,7 @@ use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::destination::SERVER;
 use dhcp::v4::proxy::ProxyPort;
+use netboot::network_settings::NetworkSettings;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -44,7 +45,7 @@ impl Network {
     /// In words, where the interface is missing or has no address, a port is taken, or a journal
     /// cannot be written.
     pub(super) fn open(
-        settings: &config::Network,
+        settings: &NetworkSettings,
         dhcp: &config::Dhcp,
         state_dir: &Path,
     ) -> Result<Self> {
@@ -170,7 +171,7 @@ async fn run<S, D>(
 /// # Errors
 /// As [`Network::open`]; ports that this service has already (`has_ports`) are not tried.
 pub(super) fn could_open(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     dhcp: &config::Dhcp,
     state_dir: &Path,
     has_ports: bool,

@@ -13,11 +13,13 @@ use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
 use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netboot::network_settings::{
+    AddressRange, NetworkSettings, RelayedSubnet, Reservation, StaticRoute, SubnetServices,
+};
 
 use super::journal::PoolPlan;
 use super::socket::Link;
 use super::{addresses, interface, proxy, v4, v6};
-use crate::config::{self, AnyRange, Relayed, Services};
 
 /// Finds a subnet's leases by the name of the file that they are in.
 pub(super) trait Keeper<A: AddressFamily>:
@@ -36,7 +38,7 @@ where
 ///
 /// # Errors
 /// The interface is missing or has no IPv4 address.
-pub(super) fn own4(settings: &config::Network) -> Result<Ipv4Net> {
+pub(super) fn own4(settings: &NetworkSettings) -> Result<Ipv4Net> {
     let pool = settings.pool.map(|pool| pool.0);
     addresses::of_pool4(&settings.interface, pool)
 }
@@ -47,7 +49,7 @@ pub(super) fn own4(settings: &config::Network) -> Result<Ipv4Net> {
 /// The interface is missing or has no IPv4 address of the pool's network, the settings do not go with it, or
 /// its leases cannot be had.
 pub(super) fn desk4(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     lease_secs: u32,
     limits: Limits,
     keeper: impl Keeper<Ipv4Addr>,
@@ -66,7 +68,7 @@ pub(super) fn desk4(
 /// # Errors
 /// Its leases cannot be had.
 pub(super) fn desk4_at(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     own: Ipv4Net,
     ours: &[IpNet],
     lease_secs: u32,
@@ -79,7 +81,7 @@ pub(super) fn desk4_at(
         let mut leases = keeper(journal, (pool, reservations(settings, net)))?;
         let routes = routes(settings, net);
         leases.keep_back(others(net, ours, router, &routes));
-        let Services { dns4, domain, ntp4, mtu, .. } = settings.services(relayed);
+        let SubnetServices { dns4, domain, ntp4, mtu, .. } = settings.services(relayed);
         let about = reply::Network {
             router,
             routes,
@@ -95,8 +97,8 @@ pub(super) fn desk4_at(
     let journal = format!("leases-{interface}.journal");
     let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, None, &journal)?];
     for relayed in &settings.relayed {
-        let Relayed { subnet: net, pool, router, .. } = relayed;
-        let (IpNet::V4(net), AnyRange::V4(pool)) = (net, pool) else { continue };
+        let RelayedSubnet { subnet: net, pool, router, .. } = relayed;
+        let (IpNet::V4(net), AddressRange::V4(pool)) = (net, pool) else { continue };
         let journal = format!("leases-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *router, *pool, Some(relayed), &journal)?);
     }
@@ -108,7 +110,7 @@ pub(super) fn desk4_at(
 /// # Errors
 /// The interface is missing or has no IPv4 address.
 pub(super) fn beside(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     lease_secs: u32,
     port: ProxyPort,
     limits: Limits,
@@ -134,7 +136,7 @@ pub(super) fn beside_at(
 /// # Errors
 /// The interface is missing or has no IPv6 address, or its leases cannot be had.
 pub(super) fn desk6(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     lease_secs: u32,
     limits: Limits,
     keeper: impl Keeper<Ipv6Addr>,
@@ -151,7 +153,7 @@ pub(super) fn desk6(
 /// # Errors
 /// Its leases cannot be had.
 pub(super) fn desk6_at(
-    settings: &config::Network,
+    settings: &NetworkSettings,
     link: &Link,
     ours: &[IpNet],
     lease_secs: u32,
@@ -172,7 +174,7 @@ pub(super) fn desk6_at(
                 pool.last
             );
             let leases = keeper(journal, (given, reserved))?;
-            let Services { dns6, domain, ntp6, .. } = settings.services(relayed);
+            let SubnetServices { dns6, domain, ntp6, .. } = settings.services(relayed);
             let about = six::reply::Network {
                 net,
                 duid: link.duid(),
@@ -187,8 +189,8 @@ pub(super) fn desk6_at(
     let journal = format!("leases6-{interface}.journal");
     let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, None, &journal)?];
     for relayed in &settings.relayed {
-        let Relayed { subnet: net, pool, .. } = relayed;
-        let (IpNet::V6(net), AnyRange::V6(pool)) = (net, pool) else { continue };
+        let RelayedSubnet { subnet: net, pool, .. } = relayed;
+        let (IpNet::V6(net), AddressRange::V6(pool)) = (net, pool) else { continue };
         let journal = format!("leases6-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *pool, Some(relayed), &journal)?);
     }
@@ -234,9 +236,9 @@ fn kept_back6((address, number): (Ipv6Addr, u16)) -> (Identity, Ipv6Addr) {
 }
 
 /// Those of its addresses.
-fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)> {
+fn reservations(settings: &NetworkSettings, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)> {
     let mut all = Vec::new();
-    for config::Reservation { mac, address } in &settings.reservations {
+    for Reservation { mac, address } in &settings.reservations {
         if let IpAddr::V4(address) = address
             && net.contains(address)
         {
@@ -247,9 +249,9 @@ fn reservations(settings: &config::Network, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)
 }
 
 /// The same of an IPv6 subnet.
-fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv6Addr)> {
+fn reservations6(settings: &NetworkSettings, net: Ipv6Net) -> Vec<(Identity, Ipv6Addr)> {
     let mut all = Vec::new();
-    for config::Reservation { mac, address } in &settings.reservations {
+    for Reservation { mac, address } in &settings.reservations {
         if let IpAddr::V6(address) = address
             && net.contains(address)
         {
@@ -260,9 +262,9 @@ fn reservations6(settings: &config::Network, net: Ipv6Net) -> Vec<(Identity, Ipv
 }
 
 /// Those routes whose gateways a client in the subnet reaches.
-fn routes(settings: &config::Network, net: Ipv4Net) -> Vec<reply::Route> {
+fn routes(settings: &NetworkSettings, net: Ipv4Net) -> Vec<reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
-    near.map(|config::Route { to, via }| reply::Route { to: *to, via: *via }).collect()
+    near.map(|StaticRoute { to, via }| reply::Route { to: *to, via: *via }).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
+use netboot::network_settings::NetworkSettings;
 use provision::boot::{Artifact, bootable};
 use provision::{BootInterface, Node, ProvisionState, What};
 use store::{Store, StoreError};
@@ -29,7 +30,7 @@ use super::questions::{self, Question};
 use super::{interface, plan, proxy, socket, v4, v6};
 use crate::artifacts::BootSets;
 use crate::change::Nodes;
-use crate::config::{self, Config, Provider};
+use crate::config::{Config, Provider};
 use crate::nodes::{Found, Index};
 
 /// The way that a packet comes from whoever has no address yet (RFC 2131 §4.1).
@@ -326,7 +327,7 @@ impl Rehearsal {
 
 impl Desks {
     fn open(
-        settings: &config::Network,
+        settings: &NetworkSettings,
         config: &Config,
         places: &[Place],
         notes: &mut Vec<String>,

@@ -10,6 +10,7 @@ use dhcp::leases::LeasePool;
 use dhcp::v4::destination::{CLIENT, Destination};
 use hardware::Mac;
 use ipnet::Ipv6Net;
+use netboot::interface_addresses::{Ipv6Address, choose, link_local};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
@@ -24,7 +25,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::addresses::{self, Address};
+use super::addresses;
 use super::frames::Frames;
 use super::{counter, port, v4, v6};
 
@@ -282,15 +283,15 @@ impl Link {
     }
 
     pub(super) fn find(interface: &str) -> Result<Self> {
-        Self::of(interface, addresses::choose(&addresses::of(interface), None))
+        Self::of(interface, choose(&addresses::of(interface), None))
     }
 
     /// The same, by the address that is in the network of the pool.
     pub(super) fn of_pool(interface: &str, pool: LeasePool<Ipv6Addr>) -> Result<Self> {
         let all = addresses::of(interface);
-        let address = addresses::choose(&all, Some(pool));
+        let address = choose(&all, Some(pool));
         if address.is_none()
-            && let Some(other) = addresses::choose(&all, None)
+            && let Some(other) = choose(&all, None)
         {
             bail!(
                 "cannot answer DHCPv6 on {interface}: no address of it, such as {}/{}, is in a network \
@@ -304,9 +305,9 @@ impl Link {
         Self::of(interface, address)
     }
 
-    fn of(interface: &str, address: Option<Address>) -> Result<Self> {
+    fn of(interface: &str, address: Option<Ipv6Address>) -> Result<Self> {
         let entries = entries_of(interface)?;
-        let Address { address, prefix_len, .. } = address.with_context(|| {
+        let Ipv6Address { address, prefix_len, .. } = address.with_context(|| {
             format!(
                 "cannot answer DHCPv6 on {interface}: it has no IPv6 address but a link-local one; \
                  give it one first"
@@ -324,7 +325,7 @@ impl Link {
 
     /// Its link-local address, once it may be used.
     pub(super) fn local(&self) -> Option<Ipv6Addr> {
-        addresses::link_local(&addresses::of(&self.name))
+        link_local(&addresses::of(&self.name))
     }
 
     /// Our DHCP unique identifier here: DUID-LL of this card, or of its name where it has no address

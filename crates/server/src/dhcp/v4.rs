@@ -11,12 +11,12 @@ use dhcp::v4::relay::{self, relayed};
 use dhcp::v4::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv4Net;
+use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names};
-use crate::config::Strangers;
 use crate::nodes::Index;
 
 /// What it is called among counters.
@@ -27,7 +27,7 @@ pub(super) const FAMILY: &str = "ipv4";
 pub(super) struct Desk {
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
-    strangers: Strangers,
+    strangers: StrangerPolicy,
     limits: Limits,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Reply {
 
 impl Desk {
     /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(mut subnets: Vec<Subnet>, strangers: Strangers, limits: Limits) -> Self {
+    pub(super) fn new(mut subnets: Vec<Subnet>, strangers: StrangerPolicy, limits: Limits) -> Self {
         let nets: Vec<_> = subnets.iter().map(|subnet| subnet.net).collect();
         for Subnet { net, about, .. } in &mut subnets {
             about.others = nets.iter().copied().filter(|other| other != net).collect();
@@ -191,7 +191,7 @@ impl Subnet {
         &mut self,
         asked: &Asked,
         mac: Mac,
-        strangers: Strangers,
+        strangers: StrangerPolicy,
         index: &Index,
         now: Seconds,
     ) -> Option<LeaseClaim> {
@@ -199,8 +199,8 @@ impl Subnet {
             return Some(LeaseClaim::Known);
         }
         match strangers {
-            Strangers::Ignore => None,
-            Strangers::Serve => {
+            StrangerPolicy::Ignore => None,
+            StrangerPolicy::Serve => {
                 let known = self.known(index, now);
                 Some(LeaseClaim::guest(self.leases.pool().len(), known))
             }

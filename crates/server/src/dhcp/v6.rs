@@ -11,13 +11,13 @@ use dhcp::v6::leases::Identity;
 use dhcp::v6::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv6Net;
+use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names};
 use super::socket;
-use crate::config::Strangers;
 use crate::nodes::{Found, Index};
 
 /// What it is called among counters.
@@ -30,7 +30,7 @@ pub(super) struct Desk {
     address: Ipv6Addr,
     /// The interface's own, then those that are reached through relays.
     subnets: Vec<Subnet>,
-    strangers: Strangers,
+    strangers: StrangerPolicy,
     limits: Limits,
 }
 
@@ -65,7 +65,7 @@ impl Desk {
     pub(super) fn new(
         address: Ipv6Addr,
         subnets: Vec<Subnet>,
-        strangers: Strangers,
+        strangers: StrangerPolicy,
         limits: Limits,
     ) -> Self {
         Self { address, subnets, strangers, limits }
@@ -167,15 +167,15 @@ impl Subnet {
         &self,
         asked: &Asked,
         identity: &Identity,
-        strangers: Strangers,
+        strangers: StrangerPolicy,
         known: usize,
     ) -> Option<LeaseClaim> {
         if asked.found.is_some() || self.leases.reserved(identity).is_some() {
             return Some(LeaseClaim::Known);
         }
         match strangers {
-            Strangers::Ignore => None,
-            Strangers::Serve => Some(LeaseClaim::guest(self.leases.pool().len(), known)),
+            StrangerPolicy::Ignore => None,
+            StrangerPolicy::Serve => Some(LeaseClaim::guest(self.leases.pool().len(), known)),
         }
     }
 }

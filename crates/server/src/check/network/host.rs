@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
+use netboot::interface_addresses::{Unusable, is_link_local, nearest, own4};
+use netboot::network_settings::NetworkSettings;
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Agent, Network};
-use crate::dhcp::{Unusable, interface, is_link_local, nearest, own4, unusable};
+use crate::config::Agent;
+use crate::dhcp::{interface, unusable};
 
 /// How long addresses may take until it is known that nobody else has them (RFC 4862 §5.4), and how
 /// often to look.
@@ -28,7 +30,7 @@ pub(super) struct Host {
 ///
 /// # Errors
 /// In words, what is wrong with it.
-pub(in crate::check) fn fits(network: &Network, agent: &Agent) -> Result<()> {
+pub(in crate::check) fn fits(network: &NetworkSettings, agent: &Agent) -> Result<()> {
     let host = Host::of(&network.interface)?;
     host.is_whole(&network.interface)?;
     host.has(network)?;
@@ -77,7 +79,7 @@ impl Host {
     }
 
     /// Ours towards machines, of IPv4 or IPv6.
-    pub(super) fn own(&self, network: &Network, is_four: bool) -> Option<IpNet> {
+    pub(super) fn own(&self, network: &NetworkSettings, is_four: bool) -> Option<IpNet> {
         let ends = match is_four {
             true => network.pool.map(|pool| [pool.0.first.into(), pool.0.last.into()]),
             false => network.pool6.map(|pool| [pool.0.first.into(), pool.0.last.into()]),
@@ -87,7 +89,7 @@ impl Host {
     }
 
     /// Whether it has addresses that go with the pools, and can use them.
-    pub(super) fn has(&self, network: &Network) -> Result<String> {
+    pub(super) fn has(&self, network: &NetworkSettings) -> Result<String> {
         let name = &network.interface;
         let mut said = Vec::new();
         if network.pool.is_some() || network.proxy {
@@ -143,7 +145,7 @@ impl Host {
     }
 
     /// Whether machines can reach what they are told of, and the interface carries what they send.
-    pub(super) fn suits(&self, network: &Network) -> Result<String> {
+    pub(super) fn suits(&self, network: &NetworkSettings) -> Result<String> {
         let name = &network.interface;
         if let (Some(told), Some(has)) = (network.mtu, self.mtu) {
             ensure!(
@@ -183,7 +185,7 @@ impl Host {
     }
 
     /// Whether agents reach what they are told to call.
-    pub(super) fn agents_reach(&self, network: &Network, agent: &Agent) -> Result<()> {
+    pub(super) fn agents_reach(&self, network: &NetworkSettings, agent: &Agent) -> Result<()> {
         let listen = agent.listen;
         if agent.url.is_some() || listen.ip().is_unspecified() {
             return Ok(());
@@ -223,7 +225,7 @@ mod tests {
 
     const POOL: &str = "eth1=192.0.2.10-192.0.2.20";
 
-    fn network(text: &str) -> Network {
+    fn network(text: &str) -> NetworkSettings {
         text.parse().unwrap()
     }
 
@@ -278,10 +280,10 @@ mod tests {
         let pool = || network(POOL);
         let server = |address: &str| vec![address.parse().unwrap()];
 
-        let mtu = Network { mtu: Some(9_000), ..pool() };
-        let router = Network { router: Some([10, 0, 0, 1].into()), ..pool() };
-        let dns = Network { dns: server("198.51.100.53"), ..pool() };
-        let routed = Network { router: Some([192, 0, 2, 254].into()), ..dns.clone() };
+        let mtu = NetworkSettings { mtu: Some(9_000), ..pool() };
+        let router = NetworkSettings { router: Some([10, 0, 0, 1].into()), ..pool() };
+        let dns = NetworkSettings { dns: server("198.51.100.53"), ..pool() };
+        let routed = NetworkSettings { router: Some([192, 0, 2, 254].into()), ..dns.clone() };
 
         assert!(refusal(host.suits(&mtu)).contains("than eth1 itself carries (1500)"));
         assert!(

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail, ensure};
 use hardware::Mac;
+use netboot::network_settings::NetworkSettings;
 
-use crate::config::{Config, Network};
+use crate::config::Config;
 use crate::dhcp::survey::{self, Leased, Neighbours};
 
 /// Addresses of a pool that are asked for: those that are given first.
@@ -15,7 +16,7 @@ const SOME: usize = 256;
 /// `None` where the interface knows no neighbours.
 pub(super) async fn look(
     config: &Config,
-    network: &Network,
+    network: &NetworkSettings,
     own: Option<IpAddr>,
 ) -> Option<Result<String>> {
     let Some(IpAddr::V4(own)) = own else { return None };
@@ -32,7 +33,12 @@ pub(super) async fn look(
     Some(found.and_then(|found| judge(network, own, &found, &leased)))
 }
 
-fn judge(network: &Network, own: Ipv4Addr, found: &Neighbours, leased: &Leased) -> Result<String> {
+fn judge(
+    network: &NetworkSettings,
+    own: Ipv4Addr,
+    found: &Neighbours,
+    leased: &Leased,
+) -> Result<String> {
     if let Some(others) = found.get(&own) {
         bail!(
             "{} has our address {own} too, so what machines send us goes there as well: give one of the two \
@@ -88,9 +94,9 @@ mod tests {
     const IN_POOL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
     fn said(found: &[(Ipv4Addr, u8)], leased: &[(Ipv4Addr, u8)]) -> Result<String, String> {
-        let network = Network {
+        let network = NetworkSettings {
             router: Some(ROUTER),
-            ..("eth1=192.0.2.10-192.0.2.20".parse::<Network>().unwrap())
+            ..("eth1=192.0.2.10-192.0.2.20".parse::<NetworkSettings>().unwrap())
         };
         let all = |list: &[(Ipv4Addr, u8)]| -> Neighbours {
             list.iter().map(|(address, mac)| (*address, [Mac([*mac; 6])].into())).collect()

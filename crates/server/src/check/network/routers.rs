@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 use dhcp::leases::LeasePool;
 use dhcp::v6::advertisement::{Advertisement, Prefix};
 use ipnet::{IpNet, Ipv6Net};
+use netboot::network_settings::NetworkSettings;
 
 use super::servers::names;
-use crate::config::Network;
 use crate::dhcp::survey::Routers;
 
 /// What routers say of a network; `own` is ours, and `own_addresses` are this host's, if it may have been us.
 pub(super) fn judge(
-    network: &Network,
+    network: &NetworkSettings,
     routers: &Routers,
     own: Option<IpNet>,
     own_addresses: &[IpAddr],
@@ -149,8 +149,10 @@ mod tests {
     }
 
     fn said(advertise: bool, all: &[(&str, Advertisement)]) -> Result<String, String> {
-        let network =
-            Network { advertise, ..("eth1=fd77::10-fd77::20".parse::<Network>().unwrap()) };
+        let network = NetworkSettings {
+            advertise,
+            ..("eth1=fd77::10-fd77::20".parse::<NetworkSettings>().unwrap())
+        };
         let routers =
             all.iter().map(|(from, said)| (from.parse().unwrap(), said.clone())).collect();
         let own = Some("fd77::1/64".parse().unwrap());

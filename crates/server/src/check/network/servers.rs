@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use hardware::Mac;
+use netboot::network_settings::NetworkSettings;
 
-use crate::config::Network;
 use crate::dhcp::survey::{As, Offer, Server6};
 
 /// Those that answer a DISCOVER of a stranger or of `machines`; `own` are our addresses, if it may have been us.
 pub(super) fn judge(
-    network: &Network,
+    network: &NetworkSettings,
     offers: &BTreeSet<Offer>,
     own: &[IpAddr],
     machines: &[Mac],
@@ -68,7 +68,7 @@ pub(super) fn judge(
 
 /// Those that answer a SOLICIT of a stranger or of `machines`; `own` is our identifier, if it may have been us.
 pub(super) fn judge6(
-    network: &Network,
+    network: &NetworkSettings,
     servers: &BTreeSet<Server6>,
     own: Option<&[u8]>,
     machines: &[Mac],
@@ -142,11 +142,11 @@ mod tests {
     const US: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const THEM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-    fn network(text: &str) -> Network {
+    fn network(text: &str) -> NetworkSettings {
         text.parse().unwrap()
     }
 
-    fn pool() -> Network {
+    fn pool() -> NetworkSettings {
         network("eth1=192.0.2.10-192.0.2.20")
     }
 
@@ -155,7 +155,10 @@ mod tests {
         Offer { server, to, address, file: file.map(str::to_owned) }
     }
 
-    fn said(network: &Network, offers: impl IntoIterator<Item = Offer>) -> Result<String, String> {
+    fn said(
+        network: &NetworkSettings,
+        offers: impl IntoIterator<Item = Offer>,
+    ) -> Result<String, String> {
         judge(network, &offers.into_iter().collect(), &[US.into()], &[])
             .map_err(|error| error.to_string())
     }
@@ -232,7 +235,7 @@ mod tests {
     }
 
     fn said6(sole: bool, server: Server6) -> Result<String, String> {
-        let network = Network { sole, ..network("eth1=fd77::10-fd77::20") };
+        let network = NetworkSettings { sole, ..network("eth1=fd77::10-fd77::20") };
         judge6(&network, &[server].into(), Some(&[1]), &[]).map_err(|error| error.to_string())
     }
 

@@ -11,6 +11,7 @@ use futures::future::join_all;
 use hardware::CpuArch;
 use http::StatusCode;
 use ipnet::IpNet;
+use netboot::network_settings::NetworkSettings;
 use netboot::ticket::TicketRefusal;
 use netboot::urls::IpFamily;
 use provision::boot::Artifact;
@@ -19,7 +20,7 @@ use reqwest::{Client, Response};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use crate::config::{Config, Network};
+use crate::config::Config;
 use crate::dhcp::interface;
 use crate::dhcp::survey::names;
 
@@ -34,7 +35,7 @@ const ENOUGH: usize = 1_024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told<'a> {
     pub(super) config: &'a Config,
-    pub(super) network: &'a Network,
+    pub(super) network: &'a NetworkSettings,
     /// Our address there, and its network.
     pub(super) near: IpNet,
     /// Whether the service was seen to run.

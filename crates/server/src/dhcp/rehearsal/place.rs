@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netboot::network_settings::NetworkSettings;
 use url::Url;
 
 use super::super::plan;
@@ -55,7 +56,7 @@ pub(super) struct Known6 {
 
 impl Known4 {
     pub(super) fn find(
-        settings: &config::Network,
+        settings: &NetworkSettings,
         boot: &config::Boot,
         places: &[Place],
     ) -> Result<Self> {
@@ -84,7 +85,7 @@ impl Known4 {
 
 impl Known6 {
     pub(super) fn find(
-        settings: &config::Network,
+        settings: &NetworkSettings,
         boot: &config::Boot,
         places: &[Place],
     ) -> Result<Self> {
@@ -131,23 +132,23 @@ impl Known6 {
     }
 }
 
-fn of<'a>(settings: &config::Network, places: &'a [Place]) -> impl Iterator<Item = IpNet> + 'a {
+fn of<'a>(settings: &NetworkSettings, places: &'a [Place]) -> impl Iterator<Item = IpNet> + 'a {
     let interface = settings.interface.clone();
     places.iter().filter(move |place| place.interface == interface).map(|place| place.address)
 }
 
 /// Another host may have an interface of that name as well.
-fn is_of(settings: &config::Network, net: Ipv4Net) -> bool {
+fn is_of(settings: &NetworkSettings, net: Ipv4Net) -> bool {
     settings.pool.is_none_or(|pool| net.contains(&pool.0.first) && net.contains(&pool.0.last))
 }
 
-fn is_of6(settings: &config::Network, link: &Link) -> bool {
+fn is_of6(settings: &NetworkSettings, link: &Link) -> bool {
     let Ok(net) = link.net() else { return false };
     settings.pool6.is_none_or(|pool| net.contains(&pool.0.first) && net.contains(&pool.0.last))
 }
 
 /// The smallest network that holds pool and router, a /24 at least.
-fn guess4(settings: &config::Network) -> Option<Ipv4Net> {
+fn guess4(settings: &NetworkSettings) -> Option<Ipv4Net> {
     let ends = settings.pool.map(|pool| [pool.0.first, pool.0.last]);
     let all: Vec<_> = ends.into_iter().flatten().chain(settings.router).collect();
     let first = *all.first()?;
@@ -157,7 +158,7 @@ fn guess4(settings: &config::Network) -> Option<Ipv4Net> {
 }
 
 /// The same of IPv6, a /64 at least.
-fn guess6(settings: &config::Network) -> Option<Ipv6Net> {
+fn guess6(settings: &NetworkSettings) -> Option<Ipv6Net> {
     let pool = settings.pool6?.0;
     let nets = (0..=64).rev().filter_map(|len| Ipv6Net::new(pool.first, len).ok());
     let mut nets = nets.map(|net| net.trunc());
@@ -175,7 +176,7 @@ fn host6(url: Option<&Url>, net: Ipv6Net) -> Option<Ipv6Addr> {
 }
 
 /// An address that is nobody else's, as far as the settings say.
-fn free4(settings: &config::Network, net: Ipv4Net) -> Ipv4Addr {
+fn free4(settings: &NetworkSettings, net: Ipv4Net) -> Ipv4Addr {
     let is_pooled = |host: &Ipv4Addr| {
         settings.pool.is_some_and(|pool| (pool.0.first..=pool.0.last).contains(host))
     };
@@ -206,9 +207,9 @@ fn unknown(interface: &str, example: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Network};
+    use crate::config::Config;
 
-    fn settings(more: &str) -> Network {
+    fn settings(more: &str) -> NetworkSettings {
         let text = format!("[[dhcp.network]]\ninterface = \"nosuch0\"\n{more}");
         let config: Config = text.parse().unwrap();
         config.dhcp.networks[0].clone()

@@ -13,6 +13,7 @@ use etherparse::{
     ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 use hardware::Mac;
+use netboot::network_settings::{NetworkSettings, Reservation};
 use nix::sys::socket::{LinkAddr, MsgFlags, bind, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -23,7 +24,6 @@ use super::super::journal::look;
 use super::super::port;
 use super::super::socket::{LONGEST, entries_of};
 use super::CLIENT;
-use crate::config;
 
 /// EtherTypes.
 pub(super) const IPV4: u16 = 0x0800;
@@ -73,9 +73,9 @@ pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 ///
 /// # Errors
 /// It cannot be read.
-pub fn leased(network: &config::Network, state_dir: &Path) -> Result<Leased> {
+pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<Leased> {
     let mut all = Leased::new();
-    for config::Reservation { mac, address } in &network.reservations {
+    for Reservation { mac, address } in &network.reservations {
         if let IpAddr::V4(address) = address {
             all.entry(*address).or_default().insert(*mac);
         }

@@ -1,0 +1,102 @@
+//! `[dhcp]`: who answers DHCP, where, and how much.
+
+use anyhow::{Result, ensure};
+use dhcp::limits::{Rate, Rates};
+use netboot::network_settings::NetworkSettings;
+use serde::Deserialize;
+
+use super::provider::{Dnsmasq, Kea, Neutron, Provider};
+
+/// `[dhcp]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dhcp {
+    /// Whose answers tell machines what to boot.
+    pub provider: Provider,
+    /// How long a lease is, in seconds.
+    pub lease_secs: u32,
+    /// Whether PXE firmware of nodes that boot over HTTP gets iPXE by TFTP.
+    pub tftp: bool,
+    /// How much is answered.
+    pub limits: DhcpLimits,
+    /// Where to answer; nowhere else.
+    #[serde(rename = "network")]
+    pub networks: Vec<NetworkSettings>,
+    /// For the provider `dnsmasq`.
+    pub dnsmasq: Dnsmasq,
+    /// For the provider `kea`.
+    pub kea: Kea,
+    /// For the provider `neutron`.
+    pub neutron: Neutron,
+}
+
+impl Dhcp {
+    /// Holds that every network is whole, that no interface has two, and that the provider has what it needs.
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(self.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
+        let mut interfaces: Vec<_> =
+            self.networks.iter().map(|network| &network.interface).collect();
+        interfaces.sort();
+        for pair in interfaces.windows(2) {
+            ensure!(pair[0] != pair[1], "the interface {} is in two DHCP networks", pair[0]);
+        }
+        self.networks.iter().try_for_each(NetworkSettings::check)?;
+        ensure!(
+            self.networks.is_empty() || self.provider == Provider::Embedded,
+            "[[dhcp.network]] is for the provider embedded: another one is the network's DHCP server"
+        );
+        match self.provider {
+            Provider::Embedded | Provider::None => Ok(()),
+            Provider::Dnsmasq => self.dnsmasq.check(),
+            Provider::Kea => self.kea.check(),
+            Provider::Neutron => self.neutron.check(),
+        }
+    }
+}
+
+impl Default for Dhcp {
+    fn default() -> Self {
+        Self {
+            provider: Provider::default(),
+            lease_secs: 3_600,
+            tftp: false,
+            limits: DhcpLimits::default(),
+            networks: Vec::new(),
+            dnsmasq: Dnsmasq::default(),
+            kea: Kea::default(),
+            neutron: Neutron::default(),
+        }
+    }
+}
+
+/// `[dhcp.limits]`: messages per second on each network; 0 for as many as there are. Four times as many
+/// of a machine, and twice as many of all, may come at once.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DhcpLimits {
+    /// Of one machine. One that is a port of a node may have more while there is some to spare.
+    pub machine: u32,
+    /// Of all machines that are ports of nodes, each within its own; half as many again are to spare.
+    pub known: u32,
+    /// Of all others.
+    pub strangers: u32,
+}
+
+impl Default for DhcpLimits {
+    fn default() -> Self {
+        let Rates { each, known, guests } = Rates::default();
+        Self { machine: each.per_sec, known: known.per_sec, strangers: guests.per_sec }
+    }
+}
+
+impl DhcpLimits {
+    pub(crate) fn rates(self) -> Rates {
+        let rate =
+            |per_sec: u32, times| Rate { per_sec, burst: per_sec.saturating_mul(times).max(1) };
+        Rates {
+            each: rate(self.machine, 4),
+            known: rate(self.known, 2),
+            guests: rate(self.strangers, 2),
+        }
+    }
+}
