@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use store::{Clock, DaemonIdentity, Store, StoreError};
+use store::{Clock, DaemonIdentity, Store, StoreError, log_store_failure};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::error::log_store_failure;
 use crate::state_dir::StateDir;
 use crate::workers;
 

@@ -13,9 +13,9 @@ use provision::Refused;
 use provision::addresses::ForeignLookup;
 use provision::limits::Excess;
 use store::{
-    ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError, StoreFailure,
+    ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError,
+    log_store_failure,
 };
-use tracing::{debug, error};
 
 use crate::http_server::BodyError;
 
@@ -313,21 +313,6 @@ impl From<StoreError> for ApiError {
             }
         };
         Self::application(status, text)
-    }
-}
-
-/// Logs what failed in the store, with all causes. An outage of the database was logged when it began.
-pub(crate) fn log_store_failure<E>(failed: &E, what: &str)
-where
-    E: StoreFailure + std::error::Error,
-{
-    let first: &dyn std::error::Error = failed;
-    let causes = std::iter::successors(Some(first), |cause| cause.source());
-    let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    if failed.is_outage() {
-        debug!(error = causes, "{what}");
-    } else {
-        error!(error = causes, "{what}");
     }
 }
 

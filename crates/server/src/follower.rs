@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use store::log_store_failure;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::change::Nodes;
-use crate::error::log_store_failure;
 
 /// How often the database is asked for changes. A ticket that another daemon ended is good here for no longer.
 const EVERY: Duration = Duration::from_millis(500);

@@ -20,6 +20,7 @@ use futures::stream;
 use netboot::urls::Urls;
 use provision::boot::bootable;
 use provision::{Node, Port, What};
+use store::log_store_failure;
 use tokio::sync::RwLock;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -33,7 +34,6 @@ use crate::artifacts::BootSets;
 use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::dhcp::Witness;
-use crate::error::log_store_failure;
 use crate::metrics::Telling;
 
 /// Boots that are taken back at a time.

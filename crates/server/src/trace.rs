@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use provision::{BootEvent, Boots, Node, What};
-use store::{Clock, Store, StoreError};
+use store::{Clock, Store, StoreError, log_store_failure};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::address_book::AddressBook;
-use crate::error::log_store_failure;
 use crate::later_boots::LaterBoots;
 
 /// Events that may wait for the store before further ones are dropped (and that is logged).

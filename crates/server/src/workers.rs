@@ -22,7 +22,9 @@ use jiff::SignedDuration;
 use netboot::urls::Urls;
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
-use store::{ChangeError, Claimed, Clock, DaemonIdentity, StoreFailure as _, WorkError};
+use store::{
+    ChangeError, Claimed, Clock, DaemonIdentity, StoreFailure as _, WorkError, log_store_failure,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -33,7 +35,6 @@ use uuid::Uuid;
 use crate::artifacts::Artifacts;
 use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
-use crate::error::log_store_failure;
 use crate::providers::Providers;
 use crate::trace::Recorder;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tracing::{debug, error};
 use uuid::Uuid;
 
 /// The database failed, or holds what we cannot read.
@@ -384,5 +385,20 @@ impl<E> From<sqlx::Error> for PortChangeError<E> {
 impl<E> StoreFailure for PortChangeError<E> {
     fn of_store(&self) -> Option<&StoreError> {
         if let Self::Port(failed) = self { failed.of_store() } else { None }
+    }
+}
+
+/// Logs what failed in the store, with all causes. An outage of the database was logged when it began.
+pub fn log_store_failure<E>(failed: &E, what: &str)
+where
+    E: StoreFailure + std::error::Error,
+{
+    let first: &dyn std::error::Error = failed;
+    let causes = std::iter::successors(Some(first), |cause| cause.source());
+    let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    if failed.is_outage() {
+        debug!(error = causes, "{what}");
+    } else {
+        error!(error = causes, "{what}");
     }
 }

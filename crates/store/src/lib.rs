@@ -23,7 +23,7 @@ pub use clock::Clock;
 pub use daemons::{DaemonIdentity, KnownDaemon};
 pub use error::{
     ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
-    StoreFailure, WorkError,
+    StoreFailure, WorkError, log_store_failure,
 };
 pub use events::{AttemptSummary, Retention};
 pub use health::{FailureCounts, Health};

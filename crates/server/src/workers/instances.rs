@@ -5,14 +5,13 @@ use std::time::Duration;
 use futures::future::join;
 use provision::instance_boot::is_image_fetched;
 use provision::{BootEvent, Boots, Event, Node};
-use store::ChangeError;
+use store::{ChangeError, log_store_failure};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
 use super::Workers;
-use crate::error::log_store_failure;
 use crate::later_boots::LaterBoot;
 
 /// How long to wait before what could not be saved is saved again.

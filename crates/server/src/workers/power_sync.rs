@@ -7,14 +7,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::iter;
 use provision::{Event, Node, ProvisionState};
-use store::ChangeError;
+use store::{ChangeError, log_store_failure};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Workers, verify};
-use crate::error::log_store_failure;
 
 /// Ironic's `[conductor]sync_power_state_workers`.
 const AT_ONCE: usize = 8;

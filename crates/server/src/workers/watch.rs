@@ -10,7 +10,7 @@ use provision::boot::BootMethod;
 use provision::diagnosis::{Diagnosis, Verdict};
 use provision::event::Silence;
 use provision::{BootEvent, Event, Node, ProvisionState as State, step};
-use store::{ChangeError, Clock, Retention};
+use store::{ChangeError, Clock, Retention, log_store_failure};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use super::Workers;
 use super::instances::{awaits_image, note_fetched};
-use crate::error::log_store_failure;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
