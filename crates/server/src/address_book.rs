@@ -10,20 +10,11 @@ use std::time::Duration;
 
 use provision::addresses::{MachineAddresses, boots_own_iso};
 use provision::trace::DhcpAnswer;
-use provision::{Event, Node, What};
-use store::ChangeError;
+use provision::{Node, What};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tracing::error;
 use uuid::Uuid;
 
-use crate::change::Nodes;
-
-/// How often attempts that are over are forgotten.
-const TIDY_EVERY: Duration = Duration::from_secs(2);
-/// How often what could not be saved is tried again: a worker holds a node for as long as it talks to its BMC.
-const SAVE_AGAIN: Duration = Duration::from_millis(250);
 /// How long a fetch waits until its address is saved: a machine that is fast may fetch while its BMC is still asked whether it is on.
 const SAVED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -50,6 +41,17 @@ struct Page {
     node: Uuid,
     addresses: MachineAddresses,
     is_to_save: bool,
+}
+
+/// The addresses of a boot's machine that are to be saved with its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnsavedAddresses {
+    /// The node.
+    pub(crate) node: Uuid,
+    /// Its attempt to boot.
+    pub(crate) attempt: Uuid,
+    /// The addresses seen in it.
+    pub(crate) addresses: MachineAddresses,
 }
 
 impl AddressBook {
@@ -132,7 +134,7 @@ impl AddressBook {
     }
 
     /// Forgets all attempts but these.
-    fn keep(&self, live: &HashSet<Uuid>) {
+    pub(crate) fn keep(&self, live: &HashSet<Uuid>) {
         self.with(|book| {
             book.by_attempt.retain(|attempt, _| live.contains(attempt));
             let pages = book.by_attempt.values();
@@ -144,61 +146,36 @@ impl AddressBook {
         });
     }
 
-    fn to_save(&self) -> Vec<(Uuid, Uuid, MachineAddresses)> {
+    /// The addresses that are to be saved with their nodes.
+    pub(crate) fn to_save(&self) -> Vec<UnsavedAddresses> {
         self.with(|book| {
             let pages = book.by_attempt.iter().filter(|(_, page)| page.is_to_save);
-            pages.map(|(attempt, page)| (page.node, *attempt, page.addresses.clone())).collect()
+            let unsaved = pages.map(|(attempt, page)| UnsavedAddresses {
+                node: page.node,
+                attempt: *attempt,
+                addresses: page.addresses.clone(),
+            });
+            unsaved.collect()
         })
+    }
+
+    /// Waits until there is more to save.
+    pub(crate) async fn more_to_save(&self) {
+        self.0.to_save.notified().await;
     }
 
     fn is_to_save(&self, attempt: Uuid) -> bool {
         self.with(|book| book.by_attempt.get(&attempt).is_some_and(|page| page.is_to_save))
     }
 
-    /// It is done with, unless more was seen meanwhile.
-    fn is_saved(&self, attempt: Uuid, addresses: &MachineAddresses) {
+    /// Notes that these addresses are saved, or need not be any more. What was seen meanwhile is still to be saved.
+    pub(crate) fn note_saved(&self, saved: &UnsavedAddresses) {
         self.with(|book| {
-            if let Some(page) = book.by_attempt.get_mut(&attempt) {
-                page.is_to_save &= page.addresses != *addresses;
+            if let Some(page) = book.by_attempt.get_mut(&saved.attempt) {
+                page.is_to_save &= page.addresses != saved.addresses;
             }
         });
         self.0.saved.notify_waiters();
-    }
-
-    /// Saves with the nodes what is to be saved, until `end`.
-    pub async fn run(self, nodes: Nodes, end: CancellationToken) {
-        while !end.is_cancelled() {
-            self.save(&nodes).await;
-            let booting = nodes.index().booting();
-            let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
-            self.keep(&live);
-            let rest = if self.to_save().is_empty() { TIDY_EVERY } else { SAVE_AGAIN };
-            tokio::select! {
-                _ = timeout(rest, self.0.to_save.notified()) => {}
-                () = end.cancelled() => {}
-            }
-        }
-        self.save(&nodes).await;
-    }
-
-    async fn save(&self, nodes: &Nodes) {
-        for (node, attempt, addresses) in self.to_save() {
-            let MachineAddresses { fetched, leased, .. } = addresses.clone();
-            let event = Event::AddressesSeen { attempt, fetched, leased };
-            match nodes.happen(node, None, &event).await {
-                // The attempt is over.
-                Ok(_) | Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => {
-                    self.is_saved(attempt, &addresses);
-                }
-                // A worker is at it, and will not be for long.
-                Err(ChangeError::Locked { .. }) => {}
-                Err(failed) => {
-                    if let Some(more) = crate::repeats::line("addresses not saved", node) {
-                        error!(node.uuid = %node, error = %failed, "where the machine is was not saved{more}");
-                    }
-                }
-            }
-        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
@@ -293,7 +270,7 @@ mod tests {
 
         let mut fetch = pin!(book.fetches(&node, IpAddr::from([192, 0, 2, 7])));
         assert_eq!(futures::poll!(fetch.as_mut()), Poll::Pending);
-        book.is_saved(attempt, &book.of(attempt));
+        book.note_saved(&book.to_save()[0]);
         fetch.await;
 
         // Nobody saves it, and its answer comes all the same.
@@ -312,15 +289,14 @@ mod tests {
     #[test]
     fn what_a_token_depends_on_is_to_be_saved_until_it_is() {
         let (book, node) = (AddressBook::default(), node_with_an_own_iso());
-        let attempt = node.live_attempt().unwrap().id;
 
         book.note(&node, &fetch(200, 9));
-        let [(_, _, first)] = &book.to_save()[..] else { panic!("one is to be saved") };
+        let [first] = &book.to_save()[..] else { panic!("one is to be saved") };
         book.note(&node, &dhcp(DhcpAnswer::Ack { address: [192, 0, 2, 8].into(), artifact: None }));
-        book.is_saved(attempt, first);
+        book.note_saved(first);
         assert_eq!(book.to_save().len(), 1, "more was seen meanwhile");
 
-        book.is_saved(attempt, &book.of(attempt));
+        book.note_saved(&book.to_save()[0]);
         assert!(book.to_save().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
 pub mod address_book;
+mod address_writer;
 pub mod agents;
 pub mod answers;
 pub mod api;
@@ -164,7 +165,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         }
     }
     let addresses = recorder.addresses().clone();
-    parts.spawn(well(addresses.run(nodes.clone(), stop.clone())));
+    parts.spawn(well(address_writer::run(addresses, nodes.clone(), stop.clone())));
     parts.spawn(well(follower::run(nodes.clone(), stop.clone())));
     let index = nodes.index().clone();
     let machines = dhcp::Machines {
