@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
+use nodes::{Index, Recorder};
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, Node, Procedure, ProvisionState};
@@ -16,8 +17,6 @@ use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
 use server::config::Config;
 use server::http_server::ConnectionLimits;
 use server::metrics::Metrics;
-use server::nodes::Index;
-use server::trace::Recorder;
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
 use uuid::Uuid;

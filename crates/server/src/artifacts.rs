@@ -27,6 +27,7 @@ use http::{HeaderName, Method, Request};
 use netboot::fetch_plan::FetchRequest;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use netboot::urls::Urls;
+use nodes::{Index, Recorder};
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
 use provision::{Attempt, BootInterface, Boots, Node};
 use tokio::net::TcpListener;
@@ -45,8 +46,6 @@ use crate::http_server::{
     self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
 };
 use crate::metrics::Metrics;
-use crate::nodes::Index;
-use crate::trace::Recorder;
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::libc::O_NONBLOCK;
+use nodes::Recorder;
 use nv_redfish_bmc_http::{BmcCredentials, CacheSettings, HttpBmc};
 use provision::{Node, What};
 use redfish::boot::{
@@ -26,7 +27,6 @@ use url::Url;
 
 use self::http::RedfishClient;
 use crate::tls::{CertificateFingerprint, TrustedCertificate};
-use crate::trace::Recorder;
 
 /// A BMC that takes longer than this to take a connection is not there.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -39,6 +39,7 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use netboot::network_settings::NetworkSettings;
+use nodes::Recorder;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -48,7 +49,6 @@ use tracing::{info, warn};
 use self::network::Network;
 use crate::config;
 use crate::metrics::Metrics;
-use crate::trace::Recorder;
 
 /// DHCP on all networks, on a thread of its own: whatever else the daemon does, an answer does not
 /// wait for it.

@@ -1,30 +1,23 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
-pub mod address_book;
-mod address_writer;
 pub mod agents;
 pub mod answers;
 pub mod api;
 pub mod artifacts;
 pub mod bmcs;
-pub mod change;
 pub mod check;
 pub mod config;
 mod daemons;
 pub mod dhcp;
 pub mod error;
-mod follower;
 pub mod http_server;
-mod later_boots;
 pub mod means;
 pub mod metrics;
-pub mod nodes;
 pub mod providers;
 pub mod repeats;
 mod signals;
 mod state_dir;
 mod tls;
-pub mod trace;
 pub mod workers;
 
 #[cfg(test)]
@@ -38,6 +31,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
+use nodes::{Index, Nodes, Recorder};
 use store::Store;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
@@ -48,18 +42,15 @@ use tracing::{info, warn};
 use crate::api::ApiContext;
 use crate::api::guard::{self, OperatorGuard};
 use crate::artifacts::Artifacts;
-use crate::change::Nodes;
 use crate::config::Config;
 use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
 use crate::means::BootMeans;
 use crate::metrics::Metrics;
-use crate::nodes::Index;
 use crate::providers::Providers;
 use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
-use crate::trace::Recorder;
 use crate::workers::Workers;
 
 /// Serves until `end`, or until a part of it fails.
@@ -110,7 +101,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     daemons::release(&store, &daemon).await?;
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
-    let writer = tokio::spawn(trace::write(store.clone(), backlog));
+    let writer = tokio::spawn(nodes::trace::write(store.clone(), backlog));
     let shown = metrics.clone();
     let operators = Router::new()
         .route("/metrics", get(async move || shown.show()))
@@ -165,8 +156,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         }
     }
     let addresses = recorder.addresses().clone();
-    parts.spawn(well(address_writer::run(addresses, nodes.clone(), stop.clone())));
-    parts.spawn(well(follower::run(nodes.clone(), stop.clone())));
+    parts.spawn(well(nodes::address_writer::run(addresses, nodes.clone(), stop.clone())));
+    parts.spawn(well(nodes::follower::run(nodes.clone(), stop.clone())));
     let index = nodes.index().clone();
     let machines = dhcp::Machines {
         index: nodes.index().clone(),

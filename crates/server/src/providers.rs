@@ -18,6 +18,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
 use netboot::urls::Urls;
+use nodes::Nodes;
 use provision::boot::bootable;
 use provision::{Node, Port, What};
 use store::log_store_failure;
@@ -31,7 +32,6 @@ use self::kea::Kea;
 use self::neutron::Neutron;
 use self::untold::Untold;
 use crate::artifacts::BootSets;
-use crate::change::Nodes;
 use crate::config::{self, Config};
 use crate::dhcp::Witness;
 use crate::metrics::Telling;
@@ -375,6 +375,7 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
+    use nodes::{Backlog, Index, Recorder};
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
@@ -384,8 +385,6 @@ mod tests {
     use super::*;
     use crate::dhcp::BootingStrangers;
     use crate::metrics::Metrics;
-    use crate::nodes::Index;
-    use crate::trace::{Backlog, Recorder};
 
     /// A node whose boot dnsmasq is told of.
     struct World {

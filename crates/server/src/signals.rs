@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use nodes::Index;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::api::guard::OperatorGuard;
-use crate::nodes::Index;
 
 /// SIGHUP, SIGUSR1 and SIGUSR2, taken from the moment this is made.
 #[derive(Debug)]

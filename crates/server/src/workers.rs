@@ -20,6 +20,7 @@ use std::time::Duration;
 use ironic::step_plan::StepWork;
 use jiff::SignedDuration;
 use netboot::urls::Urls;
+use nodes::{Nodes, Recorder};
 use provision::boot::HttpLoader;
 use provision::{Event, Node, Policy, Work};
 use store::{
@@ -33,10 +34,8 @@ use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::artifacts::Artifacts;
-use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
 use crate::providers::Providers;
-use crate::trace::Recorder;
 
 /// How many pieces of work are under way at once. Most of their time is waiting for BMCs.
 const AT_ONCE: usize = 64;

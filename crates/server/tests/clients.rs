@@ -8,15 +8,13 @@ use std::process::Output;
 use std::{env, fs};
 
 use jiff::SignedDuration;
+use nodes::{Index, Nodes, Recorder};
 use provision::steps::ProcedureStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
 use server::api::guard::OperatorGuard;
 use server::api::{ApiContext, ApiSettings, router};
-use server::change::Nodes;
 use server::config;
-use server::nodes::Index;
-use server::trace::Recorder;
 use store::{Claimed, Clock, DaemonIdentity, NodeKey, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

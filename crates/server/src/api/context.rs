@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use ironic::version::since;
 use ironic::{Version, guards};
+use nodes::{Nodes, Recorder};
 use provision::Node;
 use provision::boot::HttpLoader;
 use store::{NodeKey, StoredNode};
 
 use super::agent_calls::AgentCalls;
-use crate::change::Nodes;
 use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
 use crate::means::BootMeans;
-use crate::trace::Recorder;
 
 /// The context of all handlers; clones share it.
 #[derive(Clone, Debug)]

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nodes::Recorder;
 use provision::boot::Artifact;
 use provision::{Node, What};
 use tracing::{debug, info, warn};
 
 use crate::http_server::Sent;
 use crate::repeats::line;
-use crate::trace::Recorder;
 
 /// A request and what it was answered, until the last byte has left.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use netboot::boot_set::efi_machine;
+use nodes::Backlog;
 use proptest::prelude::*;
 use provision::What;
 use provision::node::Secret;
@@ -21,7 +22,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::Config;
-use crate::trace::Backlog;
 
 const KERNEL_LEN: usize = 700_001;
 const INITRAMFS_LEN: usize = 300_007;

@@ -201,6 +201,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::client::Features;
     use hardware::ClientKind;
+    use nodes::{Index, Recorder};
 
     use super::*;
     use crate::artifacts::BootSets;
@@ -208,8 +209,6 @@ mod tests {
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Done, Story, Told};
     use crate::metrics::Metrics;
-    use crate::nodes::Index;
-    use crate::trace::Recorder;
 
     /// Nobody can be reached.
     struct Unplugged;

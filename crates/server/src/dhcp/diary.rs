@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use dhcp::limits::Millis;
 use hardware::ClientKind;
+use nodes::Found;
 use provision::What;
 use provision::boot::bootable;
 use provision::trace::DhcpAnswer;
@@ -16,7 +17,6 @@ use super::Witness;
 use super::heard::{Asked, Done, Story};
 use super::repeats::{Exchange, Repeats};
 use crate::metrics::DhcpMessage;
-use crate::nodes::Found;
 use crate::repeats::line;
 
 /// Reasons that are nobody's fault.
@@ -195,6 +195,7 @@ mod tests {
     use hardware::architecture::X86_BIOS;
     use hardware::{ClientKind, Mac};
     use jiff::Timestamp;
+    use nodes::Recorder;
     use provision::boot::NoBoot;
     use provision::test_nodes::booting_node;
     use provision::{Node, Port, ProvisionState};
@@ -205,7 +206,6 @@ mod tests {
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Told};
     use crate::metrics::Metrics;
-    use crate::trace::Recorder;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use dhcp::Answer;
 use dhcp::client::Features;
 use hardware::{ClientArchitecture, ClientKind, Mac};
+use nodes::Found;
 use provision::boot::Artifact;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
 
 use crate::metrics::DhcpMessage;
-use crate::nodes::Found;
 
 /// What comes of a packet: an answer, what must be in the journal before it leaves, and what is said
 /// of it afterwards.

@@ -8,6 +8,7 @@ use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::X86_BIOS;
 use hardware::{ClientArchitecture, ClientKind};
 use netboot::urls::{IpFamily, Urls};
+use nodes::{Found, Index};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::DhcpAnswer;
@@ -16,7 +17,6 @@ use url::{Host, Url};
 use super::heard::{Asked, Told};
 use super::tftp;
 use crate::artifacts::BootSets;
-use crate::nodes::{Found, Index};
 
 /// What answers depend on besides the network.
 #[derive(Clone, Debug)]

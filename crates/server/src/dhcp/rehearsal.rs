@@ -16,6 +16,7 @@ use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use netboot::network_settings::NetworkSettings;
+use nodes::{Found, Index, Nodes};
 use provision::boot::{Artifact, bootable};
 use provision::{BootInterface, Node, ProvisionState, What};
 use store::{Store, StoreError};
@@ -29,9 +30,7 @@ use super::machines::Machines;
 use super::questions::{self, Question};
 use super::{interface, plan, proxy, socket, v4, v6};
 use crate::artifacts::BootSets;
-use crate::change::Nodes;
 use crate::config::{Config, Provider};
-use crate::nodes::{Found, Index};
 
 /// The way that a packet comes from whoever has no address yet (RFC 2131 §4.1).
 const ANEW: v4::Way =

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hardware::{ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
+use nodes::Index;
 use provision::boot::BootMethod;
 use provision::diagnosis::Diagnosis;
 use provision::{BootEvent, BootingStranger, Node, Vicinity, diagnose};
 use uuid::Uuid;
-
-use crate::nodes::Index;
 
 /// Strangers to remember. Who floods the network with made-up addresses can make us forget others, and no more.
 const MANY: usize = 256;

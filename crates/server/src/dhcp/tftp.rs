@@ -16,11 +16,11 @@ use anyhow::{Context as _, Result};
 use async_tftp::packet;
 use async_tftp::server::{Handler, TftpServer, TftpServerBuilder};
 use futures::io::{AsyncRead, Cursor, Sink};
+use nodes::AddressBook;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::address_book::AddressBook;
 use crate::repeats;
 
 /// The file's name towards firmware.

@@ -13,11 +13,11 @@ use hardware::Mac;
 use ipnet::Ipv4Net;
 use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
+use nodes::Index;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names};
-use crate::nodes::Index;
 
 /// What it is called among counters.
 pub(super) const FAMILY: &str = "ipv4";

@@ -13,12 +13,12 @@ use hardware::Mac;
 use ipnet::Ipv6Net;
 use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
+use nodes::{Found, Index};
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
 use super::machines::{Machines, Names};
 use super::socket;
-use crate::nodes::{Found, Index};
 
 /// What it is called among counters.
 const FAMILY: &str = "ipv6";
@@ -265,11 +265,10 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
 mod tests {
     use dhcp::v6::client_identity::of_card;
     use dhcp::v6::packet::{Options, Relay};
-    use provision::test_nodes::booting_node;
+    use provision::test_nodes::{boot_port, booting_node};
     use uuid::Uuid;
 
     use super::*;
-    use crate::nodes::tests::port;
 
     const FIRST: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const SECOND: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -280,7 +279,7 @@ mod tests {
         node.properties.insert("system_uuid".to_owned(), system_uuid.to_string().into());
         let (index, uuid) = (Index::default(), node.uuid);
         index.put_node(node);
-        index.put_ports(uuid, vec![port(uuid, port_address)]);
+        index.put_ports(uuid, vec![boot_port(uuid, port_address)]);
         index
     }
 

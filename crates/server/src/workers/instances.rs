@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join;
+use nodes::LaterBoot;
 use provision::instance_boot::is_image_fetched;
 use provision::{BootEvent, Boots, Event, Node};
 use store::{ChangeError, log_store_failure};
@@ -12,7 +13,6 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Workers;
-use crate::later_boots::LaterBoot;
 
 /// How long to wait before what could not be saved is saved again.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);

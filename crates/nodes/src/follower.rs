@@ -6,13 +6,13 @@ use store::log_store_failure;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::change::Nodes;
+use crate::nodes::Nodes;
 
 /// How often the database is asked for changes. A ticket that another daemon ended is good here for no longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Follows the store until `end`.
-pub(crate) async fn run(nodes: Nodes, end: CancellationToken) {
+pub async fn run(nodes: Nodes, end: CancellationToken) {
     let mut often = interval(EVERY);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

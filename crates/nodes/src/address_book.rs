@@ -56,7 +56,7 @@ pub(crate) struct UnsavedAddresses {
 
 impl AddressBook {
     /// Notes what an exchange of the node's boot says about where its machine is.
-    pub(crate) fn note(&self, node: &Node, what: &What) {
+    pub fn note(&self, node: &Node, what: &What) {
         match what {
             // Whoever has the ticket was told it by us, or by whom we told.
             What::Http { method, remote: Some(remote), status: 200..=299, sent, .. }
@@ -79,7 +79,7 @@ impl AddressBook {
 
     /// Notes who fetches an image of the node's boot, before it has any of it. Where the token depends on that, waits
     /// until it is saved: after a crash nobody could tell any more to whom the token may be given.
-    pub(crate) async fn fetches(&self, node: &Node, remote: IpAddr) {
+    pub async fn fetches(&self, node: &Node, remote: IpAddr) {
         self.fetches_within(SAVED_WITHIN, node, remote).await;
     }
 
@@ -122,14 +122,14 @@ impl AddressBook {
     }
 
     /// The addresses seen in an attempt.
-    pub(crate) fn of(&self, attempt: Uuid) -> MachineAddresses {
+    pub fn of(&self, attempt: Uuid) -> MachineAddresses {
         self.with(|book| {
             book.by_attempt.get(&attempt).map(|page| page.addresses.clone()).unwrap_or_default()
         })
     }
 
     /// The node whose machine was last seen at this address in a boot under way.
-    pub(crate) fn owner(&self, address: IpAddr) -> Option<Uuid> {
+    pub fn owner(&self, address: IpAddr) -> Option<Uuid> {
         self.with(|book| book.by_address.get(&address.to_canonical()).copied())
     }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::nodes::Index;
+use crate::index::Index;
 use crate::trace::Recorder;
 
 /// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
@@ -164,7 +164,7 @@ impl Nodes {
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
-    pub(crate) async fn happen_unless_changed(
+    pub async fn happen_unless_changed(
         &self,
         node: Uuid,
         since: ChangeNumber,
@@ -249,7 +249,7 @@ impl Nodes {
     }
 
     /// Registers work that this process begins; it is to end when the token of the answer is cancelled.
-    pub(crate) fn begin_work(&self, claim: &Claim) -> WorkUnderWay {
+    pub fn begin_work(&self, claim: &Claim) -> WorkUnderWay {
         self.under_way.begin(claim)
     }
 
@@ -393,11 +393,11 @@ struct ClaimsUnderWay(Arc<Mutex<HashMap<Claim, CancellationToken>>>);
 
 /// Work that this process does, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct WorkUnderWay {
+pub struct WorkUnderWay {
     claim: Claim,
     claims: ClaimsUnderWay,
     /// Cancelled when the work is to end.
-    pub(crate) cancelled: CancellationToken,
+    pub cancelled: CancellationToken,
 }
 
 impl ClaimsUnderWay {

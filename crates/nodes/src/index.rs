@@ -279,43 +279,12 @@ fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use provision::test_nodes::booting_node;
+mod tests {
+    use provision::test_nodes::{boot_port, booting_node};
     use serde_json::json;
 
     use super::*;
-
-    pub(crate) fn port(node: Uuid, address: Mac) -> Port {
-        Port {
-            uuid: Uuid::from_u128(9),
-            node_uuid: node,
-            address,
-            pxe_enabled: true,
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            updated_at: None,
-            extra: serde_json::Map::new(),
-            kept: serde_json::Map::new(),
-        }
-    }
-
-    impl Index {
-        /// Takes a node in a change that is newer than all before; its ports stay as they are.
-        pub(crate) fn put_node(&self, node: Node) {
-            self.note_node(SavedNode { number: self.next_number(), node });
-        }
-
-        /// Takes the ports of a node in a change that is newer than all before.
-        pub(crate) fn put_ports(&self, node: Uuid, ports: Vec<Port>) {
-            self.note_ports(SavedPorts { number: self.next_number(), node, ports });
-        }
-
-        pub(crate) fn next_number(&self) -> ChangeNumber {
-            static NUMBERS: AtomicI64 = AtomicI64::new(1_000);
-            ChangeNumber::from(NUMBERS.fetch_add(1, Ordering::Relaxed))
-        }
-    }
+    use crate::test_nodes::next_number;
 
     fn saved(number: i64, name: &str) -> SavedNode {
         let node = Node { name: Some(name.to_owned()), ..booting_node() };
@@ -363,7 +332,7 @@ pub(crate) mod tests {
         index.note_node(saved(3, "mine"));
 
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        index.follow(page(3, vec![followed(3, "mine", vec![port(uuid, mac)])]));
+        index.follow(page(3, vec![followed(3, "mine", vec![boot_port(uuid, mac)])]));
 
         assert!(index.by_mac(mac).is_some());
     }
@@ -390,7 +359,7 @@ pub(crate) mod tests {
         let index = Index::default();
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let uuid = booting_node().uuid;
-        index.follow(page(1, vec![followed(1, "n", vec![port(uuid, mac)])]));
+        index.follow(page(1, vec![followed(1, "n", vec![boot_port(uuid, mac)])]));
 
         index.follow(page(2, vec![NodeChange { number: 2.into(), uuid, state: None }]));
 
@@ -413,7 +382,7 @@ pub(crate) mod tests {
         node.properties.insert("system_uuid".to_owned(), json!(system_uuid));
         let (index, uuid) = (Index::default(), node.uuid);
         index.put_node(node);
-        index.put_ports(uuid, vec![port(uuid, Mac([2, 0, 0, 0, 0, 1]))]);
+        index.put_ports(uuid, vec![boot_port(uuid, Mac([2, 0, 0, 0, 0, 1]))]);
         index
     }
 
@@ -444,10 +413,10 @@ pub(crate) mod tests {
         let mut other = Node { uuid: Uuid::from_u128(5), ..booting_node() };
         other.properties.insert("system_uuid".to_owned(), json!(uuid));
         index.put_node(other.clone());
-        index.put_ports(other.uuid, vec![port(other.uuid, Mac([2, 0, 0, 0, 0, 2]))]);
+        index.put_ports(other.uuid, vec![boot_port(other.uuid, Mac([2, 0, 0, 0, 0, 2]))]);
 
         assert!(index.by_machine_id(uuid.into_bytes()).is_none());
-        index.note_deletion(first, index.next_number());
+        index.note_deletion(first, next_number());
         let found = index.by_machine_id(uuid.into_bytes()).unwrap();
         assert_eq!(found.node.uuid, other.uuid);
     }

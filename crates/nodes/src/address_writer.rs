@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::address_book::{AddressBook, UnsavedAddresses};
-use crate::change::Nodes;
+use crate::nodes::Nodes;
 
 /// How often attempts that are over are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
 
 /// Saves what is to be saved, and forgets the addresses of attempts that are over, until `end`.
-pub(crate) async fn run(addresses: AddressBook, nodes: Nodes, end: CancellationToken) {
+pub async fn run(addresses: AddressBook, nodes: Nodes, end: CancellationToken) {
     // Attempts whose failure to be saved was logged: it is tried four times a second.
     let mut logged = HashSet::new();
     while !end.is_cancelled() {

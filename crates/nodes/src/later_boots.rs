@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// The boots that are not saved yet; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LaterBoots(Arc<UnsavedBoots>);
+pub struct LaterBoots(Arc<UnsavedBoots>);
 
 #[derive(Debug, Default)]
 struct UnsavedBoots {
@@ -23,11 +23,11 @@ struct UnsavedBoots {
 
 /// A boot that a machine has begun by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LaterBoot {
+pub struct LaterBoot {
     /// The attempt before it.
-    pub(crate) before: Uuid,
+    pub before: Uuid,
     /// Its own.
-    pub(crate) id: Uuid,
+    pub id: Uuid,
 }
 
 impl LaterBoots {
@@ -48,7 +48,7 @@ impl LaterBoots {
     }
 
     /// Waits until there are any, and gives them with their nodes.
-    pub(crate) async fn unsaved(&self) -> Vec<(Uuid, LaterBoot)> {
+    pub async fn unsaved(&self) -> Vec<(Uuid, LaterBoot)> {
         loop {
             let added = self.0.added.notified();
             let unsaved: Vec<_> = self.locked().iter().map(|(node, it)| (*node, *it)).collect();
@@ -60,7 +60,7 @@ impl LaterBoots {
     }
 
     /// Forgets a boot that was saved, or need not be.
-    pub(crate) fn forget(&self, node: Uuid, later: LaterBoot) {
+    pub fn forget(&self, node: Uuid, later: LaterBoot) {
         let mut unsaved = self.locked();
         if unsaved.get(&node) == Some(&later) {
             unsaved.remove(&node);

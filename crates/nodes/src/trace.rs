@@ -35,7 +35,7 @@ pub struct Recorder {
 
 /// The nodes of whose instances something was fetched since they were last [taken](Self::next); clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FetchEnds {
+pub struct FetchEnds {
     nodes: Arc<Mutex<HashSet<Uuid>>>,
     added: Arc<Notify>,
 }
@@ -47,7 +47,7 @@ impl FetchEnds {
     }
 
     /// Waits until there are any.
-    pub(crate) async fn next(&self) -> HashSet<Uuid> {
+    pub async fn next(&self) -> HashSet<Uuid> {
         loop {
             let added = self.added.notified();
             let nodes =
@@ -120,12 +120,12 @@ impl Recorder {
     }
 
     /// The boots that machines with an instance have begun by themselves.
-    pub(crate) fn later_boots(&self) -> &LaterBoots {
+    pub fn later_boots(&self) -> &LaterBoots {
         &self.later_boots
     }
 
     /// Who has fetched something of an instance.
-    pub(crate) fn fetches(&self) -> &FetchEnds {
+    pub fn fetches(&self) -> &FetchEnds {
         &self.fetches
     }
 
@@ -277,8 +277,8 @@ mod tests {
     use store::StoreFailure as _;
 
     use super::*;
-    use crate::change::Nodes;
-    use crate::nodes::Index;
+    use crate::index::Index;
+    use crate::nodes::Nodes;
 
     /// A store with a node that is booting, and the folder that it is in.
     async fn store() -> (TempDir, Store, Node) {
