@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{Request, Uri};
 use libfuzzer_sys::fuzz_target;
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use provision::{Node, Policy, Port};
 use serde_json::{Value, json};
 use server::api::{ApiContext, ApiSettings, router};
@@ -36,7 +36,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
             store.create_node(&node).await.expect("it is new");
             store.create_port(&port, node.created_at).await.expect("it is new");
         }
-        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         // Nobody writes traces, and so nobody waits for one.
         let (recorder, _) = Recorder::new();
         router(ApiContext::new(nodes, recorder, ApiSettings::default()))

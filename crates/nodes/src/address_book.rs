@@ -20,10 +20,10 @@ const SAVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Addresses of machines; clones share one book.
 #[derive(Clone, Debug, Default)]
-pub struct AddressBook(Arc<Inner>);
+pub struct AddressBook(Arc<SharedAddressBook>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct SharedAddressBook {
     book: Mutex<Book>,
     to_save: Notify,
     saved: Notify,

@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 /// The index; clones share one.
 #[derive(Clone, Debug, Default)]
-pub struct Index(Arc<RwLock<Maps>>);
+pub struct NodeIndex(Arc<RwLock<NodeMaps>>);
 
 #[derive(Debug, Default)]
-struct Maps {
+struct NodeMaps {
     /// All changes up to this one are in the maps.
     followed: ChangeNumber,
-    nodes: HashMap<Uuid, Entry>,
+    nodes: HashMap<Uuid, IndexedNode>,
     /// Nodes that this daemon deleted after the last change that was followed.
     deleted: HashMap<Uuid, ChangeNumber>,
     by_mac: HashMap<Mac, Uuid>,
@@ -29,7 +29,7 @@ struct Maps {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct IndexedNode {
     node: Arc<Node>,
     ports: Vec<Arc<Port>>,
     /// The change that left the node so.
@@ -40,18 +40,18 @@ struct Entry {
 
 /// A port and its node.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundPort {
     /// The node.
     pub node: Arc<Node>,
     /// Its port that was asked for.
     pub port: Arc<Port>,
 }
 
-impl Index {
+impl NodeIndex {
     /// Puts everything there is in the place of what the index has.
     pub fn load(&self, everything: ChangePage) {
         self.write(|maps| {
-            *maps = Maps::default();
+            *maps = NodeMaps::default();
             maps.follow(everything);
         });
     }
@@ -85,24 +85,24 @@ impl Index {
 
     /// The port with this address, and its node.
     #[must_use]
-    pub fn by_mac(&self, mac: Mac) -> Option<Found> {
+    pub fn by_mac(&self, mac: Mac) -> Option<FoundPort> {
         self.read(|maps| {
             let entry = maps.nodes.get(maps.by_mac.get(&mac)?)?;
             let port = entry.ports.iter().find(|port| port.address == mac)?;
-            Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
+            Some(FoundPort { node: Arc::clone(&entry.node), port: Arc::clone(port) })
         })
     }
 
     /// The node of a machine whose SMBIOS UUID is known, and the port it boots from; none, where several have it. `id` is
     /// as the machine sends it: firmware has the first three fields little-endian, iPXE and others big-endian.
     #[must_use]
-    pub fn by_machine_id(&self, id: [u8; 16]) -> Option<Found> {
+    pub fn by_machine_id(&self, id: [u8; 16]) -> Option<FoundPort> {
         self.read(|maps| {
             let [only] = maps.by_machine_id.get(&id)?[..] else { return None };
             let entry = maps.nodes.get(&only)?;
             let port =
                 entry.ports.iter().find(|port| port.pxe_enabled).or_else(|| entry.ports.first())?;
-            Some(Found { node: Arc::clone(&entry.node), port: Arc::clone(port) })
+            Some(FoundPort { node: Arc::clone(&entry.node), port: Arc::clone(port) })
         })
     }
 
@@ -147,7 +147,7 @@ impl Index {
     /// The nodes whose machines are being booted or cleaned.
     #[must_use]
     pub fn booting(&self) -> Vec<Arc<Node>> {
-        let live = |entry: &&Entry| entry.node.live_attempt().is_some();
+        let live = |entry: &&IndexedNode| entry.node.live_attempt().is_some();
         self.read(|maps| {
             maps.nodes.values().filter(live).map(|entry| Arc::clone(&entry.node)).collect()
         })
@@ -155,16 +155,16 @@ impl Index {
 
     // A panic elsewhere cannot leave the maps half-changed in a way that matters here: every
     // change removes and inserts whole entries.
-    fn read<T>(&self, look: impl FnOnce(&Maps) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&NodeMaps) -> T) -> T {
         look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self, change: impl FnOnce(&mut Maps)) {
+    fn write(&self, change: impl FnOnce(&mut NodeMaps)) {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl Maps {
+impl NodeMaps {
     fn follow(&mut self, page: ChangePage) {
         if page.since > self.followed {
             return;
@@ -190,7 +190,7 @@ impl Maps {
         }
         let (ports, ports_number) =
             self.remove(uuid).map(|entry| (entry.ports, entry.ports_number)).unwrap_or_default();
-        self.insert(Entry { node: Arc::new(node), ports, node_number: number, ports_number });
+        self.insert(IndexedNode { node: Arc::new(node), ports, node_number: number, ports_number });
     }
 
     fn note_ports(&mut self, SavedPorts { number, node, ports }: SavedPorts) {
@@ -199,7 +199,7 @@ impl Maps {
             && let Some(entry) = self.remove(node)
         {
             let ports = ports.into_iter().map(Arc::new).collect();
-            self.insert(Entry { ports, ports_number: number, ..entry });
+            self.insert(IndexedNode { ports, ports_number: number, ..entry });
         }
     }
 
@@ -217,7 +217,7 @@ impl Maps {
         number > self.followed && Some(number) > known && Some(number) > deleted
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: IndexedNode) {
         let uuid = entry.node.uuid;
         for port in &entry.ports {
             self.by_mac.insert(port.address, uuid);
@@ -234,7 +234,7 @@ impl Maps {
         self.nodes.insert(uuid, entry);
     }
 
-    fn remove(&mut self, uuid: Uuid) -> Option<Entry> {
+    fn remove(&mut self, uuid: Uuid) -> Option<IndexedNode> {
         let entry = self.nodes.remove(&uuid)?;
         for port in &entry.ports {
             // A port may have gone to another node in between.
@@ -305,13 +305,13 @@ mod tests {
         NodeChange { number, uuid: node.uuid, state: Some((node, ports)) }
     }
 
-    fn name_in(index: &Index) -> Option<String> {
+    fn name_in(index: &NodeIndex) -> Option<String> {
         index.all().first().and_then(|node| node.name.clone())
     }
 
     #[test]
     fn a_change_that_arrives_late_replaces_no_newer_one() {
-        let index = Index::default();
+        let index = NodeIndex::default();
         index.note_node(saved(3, "third"));
 
         index.note_node(saved(2, "second"));
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn ports_that_another_daemon_changed_are_followed_though_the_node_is_newer_here() {
-        let index = Index::default();
+        let index = NodeIndex::default();
         let uuid = booting_node().uuid;
         index.follow(page(1, vec![followed(1, "n", Vec::new())]));
         // Another daemon has added a port in change 2, and this one has changed the node in change 3.
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_deleted_node_stays_away_until_it_is_created_again() {
-        let index = Index::default();
+        let index = NodeIndex::default();
         let uuid = booting_node().uuid;
         index.follow(page(1, vec![followed(1, "n", Vec::new())]));
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_deletion_of_another_daemons_is_followed() {
-        let index = Index::default();
+        let index = NodeIndex::default();
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let uuid = booting_node().uuid;
         index.follow(page(1, vec![followed(1, "n", vec![boot_port(uuid, mac)])]));
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn what_is_loaded_takes_the_place_of_everything() {
-        let index = Index::default();
+        let index = NodeIndex::default();
         index.note_node(saved(900, "of another time"));
 
         index.load(page(2, vec![followed(2, "restored", Vec::new())]));
@@ -377,10 +377,10 @@ mod tests {
         assert_eq!(index.followed(), 2.into());
     }
 
-    fn index_of(system_uuid: Uuid) -> Index {
+    fn index_of(system_uuid: Uuid) -> NodeIndex {
         let mut node = booting_node();
         node.properties.insert("system_uuid".to_owned(), json!(system_uuid));
-        let (index, uuid) = (Index::default(), node.uuid);
+        let (index, uuid) = (NodeIndex::default(), node.uuid);
         index.put_node(node);
         index.put_ports(uuid, vec![boot_port(uuid, Mac([2, 0, 0, 0, 0, 1]))]);
         index

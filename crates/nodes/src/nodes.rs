@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::index::Index;
+use crate::index::NodeIndex;
 use crate::trace::Recorder;
 
 /// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
@@ -37,7 +37,7 @@ const SETTLE: SignedDuration = SignedDuration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Nodes {
     store: Store,
-    index: Index,
+    index: NodeIndex,
     policy: Policy,
     /// Whose events of a node are saved before a change of it.
     recorder: Option<Recorder>,
@@ -47,7 +47,7 @@ pub struct Nodes {
 impl Nodes {
     /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
     #[must_use]
-    pub fn new(store: Store, index: Index, policy: Policy) -> Self {
+    pub fn new(store: Store, index: NodeIndex, policy: Policy) -> Self {
         Self { store, index, policy, under_way: ClaimsUnderWay::default(), recorder: None }
     }
 
@@ -122,7 +122,7 @@ impl Nodes {
 
     /// Where they are found without waiting.
     #[must_use]
-    pub fn index(&self) -> &Index {
+    pub fn index(&self) -> &NodeIndex {
         &self.index
     }
 

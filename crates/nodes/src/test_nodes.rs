@@ -6,9 +6,9 @@ use provision::{Node, Port};
 use store::{ChangeNumber, SavedNode, SavedPorts};
 use uuid::Uuid;
 
-use crate::index::Index;
+use crate::index::NodeIndex;
 
-impl Index {
+impl NodeIndex {
     /// Takes a node in a change that is newer than all before; its ports stay as they are.
     pub fn put_node(&self, node: Node) {
         self.note_node(SavedNode { number: next_number(), node });

@@ -277,7 +277,7 @@ mod tests {
     use store::StoreFailure as _;
 
     use super::*;
-    use crate::index::Index;
+    use crate::index::NodeIndex;
     use crate::nodes::Nodes;
 
     /// A store with a node that is booting, and the folder that it is in.
@@ -360,7 +360,7 @@ mod tests {
         let (_folder, store, node) = store().await;
         let (recorder, backlog) = Recorder::new();
         tokio::spawn(write(store.clone(), backlog));
-        let nodes = Nodes::new(store.clone(), Index::default(), Policy::default());
+        let nodes = Nodes::new(store.clone(), NodeIndex::default(), Policy::default());
         let nodes = nodes.recorded_by(recorder.clone());
 
         for round in 1..=20 {
@@ -377,7 +377,7 @@ mod tests {
     async fn a_change_of_a_node_whose_events_wait_for_an_outage_to_end_is_refused_as_an_outage() {
         let (_folder, store, node) = store().await;
         let (recorder, backlog) = Recorder::new();
-        let nodes = Nodes::new(store.clone(), Index::default(), Policy::default());
+        let nodes = Nodes::new(store.clone(), NodeIndex::default(), Policy::default());
         let nodes = nodes.recorded_by(recorder.clone());
         recorder.record(&node, told());
         let seen = Event::PowerSeen(PowerState::On);

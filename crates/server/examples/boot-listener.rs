@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
-use nodes::{Index, Recorder};
+use nodes::{NodeIndex, Recorder};
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, Node, Procedure, ProvisionState};
@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
         kernel_append_params: String::new(),
         urls: Config::default().urls(None),
     };
-    let index = Index::default();
+    let index = NodeIndex::default();
     let (recorder, mut backlog) = Recorder::new();
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
     for file in fs::read_dir(&folder)? {

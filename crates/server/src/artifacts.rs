@@ -27,7 +27,7 @@ use http::{HeaderName, Method, Request};
 use netboot::fetch_plan::FetchRequest;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use netboot::urls::Urls;
-use nodes::{Index, Recorder};
+use nodes::{NodeIndex, Recorder};
 use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_line};
 use provision::{Attempt, BootInterface, Boots, Node};
 use tokio::net::TcpListener;
@@ -76,7 +76,7 @@ pub struct Artifacts(Arc<Inner>);
 struct Inner {
     settings: Settings,
     images: Store,
-    index: Index,
+    index: NodeIndex,
     recorder: Recorder,
 }
 
@@ -85,7 +85,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// When no HTTP client can be made for downloads.
-    pub fn open(settings: Settings, index: Index, recorder: Recorder) -> Result<Self> {
+    pub fn open(settings: Settings, index: NodeIndex, recorder: Recorder) -> Result<Self> {
         let booting = index.clone();
         let sources = Sources::open(
             settings.image_dirs.clone(),

@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use store::Store;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
@@ -70,8 +70,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let store = store.context("cannot open the database")?;
     daemons::register(&store, &daemon).await?;
     let (recorder, backlog) = Recorder::new();
-    let nodes =
-        Nodes::new(store.clone(), Index::default(), config.policy()).recorded_by(recorder.clone());
+    let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy())
+        .recorded_by(recorder.clone());
     nodes.load().await.context("cannot read the nodes")?;
 
     let dhcp = dhcp::Service::open(&config.dhcp, state.path()).await?;

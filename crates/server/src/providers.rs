@@ -375,7 +375,7 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
-    use nodes::{Backlog, Index, Recorder};
+    use nodes::{Backlog, NodeIndex, Recorder};
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
@@ -407,7 +407,7 @@ mod tests {
             );
             let config: Config = config.parse().unwrap();
             let store = Store::open(&format!("sqlite://{path}/test.db")).await.unwrap();
-            let nodes = Nodes::new(store, Index::default(), Policy::default());
+            let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
             nodes.create(&booting_node()).await.unwrap();
             let (recorder, backlog) = Recorder::new();
             let witness = Witness {

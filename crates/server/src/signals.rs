@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use nodes::Index;
+use nodes::NodeIndex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ impl ServiceSignals {
     pub(crate) async fn attend(
         mut self,
         guard: OperatorGuard,
-        index: Index,
+        index: NodeIndex,
         end: CancellationToken,
     ) {
         let [state1, state2] = &mut self.state;
@@ -58,7 +58,7 @@ async fn reload(guard: OperatorGuard) {
     );
 }
 
-fn say_state(signal: &str, index: &Index, since: Instant) {
+fn say_state(signal: &str, index: &NodeIndex, since: Instant) {
     info!(
         "{signal}: serving for {} s; nodes: {}, of which boot: {}; more is at /metrics",
         since.elapsed().as_secs(),

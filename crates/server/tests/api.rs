@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use jiff::SignedDuration;
-use nodes::{Index, Nodes, Recorder, trace};
+use nodes::{NodeIndex, Nodes, Recorder, trace};
 use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
 use serde_json::{Value, json};
 use server::api::{ApiContext, ApiSettings, agent_router, router};
@@ -244,7 +244,7 @@ async fn a_restarted_daemon_finds_its_nodes_again() {
     let uuid = service.enroll("n1", json!({})).await;
     service.add_port(&uuid).await;
 
-    let again = Nodes::new(service.nodes.store().clone(), Index::default(), Policy::default());
+    let again = Nodes::new(service.nodes.store().clone(), NodeIndex::default(), Policy::default());
     again.load().await.unwrap();
 
     let found = again.index().by_mac(MAC.parse().unwrap()).unwrap();
@@ -804,7 +804,7 @@ impl Service {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let store = Store::open(&url).await.expect("the store opens");
-        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let (recorder, backlog) = Recorder::new();
         tokio::spawn(trace::write(nodes.store().clone(), backlog));
         let api = ApiContext::new(nodes.clone(), recorder.clone(), ApiSettings::default());

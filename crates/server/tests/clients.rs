@@ -8,7 +8,7 @@ use std::process::Output;
 use std::{env, fs};
 
 use jiff::SignedDuration;
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use provision::steps::ProcedureStep;
 use provision::{Event, Policy, PowerState, Work};
 use serde_json::{Value, json};
@@ -207,7 +207,7 @@ impl Service {
     async fn open(folder: TempDir, login: Option<(&'static str, &'static str)>) -> Self {
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let store = Store::open(&url).await.expect("the store opens");
-        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         // As the daemon does when it starts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (recorder, _) = Recorder::new();

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use provision::Policy;
 use serde_json::Value;
 use server::api::guard::{self, OperatorGuard};
@@ -226,7 +226,7 @@ impl Service {
         let runtime = Runtime::new().unwrap();
         let url = format!("sqlite://{}/test.db", dir.path().display());
         let store = runtime.block_on(Store::open(&url)).unwrap();
-        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let api = ApiContext::new(nodes, Recorder::new().0, ApiSettings::default());
         let operators = Router::new()
             .route("/metrics", get(|| async { "up 1\n" }))

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use proptest::prelude::*;
 use provision::Policy;
 use serde_json::{Value, json};
@@ -290,7 +290,7 @@ impl Service {
     fn start(url: &str, folder: Option<TempDir>) -> Self {
         let runtime = Runtime::new().expect("a runtime can be had");
         let store = runtime.block_on(Store::open(url)).expect("the store opens");
-        let nodes = Nodes::new(store, Index::default(), Policy::default());
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let (recorder, _) = Recorder::new();
         let api = ApiContext::new(nodes, recorder, ApiSettings::default());
         let (operators, agents) = (router(api.clone()), agent_router(api));

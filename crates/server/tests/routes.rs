@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nodes::{Index, Nodes, Recorder};
+use nodes::{NodeIndex, Nodes, Recorder};
 use provision::Policy;
 use serde_json::{Value, json};
 use server::api::guard::{self, OperatorGuard};
@@ -306,7 +306,7 @@ impl Service {
         let guard = OperatorGuard::open(&config.api).unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let nodes =
-            Nodes::new(Store::open(&url).await.unwrap(), Index::default(), Policy::default());
+            Nodes::new(Store::open(&url).await.unwrap(), NodeIndex::default(), Policy::default());
         let settings = ApiSettings { agent_calls_per_sec: 0, ..ApiSettings::default() };
         let api = ApiContext::new(nodes, Recorder::new().0, settings);
         let service = Self {

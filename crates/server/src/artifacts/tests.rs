@@ -706,7 +706,7 @@ async fn grub_is_what_http_starts_where_the_settings_say_so() {
 struct Listener {
     address: SocketAddr,
     artifacts: Artifacts,
-    index: Index,
+    index: NodeIndex,
     backlog: Backlog,
     folder: TempDir,
     end: Option<oneshot::Sender<()>>,
@@ -739,7 +739,7 @@ impl Listener {
             urls: Config::default().urls(None),
         };
         change(&mut settings);
-        let index = Index::default();
+        let index = NodeIndex::default();
         index.put_node(booting_node());
         index.put_ports(
             Uuid::nil(),

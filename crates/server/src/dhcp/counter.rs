@@ -201,7 +201,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use dhcp::client::Features;
     use hardware::ClientKind;
-    use nodes::{Index, Recorder};
+    use nodes::{NodeIndex, Recorder};
 
     use super::*;
     use crate::artifacts::BootSets;
@@ -268,7 +268,7 @@ mod tests {
     async fn what_could_not_be_sent_is_counted_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let machines = Machines {
-            index: Index::default(),
+            index: NodeIndex::default(),
             urls: Config::default().urls(None),
             tftp: false,
             boot_sets: BootSets::look(folder.path()),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use dhcp::limits::Millis;
 use hardware::ClientKind;
-use nodes::Found;
+use nodes::FoundPort;
 use provision::What;
 use provision::boot::bootable;
 use provision::trace::DhcpAnswer;
@@ -131,7 +131,7 @@ impl Diary {
         let Some(answer) = story.answer() else { return };
         let asked = story.asked;
         debug!("{asked}: {answer}");
-        let Some(Found { node, port }) = asked.found else { return };
+        let Some(FoundPort { node, port }) = asked.found else { return };
         // What a running system says between two boots is no part of either.
         let Some(attempt) = node.live_attempt() else { return };
         let mac = asked.mac.unwrap_or(port.address);
@@ -165,7 +165,7 @@ impl Nothing {
         if !NOTHING.contains(&decision) {
             return None;
         }
-        let boots = |found: &Found| bootable(&found.node).is_some();
+        let boots = |found: &FoundPort| bootable(&found.node).is_some();
         match story.told.because.as_ref()? {
             DhcpAnswer::NoBoot { because } => Some(Self {
                 decision: because.name(),
@@ -222,7 +222,7 @@ mod tests {
             kept: Map::new(),
         };
         let asked = Asked {
-            found: Some(Found { node: Arc::new(node), port: Arc::new(port) }),
+            found: Some(FoundPort { node: Arc::new(node), port: Arc::new(port) }),
             message: "DISCOVER",
             mac: Some(MAC),
             client: ClientKind::PxeClient,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dhcp::Answer;
 use dhcp::client::Features;
 use hardware::{ClientArchitecture, ClientKind, Mac};
-use nodes::Found;
+use nodes::FoundPort;
 use provision::boot::Artifact;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
@@ -42,7 +42,7 @@ pub(super) struct Story {
 #[derive(Debug)]
 pub(super) struct Asked {
     /// `None` if nobody registered the machine.
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<FoundPort>,
     pub(super) message: &'static str,
     pub(super) mac: Option<Mac>,
     pub(super) client: ClientKind,

@@ -8,7 +8,7 @@ use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::X86_BIOS;
 use hardware::{ClientArchitecture, ClientKind};
 use netboot::urls::{IpFamily, Urls};
-use nodes::{Found, Index};
+use nodes::{FoundPort, NodeIndex};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::DhcpAnswer;
@@ -22,7 +22,7 @@ use crate::artifacts::BootSets;
 #[derive(Clone, Debug)]
 pub struct Machines {
     /// Who is known.
-    pub index: Index,
+    pub index: NodeIndex,
     /// Where they fetch.
     pub urls: Urls,
     /// Whether PXE firmware gets iPXE by TFTP.
@@ -51,13 +51,13 @@ impl Machines {
     /// The architecture to choose by, of those that a client names. Nearly all name one.
     pub(super) fn choose(
         &self,
-        found: Option<&Found>,
+        found: Option<&FoundPort>,
         client: ClientKind,
         named: &[ClientArchitecture],
         family: IpFamily,
     ) -> Option<ClientArchitecture> {
         match found {
-            Some(Found { node, .. }) if named.len() > 1 => {
+            Some(FoundPort { node, .. }) if named.len() > 1 => {
                 let boot_sets = self.boot_sets.there();
                 let means = Means { boot_sets: &boot_sets, tftp: self.helps_over_tftp(family) };
                 architecture_for(node, client, named, means)
@@ -87,7 +87,7 @@ impl Machines {
         near: IpAddr,
         names: Names,
     ) -> Result<(Option<Artifact>, Answer), DhcpAnswer> {
-        let Some(Found { node, port }) = &asked.found else {
+        let Some(FoundPort { node, port }) = &asked.found else {
             return Ok((None, Answer::Address));
         };
         let boots = match asked.client {
@@ -235,7 +235,7 @@ mod tests {
             extra: Map::new(),
             kept: Map::new(),
         };
-        let index = Index::default();
+        let index = NodeIndex::default();
         index.put_node(node);
         index.put_ports(Uuid::nil(), vec![port]);
         let config: Config = format!("[boot]\nurl = \"{url}\"").parse().unwrap();

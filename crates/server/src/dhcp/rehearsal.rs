@@ -16,7 +16,7 @@ use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use netboot::network_settings::NetworkSettings;
-use nodes::{Found, Index, Nodes};
+use nodes::{FoundPort, NodeIndex, Nodes};
 use provision::boot::{Artifact, bootable};
 use provision::{BootInterface, Node, ProvisionState, What};
 use store::{Store, StoreError};
@@ -168,7 +168,7 @@ impl Rehearsal {
             return Ok("is told nothing by this service (provider = \"none\")".to_owned());
         }
         let nothing = "was told nothing of this machine: it is told when a boot of it begins";
-        let Some(Found { node, .. }) = self.machines.index.by_mac(mac) else {
+        let Some(FoundPort { node, .. }) = self.machines.index.by_mac(mac) else {
             return Ok(nothing.to_owned());
         };
         let Some(attempt) = &node.attempt else { return Ok(nothing.to_owned()) };
@@ -202,7 +202,7 @@ impl Rehearsal {
     /// Who the machine is.
     #[must_use]
     pub fn known(&self, mac: Mac) -> Known {
-        let Some(Found { node, port }) = self.machines.index.by_mac(mac) else {
+        let Some(FoundPort { node, port }) = self.machines.index.by_mac(mac) else {
             return Known::Stranger;
         };
         let live = node.live_attempt();
@@ -399,7 +399,7 @@ fn found<A: AddressFamily>(
 }
 
 /// The nodes, and where they and their traces are read.
-async fn database(config: &Config) -> Result<(Store, Index)> {
+async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
     let state_dir = config.state_dir()?;
     // A database is named by its whole path.
     let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
@@ -411,7 +411,7 @@ async fn database(config: &Config) -> Result<(Store, Index)> {
         ),
         Err(error) => return Err(error).context("cannot read the database"),
     };
-    let nodes = Nodes::new(store.clone(), Index::default(), config.policy());
+    let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy());
     nodes.load().await.context("cannot read the nodes")?;
     Ok((store, nodes.index().clone()))
 }

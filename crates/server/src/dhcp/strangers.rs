@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hardware::{ClientKind, Mac};
 use jiff::{SignedDuration, Timestamp};
-use nodes::Index;
+use nodes::NodeIndex;
 use provision::boot::BootMethod;
 use provision::diagnosis::Diagnosis;
 use provision::{BootEvent, BootingStranger, Node, Vicinity, diagnose};
@@ -57,7 +57,7 @@ impl BootingStrangers {
     #[must_use]
     pub fn diagnose(
         &self,
-        index: &Index,
+        index: &NodeIndex,
         node: Uuid,
         method: BootMethod,
         events: &[BootEvent],

@@ -13,7 +13,7 @@ use hardware::Mac;
 use ipnet::Ipv4Net;
 use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
-use nodes::Index;
+use nodes::NodeIndex;
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
@@ -192,7 +192,7 @@ impl Subnet {
         asked: &Asked,
         mac: Mac,
         strangers: StrangerPolicy,
-        index: &Index,
+        index: &NodeIndex,
         now: Seconds,
     ) -> Option<LeaseClaim> {
         if asked.found.is_some() || self.leases.reserved(&mac).is_some() {
@@ -209,7 +209,7 @@ impl Subnet {
 
     /// How many known machines there are without an address of their own here. They are not counted for each stranger:
     /// there may be many reservations.
-    fn known(&mut self, index: &Index, now: Seconds) -> usize {
+    fn known(&mut self, index: &NodeIndex, now: Seconds) -> usize {
         if self.counted.1 != now {
             let reserved = self.leases.reserved_clients();
             let provided = reserved.filter(|mac| index.by_mac(*mac).is_some()).count();
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     /// A node with a port for each number.
-    fn index(ports: impl Iterator<Item = u8>) -> Index {
+    fn index(ports: impl Iterator<Item = u8>) -> NodeIndex {
         let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         let port = |last| Port {
             uuid: Uuid::from_u128(u128::from(last)),
@@ -258,7 +258,7 @@ mod tests {
             kept: Map::new(),
         };
         let ports = ports.map(port).collect();
-        let index = Index::default();
+        let index = NodeIndex::default();
         index.put_node(node);
         index.put_ports(Uuid::nil(), ports);
         index

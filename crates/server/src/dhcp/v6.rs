@@ -13,7 +13,7 @@ use hardware::Mac;
 use ipnet::Ipv6Net;
 use netboot::network_settings::StrangerPolicy;
 use netboot::urls::IpFamily;
-use nodes::{Found, Index};
+use nodes::{FoundPort, NodeIndex};
 
 use super::counter::{self, HeardAt};
 use super::heard::{Asked, Done, Heard, Story};
@@ -200,7 +200,7 @@ fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
 
 /// The node is found by the card's address, else by the address in the machine's DUID, else by its UUID
 /// (RFC 6355): a card of a machine may be one that nobody registered.
-fn found(client: &Client, index: &Index) -> Option<Found> {
+fn found(client: &Client, index: &NodeIndex) -> Option<FoundPort> {
     let by_mac = |mac: Option<Mac>| index.by_mac(mac?);
     let by_name = || by_mac(client.named);
     let by_uuid = || index.by_machine_id(client.machine_id?);
@@ -274,10 +274,10 @@ mod tests {
     const SECOND: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
     /// One node with one registered port.
-    fn index(port_address: Mac, system_uuid: Uuid) -> Index {
+    fn index(port_address: Mac, system_uuid: Uuid) -> NodeIndex {
         let mut node = booting_node();
         node.properties.insert("system_uuid".to_owned(), system_uuid.to_string().into());
-        let (index, uuid) = (Index::default(), node.uuid);
+        let (index, uuid) = (NodeIndex::default(), node.uuid);
         index.put_node(node);
         index.put_ports(uuid, vec![boot_port(uuid, port_address)]);
         index
