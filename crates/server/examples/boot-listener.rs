@@ -16,7 +16,7 @@ use provision::{Attempt, Node, Procedure, ProvisionState};
 use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
 use server::config::Config;
 use server::http_server::ConnectionLimits;
-use server::metrics::Metrics;
+use server::http_server::metrics::HttpMetrics;
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
     // In place of the writer of the trace.
     tokio::spawn(async move { while backlog.recorded.recv().await.is_some() {} });
     let limits = ConnectionLimits { per_peer: 1024, ..ConnectionLimits::default() };
-    artifacts.serve(vec![listener], limits, Metrics::default(), future::pending()).await;
+    artifacts.serve(vec![listener], limits, HttpMetrics::default(), future::pending()).await;
     Ok(())
 }
 

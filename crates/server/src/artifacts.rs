@@ -42,10 +42,10 @@ pub(crate) use self::images::how_to_make_one;
 use self::images::{Files, Images, Store, folder_of, image_urls};
 use self::sources::{Fresh, Sources};
 pub use self::sources::{ImageLimits, ImagePace, ImageReach};
+use crate::http_server::metrics::HttpMetrics;
 use crate::http_server::{
     self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
 };
-use crate::metrics::Metrics;
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ impl Artifacts {
         self,
         listeners: Vec<TcpListener>,
         limits: ConnectionLimits,
-        metrics: Metrics,
+        metrics: HttpMetrics,
         end: impl Future<Output = ()>,
     ) {
         let port = Port {

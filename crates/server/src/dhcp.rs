@@ -13,6 +13,7 @@ mod heard;
 pub mod interface;
 mod journal;
 mod machines;
+pub mod metrics;
 mod network;
 mod plan;
 pub mod port;
@@ -46,9 +47,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::metrics::DhcpMetrics;
 use self::network::Network;
 use crate::config;
-use crate::metrics::Metrics;
 
 /// DHCP on all networks, on a thread of its own: whatever else the daemon does, an answer does not
 /// wait for it.
@@ -65,7 +66,7 @@ pub struct Witness {
     /// Hears of every exchange of a boot.
     pub recorder: Recorder,
     /// Counts every message.
-    pub metrics: Metrics,
+    pub metrics: DhcpMetrics,
     /// Remembers who asked for a boot and is nobody's port.
     pub strangers: BootingStrangers,
 }

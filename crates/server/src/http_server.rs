@@ -7,6 +7,7 @@ mod admission;
 mod answers;
 mod budget;
 mod lobby;
+pub mod metrics;
 mod progress;
 mod request_body;
 mod router;
@@ -46,13 +47,13 @@ pub use self::admission::ConnectionLimits;
 use self::admission::{Account, Admission, ConnectionId, Ended, Phase, Verdict};
 use self::budget::BodyBudget;
 use self::lobby::{Full, Lobby};
+use self::metrics::HttpMetrics;
 use self::progress::Progress;
 pub(crate) use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub(crate) use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::Socket;
-use crate::metrics::Metrics;
 use crate::repeats;
 
 /// Connections that were closed and whose tasks have not ended yet; beyond, nobody is let in.
@@ -69,7 +70,7 @@ pub(crate) struct Port<S> {
     pub(crate) bodies: BodyLimits,
     pub(crate) headers: HeaderNames,
     pub(crate) service: S,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: HttpMetrics,
 }
 
 /// How much of request bodies is taken.
@@ -138,7 +139,7 @@ struct PortState {
     name: &'static str,
     limits: ConnectionLimits,
     table: Mutex<Table>,
-    metrics: Metrics,
+    metrics: HttpMetrics,
 }
 
 #[derive(Debug)]
@@ -237,7 +238,7 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
 }
 
 impl PortState {
-    fn new(name: &'static str, limits: ConnectionLimits, metrics: Metrics) -> Self {
+    fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
         let admission = Admission::new(limits.clone());
         let table = Table { admission, closing: BTreeMap::new() };
         Self { name, limits, table: Mutex::new(table), metrics }
@@ -259,7 +260,7 @@ impl PortState {
                 }
                 let closing = Arc::<Notify>::default();
                 table.closing.insert(id, Arc::clone(&closing));
-                self.metrics.http_connections(self.name, table.admission.len());
+                self.metrics.set_open(self.name, table.admission.len());
                 let phase = AtomicU8::new(Phase::Idle as u8);
                 Ok(Arc::new(Held { id, phase, closing, port: Arc::clone(self) }))
             }
@@ -269,7 +270,7 @@ impl PortState {
     }
 
     fn refused(&self, address: IpAddr) {
-        self.metrics.http_connection_ended(self.name, "refused");
+        self.metrics.count_ended(self.name, "refused");
         if let Some(more) = repeats::line("connection refused", self.name) {
             warn!(
                 "a connection of {address} to {} is refused: all that there may be, or that one peer may have, are \
@@ -291,11 +292,11 @@ impl PortState {
         for (id, ended) in table.admission.overdue(now) {
             self.close(&mut table, id, ended);
         }
-        self.metrics.http_connections(self.name, table.admission.len());
+        self.metrics.set_open(self.name, table.admission.len());
     }
 
     fn close(&self, table: &mut Table, id: ConnectionId, why: Ended) {
-        self.metrics.http_connection_ended(self.name, why.name());
+        self.metrics.count_ended(self.name, why.name());
         if let Some(closing) = table.closing.remove(&id) {
             closing.notify_one();
         }
@@ -336,7 +337,7 @@ impl Held {
     fn is_fruitless(&self) -> bool {
         let is_fruitless = self.port.table().admission.is_fruitless(self.id, Instant::now());
         if is_fruitless {
-            self.port.metrics.http_connection_ended(self.port.name, Ended::Fruitless.name());
+            self.port.metrics.count_ended(self.port.name, Ended::Fruitless.name());
         }
         is_fruitless
     }
@@ -346,7 +347,7 @@ impl Held {
     }
 
     fn is_slow(&self) {
-        self.port.metrics.http_connection_ended(self.port.name, "slow_reader");
+        self.port.metrics.count_ended(self.port.name, "slow_reader");
     }
 }
 

@@ -47,7 +47,7 @@ use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
 use crate::means::BootMeans;
-use crate::metrics::Metrics;
+use crate::metrics::DaemonMetrics;
 use crate::providers::Providers;
 use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
@@ -78,14 +78,20 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let urls = config.urls(dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
-    let metrics = Metrics::new(store.health().clone());
+    let metrics = DaemonMetrics::new(store.health().clone());
     let strangers = BootingStrangers::default();
     let witness = dhcp::Witness {
         recorder: recorder.clone(),
-        metrics: metrics.clone(),
+        metrics: metrics.dhcp.clone(),
         strangers: strangers.clone(),
     };
-    let providers = Providers::open(&config, urls.clone(), boot_sets.clone(), witness.clone())?;
+    let providers = Providers::open(
+        &config,
+        urls.clone(),
+        boot_sets.clone(),
+        recorder.clone(),
+        metrics.providers.clone(),
+    )?;
     let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
     let means = BootMeans::new(&config, urls.clone(), boot_sets.clone());
     let settings = api::ApiSettings {
@@ -118,7 +124,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             UsefulAnswers::NoErrors,
             limits.answers(),
         ),
-        metrics: metrics.clone(),
+        metrics: metrics.http.clone(),
     };
     let agent_port = Port {
         name: "agents",
@@ -131,14 +137,14 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             UsefulAnswers::ServedNodes,
             limits.answers(),
         ),
-        metrics: metrics.clone(),
+        metrics: metrics.http.clone(),
     };
     parts.spawn(well(http_server::serve(api_port, stop.clone().cancelled_owned())));
     parts.spawn(well(http_server::serve(agent_port, stop.clone().cancelled_owned())));
     parts.spawn(well(artifacts.clone().serve(
         vec![for_firmware],
         limits.of_port(shares.boot),
-        metrics.clone(),
+        metrics.http.clone(),
         stop.clone().cancelled_owned(),
     )));
     let transfers = tftp::Transfers::new(recorder.addresses().clone());

@@ -5,6 +5,7 @@
 pub mod announcement;
 pub mod dnsmasq;
 pub mod kea;
+pub mod metrics;
 pub mod neutron;
 mod untold;
 
@@ -18,7 +19,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
 use netboot::urls::Urls;
-use nodes::Nodes;
+use nodes::{Nodes, Recorder};
 use provision::boot::bootable;
 use provision::{Node, Port, What};
 use store::log_store_failure;
@@ -29,12 +30,11 @@ use uuid::Uuid;
 use self::announcement::{Announcement, ToldPort};
 use self::dnsmasq::Dnsmasq;
 use self::kea::Kea;
+use self::metrics::{ProviderCallLabels, ProviderMetrics};
 use self::neutron::Neutron;
 use self::untold::Untold;
 use crate::artifacts::BootSets;
 use crate::config::{self, Config};
-use crate::dhcp::Witness;
-use crate::metrics::Telling;
 
 /// Boots that are taken back at a time.
 const AT_ONCE: usize = 16;
@@ -88,7 +88,8 @@ pub struct Providers {
     name: Option<&'static str>,
     urls: Urls,
     boot_sets: BootSets,
-    witness: Witness,
+    recorder: Recorder,
+    metrics: ProviderMetrics,
     told: Arc<Mutex<HashMap<Uuid, Announcement>>>,
     /// Whether the service knows what it should. Held for writing while that is put right, so that a
     /// boot that begins meanwhile is not taken for one that is gone.
@@ -106,7 +107,8 @@ impl Providers {
         config: &Config,
         urls: Urls,
         boot_sets: BootSets,
-        witness: Witness,
+        recorder: Recorder,
+        metrics: ProviderMetrics,
     ) -> Result<Self> {
         let dhcp = &config.dhcp;
         let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
@@ -119,7 +121,7 @@ impl Providers {
             config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
         };
         let (told, right, said) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Self { provider, name, urls, boot_sets, witness, told, right, said })
+        Ok(Self { provider, name, urls, boot_sets, recorder, metrics, told, right, said })
     }
 
     /// Tells the service of the boot of a node that is about to be switched on.
@@ -312,8 +314,8 @@ impl Providers {
         let done = telling.await;
         if let Some(provider) = self.name {
             let outcome = if done.is_ok() { "ok" } else { "failed" };
-            let telling = Telling { provider, what, outcome };
-            self.witness.metrics.telling(&telling, began.elapsed());
+            let call = ProviderCallLabels { provider, what, outcome };
+            self.metrics.count(&call, began.elapsed());
         }
         done
     }
@@ -331,9 +333,7 @@ impl Providers {
     fn record(&self, node: &Node, told: String, failed: Option<&anyhow::Error>) {
         if let Some(name) = self.name {
             let error = failed.map(|failed| format!("{failed:#}"));
-            self.witness
-                .recorder
-                .record(node, What::Provider { name: name.to_owned(), told, error });
+            self.recorder.record(node, What::Provider { name: name.to_owned(), told, error });
         }
     }
 
@@ -375,7 +375,7 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
-    use nodes::{Backlog, NodeIndex, Recorder};
+    use nodes::{Backlog, NodeIndex};
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
@@ -383,8 +383,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::dhcp::BootingStrangers;
-    use crate::metrics::Metrics;
 
     /// A node whose boot dnsmasq is told of.
     struct World {
@@ -410,14 +408,10 @@ mod tests {
             let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
             nodes.create(&booting_node()).await.unwrap();
             let (recorder, backlog) = Recorder::new();
-            let witness = Witness {
-                recorder,
-                metrics: Metrics::default(),
-                strangers: BootingStrangers::default(),
-            };
+            let metrics = ProviderMetrics::default();
             let boot_sets = BootSets::look(dir.path());
             let urls = config.urls(None);
-            let providers = Providers::open(&config, urls, boot_sets, witness).unwrap();
+            let providers = Providers::open(&config, urls, boot_sets, recorder, metrics).unwrap();
             let world = Self { dir, nodes, providers, _backlog: backlog };
             world.plug_in(1).await;
             world

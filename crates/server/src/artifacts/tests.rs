@@ -753,7 +753,7 @@ impl Listener {
         tokio::spawn(artifacts.clone().serve(
             vec![listener],
             limits,
-            Metrics::default(),
+            HttpMetrics::default(),
             async move {
                 let _ = ended.await;
             },

@@ -197,8 +197,6 @@ pub(super) fn now_secs() -> Seconds {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use axum::body::to_bytes;
-    use axum::response::IntoResponse as _;
     use dhcp::client::Features;
     use hardware::ClientKind;
     use nodes::{NodeIndex, Recorder};
@@ -208,7 +206,7 @@ mod tests {
     use crate::config::Config;
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Done, Story, Told};
-    use crate::metrics::Metrics;
+    use crate::dhcp::metrics::DhcpMetrics;
 
     /// Nobody can be reached.
     struct Unplugged;
@@ -276,15 +274,14 @@ mod tests {
         let (recorder, _backlog) = Recorder::new();
         let witness = Witness {
             recorder,
-            metrics: Metrics::default(),
+            metrics: DhcpMetrics::default(),
             strangers: BootingStrangers::default(),
         };
         let mut counter = Counter::new("eth1", Unplugged, Obliging, Vec::new());
 
         counter.take(&mut vec![(Vec::new(), ())], &machines, &witness).await;
 
-        let body = witness.metrics.show().into_response().into_body();
-        let text = String::from_utf8(to_bytes(body, 65_536).await.unwrap().to_vec()).unwrap();
+        let text = witness.metrics.text();
         assert!(text.contains("decision=\"not_sent\"} 1\n"), "{text}");
         assert!(!text.contains("decision=\"offer\""), "{text}");
     }

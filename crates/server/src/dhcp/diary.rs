@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::Witness;
 use super::heard::{Asked, Done, Story};
+use super::metrics::DhcpMessage;
 use super::repeats::{Exchange, Repeats};
-use crate::metrics::DhcpMessage;
 use crate::repeats::line;
 
 /// Reasons that are nobody's fault.
@@ -59,7 +59,7 @@ impl Diary {
         let nothing = story.as_ref().and_then(|story| Nothing::of(story, counted.decision));
         let decision = nothing.as_ref().map_or(counted.decision, |nothing| nothing.decision);
         let counted = &DhcpMessage { decision, ..counted.clone() };
-        witness.metrics.dhcp(counted);
+        witness.metrics.count(counted);
         match (&story, &nothing) {
             (None, _) => {
                 let why = unreadable.unwrap_or("it cannot be read");
@@ -188,8 +188,6 @@ impl Nothing {
 mod tests {
     use std::sync::Arc;
 
-    use axum::body::to_bytes;
-    use axum::response::IntoResponse as _;
     use dhcp::Answer;
     use dhcp::client::Features;
     use hardware::architecture::X86_BIOS;
@@ -205,7 +203,7 @@ mod tests {
     use super::*;
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::heard::{Asked, Told};
-    use crate::metrics::Metrics;
+    use crate::dhcp::metrics::DhcpMetrics;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
@@ -239,7 +237,7 @@ mod tests {
         let (recorder, _backlog) = Recorder::new();
         let witness = Witness {
             recorder,
-            metrics: Metrics::default(),
+            metrics: DhcpMetrics::default(),
             strangers: BootingStrangers::default(),
         };
         let mut diary = Diary::new("eth1");
@@ -251,8 +249,7 @@ mod tests {
             diary.note(&counted, Some(story), None, &witness, 0);
         }
 
-        let body = witness.metrics.show().into_response().into_body();
-        let text = String::from_utf8(to_bytes(body, 65_536).await.unwrap().to_vec()).unwrap();
+        let text = witness.metrics.text();
         for decision in ["pxe_not_http", "not_now", "port_not_enabled"] {
             assert!(text.contains(&format!("decision=\"{decision}\"}} 1\n")), "{text}");
         }
@@ -261,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn who_asks_for_a_boot_and_is_nobodys_port_is_remembered() {
         let (recorder, _backlog) = Recorder::new();
-        let (metrics, strangers) = (Metrics::default(), BootingStrangers::default());
+        let (metrics, strangers) = (DhcpMetrics::default(), BootingStrangers::default());
         let witness = Witness { recorder, metrics, strangers: strangers.clone() };
         let mut diary = Diary::new("eth1");
 

@@ -11,7 +11,7 @@ use provision::boot::Artifact;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
 
-use crate::metrics::DhcpMessage;
+use super::metrics::DhcpMessage;
 
 /// What comes of a packet: an answer, what must be in the journal before it leaves, and what is said
 /// of it afterwards.
