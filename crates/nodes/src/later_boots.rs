@@ -2,6 +2,9 @@
 //!
 //! Nothing on the way of a DHCP answer waits for the database. So the identity of such a boot is made here, at its first
 //! exchange; a worker saves it with the node a moment later.
+//!
+//! It follows from the attempt before. So an exchange that began before the boot was saved and ends after it belongs to the
+//! same boot, and so does one that another daemon sees.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +33,12 @@ pub struct LaterBoot {
     pub id: Uuid,
 }
 
+impl LaterBoot {
+    fn after(before: Uuid) -> Self {
+        Self { before, id: Uuid::new_v5(&before, b"the next boot of the instance") }
+    }
+}
+
 impl LaterBoots {
     /// The attempt that an exchange of a node belongs to: that of the node, or a later one that begins with it or has
     /// begun.
@@ -41,7 +50,7 @@ impl LaterBoots {
         if !begins_another_boot(node, attempt, what) {
             return attempt.id;
         }
-        let later = LaterBoot { before: attempt.id, id: Uuid::new_v4() };
+        let later = LaterBoot::after(attempt.id);
         unsaved.insert(node.uuid, later);
         self.0.added.notify_one();
         later.id
@@ -70,5 +79,70 @@ impl LaterBoots {
     // A panic elsewhere cannot leave the map half-changed.
     fn locked(&self) -> MutexGuard<'_, HashMap<Uuid, LaterBoot>> {
         self.0.by_node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hardware::{ClientKind, Mac};
+    use jiff::Timestamp;
+    use provision::node::{FreshAttempt, Secret};
+    use provision::test_nodes::{ATTEMPT, booting_node};
+    use provision::trace::DhcpAnswer;
+    use provision::{BootInterface, Procedure, ProvisionState};
+
+    use super::*;
+
+    /// An active node whose machine has all of its instance's image.
+    fn node_with_an_instance() -> Node {
+        let mut attempt = Attempt::begun(
+            FreshAttempt {
+                attempt: ATTEMPT,
+                ticket: Secret("TICKET".to_owned()),
+                agent_token: Secret("TOKEN".to_owned()),
+            },
+            Procedure::Deploy,
+            BootInterface::Http,
+            Timestamp::UNIX_EPOCH,
+        );
+        attempt.image_fetched_at = Some(Timestamp::UNIX_EPOCH);
+        let provision_state = ProvisionState::Active;
+        Node { provision_state, attempt: Some(attempt), ..booting_node() }
+    }
+
+    /// The firmware asks for its boot.
+    fn firmware_asks() -> What {
+        What::Dhcp {
+            message: "DISCOVER".to_owned(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            client: ClientKind::HttpClient,
+            architecture: None,
+            answer: DhcpAnswer::Offer { address: [192, 0, 2, 8].into(), artifact: None },
+            unlisted: 0,
+        }
+    }
+
+    fn attempt_of(later_boots: &LaterBoots, node: &Node) -> Uuid {
+        later_boots.attempt_of(node, node.attempt.as_ref().unwrap(), &firmware_asks())
+    }
+
+    #[tokio::test]
+    async fn an_exchange_that_ends_after_its_boot_was_saved_belongs_to_it() {
+        let (later_boots, node) = (LaterBoots::default(), node_with_an_instance());
+        let begun = attempt_of(&later_boots, &node);
+        let [(_, saved)] = later_boots.unsaved().await[..] else { panic!("one is to be saved") };
+        later_boots.forget(node.uuid, saved);
+
+        assert_eq!(attempt_of(&later_boots, &node), begun, "the exchange has the node as it was");
+        assert_ne!(begun, ATTEMPT);
+    }
+
+    #[test]
+    fn two_daemons_that_see_a_boot_record_it_as_the_same_attempt() {
+        let node = node_with_an_instance();
+
+        let seen = [(); 2].map(|()| attempt_of(&LaterBoots::default(), &node));
+
+        assert_eq!(seen[0], seen[1]);
     }
 }
