@@ -32,7 +32,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
 use nodes::{NodeIndex, Nodes, Recorder};
-use store::Store;
+use store::{DatabaseLock, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -66,8 +66,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let shares = PortShares::of_this_process(config.limits.connections);
     let state = StateDir::lock(config.state_dir()?)?;
     let daemon = daemons::identity(&state, config.host())?;
-    let store = Store::open(&config.database_url(state.path())).await;
-    let store = store.context("cannot open the database")?;
+    let database_url = config.database_url(state.path());
+    let _lock = DatabaseLock::take(&database_url).context("cannot use the database")?;
+    let store = Store::open(&database_url).await.context("cannot open the database")?;
     daemons::register(&store, &daemon).await?;
     let (recorder, backlog) = Recorder::new();
     let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy())

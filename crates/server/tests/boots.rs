@@ -167,6 +167,23 @@ async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_on_the_database_file_of_another_is_refused() {
+    let first = World::new(53, Personality::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (state, database) = (dir.path().display(), first.dir());
+    let second: Config = format!(
+        "state_dir = '{state}'\n[database]\nurl = 'sqlite://{database}/state/ferroboot.db'\n"
+    )
+    .parse()
+    .unwrap();
+
+    let refused = server::serve(second, async {}).await.unwrap_err();
+
+    let words = format!("{refused:#}");
+    assert!(words.contains("another ferroboot serves from the database"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_before_the_reset_resets_once() {
     let mut world = World::new(4, Personality::default()).await;
     let held = world.bmc.hold("PATCH");

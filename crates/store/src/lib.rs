@@ -11,6 +11,7 @@ mod daemons;
 mod error;
 mod events;
 mod health;
+mod lock;
 mod nodes;
 mod numbers;
 mod open;
@@ -27,6 +28,7 @@ pub use error::{
 };
 pub use events::{AttemptSummary, Retention};
 pub use health::{FailureCounts, Health};
+pub use lock::{DatabaseLock, DatabaseLockError};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use numbers::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 pub use open::Store;

@@ -332,7 +332,7 @@ async fn within<T, E: From<sqlx::Error>>(
 }
 
 /// The file of an SQLite store.
-fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+pub(crate) fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
     let options = SqliteConnectOptions::from_str(url).map_err(|_| wrong_url(url))?;
     let path = options.get_filename();
     // In memory, each connection would have a database of its own.
@@ -392,7 +392,7 @@ fn take_from_others(path: &Path) {
 }
 
 /// Makes the database's file and folder, readable by their owner alone: tokens lie in it.
-fn create(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StoreError::Create { path, source }
