@@ -63,6 +63,7 @@ fn an_iso_needs_no_ipxe_and_is_active_and_boots_again_by_itself() {
 }
 
 #[test]
+#[ignore = "one of the full matrix: make test-lab"]
 fn a_kernel_and_ramdisk_with_a_config_drive_boot_as_a_uki() {
     let images = InstanceImages::make().unwrap();
     in_a_lab(images.plan(), |lab| {
@@ -151,7 +152,7 @@ fn boots_and_is_taken_away(
     Ok(())
 }
 
-fn make_available(
+pub(crate) fn make_available(
     lab: &Lab,
     machine: &Machine,
     interface: &str,
@@ -170,7 +171,7 @@ fn make_available(
     Ok(())
 }
 
-fn wait_for_hellos(lab: &Lab, machine: &Machine, wanted: usize) -> Result<()> {
+pub(crate) fn wait_for_hellos(lab: &Lab, machine: &Machine, wanted: usize) -> Result<()> {
     let said = lab.wait_until(|| {
         let console = lab.console(machine).unwrap_or_default();
         Ok((console.matches(HELLO).count() >= wanted).then_some(()))
@@ -179,13 +180,13 @@ fn wait_for_hellos(lab: &Lab, machine: &Machine, wanted: usize) -> Result<()> {
 }
 
 /// The images of an instance, in a folder that the daemon may take them from.
-struct InstanceImages {
+pub(crate) struct InstanceImages {
     dir: TempDir,
     boot_set: PathBuf,
 }
 
 impl InstanceImages {
-    fn make() -> Result<Self> {
+    pub(crate) fn make() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let boot_set = with([]).ramdisk;
         let mut archive = CpioArchive::default();
@@ -198,8 +199,13 @@ impl InstanceImages {
         Ok(Self { dir, boot_set })
     }
 
-    fn settings(&self) -> String {
-        format!("[boot]\nimage_dirs = [{:?}]\n", self.dir.path().display().to_string())
+    pub(crate) fn settings(&self) -> String {
+        format!("[boot]\n{}", self.image_dirs())
+    }
+
+    /// The line of `[boot]` that lets a daemon take them.
+    pub(crate) fn image_dirs(&self) -> String {
+        format!("image_dirs = [{:?}]\n", self.dir.path().display().to_string())
     }
 
     fn plan(&self) -> Plan {
@@ -212,7 +218,7 @@ impl InstanceImages {
     }
 
     /// An ISO image of the instance's own, made without the daemon.
-    fn iso(&self) -> Result<String> {
+    pub(crate) fn iso(&self) -> Result<String> {
         let stub_file = self.boot_set.join("stub.efi");
         let stub = Stub::parse(source("stub", &stub_file)?, &fs::read(&stub_file)?)?;
         let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| self.dir.path().join(name));

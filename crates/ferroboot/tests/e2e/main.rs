@@ -6,6 +6,7 @@
 mod architectures;
 mod check;
 mod crashes;
+mod daemons;
 mod faults;
 mod hardware;
 mod instances;

@@ -83,13 +83,29 @@ impl Proxy {
         Ok(())
     }
 
+    /// Waits until the machine was told to reset in this way.
+    pub(crate) fn wait_for_reset(&self, kind: &str) -> Result<()> {
+        let came = |seen: &Seen| seen.resets(kind) > 0;
+        let waited =
+            self.state.changed.wait_timeout_while(self.state.lock(), PATIENCE, |seen| !came(seen));
+        let (seen, _) = waited.expect("no holder of this lock panics");
+        ensure!(came(&seen), "no reset {kind} reached the BMC in {PATIENCE:?}");
+        Ok(())
+    }
+
     /// How often the machine was told to reset in this way (`On`, `ForceOff`, …).
     pub(crate) fn resets(&self, kind: &str) -> usize {
+        self.state.lock().resets(kind)
+    }
+}
+
+impl Seen {
+    fn resets(&self, kind: &str) -> usize {
         let wanted = format!("\"{kind}\"");
         let is = |one: &&Request| {
             one.line.contains("ComputerSystem.Reset") && one.body.contains(&wanted)
         };
-        self.state.lock().requests.iter().filter(is).count()
+        self.requests.iter().filter(is).count()
     }
 }
 
