@@ -10,8 +10,7 @@ use crate::guards::{Forbidden, ReservedName};
 use crate::python;
 use crate::version::Version;
 
-/// What is shown in place of a secret.
-pub const MASKED: &str = "******";
+pub use provision::secrets::MASKED;
 
 /// A JSON object.
 pub type Object = Map<String, Value>;

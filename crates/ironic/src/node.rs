@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use provision::addresses::agent_networks;
 use provision::limits::{Excess, FreeFormSize, NODE_LIMIT};
+use provision::secrets::{is_secret, is_secret_of_instance, masked};
 use provision::state::Position;
 use provision::{Attempt, BootInterface, Boots, Node, Procedure, ProvisionState};
 use serde_json::{Value, json};
@@ -120,10 +121,10 @@ fn value(node: &Node, field: &Field, view: &ClientView, reservation: Option<&str
         "created_at" => time(node.created_at),
         "updated_at" => at(node.updated_at),
         "driver" => json!(node.driver),
-        "driver_info" => masked(&node.driver_info, is_secret),
+        "driver_info" => driver_info(node),
         "driver_internal_info" => internal(node.attempt.as_ref()),
         "extra" => json!(node.extra),
-        "instance_info" => masked(&node.instance_info, is_secret_of_instance),
+        "instance_info" => instance_info(node),
         "last_error" => json!(node.last_error),
         "links" => link(""),
         "ports" => link("/ports"),
@@ -216,40 +217,13 @@ pub fn states(node: &Node, view: &ClientView) -> Value {
 /// `driver_info` without its secrets, as agents and clients see it.
 #[must_use]
 pub fn driver_info(node: &Node) -> Value {
-    masked(&node.driver_info, is_secret)
+    masked(&node.driver_info, is_secret).into()
 }
 
 /// `instance_info` without its secrets.
 #[must_use]
 pub fn instance_info(node: &Node) -> Value {
-    masked(&node.instance_info, is_secret_of_instance)
-}
-
-fn masked(map: &Object, is_secret: fn(&str) -> bool) -> Value {
-    let mask = |(key, value): (&String, &Value)| {
-        let value = match value {
-            _ if is_secret(key) => json!(MASKED),
-            Value::Object(inner) => masked(inner, is_secret),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Array(_) => value.clone(),
-        };
-        (key.clone(), value)
-    };
-    map.iter().map(mask).collect::<Object>().into()
-}
-
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    ["password", "secret", "token", "passwd", "snmp_auth_key", "snmp_priv_key", "ssh_key_contents"]
-        .iter()
-        .any(|word| key.contains(word))
-}
-
-fn is_secret_of_instance(key: &str) -> bool {
-    is_secret(key) || matches!(key, "configdrive" | "image_url")
+    masked(&node.instance_info, is_secret_of_instance).into()
 }
 
 /// The node that a `POST /v1/nodes` asks for; `uuid` is used if the body has none.
@@ -345,11 +319,20 @@ fn written(node: &Node, field: &Field) -> Value {
 /// A client that writes back what it was shown means to keep the secrets.
 fn keep_masked(map: &mut Object, stored: &Object) {
     for (key, value) in map {
-        match (value, stored.get(key)) {
-            (Value::Object(inner), Some(Value::Object(stored))) => keep_masked(inner, stored),
-            (value, Some(secret)) if value == MASKED => value.clone_from(secret),
-            (_, _) => {}
+        if let Some(stored) = stored.get(key) {
+            keep_masked_value(value, stored);
         }
+    }
+}
+
+fn keep_masked_value(value: &mut Value, stored: &Value) {
+    match (value, stored) {
+        (Value::Object(inner), Value::Object(stored)) => keep_masked(inner, stored),
+        (Value::Array(items), Value::Array(stored)) => {
+            items.iter_mut().zip(stored).for_each(|(item, stored)| keep_masked_value(item, stored));
+        }
+        (value, secret) if value == MASKED => value.clone_from(secret),
+        (_, _) => {}
     }
 }
 
@@ -546,7 +529,8 @@ mod tests {
     fn secrets_are_masked_at_every_depth() {
         let node = new(&json!({
             "driver": "redfish",
-            "driver_info": { "Redfish_Password": "s3cret", "deep": { "auth_token": "s3cret" } },
+            "driver_info": { "Redfish_Password": "s3cret", "deep": { "auth_token": "s3cret" },
+                "list": [{ "password": "s3cret" }] },
             "instance_info": { "configdrive": "s3cret", "image_url": "s3cret" },
         }))
         .unwrap();

@@ -284,7 +284,8 @@ mod tests {
     async fn store() -> (TempDir, Store, Node) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let (store, node) = (Store::open(&url).await.unwrap(), booting_node());
+        let store = Store::open(&url, &folder.path().join("ferroboot.key")).await.unwrap();
+        let node = booting_node();
         store.create_node(&node).await.unwrap();
         (folder, store, node)
     }

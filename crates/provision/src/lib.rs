@@ -14,6 +14,7 @@ pub mod limits;
 pub mod node;
 pub mod procedure;
 pub mod refused;
+pub mod secrets;
 pub mod state;
 pub mod step;
 pub mod steps;

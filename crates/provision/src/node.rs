@@ -12,11 +12,12 @@ use uuid::Uuid;
 use crate::addresses::MachineAddresses;
 use crate::boot::BootInterface;
 use crate::procedure::{Boots, Procedure};
+use crate::secrets::{is_secret, is_secret_of_instance, masked};
 use crate::state::{PowerState, ProvisionState};
 use crate::steps::ProcedureStep;
 
 /// A machine under management, with the names of Ironic's API.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Its identity for good.
     pub uuid: Uuid,
@@ -139,6 +140,29 @@ impl Node {
     #[must_use]
     pub fn instance_text(&self, key: &str) -> Option<&str> {
         self.instance_info.get(key).and_then(Value::as_str)
+    }
+}
+
+impl fmt::Debug for Node {
+    /// Without secrets: a node may come into a log with the value that it is a part of.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("uuid", &self.uuid)
+            .field("name", &self.name)
+            .field("provision_state", &self.provision_state)
+            .field("target_provision_state", &self.target_provision_state)
+            .field("power_state", &self.power_state)
+            .field("boot_interface", &self.boot_interface)
+            .field("maintenance", &self.maintenance)
+            .field("last_error", &self.last_error)
+            .field("current_step", &self.current_step)
+            .field("driver_info", &masked(&self.driver_info, is_secret))
+            .field("instance_info", &masked(&self.instance_info, is_secret_of_instance))
+            .field("properties", &self.properties)
+            .field("extra", &self.extra)
+            .field("kept", &self.kept)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,10 +3,11 @@
 //! full.
 //!
 //! ```text
-//! dhcp-fleet sqlite:///path/to/ferroboot.db 00:0c:01:02:03:04 10000    # that address and those after it
+//! dhcp-fleet sqlite:///path/to/ferroboot.db ferroboot.key 00:0c:01:02:03:04 10000    # that address and those after it
 //! ```
 
 use std::env;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use hardware::Mac;
@@ -24,7 +25,8 @@ async fn main() -> Result<()> {
     let database = arguments.next().context("no database")?;
     let first: Mac = arguments.next().context("no first MAC address")?.parse()?;
     let nodes: u64 = arguments.next().context("no number of nodes")?.parse()?;
-    let store = Store::open(&database).await?;
+    let key_file: PathBuf = arguments.next().context("no key file")?.into();
+    let store = Store::open(&database, &key_file).await?;
     let [a, b, c, d, e, f] = first.0;
     let first = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     for number in 0..nodes {

@@ -103,7 +103,7 @@ fn directory(seen: StateSeen, path: &Path) -> String {
 
 /// One that the service will make, or bring up to date, is as good as one that is there.
 async fn database(config: &Config, state: &Path) -> Result<String> {
-    match Store::open_to_read(&config.database_url(state)).await {
+    match Store::open_to_read(&config.database_url(state), &config.key_file(state)).await {
         Ok(store) => {
             store.close().await;
             Ok("opens".to_owned())

@@ -62,6 +62,9 @@ pub struct Config {
 pub struct Database {
     /// `sqlite:///path` or `postgres://…`; by default `ferroboot.db` in the state directory.
     pub url: Option<String>,
+    /// The file of the key under which passwords and tokens in the database are encrypted; by default `ferroboot.key` in
+    /// the state directory.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `[api]`
@@ -468,6 +471,12 @@ impl Config {
     pub fn database_url(&self, state_dir: &Path) -> String {
         let own = || format!("sqlite://{}", state_dir.join("ferroboot.db").display());
         self.database.url.clone().unwrap_or_else(own)
+    }
+
+    /// The file of the key under which secrets in the database are encrypted.
+    #[must_use]
+    pub fn key_file(&self, state_dir: &Path) -> PathBuf {
+        self.database.key_file.clone().unwrap_or_else(|| state_dir.join("ferroboot.key"))
     }
 
     /// The folder of the boot set for x64, in which those for other architectures have theirs.

@@ -308,6 +308,8 @@ impl From<StoreError> for ApiError {
             | StoreError::Migrate { .. }
             | StoreError::Database(_)
             | StoreError::Unreadable { .. }
+            | StoreError::Key(_)
+            | StoreError::Secret { .. }
             | StoreError::OutOfRange { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "The store failed; the service's log says why.")
             }

@@ -68,7 +68,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let daemon = daemons::identity(&state, config.host())?;
     let database_url = config.database_url(state.path());
     let _lock = DatabaseLock::take(&database_url).context("cannot use the database")?;
-    let store = Store::open(&database_url).await.context("cannot open the database")?;
+    let store = Store::open(&database_url, &config.key_file(state.path())).await;
+    let store = store.context("cannot open the database")?;
     daemons::register(&store, &daemon).await?;
     let (recorder, backlog) = Recorder::new();
     let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy())

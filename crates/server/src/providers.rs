@@ -404,7 +404,8 @@ mod tests {
                  dhcp_hostsdir = '{path}/hosts'\ndhcp_optsdir = '{path}/options'\n"
             );
             let config: Config = config.parse().unwrap();
-            let store = Store::open(&format!("sqlite://{path}/test.db")).await.unwrap();
+            let (url, key) = (format!("sqlite://{path}/test.db"), dir.path().join("ferroboot.key"));
+            let store = Store::open(&url, &key).await.unwrap();
             let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
             nodes.create(&booting_node()).await.unwrap();
             let (recorder, backlog) = Recorder::new();

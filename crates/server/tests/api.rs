@@ -803,7 +803,8 @@ impl Service {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let store = Store::open(&url).await.expect("the store opens");
+        let key = folder.path().join("ferroboot.key");
+        let store = Store::open(&url, &key).await.expect("the store opens");
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let (recorder, backlog) = Recorder::new();
         tokio::spawn(trace::write(nodes.store().clone(), backlog));

@@ -577,6 +577,9 @@ impl World {
         let http = Client::new();
         let settings = settings.to_owned();
         let host = "one".to_owned();
+        if settings.contains("postgres://") {
+            daemons::give_key(dir.path());
+        }
         let mut world = Self { dir, host, address, bmc, http, settings, images, daemon: None };
         world.start().await;
         world.enroll().await;
@@ -589,6 +592,7 @@ impl World {
         let (bmc, http) = (other.bmc.clone(), other.http.clone());
         let (settings, images) = (other.settings.clone(), other.images.clone());
         let host = host.to_owned();
+        daemons::give_key(dir.path());
         let mut world = Self { dir, host, address, bmc, http, settings, images, daemon: None };
         world.start().await;
         world

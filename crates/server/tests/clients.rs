@@ -206,7 +206,8 @@ impl Service {
 
     async fn open(folder: TempDir, login: Option<(&'static str, &'static str)>) -> Self {
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let store = Store::open(&url).await.expect("the store opens");
+        let key = folder.path().join("ferroboot.key");
+        let store = Store::open(&url, &key).await.expect("the store opens");
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         // As the daemon does when it starts.
         let _ = rustls::crypto::ring::default_provider().install_default();

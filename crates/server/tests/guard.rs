@@ -225,7 +225,8 @@ impl Service {
         let guard = OperatorGuard::open(&config.api).unwrap();
         let runtime = Runtime::new().unwrap();
         let url = format!("sqlite://{}/test.db", dir.path().display());
-        let store = runtime.block_on(Store::open(&url)).unwrap();
+        let key = dir.path().join("ferroboot.key");
+        let store = runtime.block_on(Store::open(&url, &key)).unwrap();
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let api = ApiContext::new(nodes, Recorder::new().0, ApiSettings::default());
         let operators = Router::new()

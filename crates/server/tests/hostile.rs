@@ -2,6 +2,8 @@
 //! PostgreSQL where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`).
 
 use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -274,8 +276,14 @@ fn key() -> impl Strategy<Value = String> {
 static SERVICES: LazyLock<Vec<Service>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let sqlite = format!("sqlite://{}/test.db", folder.path().display());
-    let mut services = vec![Service::start(&sqlite, Some(folder))];
-    services.extend(env::var("FERROBOOT_TEST_POSTGRES").map(|url| Service::start(&url, None)));
+    let mut services = vec![Service::start(&sqlite, folder)];
+    services.extend(env::var("FERROBOOT_TEST_POSTGRES").map(|url| {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let key = folder.path().join("ferroboot.key");
+        fs::write(&key, "0".repeat(64)).expect("a file can be written");
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("it is ours");
+        Service::start(&url, folder)
+    }));
     services
 });
 
@@ -283,13 +291,14 @@ struct Service {
     runtime: Runtime,
     operators: Router,
     agents: Router,
-    _folder: Option<TempDir>,
+    _folder: TempDir,
 }
 
 impl Service {
-    fn start(url: &str, folder: Option<TempDir>) -> Self {
+    fn start(url: &str, folder: TempDir) -> Self {
         let runtime = Runtime::new().expect("a runtime can be had");
-        let store = runtime.block_on(Store::open(url)).expect("the store opens");
+        let key = folder.path().join("ferroboot.key");
+        let store = runtime.block_on(Store::open(url, &key)).expect("the store opens");
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let (recorder, _) = Recorder::new();
         let api = ApiContext::new(nodes, recorder, ApiSettings::default());

@@ -305,8 +305,8 @@ impl Service {
         let config: config::Config = format!("[api]\n{}", settings(&folder)).parse().unwrap();
         let guard = OperatorGuard::open(&config.api).unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let nodes =
-            Nodes::new(Store::open(&url).await.unwrap(), NodeIndex::default(), Policy::default());
+        let store = Store::open(&url, &folder.path().join("ferroboot.key")).await.unwrap();
+        let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let settings = ApiSettings { agent_calls_per_sec: 0, ..ApiSettings::default() };
         let api = ApiContext::new(nodes, Recorder::new().0, settings);
         let service = Self {

@@ -7,10 +7,11 @@ use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
 use crate::error::{ChangeError, StoreError};
+use crate::key::DatabaseKey;
 use crate::nodes::{instance, save};
 use crate::numbers::{ChangeNumber, SavedNode, last_change, number_change, number_deletion};
 use crate::open::Store;
-use crate::sql::{document, duplicates, json, micros};
+use crate::sql::{duplicates, json, micros};
 use crate::work::{self, Claim};
 
 /// What was decided for a node.
@@ -87,7 +88,7 @@ impl Store {
         F: FnOnce(&Node) -> Result<C, E>,
     {
         let changed = self.transact(async |connection| {
-            take_node(connection, node).await?;
+            take_node(connection, &self.key, node).await?;
             if last_change(connection, node).await? > Some(since) {
                 return Ok(None);
             }
@@ -112,7 +113,7 @@ impl Store {
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
     {
-        let taken = take_node(connection, node).await?;
+        let taken = take_node(connection, &self.key, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         let lease_time = self.lease_time(connection, now).await?;
         match claim {
@@ -173,7 +174,7 @@ impl Store {
         C: Into<Change>,
         F: FnOnce(&Node) -> Result<C, E>,
     {
-        let taken = take_node(connection, node).await?;
+        let taken = take_node(connection, &self.key, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         let lease_time = self.lease_time(connection, now).await?;
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
@@ -195,7 +196,9 @@ impl Store {
         now: Timestamp,
         not_before: Timestamp,
     ) -> Result<ChangeNumber, ChangeError<E>> {
-        save(connection, &change.node).await.map_err(|error| duplicate(error, change))?;
+        save(connection, &self.key, &change.node)
+            .await
+            .map_err(|error| duplicate(error, change))?;
         if let Some(planned) = &change.work {
             plan(connection, before.uuid, planned, not_before).await?;
         }
@@ -227,7 +230,7 @@ impl Store {
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
     ) -> Result<ChangeNumber, ChangeError<E>> {
-        let taken = take_node(connection, node).await?;
+        let taken = take_node(connection, &self.key, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         let now = self.lease_time(connection, now).await?;
         taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
@@ -260,6 +263,7 @@ impl Taken {
 /// Takes a node's row, then reads it. Whoever takes more than one row begins with this one.
 pub(crate) async fn take_node(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     node: Uuid,
 ) -> Result<Option<Taken>, StoreError> {
     let take = "UPDATE nodes SET version = version WHERE uuid = $1 \
@@ -268,7 +272,7 @@ pub(crate) async fn take_node(
     let Some(row) = row else { return Ok(None) };
     let by: Option<String> = row.try_get("reservation")?;
     let until: Option<i64> = row.try_get("reservation_expires")?;
-    Ok(Some(Taken { node: document(&row, "document")?, reservation: by.zip(until) }))
+    Ok(Some(Taken { node: key.node_of(row.try_get("document")?)?, reservation: by.zip(until) }))
 }
 
 /// Puts work in the place of whatever was planned for the node.

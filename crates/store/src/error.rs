@@ -7,6 +7,8 @@ use thiserror::Error;
 use tracing::{debug, error};
 use uuid::Uuid;
 
+use crate::key::{DecryptError, KeyError};
+
 /// The database failed, or holds what we cannot read.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -104,6 +106,20 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// The key file cannot be used, or is not the database's.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A secret in the database cannot be decrypted.
+    #[error("{place} of the node {node} in the database cannot be decrypted")]
+    Secret {
+        /// Whose secret it is.
+        node: Uuid,
+        /// Where it lies in the node.
+        place: String,
+        /// Why.
+        #[source]
+        source: DecryptError,
+    },
     /// A value in the database is none of ours.
     #[error("the database holds {value:?} where a {what} should be")]
     OutOfRange {
@@ -138,6 +154,8 @@ impl StoreError {
             | Self::Migrate { .. }
             | Self::Database(_)
             | Self::Unreadable { .. }
+            | Self::Key(_)
+            | Self::Secret { .. }
             | Self::OutOfRange { .. } => None,
         }
     }

@@ -11,11 +11,13 @@ mod daemons;
 mod error;
 mod events;
 mod health;
+mod key;
 mod lock;
 mod nodes;
 mod numbers;
 mod open;
 mod ports;
+mod secrets;
 mod sql;
 mod work;
 
@@ -28,6 +30,7 @@ pub use error::{
 };
 pub use events::{AttemptSummary, Retention};
 pub use health::{FailureCounts, Health};
+pub use key::{DecryptError, HOW_TO_MAKE_A_KEY, KeyError};
 pub use lock::{DatabaseLock, DatabaseLockError};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use numbers::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};

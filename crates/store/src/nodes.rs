@@ -9,9 +9,10 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::error::{CreateNodeError, ListError, StoreError};
+use crate::key::DatabaseKey;
 use crate::numbers::{ChangeNumber, number_change};
 use crate::open::Store;
-use crate::sql::{Statement, Value, Where, document, duplicates, json, micros};
+use crate::sql::{Statement, Value, Where, duplicates, micros};
 
 /// A node, and who works on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -198,7 +199,7 @@ impl Store {
     /// # Errors
     /// [`CreateNodeError`] if its name, UUID or instance is taken.
     pub async fn create_node(&self, node: &Node) -> Result<ChangeNumber, CreateNodeError> {
-        self.transact(async |connection| create_in(connection, node).await).await
+        self.transact(async |connection| create_in(connection, &self.key, node).await).await
     }
 
     /// The node of that UUID or name.
@@ -217,7 +218,7 @@ impl Store {
             }
         };
         let row = self.row(statement).await?;
-        row.as_ref().map(stored).transpose()
+        row.map(|row| stored(&row, &self.key)).transpose()
     }
 
     /// A page of the nodes that fit a filter.
@@ -245,7 +246,7 @@ impl Store {
             fits.text()
         );
         let rows = self.rows(fits.bind(sqlx::query(AssertSqlSafe(select)))).await?;
-        Ok(rows.iter().map(stored).collect::<Result<_, _>>()?)
+        Ok(rows.iter().map(|row| stored(row, &self.key)).collect::<Result<_, _>>()?)
     }
 
     pub(crate) async fn expect_marker(
@@ -261,13 +262,15 @@ impl Store {
 
 async fn create_in(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     node: &Node,
 ) -> Result<ChangeNumber, CreateNodeError> {
     let insert = format!(
         "INSERT INTO nodes ({NODE_COLUMNS}, uuid, created_at, version) VALUES \
          ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)"
     );
-    let insert = bind_node(sqlx::query(AssertSqlSafe(insert)), node).bind(micros(node.created_at));
+    let insert =
+        bind_node(sqlx::query(AssertSqlSafe(insert)), key, node).bind(micros(node.created_at));
     insert.execute(&mut *connection).await.map_err(|error| {
         if duplicates(&error, "nodes", "name") {
             CreateNodeError::DuplicateName(node.name.clone().unwrap_or_default())
@@ -320,13 +323,17 @@ fn escaped(text: &str) -> String {
 }
 
 /// Saves a node that is there, and counts the change. The caller holds its row.
-pub(crate) async fn save(connection: &mut AnyConnection, node: &Node) -> Result<(), sqlx::Error> {
+pub(crate) async fn save(
+    connection: &mut AnyConnection,
+    key: &DatabaseKey,
+    node: &Node,
+) -> Result<(), sqlx::Error> {
     let update = "UPDATE nodes SET name = $1, document = $2, updated_at = $3, \
                   provision_state = $4, power_state = $5, driver = $6, maintenance = $7, \
                   fault = $8, instance_uuid = $9, resource_class = $10, owner = $11, \
                   lessee = $12, conductor_group = $13, shard = $14, description = $15, \
                   retired = $16, version = version + 1 WHERE uuid = $17";
-    bind_node(sqlx::query(update), node).execute(connection).await.map(drop)
+    bind_node(sqlx::query(update), key, node).execute(connection).await.map(drop)
 }
 
 /// What [`bind_node`] binds from `$1` on, before the UUID.
@@ -334,11 +341,11 @@ const NODE_COLUMNS: &str = "name, document, updated_at, provision_state, power_s
                             maintenance, fault, instance_uuid, resource_class, owner, lessee, \
                             conductor_group, shard, description, retired";
 
-fn bind_node<'a>(statement: Statement<'a>, node: &Node) -> Statement<'a> {
+fn bind_node<'a>(statement: Statement<'a>, key: &DatabaseKey, node: &Node) -> Statement<'a> {
     let kept = |key: &str| node.kept.get(key).and_then(Json::as_str).map(str::to_owned);
     statement
         .bind(node.name.clone())
-        .bind(json(node))
+        .bind(key.node_document(node))
         .bind(node.updated_at.map(micros))
         .bind(node.provision_state.name())
         .bind(node.power_state.map(|power| power.name().to_owned()))
@@ -360,6 +367,7 @@ pub(crate) fn instance(node: &Node) -> Option<String> {
     node.kept.get("instance_uuid").and_then(Json::as_str).map(str::to_owned)
 }
 
-fn stored(row: &AnyRow) -> Result<StoredNode, StoreError> {
-    Ok(StoredNode { node: document(row, "document")?, reservation: row.try_get("reservation")? })
+fn stored(row: &AnyRow, key: &DatabaseKey) -> Result<StoredNode, StoreError> {
+    let node = key.node_of(row.try_get("document")?)?;
+    Ok(StoredNode { node, reservation: row.try_get("reservation")? })
 }

@@ -13,8 +13,9 @@ use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
 use crate::error::StoreError;
+use crate::key::DatabaseKey;
 use crate::open::Store;
-use crate::sql::{document, micros, micros_after, parsed, uuid};
+use crate::sql::{document, micros, micros_after, uuid};
 
 /// For how long a deleted node is remembered. A follower that read nothing for longer loads everything.
 const DELETIONS_KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -130,7 +131,7 @@ impl Store {
                       FROM changed JOIN ports ON ports.node_uuid = changed.node_uuid \
                       ORDER BY number, is_port";
         let rows = self.rows(sqlx::query(select).bind(since.0).bind(most)).await?;
-        ReadChanges::of(&rows, since, most)
+        ReadChanges::of(&rows, &self.key, since, most)
     }
 
     async fn prune_deletions_in(
@@ -158,7 +159,12 @@ struct ReadChanges {
 }
 
 impl ReadChanges {
-    fn of(rows: &[AnyRow], since: ChangeNumber, most: i64) -> Result<Self, StoreError> {
+    fn of(
+        rows: &[AnyRow],
+        key: &DatabaseKey,
+        since: ChangeNumber,
+        most: i64,
+    ) -> Result<Self, StoreError> {
         let (mut last, mut forgotten) = <(ChangeNumber, ChangeNumber)>::default();
         let mut changes: Vec<NodeChange> = Vec::new();
         for row in rows {
@@ -174,7 +180,7 @@ impl ReadChanges {
             forgotten = ChangeNumber(row.try_get("forgotten")?);
             let Some(number) = row.try_get::<Option<i64>, _>("number")? else { continue };
             let node: Option<String> = row.try_get("document")?;
-            let node = node.map(|node| parsed(&node, "document")).transpose()?;
+            let node = node.map(|node| key.node_of(&node)).transpose()?;
             changes.push(NodeChange {
                 number: ChangeNumber(number),
                 uuid: uuid(row, "node_uuid")?,

@@ -22,6 +22,7 @@ use sqlx::{AnyConnection, Connection, Executor};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::warn;
 
 use self::reading::Reading;
 use self::reserve::Reserve;
@@ -29,6 +30,8 @@ use crate::clock::Clock;
 use crate::connections::{Connections, LIMIT, no_answer};
 use crate::error::{Cause, Other, StoreError, StoreFailure};
 use crate::health::Health;
+use crate::key::DatabaseKey;
+use crate::secrets::{missing_key, read_key, take_key};
 use crate::sql::{Statement, time};
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
@@ -61,6 +64,8 @@ pub struct Store {
     read: Connections,
     write: Connections,
     begin: &'static str,
+    /// What secrets are encrypted under.
+    pub(crate) key: DatabaseKey,
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
     health: Health,
@@ -74,23 +79,31 @@ pub struct Store {
 
 impl Store {
     /// Opens `sqlite:///path/x.db` (made, for its owner's eyes only, if it is missing) or
-    /// `postgres://…`, and brings the tables up to date.
+    /// `postgres://…`, brings the tables up to date, and encrypts secrets that an older version wrote in clear.
+    ///
+    /// The key file is made for SQLite if it is missing and the database has no key yet. For PostgreSQL it must be there:
+    /// all daemons need the same one.
     ///
     /// # Errors
-    /// [`StoreError`]: an unusable URL, a file that cannot be made, a database that does not answer.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        Self::open_within(url, LIMIT).await
+    /// [`StoreError`]: an unusable URL, a file that cannot be made, a database that does not answer, a key that is not the
+    /// database's.
+    pub async fn open(url: &str, key_file: &Path) -> Result<Self, StoreError> {
+        Self::open_within(url, key_file, LIMIT).await
     }
 
     /// [`Store::open`], with the time that each operation may take.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn open_within(url: &str, limit: Duration) -> Result<Self, StoreError> {
+    pub async fn open_within(
+        url: &str,
+        key_file: &Path,
+        limit: Duration,
+    ) -> Result<Self, StoreError> {
         install_default_drivers();
         match url.split_once(':') {
-            Some(("sqlite", _)) => Self::sqlite(url, limit).await,
-            Some(("postgres" | "postgresql", _)) => Self::postgres(url, limit).await,
+            Some(("sqlite", _)) => Self::sqlite(url, key_file, limit).await,
+            Some(("postgres" | "postgresql", _)) => Self::postgres(url, key_file, limit).await,
             Some(_) | None => Err(wrong_url(url)),
         }
     }
@@ -102,35 +115,37 @@ impl Store {
     /// be a copy, with or without the log beside it.
     ///
     /// # Errors
-    /// [`StoreError`]: an unusable URL, no database there or none that can be read, another version's.
-    pub async fn open_to_read(url: &str) -> Result<Self, StoreError> {
+    /// [`StoreError`]: an unusable URL, no database there or none that can be read, another version's, a key that is not
+    /// the database's.
+    pub async fn open_to_read(url: &str, key_file: &Path) -> Result<Self, StoreError> {
         install_default_drivers();
-        let (store, database) = match url.split_once(':') {
+        let (read, copy, database) = match url.split_once(':') {
             Some(("sqlite", _)) => {
                 let path = sqlite_path(url)?;
                 let Reading { url, copy } = Reading::of(&path, url)?;
                 let read = connect(&url, 4, READING, LIMIT).await.map_err(not_opened(&path))?;
-                let store = Self::of(read.clone(), read, "BEGIN");
-                (Self { _copy: copy.map(Arc::new), ..store }, path.display().to_string())
+                (read, copy, path.display().to_string())
             }
             Some(("postgres" | "postgresql", _)) => {
                 let read = connect(url, 4, READING_POSTGRES, LIMIT).await?;
-                (Self::of(read.clone(), read, "BEGIN"), "PostgreSQL".to_owned())
+                (read, None, "PostgreSQL".to_owned())
             }
             Some(_) | None => return Err(wrong_url(url)),
         };
-        store.is_of_this_version(&database).await?;
-        Ok(store)
+        expect_tables(&read, &database).await?;
+        let key = read.run(async |connection| read_key(connection, key_file).await).await?;
+        let store = Self::of(read.clone(), read, "BEGIN", key);
+        Ok(Self { _copy: copy.map(Arc::new), ..store })
     }
 
-    async fn sqlite(url: &str, limit: Duration) -> Result<Self, StoreError> {
+    async fn sqlite(url: &str, key_file: &Path, limit: Duration) -> Result<Self, StoreError> {
         let path = sqlite_path(url)?;
         create(&path)?;
         let reserve = Reserve::of(&path);
-        let opened = Self::sqlite_file(url, &path, limit).await;
+        let opened = Self::sqlite_file(url, &path, key_file, limit).await;
         let store = match opened {
             Err(StoreError::DiskFull(_)) if reserve.free() => {
-                Self::sqlite_file(url, &path, limit).await?
+                Self::sqlite_file(url, &path, key_file, limit).await?
             }
             Ok(_) | Err(_) => opened?,
         };
@@ -138,26 +153,39 @@ impl Store {
         Ok(Self { reserve: Some(reserve), ..store })
     }
 
-    async fn sqlite_file(url: &str, path: &Path, limit: Duration) -> Result<Self, StoreError> {
+    async fn sqlite_file(
+        url: &str,
+        path: &Path,
+        key_file: &Path,
+        limit: Duration,
+    ) -> Result<Self, StoreError> {
         // SQLite has one writer at a time. Queueing for one connection is fair, where waiting for
         // the file's lock is not.
         let write = connect(url, 1, PRAGMAS, limit).await.map_err(not_opened(path))?;
         let read = connect(url, 4, PRAGMAS, limit).await.map_err(not_opened(path))?;
-        let store = Self::of(read, write, "BEGIN IMMEDIATE");
+        let (begin, key) = ("BEGIN IMMEDIATE", DatabaseKey::read(key_file)?);
         // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
         let migrated = async {
             let mut connection = first_connection(url, PRAGMAS).await.map_err(not_opened(path))?;
-            let transaction = connection.begin_with(store.begin).await;
+            let transaction = connection.begin_with(begin).await;
             let mut transaction = transaction.map_err(not_opened(path))?;
             let migrated = MIGRATIONS.run(&mut *transaction).await;
             migrated.map_err(not_migrated(path.display().to_string()))?;
-            transaction.commit().await.map_err(StoreError::from)
+            let key = take_key(&mut transaction, key_file, key).await?;
+            transaction.commit().await?;
+            Ok::<_, StoreError>(key)
         };
-        within(MIGRATING, migrated).await?;
+        let key = within(MIGRATING, migrated).await?;
+        let store = Self::of(read, write, begin, key);
+        if within(MIGRATING, store.encrypt_what_is_in_clear()).await? > 0
+            && let Err(error) = within(MIGRATING, write_anew(url)).await
+        {
+            warn!(%error, "the database's file may still hold what was in clear: run VACUUM on it");
+        }
         Ok(store)
     }
 
-    async fn postgres(url: &str, limit: Duration) -> Result<Self, StoreError> {
+    async fn postgres(url: &str, key_file: &Path, limit: Duration) -> Result<Self, StoreError> {
         let told = format!(
             "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
             (limit * 2 / 3).as_millis(),
@@ -176,21 +204,29 @@ impl Store {
         // Its statements may take longer than others.
         let migrated = async {
             let mut connection = AnyConnection::connect(url).await?;
+            // Before the tables are brought up to date: the version before may have to go on.
+            let Some(key) = DatabaseKey::read(key_file)? else {
+                return Err(missing_key(&mut connection, key_file).await);
+            };
             let migrated = MIGRATIONS.run(&mut connection).await;
             migrated.map_err(not_migrated("PostgreSQL".to_owned()))?;
-            connection.close().await.map_err(StoreError::from)
+            let key = take_key(&mut connection, key_file, Some(key)).await?;
+            connection.close().await?;
+            Ok::<_, StoreError>(key)
         };
-        within(MIGRATING, migrated).await?;
+        let key = within(MIGRATING, migrated).await?;
         let both = Connections::new(pool, limit);
-        Ok(Self { has_clock: true, ..Self::of(both.clone(), both, "BEGIN") })
+        let store = Self { has_clock: true, ..Self::of(both.clone(), both, "BEGIN", key) };
+        within(MIGRATING, store.encrypt_what_is_in_clear()).await?;
+        Ok(store)
     }
 
-    fn of(read: Connections, write: Connections, begin: &'static str) -> Self {
+    fn of(read: Connections, write: Connections, begin: &'static str, key: DatabaseKey) -> Self {
         // From the time of opening, so that the order of a trace outlives a restart.
         let sequence = Arc::new(AtomicI64::new(Clock::process().now().as_microsecond()));
         let (added, health) = (Arc::default(), Health::default());
         let (has_clock, reserve, _copy) = (false, None, None);
-        Self { read, write, begin, added, sequence, health, has_clock, reserve, _copy }
+        Self { read, write, begin, key, added, sequence, health, has_clock, reserve, _copy }
     }
 
     /// Expects that the database still has the tables of this version: another daemon may have upgraded it, or an operator
@@ -199,33 +235,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Version`] if it has others, any other if that could not be seen.
     pub async fn expect_version(&self) -> Result<(), StoreError> {
-        self.is_of_this_version(if self.has_clock { "PostgreSQL" } else { "SQLite" }).await
-    }
-
-    /// Whether its tables are those that this version makes.
-    async fn is_of_this_version(&self, database: &str) -> Result<(), StoreError> {
-        let database = || database.to_owned();
-        let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
-        let applied = self.read.run(async |connection| applied.fetch_all(connection).await);
-        let applied: BTreeSet<i64> = match applied.await {
-            Ok(applied) => applied.into_iter().collect(),
-            // SQLite's and PostgreSQL's words for a table that is not there.
-            Err(sqlx::Error::Database(error))
-                if error.message().contains("no such table")
-                    || error.message().contains("does not exist") =>
-            {
-                return Err(StoreError::NoTables { database: database() });
-            }
-            Err(source) => return Err(StoreError::Open { database: database(), source }),
-        };
-        let known: BTreeSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        if !applied.is_subset(&known) {
-            return Err(StoreError::Version { database: database(), other: Other::Newer });
-        }
-        if !known.is_subset(&applied) {
-            return Err(StoreError::Version { database: database(), other: Other::Older });
-        }
-        Ok(())
+        expect_tables(&self.read, if self.has_clock { "PostgreSQL" } else { "SQLite" }).await
     }
 
     /// Closes all connections, after what is under way.
@@ -303,6 +313,40 @@ impl Store {
     pub(crate) fn next_sequence(&self) -> i64 {
         self.sequence.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Has SQLite write all of its file anew, and empty its log: pages hold rests of what was overwritten.
+async fn write_anew(url: &str) -> Result<(), sqlx::Error> {
+    let mut connection = first_connection(url, PRAGMAS).await?;
+    connection.execute("VACUUM").await?;
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+    connection.close().await
+}
+
+/// Expects the tables that this version makes.
+async fn expect_tables(read: &Connections, database: &str) -> Result<(), StoreError> {
+    let database = || database.to_owned();
+    let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
+    let applied = read.run(async |connection| applied.fetch_all(connection).await);
+    let applied: BTreeSet<i64> = match applied.await {
+        Ok(applied) => applied.into_iter().collect(),
+        // SQLite's and PostgreSQL's words for a table that is not there.
+        Err(sqlx::Error::Database(error))
+            if error.message().contains("no such table")
+                || error.message().contains("does not exist") =>
+        {
+            return Err(StoreError::NoTables { database: database() });
+        }
+        Err(source) => return Err(StoreError::Open { database: database(), source }),
+    };
+    let known: BTreeSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    if !applied.is_subset(&known) {
+        return Err(StoreError::Version { database: database(), other: Other::Newer });
+    }
+    if !known.is_subset(&applied) {
+        return Err(StoreError::Version { database: database(), other: Other::Older });
+    }
+    Ok(())
 }
 
 /// Up to `most` connections that are told this first.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::change::{Taken, take_node};
 use crate::error::{ListError, PortChangeError, PortError, StoreError};
+use crate::key::DatabaseKey;
 use crate::nodes::SortDirection;
 use crate::numbers::{SavedPorts, number_change};
 use crate::open::Store;
@@ -62,7 +63,7 @@ impl Store {
     pub async fn create_port(&self, port: &Port, now: Timestamp) -> Result<SavedPorts, PortError> {
         let created = self.transact(async |connection| {
             let now = self.lease_time(connection, now).await?;
-            create_in(connection, port, now).await
+            create_in(connection, &self.key, port, now).await
         });
         created.await
     }
@@ -145,7 +146,7 @@ impl Store {
         for _ in 0..TRIES {
             let changed = self.transact(async |connection| {
                 let now = self.lease_time(connection, now).await.map_err(PortError::Store)?;
-                change_in(connection, port, &mut nodes, now, &decide).await
+                change_in(connection, &self.key, port, &mut nodes, now, &decide).await
             });
             if let Some(changed) = changed.await? {
                 return Ok(changed);
@@ -168,7 +169,7 @@ impl Store {
         for _ in 0..TRIES {
             let deleted = self.transact(async |connection| {
                 let now = self.lease_time(connection, now).await.map_err(PortError::Store)?;
-                delete_in(connection, port, &mut nodes, now, &check).await
+                delete_in(connection, &self.key, port, &mut nodes, now, &check).await
             });
             if let Some(deleted) = deleted.await? {
                 return Ok(deleted);
@@ -186,10 +187,11 @@ impl Store {
 
 async fn create_in(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     port: &Port,
     now: Timestamp,
 ) -> Result<SavedPorts, PortError> {
-    expect_free(connection, port.node_uuid, now).await?;
+    expect_free(connection, key, port.node_uuid, now).await?;
     expect_room(connection, port.node_uuid).await?;
     let insert = "INSERT INTO ports (uuid, node_uuid, address, created_at, document) \
                   VALUES ($1, $2, $3, $4, $5)";
@@ -208,12 +210,13 @@ async fn create_in(
 /// `None` if another node's row must be taken too, which is then among `nodes`.
 async fn change_in<E>(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     port: Uuid,
     nodes: &mut BTreeSet<Uuid>,
     now: Timestamp,
     decide: impl Fn(&Port, &Node) -> Result<Port, E>,
 ) -> Result<Option<ChangedPort>, PortChangeError<E>> {
-    let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
+    let Some(held) = hold_port(connection, key, port, nodes).await? else { return Ok(None) };
     let node = held.expect_free(held.port.node_uuid, now)?;
     let next = decide(&held.port, node).map_err(PortChangeError::Refused)?;
     if nodes.insert(next.node_uuid) {
@@ -236,12 +239,13 @@ async fn change_in<E>(
 /// `None` if another node's row must be taken, which is then among `nodes`.
 async fn delete_in<E>(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     port: Uuid,
     nodes: &mut BTreeSet<Uuid>,
     now: Timestamp,
     check: impl Fn(&Port) -> Result<(), E>,
 ) -> Result<Option<SavedPorts>, PortChangeError<E>> {
-    let Some(held) = hold_port(connection, port, nodes).await? else { return Ok(None) };
+    let Some(held) = hold_port(connection, key, port, nodes).await? else { return Ok(None) };
     held.expect_free(held.port.node_uuid, now)?;
     check(&held.port).map_err(PortChangeError::Refused)?;
     sqlx::query("DELETE FROM ports WHERE uuid = $1")
@@ -286,12 +290,13 @@ impl HeldPort {
 /// it is not, the node is added to `nodes` and there is nothing to hold yet.
 async fn hold_port(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     port: Uuid,
     nodes: &mut BTreeSet<Uuid>,
 ) -> Result<Option<HeldPort>, PortError> {
     let mut taken = BTreeMap::new();
     for node in nodes.iter() {
-        if let Some(row) = take_node(connection, *node).await? {
+        if let Some(row) = take_node(connection, key, *node).await? {
             taken.insert(*node, row);
         }
     }
@@ -335,10 +340,11 @@ async fn present(connection: &mut AnyConnection, port: Uuid) -> Result<Port, Por
 
 async fn expect_free(
     connection: &mut AnyConnection,
+    key: &DatabaseKey,
     node: Uuid,
     now: Timestamp,
 ) -> Result<(), PortError> {
-    let taken = take_node(connection, node).await?.ok_or(PortError::NoSuchNode(node))?;
+    let taken = take_node(connection, key, node).await?.ok_or(PortError::NoSuchNode(node))?;
     taken.expect_free(now).map_err(|by| PortError::Locked { node, by })
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::change::take_node;
 use crate::daemons::DaemonIdentity;
 use crate::error::{StoreError, WorkError};
+use crate::key::DatabaseKey;
 use crate::open::Store;
 use crate::ports::ports_of;
 use crate::sql::{document, json, micros, micros_after, uuid};
@@ -126,7 +127,7 @@ impl Store {
     /// # Errors
     /// [`WorkError::ClaimLost`]
     pub async fn drop_work(&self, claim: &Claim) -> Result<(), WorkError> {
-        self.transact(async |connection| drop_in(connection, claim).await).await
+        self.transact(async |connection| drop_in(connection, &self.key, claim).await).await
     }
 
     /// Ends a claim on work that is to be claimed again, `delay` after `now` or later.
@@ -213,7 +214,7 @@ impl Store {
         now: Timestamp,
         lease: SignedDuration,
     ) -> Result<Option<Claimed>, StoreError> {
-        let Some(taken) = take_node(connection, node).await? else { return Ok(None) };
+        let Some(taken) = take_node(connection, &self.key, node).await? else { return Ok(None) };
         let now = self.lease_time(connection, now).await?;
         let until = micros_after(now, lease);
         if taken.expect_free(now).is_err() {
@@ -267,7 +268,7 @@ impl Store {
         delay: SignedDuration,
     ) -> Result<(), WorkError> {
         let not_before = micros_after(self.lease_time(connection, now).await?, delay);
-        take_node(connection, claim.node).await?;
+        take_node(connection, &self.key, claim.node).await?;
         let update = "UPDATE work SET claimed_by = NULL, claimed_until = NULL, not_before = $4 \
                   WHERE id = $1 AND claimed_by = $2 AND claims = $3";
         expect_one(fenced(update, claim).bind(not_before), connection, claim).await?;
@@ -303,8 +304,12 @@ impl Store {
     }
 }
 
-async fn drop_in(connection: &mut AnyConnection, claim: &Claim) -> Result<(), WorkError> {
-    take_node(connection, claim.node).await?;
+async fn drop_in(
+    connection: &mut AnyConnection,
+    key: &DatabaseKey,
+    claim: &Claim,
+) -> Result<(), WorkError> {
+    take_node(connection, key, claim.node).await?;
     let ours = finish(connection, claim).await?;
     if ours { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
 }

@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
@@ -113,6 +115,9 @@ promises![
     opening_twice_at_once_migrates_once,
     what_is_read_beside_a_daemon_is_what_it_wrote_last,
     a_database_of_another_version_is_said_to_be_one,
+    secrets_are_in_clear_in_memory_and_encrypted_in_the_database,
+    a_key_that_is_not_the_databases_is_refused_in_words,
+    a_secret_that_was_moved_to_another_node_is_refused,
 ];
 
 // Nodes.
@@ -639,7 +644,7 @@ async fn a_change_that_commits_late_is_not_missed(database: Database) {
     let quick = tokio::spawn(async move {
         quick.change(early.uuid, None, now(), |node| fine(node.clone())).await.unwrap()
     });
-    let quick = if let Database::Postgres(_) = database {
+    let quick = if let Database::Postgres(..) = database {
         let changed = quick.await.unwrap();
         let meanwhile = since(&other, before).await;
         assert_eq!(numbers(&meanwhile), [changed.number], "what is open is not seen");
@@ -652,7 +657,7 @@ async fn a_change_that_commits_late_is_not_missed(database: Database) {
     };
     let late = held_open.await.unwrap();
 
-    let after = if let Database::Postgres(_) = database { quick.number } else { before };
+    let after = if let Database::Postgres(..) = database { quick.number } else { before };
     let after = since(&other, after).await;
     assert!(numbers(&after).contains(&late.number), "{after:?}");
 }
@@ -770,6 +775,7 @@ async fn nodes_of_the_version_before_are_followed(database: Database) {
         "DROP TABLE change_counter",
         "DROP TABLE node_changes",
         "DROP TABLE daemons",
+        "DROP TABLE database_key",
         "DELETE FROM _sqlx_migrations WHERE version >= 2",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -1197,7 +1203,7 @@ async fn daemons_whose_clocks_differ_do_not_take_work_from_each_other(database: 
     if let Database::Sqlite(_) = database {
         return; // It has one daemon.
     }
-    let store = Store::open(&database.url()).await.unwrap();
+    let store = Store::open(&database.url(), &database.key_file()).await.unwrap();
     let node = with_work(&store, "n").await;
     let (fast, slow) =
         (now() + SignedDuration::from_hours(9), now() - SignedDuration::from_hours(9));
@@ -1412,7 +1418,8 @@ async fn the_file_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("state/deep/store.db");
-    let store = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    let key = path.with_file_name("ferroboot.key");
+    let store = Store::open(&format!("sqlite://{}", path.display()), &key).await.unwrap();
     store.create_node(&named("n")).await.unwrap();
 
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
@@ -1428,7 +1435,7 @@ async fn a_url_that_names_no_store_is_refused_without_its_password() {
     for url in
         ["", "sqlite::memory:", "sqlite:relative.db", "mysql://u:geheim@h/d", "/var/lib/x.db"]
     {
-        let refused = Store::open(url).await.unwrap_err();
+        let refused = Store::open(url, Path::new("/dev/null")).await.unwrap_err();
         assert!(matches!(refused, StoreError::Url { .. }), "{url}: {refused:?}");
         assert!(!refused.to_string().contains("geheim"), "{refused}");
     }
@@ -1441,7 +1448,8 @@ fn contents(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
 }
 
 async fn reading(folder: &Path) -> Result<Store, StoreError> {
-    Store::open_to_read(&format!("sqlite://{}", folder.join("store.db").display())).await
+    let url = format!("sqlite://{}", folder.join("store.db").display());
+    Store::open_to_read(&url, &folder.join("ferroboot.key")).await
 }
 
 #[tokio::test]
@@ -1451,7 +1459,7 @@ async fn a_copy_of_a_database_in_use_is_read_with_its_log_and_left_as_it_is() {
     store.create_node(&named("n")).await.unwrap();
     let Database::Sqlite(folder) = &database else { unreachable!("it is SQLite's") };
     let copy = TempDir::new().unwrap();
-    for name in ["store.db", "store.db-wal"] {
+    for name in ["store.db", "store.db-wal", "ferroboot.key"] {
         fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
     }
     let before = contents(copy.path());
@@ -1485,7 +1493,7 @@ async fn what_is_read_beside_a_daemon_is_what_it_wrote_last(database: Database) 
     let store = database.open().await;
     store.create_node(&named("n")).await.unwrap();
 
-    let read = Store::open_to_read(&database.url()).await.unwrap();
+    let read = Store::open_to_read(&database.url(), &database.key_file()).await.unwrap();
 
     assert_eq!(all(&read).await.len(), 1);
     read.create_node(&named("m")).await.unwrap_err();
@@ -1499,7 +1507,7 @@ async fn a_database_of_another_version_is_said_to_be_one(database: Database) {
     let pool = AnyPool::connect(&database.url()).await.unwrap();
     let other = async |statement: &'static str| {
         sqlx::query(statement).execute(&pool).await.unwrap();
-        Store::open_to_read(&database.url()).await.unwrap_err().to_string()
+        Store::open_to_read(&database.url(), &database.key_file()).await.unwrap_err().to_string()
     };
 
     let newer = other(
@@ -1507,12 +1515,113 @@ async fn a_database_of_another_version_is_said_to_be_one(database: Database) {
          SELECT 9999, description, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1",
     )
     .await;
-    let served = Store::open(&database.url()).await.unwrap_err().to_string();
+    let served = Store::open(&database.url(), &database.key_file()).await.unwrap_err().to_string();
     let older = other("DELETE FROM _sqlx_migrations").await;
 
     assert!(newer.contains("a newer version's"), "{newer}");
     assert_eq!(served, newer);
     assert!(older.contains("an older version's"), "{older}");
+}
+
+/// A node with every sort of secret.
+fn with_secrets(name: &str) -> Node {
+    let node = cleaning(name);
+    let driver_info = kept(&[
+        ("redfish_address", json!("https://192.0.2.9")),
+        ("redfish_password", json!("s3cret")),
+        ("deep", json!({ "auth_token": { "x": ["s3cret"] } })),
+    ]);
+    let instance_info = kept(&[("configdrive", json!({ "user_data": "s3cret" }))]);
+    Node { driver_info, instance_info, ..node }
+}
+
+async fn secrets_are_in_clear_in_memory_and_encrypted_in_the_database(database: Database) {
+    let store = database.open().await;
+    let node = with_secrets("n");
+    store.create_node(&node).await.unwrap();
+    let renamed =
+        |node: &Node| Ok::<_, Infallible>(Node { name: Some("m".into()), ..node.clone() });
+    store.change(node.uuid, None, now(), renamed).await.unwrap();
+    let node = Node { name: Some("m".into()), ..node };
+
+    assert_eq!(read(&store, node.uuid).await, node);
+    assert_eq!(all(&store).await, std::slice::from_ref(&node));
+    let changes = store.all_changes().await.unwrap().changes;
+    assert_eq!(changes[0].state.as_ref().unwrap().0, node);
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let select = sqlx::query_scalar("SELECT document FROM nodes");
+    let document: String = select.fetch_one(&pool).await.unwrap();
+    let attempt = node.attempt.as_ref().unwrap();
+    for secret in ["s3cret", &attempt.ticket.0, &attempt.agent_token.0] {
+        assert!(!document.contains(secret), "{document}");
+    }
+    assert!(document.contains("https://192.0.2.9"), "{document}");
+}
+
+async fn a_key_that_is_not_the_databases_is_refused_in_words(database: Database) {
+    let node = with_secrets("n");
+    database.open().await.create_node(&node).await.unwrap();
+    let (key, kept) = (database.key_file(), database.key_file().with_extension("kept"));
+    let opened = async || {
+        let served = Store::open(&database.url(), &key).await.map(drop);
+        let looked = Store::open_to_read(&database.url(), &key).await.map(drop);
+        let words = served.unwrap_err().to_string();
+        assert_eq!(words, looked.unwrap_err().to_string());
+        words
+    };
+
+    fs::rename(&key, &kept).unwrap();
+    let missing = opened().await;
+    assert!(
+        missing.contains("there is no key file") && missing.contains("from a back-up"),
+        "{missing}"
+    );
+    assert!(!key.exists(), "no other key is made");
+    write_key(&key, 2);
+    let other = opened().await;
+    assert!(other.contains("are encrypted under the key"), "{other}");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let open = opened().await;
+    assert!(open.contains("is open to other users (mode 0644)"), "{open}");
+    fs::rename(&kept, &key).unwrap();
+
+    assert_eq!(read(&database.open().await, node.uuid).await, node);
+}
+
+async fn a_secret_that_was_moved_to_another_node_is_refused(database: Database) {
+    let store = database.open().await;
+    let (one, two) = (with_secrets("one"), with_secrets("two"));
+    store.create_node(&one).await.unwrap();
+    store.create_node(&two).await.unwrap();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let document = async |node: &Node| -> serde_json::Value {
+        let select = sqlx::query_scalar("SELECT document FROM nodes WHERE uuid = $1");
+        let text: String = select.bind(node.uuid.to_string()).fetch_one(&pool).await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let mut forged = document(&two).await;
+    forged["driver_info"]["redfish_password"] =
+        document(&one).await["driver_info"]["redfish_password"].clone();
+
+    let update = sqlx::query("UPDATE nodes SET document = $1 WHERE uuid = $2");
+    let update = update.bind(forged.to_string()).bind(two.uuid.to_string());
+    update.execute(&pool).await.unwrap();
+
+    let refused = store.node(&NodeKey::Uuid(two.uuid)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Secret { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("driver_info/redfish_password"), "{refused}");
+    assert_eq!(read(&store, one.uuid).await, one);
+}
+
+#[tokio::test]
+async fn the_key_of_a_shared_database_is_made_by_the_operator() {
+    let Some(database) = Database::postgres().await else { return };
+    fs::remove_file(database.key_file()).unwrap();
+
+    let refused = Store::open(&database.url(), &database.key_file()).await.unwrap_err().to_string();
+
+    assert!(refused.contains("openssl rand -hex 32"), "{refused}");
+    assert!(!database.key_file().exists());
 }
 
 #[tokio::test]
@@ -1525,7 +1634,7 @@ async fn what_is_no_database_is_named_at_once() {
     let missing = reading(folder.path()).await.unwrap_err();
     assert!(matches!(missing, StoreError::Missing { .. }), "{missing:?}");
     fs::write(&path, [7; 8_192]).unwrap();
-    let served = Store::open(&url).await.unwrap_err();
+    let served = Store::open(&url, &path.with_extension("key")).await.unwrap_err();
     let read = reading(folder.path()).await.unwrap_err();
     fs::write(&path, []).unwrap();
     let empty = reading(folder.path()).await.unwrap_err();
@@ -1544,7 +1653,7 @@ const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// An empty database, which several daemons may open.
 enum Database {
     Sqlite(TempDir),
-    Postgres(String),
+    Postgres(String, TempDir),
 }
 
 impl Database {
@@ -1561,19 +1670,33 @@ impl Database {
         sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).execute(&pool).await.unwrap();
         pool.close().await;
         let more = if url.contains('?') { '&' } else { '?' };
-        Some(Self::Postgres(format!("{url}{more}options=-csearch_path%3D{schema}")))
+        let folder = TempDir::new().unwrap();
+        write_key(&folder.path().join("ferroboot.key"), 1);
+        Some(Self::Postgres(format!("{url}{more}options=-csearch_path%3D{schema}"), folder))
     }
 
     fn url(&self) -> String {
         match self {
             Self::Sqlite(dir) => format!("sqlite://{}", dir.path().join("store.db").display()),
-            Self::Postgres(url) => url.clone(),
+            Self::Postgres(url, _) => url.clone(),
         }
     }
 
-    async fn open(&self) -> Store {
-        Store::open(&self.url()).await.unwrap().by_given_time()
+    fn key_file(&self) -> PathBuf {
+        let (Self::Sqlite(folder) | Self::Postgres(_, folder)) = self;
+        folder.path().join("ferroboot.key")
     }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.url(), &self.key_file()).await.unwrap().by_given_time()
+    }
+}
+
+/// A key file, as an operator makes it.
+fn write_key(path: &Path, byte: u8) {
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    writeln!(file, "{}", format!("{byte:02x}").repeat(32)).unwrap();
 }
 
 fn now() -> Timestamp {

@@ -42,7 +42,7 @@ fn a_database_on_a_disk_that_was_full_is_written_again_as_soon_as_there_is_room(
     on_a_small_disk(name, "12m", |disk| {
         run(async {
             let url = format!("sqlite://{}/store.db", disk.path().display());
-            let store = Store::open(&url).await.unwrap();
+            let store = Store::open(&url, &disk.path().join("ferroboot.key")).await.unwrap();
             let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
             // How much room is left decides which statement fails, or whether it is the COMMIT.
@@ -77,7 +77,7 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
     on_a_small_disk(name, "12m", |disk| {
         run(async {
             let url = format!("sqlite://{}/store.db", disk.path().display());
-            let store = Store::open(&url).await.unwrap();
+            let store = Store::open(&url, &disk.path().join("ferroboot.key")).await.unwrap();
             let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
             grow(&store, node.uuid, "planned").await.unwrap();
@@ -126,24 +126,25 @@ fn a_database_is_opened_and_read_on_a_full_disk() {
             // As after a SIGKILL, with its log beside it, and as after an end in good order.
             let (killed, ended) = (disk.path().join("killed"), disk.path().join("ended"));
             let url = |folder: &Path| format!("sqlite://{}/store.db", folder.display());
-            let store = Store::open(&url(&ended)).await.unwrap();
+            let store = Store::open(&url(&ended), &ended.join("ferroboot.key")).await.unwrap();
             store.create_node(&node).await.unwrap();
             fs::create_dir(&killed).unwrap();
-            for name in ["store.db", "store.db-wal", "store.db-shm"] {
+            for name in ["store.db", "store.db-wal", "store.db-shm", "ferroboot.key"] {
                 fs::copy(ended.join(name), killed.join(name)).unwrap();
             }
             store.close().await;
             disk.fill_but(0);
 
             for folder in [&killed, &ended, &ended] {
-                let store = Store::open(&url(folder)).await.unwrap();
+                let store = Store::open(&url(folder), &folder.join("ferroboot.key")).await.unwrap();
 
                 assert_eq!(read(&store, node.uuid).await.uuid, node.uuid);
                 store.close().await;
                 disk.fill_but(0);
             }
+            let new = disk.path().join("new");
             // A new one has no room kept for it.
-            let refused = Store::open(&url(&disk.path().join("new"))).await.unwrap_err();
+            let refused = Store::open(&url(&new), &new.join("ferroboot.key")).await.unwrap_err();
             assert!(matches!(refused, StoreError::DiskFull(_)), "{refused:?}");
         });
     });

@@ -1,6 +1,9 @@
 //! Databases that earlier versions made are read by this one.
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
+use std::fs;
+use std::path::Path;
+
 use provision::{BootEvent, Boots, Procedure, ProvisionState as State, Stage, What};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use store::{NodeFilter, PortFilter, Store};
@@ -9,13 +12,57 @@ use store::{NodeFilter, PortFilter, Store};
 const VERSION_0_1: &str = include_str!("databases/0.1.sql");
 
 async fn opened() -> (tempfile::TempDir, Store) {
+    let folder = old().await;
+    let store = reopened(folder.path()).await;
+    (folder, store)
+}
+
+async fn reopened(folder: &Path) -> Store {
+    let url = format!("sqlite://{}", folder.join("old.db").display());
+    Store::open(&url, &folder.join("ferroboot.key")).await.unwrap()
+}
+
+/// A database of version 0.1 that no later version has opened.
+async fn old() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let mut old = options.connect().await.unwrap();
     old.execute(AssertSqlSafe(VERSION_0_1)).await.unwrap();
     old.close().await.unwrap();
-    (folder, Store::open(&format!("sqlite://{}", path.display())).await.unwrap())
+    folder
+}
+
+/// What the files of a database hold, with its log.
+fn bytes_of(folder: &Path) -> String {
+    let files = folder.read_dir().unwrap().map(|file| file.unwrap().path());
+    let databases = files.filter(|file| file.to_string_lossy().contains("old.db"));
+    databases.map(|file| String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn secrets_that_version_0_1_wrote_in_clear_are_encrypted_and_nothing_of_them_is_left() {
+    let folder = old().await;
+    let clear = ["\"secret\"", "ticket-0000", "token-0000"];
+    let before = bytes_of(folder.path());
+    assert!(clear.iter().all(|secret| before.contains(secret)));
+
+    let store = reopened(folder.path()).await;
+
+    let after = bytes_of(folder.path());
+    for secret in clear {
+        let at = after.find(secret).map(|at| after.get(at.saturating_sub(600)..at + 100));
+        assert_eq!(at, None, "{secret} is in the database or its log");
+    }
+    assert!(after.contains("encrypted:1:"), "and the encrypted ones are");
+    store.close().await;
+    let again = reopened(folder.path()).await;
+    let nodes = again.nodes(&NodeFilter::default()).await.unwrap();
+    assert!(nodes.iter().all(|it| it.node.driver_text("redfish_password") == Some("secret")));
+    let tickets = nodes.iter().filter_map(|found| found.node.attempt.as_ref());
+    assert!(tickets.clone().count() > 5);
+    assert!(tickets.clone().all(|attempt| attempt.ticket.0.starts_with("ticket-0000")));
+    assert!(tickets.clone().all(|attempt| attempt.agent_token.0.starts_with("token-0000")));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
 use std::convert::Infallible;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,12 +32,13 @@ const SOCKET: &str = ".s.PGSQL.5432";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_does_not_answer_is_an_outage_and_is_used_again_when_it_does() {
     let Some((relay, url)) = relay().await else { return };
-    let (store, node) = store(&url).await;
+    let (store, node) = store(&relay, &url).await;
 
     // In the middle of a transaction, which holds the node's row then.
     let silenced = timeout(AT_MOST, change(&store, node, || relay.stall())).await.unwrap();
     let read = timeout(AT_MOST, store.nodes(&NodeFilter::default())).await.unwrap();
-    let opened = timeout(AT_MOST, Store::open_within(&url, LIMIT)).await.unwrap();
+    let opened =
+        timeout(AT_MOST, Store::open_within(&url, &relay.key_file(), LIMIT)).await.unwrap();
 
     let failed = silenced.unwrap_err();
     assert!(failed.is_outage(), "{failed:?}");
@@ -50,7 +53,7 @@ async fn a_database_that_does_not_answer_is_an_outage_and_is_used_again_when_it_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_that_nobody_answers_on_any_more_are_replaced() {
     let Some((relay, url)) = relay().await else { return };
-    let (store, node) = store(&url).await;
+    let (store, node) = store(&relay, &url).await;
     let all = NodeFilter::default();
     let reads = (store.nodes(&all), store.nodes(&all), store.nodes(&all), store.nodes(&all));
     tokio::try_join!(reads.0, reads.1, reads.2, reads.3).unwrap();
@@ -63,8 +66,8 @@ async fn idle_connections_that_nobody_answers_on_any_more_are_replaced() {
 }
 
 /// A store behind the relay, with a node.
-async fn store(url: &str) -> (Store, Uuid) {
-    let store = Store::open_within(url, LIMIT).await.unwrap();
+async fn store(relay: &Relay, url: &str) -> (Store, Uuid) {
+    let store = Store::open_within(url, &relay.key_file(), LIMIT).await.unwrap();
     let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
     store.create_node(&node).await.unwrap();
     (store, node.uuid)
@@ -93,6 +96,8 @@ async fn relay() -> Option<(Relay, String)> {
     pool.close().await;
     let (server, folder) = url.split_once("?host=").expect("a folder with a socket");
     let relay = Relay::start(Path::new(folder).join(SOCKET));
+    fs::write(relay.key_file(), "0".repeat(64)).unwrap();
+    fs::set_permissions(relay.key_file(), Permissions::from_mode(0o600)).unwrap();
     let folder = relay.folder.path().display().to_string();
     Some((relay, format!("{server}?host={folder}&options=-csearch_path%3D{schema}")))
 }
@@ -105,6 +110,11 @@ struct Relay {
 }
 
 impl Relay {
+    /// The key file of the database, which lies beside the socket.
+    fn key_file(&self) -> PathBuf {
+        self.folder.path().join("ferroboot.key")
+    }
+
     fn start(to: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();

@@ -1,8 +1,9 @@
 //! A run: everything is started, faults follow each other, and in the end everything is looked at.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,6 +183,8 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
     let disk = Arc::new(SmallDisk::mount(&dir.path().join("disk"), DISK_MIB));
     let state = disk.path.join("state");
     write_boot_set(&disk.path.join("ramdisk"));
+    fs::write(key_file(&disk.path), "0123456789abcdef".repeat(4)).unwrap();
+    fs::set_permissions(key_file(&disk.path), Permissions::from_mode(0o600)).unwrap();
     fs::create_dir_all(state.join("images")).unwrap();
     fs::write(state.join("images/own.iso"), vec![0x42; 256 * 1024]).unwrap();
     let config = dir.path().join("ferroboot.toml");
@@ -555,7 +558,8 @@ fn settings(plan: &SoakPlan, disk: &Path, state: &Path) -> String {
     let database = match plan.database {
         Database::Sqlite => String::new(),
         Database::Postgresql => {
-            format!("[database]\nurl = '{}'\n", env::var(postgres::URL).unwrap())
+            let (url, key) = (env::var(postgres::URL).unwrap(), key_file(disk));
+            format!("[database]\nurl = '{url}'\nkey_file = '{}'\n", key.display())
         }
     };
     let (state, ramdisk) = (state.display(), disk.join("ramdisk"));
@@ -574,16 +578,22 @@ fn settings(plan: &SoakPlan, disk: &Path, state: &Path) -> String {
     )
 }
 
+/// The key file that all daemons of a database share.
+fn key_file(disk: &Path) -> PathBuf {
+    disk.join("database.key")
+}
+
 /// Settings of a daemon beside the first one: machines reach that, and this one takes a part of the work.
 fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> String {
-    let database = env::var(postgres::URL).unwrap();
+    let (database, key) = (env::var(postgres::URL).unwrap(), key_file(disk));
+    let key = key.display();
     let own_state = dir.join(format!("companion-{number}"));
     let (own_state, ramdisk, state) = (own_state.display(), disk.join("ramdisk"), state.display());
     let ramdisk = ramdisk.display();
     let port = |first: u16| first + 10 * u16::from(number);
     let (api, agent, boot) = (port(6_385), port(6_386), port(8_080));
     format!(
-        "host = 'soak-{number}'\nstate_dir = '{own_state}'\n[database]\nurl = '{database}'\n\
+        "host = 'soak-{number}'\nstate_dir = '{own_state}'\n[database]\nurl = '{database}'\nkey_file = '{key}'\n\
          [api]\nlisten = '127.0.0.1:{api}'\n\
          [agent]\nlisten = '[::]:{agent}'\nurl = 'http://{AGENT_RELAY}'\n\
          [boot]\nlisten = '[::]:{boot}'\nurl = 'http://{BOOT_RELAY}'\nramdisk = '{ramdisk}'\n\

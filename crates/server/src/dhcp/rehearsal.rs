@@ -403,7 +403,8 @@ async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
     let state_dir = config.state_dir()?;
     // A database is named by its whole path.
     let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
-    let store = match Store::open_to_read(&config.database_url(&state_dir)).await {
+    let (url, key_file) = (config.database_url(&state_dir), config.key_file(&state_dir));
+    let store = match Store::open_to_read(&url, &key_file).await {
         Ok(store) => store,
         Err(StoreError::Missing { .. }) if config.database.url.is_none() => bail!(
             "there is no database in {}: is that where the service keeps its state (--state-dir)?",
@@ -487,7 +488,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config: Config = settings.parse().unwrap();
         let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
-        let store = Store::open(&config.database_url(folder.path())).await.unwrap();
+        let store =
+            Store::open(&config.database_url(folder.path()), &config.key_file(folder.path()))
+                .await
+                .unwrap();
         store.create_node(node).await.unwrap();
         let port = Port {
             uuid: Uuid::from_u128(2),
@@ -676,7 +680,8 @@ mod tests {
     async fn another_service_is_named_with_what_it_was_told() {
         let (_folder, config) = state(&booting_node(), "[dhcp]\nprovider = \"dnsmasq\"").await;
         let before = Rehearsal::open(&config, &[]).await.unwrap().told(MAC).await.unwrap();
-        let store = Store::open(&config.database_url(&config.state_dir().unwrap())).await.unwrap();
+        let dir = config.state_dir().unwrap();
+        let store = Store::open(&config.database_url(&dir), &config.key_file(&dir)).await.unwrap();
         let event = BootEvent {
             at: Timestamp::UNIX_EPOCH,
             attempt: booting_node().attempt.unwrap().id,

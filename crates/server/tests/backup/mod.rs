@@ -28,6 +28,7 @@ fn run(commands: &str, state: &Path, backup: &Path, url: &str) {
         .env("STATE", state)
         .env("BACKUP", backup)
         .env("URL", url)
+        .env("KEY", state.join("ferroboot.key"))
         .output()
         .unwrap();
     assert!(ran.status.success(), "{commands}: {}", String::from_utf8_lossy(&ran.stderr));
@@ -48,6 +49,7 @@ async fn restores(mut world: World, section: &str, url: &str) {
     world.api(Method::DELETE, "/v1/nodes/before", Value::Null).await;
 
     world.die();
+    fs::remove_file(state.join("ferroboot.key")).unwrap();
     run(restore, &state, backup.path(), url);
     world.start().await;
 

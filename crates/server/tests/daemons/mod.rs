@@ -1,6 +1,9 @@
 //! Several daemons with one PostgreSQL, where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`
 //! starts it).
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use redfish::brain::Personality;
@@ -23,6 +26,15 @@ pub(super) async fn database() -> Option<String> {
     pool.close().await;
     let (place, more) = url.split_once("/postgres?").expect("the URL of scripts/with-postgres");
     Some(format!("[database]\nurl = '{place}/{name}?{more}'\n"))
+}
+
+/// Puts the key file that all daemons of these tests have into a state directory.
+pub(super) fn give_key(dir: &Path) {
+    let state = dir.join("state");
+    fs::create_dir_all(&state).unwrap();
+    let key = state.join("ferroboot.key");
+    fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
 }
 
 /// The status of a GET for the path of a URL at another address.

@@ -1,0 +1,178 @@
+//! The secrets of a node: which of its values the API masks, the log never shows, and the database holds encrypted.
+
+use std::convert::Infallible;
+
+use serde_json::{Map, Value};
+
+use crate::node::Node;
+
+/// What stands in the place of a secret wherever a node is shown.
+pub const MASKED: &str = "******";
+
+/// A secret of a node, where it lies.
+#[derive(Debug)]
+pub enum NodeSecret<'a> {
+    /// A value of `driver_info` or `instance_info`.
+    Value(&'a mut Value),
+    /// A ticket or a token.
+    Text(&'a mut String),
+}
+
+/// Whether the value of a key of `driver_info` is secret.
+#[must_use]
+pub fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["password", "secret", "token", "passwd", "snmp_auth_key", "snmp_priv_key", "ssh_key_contents"]
+        .iter()
+        .any(|word| key.contains(word))
+}
+
+/// Whether the value of a key of `instance_info` is secret: a config drive holds passwords and keys, and the URL of an
+/// image may be a signed one.
+#[must_use]
+pub fn is_secret_of_instance(key: &str) -> bool {
+    is_secret(key) || matches!(key, "configdrive" | "image_url")
+}
+
+/// A map as it is shown: at every depth, what is secret is masked.
+#[must_use]
+pub fn masked(map: &Map<String, Value>, is_secret: fn(&str) -> bool) -> Map<String, Value> {
+    let mut map = map.clone();
+    let mut mask = |_: &str, value: &mut Value| {
+        *value = MASKED.into();
+        Ok::<_, Infallible>(())
+    };
+    let Ok(()) = visit_map(&mut map, "", is_secret, &mut mask);
+    map
+}
+
+/// Visits each secret of a node with its place, such as `driver_info/redfish_password`. No two secrets of a node have
+/// one place.
+///
+/// # Errors
+/// The first failure of `visit`, which ends the visit.
+pub fn visit_secrets<E>(
+    node: &mut Node,
+    visit: &mut impl FnMut(&str, NodeSecret<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut visit_value = |place: &str, value: &mut Value| match value {
+        Value::Null => Ok(()),
+        Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => visit(place, NodeSecret::Value(value)),
+    };
+    visit_map(&mut node.driver_info, "driver_info", is_secret, &mut visit_value)?;
+    visit_map(&mut node.instance_info, "instance_info", is_secret_of_instance, &mut visit_value)?;
+    if let Some(attempt) = &mut node.attempt {
+        visit("attempt/ticket", NodeSecret::Text(&mut attempt.ticket.0))?;
+        visit("attempt/agent_token", NodeSecret::Text(&mut attempt.agent_token.0))?;
+    }
+    Ok(())
+}
+
+fn visit_map<E>(
+    map: &mut Map<String, Value>,
+    place: &str,
+    is_secret: fn(&str) -> bool,
+    visit: &mut impl FnMut(&str, &mut Value) -> Result<(), E>,
+) -> Result<(), E> {
+    for (key, value) in map {
+        // As in a JSON pointer (RFC 6901 §3), so that a slash in a key is not a level.
+        let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
+        if is_secret(key) {
+            visit(&place, value)?;
+        } else {
+            visit_inner(value, &place, is_secret, visit)?;
+        }
+    }
+    Ok(())
+}
+
+fn visit_inner<E>(
+    value: &mut Value,
+    place: &str,
+    is_secret: fn(&str) -> bool,
+    visit: &mut impl FnMut(&str, &mut Value) -> Result<(), E>,
+) -> Result<(), E> {
+    match value {
+        Value::Object(inner) => visit_map(inner, place, is_secret, visit),
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                visit_inner(item, &format!("{place}/{index}"), is_secret, visit)?;
+            }
+            Ok(())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::node::{Attempt, FreshAttempt, Secret};
+    use crate::{BootInterface, Procedure};
+
+    fn object(value: Value) -> Map<String, Value> {
+        let Value::Object(map) = value else { panic!("an object") };
+        map
+    }
+
+    fn node() -> Node {
+        let fresh = FreshAttempt {
+            attempt: Uuid::nil(),
+            ticket: Secret("s3cret".to_owned()),
+            agent_token: Secret("s3cret".to_owned()),
+        };
+        let driver_info = json!({
+            "redfish_address": "https://192.0.2.9", "Redfish_Password": "s3cret", "a/b_secret": 7,
+            "deep": { "auth_token": { "x": ["s3cret"] }, "list": [{ "passwd": "s3cret" }] }, "token": null,
+        });
+        let begun =
+            Attempt::begun(fresh, Procedure::Clean, BootInterface::Http, Timestamp::UNIX_EPOCH);
+        Node {
+            driver_info: object(driver_info),
+            instance_info: object(json!({ "configdrive": { "user_data": "s3cret" } })),
+            attempt: Some(begun),
+            ..Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH)
+        }
+    }
+
+    #[test]
+    fn each_secret_has_a_place_of_its_own() {
+        let mut places = Vec::new();
+
+        let visited = visit_secrets(&mut node(), &mut |place, _| {
+            places.push(place.to_owned());
+            Ok::<_, Infallible>(())
+        });
+
+        visited.unwrap();
+        places.sort();
+        assert_eq!(
+            places,
+            [
+                "attempt/agent_token",
+                "attempt/ticket",
+                "driver_info/Redfish_Password",
+                "driver_info/a~1b_secret",
+                "driver_info/deep/auth_token",
+                "driver_info/deep/list/0/passwd",
+                "instance_info/configdrive",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_in_a_log_shows_no_secret() {
+        let shown = format!("{:?}", node());
+
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("192.0.2.9"), "{shown}");
+    }
+}

@@ -1,0 +1,204 @@
+//! Secrets of nodes: encrypted in the database, in clear in memory.
+
+use std::path::Path;
+
+use provision::Node;
+use provision::secrets::{NodeSecret, visit_secrets};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::key::{DatabaseKey, DecryptError, KeyError, is_encrypted};
+use crate::open::Store;
+use crate::sql::{document, json, parsed, uuid};
+
+/// The place and the text of the value that shows whether a key is the database's.
+const CHECK: (Uuid, &str, &str) = (Uuid::nil(), "database_key/check_value", "ferroboot");
+
+/// Nodes whose secrets are encrypted in one transaction.
+const NODES_AT_ONCE: usize = 100;
+
+/// The key that was read from a file, which is to be that of the database. A database that has none yet has that key from
+/// now on; where there was no file, it is made then.
+pub(crate) async fn take_key(
+    connection: &mut AnyConnection,
+    path: &Path,
+    key: Option<DatabaseKey>,
+) -> Result<DatabaseKey, StoreError> {
+    let row = check_row(connection).await?;
+    let key = match (key, &row) {
+        (Some(key), _) => key,
+        (None, None) => DatabaseKey::make(path)?,
+        // Whoever opened the database at the same time may have made it.
+        (None, Some(row)) => DatabaseKey::read(path)?.ok_or_else(|| missing(path, Some(row)))?,
+    };
+    let row = match row {
+        Some(row) => row,
+        None => note_key(connection, &key).await?,
+    };
+    expect_key(&row, &key, path)?;
+    Ok(key)
+}
+
+/// The key in a file, which is to be that of the database; nothing is made.
+pub(crate) async fn read_key(
+    connection: &mut AnyConnection,
+    path: &Path,
+) -> Result<DatabaseKey, StoreError> {
+    let row = check_row(connection).await?;
+    let key = DatabaseKey::read(path)?.ok_or_else(|| missing(path, row.as_ref()))?;
+    row.map_or(Ok(()), |row| expect_key(&row, &key, path))?;
+    Ok(key)
+}
+
+/// The error of a database that needs a key file which is not there.
+pub(crate) async fn missing_key(connection: &mut AnyConnection, path: &Path) -> StoreError {
+    // One that no version with keys has opened has no table.
+    missing(path, check_row(connection).await.ok().flatten().as_ref())
+}
+
+struct CheckRow {
+    key_id: String,
+    check_value: String,
+}
+
+fn missing(path: &Path, row: Option<&CheckRow>) -> StoreError {
+    KeyError::Missing { path: path.to_owned(), key: row.map(|row| row.key_id.clone()) }.into()
+}
+
+async fn check_row(connection: &mut AnyConnection) -> Result<Option<CheckRow>, StoreError> {
+    let select = sqlx::query("SELECT key_id, check_value FROM database_key");
+    let row = select.fetch_optional(connection).await?;
+    let read = |row: AnyRow| {
+        Ok(CheckRow { key_id: row.try_get("key_id")?, check_value: row.try_get("check_value")? })
+    };
+    row.map(read).transpose()
+}
+
+/// Gives the row of whoever was first.
+async fn note_key(
+    connection: &mut AnyConnection,
+    key: &DatabaseKey,
+) -> Result<CheckRow, StoreError> {
+    let (node, place, text) = CHECK;
+    let insert = "INSERT INTO database_key (id, key_id, check_value) VALUES (1, $1, $2) \
+                  ON CONFLICT (id) DO NOTHING";
+    sqlx::query(insert)
+        .bind(key.id().to_owned())
+        .bind(key.encrypt(node, place, text))
+        .execute(&mut *connection)
+        .await?;
+    Ok(check_row(connection).await?.ok_or(sqlx::Error::RowNotFound)?)
+}
+
+fn expect_key(row: &CheckRow, key: &DatabaseKey, path: &Path) -> Result<(), StoreError> {
+    let (node, place, text) = CHECK;
+    match key.decrypt(node, place, &row.check_value) {
+        Ok(Some(decrypted)) if decrypted == text => Ok(()),
+        Ok(_) | Err(_) => Err(StoreError::Key(KeyError::Other {
+            path: path.to_owned(),
+            found: key.id().to_owned(),
+            expected: row.key_id.clone(),
+        })),
+    }
+}
+
+impl DatabaseKey {
+    /// The document of a node, in which every secret is encrypted.
+    pub(crate) fn node_document(&self, node: &Node) -> String {
+        let (mut encrypted, uuid) = (node.clone(), node.uuid);
+        let visited = visit_secrets(&mut encrypted, &mut |place, secret| {
+            match secret {
+                NodeSecret::Value(value) => *value = self.encrypt(uuid, place, &json(value)).into(),
+                NodeSecret::Text(text) => *text = self.encrypt(uuid, place, text),
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(()) = visited;
+        json(&encrypted)
+    }
+
+    /// The node of a document. Secrets in clear are those of a version that did not encrypt them.
+    pub(crate) fn node_of(&self, document: &str) -> Result<Node, StoreError> {
+        let mut node: Node = parsed(document, "document")?;
+        let uuid = node.uuid;
+        visit_secrets(&mut node, &mut |place, secret| {
+            let failed = |source: DecryptError| StoreError::Secret {
+                node: uuid,
+                place: place.to_owned(),
+                source,
+            };
+            match secret {
+                NodeSecret::Value(value) => {
+                    let Value::String(text) = &*value else { return Ok::<_, StoreError>(()) };
+                    if let Some(clear) = self.decrypt(uuid, place, text).map_err(failed)? {
+                        *value = parsed(&clear, "secret")?;
+                    }
+                }
+                NodeSecret::Text(text) => {
+                    if let Some(clear) = self.decrypt(uuid, place, text).map_err(failed)? {
+                        *text = clear;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(node)
+    }
+}
+
+/// Whether a node, as it lies in the database, has a secret in clear.
+fn is_in_clear(mut node: Node) -> bool {
+    let visited = visit_secrets(&mut node, &mut |_, secret| {
+        let encrypted = match secret {
+            NodeSecret::Value(Value::String(text)) => is_encrypted(text),
+            NodeSecret::Value(_) => false,
+            NodeSecret::Text(text) => is_encrypted(text),
+        };
+        if encrypted { Ok(()) } else { Err(()) }
+    });
+    visited.is_err()
+}
+
+impl Store {
+    /// Encrypts the secrets that an older version wrote in clear. Gives the number of nodes that had some.
+    pub(crate) async fn encrypt_what_is_in_clear(&self) -> Result<usize, StoreError> {
+        let rows = self.rows(sqlx::query("SELECT uuid, document FROM nodes ORDER BY uuid")).await?;
+        let mut in_clear = Vec::new();
+        for row in &rows {
+            if is_in_clear(document(row, "document")?) {
+                in_clear.push(uuid(row, "uuid")?);
+            }
+        }
+        if in_clear.is_empty() {
+            return Ok(0);
+        }
+        for nodes in in_clear.chunks(NODES_AT_ONCE) {
+            self.transact(async |connection| self.encrypt_in(connection, nodes).await).await?;
+        }
+        let nodes = in_clear.len();
+        info!(nodes, "secrets that were in clear in the database are encrypted now");
+        Ok(nodes)
+    }
+
+    async fn encrypt_in(
+        &self,
+        connection: &mut AnyConnection,
+        nodes: &[Uuid],
+    ) -> Result<(), StoreError> {
+        for node in nodes {
+            let take = "UPDATE nodes SET version = version WHERE uuid = $1 RETURNING document";
+            let taken = sqlx::query(take).bind(node.to_string());
+            // Another daemon may have deleted it.
+            let Some(row) = taken.fetch_optional(&mut *connection).await? else { continue };
+            let node_in_clear = self.key.node_of(row.try_get("document")?)?;
+            let document = self.key.node_document(&node_in_clear);
+            let update = sqlx::query("UPDATE nodes SET document = $2 WHERE uuid = $1");
+            update.bind(node.to_string()).bind(document).execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
