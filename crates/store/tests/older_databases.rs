@@ -1,15 +1,27 @@
 //! Databases that earlier versions made are read by this one.
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use provision::{BootEvent, Boots, Procedure, ProvisionState as State, Stage, What};
+use jiff::SignedDuration;
+use provision::boot::{BootInterface, BootMethod, HttpLoader};
+use provision::{
+    BootEvent, Boots, Procedure, ProvisionState as State, Stage, Vicinity, What, diagnose,
+};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use store::{NodeFilter, PortFilter, Store};
+use uuid::Uuid;
 
 /// What version 0.1 left: a node in each state that it knew, in the middle of whatever it did.
 const VERSION_0_1: &str = include_str!("databases/0.1.sql");
+/// Traces of each kind of event as version 0.1 wrote them: with words where later versions have types.
+const TRACES_OF_VERSION_0_1: &str = include_str!("databases/0.1-traces.sql");
+/// What version 0.1 showed of these traces.
+const SHOWN_BY_VERSION_0_1: &str = include_str!("databases/0.1-traces.txt");
+/// The node of these traces.
+const TRACED: Uuid = Uuid::from_u128(0xf1);
 
 async fn opened() -> (tempfile::TempDir, Store) {
     let folder = old().await;
@@ -29,6 +41,7 @@ async fn old() -> tempfile::TempDir {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let mut old = options.connect().await.unwrap();
     old.execute(AssertSqlSafe(VERSION_0_1)).await.unwrap();
+    old.execute(AssertSqlSafe(TRACES_OF_VERSION_0_1)).await.unwrap();
     old.close().await.unwrap();
     folder
 }
@@ -102,4 +115,41 @@ async fn a_step_that_ran_when_version_0_1_ended_goes_on() {
     assert_eq!(attempt.run.command_id.as_deref(), Some("command-0"));
     let step = node.current_step.as_ref().unwrap();
     assert_eq!(attempt.run.current().map(|step| step.name()), Some(step.name()));
+}
+
+#[tokio::test]
+async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
+    let (_folder, store) = opened().await;
+    let mut shown = String::new();
+
+    let mut attempts = store.attempts(TRACED).await.unwrap();
+    attempts.reverse();
+    for summary in attempts {
+        let events = store.events(TRACED, Some(summary.attempt)).await.unwrap();
+        writeln!(shown, "{}", summary.attempt).unwrap();
+        for event in &events {
+            writeln!(shown, "  {:<8} {}", event.what.kind(), event.what).unwrap();
+        }
+        for minutes in [0, 1, 5, 20] {
+            writeln!(shown, "  after {minutes} min: {}", judged(&events, minutes)).unwrap();
+        }
+    }
+
+    assert_eq!(shown, SHOWN_BY_VERSION_0_1, "{shown}");
+}
+
+/// The diagnosis so long after the last event.
+fn judged(events: &[BootEvent], minutes: i64) -> String {
+    let (first, last) = (events.first().unwrap(), events.last().unwrap());
+    let What::State { to, .. } = &first.what else { panic!("{first:?}") };
+    let boots = to.procedure().unwrap().row().boots;
+    let method = BootMethod { boots, interface: BootInterface::Http, loader: HttpLoader::Uki };
+    let now = last.at + SignedDuration::from_mins(minutes);
+    match diagnose(method, events, Vicinity::default(), now) {
+        None => "nothing".to_owned(),
+        Some(found) => {
+            let hint = found.hint.as_deref().unwrap_or("no hint");
+            format!("{:?}, {}; {hint}", found.verdict, found.text)
+        }
+    }
 }
