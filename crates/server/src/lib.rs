@@ -51,7 +51,7 @@ use crate::metrics::DaemonMetrics;
 use crate::providers::Providers;
 use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
-use crate::workers::Workers;
+use crate::workers::{WorkerContext, Workers};
 
 /// Serves until `end`, or until a part of it fails.
 ///
@@ -174,7 +174,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         tftp: config.dhcp.tftp,
     };
     parts.spawn(dhcp.run(machines, witness, stop.clone()));
-    let workers = Workers {
+    let workers = Workers::new(WorkerContext {
         nodes,
         recorder,
         artifacts,
@@ -185,7 +185,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         power_sync: config.power_sync(),
         loader: config.boot.http_loader,
         strangers,
-    };
+    });
     parts.spawn(well(workers.run(stop.clone())));
     parts.spawn(daemons::stay_known(store.clone(), daemon, stop.clone()));
     parts.spawn(well(signals.attend(guard, index, stop.clone())));

@@ -5,6 +5,7 @@
 
 mod boot;
 mod boot_target;
+mod context;
 mod instances;
 mod power;
 mod power_sync;
@@ -12,30 +13,25 @@ mod steps;
 mod tear_down;
 mod verify;
 mod watch;
+mod work_place;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ironic::step_plan::StepWork;
 use jiff::SignedDuration;
-use netboot::urls::Urls;
-use nodes::{Nodes, Recorder};
-use provision::boot::HttpLoader;
-use provision::{Event, Node, Policy, Work};
-use store::{
-    ChangeError, Claimed, Clock, DaemonIdentity, StoreFailure as _, WorkError, log_store_failure,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use provision::{Event, Work};
+use store::{ChangeError, Claimed, Clock, StoreFailure as _, WorkError, log_store_failure};
+use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
-use crate::artifacts::Artifacts;
-use crate::dhcp::BootingStrangers;
-use crate::providers::Providers;
+pub use self::context::WorkerContext;
+use self::work_place::WorkPlace;
 
 /// How many pieces of work are under way at once. Most of their time is waiting for BMCs.
 const AT_ONCE: usize = 64;
@@ -47,39 +43,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait before what could not be saved is saved again.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
-/// What all workers use; clones share it.
+/// The workers of a daemon.
 #[derive(Clone, Debug)]
-pub struct Workers {
-    /// The nodes and their work.
-    pub nodes: Nodes,
-    /// Hears of every exchange.
-    pub recorder: Recorder,
-    /// What machines are booted with.
-    pub artifacts: Artifacts,
-    /// Where they fetch it.
-    pub urls: Urls,
-    /// This daemon, as it claims work.
-    pub daemon: DaemonIdentity,
-    /// The DHCP service that machines are booted by.
-    pub providers: Providers,
-    /// How long silence may last.
-    pub policy: Policy,
-    /// How often the power of resting machines is looked at; never, if `None`.
-    pub power_sync: Option<Duration>,
-    /// Who asked for a boot and is nobody's port, for diagnoses.
-    pub strangers: BootingStrangers,
-    /// What `http` starts first, for diagnoses.
-    pub loader: HttpLoader,
-}
+pub struct Workers(WorkerContext);
 
 impl Workers {
+    /// Workers that use this.
+    #[must_use]
+    pub fn new(context: WorkerContext) -> Self {
+        Self(context)
+    }
+
     /// Works until `end`; what is under way then is left for the next claim.
     pub async fn run(self, end: CancellationToken) {
+        let context = &self.0;
         let mut regular = JoinSet::new();
-        regular.spawn(watch::run(self.clone(), end.clone()));
-        regular.spawn(instances::run(self.clone(), end.clone()));
-        if let Some(every) = self.power_sync {
-            regular.spawn(power_sync::run(self.clone(), every, end.clone()));
+        regular.spawn(watch::run(context.clone(), end.clone()));
+        regular.spawn(instances::run(context.clone(), end.clone()));
+        if let Some(every) = context.power_sync {
+            regular.spawn(power_sync::run(context.clone(), every, end.clone()));
         }
         let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();
@@ -93,9 +75,9 @@ impl Workers {
                 note_end(&mut in_hand, done);
             }
             let nodes = in_hand.values().copied().collect();
-            let store = self.nodes.store();
+            let store = self.0.nodes.store();
             let claimed = tokio::select! {
-                claimed = store.claim_work_beside(&self.daemon, Clock::process().now(), LEASE, &nodes) => claimed,
+                claimed = store.claim_work_beside(&self.0.daemon, Clock::process().now(), LEASE, &nodes) => claimed,
                 () = end.cancelled() => break,
             };
             match claimed {
@@ -111,7 +93,7 @@ impl Workers {
             // Work of a node in hand is added while its worker ends, and can be claimed as soon as it has.
             let ends = !under_way.is_empty();
             tokio::select! {
-                () = self.nodes.store().work_added() => {}
+                () = self.0.nodes.store().work_added() => {}
                 Some(done) = under_way.join_next_with_id(), if ends => note_end(&mut in_hand, done),
                 () = sleep(LOOK_EVERY) => {}
                 () = end.cancelled() => break,
@@ -128,7 +110,7 @@ impl Workers {
             if claimed.claims > 1 {
                 warn!(phase = ?claimed.progress, "taking over work that was begun before");
             }
-            let under_way = self.nodes.begin_work(&claimed.claim);
+            let under_way = self.0.nodes.begin_work(&claimed.claim);
             tokio::select! {
                 () = under_way.cancelled.cancelled() => info!("the work is taken away, and ends"),
                 () = self.bring_to_an_end(&claimed, &place) => {}
@@ -156,17 +138,19 @@ impl Workers {
     async fn event_of(&self, claimed: &Claimed, place: &WorkPlace) -> Result<Event, WorkError> {
         let node = &claimed.node;
         Ok(match claimed.work {
-            Work::Verify => verify::run(self, node).await,
-            Work::Boot { attempt } => boot::run(self, claimed, attempt, place).await?,
-            Work::AskSteps { attempt } => steps::run(self, claimed, attempt, StepWork::Ask).await,
+            Work::Verify => verify::run(&self.0, node).await,
+            Work::Boot { attempt } => boot::run(&self.0, claimed, attempt, place).await?,
+            Work::AskSteps { attempt } => {
+                steps::run(&self.0, claimed, attempt, StepWork::Ask).await
+            }
             Work::RunStep { attempt, index } => {
-                steps::run(self, claimed, attempt, StepWork::Run { index }).await
+                steps::run(&self.0, claimed, attempt, StepWork::Run { index }).await
             }
             Work::CheckStep { attempt, .. } => {
-                steps::run(self, claimed, attempt, StepWork::Check).await
+                steps::run(&self.0, claimed, attempt, StepWork::Check).await
             }
-            Work::TearDown { attempt } => tear_down::run(self, claimed, attempt).await?,
-            Work::SetPower { target } => power::run(self, claimed, target).await?,
+            Work::TearDown { attempt } => tear_down::run(&self.0, claimed, attempt).await?,
+            Work::SetPower { target } => power::run(&self.0, claimed, target).await?,
         })
     }
 
@@ -177,7 +161,7 @@ impl Workers {
         often.tick().await;
         loop {
             often.tick().await;
-            match self.nodes.store().renew(&claimed.claim, Clock::process().now(), LEASE).await {
+            match self.0.nodes.store().renew(&claimed.claim, Clock::process().now(), LEASE).await {
                 Ok(()) => {}
                 Err(lost @ WorkError::ClaimLost(_)) => return lost,
                 // The lease outlasts a few failures.
@@ -190,7 +174,7 @@ impl Workers {
     async fn finish(&self, claimed: &Claimed, event: Event) {
         let claim = &claimed.claim;
         loop {
-            match self.nodes.happen(claim.node, Some(claim), &event).await {
+            match self.0.nodes.happen(claim.node, Some(claim), &event).await {
                 Ok(_) => return,
                 Err(ChangeError::ClaimLost(_)) => {
                     info!("the work was taken away, and its end is not needed");
@@ -213,7 +197,7 @@ impl Workers {
     }
 
     async fn drop_work(&self, claimed: &Claimed) {
-        while let Err(failed) = self.nodes.store().drop_work(&claimed.claim).await {
+        while let Err(failed) = self.0.nodes.store().drop_work(&claimed.claim).await {
             log_store_failure(&failed, "work that is not needed was not dropped");
             if !failed.is_outage() {
                 return;
@@ -225,7 +209,7 @@ impl Workers {
     /// Ends the claim on work that is to be done anew.
     async fn put_back(&self, claimed: &Claimed) {
         let delay = SignedDuration::try_from(SAVE_AGAIN).unwrap_or_default();
-        let store = self.nodes.store();
+        let store = self.0.nodes.store();
         while let Err(failed) = store.put_back(&claimed.claim, Clock::process().now(), delay).await
         {
             log_store_failure(&failed, "work could not be put back");
@@ -234,32 +218,6 @@ impl Workers {
             }
             sleep(SAVE_AGAIN).await;
         }
-    }
-}
-
-/// A place among the [`AT_ONCE`].
-#[derive(Debug)]
-struct WorkPlace {
-    room: Arc<Semaphore>,
-    own: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-impl WorkPlace {
-    async fn of(room: &Arc<Semaphore>) -> Self {
-        let own = Arc::clone(room).acquire_owned().await.ok();
-        Self { room: Arc::clone(room), own: Mutex::new(own) }
-    }
-
-    /// Gives the place to others while `waited_for` is: image servers may take hours, and those of some nodes must
-    /// not keep the work on others from being done.
-    async fn lend<T>(&self, waited_for: impl Future<Output = T>) -> T {
-        let own = |permit| {
-            std::mem::replace(&mut *self.own.lock().unwrap_or_else(PoisonError::into_inner), permit)
-        };
-        drop(own(None));
-        let done = waited_for.await;
-        drop(own(Arc::clone(&self.room).acquire_owned().await.ok()));
-        done
     }
 }
 
@@ -273,9 +231,4 @@ fn note_end(in_hand: &mut HashMap<Id, Uuid>, done: Result<(Id, ()), JoinError>) 
         }
     };
     in_hand.remove(&task);
-}
-
-/// The node's attempt, if it is the one that the work is for.
-fn attempt_of(node: &Node, attempt: Uuid) -> Option<&provision::Attempt> {
-    node.live_attempt().filter(|live| live.id == attempt)
 }

@@ -6,9 +6,10 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::boot_target::{NoBootTarget, announced_override};
+use super::context::{WorkerContext, attempt_of};
 use super::power::plan::PowerPlan;
 use super::power::{BMC_PATIENCE, NotCarriedOut, carry_out};
-use super::{WorkPlace, Workers, attempt_of};
+use super::work_place::WorkPlace;
 
 /// Why a machine was not booted.
 #[derive(Debug, Error)]
@@ -24,12 +25,12 @@ enum NotBooted {
 }
 
 pub(super) async fn run(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     attempt: Uuid,
     place: &WorkPlace,
 ) -> Result<Event, WorkError> {
-    match boot(workers, claimed, attempt, place).await {
+    match boot(context, claimed, attempt, place).await {
         Ok(()) => Ok(Event::Booting { attempt }),
         Err(NotBooted::Machine(NotCarriedOut::Work(failed))) => Err(failed),
         Err(reason) => Ok(Event::BootFailed { attempt, reason: reason.to_string() }),
@@ -37,7 +38,7 @@ pub(super) async fn run(
 }
 
 async fn boot(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     attempt: Uuid,
     place: &WorkPlace,
@@ -47,8 +48,8 @@ async fn boot(
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
     // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
     // is made to forget.
-    let boot = announced_override(workers, node, &claimed.ports, attempt).await?;
-    place.lend(workers.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
+    let boot = announced_override(context, node, &claimed.ports, attempt).await?;
+    place.lend(context.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
     let plan = PowerPlan::boot(boot, claimed.progress);
-    Ok(carry_out(workers, claimed, plan, BMC_PATIENCE).await?)
+    Ok(carry_out(context, claimed, plan, BMC_PATIENCE).await?)
 }

@@ -8,7 +8,7 @@ use provision::{Attempt, BootInterface, Boots, Node, Port, ProvisionState};
 use redfish::boot::{HttpBootOverride, OverrideEnabled};
 use thiserror::Error;
 
-use super::Workers;
+use super::context::WorkerContext;
 
 /// Why nothing can be told.
 #[derive(Debug, Error)]
@@ -23,17 +23,17 @@ pub(super) enum NoBootTarget {
 
 /// What the BMC is to be told for a boot, after the DHCP service was told, where one takes part.
 pub(super) async fn announced_override(
-    workers: &Workers,
+    context: &WorkerContext,
     node: &Node,
     ports: &[Arc<Port>],
     attempt: &Attempt,
 ) -> Result<HttpBootOverride, NoBootTarget> {
     let uri = match attempt.boot_interface.http_boot_uri() {
-        Some(artifact) => Some(workers.urls.artifact(node, attempt, artifact, None)?),
+        Some(artifact) => Some(context.urls.artifact(node, attempt, artifact, None)?),
         None if ports.iter().any(|port| port.pxe_enabled) => None,
         None => return Err(NoBootTarget::NoPort(attempt.boot_interface)),
     };
-    workers.providers.announce(node, ports).await.map_err(NoBootTarget::Provider)?;
+    context.providers.announce(node, ports).await.map_err(NoBootTarget::Provider)?;
     // An instance is booted from its URL each time that its machine starts, whoever starts it.
     Ok(match attempt.boots() {
         Boots::Instance => HttpBootOverride { uri, enabled: OverrideEnabled::Continuous },
@@ -43,12 +43,12 @@ pub(super) async fn announced_override(
 
 /// The same for the instance of an active node, whenever its machine is switched on; `None` for any other node.
 pub(super) async fn instance_override(
-    workers: &Workers,
+    context: &WorkerContext,
     node: &Node,
     ports: &[Arc<Port>],
 ) -> Result<Option<HttpBootOverride>, NoBootTarget> {
     match bootable(node).filter(|_| node.provision_state == ProvisionState::Active) {
-        Some(attempt) => announced_override(workers, node, ports, attempt).await.map(Some),
+        Some(attempt) => announced_override(context, node, ports, attempt).await.map(Some),
         None => Ok(None),
     }
 }

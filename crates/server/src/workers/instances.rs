@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::Workers;
+use super::context::WorkerContext;
 
 /// How long to wait before what could not be saved is saved again.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(workers: Workers, end: CancellationToken) {
+pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
     tokio::select! {
-        ((), ()) = join(note_fetches(&workers), save_later_boots(&workers)) => {}
+        ((), ()) = join(note_fetches(&context), save_later_boots(&context)) => {}
         () = end.cancelled() => {}
     }
 }
@@ -32,16 +32,16 @@ pub(super) fn awaits_image(node: &Node) -> bool {
 }
 
 /// Looks at the trace of each instance of which something was fetched.
-async fn note_fetches(workers: &Workers) {
+async fn note_fetches(context: &WorkerContext) {
     loop {
-        for uuid in workers.recorder.fetches().next().await {
-            let Some((node, _)) = workers.nodes.index().by_uuid(uuid) else { continue };
+        for uuid in context.recorder.fetches().next().await {
+            let Some((node, _)) = context.nodes.index().by_uuid(uuid) else { continue };
             let Some(attempt) = node.live_attempt().filter(|_| awaits_image(&node)) else {
                 continue;
             };
-            workers.recorder.flush().await;
-            match workers.nodes.store().events(uuid, Some(attempt.id)).await {
-                Ok(events) => note_fetched(workers, &node, &events).await,
+            context.recorder.flush().await;
+            match context.nodes.store().events(uuid, Some(attempt.id)).await {
+                Ok(events) => note_fetched(context, &node, &events).await,
                 // It is looked at again with all boots under way.
                 Err(failed) => log_store_failure(&failed, "a trace could not be read"),
             }
@@ -50,13 +50,13 @@ async fn note_fetches(workers: &Workers) {
 }
 
 /// Takes note that an instance's image is there whole, if its trace shows that.
-pub(super) async fn note_fetched(workers: &Workers, node: &Node, trace: &[BootEvent]) {
+pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[BootEvent]) {
     let Some(attempt) = node.live_attempt().filter(|_| awaits_image(node)) else { return };
-    if !is_image_fetched(trace, workers.loader) {
+    if !is_image_fetched(trace, context.loader) {
         return;
     }
     let event = Event::ImageFetched { attempt: attempt.id };
-    match workers.nodes.happen(node.uuid, None, &event).await {
+    match context.nodes.happen(node.uuid, None, &event).await {
         Ok(_) => info!(node.uuid = %node.uuid, "the machine has all of its instance's image"),
         // A worker has it in hand, or the boot is over.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
@@ -66,12 +66,12 @@ pub(super) async fn note_fetched(workers: &Workers, node: &Node, trace: &[BootEv
     }
 }
 
-async fn save_later_boots(workers: &Workers) {
-    let later_boots = workers.recorder.later_boots();
+async fn save_later_boots(context: &WorkerContext) {
+    let later_boots = context.recorder.later_boots();
     loop {
         let mut is_failing = false;
         for (node, later) in later_boots.unsaved().await {
-            if save_later_boot(workers, node, later).await {
+            if save_later_boot(context, node, later).await {
                 later_boots.forget(node, later);
             } else {
                 is_failing = true;
@@ -84,9 +84,9 @@ async fn save_later_boots(workers: &Workers) {
 }
 
 /// Whether it is done with.
-async fn save_later_boot(workers: &Workers, node: Uuid, later: LaterBoot) -> bool {
+async fn save_later_boot(context: &WorkerContext, node: Uuid, later: LaterBoot) -> bool {
     let event = Event::InstanceBoots { attempt: later.before, next: later.id };
-    match workers.nodes.happen(node, None, &event).await {
+    match context.nodes.happen(node, None, &event).await {
         Ok(_) => {
             info!(node.uuid = %node, "the machine boots its instance again");
             true

@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
-use super::Workers;
 use super::boot_target::instance_override;
+use super::context::WorkerContext;
 use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
 
 /// For all that the BMC does: one that answers each question at the last moment holds the node no longer.
@@ -34,13 +34,13 @@ pub(super) enum NotCarriedOut {
 }
 
 pub(super) async fn run(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<Event, WorkError> {
     // The machine of an instance boots from its URL, which its BMC may have forgotten.
     let instance = match target.leads_to() {
-        PowerState::On => instance_override(workers, &claimed.node, &claimed.ports).await,
+        PowerState::On => instance_override(context, &claimed.node, &claimed.ports).await,
         PowerState::Off => Ok(None),
     };
     let boot = match instance {
@@ -48,7 +48,7 @@ pub(super) async fn run(
         Err(reason) => return Ok(Event::PowerFailed(reason.to_string())),
     };
     let plan = PowerPlan::power(target, boot, claimed.progress);
-    match carry_out(workers, claimed, plan, BMC_PATIENCE).await {
+    match carry_out(context, claimed, plan, BMC_PATIENCE).await {
         Ok(()) => Ok(Event::PowerSeen(target.leads_to())),
         Err(NotCarriedOut::Work(failed)) => Err(failed),
         Err(failed) => Ok(Event::PowerFailed(failed.to_string())),
@@ -57,27 +57,27 @@ pub(super) async fn run(
 
 /// Carries `plan` out, to its end or for as long as `patience`.
 pub(super) async fn carry_out(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     plan: PowerPlan,
     patience: Duration,
 ) -> Result<(), NotCarriedOut> {
-    let done = timeout(patience, carry_out_all(workers, claimed, plan)).await;
+    let done = timeout(patience, carry_out_all(context, claimed, plan)).await;
     done.map_err(|_| BmcError::Slow(patience))?
 }
 
 async fn carry_out_all(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     mut plan: PowerPlan,
 ) -> Result<(), NotCarriedOut> {
-    let bmc = Bmc::of(&claimed.node, &workers.recorder).await?;
+    let bmc = Bmc::of(&claimed.node, &context.recorder).await?;
     let machine = bmc.machine().await?;
     let mut shown = look(&machine).await?;
     loop {
         match plan.next(&shown)? {
             PlannedAction::Note(phase) => {
-                workers.nodes.store().note_progress(&claimed.claim, phase).await?;
+                context.nodes.store().note_progress(&claimed.claim, phase).await?;
             }
             PlannedAction::PowerOff => machine.power_off(&shown).await?,
             PlannedAction::ShutDown => machine.shut_down(&shown).await?,

@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{Workers, verify};
+use super::context::WorkerContext;
+use super::verify;
 
 /// Ironic's `[conductor]sync_power_state_workers`.
 const AT_ONCE: usize = 8;
 
-pub(super) async fn run(workers: Workers, every: Duration, end: CancellationToken) {
+pub(super) async fn run(context: WorkerContext, every: Duration, end: CancellationToken) {
     let mut silent = HashSet::new();
     let mut look = interval(every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -27,8 +28,8 @@ pub(super) async fn run(workers: Workers, every: Duration, end: CancellationToke
             _ = look.tick() => {}
             () = end.cancelled() => return,
         }
-        let resting = workers.nodes.index().all().into_iter().filter(|node| is_resting(node));
-        let looks = iter(resting).map(|node| look_at(&workers, node.uuid));
+        let resting = context.nodes.index().all().into_iter().filter(|node| is_resting(node));
+        let looks = iter(resting).map(|node| look_at(&context, node.uuid));
         let found: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
         silent = note(&silent, found);
     }
@@ -47,20 +48,20 @@ fn is_resting(node: &Node) -> bool {
 ///
 /// The look takes its time. Whatever happens to the node meanwhile, as an operator who asks for another power, is newer
 /// than what is seen: that is dropped then, and looked at again the next time.
-async fn look_at(workers: &Workers, uuid: Uuid) -> Option<(Uuid, String)> {
+async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> {
     // It may have waited for its turn.
-    let (node, since) = workers.nodes.index().numbered(uuid)?;
+    let (node, since) = context.nodes.index().numbered(uuid)?;
     if !is_resting(&node) {
         return None;
     }
-    let power = match verify::power(workers, &node).await {
+    let power = match verify::power(context, &node).await {
         Ok(power) => power,
         Err(failed) => return Some((uuid, failed.to_string())),
     };
     if node.power_state == Some(power) {
         return None;
     }
-    match workers.nodes.happen_unless_changed(uuid, since, &Event::PowerSeen(power)).await {
+    match context.nodes.happen_unless_changed(uuid, since, &Event::PowerSeen(power)).await {
         Ok(Some(_)) => {
             info!(node.uuid = %uuid, "somebody else has changed its power: it is {}", power.name());
         }

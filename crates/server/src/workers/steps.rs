@@ -7,23 +7,28 @@ use store::Claimed;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Workers, attempt_of};
+use super::context::{WorkerContext, attempt_of};
 use crate::agents::{AgentClient, AgentError};
 
-pub(super) async fn run(workers: &Workers, claimed: &Claimed, id: Uuid, work: StepWork) -> Event {
+pub(super) async fn run(
+    context: &WorkerContext,
+    claimed: &Claimed,
+    id: Uuid,
+    work: StepWork,
+) -> Event {
     let Some(attempt) = attempt_of(&claimed.node, id) else { return step_plan::no_agent(id) };
     let Some(agent) = &attempt.agent else { return step_plan::no_agent(id) };
     let client = match AgentClient::new(attempt, agent) {
         Ok(client) => client,
         Err(error) => return Event::StepFailed { attempt: id, reason: error.to_string() },
     };
-    let agent = TracedAgent { workers, claimed, client };
+    let agent = TracedAgent { context, claimed, client };
     agent.carry_out(StepPlan::new(work, id, &attempt.run)).await
 }
 
 /// A node's agent, with each call to it in the trace.
 struct TracedAgent<'a> {
-    workers: &'a Workers,
+    context: &'a WorkerContext,
     claimed: &'a Claimed,
     client: AgentClient<'a>,
 }
@@ -72,7 +77,7 @@ impl TracedAgent<'_> {
     }
 
     fn record(&self, what: What) {
-        self.workers.recorder.record(&self.claimed.node, what);
+        self.context.recorder.record(&self.claimed.node, what);
     }
 
     /// The node as its agent may see it: nothing of the BMC.

@@ -12,7 +12,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use self::plan::{TearDownAction, TearDownPlan};
-use super::Workers;
+use super::context::WorkerContext;
 use super::power::plan::PowerPlan;
 use super::power::{NotCarriedOut, carry_out};
 
@@ -24,12 +24,12 @@ const TRY: Duration = Duration::from_secs(300);
 
 /// The machine is switched off whatever becomes of the DHCP service.
 pub(super) async fn run(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     attempt: Uuid,
 ) -> Result<Event, WorkError> {
-    let forgotten = timeout(PATIENCE, workers.providers.withdraw(claimed.node.uuid));
-    let (event, forgotten) = join(switch_off(workers, claimed, attempt), forgotten).await;
+    let forgotten = timeout(PATIENCE, context.providers.withdraw(claimed.node.uuid));
+    let (event, forgotten) = join(switch_off(context, claimed, attempt), forgotten).await;
     if forgotten.is_err() {
         warn!("the DHCP service does not forget the boot in {PATIENCE:?}; trying again later");
     }
@@ -37,13 +37,13 @@ pub(super) async fn run(
 }
 
 async fn switch_off(
-    workers: &Workers,
+    context: &WorkerContext,
     claimed: &Claimed,
     attempt: Uuid,
 ) -> Result<Event, WorkError> {
     let mut plan = TearDownPlan::new(attempt);
     loop {
-        let tried = match carry_out(workers, claimed, PowerPlan::tear_down(), TRY).await {
+        let tried = match carry_out(context, claimed, PowerPlan::tear_down(), TRY).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
             tried => tried.map_err(|failed| failed.to_string()),
         };

@@ -6,7 +6,7 @@ use provision::{Event, Node, PowerState};
 use redfish::boot::Power;
 use tokio::time::timeout;
 
-use super::Workers;
+use super::context::WorkerContext;
 use crate::bmcs::{Bmc, BmcError, look};
 
 /// For all that a BMC is asked: one that answers each question at the last moment holds the node no longer.
@@ -14,21 +14,21 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Whether it can boot the machine over HTTP is asked when the machine is to boot: until then an
 /// operator may still choose the boot interface.
-pub(super) async fn run(workers: &Workers, node: &Node) -> Event {
-    match power(workers, node).await {
+pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
+    match power(context, node).await {
         Ok(power) => Event::Verified(power),
         Err(failed) => Event::VerifyFailed(failed.to_string()),
     }
 }
 
 /// What the BMC says of the power.
-pub(super) async fn power(workers: &Workers, node: &Node) -> Result<PowerState, BmcError> {
-    let seen = timeout(PATIENCE, see_power(workers, node)).await;
+pub(super) async fn power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
+    let seen = timeout(PATIENCE, see_power(context, node)).await;
     seen.map_err(|_| BmcError::Slow(PATIENCE)).flatten()
 }
 
-async fn see_power(workers: &Workers, node: &Node) -> Result<PowerState, BmcError> {
-    let bmc = Bmc::of(node, &workers.recorder).await?;
+async fn see_power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
+    let bmc = Bmc::of(node, &context.recorder).await?;
     let machine = bmc.machine().await?;
     Ok(power_state(look(&machine).await?.power()))
 }

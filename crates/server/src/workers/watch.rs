@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Workers;
+use super::context::WorkerContext;
 use super::instances::{awaits_image, note_fetched};
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -67,23 +67,23 @@ impl MeasuredSilence {
 }
 
 /// Another DHCP service may take its time: boots are looked at meanwhile.
-pub(super) async fn run(workers: Workers, end: CancellationToken) {
+pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
     tokio::select! {
-        ((), ()) = join(watch(&workers), tidy(&workers)) => {}
+        ((), ()) = join(watch(&context), tidy(&context)) => {}
         () = end.cancelled() => {}
     }
 }
 
-async fn tidy(workers: &Workers) {
+async fn tidy(context: &WorkerContext) {
     let mut look = interval(EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        workers.providers.tidy(&workers.nodes).await;
+        context.providers.tidy(&context.nodes).await;
     }
 }
 
-async fn watch(workers: &Workers) {
+async fn watch(context: &WorkerContext) {
     let serving_since = Instant::now();
     let mut watched = HashMap::new();
     let mut round = 0;
@@ -94,20 +94,20 @@ async fn watch(workers: &Workers) {
         tokio::select! {
             _ = look.tick() => {
                 round += 1;
-                look_at_all(workers, &mut watched, round, serving_since).await;
+                look_at_all(context, &mut watched, round, serving_since).await;
             }
-            _ = forget.tick() => forget_old(workers).await,
+            _ = forget.tick() => forget_old(context).await,
         }
     }
 }
 
 async fn look_at_all(
-    workers: &Workers,
+    context: &WorkerContext,
     watched: &mut HashMap<Uuid, Watched>,
     round: u64,
     serving_since: Instant,
 ) {
-    let booting = workers.nodes.index().booting();
+    let booting = context.nodes.index().booting();
     // An instance that has all of its image is on its own.
     let is_watched =
         |node: &&Arc<Node>| node.provision_state != State::Active || awaits_image(node);
@@ -117,16 +117,16 @@ async fn look_at_all(
     note_silences(watched, &booting, round == 1);
     booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
     let overdue = |(attempt, node): &(Uuid, &Arc<Node>)| {
-        let silence = watched.get(attempt).and_then(|watched| lasting(workers, watched));
-        silence.is_some_and(|silence| step::is_overdue(node, silence, &workers.policy))
+        let silence = watched.get(attempt).and_then(|watched| lasting(context, watched));
+        silence.is_some_and(|silence| step::is_overdue(node, silence, &context.policy))
     };
     let looks = booting.into_iter().enumerate();
     let looks = looks.filter(|(at, look)| *at < LOOKS || overdue(look));
     let looks: Vec<_> = looks.map(|(_, look)| look).collect();
-    workers.recorder.flush().await;
+    context.recorder.flush().await;
     for looks in looks.chunks(TOGETHER) {
         let attempts: Vec<_> = looks.iter().map(|(attempt, node)| (node.uuid, *attempt)).collect();
-        let traces = workers.nodes.store().traces(&attempts).await;
+        let traces = context.nodes.store().traces(&attempts).await;
         let traces =
             traces.inspect_err(|failed| log_store_failure(failed, "traces could not be read"));
         for (attempt, node) in looks {
@@ -134,7 +134,7 @@ async fn look_at_all(
             watched.round = round;
             let trace = |traces| HashMap::get(traces, attempt).map_or(&[][..], Vec::as_slice);
             let trace = traces.as_ref().ok().map(trace);
-            look_at(workers, node, trace, watched, serving_since).await;
+            look_at(context, node, trace, watched, serving_since).await;
         }
     }
 }
@@ -160,14 +160,14 @@ fn note_silences(
     }
 }
 
-fn lasting(workers: &Workers, watched: &Watched) -> Option<Silence> {
-    let usable = workers.nodes.store().health().usable_for();
+fn lasting(context: &WorkerContext, watched: &Watched) -> Option<Silence> {
+    let usable = context.nodes.store().health().usable_for();
     watched.silence.map(|silence| silence.lasts(Instant::now(), usable))
 }
 
 /// Without a trace, if it could not be read, a node is given up all the same once it is overdue.
 async fn look_at(
-    workers: &Workers,
+    context: &WorkerContext,
     node: &Node,
     trace: Option<&[BootEvent]>,
     watched: &mut Watched,
@@ -175,12 +175,12 @@ async fn look_at(
 ) {
     let Some(attempt) = node.live_attempt() else { return };
     if let Some(trace) = trace {
-        note_fetched(workers, node, trace).await;
+        note_fetched(context, node, trace).await;
     }
     let now = Clock::process().now();
-    let method = BootMethod::of(attempt, workers.loader);
+    let method = BootMethod::of(attempt, context.loader);
     let diagnosis = trace.and_then(|trace| {
-        workers.strangers.diagnose(workers.nodes.index(), node.uuid, method, trace, now)
+        context.strangers.diagnose(context.nodes.index(), node.uuid, method, trace, now)
     });
     if let Some(diagnosis) = &diagnosis {
         say(node, diagnosis, &mut watched.said);
@@ -189,12 +189,12 @@ async fn look_at(
     let booted = watched.booted_before.is_some_and(|on| attempt.powered_on_at == Some(on));
     let served = SignedDuration::try_from(serving_since.elapsed()).unwrap_or_default();
     if stuck && step::may_have_missed(node, booted, served) {
-        boot_again(workers, node).await;
+        boot_again(context, node).await;
     }
-    if let Some(silence) = lasting(workers, watched)
-        && step::is_overdue(node, silence, &workers.policy)
+    if let Some(silence) = lasting(context, watched)
+        && step::is_overdue(node, silence, &context.policy)
     {
-        give_up(workers, node.uuid, silence, diagnosis.map(|diagnosis| diagnosis.text)).await;
+        give_up(context, node.uuid, silence, diagnosis.map(|diagnosis| diagnosis.text)).await;
     }
 }
 
@@ -217,9 +217,9 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Option<(Verdict, Option<St
 }
 
 /// Firmware whose fetch broke off when we ended does not try again by itself.
-async fn boot_again(workers: &Workers, node: &Node) {
+async fn boot_again(context: &WorkerContext, node: &Node) {
     let Some(attempt) = node.live_attempt().map(|attempt| attempt.id) else { return };
-    match workers.nodes.happen(node.uuid, None, &Event::BootMissed { attempt }).await {
+    match context.nodes.happen(node.uuid, None, &Event::BootMissed { attempt }).await {
         Ok(_) => info!(node.uuid = %node.uuid, "booting it again: we were away when it did"),
         // It came up, or is worked on, in this moment; or it is looked at again.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
@@ -229,9 +229,9 @@ async fn boot_again(workers: &Workers, node: &Node) {
     }
 }
 
-async fn give_up(workers: &Workers, node: Uuid, silence: Silence, why: Option<String>) {
+async fn give_up(context: &WorkerContext, node: Uuid, silence: Silence, why: Option<String>) {
     let tick = Event::Tick { silence: Some(silence), why };
-    match workers.nodes.happen(node, None, &tick).await {
+    match context.nodes.happen(node, None, &tick).await {
         // Whoever works on it will be heard of, or be overdue again.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
@@ -240,8 +240,8 @@ async fn give_up(workers: &Workers, node: Uuid, silence: Silence, why: Option<St
     }
 }
 
-async fn forget_old(workers: &Workers) {
-    let (store, now) = (workers.nodes.store(), Clock::process().now());
+async fn forget_old(context: &WorkerContext) {
+    let (store, now) = (context.nodes.store(), Clock::process().now());
     if let Err(failed) = store.prune_deletions(now).await {
         log_store_failure(&failed, "old deletions could not be forgotten");
     }
