@@ -28,6 +28,7 @@ const OURS: Layers = Layers {
         ("netboot", &["hardware", "provision", "dhcp", "efi"]),
         ("store", &["hardware", "provision"]),
         ("nodes", &["hardware", "provision", "store"]),
+        ("transport", &[]),
         (
             "server",
             &[
@@ -40,6 +41,7 @@ const OURS: Layers = Layers {
                 "netboot",
                 "store",
                 "nodes",
+                "transport",
             ],
         ),
         ("bmc", &["hardware", "redfish", "efi"]),
@@ -56,6 +58,7 @@ const OURS: Layers = Layers {
                 "netboot",
                 "store",
                 "nodes",
+                "transport",
                 "server",
                 "bmc",
                 "agent",

@@ -10,7 +10,7 @@ use ironic::trace::BootTrace;
 use jiff::Timestamp;
 use provision::text::{printable, printable_json, shown_url};
 use reqwest::Client;
-use server::answers::read_body;
+use transport::answers::read_body;
 use url::Url;
 use uuid::Uuid;
 

@@ -15,10 +15,10 @@ use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, Node, Procedure, ProvisionState};
 use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
 use server::config::Config;
-use server::http_server::ConnectionLimits;
-use server::http_server::metrics::HttpMetrics;
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
+use transport::http_server::ConnectionLimits;
+use transport::http_server::metrics::HttpMetrics;
 use uuid::Uuid;
 
 #[tokio::main]

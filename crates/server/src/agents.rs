@@ -18,9 +18,8 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
-
-use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
-use crate::tls::TrustedCertificate;
+use transport::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
+use transport::tls::TrustedCertificate;
 
 /// An agent in the machine's network answers sooner.
 const CONNECT: Duration = Duration::from_secs(10);

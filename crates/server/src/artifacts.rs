@@ -32,6 +32,10 @@ use provision::boot::{Artifact, HttpLoader, NoBoot, bootable, kernel_command_lin
 use provision::{Attempt, BootInterface, Boots, Node};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
+use transport::http_server::metrics::HttpMetrics;
+use transport::http_server::{
+    self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
+};
 
 use self::answer::{Answer, Refused};
 use self::body::Body;
@@ -42,10 +46,6 @@ pub(crate) use self::images::how_to_make_one;
 use self::images::{Files, Images, Store, folder_of, image_urls};
 use self::sources::{Fresh, Sources};
 pub use self::sources::{ImageLimits, ImagePace, ImageReach};
-use crate::http_server::metrics::HttpMetrics;
-use crate::http_server::{
-    self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
-};
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]

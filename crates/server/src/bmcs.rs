@@ -23,10 +23,10 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use transport::tls::{CertificateFingerprint, TrustedCertificate};
 use url::Url;
 
 use self::http::RedfishClient;
-use crate::tls::{CertificateFingerprint, TrustedCertificate};
 
 /// A BMC that takes longer than this to take a connection is not there.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -325,9 +325,9 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
+    use transport::test_servers::{Hostility, hostile_server};
 
     use super::*;
-    use crate::answers::hostile::{Hostility, server};
 
     fn node(driver_info: Value) -> Node {
         let mut node = provision::test_nodes::booting_node();
@@ -339,7 +339,7 @@ mod tests {
     async fn a_bmc_that_answers_without_end_is_left_at_the_limit() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (recorder, _backlog) = Recorder::new();
-        let address = server(Hostility::Endless).await;
+        let address = hostile_server(Hostility::Endless).await;
         let node = node(json!({"redfish_address": format!("http://{address}")}));
         let bmc = Bmc::of(&node, &recorder).await.unwrap();
 

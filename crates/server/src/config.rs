@@ -18,12 +18,12 @@ use nix::unistd::{Uid, gethostname};
 use provision::Policy;
 use provision::boot::HttpLoader;
 use serde::Deserialize;
+use transport::http_server::{BodyLimits, ConnectionLimits};
 use url::{Host, Url};
 
 pub use self::dhcp::{Dhcp, DhcpLimits};
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
-use crate::http_server::{BodyLimits, ConnectionLimits};
 
 /// All settings, as the TOML file has them. An empty file is a good one.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -16,8 +16,7 @@ use store::{
     ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError,
     log_store_failure,
 };
-
-use crate::http_server::BodyError;
+use transport::http_server::BodyError;
 
 /// Longest text of an error, in characters. The longest of ours lists all fields that a PATCH may name.
 const MAX_WORDS: usize = 2_000;
@@ -388,6 +387,12 @@ impl<E: Into<Self>> From<PortChangeError<E>> for ApiError {
             PortChangeError::Port(failed) => failed.into(),
         }
     }
+}
+
+/// The answer where long answers that are not taken use up their share of memory.
+pub(crate) fn too_many_answers() -> Response {
+    let text = "Too many long answers are under way that are not taken; try again later.";
+    ApiError::application(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn locked(node: &str, by: &str) -> ApiError {

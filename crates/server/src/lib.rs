@@ -1,7 +1,6 @@
 //! The daemon: API, DHCP, artifacts and workers.
 
 pub mod agents;
-pub mod answers;
 pub mod api;
 pub mod artifacts;
 pub mod bmcs;
@@ -10,22 +9,18 @@ pub mod config;
 mod daemons;
 pub mod dhcp;
 pub mod error;
-pub mod http_server;
 pub mod means;
 pub mod metrics;
 pub mod providers;
-pub mod repeats;
 mod signals;
 mod state_dir;
-mod tls;
 pub mod workers;
 
 #[cfg(test)]
 #[path = "../../store/tests/small_disk/mod.rs"]
 mod small_disk;
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,11 +28,12 @@ use axum::Router;
 use axum::routing::get;
 use nodes::{NodeIndex, Nodes, Recorder};
 use store::{DatabaseLock, Store};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use transport::http_server::{self, HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
+use transport::listen::listen;
 
 use crate::api::ApiContext;
 use crate::api::guard::{self, OperatorGuard};
@@ -45,7 +41,6 @@ use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};
-use crate::http_server::{HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
 use crate::means::BootMeans;
 use crate::metrics::DaemonMetrics;
 use crate::providers::Providers;
@@ -125,6 +120,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             guard.guard(operators),
             UsefulAnswers::NoErrors,
             limits.answers(),
+            error::too_many_answers,
         ),
         metrics: metrics.http.clone(),
     };
@@ -138,6 +134,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
             guard::machines(api::agent_router(api)),
             UsefulAnswers::ServedNodes,
             limits.answers(),
+            error::too_many_answers,
         ),
         metrics: metrics.http.clone(),
     };
@@ -242,32 +239,6 @@ fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api
         strangers,
         ..api::ApiSettings::default()
     }
-}
-
-/// Every address of the host is that of IPv4 alone where the kernel was started without IPv6.
-pub(crate) fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    let bound = match bind(address) {
-        Err(error)
-            if address.ip() == Ipv6Addr::UNSPECIFIED
-                && error.kind() != io::ErrorKind::AddrInUse =>
-        {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        bound => bound,
-    };
-    bound.with_context(|| format!("cannot listen on {address} for {what}"))
-}
-
-/// Connections that may wait for the service to take them; the kernel takes less, where it is set so. A machine whose
-/// first packet is dropped beyond that tries again only after a second.
-const BACKLOG: u32 = 4_096;
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A service that is started again need not wait for what is left of its connections.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// For parts that cannot fail.

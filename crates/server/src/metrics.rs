@@ -16,9 +16,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use store::{FailureCounts, Health};
+use transport::http_server::metrics::HttpMetrics;
 
 use crate::dhcp::metrics::DhcpMetrics;
-use crate::http_server::metrics::HttpMetrics;
 use crate::providers::metrics::ProviderMetrics;
 
 /// What OpenMetrics calls its text form.

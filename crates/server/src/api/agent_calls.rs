@@ -9,9 +9,8 @@ use dhcp::leases::LeaseHolder;
 use dhcp::limits::{Limits, Millis, Rate, RateClock, Rates};
 use provision::trace::CallRefusal;
 use thiserror::Error;
+use transport::repeats::{Pauses, Repeats};
 use uuid::Uuid;
-
-use crate::repeats::{Pauses, Repeats};
 
 /// Machines with a rate clock before those at rest are removed.
 const MACHINES: usize = 4_096;

@@ -18,6 +18,8 @@ use provision::{Event, Node, ProvisionState, Refused, What};
 use store::{ChangeError, NodeKey};
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
+use transport::http_server::ServedNode;
+use transport::repeats;
 use uuid::Uuid;
 
 use super::agent_calls::{CallKind, CallOwner, CallSource};
@@ -25,8 +27,6 @@ use super::context::ApiContext;
 use super::extract::{JsonBody, PathParams, PeerAddress, RawQuery, ReceivedAt};
 use super::query::Query;
 use crate::error::ApiError;
-use crate::http_server::ServedNode;
-use crate::repeats;
 
 /// The node after a call was applied to it, or why it was not.
 type CallOutcome = Result<Node, ChangeError<Refused>>;

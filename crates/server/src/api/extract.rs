@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::Clock;
+use transport::http_server::BodyError;
 
 use crate::error::ApiError;
-use crate::http_server::BodyError;
 
 /// The variable segments of the path. A segment with a NUL names nothing, so it is answered with 404.
 pub(super) struct PathParams<T>(pub(super) T);

@@ -8,9 +8,8 @@ use nodes::Recorder;
 use provision::boot::Artifact;
 use provision::{Node, What};
 use tracing::{debug, info, warn};
-
-use crate::http_server::Sent;
-use crate::repeats::line;
+use transport::http_server::Sent;
+use transport::repeats::line;
 
 /// A request and what it was answered, until the last byte has left.
 #[derive(Debug)]

@@ -441,9 +441,9 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         use tokio::net::TcpListener;
         use tokio::task::JoinHandle;
+        use transport::test_servers::{Hostility, hostile_server};
 
         use super::*;
-        use crate::answers::hostile::{self, Hostility};
 
         /// A server of `/kernel` that counts how often it sends the whole of it.
         async fn server(body: &'static str) -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
@@ -522,7 +522,7 @@ mod tests {
                 (Hostility::Redirects, "more than 5 redirects"),
                 (Hostility::Bomb, "packs it"),
             ] {
-                let url = format!("http://{}/x.iso", hostile::server(hostility).await);
+                let url = format!("http://{}/x.iso", hostile_server(hostility).await);
                 let refused = sources.find(&url, Fresh::Checked).await.unwrap_err().to_string();
                 assert!(refused.contains(words), "{hostility:?}: {refused}");
             }

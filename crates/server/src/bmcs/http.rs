@@ -16,9 +16,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
+use transport::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 use url::Url;
-
-use crate::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 
 /// nv-redfish's transport: one request, one answer of at most [`ANSWER_LIMIT`] bytes. Nothing that the daemon
 /// reads of a BMC is a registry, which may be longer.

@@ -11,13 +11,13 @@ use provision::boot::bootable;
 use provision::trace::DhcpAnswer;
 use store::Clock;
 use tracing::{debug, info, warn};
+use transport::repeats::line;
 use uuid::Uuid;
 
 use super::Witness;
 use super::heard::{Asked, Done, Story};
 use super::metrics::DhcpMessage;
 use super::repeats::{Exchange, Repeats};
-use crate::repeats::line;
 
 /// Reasons that are nobody's fault.
 const ORDINARY: [&str; 8] = [

@@ -20,8 +20,7 @@ use nodes::AddressBook;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-use crate::repeats;
+use transport::repeats;
 
 /// The file's name towards firmware.
 pub const FILE: &str = "snponly.efi";

@@ -14,11 +14,11 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use transport::answers::{read_body, read_json};
 use url::Url;
 
 use super::announcement::{Announcement, ToldPort};
 use super::{But, Picture, Provider, all_well};
-use crate::answers::{read_body, read_json};
 use crate::config;
 
 /// Upstream's `[neutron]request_timeout`, for a whole exchange.
@@ -317,9 +317,9 @@ mod tests {
     use axum::response::{IntoResponse, Response};
     use provision::BootInterface::Http;
     use tokio::net::TcpListener;
+    use transport::test_servers::{Hostility, hostile_server};
 
     use super::*;
-    use crate::answers::hostile::{Hostility, server};
 
     const URL: &str = "http://10.77.0.1:8080/boot/TICKET/bootx64.efi";
     const FIND: &str = "GET /v2.0/ports?mac_address=52:54:00:00:00:01";
@@ -389,7 +389,7 @@ mod tests {
             (Hostility::Endless, "the answer has more than 16777216 bytes"),
             (Hostility::Redirects, "redirects are not followed"),
         ] {
-            let url = format!("http://{}/", server(hostility).await).parse().unwrap();
+            let url = format!("http://{}/", hostile_server(hostility).await).parse().unwrap();
             let settings = config::Neutron { url: Some(url), ..config::Neutron::default() };
             let refused = neutron(&settings).answers().await.unwrap_err();
             assert!(format!("{refused:#}").contains(words), "{refused:#}");

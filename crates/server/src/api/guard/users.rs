@@ -17,10 +17,10 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
+use transport::repeats;
 
 use super::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
-use crate::repeats;
 
 /// Longest password, in bytes. bcrypt ignores what comes behind.
 const MAX_PASSWORD: usize = 72;

@@ -14,11 +14,11 @@ use reqwest::{Client, Response};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
+use transport::answers::reason;
 use url::Url;
 
 use super::cache::{Download, ImageCache, Meta};
 use super::reach::{ImageReach, ImageResolver};
-use crate::answers::reason;
 use crate::dhcp::interface::all_addresses;
 
 const CONNECT: Duration = Duration::from_secs(10);

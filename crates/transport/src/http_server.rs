@@ -49,9 +49,9 @@ use self::budget::BodyBudget;
 use self::lobby::{Full, Lobby};
 use self::metrics::HttpMetrics;
 use self::progress::Progress;
-pub(crate) use self::progress::{Sent, WhenSent};
+pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
-pub(crate) use self::router::{RouterService, ServedNode, UsefulAnswers};
+pub use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::Socket;
 use crate::repeats;
@@ -61,16 +61,21 @@ const LEAVING: usize = 64;
 
 /// A port: where it listens, what may be done there, and who answers.
 #[derive(Debug)]
-pub(crate) struct Port<S> {
+pub struct Port<S> {
     /// Its name in metrics and logs.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// All of them are one port to its limits.
-    pub(crate) listeners: Vec<TcpListener>,
-    pub(crate) limits: ConnectionLimits,
-    pub(crate) bodies: BodyLimits,
-    pub(crate) headers: HeaderNames,
-    pub(crate) service: S,
-    pub(crate) metrics: HttpMetrics,
+    pub listeners: Vec<TcpListener>,
+    /// What its connections may do.
+    pub limits: ConnectionLimits,
+    /// How much of request bodies is taken.
+    pub bodies: BodyLimits,
+    /// How names of headers are spelt in its answers.
+    pub headers: HeaderNames,
+    /// Answers its requests.
+    pub service: S,
+    /// Counts its connections.
+    pub metrics: HttpMetrics,
 }
 
 /// How much of request bodies is taken.
@@ -84,19 +89,22 @@ pub struct BodyLimits {
 
 /// How names of headers are spelt in answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeaderNames {
+pub enum HeaderNames {
+    /// `content-length`
     LowerCase,
-    /// rhboot's GRUB and shim compare names of headers letter by letter.
+    /// `Content-Length`: rhboot's GRUB and shim compare names of headers letter by letter.
     TitleCase,
 }
 
 /// Answers the requests of a port.
-pub(crate) trait Service: Clone + Send + Sync + 'static {
+pub trait Service: Clone + Send + Sync + 'static {
+    /// The body of its answers.
     type Body: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync>
         + Send
         + Unpin
         + 'static;
 
+    /// The answer to a request of a caller.
     fn answer(
         &self,
         request: Request<RequestBody>,
@@ -106,16 +114,17 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
 
 /// Whose connection a request came on. IPv4 addresses are IPv4 addresses, though the socket be of both families.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// Our own end, as the machine reached us.
-    pub(crate) near: IpAddr,
-    pub(crate) remote: SocketAddr,
+    pub near: IpAddr,
+    /// The end of the peer.
+    pub remote: SocketAddr,
     held: Arc<Held>,
 }
 
 impl Caller {
     /// It has shown that it is the machine of this node: its connection is counted for the node from now on.
-    pub(crate) fn is_for(&self, node: Uuid) {
+    pub fn is_for(&self, node: Uuid) {
         self.held.is_for(node);
     }
 
@@ -125,12 +134,13 @@ impl Caller {
 }
 
 /// An answer, and what it means for its connection.
-pub(crate) struct Answered<B> {
-    pub(crate) response: Response<B>,
+pub struct Answered<B> {
+    /// What is sent.
+    pub response: Response<B>,
     /// Whether the peer got what it came for.
-    pub(crate) is_useful: bool,
+    pub is_useful: bool,
     /// Who wants to know how much was sent.
-    pub(crate) when_sent: Option<WhenSent>,
+    pub when_sent: Option<WhenSent>,
 }
 
 /// What all connections of a port share.
@@ -158,7 +168,7 @@ pub(crate) struct Held {
 }
 
 /// Answers on a port until `end`, and then lets answers under way come to theirs.
-pub(crate) async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
+pub async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
     let Port { name, listeners, limits, bodies, headers, service, metrics } = port;
     let state = Arc::new(PortState::new(name, limits.clone(), metrics));
     let (ending, ended) = watch::channel(());

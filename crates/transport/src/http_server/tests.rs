@@ -350,7 +350,7 @@ impl Listener {
     }
 
     fn made(limits: ConnectionLimits, bodies: BodyLimits) -> Self {
-        let listener = crate::listen("[::]:0".parse().unwrap(), "a test").unwrap();
+        let listener = crate::listen::listen("[::]:0".parse().unwrap(), "a test").unwrap();
         let port = listener.local_addr().unwrap().port();
         let ok = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() };
         let router = Router::new()
@@ -366,7 +366,9 @@ impl Listener {
             limits,
             bodies,
             headers: HeaderNames::LowerCase,
-            service: RouterService::new(router, UsefulAnswers::NoErrors, 64 << 20),
+            service: RouterService::new(router, UsefulAnswers::NoErrors, 64 << 20, || {
+                StatusCode::SERVICE_UNAVAILABLE.into_response()
+            }),
             metrics: metrics.clone(),
         };
         let serving = tokio::spawn(serve(port_served, async move {
@@ -410,8 +412,13 @@ async fn machine(Path(n): Path<u32>) -> (StatusCode, Extension<ServedNode>) {
 async fn echo(request: Request) -> Result<Bytes, (StatusCode, String)> {
     let body: Body = request.into_body();
     axum::body::to_bytes(body, usize::MAX).await.map_err(|error| {
-        let error = crate::error::ApiError::from(body_error(&error).expect("an error of a body"));
-        (error.into_response().status(), String::new())
+        let status = match body_error(&error).expect("an error of a body") {
+            BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        (status, String::new())
     })
 }
 

@@ -2,23 +2,21 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse as _;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Body as _;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::answers::{AnswerBudget, NoRoom};
 use super::{Answered, Caller, RequestBody, Service, WhenSent};
-use crate::error::ApiError;
 
 /// Put into an answer's extensions by who knows it: the node whose machine has shown its token.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ServedNode(pub(crate) Uuid);
+pub struct ServedNode(pub Uuid);
 
 /// Which answers are what a peer came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UsefulAnswers {
+pub enum UsefulAnswers {
     /// All that are no errors.
     NoErrors,
     /// Those to machines of nodes.
@@ -27,16 +25,25 @@ pub(crate) enum UsefulAnswers {
 
 /// The router, as a port's service.
 #[derive(Clone, Debug)]
-pub(crate) struct RouterService {
+pub struct RouterService {
     router: Router,
     useful: UsefulAnswers,
     answers: AnswerBudget,
+    /// The answer where the budget is used up.
+    overloaded: fn() -> Response<Body>,
 }
 
 impl RouterService {
-    /// One whose answers under way hold so many bytes of memory at most.
-    pub(crate) fn new(router: Router, useful: UsefulAnswers, answers: u64) -> Self {
-        Self { router, useful, answers: AnswerBudget::new(answers) }
+    /// A service whose answers under way hold `answers` bytes of memory at most. Beyond, peers that do not take long
+    /// answers get the answer `overloaded`.
+    #[must_use]
+    pub fn new(
+        router: Router,
+        useful: UsefulAnswers,
+        answers: u64,
+        overloaded: fn() -> Response<Body>,
+    ) -> Self {
+        Self { router, useful, answers: AnswerBudget::new(answers), overloaded }
     }
 }
 
@@ -63,10 +70,7 @@ impl Service for RouterService {
                 Answered { response, is_useful, when_sent }
             }
             Err(NoRoom) => {
-                let text =
-                    "Too many long answers are under way that are not taken; try again later.";
-                let refused = ApiError::application(StatusCode::SERVICE_UNAVAILABLE, text);
-                Answered { response: refused.into_response(), is_useful: false, when_sent: None }
+                Answered { response: (self.overloaded)(), is_useful: false, when_sent: None }
             }
         }
     }

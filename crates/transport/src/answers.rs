@@ -73,7 +73,8 @@ pub async fn read_error(mut answer: Response) -> String {
 }
 
 /// The innermost reason of a failed exchange, without its URL, which may hold a token or a password.
-pub(crate) fn reason(error: &reqwest::Error) -> String {
+#[must_use]
+pub fn reason(error: &reqwest::Error) -> String {
     let error: &dyn std::error::Error = error;
     let mut innermost = error.source();
     while let Some(source) = innermost.and_then(std::error::Error::source) {
@@ -86,120 +87,18 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod hostile {
-    //! Servers that answer as no server should.
-
-    use std::future::pending;
-    use std::net::SocketAddr;
-    use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::task::JoinSet;
-
-    /// What follows the request.
-    #[derive(Clone, Copy, Debug)]
-    pub(crate) enum Hostility {
-        /// Nothing at all.
-        Silent,
-        /// A head, and then a body without end.
-        Endless,
-        /// A `Content-Length` of 100 GB, and nothing.
-        LiesLong,
-        /// A `Content-Length` of 10 bytes, and 5 of them.
-        BreaksOff,
-        /// A head that never ends.
-        EndlessHead,
-        /// One byte every 20 ms.
-        Trickles,
-        /// A redirect to where it came from.
-        Redirects,
-        /// A body of zeros, 1000 times as large as what is sent.
-        Bomb,
-    }
-
-    /// A server on loopback that is hostile to everybody.
-    pub(crate) async fn server(hostility: Hostility) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(answer(stream, hostility));
-            }
-        });
-        address
-    }
-
-    async fn answer(mut stream: TcpStream, hostility: Hostility) {
-        let mut request = [0; 4096];
-        let _ = stream.read(&mut request).await;
-        let _: Result<(), std::io::Error> = async {
-            match hostility {
-                Hostility::Silent => pending().await,
-                Hostility::Endless => {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
-                    loop {
-                        stream.write_all(&[b'['; 65_536]).await?;
-                    }
-                }
-                Hostility::LiesLong => {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n";
-                    stream.write_all(head.as_bytes()).await?;
-                    pending().await
-                }
-                Hostility::BreaksOff => {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await
-                }
-                Hostility::EndlessHead => {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
-                    loop {
-                        stream.write_all(b"X-More: and more\r\n").await?;
-                    }
-                }
-                Hostility::Trickles => {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
-                    loop {
-                        stream.write_all(b" ").await?;
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                }
-                Hostility::Redirects => {
-                    stream
-                        .write_all(
-                            b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\
-                              Connection: close\r\n\r\n",
-                        )
-                        .await
-                }
-                Hostility::Bomb => {
-                    // `gzip -9` of a mebibyte of zeros, as far as its header; what follows does not matter.
-                    let body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x00\x00\x00\x00\x00\x00";
-                    let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\
-                                Content-Length: 16\r\n\r\n";
-                    stream.write_all(head.as_bytes()).await?;
-                    stream.write_all(body).await
-                }
-            }
-        }
-        .await;
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use reqwest::Client;
 
-    use super::hostile::{Hostility, server};
     use super::*;
+    use crate::test_servers::{Hostility, hostile_server};
 
     async fn asked(hostility: Hostility, timeout: Duration) -> Result<Vec<u8>, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(timeout).no_proxy().build().unwrap();
-        let url = format!("http://{}/", server(hostility).await);
+        let url = format!("http://{}/", hostile_server(hostility).await);
         let answer = client.get(url).send().await.map_err(|error| reason(&error))?;
         read_body(answer, 1000).await.map_err(|error| error.to_string())
     }

@@ -121,7 +121,7 @@ pub fn line(what: &'static str, about: impl Hash) -> Option<LeftOut> {
 }
 
 /// Time since the first call: it is never set back, and says nothing of the hour.
-pub(crate) fn uptime() -> Duration {
+pub fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }

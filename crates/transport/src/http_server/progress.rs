@@ -10,15 +10,15 @@ use tokio::sync::Notify;
 
 /// What became of an answer.
 #[derive(Debug)]
-pub(crate) struct Sent {
+pub struct Sent {
     /// Bytes of the body that the socket took.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Why the body could not be read to its end.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// Called once, when the last byte has left or the connection is gone.
-pub(crate) type WhenSent = Box<dyn FnOnce(Sent) + Send>;
+pub type WhenSent = Box<dyn FnOnce(Sent) + Send>;
 
 /// Shared by those who take part.
 #[derive(Clone, Debug, Default)]

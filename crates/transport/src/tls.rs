@@ -17,7 +17,7 @@ use thiserror::Error;
 
 /// Which certificates of servers are taken.
 #[derive(Debug)]
-pub(crate) enum TrustedCertificate {
+pub enum TrustedCertificate {
     /// This one. Names and dates add nothing to being the same bytes.
     Pinned(CertificateDer<'static>),
     /// The one with this fingerprint.
@@ -35,7 +35,7 @@ pub(crate) enum TrustedCertificate {
 
 impl TrustedCertificate {
     /// One of these, or one that one of these vouches for.
-    pub(crate) fn of_file(certificates: Vec<CertificateDer<'static>>) -> Self {
+    pub fn of_file(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(certificates.iter().cloned());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
@@ -46,7 +46,7 @@ impl TrustedCertificate {
     ///
     /// # Errors
     /// When no protocol version can be used.
-    pub(crate) fn client(self) -> Result<ClientConfig, rustls::Error> {
+    pub fn client(self) -> Result<ClientConfig, rustls::Error> {
         let provider = provider();
         let verifier = TrustedVerifier { trusted: self, provider: Arc::clone(&provider) };
         Ok(ClientConfig::builder_with_provider(provider)
@@ -63,7 +63,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// SHA-256 of a certificate (DER).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CertificateFingerprint([u8; 32]);
+pub struct CertificateFingerprint([u8; 32]);
 
 /// What is no [`CertificateFingerprint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -71,10 +71,12 @@ pub(crate) struct CertificateFingerprint([u8; 32]);
     "must be the SHA-256 fingerprint of the certificate, 64 hexadecimal digits with or without colons, as \
      `openssl x509 -noout -fingerprint -sha256` shows it"
 )]
-pub(crate) struct NoFingerprint;
+pub struct NoFingerprint;
 
 impl CertificateFingerprint {
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
+    /// The fingerprint of a certificate.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
     }
 }

@@ -1,0 +1,9 @@
+//! HTTP as the daemon serves and asks it: connections, limits, certificates.
+
+pub mod answers;
+pub mod http_server;
+pub mod listen;
+pub mod repeats;
+#[cfg(any(test, feature = "test-servers"))]
+pub mod test_servers;
+pub mod tls;
