@@ -62,6 +62,9 @@ pub enum NoReply {
         "it declines an address that it was not told within the last minute, which changes nothing"
     )]
     NotTold,
+    /// Another daemon of the same database gives it.
+    #[error("the address is of the pool of another daemon, which answers for it")]
+    ForeignPool,
     /// A REQUEST that names no address.
     #[error("the request names no address")]
     NoAddress,
@@ -86,6 +89,7 @@ impl NoReply {
             Self::NoneLeftForGuests => "none_left_for_guests",
             Self::UnknownLease => "unknown_lease",
             Self::NotTold => "not_told",
+            Self::ForeignPool => "foreign_pool",
             Self::NoAddress => "no_address",
             Self::NotForAProxy => "not_for_a_proxy",
             Self::NothingToBoot => "nothing_to_boot",
@@ -178,10 +182,15 @@ impl MessageContext<'_> {
     /// Refuses an address that the client does not have from us. If we are the only server, it has it from nobody.
     fn refuse(self, address: Ipv4Addr) -> Decision {
         let chose_us = named_server(self.request).is_some();
+        let gives = self.leases.gives(address);
+        let is_foreign = self.network.foreign_pools.iter().any(|pool| pool.contains(address));
+        if is_foreign && !gives && !chose_us {
+            return Decision::Silent(NoReply::ForeignPool);
+        }
         let knows_client = self.leases.of(&self.request.chaddr).is_some();
         // We have authority over the addresses of our pools and over our clients.
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
-        let ours = chose_us || knows_client || self.leases.gives(address) || has_moved;
+        let ours = chose_us || knows_client || gives || has_moved;
         if !ours && !self.network.sole {
             return Decision::Silent(NoReply::UnknownLease);
         }
@@ -448,6 +457,42 @@ mod tests {
         let nak = server.answers(&request(&[(code::REQUESTED_ADDRESS, FOREIGN)]));
 
         assert_eq!(nak.message, MessageType::Nak);
+    }
+
+    #[test]
+    fn an_address_of_another_daemons_pool_is_refused_by_nobody_but_that_daemon() {
+        let renewal = |ciaddr| Packet { ciaddr, ..request(&[]) };
+        for sole in [true, false] {
+            let mut server = Server::new();
+            server.network.sole = sole;
+            server.network.others = vec!["192.0.2.0/24".parse().unwrap()];
+            // It had an address of ours before, and that other one later.
+            server.answers(&discover(MAC));
+            assert_eq!(server.answers(&renewal(FOREIGN)).message, MessageType::Nak);
+
+            server.network.foreign_pools = [LeasePool { first: FOREIGN, last: FOREIGN }].into();
+
+            let silent = Decision::Silent(NoReply::ForeignPool);
+            assert_eq!(server.hears(&renewal(FOREIGN)), silent);
+            assert_eq!(comes_back_with(&mut server, FOREIGN), silent);
+            let chose_us = (code::SERVER_ID, server.network.server);
+            let took = request(&[chose_us, (code::REQUESTED_ADDRESS, FOREIGN)]);
+            assert_eq!(server.answers(&took).message, MessageType::Nak, "we were asked by name");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_reserved_here_is_given_though_it_lies_in_another_daemons_pool() {
+        let mut server = Server::new();
+        let pool = server.leases.pool();
+        server.leases = LeaseTable::new(pool, [(MAC, FOREIGN)]);
+        server.network.foreign_pools = [LeasePool { first: FOREIGN, last: FOREIGN }].into();
+
+        let Decision::Send { reply, .. } = comes_back_with(&mut server, FOREIGN) else {
+            panic!("it is not answered")
+        };
+
+        assert_eq!((reply.message, reply.yiaddr), (MessageType::Ack, FOREIGN));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The options of a reply, and their order: firmware depends on both.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use hardware::ClientKind;
 use ipnet::Ipv4Net;
@@ -10,6 +11,7 @@ use super::packet::{LARGEST, MessageType, Op, Packet};
 use super::relay;
 use crate::answer::Answer;
 use crate::client::kind_of;
+use crate::leases::LeasePool;
 
 /// The size that every client accepts (RFC 2131 §2), in bytes, and how much of it is headers.
 const LEAST_DATAGRAM: u16 = 576;
@@ -66,6 +68,8 @@ pub struct Network {
     pub sole: bool,
     /// The other links that are served from here: who has an address of one of them has moved.
     pub others: Vec<Ipv4Net>,
+    /// The pools of other daemons of the same database: who has an address of one of them is theirs to answer.
+    pub foreign_pools: Arc<[LeasePool<Ipv4Addr>]>,
 }
 
 /// A way to a network other than the client's own.
@@ -100,6 +104,7 @@ impl Network {
             lease_secs,
             sole: true,
             others: Vec::new(),
+            foreign_pools: Arc::default(),
         }
     }
 

@@ -277,7 +277,14 @@ impl MessageContext<'_> {
     /// Whether another server may have bound the addresses: a client that rebinds asks all servers, and must not lose an
     /// address of another one to us (RFC 8415 §18.3.5).
     fn may_be_anothers(&self) -> bool {
-        self.request.kind == MessageType::Rebind && !self.network.sole
+        let mut named = self.request.ias().flat_map(|ia| ia.addresses);
+        self.request.kind == MessageType::Rebind
+            && (!self.network.sole || named.any(|address| self.is_foreign(address)))
+    }
+
+    /// Whether an address is of the pool of another daemon.
+    fn is_foreign(&self, address: Ipv6Addr) -> bool {
+        self.network.foreign_pools.iter().any(|pool| pool.contains(address))
     }
 
     /// Positions of the associations that get an address. For a card it is the one that has it, else the first.
@@ -309,7 +316,8 @@ impl MessageContext<'_> {
     fn taken_back(&self, ia: &Ia, own: Ipv6Addr) -> Vec<Ipv6Addr> {
         match self.request.kind {
             MessageType::Renew | MessageType::Rebind => {
-                ia.addresses.iter().copied().filter(|address| *address != own).collect()
+                let all = ia.addresses.iter().copied();
+                all.filter(|address| *address != own && !self.is_foreign(*address)).collect()
             }
             MessageType::Solicit
             | MessageType::Advertise
@@ -454,6 +462,7 @@ mod tests {
                 domain: None,
                 ntp: Vec::new(),
                 lease_secs: 600,
+                foreign_pools: std::sync::Arc::default(),
             };
             Self { leases: LeaseTable::new(pool, []), network }
         }
@@ -833,6 +842,24 @@ mod tests {
         assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
         let both = server.answers(&about(&rebind, &[theirs, ia(id, &[&own.to_string()])]));
         assert_eq!(told(&both), [(id, None, vec![(own, 600)])]);
+    }
+
+    #[test]
+    fn a_client_with_an_address_of_another_daemons_pool_is_left_to_that_daemon() {
+        let mut server = Server::new();
+        let mut rebind = next(MessageType::Rebind, &server.answers(&solicit()));
+        rebind.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+        let theirs = about(&rebind, &[ia(77, &["fd00::2b"])]);
+        let before = server.leases.clone();
+        assert!(matches!(server.takes(&theirs, &Answer::Address), Decision::Send { .. }));
+        server.leases = before;
+
+        let (first, last) = ("fd00::20".parse().unwrap(), "fd00::2f".parse().unwrap());
+        server.network.foreign_pools = [LeasePool { first, last }].into();
+
+        let decision = server.takes(&theirs, &Answer::Address);
+        assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
+        assert!(matches!(server.takes(&rebind, &Answer::Address), Decision::Send { .. }), "ours");
     }
 
     #[test]

@@ -607,6 +607,7 @@ mod tests {
                 domain: None,
                 ntp: Vec::new(),
                 lease_secs: 600,
+                foreign_pools: std::sync::Arc::default(),
             };
             Self { leases: LeaseTable::new(pool, []), network }
         }

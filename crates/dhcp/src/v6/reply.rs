@@ -1,6 +1,7 @@
 //! The options of an answer, and their order: firmware depends on both.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use hardware::ClientKind;
 use ipnet::Ipv6Net;
@@ -8,6 +9,7 @@ use ipnet::Ipv6Net;
 use super::names;
 use super::options as code;
 use super::packet::{Message, MessageType, Options};
+use crate::leases::LeasePool;
 
 /// The enterprise number in EDK2's vendor class (Intel's).
 const ENTERPRISE: u32 = 343;
@@ -60,6 +62,8 @@ pub struct Network {
     pub ntp: Vec<Ipv6Addr>,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+    /// The pools of other daemons of the same database: who has an address of one of them is theirs to answer.
+    pub foreign_pools: Arc<[LeasePool<Ipv6Addr>]>,
 }
 
 /// What an association gets.

@@ -424,6 +424,7 @@ impl Subnet {
                 domain: None,
                 ntp: Vec::new(),
                 lease_secs: LEASE,
+                foreign_pools: std::sync::Arc::default(),
             },
             relay,
             journal: Vec::new(),

@@ -146,6 +146,7 @@ fn told(bytes: &[u8], leases: &mut LeaseTable<Ipv6Addr>, sole: bool) -> Vec<u8> 
         domain: None,
         ntp: Vec::new(),
         lease_secs: 600,
+        foreign_pools: std::sync::Arc::default(),
     };
     let request = Packet::parse(bytes).unwrap();
     let (client, answer) = (client(bytes), Answer::Boot(URL.to_owned()));

@@ -1,6 +1,7 @@
 //! What a network's settings come to on this host: its desks, with the leases that each subnet has.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use dhcp::address_family::AddressFamily;
@@ -183,6 +184,7 @@ pub(super) fn desk6_at(
                 domain,
                 ntp: ntp6,
                 lease_secs,
+                foreign_pools: Arc::default(),
             };
             Ok(v6::Subnet { net, leases, about })
         };
