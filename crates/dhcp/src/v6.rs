@@ -8,6 +8,7 @@ pub mod leases;
 mod names;
 pub mod options;
 pub mod packet;
+pub mod ports;
 pub mod reply;
 #[cfg(test)]
 mod week;

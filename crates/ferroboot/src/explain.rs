@@ -6,8 +6,10 @@ use std::io::{Write as _, stdout};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use hardware::{ClientArchitecture, Mac};
+use netboot::dry_run::Explained;
+use netboot::dry_run::vantage::InterfaceAddress;
 use provision::text::{printable, printable_lines};
-use server::dhcp::{Explained, Place, Rehearsal};
+use server::dhcp::DryRun;
 
 use crate::serve::Settings;
 use crate::service::runtime;
@@ -26,7 +28,7 @@ pub struct Explain {
     /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
     /// may be given several times.
     #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
-    places: Vec<Place>,
+    addresses: Vec<InterfaceAddress>,
 
     #[command(flatten)]
     settings: Settings,
@@ -40,22 +42,21 @@ impl Explain {
     pub fn run(self) -> Result<()> {
         let config = self.settings.config()?;
         let runtime = runtime()?;
-        let rehearsal = runtime.block_on(Rehearsal::open(&config, &self.places))?;
-        let mut text = format!("{} {}\n", self.mac, rehearsal.known(self.mac));
-        if let Some(other) = rehearsal.other_server() {
-            let told =
-                runtime.block_on(rehearsal.told(self.mac)).context("cannot read its trace")?;
+        let dry_run = runtime.block_on(DryRun::open(&config, &self.addresses))?;
+        let mut text = format!("{} {}\n", self.mac, dry_run.known(self.mac));
+        if let Some(other) = dry_run.other_server() {
+            let told = runtime.block_on(dry_run.told(self.mac)).context("cannot read its trace")?;
             let _ = writeln!(text, "\nit is {other} that answers DHCP, and it {told}");
-        } else if rehearsal.interfaces().next().is_none() {
+        } else if dry_run.interfaces().next().is_none() {
             bail!(
                 "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
             );
         }
-        for note in rehearsal.notes() {
+        for note in dry_run.notes() {
             let _ = writeln!(text, "\nnote: {note}");
         }
-        let architecture = self.architecture.unwrap_or_else(|| rehearsal.architecture(self.mac));
-        text.push_str(&table(&rehearsal.explain(self.mac, architecture)));
+        let architecture = self.architecture.unwrap_or_else(|| dry_run.architecture(self.mac));
+        text.push_str(&table(&dry_run.explain(self.mac, architecture)));
         stdout().write_all(printable_lines(&text).as_bytes()).context("cannot print")
     }
 }

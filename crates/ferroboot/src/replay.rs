@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::Args;
+use netboot::dry_run::CapturedPacket;
+use netboot::dry_run::vantage::InterfaceAddress;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
@@ -17,7 +19,7 @@ use pcap_file::pcapng::blocks::interface_description::{
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, Endianness, TsResolution};
 use provision::text::printable;
-use server::dhcp::{Captured, Place, Rehearsal};
+use server::dhcp::DryRun;
 
 use self::frame::{Frame, Held, held};
 use crate::serve::Settings;
@@ -40,7 +42,7 @@ pub struct Replay {
     /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
     /// may be given several times.
     #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
-    places: Vec<Place>,
+    addresses: Vec<InterfaceAddress>,
 
     #[command(flatten)]
     settings: Settings,
@@ -50,26 +52,26 @@ impl Replay {
     /// Prints a line per packet.
     ///
     /// # Errors
-    /// The file is no capture or holds nothing to replay, or the settings cannot be rehearsed.
+    /// The file is no capture or holds nothing to replay, or the settings cannot be used for a dry run.
     pub fn run(self) -> Result<()> {
         let name = self.file.display();
         let Capture { frames, cut_off } =
             read(&self.file).with_context(|| format!("{name} is no capture that can be read"))?;
         let config = self.settings.config()?;
-        let mut rehearsal = runtime()?.block_on(Rehearsal::open(&config, &self.places))?;
-        if let Some(other) = rehearsal.other_server() {
+        let mut dry_run = runtime()?.block_on(DryRun::open(&config, &self.addresses))?;
+        if let Some(other) = dry_run.other_server() {
             bail!("by these settings it is {other} that answers DHCP: there is nothing to replay");
         }
-        let interface = self.interface.or_else(|| rehearsal.interfaces().next().map(str::to_owned));
+        let interface = self.interface.or_else(|| dry_run.interfaces().next().map(str::to_owned));
         let interface = interface.context(
             "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them",
         )?;
         ensure!(
-            rehearsal.interfaces().any(|name| name == interface),
+            dry_run.interfaces().any(|name| name == interface),
             "these settings have no DHCP network on {interface}"
         );
         let mut out = stdout();
-        for note in rehearsal.notes() {
+        for note in dry_run.notes() {
             writeln!(out, "note: {}", printable(note)).context("cannot print")?;
         }
         let began = frames.first().map(|frame| frame.at).unwrap_or_default();
@@ -79,7 +81,7 @@ impl Replay {
             tally.count(frame.link, &held);
             let Held::ToServer(captured) = held else { continue };
             let after = frame.at.saturating_sub(began);
-            let said = rehearsal.hear(&interface, &captured, after.as_secs());
+            let said = dry_run.replay(&interface, &captured, after.as_secs());
             let said = said.unwrap_or_else(|| nobody(&captured));
             let said = printable(&said);
             writeln!(out, "{:>5} {:>9.3} s  {said}", number + 1, after.as_secs_f64())
@@ -113,8 +115,8 @@ pub fn summary(capture: impl Read) -> Result<(String, u64)> {
 }
 
 /// Why there is not even a drop to explain.
-fn nobody(packet: &Captured) -> String {
-    let Captured { from, port, .. } = packet;
+fn nobody(packet: &CapturedPacket) -> String {
+    let CapturedPacket { from, port, .. } = packet;
     match from {
         IpAddr::V4(_) if *port == PXE => {
             format!("nobody listens on port {port}, as this network is no proxy")

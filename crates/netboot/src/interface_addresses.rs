@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dhcp::leases::LeasePool;
+use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
@@ -143,6 +144,16 @@ pub fn parse(table: &str, interface: &str) -> Vec<Ipv6Address> {
         })
     };
     table.lines().filter_map(of).collect()
+}
+
+/// Our DHCP unique identifier on an interface: DUID-LL of its card, or DUID-EN of its name where it has no address
+/// (RFC 8415 §11.3, §11.4).
+#[must_use]
+pub fn server_duid(interface: &str, mac: Option<Mac>) -> Vec<u8> {
+    match mac {
+        Some(mac) => [&[0, 3, 0, 1][..], &mac.0].concat(),
+        None => [&[0, 2, 0, 0, 0, 0][..], interface.as_bytes()].concat(),
+    }
 }
 
 #[cfg(test)]

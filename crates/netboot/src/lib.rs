@@ -1,11 +1,47 @@
-//! What a machine is told: its URL, who may fetch what, and the scripts that boot loaders run.
+//! What a machine is told: its DHCP answer, its URL, who may fetch what, and the scripts that boot loaders run.
 //!
-//! Everything here is a function of its arguments. Settings, nodes and the time arrive as values.
+//! Everything here is a function of its arguments. Settings, nodes, leases and the time arrive as values.
+//!
+//! # From a DHCP packet to a URL
+//!
+//! [`respond::respond`] is the one path, and has four steps. Each step that fails says why.
+//!
+//! | step | function | for DHCPv4, DHCPv6 and ProxyDHCP | what it gives |
+//! | --- | --- | --- | --- |
+//! | 1. Is it for us? | [`Responder::is_it_for_us`] | each its own | the client's message, and its subnet |
+//! | 2. Who is it? | [`Responder::who_is_it`] | each its own | the client, its port and its node |
+//! | 3. What should it boot? | [`what_should_it_boot`] | the same | a URL, a file over TFTP, or nothing and why |
+//! | 4. What is it told? | [`Responder::what_is_it_told`] | each its own | the reply, and the lease records |
+//!
+//! The daemon, `ferroboot explain` and `ferroboot replay` all call `respond`. The responders are [`v4`], [`v6`] and
+//! [`proxy`]; what comes of a packet is a [`exchange::DhcpExchange`].
+//!
+//! # From a URL to a file
+//!
+//! [`ticket::admit`] says whether a ticket opens a file, [`fetch_plan::plan`] which part of the file a request gets.
+//!
+//! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
+//! [`Responder::who_is_it`]: respond::Responder::who_is_it
+//! [`what_should_it_boot`]: boot_answer::what_should_it_boot
+//! [`Responder::what_is_it_told`]: respond::Responder::what_is_it_told
 
+pub mod boot_answer;
 pub mod boot_set;
+pub mod dry_run;
+pub mod exchange;
 pub mod fetch_plan;
 pub mod interface_addresses;
+pub mod network_plan;
 pub mod network_settings;
+pub mod node_view;
+pub mod proxy;
+pub mod repeated_exchanges;
+pub mod respond;
 pub mod scripts;
+pub mod strangers;
+#[cfg(test)]
+mod test_view;
 pub mod ticket;
 pub mod urls;
+pub mod v4;
+pub mod v6;

@@ -498,14 +498,19 @@ impl Config {
     /// How machines reach us; `address` is ours on the first DHCP network.
     #[must_use]
     pub fn urls(&self, address: Option<IpAddr>) -> Urls {
-        let settings = UrlSettings {
+        Urls::new(self.url_settings(), address)
+    }
+
+    /// The settings that URLs for machines are made of.
+    #[must_use]
+    pub fn url_settings(&self) -> UrlSettings {
+        UrlSettings {
             boot: self.boot.url.clone(),
             boot6: self.boot.url6.clone(),
             agent: self.agent.url.clone(),
             boot_port: self.boot.listen.port(),
             agent_port: self.agent.listen.port(),
-        };
-        Urls::new(settings, address)
+        }
     }
 
     /// What machines boot with.

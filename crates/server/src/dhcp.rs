@@ -1,36 +1,27 @@
-//! DHCP: what comes in on a network, what is decided about it, and what goes out.
-//!
-//! Packet → node (in memory) → [`provision::boot_for`] → the `dhcp` crate's `decide` is the desk's
-//! (`v4`, `v6`, `proxy`), which touches nothing outside of memory; journal → socket → trace is the
-//! counter's (`counter`). Nothing here waits for the store.
+//! DHCP on the sockets of this host: packets are received, journalled and sent. What is answered is
+//! [`netboot::respond`]'s decision. Nothing here waits for the store.
 
 mod addresses;
 mod advertise;
-mod counter;
-mod diary;
+mod boot_sources;
+mod dry_run;
+mod exchange_log;
 mod frames;
-mod heard;
 pub mod interface;
 mod journal;
-mod machines;
+mod listener;
 pub mod metrics;
 mod network;
-mod plan;
 pub mod port;
-mod proxy;
-mod questions;
-mod rehearsal;
-mod repeats;
+pub mod probe;
+mod responders;
 mod socket;
 mod strangers;
-pub mod survey;
 pub mod tftp;
-mod v4;
-mod v6;
 
 pub(crate) use self::addresses::unusable;
-pub use self::machines::Machines;
-pub use self::rehearsal::{BootStage, Captured, Explained, Known, Place, Rehearsal};
+pub use self::boot_sources::{BootSources, IndexView};
+pub use self::dry_run::DryRun;
 pub use self::strangers::BootingStrangers;
 
 use std::net::IpAddr;
@@ -48,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::metrics::DhcpMetrics;
-use self::network::Network;
+use self::network::NetworkListeners;
 use crate::config;
 
 /// DHCP on all networks, on a thread of its own: whatever else the daemon does, an answer does not
@@ -60,22 +51,22 @@ pub struct Service {
     ended: oneshot::Receiver<()>,
 }
 
-/// Who hears of what was decided.
+/// Who is told of each exchange.
 #[derive(Clone, Debug)]
-pub struct Witness {
-    /// Hears of every exchange of a boot.
+pub struct Observers {
+    /// Records the exchanges of boots.
     pub recorder: Recorder,
     /// Counts every message.
     pub metrics: DhcpMetrics,
-    /// Remembers who asked for a boot and is nobody's port.
+    /// Remembers who asked for a boot and is no port of any node.
     pub strangers: BootingStrangers,
 }
 
-/// Answers about these machines, until the end.
+/// What answers are made of, who is told of them, and when it ends.
 #[derive(Debug)]
 struct Duty {
-    machines: Machines,
-    witness: Witness,
+    sources: BootSources,
+    observers: Observers,
     end: CancellationToken,
 }
 
@@ -126,12 +117,12 @@ impl Service {
     /// It ended before that.
     pub async fn run(
         self,
-        machines: Machines,
-        witness: Witness,
+        sources: BootSources,
+        observers: Observers,
         end: CancellationToken,
     ) -> Result<()> {
         // A thread that does not take it has ended, which is heard below.
-        self.begin.send(Duty { machines, witness, end }).ok();
+        self.begin.send(Duty { sources, observers, end }).ok();
         self.ended.await.context("DHCP ended by itself")
     }
 }
@@ -144,19 +135,19 @@ async fn serve(
     begun: oneshot::Receiver<Duty>,
 ) {
     let networks = dhcp.networks.iter();
-    let networks = networks.map(|network| Network::open(network, dhcp, state_dir));
+    let networks = networks.map(|network| NetworkListeners::open(network, dhcp, state_dir));
     let networks = match networks.collect::<Result<Vec<_>>>() {
         Ok(networks) => networks,
         Err(error) => return drop(opened.send(Err(error))),
     };
-    let addresses = networks.iter().filter_map(Network::address).collect();
+    let addresses = networks.iter().filter_map(NetworkListeners::address).collect();
     // Whoever opened it may be gone, and then there is no duty either.
     opened.send(Ok(addresses)).ok();
-    let Ok(Duty { machines, witness, end }) = begun.await else { return };
-    let open = |network| move || Network::open(network, dhcp, state_dir);
+    let Ok(Duty { sources, observers, end }) = begun.await else { return };
+    let open = |network| move || NetworkListeners::open(network, dhcp, state_dir);
     let each = dhcp.networks.iter().zip(networks);
     let each = each.map(|(settings, opened)| {
-        attend(&settings.interface, opened, open(settings), &machines, &witness, &end)
+        attend(&settings.interface, opened, open(settings), &sources, &observers, &end)
     });
     // Where there are none, it has not ended by itself.
     tokio::join!(join_all(each), end.cancelled());
@@ -165,14 +156,14 @@ async fn serve(
 /// Answers on a network until `end`, and begins anew whenever its interface has become another.
 async fn attend(
     interface: &str,
-    mut network: Network,
-    open: impl Fn() -> Result<Network>,
-    machines: &Machines,
-    witness: &Witness,
+    mut network: NetworkListeners,
+    open: impl Fn() -> Result<NetworkListeners>,
+    sources: &BootSources,
+    observers: &Observers,
     end: &CancellationToken,
 ) {
     loop {
-        network.run(machines, witness, end).await;
+        network.run(sources, observers, end).await;
         let mut missed = None;
         network = loop {
             if end.is_cancelled() {

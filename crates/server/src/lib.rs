@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::routing::get;
+use netboot::boot_answer::TFTP_FILE;
 use nodes::{NodeIndex, Nodes, Recorder};
 use store::{DatabaseLock, Store};
 use tokio::task::{JoinError, JoinSet};
@@ -77,7 +78,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let boot_sets = settings.boot_sets.clone();
     let metrics = DaemonMetrics::new(store.health().clone());
     let strangers = BootingStrangers::default();
-    let witness = dhcp::Witness {
+    let observers = dhcp::Observers {
         recorder: recorder.clone(),
         metrics: metrics.dhcp.clone(),
         strangers: strangers.clone(),
@@ -153,7 +154,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         {
             let tftp = Tftp::open(
                 SocketAddrV4::new(address, tftp::PORT),
-                config.boot_sets_in(state.path()).join(tftp::FILE),
+                config.boot_sets_in(state.path()).join(TFTP_FILE),
                 transfers.clone(),
             )
             .await?;
@@ -164,13 +165,13 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     parts.spawn(well(nodes::address_writer::run(addresses, nodes.clone(), stop.clone())));
     parts.spawn(well(nodes::follower::run(nodes.clone(), stop.clone())));
     let index = nodes.index().clone();
-    let machines = dhcp::Machines {
-        index: nodes.index().clone(),
+    let sources = dhcp::BootSources {
+        nodes: dhcp::IndexView(nodes.index().clone()),
         urls: urls.clone(),
         boot_sets,
         tftp: config.dhcp.tftp,
     };
-    parts.spawn(dhcp.run(machines, witness, stop.clone()));
+    parts.spawn(dhcp.run(sources, observers, stop.clone()));
     let workers = Workers::new(WorkerContext {
         nodes,
         recorder,

@@ -14,6 +14,9 @@ use super::reply::{Network, proxy_reply};
 use crate::answer::Answer;
 use crate::client::kind_of;
 
+/// The port that clients of a ProxyDHCP server ask again on.
+pub const PXE_PORT: u16 = 4011;
+
 /// Where a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyPort {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpSlice, ip_number};
+use netboot::dry_run::CapturedPacket;
 use pcap_file::DataLink;
-use server::dhcp::Captured;
 
 /// The ports that DHCP servers, ProxyDHCP servers and DHCPv6 servers are asked on.
 const SERVERS: [u16; 3] = [67, 4011, 547];
@@ -29,7 +29,7 @@ pub(super) struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Held {
     /// A packet to a DHCP server.
-    ToServer(Captured),
+    ToServer(CapturedPacket),
     /// A DHCP server's answer.
     FromServer,
     /// Nothing of DHCP.
@@ -93,7 +93,7 @@ fn held_by(udp: &UdpSlice<'_>, [from, to]: [IpAddr; 2], incomplete: bool) -> Hel
     if incomplete || udp.slice().len() < usize::from(udp.length()) {
         return Held::CutOff;
     }
-    Held::ToServer(Captured { from, to, port, payload: udp.payload().to_vec() })
+    Held::ToServer(CapturedPacket { from, to, port, payload: udp.payload().to_vec() })
 }
 
 /// What is left of a frame without its link layer.
@@ -168,7 +168,7 @@ mod tests {
 
     fn message() -> Held {
         let (from, to) = (IpAddr::from([10, 0, 0, 5]), IpAddr::from([255; 4]));
-        Held::ToServer(Captured { from, to, port: 67, payload: MESSAGE.to_vec() })
+        Held::ToServer(CapturedPacket { from, to, port: 67, payload: MESSAGE.to_vec() })
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) use self::url::fits as url_fits;
 use super::Found;
 use crate::config::Config;
 use crate::dhcp::port::{self, Holder, Place};
-use crate::dhcp::{survey, tftp};
+use crate::dhcp::{probe, tftp};
 
 /// Asks on every DHCP network as a machine would that is switched on, and in the name of `machines`, since other
 /// servers may know some machines only. Nobody's leases are touched but for offers, which servers soon forget.
@@ -72,9 +72,9 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
         Some(url::reached(Told { config, network, near: near?, is_running }).await)
     };
     let (offers, servers6, routers, near, url4, url6) = tokio::join!(
-        when(four, survey::offers(name, machines)),
-        when(six, survey::servers6(name, machines)),
-        when(six, survey::routers(name)),
+        when(four, probe::offers(name, machines)),
+        when(six, probe::servers6(name, machines)),
+        when(six, probe::routers(name)),
         when(own4.is_some(), neighbours::look(config, network, own4.map(|own| own.addr()))),
         url(own4),
         url(own6),
@@ -86,7 +86,7 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
             offers.and_then(|all| servers::judge(network, &all, &own, machines)),
         )
     }));
-    let duid = survey::own_duid(name).ok().filter(|_| is_running);
+    let duid = probe::own_duid(name).ok().filter(|_| is_running);
     all.extend(servers6.map(|servers| {
         let found =
             servers.and_then(|all| servers::judge6(network, &all, duid.as_deref(), machines));

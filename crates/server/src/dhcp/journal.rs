@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use dhcp::address_family::AddressFamily;
 use dhcp::journal::{LeaseRecord, TimeMark, read};
-use dhcp::leases::{LeasePool, LeaseTable, Seconds};
+use dhcp::leases::{LeaseTable, Seconds};
+use netboot::network_plan::PoolPlan;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -30,9 +31,6 @@ const SMALL: u64 = 1024 * 1024;
 /// Room that is allocated on the disk ahead of what is written, in bytes: 20,000 leases of IPv4 at
 /// least, each with a time mark.
 const RESERVE: u64 = 1024 * 1024;
-
-/// The pool of a subnet, and who has which of its addresses reserved.
-pub(super) type PoolPlan<A> = (LeasePool<A>, Vec<(<A as AddressFamily>::Client, A)>);
 
 /// The journal of one network.
 #[derive(Debug)]
@@ -275,6 +273,7 @@ fn allocate(file: &File, size: u64) {
 
 #[cfg(test)]
 mod tests {
+    use dhcp::leases::LeasePool;
     use std::net::Ipv4Addr;
 
     use dhcp::leases::LeaseClaim;

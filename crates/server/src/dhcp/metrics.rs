@@ -1,5 +1,6 @@
 //! Metrics of DHCP messages.
 
+use netboot::exchange::ExchangeLabels;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,15 +14,15 @@ pub struct DhcpMetrics {
 
 /// The labels of a DHCP message. Only words of ours, so nobody can fill the memory with them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DhcpMessage {
+struct DhcpMessage {
     /// `ipv4`, `ipv6`.
-    pub family: &'static str,
+    family: &'static str,
     /// `DISCOVER`, `SOLICIT`, …, `unreadable`.
-    pub message: &'static str,
+    message: &'static str,
     /// `http_client`, `system`, …, `unknown`.
-    pub client: &'static str,
+    client: &'static str,
     /// `offer`, `ack`, `nak`, or why nothing was answered.
-    pub decision: &'static str,
+    decision: &'static str,
 }
 
 impl DhcpMetrics {
@@ -32,8 +33,9 @@ impl DhcpMetrics {
     }
 
     /// Counts a message.
-    pub fn count(&self, message: &DhcpMessage) {
-        self.messages.get_or_create(message).inc();
+    pub fn count(&self, labels: ExchangeLabels) {
+        let ExchangeLabels { family, message, client, decision } = labels;
+        self.messages.get_or_create(&DhcpMessage { family, message, client, decision }).inc();
     }
 
     /// The counters in the text form of Prometheus.

@@ -9,19 +9,25 @@ use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::destination::SERVER;
-use dhcp::v4::proxy::ProxyPort;
+use dhcp::v4::proxy::{PXE_PORT, ProxyPort};
+use dhcp::v6::ports::SERVER_PORT;
+use netboot::network_plan::PoolPlan;
 use netboot::network_settings::NetworkSettings;
+use netboot::proxy::ProxyResponder;
+use netboot::respond::Responder;
+use netboot::v4::V4Responder;
+use netboot::v6::V6Responder;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::advertise::Advertiser;
-use super::counter::{Counter, Desk, Socket, now_secs};
+use super::boot_sources::BootSources;
 use super::interface::Seen;
-use super::journal::{Journal, PoolPlan, look};
-use super::machines::Machines;
-use super::socket::{self, Link, Socket4, Socket6};
-use super::{Witness, plan, port, proxy, v4, v6};
+use super::journal::{Journal, look};
+use super::listener::{DhcpListener, DhcpSocket, now_secs};
+use super::socket::{Link, Socket4, Socket6};
+use super::{Observers, port, responders};
 use crate::config;
 
 /// How often it is looked whether the interface is still the same.
@@ -29,16 +35,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One network that is answered on, over IPv4, IPv6 or both.
 #[derive(Debug)]
-pub(super) struct Network {
-    v4: Option<Counter<Socket4, v4::Desk>>,
+pub(super) struct NetworkListeners {
+    v4: Option<DhcpListener<Socket4, V4Responder>>,
     /// Its ports 67 and 4011.
-    proxy: Option<[Counter<Socket4, proxy::Desk>; 2]>,
-    v6: Option<Counter<Socket6, v6::Desk>>,
+    proxy: Option<[DhcpListener<Socket4, ProxyResponder>; 2]>,
+    v6: Option<DhcpListener<Socket6, V6Responder>>,
     advertiser: Option<Advertiser>,
     seen: Seen,
 }
 
-impl Network {
+impl NetworkListeners {
     /// Takes its sockets, and its leases from `state_dir`.
     ///
     /// # Errors
@@ -51,38 +57,41 @@ impl Network {
     ) -> Result<Self> {
         let on = settings.interface.as_str();
         let mut journals4 = Vec::new();
-        let keeper = |name: &str, pool| keep(&mut journals4, &state_dir.join(name), pool);
-        let v4 = match plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper)? {
-            Some(desk) => {
-                let socket = Socket4::open(on, SERVER, desk.address())?;
-                Some(Counter::new(on, socket, desk, journals4))
-            }
-            None => None,
-        };
-        let beside = |port, number| -> Result<_> {
-            let desk = plan::beside(settings, dhcp.lease_secs, port, limits(dhcp))?;
-            let counter = |desk: proxy::Desk| -> Result<_> {
-                let socket = Socket4::open(on, number, desk.about().server)?;
-                Ok(Counter::new(on, socket, desk, Vec::new()))
+        let open_leases = |name: &str, pool| keep(&mut journals4, &state_dir.join(name), pool);
+        let v4 =
+            match responders::v4_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases)? {
+                Some(responder) => {
+                    let socket = Socket4::open(on, SERVER, responder.address())?;
+                    Some(DhcpListener::new(on, socket, responder, journals4))
+                }
+                None => None,
             };
-            desk.map(counter).transpose()
+        let beside = |port, number| -> Result<_> {
+            let responder =
+                responders::proxy_responder(settings, dhcp.lease_secs, port, limits(dhcp))?;
+            let listener = |responder: ProxyResponder| -> Result<_> {
+                let socket = Socket4::open(on, number, responder.address())?;
+                Ok(DhcpListener::new(on, socket, responder, Vec::new()))
+            };
+            responder.map(listener).transpose()
         };
-        let proxy = beside(ProxyPort::Dhcp, SERVER)?.zip(beside(ProxyPort::Pxe, socket::PXE)?);
+        let proxy = beside(ProxyPort::Dhcp, SERVER)?.zip(beside(ProxyPort::Pxe, PXE_PORT)?);
         let mut journals6 = Vec::new();
-        let keeper = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
-        let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper)?;
+        let open_leases = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
+        let responder6 =
+            responders::v6_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases)?;
         let (mut v6, mut advertiser) = (None, None);
-        if let Some((desk, pool)) = desk6.zip(settings.pool6) {
+        if let Some((responder, pool)) = responder6.zip(settings.pool6) {
             let link = Link::of_pool(on, pool.0)?;
             if settings.advertise {
                 let opened = Advertiser::open(&link, settings);
                 advertiser = Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
             }
-            v6 = Some(Counter::new(on, Socket6::open(&link)?, desk, journals6));
+            v6 = Some(DhcpListener::new(on, Socket6::open(&link)?, responder, journals6));
         }
-        let own4 = v4.as_ref().map(|v4| v4.desk().address());
-        let own4 = own4.or_else(|| proxy.as_ref().map(|(dhcp, _)| dhcp.desk().about().server));
-        let own6 = v6.as_ref().map(|v6| v6.desk().address());
+        let own4 = v4.as_ref().map(|v4| v4.responder().address());
+        let own4 = own4.or_else(|| proxy.as_ref().map(|(dhcp, _)| dhcp.responder().address()));
+        let own6 = v6.as_ref().map(|v6| v6.responder().address());
         let own = own4.map(IpAddr::from).into_iter().chain(own6.map(IpAddr::from)).collect();
         let seen = Seen::new(on, own)?;
         Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser, seen })
@@ -94,7 +103,12 @@ impl Network {
     }
 
     /// Answers until `end`, or until the interface is not what it was.
-    pub(super) async fn run(self, machines: &Machines, witness: &Witness, end: &CancellationToken) {
+    pub(super) async fn run(
+        self,
+        sources: &BootSources,
+        observers: &Observers,
+        end: &CancellationToken,
+    ) {
         self.say();
         let seen = self.seen.clone();
         let over = end.child_token();
@@ -118,18 +132,18 @@ impl Network {
         tokio::join!(
             watch,
             advertise,
-            run(self.v4, machines, witness, end),
-            run(proxy, machines, witness, end),
-            run(pxe, machines, witness, end),
-            run(self.v6, machines, witness, end),
+            run(self.v4, sources, observers, end),
+            run(proxy, sources, observers, end),
+            run(pxe, sources, observers, end),
+            run(self.v6, sources, observers, end),
         );
     }
 
     fn say(&self) {
         let ports = [
             (SERVER, self.v4.is_some() || self.proxy.is_some()),
-            (socket::PXE, self.proxy.is_some()),
-            (socket::SERVER6, self.v6.is_some()),
+            (PXE_PORT, self.proxy.is_some()),
+            (SERVER_PORT, self.v6.is_some()),
         ];
         for (port, _) in ports.into_iter().filter(|(_, is_ours)| *is_ours) {
             if let Some(shared) = port::shared(self.seen.name(), port) {
@@ -137,7 +151,7 @@ impl Network {
             }
         }
         if let Some(v4) = &self.v4 {
-            for LeasePool { first, last } in v4.desk().pools() {
+            for LeasePool { first, last } in v4.responder().pools() {
                 info!("answering DHCP on {}, addresses {first} to {last}", v4.interface());
             }
         }
@@ -145,31 +159,31 @@ impl Network {
             info!("saying on {} what to boot, beside another DHCP server", dhcp.interface());
         }
         if let Some(v6) = &self.v6 {
-            for LeasePool { first, last } in v6.desk().pools() {
+            for LeasePool { first, last } in v6.responder().pools() {
                 info!("answering DHCPv6 on {}, addresses {first} to {last}", v6.interface());
             }
         }
     }
 }
 
-async fn run<S, D>(
-    counter: Option<Counter<S, D>>,
-    machines: &Machines,
-    witness: &Witness,
+async fn run<S, R>(
+    listener: Option<DhcpListener<S, R>>,
+    sources: &BootSources,
+    observers: &Observers,
     end: &CancellationToken,
 ) where
-    D: Desk,
-    S: Socket<From = D::From, Reply = D::Reply>,
+    R: Responder,
+    S: DhcpSocket<Arrival = R::Arrival, Reply = R::Reply>,
 {
-    if let Some(counter) = counter {
-        counter.run(machines, witness, end).await;
+    if let Some(listener) = listener {
+        listener.run(sources, observers, end).await;
     }
 }
 
 /// Whether a network could be answered on; its leases are read, and left as they are. Gives our address on it.
 ///
 /// # Errors
-/// As [`Network::open`]; ports that this service has already (`has_ports`) are not tried.
+/// As [`NetworkListeners::open`]; ports that this service has already (`has_ports`) are not tried.
 pub(super) fn could_open(
     settings: &NetworkSettings,
     dhcp: &config::Dhcp,
@@ -177,12 +191,17 @@ pub(super) fn could_open(
     has_ports: bool,
 ) -> Result<Option<IpAddr>> {
     let on = settings.interface.as_str();
-    let keeper4 = |name: &str, pool| look_into(&state_dir.join(name), pool);
-    let desk4 = plan::desk4(settings, dhcp.lease_secs, limits(dhcp), keeper4)?;
-    let beside = plan::beside(settings, dhcp.lease_secs, ProxyPort::Dhcp, limits(dhcp))?;
-    let keeper6 = |name: &str, pool| look_into(&state_dir.join(name), pool);
-    let desk6 = plan::desk6(settings, dhcp.lease_secs, limits(dhcp), keeper6)?;
-    let own4 = desk4.map(|desk| desk.address()).or_else(|| beside.map(|desk| desk.about().server));
+    let open_leases4 = |name: &str, pool| look_into(&state_dir.join(name), pool);
+    let responder4 =
+        responders::v4_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases4)?;
+    let beside =
+        responders::proxy_responder(settings, dhcp.lease_secs, ProxyPort::Dhcp, limits(dhcp))?;
+    let open_leases6 = |name: &str, pool| look_into(&state_dir.join(name), pool);
+    let responder6 =
+        responders::v6_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases6)?;
+    let own4 = responder4
+        .map(|responder| responder.address())
+        .or_else(|| beside.map(|responder| responder.address()));
     if !has_ports {
         if let Some(own4) = own4 {
             drop(Socket4::open(on, SERVER, own4)?);
@@ -192,7 +211,7 @@ pub(super) fn could_open(
             drop(Socket6::open(&link)?);
         }
     }
-    Ok(own4.map(IpAddr::from).or_else(|| desk6.map(|desk| desk.address().into())))
+    Ok(own4.map(IpAddr::from).or_else(|| responder6.map(|responder| responder.address().into())))
 }
 
 fn look_into<A: AddressFamily>(path: &Path, pool: PoolPlan<A>) -> Result<LeaseTable<A>> {

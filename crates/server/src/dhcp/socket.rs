@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use dhcp::leases::LeasePool;
 use dhcp::v4::destination::{CLIENT, Destination};
+use dhcp::v6::ports::{ALL_SERVERS, ALL_SITE_SERVERS, SERVER_PORT};
 use hardware::Mac;
 use ipnet::Ipv6Net;
-use netboot::interface_addresses::{Ipv6Address, choose, link_local};
+use netboot::interface_addresses::{Ipv6Address, choose, link_local, server_duid};
+use netboot::v4::{V4Arrival, V4Reply};
+use netboot::v6::{V6Arrival, V6Reply};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::net::if_::if_nametoindex;
@@ -27,17 +30,9 @@ use tracing::debug;
 
 use super::addresses;
 use super::frames::Frames;
-use super::{counter, port, v4, v6};
+use super::{listener, port};
 
-/// The port that clients of a ProxyDHCP server ask again on.
-pub(super) const PXE: u16 = 4011;
 const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
-pub(super) const SERVER6: u16 = 547;
-pub(super) const CLIENT6: u16 = 546;
-/// `All_DHCP_Relay_Agents_and_Servers` (RFC 8415 §7.1).
-pub(super) const SERVERS6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-/// `All_DHCP_Servers`, where relays send to that were told of no server (RFC 8415 §7.1, §19).
-const SERVERS_OF_SITE6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
 /// Where solicitations go (RFC 4861 §4.1).
 pub(super) const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// No DHCP message is longer than an Ethernet frame, unless it was made to be.
@@ -77,20 +72,24 @@ impl Socket4 {
     }
 }
 
-impl counter::Socket for Socket4 {
-    type From = v4::Way;
-    type Reply = v4::Reply;
+impl listener::DhcpSocket for Socket4 {
+    type Arrival = V4Arrival;
+    type Reply = V4Reply;
 
-    async fn receive(&self, packets: &mut Vec<(Vec<u8>, v4::Way)>, most: usize) -> io::Result<()> {
+    async fn receive(
+        &self,
+        packets: &mut Vec<(Vec<u8>, V4Arrival)>,
+        most: usize,
+    ) -> io::Result<()> {
         receive_all(&self.socket, packets, most, |from: SockaddrIn, control| {
             let ControlMessageOwned::Ipv4PacketInfo(info) = control else { return None };
             let to = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
-            Some(v4::Way { from: from.into(), to })
+            Some(V4Arrival { from: from.into(), to })
         })
         .await
     }
 
-    async fn send(&self, v4::Reply { reply, to }: &v4::Reply) -> io::Result<()> {
+    async fn send(&self, V4Reply { reply, to }: &V4Reply) -> io::Result<()> {
         let bytes = reply.emit();
         let to: SocketAddr = match *to {
             Destination::Unicast(to) => to.into(),
@@ -117,30 +116,34 @@ impl Socket6 {
         let bound = || -> io::Result<UdpSocket> {
             let socket = on(&link.name, Domain::IPV6, Type::DGRAM, Protocol::UDP)?;
             socket.set_only_v6(true)?;
-            socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER6, 0, 0).into())?;
-            for group in [SERVERS6, SERVERS_OF_SITE6] {
+            socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER_PORT, 0, 0).into())?;
+            for group in [ALL_SERVERS, ALL_SITE_SERVERS] {
                 socket.join_multicast_v6(&group, link.index)?;
             }
             setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             UdpSocket::from_std(socket.into())
         };
-        bound().map(Self).map_err(|error| refused(&link.name, SERVER6, error))
+        bound().map(Self).map_err(|error| refused(&link.name, SERVER_PORT, error))
     }
 }
 
-impl counter::Socket for Socket6 {
-    type From = v6::Way;
-    type Reply = v6::Reply;
+impl listener::DhcpSocket for Socket6 {
+    type Arrival = V6Arrival;
+    type Reply = V6Reply;
 
-    async fn receive(&self, packets: &mut Vec<(Vec<u8>, v6::Way)>, most: usize) -> io::Result<()> {
+    async fn receive(
+        &self,
+        packets: &mut Vec<(Vec<u8>, V6Arrival)>,
+        most: usize,
+    ) -> io::Result<()> {
         receive_all(&self.0, packets, most, |from: SockaddrIn6, control| {
             let ControlMessageOwned::Ipv6PacketInfo(info) = control else { return None };
-            Some(v6::Way { from: from.into(), to: info.ipi6_addr.s6_addr.into() })
+            Some(V6Arrival { from: from.into(), to: info.ipi6_addr.s6_addr.into() })
         })
         .await
     }
 
-    async fn send(&self, reply: &v6::Reply) -> io::Result<()> {
+    async fn send(&self, reply: &V6Reply) -> io::Result<()> {
         self.0.send_to(&reply.bytes, SocketAddr::V6(reply.to)).await.map(drop)
     }
 }
@@ -328,13 +331,9 @@ impl Link {
         link_local(&addresses::of(&self.name))
     }
 
-    /// Our DHCP unique identifier here: DUID-LL of this card, or of its name where it has no address
-    /// (RFC 8415 §11.3, §11.4).
+    /// Our DHCP unique identifier here.
     pub(super) fn duid(&self) -> Vec<u8> {
-        match self.mac {
-            Some(mac) => [&[0, 3, 0, 1][..], &mac.0].concat(),
-            None => [&[0, 2, 0, 0, 0, 0][..], self.name.as_bytes()].concat(),
-        }
+        server_duid(&self.name, self.mac)
     }
 }
 

@@ -16,14 +16,13 @@ use anyhow::{Context as _, Result};
 use async_tftp::packet;
 use async_tftp::server::{Handler, TftpServer, TftpServerBuilder};
 use futures::io::{AsyncRead, Cursor, Sink};
+use netboot::boot_answer::TFTP_FILE;
 use nodes::AddressBook;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transport::repeats;
 
-/// The file's name towards firmware.
-pub const FILE: &str = "snponly.efi";
 /// TFTP's port.
 pub const PORT: u16 = 69;
 /// Firmware that asks for larger blocks gets fragments, which some of it cannot put together.
@@ -140,25 +139,25 @@ impl Handler for OneFile {
         // Addresses are easily made up: what is not known counts as one.
         let known = Some(client).filter(|client| self.transfers.known.owner(*client).is_some());
         // Some firmware puts a slash before it.
-        if path.strip_prefix("/").unwrap_or(path) != Path::new(FILE) {
+        if path.strip_prefix("/").unwrap_or(path) != Path::new(TFTP_FILE) {
             if let Some(more) = repeats::line("TFTP of another file", known) {
                 let path: String = path.to_string_lossy().chars().take(80).collect();
                 info!(
-                    "{client} asks by TFTP for {path:?}, which is not there: only {FILE} is{more}"
+                    "{client} asks by TFTP for {path:?}, which is not there: only {TFTP_FILE} is{more}"
                 );
             }
             return Err(packet::Error::FileNotFound);
         }
         let place = self.transfers.admit(client).map_err(|full| {
             if let Some(more) = repeats::line("too many TFTP transfers", full) {
-                warn!("{client} gets no {FILE} by TFTP now, since {}{more}", full.why());
+                warn!("{client} gets no {TFTP_FILE} by TFTP now, since {}{more}", full.why());
             }
             packet::Error::Msg("too many transfers are under way".to_owned())
         })?;
         match self.read().await {
             Ok(contents) => {
                 if let Some(more) = repeats::line("TFTP", known) {
-                    info!("{client} fetches {FILE} by TFTP{more}");
+                    info!("{client} fetches {TFTP_FILE} by TFTP{more}");
                 }
                 let len = contents.len() as u64;
                 Ok((Transfer::new(contents, place), Some(len)))
@@ -166,7 +165,7 @@ impl Handler for OneFile {
             Err(error) => {
                 if let Some(more) = repeats::line("TFTP without iPXE", ()) {
                     let path = self.path.display();
-                    warn!(%error, "{client} asks by TFTP for {FILE}, and {path} cannot be read{more}");
+                    warn!(%error, "{client} asks by TFTP for {TFTP_FILE}, and {path} cannot be read{more}");
                 }
                 Err(packet::Error::FileNotFound)
             }

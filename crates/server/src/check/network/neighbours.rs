@@ -8,7 +8,7 @@ use hardware::Mac;
 use netboot::network_settings::NetworkSettings;
 
 use crate::config::Config;
-use crate::dhcp::survey::{self, Leased, Neighbours};
+use crate::dhcp::probe::{self, Leased, Neighbours};
 
 /// Addresses of a pool that are asked for: those that are given first.
 const SOME: usize = 256;
@@ -20,16 +20,16 @@ pub(super) async fn look(
     own: Option<IpAddr>,
 ) -> Option<Result<String>> {
     let Some(IpAddr::V4(own)) = own else { return None };
-    if !survey::has_neighbours(&network.interface) {
+    if !probe::has_neighbours(&network.interface) {
         return None;
     }
-    let leased = config.state_dir().and_then(|dir| survey::leased(network, &dir));
+    let leased = config.state_dir().and_then(|dir| probe::leased(network, &dir));
     let leased = leased.unwrap_or_default();
     let pool = network.pool.into_iter().flat_map(|pool| {
         (u32::from(pool.0.first)..=u32::from(pool.0.last)).take(SOME).map(Ipv4Addr::from)
     });
     let wanted = pool.chain([own]).chain(network.router).collect::<BTreeSet<_>>();
-    let found = survey::neighbours(&network.interface, &wanted).await;
+    let found = probe::neighbours(&network.interface, &wanted).await;
     Some(found.and_then(|found| judge(network, own, &found, &leased)))
 }
 

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 use netboot::network_settings::NetworkSettings;
 
 use super::servers::names;
-use crate::dhcp::survey::Routers;
+use crate::dhcp::probe::Routers;
 
 /// What routers say of a network; `own` is ours, and `own_addresses` are this host's, if it may have been us.
 pub(super) fn judge(

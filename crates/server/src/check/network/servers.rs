@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use hardware::Mac;
 use netboot::network_settings::NetworkSettings;
 
-use crate::dhcp::survey::{As, Offer, Server6};
+use crate::dhcp::probe::{As, Offer, Server6};
 
 /// Those that answer a DISCOVER of a stranger or of `machines`; `own` are our addresses, if it may have been us.
 pub(super) fn judge(

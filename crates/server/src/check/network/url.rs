@@ -22,7 +22,7 @@ use url::{Host, Url};
 
 use crate::config::Config;
 use crate::dhcp::interface;
-use crate::dhcp::survey::names;
+use crate::dhcp::probe::names;
 
 /// How long to wait for an answer; names take two seconds at most before that.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,89 +1,65 @@
-//! What a network's settings come to on this host: its desks, with the leases that each subnet has.
+//! What the settings of a network come to where its interface has certain addresses: the responders, each subnet with
+//! its leases.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::Limits;
 use dhcp::v4::proxy::ProxyPort;
-use dhcp::v4::reply;
-use dhcp::v6 as six;
 use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
+use dhcp::{v4, v6};
 use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netboot::network_settings::{
+use thiserror::Error;
+
+use crate::network_settings::{
     AddressRange, NetworkSettings, RelayedSubnet, Reservation, StaticRoute, SubnetServices,
 };
+use crate::proxy::ProxyResponder;
+use crate::v4::{V4Responder, V4Subnet};
+use crate::v6::{V6Responder, V6Subnet};
 
-use super::journal::PoolPlan;
-use super::socket::Link;
-use super::{addresses, interface, proxy, v4, v6};
+/// The pool of a subnet, and who has which of its addresses reserved.
+pub type PoolPlan<A> = (LeasePool<A>, Vec<(<A as AddressFamily>::Client, A)>);
 
-/// Finds a subnet's leases by the name of the file that they are in.
-pub(super) trait Keeper<A: AddressFamily>:
-    FnMut(&str, PoolPlan<A>) -> Result<LeaseTable<A>>
-{
+/// A pool without an address that a machine may have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the pool {}-{} on {interface} has no address that a machine may have",
+    pool.first,
+    pool.last
+)]
+pub struct EmptyPool {
+    /// The interface.
+    pub interface: String,
+    /// The pool.
+    pub pool: LeasePool<Ipv6Addr>,
 }
 
-impl<A, F> Keeper<A> for F
-where
-    A: AddressFamily,
-    F: FnMut(&str, PoolPlan<A>) -> Result<LeaseTable<A>>,
-{
-}
-
-/// Our IPv4 address on the interface, with its network.
+/// The DHCPv4 responder of a network; `None`, where the network has no pool. `own` is the address that we answer from,
+/// `ours` are all addresses of the interface. `open_leases` gets the name of a subnet's journal.
 ///
 /// # Errors
-/// The interface is missing or has no IPv4 address.
-pub(super) fn own4(settings: &NetworkSettings) -> Result<Ipv4Net> {
-    let pool = settings.pool.map(|pool| pool.0);
-    addresses::of_pool4(&settings.interface, pool)
-}
-
-/// DHCPv4 on its interface; `None`, where it has no pool.
-///
-/// # Errors
-/// The interface is missing or has no IPv4 address of the pool's network, the settings do not go with it, or
-/// its leases cannot be had.
-pub(super) fn desk4(
-    settings: &NetworkSettings,
-    lease_secs: u32,
-    limits: Limits,
-    keeper: impl Keeper<Ipv4Addr>,
-) -> Result<Option<v4::Desk>> {
-    if settings.pool.is_none() {
-        return Ok(None);
-    }
-    let own = own4(settings)?;
-    let ours = interface::addresses(&settings.interface)?;
-    settings.check_on(own.into(), &ours)?;
-    desk4_at(settings, own, &ours, lease_secs, limits, keeper)
-}
-
-/// The same where it is known which addresses are ours, and from which of them we answer.
-///
-/// # Errors
-/// Its leases cannot be had.
-pub(super) fn desk4_at(
+/// Those of `open_leases`.
+pub fn v4_responder<E>(
     settings: &NetworkSettings,
     own: Ipv4Net,
     ours: &[IpNet],
     lease_secs: u32,
     limits: Limits,
-    mut keeper: impl Keeper<Ipv4Addr>,
-) -> Result<Option<v4::Desk>> {
+    mut open_leases: impl FnMut(&str, PoolPlan<Ipv4Addr>) -> Result<LeaseTable<Ipv4Addr>, E>,
+) -> Result<Option<V4Responder>, E> {
     let Some(pool) = settings.pool else { return Ok(None) };
     let interface = &settings.interface;
-    let mut subnet = |net: Ipv4Net, router, pool, relayed, journal: &str| -> Result<_> {
-        let mut leases = keeper(journal, (pool, reservations(settings, net)))?;
+    let mut subnet = |net: Ipv4Net, router, pool, relayed, journal: &str| -> Result<_, E> {
+        let mut leases = open_leases(journal, (pool, reservations(settings, net)))?;
         let routes = routes(settings, net);
         leases.keep_back(others(net, ours, router, &routes));
         let SubnetServices { dns4, domain, ntp4, mtu, .. } = settings.services(relayed);
-        let about = reply::Network {
+        let about = v4::reply::Network {
             router,
             routes,
             dns: dns4,
@@ -91,9 +67,9 @@ pub(super) fn desk4_at(
             ntp: ntp4,
             mtu,
             sole: settings.sole,
-            ..reply::Network::new(own.addr(), net.netmask(), lease_secs)
+            ..v4::reply::Network::new(own.addr(), net.netmask(), lease_secs)
         };
-        Ok(v4::Subnet::new(net, leases, about))
+        Ok(V4Subnet::new(net, leases, about))
     };
     let journal = format!("leases-{interface}.journal");
     let mut subnets = vec![subnet(own.trunc(), settings.router, pool.0, None, &journal)?];
@@ -103,82 +79,50 @@ pub(super) fn desk4_at(
         let journal = format!("leases-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *router, *pool, Some(relayed), &journal)?);
     }
-    Ok(Some(v4::Desk::new(subnets, settings.strangers, limits)))
+    Ok(Some(V4Responder::new(subnets, settings.strangers, limits)))
 }
 
-/// One port of an interface on which another server gives the addresses; `None`, where we do.
-///
-/// # Errors
-/// The interface is missing or has no IPv4 address.
-pub(super) fn beside(
-    settings: &NetworkSettings,
-    lease_secs: u32,
-    port: ProxyPort,
-    limits: Limits,
-) -> Result<Option<proxy::Desk>> {
-    match settings.proxy {
-        true => Ok(Some(beside_at(own4(settings)?, lease_secs, port, limits))),
-        false => Ok(None),
-    }
-}
-
-/// The same where our address is known, with its network.
-pub(super) fn beside_at(
+/// The responder for one port of a network on which another server gives the addresses.
+#[must_use]
+pub fn proxy_responder(
     own: Ipv4Net,
     lease_secs: u32,
     port: ProxyPort,
     limits: Limits,
-) -> proxy::Desk {
-    proxy::Desk::new(port, reply::Network::new(own.addr(), own.netmask(), lease_secs), limits)
+) -> ProxyResponder {
+    let about = v4::reply::Network::new(own.addr(), own.netmask(), lease_secs);
+    ProxyResponder::new(port, about, limits)
 }
 
-/// DHCPv6 on its interface; `None`, where it has no pool.
+/// The DHCPv6 responder of a network; `None`, where the network has no pool. `own` is our address with its network,
+/// `duid` our DHCP unique identifier. The rest is as with [`v4_responder`].
 ///
 /// # Errors
-/// The interface is missing or has no IPv6 address, or its leases cannot be had.
-pub(super) fn desk6(
+/// [`EmptyPool`], and those of `open_leases`.
+pub fn v6_responder<E: From<EmptyPool>>(
     settings: &NetworkSettings,
-    lease_secs: u32,
-    limits: Limits,
-    keeper: impl Keeper<Ipv6Addr>,
-) -> Result<Option<v6::Desk>> {
-    let Some(pool) = settings.pool6 else { return Ok(None) };
-    let link = Link::of_pool(&settings.interface, pool.0)?;
-    let ours = interface::addresses(&settings.interface)?;
-    settings.check_on(link.net()?.into(), &ours)?;
-    desk6_at(settings, &link, &ours, lease_secs, limits, keeper)
-}
-
-/// The same where it is known which addresses are ours, and what else is needed of the interface.
-///
-/// # Errors
-/// Its leases cannot be had.
-pub(super) fn desk6_at(
-    settings: &NetworkSettings,
-    link: &Link,
+    own: Ipv6Net,
+    duid: &[u8],
     ours: &[IpNet],
     lease_secs: u32,
     limits: Limits,
-    mut keeper: impl Keeper<Ipv6Addr>,
-) -> Result<Option<v6::Desk>> {
+    mut open_leases: impl FnMut(&str, PoolPlan<Ipv6Addr>) -> Result<LeaseTable<Ipv6Addr>, E>,
+) -> Result<Option<V6Responder>, E> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
     let interface = &settings.interface;
     let mut subnet =
-        |net: Ipv6Net, pool: LeasePool<Ipv6Addr>, relayed, journal: &str| -> Result<_> {
+        |net: Ipv6Net, pool: LeasePool<Ipv6Addr>, relayed, journal: &str| -> Result<_, E> {
             let mut reserved = reservations6(settings, net);
             reserved.extend(ours6(net, ours).zip(0..).map(kept_back6));
             let given = pool.on(net);
-            ensure!(
-                !given.is_empty(),
-                "the pool {}-{} on {interface} has no address that a machine may have",
-                pool.first,
-                pool.last
-            );
-            let leases = keeper(journal, (given, reserved))?;
+            if given.is_empty() {
+                return Err(EmptyPool { interface: interface.clone(), pool }.into());
+            }
+            let leases = open_leases(journal, (given, reserved))?;
             let SubnetServices { dns6, domain, ntp6, .. } = settings.services(relayed);
-            let about = six::reply::Network {
+            let about = v6::reply::Network {
                 net,
-                duid: link.duid(),
+                duid: duid.to_vec(),
                 sole: settings.sole,
                 dns: dns6,
                 domain,
@@ -186,17 +130,17 @@ pub(super) fn desk6_at(
                 lease_secs,
                 foreign_pools: Arc::default(),
             };
-            Ok(v6::Subnet { net, leases, about })
+            Ok(V6Subnet { net, leases, about })
         };
     let journal = format!("leases6-{interface}.journal");
-    let mut subnets = vec![subnet(link.net()?.trunc(), pool.0, None, &journal)?];
+    let mut subnets = vec![subnet(own.trunc(), pool.0, None, &journal)?];
     for relayed in &settings.relayed {
         let RelayedSubnet { subnet: net, pool, .. } = relayed;
         let (IpNet::V6(net), AddressRange::V6(pool)) = (net, pool) else { continue };
         let journal = format!("leases6-{interface}-{}.journal", net.network());
         subnets.push(subnet(*net, *pool, Some(relayed), &journal)?);
     }
-    Ok(Some(v6::Desk::new(link.address, subnets, settings.strangers, limits)))
+    Ok(Some(V6Responder::new(own.addr(), subnets, settings.strangers, limits)))
 }
 
 /// The addresses of a subnet that somebody has who never asks for them: ourselves, its routers, and nobody, where they
@@ -205,7 +149,7 @@ fn others(
     net: Ipv4Net,
     ours: &[IpNet],
     router: Option<Ipv4Addr>,
-    routes: &[reply::Route],
+    routes: &[v4::reply::Route],
 ) -> Vec<Ipv4Addr> {
     let mut all: Vec<_> = ours
         .iter()
@@ -264,9 +208,9 @@ fn reservations6(settings: &NetworkSettings, net: Ipv6Net) -> Vec<(Identity, Ipv
 }
 
 /// Those routes whose gateways a client in the subnet reaches.
-fn routes(settings: &NetworkSettings, net: Ipv4Net) -> Vec<reply::Route> {
+fn routes(settings: &NetworkSettings, net: Ipv4Net) -> Vec<v4::reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
-    near.map(|StaticRoute { to, via }| reply::Route { to: *to, via: *via }).collect()
+    near.map(|StaticRoute { to, via }| v4::reply::Route { to: *to, via: *via }).collect()
 }
 
 #[cfg(test)]
@@ -283,7 +227,7 @@ mod tests {
     fn neither_our_own_address_nor_a_routers_nor_one_that_means_all_is_ever_leased() {
         let net: Ipv4Net = "10.0.0.0/29".parse().unwrap();
         let (router, via) = (Ipv4Addr::new(10, 0, 0, 6), Ipv4Addr::new(10, 0, 0, 2));
-        let routes = [reply::Route { to: "192.0.2.0/24".parse().unwrap(), via }];
+        let routes = [v4::reply::Route { to: "192.0.2.0/24".parse().unwrap(), via }];
         let mut leases =
             LeaseTable::new(LeasePool { first: net.network(), last: net.broadcast() }, []);
         leases.keep_back(others(net, &ours(), Some(router), &routes));

@@ -17,16 +17,17 @@ use dhcp::v4::{MessageType, Packet, options};
 use dhcp::v6::advertisement::{Advertisement, solicitation};
 use dhcp::v6::options as options6;
 use dhcp::v6::packet as packet6;
+use dhcp::v6::ports::{ALL_SERVERS, CLIENT_PORT, SERVER_PORT};
 use hardware::architecture::{X64_HTTP, X64_PXE};
 use hardware::{ClientArchitecture, ClientKind, Mac};
+use netboot::dry_run::sample_requests::SampleRequest;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use self::neighbours::{Incoming, mac_of};
 use super::port;
-use super::questions::Question;
-use super::socket::{ALL_ROUTERS, CLIENT6, Icmp6, LONGEST, Link, SERVER6, SERVERS6, on};
+use super::socket::{ALL_ROUTERS, Icmp6, LONGEST, Link, on};
 
 /// How long to listen. Servers that look first whether an address is free take a second or two; routers
 /// answer within half a second, but three seconds after their last answer at the soonest (RFC 4861 §6.2.6).
@@ -114,7 +115,7 @@ const TRANSACTION: [u8; 3] = [0xfe, 0x88, 0xb0];
 
 fn question(mac: Mac, to: As) -> Vec<u8> {
     let (_, client, architecture) = ASKED[to as usize];
-    let question = Question { mac, client, architecture: Some(architecture) };
+    let question = SampleRequest { mac, client, architecture: Some(architecture) };
     let mut bytes = question.v4();
     bytes[4..7].copy_from_slice(&TRANSACTION);
     bytes[7] = to as u8;
@@ -142,13 +143,13 @@ fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
 /// The interface is missing, or may not be asked on.
 pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Server6>> {
     let link = Link::find(interface)?;
-    let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT6)?;
+    let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT_PORT)?;
     let http = |mac: &Mac| {
         let architecture = Some(X64_HTTP);
-        Question { mac: *mac, client: ClientKind::HttpClient, architecture }.v6()
+        SampleRequest { mac: *mac, client: ClientKind::HttpClient, architecture }.v6()
     };
     let asked: Vec<_> = [nobodys()].iter().chain(machines).map(http).collect();
-    let to = SocketAddrV6::new(SERVERS6, SERVER6, 0, link.index).into();
+    let to = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, link.index).into();
     let mut found = BTreeSet::new();
     let mut heard = |bytes: &[u8], from| {
         found.extend(asked.iter().find_map(|asked| server6(asked, bytes, from)));
@@ -313,8 +314,11 @@ mod tests {
 
     #[test]
     fn what_a_dhcpv6_server_would_do_to_firmware_is_read_from_its_answer() {
-        let http =
-            Question { mac: MAC, client: ClientKind::HttpClient, architecture: Some(X64_HTTP) };
+        let http = SampleRequest {
+            mac: MAC,
+            client: ClientKind::HttpClient,
+            architecture: Some(X64_HTTP),
+        };
         let asked = http.v6();
         let client = packet6::Packet::parse(&asked).unwrap().message.options;
         let address: Ipv6Addr = "2001:db8::7".parse().unwrap();
@@ -342,7 +346,7 @@ mod tests {
         assert_eq!((empty.gives, empty.is_taken), (None, true));
         assert!(!refuses.is_taken);
         assert_eq!(server6(&asked, &answer(&inner, [9, 9, 9]), from), None);
-        let another = Question { mac: Mac([3; 6]), ..http }.v6();
+        let another = SampleRequest { mac: Mac([3; 6]), ..http }.v6();
         assert_eq!(server6(&another, &answer(&inner, [0, 0, 1]), from), None, "it asked another");
     }
 }

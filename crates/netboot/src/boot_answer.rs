@@ -1,4 +1,5 @@
-//! What a machine is told to boot, by what is known of it.
+//! Step 3 of the path: what should the machine boot? The answer is a URL, a file over TFTP, an address alone, or
+//! nothing, with the reason.
 
 use std::net::IpAddr;
 
@@ -6,91 +7,109 @@ use dhcp::Answer;
 use dhcp::client::{Feature, Features};
 use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::X86_BIOS;
-use hardware::{ClientArchitecture, ClientKind};
-use netboot::urls::{IpFamily, Urls};
-use nodes::{FoundPort, NodeIndex};
+use hardware::{ClientArchitecture, ClientKind, CpuArch};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, architecture_for};
 use provision::boot_for;
 use provision::trace::DhcpAnswer;
 use url::{Host, Url};
 
-use super::heard::{Asked, Told};
-use super::tftp;
-use crate::artifacts::BootSets;
+use crate::exchange::DhcpRequest;
+use crate::node_view::{NodeView, RegisteredPort};
+use crate::urls::{IpFamily, Urls};
 
-/// What answers depend on besides the network.
-#[derive(Clone, Debug)]
-pub struct Machines {
-    /// Who is known.
-    pub index: NodeIndex,
-    /// Where they fetch.
-    pub urls: Urls,
-    /// Whether PXE firmware gets iPXE by TFTP.
+/// The file's name that PXE firmware is told, which it fetches over TFTP: iPXE.
+pub const TFTP_FILE: &str = "snponly.efi";
+
+/// What answers depend on besides the network and the request.
+#[derive(Debug)]
+pub struct BootContext<'a, N> {
+    /// The registered machines.
+    pub nodes: &'a N,
+    /// Where machines fetch.
+    pub urls: &'a Urls,
+    /// The architectures that there are boot sets for.
+    pub boot_sets: &'a [CpuArch],
+    /// Whether PXE firmware gets iPXE over TFTP.
     pub tftp: bool,
-    /// What there are boot sets for.
-    pub boot_sets: BootSets,
+}
+
+/// What a client is to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootAnswer {
+    /// What its reply says.
+    pub instruction: Answer,
+    /// The artifact that it is to fetch, if any.
+    pub artifact: Option<Artifact>,
+    /// Why it boots nothing, if it boots nothing.
+    pub because: Option<DhcpAnswer>,
+}
+
+impl BootAnswer {
+    /// Nothing, without a reason.
+    pub const NOTHING: Self = Self { instruction: Answer::Nothing, artifact: None, because: None };
 }
 
 /// Whether machines on a network can look up names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
+pub enum NameLookup {
     /// They are told a name server.
-    Known,
+    Possible,
     /// They are told none.
-    Unknown,
+    Impossible,
 }
 
-impl Names {
-    /// With these name servers.
-    pub(super) fn told<A>(servers: &[A]) -> Self {
-        if servers.is_empty() { Self::Unknown } else { Self::Known }
+impl NameLookup {
+    /// Whether it is possible with these name servers.
+    pub(crate) fn with<A>(servers: &[A]) -> Self {
+        if servers.is_empty() { Self::Impossible } else { Self::Possible }
     }
 }
 
-impl Machines {
-    /// The architecture to choose by, of those that a client names. Nearly all name one.
-    pub(super) fn choose(
+/// What the machine boots, by what its node is about to do. `server` is our address as the machine reaches it.
+pub fn what_should_it_boot<N: NodeView>(
+    request: &DhcpRequest,
+    server: IpAddr,
+    names: NameLookup,
+    context: &BootContext<'_, N>,
+) -> BootAnswer {
+    match context.boot(request, server, names) {
+        Ok((artifact, instruction)) => BootAnswer { instruction, artifact, because: None },
+        Err(because) => BootAnswer { because: Some(because), ..BootAnswer::NOTHING },
+    }
+}
+
+impl<N: NodeView> BootContext<'_, N> {
+    /// The architecture that selects the loader, among those that a client names. Nearly all clients name one.
+    pub(crate) fn architecture(
         &self,
-        found: Option<&FoundPort>,
+        registered: Option<&RegisteredPort>,
         client: ClientKind,
         named: &[ClientArchitecture],
         family: IpFamily,
     ) -> Option<ClientArchitecture> {
-        match found {
-            Some(FoundPort { node, .. }) if named.len() > 1 => {
-                let boot_sets = self.boot_sets.there();
-                let means = Means { boot_sets: &boot_sets, tftp: self.helps_over_tftp(family) };
-                architecture_for(node, client, named, means)
+        match registered {
+            Some(RegisteredPort { node, .. }) if named.len() > 1 => {
+                architecture_for(node, client, named, self.means(family))
             }
             Some(_) | None => named.first().copied(),
         }
     }
 
-    /// PXE firmware takes a URL over IPv6.
-    fn helps_over_tftp(&self, family: IpFamily) -> bool {
-        self.tftp && family == IpFamily::V4
-    }
-
-    /// What the machine is to be told, by what its node is about to do; `near` is our address there.
-    pub(super) fn tell(&self, asked: &Asked, near: IpAddr, names: Names) -> Told {
-        match self.boot(asked, near, names) {
-            Ok((artifact, answer)) => Told { answer, artifact, because: None },
-            Err(because) => {
-                Told { answer: Answer::Nothing, artifact: None, because: Some(because) }
-            }
-        }
+    fn means(&self, family: IpFamily) -> Means<'_> {
+        // Over IPv6 PXE firmware takes a URL.
+        Means { boot_sets: self.boot_sets, tftp: self.tftp && family == IpFamily::V4 }
     }
 
     fn boot(
         &self,
-        asked: &Asked,
-        near: IpAddr,
-        names: Names,
+        request: &DhcpRequest,
+        server: IpAddr,
+        names: NameLookup,
     ) -> Result<(Option<Artifact>, Answer), DhcpAnswer> {
-        let Some(FoundPort { node, port }) = &asked.found else {
+        let Some(RegisteredPort { node, port }) = &request.registered else {
             return Ok((None, Answer::Address));
         };
-        let boots = match asked.client {
+        let boots = match request.client {
             ClientKind::Agent | ClientKind::Firmware | ClientKind::System => false,
             ClientKind::HttpClient
             | ClientKind::PxeClient
@@ -100,22 +119,20 @@ impl Machines {
         if boots && !port.pxe_enabled {
             return Err(DhcpAnswer::NoBoot { because: NoBoot::PortNotEnabled });
         }
-        let boot_sets = self.boot_sets.there();
-        let tftp = self.helps_over_tftp(IpFamily::of(near));
-        let means = Means { boot_sets: &boot_sets, tftp };
-        let boot = boot_for(node, asked.client, asked.architecture, means);
+        let means = self.means(IpFamily::of(server));
+        let boot = boot_for(node, request.client, request.architecture, means);
         let boot = boot.map_err(|because| DhcpAnswer::NoBoot { because })?;
-        match (boot, node.live_attempt(), near) {
+        match (boot, node.live_attempt(), server) {
             (DhcpBoot::Url(artifact), Some(attempt), _) => {
-                let url = self.urls.artifact(node, attempt, artifact, Some(near));
+                let url = self.urls.artifact(node, attempt, artifact, Some(server));
                 let url = url.map_err(|no| DhcpAnswer::Ignored { because: no.to_string() })?;
-                match cannot_fetch(asked, &url, IpFamily::of(near), names) {
+                match cannot_fetch(request, &url, IpFamily::of(server), names) {
                     Some(because) => Err(DhcpAnswer::Ignored { because }),
                     None => Ok((Some(artifact), Answer::Boot(url))),
                 }
             }
             (DhcpBoot::Tftp(artifact), _, IpAddr::V4(server)) => {
-                Ok((Some(artifact), Answer::Tftp { server, file: tftp::FILE.to_owned() }))
+                Ok((Some(artifact), Answer::Tftp { server, file: TFTP_FILE.to_owned() }))
             }
             (DhcpBoot::Url(_) | DhcpBoot::Tftp(_) | DhcpBoot::Address, _, _) => {
                 Ok((None, Answer::Address))
@@ -125,12 +142,17 @@ impl Machines {
 }
 
 /// Why a client could do nothing with a URL, which it would say to nobody.
-fn cannot_fetch(asked: &Asked, url: &str, family: IpFamily, names: Names) -> Option<String> {
-    match asked.client {
+fn cannot_fetch(
+    request: &DhcpRequest,
+    url: &str,
+    family: IpFamily,
+    names: NameLookup,
+) -> Option<String> {
+    match request.client {
         ClientKind::HttpClient => {
             is_cut(url, family).or_else(|| cannot_look_up(url, family, names))
         }
-        ClientKind::Ipxe => is_cut(url, family).or_else(|| lacks(asked, url)),
+        ClientKind::Ipxe => is_cut(url, family).or_else(|| lacks(request, url)),
         ClientKind::PxeClient
         | ClientKind::Grub
         | ClientKind::Agent
@@ -151,12 +173,12 @@ fn is_cut(url: &str, family: IpFamily) -> Option<String> {
 }
 
 /// EDK2 passes over an offer of a URL with a name that comes without a name server (`HttpBootSelectDhcpOffer`).
-fn cannot_look_up(url: &str, family: IpFamily, names: Names) -> Option<String> {
+fn cannot_look_up(url: &str, family: IpFamily, names: NameLookup) -> Option<String> {
     let name = match Url::parse(url).ok()?.host()? {
         Host::Domain(name) => name.to_owned(),
         Host::Ipv4(_) | Host::Ipv6(_) => return None,
     };
-    (names == Names::Unknown).then(|| {
+    (names == NameLookup::Impossible).then(|| {
         format!(
             "the URL has the name {name} in it, and without a name server firmware does not take it: put {} \
              into dns of the [[dhcp.network]], or use a URL with an address (url in [boot], \
@@ -170,84 +192,43 @@ fn cannot_look_up(url: &str, family: IpFamily, names: Names) -> Option<String> {
 }
 
 /// What an iPXE was built without that it needs. One that names no features says nothing of that.
-fn lacks(asked: &Asked, url: &str) -> Option<String> {
+fn lacks(request: &DhcpRequest, url: &str) -> Option<String> {
     let needed = match Url::parse(url).ok()?.scheme() {
         "https" => (Feature::Https, "cannot fetch over HTTPS", "DOWNLOAD_PROTO_HTTPS"),
         _ => (Feature::Http, "cannot fetch over HTTP", "DOWNLOAD_PROTO_HTTP"),
     };
     // In UEFI mode the kernel is an EFI program.
     let kernel = (Feature::BzImage, "cannot start Linux", "IMAGE_BZIMAGE");
-    let kernel = (asked.architecture == Some(X86_BIOS)).then_some(kernel);
-    let says_so = asked.features != Features::default();
+    let kernel = (request.architecture == Some(X86_BIOS)).then_some(kernel);
+    let says_so = request.features != Features::default();
     let mut missing = [Some(needed), kernel].into_iter().flatten();
     let (_, cannot, option) =
-        missing.find(|(feature, ..)| says_so && !asked.features.has(*feature))?;
+        missing.find(|(feature, ..)| says_so && !request.features.has(*feature))?;
     Some(format!(
         "this iPXE {cannot} (it has {}): build it with {option} (config/general.h)",
-        asked.features
+        request.features
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::net::Ipv4Addr;
 
     use dhcp::v4::options as code;
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use hardware::Mac;
-    use jiff::Timestamp;
-    use provision::node::{FreshAttempt, Secret};
-    use provision::{Attempt, BootInterface, Node, Port, Procedure, ProvisionState};
-    use serde_json::Map;
-    use std::net::Ipv4Addr;
-    use uuid::Uuid;
+    use provision::test_nodes::booting_node;
 
-    use super::super::v4;
     use super::*;
-    use crate::config::Config;
+    use crate::test_view::{TestView, urls};
+    use crate::v4;
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
     const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const HTTP_CLIENT: (u8, &[u8]) = (code::VENDOR_CLASS, b"HTTPClient");
     const IPXE: (u8, &[u8]) = (code::USER_CLASS, b"iPXE");
 
-    /// A machine that boots by `http`, fetched from `url`.
-    fn machines(url: &str) -> Machines {
-        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
-        node.provision_state = ProvisionState::CleanWait;
-        node.attempt = Some(Attempt::begun(
-            FreshAttempt {
-                attempt: Uuid::nil(),
-                ticket: Secret("TICKET".to_owned()),
-                agent_token: Secret("TOKEN".to_owned()),
-            },
-            Procedure::Clean,
-            BootInterface::Http,
-            Timestamp::UNIX_EPOCH,
-        ));
-        let port = Port {
-            uuid: Uuid::nil(),
-            node_uuid: node.uuid,
-            address: MAC,
-            pxe_enabled: true,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: None,
-            extra: Map::new(),
-            kept: Map::new(),
-        };
-        let index = NodeIndex::default();
-        index.put_node(node);
-        index.put_ports(Uuid::nil(), vec![port]);
-        let config: Config = format!("[boot]\nurl = \"{url}\"").parse().unwrap();
-        Machines {
-            index,
-            urls: config.urls(None),
-            tftp: false,
-            boot_sets: BootSets::look(Path::new("/nowhere")),
-        }
-    }
-
-    fn asked(machines: &Machines, options: &[(u8, &[u8])]) -> Asked {
+    fn request(context: &BootContext<'_, TestView>, options: &[(u8, &[u8])]) -> DhcpRequest {
         let packet = Packet {
             op: Op::Request,
             hardware: Hardware::ETHERNET,
@@ -264,14 +245,15 @@ mod tests {
             message: MessageType::Discover,
             options: options.iter().map(|(code, value)| (*code, value.to_vec())).collect(),
         };
-        v4::asked(&packet, machines)
+        v4::request(&packet, context)
     }
 
     /// The URL that the client is told, or why it is told none.
-    fn told(url: &str, options: &[(u8, &[u8])], names: Names) -> Result<String, String> {
-        let machines = machines(url);
-        let told = machines.tell(&asked(&machines, options), US, names);
-        match (told.answer, told.because) {
+    fn told(url: &str, options: &[(u8, &[u8])], names: NameLookup) -> Result<String, String> {
+        let (nodes, urls) = (TestView::of(booting_node(), [MAC]), urls(url));
+        let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };
+        let answer = what_should_it_boot(&request(&context, options), US, names, &context);
+        match (answer.instruction, answer.because) {
             (Answer::Boot(url), None) => Ok(url),
             (Answer::Nothing, Some(because)) => Err(because.to_string()),
             other => panic!("neither a URL nor a reason: {other:?}"),
@@ -284,21 +266,22 @@ mod tests {
     #[test]
     fn a_machine_is_told_what_it_boots_by_the_first_of_its_architectures_that_there_is_a_loader_for()
      {
-        let machines = machines(NEAR);
+        let (nodes, urls) = (TestView::of(booting_node(), [MAC]), urls(NEAR));
+        let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };
         let several = (code::ARCHITECTURE, &[0, 0x0F, 0, 0x10][..]);
         let strange = (code::ARCHITECTURE, &[0, 0x0F, 0, 0x14][..]);
 
         assert_eq!(
-            asked(&machines, &[HTTP_CLIENT, several]).architecture,
+            request(&context, &[HTTP_CLIENT, several]).architecture,
             Some(ClientArchitecture(0x10))
         );
         assert_eq!(
-            asked(&machines, &[HTTP_CLIENT, strange]).architecture,
+            request(&context, &[HTTP_CLIENT, strange]).architecture,
             Some(ClientArchitecture(0x0F))
         );
-        let url = told(NEAR, &[HTTP_CLIENT, several], Names::Unknown).unwrap();
+        let url = told(NEAR, &[HTTP_CLIENT, several], NameLookup::Impossible).unwrap();
         assert!(url.ends_with("/bootx64.efi"), "{url}");
-        let refused = told(NEAR, &[HTTP_CLIENT, strange], Names::Unknown).unwrap_err();
+        let refused = told(NEAR, &[HTTP_CLIENT, strange], NameLookup::Impossible).unwrap_err();
         assert!(refused.contains("x86 UEFI HTTP (0x000f)"), "{refused}");
     }
 
@@ -308,12 +291,12 @@ mod tests {
         let firmware = [HTTP_CLIENT, X64];
         let named = "http://boot.example";
 
-        let refused = told(named, &firmware, Names::Unknown).unwrap_err();
+        let refused = told(named, &firmware, NameLookup::Impossible).unwrap_err();
 
         assert!(refused.contains("the name boot.example in it"), "{refused}");
         assert!(refused.contains("dns of the [[dhcp.network]]"), "{refused}");
-        assert!(told(named, &firmware, Names::Known).is_ok());
-        assert!(told(NEAR, &firmware, Names::Unknown).is_ok());
+        assert!(told(named, &firmware, NameLookup::Possible).is_ok());
+        assert!(told(NEAR, &firmware, NameLookup::Impossible).is_ok());
     }
 
     #[test]
@@ -321,7 +304,7 @@ mod tests {
         let long = format!("http://192.0.2.1/{}", "x".repeat(250));
 
         for client in [[HTTP_CLIENT, X64], [IPXE, X64]] {
-            let refused = told(&long, &client, Names::Known).unwrap_err();
+            let refused = told(&long, &client, NameLookup::Possible).unwrap_err();
             assert!(refused.contains("254 at most over IPv4"), "{refused}");
         }
     }
@@ -332,7 +315,7 @@ mod tests {
         let refused = |url, architecture: u8, features: &[u8]| {
             let code = [0, architecture];
             let options = [IPXE, (code::ARCHITECTURE, &code[..]), (code::IPXE, features)];
-            told(url, &options, Names::Known).err()
+            told(url, &options, NameLookup::Possible).err()
         };
         let [http, https, kernels] = [[19, 1, 1], [20, 1, 1], [24, 1, 1]];
         let secure = "https://192.0.2.1";

@@ -19,8 +19,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::counter::now_secs;
 use super::super::journal::look;
+use super::super::listener::now_secs;
 use super::super::port;
 use super::super::socket::{LONGEST, entries_of};
 use super::CLIENT;

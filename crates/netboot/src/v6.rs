@@ -1,6 +1,6 @@
-//! DHCPv6 of one network, without its socket: a packet comes in, and what is to be done goes out.
+//! DHCPv6 on one interface: the subnets that it serves, and how the four steps go there.
 
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 
 use dhcp::client::Features;
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
@@ -8,63 +8,74 @@ use dhcp::limits::{Limits, Millis};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, NoReply, decide};
 use dhcp::v6::leases::Identity;
+use dhcp::v6::ports::{ALL_SERVERS, CLIENT_PORT, SERVER_PORT};
 use dhcp::v6::{MessageType, Packet, options, reply};
 use hardware::Mac;
 use ipnet::Ipv6Net;
-use netboot::network_settings::StrangerPolicy;
-use netboot::urls::IpFamily;
-use nodes::{FoundPort, NodeIndex};
 
-use super::counter::{self, HeardAt};
-use super::heard::{Asked, Done, Heard, Story};
-use super::machines::{Machines, Names};
-use super::socket;
+use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::exchange::{
+    DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
+};
+use crate::network_settings::StrangerPolicy;
+use crate::node_view::{NodeView, RegisteredPort};
+use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
+use crate::urls::IpFamily;
 
-/// What it is called among counters.
-const FAMILY: &str = "ipv6";
-
-/// What is known of the network, and who has which address on it.
+/// Answers DHCPv6 on one interface.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
+pub struct V6Responder {
     /// Our address on the interface, which URLs can have in them.
     address: Ipv6Addr,
     /// The interface's own, then those that are reached through relays.
-    subnets: Vec<Subnet>,
+    subnets: Vec<V6Subnet>,
     strangers: StrangerPolicy,
     limits: Limits,
 }
 
 /// Addresses of one subnet, and what its clients are told.
 #[derive(Clone, Debug)]
-pub(super) struct Subnet {
-    /// Which it is.
-    pub(super) net: Ipv6Net,
-    /// Who has which.
-    pub(super) leases: LeaseTable<Ipv6Addr>,
-    /// What every client on it is told.
-    pub(super) about: reply::Network,
+pub struct V6Subnet {
+    /// The network.
+    pub net: Ipv6Net,
+    /// Who has which address.
+    pub leases: LeaseTable<Ipv6Addr>,
+    /// What every client in it is told.
+    pub about: reply::Network,
 }
 
-/// The way that a packet came.
+/// The addresses that a packet came from and was sent to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    pub(super) from: SocketAddrV6,
-    /// Where it was sent to.
-    pub(super) to: Ipv6Addr,
+pub struct V6Arrival {
+    /// The sender.
+    pub from: SocketAddrV6,
+    /// The address that it was sent to.
+    pub to: Ipv6Addr,
 }
 
-/// An answer on its way.
+impl V6Arrival {
+    /// As a client on our own link sends: from its port, to all servers.
+    #[must_use]
+    pub fn to_all(from: Ipv6Addr) -> Self {
+        Self { from: SocketAddrV6::new(from, CLIENT_PORT, 0, 0), to: ALL_SERVERS }
+    }
+}
+
+/// A reply with its destination.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) bytes: Vec<u8>,
-    pub(super) to: SocketAddrV6,
+pub struct V6Reply {
+    /// The reply.
+    pub bytes: Vec<u8>,
+    /// Where it goes.
+    pub to: SocketAddrV6,
 }
 
-impl Desk {
-    /// Of subnets, the first of which is the interface's own.
-    pub(super) fn new(
+impl V6Responder {
+    /// A responder for subnets, the first of which is the interface's own.
+    #[must_use]
+    pub fn new(
         address: Ipv6Addr,
-        subnets: Vec<Subnet>,
+        subnets: Vec<V6Subnet>,
         strangers: StrangerPolicy,
         limits: Limits,
     ) -> Self {
@@ -72,87 +83,109 @@ impl Desk {
     }
 
     /// Our address on the interface.
-    pub(super) fn address(&self) -> Ipv6Addr {
+    #[must_use]
+    pub fn address(&self) -> Ipv6Addr {
         self.address
     }
 
-    /// Takes the name for its own that a client knows it by.
-    pub(super) fn is_called(&mut self, duid: &[u8]) {
+    /// Accepts this server identifier, a DUID, as ours.
+    pub fn accept_server_id(&mut self, duid: &[u8]) {
         self.subnets.iter_mut().for_each(|subnet| subnet.about.duid = duid.to_vec());
     }
 
-    /// The addresses that it gives.
-    pub(super) fn pools(&self) -> impl Iterator<Item = LeasePool<Ipv6Addr>> {
+    /// The pools of all subnets.
+    pub fn pools(&self) -> impl Iterator<Item = LeasePool<Ipv6Addr>> {
         self.subnets.iter().map(|subnet| subnet.leases.pool())
     }
 }
 
-impl counter::Desk for Desk {
-    type From = Way;
-    type Reply = Reply;
+impl Responder for V6Responder {
+    type Arrival = V6Arrival;
+    type Message = Packet;
+    type Client = Client;
+    type Reply = V6Reply;
     type Address = Ipv6Addr;
-    const FAMILY: &'static str = FAMILY;
+    const FAMILY: &'static str = "ipv6";
 
-    fn hear(
+    fn is_it_for_us<N: NodeView>(
+        &self,
+        packet: &[u8],
+        V6Arrival { from, to }: V6Arrival,
+        context: &BootContext<'_, N>,
+    ) -> Result<OurMessage<Packet>, Unanswered> {
+        let message = parse(packet)?;
+        let nets = self.subnets.iter().map(|subnet| subnet.net);
+        let place = match forged(&message, *from.ip(), to) {
+            Some(because) => Err(NoReplyReason { decision: "forged", because }),
+            None => place(&message, *from.ip(), nets)
+                .map_err(|because| NoReplyReason { decision: "no_subnet", because }),
+        };
+        match place {
+            Ok(subnet) => Ok(OurMessage { message, subnet }),
+            Err(reason) => {
+                let client = Client::identify(&message, *from.ip());
+                Err(Unanswered::Request(request(&message, &client, context), reason))
+            }
+        }
+    }
+
+    fn who_is_it<N: NodeView>(
         &mut self,
-        bytes: &[u8],
-        Way { from, to }: Way,
-        machines: &Machines,
+        OurMessage { message, subnet }: &OurMessage<Packet>,
+        V6Arrival { from, .. }: V6Arrival,
+        context: &BootContext<'_, N>,
         now: Millis,
-    ) -> HeardAt<Self> {
-        let request = match Packet::parse_request(bytes) {
-            Ok(request) => request,
-            Err(error) if error.is_of_others() => {
-                return Heard::of_others(FAMILY, error.to_string());
-            }
-            Err(error) => return Heard::unreadable(FAMILY, error.to_string()),
-        };
-        let client = Client::identify(&request, *from.ip());
-        let asked = asked(&request, &client, machines);
-        if let Some(because) = forged(&request, *from.ip(), to) {
-            return Heard::silent(FAMILY, asked, "forged", because);
-        }
+    ) -> Result<IdentifiedClient<Client>, Unanswered> {
+        let client = Client::identify(message, *from.ip());
+        let request = request(message, &client, context);
         let identity = client.owner().identity();
-        let nets: Vec<_> = self.subnets.iter().map(|subnet| subnet.net).collect();
-        let (at, subnet) = match place(&request, *from.ip(), &nets) {
-            Ok(at) => (at, &mut self.subnets[at]),
-            Err(because) => return Heard::silent(FAMILY, asked, "no_subnet", because),
+        let (subnet, known) = (&self.subnets[*subnet], context.nodes.port_count());
+        let Some(claim) = subnet.claim(&request, &identity, self.strangers, known) else {
+            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
         };
-        let known = machines.index.ports();
-        let Some(claim) = subnet.claim(&asked, &identity, self.strangers, known) else {
-            // Whoever else lives on this network: nothing is known of it, and nothing kept.
-            let because = "nobody registered this machine".to_owned();
-            return Heard::silent(FAMILY, asked, "stranger", because);
-        };
-        if let Err(exceeded) = self.limits.admit(&identity, claim.holder(), now) {
-            return Heard::silent(FAMILY, asked, exceeded.name(), exceeded.to_string());
+        match self.limits.admit(&identity, claim.holder(), now) {
+            Ok(()) => Ok(IdentifiedClient { request, client, claim }),
+            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
         }
-        let Subnet { leases, about, .. } = subnet;
-        let told = machines.tell(&asked, self.address.into(), Names::told(&about.dns));
-        let message = &request.message;
-        let now = now / 1_000;
-        let decision = decide(message, &client, &told.answer, claim, leases, about, now);
-        let (reply, records, done, decided) = match decision {
+    }
+
+    fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup) {
+        (self.address.into(), NameLookup::with(&self.subnets[subnet].about.dns))
+    }
+
+    fn what_is_it_told(
+        &mut self,
+        OurMessage { message, subnet: at }: OurMessage<Packet>,
+        V6Arrival { from, .. }: V6Arrival,
+        IdentifiedClient { request, client, claim }: IdentifiedClient<Client>,
+        answer: BootAnswer,
+        now: Millis,
+    ) -> ExchangeOf<Self> {
+        let V6Subnet { leases, about, .. } = &mut self.subnets[at];
+        let (instruction, now) = (&answer.instruction, now / 1_000);
+        let decision = decide(&message.message, &client, instruction, claim, leases, about, now);
+        let (reply, records, result, decided) = match decision {
             Decision::Silent(why @ NoReply::OtherServer) => {
-                (None, Vec::new(), Done::Others(why.to_string()), why.name())
+                (None, Vec::new(), RequestResult::OtherServer(why.to_string()), why.name())
             }
-            Decision::Silent(why) => (None, Vec::new(), Done::Silent(why.to_string()), why.name()),
+            Decision::Silent(why) => {
+                (None, Vec::new(), RequestResult::Silent(why.to_string()), why.name())
+            }
             Decision::Send { reply, records, address, lacks } => {
-                let (done, decided) = match lacks {
-                    Some(why) => (Done::Refused(why.to_string()), why.name()),
-                    None => done(reply.kind, address),
+                let (result, decided) = match lacks {
+                    Some(why) => (RequestResult::Refused(why.to_string()), why.name()),
+                    None => result_of(reply.kind, address),
                 };
-                let to = back_to(from, &request);
-                let bytes = request.answered_by(reply).emit();
-                (Some(Reply { bytes, to }), records, done, decided)
+                let to = back_to(from, &message);
+                let bytes = message.answered_by(reply).emit();
+                (Some(V6Reply { bytes, to }), records, result, decided)
             }
         };
-        Heard {
+        DhcpExchange {
             reply,
             records: records.into_iter().map(|record| (at, record)).collect(),
-            counted: asked.counted(FAMILY, decided),
-            story: Some(Story { asked, told, done }),
-            unreadable: None,
+            labels: request.labels(Self::FAMILY, decided),
+            outcome: Ok(RequestOutcome { request, answer, result }),
         }
     }
 
@@ -161,16 +194,46 @@ impl counter::Desk for Desk {
     }
 }
 
-impl Subnet {
+/// Reads a client's message.
+fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
+    Packet::parse_request(packet).map_err(|error| {
+        Unanswered::NoRequest(match error.is_of_others() {
+            true => NoRequest::of_others(&error),
+            false => NoRequest::unreadable(&error),
+        })
+    })
+}
+
+/// Who asks for what.
+fn request<N: NodeView>(
+    message: &Packet,
+    client: &Client,
+    context: &BootContext<'_, N>,
+) -> DhcpRequest {
+    let registered = registered(client, context.nodes);
+    let (kind, named) = (client.kind, &client.architectures);
+    let architecture = context.architecture(registered.as_ref(), kind, named, IpFamily::V6);
+    DhcpRequest {
+        architecture,
+        registered,
+        message: message.message.kind.name(),
+        mac: client.mac(),
+        client: kind,
+        // Over IPv6 iPXE has no option to say it in.
+        features: Features::default(),
+    }
+}
+
+impl V6Subnet {
     /// What the machine may claim; nothing, where it must be left alone.
     fn claim(
         &self,
-        asked: &Asked,
+        request: &DhcpRequest,
         identity: &Identity,
         strangers: StrangerPolicy,
         known: usize,
     ) -> Option<LeaseClaim> {
-        if asked.found.is_some() || self.leases.reserved(identity).is_some() {
+        if request.registered.is_some() || self.leases.reserved(identity).is_some() {
             return Some(LeaseClaim::Known);
         }
         match strangers {
@@ -180,30 +243,12 @@ impl Subnet {
     }
 }
 
-fn asked(request: &Packet, client: &Client, machines: &Machines) -> Asked {
-    let found = found(client, &machines.index);
-    Asked {
-        architecture: machines.choose(
-            found.as_ref(),
-            client.kind,
-            &client.architectures,
-            IpFamily::V6,
-        ),
-        found,
-        message: request.message.kind.name(),
-        mac: client.mac(),
-        client: client.kind,
-        // Over IPv6 iPXE has no option to say it in.
-        features: Features::default(),
-    }
-}
-
 /// The node is found by the card's address, else by the address in the machine's DUID, else by its UUID
 /// (RFC 6355): a card of a machine may be one that nobody registered.
-fn found(client: &Client, index: &NodeIndex) -> Option<FoundPort> {
-    let by_mac = |mac: Option<Mac>| index.by_mac(mac?);
+fn registered(client: &Client, nodes: &impl NodeView) -> Option<RegisteredPort> {
+    let by_mac = |mac: Option<Mac>| nodes.by_mac(mac?);
     let by_name = || by_mac(client.named);
-    let by_uuid = || index.by_machine_id(client.machine_id?);
+    let by_uuid = || nodes.by_machine_id(client.machine_id?);
     by_mac(client.card).or_else(by_name).or_else(by_uuid)
 }
 
@@ -213,16 +258,20 @@ fn forged(request: &Packet, from: Ipv6Addr, to: Ipv6Addr) -> Option<String> {
     if from.is_unspecified() {
         return Some("it came from no address, to which nothing can be sent".to_owned());
     }
-    let all = socket::SERVERS6;
+    let all = ALL_SERVERS;
     (request.relays.is_empty() && to != all).then(|| {
         format!("it was sent to {to}: only a relay may, and clients ask at {all} (RFC 8415 §16)")
     })
 }
 
 /// Which of the subnets the client is in, the first of which is our own link.
-fn place(request: &Packet, from: Ipv6Addr, nets: &[Ipv6Net]) -> Result<usize, String> {
+fn place(
+    request: &Packet,
+    from: Ipv6Addr,
+    mut nets: impl Iterator<Item = Ipv6Net>,
+) -> Result<usize, String> {
     if let Some(link) = request.link() {
-        return nets.iter().position(|net| net.contains(&link)).ok_or_else(|| {
+        return nets.position(|net| net.contains(&link)).ok_or_else(|| {
             format!(
                 "a relay sent it from the link of {link}, for which there is no subnet: add a \
                  [[dhcp.network.relayed]]"
@@ -232,7 +281,7 @@ fn place(request: &Packet, from: Ipv6Addr, nets: &[Ipv6Net]) -> Result<usize, St
     // A relay within a link, such as a switch (RFC 6221), need not say which.
     let is_near = request.relays.is_empty()
         || from.is_unicast_link_local()
-        || nets.first().is_some_and(|own| own.contains(&from));
+        || nets.next().is_some_and(|own| own.contains(&from));
     match is_near {
         true => Ok(0),
         false => Err(format!(
@@ -246,18 +295,20 @@ fn place(request: &Packet, from: Ipv6Addr, nets: &[Ipv6Net]) -> Result<usize, St
 /// servers' (RFC 8415 §7.2), unless they say that they have one of their own (RFC 8357 §5.2).
 fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     let port = match request.relays.first() {
-        None => socket::CLIENT6,
-        Some(relay) if relay.options.get(options::RELAY_PORT).is_none() => socket::SERVER6,
+        None => CLIENT_PORT,
+        Some(relay) if relay.options.get(options::RELAY_PORT).is_none() => SERVER_PORT,
         Some(_) => from.port(),
     };
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
-fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
+fn result_of(kind: MessageType, address: Option<Ipv6Addr>) -> (RequestResult, &'static str) {
     match (address, kind) {
-        (Some(address), MessageType::Advertise) => (Done::Offered(address.into()), "offer"),
-        (Some(address), _) => (Done::Given(address.into()), "ack"),
-        (None, _) => (Done::Noted, "noted"),
+        (Some(address), MessageType::Advertise) => {
+            (RequestResult::Offered(address.into()), "offer")
+        }
+        (Some(address), _) => (RequestResult::Given(address.into()), "ack"),
+        (None, _) => (RequestResult::Noted, "noted"),
     }
 }
 
@@ -265,23 +316,15 @@ fn done(kind: MessageType, address: Option<Ipv6Addr>) -> (Done, &'static str) {
 mod tests {
     use dhcp::v6::client_identity::of_card;
     use dhcp::v6::packet::{Options, Relay};
-    use provision::test_nodes::{boot_port, booting_node};
+    use provision::test_nodes::booting_node;
     use uuid::Uuid;
 
     use super::*;
+    use crate::dry_run::sample_requests::link_local;
+    use crate::test_view::TestView;
 
     const FIRST: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const SECOND: Mac = Mac([2, 0, 0, 0, 0, 2]);
-
-    /// One node with one registered port.
-    fn index(port_address: Mac, system_uuid: Uuid) -> NodeIndex {
-        let mut node = booting_node();
-        node.properties.insert("system_uuid".to_owned(), system_uuid.to_string().into());
-        let (index, uuid) = (NodeIndex::default(), node.uuid);
-        index.put_node(node);
-        index.put_ports(uuid, vec![boot_port(uuid, port_address)]);
-        index
-    }
 
     fn packet(duid: &[u8], relays: Vec<Relay>) -> Packet {
         let len = u16::try_from(duid.len()).unwrap().to_be_bytes();
@@ -294,7 +337,7 @@ mod tests {
     }
 
     fn from_card(duid: &[u8], card: Mac) -> Client {
-        Client::identify(&packet(duid, Vec::new()), super::super::questions::link_local(card))
+        Client::identify(&packet(duid, Vec::new()), link_local(card))
     }
 
     fn from_hiding(duid: &[u8]) -> Client {
@@ -313,7 +356,7 @@ mod tests {
             back_to(from, &packet(&[0, 4], vec![relay])).port()
         };
 
-        assert_eq!(through(vec![]), socket::SERVER6);
+        assert_eq!(through(vec![]), SERVER_PORT);
         assert_eq!(through(vec![(options::RELAY_PORT, vec![0, 0])]), 5470);
     }
 
@@ -366,8 +409,8 @@ mod tests {
     #[test]
     fn a_machine_is_known_by_its_card_by_the_one_in_its_name_and_by_its_uuid() {
         let uuid = Uuid::from_u128(7);
-        let index = index(FIRST, uuid);
-        let is_known = |client: &Client| found(client, &index).is_some();
+        let nodes = TestView::of(booting_node(), [FIRST]).with_machine_id(uuid.into_bytes());
+        let is_known = |client: &Client| registered(client, &nodes).is_some();
 
         assert!(is_known(&from_card(&[0, 2, 9], FIRST)));
         assert!(is_known(&from_card(&named_by(FIRST), SECOND)));
@@ -377,10 +420,10 @@ mod tests {
 
     #[test]
     fn a_client_is_where_its_relay_says_and_a_far_relay_that_does_not_say_is_named() {
-        let nets = ["fd66::/64", "fd77::/64"].map(|net| net.parse().unwrap());
+        let nets: [Ipv6Net; 2] = ["fd66::/64", "fd77::/64"].map(|net| net.parse().unwrap());
         let at = |relays: &[&str], from: &str| {
             let relays = relays.iter().map(|link| relay(link.parse().unwrap(), vec![]));
-            place(&packet(&[0, 4], relays.collect()), from.parse().unwrap(), &nets)
+            place(&packet(&[0, 4], relays.collect()), from.parse().unwrap(), nets.into_iter())
         };
 
         assert_eq!(at(&[], "fe80::1"), Ok(0));

@@ -1,4 +1,4 @@
-//! What clients of each sort send first, as they were seen to.
+//! The first message of each kind of client, as such clients were seen to send it.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,19 +11,24 @@ use dhcp::v6::options as code6;
 use dhcp::v6::packet::{self as packet6, Message, Options};
 use hardware::{ClientArchitecture, ClientKind, Mac};
 
-use super::{v4, v6};
+use crate::v4::V4Reply;
+use crate::v6::V6Reply;
 
 /// The first message of one client.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
-    pub(super) mac: Mac,
-    pub(super) client: ClientKind,
-    pub(super) architecture: Option<ClientArchitecture>,
+pub struct SampleRequest {
+    /// The MAC address of its card.
+    pub mac: Mac,
+    /// The kind of client.
+    pub client: ClientKind,
+    /// The architecture that it says it has.
+    pub architecture: Option<ClientArchitecture>,
 }
 
-/// One of each sort that boots or runs, with firmware of `architecture`.
-pub(super) fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<Question> {
-    let ask = |client, architecture| Question { mac, client, architecture };
+/// One of each kind of client that boots or runs, with firmware of `architecture`.
+#[must_use]
+pub fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<SampleRequest> {
+    let ask = |client, architecture| SampleRequest { mac, client, architecture };
     vec![
         ask(ClientKind::HttpClient, Some(architecture)),
         ask(ClientKind::PxeClient, Some(by_tftp(architecture))),
@@ -35,14 +40,16 @@ pub(super) fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<Question> {
     ]
 }
 
-impl Question {
+impl SampleRequest {
     /// Whether such a client asks over IPv4 at all.
-    pub(super) fn is_of_v4(&self) -> bool {
+    #[must_use]
+    pub fn is_of_v4(&self) -> bool {
         self.client != ClientKind::Firmware
     }
 
     /// As DISCOVER.
-    pub(super) fn v4(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn v4(&self) -> Vec<u8> {
         let mut options = vec![
             (code4::MAX_SIZE, 1_472_u16.to_be_bytes().to_vec()),
             (
@@ -76,7 +83,8 @@ impl Question {
     }
 
     /// As SOLICIT.
-    pub(super) fn v6(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn v6(&self) -> Vec<u8> {
         let (client_id, wanted) = match self.client {
             // DUID-UUID (RFC 6355), of a machine that is known by the address of its card alone.
             ClientKind::Firmware => {
@@ -119,17 +127,19 @@ impl Question {
         packet6::Packet { relays: Vec::new(), message }.emit()
     }
 
-    /// What firmware makes of the answer; of other clients it is not known.
-    pub(super) fn verdict4(&self, asked: &[u8], told: Option<&v4::Reply>) -> Option<String> {
-        let told = told.filter(|_| self.client == ClientKind::HttpClient)?;
-        Some(firmware::v4::verdict(asked, &told.reply.emit()).to_string())
+    /// Whether firmware would take the reply to [`v4`](Self::v4); of other clients it is not known.
+    #[must_use]
+    pub fn verdict4(&self, request: &[u8], reply: Option<&V4Reply>) -> Option<String> {
+        let reply = reply.filter(|_| self.client == ClientKind::HttpClient)?;
+        Some(firmware::v4::verdict(request, &reply.reply.emit()).to_string())
     }
 
     /// The same for [`v6`](Self::v6).
-    pub(super) fn verdict6(&self, asked: &[u8], told: Option<&v6::Reply>) -> Option<String> {
-        let told = told.filter(|_| self.client == ClientKind::HttpClient)?;
-        let verdict = firmware::v6::verdict(asked, &told.bytes).to_string();
-        Some(match firmware::v6::waits_after(&told.bytes) {
+    #[must_use]
+    pub fn verdict6(&self, request: &[u8], reply: Option<&V6Reply>) -> Option<String> {
+        let reply = reply.filter(|_| self.client == ClientKind::HttpClient)?;
+        let verdict = firmware::v6::verdict(request, &reply.bytes).to_string();
+        Some(match firmware::v6::waits_after(&reply.bytes) {
             true => format!("{verdict}, some four seconds later, as it waits for other servers"),
             false => verdict,
         })
@@ -160,7 +170,7 @@ impl Question {
     }
 }
 
-impl fmt::Display for Question {
+impl fmt::Display for SampleRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.client)?;
         match self.architecture {
@@ -171,18 +181,21 @@ impl fmt::Display for Question {
 }
 
 /// Which server a message of IPv4 names.
-pub(super) fn server4(message: &[u8]) -> Option<Ipv4Addr> {
+#[must_use]
+pub fn server4(message: &[u8]) -> Option<Ipv4Addr> {
     Packet::parse(message).ok()?.option_address(code4::SERVER_ID)
 }
 
 /// Which server a message of IPv6 names, by its DUID.
-pub(super) fn server6(message: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn server6(message: &[u8]) -> Option<Vec<u8>> {
     let packet = packet6::Packet::parse_request(message).ok()?;
     packet.message.options.get(code6::SERVER_ID).map(<[u8]>::to_vec)
 }
 
 /// The link-local address that is made of a MAC address (RFC 4291, appendix A).
-pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
+#[must_use]
+pub fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
 }
@@ -211,18 +224,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_question_is_taken_for_one_of_the_client_that_it_is_of() {
+    fn each_sample_request_is_taken_for_one_of_the_client_that_it_is_of() {
         let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
         let mut asked = Vec::new();
-        for question in all(mac, X64_HTTP) {
-            if question.is_of_v4() {
-                let client = Client::identify(&Packet::parse(&question.v4()).unwrap());
-                assert_eq!(client.kind, question.client, "over IPv4");
+        for sample in all(mac, X64_HTTP) {
+            if sample.is_of_v4() {
+                let client = Client::identify(&Packet::parse(&sample.v4()).unwrap());
+                assert_eq!(client.kind, sample.client, "over IPv4");
             }
-            let packet = packet6::Packet::parse_request(&question.v6()).unwrap();
+            let packet = packet6::Packet::parse_request(&sample.v6()).unwrap();
             let client = v6::client_identity::Client::identify(&packet, link_local(mac));
-            assert_eq!(client.kind, question.client, "over IPv6");
-            asked.push(question.client);
+            assert_eq!(client.kind, sample.client, "over IPv6");
+            asked.push(sample.client);
         }
         for kind in [
             ClientKind::HttpClient,

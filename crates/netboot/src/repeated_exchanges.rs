@@ -18,18 +18,21 @@ const MANY: usize = 65_536;
 
 /// What was written down lately.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
-    latest: HashMap<Exchange, Latest>,
+pub struct RepeatedExchanges {
+    latest: HashMap<ExchangeKind, Latest>,
     /// How many to remember before it is looked for what can be forgotten.
     full: usize,
 }
 
 /// A kind of message from one port, in one boot attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Exchange {
-    pub(super) attempt: Uuid,
-    pub(super) mac: Mac,
-    pub(super) message: &'static str,
+pub struct ExchangeKind {
+    /// The boot attempt.
+    pub attempt: Uuid,
+    /// The port.
+    pub mac: Mac,
+    /// The type of the message.
+    pub message: &'static str,
 }
 
 #[derive(Debug)]
@@ -39,11 +42,11 @@ struct Latest {
     since: u32,
 }
 
-impl Repeats {
+impl RepeatedExchanges {
     /// How many like it came since the last that was written down, if this one is to be written down.
-    pub(super) fn note(
+    pub fn note(
         &mut self,
-        exchange: Exchange,
+        exchange: ExchangeKind,
         answer: &DhcpAnswer,
         now: Seconds,
     ) -> Option<u32> {
@@ -79,8 +82,8 @@ impl Repeats {
 mod tests {
     use super::*;
 
-    const EXCHANGE: Exchange =
-        Exchange { attempt: Uuid::nil(), mac: Mac([2, 0, 0, 0, 0, 1]), message: "DISCOVER" };
+    const EXCHANGE: ExchangeKind =
+        ExchangeKind { attempt: Uuid::nil(), mac: Mac([2, 0, 0, 0, 0, 1]), message: "DISCOVER" };
 
     fn offer(last: u8) -> DhcpAnswer {
         DhcpAnswer::Offer { address: [192, 0, 2, last].into(), artifact: None }
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_firmware_says_again_is_written_down_and_a_flood_is_counted() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatedExchanges::default();
 
         assert_eq!(repeats.note(EXCHANGE, &offer(1), 100), Some(0));
         assert_eq!(repeats.note(EXCHANGE, &offer(1), 104), Some(0));
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn another_answer_is_always_written_down() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatedExchanges::default();
         repeats.note(EXCHANGE, &offer(1), 100);
 
         assert_eq!(repeats.note(EXCHANGE, &offer(2), 100), Some(0));
@@ -107,12 +110,12 @@ mod tests {
 
     #[test]
     fn machines_without_end_do_not_fill_the_memory() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatedExchanges::default();
 
         for second in 0..10_u64 {
             for machine in 0..20_000_u64 {
                 let attempt = Uuid::from_u64_pair(second, machine);
-                repeats.note(Exchange { attempt, ..EXCHANGE }, &offer(1), second);
+                repeats.note(ExchangeKind { attempt, ..EXCHANGE }, &offer(1), second);
             }
         }
 

@@ -1,0 +1,297 @@
+//! What the responders would answer, without a socket: for `ferroboot explain` and `ferroboot replay`.
+
+pub mod sample_requests;
+pub mod vantage;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+
+use dhcp::limits::Millis;
+use dhcp::v4::destination::CLIENT;
+use dhcp::v4::proxy::PXE_PORT;
+use dhcp::v6::ports::ALL_SERVERS;
+use hardware::{ClientArchitecture, Mac};
+use provision::boot::{Artifact, bootable};
+use provision::{BootInterface, Node, ProvisionState};
+
+use self::sample_requests::SampleRequest;
+use crate::boot_answer::BootContext;
+use crate::exchange::DhcpExchange;
+use crate::node_view::{NodeView, RegisteredPort};
+use crate::proxy::ProxyResponder;
+use crate::respond::respond;
+use crate::v4::{V4Arrival, V4Responder};
+use crate::v6::{V6Arrival, V6Responder};
+
+/// As a packet comes from a client that has no address yet (RFC 2131 §4.1).
+const FROM_NO_ADDRESS: V4Arrival =
+    V4Arrival { from: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT), to: Ipv4Addr::BROADCAST };
+
+/// The responders of one network, with copies of their leases.
+#[derive(Debug)]
+pub struct NetworkDryRun {
+    /// The interface.
+    pub interface: String,
+    /// DHCPv4.
+    pub v4: Option<V4Responder>,
+    /// ProxyDHCP on port 67.
+    pub proxy: Option<ProxyResponder>,
+    /// ProxyDHCP on port 4011.
+    pub pxe: Option<ProxyResponder>,
+    /// DHCPv6.
+    pub v6: Option<V6Responder>,
+    /// Whether our server identifier is not known, so that any that a client names is accepted as ours.
+    pub accepts_any_v4_server_id: bool,
+    /// The same of DHCPv6.
+    pub accepts_any_v6_server_id: bool,
+}
+
+/// A packet that was sent to a DHCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedPacket {
+    /// Whose address it came from.
+    pub from: IpAddr,
+    /// The address it was sent to.
+    pub to: IpAddr,
+    /// The port it was sent to.
+    pub port: u16,
+    /// What was in the UDP datagram.
+    pub payload: Vec<u8>,
+}
+
+/// What one sort of client would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// On which interface.
+    pub interface: String,
+    /// `IPv4`, `IPv6`.
+    pub family: &'static str,
+    /// `UEFI HTTP boot, x64 UEFI HTTP (0x0010)`.
+    pub client: String,
+    /// `offered 192.0.2.100, to boot bootx64.efi`, or why not.
+    pub answer: String,
+    /// What the firmware makes of it, where it is known, or what keeps it from going on.
+    pub verdict: Option<String>,
+}
+
+/// What is known of a machine before it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KnownMachine {
+    /// It is a port of a node.
+    Port {
+        /// The node's name or UUID.
+        node: String,
+        /// Its state.
+        state: ProvisionState,
+        /// How it boots: now, or when it is to.
+        boot_interface: BootInterface,
+        /// Whether the port is one to boot from.
+        pxe_enabled: bool,
+        /// How far its boot is.
+        boot: BootStage,
+    },
+    /// Nobody registered it.
+    Stranger,
+}
+
+/// How far a boot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootStage {
+    /// There is none.
+    None,
+    /// It may fetch what it boots.
+    Booting,
+    /// Its agent has called, and it may fetch nothing any more.
+    Booted,
+}
+
+impl NetworkDryRun {
+    /// What each kind of client at this address would get, with firmware of `architecture`. `boot_set_folder` is where
+    /// the boot sets lie.
+    #[must_use]
+    pub fn explain<N: NodeView>(
+        &self,
+        mac: Mac,
+        architecture: ClientArchitecture,
+        context: &BootContext<'_, N>,
+        boot_set_folder: &Path,
+        now: Millis,
+    ) -> Vec<Explained> {
+        let mut all = Vec::new();
+        for sample in sample_requests::all(mac, architecture) {
+            // Each is the first to ask: what one is offered must not change the next.
+            if sample.is_of_v4() {
+                let request = sample.v4();
+                if let Some(mut v4) = self.v4.clone() {
+                    let got = respond(&mut v4, &request, FROM_NO_ADDRESS, context, now);
+                    let verdict = sample.verdict4(&request, got.reply.as_ref());
+                    all.push(self.explained(
+                        "IPv4",
+                        &sample,
+                        &got,
+                        verdict,
+                        (context, boot_set_folder),
+                    ));
+                }
+                if let Some(mut proxy) = self.proxy.clone() {
+                    let got = respond(&mut proxy, &request, FROM_NO_ADDRESS, context, now);
+                    let verdict = sample.verdict4(&request, got.reply.as_ref());
+                    all.push(self.explained(
+                        "IPv4",
+                        &sample,
+                        &got,
+                        verdict,
+                        (context, boot_set_folder),
+                    ));
+                }
+            }
+            if let Some(mut v6) = self.v6.clone() {
+                let request = sample.v6();
+                let arrival = V6Arrival::to_all(sample_requests::link_local(mac));
+                let got = respond(&mut v6, &request, arrival, context, now);
+                let verdict = sample.verdict6(&request, got.reply.as_ref());
+                all.push(self.explained(
+                    "IPv6",
+                    &sample,
+                    &got,
+                    verdict,
+                    (context, boot_set_folder),
+                ));
+            }
+        }
+        all
+    }
+
+    fn explained<Reply, Record, N>(
+        &self,
+        family: &'static str,
+        sample: &SampleRequest,
+        exchange: &DhcpExchange<Reply, Record>,
+        verdict: Option<String>,
+        (context, boot_set_folder): (&BootContext<'_, N>, &Path),
+    ) -> Explained {
+        let fetched = exchange.outcome.as_ref().ok().and_then(|outcome| {
+            Some((&outcome.request.registered.as_ref()?.node, outcome.answer.artifact?))
+        });
+        let lacks =
+            fetched.and_then(|(node, artifact)| lacks(node, artifact, context, boot_set_folder));
+        Explained {
+            interface: self.interface.clone(),
+            family,
+            client: sample.to_string(),
+            answer: exchange.answer_in_words(),
+            verdict: lacks.or(verdict),
+        }
+    }
+
+    /// What is said to a packet. A lease that is given stays given for the packets that follow. `None` if nobody answers
+    /// on that port.
+    pub fn replay<N: NodeView>(
+        &mut self,
+        packet: &CapturedPacket,
+        context: &BootContext<'_, N>,
+        now: Millis,
+    ) -> Option<String> {
+        let CapturedPacket { from, to, port, payload } = packet;
+        match *from {
+            IpAddr::V4(from) => {
+                let to = if let IpAddr::V4(to) = *to { to } else { Ipv4Addr::BROADCAST };
+                let arrival = V4Arrival { from: SocketAddrV4::new(from, *port), to };
+                let named =
+                    self.accepts_any_v4_server_id.then(|| sample_requests::server4(payload));
+                let named = named.flatten();
+                let beside = match *port {
+                    PXE_PORT => &mut self.pxe,
+                    _ => &mut self.proxy,
+                };
+                if let Some(proxy) = beside {
+                    named.into_iter().for_each(|server| proxy.accept_server_id(server));
+                    return Some(respond(proxy, payload, arrival, context, now).in_words());
+                }
+                let v4 = self.v4.as_mut().filter(|_| *port != PXE_PORT)?;
+                named.into_iter().for_each(|server| v4.accept_server_id(server));
+                Some(respond(v4, payload, arrival, context, now).in_words())
+            }
+            IpAddr::V6(from) => {
+                let named =
+                    self.accepts_any_v6_server_id.then(|| sample_requests::server6(payload));
+                let v6 = self.v6.as_mut()?;
+                named.flatten().into_iter().for_each(|duid| v6.accept_server_id(&duid));
+                let to = if let IpAddr::V6(to) = *to { to } else { ALL_SERVERS };
+                let arrival = V6Arrival { to, ..V6Arrival::to_all(from) };
+                Some(respond(v6, payload, arrival, context, now).in_words())
+            }
+        }
+    }
+
+    /// Our address; the IPv4 one, if there is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let v4 = self.v4.as_ref().map(V4Responder::address);
+        let v4 = v4.or_else(|| self.proxy.as_ref().map(ProxyResponder::address));
+        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.address().into()))
+    }
+}
+
+/// Why there is nothing to serve of what the machine is told to fetch.
+fn lacks<N>(
+    node: &Node,
+    artifact: Artifact,
+    context: &BootContext<'_, N>,
+    boot_set_folder: &Path,
+) -> Option<String> {
+    let cpu_arch = artifact.cpu_arch().or_else(|| node.cpu_arch().ok())?;
+    (!context.boot_sets.contains(&cpu_arch)).then(|| {
+        format!(
+            "which cannot be served: there is no boot set for {cpu_arch} in {}; `ferroboot image build` makes one",
+            boot_set_folder.display()
+        )
+    })
+}
+
+impl KnownMachine {
+    /// The machine that has the MAC address.
+    #[must_use]
+    pub fn find(mac: Mac, nodes: &impl NodeView) -> Self {
+        let Some(RegisteredPort { node, port }) = nodes.by_mac(mac) else {
+            return Self::Stranger;
+        };
+        let live = node.live_attempt();
+        Self::Port {
+            node: node.name.clone().unwrap_or_else(|| node.uuid.to_string()),
+            state: node.provision_state,
+            boot_interface: live.map_or(node.boot_interface, |attempt| attempt.boot_interface),
+            pxe_enabled: port.pxe_enabled,
+            boot: match (bootable(&node), live) {
+                (Some(_), _) => BootStage::Booting,
+                (None, Some(attempt)) if attempt.agent.is_some() => BootStage::Booted,
+                (None, Some(_) | None) => BootStage::None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for KnownMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger => {
+                f.write_str("is no port of any node: `baremetal port create` adds one")
+            }
+            Self::Port { node, state, boot_interface, pxe_enabled, boot } => {
+                write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;
+                match boot {
+                    BootStage::None => write!(f, "is not booting (by {boot_interface}), ")?,
+                    BootStage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
+                    BootStage::Booted => {
+                        write!(f, "has booted (by {boot_interface}; its agent has called), ")?;
+                    }
+                }
+                f.write_str(match pxe_enabled {
+                    true => "and may boot from it",
+                    false => "and may not boot from it (pxe_enabled is false)",
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! What comes of a DHCP packet: the reply, the lease records, and what the log and the counters say.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use dhcp::client::Features;
+use dhcp::limits::Exceeded;
+use hardware::{ClientArchitecture, ClientKind, Mac};
+use provision::boot::bootable;
+use provision::trace::DhcpAnswer;
+use uuid::Uuid;
+
+use crate::boot_answer::BootAnswer;
+use crate::node_view::RegisteredPort;
+
+/// What comes of one packet.
+#[derive(Debug)]
+pub struct DhcpExchange<Reply, Record> {
+    /// The reply, if there is one.
+    pub reply: Option<Reply>,
+    /// What must be in the journal before the reply leaves. Each record comes with the position of its subnet.
+    pub records: Vec<(usize, Record)>,
+    /// What the exchange is counted by.
+    pub labels: ExchangeLabels,
+    /// The client's request and its result; or what else the packet is.
+    pub outcome: Result<RequestOutcome, NoRequest>,
+}
+
+/// What an exchange is counted by. All values are words of ours, so nobody can fill the memory with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExchangeLabels {
+    /// `ipv4`, `ipv6`.
+    pub family: &'static str,
+    /// `DISCOVER`, `SOLICIT`, …, `unreadable`.
+    pub message: &'static str,
+    /// `http_client`, `system`, …, `unknown`.
+    pub client: &'static str,
+    /// `offer`, `ack`, `nak`, or why nothing was answered.
+    pub decision: &'static str,
+}
+
+/// A client's request.
+#[derive(Debug)]
+pub struct DhcpRequest {
+    /// The port of the machine; `None` if nobody registered it.
+    pub registered: Option<RegisteredPort>,
+    /// The type of the message.
+    pub message: &'static str,
+    /// The MAC address of the client, where it is known.
+    pub mac: Option<Mac>,
+    /// The kind of client.
+    pub client: ClientKind,
+    /// The architecture that selects the loader, among those that the client names.
+    pub architecture: Option<ClientArchitecture>,
+    /// The features that iPXE says it has.
+    pub features: Features,
+}
+
+/// A request, what the client is to boot, and what came of it.
+#[derive(Debug)]
+pub struct RequestOutcome {
+    /// The request.
+    pub request: DhcpRequest,
+    /// What the client is to boot.
+    pub answer: BootAnswer,
+    /// What came of it.
+    pub result: RequestResult,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum RequestResult {
+    /// The client was offered this address.
+    Offered(IpAddr),
+    /// The client was given this address.
+    Given(IpAddr),
+    /// The client was told what to boot, and gets its address from another server.
+    Beside,
+    /// The client was refused, for this reason.
+    Refused(String),
+    /// The message wants no reply, or one that says nothing of a boot.
+    Noted,
+    /// The client gets no reply, for this reason.
+    Silent(String),
+    /// The client took another server's offer, for which nothing that is said here counts.
+    OtherServer(String),
+}
+
+/// A packet that is no request of a client.
+#[derive(Clone, Debug)]
+pub struct NoRequest {
+    /// What it is counted as among messages.
+    message: &'static str,
+    /// What it is counted as among decisions.
+    decision: &'static str,
+    /// What is wrong with it, or what it is.
+    pub why: String,
+}
+
+/// Why a request gets no reply.
+#[derive(Clone, Debug)]
+pub struct NoReplyReason {
+    /// The name of the reason among counters.
+    pub decision: &'static str,
+    /// The reason, in words.
+    pub because: String,
+}
+
+/// A packet that gets no reply, by the step at which that was known.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// It is no request.
+    NoRequest(NoRequest),
+    /// It is a request that is not for us, or one of a machine that is left alone.
+    Request(DhcpRequest, NoReplyReason),
+}
+
+/// The decision about a packet that cannot be read.
+const UNREADABLE: &str = "unreadable";
+
+/// Decisions that are nobody's fault.
+pub const ORDINARY: [&str; 8] = [
+    "stranger",
+    "other_server",
+    "not_now",
+    "agent_has_called",
+    "nothing_to_boot",
+    "not_for_a_proxy",
+    "not_for_us",
+    // A machine that was on another network, or away for long.
+    "nak",
+];
+
+/// The decisions about a client that gets nothing to boot.
+pub const NOTHING_TO_BOOT: [&str; 2] = ["nothing", "nothing_to_boot"];
+
+impl<Reply, Record> DhcpExchange<Reply, Record> {
+    /// The exchange of a packet that gets no reply.
+    pub(crate) fn unanswered(family: &'static str, unanswered: Unanswered) -> Self {
+        let (labels, outcome) = match unanswered {
+            Unanswered::NoRequest(packet) => {
+                let NoRequest { message, decision, .. } = packet;
+                let labels = ExchangeLabels { family, message, client: "unknown", decision };
+                (labels, Err(packet))
+            }
+            Unanswered::Request(request, NoReplyReason { decision, because }) => {
+                let labels = request.labels(family, decision);
+                let (answer, result) = (BootAnswer::NOTHING, RequestResult::Silent(because));
+                (labels, Ok(RequestOutcome { request, answer, result }))
+            }
+        };
+        Self { reply: None, records: Vec::new(), labels, outcome }
+    }
+
+    /// Takes the reply back: it does not reach the machine, for a reason that is not the machine's.
+    pub fn keep_back(&mut self, decision: &'static str, because: &str) {
+        self.reply = None;
+        self.labels.decision = decision;
+        if let Ok(outcome) = &mut self.outcome {
+            outcome.result = RequestResult::Silent(because.to_owned());
+        }
+    }
+
+    /// The client and its answer, in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match &self.outcome {
+            Err(packet) => packet.to_string(),
+            Ok(outcome) => format!("{}: {}", outcome.request, outcome.in_words()),
+        }
+    }
+
+    /// The answer alone, in words.
+    #[must_use]
+    pub fn answer_in_words(&self) -> String {
+        match &self.outcome {
+            Err(packet) => packet.to_string(),
+            Ok(outcome) => outcome.in_words(),
+        }
+    }
+}
+
+impl RequestOutcome {
+    /// What the client got; `None` where it wanted no reply, or one that says nothing of a boot.
+    #[must_use]
+    pub fn dhcp_answer(&self) -> Option<DhcpAnswer> {
+        let artifact = self.answer.artifact;
+        Some(match (&self.result, &self.answer.because) {
+            (RequestResult::OtherServer(because), _) | (RequestResult::Silent(because), None) => {
+                DhcpAnswer::Ignored { because: because.clone() }
+            }
+            (_, Some(because)) => because.clone(),
+            (RequestResult::Noted, None) => return None,
+            (RequestResult::Refused(because), None) => DhcpAnswer::Nak { because: because.clone() },
+            (RequestResult::Offered(address), None) => {
+                DhcpAnswer::Offer { address: *address, artifact }
+            }
+            (RequestResult::Beside, None) => DhcpAnswer::Beside { artifact },
+            (RequestResult::Given(address), None) => {
+                DhcpAnswer::Ack { address: *address, artifact }
+            }
+        })
+    }
+
+    fn in_words(&self) -> String {
+        self.dhcp_answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
+    }
+}
+
+impl DhcpRequest {
+    /// The node whose machine it is, if anybody registered it.
+    #[must_use]
+    pub fn node(&self) -> Option<Uuid> {
+        self.registered.as_ref().map(|registered| registered.node.uuid)
+    }
+
+    /// What the exchange is counted by.
+    #[must_use]
+    pub fn labels(&self, family: &'static str, decision: &'static str) -> ExchangeLabels {
+        ExchangeLabels { family, message: self.message, client: self.client.name(), decision }
+    }
+}
+
+/// `DISCOVER from iPXE at 52:54:00:00:00:01`
+impl Display for DhcpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.message, self.client)?;
+        match self.mac {
+            Some(mac) => write!(f, " at {mac}"),
+            None => write!(f, " with no MAC address"),
+        }
+    }
+}
+
+impl NoReplyReason {
+    /// Whoever else lives on this network: nothing is known of it, and nothing kept.
+    pub(crate) fn stranger() -> Self {
+        Self { decision: "stranger", because: "nobody registered this machine".to_owned() }
+    }
+}
+
+impl From<Exceeded> for NoReplyReason {
+    fn from(exceeded: Exceeded) -> Self {
+        Self { decision: exceeded.name(), because: exceeded.to_string() }
+    }
+}
+
+impl NoRequest {
+    /// Nobody can say what it is.
+    pub(crate) fn unreadable(why: &dyn Display) -> Self {
+        Self { message: UNREADABLE, decision: UNREADABLE, why: why.to_string() }
+    }
+
+    /// A message between others than clients and servers, such as a lease query.
+    pub(crate) fn of_others(why: &dyn Display) -> Self {
+        Self { message: "of_others", decision: "not_a_clients_message", why: why.to_string() }
+    }
+}
+
+impl Display for NoRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decision {
+            UNREADABLE => write!(f, "this is no DHCP message that can be read: {}", self.why),
+            _ => write!(f, "not answered: {}", self.why),
+        }
+    }
+}
+
+/// Why a client gets nothing to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NothingToBoot {
+    /// The name of the reason among counters.
+    pub decision: &'static str,
+    /// The reason, in words.
+    pub because: String,
+    /// Whether somebody wants it so.
+    pub is_expected: bool,
+}
+
+impl NothingToBoot {
+    /// The reason in an outcome that was decided by what there is to boot, not by the packet.
+    #[must_use]
+    pub fn of(outcome: &RequestOutcome, decision: &str) -> Option<Self> {
+        if !NOTHING_TO_BOOT.contains(&decision) {
+            return None;
+        }
+        let boots = |registered: &RegisteredPort| bootable(&registered.node).is_some();
+        match outcome.answer.because.as_ref()? {
+            DhcpAnswer::NoBoot { because } => Some(Self {
+                decision: because.name(),
+                because: because.to_string(),
+                // A port that is never to boot says nothing of a machine that boots from another.
+                is_expected: !outcome.request.registered.as_ref().is_some_and(boots),
+            }),
+            DhcpAnswer::Ignored { because } => {
+                Some(Self { decision: "no_url", because: because.clone(), is_expected: false })
+            }
+            DhcpAnswer::Offer { .. }
+            | DhcpAnswer::Ack { .. }
+            | DhcpAnswer::Beside { .. }
+            | DhcpAnswer::Nak { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hardware::architecture::X86_BIOS;
+    use provision::boot::NoBoot;
+    use provision::test_nodes::{boot_port, booting_node};
+    use provision::{Node, ProvisionState};
+
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    /// PXE firmware of a node, which gets nothing to boot for this reason.
+    fn outcome(node: Node, because: NoBoot) -> RequestOutcome {
+        let port = Arc::new(boot_port(node.uuid, MAC));
+        let request = DhcpRequest {
+            registered: Some(RegisteredPort { node: Arc::new(node), port }),
+            message: "DISCOVER",
+            mac: Some(MAC),
+            client: ClientKind::PxeClient,
+            architecture: None,
+            features: Features::default(),
+        };
+        let because = Some(DhcpAnswer::NoBoot { because });
+        let answer = BootAnswer { because, ..BootAnswer::NOTHING };
+        RequestOutcome { request, answer, result: RequestResult::Silent("nothing".to_owned()) }
+    }
+
+    #[test]
+    fn only_a_machine_that_is_to_boot_is_spoken_of() {
+        let boots = outcome(booting_node(), NoBoot::PxeNotHttp);
+        let boots = NothingToBoot::of(&boots, "nothing").unwrap();
+        let rests = Node { attempt: None, ..booting_node() };
+        let rests = outcome(rests, NoBoot::PortNotEnabled);
+
+        assert!(!boots.is_expected);
+        assert!(boots.because.contains("asked for PXE, not HTTP"), "{}", boots.because);
+        assert!(NothingToBoot::of(&rests, "nothing").unwrap().is_expected);
+        assert_eq!(NothingToBoot::of(&rests, "other_server"), None, "it is not about what to boot");
+    }
+
+    #[test]
+    fn what_is_counted_is_explained_in_the_book() {
+        let book = include_str!("../../../docs/book/src/dhcp.md");
+        let cpu_arch = hardware::CpuArch::Arm64;
+        let no_boots = [
+            NoBoot::PortNotEnabled,
+            NoBoot::NotNow { state: ProvisionState::Manageable },
+            NoBoot::AgentHasCalled,
+            NoBoot::PxeNotHttp,
+            NoBoot::Architecture { architecture: X86_BIOS },
+            NoBoot::NoBootSet { cpu_arch },
+            NoBoot::OtherCpuArch { cpu_arch, image: cpu_arch },
+            NoBoot::NoIpxe { cpu_arch },
+            NoBoot::ArchitectureUnknown,
+        ];
+
+        let names = no_boots.map(NoBoot::name).into_iter().chain(ORDINARY).chain(NOTHING_TO_BOOT);
+
+        for name in names.chain(["no_url", "unreadable", "not_sent", "not_written", "forged"]) {
+            assert!(book.contains(&format!("`{name}`")), "{name} is not in the book");
+        }
+    }
+}

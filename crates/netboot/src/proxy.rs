@@ -1,0 +1,124 @@
+//! ProxyDHCP on one port of an interface, beside another server which gives the addresses. It remembers nothing.
+
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use dhcp::leases::{LeaseClaim, LeaseHolder, LeaseTable};
+use dhcp::limits::{Limits, Millis};
+use dhcp::v4::decide::NoReply;
+use dhcp::v4::destination::{Destination, destination};
+use dhcp::v4::proxy::{ProxyPort, decide};
+use dhcp::v4::{Packet, reply};
+
+use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::exchange::{DhcpExchange, NoReplyReason, RequestOutcome, RequestResult, Unanswered};
+use crate::node_view::NodeView;
+use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
+use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request};
+
+/// Answers one of a proxy's ports.
+#[derive(Clone, Debug)]
+pub struct ProxyResponder {
+    port: ProxyPort,
+    about: reply::Network,
+    limits: Limits,
+}
+
+impl ProxyResponder {
+    /// A responder for a port.
+    #[must_use]
+    pub fn new(port: ProxyPort, about: reply::Network, limits: Limits) -> Self {
+        Self { port, about, limits }
+    }
+
+    /// Our address on the interface.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.about.server
+    }
+
+    /// Accepts this server identifier as ours.
+    pub fn accept_server_id(&mut self, server: Ipv4Addr) {
+        self.about.server = server;
+    }
+
+    /// Where a reply goes.
+    fn to(&self, message: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
+        match self.port {
+            ProxyPort::Pxe if !from.ip().is_unspecified() => Destination::Unicast(from),
+            // Nobody is reached at no address.
+            ProxyPort::Dhcp | ProxyPort::Pxe => destination(message, from, reply),
+        }
+    }
+}
+
+impl Responder for ProxyResponder {
+    type Arrival = V4Arrival;
+    type Message = Packet;
+    type Client = ();
+    type Reply = V4Reply;
+    /// A proxy leases none.
+    type Address = Ipv4Addr;
+    const FAMILY: &'static str = FAMILY;
+
+    fn is_it_for_us<N: NodeView>(
+        &self,
+        packet: &[u8],
+        _: V4Arrival,
+        _: &BootContext<'_, N>,
+    ) -> Result<OurMessage<Packet>, Unanswered> {
+        Ok(OurMessage { message: parse(packet)?, subnet: 0 })
+    }
+
+    fn who_is_it<N: NodeView>(
+        &mut self,
+        OurMessage { message, .. }: &OurMessage<Packet>,
+        _: V4Arrival,
+        context: &BootContext<'_, N>,
+        now: Millis,
+    ) -> Result<IdentifiedClient<()>, Unanswered> {
+        let request = request(message, context);
+        if request.registered.is_none() {
+            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
+        }
+        match self.limits.admit(&message.chaddr.0, LeaseHolder::Known, now) {
+            Ok(()) => Ok(IdentifiedClient { request, client: (), claim: LeaseClaim::Known }),
+            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
+        }
+    }
+
+    fn vantage(&self, _: usize) -> (IpAddr, NameLookup) {
+        // Name servers come from the other server.
+        (self.about.server.into(), NameLookup::Possible)
+    }
+
+    fn what_is_it_told(
+        &mut self,
+        OurMessage { message, .. }: OurMessage<Packet>,
+        V4Arrival { from, .. }: V4Arrival,
+        IdentifiedClient { request, .. }: IdentifiedClient<()>,
+        answer: BootAnswer,
+        _: Millis,
+    ) -> ExchangeOf<Self> {
+        let decision = decide(&message, self.port, &answer.instruction, &self.about);
+        let (reply, result, decided) = match decision {
+            Ok(reply) => (Some(reply), RequestResult::Beside, "beside"),
+            // The conversation with the other server goes on in everybody's hearing.
+            Err(why @ NoReply::NotForAProxy) => (None, RequestResult::Noted, why.name()),
+            Err(why @ NoReply::OtherServer(_)) => {
+                (None, RequestResult::OtherServer(why.to_string()), why.name())
+            }
+            Err(why) => (None, RequestResult::Silent(why.to_string()), why.name()),
+        };
+        DhcpExchange {
+            reply: reply.map(|reply| V4Reply { to: self.to(&message, &reply, from), reply }),
+            records: Vec::new(),
+            labels: request.labels(FAMILY, decided),
+            outcome: Ok(RequestOutcome { request, answer, result }),
+        }
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
+        iter::empty()
+    }
+}

@@ -1,0 +1,297 @@
+//! DHCPv4 on one interface: the subnets that it serves, and how the four steps go there.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use dhcp::client::Client;
+use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
+use dhcp::limits::{Limits, Millis};
+use dhcp::v4::decide::{Decision, NoReply, decide};
+use dhcp::v4::destination::{Destination, destination};
+use dhcp::v4::relay::{self, relayed};
+use dhcp::v4::{MessageType, Packet, options, reply};
+use hardware::Mac;
+use ipnet::Ipv4Net;
+
+use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::exchange::{
+    DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
+};
+use crate::network_settings::StrangerPolicy;
+use crate::node_view::NodeView;
+use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
+use crate::urls::IpFamily;
+
+/// The name of the address family among counters.
+pub(crate) const FAMILY: &str = "ipv4";
+
+/// Answers DHCPv4 on one interface.
+#[derive(Clone, Debug)]
+pub struct V4Responder {
+    /// The interface's own, then those that are reached through relays.
+    subnets: Vec<V4Subnet>,
+    strangers: StrangerPolicy,
+    limits: Limits,
+}
+
+/// Addresses of one subnet, and what its clients are told.
+#[derive(Clone, Debug)]
+pub struct V4Subnet {
+    /// The network.
+    pub net: Ipv4Net,
+    /// Who has which address.
+    pub leases: LeaseTable<Ipv4Addr>,
+    /// What every client in it is told.
+    pub about: reply::Network,
+    /// How many registered machines may need an address of the pool, and the second in which they were counted.
+    counted: (usize, Seconds),
+}
+
+/// The addresses that a packet came from and was sent to.
+#[derive(Clone, Copy, Debug)]
+pub struct V4Arrival {
+    /// The sender.
+    pub from: SocketAddrV4,
+    /// The address that it was sent to.
+    pub to: Ipv4Addr,
+}
+
+/// A reply with its destination.
+#[derive(Debug)]
+pub struct V4Reply {
+    /// The reply.
+    pub reply: Packet,
+    /// Where it goes.
+    pub to: Destination,
+}
+
+impl V4Responder {
+    /// A responder for subnets, the first of which is the interface's own.
+    #[must_use]
+    pub fn new(mut subnets: Vec<V4Subnet>, strangers: StrangerPolicy, limits: Limits) -> Self {
+        let nets: Vec<_> = subnets.iter().map(|subnet| subnet.net).collect();
+        for V4Subnet { net, about, .. } in &mut subnets {
+            about.others = nets.iter().copied().filter(|other| other != net).collect();
+        }
+        Self { subnets, strangers, limits }
+    }
+
+    /// Our address on the interface.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.subnets.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.about.server)
+    }
+
+    /// Accepts this server identifier as ours.
+    pub fn accept_server_id(&mut self, server: Ipv4Addr) {
+        self.subnets.iter_mut().for_each(|subnet| subnet.about.server = server);
+    }
+
+    /// The pools of all subnets.
+    pub fn pools(&self) -> impl Iterator<Item = LeasePool<Ipv4Addr>> {
+        self.subnets.iter().map(|subnet| subnet.leases.pool())
+    }
+}
+
+impl Responder for V4Responder {
+    type Arrival = V4Arrival;
+    type Message = Packet;
+    type Client = ();
+    type Reply = V4Reply;
+    type Address = Ipv4Addr;
+    const FAMILY: &'static str = FAMILY;
+
+    fn is_it_for_us<N: NodeView>(
+        &self,
+        packet: &[u8],
+        V4Arrival { from, to }: V4Arrival,
+        context: &BootContext<'_, N>,
+    ) -> Result<OurMessage<Packet>, Unanswered> {
+        let message = parse(packet)?;
+        let link = relay::link(&message, *from.ip(), to);
+        let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
+        // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
+        let near = || (relayed(&message).is_none() && !self.subnets.is_empty()).then_some(0);
+        match of_link.or_else(near) {
+            Some(subnet) => Ok(OurMessage { message, subnet }),
+            None => {
+                let link = link.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                let because = format!(
+                    "a relay sent it from the link of {link}, for which there is no subnet: add a \
+                     [[dhcp.network.relayed]]"
+                );
+                let reason = NoReplyReason { decision: "no_subnet", because };
+                Err(Unanswered::Request(request(&message, context), reason))
+            }
+        }
+    }
+
+    fn who_is_it<N: NodeView>(
+        &mut self,
+        OurMessage { message, subnet }: &OurMessage<Packet>,
+        _: V4Arrival,
+        context: &BootContext<'_, N>,
+        now: Millis,
+    ) -> Result<IdentifiedClient<()>, Unanswered> {
+        let request = request(message, context);
+        let (subnet, strangers) = (&mut self.subnets[*subnet], self.strangers);
+        let claim = subnet.claim(&request, message.chaddr, strangers, context.nodes, now / 1_000);
+        let Some(claim) = claim else {
+            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
+        };
+        match self.limits.admit(&message.chaddr.0, claim.holder(), now) {
+            Ok(()) => Ok(IdentifiedClient { request, client: (), claim }),
+            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
+        }
+    }
+
+    fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup) {
+        let about = &self.subnets[subnet].about;
+        (about.server.into(), NameLookup::with(&about.dns))
+    }
+
+    fn what_is_it_told(
+        &mut self,
+        OurMessage { message, subnet: at }: OurMessage<Packet>,
+        V4Arrival { from, .. }: V4Arrival,
+        IdentifiedClient { request, claim, .. }: IdentifiedClient<()>,
+        answer: BootAnswer,
+        now: Millis,
+    ) -> ExchangeOf<Self> {
+        let V4Subnet { leases, about, .. } = &mut self.subnets[at];
+        let decision = decide(&message, &answer.instruction, claim, leases, about, now / 1_000);
+        let (reply, records, result, decided) = match decision {
+            Decision::Silent(why @ NoReply::OtherServer(_)) => {
+                (None, Vec::new(), RequestResult::OtherServer(why.to_string()), why.name())
+            }
+            Decision::Silent(why) => {
+                (None, Vec::new(), RequestResult::Silent(why.to_string()), why.name())
+            }
+            Decision::Note { records } => (None, records, RequestResult::Noted, "noted"),
+            Decision::Send { reply, record } => {
+                let (result, decided) = result_of(&reply);
+                (Some(reply), record.into_iter().collect(), result, decided)
+            }
+        };
+        DhcpExchange {
+            reply: reply.map(|reply| V4Reply { to: destination(&message, from, &reply), reply }),
+            records: records.into_iter().map(|record| (at, record)).collect(),
+            labels: request.labels(FAMILY, decided),
+            outcome: Ok(RequestOutcome { request, answer, result }),
+        }
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
+        self.subnets.iter().map(|subnet| &subnet.leases)
+    }
+}
+
+/// Reads a client's message.
+pub(crate) fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
+    Packet::parse(packet).map_err(|error| {
+        Unanswered::NoRequest(match error.is_of_others() {
+            true => NoRequest::of_others(&error),
+            false => NoRequest::unreadable(&error),
+        })
+    })
+}
+
+/// Who asks for what.
+pub(crate) fn request<N: NodeView>(message: &Packet, context: &BootContext<'_, N>) -> DhcpRequest {
+    let client = Client::identify(message);
+    let mac = client.mac;
+    let registered = context.nodes.by_mac(mac);
+    let (kind, named) = (client.kind, &client.architectures);
+    let architecture = context.architecture(registered.as_ref(), kind, named, IpFamily::V4);
+    DhcpRequest {
+        architecture,
+        registered,
+        message: message.message.name(),
+        mac: Some(mac),
+        client: kind,
+        features: client.features,
+    }
+}
+
+impl V4Subnet {
+    /// A subnet, and what its clients are told.
+    #[must_use]
+    pub fn new(net: Ipv4Net, leases: LeaseTable<Ipv4Addr>, about: reply::Network) -> Self {
+        Self { net, leases, about, counted: (0, 0) }
+    }
+
+    /// What the machine may claim; `None`, where it must be left alone.
+    fn claim(
+        &mut self,
+        request: &DhcpRequest,
+        mac: Mac,
+        strangers: StrangerPolicy,
+        nodes: &impl NodeView,
+        now: Seconds,
+    ) -> Option<LeaseClaim> {
+        if request.registered.is_some() || self.leases.reserved(&mac).is_some() {
+            return Some(LeaseClaim::Known);
+        }
+        match strangers {
+            StrangerPolicy::Ignore => None,
+            StrangerPolicy::Serve => {
+                let known = self.registered_without_reservation(nodes, now);
+                Some(LeaseClaim::guest(self.leases.pool().len(), known))
+            }
+        }
+    }
+
+    /// Number of registered machines without an address of their own here. They are not counted for each stranger: there
+    /// may be many reservations.
+    fn registered_without_reservation(&mut self, nodes: &impl NodeView, now: Seconds) -> usize {
+        if self.counted.1 != now {
+            let reserved = self.leases.reserved_clients();
+            let provided = reserved.filter(|mac| nodes.by_mac(*mac).is_some()).count();
+            self.counted = (nodes.port_count().saturating_sub(provided), now);
+        }
+        self.counted.0
+    }
+}
+
+fn result_of(reply: &Packet) -> (RequestResult, &'static str) {
+    match reply.message {
+        MessageType::Offer => (RequestResult::Offered(reply.yiaddr.into()), "offer"),
+        MessageType::Nak => {
+            let because = reply.option(options::MESSAGE).unwrap_or_default();
+            (RequestResult::Refused(String::from_utf8_lossy(because).into_owned()), "nak")
+        }
+        MessageType::Ack
+        | MessageType::Discover
+        | MessageType::Request
+        | MessageType::Decline
+        | MessageType::Release
+        | MessageType::Inform => (RequestResult::Given(reply.yiaddr.into()), "ack"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::test_view::TestView;
+
+    use super::*;
+
+    fn mac(last: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, last])
+    }
+
+    #[test]
+    fn an_address_is_kept_for_each_known_machine_that_has_none_of_its_own() {
+        let pool =
+            LeasePool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 20) };
+        let reserved = |last: u8| (mac(last), Ipv4Addr::new(10, 0, 1, last));
+        // Eleven and twelve are registered later.
+        let leases = LeaseTable::new(pool, (4..=12).map(reserved));
+        let about = reply::Network::new(pool.first, Ipv4Addr::new(255, 255, 0, 0), 600);
+        let mut subnet = V4Subnet::new("10.0.0.0/16".parse().unwrap(), leases, about);
+        let nodes = |ports: std::ops::RangeInclusive<u8>| TestView::with_ports(ports.map(mac));
+
+        assert_eq!(subnet.registered_without_reservation(&nodes(1..=10), 1), 3);
+        let again = subnet.registered_without_reservation(&nodes(1..=20), 1);
+        assert_eq!(again, 3, "counted once in a second");
+        assert_eq!(subnet.registered_without_reservation(&nodes(1..=20), 2), 11);
+    }
+}

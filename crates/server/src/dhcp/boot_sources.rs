@@ -1,0 +1,47 @@
+//! What DHCP answers are made of besides the networks: the nodes in memory, the URLs, the boot sets.
+
+use hardware::{CpuArch, Mac};
+use netboot::boot_answer::BootContext;
+use netboot::node_view::{NodeView, RegisteredPort};
+use netboot::urls::Urls;
+use nodes::{FoundPort, NodeIndex};
+
+use crate::artifacts::BootSets;
+
+/// What DHCP answers depend on besides the network.
+#[derive(Clone, Debug)]
+pub struct BootSources {
+    /// The registered machines.
+    pub nodes: IndexView,
+    /// Where machines fetch.
+    pub urls: Urls,
+    /// Whether PXE firmware gets iPXE by TFTP.
+    pub tftp: bool,
+    /// What there are boot sets for.
+    pub boot_sets: BootSets,
+}
+
+/// The index, as the DHCP path sees it.
+#[derive(Clone, Debug)]
+pub struct IndexView(pub NodeIndex);
+
+impl BootSources {
+    /// The same for `boot_sets`, which are looked up once for many packets.
+    pub(super) fn context<'a>(&'a self, boot_sets: &'a [CpuArch]) -> BootContext<'a, IndexView> {
+        BootContext { nodes: &self.nodes, urls: &self.urls, boot_sets, tftp: self.tftp }
+    }
+}
+
+impl NodeView for IndexView {
+    fn by_mac(&self, mac: Mac) -> Option<RegisteredPort> {
+        self.0.by_mac(mac).map(|FoundPort { node, port }| RegisteredPort { node, port })
+    }
+
+    fn by_machine_id(&self, id: [u8; 16]) -> Option<RegisteredPort> {
+        self.0.by_machine_id(id).map(|FoundPort { node, port }| RegisteredPort { node, port })
+    }
+
+    fn port_count(&self) -> usize {
+        self.0.ports()
+    }
+}

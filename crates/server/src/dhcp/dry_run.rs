@@ -1,0 +1,472 @@
+//! What the service would answer, with its settings, nodes and leases as they are, and without a socket:
+//! nothing is sent, and nothing is written.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use dhcp::address_family::AddressFamily;
+use dhcp::leases::LeaseTable;
+use dhcp::limits::{Limits, Rate, Rates};
+use dhcp::v4::proxy::ProxyPort;
+use hardware::{ClientArchitecture, Mac};
+use ipnet::IpNet;
+use netboot::dry_run::vantage::{InterfaceAddress, V4Vantage, V6Vantage};
+use netboot::dry_run::{CapturedPacket, Explained, KnownMachine, NetworkDryRun};
+use netboot::network_plan::{self, PoolPlan};
+use netboot::network_settings::NetworkSettings;
+use netboot::node_view::{NodeView as _, RegisteredPort};
+use nodes::{NodeIndex, Nodes};
+use provision::{BootInterface, What};
+use store::{Store, StoreError};
+
+use super::boot_sources::{BootSources, IndexView};
+use super::interface;
+use super::journal::look;
+use super::listener::{now, now_secs};
+use super::responders::own4;
+use super::socket::Link;
+use crate::artifacts::BootSets;
+use crate::config::{Config, Provider};
+
+/// The responders of all networks, with copies of their leases, and the nodes.
+#[derive(Debug)]
+pub struct DryRun {
+    networks: Vec<NetworkDryRun>,
+    sources: BootSources,
+    provider: Provider,
+    store: Store,
+    notes: Vec<String>,
+}
+
+impl DryRun {
+    /// Reads settings, nodes and leases. `given` are our addresses on interfaces that this host does not
+    /// have, or not as the service has them.
+    ///
+    /// # Errors
+    /// In words: the database cannot be read, or it is not known how any of the networks is numbered.
+    pub async fn open(config: &Config, given: &[InterfaceAddress]) -> Result<Self> {
+        let (store, index) = database(config).await?;
+        let mut notes = Vec::new();
+        let mut networks = Vec::new();
+        for network in &config.dhcp.networks {
+            match open_network(network, config, given, &mut notes) {
+                Ok(network) => networks.push(network),
+                Err(error) if config.dhcp.networks.len() == 1 => return Err(error),
+                Err(error) => notes.push(format!("{}: left out: {error:#}", network.interface)),
+            }
+        }
+        let urls = config.urls(networks.iter().find_map(NetworkDryRun::address));
+        let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
+        let nodes = IndexView(index);
+        let sources = BootSources { nodes, urls, boot_sets, tftp: config.dhcp.tftp };
+        Ok(Self { networks, sources, provider: config.dhcp.provider, store, notes })
+    }
+
+    /// What is taken to be so, since this host does not tell.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Which other service answers DHCP, if it is not ours.
+    #[must_use]
+    pub fn other_server(&self) -> Option<&'static str> {
+        match self.provider {
+            Provider::Embedded => None,
+            Provider::Dnsmasq => Some("dnsmasq"),
+            Provider::Kea => Some("Kea"),
+            Provider::Neutron => Some("Neutron"),
+            Provider::None => Some("another server"),
+        }
+    }
+
+    /// What that service was told of the machine's latest boot, in words.
+    ///
+    /// # Errors
+    /// The trace cannot be read.
+    pub async fn told(&self, mac: Mac) -> Result<String> {
+        if self.provider == Provider::None {
+            return Ok("is told nothing by this service (provider = \"none\")".to_owned());
+        }
+        let nothing = "was told nothing of this machine: it is told when a boot of it begins";
+        let Some(RegisteredPort { node, .. }) = self.sources.nodes.by_mac(mac) else {
+            return Ok(nothing.to_owned());
+        };
+        let Some(attempt) = &node.attempt else { return Ok(nothing.to_owned()) };
+        let trace = self.store.events(node.uuid, Some(attempt.id)).await?;
+        let last = trace.iter().rfind(|event| matches!(event.what, What::Provider { .. }));
+        Ok(match last.map(|event| &event.what) {
+            Some(What::Provider { told, error: None, .. }) => format!("was told {told}"),
+            Some(What::Provider { told, error: Some(error), .. }) => {
+                format!("could not be told {told} ({error})")
+            }
+            Some(_) | None if attempt.boot_interface == BootInterface::RedfishHttps => {
+                "was told nothing of this boot: the BMC tells the machine what to boot".to_owned()
+            }
+            Some(_) | None => nothing.to_owned(),
+        })
+    }
+
+    /// What firmware of the machine is, by its node's properties.
+    #[must_use]
+    pub fn architecture(&self, mac: Mac) -> ClientArchitecture {
+        let found = self.sources.nodes.by_mac(mac);
+        let cpu_arch = found.and_then(|found| found.node.cpu_arch().ok());
+        cpu_arch.unwrap_or_default().http_client()
+    }
+
+    /// The interfaces that are answered on.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.networks.iter().map(|network| network.interface.as_str())
+    }
+
+    /// Who the machine is.
+    #[must_use]
+    pub fn known(&self, mac: Mac) -> KnownMachine {
+        KnownMachine::find(mac, &self.sources.nodes)
+    }
+
+    /// What each kind of client at this address would get now, on each network; firmware as one of
+    /// `architecture`.
+    #[must_use]
+    pub fn explain(&self, mac: Mac, architecture: ClientArchitecture) -> Vec<Explained> {
+        let boot_sets = self.sources.boot_sets.there();
+        let (context, folder) = (self.sources.context(&boot_sets), self.sources.boot_sets.folder());
+        let explain =
+            |network: &NetworkDryRun| network.explain(mac, architecture, &context, folder, now());
+        let mut all: Vec<_> = self.networks.iter().flat_map(explain).collect();
+        all.sort_by_key(|explained| (explained.interface.clone(), explained.family));
+        all
+    }
+
+    /// What the service says to a packet, `after` that many seconds. A lease that is given stays given for the packets
+    /// that follow. `None` if nobody answers on that port of the interface.
+    pub fn replay(
+        &mut self,
+        interface: &str,
+        packet: &CapturedPacket,
+        after: u64,
+    ) -> Option<String> {
+        let network = self.networks.iter_mut().find(|network| network.interface == interface)?;
+        let boot_sets = self.sources.boot_sets.there();
+        network.replay(packet, &self.sources.context(&boot_sets), now() + 1_000 * after)
+    }
+}
+
+/// The responders of a network, and what is taken to be so, since this host does not tell.
+fn open_network(
+    settings: &NetworkSettings,
+    config: &Config,
+    given: &[InterfaceAddress],
+    notes: &mut Vec<String>,
+) -> Result<NetworkDryRun> {
+    let (state_dir, urls) = (config.state_dir()?, config.url_settings());
+    let (secs, name) = (config.dhcp.lease_secs, &settings.interface);
+    // Another host's interface of that name is of no concern.
+    let ours = |own: IpNet| {
+        let here = interface::addresses(name).unwrap_or_default();
+        if here.contains(&own) { here } else { vec![own] }
+    };
+    let mut network = NetworkDryRun {
+        interface: name.clone(),
+        v4: None,
+        proxy: None,
+        pxe: None,
+        v6: None,
+        accepts_any_v4_server_id: false,
+        accepts_any_v6_server_id: false,
+    };
+    if settings.pool.is_some() || settings.proxy {
+        let seen = own4(settings).map_err(Into::into);
+        let V4Vantage { own, guessed } = V4Vantage::find(settings, &urls, given, seen)?;
+        network.accepts_any_v4_server_id = guessed.is_some();
+        notes.extend(guessed);
+        let leases = |journal: &str, pool| read_leases(&state_dir, journal, pool);
+        let ours = ours(own.into());
+        network.v4 = network_plan::v4_responder(settings, own, &ours, secs, unlimited(), leases)?;
+        let beside = |port| network_plan::proxy_responder(own, secs, port, unlimited());
+        network.proxy = settings.proxy.then(|| beside(ProxyPort::Dhcp));
+        network.pxe = settings.proxy.then(|| beside(ProxyPort::Pxe));
+    }
+    if let Some(pool) = settings.pool6 {
+        let seen = || {
+            let link = Link::of_pool(name, pool.0)?;
+            Ok::<_, anyhow::Error>((link.net()?, link.duid()))
+        };
+        let seen = seen().map_err(Into::into);
+        let V6Vantage { own, duid, accepts_any_server_id, guessed } =
+            V6Vantage::find(settings, &urls, given, seen)?;
+        network.accepts_any_v6_server_id = accepts_any_server_id;
+        notes.extend(guessed);
+        let leases = |journal: &str, pool| read_leases(&state_dir, journal, pool);
+        let ours = ours(own.into());
+        network.v6 =
+            network_plan::v6_responder(settings, own, &duid, &ours, secs, unlimited(), leases)?;
+    }
+    Ok(network)
+}
+
+/// What was captured in a second may be gone through in less.
+fn unlimited() -> Limits {
+    let (each, known, guests) = (Rate::ANY, Rate::ANY, Rate::ANY);
+    Limits::new(Rates { each, known, guests }, 0)
+}
+
+/// A subnet's leases, as they are.
+fn read_leases<A: AddressFamily>(
+    state_dir: &Path,
+    name: &str,
+    pool: PoolPlan<A>,
+) -> Result<LeaseTable<A>> {
+    let path = state_dir.join(name);
+    look(&path, pool, now_secs())
+        .with_context(|| format!("cannot read the leases in {}", path.display()))
+}
+
+/// The nodes, and where they and their traces are read.
+async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
+    let state_dir = config.state_dir()?;
+    // A database is named by its whole path.
+    let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
+    let (url, key_file) = (config.database_url(&state_dir), config.key_file(&state_dir));
+    let store = match Store::open_to_read(&url, &key_file).await {
+        Ok(store) => store,
+        Err(StoreError::Missing { .. }) if config.database.url.is_none() => bail!(
+            "there is no database in {}: is that where the service keeps its state (--state-dir)?",
+            state_dir.display()
+        ),
+        Err(error) => return Err(error).context("cannot read the database"),
+    };
+    let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy());
+    nodes.load().await.context("cannot read the nodes")?;
+    Ok((store, nodes.index().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use dhcp::v4::options;
+    use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+    use hardware::architecture::X64_HTTP;
+    use jiff::Timestamp;
+    use provision::node::Agent;
+    use provision::test_nodes::{boot_port, booting_node};
+    use provision::{BootEvent, Node};
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    const POOL: &str =
+        "[[dhcp.network]]\ninterface = \"nosuch0\"\npool = \"192.0.2.100-192.0.2.199\"";
+
+    /// A state directory with one node in it, and settings.
+    async fn state(node: &Node, settings: &str) -> (TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let config: Config = settings.parse().unwrap();
+        let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
+        let store =
+            Store::open(&config.database_url(folder.path()), &config.key_file(folder.path()))
+                .await
+                .unwrap();
+        store.create_node(node).await.unwrap();
+        let port = boot_port(node.uuid, MAC);
+        store.create_port(&port, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.close().await;
+        (folder, config)
+    }
+
+    async fn dry_run(node: &Node, settings: &str) -> (TempDir, DryRun) {
+        let (folder, config) = state(node, settings).await;
+        (folder, DryRun::open(&config, &[]).await.unwrap())
+    }
+
+    /// What it would be told as `client`.
+    fn answer(dry_run: &DryRun, client: &str) -> Explained {
+        let all = dry_run.explain(MAC, dry_run.architecture(MAC));
+        all.into_iter().find(|explained| explained.client.starts_with(client)).unwrap()
+    }
+
+    /// DISCOVER, then the REQUEST of that address from that server, and what is said to it.
+    fn request(dry_run: &mut DryRun, server: [u8; 4]) -> String {
+        let options = vec![
+            (options::REQUESTED_ADDRESS, vec![192, 0, 2, 100]),
+            (options::SERVER_ID, server.to_vec()),
+        ];
+        let mut said = |message, options| {
+            dry_run.replay("nosuch0", &to(67, &packet(message, options)), 0).unwrap()
+        };
+        said(MessageType::Discover, Vec::new());
+        said(MessageType::Request, options)
+    }
+
+    fn packet(message: MessageType, options: Vec<(u8, Vec<u8>)>) -> Vec<u8> {
+        Packet {
+            op: Op::Request,
+            hardware: Hardware::ETHERNET,
+            hops: 0,
+            xid: 1,
+            secs: 0,
+            broadcast: true,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            chaddr: MAC,
+            file: Vec::new(),
+            message,
+            options,
+        }
+        .emit()
+    }
+
+    fn to(port: u16, payload: &[u8]) -> CapturedPacket {
+        let (from, to) = (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into());
+        CapturedPacket { from, to, port, payload: payload.to_vec() }
+    }
+
+    #[tokio::test]
+    async fn what_was_captured_on_another_host_is_replayed_as_there_and_what_is_guessed_is_said() {
+        let (_folder, mut dry_run) = dry_run(&booting_node(), POOL).await;
+
+        let said = request(&mut dry_run, [192, 0, 2, 77]);
+
+        assert!(said.contains("given 192.0.2.100"), "{said}");
+        assert!(dry_run.notes()[0].contains("192.0.2.0/24"), "{:?}", dry_run.notes());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_told_tells_this_server_from_another() {
+        let (_folder, config) = state(&booting_node(), POOL).await;
+        let place = "nosuch0=192.0.2.1/24".parse().unwrap();
+        let mut dry_run = DryRun::open(&config, &[place]).await.unwrap();
+
+        let other = request(&mut dry_run, [192, 0, 2, 77]);
+        let own = request(&mut dry_run, [192, 0, 2, 1]);
+
+        assert!(other.contains("another server, 192.0.2.77"), "{other}");
+        assert!(own.contains("given 192.0.2.100"), "{own}");
+    }
+
+    #[tokio::test]
+    async fn one_network_of_which_nothing_is_known_does_not_keep_the_others_from_being_explained() {
+        let two = format!("{POOL}\n[[dhcp.network]]\ninterface = \"nosuch1\"\nproxy = true");
+        let (_folder, dry_run) = dry_run(&booting_node(), &two).await;
+
+        assert_eq!(dry_run.interfaces().collect::<Vec<_>>(), ["nosuch0"]);
+        assert!(dry_run.notes().iter().any(|note| note.starts_with("nosuch1: left out")));
+    }
+
+    #[tokio::test]
+    async fn a_state_directory_that_is_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for state_dir in [folder.path().to_owned(), folder.path().join("nosuch")] {
+            let config = Config { state_dir: Some(state_dir.clone()), ..Config::default() };
+
+            let refused = DryRun::open(&config, &[]).await.unwrap_err().to_string();
+
+            assert!(refused.contains(&state_dir.display().to_string()), "{refused}");
+            assert!(refused.contains("--state-dir"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_agent_has_called_is_said_to_have_booted_wherever_it_is_spoken_of() {
+        let mut node = booting_node();
+        node.boot_interface = BootInterface::HttpIpxe;
+        let (_folder, booting) = dry_run(&node, POOL).await;
+        let agent = Agent {
+            callback_url: "https://192.0.2.100:9999".parse().unwrap(),
+            version: String::new(),
+            verify_ca: None,
+            last_heartbeat: Timestamp::UNIX_EPOCH,
+        };
+        node.attempt.as_mut().unwrap().agent = Some(agent);
+        let (_folder, booted) = dry_run(&node, POOL).await;
+
+        let known = booting.known(MAC).to_string();
+        assert!(known.contains("is booting (by http)"), "as the boot under way does: {known}");
+        let known = booted.known(MAC).to_string();
+        assert!(known.contains("its agent has called"), "{known}");
+        let explained = answer(&booted, "UEFI HTTP boot");
+        assert!(explained.answer.contains("its agent has called already"), "{explained:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_served_is_not_said_to_be_taken() {
+        let (folder, without) = dry_run(&booting_node(), POOL).await;
+        let verdict = answer(&without, "UEFI HTTP boot").verdict.unwrap();
+        assert!(verdict.contains("there is no boot set for x64"), "{verdict}");
+
+        let ramdisk = folder.path().join("ramdisk");
+        std::fs::create_dir(&ramdisk).unwrap();
+        std::fs::write(ramdisk.join("manifest.json"), "{}").unwrap();
+        let config: Config = POOL.parse().unwrap();
+        let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
+        let with = DryRun::open(&config, &[]).await.unwrap();
+        let verdict = answer(&with, "UEFI HTTP boot").verdict.unwrap();
+        assert!(verdict.contains("takes"), "{verdict}");
+    }
+
+    #[tokio::test]
+    async fn firmware_is_taken_to_be_of_the_architecture_that_the_node_has() {
+        let mut node = booting_node();
+        node.properties.insert("cpu_arch".to_owned(), json!("aarch64"));
+        let (_folder, dry_run) = dry_run(&node, POOL).await;
+
+        assert_eq!(dry_run.architecture(MAC), ClientArchitecture(0x13));
+        assert_eq!(dry_run.architecture(Mac([2; 6])), X64_HTTP, "a stranger");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_and_what_nobody_listens_for_are_told_apart() {
+        let (_folder, mut dry_run) = dry_run(&booting_node(), POOL).await;
+
+        let unreadable = dry_run.replay("nosuch0", &to(67, b"\x01hello"), 0).unwrap();
+        assert!(unreadable.len() > "this is no DHCP message that can be read: ".len());
+        assert!(unreadable.contains("can be read: "), "{unreadable}");
+        assert_eq!(dry_run.replay("nosuch0", &to(4011, b"\x01hello"), 0), None);
+    }
+
+    #[tokio::test]
+    async fn a_lease_query_is_said_to_be_one_and_not_to_be_answered() {
+        let (_folder, mut dry_run) = dry_run(&booting_node(), POOL).await;
+        let mut query = vec![0; 240];
+        query[0] = 1;
+        query[236..].copy_from_slice(&[99, 130, 83, 99]);
+        query.extend([options::MESSAGE_TYPE, 1, 10, options::END]);
+
+        let said = dry_run.replay("nosuch0", &to(67, &query), 0).unwrap();
+
+        assert!(
+            said.starts_with("not answered: it is a DHCPLEASEQUERY (message type 10)"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn another_service_is_named_with_what_it_was_told() {
+        let (_folder, config) = state(&booting_node(), "[dhcp]\nprovider = \"dnsmasq\"").await;
+        let before = DryRun::open(&config, &[]).await.unwrap().told(MAC).await.unwrap();
+        let dir = config.state_dir().unwrap();
+        let store = Store::open(&config.database_url(&dir), &config.key_file(&dir)).await.unwrap();
+        let event = BootEvent {
+            at: Timestamp::UNIX_EPOCH,
+            attempt: booting_node().attempt.unwrap().id,
+            what: What::Provider {
+                name: "dnsmasq".to_owned(),
+                told: "to let it boot bootx64.efi".to_owned(),
+                error: None,
+            },
+        };
+        store.append_events(&[(booting_node().uuid, event)]).await.unwrap();
+
+        let dry_run = DryRun::open(&config, &[]).await.unwrap();
+
+        assert_eq!(dry_run.other_server(), Some("dnsmasq"));
+        assert!(before.contains("told nothing"), "{before}");
+        assert_eq!(dry_run.told(MAC).await.unwrap(), "was told to let it boot bootx64.efi");
+    }
+}
