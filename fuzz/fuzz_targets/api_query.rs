@@ -30,7 +30,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     // It stays behind: connections to it come and go.
     let file = std::env::temp_dir().join(format!("ferroboot-api-query-{}.db", std::process::id()));
     let router = runtime.block_on(async {
-        let store = Store::open(&format!("sqlite://{}", file.display())).await.expect("it opens");
+        let store = Store::open(&format!("sqlite://{}", file.display()), &file.with_extension("key")).await.expect("it opens");
         for number in 1..=3_u8 {
             let (node, port) = node_and_port(number);
             store.create_node(&node).await.expect("it is new");

@@ -28,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         domain: Some("hall.example".to_owned()),
         ntp: vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x7b)],
         lease_secs: 3_600,
+        foreign_pools: std::sync::Arc::default(),
     };
     let client = Client::identify(&packet, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9));
     let answer = Answer::Boot("http://[fd00::1]:8080/boot/x/bootx64.efi".to_owned());

@@ -19,7 +19,7 @@ use crate::workspace::{Crate, TargetKind, crates};
 const MOST_LINES: usize = 9_000;
 
 /// The crates that have more, and how many they may have; these only ever get fewer.
-const LARGER: &[(&str, usize)] = &[("server", 15_500)];
+const LARGER: &[(&str, usize)] = &[("server", 11_500)];
 
 /// How many of the longest functions are shown.
 const LONGEST: usize = 10;
