@@ -4,6 +4,7 @@
 
 use provision::node::StepRun;
 use provision::steps::ProcedureStep;
+use provision::trace::{AgentCall, AgentOutcome};
 use provision::{Event, What};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -59,6 +60,8 @@ pub enum StepAction {
     ListCommands,
     /// Send a command; what it says of the node is added.
     Send {
+        /// The call, for the trace.
+        call: AgentCall,
         /// Extension and command.
         command: &'static str,
         /// Its arguments, but for the node.
@@ -93,7 +96,8 @@ impl<'a> StepPlan<'a> {
             (_, AgentReply::Refused(reason)) => self.failed(reason.clone()),
             (StepWork::Ask, AgentReply::Sent(command)) => self.steps_reported(command),
             (StepWork::Ask, AgentReply::Nothing | AgentReply::Commands(_)) => {
-                StepAction::Send { command: ASK, params: Map::new(), wait: true }
+                let (call, params) = (AgentCall::GetSteps, Map::new());
+                StepAction::Send { call, command: ASK, params, wait: true }
             }
             (StepWork::Run { .. }, AgentReply::Sent(command)) => self.started(command),
             (StepWork::Run { index }, AgentReply::Commands(commands)) => {
@@ -140,7 +144,8 @@ impl<'a> StepPlan<'a> {
         let version = self.run.hardware_manager_version.clone().unwrap_or_default();
         let params = [("step", json!(step)), ("clean_version", version)];
         let params = params.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-        StepAction::Send { command: RUN, params, wait: false }
+        let call = AgentCall::ExecuteStep { step: step.step.clone() };
+        StepAction::Send { call, command: RUN, params, wait: false }
     }
 
     /// Whether a command is this step: all steps before it are settled, and the agent runs one at a time.
@@ -170,13 +175,14 @@ impl<'a> StepPlan<'a> {
                 let (attempt, command_id) = (self.attempt, command_id.clone());
                 StepAction::Done {
                     event: Event::StepSucceeded { attempt, command_id },
-                    trace: Some(traced(&name, "done", true)),
+                    trace: Some(traced(AgentCall::StepEnded { step: name }, AgentOutcome::Done)),
                 }
             }
             CommandStatus::Failed => {
-                let reason = reason_of(command);
-                let trace = Some(traced(&name, &reason, false));
-                let reason = format!("the clean step {name} failed: {reason}");
+                let error = reason_of(command);
+                let reason = format!("the clean step {name} failed: {error}");
+                let call = AgentCall::StepEnded { step: name };
+                let trace = Some(traced(call, AgentOutcome::Failed { error }));
                 StepAction::Done {
                     event: Event::StepFailed { attempt: self.attempt, reason },
                     trace,
@@ -199,21 +205,22 @@ pub fn no_agent(attempt: Uuid) -> Event {
     Event::AgentSilent { attempt, reason: "no agent has called".to_owned() }
 }
 
-/// What an answer of an agent says in the trace.
+/// A call to an agent and its outcome, for the trace.
 #[must_use]
-pub fn traced(call: &str, result: &str, ok: bool) -> What {
-    What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None }
+pub fn traced(call: AgentCall, outcome: AgentOutcome) -> What {
+    What::Agent { call, outcome, caller: None }
 }
 
-/// What became of a command that was sent, for the trace.
+/// A command that was sent and its outcome, for the trace.
 #[must_use]
-pub fn traced_command(call: &str, command: &Command) -> What {
-    match command.command_status {
-        CommandStatus::Running | CommandStatus::Succeeded => traced(call, "taken on", true),
+pub fn traced_command(call: AgentCall, command: &Command) -> What {
+    let outcome = match command.command_status {
+        CommandStatus::Running | CommandStatus::Succeeded => AgentOutcome::Accepted,
         CommandStatus::Failed
         | CommandStatus::VersionMismatch
-        | CommandStatus::CleanVersionMismatch => traced(call, &reason_of(command), false),
-    }
+        | CommandStatus::CleanVersionMismatch => AgentOutcome::Failed { error: reason_of(command) },
+    };
+    traced(call, outcome)
 }
 
 fn done(event: Event) -> StepAction {
@@ -299,7 +306,10 @@ mod tests {
         let asked = next(StepWork::Ask, &run, &AgentReply::Nothing);
 
         let params = Map::new();
-        assert_eq!(asked, StepAction::Send { command: ASK, params, wait: true });
+        assert_eq!(
+            asked,
+            StepAction::Send { call: AgentCall::GetSteps, command: ASK, params, wait: true }
+        );
         let offered = json!({
             "clean_steps": { "generic": [
                 { "interface": "deploy", "step": STEPS[0], "priority": 99, "abortable": true },
@@ -341,7 +351,7 @@ mod tests {
 
         assert_eq!(next(work, &run, &AgentReply::Nothing), StepAction::ListCommands);
         let before = AgentReply::Commands(vec![command(0, CommandStatus::Succeeded)]);
-        let StepAction::Send { command: name, params, wait } = next(work, &run, &before) else {
+        let StepAction::Send { command: name, params, wait, .. } = next(work, &run, &before) else {
             panic!("it is to be sent");
         };
         assert_eq!((name, wait), (RUN, false));
@@ -397,11 +407,13 @@ mod tests {
 
         assert_eq!(check(CommandStatus::Running), done(Event::StepStillRuns { attempt }));
         let event = Event::StepSucceeded { attempt, command_id: "7".to_owned() };
-        let trace = Some(traced(name, "done", true));
+        let call = || AgentCall::StepEnded { step: name.to_owned() };
+        let trace = Some(traced(call(), AgentOutcome::Done));
         assert_eq!(check(CommandStatus::Succeeded), StepAction::Done { event, trace });
         let reason = format!("the clean step {name} failed: no such disk");
         let event = Event::StepFailed { attempt, reason };
-        let trace = Some(traced(name, "no such disk", false));
+        let error = "no such disk".to_owned();
+        let trace = Some(traced(call(), AgentOutcome::Failed { error }));
         assert_eq!(check(CommandStatus::Failed), StepAction::Done { event, trace });
         for mismatch in [CommandStatus::VersionMismatch, CommandStatus::CleanVersionMismatch] {
             assert!(failure_of(check(mismatch)).ends_with("it refused deploy.erase_devices"));

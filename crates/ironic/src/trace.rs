@@ -110,7 +110,7 @@ pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Optio
     let mut text = format!("state {from} -> {to}");
     if let Some(reason) = reason {
         text.push_str(": ");
-        text.push_str(reason);
+        text.push_str(&reason.to_string());
     }
     Some(json!({
         "uuid": uuid,

@@ -273,6 +273,7 @@ mod tests {
     use tempfile::TempDir;
 
     use provision::test_nodes::booting_node;
+    use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
     use provision::{Event, Policy, PowerState};
     use store::StoreFailure as _;
 
@@ -291,7 +292,16 @@ mod tests {
     }
 
     fn told() -> What {
-        What::Provider { name: "kea".to_owned(), told: "its URL".to_owned(), error: None }
+        What::Provider {
+            name: DhcpService::Kea,
+            told: BootAnnouncement::Boot {
+                cause: AnnouncementCause::Begin,
+                ports: Vec::new(),
+                artifact: None,
+                warnings: Vec::new(),
+            },
+            error: None,
+        }
     }
 
     #[tokio::test]

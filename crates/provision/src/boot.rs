@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use hardware::architecture::{CpuArch, X64_PXE};
 use hardware::{ClientArchitecture, ClientKind, Mac};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -12,6 +13,9 @@ use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node};
 use crate::procedure::{Boots, Stage};
 use crate::state::{Position, ProvisionState};
+
+/// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
+pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
 
 /// The boot interfaces of Ironic that Ferroboot has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -2,17 +2,19 @@
 
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, CpuArch};
+use hardware::{ClientArchitecture, ClientKind, CpuArch, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
+use crate::boot::{Artifact, BootInterface, BootMethod, HttpLoader, KERNEL_START, NoBoot};
 use crate::instance_boot::is_image_fetched;
 use crate::procedure::{Boots, Stage};
 use crate::state::Position;
-use crate::step::{MISSED, REBOOT};
 use crate::stranger::{Candidates, Vicinity};
-use crate::trace::{AgentCaller, BootEvent, CallRefusal, DhcpAnswer, What};
+use crate::trace::{
+    AgentCall, AgentCaller, AgentOutcome, BootEvent, CallRefusal, DhcpAnswer, DhcpService,
+    TransitionReason, What, latest_boot,
+};
 
 /// Time without progress after which something is said.
 ///
@@ -22,15 +24,6 @@ pub const SILENCE: SignedDuration = SignedDuration::from_secs(45);
 /// How long a server may test itself before its first packet: those with much memory and many cards
 /// take some ten minutes.
 const SELF_TEST: SignedDuration = SignedDuration::from_mins(15);
-
-/// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
-pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
-
-/// The call to the BMC that says what to boot ([`What::Redfish`]'s purpose).
-const BOOT_OVERRIDE: &str = "boot override";
-
-/// The call to the BMC that starts the machine.
-const POWER_ON: &str = "power on";
 
 /// An agent calls at least every 180 s (0.6 of the 300 s that it is told); and a little.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(200);
@@ -80,7 +73,10 @@ pub fn diagnose(
             let (before, at) = (&events[..event], events[event].at);
             let found = Seen::of(loader, before).diagnosis(boot_interface, vicinity, at);
             Some(found.map_or_else(
-                || failure(reason.to_owned(), None),
+                || {
+                    let reason = reason.map(ToString::to_string);
+                    failure(reason.unwrap_or_else(|| "the boot failed".to_owned()), None)
+                },
                 |found| Diagnosis { verdict: Verdict::Failed, ..found },
             ))
         }
@@ -88,35 +84,16 @@ pub fn diagnose(
     }
 }
 
-/// The part of a trace since the machine was last started, which may be within its attempt.
-pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
-    let start = events.iter().rposition(|event| match &event.what {
-        What::State { from, to, reason } => {
-            let begins = from.stage() != Some(Stage::Waiting) || from.procedure() != to.procedure();
-            to.stage() == Some(Stage::AtWork)
-                && (begins || matches!(reason.as_deref(), Some(REBOOT | MISSED)))
-        }
-        What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => false,
-    });
-    &events[start.unwrap_or(0)..]
-}
-
 /// How an attempt ended, if it did.
 enum End<'a> {
     Well,
-    Failed { event: usize, reason: &'a str },
+    Failed { event: usize, reason: Option<&'a TransitionReason> },
 }
 
 fn end(events: &[BootEvent]) -> Option<End<'_>> {
     events.iter().enumerate().rev().find_map(|(event, BootEvent { what, .. })| match what {
         What::State { to, reason, .. } if to.stage() == Some(Stage::Failed) => {
-            let reason = reason.as_deref().unwrap_or("the boot failed");
-            Some(End::Failed { event, reason })
+            Some(End::Failed { event, reason: reason.as_ref() })
         }
         What::State { from, to, .. } if from.is_under_way() && to.position() == Position::Rest => {
             Some(End::Well)
@@ -139,11 +116,11 @@ struct Seen<'a> {
     /// What a machine that goes in circles does again.
     known: Vec<Progress<'a>>,
     /// Each purpose whose last call to the BMC failed.
-    bmc_errors: Vec<(&'a str, Option<u16>, &'a str)>,
+    bmc_errors: Vec<(RedfishPurpose, Option<u16>, &'a str)>,
     /// When the machine was switched on.
     powered_on_at: Option<Timestamp>,
     /// Who was told of the boot, where that is not our own DHCP.
-    provider: Option<&'a str>,
+    provider: Option<DhcpService>,
     last_dhcp: Option<(ClientKind, &'a DhcpAnswer)>,
     other_architecture: Option<ClientArchitecture>,
     acknowledged: bool,
@@ -157,7 +134,7 @@ struct Seen<'a> {
     /// A call from an address that nobody knows, which was refused.
     stranger_refused: Option<(IpAddr, &'a str)>,
     heartbeat_at: Option<Timestamp>,
-    command_failed: Option<(&'a str, &'a str)>,
+    command_failed: Option<(&'a AgentCall, &'a str)>,
 }
 
 /// An exchange without what differs each time.
@@ -165,7 +142,7 @@ struct Seen<'a> {
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
     Http(&'a str, &'a str, u16),
-    Agent(&'a str, bool),
+    Agent(&'a AgentCall, bool),
 }
 
 /// How the last fetch that tells something went.
@@ -197,8 +174,8 @@ impl<'a> Seen<'a> {
             What::Redfish { purpose, method, status, error, .. } => {
                 self.bmc_errors.retain(|(failed, ..)| failed != purpose);
                 if let Some(error) = error {
-                    self.bmc_errors.push((purpose, *status, error));
-                } else if purpose == POWER_ON {
+                    self.bmc_errors.push((*purpose, *status, error));
+                } else if *purpose == RedfishPurpose::PowerOn {
                     self.powered_on_at = Some(event.at);
                 }
                 // Asking for the power state says nothing of the machine's boot.
@@ -207,7 +184,7 @@ impl<'a> Seen<'a> {
                 }
             }
             What::Provider { name, .. } => {
-                self.provider = Some(name);
+                self.provider = Some(*name);
                 self.progress_at = Some(event.at);
             }
             What::Dhcp { message, client, architecture, answer, .. } => {
@@ -228,12 +205,11 @@ impl<'a> Seen<'a> {
                     self.http = Some(Http::Asked(path));
                 }
             }
-            What::Agent { call, result, ok, caller: None } => {
-                self.note(event.at, Progress::Agent(call, *ok));
-                self.take_agent(call, result, *ok, event.at);
+            What::Agent { call, outcome, caller: None } => {
+                self.take_agent(call, outcome, event.at);
             }
-            What::Agent { call, result, ok, caller: Some(caller) } => {
-                self.take_call(call, result, *ok, caller, event.at);
+            What::Agent { call, outcome, caller: Some(caller) } => {
+                self.take_call(call, outcome, caller, event.at);
             }
             // Whatever they were, the machine is not silent.
             What::LeftOut { .. } => self.progress_at = Some(event.at),
@@ -297,42 +273,40 @@ impl<'a> Seen<'a> {
     /// Anybody can call. What a stranger does is no progress of the machine, and mends nothing.
     fn take_call(
         &mut self,
-        call: &'a str,
-        result: &'a str,
-        ok: bool,
+        call: &'a AgentCall,
+        outcome: &'a AgentOutcome,
         caller: &AgentCaller,
         at: Timestamp,
     ) {
-        match (ok, caller.refused) {
-            (true, _) if caller.is_known => {
+        match (outcome.error(), caller.refused) {
+            (None, _) if caller.is_known => {
                 (self.lookup_refused, self.stranger_refused) = (None, None);
-                self.note(at, Progress::Agent(call, ok));
-                self.take_agent(call, result, ok, at);
+                self.take_agent(call, outcome, at);
             }
-            (true, _) | (false, Some(CallRefusal::NotNow)) => {}
-            (false, Some(CallRefusal::ForeignAddress | CallRefusal::TokenTaken)) => {
-                self.lookup_refused = Some(result);
+            (None, _) | (Some(_), Some(CallRefusal::NotNow)) => {}
+            (Some(error), Some(CallRefusal::ForeignAddress | CallRefusal::TokenTaken)) => {
+                self.lookup_refused = Some(error);
             }
-            (false, Some(CallRefusal::WrongToken | CallRefusal::SecondAgent) | None) => {
+            (Some(error), Some(CallRefusal::WrongToken | CallRefusal::SecondAgent) | None) => {
                 if caller.is_known {
-                    self.note(at, Progress::Agent(call, ok));
-                    self.take_agent(call, result, ok, at);
+                    self.take_agent(call, outcome, at);
                 } else {
-                    self.stranger_refused = Some((caller.remote, result));
+                    self.stranger_refused = Some((caller.remote, error));
                 }
             }
         }
     }
 
-    fn take_agent(&mut self, call: &'a str, result: &'a str, ok: bool, at: Timestamp) {
-        let calls_us = call == "lookup" || call == "heartbeat";
-        match (calls_us, ok) {
-            (true, true) => self.agent_refused = None,
-            (true, false) => self.agent_refused = Some(result),
-            (false, true) => self.command_failed = None,
-            (false, false) => self.command_failed = Some((call, result)),
+    /// A call of the machine's own agent, or one to it.
+    fn take_agent(&mut self, call: &'a AgentCall, outcome: &'a AgentOutcome, at: Timestamp) {
+        let error = outcome.error();
+        self.note(at, Progress::Agent(call, error.is_none()));
+        if call.is_from_agent() {
+            self.agent_refused = error;
+        } else {
+            self.command_failed = error.map(|error| (call, error));
         }
-        if call == "heartbeat" && ok {
+        if *call == AgentCall::Heartbeat && error.is_none() {
             self.heartbeat_at = Some(at);
         }
     }
@@ -346,7 +320,7 @@ impl Seen<'_> {
         now: Timestamp,
     ) -> Option<Diagnosis> {
         if let Some((purpose, status, error)) = self.bmc_errors.first() {
-            return Some(bmc_refused(purpose, *status, error));
+            return Some(bmc_refused(*purpose, *status, error));
         }
         if let Some(heartbeat) = self.heartbeat_at {
             return self.agent_called(now.duration_since(heartbeat));
@@ -409,9 +383,9 @@ impl Seen<'_> {
                 "another machine may hold a copy of this one's ramdisk and token",
             ));
         }
-        let (call, result) = self.command_failed?;
+        let (call, error) = self.command_failed?;
         Some(stuck(
-            format!("the agent calls home, but {call} failed: {result}"),
+            format!("the agent calls home, but {call} failed: {error}"),
             "check that this host reaches the agent's command API (port 9999 of the machine)",
         ))
     }
@@ -529,7 +503,7 @@ impl Seen<'_> {
     }
 }
 
-fn bmc_refused(purpose: &str, status: Option<u16>, error: &str) -> Diagnosis {
+fn bmc_refused(purpose: RedfishPurpose, status: Option<u16>, error: &str) -> Diagnosis {
     let Some(status) = status else {
         return failure(
             format!("the BMC did not answer to the {purpose}: {error}"),
@@ -541,7 +515,7 @@ fn bmc_refused(purpose: &str, status: Option<u16>, error: &str) -> Diagnosis {
             "check redfish_username and redfish_password in driver_info, and that user's role"
         }
         404 => "check redfish_system_id in driver_info",
-        _ if purpose == BOOT_OVERRIDE => {
+        _ if purpose == RedfishPurpose::BootOverride => {
             "set the machine's boot mode to UEFI; if its BMC cannot do HTTP boot, set \
              boot_interface to http or http-ipxe, and HTTP boot first in the machine's boot order"
         }
@@ -566,7 +540,7 @@ fn http_refused(path: &str, status: u16, error: &str) -> Diagnosis {
     stuck(format!("the machine asked for {path} and got {status}: {error}"), hint)
 }
 
-fn never_heard(provider: Option<&str>, quiet: SignedDuration) -> Diagnosis {
+fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosis {
     let seconds = quiet.as_secs();
     let text = format!("nothing was heard from the machine since it was switched on ({seconds} s)");
     if quiet < SELF_TEST {

@@ -6,11 +6,10 @@ use std::ops::Range;
 use hardware::ClientKind;
 
 use crate::boot::{Artifact, HttpLoader};
-use crate::diagnosis::latest_boot;
 use crate::node::{Attempt, Node};
 use crate::procedure::Boots;
 use crate::state::ProvisionState;
-use crate::trace::{BootEvent, What};
+use crate::trace::{BootEvent, What, latest_boot};
 
 /// Whether the trace of a boot shows that the file with the operating system in it was fetched whole, at once or in
 /// parts.

@@ -6,8 +6,8 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policy;
 use crate::state::{Position, ProvisionState};
-use crate::step::Policy;
 
 /// What is being done to a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

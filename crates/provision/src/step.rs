@@ -12,14 +12,15 @@ mod verbs;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::diagnosis::KERNEL_START;
+use crate::boot::KERNEL_START;
 use crate::event::{Event, Silence, Work};
 use crate::node::{Attempt, FreshAttempt, Node, StepRun};
+use crate::policy::Policy;
 use crate::procedure::{Boots, Procedure, ProcedureRow, Stage};
 use crate::refused::Refused;
 use crate::state::{Position, ProvisionState as State};
 use crate::text::{masked, printable, shortened};
-use crate::trace::What;
+use crate::trace::{TransitionReason, What};
 
 /// What a decision may depend on besides the node and the event.
 #[derive(Clone, Debug)]
@@ -32,54 +33,9 @@ pub struct Context {
     pub fresh: FreshAttempt,
 }
 
-/// The service's settings that decide transitions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// Whether `provide` and `deleted` clean first (Ironic's `[conductor]automated_clean`, on by default).
-    pub automated_clean: bool,
-    /// Silence in `clean wait` after which a clean has failed
-    /// (Ironic's `[conductor]clean_callback_timeout`, 1800 s).
-    pub clean_callback_timeout: SignedDuration,
-    /// Time in `wait call-back` after which a deployment has failed
-    /// (Ironic's `[conductor]deploy_callback_timeout`, 1800 s).
-    pub deploy_callback_timeout: SignedDuration,
-}
-
-impl Policy {
-    pub(crate) fn clean_patience(&self) -> SignedDuration {
-        self.clean_callback_timeout
-    }
-
-    pub(crate) fn deploy_patience(&self) -> SignedDuration {
-        self.deploy_callback_timeout
-    }
-
-    /// Of procedures that wait for no machine, or are not built.
-    pub(crate) fn boot_patience(&self) -> SignedDuration {
-        self.deploy_callback_timeout
-    }
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        let half_an_hour = SignedDuration::from_secs(1_800);
-        Self {
-            automated_clean: true,
-            clean_callback_timeout: half_an_hour,
-            deploy_callback_timeout: half_an_hour,
-        }
-    }
-}
-
 /// Characters of an error that are kept with a node. The longest of our own has some hundreds, and some hundreds
 /// of a BMC's or an agent's in it.
 const REASON_LIMIT: usize = 4_000;
-
-/// Why a node goes from waiting to `cleaning` when its machine is started anew within an attempt.
-pub(crate) const REBOOT: &str = "a clean step asked for a reboot";
-
-/// Why it does so when the daemon was away while the machine booted.
-pub(crate) const MISSED: &str = "the daemon was away while the machine booted";
 
 /// What follows from an event.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +83,7 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::AgentSilent { attempt, reason } => transition.agent_silent(*attempt, reason),
         Event::TornDown { attempt } => transition.torn_down(*attempt),
         Event::TearDownFailed { attempt, reason } => transition.tear_down_failed(*attempt, reason),
-        Event::Tick { silence, why } => Ok(transition.tick(*silence, why.as_deref())),
+        Event::Tick { silence, why } => Ok(transition.tick(*silence, why.clone())),
     }
 }
 
@@ -204,7 +160,7 @@ impl Transition<'_> {
     }
 
     /// Starts the machine anew within the attempt, with a token that the agent before does not have.
-    fn boot_again(mut self, reason: &str) -> Outcome {
+    fn boot_again(mut self, reason: TransitionReason) -> Outcome {
         let token = self.context.fresh.agent_token.clone();
         let attempt = self.attempt();
         attempt.agent_token = token;
@@ -220,7 +176,7 @@ impl Transition<'_> {
         self.then(Work::Boot { attempt: id })
     }
 
-    fn tick(self, silence: Option<Silence>, why: Option<&str>) -> Outcome {
+    fn tick(self, silence: Option<Silence>, diagnosis: Option<String>) -> Outcome {
         let overdue = |silence| is_overdue(self.before, silence, &self.context.policy);
         let Some(procedure) = self.node.provision_state.procedure() else { return self.done() };
         if !silence.is_some_and(overdue) {
@@ -228,18 +184,17 @@ impl Transition<'_> {
         }
         let row = procedure.row();
         let seconds = (row.patience)(&self.context.policy).as_secs();
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        let silence = match row.boots {
+        let reason = match row.boots {
             Boots::Ramdisk | Boots::Nothing => {
-                format!("nothing was heard from the ramdisk for {seconds} s")
+                TransitionReason::RamdiskSilent { seconds, diagnosis }
             }
-            Boots::Instance => format!("the image was not fetched whole within {seconds} s"),
+            Boots::Instance => TransitionReason::ImageNotFetched { seconds, diagnosis },
         };
-        self.fail(row, &format!("{silence}{why}"))
+        self.fail(row, reason)
     }
 
     /// Ends a procedure that went wrong.
-    fn fail(mut self, row: &ProcedureRow, reason: &str) -> Outcome {
+    fn fail(mut self, row: &ProcedureRow, reason: TransitionReason) -> Outcome {
         self.mark_failed(row, reason);
         match self.node.live_attempt().map(|attempt| attempt.id) {
             Some(attempt) if row.fails.tears_down => self.then(Work::TearDown { attempt }),
@@ -247,12 +202,13 @@ impl Transition<'_> {
         }
     }
 
-    fn mark_failed(&mut self, row: &ProcedureRow, reason: &str) {
-        self.node.last_error = Some(reason.to_owned());
+    fn mark_failed(&mut self, row: &ProcedureRow, reason: TransitionReason) {
+        let words = reason.to_string();
+        self.node.last_error = Some(words.clone());
         if let Some(fault) = row.fails.fault {
             self.node.maintenance = true;
             self.node.fault = Some(fault.to_owned());
-            self.node.maintenance_reason = Some(reason.to_owned());
+            self.node.maintenance_reason = Some(words);
         }
         self.node.current_step = None;
         // Where the node rests, it is not on its way any more.
@@ -281,25 +237,30 @@ impl Transition<'_> {
     }
 
     /// Goes to a stage of a procedure that leads `to` a state of rest.
-    fn enter(&mut self, procedure: Procedure, stage: Stage, to: State, reason: Option<&str>) {
+    fn enter(
+        &mut self,
+        procedure: Procedure,
+        stage: Stage,
+        to: State,
+        reason: Option<TransitionReason>,
+    ) {
         let state = procedure.state(stage).expect("rows begin with a stage that there is");
         self.go(state, Some(to), reason);
     }
 
     /// Goes to another stage of the procedure under way.
-    fn go_on(&mut self, stage: Stage, reason: Option<&str>) {
+    fn go_on(&mut self, stage: Stage, reason: Option<TransitionReason>) {
         let procedure = self.node.provision_state.procedure();
         let state = procedure.and_then(|procedure| procedure.state(stage));
         let state = state.expect("callers come from a procedure that has the stage");
         self.go(state, self.node.target_provision_state, reason);
     }
 
-    fn go(&mut self, state: State, target: Option<State>, reason: Option<&str>) {
-        self.trace.push(What::State {
-            from: self.before.provision_state,
-            to: state,
-            reason: reason.map(fit_reason),
-        });
+    fn go(&mut self, state: State, target: Option<State>, mut reason: Option<TransitionReason>) {
+        for text in reason.iter_mut().flat_map(TransitionReason::texts) {
+            *text = fit_reason(text);
+        }
+        self.trace.push(What::State { from: self.before.provision_state, to: state, reason });
         self.node.provision_state = state;
         self.node.target_provision_state = target;
         self.node.provision_updated_at = Some(self.context.now);

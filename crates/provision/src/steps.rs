@@ -38,11 +38,23 @@ impl ProcedureStep {
     }
 }
 
+/// A step that was asked for, and that the agent does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepNotOffered {
+    /// Its name.
+    pub step: String,
+    /// The names of those that the agent has, with commas between them.
+    pub offered: String,
+}
+
 /// The steps to run, in order, from what was asked for and what the agent `offers`.
 ///
 /// # Errors
-/// Names the first step that was asked for and that the agent does not have.
-pub fn choose(run: &StepRun, offers: &[ProcedureStep]) -> Result<Vec<ProcedureStep>, String> {
+/// The first step that was asked for and that the agent does not have.
+pub fn choose(
+    run: &StepRun,
+    offers: &[ProcedureStep],
+) -> Result<Vec<ProcedureStep>, StepNotOffered> {
     if run.automated { Ok(by_priority(offers)) } else { asked_for(&run.steps, offers) }
 }
 
@@ -56,16 +68,12 @@ fn by_priority(offers: &[ProcedureStep]) -> Vec<ProcedureStep> {
 fn asked_for(
     steps: &[ProcedureStep],
     offers: &[ProcedureStep],
-) -> Result<Vec<ProcedureStep>, String> {
+) -> Result<Vec<ProcedureStep>, StepNotOffered> {
     steps
         .iter()
         .map(|asked| match offers.iter().find(|offer| offer.is(asked)) {
             Some(offer) => Ok(ProcedureStep { args: asked.args.clone(), ..offer.clone() }),
-            None => Err(format!(
-                "node does not support this clean step: {}; the ramdisk offers {}",
-                asked.name(),
-                names(offers)
-            )),
+            None => Err(StepNotOffered { step: asked.name(), offered: names(offers) }),
         })
         .collect()
 }
@@ -120,10 +128,7 @@ mod tests {
 
         let refused = choose(&run, &[step("metadata", 99)]).unwrap_err();
 
-        assert_eq!(
-            refused,
-            "node does not support this clean step: deploy.polish; \
-             the ramdisk offers deploy.metadata"
-        );
+        let (step, offered) = ("deploy.polish".to_owned(), "deploy.metadata".to_owned());
+        assert_eq!(refused, StepNotOffered { step, offered });
     }
 }

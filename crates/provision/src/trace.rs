@@ -1,14 +1,27 @@
 //! What happened in a boot attempt, exchange by exchange.
+//!
+//! Events are types, and their words are made where they are shown. Texts of others stand beside the types.
+
+mod agent_call;
+mod announcement;
+mod older_rows;
+mod transition_reason;
 
 use std::fmt;
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac, RedfishPurpose};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub use self::agent_call::{AgentCall, AgentOutcome};
+pub use self::announcement::{AnnouncementCause, BootAnnouncement, DhcpService};
+pub use self::transition_reason::TransitionReason;
 use crate::boot::{Artifact, NoBoot};
+use crate::procedure::Stage;
 use crate::refused::Refused;
 use crate::state::ProvisionState;
 
@@ -34,7 +47,7 @@ impl BootEvent {
 
 /// What an exchange was. Never holds a ticket, token or password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(remote = "Self", tag = "kind", rename_all = "snake_case")]
 pub enum What {
     /// The node changed its state.
     State {
@@ -43,12 +56,12 @@ pub enum What {
         /// To.
         to: ProvisionState,
         /// Why, where the states alone do not say it.
-        reason: Option<String>,
+        reason: Option<TransitionReason>,
     },
     /// A call to the BMC.
     Redfish {
-        /// What it was for, in words: `boot override`, `power on`, ….
-        purpose: String,
+        /// What it was for.
+        purpose: RedfishPurpose,
         /// The HTTP method.
         method: String,
         /// The path.
@@ -61,9 +74,9 @@ pub enum What {
     /// A DHCP service that is not ours was told what the machine boots, or to forget it.
     Provider {
         /// Which service.
-        name: String,
-        /// What it was told, in words.
-        told: String,
+        name: DhcpService,
+        /// What it was told.
+        told: BootAnnouncement,
         /// Why it could not be told.
         error: Option<String>,
     },
@@ -110,12 +123,12 @@ pub enum What {
     },
     /// The agent called, or was called.
     Agent {
-        /// Which call: `lookup`, `heartbeat`, or the command's name.
-        call: String,
-        /// What came of it, in words.
-        result: String,
-        /// Whether it came to what it should.
-        ok: bool,
+        /// Which call.
+        #[serde(flatten)]
+        call: AgentCall,
+        /// What came of it.
+        #[serde(flatten)]
+        outcome: AgentOutcome,
         /// Who called us; `None` if we called the agent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caller: Option<AgentCaller>,
@@ -125,6 +138,39 @@ pub enum What {
         /// How many.
         events: u64,
     },
+}
+
+impl Serialize for What {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for What {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let event = Map::<String, Value>::deserialize(deserializer)?;
+        let event = Value::Object(older_rows::in_present_form(event));
+        Self::deserialize(event).map_err(D::Error::custom)
+    }
+}
+
+/// The part of a trace since the machine was last started, which may be within its attempt.
+pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
+    let start = events.iter().rposition(|event| match &event.what {
+        What::State { from, to, reason } => {
+            let begins = from.stage() != Some(Stage::Waiting) || from.procedure() != to.procedure();
+            let boots_again =
+                matches!(reason, Some(TransitionReason::StepReboot | TransitionReason::BootMissed));
+            to.stage() == Some(Stage::AtWork) && (begins || boots_again)
+        }
+        What::Redfish { .. }
+        | What::Provider { .. }
+        | What::Dhcp { .. }
+        | What::Http { .. }
+        | What::Agent { .. }
+        | What::LeftOut { .. } => false,
+    });
+    &events[start.unwrap_or(0)..]
 }
 
 /// Who called as an agent.
@@ -194,13 +240,15 @@ impl What {
     #[must_use]
     pub fn shortened(mut self) -> Self {
         match &mut self {
-            Self::State { reason, .. } => shorten_all([reason]),
-            Self::Redfish { purpose, method, path, error, .. } => {
-                [purpose, method, path].into_iter().for_each(shorten);
+            Self::State { reason, .. } => {
+                reason.iter_mut().flat_map(TransitionReason::texts).for_each(shorten);
+            }
+            Self::Redfish { method, path, error, .. } => {
+                [method, path].into_iter().for_each(shorten);
                 shorten_all([error]);
             }
-            Self::Provider { name, told, error } => {
-                [name, told].into_iter().for_each(shorten);
+            Self::Provider { told, error, .. } => {
+                told.texts().for_each(shorten);
                 shorten_all([error]);
             }
             Self::Dhcp { message, answer, .. } => {
@@ -219,8 +267,8 @@ impl What {
                 [method, path].into_iter().for_each(shorten);
                 shorten_all([user_agent, error, range]);
             }
-            Self::Agent { call, result, .. } => {
-                [call, result].into_iter().for_each(shorten);
+            Self::Agent { call, outcome, .. } => {
+                call.text().into_iter().chain(outcome.texts()).for_each(shorten);
             }
             Self::LeftOut { .. } => {}
         }
@@ -248,7 +296,7 @@ impl fmt::Display for What {
         match self {
             Self::State { from, to, reason } => {
                 write!(f, "{from} → {to}")?;
-                and_why(f, reason.as_deref())
+                and_why(f, reason.as_ref())
             }
             Self::Redfish { purpose, method, path, status, error } => {
                 write!(f, "{purpose} ({method} {path}): ")?;
@@ -257,7 +305,7 @@ impl fmt::Display for What {
                     Some(status) => write!(f, "{status}")?,
                     None => write!(f, "no answer")?,
                 }
-                and_why(f, error.as_deref())
+                and_why(f, error.as_ref())
             }
             Self::Provider { name, told, error: None } => write!(f, "{name} was told {told}"),
             Self::Provider { name, told, error: Some(error) } => {
@@ -281,14 +329,13 @@ impl fmt::Display for What {
                 } else if *sent > 0 {
                     write!(f, ", {sent} bytes in {millis} ms")?;
                 }
-                and_why(f, error.as_deref())
+                and_why(f, error.as_ref())
             }
             Self::LeftOut { events } => {
                 write!(f, "{events} more events of this boot are not kept: there were too many")
             }
-            Self::Agent { call, result, ok, caller } => {
-                let failed = if *ok { "" } else { "failed: " };
-                write!(f, "{call}: {failed}{result}")?;
+            Self::Agent { call, outcome, caller } => {
+                write!(f, "{call}: {outcome}")?;
                 match caller {
                     None | Some(AgentCaller { unlisted: 0, .. }) => Ok(()),
                     Some(AgentCaller { unlisted, .. }) => {
@@ -317,7 +364,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
+fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&impl fmt::Display>) -> fmt::Result {
     why.map_or(Ok(()), |why| write!(f, " ({why})"))
 }
 
@@ -389,12 +436,13 @@ mod length_tests {
 
     #[test]
     fn a_text_of_others_is_cut_between_two_characters() {
-        let call = "漢".repeat(1_000_000);
-        let what = What::Agent { call, result: "short".into(), ok: true, caller: None };
+        let error = "漢".repeat(1_000_000);
+        let outcome = AgentOutcome::Failed { error };
+        let what = What::Agent { call: AgentCall::Lookup, outcome, caller: None };
 
-        let What::Agent { call, result, .. } = what.shortened() else { unreachable!("it is one") };
+        let What::Agent { outcome, .. } = what.shortened() else { unreachable!("it is one") };
 
-        assert!(call.len() <= TEXT && call.ends_with("漢…"), "{} bytes", call.len());
-        assert_eq!(result, "short");
+        let error = outcome.error().unwrap();
+        assert!(error.len() <= TEXT && error.ends_with("漢…"), "{} bytes", error.len());
     }
 }

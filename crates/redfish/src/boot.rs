@@ -3,6 +3,7 @@
 //! Each function here is one request, so that whoever calls them can write down how far it is in
 //! between. The order for a boot: power off, override, read back, power on; afterwards, clear.
 
+use hardware::RedfishPurpose;
 use nv_redfish_core::action::ActionTarget;
 use nv_redfish_core::{
     Action, Bmc, BmcError, BmcErrorClass, EntityTypeRef as _, ODataETag, ODataId,
@@ -24,8 +25,8 @@ pub struct Machine<'a, B> {
 /// A request to a BMC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What it is for, in words.
-    pub purpose: &'static str,
+    /// What it is for.
+    pub purpose: RedfishPurpose,
     /// Its HTTP method.
     pub method: &'static str,
     /// Its path.
@@ -39,7 +40,7 @@ pub enum Failure {
     #[error("BMC answered {status} to the {purpose}{}", colon(message))]
     Refused {
         /// What the request was for.
-        purpose: &'static str,
+        purpose: RedfishPurpose,
         /// The status code and its reason.
         status: http::StatusCode,
         /// The BMC's own words, if it had any.
@@ -49,7 +50,7 @@ pub enum Failure {
     #[error("no usable answer from the BMC to the {purpose}: {message}")]
     NoAnswer {
         /// What the request was for.
-        purpose: &'static str,
+        purpose: RedfishPurpose,
         /// What the transport says.
         message: String,
     },
@@ -100,7 +101,7 @@ pub async fn only_system<B: Bmc>(
     observer: &(dyn Fn(&Call, Option<&Failure>) + Sync),
 ) -> Result<String, NotOneSystem> {
     const SYSTEMS: &str = "/redfish/v1/Systems";
-    let purpose = "list of systems";
+    let purpose = RedfishPurpose::ListSystems;
     let answer = bmc.get::<Systems>(&ODataId::from(SYSTEMS.to_owned())).await;
     let answer = answer.map_err(|error| failure(purpose, &error));
     observer(&Call { purpose, method: "GET", path: SYSTEMS.to_owned() }, answer.as_ref().err());
@@ -325,7 +326,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
     /// # Errors
     /// [`Failure`], as of every function here.
     pub async fn look(&self) -> Result<Sight, Failure> {
-        let call = self.call("look at the system", "GET", self.id.to_string());
+        let call = self.call(RedfishPurpose::LookAtSystem, "GET", self.id.to_string());
         let system = self.heard(call, self.bmc.get::<System>(&self.id).await)?;
         Ok(Sight(System::clone(&system)))
     }
@@ -349,7 +350,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
                 None => stale_uri(sight).then_some(None),
             },
         };
-        self.patch("boot override", sight, boot).await
+        self.patch(RedfishPurpose::BootOverride, sight, boot).await
     }
 
     /// Takes the override back, so that no later boot runs into a URL that is gone.
@@ -363,7 +364,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
             target: Some("None"),
             http_boot_uri: stale_uri(sight).then_some(None),
         };
-        self.patch("clearing of the boot override", sight, boot).await
+        self.patch(RedfishPurpose::ClearOverride, sight, boot).await
     }
 
     /// Switches on.
@@ -371,7 +372,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
     /// # Errors
     /// [`Failure`] if the BMC refuses or does not answer.
     pub async fn power_on(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset("power on", sight, &["On", "ForceOn"]).await
+        self.reset(RedfishPurpose::PowerOn, sight, &["On", "ForceOn"]).await
     }
 
     /// Switches off at once.
@@ -379,7 +380,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
     /// # Errors
     /// [`Failure`] if the BMC refuses or does not answer.
     pub async fn power_off(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset("power off", sight, &["ForceOff"]).await
+        self.reset(RedfishPurpose::PowerOff, sight, &["ForceOff"]).await
     }
 
     /// Asks the running system to end itself.
@@ -387,12 +388,12 @@ impl<'a, B: Bmc> Machine<'a, B> {
     /// # Errors
     /// [`Failure`] if the BMC refuses or does not answer.
     pub async fn shut_down(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset("shutdown", sight, &["GracefulShutdown", "ForceOff"]).await
+        self.reset(RedfishPurpose::Shutdown, sight, &["GracefulShutdown", "ForceOff"]).await
     }
 
     async fn patch(
         &self,
-        purpose: &'static str,
+        purpose: RedfishPurpose,
         sight: &Sight,
         boot: BootOverride,
     ) -> Result<(), Failure> {
@@ -407,7 +408,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
 
     async fn patch_if_match(
         &self,
-        purpose: &'static str,
+        purpose: RedfishPurpose,
         etag: Option<&ODataETag>,
         patch: &BootPatch,
     ) -> Result<(), Failure> {
@@ -418,7 +419,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
 
     async fn reset(
         &self,
-        purpose: &'static str,
+        purpose: RedfishPurpose,
         sight: &Sight,
         wanted: &[&'static str],
     ) -> Result<(), Failure> {
@@ -438,7 +439,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
         self.heard(call, done).map(drop)
     }
 
-    fn call(&self, purpose: &'static str, method: &'static str, path: String) -> Call {
+    fn call(&self, purpose: RedfishPurpose, method: &'static str, path: String) -> Call {
         Call { purpose, method, path }
     }
 
@@ -454,7 +455,7 @@ fn stale_uri(sight: &Sight) -> bool {
     uri.and_then(Option::as_deref).is_some_and(|uri| !uri.is_empty())
 }
 
-fn failure(purpose: &'static str, error: &impl BmcError) -> Failure {
+fn failure(purpose: RedfishPurpose, error: &impl BmcError) -> Failure {
     let BmcErrorClass::HttpResponse { status } = error.error_class() else {
         return Failure::NoAnswer { purpose, message: chain(error) };
     };
@@ -816,7 +817,7 @@ mod tests {
 
         assert_eq!(
             seen.lock().unwrap()[..],
-            [("look at the system", None), ("boot override", Some(400))]
+            [(RedfishPurpose::LookAtSystem, None), (RedfishPurpose::BootOverride, Some(400))]
         );
     }
 }

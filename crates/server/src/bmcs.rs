@@ -302,7 +302,7 @@ fn open_regular(path: &Path) -> Result<File, String> {
 
 fn what(call: &Call, failure: Option<&Failure>) -> What {
     What::Redfish {
-        purpose: call.purpose.to_owned(),
+        purpose: call.purpose,
         method: call.method.to_owned(),
         path: call.path.clone(),
         // The client says of a success only that it was one.

@@ -21,6 +21,7 @@ use futures::stream;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use provision::boot::bootable;
+use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
 use provision::{Node, Port, What};
 use store::log_store_failure;
 use tokio::sync::RwLock;
@@ -85,7 +86,7 @@ pub struct Picture {
 pub struct Providers {
     provider: Arc<dyn Provider>,
     /// What the trace calls it, where it is told anything.
-    name: Option<&'static str>,
+    name: Option<DhcpService>,
     urls: Urls,
     boot_sets: BootSets,
     recorder: Recorder,
@@ -115,10 +116,14 @@ impl Providers {
             config::Provider::Embedded => {
                 (None, Arc::new(Untold { answers: !dhcp.networks.is_empty() }))
             }
-            config::Provider::Kea => (Some("Kea"), Arc::new(Kea::new(&dhcp.kea))),
-            config::Provider::Neutron => (Some("Neutron"), Arc::new(Neutron::new(&dhcp.neutron)?)),
+            config::Provider::Kea => (Some(DhcpService::Kea), Arc::new(Kea::new(&dhcp.kea))),
+            config::Provider::Neutron => {
+                (Some(DhcpService::Neutron), Arc::new(Neutron::new(&dhcp.neutron)?))
+            }
             config::Provider::None => (None, Arc::new(Untold { answers: true })),
-            config::Provider::Dnsmasq => (Some("dnsmasq"), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?)),
+            config::Provider::Dnsmasq => {
+                (Some(DhcpService::Dnsmasq), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?))
+            }
         };
         let (told, right, said) = (Arc::default(), Arc::default(), Arc::default());
         Ok(Self { provider, name, urls, boot_sets, recorder, metrics, told, right, said })
@@ -137,7 +142,7 @@ impl Providers {
             self.told().insert(node.uuid, told.clone());
         }
         let done = self.timed("announce", self.provider.announce(&told)).await;
-        self.record_telling(node, told.in_words(), &done);
+        self.record_telling(node, &told, AnnouncementCause::Begin, &done);
         match self.name {
             Some(name) => {
                 done.map(drop).with_context(|| format!("{name} could not be told what to boot"))
@@ -220,7 +225,7 @@ impl Providers {
         }
         let _not_put_right = self.right.read().await;
         let done = self.timed("announce", self.provider.amend(&told, &now)).await;
-        self.record_telling(&node, format!("anew, {}", now.in_words()), &done);
+        self.record_telling(&node, &now, AnnouncementCause::Change, &done);
         if let Err(failed) = done {
             self.complain("the DHCP service cannot be told what has changed of a boot", &failed);
             return (told, false);
@@ -272,7 +277,7 @@ impl Providers {
     async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
         // Else it is known why it does not know them, and was said.
         if *self.right.read().await {
-            let name = self.name.unwrap_or("the DHCP service");
+            let name = self.name.map_or("the DHCP service", DhcpService::name);
             warn!("{name} has forgotten what boots: telling it again");
         }
         self.put_right(nodes).await;
@@ -281,11 +286,7 @@ impl Providers {
         }
         for told in told {
             if let Some((node, _)) = nodes.index().by_uuid(told.node) {
-                self.record(
-                    &node,
-                    format!("again, which it had forgotten, {}", told.in_words()),
-                    None,
-                );
+                self.record(&node, told.traced(AnnouncementCause::Forgotten, &[]), None);
             }
         }
     }
@@ -312,7 +313,7 @@ impl Providers {
     ) -> Result<T> {
         let began = Instant::now();
         let done = telling.await;
-        if let Some(provider) = self.name {
+        if let Some(provider) = self.name.map(DhcpService::name) {
             let outcome = if done.is_ok() { "ok" } else { "failed" };
             let call = ProviderCallLabels { provider, what, outcome };
             self.metrics.count(&call, began.elapsed());
@@ -321,19 +322,24 @@ impl Providers {
     }
 
     /// What did not go well is in the trace with what was told.
-    fn record_telling(&self, node: &Node, told: String, done: &Result<But>) {
-        let but = done.as_deref().unwrap_or_default();
-        for words in but {
+    fn record_telling(
+        &self,
+        node: &Node,
+        told: &Announcement,
+        cause: AnnouncementCause,
+        done: &Result<But>,
+    ) {
+        let warnings = done.as_deref().unwrap_or_default();
+        for words in warnings {
             warn!(node.uuid = %node.uuid, "the machine may not hear what to boot: {words}");
         }
-        let told = [vec![told], but.to_vec()].concat().join("; but ");
-        self.record(node, told, done.as_ref().err());
+        self.record(node, told.traced(cause, warnings), done.as_ref().err());
     }
 
-    fn record(&self, node: &Node, told: String, failed: Option<&anyhow::Error>) {
+    fn record(&self, node: &Node, told: BootAnnouncement, failed: Option<&anyhow::Error>) {
         if let Some(name) = self.name {
             let error = failed.map(|failed| format!("{failed:#}"));
-            self.recorder.record(node, What::Provider { name: name.to_owned(), told, error });
+            self.recorder.record(node, What::Provider { name, told, error });
         }
     }
 

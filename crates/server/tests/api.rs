@@ -6,8 +6,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use hardware::RedfishPurpose;
 use jiff::SignedDuration;
 use nodes::{NodeIndex, Nodes, Recorder, trace};
+use provision::trace::AgentOutcome;
 use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
 use serde_json::{Value, json};
 use server::api::{ApiContext, ApiSettings, agent_router, router};
@@ -683,7 +685,7 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
     service.recorder.flush().await;
     let events = service.nodes.store().events(node.uuid, None).await.unwrap();
     let reported = events.into_iter().find_map(|event| match event.what {
-        What::Agent { result, ok: false, .. } => Some(result),
+        What::Agent { outcome: AgentOutcome::Failed { error }, .. } => Some(error),
         What::Agent { .. }
         | What::State { .. }
         | What::Redfish { .. }
@@ -750,7 +752,7 @@ async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
     let mut service = Service::new().await;
     let node = service.cleaning().await;
     let refused = What::Redfish {
-        purpose: "boot override".into(),
+        purpose: RedfishPurpose::BootOverride,
         method: "PATCH".into(),
         path: "/redfish/v1/Systems/1".into(),
         status: Some(400),

@@ -16,6 +16,7 @@ use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, FreshAttempt, Secret};
 use provision::state::PowerTarget;
+use provision::trace::{AgentCall, AgentOutcome};
 use provision::{BootEvent, Node, Port, PowerState, Procedure, ProvisionState, What, Work};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
@@ -1776,7 +1777,11 @@ fn event(node: &Node, second: i64, call: &str) -> BootEvent {
     BootEvent {
         at: now() + SignedDuration::from_secs(second),
         attempt: node.attempt.as_ref().unwrap().id,
-        what: What::Agent { call: call.to_owned(), result: "done".into(), ok: true, caller: None },
+        what: What::Agent {
+            call: AgentCall::StepEnded { step: call.to_owned() },
+            outcome: AgentOutcome::Done,
+            caller: None,
+        },
     }
 }
 
@@ -1784,8 +1789,9 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
     trace
         .iter()
         .filter_map(|event| match &event.what {
-            What::Agent { call, .. } => Some(call.as_str()),
-            What::State { .. }
+            What::Agent { call: AgentCall::StepEnded { step }, .. } => Some(step.as_str()),
+            What::Agent { .. }
+            | What::State { .. }
             | What::Redfish { .. }
             | What::Provider { .. }
             | What::Dhcp { .. }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 use provision::event::BootPhase;
+use provision::trace::{AgentCall, AgentOutcome};
 use provision::{BootEvent, Node, What, Work};
 use serde_json::json;
 use small_disk::on_a_small_disk;
@@ -85,9 +86,8 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
             let claimed =
                 store.claim_work(&daemon, Clock::process().now(), LEASE).await.unwrap().unwrap();
             let what = What::Agent {
-                call: "x".repeat(900),
-                result: "y".repeat(900),
-                ok: true,
+                call: AgentCall::ExecuteStep { step: "x".repeat(900) },
+                outcome: AgentOutcome::Failed { error: "y".repeat(900) },
                 caller: None,
             };
             let event = BootEvent { at: Clock::process().now(), attempt: Uuid::new_v4(), what };

@@ -125,7 +125,11 @@ async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
     let mut attempts = store.attempts(TRACED).await.unwrap();
     attempts.reverse();
     for summary in attempts {
-        let events = store.events(TRACED, Some(summary.attempt)).await.unwrap();
+        let old = store.events(TRACED, Some(summary.attempt)).await.unwrap();
+        // As this version writes them.
+        let events: Vec<BootEvent> =
+            serde_json::from_str(&serde_json::to_string(&old).unwrap()).unwrap();
+        assert_eq!(events, old);
         writeln!(shown, "{}", summary.attempt).unwrap();
         for event in &events {
             writeln!(shown, "  {:<8} {}", event.what.kind(), event.what).unwrap();

@@ -4,6 +4,7 @@ use anyhow::Result;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::{BMC, Lab, disk};
 use provision::What;
+use provision::trace::AgentCall;
 
 use crate::proxy::Proxy;
 use crate::story::{Verbs as _, in_a_lab, with};
@@ -87,7 +88,7 @@ pub(crate) fn is_whole_fetch(what: &What) -> bool {
 }
 
 pub(crate) fn is_heartbeat(what: &What) -> bool {
-    matches!(what, What::Agent { call, .. } if call == "heartbeat")
+    matches!(what, What::Agent { call: AgentCall::Heartbeat, .. })
 }
 
 pub(crate) fn behind_a_proxy(lab: &Lab) -> Result<(Machine, Proxy)> {

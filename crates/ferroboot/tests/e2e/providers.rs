@@ -19,6 +19,7 @@ use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 use hardware::architecture;
 use provision::What;
+use provision::trace::{AnnouncementCause, BootAnnouncement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -187,11 +188,15 @@ fn tells_the_url(asker: &Asker) -> Result<bool> {
 }
 
 fn is_told_again(lab: &Lab) -> Result<()> {
-    lab.wait_for_event(
-        &lab.machines()[0],
-        "second telling",
-        |what| matches!(what, What::Provider { told, .. } if told.starts_with("again")),
-    )
+    lab.wait_for_event(&lab.machines()[0], "second telling", |what| {
+        matches!(
+            what,
+            What::Provider {
+                told: BootAnnouncement::Boot { cause: AnnouncementCause::Forgotten, .. },
+                ..
+            }
+        )
+    })
 }
 
 fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
@@ -226,7 +231,7 @@ fn offered(file: Option<&str>, vendor_class: Option<&str>) -> Offered {
 fn was_told(lab: &Lab, machine: &Machine, provider: &str) -> Result<()> {
     let trace = lab.trace(&machine.name)?;
     let told = trace.events.iter().any(
-        |event| matches!(&event.what, What::Provider { name, error: None, .. } if name == provider),
+        |event| matches!(&event.what, What::Provider { name, error: None, .. } if name.name() == provider),
     );
     ensure!(told, "the trace does not say that {provider} was told");
     Ok(())

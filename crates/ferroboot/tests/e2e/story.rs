@@ -13,6 +13,7 @@ use bmc::config::Ip;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::{Lab, Plan, namespace};
 use ferroboot::trace::timeline;
+use hardware::RedfishPurpose;
 use ironic::trace::BootTrace;
 use provision::What;
 
@@ -233,7 +234,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
 /// The seconds from power-on to what matters.
 pub(crate) fn measured(trace: &BootTrace) -> String {
     let on = trace.events.iter().find(
-        |event| matches!(&event.what, What::Redfish { purpose, .. } if purpose == "power on"),
+        |event| matches!(&event.what, What::Redfish { purpose, .. } if *purpose == RedfishPurpose::PowerOn),
     );
     let seconds = |fits: fn(&What) -> bool| {
         let event = trace.events.iter().find(|event| fits(&event.what));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::{Outcome, REBOOT, Transition};
+use super::{Outcome, Transition};
 use crate::addresses::{
     ForeignLookup, MachineAddresses, TOKEN_AGAIN, TokenHolder, belongs, boots_own_iso,
 };
@@ -15,8 +15,9 @@ use crate::node::Agent;
 use crate::procedure::{Boots, ProcedureRow, Stage};
 use crate::refused::Refused;
 use crate::state::{Position, PowerState};
-use crate::steps::{self, ProcedureStep};
+use crate::steps::{self, ProcedureStep, StepNotOffered};
 use crate::text::shown_url;
+use crate::trace::TransitionReason;
 
 impl Transition<'_> {
     pub(super) fn agent_looks_up(mut self, lookup: &AgentLookup) -> Result<Outcome, Refused> {
@@ -138,7 +139,9 @@ impl Transition<'_> {
             return Err(Refused::Stale);
         }
         match steps::choose(&self.attempt().run, offers) {
-            Err(reason) => Ok(self.fail(row, &reason)),
+            Err(StepNotOffered { step, offered }) => {
+                Ok(self.fail(row, TransitionReason::StepNotOffered { step, offered }))
+            }
             Ok(steps) => {
                 let run = &mut self.attempt().run;
                 run.steps = steps;
@@ -174,14 +177,14 @@ impl Transition<'_> {
         run.settled_commands.push(command_id.to_owned());
         run.done += 1;
         if reboot && run.current().is_some() {
-            return Ok(self.boot_again(REBOOT));
+            return Ok(self.boot_again(TransitionReason::StepReboot));
         }
         Ok(self.next_step())
     }
 
     pub(super) fn step_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
         let row = self.expect_work_of_agent_anyhow(attempt)?;
-        Ok(self.fail(row, reason))
+        Ok(self.fail(row, TransitionReason::StepFailed { error: reason.to_owned() }))
     }
 
     pub(super) fn step_still_runs(self, attempt: Uuid) -> Result<Outcome, Refused> {
@@ -193,7 +196,8 @@ impl Transition<'_> {
         self.expect_work_of_agent_anyhow(attempt)?;
         if self.node.provision_state.stage() == Some(Stage::AtWork) {
             // Back to waiting: its next heartbeat asks again, and the silence is bounded.
-            self.go_on(Stage::Waiting, Some(reason));
+            let error = reason.to_owned();
+            self.go_on(Stage::Waiting, Some(TransitionReason::AgentUnreachable { error }));
         }
         Ok(self.done())
     }
@@ -214,12 +218,15 @@ impl Transition<'_> {
         let attempt = self.attempt();
         let (id, index) = (attempt.id, attempt.run.done);
         self.node.current_step = attempt.run.current().cloned();
-        let name = self.node.current_step.as_ref().map(ProcedureStep::name);
-        self.go_on(Stage::AtWork, name.as_deref());
-        match name {
-            Some(_) => self.then(Work::RunStep { attempt: id, index }),
-            None => self.then(Work::TearDown { attempt: id }),
-        }
+        let (reason, work) = match &self.node.current_step {
+            Some(step) => {
+                let reason = TransitionReason::Step { step: step.name() };
+                (Some(reason), Work::RunStep { attempt: id, index })
+            }
+            None => (None, Work::TearDown { attempt: id }),
+        };
+        self.go_on(Stage::AtWork, reason);
+        self.then(work)
     }
 
     /// Whether the attempt is at a stage, and its agent is what is being talked to: not while the

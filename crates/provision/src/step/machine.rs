@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{MISSED, Outcome, Transition};
+use super::{Outcome, Transition};
 use crate::procedure::{Boots, Procedure, Stage};
 use crate::refused::Refused;
 use crate::state::{Position, PowerState, ProvisionState as State};
+use crate::trace::TransitionReason;
 
 impl Transition<'_> {
     pub(super) fn power_seen(mut self, power: PowerState) -> Outcome {
@@ -29,8 +30,8 @@ impl Transition<'_> {
 
     pub(super) fn verify_failed(self, reason: &str) -> Result<Outcome, Refused> {
         self.expect_verification()?;
-        let reason = format!("the BMC could not be verified: {reason}");
-        Ok(self.fail(Procedure::Verify.row(), &reason))
+        let reason = TransitionReason::NotVerified { error: reason.to_owned() };
+        Ok(self.fail(Procedure::Verify.row(), reason))
     }
 
     fn expect_verification(&self) -> Result<(), Refused> {
@@ -56,7 +57,7 @@ impl Transition<'_> {
     pub(super) fn boot_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
         self.expect_boot(attempt)?;
         let row = self.expect_stage(attempt, Stage::AtWork)?;
-        Ok(self.fail(row, &format!("the machine could not be booted: {reason}")))
+        Ok(self.fail(row, TransitionReason::NotBooted { error: reason.to_owned() }))
     }
 
     pub(super) fn boot_missed(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
@@ -66,7 +67,7 @@ impl Transition<'_> {
             // It has come up after all, and the power of a live agent is never cut.
             return Err(Refused::Stale);
         }
-        Ok(self.boot_again(MISSED))
+        Ok(self.boot_again(TransitionReason::BootMissed))
     }
 
     /// Nothing else is ever heard of an image that has no agent: with all of it, the machine has what it needs.
@@ -135,20 +136,16 @@ impl Transition<'_> {
     ) -> Result<Outcome, Refused> {
         self.expect_torn_down(attempt)?;
         self.attempt().ended_at = Some(self.context.now);
+        let error = reason.to_owned();
         match self.node.provision_state.position() {
             Position::In(procedure, Stage::AtWork) => {
-                let row = procedure.row();
-                let reason = format!(
-                    "after the {}, the machine could not be switched off: {reason}",
-                    if procedure == Procedure::Undeploy { "instance" } else { row.noun }
-                );
-                self.mark_failed(row, &reason);
+                let reason = TransitionReason::NotSwitchedOff { procedure, error };
+                self.mark_failed(procedure.row(), reason);
             }
             Position::In(..) | Position::Rest => {
                 // The procedure's own failure is what the operator must read first.
-                let noun = self.attempt().procedure.row().noun;
-                let reason =
-                    format!("after the {noun}, the machine could not be switched off: {reason}");
+                let procedure = self.attempt().procedure;
+                let reason = TransitionReason::NotSwitchedOff { procedure, error }.to_string();
                 let first = self.node.last_error.take().map(|first| first + "; ");
                 self.node.last_error = Some(first.unwrap_or_default() + &reason);
             }

@@ -8,6 +8,7 @@ use crate::procedure::{FirstWork, Procedure, ProcedureRow, Stage, Verb, VerbMean
 use crate::refused::Refused;
 use crate::state::{Position, PowerTarget, ProvisionState as State};
 use crate::step::Outcome;
+use crate::trace::TransitionReason;
 
 impl Transition<'_> {
     pub(super) fn verb_asked(self, request: &VerbRequest) -> Result<Outcome, Refused> {
@@ -24,8 +25,7 @@ impl Transition<'_> {
     /// Upstream refuses it while a worker acts. There a BMC, an image server or an agent is waited for, any of which
     /// may take its time, and an operator must have a way out.
     fn abort(self, row: &ProcedureRow) -> Outcome {
-        let reason = format!("the {} was aborted by an operator", row.noun);
-        self.fail(row, &reason)
+        self.fail(row, TransitionReason::Aborted { procedure: row.procedure })
     }
 
     fn move_to(mut self, to: State) -> Outcome {

@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
-use hardware::{ClientArchitecture, ClientKind, Mac};
+use hardware::{ClientArchitecture, ClientKind, Mac, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
-use provision::trace::{AgentCaller, CallRefusal, DhcpAnswer};
+use provision::trace::{
+    AgentCall, AgentCaller, AgentOutcome, AnnouncementCause, BootAnnouncement, CallRefusal,
+    DhcpAnswer, DhcpService, TransitionReason,
+};
 use provision::{BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
@@ -83,8 +86,10 @@ fn a_ramdisk_that_never_calls_is_named_within_45_seconds_of_silence() {
 
 #[test]
 fn a_bmc_that_refuses_the_override_is_named_at_once() {
-    let trace = Trace::of(BootInterface::RedfishHttps)
-        .then(1, redfish("boot override", "PATCH", Some(400), Some("PropertyValueNotInList")));
+    let trace = Trace::of(BootInterface::RedfishHttps).then(
+        1,
+        redfish(RedfishPurpose::BootOverride, "PATCH", Some(400), Some("PropertyValueNotInList")),
+    );
     let said = trace.says_after(0, Verdict::Failed, "the BMC refused the boot override");
     assert!(said.text.ends_with("with status 400: PropertyValueNotInList"), "{}", said.text);
     assert!(said.hint.unwrap().contains("boot_interface"));
@@ -94,7 +99,7 @@ fn a_bmc_that_refuses_the_override_is_named_at_once() {
 fn a_bmc_that_refuses_the_user_or_has_no_such_system_names_that_setting() {
     for (status, setting) in [(401, "redfish_password"), (404, "redfish_system_id")] {
         let said = Trace::of(BootInterface::RedfishHttps)
-            .then(1, redfish("look at the system", "GET", Some(status), Some("no")))
+            .then(1, redfish(RedfishPurpose::LookAtSystem, "GET", Some(status), Some("no")))
             .says_after(0, Verdict::Failed, "the BMC refused the look at the system");
         assert!(said.hint.unwrap().contains(setting), "{status}");
     }
@@ -134,7 +139,7 @@ fn a_long_self_test_is_no_failure_but_is_said() {
 fn asking_the_bmc_for_the_power_state_does_not_put_the_diagnosis_off() {
     let mut trace = Trace::switched_on();
     for _ in 0..6 {
-        trace = trace.then(10, redfish("power state", "GET", Some(200), None));
+        trace = trace.then(10, redfish(RedfishPurpose::LookAtSystem, "GET", Some(200), None));
     }
     trace.says_after(0, Verdict::Waiting, "nothing was heard from the machine");
 }
@@ -142,24 +147,31 @@ fn asking_the_bmc_for_the_power_state_does_not_put_the_diagnosis_off() {
 #[test]
 fn a_bmc_that_does_not_answer_is_named() {
     Trace::of(BootInterface::RedfishHttps)
-        .then(5, redfish("power off", "POST", None, Some("connection refused")))
+        .then(5, redfish(RedfishPurpose::PowerOff, "POST", None, Some("connection refused")))
         .says_after(0, Verdict::Failed, "the BMC did not answer to the power off: connection");
 }
 
 #[test]
 fn a_bmc_call_that_was_repeated_with_success_is_forgotten() {
     let trace = Trace::of(BootInterface::RedfishHttps)
-        .then(5, redfish("boot override", "PATCH", Some(503), Some("busy")))
-        .then(5, redfish("boot override", "PATCH", Some(200), None));
+        .then(5, redfish(RedfishPurpose::BootOverride, "PATCH", Some(503), Some("busy")))
+        .then(5, redfish(RedfishPurpose::BootOverride, "PATCH", Some(200), None));
     assert_eq!(trace.said_after(0), None);
 }
 
 #[test]
 fn a_tear_down_that_went_well_does_not_hide_what_the_bmc_refused() {
     Trace::of(BootInterface::RedfishHttps)
-        .then(1, redfish("boot override", "PATCH", Some(400), Some("no")))
-        .then(0, state(State::Cleaning, State::CleanFailed, Some("could not be booted")))
-        .then(1, redfish("power off", "POST", Some(204), None))
+        .then(1, redfish(RedfishPurpose::BootOverride, "PATCH", Some(400), Some("no")))
+        .then(
+            0,
+            state(
+                State::Cleaning,
+                State::CleanFailed,
+                Some(TransitionReason::NotBooted { error: "no".to_owned() }),
+            ),
+        )
+        .then(1, redfish(RedfishPurpose::PowerOff, "POST", Some(204), None))
         .says_after(99_999, Verdict::Failed, "the BMC refused the boot override");
 }
 
@@ -306,8 +318,8 @@ fn an_agent_that_was_refused_is_named_with_the_reason() {
     Trace::switched_on()
         .address()
         .then(5, fetched(Artifact::BootLoader))
-        .then(9, agent("heartbeat", "the agent token is not valid", false))
-        .then(9, agent("heartbeat", "the agent token is not valid", false))
+        .then(9, agent(AgentCall::Heartbeat, failed("the agent token is not valid")))
+        .then(9, agent(AgentCall::Heartbeat, failed("the agent token is not valid")))
         .says_after_a_silence(
             Verdict::Failed,
             "the agent called and was refused: the agent token is not valid",
@@ -317,7 +329,7 @@ fn an_agent_that_was_refused_is_named_with_the_reason() {
 #[test]
 fn an_agent_whose_command_api_cannot_be_reached_is_named() {
     Trace::running()
-        .then(5, agent("clean.get_clean_steps", "connection timed out", false))
+        .then(5, agent(AgentCall::GetSteps, failed("connection timed out")))
         .says_after(0, Verdict::Stuck, "the agent calls home, but clean.get_clean_steps failed");
 }
 
@@ -346,8 +358,8 @@ fn a_boot_that_goes_on_is_not_commented() {
         http("HEAD", Some(Artifact::BootLoader), "bootx64.efi", 200, 0, 9),
         fetched(Artifact::BootLoader),
         dhcp(ClientKind::Agent, None, ack(None)),
-        agent("lookup", "found", true),
-        agent("heartbeat", "asked for its steps", true),
+        agent(AgentCall::Lookup, found()),
+        agent(AgentCall::Heartbeat, alive()),
     ] {
         trace = trace.then(30, what);
         assert_eq!(trace.said_after(10), None);
@@ -365,8 +377,10 @@ fn a_clean_that_ended_well_is_never_commented() {
 
 #[test]
 fn a_clean_that_failed_later_is_explained_by_its_own_reason() {
-    let trace = Trace::running()
-        .then(30, state(State::CleanWait, State::CleanFailed, Some("disk sda is read-only")));
+    let trace = Trace::running().then(
+        30,
+        state(State::CleanWait, State::CleanFailed, step_failed("disk sda is read-only")),
+    );
     let said = trace.says_after(999_999, Verdict::Failed, "disk sda is read-only");
     assert_eq!(said.text, "disk sda is read-only");
 }
@@ -374,7 +388,14 @@ fn a_clean_that_failed_later_is_explained_by_its_own_reason() {
 #[test]
 fn a_failure_is_still_explained_the_next_day_as_it_was_when_it_happened() {
     Trace::switched_on()
-        .then(1_800, state(State::CleanWait, State::CleanFailed, Some("nothing was heard")))
+        .then(
+            1_800,
+            state(
+                State::CleanWait,
+                State::CleanFailed,
+                Some(TransitionReason::RamdiskSilent { seconds: 1_800, diagnosis: None }),
+            ),
+        )
         .says_after(
             86_400,
             Verdict::Failed,
@@ -385,7 +406,7 @@ fn a_failure_is_still_explained_the_next_day_as_it_was_when_it_happened() {
 #[test]
 fn after_a_reboot_within_the_clean_the_first_boot_counts_no_more() {
     let trace = Trace::running()
-        .then(9, state(State::CleanWait, State::Cleaning, Some("a clean step asked for a reboot")))
+        .then(9, state(State::CleanWait, State::Cleaning, Some(TransitionReason::StepReboot)))
         .then(9, state(State::Cleaning, State::CleanWait, None));
     trace.says_after_a_silence(Verdict::Waiting, "nothing was heard from the machine");
     // The machine does what it did before, and that is progress again.
@@ -471,7 +492,7 @@ impl Trace {
 
     fn switched_on() -> Self {
         Self::of(BootInterface::Http)
-            .then(1, redfish("power on", "POST", Some(204), None))
+            .then(1, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
             .then(0, state(State::Cleaning, State::CleanWait, None))
     }
 
@@ -479,7 +500,7 @@ impl Trace {
         Self::switched_on()
             .address()
             .then(5, fetched(Artifact::BootLoader))
-            .then(9, agent("heartbeat", "asked for its steps", true))
+            .then(9, agent(AgentCall::Heartbeat, alive()))
     }
 
     fn address(self) -> Self {
@@ -532,13 +553,22 @@ impl Trace {
     }
 }
 
-fn state(from: State, to: State, reason: Option<&str>) -> What {
-    What::State { from, to, reason: reason.map(str::to_owned) }
+fn state(from: State, to: State, reason: Option<TransitionReason>) -> What {
+    What::State { from, to, reason }
 }
 
-fn redfish(purpose: &str, method: &str, status: Option<u16>, error: Option<&str>) -> What {
+fn step_failed(error: &str) -> Option<TransitionReason> {
+    Some(TransitionReason::StepFailed { error: error.to_owned() })
+}
+
+fn redfish(
+    purpose: RedfishPurpose,
+    method: &str,
+    status: Option<u16>,
+    error: Option<&str>,
+) -> What {
     What::Redfish {
-        purpose: purpose.to_owned(),
+        purpose,
         method: method.to_owned(),
         path: "/redfish/v1/Systems/1".to_owned(),
         status,
@@ -560,8 +590,13 @@ fn dhcp(client: ClientKind, architecture: Option<ClientArchitecture>, answer: Dh
 
 fn told(error: Option<&str>) -> What {
     What::Provider {
-        name: "dnsmasq".to_owned(),
-        told: "to let 52:54:00:00:00:01 boot bootx64.efi".to_owned(),
+        name: DhcpService::Dnsmasq,
+        told: BootAnnouncement::Boot {
+            cause: AnnouncementCause::Begin,
+            ports: vec![Mac([0x52, 0x54, 0, 0, 0, 1])],
+            artifact: Some(Artifact::BootLoader),
+            warnings: Vec::new(),
+        },
         error: error.map(str::to_owned),
     }
 }
@@ -624,16 +659,35 @@ fn http(
     }
 }
 
-fn agent(call: &str, result: &str, ok: bool) -> What {
-    What::Agent { call: call.to_owned(), result: result.to_owned(), ok, caller: None }
+fn agent(call: AgentCall, outcome: AgentOutcome) -> What {
+    What::Agent { call, outcome, caller: None }
+}
+
+fn failed(error: &str) -> AgentOutcome {
+    AgentOutcome::Failed { error: error.to_owned() }
+}
+
+fn alive() -> AgentOutcome {
+    AgentOutcome::Alive {
+        callback_url: "https://192.0.2.7:9999/".to_owned(),
+        version: "11.1".to_owned(),
+    }
+}
+
+fn found() -> AgentOutcome {
+    AgentOutcome::Found { addresses: Vec::new(), more: 0 }
 }
 
 /// A call from an address that is, or is not, known to be the machine's.
-fn call(call: &str, is_known: bool, refused: Option<CallRefusal>, result: &str) -> What {
+fn call(
+    call: AgentCall,
+    is_known: bool,
+    refused: Option<CallRefusal>,
+    outcome: AgentOutcome,
+) -> What {
     What::Agent {
-        call: call.to_owned(),
-        result: result.to_owned(),
-        ok: refused.is_none(),
+        call,
+        outcome,
         caller: Some(AgentCaller {
             remote: Ipv4Addr::new(192, 0, 2, 66).into(),
             is_known,
@@ -647,7 +701,8 @@ const FOREIGN: &str = "the image was fetched by 192.0.2.7, and the lookup came f
 
 #[test]
 fn a_lookup_that_gets_no_token_is_named_with_the_setting_once_the_image_was_fetched() {
-    let foreign = || call("lookup", false, Some(CallRefusal::ForeignAddress), FOREIGN);
+    let foreign =
+        || call(AgentCall::Lookup, false, Some(CallRefusal::ForeignAddress), failed(FOREIGN));
     let trace =
         || Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(60, foreign());
 
@@ -656,18 +711,26 @@ fn a_lookup_that_gets_no_token_is_named_with_the_setting_once_the_image_was_fetc
     trace().says_after(200, Verdict::Stuck, FOREIGN);
     let soon = Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(1, foreign());
     soon.says_after(0, Verdict::Waiting, FOREIGN);
-    let given = call("lookup", true, None, "found");
+    let given = call(AgentCall::Lookup, true, None, found());
     assert_eq!(trace().then(1, given).said_after(1), None, "then it got its token");
 }
 
 #[test]
 fn what_strangers_say_hides_nothing_and_puts_nothing_off() {
     let nobody = "nothing was heard from the machine since it was switched on (60 s)";
-    let forged = || call("heartbeat", false, Some(CallRefusal::WrongToken), "the token is wrong");
-    let found = || call("lookup", false, None, "found");
-    let foreign = || call("lookup", false, Some(CallRefusal::ForeignAddress), FOREIGN);
+    let forged = || {
+        call(
+            AgentCall::Heartbeat,
+            false,
+            Some(CallRefusal::WrongToken),
+            failed("the token is wrong"),
+        )
+    };
+    let stranger = || call(AgentCall::Lookup, false, None, found());
+    let foreign =
+        || call(AgentCall::Lookup, false, Some(CallRefusal::ForeignAddress), failed(FOREIGN));
 
-    let trace = Trace::switched_on().then(30, found()).then(10, forged());
+    let trace = Trace::switched_on().then(30, stranger()).then(10, forged());
     let said = trace.says_after(20, Verdict::Waiting, nobody);
     assert!(
         said.text.contains("meanwhile an agent at 192.0.2.66, not known to be"),
@@ -680,13 +743,13 @@ fn what_strangers_say_hides_nothing_and_puts_nothing_off() {
 
 #[test]
 fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
-    let late = call("heartbeat", true, Some(CallRefusal::NotNow), "not now");
+    let late = call(AgentCall::Heartbeat, true, Some(CallRefusal::NotNow), failed("not now"));
     let trace = Trace::switched_on().address().then(1, fetched(Artifact::Iso)).then(1, late);
     trace.says_after(200, Verdict::Stuck, "the ramdisk was fetched but the agent never called");
 }
 
 /// How many there are of [`any_event`].
-pub(crate) const EVENTS: usize = 22;
+pub(crate) const EVENTS: usize = 42;
 
 /// One of each sort of exchange.
 pub(crate) fn any_event(pick: usize) -> What {
@@ -697,14 +760,14 @@ pub(crate) fn any_event(pick: usize) -> What {
         dhcp(ClientKind::HttpClient, Some(architecture), DhcpAnswer::NoBoot { because })
     };
     let not_now = DhcpAnswer::NoBoot { because: NoBoot::NotNow { state: State::Manageable } };
-    let events: [What; EVENTS] = [
+    let events = [
         state(State::Cleaning, State::CleanWait, None),
-        state(State::CleanWait, State::Cleaning, Some("a clean step asked for a reboot")),
+        state(State::CleanWait, State::Cleaning, Some(TransitionReason::StepReboot)),
         state(State::CleanWait, State::CleanFailed, None),
         state(State::Cleaning, State::Manageable, None),
-        redfish("boot override", "PATCH", Some(400), Some("no")),
-        redfish("boot override", "PATCH", Some(204), None),
-        redfish("power on", "POST", None, Some("time-out")),
+        redfish(RedfishPurpose::BootOverride, "PATCH", Some(400), Some("no")),
+        redfish(RedfishPurpose::BootOverride, "PATCH", Some(204), None),
+        redfish(RedfishPurpose::PowerOn, "POST", None, Some("time-out")),
         pxe(),
         offer(),
         dhcp(ClientKind::HttpClient, Some(X64_HTTP), ack(None)),
@@ -714,12 +777,55 @@ pub(crate) fn any_event(pick: usize) -> What {
         fetched(Artifact::BootLoader),
         refused(None, "x", 404, "no"),
         http("GET", Some(Artifact::Kernel), "kernel", 200, 1, u64::MAX),
-        agent("heartbeat", "fine", true),
-        agent("lookup", "refused", false),
+        agent(AgentCall::Heartbeat, alive()),
+        agent(AgentCall::Lookup, failed("refused")),
         architecture(ClientArchitecture(0x13)),
         dhcp(ClientKind::System, None, ack(None)),
         told(None),
         told(Some("no such socket")),
     ];
+    let mut events = Vec::from(events);
+    events
+        .extend(reasons().map(|reason| state(State::CleanWait, State::CleanFailed, Some(reason))));
+    events.extend(calls().map(|(call, outcome)| agent(call, outcome)));
+    assert_eq!(events.len(), EVENTS);
     events.into_iter().nth(pick).unwrap()
+}
+
+fn reasons() -> impl Iterator<Item = TransitionReason> {
+    use provision::Procedure;
+    let text = || "why".to_owned();
+    [
+        TransitionReason::Step { step: text() },
+        TransitionReason::BootMissed,
+        TransitionReason::Aborted { procedure: Procedure::Clean },
+        TransitionReason::NotVerified { error: text() },
+        TransitionReason::NotBooted { error: text() },
+        TransitionReason::StepNotOffered { step: text(), offered: text() },
+        TransitionReason::StepFailed { error: text() },
+        TransitionReason::AgentUnreachable { error: text() },
+        TransitionReason::RamdiskSilent { seconds: 1_800, diagnosis: Some(text()) },
+        TransitionReason::ImageNotFetched { seconds: 1_800, diagnosis: None },
+        TransitionReason::NotSwitchedOff { procedure: Procedure::Undeploy, error: text() },
+        TransitionReason::InWords { words: text() },
+    ]
+    .into_iter()
+}
+
+fn calls() -> impl Iterator<Item = (AgentCall, AgentOutcome)> {
+    let text = || "erase_devices".to_owned();
+    let addresses = vec![Mac([2, 0, 0, 0, 0, 1])];
+    let answer =
+        AgentOutcome::Alive { callback_url: "http://192.0.2.7/".to_owned(), version: text() };
+    [
+        (AgentCall::Lookup, AgentOutcome::Found { addresses, more: 3 }),
+        (AgentCall::Heartbeat, answer),
+        (AgentCall::ListCommands, AgentOutcome::Failed { error: text() }),
+        (AgentCall::GetSteps, AgentOutcome::Accepted),
+        (AgentCall::ExecuteStep { step: text() }, AgentOutcome::Accepted),
+        (AgentCall::StepEnded { step: text() }, AgentOutcome::Done),
+        (AgentCall::Lookup, AgentOutcome::InWords { words: text() }),
+        (AgentCall::StepEnded { step: text() }, AgentOutcome::Failed { error: text() }),
+    ]
+    .into_iter()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dhcp::leases::LeaseHolder;
 use dhcp::limits::{Limits, Millis, Rate, RateClock, Rates};
-use provision::trace::CallRefusal;
+use provision::trace::{AgentCall, CallRefusal};
 use thiserror::Error;
 use transport::repeats::{Pauses, Repeats};
 use uuid::Uuid;
@@ -65,11 +65,37 @@ pub(super) enum CallOwner {
     Anybody,
 }
 
+/// A call that an agent makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum AgentRequest {
+    Lookup,
+    Heartbeat,
+}
+
+impl AgentRequest {
+    /// As one word, for the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+impl From<AgentRequest> for AgentCall {
+    fn from(request: AgentRequest) -> Self {
+        match request {
+            AgentRequest::Lookup => Self::Lookup,
+            AgentRequest::Heartbeat => Self::Heartbeat,
+        }
+    }
+}
+
 /// Calls of one kind are recorded once, and then at intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CallKind {
     pub(super) attempt: Uuid,
-    pub(super) call: &'static str,
+    pub(super) request: AgentRequest,
     pub(super) source: CallSource,
     pub(super) is_taken: bool,
     pub(super) refused: Option<CallRefusal>,
@@ -247,7 +273,7 @@ mod tests {
         let written = |is_taken| {
             let kind = CallKind {
                 attempt: NODE,
-                call: "heartbeat",
+                request: AgentRequest::Heartbeat,
                 source: address("192.0.2.7").into(),
                 is_taken,
                 refused: None,

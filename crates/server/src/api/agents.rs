@@ -13,7 +13,7 @@ use ironic::ClientView;
 use ironic::agent::{self, Lookup};
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
-use provision::trace::{AgentCaller, CallRefusal};
+use provision::trace::{AgentCaller, AgentOutcome, CallRefusal};
 use provision::{Event, Node, ProvisionState, Refused, What};
 use store::{ChangeError, NodeKey};
 use subtle::ConstantTimeEq as _;
@@ -22,7 +22,7 @@ use transport::http_server::ServedNode;
 use transport::repeats;
 use uuid::Uuid;
 
-use super::agent_calls::{CallKind, CallOwner, CallSource};
+use super::agent_calls::{AgentRequest, CallKind, CallOwner, CallSource};
 use super::context::ApiContext;
 use super::extract::{JsonBody, PathParams, PeerAddress, RawQuery, ReceivedAt};
 use super::query::Query;
@@ -51,8 +51,8 @@ pub(super) async fn lookup(
     let seen = api.recorder.addresses().of(attempt);
     let lookup = AgentLookup { from, fetched: seen.fetched, leased: seen.leased, at };
     let asked = api.ask_as_agent(&before, &Event::AgentLooksUp(lookup)).await;
-    let call = AgentCall { api: &api, node: &before, call: "lookup", from };
-    call.record(&asked, &format!("found by {}", by(&macs)));
+    let call = AgentCall { api: &api, node: &before, request: AgentRequest::Lookup, from };
+    call.record(&asked, found_by(&macs));
     let node = asked?;
     let token = token_for(&node, from, at);
     let timeout = api.settings.heartbeat_timeout_secs;
@@ -79,14 +79,10 @@ async fn find(
 }
 
 /// The looked-up addresses for the trace, shortened to as many as a machine usually has.
-fn by(macs: &[Mac]) -> String {
+fn found_by(macs: &[Mac]) -> AgentOutcome {
     const NAMED: usize = 8;
-    let named: Vec<_> = macs.iter().take(NAMED).map(Mac::to_string).collect();
-    match macs.len() {
-        0 => "its UUID".to_owned(),
-        many if many > NAMED => format!("{} and {} more", named.join(", "), many - NAMED),
-        _ => named.join(", "),
-    }
+    let addresses: Vec<_> = macs.iter().take(NAMED).copied().collect();
+    AgentOutcome::Found { more: macs.len() - addresses.len(), addresses }
 }
 
 pub(super) async fn heartbeat(
@@ -109,10 +105,13 @@ pub(super) async fn heartbeat(
     let Some(found) = api.nodes.store().node(&key).await? else {
         return Err(ApiError::nothing_here());
     };
-    let result = format!("from {}, version {}", heartbeat.callback_url, heartbeat.agent_version);
+    let alive = AgentOutcome::Alive {
+        callback_url: heartbeat.callback_url.to_string(),
+        version: heartbeat.agent_version.clone(),
+    };
     let asked = api.ask_as_agent(&found.node, &Event::AgentAlive(heartbeat)).await;
-    let call = AgentCall { api: &api, node: &found.node, call: "heartbeat", from };
-    call.record(&asked, &result);
+    let call = AgentCall { api: &api, node: &found.node, request: AgentRequest::Heartbeat, from };
+    call.record(&asked, alive);
     asked?;
     // The token was right: the connection belongs to the node's machine.
     Ok((StatusCode::ACCEPTED, Extension(ServedNode(found.node.uuid))))
@@ -188,25 +187,28 @@ struct AgentCall<'a> {
     api: &'a ApiContext,
     /// The node before the call.
     node: &'a Node,
-    call: &'static str,
+    request: AgentRequest,
     from: IpAddr,
 }
 
 impl AgentCall<'_> {
-    /// Records the outcome in the trace and the log; `taken` describes an accepted call.
-    fn record(self, asked: &CallOutcome, taken: &str) {
-        let (result, refused) = match asked {
-            Ok(_) => (taken.to_owned(), None),
-            Err(ChangeError::Refused(refused)) => (refused.to_string(), CallRefusal::of(refused)),
+    /// Records the outcome in the trace and the log; `accepted` is that of an accepted call.
+    fn record(self, asked: &CallOutcome, accepted: AgentOutcome) {
+        let failed = |error: String| AgentOutcome::Failed { error };
+        let (outcome, refused) = match asked {
+            Ok(_) => (accepted, None),
+            Err(ChangeError::Refused(refused)) => {
+                (failed(refused.to_string()), CallRefusal::of(refused))
+            }
             // A worker holds the node: the agent tries again.
-            Err(failed) => (failed.to_string(), Some(CallRefusal::NotNow)),
+            Err(error) => (failed(error.to_string()), Some(CallRefusal::NotNow)),
         };
-        self.log(&result, asked.is_ok());
+        self.log(&outcome);
         // A call that no attempt expects belongs to no trace.
         let Some(attempt) = self.node.live_attempt() else { return };
         let kind = CallKind {
             attempt: attempt.id,
-            call: self.call,
+            request: self.request,
             source: self.from.into(),
             is_taken: asked.is_ok(),
             refused,
@@ -216,12 +218,8 @@ impl AgentCall<'_> {
         };
         let is_known = self.is_known(asked);
         let caller = AgentCaller { remote: self.from, is_known, refused, unlisted };
-        let what = What::Agent {
-            call: self.call.to_owned(),
-            result,
-            ok: asked.is_ok(),
-            caller: Some(caller),
-        };
+        let call = self.request.into();
+        let what = What::Agent { call, outcome, caller: Some(caller) };
         self.api.recorder.record(self.node, what);
     }
 
@@ -229,26 +227,27 @@ impl AgentCall<'_> {
     fn is_known(self, asked: &CallOutcome) -> bool {
         let node = asked.as_ref().unwrap_or(self.node);
         let Some(attempt) = node.live_attempt() else { return false };
-        let has_token = self.call == "heartbeat" && asked.is_ok();
+        let has_token = self.request == AgentRequest::Heartbeat && asked.is_ok();
         let seen = self.api.recorder.addresses().of(attempt.id);
         has_token || seen.holds(self.from) || belongs(node, attempt, self.from)
     }
 
-    fn log(self, result: &str, is_taken: bool) {
-        let Self { node, call, from, .. } = self;
+    fn log(self, outcome: &AgentOutcome) {
+        let Self { node, request, from, .. } = self;
         let uuid = node.uuid;
-        match (is_taken, call) {
-            (false, _) => {
+        match (outcome.error(), request) {
+            (Some(error), _) => {
+                let call = request.name();
                 if let Some(more) = repeats::line(call, (uuid, CallSource::from(from))) {
-                    warn!(node.uuid = %uuid, "the {call} of an agent at {from} for node {uuid} is refused: {result}{more}");
+                    warn!(node.uuid = %uuid, "the {call} of an agent at {from} for node {uuid} is refused: {error}{more}");
                 }
             }
-            (true, "lookup") => {
+            (None, AgentRequest::Lookup) => {
                 if let Some(more) = repeats::line("lookup taken", uuid) {
                     info!(node.uuid = %uuid, "the agent on node {uuid} looked itself up from {from}{more}");
                 }
             }
-            (true, _) => {}
+            (None, AgentRequest::Heartbeat) => {}
         }
     }
 }

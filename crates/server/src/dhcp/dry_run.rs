@@ -250,8 +250,10 @@ mod tests {
     use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
     use hardware::architecture::X64_HTTP;
     use jiff::Timestamp;
+    use provision::boot::Artifact;
     use provision::node::Agent;
     use provision::test_nodes::{boot_port, booting_node};
+    use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
     use provision::{BootEvent, Node};
     use serde_json::json;
     use tempfile::TempDir;
@@ -456,8 +458,13 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             attempt: booting_node().attempt.unwrap().id,
             what: What::Provider {
-                name: "dnsmasq".to_owned(),
-                told: "to let it boot bootx64.efi".to_owned(),
+                name: DhcpService::Dnsmasq,
+                told: BootAnnouncement::Boot {
+                    cause: AnnouncementCause::Begin,
+                    ports: vec![MAC],
+                    artifact: Some(Artifact::BootLoader),
+                    warnings: Vec::new(),
+                },
                 error: None,
             },
         };
@@ -467,6 +474,9 @@ mod tests {
 
         assert_eq!(dry_run.other_server(), Some("dnsmasq"));
         assert!(before.contains("told nothing"), "{before}");
-        assert_eq!(dry_run.told(MAC).await.unwrap(), "was told to let it boot bootx64.efi");
+        assert_eq!(
+            dry_run.told(MAC).await.unwrap(),
+            format!("was told to let {MAC} boot bootx64.efi")
+        );
     }
 }

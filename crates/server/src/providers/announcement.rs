@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use netboot::urls::{IpFamily, Unreachable, Urls};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
+use provision::trace::{AnnouncementCause, BootAnnouncement};
 use provision::{Attempt, BootInterface, Node, Port};
 use thiserror::Error;
 use url::Url;
@@ -141,14 +142,17 @@ impl Announcement {
         &self.ticket.0
     }
 
-    /// In words, for the trace: what is booted from where. Holds no ticket.
+    /// For the trace: what is booted from where. Holds no ticket.
     #[must_use]
-    pub fn in_words(&self) -> String {
-        let macs: Vec<_> = self.ports.iter().map(|port| port.mac.to_string()).collect();
+    pub fn traced(&self, cause: AnnouncementCause, warnings: &[String]) -> BootAnnouncement {
         let links = self.links(IpFamily::V4).or_else(|_| self.links(IpFamily::V6));
         let own = links.ok().and_then(|links| links.own.path_segments()?.next_back());
-        let file = own.unwrap_or("what there is none of");
-        format!("to let {} boot {file}", macs.join(" and "))
+        BootAnnouncement::Boot {
+            cause,
+            ports: self.ports.iter().map(|port| port.mac).collect(),
+            artifact: own.and_then(Artifact::of_file_name),
+            warnings: warnings.to_vec(),
+        }
     }
 }
 
@@ -333,7 +337,8 @@ mod tests {
 
         let told = Announcement::of(&node("x86_64"), &[], &config.urls(None), &[]).unwrap();
 
-        assert!(told.in_words().ends_with("boot bootx64.efi"), "{}", told.in_words());
+        let traced = told.traced(AnnouncementCause::Begin, &[]).to_string();
+        assert!(traced.ends_with("boot bootx64.efi"), "{traced}");
     }
 
     #[test]

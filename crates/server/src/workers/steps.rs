@@ -1,6 +1,7 @@
 //! Calls to the agent, as a [`StepPlan`] says: which steps it has, the next step, and how that goes.
 
 use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
+use provision::trace::{AgentCall, AgentOutcome};
 use provision::{Event, What};
 use serde_json::{Map, Value, json};
 use store::Claimed;
@@ -39,8 +40,8 @@ impl TracedAgent<'_> {
         loop {
             reply = match plan.next(&reply) {
                 StepAction::ListCommands => self.commands().await,
-                StepAction::Send { command, params, wait } => {
-                    self.send(command, params, wait).await
+                StepAction::Send { call, command, params, wait } => {
+                    self.send(call, command, params, wait).await
                 }
                 StepAction::Done { event, trace } => {
                     trace.into_iter().for_each(|what| self.record(what));
@@ -53,26 +54,31 @@ impl TracedAgent<'_> {
     async fn commands(&self) -> AgentReply {
         match self.client.commands().await {
             Ok(commands) => AgentReply::Commands(commands),
-            Err(error) => self.failed("list of commands", &error),
+            Err(error) => self.failed(AgentCall::ListCommands, &error),
         }
     }
 
-    async fn send(&self, name: &str, params: Map<String, Value>, wait: bool) -> AgentReply {
-        let step = params.get("step").and_then(|step| step["step"].as_str());
-        let call = step.map_or_else(|| name.to_owned(), |step| format!("{name} {step}"));
+    async fn send(
+        &self,
+        call: AgentCall,
+        command: &str,
+        params: Map<String, Value>,
+        wait: bool,
+    ) -> AgentReply {
         info!("telling the agent: {call}");
         let params = self.about_node().into_iter().chain(params).collect();
-        match self.client.run(name, params, wait).await {
+        match self.client.run(command, params, wait).await {
             Ok(command) => {
-                self.record(step_plan::traced_command(&call, &command));
+                self.record(step_plan::traced_command(call, &command));
                 AgentReply::Sent(command)
             }
-            Err(error) => self.failed(&call, &error),
+            Err(error) => self.failed(call, &error),
         }
     }
 
-    fn failed(&self, call: &str, error: &AgentError) -> AgentReply {
-        self.record(step_plan::traced(call, &error.to_string(), false));
+    fn failed(&self, call: AgentCall, error: &AgentError) -> AgentReply {
+        let outcome = AgentOutcome::Failed { error: error.to_string() };
+        self.record(step_plan::traced(call, outcome));
         reply_of(error)
     }
 

@@ -1,0 +1,42 @@
+//! The service's settings that decide transitions.
+
+use jiff::SignedDuration;
+
+/// The service's settings that decide transitions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Whether `provide` and `deleted` clean first (Ironic's `[conductor]automated_clean`, on by default).
+    pub automated_clean: bool,
+    /// Silence in `clean wait` after which a clean has failed
+    /// (Ironic's `[conductor]clean_callback_timeout`, 1800 s).
+    pub clean_callback_timeout: SignedDuration,
+    /// Time in `wait call-back` after which a deployment has failed
+    /// (Ironic's `[conductor]deploy_callback_timeout`, 1800 s).
+    pub deploy_callback_timeout: SignedDuration,
+}
+
+impl Policy {
+    pub(crate) fn clean_patience(&self) -> SignedDuration {
+        self.clean_callback_timeout
+    }
+
+    pub(crate) fn deploy_patience(&self) -> SignedDuration {
+        self.deploy_callback_timeout
+    }
+
+    /// Of procedures that wait for no machine, or are not built.
+    pub(crate) fn boot_patience(&self) -> SignedDuration {
+        self.deploy_callback_timeout
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let half_an_hour = SignedDuration::from_secs(1_800);
+        Self {
+            automated_clean: true,
+            clean_callback_timeout: half_an_hour,
+            deploy_callback_timeout: half_an_hour,
+        }
+    }
+}

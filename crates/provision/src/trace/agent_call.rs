@@ -1,0 +1,144 @@
+//! Calls between the daemon and an agent, and their outcomes.
+
+use std::fmt;
+
+use hardware::Mac;
+use serde::{Deserialize, Serialize};
+
+/// A call between the daemon and an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum AgentCall {
+    /// The agent looks up its node.
+    Lookup,
+    /// The agent says that it is alive.
+    Heartbeat,
+    /// The agent is asked for its commands.
+    ListCommands,
+    /// The agent is asked for its clean steps.
+    GetSteps,
+    /// The agent is told to run a step.
+    ExecuteStep {
+        /// The step without its interface: `erase_devices`.
+        step: String,
+    },
+    /// A step has ended.
+    StepEnded {
+        /// The step with its interface: `deploy.erase_devices`.
+        step: String,
+    },
+}
+
+impl AgentCall {
+    /// Whether the agent calls the daemon, not the daemon the agent.
+    #[must_use]
+    pub fn is_from_agent(&self) -> bool {
+        match self {
+            Self::Lookup | Self::Heartbeat => true,
+            Self::ListCommands
+            | Self::GetSteps
+            | Self::ExecuteStep { .. }
+            | Self::StepEnded { .. } => false,
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Lookup | Self::Heartbeat | Self::ListCommands | Self::GetSteps => None,
+            Self::ExecuteStep { step } | Self::StepEnded { step } => Some(step),
+        }
+    }
+}
+
+impl fmt::Display for AgentCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lookup => f.write_str("lookup"),
+            Self::Heartbeat => f.write_str("heartbeat"),
+            Self::ListCommands => f.write_str("list of commands"),
+            Self::GetSteps => f.write_str("clean.get_clean_steps"),
+            Self::ExecuteStep { step } => write!(f, "clean.execute_clean_step {step}"),
+            Self::StepEnded { step } => f.write_str(step),
+        }
+    }
+}
+
+/// The outcome of an [`AgentCall`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum AgentOutcome {
+    /// A lookup has found its node.
+    Found {
+        /// The first addresses of the lookup; none if it named the node's UUID.
+        addresses: Vec<Mac>,
+        /// Further addresses of the lookup.
+        more: usize,
+    },
+    /// A heartbeat was accepted.
+    Alive {
+        /// The address of the agent's command API.
+        callback_url: String,
+        /// The version of the agent, in its words.
+        version: String,
+    },
+    /// The agent runs the command, or has run it.
+    Accepted,
+    /// A step was done.
+    Done,
+    /// The call was refused, could not be made, or the step failed.
+    Failed {
+        /// Why: the agent's words, or those of whoever refused.
+        error: String,
+    },
+    /// A success that version 0.1 wrote in words.
+    InWords {
+        /// The words.
+        words: String,
+    },
+}
+
+impl AgentOutcome {
+    /// The error of a call that failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Failed { error } => Some(error),
+            Self::Found { .. }
+            | Self::Alive { .. }
+            | Self::Accepted
+            | Self::Done
+            | Self::InWords { .. } => None,
+        }
+    }
+
+    pub(super) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let (first, second) = match self {
+            Self::Found { .. } | Self::Accepted | Self::Done => (None, None),
+            Self::Alive { callback_url, version } => (Some(callback_url), Some(version)),
+            Self::Failed { error: text } | Self::InWords { words: text } => (Some(text), None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+impl fmt::Display for AgentOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found { addresses, .. } if addresses.is_empty() => {
+                f.write_str("found by its UUID")
+            }
+            Self::Found { addresses, more } => {
+                let addresses: Vec<_> = addresses.iter().map(Mac::to_string).collect();
+                write!(f, "found by {}", addresses.join(", "))?;
+                if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+            }
+            Self::Alive { callback_url, version } => {
+                write!(f, "from {callback_url}, version {version}")
+            }
+            Self::Accepted => f.write_str("taken on"),
+            Self::Done => f.write_str("done"),
+            Self::Failed { error } => write!(f, "failed: {error}"),
+            Self::InWords { words } => f.write_str(words),
+        }
+    }
+}
