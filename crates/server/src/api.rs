@@ -1,7 +1,7 @@
 //! Ironic's REST API. [`routes::ROUTES`] is the table of what it has.
 //!
 //! [`router`] serves the whole table; [`agent_router`] the part that machines need, for an address that
-//! they can reach. Handlers read a request, ask [`Nodes`](nodes::Nodes) for a change, and show what came of it.
+//! they can reach. Handlers read a request, ask [`Nodes`](::nodes::Nodes) for a change, and show what came of it.
 
 mod agent_calls;
 mod agents;
