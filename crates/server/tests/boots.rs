@@ -215,6 +215,22 @@ async fn a_daemon_that_dies_after_the_reset_leaves_the_machine_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_on_after_a_crash_stays_on_though_its_image_could_not_be_made_any_more() {
+    let mut world = World::new(54, Personality::default()).await;
+    let held = world.bmc.hold("POST On");
+    world.clean().await;
+    held.reached().await;
+
+    world.die();
+    held.let_go();
+    std::fs::remove_file(world.images.join("own.iso")).unwrap();
+    world.start().await;
+
+    world.node_in("clean wait").await;
+    assert_eq!(world.bmc.changes(), ["PATCH Once UEFI UefiHttp with a URL", "POST On"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched() {
     let world = World::new(6, Personality::default()).await;
     let patch = json!([{

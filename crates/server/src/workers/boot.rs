@@ -5,10 +5,10 @@ use store::{Claimed, WorkError};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::boot_target::{NoBootTarget, announced_override};
+use super::boot_target::{NoBootTarget, prepare_override};
 use super::context::{WorkerContext, attempt_of};
 use super::power::plan::PowerPlan;
-use super::power::{BMC_PATIENCE, NotCarriedOut, carry_out};
+use super::power::{BMC_PATIENCE, NotCarriedOut, PlanPause, carry_out};
 use super::work_place::WorkPlace;
 
 /// Why a machine was not booted.
@@ -44,12 +44,17 @@ async fn boot(
     place: &WorkPlace,
 ) -> Result<(), NotBooted> {
     let node = &claimed.node;
-    // All that can fail without the machine fails before it is touched.
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
-    // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
-    // is made to forget.
-    let boot = announced_override(context, node, &claimed.ports, attempt).await?;
-    place.lend(context.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
-    let plan = PowerPlan::boot(boot, claimed.progress);
-    Ok(carry_out(context, claimed, plan, BMC_PATIENCE).await?)
+    let has_uri = attempt.boot_interface.http_boot_uri().is_some();
+    let mut plan = PowerPlan::boot(has_uri, claimed.progress);
+    // What is made ready can fail, and then a machine is switched off. One that was switched on before a crash needs none of
+    // it, and so the plan looks at the machine first.
+    while carry_out(context, claimed, &mut plan, BMC_PATIENCE).await? == PlanPause::Prepare {
+        // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
+        // is made to forget.
+        let boot = prepare_override(context, node, &claimed.ports, attempt).await?;
+        place.lend(context.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
+        plan.prepared(boot);
+    }
+    Ok(())
 }

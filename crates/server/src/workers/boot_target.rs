@@ -22,7 +22,7 @@ pub(super) enum NoBootTarget {
 }
 
 /// What the BMC is to be told for a boot, after the DHCP service was told, where one takes part.
-pub(super) async fn announced_override(
+pub(super) async fn prepare_override(
     context: &WorkerContext,
     node: &Node,
     ports: &[Arc<Port>],
@@ -41,14 +41,8 @@ pub(super) async fn announced_override(
     })
 }
 
-/// The same for the instance of an active node, whenever its machine is switched on; `None` for any other node.
-pub(super) async fn instance_override(
-    context: &WorkerContext,
-    node: &Node,
-    ports: &[Arc<Port>],
-) -> Result<Option<HttpBootOverride>, NoBootTarget> {
-    match bootable(node).filter(|_| node.provision_state == ProvisionState::Active) {
-        Some(attempt) => announced_override(context, node, ports, attempt).await.map(Some),
-        None => Ok(None),
-    }
+/// The attempt of an active node's instance, which its machine boots whenever it is switched on; `None` for any other
+/// node.
+pub(super) fn instance_attempt(node: &Node) -> Option<&Attempt> {
+    bootable(node).filter(|_| node.provision_state == ProvisionState::Active)
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
-use super::boot_target::instance_override;
+use super::boot_target::{NoBootTarget, instance_attempt, prepare_override};
 use super::context::WorkerContext;
 use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
 
@@ -38,30 +38,55 @@ pub(super) async fn run(
     claimed: &Claimed,
     target: PowerTarget,
 ) -> Result<Event, WorkError> {
-    // The machine of an instance boots from its URL, which its BMC may have forgotten.
-    let instance = match target.leads_to() {
-        PowerState::On => instance_override(context, &claimed.node, &claimed.ports).await,
-        PowerState::Off => Ok(None),
-    };
-    let boot = match instance {
-        Ok(boot) => boot,
-        Err(reason) => return Ok(Event::PowerFailed(reason.to_string())),
-    };
-    let plan = PowerPlan::power(target, boot, claimed.progress);
-    match carry_out(context, claimed, plan, BMC_PATIENCE).await {
+    match set_power(context, claimed, target).await {
         Ok(()) => Ok(Event::PowerSeen(target.leads_to())),
-        Err(NotCarriedOut::Work(failed)) => Err(failed),
+        Err(PowerNotSet::Machine(NotCarriedOut::Work(failed))) => Err(failed),
         Err(failed) => Ok(Event::PowerFailed(failed.to_string())),
     }
 }
 
-/// Carries `plan` out, to its end or for as long as `patience`.
+/// Why the power is not as the operator asked.
+#[derive(Debug, Error)]
+enum PowerNotSet {
+    #[error(transparent)]
+    Target(#[from] NoBootTarget),
+    #[error(transparent)]
+    Machine(#[from] NotCarriedOut),
+}
+
+async fn set_power(
+    context: &WorkerContext,
+    claimed: &Claimed,
+    target: PowerTarget,
+) -> Result<(), PowerNotSet> {
+    let node = &claimed.node;
+    // The machine of an instance boots from its URL, which its BMC may have forgotten.
+    let instance = instance_attempt(node).filter(|_| target.leads_to() == PowerState::On);
+    let has_uri = instance.map(|attempt| attempt.boot_interface.http_boot_uri().is_some());
+    let mut plan = PowerPlan::power(target, has_uri, claimed.progress);
+    while carry_out(context, claimed, &mut plan, BMC_PATIENCE).await? == PlanPause::Prepare {
+        let Some(attempt) = instance else { break };
+        plan.prepared(prepare_override(context, node, &claimed.ports, attempt).await?);
+    }
+    Ok(())
+}
+
+/// How far a plan was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlanPause {
+    /// To its end.
+    Done,
+    /// Until what the machine is told to boot is to be made ready, which may take longer than any BMC.
+    Prepare,
+}
+
+/// Carries `plan` out, as far as it goes or for as long as `patience`.
 pub(super) async fn carry_out(
     context: &WorkerContext,
     claimed: &Claimed,
-    plan: PowerPlan,
+    plan: &mut PowerPlan,
     patience: Duration,
-) -> Result<(), NotCarriedOut> {
+) -> Result<PlanPause, NotCarriedOut> {
     let done = timeout(patience, carry_out_all(context, claimed, plan)).await;
     done.map_err(|_| BmcError::Slow(patience))?
 }
@@ -69,8 +94,8 @@ pub(super) async fn carry_out(
 async fn carry_out_all(
     context: &WorkerContext,
     claimed: &Claimed,
-    mut plan: PowerPlan,
-) -> Result<(), NotCarriedOut> {
+    plan: &mut PowerPlan,
+) -> Result<PlanPause, NotCarriedOut> {
     let bmc = Bmc::of(&claimed.node, &context.recorder).await?;
     let machine = bmc.machine().await?;
     let mut shown = look(&machine).await?;
@@ -98,7 +123,8 @@ async fn carry_out_all(
                 sleep(BETWEEN_LOOKS).await;
                 shown = look(&machine).await?;
             }
-            PlannedAction::Done => return Ok(()),
+            PlannedAction::Prepare => return Ok(PlanPause::Prepare),
+            PlannedAction::Done => return Ok(PlanPause::Done),
         }
     }
 }

@@ -43,9 +43,9 @@ async fn switch_off(
 ) -> Result<Event, WorkError> {
     let mut plan = TearDownPlan::new(attempt);
     loop {
-        let tried = match carry_out(context, claimed, PowerPlan::tear_down(), TRY).await {
+        let tried = match carry_out(context, claimed, &mut PowerPlan::tear_down(), TRY).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
-            tried => tried.map_err(|failed| failed.to_string()),
+            tried => tried.map(drop).map_err(|failed| failed.to_string()),
         };
         if let Err(failed) = &tried {
             warn!(error = failed, "the machine could not be switched off");

@@ -4,7 +4,8 @@
 //! (`provision`). [`carry_out`](super::carry_out) carries the actions out.
 //!
 //! A phase is noted before each action that it stands for, so that a daemon that takes the work over after a crash
-//! knows what may have been sent. From [`BootPhase::PoweringOn`] on, no plan switches the machine off.
+//! knows what may have been sent. From [`BootPhase::PoweringOn`] on, no plan switches the machine off, and nothing is made
+//! ready for a machine that is on: what cannot fail then cannot have the machine switched off.
 
 use std::time::Duration;
 
@@ -46,9 +47,18 @@ enum PowerEnd {
     Off,
     OffAndOverrideCleared,
     On {
-        /// What it is told to boot before it is switched on.
-        boot: Option<HttpBootOverride>,
+        /// What it is told to boot before it is switched on, if it is told.
+        boot: Option<PlannedBoot>,
     },
+}
+
+/// What a machine is told to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PlannedBoot {
+    /// Whether its BMC is told the URL.
+    has_uri: bool,
+    /// The override, once all that the boot needs is ready.
+    prepared: Option<HttpBootOverride>,
 }
 
 /// What is to be done with a machine next.
@@ -62,6 +72,8 @@ pub(crate) enum PlannedAction {
     ShutDown,
     /// Look until the machine is off, or this time has passed.
     AwaitOff { patience: Duration },
+    /// Make ready what the machine is told to boot, and give the override to [`PowerPlan::prepared`].
+    Prepare,
     /// Set the boot override.
     SetOverride(HttpBootOverride),
     /// Look at what has become of the boot override.
@@ -102,17 +114,16 @@ pub(crate) enum PowerPlanFailure {
 }
 
 impl PowerPlan {
-    /// A boot from power off, with this override.
-    pub(crate) fn boot(boot: HttpBootOverride, phase: BootPhase) -> Self {
-        Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot: Some(boot) }, phase)
+    /// A boot from power off, with an override that has a URI or not.
+    pub(crate) fn boot(has_uri: bool, phase: BootPhase) -> Self {
+        let boot = Some(PlannedBoot { has_uri, prepared: None });
+        Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot }, phase)
     }
 
-    /// What an operator asks for. `boot` is set as the override before the machine is switched on.
-    pub(crate) fn power(
-        target: PowerTarget,
-        boot: Option<HttpBootOverride>,
-        phase: BootPhase,
-    ) -> Self {
+    /// What an operator asks for. An override is set before the machine is switched on if `has_uri` says whether it has a
+    /// URI.
+    pub(crate) fn power(target: PowerTarget, has_uri: Option<bool>, phase: BootPhase) -> Self {
+        let boot = has_uri.map(|has_uri| PlannedBoot { has_uri, prepared: None });
         let (off, end) = match target {
             PowerTarget::On => (None, PowerEnd::On { boot }),
             PowerTarget::Off => (Some(SwitchOff::AtOnce), PowerEnd::Off),
@@ -133,6 +144,13 @@ impl PowerPlan {
         Self { off, end, phase, last: None }
     }
 
+    /// Takes the override of a boot for which all is ready.
+    pub(crate) fn prepared(&mut self, boot: HttpBootOverride) {
+        if let PowerEnd::On { boot: Some(planned) } = &mut self.end {
+            planned.prepared = Some(boot);
+        }
+    }
+
     /// What is to be done next, once the action before has succeeded. `shown` is the latest look at the machine.
     ///
     /// # Errors
@@ -151,7 +169,7 @@ impl PowerPlan {
             return Ok(PlannedAction::Done);
         }
         match &self.last {
-            None | Some(PlannedAction::LookAgain) => self.begin(shown),
+            None | Some(PlannedAction::LookAgain | PlannedAction::Prepare) => self.begin(shown),
             Some(PlannedAction::Note(phase)) => match phase {
                 BootPhase::Untouched | BootPhase::PoweringOff | BootPhase::Overriding => {
                     self.begin(shown)
@@ -194,7 +212,10 @@ impl PowerPlan {
         }
         // What can be seen to fail does so before the machine is touched.
         if let PowerEnd::On { boot: Some(boot) } = &self.end {
-            shown.validate(boot.uri.is_some())?;
+            shown.validate(boot.has_uri)?;
+            if boot.prepared.is_none() {
+                return Ok(PlannedAction::Prepare);
+            }
         }
         match self.off {
             Some(off) if shown.power() != Power::Off => Ok(self.switch_off(off)),
@@ -252,16 +273,21 @@ impl PowerPlan {
             }
             PowerEnd::Off | PowerEnd::OffAndOverrideCleared => PlannedAction::Done,
             PowerEnd::On { boot: None } => PlannedAction::Note(BootPhase::PoweringOn),
+            PowerEnd::On { boot: Some(PlannedBoot { prepared: None, .. }) } => {
+                PlannedAction::Prepare
+            }
             // Where a reset may have been sent, that must stay noted until the next one.
             PowerEnd::On { boot: Some(_) } if self.phase < BootPhase::Overriding => {
                 PlannedAction::Note(BootPhase::Overriding)
             }
-            PowerEnd::On { boot: Some(boot) } => PlannedAction::SetOverride(boot.clone()),
+            PowerEnd::On { boot: Some(PlannedBoot { prepared: Some(boot), .. }) } => {
+                PlannedAction::SetOverride(boot.clone())
+            }
         }
     }
 
     fn read_back(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
-        if let PowerEnd::On { boot: Some(boot) } = &self.end {
+        if let PowerEnd::On { boot: Some(PlannedBoot { prepared: Some(boot), .. }) } = &self.end {
             shown.has_override(boot)?;
         }
         Ok(PlannedAction::Note(BootPhase::PoweringOn))
@@ -343,6 +369,7 @@ mod tests {
             Ok(PlannedAction::AwaitOff { patience }) => {
                 format!("await off {} s", patience.as_secs())
             }
+            Ok(PlannedAction::Prepare) => "prepare".to_owned(),
             Ok(PlannedAction::SetOverride(boot)) => format!("override {:?}", boot.enabled),
             Ok(PlannedAction::ReadBack) => "read back".to_owned(),
             Ok(PlannedAction::ClearOverride) => "clear override".to_owned(),
@@ -355,6 +382,13 @@ mod tests {
             Err(PowerPlanFailure::PowerStays { wanted }) => format!("fail: not {wanted}"),
             Err(PowerPlanFailure::SystemRuns) => "fail: system runs".to_owned(),
         }
+    }
+
+    /// A boot for which all is ready.
+    fn prepared_boot(phase: BootPhase) -> PowerPlan {
+        let mut plan = PowerPlan::boot(true, phase);
+        plan.prepared(url());
+        plan
     }
 
     fn header() -> String {
@@ -372,7 +406,10 @@ mod tests {
     fn whoever_takes_over_goes_by_the_phase_and_the_power() {
         let mut table = header();
         for phase in PHASES {
-            row(&mut table, &format!("boot: {phase:?}"), &PowerPlan::boot(url(), phase), None);
+            row(&mut table, &format!("boot: {phase:?}"), &PowerPlan::boot(true, phase), None);
+        }
+        for phase in PHASES {
+            row(&mut table, &format!("prepared: {phase:?}"), &prepared_boot(phase), None);
         }
         for target in TARGETS {
             for phase in PHASES {
@@ -385,12 +422,18 @@ mod tests {
 
         insta::assert_snapshot!(table, @r"
                                      On                   Off                  Changing
-        boot: Untouched              note PoweringOff     note Overriding      note PoweringOff
-        boot: PoweringOff            power off            note Overriding      power off
-        boot: Overriding             note PoweringOff     override Once        note PoweringOff
+        boot: Untouched              prepare              prepare              prepare
+        boot: PoweringOff            prepare              prepare              prepare
+        boot: Overriding             prepare              prepare              prepare
         boot: PoweringOn             done                 note SeenOff(1)      note SeenOff(1)
         boot: SeenOff(9)             done                 note SeenOff(10)     note SeenOff(10)
-        boot: SeenOff(10)            done                 override Once        await on 90 s
+        boot: SeenOff(10)            done                 prepare              await on 90 s
+        prepared: Untouched          note PoweringOff     note Overriding      note PoweringOff
+        prepared: PoweringOff        power off            note Overriding      power off
+        prepared: Overriding         note PoweringOff     override Once        note PoweringOff
+        prepared: PoweringOn         done                 note SeenOff(1)      note SeenOff(1)
+        prepared: SeenOff(9)         done                 note SeenOff(10)     note SeenOff(10)
+        prepared: SeenOff(10)        done                 override Once        await on 90 s
         power on: Untouched          done                 note PoweringOn      note PoweringOn
         power on: PoweringOff        done                 note PoweringOn      note PoweringOn
         power on: Overriding         done                 note PoweringOn      note PoweringOn
@@ -433,7 +476,7 @@ mod tests {
             plan.last = Some(last);
             row(&mut table, name, &plan, boot);
         };
-        let boot = |phase| PowerPlan::boot(url(), phase);
+        let boot = prepared_boot;
         let patience = POWER_FOLLOWS;
         let await_off = PlannedAction::AwaitOff { patience };
         let await_on = PlannedAction::AwaitOn { patience };
@@ -454,7 +497,12 @@ mod tests {
         let seen = BootPhase::SeenOff(RESET_SHOWS);
         after("resumed: note SeenOff", boot(seen), PlannedAction::Note(seen), None);
         after("resumed: look again", boot(seen), PlannedAction::LookAgain, None);
-        after("resumed: await on", boot(seen), await_on, None);
+        after("resumed: await on", boot(seen), await_on.clone(), None);
+        let unprepared = |phase| PowerPlan::boot(true, phase);
+        after("unprepared: look again", unprepared(seen), PlannedAction::LookAgain, None);
+        after("unprepared: await on", unprepared(seen), await_on, None);
+        after("resumed: prepare", boot(seen), PlannedAction::Prepare, None);
+        after("prepare", boot(BootPhase::Untouched), PlannedAction::Prepare, None);
         after("resumed: override", boot(seen), override_url, None);
         after("resumed: read back", boot(seen), PlannedAction::ReadBack, Some(&url()));
         let soft = PowerPlan::power(PowerTarget::SoftOff, None, BootPhase::Untouched);
@@ -480,6 +528,10 @@ mod tests {
         resumed: note SeenOff        done                 look again           look again
         resumed: look again          done                 override Once        await on 90 s
         resumed: await on            done                 override Once        fail: not on
+        unprepared: look again       done                 prepare              await on 90 s
+        unprepared: await on         done                 prepare              fail: not on
+        resumed: prepare             done                 override Once        await on 90 s
+        prepare                      note PoweringOff     note Overriding      note PoweringOff
         resumed: override            done                 read back            read back
         resumed: read back           done                 note PoweringOn      note PoweringOn
         soft: shut down              await off 600 s      await off 600 s      await off 600 s
@@ -498,7 +550,7 @@ mod tests {
             "Boot": { "BootSourceOverrideMode": "Legacy" },
         });
         let shown = Sight::from(serde_json::from_value::<System>(bios).unwrap());
-        let mut plan = PowerPlan::boot(url(), BootPhase::Untouched);
+        let mut plan = PowerPlan::boot(true, BootPhase::Untouched);
 
         assert_eq!(plan.next(&shown), Err(CannotHttpBoot::BiosMode.into()));
     }
@@ -507,7 +559,8 @@ mod tests {
     fn an_override_for_a_power_on_is_set_as_it_is_asked_for() {
         let boot = HttpBootOverride { enabled: OverrideEnabled::Continuous, ..url() };
         for target in [PowerTarget::On, PowerTarget::Reboot, PowerTarget::SoftReboot] {
-            let plan = PowerPlan::power(target, Some(boot.clone()), BootPhase::Untouched);
+            let mut plan = PowerPlan::power(target, Some(true), BootPhase::Untouched);
+            plan.prepared(boot.clone());
 
             let (course, end) = PowerModel::new(false).live(plan, &mut std::iter::empty());
 
@@ -535,10 +588,27 @@ mod tests {
         };
 
         let (course, end) =
-            machine.live(PowerPlan::boot(url(), machine.phase), &mut std::iter::empty());
+            machine.live(PowerPlan::boot(true, machine.phase), &mut std::iter::empty());
 
         assert_eq!(end, PlanEnd::Done);
         assert!(!course.contains(&PlannedAction::PowerOff), "{course:?}");
+    }
+
+    #[test]
+    fn nothing_is_made_ready_for_a_machine_that_was_switched_on_before_a_crash() {
+        for slow in 0..RESET_SHOWS {
+            let mut machine = PowerModel {
+                phase: BootPhase::PoweringOn,
+                reset: Some((Power::On, slow)),
+                ..PowerModel::new(false)
+            };
+
+            let (course, end) =
+                machine.live(PowerPlan::boot(true, machine.phase), &mut std::iter::empty());
+
+            assert_eq!(end, PlanEnd::Done);
+            assert!(!course.contains(&PlannedAction::Prepare), "{course:?}");
+        }
     }
 
     /// What becomes of the daemon around an action.
@@ -631,7 +701,10 @@ mod tests {
                 PlannedAction::AwaitOn { patience } => {
                     return self.await_power(Power::On, *patience);
                 }
-                PlannedAction::ReadBack | PlannedAction::LookAgain => return self.look(),
+                // It takes its time, after which the machine is looked at anew.
+                PlannedAction::Prepare | PlannedAction::ReadBack | PlannedAction::LookAgain => {
+                    return self.look();
+                }
                 PlannedAction::Done => {}
             }
             shown
@@ -657,6 +730,9 @@ mod tests {
                     return (done, PlanEnd::Died);
                 }
                 shown = self.carry_out(&action, shown);
+                if action == PlannedAction::Prepare {
+                    plan.prepared(url());
+                }
                 done.push(action);
                 assert!(done.len() < 50, "it does not end: {done:?}");
                 if fate == DaemonFate::DiesAfter {
@@ -677,6 +753,7 @@ mod tests {
                     assert_eq!(self.phase, BootPhase::PoweringOn);
                     assert_ne!(shown.power(), Power::On);
                     if let PowerEnd::On { boot: Some(boot) } = &plan.end {
+                        let boot = boot.prepared.as_ref().expect("it was made ready");
                         assert_eq!(shown.has_override(boot), Ok(()));
                     }
                     let comes_on = self.reset.is_some_and(|(power, _)| power == Power::On);
@@ -684,6 +761,10 @@ mod tests {
                 }
                 PlannedAction::Note(phase) => {
                     self.may_be_switched_on |= *phase >= BootPhase::PoweringOn;
+                }
+                PlannedAction::Prepare => {
+                    let is_on = shown.power() == Power::On;
+                    assert!(!(self.may_be_switched_on && is_on), "it is on for this work");
                 }
                 PlannedAction::PowerOff
                 | PlannedAction::ShutDown
@@ -701,26 +782,26 @@ mod tests {
     #[derive(Clone, Debug)]
     enum PowerWork {
         Boot,
-        Power(PowerTarget, Option<HttpBootOverride>),
+        Power(PowerTarget, Option<bool>),
         TearDown,
     }
 
     impl PowerWork {
         fn plan(&self, phase: BootPhase) -> PowerPlan {
             match self {
-                Self::Boot => PowerPlan::boot(url(), phase),
-                Self::Power(target, boot) => PowerPlan::power(*target, boot.clone(), phase),
+                Self::Boot => PowerPlan::boot(true, phase),
+                Self::Power(target, has_uri) => PowerPlan::power(*target, *has_uri, phase),
                 Self::TearDown => PowerPlan::tear_down(),
             }
         }
     }
 
     fn power_work() -> impl Strategy<Value = PowerWork> {
-        let boot = prop_oneof![Just(None), Just(Some(url()))];
-        let power = (prop::sample::select(&TARGETS[..]), boot);
+        let has_uri = prop_oneof![Just(None), Just(Some(true))];
+        let power = (prop::sample::select(&TARGETS[..]), has_uri);
         prop_oneof![
             3 => Just(PowerWork::Boot),
-            3 => power.prop_map(|(target, boot)| PowerWork::Power(target, boot)),
+            3 => power.prop_map(|(target, has_uri)| PowerWork::Power(target, has_uri)),
             1 => Just(PowerWork::TearDown),
         ]
     }
