@@ -3,7 +3,9 @@
 //! Needs `FERROBOOT_TEST_POSTGRES` (`scripts/with-postgres`).
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::process::{Process, READY};
 use ferroboot::lab::{Lab, Plan};
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::crashes::{behind_a_proxy, cleaned_once, is_heartbeat, is_whole_fetch};
@@ -19,15 +22,15 @@ use crate::story::{Verbs as _, in_a_lab, with};
 
 #[test]
 fn killed_between_override_and_reset_another_daemon_goes_on_with_one_power_cycle() {
-    let database = database().unwrap();
-    let plan = Plan { settings: database.clone(), ..with([Machine::new(1)]) };
+    let database = SharedDatabase::create().unwrap();
+    let plan = Plan { settings: database.settings(), ..with([Machine::new(1)]) };
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         bmc.hold_answers_to("PATCH");
         lab.begin_to_clean(&machine)?;
         bmc.wait_for("PATCH")?;
         // Only the first daemon could claim the work, since it was alone until now.
-        let second = DaemonBeside::new(lab, 1, &database, None)?.start()?;
+        let second = DaemonBeside::new(lab, 1, &database.settings(), None)?.start()?;
 
         lab.kill_daemon()?;
         bmc.let_go();
@@ -44,7 +47,8 @@ fn killed_between_override_and_reset_another_daemon_goes_on_with_one_power_cycle
 #[ignore = "one of the full matrix: make test-lab"]
 fn three_daemons_killed_in_turn_clean_one_machine_and_boot_an_instance_on_another() {
     let images = InstanceImages::make().unwrap();
-    let shared = database().unwrap();
+    let database = SharedDatabase::create().unwrap();
+    let shared = database.settings();
     let machines = [Machine::new(1), Machine::new(2)];
     let plan = Plan { settings: shared.clone() + &images.settings(), ..with(machines) };
     in_a_lab(plan, |lab| {
@@ -84,17 +88,37 @@ fn three_daemons_killed_in_turn_clean_one_machine_and_boot_an_instance_on_anothe
     });
 }
 
-/// The settings of a database of its own.
-fn database() -> Result<String> {
-    let server = env::var("FERROBOOT_TEST_POSTGRES")
-        .context("FERROBOOT_TEST_POSTGRES is not set: run the test by scripts/with-postgres")?;
-    let name = format!("e2e_{}", Uuid::new_v4().simple());
-    let create = format!("CREATE DATABASE {name}");
-    let output = Command::new("psql").args([&server, "--command", &create]).output();
-    let output = output.context("psql")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (place, more) = server.split_once("/postgres?").context("a URL of with-postgres")?;
-    Ok(format!("[database]\nurl = '{place}/{name}?{more}'\n"))
+/// A PostgreSQL database of its own, and the key of its secrets.
+struct SharedDatabase {
+    url: String,
+    dir: TempDir,
+}
+
+impl SharedDatabase {
+    fn create() -> Result<Self> {
+        let server = env::var("FERROBOOT_TEST_POSTGRES")
+            .context("FERROBOOT_TEST_POSTGRES is not set: run the test by scripts/with-postgres")?;
+        let name = format!("e2e_{}", Uuid::new_v4().simple());
+        let create = format!("CREATE DATABASE {name}");
+        let output = Command::new("psql").args([&server, "--command", &create]).output();
+        let output = output.context("psql")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (place, more) = server.split_once("/postgres?").context("a URL of with-postgres")?;
+        let shared = Self { url: format!("{place}/{name}?{more}"), dir: tempfile::tempdir()? };
+        let mut key =
+            File::options().write(true).create_new(true).mode(0o600).open(shared.key())?;
+        key.write_all("0123456789abcdef".repeat(4).as_bytes())?;
+        Ok(shared)
+    }
+
+    fn key(&self) -> PathBuf {
+        self.dir.path().join("ferroboot.key")
+    }
+
+    /// For each daemon.
+    fn settings(&self) -> String {
+        format!("[database]\nurl = '{}'\nkey_file = '{}'\n", self.url, self.key().display())
+    }
 }
 
 /// A daemon in a lab beside the lab's own: with ports of its own, and without DHCP.
