@@ -51,7 +51,7 @@ pub(super) async fn lookup(
     let seen = api.recorder.addresses().of(attempt);
     let lookup = AgentLookup { from, fetched: seen.fetched, leased: seen.leased, at };
     let asked = api.ask_as_agent(&before, &Event::AgentLooksUp(lookup)).await;
-    let call = AgentCall { api: &api, node: &before, request: AgentRequest::Lookup, from };
+    let call = RecordedAgentCall { api: &api, node: &before, request: AgentRequest::Lookup, from };
     call.record(&asked, found_by(&macs));
     let node = asked?;
     let token = token_for(&node, from, at);
@@ -110,7 +110,8 @@ pub(super) async fn heartbeat(
         version: heartbeat.agent_version.clone(),
     };
     let asked = api.ask_as_agent(&found.node, &Event::AgentAlive(heartbeat)).await;
-    let call = AgentCall { api: &api, node: &found.node, request: AgentRequest::Heartbeat, from };
+    let call =
+        RecordedAgentCall { api: &api, node: &found.node, request: AgentRequest::Heartbeat, from };
     call.record(&asked, alive);
     asked?;
     // The token was right: the connection belongs to the node's machine.
@@ -183,7 +184,7 @@ impl ApiContext {
 
 /// A lookup or heartbeat about a node.
 #[derive(Clone, Copy)]
-struct AgentCall<'a> {
+struct RecordedAgentCall<'a> {
     api: &'a ApiContext,
     /// The node before the call.
     node: &'a Node,
@@ -191,7 +192,7 @@ struct AgentCall<'a> {
     from: IpAddr,
 }
 
-impl AgentCall<'_> {
+impl RecordedAgentCall<'_> {
     /// Records the outcome in the trace and the log; `accepted` is that of an accepted call.
     fn record(self, asked: &CallOutcome, accepted: AgentOutcome) {
         let failed = |error: String| AgentOutcome::Failed { error };
