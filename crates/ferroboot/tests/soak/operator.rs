@@ -269,14 +269,14 @@ impl ScriptedOperator {
         let path = format!("/v1/nodes/{}/boot-trace", self.node());
         let Some(trace) = self.patiently(Method::GET, &path).await else { return };
         let events = trace["events"].as_array().cloned().unwrap_or_default();
-        let line = |event: &Value| {
-            format!("{} {} {}", text(event, "kind"), text(event, "call"), text(event, "result"))
-        };
-        let lines: Vec<_> = events.iter().map(line).collect();
         let mut missing = Vec::new();
         for step in STEPS {
-            let is_end = |line: &&String| line.contains(step) && line.ends_with("done");
-            if lines.iter().find(is_end).is_none() {
+            let is_end = |event: &Value| {
+                text(event, "call") == "step_ended"
+                    && text(event, "step").ends_with(step)
+                    && text(event, "outcome") == "done"
+            };
+            if !events.iter().any(is_end) {
                 missing.push(format!("the end of {step}"));
             }
         }
