@@ -1,4 +1,4 @@
-//! What differs between the leases of IPv4 and of IPv6. The trait is the address type's own: `LeaseTable<Ipv4Addr>`.
+//! Differences between IPv4 and IPv6 leases. The address type implements the trait: `LeaseTable<Ipv4Addr>`.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
@@ -6,20 +6,20 @@ use std::hash::Hash;
 use crate::journal::LeaseRecord;
 use crate::leases::{LeasePlace, Seconds};
 
-/// A family of addresses that are leased.
+/// An address family of leases.
 pub trait AddressFamily: Copy + Debug + Display + Eq + Hash + Ord {
-    /// Who has a lease.
+    /// Identifies the holder of a lease.
     type Client: Copy + Debug + Default + Eq + Hash;
-    /// What tells one use of an address from another one by the same client.
+    /// Distinguishes several uses of one address by the same client.
     type Binding: Copy + Debug + Eq;
     /// All uses of one address.
     type Bindings: LeaseBindings<Self::Binding>;
 
-    /// The address that no machine has.
+    /// The unspecified address, which no machine has.
     const UNSPECIFIED: Self;
-    /// The binding of an address that is kept for its client, which does not use it.
+    /// The binding of an address that is kept for its client but not in use.
     const KEPT: Self::Binding;
-    /// Whose addresses a known machine gets, in this order, where none is free.
+    /// The order in which addresses of other clients are reassigned to a known machine when no address is free.
     const TAKEN_FOR_KNOWN: &'static [LeasePlace];
     /// The size of a record in a journal, in bytes, with its checksum.
     const RECORD_LEN: usize;
@@ -33,24 +33,24 @@ pub trait AddressFamily: Copy + Debug + Display + Eq + Hash + Ord {
     /// Appends a record's bytes, but for the checksum.
     fn encode(record: &LeaseRecord<Self>, into: &mut Vec<u8>);
 
-    /// The record in these bytes, which are without the checksum.
+    /// Decodes a record from its bytes without the checksum.
     fn decode(bytes: &[u8]) -> Option<LeaseRecord<Self>>;
 }
 
 /// The uses of one address, each with its end.
 pub trait LeaseBindings<B: Copy + Eq>: Clone + Debug + Default + Eq {
-    /// Adds a use, or moves its end.
+    /// Adds a binding, or changes its end.
     fn bind(&mut self, binding: B, until: Seconds);
 
-    /// Each use and its end.
+    /// Each binding and its end.
     fn each(&self) -> impl Iterator<Item = (B, Seconds)>;
 
-    /// The end of the last use; `None` if there never was one.
+    /// The end of the last binding; `None` if there never was one.
     fn until(&self) -> Option<Seconds> {
         self.each().map(|(_, until)| until).max()
     }
 
-    /// Whether a use has not ended.
+    /// Whether the binding has not ended yet.
     fn is_bound(&self, binding: B, now: Seconds) -> bool {
         self.each().any(|(other, until)| other == binding && until > now)
     }

@@ -1,13 +1,13 @@
-//! What a client is told to boot. The caller decides that: this crate knows no machines.
+//! The boot answer for a client. The caller decides it: this crate has no notion of nodes.
 
 use std::net::Ipv4Addr;
 
-/// What a client is told.
+/// The boot answer for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// An address, and this URL to boot from.
     Boot(String),
-    /// An address, and a file to fetch over TFTP. IPv4 only: with IPv6, PXE firmware takes a URL.
+    /// An address, and a file to fetch over TFTP. IPv4 only: over IPv6, PXE firmware takes a URL.
     Tftp {
         /// The TFTP server's address.
         server: Ipv4Addr,
@@ -16,6 +16,6 @@ pub enum Answer {
     },
     /// An address alone.
     Address,
-    /// Nothing: it must go on to its next boot option.
+    /// No answer: the client must go on to its next boot option.
     Nothing,
 }

@@ -1,4 +1,4 @@
-//! Identifies a DHCPv4 client by what it says of itself; nothing is guessed.
+//! Identifies a DHCPv4 client by the contents of its packet; nothing is guessed.
 
 mod ipxe;
 
@@ -21,22 +21,22 @@ pub struct Client {
     pub architectures: Vec<ClientArchitecture>,
     /// Its SMBIOS UUID (option 97), byte for byte: the first three fields are little-endian.
     pub machine_id: Option<[u8; 16]>,
-    /// Its client identifier (option 61).
+    /// Its client identifier (option 61), byte for byte.
     pub client_id: Option<Vec<u8>>,
-    /// Its programming interface to the network card (option 94).
+    /// Its network interface type (option 94).
     pub interface: Option<ClientInterface>,
-    /// Its features, if it is iPXE.
+    /// iPXE's features (option 175); empty for other clients.
     pub features: Features,
 }
 
-/// A programming interface to a network card (RFC 4578 §2.2).
+/// A client network interface identifier (RFC 4578 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientInterface {
     /// Its type; 1 is UNDI.
     pub kind: u8,
     /// Its version; 3 is the first of EFI.
     pub major: u8,
-    /// The version's second part.
+    /// The minor version.
     pub minor: u8,
 }
 
@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    /// The architecture that selects the loader: the first it names (RFC 4578 §2.1 allows several).
+    /// The architecture that selects the loader: the first in option 93, which may list several (RFC 4578 §2.1).
     #[must_use]
     pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()
@@ -69,14 +69,14 @@ impl Client {
 #[must_use]
 pub fn kind_of(packet: &Packet) -> ClientKind {
     let class = packet.option(code::VENDOR_CLASS).unwrap_or_default();
-    // iPXE started by HTTP boot calls itself `PXEClient` in option 60; only its user class and
-    // option 175 tell it from firmware. So these are looked at first.
+    // iPXE started by HTTP boot sends `PXEClient` in option 60. Only its user class and option 175 distinguish it
+    // from firmware, so both are checked first.
     if has_user_class(packet, b"iPXE") || packet.option(code::IPXE).is_some() {
         ClientKind::Ipxe
     } else if has_user_class(packet, AGENT_USER_CLASS) {
         ClientKind::Agent
     } else if has_user_class(packet, b"GRUB") {
-        // It may keep the class of the firmware that started it.
+        // GRUB may keep the vendor class of the firmware that started it.
         ClientKind::Grub
     } else if class.starts_with(b"HTTPClient") {
         ClientKind::HttpClient
@@ -99,13 +99,13 @@ impl fmt::Display for ClientInterface {
     }
 }
 
-/// RFC 3004 has a length before each class; iPXE and others send the bare text, with a NUL after it or without.
+/// RFC 3004 puts a length before each class. iPXE and others send the bare text, with or without a NUL after it.
 fn has_user_class(packet: &Packet, wanted: &[u8]) -> bool {
     let Some(value) = packet.option(code::USER_CLASS) else { return false };
     value.starts_with(wanted) || classes(value).any(|class| class == wanted)
 }
 
-/// The last may be cut off.
+/// The classes of an RFC 3004 option. The last one may be truncated.
 fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = value.split_first()?;
@@ -115,7 +115,7 @@ fn classes(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The vendor class's architecture, if it has one, where option 93 is cut within a code.
+/// The architectures of option 93. If option 93 is truncated within a code, the architecture of the vendor class.
 fn architectures(packet: &Packet) -> Vec<ClientArchitecture> {
     let (pairs, rest) = packet.option(code::ARCHITECTURE).unwrap_or_default().as_chunks::<2>();
     let codes: Vec<_> =
@@ -127,7 +127,7 @@ fn architectures(packet: &Packet) -> Vec<ClientArchitecture> {
     }
 }
 
-/// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
+/// The architecture in a vendor class: `HTTPClient:Arch:00016:UNDI:003000` has it in decimal.
 fn architecture_in_class(packet: &Packet) -> Option<ClientArchitecture> {
     let class = std::str::from_utf8(packet.option(code::VENDOR_CLASS)?).ok()?;
     let mut parts = class.split(':').skip_while(|part| *part != "Arch");
@@ -135,8 +135,8 @@ fn architecture_in_class(packet: &Packet) -> Option<ClientArchitecture> {
 }
 
 fn machine_id(packet: &Packet) -> Option<[u8; 16]> {
-    // RFC 4578 §2.3: one byte of type, which must be 0, and 16 bytes. Firmware without a UUID
-    // leaves the option out or sends zeros or ones, which identify nothing.
+    // RFC 4578 §2.3: one byte of type, which must be 0, and 16 bytes. Firmware without a UUID omits the option or
+    // sends all zeros or all ones, which identify nothing.
     let id: [u8; 16] = packet.option(code::MACHINE_ID)?.strip_prefix(&[0])?.try_into().ok()?;
     let blank = id.iter().all(|byte| *byte == 0) || id.iter().all(|byte| *byte == 0xff);
     (!blank).then_some(id)

@@ -1,5 +1,5 @@
-//! A model of how firmware reads answers: it says whether a machine would take an offer before the machine is
-//! switched on.
+//! A model of how firmware evaluates answers. It predicts whether a machine would accept an offer before the machine
+//! is switched on.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use self::v4::{BootEnvironment, OfferType};
 pub mod v4;
 pub mod v6;
 
-/// What firmware does with an offer if it is the only one.
+/// The firmware's reaction to an offer, if it is the only one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferVerdict {
     /// It boots.
@@ -16,14 +16,14 @@ pub enum OfferVerdict {
         /// The URL.
         url: String,
     },
-    /// It boots if another server gives it an address.
+    /// It boots if another server offers an address.
     Beside {
         /// The URL.
         url: String,
     },
-    /// It takes the address, and boots if it has a URL from elsewhere.
+    /// It takes the address, and boots if it has a URL from another source.
     Address,
-    /// It does not boot, and reports nothing.
+    /// It does not boot, and reports no error.
     Refuses {
         /// The reason, in words.
         because: String,

@@ -1,4 +1,4 @@
-//! Tests: somebody on the link speaks in the name of a machine, which goes on using its address.
+//! Tests: an attacker on the link sends messages in the name of a machine. The machine must keep its address.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,25 +9,25 @@ use crate::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
 
 /// How long leases last.
 const LEASE: u32 = 3_600;
-/// The machine that is spoken for.
+/// The machine whose messages are forged.
 const MACHINE: u8 = 1;
-/// Others that are registered.
+/// Other registered machines.
 const OTHERS: std::ops::Range<u8> = 2..4;
 const ADDRESSES: u8 = 24;
 
-/// What happens next.
+/// The next event.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
-    /// Said in the machine's name, about one of the addresses.
+    /// Forged in the machine's name, about one of the addresses.
     Offer(u8),
     Bind(u8),
     Release(u8),
     Decline(u8),
-    /// Said in the machine's name, about what it was last told.
+    /// Forged in the machine's name, about the address that was last offered or leased.
     DeclineThat,
-    /// The machine has its lease extended.
+    /// The machine renews its lease.
     Renew,
-    /// Another machine, or a guest, asks for one of the addresses.
+    /// Another machine, or a guest, requests one of the addresses.
     Other(u8, u8),
     Wait(u8),
     Restart,
@@ -49,7 +49,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 0..80)
 }
 
-/// What is reserved for the machine, in the pool or beyond it.
+/// The machine's reservation, inside or outside of the pool.
 fn reserved() -> impl Strategy<Value = Option<u8>> {
     prop_oneof![3 => Just(None), 1 => Just(Some(7)), 1 => Just(Some(ADDRESSES + 1))]
 }
@@ -60,9 +60,9 @@ fn claim(who: u8) -> LeaseClaim {
     if is_known { LeaseClaim::Known } else { LeaseClaim::guest(ADDRESSES.into(), known) }
 }
 
-/// What a client sends, by the last byte of its address.
+/// The messages of a client, by the last byte of the client's address.
 trait ForgedFamily: TestFamily {
-    /// Has an address bound to a client, as the server does when it asks for that.
+    /// Binds an address to a client, as the server does on a REQUEST.
     fn bind(table: &mut LeaseTable<Self>, who: u8, address: u8, now: Seconds) -> bool;
 }
 
@@ -83,7 +83,7 @@ impl ForgedFamily for Ipv6Addr {
     }
 }
 
-/// Whether the machine has its lease extended every time that it asks.
+/// Whether every renewal of the machine succeeds.
 fn keeps_its_address<A: ForgedFamily>(
     reserved: Option<u8>,
     deeds: Vec<Deed>,

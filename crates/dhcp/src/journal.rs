@@ -1,4 +1,4 @@
-//! The journal's records: fixed in size, each with a checksum, so that a torn tail is seen.
+//! The records of the lease journal: fixed in size, each with a checksum that reveals a torn tail.
 
 use crate::address_family::AddressFamily;
 use crate::leases::{LeaseHolder, Seconds};
@@ -6,23 +6,23 @@ use crate::leases::{LeaseHolder, Seconds};
 /// The size of a record's checksum, in bytes.
 pub(crate) const CHECKSUM_LEN: usize = 4;
 
-/// What becomes of a lease.
+/// A change of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRecord<A: AddressFamily> {
     /// The client.
     pub client: A::Client,
     /// The address.
     pub address: A,
-    /// The use of it that begins, goes on or ends; `None` if the client found somebody else using it.
+    /// The binding that begins, continues or ends; `None` if the client declined the address.
     pub binding: Option<A::Binding>,
-    /// The second at which it ends; at once, if it was given back.
+    /// The end of the binding, in seconds; the current time if the client released it.
     pub until: Seconds,
-    /// What the client was.
+    /// The class of the client.
     pub holder: LeaseHolder,
 }
 
 impl<A: AddressFamily> LeaseRecord<A> {
-    /// Appends its bytes: what the family makes of it, and the CRC-32 of that in big-endian.
+    /// Appends the encoded record: the family's encoding and its CRC-32 in big-endian.
     pub fn encode(&self, into: &mut Vec<u8>) {
         let start = into.len();
         A::encode(self, into);
@@ -30,7 +30,7 @@ impl<A: AddressFamily> LeaseRecord<A> {
         into.extend(sum.to_be_bytes());
     }
 
-    /// The record in these bytes, unless they are damaged.
+    /// Decodes a record; `None` if its checksum does not match.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = bytes.split_last_chunk::<CHECKSUM_LEN>()?;
@@ -38,8 +38,8 @@ impl<A: AddressFamily> LeaseRecord<A> {
         A::decode(body).filter(|_| is_whole)
     }
 
-    /// A time mark. It has the form of a lease of the address 0, which no pool has, so versions that know no marks
-    /// leave it out.
+    /// A time mark. It has the form of a lease of the unspecified address, which is in no pool, so that versions
+    /// without marks skip it.
     #[must_use]
     pub fn mark(mark: TimeMark) -> Self {
         let (until, binding) = match mark {
@@ -50,7 +50,7 @@ impl<A: AddressFamily> LeaseRecord<A> {
         Self { client, address, binding, until, holder }
     }
 
-    /// The time mark that it is, if it is no lease.
+    /// The time mark of this record; `None` if the record is a lease.
     fn time_mark(&self) -> Option<TimeMark> {
         (self.address == A::UNSPECIFIED).then_some(match self.binding {
             Some(_) => TimeMark::Running(self.until),
@@ -59,32 +59,32 @@ impl<A: AddressFamily> LeaseRecord<A> {
     }
 }
 
-/// The records of a journal up to the first damaged one, which is where a crash cut it.
+/// The records of a journal up to the first damaged one, where a crash cut the journal.
 #[must_use]
 pub fn read<A: AddressFamily>(bytes: &[u8]) -> Vec<LeaseRecord<A>> {
     bytes.chunks_exact(A::RECORD_LEN).map_while(LeaseRecord::decode).collect()
 }
 
-/// When the records after it were written, by the clock of the daemon's run that wrote them.
+/// The time at which the following records were written, by the clock of the daemon's run that wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeMark {
-    /// The first of a run.
+    /// The first mark of a run.
     Started(Seconds),
-    /// Any other.
+    /// Any later mark of a run.
     Running(Seconds),
 }
 
-/// The leases among a journal's records, each with its end by the clock of this run.
+/// The leases of a journal's records, with their ends converted to the clock of this run.
 ///
-/// Nobody knows for how long the daemon was stopped, since the system's clock may have been set meanwhile: forward,
-/// and leases would end that their clients still use; back, and they would not end for as long. So the time from the
-/// newest mark of a run to the start of the next does not count. A lease that had ended at the mark stays ended, and
-/// any other is kept for a little longer than its client may use it.
+/// The length of the daemon's downtime is unknown, since the system clock may have been set meanwhile. A clock set
+/// forward would end leases that clients still use; a clock set back would prolong them. So the time from the newest
+/// mark of a run to the start of the next run does not count. A lease that had ended at the mark stays ended; any
+/// other lease is kept a little longer than its client may use it.
 pub(crate) fn leases_by_this_clock<A: AddressFamily>(
     records: impl IntoIterator<Item = LeaseRecord<A>>,
     now: Seconds,
 ) -> impl Iterator<Item = LeaseRecord<A>> {
-    // What to add to a time of a run for one by the clock of the first run.
+    // The offset from a run's clock to the clock of the first run.
     let (mut to_first, mut newest) = (0, None);
     let mut leases = Vec::new();
     for record in records {
@@ -97,9 +97,9 @@ pub(crate) fn leases_by_this_clock<A: AddressFamily>(
             None => leases.push((i128::from(record.until) + to_first, record)),
         }
     }
-    // Journals of versions without marks have none.
+    // Journals of versions without marks have no newest mark.
     let to_this = newest.map_or(0, |newest| i128::from(now) - (i128::from(newest) + to_first));
-    // No lease is given for longer than the 32 bits of its option say.
+    // No lease is longer than the 32 bits of option 51.
     let latest = now.saturating_add(u32::MAX.into());
     leases.into_iter().map(move |(end, record)| {
         let until = Seconds::try_from((end + to_this).max(0)).unwrap_or(latest).min(latest);
@@ -150,11 +150,11 @@ mod tests {
             LeaseRecord::mark(TimeMark::Started(1_000_000)),
             ending(1_000_100),
             LeaseRecord::mark(TimeMark::Running(1_000_010)),
-            // A clock that was set back by a day.
+            // The clock was set back by a day.
             LeaseRecord::mark(TimeMark::Started(900_000)),
             ending(900_100),
             LeaseRecord::mark(TimeMark::Running(900_020)),
-            // And forward.
+            // The clock was set forward.
             LeaseRecord::mark(TimeMark::Started(2_000_000)),
             LeaseRecord::mark(TimeMark::Running(2_000_030)),
             ending(2_000_100),

@@ -1,6 +1,6 @@
-//! Who has which address: one pool, one table for either family, changed only by what a journal can repeat.
+//! The lease table: one pool, one table for either family, changed only by operations that a journal can replay.
 //!
-//! Nothing here takes longer the more leases or addresses there are, but for a logarithm.
+//! Every operation takes at most logarithmic time in the number of leases and addresses.
 
 mod claim;
 mod pool;
@@ -20,32 +20,32 @@ use crate::journal::{LeaseRecord, leases_by_this_clock};
 /// Seconds since the Unix epoch.
 pub type Seconds = u64;
 
-/// How long a client has, once it is told an address, to find somebody else using it. It looks before it uses the
-/// address, which takes some seven seconds (RFC 5227 §2.1.1).
+/// Time within which a client may decline an address, in seconds. A client probes an address before it uses it, which
+/// takes about seven seconds (RFC 5227 §2.1.1).
 const TO_DECLINE: Seconds = 60;
-/// How many addresses one client can keep from others that it gave up. One that finds more of them in use is broken,
-/// or means harm.
+/// Number of given-up addresses that one client can keep from others. A client that declines more is broken or
+/// hostile.
 const MOST_GIVEN_UP: usize = 3;
 
-/// An address and who has it.
+/// An address and its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressLease<A: AddressFamily> {
     /// The client.
     pub client: A::Client,
     /// The address.
     pub address: A,
-    /// What the client uses it for; nothing, if it was only offered.
+    /// The client's bindings; empty if the address was only offered.
     pub bindings: A::Bindings,
-    /// Set aside until then, because it was offered or declined.
+    /// The end of an offer, or of the quarantine after a decline.
     pub aside_until: Seconds,
-    /// What the client was when it last asked.
+    /// The class of the client at its last request.
     pub holder: LeaseHolder,
-    /// Whether the client found somebody else using it.
+    /// Whether the client declined the address.
     pub is_declined: bool,
 }
 
 impl<A: AddressFamily> AddressLease<A> {
-    /// The second from which it may be given to another.
+    /// The time from which the address may be given to another client.
     #[must_use]
     pub fn until(&self) -> Seconds {
         self.bindings.until().unwrap_or_default().max(self.aside_until)
@@ -56,36 +56,36 @@ impl<A: AddressFamily> AddressLease<A> {
 struct LeaseEntry<A: AddressFamily> {
     lease: AddressLease<A>,
     place: LeasePlace,
-    /// Its position among the addresses that got another client in this run; 0 if it got none.
+    /// Position in the order of reassignment since start; 0 if not reassigned.
     order: u64,
-    /// The second in which the client was last told that this is its address; 0 before this run.
+    /// The time of the last offer or ACK of this address to its client; 0 before this run.
     told: Seconds,
 }
 
-/// The table.
+/// The table of leases.
 ///
-/// A client keeps its address for as long as nobody else needs it: one that comes back, even long
-/// after its lease ended, gets the address it had. Reserved addresses, in the pool or not, are their
-/// clients' alone, and those that are kept back nobody's.
+/// A client keeps its address as long as nobody else needs it: a client that returns long after the end of its lease
+/// gets the same address. A reserved address, inside or outside of the pool, is its client's alone. Addresses that
+/// are kept back are given to nobody.
 #[derive(Clone, Debug)]
 pub struct LeaseTable<A: AddressFamily> {
     pool: LeasePool<A>,
     reservations: HashMap<A::Client, A>,
-    /// By whom; by nobody, where they are kept back.
+    /// The client of a reserved address; `None` for an address that is kept back.
     reserved: HashMap<A, Option<A::Client>>,
     by_address: HashMap<A, LeaseEntry<A>>,
     by_client: HashMap<A::Client, A>,
     sets: LeaseSets<A>,
-    /// How many addresses of the pool can be given out.
+    /// Number of addresses of the pool that can be given out.
     size: usize,
     /// The lowest address that was never given out.
     unused: Option<A>,
-    /// How many addresses got another client in this run.
+    /// Number of reassigned addresses in this run.
     given: u64,
 }
 
 impl<A: AddressFamily> LeaseTable<A> {
-    /// An empty table. Where an address or a client comes twice among the reservations, the first holds.
+    /// An empty table. The first reservation wins where an address or a client has several.
     #[must_use]
     pub fn new(pool: LeasePool<A>, reservations: impl IntoIterator<Item = (A::Client, A)>) -> Self {
         let (mut by_client, mut by_address) = (HashMap::new(), HashMap::new());
@@ -109,8 +109,9 @@ impl<A: AddressFamily> LeaseTable<A> {
         }
     }
 
-    /// The table that a journal leads to by `now`. Addresses outside the pool are left out, and those that are
-    /// reserved for another client, so both may be changed between two runs. The time between two runs does not count.
+    /// The table after a journal's records, at `now`. Addresses outside the pool and addresses reserved for another
+    /// client are left out, so pool and reservations may change between two runs. The time between two runs does not
+    /// count.
     #[must_use]
     pub fn replay(
         pool: LeasePool<A>,
@@ -129,12 +130,13 @@ impl<A: AddressFamily> LeaseTable<A> {
                 leases.end_leases(now);
             }
         }
-        // A journal that was written anew does not say what came first.
+        // A compacted journal does not keep the order of events.
         leases.by_address.values_mut().for_each(|entry| entry.order = 0);
         leases
     }
 
-    /// Takes addresses out of the pool for good, and from whoever has them: somebody has them who never asks here.
+    /// Removes addresses from the pool for good, and from their clients: another host uses them and never requests
+    /// them here.
     pub fn keep_back(&mut self, addresses: impl IntoIterator<Item = A>) {
         for address in addresses {
             self.forget(address);
@@ -152,45 +154,45 @@ impl<A: AddressFamily> LeaseTable<A> {
         self.pool
     }
 
-    /// The address that is this client's alone.
+    /// The address reserved for a client.
     #[must_use]
     pub fn reserved(&self, client: &A::Client) -> Option<A> {
         self.reservations.get(client).copied()
     }
 
-    /// All clients with an address that is theirs alone.
+    /// All clients with a reserved address.
     pub fn reserved_clients(&self) -> impl Iterator<Item = A::Client> {
         self.reservations.keys().copied()
     }
 
-    /// How many addresses have or had a client.
+    /// Number of addresses with a current or former client.
     #[must_use]
     pub fn count(&self) -> usize {
         self.by_address.len()
     }
 
-    /// What a client has, ended or not.
+    /// The client's current lease, ended or not.
     #[must_use]
     pub fn of(&self, client: &A::Client) -> Option<&AddressLease<A>> {
         Some(&self.by_address.get(self.by_client.get(client)?)?.lease)
     }
 
-    /// The address that a binding is a use of, unless it has ended.
+    /// The address of a binding that has not ended.
     #[must_use]
     pub fn bound(&self, client: &A::Client, binding: A::Binding, now: Seconds) -> Option<A> {
         let lease = self.of(client)?;
         lease.bindings.is_bound(binding, now).then_some(lease.address)
     }
 
-    /// Whether an address is given out here, to whomever.
+    /// Whether the table gives out this address, to any client.
     #[must_use]
     pub fn gives(&self, address: A) -> bool {
         self.pool.contains(address) || self.reserved.contains_key(&address)
     }
 
-    /// Sets an address aside for a client, which then has a while to ask for it.
+    /// Sets an address aside for a client, which has a while to request it.
     ///
-    /// `None` when none is left for it.
+    /// `None` if no address is left for this client.
     pub fn offer(
         &mut self,
         client: A::Client,
@@ -207,7 +209,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         };
         let until = now + claim.offer_secs();
         self.change(client, address, now, |lease| {
-            // A running lease must not be made shorter by a client that starts over.
+            // A client that starts over must not shorten its running lease.
             lease.aside_until = lease.aside_until.max(until);
             lease.holder = claim.holder();
             lease.is_declined = false;
@@ -215,11 +217,11 @@ impl<A: AddressFamily> LeaseTable<A> {
         Some(address)
     }
 
-    /// Gives a client the address it was offered or has, or that is reserved for it, for `secs`. `None`
-    /// if it has not.
+    /// Leases an address to a client for `secs`: one that was offered to it, is already its own, or is reserved for
+    /// it. `None` otherwise.
     ///
-    /// One that it declined is among those, as long as nobody else has it: whoever asks for it to last longer uses it,
-    /// and it was somebody else who declined it.
+    /// An address that the client declined is included, as long as no other client has it: a client that renews an
+    /// address uses it, so the DECLINE was forged.
     pub fn bind(
         &mut self,
         client: A::Client,
@@ -244,8 +246,8 @@ impl<A: AddressFamily> LeaseTable<A> {
         )
     }
 
-    /// Gives a client that has no address one which nobody else has, as if it had been offered. `None` if somebody
-    /// may have it.
+    /// Leases a free address to a client that has none, as if it had been offered. `None` if another client may have
+    /// the address.
     pub fn bind_unoffered(
         &mut self,
         client: A::Client,
@@ -256,7 +258,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         now: Seconds,
     ) -> Option<LeaseRecord<A>> {
         self.end_leases(now);
-        // Whoever has one could else collect as many as there are.
+        // Otherwise a client with an address could collect every free address.
         let has_none = self.of(&client).is_none() && self.reservation(&client, now).is_none();
         if !has_none || !self.is_nobodys(address) || !self.left_for(claim) {
             return None;
@@ -270,8 +272,8 @@ impl<A: AddressFamily> LeaseTable<A> {
         )
     }
 
-    /// A client has an address extended that it gave up. So it uses it, and it was somebody else who declined it in its
-    /// name or took another: it is the client's again.
+    /// Returns to a client an address that it gave up but now renews. The client uses the address, so a forger
+    /// declined it in the client's name or requested another one.
     pub fn reclaim(&mut self, client: A::Client, address: A, now: Seconds) {
         self.end_leases(now);
         let is_current = self.by_client.get(&client) == Some(&address);
@@ -282,9 +284,9 @@ impl<A: AddressFamily> LeaseTable<A> {
         }
     }
 
-    /// A client is done with a use of its address. It keeps its claim until somebody else needs it.
+    /// Ends a client's binding of its address. The client keeps its claim until another client needs the address.
     ///
-    /// Nothing is written of an address that was only offered: an offer is in no journal.
+    /// An address that was only offered yields no record: the journal has no offers.
     pub fn release(
         &mut self,
         client: A::Client,
@@ -303,16 +305,16 @@ impl<A: AddressFamily> LeaseTable<A> {
         Some(self.record(record, now))
     }
 
-    /// A client found the address in use that it was just told: nobody gets it for ten minutes, as long as others are
-    /// left. `None` if it was not told so just now; whoever finds out later is told it again if it starts over, and
-    /// then may decline it.
+    /// Declines an address that the client was given within the last minute: no client gets it for ten minutes, as
+    /// long as other addresses are left. `None` if the address was given earlier; a client that finds the conflict
+    /// later gets the same address again when it starts over, and may decline it then.
     ///
-    /// Anybody on the link can say so in a known machine's name. So what that machine had is kept for as long as it
-    /// may use it, and is its own again after that if it has taken no other.
+    /// Any host on the link can send a DECLINE in a known machine's name. So the machine's address is kept for the
+    /// rest of its lease, and returns to the machine after that unless the machine has taken another.
     ///
-    /// A client that says so too often has to take another address, but of all that it gave up it keeps from others
-    /// only what it had first. So the records are of the address, and maybe of one that it gave up before and that
-    /// is free now.
+    /// A client that declines too often has to take another address, but of all addresses that it gave up it keeps
+    /// only the first from others. So the records are about the declined address, and sometimes about an address that
+    /// the client gave up before and that is free now.
     pub fn decline(
         &mut self,
         client: A::Client,
@@ -336,7 +338,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         Some(records)
     }
 
-    /// A client took another server's offer instead of ours.
+    /// Withdraws an offer: the client took another server's offer.
     pub fn withdraw(&mut self, client: &A::Client, now: Seconds) {
         let offered = self.of(client).filter(|lease| lease.bindings.until().is_none());
         let offered = offered.filter(|lease| lease.until() > now).map(|lease| lease.address);
@@ -345,8 +347,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         }
     }
 
-    /// Every record that would have to be in a journal written anew. Where a client has several addresses, the one that
-    /// it has now is the last.
+    /// All records of a compacted journal. If a client has several addresses, its current one comes last.
     #[must_use]
     pub fn records(&self) -> Vec<LeaseRecord<A>> {
         let mut leases: Vec<_> = self.by_address.values().map(|entry| &entry.lease).collect();
@@ -364,11 +365,11 @@ impl<A: AddressFamily> LeaseTable<A> {
         records.collect()
     }
 
-    /// Of more addresses than a client may have given up, the one that it had last. That is unknown of those that it
-    /// had before this run, which do not count.
+    /// The client's newest given-up address, if it may give up no more. Addresses from before this run have no known
+    /// order and do not count.
     ///
-    /// Whoever speaks in a machine's name has it take addresses and declines them, but what the machine used before
-    /// that it had first.
+    /// A forger can make a machine take addresses and decline them, but the address that the machine used before came
+    /// first.
     fn last_given_up(&self, client: &A::Client) -> Option<A> {
         let order = |address: &A| self.by_address.get(address).map_or(0, |entry| entry.order);
         let given_up = self.sets.given_up(client).iter().map(|address| (order(address), *address));
@@ -377,7 +378,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         last.filter(|_| given_up.len() > MOST_GIVEN_UP)
     }
 
-    /// The address that is reserved for a client, unless somebody else was found to use it.
+    /// The address reserved for a client, unless a conflict was found on it.
     fn reservation(&self, client: &A::Client, now: Seconds) -> Option<A> {
         let address = self.reserved(client)?;
         let lease = self.by_address.get(&address).map(|entry| &entry.lease);
@@ -389,15 +390,14 @@ impl<A: AddressFamily> LeaseTable<A> {
         self.by_address.get(&address).is_some_and(|entry| entry.lease.client == *client)
     }
 
-    /// Whether a client may have an address now that is its own, which counts for as much as a
-    /// new one if its lease ended.
+    /// Whether a client may have its own address now. An address whose lease ended counts like a new one.
     fn may_have(&self, address: A, claim: LeaseClaim) -> bool {
         self.by_address.get(&address).is_some_and(|entry| entry.place.is_taken())
             || self.reserved.contains_key(&address)
             || self.left_for(claim)
     }
 
-    /// Whether one more address may be taken.
+    /// Whether the claim allows one more address.
     fn left_for(&self, claim: LeaseClaim) -> bool {
         match claim {
             LeaseClaim::Known => true,
@@ -408,7 +408,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         }
     }
 
-    /// An address for a client that has none: the one that it wants, if that is free.
+    /// An address for a client without one: the requested address, if it is free.
     fn choose(&mut self, wanted: Option<A>, claim: LeaseClaim) -> Option<A> {
         if !self.left_for(claim) {
             return None;
@@ -423,7 +423,7 @@ impl<A: AddressFamily> LeaseTable<A> {
             && place.is_none_or(|place| place == LeasePlace::EndedOfGuest)
     }
 
-    /// One that nobody has a claim on. If there is none, a known machine gets another's.
+    /// An address without a claim. If there is none, a known machine gets another client's.
     fn any_free(&mut self, claim: LeaseClaim) -> Option<A> {
         let free = self.next_unused().or_else(|| self.sets.first(LeasePlace::EndedOfGuest));
         match claim {
@@ -464,8 +464,8 @@ impl<A: AddressFamily> LeaseTable<A> {
         });
     }
 
-    /// Changes the lease that a client has of an address, which it is told in the second `told`. It is a new one if
-    /// the address was another's.
+    /// Changes the lease of a client's address, which the client is given at `told`. The lease is a new one if the
+    /// address had another client.
     fn change(
         &mut self,
         client: A::Client,
@@ -493,24 +493,24 @@ impl<A: AddressFamily> LeaseTable<A> {
             let before = self.by_client.insert(client, address);
             before.filter(|before| *before != address).into_iter().for_each(|it| self.replace(it));
         } else if self.by_client.get(&client) == Some(&address) {
-            // The client that declined it must get another.
+            // A client that declined the address must get another one.
             self.by_client.remove(&client);
         }
     }
 
-    /// Makes an address a client's, with a lease that has ended.
+    /// Assigns an address to a client, with a lease that has ended.
     fn assign(&mut self, client: A::Client, address: A) {
         self.forget(address);
         self.given += 1;
         let (bindings, holder) = (A::Bindings::default(), LeaseHolder::Guest);
         let lease =
             AddressLease { client, address, bindings, aside_until: 0, holder, is_declined: false };
-        // In no set yet.
+        // The address is in no set yet.
         let place = LeasePlace::Reserved;
         self.by_address.insert(address, LeaseEntry { lease, place, order: self.given, told: 0 });
     }
 
-    /// Its client has another address now.
+    /// Marks an address as replaced: its client has another one now.
     fn replace(&mut self, address: A) {
         let entry = self.by_address.get_mut(&address);
         if let Some(entry) = entry.filter(|entry| entry.place == LeasePlace::Running) {
@@ -528,7 +528,7 @@ impl<A: AddressFamily> LeaseTable<A> {
         }
     }
 
-    /// Moves the leases that have ended to where others find their addresses: each once.
+    /// Moves ended leases to the sets of available addresses; each lease is moved once.
     fn end_leases(&mut self, now: Seconds) {
         while let Some(address) = self.sets.over(now) {
             let entry = self.by_address.get_mut(&address);
@@ -539,7 +539,7 @@ impl<A: AddressFamily> LeaseTable<A> {
             entry.place = match holder {
                 LeaseHolder::Guest => LeasePlace::EndedOfGuest,
                 LeaseHolder::Known => {
-                    // What a known machine gave up is its own again if it has taken no other.
+                    // An address that a known machine gave up returns to the machine unless it has taken another.
                     self.by_client.entry(*client).or_insert(address);
                     if std::mem::take(is_declined) {
                         bindings.bind(A::KEPT, until);

@@ -1,7 +1,7 @@
 //! DHCP as a library: wire, the server's decisions, the client.
 //!
-//! Everything here is a function of its arguments: no sockets, no clock. It knows nothing of nodes;
-//! what a client is to boot arrives as an [`Answer`].
+//! Everything here is a function of its arguments: no sockets, no clock. Nodes are unknown here; the boot answer for
+//! a client arrives as an [`Answer`].
 
 pub mod address_family;
 pub mod answer;

@@ -31,7 +31,7 @@ impl Rate {
     /// No limit.
     pub const ANY: Self = Self { per_sec: 0, burst: 1 };
 
-    /// The time between two, in nanoseconds.
+    /// The time between two packets, in nanoseconds.
     fn cost(self) -> u64 {
         NANOS.checked_div(self.per_sec.into()).unwrap_or_default()
     }
@@ -99,18 +99,18 @@ impl Exceeded {
     }
 }
 
-/// When the next one is due that is not part of a burst, in nanoseconds (the generic cell rate
-/// algorithm, ITU-T I.371): all that a token bucket has to remember.
+/// The due time of the next packet that is not part of a burst, in nanoseconds (the generic cell rate algorithm,
+/// ITU-T I.371). It is the whole state of a token bucket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RateClock(u64);
 
 impl RateClock {
-    /// Counts one more, if the rate allows it; says whether it does.
+    /// Counts a packet if the rate allows it; returns whether it does.
     pub fn admits(&mut self, rate: Rate, now: Millis) -> bool {
         let now = now.saturating_mul(NANOS / 1_000);
         let ahead = rate.cost() * u64::from(rate.burst.saturating_sub(1));
         let latest = now.saturating_add(ahead);
-        // It is never further ahead than that, unless the time was set back: then all begins anew.
+        // A clock further ahead means that the time was set back: the limit starts afresh.
         if self.0 > latest.saturating_add(rate.cost()) {
             self.0 = now;
         }
@@ -121,7 +121,7 @@ impl RateClock {
         admits
     }
 
-    /// Whether it is in the state of a new one.
+    /// Whether the clock is in the state of a new one.
     #[must_use]
     pub fn is_at_rest(self, now: Millis) -> bool {
         self.0 <= now.saturating_mul(NANOS / 1_000)
@@ -143,7 +143,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits of which nothing is used up. `seed` is random, so that no client can choose with whom it shares a limit.
+    /// Unused limits. `seed` is random, so that no client can choose the clients that it shares a limit with.
     #[must_use]
     pub fn new(rates: Rates, seed: u64) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Limits {
     /// another identifier.
     ///
     /// # Errors
-    /// The limit that is exceeded. A client that exceeds its own uses up nothing of the shared ones.
+    /// The exceeded limit. A client that exceeds its own limit uses up nothing of the shared ones.
     pub fn admit(
         &mut self,
         client: &[u8],
@@ -204,7 +204,7 @@ impl Limits {
         hash ^ (hash >> 31)
     }
 
-    /// Machines come and go over the years. Each look costs as much as the packets before it.
+    /// Removes the clocks of idle machines. The cost is amortized over the packets since the last removal.
     fn forget_the_idle(&mut self, now: Millis) {
         if self.known.len() >= self.forget_at {
             self.known.retain(|_, clock| !clock.is_at_rest(now));
@@ -274,7 +274,7 @@ mod tests {
         let mut limits = Limits::new(Rates::default(), 7);
         let mut answered = 0;
         for now in 0..60_000 {
-            // A thousand per second that are not its own, and one of its own.
+            // Each second: a thousand forged packets, and one of the machine itself.
             let _ = limits.admit(&mac(1), LeaseHolder::Known, now);
             if now % 1_000 == 999 {
                 answered += u32::from(limits.admit(&mac(1), LeaseHolder::Known, now).is_ok());

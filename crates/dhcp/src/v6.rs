@@ -1,4 +1,4 @@
-//! DHCPv6 (RFC 8415), and the router advertisements that send clients to it (RFC 4861).
+//! DHCPv6 (RFC 8415), and router advertisements (RFC 4861), whose flags make clients use DHCPv6.
 
 pub mod advertisement;
 pub mod client_identity;

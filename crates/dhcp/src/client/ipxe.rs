@@ -1,11 +1,11 @@
-//! What iPXE says it can do, in option 175 (`features.h`).
+//! The features of an iPXE build, from option 175 (`features.h`).
 
 use std::fmt;
 
 use crate::v4::Packet;
 use crate::v4::options::{self as code, sub_options};
 
-/// Something that an iPXE was built with. Its value is its sub-option.
+/// A feature of an iPXE build. The value is the sub-option's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Feature {
@@ -23,7 +23,7 @@ pub enum Feature {
     Tftp = 21,
     /// FTP.
     Ftp = 22,
-    /// Look-up of names.
+    /// DNS name resolution.
     Dns = 23,
     /// Linux kernels of x86.
     BzImage = 24,
@@ -56,7 +56,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// All of them, in the order of their sub-options.
+    /// All features, in the order of their sub-options.
     pub const ALL: [Self; 22] = [
         Self::PxeExtensions,
         Self::Iscsi,
@@ -82,7 +82,7 @@ impl Feature {
         Self::Nfs,
     ];
 
-    /// The name it has in iPXE's start-up banner.
+    /// The feature's name in iPXE's start-up banner.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -121,22 +121,22 @@ impl Feature {
 pub struct Features(u64);
 
 impl Features {
-    /// Reads off a packet what the iPXE that sent it can do; nothing, where it is none.
+    /// Reads the features from a packet; empty if the sender is not iPXE.
     #[must_use]
     pub fn of(packet: &Packet) -> Self {
         let said = sub_options(packet.option(code::IPXE).unwrap_or_default());
-        // Those of value 0 are switched off.
+        // A value of 0 means that the feature is switched off.
         let on = said.filter(|(_, value)| value.iter().any(|byte| *byte != 0));
         Self(on.filter(|(code, _)| *code < 64).fold(0, |set, (code, _)| set | 1 << code))
     }
 
-    /// Whether it was built with this.
+    /// Whether the build has this feature.
     #[must_use]
     pub fn has(self, feature: Feature) -> bool {
         self.0 & feature.bit() != 0
     }
 
-    /// All that are named here.
+    /// All known features of the set.
     pub fn iter(self) -> impl Iterator<Item = Feature> {
         Feature::ALL.into_iter().filter(move |feature| self.has(*feature))
     }

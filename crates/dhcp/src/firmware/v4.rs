@@ -1,51 +1,51 @@
-//! What EDK2's DHCP and HTTP boot drivers make of a reply, rule by rule, read from bytes alone.
+//! EDK2's evaluation of a DHCPv4 reply (DHCP and HTTP boot drivers), rule by rule, from bytes alone.
 //!
-//! Nothing of ours is used here: a parser that shared a mistake with the encoder would hide it.
+//! The model shares no code with the server: a parser with the same mistake as the encoder would hide it.
 
 use std::net::Ipv4Addr;
 
 use super::OfferVerdict;
 
-/// What an offer is good for (`HTTP_BOOT_OFFER_TYPE`).
+/// The type of an offer (`HTTP_BOOT_OFFER_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OfferType {
     /// An address.
     Only,
     /// An address and a name server.
     Dns,
-    /// An address, and a URL with an address in it.
+    /// An address, and a URL whose host is an IP address.
     IpUri,
-    /// The same, and a name server.
+    /// An address, a URL whose host is an IP address, and a name server.
     IpUriDns,
-    /// A URL with a name in it, and a name server.
+    /// An address, a URL with a host name, and a name server.
     NameUriDns,
-    /// A URL with a name in it that nobody can look up.
+    /// An address, and a URL with a host name that cannot be resolved.
     NameUri,
-    /// No address, and a URL with an address in it.
+    /// No address, and a URL whose host is an IP address.
     ProxyIpUri,
-    /// No address, and a URL with a name in it.
+    /// No address, and a URL with a host name.
     ProxyNameUri,
 }
 
-/// What firmware looks for.
+/// The offers that firmware looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BootEnvironment {
     /// An address, and a URL to boot from ("corporate environment").
     Url,
-    /// An address alone: it has its URL from its BMC or its set-up ("home environment").
+    /// An address alone: the URL comes from the BMC or the firmware's set-up ("home environment").
     Address,
 }
 
-/// Which of several offers firmware takes, by their places.
+/// The offers that firmware selects, by their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Whose address it uses.
+    /// The offer whose address is used.
     pub address: usize,
-    /// Whose URL, if it wants one.
+    /// The offer whose URL is used, if a URL is wanted.
     pub url: Option<usize>,
 }
 
-/// Which offers of all that came in go together, the best first (`HttpBootSelectDhcpOffer`).
+/// Pairs of offers that are combined, best first (`HttpBootSelectDhcpOffer`).
 const WITH_URL: [(OfferType, OfferType); 7] = [
     (OfferType::IpUri, OfferType::IpUri),
     (OfferType::IpUriDns, OfferType::IpUriDns),
@@ -58,8 +58,7 @@ const WITH_URL: [(OfferType, OfferType); 7] = [
 const WITHOUT_URL: [OfferType; 5] =
     [OfferType::Dns, OfferType::IpUriDns, OfferType::NameUriDns, OfferType::Only, OfferType::IpUri];
 
-/// What it chooses among offers, in the order they came in. `None` if it boots by none of them, which
-/// it says to nobody.
+/// The selection among offers, in the order of arrival. `None` if none can be booted; firmware reports no error then.
 #[must_use]
 pub fn choose(offers: &[OfferType], wanted: BootEnvironment) -> Option<Choice> {
     let first = |wanted: OfferType| offers.iter().position(|offer| *offer == wanted);
@@ -116,18 +115,18 @@ const FORMATS: [(u8, usize, usize, usize); 31] = [
     (121, 1, 5, usize::MAX),
 ];
 
-/// Why a reply is dropped. Firmware says none of this to anybody.
+/// The reason for dropping a reply. Firmware reports it to nobody.
 pub type Dropped = String;
 
-/// What it makes of an OFFER.
+/// The type of an OFFER.
 ///
 /// # Errors
-/// Why it drops the offer.
+/// The reason for dropping the offer.
 pub fn take_offer(request: &[u8], offer: &[u8]) -> Result<OfferType, Dropped> {
     read(request, offer).map(|(offer, _)| offer)
 }
 
-/// What comes of an OFFER that is alone on its network.
+/// The firmware's reaction to an OFFER that is alone on its network.
 #[must_use]
 pub fn verdict(request: &[u8], offer: &[u8]) -> OfferVerdict {
     match read(request, offer) {
@@ -144,7 +143,7 @@ fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(OfferType, Option<&'a [u
         return Err("there is no mask, so the address cannot be used".into());
     }
     let has_dns = find(&options, 6).is_some();
-    // Nine of the ten letters are compared (`HttpBootParseDhcp4Packet`).
+    // EDK2 compares nine of the ten letters (`HttpBootParseDhcp4Packet`).
     if !find(&options, 60).is_some_and(|class| class.starts_with(b"HTTPClien")) {
         return match (is_proxy, has_dns) {
             (true, _) => Err("it has neither an address nor the class HTTPClient".into()),
@@ -165,7 +164,7 @@ fn read<'a>(request: &[u8], offer: &'a [u8]) -> Result<(OfferType, Option<&'a [u
     Ok((offer, Some(url)))
 }
 
-/// Option 67, else the field `file`.
+/// The boot file: option 67, otherwise the field `file`.
 fn url<'a>(offer: &'a [u8], options: &OfferOptions<'a>) -> Result<&'a [u8], Dropped> {
     if options.iter().filter(|(code, _)| *code == 67).count() > 1 {
         return Err("a URL in two parts is cut after the first".into());
@@ -178,7 +177,7 @@ fn url<'a>(offer: &'a [u8], options: &OfferOptions<'a>) -> Result<&'a [u8], Drop
     if file.is_empty() { Err("an HTTP offer without a URL is dropped".into()) } else { Ok(file) }
 }
 
-/// Whether a URL can be fetched without looking up a name.
+/// Whether a URL can be fetched without name resolution.
 fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
     let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -187,10 +186,10 @@ fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
     Ok(host.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Whether it takes an ACK after an OFFER (`DhcpHandleRequesting`, `Dhcp4Io.c`).
+/// Whether the ACK after an OFFER is accepted (`DhcpHandleRequesting`, `Dhcp4Io.c`).
 ///
 /// # Errors
-/// Why it drops the ACK.
+/// The reason for dropping the ACK.
 pub fn take_ack(request: &[u8], offer: &[u8], ack: &[u8]) -> Result<(), Dropped> {
     let offered = reply_to(request, offer, 2)?;
     let given = reply_to(request, ack, 5)?;
@@ -205,7 +204,7 @@ pub fn take_ack(request: &[u8], offer: &[u8], ack: &[u8]) -> Result<(), Dropped>
 
 type OfferOptions<'a> = Vec<(u8, &'a [u8])>;
 
-/// What every reply must have (`DhcpInput` and `DhcpHandleSelect`, `Dhcp4Io.c`).
+/// The checks of every reply (`DhcpInput` and `DhcpHandleSelect`, `Dhcp4Io.c`).
 fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<OfferOptions<'a>, Dropped> {
     if reply.len() > 1472 {
         return Err(format!("{} bytes are more than it takes", reply.len()));
@@ -224,7 +223,7 @@ fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<OfferOpt
     Ok(options)
 }
 
-/// One option of a wrong size costs the whole packet (`DhcpValidateOptions`).
+/// The options of a reply. EDK2 drops the whole packet for one option of a wrong size (`DhcpValidateOptions`).
 fn options(mut bytes: &[u8]) -> Result<OfferOptions<'_>, Dropped> {
     let mut options = OfferOptions::new();
     loop {
@@ -243,7 +242,7 @@ fn options(mut bytes: &[u8]) -> Result<OfferOptions<'_>, Dropped> {
 }
 
 fn check(code: u8, value: &[u8]) -> Result<(), Dropped> {
-    // An empty one is passed over.
+    // EDK2 ignores empty options.
     let Some((_, unit, least, most)) = FORMATS.iter().find(|format| format.0 == code) else {
         return Ok(());
     };

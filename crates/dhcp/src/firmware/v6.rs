@@ -1,27 +1,27 @@
-//! What EDK2's DHCPv6 and HTTP boot drivers make of an ADVERTISE, rule by rule, read from bytes alone.
+//! EDK2's evaluation of an ADVERTISE (DHCPv6 and HTTP boot drivers), rule by rule, from bytes alone.
 //!
-//! Nothing of ours is used here: a parser that shared a mistake with the encoder would hide it. Among
-//! offers EDK2 chooses as in DHCPv4, by [`choose`](super::v4::choose).
+//! The model shares no code with the server: a parser with the same mistake as the encoder would hide it. EDK2
+//! selects among offers as in DHCPv4, by [`choose`](super::v4::choose).
 
 use std::net::Ipv6Addr;
 
 use super::OfferVerdict;
 use super::v4::{Dropped, OfferType};
 
-/// What it makes of an ADVERTISE after its SOLICIT, neither of them relayed.
+/// The type of an ADVERTISE that answers a SOLICIT, neither of them relayed.
 ///
 /// # Errors
-/// Why it drops the advertisement.
+/// The reason for dropping the advertisement.
 pub fn take_advertise(solicit: &[u8], advertise: &[u8]) -> Result<OfferType, Dropped> {
     read(solicit, advertise).map(|(offer, _)| offer)
 }
 
-/// What comes of an ADVERTISE that is alone on its network.
+/// The firmware's reaction to an ADVERTISE that is alone on its network.
 #[must_use]
 pub fn verdict(solicit: &[u8], advertise: &[u8]) -> OfferVerdict {
     let taken = read(solicit, advertise).and_then(|(offer, url)| {
         match offer {
-            // The other server's address is the one that is looked at then.
+            // The address is checked in the other server's offer.
             OfferType::ProxyIpUri | OfferType::ProxyNameUri => {}
             OfferType::Only
             | OfferType::Dns
@@ -35,8 +35,8 @@ pub fn verdict(solicit: &[u8], advertise: &[u8]) -> OfferVerdict {
     taken.unwrap_or_else(|because| OfferVerdict::Refuses { because })
 }
 
-/// Whether it waits for other servers' advertisements after this one: for the whole of its first
-/// retransmission time, some four seconds (`Dhcp6HandleAdvertiseMsg`).
+/// Whether EDK2 waits for advertisements of other servers after this one: for the whole of its first retransmission
+/// time, about four seconds (`Dhcp6HandleAdvertiseMsg`).
 #[must_use]
 pub fn waits_after(advertise: &[u8]) -> bool {
     let options = advertise.get(4..).and_then(|bytes| options(bytes).ok()).unwrap_or_default();
@@ -45,11 +45,11 @@ pub fn waits_after(advertise: &[u8]) -> bool {
 
 fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(OfferType, Option<&'a [u8]>), Dropped> {
     let options = advertise_to(solicit, advertise)?;
-    // Any association does, with an address in it or without, whomever it is for: what is in it is
-    // looked at after the choice (`HttpBootParseDhcp6Packet`).
+    // Any IA_NA counts here, with or without an address, and with any IAID. EDK2 checks its contents only after the
+    // selection (`HttpBootParseDhcp6Packet`).
     let has_address = last(&options, 3).is_some();
     let has_dns = last(&options, 23).is_some();
-    // From the seventh byte: whose enterprise number it is does not count (`HttpBootParseDhcp6Packet`).
+    // EDK2 compares from the seventh byte on; the enterprise number is ignored (`HttpBootParseDhcp6Packet`).
     let class = last(&options, 16).and_then(|class| class.get(6..16));
     if class != Some(b"HTTPClient") {
         return match (has_address, has_dns) {
@@ -70,7 +70,7 @@ fn read<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<(OfferType, Option<&'
     Ok((offer, Some(url)))
 }
 
-/// What every ADVERTISE must have (`Dhcp6HandleStateful`, `Dhcp6HandleAdvertiseMsg`).
+/// The checks of every ADVERTISE (`Dhcp6HandleStateful`, `Dhcp6HandleAdvertiseMsg`).
 fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<AdvertisedOptions<'a>, Dropped> {
     // `HTTP_BOOT_DHCP6_PACKET_MAX_SIZE`
     if advertise.len() > 1472 {
@@ -96,7 +96,7 @@ fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<AdvertisedOpt
     Ok(given)
 }
 
-/// Any status but success costs the whole packet (`Dhcp6SeekStsOption`).
+/// EDK2 drops the whole packet for any status but success (`Dhcp6SeekStsOption`).
 fn refuse_status(options: &AdvertisedOptions<'_>) -> Result<(), Dropped> {
     match find(options, 13) {
         None | Some([0, 0, ..]) => Ok(()),
@@ -104,7 +104,7 @@ fn refuse_status(options: &AdvertisedOptions<'_>) -> Result<(), Dropped> {
     }
 }
 
-/// The association that was asked for, among all that are answered (`Dhcp6SeekIaOption`).
+/// The IA_NA with the IAID of the SOLICIT (`Dhcp6SeekIaOption`).
 fn association<'a>(
     solicited: &AdvertisedOptions<'_>,
     advertised: &AdvertisedOptions<'a>,
@@ -114,13 +114,13 @@ fn association<'a>(
     associations.find(|(_, value)| value.get(..4) == Some(wanted)).map(|(_, value)| *value)
 }
 
-/// What stands in an IA_NA after its name and times (`Dhcp6SeekInnerOptionSafe`).
+/// The options of an IA_NA, after IAID, T1 and T2 (`Dhcp6SeekInnerOptionSafe`).
 fn inner(association: &[u8]) -> Result<AdvertisedOptions<'_>, Dropped> {
     options(association.get(12..).ok_or("its IA_NA is too short")?)
 }
 
-/// Whether there is an address to request once this advertisement is chosen; if not, it gives up and
-/// tries no other (`Dhcp6SelectAdvertiseMsg`, `Dhcp6UpdateIaInfo`, `Dhcp6GenerateIaCb`).
+/// Whether a selected advertisement has an address to request. Without one EDK2 gives up and tries no other
+/// advertisement (`Dhcp6SelectAdvertiseMsg`, `Dhcp6UpdateIaInfo`, `Dhcp6GenerateIaCb`).
 fn has_an_address(solicit: &[u8], advertise: &[u8]) -> Result<(), Dropped> {
     let [asked, given] = [solicit, advertise].map(|bytes| bytes.get(4..).unwrap_or_default());
     let association = association(&options(asked)?, &options(given)?);
@@ -130,7 +130,7 @@ fn has_an_address(solicit: &[u8], advertise: &[u8]) -> Result<(), Dropped> {
     if t1 > t2 && t2 != [0; 4] {
         return Err("T1 is after T2".into());
     }
-    // It leaves out addresses that are not valid, or preferred for longer than they are valid
+    // EDK2 ignores addresses with a valid lifetime of zero, or a preferred lifetime longer than the valid one
     // (`Dhcp6ParseAddrOption`).
     let usable = |address: &[u8]| {
         let lifetimes = address.get(16..20).zip(address.get(20..24));
@@ -142,13 +142,13 @@ fn has_an_address(solicit: &[u8], advertise: &[u8]) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Option 59 up to the first zero byte, which the driver looks for beyond its end
+/// Option 59 up to the first zero byte. The driver searches for the zero byte beyond the option's end
 /// (`HttpBootParseDhcp6Packet`).
 fn url<'a>(options: &AdvertisedOptions<'a>) -> Result<&'a [u8], Dropped> {
     let at = options.iter().rposition(|(code, _)| *code == 59);
     let at = at.ok_or("an HTTP offer without a URL is dropped")?;
     let url = options[at].1;
-    // What follows begins with its code, most significant byte first.
+    // The next option begins with its code, most significant byte first.
     let next = options.get(at + 1).map(|(code, _)| *code);
     if !url.contains(&0) && next.is_none_or(|code| code > 255) {
         return Err("no zero byte follows the URL, so what follows is read as a part of it".into());
@@ -156,7 +156,7 @@ fn url<'a>(options: &AdvertisedOptions<'a>) -> Result<&'a [u8], Dropped> {
     Ok(url.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
-/// Whether a URL can be fetched without looking up a name: an IPv6 address in brackets.
+/// Whether a URL can be fetched without name resolution: its host is an IPv6 address in brackets.
 fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
     let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -179,7 +179,7 @@ fn options(mut bytes: &[u8]) -> Result<AdvertisedOptions<'_>, Dropped> {
     Ok(options)
 }
 
-/// The HTTP boot driver goes on to the last option of a code (`HttpBootParseDhcp6Packet`), the DHCPv6 driver stops at the
+/// The HTTP boot driver uses the last option of a code (`HttpBootParseDhcp6Packet`); the DHCPv6 driver uses the
 /// first.
 fn last<'a>(options: &AdvertisedOptions<'a>, wanted: u16) -> Option<&'a [u8]> {
     options.iter().rfind(|(code, _)| *code == wanted).map(|(_, value)| *value)

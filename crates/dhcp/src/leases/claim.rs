@@ -1,29 +1,29 @@
-//! What a client is to us, and which addresses it may have for that.
+//! Classes of clients, and the addresses that each class may have.
 
 use super::Seconds;
 
-/// How long an address stays set aside for a known node it was offered to. EDK2 takes an offer after
-/// four seconds, and asks again for a minute.
+/// Duration of an offer to a known node, in seconds. EDK2 takes an offer after four seconds, and retries for a
+/// minute.
 const OFFER: Seconds = 60;
-/// How long for a guest: whoever makes up clients holds few addresses with it.
+/// Duration of an offer to a guest, in seconds: an attacker with invented clients holds few addresses.
 const OFFER_TO_GUEST: Seconds = 10;
-/// How long an address is left alone at least after a client found somebody else using it.
+/// Least quarantine of a declined address, in seconds.
 const QUARANTINE: Seconds = 600;
 
-/// What a client is to us.
+/// The class of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseHolder {
-    /// A machine that somebody registered.
+    /// A registered machine.
     Known,
-    /// Anybody else.
+    /// Any other client.
     Guest,
 }
 
 impl LeaseHolder {
-    /// Until when an address is left alone that its client declines `now`, and which it may use `until` then.
+    /// The end of the quarantine of an address that its client declines `now` and that was leased `until` then.
     ///
-    /// Anybody on the link can decline in a known machine's name, so what that machine has is kept for as long as it
-    /// may use it.
+    /// Any host on the link can send a DECLINE in a known machine's name, so a machine's address stays its own for
+    /// the rest of the lease.
     pub(super) fn leaves_alone_until(self, until: Seconds, now: Seconds) -> Seconds {
         match self {
             Self::Known => until.max(now + QUARANTINE),
@@ -32,28 +32,28 @@ impl LeaseHolder {
     }
 }
 
-/// What a client may claim.
+/// The addresses that a client may claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseClaim {
-    /// Any address that is free.
+    /// Any free address.
     Known,
-    /// Any address that is free and was not last a known node's, as long as every known node can have
-    /// one too.
+    /// Any free address whose last client was not a known node, as long as enough addresses remain for all known
+    /// nodes.
     Guest {
-        /// How many addresses are known nodes': those that they have, and those that are kept for them.
+        /// Number of addresses for known nodes: those that they have, and those kept for them.
         keep: usize,
     },
 }
 
 impl LeaseClaim {
-    /// A stranger's, to an address of a pool of that size, where so many machines are registered: one address is kept
-    /// for each of them, but a quarter of the pool at least, since more of them may come.
+    /// The claim of a guest in a pool of `pool` addresses with `known` registered machines. One address is kept for
+    /// each machine, and at least a quarter of the pool, since more machines may be registered.
     #[must_use]
     pub fn guest(pool: usize, known: usize) -> Self {
         Self::Guest { keep: known.max(pool / 4).min(pool) }
     }
 
-    /// Whose it is.
+    /// The class of the claim.
     #[must_use]
     pub fn holder(self) -> LeaseHolder {
         match self {
@@ -62,7 +62,7 @@ impl LeaseClaim {
         }
     }
 
-    /// How long an offer to it stands.
+    /// Duration of an offer, in seconds.
     pub(super) fn offer_secs(self) -> Seconds {
         match self {
             Self::Known => OFFER,

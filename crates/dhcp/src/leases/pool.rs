@@ -1,24 +1,24 @@
-//! Ranges of addresses to give out.
+//! Address ranges to lease from.
 
 use crate::address_family::AddressFamily;
 
-/// A range of addresses to give out.
+/// An address range to lease from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeasePool<A> {
-    /// The first.
+    /// The first address.
     pub first: A,
-    /// The last, included.
+    /// The last address, included.
     pub last: A,
 }
 
 impl<A: AddressFamily> LeasePool<A> {
-    /// Whether an address is one of them.
+    /// Whether the pool contains an address.
     #[must_use]
     pub fn contains(&self, address: A) -> bool {
         (self.first..=self.last).contains(&address)
     }
 
-    /// How many there are, or as many as can be counted.
+    /// Number of addresses, saturated at `usize::MAX`.
     #[must_use]
     pub fn len(&self) -> usize {
         match self.last.number().checked_sub(self.first.number()) {
@@ -27,7 +27,7 @@ impl<A: AddressFamily> LeasePool<A> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the pool has no address.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first > self.last

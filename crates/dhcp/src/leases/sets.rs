@@ -1,32 +1,32 @@
-//! Addresses by their state and by when it ends or ended, so that nothing is looked for among all leases.
+//! Addresses ordered by state and end, so that no operation searches all leases.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::{LeaseEntry, LeaseHolder, Seconds};
 use crate::address_family::AddressFamily;
 
-/// The state of an address that has or had a client.
+/// The state of an address with a current or former client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeasePlace {
-    /// Its client has it: bound, or offered to a known machine.
+    /// In use by its client: bound, or offered to a known machine.
     Running,
-    /// Its client has another address now. The client may stay with this one, and whoever asks in its name must not
-    /// make it anybody's: so it ends only at its end.
+    /// Given up: its client has another address now. The client may still use this one, and a forged request in its
+    /// name must not free it, so the lease runs to its end.
     Replaced,
     /// Offered to a guest that has not taken it.
     OfferedToGuest,
-    /// Its client found somebody else using it.
+    /// Declined by its client.
     Declined,
     /// Its lease has ended, and a guest had it.
     EndedOfGuest,
     /// Its lease has ended, and a known machine had it.
     EndedOfKnown,
-    /// It is reserved, which keeps it for its client whether there is a lease or not.
+    /// Reserved for its client, with or without a lease.
     Reserved,
 }
 
 impl LeasePlace {
-    /// Whether an address of the pool that is there is one less for others.
+    /// Whether an address of the pool in this state is unavailable to other clients.
     pub(super) fn is_taken(self) -> bool {
         match self {
             Self::Running | Self::Replaced | Self::OfferedToGuest | Self::Declined => true,
@@ -34,7 +34,7 @@ impl LeasePlace {
         }
     }
 
-    /// Whether its client has or needs another address.
+    /// Whether the client of an address in this state has or needs another address.
     fn is_given_up(self) -> bool {
         match self {
             Self::Replaced | Self::Declined => true,
@@ -47,10 +47,10 @@ impl LeasePlace {
     }
 }
 
-/// Addresses by when they end or ended.
+/// Addresses by the end of their state.
 type Ends<A> = BTreeSet<(Seconds, A)>;
 
-/// All addresses that have or had a client, but for reserved ones.
+/// All unreserved addresses with a current or former client.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseSets<A: AddressFamily> {
     running: Ends<A>,
@@ -58,9 +58,9 @@ pub(super) struct LeaseSets<A: AddressFamily> {
     declined: Ends<A>,
     ended_of_guests: Ends<A>,
     ended_of_known: Ends<A>,
-    /// By whom.
+    /// Given-up addresses by client.
     given_up: HashMap<A::Client, Vec<A>>,
-    /// How many are taken, and how many of those are what known machines use.
+    /// Numbers of taken addresses, and of those that known machines use.
     pub(super) taken: usize,
     pub(super) taken_by_known: usize,
 }
@@ -79,14 +79,14 @@ impl<A: AddressFamily> LeaseSets<A> {
         }
     }
 
-    /// An address that is taken and whose time is over.
+    /// A taken address whose time has ended.
     pub(super) fn over(&self, now: Seconds) -> Option<A> {
         let taken = [&self.running, &self.offered_to_guests, &self.declined];
         let first = taken.into_iter().filter_map(|ends| ends.first());
         first.filter(|(until, _)| *until <= now).map(|(_, address)| *address).next()
     }
 
-    /// The address at a place that ends or ended first.
+    /// The address in this state with the earliest end.
     pub(super) fn first(&self, place: LeasePlace) -> Option<A> {
         let ends = match place {
             LeasePlace::Running | LeasePlace::Replaced => &self.running,
@@ -99,7 +99,7 @@ impl<A: AddressFamily> LeaseSets<A> {
         ends.first().map(|(_, address)| *address)
     }
 
-    /// Those that a client gave up, until they end.
+    /// The addresses that a client gave up and whose leases have not ended.
     pub(super) fn given_up(&self, client: &A::Client) -> &[A] {
         self.given_up.get(client).map_or(&[], Vec::as_slice)
     }
@@ -155,7 +155,7 @@ impl<A: AddressFamily> LeaseSets<A> {
     }
 }
 
-/// Whether a known machine has the address and needs no other.
+/// Whether a known machine uses the address and has not given it up.
 fn is_used_by_known<A: AddressFamily>(entry: &LeaseEntry<A>) -> bool {
     entry.place == LeasePlace::Running && entry.lease.holder == LeaseHolder::Known
 }

@@ -565,7 +565,7 @@ fn no_address_is_two_clients_and_the_journal_repeats_the_table<A: TestFamily>(
             prop_assert_eq!(of, Some(lease.client));
         }
     }
-    // Once all has ended, every address of the pool but the reserved one can be had again.
+    // After all leases have ended, every address of the pool but the reserved one is available again.
     now += 10_000;
     let free = (100..200).map_while(|client| offered(&mut leases, client, now)).count();
     prop_assert_eq!(free, leases.pool().len() - 1);

@@ -1,4 +1,4 @@
-//! What a server does with each message (RFC 2131 §4.3).
+//! The server's decision about each message (RFC 2131 §4.3).
 
 use std::net::Ipv4Addr;
 
@@ -12,26 +12,26 @@ use crate::answer::Answer;
 use crate::journal::LeaseRecord;
 use crate::leases::{LeaseClaim, LeaseTable, Seconds};
 
-/// What to do with a message.
+/// The decision about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send this, once the record (if any) is in the journal.
     Send {
         /// The reply.
         reply: Packet,
-        /// What changed.
+        /// The change of a lease.
         record: Option<LeaseRecord<Ipv4Addr>>,
     },
-    /// Nothing is to be sent; the records go into the journal.
+    /// Send nothing; write the records to the journal.
     Note {
-        /// What changed.
+        /// The changes of leases.
         records: Vec<LeaseRecord<Ipv4Addr>>,
     },
     /// Stay silent.
     Silent(NoReply),
 }
 
-/// Why a message gets no answer.
+/// The reason for sending no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum NoReply {
     /// A server's message.
@@ -40,38 +40,38 @@ pub enum NoReply {
     /// OFFER, ACK or NAK in a request.
     #[error("clients do not send this type of message")]
     NotAClientsMessage,
-    /// This machine is to be told nothing.
+    /// The policy gives this machine no answer.
     #[error("this machine is to be told nothing now")]
     Nothing,
-    /// The client chose another server.
+    /// The client accepted another server's offer.
     #[error("the client chose another server, {0}")]
     OtherServer(Ipv4Addr),
     /// No address is left.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// The addresses that are left are kept for known machines.
+    /// The remaining addresses are kept for known machines.
     #[error(
         "nobody registered this machine, and the addresses that are left are for those that are"
     )]
     NoneLeftForGuests,
-    /// RFC 2131 §4.3.2: a server that knows nothing of a client must not say no to it.
+    /// RFC 2131 §4.3.2: a server without a record of a client must stay silent.
     #[error("the client asks for an address that this server has never given it")]
     UnknownLease,
-    /// RFC 5227 §2.1.1: a client looks before it uses an address, and not long after.
+    /// RFC 5227 §2.1.1: a client probes an address before it uses it, and declines it within seconds.
     #[error(
         "it declines an address that it was not told within the last minute, which changes nothing"
     )]
     NotTold,
-    /// Another daemon of the same database gives it.
+    /// The address is in the pool of another daemon on the same database.
     #[error("the address is of the pool of another daemon, which answers for it")]
     ForeignPool,
     /// A REQUEST that names no address.
     #[error("the request names no address")]
     NoAddress,
-    /// A proxy knows nothing of addresses.
+    /// A proxy manages no addresses.
     #[error("it is about an address, which another server gives here")]
     NotForAProxy,
-    /// An offer without an address helps only those that boot by it.
+    /// An offer without an address is of use only to clients that boot from it.
     #[error("there is nothing for it to boot that it would take from a proxy")]
     NothingToBoot,
 }
@@ -97,9 +97,9 @@ impl NoReply {
     }
 }
 
-/// Decides what to do with a client's message.
+/// Decides about a client's message.
 ///
-/// It changes `leases`; what must survive a crash of that is in the decision's records.
+/// It changes `leases`; the records of the decision hold every change that must survive a crash.
 pub fn decide(
     request: &Packet,
     answer: &Answer,
@@ -147,8 +147,9 @@ impl MessageContext<'_> {
         }
     }
 
-    /// RFC 2131 §4.3.2: a client that names a server took its offer (SELECTING); one that names an address and no
-    /// server had that address before (INIT-REBOOT); one that has an address extends its lease (RENEWING, REBINDING).
+    /// RFC 2131 §4.3.2: a REQUEST with a server identifier accepts an offer (SELECTING); one with a requested address
+    /// and no server identifier verifies an earlier address (INIT-REBOOT); one with `ciaddr` extends a lease
+    /// (RENEWING, REBINDING).
     fn request(mut self) -> Decision {
         if let Some(other) = self.other_server() {
             self.leases.withdraw(&self.request.chaddr, self.now);
@@ -170,8 +171,8 @@ impl MessageContext<'_> {
         let Self { request, claim, now, .. } = *self;
         let (mac, secs) = (request.chaddr, self.network.secs_for(request));
         let bound = self.leases.bind(mac, address, (), secs, claim, now);
-        // A client that names us took our offer. Offers are in no journal, so it may be one from before a restart.
-        // A NAK would end the firmware's boot (RFC 2131 §4.3.2).
+        // A REQUEST with our server identifier accepts our offer. The journal has no offers, so the offer may date
+        // from before a restart. A NAK would end the firmware's boot (RFC 2131 §4.3.2).
         let took_our_offer = named_server(request).is_some();
         if bound.is_some() || !took_our_offer {
             return bound;
@@ -179,7 +180,7 @@ impl MessageContext<'_> {
         self.leases.bind_unoffered(mac, address, (), secs, claim, now)
     }
 
-    /// Refuses an address that the client does not have from us. If we are the only server, it has it from nobody.
+    /// Refuses an address that is not leased to the client here. A sole server knows that no other server leased it.
     fn refuse(self, address: Ipv4Addr) -> Decision {
         let chose_us = named_server(self.request).is_some();
         let gives = self.leases.gives(address);
@@ -188,7 +189,7 @@ impl MessageContext<'_> {
             return Decision::Silent(NoReply::ForeignPool);
         }
         let knows_client = self.leases.of(&self.request.chaddr).is_some();
-        // We have authority over the addresses of our pools and over our clients.
+        // This server is authoritative for the addresses of its pools and for its own clients.
         let has_moved = self.network.others.iter().any(|other| other.contains(&address));
         let ours = chose_us || knows_client || gives || has_moved;
         if !ours && !self.network.sole {
@@ -198,18 +199,18 @@ impl MessageContext<'_> {
         Decision::Send { reply: nak(self.request, &because, self.network), record: None }
     }
 
-    /// The address that the client says it has.
+    /// The address that the client has (`ciaddr`).
     fn has(&self) -> Option<Ipv4Addr> {
         Some(self.request.ciaddr).filter(|address| !address.is_unspecified())
     }
 
-    /// The address that the client requests.
+    /// The requested address (option 50).
     fn wants(&self) -> Option<Ipv4Addr> {
         let wanted = self.request.option_address(code::REQUESTED_ADDRESS);
         wanted.filter(|address| !address.is_unspecified())
     }
 
-    /// The server that the client named, if it is not this one.
+    /// The server identifier in the message, if it is another server's.
     fn other_server(&self) -> Option<Ipv4Addr> {
         let named = named_server(self.request)?;
         let towards_client = server_id(self.request, self.network.server);
@@ -403,7 +404,7 @@ mod tests {
     const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
     const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
-    /// What a client gets that was never seen before and comes back with an address (INIT-REBOOT).
+    /// The decision about an unknown client that returns with an address (INIT-REBOOT).
     fn comes_back_with(server: &mut Server, address: Ipv4Addr) -> Decision {
         server.hears(&request(&[(code::REQUESTED_ADDRESS, address)]))
     }
@@ -466,7 +467,7 @@ mod tests {
             let mut server = Server::new();
             server.network.sole = sole;
             server.network.others = vec!["192.0.2.0/24".parse().unwrap()];
-            // It had an address of ours before, and that other one later.
+            // The client had an address of ours before, and the other address later.
             server.answers(&discover(MAC));
             assert_eq!(server.answers(&renewal(FOREIGN)).message, MessageType::Nak);
 

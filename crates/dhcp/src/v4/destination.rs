@@ -1,4 +1,4 @@
-//! Where a reply goes (RFC 2131 §4.1).
+//! The destination of a reply (RFC 2131 §4.1).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -12,15 +12,15 @@ pub const SERVER: u16 = 67;
 /// The port of clients.
 pub const CLIENT: u16 = 68;
 
-/// Where a reply goes.
+/// The destination of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// To a relay, or to a client that has an address.
     Unicast(SocketAddrV4),
-    /// To everybody on the link that the request came from.
+    /// To all hosts on the link of the request.
     Broadcast,
-    /// To a client that does not answer ARP for its address yet: in a frame of our own
-    /// ([`frame`](super::frame)), or else to everybody.
+    /// To a client that does not answer ARP for its address yet: in a raw frame ([`frame`](super::frame)), or by
+    /// broadcast if that fails.
     Link {
         /// Its MAC address.
         mac: Mac,
@@ -29,12 +29,12 @@ pub enum Destination {
     },
 }
 
-/// Where the reply to a request on port 67 goes, which came `from` there.
+/// The destination of the reply to a request that came `from` there to port 67.
 ///
-/// `ciaddr` is where a client can be reached only if that is where it sends from. Clients that have no address yet put into
-/// it what they had before, and an answer to that address reaches nobody.
+/// `ciaddr` is used only if it is the source address. Clients without an address may put their former address into
+/// `ciaddr`, and a reply to that address reaches nobody.
 ///
-/// What was asked on port 4011 goes back to where it came from.
+/// A request to port 4011 is answered at its source.
 #[must_use]
 pub fn destination(request: &Packet, from: SocketAddrV4, reply: &Packet) -> Destination {
     let own = request.ciaddr;
@@ -46,10 +46,10 @@ pub fn destination(request: &Packet, from: SocketAddrV4, reply: &Packet) -> Dest
     } else if reply.message == MessageType::Nak {
         Destination::Broadcast
     } else if informs && !from.ip().is_unspecified() {
-        // RFC 2131 §4.3.5: past the relay.
+        // RFC 2131 §4.3.5: directly, not through the relay.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
     } else if is_there && own == reply.yiaddr {
-        // No client may direct an answer to another address than the one that it is given.
+        // A client must not direct a reply to any address but its own.
         Destination::Unicast(SocketAddrV4::new(own, CLIENT))
     } else if request.broadcast || (reply.yiaddr.is_unspecified() && !informs) {
         Destination::Broadcast
@@ -70,7 +70,7 @@ mod tests {
     const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
     const FROM: SocketAddrV4 = SocketAddrV4::new(RELAY, 1067);
 
-    /// Where clients send from that have no address.
+    /// The source address of clients without an address.
     const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT);
 
     fn to(request: &Packet, message: MessageType) -> Destination {

@@ -1,5 +1,5 @@
-//! A reply as an Ethernet frame, for clients that the kernel cannot reach: it would ask by ARP for an
-//! address that nobody has yet.
+//! A reply as an Ethernet frame, for clients that the kernel cannot reach: it would send ARP requests for an address
+//! that no host has yet.
 
 use std::net::Ipv4Addr;
 
@@ -23,9 +23,9 @@ pub struct End {
     pub address: Ipv4Addr,
 }
 
-/// Ethernet, IPv4 and UDP around a message of a server to a client, without the frame check sequence.
+/// A server's message to a client with its Ethernet, IPv4 and UDP headers, without the frame check sequence.
 ///
-/// `None` if it does not fit into one frame.
+/// `None` if the message does not fit into one frame.
 #[must_use]
 pub fn frame(from: End, to: End, message: &[u8]) -> Option<Vec<u8>> {
     if message.len() > LARGEST {
@@ -64,7 +64,7 @@ fn udp(from: Ipv4Addr, to: Ipv4Addr, message: &[u8]) -> Vec<u8> {
     udp.extend([0, 0]);
     udp.extend(message);
     let pseudo = sum(&from.octets()) + sum(&to.octets()) + sum(&[0, UDP]) + sum(&len);
-    // RFC 768: none at all is sent as zero, so a sum of zero is sent as ones.
+    // RFC 768: zero means no checksum, so a checksum of zero is sent as all ones.
     let sum = match checksum(pseudo + sum(&udp)) {
         0 => 0xffff,
         sum => sum,

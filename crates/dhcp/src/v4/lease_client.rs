@@ -1,7 +1,6 @@
-//! A client's side: how our ramdisk agent gets its address (RFC 2131 §4.4).
+//! The DHCPv4 client of the ramdisk agent (RFC 2131 §4.4).
 //!
-//! Pure: it is told the time and what came in, and says what to send and when it wants to be
-//! woken.
+//! Pure: the caller passes the time and received packets, and gets packets to send and the time of the next wake-up.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +11,7 @@ use super::packet::{Hardware, MessageType, Op, Packet};
 use crate::client::AGENT_USER_CLASS;
 use crate::limits::Millis;
 
-/// What an acknowledged lease says.
+/// The contents of an acknowledged lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLease {
     /// Our address.
@@ -21,8 +20,7 @@ pub struct ClientLease {
     pub prefix: u8,
     /// The default router.
     pub router: Option<Ipv4Addr>,
-    /// More routes: destination, length of its prefix, router (RFC 3442). Where there are any,
-    /// `router` is not used (ibid.).
+    /// Further routes: destination, prefix length, router (RFC 3442). If there are any, `router` is ignored (ibid.).
     pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
@@ -30,17 +28,17 @@ pub struct ClientLease {
     pub ntp: Vec<Ipv4Addr>,
     /// The link's MTU.
     pub mtu: Option<u16>,
-    /// The server that gave it.
+    /// The server identifier of the lease.
     pub server: Ipv4Addr,
-    /// How long it is good, in seconds.
+    /// The lease time in seconds.
     pub secs: u32,
-    /// Seconds after which its server is asked for more time (T1).
+    /// T1 in seconds: the client then renews with its server.
     pub renew_secs: u32,
-    /// Seconds after which any server is (T2).
+    /// T2 in seconds: the client then rebinds with any server.
     pub rebind_secs: u32,
 }
 
-/// One link's client.
+/// The DHCP client of one link.
 #[derive(Clone, Debug)]
 pub struct LeaseClient {
     mac: Mac,
@@ -58,32 +56,32 @@ enum LeaseState {
     Bound { lease: ClientLease, since: Millis },
 }
 
-/// The first wait for an answer, doubled each time (RFC 2131 §4.1), but no longer than the last.
+/// The first retransmission delay, doubled each time (RFC 2131 §4.1) up to the maximum below.
 const FIRST_WAIT: Millis = 1_000;
 const LONGEST_WAIT: Millis = 8_000;
 /// REQUESTs for one offer before it is given up.
 const REQUESTS: u32 = 4;
-/// Between two tries to keep a lease, at least (RFC 2131 §4.4.5); an eighth of a lease that is short.
+/// Least delay between two renewals (RFC 2131 §4.4.5); an eighth of the lease if the lease is short.
 const RENEWAL_WAIT: Millis = 60_000;
-/// How long a lease is good of which the server does not say it, in seconds.
+/// Lease time in seconds if the server sends none.
 const UNSAID_LEASE: u32 = 3_600;
-/// After an address that somebody else has (RFC 2131 §3.1).
+/// Delay after a DECLINE (RFC 2131 §3.1).
 const AFTER_DECLINE: Millis = 10_000;
 
 impl LeaseClient {
-    /// A client that wants to send at once. `xid` is random.
+    /// A client that sends at once. `xid` is random.
     #[must_use]
     pub fn new(mac: Mac, xid: u32, now: Millis) -> Self {
         Self { mac, xid, began: now, state: LeaseState::Discovering, tries: 0, wake: now }
     }
 
-    /// When it wants [`LeaseClient::due`] to be called.
+    /// The time at which [`LeaseClient::due`] is to be called.
     #[must_use]
     pub fn wake(&self) -> Millis {
         self.wake
     }
 
-    /// The lease, if it has one.
+    /// The current lease.
     #[must_use]
     pub fn lease(&self) -> Option<&ClientLease> {
         match &self.state {
@@ -92,7 +90,7 @@ impl LeaseClient {
         }
     }
 
-    /// What to send now, if it is time to, to [`LeaseClient::server`].
+    /// The packet to send now, if one is due, to [`LeaseClient::server`].
     pub fn due(&mut self, now: Millis) -> Option<Vec<u8>> {
         if now < self.wake {
             return None;
@@ -108,7 +106,7 @@ impl LeaseClient {
         Some(self.message(now).emit())
     }
 
-    /// Who is to hear what is sent now: all, or the server that can make our lease longer.
+    /// The destination of the packet: broadcast, or the server that can renew the lease.
     #[must_use]
     pub fn server(&self, now: Millis) -> Ipv4Addr {
         match &self.state {
@@ -123,13 +121,13 @@ impl LeaseClient {
         }
     }
 
-    /// What to broadcast if somebody else has the address that was leased; another is asked for later.
+    /// The DECLINE to broadcast if another host uses the leased address; the client starts over later.
     pub fn decline(&mut self, now: Millis) -> Option<Vec<u8>> {
         let ClientLease { address, server, .. } = self.lease()?.clone();
         self.start_over(now + AFTER_DECLINE);
         let mut decline = self.message(now);
         decline.message = MessageType::Decline;
-        // RFC 2131 §4.4.1, table 5: it asks for nothing.
+        // RFC 2131 §4.4.1, table 5: a DECLINE has no parameter request list.
         decline.options = vec![
             (code::REQUESTED_ADDRESS, address.octets().to_vec()),
             (code::SERVER_ID, server.octets().to_vec()),
@@ -137,7 +135,7 @@ impl LeaseClient {
         Some(decline.emit())
     }
 
-    /// Takes what came in. True if it brought a new or longer lease.
+    /// Handles a received packet. True if it brought a new or longer lease.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) -> bool {
         let Ok(packet) = Packet::parse(bytes) else { return false };
         if packet.op != Op::Reply || packet.xid != self.xid || packet.chaddr != self.mac {
@@ -177,7 +175,7 @@ impl LeaseClient {
         true
     }
 
-    /// The server that an address was asked of.
+    /// The server of the accepted offer.
     fn chosen(&self) -> Option<Ipv4Addr> {
         match &self.state {
             LeaseState::Discovering => None,
@@ -235,7 +233,7 @@ impl LeaseClient {
             hops: 0,
             xid: self.xid,
             secs,
-            // Without an address, Linux takes only what is broadcast.
+            // Linux receives only broadcasts while the interface has no address.
             broadcast: ciaddr.is_unspecified(),
             ciaddr,
             yiaddr: Ipv4Addr::UNSPECIFIED,
@@ -249,14 +247,14 @@ impl LeaseClient {
     }
 }
 
-/// RFC 3004: a length before the class.
+/// The user class. RFC 3004 puts a length before it.
 fn user_class() -> Vec<u8> {
     let len = u8::try_from(AGENT_USER_CLASS.len()).expect("the class is short");
     [&[len], AGENT_USER_CLASS].concat()
 }
 
 impl ClientLease {
-    /// Half of what is left until others are asked, or until the end (RFC 2131 §4.4.5).
+    /// The delay to the next renewal: half of the time that is left until T2, or until the end (RFC 2131 §4.4.5).
     fn next_try(&self, since: Millis, now: Millis) -> Millis {
         let [rebind, end] = [self.rebind_secs, self.secs].map(|secs| later(since, secs));
         let until = if now < rebind { rebind } else { end };
@@ -270,10 +268,10 @@ fn later(since: Millis, secs: u32) -> Millis {
     since + Millis::from(secs) * 1_000
 }
 
-/// What an acknowledgement says, of which the end may be missing: an address is better than none. The server is the one
-/// that was `chosen` where it does not name itself.
+/// The lease of an ACK, which may be truncated: an address is better than none. `chosen` is the server if the ACK has
+/// no server identifier.
 fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<ClientLease> {
-    // A server that grants no time would be asked without a pause.
+    // A lease time of zero would make the client send without a pause.
     let secs = ack.option_u32(code::LEASE_TIME).unwrap_or(UNSAID_LEASE).max(1);
     let said = ack.option_u32(code::RENEWAL).zip(ack.option_u32(code::REBINDING));
     let makes_sense =
@@ -301,7 +299,7 @@ fn lease(ack: &Packet, chosen: Ipv4Addr) -> Option<ClientLease> {
     .filter(|lease| !lease.address.is_unspecified())
 }
 
-/// The mask that an address has by itself, as before there were masks (RFC 791 §3.2).
+/// The classful mask of an address (RFC 791 §3.2), for servers that send no subnet mask.
 fn mask_of_class(address: Ipv4Addr) -> Ipv4Addr {
     match address.octets()[0] {
         0..128 => Ipv4Addr::new(255, 0, 0, 0),
@@ -310,7 +308,7 @@ fn mask_of_class(address: Ipv4Addr) -> Ipv4Addr {
     }
 }
 
-/// RFC 3442: width, as many bytes of the destination as it needs, router. Stops at nonsense.
+/// RFC 3442: prefix length, significant bytes of the destination, router. Stops at the first invalid route.
 fn routes(mut value: &[u8]) -> Vec<(Ipv4Addr, u8, Ipv4Addr)> {
     let mut routes = Vec::new();
     while let Some((width, rest)) = value.split_first().filter(|(width, _)| **width <= 32) {
@@ -393,7 +391,7 @@ mod tests {
         assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
     }
 
-    /// Bound since 2 ms, by a server that says how long for.
+    /// A client that has been bound since 2 ms, with this lease time.
     fn bound(secs: u32) -> (LeaseClient, LeaseTable<Ipv4Addr>) {
         let (mut client, mut leases) = (LeaseClient::new(MAC, 7, 0), leases());
         let network = Network::new(network().server, Ipv4Addr::new(255, 255, 255, 0), secs);
@@ -475,7 +473,7 @@ mod tests {
         assert_eq!(other.wake(), 1_000, "it still waits for its own offer");
     }
 
-    /// The options of a message without what comes after those that are named.
+    /// The options of a message up to the last of those named.
     fn cut_after(message: &[u8], last: &[u8]) -> Vec<u8> {
         let mut packet = Packet::parse(message).unwrap();
         packet.options.retain(|(code, _)| last.contains(code));

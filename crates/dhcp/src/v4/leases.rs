@@ -1,4 +1,4 @@
-//! Leases over IPv4: a client is a MAC address, and uses its address once.
+//! IPv4 leases: a client is a MAC address, and has one binding of its address.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use crate::address_family::{AddressFamily, LeaseBindings};
 use crate::journal::{CHECKSUM_LEN, LeaseRecord};
 use crate::leases::{LeaseHolder, LeasePlace, Seconds};
 
-/// The one use of an address.
+/// The only binding of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SoleBinding(Option<Seconds>);
 
@@ -30,8 +30,8 @@ impl AddressFamily for Ipv4Addr {
 
     const UNSPECIFIED: Self = Self::UNSPECIFIED;
     const KEPT: () = ();
-    /// What guests were only offered, then what has been free for longest of what other known machines had, and at last
-    /// what was found in use: whoever used it may be gone, or was never there.
+    /// First the addresses that were only offered to guests, then the longest free of other known machines, and last
+    /// the declined ones: the other host may be gone, or never existed.
     const TAKEN_FOR_KNOWN: &'static [LeasePlace] =
         &[LeasePlace::OfferedToGuest, LeasePlace::EndedOfKnown, LeasePlace::Declined];
     const RECORD_LEN: usize = 20 + CHECKSUM_LEN;

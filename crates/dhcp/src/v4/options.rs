@@ -1,4 +1,4 @@
-//! The option codes we use (RFC 2132 and the RFCs named), and what size each must have.
+//! The DHCPv4 option codes in use (RFC 2132 and the RFCs named), and their fixed sizes.
 
 /// Subnet mask.
 pub const SUBNET_MASK: u8 = 1;
@@ -61,12 +61,12 @@ pub const CLASSLESS_ROUTES: u8 = 121;
 /// iPXE's own, encapsulated.
 pub const IPXE: u8 = 175;
 
-/// Fills up; has no length.
+/// Padding; has no length byte.
 pub const PAD: u8 = 0;
-/// Ends the options; has no length.
+/// End of options; has no length byte.
 pub const END: u8 = 255;
 
-/// How many bytes the value of an option has, where it can have no other number (RFC 2132, RFC 4578).
+/// The size of an option's value in bytes, if it is fixed (RFC 2132, RFC 4578).
 #[must_use]
 pub fn fixed_size(code: u8) -> Option<usize> {
     match code {
@@ -80,7 +80,8 @@ pub fn fixed_size(code: u8) -> Option<usize> {
     }
 }
 
-/// A message type (option 53) that is neither a client's nor for one: its name, and why it is not answered.
+/// A message type (option 53) that no client sends to a server or receives from it: its name, and why it is not
+/// answered.
 #[must_use]
 pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
     let query =
@@ -102,7 +103,7 @@ pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The options inside one that encapsulates others, up to the first that is cut off.
+/// The sub-options of an encapsulating option, up to the first truncated one.
 pub fn sub_options(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (head, rest) = bytes.split_at_checked(2)?;

@@ -1,5 +1,4 @@
-//! The wire form. Of a broken message, the part before the damage is used: firmware that gets one byte wrong can
-//! boot all the same.
+//! The wire format. A damaged message is used up to the damage: firmware with one wrong byte can still boot.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -11,13 +10,13 @@ use super::options as code;
 
 /// The fixed part before the magic cookie (RFC 2131 §2).
 const HEADER: usize = 236;
-/// `file`, without its last byte: that is a NUL, whatever the sender says (RFC 2131 §2).
+/// `file` without its last byte, which is a NUL in any case (RFC 2131 §2).
 const FILE: Range<usize> = 108..235;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
-/// BOOTP's least size; some relays and clients drop what is shorter (RFC 1542 §2.1).
+/// Least size of a BOOTP message; some relays and clients drop shorter ones (RFC 1542 §2.1).
 const LEAST: usize = 300;
-/// What EDK2 takes at most (`DHCP_DEFAULT_MAX_MESSAGE_SIZE`, `Dhcp4Io.c`), with its IP header
-/// already off: a larger packet is dropped in silence.
+/// Largest message that EDK2 accepts, without the IP header (`DHCP_DEFAULT_MAX_MESSAGE_SIZE`, `Dhcp4Io.c`). EDK2
+/// drops larger ones silently.
 pub const LARGEST: usize = 1472;
 
 /// Whether a packet comes from a client or a server (`op`).
@@ -97,23 +96,23 @@ impl MessageType {
     }
 }
 
-/// The kind of hardware address that a message says it has (RFC 2131 §2). Nothing depends on it but the client, which may
-/// compare what comes back with what it sent.
+/// The hardware address type of a message (RFC 2131 §2). Only the client depends on it: it may compare the reply's
+/// with its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hardware {
-    /// `htype`, of the ARP hardware types.
+    /// `htype`, an ARP hardware type.
     pub htype: u8,
-    /// `hlen`, the address's bytes.
+    /// `hlen`, the length of the hardware address in bytes.
     pub hlen: u8,
 }
 
 impl Hardware {
-    /// Ethernet, as nearly everybody says it.
+    /// Ethernet, the usual type.
     pub const ETHERNET: Self = Self { htype: 1, hlen: 6 };
-    /// `htype` of Ethernet and of IEEE 802 networks, which have the same addresses.
+    /// `htype` of Ethernet and of IEEE 802 networks; both have MAC addresses.
     const MAC_TYPES: [u8; 2] = [1, 6];
 
-    /// Whether `chaddr` begins with a MAC address. Some clients give all 16 bytes of the field as its length, or none.
+    /// Whether `chaddr` begins with a MAC address. Some clients send the field's 16 bytes as its length, or 0.
     fn has_mac(self, chaddr: Mac) -> bool {
         let is_mac = self.hlen == 6 || Self::MAC_TYPES.contains(&self.htype);
         is_mac && (self == Self::ETHERNET || chaddr != Mac([0; 6]))
@@ -127,17 +126,17 @@ pub struct Packet {
     pub op: Op,
     /// `htype` and `hlen`.
     pub hardware: Hardware,
-    /// Relays passed.
+    /// Number of relays passed.
     pub hops: u8,
-    /// The client's number for the exchange.
+    /// The client's transaction ID.
     pub xid: u32,
     /// Seconds since the client began.
     pub secs: u16,
-    /// The client cannot take unicast yet.
+    /// Whether the client needs a broadcast reply.
     pub broadcast: bool,
-    /// The client's address, if it has and may use one.
+    /// The client's address, if it has one.
     pub ciaddr: Ipv4Addr,
-    /// The address it is given.
+    /// The address for the client.
     pub yiaddr: Ipv4Addr,
     /// The next server.
     pub siaddr: Ipv4Addr,
@@ -149,12 +148,11 @@ pub struct Packet {
     pub file: Vec<u8>,
     /// Its type, option 53.
     pub message: MessageType,
-    /// All other options, in the order they were sent or are to be sent; each code once
-    /// (RFC 3396 joins what is split).
+    /// All other options, in wire order; each code once (RFC 3396 joins split options).
     pub options: Vec<(u8, Vec<u8>)>,
 }
 
-/// Why bytes are no DHCPv4 message for us.
+/// The reason for rejecting a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
     /// Shorter than the fixed part and the cookie.
@@ -171,7 +169,7 @@ pub enum ParseError {
         /// `hlen`.
         hlen: u8,
     },
-    /// BOOTP without DHCP, or no BOOTP at all.
+    /// BOOTP without DHCP, or another protocol.
     #[error("the magic cookie is missing")]
     NoCookie,
     /// An option claims more bytes than the packet has, and no message type comes before it.
@@ -181,16 +179,16 @@ pub enum ParseError {
         code: u8,
         /// Its length byte.
         needed: usize,
-        /// What there is.
+        /// The remaining bytes.
         left: usize,
     },
     /// Option 53 is missing or unknown.
     #[error("there is no DHCP message type (option 53)")]
     NoMessageType,
-    /// Option 53 has a value that is no message of a client or to one.
+    /// The message type of option 53 is not one that clients send or receive.
     #[error("{}", in_words(*.0))]
     MessageType(u8),
-    /// An option has a size it cannot have.
+    /// An option has an invalid size.
     #[error("option {code} cannot have {len} bytes")]
     Size {
         /// The option.
@@ -201,7 +199,7 @@ pub enum ParseError {
 }
 
 impl ParseError {
-    /// Whether the message can be read, and is neither a client's nor for one, as a lease query.
+    /// Whether the message is well-formed but of a type that clients neither send nor receive, like a lease query.
     #[must_use]
     pub fn is_of_others(&self) -> bool {
         matches!(self, Self::MessageType(message) if code::message_of_others(*message).is_some())
@@ -226,12 +224,13 @@ impl ParseError {
 impl Packet {
     /// Reads a UDP payload.
     ///
-    /// Bytes after the end option are ignored, and the end option may be missing. An option that is cut off is ignored with
-    /// all after it, but for the beginning of a class. Requests and descriptions of an impossible size are ignored,
-    /// as EDK2's own reader does. Of an option of a fixed size that comes twice, the first value counts.
+    /// Bytes after the end option are ignored, and the end option may be missing. A truncated option and all after it
+    /// are ignored, except for the beginning of a class. Parameter request lists and client descriptions of an
+    /// invalid size are ignored, as EDK2's own reader does. Of a repeated option with a fixed size, the first value
+    /// counts.
     ///
     /// # Errors
-    /// Says which part is wrong; never panics.
+    /// The part that is wrong. Never panics.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let header = bytes.get(..HEADER + 4).ok_or(ParseError::Short(bytes.len()))?;
         let op = match header[0] {
@@ -267,10 +266,10 @@ impl Packet {
         })
     }
 
-    /// The bytes to send, at least 300 of them.
+    /// The encoded message, padded to at least 300 bytes.
     ///
-    /// Option 53 comes first and the rest in the order of `options`; an option over 255 bytes is
-    /// split (RFC 3396). `file` is cut to 127 bytes.
+    /// Option 53 comes first, the rest in the order of `options`. An option over 255 bytes is split (RFC 3396).
+    /// `file` is cut to 127 bytes.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len().max(LEAST));
@@ -301,7 +300,7 @@ impl Packet {
         bytes
     }
 
-    /// How many bytes [`Packet::emit`] gives, but for what it fills up to 300.
+    /// The size of [`Packet::emit`]'s result in bytes, without the padding to 300.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a message is never empty")]
     pub fn len(&self) -> usize {
@@ -342,7 +341,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, OptionList, bool), ParseEr
     let mut options = OptionList::new();
     let cut_off = read_area(&bytes[HEADER + 4..], &mut options);
     let overload = take(&mut options, code::OVERLOAD).and_then(|value| value.first().copied());
-    // RFC 2131 §4.1: first `file`, then `sname`.
+    // RFC 2131 §4.1: `file` comes first, then `sname`.
     let file_is_options = matches!(overload, Some(1 | 3));
     if file_is_options {
         read_area(&bytes[108..236], &mut options);
@@ -350,7 +349,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, OptionList, bool), ParseEr
     if matches!(overload, Some(2 | 3)) {
         read_area(&bytes[44..108], &mut options);
     }
-    // One inside the fields it speaks of means nothing, and must not come out again.
+    // An overload option inside the overloaded fields is meaningless, and must not be sent again.
     take(&mut options, code::OVERLOAD);
     let message = take(&mut options, code::MESSAGE_TYPE).and_then(|value| value.first().copied());
     let message = message.ok_or_else(|| cut_off.unwrap_or(ParseError::NoMessageType))?;
@@ -360,7 +359,7 @@ fn read_options(bytes: &[u8]) -> Result<(MessageType, OptionList, bool), ParseEr
     Ok((message, options, file_is_options))
 }
 
-/// Adds the options of an area, up to one that is cut off, if one is.
+/// Adds the options of an area. Returns an error for a truncated option.
 fn read_area(mut area: &[u8], options: &mut OptionList) -> Option<ParseError> {
     while let [code, rest @ ..] = area {
         match *code {
@@ -372,7 +371,7 @@ fn read_area(mut area: &[u8], options: &mut OptionList) -> Option<ParseError> {
                 };
                 let needed = usize::from(*len);
                 let Some((value, after)) = rest.split_at_checked(needed) else {
-                    // What a client is, is said at the beginning of these texts.
+                    // The beginning of these texts identifies the client.
                     if [code::VENDOR_CLASS, code::USER_CLASS].contains(&code) {
                         join(options, code, rest);
                     }
@@ -386,8 +385,8 @@ fn read_area(mut area: &[u8], options: &mut OptionList) -> Option<ParseError> {
     None
 }
 
-/// RFC 3396: the parts of an option that comes more than once are one value. One that is whole already is not made of
-/// parts, but was sent twice.
+/// RFC 3396: the parts of a repeated option form one value. A repeated option that is complete was sent twice, not
+/// split.
 fn join(options: &mut OptionList, code: u8, value: &[u8]) {
     match options.iter_mut().find(|(have, _)| *have == code) {
         Some((_, have)) if Some(have.len()) == code::fixed_size(code) => {}
@@ -396,13 +395,13 @@ fn join(options: &mut OptionList, code: u8, value: &[u8]) {
     }
 }
 
-/// Whether there is anything to be made of an option without which all goes on: what a client would like, and what it
-/// says of itself. A machine that gets one of them wrong is to boot all the same.
+/// Whether an optional option can be used: the client's requests and descriptions of itself. A machine with an error
+/// in one of them should still boot.
 fn is_usable(code: u8, len: usize, message: MessageType) -> bool {
     match code {
         code::REQUESTED_ADDRESS | code::LEASE_TIME | code::SUBNET_MASK => len == 4,
         code::MAX_SIZE => len == 2,
-        // Which server is meant matters only where one was chosen.
+        // The server identifier matters only in messages to a chosen server.
         code::SERVER_ID => len == 4 || chooses_a_server(message),
         _ => true,
     }
@@ -421,7 +420,7 @@ fn chooses_a_server(message: MessageType) -> bool {
     }
 }
 
-/// Half a server identifier is no message for anybody: a decision would rest on it.
+/// Rejects a truncated server identifier: the decision depends on it.
 fn check_server_id(options: &OptionList) -> Result<(), ParseError> {
     let named = options.iter().find(|(code, _)| *code == code::SERVER_ID);
     match named.map(|(_, value)| value.len()).filter(|len| *len != 4) {
@@ -430,7 +429,7 @@ fn check_server_id(options: &OptionList) -> Result<(), ParseError> {
     }
 }
 
-/// A message type that neither clients send nor servers send to them.
+/// Describes a message type that neither clients send nor servers send to clients.
 fn in_words(message: u8) -> String {
     match code::message_of_others(message) {
         Some((name, about)) => format!("it is a {name} (message type {message}), {about}"),
@@ -454,13 +453,13 @@ fn write_option(bytes: &mut Vec<u8>, code: u8, value: &[u8]) {
     }
 }
 
-/// How long the parts of an option are (RFC 3396). EDK2 looks at the size of each by itself
-/// (`DhcpValidateOptions`): so none is much smaller than the others, and none cuts an address.
+/// The size of an option's parts (RFC 3396). EDK2 checks the size of each part by itself (`DhcpValidateOptions`), so
+/// the parts are nearly equal, and none cuts an address.
 fn part_of(len: usize) -> usize {
     if len <= 255 { 255 } else { len.div_ceil(len.div_ceil(252)).next_multiple_of(4) }
 }
 
-/// With its code and length, once for each part.
+/// The size of an option with a code and a length for each part.
 fn size_of_option(len: usize) -> usize {
     len + 2 * len.div_ceil(part_of(len)).max(1)
 }
@@ -483,7 +482,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A DISCOVER with nothing special about it.
+    /// A plain DISCOVER.
     pub(crate) fn discover(chaddr: impl Into<Mac>) -> Packet {
         Packet {
             op: Op::Request,
@@ -552,8 +551,8 @@ pub(crate) mod tests {
         #[test]
         fn a_reference_decoder_reads_the_same(mut packet in packets()) {
             use dhcproto::{Decodable as _, Decoder, v4};
-            // It stops in silence at an option whose value it does not like; those of private use
-            // (RFC 2132 §2) have no meaning it could dislike.
+            // The other parser stops silently at an option with an invalid value. Options for private use (RFC 2132
+            // §2) have no invalid values.
             packet.options.retain(|(code, _)| *code >= 224);
             let bytes = packet.emit();
             let theirs = v4::Message::decode(&mut Decoder::new(&bytes)).unwrap();
@@ -567,7 +566,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A DISCOVER with these bytes as its options, and no end.
+    /// A DISCOVER with these bytes as its options, without an end option.
     fn with_options(options: &[u8]) -> Vec<u8> {
         let mut bytes = discover([2; 6]).emit();
         bytes.truncate(HEADER + COOKIE.len());
@@ -660,7 +659,7 @@ pub(crate) mod tests {
     fn a_lease_query_is_called_by_its_name_and_not_an_unknown_message() {
         for (message, name) in [(10, "DHCPLEASEQUERY"), (13, "DHCPLEASEACTIVE")] {
             let mut bytes = with_options(&[code::MESSAGE_TYPE, 1, message]);
-            // One that asks by address says nothing of any hardware (RFC 4388 §6.2).
+            // A query by address has no hardware type (RFC 4388 §6.2).
             bytes[1..3].fill(0);
 
             let error = Packet::parse(&bytes).unwrap_err();

@@ -1,9 +1,8 @@
-//! Answers beside another server, which gives the addresses (ProxyDHCP; Preboot Execution
-//! Environment 2.1, §2.2).
+//! Answers beside another server, which leases the addresses (ProxyDHCP; Preboot Execution Environment 2.1, §2.2).
 //!
-//! EDK2's HTTP boot takes URL and class from an OFFER without an address, and asks nothing further
-//! (`HttpBootDhcp4.c`). PXE firmware and iPXE do the same where the OFFER names a file, but some ask
-//! again on port 4011.
+//! EDK2's HTTP boot takes URL and class from an OFFER without an address, and sends no further request
+//! (`HttpBootDhcp4.c`). PXE firmware and iPXE do the same if the OFFER names a file, but some send a second request
+//! to port 4011.
 
 use hardware::ClientKind;
 
@@ -14,22 +13,21 @@ use super::reply::{Network, proxy_reply};
 use crate::answer::Answer;
 use crate::client::kind_of;
 
-/// The port that clients of a ProxyDHCP server ask again on.
+/// The port for second requests of ProxyDHCP clients.
 pub const PXE_PORT: u16 = 4011;
 
-/// Where a message came in.
+/// The port that received a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyPort {
-    /// 67, for everybody; most of it is meant for the server that gives addresses.
+    /// Port 67, for all messages; most of them are for the server that leases addresses.
     Dhcp,
-    /// 4011, for those that had an offer from a proxy.
+    /// Port 4011, for clients that had an offer from a proxy.
     Pxe,
 }
 
-/// Decides about a message of a client. What is sent never has an address in it.
+/// Decides about a client's message. The reply never has an address.
 ///
-/// # Errors
-/// Why nothing is to be sent.
+/// # Errors The reason for sending no reply.
 pub fn decide(
     request: &Packet,
     port: ProxyPort,
@@ -71,7 +69,7 @@ fn reply_to(request: &Packet, port: ProxyPort, network: &Network) -> Result<Mess
     }
 }
 
-/// Whether a client of this kind boots by an offer without an address. All others must not get one.
+/// Whether a client of this kind boots from an offer without an address. Other clients must not get one.
 fn is_of_use(kind: ClientKind, answer: &Answer) -> bool {
     match (kind, answer) {
         (ClientKind::HttpClient | ClientKind::Ipxe, Answer::Boot(_))

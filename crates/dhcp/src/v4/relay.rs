@@ -1,4 +1,4 @@
-//! Where a client is that did not reach us by itself.
+//! The link of a client behind a relay.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use super::packet::Packet;
 const LINK_SELECTION: u8 = 5;
 /// Server identifier override (RFC 5107 §4).
 const SERVER_ID_OVERRIDE: u8 = 11;
-/// The relay listens where it sends from (RFC 8357 §5.1).
+/// The relay listens on its source port (RFC 8357 §5.1).
 const RELAY_PORT: u8 = 19;
 
 /// The information that a relay adds.
@@ -17,18 +17,17 @@ const RELAY_PORT: u8 = 19;
 pub struct RelayInformation {
     /// An address on the client's link.
     pub link: Ipv4Addr,
-    /// What the server is to call itself towards the client, so that renewals come through the relay
-    /// as well.
+    /// The server identifier for the reply, so that renewals also pass the relay.
     pub server_id: Option<Ipv4Addr>,
-    /// Whether it is to be answered at the port that it sends from, not the servers'.
+    /// Whether replies go to the relay's source port instead of the servers' port.
     pub has_own_port: bool,
 }
 
-/// The information of this message's relay; `None` if it came through none.
+/// The relay information of a message; `None` if it was not relayed.
 ///
-/// A relay may have its own address on another link than the client, so `giaddr` is only where to
-/// answer. The client's link is then in sub-option 5 of option 82 (RFC 3527) or in option 118
-/// (RFC 3011). Without `giaddr` neither is believed: any client could take addresses of any link.
+/// A relay's own address may be on another link than the client, so `giaddr` is only the reply's destination. The
+/// client's link is then in sub-option 5 of option 82 (RFC 3527) or in option 118 (RFC 3011). Without `giaddr` both
+/// are ignored: otherwise any client could take addresses of any link.
 #[must_use]
 pub fn relayed(packet: &Packet) -> Option<RelayInformation> {
     let relay = Some(packet.giaddr).filter(|relay| !relay.is_unspecified())?;
@@ -43,12 +42,11 @@ pub fn relayed(packet: &Packet) -> Option<RelayInformation> {
     Some(RelayInformation { link, server_id: told(SERVER_ID_OVERRIDE), has_own_port })
 }
 
-/// An address on the link that a message came from, which was sent `from` there `to` us; `None` for the link that it was
-/// heard on.
+/// An address on the link of a message that was sent from `from` to `to`; `None` for the link on which it arrived.
 ///
-/// A client that has an address sends to us past its relay (RFC 2131 §4.3.2), and then its own
-/// address is all there is to tell by. What is broadcast, or sent from no address, passes no router: whoever sent it is
-/// here, whatever address it has from elsewhere.
+/// A client with an address sends directly to the server, not through its relay (RFC 2131 §4.3.2), and only its own
+/// address identifies its link. Broadcasts and messages from the unspecified address pass no router: their sender is
+/// on this link, whatever address it has from elsewhere.
 #[must_use]
 pub fn link(packet: &Packet, from: Ipv4Addr, to: Ipv4Addr) -> Option<Ipv4Addr> {
     let is_here = to.is_broadcast() || from.is_unspecified();
@@ -56,14 +54,14 @@ pub fn link(packet: &Packet, from: Ipv4Addr, to: Ipv4Addr) -> Option<Ipv4Addr> {
     relayed(packet).map(|relayed| relayed.link).or_else(own)
 }
 
-/// The server that a client names (option 54), if that is the address of any.
+/// The server identifier of a message (option 54), if it is a valid address.
 #[must_use]
 pub(super) fn named_server(request: &Packet) -> Option<Ipv4Addr> {
     let named = request.option_address(code::SERVER_ID)?;
     (!named.is_unspecified() && !named.is_broadcast()).then_some(named)
 }
 
-/// What the server is to call itself in the reply (RFC 5107 §4).
+/// The server identifier for the reply (RFC 5107 §4).
 #[must_use]
 pub fn server_id(request: &Packet, server: Ipv4Addr) -> Ipv4Addr {
     relayed(request).and_then(|relayed| relayed.server_id).unwrap_or(server)

@@ -1,4 +1,4 @@
-//! The options of a reply, and their order: firmware depends on both.
+//! The options of a reply and their order: firmware depends on both.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::answer::Answer;
 use crate::client::kind_of;
 use crate::leases::LeasePool;
 
-/// The size that every client accepts (RFC 2131 §2), in bytes, and how much of it is headers.
+/// The datagram size that every client accepts, in bytes (RFC 2131 §2), and the size of its headers.
 const LEAST_DATAGRAM: u16 = 576;
 const IP_AND_UDP: usize = 28;
 /// Options that may be left out of a reply that is too large, the least important first. A client computes the times
-/// itself, few clients need the echoes, and names matter less than routes. Server, lease
-/// time, mask, class, boot file and the relay's option are never left out.
+/// itself, few clients need the echoed options, and names matter less than routes. Server identifier, lease time,
+/// mask, class, boot file and the relay's option are never left out.
 const FIRST_LEFT_OUT: [u8; 12] = [
     code::NTP,
     code::DOMAIN,
@@ -33,63 +33,62 @@ const FIRST_LEFT_OUT: [u8; 12] = [
     code::CLASSLESS_ROUTES,
     code::ROUTER,
 ];
-/// How long a name can be in `file`, with a NUL after it (RFC 2131 §2).
+/// Longest name in `file`, in bytes, without its NUL (RFC 2131 §2).
 const LONGEST_FILE: usize = 127;
-/// `no-pxedhcp`: all is said, so iPXE need not wait two seconds for a ProxyDHCP server
-/// (`DHCP_EB_NO_PXEDHCP`, `dhcp.h`).
+/// `no-pxedhcp`: iPXE need not wait two seconds for a ProxyDHCP server (`DHCP_EB_NO_PXEDHCP`, `dhcp.h`).
 const NO_PROXY: [u8; 3] = [176, 1, 1];
-/// `PXE_DISCOVERY_CONTROL`: fetch the file that is named here, without looking for boot servers
-/// (Preboot Execution Environment 2.1, table 2-1); then the end.
+/// `PXE_DISCOVERY_CONTROL`: fetch the named file without a search for boot servers (Preboot Execution Environment
+/// 2.1, table 2-1); then the end option.
 const TAKE_THE_FILE_NAMED: [u8; 4] = [6, 1, 8, 255];
 
-/// What we are on the network of a client.
+/// The settings of a client's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Our own address there.
+    /// The server's address on this network.
     pub server: Ipv4Addr,
     /// Its mask.
     pub mask: Ipv4Addr,
     /// Its router, if it has one.
     pub router: Option<Ipv4Addr>,
-    /// Further routes, for clients that ask for any (RFC 3442).
+    /// Further routes, for clients that request them (RFC 3442).
     pub routes: Vec<Route>,
     /// Its name servers.
     pub dns: Vec<Ipv4Addr>,
-    /// The domain in which names without a dot are looked up.
+    /// The DNS search domain.
     pub domain: Option<String>,
     /// Its time servers.
     pub ntp: Vec<Ipv4Addr>,
-    /// The largest packet that it carries, in bytes, where that is not 1500.
+    /// The MTU in bytes, if it is not 1500.
     pub mtu: Option<u16>,
-    /// How long a lease is, in seconds.
+    /// The lease time in seconds.
     pub lease_secs: u32,
-    /// Whether no other server gives addresses there: then nobody else knows the clients that we do not
-    /// know, and they may be told so.
+    /// Whether this is the only server on the network. Then no other server knows an unknown client, and a NAK is
+    /// allowed.
     pub sole: bool,
-    /// The other links that are served from here: who has an address of one of them has moved.
+    /// The other links that this server serves. A client with an address of one of them has moved.
     pub others: Vec<Ipv4Net>,
-    /// The pools of other daemons of the same database: who has an address of one of them is theirs to answer.
+    /// The pools of other daemons on the same database. Each daemon answers for the addresses of its own pools.
     pub foreign_pools: Arc<[LeasePool<Ipv4Addr>]>,
 }
 
-/// A way to a network other than the client's own.
+/// A route to another network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What is reached.
+    /// The destination.
     pub to: Ipv4Net,
-    /// Through whom.
+    /// The router.
     pub via: Ipv4Addr,
 }
 
-/// Seconds.
+/// The shortest lease, in seconds.
 const SHORTEST_LEASE: u32 = 60;
 
-/// The longest URL that HTTP boot firmware can be told, in bytes: EDK2 keeps the length of an option in one byte, however
-/// many parts it came in (`EFI_DHCP4_PACKET_OPTION`), and ours ends with a zero byte.
+/// The longest URL for HTTP boot firmware, in bytes. EDK2 keeps an option's length in one byte, even if the option
+/// was split (`EFI_DHCP4_PACKET_OPTION`), and ours ends with a zero byte.
 pub const LONGEST_URL: usize = 254;
 
 impl Network {
-    /// One without a router and services, and with no other server.
+    /// A network without router and services, and with no other server.
     #[must_use]
     pub fn new(server: Ipv4Addr, mask: Ipv4Addr, lease_secs: u32) -> Self {
         Self {
@@ -108,15 +107,14 @@ impl Network {
         }
     }
 
-    /// How long a lease the client gets, in seconds: what it asks for (option 51), but no more than everybody gets and
-    /// no less than a minute, since it would do nothing but renew.
+    /// The lease time for the client in seconds: the requested time (option 51), but at most the network's lease
+    /// time, and at least a minute, since shorter leases mean constant renewals.
     pub(super) fn secs_for(&self, request: &Packet) -> u32 {
         let asked = request.option_u32(code::LEASE_TIME).unwrap_or(u32::MAX);
         asked.max(SHORTEST_LEASE).min(self.lease_secs)
     }
 
-    /// All routes, the default one with them: whoever takes option 121 does not look at option 3
-    /// (RFC 3442).
+    /// All routes, with the default route: a client that uses option 121 ignores option 3 (RFC 3442).
     fn all_routes(&self) -> impl Iterator<Item = Route> {
         let default = self.router.map(|via| Route { to: Ipv4Net::default(), via });
         let has_default = self.routes.iter().any(|route| route.to.prefix_len() == 0);
@@ -125,19 +123,19 @@ impl Network {
     }
 }
 
-/// Which address a reply gives, if any.
+/// The address in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// An address of ours, with its lease time.
+    /// A leased address, with its lease time.
     Lease(Ipv4Addr),
-    /// The client has an address of its own (INFORM).
+    /// The client has its own address (INFORM).
     OwnAddress,
 }
 
 /// An OFFER or ACK.
 ///
-/// Both carry everything: EDK2 reads URL and class from the OFFER and never looks at the ACK
-/// (`HttpBootDhcp4.c`), other clients the other way round.
+/// Both messages carry everything: EDK2 reads URL and class from the OFFER and ignores the ACK (`HttpBootDhcp4.c`);
+/// other clients do the opposite.
 #[must_use]
 pub fn reply(
     request: &Packet,
@@ -157,7 +155,7 @@ pub fn reply(
         }
         Grant::OwnAddress => {}
     }
-    // EDK2 gives up on an offer without a mask.
+    // EDK2 rejects an offer without a mask.
     put(code::SUBNET_MASK, network.mask.octets().to_vec());
     put_ways(request, network, &mut put);
     if !network.dns.is_empty() && !needs_no_names(kind, answer) {
@@ -179,16 +177,16 @@ pub fn reply(
     }
     echo_relay_agent(request, &mut |code, value| reply.options.push((code, value)));
     fit(&mut reply, largest(request));
-    // Last of all: where there was no room for option 121, the router is the one way there is.
+    // Option 3 comes last: if option 121 did not fit, the router is the only route.
     if takes_routes_instead(request, kind) && reply.option(code::CLASSLESS_ROUTES).is_some() {
         reply.options.retain(|(code, _)| *code != code::ROUTER);
     }
     reply
 }
 
-/// Whether a client that is sent option 121 is not to be sent option 3 (RFC 3442, "DHCP Server Administrator
-/// Responsibilities"): one that asks for both. Firmware reads option 3 alone, and its list of wishes has a slot of
-/// whatever value, which may be 121.
+/// Whether a client gets option 121 instead of option 3 (RFC 3442, "DHCP Server Administrator Responsibilities"): it
+/// requested both. Firmware reads only option 3, and its parameter request list has an uninitialised slot, which may
+/// hold 121.
 fn takes_routes_instead(request: &Packet, kind: ClientKind) -> bool {
     match kind {
         ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Firmware => false,
@@ -198,7 +196,7 @@ fn takes_routes_instead(request: &Packet, kind: ClientKind) -> bool {
     }
 }
 
-/// Router, and routes for whoever can read them.
+/// Adds the router, and the routes for clients that use them.
 fn put_ways(request: &Packet, network: &Network, put: &mut impl FnMut(u8, Vec<u8>)) {
     if !network.routes.is_empty() && asks_for(request, code::CLASSLESS_ROUTES) {
         put(code::CLASSLESS_ROUTES, network.all_routes().flat_map(encoded).collect());
@@ -208,7 +206,7 @@ fn put_ways(request: &Packet, network: &Network, put: &mut impl FnMut(u8, Vec<u8
     }
 }
 
-/// RFC 3442: the width, as many bytes of the destination as it needs, the router.
+/// RFC 3442: prefix length, significant bytes of the destination, router.
 fn encoded(route: Route) -> impl Iterator<Item = u8> {
     let width = route.to.prefix_len();
     let significant = usize::from(width.div_ceil(8));
@@ -216,7 +214,7 @@ fn encoded(route: Route) -> impl Iterator<Item = u8> {
     std::iter::once(width).chain(destination).chain(route.via.octets())
 }
 
-/// What only systems have a use for, and ask for.
+/// Adds options that only operating systems use, on request.
 fn put_what_was_asked_for(
     request: &Packet,
     kind: ClientKind,
@@ -239,7 +237,8 @@ fn put_what_was_asked_for(
     }
 }
 
-/// The drivers of firmware hang on larger packets than those of plain Ethernet, and iPXE uses them.
+/// Whether the client can use this MTU. Firmware drivers hang on packets larger than plain Ethernet's, and iPXE uses
+/// these drivers.
 fn takes(kind: ClientKind, mtu: u16) -> bool {
     match kind {
         ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Ipxe | ClientKind::Grub => {
@@ -249,8 +248,8 @@ fn takes(kind: ClientKind, mtu: u16) -> bool {
     }
 }
 
-/// Never more than that is read from the list: EDK2 leaves a slot of its own uninitialised, so it may
-/// name anything.
+/// Whether the client requests an option (option 55). Only the first entries count: EDK2 leaves a slot of its list
+/// uninitialised, which may hold any code.
 fn asks_for(request: &Packet, wanted: u8) -> bool {
     request.option(code::PARAMETER_LIST).is_some_and(|list| list.contains(&wanted))
 }
@@ -259,16 +258,16 @@ fn octets(addresses: &[Ipv4Addr]) -> Vec<u8> {
     addresses.iter().flat_map(Ipv4Addr::octets).collect()
 }
 
-/// How many bytes of message the client takes (RFC 2132 §9.10). What it names is the size of an IP
-/// datagram (RFC 2131 §2), and every client takes one of 576 bytes.
+/// The largest message that the client accepts, in bytes (RFC 2132 §9.10). The option states the size of an IP
+/// datagram (RFC 2131 §2), and every client accepts 576 bytes.
 fn largest(request: &Packet) -> usize {
     let named: Option<[u8; 2]> = request.option(code::MAX_SIZE).and_then(|v| v.try_into().ok());
     let datagram = named.map_or(LEAST_DATAGRAM, u16::from_be_bytes).max(LEAST_DATAGRAM);
     (usize::from(datagram) - IP_AND_UDP).min(LARGEST)
 }
 
-/// Leaves out what a reply can do without, until it fits. What it cannot do without is sent even if it
-/// does not: most clients take more than they say.
+/// Leaves out optional options until the reply fits. A reply that still does not fit is sent: most clients accept
+/// more than they state.
 fn fit(reply: &mut Packet, largest: usize) {
     for unimportant in FIRST_LEFT_OUT {
         if reply.len() <= largest {
@@ -278,9 +277,9 @@ fn fit(reply: &mut Packet, largest: usize) {
     }
 }
 
-/// Firmware that was told a name server notes it in the device path of what it starts
-/// (`HttpBootUpdateDevicePath`), and GRUB 2.06 cannot read that path (`efinet.c`). So it is told of one
-/// only where its URL has a name to look up.
+/// Whether the name servers are left out. Firmware with a name server adds it to the device path of the loader
+/// (`HttpBootUpdateDevicePath`), and GRUB 2.06 cannot parse that path (`efinet.c`). So firmware gets a name server
+/// only if its URL has a host name.
 fn needs_no_names(kind: ClientKind, answer: &Answer) -> bool {
     let host = |url: &str| {
         let rest = url.split_once("://")?.1;
@@ -292,10 +291,9 @@ fn needs_no_names(kind: ClientKind, answer: &Answer) -> bool {
     }
 }
 
-/// An OFFER or ACK beside another server, which gives the address.
+/// An OFFER or ACK beside another server, which leases the address.
 ///
-/// Only for clients that can use the answer: HTTP boot firmware a URL, iPXE anything, PXE firmware a
-/// file.
+/// Only for clients that can use the answer: HTTP boot firmware takes a URL, iPXE either, PXE firmware a file.
 #[must_use]
 pub fn proxy_reply(
     request: &Packet,
@@ -312,8 +310,8 @@ pub fn proxy_reply(
         Answer::Boot(url) => {
             put_url(kind, url, &mut put);
             if kind == ClientKind::Ipxe {
-                // It takes a proxy's offer only with this class, and only with a next server as one
-                // that needs no question on port 4011 (`dhcp_has_pxeopts`, `dhcp.c`).
+                // iPXE takes a proxy's offer only with this class, and only with a next server counts it as complete,
+                // without a request to port 4011 (`dhcp_has_pxeopts`, `dhcp.c`).
                 put_pxe_class(&mut put);
                 reply.siaddr = network.server;
             }
@@ -336,7 +334,7 @@ pub fn proxy_reply(
 #[must_use]
 pub fn nak(request: &Packet, because: &str, network: &Network) -> Packet {
     let mut nak = empty_reply(request, MessageType::Nak);
-    // RFC 2131 §4.3.2: a relay must broadcast it, since the client's address is wrong.
+    // RFC 2131 §4.3.2: a relay must broadcast the NAK, since the client's address is wrong.
     nak.broadcast = true;
     nak.ciaddr = Ipv4Addr::UNSPECIFIED;
     let mut put = |code, value| nak.options.push((code, value));
@@ -355,7 +353,7 @@ fn empty_reply(request: &Packet, message: MessageType) -> Packet {
         xid: request.xid,
         secs: 0,
         broadcast: request.broadcast,
-        // RFC 2131 table 3: an OFFER has none, an ACK the client's.
+        // RFC 2131 table 3: `ciaddr` is 0 in an OFFER, and the client's in an ACK.
         ciaddr: if message == MessageType::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED },
         yiaddr: Ipv4Addr::UNSPECIFIED,
         siaddr: Ipv4Addr::UNSPECIFIED,
@@ -376,13 +374,13 @@ fn put_lease_times(put: &mut impl FnMut(u8, Vec<u8>), secs: u32) {
 
 fn put_url(kind: ClientKind, url: &str, put: &mut impl FnMut(u8, Vec<u8>)) {
     if kind == ClientKind::HttpClient {
-        // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`. Without
-        // a URL such an offer is none at all to it (`HttpBootParseDhcp4Packet`), and firmware that
-        // has its URL from the BMC would be left without an address.
+        // EDK2 takes an offer as HTTP only if option 60 comes back starting `HTTPClient`. It drops such an offer if
+        // it has no URL (`HttpBootParseDhcp4Packet`); firmware with a URL from the BMC would then be left without an
+        // address.
         put(code::VENDOR_CLASS, b"HTTPClient".to_vec());
     }
-    // EDK2 writes a NUL one byte past the URL if it has none (`HttpBootDhcp4.c`), and so over
-    // the code of the next option.
+    // EDK2 writes a NUL one byte past the URL if it has none (`HttpBootDhcp4.c`), which overwrites the code of the
+    // next option.
     put(code::BOOT_FILE, [url.as_bytes(), &[0]].concat());
 }
 
@@ -396,17 +394,16 @@ fn put_tftp(kind: ClientKind, server: Ipv4Addr, file: &str, put: &mut impl FnMut
 
 fn put_pxe_class(put: &mut impl FnMut(u8, Vec<u8>)) {
     put(code::VENDOR_CLASS, b"PXEClient".to_vec());
-    // With the class alone, PXE firmware would go on to ask boot servers on port 4011, and wait for
-    // them in vain.
+    // With the class alone, PXE firmware would query boot servers on port 4011 and wait in vain.
     put(code::VENDOR_INFORMATION, TAKE_THE_FILE_NAMED.to_vec());
 }
 
-/// A name for `file`, where loaders in ROMs look. What does not fit is in option 67 alone.
+/// The name for `file`, which loaders in ROMs read. A name that does not fit is in option 67 alone.
 fn short(file: &str) -> Vec<u8> {
     if file.len() <= LONGEST_FILE { file.into() } else { Vec::new() }
 }
 
-/// A machine that boots from elsewhere may well need a proxy there.
+/// Adds `no-pxedhcp` only for machines that boot from here: others may need a proxy.
 fn put_no_proxy(kind: ClientKind, put: &mut impl FnMut(u8, Vec<u8>)) {
     if kind == ClientKind::Ipxe {
         put(code::IPXE, NO_PROXY.to_vec());
@@ -418,7 +415,7 @@ fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     if let Some(id) = request.option(code::MACHINE_ID) {
         put(code::MACHINE_ID, id.to_vec());
     }
-    // RFC 3011 §3: a client drops answers of servers that did not heed it.
+    // RFC 3011 §3: a client drops answers of servers that ignored the option.
     if let Some(subnet) = request.option(code::SUBNET_SELECTION)
         && relay::relayed(request).is_some()
     {
@@ -427,14 +424,15 @@ fn echo(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     echo_client_id(request, put);
 }
 
-/// RFC 6842 §3. One that is shorter than the two bytes it must have (RFC 2132 §9.14) would cost firmware the whole reply.
+/// RFC 6842 §3. An identifier shorter than two bytes (RFC 2132 §9.14) is not echoed: firmware would drop the whole
+/// reply.
 fn echo_client_id(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     if let Some(id) = request.option(code::CLIENT_ID).filter(|id| id.len() >= 2) {
         put(code::CLIENT_ID, id.to_vec());
     }
 }
 
-/// RFC 3046 §2.2: byte for byte, and last.
+/// RFC 3046 §2.2: the option is echoed byte for byte, as the last one.
 fn echo_relay_agent(request: &Packet, put: &mut impl FnMut(u8, Vec<u8>)) {
     if let Some(agent) = request.option(code::RELAY_AGENT) {
         put(code::RELAY_AGENT, agent.to_vec());

@@ -1,4 +1,4 @@
-//! What firmware in the field needs of a server, one test for each trap that others fell into.
+//! Requirements of real firmware, one test for each mistake that other servers made.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ use crate::leases::{LeaseClaim, LeasePool, LeaseTable};
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const US: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const URL: &str = "http://10.0.0.1:8080/boot/AAAAAAAAAAAAAAAAAAAAAA/bootx64.efi";
-/// What a client has a use for, and asks for.
+/// Options that clients use and request.
 const LIST: [u8; 7] = [
     code::SUBNET_MASK,
     code::ROUTER,
@@ -45,7 +45,7 @@ fn url() -> Answer {
     Answer::Boot(URL.into())
 }
 
-/// A DISCOVER as OVMF sends it, of whatever architecture.
+/// A DISCOVER in the form that OVMF sends, for any architecture.
 fn firmware(class: &str, architecture: u16) -> Packet {
     let options = vec![
         (code::MAX_SIZE, 1_472_u16.to_be_bytes().to_vec()),
@@ -68,7 +68,7 @@ fn system() -> Packet {
     Packet { broadcast: false, options, ..discover(MAC) }
 }
 
-/// OFFER and ACK to a DISCOVER.
+/// The OFFER and the ACK that follow a DISCOVER.
 fn exchange(discover: &Packet, answer: &Answer, network: &Network) -> [Packet; 2] {
     let pool =
         LeasePool { first: Ipv4Addr::new(10, 0, 0, 100), last: Ipv4Addr::new(10, 0, 0, 109) };

@@ -1,5 +1,5 @@
-//! A week of a hall, in memory: machines that boot, renew and vanish, strangers, floods of made-up
-//! clients, forged messages, and a server that is killed now and then.
+//! A simulated week of a data hall, in memory: machines that boot, renew and vanish, strangers, floods of invented
+//! clients, forged messages, and a server that is killed at times.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -20,15 +20,15 @@ use crate::limits::{Limits, Rates};
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
-/// Known machines and strangers of each subnet, which has room for both and few more: more than half of it is for known
-/// machines.
+/// Number of known machines, and of strangers, in each subnet. The pool has room for both and little more: over half
+/// of it is for known machines.
 const KNOWN: u16 = 150;
 const STRANGERS: u16 = 60;
 const POOL: u16 = 220;
-/// Of the known ones, those that have an address reserved, the first of them inside of the pool.
+/// Number of known machines with a reservation, the first of them inside of the pool.
 const RESERVED: u16 = 10;
 const RESERVED_IN_POOL: u16 = 5;
-/// Made-up clients of one flood.
+/// Number of invented clients in one flood.
 const FLOOD: u32 = 600;
 
 proptest! {
@@ -48,14 +48,14 @@ proptest! {
     }
 }
 
-/// All there is.
+/// The state of the simulation.
 struct Hall {
     dice: Dice,
     server: Server,
     machines: Vec<Machine>,
-    /// What is to happen, the next first.
+    /// Future events, the next one first.
     agenda: BinaryHeap<Reverse<(Seconds, Event)>>,
-    /// What clients believe to have, and until when.
+    /// The leases as the clients see them, with their ends.
     held: HashMap<Ipv4Addr, (Mac, Seconds)>,
     acks: u32,
     refused_guests: u32,
@@ -73,7 +73,7 @@ struct Machine {
     mac: Mac,
     subnet: usize,
     holder: LeaseHolder,
-    /// What it has or had.
+    /// The current or last address.
     address: Option<Ipv4Addr>,
     is_on: bool,
 }
@@ -89,7 +89,7 @@ struct Subnet {
     pool: LeasePool<Ipv4Addr>,
     reservations: Vec<(Mac, Ipv4Addr)>,
     network: Network,
-    /// Where its requests come from, if not from the link itself.
+    /// The relay of its requests, if it is not on the link itself.
     relay: Ipv4Addr,
     journal: Vec<LeaseRecord<Ipv4Addr>>,
 }
@@ -132,7 +132,7 @@ impl Hall {
         }
     }
 
-    /// What a machine does next, and how long it is content then.
+    /// A machine's next action; returns the seconds until the one after.
     fn machine(&mut self, at: usize, now: Seconds) -> Seconds {
         let chance = self.dice.below(100);
         let is_on = self.machines[at].is_on;
@@ -144,7 +144,7 @@ impl Hall {
         }
     }
 
-    /// Firmware, then a loader, then a system: each asks again.
+    /// Firmware, then a loader, then a system: each requests an address.
     fn boot(&mut self, at: usize, now: Seconds) -> Seconds {
         for _ in 0..3 {
             let Some(address) = self.four_messages(at, now) else {
@@ -186,7 +186,7 @@ impl Hall {
         let Some(address) = self.machines[at].address else { return self.boot(at, now) };
         let mut request = self.packet(at, MessageType::Request);
         request.ciaddr = address;
-        // Half of them are too late for the unicast past the relay, and broadcast.
+        // Half of the renewals are too late for unicast (T2), and are broadcast.
         if self.dice.below(2) == 0 {
             request.giaddr = Ipv4Addr::UNSPECIFIED;
         }
@@ -202,7 +202,7 @@ impl Hall {
         u64::from(LEASE) / 2
     }
 
-    /// With or without a word.
+    /// A machine is switched off, with or without a RELEASE.
     fn turn_off(&mut self, at: usize, now: Seconds) -> Seconds {
         self.machines[at].is_on = false;
         if self.dice.below(2) == 0
@@ -216,7 +216,7 @@ impl Hall {
         self.dice.below(48 * 3_600)
     }
 
-    /// Clients that never were, as many as pass.
+    /// A flood of invented clients, as many as the limits admit.
     fn flood(&mut self, now: Seconds) -> Seconds {
         for _ in 0..FLOOD {
             let mac = mac(9, u16::try_from(self.dice.below(60_000)).unwrap());
@@ -247,7 +247,7 @@ impl Hall {
         1_800 + self.dice.below(12 * 3_600)
     }
 
-    /// Somebody speaks of what others have.
+    /// Forged messages about other machines' leases.
     fn forgery(&mut self, now: Seconds) -> Seconds {
         let victim = usize::try_from(self.dice.below(self.machines.len() as u64)).unwrap();
         let Machine { mac: theirs, subnet, address, holder, .. } = self.machines[victim];
@@ -263,7 +263,7 @@ impl Hall {
             let got_it = said.is_some_and(|reply| reply.yiaddr == address);
             assert!(!(got_it && is_theirs && message != MessageType::Inform), "{message:?}");
         }
-        // With the victim's own name it is the victim, as long as nothing is given back.
+        // With the victim's own MAC address the message is equal to the victim's, as long as it releases nothing.
         let discover = Packet { chaddr: theirs, ..self.packet(victim, MessageType::Discover) };
         for _ in 0..5 {
             self.server.hear(subnet, &discover, holder, now);
@@ -271,7 +271,7 @@ impl Hall {
         300 + self.dice.below(3_600)
     }
 
-    /// All that is left is the journal, sometimes written anew.
+    /// Restarts the server from its journal, which is compacted at times.
     fn restart(&mut self, now: Seconds) -> Seconds {
         for subnet in &mut self.server.subnets {
             if self.dice.below(2) == 0 {
@@ -284,7 +284,7 @@ impl Hall {
         self.dice.below(24 * 3_600)
     }
 
-    /// A message of a machine as its relay passes it on.
+    /// A machine's message, as its relay forwards it.
     fn packet(&self, at: usize, message: MessageType) -> Packet {
         let Machine { mac, subnet, .. } = self.machines[at];
         Packet { message, giaddr: self.server.subnets[subnet].relay, ..discover(mac) }
@@ -315,7 +315,7 @@ impl Hall {
         }
     }
 
-    /// The one thing that must never be: two that have the same.
+    /// Checks the main property: no two machines have the same address.
     fn note(&mut self, mac: Mac, ack: &Packet, now: Seconds) {
         if ack.message != MessageType::Ack {
             return;
@@ -352,7 +352,7 @@ impl Server {
         }
     }
 
-    /// What it answers, as the client reads it.
+    /// The server's answer, as the client parses it.
     fn hear(
         &mut self,
         subnet: usize,
@@ -390,7 +390,7 @@ impl Subnet {
             Ipv4Addr::new(10, number, high, low)
         };
         let pool = LeasePool { first: address(256), last: address(256 + POOL - 1) };
-        // The first lie in the pool, the rest behind it.
+        // The first reservations are inside of the pool, the rest behind it.
         let reserved = |machine: u16| {
             let at = if machine < RESERVED_IN_POOL { 256 + 3 * machine } else { 1_000 + machine };
             (mac(number.into(), machine), address(at))

@@ -1,5 +1,5 @@
-//! Router advertisements and solicitations (RFC 4861 §4.1, §4.2): without an advertisement with the
-//! M flag no client asks DHCPv6, and firmware waits ten seconds for a router before it goes on.
+//! Router advertisements and solicitations (RFC 4861 §4.1, §4.2). Clients use DHCPv6 only after an advertisement with
+//! the M flag, and firmware waits ten seconds for a router before it goes on.
 
 use std::net::Ipv6Addr;
 
@@ -10,13 +10,13 @@ use super::names;
 
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
-/// Advertised for what machines send. No router lets a message through that claims 255.
+/// The hop limit that machines should use. Router advertisements themselves are sent with 255.
 const HOP_LIMIT: u8 = 64;
 const FROM_THE_LINK: u8 = 255;
-/// M: addresses by DHCPv6. O: other settings too.
+/// M: addresses by DHCPv6. O: other settings by DHCPv6.
 const MANAGED: u8 = 0b1000_0000;
 const OTHER: u8 = 0b0100_0000;
-/// L: on the link. A: machines may choose an address of their own.
+/// L: on-link. A: machines may form their own addresses (SLAAC).
 const ON_LINK: u8 = 0b1000_0000;
 const AUTONOMOUS: u8 = 0b0100_0000;
 const SOURCE_LINK_LAYER: u8 = 1;
@@ -24,19 +24,19 @@ const PREFIX: u8 = 3;
 const MTU: u8 = 5;
 const DNS: u8 = 25;
 const SEARCH: u8 = 31;
-/// An option's length is one byte, in units of 8 bytes, of which the head is one.
+/// An option's length is one byte, in units of 8 bytes; the option's head takes one unit.
 const MOST_SERVERS: usize = 127;
-/// None takes more than 255 bytes.
+/// One domain takes at most 255 bytes.
 const MOST_DOMAINS: usize = 7;
 
-/// What is advertised.
+/// A router advertisement (RFC 4861 §4.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advertisement {
-    /// Whether addresses are had by DHCPv6 (M).
+    /// Whether addresses come from DHCPv6 (M flag).
     pub managed: bool,
-    /// Whether other settings are (O).
+    /// Whether other settings come from DHCPv6 (O flag).
     pub other: bool,
-    /// Seconds for which the sender is a default router; 0 if it is none.
+    /// Router lifetime in seconds; 0 if the sender is not a default router.
     pub router_secs: u16,
     /// The sender's MAC address on the link.
     pub mac: Option<Mac>,
@@ -46,7 +46,7 @@ pub struct Advertisement {
     pub prefixes: Vec<Prefix>,
     /// Name servers (RFC 8106 §5.1).
     pub dns: Vec<NameServer>,
-    /// Domains in which short names are looked up (RFC 8106 §5.2).
+    /// DNS search domains (RFC 8106 §5.2).
     pub search: Vec<SearchDomain>,
 }
 
@@ -57,44 +57,44 @@ pub struct Prefix {
     pub address: Ipv6Addr,
     /// Its length in bits, 128 at most.
     pub len: u8,
-    /// Whether its addresses are reached without a router (L).
+    /// Whether the prefix is on-link (L flag).
     pub on_link: bool,
-    /// Whether machines may make addresses of it (A).
+    /// Whether machines may form addresses from it (A flag).
     pub autonomous: bool,
-    /// Seconds for which it is good; all ones for ever.
+    /// Valid lifetime in seconds; all ones mean no end.
     pub valid_secs: u32,
-    /// Seconds for which its addresses are preferred to others.
+    /// Preferred lifetime in seconds.
     pub preferred_secs: u32,
 }
 
-/// A name server, as long as it is one.
+/// A name server with its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameServer {
     /// Its address.
     pub address: Ipv6Addr,
-    /// Seconds for which it may be asked; 0 from now on not.
+    /// Lifetime in seconds; 0 withdraws the server.
     pub secs: u32,
 }
 
-/// A domain in which short names are looked up, as long as it is one.
+/// A DNS search domain with its lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchDomain {
     /// Its name.
     pub name: String,
-    /// Seconds for which it may be used; 0 from now on not.
+    /// Lifetime in seconds; 0 withdraws the domain.
     pub secs: u32,
 }
 
-/// Why bytes are no advertisement that may be believed (RFC 4861 §6.1.2).
+/// The reason for rejecting a router advertisement (RFC 4861 §6.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AdvertisementError {
-    /// It may come from anywhere.
+    /// The message may come from another link.
     #[error("its hop limit is {0}, not 255: it passed a router, or claims not to")]
     HopLimit(u8),
-    /// Routers speak with the address that they are known by on the link.
+    /// Routers use their link-local address as the source.
     #[error("its sender {0} is no link-local address")]
     Sender(Ipv6Addr),
-    /// Another message of ICMPv6.
+    /// Another type of ICMPv6 message.
     #[error("ICMPv6 type {kind}, code {code} is no router advertisement")]
     Kind {
         /// Its type.
@@ -102,10 +102,10 @@ pub enum AdvertisementError {
         /// Its code.
         code: u8,
     },
-    /// Shorter than its fixed part.
+    /// The message is shorter than its fixed part.
     #[error("a router advertisement has at least 16 bytes, this one {0}")]
     Short(usize),
-    /// An option that would never end.
+    /// An option with a length of zero.
     #[error("option {0} has no length")]
     NoLength(u8),
     /// An option claims more bytes than there are.
@@ -124,7 +124,7 @@ impl Advertisement {
     /// Reads an ICMPv6 message that came with this hop limit from this address.
     ///
     /// # Errors
-    /// Says which part is wrong; never panics.
+    /// The part that is wrong. Never panics.
     pub fn parse(
         message: &[u8],
         hop_limit: u8,
@@ -154,12 +154,12 @@ impl Advertisement {
         Ok(advertisement)
     }
 
-    /// Options that are not known are let be (RFC 4861 §6.1.2), as are those of which nothing can be
-    /// made: the rest is as good as without them.
+    /// Applies an option. Unknown options are ignored (RFC 4861 §6.1.2), as are malformed ones: the rest of the
+    /// message is still of use.
     fn take(&mut self, option: &[u8]) {
         let (&[code, _], value) = option.split_first_chunk().expect("an option has 8 bytes");
         match code {
-            // Of another length on links that are no Ethernet.
+            // Link-layer addresses have another length on links that are not Ethernet.
             SOURCE_LINK_LAYER => self.mac = value.try_into().ok(),
             PREFIX => self.prefixes.extend(value.try_into().ok().and_then(Prefix::parse)),
             MTU => self.mtu = value.try_into().ok().map(mtu).or(self.mtu),
@@ -169,7 +169,7 @@ impl Advertisement {
         }
     }
 
-    /// The ICMPv6 message; its checksum is the kernel's to fill in.
+    /// The ICMPv6 message; the kernel fills in the checksum.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
         let flags = bit(self.managed, MANAGED) | bit(self.other, OTHER);
@@ -202,7 +202,7 @@ impl Advertisement {
 }
 
 impl Prefix {
-    /// Reads an option's 30 bytes after its code and length. No prefix is longer than an address.
+    /// Parses the 30 bytes after an option's code and length. A prefix length over 128 is invalid.
     fn parse(value: [u8; 30]) -> Option<Self> {
         let [len, flags, v0, v1, v2, v3, p0, p1, p2, p3, _, _, _, _, address @ ..] = value;
         (len <= 128).then(|| Self {
@@ -225,8 +225,8 @@ impl Prefix {
     }
 }
 
-/// A solicitation, to be sent to all routers with a hop limit of 255. The MAC address is left out
-/// where the sender has no address yet (RFC 4861 §4.1).
+/// A router solicitation, to be sent to all routers with a hop limit of 255. It has no MAC address if the sender has
+/// no address yet (RFC 4861 §4.1).
 #[must_use]
 pub fn solicitation(mac: Option<Mac>) -> Vec<u8> {
     let mut bytes = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
@@ -234,9 +234,8 @@ pub fn solicitation(mac: Option<Mac>) -> Vec<u8> {
     bytes
 }
 
-/// Whether an ICMPv6 message that came with this hop limit from this address is a solicitation
-/// (RFC 4861 §6.1.1): one that passed a router is a forgery, and whoever has no address yet cannot be
-/// sent anything, and so names no MAC address.
+/// Whether an ICMPv6 message with this hop limit and source is a valid solicitation (RFC 4861 §6.1.1). A hop limit
+/// below 255 means that it passed a router and is forged. A sender without an address must not send its MAC address.
 #[must_use]
 pub fn is_solicitation(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> bool {
     let Some((head, rest)) = message.split_first_chunk::<8>() else { return false };
@@ -246,14 +245,14 @@ pub fn is_solicitation(message: &[u8], hop_limit: u8, from: Ipv6Addr) -> bool {
     hop_limit == FROM_THE_LINK && head[..2] == [SOLICITATION, 0] && options(rest).all(is_right)
 }
 
-/// The prefix that an address is in.
+/// The prefix of an address.
 #[must_use]
 pub fn prefix(address: Ipv6Addr, len: u8) -> Ipv6Addr {
     let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
     Ipv6Addr::from(u128::from(address) & mask)
 }
 
-/// Each option with its code and length, up to the first that is broken.
+/// Each option with its code and length, up to the first malformed one.
 fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], AdvertisementError>> {
     std::iter::from_fn(move || {
         let code = *bytes.first()?;
@@ -272,7 +271,7 @@ fn options(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], Advertisement
     })
 }
 
-/// Two bytes of nothing, a lifetime, and at least one address.
+/// Two reserved bytes, a lifetime, and at least one address.
 fn name_servers(value: &[u8]) -> Option<impl Iterator<Item = NameServer>> {
     let (&[_, _, secs @ ..], addresses) = value.split_first_chunk::<6>()?;
     let (addresses, rest) = addresses.as_chunks::<16>();
@@ -281,7 +280,7 @@ fn name_servers(value: &[u8]) -> Option<impl Iterator<Item = NameServer>> {
     (rest.is_empty() && !addresses.is_empty()).then(|| addresses.iter().map(server))
 }
 
-/// Two bytes of nothing, a lifetime, and names.
+/// Two reserved bytes, a lifetime, and names.
 fn search_domains(value: &[u8]) -> Option<impl Iterator<Item = SearchDomain>> {
     let (&[_, _, secs @ ..], domains) = value.split_first_chunk::<6>()?;
     let secs = u32::from_be_bytes(secs);
@@ -289,7 +288,7 @@ fn search_domains(value: &[u8]) -> Option<impl Iterator<Item = SearchDomain>> {
     Some(domains.into_iter().map(move |name| SearchDomain { name, secs }))
 }
 
-/// What is no name is left out.
+/// Appends the search domains. Invalid names are left out.
 fn emit_search(domains: &[SearchDomain], bytes: &mut Vec<u8>) {
     let encoded = domains.iter().filter_map(|domain| names::encode(&domain.name));
     let mut encoded: Vec<u8> = encoded.flatten().collect();
@@ -302,7 +301,7 @@ fn emit_search(domains: &[SearchDomain], bytes: &mut Vec<u8>) {
     bytes.extend(encoded);
 }
 
-/// Two bytes of nothing come before it.
+/// Two reserved bytes come first.
 fn mtu([_, _, mtu @ ..]: [u8; 6]) -> u32 {
     u32::from_be_bytes(mtu)
 }

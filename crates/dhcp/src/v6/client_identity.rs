@@ -1,4 +1,4 @@
-//! Identifies a DHCPv6 client by what its message says and by the way that the message came.
+//! Identifies a DHCPv6 client by the contents of its message and the path that the message took.
 
 use std::net::Ipv6Addr;
 
@@ -9,25 +9,23 @@ use super::options as code;
 use super::packet::{Options, Packet, Relay};
 use crate::client::AGENT_USER_CLASS;
 
-/// A client, by its message.
+/// A client, as its message describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// What sort it is.
+    /// Its kind.
     pub kind: ClientKind,
     /// Its architectures (option 61), the preferred one first.
     pub architectures: Vec<ClientArchitecture>,
-    /// The MAC address of the card that it asks with, as a relay saw it on the wire, or as its
-    /// link-local address was made of it.
+    /// The MAC address of the requesting network card, from a relay's option 79 or from its link-local address.
     pub card: Option<Mac>,
-    /// The MAC address in its DUID. It may be of another card of the machine, and stays when a card is
-    /// replaced.
+    /// The MAC address in its DUID. It may belong to another card of the machine, and stays when a card is replaced.
     pub named: Option<Mac>,
-    /// The address that its message came from, at the relay next to it if there is one.
+    /// The source address of its message, as seen by the nearest relay if there is one.
     pub peer: Ipv6Addr,
     /// Its DHCP unique identifier.
     pub duid: Vec<u8>,
-    /// Its SMBIOS UUID, from a DUID of that kind (RFC 6355), byte for byte. Zeros and ones are what
-    /// firmware without one has.
+    /// Its SMBIOS UUID, from a DUID-UUID (RFC 6355), byte for byte. `None` for all zeros or all ones, which firmware
+    /// without a UUID sends.
     pub machine_id: Option<[u8; 16]>,
 }
 
@@ -48,18 +46,18 @@ impl Client {
         }
     }
 
-    /// Its MAC address, by the surest of the signs there are.
+    /// Its MAC address, from the most reliable source available.
     #[must_use]
     pub fn mac(&self) -> Option<Mac> {
         self.card.or(self.named)
     }
 
-    /// The owner of the addresses that it asks for: its card, whichever DUID its machine sends.
+    /// The owner of the requested addresses: the card, whatever DUID the machine sends.
     ///
-    /// A card that is not known is told from others by where its messages come from, since no two machines on a link have
-    /// one address there: neither a DUID (firmware's is made of an SMBIOS UUID, and boards come with the same) nor the MAC
-    /// address in it (which a copied disk takes along) is one machine's alone. Firmware has another IAID at each boot;
-    /// a running system has each of its associations for as long as it is installed.
+    /// A client with an unknown card is distinguished by its source address, since no two machines on a link share
+    /// one. Neither the DUID (firmware derives it from the SMBIOS UUID, and some boards share one) nor the MAC
+    /// address in the DUID (which a copied disk duplicates) is unique. Firmware has another IAID at each boot; a
+    /// running system keeps its IAIDs for the life of its installation.
     #[must_use]
     pub fn owner(&self) -> Owner {
         match (self.card, self.kind) {
@@ -77,8 +75,8 @@ impl Client {
         }
     }
 
-    /// What it is told from others by, apart from its association: `0xff`, a part of its DUID's checksum, four bytes for an
-    /// association, and the lower half of the address that it sends from.
+    /// The identity without its association: `0xff`, a part of the DUID's checksum, four bytes for an IAID, and the
+    /// lower half of the source address.
     fn of_peer(&self) -> Identity {
         let mut identity = [0; 16];
         identity[..4].copy_from_slice(&crc32fast::hash(&self.duid).to_be_bytes());
@@ -87,14 +85,14 @@ impl Client {
         identity
     }
 
-    /// The architecture that selects the loader: the first it names.
+    /// The architecture that selects the loader: the first in option 61.
     #[must_use]
     pub fn architecture(&self) -> Option<ClientArchitecture> {
         self.architectures.first().copied()
     }
 }
 
-/// The identity of a card among leases, by its MAC address.
+/// The lease identity of a card, from its MAC address.
 #[must_use]
 pub fn of_card(mac: Mac) -> Identity {
     let mut identity = *b"ferroboot:------";
@@ -104,7 +102,7 @@ pub fn of_card(mac: Mac) -> Identity {
 
 fn kind(options: &Options, duid: &[u8]) -> ClientKind {
     let is_of = |class: &[u8]| vendor_classes(options).any(|text| text.starts_with(class));
-    // iPXE started by HTTP boot calls itself `PXEClient`; its user class comes first, as in DHCPv4.
+    // iPXE started by HTTP boot sends `PXEClient`, so its user class is checked first, as in DHCPv4.
     if has_user_class(options, b"iPXE") {
         ClientKind::Ipxe
     } else if has_user_class(options, AGENT_USER_CLASS) {
@@ -122,9 +120,9 @@ fn kind(options: &Options, duid: &[u8]) -> ClientKind {
     }
 }
 
-/// EDK2's IPv6 stack wants an address whenever a router says so: it names the machine by its SMBIOS UUID, asks for name
-/// servers alone, and says nothing of a boot (`Ip6ConfigStartStatefulAutoConfig`). No running system is that curt. What asks
-/// for nothing, as RELEASE, cannot be told apart.
+/// EDK2's IPv6 stack requests an address whenever a router advertisement tells it to: it sends a DUID-UUID, requests
+/// only name servers, and sends no boot options (`Ip6ConfigStartStatefulAutoConfig`). No running system requests so
+/// little. A message without an option request, like RELEASE, cannot be distinguished.
 fn is_ip6dxe(options: &Options, duid: &[u8]) -> bool {
     let asks_for_names_alone =
         options.get(code::OPTION_REQUEST) == Some(&code::DNS.to_be_bytes()[..]);
@@ -134,8 +132,8 @@ fn is_ip6dxe(options: &Options, duid: &[u8]) -> bool {
     duid.len() == 18 && duid.starts_with(&[0, 4]) && asks_for_names_alone && !says_more
 }
 
-/// Each option is an enterprise number, then texts with two bytes of length each (RFC 8415 §21.16). Some leave the length
-/// out.
+/// The texts of vendor classes: an enterprise number, then texts with two bytes of length each (RFC 8415 §21.16).
+/// Some clients omit the length.
 fn vendor_classes(options: &Options) -> impl Iterator<Item = &[u8]> {
     let values = options.all(code::VENDOR_CLASS).filter_map(|value| value.get(4..));
     values.flat_map(|value| texts(value).chain([value]))
@@ -146,7 +144,7 @@ fn has_user_class(options: &Options, wanted: &[u8]) -> bool {
     options.all(code::USER_CLASS).any(is_wanted)
 }
 
-/// The last may be cut off.
+/// The texts of an option. The last one may be truncated.
 fn texts(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = value.split_at_checked(2)?;
@@ -167,15 +165,14 @@ fn architectures(options: &Options) -> Vec<ClientArchitecture> {
     told
 }
 
-/// `HTTPClient:Arch:00016:UNDI:003000` says it as well, in decimal.
+/// The architecture in a vendor class: `HTTPClient:Arch:00016:UNDI:003000` has it in decimal.
 fn architecture_in(class: &[u8]) -> Option<ClientArchitecture> {
     let class = std::str::from_utf8(class).ok()?;
     let mut parts = class.split(':').skip_while(|part| *part != "Arch");
     parts.nth(1)?.parse().ok().map(ClientArchitecture)
 }
 
-/// What a relay saw on the wire, of several the one that is next to the client; else what the
-/// link-local address was made of.
+/// The card's MAC address: from the relay nearest to the client, otherwise from the link-local address.
 fn card(packet: &Packet, from: Ipv6Addr) -> Option<Mac> {
     let seen = |relay: &Relay| {
         let ethernet = relay.options.get(code::CLIENT_LINK_LAYER)?.strip_prefix(&[0, 1])?;
@@ -193,7 +190,8 @@ fn machine_id(duid: &[u8]) -> Option<[u8; 16]> {
     (![[0; 16], [0xff; 16]].contains(&id)).then_some(id)
 }
 
-/// A modified EUI-64 identifier has `ff:fe` in its middle and one bit turned (RFC 4291, appendix A).
+/// The MAC address of a modified EUI-64 identifier, which has `ff:fe` in its middle and one bit inverted (RFC 4291,
+/// appendix A).
 fn of_link_local(address: Ipv6Addr) -> Option<Mac> {
     let octets = address.octets();
     match octets[8..] {
@@ -204,7 +202,7 @@ fn of_link_local(address: Ipv6Addr) -> Option<Mac> {
     }
 }
 
-/// DUID-LLT and DUID-LL on Ethernet (RFC 8415 §11.2, §11.4).
+/// The MAC address of a DUID-LLT or DUID-LL on Ethernet (RFC 8415 §11.2, §11.4).
 fn of_duid(duid: &[u8]) -> Option<Mac> {
     match duid {
         [0, 1, 0, 1, _, _, _, _, mac @ ..] | [0, 3, 0, 1, mac @ ..] => mac.try_into().ok(),
@@ -336,7 +334,7 @@ mod tests {
         assert_eq!(architectures(vec![class, codes(&[0, 0x10, 0, 7])]), several);
     }
 
-    /// EDK2's Ip6Dxe asks for an address of its own beside every HTTP boot, with the machine's UUID.
+    /// EDK2's Ip6Dxe requests its own address beside every HTTP boot, with the machine's UUID.
     #[test]
     fn the_address_that_firmware_asks_for_beside_its_boot_is_no_boot() {
         let uuid = [&[0, 4][..], &[0xab; 16]].concat();

@@ -1,4 +1,4 @@
-//! What a server does with each message (RFC 8415 §18.3).
+//! The server's decision about each message (RFC 8415 §18.3).
 
 use std::net::Ipv6Addr;
 
@@ -13,56 +13,56 @@ use crate::answer::Answer;
 use crate::journal::LeaseRecord;
 use crate::leases::{LeaseClaim, LeaseTable, Seconds};
 
-/// `IRT_MINIMUM`: a client takes less than this many seconds for as many (RFC 8415 §7.6).
+/// `IRT_MINIMUM`: clients raise a shorter refresh time to this one, in seconds (RFC 8415 §7.6).
 const SHORTEST_REFRESH: u32 = 600;
-/// Associations of one message that get an address.
+/// Number of associations in one message that get an address.
 const MOST_ASSOCIATIONS: usize = 4;
-/// What a client can ask to lease.
+/// The option codes of associations.
 const ASSOCIATIONS: [u16; 3] = [code::IA_NA, code::IA_TA, code::IA_PD];
 
-/// What to do with a message.
+/// The decision about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send this, once the records are in the journal.
     Send {
         /// The answer.
         reply: Message,
-        /// What changed.
+        /// The changes of leases.
         records: Vec<LeaseRecord<Ipv6Addr>>,
-        /// The address that the client has or may have from it.
+        /// The address that the client has or may have from this answer.
         address: Option<Ipv6Addr>,
-        /// The reason for which it is told that there is no address for it, if it is.
+        /// The reason for answering that no address is available.
         lacks: Option<NoReply>,
     },
     /// Stay silent.
     Silent(NoReply),
 }
 
-/// Why a message gets no answer.
+/// The reason for sending no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum NoReply {
     /// A server's message.
     #[error("clients do not send this type of message")]
     NotAClientsMessage,
-    /// RFC 8415 §16 lets none be answered.
+    /// RFC 8415 §16: a message without a client identifier is not answered.
     #[error("the message has no client identifier")]
     NoClientId,
     /// The client chose another server.
     #[error("the client chose another server")]
     OtherServer,
-    /// An option where it must not be, or none where it must be.
+    /// A forbidden option is present, or a required one is missing.
     #[error("the message has an option that it must not have, or lacks one that it must have")]
     Malformed,
-    /// This machine is to be told nothing.
+    /// The policy gives this machine no answer.
     #[error("this machine is to be told nothing now")]
     Nothing,
-    /// No address is left for it.
+    /// No address is left for the client.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
     PoolExhausted,
-    /// A SOLICIT that asks for nothing.
+    /// A SOLICIT without an association.
     #[error("the client names no association (IA_NA)")]
     NoAssociation,
-    /// RFC 8415 §18.3.3: whoever has no address to confirm is not answered.
+    /// RFC 8415 §18.3.3: a CONFIRM without an address is not answered.
     #[error("the client asks about no address")]
     NoAddress,
 }
@@ -84,9 +84,9 @@ impl NoReply {
     }
 }
 
-/// Decides what to do with a client's message.
+/// Decides about a client's message.
 ///
-/// Changes `leases`; whatever of it must survive a crash is in the decision's records.
+/// It changes `leases`; the records of the decision hold every change that must survive a crash.
 pub fn decide(
     request: &Message,
     client: &Client,
@@ -115,11 +115,11 @@ struct MessageContext<'a> {
     now: Seconds,
 }
 
-/// What the associations of a message get.
+/// The results for the associations of a message.
 struct Grants {
     grants: Vec<Grant>,
     records: Vec<LeaseRecord<Ipv6Addr>>,
-    /// The reason for which no association has an address, if one could have had one.
+    /// The reason for which no association got an address, although one could have.
     lacks: Option<NoReply>,
 }
 
@@ -161,7 +161,7 @@ impl MessageContext<'_> {
         }
     }
 
-    /// RFC 8415 §16: what each message must have and must not have.
+    /// RFC 8415 §16: the required and forbidden options of each message.
     fn check(&self) -> Result<(), NoReply> {
         let options = &self.request.options;
         let server = options.get(code::SERVER_ID);
@@ -182,7 +182,7 @@ impl MessageContext<'_> {
                 if for_us == Some(false) {
                     return Err(NoReply::OtherServer);
                 }
-                // RFC 8415 §16.12: one that wants nothing leased names nothing that is.
+                // RFC 8415 §16.12: an INFORMATION-REQUEST has no association.
                 let names_one = ASSOCIATIONS.iter().any(|code| options.get(*code).is_some());
                 return if names_one { Err(NoReply::Malformed) } else { Ok(()) };
             }
@@ -198,8 +198,8 @@ impl MessageContext<'_> {
         if *self.answer == Answer::Nothing { Err(NoReply::Nothing) } else { Ok(()) }
     }
 
-    /// Gives the client its addresses, of which a card has one, and refuses all else that it asks for
-    /// (RFC 8415 §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
+    /// Leases the client its addresses, one for a card, and refuses everything else that it requests (RFC 8415
+    /// §18.3.1, §18.3.2, §18.3.4, §18.3.5, §18.3.9).
     fn give(mut self) -> Result<Decision, NoReply> {
         self.expect_boot()?;
         let mut ias: Vec<_> = self.request.ias().collect();
@@ -231,7 +231,7 @@ impl MessageContext<'_> {
         Ok(decision)
     }
 
-    /// The addresses for each association, bound to the client or only set aside for it.
+    /// The result for each association: its address is bound, or only set aside.
     fn grants(&mut self, ias: &[Ia], commits: bool) -> Grants {
         if matches!(self.request.kind, MessageType::Renew | MessageType::Rebind) {
             for (ia, address) in
@@ -274,20 +274,20 @@ impl MessageContext<'_> {
         self.leases.offer(identity, wanted, self.claim, self.now)
     }
 
-    /// Whether another server may have bound the addresses: a client that rebinds asks all servers, and must not lose an
-    /// address of another one to us (RFC 8415 §18.3.5).
+    /// Whether another server may have bound the addresses. A REBIND goes to all servers, and a client must not lose
+    /// an address of another server because of this one (RFC 8415 §18.3.5).
     fn may_be_anothers(&self) -> bool {
         let mut named = self.request.ias().flat_map(|ia| ia.addresses);
         self.request.kind == MessageType::Rebind
             && (!self.network.sole || named.any(|address| self.is_foreign(address)))
     }
 
-    /// Whether an address is of the pool of another daemon.
+    /// Whether an address is in the pool of another daemon.
     fn is_foreign(&self, address: Ipv6Addr) -> bool {
         self.network.foreign_pools.iter().any(|pool| pool.contains(address))
     }
 
-    /// Positions of the associations that get an address. For a card it is the one that has it, else the first.
+    /// Positions of the associations that get an address: for a card, the one that has it, otherwise the first.
     fn chosen(&self, ias: &[Ia], commits: bool) -> Vec<usize> {
         let may_have = |at: &usize| !(commits && self.is_elsewhere(&ias[*at]));
         let mut may_have = (0..ias.len()).filter(may_have);
@@ -304,15 +304,14 @@ impl MessageContext<'_> {
         self.owner.of_association(ia.id)
     }
 
-    /// Whether a client that asks anew has been on another link before: what it names cannot be had
-    /// here (RFC 8415 §18.3.2).
+    /// Whether a requesting client comes from another link: its address is not usable here (RFC 8415 §18.3.2).
     fn is_elsewhere(&self, ia: &Ia) -> bool {
         let asks = matches!(self.request.kind, MessageType::Solicit | MessageType::Request);
         asks && !ia.addresses.iter().all(|address| self.network.net.contains(address))
     }
 
-    /// What a client that has it in use must stop using at once. Whoever only asks for it does not
-    /// (RFC 8415 §18.3.4, §18.3.5).
+    /// The addresses that the client must stop using at once. They concern only clients that renew or rebind (RFC
+    /// 8415 §18.3.4, §18.3.5).
     fn taken_back(&self, ia: &Ia, own: Ipv6Addr) -> Vec<Ipv6Addr> {
         match self.request.kind {
             MessageType::Renew | MessageType::Rebind => {
@@ -331,7 +330,7 @@ impl MessageContext<'_> {
         }
     }
 
-    /// There is no more than that for the client here.
+    /// The status for an association that gets no address.
     fn refusal(&self) -> Status {
         match self.request.kind {
             MessageType::Renew | MessageType::Rebind => Status::NoBinding,
@@ -347,7 +346,7 @@ impl MessageContext<'_> {
         }
     }
 
-    /// Every association is answered (RFC 8415 §18.3.2), and of these two kinds there is nothing.
+    /// Refuses IA_TA and IA_PD: every association needs an answer (RFC 8415 §18.3.2), and the server leases neither.
     fn refuse_others(&self) -> Vec<Grant> {
         if self.may_be_anothers() {
             return Vec::new();
@@ -369,7 +368,7 @@ impl MessageContext<'_> {
         self.leases.bound(&self.identity(ia), self.binding(ia.id), self.now).is_some()
     }
 
-    /// Whether the client is still on the link that its addresses are of (RFC 8415 §18.3.3).
+    /// Whether the client's addresses are still on its link (RFC 8415 §18.3.3).
     fn confirm(self) -> Result<Decision, NoReply> {
         let mut addresses = self.request.ias().flat_map(|ia| ia.addresses).peekable();
         addresses.peek().ok_or(NoReply::NoAddress)?;
@@ -407,7 +406,7 @@ impl MessageContext<'_> {
         for option in [code::IA_TA, code::IA_PD] {
             unknown.extend(self.refuse_all(option, Status::NoBinding));
         }
-        // RFC 8415 §18.3.7: success, whatever was known of it, and which of it was not.
+        // RFC 8415 §18.3.7: the status is success in any case; unknown associations get NoBinding.
         let mut reply = status(self.request, Status::Success, "", self.network);
         add_grants(&mut reply.options, &unknown, self.network);
         Decision::Send { reply, records, address: None, lacks: None }
@@ -421,7 +420,7 @@ impl MessageContext<'_> {
     ) -> Decision {
         let url = match self.answer {
             Answer::Boot(url) => Some(url.as_str()),
-            // A name without a URL around it means nothing here (RFC 5970 §3.1).
+            // A file name without a URL is meaningless in DHCPv6 (RFC 5970 §3.1).
             Answer::Tftp { .. } | Answer::Address | Answer::Nothing => None,
         };
         let address = grants.iter().find_map(|grant| match grant {
@@ -501,7 +500,7 @@ mod tests {
         Client::identify(&packet, from.parse().unwrap())
     }
 
-    /// Whose the address is that firmware asks for.
+    /// The owner of the address that firmware requests.
     fn who() -> Identity {
         client("fe80::5054:ff:feaa:bb01", &solicit()).owner().identity()
     }
@@ -510,7 +509,7 @@ mod tests {
         Packet::parse(&bytes(OVMF_SOLICIT)).unwrap().message
     }
 
-    /// What a running system sends: the machine's DUID, and nothing of a boot.
+    /// A running system's message: the machine's DUID, and no boot options.
     fn system(kind: MessageType, ias: &[Vec<u8>]) -> Message {
         let mut message = Message { kind, ..about(&solicit(), ias) };
         let of_boot = [code::VENDOR_CLASS, code::ARCHITECTURE, code::OPTION_REQUEST];
@@ -521,7 +520,7 @@ mod tests {
         message
     }
 
-    /// The addresses that an answer gives to each association.
+    /// The addresses in an answer, for each association.
     fn given(server: &mut Server, from: &str, request: &Message) -> Vec<Option<Ipv6Addr>> {
         match server.takes_from(from, request, &Answer::Address) {
             Decision::Send { reply, .. } => {
@@ -531,7 +530,7 @@ mod tests {
         }
     }
 
-    /// The message with the server that `reply` is from, and what it gave.
+    /// The client's next message, with the server and the addresses of `reply`.
     fn next(kind: MessageType, reply: &Message) -> Message {
         let mut options = solicit().options;
         options.0.retain(|(code, _)| *code != code::IA_NA);
@@ -545,7 +544,7 @@ mod tests {
         message.ias().next().unwrap().addresses[0]
     }
 
-    /// An association that holds these.
+    /// An association with these addresses.
     fn ia(id: u32, addresses: &[&str]) -> Vec<u8> {
         let mut value = [id, 0, 0].map(u32::to_be_bytes).concat();
         let mut held = Options::default();
@@ -557,7 +556,7 @@ mod tests {
         value
     }
 
-    /// The same message about other associations.
+    /// The same message with other associations.
     fn about(message: &Message, ias: &[Vec<u8>]) -> Message {
         let mut message = message.clone();
         message.options.0.retain(|(code, _)| *code != code::IA_NA);
@@ -591,7 +590,7 @@ mod tests {
         (reply, ia.addresses[0], ia.id)
     }
 
-    /// Link-local addresses that no MAC address can be read from.
+    /// Link-local addresses that contain no MAC address.
     const HIDING: [&str; 2] = ["fe80::a1", "fe80::a2"];
 
     #[test]
@@ -836,7 +835,7 @@ mod tests {
 
         let (_, own, id) = bound(&mut server);
         assert_eq!(address(&server.answers(&rebind)), own);
-        // One more association of this machine, whose firmware has its address from us.
+        // A second association of this machine, whose firmware has an address from this server.
         let theirs = ia(77, &["fd00::1b"]);
         let decision = server.takes(&about(&rebind, slice::from_ref(&theirs)), &Answer::Address);
         assert_eq!(decision, Decision::Silent(NoReply::OtherServer));

@@ -1,7 +1,7 @@
-//! A client's side: how our ramdisk agent gets its IPv6 address (RFC 8415 §18.2).
+//! The DHCPv6 client of the ramdisk agent (RFC 8415 §18.2).
 //!
-//! Pure: it is told the time, random numbers and what came in, and says what to send and when it wants
-//! to be woken. What it says goes to `ff02::1:2`, port 547, from port 546.
+//! Pure: the caller passes the time, random numbers and received packets, and gets packets to send and the time of
+//! the next wake-up. Packets go from port 546 to `ff02::1:2`, port 547.
 
 use std::net::Ipv6Addr;
 
@@ -13,16 +13,16 @@ use crate::limits::Millis;
 const SECOND: Millis = 1_000;
 /// Never.
 const NEVER: Millis = Millis::MAX;
-/// RFC 8415 §7.7: no end.
+/// RFC 8415 §7.7: an infinite lifetime.
 const FOR_EVER: u32 = u32::MAX;
 /// REQUESTs for one advertisement (`REQ_MAX_RC`).
 const REQUESTS: u32 = 10;
 /// RELEASEs and DECLINEs (`REL_MAX_RC`, `DEC_MAX_RC`).
 const GOODBYES: u32 = 4;
-/// Seconds until settings are asked for again: if nothing is said, and at least (RFC 8415 §21.23).
+/// Refresh time of settings in seconds: the default, and the minimum (RFC 8415 §21.23).
 const REFRESH: u32 = 86_400;
 const SOONEST_REFRESH: u32 = 600;
-/// Ends the wait for other servers (RFC 8415 §18.2.1).
+/// A preference of 255 ends the wait for other servers (RFC 8415 §18.2.1).
 const MOST_PREFERRED: u8 = 255;
 /// Status codes (RFC 8415 §21.13).
 const NO_ADDRESSES: u16 = 2;
@@ -31,28 +31,28 @@ const NOT_ON_LINK: u16 = 4;
 /// The suboption of an NTP server that holds its address (RFC 5908 §4.1).
 const NTP_ADDRESS: u16 = 1;
 
-/// What a server leased.
+/// The contents of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLease {
-    /// Our address. Its link's prefix is the router's to say, not the server's.
+    /// The leased address. The link's prefix comes from the router, not from the server.
     pub address: Ipv6Addr,
-    /// Seconds for which it is preferred to others.
+    /// Preferred lifetime in seconds.
     pub preferred_secs: u32,
-    /// Seconds for which it is good; all ones for ever.
+    /// Valid lifetime in seconds; all ones mean no end.
     pub valid_secs: u32,
-    /// Seconds after which its server is asked for more time (T1).
+    /// T1 in seconds: the client then renews with its server.
     pub renew_secs: u32,
-    /// Seconds after which any server is (T2).
+    /// T2 in seconds: the client then rebinds with any server.
     pub rebind_secs: u32,
     /// Name servers.
     pub dns: Vec<Ipv6Addr>,
     /// Time servers.
     pub ntp: Vec<Ipv6Addr>,
-    /// The identifier (DUID) of the server that gave it.
+    /// The server's identifier (DUID).
     pub server: Vec<u8>,
 }
 
-/// One link's client.
+/// The DHCPv6 client of one link.
 #[derive(Clone, Debug)]
 pub struct LeaseClient {
     duid: Vec<u8>,
@@ -93,7 +93,7 @@ enum Leave {
     Decline,
 }
 
-/// What a message says of our association.
+/// The part of a message about our association.
 enum AssociationAnswer {
     Granted(ClientLease),
     Refused(u16),
@@ -101,14 +101,14 @@ enum AssociationAnswer {
 }
 
 impl LeaseClient {
-    /// A client that asks for an address. `duid` identifies the machine, `ia` the association among
-    /// the machine's: a number that stays the same for the link.
+    /// A client that requests an address. `duid` identifies the machine; `ia` (IAID) identifies the association
+    /// within the machine, and stays the same for the link.
     #[must_use]
     pub fn new(duid: Vec<u8>, ia: u32, random: u32, now: Millis) -> Self {
         Self::starting(LeasePhase::Soliciting { best: None }, duid, ia, random, now)
     }
 
-    /// A client that asks for settings only: for links whose routers advertise O without M.
+    /// A client that requests only settings: for links whose routers advertise O without M.
     #[must_use]
     pub fn for_settings(duid: Vec<u8>, random: u32, now: Millis) -> Self {
         Self::starting(LeasePhase::Informing, duid, 0, random, now)
@@ -125,41 +125,41 @@ impl LeaseClient {
             began: now,
             tries: 0,
             wait: 0,
-            // Not all machines of a hall at once (`SOL_MAX_DELAY`, `INF_MAX_DELAY`).
+            // A random delay keeps the machines of a hall from sending at once (`SOL_MAX_DELAY`, `INF_MAX_DELAY`).
             wake: now + Millis::from(random) % SECOND,
         }
     }
 
-    /// When it wants [`LeaseClient::due`] to be called.
+    /// The time at which [`LeaseClient::due`] is to be called.
     #[must_use]
     pub fn wake(&self) -> Millis {
         self.wake
     }
 
-    /// The lease, if it has one.
+    /// The current lease.
     #[must_use]
     pub fn lease(&self) -> Option<&ClientLease> {
         self.lease.as_ref().map(|(lease, _)| lease)
     }
 
-    /// The name servers, once a server told them, with an address or without.
+    /// The name servers from the last REPLY, with or without a lease.
     #[must_use]
     pub fn name_servers(&self) -> Option<&[Ipv6Addr]> {
         self.settings.as_ref().map(|settings| &settings.dns[..])
     }
 
-    /// The time servers, likewise.
+    /// The time servers from the last REPLY, with or without a lease.
     #[must_use]
     pub fn time_servers(&self) -> Option<&[Ipv6Addr]> {
         self.settings.as_ref().map(|settings| &settings.ntp[..])
     }
 
-    /// Gives the address back, and asks for no other.
+    /// Releases the address, and requests no other.
     pub fn release(&mut self, now: Millis) {
         self.leave(Leave::Release, now);
     }
 
-    /// Says that somebody else uses the address, and asks for another.
+    /// Declines the address, since another host uses it, and requests another.
     pub fn decline(&mut self, now: Millis) {
         self.leave(Leave::Decline, now);
     }
@@ -173,7 +173,7 @@ impl LeaseClient {
         }
     }
 
-    /// What to send to all servers now, if it is time to.
+    /// The message to send to all servers now, if one is due.
     pub fn due(&mut self, random: u32, now: Millis) -> Option<Vec<u8>> {
         if now < self.wake {
             return None;
@@ -193,7 +193,7 @@ impl LeaseClient {
         Some(Packet { relays: Vec::new(), message }.emit())
     }
 
-    /// What the time alone changes.
+    /// Phase changes that depend only on the time.
     fn move_on(&mut self, now: Millis) {
         if now >= self.end() {
             self.start_over(now);
@@ -207,7 +207,7 @@ impl LeaseClient {
                 }
             }
             LeasePhase::Requesting(_) if self.tries >= REQUESTS => self.start_over(now),
-            // A server may leave no time between the two.
+            // T1 and T2 may be equal.
             LeasePhase::Bound | LeasePhase::Renewing if to_any_server => {
                 self.begin(LeasePhase::Rebinding, now)
             }
@@ -226,10 +226,10 @@ impl LeaseClient {
         }
     }
 
-    /// Takes what came in. True if it brought a lease, or settings.
+    /// Handles a received packet. True if it brought a lease, or settings.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) -> bool {
         let Ok(Packet { relays, message }) = Packet::parse(bytes) else { return false };
-        // RFC 8415 §16.3, §16.10. Before the first message there is nothing to answer.
+        // RFC 8415 §16.3, §16.10. Before its first message the client expects no answer.
         let is_ours = relays.is_empty()
             && self.tries > 0
             && message.transaction == self.transaction
@@ -255,8 +255,8 @@ impl LeaseClient {
         }
     }
 
-    /// The most preferred is taken when the first wait is over, or the one that ends it; later, the
-    /// first that comes (RFC 8415 §18.2.1).
+    /// Accepts an offer: at the end of the first wait the one with the highest preference, or at once one with
+    /// preference 255; later, the first to arrive (RFC 8415 §18.2.1).
     fn take_offer(&mut self, message: &Message, server: &[u8], now: Millis) {
         let AssociationAnswer::Granted(ClientLease { address, .. }) = self.verdict(message, server)
         else {
@@ -305,7 +305,7 @@ impl LeaseClient {
     }
 
     fn take_lease(&mut self, lease: ClientLease, now: Millis) {
-        // A server that grants less than a second would be asked without a pause.
+        // A lifetime below a second would make the client send without a pause.
         let until = lease.renew_secs.min(lease.valid_secs).max(1);
         self.begin(LeasePhase::Bound, later(now, until));
         self.settings = Some(LinkSettings { dns: lease.dns.clone(), ntp: lease.ntp.clone() });
@@ -320,7 +320,7 @@ impl LeaseClient {
                 let again = AdvertisedAddress { address, server: server.to_vec(), preference: 0 };
                 self.begin(LeasePhase::Requesting(again), now);
             }
-            // In a moment: a server that offers and refuses would be asked without a pause.
+            // After a second: a server that offers and then refuses would make the client send without a pause.
             (_, NO_ADDRESSES | NO_BINDING | NOT_ON_LINK, _) => self.start_over(now + SECOND),
             _ => {}
         }
@@ -357,7 +357,7 @@ impl LeaseClient {
         }
     }
 
-    /// RFC 8415 §15: doubled each time, up or down by a tenth.
+    /// RFC 8415 §15: the delay doubles each time, randomized by a tenth.
     fn next_wait(&self, random: u32) -> Millis {
         let (first, most) = self.rhythm();
         let (wait, of) = match self.tries {
@@ -372,11 +372,11 @@ impl LeaseClient {
         least + Millis::from(random) % (wait + tenth + 1 - least)
     }
 
-    /// The first wait and the longest (RFC 8415 §7.6).
+    /// The first and the longest retransmission delay (RFC 8415 §7.6).
     fn rhythm(&self) -> (Millis, Millis) {
         match self.phase {
-            // An hour, which the RFC allows between SOLICITs, is too long for whoever waits for a
-            // machine: two minutes, as RFC 3315 had it.
+            // The RFC allows an hour between SOLICITs, too long for somebody who waits for a machine. Two minutes are
+            // RFC 3315's limit.
             LeasePhase::Soliciting { .. } | LeasePhase::Informing => (SECOND, 120 * SECOND),
             LeasePhase::Requesting(_) => (SECOND, 30 * SECOND),
             LeasePhase::Renewing | LeasePhase::Rebinding => (10 * SECOND, 600 * SECOND),
@@ -385,7 +385,7 @@ impl LeaseClient {
         }
     }
 
-    /// When the time of this phase is over, whatever was answered.
+    /// The end of this phase if no answer comes.
     fn deadline(&self) -> Millis {
         match self.phase {
             LeasePhase::Renewing => self.rebind_at(),
@@ -404,12 +404,12 @@ impl LeaseClient {
         self.lease.as_ref().map_or(NEVER, |(lease, since)| later(*since, lease.rebind_secs))
     }
 
-    /// When the address is ours no more.
+    /// The end of the lease.
     fn end(&self) -> Millis {
         self.lease.as_ref().map_or(NEVER, |(lease, since)| later(*since, lease.valid_secs))
     }
 
-    /// What is to be said in this phase.
+    /// The message of this phase.
     fn message(&self, now: Millis) -> Option<Message> {
         let held = self.lease();
         let (kind, server, address) = match &self.phase {
@@ -451,7 +451,7 @@ impl LeaseClient {
     }
 }
 
-/// What a server says of the network, with an address or without.
+/// A server's settings for the link, with or without a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LinkSettings {
     dns: Vec<Ipv6Addr>,
@@ -464,7 +464,7 @@ impl LinkSettings {
     }
 }
 
-/// An identity association as a server sends it.
+/// An identity association from a server.
 struct Association {
     ia: u32,
     renew_secs: u32,
@@ -487,7 +487,7 @@ impl Association {
             .all(code::IA_ADDRESS)
             .filter_map(lifetimes)
             .partition(|(_, _, valid_secs)| *valid_secs > 0);
-        // An address with no time left is taken away.
+        // A lifetime of zero withdraws the address.
         let withdrawn = ended.first().map(|_| NO_BINDING);
         Some(Self {
             ia: number(head, 0)?,
@@ -500,7 +500,7 @@ impl Association {
 
     fn lease(&self, LinkSettings { dns, ntp }: LinkSettings, server: &[u8]) -> Option<ClientLease> {
         let (address, preferred_secs, valid_secs) = self.address?;
-        // RFC 8415 §21.4: zero leaves it to the client, who had better ask at half and at four fifths.
+        // RFC 8415 §21.4: zero leaves T1 and T2 to the client, which takes a half and four fifths.
         let chosen = |secs, of: u32| match (secs, preferred_secs) {
             (0, FOR_EVER) => FOR_EVER,
             (0, preferred) => preferred / 10 * of,
@@ -530,7 +530,7 @@ fn association(ia: u32, address: Option<Ipv6Addr>) -> Vec<u8> {
     value
 }
 
-/// RFC 8415 §21.15: two bytes of length before the class.
+/// The user class. RFC 8415 §21.15: two bytes of length before the class.
 fn user_class() -> Vec<u8> {
     let len = u16::try_from(AGENT_USER_CLASS.len()).expect("the class is short");
     [&len.to_be_bytes(), AGENT_USER_CLASS].concat()
@@ -546,7 +546,7 @@ fn name_servers(message: &Message) -> Vec<Ipv6Addr> {
     addresses(message.options.get(code::DNS).unwrap_or_default()).collect()
 }
 
-/// Those that are named by their addresses; the older option where there is no newer one.
+/// Time servers that are named by address, from the NTP option, otherwise from the older SNTP option.
 fn time_servers(message: &Message) -> Vec<Ipv6Addr> {
     let servers = message.options.all(code::NTP).map(Options::parse);
     let servers: Vec<_> = servers
@@ -612,7 +612,7 @@ mod tests {
             Self { leases: LeaseTable::new(pool, []), network }
         }
 
-        /// What it says to a message that was sent at this time.
+        /// The server's answer to a message that was sent at this time.
         fn answer(&mut self, sent: &[u8], now: Millis) -> Message {
             let request = Packet::parse(sent).unwrap().message;
             let client = Client::identify(&Packet::parse(sent).unwrap(), LINK_LOCAL);
@@ -634,7 +634,7 @@ mod tests {
         Packet { relays: Vec::new(), message }.emit()
     }
 
-    /// Sends what is due next, and takes the server's answer at once.
+    /// Sends the next due message, and handles the server's answer at once.
     fn exchange(client: &mut LeaseClient, server: &mut Server) -> (Message, bool) {
         let now = client.wake();
         let sent = client.due(7, now).unwrap();
@@ -725,7 +725,7 @@ mod tests {
         let (mut client, mut server) = (client(), Server::new(true));
         let mut reply = server.answer(&client.due(7, 0).unwrap(), 0);
         let ia = reply.options.0.iter_mut().find(|(code, _)| *code == code::IA_NA).unwrap();
-        // Renewal, rebinding and preference for no time at all.
+        // T1, T2 and preferred lifetime of zero.
         ia.1[4..12].fill(0);
         ia.1[32..36].fill(0);
         assert!(client.receive(&bytes(reply), 0));
@@ -818,7 +818,7 @@ mod tests {
     #[test]
     fn time_servers_are_those_with_an_address_in_the_newer_option_else_in_the_older_one() {
         let [new, old] = ["fd00::123", "fd00::124"].map(|it| it.parse::<Ipv6Addr>().unwrap());
-        // By its name first, then by its address (RFC 5908 §4.3, §4.1).
+        // One server by name, then one by address (RFC 5908 §4.3, §4.1).
         let named = [&[0, 3, 0, 3, 1, b'a', 0][..], &[0, 1, 0, 16], &new.octets()].concat();
         let told = |options: &[(u16, &[u8])]| {
             let (mut client, mut server) = (client(), Server::new(true));

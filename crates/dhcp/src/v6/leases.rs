@@ -1,6 +1,6 @@
-//! Leases over IPv6. A client here is a machine's port, not a DUID: firmware, iPXE and Linux
-//! come with different DUIDs, and firmware with a new IAID at each boot (EDK2 `Dhcp6Dxe`), from one
-//! card, and all get the one address. Each is a binding of it; it is free when the last has ended.
+//! IPv6 leases. A client here is a machine's port, not a DUID: firmware, iPXE and Linux on one card send different
+//! DUIDs, and firmware a new IAID at each boot (EDK2 `Dhcp6Dxe`), and all get the same address. Each combination is a
+//! binding of the address; the address is free when the last binding has ended.
 
 use std::net::Ipv6Addr;
 
@@ -12,33 +12,33 @@ use crate::leases::{LeaseHolder, LeasePlace, LeasePool, Seconds};
 
 /// Identifiers of each link that are reserved (RFC 2526 §2).
 const ANYCASTS: u128 = 128;
-/// The bit of a record's end that marks a guest's: no lease ends so late.
+/// The bit of a record's end that marks a guest's lease: no end is so large.
 const GUEST: u64 = 1 << 63;
-/// Bindings of one client. A machine that comes with a new IAID at each boot, and whose bindings have
-/// not ended yet, loses the oldest.
+/// Number of bindings of one client. A machine with a new IAID at each boot, and bindings that have not ended yet,
+/// loses the oldest.
 const MOST_BINDINGS: usize = 16;
 
 /// The client that an address belongs to.
 pub type Identity = [u8; 16];
 
-/// Whose the addresses are that a message asks for.
+/// The owner of the addresses that a message requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A card has one address, with whichever association it is asked for.
+    /// A card has one address, for all its associations.
     Card(Identity),
-    /// A running system whose card is not known has one for each association.
+    /// A running system with an unknown card has one address for each association.
     System(Identity),
 }
 
 impl Owner {
-    /// Who asks, whatever it asks for.
+    /// The owner's identity, without the association.
     #[must_use]
     pub fn identity(self) -> Identity {
         let (Self::Card(identity) | Self::System(identity)) = self;
         identity
     }
 
-    /// Whose the address of an association (by its IAID) is.
+    /// The identity that owns the address of an association (by its IAID).
     #[must_use]
     pub fn of_association(self, ia: u32) -> Identity {
         match self {
@@ -52,18 +52,18 @@ impl Owner {
 }
 
 impl LeasePool<Ipv6Addr> {
-    /// Those of them that a machine on this link may have: neither the one that stands for all routers
-    /// (RFC 4291 §2.6.1) nor any that other anycasts are made of (RFC 2526 §2), and none beyond those.
+    /// The part of the pool that machines on this link may use: without the subnet-router anycast address (RFC 4291
+    /// §2.6.1) and the reserved anycast addresses (RFC 2526 §2), and within the link's prefix.
     #[must_use]
     pub fn on(self, net: Ipv6Net) -> Self {
         let host = u128::MAX.checked_shr(net.prefix_len().into()).unwrap_or(0);
         let link = u128::from(net.network());
         let (mut first, mut last) = (u128::from(self.first), u128::from(self.last));
-        // Where there are but two addresses, each is a machine's (RFC 6164 §6).
+        // On a link with two addresses each is a machine's (RFC 6164 §6).
         if host > 1 && first == link {
             first += 1;
         }
-        // The last of those whose universal bit is 0, on links whose addresses have such a bit.
+        // On links with interface identifiers, the last one whose universal bit is 0.
         let highest = if net.prefix_len() == 64 { host & !(1 << 57) } else { host };
         if host > ANYCASTS {
             let anycasts = link + highest - (ANYCASTS - 1)..=link + highest;
@@ -77,13 +77,13 @@ impl LeasePool<Ipv6Addr> {
     }
 }
 
-/// A binding's identity among those of its client; never 0.
+/// The ID of a binding among those of its client; never 0.
 #[must_use]
 pub fn binding_id(duid: &[u8], ia: u32) -> u64 {
     (u64::from(crc32fast::hash(duid)) << 32 | u64::from(ia)).max(1)
 }
 
-/// The uses of an address, each of a DUID and an IAID, oldest first.
+/// The bindings of an address, each of a DUID and an IAID, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssociationBindings(Vec<(u64, Seconds)>);
 
@@ -109,7 +109,7 @@ impl AddressFamily for Ipv6Addr {
 
     const UNSPECIFIED: Self = Self::UNSPECIFIED;
     const KEPT: u64 = 1;
-    /// What has been free for longest of what other known machines had: a pool is large enough to leave the rest alone.
+    /// Only the longest free of other known machines' addresses: the pool is large enough to spare the rest.
     const TAKEN_FOR_KNOWN: &'static [LeasePlace] = &[LeasePlace::EndedOfKnown];
     const RECORD_LEN: usize = 48 + CHECKSUM_LEN;
 
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(leases.offer(client(2), None, LeaseClaim::Known, 601), Some(address));
     }
 
-    /// A known client whose address was declined, maybe by another in its name.
+    /// A known client whose address was declined, maybe by a forger.
     fn declined(secs: u32) -> (LeaseTable<Ipv6Addr>, Ipv6Addr) {
         let mut leases = LeaseTable::new(pool(3), []);
         let address = leases.offer(client(1), None, LeaseClaim::Known, 0).unwrap();

@@ -1,10 +1,10 @@
-//! Domain names as they stand in options: labels with a byte of length each, up to one of none
-//! (RFC 1035 §3.1, RFC 8415 §10).
+//! Domain names in wire format: labels with a length byte each, ended by a label of length zero (RFC 1035 §3.1, RFC
+//! 8415 §10).
 
 const LONGEST: usize = 255;
 const LONGEST_LABEL: usize = 63;
 
-/// A name's bytes. `None` if it is no name: a label is too long or missing, or not ASCII.
+/// The encoded name. `None` if a label is too long or empty, or not ASCII.
 pub(super) fn encode(name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for label in name.strip_suffix('.').unwrap_or(name).split('.') {
@@ -16,14 +16,14 @@ pub(super) fn encode(name: &str) -> Option<Vec<u8>> {
     (bytes.len() <= LONGEST).then_some(bytes)
 }
 
-/// The names in these bytes, which zeros may follow. `None` if there is anything else in them.
+/// The names in these bytes, which zeros may follow. `None` if the bytes hold anything else.
 pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<String>> {
     let (mut names, mut labels) = (Vec::new(), Vec::new());
     while let Some((&len, rest)) = bytes.split_first() {
         bytes = rest;
         if len > 0 {
             let (label, rest) = bytes.split_at_checked(len.into())?;
-            // A dot in a label would make two of it when it is written.
+            // A dot within a label would split the label in the text form.
             labels.push(str::from_utf8(label).ok().filter(|_| is_text(label))?);
             bytes = rest;
         } else if labels.is_empty() {

@@ -1,4 +1,4 @@
-//! Option codes of DHCPv6, by their names in the RFCs, and messages that are not a client's.
+//! DHCPv6 option codes, by their names in the RFCs, and message types that clients do not use.
 
 /// Client identifier (RFC 8415 §21.2).
 pub const CLIENT_ID: u16 = 1;
@@ -30,7 +30,7 @@ pub const VENDOR_CLASS: u16 = 16;
 pub const INTERFACE_ID: u16 = 18;
 /// Recursive name servers (RFC 3646 §3).
 pub const DNS: u16 = 23;
-/// Domains in which short names are looked up (RFC 3646 §4).
+/// DNS search domains (RFC 3646 §4).
 pub const DOMAINS: u16 = 24;
 /// Identity association for prefixes (RFC 8415 §21.21).
 pub const IA_PD: u16 = 25;
@@ -46,12 +46,12 @@ pub const BOOT_FILE_URL: u16 = 59;
 pub const ARCHITECTURE: u16 = 61;
 /// Client network interface (RFC 5970 §3.4).
 pub const INTERFACE: u16 = 62;
-/// Client link-layer address, told by a relay (RFC 6939 §4).
+/// Client link-layer address, added by a relay (RFC 6939 §4).
 pub const CLIENT_LINK_LAYER: u16 = 79;
 /// A relay's own UDP port, instead of the servers' (RFC 8357 §5.2).
 pub const RELAY_PORT: u16 = 135;
 
-/// A message type that is neither a client's nor for one: its name, and why it is not answered.
+/// A message type that no client sends to a server or receives from it: its name, and why it is not answered.
 #[must_use]
 pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
     let query =

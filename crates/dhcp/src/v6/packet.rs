@@ -1,4 +1,4 @@
-//! The wire form: a message, and the relays that it came through.
+//! The wire format: a message, and the relays that it passed.
 
 use std::net::Ipv6Addr;
 
@@ -6,10 +6,10 @@ use thiserror::Error;
 
 use super::options as code;
 
-/// Relays that a message may pass: the last hop count at which it is sent on is `HOP_COUNT_LIMIT` less
-/// one, and the first is 0 (RFC 8415 §7.6, §19.1.2).
+/// Number of relays that a message may pass. Relays forward hop counts below `HOP_COUNT_LIMIT` (8), and the first hop
+/// count is 0 (RFC 8415 §7.6, §19.1.2).
 const MOST_RELAYS: usize = 9;
-/// Options of which the beginning is of use without the end.
+/// Options that are of use even if truncated.
 const READ_IN_PART: [u16; 4] =
     [code::IA_NA, code::RELAY_MESSAGE, code::VENDOR_CLASS, code::USER_CLASS];
 const RELAY_FORWARD: u8 = 12;
@@ -57,7 +57,7 @@ impl MessageType {
         Self::InformationRequest,
     ];
 
-    /// The first byte of the message.
+    /// The message type, the first byte of the message.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -94,31 +94,31 @@ impl MessageType {
     }
 }
 
-/// Options in the order they were sent or are to be sent. A code may be there several times.
+/// Options in wire order. A code may be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options(pub Vec<(u16, Vec<u8>)>);
 
-/// What a client and a server say to each other.
+/// A message between a client and a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its type.
     pub kind: MessageType,
-    /// The client's number for the exchange.
+    /// The client's transaction ID.
     pub transaction: [u8; 3],
     /// Its options.
     pub options: Options,
 }
 
-/// A relay that a message came through, and its answer goes through.
+/// A relay that forwarded a message, and forwards its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// Relays nearer to the client.
+    /// Hop count: number of relays nearer to the client.
     pub hops: u8,
-    /// An address on the client's link, or unspecified where the relay leaves that to option 18.
+    /// An address on the client's link, or unspecified if the relay uses only option 18.
     pub link: Ipv6Addr,
-    /// From whom the relay had it.
+    /// The address that the relay received the message from.
     pub peer: Ipv6Addr,
-    /// Its options but for the message itself.
+    /// Its options without the relay message.
     pub options: Options,
 }
 
@@ -134,39 +134,39 @@ pub struct Packet {
 /// An identity association for addresses (IA_NA).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ia {
-    /// The client's number for it.
+    /// The client's IAID.
     pub id: u32,
-    /// The addresses that the client has, or would like.
+    /// The addresses that the client has or requests.
     pub addresses: Vec<Ipv6Addr>,
 }
 
-/// Why bytes are no DHCPv6 message for us.
+/// The reason for rejecting a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
     /// Shorter than its fixed part.
     #[error("a DHCPv6 message has at least {needed} bytes, this one {len}")]
     Short {
-        /// The fixed part.
+        /// The size of the fixed part in bytes.
         needed: usize,
-        /// What there is.
+        /// The size of the message in bytes.
         len: usize,
     },
-    /// The first byte is of no message of a client or to one.
+    /// The message type is not one that clients send or receive.
     #[error("{}", in_words(*.0))]
     MessageType(u8),
     /// A relay's packet without a message in it.
     #[error("a relay's packet has no relay message (option 9)")]
     NoRelayMessage,
-    /// RFC 8415 §16: it is for relays alone.
+    /// RFC 8415 §16: only relays receive this type.
     #[error("it is an answer to a relay")]
     RelayReply,
-    /// More than a message may pass.
+    /// The message passed more relays than allowed.
     #[error("the message came through more than {MOST_RELAYS} relays")]
     TooManyRelays,
 }
 
 impl ParseError {
-    /// Whether the message can be read, and is neither a client's nor for one, as a lease query.
+    /// Whether the message is well-formed but of a type that clients neither send nor receive, like a lease query.
     #[must_use]
     pub fn is_of_others(&self) -> bool {
         matches!(self, Self::MessageType(message) if code::message_of_others(*message).is_some())
@@ -177,7 +177,7 @@ impl Packet {
     /// Reads a UDP payload that was sent to a server.
     ///
     /// # Errors
-    /// Says which part is wrong; never panics.
+    /// The part that is wrong. Never panics.
     pub fn parse_request(bytes: &[u8]) -> Result<Self, ParseError> {
         match Self::open(bytes, &[RELAY_FORWARD]) {
             Err(ParseError::MessageType(RELAY_REPLY)) => Err(ParseError::RelayReply),
@@ -188,7 +188,7 @@ impl Packet {
     /// Reads a UDP payload, to a server or from one.
     ///
     /// # Errors
-    /// Says which part is wrong; never panics.
+    /// The part that is wrong. Never panics.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         Self::open(bytes, &[RELAY_FORWARD, RELAY_REPLY])
     }
@@ -207,24 +207,24 @@ impl Packet {
         Ok(Self { relays, message: Message::parse(&inner)? })
     }
 
-    /// An address on the client's link, from the relay next to the client that names one (RFC 8415 §13.1).
+    /// An address on the client's link, from the relay nearest to the client that names one (RFC 8415 §13.1).
     #[must_use]
     pub fn link(&self) -> Option<Ipv6Addr> {
         let told = self.relays.iter().rev().map(|relay| relay.link);
         told.into_iter().find(|link| !link.is_unspecified())
     }
 
-    /// The bytes to send: the message, in the envelopes that take it back through its relays.
+    /// The encoded message, in the RELAY-REPL envelopes for its relays.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
         let message = self.message.emit();
         self.relays.iter().rev().fold(message, |inner, relay| relay.emit_reply(&inner))
     }
 
-    /// An answer that goes the way this packet came.
+    /// An answer that returns through the same relays.
     #[must_use]
     pub fn answered_by(&self, message: Message) -> Self {
-        // RFC 8415 §19.3 and RFC 8357 §5.2: these are the relay's own, and come back as they were.
+        // RFC 8415 §19.3 and RFC 8357 §5.2: the answer echoes these options of the relay.
         let relays = self.relays.iter().map(|relay| {
             let own = [code::INTERFACE_ID, code::RELAY_PORT];
             let echoed = relay.options.0.iter().filter(|(code, _)| own.contains(code));
@@ -250,14 +250,14 @@ impl Message {
         bytes
     }
 
-    /// Whether the client asks for an option by its code.
+    /// Whether the client requests an option.
     #[must_use]
     pub fn asks_for(&self, code: u16) -> bool {
         let lists = self.options.all(code::OPTION_REQUEST);
         lists.flat_map(|list| list.chunks_exact(2)).any(|asked| *asked == code.to_be_bytes())
     }
 
-    /// The client's associations, each as far as it can be read.
+    /// The client's associations, as far as they can be parsed.
     pub fn ias(&self) -> impl Iterator<Item = Ia> {
         self.options.all(code::IA_NA).filter_map(|value| {
             let (head, rest) = value.split_at_checked(12)?;
@@ -274,7 +274,7 @@ impl Relay {
         let (head, rest) = split(bytes, 34)?;
         let mut options = Options::parse(rest);
         let message = options.get(code::RELAY_MESSAGE).ok_or(ParseError::NoRelayMessage)?.to_vec();
-        // A second one is nobody's: only the first is answered.
+        // Only the first relay message is answered; a second one is dropped.
         options.0.retain(|(code, _)| *code != code::RELAY_MESSAGE);
         let link = address(head, 2).unwrap_or(Ipv6Addr::UNSPECIFIED);
         let peer = address(head, 18).unwrap_or(Ipv6Addr::UNSPECIFIED);
@@ -292,9 +292,9 @@ impl Relay {
 }
 
 impl Options {
-    /// Reads options up to one that is cut off: a client whose message is wrong at its end can boot all the same.
+    /// Parses options up to a truncated one: a client with a damaged message end can still boot.
     ///
-    /// What holds other options, the message of a relay, and what a client calls itself are read as far as they go.
+    /// Containers of other options, the relay message and client identifications are used even if truncated.
     pub(crate) fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Vec::new();
         while let Some((head, rest)) = bytes.split_first_chunk::<4>() {
@@ -335,7 +335,7 @@ impl Options {
     }
 }
 
-/// A message type that neither clients nor relays send to a server, nor a server to them.
+/// Describes a message type that neither clients nor relays send to a server, nor a server to them.
 fn in_words(message: u8) -> String {
     match code::message_of_others(message) {
         Some((name, about)) => format!("it is a {name} (message type {message}), {about}"),
@@ -343,7 +343,7 @@ fn in_words(message: u8) -> String {
     }
 }
 
-/// A value that does not fit its length field is cut; none of ours is that long.
+/// Appends an option. A value that exceeds the length field is cut; none of ours is that long.
 fn write_option(bytes: &mut Vec<u8>, code: u16, value: &[u8]) {
     let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
     bytes.extend(code.to_be_bytes());
@@ -366,7 +366,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What OVMF 2022.11 sent first, when its HTTPv6 entry was started.
+    /// The first SOLICIT of OVMF 2022.11 for its HTTPv6 boot entry.
     pub(crate) const OVMF_SOLICIT: &str = "017e0b26000100120004443322116655887799aabbccddeeff000008000200000003000cdce51bc0ffffffff\
          ffffffff00060008003b003c00170010003e0003010300003d00020010001000270000015700214854545043\
          6c69656e743a417263683a30303031363a554e44493a303033303030";
@@ -459,7 +459,7 @@ pub(crate) mod tests {
         let ten = vec![relay; 10];
 
         assert_eq!(Packet::parse(&relayed(&ten, &message)), Err(ParseError::TooManyRelays));
-        // The hop counts are 0 to 8 then.
+        // The hop counts are then 0 to 8.
         assert!(Packet::parse(&relayed(&ten[1..], &message)).is_ok());
     }
 

@@ -1,4 +1,4 @@
-//! The options of an answer, and their order: firmware depends on both.
+//! The options of an answer and their order: firmware depends on both.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -45,28 +45,28 @@ impl Status {
     }
 }
 
-/// What we are on a client's link.
+/// The settings of a client's link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// The link's prefix, by which a client knows whether it is still there.
+    /// The link's prefix, which tells a client whether it has moved.
     pub net: Ipv6Net,
-    /// Our DHCP unique identifier.
+    /// The server's DUID.
     pub duid: Vec<u8>,
-    /// Whether we are the only server here: then clients need not wait for others.
+    /// Whether this is the only server: then clients need not wait for others.
     pub sole: bool,
     /// The link's name servers.
     pub dns: Vec<Ipv6Addr>,
-    /// The domain in which short names are looked up.
+    /// The DNS search domain.
     pub domain: Option<String>,
     /// The link's time servers.
     pub ntp: Vec<Ipv6Addr>,
-    /// How long a lease is, in seconds.
+    /// The lease time in seconds.
     pub lease_secs: u32,
-    /// The pools of other daemons of the same database: who has an address of one of them is theirs to answer.
+    /// The pools of other daemons on the same database. Each daemon answers for the addresses of its own pools.
     pub foreign_pools: Arc<[LeasePool<Ipv6Addr>]>,
 }
 
-/// What an association gets.
+/// The result for an association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// An address, with its lease time.
@@ -75,29 +75,29 @@ pub enum Grant {
         ia: u32,
         /// The address.
         address: Ipv6Addr,
-        /// Those that the client must stop using at once.
+        /// Addresses that the client must stop using at once.
         instead_of: Vec<Ipv6Addr>,
     },
-    /// Nothing, and why.
+    /// No address, with the reason.
     Refused {
         /// The client's number.
         ia: u32,
-        /// Why.
+        /// The reason.
         status: Status,
     },
-    /// Nothing, since it is of a kind that we have nothing of.
+    /// An association of a type that the server does not lease.
     None {
         /// [`IA_TA`](code::IA_TA) or [`IA_PD`](code::IA_PD).
         option: u16,
         /// The client's number.
         ia: u32,
-        /// Why.
+        /// The reason.
         status: Status,
     },
 }
 
 impl Grant {
-    /// Whether an association gets an address.
+    /// Whether the association gets an address.
     fn gives(&self) -> bool {
         match self {
             Self::Lease { .. } => true,
@@ -105,7 +105,7 @@ impl Grant {
         }
     }
 
-    /// Whether it is more than that there is nothing.
+    /// Whether the result says more than that no address is available.
     pub(super) fn says_something(&self) -> bool {
         match self {
             Self::Lease { .. } => true,
@@ -128,17 +128,17 @@ pub fn reply(
 ) -> Message {
     let mut options = named(request, network);
     if network.sole && (grants.is_empty() || grants.iter().any(Grant::gives)) {
-        // 255 ends a client's wait for other servers: 7 ms in place of 4.9 s from EDK2's SOLICIT to its
-        // REQUEST (RFC 8415 §18.2.9). A client that gets nothing here should wait for them.
+        // 255 ends a client's wait for other servers: 7 ms instead of 4.9 s from EDK2's SOLICIT to its REQUEST (RFC
+        // 8415 §18.2.9). A client that gets no address here should wait for other servers.
         options.put(code::PREFERENCE, [255]);
     }
     add_grants(&mut options, grants, network);
     if let Some(url) = url {
         options.put(code::BOOT_FILE_URL, url);
-        // EDK2 reads the URL as a text that ends with a zero byte (`HttpBootDhcp6.c`). The next
-        // option's code begins with one, so for it an option below 256 must follow.
+        // EDK2 reads the URL as a zero-terminated text (`HttpBootDhcp6.c`). The next option's code supplies the zero
+        // byte, so an option with a code below 256 must follow.
         if client == ClientKind::HttpClient {
-            // Without this class, exactly, EDK2 takes the answer for none (`HttpBootParseDhcp6Packet`).
+            // EDK2 ignores an answer without exactly this class (`HttpBootParseDhcp6Packet`).
             options.put(code::VENDOR_CLASS, vendor_class(b"HTTPClient"));
         }
     }
@@ -149,7 +149,7 @@ pub fn reply(
     Message { kind, transaction: request.transaction, options }
 }
 
-/// What systems ask for, and firmware has no use for.
+/// Adds options that operating systems request and firmware does not use.
 fn add_comforts(options: &mut Options, request: &Message, network: &Network) {
     let domain = network.domain.as_deref().filter(|_| request.asks_for(code::DOMAINS));
     if let Some(domain) = domain.and_then(names::encode) {
@@ -159,7 +159,7 @@ fn add_comforts(options: &mut Options, request: &Message, network: &Network) {
         return;
     }
     if request.asks_for(code::NTP) {
-        // One suboption for each (RFC 5908 §4.1).
+        // One suboption for each server (RFC 5908 §4.1).
         let server = |address: &Ipv6Addr| [&[0, 1, 0, 16][..], &address.octets()].concat();
         let servers: Vec<_> = network.ntp.iter().flat_map(server).collect();
         options.put(code::NTP, servers);
@@ -169,7 +169,7 @@ fn add_comforts(options: &mut Options, request: &Message, network: &Network) {
     }
 }
 
-/// A REPLY that says how it went, and no more.
+/// A REPLY with a status and nothing else.
 #[must_use]
 pub fn status(request: &Message, status: Status, words: &str, network: &Network) -> Message {
     let mut options = named(request, network);
@@ -186,7 +186,7 @@ fn named(request: &Message, network: &Network) -> Options {
     options
 }
 
-/// Adds what each association gets.
+/// Adds the results of the associations.
 pub(super) fn add_grants(options: &mut Options, grants: &[Grant], network: &Network) {
     for grant in grants {
         let (option, value) = association(grant, network.lease_secs);
@@ -204,7 +204,7 @@ fn association(grant: &Grant, secs: u32) -> (u16, Vec<u8>) {
             (code::IA_NA, ia, &times[..], addresses)
         }
         Grant::Refused { ia, status } => (code::IA_NA, ia, &[0, 0][..], refused(*status)),
-        // The one has no times (RFC 8415 §21.5), the other none that matter.
+        // IA_TA has no T1 and T2 (RFC 8415 §21.5); those of a refused IA_PD do not matter.
         Grant::None { option, ia, status } => match *option {
             code::IA_TA => (code::IA_TA, ia, &[][..], refused(*status)),
             option => (option, ia, &[0, 0][..], refused(*status)),
@@ -222,7 +222,7 @@ fn refused(status: Status) -> Options {
     refused
 }
 
-/// Preferred lifetime and valid lifetime are the same: nothing else is coming.
+/// Preferred and valid lifetime are equal: no other address follows.
 fn lease(address: Ipv6Addr, secs: u32) -> Options {
     let mut lease = Options::default();
     let secs = secs.to_be_bytes();

@@ -1,5 +1,6 @@
-//! A week of a hall over IPv6, in memory: machines that come with another identifier at each stage of
-//! their boot, systems with one identifier on cards that they hide, floods of made-up clients, forged and broken messages, and a server that is killed.
+//! A simulated week of a data hall over IPv6, in memory: machines with another identifier at each boot stage, systems
+//! with one identifier on hidden cards, floods of invented clients, forged and damaged messages, and a server that is
+//! killed.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -22,15 +23,15 @@ use crate::limits::{Limits, Rates};
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
-/// Machines of each subnet.
+/// Number of machines in each subnet.
 const MACHINES: u16 = 150;
 const POOL: u128 = 300;
-/// Of these, for machines that are known.
+/// Number of addresses kept for known machines.
 const KEPT: usize = 75;
-/// Made-up clients of one flood.
+/// Number of invented clients in one flood.
 const FLOOD: u32 = 600;
 const SERVER: [u8; 4] = [0, 2, 1, 2];
-/// A bit of the fourth byte of a MAC address that is not shown.
+/// A bit in the fourth byte of a hidden MAC address.
 const HIDES: u8 = 0x80;
 
 proptest! {
@@ -48,18 +49,18 @@ proptest! {
     }
 }
 
-/// All there is.
+/// The state of the simulation.
 struct Hall {
     dice: Dice,
     subnets: Vec<Subnet>,
     limits: Limits,
     machines: Vec<Machine>,
-    /// What is to happen, the next first.
+    /// Future events, the next one first.
     agenda: BinaryHeap<Reverse<(Seconds, Event)>>,
-    /// What clients believe to have.
+    /// The leases as the clients see them.
     uses: HashMap<Ipv6Addr, Vec<Use>>,
     leased: u32,
-    /// Clients of floods that got no address.
+    /// Number of flood clients that got no address.
     in_vain: u32,
 }
 
@@ -73,7 +74,7 @@ enum Event {
 }
 
 struct Use {
-    /// The machine, by the card that is seen or hidden.
+    /// The machine, by its card, visible or hidden.
     user: Mac,
     duid: Vec<u8>,
     ia: u32,
@@ -83,22 +84,22 @@ struct Use {
 struct Machine {
     mac: Mac,
     subnet: usize,
-    /// What it has or had, by the identifier and association that it was last had with.
+    /// The current or last address, with its DUID and IAID.
     last: Option<(Vec<u8>, u32, Ipv6Addr)>,
     is_on: bool,
-    /// Whether what runs on it now hides its card.
+    /// Whether the running software hides the card.
     hides: bool,
 }
 
 struct Subnet {
     leases: LeaseTable<Ipv6Addr>,
     network: Network,
-    /// Where its requests come from, if not from the link itself.
+    /// The relay of its requests, if it is not on the link itself.
     relay: Option<Ipv6Addr>,
     journal: Vec<u8>,
 }
 
-/// A message before it is bytes.
+/// A message before its encoding.
 struct Said<'a> {
     mac: Mac,
     kind: MessageType,
@@ -152,7 +153,7 @@ impl Hall {
         }
     }
 
-    /// What a machine does next, and how long it is content then.
+    /// A machine's next action; returns the seconds until the one after.
     fn machine(&mut self, at: usize, now: Seconds) -> Seconds {
         let chance = self.dice.below(100);
         match self.machines[at].is_on {
@@ -162,14 +163,14 @@ impl Hall {
         }
     }
 
-    /// Firmware with a new association each time, a loader, a system that was installed anew or not.
+    /// Firmware with a new IAID each time, then a loader, then a system, reinstalled or not.
     fn boot(&mut self, at: usize, now: Seconds) -> Seconds {
         let Machine { mac, .. } = self.machines[at];
         let firmware = [&[0, 4][..], &[7; 10], &mac.0].concat();
         let loader = [&[0, 3, 0, 1][..], &mac.0].concat();
         let installed = [0, 0, 0, u8::try_from(self.dice.below(3)).unwrap()];
         let system = [&[0, 1, 0, 1][..], &installed, &mac.0].concat();
-        // What all boards of one maker are named by.
+        // A DUID that all boards of one vendor share.
         let twin = [&[0, 4][..], &[3; 16]].concat();
         let hides = mac.0[5] % 3 == 0;
         let system = if hides { twin } else { system };
@@ -183,7 +184,7 @@ impl Hall {
                     self.machines[at].last = None;
                     return 60;
                 }
-                // EDK2 gives its address back before it starts what it loaded.
+                // EDK2 releases its address before it starts the loader.
                 3..50 if duid[1] == 4 => {
                     self.say(at, MessageType::Release, &duid, ia, Some(address), now);
                 }
@@ -228,7 +229,7 @@ impl Hall {
         }
     }
 
-    /// With or without a word.
+    /// A machine is switched off, with or without a RELEASE.
     fn turn_off(&mut self, at: usize, now: Seconds) -> Seconds {
         self.machines[at].is_on = false;
         if self.dice.below(2) == 0
@@ -239,7 +240,7 @@ impl Hall {
         self.dice.below(48 * 3_600)
     }
 
-    /// Clients that never were, as many as pass.
+    /// A flood of invented clients, as many as the limits admit.
     fn flood(&mut self, now: Seconds) -> Seconds {
         for _ in 0..FLOOD {
             let mac = mac(9, u16::try_from(self.dice.below(60_000)).unwrap());
@@ -266,7 +267,7 @@ impl Hall {
         1_800 + self.dice.below(12 * 3_600)
     }
 
-    /// Somebody speaks of what others have, by the others' names, but from another card.
+    /// Forged messages about other machines' leases, with their DUIDs but from another card.
     fn forgery(&mut self, now: Seconds) -> Seconds {
         let victim = usize::try_from(self.dice.below(self.machines.len() as u64)).unwrap();
         let Machine { subnet, last, .. } = &self.machines[victim];
@@ -280,7 +281,7 @@ impl Hall {
         300 + self.dice.below(3_600)
     }
 
-    /// Messages that were broken on their way.
+    /// Messages damaged in transit.
     fn noise(&mut self, now: Seconds) -> Seconds {
         for kind in MessageType::ALL {
             let mac = mac(7, u16::try_from(self.dice.below(200)).unwrap());
@@ -299,8 +300,8 @@ impl Hall {
         60 + self.dice.below(1_800)
     }
 
-    /// All that is left is the journal, sometimes written anew, sometimes torn in a record that
-    /// nobody was told of.
+    /// Restarts the server from its journal, which is compacted at times, or torn within a record that no client has
+    /// an answer for.
     fn restart(&mut self, now: Seconds) -> Seconds {
         for subnet in &mut self.subnets {
             if self.dice.below(2) == 0 {
@@ -334,8 +335,8 @@ impl Hall {
         self.hear(subnet, &bytes, mac, LeaseHolder::Known, now)
     }
 
-    /// What the server answers, as the client reads it. Whoever gives something back uses it no more;
-    /// whoever is given something does.
+    /// The server's answer, as the client parses it. A client that releases an address stops using it; a client that
+    /// gets an address uses it.
     fn hear(
         &mut self,
         subnet: usize,
@@ -380,7 +381,7 @@ impl Hall {
         }
     }
 
-    /// The one thing that must never be: two that use the same.
+    /// Checks the main property: no two machines use the same address.
     fn note(&mut self, reply: &Message, user: Mac, duid: &[u8], now: Seconds) {
         for (ia, address, secs) in grants(reply) {
             let uses = self.uses.entry(address).or_default();
@@ -433,7 +434,7 @@ impl Subnet {
 }
 
 impl Said<'_> {
-    /// The bytes that reach the server, through the subnet's relay if it has one.
+    /// The bytes that reach the server, through the subnet's relay if there is one.
     fn emit(&self, subnet: &Subnet) -> Vec<u8> {
         let Self { mac, kind, duid, ia, address, .. } = *self;
         let mut options = Options::default();
@@ -465,13 +466,13 @@ impl Said<'_> {
     }
 }
 
-/// The first address that an answer leaves the client with.
+/// The first address that an answer grants the client.
 fn granted(reply: &Message) -> Option<(Ipv6Addr, u32)> {
     let (_, address, secs) = grants(reply).find(|(_, _, secs)| *secs > 0)?;
     Some((address, secs))
 }
 
-/// Association, address and valid lifetime.
+/// IAID, address and valid lifetime.
 fn grants(reply: &Message) -> impl Iterator<Item = (u32, Ipv6Addr, u32)> {
     reply.options.all(code::IA_NA).flat_map(|value| {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
@@ -487,17 +488,17 @@ fn mac(kind: u8, number: u16) -> Mac {
     Mac([2, 0, 0, kind, high, low])
 }
 
-/// What stands for a card that nobody sees.
+/// The placeholder of a hidden card.
 fn hidden(Mac([a, b, c, d, e, f]): Mac) -> Mac {
     Mac([a, b, c, d | HIDES, e, f])
 }
 
-/// The card of which it is so.
+/// The card behind the placeholder.
 fn seen(Mac([a, b, c, d, e, f]): Mac) -> Mac {
     Mac([a, b, c, d & !HIDES, e, f])
 }
 
-/// RFC 4291, appendix A, or an address that nothing is read from.
+/// RFC 4291, appendix A, or an address that contains no MAC address.
 fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     if d & HIDES != 0 {
         return Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, e, f]);
