@@ -51,6 +51,7 @@ enum Outcome {
 const TOO_EARLY: &str = "never asked for HTTP boot";
 
 matrix! {
+    #[ignore = "one of the full matrix: make test-lab"]
     ovmf_2026_08_boots_by_redfish_https_over_ipv6_alone: V2026_08 0, "redfish-https", Ipv6 => Boots(Ipv6);
     ovmf_2026_08_boots_by_http_over_ipv6_alone: V2026_08 0, "http", Ipv6 => Boots(Ipv6);
     #[ignore = "one of the full matrix: make test-lab"]
