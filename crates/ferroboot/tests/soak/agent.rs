@@ -101,6 +101,7 @@ impl ScriptedAgent {
             let pause = match self.heartbeat(node).await {
                 Ok(status) if status.is_success() => {
                     self.machine.report.count("heartbeats taken");
+                    self.machine.note(self.boot, |boot| boot.is_heard = true);
                     self.machine.millis(800..1_600)
                 }
                 Ok(StatusCode::CONFLICT) => {

@@ -1,44 +1,35 @@
 //! A scripted BMC: the emulator's brain behind HTTP, and a machine that follows it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::{IntoResponse as _, Json, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use redfish::brain::{Brain, Effect, Personality, Request};
+use redfish::brain::{Effect, Request};
 use tokio::net::TcpListener;
 
 use crate::machine::ScriptedMachine;
 
 pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "soak-bmc-password";
-const SYSTEM: &str = "1";
-
-#[derive(Clone)]
-struct ScriptedBmc {
-    brain: Arc<Mutex<Brain>>,
-    machine: Arc<ScriptedMachine>,
-}
+pub(crate) const SYSTEM: &str = "1";
 
 /// Serves the BMC of a machine at an address, for as long as the runtime lives.
 pub(crate) async fn start(at: SocketAddr, machine: Arc<ScriptedMachine>) {
-    let mut brain = Brain::new(USERNAME, PASSWORD);
-    brain.add_system(SYSTEM, std::slice::from_ref(&machine.mac), Personality::default());
-    let bmc = ScriptedBmc { brain: Arc::new(Mutex::new(brain)), machine };
     let listener = TcpListener::bind(at).await.unwrap();
-    let app = Router::new().fallback(answer).with_state(bmc);
+    let app = Router::new().fallback(answer).with_state(machine);
     tokio::spawn(async move { axum::serve(listener, app).await });
 }
 
 /// On a task of its own: a BMC does not stop in the middle because its client is gone.
-async fn answer(State(bmc): State<ScriptedBmc>, request: HttpRequest) -> Response {
-    tokio::spawn(answer_to_the_end(bmc, request)).await.unwrap()
+async fn answer(State(machine): State<Arc<ScriptedMachine>>, request: HttpRequest) -> Response {
+    tokio::spawn(answer_to_the_end(machine, request)).await.unwrap()
 }
 
-async fn answer_to_the_end(bmc: ScriptedBmc, request: HttpRequest) -> Response {
+async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: HttpRequest) -> Response {
     let (head, body) = request.into_parts();
     // A client that was killed in the middle of its request has changed nothing.
     let Ok(body) = to_bytes(body, 64 * 1024).await else {
@@ -58,22 +49,22 @@ async fn answer_to_the_end(bmc: ScriptedBmc, request: HttpRequest) -> Response {
         body: &body,
         fresh: "fresh",
     };
-    let mut brain = bmc.brain.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut brain = machine.brain();
     let (response, effect) = brain.answer(&request);
     match effect {
         Some(Effect::Start { system }) => {
             let next = brain.starts(&system);
-            bmc.machine.power_on(next);
+            machine.power_on(next);
         }
         Some(Effect::Restart { system }) => {
             brain.stopped(&system);
-            bmc.machine.power_off();
+            machine.power_off();
             let next = brain.starts(&system);
-            bmc.machine.power_on(next);
+            machine.power_on(next);
         }
         Some(Effect::Stop { system } | Effect::ShutDown { system }) => {
             brain.stopped(&system);
-            bmc.machine.power_off();
+            machine.power_off();
         }
         None => {}
     }

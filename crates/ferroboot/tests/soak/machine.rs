@@ -1,7 +1,7 @@
-//! A scripted machine: firmware that fetches what it was told to, and then an agent.
+//! A scripted machine: firmware that fetches what it was told to, and then an agent or an instance.
 //!
-//! It keeps what its agents did, by which the run judges the service: a step that one attempt ran twice, a
-//! power switch in the middle of a step.
+//! It keeps what its agents and instances did, by which the run judges the service: a step that one attempt ran twice, a
+//! power switch in the middle of a step or under an instance that is to run.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,22 @@ use std::time::{Duration, Instant};
 use agent::identity::Certificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use redfish::brain::NextBoot;
+use redfish::brain::{Brain, NextBoot, Personality};
 use reqwest::Client;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::agent::ScriptedAgent;
+use crate::bmc;
 use crate::links::FirmwareLink;
 use crate::report::SoakReport;
 
 /// Between two tries of firmware to fetch its image.
 const FETCH_AGAIN: Duration = Duration::from_millis(500);
+/// What an image holds that has no agent.
+pub(crate) const INSTANCE: &[u8] = b"an instance of the soak";
+/// How often in a hundred an instance restarts its machine.
+const RESTARTS: u64 = 60;
 
 /// A machine, its firmware, and all that its agents have done.
 pub(crate) struct ScriptedMachine {
@@ -35,6 +40,8 @@ pub(crate) struct ScriptedMachine {
     pub(crate) http: Client,
     pub(crate) report: SoakReport,
     link: FirmwareLink,
+    /// Locked before `inside`, where both are.
+    brain: Mutex<Brain>,
     inside: Mutex<Inside>,
 }
 
@@ -43,8 +50,10 @@ struct Inside {
     /// What it does since it was switched on.
     running: Option<AbortHandle>,
     boots: Vec<MachineBoot>,
-    /// Whether an operator's abort lets the power be switched at any time.
+    /// Whether what an operator asked for lets the power be switched at any time.
     may_be_cut: bool,
+    /// Whether its node is active, and its machine to be left alone.
+    has_instance: bool,
 }
 
 /// One start of a machine.
@@ -56,7 +65,14 @@ pub(crate) struct MachineBoot {
     pub(crate) token: Option<String>,
     /// Whether the service had given the token to somebody before, or to this agent in an answer that got lost.
     pub(crate) token_lost: bool,
+    /// Whether a heartbeat of its agent was taken.
+    pub(crate) is_heard: bool,
     pub(crate) steps: Vec<StepRun>,
+    /// Whether the machine began it by itself.
+    pub(crate) is_own: bool,
+    /// When it began, and when it had all of an instance's image.
+    pub(crate) began: Option<Instant>,
+    pub(crate) instance: Option<Instant>,
 }
 
 /// A clean step that an agent was given.
@@ -82,35 +98,32 @@ impl ScriptedMachine {
             .no_proxy()
             .build()
             .unwrap();
+        let mac = format!("52:54:00:50:a1:{number:02x}");
+        let mut brain = Brain::new(bmc::USERNAME, bmc::PASSWORD);
+        brain.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Personality::default());
         Self {
             number,
-            mac: format!("52:54:00:50:a1:{number:02x}"),
+            mac,
             address,
             callback,
             certificate: Certificate::new(callback.ip()).unwrap(),
             http,
             report,
             link,
+            brain: Mutex::new(brain),
             inside: Mutex::new(Inside {
                 random: StdRng::seed_from_u64(seed.wrapping_add(number.into())),
                 running: None,
                 boots: Vec::new(),
                 may_be_cut: false,
+                has_instance: false,
             }),
         }
     }
 
     /// Starts as its firmware does.
     pub(crate) fn power_on(self: &Arc<Self>, next: Option<NextBoot>) {
-        let boot = {
-            let mut inside = self.inside();
-            let url = match &next {
-                Some(NextBoot::Url(url)) => Some(url.clone()),
-                Some(NextBoot::Http | NextBoot::Usual) | None => None,
-            };
-            inside.boots.push(MachineBoot { url, ..MachineBoot::default() });
-            inside.boots.len() - 1
-        };
+        let boot = self.inside().begin(next.as_ref(), false);
         self.report.count("machines switched on");
         let machine = Arc::clone(self);
         let running = tokio::spawn(async move { machine.live(boot, next).await });
@@ -126,6 +139,10 @@ impl ScriptedMachine {
         self.report.count("machines switched off");
         let now = Instant::now();
         let may_be_cut = inside.may_be_cut;
+        if inside.has_instance && !may_be_cut {
+            self.report
+                .broke(format!("machine {}: its power was cut under its instance", self.number));
+        }
         let Some(boot) = inside.boots.last_mut() else { return };
         let cut = boot.steps.last_mut().filter(|run| now < run.ends);
         if let Some(run) = cut {
@@ -143,6 +160,16 @@ impl ScriptedMachine {
     /// From now on its power may be switched in the middle of a step, or not.
     pub(crate) fn may_be_cut(&self, may: bool) {
         self.inside().may_be_cut = may;
+    }
+
+    /// From now on it has an instance that is to be left alone, or none.
+    pub(crate) fn has_instance(&self, has: bool) {
+        self.inside().has_instance = has;
+    }
+
+    /// What its BMC knows and does.
+    pub(crate) fn brain(&self) -> MutexGuard<'_, Brain> {
+        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All its starts since the one of this number.
@@ -173,24 +200,47 @@ impl ScriptedMachine {
         Duration::from_millis(self.inside().random.random_range(range))
     }
 
-    async fn live(self: Arc<Self>, boot: usize, next: Option<NextBoot>) {
-        // It tests itself.
-        sleep(self.millis(50..600)).await;
-        let url = match next {
-            Some(NextBoot::Url(url)) => url,
-            Some(NextBoot::Http) => {
-                let url = self.link.ask_until_answered(self.number, &self.report).await;
-                self.note(boot, |boot| boot.url = Some(url.clone()));
-                url
+    async fn live(self: Arc<Self>, mut boot: usize, mut next: Option<NextBoot>) {
+        loop {
+            // It tests itself.
+            sleep(self.millis(50..600)).await;
+            let url = match next {
+                Some(NextBoot::Url(url)) => url,
+                Some(NextBoot::Http) => {
+                    let url = self.link.ask_until_answered(self.number, &self.report).await;
+                    self.note(boot, |boot| boot.url = Some(url.clone()));
+                    url
+                }
+                // Its disk has nothing on it.
+                Some(NextBoot::Usual) | None => return,
+            };
+            let image = self.fetch_until_whole(&url).await;
+            if !image.windows(INSTANCE.len()).any(|window| window == INSTANCE) {
+                // Its kernel starts.
+                sleep(self.millis(50..400)).await;
+                return ScriptedAgent::new(self, boot, &image).live().await;
             }
-            // Its disk has nothing on it.
-            Some(NextBoot::Usual) | None => return,
-        };
-        let image = self.fetch_until_whole(&url).await;
-        // Its kernel starts.
-        sleep(self.millis(50..400)).await;
-        let agent = ScriptedAgent::new(self, boot, &image);
-        agent.live().await;
+            self.report.count("instances started");
+            self.note(boot, |boot| boot.instance = Some(Instant::now()));
+            if self.millis(0..100) >= Duration::from_millis(RESTARTS) {
+                return;
+            }
+            sleep(self.millis(300..3_000)).await;
+            let Some(own) = self.restart(boot) else { return };
+            (boot, next) = own;
+        }
+    }
+
+    /// Starts anew by itself, unless its power was just switched.
+    fn restart(&self, boot: usize) -> Option<(usize, Option<NextBoot>)> {
+        let mut brain = self.brain();
+        let mut inside = self.inside();
+        if inside.running.is_none() || inside.boots.len() != boot + 1 {
+            return None;
+        }
+        self.report.count("machines that restarted by themselves");
+        let next = brain.starts(bmc::SYSTEM);
+        Some((inside.begin(next.as_ref(), true), next))
     }
 
     /// Firmware that tries again for as long as it takes, as much of it does.
@@ -216,5 +266,17 @@ impl ScriptedMachine {
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    fn begin(&mut self, next: Option<&NextBoot>, is_own: bool) -> usize {
+        let url = match next {
+            Some(NextBoot::Url(url)) => Some(url.clone()),
+            Some(NextBoot::Http | NextBoot::Usual) | None => None,
+        };
+        let began = Some(Instant::now());
+        self.boots.push(MachineBoot { url, is_own, began, ..MachineBoot::default() });
+        self.boots.len() - 1
     }
 }

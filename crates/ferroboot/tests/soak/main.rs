@@ -11,6 +11,7 @@ mod agent;
 mod bmc;
 mod daemon;
 mod disk;
+mod instance;
 mod links;
 mod machine;
 mod operator;

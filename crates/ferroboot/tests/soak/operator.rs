@@ -1,5 +1,7 @@
-//! A scripted operator of one node: it cleans again and again, and judges what came of each.
+//! A scripted operator of one node: it cleans again and again, sometimes has an instance in between, and judges what came
+//! of each.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,23 +9,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::agent::STEPS;
 use crate::bmc;
-use crate::machine::ScriptedMachine;
+use crate::machine::{MachineBoot, ScriptedMachine};
 use crate::report::SoakReport;
-use crate::world::{CALLBACK_TIMEOUT, FaultDiary};
+use crate::world::{CALLBACK_TIMEOUT, FaultDiary, OwnImages};
 
 const API: &str = "http://127.0.0.1:6385";
 /// Between two looks at a node; the API has no way to wait for a change.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// How far a daemon may be behind what another one did.
 const BEHIND: Duration = Duration::from_secs(1);
-/// A clean that is not over by then is held up by something: silence alone ends one sooner.
-const ENDS_WITHIN: Duration = Duration::from_secs(3 * CALLBACK_TIMEOUT);
+/// For how long a daemon that is gone keeps its work from the others, and a little more for what is done then.
+const WORK_RESTS: Duration = Duration::from_secs(60 + 15);
+/// In these states a daemon works on the node, and no machine is waited for.
+const AT_WORK: [&str; 4] = ["verifying", "cleaning", "deploying", "deleting"];
+/// A procedure that is not over by then is held up by something: silence alone ends one sooner.
+pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(3 * CALLBACK_TIMEOUT);
 
 /// What the machine of a node boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +56,27 @@ impl BootKind {
 pub(crate) struct ScriptedOperator {
     pub(crate) machine: Arc<ScriptedMachine>,
     pub(crate) bmc: SocketAddr,
-    pub(crate) own_image: String,
+    pub(crate) images: OwnImages,
     pub(crate) diary: FaultDiary,
-    report: SoakReport,
+    pub(crate) report: SoakReport,
+    /// The boot listeners of all daemons.
+    boot_listeners: Vec<SocketAddr>,
     http: Client,
 }
 
+/// A clean that was begun, as what came of it is judged by.
+pub(crate) struct BegunClean {
+    /// The node's states before and after it.
+    pub(crate) from: &'static str,
+    pub(crate) to: &'static str,
+    pub(crate) aborts: bool,
+    /// How often its machine had been started before.
+    pub(crate) first: usize,
+    pub(crate) began: Instant,
+}
+
 /// Why a request had no effect.
-enum ApiFailure {
+pub(crate) enum ApiFailure {
     /// The service was away, or refuses for now.
     Later(String),
     /// It refuses.
@@ -76,7 +95,8 @@ impl ScriptedOperator {
     pub(crate) fn new(
         machine: Arc<ScriptedMachine>,
         bmc: SocketAddr,
-        own_image: String,
+        images: OwnImages,
+        boot_listeners: Vec<SocketAddr>,
         diary: FaultDiary,
     ) -> Self {
         let http = Client::builder()
@@ -86,10 +106,10 @@ impl ScriptedOperator {
             .build()
             .unwrap();
         let report = machine.report.clone();
-        Self { machine, bmc, own_image, diary, report, http }
+        Self { machine, bmc, images, diary, report, boot_listeners, http }
     }
 
-    fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         format!("soak-{}", self.machine.number)
     }
 
@@ -103,11 +123,12 @@ impl ScriptedOperator {
         });
         let kind = BootKind::of(self.machine.number);
         if kind == BootKind::OwnImage {
-            info["deploy_iso"] = json!(self.own_image);
+            info["deploy_iso"] = json!(self.images.agent_iso);
         }
         let boot_interface = if kind == BootKind::Dhcp { "http" } else { "redfish-https" };
         let node = json!({
             "name": self.node(), "driver": "redfish", "boot_interface": boot_interface, "driver_info": info,
+            "deploy_interface": "ramdisk",
         });
         let node = self.must(Method::POST, "/v1/nodes", node).await;
         let port = json!({ "node_uuid": node["uuid"], "address": self.machine.mac });
@@ -116,21 +137,26 @@ impl ScriptedOperator {
         self.await_state(&["manageable"], Duration::from_secs(30)).await.unwrap();
     }
 
-    /// Cleans until `end`.
+    /// Cleans until `end`, with an instance every third time.
     pub(crate) async fn work(&self, end: &AtomicBool) {
-        let mut cleans = 0_u32;
+        let mut round = u32::from(self.machine.number);
         while !end.load(Ordering::Relaxed) {
-            cleans += 1;
-            let aborts = cleans.is_multiple_of(16);
-            self.clean(aborts).await;
+            round += 1;
+            if round.is_multiple_of(3) {
+                self.instance().await;
+            } else {
+                self.clean(round.is_multiple_of(16)).await;
+            }
         }
     }
 
     /// One clean from its beginning to its end, and whether it ended well.
     pub(crate) async fn clean(&self, aborts: bool) -> bool {
-        let (first, began) = (self.machine.boots(), Instant::now());
-        self.machine.may_be_cut(aborts);
-        if !self.begin().await {
+        let clean = self.clean_to_begin("manageable", "manageable", aborts);
+        let steps: Vec<_> =
+            STEPS.iter().map(|step| json!({ "interface": "deploy", "step": step })).collect();
+        let target = json!({ "target": "clean", "clean_steps": steps });
+        if !self.begin(&target, &["cleaning", "clean wait", "clean failed"]).await {
             return false;
         }
         self.report.count("cleans begun");
@@ -138,46 +164,54 @@ impl ScriptedOperator {
             sleep(self.machine.millis(100..5_000)).await;
             self.abort().await;
         }
-        let node = match self.await_state(&["manageable", "clean failed"], ENDS_WITHIN).await {
+        self.end_clean(&clean).await
+    }
+
+    pub(crate) fn clean_to_begin(
+        &self,
+        from: &'static str,
+        to: &'static str,
+        aborts: bool,
+    ) -> BegunClean {
+        self.machine.may_be_cut(aborts);
+        BegunClean { from, to, aborts, first: self.machine.boots(), began: Instant::now() }
+    }
+
+    /// Waits for the end of a clean, and brings the node to `manageable` if it failed.
+    pub(crate) async fn end_clean(&self, clean: &BegunClean) -> bool {
+        let node = match self.await_state(&[clean.to, "clean failed"], ENDS_WITHIN).await {
             Ok(node) => node,
             Err(last) => {
                 self.report.broke(format!("{}: a clean does not end: {last}", self.node()));
                 return false;
             }
         };
-        let ended_well = node["provision_state"] == "manageable";
-        self.judge(&node, ended_well, aborts, first, began).await;
+        let ended_well = node["provision_state"] == clean.to;
+        self.judge_clean(&node, ended_well, clean).await;
         if !ended_well {
             self.recover().await;
         }
         ended_well
     }
 
-    /// Asks for a clean until one is under way.
-    async fn begin(&self) -> bool {
-        let steps: Vec<_> =
-            STEPS.iter().map(|step| json!({ "interface": "deploy", "step": step })).collect();
-        let target = json!({ "target": "clean", "clean_steps": steps });
+    /// Asks for something until the node's state shows that it was heard.
+    pub(crate) async fn begin(&self, target: &Value, begun: &[&str]) -> bool {
         let until = Instant::now() + ENDS_WITHIN;
         loop {
-            match self.api(Method::PUT, &self.states("provision"), &target).await {
-                Ok(_) => return true,
-                Err(failed) => {
-                    if let ApiFailure::Refused(_) = failed {
-                        self.report.count("requests to clean that were refused");
-                    }
-                    // An answer that got lost may have been a yes.
-                    if let Ok(node) = self.show().await
-                        && node["provision_state"]
-                            .as_str()
-                            .is_some_and(|it| it.starts_with("clean"))
-                    {
-                        return true;
-                    }
-                }
+            let asked = self.api(Method::PUT, &self.states("provision"), target).await;
+            let Err(failed) = asked else { return true };
+            if let ApiFailure::Refused(_) = failed {
+                self.report.count("verbs that were refused");
+            }
+            // An answer that got lost may have been a yes.
+            if let Ok(node) = self.show().await
+                && node["provision_state"].as_str().is_some_and(|state| begun.contains(&state))
+            {
+                return true;
             }
             if Instant::now() > until {
-                self.report.broke(format!("{}: no clean could be begun", self.node()));
+                let verb = &target["target"];
+                self.report.broke(format!("{}: {verb} could not be begun: {failed}", self.node()));
                 return false;
             }
             sleep(LOOK_EVERY).await;
@@ -222,16 +256,9 @@ impl ScriptedOperator {
         }
     }
 
-    async fn judge(
-        &self,
-        node: &Value,
-        ended_well: bool,
-        aborts: bool,
-        first: usize,
-        began: Instant,
-    ) {
-        let boots = self.machine.boots_since(first);
-        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    async fn judge_clean(&self, node: &Value, ended_well: bool, clean: &BegunClean) {
+        let boots = self.machine.boots_since(clean.first);
+        let millis = u64::try_from(clean.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if ended_well {
             self.report.count("cleans that ended well");
             self.report.most("longest clean that ended well, in ms", millis);
@@ -246,29 +273,43 @@ impl ScriptedOperator {
                         .broke(format!("{}: {step} was run {times} times in a clean", self.node()));
                 }
             }
-            self.judge_trace(began).await;
+            // Only the last start of a machine may have an agent that is heard: each other one was cut off.
+            if boots.iter().rev().skip(1).any(|boot| boot.is_heard) {
+                self.report.broke(format!("{}: the power of a live agent was cut", self.node()));
+            }
+            self.judge_trace_of_clean(clean).await;
         } else {
-            let error = node["last_error"].as_str().unwrap_or_default().to_owned();
             self.report.count("cleans that failed");
             let token_lost = boots.iter().any(|boot| boot.token_lost);
-            match self.diary.explains(self.machine.number, began, &error, token_lost, aborts) {
-                Some(fault) => self.report.failed(&format!("{fault}: {error}")),
-                None => self
-                    .report
-                    .broke(format!("{}: a clean failed without a fault: {error}", self.node())),
-            }
+            self.judge_failure("a clean", node, clean.began, token_lost, clean.aborts);
         }
-        let switched_on = boots.iter().filter(|boot| boot.url.is_some()).count();
+        let own = boots.iter().filter(|boot| boot.is_own || boot.url.is_none()).count();
+        let switched_on = boots.len() - own;
         self.report.most("most starts of a machine for one clean", switched_on as u64);
-        self.judge_tickets(&boots.iter().filter_map(|boot| boot.url.clone()).collect::<Vec<_>>())
-            .await;
+        self.judge_tickets(&urls(&boots), Instant::now()).await;
+    }
+
+    /// Whether a fault that was injected explains the failure of what began then.
+    pub(crate) fn judge_failure(
+        &self,
+        what: &str,
+        node: &Value,
+        began: Instant,
+        token_lost: bool,
+        aborts: bool,
+    ) {
+        let error = node["last_error"].as_str().unwrap_or_default();
+        match self.diary.explains(self.machine.number, began, error, token_lost, aborts) {
+            Some(fault) => self.report.failed(&format!("{what}: {fault}: {error}")),
+            None => self
+                .report
+                .broke(format!("{}: {what} failed without a fault: {error}", self.node())),
+        }
     }
 
     /// What changed the node is in its trace, whatever was lost at the end of a daemon's life.
-    async fn judge_trace(&self, began: Instant) {
-        let path = format!("/v1/nodes/{}/boot-trace", self.node());
-        let Some(trace) = self.patiently(Method::GET, &path).await else { return };
-        let events = trace["events"].as_array().cloned().unwrap_or_default();
+    async fn judge_trace_of_clean(&self, clean: &BegunClean) {
+        let Some((_, events)) = self.trace().await else { return };
         let mut missing = Vec::new();
         for step in STEPS {
             let is_end = |event: &Value| {
@@ -280,13 +321,14 @@ impl ScriptedOperator {
                 missing.push(format!("the end of {step}"));
             }
         }
-        for (from, to) in
-            [("manageable", "cleaning"), ("cleaning", "clean wait"), ("cleaning", "manageable")]
-        {
-            if !events.iter().any(|event| text(event, "from") == from && text(event, "to") == to) {
-                missing.push(format!("{from} → {to}"));
-            }
-        }
+        let changes =
+            [(clean.from, "cleaning"), ("cleaning", "clean wait"), ("cleaning", clean.to)];
+        missing.extend(lacking(&events, &changes));
+        self.judge_holes(&missing, &events, clean.began);
+    }
+
+    /// Whether nothing is missing in a trace.
+    pub(crate) fn judge_holes(&self, missing: &[String], events: &[Value], began: Instant) {
         let times: Vec<_> = events.iter().map(|event| text(event, "at").to_owned()).collect();
         if !times.is_sorted() {
             self.report.count("traces out of the order of time");
@@ -301,25 +343,40 @@ impl ScriptedOperator {
         }
     }
 
-    /// Nothing that led to an image before leads to one after the end.
-    async fn judge_tickets(&self, urls: &[String]) {
-        let over = Instant::now();
+    /// The identity of the node's latest attempt, and what happened in it.
+    pub(crate) async fn trace(&self) -> Option<(String, Vec<Value>)> {
+        let path = format!("/v1/nodes/{}/boot-trace", self.node());
+        let trace = self.patiently(Method::GET, &path).await?;
+        let events = trace["events"].as_array().cloned().unwrap_or_default();
+        Some((text(&trace["attempt"], "id").to_owned(), events))
+    }
+
+    /// Nothing that led to an image before leads to one after the end, whichever daemon is asked.
+    pub(crate) async fn judge_tickets(&self, urls: &[String], over: Instant) {
         for url in urls {
-            if self.is_served(url, over).await {
-                self.report.count("tickets alive after the end of their attempt");
-                self.report.broke(format!("{}: a ticket is alive after its clean", self.node()));
-            } else {
-                self.report.count("tickets found dead after the end of their attempt");
+            for listener in &self.boot_listeners {
+                let mut url = Url::parse(url).unwrap();
+                url.set_ip_host(listener.ip()).unwrap();
+                url.set_port(Some(listener.port())).unwrap();
+                if self.is_served(url, over).await {
+                    self.report.count("tickets alive after the end of their attempt");
+                    self.report.broke(format!(
+                        "{}: a ticket is alive after its end at {listener}",
+                        self.node()
+                    ));
+                } else {
+                    self.report.count("tickets found dead after the end of their attempt");
+                }
             }
         }
     }
 
     /// Whether a URL is served for longer than a daemon may be behind the one that ended its attempt. A daemon that starts
     /// anew in the meantime, or cannot read the database, is waited for.
-    async fn is_served(&self, url: &str, over: Instant) -> bool {
+    async fn is_served(&self, url: Url, over: Instant) -> bool {
         loop {
             let asked = Instant::now();
-            let Ok(answer) = self.http.get(url).send().await else { return false };
+            let Ok(answer) = self.http.get(url.clone()).send().await else { return false };
             let is_served = answer.status().is_success();
             let is_late = asked.duration_since(over) > BEHIND && !self.diary.had_outage(over);
             if !is_served || is_late {
@@ -347,9 +404,14 @@ impl ScriptedOperator {
     }
 
     /// The node once it is in one of `states` and nobody works on it; else what it was last.
-    async fn await_state(&self, states: &[&str], within: Duration) -> Result<Value, String> {
+    pub(crate) async fn await_state(
+        &self,
+        states: &[&str],
+        within: Duration,
+    ) -> Result<Value, String> {
         let until = Instant::now() + within;
         let mut last = String::new();
+        let mut resting = RestingWork::default();
         loop {
             match self.show().await {
                 Ok(node) => {
@@ -357,6 +419,7 @@ impl ScriptedOperator {
                     if states.contains(&state) && node["reservation"].is_null() {
                         return Ok(node);
                     }
+                    self.judge_rest_of_work(resting.look(&node));
                     last = format!(
                         "{state}, reservation {}, last_error {}, step {}",
                         node["reservation"], node["last_error"], node["clean_step"]["step"]
@@ -373,11 +436,20 @@ impl ScriptedOperator {
         }
     }
 
-    async fn show(&self) -> Result<Value, ApiFailure> {
+    /// Nobody waits for the work of a daemon that is gone for longer than its lease.
+    fn judge_rest_of_work(&self, (rests, is_new): (Duration, bool)) {
+        let millis = u64::try_from(rests.as_millis()).unwrap_or(u64::MAX);
+        self.report.most("longest work on a node without a change, in ms", millis);
+        if is_new && rests > WORK_RESTS {
+            self.report.broke(format!("{}: nobody works on it for {rests:?}", self.node()));
+        }
+    }
+
+    pub(crate) async fn show(&self) -> Result<Value, ApiFailure> {
         self.api(Method::GET, &format!("/v1/nodes/{}", self.node()), &Value::Null).await
     }
 
-    async fn patiently(&self, method: Method, path: &str) -> Option<Value> {
+    pub(crate) async fn patiently(&self, method: Method, path: &str) -> Option<Value> {
         for _ in 0..200 {
             if let Ok(value) = self.api(method.clone(), path, &Value::Null).await {
                 return Some(value);
@@ -394,7 +466,12 @@ impl ScriptedOperator {
         }
     }
 
-    async fn api(&self, method: Method, path: &str, body: &Value) -> Result<Value, ApiFailure> {
+    pub(crate) async fn api(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, ApiFailure> {
         let request = self
             .http
             .request(method, format!("{API}{path}"))
@@ -418,11 +495,54 @@ impl ScriptedOperator {
         Err(ApiFailure::Refused(words))
     }
 
-    fn states(&self, of: &str) -> String {
+    pub(crate) fn states(&self, of: &str) -> String {
         format!("/v1/nodes/{}/states/{of}", self.node())
     }
 }
 
-fn text<'a>(event: &'a Value, name: &str) -> &'a str {
+/// How long a node is already as it is while a daemon works on it.
+#[derive(Default)]
+struct RestingWork {
+    seen: Option<(Value, Instant)>,
+    is_said: bool,
+}
+
+impl RestingWork {
+    /// For how long, and whether that was not found too long before.
+    fn look(&mut self, node: &Value) -> (Duration, bool) {
+        let of = ["provision_state", "provision_updated_at", "clean_step"].map(|name| &node[name]);
+        let shown = json!(of);
+        match &self.seen {
+            Some((before, since)) if *before == shown => {
+                let is_at_work =
+                    node["provision_state"].as_str().is_some_and(|it| AT_WORK.contains(&it));
+                let rests = if is_at_work { since.elapsed() } else { Duration::ZERO };
+                let is_new = !self.is_said;
+                self.is_said = rests > WORK_RESTS;
+                (rests, is_new)
+            }
+            Some(_) | None => {
+                *self = Self { seen: Some((shown, Instant::now())), is_said: false };
+                (Duration::ZERO, false)
+            }
+        }
+    }
+}
+
+/// Those changes of state, in words, that a trace does not have.
+pub(crate) fn lacking(events: &[Value], changes: &[(&str, &str)]) -> Vec<String> {
+    let is_missing = |(from, to): &&(&str, &str)| {
+        !events.iter().any(|event| text(event, "from") == *from && text(event, "to") == *to)
+    };
+    changes.iter().filter(is_missing).map(|(from, to)| format!("{from} → {to}")).collect()
+}
+
+/// The URLs that a machine was told, each once.
+pub(crate) fn urls(boots: &[MachineBoot]) -> Vec<String> {
+    let urls: BTreeSet<_> = boots.iter().filter_map(|boot| boot.url.clone()).collect();
+    urls.into_iter().collect()
+}
+
+pub(crate) fn text<'a>(event: &'a Value, name: &str) -> &'a str {
     event[name].as_str().unwrap_or_default()
 }

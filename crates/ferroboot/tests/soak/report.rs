@@ -44,7 +44,7 @@ impl SoakReport {
         *most = seen.max(*most);
     }
 
-    /// A clean that failed for the sake of a fault that was injected.
+    /// A procedure that failed for the sake of a fault that was injected.
     pub(crate) fn failed(&self, why: &str) {
         // One row for all that differ in an address or a number.
         let mut words = String::new();
@@ -82,7 +82,7 @@ impl SoakReport {
         counts.counted.iter().for_each(|(name, value)| row(name, *value));
         counts.most.iter().for_each(|(name, value)| row(name, *value));
         if !counts.failed.is_empty() {
-            text.push_str("--- cleans that failed for the sake of a fault that was injected ---\n");
+            text.push_str("--- what failed for the sake of a fault that was injected ---\n");
             for (why, times) in &counts.failed {
                 let _ = writeln!(text, "{times:>6} × {why}");
             }

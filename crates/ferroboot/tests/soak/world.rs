@@ -22,7 +22,7 @@ use crate::bmc;
 use crate::daemon::DaemonProcess;
 use crate::disk::SmallDisk;
 use crate::links::{AGENT_RELAY, BOOT_RELAY, FirmwareLink, INTERFACE, POOL, POOL6};
-use crate::machine::ScriptedMachine;
+use crate::machine::{INSTANCE, ScriptedMachine};
 use crate::operator::ScriptedOperator;
 use crate::plan::{Database, SoakPlan};
 use crate::postgres;
@@ -31,7 +31,7 @@ use crate::relay::{FaultyRelay, RelayFault};
 use crate::report::SoakReport;
 use crate::strangers::Flood;
 
-/// Seconds of silence after which a clean fails; the least that may be set.
+/// Seconds of silence after which a clean or a deployment fails; the least that may be set.
 pub(crate) const CALLBACK_TIMEOUT: u64 = 60;
 /// The service answers on every port this long after a fault.
 const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -81,7 +81,7 @@ impl FaultDiary {
         }
     }
 
-    /// The fault that explains why the clean of a machine, begun then, failed with these words; if one does.
+    /// The fault that explains why the procedure of a machine, begun then, failed with these words; if one does.
     pub(crate) fn explains(
         &self,
         machine: u8,
@@ -103,6 +103,12 @@ impl FaultDiary {
         // What the BMC was asked, or the reset, came to nothing because its link did.
         if error.contains("BMC") {
             return was(FaultKind::BmcLink).then_some("link to the BMC");
+        }
+        // What was fetched is known once that is saved, and a machine fetches once.
+        if error.contains("the image was not fetched whole") {
+            let lost =
+                [FaultKind::Kill, FaultKind::AgentLink, FaultKind::Disk, FaultKind::Database];
+            return lost.into_iter().any(was).then_some("an image whose fetch was lost or cut off");
         }
         let silent = [
             "silen",
@@ -127,6 +133,14 @@ impl FaultDiary {
             }
         }
         None
+    }
+
+    /// Whether nothing has happened since that loses what is recorded, or sent.
+    pub(crate) fn is_quiet(&self, since: Instant) -> bool {
+        let mut all = self.all().clone().into_iter();
+        all.all(|fault| {
+            fault.kind == FaultKind::BmcLink || fault.ended.is_some_and(|ended| ended < since)
+        })
     }
 
     /// Whether the database could not be written at some time since.
@@ -186,7 +200,7 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
     fs::write(key_file(&disk.path), "0123456789abcdef".repeat(4)).unwrap();
     fs::set_permissions(key_file(&disk.path), Permissions::from_mode(0o600)).unwrap();
     fs::create_dir_all(state.join("images")).unwrap();
-    fs::write(state.join("images/own.iso"), vec![0x42; 256 * 1024]).unwrap();
+    let images = OwnImages::write(&state.join("images"));
     let config = dir.path().join("ferroboot.toml");
     fs::write(&config, settings(plan, &disk.path, &state)).unwrap();
     let link = FirmwareLink::build();
@@ -219,7 +233,7 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
         has_postgres: plan.database == Database::Postgresql,
         is_short: plan.is_short(),
     };
-    let operators = world.enroll(plan, &state).await;
+    let operators = world.enroll(plan, &images).await;
     if timeout(plan.lasts + ENDS_WITHIN, world.run(plan, operators)).await.is_err() {
         report.broke(format!("the run is not over {ENDS_WITHIN:?} after its last fault"));
     }
@@ -227,8 +241,11 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
 }
 
 impl SoakWorld {
-    async fn enroll(&mut self, plan: &SoakPlan, state: &Path) -> Vec<Arc<ScriptedOperator>> {
+    async fn enroll(&mut self, plan: &SoakPlan, images: &OwnImages) -> Vec<Arc<ScriptedOperator>> {
         let mut operators = Vec::new();
+        let boot_listeners: Vec<_> = (0..plan.daemons)
+            .map(|daemon| SocketAddr::from((Ipv4Addr::LOCALHOST, port_of(daemon, 8_080))))
+            .collect();
         for number in 1..=plan.nodes {
             let port = 20_000 + u16::from(number);
             let callback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -245,11 +262,11 @@ impl SoakWorld {
             bmc::start(at_bmc, Arc::clone(&machine)).await;
             let bmc = SocketAddr::from((Ipv4Addr::LOCALHOST, port + 1_000));
             self.to_bmcs.push(FaultyRelay::start(bmc, at_bmc).await);
-            let image = format!("file://{}/images/own.iso", state.display());
             operators.push(Arc::new(ScriptedOperator::new(
                 machine,
                 bmc,
-                image,
+                images.clone(),
+                boot_listeners.clone(),
                 self.diary.clone(),
             )));
         }
@@ -288,6 +305,16 @@ impl SoakWorld {
                 let number = operator.machine.number;
                 self.report.broke(format!(
                     "machine {number}: the clean after all faults did not end well"
+                ));
+            }
+        }
+        self.report.say("a last instance of every node, without a fault");
+        let last = join_all(operators.iter().map(|operator| operator.instance())).await;
+        for (operator, ended_well) in operators.iter().zip(last) {
+            if !ended_well {
+                let number = operator.machine.number;
+                self.report.broke(format!(
+                    "machine {number}: the instance after all faults did not end well"
                 ));
             }
             operator.judge_rest().await;
@@ -572,10 +599,16 @@ fn settings(plan: &SoakPlan, disk: &Path, state: &Path) -> String {
          image_dirs = ['{state}/images']\n\
          [power]\nsync_secs = 5\n\
          [clean]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
+         [deploy]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
          [dhcp]\ntftp = true\n\
          [[dhcp.network]]\ninterface = '{INTERFACE}'\npool = '{POOL}'\npool6 = '{POOL6}'\n\
          strangers = 'serve'\n"
     )
+}
+
+/// The port of a daemon that the first one has there.
+fn port_of(daemon: u8, first: u16) -> u16 {
+    first + 10 * u16::from(daemon)
 }
 
 /// The key file that all daemons of a database share.
@@ -590,8 +623,8 @@ fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> Stri
     let own_state = dir.join(format!("companion-{number}"));
     let (own_state, ramdisk, state) = (own_state.display(), disk.join("ramdisk"), state.display());
     let ramdisk = ramdisk.display();
-    let port = |first: u16| first + 10 * u16::from(number);
-    let (api, agent, boot) = (port(6_385), port(6_386), port(8_080));
+    let (api, agent, boot) =
+        (port_of(number, 6_385), port_of(number, 6_386), port_of(number, 8_080));
     format!(
         "host = 'soak-{number}'\nstate_dir = '{own_state}'\n[database]\nurl = '{database}'\nkey_file = '{key}'\n\
          [api]\nlisten = '127.0.0.1:{api}'\n\
@@ -600,8 +633,37 @@ fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> Stri
          image_dirs = ['{state}/images']\n\
          [power]\nsync_secs = 5\n\
          [clean]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
+         [deploy]\ncallback_timeout_secs = {CALLBACK_TIMEOUT}\n\
          [dhcp]\nprovider = 'none'\n"
     )
+}
+
+/// URLs of images that are not the boot set's.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnImages {
+    /// One with an agent.
+    pub(crate) agent_iso: String,
+    /// Those of instances.
+    pub(crate) instance_iso: String,
+    pub(crate) instance_kernel: String,
+    pub(crate) instance_ramdisk: String,
+}
+
+impl OwnImages {
+    fn write(folder: &Path) -> Self {
+        let write = |name: &str, content: Vec<u8>| {
+            let path = folder.join(name);
+            fs::write(&path, content).unwrap();
+            format!("file://{}", path.display())
+        };
+        let instance = |len: usize| INSTANCE.iter().copied().cycle().take(len).collect();
+        Self {
+            agent_iso: write("own.iso", vec![0x42; 256 * 1024]),
+            instance_iso: write("instance.iso", instance(256 * 1024)),
+            instance_kernel: write("instance.kernel", instance(96 * 1024)),
+            instance_ramdisk: write("instance.initramfs", vec![0x52; 64 * 1024]),
+        }
+    }
 }
 
 /// A boot set of files that nothing could start from, but for a program that is as one has to be.

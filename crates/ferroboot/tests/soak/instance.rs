@@ -1,0 +1,267 @@
+//! What the operator of a node does with instances, and how it judges what came of them.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::machine::MachineBoot;
+use crate::operator::{
+    ApiFailure, BegunClean, ENDS_WITHIN, LOOK_EVERY, ScriptedOperator, lacking, text, urls,
+};
+
+/// States that show that an instance is being given.
+const DEPLOYED: [&str; 4] = ["deploying", "wait call-back", "deploy failed", "active"];
+/// States that show that one is being taken away, or was.
+const TAKEN: [&str; 6] =
+    ["deleting", "cleaning", "clean wait", "clean failed", "available", "error"];
+/// How long a boot that a machine began by itself may take to show in the API.
+const SHOWS_WITHIN: Duration = Duration::from_secs(5);
+/// In which time a machine has what the service has sent it.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+
+impl ScriptedOperator {
+    /// One instance, from a node that is `manageable` back to there; whether all went well.
+    pub(crate) async fn instance(&self) -> bool {
+        let clean = self.clean_to_begin("manageable", "available", false);
+        let provide = json!({ "target": "provide" });
+        if !self.begin(&provide, &["cleaning", "clean wait", "clean failed", "available"]).await
+            || !self.end_clean(&clean).await
+        {
+            return false;
+        }
+        let first = self.machine.boots();
+        let mut is_active = self.name_image().await && self.deploy("active").await;
+        if is_active {
+            self.live_with_it(first).await;
+        }
+        if is_active && self.happens(30) {
+            let told = urls(&self.machine.boots_since(first));
+            is_active = self.deploy("rebuild").await;
+            self.report.count("instances rebuilt");
+            self.judge_tickets(&told, Instant::now()).await;
+        }
+        if is_active && self.happens(50) {
+            self.await_restart().await;
+        }
+        let is_clean = self.take_away(first).await;
+        is_clean && is_active && self.manage().await
+    }
+
+    async fn name_image(&self) -> bool {
+        let images = &self.images;
+        let image = if self.happens(50) {
+            json!({ "boot_iso": images.instance_iso })
+        } else {
+            json!({ "kernel": images.instance_kernel, "ramdisk": images.instance_ramdisk })
+        };
+        let patch = json!([{ "op": "add", "path": "/instance_info", "value": image }]);
+        let path = format!("/v1/nodes/{}", self.node());
+        let until = Instant::now() + ENDS_WITHIN;
+        loop {
+            match self.api(Method::PATCH, &path, &patch).await {
+                Ok(_) => return true,
+                Err(ApiFailure::Later(_)) if Instant::now() < until => sleep(LOOK_EVERY).await,
+                Err(failed) => {
+                    self.report.broke(format!("{}: no image can be named: {failed}", self.node()));
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// `active` or `rebuild`: whether the node has its instance in the end.
+    async fn deploy(&self, verb: &'static str) -> bool {
+        let (first, began) = (self.machine.boots(), Instant::now());
+        self.machine.has_instance(false);
+        self.machine.may_be_cut(true);
+        if !self.begin(&json!({ "target": verb }), &DEPLOYED).await {
+            return false;
+        }
+        self.report.count("deployments begun");
+        let node = match self.await_state(&["active", "deploy failed"], ENDS_WITHIN).await {
+            Ok(node) => node,
+            Err(last) => {
+                self.report.broke(format!("{}: {verb} does not end: {last}", self.node()));
+                return false;
+            }
+        };
+        if node["provision_state"] != "active" {
+            self.report.count("deployments that failed");
+            self.judge_failure("a deployment", &node, began, false, false);
+            return false;
+        }
+        self.machine.has_instance(true);
+        self.machine.may_be_cut(false);
+        self.report.count("deployments that ended well");
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.report.most("longest deployment that ended well, in ms", millis);
+        self.judge_deployment(first, began).await;
+        true
+    }
+
+    async fn judge_deployment(&self, first: usize, began: Instant) {
+        while !self.machine.boots_since(first).iter().any(|boot| boot.instance.is_some()) {
+            // What the service has sent may wait in a link that is bad, or be lost there.
+            if began.elapsed() > ARRIVES_WITHIN && self.diary.is_quiet(began) {
+                self.report.broke(format!("{}: it is active without its image", self.node()));
+                return;
+            }
+            if !self.diary.is_quiet(began) {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        let boots = self.machine.boots_since(first);
+        let switched_on = boots.iter().filter(|boot| !boot.is_own).count();
+        self.report.most("most starts of a machine for one deployment", switched_on as u64);
+        let is_cut = |pair: &[MachineBoot]| pair[0].instance.is_some() && !pair[1].is_own;
+        if boots.windows(2).any(is_cut) {
+            self.report
+                .broke(format!("{}: an instance was cut off by its deployment", self.node()));
+        }
+        // Another boot has a trace of its own, and this one's can no longer be asked for by the node.
+        if boots.iter().any(|boot| boot.is_own) {
+            return;
+        }
+        let Some((_, events)) = self.trace().await else { return };
+        let own = self.machine.boots_since(first).iter().any(|boot| boot.is_own);
+        if !own {
+            let changes = [("deploying", "wait call-back"), ("wait call-back", "active")];
+            // A machine may be quicker than its BMC.
+            let is_quick = lacking(&events, &[("deploying", "active")]).is_empty();
+            let missing = if is_quick { Vec::new() } else { lacking(&events, &changes) };
+            self.judge_holes(&missing, &events, began);
+        }
+    }
+
+    /// Some seconds in which the node stays active, whatever its machine does by itself.
+    async fn live_with_it(&self, first: usize) {
+        let until = Instant::now() + self.machine.millis(500..6_000);
+        let mut judged = self.machine.boots();
+        while Instant::now() < until {
+            if let Ok(node) = self.show().await
+                && node["provision_state"] != "active"
+            {
+                let state = &node["provision_state"];
+                self.report.broke(format!("{}: it was active and is {state}", self.node()));
+                return;
+            }
+            let boots = self.machine.boots_since(first);
+            let at = first + boots.len();
+            if judged < at
+                && let [.., last] = &boots[..]
+                && last.is_own
+                && last.instance.is_some()
+            {
+                judged = at;
+                self.judge_own_boot(first, last).await;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A boot that the machine began by itself has a trace of its own, with its fetch and nothing of the boot before.
+    async fn judge_own_boot(&self, first: usize, boot: &MachineBoot) {
+        let (Some(began), Some(fetched)) = (boot.began, boot.instance) else { return };
+        let boots = self.machine.boots_since(first).len();
+        while self.diary.is_quiet(began) && self.machine.boots_since(first).len() == boots {
+            let Some((_, events)) = self.trace().await else { return };
+            let is_fetch = |event: &Value| text(event, "kind") == "http" && event["status"] == 200;
+            let is_state = |event: &Value| text(event, "kind") == "state";
+            if events.iter().any(is_fetch) && !events.iter().any(is_state) {
+                self.report.count("boots of instances with a trace of their own");
+                return;
+            }
+            if fetched.elapsed() > SHOWS_WITHIN {
+                self.report.broke(format!(
+                    "{}: the boot that its machine began by itself has no trace of its own ({} events)",
+                    self.node(),
+                    events.len()
+                ));
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        self.report.count("boots of instances that a fault or another boot overtook");
+    }
+
+    /// Until the machine begins a boot by itself and is somewhere in it, if it does.
+    async fn await_restart(&self) {
+        let (first, until) = (self.machine.boots(), Instant::now() + Duration::from_secs(4));
+        while Instant::now() < until {
+            if self.machine.boots() > first {
+                self.report.count("instances taken away while their machine restarted");
+                return sleep(self.machine.millis(0..1_000)).await;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `deleted`, again if it came to nothing: whether the node is available in the end.
+    async fn take_away(&self, first: usize) -> bool {
+        let before = self.trace().await.map(|(attempt, _)| attempt);
+        self.machine.has_instance(false);
+        let mut clean = self.clean_to_begin("deleting", "available", false);
+        let until = Instant::now() + ENDS_WITHIN;
+        loop {
+            let (began, told) = (Instant::now(), urls(&self.machine.boots_since(first)));
+            if !self.begin(&json!({ "target": "deleted" }), &TAKEN).await {
+                return false;
+            }
+            self.report.count("instances taken away");
+            self.judge_tickets(&told, Instant::now()).await;
+            let ends = ["available", "clean failed", "error"];
+            let node = match self.await_state(&ends, ENDS_WITHIN).await {
+                Ok(node) => node,
+                Err(last) => {
+                    self.report.broke(format!("{}: deleted does not end: {last}", self.node()));
+                    return false;
+                }
+            };
+            if node["provision_state"] != "error" {
+                break;
+            }
+            self.report.count("instances that could not be taken away at once");
+            self.judge_failure("a tear-down", &node, began, false, false);
+            if Instant::now() > until {
+                return false;
+            }
+            sleep(LOOK_EVERY).await;
+            clean = BegunClean { first: self.machine.boots(), ..clean };
+        }
+        let is_clean = self.end_clean(&clean).await;
+        if let Some(before) = before {
+            self.judge_last_attempt(&before).await;
+        }
+        is_clean
+    }
+
+    /// No trace is under an identity that no attempt had: that of a boot which the machine began when its instance was
+    /// already being taken away.
+    async fn judge_last_attempt(&self, attempt: &str) {
+        let Ok(attempt) = attempt.parse::<Uuid>() else { return };
+        let path = |attempt| format!("/v1/nodes/{}/boot-trace?attempt={attempt}", self.node());
+        let Some(trace) = self.patiently(Method::GET, &path(attempt)).await else { return };
+        let events = trace["events"].as_array().cloned().unwrap_or_default();
+        if !lacking(&events, &[("active", "deleting")]).is_empty() {
+            return;
+        }
+        let next = Uuid::new_v5(&attempt, b"the next boot of the instance");
+        if let Ok(trace) = self.api(Method::GET, &path(next), &Value::Null).await {
+            let events = &trace["events"];
+            self.report.broke(format!("{}: no attempt has this trace: {events}", self.node()));
+        }
+    }
+
+    async fn manage(&self) -> bool {
+        self.begin(&json!({ "target": "manage" }), &["manageable"]).await
+            && self.await_state(&["manageable"], ENDS_WITHIN).await.is_ok()
+    }
+
+    fn happens(&self, percent: u64) -> bool {
+        self.machine.millis(0..100) < Duration::from_millis(percent)
+    }
+}
