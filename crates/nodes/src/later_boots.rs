@@ -5,6 +5,9 @@
 //!
 //! It follows from the attempt before. So an exchange that began before the boot was saved and ends after it belongs to the
 //! same boot, and so does one that another daemon sees.
+//!
+//! A boot whose instance is taken away before it could be saved has no attempt. What was recorded of it goes to the attempt
+//! before it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +17,25 @@ use provision::{Attempt, Node, What};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// The boots that are not saved yet; clones share them.
+/// The boots that are not saved yet, or never will be; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct LaterBoots(Arc<UnsavedBoots>);
 
 #[derive(Debug, Default)]
 struct UnsavedBoots {
-    by_node: Mutex<HashMap<Uuid, LaterBoot>>,
+    by_node: Mutex<HashMap<Uuid, (LaterBoot, UnsavedStage)>>,
     added: Notify,
+}
+
+/// How far a boot is that is not saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnsavedStage {
+    /// It is to be saved.
+    ToSave,
+    /// Its events are to be moved.
+    Overtaken,
+    /// They were. It is kept for exchanges with a node that is not up to date.
+    Moved,
 }
 
 /// A boot that a machine has begun by itself.
@@ -44,14 +58,16 @@ impl LaterBoots {
     /// begun.
     pub(crate) fn attempt_of(&self, node: &Node, attempt: &Attempt, what: &What) -> Uuid {
         let mut unsaved = self.locked();
-        if let Some(later) = unsaved.get(&node.uuid).filter(|later| later.before == attempt.id) {
-            return later.id;
+        match unsaved.get(&node.uuid).filter(|(later, _)| later.before == attempt.id) {
+            Some((later, UnsavedStage::ToSave)) => return later.id,
+            Some((_, UnsavedStage::Overtaken | UnsavedStage::Moved)) => return attempt.id,
+            None => {}
         }
         if !begins_another_boot(node, attempt, what) {
             return attempt.id;
         }
         let later = LaterBoot::after(attempt.id);
-        unsaved.insert(node.uuid, later);
+        unsaved.insert(node.uuid, (later, UnsavedStage::ToSave));
         self.0.added.notify_one();
         later.id
     }
@@ -60,7 +76,11 @@ impl LaterBoots {
     pub async fn unsaved(&self) -> Vec<(Uuid, LaterBoot)> {
         loop {
             let added = self.0.added.notified();
-            let unsaved: Vec<_> = self.locked().iter().map(|(node, it)| (*node, *it)).collect();
+            let is_open = |stage| stage != UnsavedStage::Moved;
+            let unsaved: Vec<_> = (self.locked().iter())
+                .filter(|(_, (_, stage))| is_open(*stage))
+                .map(|(node, (later, _))| (*node, *later))
+                .collect();
             if !unsaved.is_empty() {
                 return unsaved;
             }
@@ -71,25 +91,46 @@ impl LaterBoots {
     /// Forgets a boot that was saved, or need not be.
     pub fn forget(&self, node: Uuid, later: LaterBoot) {
         let mut unsaved = self.locked();
-        if unsaved.get(&node) == Some(&later) {
+        if unsaved.get(&node).is_some_and(|(unsaved, _)| *unsaved == later) {
             unsaved.remove(&node);
         }
     }
 
+    /// From now on nothing more belongs to a boot, but to the attempt before it.
+    pub(crate) fn overtake(&self, node: Uuid, later: LaterBoot) {
+        self.set_stage(node, later, UnsavedStage::Overtaken);
+    }
+
+    /// What belonged to it was moved.
+    pub(crate) fn note_moved(&self, node: Uuid, later: LaterBoot) {
+        self.set_stage(node, later, UnsavedStage::Moved);
+    }
+
+    fn set_stage(&self, node: Uuid, later: LaterBoot, stage: UnsavedStage) {
+        if let Some((unsaved, now)) = self.locked().get_mut(&node)
+            && *unsaved == later
+        {
+            *now = stage;
+        }
+    }
+
     // A panic elsewhere cannot leave the map half-changed.
-    fn locked(&self) -> MutexGuard<'_, HashMap<Uuid, LaterBoot>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<Uuid, (LaterBoot, UnsavedStage)>> {
         self.0.by_node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hardware::{ClientKind, Mac};
     use jiff::Timestamp;
     use provision::node::{FreshAttempt, Secret};
     use provision::test_nodes::{ATTEMPT, booting_node};
     use provision::trace::DhcpAnswer;
     use provision::{BootInterface, Procedure, ProvisionState};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -135,6 +176,21 @@ mod tests {
 
         assert_eq!(attempt_of(&later_boots, &node), begun, "the exchange has the node as it was");
         assert_ne!(begun, ATTEMPT);
+    }
+
+    #[tokio::test]
+    async fn nothing_more_belongs_to_a_boot_that_was_overtaken() {
+        let (later_boots, node) = (LaterBoots::default(), node_with_an_instance());
+        attempt_of(&later_boots, &node);
+        let [(_, later)] = later_boots.unsaved().await[..] else { panic!("one is to be saved") };
+
+        later_boots.overtake(node.uuid, later);
+        assert_eq!(attempt_of(&later_boots, &node), ATTEMPT);
+        assert_eq!(later_boots.unsaved().await, [(node.uuid, later)], "its events are not moved");
+        later_boots.note_moved(node.uuid, later);
+
+        assert_eq!(attempt_of(&later_boots, &node), ATTEMPT, "the exchange has the node as it was");
+        assert!(timeout(Duration::ZERO, later_boots.unsaved()).await.is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use provision::{BootEvent, Boots, Node, What};
+use provision::{Attempt, BootEvent, Boots, Node, What};
 use store::{Clock, Store, StoreError, log_store_failure};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -13,7 +13,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::address_book::AddressBook;
-use crate::later_boots::LaterBoots;
+use crate::later_boots::{LaterBoot, LaterBoots};
 
 /// Events that may wait for the store before further ones are dropped (and that is logged).
 ///
@@ -134,9 +134,8 @@ impl Recorder {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
         let what = what.shortened();
-        let id = self.later_boots.attempt_of(node, attempt, &what);
         let is_fetch = attempt.boots() == Boots::Instance && matches!(what, What::Http { .. });
-        if self.enqueue(node.uuid, id, what) {
+        if self.enqueue(node, attempt, what) {
             if is_fetch {
                 self.fetches.note(node.uuid);
             }
@@ -149,17 +148,36 @@ impl Recorder {
         }
     }
 
-    /// Whether there was room. Times and numbers are given in one order.
-    fn enqueue(&self, node: Uuid, attempt: Uuid, what: What) -> bool {
+    /// Whether there was room. Times and numbers are given in one order; and identities are, so that what was recorded for
+    /// a boot has a number before that boot is overtaken.
+    fn enqueue(&self, node: &Node, attempt: &Attempt, what: What) -> bool {
         let mut numbers = locked(&self.numbers);
+        let attempt = self.later_boots.attempt_of(node, attempt, &what);
         let event = BootEvent { at: Clock::process().now(), attempt, what };
-        if self.queue.try_send(Recorded { node, event }).is_err() {
+        if self.queue.try_send(Recorded { node: node.uuid, event }).is_err() {
             return false;
         }
         numbers.last += 1;
         let number = numbers.last;
-        numbers.of_nodes.insert(node, number);
+        numbers.of_nodes.insert(node.uuid, number);
         true
+    }
+
+    /// Gives what was recorded of a boot that will be no attempt to the attempt before it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is to be asked for again.
+    pub async fn overtake(
+        &self,
+        store: &Store,
+        node: Uuid,
+        later: LaterBoot,
+    ) -> Result<(), StoreError> {
+        self.later_boots.overtake(node, later);
+        self.flush_node(node).await?;
+        store.move_events(node, later.id, later.before).await?;
+        self.later_boots.note_moved(node, later);
+        Ok(())
     }
 
     /// Waits until what was recorded before is in the store, for whoever reads it there.
@@ -270,12 +288,12 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
-
+    use hardware::{ClientKind, Mac};
     use provision::test_nodes::booting_node;
-    use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
-    use provision::{Event, Policy, PowerState};
+    use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpAnswer, DhcpService};
+    use provision::{Event, Policy, PowerState, Procedure, ProvisionState};
     use store::StoreFailure as _;
+    use tempfile::TempDir;
 
     use super::*;
     use crate::index::NodeIndex;
@@ -332,6 +350,41 @@ mod tests {
         recorder.flush().await;
 
         assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 3 * BATCH);
+    }
+
+    /// An active node whose machine has its instance's image, and its firmware begins anew.
+    fn instance_that_restarts(node: Node) -> (Node, What) {
+        let mut node = Node { provision_state: ProvisionState::Active, ..node };
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.procedure = Procedure::Deploy;
+        attempt.image_fetched_at = Some(attempt.started_at);
+        let firmware_asks = What::Dhcp {
+            message: "DISCOVER".to_owned(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            client: ClientKind::HttpClient,
+            architecture: None,
+            answer: DhcpAnswer::Offer { address: [192, 0, 2, 8].into(), artifact: None },
+            unlisted: 0,
+        };
+        (node, firmware_asks)
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_of_a_boot_that_was_overtaken_goes_to_the_attempt_before_it() {
+        let (_folder, store, node) = store().await;
+        let (node, firmware_asks) = instance_that_restarts(node);
+        let before = node.attempt.as_ref().unwrap().id;
+        let (recorder, backlog) = Recorder::new();
+        tokio::spawn(write(store.clone(), backlog));
+        recorder.record(&node, firmware_asks.clone());
+        let [(_, later)] = recorder.later_boots().unsaved().await[..] else { panic!("one began") };
+
+        recorder.overtake(&store, node.uuid, later).await.unwrap();
+        recorder.record(&node, firmware_asks);
+        recorder.flush().await;
+
+        assert_eq!(store.events(node.uuid, Some(before)).await.unwrap().len(), 2);
+        assert!(store.events(node.uuid, Some(later.id)).await.unwrap().is_empty());
     }
 
     #[tokio::test]

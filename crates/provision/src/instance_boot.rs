@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use hardware::ClientKind;
+use uuid::Uuid;
 
 use crate::boot::{Artifact, HttpLoader};
 use crate::node::{Attempt, Node};
@@ -69,6 +70,32 @@ pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &What) -> bool 
     is_over && is_of_firmware(what)
 }
 
+/// What has become of a boot that began after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaterBootFate {
+    /// It is, or was, an attempt of the node.
+    Attempt,
+    /// It is none yet.
+    Unsaved,
+    /// It never will be: the attempt before it went on to something else. What happened in it belongs to that attempt.
+    Overtaken,
+}
+
+/// What has become of the boot `id`, which was taken to begin after the attempt `before`.
+#[must_use]
+pub fn fate_of_later_boot(node: &Node, before: Uuid, id: Uuid) -> LaterBootFate {
+    let Some(attempt) = &node.attempt else { return LaterBootFate::Overtaken };
+    if attempt.id == before {
+        let may_begin = node.provision_state == ProvisionState::Active;
+        return if may_begin { LaterBootFate::Unsaved } else { LaterBootFate::Overtaken };
+    }
+    match attempt.follows {
+        Some(follows) if follows == before && attempt.id != id => LaterBootFate::Overtaken,
+        // Further back nobody sees, and most boots are saved.
+        Some(_) | None => LaterBootFate::Attempt,
+    }
+}
+
 fn is_of_firmware(what: &What) -> bool {
     match what {
         What::Dhcp { client, .. } => match client {
@@ -105,9 +132,9 @@ fn is_of_firmware(what: &What) -> bool {
 mod tests {
     use jiff::Timestamp;
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
+    use crate::test_nodes::{ATTEMPT, booting_node};
 
     const LENGTH: u64 = 1_000;
 
@@ -164,6 +191,26 @@ mod tests {
         let What::Http { method, .. } = &mut event.what else { unreachable!() };
         "HEAD".clone_into(method);
         assert!(!is_fetched(&[event]));
+    }
+
+    #[test]
+    fn a_later_boot_is_overtaken_if_its_instance_is_taken_away_or_booted_anew_before_it_was_saved()
+    {
+        let [later, next] = [11, 12].map(Uuid::from_u128);
+        let fate = |state, id, follows| {
+            let mut node = booting_node();
+            node.provision_state = state;
+            let attempt = node.attempt.as_mut().unwrap();
+            (attempt.id, attempt.follows) = (id, follows);
+            fate_of_later_boot(&node, ATTEMPT, later)
+        };
+        let (active, clean) = (ProvisionState::Active, ProvisionState::Cleaning);
+
+        assert_eq!(fate(active, ATTEMPT, None), LaterBootFate::Unsaved);
+        assert_eq!(fate(active, later, Some(ATTEMPT)), LaterBootFate::Attempt);
+        assert_eq!(fate(ProvisionState::Deleting, ATTEMPT, None), LaterBootFate::Overtaken);
+        assert_eq!(fate(clean, next, Some(ATTEMPT)), LaterBootFate::Overtaken);
+        assert_eq!(fate(clean, next, Some(later)), LaterBootFate::Attempt);
     }
 
     proptest! {

@@ -194,6 +194,9 @@ pub struct Port {
 pub struct Attempt {
     /// Its identity; everything that happens in it carries this.
     pub id: Uuid,
+    /// The attempt of the node before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Uuid>,
     /// The path part that lets the machine fetch its images.
     pub ticket: Secret,
     /// What the agent shows to prove that it was started by us.
@@ -247,6 +250,7 @@ impl Attempt {
     ) -> Self {
         Self {
             id: fresh.attempt,
+            follows: None,
             ticket: fresh.ticket,
             agent_token: fresh.agent_token,
             token_given: false,

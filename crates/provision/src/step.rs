@@ -141,7 +141,8 @@ impl Transition<'_> {
         self.node.last_error = None;
         let begun =
             Attempt::begun(fresh, row.procedure, self.node.boot_interface, self.context.now);
-        self.node.attempt = Some(Attempt { run, ..begun });
+        let follows = self.before.attempt.as_ref().map(|before| before.id);
+        self.node.attempt = Some(Attempt { run, follows, ..begun });
         self.enter(row.procedure, Stage::AtWork, to, None);
         self.then(Work::Boot { attempt: id })
     }

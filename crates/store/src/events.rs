@@ -110,6 +110,24 @@ impl Store {
         rows.iter().map(summary).collect()
     }
 
+    /// Gives the events of one attempt of a node to another one: all or none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn move_events(&self, node: Uuid, from: Uuid, to: Uuid) -> Result<(), StoreError> {
+        let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND attempt = $2 RETURNING at, seq, event";
+        let moved = self.transact(async |connection| {
+            let delete = sqlx::query(delete).bind(node.to_string()).bind(from.to_string());
+            let mut rows = delete.fetch_all(&mut *connection).await?;
+            rows.sort_by_key(|row| (row.get::<i64, _>("at"), row.get::<i64, _>("seq")));
+            let events: Result<Vec<_>, StoreError> = (rows.iter())
+                .map(|row| Ok((node, BootEvent { attempt: to, ..document(row, "event")? })))
+                .collect();
+            Ok(self.insert_events(connection, &events?).await?)
+        });
+        moved.await
+    }
+
     /// Forgets what need not be kept, and gives how many events that were.
     ///
     /// Node by node, and few events at a time: whoever changes a node meanwhile waits for one such batch at most.

@@ -104,6 +104,7 @@ promises![
     daemons_whose_clocks_differ_do_not_take_work_from_each_other,
     a_daemon_does_not_take_work_over_from_itself,
     a_trace_comes_back_in_order,
+    events_of_an_attempt_are_given_to_another_in_their_order,
     a_change_appends_its_trace_to_the_attempt,
     what_happens_between_attempts_is_in_no_trace,
     a_large_batch_of_events_is_kept_whole,
@@ -1247,6 +1248,24 @@ async fn a_trace_comes_back_in_order(database: Database) {
 
     assert_eq!(calls(&trace), ["a", "b", "c", "d"]);
     assert_eq!(trace[0], events[2]);
+}
+
+async fn events_of_an_attempt_are_given_to_another_in_their_order(database: Database) {
+    let store = database.open().await;
+    let (node, other) = (cleaning("n"), cleaning("o"));
+    let [from, to] = [Uuid::new_v4(), Uuid::new_v4()];
+    let of = |attempt, at, call| BootEvent { attempt, ..event(&node, at, call) };
+    let events = [of(from, 5, "b"), of(from, 5, "c"), of(from, 1, "a"), of(to, 7, "d")];
+    store.append_events(&events.map(|event| (node.uuid, event))).await.unwrap();
+    store.append_events(&[(other.uuid, of(from, 2, "of another node"))]).await.unwrap();
+
+    store.move_events(node.uuid, from, to).await.unwrap();
+
+    let moved = store.events(node.uuid, Some(to)).await.unwrap();
+    assert_eq!(calls(&moved), ["a", "b", "c", "d"]);
+    assert!(moved.iter().all(|event| event.attempt == to));
+    assert!(store.events(node.uuid, Some(from)).await.unwrap().is_empty());
+    assert_eq!(store.events(other.uuid, Some(from)).await.unwrap().len(), 1);
 }
 
 async fn a_change_appends_its_trace_to_the_attempt(database: Database) {

@@ -103,6 +103,7 @@ impl Transition<'_> {
         if state != State::Active || live.image_fetched_at.is_none() {
             return Err(Refused::Stale);
         }
+        live.follows = Some(attempt);
         live.id = next;
         live.started_at = now;
         live.powered_on_at = Some(now);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures::future::join;
 use nodes::LaterBoot;
-use provision::instance_boot::is_image_fetched;
-use provision::{BootEvent, Boots, Event, Node};
-use store::{ChangeError, log_store_failure};
+use provision::instance_boot::{LaterBootFate, fate_of_later_boot, is_image_fetched};
+use provision::{BootEvent, Boots, Event, Node, Refused};
+use store::{ChangeError, NodeKey, StoreError, log_store_failure};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -67,15 +67,17 @@ pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[
 }
 
 async fn save_later_boots(context: &WorkerContext) {
-    let later_boots = context.recorder.later_boots();
     loop {
         let mut is_failing = false;
-        for (node, later) in later_boots.unsaved().await {
-            if save_later_boot(context, node, later).await {
-                later_boots.forget(node, later);
-            } else {
-                is_failing = true;
-            }
+        for (node, later) in context.recorder.later_boots().unsaved().await {
+            let settled = match save_later_boot(context, node, later).await {
+                Ok(is_settled) => is_settled,
+                Err(failed) => {
+                    log_store_failure(&failed, &format!("a boot of node {node} was not saved"));
+                    false
+                }
+            };
+            is_failing |= !settled;
         }
         if is_failing {
             sleep(SAVE_AGAIN).await;
@@ -84,19 +86,43 @@ async fn save_later_boots(context: &WorkerContext) {
 }
 
 /// Whether it is done with.
-async fn save_later_boot(context: &WorkerContext, node: Uuid, later: LaterBoot) -> bool {
+async fn save_later_boot(
+    context: &WorkerContext,
+    node: Uuid,
+    later: LaterBoot,
+) -> Result<bool, ChangeError<Refused>> {
     let event = Event::InstanceBoots { attempt: later.before, next: later.id };
     match context.nodes.happen(node, None, &event).await {
         Ok(_) => {
             info!(node.uuid = %node, "the machine boots its instance again");
-            true
+            context.recorder.later_boots().forget(node, later);
+            Ok(true)
         }
-        // The instance is being taken away, or another daemon saw it begin.
-        Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => true,
-        Err(ChangeError::Locked { .. }) => false,
-        Err(failed) => {
-            log_store_failure(&failed, &format!("a boot of node {node} was not saved"));
-            false
+        Err(ChangeError::NoSuchNode(_)) => {
+            context.recorder.later_boots().forget(node, later);
+            Ok(true)
         }
+        // The instance is being taken away, a worker has it in hand, or another daemon saw the boot begin.
+        Err(ChangeError::Refused(_) | ChangeError::Locked { .. }) => {
+            Ok(settle_later_boot(context, node, later).await?)
+        }
+        Err(failed) => Err(failed),
     }
+}
+
+/// Finds out what has become of a boot that could not be saved; whether it is done with.
+async fn settle_later_boot(
+    context: &WorkerContext,
+    node: Uuid,
+    later: LaterBoot,
+) -> Result<bool, StoreError> {
+    let store = context.nodes.store();
+    let stored = store.node(&NodeKey::Uuid(node)).await?;
+    let fate = stored.map(|stored| fate_of_later_boot(&stored.node, later.before, later.id));
+    match fate {
+        Some(LaterBootFate::Unsaved) => return Ok(false),
+        Some(LaterBootFate::Overtaken) => context.recorder.overtake(store, node, later).await?,
+        Some(LaterBootFate::Attempt) | None => context.recorder.later_boots().forget(node, later),
+    }
+    Ok(true)
 }
