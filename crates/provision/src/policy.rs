@@ -23,11 +23,6 @@ impl Policy {
     pub(crate) fn deploy_patience(&self) -> SignedDuration {
         self.deploy_callback_timeout
     }
-
-    /// Of procedures that wait for no machine, or are not built.
-    pub(crate) fn boot_patience(&self) -> SignedDuration {
-        self.deploy_callback_timeout
-    }
 }
 
 impl Default for Policy {

@@ -149,8 +149,8 @@ pub struct ProcedureRow {
     pub then: Option<Procedure>,
     /// What becomes of the node if it fails.
     pub fails: Failing,
-    /// Silence of the machine after which it has failed.
-    pub patience: fn(&Policy) -> SignedDuration,
+    /// Silence of the machine after which it has failed; `None` if it waits for no machine.
+    pub patience: Option<fn(&Policy) -> SignedDuration>,
     /// Whether this service does it. A verb that asks for a row that is not built is refused in words.
     pub is_built: bool,
 }
@@ -309,7 +309,7 @@ pub static ROWS: [ProcedureRow; 9] = [
         is_abortable: false,
         then: None,
         fails: Failing { to: ProvisionState::Enroll, fault: None, tears_down: false },
-        patience: Policy::boot_patience,
+        patience: None,
         is_built: true,
     },
     ProcedureRow {
@@ -338,7 +338,7 @@ pub static ROWS: [ProcedureRow; 9] = [
             fault: Some("clean failure"),
             tears_down: true,
         },
-        patience: Policy::clean_patience,
+        patience: Some(Policy::clean_patience),
         is_built: true,
     },
     ProcedureRow {
@@ -367,7 +367,7 @@ pub static ROWS: [ProcedureRow; 9] = [
         is_abortable: true,
         then: None,
         fails: Failing { to: ProvisionState::DeployFailed, fault: None, tears_down: true },
-        patience: Policy::deploy_patience,
+        patience: Some(Policy::deploy_patience),
         is_built: true,
     },
     ProcedureRow {
@@ -394,7 +394,7 @@ pub static ROWS: [ProcedureRow; 9] = [
         is_abortable: false,
         then: Some(Procedure::Clean),
         fails: Failing { to: ProvisionState::Error, fault: None, tears_down: false },
-        patience: Policy::boot_patience,
+        patience: None,
         is_built: true,
     },
     ProcedureRow {
@@ -480,7 +480,7 @@ const fn not_built(procedure: Procedure, noun: &'static str, gerund: &'static st
         is_abortable: false,
         then: None,
         fails: Failing { to: ProvisionState::Error, fault: None, tears_down: false },
-        patience: Policy::boot_patience,
+        patience: None,
         is_built: false,
     }
 }
@@ -521,6 +521,14 @@ mod tests {
                     assert_eq!((procedure, stage), (row.procedure, Stage::Failed));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_procedure_that_is_built_has_a_patience_exactly_if_it_waits_for_its_machine() {
+        for row in ROWS.iter().filter(|row| row.is_built) {
+            let waits = row.boots != Boots::Nothing;
+            assert_eq!(row.patience.is_some(), waits, "{:?}", row.procedure);
         }
     }
 

@@ -101,9 +101,15 @@ pub fn last_heard(node: &Node) -> Option<Timestamp> {
 /// Whether a node has waited for its machine for longer than it may: the silence is its own, and too long.
 #[must_use]
 pub fn is_overdue(node: &Node, silence: Silence, policy: &Policy) -> bool {
-    let patience = node.provision_state.procedure().map(|procedure| procedure.row().patience);
+    let patience = patience_with(node, policy);
     last_heard(node) == Some(silence.since)
-        && patience.is_some_and(|patience| silence.lasts > patience(policy))
+        && patience.is_some_and(|patience| silence.lasts > patience)
+}
+
+/// How long the procedure of a node waits for its machine, if it does.
+fn patience_with(node: &Node, policy: &Policy) -> Option<SignedDuration> {
+    let row = node.provision_state.procedure()?.row();
+    row.patience.map(|patience| patience(policy))
 }
 
 /// Whether a boot may have failed because the daemon was away: it has served for `served` only, and the machine was
@@ -178,13 +184,13 @@ impl Transition<'_> {
     }
 
     fn tick(self, silence: Option<Silence>, diagnosis: Option<String>) -> Outcome {
-        let overdue = |silence| is_overdue(self.before, silence, &self.context.policy);
+        let policy = &self.context.policy;
         let Some(procedure) = self.node.provision_state.procedure() else { return self.done() };
-        if !silence.is_some_and(overdue) {
+        let Some(patience) = patience_with(&self.node, policy) else { return self.done() };
+        if !silence.is_some_and(|silence| is_overdue(self.before, silence, policy)) {
             return self.done();
         }
-        let row = procedure.row();
-        let seconds = (row.patience)(&self.context.policy).as_secs();
+        let (row, seconds) = (procedure.row(), patience.as_secs());
         let reason = match row.boots {
             Boots::Ramdisk | Boots::Nothing => {
                 TransitionReason::RamdiskSilent { seconds, diagnosis }
