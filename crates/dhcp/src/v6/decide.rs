@@ -204,7 +204,7 @@ impl MessageContext<'_> {
         self.expect_boot()?;
         let mut ias: Vec<_> = self.request.ias().collect();
         if self.may_be_anothers() {
-            ias.retain(|ia| self.is_bound(ia));
+            ias.retain(|ia| self.is_bound(ia) || self.has_reserved(ia));
             if ias.is_empty() {
                 return Err(NoReply::OtherServer);
             }
@@ -282,9 +282,17 @@ impl MessageContext<'_> {
             && (!self.network.sole || named.any(|address| self.is_foreign(address)))
     }
 
-    /// Whether an address is in the pool of another daemon.
+    /// Whether an address is in the pool of another daemon, and is not given here.
     fn is_foreign(&self, address: Ipv6Addr) -> bool {
-        self.network.foreign_pools.iter().any(|pool| pool.contains(address))
+        let mut pools = self.network.foreign_pools.iter();
+        !self.leases.gives(address) && pools.any(|pool| pool.contains(address))
+    }
+
+    /// Whether an association names the address that is reserved for it here. Every server that has the reservation may
+    /// answer.
+    fn has_reserved(&self, ia: &Ia) -> bool {
+        let reserved = self.leases.reserved(&self.identity(ia));
+        reserved.is_some_and(|reserved| ia.addresses.contains(&reserved))
     }
 
     /// Positions of the associations that get an address: for a card, the one that has it, otherwise the first.
@@ -859,6 +867,40 @@ mod tests {
         let decision = server.takes(&theirs, &Answer::Address);
         assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
         assert!(matches!(server.takes(&rebind, &Answer::Address), Decision::Send { .. }), "ours");
+    }
+
+    #[test]
+    fn a_client_that_rebinds_its_reserved_address_gets_it_though_another_server_gave_it() {
+        let reserved: Ipv6Addr = "fd00::2b".parse().unwrap();
+        for sole in [true, false] {
+            let mut server = Server::new();
+            let mut rebind = next(MessageType::Rebind, &server.answers(&solicit()));
+            rebind.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+            let rebind = about(&rebind, &[ia(77, &[&reserved.to_string()])]);
+            server.network.sole = sole;
+            let (first, last) = ("fd00::20".parse().unwrap(), "fd00::2f".parse().unwrap());
+            server.network.foreign_pools = [LeasePool { first, last }].into();
+            server.leases = LeaseTable::new(server.leases.pool(), []);
+            let silent = Decision::Silent(NoReply::OtherServer);
+            assert_eq!(server.takes(&rebind, &Answer::Address), silent, "not reserved here");
+
+            server.leases = LeaseTable::new(server.leases.pool(), [(who(), reserved)]);
+
+            assert_eq!(address(&server.answers(&rebind)), reserved);
+        }
+    }
+
+    #[test]
+    fn a_pool_that_was_taken_over_from_a_dead_daemon_is_answered_for() {
+        let mut server = Server::new();
+        let mut rebind = next(MessageType::Rebind, &server.answers(&solicit()));
+        rebind.options.0.retain(|(code, _)| *code != code::SERVER_ID);
+        server.network.foreign_pools = [server.leases.pool()].into();
+
+        let own = server.leases.pool().last.to_string();
+        let rebind = about(&rebind, &[ia(77, &[&own])]);
+
+        assert!(matches!(server.takes(&rebind, &Answer::Address), Decision::Send { .. }));
     }
 
     #[test]
