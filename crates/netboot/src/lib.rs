@@ -30,6 +30,7 @@ pub mod boot_set;
 pub mod dry_run;
 pub mod exchange;
 pub mod fetch_plan;
+pub mod foreign_pools;
 pub mod interface_addresses;
 pub mod network_plan;
 pub mod network_settings;

@@ -210,6 +210,14 @@ impl NetworkSettings {
         .collect()
     }
 
+    /// All addresses that are given out, but for reserved ones: on the interface's own link and in relayed subnets, of both
+    /// families.
+    pub fn ranges(&self) -> impl Iterator<Item = AddressRange> {
+        let four = self.pool.map(|pool| AddressRange::V4(pool.0));
+        let six = self.pool6.map(|pool| AddressRange::V6(pool.0));
+        four.into_iter().chain(six).chain(self.relayed.iter().map(|relayed| relayed.pool))
+    }
+
     /// Whether the settings go together.
     ///
     /// # Errors
@@ -226,12 +234,8 @@ impl NetworkSettings {
         );
         for RelayedSubnet { subnet, pool, .. } in &self.relayed {
             let (has_own, ends) = match pool {
-                AddressRange::V4(pool) => {
-                    (self.pool.is_some(), [pool.first.into(), pool.last.into()])
-                }
-                AddressRange::V6(pool) => {
-                    (self.pool6.is_some(), [pool.first.into(), pool.last.into()])
-                }
+                AddressRange::V4(_) => (self.pool.is_some(), pool.ends()),
+                AddressRange::V6(_) => (self.pool6.is_some(), pool.ends()),
             };
             ensure!(
                 has_own,
@@ -243,7 +247,7 @@ impl NetworkSettings {
                 "{subnet} is no subnet: its address has bits beyond its prefix"
             );
             ensure!(
-                ends.iter().all(|end: &IpAddr| subnet.contains(end)),
+                ends.iter().all(|end| subnet.contains(end)),
                 "the pool {}-{} is not in its subnet {subnet}",
                 ends[0],
                 ends[1]
@@ -380,6 +384,17 @@ pub enum AddressRange {
     V6(LeasePool<Ipv6Addr>),
 }
 
+impl AddressRange {
+    /// The first and the last address.
+    #[must_use]
+    pub fn ends(&self) -> [IpAddr; 2] {
+        match self {
+            Self::V4(pool) => [pool.first.into(), pool.last.into()],
+            Self::V6(pool) => [pool.first.into(), pool.last.into()],
+        }
+    }
+}
+
 impl TryFrom<String> for AddressRange {
     type Error = WrongNetwork;
 
@@ -472,6 +487,26 @@ mod tests {
         assert!(refusal(&relayed("10.2.0.1/24")).contains("bits beyond its prefix"));
         assert!(refusal(&relayed("10.2.0.0/33")).contains("subnet"));
         assert!(refusal(&relayed("2001:db8::/64")).contains("is not in its subnet"));
+    }
+
+    #[test]
+    fn the_ranges_of_a_network_are_those_of_both_families_and_of_relayed_subnets() {
+        let text = "[[dhcp.network]]\ninterface = \"a\"\npool = \"10.0.0.1-10.0.0.2\"\n\
+                    pool6 = \"fd00::1-fd00::2\"\n\
+                    [[dhcp.network.relayed]]\nsubnet = \"10.2.0.0/24\"\npool = \"10.2.0.10-10.2.0.20\"\n\
+                    [[dhcp.network.relayed]]\nsubnet = \"fd02::/64\"\npool = \"fd02::10-fd02::20\"";
+
+        let ranges: Vec<_> = network(text).unwrap().ranges().map(|range| range.ends()).collect();
+
+        let range =
+            |first: &str, last: &str| [first, last].map(|end| end.parse::<IpAddr>().unwrap());
+        let expected = [
+            range("10.0.0.1", "10.0.0.2"),
+            range("fd00::1", "fd00::2"),
+            range("10.2.0.10", "10.2.0.20"),
+            range("fd02::10", "fd02::20"),
+        ];
+        assert_eq!(ranges, expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use dhcp::v4::{Packet, reply};
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
 use crate::exchange::{DhcpExchange, NoReplyReason, RequestOutcome, RequestResult, Unanswered};
+use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
 use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request};
@@ -117,6 +118,9 @@ impl Responder for ProxyResponder {
             outcome: Ok(RequestOutcome { request, answer, result }),
         }
     }
+
+    /// A proxy refuses no addresses.
+    fn set_foreign_pools(&mut self, _: &ForeignPools) {}
 
     fn leases(&self) -> impl Iterator<Item = &LeaseTable<Ipv4Addr>> {
         iter::empty()

@@ -11,6 +11,7 @@ use dhcp::limits::Millis;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup, what_should_it_boot};
 use crate::exchange::{DhcpExchange, DhcpRequest, Unanswered};
+use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 
 /// Answers one packet. What changed of the leases must be in the journal of its subnet before the reply leaves.
@@ -91,6 +92,9 @@ pub trait Responder {
         answer: BootAnswer,
         now: Millis,
     ) -> ExchangeOf<Self>;
+
+    /// Leaves clients with an address of these pools to the daemons that give them, from now on.
+    fn set_foreign_pools(&mut self, pools: &ForeignPools);
 
     /// The leases of each subnet: the interface's own, then those that are reached through relays.
     fn leases(&self) -> impl Iterator<Item = &LeaseTable<Self::Address>>;

@@ -16,6 +16,7 @@ use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
 use crate::exchange::{
     DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
 };
+use crate::foreign_pools::ForeignPools;
 use crate::network_settings::StrangerPolicy;
 use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
@@ -177,6 +178,12 @@ impl Responder for V4Responder {
             records: records.into_iter().map(|record| (at, record)).collect(),
             labels: request.labels(FAMILY, decided),
             outcome: Ok(RequestOutcome { request, answer, result }),
+        }
+    }
+
+    fn set_foreign_pools(&mut self, pools: &ForeignPools) {
+        for subnet in &mut self.subnets {
+            subnet.about.foreign_pools = pools.v4.clone();
         }
     }
 

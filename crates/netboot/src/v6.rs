@@ -17,6 +17,7 @@ use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
 use crate::exchange::{
     DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
 };
+use crate::foreign_pools::ForeignPools;
 use crate::network_settings::StrangerPolicy;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
@@ -186,6 +187,12 @@ impl Responder for V6Responder {
             records: records.into_iter().map(|record| (at, record)).collect(),
             labels: request.labels(Self::FAMILY, decided),
             outcome: Ok(RequestOutcome { request, answer, result }),
+        }
+    }
+
+    fn set_foreign_pools(&mut self, pools: &ForeignPools) {
+        for subnet in &mut self.subnets {
+            subnet.about.foreign_pools = pools.v6.clone();
         }
     }
 
