@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use store::{Clock, DaemonIdentity, Store, StoreError, log_store_failure};
+use anyhow::{Context as _, Result};
+use netboot::foreign_pools::ForeignPools;
+use netboot::network_settings::AddressRange;
+use store::{
+    Clock, DaemonIdentity, DaemonPools, PoolRange, RegistrationError, Store, StoreError,
+    log_store_failure,
+};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::config;
 use crate::state_dir::StateDir;
 use crate::workers;
 
@@ -18,10 +25,30 @@ pub(crate) fn identity(state: &StateDir, host: String) -> Result<DaemonIdentity>
     Ok(DaemonIdentity::new(state.identity()?, host))
 }
 
-/// Registers this daemon, where others may share its database.
-pub(crate) async fn register(store: &Store, daemon: &DaemonIdentity) -> Result<()> {
+/// What this daemon leases by DHCP.
+pub(crate) fn pools(dhcp: &config::Dhcp) -> DaemonPools {
+    let networks = dhcp.networks.iter();
+    let range = |range: AddressRange| {
+        let [first, last] = range.ends();
+        PoolRange { first, last }
+    };
+    let reserved = networks.clone().flat_map(|network| &network.reservations);
+    DaemonPools {
+        site: dhcp.site.clone(),
+        lease_secs: dhcp.lease_secs,
+        ranges: networks.flat_map(|network| network.ranges().map(range)).collect(),
+        reserved: reserved.map(|reservation| reservation.address).collect(),
+    }
+}
+
+/// Registers this daemon, where others may share its database. Gives the pools of the others.
+pub(crate) async fn register(
+    store: &Store,
+    daemon: &DaemonIdentity,
+    pools: &DaemonPools,
+) -> Result<ForeignPools> {
     if !store.may_be_shared() {
-        return Ok(());
+        return Ok(ForeignPools::default());
     }
     let now = Clock::process().now();
     let known = store.daemons(now).await.context("cannot read who shares the database")?;
@@ -31,7 +58,12 @@ pub(crate) async fn register(store: &Store, daemon: &DaemonIdentity) -> Result<(
             daemon.host
         );
     }
-    store.register_daemon(daemon, now).await.context("cannot register with the database")
+    let registered = store.register_daemon(daemon, pools, now).await;
+    Ok(foreign(&registered.context("cannot register with the database")?))
+}
+
+fn foreign(ranges: &[PoolRange]) -> ForeignPools {
+    ranges.iter().map(|range| [range.first, range.last]).collect()
 }
 
 /// Frees what this daemon held when it died. Where the database is its alone, what any held.
@@ -42,13 +74,16 @@ pub(crate) async fn release(store: &Store, daemon: &DaemonIdentity) -> Result<()
     Ok(())
 }
 
-/// Says that this daemon is alive, until `end`.
+/// Says that this daemon is alive, until `end`, and each time tells DHCP the pools of the others.
 ///
 /// # Errors
-/// In words, where it must not go on: another process has its identity, or a newer version has the database.
+/// In words, where it must not go on: another process has its identity, another daemon its pool, or a newer version the
+/// database.
 pub(crate) async fn stay_known(
     store: Store,
     daemon: DaemonIdentity,
+    pools: DaemonPools,
+    foreign_pools: watch::Sender<ForeignPools>,
     end: CancellationToken,
 ) -> Result<()> {
     if !store.may_be_shared() {
@@ -66,12 +101,27 @@ pub(crate) async fn stay_known(
             return Err(other)
                 .context("this daemon ends, as its database has become another version's");
         }
-        match store.note_alive(&daemon, Clock::process().now()).await {
-            Ok(true) => {}
-            Ok(false) => bail!(
-                "another process runs as this daemon, and this one ends: was the machine copied while it ran?"
-            ),
-            Err(failed) => log_store_failure(&failed, "this daemon could not say that it is alive"),
+        match store.note_alive(&daemon, &pools, Clock::process().now()).await {
+            Ok(ranges) => {
+                let now = foreign(&ranges);
+                foreign_pools.send_if_modified(|known| {
+                    let is_news = *known != now;
+                    *known = now;
+                    is_news
+                });
+            }
+            Err(RegistrationError::Store(failed)) => {
+                log_store_failure(&failed, "this daemon could not say that it is alive");
+            }
+            Err(other @ RegistrationError::Replaced) => {
+                return Err(other)
+                    .context("this daemon ends: was the machine copied while it ran?");
+            }
+            Err(other @ RegistrationError::Overlap(_)) => {
+                return Err(other).context(
+                    "this daemon ends: the database did not hear of it for a while, and another daemon has its pool now",
+                );
+            }
         }
     }
     if let Err(failed) = store.note_end(&daemon).await {

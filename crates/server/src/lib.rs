@@ -29,6 +29,7 @@ use axum::routing::get;
 use netboot::boot_answer::TFTP_FILE;
 use nodes::{NodeIndex, Nodes, Recorder};
 use store::{DatabaseLock, Store};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let _lock = DatabaseLock::take(&database_url).context("cannot use the database")?;
     let store = Store::open(&database_url, &config.key_file(state.path())).await;
     let store = store.context("cannot open the database")?;
-    daemons::register(&store, &daemon).await?;
+    let pools = daemons::pools(&config.dhcp);
+    let foreign_pools = daemons::register(&store, &daemon, &pools).await?;
+    let (tell_foreign_pools, foreign_pools) = watch::channel(foreign_pools);
     let (recorder, backlog) = Recorder::new();
     let nodes = Nodes::new(store.clone(), NodeIndex::default(), config.policy())
         .recorded_by(recorder.clone());
@@ -170,6 +173,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         urls: urls.clone(),
         boot_sets,
         tftp: config.dhcp.tftp,
+        foreign_pools,
     };
     parts.spawn(dhcp.run(sources, observers, stop.clone()));
     let workers = Workers::new(WorkerContext {
@@ -185,7 +189,13 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         strangers,
     });
     parts.spawn(well(workers.run(stop.clone())));
-    parts.spawn(daemons::stay_known(store.clone(), daemon, stop.clone()));
+    parts.spawn(daemons::stay_known(
+        store.clone(),
+        daemon,
+        pools,
+        tell_foreign_pools,
+        stop.clone(),
+    ));
     parts.spawn(well(signals.attend(guard, index, stop.clone())));
     say_ready(&config, &state, &means);
 

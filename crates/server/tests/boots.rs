@@ -604,9 +604,14 @@ impl World {
 
     /// Another daemon with the settings of one, and so with its database.
     async fn beside(other: &Self, last: u8, host: &str) -> Self {
+        Self::beside_with(other, last, host, &other.settings).await
+    }
+
+    /// Another daemon for the same node, with settings of its own.
+    async fn beside_with(other: &Self, last: u8, host: &str, settings: &str) -> Self {
         let (dir, address) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 0, last));
         let (bmc, http) = (other.bmc.clone(), other.http.clone());
-        let (settings, images) = (other.settings.clone(), other.images.clone());
+        let (settings, images) = (settings.to_owned(), other.images.clone());
         let host = host.to_owned();
         daemons::give_key(dir.path());
         let mut world = Self { dir, host, address, bmc, http, settings, images, daemon: None };

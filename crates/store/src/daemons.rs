@@ -6,13 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
-use crate::error::StoreError;
+use crate::error::{RegistrationError, StoreError};
 use crate::open::Store;
-use crate::sql::{micros, micros_after, time};
+use crate::pools::{DaemonPools, PoolOverlap, PoolRange};
+use crate::sql::{document, json, micros, micros_after, time};
 
 /// A daemon that was not heard of for this long is not alive. It says that it is alive a few times as often.
-const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
-/// A daemon that was not heard of for this long is forgotten.
+pub(crate) const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
+/// A daemon that was not heard of for this long is forgotten, once its leases have ended.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// A daemon, as it claims work.
@@ -46,42 +47,53 @@ pub struct KnownDaemon {
 }
 
 impl Store {
-    /// Registers a daemon that starts. Whatever ran with its identity before is dead.
+    /// Registers a daemon that starts, with what it leases. Whatever ran with its identity before is dead.
+    ///
+    /// Gives the addresses of the other daemons of its site, living or dead, whose leases may not have ended.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`RegistrationError`]: a living daemon has a pool that overlaps one of this daemon.
     pub async fn register_daemon(
         &self,
         daemon: &DaemonIdentity,
+        pools: &DaemonPools,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<PoolRange>, RegistrationError> {
         let registered = self.transact(async |connection| {
-            let now = self.lease_time(connection, now).await?;
-            register(connection, daemon, now).await
+            let now = self.take_turn(connection, now).await?;
+            let foreign = others(connection, daemon, pools, now).await?;
+            insert(connection, daemon, pools, now).await?;
+            Ok(foreign)
         });
         registered.await
     }
 
-    /// Says that a daemon is alive. `false` if another process has registered as the same daemon since: of two that have
-    /// one identity, each would free what the other has claimed.
+    /// Says that a daemon is alive. The rest is as with [`Store::register_daemon`].
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`RegistrationError`]: also if another process has registered as the same daemon since. Of two that have one
+    /// identity, each would free what the other has claimed. A daemon that was not heard of for long may find that another
+    /// one has its pool now.
     pub async fn note_alive(
         &self,
         daemon: &DaemonIdentity,
+        pools: &DaemonPools,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<PoolRange>, RegistrationError> {
         let noted = self.transact(async |connection| {
-            let now = self.lease_time(connection, now).await?;
+            let now = self.take_turn(connection, now).await?;
             let select = sqlx::query_scalar("SELECT run FROM daemons WHERE id = $1");
             let select = select.bind(daemon.id.to_string());
             let run: Option<String> = select.fetch_optional(&mut *connection).await?;
-            let is_ours = run.is_none_or(|run| run == daemon.run.to_string());
-            if is_ours {
-                register(connection, daemon, now).await?;
+            if run.as_ref().is_some_and(|run| *run != daemon.run.to_string()) {
+                return Err(RegistrationError::Replaced);
             }
-            Ok::<_, StoreError>(is_ours)
+            let foreign = others(connection, daemon, pools, now).await?;
+            match run {
+                Some(_) => renew(connection, daemon, pools, now).await?,
+                None => insert(connection, daemon, pools, now).await?,
+            }
+            Ok(foreign)
         });
         noted.await
     }
@@ -104,9 +116,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn daemons(&self, now: Timestamp) -> Result<Vec<KnownDaemon>, StoreError> {
-        let select = "SELECT host, seen_at, ended FROM daemons ORDER BY host";
-        let rows = self.rows(sqlx::query(select)).await?;
-        let alive_since = micros_after(self.lease_time_read(now).await?, -ALIVE_FOR);
+        let now = self.lease_time_read(now).await?;
+        let select = "SELECT host, seen_at, ended FROM daemons WHERE seen_at >= $1 ORDER BY host";
+        let rows = self.rows(sqlx::query(select).bind(micros_after(now, -KNOWN_FOR))).await?;
+        let alive_since = micros_after(now, -ALIVE_FOR);
         let mut known = BTreeMap::<String, KnownDaemon>::new();
         for row in &rows {
             let (seen_at, ended): (_, i64) = (time(row, "seen_at")?, row.try_get("ended")?);
@@ -119,26 +132,98 @@ impl Store {
         }
         Ok(known.into_values().collect())
     }
+
+    /// Waits until no other daemon registers, and gives the time then. It is the counter of changes that is taken, before
+    /// any row of a daemon.
+    async fn take_turn(
+        &self,
+        connection: &mut AnyConnection,
+        now: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        let take = sqlx::query("UPDATE change_counter SET number = number");
+        take.execute(&mut *connection).await?;
+        self.lease_time(connection, now).await
+    }
 }
 
-async fn register(
+/// The addresses of the other daemons of a site whose leases may not have ended.
+async fn others(
     connection: &mut AnyConnection,
     daemon: &DaemonIdentity,
+    pools: &DaemonPools,
+    now: Timestamp,
+) -> Result<Vec<PoolRange>, RegistrationError> {
+    let select = "SELECT host, seen_at, ended, leases_until, pools FROM daemons WHERE id <> $1 \
+                  ORDER BY host, id";
+    let rows = sqlx::query(select).bind(daemon.id.to_string()).fetch_all(connection).await?;
+    let alive_since = micros_after(now, -ALIVE_FOR);
+    let mut foreign = Vec::new();
+    for row in &rows {
+        let others: DaemonPools = document(row, "pools")?;
+        let (seen_at, ended): (i64, i64) = (row.try_get("seen_at")?, row.try_get("ended")?);
+        if ended == 0
+            && seen_at > alive_since
+            && let Some((range, other_range)) = pools.overlap(&others)
+        {
+            let (host, other_host) = (daemon.host.clone(), row.try_get("host")?);
+            let overlap = PoolOverlap { host, range, other_host, other_range };
+            return Err(RegistrationError::Overlap(Box::new(overlap)));
+        }
+        if others.site == pools.site && row.try_get::<i64, _>("leases_until")? > micros(now) {
+            foreign.extend(others.all());
+        }
+    }
+    Ok(foreign)
+}
+
+/// Writes down a daemon with what it leases, and forgets those that are gone for good.
+async fn insert(
+    connection: &mut AnyConnection,
+    daemon: &DaemonIdentity,
+    pools: &DaemonPools,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let forget = "DELETE FROM daemons WHERE seen_at < $1";
-    sqlx::query(forget).bind(micros_after(now, -KNOWN_FOR)).execute(&mut *connection).await?;
-    let insert = "INSERT INTO daemons (id, run, host, started_at, seen_at, ended) \
-                  VALUES ($1, $2, $3, $4, $4, 0) ON CONFLICT (id) DO UPDATE SET \
-                  started_at = CASE WHEN daemons.run = excluded.run \
-                    THEN daemons.started_at ELSE excluded.started_at END, \
-                  run = excluded.run, host = excluded.host, seen_at = excluded.seen_at, ended = 0";
+    let forget = "DELETE FROM daemons WHERE seen_at < $1 AND leases_until < $2";
+    sqlx::query(forget)
+        .bind(micros_after(now, -KNOWN_FOR))
+        .bind(micros(now))
+        .execute(&mut *connection)
+        .await?;
+    let insert = "INSERT INTO daemons (id, run, host, started_at, seen_at, ended, leases_until, pools) \
+                  VALUES ($1, $2, $3, $4, $4, 0, $5, $6) ON CONFLICT (id) DO UPDATE SET \
+                  run = excluded.run, host = excluded.host, started_at = excluded.started_at, \
+                  seen_at = excluded.seen_at, ended = 0, leases_until = excluded.leases_until, \
+                  pools = excluded.pools";
     sqlx::query(insert)
         .bind(daemon.id.to_string())
         .bind(daemon.run.to_string())
         .bind(daemon.host.clone())
         .bind(micros(now))
+        .bind(leases_until(pools, now))
+        .bind(json(pools))
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Moves the times of a daemon on.
+async fn renew(
+    connection: &mut AnyConnection,
+    daemon: &DaemonIdentity,
+    pools: &DaemonPools,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let update = "UPDATE daemons SET seen_at = $2, leases_until = $3, ended = 0 WHERE id = $1";
+    sqlx::query(update)
+        .bind(daemon.id.to_string())
+        .bind(micros(now))
+        .bind(leases_until(pools, now))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// When the last lease ends of a daemon that dies before it is heard of again.
+fn leases_until(pools: &DaemonPools, now: Timestamp) -> i64 {
+    micros_after(now, ALIVE_FOR + SignedDuration::from_secs(pools.lease_secs.into()))
 }

@@ -8,6 +8,7 @@ use tracing::{debug, error};
 use uuid::Uuid;
 
 use crate::key::{DecryptError, KeyError};
+use crate::pools::PoolOverlap;
 
 /// The database failed, or holds what we cannot read.
 #[derive(Debug, Error)]
@@ -358,6 +359,20 @@ pub enum WorkError {
     Store(#[from] StoreError),
 }
 
+/// A daemon cannot serve from the database.
+#[derive(Debug, Error)]
+pub enum RegistrationError {
+    /// Another process has registered as the same daemon.
+    #[error("another process runs as this daemon")]
+    Replaced,
+    /// A living daemon leases the same addresses.
+    #[error(transparent)]
+    Overlap(Box<PoolOverlap>),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// An operation's failure, which may be the store's.
 pub trait StoreFailure: From<sqlx::Error> {
     /// The store's failure, if it was that.
@@ -392,7 +407,7 @@ macro_rules! from_sqlx {
     )*};
 }
 
-from_sqlx!(CreateNodeError, ListError, PortError, WorkError, ChangeError<E>);
+from_sqlx!(CreateNodeError, ListError, PortError, WorkError, RegistrationError, ChangeError<E>);
 
 impl<E> From<sqlx::Error> for PortChangeError<E> {
     fn from(error: sqlx::Error) -> Self {

@@ -16,6 +16,7 @@ mod lock;
 mod nodes;
 mod numbers;
 mod open;
+mod pools;
 mod ports;
 mod secrets;
 mod sql;
@@ -25,8 +26,8 @@ pub use change::Change;
 pub use clock::Clock;
 pub use daemons::{DaemonIdentity, KnownDaemon};
 pub use error::{
-    ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, StoreError,
-    StoreFailure, WorkError, log_store_failure,
+    ChangeError, CreateNodeError, ListError, Other, PortChangeError, PortError, RegistrationError,
+    StoreError, StoreFailure, WorkError, log_store_failure,
 };
 pub use events::{AttemptSummary, Retention};
 pub use health::{FailureCounts, Health};
@@ -35,5 +36,6 @@ pub use lock::{DatabaseLock, DatabaseLockError};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use numbers::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 pub use open::Store;
+pub use pools::{DaemonPools, PoolOverlap, PoolRange};
 pub use ports::{ChangedPort, PortFilter, PortKey};
 pub use work::{Claim, Claimed};

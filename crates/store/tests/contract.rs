@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,9 @@ use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
     Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, DaemonIdentity,
-    ListError, NodeChange, NodeFilter, NodeKey, NodeSort, PortChangeError, PortError, PortFilter,
-    PortKey, Retention, SavedPorts, SortDirection, Store, StoreError, WorkError,
+    DaemonPools, ListError, NodeChange, NodeFilter, NodeKey, NodeSort, PoolRange, PortChangeError,
+    PortError, PortFilter, PortKey, RegistrationError, Retention, SavedPorts, SortDirection, Store,
+    StoreError, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -90,6 +92,12 @@ promises![
     where_a_daemon_is_alone_it_frees_what_any_held,
     daemons_are_alive_until_they_end_or_fall_silent,
     of_two_processes_with_one_identity_the_older_is_told,
+    a_pool_that_overlaps_one_of_a_living_daemon_is_refused_in_words,
+    a_pool_is_free_again_when_its_daemon_has_ended_or_is_dead,
+    a_daemon_that_comes_back_after_another_has_taken_its_pool_is_told,
+    of_daemons_that_register_one_pool_at_once_one_has_it,
+    a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ended,
+    a_daemon_of_the_version_before_has_no_known_pools,
     a_renewed_lease_holds,
     a_lost_claim_can_do_nothing,
     replaced_work_does_not_answer_to_the_old_claim,
@@ -985,37 +993,163 @@ async fn daemons_are_alive_until_they_end_or_fall_silent(database: Database) {
         let known = store.daemons(now() + after).await.unwrap();
         known.into_iter().map(|it| (it.host, it.is_alive)).collect::<Vec<_>>()
     };
-    let (one, two) = (daemon("one"), daemon("two"));
-    store.register_daemon(&two, now()).await.unwrap();
-    store.register_daemon(&one, now()).await.unwrap();
+    let (one, two, no_pools) = (daemon("one"), daemon("two"), DaemonPools::default());
+    store.register_daemon(&two, &no_pools, now()).await.unwrap();
+    store.register_daemon(&one, &no_pools, now()).await.unwrap();
     let (up, down) = (|name: &str| (name.to_owned(), true), |name: &str| (name.to_owned(), false));
 
     assert_eq!(alive(second).await, [up("one"), up("two")]);
-    assert!(store.note_alive(&one, now() + second * 15).await.unwrap());
+    store.note_alive(&one, &no_pools, now() + second * 15).await.unwrap();
     assert_eq!(alive(second * 25).await, [up("one"), down("two")]);
     store.note_end(&one).await.unwrap();
     assert_eq!(alive(second * 25).await, [down("one"), down("two")]);
     // A day later the silent ones are forgotten.
-    store.register_daemon(&daemon("three"), now() + second * 86_500).await.unwrap();
+    let later = now() + second * 86_500;
+    store.register_daemon(&daemon("three"), &no_pools, later).await.unwrap();
     assert_eq!(alive(second * 86_500).await, [up("three")]);
 }
 
 async fn of_two_processes_with_one_identity_the_older_is_told(database: Database) {
     let store = database.open().await;
-    let older = daemon("host");
+    let (older, no_pools) = (daemon("host"), DaemonPools::default());
     let newer = DaemonIdentity { run: Uuid::new_v4(), ..older.clone() };
-    store.register_daemon(&older, now()).await.unwrap();
-    assert!(store.note_alive(&older, now()).await.unwrap());
+    store.register_daemon(&older, &no_pools, now()).await.unwrap();
+    store.note_alive(&older, &no_pools, now()).await.unwrap();
 
-    store.register_daemon(&newer, now()).await.unwrap();
+    store.register_daemon(&newer, &no_pools, now()).await.unwrap();
 
-    assert!(!store.note_alive(&older, now()).await.unwrap());
-    assert!(store.note_alive(&newer, now()).await.unwrap());
+    let told = store.note_alive(&older, &no_pools, now()).await;
+    assert!(matches!(told, Err(RegistrationError::Replaced)));
+    store.note_alive(&newer, &no_pools, now()).await.unwrap();
     store.note_end(&older).await.unwrap();
     assert!(
         store.daemons(now()).await.unwrap()[0].is_alive,
         "the end of the older is not the newer's"
     );
+}
+
+async fn a_pool_that_overlaps_one_of_a_living_daemon_is_refused_in_words(database: Database) {
+    let store = database.open().await;
+    let other = pools(&["10.0.0.200-10.0.0.250", "fd00::10-fd00::1f"]);
+    store.register_daemon(&daemon("one"), &other, now()).await.unwrap();
+
+    let own = pools(&["10.0.1.1-10.0.1.9", "fd00::1f-fd00::2f"]);
+    let refused = store.register_daemon(&daemon("two"), &own, now()).await.unwrap_err();
+
+    let words = refused.to_string();
+    let both = "the pool fd00::1f-fd00::2f of this daemon (two) overlaps the pool fd00::10-fd00::1f of the daemon one";
+    assert!(words.contains(both), "{words}");
+    assert!(words.contains("another site in [dhcp]"), "{words}");
+    let known = store.daemons(now()).await.unwrap();
+    assert_eq!(known.iter().map(|it| &it.host).collect::<Vec<_>>(), ["one"], "two does not serve");
+    let elsewhere = DaemonPools { site: "elsewhere".to_owned(), ..own };
+    store.register_daemon(&daemon("two"), &elsewhere, now()).await.unwrap();
+}
+
+async fn a_pool_is_free_again_when_its_daemon_has_ended_or_is_dead(database: Database) {
+    let store = database.open().await;
+    let second = SignedDuration::from_secs(1);
+    let (one, two, three) = (daemon("one"), daemon("two"), daemon("three"));
+    let pools = pools(&["10.0.0.100-10.0.0.199"]);
+    store.register_daemon(&one, &pools, now()).await.unwrap();
+    // The same daemon, killed and started anew at once.
+    let again = DaemonIdentity { run: Uuid::new_v4(), ..one };
+    store.register_daemon(&again, &pools, now() + second).await.unwrap();
+
+    let early = store.register_daemon(&two, &pools, now() + second * 20).await;
+    assert!(matches!(early, Err(RegistrationError::Overlap(_))), "{early:?}");
+    store.register_daemon(&two, &pools, now() + second * 21).await.unwrap();
+    store.note_end(&two).await.unwrap();
+    store.register_daemon(&three, &pools, now() + second * 22).await.unwrap();
+}
+
+async fn a_daemon_that_comes_back_after_another_has_taken_its_pool_is_told(database: Database) {
+    let store = database.open().await;
+    let (one, two, pools) = (daemon("one"), daemon("two"), pools(&["10.0.0.100-10.0.0.199"]));
+    let later = now() + SignedDuration::from_secs(30);
+    store.register_daemon(&one, &pools, now()).await.unwrap();
+    store.register_daemon(&two, &pools, later).await.unwrap();
+
+    let told = store.note_alive(&one, &pools, later).await;
+
+    let Err(RegistrationError::Overlap(overlap)) = told else { panic!("{told:?}") };
+    assert_eq!((overlap.host.as_str(), overlap.other_host.as_str()), ("one", "two"));
+    store.note_alive(&two, &pools, later).await.unwrap();
+}
+
+async fn of_daemons_that_register_one_pool_at_once_one_has_it(database: Database) {
+    let stores = [database.open().await, database.open().await, database.open().await];
+    let registered = (0..9).map(|number| {
+        let store = stores[number % 3].clone();
+        tokio::spawn(async move {
+            let (daemon, pools) = (daemon(&number.to_string()), pools(&["10.0.0.1-10.0.0.9"]));
+            match store.register_daemon(&daemon, &pools, now()).await {
+                Ok(_) => true,
+                Err(RegistrationError::Overlap(_)) => false,
+                Err(error) => panic!("{error:?}"),
+            }
+        })
+    });
+
+    let registered = join(registered).await;
+
+    assert_eq!(registered.iter().filter(|has_it| **has_it).count(), 1);
+}
+
+async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ended(
+    database: Database,
+) {
+    let store = database.open().await;
+    let hour = SignedDuration::from_hours(1);
+    let (one, two, own) = (daemon("one"), daemon("two"), pools(&["10.0.0.1-10.0.0.9"]));
+    assert_eq!(store.register_daemon(&one, &own, now()).await.unwrap(), []);
+    let other = DaemonPools {
+        lease_secs: 48 * 3_600,
+        reserved: vec!["10.0.9.9".parse().unwrap()],
+        ..pools(&["10.0.0.10-10.0.0.19", "fd00::10-fd00::1f"])
+    };
+    let elsewhere = pools(&["10.0.3.1-10.0.3.9"]);
+    let elsewhere = DaemonPools { site: "elsewhere".to_owned(), ..elsewhere };
+    assert_eq!(store.register_daemon(&two, &other, now()).await.unwrap(), own.ranges);
+    assert_eq!(store.register_daemon(&daemon("far"), &elsewhere, now()).await.unwrap(), []);
+
+    let foreign = async |after| {
+        let foreign = store.note_alive(&one, &own, now() + after).await.unwrap();
+        foreign.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let both = ["10.0.0.10-10.0.0.19", "fd00::10-fd00::1f", "10.0.9.9-10.0.9.9"];
+    assert_eq!(foreign(SignedDuration::ZERO).await, both);
+    store.note_end(&two).await.unwrap();
+    assert_eq!(foreign(hour * 47).await, both, "machines still have its addresses");
+    store
+        .register_daemon(&daemon("new"), &DaemonPools::default(), now() + hour * 47)
+        .await
+        .unwrap();
+    assert_eq!(foreign(hour * 48).await, both, "it is not forgotten with those of a day ago");
+    assert_eq!(store.daemons(now() + hour * 48).await.unwrap().len(), 2, "nor shown");
+    assert_eq!(foreign(hour * 49).await, [""; 0]);
+}
+
+async fn a_daemon_of_the_version_before_has_no_known_pools(database: Database) {
+    database.open().await.close().await;
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let at = now().as_microsecond();
+    for undo in [
+        "ALTER TABLE daemons DROP COLUMN pools",
+        "ALTER TABLE daemons DROP COLUMN leases_until",
+        "DELETE FROM _sqlx_migrations WHERE version >= 5",
+        &format!("INSERT INTO daemons VALUES ('1', '1', 'one', {at}, {at}, 0)"),
+    ] {
+        sqlx::query(AssertSqlSafe(undo)).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    let store = database.open().await;
+
+    let own = pools(&["10.0.0.1-10.0.0.9"]);
+    assert_eq!(store.register_daemon(&daemon("two"), &own, now()).await.unwrap(), []);
+    assert_eq!(store.daemons(now()).await.unwrap().len(), 2);
 }
 
 async fn a_renewed_lease_holds(database: Database) {
@@ -1841,6 +1975,17 @@ async fn with_work(store: &Store, name: &str) -> Node {
 fn daemon(host: &str) -> DaemonIdentity {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, host.as_bytes());
     DaemonIdentity { id, run: id, host: host.to_owned() }
+}
+
+/// What a daemon with these pools leases for an hour.
+fn pools(ranges: &[&str]) -> DaemonPools {
+    let range = |range: &&str| {
+        let (first, last) = range.split_once('-').unwrap();
+        let parse = |address: &str| address.parse::<IpAddr>().unwrap();
+        PoolRange { first: parse(first), last: parse(last) }
+    };
+    let ranges = ranges.iter().map(range).collect();
+    DaemonPools { lease_secs: 3_600, ranges, ..DaemonPools::default() }
 }
 
 async fn claim(store: &Store, host: &str) -> Option<store::Claimed> {

@@ -15,6 +15,9 @@ pub struct Dhcp {
     pub provider: Provider,
     /// How long a lease is, in seconds.
     pub lease_secs: u32,
+    /// The name of the networks that this daemon is on, among the daemons of one database: pools of one site must not
+    /// overlap.
+    pub site: String,
     /// Whether PXE firmware of nodes that boot over HTTP gets iPXE by TFTP.
     pub tftp: bool,
     /// How much is answered.
@@ -59,6 +62,7 @@ impl Default for Dhcp {
         Self {
             provider: Provider::default(),
             lease_secs: 3_600,
+            site: String::new(),
             tftp: false,
             limits: DhcpLimits::default(),
             networks: Vec::new(),

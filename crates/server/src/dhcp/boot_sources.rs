@@ -1,10 +1,13 @@
-//! What DHCP answers are made of besides the networks: the nodes in memory, the URLs, the boot sets.
+//! What DHCP answers are made of besides the networks: the nodes in memory, the URLs, the boot sets, the pools of other
+//! daemons.
 
 use hardware::{CpuArch, Mac};
 use netboot::boot_answer::BootContext;
+use netboot::foreign_pools::ForeignPools;
 use netboot::node_view::{NodeView, RegisteredPort};
 use netboot::urls::Urls;
 use nodes::{FoundPort, NodeIndex};
+use tokio::sync::watch;
 
 use crate::artifacts::BootSets;
 
@@ -19,6 +22,8 @@ pub struct BootSources {
     pub tftp: bool,
     /// What there are boot sets for.
     pub boot_sets: BootSets,
+    /// What other daemons of the same database lease.
+    pub foreign_pools: watch::Receiver<ForeignPools>,
 }
 
 /// The index, as the DHCP path sees it.

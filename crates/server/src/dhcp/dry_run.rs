@@ -12,12 +12,14 @@ use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use netboot::dry_run::vantage::{InterfaceAddress, V4Vantage, V6Vantage};
 use netboot::dry_run::{CapturedPacket, Explained, KnownMachine, NetworkDryRun};
+use netboot::foreign_pools::ForeignPools;
 use netboot::network_plan::{self, PoolPlan};
 use netboot::network_settings::NetworkSettings;
 use netboot::node_view::{NodeView as _, RegisteredPort};
 use nodes::{NodeIndex, Nodes};
 use provision::{BootInterface, What};
 use store::{Store, StoreError};
+use tokio::sync::watch;
 
 use super::boot_sources::{BootSources, IndexView};
 use super::interface;
@@ -58,7 +60,10 @@ impl DryRun {
         let urls = config.urls(networks.iter().find_map(NetworkDryRun::address));
         let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
         let nodes = IndexView(index);
-        let sources = BootSources { nodes, urls, boot_sets, tftp: config.dhcp.tftp };
+        // As if there were no other daemon.
+        let (_, foreign_pools) = watch::channel(ForeignPools::default());
+        let tftp = config.dhcp.tftp;
+        let sources = BootSources { nodes, urls, boot_sets, tftp, foreign_pools };
         Ok(Self { networks, sources, provider: config.dhcp.provider, store, notes })
     }
 

@@ -82,8 +82,14 @@ where
         let mut sync = interval(journal::SYNC_EVERY);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut packets = Vec::with_capacity(BATCH);
+        let mut foreign_pools = sources.foreign_pools.clone();
+        self.responder.set_foreign_pools(&foreign_pools.borrow_and_update());
         loop {
             tokio::select! {
+                // So no packet waits for them.
+                Ok(()) = foreign_pools.changed() => {
+                    self.responder.set_foreign_pools(&foreign_pools.borrow_and_update());
+                }
                 received = self.socket.receive(&mut packets, BATCH) => match received {
                     Ok(()) => self.take(&mut packets, sources, observers).await,
                     Err(error) => {
@@ -180,10 +186,12 @@ mod tests {
     use dhcp::v4::reply::Network;
     use hardware::Mac;
     use netboot::dry_run::sample_requests;
+    use netboot::foreign_pools::ForeignPools;
     use netboot::proxy::ProxyResponder;
     use netboot::v4::{V4Arrival, V4Reply};
     use nodes::{NodeIndex, Recorder};
     use provision::test_nodes::{boot_port, booting_node};
+    use tokio::sync::watch;
 
     use super::*;
     use crate::artifacts::BootSets;
@@ -222,6 +230,7 @@ mod tests {
             urls: Config::default().urls(None),
             tftp: false,
             boot_sets: BootSets::look(folder.path()),
+            foreign_pools: watch::channel(ForeignPools::default()).1,
         };
         let (recorder, _backlog) = Recorder::new();
         let observers = Observers {

@@ -1,6 +1,8 @@
 //! Several daemons with one PostgreSQL, where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`
 //! starts it).
 
+mod pools;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -153,6 +155,14 @@ async fn each_daemon_shows_all_that_share_its_database() {
         assert_eq!(conductors.collect::<Vec<_>>(), both);
         let other = world.api(Method::GET, "/v1/conductors/two", Value::Null).await;
         assert_eq!(other["drivers"], json!(["redfish"]));
+        // Nodes are filtered by what each daemon shows as their conductor, which is itself.
+        for host in ["one", "two"] {
+            let path = format!("/v1/nodes?fields=conductor&conductor={host}");
+            let nodes = world.api(Method::GET, &path, Value::Null).await["nodes"].take();
+            let own = (host == world.host).then_some(host);
+            let shown = nodes.as_array().unwrap().iter().map(|node| &node["conductor"]);
+            assert_eq!(shown.collect::<Vec<_>>(), own.into_iter().collect::<Vec<_>>());
+        }
     }
     let (status, _) = first.ask(Method::GET, "/v1/conductors/three", &Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);

@@ -1,0 +1,116 @@
+//! The addresses that each daemon leases by DHCP, and what two daemons lease both.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What a daemon leases by DHCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DaemonPools {
+    /// The name of the networks that the daemon is on. Pools are compared within one site.
+    pub site: String,
+    /// How long a lease is, in seconds.
+    pub lease_secs: u32,
+    /// The pools, of either family.
+    pub ranges: Vec<PoolRange>,
+    /// Addresses of single machines.
+    pub reserved: Vec<IpAddr>,
+}
+
+impl DaemonPools {
+    /// A range of this daemon and one of another daemon that overlap, if there are any.
+    pub(crate) fn overlap(&self, other: &Self) -> Option<(PoolRange, PoolRange)> {
+        let overlaps = |own: &PoolRange| {
+            let of_other = other.ranges.iter().find(|range| range.overlaps(own));
+            of_other.map(|of_other| (*own, *of_other))
+        };
+        self.ranges.iter().filter(|_| self.site == other.site).find_map(overlaps)
+    }
+
+    /// Every address that the daemon gives to machines.
+    pub(crate) fn all(&self) -> impl Iterator<Item = PoolRange> {
+        let single = |address: &IpAddr| PoolRange { first: *address, last: *address };
+        self.ranges.iter().copied().chain(self.reserved.iter().map(single))
+    }
+}
+
+/// Addresses of one family, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRange {
+    /// The first address.
+    pub first: IpAddr,
+    /// The last one.
+    pub last: IpAddr,
+}
+
+impl PoolRange {
+    fn overlaps(&self, other: &Self) -> bool {
+        // All of IPv4 is less than all of IPv6.
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for PoolRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// Two living daemons would lease the same addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the pool {range} of this daemon ({host}) overlaps the pool {other_range} of the daemon {other_host}, which shares the \
+     database: give each daemon a pool of its own; if their networks are not connected, give each another site in [dhcp]; \
+     if {other_host} has died, start this one again {} s after that",
+    crate::daemons::ALIVE_FOR.as_secs()
+)]
+pub struct PoolOverlap {
+    /// What this daemon calls itself.
+    pub host: String,
+    /// Its pool.
+    pub range: PoolRange,
+    /// What the other daemon calls itself.
+    pub other_host: String,
+    /// The pool of the other daemon.
+    pub other_range: PoolRange,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools(site: &str, ranges: &[(&str, &str)]) -> DaemonPools {
+        let range = |(first, last): &(&str, &str)| PoolRange {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+        };
+        let (site, ranges) = (site.to_owned(), ranges.iter().map(range).collect());
+        DaemonPools { site, ranges, ..DaemonPools::default() }
+    }
+
+    #[test]
+    fn pools_overlap_that_have_one_address_in_common_at_one_site() {
+        let own = pools("", &[("10.0.0.10", "10.0.0.19"), ("fd00::10", "fd00::1f")]);
+        let overlaps = |site: &str, first: &str, last: &str| {
+            let other = pools(site, &[(first, last)]);
+            assert_eq!(own.overlap(&other).is_some(), other.overlap(&own).is_some());
+            own.overlap(&other).map(|(own, _)| own.to_string())
+        };
+
+        for (first, last) in
+            [("10.0.0.19", "10.0.0.19"), ("10.0.0.1", "10.0.0.10"), ("10.0.0.1", "10.0.0.99")]
+        {
+            assert_eq!(overlaps("", first, last).as_deref(), Some("10.0.0.10-10.0.0.19"));
+            assert_eq!(overlaps("elsewhere", first, last), None);
+        }
+        assert_eq!(overlaps("", "fd00::1f", "fd00::2f").as_deref(), Some("fd00::10-fd00::1f"));
+        for (first, last) in
+            [("10.0.0.1", "10.0.0.9"), ("10.0.0.20", "10.0.0.29"), ("fd00::20", "fd00::2f")]
+        {
+            assert_eq!(overlaps("", first, last), None);
+        }
+    }
+}
