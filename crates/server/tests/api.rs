@@ -206,6 +206,7 @@ async fn nodes_are_filtered_and_sorted() {
         ("driver=ipmi", json!([])),
         ("conductor_group=", json!(["b", "a"])),
         ("conductor_group=east", json!([])),
+        ("conductor=ferroboot", json!(["b", "a"])),
         ("conductor=elsewhere", json!([])),
     ] {
         let page = service.send("GET", &format!("/v1/nodes?{query}"), None).await.body;
