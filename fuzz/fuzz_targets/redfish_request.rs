@@ -1,22 +1,22 @@
-//! A BMC's brain answers any requests, one after the other, with something a client can read.
+//! The emulator of a BMC answers any requests, one after the other, with something a client can read.
 //!
 //! The input is text: a line `METHOD PATH` and a body, requests parted by a NUL.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use redfish::brain::{Brain, Effect, Personality, Request};
+use redfish::emulator::{Emulator, PowerEffect, Personality, EmulatorRequest};
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut brain = Brain::new("admin", "secret");
-    brain.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
+    let mut emulator = Emulator::new("admin", "secret");
+    emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
     for request in bytes.split(|byte| *byte == 0).take(8) {
         let mut lines = request.splitn(2, |byte| *byte == b'\n');
         let line = lines.next().and_then(|line| std::str::from_utf8(line).ok());
         let Some((method, path)) = line.and_then(|line| line.split_once(' ')) else { continue };
         let Ok(method) = http::Method::from_bytes(method.as_bytes()) else { continue };
         let body = lines.next().unwrap_or_default();
-        let request = Request {
+        let request = EmulatorRequest {
             method: &method,
             path,
             authorization: Some("Basic YWRtaW46c2VjcmV0"),
@@ -25,13 +25,13 @@ fuzz_target!(|bytes: &[u8]| {
             body,
             fresh: "fresh",
         };
-        let (response, effect) = brain.answer(&request);
+        let (response, effect) = emulator.answer(&request);
         assert!(response.status.is_success() || response.body.is_some(), "an error in words");
         match effect {
-            Some(Effect::Start { system } | Effect::Restart { system }) => {
-                assert!(brain.starts(&system).is_some(), "it starts a system that is there");
+            Some(PowerEffect::Start { system } | PowerEffect::Restart { system }) => {
+                assert!(emulator.starts(&system).is_some(), "it starts a system that is there");
             }
-            Some(Effect::Stop { system } | Effect::ShutDown { system }) => brain.stopped(&system),
+            Some(PowerEffect::Stop { system } | PowerEffect::ShutDown { system }) => emulator.stopped(&system),
             None => {}
         }
     }

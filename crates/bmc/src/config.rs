@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use efi::variables::IpVersion;
 use hardware::Mac;
 use nix::net::if_::if_nametoindex;
-use redfish::brain::Personality;
+use redfish::emulator::Personality;
 use serde::Deserialize;
 
 /// As many as have their places on the first PCI bus.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use efi::variables::{DevicePath, SetError, Store};
-use redfish::brain::NextBoot;
+use redfish::emulator::NextBoot;
 
 use crate::config::{Ip, Machine};
 use crate::machine::Setup;

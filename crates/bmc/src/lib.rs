@@ -1,7 +1,7 @@
 //! A Redfish BMC in front of QEMU machines.
 //!
-//! [`redfish::brain`] decides what is answered; this crate listens, and does to the machines what
-//! the brain says. A boot override with a URL becomes a boot entry in the machine's UEFI variables,
+//! [`redfish::emulator`] decides what is answered; this crate listens, and does to the machines what
+//! the emulator says. A boot override with a URL becomes a boot entry in the machine's UEFI variables,
 //! so that its firmware performs a real HTTP boot, once.
 
 pub mod config;
@@ -13,7 +13,7 @@ mod qemu;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use redfish::brain::Brain;
+use redfish::emulator::Emulator;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -25,13 +25,13 @@ pub use config::Config;
 /// When the configuration names files or programs that are not there, or the address is taken.
 pub async fn serve(config: Config, end: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     config.check()?;
-    let mut brain = Brain::new(&config.username, &config.password);
+    let mut emulator = Emulator::new(&config.username, &config.password);
     for machine in &config.machines {
         let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.to_string()).collect();
-        brain.add_system(&machine.id, &macs, machine.personality);
+        emulator.add_system(&machine.id, &macs, machine.personality);
     }
-    let brain = Arc::new(Mutex::new(brain));
-    let machines = machine::start_all(&config, &brain)?;
+    let emulator = Arc::new(Mutex::new(emulator));
+    let machines = machine::start_all(&config, &emulator)?;
     let socket = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {}", config.listen))?;
@@ -40,7 +40,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()> + Send + 'stati
         info!(system = machine.id, "http://{address}/redfish/v1/Systems/{}", machine.id);
     }
     info!("ready: {} machines behind http://{address}/redfish/v1/", config.machines.len());
-    axum::serve(socket, listener::router(brain, machines))
+    axum::serve(socket, listener::router(emulator, machines))
         .with_graceful_shutdown(end)
         .await
         .context("serving Redfish")

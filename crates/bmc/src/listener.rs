@@ -1,13 +1,13 @@
-//! From HTTP to the brain and back.
+//! From HTTP to the emulator and back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request as HttpRequest, State};
-use axum::response::{IntoResponse as _, Json, Response as HttpResponse};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Json, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use redfish::brain::{Brain, Effect, Request, Response};
+use redfish::emulator::{Emulator, EmulatorRequest, EmulatorResponse, PowerEffect};
 use tracing::{debug, error};
 use uuid::Uuid;
 
@@ -18,22 +18,22 @@ const LARGEST_BODY: usize = 64 * 1024;
 
 #[derive(Clone)]
 struct Bmc {
-    brain: Arc<Mutex<Brain>>,
+    emulator: Arc<Mutex<Emulator>>,
     machines: Machines,
 }
 
-/// Every path is the brain's to answer.
-pub(crate) fn router(brain: Arc<Mutex<Brain>>, machines: Machines) -> Router {
-    Router::new().fallback(answer).with_state(Bmc { brain, machines })
+/// The emulator answers every path.
+pub(crate) fn router(emulator: Arc<Mutex<Emulator>>, machines: Machines) -> Router {
+    Router::new().fallback(answer).with_state(Bmc { emulator, machines })
 }
 
-async fn answer(State(bmc): State<Bmc>, request: HttpRequest<Body>) -> HttpResponse {
+async fn answer(State(bmc): State<Bmc>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
     };
     let fresh = Uuid::new_v4().simple().to_string();
-    let request = Request {
+    let request = EmulatorRequest {
         method: &head.method,
         path: head.uri.path(),
         authorization: text(&head.headers, "authorization"),
@@ -43,7 +43,7 @@ async fn answer(State(bmc): State<Bmc>, request: HttpRequest<Body>) -> HttpRespo
         fresh: &fresh,
     };
     let (response, effect) =
-        bmc.brain.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
+        bmc.emulator.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
     debug!("{} {} {}", head.method, head.uri.path(), response.status);
     if let Some(effect) = effect
         && let Err(failed) = act(&bmc.machines, effect).await
@@ -56,12 +56,12 @@ async fn answer(State(bmc): State<Bmc>, request: HttpRequest<Body>) -> HttpRespo
 }
 
 /// A power action is over before it is answered, so that whoever asked may rely on it.
-async fn act(machines: &Machines, effect: Effect) -> anyhow::Result<()> {
+async fn act(machines: &Machines, effect: PowerEffect) -> anyhow::Result<()> {
     match effect {
-        Effect::Start { system } => machines.order(&system, Order::Start).await,
-        Effect::Stop { system } => machines.order(&system, Order::Stop).await,
-        Effect::ShutDown { system } => machines.order(&system, Order::ShutDown).await,
-        Effect::Restart { system } => machines.order(&system, Order::Restart).await,
+        PowerEffect::Start { system } => machines.order(&system, Order::Start).await,
+        PowerEffect::Stop { system } => machines.order(&system, Order::Stop).await,
+        PowerEffect::ShutDown { system } => machines.order(&system, Order::ShutDown).await,
+        PowerEffect::Restart { system } => machines.order(&system, Order::Restart).await,
     }
 }
 
@@ -69,7 +69,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn into_http(response: Response) -> HttpResponse {
+fn into_http(response: EmulatorResponse) -> Response {
     let mut http = match response.body {
         Some(body) => (response.status, Json(body)).into_response(),
         None => response.status.into_response(),

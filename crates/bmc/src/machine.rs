@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
-use redfish::brain::{Brain, NextBoot};
+use redfish::emulator::{Emulator, NextBoot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
@@ -38,7 +38,7 @@ pub(crate) struct Setup {
 }
 
 /// Makes each machine's folder and starts to listen for orders.
-pub(crate) fn start_all(config: &Config, brain: &Arc<Mutex<Brain>>) -> Result<Machines> {
+pub(crate) fn start_all(config: &Config, emulator: &Arc<Mutex<Emulator>>) -> Result<Machines> {
     let mut machines = BTreeMap::new();
     for machine in &config.machines {
         let dir = config.state_dir.join(&machine.id);
@@ -50,7 +50,7 @@ pub(crate) fn start_all(config: &Config, brain: &Arc<Mutex<Brain>>) -> Result<Ma
             dir,
         };
         let (orders, receiver) = mpsc::channel(8);
-        let switch = Switch { setup, brain: Arc::clone(brain), orders: receiver };
+        let switch = Switch { setup, emulator: Arc::clone(emulator), orders: receiver };
         tokio::spawn(switch.run());
         machines.insert(machine.id.clone(), orders);
     }
@@ -70,7 +70,7 @@ impl Machines {
 /// Follows one machine for good.
 struct Switch {
     setup: Setup,
-    brain: Arc<Mutex<Brain>>,
+    emulator: Arc<Mutex<Emulator>>,
     orders: mpsc::Receiver<Ordered>,
 }
 
@@ -93,7 +93,7 @@ impl Switch {
                     if let Some(qemu) = running {
                         self.follow(qemu).await;
                     }
-                    self.with_brain(|brain, id| brain.stopped(id));
+                    self.with_emulator(|emulator, id| emulator.stopped(id));
                 }
                 // It is off already.
                 Order::Stop | Order::ShutDown => drop(done.send(Ok(()))),
@@ -122,7 +122,7 @@ impl Switch {
                         Order::ShutDown => drop(done.send(qemu.press_power_button().await)),
                         Order::Stop => {
                             qemu.stop().await;
-                            self.with_brain(|brain, id| brain.stopped(id));
+                            self.with_emulator(|emulator, id| emulator.stopped(id));
                             let _ = done.send(Ok(()));
                             return;
                         }
@@ -143,7 +143,8 @@ impl Switch {
     }
 
     async fn start(&self) -> Result<Qemu> {
-        let next = self.with_brain(|brain, id| brain.starts(id)).unwrap_or(NextBoot::Usual);
+        let next =
+            self.with_emulator(|emulator, id| emulator.starts(id)).unwrap_or(NextBoot::Usual);
         match &next {
             NextBoot::Usual => info!(system = self.setup.machine.id, "starts"),
             // Not the URL: there may be a ticket in it.
@@ -153,8 +154,8 @@ impl Switch {
         Qemu::start(&self.setup, &next).await
     }
 
-    fn with_brain<T>(&self, ask: impl FnOnce(&mut Brain, &str) -> T) -> T {
-        let mut brain = self.brain.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(&mut brain, &self.setup.machine.id)
+    fn with_emulator<T>(&self, ask: impl FnOnce(&mut Emulator, &str) -> T) -> T {
+        let mut emulator = self.emulator.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut emulator, &self.setup.machine.id)
     }
 }

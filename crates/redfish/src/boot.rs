@@ -13,18 +13,20 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::quirks;
-use crate::system::{Boot, BootOverride, BootPatch, System, Systems};
+use crate::system::{
+    BootOverride, BootPatch, ComputerSystem, ComputerSystemCollection, SystemBoot,
+};
 
 /// One system behind a BMC.
-pub struct Machine<'a, B> {
+pub struct RedfishSystem<'a, B> {
     bmc: &'a B,
     id: ODataId,
-    observer: &'a (dyn Fn(&Call, Option<&Failure>) + Sync),
+    observer: &'a (dyn Fn(&BmcCall, Option<&BmcFailure>) + Sync),
 }
 
 /// A request to a BMC.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct BmcCall {
     /// What it is for.
     pub purpose: RedfishPurpose,
     /// Its HTTP method.
@@ -35,7 +37,7 @@ pub struct Call {
 
 /// What became of a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Failure {
+pub enum BmcFailure {
     /// The BMC said no.
     #[error("BMC answered {status} to the {purpose}{}", colon(message))]
     Refused {
@@ -56,7 +58,7 @@ pub enum Failure {
     },
 }
 
-impl Failure {
+impl BmcFailure {
     /// The status, if the BMC answered.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
@@ -80,7 +82,7 @@ impl Failure {
 pub enum NotOneSystem {
     /// The BMC did not say.
     #[error(transparent)]
-    Failure(#[from] Failure),
+    Failure(#[from] BmcFailure),
     /// It has several, or none.
     #[error(
         "the BMC has {} systems: set redfish_system_id in driver_info{}", .0.len(), among(.0)
@@ -98,13 +100,13 @@ fn among(paths: &[String]) -> String {
 /// [`NotOneSystem`]
 pub async fn only_system<B: Bmc>(
     bmc: &B,
-    observer: &(dyn Fn(&Call, Option<&Failure>) + Sync),
+    observer: &(dyn Fn(&BmcCall, Option<&BmcFailure>) + Sync),
 ) -> Result<String, NotOneSystem> {
     const SYSTEMS: &str = "/redfish/v1/Systems";
     let purpose = RedfishPurpose::ListSystems;
-    let answer = bmc.get::<Systems>(&ODataId::from(SYSTEMS.to_owned())).await;
+    let answer = bmc.get::<ComputerSystemCollection>(&ODataId::from(SYSTEMS.to_owned())).await;
     let answer = answer.map_err(|error| failure(purpose, &error));
-    observer(&Call { purpose, method: "GET", path: SYSTEMS.to_owned() }, answer.as_ref().err());
+    observer(&BmcCall { purpose, method: "GET", path: SYSTEMS.to_owned() }, answer.as_ref().err());
     let paths: Vec<_> = answer?.members.iter().map(|member| member.path.clone()).collect();
     match <[String; 1]>::try_from(paths) {
         Ok([path]) => Ok(path),
@@ -114,11 +116,11 @@ pub async fn only_system<B: Bmc>(
 
 /// What a look at a system shows.
 #[derive(Clone, Debug)]
-pub struct Sight(System);
+pub struct SystemView(ComputerSystem);
 
 /// The power, as far as anything depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
+pub enum SystemPower {
     /// `On`, or on its way there.
     On,
     /// `Off`.
@@ -154,8 +156,8 @@ impl HttpBootOverride {
 }
 
 impl OverrideEnabled {
-    fn known_to(self, sight: &Sight) -> Self {
-        let values = sight.0.boot.as_ref().and_then(|boot| boot.enabled_values.as_ref());
+    fn known_to(self, view: &SystemView) -> Self {
+        let values = view.0.boot.as_ref().and_then(|boot| boot.enabled_values.as_ref());
         let knows = |name: &str| values.is_none_or(|all| all.iter().any(|value| value == name));
         if self == Self::Continuous && !knows(self.name()) { Self::Once } else { self }
     }
@@ -216,21 +218,21 @@ pub struct NotKept {
     pub shown: String,
 }
 
-impl From<System> for Sight {
+impl From<ComputerSystem> for SystemView {
     /// What is seen in an answer of a BMC.
-    fn from(system: System) -> Self {
+    fn from(system: ComputerSystem) -> Self {
         Self(system)
     }
 }
 
-impl Sight {
+impl SystemView {
     /// The power state.
     #[must_use]
-    pub fn power(&self) -> Power {
+    pub fn power(&self) -> SystemPower {
         match self.0.power_state.as_deref() {
-            Some("On" | "PoweringOn") => Power::On,
-            Some("Off") => Power::Off,
-            Some(_) | None => Power::Changing,
+            Some("On" | "PoweringOn") => SystemPower::On,
+            Some("Off") => SystemPower::Off,
+            Some(_) | None => SystemPower::Changing,
         }
     }
 
@@ -253,12 +255,12 @@ impl Sight {
         self.reset_target().map(drop)
     }
 
-    /// Whether the override is what [`Machine::override_boot`] sent.
+    /// Whether the override is what [`RedfishSystem::override_boot`] sent.
     ///
     /// # Errors
     /// Names the first property that is not.
     pub fn has_override(&self, wanted: &HttpBootOverride) -> Result<(), NotKept> {
-        let nothing = Boot::default();
+        let nothing = SystemBoot::default();
         let boot = self.0.boot.as_ref().unwrap_or(&nothing);
         kept("BootSourceOverrideTarget", "UefiHttp", boot.target.as_deref())?;
         // A BMC that knows only one of the two keeps that one. The next boot is the same, and Continuous is cleared
@@ -310,13 +312,13 @@ fn kept(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(),
     Err(NotKept { property, wanted: wanted.to_owned(), shown })
 }
 
-impl<'a, B: Bmc> Machine<'a, B> {
+impl<'a, B: Bmc> RedfishSystem<'a, B> {
     /// The system at this path. `observer` hears of every request once it is answered.
     #[must_use]
     pub fn new(
         bmc: &'a B,
         system: &str,
-        observer: &'a (dyn Fn(&Call, Option<&Failure>) + Sync),
+        observer: &'a (dyn Fn(&BmcCall, Option<&BmcFailure>) + Sync),
     ) -> Self {
         Self { bmc, id: ODataId::from(system.to_owned()), observer }
     }
@@ -324,82 +326,82 @@ impl<'a, B: Bmc> Machine<'a, B> {
     /// GETs the system.
     ///
     /// # Errors
-    /// [`Failure`], as of every function here.
-    pub async fn look(&self) -> Result<Sight, Failure> {
+    /// [`BmcFailure`], as of every function here.
+    pub async fn look(&self) -> Result<SystemView, BmcFailure> {
         let call = self.call(RedfishPurpose::LookAtSystem, "GET", self.id.to_string());
-        let system = self.heard(call, self.bmc.get::<System>(&self.id).await)?;
-        Ok(Sight(System::clone(&system)))
+        let system = self.heard(call, self.bmc.get::<ComputerSystem>(&self.id).await)?;
+        Ok(SystemView(ComputerSystem::clone(&system)))
     }
 
     /// Asks for a boot over HTTP.
     ///
     /// # Errors
-    /// [`Failure`] if the BMC refuses or does not answer.
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
     pub async fn override_boot(
         &self,
-        sight: &Sight,
+        view: &SystemView,
         wanted: &HttpBootOverride,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BmcFailure> {
         let boot = BootOverride {
-            enabled: wanted.enabled.known_to(sight).name(),
+            enabled: wanted.enabled.known_to(view).name(),
             mode: Some("UEFI"),
             target: Some("UefiHttp"),
             http_boot_uri: match &wanted.uri {
                 Some(uri) => Some(Some(uri.clone())),
                 // A URL that an older boot has left would win over DHCP's.
-                None => stale_uri(sight).then_some(None),
+                None => stale_uri(view).then_some(None),
             },
         };
-        self.patch(RedfishPurpose::BootOverride, sight, boot).await
+        self.patch(RedfishPurpose::BootOverride, view, boot).await
     }
 
     /// Takes the override back, so that no later boot runs into a URL that is gone.
     ///
     /// # Errors
-    /// [`Failure`] if the BMC refuses or does not answer.
-    pub async fn clear_override(&self, sight: &Sight) -> Result<(), Failure> {
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
+    pub async fn clear_override(&self, view: &SystemView) -> Result<(), BmcFailure> {
         let boot = BootOverride {
             enabled: "Disabled",
-            mode: quirks::wants_mode_when_clearing(&sight.0).then_some("UEFI"),
+            mode: quirks::wants_mode_when_clearing(&view.0).then_some("UEFI"),
             target: Some("None"),
-            http_boot_uri: stale_uri(sight).then_some(None),
+            http_boot_uri: stale_uri(view).then_some(None),
         };
-        self.patch(RedfishPurpose::ClearOverride, sight, boot).await
+        self.patch(RedfishPurpose::ClearOverride, view, boot).await
     }
 
     /// Switches on.
     ///
     /// # Errors
-    /// [`Failure`] if the BMC refuses or does not answer.
-    pub async fn power_on(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset(RedfishPurpose::PowerOn, sight, &["On", "ForceOn"]).await
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
+    pub async fn power_on(&self, view: &SystemView) -> Result<(), BmcFailure> {
+        self.reset(RedfishPurpose::PowerOn, view, &["On", "ForceOn"]).await
     }
 
     /// Switches off at once.
     ///
     /// # Errors
-    /// [`Failure`] if the BMC refuses or does not answer.
-    pub async fn power_off(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset(RedfishPurpose::PowerOff, sight, &["ForceOff"]).await
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
+    pub async fn power_off(&self, view: &SystemView) -> Result<(), BmcFailure> {
+        self.reset(RedfishPurpose::PowerOff, view, &["ForceOff"]).await
     }
 
     /// Asks the running system to end itself.
     ///
     /// # Errors
-    /// [`Failure`] if the BMC refuses or does not answer.
-    pub async fn shut_down(&self, sight: &Sight) -> Result<(), Failure> {
-        self.reset(RedfishPurpose::Shutdown, sight, &["GracefulShutdown", "ForceOff"]).await
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
+    pub async fn shut_down(&self, view: &SystemView) -> Result<(), BmcFailure> {
+        self.reset(RedfishPurpose::Shutdown, view, &["GracefulShutdown", "ForceOff"]).await
     }
 
     async fn patch(
         &self,
         purpose: RedfishPurpose,
-        sight: &Sight,
+        view: &SystemView,
         boot: BootOverride,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BmcFailure> {
         let patch = BootPatch { boot };
-        match self.patch_if_match(purpose, sight.0.etag(), &patch).await {
-            Err(Failure::Refused { status, .. }) if quirks::denies_its_own_etag(status) => {
+        match self.patch_if_match(purpose, view.0.etag(), &patch).await {
+            Err(BmcFailure::Refused { status, .. }) if quirks::denies_its_own_etag(status) => {
                 self.patch_if_match(purpose, None, &patch).await
             }
             answer => answer,
@@ -411,7 +413,7 @@ impl<'a, B: Bmc> Machine<'a, B> {
         purpose: RedfishPurpose,
         etag: Option<&ODataETag>,
         patch: &BootPatch,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BmcFailure> {
         let call = self.call(purpose, "PATCH", self.id.to_string());
         let done = self.bmc.update::<_, Value>(&self.id, etag, patch).await;
         self.heard(call, done).map(drop)
@@ -420,46 +422,46 @@ impl<'a, B: Bmc> Machine<'a, B> {
     async fn reset(
         &self,
         purpose: RedfishPurpose,
-        sight: &Sight,
+        view: &SystemView,
         wanted: &[&'static str],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BmcFailure> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
-        struct Params {
+        struct ResetParams {
             reset_type: &'static str,
         }
-        let target = sight
+        let target = view
             .reset_target()
-            .map_err(|cannot| Failure::NoAnswer { purpose, message: cannot.to_string() })?;
+            .map_err(|cannot| BmcFailure::NoAnswer { purpose, message: cannot.to_string() })?;
         let target = target.to_owned();
         let call = self.call(purpose, "POST", target.clone());
-        let action = Action::<Params, Value>::new(ActionTarget::new(target));
-        let params = Params { reset_type: sight.reset_type(wanted) };
+        let action = Action::<ResetParams, Value>::new(ActionTarget::new(target));
+        let params = ResetParams { reset_type: view.reset_type(wanted) };
         let done = self.bmc.action(&action, &params).await;
         self.heard(call, done).map(drop)
     }
 
-    fn call(&self, purpose: RedfishPurpose, method: &'static str, path: String) -> Call {
-        Call { purpose, method, path }
+    fn call(&self, purpose: RedfishPurpose, method: &'static str, path: String) -> BmcCall {
+        BmcCall { purpose, method, path }
     }
 
-    fn heard<T>(&self, call: Call, answer: Result<T, B::Error>) -> Result<T, Failure> {
+    fn heard<T>(&self, call: BmcCall, answer: Result<T, B::Error>) -> Result<T, BmcFailure> {
         let answer = answer.map_err(|error| failure(call.purpose, &error));
         (self.observer)(&call, answer.as_ref().err());
         answer
     }
 }
 
-fn stale_uri(sight: &Sight) -> bool {
-    let uri = sight.0.boot.as_ref().and_then(|boot| boot.http_boot_uri.as_ref());
+fn stale_uri(view: &SystemView) -> bool {
+    let uri = view.0.boot.as_ref().and_then(|boot| boot.http_boot_uri.as_ref());
     uri.and_then(Option::as_deref).is_some_and(|uri| !uri.is_empty())
 }
 
-fn failure(purpose: RedfishPurpose, error: &impl BmcError) -> Failure {
+fn failure(purpose: RedfishPurpose, error: &impl BmcError) -> BmcFailure {
     let BmcErrorClass::HttpResponse { status } = error.error_class() else {
-        return Failure::NoAnswer { purpose, message: chain(error) };
+        return BmcFailure::NoAnswer { purpose, message: chain(error) };
     };
-    Failure::Refused {
+    BmcFailure::Refused {
         purpose,
         status: http::StatusCode::from_u16(status).unwrap_or_default(),
         message: error.response_body().map(words_of).unwrap_or_default(),
@@ -510,13 +512,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::brain::{Personality, PowerState};
-    use crate::in_memory::InMemory;
+    use crate::emulator::{EmulatedPower, Personality};
+    use crate::in_memory::InMemoryBmc;
 
     const SYSTEM: &str = "/redfish/v1/Systems/1";
     const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
 
-    fn nobody(_: &Call, _: Option<&Failure>) {}
+    fn nobody(_: &BmcCall, _: Option<&BmcFailure>) {}
 
     fn url_once() -> HttpBootOverride {
         HttpBootOverride::once(Some(URL.to_owned()))
@@ -526,23 +528,23 @@ mod tests {
         HttpBootOverride::once(None)
     }
 
-    async fn boot(bmc: &InMemory, wanted: &HttpBootOverride) -> Result<Sight, Failure> {
-        let machine = Machine::new(bmc, SYSTEM, &nobody);
-        let sight = machine.look().await?;
-        machine.override_boot(&sight, wanted).await?;
-        let sight = machine.look().await?;
-        machine.power_on(&sight).await?;
-        Ok(sight)
+    async fn boot(bmc: &InMemoryBmc, wanted: &HttpBootOverride) -> Result<SystemView, BmcFailure> {
+        let machine = RedfishSystem::new(bmc, SYSTEM, &nobody);
+        let view = machine.look().await?;
+        machine.override_boot(&view, wanted).await?;
+        let view = machine.look().await?;
+        machine.power_on(&view).await?;
+        Ok(view)
     }
 
     #[tokio::test]
     async fn a_boot_from_a_url_is_set_read_back_and_started() {
-        let bmc = InMemory::new(Personality::default());
+        let bmc = InMemoryBmc::new(Personality::default());
 
-        let sight = boot(&bmc, &url_once()).await.unwrap();
+        let view = boot(&bmc, &url_once()).await.unwrap();
 
-        assert_eq!(sight.has_override(&url_once()), Ok(()));
-        assert_eq!(bmc.power(), PowerState::On);
+        assert_eq!(view.has_override(&url_once()), Ok(()));
+        assert_eq!(bmc.power(), EmulatedPower::On);
         assert_eq!(bmc.booted_from(), Some(URL.to_owned()));
     }
 
@@ -551,20 +553,20 @@ mod tests {
         for (enabled, outlives_a_boot) in
             [(OverrideEnabled::Once, false), (OverrideEnabled::Continuous, true)]
         {
-            let bmc = InMemory::new(Personality::default());
+            let bmc = InMemoryBmc::new(Personality::default());
             let wanted = HttpBootOverride { enabled, ..url_once() };
 
-            let sight = boot(&bmc, &wanted).await.unwrap();
+            let view = boot(&bmc, &wanted).await.unwrap();
 
-            assert_eq!(sight.has_override(&wanted), Ok(()));
-            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
-            assert_eq!(sight.has_override(&wanted).is_ok(), outlives_a_boot, "{enabled:?}");
+            assert_eq!(view.has_override(&wanted), Ok(()));
+            let view = RedfishSystem::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+            assert_eq!(view.has_override(&wanted).is_ok(), outlives_a_boot, "{enabled:?}");
         }
     }
 
     #[tokio::test]
     async fn a_refused_url_is_never_followed_by_a_reset() {
-        let bmc = InMemory::new(Personality::default());
+        let bmc = InMemoryBmc::new(Personality::default());
 
         let refused =
             boot(&bmc, &HttpBootOverride::once(Some("ftp://nope".to_owned()))).await.unwrap_err();
@@ -573,42 +575,42 @@ mod tests {
             refused.to_string().starts_with("BMC answered 400 Bad Request to the boot override: "),
             "{refused}"
         );
-        assert_eq!(bmc.power(), PowerState::Off);
+        assert_eq!(bmc.power(), EmulatedPower::Off);
     }
 
     #[tokio::test]
     async fn a_node_need_not_say_which_system_where_there_is_one() {
-        let bmc = InMemory::new(Personality::default());
+        let bmc = InMemoryBmc::new(Personality::default());
 
         assert_eq!(only_system(&bmc, &nobody).await.unwrap(), SYSTEM);
     }
 
     #[tokio::test]
     async fn the_override_is_cleared_with_its_url() {
-        let bmc = InMemory::new(Personality::default());
-        let machine = Machine::new(&bmc, SYSTEM, &nobody);
-        let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, &url_once()).await.unwrap();
-        let sight = machine.look().await.unwrap();
-        assert!(sight.is_overridden());
+        let bmc = InMemoryBmc::new(Personality::default());
+        let machine = RedfishSystem::new(&bmc, SYSTEM, &nobody);
+        let view = machine.look().await.unwrap();
+        machine.override_boot(&view, &url_once()).await.unwrap();
+        let view = machine.look().await.unwrap();
+        assert!(view.is_overridden());
 
-        machine.clear_override(&sight).await.unwrap();
+        machine.clear_override(&view).await.unwrap();
 
         assert!(!machine.look().await.unwrap().is_overridden());
     }
 
     #[tokio::test]
     async fn a_url_of_an_older_boot_does_not_outlive_a_switch_to_dhcp() {
-        let bmc = InMemory::new(Personality::default());
-        let machine = Machine::new(&bmc, SYSTEM, &nobody);
-        let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, &url_once()).await.unwrap();
+        let bmc = InMemoryBmc::new(Personality::default());
+        let machine = RedfishSystem::new(&bmc, SYSTEM, &nobody);
+        let view = machine.look().await.unwrap();
+        machine.override_boot(&view, &url_once()).await.unwrap();
 
-        let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, &dhcp_once()).await.unwrap();
+        let view = machine.look().await.unwrap();
+        machine.override_boot(&view, &dhcp_once()).await.unwrap();
 
-        let sight = machine.look().await.unwrap();
-        machine.power_on(&sight).await.unwrap();
+        let view = machine.look().await.unwrap();
+        machine.power_on(&view).await.unwrap();
         assert_eq!(bmc.booted_from(), None);
     }
 
@@ -621,10 +623,10 @@ mod tests {
             (Personality { no_targets: true, ..Personality::default() }, "does not say which"),
         ];
         for (personality, words) in cases {
-            let bmc = InMemory::new(personality);
-            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+            let bmc = InMemoryBmc::new(personality);
+            let view = RedfishSystem::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
 
-            let cannot = sight.validate(true).unwrap_err().to_string();
+            let cannot = view.validate(true).unwrap_err().to_string();
 
             assert!(cannot.contains(words), "{cannot}");
         }
@@ -632,18 +634,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_bmc_without_the_url_property_is_fine_where_dhcp_tells_the_url() {
-        let bmc = InMemory::new(Personality { no_http_boot_uri: true, ..Personality::default() });
-        let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+        let bmc =
+            InMemoryBmc::new(Personality { no_http_boot_uri: true, ..Personality::default() });
+        let view = RedfishSystem::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
 
-        assert_eq!(sight.validate(false), Ok(()));
+        assert_eq!(view.validate(false), Ok(()));
     }
 
     #[tokio::test]
     async fn a_bmc_that_forgets_the_override_is_found_out() {
-        let bmc = InMemory::new(Personality { forgets_override: true, ..Personality::default() });
-        let machine = Machine::new(&bmc, SYSTEM, &nobody);
-        let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, &url_once()).await.unwrap();
+        let bmc =
+            InMemoryBmc::new(Personality { forgets_override: true, ..Personality::default() });
+        let machine = RedfishSystem::new(&bmc, SYSTEM, &nobody);
+        let view = machine.look().await.unwrap();
+        machine.override_boot(&view, &url_once()).await.unwrap();
 
         let lost = machine.look().await.unwrap().has_override(&url_once()).unwrap_err();
 
@@ -652,7 +656,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_in_the_words_of_the_bmc() {
-        let bmc = InMemory::new(Personality { refuses_override: true, ..Personality::default() });
+        let bmc =
+            InMemoryBmc::new(Personality { refuses_override: true, ..Personality::default() });
 
         let refused = boot(&bmc, &url_once()).await.unwrap_err();
 
@@ -666,32 +671,32 @@ mod tests {
     #[tokio::test]
     async fn power_is_not_taken_for_changed_before_it_shows() {
         let slow = Personality { stale_power_looks: 2, ..Personality::default() };
-        let bmc = InMemory::new(slow);
-        let machine = Machine::new(&bmc, SYSTEM, &nobody);
-        let sight = machine.look().await.unwrap();
-        machine.power_on(&sight).await.unwrap();
+        let bmc = InMemoryBmc::new(slow);
+        let machine = RedfishSystem::new(&bmc, SYSTEM, &nobody);
+        let view = machine.look().await.unwrap();
+        machine.power_on(&view).await.unwrap();
 
         let mut seen = Vec::new();
         for _ in 0..3 {
             seen.push(machine.look().await.unwrap().power());
         }
 
-        assert_eq!(seen, [Power::Off, Power::Off, Power::On]);
+        assert_eq!(seen, [SystemPower::Off, SystemPower::Off, SystemPower::On]);
     }
 
     #[tokio::test]
     async fn power_between_on_and_off_is_neither() {
         for (shown, power) in [
-            (json!("PoweringOn"), Power::On),
-            (json!("PoweringOff"), Power::Changing),
-            (json!("Paused"), Power::Changing),
-            (json!(null), Power::Changing),
+            (json!("PoweringOn"), SystemPower::On),
+            (json!("PoweringOff"), SystemPower::Changing),
+            (json!("Paused"), SystemPower::Changing),
+            (json!(null), SystemPower::Changing),
         ] {
-            let bmc = InMemory::showing(json!({"@odata.id": SYSTEM, "PowerState": shown}));
+            let bmc = InMemoryBmc::showing(json!({"@odata.id": SYSTEM, "PowerState": shown}));
 
-            let sight = Machine::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
+            let view = RedfishSystem::new(&bmc, SYSTEM, &nobody).look().await.unwrap();
 
-            assert_eq!(sight.power(), power, "{shown}");
+            assert_eq!(view.power(), power, "{shown}");
         }
     }
 
@@ -700,7 +705,7 @@ mod tests {
         let link = |id: &str| json!({"@odata.id": format!("/redfish/v1/Systems/{id}")});
         let systems =
             json!({"@odata.id": "/redfish/v1/Systems", "Members": [link("1"), link("2")]});
-        let bmc = InMemory::showing(systems);
+        let bmc = InMemoryBmc::showing(systems);
 
         let several = only_system(&bmc, &nobody).await.unwrap_err();
 
@@ -771,29 +776,26 @@ mod tests {
         })
     }
 
-    async fn do_everything(bmc: &InMemory) {
+    async fn do_everything(bmc: &InMemoryBmc) {
         let _ = only_system(bmc, &nobody).await;
-        let machine = Machine::new(bmc, SYSTEM, &nobody);
-        let Ok(sight) = machine.look().await else { return };
-        let _ = (sight.power(), sight.validate(true), sight.validate(false));
-        let _ = (
-            sight.has_override(&url_once()),
-            sight.has_override(&dhcp_once()),
-            sight.is_overridden(),
-        );
-        let _ = machine.override_boot(&sight, &url_once()).await;
-        let _ = machine.override_boot(&sight, &dhcp_once()).await;
-        let _ = machine.clear_override(&sight).await;
-        let _ = machine.power_on(&sight).await;
-        let _ = machine.shut_down(&sight).await;
-        let _ = machine.power_off(&sight).await;
+        let machine = RedfishSystem::new(bmc, SYSTEM, &nobody);
+        let Ok(view) = machine.look().await else { return };
+        let _ = (view.power(), view.validate(true), view.validate(false));
+        let _ =
+            (view.has_override(&url_once()), view.has_override(&dhcp_once()), view.is_overridden());
+        let _ = machine.override_boot(&view, &url_once()).await;
+        let _ = machine.override_boot(&view, &dhcp_once()).await;
+        let _ = machine.clear_override(&view).await;
+        let _ = machine.power_on(&view).await;
+        let _ = machine.shut_down(&view).await;
+        let _ = machine.power_off(&view).await;
     }
 
     proptest! {
         #[test]
         fn nothing_that_a_bmc_shows_makes_the_client_panic(shown in prop_oneof![json(), system()]) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(do_everything(&InMemory::showing(shown)));
+            runtime.block_on(do_everything(&InMemoryBmc::showing(shown)));
         }
 
         #[test]
@@ -805,15 +807,16 @@ mod tests {
 
     #[tokio::test]
     async fn every_request_is_observed_with_what_became_of_it() {
-        let bmc = InMemory::new(Personality { refuses_override: true, ..Personality::default() });
+        let bmc =
+            InMemoryBmc::new(Personality { refuses_override: true, ..Personality::default() });
         let seen = Mutex::new(Vec::new());
-        let observer = |call: &Call, failure: Option<&Failure>| {
-            seen.lock().unwrap().push((call.purpose, failure.and_then(Failure::status)));
+        let observer = |call: &BmcCall, failure: Option<&BmcFailure>| {
+            seen.lock().unwrap().push((call.purpose, failure.and_then(BmcFailure::status)));
         };
-        let machine = Machine::new(&bmc, SYSTEM, &observer);
+        let machine = RedfishSystem::new(&bmc, SYSTEM, &observer);
 
-        let sight = machine.look().await.unwrap();
-        machine.override_boot(&sight, &url_once()).await.unwrap_err();
+        let view = machine.look().await.unwrap();
+        machine.override_boot(&view, &url_once()).await.unwrap_err();
 
         assert_eq!(
             seen.lock().unwrap()[..],

@@ -1,4 +1,4 @@
-//! The brain behind nv-redfish's `Bmc` trait, for tests: both sides play without a socket.
+//! The emulator behind nv-redfish's `Bmc` trait, for tests: both sides play without a socket.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,26 +11,28 @@ use nv_redfish_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::brain::{Brain, Effect, NextBoot, Personality, PowerState, Request};
+use crate::emulator::{
+    EmulatedPower, Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect,
+};
 
 /// A BMC with one system, `1`, whose machine starts at once and never ends by itself.
-pub(crate) struct InMemory {
-    brain: Mutex<Brain>,
+pub(crate) struct InMemoryBmc {
+    emulator: Mutex<Emulator>,
     booted: Mutex<Option<NextBoot>>,
-    /// What every GET is answered with, instead of what the brain has.
+    /// What every GET is answered with, instead of what the emulator has.
     shown: Option<Value>,
 }
 
 /// What an HTTP transport would make of an answer that is not what was asked for.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum InMemoryError {
     #[error("status {status}")]
     Status { status: u16, body: String },
     #[error("not understood: {0}")]
     Body(#[from] serde_json::Error),
 }
 
-impl BmcError for Refused {
+impl BmcError for InMemoryError {
     fn error_class(&self) -> BmcErrorClass {
         match self {
             Self::Status { status, .. } => BmcErrorClass::HttpResponse { status: *status },
@@ -46,11 +48,11 @@ impl BmcError for Refused {
     }
 }
 
-impl InMemory {
+impl InMemoryBmc {
     pub(crate) fn new(personality: Personality) -> Self {
-        let mut brain = Brain::new("admin", "secret");
-        brain.add_system("1", &["52:54:00:00:00:01".to_owned()], personality);
-        Self { brain: Mutex::new(brain), booted: Mutex::default(), shown: None }
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], personality);
+        Self { emulator: Mutex::new(emulator), booted: Mutex::default(), shown: None }
     }
 
     /// A BMC whose every resource looks like this.
@@ -58,8 +60,8 @@ impl InMemory {
         Self { shown: Some(body), ..Self::new(Personality::default()) }
     }
 
-    pub(crate) fn power(&self) -> PowerState {
-        self.brain.lock().unwrap().power("1").unwrap()
+    pub(crate) fn power(&self) -> EmulatedPower {
+        self.emulator.lock().unwrap().power("1").unwrap()
     }
 
     pub(crate) fn booted_from(&self) -> Option<String> {
@@ -75,9 +77,9 @@ impl InMemory {
         path: &str,
         if_match: Option<&str>,
         body: &[u8],
-    ) -> Result<Value, Refused> {
-        let mut brain = self.brain.lock().unwrap();
-        let request = Request {
+    ) -> Result<Value, InMemoryError> {
+        let mut emulator = self.emulator.lock().unwrap();
+        let request = EmulatorRequest {
             method: &method,
             path,
             // `admin:secret`.
@@ -87,16 +89,18 @@ impl InMemory {
             body,
             fresh: "fresh",
         };
-        let (response, effect) = brain.answer(&request);
+        let (response, effect) = emulator.answer(&request);
         if let Some(effect) = effect {
             match effect {
-                Effect::Start { system } => {
-                    *self.booted.lock().unwrap() = brain.starts(&system);
+                PowerEffect::Start { system } => {
+                    *self.booted.lock().unwrap() = emulator.starts(&system);
                 }
-                Effect::Stop { system } | Effect::ShutDown { system } => brain.stopped(&system),
-                Effect::Restart { system } => {
-                    brain.stopped(&system);
-                    *self.booted.lock().unwrap() = brain.starts(&system);
+                PowerEffect::Stop { system } | PowerEffect::ShutDown { system } => {
+                    emulator.stopped(&system)
+                }
+                PowerEffect::Restart { system } => {
+                    emulator.stopped(&system);
+                    *self.booted.lock().unwrap() = emulator.starts(&system);
                 }
             }
         }
@@ -104,7 +108,7 @@ impl InMemory {
         if response.status.is_success() {
             Ok(body)
         } else {
-            Err(Refused::Status { status: response.status.as_u16(), body: body.to_string() })
+            Err(InMemoryError::Status { status: response.status.as_u16(), body: body.to_string() })
         }
     }
 
@@ -114,7 +118,7 @@ impl InMemory {
         path: &str,
         if_match: Option<&str>,
         body: &impl Serialize,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         let value = self.answer(method, path, if_match, &serde_json::to_vec(body)?)?;
         if value.is_null() {
             return Ok(ModificationResponse::Empty);
@@ -123,13 +127,13 @@ impl InMemory {
     }
 }
 
-impl Bmc for InMemory {
-    type Error = Refused;
+impl Bmc for InMemoryBmc {
+    type Error = InMemoryError;
 
     async fn get<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
         &self,
         id: &ODataId,
-    ) -> Result<Arc<T>, Refused> {
+    ) -> Result<Arc<T>, InMemoryError> {
         let value = match &self.shown {
             Some(body) => body.clone(),
             None => self.answer(http::Method::GET, &id.to_string(), None, b"")?,
@@ -142,7 +146,7 @@ impl Bmc for InMemory {
         id: &ODataId,
         etag: Option<&ODataETag>,
         update: &V,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         let if_match = etag.map_or_else(|| "*".to_owned(), ToString::to_string);
         self.modify(http::Method::PATCH, &id.to_string(), Some(&if_match), update)
     }
@@ -151,11 +155,15 @@ impl Bmc for InMemory {
         &self,
         action: &Action<T, R>,
         params: &T,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         self.modify(http::Method::POST, action.target.as_str(), None, params)
     }
 
-    async fn expand<T: Expandable>(&self, _: &ODataId, _: ExpandQuery) -> Result<Arc<T>, Refused> {
+    async fn expand<T: Expandable>(
+        &self,
+        _: &ODataId,
+        _: ExpandQuery,
+    ) -> Result<Arc<T>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
@@ -163,7 +171,7 @@ impl Bmc for InMemory {
         &self,
         _: &ODataId,
         _: FilterQuery,
-    ) -> Result<Arc<T>, Refused> {
+    ) -> Result<Arc<T>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
@@ -171,7 +179,7 @@ impl Bmc for InMemory {
         &self,
         _: &ODataId,
         _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<Refused>> {
+    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
         unreachable!("not used by the client")
     }
 
@@ -180,7 +188,7 @@ impl Bmc for InMemory {
         _: &ODataId,
         _: ExpandQuery,
         _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<Refused>> {
+    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
         unreachable!("not used by the client")
     }
 
@@ -189,7 +197,7 @@ impl Bmc for InMemory {
         _: &ODataId,
         _: FilterQuery,
         _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<Refused>> {
+    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
         unreachable!("not used by the client")
     }
 
@@ -197,7 +205,7 @@ impl Bmc for InMemory {
         &self,
         _: &ODataId,
         _: &V,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
@@ -208,21 +216,21 @@ impl Bmc for InMemory {
         &self,
         _: &ODataId,
         _: &V,
-    ) -> Result<SessionCreateResponse<R>, Refused> {
+    ) -> Result<SessionCreateResponse<R>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
     async fn delete<R: EntityTypeRef + for<'de> Deserialize<'de>>(
         &self,
         _: &ODataId,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
     async fn poll<R: Send + Sync + for<'de> Deserialize<'de>>(
         &self,
         _: &ODataId,
-    ) -> Result<ModificationResponse<R>, Refused> {
+    ) -> Result<ModificationResponse<R>, InMemoryError> {
         unreachable!("not used by the client")
     }
 
@@ -230,7 +238,7 @@ impl Bmc for InMemory {
         &self,
         _: &str,
         _: MultipartUpdateRequest<'_, U, V>,
-    ) -> Result<ModificationResponse<R>, Refused>
+    ) -> Result<ModificationResponse<R>, InMemoryError>
     where
         U: UploadReader,
         R: Send + Sync + for<'de> Deserialize<'de>,
@@ -243,7 +251,7 @@ impl Bmc for InMemory {
         &self,
         _: &str,
         _: HttpPushUriUpdateRequest<U>,
-    ) -> Result<ModificationResponse<R>, Refused>
+    ) -> Result<ModificationResponse<R>, InMemoryError>
     where
         U: UploadReader,
         R: Send + Sync + for<'de> Deserialize<'de>,
@@ -254,7 +262,7 @@ impl Bmc for InMemory {
     async fn stream<T: Sized + for<'de> Deserialize<'de> + Send + 'static>(
         &self,
         _: &str,
-    ) -> Result<BoxTryStream<T, Refused>, Refused> {
+    ) -> Result<BoxTryStream<T, InMemoryError>, InMemoryError> {
         unreachable!("not used by the client")
     }
 }

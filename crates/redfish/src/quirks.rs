@@ -2,12 +2,12 @@
 
 use http::StatusCode;
 
-use crate::system::System;
+use crate::system::ComputerSystem;
 
 /// AMI, ASRock Rack and Supermicro answer 400 to a boot override without `BootSourceOverrideMode`,
 /// even to one that clears it. When setting, it is sent to all: no BMC is known to refuse it there.
 #[must_use]
-pub fn wants_mode_when_clearing(system: &System) -> bool {
+pub fn wants_mode_when_clearing(system: &ComputerSystem) -> bool {
     let maker = system.manufacturer.as_deref().unwrap_or_default().to_lowercase();
     ["american megatrends", "ami", "asrockrack", "supermicro"]
         .iter()
@@ -27,24 +27,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::boot::{Call, Failure, HttpBootOverride, Machine};
-    use crate::brain::Personality;
-    use crate::in_memory::InMemory;
+    use crate::boot::{BmcCall, BmcFailure, HttpBootOverride, RedfishSystem};
+    use crate::emulator::Personality;
+    use crate::in_memory::InMemoryBmc;
 
-    fn nobody(_: &Call, _: Option<&Failure>) {}
+    fn nobody(_: &BmcCall, _: Option<&BmcFailure>) {}
 
     #[tokio::test]
     async fn a_bmc_with_weak_etags_is_told_its_override_all_the_same() {
-        let bmc = InMemory::new(Personality { weak_etags: true, ..Personality::default() });
-        let machine = Machine::new(&bmc, "/redfish/v1/Systems/1", &nobody);
-        let sight = machine.look().await.unwrap();
+        let bmc = InMemoryBmc::new(Personality { weak_etags: true, ..Personality::default() });
+        let machine = RedfishSystem::new(&bmc, "/redfish/v1/Systems/1", &nobody);
+        let view = machine.look().await.unwrap();
         let wanted = HttpBootOverride::once(Some("http://10.0.0.1/boot.iso".to_owned()));
 
-        machine.override_boot(&sight, &wanted).await.unwrap();
+        machine.override_boot(&view, &wanted).await.unwrap();
 
-        let sight = machine.look().await.unwrap();
-        assert_eq!(sight.has_override(&wanted), Ok(()));
-        machine.clear_override(&sight).await.unwrap();
+        let view = machine.look().await.unwrap();
+        assert_eq!(view.has_override(&wanted), Ok(()));
+        machine.clear_override(&view).await.unwrap();
         assert!(!machine.look().await.unwrap().is_overridden());
     }
 

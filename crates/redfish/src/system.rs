@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A computer system, as GET shows it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct System {
+pub struct ComputerSystem {
     #[serde(rename = "@odata.id")]
     odata_id: ODataId,
     #[serde(rename = "@odata.etag")]
@@ -17,32 +17,32 @@ pub struct System {
     /// `On`, `Off`, `PoweringOn`, `PoweringOff`, `Paused`; absent on some BMCs in POST.
     pub power_state: Option<String>,
     /// The boot override.
-    pub boot: Option<Boot>,
+    pub boot: Option<SystemBoot>,
     /// What can be done to it.
-    pub actions: Option<Actions>,
+    pub actions: Option<SystemActions>,
     /// Who made it; decides quirks.
     pub manufacturer: Option<String>,
 }
 
 /// `ComputerSystemCollection`: which systems a BMC has.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Systems {
+pub struct ComputerSystemCollection {
     #[serde(rename = "@odata.id")]
     odata_id: ODataId,
     /// Links to them.
     #[serde(rename = "Members")]
-    pub members: Vec<Link>,
+    pub members: Vec<ODataLink>,
 }
 
 /// A link to a resource.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Link {
+pub struct ODataLink {
     /// Its path.
     #[serde(rename = "@odata.id")]
     pub path: String,
 }
 
-impl EntityTypeRef for Systems {
+impl EntityTypeRef for ComputerSystemCollection {
     fn odata_id(&self) -> &ODataId {
         &self.odata_id
     }
@@ -52,7 +52,7 @@ impl EntityTypeRef for Systems {
     }
 }
 
-impl EntityTypeRef for System {
+impl EntityTypeRef for ComputerSystem {
     fn odata_id(&self) -> &ODataId {
         &self.odata_id
     }
@@ -64,7 +64,7 @@ impl EntityTypeRef for System {
 
 /// `Boot` of a computer system.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Boot {
+pub struct SystemBoot {
     /// `Disabled`, `Once`, `Continuous`.
     #[serde(rename = "BootSourceOverrideEnabled")]
     pub enabled: Option<String>,
@@ -88,15 +88,15 @@ pub struct Boot {
 
 /// `Actions` of a computer system.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Actions {
+pub struct SystemActions {
     /// Its power switch.
     #[serde(rename = "#ComputerSystem.Reset")]
-    pub reset: Option<Reset>,
+    pub reset: Option<ResetAction>,
 }
 
 /// The `ComputerSystem.Reset` action.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Reset {
+pub struct ResetAction {
     /// Where to POST.
     pub target: String,
     /// What may be asked for.

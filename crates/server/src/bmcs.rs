@@ -13,7 +13,8 @@ use nodes::Recorder;
 use nv_redfish_bmc_http::{BmcCredentials, CacheSettings, HttpBmc};
 use provision::{Node, What};
 use redfish::boot::{
-    Call, CannotHttpBoot, Failure, Machine, NotOneSystem, Power, Sight, only_system,
+    BmcCall, BmcFailure, CannotHttpBoot, NotOneSystem, RedfishSystem, SystemPower, SystemView,
+    only_system,
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder};
@@ -45,10 +46,10 @@ pub struct Bmc<'n> {
     observer: Box<Observer<'n>>,
 }
 
-type Observer<'n> = dyn Fn(&Call, Option<&Failure>) + Send + Sync + 'n;
+type Observer<'n> = dyn Fn(&BmcCall, Option<&BmcFailure>) + Send + Sync + 'n;
 
 /// A machine behind a [`Bmc`].
-pub type BmcMachine<'a> = Machine<'a, HttpBmc<RedfishClient>>;
+pub type BmcMachine<'a> = RedfishSystem<'a, HttpBmc<RedfishClient>>;
 
 /// Why a BMC could not be used.
 #[derive(Debug, Error)]
@@ -66,7 +67,7 @@ pub enum BmcError {
     System(#[from] NotOneSystem),
     /// It did not do what it was asked.
     #[error(transparent)]
-    Failure(#[from] Failure),
+    Failure(#[from] BmcFailure),
     /// It cannot do what is needed.
     #[error(transparent)]
     Cannot(#[from] CannotHttpBoot),
@@ -95,7 +96,7 @@ impl<'n> Bmc<'n> {
             // What a BMC said before is not what it says now.
             CacheSettings::with_capacity(0),
         );
-        let observer = Box::new(|call: &Call, failure: Option<&Failure>| {
+        let observer = Box::new(|call: &BmcCall, failure: Option<&BmcFailure>| {
             debug!(node.uuid = %node.uuid, call.method, call.path, ?failure, "called the BMC");
             // Before the first boot, and after the last, there is no trace to be part of.
             if node.live_attempt().is_some() {
@@ -114,7 +115,7 @@ impl<'n> Bmc<'n> {
             Some(system) => system.to_owned(),
             None => only_system(&self.http, &self.observer).await?,
         };
-        Ok(Machine::new(&self.http, &system, &self.observer))
+        Ok(RedfishSystem::new(&self.http, &system, &self.observer))
     }
 }
 
@@ -122,7 +123,7 @@ impl<'n> Bmc<'n> {
 ///
 /// # Errors
 /// [`BmcError::Failure`]
-pub async fn look(machine: &BmcMachine<'_>) -> Result<Sight, BmcError> {
+pub async fn look(machine: &BmcMachine<'_>) -> Result<SystemView, BmcError> {
     for _ in 1..LOOKS {
         match machine.look().await {
             Err(failure) if matches!(failure.status(), None | Some(500..)) => {
@@ -140,14 +141,14 @@ pub async fn look(machine: &BmcMachine<'_>) -> Result<Sight, BmcError> {
 /// [`BmcError::Failure`]
 pub async fn await_power(
     machine: &BmcMachine<'_>,
-    wanted: Power,
+    wanted: SystemPower,
     patience: Duration,
-) -> Result<Sight, BmcError> {
+) -> Result<SystemView, BmcError> {
     let until = Instant::now() + patience;
     loop {
-        let sight = look(machine).await?;
-        if sight.power() == wanted || Instant::now() >= until {
-            return Ok(sight);
+        let view = look(machine).await?;
+        if view.power() == wanted || Instant::now() >= until {
+            return Ok(view);
         }
         sleep(BETWEEN_LOOKS).await;
     }
@@ -157,11 +158,11 @@ pub async fn await_power(
 ///
 /// # Errors
 /// Says what it lacks, or why it could not be asked.
-pub async fn validate(node: &Node, recorder: &Recorder) -> Result<Sight, BmcError> {
+pub async fn validate(node: &Node, recorder: &Recorder) -> Result<SystemView, BmcError> {
     let bmc = Bmc::of(node, recorder).await?;
-    let sight = bmc.machine().await?.look().await?;
-    sight.validate(node.boot_interface.http_boot_uri().is_some())?;
-    Ok(sight)
+    let view = bmc.machine().await?.look().await?;
+    view.validate(node.boot_interface.http_boot_uri().is_some())?;
+    Ok(view)
 }
 
 /// Upstream takes a bare host and means https.
@@ -300,13 +301,13 @@ fn open_regular(path: &Path) -> Result<File, String> {
     }
 }
 
-fn what(call: &Call, failure: Option<&Failure>) -> What {
+fn what(call: &BmcCall, failure: Option<&BmcFailure>) -> What {
     What::Redfish {
         purpose: call.purpose,
         method: call.method.to_owned(),
         path: call.path.clone(),
         // The client says of a success only that it was one.
-        status: failure.map_or(Some(200), Failure::status),
+        status: failure.map_or(Some(200), BmcFailure::status),
         error: failure.map(|failure| failure.message().to_owned()),
     }
 }

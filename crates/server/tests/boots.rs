@@ -1,4 +1,4 @@
-//! The whole daemon against a BMC in memory: the emulator's brain behind HTTP, which can be held in
+//! The whole daemon against a BMC in memory: the emulator behind HTTP, which can be held in
 //! the middle of an answer. A machine here is on or off, and that is all; real firmware boots in the
 //! end-to-end tests.
 
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redfish::brain::Personality;
+use redfish::emulator::Personality;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Deserializer, Value, json};
 use server::config::Config;

@@ -6,9 +6,9 @@ use std::thread;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Json, Response};
-use redfish::brain::{Brain, Effect, NextBoot, Personality, Request};
+use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,17 +21,17 @@ pub(crate) struct Bmc {
 
 #[derive(Clone)]
 struct Shared {
-    brain: Arc<Mutex<Brain>>,
+    emulator: Arc<Mutex<Emulator>>,
     starts: UnboundedSender<NextBoot>,
 }
 
 impl Bmc {
     /// One with a system `1`, for `admin` with the password `secret`; it ends with the test.
     pub(crate) fn start(personality: Personality) -> Self {
-        let mut brain = Brain::new("admin", "secret");
-        brain.add_system("1", &["52:54:00:aa:bb:01".to_owned()], personality);
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.add_system("1", &["52:54:00:aa:bb:01".to_owned()], personality);
         let (sender, starts) = unbounded_channel();
-        let shared = Shared { brain: Arc::new(Mutex::new(brain)), starts: sender };
+        let shared = Shared { emulator: Arc::new(Mutex::new(emulator)), starts: sender };
         let runtime = Runtime::new().unwrap();
         let socket = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = socket.local_addr().unwrap();
@@ -46,11 +46,11 @@ impl Bmc {
     }
 }
 
-async fn answer(State(shared): State<Shared>, request: HttpRequest<Body>) -> Response {
+async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 64 * 1024).await.unwrap();
     let header = |name| head.headers.get(name)?.to_str().ok();
-    let request = Request {
+    let request = EmulatorRequest {
         method: &head.method,
         path: head.uri.path(),
         authorization: header("authorization"),
@@ -59,15 +59,17 @@ async fn answer(State(shared): State<Shared>, request: HttpRequest<Body>) -> Res
         body: &body,
         fresh: "fresh",
     };
-    let mut brain = shared.brain.lock().unwrap();
-    let (response, effect) = brain.answer(&request);
+    let mut emulator = shared.emulator.lock().unwrap();
+    let (response, effect) = emulator.answer(&request);
     match effect {
-        Some(Effect::Start { system }) => start(&mut brain, &system, &shared.starts),
-        Some(Effect::Restart { system }) => {
-            brain.stopped(&system);
-            start(&mut brain, &system, &shared.starts);
+        Some(PowerEffect::Start { system }) => start(&mut emulator, &system, &shared.starts),
+        Some(PowerEffect::Restart { system }) => {
+            emulator.stopped(&system);
+            start(&mut emulator, &system, &shared.starts);
         }
-        Some(Effect::Stop { system } | Effect::ShutDown { system }) => brain.stopped(&system),
+        Some(PowerEffect::Stop { system } | PowerEffect::ShutDown { system }) => {
+            emulator.stopped(&system)
+        }
         None => {}
     }
     match response.body {
@@ -76,8 +78,8 @@ async fn answer(State(shared): State<Shared>, request: HttpRequest<Body>) -> Res
     }
 }
 
-fn start(brain: &mut Brain, system: &str, starts: &UnboundedSender<NextBoot>) {
-    if let Some(boot) = brain.starts(system) {
+fn start(emulator: &mut Emulator, system: &str, starts: &UnboundedSender<NextBoot>) {
+    if let Some(boot) = emulator.starts(system) {
         starts.send(boot).expect("the test listens");
     }
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use redfish::brain::{NextBoot, Personality};
+use redfish::emulator::{NextBoot, Personality};
 use serde_json::json;
 
 use bmc::Bmc;

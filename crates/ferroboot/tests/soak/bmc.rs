@@ -1,14 +1,14 @@
-//! A scripted BMC: the emulator's brain behind HTTP, and a machine that follows it.
+//! A scripted BMC: the emulator behind HTTP, and a machine that follows it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Json, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use redfish::brain::{Effect, Request};
+use redfish::emulator::{EmulatorRequest, PowerEffect};
 use tokio::net::TcpListener;
 
 use crate::machine::ScriptedMachine;
@@ -25,11 +25,11 @@ pub(crate) async fn start(at: SocketAddr, machine: Arc<ScriptedMachine>) {
 }
 
 /// On a task of its own: a BMC does not stop in the middle because its client is gone.
-async fn answer(State(machine): State<Arc<ScriptedMachine>>, request: HttpRequest) -> Response {
+async fn answer(State(machine): State<Arc<ScriptedMachine>>, request: Request) -> Response {
     tokio::spawn(answer_to_the_end(machine, request)).await.unwrap()
 }
 
-async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: HttpRequest) -> Response {
+async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     // A client that was killed in the middle of its request has changed nothing.
     let Ok(body) = to_bytes(body, 64 * 1024).await else {
@@ -40,7 +40,7 @@ async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: HttpRequest) 
     };
     let authorization = header(&head.headers, "authorization");
     let if_match = header(&head.headers, "if-match");
-    let request = Request {
+    let request = EmulatorRequest {
         method: &head.method,
         path: head.uri.path(),
         authorization: authorization.as_deref(),
@@ -49,26 +49,26 @@ async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: HttpRequest) 
         body: &body,
         fresh: "fresh",
     };
-    let mut brain = machine.brain();
-    let (response, effect) = brain.answer(&request);
+    let mut emulator = machine.emulator();
+    let (response, effect) = emulator.answer(&request);
     match effect {
-        Some(Effect::Start { system }) => {
-            let next = brain.starts(&system);
+        Some(PowerEffect::Start { system }) => {
+            let next = emulator.starts(&system);
             machine.power_on(next);
         }
-        Some(Effect::Restart { system }) => {
-            brain.stopped(&system);
+        Some(PowerEffect::Restart { system }) => {
+            emulator.stopped(&system);
             machine.power_off();
-            let next = brain.starts(&system);
+            let next = emulator.starts(&system);
             machine.power_on(next);
         }
-        Some(Effect::Stop { system } | Effect::ShutDown { system }) => {
-            brain.stopped(&system);
+        Some(PowerEffect::Stop { system } | PowerEffect::ShutDown { system }) => {
+            emulator.stopped(&system);
             machine.power_off();
         }
         None => {}
     }
-    drop(brain);
+    drop(emulator);
     let mut http = match response.body {
         Some(body) => (response.status, Json(body)).into_response(),
         None => response.status.into_response(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent::identity::Certificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use redfish::brain::{Brain, NextBoot, Personality};
+use redfish::emulator::{Emulator, NextBoot, Personality};
 use reqwest::Client;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -41,7 +41,7 @@ pub(crate) struct ScriptedMachine {
     pub(crate) report: SoakReport,
     link: FirmwareLink,
     /// Locked before `inside`, where both are.
-    brain: Mutex<Brain>,
+    emulator: Mutex<Emulator>,
     inside: Mutex<Inside>,
 }
 
@@ -99,8 +99,8 @@ impl ScriptedMachine {
             .build()
             .unwrap();
         let mac = format!("52:54:00:50:a1:{number:02x}");
-        let mut brain = Brain::new(bmc::USERNAME, bmc::PASSWORD);
-        brain.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Personality::default());
+        let mut emulator = Emulator::new(bmc::USERNAME, bmc::PASSWORD);
+        emulator.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Personality::default());
         Self {
             number,
             mac,
@@ -110,7 +110,7 @@ impl ScriptedMachine {
             http,
             report,
             link,
-            brain: Mutex::new(brain),
+            emulator: Mutex::new(emulator),
             inside: Mutex::new(Inside {
                 random: StdRng::seed_from_u64(seed.wrapping_add(number.into())),
                 running: None,
@@ -168,8 +168,8 @@ impl ScriptedMachine {
     }
 
     /// What its BMC knows and does.
-    pub(crate) fn brain(&self) -> MutexGuard<'_, Brain> {
-        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn emulator(&self) -> MutexGuard<'_, Emulator> {
+        self.emulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All its starts since the one of this number.
@@ -233,13 +233,13 @@ impl ScriptedMachine {
 
     /// Starts anew by itself, unless its power was just switched.
     fn restart(&self, boot: usize) -> Option<(usize, Option<NextBoot>)> {
-        let mut brain = self.brain();
+        let mut emulator = self.emulator();
         let mut inside = self.inside();
         if inside.running.is_none() || inside.boots.len() != boot + 1 {
             return None;
         }
         self.report.count("machines that restarted by themselves");
-        let next = brain.starts(bmc::SYSTEM);
+        let next = emulator.starts(bmc::SYSTEM);
         Some((inside.begin(next.as_ref(), true), next))
     }
 

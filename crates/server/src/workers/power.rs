@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use provision::Event;
 use provision::state::{PowerState, PowerTarget};
-use redfish::boot::{Failure, Power};
+use redfish::boot::{BmcFailure, SystemPower};
 use store::{Claimed, WorkError};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
@@ -26,7 +26,7 @@ pub(super) enum NotCarriedOut {
     #[error(transparent)]
     Bmc(#[from] BmcError),
     #[error(transparent)]
-    Call(#[from] Failure),
+    Call(#[from] BmcFailure),
     #[error(transparent)]
     Plan(#[from] PowerPlanFailure),
     #[error(transparent)]
@@ -107,7 +107,7 @@ async fn carry_out_all(
             PlannedAction::PowerOff => machine.power_off(&shown).await?,
             PlannedAction::ShutDown => machine.shut_down(&shown).await?,
             PlannedAction::AwaitOff { patience } => {
-                shown = await_power(&machine, Power::Off, patience).await?;
+                shown = await_power(&machine, SystemPower::Off, patience).await?;
             }
             PlannedAction::SetOverride(boot) => machine.override_boot(&shown, &boot).await?,
             PlannedAction::ReadBack => shown = look(&machine).await?,
@@ -117,7 +117,7 @@ async fn carry_out_all(
                 machine.power_on(&shown).await?;
             }
             PlannedAction::AwaitOn { patience } => {
-                shown = await_power(&machine, Power::On, patience).await?;
+                shown = await_power(&machine, SystemPower::On, patience).await?;
             }
             PlannedAction::LookAgain => {
                 sleep(BETWEEN_LOOKS).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use provision::{Event, Node, PowerState};
-use redfish::boot::Power;
+use redfish::boot::SystemPower;
 use tokio::time::timeout;
 
 use super::context::WorkerContext;
@@ -34,10 +34,10 @@ async fn see_power(context: &WorkerContext, node: &Node) -> Result<PowerState, B
 }
 
 /// A machine whose power is not known to be off may be on.
-fn power_state(power: Power) -> PowerState {
+fn power_state(power: SystemPower) -> PowerState {
     match power {
-        Power::Off => PowerState::Off,
-        Power::On | Power::Changing => PowerState::On,
+        SystemPower::Off => PowerState::Off,
+        SystemPower::On | SystemPower::Changing => PowerState::On,
     }
 }
 
@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn only_a_machine_that_is_seen_off_is_off() {
-        assert_eq!(power_state(Power::Off), PowerState::Off);
-        assert_eq!(power_state(Power::On), PowerState::On);
-        assert_eq!(power_state(Power::Changing), PowerState::On);
+        assert_eq!(power_state(SystemPower::Off), PowerState::Off);
+        assert_eq!(power_state(SystemPower::On), PowerState::On);
+        assert_eq!(power_state(SystemPower::Changing), PowerState::On);
     }
 }

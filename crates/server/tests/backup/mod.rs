@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use redfish::brain::Personality;
+use redfish::emulator::Personality;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

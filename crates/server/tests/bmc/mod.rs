@@ -1,15 +1,15 @@
-//! The emulator's brain behind HTTP, with a list of what was changed, and a hand on its answers.
+//! The emulator behind HTTP, with a list of what was changed, and a hand on its answers.
 
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Json, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
-use redfish::brain::{Brain, Effect, NextBoot, Personality, Request};
+use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -32,7 +32,7 @@ struct Shared {
 }
 
 struct Inside {
-    brain: Brain,
+    emulator: Emulator,
     changes: Vec<String>,
     booted_from: Option<String>,
     /// The request whose answer is to be held.
@@ -55,9 +55,9 @@ impl Held {
 
 impl Bmc {
     pub(crate) async fn start(personality: Personality) -> Self {
-        let mut brain = Brain::new(USERNAME, PASSWORD);
-        brain.add_system(SYSTEM, &[], personality);
-        let inside = Inside { brain, changes: Vec::new(), booted_from: None, hold: None };
+        let mut emulator = Emulator::new(USERNAME, PASSWORD);
+        emulator.add_system(SYSTEM, &[], personality);
+        let inside = Inside { emulator, changes: Vec::new(), booted_from: None, hold: None };
         let shared = Arc::new(Shared {
             state: Mutex::new(inside),
             reached: Notify::new(),
@@ -75,7 +75,7 @@ impl Bmc {
     }
 
     pub(crate) fn switch_on(&self) {
-        self.shared.state.lock().unwrap().brain.starts(SYSTEM);
+        self.shared.state.lock().unwrap().emulator.starts(SYSTEM);
     }
 
     /// All requests so far that change something.
@@ -95,11 +95,11 @@ impl Bmc {
 }
 
 /// On a task of its own, as a BMC does not stop in the middle because its client is gone.
-async fn answer(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     tokio::spawn(answer_to_the_end(shared, request)).await.unwrap()
 }
 
-async fn answer_to_the_end(shared: Arc<Shared>, request: HttpRequest) -> Response {
+async fn answer_to_the_end(shared: Arc<Shared>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 64 * 1024).await.unwrap();
     let (response, held) = shared.state.lock().unwrap().answer(&head, &body);
@@ -113,7 +113,7 @@ async fn answer_to_the_end(shared: Arc<Shared>, request: HttpRequest) -> Respons
 impl Inside {
     fn answer(&mut self, head: &Parts, body: &Bytes) -> (Response, bool) {
         let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = Request {
+        let request = EmulatorRequest {
             method: &head.method,
             path: head.uri.path(),
             authorization: text(AUTHORIZATION),
@@ -122,15 +122,17 @@ impl Inside {
             body,
             fresh: "fresh",
         };
-        let (response, effect) = self.brain.answer(&request);
+        let (response, effect) = self.emulator.answer(&request);
         match effect {
-            Some(Effect::Start { .. }) => {
-                if let Some(NextBoot::Url(url)) = self.brain.starts(SYSTEM) {
+            Some(PowerEffect::Start { .. }) => {
+                if let Some(NextBoot::Url(url)) = self.emulator.starts(SYSTEM) {
                     self.booted_from = Some(url);
                 }
             }
-            Some(Effect::Stop { .. } | Effect::ShutDown { .. }) => self.brain.stopped(SYSTEM),
-            Some(Effect::Restart { .. }) | None => {}
+            Some(PowerEffect::Stop { .. } | PowerEffect::ShutDown { .. }) => {
+                self.emulator.stopped(SYSTEM)
+            }
+            Some(PowerEffect::Restart { .. }) | None => {}
         }
         let request = describe(head, body);
         let held = self.hold.take_if(|hold| request.starts_with(hold.as_str())).is_some();

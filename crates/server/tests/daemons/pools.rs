@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dhcp::v4::packet::{Hardware, Op};
 use dhcp::v4::{MessageType, Packet, options};
 use hardware::Mac;
-use redfish::brain::Personality;
+use redfish::emulator::Personality;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Config;

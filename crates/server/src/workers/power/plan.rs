@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use provision::event::BootPhase;
 use provision::state::PowerTarget;
-use redfish::boot::{CannotHttpBoot, HttpBootOverride, NotKept, Power, Sight};
+use redfish::boot::{CannotHttpBoot, HttpBootOverride, NotKept, SystemPower, SystemView};
 use thiserror::Error;
 
 /// Looks, a second apart, in which a reset shows that was sent before a crash. They are counted in the store: a daemon
@@ -155,7 +155,7 @@ impl PowerPlan {
     ///
     /// # Errors
     /// [`PowerPlanFailure`]: nothing more is to be done.
-    pub(crate) fn next(&mut self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+    pub(crate) fn next(&mut self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         let next = self.after_last(shown)?;
         if let PlannedAction::Note(phase) = next {
             self.phase = phase;
@@ -164,8 +164,8 @@ impl PowerPlan {
         Ok(next)
     }
 
-    fn after_last(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
-        if self.may_have_switched_on() && shown.power() == Power::On {
+    fn after_last(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
+        if self.may_have_switched_on() && shown.power() == SystemPower::On {
             return Ok(PlannedAction::Done);
         }
         match &self.last {
@@ -203,11 +203,11 @@ impl PowerPlan {
     }
 
     /// Goes by the phase and the power alone.
-    fn begin(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+    fn begin(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         if self.may_have_switched_on() {
             return Ok(self.await_reset(shown));
         }
-        if self.off.is_none() && shown.power() == Power::On {
+        if self.off.is_none() && shown.power() == SystemPower::On {
             return Ok(PlannedAction::Done);
         }
         // What can be seen to fail does so before the machine is touched.
@@ -218,13 +218,13 @@ impl PowerPlan {
             }
         }
         match self.off {
-            Some(off) if shown.power() != Power::Off => Ok(self.switch_off(off)),
+            Some(off) if shown.power() != SystemPower::Off => Ok(self.switch_off(off)),
             Some(_) | None => Ok(self.when_off(shown)),
         }
     }
 
     /// A reset that was, or was about to be, sent before a crash gets the time to show.
-    fn await_reset(&self, shown: &Sight) -> PlannedAction {
+    fn await_reset(&self, shown: &SystemView) -> PlannedAction {
         let looks = match self.phase {
             BootPhase::Untouched
             | BootPhase::PoweringOff
@@ -236,9 +236,11 @@ impl PowerPlan {
             return PlannedAction::Note(BootPhase::SeenOff(looks + 1));
         }
         match shown.power() {
-            Power::Off => self.when_off(shown),
+            SystemPower::Off => self.when_off(shown),
             // Some BMCs show no power state while the machine tests itself.
-            Power::On | Power::Changing => PlannedAction::AwaitOn { patience: POWER_FOLLOWS },
+            SystemPower::On | SystemPower::Changing => {
+                PlannedAction::AwaitOn { patience: POWER_FOLLOWS }
+            }
         }
     }
 
@@ -254,19 +256,19 @@ impl PowerPlan {
         }
     }
 
-    fn awaited_off(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+    fn awaited_off(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         match (shown.power(), self.off) {
-            (Power::Off, _) => Ok(self.when_off(shown)),
-            (Power::On | Power::Changing, Some(SwitchOff::BySystem)) => {
+            (SystemPower::Off, _) => Ok(self.when_off(shown)),
+            (SystemPower::On | SystemPower::Changing, Some(SwitchOff::BySystem)) => {
                 Err(PowerPlanFailure::SystemRuns)
             }
-            (Power::On | Power::Changing, Some(SwitchOff::AtOnce) | None) => {
+            (SystemPower::On | SystemPower::Changing, Some(SwitchOff::AtOnce) | None) => {
                 Err(PowerPlanFailure::PowerStays { wanted: "off" })
             }
         }
     }
 
-    fn when_off(&self, shown: &Sight) -> PlannedAction {
+    fn when_off(&self, shown: &SystemView) -> PlannedAction {
         match &self.end {
             PowerEnd::OffAndOverrideCleared if shown.is_overridden() => {
                 PlannedAction::ClearOverride
@@ -286,19 +288,21 @@ impl PowerPlan {
         }
     }
 
-    fn read_back(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+    fn read_back(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         if let PowerEnd::On { boot: Some(PlannedBoot { prepared: Some(boot), .. }) } = &self.end {
             shown.has_override(boot)?;
         }
         Ok(PlannedAction::Note(BootPhase::PoweringOn))
     }
 
-    fn awaited_on(&self, shown: &Sight) -> Result<PlannedAction, PowerPlanFailure> {
+    fn awaited_on(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         match (self.phase, shown.power()) {
             // The reset was noted before the crash, and not sent.
-            (BootPhase::SeenOff(_), Power::Off) => Ok(self.when_off(shown)),
-            (_, Power::On) => Ok(PlannedAction::Done),
-            (_, Power::Off | Power::Changing) => Err(PowerPlanFailure::PowerStays { wanted: "on" }),
+            (BootPhase::SeenOff(_), SystemPower::Off) => Ok(self.when_off(shown)),
+            (_, SystemPower::On) => Ok(PlannedAction::Done),
+            (_, SystemPower::Off | SystemPower::Changing) => {
+                Err(PowerPlanFailure::PowerStays { wanted: "on" })
+            }
         }
     }
 }
@@ -309,13 +313,13 @@ mod tests {
 
     use proptest::prelude::*;
     use redfish::boot::OverrideEnabled;
-    use redfish::system::System;
+    use redfish::system::ComputerSystem;
     use serde_json::json;
 
     use super::*;
 
     const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
-    const POWERS: [Power; 3] = [Power::On, Power::Off, Power::Changing];
+    const POWERS: [SystemPower; 3] = [SystemPower::On, SystemPower::Off, SystemPower::Changing];
     const PHASES: [BootPhase; 6] = [
         BootPhase::Untouched,
         BootPhase::PoweringOff,
@@ -337,11 +341,11 @@ mod tests {
     }
 
     /// A look at a machine that can boot over HTTP.
-    fn shown(power: Power, boot: Option<&HttpBootOverride>) -> Sight {
+    fn shown(power: SystemPower, boot: Option<&HttpBootOverride>) -> SystemView {
         let power = match power {
-            Power::On => json!("On"),
-            Power::Off => json!("Off"),
-            Power::Changing => json!(null),
+            SystemPower::On => json!("On"),
+            SystemPower::Off => json!("Off"),
+            SystemPower::Changing => json!(null),
         };
         let enabled = boot.map_or("Disabled", |boot| match boot.enabled {
             OverrideEnabled::Once => "Once",
@@ -358,7 +362,7 @@ mod tests {
             },
             "Actions": { "#ComputerSystem.Reset": { "target": "/reset" } },
         });
-        Sight::from(serde_json::from_value::<System>(system).unwrap())
+        SystemView::from(serde_json::from_value::<ComputerSystem>(system).unwrap())
     }
 
     fn words(next: &Result<PlannedAction, PowerPlanFailure>) -> String {
@@ -549,7 +553,7 @@ mod tests {
             "PowerState": "On",
             "Boot": { "BootSourceOverrideMode": "Legacy" },
         });
-        let shown = Sight::from(serde_json::from_value::<System>(bios).unwrap());
+        let shown = SystemView::from(serde_json::from_value::<ComputerSystem>(bios).unwrap());
         let mut plan = PowerPlan::boot(true, BootPhase::Untouched);
 
         assert_eq!(plan.next(&shown), Err(CannotHttpBoot::BiosMode.into()));
@@ -582,7 +586,7 @@ mod tests {
     fn a_machine_that_shows_no_power_while_it_tests_itself_is_waited_for_after_a_crash() {
         let mut machine = PowerModel {
             phase: BootPhase::PoweringOn,
-            reset: Some((Power::On, 60)),
+            reset: Some((SystemPower::On, 60)),
             hides_power: true,
             ..PowerModel::new(false)
         };
@@ -599,7 +603,7 @@ mod tests {
         for slow in 0..RESET_SHOWS {
             let mut machine = PowerModel {
                 phase: BootPhase::PoweringOn,
-                reset: Some((Power::On, slow)),
+                reset: Some((SystemPower::On, slow)),
                 ..PowerModel::new(false)
             };
 
@@ -632,7 +636,7 @@ mod tests {
         on: bool,
         boot: Option<HttpBootOverride>,
         /// A reset that does not show yet: the power it leads to, and the looks that are left.
-        reset: Option<(Power, u8)>,
+        reset: Option<(SystemPower, u8)>,
         /// Looks until a reset shows.
         slow: u8,
         /// Whether the power is unknown until then.
@@ -657,24 +661,24 @@ mod tests {
             }
         }
 
-        fn look(&mut self) -> Sight {
+        fn look(&mut self) -> SystemView {
             self.reset = match self.reset {
                 Some((power, 0)) => {
-                    self.on = power == Power::On;
+                    self.on = power == SystemPower::On;
                     None
                 }
                 Some((power, looks)) => Some((power, looks - 1)),
                 None => None,
             };
             let power = match self.reset {
-                Some(_) if self.hides_power => Power::Changing,
-                Some(_) | None if self.on => Power::On,
-                Some(_) | None => Power::Off,
+                Some(_) if self.hides_power => SystemPower::Changing,
+                Some(_) | None if self.on => SystemPower::On,
+                Some(_) | None => SystemPower::Off,
             };
             shown(power, self.boot.as_ref())
         }
 
-        fn await_power(&mut self, power: Power, patience: Duration) -> Sight {
+        fn await_power(&mut self, power: SystemPower, patience: Duration) -> SystemView {
             let mut shown = self.look();
             for _ in 0..patience.as_secs() {
                 if shown.power() == power {
@@ -685,21 +689,21 @@ mod tests {
             shown
         }
 
-        fn carry_out(&mut self, action: &PlannedAction, shown: Sight) -> Sight {
+        fn carry_out(&mut self, action: &PlannedAction, shown: SystemView) -> SystemView {
             match action {
                 PlannedAction::Note(phase) => self.phase = *phase,
                 PlannedAction::PowerOff | PlannedAction::ShutDown => {
-                    self.reset = Some((Power::Off, self.slow));
+                    self.reset = Some((SystemPower::Off, self.slow));
                 }
-                PlannedAction::PowerOn => self.reset = Some((Power::On, self.slow)),
+                PlannedAction::PowerOn => self.reset = Some((SystemPower::On, self.slow)),
                 PlannedAction::SetOverride(_) if self.forgets_override => {}
                 PlannedAction::SetOverride(boot) => self.boot = Some(boot.clone()),
                 PlannedAction::ClearOverride => self.boot = None,
                 PlannedAction::AwaitOff { patience } => {
-                    return self.await_power(Power::Off, *patience);
+                    return self.await_power(SystemPower::Off, *patience);
                 }
                 PlannedAction::AwaitOn { patience } => {
-                    return self.await_power(Power::On, *patience);
+                    return self.await_power(SystemPower::On, *patience);
                 }
                 // It takes its time, after which the machine is looked at anew.
                 PlannedAction::Prepare | PlannedAction::ReadBack | PlannedAction::LookAgain => {
@@ -742,7 +746,12 @@ mod tests {
         }
 
         /// What must hold of each action, whatever went before.
-        fn expect_harmless(&mut self, plan: &PowerPlan, action: &PlannedAction, shown: &Sight) {
+        fn expect_harmless(
+            &mut self,
+            plan: &PowerPlan,
+            action: &PlannedAction,
+            shown: &SystemView,
+        ) {
             match action {
                 PlannedAction::PowerOff | PlannedAction::ShutDown if plan.ends_on() => {
                     assert!(!self.may_be_switched_on, "it was switched on for this work");
@@ -751,19 +760,19 @@ mod tests {
                 PlannedAction::SetOverride(_) => assert!(self.phase >= BootPhase::Overriding),
                 PlannedAction::PowerOn => {
                     assert_eq!(self.phase, BootPhase::PoweringOn);
-                    assert_ne!(shown.power(), Power::On);
+                    assert_ne!(shown.power(), SystemPower::On);
                     if let PowerEnd::On { boot: Some(boot) } = &plan.end {
                         let boot = boot.prepared.as_ref().expect("it was made ready");
                         assert_eq!(shown.has_override(boot), Ok(()));
                     }
-                    let comes_on = self.reset.is_some_and(|(power, _)| power == Power::On);
+                    let comes_on = self.reset.is_some_and(|(power, _)| power == SystemPower::On);
                     assert!(!comes_on || self.slow > RESET_SHOWS, "one reset is enough");
                 }
                 PlannedAction::Note(phase) => {
                     self.may_be_switched_on |= *phase >= BootPhase::PoweringOn;
                 }
                 PlannedAction::Prepare => {
-                    let is_on = shown.power() == Power::On;
+                    let is_on = shown.power() == SystemPower::On;
                     assert!(!(self.may_be_switched_on && is_on), "it is on for this work");
                 }
                 PlannedAction::PowerOff
@@ -828,7 +837,7 @@ mod tests {
         let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.1));
         (slow, flags).prop_map(|(slow, (on, is_reset, hides_power, forgets_override))| {
             let (phase, reset) = if is_reset {
-                (BootPhase::PoweringOn, Some((Power::On, slow)))
+                (BootPhase::PoweringOn, Some((SystemPower::On, slow)))
             } else {
                 (BootPhase::Untouched, None)
             };

@@ -1,7 +1,7 @@
-//! The brain of a BMC: a function from request to response, and what is to be done to the machine.
+//! The emulator of a BMC: a function from request to response, and what is to be done to the machine.
 //!
-//! [`Brain::answer`] decides; whoever owns the machines does what its [`Effect`] says and reports
-//! back with [`Brain::starts`] and [`Brain::stopped`].
+//! [`Emulator::answer`] decides; whoever owns the machines does what its [`PowerEffect`] says and reports
+//! back with [`Emulator::starts`] and [`Emulator::stopped`].
 
 mod resources;
 
@@ -16,10 +16,10 @@ use subtle::ConstantTimeEq as _;
 
 /// A BMC with its systems, users and sessions.
 #[derive(Debug)]
-pub struct Brain {
+pub struct Emulator {
     username: String,
     password: String,
-    systems: BTreeMap<String, System>,
+    systems: BTreeMap<String, EmulatedSystem>,
     /// Session id → token.
     sessions: BTreeMap<String, String>,
     next_session: u64,
@@ -27,7 +27,7 @@ pub struct Brain {
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct EmulatorRequest<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Its path, without the query.
@@ -46,7 +46,7 @@ pub struct Request<'a> {
 
 /// One response.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Response {
+pub struct EmulatorResponse {
     /// Its status.
     pub status: StatusCode,
     /// Headers besides those of every response.
@@ -57,7 +57,7 @@ pub struct Response {
 
 /// What is to be done to a machine before the response is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum PowerEffect {
     /// Power on.
     Start {
         /// Which.
@@ -82,7 +82,7 @@ pub enum Effect {
 
 /// `PowerState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerState {
+pub enum EmulatedPower {
     /// On.
     On,
     /// Off.
@@ -123,27 +123,27 @@ pub struct Personality {
 }
 
 #[derive(Clone, Debug)]
-struct System {
+struct EmulatedSystem {
     macs: Vec<String>,
     personality: Personality,
-    power: PowerState,
+    power: EmulatedPower,
     /// How many looks will still show the power of before.
     stale_power_looks: u8,
-    boot: Boot,
+    boot: EmulatedOverride,
     /// Counts changes, for the ETag.
     changes: u64,
 }
 
 /// The boot override.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Boot {
-    enabled: Enabled,
+struct EmulatedOverride {
+    enabled: BootSourceOverrideEnabled,
     target: String,
     http_boot_uri: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum Enabled {
+enum BootSourceOverrideEnabled {
     Disabled,
     Once,
     Continuous,
@@ -154,7 +154,7 @@ const TARGETS: [&str; 6] = ["None", "Pxe", "Hdd", "UefiHttp", "UefiShell", "Bios
 const RESETS: [&str; 6] =
     ["On", "ForceOn", "ForceOff", "GracefulShutdown", "ForceRestart", "GracefulRestart"];
 
-impl Brain {
+impl Emulator {
     /// A BMC without systems, with its one user.
     #[must_use]
     pub fn new(username: &str, password: &str) -> Self {
@@ -169,11 +169,15 @@ impl Brain {
 
     /// Puts a machine behind it, switched off. `id` is the last part of its path.
     pub fn add_system(&mut self, id: &str, macs: &[String], personality: Personality) {
-        let boot = Boot { enabled: Enabled::Disabled, target: "None".into(), http_boot_uri: None };
-        let system = System {
+        let boot = EmulatedOverride {
+            enabled: BootSourceOverrideEnabled::Disabled,
+            target: "None".into(),
+            http_boot_uri: None,
+        };
+        let system = EmulatedSystem {
             macs: macs.to_vec(),
             personality,
-            power: PowerState::Off,
+            power: EmulatedPower::Off,
             stale_power_looks: 0,
             boot,
             changes: 0,
@@ -183,7 +187,7 @@ impl Brain {
 
     /// The power of a system, if there is one of that id.
     #[must_use]
-    pub fn power(&self, system: &str) -> Option<PowerState> {
+    pub fn power(&self, system: &str) -> Option<EmulatedPower> {
         self.systems.get(system).map(|system| system.power)
     }
 
@@ -191,10 +195,10 @@ impl Brain {
     /// override that is for once.
     pub fn starts(&mut self, system: &str) -> Option<NextBoot> {
         let system = self.systems.get_mut(system)?;
-        system.turn(PowerState::On);
+        system.turn(EmulatedPower::On);
         let next = system.boot.next();
-        if system.boot.enabled == Enabled::Once {
-            system.boot.enabled = Enabled::Disabled;
+        if system.boot.enabled == BootSourceOverrideEnabled::Once {
+            system.boot.enabled = BootSourceOverrideEnabled::Disabled;
         }
         Some(next)
     }
@@ -202,12 +206,15 @@ impl Brain {
     /// A machine has gone off, by a reset of ours or by itself.
     pub fn stopped(&mut self, system: &str) {
         if let Some(system) = self.systems.get_mut(system) {
-            system.turn(PowerState::Off);
+            system.turn(EmulatedPower::Off);
         }
     }
 
     /// Answers a request; never panics, whatever is in it.
-    pub fn answer(&mut self, request: &Request<'_>) -> (Response, Option<Effect>) {
+    pub fn answer(
+        &mut self,
+        request: &EmulatorRequest<'_>,
+    ) -> (EmulatorResponse, Option<PowerEffect>) {
         let path = request.path.trim_end_matches('/');
         let parts: Vec<_> = path.split('/').skip(1).collect();
         // DSP0266 §13.3: the root, and opening a session, are for everybody.
@@ -246,7 +253,7 @@ impl Brain {
         }
     }
 
-    fn knows(&self, request: &Request<'_>) -> bool {
+    fn knows(&self, request: &EmulatorRequest<'_>) -> bool {
         if let Some(token) = request.session_token {
             return self.sessions.values().any(|known| same(known, token));
         }
@@ -259,14 +266,14 @@ impl Brain {
         String::from_utf8(decoded).is_ok_and(|given| same(&wanted, &given))
     }
 
-    fn get(&mut self, parts: &[&str]) -> Response {
+    fn get(&mut self, parts: &[&str]) -> EmulatorResponse {
         match self.resource(parts) {
             Some(body) => {
                 if let ["redfish", "v1", "Systems", id] = parts {
                     self.was_looked_at(id);
                 }
                 let etag = body["@odata.etag"].as_str().map(|etag| ("ETag", etag.to_owned()));
-                Response { headers: etag.into_iter().collect(), ..ok(body) }
+                EmulatorResponse { headers: etag.into_iter().collect(), ..ok(body) }
             }
             None => not_found(&format!("/{}", parts.join("/"))),
         }
@@ -278,7 +285,7 @@ impl Brain {
         }
     }
 
-    fn patch(&mut self, id: &str, request: &Request<'_>) -> Response {
+    fn patch(&mut self, id: &str, request: &EmulatorRequest<'_>) -> EmulatorResponse {
         let Some(system) = self.systems.get_mut(id) else { return not_found(request.path) };
         if let Some(wanted) = request.if_match
             && wanted != "*"
@@ -302,7 +309,7 @@ impl Brain {
         }
     }
 
-    fn reset(&mut self, id: &str, body: &[u8]) -> (Response, Option<Effect>) {
+    fn reset(&mut self, id: &str, body: &[u8]) -> (EmulatorResponse, Option<PowerEffect>) {
         let Some(system) = self.systems.get(id) else { return (not_found(id), None) };
         let body: Value = match serde_json::from_slice(body) {
             Ok(body) => body,
@@ -314,17 +321,19 @@ impl Brain {
         };
         let id = id.to_owned();
         let effect = match (wanted, system.power) {
-            ("On" | "ForceOn", PowerState::Off) => Effect::Start { system: id },
-            ("ForceOff", PowerState::On) => Effect::Stop { system: id },
-            ("GracefulShutdown", PowerState::On) => Effect::ShutDown { system: id },
-            ("ForceRestart" | "GracefulRestart", PowerState::On) => Effect::Restart { system: id },
-            ("On" | "ForceOn", PowerState::On)
-            | ("ForceOff" | "GracefulShutdown", PowerState::Off) => return (no_content(), None),
-            ("ForceRestart" | "GracefulRestart", PowerState::Off) => {
+            ("On" | "ForceOn", EmulatedPower::Off) => PowerEffect::Start { system: id },
+            ("ForceOff", EmulatedPower::On) => PowerEffect::Stop { system: id },
+            ("GracefulShutdown", EmulatedPower::On) => PowerEffect::ShutDown { system: id },
+            ("ForceRestart" | "GracefulRestart", EmulatedPower::On) => {
+                PowerEffect::Restart { system: id }
+            }
+            ("On" | "ForceOn", EmulatedPower::On)
+            | ("ForceOff" | "GracefulShutdown", EmulatedPower::Off) => return (no_content(), None),
+            ("ForceRestart" | "GracefulRestart", EmulatedPower::Off) => {
                 let off = "The machine is off and cannot be restarted.";
                 return (error(StatusCode::CONFLICT, "ResourceInUse", off), None);
             }
-            (other, PowerState::On | PowerState::Off) => {
+            (other, EmulatedPower::On | EmulatedPower::Off) => {
                 let unknown = format!(
                     "The value {other:?} for the parameter ResetType is not in the list of \
                      acceptable values: {}.",
@@ -339,7 +348,7 @@ impl Brain {
         (no_content(), Some(effect))
     }
 
-    fn open_session(&mut self, request: &Request<'_>) -> Response {
+    fn open_session(&mut self, request: &EmulatorRequest<'_>) -> EmulatorResponse {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Login {
@@ -354,14 +363,14 @@ impl Brain {
         self.next_session += 1;
         self.sessions.insert(id.clone(), request.fresh.to_owned());
         let location = format!("/redfish/v1/SessionService/Sessions/{id}");
-        Response {
+        EmulatorResponse {
             status: StatusCode::CREATED,
             headers: vec![("Location", location), ("X-Auth-Token", request.fresh.to_owned())],
             body: Some(resources::session(&id, &self.username)),
         }
     }
 
-    fn close_session(&mut self, id: &str) -> Response {
+    fn close_session(&mut self, id: &str) -> EmulatorResponse {
         match self.sessions.remove(id) {
             Some(_) => no_content(),
             None => not_found(id),
@@ -369,13 +378,13 @@ impl Brain {
     }
 }
 
-impl System {
+impl EmulatedSystem {
     fn etag(&self) -> String {
         let weak = if self.personality.weak_etags { "W/" } else { "" };
         format!("{weak}\"{}\"", self.changes)
     }
 
-    fn turn(&mut self, power: PowerState) {
+    fn turn(&mut self, power: EmulatedPower) {
         if self.power != power {
             self.stale_power_looks = self.personality.stale_power_looks;
         }
@@ -384,15 +393,15 @@ impl System {
     }
 
     /// The power that a look at it shows.
-    fn shown_power(&self) -> PowerState {
+    fn shown_power(&self) -> EmulatedPower {
         match (self.power, self.stale_power_looks) {
-            (PowerState::On, 0) | (PowerState::Off, 1..) => PowerState::On,
-            (PowerState::Off, 0) | (PowerState::On, 1..) => PowerState::Off,
+            (EmulatedPower::On, 0) | (EmulatedPower::Off, 1..) => EmulatedPower::On,
+            (EmulatedPower::Off, 0) | (EmulatedPower::On, 1..) => EmulatedPower::Off,
         }
     }
 
     /// The boot override that a PATCH leads to, or why it is refused.
-    fn patched(&self, body: &[u8]) -> Result<Boot, Response> {
+    fn patched(&self, body: &[u8]) -> Result<EmulatedOverride, EmulatorResponse> {
         let body: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
         let root = body.as_object().ok_or_else(malformed)?;
         if let Some(other) = root.keys().find(|key| *key != "Boot") {
@@ -412,11 +421,17 @@ impl System {
         Ok(boot)
     }
 
-    fn patch_one(&self, boot: &mut Boot, property: &str, value: &Value) -> Result<(), Response> {
+    fn patch_one(
+        &self,
+        boot: &mut EmulatedOverride,
+        property: &str,
+        value: &Value,
+    ) -> Result<(), EmulatorResponse> {
         let wrong = || wrong_value(property, value);
         match property {
             "BootSourceOverrideEnabled" => {
-                boot.enabled = Enabled::deserialize(value).map_err(|_| wrong())?;
+                boot.enabled =
+                    BootSourceOverrideEnabled::deserialize(value).map_err(|_| wrong())?;
             }
             "BootSourceOverrideTarget" => {
                 let target = value.as_str().ok_or_else(wrong)?;
@@ -446,14 +461,26 @@ impl System {
     }
 }
 
-impl Boot {
+impl EmulatedOverride {
     fn next(&self) -> NextBoot {
         match (self.enabled, self.target.as_str(), &self.http_boot_uri) {
-            (Enabled::Once | Enabled::Continuous, "UefiHttp", Some(url)) => {
-                NextBoot::Url(url.clone())
-            }
-            (Enabled::Once | Enabled::Continuous, "UefiHttp", None) => NextBoot::Http,
-            (Enabled::Disabled | Enabled::Once | Enabled::Continuous, _, _) => NextBoot::Usual,
+            (
+                BootSourceOverrideEnabled::Once | BootSourceOverrideEnabled::Continuous,
+                "UefiHttp",
+                Some(url),
+            ) => NextBoot::Url(url.clone()),
+            (
+                BootSourceOverrideEnabled::Once | BootSourceOverrideEnabled::Continuous,
+                "UefiHttp",
+                None,
+            ) => NextBoot::Http,
+            (
+                BootSourceOverrideEnabled::Disabled
+                | BootSourceOverrideEnabled::Once
+                | BootSourceOverrideEnabled::Continuous,
+                _,
+                _,
+            ) => NextBoot::Usual,
         }
     }
 }
@@ -473,44 +500,44 @@ fn uri(value: &Value) -> Option<Option<String>> {
     }
 }
 
-fn ok(body: Value) -> Response {
-    Response { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
+fn ok(body: Value) -> EmulatorResponse {
+    EmulatorResponse { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
 }
 
-fn no_content() -> Response {
-    Response { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: None }
+fn no_content() -> EmulatorResponse {
+    EmulatorResponse { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: None }
 }
 
-fn unauthorized() -> Response {
+fn unauthorized() -> EmulatorResponse {
     let words = "The service requires valid credentials.";
     let response = error(StatusCode::UNAUTHORIZED, "InsufficientPrivilege", words);
     let challenge = ("WWW-Authenticate", "Basic realm=\"Redfish\"".to_owned());
-    Response { headers: vec![challenge], ..response }
+    EmulatorResponse { headers: vec![challenge], ..response }
 }
 
-fn not_found(path: &str) -> Response {
+fn not_found(path: &str) -> EmulatorResponse {
     let words = format!("The requested resource {path:?} was not found.");
     error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", &words)
 }
 
-fn malformed() -> Response {
+fn malformed() -> EmulatorResponse {
     let words = "The request body could not be parsed: it must be a JSON object with the \
                  properties of this resource.";
     error(StatusCode::BAD_REQUEST, "MalformedJSON", words)
 }
 
-fn unknown_property(name: &str) -> Response {
+fn unknown_property(name: &str) -> EmulatorResponse {
     let words = format!("The property {name:?} is unknown or cannot be written.");
     error(StatusCode::BAD_REQUEST, "PropertyUnknown", &words)
 }
 
-fn wrong_value(property: &str, value: &Value) -> Response {
+fn wrong_value(property: &str, value: &Value) -> EmulatorResponse {
     let words = format!("The value {value} for the property {property} is not acceptable.");
     error(StatusCode::BAD_REQUEST, "PropertyValueNotInList", &words)
 }
 
 /// An error body (DSP0266 §8.6), with a message of the Base registry.
-fn error(status: StatusCode, message_id: &str, words: &str) -> Response {
+fn error(status: StatusCode, message_id: &str, words: &str) -> EmulatorResponse {
     let body = json!({
         "error": {
             "code": format!("Base.1.18.{message_id}"),
@@ -525,7 +552,7 @@ fn error(status: StatusCode, message_id: &str, words: &str) -> Response {
             }],
         },
     });
-    Response { status, headers: Vec::new(), body: Some(body) }
+    EmulatorResponse { status, headers: Vec::new(), body: Some(body) }
 }
 
 /// Compares in a time that does not depend on where the two differ.
@@ -541,14 +568,14 @@ mod tests {
 
     const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
 
-    fn brain() -> Brain {
-        let mut brain = Brain::new("admin", "secret");
-        brain.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
-        brain
+    fn emulator() -> Emulator {
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], Personality::default());
+        emulator
     }
 
-    fn request<'a>(method: &'a Method, path: &'a str, body: &'a [u8]) -> Request<'a> {
-        Request {
+    fn request<'a>(method: &'a Method, path: &'a str, body: &'a [u8]) -> EmulatorRequest<'a> {
+        EmulatorRequest {
             method,
             path,
             authorization: Some(BASIC),
@@ -561,12 +588,12 @@ mod tests {
 
     #[test]
     fn everything_that_the_root_leads_to_is_there() {
-        let brain = brain();
+        let emulator = emulator();
         let mut open = vec!["/redfish/v1".to_owned()];
         let mut seen = Vec::new();
         while let Some(path) = open.pop() {
             let parts: Vec<_> = path.split('/').skip(1).collect();
-            let body = brain.resource(&parts).unwrap_or_else(|| panic!("{path} is missing"));
+            let body = emulator.resource(&parts).unwrap_or_else(|| panic!("{path} is missing"));
             seen.push(path);
             links(&body, &mut |link| {
                 if !seen.contains(&link) && !open.contains(&link) {
@@ -589,71 +616,72 @@ mod tests {
 
     #[test]
     fn a_system_looks_like_this() {
-        let brain = brain();
-        insta::assert_json_snapshot!(brain.resource(&["redfish", "v1", "Systems", "1"]));
+        let emulator = emulator();
+        insta::assert_json_snapshot!(emulator.resource(&["redfish", "v1", "Systems", "1"]));
     }
 
     #[test]
     fn an_override_for_once_is_used_up_by_one_start() {
-        let mut brain = brain();
+        let mut emulator = emulator();
         let body = br#"{"Boot": {"BootSourceOverrideEnabled": "Once",
             "BootSourceOverrideTarget": "UefiHttp", "HttpBootUri": "http://a/b.efi"}}"#;
-        brain.answer(&request(&Method::PATCH, "/redfish/v1/Systems/1", body));
+        emulator.answer(&request(&Method::PATCH, "/redfish/v1/Systems/1", body));
 
-        assert_eq!(brain.starts("1"), Some(NextBoot::Url("http://a/b.efi".into())));
-        assert_eq!(brain.starts("1"), Some(NextBoot::Usual));
+        assert_eq!(emulator.starts("1"), Some(NextBoot::Url("http://a/b.efi".into())));
+        assert_eq!(emulator.starts("1"), Some(NextBoot::Usual));
     }
 
     #[test]
     fn nothing_but_the_root_is_shown_to_strangers() {
-        let mut brain = brain();
+        let mut emulator = emulator();
         for (path, status) in [("/redfish/v1/", 200), ("/redfish/v1/Systems/1", 401)] {
-            let stranger = Request { authorization: None, ..request(&Method::GET, path, b"") };
+            let stranger =
+                EmulatorRequest { authorization: None, ..request(&Method::GET, path, b"") };
 
-            assert_eq!(brain.answer(&stranger).0.status.as_u16(), status, "{path}");
+            assert_eq!(emulator.answer(&stranger).0.status.as_u16(), status, "{path}");
         }
     }
 
     #[test]
     fn a_session_is_good_until_it_is_closed() {
-        let mut brain = brain();
+        let mut emulator = emulator();
         let login = br#"{"UserName": "admin", "Password": "secret"}"#;
         let sessions = "/redfish/v1/SessionService/Sessions";
-        let (opened, _) = brain.answer(&request(&Method::POST, sessions, login));
+        let (opened, _) = emulator.answer(&request(&Method::POST, sessions, login));
         assert_eq!(opened.status, StatusCode::CREATED);
-        let with_token = Request {
+        let with_token = EmulatorRequest {
             authorization: None,
             session_token: Some("fresh"),
             ..request(&Method::GET, "/redfish/v1/Systems", b"")
         };
-        assert_eq!(brain.answer(&with_token).0.status, StatusCode::OK);
+        assert_eq!(emulator.answer(&with_token).0.status, StatusCode::OK);
 
-        brain.answer(&request(&Method::DELETE, &format!("{sessions}/1"), b""));
+        emulator.answer(&request(&Method::DELETE, &format!("{sessions}/1"), b""));
 
-        assert_eq!(brain.answer(&with_token).0.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(emulator.answer(&with_token).0.status, StatusCode::UNAUTHORIZED);
     }
 
     #[test]
     fn a_stale_etag_changes_nothing() {
-        let mut brain = brain();
-        brain.starts("1");
+        let mut emulator = emulator();
+        emulator.starts("1");
         let body = br#"{"Boot": {"BootSourceOverrideTarget": "Pxe"}}"#;
         let patch = request(&Method::PATCH, "/redfish/v1/Systems/1", body);
 
-        let (response, _) = brain.answer(&Request { if_match: Some("\"0\""), ..patch });
+        let (response, _) = emulator.answer(&EmulatorRequest { if_match: Some("\"0\""), ..patch });
 
         assert_eq!(response.status, StatusCode::PRECONDITION_FAILED);
     }
 
     #[test]
     fn a_wrong_method_is_not_a_missing_resource() {
-        let mut brain = brain();
-        let status = |brain: &mut Brain, path| {
-            brain.answer(&request(&Method::DELETE, path, b"")).0.status.as_u16()
+        let mut emulator = emulator();
+        let status = |emulator: &mut Emulator, path| {
+            emulator.answer(&request(&Method::DELETE, path, b"")).0.status.as_u16()
         };
 
-        assert_eq!(status(&mut brain, "/redfish/v1/Systems/1"), 405);
-        assert_eq!(status(&mut brain, "/redfish/v1/Systems/2"), 404);
+        assert_eq!(status(&mut emulator, "/redfish/v1/Systems/1"), 405);
+        assert_eq!(status(&mut emulator, "/redfish/v1/Systems/2"), 404);
     }
 
     proptest! {
@@ -665,7 +693,7 @@ mod tests {
             path in "/?(redfish/v1)?(/Systems/1)?(/Actions/ComputerSystem.Reset|/SessionService/Sessions)?.{0,20}",
             body: Vec<u8>,
         ) {
-            let (response, _) = brain().answer(&request(&method, &path, &body));
+            let (response, _) = emulator().answer(&request(&method, &path, &body));
             prop_assert!(response.status.as_u16() >= 200);
         }
 
@@ -674,14 +702,14 @@ mod tests {
             property in "(BootSourceOverrideEnabled|BootSourceOverrideTarget|HttpBootUri|X)",
             value in "[a-zA-Z:/.]{0,12}",
         ) {
-            let mut brain = brain();
-            let before = brain.systems["1"].boot.clone();
+            let mut emulator = emulator();
+            let before = emulator.systems["1"].boot.clone();
             let body = json!({"Boot": {"BootSourceOverrideTarget": "Pxe", (property): value}});
             let body = body.to_string();
             let patch = request(&Method::PATCH, "/redfish/v1/Systems/1", body.as_bytes());
-            let (response, _) = brain.answer(&patch);
+            let (response, _) = emulator.answer(&patch);
             if !response.status.is_success() {
-                prop_assert_eq!(&brain.systems["1"].boot, &before);
+                prop_assert_eq!(&emulator.systems["1"].boot, &before);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Brain, Enabled, PowerState, RESETS, System};
+use super::{BootSourceOverrideEnabled, EmulatedPower, EmulatedSystem, Emulator, RESETS};
 
-impl Brain {
+impl Emulator {
     /// The resource at a path, by its parts; `None` where there is none.
     pub(super) fn resource(&self, parts: &[&str]) -> Option<Value> {
         match parts {
@@ -112,12 +112,12 @@ fn session_service() -> Value {
     })
 }
 
-fn system(id: &str, system: &System) -> Value {
+fn system(id: &str, system: &EmulatedSystem) -> Value {
     let mut boot = json!({
         "BootSourceOverrideEnabled": match system.boot.enabled {
-            Enabled::Disabled => "Disabled",
-            Enabled::Once => "Once",
-            Enabled::Continuous => "Continuous",
+            BootSourceOverrideEnabled::Disabled => "Disabled",
+            BootSourceOverrideEnabled::Once => "Once",
+            BootSourceOverrideEnabled::Continuous => "Continuous",
         },
         "BootSourceOverrideMode": if system.personality.bios_mode { "Legacy" } else { "UEFI" },
         "BootSourceOverrideTarget": system.boot.target,
@@ -140,8 +140,8 @@ fn system(id: &str, system: &System) -> Value {
         "Model": "QEMU machine",
         "SystemType": "Virtual",
         "PowerState": match system.shown_power() {
-            PowerState::On => "On",
-            PowerState::Off => "Off",
+            EmulatedPower::On => "On",
+            EmulatedPower::Off => "Off",
         },
         "Status": {"State": "Enabled", "Health": "OK"},
         "Boot": boot,
@@ -175,7 +175,7 @@ fn reset_action_info(id: &str) -> Value {
     })
 }
 
-fn nics(id: &str, system: &System) -> Value {
+fn nics(id: &str, system: &EmulatedSystem) -> Value {
     let numbers: Vec<_> = (0..system.macs.len()).map(|number| number.to_string()).collect();
     collection(&format!("Systems/{id}/EthernetInterfaces"), "EthernetInterface", &numbers)
 }
