@@ -2,10 +2,10 @@
 
 #![no_main]
 
-use efi::{Source, Stub};
+use efi::{SharedFile, UkiStub};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let source = Source { name: "stub".into(), len: bytes.len() as u64, sha256: [0; 32] };
-    let _ = Stub::parse(source, bytes);
+    let source = SharedFile { name: "stub".into(), len: bytes.len() as u64, sha256: [0; 32] };
+    let _ = UkiStub::parse(source, bytes);
 });

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use efi::variables::{DevicePath, SetError, Store};
+use efi::variables::{DevicePath, SetVariableError, VariableStore};
 use redfish::emulator::NextBoot;
 
 use crate::config::{Ip, Machine};
@@ -38,7 +38,7 @@ fn make(template: &Path, path: &Path) -> Result<()> {
     if flash.iter().any(|byte| *byte != 0) {
         return Ok(fs::write(path, flash)?);
     }
-    Ok(fs::write(path, Store::empty_for_virt(flash.len())?.as_bytes())?)
+    Ok(fs::write(path, VariableStore::empty_for_virt(flash.len())?.as_bytes())?)
 }
 
 /// The first network card's own entries.
@@ -50,9 +50,13 @@ fn http_boots(machine: &Machine) -> Vec<DevicePath> {
     machine.firmware.ip.iter().map(path).collect()
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Store) -> Result<(), SetError>) -> Result<()> {
+fn edit(
+    path: &Path,
+    change: impl FnOnce(&mut VariableStore) -> Result<(), SetVariableError>,
+) -> Result<()> {
     let context = || format!("the UEFI variables {}", path.display());
-    let mut store = Store::parse(fs::read(path).with_context(context)?).with_context(context)?;
+    let mut store =
+        VariableStore::parse(fs::read(path).with_context(context)?).with_context(context)?;
     change(&mut store).with_context(context)?;
     // Written beside and renamed, so that a crash leaves either the old or the new store.
     let new = path.with_extension("new");

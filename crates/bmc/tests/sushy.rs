@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use bmc::Config;
-use efi::variables::Store;
+use efi::variables::VariableStore;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::yield_now;
@@ -33,7 +33,7 @@ async fn sushy_sets_an_override_and_switches_the_power() {
     assert!(drive.status.success(), "{}", String::from_utf8_lossy(&drive.stderr));
     let boots_once_from = |variables: &str| {
         let flash = fs::read(dir.path().join("1").join(variables)).unwrap();
-        Store::parse(flash).unwrap().boots_once_from()
+        VariableStore::parse(flash).unwrap().boots_once_from()
     };
     assert_eq!(boots_once_from("first.fd").as_deref(), Some(URL));
     assert_eq!(boots_once_from("variables.fd"), None, "the later boots were usual ones");

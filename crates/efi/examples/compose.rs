@@ -11,19 +11,19 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{env, fs, hint};
 
-use efi::{Image, Source, Stub, UkiParts, esp, iso, uki};
+use efi::{ComposedImage, SharedFile, UkiParts, UkiStub, esp, iso, uki};
 
 const ROUNDS: u32 = 1_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder: PathBuf = env::args().nth(1).ok_or("no boot set")?.into();
-    let source = |name: &str| -> Result<Source, std::io::Error> {
+    let source = |name: &str| -> Result<SharedFile, std::io::Error> {
         let len = fs::metadata(folder.join(name))?.len();
-        Ok(Source { name: name.into(), len, sha256: [0; 32] })
+        Ok(SharedFile { name: name.into(), len, sha256: [0; 32] })
     };
-    let stub = Stub::parse(source("stub.efi")?, &fs::read(folder.join("stub.efi"))?)?;
+    let stub = UkiStub::parse(source("stub.efi")?, &fs::read(folder.join("stub.efi"))?)?;
     let (kernel, initramfs) = (source("kernel")?, source("initramfs")?);
-    let compose = |round: u32| -> Result<Image, Box<dyn std::error::Error>> {
+    let compose = |round: u32| -> Result<ComposedImage, Box<dyn std::error::Error>> {
         let parts = UkiParts {
             os_release: "ID=ferroboot\n",
             uname: "6.1",

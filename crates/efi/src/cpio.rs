@@ -13,11 +13,11 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// An archive being put together; folders above an entry are added by themselves.
 #[derive(Debug, Default)]
 pub struct CpioArchive {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, CpioEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CpioEntry {
     mode: u32,
     device: (u32, u32),
     content: Vec<u8>,
@@ -56,7 +56,12 @@ impl CpioArchive {
         for (inode, (path, entry)) in (1..).zip(&self.entries) {
             emit(&mut out, inode, path, entry);
         }
-        emit(&mut out, 0, "TRAILER!!!", &Entry { mode: 0, device: (0, 0), content: Vec::new() });
+        emit(
+            &mut out,
+            0,
+            "TRAILER!!!",
+            &CpioEntry { mode: 0, device: (0, 0), content: Vec::new() },
+        );
         // The kernel accepts what follows only at a 4-byte boundary; 512 is what cpio(1) pads to.
         out.resize(out.len().next_multiple_of(512), 0);
         out
@@ -64,17 +69,17 @@ impl CpioArchive {
 
     fn add(&mut self, path: &str, mode: u32, device: (u32, u32), content: Vec<u8>) {
         for (slash, _) in path.match_indices('/') {
-            self.entries.entry(path[..slash].to_owned()).or_insert(Entry {
+            self.entries.entry(path[..slash].to_owned()).or_insert(CpioEntry {
                 mode: DIRECTORY,
                 device: (0, 0),
                 content: Vec::new(),
             });
         }
-        self.entries.insert(path.to_owned(), Entry { mode, device, content });
+        self.entries.insert(path.to_owned(), CpioEntry { mode, device, content });
     }
 }
 
-fn emit(out: &mut Vec<u8>, inode: u32, path: &str, entry: &Entry) {
+fn emit(out: &mut Vec<u8>, inode: u32, path: &str, entry: &CpioEntry) {
     let links = if entry.mode == DIRECTORY { 2 } else { 1 };
     let len = u32::try_from(entry.content.len()).expect("no module or program reaches 4 GiB");
     let name_len = u32::try_from(path.len() + 1).expect("no path reaches 4 GiB");

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::image::Image;
-use crate::pe::Machine;
+use crate::image::ComposedImage;
+use crate::pe::PeMachine;
 
 const SECTOR: u64 = 512;
 const DIRECTORY_ENTRY: usize = 32;
@@ -53,14 +53,14 @@ pub enum EspError {
 ///
 /// # Errors
 /// [`EspError::Long`] above 2 GiB.
-pub fn esp(program: &Image, machine: Machine) -> Result<Image, EspError> {
-    let layout = Layout::of(program.len())?;
+pub fn esp(program: &ComposedImage, machine: PeMachine) -> Result<ComposedImage, EspError> {
+    let layout = FatLayout::of(program.len())?;
     let mut fat = layout.fat();
     let fat_len = layout.sectors_per_fat * SECTOR;
     fat.resize(fat_len as usize, 0);
     let fat: Arc<[u8]> = fat.into();
 
-    let mut image = Image::default();
+    let mut image = ComposedImage::default();
     image.push_bytes(layout.boot_sector());
     (0..FATS).for_each(|_| image.push_bytes(fat.clone()));
     image.push_bytes(root_directory());
@@ -76,14 +76,14 @@ pub fn esp(program: &Image, machine: Machine) -> Result<Image, EspError> {
 }
 
 /// Sizes, in sectors and clusters.
-struct Layout {
+struct FatLayout {
     sectors_per_cluster: u64,
     file_clusters: u64,
     clusters: u64,
     sectors_per_fat: u64,
 }
 
-impl Layout {
+impl FatLayout {
     /// The largest clusters with which there are still enough of them, for the shortest tables.
     fn of(len: u64) -> Result<Self, EspError> {
         let mut sectors_per_cluster = MOST_SECTORS_PER_CLUSTER;
@@ -166,16 +166,16 @@ fn efi_directory() -> Vec<u8> {
     .concat()
 }
 
-fn boot_directory(machine: Machine, len: u32) -> Vec<u8> {
+fn boot_directory(machine: PeMachine, len: u32) -> Vec<u8> {
     let program = |name| entry(name, 0, FILE_CLUSTER, len);
     let mut entries = vec![
         entry(b".          ", DIRECTORY, BOOT_CLUSTER, 0),
         entry(b"..         ", DIRECTORY, EFI_CLUSTER, 0),
     ];
     match machine {
-        Machine::X64 => entries.push(program(b"BOOTX64 EFI")),
-        Machine::Arm64 => entries.push(program(b"BOOTAA64EFI")),
-        Machine::Riscv64 => {
+        PeMachine::X64 => entries.push(program(b"BOOTX64 EFI")),
+        PeMachine::Arm64 => entries.push(program(b"BOOTAA64EFI")),
+        PeMachine::Riscv64 => {
             let short = b"BOOTRI~1EFI";
             entries.extend(long_name("BOOTRISCV64.EFI", short));
             entries.push(program(short));
@@ -267,23 +267,23 @@ pub(crate) mod tests {
         program
     }
 
-    fn program(len: u64) -> Image {
-        Image::of_file(source("uki", len))
+    fn program(len: u64) -> ComposedImage {
+        ComposedImage::of_file(source("uki", len))
     }
 
     #[test]
     fn an_esp_of_60_megabytes_has_tables_of_few_kilobytes() {
-        let esp = esp(&program(60_000_000), Machine::X64).unwrap();
+        let esp = esp(&program(60_000_000), PeMachine::X64).unwrap();
         assert!(esp.memory() < 40_000, "{} bytes", esp.memory());
     }
 
     #[test]
     fn each_machine_finds_the_program_by_the_name_it_looks_for() {
         let directory = |machine| boot_directory(machine, 1);
-        assert!(directory(Machine::X64)[64..].starts_with(b"BOOTX64 EFI"));
-        assert!(directory(Machine::Arm64)[64..].starts_with(b"BOOTAA64EFI"));
+        assert!(directory(PeMachine::X64)[64..].starts_with(b"BOOTX64 EFI"));
+        assert!(directory(PeMachine::Arm64)[64..].starts_with(b"BOOTAA64EFI"));
         // As mtools writes it.
-        let long = directory(Machine::Riscv64);
+        let long = directory(PeMachine::Riscv64);
         let second = b"\x42F\0I\0\0\0\xff\xff\xff\xff\xff\xff";
         assert!(long[64..].starts_with(&second[..11]));
         assert!(long[96..].starts_with(b"\x01B\0O\0O\0T\0R\0\x0f\0"));
@@ -294,9 +294,9 @@ pub(crate) mod tests {
     #[test]
     fn what_fat16_cannot_hold_is_refused() {
         let most = (MOST_CLUSTERS - 2) * MOST_SECTORS_PER_CLUSTER * SECTOR;
-        assert!(esp(&program(most), Machine::X64).is_ok());
+        assert!(esp(&program(most), PeMachine::X64).is_ok());
         assert_eq!(
-            esp(&program(most + 1), Machine::X64),
+            esp(&program(most + 1), PeMachine::X64),
             Err(EspError::Long { len: most + 1, most })
         );
     }
@@ -306,14 +306,14 @@ pub(crate) mod tests {
         #[test]
         fn a_driver_finds_the_program(len in prop_oneof![1u64..5_000, 2_000_000u64..9_000_000]) {
             let program = program(len);
-            let esp = esp(&program, Machine::X64).unwrap();
+            let esp = esp(&program, PeMachine::X64).unwrap();
             prop_assert_eq!(program_in(&contents(&esp)), contents(&program));
         }
 
         #[test]
         fn the_program_is_one_run_for_any_length(len in 1u64..2_147_000_000) {
-            let layout = Layout::of(len).unwrap();
-            let esp = esp(&program(len), Machine::X64).unwrap();
+            let layout = FatLayout::of(len).unwrap();
+            let esp = esp(&program(len), PeMachine::X64).unwrap();
             prop_assert_eq!(esp.len(), layout.len());
             let start = layout.data_start() + 2 * layout.cluster_len();
             let first = part(&esp, start..start + len.min(100));

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// A file that many images share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct SharedFile {
     /// By which whoever serves the image finds it.
     pub name: Arc<str>,
     /// Its length in bytes.
@@ -25,7 +25,7 @@ pub enum Extent {
     /// A part of a shared file.
     File {
         /// Which file.
-        source: Source,
+        source: SharedFile,
         /// Where in the file it begins.
         offset: u64,
         /// How long it is.
@@ -43,7 +43,7 @@ pub enum ExtentSlice<'a> {
     /// A part of a shared file.
     File {
         /// Which file.
-        source: &'a Source,
+        source: &'a SharedFile,
         /// Where in the file it begins.
         offset: u64,
         /// How long it is.
@@ -55,15 +55,15 @@ pub enum ExtentSlice<'a> {
 
 /// A file composed from extents. Cloning it copies no contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
+pub struct ComposedImage {
     extents: Vec<Extent>,
     len: u64,
 }
 
-impl Image {
+impl ComposedImage {
     /// The image that is this whole file.
     #[must_use]
-    pub fn of_file(source: Source) -> Self {
+    pub fn of_file(source: SharedFile) -> Self {
         let len = source.len;
         [Extent::File { source, offset: 0, len }].into_iter().collect()
     }
@@ -176,7 +176,7 @@ impl Image {
     pub fn read_with<E>(
         &self,
         range: Range<u64>,
-        mut read: impl FnMut(&Source, u64, &mut [u8]) -> Result<(), E>,
+        mut read: impl FnMut(&SharedFile, u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<Vec<u8>, E> {
         let mut bytes = Vec::new();
         for slice in self.slice(range) {
@@ -197,12 +197,12 @@ impl Image {
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let in_file = self.extents.iter().any(|extent| matches!(extent, Extent::File { .. }));
-        let read = |_: &Source, _, _: &mut [u8]| Ok::<_, Infallible>(());
+        let read = |_: &SharedFile, _, _: &mut [u8]| Ok::<_, Infallible>(());
         (!in_file).then(|| self.read_with(0..self.len, read).unwrap_or_else(|never| match never {}))
     }
 }
 
-impl FromIterator<Extent> for Image {
+impl FromIterator<Extent> for ComposedImage {
     fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
         let mut image = Self::default();
         extents.into_iter().for_each(|extent| image.push(extent));
@@ -241,21 +241,21 @@ pub(crate) mod tests {
     use super::*;
 
     /// A shared file whose byte at `n` tells where it is from.
-    pub(crate) fn source(name: &str, len: u64) -> Source {
+    pub(crate) fn source(name: &str, len: u64) -> SharedFile {
         let sha256 = Sha256::digest(format!("{name} {len}")).into();
-        Source { name: name.into(), len, sha256 }
+        SharedFile { name: name.into(), len, sha256 }
     }
 
-    pub(crate) fn byte(source: &Source, at: u64) -> u8 {
+    pub(crate) fn byte(source: &SharedFile, at: u64) -> u8 {
         source.name.as_bytes()[0] ^ (at % 251) as u8
     }
 
-    pub(crate) fn contents(image: &Image) -> Vec<u8> {
+    pub(crate) fn contents(image: &ComposedImage) -> Vec<u8> {
         part(image, 0..image.len())
     }
 
-    pub(crate) fn part(image: &Image, range: Range<u64>) -> Vec<u8> {
-        let read = |source: &Source, offset: u64, buffer: &mut [u8]| {
+    pub(crate) fn part(image: &ComposedImage, range: Range<u64>) -> Vec<u8> {
+        let read = |source: &SharedFile, offset: u64, buffer: &mut [u8]| {
             assert!(offset + buffer.len() as u64 <= source.len, "read behind the end");
             for (at, out) in (offset..).zip(buffer) {
                 *out = byte(source, at);
@@ -282,7 +282,7 @@ pub(crate) mod tests {
         fn a_slice_is_that_part_of_the_whole(
             extents in proptest::collection::vec(extent(), 0..8), from in 0u64..400, len in 0u64..400,
         ) {
-            let image: Image = extents.into_iter().collect();
+            let image: ComposedImage = extents.into_iter().collect();
             let whole = contents(&image);
             prop_assert_eq!(whole.len() as u64, image.len());
 
@@ -296,17 +296,17 @@ pub(crate) mod tests {
 
     #[test]
     fn a_tag_changes_with_the_digest_of_a_shared_file() {
-        let old = Image::of_file(source("kernel", 10));
+        let old = ComposedImage::of_file(source("kernel", 10));
         let mut other = source("kernel", 10);
         other.sha256[0] ^= 1;
 
-        assert_ne!(old.etag(), Image::of_file(other).etag());
-        assert_eq!(old.etag(), Image::of_file(source("kernel", 10)).etag());
+        assert_ne!(old.etag(), ComposedImage::of_file(other).etag());
+        assert_eq!(old.etag(), ComposedImage::of_file(source("kernel", 10)).etag());
     }
 
     #[test]
     fn a_tag_is_strong_and_quoted() {
-        let tag = Image::of_bytes(*b"text").etag();
+        let tag = ComposedImage::of_bytes(*b"text").etag();
         assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() == 34, "{tag}");
     }
 }

@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::image::Image;
+use crate::image::ComposedImage;
 
 const BLOCK: usize = 2048;
 
@@ -36,11 +36,11 @@ pub enum IsoError {
 ///
 /// # Errors
 /// [`IsoError::Long`] from 4 GiB on.
-pub fn iso(esp: &Image) -> Result<Image, IsoError> {
+pub fn iso(esp: &ComposedImage) -> Result<ComposedImage, IsoError> {
     let len = u32::try_from(esp.len()).map_err(|_| IsoError::Long(esp.len()))?;
     let blocks = ESP + len.div_ceil(BLOCK as u32);
 
-    let mut image = Image::default();
+    let mut image = ComposedImage::default();
     // The system area: nothing here is for BIOS.
     image.pad_to(u64::from(PRIMARY_DESCRIPTOR) * BLOCK as u64);
     for block in [
@@ -182,7 +182,7 @@ mod tests {
     use crate::fat::esp;
     use crate::fat::tests::program_in;
     use crate::image::tests::{contents, source};
-    use crate::pe::Machine;
+    use crate::pe::PeMachine;
     use crate::uki::COMMAND_LINE_ROOM;
     use crate::uki::tests::small_uki;
 
@@ -204,7 +204,7 @@ mod tests {
     fn firmware_finds_the_program() {
         let uki = small_uki(3_000_000, 2_000_000, "quiet");
 
-        let iso = contents(&iso(&esp(&uki, Machine::X64).unwrap()).unwrap());
+        let iso = contents(&iso(&esp(&uki, PeMachine::X64).unwrap()).unwrap());
 
         let esp = esp_in(&iso);
         let sectors = u32::from_le_bytes(esp[32..36].try_into().unwrap());
@@ -215,7 +215,9 @@ mod tests {
     #[test]
     fn two_nodes_isos_differ_where_their_command_lines_are_only() {
         let compose = |line| {
-            contents(&iso(&esp(&small_uki(3_000_000, 9_000, line), Machine::X64).unwrap()).unwrap())
+            contents(
+                &iso(&esp(&small_uki(3_000_000, 9_000, line), PeMachine::X64).unwrap()).unwrap(),
+            )
         };
         let (one, two) = (compose("token=one"), compose("token=another"));
 
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_esp_longer_than_el_torito_can_count_goes_to_the_end() {
-        let esp = esp(&Image::of_file(source("uki", 60_000_000)), Machine::X64).unwrap();
+        let esp = esp(&ComposedImage::of_file(source("uki", 60_000_000)), PeMachine::X64).unwrap();
         let iso = iso(&esp).unwrap();
         let entry = crate::image::tests::part(&iso, 19 * 2048 + 32..19 * 2048 + 64);
         assert_eq!(entry[6..8], [1, 0]);
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn an_esp_of_4_gib_is_refused() {
-        let esp = Image::of_file(source("esp", 1 << 32));
+        let esp = ComposedImage::of_file(source("esp", 1 << 32));
         assert_eq!(iso(&esp), Err(IsoError::Long(1 << 32)));
     }
 

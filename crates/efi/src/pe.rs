@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::image::{Extent, Source};
+use crate::image::{Extent, SharedFile};
 
 const PE32_PLUS: u16 = 0x020B;
 const SUBSYSTEM_EFI_APPLICATION: u16 = 10;
@@ -21,7 +21,7 @@ const READ_ONLY_DATA: u32 = 0x4000_0040;
 /// What a program runs on; the values are those of the COFF header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
-pub enum Machine {
+pub enum PeMachine {
     /// x86-64.
     X64 = 0x8664,
     /// AArch64.
@@ -30,7 +30,7 @@ pub enum Machine {
     Riscv64 = 0x5064,
 }
 
-impl Machine {
+impl PeMachine {
     fn of_header(machine: u16) -> Option<Self> {
         [Self::X64, Self::Arm64, Self::Riscv64].into_iter().find(|known| *known as u16 == machine)
     }
@@ -38,13 +38,13 @@ impl Machine {
 
 /// A program that starts the kernel in its own sections: systemd's `linuxx64.efi.stub` and its like.
 #[derive(Clone, Debug)]
-pub struct Stub {
-    source: Source,
-    machine: Machine,
+pub struct UkiStub {
+    source: SharedFile,
+    machine: PeMachine,
     /// Up to `SizeOfHeaders`.
     headers: Vec<u8>,
     pe: usize,
-    sections: Vec<Section>,
+    sections: Vec<PeSection>,
     section_alignment: u32,
     file_alignment: u32,
     /// Where its sections' contents end; what follows (debugging symbols) is not carried along.
@@ -83,7 +83,7 @@ pub enum StubError {
 
 /// Why sections could not be added to a stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum AddError {
+pub enum AddSectionError {
     /// The headers have no room for so many sections.
     #[error("the stub's headers have room for {room} more sections, {needed} are needed")]
     NoRoom {
@@ -99,7 +99,7 @@ pub enum AddError {
 
 /// What a section is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Section {
+pub(crate) struct PeSection {
     pub(crate) name: [u8; 8],
     pub(crate) virtual_size: u32,
     pub(crate) virtual_address: u32,
@@ -108,12 +108,12 @@ pub(crate) struct Section {
     pub(crate) characteristics: u32,
 }
 
-impl Stub {
+impl UkiStub {
     /// Reads the headers of `bytes`, which are all of the file `source`.
     ///
     /// # Errors
     /// [`StubError`] for anything but an unsigned UEFI application in good order.
-    pub fn parse(source: Source, bytes: &[u8]) -> Result<Self, StubError> {
+    pub fn parse(source: SharedFile, bytes: &[u8]) -> Result<Self, StubError> {
         if source.len != bytes.len() as u64 {
             return Err(StubError::Length(source.name.to_string()));
         }
@@ -124,7 +124,8 @@ impl Stub {
             return Err(StubError::NotPe);
         }
         let (machine, subsystem) = (u16_at(bytes, pe + 4)?, u16_at(bytes, optional + 68)?);
-        let known = Machine::of_header(machine).filter(|_| subsystem == SUBSYSTEM_EFI_APPLICATION);
+        let known =
+            PeMachine::of_header(machine).filter(|_| subsystem == SUBSYSTEM_EFI_APPLICATION);
         let machine = known.ok_or(StubError::NotForUefi { machine, subsystem })?;
         let directories = u32_at(bytes, optional + 108)? as usize;
         if optional_len != DATA_DIRECTORIES + 8 * directories.min(16) || directories > 16 {
@@ -167,7 +168,7 @@ impl Stub {
 
     /// What it runs on.
     #[must_use]
-    pub fn machine(&self) -> Machine {
+    pub fn machine(&self) -> PeMachine {
         self.machine
     }
 
@@ -190,12 +191,12 @@ impl Stub {
 
     /// The headers with `added` (name and length each) after the sections that are there: contents
     /// follow each other in the file, each aligned, and so they do in memory.
-    pub(crate) fn headers_with(&self, added: &[(&str, u64)]) -> Result<Vec<u8>, AddError> {
+    pub(crate) fn headers_with(&self, added: &[(&str, u64)]) -> Result<Vec<u8>, AddSectionError> {
         let table = self.pe + COFF_LEN + usize::from(self.field_u16(self.pe + 20));
         let used = table + SECTION_LEN * self.sections.len();
         let room = (self.headers.len() - used) / SECTION_LEN;
         if added.len() > room {
-            return Err(AddError::NoRoom { room, needed: added.len() });
+            return Err(AddSectionError::NoRoom { room, needed: added.len() });
         }
         let (new, image_len) = self.place(added)?;
 
@@ -218,7 +219,7 @@ impl Stub {
         Ok(headers)
     }
 
-    fn place(&self, added: &[(&str, u64)]) -> Result<(Vec<Section>, u32), AddError> {
+    fn place(&self, added: &[(&str, u64)]) -> Result<(Vec<PeSection>, u32), AddSectionError> {
         // systemd's stub hands sections to the kernel where they lie: begin each on a page.
         let page = u64::from(self.section_alignment.max(0x1000));
         let ends = self.sections.iter().map(|s| u64::from(s.virtual_address) + s.memory_len());
@@ -229,9 +230,9 @@ impl Stub {
             let raw_size = self.align_in_file(*len);
             let end = (address + raw_size).max(offset + raw_size);
             if u32::try_from(end.next_multiple_of(page)).is_err() {
-                return Err(AddError::Long);
+                return Err(AddSectionError::Long);
             }
-            placed.push(Section {
+            placed.push(PeSection {
                 name: section_name(name),
                 virtual_size: *len as u32,
                 virtual_address: address as u32,
@@ -255,7 +256,7 @@ impl Stub {
     }
 }
 
-impl Section {
+impl PeSection {
     fn read(header: &[u8]) -> Result<Self, StubError> {
         let mut name = [0; 8];
         name.copy_from_slice(header.get(..8).ok_or(StubError::Short)?);
@@ -297,17 +298,17 @@ fn pe_header(bytes: &[u8]) -> Result<usize, StubError> {
     Ok(pe)
 }
 
-fn sections(bytes: &[u8], pe: usize, table: usize) -> Result<Vec<Section>, StubError> {
+fn sections(bytes: &[u8], pe: usize, table: usize) -> Result<Vec<PeSection>, StubError> {
     let count = usize::from(u16_at(bytes, pe + 6)?);
     let table = bytes.get(table..).ok_or(StubError::Short)?;
     (0..count)
-        .map(|n| Section::read(table.get(SECTION_LEN * n..).ok_or(StubError::Short)?))
+        .map(|n| PeSection::read(table.get(SECTION_LEN * n..).ok_or(StubError::Short)?))
         .collect()
 }
 
 /// Sections follow each other in memory and in the file, and none begins before the headers end.
 fn check_sections(
-    sections: &[Section],
+    sections: &[PeSection],
     headers_len: u32,
     image_len: u32,
     file_len: usize,
@@ -370,7 +371,7 @@ pub(crate) mod tests {
         let (pe, optional) = (0x80, 0x98);
         bytes[pe..pe + 4].copy_from_slice(b"PE\0\0");
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-        put(pe + 4, &(Machine::X64 as u16).to_le_bytes());
+        put(pe + 4, &(PeMachine::X64 as u16).to_le_bytes());
         put(pe + 6, &[2, 0]);
         put(pe + 20, &[240, 0]);
         put(optional, &PE32_PLUS.to_le_bytes());
@@ -381,7 +382,7 @@ pub(crate) mod tests {
         put(optional + 68, &[10, 0]);
         put(optional + 108, &[16, 0, 0, 0]);
         for (n, name) in [".text", ".data"].into_iter().enumerate() {
-            let section = Section {
+            let section = PeSection {
                 name: section_name(name),
                 virtual_size: 0x180,
                 virtual_address: 0x4000 + 0x1000 * n as u32,
@@ -395,13 +396,16 @@ pub(crate) mod tests {
         bytes
     }
 
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Stub, StubError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<UkiStub, StubError> {
         let sha256 = Sha256::digest(bytes).into();
-        Stub::parse(Source { name: "stub.efi".into(), len: bytes.len() as u64, sha256 }, bytes)
+        UkiStub::parse(
+            SharedFile { name: "stub.efi".into(), len: bytes.len() as u64, sha256 },
+            bytes,
+        )
     }
 
     /// What a program's headers say of its sections.
-    pub(crate) fn sections_of(bytes: &[u8]) -> Vec<Section> {
+    pub(crate) fn sections_of(bytes: &[u8]) -> Vec<PeSection> {
         let pe = pe_header(bytes).unwrap();
         sections(bytes, pe, pe + COFF_LEN + usize::from(u16_at(bytes, pe + 20).unwrap())).unwrap()
     }
@@ -426,9 +430,9 @@ pub(crate) mod tests {
             bytes[0x84..0x86].copy_from_slice(&machine.to_le_bytes());
             parse(&bytes).map(|stub| stub.machine())
         };
-        assert_eq!(of(0x8664), Ok(Machine::X64));
-        assert_eq!(of(0xAA64), Ok(Machine::Arm64));
-        assert_eq!(of(0x5064), Ok(Machine::Riscv64));
+        assert_eq!(of(0x8664), Ok(PeMachine::X64));
+        assert_eq!(of(0xAA64), Ok(PeMachine::Arm64));
+        assert_eq!(of(0x5064), Ok(PeMachine::Riscv64));
         assert_eq!(of(0x014C), Err(StubError::NotForUefi { machine: 0x014C, subsystem: 10 }));
     }
 
@@ -439,14 +443,14 @@ pub(crate) mod tests {
 
         let refused = stub.headers_with(&vec![(".linux", 1); room + 1]).unwrap_err();
 
-        assert_eq!(refused, AddError::NoRoom { room, needed: room + 1 });
+        assert_eq!(refused, AddSectionError::NoRoom { room, needed: room + 1 });
     }
 
     #[test]
     fn an_image_that_32_bits_cannot_address_is_refused() {
         let stub = parse(&small_stub()).unwrap();
         let refused = stub.headers_with(&[(".initrd", u64::from(u32::MAX) - 0x1000)]);
-        assert_eq!(refused, Err(AddError::Long));
+        assert_eq!(refused, Err(AddSectionError::Long));
     }
 
     proptest! {

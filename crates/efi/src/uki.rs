@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use crate::image::{Image, Source};
-use crate::pe::{AddError, Stub};
+use crate::image::{ComposedImage, SharedFile};
+use crate::pe::{AddSectionError, UkiStub};
 
 /// How long a command line may be, in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the NUL that
 /// ends it. What is longer Linux would cut without a word.
@@ -21,9 +21,9 @@ pub struct UkiParts<'a> {
     /// The kernel's version, as `uname -r` says it.
     pub uname: &'a str,
     /// A kernel with an EFI stub of its own.
-    pub kernel: &'a Source,
+    pub kernel: &'a SharedFile,
     /// Its initramfs.
-    pub initramfs: &'a Source,
+    pub initramfs: &'a SharedFile,
     /// An archive that the kernel unpacks over the initramfs; empty, if there is none.
     pub seed: &'a [u8],
     /// Its command line.
@@ -47,29 +47,29 @@ pub enum UkiError {
     Empty(String),
     /// The stub cannot take it.
     #[error(transparent)]
-    Stub(#[from] AddError),
+    Stub(#[from] AddSectionError),
 }
 
 /// Composes a UKI. Its length does not depend on the command line.
 ///
 /// # Errors
 /// [`UkiError`] where a part is unfit or all of them are too long together.
-pub fn uki(stub: &Stub, parts: &UkiParts<'_>) -> Result<Image, UkiError> {
+pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<ComposedImage, UkiError> {
     let command_line = padded(parts.command_line)?;
     if let Some(empty) = [parts.kernel, parts.initramfs].into_iter().find(|file| file.len == 0) {
         return Err(UkiError::Empty(empty.name.to_string()));
     }
     let sections = [
-        (".osrel", Image::of_bytes(parts.os_release.as_bytes())),
-        (".uname", Image::of_bytes(parts.uname.as_bytes())),
-        (".linux", Image::of_file(parts.kernel.clone())),
+        (".osrel", ComposedImage::of_bytes(parts.os_release.as_bytes())),
+        (".uname", ComposedImage::of_bytes(parts.uname.as_bytes())),
+        (".linux", ComposedImage::of_file(parts.kernel.clone())),
         (".initrd", seeded_initramfs(parts.initramfs, parts.seed)),
-        (".cmdline", Image::of_bytes(command_line)),
+        (".cmdline", ComposedImage::of_bytes(command_line)),
     ];
     let lengths = sections.each_ref().map(|(name, contents)| (*name, contents.len()));
     let headers = stub.headers_with(&lengths)?;
 
-    let mut image = Image::default();
+    let mut image = ComposedImage::default();
     image.push_bytes(headers);
     image.push(stub.contents());
     for (_, contents) in sections {
@@ -96,8 +96,8 @@ fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
 /// An initramfs with an archive behind it, which the kernel unpacks over it
 /// (`Documentation/driver-api/early-userspace/buffer-format.rst`); the initramfs as it is, if there is none.
 #[must_use]
-pub fn seeded_initramfs(initramfs: &Source, seed: &[u8]) -> Image {
-    let mut image = Image::of_file(initramfs.clone());
+pub fn seeded_initramfs(initramfs: &SharedFile, seed: &[u8]) -> ComposedImage {
+    let mut image = ComposedImage::of_file(initramfs.clone());
     if !seed.is_empty() {
         // An archive begins at a multiple of four bytes.
         image.pad_to(image.len().next_multiple_of(4));
@@ -114,7 +114,7 @@ pub(crate) mod tests {
     use crate::image::tests::{byte, contents, source};
     use crate::pe::tests::{parse, sections_of, small_stub};
 
-    pub(crate) fn small_uki(kernel: u64, initramfs: u64, command_line: &str) -> Image {
+    pub(crate) fn small_uki(kernel: u64, initramfs: u64, command_line: &str) -> ComposedImage {
         let (kernel, initramfs) = (source("kernel", kernel), source("initramfs", initramfs));
         let stub = parse(&small_stub()).unwrap();
         let parts = UkiParts {
@@ -146,7 +146,7 @@ pub(crate) mod tests {
 
         assert_eq!(&seeded[5_001..5_004], [0; 3]);
         assert_eq!(&seeded[5_004..], b"070701");
-        assert_eq!(seeded_initramfs(&initramfs, b""), Image::of_file(initramfs));
+        assert_eq!(seeded_initramfs(&initramfs, b""), ComposedImage::of_file(initramfs));
     }
 
     #[test]

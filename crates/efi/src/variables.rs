@@ -1,14 +1,14 @@
 //! The UEFI variables of a virtual machine, edited in its flash image while it is off.
 //!
-//! [`Store`] is the variable store of EDK2 (OVMF, AAVMF) with its records; [`LoadOption`] is what a
+//! [`VariableStore`] is the variable store of EDK2 (OVMF, AAVMF) with its records; [`LoadOption`] is what a
 //! `Boot####` variable says. Together they let a BMC make the next boot a boot from a URL:
-//! [`Store::boot_once_from`].
+//! [`VariableStore::boot_once_from`].
 
 mod load_option;
 mod store;
 
-pub use self::load_option::{DevicePath, IpVersion, LoadOption, LoadOptionError, Node};
-pub use self::store::{SetError, Store, StoreError, Variable};
+pub use self::load_option::{DevicePath, DevicePathNode, IpVersion, LoadOption, LoadOptionError};
+pub use self::store::{SetVariableError, UefiVariable, VariableStore, VariableStoreError};
 
 use uuid::{Uuid, uuid};
 
@@ -18,14 +18,14 @@ pub const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 /// Non-volatile, for boot services and the running system: what boot variables must be.
 pub const NON_VOLATILE_BOOT_RUNTIME: u32 = 0x7;
 
-/// Where [`Store::boot_once_from`] begins to look for a number: firmware counts from 0, so that
+/// Where [`VariableStore::boot_once_from`] begins to look for a number: firmware counts from 0, so that
 /// numbers this high do not get in its way.
 const FIRST_OF_OURS: u16 = 0x0099;
 
 /// By this description we know our own entry again.
 const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 
-impl Store {
+impl VariableStore {
     /// The number in `BootNext`; gone once the firmware has acted on it.
     #[must_use]
     pub fn boot_next(&self) -> Option<u16> {
@@ -38,8 +38,8 @@ impl Store {
     /// Makes the next boot, and only that one, start `Boot####` of this number.
     ///
     /// # Errors
-    /// [`SetError::Full`] when the store has no room.
-    pub fn set_boot_next(&mut self, number: u16) -> Result<(), SetError> {
+    /// [`SetVariableError::Full`] when the store has no room.
+    pub fn set_boot_next(&mut self, number: u16) -> Result<(), SetVariableError> {
         self.set("BootNext", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &number.to_le_bytes())
     }
 
@@ -54,8 +54,8 @@ impl Store {
     /// Sets `BootOrder`.
     ///
     /// # Errors
-    /// [`SetError::Full`] when the store has no room.
-    pub fn set_boot_order(&mut self, order: &[u16]) -> Result<(), SetError> {
+    /// [`SetVariableError::Full`] when the store has no room.
+    pub fn set_boot_order(&mut self, order: &[u16]) -> Result<(), SetVariableError> {
         let data: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.set("BootOrder", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &data)
     }
@@ -79,8 +79,12 @@ impl Store {
     /// Sets `Boot####`.
     ///
     /// # Errors
-    /// [`SetError::Full`] when the store has no room.
-    pub fn set_boot_option(&mut self, number: u16, option: &LoadOption) -> Result<(), SetError> {
+    /// [`SetVariableError::Full`] when the store has no room.
+    pub fn set_boot_option(
+        &mut self,
+        number: u16,
+        option: &LoadOption,
+    ) -> Result<(), SetVariableError> {
         let name = format!("Boot{number:04X}");
         self.set(&name, GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &option.to_bytes())
     }
@@ -97,8 +101,8 @@ impl Store {
     /// (`EfiBootManagerExpandUriDevicePath`). `BootOrder` stays as it is.
     ///
     /// # Errors
-    /// [`SetError::Full`] when the store has no room.
-    pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetError> {
+    /// [`SetVariableError::Full`] when the store has no room.
+    pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetVariableError> {
         self.forget_boot_once();
         let number = self.add_of_ours(LoadOption::from_uri(OUR_DESCRIPTION, url).path)?;
         self.set_boot_next(number)
@@ -111,11 +115,11 @@ impl Store {
     /// of the machine has a `bootindex`.
     ///
     /// # Errors
-    /// [`SetError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] when the store has no room.
     pub fn boot_once_along(
         &mut self,
         paths: impl IntoIterator<Item = DevicePath>,
-    ) -> Result<(), SetError> {
+    ) -> Result<(), SetVariableError> {
         self.forget_boot_once();
         let numbers = paths.into_iter().map(|path| self.add_of_ours(path));
         let numbers: Vec<u16> = numbers.collect::<Result<_, _>>()?;
@@ -129,11 +133,11 @@ impl Store {
         self.set_boot_next(*first)
     }
 
-    fn add_of_ours(&mut self, path: DevicePath) -> Result<u16, SetError> {
+    fn add_of_ours(&mut self, path: DevicePath) -> Result<u16, SetVariableError> {
         let taken: Vec<u16> = self.boot_numbers();
         let number = (FIRST_OF_OURS..=u16::MAX)
             .find(|number| !taken.contains(number))
-            .ok_or(SetError::Full { needed: 0, left: 0 })?;
+            .ok_or(SetVariableError::Full { needed: 0, left: 0 })?;
         self.set_boot_option(number, &LoadOption::active(OUR_DESCRIPTION, path))?;
         Ok(number)
     }
@@ -199,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_next_boot_is_from_the_url_and_the_order_stays() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set_boot_order(&[0, 3]).unwrap();
 
         store.boot_once_from(URL).unwrap();
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn of_several_paths_the_first_is_next_and_the_others_lead_the_order() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set_boot_order(&[0, 3]).unwrap();
         let paths = [IpVersion::V4, IpVersion::V6]
             .map(|version| DevicePath::http_boot(16, Mac([2, 0, 0, 0, 0, 1]), version));
@@ -226,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_order_that_was_only_ours_is_gone_with_our_entries() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         let paths = [IpVersion::V6, IpVersion::V4]
             .map(|version| DevicePath::http_boot(16, Mac([2, 0, 0, 0, 0, 1]), version));
         store.boot_once_along(paths).unwrap();
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_second_url_takes_the_place_of_the_first() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.boot_once_from("http://old/a.efi").unwrap();
 
         store.boot_once_from(URL).unwrap();
@@ -249,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_somebody_else_is_never_written_over() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         let theirs = LoadOption::from_uri("theirs", "http://theirs/a.efi");
         store.set_boot_option(0x99, &theirs).unwrap();
 
@@ -261,7 +265,7 @@ mod tests {
 
     #[test]
     fn forgetting_leaves_the_boot_next_of_somebody_else() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.boot_once_from(URL).unwrap();
         store.set_boot_next(3).unwrap();
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use efi::Machine;
+use efi::PeMachine;
 use hardware::CpuArch;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -109,11 +109,11 @@ fn digest(text: &str) -> Option<[u8; 32]> {
 
 /// The machine type that EFI programs for an architecture have in their headers.
 #[must_use]
-pub fn efi_machine(cpu_arch: CpuArch) -> Machine {
+pub fn efi_machine(cpu_arch: CpuArch) -> PeMachine {
     match cpu_arch {
-        CpuArch::X64 => Machine::X64,
-        CpuArch::Arm64 => Machine::Arm64,
-        CpuArch::Riscv64 => Machine::Riscv64,
+        CpuArch::X64 => PeMachine::X64,
+        CpuArch::Arm64 => PeMachine::Arm64,
+        CpuArch::Riscv64 => PeMachine::Riscv64,
     }
 }
 

@@ -65,7 +65,7 @@ impl LoadOption {
     /// An active option that starts what is at `url`.
     #[must_use]
     pub fn from_uri(description: &str, url: &str) -> Self {
-        Self::active(description, DevicePath(vec![Node::Uri(url.to_owned())]))
+        Self::active(description, DevicePath(vec![DevicePathNode::Uri(url.to_owned())]))
     }
 
     /// An active option that starts what is at the end of `path`.
@@ -123,7 +123,7 @@ impl LoadOption {
 
 /// Where something is found, from one bus to the next. The end node is not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DevicePath(pub Vec<Node>);
+pub struct DevicePath(pub Vec<DevicePathNode>);
 
 impl DevicePath {
     /// HTTP boot on the network card that is this device of the first PCI bus, with the URL that DHCP gives.
@@ -132,7 +132,7 @@ impl DevicePath {
     /// what their option ROMs boot.
     #[must_use]
     pub fn http_boot(pci_device: u8, mac: Mac, version: IpVersion) -> Self {
-        let other = |kind, subtype, data| Node::Other { kind, subtype, data };
+        let other = |kind, subtype, data| DevicePathNode::Other { kind, subtype, data };
         let mut address = [0; 32];
         address[..mac.0.len()].copy_from_slice(&mac.0);
         Self(vec![
@@ -142,7 +142,7 @@ impl DevicePath {
             // The hardware type is Ethernet.
             other(MESSAGING, 11, [&address[..], &[1]].concat()),
             version.node(),
-            Node::Uri(String::new()),
+            DevicePathNode::Uri(String::new()),
         ])
     }
 
@@ -166,7 +166,7 @@ impl DevicePath {
                 let last = len == rest.len() && len == NODE_HEADER_LEN;
                 return if last { Ok(Self(nodes)) } else { Err(LoadOptionError::NoEnd) };
             }
-            nodes.push(Node::of(kind, subtype, &rest[NODE_HEADER_LEN..len]));
+            nodes.push(DevicePathNode::of(kind, subtype, &rest[NODE_HEADER_LEN..len]));
             offset += len;
         }
     }
@@ -174,7 +174,7 @@ impl DevicePath {
     /// The nodes and the end node.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.0.iter().flat_map(Node::to_bytes).collect();
+        let mut bytes: Vec<u8> = self.0.iter().flat_map(DevicePathNode::to_bytes).collect();
         bytes.extend([END, END_ENTIRE, NODE_HEADER_LEN as u8, 0]);
         bytes
     }
@@ -184,8 +184,8 @@ impl DevicePath {
     #[must_use]
     pub fn uri(&self) -> Option<&str> {
         self.0.iter().find_map(|node| match node {
-            Node::Uri(uri) if !uri.is_empty() => Some(uri.as_str()),
-            Node::Uri(_) | Node::Other { .. } => None,
+            DevicePathNode::Uri(uri) if !uri.is_empty() => Some(uri.as_str()),
+            DevicePathNode::Uri(_) | DevicePathNode::Other { .. } => None,
         })
     }
 }
@@ -202,13 +202,13 @@ pub enum IpVersion {
 impl IpVersion {
     /// `IPv4(…)` or `IPv6(…)` as EDK2's HttpBootDxe names its own entries: all zero, since all comes from DHCP,
     /// but for IPv6's prefix length (`HttpBootIp4DxeDriverBindingStart`, `HttpBootIp6DxeDriverBindingStart`).
-    fn node(self) -> Node {
+    fn node(self) -> DevicePathNode {
         match self {
-            Self::V4 => Node::Other { kind: MESSAGING, subtype: 12, data: vec![0; 23] },
+            Self::V4 => DevicePathNode::Other { kind: MESSAGING, subtype: 12, data: vec![0; 23] },
             Self::V6 => {
                 let mut data = vec![0; 56];
                 data[IPV6_PREFIX_LENGTH_AT] = 64;
-                Node::Other { kind: MESSAGING, subtype: 13, data }
+                DevicePathNode::Other { kind: MESSAGING, subtype: 13, data }
             }
         }
     }
@@ -219,7 +219,7 @@ const IPV6_PREFIX_LENGTH_AT: usize = 16 + 16 + 2 + 2 + 2 + 1;
 
 /// One step of a device path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Node {
+pub enum DevicePathNode {
     /// `Uri(…)` (UEFI §10.3.4.23).
     Uri(String),
     /// Any other, as it is.
@@ -233,7 +233,7 @@ pub enum Node {
     },
 }
 
-impl Node {
+impl DevicePathNode {
     fn of(kind: u8, subtype: u8, data: &[u8]) -> Self {
         match (kind, subtype, str::from_utf8(data)) {
             (MESSAGING, URI, Ok(uri)) => Self::Uri(uri.to_owned()),
@@ -263,8 +263,8 @@ impl fmt::Display for DevicePath {
                 f.write_str("/")?;
             }
             match node {
-                Node::Uri(uri) => write!(f, "Uri({uri})")?,
-                Node::Other { kind, subtype, data } => {
+                DevicePathNode::Uri(uri) => write!(f, "Uri({uri})")?,
+                DevicePathNode::Other { kind, subtype, data } => {
                     write!(f, "Path({kind},{subtype}")?;
                     if !data.is_empty() {
                         f.write_str(",")?;
@@ -285,11 +285,11 @@ mod tests {
 
     use super::*;
 
-    fn node() -> impl Strategy<Value = Node> {
+    fn node() -> impl Strategy<Value = DevicePathNode> {
         prop_oneof![
-            "[ -~]{0,80}".prop_map(Node::Uri),
+            "[ -~]{0,80}".prop_map(DevicePathNode::Uri),
             (1u8..6, 0u8..0x17, vec(any::<u8>(), 0..40))
-                .prop_map(|(kind, subtype, data)| Node::Other { kind, subtype, data }),
+                .prop_map(|(kind, subtype, data)| DevicePathNode::Other { kind, subtype, data }),
         ]
     }
 
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn an_entry_with_an_empty_uri_has_no_url_of_its_own() {
-        assert_eq!(DevicePath(vec![Node::Uri(String::new())]).uri(), None);
+        assert_eq!(DevicePath(vec![DevicePathNode::Uri(String::new())]).uri(), None);
     }
 
     #[test]

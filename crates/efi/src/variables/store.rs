@@ -38,7 +38,7 @@ const MAX_RECORD_LEN: usize = 0x2000;
 
 /// A variable store, and the rest of the flash image around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
+pub struct VariableStore {
     flash: Vec<u8>,
     /// Where records may lie.
     records: Range<usize>,
@@ -46,7 +46,7 @@ pub struct Store {
 
 /// A variable that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable<'a> {
+pub struct UefiVariable<'a> {
     /// Its name.
     pub name: String,
     /// Whose name it is.
@@ -59,7 +59,7 @@ pub struct Variable<'a> {
 
 /// Bytes that are no variable store of EDK2.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum StoreError {
+pub enum VariableStoreError {
     /// It ends before its headers do.
     #[error("a variable store has more than {0} bytes")]
     Short(usize),
@@ -112,7 +112,7 @@ pub enum StoreError {
 
 /// Why a variable was not set. The store is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum SetError {
+pub enum SetVariableError {
     /// Not enough room, even after compaction.
     #[error("the variable needs {needed} bytes, the store has {left}")]
     Full {
@@ -132,23 +132,23 @@ pub enum SetError {
     Name(String),
 }
 
-impl Store {
+impl VariableStore {
     /// Reads a flash image, such as a copy of `OVMF_VARS_4M.fd`.
     ///
     /// What comes after the store (EDK2's fault-tolerant write area, padding) is kept as it is.
     ///
     /// # Errors
-    /// [`StoreError`] where anything is not as EDK2 writes it.
-    pub fn parse(flash: Vec<u8>) -> Result<Self, StoreError> {
+    /// [`VariableStoreError`] where anything is not as EDK2 writes it.
+    pub fn parse(flash: Vec<u8>) -> Result<Self, VariableStoreError> {
         let volume = volume_contents(&flash)?;
         let records = store_contents(&flash[volume.clone()])?;
         let store =
             Self { records: volume.start + records.start..volume.start + records.end, flash };
-        let mut walk = Walk { store: &store, offset: store.records.start };
+        let mut walk = RecordWalk { store: &store, offset: store.records.start };
         for record in walk.by_ref() {
             let record = record?;
             if record.is_live() && record.name(&store.flash).is_none() {
-                return Err(StoreError::RecordName { offset: record.offset });
+                return Err(VariableStoreError::RecordName { offset: record.offset });
             }
         }
         Ok(store)
@@ -160,8 +160,8 @@ impl Store {
     /// flash.
     ///
     /// # Errors
-    /// [`StoreError::Short`] where it does not fit.
-    pub fn empty_for_virt(len: usize) -> Result<Self, StoreError> {
+    /// [`VariableStoreError::Short`] where it does not fit.
+    pub fn empty_for_virt(len: usize) -> Result<Self, VariableStoreError> {
         const BLOCK: u32 = 0x4_0000;
         /// The variables, and two areas for fault-tolerant writes.
         const VOLUME: u32 = 3 * BLOCK;
@@ -171,7 +171,7 @@ impl Store {
 
         let volume_len = VOLUME as usize;
         if len < volume_len {
-            return Err(StoreError::Short(volume_len - 1));
+            return Err(VariableStoreError::Short(volume_len - 1));
         }
         let blocks = u32::try_from(len).unwrap_or(u32::MAX) / BLOCK;
         let mut volume = vec![0; 16];
@@ -204,37 +204,37 @@ impl Store {
 
     /// All variables that count, in the order they were written.
     #[must_use]
-    pub fn list(&self) -> Vec<Variable<'_>> {
+    pub fn list(&self) -> Vec<UefiVariable<'_>> {
         self.live().iter().map(|record| record.variable(&self.flash)).collect()
     }
 
     /// One variable.
     #[must_use]
-    pub fn get(&self, name: &str, vendor: Uuid) -> Option<Variable<'_>> {
+    pub fn get(&self, name: &str, vendor: Uuid) -> Option<UefiVariable<'_>> {
         self.list().into_iter().find(|variable| variable.name == name && variable.vendor == vendor)
     }
 
     /// Writes a variable in place of the one of that name, if there is one.
     ///
     /// # Errors
-    /// [`SetError`]; the store is then as it was.
+    /// [`SetVariableError`]; the store is then as it was.
     pub fn set(
         &mut self,
         name: &str,
         vendor: Uuid,
         attributes: u32,
         data: &[u8],
-    ) -> Result<(), SetError> {
+    ) -> Result<(), SetVariableError> {
         if name.is_empty() || name.contains('\0') {
-            return Err(SetError::Name(name.to_owned()));
+            return Err(SetVariableError::Name(name.to_owned()));
         }
         let old = self.get(name, vendor).map_or(0, |variable| variable.attributes);
         if (attributes | old) & AUTHENTICATED_WRITE != 0 {
-            return Err(SetError::Authenticated(name.to_owned()));
+            return Err(SetVariableError::Authenticated(name.to_owned()));
         }
         let record = encode(name, vendor, attributes, data);
         if record.len() > MAX_RECORD_LEN {
-            return Err(SetError::Long(record.len()));
+            return Err(SetVariableError::Long(record.len()));
         }
         if !self.has_erased_room_for(record.len()) {
             let mut compacted = self.clone();
@@ -242,7 +242,7 @@ impl Store {
             compacted.compact();
             if !compacted.has_erased_room_for(record.len()) {
                 let left = compacted.records.end - compacted.end_of_records();
-                return Err(SetError::Full { needed: record.len(), left });
+                return Err(SetVariableError::Full { needed: record.len(), left });
             }
             *self = compacted;
         }
@@ -267,10 +267,10 @@ impl Store {
 
     /// The records that count. One in transition counts only while its successor is missing, since
     /// the firmware may have lost power between the two writes.
-    fn live(&self) -> Vec<Record> {
+    fn live(&self) -> Vec<VariableRecord> {
         let (settled, in_transition): (Vec<_>, Vec<_>) =
-            self.all().into_iter().filter(Record::is_live).partition(|r| r.state == VALID);
-        let key = |record: &Record| (record.name(&self.flash), record.vendor(&self.flash));
+            self.all().into_iter().filter(VariableRecord::is_live).partition(|r| r.state == VALID);
+        let key = |record: &VariableRecord| (record.name(&self.flash), record.vendor(&self.flash));
         let mut live = settled;
         for record in in_transition {
             if !live.iter().any(|other| key(other) == key(&record)) {
@@ -281,12 +281,12 @@ impl Store {
         live
     }
 
-    fn all(&self) -> Vec<Record> {
+    fn all(&self) -> Vec<VariableRecord> {
         self.walk().flatten().collect()
     }
 
-    fn walk(&self) -> Walk<'_> {
-        Walk { store: self, offset: self.records.start }
+    fn walk(&self) -> RecordWalk<'_> {
+        RecordWalk { store: self, offset: self.records.start }
     }
 
     fn end_of_records(&self) -> usize {
@@ -317,46 +317,46 @@ impl Store {
 }
 
 /// `EFI_FIRMWARE_VOLUME_HEADER` (PI vol. 3 §3.2.1).
-fn volume_contents(flash: &[u8]) -> Result<Range<usize>, StoreError> {
+fn volume_contents(flash: &[u8]) -> Result<Range<usize>, VariableStoreError> {
     const HEADER_LEN_FIELD: usize = 48;
     const SMALLEST_HEADER: usize = 72;
-    let short = StoreError::Short(SMALLEST_HEADER);
+    let short = VariableStoreError::Short(SMALLEST_HEADER);
     if flash.len() < SMALLEST_HEADER {
         return Err(short);
     }
     if guid(flash, 16) != NV_DATA || &flash[40..44] != VOLUME_SIGNATURE {
-        return Err(StoreError::NotAVolume);
+        return Err(VariableStoreError::NotAVolume);
     }
     let header_len = usize::from(u16_at(flash, HEADER_LEN_FIELD));
     let claimed = u64::from(u32_at(flash, 32)) | u64::from(u32_at(flash, 36)) << 32;
     let len = usize::try_from(claimed).unwrap_or(usize::MAX);
     if len > flash.len() || header_len > len || header_len < SMALLEST_HEADER {
-        return Err(StoreError::VolumeLength { claimed, len: flash.len() });
+        return Err(VariableStoreError::VolumeLength { claimed, len: flash.len() });
     }
     let (words, odd) = flash[..header_len].as_chunks::<2>();
     let sum = words.iter().fold(0u16, |sum, word| sum.wrapping_add(u16::from_le_bytes(*word)));
     if sum != 0 || !odd.is_empty() {
-        return Err(StoreError::Checksum);
+        return Err(VariableStoreError::Checksum);
     }
     Ok(header_len..len)
 }
 
 /// `VARIABLE_STORE_HEADER`. The range is within `volume`.
-fn store_contents(volume: &[u8]) -> Result<Range<usize>, StoreError> {
+fn store_contents(volume: &[u8]) -> Result<Range<usize>, VariableStoreError> {
     if volume.len() < STORE_HEADER_LEN {
-        return Err(StoreError::Short(STORE_HEADER_LEN));
+        return Err(VariableStoreError::Short(STORE_HEADER_LEN));
     }
     let format = guid(volume, 0);
     if format != AUTHENTICATED {
-        return Err(StoreError::NotAuthenticated(format));
+        return Err(VariableStoreError::NotAuthenticated(format));
     }
     let (format, state) = (volume[20], volume[21]);
     if (format, state) != (FORMATTED, HEALTHY) {
-        return Err(StoreError::NotFormatted { format, state });
+        return Err(VariableStoreError::NotFormatted { format, state });
     }
     let claimed = u32_at(volume, 16) as usize;
     if claimed > volume.len() || claimed < STORE_HEADER_LEN {
-        return Err(StoreError::StoreLength { claimed, left: volume.len() });
+        return Err(VariableStoreError::StoreLength { claimed, left: volume.len() });
     }
     Ok(STORE_HEADER_LEN..claimed)
 }
@@ -380,13 +380,13 @@ fn encode(name: &str, vendor: Uuid, attributes: u32, data: &[u8]) -> Vec<u8> {
 }
 
 /// Goes from record to record, as far as the start mark is there.
-struct Walk<'a> {
-    store: &'a Store,
+struct RecordWalk<'a> {
+    store: &'a VariableStore,
     offset: usize,
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Result<Record, StoreError>;
+impl Iterator for RecordWalk<'_> {
+    type Item = Result<VariableRecord, VariableStoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (flash, end) = (&self.store.flash, self.store.records.end);
@@ -394,7 +394,7 @@ impl Iterator for Walk<'_> {
         if offset + RECORD_HEADER_LEN > end || u16_at(flash, offset) != START_ID {
             return None;
         }
-        let record = Record {
+        let record = VariableRecord {
             offset,
             state: flash[offset + 2],
             name_len: written(u32_at(flash, offset + 36)),
@@ -404,7 +404,7 @@ impl Iterator for Walk<'_> {
         let record_end = record_end.saturating_add(offset + RECORD_HEADER_LEN);
         if record_end > end {
             self.offset = end;
-            return Some(Err(StoreError::RecordLength { offset }));
+            return Some(Err(VariableStoreError::RecordLength { offset }));
         }
         self.offset = record_end.next_multiple_of(RECORD_ALIGN);
         Some(Ok(record))
@@ -418,14 +418,14 @@ fn written(len: u32) -> usize {
 
 /// Where a record lies; whoever made it has seen that it lies within the store.
 #[derive(Clone, Copy, Debug)]
-struct Record {
+struct VariableRecord {
     offset: usize,
     state: u8,
     name_len: usize,
     data_len: usize,
 }
 
-impl Record {
+impl VariableRecord {
     fn is_live(&self) -> bool {
         self.state == VALID || self.state == VALID & IN_DELETED_TRANSITION
     }
@@ -443,9 +443,9 @@ impl Record {
         guid(flash, self.offset + 44)
     }
 
-    fn variable<'a>(&self, flash: &'a [u8]) -> Variable<'a> {
+    fn variable<'a>(&self, flash: &'a [u8]) -> UefiVariable<'a> {
         let range = self.range();
-        Variable {
+        UefiVariable {
             name: self.name(flash).unwrap_or_default(),
             vendor: self.vendor(flash),
             attributes: u32_at(flash, self.offset + 4),
@@ -473,7 +473,7 @@ fn guid(bytes: &[u8], at: usize) -> Uuid {
 }
 
 #[cfg(test)]
-impl Store {
+impl VariableStore {
     /// A freshly formatted store of 4 kB, laid out as `OVMF_VARS_4M.fd` begins.
     pub(crate) fn empty() -> Self {
         Self::parse(tests::formatted(0x1000)).unwrap()
@@ -505,17 +505,17 @@ mod tests {
         flash
     }
 
-    fn names(store: &Store) -> Vec<String> {
+    fn names(store: &VariableStore) -> Vec<String> {
         store.list().into_iter().map(|variable| variable.name).collect()
     }
 
     #[test]
     fn what_is_set_is_there_after_parsing_again() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
 
         store.set("Lang", GLOBAL, NVBR, b"eng").unwrap();
 
-        let again = Store::parse(store.as_bytes().to_vec()).unwrap();
+        let again = VariableStore::parse(store.as_bytes().to_vec()).unwrap();
         let variable = again.get("Lang", GLOBAL).unwrap();
         assert_eq!((variable.attributes, variable.data), (NVBR, &b"eng"[..]));
     }
@@ -526,7 +526,7 @@ mod tests {
     fn a_boot_uri_is_written_byte_for_byte_as_by_virt_firmware() {
         let golden = include_bytes!("../../tests/golden/virt-fw-vars-boot-uri.bin");
         let url = "http://10.0.0.1:8080/boot/x/boot.iso";
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
 
         store.set_boot_option(0x99, &LoadOption::from_uri("netboot boot.iso", url)).unwrap();
         store.set_boot_next(0x99).unwrap();
@@ -541,18 +541,18 @@ mod tests {
                       00010000000004000000000000000000";
         let store = "782cf3aa7b949a43a1802e144ec37792b8ff03005afe000000000000";
 
-        let made = Store::empty_for_virt(64 * 1024 * 1024).unwrap();
+        let made = VariableStore::empty_for_virt(64 * 1024 * 1024).unwrap();
 
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&made.flash[16..72]), header);
         assert_eq!(hex(&made.flash[72..100]), store);
         assert!(made.list().is_empty());
-        assert_eq!(Store::empty_for_virt(1024), Err(StoreError::Short(0xB_FFFF)));
+        assert_eq!(VariableStore::empty_for_virt(1024), Err(VariableStoreError::Short(0xB_FFFF)));
     }
 
     #[test]
     fn a_new_value_is_appended_and_the_old_record_only_marked() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set("A", GLOBAL, NVBR, b"old").unwrap();
         let first = store.records.start;
 
@@ -565,7 +565,7 @@ mod tests {
 
     #[test]
     fn the_same_name_of_another_vendor_is_another_variable() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set("A", GLOBAL, NVBR, b"1").unwrap();
         store.set("A", Uuid::nil(), NVBR, b"2").unwrap();
 
@@ -576,7 +576,7 @@ mod tests {
 
     #[test]
     fn a_full_store_is_compacted_before_it_refuses() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         for round in 0..200u16 {
             store.set("Counter", GLOBAL, NVBR, &round.to_le_bytes()).unwrap();
         }
@@ -585,13 +585,13 @@ mod tests {
         let before = store.clone();
         let refused = store.set("Big", GLOBAL, NVBR, &[0; 0x1000]).unwrap_err();
 
-        assert!(matches!(refused, SetError::Full { .. }), "{refused}");
+        assert!(matches!(refused, SetVariableError::Full { .. }), "{refused}");
         assert_eq!(store, before);
     }
 
     #[test]
     fn a_record_in_transition_counts_until_its_successor_is_there() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set("A", GLOBAL, NVBR, b"old").unwrap();
         let first = store.records.start;
         store.flash[first + 2] = VALID & IN_DELETED_TRANSITION;
@@ -607,18 +607,18 @@ mod tests {
 
     #[test]
     fn a_write_that_lost_power_is_stepped_over() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         let at = store.records.start;
         store.flash[at..at + 3].copy_from_slice(&[0xAA, 0x55, 0xFF]);
 
         store.set("A", GLOBAL, NVBR, b"1").unwrap();
 
-        assert_eq!(names(&Store::parse(store.flash).unwrap()), ["A"]);
+        assert_eq!(names(&VariableStore::parse(store.flash).unwrap()), ["A"]);
     }
 
     #[test]
     fn flash_that_is_not_erased_is_not_written_over() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         let at = store.records.start;
         store.flash[at + 70] = 0;
 
@@ -629,37 +629,40 @@ mod tests {
 
     #[test]
     fn an_authenticated_variable_is_left_to_its_owner() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         let at = store.records.start;
         let record = encode("db", GLOBAL, 0x27, b"keys");
         store.flash[at..at + record.len()].copy_from_slice(&record);
 
         let refused = store.set("db", GLOBAL, NVBR, b"").unwrap_err();
 
-        assert_eq!(refused, SetError::Authenticated("db".into()));
+        assert_eq!(refused, SetVariableError::Authenticated("db".into()));
     }
 
     #[test]
     fn the_firmware_s_code_is_not_taken_for_its_variables() {
         let mut code = formatted(0x1000);
         code[16..32].fill(0x8C);
-        assert_eq!(Store::parse(code), Err(StoreError::NotAVolume));
+        assert_eq!(VariableStore::parse(code), Err(VariableStoreError::NotAVolume));
     }
 
     #[test]
     fn a_damaged_header_is_refused() {
         let mut flash = formatted(0x1000);
         flash[45] ^= 1;
-        assert_eq!(Store::parse(flash), Err(StoreError::Checksum));
+        assert_eq!(VariableStore::parse(flash), Err(VariableStoreError::Checksum));
     }
 
     #[test]
     fn a_record_that_runs_over_the_end_is_refused() {
-        let mut store = Store::empty();
+        let mut store = VariableStore::empty();
         store.set("A", GLOBAL, NVBR, b"1").unwrap();
         let at = store.records.start;
         store.flash[at + 40..at + 44].copy_from_slice(&0xFFFF_FF00u32.to_le_bytes());
-        assert_eq!(Store::parse(store.flash), Err(StoreError::RecordLength { offset: at }));
+        assert_eq!(
+            VariableStore::parse(store.flash),
+            Err(VariableStoreError::RecordLength { offset: at })
+        );
     }
 
     proptest! {
@@ -667,7 +670,7 @@ mod tests {
         fn edits_end_where_a_plain_map_would(
             edits in vec(("[A-D]", vec(any::<u8>(), 0..300), any::<bool>()), 0..60),
         ) {
-            let mut store = Store::empty();
+            let mut store = VariableStore::empty();
             let mut map = std::collections::BTreeMap::new();
             for (name, data, delete) in edits {
                 if delete {
@@ -676,7 +679,7 @@ mod tests {
                     store.set(&name, GLOBAL, NVBR, &data).unwrap();
                     map.insert(name, data);
                 }
-                store = Store::parse(store.flash).unwrap();
+                store = VariableStore::parse(store.flash).unwrap();
             }
             let mut listed: Vec<_> =
                 store.list().into_iter().map(|v| (v.name, v.data.to_vec())).collect();
@@ -688,7 +691,7 @@ mod tests {
         fn no_bytes_make_it_panic(
             at in vec((0usize..0x400, any::<u8>()), 0..40), cut in 0usize..=0x1000,
         ) {
-            let mut store = Store::empty();
+            let mut store = VariableStore::empty();
             store.set("Boot0000", GLOBAL, NVBR, &[7; 40]).unwrap();
             store.set("BootOrder", GLOBAL, NVBR, &[0, 0]).unwrap();
             let mut flash = store.flash;
@@ -696,10 +699,10 @@ mod tests {
                 flash[at] = byte;
             }
             flash.truncate(cut);
-            if let Ok(mut store) = Store::parse(flash) {
+            if let Ok(mut store) = VariableStore::parse(flash) {
                 let _ = store.boot_options();
                 let _ = store.boot_once_from("http://a/b.iso");
-                prop_assert!(Store::parse(store.flash).is_ok());
+                prop_assert!(VariableStore::parse(store.flash).is_ok());
             }
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use efi::{CpioArchive, Image, Source, Stub, UkiParts, esp, iso, uki};
+use efi::{ComposedImage, CpioArchive, SharedFile, UkiParts, UkiStub, esp, iso, uki};
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::{Lab, Plan};
 use provision::What;
@@ -220,7 +220,7 @@ impl InstanceImages {
     /// An ISO image of the instance's own, made without the daemon.
     pub(crate) fn iso(&self) -> Result<String> {
         let stub_file = self.boot_set.join("stub.efi");
-        let stub = Stub::parse(source("stub", &stub_file)?, &fs::read(&stub_file)?)?;
+        let stub = UkiStub::parse(source("stub", &stub_file)?, &fs::read(&stub_file)?)?;
         let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| self.dir.path().join(name));
         let parts = UkiParts {
             os_release: "ID=instance\nNAME=Instance\n",
@@ -238,15 +238,19 @@ impl InstanceImages {
     }
 }
 
-fn source(name: &str, path: &Path) -> Result<Source> {
+fn source(name: &str, path: &Path) -> Result<SharedFile> {
     let bytes = fs::read(path)?;
-    Ok(Source { name: name.into(), len: bytes.len() as u64, sha256: Sha256::digest(&bytes).into() })
+    Ok(SharedFile {
+        name: name.into(),
+        len: bytes.len() as u64,
+        sha256: Sha256::digest(&bytes).into(),
+    })
 }
 
-fn bytes_of(image: &Image, files: &[(&str, PathBuf)]) -> Result<Vec<u8>> {
+fn bytes_of(image: &ComposedImage, files: &[(&str, PathBuf)]) -> Result<Vec<u8>> {
     let contents: Vec<_> =
         files.iter().map(|(name, path)| Ok((*name, fs::read(path)?))).collect::<Result<_>>()?;
-    let read = |source: &Source, offset: u64, buffer: &mut [u8]| {
+    let read = |source: &SharedFile, offset: u64, buffer: &mut [u8]| {
         let (_, bytes) = contents
             .iter()
             .find(|(name, _)| *name == &*source.name)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use efi::{Source, Stub};
+use efi::{SharedFile, UkiStub};
 use hardware::CpuArch;
 use netboot::boot_set::{BootSetManifest, ManifestFile, efi_machine};
 use provision::boot::Artifact;
@@ -13,7 +13,7 @@ use provision::boot::Artifact;
 /// A file that images share, held open: whoever replaces it on disk does not cut a boot short.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub(super) source: Source,
+    pub(super) source: SharedFile,
     pub(super) file: Arc<File>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Ramdisk {
 pub(super) struct BootSet {
     pub(super) ramdisk: Ramdisk,
     pub(super) stub_file: Shared,
-    pub(super) stub: Stub,
+    pub(super) stub: UkiStub,
     /// `None` where Debian has no iPXE for the architecture.
     pub(super) ipxe: Option<Shared>,
     pub(super) grub: Shared,
@@ -49,7 +49,7 @@ impl BootSet {
         let stub_file = open(&manifest, folder, "stub.efi")?;
         let stub_path = folder.join("stub.efi");
         let stub = fs::read(&stub_path).context("cannot read stub.efi")?;
-        let stub = Stub::parse(stub_file.source.clone(), &stub)
+        let stub = UkiStub::parse(stub_file.source.clone(), &stub)
             .with_context(|| format!("{} cannot be used", stub_path.display()))?;
         ensure!(
             stub.machine() == efi_machine(cpu_arch),
@@ -85,5 +85,5 @@ fn open(manifest: &BootSetManifest, folder: &Path, name: &str) -> Result<Shared>
         "{} has {len} bytes, its manifest says {expected}: build the boot set again",
         path.display()
     );
-    Ok(Shared { source: Source { name: name.into(), len, sha256 }, file: Arc::new(file) })
+    Ok(Shared { source: SharedFile { name: name.into(), len, sha256 }, file: Arc::new(file) })
 }

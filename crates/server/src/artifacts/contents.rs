@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use efi::{ExtentSlice, Image, UkiParts, esp, iso, seeded_initramfs, uki};
+use efi::{ComposedImage, ExtentSlice, UkiParts, esp, iso, seeded_initramfs, uki};
 use hardware::CpuArch;
 use netboot::scripts;
 use provision::boot::{Artifact, HttpLoader, NoBoot};
@@ -26,7 +26,7 @@ const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot 
 /// A file of a ticket.
 #[derive(Debug)]
 pub(super) struct Contents {
-    pub(super) image: Image,
+    pub(super) image: ComposedImage,
     /// Its strong entity tag, with the quotes.
     pub(super) etag: String,
     pub(super) content_type: &'static str,
@@ -58,7 +58,7 @@ impl Contents {
 
     /// A sentence in place of a file.
     pub(super) fn words(sentence: &str) -> Self {
-        let image = Image::of_bytes(format!("{sentence}\n").into_bytes());
+        let image = ComposedImage::of_bytes(format!("{sentence}\n").into_bytes());
         Self { etag: image.etag(), image, content_type: "text/plain", files: Vec::new() }
     }
 
@@ -105,7 +105,7 @@ fn made(
     ramdisk: &Ramdisk,
     seed: &[u8],
     command_line: &str,
-) -> Result<(Image, Vec<Shared>)> {
+) -> Result<(ComposedImage, Vec<Shared>)> {
     match artifact {
         Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
             match loader {
@@ -135,12 +135,12 @@ fn ipxe_of(boot_set: &BootSet) -> Result<&Shared> {
         .context("the boot set has no iPXE: set the node's boot_interface to http")
 }
 
-fn whole(shared: &Shared) -> (Image, Vec<Shared>) {
-    (Image::of_file(shared.source.clone()), vec![shared.clone()])
+fn whole(shared: &Shared) -> (ComposedImage, Vec<Shared>) {
+    (ComposedImage::of_file(shared.source.clone()), vec![shared.clone()])
 }
 
-fn text(text: String) -> (Image, Vec<Shared>) {
-    (Image::of_bytes(text.into_bytes()), Vec::new())
+fn text(text: String) -> (ComposedImage, Vec<Shared>) {
+    (ComposedImage::of_bytes(text.into_bytes()), Vec::new())
 }
 
 fn composed(
@@ -148,7 +148,7 @@ fn composed(
     ramdisk: &Ramdisk,
     seed: &[u8],
     command_line: &str,
-) -> Result<(Image, Vec<Shared>)> {
+) -> Result<(ComposedImage, Vec<Shared>)> {
     let parts = UkiParts {
         os_release: OS_RELEASE,
         uname: &boot_set.kernel_version,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use efi::Source;
+use efi::SharedFile;
 use futures::future::{BoxFuture, FutureExt as _, Shared as SharedFuture, WeakShared};
 use nix::libc::O_NONBLOCK;
 use provision::text::shown_url;
@@ -234,7 +234,7 @@ impl Known {
 }
 
 fn known(url: &Url, meta: &Meta, file: File) -> Known {
-    let source = Source { name: shown_url(url).into(), len: meta.len, sha256: meta.sha256 };
+    let source = SharedFile { name: shown_url(url).into(), len: meta.len, sha256: meta.sha256 };
     Known { shared: Shared { source, file: Arc::new(file) }, seen: None, last_use: 0 }
 }
 
@@ -274,7 +274,7 @@ fn open_local(
     }
     let (len, sha256) = digest(&mut file, most, waited_for)
         .with_context(|| format!("reading {}", real.display()))?;
-    let source = Source { name: real.to_string_lossy().into(), len, sha256 };
+    let source = SharedFile { name: real.to_string_lossy().into(), len, sha256 };
     Ok(Known { shared: Shared { source, file: Arc::new(file) }, seen, last_use: 0 })
 }
 

@@ -366,7 +366,7 @@ async fn what_is_sent_is_what_was_composed() {
     let source = |name: &str| {
         let contents = fs::read(folder.join(name)).unwrap();
         let (len, sha256) = (contents.len() as u64, Sha256::digest(&contents).into());
-        efi::Source { name: name.into(), len, sha256 }
+        efi::SharedFile { name: name.into(), len, sha256 }
     };
     let parts = efi::UkiParts {
         os_release: "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n",
@@ -377,13 +377,13 @@ async fn what_is_sent_is_what_was_composed() {
         command_line: "ipa-api-url=http://127.0.0.1:6386 ipa-agent-token=TOKEN \
                        BOOTIF=01-52-54-00-12-34-56 nofb vga=normal",
     };
-    let stub = efi::Stub::parse(source("stub.efi"), &stub()).unwrap();
+    let stub = efi::UkiStub::parse(source("stub.efi"), &stub()).unwrap();
     let uki = efi::uki(&stub, &parts).unwrap();
-    let iso = efi::iso(&efi::esp(&uki, efi::Machine::X64).unwrap()).unwrap();
+    let iso = efi::iso(&efi::esp(&uki, efi::PeMachine::X64).unwrap()).unwrap();
 
     for (file, image) in [("bootx64.efi", uki), ("boot.iso", iso)] {
         let reply = listener.get(file).await;
-        let read = |source: &efi::Source, offset: u64, buffer: &mut [u8]| {
+        let read = |source: &efi::SharedFile, offset: u64, buffer: &mut [u8]| {
             fs::File::open(folder.join(&*source.name))?.read_exact_at(buffer, offset)
         };
         assert!(reply.body == image.read_with(0..image.len(), read).unwrap(), "{file}");
@@ -477,7 +477,7 @@ fn a_boot_set_in_the_folder_of_another_architecture_is_refused() {
     check_boot_set(folder.path(), CpuArch::Riscv64).unwrap();
 
     let swapped = folder.path().join("riscv64/stub.efi");
-    fs::write(swapped, stub_for(efi::Machine::Arm64)).unwrap();
+    fs::write(swapped, stub_for(efi::PeMachine::Arm64)).unwrap();
 
     let refused = check_boot_set(folder.path(), CpuArch::Riscv64).unwrap_err().to_string();
     assert!(refused.contains("is not for riscv64"), "{refused}");
@@ -926,10 +926,10 @@ fn pattern(len: usize, step: usize) -> Vec<u8> {
 
 /// A program for x64 with two sections, laid out as systemd's stub.
 fn stub() -> Vec<u8> {
-    stub_for(efi::Machine::X64)
+    stub_for(efi::PeMachine::X64)
 }
 
-fn stub_for(machine: efi::Machine) -> Vec<u8> {
+fn stub_for(machine: efi::PeMachine) -> Vec<u8> {
     let mut bytes = vec![0; 0x800];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     let (pe, optional) = (0x80, 0x98);

@@ -28,7 +28,7 @@ fn stub() -> Vec<u8> {
     put(0, b"MZ");
     put(0x3C, &[0x80]);
     put(pe, b"PE\0\0");
-    put(pe + 4, &(efi::Machine::X64 as u16).to_le_bytes());
+    put(pe + 4, &(efi::PeMachine::X64 as u16).to_le_bytes());
     put(pe + 6, &2u16.to_le_bytes());
     put(pe + 20, &240u16.to_le_bytes());
     put(optional, &0x20Bu16.to_le_bytes());
