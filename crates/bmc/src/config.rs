@@ -18,7 +18,7 @@ const MOST_NICS: usize = 8;
 /// All settings, as the TOML file has them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct BmcConfig {
     /// Where to listen. The default is loopback: Redfish switches machines.
     #[serde(default = "listen")]
     pub listen: SocketAddr,
@@ -35,7 +35,7 @@ pub struct Config {
     pub acceleration: Acceleration,
     /// The machines.
     #[serde(rename = "machine")]
-    pub machines: Vec<Machine>,
+    pub machines: Vec<MachineConfig>,
 }
 
 /// How QEMU runs its guests.
@@ -113,7 +113,7 @@ impl fmt::Display for Architecture {
 /// One machine.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub struct MachineConfig {
     /// The last part of its Redfish path.
     pub id: String,
     /// What its processor is.
@@ -124,13 +124,13 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Its firmware, which for another architecture than x64 must be named.
     #[serde(default)]
-    pub firmware: Firmware,
+    pub firmware: FirmwareConfig,
     /// Its network cards; the first one boots.
     #[serde(default)]
-    pub nics: Vec<Nic>,
+    pub nics: Vec<NicConfig>,
     /// Its disks.
     #[serde(default)]
-    pub disks: Vec<Disk>,
+    pub disks: Vec<DiskConfig>,
     /// What its BMC does wrong, for tests.
     #[serde(default)]
     pub personality: Personality,
@@ -139,7 +139,7 @@ pub struct Machine {
 /// An OVMF build, and how it is set up.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Firmware {
+pub struct FirmwareConfig {
     /// The code, read-only.
     pub code: PathBuf,
     /// An empty variable store, copied for each machine.
@@ -185,7 +185,7 @@ impl Ip {
     }
 }
 
-impl Default for Firmware {
+impl Default for FirmwareConfig {
     fn default() -> Self {
         Self {
             code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
@@ -200,7 +200,7 @@ impl Default for Firmware {
 /// A network card.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nic {
+pub struct NicConfig {
     /// Its MAC address.
     pub mac: Mac,
     /// QEMU's name of the model: `virtio-net-pci`, `e1000e`, ….
@@ -213,7 +213,7 @@ pub struct Nic {
 /// A disk.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Disk {
+pub struct DiskConfig {
     /// Its image, raw; made if it is missing.
     pub path: PathBuf,
     /// How large it is made, in MiB.
@@ -253,7 +253,7 @@ fn size_mib() -> u64 {
     256
 }
 
-impl Config {
+impl BmcConfig {
     /// Reads a TOML file.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl Config {
     }
 }
 
-impl Machine {
+impl MachineConfig {
     fn check(&self) -> Result<()> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         // It becomes a part of paths, of URLs as of files.
@@ -286,7 +286,7 @@ impl Machine {
         );
         ensure!(
             self.architecture == Architecture::X64
-                || self.firmware.code != Firmware::default().code,
+                || self.firmware.code != FirmwareConfig::default().code,
             "{} needs a firmware, such as {{ code = \"/usr/share/AAVMF/AAVMF_CODE.fd\", variables = \
              \"/usr/share/AAVMF/AAVMF_VARS.fd\" }}",
             self.architecture
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_smallest_configuration_is_enough() {
-        let config: Config = toml::from_str(
+        let config: BmcConfig = toml::from_str(
             "username = 'admin'\npassword = 'secret'\nstate_dir = '/tmp/x'\n[[machine]]\nid = '1'\n",
         )
         .unwrap();
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn an_id_that_would_leave_its_folder_is_refused() {
-        let config: Config = toml::from_str(
+        let config: BmcConfig = toml::from_str(
             "username = 'a'\npassword = 'b'\nstate_dir = '/tmp/x'\n[[machine]]\nid = '../1'\n",
         )
         .unwrap();

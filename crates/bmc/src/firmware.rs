@@ -7,14 +7,13 @@ use anyhow::{Context as _, Result};
 use efi::variables::{DevicePath, SetVariableError, VariableStore};
 use redfish::emulator::NextBoot;
 
-use crate::config::{Ip, Machine};
-use crate::machine::Setup;
-use crate::qemu;
+use crate::config::{Ip, MachineConfig};
+use crate::setup::{MachineSetup, nic_device};
 
 /// Puts into the machine's variables what it is to boot next, and says where they are.
 ///
 /// The machine must be off: QEMU keeps the file open and reads it at its start.
-pub(crate) fn prepare(setup: &Setup, next: &NextBoot) -> Result<PathBuf> {
+pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> {
     let path = setup.dir.join("variables.fd");
     if !path.exists() {
         let template = &setup.machine.firmware.variables;
@@ -42,11 +41,11 @@ fn make(template: &Path, path: &Path) -> Result<()> {
 }
 
 /// The first network card's own entries.
-fn http_boots(machine: &Machine) -> Vec<DevicePath> {
+fn http_boots(machine: &MachineConfig) -> Vec<DevicePath> {
     let Some(card) = machine.nics.first() else {
         return Vec::new();
     };
-    let path = |ip: &Ip| DevicePath::http_boot(qemu::nic_device(0), card.mac, ip.version());
+    let path = |ip: &Ip| DevicePath::http_boot(nic_device(0), card.mac, ip.version());
     machine.firmware.ip.iter().map(path).collect()
 }
 

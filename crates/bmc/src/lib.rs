@@ -9,6 +9,7 @@ mod firmware;
 mod listener;
 mod machine;
 mod qemu;
+mod setup;
 
 use std::sync::{Arc, Mutex};
 
@@ -17,13 +18,16 @@ use redfish::emulator::Emulator;
 use tokio::net::TcpListener;
 use tracing::info;
 
-pub use config::Config;
+pub use config::BmcConfig;
 
 /// Serves until it is told to end, or its socket fails. Its machines end with it.
 ///
 /// # Errors
 /// When the configuration names files or programs that are not there, or the address is taken.
-pub async fn serve(config: Config, end: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+pub async fn serve(
+    config: BmcConfig,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     config.check()?;
     let mut emulator = Emulator::new(&config.username, &config.password);
     for machine in &config.machines {

@@ -11,23 +11,23 @@ use redfish::emulator::{Emulator, EmulatorRequest, EmulatorResponse, PowerEffect
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use crate::machine::{Machines, Order};
+use crate::machine::{PowerOrder, QemuMachines};
 
 /// More than any request of a Redfish client for what we have.
 const LARGEST_BODY: usize = 64 * 1024;
 
 #[derive(Clone)]
-struct Bmc {
+struct BmcListener {
     emulator: Arc<Mutex<Emulator>>,
-    machines: Machines,
+    machines: QemuMachines,
 }
 
 /// The emulator answers every path.
-pub(crate) fn router(emulator: Arc<Mutex<Emulator>>, machines: Machines) -> Router {
-    Router::new().fallback(answer).with_state(Bmc { emulator, machines })
+pub(crate) fn router(emulator: Arc<Mutex<Emulator>>, machines: QemuMachines) -> Router {
+    Router::new().fallback(answer).with_state(BmcListener { emulator, machines })
 }
 
-async fn answer(State(bmc): State<Bmc>, request: Request<Body>) -> Response {
+async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
@@ -56,12 +56,12 @@ async fn answer(State(bmc): State<Bmc>, request: Request<Body>) -> Response {
 }
 
 /// A power action is over before it is answered, so that whoever asked may rely on it.
-async fn act(machines: &Machines, effect: PowerEffect) -> anyhow::Result<()> {
+async fn act(machines: &QemuMachines, effect: PowerEffect) -> anyhow::Result<()> {
     match effect {
-        PowerEffect::Start { system } => machines.order(&system, Order::Start).await,
-        PowerEffect::Stop { system } => machines.order(&system, Order::Stop).await,
-        PowerEffect::ShutDown { system } => machines.order(&system, Order::ShutDown).await,
-        PowerEffect::Restart { system } => machines.order(&system, Order::Restart).await,
+        PowerEffect::Start { system } => machines.order(&system, PowerOrder::Start).await,
+        PowerEffect::Stop { system } => machines.order(&system, PowerOrder::Stop).await,
+        PowerEffect::ShutDown { system } => machines.order(&system, PowerOrder::ShutDown).await,
+        PowerEffect::Restart { system } => machines.order(&system, PowerOrder::Restart).await,
     }
 }
 

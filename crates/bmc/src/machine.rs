@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -10,12 +9,13 @@ use redfish::emulator::{Emulator, NextBoot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use crate::config::{Acceleration, Config, Machine};
-use crate::qemu::{End, Qemu};
+use crate::config::BmcConfig;
+use crate::qemu::{Qemu, QemuEnd};
+use crate::setup::MachineSetup;
 
 /// What a machine is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum PowerOrder {
     Start,
     Stop,
     ShutDown,
@@ -24,42 +24,36 @@ pub(crate) enum Order {
 
 /// All machines, by the id of their systems.
 #[derive(Clone)]
-pub(crate) struct Machines(Arc<BTreeMap<String, mpsc::Sender<Ordered>>>);
+pub(crate) struct QemuMachines(Arc<BTreeMap<String, mpsc::Sender<PendingOrder>>>);
 
-type Ordered = (Order, oneshot::Sender<Result<()>>);
-
-/// What does not change about a machine while the BMC runs.
-pub(crate) struct Setup {
-    pub(crate) machine: Machine,
-    pub(crate) qemu: PathBuf,
-    pub(crate) acceleration: Acceleration,
-    /// Its own folder.
-    pub(crate) dir: PathBuf,
-}
+type PendingOrder = (PowerOrder, oneshot::Sender<Result<()>>);
 
 /// Makes each machine's folder and starts to listen for orders.
-pub(crate) fn start_all(config: &Config, emulator: &Arc<Mutex<Emulator>>) -> Result<Machines> {
+pub(crate) fn start_all(
+    config: &BmcConfig,
+    emulator: &Arc<Mutex<Emulator>>,
+) -> Result<QemuMachines> {
     let mut machines = BTreeMap::new();
     for machine in &config.machines {
         let dir = config.state_dir.join(&machine.id);
         fs::create_dir_all(&dir).with_context(|| format!("making the folder {}", dir.display()))?;
-        let setup = Setup {
+        let setup = MachineSetup {
             machine: machine.clone(),
             qemu: config.qemu.clone().unwrap_or_else(|| machine.architecture.qemu().into()),
             acceleration: config.acceleration,
             dir,
         };
         let (orders, receiver) = mpsc::channel(8);
-        let switch = Switch { setup, emulator: Arc::clone(emulator), orders: receiver };
+        let switch = MachineTask { setup, emulator: Arc::clone(emulator), orders: receiver };
         tokio::spawn(switch.run());
         machines.insert(machine.id.clone(), orders);
     }
-    Ok(Machines(Arc::new(machines)))
+    Ok(QemuMachines(Arc::new(machines)))
 }
 
-impl Machines {
+impl QemuMachines {
     /// Gives an order and waits until it is carried out.
-    pub(crate) async fn order(&self, system: &str, order: Order) -> Result<()> {
+    pub(crate) async fn order(&self, system: &str, order: PowerOrder) -> Result<()> {
         let orders = self.0.get(system).with_context(|| format!("there is no system {system}"))?;
         let (done, carried_out) = oneshot::channel();
         orders.send((order, done)).await.context("the machine's task has ended")?;
@@ -68,17 +62,17 @@ impl Machines {
 }
 
 /// Follows one machine for good.
-struct Switch {
-    setup: Setup,
+struct MachineTask {
+    setup: MachineSetup,
     emulator: Arc<Mutex<Emulator>>,
-    orders: mpsc::Receiver<Ordered>,
+    orders: mpsc::Receiver<PendingOrder>,
 }
 
-impl Switch {
+impl MachineTask {
     async fn run(mut self) {
         while let Some((order, done)) = self.orders.recv().await {
             match order {
-                Order::Start | Order::Restart => {
+                PowerOrder::Start | PowerOrder::Restart => {
                     let started = self.start().await;
                     let running = match started {
                         Ok(qemu) => {
@@ -96,7 +90,7 @@ impl Switch {
                     self.with_emulator(|emulator, id| emulator.stopped(id));
                 }
                 // It is off already.
-                Order::Stop | Order::ShutDown => drop(done.send(Ok(()))),
+                PowerOrder::Stop | PowerOrder::ShutDown => drop(done.send(Ok(()))),
             }
         }
     }
@@ -106,27 +100,27 @@ impl Switch {
         loop {
             tokio::select! {
                 end = qemu.ended(&self.setup) => match end {
-                    End::Reset => match self.start().await {
+                    QemuEnd::Reset => match self.start().await {
                         Ok(again) => qemu = again,
                         Err(failed) => return error!("starting anew after a reset: {failed:#}"),
                     },
-                    End::Off => return info!(system = self.setup.machine.id, "switched itself off"),
-                    End::Broken(words) => {
+                    QemuEnd::Off => return info!(system = self.setup.machine.id, "switched itself off"),
+                    QemuEnd::Broken(words) => {
                         return error!(system = self.setup.machine.id, "QEMU ended: {words}");
                     }
                 },
                 order = self.orders.recv() => {
                     let Some((order, done)) = order else { return };
                     match order {
-                        Order::Start => drop(done.send(Ok(()))),
-                        Order::ShutDown => drop(done.send(qemu.press_power_button().await)),
-                        Order::Stop => {
+                        PowerOrder::Start => drop(done.send(Ok(()))),
+                        PowerOrder::ShutDown => drop(done.send(qemu.press_power_button().await)),
+                        PowerOrder::Stop => {
                             qemu.stop().await;
                             self.with_emulator(|emulator, id| emulator.stopped(id));
                             let _ = done.send(Ok(()));
                             return;
                         }
-                        Order::Restart => {
+                        PowerOrder::Restart => {
                             qemu.stop().await;
                             match self.start().await {
                                 Ok(again) => {

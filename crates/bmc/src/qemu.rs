@@ -14,9 +14,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tracing::debug;
 
-use crate::config::{Architecture, Disk, DiskModel, Firmware, Ip, Nic};
+use crate::config::{Architecture, DiskConfig, DiskModel, FirmwareConfig, Ip, NicConfig};
 use crate::firmware;
-use crate::machine::Setup;
+use crate::setup::{MachineSetup, nic_device};
 
 /// A machine that is on.
 pub(crate) struct Qemu {
@@ -28,7 +28,7 @@ pub(crate) struct Qemu {
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum QemuEnd {
     /// The guest asked for a reset: it must be started anew.
     Reset,
     /// The guest switched itself off.
@@ -39,7 +39,7 @@ pub(crate) enum End {
 
 impl Qemu {
     /// Starts a machine and connects to its monitor.
-    pub(crate) async fn start(setup: &Setup, next: &NextBoot) -> Result<Self> {
+    pub(crate) async fn start(setup: &MachineSetup, next: &NextBoot) -> Result<Self> {
         let variables = firmware::prepare(setup, next)?;
         for disk in &setup.machine.disks {
             make_disk(disk)?;
@@ -49,7 +49,7 @@ impl Qemu {
         // We listen and QEMU connects: so there is an event to wait for.
         let listener = UnixListener::bind(&monitor)
             .with_context(|| format!("listening on {}", monitor.display()))?;
-        let mut child = spawn(setup, &variables, &monitor, Order::of(next))?;
+        let mut child = spawn(setup, &variables, &monitor, DeviceOrder::of(next))?;
         let stream = tokio::select! {
             connected = listener.accept() => connected.context("QEMU's monitor")?.0,
             ended = child.wait() => {
@@ -69,7 +69,7 @@ impl Qemu {
     }
 
     /// Waits until it is off. May be dropped and called again.
-    pub(crate) async fn ended(&mut self, setup: &Setup) -> End {
+    pub(crate) async fn ended(&mut self, setup: &MachineSetup) -> QemuEnd {
         while let Ok(Some(line)) = self.events.next_line().await {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             if event["event"] == "SHUTDOWN" || event["event"] == "RESET" {
@@ -78,10 +78,10 @@ impl Qemu {
             }
         }
         match self.child.wait().await {
-            Ok(status) if status.success() && self.asked_for_reset => End::Reset,
-            Ok(status) if status.success() => End::Off,
-            Ok(status) => End::Broken(format!("{status}: {}", last_words(setup))),
-            Err(error) => End::Broken(error.to_string()),
+            Ok(status) if status.success() && self.asked_for_reset => QemuEnd::Reset,
+            Ok(status) if status.success() => QemuEnd::Off,
+            Ok(status) => QemuEnd::Broken(format!("{status}: {}", last_words(setup))),
+            Err(error) => QemuEnd::Broken(error.to_string()),
         }
     }
 
@@ -102,7 +102,12 @@ impl Qemu {
     }
 }
 
-fn spawn(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Result<Child> {
+fn spawn(
+    setup: &MachineSetup,
+    variables: &Path,
+    monitor: &Path,
+    order: DeviceOrder,
+) -> Result<Child> {
     let stderr = setup.dir.join("qemu.stderr");
     let stderr = File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
     // `setpriv`, so that no machine outlives its BMC, however that ends.
@@ -122,11 +127,11 @@ fn spawn(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Resul
 }
 
 /// What QEMU complained about.
-fn last_words(setup: &Setup) -> String {
+fn last_words(setup: &MachineSetup) -> String {
     fs::read_to_string(setup.dir.join("qemu.stderr")).unwrap_or_default().trim().to_owned()
 }
 
-fn make_disk(disk: &Disk) -> Result<()> {
+fn make_disk(disk: &DiskConfig) -> Result<()> {
     if disk.path.exists() {
         return Ok(());
     }
@@ -135,22 +140,16 @@ fn make_disk(disk: &Disk) -> Result<()> {
     file.with_context(context)?.set_len(disk.size_mib * 1024 * 1024).with_context(context)
 }
 
-/// Where a network card sits on the first PCI bus, which its boot entries name. Lower numbers are for
-/// what QEMU places itself.
-pub(crate) fn nic_device(number: usize) -> u8 {
-    0x10 + u8::try_from(number).unwrap_or(u8::MAX)
-}
-
 /// Who says in which order devices are tried.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+enum DeviceOrder {
     /// We do: a disk, then a network card. OVMF writes it over `BootOrder`.
     Ours,
     /// The machine's variables.
     Variables,
 }
 
-impl Order {
+impl DeviceOrder {
     fn of(next: &NextBoot) -> Self {
         match next {
             NextBoot::Usual | NextBoot::Url(_) => Self::Ours,
@@ -167,9 +166,14 @@ impl Order {
     }
 }
 
-fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> Vec<OsString> {
+fn arguments(
+    setup: &MachineSetup,
+    variables: &Path,
+    monitor: &Path,
+    order: DeviceOrder,
+) -> Vec<OsString> {
     let machine = &setup.machine;
-    let mut arguments = Arguments::default();
+    let mut arguments = QemuArguments::default();
     let architecture = machine.architecture;
     arguments.add(setup.acceleration.arguments(architecture));
     arguments.add([
@@ -192,7 +196,7 @@ fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> V
     arguments.add(["-chardev", &console, "-serial", "chardev:console"]);
     let monitor = format!("socket,id=monitor,path={}", monitor.display());
     arguments.add(["-chardev", &monitor, "-mon", "chardev=monitor,mode=control"]);
-    let Firmware { pxe, ip, logo_secs, .. } = &machine.firmware;
+    let FirmwareConfig { pxe, ip, logo_secs, .. } = &machine.firmware;
     let has = |version| ip.contains(&version);
     for (feature, on) in [
         ("IPv4Support", has(Ip::Ipv4)),
@@ -224,14 +228,14 @@ fn arguments(setup: &Setup, variables: &Path, monitor: &Path, order: Order) -> V
 }
 
 #[derive(Default)]
-struct Arguments(Vec<OsString>);
+struct QemuArguments(Vec<OsString>);
 
-impl Arguments {
+impl QemuArguments {
     fn add<'a>(&mut self, more: impl IntoIterator<Item = &'a str>) {
         self.0.extend(more.into_iter().map(OsString::from));
     }
 
-    fn add_nic(&mut self, number: usize, nic: &Nic, order: Order) {
+    fn add_nic(&mut self, number: usize, nic: &NicConfig, order: DeviceOrder) {
         let backend = match &nic.tap {
             Some(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
             // A hub with nothing else on it.
@@ -244,7 +248,7 @@ impl Arguments {
         self.add(["-netdev", &backend, "-device", &device]);
     }
 
-    fn add_disk(&mut self, number: usize, disk: &Disk, order: Order) {
+    fn add_disk(&mut self, number: usize, disk: &DiskConfig, order: DeviceOrder) {
         let path = disk.path.display();
         let drive = format!("if=none,id=disk{number},format=raw,file={path}");
         let device = match disk.model {
@@ -260,14 +264,14 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::BmcConfig;
 
     fn line() -> String {
         line_for(&NextBoot::Usual)
     }
 
     fn line_for(next: &NextBoot) -> String {
-        let config: Config = toml::from_str(
+        let config: BmcConfig = toml::from_str(
             r#"
             username = "a"
             password = "b"
@@ -283,13 +287,13 @@ mod tests {
             "#,
         )
         .unwrap();
-        let setup = Setup {
+        let setup = MachineSetup {
             machine: config.machines[0].clone(),
             qemu: "qemu".into(),
             acceleration: config.acceleration,
             dir: "/s/1".into(),
         };
-        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"), Order::of(next));
+        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"), DeviceOrder::of(next));
         arguments.join(" ".as_ref()).into_string().unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
-use bmc::Config;
+use bmc::BmcConfig;
 use efi::variables::VariableStore;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -39,7 +39,7 @@ async fn sushy_sets_an_override_and_switches_the_power() {
     assert_eq!(boots_once_from("variables.fd"), None, "the later boots were usual ones");
 }
 
-fn config(state_dir: &Path, listen: SocketAddr) -> Config {
+fn config(state_dir: &Path, listen: SocketAddr) -> BmcConfig {
     let qemu = beside_this("qemu");
     toml::from_str(&format!(
         "listen = '{listen}'\nusername = 'admin'\npassword = 'secret'\n\

@@ -9,20 +9,20 @@ use crate::service::{hear_other_signals, log, runtime, told_to_end};
 
 /// Serves Redfish for the machines of one file.
 #[derive(Debug, Args)]
-pub struct Bmc {
+pub struct BmcCommand {
     /// Read the machines from this TOML file; the book shows one.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-impl Bmc {
+impl BmcCommand {
     /// Serves until it is told to end; its machines end with it.
     ///
     /// # Errors
     /// Says what could not be had.
     pub fn run(self) -> Result<()> {
         log();
-        let config = bmc::Config::read(&self.config)?;
+        let config = bmc::BmcConfig::read(&self.config)?;
         runtime()?.block_on(async {
             let end = told_to_end()?;
             hear_other_signals()?;

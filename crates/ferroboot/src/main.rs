@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ferroboot::bmc::Bmc;
+use ferroboot::bmc::BmcCommand;
 use ferroboot::check::Check;
 use ferroboot::explain::Explain;
 use ferroboot::image::Image;
@@ -38,7 +38,7 @@ enum CliCommand {
     #[command(subcommand)]
     Image(Image),
     /// Run a Redfish BMC in front of virtual machines with real UEFI firmware.
-    Bmc(Bmc),
+    Bmc(BmcCommand),
     /// Boot virtual machines on real UEFI firmware, in a network of their own.
     #[command(subcommand)]
     Lab(lab::Action),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use bmc::config::Firmware;
+use bmc::config::FirmwareConfig;
 use clap::ValueEnum;
 
 /// The folder of a package of OVMF where its images are.
@@ -27,15 +27,15 @@ pub enum Build {
 impl Build {
     /// It, set up as by default: as `scripts/firmware` has unpacked it below the checkout `root`.
     #[must_use]
-    pub fn firmware(self, root: &Path) -> Firmware {
+    pub fn firmware(self, root: &Path) -> FirmwareConfig {
         let folder = match self {
-            Self::Installed => return Firmware::default(),
+            Self::Installed => return FirmwareConfig::default(),
             Self::V2025_02 | Self::V2026_08 => root.join("target/firmware").join(self.to_string()),
         };
-        Firmware {
+        FirmwareConfig {
             code: folder.join(IMAGES).join("OVMF_CODE_4M.fd"),
             variables: folder.join(IMAGES).join("OVMF_VARS_4M.fd"),
-            ..Firmware::default()
+            ..FirmwareConfig::default()
         }
     }
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Build {
 ///
 /// # Errors
 /// Says what installs them.
-pub(super) fn check(firmware: &Firmware) -> Result<()> {
+pub(super) fn check(firmware: &FirmwareConfig) -> Result<()> {
     for image in [&firmware.code, &firmware.variables] {
         ensure!(
             image.exists(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use bmc::config::{Architecture, Firmware};
+use bmc::config::{Architecture, FirmwareConfig};
 
 use super::BMC;
 
@@ -21,7 +21,7 @@ pub struct Machine {
     pub name: String,
     number: u8,
     hardware: Hardware,
-    pub(super) firmware: Firmware,
+    pub(super) firmware: FirmwareConfig,
     architecture: Architecture,
     refuses_override: bool,
 }
@@ -41,7 +41,7 @@ impl Machine {
             name,
             number,
             hardware: Hardware::Virtual,
-            firmware: Firmware::default(),
+            firmware: FirmwareConfig::default(),
             architecture: Architecture::X64,
             refuses_override: false,
         }
@@ -49,7 +49,7 @@ impl Machine {
 
     /// With this firmware, set up like this.
     #[must_use]
-    pub fn with_firmware(self, firmware: Firmware) -> Self {
+    pub fn with_firmware(self, firmware: FirmwareConfig) -> Self {
         Self { firmware, ..self }
     }
 
@@ -57,7 +57,7 @@ impl Machine {
     #[must_use]
     pub fn for_arm64(self) -> Self {
         let folder = Path::new("/usr/share/AAVMF");
-        let firmware = Firmware {
+        let firmware = FirmwareConfig {
             code: folder.join("AAVMF_CODE.fd"),
             variables: folder.join("AAVMF_VARS.fd"),
             ..self.firmware
@@ -141,7 +141,7 @@ impl Machine {
         };
         let (name, mac, tap) = (&self.name, self.mac(), self.tap());
         let path = self.disk(dir);
-        let Firmware { code, variables, pxe, ip, logo_secs } = &self.firmware;
+        let FirmwareConfig { code, variables, pxe, ip, logo_secs } = &self.firmware;
         let ip: Vec<_> = ip.iter().map(ToString::to_string).collect();
         let (architecture, refuses_override) = (self.architecture, self.refuses_override);
         let _ = write!(
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_bmc_reads_what_we_write() {
-        let firmware = Firmware { ip: vec![Ip::Ipv6, Ip::Ipv4], ..Firmware::default() };
+        let firmware = FirmwareConfig { ip: vec![Ip::Ipv6, Ip::Ipv4], ..FirmwareConfig::default() };
         let machines = [
             Machine::new(1).refusing_boot_overrides().with_firmware(firmware),
             Machine::new(2).like_a_rack_server(),
@@ -191,7 +191,7 @@ mod tests {
 
         let text = bmc_configuration(&machines, listen, Path::new("/lab"));
 
-        let config: bmc::Config = toml::from_str(&text).unwrap();
+        let config: bmc::BmcConfig = toml::from_str(&text).unwrap();
         assert!(config.machines[0].personality.refuses_override);
         assert_eq!(config.machines[0].firmware.ip, [Ip::Ipv6, Ip::Ipv4]);
         assert_eq!(config.machines[1].nics[1].tap, None);

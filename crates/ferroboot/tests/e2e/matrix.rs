@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use bmc::config::Firmware;
+use bmc::config::FirmwareConfig;
 use bmc::config::Ip::{self, Ipv4, Ipv6};
 use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
@@ -129,7 +129,8 @@ impl Row {
             Network::Dual => vec![Ipv6, Ipv4],
             Network::Ipv6 => vec![Ipv6],
         };
-        let firmware = Firmware { ip, logo_secs: self.logo_secs, ..self.build.firmware(&root) };
+        let firmware =
+            FirmwareConfig { ip, logo_secs: self.logo_secs, ..self.build.firmware(&root) };
         let mut plan = with([Machine::new(1).with_firmware(firmware)]);
         plan.network = self.network;
         if self.network == Network::Dual && self.boot_interface == "redfish-https" {

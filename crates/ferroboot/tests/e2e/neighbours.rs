@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use bmc::config::{Firmware, Ip};
+use bmc::config::{FirmwareConfig, Ip};
 use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::{NAME, Neighbour};
@@ -94,8 +94,8 @@ fn by_name(network: Network) -> Plan {
 fn beside(neighbour: Neighbour, network: Network) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let firmware = match network {
-        Network::Ipv4 | Network::Dual => Firmware::default(),
-        Network::Ipv6 => Firmware { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) },
+        Network::Ipv4 | Network::Dual => FirmwareConfig::default(),
+        Network::Ipv6 => FirmwareConfig { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) },
     };
     let mut plan = with([Machine::new(1).with_firmware(firmware)]);
     plan.network = network;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use bmc::config::{Firmware, Ip};
+use bmc::config::{FirmwareConfig, Ip};
 use ferroboot::lab::firmware::Build;
 use ferroboot::lab::machine::Machine;
 use ferroboot::lab::neighbour::Neighbour;
@@ -411,7 +411,7 @@ fn ramdisk_with_other_architectures() -> Result<TempDir> {
 /// Firmware that can boot over IPv6 alone.
 fn over_ipv6() -> Machine {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let firmware = Firmware { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) };
+    let firmware = FirmwareConfig { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) };
     Machine::new(1).with_firmware(firmware)
 }
 

@@ -1,0 +1,20 @@
+//! What is settled about a machine before it starts: its settings, its folder, the places of its cards.
+
+use std::path::PathBuf;
+
+use crate::config::{Acceleration, MachineConfig};
+
+/// What does not change about a machine while the BMC runs.
+pub(crate) struct MachineSetup {
+    pub(crate) machine: MachineConfig,
+    pub(crate) qemu: PathBuf,
+    pub(crate) acceleration: Acceleration,
+    /// Its own folder.
+    pub(crate) dir: PathBuf,
+}
+
+/// Where a network card sits on the first PCI bus, which its boot entries name. Lower numbers are for
+/// what QEMU places itself.
+pub(crate) fn nic_device(number: usize) -> u8 {
+    0x10 + u8::try_from(number).unwrap_or(u8::MAX)
+}
