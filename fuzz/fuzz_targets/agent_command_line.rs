@@ -2,11 +2,11 @@
 
 #![no_main]
 
-use agent::cmdline::Options;
+use agent::cmdline::AgentOptions;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let (options, _ignored) = Options::parse(text);
+    let (options, _ignored) = AgentOptions::parse(text);
     let shown = format!("{options:?}");
     let Some(token) = options.token else { return };
     // Other arguments may hold the same text.

@@ -3,18 +3,18 @@
 #![no_main]
 
 use agent::modules::modinfo::Modinfo;
-use agent::modules::{Files, Index};
+use agent::modules::{ModuleIndexFiles, ModuleIndex};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&[u8], &str, &str, &str, &str)| {
     let (module, dep, alias, softdep, device) = input;
-    let files = Files { dep: dep.into(), alias: alias.into(), softdep: softdep.into() };
-    let mut index = Index::parse(&files);
+    let files = ModuleIndexFiles { dep: dep.into(), alias: alias.into(), softdep: softdep.into() };
+    let mut index = ModuleIndex::parse(&files);
     if let Some(modinfo) = Modinfo::parse(module) {
         index.add("kernel/fuzzed.ko", modinfo);
     }
     for name in index.matching(device) {
         index.load_order(name);
     }
-    Index::parse(&index.emit());
+    ModuleIndex::parse(&index.emit());
 });

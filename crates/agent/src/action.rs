@@ -3,13 +3,13 @@
 use ironic::agent::{CommandRequest, Fault};
 use serde_json::{Map, Value};
 
-use crate::clean::Order;
+use crate::clean::CleanStepRequest;
 
 /// A command that this agent knows.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub enum AgentAction {
     /// `clean.execute_clean_step`
-    ExecuteCleanStep(Order),
+    ExecuteCleanStep(CleanStepRequest),
     /// `clean.get_clean_steps`
     GetCleanSteps,
     /// `deploy.get_deploy_steps`
@@ -20,7 +20,7 @@ pub enum Action {
     Sync,
 }
 
-impl Action {
+impl AgentAction {
     /// Understands a command.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Action {
             return Err((400, format!("Invalid command parameters: {why}")));
         };
         let node = params.get("node").and_then(Value::as_object);
-        Ok(Self::ExecuteCleanStep(Order {
+        Ok(Self::ExecuteCleanStep(CleanStepRequest {
             step: step.clone(),
             node: node.cloned().unwrap_or_default(),
             version: params.get("clean_version").cloned(),
@@ -84,9 +84,9 @@ mod tests {
             "step": {"step": "erase_devices_metadata", "priority": 10}, "node": {}, "ports": [],
             "clean_version": {"generic_hardware_manager": "1.2"}}});
 
-        let action = Action::parse(&request(body.to_string().as_bytes()).unwrap()).unwrap();
+        let action = AgentAction::parse(&request(body.to_string().as_bytes()).unwrap()).unwrap();
 
-        let Action::ExecuteCleanStep(order) = action else { panic!("{action:?}") };
+        let AgentAction::ExecuteCleanStep(order) = action else { panic!("{action:?}") };
         assert_eq!(order.step["step"], "erase_devices_metadata");
         assert_eq!(order.version.unwrap()["generic_hardware_manager"], "1.2");
     }
@@ -105,7 +105,7 @@ mod tests {
         ];
         for (name, status, words) in cases {
             let request = CommandRequest { name: name.to_owned(), params: Map::new() };
-            assert_eq!(Action::parse(&request), Err((status, words.to_owned())), "{name}");
+            assert_eq!(AgentAction::parse(&request), Err((status, words.to_owned())), "{name}");
         }
     }
 
@@ -113,7 +113,7 @@ mod tests {
         #[test]
         fn any_body_is_read_without_panic(body: Vec<u8>, name: String) {
             let _ = request(&body);
-            let _ = Action::parse(&CommandRequest { name, params: Map::new() });
+            let _ = AgentAction::parse(&CommandRequest { name, params: Map::new() });
         }
     }
 }

@@ -13,62 +13,62 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
-use url::Host as UrlHost;
+use url::Host;
 use uuid::Uuid;
 
 use crate::api::{CallError, Greeting, IronicClient};
 use crate::clock;
-use crate::cmdline::Options;
-use crate::hands::Hands;
+use crate::cmdline::AgentOptions;
+use crate::effects::CommandEffects;
 use crate::identity::{Certificate, Keeper};
-use crate::listen::{self, Served};
-use crate::network::{Network, links};
+use crate::listen::{self, CommandServer};
+use crate::network::{ConfiguredNetwork, kernel};
 
 /// The longest pause between two tries of anything.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
 #[derive(Debug)]
-pub struct Agent {
+pub struct RamdiskAgent {
     /// What it was told.
-    pub options: Options,
+    pub options: AgentOptions,
     /// Where the machine's hardware addresses come from. Asked at every try, since a card may turn up late.
-    pub addresses: Addresses,
+    pub addresses: HardwareAddresses,
     /// Where tokens and keys are kept.
     pub keeper: Keeper,
     /// Certificates (PEM) of the authorities that vouch for Ironic's API, beside the public ones. May be empty.
     pub authorities: Vec<u8>,
-    /// Whoever carries out commands.
-    pub hands: Hands,
+    /// Carries out commands.
+    pub effects: CommandEffects,
     /// Whether the system's clock is ours to set.
     pub sets_clock: bool,
 }
 
 /// Where hardware addresses come from.
 #[derive(Debug, Clone)]
-pub enum Addresses {
+pub enum HardwareAddresses {
     /// All network cards there are.
     Cards,
     /// These, whatever cards there are.
     Named(Vec<Mac>),
 }
 
-impl Addresses {
+impl HardwareAddresses {
     async fn all(&self) -> Vec<Mac> {
         match self {
-            Self::Cards => links::addresses_of_cards().await,
+            Self::Cards => kernel::addresses_of_cards().await,
             Self::Named(addresses) => addresses.clone(),
         }
     }
 }
 
-impl Agent {
+impl RamdiskAgent {
     /// Serves the node on a network that is kept meanwhile.
     ///
     /// # Errors
     ///
-    /// Those of [`Agent::run`], and when the network changes.
-    pub async fn run_on(self, network: Network) -> Result<Infallible> {
+    /// Those of [`RamdiskAgent::run`], and when the network changes.
+    pub async fn run_on(self, network: ConfiguredNetwork) -> Result<Infallible> {
         tokio::select! {
             never = self.run(network.address) => never,
             lost = network.keep() => lost.context("keeping the network"),
@@ -98,8 +98,8 @@ impl Agent {
         let heartbeat = self.heartbeat(address, &certificate, &token, greeting.minor);
         info!("commands are taken at {}", heartbeat.callback_url);
 
-        let hands = self.hands.clone();
-        let served = Served { hands, token: token.into(), started: Timestamp::now() };
+        let effects = self.effects.clone();
+        let served = CommandServer { effects, token: token.into(), started: Timestamp::now() };
         let interval = Duration::from_secs(lookup.config.heartbeat_timeout.max(1).into());
         tokio::select! {
             ended = listen::serve(listener, tls, served) => {
@@ -176,9 +176,9 @@ impl Agent {
 
     fn advertised(&self, address: IpAddr) -> IpAddr {
         match &self.options.advertise_host {
-            Some(UrlHost::Ipv4(host)) => IpAddr::V4(*host),
-            Some(UrlHost::Ipv6(host)) => IpAddr::V6(*host),
-            Some(UrlHost::Domain(_)) | None => address,
+            Some(Host::Ipv4(host)) => IpAddr::V4(*host),
+            Some(Host::Ipv6(host)) => IpAddr::V6(*host),
+            Some(Host::Domain(_)) | None => address,
         }
     }
 
@@ -191,8 +191,8 @@ impl Agent {
     ) -> HeartbeatBody {
         let host = match (&self.options.advertise_host, address) {
             (Some(host), _) => host.clone(),
-            (None, IpAddr::V4(address)) => UrlHost::Ipv4(address),
-            (None, IpAddr::V6(address)) => UrlHost::Ipv6(address),
+            (None, IpAddr::V4(address)) => Host::Ipv4(address),
+            (None, IpAddr::V6(address)) => Host::Ipv6(address),
         };
         let port = self.options.advertise_port.unwrap_or(self.options.listen_port);
         HeartbeatBody {
@@ -237,7 +237,7 @@ impl Agent {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = self.hands.ended.notified() => {}
+                () = self.effects.ended.notified() => {}
             }
         }
     }

@@ -17,7 +17,7 @@ use thiserror::Error as ThisError;
 use url::Url;
 use uuid::Uuid;
 
-use crate::cmdline::Options;
+use crate::cmdline::AgentOptions;
 
 /// Bytes of an answer. A node in the answer to a lookup has 256 KiB at most.
 const ANSWER_LIMIT: usize = 1 << 20;
@@ -80,7 +80,7 @@ impl IronicClient {
     /// # Errors
     ///
     /// When TLS cannot be set up, or `authorities` has something else than certificates.
-    pub fn new(url: &Url, options: &Options, authorities: &[u8]) -> reqwest::Result<Self> {
+    pub fn new(url: &Url, options: &AgentOptions, authorities: &[u8]) -> reqwest::Result<Self> {
         let authorities = Certificate::from_pem_bundle(authorities)?;
         let builder = Client::builder().no_proxy();
         let client = authorities
@@ -236,7 +236,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await.unwrap();
             while stream.write_all(&[b'['; 65_536]).await.is_ok() {}
         });
-        let api = IronicClient::new(&url, &Options::default(), &[]).unwrap();
+        let api = IronicClient::new(&url, &AgentOptions::default(), &[]).unwrap();
 
         let refused = api.lookup(&[], None, TOKEN_MINOR).await.unwrap_err();
 

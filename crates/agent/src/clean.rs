@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tracing::info;
 
 use crate::disks::hints::Hint;
-use crate::disks::{Disk, Source, list};
+use crate::disks::{Disk, DiskSource, list};
 
 /// Under which the steps are listed, and whose version Ironic hands back with each step.
 const MANAGER: &str = "ferroboot_agent";
@@ -65,7 +65,7 @@ fn version() -> BTreeMap<String, String> {
 
 /// A step that Ironic asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Order {
+pub struct CleanStepRequest {
     /// The step, as Ironic wants it back with the result.
     pub step: Map<String, Value>,
     /// The node, whose properties say which disks are to be kept.
@@ -76,20 +76,20 @@ pub struct Order {
 
 /// What an order is carried out on.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub struct CleaningTarget {
     /// Which disks there are.
-    pub disks: Source,
+    pub disks: DiskSource,
     /// Whether a disk with a file system that other machines use as well fails the step.
     pub guards_clustered: bool,
 }
 
-impl Machine {
+impl CleaningTarget {
     /// Carries out `order` and answers as `clean.execute_clean_step` does. Takes as long as the disks do.
     ///
     /// # Errors
     ///
     /// As the command's error: another version was asked for, there is no such step, or it failed.
-    pub fn execute(&self, order: &Order) -> Result<Value, CommandError> {
+    pub fn execute(&self, order: &CleanStepRequest) -> Result<Value, CommandError> {
         let ours = serde_json::json!(version());
         let asked = order.version.as_ref().filter(|asked| !asked.is_null());
         if let Some(asked) = asked.filter(|asked| **asked != ours) {
@@ -122,7 +122,7 @@ impl Machine {
         }
     }
 
-    fn run(&self, name: &str, order: &Order) -> Result<()> {
+    fn run(&self, name: &str, order: &CleanStepRequest) -> Result<()> {
         let Some(step) = Step::named(name) else { bail!("this agent has no clean step {name:?}") };
         let disks = self.erasable(step, &order.node)?;
         // A broken disk must not save the others from being erased.
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn an_unknown_step_fails_by_name() {
-        let error = machine(&[]).execute(&Order::default()).unwrap_err();
+        let error = machine(&[]).execute(&CleanStepRequest::default()).unwrap_err();
         assert_eq!(
             error.details,
             "Error performing clean step : this agent has no clean step \"\""
@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_step_of_another_version_is_refused() {
-        let of_version = |version| Order { version: Some(version), ..Order::default() };
+        let of_version =
+            |version| CleanStepRequest { version: Some(version), ..CleanStepRequest::default() };
 
         let other = of_version(json!({"generic_hardware_manager": "1.2"}));
         let error = machine(&[]).execute(&other).unwrap_err();
@@ -325,17 +326,17 @@ mod tests {
         disk
     }
 
-    fn machine(disks: &[&Path]) -> Machine {
+    fn machine(disks: &[&Path]) -> CleaningTarget {
         let disks = disks.iter().map(|path| path.to_path_buf()).collect();
-        Machine { disks: Source::Named(disks), guards_clustered: true }
+        CleaningTarget { disks: DiskSource::Named(disks), guards_clustered: true }
     }
 
-    fn metadata(node: Value) -> Order {
+    fn metadata(node: Value) -> CleanStepRequest {
         order(&json!({"step": "erase_devices_metadata"}), node)
     }
 
-    fn order(step: &Value, node: Value) -> Order {
+    fn order(step: &Value, node: Value) -> CleanStepRequest {
         let object = |value: &Value| value.as_object().unwrap().clone();
-        Order { step: object(step), node: object(&node), version: None }
+        CleanStepRequest { step: object(step), node: object(&node), version: None }
     }
 }

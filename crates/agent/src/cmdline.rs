@@ -12,11 +12,11 @@ use hardware::Mac;
 use url::{Host, Url};
 use uuid::Uuid;
 
-use crate::network::links::{Vlan, Wanted};
+use crate::network::links::{Vlan, WantedLinks};
 
 /// What the agent is told on the command line.
 #[derive(Clone, PartialEq)]
-pub struct Options {
+pub struct AgentOptions {
     /// `ipa-api-url`: where Ironic's API is.
     pub api_url: Option<Url>,
     /// `ipa-agent-token`: shared with Ironic beforehand.
@@ -53,7 +53,7 @@ pub struct Options {
     pub request_id: Option<String>,
 }
 
-impl Default for Options {
+impl Default for AgentOptions {
     fn default() -> Self {
         Self {
             api_url: None,
@@ -77,7 +77,7 @@ impl Default for Options {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for AgentOptions {
     /// Leaves the token out, since this ends up in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
@@ -90,7 +90,7 @@ impl fmt::Debug for Options {
     }
 }
 
-impl Options {
+impl AgentOptions {
     /// Reads a command line; the second value says in words what was ignored.
     pub fn parse(command_line: &str) -> (Self, Vec<String>) {
         let mut options = Self::default();
@@ -115,9 +115,9 @@ impl Options {
     }
 
     /// On which links to look for it.
-    pub fn wanted(&self) -> Wanted {
+    pub fn wanted(&self) -> WantedLinks {
         let vlans = self.vlans.clone();
-        Wanted { name: self.interface.clone(), mac: self.boot_mac, vlans }
+        WantedLinks { name: self.interface.clone(), mac: self.boot_mac, vlans }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_command_line_of_ironic_is_understood() {
-        let (options, ignored) = Options::parse(
+        let (options, ignored) = AgentOptions::parse(
             "selinux=0 troubleshoot=0 text nofb vga=normal ipa-debug=1 ipa-api-url=http://10.77.0.1:6385 \
              ipa-global-request-id=req-1 ipa-agent-token=0123456789abcdef0123456789abcdef \
              BOOTIF=52:54:00:aa:bb:01 initrd=deploy_ramdisk\n",
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn ipv6_addresses_and_vlans_are_understood() {
-        let (options, ignored) = Options::parse(
+        let (options, ignored) = AgentOptions::parse(
             "ipa-api-url=http://[fd00::1]:6385 ipa-advertise-host=fd00::9 vlan=5 \
              ipa-enable-vlan-interfaces=eth0.6,eth1.7",
         );
@@ -267,9 +267,9 @@ mod tests {
     #[test]
     fn nonsense_is_reported_and_its_default_taken() {
         let (options, ignored) =
-            Options::parse("ipa-listen-port=many ipa-api-url=ftp://x ipa-agent-token=short");
+            AgentOptions::parse("ipa-listen-port=many ipa-api-url=ftp://x ipa-agent-token=short");
 
-        assert_eq!(options, Options::default());
+        assert_eq!(options, AgentOptions::default());
         assert_eq!(ignored.len(), 3);
         assert_eq!(ignored[1], "ipa-api-url: an API speaks http or https, not ftp");
     }
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_token_is_not_in_the_debug_output() {
         let token = "0123456789abcdef0123456789abcdef";
-        let (options, _) = Options::parse(&format!("ipa-agent-token={token}"));
+        let (options, _) = AgentOptions::parse(&format!("ipa-agent-token={token}"));
 
         assert!(!format!("{options:?}").contains(token));
     }
@@ -299,7 +299,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_without_panic(text: String) {
-            Options::parse(&text);
+            AgentOptions::parse(&text);
         }
     }
 }

@@ -9,11 +9,11 @@ use tokio::sync::watch;
 /// Commands, oldest first. One runs at a time.
 #[derive(Debug, Clone, Default)]
 pub struct Commands {
-    list: Arc<Mutex<Vec<Entry>>>,
+    list: Arc<Mutex<Vec<CommandEntry>>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CommandEntry {
     command: Command,
     done: watch::Sender<bool>,
 }
@@ -23,7 +23,7 @@ struct Entry {
 /// Dropped without a result, the command counts as failed: nobody waits for a thread that is gone.
 #[derive(Debug)]
 #[must_use = "a command that is not finished blocks all others"]
-pub struct Running {
+pub struct RunningCommand {
     commands: Commands,
     id: String,
     finished: bool,
@@ -40,9 +40,10 @@ impl Commands {
         id: String,
         name: &str,
         params: Map<String, Value>,
-    ) -> Result<Running, Fault> {
+    ) -> Result<RunningCommand, Fault> {
         let mut list = self.lock();
-        let running = |entry: &&Entry| entry.command.command_status == CommandStatus::Running;
+        let running =
+            |entry: &&CommandEntry| entry.command.command_status == CommandStatus::Running;
         if let Some(entry) = list.iter().find(running) {
             let name = &entry.command.command_name;
             return Err(Fault::new(409, format!("Agent is busy: executing command {name}")));
@@ -55,8 +56,8 @@ impl Commands {
             command_error: None,
             command_result: None,
         };
-        list.push(Entry { command, done: watch::Sender::new(false) });
-        Ok(Running { commands: self.clone(), id, finished: false })
+        list.push(CommandEntry { command, done: watch::Sender::new(false) });
+        Ok(RunningCommand { commands: self.clone(), id, finished: false })
     }
 
     /// All commands, oldest first.
@@ -99,13 +100,13 @@ impl Commands {
         entry.done.send_replace(true);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<CommandEntry>> {
         // Each change is one assignment or push: the list is whole even if a holder panicked.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Running {
+impl RunningCommand {
     /// Ends the command.
     pub fn finish(mut self, outcome: Result<Value, CommandError>) {
         self.finished = true;
@@ -113,7 +114,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         if !self.finished {
             let error = CommandError {

@@ -20,7 +20,7 @@ use nix::sys::utsname::uname;
 use thiserror::Error;
 use tracing::{debug, warn};
 
-use crate::modules::{Files, Index, name_of};
+use crate::modules::{ModuleIndex, ModuleIndexFiles, name_of};
 
 /// How many drivers are loaded at once: one that takes its time must not hold up the others.
 const WORKERS: usize = 4;
@@ -34,13 +34,13 @@ const SYNCHRONOUS_SCAN: &CStr = c"scan=sync";
 
 /// Loads modules of the running kernel.
 #[derive(Debug)]
-pub struct Loader {
+pub struct ModuleLoader {
     folder: PathBuf,
-    index: Index,
+    index: ModuleIndex,
     done: Mutex<BTreeSet<String>>,
 }
 
-impl Loader {
+impl ModuleLoader {
     /// Reads the index of the running kernel's modules.
     ///
     /// # Errors
@@ -55,12 +55,12 @@ impl Loader {
                 format!("{} is missing: this ramdisk belongs to another kernel", path.display())
             })
         };
-        let files = Files {
+        let files = ModuleIndexFiles {
             dep: read("modules.dep")?,
             alias: read("modules.alias")?,
             softdep: read("modules.softdep")?,
         };
-        Ok(Self { index: Index::parse(&files), folder, done: Mutex::default() })
+        Ok(Self { index: ModuleIndex::parse(&files), folder, done: Mutex::default() })
     }
 
     /// Loads whatever drives a device with this modalias, or the module of this name. May run on several threads:
@@ -108,12 +108,12 @@ impl Loader {
 /// What is going on among the machine's devices.
 #[derive(Debug)]
 pub struct Activity {
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct ActivityState {
     /// Modaliases that a driver is being looked for or loaded for.
     pending: usize,
     /// When a device last turned up or went, or a driver was done.
@@ -128,12 +128,12 @@ pub struct Unsettled(Duration);
 impl Activity {
     fn new() -> Self {
         Self {
-            state: Mutex::new(State { pending: 0, last: Instant::now() }),
+            state: Mutex::new(ActivityState { pending: 0, last: Instant::now() }),
             changed: Condvar::new(),
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut State)) {
+    fn note(&self, change: impl FnOnce(&mut ActivityState)) {
         let mut state = self.lock();
         change(&mut state);
         state.last = Instant::now();
@@ -165,7 +165,7 @@ impl Activity {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,7 +175,7 @@ impl Activity {
 /// # Errors
 ///
 /// When the kernel does not tell of devices.
-pub fn watch(loader: Arc<Loader>) -> Result<Arc<Activity>> {
+pub fn watch(loader: Arc<ModuleLoader>) -> Result<Arc<Activity>> {
     // First listen, then look: nothing falls between.
     let events = uevents().context("listening for devices")?;
     let activity = Arc::new(Activity::new());
@@ -186,7 +186,7 @@ pub fn watch(loader: Arc<Loader>) -> Result<Arc<Activity>> {
         spawn("drivers", move || drive(&loader, &work, &activity))?;
     }
 
-    let wanted = Wanted { queue, activity: activity.clone() };
+    let wanted = WantedModules { queue, activity: activity.clone() };
     wanted.add_all(coldplug());
     spawn("hotplug", move || listen(&wanted, &events))?;
     Ok(activity)
@@ -198,12 +198,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Where modaliases go that want a driver.
-struct Wanted {
+struct WantedModules {
     queue: Sender<String>,
     activity: Arc<Activity>,
 }
 
-impl Wanted {
+impl WantedModules {
     fn add_all(&self, modaliases: impl IntoIterator<Item = String>) {
         for modalias in modaliases {
             self.activity.note(|state| state.pending += 1);
@@ -212,7 +212,7 @@ impl Wanted {
     }
 }
 
-fn drive(loader: &Loader, work: &Mutex<Receiver<String>>, activity: &Activity) {
+fn drive(loader: &ModuleLoader, work: &Mutex<Receiver<String>>, activity: &Activity) {
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(modalias) = next else { return };
@@ -262,7 +262,7 @@ fn is_network(modalias: &str) -> bool {
     pci || modalias.starts_with("virtio:d00000001")
 }
 
-fn listen(wanted: &Wanted, events: &OwnedFd) {
+fn listen(wanted: &WantedModules, events: &OwnedFd) {
     let mut message = vec![0; 16 << 10];
     loop {
         match recv(events.as_raw_fd(), &mut message, MsgFlags::empty()) {

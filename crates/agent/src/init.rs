@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::console::Consoles;
-use crate::hands::Host;
+use crate::effects::AgentHost;
 
 /// The argument with which init starts the agent.
 pub const AGENT: &str = "ramdisk";
@@ -32,7 +32,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 pub fn run() -> ! {
     let mounted = mounts();
     Consoles::open().log(false);
-    report_panics(Host::Machine);
+    report_panics(AgentHost::Machine);
     info!("Ferroboot {}: the ramdisk has started", env!("CARGO_PKG_VERSION"));
     if let Err(error) = mounted {
         error!("{error:#}");
@@ -45,19 +45,19 @@ pub fn run() -> ! {
         error!("{error:#}");
     }
     loop {
-        Host::Machine.power_off();
+        AgentHost::Machine.power_off();
         // A machine that does not switch off stays where it is; ending would be a kernel panic.
         std::thread::park();
     }
 }
 
 /// A panic is told on the consoles, and of init's own nothing else could follow but the kernel's.
-pub fn report_panics(host: Host) {
+pub fn report_panics(host: AgentHost) {
     panic::set_hook(Box::new(move |panic| {
         error!("a bug in this program: {panic}");
         match host {
-            Host::Machine => host.power_off(),
-            Host::Process => {}
+            AgentHost::Machine => host.power_off(),
+            AgentHost::Process => {}
         }
     }));
 }

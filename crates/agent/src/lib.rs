@@ -9,7 +9,7 @@ pub mod cmdline;
 pub mod commands;
 pub mod console;
 pub mod disks;
-pub mod hands;
+pub mod effects;
 pub mod hotplug;
 pub mod identity;
 pub mod init;

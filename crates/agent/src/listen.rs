@@ -26,8 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::action::{self, Action};
-use crate::hands::Hands;
+use crate::action::{self, AgentAction};
+use crate::effects::CommandEffects;
 
 /// Ironic opens one or two connections; more than this at once is somebody else.
 const CONNECTIONS: usize = 64;
@@ -37,9 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What answers need.
 #[derive(Clone)]
-pub struct Served {
+pub struct CommandServer {
     /// Whoever carries out the commands.
-    pub hands: Hands,
+    pub effects: CommandEffects,
     /// The token that every command must bring.
     pub token: Arc<str>,
     /// When this agent started.
@@ -51,7 +51,7 @@ pub struct Served {
 /// # Errors
 ///
 /// When the socket fails.
-pub async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served) -> Result<()> {
+pub async fn serve(listener: TcpListener, tls: TlsAcceptor, served: CommandServer) -> Result<()> {
     let routes = routes(served);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -93,7 +93,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, routes: Router) -> Resu
     Ok(())
 }
 
-fn routes(served: Served) -> Router {
+fn routes(served: CommandServer) -> Router {
     // The version may be left out, as may the slash that ends a collection's path.
     let versioned = Router::new()
         .route("/status", get(status))
@@ -136,7 +136,7 @@ impl Parameters {
     }
 }
 
-impl Served {
+impl CommandServer {
     fn authorize(&self, parameters: &Parameters) -> Result<(), Refusal> {
         let given = parameters.agent_token.as_bytes();
         match bool::from(given.ct_eq(self.token.as_bytes())) {
@@ -183,7 +183,7 @@ fn base(headers: &HeaderMap) -> String {
     format!("https://{host}")
 }
 
-async fn status(State(served): State<Served>) -> Json<Value> {
+async fn status(State(served): State<CommandServer>) -> Json<Value> {
     Json(json!({
         "started_at": served.started.as_second(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -191,15 +191,15 @@ async fn status(State(served): State<Served>) -> Json<Value> {
 }
 
 async fn commands(
-    State(served): State<Served>,
+    State(served): State<CommandServer>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<CommandList>, Refusal> {
     served.authorize(&parameters)?;
-    Ok(Json(CommandList { commands: served.hands.commands.list() }))
+    Ok(Json(CommandList { commands: served.effects.commands.list() }))
 }
 
 async fn command(
-    State(served): State<Served>,
+    State(served): State<CommandServer>,
     Path(id): Path<String>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Response, Refusal> {
@@ -208,28 +208,32 @@ async fn command(
 }
 
 async fn run(
-    State(served): State<Served>,
+    State(served): State<CommandServer>,
     Query(parameters): Query<Parameters>,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     served.authorize(&parameters)?;
     let request = action::request(&body).map_err(|fault| Refusal(400, fault.faultstring))?;
-    let action = Action::parse(&request).map_err(|(status, words)| Refusal(status, words))?;
+    let action = AgentAction::parse(&request).map_err(|(status, words)| Refusal(status, words))?;
 
     let id = Uuid::new_v4().to_string();
     let name = request.name.split_once('.').map_or("", |(_, command)| command);
     let running = served
-        .hands
+        .effects
         .commands
         .start(id.clone(), name, request.params)
         .map_err(|fault| Refusal(409, fault.faultstring))?;
     info!("Ironic asks for {}", request.name);
-    served.hands.carry_out(action, running);
+    served.effects.carry_out(action, running);
     outcome(&served, &id, &parameters).await
 }
 
-async fn outcome(served: &Served, id: &str, parameters: &Parameters) -> Result<Response, Refusal> {
-    let commands = &served.hands.commands;
+async fn outcome(
+    served: &CommandServer,
+    id: &str,
+    parameters: &Parameters,
+) -> Result<Response, Refusal> {
+    let commands = &served.effects.commands;
     let command = match parameters.wants_the_end() {
         true => commands.wait(id).await,
         false => commands.find(id),
@@ -247,9 +251,9 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::clean::Machine;
-    use crate::disks::Source;
-    use crate::hands::Host;
+    use crate::clean::CleaningTarget;
+    use crate::disks::DiskSource;
+    use crate::effects::AgentHost;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -306,9 +310,9 @@ mod tests {
     }
 
     async fn call(method: &str, path: &str, body: &str) -> (u16, Value) {
-        let machine = Machine { disks: Source::Named(vec![]), guards_clustered: true };
-        let served = Served {
-            hands: Hands::new(machine, Host::Process),
+        let machine = CleaningTarget { disks: DiskSource::Named(vec![]), guards_clustered: true };
+        let served = CommandServer {
+            effects: CommandEffects::new(machine, AgentHost::Process),
             token: TOKEN.into(),
             started: jiff::Timestamp::UNIX_EPOCH,
         };

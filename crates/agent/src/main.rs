@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
-use agent::agent::{Addresses, Agent};
-use agent::clean::Machine;
-use agent::cmdline::Options;
-use agent::disks::Source;
-use agent::hands::{Hands, Host};
+use agent::agent::{HardwareAddresses, RamdiskAgent};
+use agent::clean::CleaningTarget;
+use agent::cmdline::AgentOptions;
+use agent::disks::DiskSource;
+use agent::effects::{AgentHost, CommandEffects};
 use agent::identity::Keeper;
 use agent::{clock, init, network, ramdisk};
 use anyhow::{Context, Result};
@@ -21,7 +21,7 @@ use url::Url;
 /// Serves a node as ironic-python-agent does. As init of a ramdisk it takes no arguments.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct AgentArguments {
     /// Run as an ordinary process: no modules, nothing switched off, and no network set up unless told.
     #[arg(long, required = true)]
     not_init: bool,
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     } else {
         let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
         lines.fmt_fields(agent::lines::printable_fields()).init();
-        run(Arguments::parse()).map(|never| match never {})
+        run(AgentArguments::parse()).map(|never| match never {})
     };
     ended.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(arguments: Arguments) -> Result<Infallible> {
-    let (mut options, ignored) = Options::parse(&arguments.command_line);
+fn run(arguments: AgentArguments) -> Result<Infallible> {
+    let (mut options, ignored) = AgentOptions::parse(&arguments.command_line);
     for ignored in ignored {
         tracing::warn!("ignored: {ignored}");
     }
@@ -89,19 +89,19 @@ fn run(arguments: Arguments) -> Result<Infallible> {
     options.api_url = Some(arguments.api_url);
     let wanted = options.wanted();
     let addresses = match &arguments.addresses[..] {
-        [] => Addresses::Cards,
-        named => Addresses::Named(named.to_vec()),
+        [] => HardwareAddresses::Cards,
+        named => HardwareAddresses::Named(named.to_vec()),
     };
-    let machine = Machine {
-        disks: Source::Named(arguments.disks),
+    let machine = CleaningTarget {
+        disks: DiskSource::Named(arguments.disks),
         guards_clustered: options.guards_clustered,
     };
-    let agent = Agent {
+    let agent = RamdiskAgent {
         options,
         addresses,
         keeper: Keeper::new(&arguments.state)?,
         authorities,
-        hands: Hands::new(machine, Host::Process),
+        effects: CommandEffects::new(machine, AgentHost::Process),
         sets_clock: false,
     };
     agent::start(async move {

@@ -1,19 +1,21 @@
 //! Kernel modules: which ones a device wants, and in what order they go in.
 //!
 //! The index is what `depmod` writes (`modules.dep`, `modules.alias`, `modules.softdep`), so that the agent finds
-//! its way in any ramdisk; `ferroboot image build` writes it with [`Index::emit`]. Nothing here touches a file.
+//! its way in any ramdisk; `ferroboot image build` writes it with [`ModuleIndex::emit`]. Nothing here touches a file.
 
 pub mod glob;
 pub mod modinfo;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use self::modinfo::Modinfo;
+pub use self::names::{name_of, normal};
 
 /// The modules of one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Index {
+pub struct ModuleIndex {
     modules: BTreeMap<String, Module>,
     /// A pattern of modaliases, and the module for them. `crc32c` is an alias as well as `pci:v00008086d…`.
     aliases: Vec<(String, String)>,
@@ -29,7 +31,7 @@ struct Module {
 
 /// The three files of an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files {
+pub struct ModuleIndexFiles {
     /// `modules.dep`
     pub dep: String,
     /// `modules.alias`
@@ -38,9 +40,9 @@ pub struct Files {
     pub softdep: String,
 }
 
-impl Index {
+impl ModuleIndex {
     /// Reads an index; lines that make no sense are left out.
-    pub fn parse(files: &Files) -> Self {
+    pub fn parse(files: &ModuleIndexFiles) -> Self {
         let mut index = Self::default();
         for (path, depends) in files.dep.lines().filter_map(|line| line.split_once(':')) {
             let depends = depends.split_whitespace().map(name_of).collect();
@@ -73,9 +75,9 @@ impl Index {
             Module { path: path.to_owned(), depends: modinfo.depends, before: modinfo.before };
     }
 
-    /// Writes what [`Index::parse`] reads.
-    pub fn emit(&self) -> Files {
-        let mut files = Files::default();
+    /// Writes what [`ModuleIndex::parse`] reads.
+    pub fn emit(&self) -> ModuleIndexFiles {
+        let mut files = ModuleIndexFiles::default();
         for (name, module) in &self.modules {
             let depends = module.depends.iter().filter_map(|name| self.path(name));
             let depends: String = depends.map(|path| format!(" {path}")).collect();
@@ -136,17 +138,6 @@ impl Index {
     }
 }
 
-/// A module's name from the path of its file.
-pub fn name_of(path: &str) -> String {
-    let file = path.trim().rsplit('/').next().unwrap_or_default();
-    normal(file.split(".ko").next().unwrap_or_default())
-}
-
-/// `nvme-core` and `nvme_core` are one module: files have either, the kernel has underscores only.
-pub fn normal(name: &str) -> String {
-    name.trim().replace('-', "_")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -171,21 +162,24 @@ mod tests {
 
     #[test]
     fn modules_that_want_each_other_first_still_end() {
-        let files = Files {
+        let files = ModuleIndexFiles {
             dep: "a.ko: b.ko\nb.ko: a.ko\n".into(),
             softdep: "softdep a pre: b\nsoftdep b pre: a\n".into(),
-            ..Files::default()
+            ..ModuleIndexFiles::default()
         };
 
-        assert_eq!(Index::parse(&files).load_order("a"), ["b.ko", "a.ko"]);
+        assert_eq!(ModuleIndex::parse(&files).load_order("a"), ["b.ko", "a.ko"]);
     }
 
     #[test]
     fn dashes_and_underscores_are_the_same() {
-        let files = Files { dep: "kernel/nvme-core.ko:\n".into(), ..Files::default() };
+        let files = ModuleIndexFiles {
+            dep: "kernel/nvme-core.ko:\n".into(),
+            ..ModuleIndexFiles::default()
+        };
 
-        assert_eq!(Index::parse(&files).load_order("nvme_core"), ["kernel/nvme-core.ko"]);
-        assert_eq!(Index::parse(&files).load_order("nvme-core"), ["kernel/nvme-core.ko"]);
+        assert_eq!(ModuleIndex::parse(&files).load_order("nvme_core"), ["kernel/nvme-core.ko"]);
+        assert_eq!(ModuleIndex::parse(&files).load_order("nvme-core"), ["kernel/nvme-core.ko"]);
     }
 
     proptest! {
@@ -197,7 +191,7 @@ mod tests {
                 0..6,
             ),
         ) {
-            let mut index = Index::default();
+            let mut index = ModuleIndex::default();
             for (name, (depends, before)) in &modules {
                 let depends = depends.iter().filter(|name| modules.contains_key(*name)).cloned();
                 let modinfo = Modinfo {
@@ -209,19 +203,19 @@ mod tests {
                 index.add(&format!("kernel/{name}.ko"), modinfo);
             }
 
-            prop_assert_eq!(Index::parse(&index.emit()), index);
+            prop_assert_eq!(ModuleIndex::parse(&index.emit()), index);
         }
 
         #[test]
         fn any_text_is_read_without_panic(dep: String, alias: String, softdep: String, name: String) {
-            let index = Index::parse(&Files { dep, alias, softdep });
+            let index = ModuleIndex::parse(&ModuleIndexFiles { dep, alias, softdep });
             index.load_order(&name);
             index.matching(&name);
         }
     }
 
-    fn e1000e() -> Index {
-        Index::parse(&Files {
+    fn e1000e() -> ModuleIndex {
+        ModuleIndex::parse(&ModuleIndexFiles {
             dep: "e1000e.ko: ptp.ko\nptp.ko:\ncrc.ko:\n".into(),
             alias: "alias pci:v00008086d000010D3sv*sd*bc*sc*i* e1000e\nalias crc32c crc\n".into(),
             softdep: "softdep e1000e pre: crc32c\n".into(),

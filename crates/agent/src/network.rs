@@ -3,6 +3,7 @@
 //! IPv4 and IPv6 are asked for at once, on every link that comes into question; the first address from which the API is
 //! reached wins, so that a network without one of the two costs no time.
 
+mod gained;
 pub mod kernel;
 pub mod links;
 mod names;
@@ -22,8 +23,9 @@ use tokio::time::{Instant, interval, interval_at};
 use tracing::{debug, info, warn};
 use url::Url;
 
-use self::kernel::{Kernel, Present, set_ipv6};
-use self::links::{Link, Wanted};
+use self::gained::{Family, GainedSettings};
+use self::kernel::{KernelNetwork, NetworkSnapshot, set_ipv6};
+use self::links::{NetworkLink, WantedLinks};
 
 /// Without a way to the API by then, the cables are wrong or the server is down, and somebody should be told.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -36,59 +38,43 @@ const TELL: Duration = Duration::from_secs(15);
 
 /// A network that works.
 #[derive(Debug)]
-pub struct Network {
+pub struct ConfiguredNetwork {
     /// Our address on the way to the API.
     pub address: IpAddr,
     /// Time servers that the network names.
     pub ntp: Vec<IpAddr>,
-    link: Link,
-    present: watch::Receiver<Present>,
+    link: NetworkLink,
+    present: watch::Receiver<NetworkSnapshot>,
     gained: Gains,
-    told: mpsc::Receiver<Gained>,
+    told: mpsc::Receiver<GainedSettings>,
     asking: JoinSet<(Ask, Error)>,
-}
-
-/// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
 }
 
 /// One family on one link.
 type Ask = (u32, Family);
 
-type Gains = BTreeMap<Ask, Gained>;
-
-/// What one family has brought on one link; its addresses are the kernel's to tell.
-#[derive(Debug, Clone)]
-struct Gained {
-    link: Link,
-    family: Family,
-    dns: Vec<IpAddr>,
-    ntp: Vec<IpAddr>,
-}
+type Gains = BTreeMap<Ask, GainedSettings>;
 
 /// Brings the machine onto the network, by a wanted link or else by the first one that leads to the API.
 ///
 /// # Errors
 ///
 /// When none does, with what was seen of each.
-pub async fn up(wanted: &Wanted, api: &Url) -> Result<Network> {
-    let kernel = Kernel::open()?;
+pub async fn up(wanted: &WantedLinks, api: &Url) -> Result<ConfiguredNetwork> {
+    let kernel = KernelNetwork::open()?;
     kernel.set_up(1).await.context("setting up the loopback")?;
     let present = kernel.watch().await?;
     Search::new(kernel, wanted, api, present).run().await
 }
 
-impl Network {
+impl ConfiguredNetwork {
     /// Keeps the addresses for as long as the agent lives.
     ///
     /// # Errors
     ///
     /// When ours is gone: everything that knows it starts over.
     pub async fn keep(mut self) -> Result<Infallible> {
-        let Link { name, index, .. } = &self.link;
+        let NetworkLink { name, index, .. } = &self.link;
         loop {
             if self.present.borrow_and_update().state(*index, self.address).is_none() {
                 bail!("{name} does not have {} any more", self.address);
@@ -108,36 +94,30 @@ impl Network {
     }
 }
 
-impl Family {
-    fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
 /// On the way to a network.
 struct Search<'a> {
-    kernel: Kernel,
-    wanted: &'a Wanted,
+    kernel: KernelNetwork,
+    wanted: &'a WantedLinks,
     api: &'a Url,
     started: Instant,
-    present: watch::Receiver<Present>,
+    present: watch::Receiver<NetworkSnapshot>,
     raised: BTreeMap<u32, Instant>,
     vlans: BTreeSet<String>,
     asking: JoinSet<(Ask, Error)>,
     asked: BTreeMap<Ask, AbortHandle>,
-    tell: mpsc::Sender<Gained>,
-    told: mpsc::Receiver<Gained>,
+    tell: mpsc::Sender<GainedSettings>,
+    told: mpsc::Receiver<GainedSettings>,
     gained: Gains,
-    ways: JoinSet<(Link, IpAddr)>,
+    ways: JoinSet<(NetworkLink, IpAddr)>,
     trying: BTreeMap<u32, AbortHandle>,
 }
 
 impl<'a> Search<'a> {
     fn new(
-        kernel: Kernel,
-        wanted: &'a Wanted,
+        kernel: KernelNetwork,
+        wanted: &'a WantedLinks,
         api: &'a Url,
-        present: watch::Receiver<Present>,
+        present: watch::Receiver<NetworkSnapshot>,
     ) -> Self {
         let (tell, told) = mpsc::channel(16);
         Self {
@@ -158,7 +138,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn run(mut self) -> Result<Network> {
+    async fn run(mut self) -> Result<ConfiguredNetwork> {
         let mut look = interval(RAISE);
         let mut tell = interval_at(self.started + TELL, TELL);
         loop {
@@ -190,7 +170,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn go_on(&mut self, present: &Present) {
+    async fn go_on(&mut self, present: &NetworkSnapshot) {
         for link in &present.links {
             self.raise(link).await;
         }
@@ -201,7 +181,7 @@ impl<'a> Search<'a> {
     }
 
     /// Sets a link up, and for as long as it has no carrier now and then again; then makes the VLANs on it.
-    async fn raise(&mut self, link: &Link) {
+    async fn raise(&mut self, link: &NetworkLink) {
         match self.raised.insert(link.index, Instant::now()) {
             None => {
                 info!("found {} {link}", link.kind);
@@ -224,7 +204,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn make_vlan(&mut self, name: &str, on: &Link, id: u16) {
+    async fn make_vlan(&mut self, name: &str, on: &NetworkLink, id: u16) {
         let present = self.present.borrow().links.iter().any(|link| link.name == name);
         if present || !self.vlans.insert(name.to_owned()) {
             return;
@@ -234,7 +214,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn ask(&mut self, link: &Link, family: Family) {
+    fn ask(&mut self, link: &NetworkLink, family: Family) {
         let ask = (link.index, family);
         if self.asked.contains_key(&ask) {
             return;
@@ -255,7 +235,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks, from now on, whether a link leads to the API.
-    fn try_way(&mut self, link: &Link) {
+    fn try_way(&mut self, link: &NetworkLink) {
         let (api, link) = (self.api.clone(), link.clone());
         let index = link.index;
         let trying = self.ways.spawn(async move {
@@ -268,7 +248,7 @@ impl<'a> Search<'a> {
     }
 
     /// Goes on with this link alone, and with what it has brought.
-    async fn settle(mut self, link: Link, address: IpAddr) -> Network {
+    async fn settle(mut self, link: NetworkLink, address: IpAddr) -> ConfiguredNetwork {
         info!("{} leads to {} from {address}", link.name, self.api);
         let is_kept = |(index, _): &Ask| *index == link.index;
         for (ask, asked) in &self.asked {
@@ -278,7 +258,7 @@ impl<'a> Search<'a> {
         }
         self.gained.retain(|ask, _| is_kept(ask));
         let present = self.present.borrow().links.clone();
-        let left = |other: &&Link| {
+        let left = |other: &&NetworkLink| {
             other.index != link.index && self.asked.keys().any(|(index, _)| *index == other.index)
         };
         for other in present.iter().filter(left) {
@@ -286,7 +266,7 @@ impl<'a> Search<'a> {
         }
         let ntp = self.gained.values().flat_map(|gained| gained.ntp.iter().copied()).collect();
         let Self { present, gained, told, asking, .. } = self;
-        Network { address, ntp, link, present, gained, told, asking }
+        ConfiguredNetwork { address, ntp, link, present, gained, told, asking }
     }
 }
 
@@ -297,9 +277,9 @@ fn end(ended: Result<Infallible>) -> Error {
     }
 }
 
-fn note(gained: &mut Gains, new: Gained) -> Result<()> {
+fn note(gained: &mut Gains, new: GainedSettings) -> Result<()> {
     gained.insert((new.link.index, new.family), new);
-    let servers = |it: &'_ Gained| {
+    let servers = |it: &'_ GainedSettings| {
         it.dns.iter().map(|server| (*server, it.link.name.clone())).collect::<Vec<_>>()
     };
     let servers: Vec<_> = gained.values().flat_map(servers).collect();
@@ -308,8 +288,8 @@ fn note(gained: &mut Gains, new: Gained) -> Result<()> {
 }
 
 /// What somebody at the console wants to know.
-fn seen(present: &Present) -> String {
-    let words = |link: &Link| {
+fn seen(present: &NetworkSnapshot) -> String {
+    let words = |link: &NetworkLink| {
         let addresses: Vec<_> = present.reachable(link.index).map(|it| it.to_string()).collect();
         match (link.carrier, &addresses[..]) {
             (false, _) => format!("{link} has no carrier"),

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracing::{debug, info, warn};
 
-use crate::agent::{Addresses, Agent};
-use crate::clean::Machine;
+use crate::agent::{HardwareAddresses, RamdiskAgent};
+use crate::clean::CleaningTarget;
 use crate::clock;
-use crate::cmdline::Options;
+use crate::cmdline::AgentOptions;
 use crate::console::Consoles;
-use crate::disks::Source;
-use crate::hands::{Hands, Host};
-use crate::hotplug::{self, Loader};
+use crate::disks::DiskSource;
+use crate::effects::{AgentHost, CommandEffects};
+use crate::hotplug::{self, ModuleLoader};
 use crate::identity::Keeper;
 use crate::init;
 use crate::network;
@@ -34,9 +34,9 @@ const STATE: &str = "/run/ferroboot-agent";
 /// Whatever makes it useless; init then starts another one.
 pub fn run() -> Result<Infallible> {
     let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
-    let (options, ignored) = Options::parse(&command_line);
+    let (options, ignored) = AgentOptions::parse(&command_line);
     Consoles::open().log(options.debug);
-    init::report_panics(Host::Process);
+    init::report_panics(AgentHost::Process);
     for ignored in ignored {
         warn!("on the command line, ignored: {ignored}");
     }
@@ -44,9 +44,9 @@ pub fn run() -> Result<Infallible> {
     crate::start(serve(options))
 }
 
-async fn serve(options: Options) -> Result<Infallible> {
+async fn serve(options: AgentOptions) -> Result<Infallible> {
     info!("loading drivers");
-    let activity = hotplug::watch(Arc::new(Loader::new()?))?;
+    let activity = hotplug::watch(Arc::new(ModuleLoader::new()?))?;
     let network = network::up(&options.wanted(), options.api()?).await?;
     // Not waited for: a server that does not answer would cost seconds of every boot.
     let named = options.ntp_server.clone();
@@ -54,14 +54,16 @@ async fn serve(options: Options) -> Result<Infallible> {
         tokio::spawn(set_clock(server));
     }
 
-    let machine =
-        Machine { disks: Source::Machine(activity), guards_clustered: options.guards_clustered };
-    let agent = Agent {
+    let machine = CleaningTarget {
+        disks: DiskSource::Machine(activity),
+        guards_clustered: options.guards_clustered,
+    };
+    let agent = RamdiskAgent {
         options,
-        addresses: Addresses::Cards,
+        addresses: HardwareAddresses::Cards,
         keeper: Keeper::new(Path::new(STATE))?,
         authorities: authorities()?,
-        hands: Hands::new(machine, Host::Machine),
+        effects: CommandEffects::new(machine, AgentHost::Machine),
         sets_clock: true,
     };
     agent.run_on(network).await
@@ -88,7 +90,7 @@ async fn set_clock(server: String) {
 ///
 /// When this ramdisk belongs to another kernel.
 pub fn modprobe(names: impl Iterator<Item = String>) -> Result<()> {
-    let loader = Loader::new()?;
+    let loader = ModuleLoader::new()?;
     for name in names.filter(|name| !name.starts_with('-')) {
         loader.load(&name);
     }

@@ -3,16 +3,18 @@
 //! Erasing one here destroys it for all of them, so ironic-python-agent guards these (`guard_special_filesystems`),
 //! and so do we.
 
-use super::partitions::{self, Kind, ReadAt};
+use super::partitions::{self, PartitionType, ReadAt};
 use super::signatures::SIGNATURES;
 
 /// 37AFFC90-EF7D-4E96-91C3-2D7AE055B174
-const GPFS: Kind = Kind::Gpt(*b"\x90\xfc\xaf\x37\x7d\xef\x96\x4e\x91\xc3\x2d\x7a\xe0\x55\xb1\x74");
+const GPFS: PartitionType =
+    PartitionType::Gpt(*b"\x90\xfc\xaf\x37\x7d\xef\x96\x4e\x91\xc3\x2d\x7a\xe0\x55\xb1\x74");
 
 /// AA31E02A-400F-11DB-9590-000C2911D1B8
-const VMFS: Kind = Kind::Gpt(*b"\x2a\xe0\x31\xaa\x0f\x40\xdb\x11\x95\x90\x00\x0c\x29\x11\xd1\xb8");
+const VMFS: PartitionType =
+    PartitionType::Gpt(*b"\x2a\xe0\x31\xaa\x0f\x40\xdb\x11\x95\x90\x00\x0c\x29\x11\xd1\xb8");
 
-const VMFS_MBR: Kind = Kind::Mbr(0xFB);
+const VMFS_MBR: PartitionType = PartitionType::Mbr(0xFB);
 
 /// The first such file system on a disk of `len` bytes in blocks of `block` bytes.
 pub(super) fn find(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Option<&'static str> {
@@ -20,7 +22,7 @@ pub(super) fn find(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Optio
     let by_kind = partitions.iter().find_map(|partition| match partition.kind {
         GPFS => Some("IBM GPFS"),
         VMFS | VMFS_MBR => Some("VMware VMFS"),
-        Kind::Gpt(_) | Kind::Mbr(_) => None,
+        PartitionType::Gpt(_) | PartitionType::Mbr(_) => None,
     });
     let mut starts = std::iter::once(0).chain(partitions.iter().map(|it| it.range.start));
     by_kind.or_else(|| starts.any(|start| is_gfs2(disk, start)).then_some("Red Hat GFS2"))

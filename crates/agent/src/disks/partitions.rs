@@ -28,12 +28,12 @@ pub struct Partition {
     /// Bytes of the disk, never beyond its end.
     pub range: Range<u64>,
     /// What it is for.
-    pub kind: Kind,
+    pub kind: PartitionType,
 }
 
 /// What a table says a partition is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum PartitionType {
     /// The type GUID as it lies on the disk.
     Gpt([u8; 16]),
     /// The type byte.
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 /// First block, number of blocks and kind.
-type Entry = (u64, u64, Kind);
+type PartitionEntry = (u64, u64, PartitionType);
 
 /// The partitions of a disk of `len` bytes in blocks of `block` bytes.
 pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Partition> {
@@ -52,7 +52,7 @@ pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Pa
     }
     found.extend(mbr(disk, block));
 
-    let inside = |(first, count, kind): Entry| {
+    let inside = |(first, count, kind): PartitionEntry| {
         let start = first.checked_mul(block)?;
         let end = start.checked_add(count.checked_mul(block)?)?.min(len);
         (start > 0 && start < end).then_some(Partition { range: start..end, kind })
@@ -61,7 +61,7 @@ pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Pa
 }
 
 /// The entries of the table whose header is in block `header`.
-fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<Entry>> {
+fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<PartitionEntry>> {
     let header = disk.read_at(header.checked_mul(block)?, 92)?;
     if !header.starts_with(b"EFI PART") {
         return None;
@@ -74,7 +74,7 @@ fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<Ent
     let used = table.chunks_exact(size).filter(|entry| entry[..16] != [0; 16]);
     Some(
         used.filter_map(|entry| {
-            let kind = Kind::Gpt(entry[..16].try_into().ok()?);
+            let kind = PartitionType::Gpt(entry[..16].try_into().ok()?);
             let (first, last) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
             Some((first, last.checked_sub(first)?.checked_add(1)?, kind))
         })
@@ -83,7 +83,7 @@ fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<Ent
 }
 
 /// Primary and logical partitions.
-fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<Entry> {
+fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<PartitionEntry> {
     const EXTENDED: [u8; 3] = [0x05, 0x0F, 0x85];
 
     let mut found = Vec::new();
@@ -92,7 +92,7 @@ fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<Entry> {
         if EXTENDED.contains(&kind) {
             extended = Some(first);
         }
-        found.push((first, count, Kind::Mbr(kind)));
+        found.push((first, count, PartitionType::Mbr(kind)));
     }
     let Some(extended) = extended else { return found };
 
@@ -106,7 +106,7 @@ fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<Entry> {
             if EXTENDED.contains(&kind) {
                 next = extended.checked_add(first);
             } else if let Some(first) = link.checked_add(first) {
-                found.push((first, count, Kind::Mbr(kind)));
+                found.push((first, count, PartitionType::Mbr(kind)));
             }
         }
         match next {
@@ -185,7 +185,10 @@ mod tests {
 
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].range, 34 * 512..100 * 512);
-        assert_eq!(found[0].kind, Kind::Gpt([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(
+            found[0].kind,
+            PartitionType::Gpt([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        );
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-use super::Disk;
+use super::disk::Disk;
 use super::hints::Traits;
 
 /// In which sysfs counts, whatever the device's blocks are.

@@ -8,12 +8,12 @@
 pub(super) struct Signature {
     /// What leaves it, by libblkid's name.
     pub(super) name: &'static str,
-    place: Place,
+    place: SignaturePlace,
     magic: &'static [u8],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SignaturePlace {
     /// Bytes from the start of the disk or partition.
     Start(u64),
     /// Bytes from the end, after rounding the length down to a multiple of the second value.
@@ -24,8 +24,8 @@ impl Signature {
     /// Where it lies on a disk or partition of `len` bytes, if there is room.
     pub(super) fn offset(&self, len: u64) -> Option<u64> {
         let offset = match self.place {
-            Place::Start(offset) => offset,
-            Place::End(offset, unit) => (len - len % unit).checked_sub(offset)?,
+            SignaturePlace::Start(offset) => offset,
+            SignaturePlace::End(offset, unit) => (len - len % unit).checked_sub(offset)?,
         };
         (offset + self.magic.len() as u64 <= len).then_some(offset)
     }
@@ -42,11 +42,11 @@ impl Signature {
 }
 
 const fn start(name: &'static str, offset: u64, magic: &'static [u8]) -> Signature {
-    Signature { name, place: Place::Start(offset), magic }
+    Signature { name, place: SignaturePlace::Start(offset), magic }
 }
 
 const fn end(name: &'static str, offset: u64, unit: u64, magic: &'static [u8]) -> Signature {
-    Signature { name, place: Place::End(offset, unit), magic }
+    Signature { name, place: SignaturePlace::End(offset, unit), magic }
 }
 
 const KIB: u64 = 1 << 10;

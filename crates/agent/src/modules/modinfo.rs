@@ -1,6 +1,6 @@
 //! What a module says about itself: the `.modinfo` section of its ELF file, NUL-separated `key=value` strings.
 
-use super::normal;
+use super::names::normal;
 
 /// The part of `.modinfo` that loading and packing need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,17 +16,17 @@ use rtnetlink::{Handle, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilde
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::links::{Kind, Link};
+use super::links::{LinkKind, NetworkLink};
 
 /// A way to the kernel; copies share it.
 #[derive(Debug, Clone)]
-pub struct Kernel(Handle);
+pub struct KernelNetwork(Handle);
 
 /// What the kernel knows at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct NetworkSnapshot {
     /// Network cards and VLANs.
-    pub links: Vec<Link>,
+    pub links: Vec<NetworkLink>,
     /// Addresses of all links.
     pub addresses: Vec<Address>,
 }
@@ -41,12 +41,12 @@ pub struct Address {
     /// How long its network's prefix is.
     pub prefix: u8,
     /// Whether it may be used.
-    pub state: State,
+    pub state: AddressState,
 }
 
 /// What duplicate address detection (RFC 4862 §5.4) says of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum AddressState {
     /// Others are still being asked.
     Tentative,
     /// Somebody else has it.
@@ -76,7 +76,7 @@ impl From<Lifetime> for CacheInfo {
 
 /// Where packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub struct KernelRoute {
     /// To which network.
     pub to: Ipv4Addr,
     /// How long its prefix is.
@@ -85,7 +85,7 @@ pub struct Route {
     pub router: Option<Ipv4Addr>,
 }
 
-impl Present {
+impl NetworkSnapshot {
     /// The addresses of one link that may be used, and under which others reach it from afar.
     pub fn reachable(&self, index: u32) -> impl Iterator<Item = IpAddr> {
         self.usable(index).filter(|address| !is_link_local(*address))
@@ -98,17 +98,17 @@ impl Present {
 
     fn usable(&self, index: u32) -> impl Iterator<Item = IpAddr> {
         let of_link = self.addresses.iter().filter(move |it| it.index == index);
-        of_link.filter(|it| it.state == State::Usable).map(|it| it.address)
+        of_link.filter(|it| it.state == AddressState::Usable).map(|it| it.address)
     }
 
     /// What is known of one address on a link.
-    pub fn state(&self, index: u32, address: IpAddr) -> Option<State> {
+    pub fn state(&self, index: u32, address: IpAddr) -> Option<AddressState> {
         let mut all = self.addresses.iter();
         all.find(|it| it.index == index && it.address == address).map(|it| it.state)
     }
 }
 
-impl Kernel {
+impl KernelNetwork {
     /// Opens the way.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel does not tell.
-    pub async fn watch(&self) -> Result<watch::Receiver<Present>> {
+    pub async fn watch(&self) -> Result<watch::Receiver<NetworkSnapshot>> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut changes) =
             rtnetlink::new_multicast_connection(&groups).context("listening to rtnetlink")?;
@@ -152,7 +152,7 @@ impl Kernel {
     /// # Errors
     ///
     /// When the kernel does not tell.
-    pub async fn present(&self) -> Result<Present> {
+    pub async fn present(&self) -> Result<NetworkSnapshot> {
         let links = self.0.link().get().execute().try_collect::<Vec<_>>();
         let mut links: Vec<_> =
             links.await.context("reading links")?.iter().filter_map(link).collect();
@@ -160,7 +160,7 @@ impl Kernel {
         let addresses = self.0.address().get().execute().try_collect::<Vec<_>>();
         let addresses =
             addresses.await.context("reading addresses")?.iter().filter_map(address).collect();
-        Ok(Present { links, addresses })
+        Ok(NetworkSnapshot { links, addresses })
     }
 
     /// Sets a link up.
@@ -231,7 +231,7 @@ impl Kernel {
     /// # Errors
     ///
     /// When the link is gone.
-    pub async fn add_route(&self, index: u32, route: Route) -> Result<()> {
+    pub async fn add_route(&self, index: u32, route: KernelRoute) -> Result<()> {
         let message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(route.to, route.prefix)
             .output_interface(index)
@@ -245,7 +245,7 @@ impl Kernel {
     }
 
     /// Takes all addresses from a link, and with them its routes.
-    pub async fn forget(&self, link: &Link) {
+    pub async fn forget(&self, link: &NetworkLink) {
         set_ipv6(&link.name, "disable_ipv6", "1");
         let present = self.present().await.unwrap_or_default();
         for address in present.addresses.iter().filter(|address| address.index == link.index) {
@@ -275,7 +275,7 @@ fn replace<T: PartialEq>(last: &mut T, new: T) -> bool {
 }
 
 /// Network cards and VLANs; bridges, tunnels and the loopback lead nowhere new.
-fn link(message: &LinkMessage) -> Option<Link> {
+fn link(message: &LinkMessage) -> Option<NetworkLink> {
     if message.header.link_layer_type != LinkLayerType::Ether {
         return None;
     }
@@ -295,7 +295,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link {
+    Some(NetworkLink {
         name: name?,
         index: message.header.index,
         mac: mac?,
@@ -305,10 +305,10 @@ fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 /// A card's link is of no kind, but in a container, where it is one end of a `veth`.
-fn kind(kind: Option<&InfoKind>, parent: Option<u32>) -> Option<Kind> {
+fn kind(kind: Option<&InfoKind>, parent: Option<u32>) -> Option<LinkKind> {
     match kind {
-        None | Some(InfoKind::Veth) => Some(Kind::Card),
-        Some(InfoKind::Vlan) => Some(Kind::Vlan { on: parent? }),
+        None | Some(InfoKind::Veth) => Some(LinkKind::Card),
+        Some(InfoKind::Vlan) => Some(LinkKind::Vlan { on: parent? }),
         Some(_) => None,
     }
 }
@@ -328,14 +328,21 @@ fn address(message: &AddressMessage) -> Option<Address> {
     let flags = message.header.flags;
     let has = |narrow, wider| flags.contains(narrow) || wide.contains(wider);
     let state = if has(AddressHeaderFlags::Dadfailed, AddressFlags::Dadfailed) {
-        State::Duplicate
+        AddressState::Duplicate
     } else if has(AddressHeaderFlags::Tentative, AddressFlags::Tentative) {
-        State::Tentative
+        AddressState::Tentative
     } else {
-        State::Usable
+        AddressState::Usable
     };
     let (index, prefix) = (message.header.index, message.header.prefix_len);
     Some(Address { index, address: local.or(given)?, prefix, state })
+}
+
+/// The addresses of the machine's network cards; none when the kernel does not tell.
+pub async fn addresses_of_cards() -> Vec<Mac> {
+    let present = async { KernelNetwork::open()?.present().await };
+    let links = present.await.map(|present| present.links).unwrap_or_default();
+    links.into_iter().filter(|link| link.kind == LinkKind::Card).map(|link| link.mac).collect()
 }
 
 #[cfg(test)]

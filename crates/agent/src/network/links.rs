@@ -7,15 +7,13 @@ use std::time::Duration;
 use hardware::Mac;
 use thiserror::Error;
 
-use super::kernel::Kernel;
-
 /// How long the card that the machine was booted from has the wire to itself. Spanning tree holds a port back for
 /// 30 s; a card that has no carrier by then has none.
 pub const PREFERENCE: Duration = Duration::from_secs(45);
 
 /// A network card, or a VLAN on one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub struct NetworkLink {
     /// `eth0`
     pub name: String,
     /// Its number in the kernel.
@@ -25,12 +23,12 @@ pub struct Link {
     /// Whether something is at the other end of its cable. Only a link that is up knows.
     pub carrier: bool,
     /// What it is.
-    pub kind: Kind,
+    pub kind: LinkKind,
 }
 
 /// What a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LinkKind {
     /// A network card.
     Card,
     /// A VLAN.
@@ -42,7 +40,7 @@ pub enum Kind {
 
 /// What the command line says about links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedLinks {
     /// `ipa-network-interface`
     pub name: Option<String>,
     /// `BOOTIF`
@@ -59,14 +57,14 @@ pub struct Vlan {
     /// What its link is called; without, like the card's, with a dot and the number.
     pub name: Option<String>,
     /// On which card.
-    pub on: On,
+    pub on: VlanCard,
     /// Whether the card's own, untagged network is left alone.
     pub only: bool,
 }
 
 /// On which card a VLAN is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum On {
+pub enum VlanCard {
     /// On the one that is to be used, or on each.
     Wanted,
     /// On the one with this name.
@@ -86,17 +84,21 @@ pub enum NotAVlan {
     Lldp(String),
 }
 
-impl Wanted {
+impl WantedLinks {
     /// The links to ask on after `waited`: the wanted ones, and when they do not lead anywhere, all of them.
-    pub fn candidates<'a>(&self, links: &'a [Link], waited: Duration) -> Vec<&'a Link> {
+    pub fn candidates<'a>(
+        &self,
+        links: &'a [NetworkLink],
+        waited: Duration,
+    ) -> Vec<&'a NetworkLink> {
         let anything = self.name.is_none() && self.mac.is_none();
         let all = anything || waited >= PREFERENCE;
-        let is_used = |link: &Link| link.carrier && !self.is_only_tagged(link);
+        let is_used = |link: &NetworkLink| link.carrier && !self.is_only_tagged(link);
         links.iter().filter(|link| is_used(link) && (all || self.is(link, links))).collect()
     }
 
     /// The links to make on a card, by their names.
-    pub fn vlans_of(&self, card: &Link) -> Vec<(String, u16)> {
+    pub fn vlans_of(&self, card: &NetworkLink) -> Vec<(String, u16)> {
         let own = self.vlans.iter().filter(|vlan| self.is_on(vlan, card));
         let name = |vlan: &Vlan| {
             let usual = || format!("{}.{}", card.name, vlan.id);
@@ -105,13 +107,13 @@ impl Wanted {
         own.map(|vlan| (name(vlan), vlan.id)).collect()
     }
 
-    fn is(&self, link: &Link, links: &[Link]) -> bool {
+    fn is(&self, link: &NetworkLink, links: &[NetworkLink]) -> bool {
         let on = |on| links.iter().any(|card| card.index == on && self.is(card, links));
-        let through = matches!(link.kind, Kind::Vlan { on: card } if on(card));
+        let through = matches!(link.kind, LinkKind::Vlan { on: card } if on(card));
         through || self.is_by_itself(link)
     }
 
-    fn is_by_itself(&self, link: &Link) -> bool {
+    fn is_by_itself(&self, link: &NetworkLink) -> bool {
         match (&self.name, self.mac) {
             (Some(name), _) => *name == link.name,
             (None, Some(mac)) => mac == link.mac,
@@ -119,17 +121,17 @@ impl Wanted {
         }
     }
 
-    fn is_on(&self, vlan: &Vlan, card: &Link) -> bool {
+    fn is_on(&self, vlan: &Vlan, card: &NetworkLink) -> bool {
         let anything = self.name.is_none() && self.mac.is_none();
         let fits = match &vlan.on {
-            On::Wanted => anything || self.is_by_itself(card),
-            On::Name(name) => *name == card.name,
-            On::Mac(mac) => *mac == card.mac,
+            VlanCard::Wanted => anything || self.is_by_itself(card),
+            VlanCard::Name(name) => *name == card.name,
+            VlanCard::Mac(mac) => *mac == card.mac,
         };
-        card.kind == Kind::Card && fits
+        card.kind == LinkKind::Card && fits
     }
 
-    fn is_only_tagged(&self, link: &Link) -> bool {
+    fn is_only_tagged(&self, link: &NetworkLink) -> bool {
         self.vlans.iter().any(|vlan| vlan.only && self.is_on(vlan, link))
     }
 }
@@ -145,7 +147,7 @@ impl Vlan {
             let card = if text == "all" { "eth0" } else { text };
             return Err(NotAVlan::Lldp(card.to_owned()));
         };
-        Ok(Self { id: number(id)?, name: None, on: On::Name(card.to_owned()), only: false })
+        Ok(Self { id: number(id)?, name: None, on: VlanCard::Name(card.to_owned()), only: false })
     }
 }
 
@@ -156,11 +158,11 @@ impl FromStr for Vlan {
     /// may be named by its address; or the number alone, for the card that is to be used.
     fn from_str(text: &str) -> Result<Self, NotAVlan> {
         let Some((name, card)) = text.split_once(':') else {
-            return Ok(Self { id: number(text)?, name: None, on: On::Wanted, only: true });
+            return Ok(Self { id: number(text)?, name: None, on: VlanCard::Wanted, only: true });
         };
         let digits = name.trim_start_matches(|it: char| it != '.' && !it.is_ascii_digit());
         let digits = name.rsplit_once('.').map_or(digits, |(_, digits)| digits);
-        let on = card.parse().map_or_else(|_| On::Name(card.to_owned()), On::Mac);
+        let on = card.parse().map_or_else(|_| VlanCard::Name(card.to_owned()), VlanCard::Mac);
         Ok(Self { id: number(digits)?, name: Some(name.to_owned()), on, only: true })
     }
 }
@@ -171,7 +173,7 @@ fn number(text: &str) -> Result<u16, NotAVlan> {
     number.ok_or_else(|| NotAVlan::NoNumber(text.to_owned()))
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for LinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Card => "network card",
@@ -180,17 +182,10 @@ impl fmt::Display for Kind {
     }
 }
 
-impl fmt::Display for Link {
+impl fmt::Display for NetworkLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.mac)
     }
-}
-
-/// The addresses of the machine's network cards; none when the kernel does not tell.
-pub async fn addresses_of_cards() -> Vec<Mac> {
-    let present = async { Kernel::open()?.present().await };
-    let links = present.await.map(|present| present.links).unwrap_or_default();
-    links.into_iter().filter(|link| link.kind == Kind::Card).map(|link| link.mac).collect()
 }
 
 #[cfg(test)]
@@ -203,13 +198,13 @@ mod tests {
     fn a_card_that_leads_nowhere_does_not_stop_the_other() {
         let links = [link("eth0", 1, false), link("eth1", 2, true)];
 
-        assert_eq!(names(&Wanted::default(), &links, 0), ["eth1"]);
+        assert_eq!(names(&WantedLinks::default(), &links, 0), ["eth1"]);
     }
 
     #[test]
     fn the_card_the_machine_was_booted_from_comes_first() {
         let links = [link("eth0", 1, true), link("eth1", 2, true)];
-        let wanted = Wanted { mac: Some(links[1].mac), ..Wanted::default() };
+        let wanted = WantedLinks { mac: Some(links[1].mac), ..WantedLinks::default() };
 
         assert_eq!(names(&wanted, &links, 0), ["eth1"]);
         assert_eq!(names(&wanted, &links, 45), ["eth0", "eth1"]);
@@ -219,7 +214,7 @@ mod tests {
     fn a_name_on_the_command_line_outranks_bootif() {
         let links = [link("eth0", 1, true), link("eth1", 2, true)];
         let name = Some("eth0".to_owned());
-        let wanted = Wanted { mac: Some(links[1].mac), name, ..Wanted::default() };
+        let wanted = WantedLinks { mac: Some(links[1].mac), name, ..WantedLinks::default() };
 
         assert_eq!(names(&wanted, &links, 0), ["eth0"]);
     }
@@ -228,8 +223,8 @@ mod tests {
     fn a_vlan_by_its_number_takes_the_place_of_the_boot_cards_own_network() {
         let cards = [link("eth0", 1, true), link("eth1", 2, true)];
         let vlans = vec!["101".parse().unwrap()];
-        let wanted = Wanted { mac: Some(cards[1].mac), vlans, ..Wanted::default() };
-        let tagged = Link { kind: Kind::Vlan { on: 2 }, ..link("eth1.101", 2, true) };
+        let wanted = WantedLinks { mac: Some(cards[1].mac), vlans, ..WantedLinks::default() };
+        let tagged = NetworkLink { kind: LinkKind::Vlan { on: 2 }, ..link("eth1.101", 2, true) };
         let links = [&cards[..], &[tagged]].concat();
 
         assert_eq!(wanted.vlans_of(&cards[0]), []);
@@ -241,8 +236,12 @@ mod tests {
     #[test]
     fn vlan_interfaces_of_ironic_python_agent_are_asked_beside_their_card() {
         let card = link("eth0", 1, true);
-        let wanted = Wanted { vlans: vec![Vlan::beside("eth0.101").unwrap()], ..Wanted::default() };
-        let tagged = Link { kind: Kind::Vlan { on: 1 }, index: 7, ..link("eth0.101", 1, true) };
+        let wanted = WantedLinks {
+            vlans: vec![Vlan::beside("eth0.101").unwrap()],
+            ..WantedLinks::default()
+        };
+        let tagged =
+            NetworkLink { kind: LinkKind::Vlan { on: 1 }, index: 7, ..link("eth0.101", 1, true) };
 
         assert_eq!(wanted.vlans_of(&card), [("eth0.101".to_owned(), 101)]);
         assert_eq!(names(&wanted, &[card, tagged], 0), ["eth0", "eth0.101"]);
@@ -252,14 +251,14 @@ mod tests {
 
     #[test]
     fn dracuts_names_of_vlans_are_understood() {
-        let on = On::Name("eth0".to_owned());
+        let on = VlanCard::Name("eth0".to_owned());
         for name in ["vlan0005", "vlan5", "eth0.0005", "eth0.5"] {
             let vlan: Vlan = format!("{name}:eth0").parse().unwrap();
             let name = Some(name.to_owned());
             assert_eq!(vlan, Vlan { id: 5, name, on: on.clone(), only: true });
         }
         let by_mac: Vlan = "vlan5:52:54:00:00:00:01".parse().unwrap();
-        assert_eq!(by_mac.on, On::Mac(Mac([0x52, 0x54, 0, 0, 0, 1])));
+        assert_eq!(by_mac.on, VlanCard::Mac(Mac([0x52, 0x54, 0, 0, 0, 1])));
         assert!("vlan:eth0".parse::<Vlan>().is_err());
         assert!("0".parse::<Vlan>().is_err());
     }
@@ -271,12 +270,18 @@ mod tests {
         }
     }
 
-    fn link(name: &str, number: u8, carrier: bool) -> Link {
+    fn link(name: &str, number: u8, carrier: bool) -> NetworkLink {
         let mac = Mac([0x52, 0x54, 0, 0, 0, number]);
-        Link { name: name.to_owned(), index: number.into(), mac, carrier, kind: Kind::Card }
+        NetworkLink {
+            name: name.to_owned(),
+            index: number.into(),
+            mac,
+            carrier,
+            kind: LinkKind::Card,
+        }
     }
 
-    fn names<'a>(wanted: &Wanted, links: &'a [Link], seconds: u64) -> Vec<&'a str> {
+    fn names<'a>(wanted: &WantedLinks, links: &'a [NetworkLink], seconds: u64) -> Vec<&'a str> {
         let candidates = wanted.candidates(links, Duration::from_secs(seconds));
         candidates.into_iter().map(|link| link.name.as_str()).collect()
     }

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::kernel::{Kernel, Lifetime, Route};
-use super::links::Link;
-use super::{Family, Gained};
+use super::gained::{Family, GainedSettings};
+use super::kernel::{KernelNetwork, KernelRoute, Lifetime};
+use super::links::NetworkLink;
 
 const SERVERS: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
 
@@ -30,9 +30,9 @@ const MOST_DECLINED: u32 = 3;
 ///
 /// When the link cannot be used.
 pub(super) async fn run(
-    kernel: Kernel,
-    link: Link,
-    tell: mpsc::Sender<Gained>,
+    kernel: KernelNetwork,
+    link: NetworkLink,
+    tell: mpsc::Sender<GainedSettings>,
 ) -> Result<Infallible> {
     let name = &link.name;
     let socket = socket(name).with_context(|| format!("opening a socket on {name}"))?;
@@ -68,7 +68,7 @@ pub(super) async fn run(
     }
 }
 
-async fn is_taken(link: &Link, address: Ipv4Addr) -> bool {
+async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> bool {
     match arp::is_taken(link, address).await {
         Ok(true) => {
             warn!("somebody else on {} has {address}: another is asked for", link.name);
@@ -82,9 +82,14 @@ async fn is_taken(link: &Link, address: Ipv4Addr) -> bool {
     }
 }
 
-fn gained(link: &Link, lease: &ClientLease) -> Gained {
+fn gained(link: &NetworkLink, lease: &ClientLease) -> GainedSettings {
     let any = |addresses: &[Ipv4Addr]| addresses.iter().copied().map(Into::into).collect();
-    Gained { link: link.clone(), family: Family::V4, dns: any(&lease.dns), ntp: any(&lease.ntp) }
+    GainedSettings {
+        link: link.clone(),
+        family: Family::V4,
+        dns: any(&lease.dns),
+        ntp: any(&lease.ntp),
+    }
 }
 
 /// Sends and receives until there is a new lease.
@@ -129,8 +134,8 @@ fn socket(link: &str) -> Result<UdpSocket> {
 }
 
 /// Gives the link what the lease says: MTU, address, routes.
-async fn configure(kernel: &Kernel, link: &Link, lease: &ClientLease) -> Result<()> {
-    let Link { name, index, .. } = link;
+async fn configure(kernel: &KernelNetwork, link: &NetworkLink, lease: &ClientLease) -> Result<()> {
+    let NetworkLink { name, index, .. } = link;
     let ClientLease { address, prefix, secs, .. } = lease;
     if let Some(mtu) = lease.mtu
         && let Err(error) = kernel.set_mtu(*index, mtu).await
@@ -149,10 +154,10 @@ async fn configure(kernel: &Kernel, link: &Link, lease: &ClientLease) -> Result<
 }
 
 /// RFC 3442: classless routes replace the router option.
-fn routes(lease: &ClientLease) -> Vec<Route> {
+fn routes(lease: &ClientLease) -> Vec<KernelRoute> {
     // No router means that the destination is on the link.
     let through = |router: Ipv4Addr| Some(router).filter(|router| !router.is_unspecified());
-    let route = |(to, prefix, router)| Route { to, prefix, router: through(router) };
+    let route = |(to, prefix, router)| KernelRoute { to, prefix, router: through(router) };
     let default = lease.router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));
     match &lease.routes[..] {
         [] => default.into_iter().map(route).collect(),
@@ -182,9 +187,9 @@ mod tests {
             rebind_secs: 525,
         };
 
-        let default = Route { to: Ipv4Addr::UNSPECIFIED, prefix: 0, router: Some(router) };
+        let default = KernelRoute { to: Ipv4Addr::UNSPECIFIED, prefix: 0, router: Some(router) };
         assert_eq!(routes(&lease(vec![])), [default]);
-        let on_link = Route { to: other.0, prefix: 16, router: None };
+        let on_link = KernelRoute { to: other.0, prefix: 16, router: None };
         assert_eq!(routes(&lease(vec![other])), [on_link]);
     }
 }

@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use self::socket::{Routers, Servers};
-use super::kernel::{Kernel, Lifetime, Present, State, set_ipv6};
-use super::links::Link;
-use super::{Family, Gained};
+use self::socket::{RouterSocket, ServerSocket};
+use super::gained::{Family, GainedSettings};
+use super::kernel::{AddressState, KernelNetwork, Lifetime, NetworkSnapshot, set_ipv6};
+use super::links::NetworkLink;
 
 /// The pause after the first solicitation; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -44,10 +44,10 @@ enum Asks {
 ///
 /// When the link cannot be used.
 pub(super) async fn run(
-    kernel: Kernel,
-    link: Link,
-    mut present: watch::Receiver<Present>,
-    tell: mpsc::Sender<Gained>,
+    kernel: KernelNetwork,
+    link: NetworkLink,
+    mut present: watch::Receiver<NetworkSnapshot>,
+    tell: mpsc::Sender<GainedSettings>,
 ) -> Result<Infallible> {
     // An agent before this one may have left the link.
     for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1")] {
@@ -57,8 +57,10 @@ pub(super) async fn run(
     let ready = present.wait_for(|present| present.has_link_local(link.index)).await;
     drop(ready.context("the kernel tells no more")?);
     let opening = || format!("opening a socket on {}", link.name);
-    let (routers, servers) =
-        (Routers::open(&link).with_context(opening)?, Servers::open(&link).with_context(opening)?);
+    let (routers, servers) = (
+        RouterSocket::open(&link).with_context(opening)?,
+        ServerSocket::open(&link).with_context(opening)?,
+    );
     let mut line = Line::new(kernel, link, tell);
     loop {
         let seen = present.borrow_and_update().clone();
@@ -82,9 +84,9 @@ pub(super) async fn run(
 
 /// A link, and what is known of its network.
 struct Line {
-    kernel: Kernel,
-    link: Link,
-    tell: mpsc::Sender<Gained>,
+    kernel: KernelNetwork,
+    link: NetworkLink,
+    tell: mpsc::Sender<GainedSettings>,
     clock: Instant,
     solicit_at: Instant,
     solicited: u32,
@@ -96,7 +98,7 @@ struct Line {
 }
 
 impl Line {
-    fn new(kernel: Kernel, link: Link, tell: mpsc::Sender<Gained>) -> Self {
+    fn new(kernel: KernelNetwork, link: NetworkLink, tell: mpsc::Sender<GainedSettings>) -> Self {
         let clock = Instant::now();
         Self {
             kernel,
@@ -118,11 +120,11 @@ impl Line {
     }
 
     /// Tells what is new, and gives back an address that somebody else has.
-    async fn look(&mut self, present: &Present) {
+    async fn look(&mut self, present: &NetworkSnapshot) {
         let (index, now) = (self.link.index, self.now());
-        let doubtful = self
-            .given
-            .filter(|given| present.state(index, IpAddr::V6(*given)) == Some(State::Duplicate));
+        let doubtful = self.given.filter(|given| {
+            present.state(index, IpAddr::V6(*given)) == Some(AddressState::Duplicate)
+        });
         if let (Some(taken), Some(client)) = (doubtful, &mut self.client) {
             warn!("somebody else on {} has {taken}: another is asked for", self.link.name);
             client.decline(now);
@@ -139,7 +141,7 @@ impl Line {
         }
         let [dns, ntp] =
             [&found.1, &found.2].map(|all| all.iter().copied().map(IpAddr::V6).collect());
-        let gained = Gained { link: self.link.clone(), family: Family::V6, dns, ntp };
+        let gained = GainedSettings { link: self.link.clone(), family: Family::V6, dns, ntp };
         // Nobody listens any more only when the agent ends.
         let _ = self.tell.send(gained).await;
         self.last = found;
@@ -159,7 +161,7 @@ impl Line {
         told.iter().filter(|server| !server.is_unicast_link_local()).copied().collect()
     }
 
-    async fn solicit(&mut self, routers: &Routers) {
+    async fn solicit(&mut self, routers: &RouterSocket) {
         if self.solicited >= IN_VAIN {
             self.ask(asks(None, self.solicited));
         }
@@ -207,7 +209,7 @@ impl Line {
         self.clock + Duration::from_millis(wake.min(self.now() + NEVER))
     }
 
-    async fn send(&mut self, servers: &Servers) {
+    async fn send(&mut self, servers: &ServerSocket) {
         let now = self.now();
         let due = self.client.as_mut().and_then(|client| client.due(rand::random(), now));
         if let Some(message) = due {
@@ -259,7 +261,7 @@ fn prefix(heard: Option<&Advertisement>) -> u8 {
 }
 
 /// Those that others can reach.
-fn addresses(present: &Present, index: u32) -> impl Iterator<Item = Ipv6Addr> {
+fn addresses(present: &NetworkSnapshot, index: u32) -> impl Iterator<Item = Ipv6Addr> {
     let v6 = |address| if let IpAddr::V6(address) = address { Some(address) } else { None };
     present.reachable(index).filter_map(v6)
 }

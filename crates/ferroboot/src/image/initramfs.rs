@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use agent::modules::modinfo::Modinfo;
-use agent::modules::{Index, name_of, normal};
+use agent::modules::{ModuleIndex, name_of, normal};
 use agent::ramdisk::AUTHORITIES;
 use anyhow::{Context, Result, bail};
 use hardware::CpuArch;
@@ -206,7 +206,7 @@ impl Initramfs<'_> {
         let builtin = built_in(tree)?;
         self.check_requested(&available, &builtin)?;
 
-        let mut index = Index::default();
+        let mut index = ModuleIndex::default();
         let mut firmware = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let requested = self.modules.iter().map(|name| normal(name));

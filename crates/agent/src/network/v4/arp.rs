@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use crate::network::links::Link;
+use crate::network::links::NetworkLink;
 
 /// A machine that is there answers within milliseconds. The RFC's seconds would be the machine's: one is switched on
 /// to do something.
@@ -30,7 +30,7 @@ const REQUEST: [u8; 2] = [0, 1];
 /// # Errors
 ///
 /// When the link lets nobody ask.
-pub(super) async fn is_taken(link: &Link, address: Ipv4Addr) -> Result<bool> {
+pub(super) async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> Result<bool> {
     let socket = socket(&link.name).context("opening a socket for ARP")?;
     let mut frame = [0; 1500];
     for _ in 0..PROBES {

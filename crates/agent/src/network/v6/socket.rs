@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::network::links::Link;
+use crate::network::links::NetworkLink;
 
 /// Longer than any Ethernet frame.
 const LONGEST: usize = 9216;
@@ -19,10 +19,10 @@ const CLIENT_PORT: u16 = 546;
 
 /// ICMPv6. It is a raw socket, of which nothing is needed that a UDP socket has not.
 #[derive(Debug)]
-pub(super) struct Routers(UdpSocket);
+pub(super) struct RouterSocket(UdpSocket);
 
-impl Routers {
-    pub(super) fn open(link: &Link) -> io::Result<Self> {
+impl RouterSocket {
+    pub(super) fn open(link: &NetworkLink) -> io::Result<Self> {
         let socket = on(link, Type::RAW, Protocol::ICMPV6)?;
         socket.set_recv_hoplimit_v6(true)?;
         // Routers drop what may have passed another one (RFC 4861 §6.1.1).
@@ -30,7 +30,7 @@ impl Routers {
         UdpSocket::from_std(socket.into()).map(Self)
     }
 
-    pub(super) async fn send(&self, message: &[u8], link: &Link) -> io::Result<()> {
+    pub(super) async fn send(&self, message: &[u8], link: &NetworkLink) -> io::Result<()> {
         const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
         self.0.send_to(message, SocketAddrV6::new(ALL_ROUTERS, 0, 0, link.index)).await.map(drop)
     }
@@ -58,10 +58,10 @@ impl Routers {
 
 /// DHCPv6, as a client.
 #[derive(Debug)]
-pub(super) struct Servers(UdpSocket);
+pub(super) struct ServerSocket(UdpSocket);
 
-impl Servers {
-    pub(super) fn open(link: &Link) -> io::Result<Self> {
+impl ServerSocket {
+    pub(super) fn open(link: &NetworkLink) -> io::Result<Self> {
         let socket = on(link, Type::DGRAM, Protocol::UDP)?;
         socket.set_only_v6(true)?;
         socket.set_reuse_address(true)?;
@@ -69,7 +69,7 @@ impl Servers {
         UdpSocket::from_std(socket.into()).map(Self)
     }
 
-    pub(super) async fn send(&self, message: &[u8], link: &Link) -> io::Result<()> {
+    pub(super) async fn send(&self, message: &[u8], link: &NetworkLink) -> io::Result<()> {
         const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
         const PORT: u16 = 547;
         self.0.send_to(message, SocketAddrV6::new(ALL_SERVERS, PORT, 0, link.index)).await.map(drop)
@@ -83,7 +83,7 @@ impl Servers {
     }
 }
 
-fn on(link: &Link, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+fn on(link: &NetworkLink, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, kind, Some(protocol))?;
     socket.bind_device(Some(link.name.as_bytes()))?;
     socket.set_multicast_if_v6(link.index)?;

@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-use crate::action::Action;
-use crate::clean::{self, Machine};
-use crate::commands::{Commands, Running};
+use crate::action::AgentAction;
+use crate::clean::{self, CleaningTarget};
+use crate::commands::{Commands, RunningCommand};
 
 /// What this agent may switch off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
+pub enum AgentHost {
     /// The machine: we are its init's child.
     Machine,
     /// Nothing but itself: it runs as an ordinary process.
     Process,
 }
 
-impl Host {
+impl AgentHost {
     /// Switches off, everything written.
     pub fn power_off(self) {
         match self {
@@ -42,37 +42,37 @@ impl Host {
     }
 }
 
-/// Whoever does what commands ask for.
+/// Does what commands ask for.
 #[derive(Debug, Clone)]
-pub struct Hands {
+pub struct CommandEffects {
     /// The commands so far.
     pub commands: Commands,
     /// Woken when Ironic should hear that something ended.
     pub ended: Arc<Notify>,
-    machine: Machine,
-    host: Host,
+    machine: CleaningTarget,
+    host: AgentHost,
 }
 
-impl Hands {
-    /// Hands that erase the disks of `machine` only.
-    pub fn new(machine: Machine, host: Host) -> Self {
+impl CommandEffects {
+    /// Effects that erase the disks of `machine` only.
+    pub fn new(machine: CleaningTarget, host: AgentHost) -> Self {
         Self { commands: Commands::default(), ended: Arc::default(), machine, host }
     }
 
     /// Begins `action`; what takes long goes on after this has returned.
-    pub fn carry_out(&self, action: Action, running: Running) {
+    pub fn carry_out(&self, action: AgentAction, running: RunningCommand) {
         match action {
-            Action::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
-            Action::GetDeploySteps => running.finish(Ok(json!(clean::deploy_steps()))),
-            Action::ExecuteCleanStep(order) => {
+            AgentAction::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
+            AgentAction::GetDeploySteps => running.finish(Ok(json!(clean::deploy_steps()))),
+            AgentAction::ExecuteCleanStep(order) => {
                 let machine = self.machine.clone();
                 self.aside(running, move || machine.execute(&order));
             }
-            Action::Sync => self.aside(running, || {
+            AgentAction::Sync => self.aside(running, || {
                 unistd::sync();
                 Ok(Value::Null)
             }),
-            Action::PowerOff => {
+            AgentAction::PowerOff => {
                 running.finish(Ok(Value::Null));
                 self.power_off_soon();
             }
@@ -81,7 +81,7 @@ impl Hands {
 
     fn aside(
         &self,
-        running: Running,
+        running: RunningCommand,
         work: impl FnOnce() -> Result<Value, CommandError> + Send + 'static,
     ) {
         let ended = Arc::clone(&self.ended);

@@ -1,0 +1,12 @@
+//! Names of modules: files have dashes or underscores, the kernel underscores only.
+
+/// A module's name from the path of its file.
+pub fn name_of(path: &str) -> String {
+    let file = path.trim().rsplit('/').next().unwrap_or_default();
+    normal(file.split(".ko").next().unwrap_or_default())
+}
+
+/// `nvme-core` and `nvme_core` are one module: files have either, the kernel has underscores only.
+pub fn normal(name: &str) -> String {
+    name.trim().replace('-', "_")
+}
