@@ -9,7 +9,7 @@ use provision::text::printable;
 use server::check::{self, Found};
 use server::config::{Config, Provider};
 
-use crate::serve::Settings;
+use crate::serve::ServeSettings;
 use crate::service::runtime;
 
 /// Checks what `ferroboot serve` with the same arguments would need.
@@ -17,15 +17,15 @@ use crate::service::runtime;
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Check {
     #[command(flatten)]
-    settings: Settings,
+    settings: ServeSettings,
 
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<CheckCommand>,
 }
 
 /// What else can be checked.
 #[derive(Debug, Subcommand)]
-enum What {
+enum CheckCommand {
     /// Ask on each DHCP network as a machine would, and say what keeps machines from booting there.
     ///
     /// It may be done while the service runs. It takes some seconds, and needs root, or CAP_NET_RAW and
@@ -37,7 +37,7 @@ enum What {
         machines: Vec<Mac>,
 
         #[command(flatten)]
-        settings: Settings,
+        settings: ServeSettings,
     },
 }
 
@@ -52,7 +52,7 @@ impl Check {
                 let config = self.settings.config()?;
                 runtime()?.block_on(check::all(&config))
             }
-            Some(What::Network { machines, settings }) => {
+            Some(CheckCommand::Network { machines, settings }) => {
                 let config = settings.config()?;
                 expect_networks(&config)?;
                 eprintln!("asking on each network as a machine would, for some seconds …");

@@ -11,7 +11,7 @@ use netboot::dry_run::vantage::InterfaceAddress;
 use provision::text::{printable, printable_lines};
 use server::dhcp::DryRun;
 
-use crate::serve::Settings;
+use crate::serve::ServeSettings;
 use crate::service::runtime;
 
 /// Says what a machine would get from DHCP now, and why. Nothing is sent or changed.
@@ -31,7 +31,7 @@ pub struct Explain {
     addresses: Vec<InterfaceAddress>,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: ServeSettings,
 }
 
 impl Explain {

@@ -3,6 +3,7 @@
 //! A boot set is a folder with everything a machine fetches to come up in our ramdisk: `kernel`, `initramfs`
 //! (the agent is its init), the UKI stub, iPXE, GRUB, and `manifest.json`, which is written last.
 
+mod files;
 mod grub;
 mod initramfs;
 mod manifest;
@@ -17,9 +18,10 @@ use clap::{Args, Subcommand};
 use hardware::CpuArch;
 use provision::boot::Artifact;
 
+use self::files::read;
 use self::initramfs::Initramfs;
 use self::manifest::BootSetWriter;
-use self::packages::Packages;
+use self::packages::DebianPackages;
 use self::steps::step;
 
 /// Where `make agent` leaves the static agent for an architecture, relative to the checkout.
@@ -34,12 +36,12 @@ fn default_agent(cpu_arch: CpuArch) -> PathBuf {
 
 /// The subcommands of `ferroboot image`.
 #[derive(Debug, Subcommand)]
-pub enum Image {
+pub enum ImageCommand {
     /// Make a boot set from Debian's packages.
-    Build(Build),
+    Build(BuildImage),
 }
 
-impl Image {
+impl ImageCommand {
     /// Does what the command line asked.
     ///
     /// # Errors
@@ -54,7 +56,7 @@ impl Image {
 
 /// What goes into a boot set, and where it goes.
 #[derive(Debug, Args)]
-pub struct Build {
+pub struct BuildImage {
     /// Folder to write; files of an older boot set in it are replaced.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -100,14 +102,15 @@ pub struct Build {
     level: i32,
 }
 
-impl Build {
+impl BuildImage {
     fn run(&self) -> Result<()> {
         let cpu_arch = self.architecture;
         let agent = self.agent.clone().unwrap_or_else(|| default_agent(cpu_arch));
         check_agent(&agent, cpu_arch)?;
         fs::create_dir_all(&self.output)
             .with_context(|| format!("cannot create {}", self.output.display()))?;
-        let packages = Packages::open(self.packages.as_deref(), cpu_arch, self.release.as_deref())?;
+        let packages =
+            DebianPackages::open(self.packages.as_deref(), cpu_arch, self.release.as_deref())?;
 
         let kernel = packages.kernel(&self.kernel_deb)?;
         let initramfs = Initramfs {
@@ -158,8 +161,4 @@ fn check_agent(agent: &Path, cpu_arch: CpuArch) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -3,6 +3,8 @@
 //! [`Lab`] is what the subcommands and the end-to-end tests stand on: in a namespace, the BMC emulator and the
 //! daemon as the programs they are, and the `baremetal` command to drive them.
 
+mod command;
+mod daemon;
 mod demo;
 pub mod disk;
 pub mod firmware;
@@ -14,14 +16,12 @@ pub mod process;
 mod shell;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::str;
 use std::time::{Duration, Instant};
-use std::{env, str};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Subcommand;
 use ironic::trace::BootTrace;
 use reqwest::Client;
 use serde_json::Value;
@@ -30,14 +30,14 @@ use tokio::runtime::Runtime;
 use tokio::task::block_in_place;
 use tokio::time::interval;
 
-use self::machine::Machine;
+pub use self::command::LabCommand;
+use self::daemon::{DaemonNetwork, daemon_network};
+pub use self::machine::BMC;
+use self::machine::LabMachine;
 use self::neighbour::Neighbour;
-use self::network::{Network, Told};
+use self::network::LabNetwork;
 use self::process::{Process, READY};
 use crate::service::runtime;
-
-/// Where the lab's BMC listens.
-pub const BMC: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 /// Where the daemon's API is.
 pub const API: &str = "http://127.0.0.1:6385";
@@ -47,29 +47,6 @@ const TICK: Duration = Duration::from_millis(300);
 
 /// Longer than two boots take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(420);
-
-/// The subcommands of `ferroboot lab`.
-#[derive(Debug, Subcommand)]
-pub enum Action {
-    /// Boot a machine on every path, and show each step.
-    Demo(demo::Demo),
-    /// Start machines and a daemon, and a shell to play with them.
-    Shell(shell::Shell),
-}
-
-impl Action {
-    /// Does what the command line asked, in namespaces of our own.
-    ///
-    /// # Errors
-    /// Says what could not be had, or which step of it failed.
-    pub fn run(self) -> Result<()> {
-        namespace::enter()?;
-        match self {
-            Self::Demo(demo) => demo.run(),
-            Self::Shell(shell) => shell.run(),
-        }
-    }
-}
 
 /// What a lab is made of.
 #[derive(Clone, Debug)]
@@ -81,9 +58,9 @@ pub struct Plan {
     /// The `baremetal` command.
     pub baremetal: PathBuf,
     /// The machines.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<LabMachine>,
     /// The network they are in.
-    pub network: Network,
+    pub network: LabNetwork,
     /// Who else is in it.
     pub neighbour: Option<Neighbour>,
     /// Whether the daemon is its DHCP server.
@@ -95,13 +72,13 @@ pub struct Plan {
 impl Plan {
     /// With what the checkout's `make` has built, below `root`.
     #[must_use]
-    pub fn of_checkout(root: &Path, ferroboot: &Path, machines: Vec<Machine>) -> Self {
+    pub fn of_checkout(root: &Path, ferroboot: &Path, machines: Vec<LabMachine>) -> Self {
         Self {
             ferroboot: ferroboot.to_owned(),
             ramdisk: root.join("target/ramdisk"),
             baremetal: root.join("target/venv/bin/baremetal"),
             machines,
-            network: Network::default(),
+            network: LabNetwork::default(),
             neighbour: None,
             own_dhcp: true,
             settings: String::new(),
@@ -124,7 +101,7 @@ pub struct Lab {
     dir: PathBuf,
     daemon: Option<Process>,
     _bmc: Process,
-    _neighbour: Option<neighbour::Running>,
+    _neighbour: Option<neighbour::RunningNeighbour>,
     client: Client,
     runtime: Runtime,
 }
@@ -174,9 +151,9 @@ impl Lab {
         serve.arg("--ramdisk").arg(&self.plan.ramdisk);
         let mut settings = self.plan.settings.clone();
         if self.plan.own_dhcp {
-            match self.plan.network.told(self.plan.neighbour) {
-                Told::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
-                Told::Settings(dhcp) => settings += &dhcp,
+            match daemon_network(self.plan.network, self.plan.neighbour) {
+                DaemonNetwork::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
+                DaemonNetwork::Settings(dhcp) => settings += &dhcp,
             }
         }
         if !settings.is_empty() {
@@ -299,7 +276,7 @@ impl Lab {
 
     /// The machines, in the order of the plan.
     #[must_use]
-    pub fn machines(&self) -> &[Machine] {
+    pub fn machines(&self) -> &[LabMachine] {
         &self.plan.machines
     }
 
@@ -311,7 +288,7 @@ impl Lab {
 
     /// The disk of a machine.
     #[must_use]
-    pub fn disk(&self, machine: &Machine) -> PathBuf {
+    pub fn disk(&self, machine: &LabMachine) -> PathBuf {
         machine.disk(&self.dir)
     }
 
@@ -319,7 +296,7 @@ impl Lab {
     ///
     /// # Errors
     /// When it was never switched on.
-    pub fn console(&self, machine: &Machine) -> Result<String> {
+    pub fn console(&self, machine: &LabMachine) -> Result<String> {
         let path = self.dir.join("bmc").join(&machine.name).join("console.log");
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -339,9 +316,4 @@ fn said(output: &Output) -> Result<String> {
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", words.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The checkout we were built from, or the folder we are in.
-fn checkout() -> PathBuf {
-    env::current_dir().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use ferroboot::bmc::BmcCommand;
 use ferroboot::check::Check;
 use ferroboot::explain::Explain;
-use ferroboot::image::Image;
+use ferroboot::image::ImageCommand;
 use ferroboot::lab;
 use ferroboot::replay::Replay;
 use ferroboot::serve::Serve;
@@ -36,12 +36,12 @@ enum CliCommand {
     Check(Check),
     /// Make boot sets: kernel, ramdisk with the agent in it, boot loaders.
     #[command(subcommand)]
-    Image(Image),
+    Image(ImageCommand),
     /// Run a Redfish BMC in front of virtual machines with real UEFI firmware.
     Bmc(BmcCommand),
     /// Boot virtual machines on real UEFI firmware, in a network of their own.
     #[command(subcommand)]
-    Lab(lab::Action),
+    Lab(lab::LabCommand),
 }
 
 fn main() -> ExitCode {

@@ -21,8 +21,8 @@ use pcap_file::{DataLink, Endianness, TsResolution};
 use provision::text::printable;
 use server::dhcp::DryRun;
 
-use self::frame::{Frame, Held, held};
-use crate::serve::Settings;
+use self::frame::{Frame, FrameContents, contents_of};
+use crate::serve::ServeSettings;
 use crate::service::runtime;
 
 /// The port of ProxyDHCP.
@@ -45,7 +45,7 @@ pub struct Replay {
     addresses: Vec<InterfaceAddress>,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: ServeSettings,
 }
 
 impl Replay {
@@ -77,9 +77,9 @@ impl Replay {
         let began = frames.first().map(|frame| frame.at).unwrap_or_default();
         let mut tally = Tally::default();
         for (number, frame) in frames.iter().enumerate() {
-            let held = held(frame);
-            tally.count(frame.link, &held);
-            let Held::ToServer(captured) = held else { continue };
+            let contents = contents_of(frame);
+            tally.count(frame.link, &contents);
+            let FrameContents::ToServer(captured) = contents else { continue };
             let after = frame.at.saturating_sub(began);
             let said = dry_run.replay(&interface, &captured, after.as_secs());
             let said = said.unwrap_or_else(|| nobody(&captured));
@@ -108,7 +108,7 @@ pub fn summary(capture: impl Read) -> Result<(String, u64)> {
     let Capture { frames, cut_off } = read_from(capture)?;
     let mut tally = Tally::default();
     for frame in &frames {
-        tally.count(frame.link, &held(frame));
+        tally.count(frame.link, &contents_of(frame));
     }
     let cut_off = cut_off.map_or_else(String::new, |error| format!("cut off: {error:#}"));
     Ok((tally.in_words() + &cut_off, tally.to_server))
@@ -140,14 +140,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, link: DataLink, held: &Held) {
-        let of = match held {
-            Held::ToServer(_) => &mut self.to_server,
-            Held::FromServer => &mut self.from_server,
-            Held::Other => &mut self.other,
-            Held::CutOff => &mut self.cut_off,
-            Held::Fragment => &mut self.fragments,
-            Held::Unknown => {
+    fn count(&mut self, link: DataLink, contents: &FrameContents) {
+        let of = match contents {
+            FrameContents::ToServer(_) => &mut self.to_server,
+            FrameContents::FromServer => &mut self.from_server,
+            FrameContents::Other => &mut self.other,
+            FrameContents::CutOff => &mut self.cut_off,
+            FrameContents::Fragment => &mut self.fragments,
+            FrameContents::Unknown => {
                 self.unknown_link.get_or_insert(link);
                 &mut self.unknown
             }
@@ -236,7 +236,7 @@ fn read_pcap(file: impl Read) -> Result<Capture> {
 
 fn read_pcapng(file: impl Read) -> Result<Capture> {
     let mut reader = PcapNgReader::new(file)?;
-    let mut section = Section::of(reader.section().endianness);
+    let mut section = PcapngSection::of(reader.section().endianness);
     Ok(gather(|| {
         let block = reader.next_block()?;
         Some(block.map_err(Error::from).and_then(|block| section.frame_in(block)))
@@ -244,14 +244,14 @@ fn read_pcapng(file: impl Read) -> Result<Capture> {
 }
 
 /// A part of a pcapng file, up to where it has been read.
-struct Section {
+struct PcapngSection {
     endianness: Endianness,
     interfaces: Vec<Interface>,
     /// When the packet before was captured.
     before: Duration,
 }
 
-impl Section {
+impl PcapngSection {
     fn of(endianness: Endianness) -> Self {
         Self { endianness, interfaces: Vec::new(), before: Duration::ZERO }
     }
@@ -446,8 +446,14 @@ mod tests {
     #[test]
     fn what_cannot_be_replayed_is_counted_apart_with_what_to_do() {
         let mut tally = Tally::default();
-        for held in [Held::Other, Held::FromServer, Held::CutOff, Held::Fragment, Held::Unknown] {
-            tally.count(DataLink::IEEE802_11, &held);
+        for contents in [
+            FrameContents::Other,
+            FrameContents::FromServer,
+            FrameContents::CutOff,
+            FrameContents::Fragment,
+            FrameContents::Unknown,
+        ] {
+            tally.count(DataLink::IEEE802_11, &contents);
         }
 
         let words = tally.in_words();
@@ -474,10 +480,10 @@ mod tests {
         ] {
             let capture = read_from(file).unwrap();
 
-            let held: Vec<_> = capture.frames.iter().map(held).collect();
+            let contents: Vec<_> = capture.frames.iter().map(contents_of).collect();
             assert!(
-                matches!(&held[..], [Held::ToServer(_), Held::ToServer(_)]),
-                "{name}: {held:?}"
+                matches!(&contents[..], [FrameContents::ToServer(_), FrameContents::ToServer(_)]),
+                "{name}: {contents:?}"
             );
         }
     }
@@ -486,8 +492,8 @@ mod tests {
     fn a_capture_of_the_first_bytes_of_each_packet_is_said_to_be_one() {
         let capture = read_from(golden!("cut.pcap")).unwrap();
 
-        let held: Vec<_> = capture.frames.iter().map(held).collect();
+        let contents: Vec<_> = capture.frames.iter().map(contents_of).collect();
 
-        assert_eq!(held, [Held::CutOff, Held::CutOff]);
+        assert_eq!(contents, [FrameContents::CutOff, FrameContents::CutOff]);
     }
 }

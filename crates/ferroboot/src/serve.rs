@@ -14,12 +14,12 @@ use crate::service::{log, runtime, told_to_end};
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
-    settings: Settings,
+    settings: ServeSettings,
 }
 
 /// What can be set without a file.
 #[derive(Debug, Args)]
-pub struct Settings {
+pub struct ServeSettings {
     /// Read settings from this TOML file; the book lists them all.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -58,7 +58,7 @@ impl Serve {
     }
 }
 
-impl Settings {
+impl ServeSettings {
     /// File and command line as one.
     ///
     /// # Errors

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use hardware::CpuArch;
 use tempfile::TempDir;
 
-use super::packages::{Packages, output};
-use super::{read, steps::step};
+use super::files::read;
+use super::packages::{DebianPackages, output};
+use super::steps::step;
 
 /// What GRUB does before it has a configuration of ours. No `if` and no `for`: it is run before GRUB's shell is there.
 ///
@@ -48,7 +49,7 @@ const MODULES: &[&str] = &[
 /// # Errors
 ///
 /// When GRUB's packages cannot be had or `grub-mkimage` fails.
-pub(super) fn image(packages: &Packages, cpu_arch: CpuArch) -> Result<Vec<u8>> {
+pub(super) fn image(packages: &DebianPackages, cpu_arch: CpuArch) -> Result<Vec<u8>> {
     let (package, format) = match cpu_arch {
         CpuArch::X64 => ("grub-efi-amd64-bin", "x86_64-efi"),
         CpuArch::Arm64 => ("grub-efi-arm64-bin", "arm64-efi"),

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use hardware::CpuArch;
 use lzma_rust2::XzReader;
 
-use super::packages::Kernel;
-use super::read;
+use super::files::read;
+use super::packages::KernelPackage;
 use efi::CpioArchive;
 
 /// What the ramdisk carries drivers for. Names as in `modprobe`; what they depend on comes along.
@@ -166,7 +166,7 @@ fn modules(cpu_arch: CpuArch) -> impl Iterator<Item = &'static str> {
 pub(super) struct Initramfs<'a> {
     pub(super) cpu_arch: CpuArch,
     pub(super) agent: &'a Path,
-    pub(super) kernel: &'a Kernel,
+    pub(super) kernel: &'a KernelPackage,
     /// Certificates of those who vouch for Ironic's API.
     pub(super) authorities: Option<&'a Path>,
     pub(super) firmware: &'a [PathBuf],

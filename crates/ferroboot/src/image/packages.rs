@@ -13,7 +13,7 @@ use hardware::CpuArch;
 use indicatif::HumanBytes;
 use tempfile::TempDir;
 
-use super::read;
+use super::files::read;
 use super::steps::step;
 
 /// The first release of Debian with riscv64.
@@ -23,7 +23,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Downloaded packages, and a scratch folder in which they lie unpacked until this is dropped.
 #[derive(Debug)]
-pub(super) struct Packages {
+pub(super) struct DebianPackages {
     cpu_arch: CpuArch,
     downloads: PathBuf,
     scratch: TempDir,
@@ -39,7 +39,7 @@ struct Apt {
 
 /// An unpacked kernel package.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(super) struct KernelPackage {
     /// The kernel itself.
     pub(super) image: PathBuf,
     /// The folder that becomes `/lib/modules/VERSION`.
@@ -48,7 +48,7 @@ pub(super) struct Kernel {
     pub(super) version: String,
 }
 
-impl Packages {
+impl DebianPackages {
     /// Takes `downloads`, or a folder in the user's cache, to keep packages in; they are those for `cpu_arch` of
     /// `release`, or of the one that is installed here.
     ///
@@ -79,7 +79,7 @@ impl Packages {
     /// # Errors
     ///
     /// When a package cannot be had, or they hold no kernel.
-    pub(super) fn kernel(&self, packages: &[PathBuf]) -> Result<Kernel> {
+    pub(super) fn kernel(&self, packages: &[PathBuf]) -> Result<KernelPackage> {
         let packages = match packages {
             [] => self.download_kernel()?,
             some => some.to_vec(),
@@ -302,13 +302,13 @@ fn debian_name(cpu_arch: CpuArch) -> &'static str {
 }
 
 /// The kernel below a folder, where its packages were unpacked.
-fn find_kernel(root: &Path) -> Option<Kernel> {
+fn find_kernel(root: &Path) -> Option<KernelPackage> {
     let folders = ["lib/modules", "usr/lib/modules"].map(|folder| fs::read_dir(root.join(folder)));
     let modules = folders.into_iter().flatten().flatten().find_map(Result::ok)?.path();
     let version = modules.file_name()?.to_str()?.to_owned();
     let images = [root.join(format!("boot/vmlinuz-{version}")), modules.join("vmlinuz")];
     let image = images.into_iter().find(|image| image.exists())?;
-    Some(Kernel { image, modules, version })
+    Some(KernelPackage { image, modules, version })
 }
 
 fn unpack_into(package: &Path, root: &Path) -> Result<()> {

@@ -13,8 +13,8 @@ use provision::What;
 use provision::trace::AgentCall;
 use uuid::Uuid;
 
-use super::machine::Machine;
-use super::{Lab, Plan, checkout, disk};
+use super::machine::LabMachine;
+use super::{Lab, Plan, disk};
 use crate::trace::timeline;
 
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
@@ -26,11 +26,15 @@ pub struct Demo {}
 impl Demo {
     pub(super) fn run(self) -> Result<()> {
         let own = env::current_exe().context("cannot find this program")?;
-        let machines = vec![Machine::new(1), Machine::new(2)];
+        let machines = vec![LabMachine::new(1), LabMachine::new(2)];
         let screen = Screen::new();
         screen
             .head("A network namespace, two machines (QEMU, OVMF), a Redfish BMC, ferroboot serve");
-        let lab = Lab::set_up(Plan::of_checkout(&checkout(), &own, machines))?;
+        let lab = Lab::set_up(Plan::of_checkout(
+            &env::current_dir().unwrap_or_default(),
+            &own,
+            machines,
+        ))?;
         screen.note(&format!("state, logs and serial consoles: {}", lab.dir().display()));
         let (idle, _) = lab.daemon_memory()?;
         let story = Story { lab: &lab, screen: &screen, machine: &lab.machines()[0] };
@@ -53,7 +57,7 @@ impl Demo {
 struct Story<'a> {
     lab: &'a Lab,
     screen: &'a Screen,
-    machine: &'a Machine,
+    machine: &'a LabMachine,
 }
 
 impl Story<'_> {
@@ -101,7 +105,7 @@ impl Story<'_> {
     /// Runs a command before the reader's eyes, and tells what happens meanwhile.
     fn baremetal<S: AsRef<str>>(&self, arguments: &[S]) -> Result<()> {
         let wait = self.screen.command(arguments);
-        let seen = Seen::of(self.lab.trace(&self.machine.name).ok());
+        let seen = SeenEvents::of(self.lab.trace(&self.machine.name).ok());
         let tell = || {
             if let Ok(trace) = self.lab.trace(&self.machine.name) {
                 wait.suspend(|| seen.tell(&trace, self.screen));
@@ -115,9 +119,9 @@ impl Story<'_> {
 }
 
 /// How much of which boot has been told.
-struct Seen(Cell<(Option<Uuid>, usize)>);
+struct SeenEvents(Cell<(Option<Uuid>, usize)>);
 
-impl Seen {
+impl SeenEvents {
     fn of(trace: Option<BootTrace>) -> Self {
         let mark = trace.map_or((None, 0), |trace| (id(&trace), trace.events.len()));
         Self(Cell::new(mark))

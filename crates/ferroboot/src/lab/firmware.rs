@@ -12,7 +12,7 @@ const IMAGES: &str = "usr/share/OVMF";
 
 /// A build of OVMF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Build {
+pub enum OvmfBuild {
     /// The one that is installed: 2022.11, on Debian 12.
     #[default]
     Installed,
@@ -24,7 +24,7 @@ pub enum Build {
     V2026_08,
 }
 
-impl Build {
+impl OvmfBuild {
     /// It, set up as by default: as `scripts/firmware` has unpacked it below the checkout `root`.
     #[must_use]
     pub fn firmware(self, root: &Path) -> FirmwareConfig {
@@ -40,7 +40,7 @@ impl Build {
     }
 }
 
-impl fmt::Display for Build {
+impl fmt::Display for OvmfBuild {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Installed => "installed",

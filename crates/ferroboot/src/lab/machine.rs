@@ -1,12 +1,13 @@
 //! The machines of a lab, and how the BMC emulator is told of them.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bmc::config::{Architecture, FirmwareConfig};
 
-use super::BMC;
+/// Where the lab's BMC listens.
+pub const BMC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 /// The one user of the lab's BMC.
 pub const USERNAME: &str = "admin";
@@ -16,23 +17,23 @@ pub const PASSWORD: &str = "password";
 
 /// A machine, switched off.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct LabMachine {
     /// Its name, as a node and as a system of the BMC.
     pub name: String,
     number: u8,
-    hardware: Hardware,
+    hardware: MachineHardware,
     pub(super) firmware: FirmwareConfig,
     architecture: Architecture,
     refuses_override: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Hardware {
+enum MachineHardware {
     Virtual,
     Rack,
 }
 
-impl Machine {
+impl LabMachine {
     /// A virtual machine as clouds have it, all virtio.
     #[must_use]
     pub fn new(number: u8) -> Self {
@@ -40,7 +41,7 @@ impl Machine {
         Self {
             name,
             number,
-            hardware: Hardware::Virtual,
+            hardware: MachineHardware::Virtual,
             firmware: FirmwareConfig::default(),
             architecture: Architecture::X64,
             refuses_override: false,
@@ -69,7 +70,7 @@ impl Machine {
     /// disk on AHCI.
     #[must_use]
     pub fn like_a_rack_server(self) -> Self {
-        Self { hardware: Hardware::Rack, ..self }
+        Self { hardware: MachineHardware::Rack, ..self }
     }
 
     /// With a BMC that answers every boot override with an error.
@@ -136,8 +137,8 @@ impl Machine {
 
     fn write(&self, dir: &Path, text: &mut String) {
         let (nic, disk) = match self.hardware {
-            Hardware::Virtual => ("virtio-net-pci", "virtio"),
-            Hardware::Rack => ("e1000e", "ahci"),
+            MachineHardware::Virtual => ("virtio-net-pci", "virtio"),
+            MachineHardware::Rack => ("e1000e", "ahci"),
         };
         let (name, mac, tap) = (&self.name, self.mac(), self.tap());
         let path = self.disk(dir);
@@ -153,8 +154,8 @@ impl Machine {
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
         );
         match self.hardware {
-            Hardware::Virtual => {}
-            Hardware::Rack => {
+            MachineHardware::Virtual => {}
+            MachineHardware::Rack => {
                 let mac = format!("52:54:00:fb:01:{:02x}", self.number);
                 let _ = writeln!(text, "    {{ mac = {mac:?}, model = {nic:?} }},");
             }
@@ -165,7 +166,7 @@ impl Machine {
 
 /// The configuration of the BMC in front of `machines`, with their disks and its state in `dir`.
 #[must_use]
-pub fn bmc_configuration(machines: &[Machine], listen: SocketAddr, dir: &Path) -> String {
+pub fn bmc_configuration(machines: &[LabMachine], listen: SocketAddr, dir: &Path) -> String {
     let state = dir.join("bmc");
     let mut text = format!(
         "listen = \"{listen}\"\nusername = {USERNAME:?}\npassword = {PASSWORD:?}\nstate_dir = {state:?}\n"
@@ -184,8 +185,8 @@ mod tests {
     fn the_bmc_reads_what_we_write() {
         let firmware = FirmwareConfig { ip: vec![Ip::Ipv6, Ip::Ipv4], ..FirmwareConfig::default() };
         let machines = [
-            Machine::new(1).refusing_boot_overrides().with_firmware(firmware),
-            Machine::new(2).like_a_rack_server(),
+            LabMachine::new(1).refusing_boot_overrides().with_firmware(firmware),
+            LabMachine::new(2).like_a_rack_server(),
         ];
         let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
 

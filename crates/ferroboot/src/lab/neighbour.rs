@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::network::{self, BRIDGE, MACHINES, Network};
+use super::network::{self, BRIDGE, LabNetwork, MACHINES};
 use super::process::Process;
 
 /// The daemon's name, where there is a name server.
@@ -28,7 +28,7 @@ pub enum Neighbour {
 
 /// What keeps a neighbour running.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningNeighbour {
     _programs: Vec<Process>,
 }
 
@@ -42,19 +42,19 @@ impl Neighbour {
     }
 
     /// Starts it; what it says is kept in `dir`.
-    pub(super) fn start(self, network: Network, dir: &Path) -> Result<Running> {
-        let house = House::build(dir)?;
+    pub(super) fn start(self, network: LabNetwork, dir: &Path) -> Result<RunningNeighbour> {
+        let house = NeighbourNamespace::build(dir)?;
         let programs = match self {
             Self::Relay => relay(&house, network, dir)?,
             Self::DhcpServer => vec![dhcp_server(&house, dir)?],
             Self::NameServer => vec![name_server(&house, network, dir)?],
             Self::Router => vec![router(&house, dir)?],
         };
-        Ok(Running { _programs: programs.into_iter().chain([house.holder]).collect() })
+        Ok(RunningNeighbour { _programs: programs.into_iter().chain([house.holder]).collect() })
     }
 }
 
-fn relay(house: &House, network: Network, dir: &Path) -> Result<Vec<Process>> {
+fn relay(house: &NeighbourNamespace, network: LabNetwork, dir: &Path) -> Result<Vec<Process>> {
     network::ip(&format!("link add {MACHINES} type bridge\nlink set {MACHINES} up\n"))?;
     house.connect("near", BRIDGE)?;
     house.connect("far", MACHINES)?;
@@ -79,7 +79,7 @@ fn relay(house: &House, network: Network, dir: &Path) -> Result<Vec<Process>> {
     Ok(programs)
 }
 
-fn dhcp_server(house: &House, dir: &Path) -> Result<Process> {
+fn dhcp_server(house: &NeighbourNamespace, dir: &Path) -> Result<Process> {
     house.connect("near", BRIDGE)?;
     house.number("near", "10.77.0.2/24")?;
     house.dnsmasq(
@@ -88,7 +88,7 @@ fn dhcp_server(house: &House, dir: &Path) -> Result<Process> {
     )
 }
 
-fn name_server(house: &House, network: Network, dir: &Path) -> Result<Process> {
+fn name_server(house: &NeighbourNamespace, network: LabNetwork, dir: &Path) -> Result<Process> {
     house.connect("near", BRIDGE)?;
     if network.has_ipv4() {
         house.number("near", "10.77.0.2/24")?;
@@ -100,7 +100,7 @@ fn name_server(house: &House, network: Network, dir: &Path) -> Result<Process> {
     house.dnsmasq(&["--port=53", "--no-resolv", "--no-hosts", &record], dir)
 }
 
-fn router(house: &House, dir: &Path) -> Result<Process> {
+fn router(house: &NeighbourNamespace, dir: &Path) -> Result<Process> {
     house.connect("near", BRIDGE)?;
     house.number("near", "fd77::2/64")?;
     house.forward()?;
@@ -109,11 +109,11 @@ fn router(house: &House, dir: &Path) -> Result<Process> {
 
 /// A network namespace, as long as a process in it lives.
 #[derive(Debug)]
-pub struct House {
+pub struct NeighbourNamespace {
     holder: Process,
 }
 
-impl House {
+impl NeighbourNamespace {
     /// Builds it, with nothing in it; what its programs say is kept in `dir`.
     ///
     /// # Errors

@@ -1,14 +1,12 @@
 //! The network of the lab: a bridge, and a tap device for each machine.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::machine::Machine;
-use super::neighbour::Neighbour;
+use super::machine::LabMachine;
 
 /// The bridge.
 pub const BRIDGE: &str = "lab0";
@@ -26,7 +24,7 @@ const POOL6: &str = "fd77::100-fd77::1ff";
 
 /// Which protocols the network has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Network {
+pub enum LabNetwork {
     /// IPv4 alone.
     #[default]
     Ipv4,
@@ -36,7 +34,7 @@ pub enum Network {
     Ipv6,
 }
 
-impl Network {
+impl LabNetwork {
     pub(super) fn has_ipv4(self) -> bool {
         self != Self::Ipv6
     }
@@ -45,51 +43,8 @@ impl Network {
         self != Self::Ipv4
     }
 
-    /// How the daemon is told of it.
-    pub(super) fn told(self, neighbour: Option<Neighbour>) -> Told {
-        match neighbour {
-            None => {
-                let pools: Vec<_> = self.pools().into_iter().map(|(_, pool)| pool).collect();
-                Told::Argument(format!("{BRIDGE}={}", pools.join(",")))
-            }
-            Some(Neighbour::DhcpServer) => Told::Argument(format!("{BRIDGE}=proxy")),
-            Some(Neighbour::NameServer) => Told::Settings(self.settings() + &self.dns()),
-            Some(Neighbour::Router) => Told::Settings(self.settings() + "advertise = false\n"),
-            Some(Neighbour::Relay) => Told::Settings(self.settings() + &self.relayed()),
-        }
-    }
-
-    fn settings(self) -> String {
-        let mut text = format!("[[dhcp.network]]\ninterface = \"{BRIDGE}\"\n");
-        for (name, pool) in self.pools() {
-            let _ = writeln!(text, "{name} = \"{pool}\"");
-        }
-        text
-    }
-
-    fn dns(self) -> String {
-        let servers: &[&str] = match self {
-            Self::Ipv4 => &["10.77.0.2"],
-            Self::Dual => &["10.77.0.2", "fd77::2"],
-            Self::Ipv6 => &["fd77::2"],
-        };
-        format!("dns = {servers:?}\n")
-    }
-
-    fn relayed(self) -> String {
-        let v4 = "[[dhcp.network.relayed]]\nsubnet = \"10.78.0.0/24\"\n\
-                  pool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
-        let v6 = "[[dhcp.network.relayed]]\nsubnet = \"fd78::/64\"\n\
-                  pool = \"fd78::100-fd78::1ff\"\n";
-        match self {
-            Self::Ipv4 => v4.to_owned(),
-            Self::Dual => [v4, v6].concat(),
-            Self::Ipv6 => v6.to_owned(),
-        }
-    }
-
     /// By the names that settings give them.
-    fn pools(self) -> Vec<(&'static str, &'static str)> {
+    pub(super) fn pools(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Ipv4 => vec![("pool", POOL)],
             Self::Dual => vec![("pool", POOL), ("pool6", POOL6)],
@@ -106,19 +61,11 @@ impl Network {
     }
 }
 
-/// Where the daemon reads of a network.
-pub(super) enum Told {
-    /// On its command line.
-    Argument(String),
-    /// In its settings.
-    Settings(String),
-}
-
 /// Builds it in the namespace we are in.
 ///
 /// # Errors
 /// What `ip` said.
-pub(super) fn build(network: Network) -> Result<()> {
+pub(super) fn build(network: LabNetwork) -> Result<()> {
     let mut script = format!("link set lo up\nlink add {BRIDGE} type bridge\n");
     for address in network.addresses() {
         // An IPv6 address is of no use before it was looked for elsewhere, where there is nobody else.
@@ -132,7 +79,7 @@ pub(super) fn build(network: Network) -> Result<()> {
 ///
 /// # Errors
 /// What `ip` said.
-pub(super) fn plug_in(machines: &[Machine], bridge: &str) -> Result<()> {
+pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
     let mut script = String::new();

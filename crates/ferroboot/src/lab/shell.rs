@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::machine::{Machine, PASSWORD, USERNAME};
-use super::{BMC, Lab, Plan, checkout, namespace};
+use super::machine::{BMC, LabMachine, PASSWORD, USERNAME};
+use super::{Lab, Plan, namespace};
 
 /// Starts machines and a daemon, and a shell to play with them; all end with it.
 #[derive(Debug, Args)]
@@ -21,9 +21,13 @@ pub struct Shell {
 impl Shell {
     pub(super) fn run(self) -> Result<()> {
         let own = env::current_exe().context("cannot find this program")?;
-        let mut machines: Vec<_> = (1..self.machines).map(Machine::new).collect();
-        machines.push(Machine::new(self.machines).like_a_rack_server());
-        let lab = Lab::set_up(Plan::of_checkout(&checkout(), &own, machines))?;
+        let mut machines: Vec<_> = (1..self.machines).map(LabMachine::new).collect();
+        machines.push(LabMachine::new(self.machines).like_a_rack_server());
+        let lab = Lab::set_up(Plan::of_checkout(
+            &env::current_dir().unwrap_or_default(),
+            &own,
+            machines,
+        ))?;
         for machine in lab.machines() {
             for line in machine.enrolment() {
                 lab.baremetal(&line)?;

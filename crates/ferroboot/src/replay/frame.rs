@@ -27,7 +27,7 @@ pub(super) struct Frame {
 
 /// What a frame holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum FrameContents {
     /// A packet to a DHCP server.
     ToServer(CapturedPacket),
     /// A DHCP server's answer.
@@ -43,8 +43,8 @@ pub(super) enum Held {
 }
 
 /// What the frame holds for a DHCP server, if it does.
-pub(super) fn held(frame: &Frame) -> Held {
-    let Some(payload) = below(frame.link, &frame.bytes) else { return Held::Unknown };
+pub(super) fn contents_of(frame: &Frame) -> FrameContents {
+    let Some(payload) = below(frame.link, &frame.bytes) else { return FrameContents::Unknown };
     let packet = match payload {
         Below::Ethernet(frame) => LaxSlicedPacket::from_ethernet(frame).ok(),
         Below::Type(ether_type, rest) => Some(LaxSlicedPacket::from_ether_type(ether_type, rest)),
@@ -52,7 +52,7 @@ pub(super) fn held(frame: &Frame) -> Held {
         Below::Short => None,
     };
     // Of a frame that is not all there, nobody knows what it was for if its UDP header is missing.
-    let unclear = if frame.cut { Held::CutOff } else { Held::Other };
+    let unclear = if frame.cut { FrameContents::CutOff } else { FrameContents::Other };
     let Some(LaxSlicedPacket { net, transport, stop_err, .. }) = packet else { return unclear };
     let (way, ip): ([IpAddr; 2], _) = match &net {
         Some(LaxNetSlice::Ipv4(ip)) => {
@@ -63,37 +63,41 @@ pub(super) fn held(frame: &Frame) -> Held {
             let header = ip.header();
             ([header.source_addr().into(), header.destination_addr().into()], ip.payload())
         }
-        Some(LaxNetSlice::Arp(_)) => return Held::Other,
+        Some(LaxNetSlice::Arp(_)) => return FrameContents::Other,
         None if stop_err.is_some() => return unclear,
-        None => return Held::Other,
+        None => return FrameContents::Other,
     };
     match transport {
-        Some(TransportSlice::Udp(udp)) => held_by(&udp, way, ip.incomplete),
-        None if ip.fragmented && ip.ip_number == ip_number::UDP => Held::Fragment,
+        Some(TransportSlice::Udp(udp)) => contents_of_datagram(&udp, way, ip.incomplete),
+        None if ip.fragmented && ip.ip_number == ip_number::UDP => FrameContents::Fragment,
         None if stop_err.is_some() && ip.ip_number == ip_number::UDP => unclear,
         Some(TransportSlice::Tcp(_) | TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_))
-        | None => Held::Other,
+        | None => FrameContents::Other,
     }
 }
 
-fn held_by(udp: &UdpSlice<'_>, [from, to]: [IpAddr; 2], incomplete: bool) -> Held {
+fn contents_of_datagram(
+    udp: &UdpSlice<'_>,
+    [from, to]: [IpAddr; 2],
+    incomplete: bool,
+) -> FrameContents {
     let (source, port) = (udp.source_port(), udp.destination_port());
     if SERVERS.contains(&source) && CLIENTS.contains(&port) {
-        return Held::FromServer;
+        return FrameContents::FromServer;
     }
     if !SERVERS.contains(&port) {
-        return Held::Other;
+        return FrameContents::Other;
     }
     // A server's answer through a relay goes to a server's port too.
     let first = udp.payload().first();
     let answers = if from.is_ipv4() { &[2][..] } else { &ANSWERS6 };
     if first.is_some_and(|first| answers.contains(first)) {
-        return Held::FromServer;
+        return FrameContents::FromServer;
     }
     if incomplete || udp.slice().len() < usize::from(udp.length()) {
-        return Held::CutOff;
+        return FrameContents::CutOff;
     }
-    Held::ToServer(CapturedPacket { from, to, port, payload: udp.payload().to_vec() })
+    FrameContents::ToServer(CapturedPacket { from, to, port, payload: udp.payload().to_vec() })
 }
 
 /// What is left of a frame without its link layer.
@@ -166,15 +170,15 @@ mod tests {
         of(DataLink::ETHERNET, b"\xff\xff\xff\xff\xff\xff\x02\x02\x02\x02\x02\x02\x08\x00", packet)
     }
 
-    fn message() -> Held {
+    fn message() -> FrameContents {
         let (from, to) = (IpAddr::from([10, 0, 0, 5]), IpAddr::from([255; 4]));
-        Held::ToServer(CapturedPacket { from, to, port: 67, payload: MESSAGE.to_vec() })
+        FrameContents::ToServer(CapturedPacket { from, to, port: 67, payload: MESSAGE.to_vec() })
     }
 
     #[test]
     fn what_goes_to_a_server_is_taken_out_and_the_rest_is_left() {
-        assert_eq!(held(&ethernet(&ip(67, MESSAGE))), message());
-        assert_eq!(held(&ethernet(&ip(53, MESSAGE))), Held::Other);
+        assert_eq!(contents_of(&ethernet(&ip(67, MESSAGE))), message());
+        assert_eq!(contents_of(&ethernet(&ip(53, MESSAGE))), FrameContents::Other);
     }
 
     #[test]
@@ -194,7 +198,7 @@ mod tests {
             (DataLink::LOOP, &2_u32.to_be_bytes()),
             (DataLink::ETHERNET, vlan),
         ] {
-            assert_eq!(held(&of(link, header, &packet)), message(), "{link:?}");
+            assert_eq!(contents_of(&of(link, header, &packet)), message(), "{link:?}");
         }
     }
 
@@ -202,7 +206,7 @@ mod tests {
     fn a_link_layer_that_is_not_known_is_not_taken_for_something_else_than_dhcp() {
         let wifi = of(DataLink::IEEE802_11, &[8, 0], &ip(67, MESSAGE));
 
-        assert_eq!(held(&wifi), Held::Unknown);
+        assert_eq!(contents_of(&wifi), FrameContents::Unknown);
     }
 
     #[test]
@@ -210,13 +214,13 @@ mod tests {
         let cut = |packet: &[u8], len: usize| {
             let mut frame = ethernet(packet);
             frame.bytes.truncate(len);
-            held(&Frame { cut: true, ..frame })
+            contents_of(&Frame { cut: true, ..frame })
         };
         let (to_server, other) = (ip(67, &[1; 300]), ip(53, &[1; 300]));
 
-        assert_eq!(cut(&to_server, 96), Held::CutOff);
-        assert_eq!(cut(&other, 96), Held::Other);
-        assert_eq!(cut(&other, 14 + 20 + 2), Held::CutOff, "nobody knows where it went");
+        assert_eq!(cut(&to_server, 96), FrameContents::CutOff);
+        assert_eq!(cut(&other, 96), FrameContents::Other);
+        assert_eq!(cut(&other, 14 + 20 + 2), FrameContents::CutOff, "nobody knows where it went");
     }
 
     #[test]
@@ -224,19 +228,22 @@ mod tests {
         let mut first = ip(67, MESSAGE);
         first[6] = 0x20;
 
-        assert_eq!(held(&ethernet(&first)), Held::Fragment);
+        assert_eq!(contents_of(&ethernet(&first)), FrameContents::Fragment);
     }
 
     #[test]
     fn an_answer_is_none_to_a_server_though_it_goes_to_a_relay_on_a_servers_port() {
-        assert_eq!(held(&ethernet(&ip(67, b"\x02hello"))), Held::FromServer);
+        assert_eq!(contents_of(&ethernet(&ip(67, b"\x02hello"))), FrameContents::FromServer);
         let relay_reply = ip6(547, b"\x0dhello");
-        assert_eq!(held(&of(DataLink::RAW, b"", &relay_reply)), Held::FromServer);
+        assert_eq!(contents_of(&of(DataLink::RAW, b"", &relay_reply)), FrameContents::FromServer);
         let lease_answer = ip6(547, b"\x0fhello");
-        assert_eq!(held(&of(DataLink::RAW, b"", &lease_answer)), Held::FromServer);
-        let relay_forward = held(&of(DataLink::RAW, b"", &ip6(547, b"\x0chello")));
-        assert!(matches!(relay_forward, Held::ToServer(_)), "{relay_forward:?}");
-        assert_eq!(held(&of(DataLink::RAW, b"", &ip6(546, b"\x02hello"))), Held::FromServer);
+        assert_eq!(contents_of(&of(DataLink::RAW, b"", &lease_answer)), FrameContents::FromServer);
+        let relay_forward = contents_of(&of(DataLink::RAW, b"", &ip6(547, b"\x0chello")));
+        assert!(matches!(relay_forward, FrameContents::ToServer(_)), "{relay_forward:?}");
+        assert_eq!(
+            contents_of(&of(DataLink::RAW, b"", &ip6(546, b"\x02hello"))),
+            FrameContents::FromServer
+        );
     }
 
     proptest! {
@@ -249,7 +256,7 @@ mod tests {
                 DataLink::NULL,
                 DataLink::RAW,
             ] {
-                let _ = held(&Frame { at: Duration::ZERO, link, bytes: bytes.clone(), cut });
+                let _ = contents_of(&Frame { at: Duration::ZERO, link, bytes: bytes.clone(), cut });
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Machines that are not x86-64.
 
 use ferroboot::lab::disk;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, measured, with};
 
 #[test]
 #[ignore = "needs an arm64 boot set and QEMU for it: make test-lab"]
 fn an_arm64_machine_boots_by_dhcp_and_by_its_bmc_from_a_boot_set_of_its_own() {
-    let plan = with([Machine::new(1).for_arm64()]);
+    let plan = with([LabMachine::new(1).for_arm64()]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;

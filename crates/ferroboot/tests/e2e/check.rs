@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ferroboot::lab::machine::Machine;
-use ferroboot::lab::neighbour::House;
-use ferroboot::lab::network::{BRIDGE, Network};
+use ferroboot::lab::machine::LabMachine;
+use ferroboot::lab::neighbour::NeighbourNamespace;
+use ferroboot::lab::network::{BRIDGE, LabNetwork};
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 
@@ -24,7 +24,7 @@ const MAC: &str = "52:54:00:12:34:56";
 #[test]
 fn a_network_is_sound_until_somebody_else_answers_on_it() {
     in_a_lab(dual(), |lab| {
-        let house = House::build(lab.dir())?;
+        let house = NeighbourNamespace::build(lab.dir())?;
         house.connect("near", BRIDGE)?;
         house.number("near", "10.77.0.2/24")?;
         let sound = check(lab, &[])?;
@@ -58,7 +58,7 @@ fn a_network_is_sound_until_somebody_else_answers_on_it() {
 #[test]
 fn a_service_that_runs_is_no_fault_of_its_host_and_is_left_alone() {
     in_a_lab(dual(), |lab| {
-        let house = House::build(lab.dir())?;
+        let house = NeighbourNamespace::build(lab.dir())?;
         house.connect("near", BRIDGE)?;
         // It waits for the addresses of the interface, which has a carrier from now on.
         check(lab, &[])?;
@@ -87,7 +87,7 @@ fn a_network_that_lacks_something_is_told_what_it_lacks() {
         lab.kill_daemon()?;
         let alone = check(lab, &[])?;
         ensure!(alone.contains("lab0: interface: it has no carrier"), "{alone}");
-        let house = House::build(lab.dir())?;
+        let house = NeighbourNamespace::build(lab.dir())?;
         house.connect("near", BRIDGE)?;
         let free = check(lab, &[])?;
         ensure!(wrong(&free).is_empty(), "{free}");
@@ -130,8 +130,8 @@ fn files(folder: &Path) -> Result<BTreeMap<OsString, u64>> {
 }
 
 fn dual() -> Plan {
-    let mut plan = with([Machine::new(1)]);
-    plan.network = Network::Dual;
+    let mut plan = with([LabMachine::new(1)]);
+    plan.network = LabNetwork::Dual;
     plan
 }
 

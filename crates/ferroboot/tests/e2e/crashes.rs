@@ -1,7 +1,7 @@
 //! The daemon is killed and started again: the same end, and nothing done twice.
 
 use anyhow::Result;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{BMC, Lab, disk};
 use provision::What;
 use provision::trace::AgentCall;
@@ -15,7 +15,7 @@ const DONE: &str = "clean step \"erase_devices_metadata\" is done";
 #[test]
 #[ignore = "one of the full matrix, and the same with another daemon is in daemons.rs: make test-lab"]
 fn killed_between_override_and_reset_it_goes_on_with_one_power_cycle() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         bmc.hold_answers_to("PATCH");
@@ -34,7 +34,7 @@ fn killed_between_override_and_reset_it_goes_on_with_one_power_cycle() {
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn killed_while_it_waits_for_the_agent_it_leaves_the_machine_alone() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         lab.begin_to_clean(&machine)?;
@@ -52,7 +52,7 @@ fn killed_while_it_waits_for_the_agent_it_leaves_the_machine_alone() {
 #[test]
 #[ignore = "takes the minutes that a kernel is given to come up: make test-lab"]
 fn killed_while_the_firmware_fetches_it_boots_the_machine_again() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         lab.begin_to_clean(&machine)?;
@@ -70,7 +70,7 @@ fn killed_while_the_firmware_fetches_it_boots_the_machine_again() {
 
 #[test]
 fn killed_after_the_agents_first_call_it_sends_no_step_a_second_time() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         lab.begin_to_clean(&machine)?;
@@ -92,7 +92,7 @@ pub(crate) fn is_heartbeat(what: &What) -> bool {
     matches!(what, What::Agent { call: AgentCall::Heartbeat, .. })
 }
 
-pub(crate) fn behind_a_proxy(lab: &Lab) -> Result<(Machine, Proxy)> {
+pub(crate) fn behind_a_proxy(lab: &Lab) -> Result<(LabMachine, Proxy)> {
     let bmc = Proxy::before(BMC)?;
     let machine = lab.machines()[0].clone();
     for line in machine.enrolment_at(bmc.address) {
@@ -102,13 +102,13 @@ pub(crate) fn behind_a_proxy(lab: &Lab) -> Result<(Machine, Proxy)> {
     Ok((machine, bmc))
 }
 
-pub(crate) fn cleaned_once(lab: &Lab, machine: &Machine, bmc: &Proxy) -> Result<()> {
+pub(crate) fn cleaned_once(lab: &Lab, machine: &LabMachine, bmc: &Proxy) -> Result<()> {
     let restarts = bmc.resets("ForceRestart") + bmc.resets("GracefulRestart");
     assert_eq!((bmc.resets("On"), restarts), (1, 0), "the machine is switched on once");
     agent_ran_the_step_once(lab, machine)
 }
 
-fn agent_ran_the_step_once(lab: &Lab, machine: &Machine) -> Result<()> {
+fn agent_ran_the_step_once(lab: &Lab, machine: &LabMachine) -> Result<()> {
     let ran = lab.console(machine)?.matches(DONE).count();
     assert_eq!(ran, 1, "the agent runs the step once");
     assert!(disk::signatures(&lab.disk(machine))?.is_empty());

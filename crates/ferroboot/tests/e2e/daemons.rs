@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::process::{Process, READY};
 use ferroboot::lab::{Lab, Plan};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ use crate::story::{Verbs as _, in_a_lab, with};
 #[test]
 fn killed_between_override_and_reset_another_daemon_goes_on_with_one_power_cycle() {
     let database = SharedDatabase::create().unwrap();
-    let plan = Plan { settings: database.settings(), ..with([Machine::new(1)]) };
+    let plan = Plan { settings: database.settings(), ..with([LabMachine::new(1)]) };
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         bmc.hold_answers_to("PATCH");
@@ -49,7 +49,7 @@ fn three_daemons_killed_in_turn_clean_one_machine_and_boot_an_instance_on_anothe
     let images = InstanceImages::make().unwrap();
     let database = SharedDatabase::create().unwrap();
     let shared = database.settings();
-    let machines = [Machine::new(1), Machine::new(2)];
+    let machines = [LabMachine::new(1), LabMachine::new(2)];
     let plan = Plan { settings: shared.clone() + &images.settings(), ..with(machines) };
     in_a_lab(plan, |lab| {
         let (to_clean, bmc) = behind_a_proxy(lab)?;

@@ -1,14 +1,14 @@
 //! Boots that go wrong, and what the trace says of them.
 
 use ferroboot::lab::BMC;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 
 use crate::proxy::Proxy;
 use crate::story::{Verbs as _, in_a_lab, with};
 
 #[test]
 fn a_url_that_answers_404_is_named() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         // A BMC that tells its firmware another URL than it was told.
         let bmc = Proxy::before(BMC)?;
@@ -29,7 +29,7 @@ fn a_url_that_answers_404_is_named() {
 
 #[test]
 fn a_wrong_mac_address_on_the_port_is_named_by_the_one_that_asks() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         let (mac, slip) = (machine.mac(), machine.mac().replace("fb", "f8"));
@@ -52,7 +52,7 @@ fn a_wrong_mac_address_on_the_port_is_named_by_the_one_that_asks() {
 
 #[test]
 fn a_ramdisk_whose_agent_never_calls_is_told_from_one_that_was_never_fetched() {
-    let plan = with([Machine::new(1)]);
+    let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
@@ -70,7 +70,7 @@ fn a_ramdisk_whose_agent_never_calls_is_told_from_one_that_was_never_fetched() {
 
 #[test]
 fn a_bmc_that_refuses_the_override_is_quoted_and_its_machine_not_switched_on() {
-    let plan = with([Machine::new(1).refusing_boot_overrides()]);
+    let plan = with([LabMachine::new(1).refusing_boot_overrides()]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;

@@ -1,13 +1,13 @@
 //! Hardware as racks have it.
 
 use ferroboot::lab::disk;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
 
 #[test]
 fn an_intel_card_beside_one_that_leads_nowhere_and_a_disk_on_ahci_are_no_obstacle() {
-    let plan = with([Machine::new(1).like_a_rack_server()]);
+    let plan = with([LabMachine::new(1).like_a_rack_server()]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
@@ -27,7 +27,7 @@ fn an_intel_card_beside_one_that_leads_nowhere_and_a_disk_on_ahci_are_no_obstacl
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn the_bmc_wins_over_ipxe_in_the_rom_of_the_card() {
-    let plan = with([Machine::new(1).like_a_rack_server()]);
+    let plan = with([LabMachine::new(1).like_a_rack_server()]);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;

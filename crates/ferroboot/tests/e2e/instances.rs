@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use efi::{ComposedImage, CpioArchive, SharedFile, UkiParts, UkiStub, esp, iso, uki};
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
 use provision::What;
 use sha2::{Digest as _, Sha256};
@@ -115,7 +115,7 @@ fn an_image_that_is_never_fetched_makes_no_node_active() {
 /// `available` → `active`, over a reboot of the machine by itself, → `available`.
 fn boots_and_is_taken_away(
     lab: &Lab,
-    machine: &Machine,
+    machine: &LabMachine,
     interface: &str,
     images: &[(&str, &str)],
     host_name: Option<&str>,
@@ -154,7 +154,7 @@ fn boots_and_is_taken_away(
 
 pub(crate) fn make_available(
     lab: &Lab,
-    machine: &Machine,
+    machine: &LabMachine,
     interface: &str,
     images: &[(&str, &str)],
 ) -> Result<()> {
@@ -171,7 +171,7 @@ pub(crate) fn make_available(
     Ok(())
 }
 
-pub(crate) fn wait_for_hellos(lab: &Lab, machine: &Machine, wanted: usize) -> Result<()> {
+pub(crate) fn wait_for_hellos(lab: &Lab, machine: &LabMachine, wanted: usize) -> Result<()> {
     let said = lab.wait_until(|| {
         let console = lab.console(machine).unwrap_or_default();
         Ok((console.matches(HELLO).count() >= wanted).then_some(()))
@@ -209,7 +209,7 @@ impl InstanceImages {
     }
 
     fn plan(&self) -> Plan {
-        Plan { settings: self.settings(), ..with([Machine::new(1)]) }
+        Plan { settings: self.settings(), ..with([LabMachine::new(1)]) }
     }
 
     fn kernel_and_ramdisk(&self) -> [String; 2] {

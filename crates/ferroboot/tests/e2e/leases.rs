@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 use dhcp::v4::lease_client::LeaseClient;
 use dhcp::v4::packet::{Hardware, Op};
 use dhcp::v4::{MessageType, Packet};
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::neighbour::Neighbour;
-use ferroboot::lab::network::Network;
+use ferroboot::lab::network::LabNetwork;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::story::{Verbs as _, in_a_lab, ip, with};
@@ -20,7 +20,7 @@ const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
 
 #[test]
 fn an_address_is_the_same_after_the_daemon_was_killed() {
-    let plan = with([Machine::new(1), Machine::new(2)]);
+    let plan = with([LabMachine::new(1), LabMachine::new(2)]);
     in_a_lab(plan, |lab| {
         let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
         for machine in [&first, &second] {
@@ -42,7 +42,7 @@ fn an_address_is_the_same_after_the_daemon_was_killed() {
 
 #[test]
 fn an_interface_that_was_made_anew_is_answered_on_as_before() {
-    in_a_lab(with([Machine::new(1)]), |lab| {
+    in_a_lab(with([LabMachine::new(1)]), |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
         plug_in(&machine, "lab0")?;
@@ -61,7 +61,7 @@ fn an_interface_that_was_made_anew_is_answered_on_as_before() {
 
 #[test]
 fn a_machine_that_was_moved_from_behind_a_relay_is_refused_the_address_it_had_there() {
-    let mut plan = with([Machine::new(1)]);
+    let mut plan = with([LabMachine::new(1)]);
     plan.neighbour = Some(Neighbour::Relay);
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();
@@ -80,7 +80,7 @@ fn a_machine_that_was_moved_from_behind_a_relay_is_refused_the_address_it_had_th
 
 #[test]
 fn a_machine_that_names_an_address_which_it_does_not_have_yet_is_not_answered_there() {
-    in_a_lab(with([Machine::new(1)]), |lab| {
+    in_a_lab(with([LabMachine::new(1)]), |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
         plug_in(&machine, "lab0")?;
@@ -94,7 +94,7 @@ fn a_machine_that_names_an_address_which_it_does_not_have_yet_is_not_answered_th
 
 #[test]
 fn a_client_that_is_not_ours_gets_the_address_that_its_card_had() {
-    in_a_lab(with([Machine::new(1)]), |lab| {
+    in_a_lab(with([LabMachine::new(1)]), |lab| {
         let machine = lab.machines()[0].clone();
         lab.enroll(&machine)?;
         plug_in(&machine, "lab0")?;
@@ -111,8 +111,8 @@ fn a_client_that_is_not_ours_gets_the_address_that_its_card_had() {
 
 #[test]
 fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
-    let mut plan = with([Machine::new(1), Machine::new(2)]);
-    plan.network = Network::Dual;
+    let mut plan = with([LabMachine::new(1), LabMachine::new(2)]);
+    plan.network = LabNetwork::Dual;
     in_a_lab(plan, |lab| {
         let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
         lab.enroll(&first)?;
@@ -133,7 +133,7 @@ fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
 
 /// What a machine hears that asks everybody and names an address as its own: to let it keep that (RFC 2131 §4.4.5), or
 /// for any.
-fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<MessageType> {
+fn ask(machine: &LabMachine, message: MessageType, address: Ipv4Addr) -> Result<MessageType> {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let asked = Packet {
         op: Op::Request,
@@ -166,7 +166,7 @@ fn ask(machine: &Machine, message: MessageType, address: Ipv4Addr) -> Result<Mes
 }
 
 /// Puts a network card with the machine's MAC address on the bridge.
-fn plug_in(machine: &Machine, bridge: &str) -> Result<()> {
+fn plug_in(machine: &LabMachine, bridge: &str) -> Result<()> {
     let (card, mac) = (&machine.name, machine.mac());
     ip(&format!("link add {card} address {mac} type veth peer name to-{card}"))?;
     ip(&format!("link set to-{card} master {bridge} up"))?;
@@ -177,7 +177,7 @@ fn plug_in(machine: &Machine, bridge: &str) -> Result<()> {
 }
 
 /// The address that a client without a memory gets.
-fn address(machine: &Machine) -> Result<Ipv4Addr> {
+fn address(machine: &LabMachine) -> Result<Ipv4Addr> {
     let mac = hardware::Mac::try_from(machine.mac())?;
     let socket = socket(&machine.name)?;
     let began = Instant::now();

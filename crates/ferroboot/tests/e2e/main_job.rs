@@ -1,13 +1,13 @@
 //! The main job: enroll → manageable → cleaned on every path → available.
 
 use ferroboot::lab::disk;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
 
 #[test]
 fn a_node_is_cleaned_on_every_path_and_provided() {
-    let plan = with([Machine::new(1), Machine::new(2)]);
+    let plan = with([LabMachine::new(1), LabMachine::new(2)]);
     in_a_lab(plan, |lab| {
         let [machine, other] = [0, 1].map(|number| lab.machines()[number].clone());
         let disk_of_other = disk::digest(&lab.disk(&other))?;
@@ -45,7 +45,7 @@ fn a_node_is_cleaned_on_every_path_and_provided() {
 
 #[test]
 fn grub_fetches_its_configuration_and_the_ramdisk_over_http() {
-    let mut plan = with([Machine::new(1)]);
+    let mut plan = with([LabMachine::new(1)]);
     plan.settings = "[boot]\nhttp_loader = \"grub\"\n".to_owned();
     in_a_lab(plan, |lab| {
         let machine = lab.machines()[0].clone();

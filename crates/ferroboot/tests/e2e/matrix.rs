@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use bmc::config::FirmwareConfig;
 use bmc::config::Ip::{self, Ipv4, Ipv6};
-use ferroboot::lab::firmware::Build;
-use ferroboot::lab::machine::Machine;
-use ferroboot::lab::network::Network;
+use ferroboot::lab::firmware::OvmfBuild;
+use ferroboot::lab::machine::LabMachine;
+use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::{Lab, Plan};
 
 use self::Outcome::{Boots, Explained};
@@ -21,10 +21,10 @@ macro_rules! matrix {
         $(#[$attribute])*
         fn $name() {
             let row = Row {
-                build: Build::$build,
+                build: OvmfBuild::$build,
                 logo_secs: $logo_secs,
                 boot_interface: $boot_interface,
-                network: Network::$network,
+                network: LabNetwork::$network,
             };
             in_a_lab(row.plan(), |lab| row.hold(lab, $outcome));
         }
@@ -33,10 +33,10 @@ macro_rules! matrix {
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    build: Build,
+    build: OvmfBuild,
     logo_secs: u16,
     boot_interface: &'static str,
-    network: Network,
+    network: LabNetwork,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,15 +125,15 @@ impl Row {
     fn plan(self) -> Plan {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let ip = match self.network {
-            Network::Ipv4 => vec![Ipv4],
-            Network::Dual => vec![Ipv6, Ipv4],
-            Network::Ipv6 => vec![Ipv6],
+            LabNetwork::Ipv4 => vec![Ipv4],
+            LabNetwork::Dual => vec![Ipv6, Ipv4],
+            LabNetwork::Ipv6 => vec![Ipv6],
         };
         let firmware =
             FirmwareConfig { ip, logo_secs: self.logo_secs, ..self.build.firmware(&root) };
-        let mut plan = with([Machine::new(1).with_firmware(firmware)]);
+        let mut plan = with([LabMachine::new(1).with_firmware(firmware)]);
         plan.network = self.network;
-        if self.network == Network::Dual && self.boot_interface == "redfish-https" {
+        if self.network == LabNetwork::Dual && self.boot_interface == "redfish-https" {
             plan.settings = "[boot]\nurl = \"http://[fd77::1]:8080\"\n".to_owned();
         }
         plan

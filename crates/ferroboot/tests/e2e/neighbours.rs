@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use bmc::config::{FirmwareConfig, Ip};
-use ferroboot::lab::firmware::Build;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::firmware::OvmfBuild;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::neighbour::{NAME, Neighbour};
-use ferroboot::lab::network::Network;
+use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::{Lab, Plan};
 use hardware::ClientKind;
 use provision::What;
@@ -19,7 +19,7 @@ use crate::story::{Verbs as _, in_a_lab, with};
 
 #[test]
 fn firmware_behind_a_relay_gets_an_address_of_its_own_segment_and_boots() {
-    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| {
+    in_a_lab(beside(Neighbour::Relay, LabNetwork::Ipv4), |lab| {
         boot(lab, "http")?;
 
         let address = address_of_firmware(lab)?;
@@ -31,13 +31,13 @@ fn firmware_behind_a_relay_gets_an_address_of_its_own_segment_and_boots() {
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn ipxe_behind_a_relay_boots() {
-    in_a_lab(beside(Neighbour::Relay, Network::Ipv4), |lab| boot(lab, "http-ipxe"));
+    in_a_lab(beside(Neighbour::Relay, LabNetwork::Ipv4), |lab| boot(lab, "http-ipxe"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_behind_a_relay_boots_over_ipv6_alone() {
-    in_a_lab(beside(Neighbour::Relay, Network::Ipv6), |lab| {
+    in_a_lab(beside(Neighbour::Relay, LabNetwork::Ipv6), |lab| {
         boot(lab, "http")?;
 
         let address = address_of_firmware(lab)?;
@@ -48,7 +48,7 @@ fn firmware_behind_a_relay_boots_over_ipv6_alone() {
 
 #[test]
 fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
-    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| {
+    in_a_lab(beside(Neighbour::DhcpServer, LabNetwork::Ipv4), |lab| {
         boot(lab, "http")?;
 
         let answers = answers_to_firmware(lab)?;
@@ -64,40 +64,42 @@ fn firmware_beside_another_dhcp_server_has_its_address_and_our_url() {
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn ipxe_beside_another_dhcp_server_boots() {
-    in_a_lab(beside(Neighbour::DhcpServer, Network::Ipv4), |lab| boot(lab, "http-ipxe"));
+    in_a_lab(beside(Neighbour::DhcpServer, LabNetwork::Ipv4), |lab| boot(lab, "http-ipxe"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_over_ipv6_beside_the_router_of_the_network() {
-    in_a_lab(beside(Neighbour::Router, Network::Ipv6), |lab| boot(lab, "http"));
+    in_a_lab(beside(Neighbour::Router, LabNetwork::Ipv6), |lab| boot(lab, "http"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_from_a_url_with_a_name_over_ipv4() {
-    in_a_lab(by_name(Network::Ipv4), |lab| boot(lab, "http"));
+    in_a_lab(by_name(LabNetwork::Ipv4), |lab| boot(lab, "http"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn firmware_boots_from_a_url_with_a_name_over_ipv6_alone() {
-    in_a_lab(by_name(Network::Ipv6), |lab| boot(lab, "http"));
+    in_a_lab(by_name(LabNetwork::Ipv6), |lab| boot(lab, "http"));
 }
 
-fn by_name(network: Network) -> Plan {
+fn by_name(network: LabNetwork) -> Plan {
     let mut plan = beside(Neighbour::NameServer, network);
     plan.settings = format!("[boot]\nurl = \"http://{NAME}:8080\"\n");
     plan
 }
 
-fn beside(neighbour: Neighbour, network: Network) -> Plan {
+fn beside(neighbour: Neighbour, network: LabNetwork) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let firmware = match network {
-        Network::Ipv4 | Network::Dual => FirmwareConfig::default(),
-        Network::Ipv6 => FirmwareConfig { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) },
+        LabNetwork::Ipv4 | LabNetwork::Dual => FirmwareConfig::default(),
+        LabNetwork::Ipv6 => {
+            FirmwareConfig { ip: vec![Ip::Ipv6], ..OvmfBuild::V2026_08.firmware(&root) }
+        }
     };
-    let mut plan = with([Machine::new(1).with_firmware(firmware)]);
+    let mut plan = with([LabMachine::new(1).with_firmware(firmware)]);
     plan.network = network;
     plan.neighbour = Some(neighbour);
     plan

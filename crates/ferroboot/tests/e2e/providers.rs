@@ -11,10 +11,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use bmc::config::{FirmwareConfig, Ip};
-use ferroboot::lab::firmware::Build;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::firmware::OvmfBuild;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::neighbour::Neighbour;
-use ferroboot::lab::network::Network;
+use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 use hardware::architecture;
@@ -43,8 +43,8 @@ fn ovmf_boots_through_dnsmasq_by_http_and_by_http_ipxe() {
 
 #[test]
 fn ovmf_boots_through_kea_over_ipv4_by_http_and_by_http_ipxe() {
-    let kea = Kea::new(Network::Ipv4).unwrap();
-    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+    let kea = Kea::new(LabNetwork::Ipv4).unwrap();
+    in_a_lab(kea.plan(LabMachine::new(1)), |lab| {
         let server = kea.start(lab)?;
         boots_by_http_and_by_http_ipxe(lab, "Kea", |_| {
             assert_eq!(kea.classes()?, ["phones"]);
@@ -56,14 +56,14 @@ fn ovmf_boots_through_kea_over_ipv4_by_http_and_by_http_ipxe() {
 
 #[test]
 fn ovmf_2026_08_boots_through_kea_over_ipv6_alone() {
-    let kea = Kea::new(Network::Ipv6).unwrap();
+    let kea = Kea::new(LabNetwork::Ipv6).unwrap();
     in_a_lab(kea.plan(over_ipv6()), |lab| kea.boot_over_ipv6(lab, "http", "bootx64.efi"));
 }
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
 fn ovmf_2026_08_boots_through_kea_over_ipv6_alone_by_http_ipxe() {
-    let kea = Kea::new(Network::Ipv6).unwrap();
+    let kea = Kea::new(LabNetwork::Ipv6).unwrap();
     in_a_lab(kea.plan(over_ipv6()), |lab| kea.boot_over_ipv6(lab, "http-ipxe", "snponly.efi"));
 }
 
@@ -80,9 +80,9 @@ fn dnsmasq_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts
 
 #[test]
 fn kea_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
-    let kea = Kea::new(Network::Ipv4).unwrap();
+    let kea = Kea::new(LabNetwork::Ipv4).unwrap();
     let ramdisk = ramdisk_with_other_architectures().unwrap();
-    let plan = kea.plan(Machine::new(1));
+    let plan = kea.plan(LabMachine::new(1));
     in_a_lab(Plan { ramdisk: ramdisk.path().to_owned(), ..plan }, |lab| {
         let server = kea.start(lab)?;
         tells_matching_clients_alone(lab)?;
@@ -92,8 +92,8 @@ fn kea_tells_the_url_to_matching_clients_alone_and_only_while_the_boot_lasts() {
 
 #[test]
 fn kea_that_is_started_anew_in_the_middle_of_a_boot_is_told_again() {
-    let kea = Kea::new(Network::Ipv4).unwrap();
-    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+    let kea = Kea::new(LabNetwork::Ipv4).unwrap();
+    in_a_lab(kea.plan(LabMachine::new(1)), |lab| {
         let server = kea.start(lab)?;
         let asker = begin_a_boot(lab)?;
         assert!(tells_the_url(&asker)?);
@@ -109,8 +109,8 @@ fn kea_that_is_started_anew_in_the_middle_of_a_boot_is_told_again() {
 
 #[test]
 fn kea_knows_what_boots_though_it_and_the_daemon_were_killed() {
-    let kea = Kea::new(Network::Ipv4).unwrap();
-    in_a_lab(kea.plan(Machine::new(1)), |lab| {
+    let kea = Kea::new(LabNetwork::Ipv4).unwrap();
+    in_a_lab(kea.plan(LabMachine::new(1)), |lab| {
         let server = kea.start(lab)?;
         let asker = begin_a_boot(lab)?;
 
@@ -149,7 +149,7 @@ fn dnsmasq_that_is_started_anew_without_its_files_is_told_again() {
 fn boots_by_http_and_by_http_ipxe(
     lab: &mut Lab,
     provider: &str,
-    nothing_is_left: impl Fn(&Machine) -> Result<()>,
+    nothing_is_left: impl Fn(&LabMachine) -> Result<()>,
 ) -> Result<()> {
     let machine = lab.machines()[0].clone();
     lab.enroll(&machine)?;
@@ -228,7 +228,7 @@ fn offered(file: Option<&str>, vendor_class: Option<&str>) -> Offered {
     Offered { file: file.map(str::to_owned), vendor_class: vendor_class.map(str::to_owned) }
 }
 
-fn was_told(lab: &Lab, machine: &Machine, provider: &str) -> Result<()> {
+fn was_told(lab: &Lab, machine: &LabMachine, provider: &str) -> Result<()> {
     let trace = lab.trace(&machine.name)?;
     let told = trace.events.iter().any(
         |event| matches!(&event.what, What::Provider { name, error: None, .. } if name.name() == provider),
@@ -260,15 +260,15 @@ impl Dirs {
         self.0.path().join("options")
     }
 
-    fn host(&self, machine: &Machine) -> PathBuf {
+    fn host(&self, machine: &LabMachine) -> PathBuf {
         self.hosts().join(format!("ironic-{}.conf", machine.mac()))
     }
 
     fn plan(&self) -> Plan {
         let (hosts, options) = (self.hosts(), self.options());
         beside(
-            Machine::new(1),
-            Network::Ipv4,
+            LabMachine::new(1),
+            LabNetwork::Ipv4,
             &format!(
                 "provider = \"dnsmasq\"\n[dhcp.dnsmasq]\ndhcp_hostsdir = {hosts:?}\ndhcp_optsdir = {options:?}\n"
             ),
@@ -305,11 +305,11 @@ impl Dirs {
 /// One of Kea's servers, with its files and its control socket in a folder.
 struct Kea {
     dir: TempDir,
-    network: Network,
+    network: LabNetwork,
 }
 
 impl Kea {
-    fn new(network: Network) -> Result<Self> {
+    fn new(network: LabNetwork) -> Result<Self> {
         Ok(Self { dir: tempfile::tempdir()?, network })
     }
 
@@ -318,14 +318,14 @@ impl Kea {
     }
 
     fn number(&self) -> &'static str {
-        if self.network == Network::Ipv6 { "6" } else { "4" }
+        if self.network == LabNetwork::Ipv6 { "6" } else { "4" }
     }
 
-    fn plan(&self, machine: Machine) -> Plan {
+    fn plan(&self, machine: LabMachine) -> Plan {
         let (number, socket) = (self.number(), self.socket());
         let settings = format!("provider = \"kea\"\n[dhcp.kea]\nsocket{number} = {socket:?}\n");
         let mut plan = beside(machine, self.network, &settings);
-        if self.network == Network::Ipv6 {
+        if self.network == LabNetwork::Ipv6 {
             plan.neighbour = Some(Neighbour::Router);
         }
         plan
@@ -339,8 +339,8 @@ impl Kea {
     fn start_again(&self, lab: &Lab) -> Result<Process> {
         let number = self.number();
         let (subnet, pool) = match self.network {
-            Network::Ipv6 => ("fd77::/64", "fd77::100-fd77::1ff"),
-            Network::Ipv4 | Network::Dual => ("10.77.0.0/24", "10.77.0.100-10.77.0.199"),
+            LabNetwork::Ipv6 => ("fd77::/64", "fd77::100-fd77::1ff"),
+            LabNetwork::Ipv4 | LabNetwork::Dual => ("10.77.0.0/24", "10.77.0.100-10.77.0.199"),
         };
         let mut settings = json!({
             "interfaces-config": {"interfaces": ["lab0"]},
@@ -355,7 +355,7 @@ impl Kea {
         });
         settings[format!("subnet{number}")] =
             json!([{"id": 1, "subnet": subnet, "interface": "lab0", "pools": [{"pool": pool}]}]);
-        if self.network == Network::Ipv6 {
+        if self.network == LabNetwork::Ipv6 {
             settings["server-id"] = json!({"type": "LLT", "persist": false});
         }
         let path = self.dir.path().join("kea.json");
@@ -409,10 +409,10 @@ fn ramdisk_with_other_architectures() -> Result<TempDir> {
 }
 
 /// Firmware that can boot over IPv6 alone.
-fn over_ipv6() -> Machine {
+fn over_ipv6() -> LabMachine {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let firmware = FirmwareConfig { ip: vec![Ip::Ipv6], ..Build::V2026_08.firmware(&root) };
-    Machine::new(1).with_firmware(firmware)
+    let firmware = FirmwareConfig { ip: vec![Ip::Ipv6], ..OvmfBuild::V2026_08.firmware(&root) };
+    LabMachine::new(1).with_firmware(firmware)
 }
 
 /// Kea opens no socket on an interface whose cable leads to nobody, and the machine is off.
@@ -429,11 +429,11 @@ fn ip(line: &str) -> Result<()> {
 }
 
 /// A lab whose daemon is not its DHCP server.
-fn beside(machine: Machine, network: Network, settings: &str) -> Plan {
+fn beside(machine: LabMachine, network: LabNetwork, settings: &str) -> Plan {
     let mut plan = with([machine]);
     plan.network = network;
     plan.own_dhcp = false;
-    let host = if network == Network::Ipv6 { "[fd77::1]" } else { "10.77.0.1" };
+    let host = if network == LabNetwork::Ipv6 { "[fd77::1]" } else { "10.77.0.1" };
     plan.settings = format!("[boot]\nurl = \"http://{host}:8080\"\n[dhcp]\n{settings}");
     plan
 }

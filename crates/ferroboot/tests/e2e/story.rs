@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use bmc::config::Ip;
-use ferroboot::lab::machine::Machine;
+use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan, namespace};
 use ferroboot::trace::timeline;
 use hardware::RedfishPurpose;
@@ -26,7 +26,7 @@ const PATIENCE: &str = "300";
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A lab with these machines, as `make` has built its parts.
-pub(crate) fn with(machines: impl IntoIterator<Item = Machine>) -> Plan {
+pub(crate) fn with(machines: impl IntoIterator<Item = LabMachine>) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let ferroboot = Path::new(env!("CARGO_BIN_EXE_ferroboot"));
     Plan::of_checkout(&root, ferroboot, machines.into_iter().collect())
@@ -89,67 +89,77 @@ fn test_of<F>() -> &'static str {
 /// The verbs.
 pub(crate) trait Verbs {
     /// Makes it a node with a port, whose BMC is reached as usual.
-    fn enroll(&self, machine: &Machine) -> Result<()>;
+    fn enroll(&self, machine: &LabMachine) -> Result<()>;
     /// `enroll` → `manageable`.
-    fn manage(&self, machine: &Machine) -> Result<()>;
+    fn manage(&self, machine: &LabMachine) -> Result<()>;
     /// By which path it boots from now on.
-    fn boot_by(&self, machine: &Machine, boot_interface: &str) -> Result<()>;
+    fn boot_by(&self, machine: &LabMachine, boot_interface: &str) -> Result<()>;
     /// Sets one `driver_info` property.
-    fn set_driver_info(&self, machine: &Machine, property: &str, value: &str) -> Result<()>;
+    fn set_driver_info(&self, machine: &LabMachine, property: &str, value: &str) -> Result<()>;
     /// Starts a clean and waits until it is over and went well.
-    fn clean(&self, machine: &Machine) -> Result<()>;
+    fn clean(&self, machine: &LabMachine) -> Result<()>;
     /// Starts a clean.
-    fn begin_to_clean(&self, machine: &Machine) -> Result<()>;
+    fn begin_to_clean(&self, machine: &LabMachine) -> Result<()>;
     /// `manageable` → `available`.
-    fn provide(&self, machine: &Machine) -> Result<()>;
+    fn provide(&self, machine: &LabMachine) -> Result<()>;
     /// Waits until the node is in this state.
-    fn wait_for_state(&self, machine: &Machine, state: &str) -> Result<()>;
+    fn wait_for_state(&self, machine: &LabMachine, state: &str) -> Result<()>;
     /// Waits until its trace has an event that fits.
-    fn wait_for_event(&self, machine: &Machine, what: &str, fits: fn(&What) -> bool) -> Result<()>;
+    fn wait_for_event(
+        &self,
+        machine: &LabMachine,
+        what: &str,
+        fits: fn(&What) -> bool,
+    ) -> Result<()>;
     /// Waits until its trace has a diagnosis with these words, and gives the whole of it.
-    fn wait_for_diagnosis(&self, machine: &Machine, words: &str) -> Result<String>;
+    fn wait_for_diagnosis(&self, machine: &LabMachine, words: &str) -> Result<String>;
     /// Its provision state.
-    fn state(&self, machine: &Machine) -> Result<String>;
+    fn state(&self, machine: &LabMachine) -> Result<String>;
 }
 
 impl Verbs for Lab {
-    fn enroll(&self, machine: &Machine) -> Result<()> {
+    fn enroll(&self, machine: &LabMachine) -> Result<()> {
         machine.enrolment().iter().try_for_each(|line| self.baremetal(line).map(drop))
     }
 
-    fn manage(&self, machine: &Machine) -> Result<()> {
+    fn manage(&self, machine: &LabMachine) -> Result<()> {
         self.baremetal(&["node", "manage", "--wait", PATIENCE, &machine.name]).map(drop)
     }
 
-    fn boot_by(&self, machine: &Machine, boot_interface: &str) -> Result<()> {
+    fn boot_by(&self, machine: &LabMachine, boot_interface: &str) -> Result<()> {
         let set = ["node", "set", &machine.name, "--boot-interface", boot_interface];
         self.baremetal(&set).map(drop)
     }
 
-    fn set_driver_info(&self, machine: &Machine, property: &str, value: &str) -> Result<()> {
+    fn set_driver_info(&self, machine: &LabMachine, property: &str, value: &str) -> Result<()> {
         let setting = format!("{property}={value}");
         self.baremetal(&["node", "set", &machine.name, "--driver-info", &setting]).map(drop)
     }
 
-    fn clean(&self, machine: &Machine) -> Result<()> {
+    fn clean(&self, machine: &LabMachine) -> Result<()> {
         let wait = ["node", "clean", "--wait", PATIENCE, "--clean-steps", STEPS, &machine.name];
         self.baremetal(&wait).map(drop)
     }
 
-    fn begin_to_clean(&self, machine: &Machine) -> Result<()> {
+    fn begin_to_clean(&self, machine: &LabMachine) -> Result<()> {
         self.baremetal(&["node", "clean", "--clean-steps", STEPS, &machine.name]).map(drop)
     }
 
-    fn provide(&self, machine: &Machine) -> Result<()> {
+    fn provide(&self, machine: &LabMachine) -> Result<()> {
         self.baremetal(&["node", "provide", "--wait", PATIENCE, &machine.name]).map(drop)
     }
 
-    fn wait_for_state(&self, machine: &Machine, wanted: &str) -> Result<()> {
+    fn wait_for_state(&self, machine: &LabMachine, wanted: &str) -> Result<()> {
         let reached = self.wait_until(|| Ok((self.state(machine)? == wanted).then_some(())))?;
         reached.with_context(|| format!("{} is not {wanted}", machine.name))
     }
 
-    fn wait_for_event(&self, machine: &Machine, what: &str, fits: fn(&What) -> bool) -> Result<()> {
+    fn wait_for_event(
+        &self,
+        machine: &LabMachine,
+        what: &str,
+        fits: fn(&What) -> bool,
+    ) -> Result<()> {
         let came = self.wait_until(|| {
             let trace = self.trace(&machine.name)?;
             Ok(trace.events.iter().any(|event| fits(&event.what)).then_some(()))
@@ -157,7 +167,7 @@ impl Verbs for Lab {
         came.with_context(|| format!("{} shows no {what}", machine.name))
     }
 
-    fn wait_for_diagnosis(&self, machine: &Machine, words: &str) -> Result<String> {
+    fn wait_for_diagnosis(&self, machine: &LabMachine, words: &str) -> Result<String> {
         let said = self.wait_until(|| {
             let diagnosis = self.trace(&machine.name)?.diagnosis.map(|diagnosis| diagnosis.text);
             Ok(diagnosis.filter(|text| text.contains(words)))
@@ -165,7 +175,7 @@ impl Verbs for Lab {
         said.with_context(|| format!("the trace of {} does not say {words:?}", machine.name))
     }
 
-    fn state(&self, machine: &Machine) -> Result<String> {
+    fn state(&self, machine: &LabMachine) -> Result<String> {
         let node = self.node(&machine.name)?;
         Ok(node["provision_state"].as_str().context("a node has a provision_state")?.to_owned())
     }

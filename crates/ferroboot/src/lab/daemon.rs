@@ -1,0 +1,59 @@
+//! How the daemon of a lab is told of its network.
+
+use std::fmt::Write as _;
+
+use super::neighbour::Neighbour;
+use super::network::{BRIDGE, LabNetwork};
+
+/// Where the daemon reads of a network.
+pub(super) enum DaemonNetwork {
+    /// On its command line.
+    Argument(String),
+    /// In its settings.
+    Settings(String),
+}
+
+/// How the daemon is told of the network.
+pub(super) fn daemon_network(network: LabNetwork, neighbour: Option<Neighbour>) -> DaemonNetwork {
+    match neighbour {
+        None => {
+            let pools: Vec<_> = network.pools().into_iter().map(|(_, pool)| pool).collect();
+            DaemonNetwork::Argument(format!("{BRIDGE}={}", pools.join(",")))
+        }
+        Some(Neighbour::DhcpServer) => DaemonNetwork::Argument(format!("{BRIDGE}=proxy")),
+        Some(Neighbour::NameServer) => DaemonNetwork::Settings(settings(network) + &dns(network)),
+        Some(Neighbour::Router) => {
+            DaemonNetwork::Settings(settings(network) + "advertise = false\n")
+        }
+        Some(Neighbour::Relay) => DaemonNetwork::Settings(settings(network) + &relayed(network)),
+    }
+}
+
+fn settings(network: LabNetwork) -> String {
+    let mut text = format!("[[dhcp.network]]\ninterface = \"{BRIDGE}\"\n");
+    for (name, pool) in network.pools() {
+        let _ = writeln!(text, "{name} = \"{pool}\"");
+    }
+    text
+}
+
+fn dns(network: LabNetwork) -> String {
+    let servers: &[&str] = match network {
+        LabNetwork::Ipv4 => &["10.77.0.2"],
+        LabNetwork::Dual => &["10.77.0.2", "fd77::2"],
+        LabNetwork::Ipv6 => &["fd77::2"],
+    };
+    format!("dns = {servers:?}\n")
+}
+
+fn relayed(network: LabNetwork) -> String {
+    let v4 = "[[dhcp.network.relayed]]\nsubnet = \"10.78.0.0/24\"\n\
+              pool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
+    let v6 = "[[dhcp.network.relayed]]\nsubnet = \"fd78::/64\"\n\
+              pool = \"fd78::100-fd78::1ff\"\n";
+    match network {
+        LabNetwork::Ipv4 => v4.to_owned(),
+        LabNetwork::Dual => [v4, v6].concat(),
+        LabNetwork::Ipv6 => v6.to_owned(),
+    }
+}
