@@ -27,7 +27,8 @@ pub enum ProxyPort {
 
 /// Decides about a client's message. The reply never has an address.
 ///
-/// # Errors The reason for sending no reply.
+/// # Errors
+/// The reason for sending no reply.
 pub fn decide(
     request: &Packet,
     port: ProxyPort,
