@@ -1,5 +1,5 @@
 //! Step 3 of the path: what should the machine boot? The answer is a URL, a file over TFTP, an address alone, or
-//! nothing, with the reason.
+//! nothing with a reason.
 
 use std::net::IpAddr;
 
@@ -17,55 +17,56 @@ use crate::exchange::DhcpRequest;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::urls::{IpFamily, Urls};
 
-/// The file's name that PXE firmware is told, which it fetches over TFTP: iPXE.
+/// The boot file name for PXE firmware, fetched over TFTP: iPXE.
 pub const TFTP_FILE: &str = "snponly.efi";
 
-/// What answers depend on besides the network and the request.
+/// The inputs of a boot answer besides the network and the request.
 #[derive(Debug)]
 pub struct BootContext<'a, N> {
     /// The registered machines.
     pub nodes: &'a N,
-    /// Where machines fetch.
+    /// The boot URLs.
     pub urls: &'a Urls,
-    /// The architectures that there are boot sets for.
+    /// The architectures that have a boot set.
     pub boot_sets: &'a [CpuArch],
     /// Whether PXE firmware gets iPXE over TFTP.
     pub tftp: bool,
 }
 
-/// What a client is to boot.
+/// The boot answer for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootAnswer {
-    /// What its reply says.
+    /// The content of the DHCP reply.
     pub instruction: Answer,
-    /// The artifact that it is to fetch, if any.
+    /// The artifact to fetch, if any.
     pub artifact: Option<Artifact>,
-    /// Why it boots nothing, if it boots nothing.
+    /// The reason for booting nothing; `None` if there is something to boot.
     pub because: Option<DhcpAnswer>,
 }
 
 impl BootAnswer {
-    /// Nothing, without a reason.
+    /// Boot nothing, without a reason.
     pub const NOTHING: Self = Self { instruction: Answer::Nothing, artifact: None, because: None };
 }
 
-/// Whether machines on a network can look up names.
+/// Whether machines on a network can resolve host names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameLookup {
-    /// They are told a name server.
+    /// Their DHCP answers have a name server.
     Possible,
-    /// They are told none.
+    /// Their DHCP answers have no name server.
     Impossible,
 }
 
 impl NameLookup {
-    /// Whether it is possible with these name servers.
+    /// Whether names can be resolved with these name servers.
     pub(crate) fn with<A>(servers: &[A]) -> Self {
         if servers.is_empty() { Self::Impossible } else { Self::Possible }
     }
 }
 
-/// What the machine boots, by what its node is about to do. `server` is our address as the machine reaches it.
+/// The boot answer for a machine, from the state of its node. `server` is the service's address as seen by the
+/// machine.
 pub fn what_should_it_boot<N: NodeView>(
     request: &DhcpRequest,
     server: IpAddr,
@@ -79,7 +80,7 @@ pub fn what_should_it_boot<N: NodeView>(
 }
 
 impl<N: NodeView> BootContext<'_, N> {
-    /// The architecture that selects the loader, among those that a client names. Nearly all clients name one.
+    /// The architecture that selects the loader, among those in the client's request. Nearly all clients send one.
     pub(crate) fn architecture(
         &self,
         registered: Option<&RegisteredPort>,
@@ -96,7 +97,7 @@ impl<N: NodeView> BootContext<'_, N> {
     }
 
     fn means(&self, family: IpFamily) -> Means<'_> {
-        // Over IPv6 PXE firmware takes a URL.
+        // Over IPv6, PXE firmware takes a URL.
         Means { boot_sets: self.boot_sets, tftp: self.tftp && family == IpFamily::V4 }
     }
 
@@ -141,7 +142,7 @@ impl<N: NodeView> BootContext<'_, N> {
     }
 }
 
-/// Why a client could do nothing with a URL, which it would say to nobody.
+/// The reason why a client could not use a URL; the client itself would not report it.
 fn cannot_fetch(
     request: &DhcpRequest,
     url: &str,
@@ -161,7 +162,7 @@ fn cannot_fetch(
     }
 }
 
-/// A longer one comes in two options, of which EDK2 keeps what fits and iPXE the first.
+/// Whether the URL is too long. It would be split into two options, of which EDK2 keeps what fits and iPXE the first.
 fn is_cut(url: &str, family: IpFamily) -> Option<String> {
     (family == IpFamily::V4 && url.len() > LONGEST_URL).then(|| {
         format!(
@@ -172,7 +173,7 @@ fn is_cut(url: &str, family: IpFamily) -> Option<String> {
     })
 }
 
-/// EDK2 passes over an offer of a URL with a name that comes without a name server (`HttpBootSelectDhcpOffer`).
+/// EDK2 ignores an offer of a URL with a host name but no name server (`HttpBootSelectDhcpOffer`).
 fn cannot_look_up(url: &str, family: IpFamily, names: NameLookup) -> Option<String> {
     let name = match Url::parse(url).ok()?.host()? {
         Host::Domain(name) => name.to_owned(),
@@ -191,7 +192,7 @@ fn cannot_look_up(url: &str, family: IpFamily, names: NameLookup) -> Option<Stri
     })
 }
 
-/// What an iPXE was built without that it needs. One that names no features says nothing of that.
+/// The missing features of an iPXE build. A request without features says nothing about them.
 fn lacks(request: &DhcpRequest, url: &str) -> Option<String> {
     let needed = match Url::parse(url).ok()?.scheme() {
         "https" => (Feature::Https, "cannot fetch over HTTPS", "DOWNLOAD_PROTO_HTTPS"),
@@ -248,7 +249,7 @@ mod tests {
         v4::request(&packet, context)
     }
 
-    /// The URL that the client is told, or why it is told none.
+    /// The URL in the client's answer, or the reason for leaving it out.
     fn told(url: &str, options: &[(u8, &[u8])], names: NameLookup) -> Result<String, String> {
         let (nodes, urls) = (TestView::of(booting_node(), [MAC]), urls(url));
         let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };

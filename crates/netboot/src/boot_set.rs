@@ -1,4 +1,4 @@
-//! `manifest.json`: which files a boot set has, with their lengths and digests.
+//! `manifest.json`: the files of a boot set, with their lengths and digests.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct FileEntry {
     sha256: String,
 }
 
-/// What the manifest says of a file.
+/// A file's entry in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestFile {
     /// Its length in bytes.
@@ -34,13 +34,13 @@ pub struct ManifestFile {
     pub sha256: [u8; 32],
 }
 
-/// Why a manifest cannot be used.
+/// The reason for rejecting a manifest.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    /// It is not JSON of this form.
+    /// The file is not JSON of this form.
     #[error(transparent)]
     Form(#[from] serde_json::Error),
-    /// A newer format.
+    /// The format version is newer than this daemon.
     #[error("boot set version {0} is unknown")]
     Version(u32),
     /// A digest that is not 64 hexadecimal digits.
@@ -56,7 +56,7 @@ impl BootSetManifest {
         Self { version: VERSION, files: BTreeMap::new(), kernel_version }
     }
 
-    /// Adds a file, or replaces what the manifest says of it.
+    /// Adds or replaces a file's entry.
     pub fn insert(&mut self, name: &str, file: ManifestFile) {
         let sha256 = file.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         self.files.insert(name.to_owned(), FileEntry { len: file.len, sha256 });
@@ -74,7 +74,7 @@ impl BootSetManifest {
         }
     }
 
-    /// What the manifest says of a file; `None` where it does not name the file.
+    /// A file's entry; `None` if the manifest does not have the file.
     ///
     /// # Errors
     /// [`ManifestError::Digest`]
@@ -107,7 +107,7 @@ fn digest(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
-/// The machine type that EFI programs for an architecture have in their headers.
+/// The machine type in the headers of EFI programs for an architecture.
 #[must_use]
 pub fn efi_machine(cpu_arch: CpuArch) -> PeMachine {
     match cpu_arch {

@@ -1,4 +1,4 @@
-//! What the responders would answer, without a socket: for `ferroboot explain` and `ferroboot replay`.
+//! The responders' answers without a socket: for `ferroboot explain` and `ferroboot replay`.
 
 pub mod sample_requests;
 pub mod vantage;
@@ -24,7 +24,7 @@ use crate::respond::respond;
 use crate::v4::{V4Arrival, V4Responder};
 use crate::v6::{V6Arrival, V6Responder};
 
-/// As a packet comes from a client that has no address yet (RFC 2131 §4.1).
+/// The addresses of a packet from a client without an address (RFC 2131 §4.1).
 const FROM_NO_ADDRESS: V4Arrival =
     V4Arrival { from: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT), to: Ipv4Addr::BROADCAST };
 
@@ -41,74 +41,74 @@ pub struct NetworkDryRun {
     pub pxe: Option<ProxyResponder>,
     /// DHCPv6.
     pub v6: Option<V6Responder>,
-    /// Whether our server identifier is not known, so that any that a client names is accepted as ours.
+    /// Whether our server identifier is unknown, so that any identifier in a request is accepted as ours.
     pub accepts_any_v4_server_id: bool,
-    /// The same of DHCPv6.
+    /// The same for DHCPv6.
     pub accepts_any_v6_server_id: bool,
 }
 
-/// A packet that was sent to a DHCP server.
+/// A packet to a DHCP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapturedPacket {
-    /// Whose address it came from.
+    /// The source address.
     pub from: IpAddr,
-    /// The address it was sent to.
+    /// The destination address.
     pub to: IpAddr,
-    /// The port it was sent to.
+    /// The destination port.
     pub port: u16,
-    /// What was in the UDP datagram.
+    /// The UDP payload.
     pub payload: Vec<u8>,
 }
 
-/// What one sort of client would get.
+/// The predicted answer to one kind of client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained {
-    /// On which interface.
+    /// The interface.
     pub interface: String,
     /// `IPv4`, `IPv6`.
     pub family: &'static str,
     /// `UEFI HTTP boot, x64 UEFI HTTP (0x0010)`.
     pub client: String,
-    /// `offered 192.0.2.100, to boot bootx64.efi`, or why not.
+    /// `offered 192.0.2.100, to boot bootx64.efi`, or the reason for no offer.
     pub answer: String,
-    /// What the firmware makes of it, where it is known, or what keeps it from going on.
+    /// The firmware's reaction where it is known, or the next obstacle.
     pub verdict: Option<String>,
 }
 
-/// What is known of a machine before it asks.
+/// The record of a machine, before it sends a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownMachine {
-    /// It is a port of a node.
+    /// The MAC address belongs to a port of a node.
     Port {
         /// The node's name or UUID.
         node: String,
         /// Its state.
         state: ProvisionState,
-        /// How it boots: now, or when it is to.
+        /// The boot interface of the current or next boot.
         boot_interface: BootInterface,
-        /// Whether the port is one to boot from.
+        /// Whether the port is enabled for booting.
         pxe_enabled: bool,
-        /// How far its boot is.
+        /// The stage of its boot.
         boot: BootStage,
     },
-    /// Nobody registered it.
+    /// No node has this MAC address.
     Stranger,
 }
 
-/// How far a boot is.
+/// The stage of a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootStage {
-    /// There is none.
+    /// No boot is under way.
     None,
-    /// It may fetch what it boots.
+    /// The machine may fetch its boot files.
     Booting,
-    /// Its agent has called, and it may fetch nothing any more.
+    /// The agent has called, and the machine may fetch nothing any more.
     Booted,
 }
 
 impl NetworkDryRun {
-    /// What each kind of client at this address would get, with firmware of `architecture`. `boot_set_folder` is where
-    /// the boot sets lie.
+    /// The answers to each kind of client with this MAC address and firmware of `architecture`. `boot_set_folder`
+    /// holds the boot sets.
     #[must_use]
     pub fn explain<N: NodeView>(
         &self,
@@ -120,7 +120,7 @@ impl NetworkDryRun {
     ) -> Vec<Explained> {
         let mut all = Vec::new();
         for sample in sample_requests::all(mac, architecture) {
-            // Each is the first to ask: what one is offered must not change the next.
+            // Each sample starts from a copy of the leases: an offer to one must not change the next answer.
             if sample.is_of_v4() {
                 let request = sample.v4();
                 if let Some(mut v4) = self.v4.clone() {
@@ -185,8 +185,8 @@ impl NetworkDryRun {
         }
     }
 
-    /// What is said to a packet. A lease that is given stays given for the packets that follow. `None` if nobody answers
-    /// on that port.
+    /// The answer to a packet. A lease stays for the packets that follow. `None` if no responder listens on that
+    /// port.
     pub fn replay<N: NodeView>(
         &mut self,
         packet: &CapturedPacket,
@@ -225,7 +225,7 @@ impl NetworkDryRun {
         }
     }
 
-    /// Our address; the IPv4 one, if there is one.
+    /// The service's address; IPv4 if there is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         let v4 = self.v4.as_ref().map(V4Responder::address);
@@ -234,7 +234,7 @@ impl NetworkDryRun {
     }
 }
 
-/// Why there is nothing to serve of what the machine is told to fetch.
+/// The reason why an artifact in the answer cannot be served.
 fn lacks<N>(
     node: &Node,
     artifact: Artifact,
@@ -251,7 +251,7 @@ fn lacks<N>(
 }
 
 impl KnownMachine {
-    /// The machine that has the MAC address.
+    /// The record of the machine with this MAC address.
     #[must_use]
     pub fn find(mac: Mac, nodes: &impl NodeView) -> Self {
         let Some(RegisteredPort { node, port }) = nodes.by_mac(mac) else {

@@ -1,4 +1,4 @@
-//! What comes of a DHCP packet: the reply, the lease records, and what the log and the counters say.
+//! The outcome of a DHCP packet: the reply, the lease records, and the contents of log and counters.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -13,20 +13,20 @@ use uuid::Uuid;
 use crate::boot_answer::BootAnswer;
 use crate::node_view::RegisteredPort;
 
-/// What comes of one packet.
+/// The outcome of one packet.
 #[derive(Debug)]
 pub struct DhcpExchange<Reply, Record> {
     /// The reply, if there is one.
     pub reply: Option<Reply>,
-    /// What must be in the journal before the reply leaves. Each record comes with the position of its subnet.
+    /// Records to write to the journal before the reply is sent, each with the position of its subnet.
     pub records: Vec<(usize, Record)>,
-    /// What the exchange is counted by.
+    /// The labels of its counter.
     pub labels: ExchangeLabels,
-    /// The client's request and its result; or what else the packet is.
+    /// The client's request and its result, or a packet that is not a request.
     pub outcome: Result<RequestOutcome, NoRequest>,
 }
 
-/// What an exchange is counted by. All values are words of ours, so nobody can fill the memory with them.
+/// The labels of the counter of exchanges. All values are constants, so that clients cannot create labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeLabels {
     /// `ipv4`, `ipv6`.
@@ -35,90 +35,90 @@ pub struct ExchangeLabels {
     pub message: &'static str,
     /// `http_client`, `system`, …, `unknown`.
     pub client: &'static str,
-    /// `offer`, `ack`, `nak`, or why nothing was answered.
+    /// `offer`, `ack`, `nak`, or the reason for no answer.
     pub decision: &'static str,
 }
 
 /// A client's request.
 #[derive(Debug)]
 pub struct DhcpRequest {
-    /// The port of the machine; `None` if nobody registered it.
+    /// The port of the machine; `None` if it is not registered.
     pub registered: Option<RegisteredPort>,
     /// The type of the message.
     pub message: &'static str,
-    /// The MAC address of the client, where it is known.
+    /// The client's MAC address, if known.
     pub mac: Option<Mac>,
     /// The kind of client.
     pub client: ClientKind,
-    /// The architecture that selects the loader, among those that the client names.
+    /// The architecture that selects the loader, among those in the request.
     pub architecture: Option<ClientArchitecture>,
-    /// The features that iPXE says it has.
+    /// iPXE's features, from the request.
     pub features: Features,
 }
 
-/// A request, what the client is to boot, and what came of it.
+/// A request, its boot answer and its result.
 #[derive(Debug)]
 pub struct RequestOutcome {
     /// The request.
     pub request: DhcpRequest,
-    /// What the client is to boot.
+    /// The boot answer.
     pub answer: BootAnswer,
-    /// What came of it.
+    /// The result.
     pub result: RequestResult,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum RequestResult {
-    /// The client was offered this address.
+    /// An offer of this address.
     Offered(IpAddr),
-    /// The client was given this address.
+    /// An ACK (REPLY) for this address.
     Given(IpAddr),
-    /// The client was told what to boot, and gets its address from another server.
+    /// A boot answer; the address comes from another server.
     Beside,
-    /// The client was refused, for this reason.
+    /// A refusal, with the reason.
     Refused(String),
-    /// The message wants no reply, or one that says nothing of a boot.
+    /// A message that needs no reply, or a reply that has nothing to do with a boot.
     Noted,
-    /// The client gets no reply, for this reason.
+    /// No reply, with the reason.
     Silent(String),
-    /// The client took another server's offer, for which nothing that is said here counts.
+    /// The client accepted another server's offer, and ours does not apply.
     OtherServer(String),
 }
 
-/// A packet that is no request of a client.
+/// A packet that is not a client's request.
 #[derive(Clone, Debug)]
 pub struct NoRequest {
-    /// What it is counted as among messages.
+    /// Its message label.
     message: &'static str,
-    /// What it is counted as among decisions.
+    /// Its decision label.
     decision: &'static str,
-    /// What is wrong with it, or what it is.
+    /// A description of the packet or of its error.
     pub why: String,
 }
 
-/// Why a request gets no reply.
+/// The reason for sending no reply to a request.
 #[derive(Clone, Debug)]
 pub struct NoReplyReason {
-    /// The name of the reason among counters.
+    /// The decision label.
     pub decision: &'static str,
     /// The reason, in words.
     pub because: String,
 }
 
-/// A packet that gets no reply, by the step at which that was known.
+/// A packet without a reply, by the step that decided it.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// It is no request.
+    /// The packet is not a request.
     NoRequest(NoRequest),
-    /// It is a request that is not for us, or one of a machine that is left alone.
+    /// A request for another server, or from a machine that is ignored.
     Request(DhcpRequest, NoReplyReason),
 }
 
-/// The decision about a packet that cannot be read.
+/// The decision label of an unreadable packet.
 const UNREADABLE: &str = "unreadable";
 
-/// Decisions that are nobody's fault.
+/// Decision labels that indicate no fault.
 pub const ORDINARY: [&str; 8] = [
     "stranger",
     "other_server",
@@ -127,15 +127,15 @@ pub const ORDINARY: [&str; 8] = [
     "nothing_to_boot",
     "not_for_a_proxy",
     "not_for_us",
-    // A machine that was on another network, or away for long.
+    // The machine was on another network, or away for long.
     "nak",
 ];
 
-/// The decisions about a client that gets nothing to boot.
+/// The decision labels of clients with nothing to boot.
 pub const NOTHING_TO_BOOT: [&str; 2] = ["nothing", "nothing_to_boot"];
 
 impl<Reply, Record> DhcpExchange<Reply, Record> {
-    /// The exchange of a packet that gets no reply.
+    /// The exchange of a packet without a reply.
     pub(crate) fn unanswered(family: &'static str, unanswered: Unanswered) -> Self {
         let (labels, outcome) = match unanswered {
             Unanswered::NoRequest(packet) => {
@@ -152,7 +152,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
         Self { reply: None, records: Vec::new(), labels, outcome }
     }
 
-    /// Takes the reply back: it does not reach the machine, for a reason that is not the machine's.
+    /// Withholds the reply, for a reason that has nothing to do with the machine.
     pub fn keep_back(&mut self, decision: &'static str, because: &str) {
         self.reply = None;
         self.labels.decision = decision;
@@ -161,7 +161,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
         }
     }
 
-    /// The client and its answer, in words.
+    /// The client and its answer, for the log.
     #[must_use]
     pub fn in_words(&self) -> String {
         match &self.outcome {
@@ -170,7 +170,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
         }
     }
 
-    /// The answer alone, in words.
+    /// The answer alone, for the log.
     #[must_use]
     pub fn answer_in_words(&self) -> String {
         match &self.outcome {
@@ -181,7 +181,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
 }
 
 impl RequestOutcome {
-    /// What the client got; `None` where it wanted no reply, or one that says nothing of a boot.
+    /// The answer for the trace; `None` if no reply was needed, or the reply has nothing to do with a boot.
     #[must_use]
     pub fn dhcp_answer(&self) -> Option<DhcpAnswer> {
         let artifact = self.answer.artifact;
@@ -208,13 +208,13 @@ impl RequestOutcome {
 }
 
 impl DhcpRequest {
-    /// The node whose machine it is, if anybody registered it.
+    /// The node of the machine, if it is registered.
     #[must_use]
     pub fn node(&self) -> Option<Uuid> {
         self.registered.as_ref().map(|registered| registered.node.uuid)
     }
 
-    /// What the exchange is counted by.
+    /// The labels of its counter.
     #[must_use]
     pub fn labels(&self, family: &'static str, decision: &'static str) -> ExchangeLabels {
         ExchangeLabels { family, message: self.message, client: self.client.name(), decision }
@@ -233,7 +233,7 @@ impl Display for DhcpRequest {
 }
 
 impl NoReplyReason {
-    /// Whoever else lives on this network: nothing is known of it, and nothing kept.
+    /// The reason for ignoring an unregistered machine: nothing about it is kept.
     pub(crate) fn stranger() -> Self {
         Self { decision: "stranger", because: "nobody registered this machine".to_owned() }
     }
@@ -246,12 +246,12 @@ impl From<Exceeded> for NoReplyReason {
 }
 
 impl NoRequest {
-    /// Nobody can say what it is.
+    /// An unreadable packet.
     pub(crate) fn unreadable(why: &dyn Display) -> Self {
         Self { message: UNREADABLE, decision: UNREADABLE, why: why.to_string() }
     }
 
-    /// A message between others than clients and servers, such as a lease query.
+    /// A message between other parties than clients and servers, such as a lease query.
     pub(crate) fn of_others(why: &dyn Display) -> Self {
         Self { message: "of_others", decision: "not_a_clients_message", why: why.to_string() }
     }
@@ -266,19 +266,19 @@ impl Display for NoRequest {
     }
 }
 
-/// Why a client gets nothing to boot.
+/// The reason why a client has nothing to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NothingToBoot {
-    /// The name of the reason among counters.
+    /// The decision label.
     pub decision: &'static str,
     /// The reason, in words.
     pub because: String,
-    /// Whether somebody wants it so.
+    /// Whether the operator configured it so.
     pub is_expected: bool,
 }
 
 impl NothingToBoot {
-    /// The reason in an outcome that was decided by what there is to boot, not by the packet.
+    /// The reason in an outcome that depends on the boot answer, not on the packet.
     #[must_use]
     pub fn of(outcome: &RequestOutcome, decision: &str) -> Option<Self> {
         if !NOTHING_TO_BOOT.contains(&decision) {
@@ -289,7 +289,7 @@ impl NothingToBoot {
             DhcpAnswer::NoBoot { because } => Some(Self {
                 decision: because.name(),
                 because: because.to_string(),
-                // A port that is never to boot says nothing of a machine that boots from another.
+                // A port that is disabled for booting says nothing about a machine that boots from another port.
                 is_expected: !outcome.request.registered.as_ref().is_some_and(boots),
             }),
             DhcpAnswer::Ignored { because } => {
@@ -316,7 +316,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    /// PXE firmware of a node, which gets nothing to boot for this reason.
+    /// The outcome for PXE firmware of a node with nothing to boot.
     fn outcome(node: Node, because: NoBoot) -> RequestOutcome {
         let port = Arc::new(boot_port(node.uuid, MAC));
         let request = DhcpRequest {

@@ -1,14 +1,14 @@
-//! What a request for a file gets: all of it, a part, or a word about why not (RFC 9110 §13, §14).
+//! The answer to a request for a file: all of it, a part, or an error status (RFC 9110 §13, §14).
 
 use std::ops::Range;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-/// What a request says about the file it wants; each field is the header of that name.
+/// The conditions of a request; each field is the header of that name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FetchRequest<'a> {
-    /// Whether the method is HEAD, for which ranges mean nothing.
+    /// Whether the method is HEAD, which ignores ranges.
     pub head: bool,
     /// `Range`.
     pub range: Option<&'a str>,
@@ -24,23 +24,23 @@ pub struct FetchRequest<'a> {
     pub if_unmodified_since: Option<&'a str>,
 }
 
-/// What is known about the file.
+/// The properties of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Representation<'a> {
-    /// Its length.
+    /// Its length in bytes.
     pub len: u64,
     /// Its strong entity tag, with the quotes.
     pub etag: &'a str,
-    /// When it came to be.
+    /// Its modification time.
     pub modified: Timestamp,
 }
 
-/// What the answer is.
+/// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchPlan {
-    /// 200 with all of it.
+    /// 200 with the whole file.
     Whole,
-    /// 206 with these bytes; at least one.
+    /// 206 with these bytes, at least one.
     Part(Range<u64>),
     /// 304.
     NotModified,
@@ -77,7 +77,7 @@ pub fn plan(request: &FetchRequest<'_>, file: &Representation<'_>) -> FetchPlan 
     }
 }
 
-/// `If-Range`: a part is of use only to whoever has the other parts of the same file.
+/// `If-Range`: a part is useful only to a client with other parts of the same file.
 fn still_the_same(request: &FetchRequest<'_>, file: &Representation<'_>) -> bool {
     match request.if_range.map(str::trim) {
         None => true,
@@ -95,12 +95,12 @@ fn matches_weakly(tags: &str, etag: &str) -> bool {
     tags.trim() == "*" || tags.split(',').any(plain)
 }
 
-/// Dates of HTTP have seconds.
+/// HTTP dates have a resolution of one second.
 fn seconds(file: &Representation<'_>) -> i64 {
     file.modified.as_second()
 }
 
-/// A date that cannot be read counts as none (RFC 9110 §13.1.3).
+/// An invalid date is ignored (RFC 9110 §13.1.3).
 fn date(text: &str) -> Option<i64> {
     let date = DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
     Some(date.as_second())
@@ -112,8 +112,8 @@ enum RequestedRange {
     Nothing,
 }
 
-/// `bytes=0-99`, `bytes=100-` or `bytes=-100`. Several ranges at once, other units and what is not
-/// well formed are answered with everything, as RFC 9110 §14.2 allows.
+/// `bytes=0-99`, `bytes=100-` or `bytes=-100`. Multiple ranges, other units and malformed values are answered with
+/// the whole file, as RFC 9110 §14.2 allows.
 fn requested(range: &str, len: u64) -> RequestedRange {
     let Some((first, last)) = one_range(range) else { return RequestedRange::Everything };
     let range = match (first, last) {
@@ -133,13 +133,13 @@ fn one_range(range: &str) -> Option<(Option<u64>, Option<u64>)> {
     Some((position(first)?, position(last)?))
 }
 
-/// Digits only: `+5` would be a number to Rust.
+/// Only digits: Rust would parse `+5` as a number.
 fn position(digits: &str) -> Option<Option<u64>> {
     if digits.is_empty() {
         return Some(None);
     }
     let digits_only = digits.bytes().all(|b| b.is_ascii_digit());
-    // More digits than fit lie behind every end.
+    // A number that overflows lies behind the end of any file.
     digits_only.then(|| Some(digits.parse().unwrap_or(u64::MAX)))
 }
 

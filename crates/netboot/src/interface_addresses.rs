@@ -1,4 +1,4 @@
-//! The addresses of an interface, and which of them to be known by.
+//! The addresses of an interface, and the selection of the service's address.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +14,13 @@ const TAKEN: u8 = 0x08;
 const DEPRECATED: u8 = 0x20;
 const TENTATIVE: u8 = 0x40;
 
-/// Why no IPv4 address of an interface will do.
+/// The reason why no IPv4 address of an interface is usable.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoIpv4Address {
-    /// There is none.
+    /// The interface has none.
     #[error("it has no IPv4 address; give it one first")]
     None,
-    /// None is in the network of the pool.
+    /// No address is in the network of the pool.
     #[error(
         "the pool {}-{} is in no network that it has an address of ({there}), so machines would not \
          reach this service: give it one of the pool's network, or choose another pool",
@@ -35,10 +35,10 @@ pub enum NoIpv4Address {
     },
 }
 
-/// Which of an interface's addresses is ours towards machines.
+/// The service's address on an interface.
 ///
 /// # Errors
-/// In words, where none will do.
+/// A description if no address is usable.
 pub fn own4(
     addresses: &[Ipv4Net],
     pool: Option<LeasePool<Ipv4Addr>>,
@@ -55,8 +55,8 @@ pub fn own4(
     Err(NoIpv4Address::OtherNetwork { pool, there: all.join(", ") })
 }
 
-/// Of these addresses the one in whose network the ends of a pool are, the narrowest if there are several;
-/// without a pool, the first. Link-local ones come last.
+/// The address whose network contains both ends of the pool, with the longest prefix if there are several. Without a
+/// pool, the first address. Link-local addresses come last.
 #[must_use]
 pub fn nearest(addresses: impl Iterator<Item = IpNet>, pool: Option<[IpAddr; 2]>) -> Option<IpNet> {
     let holds = |net: &IpNet| pool.is_none_or(|ends| ends.iter().all(|end| net.contains(end)));
@@ -65,7 +65,7 @@ pub fn nearest(addresses: impl Iterator<Item = IpNet>, pool: Option<[IpAddr; 2]>
         .min_by_key(|net| (is_link_local(net.addr()), pool.map(|_| Reverse(net.prefix_len()))))
 }
 
-/// Whether an address is good on its own link alone.
+/// Whether an address is link-local.
 #[must_use]
 pub fn is_link_local(address: IpAddr) -> bool {
     match address {
@@ -84,35 +84,35 @@ pub struct Ipv6Address {
     flags: u8,
 }
 
-/// Why an address cannot be used.
+/// The reason why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// It is not known yet whether somebody else has it (RFC 4862 §5.4).
+    /// Duplicate address detection has not finished (RFC 4862 §5.4).
     Tentative,
-    /// Somebody else has it.
+    /// Another host has the address.
     Duplicate,
 }
 
-/// The one that may be sent from to neighbours, once it is known that nobody else has it.
+/// The link-local address, once duplicate address detection has finished.
 #[must_use]
 pub fn link_local(all: &[Ipv6Address]) -> Option<Ipv6Addr> {
     let ready = all.iter().filter(|one| one.flags & (TAKEN | TENTATIVE) == 0);
     ready.map(|one| one.address).find(Ipv6Addr::is_unicast_link_local)
 }
 
-/// The one to be known by, in the network of the pool where there is a pool.
+/// The service's address: in the network of the pool, if there is a pool.
 #[must_use]
 pub fn choose(all: &[Ipv6Address], pool: Option<LeasePool<Ipv6Addr>>) -> Option<Ipv6Address> {
     let fits = |one: &Ipv6Address| pool.is_none_or(|pool| one.has(pool));
     let may = all
         .iter()
         .filter(|one| !one.address.is_unicast_link_local() && one.flags & TAKEN == 0 && fits(one));
-    // Of several, the first that is to be used any longer.
+    // Among several, the first that is not deprecated.
     may.min_by_key(|one| one.flags & DEPRECATED).copied()
 }
 
 impl Ipv6Address {
-    /// Why it cannot be used, if it cannot.
+    /// The reason why the address cannot be used; `None` if it can.
     #[must_use]
     pub fn unusable(&self) -> Option<(Ipv6Addr, Unusable)> {
         let waits = self.flags & TENTATIVE != 0 && self.flags & OPTIMISTIC == 0;
@@ -146,8 +146,8 @@ pub fn parse(table: &str, interface: &str) -> Vec<Ipv6Address> {
     table.lines().filter_map(of).collect()
 }
 
-/// Our DHCP unique identifier on an interface: DUID-LL of its card, or DUID-EN of its name where it has no address
-/// (RFC 8415 §11.3, §11.4).
+/// The service's DUID on an interface: a DUID-LL of the card or, without a MAC address, a DUID-EN of the interface's
+/// name (RFC 8415 §11.3, §11.4).
 #[must_use]
 pub fn server_duid(interface: &str, mac: Option<Mac>) -> Vec<u8> {
     match mac {

@@ -1,24 +1,26 @@
-//! What a machine is told: its DHCP answer, its URL, who may fetch what, and the scripts that boot loaders run.
+//! The answers to a booting machine: its DHCP answer, its URL, its permission to fetch, and the scripts for boot
+//! loaders.
 //!
 //! Everything here is a function of its arguments. Settings, nodes, leases and the time arrive as values.
 //!
 //! # From a DHCP packet to a URL
 //!
-//! [`respond::respond`] is the one path, and has four steps. Each step that fails says why.
+//! [`respond::respond`] is the only path. It has four steps. Each step that fails returns the reason.
 //!
-//! | step | function | for DHCPv4, DHCPv6 and ProxyDHCP | what it gives |
+//! | step | function | DHCPv4, DHCPv6 and ProxyDHCP | result |
 //! | --- | --- | --- | --- |
-//! | 1. Is it for us? | [`Responder::is_it_for_us`] | each its own | the client's message, and its subnet |
-//! | 2. Who is it? | [`Responder::who_is_it`] | each its own | the client, its port and its node |
-//! | 3. What should it boot? | [`what_should_it_boot`] | the same | a URL, a file over TFTP, or nothing and why |
-//! | 4. What is it told? | [`Responder::what_is_it_told`] | each its own | the reply, and the lease records |
+//! | 1. Is it for us? | [`Responder::is_it_for_us`] | one each | the client's message, and its subnet |
+//! | 2. Who is it? | [`Responder::who_is_it`] | one each | the client, its port and its node |
+//! | 3. What should it boot? | [`what_should_it_boot`] | shared | a URL, a file over TFTP, or nothing with a reason |
+//! | 4. What is it told? | [`Responder::what_is_it_told`] | one each | the reply, and the lease records |
 //!
 //! The daemon, `ferroboot explain` and `ferroboot replay` all call `respond`. The responders are [`v4`], [`v6`] and
-//! [`proxy`]; what comes of a packet is a [`exchange::DhcpExchange`].
+//! [`proxy`]; the outcome of a packet is a [`exchange::DhcpExchange`].
 //!
 //! # From a URL to a file
 //!
-//! [`ticket::admit`] says whether a ticket opens a file, [`fetch_plan::plan`] which part of the file a request gets.
+//! [`ticket::admit`] decides whether a ticket opens a file, [`fetch_plan::plan`] which part of the file a request
+//! gets.
 //!
 //! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
 //! [`Responder::who_is_it`]: respond::Responder::who_is_it

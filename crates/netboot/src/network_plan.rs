@@ -1,5 +1,4 @@
-//! What the settings of a network come to where its interface has certain addresses: the responders, each subnet with
-//! its leases.
+//! The responders of a network, each subnet with its leases, from the settings and the addresses of the interface.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -22,10 +21,10 @@ use crate::proxy::ProxyResponder;
 use crate::v4::{V4Responder, V4Subnet};
 use crate::v6::{V6Responder, V6Subnet};
 
-/// The pool of a subnet, and who has which of its addresses reserved.
+/// The pool of a subnet, and its reservations.
 pub type PoolPlan<A> = (LeasePool<A>, Vec<(<A as AddressFamily>::Client, A)>);
 
-/// A pool without an address that a machine may have.
+/// The pool has no address that machines may use.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "the pool {}-{} on {interface} has no address that a machine may have",
@@ -39,7 +38,7 @@ pub struct EmptyPool {
     pub pool: LeasePool<Ipv6Addr>,
 }
 
-/// The DHCPv4 responder of a network; `None`, where the network has no pool. `own` is the address that we answer from,
+/// The DHCPv4 responder of a network; `None` if the network has no pool. `own` is the source address of answers,
 /// `ours` are all addresses of the interface. `open_leases` gets the name of a subnet's journal.
 ///
 /// # Errors
@@ -82,7 +81,7 @@ pub fn v4_responder<E>(
     Ok(Some(V4Responder::new(subnets, settings.strangers, limits)))
 }
 
-/// The responder for one port of a network on which another server gives the addresses.
+/// The ProxyDHCP responder for one port of a network with another DHCP server.
 #[must_use]
 pub fn proxy_responder(
     own: Ipv4Net,
@@ -94,8 +93,8 @@ pub fn proxy_responder(
     ProxyResponder::new(port, about, limits)
 }
 
-/// The DHCPv6 responder of a network; `None`, where the network has no pool. `own` is our address with its network,
-/// `duid` our DHCP unique identifier. The rest is as with [`v4_responder`].
+/// The DHCPv6 responder of a network; `None` if the network has no pool. `own` is the service's address with its
+/// network, `duid` the service's DUID. The rest is as with [`v4_responder`].
 ///
 /// # Errors
 /// [`EmptyPool`], and those of `open_leases`.
@@ -143,8 +142,8 @@ pub fn v6_responder<E: From<EmptyPool>>(
     Ok(Some(V6Responder::new(own.addr(), subnets, settings.strangers, limits)))
 }
 
-/// The addresses of a subnet that somebody has who never asks for them: ourselves, its routers, and nobody, where they
-/// mean all of it.
+/// Addresses of a subnet in use by hosts that never request them: this host, the routers, and the network and
+/// broadcast addresses.
 fn others(
     net: Ipv4Net,
     ours: &[IpNet],
@@ -157,7 +156,7 @@ fn others(
         .chain(router)
         .chain(routes.iter().map(|route| route.via))
         .collect();
-    // Links of two ends have neither (RFC 3021).
+    // A /31 has neither (RFC 3021).
     if net.prefix_len() <= 30 {
         all.extend([net.network(), net.broadcast()]);
     }
@@ -165,7 +164,7 @@ fn others(
     all
 }
 
-/// Ours in a subnet, which no client ever asks for.
+/// This host's addresses in a subnet, which no client requests.
 fn ours6(net: Ipv6Net, ours: &[IpNet]) -> impl Iterator<Item = Ipv6Addr> {
     let six = |own: &IpNet| match own {
         IpNet::V6(own) => Some(own.addr()),
@@ -174,14 +173,14 @@ fn ours6(net: Ipv6Net, ours: &[IpNet]) -> impl Iterator<Item = Ipv6Addr> {
     ours.iter().filter_map(six).filter(move |own| net.contains(own))
 }
 
-/// A reservation that no client can claim: identities of machines look otherwise.
+/// A reservation that no client can claim: no machine has such an identity.
 fn kept_back6((address, number): (Ipv6Addr, u16)) -> (Identity, Ipv6Addr) {
     let mut identity = *b"kept back: ---  ";
     identity[14..].copy_from_slice(&number.to_be_bytes());
     (identity, address)
 }
 
-/// Those of its addresses.
+/// The reservations within the network.
 fn reservations(settings: &NetworkSettings, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)> {
     let mut all = Vec::new();
     for Reservation { mac, address } in &settings.reservations {
@@ -194,7 +193,7 @@ fn reservations(settings: &NetworkSettings, net: Ipv4Net) -> Vec<(Mac, Ipv4Addr)
     all
 }
 
-/// The same of an IPv6 subnet.
+/// The reservations within the IPv6 network.
 fn reservations6(settings: &NetworkSettings, net: Ipv6Net) -> Vec<(Identity, Ipv6Addr)> {
     let mut all = Vec::new();
     for Reservation { mac, address } in &settings.reservations {
@@ -207,7 +206,7 @@ fn reservations6(settings: &NetworkSettings, net: Ipv6Net) -> Vec<(Identity, Ipv
     all
 }
 
-/// Those routes whose gateways a client in the subnet reaches.
+/// The routes whose gateways are within the subnet.
 fn routes(settings: &NetworkSettings, net: Ipv4Net) -> Vec<v4::reply::Route> {
     let near = settings.routes.iter().filter(|route| net.contains(&route.via));
     near.map(|StaticRoute { to, via }| v4::reply::Route { to: *to, via: *via }).collect()

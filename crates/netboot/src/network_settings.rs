@@ -1,4 +1,4 @@
-//! `[[dhcp.network]]`: the settings of one network that is answered on.
+//! `[[dhcp.network]]`: the settings of one network that the DHCP server answers on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// A setting of a DHCP network that is wrong, in words.
+/// A wrong setting of a DHCP network, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct WrongNetwork(String);
@@ -32,11 +32,11 @@ macro_rules! ensure {
 pub struct NetworkSettings {
     /// The network interface, by name.
     pub interface: String,
-    /// The IPv4 addresses to give out.
+    /// The IPv4 pool.
     pub pool: Option<Ipv4Range>,
-    /// The IPv6 addresses to give out.
+    /// The IPv6 pool.
     pub pool6: Option<Ipv6Range>,
-    /// Whether another IPv4 server gives the addresses, and only what to boot is said here (ProxyDHCP).
+    /// Whether another server leases the IPv4 addresses, and this one only sends boot answers (ProxyDHCP).
     #[serde(default)]
     pub proxy: bool,
     /// The IPv4 router, if there is one.
@@ -47,40 +47,40 @@ pub struct NetworkSettings {
     /// Name servers.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
-    /// The domain in which machines look up names without a dot.
+    /// The DNS search domain.
     pub domain: Option<String>,
     /// Time servers.
     #[serde(default)]
     pub ntp: Vec<IpAddr>,
-    /// The largest packet that the network carries, in bytes, where it is not 1500.
+    /// The MTU in bytes, if it is not 1500.
     pub mtu: Option<u16>,
-    /// Whether to advertise the IPv6 network, as its router: without advertisements nobody asks
-    /// DHCPv6. Off where another router does so, with the M flag.
+    /// Whether to send router advertisements: without them no client uses DHCPv6. Off if another router sends them,
+    /// with the M flag.
     #[serde(default = "yes")]
     pub advertise: bool,
-    /// Whether no other DHCP server answers here. Then machines need not wait for others, and those
-    /// that come with an address from elsewhere are told at once to start over.
+    /// Whether this is the only DHCP server. Then machines need not wait for other servers, and a machine with an
+    /// address from elsewhere gets a NAK at once.
     #[serde(default = "yes")]
     pub sole: bool,
-    /// Whether machines that nobody registered get an address. They never get one to boot from.
+    /// Whether unregistered machines get an address. They never get a boot answer.
     #[serde(default)]
     pub strangers: StrangerPolicy,
     /// Addresses of single machines.
     #[serde(default, rename = "reservation")]
     pub reservations: Vec<Reservation>,
-    /// Subnets whose relays send to this interface.
+    /// Subnets behind relays that send to this interface.
     #[serde(default)]
     pub relayed: Vec<RelayedSubnet>,
 }
 
-/// What machines get that are no port of any node.
+/// The treatment of machines that are no port of any node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StrangerPolicy {
-    /// Nothing: somebody else looks after them, or nobody.
+    /// No answer: another server is responsible, or none.
     #[default]
     Ignore,
-    /// An address, as long as enough are left for the machines that are known.
+    /// An address, as long as enough remain for registered machines.
     Serve,
 }
 
@@ -88,9 +88,9 @@ pub enum StrangerPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaticRoute {
-    /// What is reached.
+    /// The destination.
     pub to: Ipv4Net,
-    /// Through whom.
+    /// The router.
     pub via: Ipv4Addr,
 }
 
@@ -98,9 +98,9 @@ pub struct StaticRoute {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// Whose it is.
+    /// The machine's MAC address.
     pub mac: Mac,
-    /// Which, of either family; inside of the pool or not.
+    /// The address, IPv4 or IPv6, inside or outside of the pool.
     pub address: IpAddr,
 }
 
@@ -108,36 +108,36 @@ pub struct Reservation {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayedSubnet {
-    /// Which it is.
+    /// The subnet.
     pub subnet: IpNet,
-    /// The addresses to give out.
+    /// The pool.
     pub pool: AddressRange,
     /// Its IPv4 router, if it has one.
     pub router: Option<Ipv4Addr>,
-    /// Name servers, where they are not the network's.
+    /// Name servers; the network's if absent.
     pub dns: Option<Vec<IpAddr>>,
-    /// The domain, where it is not the network's.
+    /// DNS search domain; the network's if absent.
     pub domain: Option<String>,
-    /// Time servers, where they are not the network's.
+    /// Time servers; the network's if absent.
     pub ntp: Option<Vec<IpAddr>>,
-    /// The largest packet, where it is not the network's.
+    /// MTU in bytes; the network's if absent.
     pub mtu: Option<u16>,
 }
 
-/// What the machines of a subnet are told beside addresses and ways.
+/// The settings for machines of a subnet besides addresses and routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetServices {
-    /// Name servers of IPv4.
+    /// IPv4 name servers.
     pub dns4: Vec<Ipv4Addr>,
-    /// The same of IPv6.
+    /// IPv6 name servers.
     pub dns6: Vec<Ipv6Addr>,
-    /// The domain in which names without a dot are looked up.
+    /// The DNS search domain.
     pub domain: Option<String>,
-    /// Time servers of IPv4.
+    /// IPv4 time servers.
     pub ntp4: Vec<Ipv4Addr>,
-    /// The same of IPv6.
+    /// IPv6 time servers.
     pub ntp6: Vec<Ipv6Addr>,
-    /// The largest packet, in bytes.
+    /// The MTU in bytes.
     pub mtu: Option<u16>,
 }
 
@@ -146,7 +146,7 @@ fn yes() -> bool {
 }
 
 impl NetworkSettings {
-    /// One without any addresses.
+    /// A network on an interface, without any addresses.
     fn on(interface: &str) -> Self {
         Self {
             interface: interface.to_owned(),
@@ -173,8 +173,8 @@ impl NetworkSettings {
         only6(&self.dns)
     }
 
-    /// What machines are told that are on the interface's own link, or in a relayed subnet: what that does not
-    /// set is the network's.
+    /// The settings for machines on the interface's own link, or in a relayed subnet. The network's values apply
+    /// where the subnet sets none.
     #[must_use]
     pub fn services(&self, relayed: Option<&RelayedSubnet>) -> SubnetServices {
         let dns = relayed.and_then(|relayed| relayed.dns.as_ref()).unwrap_or(&self.dns);
@@ -190,7 +190,7 @@ impl NetworkSettings {
         }
     }
 
-    /// The name servers of every subnet of a family in which addresses are given.
+    /// The name servers of every subnet of a family that has a pool.
     #[must_use]
     pub fn dns_everywhere(&self, is_four: bool) -> Vec<Vec<IpAddr>> {
         if self.ends(is_four).is_none() {
@@ -218,10 +218,10 @@ impl NetworkSettings {
         four.into_iter().chain(six).chain(self.relayed.iter().map(|relayed| relayed.pool))
     }
 
-    /// Whether the settings go together.
+    /// Checks the settings for contradictions.
     ///
     /// # Errors
-    /// What does not, and what to do.
+    /// The contradiction, and how to resolve it.
     pub fn check(&self) -> Result<(), WrongNetwork> {
         let interface = &self.interface;
         ensure!(
@@ -283,7 +283,7 @@ impl NetworkSettings {
         Ok(())
     }
 
-    /// The first and the last address that are given out, of one family.
+    /// The first and the last address of a family's pool.
     fn ends(&self, is_four: bool) -> Option<[IpAddr; 2]> {
         if is_four {
             self.pool.map(|Ipv4Range(pool)| [pool.first.into(), pool.last.into()])
@@ -292,11 +292,10 @@ impl NetworkSettings {
         }
     }
 
-    /// Whether the settings go with the interface, whose addresses these are; `own` is the one that is answered
-    /// from.
+    /// Checks the settings against the addresses of the interface; `own` is the source address of answers.
     ///
     /// # Errors
-    /// What does not, and what to do.
+    /// The contradiction, and how to resolve it.
     pub fn check_on(&self, own: IpNet, addresses: &[IpNet]) -> Result<(), WrongNetwork> {
         let (interface, net) = (&self.interface, own.trunc());
         let Some([first, last]) = self.ends(own.addr().is_ipv4()) else { return Ok(()) };
@@ -342,8 +341,7 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
 impl FromStr for NetworkSettings {
     type Err = WrongNetwork;
 
-    /// `INTERFACE=FIRST-LAST`, or with IPv6 too, `INTERFACE=FIRST-LAST,FIRST6-LAST6`; or
-    /// `INTERFACE=proxy`.
+    /// `INTERFACE=FIRST-LAST`; with IPv6, `INTERFACE=FIRST-LAST,FIRST6-LAST6`; or `INTERFACE=proxy`.
     fn from_str(text: &str) -> Result<Self, WrongNetwork> {
         let Some((interface, pools)) = text.split_once('=') else {
             refuse!("{text:?} is not INTERFACE=FIRST-LAST, such as eth1=192.0.2.100-192.0.2.199");
@@ -378,9 +376,9 @@ fn only6(all: &[IpAddr]) -> Vec<Ipv6Addr> {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub enum AddressRange {
-    /// Of IPv4.
+    /// An IPv4 range.
     V4(LeasePool<Ipv4Addr>),
-    /// Of IPv6.
+    /// An IPv6 range.
     V6(LeasePool<Ipv6Addr>),
 }
 
@@ -584,7 +582,7 @@ mod tests {
             let text = format!("[[dhcp.network]]\ninterface = \"a\"\n{settings}");
             let network = network(&text).unwrap();
             let four = addresses.iter().copied().filter(|net| net.addr().is_ipv4());
-            // Where none goes with the pool, the one that is named.
+            // If no address fits the pool, the error names the first one.
             let own = nearest(four.clone(), network.ends(true)).or_else(|| nearest(four, None));
             let own = own.unwrap();
             network.check_on(own, &addresses).map_err(|error| error.to_string()).err()

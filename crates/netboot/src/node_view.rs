@@ -1,4 +1,4 @@
-//! The registered machines, as the DHCP path looks them up.
+//! The registered machines, as the DHCP path sees them.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub trait NodeView {
     /// The port with this MAC address.
     fn by_mac(&self, mac: Mac) -> Option<RegisteredPort>;
 
-    /// The node whose machine has this SMBIOS UUID, and the port it boots from; `None`, where several nodes have it.
+    /// The node with this SMBIOS UUID, and its boot port; `None` if several nodes have the UUID.
     fn by_machine_id(&self, id: [u8; 16]) -> Option<RegisteredPort>;
 
     /// Number of ports.

@@ -1,4 +1,4 @@
-//! ProxyDHCP on one port of an interface, beside another server which gives the addresses. It remembers nothing.
+//! ProxyDHCP on one port of an interface, beside another server that leases the addresses. It keeps no state.
 
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
@@ -17,7 +17,7 @@ use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
 use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request};
 
-/// Answers one of a proxy's ports.
+/// Answers on one port of a ProxyDHCP server.
 #[derive(Clone, Debug)]
 pub struct ProxyResponder {
     port: ProxyPort,
@@ -32,7 +32,7 @@ impl ProxyResponder {
         Self { port, about, limits }
     }
 
-    /// Our address on the interface.
+    /// The service's address on the interface.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.about.server
@@ -43,11 +43,11 @@ impl ProxyResponder {
         self.about.server = server;
     }
 
-    /// Where a reply goes.
+    /// The destination of a reply.
     fn to(&self, message: &Packet, reply: &Packet, from: SocketAddrV4) -> Destination {
         match self.port {
             ProxyPort::Pxe if !from.ip().is_unspecified() => Destination::Unicast(from),
-            // Nobody is reached at no address.
+            // The unspecified address cannot be replied to.
             ProxyPort::Dhcp | ProxyPort::Pxe => destination(message, from, reply),
         }
     }
@@ -58,7 +58,7 @@ impl Responder for ProxyResponder {
     type Message = Packet;
     type Client = ();
     type Reply = V4Reply;
-    /// A proxy leases none.
+    /// A proxy leases no addresses.
     type Address = Ipv4Addr;
     const FAMILY: &'static str = FAMILY;
 
@@ -104,7 +104,7 @@ impl Responder for ProxyResponder {
         let decision = decide(&message, self.port, &answer.instruction, &self.about);
         let (reply, result, decided) = match decision {
             Ok(reply) => (Some(reply), RequestResult::Beside, "beside"),
-            // The conversation with the other server goes on in everybody's hearing.
+            // The client's exchange with the other server is broadcast, too.
             Err(why @ NoReply::NotForAProxy) => (None, RequestResult::Noted, why.name()),
             Err(why @ NoReply::OtherServer(_)) => {
                 (None, RequestResult::OtherServer(why.to_string()), why.name())

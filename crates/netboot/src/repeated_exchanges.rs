@@ -1,7 +1,7 @@
-//! Which exchanges need not be written down, since the machine had the same one a moment ago.
+//! Suppresses trace events of exchanges that repeat a moment ago's.
 //!
-//! Firmware asks again after four seconds at the earliest, so its boots are traced in full. What asks
-//! faster is a loop or a flood, and must not fill the database.
+//! Firmware retries after four seconds at the earliest, so its boots are traced in full. Faster repetitions are a
+//! loop or a flood, and must not fill the database.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,23 +11,23 @@ use hardware::Mac;
 use provision::trace::DhcpAnswer;
 use uuid::Uuid;
 
-/// Within this many seconds, the same exchange is written down once.
+/// Within this many seconds, equal exchanges are recorded once.
 const WINDOW: Seconds = 3;
-/// Exchanges to remember before those of the past are forgotten.
+/// Number of exchanges to remember before old ones are forgotten.
 const MANY: usize = 65_536;
 
-/// What was written down lately.
+/// The recently recorded exchanges.
 #[derive(Debug, Default)]
 pub struct RepeatedExchanges {
     latest: HashMap<ExchangeKind, Latest>,
-    /// How many to remember before it is looked for what can be forgotten.
+    /// Number of exchanges that triggers the next removal of old ones.
     full: usize,
 }
 
-/// A kind of message from one port, in one boot attempt.
+/// A kind of message from one port, in one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeKind {
-    /// The boot attempt.
+    /// The attempt.
     pub attempt: Uuid,
     /// The port.
     pub mac: Mac,
@@ -43,7 +43,7 @@ struct Latest {
 }
 
 impl RepeatedExchanges {
-    /// How many like it came since the last that was written down, if this one is to be written down.
+    /// The number of suppressed repetitions since the last record, if this exchange is to be recorded.
     pub fn note(
         &mut self,
         exchange: ExchangeKind,
@@ -52,7 +52,7 @@ impl RepeatedExchanges {
     ) -> Option<u32> {
         if self.latest.len() >= self.full.max(MANY) {
             self.latest.retain(|_, latest| now.saturating_sub(latest.written) < WINDOW);
-            // All of these may be of now: then it is not looked again for each further one.
+            // All of them may be recent: then the next removal waits for twice as many.
             self.full = 2 * self.latest.len();
         }
         match self.latest.entry(exchange) {

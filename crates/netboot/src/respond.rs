@@ -1,6 +1,6 @@
 //! The path of a DHCP packet: from its bytes to the reply with the URL, for DHCPv4, DHCPv6 and ProxyDHCP alike.
 //!
-//! [`respond`] takes its four steps in order. Each step that fails says why.
+//! [`respond`] takes the four steps in order. Each step that fails returns the reason.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::exchange::{DhcpExchange, DhcpRequest, Unanswered};
 use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 
-/// Answers one packet. What changed of the leases must be in the journal of its subnet before the reply leaves.
+/// Answers one packet. Lease changes must be in the subnet's journal before the reply is sent.
 pub fn respond<R: Responder, N: NodeView>(
     responder: &mut R,
     packet: &[u8],
@@ -40,26 +40,26 @@ fn take_four_steps<R: Responder, N: NodeView>(
     Ok(responder.what_is_it_told(ours, arrival, who, answer, now))
 }
 
-/// The steps that differ between DHCPv4, DHCPv6 and ProxyDHCP, on one port of one network. A responder touches nothing
-/// outside of memory.
+/// The steps that differ between DHCPv4, DHCPv6 and ProxyDHCP, on one port of one network. A responder touches only
+/// memory.
 pub trait Responder {
-    /// The addresses that a packet came from and was sent to.
+    /// The source and destination addresses of a packet.
     type Arrival: Copy;
     /// A client's message.
     type Message;
-    /// What identifies a client beyond its request.
+    /// The client's identification beyond its request.
     type Client;
     /// A reply with its destination.
     type Reply;
-    /// The addresses that are leased.
+    /// The type of leased addresses.
     type Address: AddressFamily;
-    /// The name of the address family among counters: `ipv4`, `ipv6`.
+    /// The address family's label in metrics: `ipv4`, `ipv6`.
     const FAMILY: &'static str;
 
-    /// Step 1: is it for us? Reads the packet, and finds the subnet that its client is in.
+    /// Step 1: is it for us? Parses the packet, and finds the client's subnet.
     ///
     /// # Errors
-    /// It cannot be read, is no client's message, comes from no subnet of ours, or is forged.
+    /// The packet is unreadable, no client's message, from no served subnet, or forged.
     fn is_it_for_us<N: NodeView>(
         &self,
         packet: &[u8],
@@ -67,10 +67,10 @@ pub trait Responder {
         context: &BootContext<'_, N>,
     ) -> Result<OurMessage<Self::Message>, Unanswered>;
 
-    /// Step 2: who is it? Finds the client's port and node, and what the client may claim of the leases.
+    /// Step 2: who is it? Finds the client's port and node, and its claim to leases.
     ///
     /// # Errors
-    /// Nobody registered the machine, or it asks more often than it may.
+    /// The machine is not registered, or exceeds its rate limit.
     fn who_is_it<N: NodeView>(
         &mut self,
         ours: &OurMessage<Self::Message>,
@@ -79,11 +79,11 @@ pub trait Responder {
         now: Millis,
     ) -> Result<IdentifiedClient<Self::Client>, Unanswered>;
 
-    /// For step 3, [`what_should_it_boot`]: our address as clients of the subnet reach it, and whether they can look up
-    /// names.
+    /// Inputs of step 3, [`what_should_it_boot`]: the service's address as seen from the subnet, and whether its
+    /// clients can resolve names.
     fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup);
 
-    /// Step 4: what is it told? Decides about the lease, and makes the reply.
+    /// Step 4: what is it told? Decides about the lease, and builds the reply.
     fn what_is_it_told(
         &mut self,
         ours: OurMessage<Self::Message>,
@@ -96,30 +96,30 @@ pub trait Responder {
     /// Leaves clients with an address of these pools to the daemons that give them, from now on.
     fn set_foreign_pools(&mut self, pools: &ForeignPools);
 
-    /// The leases of each subnet: the interface's own, then those that are reached through relays.
+    /// The leases of each subnet: the interface's own first, then the relayed ones.
     fn leases(&self) -> impl Iterator<Item = &LeaseTable<Self::Address>>;
 }
 
-/// What comes of a packet that a responder answers.
+/// The outcome of a packet at a responder.
 pub type ExchangeOf<R> =
     DhcpExchange<<R as Responder>::Reply, LeaseRecord<<R as Responder>::Address>>;
 
-/// A client's message that is for us.
+/// A client's message that is for this server.
 #[derive(Clone, Debug)]
 pub struct OurMessage<M> {
     /// The message.
     pub message: M,
-    /// The position of the client's subnet among those of the responder.
+    /// The position of the client's subnet in the responder's list.
     pub subnet: usize,
 }
 
 /// The client of a message.
 #[derive(Debug)]
 pub struct IdentifiedClient<C> {
-    /// The request that it makes.
+    /// Its request.
     pub request: DhcpRequest,
-    /// What identifies it beyond that.
+    /// Its identification beyond the request.
     pub client: C,
-    /// What it may claim of the leases.
+    /// Its claim to leases.
     pub claim: LeaseClaim,
 }

@@ -1,21 +1,21 @@
-//! The texts that boot loaders run: iPXE's script and GRUB's configuration.
+//! Scripts for boot loaders: iPXE's script and GRUB's configuration.
 //!
-//! Both name their files relative to where they were themselves fetched from, so that they work
-//! through whatever address or proxy the machine reached us by.
+//! Both refer to files relative to their own URL, so that they work through any address or proxy that the machine
+//! uses.
 
 use efi::COMMAND_LINE_ROOM;
 use thiserror::Error;
 
-/// What loaders add to a kernel's command line: iPXE the name of the initramfs, GRUB the kernel's URL.
+/// Bytes that loaders add to a kernel's command line: iPXE the name of the initramfs, GRUB the kernel's URL.
 const ADDED: usize = 160;
 
-/// Why a kernel command line cannot be passed on by a script.
+/// The reason why a script cannot pass a kernel command line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScriptError {
-    /// iPXE knows no quotes, so some words cannot be said (`core/exec.c`).
+    /// iPXE has no quoting, so some words cannot be passed (`core/exec.c`).
     #[error("iPXE cannot pass {0:?} on to the kernel: it has a meaning of its own in its scripts")]
     Meaningful(String),
-    /// Linux would cut it without a word.
+    /// Linux would truncate it silently.
     #[error(
         "the kernel command line has {0} bytes; Linux takes at most {max}, less {ADDED} for what \
          its loader adds",
@@ -72,7 +72,7 @@ fn fits(command_line: &str) -> Result<(), ScriptError> {
     if len + ADDED < COMMAND_LINE_ROOM { Ok(()) } else { Err(ScriptError::Long(len)) }
 }
 
-/// In single quotes nothing has a meaning for GRUB but a single quote.
+/// Quotes a word for GRUB: within single quotes, only a single quote is special.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,5 +1,5 @@
-//! The machines that ask for a boot and are no port of any node, or of one that is not to boot. One of them may be the machine
-//! that somebody waits for.
+//! Strangers: machines that request a boot but are no port of any node, or of a node that is not to boot. One of them
+//! may be the machine that an operator waits for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use jiff::{SignedDuration, Timestamp};
 use provision::{BootingStranger, Node};
 use uuid::Uuid;
 
-/// Number of strangers to remember. Who floods the network with made-up addresses can make us forget others, and no more.
+/// Number of strangers to remember. A flood of invented MAC addresses can only displace others.
 const MANY: usize = 256;
-/// A stranger that asked nothing for so long was switched off and on. Firmware that tries again and again is never silent
-/// for so long.
+/// A stranger without a request for this long was power-cycled. Firmware that keeps retrying is never silent for so
+/// long.
 const SILENT: SignedDuration = SignedDuration::from_secs(90);
 
-/// Strangers that asked for a boot.
+/// Strangers that requested a boot.
 #[derive(Clone, Debug, Default)]
 pub struct StrangerTable(HashMap<Mac, BootingStranger>);
 
 impl StrangerTable {
-    /// Remembers that a stranger asked. True if it was not known.
+    /// Records a stranger's request. True if the stranger is new.
     pub fn note(&mut self, mac: Mac, client: ClientKind, interface: &str, now: Timestamp) -> bool {
         let all = &mut self.0;
         if let Some(known) = all.get_mut(&mac) {
@@ -43,7 +43,7 @@ impl StrangerTable {
         true
     }
 
-    /// All strangers but those of `node` and of nodes that boot, each with the node that it is of by now.
+    /// All strangers except those of `node` and of nodes that boot, each with its node if it has one by now.
     pub fn all(
         &self,
         node_of: impl Fn(Mac) -> Option<Arc<Node>>,

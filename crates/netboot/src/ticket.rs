@@ -1,4 +1,4 @@
-//! Who may fetch what: a path with a ticket, against the node that has the ticket.
+//! Permission to fetch: a path with a ticket, checked against the node with this ticket.
 
 use http::StatusCode;
 use provision::boot::{Artifact, bootable};
@@ -6,19 +6,19 @@ use provision::{Attempt, Node};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-/// `/boot/{ticket}/{file}`, taken apart.
+/// The parts of `/boot/{ticket}/{file}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootPath<'a> {
-    /// What proves that the machine was told this URL.
+    /// The ticket, a secret that proves that the machine got this URL.
     pub ticket: &'a str,
-    /// Which file.
+    /// The file.
     pub file: &'a str,
 }
 
-/// Why a request gets no file.
+/// The reason for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TicketRefusal {
-    /// A path that tries to leave its folder, or hides what it means.
+    /// A path that tries to leave its folder, or is encoded to hide it.
     #[error("a path with %, a backslash or the folders . and .. is not answered")]
     Disguised,
     /// A path of another form.
@@ -36,8 +36,8 @@ pub enum TicketRefusal {
 }
 
 impl TicketRefusal {
-    /// The answer's status. Never a redirect, which firmware does not follow, and never 401, at
-    /// which EDK2 asks the person at the console for a password.
+    /// The answer's status. Never a redirect, which firmware does not follow, and never 401, for which EDK2 prompts
+    /// at the console for a password.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -48,9 +48,9 @@ impl TicketRefusal {
     }
 }
 
-/// Takes a request's path apart.
+/// Splits a request's path.
 ///
-/// Empty parts do not count: shim asks for `//grubx64.efi` in the folder it came from.
+/// Empty parts are ignored: shim requests `//grubx64.efi` in its own folder.
 ///
 /// # Errors
 /// [`TicketRefusal::Disguised`] and [`TicketRefusal::Elsewhere`].
@@ -65,7 +65,7 @@ pub fn boot_path(path: &str) -> Result<BootPath<'_>, TicketRefusal> {
     }
 }
 
-/// What is to be served, if the ticket is good; `node` is the one the ticket was looked up for.
+/// The artifact to serve, if the ticket is valid; `node` is the result of looking the ticket up.
 ///
 /// # Errors
 /// [`TicketRefusal`].
@@ -75,7 +75,7 @@ pub fn admit<'n>(
 ) -> Result<(&'n Attempt, Artifact), TicketRefusal> {
     let node = node.ok_or(TicketRefusal::UnknownTicket)?;
     let attempt = bootable(node).ok_or(TicketRefusal::Over)?;
-    // The index has found it by its text already; compare again for what it finds in the future.
+    // The index has already matched the text. This comparison protects against a future index that matches otherwise.
     if !bool::from(attempt.ticket.0.as_bytes().ct_eq(path.ticket.as_bytes())) {
         return Err(TicketRefusal::UnknownTicket);
     }

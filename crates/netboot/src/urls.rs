@@ -1,4 +1,4 @@
-//! The URLs that machines are given: ours, as machines reach us.
+//! The boot and agent URLs, as machines reach the service.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,30 +7,30 @@ use provision::{Attempt, Node};
 use thiserror::Error;
 use url::{Host, Url};
 
-/// How machines reach us.
+/// The URLs of the service, as seen by machines.
 #[derive(Clone, Debug)]
 pub struct Urls {
     settings: UrlSettings,
-    /// Ours on the first DHCP network.
+    /// The service's address on the first DHCP network.
     address: Option<IpAddr>,
 }
 
-/// The settings that URLs for machines are made of.
+/// The settings for the URLs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlSettings {
-    /// The URL before `/boot/`, as machines reach it; `None` is this host's address and `boot_port`.
+    /// The URL before `/boot/`, as seen by machines; `None` means this host's address and `boot_port`.
     pub boot: Option<Url>,
-    /// The same for machines that ask over IPv6, where it is another one.
+    /// The same for machines that boot over IPv6, if it differs.
     pub boot6: Option<Url>,
-    /// Where agents call; `None` is this host's address and `agent_port`.
+    /// The URL for agents; `None` means this host's address and `agent_port`.
     pub agent: Option<Url>,
     /// The port of the boot listener.
     pub boot_port: u16,
-    /// The port that agents call.
+    /// The port for agents.
     pub agent_port: u16,
 }
 
-/// A version of the Internet Protocol.
+/// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpFamily {
     /// IPv4
@@ -39,7 +39,7 @@ pub enum IpFamily {
     V6,
 }
 
-/// Machines cannot be told where to fetch from.
+/// No boot URL is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "it is not known at which address machines reach this service: set url in [boot], or \
@@ -48,15 +48,15 @@ pub enum IpFamily {
 pub struct Unreachable;
 
 impl Urls {
-    /// As the settings say; `address` is ours on the first DHCP network.
+    /// The URLs from the settings; `address` is the service's address on the first DHCP network.
     #[must_use]
     pub fn new(settings: UrlSettings, address: Option<IpAddr>) -> Self {
         Self { settings, address }
     }
 
-    /// Where the machine of `node` fetches an artifact of an attempt.
+    /// The URL of an artifact of an attempt, for the machine of `node`.
     ///
-    /// `near` is our address on the network it asks on, if it asks.
+    /// `near` is the service's address on the machine's network, if the machine sent a request.
     ///
     /// # Errors
     /// [`Unreachable`]
@@ -73,20 +73,20 @@ impl Urls {
         Ok(link(&self.near(self.set(node, IpFamily::of(near)), near), attempt, artifact))
     }
 
-    /// Where the machines fetch from that have no URL of their own and ask us at this address.
+    /// The base URL for machines without a URL of their own, at this address of the service.
     #[must_use]
     pub fn fetched_from(&self, near: IpAddr) -> String {
         self.near(self.setting(IpFamily::of(near)), near)
     }
 
     fn near(&self, set: Option<String>, near: IpAddr) -> String {
-        // Over IPv6 firmware has no use for an IPv4 address, nor the reverse.
+        // Over IPv6, firmware cannot use an IPv4 address, and the other way round.
         let reaches =
             |url: &String| Url::parse(url).map_or(true, |url| IpFamily::of(near).reaches(&url));
         set.filter(reaches).unwrap_or_else(|| self.at(near))
     }
 
-    /// Where a machine fetches it that asks over this family, on a network which is not known.
+    /// The artifact's URL for a machine that boots over this family, on an unknown network.
     ///
     /// # Errors
     /// [`Unreachable`]
@@ -105,7 +105,7 @@ impl Urls {
         self.set(node, family).or_else(at).ok_or(Unreachable)
     }
 
-    /// Whether it is known where the machine of `node` fetches on a network which is not known.
+    /// Checks that a boot URL for the machine of `node` is known, on an unknown network.
     ///
     /// # Errors
     /// [`Unreachable`]
@@ -113,7 +113,7 @@ impl Urls {
         self.base_over(node, IpFamily::V4).map(drop)
     }
 
-    /// Whether that is known of machines whose nodes say nothing of their own.
+    /// Whether a boot URL is known for nodes without one of their own.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.setting(IpFamily::V6).is_some() || self.address.is_some()
@@ -136,7 +136,7 @@ impl Urls {
         at(address, self.settings.boot_port)
     }
 
-    /// Where an agent calls: `ipa-api-url`. `near` is our address that its machine fetched from.
+    /// The agent URL, `ipa-api-url`. `near` is the service's address that the machine fetched from.
     #[must_use]
     pub fn agent(&self, near: IpAddr) -> String {
         match &self.settings.agent {
@@ -147,13 +147,13 @@ impl Urls {
 }
 
 impl IpFamily {
-    /// That of an address.
+    /// The family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// Whether machines that have this family alone can fetch it: a name may have both.
+    /// Whether machines with only this family can fetch from the URL: a host name may have both.
     #[must_use]
     pub fn reaches(self, url: &Url) -> bool {
         match (self, url.host()) {
@@ -171,7 +171,7 @@ fn base(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// An IPv6 address stands in brackets (RFC 3986 §3.2.2).
+/// The address and port in a URL. An IPv6 address is in brackets (RFC 3986 §3.2.2).
 fn at(address: IpAddr, port: u16) -> String {
     format!("http://{}", SocketAddr::new(address, port))
 }

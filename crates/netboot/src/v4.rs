@@ -1,4 +1,4 @@
-//! DHCPv4 on one interface: the subnets that it serves, and how the four steps go there.
+//! DHCPv4 on one interface: the served subnets, and the four steps.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
@@ -22,37 +22,37 @@ use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
 use crate::urls::IpFamily;
 
-/// The name of the address family among counters.
+/// The address family's label in metrics.
 pub(crate) const FAMILY: &str = "ipv4";
 
 /// Answers DHCPv4 on one interface.
 #[derive(Clone, Debug)]
 pub struct V4Responder {
-    /// The interface's own, then those that are reached through relays.
+    /// The interface's own subnet, then the relayed ones.
     subnets: Vec<V4Subnet>,
     strangers: StrangerPolicy,
     limits: Limits,
 }
 
-/// Addresses of one subnet, and what its clients are told.
+/// The leases and the settings of one subnet.
 #[derive(Clone, Debug)]
 pub struct V4Subnet {
     /// The network.
     pub net: Ipv4Net,
-    /// Who has which address.
+    /// The leases.
     pub leases: LeaseTable<Ipv4Addr>,
-    /// What every client in it is told.
+    /// The settings for its clients.
     pub about: reply::Network,
-    /// How many registered machines may need an address of the pool, and the second in which they were counted.
+    /// Number of registered machines that may need an address of the pool, and the time of the count.
     counted: (usize, Seconds),
 }
 
-/// The addresses that a packet came from and was sent to.
+/// The source and destination addresses of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct V4Arrival {
-    /// The sender.
+    /// The source address.
     pub from: SocketAddrV4,
-    /// The address that it was sent to.
+    /// The destination address.
     pub to: Ipv4Addr,
 }
 
@@ -61,12 +61,12 @@ pub struct V4Arrival {
 pub struct V4Reply {
     /// The reply.
     pub reply: Packet,
-    /// Where it goes.
+    /// The destination.
     pub to: Destination,
 }
 
 impl V4Responder {
-    /// A responder for subnets, the first of which is the interface's own.
+    /// A responder for subnets, the interface's own first.
     #[must_use]
     pub fn new(mut subnets: Vec<V4Subnet>, strangers: StrangerPolicy, limits: Limits) -> Self {
         let nets: Vec<_> = subnets.iter().map(|subnet| subnet.net).collect();
@@ -76,7 +76,7 @@ impl V4Responder {
         Self { subnets, strangers, limits }
     }
 
-    /// Our address on the interface.
+    /// The service's address on the interface.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.subnets.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.about.server)
@@ -110,7 +110,7 @@ impl Responder for V4Responder {
         let message = parse(packet)?;
         let link = relay::link(&message, *from.ip(), to);
         let of_link = link.and_then(|link| self.subnets.iter().position(|s| s.net.contains(&link)));
-        // Whoever comes past all relays from an address of no subnet has it from elsewhere, and is here.
+        // A client outside of all subnets that sends directly has its address from elsewhere, and is on this link.
         let near = || (relayed(&message).is_none() && !self.subnets.is_empty()).then_some(0);
         match of_link.or_else(near) {
             Some(subnet) => Ok(OurMessage { message, subnet }),
@@ -192,7 +192,7 @@ impl Responder for V4Responder {
     }
 }
 
-/// Reads a client's message.
+/// Parses a client's message.
 pub(crate) fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
     Packet::parse(packet).map_err(|error| {
         Unanswered::NoRequest(match error.is_of_others() {
@@ -202,7 +202,7 @@ pub(crate) fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
     })
 }
 
-/// Who asks for what.
+/// The request in a message, with the client's port and node.
 pub(crate) fn request<N: NodeView>(message: &Packet, context: &BootContext<'_, N>) -> DhcpRequest {
     let client = Client::identify(message);
     let mac = client.mac;
@@ -220,13 +220,13 @@ pub(crate) fn request<N: NodeView>(message: &Packet, context: &BootContext<'_, N
 }
 
 impl V4Subnet {
-    /// A subnet, and what its clients are told.
+    /// A subnet with its leases and settings.
     #[must_use]
     pub fn new(net: Ipv4Net, leases: LeaseTable<Ipv4Addr>, about: reply::Network) -> Self {
         Self { net, leases, about, counted: (0, 0) }
     }
 
-    /// What the machine may claim; `None`, where it must be left alone.
+    /// The machine's claim to leases; `None` if it must be ignored.
     fn claim(
         &mut self,
         request: &DhcpRequest,
@@ -247,8 +247,8 @@ impl V4Subnet {
         }
     }
 
-    /// Number of registered machines without an address of their own here. They are not counted for each stranger: there
-    /// may be many reservations.
+    /// Number of registered machines without a reservation here. The count is cached, since there may be many
+    /// reservations.
     fn registered_without_reservation(&mut self, nodes: &impl NodeView, now: Seconds) -> usize {
         if self.counted.1 != now {
             let reserved = self.leases.reserved_clients();
@@ -290,7 +290,7 @@ mod tests {
         let pool =
             LeasePool { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 20) };
         let reserved = |last: u8| (mac(last), Ipv4Addr::new(10, 0, 1, last));
-        // Eleven and twelve are registered later.
+        // The last two are registered later.
         let leases = LeaseTable::new(pool, (4..=12).map(reserved));
         let about = reply::Network::new(pool.first, Ipv4Addr::new(255, 255, 0, 0), 600);
         let mut subnet = V4Subnet::new("10.0.0.0/16".parse().unwrap(), leases, about);

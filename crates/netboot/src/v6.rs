@@ -1,4 +1,4 @@
-//! DHCPv6 on one interface: the subnets that it serves, and how the four steps go there.
+//! DHCPv6 on one interface: the served subnets, and the four steps.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 
@@ -26,36 +26,36 @@ use crate::urls::IpFamily;
 /// Answers DHCPv6 on one interface.
 #[derive(Clone, Debug)]
 pub struct V6Responder {
-    /// Our address on the interface, which URLs can have in them.
+    /// The service's address on the interface, used in URLs.
     address: Ipv6Addr,
-    /// The interface's own, then those that are reached through relays.
+    /// The interface's own subnet, then the relayed ones.
     subnets: Vec<V6Subnet>,
     strangers: StrangerPolicy,
     limits: Limits,
 }
 
-/// Addresses of one subnet, and what its clients are told.
+/// The leases and the settings of one subnet.
 #[derive(Clone, Debug)]
 pub struct V6Subnet {
     /// The network.
     pub net: Ipv6Net,
-    /// Who has which address.
+    /// The leases.
     pub leases: LeaseTable<Ipv6Addr>,
-    /// What every client in it is told.
+    /// The settings for its clients.
     pub about: reply::Network,
 }
 
-/// The addresses that a packet came from and was sent to.
+/// The source and destination addresses of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct V6Arrival {
-    /// The sender.
+    /// The source address.
     pub from: SocketAddrV6,
-    /// The address that it was sent to.
+    /// The destination address.
     pub to: Ipv6Addr,
 }
 
 impl V6Arrival {
-    /// As a client on our own link sends: from its port, to all servers.
+    /// A client's packet on the service's own link: from the client port, to all servers.
     #[must_use]
     pub fn to_all(from: Ipv6Addr) -> Self {
         Self { from: SocketAddrV6::new(from, CLIENT_PORT, 0, 0), to: ALL_SERVERS }
@@ -67,12 +67,12 @@ impl V6Arrival {
 pub struct V6Reply {
     /// The reply.
     pub bytes: Vec<u8>,
-    /// Where it goes.
+    /// The destination.
     pub to: SocketAddrV6,
 }
 
 impl V6Responder {
-    /// A responder for subnets, the first of which is the interface's own.
+    /// A responder for subnets, the interface's own first.
     #[must_use]
     pub fn new(
         address: Ipv6Addr,
@@ -83,7 +83,7 @@ impl V6Responder {
         Self { address, subnets, strangers, limits }
     }
 
-    /// Our address on the interface.
+    /// The service's address on the interface.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.address
@@ -201,7 +201,7 @@ impl Responder for V6Responder {
     }
 }
 
-/// Reads a client's message.
+/// Parses a client's message.
 fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
     Packet::parse_request(packet).map_err(|error| {
         Unanswered::NoRequest(match error.is_of_others() {
@@ -211,7 +211,7 @@ fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
     })
 }
 
-/// Who asks for what.
+/// The request in a message, with the client's port and node.
 fn request<N: NodeView>(
     message: &Packet,
     client: &Client,
@@ -226,13 +226,13 @@ fn request<N: NodeView>(
         message: message.message.kind.name(),
         mac: client.mac(),
         client: kind,
-        // Over IPv6 iPXE has no option to say it in.
+        // Over IPv6, iPXE has no option for its features.
         features: Features::default(),
     }
 }
 
 impl V6Subnet {
-    /// What the machine may claim; nothing, where it must be left alone.
+    /// The machine's claim to leases; `None` if it must be ignored.
     fn claim(
         &self,
         request: &DhcpRequest,
@@ -250,8 +250,8 @@ impl V6Subnet {
     }
 }
 
-/// The node is found by the card's address, else by the address in the machine's DUID, else by its UUID
-/// (RFC 6355): a card of a machine may be one that nobody registered.
+/// The client's node, by the card's MAC address, otherwise by the MAC address in the DUID, otherwise by the UUID in
+/// the DUID (RFC 6355): the requesting card may not be registered.
 fn registered(client: &Client, nodes: &impl NodeView) -> Option<RegisteredPort> {
     let by_mac = |mac: Option<Mac>| nodes.by_mac(mac?);
     let by_name = || by_mac(client.named);
@@ -259,8 +259,8 @@ fn registered(client: &Client, nodes: &impl NodeView) -> Option<RegisteredPort> 
     by_mac(client.card).or_else(by_name).or_else(by_uuid)
 }
 
-/// Why nobody on our link can have sent it so: clients ask all servers at once, from an address that
-/// can be answered (RFC 8415 §16). Anything else may come from wherever there is a way to us.
+/// The reason why the message cannot come from a client on the link: clients send to the multicast address, from an
+/// address that can be replied to (RFC 8415 §16). Other messages may come from any network with a route to this host.
 fn forged(request: &Packet, from: Ipv6Addr, to: Ipv6Addr) -> Option<String> {
     if from.is_unspecified() {
         return Some("it came from no address, to which nothing can be sent".to_owned());
@@ -271,7 +271,7 @@ fn forged(request: &Packet, from: Ipv6Addr, to: Ipv6Addr) -> Option<String> {
     })
 }
 
-/// Which of the subnets the client is in, the first of which is our own link.
+/// The position of the client's subnet; the first is the service's own link.
 fn place(
     request: &Packet,
     from: Ipv6Addr,
@@ -285,7 +285,7 @@ fn place(
             )
         });
     }
-    // A relay within a link, such as a switch (RFC 6221), need not say which.
+    // A relay within a link, such as a switch (RFC 6221), may leave its link address unspecified.
     let is_near = request.relays.is_empty()
         || from.is_unicast_link_local()
         || nets.next().is_some_and(|own| own.contains(&from));
@@ -298,8 +298,8 @@ fn place(
     }
 }
 
-/// Whoever a packet came from: clients listen on their port wherever they send from, and relays on the
-/// servers' (RFC 8415 §7.2), unless they say that they have one of their own (RFC 8357 §5.2).
+/// The destination of a reply. Clients listen on the client port whatever their source port is; relays listen on the
+/// server port (RFC 8415 §7.2), unless they announce a port of their own (RFC 8357 §5.2).
 fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     let port = match request.relays.first() {
         None => CLIENT_PORT,

@@ -1,4 +1,4 @@
-//! The first message of each kind of client, as such clients were seen to send it.
+//! The first message of each kind of client, as captured from real clients.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,15 +17,15 @@ use crate::v6::V6Reply;
 /// The first message of one client.
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
-    /// The MAC address of its card.
+    /// The MAC address of its network card.
     pub mac: Mac,
     /// The kind of client.
     pub client: ClientKind,
-    /// The architecture that it says it has.
+    /// The architecture in the message.
     pub architecture: Option<ClientArchitecture>,
 }
 
-/// One of each kind of client that boots or runs, with firmware of `architecture`.
+/// One sample of each kind of client that boots or runs, with firmware of `architecture`.
 #[must_use]
 pub fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<SampleRequest> {
     let ask = |client, architecture| SampleRequest { mac, client, architecture };
@@ -41,13 +41,13 @@ pub fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<SampleRequest> {
 }
 
 impl SampleRequest {
-    /// Whether such a client asks over IPv4 at all.
+    /// Whether this kind of client uses IPv4.
     #[must_use]
     pub fn is_of_v4(&self) -> bool {
         self.client != ClientKind::Firmware
     }
 
-    /// As DISCOVER.
+    /// The sample as a DISCOVER.
     #[must_use]
     pub fn v4(&self) -> Vec<u8> {
         let mut options = vec![
@@ -82,11 +82,11 @@ impl SampleRequest {
         .emit()
     }
 
-    /// As SOLICIT.
+    /// The sample as a SOLICIT.
     #[must_use]
     pub fn v6(&self) -> Vec<u8> {
         let (client_id, wanted) = match self.client {
-            // DUID-UUID (RFC 6355), of a machine that is known by the address of its card alone.
+            // A DUID-UUID (RFC 6355); only the card's MAC address identifies the machine.
             ClientKind::Firmware => {
                 ([&[0, 4][..], &[0; 10], &self.mac.0].concat(), &[code6::DNS][..])
             }
@@ -127,14 +127,14 @@ impl SampleRequest {
         packet6::Packet { relays: Vec::new(), message }.emit()
     }
 
-    /// Whether firmware would take the reply to [`v4`](Self::v4); of other clients it is not known.
+    /// The firmware's reaction to the reply to [`v4`](Self::v4); `None` for other clients.
     #[must_use]
     pub fn verdict4(&self, request: &[u8], reply: Option<&V4Reply>) -> Option<String> {
         let reply = reply.filter(|_| self.client == ClientKind::HttpClient)?;
         Some(firmware::v4::verdict(request, &reply.reply.emit()).to_string())
     }
 
-    /// The same for [`v6`](Self::v6).
+    /// The firmware's reaction to the reply to [`v6`](Self::v6).
     #[must_use]
     pub fn verdict6(&self, request: &[u8], reply: Option<&V6Reply>) -> Option<String> {
         let reply = reply.filter(|_| self.client == ClientKind::HttpClient)?;
@@ -148,7 +148,7 @@ impl SampleRequest {
     fn vendor_class(&self) -> Option<String> {
         let class = match self.client {
             ClientKind::HttpClient => "HTTPClient",
-            // iPXE sends what the firmware sends that it was started from.
+            // iPXE sends the vendor class of the firmware that started it.
             ClientKind::PxeClient | ClientKind::Ipxe => "PXEClient",
             ClientKind::Grub => return Some("GRUB".to_owned()),
             ClientKind::Agent | ClientKind::Firmware | ClientKind::System => return None,
@@ -180,27 +180,27 @@ impl fmt::Display for SampleRequest {
     }
 }
 
-/// Which server a message of IPv4 names.
+/// The server identifier in an IPv4 message.
 #[must_use]
 pub fn server4(message: &[u8]) -> Option<Ipv4Addr> {
     Packet::parse(message).ok()?.option_address(code4::SERVER_ID)
 }
 
-/// Which server a message of IPv6 names, by its DUID.
+/// The server identifier (DUID) in an IPv6 message.
 #[must_use]
 pub fn server6(message: &[u8]) -> Option<Vec<u8>> {
     let packet = packet6::Packet::parse_request(message).ok()?;
     packet.message.options.get(code6::SERVER_ID).map(<[u8]>::to_vec)
 }
 
-/// The link-local address that is made of a MAC address (RFC 4291, appendix A).
+/// The link-local address of a MAC address (RFC 4291, appendix A).
 #[must_use]
 pub fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
 }
 
-/// The same machine's firmware where it asks for TFTP.
+/// The architecture of the same machine's firmware when it boots over TFTP.
 fn by_tftp(architecture: ClientArchitecture) -> ClientArchitecture {
     match architecture.0 {
         0x0f => ClientArchitecture(0x06),

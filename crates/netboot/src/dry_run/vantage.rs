@@ -1,5 +1,5 @@
-//! Which address the service has on a network: as this host has it, or, on a host that does not have the interface, as
-//! the settings suggest.
+//! The service's address on a network: the address on this host or, on a host without the interface, a guess from the
+//! settings.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use crate::interface_addresses::server_duid;
 use crate::network_settings::NetworkSettings;
 use crate::urls::UrlSettings;
 
-/// Our address on an interface, with the network that it is in.
+/// The service's address on an interface, with its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
     /// The interface, as the settings name it.
@@ -35,15 +35,15 @@ impl FromStr for InterfaceAddress {
     }
 }
 
-/// The text is no address on an interface.
+/// The text is not an address on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not INTERFACE=ADDRESS/LENGTH, such as eth1=192.0.2.1/24")]
 pub struct NoInterfaceAddress(String);
 
-/// Why this host does not tell the address; an error of whoever looked.
+/// The reason why this host does not show the address: the caller's error.
 pub type Unseen = Box<dyn Error + Send + Sync>;
 
-/// Nothing tells which address the service has.
+/// The service's address is unknown.
 #[derive(Debug, Error)]
 #[error(
     "it is not known which address the service has on {interface}: say it with `--address {interface}={example}`"
@@ -55,30 +55,30 @@ pub struct UnknownVantage {
     unseen: Unseen,
 }
 
-/// Our address in an IPv4 network.
+/// The service's address in an IPv4 network.
 #[derive(Debug)]
 pub struct V4Vantage {
     /// The address, with its network.
     pub own: Ipv4Net,
-    /// What is said of it, where it is only guessed.
+    /// A remark if the address is a guess.
     pub guessed: Option<String>,
 }
 
-/// The same of IPv6.
+/// The service's address in an IPv6 network.
 #[derive(Debug)]
 pub struct V6Vantage {
     /// The address, with its network.
     pub own: Ipv6Net,
-    /// Our DHCP unique identifier.
+    /// The service's DUID.
     pub duid: Vec<u8>,
-    /// Whether the identifier is made up, since it is made of the card's address.
+    /// Whether the DUID is invented, since the card's MAC address is unknown.
     pub accepts_any_server_id: bool,
-    /// What is said of it, where it is only guessed.
+    /// A remark if the address is a guess.
     pub guessed: Option<String>,
 }
 
 impl V4Vantage {
-    /// The address among `given` ones, else the one that was `seen` on this host, else a guess.
+    /// The address from `given`, otherwise the one that was `seen` on this host, otherwise a guess.
     ///
     /// # Errors
     /// [`UnknownVantage`]
@@ -117,7 +117,7 @@ impl V4Vantage {
 }
 
 impl V6Vantage {
-    /// The same as [`V4Vantage::find`]; what was `seen` comes with our identifier.
+    /// The same as [`V4Vantage::find`]; `seen` comes with the DUID.
     ///
     /// # Errors
     /// [`UnknownVantage`]
@@ -178,7 +178,7 @@ fn of<'a>(
     given.iter().filter(move |given| given.interface == interface).map(|given| given.address)
 }
 
-/// Another host may have an interface of that name as well.
+/// Whether the address fits the settings: another host may have an interface of the same name.
 fn is_of(settings: &NetworkSettings, net: Ipv4Net) -> bool {
     settings.pool.is_none_or(|pool| net.contains(&pool.0.first) && net.contains(&pool.0.last))
 }
@@ -187,7 +187,7 @@ fn is_of6(settings: &NetworkSettings, net: Ipv6Net) -> bool {
     settings.pool6.is_none_or(|pool| net.contains(&pool.0.first) && net.contains(&pool.0.last))
 }
 
-/// The smallest network that holds pool and router, a /24 at least.
+/// The smallest network that contains pool and router, at least a /24.
 fn guess4(settings: &NetworkSettings) -> Option<Ipv4Net> {
     let ends = settings.pool.map(|pool| [pool.0.first, pool.0.last]);
     let all: Vec<_> = ends.into_iter().flatten().chain(settings.router).collect();
@@ -197,7 +197,7 @@ fn guess4(settings: &NetworkSettings) -> Option<Ipv4Net> {
     nets.find(|net| all.iter().all(|address| net.contains(address)))
 }
 
-/// The same of IPv6, a /64 at least.
+/// The smallest network that contains the IPv6 pool, at least a /64.
 fn guess6(settings: &NetworkSettings) -> Option<Ipv6Net> {
     let pool = settings.pool6?.0;
     let nets = (0..=64).rev().filter_map(|len| Ipv6Net::new(pool.first, len).ok());
@@ -215,7 +215,7 @@ fn host6(url: Option<&Url>, net: Ipv6Net) -> Option<Ipv6Addr> {
     net.contains(&host).then_some(host)
 }
 
-/// An address that is nobody else's, as far as the settings say.
+/// An address that the settings do not use.
 fn free4(settings: &NetworkSettings, net: Ipv4Net) -> Ipv4Addr {
     let is_pooled = |host: &Ipv4Addr| {
         settings.pool.is_some_and(|pool| (pool.0.first..=pool.0.last).contains(host))
