@@ -1,7 +1,8 @@
-//! At which addresses the machines of boots under way were seen: whose lookup it is, and whose calls are not a stranger's.
+//! The addresses of machines in current boots: they identify the node of an agent's lookup, and distinguish its calls
+//! from a stranger's.
 //!
-//! What is noted here is known at once. Where the token of a boot depends on it, it is also saved with the node, for a
-//! daemon that is started anew and for other daemons.
+//! Addresses are known at once. If the boot's token depends on them, they are also saved with the node, for a
+//! restarted daemon and for other daemons.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// How long a fetch waits until its address is saved: a machine that is fast may fetch while its BMC is still asked whether it is on.
+/// Longest wait of a fetch for its address to be saved. A fast machine may fetch while a worker still polls its BMC.
 const SAVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Addresses of machines; clones share one book.
@@ -35,7 +36,7 @@ struct Book {
     by_address: HashMap<IpAddr, Uuid>,
 }
 
-/// What was seen in one attempt.
+/// The addresses seen in one attempt.
 #[derive(Debug)]
 struct Page {
     node: Uuid,
@@ -43,7 +44,7 @@ struct Page {
     is_to_save: bool,
 }
 
-/// The addresses of a boot's machine that are to be saved with its node.
+/// Addresses of a boot's machine that are not saved with its node yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnsavedAddresses {
     /// The node.
@@ -55,10 +56,10 @@ pub(crate) struct UnsavedAddresses {
 }
 
 impl AddressBook {
-    /// Notes what an exchange of the node's boot says about where its machine is.
+    /// Records the address of the machine in an exchange of the node's boot.
     pub fn note(&self, node: &Node, what: &What) {
         match what {
-            // Whoever has the ticket was told it by us, or by whom we told.
+            // A client with the ticket has it from the service, or from a client that has.
             What::Http { method, remote: Some(remote), status: 200..=299, sent, .. }
                 if method == "GET" && *sent > 0 =>
             {
@@ -77,8 +78,9 @@ impl AddressBook {
         }
     }
 
-    /// Notes who fetches an image of the node's boot, before it has any of it. Where the token depends on that, waits
-    /// until it is saved: after a crash nobody could tell any more to whom the token may be given.
+    /// Records the client of an image of the node's boot before the first byte is sent. If the token depends on the
+    /// address, it waits until the address is saved: after a crash nobody could tell any more which machine may have
+    /// the token.
     pub async fn fetches(&self, node: &Node, remote: IpAddr) {
         self.fetches_within(SAVED_WITHIN, node, remote).await;
     }
@@ -95,7 +97,7 @@ impl AddressBook {
                 saved.await;
             }
         };
-        // Whoever fetches is served, also where the database cannot be written.
+        // The fetch is served even if the database cannot be written.
         let _ = timeout(patience, saved).await;
     }
 
@@ -128,7 +130,7 @@ impl AddressBook {
         })
     }
 
-    /// The node whose machine was last seen at this address in a boot under way.
+    /// The node whose machine was last seen at this address, in a current boot.
     pub fn owner(&self, address: IpAddr) -> Option<Uuid> {
         self.with(|book| book.by_address.get(&address.to_canonical()).copied())
     }
@@ -146,7 +148,7 @@ impl AddressBook {
         });
     }
 
-    /// The addresses that are to be saved with their nodes.
+    /// The addresses to save with their nodes.
     pub(crate) fn to_save(&self) -> Vec<UnsavedAddresses> {
         self.with(|book| {
             let pages = book.by_attempt.iter().filter(|(_, page)| page.is_to_save);
@@ -159,7 +161,7 @@ impl AddressBook {
         })
     }
 
-    /// Waits until there is more to save.
+    /// Waits until there are more addresses to save.
     pub(crate) async fn more_to_save(&self) {
         self.0.to_save.notified().await;
     }
@@ -168,7 +170,7 @@ impl AddressBook {
         self.with(|book| book.by_attempt.get(&attempt).is_some_and(|page| page.is_to_save))
     }
 
-    /// Notes that these addresses are saved, or need not be any more. What was seen meanwhile is still to be saved.
+    /// Marks these addresses as saved, or as no longer needed. Addresses seen since then remain to be saved.
     pub(crate) fn note_saved(&self, saved: &UnsavedAddresses) {
         self.with(|book| {
             if let Some(page) = book.by_attempt.get_mut(&saved.attempt) {
@@ -273,7 +275,7 @@ mod tests {
         book.note_saved(&book.to_save()[0]);
         fetch.await;
 
-        // Nobody saves it, and its answer comes all the same.
+        // Nobody saves the address, and the fetch is served all the same.
         let patience = Duration::from_millis(1);
         book.fetches_within(patience, &node, IpAddr::from([192, 0, 2, 9])).await;
         assert!(book.is_to_save(attempt));

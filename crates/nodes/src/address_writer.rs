@@ -1,4 +1,4 @@
-//! The address writer: it saves with the nodes where their machines were seen, as far as a token depends on that.
+//! The address writer: it saves the addresses of machines with their nodes, if a token depends on them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use uuid::Uuid;
 use crate::address_book::{AddressBook, UnsavedAddresses};
 use crate::nodes::Nodes;
 
-/// How often attempts that are over are forgotten.
+/// Interval of forgetting ended attempts.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
-/// How often what could not be saved is tried again: a worker holds a node for as long as it talks to its BMC.
+/// Retry interval: a worker holds a node for as long as it talks to the BMC.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
 
-/// Saves what is to be saved, and forgets the addresses of attempts that are over, until `end`.
+/// Saves new addresses, and forgets those of ended attempts, until `end`.
 pub async fn run(addresses: AddressBook, nodes: Nodes, end: CancellationToken) {
-    // Attempts whose failure to be saved was logged: it is tried four times a second.
+    // Attempts with a logged failure: saving is retried four times a second.
     let mut logged = HashSet::new();
     while !end.is_cancelled() {
         save(&addresses, &nodes, &mut logged).await;
@@ -41,11 +41,11 @@ async fn save(addresses: &AddressBook, nodes: &Nodes, logged: &mut HashSet<Uuid>
         let UnsavedAddresses { node, attempt, addresses: seen } = unsaved.clone();
         let event = Event::AddressesSeen { attempt, fetched: seen.fetched, leased: seen.leased };
         match nodes.happen(node, None, &event).await {
-            // The attempt is over.
+            // The attempt has ended.
             Ok(_) | Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => {
                 addresses.note_saved(&unsaved);
             }
-            // A worker is at it, and will not be for long.
+            // A worker holds the node, but not for long.
             Err(ChangeError::Locked { .. }) => {}
             Err(failed) => {
                 if failed.is_outage() || logged.insert(attempt) {

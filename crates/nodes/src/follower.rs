@@ -1,4 +1,4 @@
-//! The follower: it brings the index up to date with what other daemons change.
+//! The follower: it brings the index up to date with the changes of other daemons.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::nodes::Nodes;
 
-/// How often the database is asked for changes. A ticket that another daemon ended is good here for no longer.
+/// Polling interval for changes. A ticket that another daemon ended stays valid here for no longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Follows the store until `end`.

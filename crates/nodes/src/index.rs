@@ -1,7 +1,7 @@
-//! Nodes by MAC address and by ticket, in memory, so that no packet waits for SQL.
+//! The in-memory index of nodes by MAC address and by ticket, so that no packet waits for SQL.
 //!
-//! It follows the store by the numbers of changes. What this daemon changes itself is there at once; a change that was
-//! read late never replaces a newer one.
+//! It follows the store by change numbers. This daemon's own changes are in the index at once; a late change never
+//! replaces a newer one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,14 +17,14 @@ pub struct NodeIndex(Arc<RwLock<NodeMaps>>);
 
 #[derive(Debug, Default)]
 struct NodeMaps {
-    /// All changes up to this one are in the maps.
+    /// The maps contain all changes up to this one.
     followed: ChangeNumber,
     nodes: HashMap<Uuid, IndexedNode>,
-    /// Nodes that this daemon deleted after the last change that was followed.
+    /// Nodes that this daemon deleted after the last followed change.
     deleted: HashMap<Uuid, ChangeNumber>,
     by_mac: HashMap<Mac, Uuid>,
     by_ticket: HashMap<String, Uuid>,
-    /// Each of the nodes that have it.
+    /// All nodes with this machine ID.
     by_machine_id: HashMap<[u8; 16], Vec<Uuid>>,
 }
 
@@ -32,9 +32,9 @@ struct NodeMaps {
 struct IndexedNode {
     node: Arc<Node>,
     ports: Vec<Arc<Port>>,
-    /// The change that left the node so.
+    /// The number of the node's last change.
     node_number: ChangeNumber,
-    /// The change that left the ports so.
+    /// The number of the last change of its ports.
     ports_number: ChangeNumber,
 }
 
@@ -43,12 +43,12 @@ struct IndexedNode {
 pub struct FoundPort {
     /// The node.
     pub node: Arc<Node>,
-    /// Its port that was asked for.
+    /// The port that was looked up.
     pub port: Arc<Port>,
 }
 
 impl NodeIndex {
-    /// Puts everything there is in the place of what the index has.
+    /// Replaces the contents of the index.
     pub fn load(&self, everything: ChangePage) {
         self.write(|maps| {
             *maps = NodeMaps::default();
@@ -56,34 +56,34 @@ impl NodeIndex {
         });
     }
 
-    /// Takes the changes that follow those which the index has; none, if there are others in between.
+    /// Applies changes that directly follow those in the index; ignores a page with a gap before it.
     pub fn follow(&self, page: ChangePage) {
         self.write(|maps| maps.follow(page));
     }
 
-    /// The last change that was followed.
+    /// The last followed change.
     #[must_use]
     pub fn followed(&self) -> ChangeNumber {
         self.read(|maps| maps.followed)
     }
 
-    /// Takes a node as this daemon has saved it. Its ports stay as they are.
+    /// Records a node that this daemon has saved. Its ports stay as they are.
     pub fn note_node(&self, saved: SavedNode) {
         self.write(|maps| maps.note_node(saved));
     }
 
-    /// Takes the ports of a node as this daemon has saved them. Those of a node that the index does not know yet are
-    /// followed with it.
+    /// Records the ports of a node that this daemon has saved. Ports of a node that is not in the index yet come with
+    /// the node.
     pub fn note_ports(&self, saved: SavedPorts) {
         self.write(|maps| maps.note_ports(saved));
     }
 
-    /// Forgets a node that this daemon has deleted.
+    /// Removes a node that this daemon has deleted.
     pub fn note_deletion(&self, node: Uuid, number: ChangeNumber) {
         self.write(|maps| maps.note_deletion(node, number));
     }
 
-    /// The port with this address, and its node.
+    /// The port with this MAC address, and its node.
     #[must_use]
     pub fn by_mac(&self, mac: Mac) -> Option<FoundPort> {
         self.read(|maps| {
@@ -93,8 +93,8 @@ impl NodeIndex {
         })
     }
 
-    /// The node of a machine whose SMBIOS UUID is known, and the port it boots from; none, where several have it. `id` is
-    /// as the machine sends it: firmware has the first three fields little-endian, iPXE and others big-endian.
+    /// The node with this SMBIOS UUID, and its boot port; `None` if several nodes have the UUID. `id` is in the
+    /// machine's byte order: firmware sends the first three fields little-endian, iPXE and others big-endian.
     #[must_use]
     pub fn by_machine_id(&self, id: [u8; 16]) -> Option<FoundPort> {
         self.read(|maps| {
@@ -106,7 +106,7 @@ impl NodeIndex {
         })
     }
 
-    /// The node whose latest attempt has this ticket, whether the ticket is still good or not.
+    /// The node whose latest attempt has this ticket, valid or not.
     #[must_use]
     pub fn by_ticket(&self, ticket: &str) -> Option<Arc<Node>> {
         self.read(|maps| {
@@ -132,7 +132,7 @@ impl NodeIndex {
         })
     }
 
-    /// How many ports there are.
+    /// Number of ports.
     #[must_use]
     pub fn ports(&self) -> usize {
         self.read(|maps| maps.by_mac.len())
@@ -144,7 +144,7 @@ impl NodeIndex {
         self.read(|maps| maps.nodes.values().map(|entry| Arc::clone(&entry.node)).collect())
     }
 
-    /// The nodes whose machines are being booted or cleaned.
+    /// The nodes with a boot or cleaning under way.
     #[must_use]
     pub fn booting(&self) -> Vec<Arc<Node>> {
         let live = |entry: &&IndexedNode| entry.node.live_attempt().is_some();
@@ -153,8 +153,7 @@ impl NodeIndex {
         })
     }
 
-    // A panic elsewhere cannot leave the maps half-changed in a way that matters here: every
-    // change removes and inserts whole entries.
+    // A panic elsewhere cannot leave the maps in a harmful state: every change removes and inserts whole entries.
     fn read<T>(&self, look: impl FnOnce(&NodeMaps) -> T) -> T {
         look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -211,7 +210,7 @@ impl NodeMaps {
         }
     }
 
-    /// Whether a change is newer than all that is `known` of a node.
+    /// Whether a change is newer than the known change of a node.
     fn is_news(&self, node: Uuid, number: ChangeNumber, known: Option<ChangeNumber>) -> bool {
         let deleted = self.deleted.get(&node).copied();
         number > self.followed && Some(number) > known && Some(number) > deleted
@@ -237,7 +236,7 @@ impl NodeMaps {
     fn remove(&mut self, uuid: Uuid) -> Option<IndexedNode> {
         let entry = self.nodes.remove(&uuid)?;
         for port in &entry.ports {
-            // A port may have gone to another node in between.
+            // The port may have moved to another node meanwhile.
             if self.by_mac.get(&port.address) == Some(&uuid) {
                 self.by_mac.remove(&port.address);
             }
@@ -256,17 +255,15 @@ impl NodeMaps {
     }
 }
 
-/// UUIDs that makers give to all their boards: AMI's of its reference code, as its fields and its bytes are written, and one
-/// that is counted up.
+/// UUIDs that vendors use for all their boards: AMI's reference code in both byte orders, and a counting sequence.
 const OF_ALL_BOARDS: [u128; 3] = [
     0x0300_0200_0400_0500_0006_0007_0008_0009,
     0x0002_0003_0004_0005_0006_0007_0008_0009,
     0x1234_5678_1234_5678_90ab_cdde_efaa_bbcc,
 ];
 
-/// The SMBIOS UUIDs that a node may have: what its operator wrote down as `system_uuid`, and the
-/// node's own, which is the same where nodes were enrolled by it; each in both orders of bytes. Zeros
-/// and ones are what boards without a UUID have, and some have that of all others.
+/// The SMBIOS UUIDs that a node may have: its `system_uuid`, and the node's own UUID, which is the same if nodes were
+/// enrolled by it; each in both byte orders. All zeros, all ones and UUIDs shared by all boards are left out.
 fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
     let told = [&node.properties, &node.extra].map(|map| {
         let uuid = map.get("system_uuid")?.as_str()?;
@@ -328,7 +325,7 @@ mod tests {
         let index = NodeIndex::default();
         let uuid = booting_node().uuid;
         index.follow(page(1, vec![followed(1, "n", Vec::new())]));
-        // Another daemon has added a port in change 2, and this one has changed the node in change 3.
+        // Another daemon added a port in change 2, and this daemon changed the node in change 3.
         index.note_node(saved(3, "mine"));
 
         let mac = Mac([2, 0, 0, 0, 0, 1]);

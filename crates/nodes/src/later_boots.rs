@@ -1,10 +1,10 @@
-//! Boots of instances that their machines begin by themselves: each has an attempt, and so a trace, of its own.
+//! Later boots: boots of an instance that its machine begins by itself. Each has its own attempt and trace.
 //!
-//! Nothing on the way of a DHCP answer waits for the database. So the identity of such a boot is made here, at its first
-//! exchange; a worker saves it with the node a moment later.
+//! No DHCP answer waits for the database. So the attempt's ID is derived here, at the first exchange; a worker saves
+//! it with the node a moment later.
 //!
-//! It follows from the attempt before. So an exchange that began before the boot was saved and ends after it belongs to the
-//! same boot, and so does one that another daemon sees.
+//! The ID is derived from the attempt before. So an exchange that begins before the save and ends after it belongs to
+//! the same boot, and so does an exchange at another daemon.
 //!
 //! A boot whose instance is taken away before it could be saved has no attempt. What was recorded of it goes to the attempt
 //! before it.
@@ -38,12 +38,12 @@ enum UnsavedStage {
     Moved,
 }
 
-/// A boot that a machine has begun by itself.
+/// A boot that the machine began by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaterBoot {
     /// The attempt before it.
     pub before: Uuid,
-    /// Its own.
+    /// Its own attempt.
     pub id: Uuid,
 }
 
@@ -54,7 +54,7 @@ impl LaterBoot {
 }
 
 impl LaterBoots {
-    /// The attempt that an exchange of a node belongs to: that of the node, or a later one that begins with it or has
+    /// The attempt of an exchange: the node's attempt, or a later boot that begins with this exchange or has already
     /// begun.
     pub(crate) fn attempt_of(&self, node: &Node, attempt: &Attempt, what: &What) -> Uuid {
         let mut unsaved = self.locked();
@@ -72,7 +72,7 @@ impl LaterBoots {
         later.id
     }
 
-    /// Waits until there are any, and gives them with their nodes.
+    /// Waits for later boots, and returns them with their nodes.
     pub async fn unsaved(&self) -> Vec<(Uuid, LaterBoot)> {
         loop {
             let added = self.0.added.notified();
@@ -88,7 +88,7 @@ impl LaterBoots {
         }
     }
 
-    /// Forgets a boot that was saved, or need not be.
+    /// Removes a boot that is saved, or need not be.
     pub fn forget(&self, node: Uuid, later: LaterBoot) {
         let mut unsaved = self.locked();
         if unsaved.get(&node).is_some_and(|(unsaved, _)| *unsaved == later) {
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// An active node whose machine has all of its instance's image.
+    /// An active node whose machine has fetched its whole instance image.
     fn node_with_an_instance() -> Node {
         let mut attempt = Attempt::begun(
             FreshAttempt {
@@ -151,7 +151,7 @@ mod tests {
         Node { provision_state, attempt: Some(attempt), ..booting_node() }
     }
 
-    /// The firmware asks for its boot.
+    /// The firmware requests its boot.
     fn firmware_asks() -> What {
         What::Dhcp {
             message: "DISCOVER".to_owned(),

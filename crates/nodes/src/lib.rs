@@ -1,7 +1,7 @@
-//! Nodes as the daemon holds them: the index in memory that follows the store, every change of a node, and what is
-//! recorded of its boots.
+//! The nodes as the daemon holds them: the in-memory index that follows the store, every change of a node, and the
+//! records of its boots.
 //!
-//! [`Nodes`] changes nodes, and [`NodeIndex`] finds them without waiting. A [`Recorder`] takes what happens in boots.
+//! [`Nodes`] changes nodes, and [`NodeIndex`] finds them without waiting. A [`Recorder`] accepts the events of boots.
 
 mod address_book;
 pub mod address_writer;

@@ -1,6 +1,6 @@
-//! The one way the daemon changes a node: decide, save, note it in the index.
+//! All changes of a node: decide, save, update the index.
 //!
-//! The API, the workers and the agents' calls all come through here.
+//! The API, the workers and the agents' calls all use it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,14 +23,14 @@ use uuid::Uuid;
 use crate::index::NodeIndex;
 use crate::trace::Recorder;
 
-/// How often a change is tried on a node that is being worked on, and how long apart: Ironic's
+/// Number of tries to change a locked node, and the interval between them: Ironic's
 /// `[conductor]node_locked_retry_attempts` and `…_interval`.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-/// Changes that are read at once.
+/// Number of changes in one read.
 const PAGE: u32 = 500;
-/// How long a request that a worker sent before its work was taken away may take to show: a reset of a BMC, and
-/// the time within which another daemon sees that it has lost the claim.
+/// Time for a worker's last request to take effect after its work was taken away: the reset of a BMC, and the time
+/// until another daemon sees that it has lost the claim.
 const SETTLE: SignedDuration = SignedDuration::from_secs(20);
 
 /// The nodes, in the store and in the index; clones share both.
@@ -39,26 +39,25 @@ pub struct Nodes {
     store: Store,
     index: NodeIndex,
     policy: Policy,
-    /// Whose events of a node are saved before a change of it.
+    /// The recorder whose events of a node are saved before the node is changed.
     recorder: Option<Recorder>,
     under_way: ClaimsUnderWay,
 }
 
 impl Nodes {
-    /// The nodes of `store`; whoever starts the daemon fills the index with [`Nodes::load`].
+    /// The nodes of `store`; the caller fills the index with [`Nodes::load`].
     #[must_use]
     pub fn new(store: Store, index: NodeIndex, policy: Policy) -> Self {
         Self { store, index, policy, under_way: ClaimsUnderWay::default(), recorder: None }
     }
 
-    /// The same, with what is recorded of a node saved before each change of it: what a crash costs of a trace is its
-    /// end, and nothing before.
+    /// Saves the recorded events of a node before each change of it: a crash loses only the end of a trace.
     #[must_use]
     pub fn recorded_by(self, recorder: Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
     }
 
-    /// Fills the index with all there is.
+    /// Fills the index from the store.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -67,7 +66,7 @@ impl Nodes {
         let nodes = everything.changes.iter().filter_map(|change| change.state.as_ref());
         let stored = nodes.filter_map(|(node, _)| last_time(node)).max();
         self.index.load(everything);
-        // What comes now must not seem to come before what was stored, if the system's clock was set back since.
+        // New times must not precede stored ones, even if the system clock was set back.
         if let Some(behind) = stored.and_then(|stored| Clock::process().catch_up(stored)) {
             let seconds = behind.as_secs();
             warn!(
@@ -77,12 +76,12 @@ impl Nodes {
         Ok(())
     }
 
-    /// Brings the index up to date with what all daemons have changed.
+    /// Brings the index up to date with the changes of all daemons.
     ///
     /// # Errors
-    /// [`StoreError`]; some changes may be in the index then, and the others follow the next time.
+    /// [`StoreError`]; the index may then have some of the changes, and the rest follow at the next call.
     pub async fn follow(&self) -> Result<(), StoreError> {
-        // Two at once would read the same changes; each is taken once all the same.
+        // Two concurrent calls would read the same changes; the index applies each once.
         loop {
             let followed = self.index.followed();
             let Some(page) = self.store.changes_since(followed, PAGE).await? else {
@@ -97,8 +96,7 @@ impl Nodes {
         }
     }
 
-    /// The boots that machines may fetch images for now, as nodes and their attempts; other daemons may have
-    /// begun them.
+    /// The boots that machines may fetch images for now, as nodes and attempts; other daemons may have begun them.
     ///
     /// # Errors
     /// [`ListError`] if the store fails.
@@ -114,19 +112,19 @@ impl Nodes {
         Ok(under_way)
     }
 
-    /// Where they are kept.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Where they are found without waiting.
+    /// The index.
     #[must_use]
     pub fn index(&self) -> &NodeIndex {
         &self.index
     }
 
-    /// Lets an event happen to a node, as [`provision::step()`] decides.
+    /// Applies an event to a node, as [`provision::step()`] decides.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -151,7 +149,7 @@ impl Nodes {
             before = Some(SeenNode::of(node));
             Ok(step(node, &event(node)?, &context)?)
         };
-        // The time of the change comes before this: whatever is recorded later is later in the trace, too.
+        // The time of the change is taken before this, so that events recorded later also have later times.
         self.save_recorded(node).await?;
         let changed = self.store.change(node, claim, context.now, decide).await;
         let node = self.noted(changed?);
@@ -159,8 +157,8 @@ impl Nodes {
         Ok(node)
     }
 
-    /// Lets an event happen to a node, unless the node was changed after `since`: then `None`. For what was found out
-    /// while others could change the node.
+    /// Applies an event to a node, unless the node was changed after `since`: then `None`. For events based on
+    /// observations that others may have outdated.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -184,15 +182,15 @@ impl Nodes {
         Ok(Some(node))
     }
 
-    /// The node as it would be if an event happened now, if that would begin a boot.
+    /// The node after the event, if the event would begin a boot.
     #[must_use]
     pub fn as_booting(&self, node: &Node, event: &Event) -> Option<Node> {
         let outcome = step(node, event, &self.context()).ok()?;
         matches!(outcome.work, Some(Work::Boot { .. })).then_some(outcome.node)
     }
 
-    /// What would come of an event, if the node is as it was read: for events that anybody can send, most of which are
-    /// refused or change nothing, and then need no transaction.
+    /// The outcome of an event, without saving it. For events that any client can send: most are refused or change
+    /// nothing, and need no transaction.
     ///
     /// # Errors
     /// [`Refused`]
@@ -201,7 +199,7 @@ impl Nodes {
         step(node, event, &Context { now, policy, fresh: fresh() })
     }
 
-    /// [`Nodes::happen`] for whoever is not a worker: waits a little if the node is being worked on.
+    /// [`Nodes::happen`] for callers other than workers: retries while a worker holds the node.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -209,7 +207,7 @@ impl Nodes {
         patiently(|| self.happen(node, None, event)).await
     }
 
-    /// [`Nodes::ask`], with an event that depends on what the node is when it happens.
+    /// [`Nodes::ask`], with an event that depends on the node at that time.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -221,8 +219,9 @@ impl Nodes {
         patiently(|| self.happen_as(node, None, &event)).await
     }
 
-    /// [`Nodes::ask_for`], but whoever works on the node loses the work. It ends at once if this process does it;
-    /// if another does, at the next renewal of its claim, or before its next request that changes something.
+    /// [`Nodes::ask_for`], but takes the work away from the worker that holds the node. Work in this process ends at
+    /// once; in another process it ends at the next renewal of the claim, or before the next request that changes
+    /// something.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -248,7 +247,7 @@ impl Nodes {
         Ok(node)
     }
 
-    /// Registers work that this process begins; it is to end when the token of the answer is cancelled.
+    /// Registers work of this process; the work must end when the result's token is cancelled.
     pub fn begin_work(&self, claim: &Claim) -> WorkUnderWay {
         self.under_way.begin(claim)
     }
@@ -264,7 +263,7 @@ impl Nodes {
         Context { now: Clock::process().now(), policy: self.policy.clone(), fresh: fresh() }
     }
 
-    /// Changes settings of a node, as `decide` says.
+    /// Changes settings of a node with `decide`.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -293,7 +292,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Deletes a node if `check` lets it.
+    /// Deletes a node if `check` allows it.
     ///
     /// # Errors
     /// [`ChangeError`]; the node is still there then.
@@ -318,7 +317,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Changes a port as `decide` says of it and its node, which may move it to another node.
+    /// Changes a port with `decide`, which gets the port and its node; may move the port to another node.
     ///
     /// # Errors
     /// [`PortChangeError`]; nothing has changed then.
@@ -336,7 +335,7 @@ impl Nodes {
         Ok(changed.port)
     }
 
-    /// Deletes a port if `check` lets it.
+    /// Deletes a port if `check` allows it.
     ///
     /// # Errors
     /// [`PortChangeError`]; the port is still there then.
@@ -351,15 +350,15 @@ impl Nodes {
         Ok(())
     }
 
-    /// Takes a change into the index. One that failed may have been saved all the same, where the connection was lost
-    /// before its COMMIT was answered: the index follows it as if it were another daemon's.
+    /// Applies a change to the index. A failed change may have been saved if the connection was lost before the
+    /// answer to COMMIT: the index then follows it like another daemon's change.
     fn noted(&self, saved: SavedNode) -> Node {
         self.index.note_node(saved.clone());
         saved.node
     }
 }
 
-/// What the log speaks of when it changes.
+/// The parts of a node whose changes are logged.
 struct SeenNode {
     state: ProvisionState,
     last_error: Option<String>,
@@ -382,21 +381,21 @@ fn say_changes(before: Option<SeenNode>, node: &Node) {
     }
 }
 
-/// What a node is called in the log.
+/// The node's name for log lines.
 fn display_name(node: &Node) -> &str {
     node.name.as_deref().unwrap_or("without a name")
 }
 
-/// The claims whose work this process does; clones share them.
+/// The claims whose work runs in this process; clones share them.
 #[derive(Clone, Debug, Default)]
 struct ClaimsUnderWay(Arc<Mutex<HashMap<Claim, CancellationToken>>>);
 
-/// Work that this process does, for as long as this lives.
+/// Work in this process, registered until this is dropped.
 #[derive(Debug)]
 pub struct WorkUnderWay {
     claim: Claim,
     claims: ClaimsUnderWay,
-    /// Cancelled when the work is to end.
+    /// Cancelled to end the work.
     pub cancelled: CancellationToken,
 }
 
@@ -425,7 +424,7 @@ impl Drop for WorkUnderWay {
     }
 }
 
-/// The latest time that is stored of a node.
+/// The newest stored time of a node.
 fn last_time(node: &Node) -> Option<Timestamp> {
     let attempt = node.attempt.as_ref();
     let heard =
@@ -434,7 +433,7 @@ fn last_time(node: &Node) -> Option<Timestamp> {
     [node.updated_at, heard, on].into_iter().flatten().max()
 }
 
-/// Tries again while a worker holds the node, since most of its turns are short.
+/// Retries while a worker holds the node, since most of its turns are short.
 async fn patiently<T, E: MaybeLocked, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
@@ -448,7 +447,7 @@ where
     attempt().await
 }
 
-/// Errors of changes that a worker may have been in the way of.
+/// Errors of changes, some of which mean that a worker holds the node.
 trait MaybeLocked {
     fn is_locked(&self) -> bool;
 }
@@ -471,7 +470,7 @@ impl<E> MaybeLocked for PortChangeError<E> {
     }
 }
 
-/// Random values for an attempt, should one begin: 128 bits of ticket, 256 of token.
+/// Random values for a new attempt: 128 bits of ticket, 256 of token.
 fn fresh() -> FreshAttempt {
     FreshAttempt {
         attempt: Uuid::new_v4(),

@@ -1,4 +1,4 @@
-//! The recorder: whoever takes part in a boot says so here, and goes on at once.
+//! The recorder: it accepts the events of boots without blocking the caller.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,12 @@ use uuid::Uuid;
 use crate::address_book::AddressBook;
 use crate::later_boots::{LaterBoot, LaterBoots};
 
-/// Events that may wait for the store before further ones are dropped (and that is logged).
+/// Capacity of the queue; further events are dropped, and the loss is logged.
 ///
-/// Ten thousand machines that are switched on at once say four things each within seconds.
+/// Ten thousand machines that are switched on at once cause four events each within seconds.
 const WAITING: usize = 65_536;
 
-/// Takes events of boots without ever blocking; clones share one queue.
+/// Accepts events of boots without blocking; clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     queue: mpsc::Sender<Recorded>,
@@ -33,7 +33,7 @@ pub struct Recorder {
     fetches: FetchEnds,
 }
 
-/// The nodes of whose instances something was fetched since they were last [taken](Self::next); clones share them.
+/// The nodes with a fetch of their instance's image since the last [`next`](Self::next); clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct FetchEnds {
     nodes: Arc<Mutex<HashSet<Uuid>>>,
@@ -46,7 +46,7 @@ impl FetchEnds {
         self.added.notify_one();
     }
 
-    /// Waits until there are any.
+    /// Waits for such nodes.
     pub async fn next(&self) -> HashSet<Uuid> {
         loop {
             let added = self.added.notified();
@@ -60,7 +60,7 @@ impl FetchEnds {
     }
 }
 
-/// What was recorded and is not in the store yet.
+/// The recorded events that are not in the store yet.
 #[derive(Debug)]
 pub struct Backlog {
     /// The events, in their order.
@@ -70,21 +70,21 @@ pub struct Backlog {
     written: watch::Sender<Written>,
 }
 
-/// Which events wait, by their place in the queue since the start.
+/// The waiting events, by their position in the queue since start.
 #[derive(Debug, Default)]
 struct EventNumbers {
-    /// That of the last one.
+    /// The number of the last event.
     last: u64,
-    /// That of the last one of each node for which some wait.
+    /// The number of the last waiting event of each node.
     of_nodes: HashMap<Uuid, u64>,
 }
 
-/// How far the writer has come.
+/// The writer's progress.
 #[derive(Debug, Default)]
 struct Written {
-    /// Events that have left the queue, since the start.
+    /// Number of events that have left the queue since start.
     events: u64,
-    /// Why the last attempt to write failed, if it did: what waits is tried again.
+    /// The failure of the last write, if it failed; the events stay and are retried.
     outage: Option<StoreError>,
 }
 
@@ -113,23 +113,23 @@ impl Recorder {
         (recorder, backlog)
     }
 
-    /// Where the machines of boots under way were seen, by what was recorded.
+    /// The addresses of machines in current boots.
     #[must_use]
     pub fn addresses(&self) -> &AddressBook {
         &self.addresses
     }
 
-    /// The boots that machines with an instance have begun by themselves.
+    /// The later boots of machines with an instance.
     pub fn later_boots(&self) -> &LaterBoots {
         &self.later_boots
     }
 
-    /// Who has fetched something of an instance.
+    /// The nodes with a fetch of their instance's image.
     pub fn fetches(&self) -> &FetchEnds {
         &self.fetches
     }
 
-    /// Records what happened now in the node's latest attempt; without an attempt, nothing.
+    /// Records an event in the node's latest attempt, with the current time; nothing without an attempt.
     pub fn record(&self, node: &Node, what: What) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
@@ -142,7 +142,7 @@ impl Recorder {
             return;
         }
         let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-        // A database that cannot keep up must not be followed by a log that cannot.
+        // Exponentially fewer lines: the log must keep up where the database does not.
         if lost.is_power_of_two() {
             warn!("the trace cannot keep up: {lost} events since the start are lost");
         }
@@ -180,19 +180,19 @@ impl Recorder {
         Ok(())
     }
 
-    /// Waits until what was recorded before is in the store, for whoever reads it there.
+    /// Waits until all events recorded so far are in the store, before the caller reads them there.
     ///
-    /// Nobody waits for a database that cannot be written: what waits for it is kept, and written later.
+    /// It does not wait for a database that cannot be written: the events stay in memory until it can.
     pub async fn flush(&self) {
         let last = locked(&self.numbers).last;
         self.flush_to(last).await.ok();
     }
 
-    /// Waits until what was recorded of a node is in the store, before more is saved of it: so a crash costs the end of a
-    /// trace and nothing before it.
+    /// Waits until a node's recorded events are in the store, before more of the node is saved: a crash then loses
+    /// only the end of a trace.
     ///
     /// # Errors
-    /// The outage for which it could not be written; then nothing more may be saved of the node.
+    /// The outage that prevents the write; nothing more of the node may be saved then.
     pub async fn flush_node(&self, node: Uuid) -> Result<(), StoreError> {
         let last = locked(&self.numbers).of_nodes.get(&node).copied();
         match last {
@@ -206,7 +206,7 @@ impl Recorder {
         while written.borrow_and_update().events < number {
             self.hurry.notify_one();
             if written.changed().await.is_err() {
-                // Where nobody writes any more, there is nothing to wait for.
+                // Without a writer there is nothing to wait for.
                 break;
             }
             if let Some(outage) = written.borrow().outage.as_ref().and_then(StoreError::outage) {
@@ -221,26 +221,25 @@ fn locked(numbers: &Mutex<EventNumbers>) -> MutexGuard<'_, EventNumbers> {
     numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Events that go into the store together at most. A batch takes a few milliseconds: whoever changes a node
-/// waits for no longer, and whoever shares the processor with it hardly notices.
+/// Largest number of events in one batch. A batch takes a few milliseconds, which is the longest wait of a node's
+/// change and hardly delays other tasks.
 const BATCH: usize = 256;
-/// How long to gather events, unless there are that many or somebody waits for them; a process that is killed
-/// loses what it has gathered. The database brings each batch to the disk, for which answers would have to wait
-/// in one of a hundred cases if that were done 20 times a second.
+/// Time to gather events, unless a batch is full or a caller waits; a killed process loses the gathered events. The
+/// database syncs each batch to disk; at 20 batches a second one DHCP answer in a hundred would have to wait for it.
 const GATHER: Duration = Duration::from_millis(250);
-/// In a storm the writer rests for this many times as long as the last batch took: what else the machine
-/// has to do then, DHCP above all, comes first.
+/// The writer rests for this multiple of the last batch's duration under load: other work of the host, DHCP above
+/// all, comes first.
 const REST: u32 = 4;
-/// As many events as may wait before there is no rest any more.
+/// Number of waiting events at which the writer no longer rests.
 const HALF: usize = WAITING / 2;
 
-/// How long to wait before what could not be written is tried again, unless somebody waits for it.
+/// Retry interval after a failed write, unless a caller waits.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How often that is tried once the last recorder is gone, before the daemon ends.
+/// Number of tries to write the rest at the end of the daemon.
 const LAST_TRIES: u32 = 3;
 
-/// Writes what is recorded until the last [`Recorder`] is gone. What a database that is full or does not answer
-/// cannot take waits in memory, in its order.
+/// Writes recorded events until the last [`Recorder`] is gone. Events that the database cannot take wait in memory,
+/// in their order.
 pub async fn write(store: Store, mut backlog: Backlog) {
     let mut waiting = Vec::new();
     while backlog.recorded.recv_many(&mut waiting, BATCH).await > 0 {
@@ -299,7 +298,7 @@ mod tests {
     use crate::index::NodeIndex;
     use crate::nodes::Nodes;
 
-    /// A store with a node that is booting, and the folder that it is in.
+    /// A store with a booting node, and its folder.
     async fn store() -> (TempDir, Store, Node) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
@@ -407,7 +406,7 @@ mod tests {
         let locking = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
         let writer = tokio::spawn(write(store.clone(), backlog));
 
-        // SQLite's lock counts as an outage, after ten seconds: as long as somebody else holds it.
+        // A lock on SQLite counts as an outage after ten seconds, as long as another process holds it.
         let waited = timeout(Duration::from_secs(30), recorder.flush()).await;
         assert!(waited.is_ok(), "nobody waits for a database that cannot be written");
         assert!(store.events(node.uuid, None).await.unwrap().is_empty());
@@ -432,7 +431,7 @@ mod tests {
             let seen = Event::PowerSeen(PowerState::On);
             nodes.happen(node.uuid, None, &seen).await.unwrap();
 
-            // As a crash right after the change would leave it.
+            // The state that a crash right after the change would leave.
             assert_eq!(store.events(node.uuid, None).await.unwrap().len(), round);
         }
     }
@@ -446,7 +445,7 @@ mod tests {
         recorder.record(&node, told());
         let seen = Event::PowerSeen(PowerState::On);
 
-        // The writer's last attempt fails, and then the database can be written again, before the writer tries.
+        // The writer's last try fails; then the database becomes writable before the writer retries.
         let last_attempt = async {
             backlog.hurry.notified().await;
             let outage = StoreError::from(sqlx::Error::PoolTimedOut);
