@@ -1,33 +1,33 @@
-//! The bodies of others' answers, read up to a limit.
+//! Bodies of HTTP answers from other servers, read up to a limit.
 //!
-//! The time of an exchange is limited by its client's total timeout, which runs from the connection to
-//! the last byte of the body. No client of ours unpacks compressed bodies, so bytes received are bytes held.
+//! The client's total timeout limits the duration, from the connection to the last byte of the body. No client here
+//! decompresses bodies, so the number of received bytes is the memory in use.
 
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-/// Bytes of an answer of an agent or a BMC. A list of a hundred commands with their results has 200 KiB, a
-/// system of a BMC 20.
+/// Size limit in bytes of an answer of an agent or a BMC. A list of a hundred commands with results has 200 KiB, a
+/// BMC's system resource 20.
 pub const ANSWER_LIMIT: usize = 4 << 20;
 
-/// Bytes of an error's body that are read: more than any message in it.
+/// Size limit in bytes of an error's body: longer than any useful message.
 pub const ERROR_LIMIT: usize = 64 << 10;
 
-/// Bytes of an answer that is read together with few others.
+/// Size in bytes of a long answer; few long answers are parsed at once.
 const LONG_ANSWER: usize = 256 << 10;
 
-/// Why an answer was not read.
+/// The reason why an answer was not read.
 #[derive(Debug, Error)]
 pub enum AnswerError {
-    /// It is longer than it may be.
+    /// The answer is longer than the limit.
     #[error("the answer has more than {limit} bytes")]
     TooLong {
         /// Bytes.
         limit: usize,
     },
-    /// The connection broke, or the time was over.
+    /// The connection broke, or the timeout expired.
     #[error("the answer broke off")]
     BrokeOff(#[source] reqwest::Error),
 }
@@ -51,17 +51,17 @@ pub async fn read_body(mut answer: Response, limit: usize) -> Result<Vec<u8>, An
     Ok(body)
 }
 
-/// Reads JSON. Few long texts are read at once, since a value can take sixteen times the memory of its text.
+/// Parses JSON. Few long texts are parsed at once, since a value can take sixteen times the memory of its text.
 ///
 /// # Errors
-/// It is no JSON, or none of a `T`.
+/// The text is not JSON, or not a `T`.
 pub async fn read_json<T: DeserializeOwned>(body: Vec<u8>) -> serde_json::Result<T> {
     static LONG: Semaphore = Semaphore::const_new(2);
     let _place = if body.len() > LONG_ANSWER { LONG.acquire().await.ok() } else { None };
     serde_json::from_slice(&body)
 }
 
-/// What an error's body says, cut to [`ERROR_LIMIT`]; what came of it, if it broke off.
+/// The text of an error's body, cut to [`ERROR_LIMIT`]; if reading fails, the reason for that.
 pub async fn read_error(mut answer: Response) -> String {
     let mut body = Vec::new();
     while body.len() < ERROR_LIMIT
@@ -72,7 +72,7 @@ pub async fn read_error(mut answer: Response) -> String {
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// The innermost reason of a failed exchange, without its URL, which may hold a token or a password.
+/// The innermost cause of a failed exchange, without its URL, which may contain a token or a password.
 #[must_use]
 pub fn reason(error: &reqwest::Error) -> String {
     let error: &dyn std::error::Error = error;

@@ -1,7 +1,7 @@
-//! The one loop that serves all HTTP ports: API, agents and boot listener, each on hyper's connection.
+//! The accept loop of all HTTP ports: API, agents and boot listener, each with hyper's connections.
 //!
-//! Who is served is decided in `admission`, without sockets; here connections are taken, watched and closed as decided
-//! there. What is answered is a `Service`'s own.
+//! `admission` decides which connections are served, without sockets; this file accepts, watches and closes
+//! connections accordingly. A `Service` answers the requests.
 
 mod admission;
 mod answers;
@@ -56,21 +56,21 @@ pub use self::shares::PortShares;
 use self::socket::Socket;
 use crate::repeats;
 
-/// Connections that were closed and whose tasks have not ended yet; beyond, nobody is let in.
+/// Closed connections whose tasks have not ended yet; beyond this number no connection is accepted.
 const LEAVING: usize = 64;
 
-/// A port: where it listens, what may be done there, and who answers.
+/// A port: its listeners, its limits, and its service.
 #[derive(Debug)]
 pub struct Port<S> {
     /// Its name in metrics and logs.
     pub name: &'static str,
-    /// All of them are one port to its limits.
+    /// The listening sockets; the limits apply to all of them together.
     pub listeners: Vec<TcpListener>,
-    /// What its connections may do.
+    /// The limits of connections.
     pub limits: ConnectionLimits,
-    /// How much of request bodies is taken.
+    /// The limits of request bodies.
     pub bodies: BodyLimits,
-    /// How names of headers are spelt in its answers.
+    /// The spelling of header names in answers.
     pub headers: HeaderNames,
     /// Answers its requests.
     pub service: S,
@@ -78,21 +78,21 @@ pub struct Port<S> {
     pub metrics: HttpMetrics,
 }
 
-/// How much of request bodies is taken.
+/// The limits of request bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// The length of one, in bytes.
+    /// The length of one body, in bytes.
     pub each: u64,
-    /// What all that are under way may hold in memory, in bytes.
+    /// Memory for all current bodies, in bytes.
     pub all: u64,
 }
 
-/// How names of headers are spelt in answers.
+/// The spelling of header names in answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderNames {
     /// `content-length`
     LowerCase,
-    /// `Content-Length`: rhboot's GRUB and shim compare names of headers letter by letter.
+    /// `Content-Length`: rhboot's GRUB and shim compare header names case-sensitively.
     TitleCase,
 }
 
@@ -104,7 +104,7 @@ pub trait Service: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// The answer to a request of a caller.
+    /// The answer to a request.
     fn answer(
         &self,
         request: Request<RequestBody>,
@@ -112,18 +112,18 @@ pub trait Service: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
 }
 
-/// Whose connection a request came on. IPv4 addresses are IPv4 addresses, though the socket be of both families.
+/// The two ends of a request's connection. IPv4 addresses are in IPv4 form even on a dual-stack socket.
 #[derive(Debug)]
 pub struct Caller {
-    /// Our own end, as the machine reached us.
+    /// The local address of the connection, as the machine reached it.
     pub near: IpAddr,
-    /// The end of the peer.
+    /// The remote address.
     pub remote: SocketAddr,
     held: Arc<Held>,
 }
 
 impl Caller {
-    /// It has shown that it is the machine of this node: its connection is counted for the node from now on.
+    /// The caller has proved to be the machine of this node: its connection counts for the node from now on.
     pub fn is_for(&self, node: Uuid) {
         self.held.is_for(node);
     }
@@ -133,17 +133,17 @@ impl Caller {
     }
 }
 
-/// An answer, and what it means for its connection.
+/// An answer, and its meaning for the connection.
 pub struct Answered<B> {
-    /// What is sent.
+    /// The HTTP response.
     pub response: Response<B>,
-    /// Whether the peer got what it came for.
+    /// Whether the peer got what it requested.
     pub is_useful: bool,
-    /// Who wants to know how much was sent.
+    /// A callback with the number of bytes sent.
     pub when_sent: Option<WhenSent>,
 }
 
-/// What all connections of a port share.
+/// The state shared by all connections of a port.
 #[derive(Debug)]
 struct PortState {
     name: &'static str,
@@ -158,7 +158,7 @@ struct Table {
     closing: BTreeMap<ConnectionId, Arc<Notify>>,
 }
 
-/// A connection's place; gives it back in the end.
+/// A connection's place; dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Held {
     id: ConnectionId,
@@ -167,7 +167,7 @@ pub(crate) struct Held {
     port: Arc<PortState>,
 }
 
-/// Answers on a port until `end`, and then lets answers under way come to theirs.
+/// Serves a port until `end`, then finishes current answers.
 pub async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
     let Port { name, listeners, limits, bodies, headers, service, metrics } = port;
     let state = Arc::new(PortState::new(name, limits.clone(), metrics));
@@ -202,10 +202,10 @@ pub async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
                     if let Some(more) = repeats::line("cannot take a connection", name) {
                         warn!("cannot take a connection to {name}: {error}{more}");
                     }
-                    // Linux also says here what became of the newcomer itself, which is nobody else's trouble.
+                    // Linux also reports errors of the new connection itself here; those concern no other connection.
                     if lacks_descriptors(&error) {
                         state.make_room(Instant::now());
-                        // Trying again at once would spin.
+                        // An immediate retry would spin.
                         sleep(Duration::from_millis(100)).await;
                     }
                 }
@@ -225,7 +225,7 @@ pub async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
     }
 }
 
-/// The next connection of any of the listeners.
+/// The next connection on any of the listeners.
 async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
     poll_fn(|cx| {
         let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx));
@@ -242,7 +242,7 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::from((v4, peer.port())),
-        // With the scope of a link-local address.
+        // Keeps the scope of a link-local address.
         IpAddr::V6(_) => peer,
     }
 }
@@ -254,7 +254,7 @@ impl PortState {
         Self { name, limits, table: Mutex::new(table), metrics }
     }
 
-    /// Often enough for the shortest of the limits.
+    /// The interval of checks: short enough for the shortest limit.
     fn sweep_every(&self) -> Duration {
         let ConnectionLimits { idle, head, body, fruitless, .. } = self.limits;
         let shortest = idle.min(head).min(body).min(fruitless);
@@ -342,8 +342,8 @@ impl Held {
         self.port.table().admission.was_useful(self.id, Instant::now());
     }
 
-    /// Whether this is to be the last answer to a peer that asks for what is not there. One that asks again before it
-    /// has its answer is never idle, so that [`PortState::sweep`] does not come upon it.
+    /// Whether this is the last answer to a peer whose requests fail. A peer that pipelines requests is never idle,
+    /// so [`PortState::sweep`] does not catch it.
     fn is_fruitless(&self) -> bool {
         let is_fruitless = self.port.table().admission.is_fruitless(self.id, Instant::now());
         if is_fruitless {
@@ -369,7 +369,7 @@ impl Drop for Held {
     }
 }
 
-/// What each connection of a port is served with.
+/// The hyper service of a port's connections.
 #[derive(Clone, Debug)]
 struct Handler<S> {
     service: S,
@@ -389,19 +389,19 @@ impl<S: Service> Handler<S> {
         let Ok(near) = stream.local_addr() else { return };
         let caller =
             Caller { near: near.ip().to_canonical(), remote: peer, held: Arc::clone(&held) };
-        // Each write is as large as it will get: waiting for more costs a round trip.
+        // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
         let progress = Progress::default();
         let patience = held.port.limits.stall;
         let socket = Socket::new(stream, progress.clone(), Arc::clone(&held), patience);
         let service = service_fn(|request| self.answer(request, &caller, &progress));
         let connection = http1::Builder::new()
-            // Whatever lasts too long is closed from outside, by `PortState::sweep`.
+            // `PortState::sweep` closes connections that exceed a limit.
             .header_read_timeout(None)
             .title_case_headers(self.headers == HeaderNames::TitleCase)
             .max_headers(64)
             .max_buf_size(16 * 1024)
-            // A client that has no more to ask may close its side and still read.
+            // A client may shut down its sending side after the last request and still read.
             .half_close(true)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
@@ -443,7 +443,7 @@ impl<S: Service> Handler<S> {
         });
         request.extensions_mut().insert(ConnectInfo(caller.remote));
         let mut answered = self.service.answer(request, caller).await;
-        // Until now: what was made of the body may be larger than the body.
+        // Held until now: the parsed body may be larger than the body.
         drop(share);
         if answered.is_useful {
             held.was_useful();
@@ -462,7 +462,7 @@ async fn ended_of(mut ended: watch::Receiver<()>) {
     while ended.changed().await.is_ok() {}
 }
 
-/// Tells the progress of its connection when there is no more of it.
+/// Reports the end of the body to its connection's progress.
 #[derive(Debug)]
 struct AnswerBody<B> {
     body: B,

@@ -1,4 +1,4 @@
-//! HTTP as the daemon serves and asks it: connections, limits, certificates.
+//! HTTP transport of the daemon, as server and as client: connections, limits, certificates.
 
 pub mod answers;
 pub mod http_server;

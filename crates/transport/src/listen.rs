@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Listens on `address` for `what`, a word for errors.
+/// Listens on `address` for `what`, a word for error messages.
 ///
-/// Where the kernel was started without IPv6, `[::]` means the IPv4 addresses alone.
+/// On a kernel without IPv6, `[::]` means only the IPv4 addresses.
 ///
 /// # Errors
-/// In words: the address is taken, or not one of this host.
+/// A description: the address is in use, or not an address of this host.
 pub fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
     let bound = match bind(address) {
         Err(error)
@@ -25,13 +25,13 @@ pub fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
     bound.with_context(|| format!("cannot listen on {address} for {what}"))
 }
 
-/// Connections that may wait for the service to take them; the kernel takes less, where it is set so. A machine whose
-/// first packet is dropped beyond that tries again only after a second.
+/// Length of the socket's backlog; the kernel may lower it. A machine whose first packet is dropped retries only
+/// after a second.
 const BACKLOG: u32 = 4_096;
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A service that is started again need not wait for what is left of its connections.
+    // A restarted service need not wait for its old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

@@ -1,6 +1,6 @@
-//! Which of many like things are spoken of: the first, and then at growing intervals how many there were.
+//! Selects the repeated events to report: the first one, then a count at growing intervals.
 //!
-//! For log lines and trace rows that strangers can cause, so that a flood of requests is no flood of lines.
+//! For log lines and trace rows that strangers can cause, so that a flood of requests is not a flood of lines.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,43 +8,44 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Kinds that are told apart at once. Further ones count as one kind, so that nobody fills the memory with kinds.
+/// Number of distinct kinds. Further ones share one entry, so that nobody can fill the memory with kinds.
 const MOST_KINDS: usize = 1_024;
 
-/// How often room is looked for, since that means to look at all kinds.
+/// Interval of removing old kinds, since that visits all kinds.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a kind is silent after it was spoken of.
+/// The pauses between reports of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pauses {
-    /// After the first time.
+    /// The pause after the first report.
     pub first: Duration,
-    /// The longest; each pause is twice as long as the one before. After as long a silence, all begins anew.
+    /// The longest pause; each pause is twice as long as the one before. After a silence of this length, counting
+    /// starts afresh.
     pub longest: Duration,
 }
 
 impl Pauses {
-    /// For what nobody needs to hear often.
+    /// For events that need few reports.
     pub const GROWING: Self =
         Self { first: Duration::from_secs(10), longest: Duration::from_secs(3_600) };
 }
 
-/// What was spoken of lately. It reads no clock: the time is that since any fixed moment.
+/// The recently reported kinds. It reads no clock: times are relative to any fixed moment.
 #[derive(Debug)]
 pub struct Repeats<K> {
     pauses: Pauses,
     kinds: HashMap<K, Repeat>,
-    /// Those that have no room of their own.
+    /// The shared entry of further kinds.
     others: Repeat,
-    /// When room was last looked for.
+    /// The time of the last removal.
     tidied: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Repeat {
-    /// When it may be spoken of again.
+    /// The time of the next report.
     due: Duration,
-    /// When it last happened.
+    /// The time of the latest event.
     latest: Duration,
     /// `None` before the first time.
     pause: Option<Duration>,
@@ -52,13 +53,13 @@ struct Repeat {
 }
 
 impl<K: Eq + Hash> Repeats<K> {
-    /// Nothing was spoken of yet.
+    /// No reports yet.
     #[must_use]
     pub fn new(pauses: Pauses) -> Self {
         Self { pauses, kinds: HashMap::new(), others: Repeat::default(), tidied: Duration::ZERO }
     }
 
-    /// Whether to speak of this one, and if so, how many like it were not spoken of since the last that was.
+    /// Whether to report this event; if so, the number of unreported events of its kind since the last report.
     pub fn note(&mut self, kind: K, now: Duration) -> Option<u32> {
         let is_known = self.kinds.contains_key(&kind);
         if !is_known && self.kinds.len() >= MOST_KINDS && now >= self.tidied + TIDY_EVERY {
@@ -93,7 +94,7 @@ impl Repeat {
     }
 }
 
-/// How many lines like one were left out before it; shown as nothing, or as words to put behind the line.
+/// The number of left-out lines before this one; displayed as a suffix of the line, empty for 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut(u32);
 
@@ -106,12 +107,12 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Whether a log line is to be written that others can cause as often as they like. `what` names the line, `about` whom
-/// it is about where lines about different ones are told apart: a node, an address.
+/// Whether to write a log line that others can cause at any rate. `what` identifies the line, `about` its subject,
+/// such as a node or an address, if subjects are counted separately.
 ///
 /// One table serves the whole process, as there is one log.
 pub fn line(what: &'static str, about: impl Hash) -> Option<LeftOut> {
-    // Each line has room of its own, so that what fills one table takes nothing from others.
+    // Each line has its own table, so that a full table does not affect other lines.
     type Lines = (RandomState, Mutex<HashMap<&'static str, Repeats<u64>>>);
     static LINES: LazyLock<Lines> = LazyLock::new(Default::default);
     let (hasher, lines) = &*LINES;
@@ -120,7 +121,7 @@ pub fn line(what: &'static str, about: impl Hash) -> Option<LeftOut> {
     like_it.note(hasher.hash_one(about), uptime()).map(LeftOut)
 }
 
-/// Time since the first call: it is never set back, and says nothing of the hour.
+/// Time since the first call: monotonic, and unrelated to the time of day.
 pub fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()

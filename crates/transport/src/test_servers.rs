@@ -1,4 +1,4 @@
-//! Servers that answer as no server should.
+//! Hostile HTTP servers for tests.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -8,28 +8,28 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What follows the request.
+/// The server's reaction to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Hostility {
-    /// Nothing at all.
+    /// No answer.
     Silent,
-    /// A head, and then a body without end.
+    /// A head, then an endless body.
     Endless,
-    /// A `Content-Length` of 100 GB, and nothing.
+    /// A `Content-Length` of 100 GB, and no body.
     LiesLong,
-    /// A `Content-Length` of 10 bytes, and 5 of them.
+    /// A `Content-Length` of 10 bytes, and 5 bytes of body.
     BreaksOff,
-    /// A head that never ends.
+    /// An endless head.
     EndlessHead,
     /// One byte every 20 ms.
     Trickles,
-    /// A redirect to where it came from.
+    /// A redirect to itself.
     Redirects,
-    /// A body of zeros, 1000 times as large as what is sent.
+    /// A compressed body of zeros, 1000 times as large when unpacked.
     Bomb,
 }
 
-/// A server on loopback that is hostile to everybody.
+/// A hostile server on loopback.
 ///
 /// # Panics
 /// No port is free.
@@ -88,7 +88,7 @@ async fn answer(mut stream: TcpStream, hostility: Hostility) {
                     .await
             }
             Hostility::Bomb => {
-                // `gzip -9` of a mebibyte of zeros, as far as its header; what follows does not matter.
+                // `gzip -9` of a mebibyte of zeros, only its header; the rest does not matter.
                 let body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x00\x00\x00\x00\x00\x00";
                 let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\
                             Content-Length: 16\r\n\r\n";

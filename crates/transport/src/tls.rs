@@ -1,5 +1,5 @@
-//! Whose certificate is taken where the public authorities are not asked: one certificate, byte for byte; one
-//! that has a fingerprint; or those of a file.
+//! Server certificates that are trusted without public authorities: one certificate, byte for byte; one with a
+//! fingerprint; or those in a file.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,16 +15,16 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// Which certificates of servers are taken.
+/// The trusted server certificates.
 #[derive(Debug)]
 pub enum TrustedCertificate {
-    /// This one. Names and dates add nothing to being the same bytes.
+    /// This certificate. Names and dates are not checked, since the bytes are the same.
     Pinned(CertificateDer<'static>),
     /// The one with this fingerprint.
     Fingerprint(CertificateFingerprint),
-    /// One of these, whatever its names, dates and usages are: a BMC that signs its own certificate often
-    /// marks it as an authority's, which usual verification refuses for a server. Else one that one of
-    /// these vouches for, in the usual way.
+    /// One of these, whatever its names, dates and usages are: a BMC's self-signed certificate is often marked as an
+    /// authority's, which usual verification refuses for a server. Otherwise, one that one of these has issued, with
+    /// the usual verification.
     OfFile {
         /// All in the file.
         certificates: Vec<CertificateDer<'static>>,
@@ -34,7 +34,7 @@ pub enum TrustedCertificate {
 }
 
 impl TrustedCertificate {
-    /// One of these, or one that one of these vouches for.
+    /// Trusts these certificates and those that they issued.
     pub fn of_file(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(certificates.iter().cloned());
@@ -42,10 +42,10 @@ impl TrustedCertificate {
         Self::OfFile { certificates, authorities: verifier.build().ok() }
     }
 
-    /// TLS that takes these alone.
+    /// The TLS configuration that trusts only these certificates.
     ///
     /// # Errors
-    /// When no protocol version can be used.
+    /// No protocol version is usable.
     pub fn client(self) -> Result<ClientConfig, rustls::Error> {
         let provider = provider();
         let verifier = TrustedVerifier { trusted: self, provider: Arc::clone(&provider) };
@@ -65,7 +65,7 @@ fn provider() -> Arc<CryptoProvider> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateFingerprint([u8; 32]);
 
-/// What is no [`CertificateFingerprint`].
+/// The text is not a [`CertificateFingerprint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "must be the SHA-256 fingerprint of the certificate, 64 hexadecimal digits with or without colons, as \

@@ -1,9 +1,9 @@
-//! Which connections a port holds: a decision without sockets, about who comes, who gives way and whose time is up.
+//! Admission to a port's connections: a decision without sockets about new, evicted and overdue connections.
 //!
-//! Connections are counted for a peer: an IPv4 address, or an IPv6 network of 64 bits, since whoever has one address of
-//! it can take any other. A connection that has shown a live ticket is counted for its node: behind NAT, all machines of
-//! a site have one address. A newcomer takes the place of a connection that fetches nothing, first of its own peer, so
-//! that whoever holds connections without using them keeps nobody out; an answer under way is never broken off for it.
+//! Connections are counted per peer: an IPv4 address, or an IPv6 /64, since a host with one address of it can use any
+//! other. A connection with a valid ticket is counted for its node: behind NAT, all machines of a site share one
+//! address. A new connection replaces one that fetches nothing, of its own peer first, so that idle connections keep
+//! nobody out. A connection with an answer under way is never evicted.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,32 +13,32 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
-/// For a connection to send its request, and for its request to be read, before it gives way: several at once of one
-/// client must not push each other out.
+/// Time for a new connection to send its request before it can be evicted: concurrent connections of one client must
+/// not evict each other.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// How many connections a port holds, and how long each may take.
+/// Limits of a port: number of connections, and their durations.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at once.
+    /// Number of connections.
     pub connections: usize,
-    /// Beyond them, connections that wait for a place.
+    /// Number of further connections that wait for a place.
     pub waiting: usize,
-    /// Connections at once of one peer, or for one node.
+    /// Number of connections per peer, or per node.
     pub per_peer: usize,
-    /// Peers that only the port's own limit holds for: proxies, and NAT in front of many machines.
+    /// Peers without a limit of their own: proxies, and NAT in front of many machines.
     pub exempt: Vec<IpNet>,
-    /// From the start, or from the end of an answer, until the first byte of a request.
+    /// Time from the start, or from the end of an answer, until the first byte of a request.
     pub idle: Duration,
-    /// From the first byte of a request until the end of its head.
+    /// Time from the first byte of a request until the end of its head.
     pub head: Duration,
-    /// From the end of a request's head until the end of its body.
+    /// Time from the end of a request's head until the end of its body.
     pub body: Duration,
-    /// For a peer that takes nothing of its answer.
+    /// Time without progress while an answer is sent.
     pub stall: Duration,
-    /// For a connection that fetches nothing: the time since its start, or since its last useful answer.
+    /// Time without a useful answer, since the connection's start or its last useful answer.
     pub fruitless: Duration,
-    /// For answers under way when the daemon ends.
+    /// Time for current answers when the daemon ends.
     pub end: Duration,
 }
 
@@ -59,21 +59,21 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// A connection, in the order of their beginning.
+/// A connection's ID; IDs increase in the order of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ConnectionId(u64);
 
-/// What a connection is at.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// No byte of a request has come.
+    /// No byte of a request has arrived.
     Idle,
-    /// The head of a request is coming.
+    /// The head of a request is arriving.
     Head,
-    /// The body of a request is coming.
+    /// The body of a request is arriving.
     Body,
-    /// The request is here, and its answer is composed or sent.
+    /// The request is complete; its answer is prepared or sent.
     Answer,
 }
 
@@ -81,34 +81,34 @@ impl Phase {
     pub(super) const ALL: [Self; 4] = [Self::Idle, Self::Head, Self::Body, Self::Answer];
 }
 
-/// What becomes of a newcomer.
+/// The decision about a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is served; `evicted` give way to it and are to be closed.
+    /// It is served; the connections in `evicted` are to be closed.
     Admitted { id: ConnectionId, evicted: Vec<ConnectionId> },
-    /// It waits: its peer has all that a peer may have, and each of these is being answered, or came just now.
+    /// It waits: its peer has its full share, and each of the peer's connections has an answer under way or is new.
     PeerFull,
-    /// It waits: every connection of the port is being answered, or came just now.
+    /// It waits: every connection of the port has an answer under way or is new.
     PortFull,
 }
 
-/// Why a connection is ended that was admitted.
+/// The reason for ending an admitted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// It fetched nothing, and its place was needed.
     Evicted,
-    /// No request came.
+    /// No request arrived.
     Idle,
-    /// The head of its request did not come to its end.
+    /// The head of its request was not completed.
     Head,
-    /// The body of its request did not come to its end.
+    /// The body of its request was not completed.
     Body,
-    /// What it asked for was not there, for too long.
+    /// Its requests failed for too long.
     Fruitless,
 }
 
 impl Ended {
-    /// Its name in metrics.
+    /// Its label in metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",
@@ -120,14 +120,14 @@ impl Ended {
     }
 }
 
-/// Whom a connection is counted for. In the order in which they give way: a node's connection last.
+/// The account of a connection. The order is the order of eviction: a node's connection comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Account {
-    /// A machine that has shown a live ticket, or a token.
+    /// A machine with a valid ticket or token.
     Node(Uuid),
-    /// An address that has no limit of its own.
+    /// An address without a limit of its own.
     Exempt(IpAddr),
-    /// Everybody else: one IPv4 address, or an IPv6 network.
+    /// Any other peer: one IPv4 address, or an IPv6 /64.
     Peer(IpNet),
 }
 
@@ -171,7 +171,7 @@ impl Admission {
         }
     }
 
-    /// Decides about a newcomer; whoever gives way to it is not held any more.
+    /// Decides about a new connection; evicted connections are removed.
     pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Verdict {
         let account = self.account_of(address);
         let has_limit = !matches!(account, Account::Exempt(_));
@@ -200,29 +200,29 @@ impl Admission {
         Verdict::Admitted { id, evicted }
     }
 
-    /// Takes the place of the connection that matters least, for one that the system has no descriptor for.
+    /// Evicts the least important connection for a new one for which the process has no file descriptor.
     pub(super) fn evict_one(&mut self, now: Instant) -> Option<ConnectionId> {
         let victim = self.victims(None, now).into_iter().next()?;
         self.remove(victim);
         Some(victim)
     }
 
-    /// A connection goes on to the next phase.
+    /// A connection enters its next phase.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase, now: Instant) {
         if let Some(held) = self.held.get_mut(&id) {
             (held.phase, held.since) = (phase, now);
         }
     }
 
-    /// A connection got what it asked for.
+    /// A connection got what it requested.
     pub(super) fn was_useful(&mut self, id: ConnectionId, now: Instant) {
         if let Some(held) = self.held.get_mut(&id) {
             held.useful_at = now;
         }
     }
 
-    /// Counts a connection for a node from now on, and gives the one of this node that gives way, if it has too many.
-    /// Where all of them are being answered, this one stays with its address.
+    /// Counts a connection for a node from now on. Returns a connection of this node to evict, if the node has too
+    /// many. If all of them have an answer under way, this one stays with its address.
     pub(super) fn count_for_node(
         &mut self,
         id: ConnectionId,
@@ -249,24 +249,24 @@ impl Admission {
         evicted
     }
 
-    /// Whether a connection has got nothing that it asked for, for as long as that may last.
+    /// Whether a connection had no useful answer for too long.
     pub(super) fn is_fruitless(&self, id: ConnectionId, now: Instant) -> bool {
         self.held.get(&id).is_some_and(|held| self.has_been_fruitless(held, now))
     }
 
-    /// Whom a connection is counted for.
+    /// The account of a connection.
     pub(super) fn account(&self, id: ConnectionId) -> Option<Account> {
         self.held.get(&id).map(|held| held.account)
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn remove(&mut self, id: ConnectionId) {
         let Some(held) = self.held.remove(&id) else { return };
         take_one(&mut self.accounts, &held.account);
         take_one(&mut self.addresses, &held.address);
     }
 
-    /// The connections whose time is up; they are not held any more.
+    /// The connections that exceed a time limit; they are removed.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<(ConnectionId, Ended)> {
         let ended = |(id, held): (&ConnectionId, &Held)| Some((*id, self.end_of(held, now)?));
         let overdue: Vec<_> = self.held.iter().filter_map(ended).collect();
@@ -285,7 +285,7 @@ impl Admission {
         let (limit, ended) = match held.phase {
             Phase::Idle => (limits.idle, Ended::Idle),
             Phase::Head => (limits.head, Ended::Head),
-            // Whoever reads the body answers first, in words.
+            // The reader of the body answers first, with an error text.
             Phase::Body => (limits.body * 2, Ended::Body),
             // The socket itself gives up on a peer that takes nothing.
             Phase::Answer => return None,
@@ -301,11 +301,11 @@ impl Admission {
         now.saturating_duration_since(held.useful_at) > self.limits.fruitless
     }
 
-    /// Of all connections, or of those of one account, those that give way: of whoever has most, those that have fetched
-    /// nothing for the longest time. None that is being answered, or came just now.
+    /// The connections to evict, among all or among one account's: of the account with the most connections, those
+    /// without a useful answer for the longest time. Connections with an answer under way and new ones are exempt.
     ///
-    /// An eighth of what that one has goes at once, so that a flood of newcomers does not have all connections looked
-    /// through for each of them.
+    /// An eighth of that account's connections is evicted at once, so that a flood does not search all connections
+    /// for each new one.
     fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
         let is_idle = |held: &Held| {
             held.phase != Phase::Answer && now.saturating_duration_since(held.since) >= GRACE

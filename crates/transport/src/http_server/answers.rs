@@ -1,23 +1,23 @@
-//! How many bytes of answers a port holds in memory until its peers have taken them.
+//! Memory for a port's answers until their peers have taken them.
 //!
-//! Who asks for long lists and takes none of them is told to wait, before others are.
+//! A peer that requests long lists and takes none of them is refused before other peers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::admission::Account;
 
-/// Answers up to this many bytes are not counted: the connections themselves are.
+/// Answers up to this many bytes are not counted: their connections are.
 const SMALL: u64 = 16 * 1024;
 
-/// The answers of a port that are under way; clones share them.
+/// The current answers of a port; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerBudget {
     bytes: u64,
     held: Arc<Mutex<HashMap<Account, u64>>>,
 }
 
-/// What one answer holds, until it is dropped.
+/// The memory of one answer, until dropped.
 #[derive(Debug)]
 pub(super) struct AnswerShare {
     budget: AnswerBudget,
@@ -30,11 +30,11 @@ impl AnswerBudget {
         Self { bytes, held: Arc::default() }
     }
 
-    /// Takes room for an answer, if there is some: a quarter for one peer, but for one answer, however long. None for
-    /// small ones, which need none.
+    /// Reserves memory for an answer. One peer gets at most a quarter, except for a single longer answer. `None` for
+    /// small answers, which need no reservation.
     ///
     /// # Errors
-    /// When there is no room.
+    /// There is no room.
     pub(super) fn take(&self, account: Account, bytes: u64) -> Result<Option<AnswerShare>, NoRoom> {
         if bytes <= SMALL {
             return Ok(None);

@@ -1,7 +1,7 @@
-//! How many bytes of request bodies a port holds in memory, and which body gives way where that is too much.
+//! Memory for a port's request bodies, and the choice of a body to drop if that is exceeded.
 //!
-//! Only what has come counts: a length that is announced costs nothing. Of whoever holds most, the largest body gives
-//! way, so that a heartbeat of a kilobyte has room however many large bodies there are.
+//! Only received bytes count: an announced length costs nothing. Of the account that holds most, the largest body is
+//! dropped, so that a heartbeat of a kilobyte has room beside any number of large bodies.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 
 use super::admission::Account;
 
-/// The bodies of a port; clones share it.
+/// The bodies of a port; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct BodyBudget(Arc<Mutex<Ledger>>);
 
@@ -31,7 +31,7 @@ struct Entry {
     notice: Arc<Notice>,
 }
 
-/// Tells the reader of a body that it gives way.
+/// Notifies the reader of a body that the body is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Notice {
     gives_way: AtomicBool,
@@ -44,7 +44,7 @@ impl Notice {
     }
 }
 
-/// What one request's body holds of the budget, until its answer is there.
+/// The memory of one request's body, until its answer is ready.
 #[derive(Debug)]
 pub(super) struct BodyShare {
     budget: BodyBudget,
@@ -59,7 +59,7 @@ impl BodyBudget {
         Self(Arc::new(Mutex::new(ledger)))
     }
 
-    /// The share of a body of which nothing has come.
+    /// The share of a body of which nothing has arrived.
     pub(super) fn share(&self, account: Account) -> BodyShare {
         let notice = Arc::<Notice>::default();
         let mut ledger = self.ledger();
@@ -75,7 +75,7 @@ impl BodyBudget {
 }
 
 impl BodyShare {
-    /// Takes `bytes` more; not, if this is the body that gives way.
+    /// Adds `bytes`; false if this body is the one to drop.
     #[must_use]
     pub(super) fn take(&self, bytes: u64) -> bool {
         self.budget.ledger().take(self.id, bytes)
@@ -110,14 +110,14 @@ impl Ledger {
         true
     }
 
-    /// Of whoever holds most, the largest body.
+    /// The largest body of the account that holds most.
     fn largest(&self) -> Option<u64> {
         let holding = self.bodies.iter().filter(|(_, entry)| entry.taken > 0);
         let of = |entry: &Entry| self.accounts.get(&entry.account).copied().unwrap_or(0);
         holding.max_by_key(|(id, entry)| (of(entry), entry.taken, **id)).map(|(id, _)| *id)
     }
 
-    /// Its reader drops what it has as soon as it is told.
+    /// Removes a body. Its reader drops the data as soon as it is notified.
     fn let_go(&mut self, id: u64) {
         let Some(entry) = self.bodies.get_mut(&id) else { return };
         let (account, taken) = (entry.account, std::mem::take(&mut entry.taken));

@@ -1,4 +1,4 @@
-//! Connections that wait for a place: a moment's burst is not turned away, and whoever says nothing waits in vain.
+//! Connections that wait for a place: a short burst is not refused, and silent connections are refused first.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -8,16 +8,16 @@ use futures::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
-/// Why there is no place.
+/// The reason why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The peer has all that a peer may have.
+    /// The peer has its full share.
     Peer,
-    /// The port has no place for anybody.
+    /// The port is full.
     Port,
 }
 
-/// The connections of a port that wait, in the order in which they came.
+/// The waiting connections of a port, in the order of arrival.
 #[derive(Debug)]
 pub(super) struct Lobby {
     waiting: VecDeque<Waiting>,
@@ -34,9 +34,9 @@ struct Waiting {
 }
 
 impl Lobby {
-    /// Between two looks for a place.
+    /// Interval of checks for a place.
     pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
-    /// After this, a peer that has more than its share is told to come again.
+    /// After this time, a peer with more than its share is refused.
     const PATIENCE: Duration = Duration::from_secs(5);
 
     pub(super) fn new(room: usize) -> Self {
@@ -47,27 +47,27 @@ impl Lobby {
         self.waiting.is_empty()
     }
 
-    /// Whether another one may come. Where the port itself is full, further ones wait in the socket's backlog.
+    /// Whether another connection may wait. If the port is full, further ones wait in the socket's backlog.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < self.room
             || self.waiting.iter().any(|waiting| waiting.full == Full::Peer)
     }
 
-    /// Takes one in. Where that is one too many, the oldest one goes of those that have more than their share, a silent
-    /// one if there is one; or the newcomer itself.
+    /// Adds a connection. If that is one too many, the oldest connection of a peer with more than its share is
+    /// refused, a silent one if possible; otherwise the new one.
     pub(super) fn enter(&mut self, stream: TcpStream, peer: SocketAddr, full: Full, now: Instant) {
         self.waiting.push_back(Waiting { stream, peer, full, since: now });
         if self.waiting.len() > self.room {
             let has_more = |waiting: &Waiting| waiting.full == Full::Peer;
             let is_silent = |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.stream);
-            // The newcomer has had no time to say anything.
+            // The new connection has had no time to send anything.
             let others = || self.waiting.iter().take(self.room);
             let goes = others().position(is_silent).or_else(|| others().position(has_more));
             self.turn_away(goes.unwrap_or(self.room));
         }
     }
 
-    /// Those for whom there is a place now; first those that have sent something.
+    /// The connections that have a place now; those that have sent something come first.
     pub(super) fn place<H>(
         &mut self,
         now: Instant,
@@ -103,7 +103,7 @@ impl Lobby {
         placed
     }
 
-    /// Those that were turned away since this was last asked.
+    /// The connections refused since the last call.
     pub(super) fn take_refused(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.refused)
     }
@@ -118,13 +118,13 @@ impl Lobby {
 
 /// Whether there is something to read.
 fn has_spoken(stream: &TcpStream) -> bool {
-    // As many may be asked as there are: tokio would have the last ones look silent.
+    // The task may check any number of sockets: tokio's cooperative budget would make the last ones look silent.
     matches!(unconstrained(stream.peek(&mut [0])).now_or_never(), Some(Ok(1..)))
 }
 
-/// Says why, as far as that goes without waiting.
+/// Sends an error, as far as that is possible without waiting.
 fn refuse(stream: &TcpStream) {
-    // What is left unread would have the system take the answer back.
+    // Unread data would make the kernel reset the connection and discard the answer.
     let mut unread = [0; 4_096];
     let _ = (0..4).try_for_each(|_| stream.try_read(&mut unread).map(drop));
     const WORDS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 49\r\n\

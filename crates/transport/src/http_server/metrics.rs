@@ -1,4 +1,4 @@
-//! Metrics of the connections of ports for HTTP.
+//! Metrics of the connections of HTTP ports.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,7 +20,7 @@ struct HttpPort {
     port: &'static str,
 }
 
-/// The labels of connections that were ended.
+/// The labels of ended connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HttpEnd {
     /// `api`, `agents`, `boot`.
@@ -30,7 +30,7 @@ struct HttpEnd {
 }
 
 impl HttpMetrics {
-    /// Shows the counters with those of `registry`.
+    /// Adds the counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Connections that are open, by port";
         registry.register("http_connections", help, self.open.clone());
@@ -38,7 +38,7 @@ impl HttpMetrics {
         registry.register("http_connections_limited", help, self.ended.clone());
     }
 
-    /// Notes how many connections a port has.
+    /// Sets the number of a port's connections.
     pub(super) fn set_open(&self, port: &'static str, open: usize) {
         let open = i64::try_from(open).unwrap_or(i64::MAX);
         self.open.get_or_create(&HttpPort { port }).set(open);

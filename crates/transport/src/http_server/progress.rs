@@ -1,26 +1,26 @@
-//! How far the answer on a connection has come, so that it is known what was really sent.
+//! The progress of a connection's answer, which tells what was really sent.
 //!
-//! Three take part: the loop begins an answer, its body says when it has given all it has, and the
-//! socket counts what was taken.
+//! Three parties take part: the loop begins an answer, the body reports its end, and the socket counts the bytes
+//! taken.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What became of an answer.
+/// The result of sending an answer.
 #[derive(Debug)]
 pub struct Sent {
     /// Bytes of the body that the socket took.
     pub bytes: u64,
-    /// Why the body could not be read to its end.
+    /// The reason why the body could not be read to its end.
     pub failure: Option<String>,
 }
 
-/// Called once, when the last byte has left or the connection is gone.
+/// Called once, when the last byte was sent or the connection is gone.
 pub type WhenSent = Box<dyn FnOnce(Sent) + Send>;
 
-/// Shared by those who take part.
+/// Shared by the three parties.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     state: Arc<Mutex<State>>,
@@ -31,7 +31,7 @@ pub(super) struct Progress {
 struct State {
     is_answering: bool,
     when_sent: Option<WhenSent>,
-    /// The body has no more to give.
+    /// Whether the body has ended.
     all_given: bool,
     failure: Option<String>,
     head: Head,
@@ -45,41 +45,41 @@ impl fmt::Debug for State {
     }
 }
 
-/// How much of an answer's head is still to be sent.
+/// The unsent part of an answer's head.
 #[derive(Clone, Copy, Debug, Default)]
 enum Head {
-    /// It is not composed yet.
+    /// The head is not written yet.
     #[default]
     All,
-    /// So many bytes.
+    /// This many bytes are left.
     Left(usize),
 }
 
 impl Progress {
-    /// Waits until the answer before is over, so that bytes are counted to the right one even if
-    /// the peer asks for the next file before it has read this one.
+    /// Waits for the end of the previous answer, so that bytes are counted for the right one even if the peer
+    /// pipelines requests.
     pub(super) async fn settled(&self) {
         while self.is_answering() {
             self.settled.notified().await;
         }
     }
 
-    /// An answer begins; the one before it has [settled](Self::settled).
+    /// Begins an answer; the previous one has [settled](Self::settled).
     pub(super) fn begin(&self, when_sent: Option<WhenSent>) {
         self.with(|state| *state = State { is_answering: true, when_sent, ..State::default() });
     }
 
-    /// Whether an answer of ours is on its way.
+    /// Whether an answer is being sent.
     pub(super) fn is_answering(&self) -> bool {
         self.with(|state| state.is_answering)
     }
 
-    /// The body has given its last byte.
+    /// The body has ended.
     pub(super) fn all_given(&self) {
         self.with(|state| state.all_given = true);
     }
 
-    /// The body cannot be read to its end.
+    /// The body could not be read to its end.
     pub(super) fn failed(&self, failure: String) {
         self.with(|state| state.failure = Some(failure));
     }
@@ -97,7 +97,7 @@ impl Progress {
         });
     }
 
-    /// Nothing waits to be written. Whether that is the end of an answer.
+    /// The socket's buffer is empty. Returns whether that is the end of an answer.
     pub(super) fn flushed(&self) -> bool {
         let is_over = self.with(|state| {
             let is_over = state.all_given && matches!(state.head, Head::Left(0));
@@ -127,7 +127,7 @@ impl State {
     }
 }
 
-/// hyper hands a head over in one piece, perhaps with the start of the body behind it.
+/// The length of a head. hyper writes a head in one piece, perhaps with the start of the body after it.
 fn head_len(first: &[u8]) -> usize {
     let end = first.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     end.map_or(first.len(), |end| end + 4)

@@ -1,4 +1,4 @@
-//! The body of a request, with a limit in length, in time and in what all bodies hold together.
+//! The body of a request, with limits for its length, its duration and the memory of all bodies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::budget::BodyShare;
 use super::{Held, Phase};
 
-/// Why a body is not read to its end.
+/// The reason why a body is not read to its end.
 #[derive(Debug, Error)]
 pub enum BodyError {
-    /// Longer than this port takes.
-    #[error("the body is longer than {0} bytes, which is as much as is taken here")]
+    /// The body exceeds this port's length limit.
+    #[error("the body is longer than the limit of {0} bytes")]
     TooLarge(u64),
-    /// Not here after as long as a body may take.
-    #[error("the body did not come to its end within {0:?}")]
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {0:?}")]
     TooSlow(Duration),
-    /// All bodies together would be too much.
+    /// All bodies together would exceed the memory limit.
     #[error("too many bodies are under way; try again later")]
     NoRoom,
-    /// The connection broke, or what came is no body.
+    /// The connection broke, or the body is malformed.
     #[error("the body cannot be read")]
     Broken(#[from] hyper::Error),
 }
@@ -34,13 +34,13 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Bytes, and how many of them may still come.
+    /// Remaining bytes up to the limit.
     limit: u64,
     left: u64,
     time: Duration,
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,
-    /// None for a request without a body.
+    /// `None` for a request without a body.
     share: Option<Arc<BodyShare>>,
     held: Arc<Held>,
 }
@@ -58,14 +58,14 @@ impl RequestBody {
     }
 
     fn check(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        // Trailers are read by nobody; hyper limits them as it does heads.
+        // Nobody reads trailers; hyper limits them like heads.
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.left = self.left.checked_sub(bytes).ok_or(BodyError::TooLarge(self.limit))?;
         let has_room = self.share.as_ref().is_none_or(|share| share.take(bytes));
         if has_room { Ok(()) } else { Err(BodyError::NoRoom) }
     }
 
-    /// What may have happened while nothing came.
+    /// Events other than data: the time limit, or the loss of the share.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if let Some(share) = &self.share {
             share.notice().reader.register(cx.waker());
@@ -87,11 +87,11 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Before the peer is told to go on (`100 Continue`).
+        // Checked before the peer gets `100 Continue`.
         if self.incoming.size_hint().lower() > self.left {
             return Poll::Ready(Some(Err(BodyError::TooLarge(self.limit))));
         }
-        // A peer that sends a byte a second is never waited for, so that the clock is looked at first.
+        // The clock is checked first: a peer that sends a byte a second would otherwise always have data.
         if let Poll::Ready(error) = self.poll_end(cx) {
             return Poll::Ready(Some(Err(error)));
         }

@@ -1,4 +1,4 @@
-//! A router of axum behind a port.
+//! An axum router behind a port.
 
 use axum::Router;
 use axum::body::Body;
@@ -10,32 +10,32 @@ use uuid::Uuid;
 use super::answers::{AnswerBudget, NoRoom};
 use super::{Answered, Caller, RequestBody, Service, WhenSent};
 
-/// Put into an answer's extensions by who knows it: the node whose machine has shown its token.
+/// An extension of an answer: the node whose machine presented its token.
 #[derive(Clone, Copy, Debug)]
 pub struct ServedNode(pub Uuid);
 
-/// Which answers are what a peer came for.
+/// The answers that count as useful for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsefulAnswers {
-    /// All that are no errors.
+    /// All answers except errors.
     NoErrors,
-    /// Those to machines of nodes.
+    /// Answers to machines of nodes.
     ServedNodes,
 }
 
-/// The router, as a port's service.
+/// The router as a port's service.
 #[derive(Clone, Debug)]
 pub struct RouterService {
     router: Router,
     useful: UsefulAnswers,
     answers: AnswerBudget,
-    /// The answer where the budget is used up.
+    /// The answer when the memory for answers is exhausted.
     overloaded: fn() -> Response<Body>,
 }
 
 impl RouterService {
-    /// A service whose answers under way hold `answers` bytes of memory at most. Beyond, peers that do not take long
-    /// answers get the answer `overloaded`.
+    /// A service whose current answers hold at most `answers` bytes of memory. Beyond that, peers with slow downloads
+    /// get `overloaded`.
     #[must_use]
     pub fn new(
         router: Router,

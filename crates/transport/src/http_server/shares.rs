@@ -1,9 +1,9 @@
-//! How many connections each port may hold, so that all of them together leave the daemon the descriptors it needs.
+//! Numbers of connections of the ports, which leave enough file descriptors for the rest of the daemon.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-/// Connections at once, of each port.
+/// Number of connections of each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortShares {
     /// Of the API.
@@ -14,12 +14,12 @@ pub struct PortShares {
     pub boot: usize,
 }
 
-/// What databases, DHCP, TFTP, images and calls to BMCs need at least.
+/// Descriptors for databases, DHCP, TFTP, images and calls to BMCs.
 const OWN_DESCRIPTORS: u64 = 256;
 
 impl PortShares {
-    /// Divides `connections`, or as many as `descriptors` leave: half of them to the boot listener, on which a machine
-    /// holds a connection for as long as it fetches, and a quarter to each other port.
+    /// Divides `connections`, or the number that `descriptors` allow: half of them for the boot listener, where a
+    /// machine holds a connection for as long as it fetches, and a quarter for each other port.
     #[must_use]
     pub fn divide(connections: usize, descriptors: u64) -> Self {
         let own = (descriptors / 4).max(OWN_DESCRIPTORS).min(descriptors.div_ceil(2));
@@ -29,14 +29,14 @@ impl PortShares {
         Self { api: quarter, agents: quarter, boot: all - 2 * quarter }
     }
 
-    /// Of all ports.
+    /// The sum of all ports.
     #[must_use]
     pub fn all(self) -> usize {
         self.api + self.agents + self.boot
     }
 
-    /// Raises the soft limit of open files to the hard one, and divides what that leaves. Says so where it is less
-    /// than `connections`.
+    /// Raises the soft limit of open files to the hard limit, and divides the rest. Logs if that is less than
+    /// `connections`.
     #[must_use]
     pub fn of_this_process(connections: usize) -> Self {
         let descriptors = raise_open_files();
@@ -51,12 +51,12 @@ impl PortShares {
     }
 }
 
-/// The limit of open files, once it is raised as far as it can be without privileges.
+/// The limit of open files after raising it as far as possible without privileges.
 fn raise_open_files() -> u64 {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
         Err(error) => {
-            warn!("cannot ask how many files may be open: {error}");
+            warn!("cannot read the limit of open files: {error}");
             return 1024;
         }
     };

@@ -1,5 +1,5 @@
-//! A socket that counts what it takes, gives up on a peer that takes nothing or next to nothing, and never lets
-//! an error without words out.
+//! A socket that counts the bytes sent, gives up on a peer that takes none or too few, and replaces empty error
+//! answers with a text.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::progress::Progress;
 use super::{Held, Phase};
 
-/// Bytes per second that a peer takes at least, on average, of the time for which it is waited for. A BMC that fetches
-/// virtual media takes ten times as much.
+/// Least average rate in bytes per second at which a peer must take an answer while the server waits for it. A BMC
+/// that fetches virtual media takes ten times as much.
 const MIN_RATE: u64 = 4 * 1024;
 
 /// The server's side of a connection.
@@ -25,10 +25,10 @@ pub(super) struct Socket<S> {
     held: Arc<Held>,
     patience: Duration,
     stalled: Option<Stalled>,
-    /// Of this answer: for how long the peer was waited for, and what it took.
+    /// For the current answer: time spent waiting for the peer, and bytes taken.
     waited: Duration,
     taken: u64,
-    /// An answer in words in place of hyper's own, and how far it got.
+    /// The text that replaces hyper's own answer, and the number of its bytes sent.
     in_words: Option<(Vec<u8>, usize)>,
 }
 
@@ -52,7 +52,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Fails once the peer has taken nothing for as long as our patience is, or little for longer.
+    /// Fails if the peer has taken nothing for the stall time, or too little for longer.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let allowed = self.patience + Duration::from_secs(self.taken / MIN_RATE);
         let patience = self.patience.min(allowed.saturating_sub(self.waited));
@@ -72,8 +72,8 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// hyper answers what it cannot parse by itself, with no body, and a body of no bytes hangs
-    /// shim (`httpboot.c`): say the same in words. hyper closes the connection afterwards.
+    /// hyper answers an unparsable request itself, without a body, and an empty body hangs shim (`httpboot.c`): this
+    /// sends the same status with a text. hyper closes the connection afterwards.
     fn say_in_words(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> Poll<io::Result<usize>> {
         let (words, said) = self.in_words.get_or_insert_with(|| (in_words(answer), 0));
         while *said < words.len() {
@@ -103,7 +103,7 @@ fn in_words(answer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// hyper says so by itself when the first byte of a body is waited for.
+/// Whether the bytes are an interim answer, which hyper writes when the first byte of a body is awaited.
 fn is_interim(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 100 ")
 }

@@ -1,4 +1,4 @@
-//! The loop over real sockets, with peers of every kind.
+//! Tests of the loop over real sockets, with many kinds of peers.
 
 use std::net::Ipv4Addr;
 
@@ -18,7 +18,7 @@ use super::*;
 const OK: &[u8] = b"GET /ok HTTP/1.1\r\nConnection: close\r\n\r\n";
 const HALF: &[u8] = b"GET /ok HTTP/1.1\r\nHo";
 const HALF_BODY: &[u8] = b"POST /echo HTTP/1.1\r\nContent-Length: 1000\r\n\r\n0123456789";
-/// For what must not hang; the machines that run tests can be slow.
+/// Timeout of operations that must not hang; test hosts can be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STRANGER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const MACHINE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -31,7 +31,7 @@ async fn who_holds_silent_connections_keeps_out_neither_others_nor_itself() {
     for first in [&b""[..], HALF, HALF_BODY] {
         for _ in 0..20 {
             let mut stream = listener.connect_from(STRANGER).await;
-            // It may have given way already.
+            // The connection may have been evicted already.
             let _ = stream.write_all(first).await;
             silent.push(stream);
         }
@@ -160,7 +160,7 @@ async fn bodies_have_a_limit_each_and_in_all() {
     let long = listener.say_from(STRANGER, chunks.as_bytes()).await;
     assert!(long.starts_with("HTTP/1.1 413 Payload Too Large"), "{long}");
 
-    // Each has all but its last byte, so that only two fit.
+    // Each body lacks its last byte, so that only two fit.
     let mut unfinished = Vec::new();
     for _ in 0..3 {
         let mut stream = listener.connect_from(STRANGER).await;
@@ -209,7 +209,7 @@ async fn odd_requests_hang_nobody() {
     });
 
     for (request, starts) in [
-        // Of HTTP/1.0, which closes by itself.
+        // An HTTP/1.0 answer, after which the connection closes.
         ("GET /ok HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""),
         ("\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", "HTTP/1.1 400 Bad Request"),
@@ -305,7 +305,7 @@ async fn who_takes_none_of_its_long_answers_gets_no_more_of_them() {
     assert!(listener.say_from(STRANGER, OK).await.starts_with("HTTP/1.1 200 OK"));
 
     drop(first);
-    // It is known that it is gone as soon as more of it is sent.
+    // The server notices the closed connection as soon as it sends more.
     while ask(STRANGER).await.1 != "HTTP/1.1 200" {}
 }
 
@@ -319,7 +319,7 @@ async fn the_end_of_the_service_waits_for_no_half_request() {
         stream.write_all(first).await.unwrap();
         half.push(stream);
     }
-    // The others have come before it.
+    // The other connections are older.
     listener.say_from(STRANGER, OK).await;
 
     listener.end.take().unwrap().send(()).unwrap();
@@ -383,7 +383,7 @@ impl Listener {
         socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await.unwrap()
     }
 
-    /// What is answered to a request that closes its connection.
+    /// The answer to a request that closes its connection.
     async fn say_from(&self, address: Ipv4Addr, request: &[u8]) -> String {
         let mut stream = self.connect_from(address).await;
         stream.write_all(request).await.unwrap();
@@ -393,7 +393,7 @@ impl Listener {
         answer
     }
 
-    /// What is answered until the other side closes, however it does.
+    /// The answer up to the end of the connection, however it ends.
     async fn say_and_wait(&self, request: &[u8]) -> String {
         let mut stream = self.connect_from(STRANGER).await;
         stream.write_all(request).await.unwrap();
@@ -404,7 +404,7 @@ impl Listener {
     }
 }
 
-/// What a route answers that knows the machine by its token.
+/// The answer of a route that identifies the machine by its token.
 async fn machine(Path(n): Path<u32>) -> (StatusCode, Extension<ServedNode>) {
     (StatusCode::OK, Extension(ServedNode(Uuid::from_u128(n.into()))))
 }
