@@ -1,4 +1,4 @@
-//! Architectures: those that boot sets are made for, and IANA's names of all of them.
+//! Architectures: those with boot sets, and IANA's names of all client architectures.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// An architecture that boot sets are made for; named as in `properties.cpu_arch` of a node.
+/// An architecture that has boot sets; named as in a node's `properties.cpu_arch`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -22,7 +22,7 @@ pub enum CpuArch {
 }
 
 impl CpuArch {
-    /// All of them.
+    /// All architectures with boot sets.
     pub const ALL: [Self; 3] = [Self::X64, Self::Arm64, Self::Riscv64];
 
     /// The name of its boot set.
@@ -35,8 +35,7 @@ impl CpuArch {
         }
     }
 
-    /// What UEFI puts after `boot` in the name of the program it starts from a removable medium
-    /// (UEFI §3.5.1.1).
+    /// The suffix after `boot` in the default loader's file name on a removable medium (UEFI §3.5.1.1).
     #[must_use]
     pub fn uefi_name(self) -> &'static str {
         match self {
@@ -46,7 +45,7 @@ impl CpuArch {
         }
     }
 
-    /// The code (option 93) with which its firmware asks over HTTP.
+    /// The option 93 code of its firmware's HTTP boot.
     #[must_use]
     pub fn http_client(self) -> ClientArchitecture {
         match self {
@@ -56,8 +55,8 @@ impl CpuArch {
         }
     }
 
-    /// That of firmware which asks over HTTP with this code. Some of it says the code with which it asks for TFTP: its
-    /// vendor class says already what it wants.
+    /// The architecture of HTTP boot firmware with this code. Some firmware sends its code for TFTP: its vendor class
+    /// already says HTTP.
     #[must_use]
     pub fn of_http_client(code: ClientArchitecture) -> Option<Self> {
         match code {
@@ -69,12 +68,12 @@ impl CpuArch {
         }
     }
 
-    /// That of an iPXE which runs on a machine that says this: by the firmware that it was started from, whether that
-    /// asks for TFTP, as iPXE says whatever it fetches over, or for HTTP.
+    /// The architecture for an iPXE with this code: the code of the firmware that started it, for TFTP (which iPXE
+    /// sends in any case) or for HTTP.
     ///
-    /// iPXE on an x86 BIOS is among them: it enters the kernel of the x64 boot set in real mode, as every boot loader
-    /// there does, and takes the same script. Whether the processor has 64 bits it does not say; where it has not, the
-    /// kernel says so on the screen.
+    /// iPXE on an x86 BIOS is included: it enters the kernel of the x64 boot set in real mode, as every BIOS loader
+    /// does, and takes the same script. The code does not tell whether the processor is 64-bit; on a 32-bit one, the
+    /// kernel prints an error on the screen.
     #[must_use]
     pub fn of_ipxe(code: ClientArchitecture) -> Option<Self> {
         match code {
@@ -84,7 +83,7 @@ impl CpuArch {
     }
 }
 
-/// The text names no architecture that boot sets are made for.
+/// The text is no architecture that has boot sets.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("there is no loader for the architecture {0:?}; there are x86_64, aarch64 and riscv64")]
 pub struct NoSuchCpuArch(pub String);
@@ -92,7 +91,7 @@ pub struct NoSuchCpuArch(pub String);
 impl FromStr for CpuArch {
     type Err = NoSuchCpuArch;
 
-    /// Takes Ironic's names, Debian's and UEFI's.
+    /// Accepts Ironic's, Debian's and UEFI's names.
     fn from_str(text: &str) -> Result<Self, NoSuchCpuArch> {
         match text.to_ascii_lowercase().as_str() {
             "x86_64" | "amd64" | "x64" => Ok(Self::X64),
@@ -109,7 +108,7 @@ impl fmt::Display for CpuArch {
     }
 }
 
-/// The architecture that a DHCP client says it is of (option 93), by IANA's code. Every code is valid.
+/// A DHCP client's architecture (option 93), by IANA's code. Every code is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientArchitecture(pub u16);
@@ -126,7 +125,7 @@ pub const X64_HTTP: ClientArchitecture = ClientArchitecture(0x10);
 pub const ARM64_HTTP: ClientArchitecture = ClientArchitecture(0x13);
 /// `riscv64 UEFI HTTP`.
 pub const RISCV64_HTTP: ClientArchitecture = ClientArchitecture(0x1C);
-/// x64 UEFI that asks for TFTP: 7 was meant for EBC, and is what EDK2 says (RFC 4578, erratum 4625).
+/// x64 UEFI that boots over TFTP: 7 was meant for EBC, but EDK2 sends it (RFC 4578, erratum 4625).
 pub const X64_PXE: [ClientArchitecture; 2] = [ClientArchitecture(7), ClientArchitecture(9)];
 
 /// IANA's "Processor Architecture Types" (RFC 4578 §2.1, RFC 5970 §3.3), by their codes.
@@ -176,7 +175,7 @@ const NAMES: [&str; 42] = [
 ];
 
 impl fmt::Display for ClientArchitecture {
-    /// In words, with its code.
+    /// The name with the code.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(code) = self;
         match NAMES.get(usize::from(*code)) {

@@ -1,10 +1,10 @@
-//! The programs of a machine that ask DHCP while it boots, and after.
+//! The DHCP clients of a machine, during and after its boot.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of a DHCP client, by what it says of itself.
+/// The kind of a DHCP client, from its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientKind {
@@ -18,14 +18,14 @@ pub enum ClientKind {
     Grub,
     /// Our ramdisk agent.
     Agent,
-    /// Firmware that asks for an address beside its boot.
+    /// Firmware that requests an address beside its boot.
     Firmware,
     /// Anything else: a running system.
     System,
 }
 
 impl ClientKind {
-    /// As one word, for a counter.
+    /// One word, for metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
-//! What a machine is: its MAC addresses, its architecture, the kind of its clients, the purposes of calls to its BMC.
+//! Properties of a machine: MAC addresses, architecture, kinds of DHCP clients, purposes of calls to its BMC.
 //!
-//! Each has one type here, for all crates that speak of machines. Everything here is a function of its arguments.
+//! All crates share these types. Everything here is a function of its arguments.
 
 pub mod architecture;
 pub mod client_kind;

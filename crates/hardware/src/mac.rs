@@ -1,4 +1,4 @@
-//! An Ethernet address, written as Ironic writes it: lower case, with colons.
+//! An Ethernet address, in Ironic's spelling: lower case, with colons.
 
 use std::array::TryFromSliceError;
 use std::fmt;
@@ -14,20 +14,19 @@ use thiserror::Error;
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
-/// The text is no MAC address.
+/// The text is not a MAC address.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("expected a MAC address such as 52:54:00:aa:bb:01, got {0:?}")]
 pub struct NotAMac(pub String);
 
 impl Mac {
-    /// The form with dashes, as PXELINUX's `BOOTIF` and file names have it.
+    /// The form with dashes, as in PXELINUX's `BOOTIF` and in file names.
     #[must_use]
     pub fn dashed(self) -> String {
         self.to_string().replace(':', "-")
     }
 
-    /// Whether somebody who meant one may have typed the other: one digit differs, or two that follow each other have
-    /// changed places.
+    /// Whether the addresses differ by a typing error: one digit differs, or two adjacent digits are swapped.
     #[must_use]
     pub fn is_slip_of(self, other: Self) -> bool {
         let digits = |mac: Self| mac.0.map(|byte| [byte >> 4, byte & 0xf]).concat();
@@ -51,7 +50,7 @@ impl fmt::Display for Mac {
 impl FromStr for Mac {
     type Err = NotAMac;
 
-    /// Takes colons or dashes, in either case.
+    /// Accepts colons or dashes, in either case.
     fn from_str(text: &str) -> Result<Self, NotAMac> {
         let wrong = || NotAMac(text.to_owned());
         let mut bytes = [0; 6];
@@ -76,7 +75,7 @@ impl From<[u8; 6]> for Mac {
 impl TryFrom<&[u8]> for Mac {
     type Error = TryFromSliceError;
 
-    /// Takes six bytes, as they are on the wire.
+    /// Accepts six bytes in wire order.
     fn try_from(bytes: &[u8]) -> Result<Self, TryFromSliceError> {
         bytes.try_into().map(Self)
     }

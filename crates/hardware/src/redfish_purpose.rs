@@ -1,4 +1,4 @@
-//! The purpose of a call to a BMC, by which the Redfish client, the trace of a boot and its diagnosis know the call.
+//! The purpose of a call to a BMC, for the Redfish client, the trace of a boot and its diagnosis.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedfishPurpose {
-    /// To list the systems behind the BMC.
+    /// List the systems behind the BMC.
     ListSystems,
-    /// To see the state of the system: power, boot override, actions.
+    /// Read the system: power, boot override, actions.
     LookAtSystem,
-    /// To set the boot override.
+    /// Set the boot override.
     BootOverride,
-    /// To clear the boot override.
+    /// Clear the boot override.
     ClearOverride,
-    /// To switch the machine on.
+    /// Switch the machine on.
     PowerOn,
-    /// To switch the machine off at once.
+    /// Switch the machine off at once.
     PowerOff,
-    /// To ask the operating system to shut down.
+    /// Request a shutdown of the operating system.
     Shutdown,
 }
 
-/// As a noun: `the BMC refused the power on`.
+/// A noun: `the BMC refused the power on`.
 impl fmt::Display for RedfishPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
