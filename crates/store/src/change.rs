@@ -1,4 +1,4 @@
-//! The one way a node changes: load, decide, save, all in one transaction.
+//! Changes of a node: load, decide, save, all in one transaction.
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
@@ -14,15 +14,14 @@ use crate::open::Store;
 use crate::sql::{duplicates, json, micros};
 use crate::work::{self, Claim};
 
-/// What was decided for a node.
+/// The decision about a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The node as it is from now on; its UUID stays.
+    /// The changed node; its UUID stays.
     pub node: Node,
-    /// What is to be done next. `None` leaves what is planned, except that work whose claim this
-    /// change comes from is done with.
+    /// The next work. `None` keeps the planned work, except that the work of the change's claim is finished.
     pub work: Option<Work>,
-    /// What the trace of the attempt gets; nothing, if none was under way before or after.
+    /// New events of the attempt's trace; ignored if no attempt was under way before or after.
     pub trace: Vec<What>,
 }
 
@@ -33,20 +32,20 @@ impl From<Outcome> for Change {
 }
 
 impl From<Node> for Change {
-    /// A change of settings, which starts nothing.
+    /// A change of settings, which starts no work.
     fn from(node: Node) -> Self {
         Self { node, work: None, trace: Vec::new() }
     }
 }
 
 impl Store {
-    /// Changes a node as `decide` says, and gives it back as it then is.
+    /// Changes a node with `decide`, and returns the changed node.
     ///
-    /// With the `claim` of a worker, its work is done with and its reservation ends. Without one,
-    /// a node that is being worked on is [`ChangeError::Locked`].
+    /// With a worker's `claim`, the claim's work is finished and its reservation ends. Without one, a node with a
+    /// working daemon is [`ChangeError::Locked`].
     ///
-    /// The node's row is taken before it is read, so that changes to one node queue, on both
-    /// databases, and none has to be decided twice.
+    /// The transaction locks the node's row before it reads the node. So changes of one node queue, on both
+    /// databases, and no decision has to be repeated.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -72,7 +71,7 @@ impl Store {
     }
 
     /// [`Store::change`] without a claim, unless the node or its ports were changed after `since`: then `None`, and
-    /// nothing changes. For what was found out while anything could happen to the node.
+    /// nothing changes. For decisions based on observations that others may have outdated.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -120,7 +119,7 @@ impl Store {
             None => {
                 taken.expect_free(lease_time).map_err(|by| ChangeError::Locked { node, by })?;
                 if taken.reservation.is_some() {
-                    // Its daemon died. The work, unless replaced below, is claimed again.
+                    // The other daemon died. Its work, unless replaced below, is claimed again.
                     work::release(connection, node).await?;
                 }
             }
@@ -132,11 +131,11 @@ impl Store {
         Ok((change, number))
     }
 
-    /// [`Store::change`], but whoever works on the node loses the claim, which is given back with the node: what
-    /// is decided is to be done in its place.
+    /// [`Store::change`], but takes the claim away from the daemon that works on the node. Returns that claim with
+    /// the node; the new work replaces the old.
     ///
-    /// Where the machine may have been touched, what is decided waits for `settle`: a last request of the
-    /// one who lost the claim may still be on its way.
+    /// If the machine may have been touched, the new work waits for `settle`: a last request of the former worker may
+    /// still be on its way.
     ///
     /// # Errors
     /// [`ChangeError`], but neither [`ChangeError::Locked`] nor [`ChangeError::ClaimLost`]; nothing has
@@ -187,7 +186,7 @@ impl Store {
         Ok((change, number, lost.map(|(claim, _)| claim)))
     }
 
-    /// What is to be done next is claimed at `not_before` or later.
+    /// Delays the next work until `not_before`.
     async fn keep_in<E>(
         &self,
         connection: &mut AnyConnection,
@@ -207,8 +206,8 @@ impl Store {
         Ok(number_change(connection, before.uuid).await?)
     }
 
-    /// Deletes a node with its ports, work and trace, if `check` lets it and nobody works on it. Gives the number of
-    /// the deletion.
+    /// Deletes a node with its ports, work and trace, if `check` allows it and no daemon works on it. Returns the
+    /// deletion's change number.
     ///
     /// # Errors
     /// [`ChangeError`]; the node is still there then.
@@ -244,14 +243,14 @@ impl Store {
     }
 }
 
-/// A node whose row is ours until the transaction ends.
+/// A node whose row is locked until the transaction ends.
 pub(crate) struct Taken {
     pub(crate) node: Node,
     reservation: Option<(String, i64)>,
 }
 
 impl Taken {
-    /// Gives the daemon that works on it, if one does and its lease has not run out.
+    /// Fails with the name of the daemon that works on the node, if its lease has not run out.
     pub(crate) fn expect_free(&self, now: Timestamp) -> Result<(), String> {
         match &self.reservation {
             Some((by, until)) if *until > micros(now) => Err(by.clone()),
@@ -260,7 +259,7 @@ impl Taken {
     }
 }
 
-/// Takes a node's row, then reads it. Whoever takes more than one row begins with this one.
+/// Locks a node's row, then reads the node. A transaction that locks several rows locks this one first.
 pub(crate) async fn take_node(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -275,7 +274,7 @@ pub(crate) async fn take_node(
     Ok(Some(Taken { node: key.node_of(row.try_get("document")?)?, reservation: by.zip(until) }))
 }
 
-/// Puts work in the place of whatever was planned for the node.
+/// Replaces the planned work of a node.
 async fn plan(
     connection: &mut AnyConnection,
     node: Uuid,
@@ -298,7 +297,7 @@ async fn plan(
         .map(drop)
 }
 
-/// The trace of a change: that of the attempt under way after it, or of the one that it ended.
+/// The events of a change, for the attempt under way after it, or for the attempt that it ended.
 fn traced(before: &Node, change: &Change, now: Timestamp) -> Vec<(Uuid, BootEvent)> {
     let attempt = change.node.live_attempt().or_else(|| before.live_attempt());
     let Some(attempt) = attempt else { return Vec::new() };

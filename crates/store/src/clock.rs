@@ -1,4 +1,4 @@
-//! The time of this process: it goes on evenly, whatever is done to the system's clock.
+//! The clock of this process: it is monotonic, whatever happens to the system clock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A clock that is read and never set: the time at which it began, and what has passed since then by a clock that
-/// nobody can set. Clones share it.
+/// A clock that cannot be set: its start time plus the time measured by a monotonic clock since then. Clones share
+/// it.
 ///
-/// Times that it gives are shown to people too, and so they follow a correction of the system's clock only after a
-/// restart. What is measured by it is right before, at and after the correction.
+/// People see its times, too; they follow a correction of the system clock only after a restart. Durations are right
+/// before, at and after the correction.
 #[derive(Clone)]
 pub struct Clock {
     shared: Arc<Shared>,
@@ -20,15 +20,15 @@ pub struct Clock {
 struct Shared {
     began: Timestamp,
     passed: Box<dyn Fn() -> Duration + Send + Sync>,
-    /// Microseconds that it is ahead of `began` and what has passed.
+    /// Microseconds added to `began` and the passed time.
     ahead: AtomicI64,
 }
 
-/// How far ahead of the system's clock stored times may be to be believed.
+/// Stored times further than this ahead of the system clock are not believed.
 const BELIEVED: SignedDuration = SignedDuration::from_hours(24);
 
 impl Clock {
-    /// The clock that this process began with.
+    /// The clock of this process.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "read once, when the process begins")]
     pub fn process() -> Self {
@@ -39,14 +39,14 @@ impl Clock {
         PROCESS.clone()
     }
 
-    /// A clock that began at a time, and is told what has `passed` since then.
+    /// A clock that began at a time; `passed` returns the time since then.
     #[must_use]
     pub fn of(began: Timestamp, passed: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         let shared = Shared { began, passed: Box::new(passed), ahead: AtomicI64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 
-    /// A clock that stands.
+    /// A clock that does not advance.
     #[must_use]
     pub fn standing_at(time: Timestamp) -> Self {
         Self::of(time, || Duration::ZERO)
@@ -61,9 +61,9 @@ impl Clock {
         now.unwrap_or(Timestamp::MAX)
     }
 
-    /// Puts the clock forward to a time that was stored before, and gives by how much: the system's clock was set back
-    /// since then, and what comes now must not seem to come before what was. A time that is more than a day ahead
-    /// was stored by a clock that was wrong, and is not believed.
+    /// Sets the clock forward to a stored time, and returns the difference: the system clock was set back since then,
+    /// and new times must not precede stored ones. A time more than a day ahead was stored by a wrong clock, and is
+    /// ignored.
     pub fn catch_up(&self, stored: Timestamp) -> Option<SignedDuration> {
         let behind = stored.duration_since(self.now());
         if behind <= SignedDuration::ZERO || behind > BELIEVED {
@@ -97,7 +97,7 @@ mod tests {
             move || Duration::from_secs(passed.load(Ordering::Relaxed).unsigned_abs())
         });
 
-        // The system's clock may be set now by any amount: nothing asks it.
+        // The system clock may be set to any time now: it is not read.
         passed.store(90, Ordering::Relaxed);
 
         assert_eq!(clock.now(), at("2026-01-01T00:01:30Z"));

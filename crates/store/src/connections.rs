@@ -1,11 +1,11 @@
-//! Connections to the database, on which nothing takes longer than a limit, and the transactions on them.
+//! Database connections with a time limit on every operation, and their transactions.
 //!
-//! A server that is gone without a word, as behind a network that drops all packets, would otherwise be waited for
-//! without end, and each connection to it with it.
+//! Without a limit, an operation would wait forever for a server that vanished, for example behind a network that
+//! drops all packets, and so would all its connections.
 //!
-//! `BEGIN`, `COMMIT` and `ROLLBACK` are sent here and not by sqlx: after a `COMMIT` that failed, as on a disk that is
-//! full, SQLite has rolled back by itself, but sqlx goes on counting the transaction as open, and refuses every
-//! later one on that connection. Here a connection whose transaction did not end as it should is closed.
+//! This file sends `BEGIN`, `COMMIT` and `ROLLBACK` instead of sqlx. After a failed `COMMIT`, as on a full disk,
+//! SQLite rolls back by itself, but sqlx still counts the transaction as open and refuses every later one on that
+//! connection. Here a connection is closed if its transaction did not end properly.
 
 use std::io;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _};
 use tokio::time::timeout;
 
-/// How long a transaction may take, or a statement outside of one, once there is a connection for it. SQLite waits for
-/// 10 s for a file that others have locked, and PostgreSQL as long for a row: they are to say so before.
+/// Time limit of a transaction, or of a single statement, once it has a connection. It exceeds the 10 s for which
+/// SQLite waits for a locked file, and PostgreSQL for a locked row, so that these errors come first.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
-/// Connections that are used one at a time, none for longer than the limit; clones share them.
+/// Connections for one operation at a time, each within the limit; clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Connections {
     pool: AnyPool,
@@ -26,7 +26,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Up to `most` connections, each of which is told something first.
+    /// Up to `most` connections, each of which first executes `told`.
     pub(crate) fn options(most: u32, told: String, limit: Duration) -> AnyPoolOptions {
         AnyPoolOptions::new()
             .max_connections(most)
@@ -34,7 +34,7 @@ impl Connections {
                 let told = sqlx::raw_sql(AssertSqlSafe(told.clone()));
                 Box::pin(async move { told.execute(connection).await.map(drop) })
             })
-            // Instead of sqlx's own test, which waits without end for the answer of one that was idle.
+            // sqlx's own test waits forever for the answer of an idle connection.
             .test_before_acquire(false)
             .before_acquire(move |connection, _| {
                 Box::pin(async move {
@@ -48,7 +48,7 @@ impl Connections {
         Self { pool, limit }
     }
 
-    /// Runs `statements` in a transaction, which is committed where they succeed, and rolled back where they do not.
+    /// Runs `statements` in a transaction; commits if they succeed, and rolls back if they fail.
     pub(crate) async fn transaction<T, E: From<sqlx::Error>>(
         &self,
         begin: &'static str,
@@ -61,7 +61,7 @@ impl Connections {
                     connection.execute("COMMIT").await?;
                     Ok(Ok(value))
                 }
-                // Closing the connection rolls back too.
+                // Closing the connection rolls back, too.
                 Err(error) => match connection.execute("ROLLBACK").await {
                     Ok(_) => Ok(Err(error)),
                     Err(_) => Err(error),
@@ -71,17 +71,17 @@ impl Connections {
         done.await.flatten()
     }
 
-    /// Runs `statements` on a connection, which is closed where they fail.
+    /// Runs `statements` on a connection, which is closed if they fail.
     pub(crate) async fn run<T, E: From<sqlx::Error>>(
         &self,
         statements: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut connection = self.pool.acquire().await?;
-        // Whatever ends this early, the end of a request too, leaves statements half done.
+        // Any early end, even of a request, leaves statements half done.
         connection.close_on_drop();
         let done = timeout(self.limit, statements(&mut connection)).await;
         let done = done.unwrap_or_else(|_| Err(no_answer(self.limit).into()))?;
-        // The pool tests a connection that it takes back, and waits without end for the answer.
+        // The pool tests a returned connection, and waits forever for the answer.
         tokio::spawn(timeout(self.limit, connection.return_to_pool()));
         Ok(done)
     }
@@ -91,7 +91,7 @@ impl Connections {
     }
 }
 
-/// What an operation fails with that was not waited for any longer.
+/// The error of an operation that exceeded the limit.
 pub(crate) fn no_answer(within: Duration) -> sqlx::Error {
     let words = format!("no answer within {within:?}");
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))

@@ -1,4 +1,4 @@
-//! The daemons that share a database, and which of them are alive. All times are the database's.
+//! The daemons that share a database, and whether they are alive. All times are the database's.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,38 @@ use crate::open::Store;
 use crate::pools::{DaemonPools, PoolOverlap, PoolRange};
 use crate::sql::{document, json, micros, micros_after, time};
 
-/// A daemon that was not heard of for this long is not alive. It says that it is alive a few times as often.
+/// A daemon without a sign of life for this long is dead. Each daemon reports several times within this period.
 pub(crate) const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
 /// A daemon that was not heard of for this long is forgotten, once its leases have ended.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// A daemon, as it claims work.
+/// The identity of a daemon in its claims.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DaemonIdentity {
-    /// Random, and of one state directory: no other daemon has it, whatever its host is called.
+    /// Random, one for each state directory: unique, whatever the host's name is.
     pub id: Uuid,
-    /// Random, and of one process.
+    /// Random, one for each process.
     pub run: Uuid,
-    /// What it calls itself towards operators.
+    /// Its name for operators.
     pub host: String,
 }
 
 impl DaemonIdentity {
-    /// That of this process, which serves from the state directory of an identity.
+    /// The identity of this process, with its state directory's ID.
     #[must_use]
     pub fn new(id: Uuid, host: String) -> Self {
         Self { id, run: Uuid::new_v4(), host }
     }
 }
 
-/// What is known of the daemons of one name.
+/// The daemons of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownDaemon {
-    /// What it calls itself.
+    /// The name.
     pub host: String,
-    /// When it was last heard of.
+    /// The time of the last sign of life.
     pub seen_at: Timestamp,
-    /// Whether it was heard of just now, and has not ended since.
+    /// Whether it has reported recently, and has not ended since.
     pub is_alive: bool,
 }
 
@@ -111,7 +111,7 @@ impl Store {
         noted.await
     }
 
-    /// The daemons that were heard of within a day, by their names.
+    /// The daemons that reported within a day, by name.
     ///
     /// # Errors
     /// [`StoreError`]

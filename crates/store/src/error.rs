@@ -1,4 +1,4 @@
-//! What can go wrong, one enum for each sort of operation.
+//! Errors of the store, one enum for each kind of operation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use uuid::Uuid;
 use crate::key::{DecryptError, KeyError};
 use crate::pools::PoolOverlap;
 
-/// The database failed, or holds what we cannot read.
+/// The database failed, or holds an unreadable value.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The URL names no database that can serve as a store.
+    /// The URL is not one of a supported database.
     #[error("{url:?} is no URL of a store ({expected})")]
     Url {
-        /// What was given.
+        /// The given URL.
         url: String,
-        /// What would do.
+        /// The expected form.
         expected: &'static str,
     },
     /// The file of an SQLite store, or its folder, could not be made.
@@ -26,14 +26,14 @@ pub enum StoreError {
     Create {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// There is none to read.
+    /// The database file does not exist.
     #[error("there is no database {path}")]
     Missing {
-        /// Where it should be.
+        /// Its expected path.
         path: PathBuf,
     },
     /// The file of an SQLite store could not be opened.
@@ -41,29 +41,29 @@ pub enum StoreError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// SQLite could not write the file of a store, or beside it.
+    /// SQLite could not write the database file, or a file beside it.
     #[error("could not write the database {path}, or its folder, in which SQLite keeps a log")]
     Rights {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: sqlx::Error,
     },
-    /// It is no database that can be read.
+    /// The file is not a readable database.
     #[error("could not open the database {database}")]
     Open {
         /// Its path.
         database: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: sqlx::Error,
     },
-    /// A database of somebody else's, or what is left of one without its log.
+    /// A database of another program, or one that has lost its log.
     #[error(
         "the database {database} has no tables of this service: if it is a copy, was the file \
          whose name ends in -wal copied with it?"
@@ -72,24 +72,24 @@ pub enum StoreError {
         /// Its path.
         database: String,
     },
-    /// It has other tables than this version knows.
+    /// Its tables differ from this version's.
     #[error("the database {database} is {other}")]
     Version {
         /// Its path.
         database: String,
-        /// Which it is.
+        /// The version that it belongs to.
         other: Other,
     },
-    /// The tables could not be brought up to date.
+    /// The migration failed.
     #[error("could not bring the tables of the database {database} up to date")]
     Migrate {
         /// Its path.
         database: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: sqlx::migrate::MigrateError,
     },
-    /// There is no room to save anything.
+    /// The disk is full.
     #[error("the disk of the database is full: free space on it")]
     DiskFull(#[source] Arc<sqlx::Error>),
     /// The connection was lost, the server does not answer, or the disk fails.
@@ -98,12 +98,12 @@ pub enum StoreError {
     /// A statement failed.
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
-    /// A document in the database is none of ours.
+    /// A document in the database is malformed.
     #[error("the database holds a {what} that cannot be read")]
     Unreadable {
-        /// Of what sort.
+        /// The kind of document.
         what: &'static str,
-        /// Where it stops making sense.
+        /// The position of the error.
         #[source]
         source: serde_json::Error,
     },
@@ -113,32 +113,32 @@ pub enum StoreError {
     /// A secret in the database cannot be decrypted.
     #[error("{place} of the node {node} in the database cannot be decrypted")]
     Secret {
-        /// Whose secret it is.
+        /// The node of the secret.
         node: Uuid,
-        /// Where it lies in the node.
+        /// The place of the secret in the node.
         place: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: DecryptError,
     },
-    /// A value in the database is none of ours.
+    /// A value in the database is invalid.
     #[error("the database holds {value:?} where a {what} should be")]
     OutOfRange {
-        /// Of what sort.
+        /// The kind of value.
         what: &'static str,
-        /// What there is instead.
+        /// The invalid value.
         value: String,
     },
 }
 
 impl StoreError {
-    /// Whether the cause lies outside of what was asked for and may pass: the same operation may succeed later.
+    /// Whether the cause is external and may pass: the same operation may succeed later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.outage().is_some()
     }
 
-    /// The same error, if it is an outage: for whatever has to wait for the operation that failed.
+    /// The same error if it is an outage, for operations that depend on the failed one.
     #[must_use]
     pub fn outage(&self) -> Option<Self> {
         match self {
@@ -188,7 +188,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What an error code of a database means for later operations.
+/// The meaning of a database error code for later operations.
 pub(crate) enum Cause {
     DiskFull,
     Unavailable,
@@ -196,15 +196,14 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// PostgreSQL's codes have five characters (its documentation, appendix A), SQLite's are numbers of up to four digits
-    /// (`sqlite3.h`), of which the extended ones are 256 apart.
+    /// PostgreSQL's codes have five characters (its documentation, appendix A). SQLite's are numbers of up to four
+    /// digits (`sqlite3.h`); extended codes add a multiple of 256.
     pub(crate) fn of_code(code: &str) -> Self {
         if let [a, b, _, _, _] = code.as_bytes() {
             return match (&[*a, *b], code) {
                 (_, "53100") => Self::DiskFull,
-                // Connections lost, resources short, an operator's shutdown or restart, input and output of the system.
-                // Rows that two transactions want in different order, one of which may go on later. A transaction that was idle
-                // for too long.
+                // Connection lost, insufficient resources, operator intervention, system error. Deadlock and
+                // serialization failure, which a retry may resolve. Idle-in-transaction timeout.
                 (b"08" | b"53" | b"57" | b"58", _) | (_, "40001" | "40P01" | "25P03") => {
                     Self::Unavailable
                 }
@@ -212,19 +211,20 @@ impl Cause {
             };
         }
         match code.parse::<u32>() {
-            // SQLITE_FULL, SQLITE_IOERR_SHMSIZE: its index could not be made larger.
+            // SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the log's index could not grow.
             Ok(13 | 4874) => Self::DiskFull,
-            // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_NOMEM, SQLITE_IOERR, SQLITE_CANTOPEN (as of no descriptor being left).
+            // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_NOMEM, SQLITE_IOERR, SQLITE_CANTOPEN (for example without a free
+            // descriptor).
             Ok(code) if matches!(code % 256, 5 | 6 | 7 | 10 | 14) => Self::Unavailable,
             Ok(_) | Err(_) => Self::Other,
         }
     }
 }
 
-/// Which version's a database is, where it is not this one's.
+/// The version of a database that is not this version's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Other {
-    /// It has tables that this version does not know.
+    /// It has tables that are unknown to this version.
     #[error("a newer version's: use the `ferroboot` that it was last served by")]
     Newer,
     /// Tables are missing.
@@ -235,7 +235,7 @@ pub enum Other {
     Older,
 }
 
-/// A node was not created.
+/// The reason why a node was not created.
 #[derive(Debug, Error)]
 pub enum CreateNodeError {
     /// Another node has its name.
@@ -252,10 +252,10 @@ pub enum CreateNodeError {
     Store(#[from] StoreError),
 }
 
-/// A list cannot be given.
+/// The reason why a list is not available.
 #[derive(Debug, Error)]
 pub enum ListError {
-    /// The page should begin after something that is not there.
+    /// The marker of the page does not exist.
     #[error("marker {0} could not be found")]
     NoSuchMarker(Uuid),
     /// The store failed.
@@ -263,23 +263,23 @@ pub enum ListError {
     Store(#[from] StoreError),
 }
 
-/// A node was not changed.
+/// The reason why a node was not changed.
 #[derive(Debug, Error)]
 pub enum ChangeError<E> {
-    /// There is none.
+    /// The node does not exist.
     #[error("node {0} could not be found")]
     NoSuchNode(Uuid),
-    /// A daemon works on it; to be tried again soon.
+    /// A daemon works on the node; retry soon.
     #[error(
         "node {node} is locked by host {by}, please retry after the current operation is completed"
     )]
     Locked {
-        /// Which node.
+        /// The node.
         node: Uuid,
-        /// Which daemon.
+        /// The daemon.
         by: String,
     },
-    /// The claim in whose name it should be changed was lost to another daemon.
+    /// Another daemon took the claim over.
     #[error("the work on node {0} is no longer ours")]
     ClaimLost(Uuid),
     /// Another node has the new name.
@@ -288,7 +288,7 @@ pub enum ChangeError<E> {
     /// Another node has the new instance.
     #[error("instance {0} is already associated with another node")]
     DuplicateInstance(String),
-    /// The decision was no.
+    /// The decision refused the change.
     #[error("{0}")]
     Refused(E),
     /// The store failed.
@@ -296,34 +296,34 @@ pub enum ChangeError<E> {
     Store(#[from] StoreError),
 }
 
-/// A port was not created, changed or deleted.
+/// The reason why a port was not created, changed or deleted.
 #[derive(Debug, Error)]
 pub enum PortError {
-    /// There is none.
+    /// The port does not exist.
     #[error("port {0} could not be found")]
     NoSuchPort(Uuid),
-    /// Its node is not there.
+    /// Its node does not exist.
     #[error("node {0} could not be found")]
     NoSuchNode(Uuid),
-    /// Its node is being worked on.
+    /// A daemon works on its node.
     #[error(
         "node {node} is locked by host {by}, please retry after the current operation is completed"
     )]
     Locked {
-        /// Which node.
+        /// The node.
         node: Uuid,
-        /// Which daemon.
+        /// The daemon.
         by: String,
     },
-    /// It went from node to node while it should be changed; to be tried again.
+    /// The port was moved between nodes meanwhile; retry.
     #[error("port {0} is being moved between nodes by others, please retry")]
     Moving(Uuid),
-    /// Its node has as many as a node may have.
+    /// Its node has the maximum number of ports.
     #[error("node {node} has {most} ports, which is as many as a node may have")]
     TooMany {
-        /// Which node.
+        /// The node.
         node: Uuid,
-        /// How many it may have.
+        /// The maximum.
         most: usize,
     },
     /// Another port has its address.
@@ -337,18 +337,18 @@ pub enum PortError {
     Store(#[from] StoreError),
 }
 
-/// A port was not changed or deleted as its decision said.
+/// The reason why a port was not changed or deleted.
 #[derive(Debug, Error)]
 pub enum PortChangeError<E> {
-    /// The decision was no.
+    /// The decision refused the change.
     #[error("{0}")]
     Refused(E),
-    /// It could not be.
+    /// The store or the port's state prevented the change.
     #[error(transparent)]
     Port(#[from] PortError),
 }
 
-/// Something was not done in the name of a claim.
+/// The reason why an operation of a claim failed.
 #[derive(Debug, Error)]
 pub enum WorkError {
     /// The lease ran out and another daemon took over, or the work was replaced.
@@ -373,12 +373,12 @@ pub enum RegistrationError {
     Store(#[from] StoreError),
 }
 
-/// An operation's failure, which may be the store's.
+/// An operation's error, which may be the store's.
 pub trait StoreFailure: From<sqlx::Error> {
-    /// The store's failure, if it was that.
+    /// The store's error, if it is one.
     fn of_store(&self) -> Option<&StoreError>;
 
-    /// Whether the database could not be used, and the same operation may succeed later.
+    /// Whether the database was unavailable, so that a retry may succeed.
     fn is_outage(&self) -> bool {
         self.of_store().is_some_and(StoreError::is_outage)
     }
@@ -390,7 +390,7 @@ impl StoreFailure for StoreError {
     }
 }
 
-// A failed statement inside any of these operations is the store's failure.
+// A failed statement within these operations is the store's error.
 macro_rules! from_sqlx {
     ($($error:ident $(<$of:ident>)?),*) => {$(
         impl $(<$of>)? From<sqlx::Error> for $error $(<$of>)? {
@@ -421,7 +421,7 @@ impl<E> StoreFailure for PortChangeError<E> {
     }
 }
 
-/// Logs what failed in the store, with all causes. An outage of the database was logged when it began.
+/// Logs an error of the store with all causes. An outage of the database is logged only when it begins.
 pub fn log_store_failure<E>(failed: &E, what: &str)
 where
     E: StoreFailure + std::error::Error,

@@ -1,4 +1,4 @@
-//! The trace: what happened in each boot attempt, bounded in number and age.
+//! The trace: the events of each boot attempt, limited in number and age.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,20 +13,20 @@ use crate::error::StoreError;
 use crate::open::Store;
 use crate::sql::{Statement, Where, document, json, micros, micros_after, time, uuid};
 
-/// Rows for one statement. SQLite looks up each value's name among all of the statement's, so that
-/// many rows cost more than as many statements.
+/// Rows of one INSERT. SQLite looks up each value's name among all of the statement's, so longer statements are
+/// slower than several short ones.
 const BATCH: usize = 20;
-/// Events of one attempt that are kept, but for changes of state. A boot has 50 to 100, a day of heartbeats 1,000.
+/// Number of kept events of one attempt, besides changes of state. A boot has 50 to 100, a day of heartbeats 1,000.
 const PER_ATTEMPT: i64 = 2_000;
-/// Events that are forgotten in one transaction.
+/// Number of events deleted in one transaction.
 const PRUNED: i64 = 500;
 
-/// How much of the trace is kept.
+/// Limits of the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Events of one node at most; the newest stay.
+    /// Largest number of events of one node; the newest stay.
     pub per_node: u32,
-    /// Events younger than this.
+    /// Largest age of events.
     pub age: SignedDuration,
 }
 
@@ -37,16 +37,16 @@ impl Default for Retention {
     }
 }
 
-/// One attempt, as far as its trace reaches back.
+/// An attempt, as far as its trace goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptSummary {
-    /// Its identity.
+    /// Its UUID.
     pub attempt: Uuid,
-    /// Its first event.
+    /// The time of its first event.
     pub began: Timestamp,
-    /// Its last event.
+    /// The time of its last event.
     pub last: Timestamp,
-    /// How many there are.
+    /// Number of events.
     pub events: i64,
 }
 
@@ -59,7 +59,7 @@ impl Store {
         self.transact(async |connection| Ok(self.insert_events(connection, events).await?)).await
     }
 
-    /// The trace of a node, or of one of its attempts, in the order of time.
+    /// The trace of a node, or of one of its attempts, ordered by time.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -76,7 +76,7 @@ impl Store {
         rows.iter().map(|row| document(row, "event")).collect()
     }
 
-    /// The traces of some attempts, each of a node, in the order of time, by attempt; without those that have left none.
+    /// The traces of several attempts, by attempt, ordered by time; without attempts that have no events.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -98,7 +98,7 @@ impl Store {
         Ok(traces)
     }
 
-    /// The attempts of a node that have left a trace, the newest first.
+    /// The attempts of a node with events, newest first.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -128,12 +128,12 @@ impl Store {
         moved.await
     }
 
-    /// Forgets what need not be kept, and gives how many events that were.
+    /// Deletes events beyond the limits, and returns their number.
     ///
-    /// Node by node, and few events at a time: whoever changes a node meanwhile waits for one such batch at most.
+    /// It proceeds node by node, with few events at a time: a change of a node waits for at most one batch.
     ///
     /// # Errors
-    /// [`StoreError`]; part of it may be forgotten then.
+    /// [`StoreError`]; some events may be deleted then.
     pub async fn prune_events(&self, now: Timestamp, keep: &Retention) -> Result<u64, StoreError> {
         let mut removed = 0;
         let old = micros_after(now, -keep.age);
@@ -155,7 +155,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// The node with a trace whose UUID follows that of another.
+    /// The next node with a trace, in the order of UUIDs.
     async fn next_traced_node(&self, last: &str) -> Result<Option<String>, StoreError> {
         let select = "SELECT node_uuid FROM boot_events WHERE node_uuid > $1 \
                       ORDER BY node_uuid LIMIT 1";
@@ -163,7 +163,7 @@ impl Store {
         Ok(row.map(|row| row.try_get("node_uuid")).transpose()?)
     }
 
-    /// Forgets all events of a node but the newest, of which there are `keep`.
+    /// Deletes all events of a node but the newest `keep`.
     async fn thin_out(&self, node: &str, keep: u32) -> Result<u64, StoreError> {
         let count = "SELECT COUNT(*) AS events FROM boot_events WHERE node_uuid = $1";
         let row = self.row(sqlx::query(count).bind(node.to_owned())).await?;
@@ -214,8 +214,8 @@ impl Store {
     }
 }
 
-/// Those of `events` for which their attempts have room, and for each that has none a last one with how many are left out.
-/// Changes of state are always kept: there are as many as the service makes.
+/// The events that fit within their attempts' limits and, for each full attempt, a last event with the number of
+/// dropped ones. Changes of state are always kept: only the service makes them.
 async fn keep(
     connection: &mut AnyConnection,
     events: &[(Uuid, BootEvent)],
@@ -244,7 +244,7 @@ async fn keep(
     Ok(kept)
 }
 
-/// How many events of an attempt are kept.
+/// Number of kept events of an attempt.
 async fn count(
     connection: &mut AnyConnection,
     (node, attempt): (Uuid, Uuid),
@@ -254,7 +254,7 @@ async fn count(
     count.fetch_one(connection).await
 }
 
-/// Removes what says how many events of an attempt were left out so far, and gives that number.
+/// Removes an attempt's event with the number of dropped events, and returns that number.
 async fn take_left_out(
     connection: &mut AnyConnection,
     (node, attempt): (Uuid, Uuid),

@@ -1,4 +1,4 @@
-//! Whether the database can be used, as the last operations found it; spoken of once when that changes.
+//! Whether the database can be used, from the results of the last operations; logged once when it changes.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ struct Shared {
     outage: Mutex<Outage>,
 }
 
-/// An outage that is under way, and the end of the last one.
+/// A current outage, or the end of the last one.
 #[derive(Debug, Default)]
 struct Outage {
     since: Option<Instant>,
@@ -31,7 +31,7 @@ struct Outage {
     ended: Option<Instant>,
 }
 
-/// Failed operations since the start, by cause.
+/// Number of failed operations since start, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureCounts {
     /// The disk was full.
@@ -43,7 +43,7 @@ pub struct FailureCounts {
 }
 
 impl Health {
-    /// Failed operations since the start.
+    /// Number of failed operations since start.
     #[must_use]
     pub fn failures(&self) -> FailureCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -55,16 +55,15 @@ impl Health {
         }
     }
 
-    /// Whether the last write failed since the disk is full or the database does not answer.
+    /// Whether the last write failed because the disk is full or the database does not answer.
     #[must_use]
     pub fn is_out(&self) -> bool {
         self.outage().since.is_some()
     }
 
-    /// How long the database has been usable again since its last outage: nothing during one, `None` where there
-    /// was none.
+    /// Time since the end of the last outage: zero during an outage, `None` if there was none.
     ///
-    /// What was not heard during an outage may have been said: whoever measures silence begins anew after it.
+    /// Messages may have been lost during an outage, so timeouts of silence start anew after it.
     #[must_use]
     pub fn usable_for(&self) -> Option<Duration> {
         let outage = self.outage();
@@ -74,7 +73,7 @@ impl Health {
         }
     }
 
-    /// Takes note of how a transaction ended.
+    /// Records the result of a transaction.
     pub(crate) fn note_write<T, E: StoreFailure>(&self, done: &Result<T, E>) {
         match done.as_ref().err().and_then(E::of_store) {
             Some(failed) => self.note_failure(failed),
@@ -82,7 +81,7 @@ impl Health {
         }
     }
 
-    /// Takes note of a failed operation. Reads may go on succeeding while the disk is full, so only a write ends an
+    /// Records a failed operation. Reads may succeed while the disk is full, so only a successful write ends an
     /// outage.
     pub(crate) fn note_failure(&self, failed: &StoreError) {
         let counter = if matches!(failed, StoreError::DiskFull(_)) {

@@ -1,7 +1,7 @@
-//! The key of a database: its file, and the texts that are encrypted under it.
+//! The key of a database: its file, and the texts encrypted with it.
 //!
-//! AES-256-GCM with random nonces. Each node has a key of its own, derived from that of the file (HKDF, RFC 5869), so that
-//! no key comes near the 2³² texts that may be encrypted under one with random nonces (NIST SP 800-38D §8.3).
+//! AES-256-GCM with random nonces. Each node has its own key, derived from the file's key (HKDF, RFC 5869), so that
+//! no key reaches the limit of 2³² texts for random nonces (NIST SP 800-38D §8.3).
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, Permissions};
@@ -18,15 +18,15 @@ use thiserror::Error;
 use uuid::Uuid;
 
 const KEY_LEN: usize = 32;
-/// The digits of the name of a key.
+/// Number of digits in a key's name.
 const ID_LEN: usize = 8;
-/// What encrypted texts begin with, and the version of what follows.
+/// The prefix of encrypted texts, with the version of the format.
 const PREFIX: &str = "encrypted:1:";
 
-/// How operators make a key file.
+/// The command that makes a key file.
 pub const HOW_TO_MAKE_A_KEY: &str = "(umask 077; openssl rand -hex 32 > FILE)";
 
-/// The key under which the secrets of a database are encrypted.
+/// The key that encrypts the secrets of a database.
 #[derive(Clone)]
 pub(crate) struct DatabaseKey {
     id: String,
@@ -39,10 +39,10 @@ impl fmt::Debug for DatabaseKey {
     }
 }
 
-/// The key file cannot be used.
+/// The reason why the key file cannot be used.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// There is none, and the database has secrets, or is one that several daemons share.
+    /// The key file is missing, and the database has secrets or is shared by several daemons.
     #[error(
         "there is no key file {path}: {}",
         .key.as_ref().map_or_else(
@@ -54,21 +54,21 @@ pub enum KeyError {
         )
     )]
     Missing {
-        /// Where it should be.
+        /// Its expected path.
         path: PathBuf,
-        /// The name of the database's key, if it has one and can be asked.
+        /// The name of the database's key, if known.
         key: Option<String>,
     },
-    /// It could not be read or made.
+    /// The key file could not be read or created.
     #[error("cannot read or make the key file {path}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Others than its owner may read or write it.
+    /// Other users may read or write the key file.
     #[error("the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")]
     Open {
         /// The file.
@@ -76,7 +76,7 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
-    /// Its contents are no key.
+    /// The file does not contain a key.
     #[error(
         "the key file {path} holds no key, which is 64 hexadecimal digits: make one with {HOW_TO_MAKE_A_KEY}"
     )]
@@ -84,7 +84,7 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// It holds another key than the one that the database is encrypted under.
+    /// The file contains another key than the database's.
     #[error(
         "the secrets in the database are encrypted under the key {expected}, and {path} holds the key {found}: give this \
          daemon the key file of the other daemons of the database, or that of its back-up"
@@ -92,20 +92,20 @@ pub enum KeyError {
     Other {
         /// The file.
         path: PathBuf,
-        /// The name of the key that it holds.
+        /// The name of the key in the file.
         found: String,
         /// The name of the database's key.
         expected: String,
     },
 }
 
-/// Why a text could not be decrypted.
+/// The reason why a text could not be decrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecryptError {
-    /// It is encrypted under another key.
+    /// The text is encrypted with another key.
     #[error("it is encrypted under the key {0}, which is not this database's")]
     Key(String),
-    /// It is not as it was written.
+    /// The text was modified, or moved from another place.
     #[error("it was changed, or written for another place")]
     Forged,
 }
@@ -133,8 +133,8 @@ impl DatabaseKey {
         Ok(Some(Self::of(&key)))
     }
 
-    /// Makes a file with a key in it, for its owner alone. If another makes it at the same time, the key is that of whoever
-    /// was first.
+    /// Creates a key file that only its owner may read. If another process creates it at the same time, the first
+    /// one's key is used.
     ///
     /// # Errors
     /// [`KeyError::File`], and those of [`DatabaseKey::read`].
@@ -156,12 +156,12 @@ impl DatabaseKey {
         Self { id, derived: hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key) }
     }
 
-    /// The name of the key, which is no secret.
+    /// The name of the key; not a secret.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Encrypts a text for its place in a node. It can be decrypted for that place alone.
+    /// Encrypts a text for its place in a node. It can be decrypted only for the same place.
     pub(crate) fn encrypt(&self, node: Uuid, place: &str, text: &str) -> String {
         let nonce: [u8; NONCE_LEN] = random();
         let mut bytes = text.as_bytes().to_owned();
@@ -175,7 +175,7 @@ impl DatabaseKey {
         format!("{PREFIX}{}:{}", self.id, URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What was encrypted for a place in a node; `None` if the text is not an encrypted one.
+    /// Decrypts the text of a place in a node; `None` if the text is not encrypted.
     ///
     /// # Errors
     /// [`DecryptError`]
@@ -209,12 +209,12 @@ impl DatabaseKey {
     }
 }
 
-/// Whether a text is an encrypted one.
+/// Whether a text is encrypted.
 pub(crate) fn is_encrypted(text: &str) -> bool {
     parts(text).is_some()
 }
 
-/// The name of the key that a text is encrypted under, and the rest.
+/// The name of the key in an encrypted text, and the rest.
 fn parts(text: &str) -> Option<(&str, &str)> {
     let (id, bytes) = text.strip_prefix(PREFIX)?.split_once(':')?;
     let is_id = id.len() == ID_LEN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -247,8 +247,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Makes a file that is there with all of its contents or not at all, and outlives a loss of power: without it, what is
-/// encrypted afterwards would be lost.
+/// Writes a file atomically and durably: without the key, texts encrypted afterwards would be lost.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new("."));

@@ -1,8 +1,8 @@
 //! Nodes, ports, work and traces, on SQLite or PostgreSQL.
 //!
-//! One set of statements serves both databases (`sqlx::Any`), and one set of contract tests proves
-//! it. Nothing is decided here: [`Store::change`] takes the decision as a function, and saves what
-//! comes of it (the node, its next work, its trace) in one transaction.
+//! The same statements serve both databases (`sqlx::Any`), and the same contract tests check both. Nothing is decided
+//! here: [`Store::change`] takes the decision as a function, and saves the result (the node, its next work, its
+//! trace) in one transaction.
 
 mod change;
 mod clock;

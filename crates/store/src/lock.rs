@@ -1,4 +1,4 @@
-//! The lock of a database in a file, which one daemon serves from at a time.
+//! The lock of a database file: only one daemon may use the file at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -10,11 +10,11 @@ use thiserror::Error;
 use crate::error::StoreError;
 use crate::open::{create, sqlite_path};
 
-/// A database that no other daemon serves from for as long as this lives.
+/// A lock that keeps other daemons from using the database, until dropped.
 #[derive(Debug)]
 pub struct DatabaseLock(#[expect(dead_code, reason = "closing it ends the lock")] Option<File>);
 
-/// A database was not locked.
+/// The reason why a database was not locked.
 #[derive(Debug, Error)]
 pub enum DatabaseLockError {
     /// Another daemon has the lock.
@@ -23,24 +23,25 @@ pub enum DatabaseLockError {
          on PostgreSQL"
     )]
     InUse(PathBuf),
-    /// The file of the lock could not be made or locked.
+    /// The lock file could not be created or locked.
     #[error("could not lock {path}")]
     File {
-        /// The file of the lock.
+        /// The lock file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The URL names no database, or its file could not be made.
+    /// The URL is invalid, or the database file could not be created.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl DatabaseLock {
-    /// Locks the database of a URL, which is made if it is missing. PostgreSQL is shared by many, and not locked.
+    /// Locks the database of a URL, and creates it if it is missing. PostgreSQL is shared by several daemons, and not
+    /// locked.
     ///
-    /// Daemons lock it before they open it: the one that starts must not bring the tables of another one's database up to
-    /// date.
+    /// Daemons lock the database before they open it: a starting daemon must not migrate the tables of another one's
+    /// database.
     ///
     /// # Errors
     /// [`DatabaseLockError`]
@@ -62,8 +63,9 @@ impl DatabaseLock {
     }
 }
 
-/// The file of the lock: not the database itself, as SQLite loses its own locks when any handle of that file is closed
-/// (<https://www.sqlite.org/howtocorrupt.html> §2.2). It is one for all paths that lead to the database.
+/// The lock file of a database. It is not the database file itself, since SQLite loses its own locks when any handle
+/// of that file is closed (<https://www.sqlite.org/howtocorrupt.html> §2.2). All paths to the database lead to the
+/// same lock file.
 fn lock_file(database: &Path) -> io::Result<PathBuf> {
     let mut file = database.canonicalize()?.into_os_string();
     file.push("-lock");

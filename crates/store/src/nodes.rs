@@ -1,4 +1,4 @@
-//! Nodes: created, found, listed page by page.
+//! Nodes: create, find, list by page.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use crate::numbers::{ChangeNumber, number_change};
 use crate::open::Store;
 use crate::sql::{Statement, Value, Where, duplicates, micros};
 
-/// A node, and who works on it.
+/// A node with its reservation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredNode {
     /// The node.
     pub node: Node,
-    /// The daemon that works on it. After a crash this stands until the work is claimed again.
+    /// The daemon that works on the node. After a crash it stays until the work is claimed again.
     pub reservation: Option<String>,
 }
 
-/// What the API lets a node be called by.
+/// An identifier of a node in the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeKey {
     /// Its UUID.
@@ -33,7 +33,7 @@ pub enum NodeKey {
 }
 
 impl From<&str> for NodeKey {
-    /// A UUID where it reads as one (no name may), else a name.
+    /// A UUID if the text is one (no name may be), otherwise a name.
     fn from(text: &str) -> Self {
         Uuid::parse_str(text).map_or_else(|_| Self::Name(text.to_owned()), Self::Uuid)
     }
@@ -54,62 +54,62 @@ impl fmt::Display for NodeKey {
     }
 }
 
-/// Which nodes to list; the default is all of them, oldest first.
+/// The filter of a node list; by default all nodes, oldest first.
 ///
-/// `owner` and the others that [`Node`] has no field for are looked up in [`Node::kept`].
+/// `owner` and others without a field in [`Node`] are looked up in [`Node::kept`].
 #[derive(Clone, Debug, Default)]
 pub struct NodeFilter {
-    /// Those in this state.
+    /// The provision state.
     pub provision_state: Option<String>,
-    /// Those of this driver.
+    /// The driver.
     pub driver: Option<String>,
-    /// Those in maintenance, or those that are not.
+    /// Whether in maintenance.
     pub maintenance: Option<bool>,
-    /// Those with this fault.
+    /// The fault.
     pub fault: Option<String>,
-    /// The one with this instance.
+    /// The instance's UUID.
     pub instance_uuid: Option<String>,
-    /// Those with an instance, or those without.
+    /// Whether the node has an instance.
     pub associated: Option<bool>,
-    /// Those of this class.
+    /// The resource class.
     pub resource_class: Option<String>,
-    /// Those of this owner.
+    /// The owner.
     pub owner: Option<String>,
-    /// Those lent to this project.
+    /// The lessee.
     pub lessee: Option<String>,
-    /// Those of this group.
+    /// The conductor group.
     pub conductor_group: Option<String>,
-    /// Those of one of these shards, if there are any in the list.
+    /// One of these shards; any if the list is empty.
     pub shard: Vec<String>,
-    /// Those with a shard, or those without.
+    /// Whether the node has a shard.
     pub sharded: Option<bool>,
-    /// Those retired, or those that are not.
+    /// Whether the node is retired.
     pub retired: Option<bool>,
-    /// Those with this in their description, in either case.
+    /// A part of the description; case-insensitive.
     pub description_contains: Option<String>,
-    /// By what to sort; equals follow in the order of their UUIDs.
+    /// The sort key; ties are sorted by UUID.
     pub sort_key: NodeSort,
-    /// Upwards or downwards.
+    /// The sort direction.
     pub sort_dir: SortDirection,
-    /// The last node of the page before.
+    /// The last node of the previous page.
     pub marker: Option<Uuid>,
-    /// How many at most.
+    /// The page size.
     pub limit: Option<u32>,
 }
 
-/// By what a list of nodes can be sorted.
+/// A sort key of node lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeSort {
-    /// When it was enrolled.
+    /// The time of enrollment.
     #[default]
     CreatedAt,
-    /// When it last changed.
+    /// The time of the last change.
     UpdatedAt,
     /// UUID.
     Uuid,
     /// Name.
     Name,
-    /// Provision state, by the letters of its name.
+    /// Provision state, alphabetically.
     ProvisionState,
     /// Power state.
     PowerState,
@@ -126,7 +126,7 @@ pub enum NodeSort {
 }
 
 impl NodeSort {
-    /// All of them.
+    /// All sort keys.
     pub const ALL: [Self; 11] = [
         Self::CreatedAt,
         Self::UpdatedAt,
@@ -141,7 +141,7 @@ impl NodeSort {
         Self::Owner,
     ];
 
-    /// The API's name for it.
+    /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -159,13 +159,14 @@ impl NodeSort {
         }
     }
 
-    /// The sort key of that name.
+    /// The sort key with this name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|key| key.name() == name)
     }
 
-    /// The two databases put NULL at different ends, and a page cannot begin after one.
+    /// The SQL expression. NULL is replaced, since the two databases sort it differently, and a page cannot begin
+    /// after one.
     fn expression(self) -> &'static str {
         match self {
             Self::CreatedAt => "created_at",
@@ -183,18 +184,18 @@ impl NodeSort {
     }
 }
 
-/// Which end of a list comes first.
+/// A sort direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortDirection {
-    /// The smallest.
+    /// Smallest first.
     #[default]
     Ascending,
-    /// The largest.
+    /// Largest first.
     Descending,
 }
 
 impl Store {
-    /// Adds a node, and gives the number of this change.
+    /// Adds a node, and returns the change number.
     ///
     /// # Errors
     /// [`CreateNodeError`] if its name, UUID or instance is taken.
@@ -202,7 +203,7 @@ impl Store {
         self.transact(async |connection| create_in(connection, &self.key, node).await).await
     }
 
-    /// The node of that UUID or name.
+    /// The node with this UUID or name.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -221,10 +222,10 @@ impl Store {
         row.map(|row| stored(&row, &self.key)).transpose()
     }
 
-    /// A page of the nodes that fit a filter.
+    /// A page of the nodes that match a filter.
     ///
     /// # Errors
-    /// [`ListError`] if the marker is not there.
+    /// [`ListError`] if the marker does not exist.
     pub async fn nodes(&self, filter: &NodeFilter) -> Result<Vec<StoredNode>, ListError> {
         let key = filter.sort_key.expression();
         let (direction, beyond) = match filter.sort_dir {
@@ -303,7 +304,7 @@ fn conditions(filter: &NodeFilter) -> Where {
         fits.is_one_of("shard", filter.shard.iter().map(String::as_str));
     }
     if let Some(text) = &filter.description_contains {
-        // `LIKE` looks at case in PostgreSQL and not in SQLite.
+        // `LIKE` is case-sensitive in PostgreSQL, but not in SQLite.
         let place = fits.place(Value::Text(format!("%{}%", escaped(text))));
         fits.holds(&format!("LOWER(description) LIKE LOWER({place}) ESCAPE '\\'"));
     }
@@ -322,7 +323,7 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-/// Saves a node that is there, and counts the change. The caller holds its row.
+/// Saves an existing node, and numbers the change. The caller has locked the node's row.
 pub(crate) async fn save(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -336,7 +337,7 @@ pub(crate) async fn save(
     bind_node(sqlx::query(update), key, node).execute(connection).await.map(drop)
 }
 
-/// What [`bind_node`] binds from `$1` on, before the UUID.
+/// The values that [`bind_node`] binds from `$1` on, before the UUID.
 const NODE_COLUMNS: &str = "name, document, updated_at, provision_state, power_state, driver, \
                             maintenance, fault, instance_uuid, resource_class, owner, lessee, \
                             conductor_group, shard, description, retired";

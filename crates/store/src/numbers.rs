@@ -1,8 +1,8 @@
-//! Numbers of changes: by them each daemon follows what the others did.
+//! Change numbers, by which each daemon follows the other daemons' changes.
 //!
-//! A transaction that changes a node or its ports takes the next number from one row, as its last statement. The row
-//! is locked until the commit, so that numbers are in the order of commits. A sequence would not do: a transaction that
-//! commits late would have a number below one that a follower has passed.
+//! A transaction that changes a node or its ports takes the next number from a single row, as its last statement. The
+//! row is locked until the commit, so that numbers have the order of commits. A sequence would not do: a transaction
+//! that commits late would have a number below one that a follower has already passed.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ use crate::key::DatabaseKey;
 use crate::open::Store;
 use crate::sql::{document, micros, micros_after, uuid};
 
-/// For how long a deleted node is remembered. A follower that read nothing for longer loads everything.
+/// Time for which deletions are kept. A follower with a longer gap reloads everything.
 const DELETIONS_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// The place of a change in the order of all changes; 0 is before the first.
+/// The position of a change in the order of all changes; 0 precedes the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeNumber(i64);
 
@@ -36,54 +36,53 @@ impl fmt::Display for ChangeNumber {
     }
 }
 
-/// A node as a change left it.
+/// A node after a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedNode {
-    /// The number of the change.
+    /// The change number.
     pub number: ChangeNumber,
     /// The node.
     pub node: Node,
 }
 
-/// The ports of a node as a change left them.
+/// The ports of a node after a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedPorts {
-    /// The number of the change.
+    /// The change number.
     pub number: ChangeNumber,
-    /// Whose ports they are.
+    /// The node.
     pub node: Uuid,
-    /// All of its ports, the oldest first.
+    /// All its ports, oldest first.
     pub ports: Vec<Port>,
 }
 
 /// The last change of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeChange {
-    /// Its number.
+    /// The change number.
     pub number: ChangeNumber,
-    /// Which node.
+    /// The node's UUID.
     pub uuid: Uuid,
-    /// The node with its ports, the oldest first; `None` if it was deleted.
+    /// The node with its ports, oldest first; `None` if it was deleted.
     pub state: Option<(Node, Vec<Port>)>,
 }
 
-/// Changes in the order of their numbers. Of each node there is the last one.
+/// Changes in the order of their numbers; only the last change of each node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangePage {
-    /// The changes are those after this number.
+    /// The changes follow this number.
     pub since: ChangeNumber,
     /// The changes.
     pub changes: Vec<NodeChange>,
-    /// Every change up to this number is known to whoever has read the pages until this one.
+    /// A reader of all pages up to this one has every change up to this number.
     pub reaches: ChangeNumber,
-    /// Whether there were no more when the page was read.
+    /// Whether this was the last page when it was read.
     pub is_last: bool,
 }
 
 impl Store {
-    /// At most so many changes after a number, all as they were at one moment. `None` if some are missing, so that
-    /// everything must be read anew: the number is older than the deletions that are remembered, or of a time after a
-    /// backup that was restored since.
+    /// At most this many changes after a number, from one snapshot. `None` if some are missing and everything must be
+    /// reloaded: the number is older than the kept deletions, or comes from a time after a restored backup.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -97,7 +96,7 @@ impl Store {
         Ok((!missing).then_some(read.page))
     }
 
-    /// Every node, as the changes that lead from nothing to what there is.
+    /// Every node, as changes from an empty database.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -105,7 +104,7 @@ impl Store {
         Ok(self.read_changes(ChangeNumber::default(), i64::MAX).await?.page)
     }
 
-    /// Forgets nodes that were deleted long ago, and gives how many.
+    /// Deletes the records of old deletions, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -118,7 +117,7 @@ impl Store {
         since: ChangeNumber,
         most: i64,
     ) -> Result<ReadChanges, StoreError> {
-        // One statement, so that nodes, ports and numbers are of one moment.
+        // One statement, so that nodes, ports and numbers come from one snapshot.
         let select = "WITH changed AS (SELECT number, node_uuid FROM node_changes \
                         WHERE number > $1 ORDER BY number LIMIT $2) \
                       SELECT counter.number AS last, counter.forgotten AS forgotten, \
@@ -140,7 +139,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let before = micros_after(self.lease_time(connection, now).await?, -DELETIONS_KEPT);
-        // The counter's row is taken before any of the others, as by whoever changes a node.
+        // The counter's row is locked first, as in changes of nodes.
         let forget = "UPDATE change_counter SET forgotten = COALESCE(\
                       (SELECT MAX(number) FROM node_changes WHERE deleted_at < $1), forgotten)";
         sqlx::query(forget).bind(before).execute(&mut *connection).await?;
@@ -149,12 +148,12 @@ impl Store {
     }
 }
 
-/// What a read of changes found.
+/// The result of reading changes.
 struct ReadChanges {
     page: ChangePage,
-    /// The number of the last change of all.
+    /// The number of the newest change.
     last: ChangeNumber,
-    /// Deletions up to this one may be missing.
+    /// Deletions up to this number may be missing.
     forgotten: ChangeNumber,
 }
 
@@ -170,7 +169,7 @@ impl ReadChanges {
         for row in rows {
             if row.try_get::<i64, _>("is_port")? == 1 {
                 let port = document(row, "document")?;
-                // The row of its node comes before.
+                // The row of its node precedes it.
                 if let Some((_, ports)) = changes.last_mut().and_then(|it| it.state.as_mut()) {
                     ports.push(port);
                 }
@@ -197,7 +196,7 @@ impl ReadChanges {
     }
 }
 
-/// The number of the last change of a node. The caller holds the node's row.
+/// The number of a node's last change. The caller has locked the node's row.
 pub(crate) async fn last_change(
     connection: &mut AnyConnection,
     node: Uuid,
@@ -207,8 +206,8 @@ pub(crate) async fn last_change(
     Ok(number.fetch_optional(connection).await?.map(ChangeNumber))
 }
 
-/// Numbers a change of a node, or of its ports. Other changes wait from here on until the transaction ends: it comes
-/// last.
+/// Numbers a change of a node or its ports. It is the transaction's last statement, since other changes wait from
+/// here on.
 pub(crate) async fn number_change(
     connection: &mut AnyConnection,
     node: Uuid,

@@ -1,4 +1,4 @@
-//! Opening a store: the file and its rights, the pools, the tables.
+//! Opening a store: the file and its permissions, the pools, the migrations.
 
 mod reading;
 mod reserve;
@@ -36,25 +36,25 @@ use crate::sql::{Statement, time};
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
 
-/// The tables, in the order in which they came to be.
+/// The migrations, oldest first.
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// How long bringing the tables up to date may take: an index of millions of events takes half a minute.
+/// Time limit of the migrations: an index of millions of events takes half a minute.
 const MIGRATING: Duration = Duration::from_secs(600);
 
-/// What every SQLite connection is told first.
+/// The first statements on every SQLite connection.
 ///
-/// Write-ahead logging lets readers go on while one writes. `FULL` makes each commit wait for the
-/// disk: a worker writes down that it is about to switch a machine off before it does so, and that
-/// must survive a loss of power. A transition of a node costs one such wait; trace rows share one.
+/// Write-ahead logging lets readers continue during a write. `FULL` makes each commit wait for the disk: a worker
+/// records that it is about to switch a machine off before it does so, and that record must survive a power loss. A
+/// transition of a node costs one such wait; trace rows share one.
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                        PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
-/// What one is told that only reads.
+/// The first statements on a read-only SQLite connection.
 const READING: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";
-/// The same of PostgreSQL.
+/// The first statement on a read-only PostgreSQL connection.
 const READING_POSTGRES: &str = "SET default_transaction_read_only = on";
 
-/// PostgreSQL's clock, in microseconds since 1970; not the time at which the transaction began.
+/// PostgreSQL's clock in microseconds since 1970; not the start time of the transaction.
 const DATABASE_TIME: &str =
     "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
 
@@ -64,34 +64,34 @@ pub struct Store {
     read: Connections,
     write: Connections,
     begin: &'static str,
-    /// What secrets are encrypted under.
+    /// The key that encrypts secrets.
     pub(crate) key: DatabaseKey,
     pub(crate) added: Arc<Notify>,
     sequence: Arc<AtomicI64>,
     health: Health,
-    /// Whether leases are judged by the database's own clock.
+    /// Whether leases are measured by the database's own clock.
     has_clock: bool,
-    /// What is kept for the next start, where that needs room.
+    /// Disk space for the next start, if that needs space.
     reserve: Option<Reserve>,
-    /// Where the copy lies that is read, if it is one.
+    /// The folder of the copy that is read, if it is a copy.
     _copy: Option<Arc<TempDir>>,
 }
 
 impl Store {
-    /// Opens `sqlite:///path/x.db` (made, for its owner's eyes only, if it is missing) or
-    /// `postgres://…`, brings the tables up to date, and encrypts secrets that an older version wrote in clear.
+    /// Opens `sqlite:///path/x.db` (created, readable only by its owner, if it is missing) or `postgres://…`,
+    /// migrates the tables, and encrypts secrets that an older version stored in clear.
     ///
-    /// The key file is made for SQLite if it is missing and the database has no key yet. For PostgreSQL it must be there:
-    /// all daemons need the same one.
+    /// For SQLite the key file is created if it is missing and the database has no key yet. For PostgreSQL it must
+    /// exist, since all daemons need the same key.
     ///
     /// # Errors
-    /// [`StoreError`]: an unusable URL, a file that cannot be made, a database that does not answer, a key that is not the
-    /// database's.
+    /// [`StoreError`]: an invalid URL, a file that cannot be created, a database that does not answer, another
+    /// database's key.
     pub async fn open(url: &str, key_file: &Path) -> Result<Self, StoreError> {
         Self::open_within(url, key_file, LIMIT).await
     }
 
-    /// [`Store::open`], with the time that each operation may take.
+    /// [`Store::open`], with a time limit for each operation.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -108,15 +108,15 @@ impl Store {
         }
     }
 
-    /// Opens one that is there, to read it: nothing is written, neither to it nor beside it, and its
-    /// tables must be those of this version.
+    /// Opens an existing database for reading. Nothing is written, neither to the database nor beside it, and its
+    /// tables must be this version's.
     ///
-    /// A daemon may be at work on it (then SQLite notes its readers in the index of its log). It may as well
-    /// be a copy, with or without the log beside it.
+    /// A daemon may be using the database (then SQLite notes its readers in the index of its log). The file may also
+    /// be a copy, with or without its log.
     ///
     /// # Errors
-    /// [`StoreError`]: an unusable URL, no database there or none that can be read, another version's, a key that is not
-    /// the database's.
+    /// [`StoreError`]: an invalid URL, a missing or unreadable database, another version's tables, another database's
+    /// key.
     pub async fn open_to_read(url: &str, key_file: &Path) -> Result<Self, StoreError> {
         install_default_drivers();
         let (read, copy, database) = match url.split_once(':') {
@@ -159,12 +159,12 @@ impl Store {
         key_file: &Path,
         limit: Duration,
     ) -> Result<Self, StoreError> {
-        // SQLite has one writer at a time. Queueing for one connection is fair, where waiting for
-        // the file's lock is not.
+        // SQLite has one writer at a time. Waiting for a single connection is fair, waiting for the file's lock is
+        // not.
         let write = connect(url, 1, PRAGMAS, limit).await.map_err(not_opened(path))?;
         let read = connect(url, 4, PRAGMAS, limit).await.map_err(not_opened(path))?;
         let (begin, key) = ("BEGIN IMMEDIATE", DatabaseKey::read(key_file)?);
-        // On SQLite, sqlx does not keep two from migrating at once; a transaction that writes does.
+        // On SQLite, sqlx does not prevent concurrent migrations; a write transaction does.
         let migrated = async {
             let mut connection = first_connection(url, PRAGMAS).await.map_err(not_opened(path))?;
             let transaction = connection.begin_with(begin).await;
@@ -194,17 +194,17 @@ impl Store {
         let options = Connections::options(8, told, limit).acquire_timeout(limit);
         let pool = match options.connect(url).await {
             Ok(pool) => pool,
-            // It was given time to start, and the pool does not say what kept it from answering.
+            // The server had time to start, and the pool does not report why it did not answer.
             Err(sqlx::Error::PoolTimedOut) => {
                 let failed = within(limit, AnyConnection::connect(url)).await.err();
                 return Err(failed.unwrap_or(sqlx::Error::PoolTimedOut).into());
             }
             Err(error) => return Err(error.into()),
         };
-        // Its statements may take longer than others.
+        // Statements of migrations may take longer than others.
         let migrated = async {
             let mut connection = AnyConnection::connect(url).await?;
-            // Before the tables are brought up to date: the version before may have to go on.
+            // Checked before the migrations: if the key is missing, the previous version may have to go on.
             let Some(key) = DatabaseKey::read(key_file)? else {
                 return Err(missing_key(&mut connection, key_file).await);
             };
@@ -222,23 +222,23 @@ impl Store {
     }
 
     fn of(read: Connections, write: Connections, begin: &'static str, key: DatabaseKey) -> Self {
-        // From the time of opening, so that the order of a trace outlives a restart.
+        // The sequence starts at the time of opening, so that the order of a trace survives a restart.
         let sequence = Arc::new(AtomicI64::new(Clock::process().now().as_microsecond()));
         let (added, health) = (Arc::default(), Health::default());
         let (has_clock, reserve, _copy) = (false, None, None);
         Self { read, write, begin, key, added, sequence, health, has_clock, reserve, _copy }
     }
 
-    /// Expects that the database still has the tables of this version: another daemon may have upgraded it, or an operator
+    /// Checks that the database still has this version's tables: another daemon may have upgraded it, or an operator
     /// restored it.
     ///
     /// # Errors
-    /// [`StoreError::Version`] if it has others, any other if that could not be seen.
+    /// [`StoreError::Version`] if the tables differ; another error if the check failed.
     pub async fn expect_version(&self) -> Result<(), StoreError> {
         expect_tables(&self.read, if self.has_clock { "PostgreSQL" } else { "SQLite" }).await
     }
 
-    /// Closes all connections, after what is under way.
+    /// Closes all connections after their current operations.
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
@@ -247,15 +247,14 @@ impl Store {
         }
     }
 
-    /// The store with leases judged by the time that each operation is given, on PostgreSQL too: for tests, in which time
-    /// passes as they say.
+    /// The store with leases measured by the time argument of each operation, on PostgreSQL too: for tests with a
+    /// simulated clock.
     #[must_use]
     pub fn by_given_time(self) -> Self {
         Self { has_clock: false, ..self }
     }
 
-    /// The time by which leases are judged: several daemons share PostgreSQL, and so its clock; whoever has SQLite to
-    /// itself has its own time.
+    /// The time for leases: PostgreSQL's clock, since several daemons share it; the daemon's own clock with SQLite.
     pub(crate) async fn lease_time(
         &self,
         connection: &mut AnyConnection,
@@ -267,7 +266,7 @@ impl Store {
         time(&sqlx::query(DATABASE_TIME).fetch_one(connection).await?, "now")
     }
 
-    /// The same, outside of any transaction.
+    /// The same, outside of a transaction.
     pub(crate) async fn lease_time_read(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
         if !self.has_clock {
             return Ok(now);
@@ -275,7 +274,7 @@ impl Store {
         self.row(sqlx::query(DATABASE_TIME)).await?.map_or(Ok(now), |row| time(&row, "now"))
     }
 
-    /// Whether several daemons may share the database. One in a file is its daemon's alone.
+    /// Whether several daemons may share the database. A database file belongs to one daemon.
     #[must_use]
     pub fn may_be_shared(&self) -> bool {
         self.has_clock
@@ -287,7 +286,7 @@ impl Store {
         &self.health
     }
 
-    /// Runs `statements` in a transaction that writes.
+    /// Runs `statements` in a write transaction.
     pub(crate) async fn transact<T, E: StoreFailure>(
         &self,
         statements: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, E>,
@@ -297,13 +296,13 @@ impl Store {
         done
     }
 
-    /// What a statement finds that only reads.
+    /// The rows of a read-only statement.
     pub(crate) async fn rows(&self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
         let rows = self.read.run(async |connection| Ok(statement.fetch_all(connection).await?));
         rows.await.inspect_err(|failed| self.health.note_failure(failed))
     }
 
-    /// The row that a statement finds that only reads, if there is one.
+    /// The row of a read-only statement, if there is one.
     pub(crate) async fn row(&self, statement: Statement<'_>) -> Result<Option<AnyRow>, StoreError> {
         let row =
             self.read.run(async |connection| Ok(statement.fetch_optional(connection).await?));
@@ -315,7 +314,7 @@ impl Store {
     }
 }
 
-/// Has SQLite write all of its file anew, and empty its log: pages hold rests of what was overwritten.
+/// Rewrites SQLite's whole file, and empties its log: free pages hold remains of overwritten data.
 async fn write_anew(url: &str) -> Result<(), sqlx::Error> {
     let mut connection = first_connection(url, PRAGMAS).await?;
     connection.execute("VACUUM").await?;
@@ -323,14 +322,14 @@ async fn write_anew(url: &str) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-/// Expects the tables that this version makes.
+/// Checks for the tables of this version.
 async fn expect_tables(read: &Connections, database: &str) -> Result<(), StoreError> {
     let database = || database.to_owned();
     let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
     let applied = read.run(async |connection| applied.fetch_all(connection).await);
     let applied: BTreeSet<i64> = match applied.await {
         Ok(applied) => applied.into_iter().collect(),
-        // SQLite's and PostgreSQL's words for a table that is not there.
+        // The errors of SQLite and PostgreSQL for a missing table.
         Err(sqlx::Error::Database(error))
             if error.message().contains("no such table")
                 || error.message().contains("does not exist") =>
@@ -349,14 +348,14 @@ async fn expect_tables(read: &Connections, database: &str) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Up to `most` connections that are told this first.
+/// Up to `most` connections with these first statements.
 async fn connect(
     url: &str,
     most: u32,
     told: &'static str,
     limit: Duration,
 ) -> Result<Connections, sqlx::Error> {
-    // The pool tries for half a minute, and then does not say what was wrong.
+    // The pool would retry for half a minute and then not report the cause.
     within(limit, first_connection(url, told)).await?.close().await?;
     let pool = Connections::options(most, told.to_owned(), limit).connect(url).await?;
     Ok(Connections::new(pool, limit))
@@ -375,11 +374,11 @@ async fn within<T, E: From<sqlx::Error>>(
     timeout(limit, done).await.unwrap_or_else(|_| Err(no_answer(limit).into()))
 }
 
-/// The file of an SQLite store.
+/// The path of an SQLite database.
 pub(crate) fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
     let options = SqliteConnectOptions::from_str(url).map_err(|_| wrong_url(url))?;
     let path = options.get_filename();
-    // In memory, each connection would have a database of its own.
+    // Each connection to an in-memory database would have a database of its own.
     if !path.is_absolute() {
         return Err(wrong_url(url));
     }
@@ -391,7 +390,7 @@ fn not_opened(path: &Path) -> impl Fn(sqlx::Error) -> StoreError {
         let (database, path) = (path.display().to_string(), path.to_owned());
         let code = source.as_database_error().and_then(|error| error.code());
         match code.as_deref() {
-            // SQLITE_READONLY and SQLITE_CANTOPEN, of which the extended ones are 256 apart.
+            // SQLITE_READONLY and SQLITE_CANTOPEN; extended codes add a multiple of 256.
             Some(code) if code.parse().is_ok_and(|code: u32| matches!(code % 256, 8 | 14)) => {
                 StoreError::Rights { path, source }
             }
@@ -421,12 +420,12 @@ fn is_of_a_full_disk(error: &sqlx::Error) -> bool {
 }
 
 fn wrong_url(url: &str) -> StoreError {
-    // What follows a scheme may hold a password.
+    // The rest of the URL may contain a password.
     let scheme = url.split(':').next().unwrap_or_default();
     StoreError::Url { url: format!("{scheme}:…"), expected: EXPECTED }
 }
 
-/// A file of another owner cannot be changed, and says so when it is written.
+/// Removes other users' permissions. This fails for another owner's file, which then fails when it is written.
 fn take_from_others(path: &Path) {
     let Ok(about) = path.metadata() else { return };
     let mode = about.permissions().mode() & 0o7777;
@@ -435,7 +434,7 @@ fn take_from_others(path: &Path) {
     }
 }
 
-/// Makes the database's file and folder, readable by their owner alone: tokens lie in it.
+/// Creates the database's file and folder, readable only by their owner: they hold tokens.
 pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -444,7 +443,7 @@ pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
     }
-    // SQLite gives its log and index files the rights of this one when it makes them.
+    // SQLite gives its log and index files the permissions of this file.
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

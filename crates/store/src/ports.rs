@@ -1,4 +1,4 @@
-//! Ports: the network cards of nodes, found by their addresses.
+//! Ports: the network cards of nodes, found by their MAC addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,44 +18,44 @@ use crate::numbers::{SavedPorts, number_change};
 use crate::open::Store;
 use crate::sql::{Where, document, duplicates, json, micros};
 
-/// How often a change of a port is begun anew because the port was moved to another node meanwhile.
+/// Number of tries to change a port that is moved to another node meanwhile.
 const TRIES: u32 = 8;
 
-/// What a port can be called by.
+/// An identifier of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortKey {
     /// Its UUID.
     Uuid(Uuid),
-    /// Its address.
+    /// Its MAC address.
     Address(Mac),
 }
 
-/// Which ports to list, in the order of their creation; the default is all of them.
+/// The filter of a port list, in the order of creation; by default all ports.
 #[derive(Clone, Debug, Default)]
 pub struct PortFilter {
-    /// Those of one of these nodes, if there are any in the list.
+    /// One of these nodes; any if the list is empty.
     pub nodes: Vec<Uuid>,
-    /// The one with this address.
+    /// The MAC address.
     pub address: Option<Mac>,
-    /// Oldest or newest first.
+    /// The sort direction: oldest or newest first.
     pub sort_dir: SortDirection,
-    /// The last port of the page before.
+    /// The last port of the previous page.
     pub marker: Option<Uuid>,
-    /// How many at most.
+    /// The page size.
     pub limit: Option<u32>,
 }
 
-/// A port that was changed.
+/// A changed port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangedPort {
-    /// The port as it is now.
+    /// The port after the change.
     pub port: Port,
-    /// The ports of its node, and of the node that it was moved from.
+    /// The ports of its node, and of its former node.
     pub of_nodes: Vec<SavedPorts>,
 }
 
 impl Store {
-    /// Adds a port to a node that nobody works on, and gives the node's ports.
+    /// Adds a port to a node that no daemon works on, and returns the node's ports.
     ///
     /// # Errors
     /// [`PortError`] if its address or UUID is taken, or its node is not there, is locked, or has as
@@ -68,7 +68,7 @@ impl Store {
         created.await
     }
 
-    /// The port of that UUID or address.
+    /// The port with this UUID or MAC address.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -85,7 +85,7 @@ impl Store {
         row.as_ref().map(port_of).transpose()
     }
 
-    /// The ports that have one of these addresses.
+    /// The ports with one of these MAC addresses.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -97,10 +97,10 @@ impl Store {
         rows.iter().map(port_of).collect()
     }
 
-    /// A page of the ports that fit a filter.
+    /// A page of the ports that match a filter.
     ///
     /// # Errors
-    /// [`ListError`] if the marker is not there.
+    /// [`ListError`] if the marker does not exist.
     pub async fn ports(&self, filter: &PortFilter) -> Result<Vec<Port>, ListError> {
         let (direction, beyond) = match filter.sort_dir {
             SortDirection::Ascending => ("ASC", ">"),
@@ -128,11 +128,11 @@ impl Store {
         Ok(rows.iter().map(port_of).collect::<Result<_, _>>()?)
     }
 
-    /// Changes a port as `decide` says of it and its node, perhaps moving it to another node, and
-    /// gives it back as it then is. Nobody may work on either node.
+    /// Changes a port with `decide`, which gets the port and its node; may move the port to another node. Returns the
+    /// changed port. No daemon may work on either node.
     ///
-    /// The rows of both nodes are taken before the port is read, so that changes to one port queue,
-    /// on both databases, and each is decided on what the one before it left.
+    /// The transaction locks the rows of both nodes before it reads the port. So changes of one port queue, on both
+    /// databases, and each is decided on the result of the one before.
     ///
     /// # Errors
     /// [`PortChangeError`]; nothing has changed then.
@@ -155,7 +155,8 @@ impl Store {
         Err(PortError::Moving(port).into())
     }
 
-    /// Deletes a port of a node that nobody works on, if `check` lets it, and gives the ports that the node still has.
+    /// Deletes a port of a node that no daemon works on, if `check` allows it, and returns the node's remaining
+    /// ports.
     ///
     /// # Errors
     /// [`PortChangeError`]; the port is still there then.
@@ -178,7 +179,7 @@ impl Store {
         Err(PortError::Moving(port).into())
     }
 
-    /// The node of a port, whose row is to be taken.
+    /// The node of a port, whose row is to be locked.
     async fn nodes_of_port(&self, port: Uuid) -> Result<BTreeSet<Uuid>, PortError> {
         let found = self.port(PortKey::Uuid(port)).await?;
         Ok(BTreeSet::from([found.ok_or(PortError::NoSuchPort(port))?.node_uuid]))
@@ -207,7 +208,7 @@ async fn create_in(
     saved(connection, port.node_uuid).await
 }
 
-/// `None` if another node's row must be taken too, which is then among `nodes`.
+/// `None` if another node's row must be locked, too; the node is then in `nodes`.
 async fn change_in<E>(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -220,8 +221,7 @@ async fn change_in<E>(
     let node = held.expect_free(held.port.node_uuid, now)?;
     let next = decide(&held.port, node).map_err(PortChangeError::Refused)?;
     if nodes.insert(next.node_uuid) {
-        // Its row must be taken in the order of UUIDs, so that two moves in opposite
-        // directions do not wait for each other.
+        // Rows must be locked in the order of UUIDs, so that two moves in opposite directions do not deadlock.
         return Ok(None);
     }
     held.expect_free(next.node_uuid, now)?;
@@ -236,7 +236,7 @@ async fn change_in<E>(
     Ok(Some(ChangedPort { port: next, of_nodes }))
 }
 
-/// `None` if another node's row must be taken, which is then among `nodes`.
+/// `None` if another node's row must be locked; the node is then in `nodes`.
 async fn delete_in<E>(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -255,13 +255,13 @@ async fn delete_in<E>(
     Ok(Some(saved(connection, held.port.node_uuid).await?))
 }
 
-/// Numbers the change of a node's ports, and gives them.
+/// Numbers the change of a node's ports, and returns the ports.
 async fn saved(connection: &mut AnyConnection, node: Uuid) -> Result<SavedPorts, PortError> {
     let ports = ports_of(connection, node).await?;
     Ok(SavedPorts { number: number_change(connection, node).await?, node, ports })
 }
 
-/// The ports of a node, the oldest first.
+/// The ports of a node, oldest first.
 pub(crate) async fn ports_of(
     connection: &mut AnyConnection,
     node: Uuid,
@@ -271,9 +271,9 @@ pub(crate) async fn ports_of(
     rows.iter().map(port_of).collect()
 }
 
-/// A port that nobody else changes until the transaction ends.
+/// A port that no other transaction can change.
 struct HeldPort {
-    /// The nodes whose rows were taken, of those that are there.
+    /// The nodes whose rows are locked, if they exist.
     nodes: BTreeMap<Uuid, Taken>,
     port: Port,
 }
@@ -286,8 +286,8 @@ impl HeldPort {
     }
 }
 
-/// Takes the rows of `nodes`, then reads the port. Its own node's row must be among them: if
-/// it is not, the node is added to `nodes` and there is nothing to hold yet.
+/// Locks the rows of `nodes`, then reads the port. If the row of the port's own node is not among them, the node is
+/// added to `nodes` and nothing is held yet.
 async fn hold_port(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -318,7 +318,7 @@ async fn save(connection: &mut AnyConnection, port: &Port) -> Result<(), PortErr
         .map_err(|error| duplicate(error, port))
 }
 
-/// Whether a node whose row is taken may have one more port.
+/// Whether a node whose row is locked may have another port.
 async fn expect_room(connection: &mut AnyConnection, node: Uuid) -> Result<(), PortError> {
     let row = sqlx::query("SELECT COUNT(*) AS ports FROM ports WHERE node_uuid = $1")
         .bind(node.to_string())

@@ -15,14 +15,14 @@ use crate::key::{DatabaseKey, DecryptError, KeyError, is_encrypted};
 use crate::open::Store;
 use crate::sql::{document, json, parsed, uuid};
 
-/// The place and the text of the value that shows whether a key is the database's.
+/// The place and the text of the value that verifies the database's key.
 const CHECK: (Uuid, &str, &str) = (Uuid::nil(), "database_key/check_value", "ferroboot");
 
-/// Nodes whose secrets are encrypted in one transaction.
+/// Number of nodes whose secrets are encrypted in one transaction.
 const NODES_AT_ONCE: usize = 100;
 
-/// The key that was read from a file, which is to be that of the database. A database that has none yet has that key from
-/// now on; where there was no file, it is made then.
+/// Verifies that the file's key is the database's. A database without a key adopts it; if the file is missing, it is
+/// created then.
 pub(crate) async fn take_key(
     connection: &mut AnyConnection,
     path: &Path,
@@ -32,7 +32,7 @@ pub(crate) async fn take_key(
     let key = match (key, &row) {
         (Some(key), _) => key,
         (None, None) => DatabaseKey::make(path)?,
-        // Whoever opened the database at the same time may have made it.
+        // A process that opened the database at the same time may have created it.
         (None, Some(row)) => DatabaseKey::read(path)?.ok_or_else(|| missing(path, Some(row)))?,
     };
     let row = match row {
@@ -43,7 +43,7 @@ pub(crate) async fn take_key(
     Ok(key)
 }
 
-/// The key in a file, which is to be that of the database; nothing is made.
+/// Verifies that the file's key is the database's; creates nothing.
 pub(crate) async fn read_key(
     connection: &mut AnyConnection,
     path: &Path,
@@ -54,9 +54,9 @@ pub(crate) async fn read_key(
     Ok(key)
 }
 
-/// The error of a database that needs a key file which is not there.
+/// The error for a missing key file that the database needs.
 pub(crate) async fn missing_key(connection: &mut AnyConnection, path: &Path) -> StoreError {
-    // One that no version with keys has opened has no table.
+    // A database that no version with keys has opened has no such table.
     missing(path, check_row(connection).await.ok().flatten().as_ref())
 }
 
@@ -78,7 +78,7 @@ async fn check_row(connection: &mut AnyConnection) -> Result<Option<CheckRow>, S
     row.map(read).transpose()
 }
 
-/// Gives the row of whoever was first.
+/// Saves the key's row, and returns the row of the first process to do so.
 async fn note_key(
     connection: &mut AnyConnection,
     key: &DatabaseKey,
@@ -107,7 +107,7 @@ fn expect_key(row: &CheckRow, key: &DatabaseKey, path: &Path) -> Result<(), Stor
 }
 
 impl DatabaseKey {
-    /// The document of a node, in which every secret is encrypted.
+    /// The document of a node, with every secret encrypted.
     pub(crate) fn node_document(&self, node: &Node) -> String {
         let (mut encrypted, uuid) = (node.clone(), node.uuid);
         let visited = visit_secrets(&mut encrypted, &mut |place, secret| {
@@ -121,7 +121,7 @@ impl DatabaseKey {
         json(&encrypted)
     }
 
-    /// The node of a document. Secrets in clear are those of a version that did not encrypt them.
+    /// The node of a document. Secrets in clear come from a version without encryption.
     pub(crate) fn node_of(&self, document: &str) -> Result<Node, StoreError> {
         let mut node: Node = parsed(document, "document")?;
         let uuid = node.uuid;
@@ -150,7 +150,7 @@ impl DatabaseKey {
     }
 }
 
-/// Whether a node, as it lies in the database, has a secret in clear.
+/// Whether a stored node has a secret in clear.
 fn is_in_clear(mut node: Node) -> bool {
     let visited = visit_secrets(&mut node, &mut |_, secret| {
         let encrypted = match secret {
@@ -164,7 +164,7 @@ fn is_in_clear(mut node: Node) -> bool {
 }
 
 impl Store {
-    /// Encrypts the secrets that an older version wrote in clear. Gives the number of nodes that had some.
+    /// Encrypts secrets that an older version stored in clear. Returns the number of such nodes.
     pub(crate) async fn encrypt_what_is_in_clear(&self) -> Result<usize, StoreError> {
         let rows = self.rows(sqlx::query("SELECT uuid, document FROM nodes ORDER BY uuid")).await?;
         let mut in_clear = Vec::new();
@@ -180,7 +180,7 @@ impl Store {
             self.transact(async |connection| self.encrypt_in(connection, nodes).await).await?;
         }
         let nodes = in_clear.len();
-        info!(nodes, "secrets that were in clear in the database are encrypted now");
+        info!(nodes, "encrypted the secrets that were stored in clear");
         Ok(nodes)
     }
 

@@ -1,4 +1,4 @@
-//! Small things that every statement needs: values in and out, conditions, names of constraints.
+//! Helpers for statements: values in and out, conditions, names of constraints.
 
 use hardware::Mac;
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 
-/// A value on its way into a statement.
+/// A value to bind to a statement.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Text(String),
@@ -41,7 +41,7 @@ impl From<bool> for Value {
     }
 }
 
-/// `WHERE …`, put together condition by condition, with its values.
+/// A `WHERE` clause, built condition by condition, with its values.
 #[derive(Debug, Default)]
 pub(crate) struct Where {
     text: String,
@@ -63,7 +63,7 @@ impl Where {
         }
     }
 
-    /// Adds `column IN (values)`, which holds for nothing where there are none.
+    /// Adds `column IN (values)`, which is false without values.
     pub(crate) fn is_one_of(
         &mut self,
         column: &str,
@@ -71,24 +71,24 @@ impl Where {
     ) {
         let places: Vec<_> = values.into_iter().map(|value| self.place(value)).collect();
         match &places[..] {
-            // PostgreSQL takes no empty list.
+            // PostgreSQL rejects an empty list.
             [] => self.holds("1 = 0"),
             places => self.holds(&format!("{column} IN ({})", places.join(", "))),
         }
     }
 
-    /// The `$n` that stands for a value; each is bound once, in this order.
+    /// The `$n` of a value; values are bound in this order.
     pub(crate) fn place(&mut self, value: impl Into<Value>) -> String {
         self.values.push(value.into());
         format!("${}", self.values.len())
     }
 
-    /// The text, to be put between `FROM table` and `ORDER BY`.
+    /// The clause, for between `FROM table` and `ORDER BY`.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Binds the values to a statement that has the text in it.
+    /// Binds the values to a statement that contains the clause.
     pub(crate) fn bind(self, statement: Statement<'_>) -> Statement<'_> {
         self.values.into_iter().fold(statement, |statement, value| match value {
             Value::Text(text) => statement.bind(text),
@@ -103,7 +103,7 @@ pub(crate) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-/// `duration` after `time`; the end of time where that is too far.
+/// `time` plus `duration` in microseconds, saturated at the end of time.
 pub(crate) fn micros_after(time: Timestamp, duration: SignedDuration) -> i64 {
     let sum = i128::from(micros(time)) + duration.as_micros();
     i64::try_from(sum).unwrap_or(i64::MAX)
@@ -117,7 +117,7 @@ pub(crate) fn parsed<T: DeserializeOwned>(text: &str, what: &'static str) -> Res
     serde_json::from_str(text).map_err(|source| StoreError::Unreadable { what, source })
 }
 
-/// A document in the column `name` of a row.
+/// The document in the column `name` of a row.
 pub(crate) fn document<T: DeserializeOwned>(
     row: &AnyRow,
     name: &'static str,
@@ -137,10 +137,10 @@ pub(crate) fn time(row: &AnyRow, name: &'static str) -> Result<Timestamp, StoreE
         .map_err(|_| StoreError::OutOfRange { what: "time", value: micros.to_string() })
 }
 
-/// Whether a statement failed since `table.column` must be unique.
+/// Whether a statement failed because `table.column` must be unique.
 ///
-/// SQLite says `UNIQUE constraint failed: nodes.name`; PostgreSQL names the constraint, which is
-/// `nodes_name_key`, or `nodes_pkey` for the primary key `uuid`.
+/// SQLite reports `UNIQUE constraint failed: nodes.name`; PostgreSQL names the constraint, `nodes_name_key`, or
+/// `nodes_pkey` for the primary key `uuid`.
 pub(crate) fn duplicates(error: &sqlx::Error, table: &str, column: &str) -> bool {
     let Some(error) = error.as_database_error().filter(|error| error.is_unique_violation()) else {
         return false;

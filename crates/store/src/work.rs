@@ -1,8 +1,8 @@
-//! Work: claimed by one daemon at a time, for as long as it renews its lease.
+//! Work: claimed by one daemon at a time, as long as it renews its lease.
 //!
-//! A claim takes the node's reservation with it, so that whoever else wants to change the node
-//! is told to wait. A daemon that dies leaves both behind; when the lease runs out, or as soon as
-//! it starts again, the work is claimed anew, with what was noted of its progress.
+//! A claim includes the node's reservation, so that other changes of the node are refused meanwhile. A daemon that
+//! dies leaves both behind. When the lease runs out, or when that daemon starts again, the work is claimed anew, with
+//! its recorded progress.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,40 +22,40 @@ use crate::open::Store;
 use crate::ports::ports_of;
 use crate::sql::{document, json, micros, micros_after, uuid};
 
-/// The right to do a piece of work, and to change its node. Lost when somebody else claims it.
+/// The right to do a piece of work and to change its node. Lost when another daemon claims the work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// Whose work it is.
+    /// The node.
     pub node: Uuid,
-    /// The identity of the daemon that does it.
+    /// The identity of the working daemon.
     pub daemon: Uuid,
     id: String,
     claims: i64,
 }
 
-/// A piece of work that is now ours.
+/// A claimed piece of work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claimed {
-    /// To be shown when it is done.
+    /// The claim, needed to finish the work.
     pub claim: Claim,
-    /// The node as it is.
+    /// The current node.
     pub node: Node,
-    /// Its ports as they are, the oldest first.
+    /// Its current ports, oldest first.
     pub ports: Vec<Arc<Port>>,
-    /// What is to be done.
+    /// The work.
     pub work: Work,
-    /// How often it was claimed, this time included: from 2 on, somebody may have begun it, and
-    /// the real state must be read first.
+    /// Number of claims, including this one: from 2 on, the work may have been begun, and the real state must be read
+    /// first.
     pub claims: i64,
-    /// How far it had come.
+    /// The recorded progress.
     pub progress: BootPhase,
 }
 
-/// How many pieces of work are tried in one go: more than this many daemons at once are rare.
+/// Number of pieces of work to try in one call: more concurrent daemons are rare.
 const CANDIDATES: u8 = 16;
 
 impl Store {
-    /// Claims the work that has waited longest, for as long as `lease`.
+    /// Claims the oldest available work for `lease`.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -68,8 +68,8 @@ impl Store {
         self.claim_work_beside(daemon, now, lease, &HashSet::new()).await
     }
 
-    /// [`Store::claim_work`] but for nodes that this daemon works on already: its lease may have run out while the
-    /// database could not be written, and it must not take the work over from itself.
+    /// [`Store::claim_work`] without the nodes that this daemon already works on: its lease may have run out while
+    /// the database could not be written, and it must not take the work over from itself.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -85,7 +85,7 @@ impl Store {
                 continue;
             }
             if let Some(claimed) = self.try_claim(node, &id, daemon, now, lease).await? {
-                // There may be more, and one wake-up wakes one worker: let it go round.
+                // There may be more work, and one wake-up wakes one worker: pass the wake-up on.
                 self.added.notify_one();
                 return Ok(Some(claimed));
             }
@@ -93,15 +93,15 @@ impl Store {
         Ok(None)
     }
 
-    /// Waits until work was added by this process. Other daemons' work must be polled for.
+    /// Waits until this process adds work. Other daemons' work must be polled for.
     pub async fn work_added(&self) {
         self.added.notified().await;
     }
 
-    /// Writes down how far a boot has come; once this returns, it outlives any crash.
+    /// Records the progress of a boot; once this returns, the record survives any crash.
     ///
     /// # Errors
-    /// [`WorkError::ClaimLost`]: then nothing more may be done to the machine.
+    /// [`WorkError::ClaimLost`]: the machine must not be touched any more.
     pub async fn note_progress(&self, claim: &Claim, progress: BootPhase) -> Result<(), WorkError> {
         let update = "UPDATE work SET progress = $4 \
                       WHERE id = $1 AND claimed_by = $2 AND claims = $3";
@@ -109,7 +109,7 @@ impl Store {
         self.transact(async |connection| expect_one(statement, connection, claim).await).await
     }
 
-    /// Keeps a claim for `lease` from `now` on.
+    /// Extends a claim to `lease` after `now`.
     ///
     /// # Errors
     /// [`WorkError::ClaimLost`]
@@ -122,7 +122,7 @@ impl Store {
         self.transact(async |connection| self.renew_in(connection, claim, now, lease).await).await
     }
 
-    /// Ends a claim on work that is not to be done any more; the node stays as it is.
+    /// Ends a claim on obsolete work; the node stays as it is.
     ///
     /// # Errors
     /// [`WorkError::ClaimLost`]
@@ -144,16 +144,16 @@ impl Store {
             .await
     }
 
-    /// Frees what a daemon held when it died, for it to be claimed at once; without a daemon, what any held. Gives how much
-    /// that was.
+    /// Frees the claims of a daemon that died, to be claimed at once; without a daemon, all claims. Returns their
+    /// number.
     ///
-    /// Any is for a database that no other daemon uses. Elsewhere others may be alive, and what the dead ones held is free
-    /// when their leases end.
+    /// All claims are freed only in a database that no other daemon uses. Elsewhere other daemons may be alive, and
+    /// the claims of dead ones end with their leases.
     ///
-    /// No claim of others outlasts a whole `lease` from `now`, and no work waits for longer than that: if times in the
-    /// database lie further ahead, the clock was set back meanwhile.
+    /// It also shortens claims of others to a whole `lease` from `now`, and delays of work likewise: times further
+    /// ahead mean that the clock was set back.
     ///
-    /// To be called by a daemon that starts, before its workers do.
+    /// A daemon calls this at its start, before its workers run.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -181,7 +181,7 @@ impl Store {
         let select = "SELECT node_uuid, id FROM work WHERE not_before <= $1 \
                       AND (claimed_until IS NULL OR claimed_until <= $1) \
                       ORDER BY not_before, node_uuid LIMIT $2";
-        // Those in hand may be among the first.
+        // Nodes in work here may be among the first.
         let now = self.lease_time_read(now).await?;
         let most = i64::from(CANDIDATES) + i64::try_from(in_hand).unwrap_or(i64::MAX / 2);
         let select = sqlx::query(select).bind(micros(now)).bind(most);
@@ -189,7 +189,7 @@ impl Store {
         rows.iter().map(|row| Ok((uuid(row, "node_uuid")?, row.try_get("id")?))).collect()
     }
 
-    /// `None` if another was quicker.
+    /// `None` if another daemon was faster.
     async fn try_claim(
         &self,
         node: Uuid,
@@ -204,7 +204,7 @@ impl Store {
         claimed.await
     }
 
-    /// `None` if another was quicker.
+    /// `None` if another daemon was faster.
     async fn claim_in(
         &self,
         connection: &mut AnyConnection,
@@ -251,7 +251,7 @@ impl Store {
         lease: SignedDuration,
     ) -> Result<(), WorkError> {
         let until = micros_after(self.lease_time(connection, now).await?, lease);
-        // Its row is taken first, as by all who take more than one.
+        // The node's row is locked first, as in every transaction that locks several rows.
         let prolong = "UPDATE nodes SET reservation_expires = $2 WHERE uuid = $1";
         let prolong = sqlx::query(prolong).bind(claim.node.to_string()).bind(until);
         prolong.execute(&mut *connection).await?;
@@ -275,7 +275,7 @@ impl Store {
         Ok(release(connection, claim.node).await?)
     }
 
-    /// Gives how many pieces of work that were.
+    /// Returns the number of freed claims.
     async fn release_all_in(
         &self,
         connection: &mut AnyConnection,
@@ -314,8 +314,7 @@ async fn drop_in(
     if ours { Ok(()) } else { Err(WorkError::ClaimLost(claim.node)) }
 }
 
-/// Takes the node's work away from whoever claims it, with the reservation. Gives the claim, and how far the
-/// work had come.
+/// Takes a node's work and reservation away from the claiming daemon. Returns the claim, and the recorded progress.
 pub(crate) async fn take_away(
     connection: &mut AnyConnection,
     node: Uuid,
@@ -327,7 +326,7 @@ pub(crate) async fn take_away(
     let Some(row) = row else { return Ok(None) };
     let claim = Claim {
         node,
-        // Versions before this one wrote the name of a host.
+        // Versions before this one stored a host name.
         daemon: uuid(&row, "claimed_by").unwrap_or_default(),
         id: row.try_get("id")?,
         claims: row.try_get("claims")?,
@@ -335,7 +334,7 @@ pub(crate) async fn take_away(
     Ok(Some((claim, document(&row, "progress")?)))
 }
 
-/// Removes claimed work and its reservation; `false` if the claim is no longer good.
+/// Removes claimed work and its reservation; `false` if the claim is no longer valid.
 pub(crate) async fn finish(
     connection: &mut AnyConnection,
     claim: &Claim,
@@ -349,12 +348,12 @@ pub(crate) async fn finish(
     Ok(true)
 }
 
-/// A statement whose `$1`, `$2`, `$3` fit the work only while the claim is good.
+/// A statement whose `$1`, `$2`, `$3` match the work only while the claim is valid.
 fn fenced(statement: &'static str, claim: &Claim) -> crate::sql::Statement<'static> {
     sqlx::query(statement).bind(claim.id.clone()).bind(claim.daemon.to_string()).bind(claim.claims)
 }
 
-/// Executes a statement that changes one row as long as the claim is good.
+/// Executes a statement that changes one row while the claim is valid.
 async fn expect_one(
     statement: crate::sql::Statement<'_>,
     connection: &mut AnyConnection,

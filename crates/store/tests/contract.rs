@@ -1,5 +1,5 @@
-//! What the store promises, on SQLite always and on PostgreSQL where `FERROBOOT_TEST_POSTGRES`
-//! holds the URL of one (`scripts/with-postgres` starts it).
+//! The contract of the store, tested on SQLite always and on PostgreSQL if `FERROBOOT_TEST_POSTGRES` has the URL of
+//! one (`scripts/with-postgres` starts one).
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -30,7 +30,7 @@ use store::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// Each promise is one function below, and becomes one test for each database.
+/// Each function below is one promise, and becomes one test for each database.
 macro_rules! promises {
     ($($name:ident,)*) => {
         mod on_sqlite {
@@ -272,7 +272,7 @@ async fn pages_follow_each_other_without_gap_or_overlap_in_every_order(database:
     let store = database.open().await;
     for i in 0..7 {
         let mut node = named(&format!("n{i}"));
-        // Equal values and missing ones must not lose or repeat a node at a page's edge.
+        // Equal and missing values must neither skip nor repeat a node at the edge of a page.
         node.created_at = now() + SignedDuration::from_secs(i / 3);
         node.updated_at = (i % 2 == 0).then(|| now() + SignedDuration::from_secs(i));
         node.maintenance = i % 2 == 0;
@@ -501,7 +501,7 @@ async fn moves_and_changes_of_ports_at_once_leave_each_where_the_last_one_put_it
         daemons[0].create_node(node).await.unwrap();
         daemons[0].create_port(port, now()).await.unwrap();
     }
-    // Each from one node to the other and back, in opposite directions, with changes in between.
+    // Each port moves from one node to the other and back, in opposite directions, with changes in between.
     let changes = (0..40).map(|i: usize| {
         let (store, uuid) = (daemons[i % 2].clone(), ports[i / 2 % 2].uuid);
         let nodes = [one.uuid, two.uuid];
@@ -649,7 +649,7 @@ async fn a_change_that_commits_late_is_not_missed(database: Database) {
     });
     tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
 
-    // SQLite has one writer at a time: there it waits.
+    // SQLite has one writer at a time: this one waits.
     let quick = other.clone();
     let quick = tokio::spawn(async move {
         quick.change(early.uuid, None, now(), |node| fine(node.clone())).await.unwrap()
@@ -843,7 +843,7 @@ async fn claimers_at_once_never_get_the_same_work(database: Database) {
     });
     let got = join(claimers).await.concat();
 
-    // A claimer gives up when others were quicker at all it looked at; what is left is claimable.
+    // A claimer gives up if others were faster for every candidate; the remaining work stays claimable.
     let mut seen: HashSet<_> = got.iter().copied().collect();
     assert_eq!(seen.len(), got.len(), "the same work was claimed twice");
     while let Some(claimed) = claim(&daemons[0], "host-0").await {
@@ -1003,7 +1003,7 @@ async fn daemons_are_alive_until_they_end_or_fall_silent(database: Database) {
     assert_eq!(alive(second * 25).await, [up("one"), down("two")]);
     store.note_end(&one).await.unwrap();
     assert_eq!(alive(second * 25).await, [down("one"), down("two")]);
-    // A day later the silent ones are forgotten.
+    // A day later the silent daemons are forgotten.
     let later = now() + second * 86_500;
     store.register_daemon(&daemon("three"), &no_pools, later).await.unwrap();
     assert_eq!(alive(second * 86_500).await, [up("three")]);
@@ -1219,7 +1219,7 @@ async fn work_that_is_taken_over_is_lost_to_its_claimer_and_done_by_the_next(dat
     let second = claim(&store, "b").await.unwrap();
     assert_eq!((&second.work, second.claims), (&next, 1));
 
-    // Its machine may have been touched, and what was sent last may still be on its way.
+    // Its machine may have been touched, and the last request may still be on its way.
     store.note_progress(&second.claim, BootPhase::PoweringOff).await.unwrap();
     let (_, taken) = store.take_over(node.uuid, now(), settle, decide).await.unwrap();
 
@@ -1372,7 +1372,7 @@ async fn a_daemon_does_not_take_work_over_from_itself(database: Database) {
 async fn a_trace_comes_back_in_order(database: Database) {
     let store = database.open().await;
     let node = cleaning("n");
-    // The same microsecond keeps the order of writing; an older one comes first all the same.
+    // Events of the same microsecond keep their writing order; an older event comes first in any case.
     let events = [event(&node, 5, "b"), event(&node, 5, "c"), event(&node, 1, "a")];
     store.append_events(&events.clone().map(|event| (node.uuid, event))).await.unwrap();
     store.append_events(&[(node.uuid, event(&node, 5, "d"))]).await.unwrap();
@@ -1433,7 +1433,7 @@ async fn what_happens_between_attempts_is_in_no_trace(database: Database) {
         fine(Change { trace, ..Change::from(node) })
     };
 
-    // The first ends the attempt, and is the last of its events.
+    // The first event ends the attempt, and is its last.
     for _ in 0..2 {
         store.change(node.uuid, None, now(), end).await.unwrap();
     }
@@ -1519,7 +1519,7 @@ async fn retention_keeps_the_newest_events_of_each_node(database: Database) {
     let store = database.open().await;
     let (busy, calm) = (cleaning("busy"), cleaning("calm"));
     for i in 0..10 {
-        // All in one moment, where only the order of writing tells old from new.
+        // All at the same time, so that only the writing order distinguishes old from new.
         store.append_events(&[(busy.uuid, event(&busy, 0, &i.to_string()))]).await.unwrap();
     }
     store.append_events(&[(calm.uuid, event(&calm, 0, "x"))]).await.unwrap();
@@ -1595,7 +1595,7 @@ async fn a_url_that_names_no_store_is_refused_without_its_password() {
     }
 }
 
-/// What is in a folder, byte for byte.
+/// The contents of a folder, byte for byte.
 fn contents(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
     let files = folder.read_dir().unwrap().map(|file| file.unwrap());
     files.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect()
@@ -1677,7 +1677,7 @@ async fn a_database_of_another_version_is_said_to_be_one(database: Database) {
     assert!(older.contains("an older version's"), "{older}");
 }
 
-/// A node with every sort of secret.
+/// A node with every kind of secret.
 fn with_secrets(name: &str) -> Node {
     let node = cleaning(name);
     let driver_info = kept(&[
@@ -1800,11 +1800,11 @@ async fn what_is_no_database_is_named_at_once() {
     assert!(began.elapsed().as_secs() < 10, "nobody waits for what cannot come");
 }
 
-// What the tests share.
+// Shared test helpers.
 
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
 
-/// An empty database, which several daemons may open.
+/// An empty database, for one or more daemons.
 enum Database {
     Sqlite(TempDir),
     Postgres(String, TempDir),
@@ -1815,7 +1815,7 @@ impl Database {
         Self::Sqlite(TempDir::new().unwrap())
     }
 
-    /// A schema of its own in the database of the environment, if there is one.
+    /// A separate schema in the database of the environment, if there is one.
     async fn postgres() -> Option<Self> {
         let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
         sqlx::any::install_default_drivers();
@@ -1846,7 +1846,7 @@ impl Database {
     }
 }
 
-/// A key file, as an operator makes it.
+/// A key file in an operator's format.
 fn write_key(path: &Path, byte: u8) {
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
@@ -1901,7 +1901,7 @@ fn port(node: &Node, last_byte: u8) -> Port {
     }
 }
 
-/// The port with one more in its `extra/count`.
+/// The port with its `extra/count` incremented.
 fn counted(port: &Port) -> Port {
     let mut port = port.clone();
     let counted = port.extra.get("count").and_then(|it| it.as_i64()).unwrap_or(0);
@@ -1909,7 +1909,7 @@ fn counted(port: &Port) -> Port {
     port
 }
 
-/// Puts `port` in the place of the one of its UUID.
+/// Replaces the port with the same UUID.
 async fn replace_port(store: &Store, port: &Port) -> Result<ChangedPort, PortError> {
     let replace = |_: &Port, _: &Node| Ok::<_, Infallible>(port.clone());
     store.change_port(port.uuid, now(), replace).await.map_err(not_refused)
@@ -1971,7 +1971,7 @@ async fn with_work(store: &Store, name: &str) -> Node {
     node
 }
 
-/// The daemon of that name, which has one state directory.
+/// The daemon of that name; each name has one state directory.
 fn daemon(host: &str) -> DaemonIdentity {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, host.as_bytes());
     DaemonIdentity { id, run: id, host: host.to_owned() }

@@ -1,4 +1,4 @@
-//! SQLite on a disk that runs full and is freed again.
+//! SQLite on a disk that fills up and is freed again.
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
 mod small_disk;
@@ -22,7 +22,7 @@ fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test);
 }
 
-/// A change that needs room.
+/// A change that needs disk space.
 async fn grow(store: &Store, node: Uuid, to: &str) -> Result<Node, ChangeError<Infallible>> {
     let grown = |node: &Node| {
         let mut node = node.clone();
@@ -46,7 +46,7 @@ fn a_database_on_a_disk_that_was_full_is_written_again_as_soon_as_there_is_room(
             let store = Store::open(&url, &disk.path().join("ferroboot.key")).await.unwrap();
             let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
             store.create_node(&node).await.unwrap();
-            // How much room is left decides which statement fails, or whether it is the COMMIT.
+            // The free space decides which statement fails, or whether COMMIT does.
             let mut full = 0;
             for round in 0..40 {
                 disk.fill_but(round * 4_096);
@@ -95,7 +95,7 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
 
             disk.fill_but(0);
             let failed = loop {
-                // What is left of the log's last page takes a few of them.
+                // The rest of the log's last page absorbs a few changes.
                 if let Err(failed) =
                     store.note_progress(&claimed.claim, BootPhase::PoweringOn).await
                 {
@@ -123,7 +123,7 @@ fn a_database_is_opened_and_read_on_a_full_disk() {
     on_a_small_disk(name, "12m", |disk| {
         run(async {
             let node = Node::enrolled(Uuid::new_v4(), "redfish", Clock::process().now());
-            // As after a SIGKILL, with its log beside it, and as after an end in good order.
+            // Once as after a SIGKILL, with the log beside it, and once as after an orderly end.
             let (killed, ended) = (disk.path().join("killed"), disk.path().join("ended"));
             let url = |folder: &Path| format!("sqlite://{}/store.db", folder.display());
             let store = Store::open(&url(&ended), &ended.join("ferroboot.key")).await.unwrap();
@@ -143,7 +143,7 @@ fn a_database_is_opened_and_read_on_a_full_disk() {
                 disk.fill_but(0);
             }
             let new = disk.path().join("new");
-            // A new one has no room kept for it.
+            // A new database has no reserve yet.
             let refused = Store::open(&url(&new), &new.join("ferroboot.key")).await.unwrap_err();
             assert!(matches!(refused, StoreError::DiskFull(_)), "{refused:?}");
         });

@@ -1,4 +1,4 @@
-//! Databases that earlier versions made are read by this one.
+//! Databases of earlier versions can be read.
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
 use std::fmt::Write as _;
@@ -14,11 +14,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use store::{NodeFilter, PortFilter, Store};
 use uuid::Uuid;
 
-/// What version 0.1 left: a node in each state that it knew, in the middle of whatever it did.
+/// A database of version 0.1: a node in each of its states, with unfinished work.
 const VERSION_0_1: &str = include_str!("databases/0.1.sql");
-/// Traces of each kind of event as version 0.1 wrote them: with words where later versions have types.
+/// Traces with each kind of event of version 0.1: texts where later versions have types.
 const TRACES_OF_VERSION_0_1: &str = include_str!("databases/0.1-traces.sql");
-/// What version 0.1 showed of these traces.
+/// The output of version 0.1 for these traces.
 const SHOWN_BY_VERSION_0_1: &str = include_str!("databases/0.1-traces.txt");
 /// The node of these traces.
 const TRACED: Uuid = Uuid::from_u128(0xf1);
@@ -46,7 +46,7 @@ async fn old() -> tempfile::TempDir {
     folder
 }
 
-/// What the files of a database hold, with its log.
+/// The contents of a database's files, with its log.
 fn bytes_of(folder: &Path) -> String {
     let files = folder.read_dir().unwrap().map(|file| file.unwrap().path());
     let databases = files.filter(|file| file.to_string_lossy().contains("old.db"));
@@ -126,7 +126,7 @@ async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
     attempts.reverse();
     for summary in attempts {
         let old = store.events(TRACED, Some(summary.attempt)).await.unwrap();
-        // As this version writes them.
+        // In this version's form.
         let events: Vec<BootEvent> =
             serde_json::from_str(&serde_json::to_string(&old).unwrap()).unwrap();
         assert_eq!(events, old);
@@ -142,7 +142,7 @@ async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
     assert_eq!(shown, SHOWN_BY_VERSION_0_1, "{shown}");
 }
 
-/// The diagnosis so long after the last event.
+/// The diagnosis this long after the last event.
 fn judged(events: &[BootEvent], minutes: i64) -> String {
     let (first, last) = (events.first().unwrap(), events.last().unwrap());
     let What::State { to, .. } = &first.what else { panic!("{first:?}") };

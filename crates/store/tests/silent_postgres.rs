@@ -1,4 +1,4 @@
-//! A PostgreSQL that does not answer any more, as behind a network that drops all packets.
+//! A PostgreSQL that stops answering, for example behind a network that drops all packets.
 //!
 //! Needs `FERROBOOT_TEST_POSTGRES` (`scripts/with-postgres`), with a folder for its socket.
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// What an operation may take in these tests.
+/// Time limit of an operation in these tests.
 const LIMIT: Duration = Duration::from_secs(1);
-/// The wait for a connection, and the operation.
+/// The wait for a connection, plus the operation.
 const AT_MOST: Duration = Duration::from_secs(3);
 
 /// The name of PostgreSQL's socket in its folder.
@@ -34,7 +34,7 @@ async fn a_database_that_does_not_answer_is_an_outage_and_is_used_again_when_it_
     let Some((relay, url)) = relay().await else { return };
     let (store, node) = store(&relay, &url).await;
 
-    // In the middle of a transaction, which holds the node's row then.
+    // Stalls within a transaction, which holds the node's row then.
     let silenced = timeout(AT_MOST, change(&store, node, || relay.stall())).await.unwrap();
     let read = timeout(AT_MOST, store.nodes(&NodeFilter::default())).await.unwrap();
     let opened =
@@ -73,7 +73,7 @@ async fn store(relay: &Relay, url: &str) -> (Store, Uuid) {
     (store, node.uuid)
 }
 
-/// A change of a node in whose transaction something is done.
+/// A change of a node with an action inside its transaction.
 async fn change(
     store: &Store,
     node: Uuid,
@@ -102,15 +102,15 @@ async fn relay() -> Option<(Relay, String)> {
     Some((relay, format!("{server}?host={folder}&options=-csearch_path%3D{schema}")))
 }
 
-/// Passes on what comes to its socket.
+/// Forwards connections to a socket.
 struct Relay {
     folder: TempDir,
-    /// Whether the connections that are made now are stalled.
+    /// Whether new connections are stalled.
     is_stalled: Arc<Mutex<watch::Sender<bool>>>,
 }
 
 impl Relay {
-    /// The key file of the database, which lies beside the socket.
+    /// The database's key file, beside the socket.
     fn key_file(&self) -> PathBuf {
         self.folder.path().join("ferroboot.key")
     }
@@ -133,7 +133,7 @@ impl Relay {
         Self { folder, is_stalled }
     }
 
-    /// Passes nothing on, and keeps it.
+    /// Stops forwarding, and keeps the data.
     fn stall(&self) {
         self.is_stalled.lock().unwrap().send_replace(true);
     }
@@ -142,7 +142,7 @@ impl Relay {
         self.is_stalled.lock().unwrap().send_replace(false);
     }
 
-    /// Passes nothing on any more of the connections that there are, as a firewall that was restarted.
+    /// Stops forwarding on existing connections, like a restarted firewall.
     fn forget(&self) {
         self.stall();
         *self.is_stalled.lock().unwrap() = watch::Sender::new(false);

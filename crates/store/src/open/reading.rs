@@ -1,4 +1,4 @@
-//! How an SQLite file is opened so that nothing is written, neither to it nor beside it.
+//! Opening an SQLite file without writing to it or beside it.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,12 +11,12 @@ use crate::error::StoreError;
 /// A database to read.
 pub(super) struct Reading {
     pub(super) url: String,
-    /// Where the copy lies that is read, if it is one.
+    /// The folder of the copy that is read, if it is a copy.
     pub(super) copy: Option<TempDir>,
 }
 
 impl Reading {
-    /// That of a file, which `url` names.
+    /// The database of a file; `url` names the same file.
     pub(super) fn of(path: &Path, url: &str) -> Result<Self, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -29,14 +29,14 @@ impl Reading {
         let (log, index) = (beside(path, "-wal"), beside(path, "-shm"));
         let is_logged = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
         if !is_logged {
-            // SQLite would make both files, only to see that there is nothing in them.
+            // SQLite would create both files only to find them empty.
             return Ok(Self { url: with(url, "immutable=1"), copy: None });
         }
         if index.exists() {
-            // A daemon is at work on it.
+            // A daemon is using it.
             return Ok(Self { url: with(url, "mode=ro"), copy: None });
         }
-        // No daemon has a log without its index, which SQLite would have to make.
+        // A log without an index is not a daemon's; SQLite would have to create the index.
         let copied = || -> io::Result<TempDir> {
             let folder = tempfile::tempdir()?;
             let copy = folder.path().join(COPY);
@@ -50,10 +50,10 @@ impl Reading {
     }
 }
 
-/// What a copy is called.
+/// The file name of a copy.
 const COPY: &str = "copy.db";
 
-/// SQLite's file of that sort.
+/// The path of one of SQLite's files beside the database.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

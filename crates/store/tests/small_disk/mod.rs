@@ -1,4 +1,4 @@
-//! A file system of a few megabytes that a test can fill and free: a tmpfs in a mount namespace of its own.
+//! A file system of a few megabytes that a test can fill and free: a tmpfs in a separate mount namespace.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -7,13 +7,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Tells the test's process that it runs in a mount namespace of its own.
+/// Set in a test process that runs in its own mount namespace.
 const INSIDE: &str = "FERROBOOT_TEST_SMALL_DISK";
 
-/// Runs `test` on a file system of `size` (as of mount's option). The test that is called `name` is started once more
-/// for it, in a namespace, for which root's rights are not needed where the kernel lets users have namespaces.
+/// Runs `test` on a file system of `size` (mount's option). It starts the test `name` again in a mount namespace,
+/// without root if the kernel allows user namespaces.
 ///
-/// Where it does not, nothing is tested, and that is said.
+/// If the kernel does not, the test is skipped with a message.
 pub(crate) fn on_a_small_disk(name: &str, size: &str, test: impl FnOnce(SmallDisk)) {
     if std::env::var_os(INSIDE).is_some() {
         return test(SmallDisk::mount(size));
@@ -57,7 +57,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Fills it, but for as many bytes or a few more.
+    /// Fills the file system up to about this many free bytes.
     pub(crate) fn fill_but(&self, bytes: usize) {
         let mut filling = File::create(self.filling()).unwrap();
         while filling.write_all(&[0; 4_096]).is_ok() {}
@@ -65,7 +65,7 @@ impl SmallDisk {
         filling.set_len(len).unwrap();
     }
 
-    /// Frees what was filled.
+    /// Frees the filled space.
     pub(crate) fn free(&self) {
         fs::remove_file(self.filling()).unwrap();
     }
@@ -77,7 +77,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The namespace goes with the process; the folder below must not be in use.
+        // The namespace ends with the process; the folder below must not be in use.
         Command::new("umount").arg("--lazy").arg(self.path()).status().ok();
     }
 }
