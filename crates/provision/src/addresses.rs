@@ -1,4 +1,4 @@
-//! Which network addresses belong to a machine: the agent token of an operator's own image goes to no other.
+//! The network addresses of a machine: the agent token of an operator's own image is given to no other address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,45 +13,45 @@ use crate::boot::boots_iso;
 use crate::node::{Attempt, Node, Secret};
 use crate::procedure::Boots;
 
-/// The key of `driver_info` that names the networks of a node's agent.
+/// The key of `driver_info` with the networks of a node's agent.
 pub const AGENT_NETWORKS: &str = "agent_networks";
 
-/// Networks that one node may have in `driver_info/agent_networks`.
+/// Number of networks in `driver_info/agent_networks`.
 const MOST_NETWORKS: usize = 32;
 
-/// Addresses of one kind that are kept per attempt; the oldest make room for further ones.
+/// Number of addresses of each kind per attempt; new addresses displace the oldest.
 const MOST_ADDRESSES: usize = 16;
 
-/// Time after which the address that has the token may be told it again, before the first heartbeat.
+/// Time after which the token holder's address may get the token again, before the first heartbeat.
 ///
-/// An answer can be lost on its way, and a machine whose agent never gets the token is stuck for as long as an attempt
-/// lasts. An agent that asks again has waited for its answer, or its connection broke; of two agents behind one address
-/// that ask at the same time, only one is told the token.
+/// An answer can be lost, and a machine whose agent never gets the token is stuck for the rest of the attempt. An
+/// agent that repeats its lookup has waited for an answer, or its connection broke; of two agents behind one address
+/// with concurrent lookups, only one gets the token.
 pub const TOKEN_AGAIN: SignedDuration = SignedDuration::from_secs(3);
 
-/// Addresses of a machine that were seen in one attempt, and the one that was told the token.
+/// The addresses of a machine in one attempt, and the address that holds the token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachineAddresses {
-    /// Addresses that fetched an image with this attempt's ticket.
+    /// Addresses that fetched an image with the attempt's ticket.
     pub fetched: Vec<IpAddr>,
-    /// Addresses that our DHCP gave to a network card of the node.
+    /// Addresses that this DHCP server leased to the node's network cards.
     pub leased: Vec<IpAddr>,
-    /// The address that the token was told in answer to a lookup.
+    /// The address that got the token in answer to a lookup.
     pub token_holder: Option<TokenHolder>,
 }
 
-/// Who was told the token of an attempt.
+/// The holder of an attempt's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenHolder {
-    /// The address that the lookup came from.
+    /// The address of the lookup.
     pub address: IpAddr,
-    /// When the latest lookup came that was answered with the token.
+    /// The time of the latest lookup that was answered with the token.
     pub at: Timestamp,
 }
 
 impl MachineAddresses {
-    /// Adds addresses that were seen; each counts once, and there is a limit to how many are kept.
+    /// Adds addresses, each once; the number of kept addresses is limited.
     pub fn add(&mut self, fetched: &[IpAddr], leased: &[IpAddr]) {
         for (known, seen) in [(&mut self.fetched, fetched), (&mut self.leased, leased)] {
             for address in seen.iter().map(IpAddr::to_canonical) {
@@ -66,13 +66,13 @@ impl MachineAddresses {
         }
     }
 
-    /// Whether nothing was seen yet.
+    /// Whether no address is known yet.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether this address was seen as one of the machine's.
+    /// Whether this is a known address of the machine.
     #[must_use]
     pub fn holds(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -80,8 +80,8 @@ impl MachineAddresses {
     }
 }
 
-/// Whether an address belongs to the node's machine in this attempt: it fetched the attempt's image, has a DHCP lease of
-/// one of the node's cards, or lies in `driver_info/agent_networks`.
+/// Whether an address belongs to the node's machine in this attempt: it fetched the attempt's image, is leased to one
+/// of the node's cards, or is in `driver_info/agent_networks`.
 #[must_use]
 pub fn belongs(node: &Node, attempt: &Attempt, address: IpAddr) -> bool {
     let address = address.to_canonical();
@@ -89,15 +89,15 @@ pub fn belongs(node: &Node, attempt: &Attempt, address: IpAddr) -> bool {
     attempt.addresses.holds(address) || networks.iter().any(|network| network.contains(&address))
 }
 
-/// Whether the machine boots an ISO image of its operator's own in this attempt, which cannot carry the token: all
-/// images that we compose have it on the kernel's command line.
+/// Whether the attempt boots an operator's own ISO image, which cannot carry the token: all images that the daemon
+/// composes have it on the kernel command line.
 #[must_use]
 pub fn boots_own_iso(node: &Node, attempt: &Attempt) -> bool {
     attempt.boots() == Boots::Ramdisk && boots_iso(node, attempt)
 }
 
-/// The token to answer the lookup with that came from `from` at `at`, where [`step()`](crate::step()) has just taken that
-/// lookup; `node` is the node after it.
+/// The token for the answer to a lookup from `from` at `at`, once [`step()`](crate::step()) has accepted it; `node`
+/// is the node after the lookup.
 #[must_use]
 pub fn token_for(node: &Node, from: IpAddr, at: Timestamp) -> Option<&Secret> {
     let attempt = node.live_attempt().filter(|attempt| boots_own_iso(node, attempt))?;
@@ -106,41 +106,41 @@ pub fn token_for(node: &Node, from: IpAddr, at: Timestamp) -> Option<&Secret> {
     is_given.then_some(&attempt.agent_token)
 }
 
-/// What is wrong with `driver_info/agent_networks`.
+/// The error in `driver_info/agent_networks`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadAgentNetworks {
-    /// It is neither a list of texts nor one text.
+    /// It is neither a list of texts nor a text.
     #[error(
         "driver_info/agent_networks must be a list of networks, such as [\"192.0.2.0/24\", \"2001:db8::/64\"]"
     )]
     NotAList,
-    /// One of them is no network.
+    /// An item is not a network.
     #[error(
         "driver_info/agent_networks has {0:?}, which is no network in CIDR notation, such as 192.0.2.0/24, nor an address"
     )]
     NotANetwork(String),
-    /// One of them has bits beyond its prefix.
+    /// A network has bits beyond its prefix.
     #[error(
         "driver_info/agent_networks has {given}, which is an address in a network: write {network} for the whole \
          network, or {address} for the address alone"
     )]
     HostBits {
-        /// As it was given.
+        /// The given item.
         given: IpNet,
         /// The network.
         network: IpNet,
         /// The address.
         address: IpAddr,
     },
-    /// There are too many.
+    /// There are too many networks.
     #[error("driver_info/agent_networks has {0} networks, and {MOST_NETWORKS} is the most")]
     TooMany(usize),
 }
 
-/// Reads `driver_info/agent_networks`: a list of texts, or one text with commas, since command lines know only text.
+/// Parses `driver_info/agent_networks`: a list of texts or, since command lines pass only text, one text with commas.
 ///
 /// # Errors
-/// [`BadAgentNetworks`], in words for the operator.
+/// [`BadAgentNetworks`], worded for the operator.
 pub fn agent_networks(node: &Node) -> Result<Vec<IpNet>, BadAgentNetworks> {
     let Some(value) = node.driver_info.get(AGENT_NETWORKS) else { return Ok(Vec::new()) };
     let texts: Vec<&str> = match value {
@@ -174,14 +174,14 @@ fn network(text: &str) -> Result<IpNet, BadAgentNetworks> {
     Err(BadAgentNetworks::HostBits { given, network, address: given.addr() })
 }
 
-/// A lookup that gets no token, since the address it came from is not known to be the machine's.
+/// A lookup without a token in its answer, since its address is not known to be the machine's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignLookup {
     /// The address of the lookup.
     pub from: IpAddr,
     /// Addresses that fetched the attempt's image.
     pub fetched: Vec<IpAddr>,
-    /// Addresses that DHCP gave to the node's cards in this attempt.
+    /// Addresses that DHCP leased to the node's cards in this attempt.
     pub leased: Vec<IpAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! What a firmware or a BMC is told to boot, and with which kernel command line.
+//! Boot decisions for firmware and BMCs, and the kernel command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,27 +14,27 @@ use crate::node::{Attempt, Node};
 use crate::procedure::{Boots, Stage};
 use crate::state::{Position, ProvisionState};
 
-/// How long a kernel with a server's drivers may take from its fetch to the agent's first call.
+/// Time from the kernel's fetch to the agent's first call, for a kernel with a server's drivers.
 pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
 
-/// The boot interfaces of Ironic that Ferroboot has.
+/// The supported boot interfaces of Ironic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum BootInterface {
-    /// The BMC is told the URL of an ISO image (`redfish-https`, the spec's `redfish-http-url`).
+    /// The BMC gets the URL of an ISO image (`redfish-https`, the spec's `redfish-http-url`).
     #[default]
     RedfishHttps,
-    /// DHCP tells the firmware the URL of a UKI or of GRUB (`http`, the spec's `httpboot`).
+    /// The firmware gets the URL of a UKI or of GRUB from DHCP (`http`, the spec's `httpboot`).
     Http,
-    /// DHCP tells the firmware the URL of iPXE, and iPXE that of its script (`http-ipxe`).
+    /// The firmware gets the URL of iPXE from DHCP, and iPXE the URL of its script (`http-ipxe`).
     HttpIpxe,
 }
 
 impl BootInterface {
-    /// All of them, in the order of preference.
+    /// All boot interfaces, in the order of preference.
     pub const ALL: [Self; 3] = [Self::RedfishHttps, Self::Http, Self::HttpIpxe];
 
-    /// Upstream's name.
+    /// Ironic's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl BootInterface {
         }
     }
 
-    /// What the BMC is given as `HttpBootUri`; `None` where DHCP gives the URL.
+    /// The artifact of the BMC's `HttpBootUri`; `None` if DHCP gives the URL.
     #[must_use]
     pub fn http_boot_uri(self) -> Option<Artifact> {
         match self {
@@ -54,7 +54,7 @@ impl BootInterface {
     }
 }
 
-/// The text names no boot interface of ours.
+/// The text is not a supported boot interface.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "could not find the boot interface {0:?}; there are redfish-https, http and http-ipxe \
@@ -99,7 +99,7 @@ impl fmt::Display for BootInterface {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Artifact {
-    /// `bootx64.efi`: what `http` starts, a UKI for this node or GRUB.
+    /// `bootx64.efi`: the loader of `http`, a UKI for this node or GRUB.
     BootLoader,
     /// `bootaa64.efi`: the same for arm64.
     BootLoaderArm64,
@@ -122,7 +122,7 @@ pub enum Artifact {
 }
 
 impl Artifact {
-    /// All of them.
+    /// All artifacts.
     pub const ALL: [Self; 10] = [
         Self::BootLoader,
         Self::BootLoaderArm64,
@@ -136,7 +136,7 @@ impl Artifact {
         Self::Initramfs,
     ];
 
-    /// The last part of its URL.
+    /// The last part of the artifact's URL.
     #[must_use]
     pub fn file_name(self) -> &'static str {
         match self {
@@ -153,7 +153,7 @@ impl Artifact {
         }
     }
 
-    /// What `http` starts on machines of an architecture.
+    /// The loader of `http` for an architecture.
     #[must_use]
     pub fn boot_loader(cpu_arch: CpuArch) -> Self {
         match cpu_arch {
@@ -163,7 +163,7 @@ impl Artifact {
         }
     }
 
-    /// iPXE for machines of an architecture, where there is one.
+    /// iPXE for an architecture, if available.
     #[must_use]
     pub fn ipxe(cpu_arch: CpuArch) -> Option<Self> {
         match cpu_arch {
@@ -173,7 +173,7 @@ impl Artifact {
         }
     }
 
-    /// Which architecture alone can run it; `None` for what each has one of by the same name.
+    /// The only architecture that can run the artifact; `None` if each architecture has its own under the same name.
     #[must_use]
     pub fn cpu_arch(self) -> Option<CpuArch> {
         match self {
@@ -186,13 +186,13 @@ impl Artifact {
         }
     }
 
-    /// The artifact of that name.
+    /// The artifact with this file name.
     #[must_use]
     pub fn of_file_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|artifact| artifact.file_name() == name)
     }
 
-    /// Whether the operating system is in it, so that having all of it means it can start.
+    /// Whether the artifact contains the operating system, so that a complete fetch means that it can start.
     #[must_use]
     pub fn holds_ramdisk(self, loader: HttpLoader) -> bool {
         match self {
@@ -207,7 +207,7 @@ impl Artifact {
     }
 }
 
-/// What the `http` boot interface starts first, by configuration.
+/// The first loader of the `http` boot interface, from the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpLoader {
@@ -218,63 +218,63 @@ pub enum HttpLoader {
     Grub,
 }
 
-/// How a machine boots in one attempt: what the trace of it must show.
+/// The boot method of an attempt, which decides what its trace must show.
 #[derive(Clone, Copy, Debug)]
 pub struct BootMethod {
-    /// What it boots.
+    /// The kind of image.
     pub boots: Boots,
-    /// Who tells it the URL.
+    /// The source of the URL.
     pub interface: BootInterface,
-    /// What `http` starts first.
+    /// The first loader of `http`.
     pub loader: HttpLoader,
 }
 
 impl BootMethod {
-    /// That of an attempt.
+    /// The boot method of an attempt.
     #[must_use]
     pub fn of(attempt: &Attempt, loader: HttpLoader) -> Self {
         Self { boots: attempt.boots(), interface: attempt.boot_interface, loader }
     }
 }
 
-/// What a DHCP client is to get.
+/// The boot answer for a DHCP client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhcpBoot {
     /// An address and the URL of this artifact.
     Url(Artifact),
-    /// An address and the name of this artifact, to be fetched over TFTP.
+    /// An address and the file name of this artifact, for TFTP.
     Tftp(Artifact),
-    /// An address alone: somebody else told it the URL, or it needs none.
+    /// An address alone: the client has its URL from elsewhere, or needs none.
     Address,
 }
 
-/// What there is to boot machines with.
+/// The available means to boot machines.
 #[derive(Clone, Copy, Debug)]
 pub struct Means<'a> {
-    /// The architectures that have a boot set. x64 need not be among them: without a set of its own the
-    /// daemon does not begin a boot.
+    /// The architectures with a boot set. x64 may be missing: without a set for the node's architecture the daemon
+    /// begins no boot.
     pub boot_sets: &'a [CpuArch],
-    /// Whether firmware that asks for PXE can fetch iPXE over TFTP from where it is.
+    /// Whether PXE firmware can fetch iPXE over TFTP on its network.
     pub tftp: bool,
 }
 
-/// Why a DHCP client is told nothing.
+/// The reason for giving a DHCP client no boot answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum NoBoot {
-    /// The port is not one to boot from.
+    /// The port is not enabled for booting.
     #[error("the port is not enabled for booting (pxe_enabled is false)")]
     PortNotEnabled,
     /// The node has no boot under way.
     #[error("the node is in state \"{state}\" and should not boot now")]
     NotNow {
-        /// Its state.
+        /// The node's state.
         state: ProvisionState,
     },
-    /// The node's boot has done what it was for.
+    /// The boot has served its purpose.
     #[error("the node has booted: its agent has called already")]
     AgentHasCalled,
-    /// It speaks PXE, and the node must boot over HTTP.
+    /// The firmware uses PXE, but the node must boot over HTTP.
     #[error(
         "the firmware asked for PXE, not HTTP: switch HTTP boot on, and PXE off, in its set-up"
     )]
@@ -282,33 +282,33 @@ pub enum NoBoot {
     /// There is no loader for its architecture.
     #[error("there is no loader for a machine that is {}", architecture)]
     Architecture {
-        /// Option 93.
+        /// The architecture in option 93.
         architecture: ClientArchitecture,
     },
-    /// Nobody has made a boot set for its architecture.
+    /// No boot set exists for its architecture.
     #[error(
         "there is no boot set for {cpu_arch}: make one with `ferroboot image build --architecture \
          {cpu_arch}`, in the folder {cpu_arch} of the x64 one"
     )]
     NoBootSet {
-        /// Its architecture.
+        /// The machine's architecture.
         cpu_arch: CpuArch,
     },
-    /// Its BMC was told the URL of an image that it cannot run.
+    /// Its BMC got the URL of an image for another architecture.
     #[error("the machine is {cpu_arch}, and its BMC was told an image for {image}")]
     OtherCpuArch {
-        /// Its architecture.
+        /// The machine's architecture.
         cpu_arch: CpuArch,
-        /// That of the image.
+        /// The image's architecture.
         image: CpuArch,
     },
-    /// It must boot iPXE, which there is none of for its architecture.
+    /// The node must boot iPXE, which does not exist for its architecture.
     #[error("there is no iPXE for {cpu_arch}: set the node's boot_interface to http")]
     NoIpxe {
-        /// Its architecture.
+        /// The machine's architecture.
         cpu_arch: CpuArch,
     },
-    /// A firmware that did not say which architecture it is, of a node of which it is not known either.
+    /// Neither the firmware's request nor the node states the architecture.
     #[error(
         "the firmware did not say its architecture (option 93), and cpu_arch in the node's properties names none \
          that can be booted"
@@ -317,7 +317,7 @@ pub enum NoBoot {
 }
 
 impl NoBoot {
-    /// A short name, for counters.
+    /// A short name, for metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -334,10 +334,10 @@ impl NoBoot {
     }
 }
 
-/// What a DHCP client on a known port of `node` is told to boot.
+/// The boot answer for a DHCP client on a known port of `node`.
 ///
 /// # Errors
-/// [`NoBoot`] where it should be told nothing, which is also what the trace says.
+/// [`NoBoot`], the reason for giving no boot answer, which is also in the trace.
 pub fn boot_for(
     node: &Node,
     client: ClientKind,
@@ -345,7 +345,7 @@ pub fn boot_for(
     means: Means<'_>,
 ) -> Result<DhcpBoot, NoBoot> {
     let Some(attempt) = bootable(node) else {
-        // A running system may have its address; firmware that hears nothing goes on to its disk.
+        // A running system may have its address; firmware without an answer goes on to its disk.
         return match client {
             ClientKind::Agent | ClientKind::Firmware | ClientKind::System => Ok(DhcpBoot::Address),
             ClientKind::HttpClient
@@ -358,8 +358,8 @@ pub fn boot_for(
         (ClientKind::Agent | ClientKind::Firmware | ClientKind::System | ClientKind::Grub, _) => {
             Ok(DhcpBoot::Address)
         }
-        // EDK2 makes a RAM disk of an ISO image, whoever told it the URL. iPXE would read it block by block as the
-        // system goes, and nothing would show that the machine has all of it.
+        // EDK2 makes a RAM disk of an ISO image, whatever the source of its URL. iPXE would read the image block by
+        // block while the system runs, and the trace would never show a complete fetch.
         (ClientKind::HttpClient, BootInterface::Http | BootInterface::HttpIpxe)
             if boots_iso(node, attempt) =>
         {
@@ -367,15 +367,15 @@ pub fn boot_for(
         }
         (ClientKind::PxeClient, _) if boots_iso(node, attempt) => Err(NoBoot::PxeNotHttp),
         (ClientKind::Ipxe, _) if boots_iso(node, attempt) => Ok(DhcpBoot::Address),
-        // iPXE then asks again, and goes on over HTTP.
+        // iPXE then sends its own request, and goes on over HTTP.
         (ClientKind::PxeClient, BootInterface::Http | BootInterface::HttpIpxe)
             if means.tftp && architecture.is_some_and(|code| X64_PXE.contains(&code)) =>
         {
             Ok(DhcpBoot::Tftp(Artifact::Ipxe))
         }
         (ClientKind::PxeClient, _) => Err(NoBoot::PxeNotHttp),
-        // The URL is the BMC's to tell; a second one from here could win over it, all the more if iPXE lies
-        // in the network card's ROM: firmware that looks for who can load a URL starts that first.
+        // The BMC gives the URL; a second URL from DHCP could take precedence, in particular if the network card's
+        // ROM has iPXE: firmware prefers that to load a URL.
         (ClientKind::HttpClient, BootInterface::RedfishHttps) => {
             runs_its_iso(node, attempt, architecture).map(|()| DhcpBoot::Address)
         }
@@ -396,8 +396,8 @@ pub fn boot_for(
     }
 }
 
-/// The architecture to choose by, of those that a client names (RFC 4578 §2.1): the first by which it is told
-/// anything, else the first.
+/// The architecture that selects the loader, among those in a request (RFC 4578 §2.1): the first with a boot answer,
+/// otherwise the first.
 #[must_use]
 pub fn architecture_for(
     node: &Node,
@@ -410,8 +410,7 @@ pub fn architecture_for(
     named.find(|code| boot_for(node, client, Some(*code), means).is_ok()).or(first)
 }
 
-/// The script names a kernel, which is the boot set's; an iPXE that does not say what it is gets the one for the node's
-/// architecture.
+/// The script names the boot set's kernel; an iPXE without an architecture gets the kernel for the node's.
 fn runs_its_script(
     architecture: Option<ClientArchitecture>,
     boot_sets: &[CpuArch],
@@ -428,14 +427,14 @@ fn not_now(node: &Node) -> NoBoot {
     }
 }
 
-/// Whether the attempt boots an ISO image that we did not compose.
+/// Whether the attempt boots an ISO image that the daemon did not compose.
 #[must_use]
 pub fn boots_iso(node: &Node, attempt: &Attempt) -> bool {
     let image = image_of(node, attempt.boots(), attempt.boot_interface);
     matches!(image, Ok(MachineImage::Iso(_)))
 }
 
-/// An image of somebody's own may be for any machine, or several.
+/// A foreign ISO image may be for any architecture, or for several.
 fn runs_its_iso(
     node: &Node,
     attempt: &Attempt,
@@ -450,7 +449,7 @@ fn runs_its_iso(
     }
 }
 
-/// Firmware that does not say what it is, is taken for what its node is: it starts no loader that is not for it.
+/// Firmware that does not state its architecture is assumed to have its node's: it refuses a loader for another one.
 fn cpu_arch_of(
     node: &Node,
     architecture: Option<ClientArchitecture>,
@@ -472,8 +471,8 @@ fn has_boot_set(cpu_arch: CpuArch, boot_sets: &[CpuArch]) -> Result<CpuArch, NoB
     Ok(cpu_arch)
 }
 
-/// The attempt whose images may be fetched now: from the decision to boot until its agent calls, or until its instance
-/// is taken away.
+/// The attempt whose images may be fetched now: from the decision to boot until its agent calls, or until its
+/// instance is removed.
 #[must_use]
 pub fn bootable(node: &Node) -> Option<&Attempt> {
     let state = node.provision_state;
@@ -491,15 +490,15 @@ pub fn bootable(node: &Node) -> Option<&Attempt> {
     })
 }
 
-/// A kernel argument that would be more than one argument.
+/// A kernel argument contains a control character.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("kernel_append_params holds the control character {0:?}; give one line of arguments")]
 pub struct BadArguments(pub char);
 
-/// The kernel arguments that an operator wants for a node.
+/// The operator's kernel arguments for a node.
 ///
-/// `append` is the service's `kernel_append_params`; the node's own, in `driver_info`, replaces it, and for an instance
-/// its own, in `instance_info`, before that. `%default%` in it stands for the service's (as upstream).
+/// `append` is the service's `kernel_append_params`. The node's own in `driver_info` replaces it; for an instance,
+/// the one in `instance_info` comes first. `%default%` in it stands for the service's (as in Ironic).
 ///
 /// # Errors
 /// [`BadArguments`] for control characters.
@@ -517,9 +516,9 @@ pub fn kernel_arguments(node: &Node, boots: Boots, append: &str) -> Result<Strin
     }
 }
 
-/// The kernel command line for one attempt of one node: with its [arguments](kernel_arguments), for which `append` is
-/// the service's. `boot_mac` is the port to boot from, where there is exactly one. Only a ramdisk with an agent is told
-/// where to call, and the token.
+/// The kernel command line of an attempt: with its [arguments](kernel_arguments), for which `append` is the
+/// service's. `boot_mac` is the boot port, if there is exactly one. Only a ramdisk with an agent gets the agent URL
+/// and the token.
 ///
 /// # Errors
 /// [`BadArguments`] for control characters in `kernel_append_params`.
@@ -537,7 +536,7 @@ pub fn kernel_command_line(
         }
         Boots::Instance => String::new(),
     };
-    // PXELINUX's form: the hardware type (01 is Ethernet) before the address.
+    // PXELINUX's form: the hardware type (01 is Ethernet) before the MAC address.
     let boot_mac = boot_mac.map(|mac| format!("BOOTIF=01-{}", mac.dashed())).unwrap_or_default();
     let mut parts = vec![call_home.as_str(), &boot_mac, &append];
     parts.retain(|part| !part.is_empty());

@@ -1,12 +1,12 @@
-//! A config drive: what a client tells the system of an instance, as the files that the system looks for.
+//! Config drives: a client's data for the system of an instance, as the files that the system reads.
 //!
-//! cloud-init (`DataSourceConfigDrive`) and Ignition read it off a disk with the label `config-2`. A machine that boots
-//! from a URL has no such disk: the files go into its initramfs, where cloud-init looks for a seed.
+//! cloud-init (`DataSourceConfigDrive`) and Ignition read them from a disk with the label `config-2`. A machine that
+//! boots from a URL has no such disk: the files are added to its initramfs, where cloud-init looks for a seed.
 
 use serde_json::Value;
 use thiserror::Error;
 
-/// The folder of the initramfs in which cloud-init looks for the files of a config drive.
+/// The folder in the initramfs where cloud-init looks for a config drive's files.
 pub const SEED_FOLDER: &str = "var/lib/cloud/seed/config_drive";
 
 /// A file of a config drive.
@@ -18,26 +18,26 @@ pub struct ConfigDriveFile {
     pub contents: Vec<u8>,
 }
 
-/// What is given as a config drive, and is none.
+/// The reason for rejecting a config drive.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadConfigDrive {
-    /// An image of a drive, or its URL.
+    /// It is an image of a drive, or a URL.
     #[error(
         "this service takes a config drive as a JSON object with meta_data, user_data, network_data and vendor_data, and \
          not as an image or a URL"
     )]
     Image,
-    /// A part that nobody knows.
+    /// It has an unknown part.
     #[error(
         "a config drive has no {0:?}; it may have meta_data, user_data, network_data and vendor_data"
     )]
     UnknownPart(String),
-    /// A part that is not of its type.
+    /// A part has the wrong type.
     #[error("{0} is not of type 'object'")]
     NoObject(&'static str),
 }
 
-/// The parts of a config drive, and the files that they become.
+/// The parts of a config drive, and their files.
 const PARTS: [(&str, &str); 4] = [
     ("meta_data", "openstack/latest/meta_data.json"),
     ("network_data", "openstack/latest/network_data.json"),
@@ -45,7 +45,7 @@ const PARTS: [(&str, &str); 4] = [
     ("vendor_data", "openstack/latest/vendor_data2.json"),
 ];
 
-/// The files of a config drive, in the order of their paths.
+/// The files of a config drive, ordered by path.
 ///
 /// # Errors
 /// [`BadConfigDrive`]
@@ -58,7 +58,7 @@ pub fn files(config_drive: &Value) -> Result<Vec<ConfigDriveFile>, BadConfigDriv
     for (part, path) in PARTS {
         let contents = match (part, parts.get(part)) {
             (_, None | Some(Value::Null)) => continue,
-            // A script or a cloud-config, as it is.
+            // A script or a cloud-config, unchanged.
             ("user_data", Some(Value::String(text))) => text.clone().into_bytes(),
             ("user_data", Some(data)) => data.to_string().into_bytes(),
             (_, Some(data @ Value::Object(_))) => data.to_string().into_bytes(),

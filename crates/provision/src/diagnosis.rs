@@ -1,4 +1,4 @@
-//! Why a boot does not go on, in words, read off its trace.
+//! The diagnosis of a boot: the reason why it does not go on, from its trace.
 
 use std::net::IpAddr;
 
@@ -16,43 +16,42 @@ use crate::trace::{
     TransitionReason, What, latest_boot,
 };
 
-/// Time without progress after which something is said.
+/// Time without progress after which the boot counts as silent.
 ///
-/// Repeating itself is no progress: firmware that asks for PXE every few seconds gets nowhere.
+/// A repetition is no progress: firmware that requests PXE every few seconds gets nowhere.
 pub const SILENCE: SignedDuration = SignedDuration::from_secs(45);
 
-/// How long a server may test itself before its first packet: those with much memory and many cards
-/// take some ten minutes.
+/// Time of a server's self-test before its first packet: with much memory and many cards it takes some ten minutes.
 const SELF_TEST: SignedDuration = SignedDuration::from_mins(15);
 
-/// An agent calls at least every 180 s (0.6 of the 300 s that it is told); and a little.
+/// Longest interval of heartbeats, 180 s (0.6 of the agent's timeout of 300 s), with a margin.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(200);
 
-/// What the trace of a boot says.
+/// The diagnosis of a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// How sure it is.
+    /// Its certainty.
     pub verdict: Verdict,
-    /// What is wrong, or where the boot stands, as one sentence.
+    /// The fault, or the position of the boot, in one sentence.
     pub text: String,
-    /// What an operator can do about it.
+    /// The operator's remedy.
     pub hint: Option<String>,
 }
 
-/// How sure it is that a boot went wrong.
+/// The certainty that a boot went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Quiet, for no longer than a healthy machine may be at this point.
+    /// Silent, but no longer than a healthy machine may be at this point.
     Waiting,
-    /// Quiet for longer, or going in circles.
+    /// Silent for longer, or in a loop.
     Stuck,
-    /// It will not go on by itself.
+    /// Failed; it will not go on by itself.
     Failed,
 }
 
-/// Reads the trace of one attempt, in the order of time. `None` while all goes well, and when it did. Where nothing is
-/// heard of the machine, its vicinity is looked at for one that may be it.
+/// The diagnosis of an attempt from its events, ordered by time. `None` while all is well, and after success. If
+/// nothing was heard of the machine, strangers in its vicinity are considered.
 #[must_use]
 pub fn diagnose(
     method: BootMethod,
@@ -62,13 +61,13 @@ pub fn diagnose(
 ) -> Option<Diagnosis> {
     let BootMethod { boots, interface: boot_interface, loader } = method;
     if boots == Boots::Instance && is_image_fetched(events, loader) {
-        // Nothing more is heard of it but its system's own traffic.
+        // Only the traffic of the running system follows.
         return None;
     }
     let events = latest_boot(events);
     match end(events) {
         Some(End::Well) => None,
-        // What was said after the end is tear-down, and the silence after it is nobody's fault.
+        // Events after the end are tear-down, and silence after it is no fault.
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
             let found = Seen::of(loader, before).diagnosis(boot_interface, vicinity, at);
@@ -84,7 +83,7 @@ pub fn diagnose(
     }
 }
 
-/// How an attempt ended, if it did.
+/// The end of an attempt.
 enum End<'a> {
     Well,
     Failed { event: usize, reason: Option<&'a TransitionReason> },
@@ -108,18 +107,18 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
     })
 }
 
-/// What of a boot has been seen so far.
+/// The state of the boot after the events so far.
 #[derive(Default)]
 struct Seen<'a> {
-    /// When something last happened that had not happened before.
+    /// The time of the last new event.
     progress_at: Option<Timestamp>,
-    /// What a machine that goes in circles does again.
+    /// Events that a machine in a loop repeats.
     known: Vec<Progress<'a>>,
-    /// Each purpose whose last call to the BMC failed.
+    /// Purposes whose last call to the BMC failed.
     bmc_errors: Vec<(RedfishPurpose, Option<u16>, &'a str)>,
-    /// When the machine was switched on.
+    /// The time of the power-on.
     powered_on_at: Option<Timestamp>,
-    /// Who was told of the boot, where that is not our own DHCP.
+    /// The external DHCP service that has the boot, if it is not this daemon's.
     provider: Option<DhcpService>,
     last_dhcp: Option<(ClientKind, &'a DhcpAnswer)>,
     other_architecture: Option<ClientArchitecture>,
@@ -129,15 +128,15 @@ struct Seen<'a> {
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
     agent_refused: Option<&'a str>,
-    /// A lookup that got no token, though it may have been the machine's: what came of it.
+    /// The reason for refusing a lookup that may be the machine's.
     lookup_refused: Option<&'a str>,
-    /// A call from an address that nobody knows, which was refused.
+    /// A refused call from an unknown address.
     stranger_refused: Option<(IpAddr, &'a str)>,
     heartbeat_at: Option<Timestamp>,
     command_failed: Option<(&'a AgentCall, &'a str)>,
 }
 
-/// An exchange without what differs each time.
+/// An exchange without its variable parts.
 #[derive(PartialEq)]
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
@@ -145,7 +144,7 @@ enum Progress<'a> {
     Agent(&'a AgentCall, bool),
 }
 
-/// How the last fetch that tells something went.
+/// The result of the last significant fetch.
 enum Http<'a> {
     Asked(&'a str),
     Fetched(&'a str),
@@ -166,7 +165,7 @@ impl<'a> Seen<'a> {
         match &event.what {
             What::State { to, .. } => {
                 self.progress_at = Some(event.at);
-                // One that was on already has no call for it.
+                // A machine that was on already has no power-on call.
                 if to.stage() == Some(Stage::Waiting) {
                     self.powered_on_at.get_or_insert(event.at);
                 }
@@ -178,7 +177,7 @@ impl<'a> Seen<'a> {
                 } else if *purpose == RedfishPurpose::PowerOn {
                     self.powered_on_at = Some(event.at);
                 }
-                // Asking for the power state says nothing of the machine's boot.
+                // Reading the power state says nothing about the machine's boot.
                 if method != "GET" {
                     self.progress_at = Some(event.at);
                 }
@@ -234,7 +233,7 @@ impl<'a> Seen<'a> {
             self.acknowledged |= matches!(answer, DhcpAnswer::Ack { .. });
             self.other_architecture = arch.filter(|arch| CpuArch::of_http_client(*arch).is_none());
         }
-        // What firmware asks for beside its boot says nothing of the boot, except where there is nothing else.
+        // Firmware's requests beside its boot are ignored, unless there is nothing else.
         if client != ClientKind::Firmware || self.last_dhcp.is_none() {
             self.last_dhcp = Some((client, answer));
         }
@@ -247,7 +246,7 @@ impl<'a> Seen<'a> {
         status: u16,
         error: Option<&'a str>,
     ) {
-        // Loaders look for files that need not exist (shim: `revocations_sbat.efi`), and go on.
+        // Loaders look for optional files (shim: `revocations_sbat.efi`), and go on without them.
         if artifact.is_some() || !self.loader_fetched {
             self.http = Some(Http::Refused { path, status, error: error.unwrap_or("no reason") });
         }
@@ -270,7 +269,7 @@ impl<'a> Seen<'a> {
         self.ramdisk_fetched |= artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
     }
 
-    /// Anybody can call. What a stranger does is no progress of the machine, and mends nothing.
+    /// Applies a call from an unknown address. Any host can send one, so it is neither progress nor a remedy.
     fn take_call(
         &mut self,
         call: &'a AgentCall,
@@ -297,7 +296,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// A call of the machine's own agent, or one to it.
+    /// Applies a call from or to the machine's own agent.
     fn take_agent(&mut self, call: &'a AgentCall, outcome: &'a AgentOutcome, at: Timestamp) {
         let error = outcome.error();
         self.note(at, Progress::Agent(call, error.is_none()));
@@ -327,7 +326,7 @@ impl Seen<'_> {
         }
         let quiet = now.duration_since(self.progress_at?);
         let candidates = self.candidates(vicinity, now);
-        // A ramdisk that is told no token is up, and gets nowhere.
+        // A ramdisk without a token is up, but gets nowhere.
         let is_told_no = self.ramdisk_fetched && self.lookup_refused.is_some();
         let is_certain = self.is_certain() || candidates.is_a_slip() || is_told_no;
         let found = (quiet >= SILENCE || is_certain)
@@ -335,7 +334,7 @@ impl Seen<'_> {
         found.map(|found| self.with_strangers(found))
     }
 
-    /// Who may be the machine, where nothing was heard of it.
+    /// The strangers that may be the machine, if nothing was heard of the machine.
     fn candidates<'b>(&self, vicinity: Vicinity<'b>, now: Timestamp) -> Candidates<'b> {
         let is_heard =
             self.last_dhcp.is_some() || self.http.is_some() || self.agent_refused.is_some();
@@ -343,7 +342,7 @@ impl Seen<'_> {
         powered_on.map(|on| vicinity.candidates(on, now)).unwrap_or_default()
     }
 
-    /// What strangers said hides nothing of what is known of the machine, but one of them may be the machine.
+    /// Adds refused strangers to a finding: they hide nothing, but one of them may be the machine.
     fn with_strangers(&self, found: Diagnosis) -> Diagnosis {
         let refused = match (self.lookup_refused, self.stranger_refused) {
             (Some(_), _) if self.ramdisk_fetched => return found,
@@ -358,7 +357,7 @@ impl Seen<'_> {
         Diagnosis { text: format!("{}; meanwhile {refused}", found.text), ..found }
     }
 
-    /// Whether no waiting can mend it; all else must first have been quiet for a while.
+    /// Whether waiting cannot help. Any other finding requires a silence first.
     fn is_certain(&self) -> bool {
         let answered_no = matches!(self.last_dhcp, Some((_, DhcpAnswer::NoBoot { .. })));
         match self.http {
@@ -390,7 +389,7 @@ impl Seen<'_> {
         ))
     }
 
-    /// The last thing that went right decides what is to be looked at.
+    /// The finding after the last success.
     fn stuck(
         &self,
         boot_interface: BootInterface,
@@ -467,7 +466,7 @@ impl Seen<'_> {
             let found = never_heard(self.provider, quiet);
             return if candidates.is_empty() { found } else { asks_about(candidates, found) };
         };
-        // Firmware that got its address as HTTP client and then tries PXE has given up on HTTP.
+        // Firmware with an address as HTTP client that then tries PXE has given up on HTTP.
         if self.acknowledged {
             return address_but_no_fetch(boot_interface);
         }
@@ -487,7 +486,7 @@ impl Seen<'_> {
                 "the other DHCP server on this network must give it an address, and its router a way \
                  to the URL; see whether that server names something to boot as well",
             ),
-            // It does so before its HTTP boot asks for one, and whether or not that does.
+            // Firmware does so before the HTTP boot's request, and even without one.
             DhcpAnswer::Ack { .. } if client == ClientKind::Firmware => stuck(
                 format!(
                     "the firmware took an IPv6 address for itself, but never asked for HTTP boot ({seconds} s)"
@@ -563,7 +562,7 @@ fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosi
     )
 }
 
-/// The commonest mistake is a wrong MAC address on the port.
+/// The most common mistake is a wrong MAC address on the port.
 fn asks_about(candidates: &Candidates<'_>, found: Diagnosis) -> Diagnosis {
     let address = candidates.likeliest().map_or_else(|| "MAC".to_owned(), |mac| mac.to_string());
     let set = format!("if it is, `baremetal port set PORT --address {address}`, and clean again");
@@ -588,7 +587,7 @@ fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
 }
 
 fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
-    // Firmware often tries PXE first, for a minute or more, and one card after the other.
+    // Firmware often tries PXE first, for a minute or more, on each card.
     let unless_it_goes_on = if quiet < SILENCE { Verdict::Waiting } else { Verdict::Stuck };
     let (verdict, hint) = match because {
         NoBoot::PortNotEnabled => (

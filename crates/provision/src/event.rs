@@ -1,4 +1,4 @@
-//! What can happen to a node, and what is to be done about it.
+//! Events of a node, and the resulting work.
 
 use std::net::IpAddr;
 
@@ -12,134 +12,134 @@ use crate::procedure::Verb;
 use crate::state::{PowerState, PowerTarget};
 use crate::steps::ProcedureStep;
 
-/// Something that happened, or was asked for.
+/// An event, or a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A client asks for a change of the provision state.
+    /// A client requests a change of the provision state.
     VerbAsked(VerbRequest),
-    /// An operator asks for power.
+    /// An operator requests a change of the power state.
     PowerAsked(PowerTarget),
     /// The BMC's power state was read or changed.
     PowerSeen(PowerState),
-    /// Changing the power failed.
+    /// A change of the power state failed.
     PowerFailed(String),
-    /// The BMC answered and can do what the boot interface needs.
+    /// The BMC answered and supports the boot interface.
     Verified(PowerState),
-    /// It did not, or cannot.
+    /// The BMC did not answer, or does not support it.
     VerifyFailed(String),
-    /// The BMC was told what to boot and the machine is on.
+    /// The BMC has its boot override and the machine is on.
     Booting {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// The machine could not be told or switched on.
+    /// The boot override or the power-on failed.
     BootFailed {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// The instance's own image was fetched whole.
+    /// The instance's own image was fetched completely.
     ImageFetched {
-        /// In which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// The firmware of a machine with an instance boots its image anew, by itself.
+    /// The machine of an instance boots its image again, by itself.
     InstanceBoots {
-        /// The attempt of the boot before.
+        /// The attempt of the previous boot.
         attempt: Uuid,
-        /// The attempt of this boot, with a trace of its own.
+        /// The attempt of this boot, with its own trace.
         next: Uuid,
     },
-    /// The machine got nowhere, and that because the daemon was away while it booted.
+    /// The boot failed because the daemon was not running.
     BootMissed {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// A lookup by an agent, before it has shown a token.
+    /// A lookup by an agent, which has no token yet.
     AgentLooksUp(AgentLookup),
-    /// The machine was seen at addresses that tell a lookup of its agent from a stranger's.
+    /// The machine has addresses that distinguish a lookup of its agent from a stranger's.
     AddressesSeen {
-        /// In which attempt.
+        /// The attempt.
         attempt: Uuid,
         /// Addresses that fetched the attempt's image.
         fetched: Vec<IpAddr>,
-        /// Addresses that DHCP gave to the node's cards.
+        /// Addresses that DHCP leased to the node's cards.
         leased: Vec<IpAddr>,
     },
     /// A heartbeat.
     AgentAlive(Heartbeat),
     /// The agent's list of steps.
     StepsReported {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// All of them.
+        /// All steps.
         steps: Vec<ProcedureStep>,
-        /// The agent's word, to be sent back with every step.
+        /// The agent's value, to be sent back with every step.
         hardware_manager_version: Value,
     },
-    /// The agent took a step on.
+    /// The agent accepted a step.
     StepStarted {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// The agent's id of it.
+        /// The agent's ID of the command.
         command_id: String,
     },
-    /// The step under way is done.
+    /// The current step succeeded.
     StepSucceeded {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// The agent's id of it.
+        /// The agent's ID of the command.
         command_id: String,
     },
     /// The procedure cannot go on.
     StepFailed {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// The step under way still runs: nothing to do but wait.
+    /// The current step still runs: wait.
     StepStillRuns {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// The agent could not be asked; it will call again.
+    /// The agent was unreachable; it will call again.
     AgentSilent {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Power is off, the override is gone.
+    /// The machine is off, and the override is cleared.
     TornDown {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// It could not be.
+    /// The tear-down failed.
     TearDownFailed {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Time has passed in silence.
+    /// Time has passed without another event.
     Tick {
         /// The silence, if the node waits.
         silence: Option<Silence>,
-        /// What the trace says about the silence.
+        /// The diagnosis of the silence.
         why: Option<String>,
     },
 }
 
-/// A verb with what a client gives along with it.
+/// A verb with its arguments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerbRequest {
-    /// What is asked for.
+    /// The verb.
     pub verb: Verb,
-    /// The steps of a `clean`, in their order.
+    /// The steps of a `clean`, in order.
     pub steps: Vec<ProcedureStep>,
-    /// The config drive of an `active` or `rebuild`: kept in `instance_info`, as upstream.
+    /// The config drive of an `active` or `rebuild`: stored in `instance_info`, as in Ironic.
     pub config_drive: Option<Value>,
 }
 
@@ -155,91 +155,90 @@ impl From<Verb> for Event {
     }
 }
 
-/// For how long nothing was heard of a machine, by a clock that is never set: times that are stored may come from
-/// before the system's clock was set.
+/// The silence of a machine, measured by a monotonic clock: stored times may predate a change of the system clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// What was heard last: see [`last_heard`](crate::step::last_heard).
+    /// The time of the last sign of life: see [`last_heard`](crate::step::last_heard).
     pub since: Timestamp,
-    /// How long nothing has been heard after it.
+    /// The duration of the silence.
     pub lasts: SignedDuration,
 }
 
-/// A lookup (`GET /v1/lookup`), and what this daemon knows of where the machine is.
+/// A lookup (`GET /v1/lookup`), and the machine's addresses known to this daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentLookup {
-    /// The address that the lookup came from.
+    /// The address of the lookup.
     pub from: IpAddr,
     /// Addresses that fetched the attempt's image.
     pub fetched: Vec<IpAddr>,
-    /// Addresses that DHCP gave to the node's cards.
+    /// Addresses that DHCP leased to the node's cards.
     pub leased: Vec<IpAddr>,
-    /// When the lookup came, before it waited for anything.
+    /// The time of arrival, before any wait.
     pub at: Timestamp,
 }
 
-/// What a heartbeat says (`POST /v1/heartbeat/{uuid}`).
+/// The contents of a heartbeat (`POST /v1/heartbeat/{uuid}`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heartbeat {
-    /// The token it shows.
+    /// The agent's token.
     pub agent_token: String,
-    /// Where its command API is.
+    /// The URL of the agent's command API.
     pub callback_url: Url,
-    /// Its version.
+    /// The agent's version.
     pub agent_version: String,
-    /// The certificate of its command API, PEM.
+    /// The certificate of the command API, in PEM.
     pub agent_verify_ca: Option<String>,
-    /// When it came, before it waited for anything.
+    /// The time of arrival, before any wait.
     pub at: Timestamp,
 }
 
 /// A job for a worker; at most one per node, kept in the store until its result is an [`Event`].
 ///
-/// Each may be done twice if the daemon dies, so a worker that finds itself on a second claim looks
-/// at the real state first (power and override at the BMC, the agent's command list).
+/// A job may run twice if the daemon dies. So a worker with a second claim reads the real state first (power and
+/// override at the BMC, the agent's command list).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
-    /// Ask the BMC who it is and whether it can do what is needed.
+    /// Check that the BMC answers and supports the boot interface.
     Verify,
-    /// Power off, tell what to boot, power on.
+    /// Switch off, set the boot override, switch on.
     Boot {
-        /// For which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// Ask the agent for the steps that it has for the procedure.
+    /// Request the agent's steps for the procedure.
     AskSteps {
-        /// In which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
     /// Send the current step, unless the agent already has it.
     RunStep {
-        /// In which attempt.
+        /// The attempt.
         attempt: Uuid,
         /// Index into [`crate::node::StepRun::steps`].
         index: usize,
     },
-    /// Ask how the current step is going.
+    /// Read the progress of the current step.
     CheckStep {
-        /// In which attempt.
+        /// The attempt.
         attempt: Uuid,
         /// Index into [`crate::node::StepRun::steps`].
         index: usize,
     },
-    /// Power off, clear the override.
+    /// Switch off, clear the override.
     TearDown {
-        /// Of which attempt.
+        /// The attempt.
         attempt: Uuid,
     },
-    /// What an operator asked for.
+    /// An operator's power request.
     SetPower {
-        /// What to do.
+        /// The target.
         target: PowerTarget,
     },
 }
 
 impl Work {
-    /// The attempt it is part of; work of an attempt that is over is not to be done any more.
+    /// The attempt of the work; work of an ended attempt is obsolete.
     #[must_use]
     pub fn attempt(&self) -> Option<Uuid> {
         match self {
@@ -267,22 +266,22 @@ impl Work {
     }
 }
 
-/// How far a [`Work::Boot`] has come, written down before each call that changes something.
+/// The progress of a [`Work::Boot`], recorded before each call that changes something.
 ///
-/// Whoever claims the work again knows from it whether a machine that is on was switched on by us
-/// for this attempt, and so never cuts the power of a live agent.
+/// A later claim of the work reads from it whether a running machine was switched on for this attempt, and so never
+/// cuts the power of a live agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BootPhase {
-    /// Nothing was sent.
+    /// No call was made.
     #[default]
     Untouched,
-    /// The power was, or was about to be, switched off.
+    /// The power-off was made, or was about to be.
     PoweringOff,
-    /// It was seen off; the override was, or was about to be, sent.
+    /// The machine was seen off; the override was sent, or was about to be.
     Overriding,
-    /// The override was read back; the reset was, or was about to be, sent.
+    /// The override was verified; the reset was sent, or was about to be.
     PoweringOn,
-    /// The same, and this many looks after a restart of the daemon, a second apart, have shown the machine off.
+    /// As before, and this many checks after a restart of the daemon, a second apart, have found the machine off.
     SeenOff(u8),
 }

@@ -1,4 +1,4 @@
-//! Which images a machine boots, by the URLs that its node names.
+//! The images that a machine boots, by the URLs in its node.
 
 use thiserror::Error;
 
@@ -6,27 +6,27 @@ use crate::boot::BootInterface;
 use crate::node::Node;
 use crate::procedure::Boots;
 
-/// The deploy interface that boots an instance from its image, and writes to no disk.
+/// The deploy interface that boots an instance from its image, without writing to a disk.
 pub const RAMDISK_DEPLOY: &str = "ramdisk";
 
-/// The key of `instance_info` under which a config drive is kept, as upstream.
+/// The key of `instance_info` for the config drive, as in Ironic.
 pub const CONFIG_DRIVE: &str = "configdrive";
 
-/// An image that a node names.
+/// An image URL of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedImage<'a> {
-    /// Where it is named: `driver_info/deploy_iso`, ….
+    /// The field of the URL: `driver_info/deploy_iso`, ….
     pub field: &'static str,
     /// Its URL.
     pub url: &'a str,
 }
 
-/// What a machine boots.
+/// The image of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineImage<'a> {
-    /// An ISO image of the operator's or the instance's own, sent as it is.
+    /// The operator's or the instance's own ISO image, sent unchanged.
     Iso(NamedImage<'a>),
-    /// A kernel and a ramdisk, of which the rest is composed.
+    /// A kernel and a ramdisk, from which the boot image is composed.
     Ramdisk {
         /// The kernel.
         kernel: NamedImage<'a>,
@@ -38,7 +38,7 @@ pub enum MachineImage<'a> {
 }
 
 impl<'a> MachineImage<'a> {
-    /// The images that it is made of.
+    /// The image URLs.
     pub fn named(self) -> impl Iterator<Item = NamedImage<'a>> {
         let (first, second) = match self {
             Self::Iso(iso) => (Some(iso), None),
@@ -49,59 +49,59 @@ impl<'a> MachineImage<'a> {
     }
 }
 
-/// What of an instance's image is wrong.
+/// The error in an instance's image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadInstanceImage {
-    /// Another deploy interface, which writes an image to a disk.
+    /// The node has another deploy interface, which writes an image to a disk.
     #[error(
         "its deploy_interface writes an image to a disk, which this service does not; with deploy_interface ramdisk the \
          instance boots from its image"
     )]
     Interface,
-    /// Nothing is named.
+    /// There is no image URL.
     #[error("instance_info names no image: set boot_iso, or kernel and ramdisk")]
     None,
-    /// Half of it is named.
+    /// The ramdisk is missing.
     #[error("instance_info has a kernel but no ramdisk")]
     NoRamdisk,
-    /// Half of it is named.
+    /// The kernel is missing.
     #[error("instance_info has a ramdisk but no kernel")]
     NoKernel,
-    /// Two are named.
+    /// There are two images.
     #[error(
         "instance_info has a boot_iso beside a kernel or ramdisk: which of them to boot is not clear"
     )]
     Two,
-    /// The image cannot be changed.
+    /// The image cannot carry a config drive.
     #[error(
         "a config drive cannot be put into an ISO image of the instance's own: leave it out, or boot kernel and ramdisk"
     )]
     ConfigDriveBesideIso,
 }
 
-/// Which half of a kernel and ramdisk is missing.
+/// The missing half of a kernel and ramdisk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HalfRamdisk {
-    /// The ramdisk is.
+    /// The ramdisk is missing.
     #[error("driver_info has a deploy_kernel but no deploy_ramdisk")]
     NoRamdisk,
-    /// The kernel is.
+    /// The kernel is missing.
     #[error("driver_info has a deploy_ramdisk but no deploy_kernel")]
     NoKernel,
 }
 
-/// Why it cannot be said what a machine boots.
+/// The reason why a machine's image is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadImage {
-    /// Of the agent's ramdisk.
+    /// An error in the agent's ramdisk.
     #[error(transparent)]
     Ramdisk(#[from] HalfRamdisk),
-    /// Of the instance.
+    /// An error in the instance's image.
     #[error(transparent)]
     Instance(#[from] BadInstanceImage),
 }
 
-/// What a node's machine boots.
+/// The image of a node's machine.
 ///
 /// # Errors
 /// [`BadImage`]
@@ -116,8 +116,8 @@ pub fn image_of(
     }
 }
 
-/// The image with the agent: the node's own, else that of the boot set. DHCP leads to no ISO image of an operator's
-/// with an agent, which could not be told its token.
+/// The image with the agent: the node's own, otherwise the boot set's. DHCP never leads to an operator's ISO image
+/// with an agent, which could not get its token.
 fn agent_image(node: &Node, interface: BootInterface) -> Result<MachineImage<'_>, HalfRamdisk> {
     let iso = named(node.driver_text("deploy_iso"), "driver_info/deploy_iso");
     if let (BootInterface::RedfishHttps, Some(iso)) = (interface, iso) {
@@ -133,7 +133,7 @@ fn agent_image(node: &Node, interface: BootInterface) -> Result<MachineImage<'_>
     }
 }
 
-/// The image of the instance that a node is to be given.
+/// The image of the instance for a node.
 ///
 /// # Errors
 /// [`BadInstanceImage`]

@@ -1,5 +1,5 @@
-//! The boots of an instance, read off what its machine asks for: when its image is there whole, and when the machine
-//! boots anew by itself.
+//! The boots of an instance, from the exchanges of its machine: the complete fetch of its image, and later boots that
+//! the machine begins by itself.
 
 use std::ops::Range;
 
@@ -12,8 +12,7 @@ use crate::procedure::Boots;
 use crate::state::ProvisionState;
 use crate::trace::{BootEvent, What, latest_boot};
 
-/// Whether the trace of a boot shows that the file with the operating system in it was fetched whole, at once or in
-/// parts.
+/// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts.
 #[must_use]
 pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
     let mut parts: Vec<(Artifact, Part)> =
@@ -31,13 +30,13 @@ pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
     })
 }
 
-/// Bytes of a file that were sent, and how many it has.
+/// The sent bytes of a file, and its size.
 struct Part {
     bytes: Range<u64>,
     total: u64,
 }
 
-/// What a fetch got of a file that holds the operating system.
+/// The part that a fetch got of a file with the operating system.
 fn part_of(what: &What, loader: HttpLoader) -> Option<(Artifact, Part)> {
     let What::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what else {
         return None;
@@ -53,15 +52,15 @@ fn part_of(what: &What, loader: HttpLoader) -> Option<(Artifact, Part)> {
     Some((artifact, Part { bytes: start..start.saturating_add(*sent), total }))
 }
 
-/// The first byte and the length of the whole, of `bytes 0-99/1000` (RFC 9110 §14.4).
+/// The first byte and the total size in `bytes 0-99/1000` (RFC 9110 §14.4).
 fn content_range(range: &str) -> Option<(u64, u64)> {
     let (bytes, total) = range.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = bytes.split_once('-')?;
     Some((first.parse().ok()?, total.parse().ok()?))
 }
 
-/// Whether an exchange shows that the machine of an instance boots anew by itself: its image was there whole, and now its
-/// firmware begins again.
+/// Whether an exchange shows a later boot of an instance: its image was fetched completely before, and its firmware
+/// now begins again.
 #[must_use]
 pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &What) -> bool {
     let is_over = node.provision_state == ProvisionState::Active
@@ -100,7 +99,7 @@ fn is_of_firmware(what: &What) -> bool {
     match what {
         What::Dhcp { client, .. } => match client {
             ClientKind::HttpClient | ClientKind::PxeClient => true,
-            // They come after the firmware, or without any boot.
+            // These clients follow the firmware, or run without any boot.
             ClientKind::Ipxe
             | ClientKind::Grub
             | ClientKind::Agent

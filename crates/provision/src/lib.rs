@@ -1,7 +1,7 @@
-//! What happens to a node next: states, steps, boot plans, traces.
+//! The life of a node: states, steps, boot plans, traces.
 //!
-//! Everything here is a function of its arguments. No sockets, files, clock or randomness: `now`,
-//! fresh tickets and settings arrive as values, and what is to be done leaves as values.
+//! Everything here is a function of its arguments: no sockets, files, clock or randomness. `now`, fresh tickets and
+//! settings arrive as values, and resulting work is returned as values.
 
 pub mod addresses;
 pub mod boot;

@@ -1,7 +1,7 @@
-//! How much operators may write about one machine.
+//! Limits of operators' data about one machine.
 //!
-//! Every change reads and writes the whole node, and the index holds all nodes in memory, so that one
-//! node of 60 MB makes each of its changes take a second.
+//! Every change reads and writes the whole node, and the index holds all nodes in memory: each change of a node of 60
+//! MB would take a second.
 
 use std::fmt;
 
@@ -9,43 +9,43 @@ use serde_json::{Map, Value, json};
 
 use crate::node::{Node, Port};
 
-/// Ports that one node may have. Servers have some ten; a machine with a port for each virtual function
-/// has fewer than this.
+/// Number of ports of a node. Servers have some ten; a machine with a port for each virtual function has fewer than
+/// this.
 pub const MAX_PORTS_OF_NODE: usize = 256;
 
-/// Clean steps that one request may ask for. The agent has some ten, and each may be asked for again.
+/// Number of clean steps in one request. The agent has some ten, and a request may repeat them.
 pub const MAX_CLEAN_STEPS: usize = 100;
 
-/// Size of what a client may fill as it likes.
+/// The size of free-form data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreeFormSize {
     /// Length as JSON, in bytes.
     pub bytes: usize,
-    /// Members of objects and items of lists, at every depth.
+    /// Number of object members and list items, at all depths.
     pub values: usize,
-    /// Objects and lists inside each other.
+    /// Nesting depth of objects and lists.
     pub depth: usize,
 }
 
-/// Limit of a node's `driver_info`, `instance_info`, `properties`, `extra` and all that is kept for
-/// clients, together. A node of Metal3's with its network configuration has some 10 KiB.
+/// Limit of a node's `driver_info`, `instance_info`, `properties`, `extra` and all kept fields, together. A Metal3
+/// node with its network configuration has some 10 KiB.
 pub const NODE_LIMIT: FreeFormSize = FreeFormSize { bytes: 256 * 1024, values: 10_000, depth: 32 };
 
-/// Limit of a port's `extra`, `local_link_connection` and all that is kept for clients, together.
+/// Limit of a port's `extra`, `local_link_connection` and all kept fields, together.
 pub const PORT_LIMIT: FreeFormSize = FreeFormSize { bytes: 64 * 1024, values: 2_000, depth: 32 };
 
-/// Limit of the arguments of all clean steps of one request, together.
+/// Limit of the arguments of all clean steps in one request, together.
 pub const CLEAN_STEPS_LIMIT: FreeFormSize =
     FreeFormSize { bytes: 64 * 1024, values: 2_000, depth: 32 };
 
-/// A measure that is over its limit.
+/// A measure that exceeds its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// [`FreeFormSize::bytes`], and how many there may be.
+    /// [`FreeFormSize::bytes`], with the limit.
     Bytes(usize),
-    /// [`FreeFormSize::values`], and how many there may be.
+    /// [`FreeFormSize::values`], with the limit.
     Values(usize),
-    /// [`FreeFormSize::depth`], and how deep it may be.
+    /// [`FreeFormSize::depth`], with the limit.
     Depth(usize),
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Excess {
 impl FreeFormSize {
     const NOTHING: Self = Self { bytes: 0, values: 0, depth: 0 };
 
-    /// Size of what clients fill of a node.
+    /// The size of a node's free-form data.
     #[must_use]
     pub fn of_node(node: &Node) -> Self {
         Self::of_maps([
@@ -74,13 +74,13 @@ impl FreeFormSize {
         ])
     }
 
-    /// Size of what clients fill of a port.
+    /// The size of a port's free-form data.
     #[must_use]
     pub fn of_port(port: &Port) -> Self {
         Self::of_maps([&port.extra, &port.kept])
     }
 
-    /// Size of several objects together.
+    /// The size of several objects together.
     #[must_use]
     pub fn of_maps<'a>(maps: impl IntoIterator<Item = &'a Map<String, Value>>) -> Self {
         let members = |size: Self, (key, value): (&String, &Value)| {
@@ -90,13 +90,13 @@ impl FreeFormSize {
         maps.into_iter().flatten().fold(Self::NOTHING, members)
     }
 
-    /// Size of several values together.
+    /// The size of several values together.
     #[must_use]
     pub fn of_all<'a>(values: impl IntoIterator<Item = &'a Value>) -> Self {
         values.into_iter().fold(Self::NOTHING, |size, value| size.and(Self::of(value)))
     }
 
-    /// This limit, or what is there already where that is more.
+    /// The larger of this limit and the existing size, for each measure.
     #[must_use]
     pub fn or(self, there: Self) -> Self {
         Self {
@@ -106,15 +106,15 @@ impl FreeFormSize {
         }
     }
 
-    /// Size of one value.
+    /// The size of one value.
     #[must_use]
     pub fn of(value: &Value) -> Self {
         let (values, depth) = shape(value);
         Self { bytes: value.to_string().len(), values, depth }
     }
 
-    /// The first measure that `after` has over this limit. What is over it already, as a version
-    /// without limits left it, may be changed as long as it does not grow.
+    /// Checks that `after` exceeds no limit. Data that exceeds a limit already, from a version without limits, may be
+    /// changed as long as it does not grow.
     ///
     /// # Errors
     /// [`Excess`]
@@ -132,7 +132,7 @@ impl FreeFormSize {
         Ok(())
     }
 
-    /// [`FreeFormSize::check`] of what was not there before.
+    /// [`FreeFormSize::check`] for new data.
     ///
     /// # Errors
     /// [`Excess`]
@@ -148,13 +148,13 @@ impl FreeFormSize {
         }
     }
 
-    /// As a member of something.
+    /// The size as a member of a container.
     fn below(self) -> Self {
         Self { values: self.values + 1, depth: self.depth + 1, ..self }
     }
 }
 
-/// How many values lie in this one, and how deep.
+/// The number of values in this one, and their depth.
 fn shape(value: &Value) -> (usize, usize) {
     let sum = |(values, depth): (usize, usize), inner: &Value| {
         let (more, deeper) = shape(inner);

@@ -1,4 +1,4 @@
-//! A node and what belongs to it: its ports, and the boot attempt it is in.
+//! A node with its ports and its boot attempt.
 
 use std::fmt;
 
@@ -16,62 +16,62 @@ use crate::secrets::{is_secret, is_secret_of_instance, masked};
 use crate::state::{PowerState, ProvisionState};
 use crate::steps::ProcedureStep;
 
-/// A machine under management, with the names of Ironic's API.
+/// A managed machine, with the names of Ironic's API.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// Its identity for good.
+    /// Its UUID, which never changes.
     pub uuid: Uuid,
     /// A name unique among nodes.
     pub name: Option<String>,
-    /// The hardware type; `redfish` is the one there is.
+    /// The hardware type; only `redfish` exists.
     pub driver: String,
-    /// When it was enrolled.
+    /// The time of enrollment.
     pub created_at: Timestamp,
-    /// When anything about it last changed.
+    /// The time of the last change.
     pub updated_at: Option<Timestamp>,
-    /// Where it stands.
+    /// Its provision state.
     pub provision_state: ProvisionState,
-    /// Where it is going, while on the way.
+    /// The state that the current procedure leads to.
     pub target_provision_state: Option<ProvisionState>,
-    /// When `provision_state` last changed.
+    /// The time of the last change of `provision_state`.
     pub provision_updated_at: Option<Timestamp>,
-    /// What the BMC last said; unknown before the first talk.
+    /// The BMC's last power state; `None` before the first call.
     pub power_state: Option<PowerState>,
-    /// What was asked for, while on the way.
+    /// The requested power state, while a change is under way.
     pub target_power_state: Option<PowerState>,
-    /// Which of the boot paths it takes.
+    /// The boot interface.
     pub boot_interface: BootInterface,
     /// Set by an operator, or by a failure together with `fault`.
     pub maintenance: bool,
-    /// Why.
+    /// The reason for maintenance.
     pub maintenance_reason: Option<String>,
-    /// Ironic's word for what put it into maintenance, as `clean failure`.
+    /// Ironic's word for the cause of the maintenance, such as `clean failure`.
     pub fault: Option<String>,
-    /// What went wrong last, in words.
+    /// The last error, in words.
     pub last_error: Option<String>,
-    /// The step under way. Versions before 0.2 knew steps of cleans alone.
+    /// The current step. Versions before 0.2 had only steps of cleans.
     #[serde(alias = "clean_step")]
     pub current_step: Option<ProcedureStep>,
     /// Overrides the service's `automated_clean` for this node.
     pub automated_clean: Option<bool>,
-    /// How to reach and boot it: `redfish_*`, `deploy_*`, `kernel_append_params`, ….
+    /// Data about access and boot: `redfish_*`, `deploy_*`, `kernel_append_params`, ….
     pub driver_info: Map<String, Value>,
-    /// About the instance on it.
+    /// Data about the instance.
     pub instance_info: Map<String, Value>,
-    /// About the hardware: `cpu_arch`, `capabilities`, ….
+    /// Data about the hardware: `cpu_arch`, `capabilities`, ….
     pub properties: Map<String, Value>,
-    /// The operator's own.
+    /// Free-form data of the operator.
     pub extra: Map<String, Value>,
-    /// Fields of the API that are kept and given back (`owner`, `resource_class`, `description`,
-    /// interfaces that are not built yet, …). They decide nothing here, but for what
-    /// [`Node::is_set`] is asked for: `protected`, `retired` and `disable_power_off` forbid.
+    /// API fields that are only stored and returned (`owner`, `resource_class`, `description`, unsupported
+    /// interfaces, …). None of them has an effect, except those that [`Node::is_set`] checks: `protected`, `retired`
+    /// and `disable_power_off` forbid operations.
     pub kept: Map<String, Value>,
-    /// The boot attempt under way, or the last one.
+    /// The current boot attempt, or the last one.
     pub attempt: Option<Attempt>,
 }
 
 impl Node {
-    /// A node as it is right after `POST /v1/nodes`.
+    /// A node right after `POST /v1/nodes`.
     #[must_use]
     pub fn enrolled(uuid: Uuid, driver: &str, now: Timestamp) -> Self {
         Self {
@@ -101,28 +101,28 @@ impl Node {
         }
     }
 
-    /// The attempt whose ticket and token are good now.
+    /// The attempt whose ticket and token are valid now.
     #[must_use]
     pub fn live_attempt(&self) -> Option<&Attempt> {
         self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
     }
 
-    /// Whether a yes-or-no field among [`Node::kept`] says yes.
+    /// Whether a boolean field in [`Node::kept`] is true.
     #[must_use]
     pub fn is_set(&self, field: &str) -> bool {
         self.kept.get(field) == Some(&Value::Bool(true))
     }
 
-    /// A text among [`Node::kept`].
+    /// A text in [`Node::kept`].
     #[must_use]
     pub fn kept_text(&self, field: &str) -> Option<&str> {
         self.kept.get(field).and_then(Value::as_str)
     }
 
-    /// The architecture to prepare for before the machine asks: `properties.cpu_arch`, or x86-64 where that is not set.
+    /// The architecture to prepare for before the first request: `properties.cpu_arch`, or x86-64 if it is not set.
     ///
     /// # Errors
-    /// [`NoSuchCpuArch`] where the property names an architecture that cannot be booted.
+    /// [`NoSuchCpuArch`] if the property names an unsupported architecture.
     pub fn cpu_arch(&self) -> Result<CpuArch, NoSuchCpuArch> {
         match self.properties.get("cpu_arch").and_then(Value::as_str) {
             None | Some("") => Ok(CpuArch::X64),
@@ -130,13 +130,13 @@ impl Node {
         }
     }
 
-    /// A text of `driver_info`.
+    /// A text in `driver_info`.
     #[must_use]
     pub fn driver_text(&self, key: &str) -> Option<&str> {
         self.driver_info.get(key).and_then(Value::as_str)
     }
 
-    /// A text of `instance_info`.
+    /// A text in `instance_info`.
     #[must_use]
     pub fn instance_text(&self, key: &str) -> Option<&str> {
         self.instance_info.get(key).and_then(Value::as_str)
@@ -144,7 +144,7 @@ impl Node {
 }
 
 impl fmt::Debug for Node {
-    /// Without secrets: a node may come into a log with the value that it is a part of.
+    /// Leaves out secrets: a value that contains a node may be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
             .field("uuid", &self.uuid)
@@ -169,69 +169,69 @@ impl fmt::Debug for Node {
 /// A network port of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Port {
-    /// Its identity.
+    /// Its UUID.
     pub uuid: Uuid,
-    /// The node it is on.
+    /// Its node.
     pub node_uuid: Uuid,
     /// Its MAC address, unique among ports.
     pub address: Mac,
-    /// Whether the node may boot from it.
+    /// Whether the node may boot from the port.
     pub pxe_enabled: bool,
-    /// When it was created.
+    /// The time of creation.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// The time of the last change.
     pub updated_at: Option<Timestamp>,
-    /// The operator's own.
+    /// Free-form data of the operator.
     pub extra: Map<String, Value>,
-    /// Fields of the API that are kept and given back (`local_link_connection`, `name`, …).
+    /// API fields that are only stored and returned (`local_link_connection`, `name`, …).
     pub kept: Map<String, Value>,
 }
 
-/// One boot of one node, from the decision to boot to the end of what it was for.
+/// An attempt: one boot of one node, from the decision to boot to the end of the boot's purpose.
 ///
-/// Its ticket and token are good for this node and this attempt only.
+/// Its ticket and token are valid only for this node and this attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its identity; everything that happens in it carries this.
+    /// Its UUID, which all its events carry.
     pub id: Uuid,
     /// The attempt of the node before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Uuid>,
-    /// The path part that lets the machine fetch its images.
+    /// The part of the path that permits the machine to fetch its images.
     pub ticket: Secret,
-    /// What the agent shows to prove that it was started by us.
+    /// The agent's proof that this boot started it.
     pub agent_token: Secret,
-    /// Whether the machine's agent was heard of: it has the token, or looked its node up from an
-    /// address that is the machine's. The power of such a machine is not cut for a boot that was missed.
+    /// Whether the machine's agent was heard of: it has the token, or looked its node up from an address of the
+    /// machine. Such a machine is not switched off for a missed boot.
     pub token_given: bool,
-    /// Addresses of the machine that were seen in this attempt, and which of them was told the token.
+    /// Addresses of the machine in this attempt, and the token's holder.
     #[serde(default, skip_serializing_if = "MachineAddresses::is_none")]
     pub addresses: MachineAddresses,
-    /// Which path this attempt takes, whatever the node is set to later.
+    /// The boot interface of this attempt, whatever the node is set to later.
     pub boot_interface: BootInterface,
-    /// When it began.
+    /// The start time.
     pub started_at: Timestamp,
-    /// When the machine was last known to have been switched on for it.
+    /// The time of the last known power-on for this attempt.
     pub powered_on_at: Option<Timestamp>,
-    /// When it ended; from then on nothing of it is accepted.
+    /// The end time; nothing of the attempt is accepted after it.
     pub ended_at: Option<Timestamp>,
-    /// The agent that owns the token, once it has called.
+    /// The agent that owns the token, after its first call.
     pub agent: Option<Agent>,
-    /// When the instance's own image was fetched whole in this boot, where it boots one.
+    /// The time of the complete fetch of the instance's own image, if the attempt boots one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_fetched_at: Option<Timestamp>,
-    /// The procedure that this boot is for. Versions before 0.2 knew cleans alone.
+    /// The procedure of this boot. Versions before 0.2 had only cleans.
     #[serde(default)]
     pub procedure: Procedure,
-    /// How far its steps have come.
+    /// The progress of its steps.
     #[serde(alias = "clean")]
     pub run: StepRun,
 }
 
-/// What a new [`Attempt`] needs of chance.
+/// The random values of a new [`Attempt`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FreshAttempt {
-    /// Its identity.
+    /// Its UUID.
     pub attempt: Uuid,
     /// Its ticket: 22 characters of base64url.
     pub ticket: Secret,
@@ -240,7 +240,7 @@ pub struct FreshAttempt {
 }
 
 impl Attempt {
-    /// One in which nothing has happened yet.
+    /// A new attempt.
     #[must_use]
     pub fn begun(
         fresh: FreshAttempt,
@@ -266,7 +266,7 @@ impl Attempt {
         }
     }
 
-    /// What the machine is booted with.
+    /// The kind of image.
     #[must_use]
     pub fn boots(&self) -> Boots {
         self.procedure.row().boots
@@ -276,35 +276,35 @@ impl Attempt {
 /// An agent that has called home.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
-    /// Where its command API is.
+    /// The URL of its command API.
     pub callback_url: Url,
-    /// Its version, as it says.
+    /// Its version.
     pub version: String,
-    /// The certificate its command API shows, in PEM.
+    /// The certificate of its command API, in PEM.
     pub verify_ca: Option<String>,
-    /// When it last called.
+    /// The time of its last call.
     pub last_heartbeat: Timestamp,
 }
 
-/// How far the steps of a procedure have come.
+/// The progress of a procedure's steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRun {
-    /// Whether the steps are chosen by priority (`provide`, `deleted`), not by the operator.
+    /// Whether the steps are selected by priority (`provide`, `deleted`), not by the operator.
     pub automated: bool,
-    /// What the operator asked for (manual), or what was chosen from the agent's list.
+    /// The operator's steps (manual), or the selected steps of the agent's list.
     pub steps: Vec<ProcedureStep>,
-    /// What the agent says about its hardware managers; set once it has reported its steps.
+    /// The agent's hardware manager versions; set once it has reported its steps.
     pub hardware_manager_version: Option<Value>,
-    /// How many of `steps` are done.
+    /// Number of finished steps.
     pub done: usize,
-    /// The agent's id of the command that runs step `done`.
+    /// The agent's ID of the command that runs the current step.
     pub command_id: Option<String>,
-    /// Commands of this boot that are dealt with, so that none is taken for another.
+    /// Handled commands of this boot, so that none is mistaken for another.
     pub settled_commands: Vec<String>,
 }
 
 impl StepRun {
-    /// The step that runs or is next.
+    /// The current or next step.
     #[must_use]
     pub fn current(&self) -> Option<&ProcedureStep> {
         self.steps.get(self.done)

@@ -1,17 +1,16 @@
-//! The service's settings that decide transitions.
+//! Settings of the service that affect transitions.
 
 use jiff::SignedDuration;
 
-/// The service's settings that decide transitions.
+/// Settings of the service that affect transitions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Whether `provide` and `deleted` clean first (Ironic's `[conductor]automated_clean`, on by default).
     pub automated_clean: bool,
-    /// Silence in `clean wait` after which a clean has failed
-    /// (Ironic's `[conductor]clean_callback_timeout`, 1800 s).
+    /// Silence in `clean wait` after which a clean fails (Ironic's `[conductor]clean_callback_timeout`, 1800 s).
     pub clean_callback_timeout: SignedDuration,
-    /// Time in `wait call-back` after which a deployment has failed
-    /// (Ironic's `[conductor]deploy_callback_timeout`, 1800 s).
+    /// Time in `wait call-back` after which a deployment fails (Ironic's `[conductor]deploy_callback_timeout`, 1800
+    /// s).
     pub deploy_callback_timeout: SignedDuration,
 }
 

@@ -1,7 +1,7 @@
-//! What can be done to a node: each procedure of Ironic's is a row of one table.
+//! The procedures of Ironic, each a row of one table.
 //!
-//! [`step()`](crate::step()) asks for the stage of a node's state and for the row of its procedure, never for a state
-//! alone. A procedure that is built is its row, and what it does between its beginning and its end.
+//! [`step()`](crate::step()) uses the stage of a node's state and the row of its procedure, never the state alone. A
+//! supported procedure is its row, and its actions between beginning and end.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -9,50 +9,50 @@ use serde::{Deserialize, Serialize};
 use crate::policy::Policy;
 use crate::state::{Position, ProvisionState};
 
-/// What is being done to a node.
+/// A procedure on a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Procedure {
-    /// Its BMC is asked for the first time.
+    /// The first contact with its BMC.
     Verify,
-    /// Its disks are erased, or whatever else the steps do.
+    /// The clean steps, such as erasing disks.
     #[default]
     Clean,
-    /// It is given an instance.
+    /// An instance is deployed to it.
     Deploy,
-    /// The instance is taken from it.
+    /// The instance is removed from it.
     Undeploy,
-    /// Its hardware is looked at.
+    /// Its hardware is inspected.
     Inspect,
     /// It is booted into a rescue ramdisk beside its instance.
     Rescue,
     /// Its instance is booted again.
     Unrescue,
-    /// Its hardware is looked after while it has an instance.
+    /// Its hardware is serviced while it has an instance.
     Service,
-    /// An instance that runs already is taken over.
+    /// A running instance is adopted.
     Adopt,
 }
 
-/// How far a procedure is. Not every procedure has each.
+/// The stage of a procedure. Not every procedure has each stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// A worker acts.
+    /// A worker is acting.
     AtWork,
-    /// The machine's next word is waited for.
+    /// The procedure waits for the machine.
     Waiting,
-    /// A step said to wait for an operator.
+    /// A step holds the procedure for an operator.
     Held,
-    /// It went wrong.
+    /// The procedure failed.
     Failed,
 }
 
 impl Stage {
-    /// All of them.
+    /// All stages.
     pub const ALL: [Self; 4] = [Self::AtWork, Self::Waiting, Self::Held, Self::Failed];
 }
 
-/// What a client may ask for with `PUT …/states/provision`.
+/// A target of `PUT …/states/provision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// `manage`.
@@ -63,11 +63,11 @@ pub enum Verb {
     Clean,
     /// `abort`.
     Abort,
-    /// `active`, since 1.73 also `deploy`.
+    /// `active`, or `deploy` since 1.73.
     Deploy,
     /// `rebuild`.
     Rebuild,
-    /// `deleted`, since 1.73 also `undeploy`.
+    /// `deleted`, or `undeploy` since 1.73.
     Undeploy,
     /// `inspect`.
     Inspect,
@@ -84,7 +84,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The name by which clients of each version ask for it.
+    /// The name that works in every API version.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -104,13 +104,13 @@ impl Verb {
         }
     }
 
-    /// Whether this service does it, in some state.
+    /// Whether this service supports the verb in some state.
     #[must_use]
     pub fn is_built(self) -> bool {
         let asks_for = |row: &ProcedureRow| row.asks.iter().any(|ask| ask.verb == self);
         match self {
             Self::Manage | Self::Abort => true,
-            // No step of ours holds a procedure.
+            // No supported step holds a procedure.
             Self::Unhold => false,
             Self::Provide
             | Self::Clean
@@ -126,32 +126,32 @@ impl Verb {
     }
 }
 
-/// One procedure: all in which it differs from the others.
+/// The row of a procedure: all its differences from the others.
 #[derive(Debug)]
 pub struct ProcedureRow {
-    /// Which one.
+    /// The procedure.
     pub procedure: Procedure,
-    /// What it is called in a sentence: "the clean was aborted".
+    /// Its name in a sentence: "the clean was aborted".
     pub noun: &'static str,
-    /// What it is called while it is done: "the cleaning operation".
+    /// Its name while it runs: "the cleaning operation".
     pub gerund: &'static str,
-    /// Who may ask for it, and where it leads.
+    /// The verbs that begin it, and the resulting states.
     pub asks: &'static [ProcedureAsk],
-    /// The work that it begins with.
+    /// Its first work.
     pub begins: FirstWork,
-    /// What the machine is booted with.
+    /// The kind of image.
     pub boots: Boots,
-    /// Where its steps come from.
+    /// The source of its steps.
     pub steps: StepSource,
     /// Whether `abort` ends it.
     pub is_abortable: bool,
-    /// What follows once it is done.
+    /// The procedure that follows on success.
     pub then: Option<Procedure>,
-    /// What becomes of the node if it fails.
+    /// The result of a failure.
     pub fails: Failing,
     /// Silence of the machine after which it has failed; `None` if it waits for no machine.
     pub patience: Option<fn(&Policy) -> SignedDuration>,
-    /// Whether this service does it. A verb that asks for a row that is not built is refused in words.
+    /// Whether this service supports it. A verb for an unsupported row is refused.
     pub is_built: bool,
 }
 
@@ -160,69 +160,69 @@ pub struct ProcedureRow {
 pub struct ProcedureAsk {
     /// The verb.
     pub verb: Verb,
-    /// The states in which it may be asked for.
+    /// The states that permit the verb.
     pub from: &'static [ProvisionState],
-    /// Where the node rests in the end.
+    /// The state after success.
     pub to: ProvisionState,
 }
 
-/// What a procedure begins with.
+/// The first work of a procedure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstWork {
     /// [`Work::Verify`](crate::Work::Verify).
     Verify,
     /// [`Work::Boot`](crate::Work::Boot), in a new attempt.
     Boot,
-    /// [`Work::TearDown`](crate::Work::TearDown) of the attempt before.
+    /// [`Work::TearDown`](crate::Work::TearDown) of the previous attempt.
     TearDown,
 }
 
-/// What a procedure boots the machine with.
+/// The kind of image that a procedure boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boots {
-    /// Nothing: the machine is left alone, or switched off.
+    /// None: the machine is left alone, or switched off.
     Nothing,
-    /// The ramdisk with the agent, which calls home.
+    /// The ramdisk with the agent, which calls the daemon.
     Ramdisk,
-    /// The instance's own image, of which nothing is heard once it was fetched.
+    /// The instance's own image, which makes no calls.
     Instance,
 }
 
-/// Where the steps of a procedure come from.
+/// The source of a procedure's steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepSource {
-    /// It has none.
+    /// No steps.
     Nothing,
-    /// The agent offers and runs them.
+    /// The agent's list.
     Agent,
 }
 
-/// What becomes of a node whose procedure fails.
+/// The result of a failed procedure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// The state that it goes to.
+    /// The resulting state.
     pub to: ProvisionState,
-    /// The fault that puts it into maintenance, if it does.
+    /// The fault for maintenance, if the node is put into maintenance.
     pub fault: Option<&'static str>,
-    /// Whether the machine is switched off, and its attempt ended.
+    /// Whether the machine is switched off and its attempt ended.
     pub tears_down: bool,
 }
 
-/// What a verb means in a state.
+/// The effect of a verb in a state.
 #[derive(Clone, Copy, Debug)]
 pub enum VerbMeaning {
-    /// A procedure begins, and the node rests there in the end.
+    /// A procedure begins; the state follows its success.
     Begin(&'static ProcedureRow, ProvisionState),
-    /// The node rests elsewhere at once.
+    /// The node changes its state at once.
     Move(ProvisionState),
-    /// The procedure under way ends.
+    /// The current procedure ends.
     Abort(&'static ProcedureRow),
-    /// This service does not do it.
+    /// This service does not support it.
     NotBuilt,
 }
 
 impl Procedure {
-    /// All of them, in the order of [`ROWS`].
+    /// All procedures, in the order of [`ROWS`].
     pub const ALL: [Self; 9] = [
         Self::Verify,
         Self::Clean,
@@ -235,14 +235,14 @@ impl Procedure {
         Self::Adopt,
     ];
 
-    /// The state of a node in which this procedure is at a stage, if it has that stage.
+    /// The state of a node at this stage of the procedure, if the procedure has the stage.
     #[must_use]
     pub fn state(self, stage: Stage) -> Option<ProvisionState> {
         let here = Position::In(self, stage);
         ProvisionState::ALL.into_iter().find(|state| state.position() == here)
     }
 
-    /// Its row.
+    /// The procedure's row.
     #[must_use]
     pub fn row(self) -> &'static ProcedureRow {
         let [verify, clean, deploy, undeploy, inspect, rescue, unrescue, service, adopt] = &ROWS;
@@ -260,7 +260,7 @@ impl Procedure {
     }
 }
 
-/// What a verb means in a state; `None` if it has no place there.
+/// The effect of a verb in a state; `None` if the state does not permit the verb.
 #[must_use]
 pub fn meaning(verb: Verb, state: ProvisionState) -> Option<VerbMeaning> {
     if verb == Verb::Abort {
@@ -279,7 +279,7 @@ pub fn meaning(verb: Verb, state: ProvisionState) -> Option<VerbMeaning> {
     })
 }
 
-/// The states that `manage` leaves at once for `manageable`.
+/// The states from which `manage` leads directly to `manageable`.
 const MANAGED: [ProvisionState; 4] = [
     ProvisionState::Available,
     ProvisionState::CleanFailed,
@@ -292,7 +292,7 @@ fn abortable(state: ProvisionState) -> Option<&'static ProcedureRow> {
     row.is_abortable.then_some(row)
 }
 
-/// The procedures, in the order of [`Procedure::ALL`]; states and verbs are those of Ironic's `common/states.py`.
+/// The procedures, in the order of [`Procedure::ALL`]; states and verbs are those in Ironic's `common/states.py`.
 pub static ROWS: [ProcedureRow; 9] = [
     ProcedureRow {
         procedure: Procedure::Verify,
@@ -467,7 +467,7 @@ pub static ROWS: [ProcedureRow; 9] = [
     },
 ];
 
-/// The part of a row that those have in common which are not built.
+/// The common part of unsupported procedures.
 const fn not_built(procedure: Procedure, noun: &'static str, gerund: &'static str) -> ProcedureRow {
     ProcedureRow {
         procedure,

@@ -1,4 +1,4 @@
-//! Why an event changes nothing.
+//! Reasons for refusing an event.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use crate::image::BadInstanceImage;
 use crate::procedure::Verb;
 use crate::state::{PowerTarget, ProvisionState as State};
 
-/// An event that has no place in the node's present state.
+/// An event that the node's current state does not permit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// The verb is not one of this state.
+    /// The state does not permit the verb.
     #[error(
         "the requested action \"{verb}\" can not be performed on node \"{node}\" \
          while it is in state \"{state}\""
@@ -23,10 +23,10 @@ pub enum Refused {
         verb: &'static str,
         /// The node's UUID.
         node: Uuid,
-        /// Where it stands.
+        /// The node's state.
         state: State,
     },
-    /// Something is done with the node that will end soon; to be tried again then.
+    /// A worker holds the node for a short time; retry then.
     #[error(
         "node {node} is being worked on, please retry after the current operation is completed"
     )]
@@ -34,13 +34,13 @@ pub enum Refused {
         /// The node's UUID.
         node: Uuid,
     },
-    /// Upstream has it, this service does not.
+    /// Ironic supports the action, this service does not.
     #[error("the requested action \"{}\" is not supported by this service", .0.name())]
     NotBuilt(Verb),
     /// A manual clean without steps.
     #[error("clean_steps must be given, and not be empty, with the target \"clean\"")]
     NoSteps,
-    /// Not in maintenance.
+    /// The node is in maintenance.
     #[error(
         "the {operation} operation can't be performed on node {node} because it's in maintenance mode"
     )]
@@ -50,7 +50,7 @@ pub enum Refused {
         /// The node's UUID.
         node: Uuid,
     },
-    /// Not any more: it is retired.
+    /// The node is retired.
     #[error("the {operation} operation can't be performed on node {node} because it is retired")]
     Retired {
         /// `providing`.
@@ -58,10 +58,10 @@ pub enum Refused {
         /// The node's UUID.
         node: Uuid,
     },
-    /// Its `disable_power_off` says that its power must stay on.
+    /// `disable_power_off` forbids switching the power off.
     #[error("failed to set node power state to {}", .0.name())]
     StaysOn(PowerTarget),
-    /// So it says, and the procedure switches the machine off.
+    /// `disable_power_off` forbids a procedure that switches the machine off.
     #[error(
         "the {operation} operation can't be performed on node {node} because it switches the machine off, \
          which disable_power_off forbids"
@@ -72,7 +72,7 @@ pub enum Refused {
         /// The node's UUID.
         node: Uuid,
     },
-    /// Its `protected` says that its instance must stay.
+    /// `protected` forbids removing the instance.
     #[error("the {operation} operation can't be performed on node {node} because it is protected")]
     Protected {
         /// `rebuild`.
@@ -80,15 +80,15 @@ pub enum Refused {
         /// The node's UUID.
         node: Uuid,
     },
-    /// The node names nothing that an instance could be booted from, or more than one thing.
+    /// The node has no image for an instance, or more than one.
     #[error("node {node} cannot be deployed: {why}")]
     NoInstanceImage {
         /// The node's UUID.
         node: Uuid,
-        /// What is wrong with its `instance_info`, or its `deploy_interface`.
+        /// The error in its `instance_info` or its `deploy_interface`.
         why: BadInstanceImage,
     },
-    /// It belongs to an attempt that is over.
+    /// The event belongs to an ended attempt.
     #[error("it belongs to a boot attempt that is over")]
     Stale,
     /// The state does not expect an agent.
@@ -96,15 +96,15 @@ pub enum Refused {
     NoAgentExpected {
         /// The node's UUID.
         node: Uuid,
-        /// Where it stands.
+        /// The node's state.
         state: State,
     },
-    /// A lookup whose answer would hold the token came before the machine was switched on.
+    /// A lookup for the token arrived before the machine was switched on.
     #[error(
         "the lookup came before the machine of node \"{0}\" was switched on for this boot: nobody gets its token then"
     )]
     LookupTooEarly(Uuid),
-    /// A lookup whose answer would hold the token came from an address that is not known to be the machine's.
+    /// A lookup for the token came from an address that is not known to be the machine's.
     #[error("{0}")]
     ForeignLookup(ForeignLookup),
     /// The token was given to another address of the machine.
@@ -113,21 +113,21 @@ pub enum Refused {
         .holder.map_or_else(|| "somebody".to_owned(), |holder| holder.to_string())
     )]
     TokenTaken {
-        /// Who has it, if that is known.
+        /// The holder, if known.
         holder: Option<IpAddr>,
-        /// Who asks.
+        /// The address of the lookup.
         from: IpAddr,
     },
-    /// The token was given to this address a moment ago.
+    /// The token was given to this address only seconds ago.
     #[error(
         "the token was given to {from} a moment ago: if that answer was lost, it is told again {} s later",
         TOKEN_AGAIN.as_secs()
     )]
     TokenJustGiven {
-        /// Who has it, and asks again.
+        /// The address of both lookups.
         from: IpAddr,
     },
-    /// A heartbeat came before the machine was switched on, and waited since.
+    /// A heartbeat arrived before the machine was switched on, and had to wait.
     #[error("the heartbeat came before the machine of node \"{0}\" was switched on for this boot")]
     HeartbeatTooEarly(Uuid),
     /// The token is not this attempt's.
@@ -139,9 +139,9 @@ pub enum Refused {
          either it changed its address, or somebody copied the token"
     )]
     SecondAgent {
-        /// Where the owner's command API is.
+        /// The owner's command API.
         owner: String,
-        /// Where the caller says its own is.
+        /// The caller's command API.
         caller: String,
     },
 }

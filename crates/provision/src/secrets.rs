@@ -1,4 +1,4 @@
-//! The secrets of a node: which of its values the API masks, the log never shows, and the database holds encrypted.
+//! The secrets of a node: masked in the API, left out of logs, and encrypted in the database.
 
 use std::convert::Infallible;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::node::Node;
 
-/// What stands in the place of a secret wherever a node is shown.
+/// The replacement of a secret in output.
 pub const MASKED: &str = "******";
 
-/// A secret of a node, where it lies.
+/// A secret of a node, in place.
 #[derive(Debug)]
 pub enum NodeSecret<'a> {
     /// A value of `driver_info` or `instance_info`.
@@ -18,7 +18,7 @@ pub enum NodeSecret<'a> {
     Text(&'a mut String),
 }
 
-/// Whether the value of a key of `driver_info` is secret.
+/// Whether the value of this `driver_info` key is secret.
 #[must_use]
 pub fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
@@ -27,14 +27,14 @@ pub fn is_secret(key: &str) -> bool {
         .any(|word| key.contains(word))
 }
 
-/// Whether the value of a key of `instance_info` is secret: a config drive holds passwords and keys, and the URL of an
-/// image may be a signed one.
+/// Whether the value of this `instance_info` key is secret: a config drive contains passwords and keys, and an image
+/// URL may be signed.
 #[must_use]
 pub fn is_secret_of_instance(key: &str) -> bool {
     is_secret(key) || matches!(key, "configdrive" | "image_url")
 }
 
-/// A map as it is shown: at every depth, what is secret is masked.
+/// A map for output, with secrets masked at every depth.
 #[must_use]
 pub fn masked(map: &Map<String, Value>, is_secret: fn(&str) -> bool) -> Map<String, Value> {
     let mut map = map.clone();
@@ -46,11 +46,11 @@ pub fn masked(map: &Map<String, Value>, is_secret: fn(&str) -> bool) -> Map<Stri
     map
 }
 
-/// Visits each secret of a node with its place, such as `driver_info/redfish_password`. No two secrets of a node have
-/// one place.
+/// Visits each secret of a node with its place, such as `driver_info/redfish_password`. Places are unique within a
+/// node.
 ///
 /// # Errors
-/// The first failure of `visit`, which ends the visit.
+/// The first error of `visit`, which ends the visit.
 pub fn visit_secrets<E>(
     node: &mut Node,
     visit: &mut impl FnMut(&str, NodeSecret<'_>) -> Result<(), E>,
@@ -79,7 +79,7 @@ fn visit_map<E>(
     visit: &mut impl FnMut(&str, &mut Value) -> Result<(), E>,
 ) -> Result<(), E> {
     for (key, value) in map {
-        // As in a JSON pointer (RFC 6901 §3), so that a slash in a key is not a level.
+        // Escaped as in a JSON pointer (RFC 6901 §3), so that a slash in a key does not begin a level.
         let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
         if is_secret(key) {
             visit(&place, value)?;

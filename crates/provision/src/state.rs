@@ -1,4 +1,4 @@
-//! The states of a node, by the names Ironic's API gives them (`ironic/common/states.py`).
+//! The states of a node, by their names in Ironic's API (`ironic/common/states.py`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,77 +8,77 @@ use thiserror::Error;
 
 use crate::procedure::{Boots, Procedure, Stage};
 
-/// Where a node stands in its life: all of Ironic's states that last. What is being done in each, and how far it is, says
-/// [`position`](Self::position).
+/// The provision state of a node: all of Ironic's stable and waiting states. [`position`](Self::position) gives the
+/// procedure and its stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProvisionState {
-    /// Known, its credentials not yet tried.
+    /// Enrolled; the credentials are untested.
     #[serde(rename = "enroll")]
     Enroll,
-    /// Its BMC is being asked for the first time.
+    /// The BMC is being contacted for the first time.
     #[serde(rename = "verifying")]
     Verifying,
-    /// Under management, not offered to users.
+    /// Managed, but not available to users.
     #[serde(rename = "manageable")]
     Manageable,
-    /// Clean and free to be deployed.
+    /// Cleaned and ready for deployment.
     #[serde(rename = "available")]
     Available,
-    /// We act on a deployment: booting the instance's image.
+    /// A worker acts on a deployment: it boots the instance's image.
     #[serde(rename = "deploying")]
     Deploying,
     /// A deployment waits for the machine.
     #[serde(rename = "wait call-back")]
     DeployWait,
-    /// A deployment is held by a step.
+    /// A step holds a deployment.
     #[serde(rename = "deploy hold")]
     DeployHold,
-    /// A deployment went wrong; `last_error` says how.
+    /// A deployment failed; see `last_error`.
     #[serde(rename = "deploy failed")]
     DeployFailed,
     /// An instance runs on it.
     #[serde(rename = "active")]
     Active,
-    /// The instance is being torn down.
+    /// The instance is being removed.
     #[serde(rename = "deleting")]
     Deleting,
-    /// The instance could not be torn down; `last_error` says why.
+    /// The instance could not be removed; see `last_error`.
     #[serde(rename = "error")]
     Error,
-    /// We act on a clean: booting the ramdisk, sending a step, tearing down.
+    /// A worker acts on a clean: it boots the ramdisk, sends a step, or tears down.
     #[serde(rename = "cleaning")]
     Cleaning,
     /// A clean waits for the machine: its boot, or the end of a step.
     #[serde(rename = "clean wait")]
     CleanWait,
-    /// A clean is held by a step.
+    /// A step holds a clean.
     #[serde(rename = "clean hold")]
     CleanHold,
-    /// A clean went wrong; `last_error` says how.
+    /// A clean failed; see `last_error`.
     #[serde(rename = "clean failed")]
     CleanFailed,
-    /// We act on an inspection.
+    /// A worker acts on an inspection.
     #[serde(rename = "inspecting")]
     Inspecting,
     /// An inspection waits for the machine.
     #[serde(rename = "inspect wait")]
     InspectWait,
-    /// An inspection went wrong.
+    /// An inspection failed.
     #[serde(rename = "inspect failed")]
     InspectFailed,
-    /// An instance that runs already is being taken over.
+    /// A running instance is being adopted.
     #[serde(rename = "adopting")]
     Adopting,
-    /// It could not be taken over.
+    /// The adoption failed.
     #[serde(rename = "adopt failed")]
     AdoptFailed,
-    /// We act on a rescue: booting the rescue ramdisk.
+    /// A worker acts on a rescue: it boots the rescue ramdisk.
     #[serde(rename = "rescuing")]
     Rescuing,
     /// A rescue waits for the machine.
     #[serde(rename = "rescue wait")]
     RescueWait,
-    /// A rescue went wrong.
+    /// A rescue failed.
     #[serde(rename = "rescue failed")]
     RescueFailed,
     /// The rescue ramdisk runs on it.
@@ -90,16 +90,16 @@ pub enum ProvisionState {
     /// The instance could not be booted again.
     #[serde(rename = "unrescue failed")]
     UnrescueFailed,
-    /// We act on a service of an instance's machine.
+    /// A worker acts on a service of an instance's machine.
     #[serde(rename = "servicing")]
     Servicing,
     /// A service waits for the machine.
     #[serde(rename = "service wait")]
     ServiceWait,
-    /// A service is held by a step.
+    /// A step holds a service.
     #[serde(rename = "service hold")]
     ServiceHold,
-    /// A service went wrong.
+    /// A service failed.
     #[serde(rename = "service failed")]
     ServiceFailed,
 }
@@ -139,7 +139,7 @@ impl ProvisionState {
         Self::ServiceFailed,
     ];
 
-    /// The API's name for it.
+    /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -176,7 +176,7 @@ impl ProvisionState {
         }
     }
 
-    /// Whether a procedure is done to a node in this state, and how far it is; or that the node rests.
+    /// The procedure and stage of this state, or rest.
     #[must_use]
     pub fn position(self) -> Position {
         use Procedure::{
@@ -221,7 +221,7 @@ impl ProvisionState {
         Position::In(procedure, stage)
     }
 
-    /// The procedure that is done to a node in this state.
+    /// The procedure of this state.
     #[must_use]
     pub fn procedure(self) -> Option<Procedure> {
         match self.position() {
@@ -230,7 +230,7 @@ impl ProvisionState {
         }
     }
 
-    /// How far the procedure is.
+    /// The stage of the procedure.
     #[must_use]
     pub fn stage(self) -> Option<Stage> {
         match self.position() {
@@ -239,7 +239,7 @@ impl ProvisionState {
         }
     }
 
-    /// Whether the machine of a node in this state may fetch what it boots.
+    /// Whether the machine of a node in this state may fetch its boot files.
     #[must_use]
     pub fn may_boot(self) -> bool {
         match self.position() {
@@ -251,7 +251,7 @@ impl ProvisionState {
         }
     }
 
-    /// Whether something is being done to the node: it is neither at rest, nor has what was done to it failed.
+    /// Whether a procedure is under way: neither at rest nor failed.
     #[must_use]
     pub fn is_under_way(self) -> bool {
         match self.position() {
@@ -261,12 +261,12 @@ impl ProvisionState {
     }
 }
 
-/// Where a [`ProvisionState`] lies among procedures.
+/// The position of a [`ProvisionState`] among procedures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// In a procedure, at a stage of it.
+    /// In a procedure, at a stage.
     In(Procedure, Stage),
-    /// In none: the node stays there until somebody asks for something.
+    /// At rest until a request.
     Rest,
 }
 
@@ -276,7 +276,7 @@ impl fmt::Display for ProvisionState {
     }
 }
 
-/// The text names no state.
+/// The text is not a state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not a provision state")]
 pub struct NoSuchState(pub String);
@@ -292,7 +292,7 @@ impl FromStr for ProvisionState {
     }
 }
 
-/// Whether a machine has power, in the API's words.
+/// A machine's power state, by its name in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PowerState {
     /// `power on`.
@@ -304,7 +304,7 @@ pub enum PowerState {
 }
 
 impl PowerState {
-    /// The API's name for it.
+    /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -314,28 +314,28 @@ impl PowerState {
     }
 }
 
-/// What an operator may ask of a machine's power (`PUT /v1/nodes/{}/states/power`).
+/// A power target in the API (`PUT /v1/nodes/{}/states/power`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PowerTarget {
     /// `power on`.
     #[serde(rename = "power on")]
     On,
-    /// `power off`: at once.
+    /// `power off`: immediately.
     #[serde(rename = "power off")]
     Off,
     /// `rebooting`: off, then on.
     #[serde(rename = "rebooting")]
     Reboot,
-    /// `soft power off`: the system is asked to end itself.
+    /// `soft power off`: a shutdown by the operating system.
     #[serde(rename = "soft power off")]
     SoftOff,
-    /// `soft rebooting`: asked to end itself, then on.
+    /// `soft rebooting`: a shutdown by the operating system, then on.
     #[serde(rename = "soft rebooting")]
     SoftReboot,
 }
 
 impl PowerTarget {
-    /// The API's name for it.
+    /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -347,7 +347,7 @@ impl PowerTarget {
         }
     }
 
-    /// The power state it leads to.
+    /// The resulting power state.
     #[must_use]
     pub fn leads_to(self) -> PowerState {
         match self {

@@ -1,9 +1,9 @@
-//! Every transition there is: `(node, event) → the next node, the work to do, the trace of it`.
+//! All transitions: `(node, event) → the next node, its work, its trace`.
 //!
-//! Pure and total: a pair that has no transition is [`Refused`] with the reason, and changes
-//! nothing. `tests/snapshots` holds the table of all pairs on one page.
+//! Pure and total: a pair without a transition is [`Refused`] with a reason, and changes nothing. `tests/snapshots`
+//! holds the table of all pairs on one page.
 //!
-//! What clients ask for is decided in `verbs`, what BMCs and machines show in `machine`, what agents say in `agent`.
+//! `verbs` decides clients' requests, `machine` events of BMCs and machines, `agent` calls of agents.
 
 mod agent;
 mod machine;
@@ -22,36 +22,36 @@ use crate::state::{Position, ProvisionState as State};
 use crate::text::{masked, printable, shortened};
 use crate::trace::{TransitionReason, What};
 
-/// What a decision may depend on besides the node and the event.
+/// The inputs of a decision besides the node and the event.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The time of the event.
     pub now: Timestamp,
     /// The service's settings.
     pub policy: Policy,
-    /// Random values, used if an attempt begins.
+    /// Random values for a new attempt.
     pub fresh: FreshAttempt,
 }
 
-/// Characters of an error that are kept with a node. The longest of our own has some hundreds, and some hundreds
-/// of a BMC's or an agent's in it.
+/// Number of kept characters of an error text. The longest text of our own has some hundreds, including some hundreds
+/// of a BMC's or an agent's.
 const REASON_LIMIT: usize = 4_000;
 
-/// What follows from an event.
+/// The result of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The node as it is from now on.
+    /// The changed node.
     pub node: Node,
-    /// What a worker is to do next. `None` leaves what is already planned as it is.
+    /// The next work. `None` keeps the planned work.
     pub work: Option<Work>,
-    /// What the trace of the attempt gets.
+    /// New events of the attempt's trace.
     pub trace: Vec<What>,
 }
 
-/// Decides what `event` makes of `node`.
+/// Applies `event` to `node`.
 ///
 /// # Errors
-/// [`Refused`] when the event has no place in the node's state; nothing changes then.
+/// [`Refused`] if the node's state does not permit the event; nothing changes then.
 pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Refused> {
     let transition = Transition { before: node, node: node.clone(), context, trace: Vec::new() };
     match event {
@@ -87,9 +87,10 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
     }
 }
 
-/// When something was last heard of a node that waits for its machine; `None` for any other.
+/// The time of the last sign of life of a node that waits for its machine; `None` for other nodes.
 ///
-/// It says which silence is meant. How long that lasts cannot be read off it: the system's clock may have been set since
+/// It identifies a silence but does not measure it: the system clock may have been set since then, or the daemon was
+/// not running.
 /// then, or the daemon was away.
 #[must_use]
 pub fn last_heard(node: &Node) -> Option<Timestamp> {
@@ -98,7 +99,7 @@ pub fn last_heard(node: &Node) -> Option<Timestamp> {
     Some(heard.or(attempt.powered_on_at).unwrap_or(attempt.started_at))
 }
 
-/// Whether a node has waited for its machine for longer than it may: the silence is its own, and too long.
+/// Whether a node has waited for its machine too long: the silence is the node's current one, and exceeds the limit.
 #[must_use]
 pub fn is_overdue(node: &Node, silence: Silence, policy: &Policy) -> bool {
     let patience = patience_with(node, policy);
@@ -112,10 +113,10 @@ fn patience_with(node: &Node, policy: &Policy) -> Option<SignedDuration> {
     row.patience.map(|patience| patience(policy))
 }
 
-/// Whether a boot may have failed because the daemon was away: it has served for `served` only, and the machine was
-/// switched on before.
+/// Whether a boot may have failed because the daemon was not running: it has run only for `served`, and the machine
+/// was switched on before.
 ///
-/// The kernel of a machine that has all it needs is given time to bring its agent up.
+/// A machine with all its files gets extra time for its kernel to start the agent.
 #[must_use]
 pub fn may_have_missed(node: &Node, booted_before: bool, served: SignedDuration) -> bool {
     booted_before
@@ -130,7 +131,7 @@ fn waiting_attempt(node: &Node) -> Option<&Attempt> {
     node.live_attempt().filter(|_| node.provision_state.stage() == Some(Stage::Waiting))
 }
 
-/// One event being decided.
+/// The decision about one event.
 struct Transition<'a> {
     before: &'a Node,
     node: Node,
@@ -138,9 +139,9 @@ struct Transition<'a> {
     trace: Vec<What>,
 }
 
-// What several events share, from the larger to the smaller.
+// Shared parts of several events, from the larger to the smaller.
 impl Transition<'_> {
-    /// Begins the boot of a procedure, in an attempt of its own.
+    /// Begins the boot of a procedure in a new attempt.
     fn begin_boot(mut self, row: &ProcedureRow, run: StepRun, to: State) -> Outcome {
         let fresh = self.context.fresh.clone();
         let id = fresh.attempt;
@@ -153,7 +154,7 @@ impl Transition<'_> {
         self.then(Work::Boot { attempt: id })
     }
 
-    /// Begins a clean of the steps that have a priority, or leaves it out where the settings say so.
+    /// Begins a clean of the steps with a priority, or skips it if the settings say so.
     fn begin_automated_clean(self, to: State) -> Outcome {
         if !self.cleans_automatically() {
             return self.rest(to);
@@ -166,7 +167,7 @@ impl Transition<'_> {
         self.node.automated_clean.unwrap_or(self.context.policy.automated_clean)
     }
 
-    /// Starts the machine anew within the attempt, with a token that the agent before does not have.
+    /// Boots the machine again within the attempt, with a new token that the former agent does not have.
     fn boot_again(mut self, reason: TransitionReason) -> Outcome {
         let token = self.context.fresh.agent_token.clone();
         let attempt = self.attempt();
@@ -200,7 +201,7 @@ impl Transition<'_> {
         self.fail(row, reason)
     }
 
-    /// Ends a procedure that went wrong.
+    /// Ends a procedure with a failure.
     fn fail(mut self, row: &ProcedureRow, reason: TransitionReason) -> Outcome {
         self.mark_failed(row, reason);
         match self.node.live_attempt().map(|attempt| attempt.id) {
@@ -218,7 +219,7 @@ impl Transition<'_> {
             self.node.maintenance_reason = Some(words);
         }
         self.node.current_step = None;
-        // Where the node rests, it is not on its way any more.
+        // A node at rest has no target.
         let target = match row.fails.to.position() {
             Position::Rest => None,
             Position::In(..) => self.node.target_provision_state,
@@ -226,7 +227,7 @@ impl Transition<'_> {
         self.go(row.fails.to, target, Some(reason));
     }
 
-    /// Takes the node out of the maintenance that a failed procedure put it into.
+    /// Ends the maintenance that a failed procedure began.
     fn forgive(&mut self) {
         let fault = self.node.provision_state.procedure().and_then(|it| it.row().fails.fault);
         if fault.is_some() && self.node.fault.as_deref() == fault {
@@ -236,14 +237,14 @@ impl Transition<'_> {
         }
     }
 
-    /// Arrives where nothing more is to be done.
+    /// Ends in a state of rest.
     fn rest(mut self, state: State) -> Outcome {
         self.node.current_step = None;
         self.go(state, None, None);
         self.done()
     }
 
-    /// Goes to a stage of a procedure that leads `to` a state of rest.
+    /// Enters a stage of a procedure that leads `to` a state of rest.
     fn enter(
         &mut self,
         procedure: Procedure,
@@ -255,7 +256,7 @@ impl Transition<'_> {
         self.go(state, Some(to), reason);
     }
 
-    /// Goes to another stage of the procedure under way.
+    /// Enters another stage of the current procedure.
     fn go_on(&mut self, stage: Stage, reason: Option<TransitionReason>) {
         let procedure = self.node.provision_state.procedure();
         let state = procedure.and_then(|procedure| procedure.state(stage));
@@ -277,7 +278,7 @@ impl Transition<'_> {
         Outcome { work: Some(work), ..self.done() }
     }
 
-    /// What others say comes in here, in the reasons that events give: shown by every client, on terminals.
+    /// Cleans texts of BMCs and agents in the reasons: all clients show them, on terminals.
     fn done(mut self) -> Outcome {
         let reasons = [&mut self.node.last_error, &mut self.node.maintenance_reason];
         for text in reasons.into_iter().flatten() {
@@ -293,7 +294,7 @@ impl Transition<'_> {
         self.node.attempt.as_mut().expect("callers come from states that have an attempt")
     }
 
-    /// The row of the procedure under way, if the attempt is the live one and the procedure at this stage.
+    /// The row of the current procedure, if the attempt is live and the procedure is at this stage.
     fn expect_stage(&self, attempt: Uuid, stage: Stage) -> Result<&'static ProcedureRow, Refused> {
         self.expect_attempt(attempt)?;
         match self.node.provision_state.position() {
@@ -309,7 +310,7 @@ impl Transition<'_> {
         }
     }
 
-    /// Whether the machine may be switched off, as each procedure does that boots it or takes its instance.
+    /// Checks that the machine may be switched off, as in each procedure that boots it or removes its instance.
     fn expect_power_may_go(&self, row: &ProcedureRow) -> Result<(), Refused> {
         if self.node.is_set("disable_power_off") {
             return Err(Refused::PowersOff { operation: row.gerund, node: self.node.uuid });
@@ -326,7 +327,7 @@ impl Transition<'_> {
     }
 }
 
-/// What was said, fit to be kept and shown.
+/// A text made fit to be stored and shown.
 fn fit_reason(text: &str) -> String {
     shortened(&printable(&masked(text)), REASON_LIMIT).into_owned()
 }

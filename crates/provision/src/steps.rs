@@ -1,14 +1,14 @@
-//! Steps of procedures: what an operator may ask for, what an agent offers, and which are run.
+//! Steps of procedures: the operator's request, the agent's list, and the selection.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::node::StepRun;
 
-/// One step of a procedure, in the words of Ironic's API and of the agent's.
+/// One step of a procedure, in the words of the APIs of Ironic and of the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcedureStep {
-    /// Who does it: `deploy` for all steps of the agent.
+    /// The interface: `deploy` for all steps of the agent.
     pub interface: String,
     /// Its name.
     pub step: String,
@@ -18,10 +18,10 @@ pub struct ProcedureStep {
     /// Automated cleaning runs those above zero, highest first.
     #[serde(default)]
     pub priority: i64,
-    /// Whether the machine must be started anew after it.
+    /// Whether the machine must reboot after the step.
     #[serde(default)]
     pub reboot_requested: bool,
-    /// Whether `abort` is safe while it runs.
+    /// Whether `abort` is safe during the step.
     #[serde(default)]
     pub abortable: bool,
 }
@@ -38,19 +38,19 @@ impl ProcedureStep {
     }
 }
 
-/// A step that was asked for, and that the agent does not have.
+/// A requested step that the agent does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepNotOffered {
-    /// Its name.
+    /// The step's name.
     pub step: String,
-    /// The names of those that the agent has, with commas between them.
+    /// The names of the agent's steps, separated by commas.
     pub offered: String,
 }
 
-/// The steps to run, in order, from what was asked for and what the agent `offers`.
+/// The steps to run, in order, from the request and the agent's list.
 ///
 /// # Errors
-/// The first step that was asked for and that the agent does not have.
+/// The first requested step that the agent does not have.
 pub fn choose(
     run: &StepRun,
     offers: &[ProcedureStep],
@@ -60,7 +60,7 @@ pub fn choose(
 
 fn by_priority(offers: &[ProcedureStep]) -> Vec<ProcedureStep> {
     let mut steps: Vec<_> = offers.iter().filter(|step| step.priority > 0).cloned().collect();
-    // Among equals the order is by name, so that two runs do the same.
+    // Steps of equal priority are ordered by name, so that all runs are alike.
     steps.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.step.cmp(&b.step)));
     steps
 }

@@ -1,5 +1,6 @@
-//! Machines that ask for a boot though none of theirs is under way: one of them may be the machine of which nothing is heard,
-//! with another MAC address than its port says. Most often nobody registered it; or two nodes have each other's ports.
+//! Strangers: machines that request a boot although none of theirs is under way. One of them may be the silent
+//! machine, with another MAC address than its port. Most often it is not registered, or two nodes have each other's
+//! ports.
 
 use std::fmt;
 
@@ -7,34 +8,34 @@ use jiff::{SignedDuration, Timestamp};
 
 use hardware::{ClientKind, Mac};
 
-/// Of more than this many, the rest is only counted.
+/// Number of strangers to name; further ones are only counted.
 const MOST_NAMED: usize = 3;
-/// How much earlier than the BMC's answer to the power-on a machine may already ask.
+/// Time by which a machine's first request may precede the BMC's answer to the power-on.
 const BMC_ANSWERS_LATE: SignedDuration = SignedDuration::from_secs(3);
 
-/// A machine that asked to boot over the network, and is no port of any node, or of one that is not to boot.
+/// A machine that requested a network boot and is no port of any node, or of a node that is not to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootingStranger {
     /// Its MAC address.
     pub mac: Mac,
-    /// The node whose port has this address, by its name or UUID; `None` for a stranger.
+    /// The node of this MAC address, by name or UUID; `None` for a stranger.
     pub port_of: Option<String>,
-    /// As which client it asked.
+    /// The kind of client.
     pub client: ClientKind,
-    /// The network interface on which it was heard.
+    /// The network interface that received the request.
     pub interface: String,
-    /// When it began to ask, after it had not been heard for a while, or never.
+    /// The time of its first request, or of the first one after a longer silence.
     pub since: Timestamp,
-    /// When it was last heard.
+    /// The time of its last request.
     pub last: Timestamp,
 }
 
-/// What is known of the network around a machine of which nothing is heard.
+/// The strangers on the network of a silent machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vicinity<'a> {
-    /// The addresses of its node's ports.
+    /// The MAC addresses of its node's ports.
     pub ports: &'a [Mac],
-    /// Who asked for a boot that none was meant for.
+    /// The machines whose boot requests had no answer.
     pub strangers: &'a [BootingStranger],
 }
 
@@ -42,22 +43,22 @@ pub struct Vicinity<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate<'a> {
     stranger: &'a BootingStranger,
-    /// The port whose address it would be, but for a slip.
+    /// The port whose MAC address differs from this one only by a typing error.
     meant: Option<Mac>,
-    /// How long after the power-on it began to ask.
+    /// Time from the power-on to its first request.
     after: SignedDuration,
 }
 
-/// Those that may be the machine, the likeliest first.
+/// The strangers that may be the machine, likeliest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Candidates<'a>(Vec<Candidate<'a>>);
 
 impl<'a> Vicinity<'a> {
-    /// Those that began to ask after the machine was switched on; and one whose address is nearly that of a port, if it
-    /// was heard since.
+    /// The strangers whose first request followed the power-on, and those whose MAC address resembles a port's and
+    /// that sent any request since then.
     pub(crate) fn candidates(self, powered_on: Timestamp, now: Timestamp) -> Candidates<'a> {
         let candidate = |stranger: &'a BootingStranger| {
-            // Those of a rack are often numbered one after the other.
+            // MAC addresses within a rack are often consecutive, so a registered port's similarity means nothing.
             let is_port = stranger.port_of.is_some();
             let is_slip = |port: &Mac| !is_port && stranger.mac.is_slip_of(*port);
             let meant = self.ports.iter().copied().find(is_slip);
@@ -80,12 +81,12 @@ impl Candidates<'_> {
         self.0.is_empty()
     }
 
-    /// Whether an address is so much like a port's that it is hardly another machine's.
+    /// Whether a MAC address resembles a port's so much that it is hardly another machine's.
     pub(crate) fn is_a_slip(&self) -> bool {
         self.0.first().is_some_and(|first| first.meant.is_some())
     }
 
-    /// The address that the port should have, if there is but one that it can be.
+    /// The correct MAC address of the port, if there is only one possibility.
     pub(crate) fn likeliest(&self) -> Option<Mac> {
         match &self.0[..] {
             [first] => Some(first.stranger.mac),
@@ -153,7 +154,7 @@ mod tests {
         BootingStranger { mac, port_of: None, client, interface, since, last }
     }
 
-    /// What is asked of a machine that was switched on at 0 and is waited for until 60.
+    /// The question about a machine that was switched on at 0 and is awaited until 60.
     fn asked(strangers: &[BootingStranger]) -> String {
         let vicinity = Vicinity { ports: &[PORT], strangers };
         vicinity.candidates(at(0), at(60)).to_string()

@@ -8,13 +8,13 @@ use uuid::Uuid;
 use crate::node::{FreshAttempt, Secret};
 use crate::{Attempt, BootInterface, Node, Port, Procedure, ProvisionState};
 
-/// The identity of the attempt of [`booting_node`].
+/// The UUID of the attempt of [`booting_node`].
 pub const ATTEMPT: Uuid = Uuid::from_u128(1);
 
 /// The ticket of the attempt of [`booting_node`].
 pub const TICKET: &str = "TICKET";
 
-/// A node in the middle of a clean, which boots by `http`.
+/// A node during a clean that boots by `http`.
 #[must_use]
 pub fn booting_node() -> Node {
     let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
@@ -32,7 +32,7 @@ pub fn booting_node() -> Node {
     node
 }
 
-/// A port to boot from, of the node that has the UUID.
+/// A boot port of the node with this UUID.
 #[must_use]
 pub fn boot_port(node_uuid: Uuid, address: Mac) -> Port {
     Port {

@@ -1,14 +1,13 @@
-//! What others say, made fit for a terminal and a log: BMCs, agents, DHCP clients and image servers choose
-//! their own words.
+//! Texts of BMCs, agents, DHCP clients and image servers, made safe for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use url::Url;
 
-/// Whether a character can do more on a terminal or in a log than be seen: controls (C0, DEL, C1), which move
-/// cursors and begin new lines; separators of lines and paragraphs; marks that turn or hide what is beside them
-/// (Unicode's `Bidi_Control`, zero-width characters, tags).
+/// Whether a character has an effect on a terminal or in a log: control characters (C0, DEL, C1), which move the
+/// cursor or begin lines; line and paragraph separators; characters that reorder or hide others (Unicode's
+/// `Bidi_Control`, zero-width characters, tags).
 #[must_use]
 pub fn is_unprintable(character: char) -> bool {
     character.is_control()
@@ -26,13 +25,13 @@ pub fn is_unprintable(character: char) -> bool {
         )
 }
 
-/// The text with each character of [`is_unprintable`] escaped as in a literal of Rust (`\n`, `\u{1b}`).
+/// The text with each [unprintable](is_unprintable) character escaped as in a Rust literal (`\n`, `\u{1b}`).
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |character, into| into.extend(character.escape_default()))
 }
 
-/// [`printable`], but for what has several lines and tabs: these stay.
+/// [`printable`], except that line feeds and tabs stay.
 #[must_use]
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character, into| match character {
@@ -41,8 +40,8 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON with each character of [`is_unprintable`] escaped as JSON does, but for line feeds and tabs, which
-/// can be outside of strings alone. Its meaning stays.
+/// JSON with each [unprintable](is_unprintable) character escaped as in JSON, except for line feeds and tabs, which
+/// occur only outside of strings. The value stays the same.
 #[must_use]
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     escaped(json, |character, into| match character {
@@ -70,7 +69,7 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(into)
 }
 
-/// The first `chars` characters, and a mark where that is not all.
+/// The first `chars` characters, with a mark if the text is longer.
 #[must_use]
 pub fn shortened(text: &str, chars: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars) {
@@ -79,8 +78,8 @@ pub fn shortened(text: &str, chars: usize) -> Cow<'_, str> {
     }
 }
 
-/// A text of any sort with each user name and password of a URL in it replaced: `http://…@host/`. For what
-/// others made of a URL, such as the error of a parser that repeats what it could not read.
+/// A text with user name and password of each URL replaced: `http://…@host/`. For texts derived from a URL, such as a
+/// parser's error that repeats its input.
 #[must_use]
 pub fn masked(text: &str) -> Cow<'_, str> {
     const ENDS: &[char] = &['/', '?', '#', '"', '\'', '`', '<', '>', '\\'];
@@ -100,12 +99,12 @@ pub fn masked(text: &str) -> Cow<'_, str> {
     if into.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(into + rest) }
 }
 
-/// A URL for logs, traces and errors: without user name and password, and without its query, which is often
-/// signed.
+/// A URL for logs, traces and errors: without user name and password, and without its query, which is often a
+/// signature.
 #[must_use]
 pub fn shown_url(url: &Url) -> String {
     let mut shown = url.clone();
-    // URLs without a host have neither, and cannot be given them.
+    // URLs without a host have no user name and accept none.
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     let query = shown.query().is_some();
@@ -118,7 +117,7 @@ pub fn shown_url(url: &Url) -> String {
     text
 }
 
-/// [`shown_url`] of what may be no URL: what cannot be read, and may hold a password, is not shown.
+/// [`shown_url`] for a text that may not be a URL: an unparsable text that may contain a password is not shown.
 #[must_use]
 pub fn shown_url_text(text: &str) -> String {
     match Url::parse(text) {

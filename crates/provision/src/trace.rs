@@ -1,6 +1,6 @@
-//! What happened in a boot attempt, exchange by exchange.
+//! The trace: the events of a boot attempt, exchange by exchange.
 //!
-//! Events are types, and their words are made where they are shown. Texts of others stand beside the types.
+//! Events are types; their texts are made when they are shown. Texts of other parties are kept beside the types.
 
 mod agent_call;
 mod announcement;
@@ -25,42 +25,42 @@ use crate::procedure::Stage;
 use crate::refused::Refused;
 use crate::state::ProvisionState;
 
-/// One exchange of one attempt of one node.
+/// One exchange of a node's attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootEvent {
-    /// When it was over.
+    /// The time of its end.
     pub at: Timestamp,
-    /// Of which attempt.
+    /// The attempt.
     pub attempt: Uuid,
-    /// What it was.
+    /// The exchange.
     #[serde(flatten)]
     pub what: What,
 }
 
 impl BootEvent {
-    /// The same with [short](What::shortened) texts.
+    /// The event with [shortened](What::shortened) texts.
     #[must_use]
     pub fn shortened(self) -> Self {
         Self { what: self.what.shortened(), ..self }
     }
 }
 
-/// What an exchange was. Never holds a ticket, token or password.
+/// An exchange. Never contains a ticket, token or password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "kind", rename_all = "snake_case")]
 pub enum What {
     /// The node changed its state.
     State {
-        /// From.
+        /// The former state.
         from: ProvisionState,
-        /// To.
+        /// The new state.
         to: ProvisionState,
-        /// Why, where the states alone do not say it.
+        /// The reason, if the states do not imply it.
         reason: Option<TransitionReason>,
     },
     /// A call to the BMC.
     Redfish {
-        /// What it was for.
+        /// The purpose.
         purpose: RedfishPurpose,
         /// The HTTP method.
         method: String,
@@ -68,31 +68,31 @@ pub enum What {
         path: String,
         /// The answer's status, if one came.
         status: Option<u16>,
-        /// What went wrong, in the BMC's or the transport's words.
+        /// The error, in the BMC's or the transport's words.
         error: Option<String>,
     },
-    /// A DHCP service that is not ours was told what the machine boots, or to forget it.
+    /// An external DHCP service got a machine's boot, or its removal.
     Provider {
-        /// Which service.
+        /// The service.
         name: DhcpService,
-        /// What it was told.
+        /// The announcement.
         told: BootAnnouncement,
-        /// Why it could not be told.
+        /// The reason for a failure.
         error: Option<String>,
     },
     /// A DHCP message and its answer.
     Dhcp {
         /// `DISCOVER`, `REQUEST`, ….
         message: String,
-        /// From which of the node's ports.
+        /// The port's MAC address.
         mac: Mac,
-        /// What sort of client sent it.
+        /// The kind of client.
         client: ClientKind,
-        /// Option 93.
+        /// The architecture (option 93).
         architecture: Option<ClientArchitecture>,
-        /// What it got.
+        /// The answer.
         answer: DhcpAnswer,
-        /// How many exchanges like it came in quick succession before it, and are not listed.
+        /// Number of equal exchanges in quick succession before this one, which are not listed.
         #[serde(default, skip_serializing_if = "is_zero")]
         unlisted: u32,
     },
@@ -100,42 +100,42 @@ pub enum What {
     Http {
         /// `HEAD` or `GET`.
         method: String,
-        /// Which file; `None` if there is none of that name.
+        /// The artifact; `None` if the name is unknown.
         artifact: Option<Artifact>,
         /// The path without its ticket.
         path: String,
-        /// From where.
+        /// The client's address.
         remote: Option<IpAddr>,
         /// Its `User-Agent`.
         user_agent: Option<String>,
         /// The answer's status.
         status: u16,
-        /// Why, for an error.
+        /// The error.
         error: Option<String>,
-        /// `Content-Range`, where a part was asked for.
+        /// `Content-Range` of a partial answer.
         range: Option<String>,
-        /// Bytes of the body that were sent.
+        /// Number of body bytes sent.
         sent: u64,
-        /// Bytes of the body that there were to send.
+        /// Number of body bytes to send.
         length: u64,
-        /// Milliseconds from the request to the last byte.
+        /// Time from the request to the last byte, in milliseconds.
         millis: u64,
     },
-    /// The agent called, or was called.
+    /// A call from or to the agent.
     Agent {
-        /// Which call.
+        /// The call.
         #[serde(flatten)]
         call: AgentCall,
-        /// What came of it.
+        /// The outcome.
         #[serde(flatten)]
         outcome: AgentOutcome,
-        /// Who called us; `None` if we called the agent.
+        /// The caller; `None` if the daemon called the agent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caller: Option<AgentCaller>,
     },
-    /// Events of the attempt that are not kept, since there were too many.
+    /// Dropped events of the attempt: there were too many.
     LeftOut {
-        /// How many.
+        /// Number of dropped events.
         events: u64,
     },
 }
@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for What {
     }
 }
 
-/// The part of a trace since the machine was last started, which may be within its attempt.
+/// The part of a trace since the last start of the machine, which may be within its attempt.
 pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     let start = events.iter().rposition(|event| match &event.what {
         What::State { from, to, reason } => {
@@ -173,39 +173,39 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     &events[start.unwrap_or(0)..]
 }
 
-/// Who called as an agent.
+/// The caller of an agent's call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentCaller {
-    /// From where.
+    /// The caller's address.
     pub remote: IpAddr,
-    /// Whether that address was known to be the machine's, or the call had the attempt's token.
+    /// Whether the address was known to be the machine's, or the call had the attempt's token.
     pub is_known: bool,
-    /// Why the call was refused, if it was for one of these reasons.
+    /// The reason for a refusal, if it is one of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<CallRefusal>,
-    /// How many calls like it came before it, since the last that is listed, and are not listed.
+    /// Number of equal calls since the last listed one, which are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted: u32,
 }
 
-/// Why the call of an agent was refused.
+/// The reason for refusing a call of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallRefusal {
-    /// The state expects no agent, or the machine was not switched on when the call came.
+    /// The state expects no agent, or the call arrived before the machine was switched on.
     NotNow,
-    /// The address is not known to be the machine's, and the answer would hold the token.
+    /// The address is not known to be the machine's, and the answer would contain the token.
     ForeignAddress,
     /// The token was given to another address.
     TokenTaken,
-    /// The token is not the attempt's.
+    /// The token is not this attempt's.
     WrongToken,
     /// Another agent owns the token.
     SecondAgent,
 }
 
 impl CallRefusal {
-    /// What a refusal is called in a trace; `None` for what concerns no agent.
+    /// The trace's name of a refusal; `None` for refusals that concern no agent.
     #[must_use]
     pub fn of(refused: &Refused) -> Option<Self> {
         match refused {
@@ -232,11 +232,11 @@ impl CallRefusal {
     }
 }
 
-/// Bytes of a text in an event: others' words are kept up to here.
+/// Largest size of another party's text in an event, in bytes.
 const TEXT: usize = 1_024;
 
 impl What {
-    /// The same with each text cut to a kibibyte: machines, BMCs and agents say what they like, and it is all stored.
+    /// The same with each text cut to a kibibyte: machines, BMCs and agents choose these texts, and all are stored.
     #[must_use]
     pub fn shortened(mut self) -> Self {
         match &mut self {
@@ -275,7 +275,7 @@ impl What {
         self
     }
 
-    /// Which part of a boot it belongs to, as one word.
+    /// The part of the boot that the event belongs to, as one word.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -368,7 +368,7 @@ fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&impl fmt::Display>) -> fmt::
     why.map_or(Ok(()), |why| write!(f, " ({why})"))
 }
 
-/// What a DHCP client got.
+/// The answer to a DHCP client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum DhcpAnswer {
@@ -376,34 +376,34 @@ pub enum DhcpAnswer {
     Offer {
         /// The address.
         address: IpAddr,
-        /// What to boot, if told.
+        /// The artifact to boot, if any.
         artifact: Option<Artifact>,
     },
     /// An acknowledgement.
     Ack {
         /// The address.
         address: IpAddr,
-        /// What to boot, if told.
+        /// The artifact to boot, if any.
         artifact: Option<Artifact>,
     },
-    /// What to boot, beside the address that another server gives it.
+    /// A boot answer; another server leases the address.
     Beside {
-        /// What to boot.
+        /// The artifact to boot.
         artifact: Option<Artifact>,
     },
-    /// A refusal of the address it asked for.
+    /// A refusal of the requested address.
     Nak {
-        /// In words.
+        /// The reason.
         because: String,
     },
-    /// Nothing, since it should not boot.
+    /// No answer, since the machine should not boot.
     NoBoot {
-        /// Why.
+        /// The reason.
         because: NoBoot,
     },
-    /// Nothing, for a reason of DHCP itself: another server chosen, pool exhausted.
+    /// No answer, for a reason of DHCP: another server chosen, pool exhausted.
     Ignored {
-        /// In words.
+        /// The reason.
         because: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What agents say: who they are, and how their steps go.
+//! Calls of agents: lookups, heartbeats, results of steps.
 
 use std::net::IpAddr;
 
@@ -28,8 +28,8 @@ impl Transition<'_> {
         let is_known = belongs(&self.node, attempt, from);
         let is_on = attempt.powered_on_at.is_some_and(|on| on <= lookup.at);
         if !boots_own_iso(&self.node, attempt) {
-            // Its image carries the token, so the answer holds none, and anybody may have it. Only a lookup from the
-            // machine shows that the machine is up.
+            // The image carries the token, so the answer to a lookup has none and any host may get it. Only a lookup
+            // from the machine shows that the machine is up.
             self.attempt().token_given |= is_known && is_on;
             return Ok(self.forgetting_addresses());
         }
@@ -41,15 +41,15 @@ impl Transition<'_> {
             return Err(Refused::ForeignLookup(ForeignLookup { from, fetched, leased }));
         }
         if attempt.agent.is_some() {
-            // The agent that was started anew kept its token; nobody is told it any more.
+            // A restarted agent has kept its token; no other agent gets it.
             return Ok(self.done());
         }
         self.give_token(from, lookup.at)?;
         Ok(self.done())
     }
 
-    /// The token is given once: to the first address of the machine that asks for it. That address is told it again
-    /// until the first heartbeat, as its answer may have been lost.
+    /// Gives the token once: to the first address of the machine with a lookup. That address may get it again until
+    /// the first heartbeat, since an answer may be lost.
     pub(super) fn give_token(&mut self, from: IpAddr, at: Timestamp) -> Result<(), Refused> {
         let attempt = self.attempt();
         match attempt.addresses.token_holder {
@@ -59,7 +59,7 @@ impl Transition<'_> {
             Some(holder) if at.duration_since(holder.at).abs() < TOKEN_AGAIN => {
                 return Err(Refused::TokenJustGiven { from });
             }
-            // An earlier version has given it, and did not note to whom.
+            // An earlier version gave it without recording the address.
             None if attempt.token_given => return Err(Refused::TokenTaken { holder: None, from }),
             Some(_) | None => {}
         }
@@ -68,7 +68,7 @@ impl Transition<'_> {
         Ok(())
     }
 
-    /// Whoever needs no address to be told its token has none kept: they are known in memory.
+    /// Drops the stored addresses if no token depends on them: the index in memory has them.
     pub(super) fn forgetting_addresses(mut self) -> Outcome {
         let before = self.before.attempt.as_ref().map(|attempt| attempt.addresses.clone());
         self.attempt().addresses = before.unwrap_or_default();
@@ -101,12 +101,12 @@ impl Transition<'_> {
                     caller: shown_url(&heartbeat.callback_url),
                 });
             }
-            // The machine is being switched off and on. Were this the agent that is about to be
-            // cut off, it would own the token, and close the images to its successor.
+            // The machine is being switched off and on. An agent that is about to be cut off would otherwise own the
+            // token, and close the images for its successor.
             None if is_at_work => {
                 return Err(Refused::NoAgentExpected { node: uuid, state });
             }
-            // It waited for the node while the machine was switched off and on: that agent is gone.
+            // The heartbeat waited for the node while the machine was switched off and on: that agent is gone.
             None if attempt.powered_on_at.is_some_and(|on| heartbeat.at < on) => {
                 return Err(Refused::HeartbeatTooEarly(uuid));
             }
@@ -121,7 +121,7 @@ impl Transition<'_> {
         });
         self.node.power_state = Some(PowerState::On);
         if is_at_work {
-            // Work is under way already; its result comes as an event of its own.
+            // Work is under way already; its result is a separate event.
             return Ok(self.done());
         }
         Ok(self.ask_agent())
@@ -135,7 +135,7 @@ impl Transition<'_> {
     ) -> Result<Outcome, Refused> {
         let row = self.expect_work_of_agent(attempt, Stage::Waiting)?;
         if self.attempt().run.hardware_manager_version.is_some() {
-            // They were reported before; what was chosen then may already run.
+            // The steps were reported before; the selected ones may already run.
             return Err(Refused::Stale);
         }
         match steps::choose(&self.attempt().run, offers) {
@@ -195,14 +195,14 @@ impl Transition<'_> {
     pub(super) fn agent_silent(mut self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
         self.expect_work_of_agent_anyhow(attempt)?;
         if self.node.provision_state.stage() == Some(Stage::AtWork) {
-            // Back to waiting: its next heartbeat asks again, and the silence is bounded.
+            // Back to waiting: the next heartbeat retries, and the silence is limited.
             let error = reason.to_owned();
             self.go_on(Stage::Waiting, Some(TransitionReason::AgentUnreachable { error }));
         }
         Ok(self.done())
     }
 
-    /// The question that fits how far the steps have come.
+    /// Plans the next request to the agent, from the progress of the steps.
     fn ask_agent(mut self) -> Outcome {
         let attempt = self.attempt();
         let (id, run) = (attempt.id, &attempt.run);
@@ -229,8 +229,8 @@ impl Transition<'_> {
         self.then(work)
     }
 
-    /// Whether the attempt is at a stage, and its agent is what is being talked to: not while the
-    /// machine boots, nor while it is torn down.
+    /// Checks that the attempt is at a stage in which work concerns its agent: neither during the boot nor during the
+    /// tear-down.
     fn expect_work_of_agent(
         &self,
         attempt: Uuid,
@@ -242,13 +242,13 @@ impl Transition<'_> {
         if agent.is_some() && is_asked { Ok(row) } else { Err(Refused::Stale) }
     }
 
-    /// The same, at any stage that the attempt is at.
+    /// The same, at any stage of the attempt.
     fn expect_work_of_agent_anyhow(&self, attempt: Uuid) -> Result<&'static ProcedureRow, Refused> {
         let stage = self.node.provision_state.stage().ok_or(Refused::Stale)?;
         self.expect_work_of_agent(attempt, stage)
     }
 
-    /// Whether the machine is being booted, or a step sent: work that is not the procedure's last.
+    /// Whether the machine is being booted or a step sent: work that is not the procedure's last.
     pub(super) fn steps_left(&self) -> bool {
         self.node.provision_state.stage() == Some(Stage::AtWork)
             && self
@@ -272,7 +272,7 @@ impl Transition<'_> {
     }
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in constant time.
 fn same(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }

@@ -1,4 +1,4 @@
-//! What BMCs and machines show: power, boots, fetched images.
+//! Events of BMCs and machines: power, boots, fetched images.
 
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ impl Transition<'_> {
         self.node.power_state = Some(PowerState::On);
         self.attempt().powered_on_at = Some(now);
         if self.attempt().image_fetched_at.is_some() {
-            // The machine was quicker than its BMC.
+            // The machine was faster than its BMC.
             return Ok(self.instance_runs());
         }
         self.go_on(Stage::Waiting, None);
@@ -64,13 +64,13 @@ impl Transition<'_> {
         self.expect_stage(attempt, Stage::Waiting)?;
         let live = self.attempt();
         if live.agent.is_some() || live.token_given {
-            // It has come up after all, and the power of a live agent is never cut.
+            // The machine has come up after all, and a live agent's machine is never switched off.
             return Err(Refused::Stale);
         }
         Ok(self.boot_again(TransitionReason::BootMissed))
     }
 
-    /// Nothing else is ever heard of an image that has no agent: with all of it, the machine has what it needs.
+    /// An image without an agent makes no calls: once it is complete, the machine has all it needs.
     pub(super) fn image_fetched(mut self, attempt: Uuid) -> Result<Outcome, Refused> {
         self.expect_attempt(attempt)?;
         let state = self.node.provision_state;
@@ -82,7 +82,7 @@ impl Transition<'_> {
         live.image_fetched_at = Some(now);
         match state.position() {
             Position::In(Procedure::Deploy, Stage::Waiting) => Ok(self.instance_runs()),
-            // The worker has yet to say that the machine is on.
+            // The worker has not reported yet that the machine is on.
             Position::In(Procedure::Deploy, Stage::AtWork) => Ok(self.done()),
             Position::Rest if state == State::Active => Ok(self.done()),
             Position::In(..) | Position::Rest => Err(Refused::Stale),
@@ -95,7 +95,7 @@ impl Transition<'_> {
         self.rest(to)
     }
 
-    /// The ticket stays as it is: the BMC, or the DHCP service, still gives the URL that has it.
+    /// The ticket stays: the BMC or the DHCP service still gives the URL with it.
     pub(super) fn instance_boots(mut self, attempt: Uuid, next: Uuid) -> Result<Outcome, Refused> {
         self.expect_attempt(attempt)?;
         let (state, now) = (self.node.provision_state, self.context.now);
@@ -144,7 +144,7 @@ impl Transition<'_> {
                 self.mark_failed(procedure.row(), reason);
             }
             Position::In(..) | Position::Rest => {
-                // The procedure's own failure is what the operator must read first.
+                // The procedure's own failure is more important to the operator.
                 let procedure = self.attempt().procedure;
                 let reason = TransitionReason::NotSwitchedOff { procedure, error }.to_string();
                 let first = self.node.last_error.take().map(|first| first + "; ");
@@ -154,7 +154,7 @@ impl Transition<'_> {
         Ok(self.done())
     }
 
-    /// Whether the machine is being started for the attempt.
+    /// Checks that the machine is being started for the attempt.
     fn expect_boot(&self, attempt: Uuid) -> Result<(), Refused> {
         let row = self.expect_stage(attempt, Stage::AtWork)?;
         let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
@@ -162,8 +162,8 @@ impl Transition<'_> {
         if boots && agent.is_none() { Ok(()) } else { Err(Refused::Stale) }
     }
 
-    /// Whether the attempt may be being torn down: at the end of its steps, with its instance, or after a failure,
-    /// whatever an operator has made of the node since then.
+    /// Checks that the attempt may be in tear-down: at the end of its steps, with its instance, or after a failure,
+    /// whatever an operator has done with the node since then.
     fn expect_torn_down(&self, attempt: Uuid) -> Result<(), Refused> {
         self.expect_attempt(attempt)?;
         let state = self.node.provision_state;
@@ -175,7 +175,7 @@ impl Transition<'_> {
             },
             Position::In(_, Stage::Waiting | Stage::Held) => false,
             Position::In(_, Stage::Failed) => true,
-            // An attempt that lives on there is an instance's.
+            // A live attempt at rest belongs to an instance.
             Position::Rest => state != State::Active,
         };
         if may_be { Ok(()) } else { Err(Refused::Stale) }

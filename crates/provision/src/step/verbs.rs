@@ -1,4 +1,4 @@
-//! What clients ask for: a verb, or power.
+//! Requests of clients: verbs and power.
 
 use super::Transition;
 use crate::event::{VerbRequest, Work};
@@ -22,8 +22,8 @@ impl Transition<'_> {
         }
     }
 
-    /// Upstream refuses it while a worker acts. There a BMC, an image server or an agent is waited for, any of which
-    /// may take its time, and an operator must have a way out.
+    /// Ironic refuses an abort while a worker acts. Here a worker may wait long for a BMC, an image server or an
+    /// agent, and an operator must have a way out.
     fn abort(self, row: &ProcedureRow) -> Outcome {
         self.fail(row, TransitionReason::Aborted { procedure: row.procedure })
     }
@@ -64,14 +64,14 @@ impl Transition<'_> {
                 self.enter(row.procedure, Stage::AtWork, to, None);
                 match self.node.live_attempt().map(|attempt| attempt.id) {
                     Some(attempt) => Ok(self.then(Work::TearDown { attempt })),
-                    // It was torn down when its deployment failed.
+                    // The failed deployment has torn it down already.
                     None => Ok(self.instance_is_gone()),
                 }
             }
         }
     }
 
-    /// What forbids a verb beside the state, in the order in which upstream looks.
+    /// Checks the conditions of a verb besides the state, in Ironic's order.
     fn expect_permitted(&self, row: &ProcedureRow, request: &VerbRequest) -> Result<(), Refused> {
         let node = self.node.uuid;
         match request.verb {
@@ -101,7 +101,7 @@ impl Transition<'_> {
         }
     }
 
-    /// Takes note of the instance's config drive, and refuses what names no image.
+    /// Stores the instance's config drive, and refuses a node without an image.
     fn name_instance(&mut self, request: &VerbRequest) -> Result<(), Refused> {
         if let Some(config_drive) = &request.config_drive {
             self.node.instance_info.insert(CONFIG_DRIVE.to_owned(), config_drive.clone());
@@ -113,7 +113,7 @@ impl Transition<'_> {
         }
     }
 
-    /// The instance is gone, and what follows begins.
+    /// Ends the removal of the instance, and begins the next procedure.
     pub(super) fn instance_is_gone(mut self) -> Outcome {
         let to = self.node.target_provision_state.unwrap_or(State::Available);
         self.node.instance_info.clear();
@@ -125,9 +125,9 @@ impl Transition<'_> {
         let state = self.node.provision_state;
         match state.position() {
             Position::In(Procedure::Verify, _) => return Err(self.busy()),
-            // The procedure switches the power itself, and a hand on the switch would break it.
+            // The procedure switches the power itself, and another switch would disturb it.
             Position::In(..) if state.is_under_way() => return Err(self.invalid(target.name())),
-            // What failed is still being torn down, and that work must not be lost.
+            // The tear-down after the failure is still under way, and that work must not be lost.
             Position::In(..) | Position::Rest
                 if self.node.live_attempt().is_some() && state != State::Active =>
             {

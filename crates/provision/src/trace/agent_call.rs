@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 pub enum AgentCall {
     /// The agent looks up its node.
     Lookup,
-    /// The agent says that it is alive.
+    /// A heartbeat of the agent.
     Heartbeat,
-    /// The agent is asked for its commands.
+    /// The daemon requests the agent's commands.
     ListCommands,
-    /// The agent is asked for its clean steps.
+    /// The daemon requests the agent's clean steps.
     GetSteps,
-    /// The agent is told to run a step.
+    /// The daemon sends a step.
     ExecuteStep {
         /// The step without its interface: `erase_devices`.
         step: String,
@@ -30,7 +30,7 @@ pub enum AgentCall {
 }
 
 impl AgentCall {
-    /// Whether the agent calls the daemon, not the daemon the agent.
+    /// Whether the agent calls the daemon, rather than the daemon the agent.
     #[must_use]
     pub fn is_from_agent(&self) -> bool {
         match self {
@@ -69,9 +69,9 @@ impl fmt::Display for AgentCall {
 pub enum AgentOutcome {
     /// A lookup has found its node.
     Found {
-        /// The first addresses of the lookup; none if it named the node's UUID.
+        /// The first MAC addresses of the lookup; empty if it had the node's UUID.
         addresses: Vec<Mac>,
-        /// Further addresses of the lookup.
+        /// Number of further MAC addresses of the lookup.
         more: usize,
     },
     /// A heartbeat was accepted.
@@ -81,16 +81,16 @@ pub enum AgentOutcome {
         /// The version of the agent, in its words.
         version: String,
     },
-    /// The agent runs the command, or has run it.
+    /// The agent accepted the command.
     Accepted,
     /// A step was done.
     Done,
     /// The call was refused, could not be made, or the step failed.
     Failed {
-        /// Why: the agent's words, or those of whoever refused.
+        /// The error, in the agent's words or those of the refusal.
         error: String,
     },
-    /// A success that version 0.1 wrote in words.
+    /// A success in the words of version 0.1.
     InWords {
         /// The words.
         words: String,

@@ -1,4 +1,4 @@
-//! What a DHCP service other than ours was told of a boot.
+//! Announcements of a boot to an external DHCP service.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::Artifact;
 
-/// A DHCP service other than ours that can be told what machines boot.
+/// An external DHCP service that can be configured for each boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DhcpService {
     /// dnsmasq.
@@ -20,7 +20,7 @@ pub enum DhcpService {
 }
 
 impl DhcpService {
-    /// The name that its makers use.
+    /// The service's own spelling of its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,37 +37,37 @@ impl fmt::Display for DhcpService {
     }
 }
 
-/// What a DHCP service was told of a boot.
+/// An announcement of a boot to a DHCP service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "announcement", rename_all = "snake_case")]
 pub enum BootAnnouncement {
-    /// What the machine may boot.
+    /// The boot answer for a machine.
     Boot {
-        /// The reason to tell it now.
+        /// The reason for the announcement.
         cause: AnnouncementCause,
-        /// The ports that it may boot from.
+        /// The boot ports.
         ports: Vec<Mac>,
-        /// What its firmware starts first; `None` if there is nothing for it.
+        /// The first artifact for its firmware; `None` if there is none.
         artifact: Option<Artifact>,
-        /// What the service did not take, in words: the machine may boot nonetheless.
+        /// Parts that the service did not accept; the machine may boot nonetheless.
         warnings: Vec<String>,
     },
-    /// An announcement that version 0.1 wrote in words.
+    /// An announcement in the words of version 0.1.
     InWords {
         /// The words.
         words: String,
     },
 }
 
-/// The reason to tell a DHCP service of a boot.
+/// The reason for an announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnnouncementCause {
-    /// The boot begins.
+    /// The boot has begun.
     Begin,
     /// Ports or URLs have changed since the boot began.
     Change,
-    /// The service has forgotten the boot.
+    /// The service had lost the boot.
     Forgotten,
 }
 
@@ -80,7 +80,7 @@ impl BootAnnouncement {
     }
 }
 
-/// To stand after `was told`.
+/// The text after `was told`.
 impl fmt::Display for BootAnnouncement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (cause, ports, artifact, warnings) = match self {

@@ -1,6 +1,6 @@
-//! Events as version 0.1 wrote them: with words where there are types now.
+//! Events in the form of version 0.1: texts instead of types.
 //!
-//! This is the one place that reads those words. They are in databases, and never change.
+//! Only this file parses those texts. They are in databases, and never change.
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ const PURPOSES: [(&str, &str); 7] = [
     ("shutdown", "shutdown"),
 ];
 
-/// The event in the form of now; one that is in that form already stays as it is.
+/// The event in the current form; an event that has that form stays unchanged.
 pub(super) fn in_present_form(mut event: Map<String, Value>) -> Map<String, Value> {
     match event.get("kind").and_then(Value::as_str) {
         Some("state") => state(&mut event),

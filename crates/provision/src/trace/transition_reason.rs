@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::procedure::Procedure;
 
-/// The reason of a change of a node's state, where the two states alone do not say it.
+/// The reason of a change of a node's state, if the two states do not imply it.
 ///
-/// `error` holds the words of a BMC, of an agent, or of whoever talked to it.
+/// `error` contains the words of a BMC, of an agent, or of the code that called them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum TransitionReason {
@@ -17,52 +17,52 @@ pub enum TransitionReason {
         /// Its name: `deploy.erase_devices`.
         step: String,
     },
-    /// A step asked for a reboot: the machine boots again within the attempt.
+    /// A step requires a reboot: the machine boots again within the attempt.
     StepReboot,
-    /// The daemon was away while the machine booted: the machine boots again within the attempt.
+    /// The daemon was not running during the boot: the machine boots again within the attempt.
     BootMissed,
     /// An operator aborted the procedure.
     Aborted {
         /// The procedure.
         procedure: Procedure,
     },
-    /// The BMC does not answer, or lacks something.
+    /// The BMC does not answer, or does not support the boot interface.
     NotVerified {
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// The machine could not be told what to boot, or not be switched on.
+    /// The boot override or the power-on failed.
     NotBooted {
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// The agent does not have a step that was asked for.
+    /// The agent does not have a requested step.
     StepNotOffered {
         /// The name of the step.
         step: String,
-        /// The names of the steps that the agent has, with commas between them.
+        /// The names of the agent's steps, separated by commas.
         offered: String,
     },
-    /// A step failed, or could not be run.
+    /// A step failed or could not be started.
     StepFailed {
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// The agent could not be called. It calls again.
+    /// The agent was unreachable. It will call again.
     AgentUnreachable {
-        /// Why.
+        /// The error.
         error: String,
     },
     /// The ramdisk was silent for too long.
     RamdiskSilent {
-        /// The time allowed.
+        /// The limit in seconds.
         seconds: i64,
         /// The diagnosis of the boot at that time.
         diagnosis: Option<String>,
     },
-    /// The image of an instance was not fetched whole in time.
+    /// The image of an instance was not fetched completely in time.
     ImageNotFetched {
-        /// The time allowed.
+        /// The limit in seconds.
         seconds: i64,
         /// The diagnosis of the boot at that time.
         diagnosis: Option<String>,
@@ -71,10 +71,10 @@ pub enum TransitionReason {
     NotSwitchedOff {
         /// The procedure.
         procedure: Procedure,
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// A reason that version 0.1 wrote in words.
+    /// A reason in the words of version 0.1.
     InWords {
         /// The words.
         words: String,
@@ -82,7 +82,7 @@ pub enum TransitionReason {
 }
 
 impl TransitionReason {
-    /// Each text of somebody else in it.
+    /// All texts of other parties.
     pub(crate) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
         let (first, second) = match self {
             Self::StepReboot | Self::BootMissed | Self::Aborted { .. } => (None, None),

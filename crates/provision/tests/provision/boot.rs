@@ -1,4 +1,4 @@
-//! What firmware is told to boot, and with which command line.
+//! Boot answers for firmware, and kernel command lines.
 
 use std::fmt::Write;
 

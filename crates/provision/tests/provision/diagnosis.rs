@@ -1,4 +1,4 @@
-//! What is said of each way in which a boot can go wrong, and when.
+//! The diagnosis of each kind of boot failure, and its timing.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use provision::trace::{
 use provision::{BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What};
 use uuid::Uuid;
 
-// The five that operators meet most. What is certain is said at once, with the setting to change.
+// The five most common failures. Certain ones are reported at once, with the setting to change.
 
 #[test]
 fn a_url_that_answers_404_is_named_at_once() {
@@ -64,7 +64,7 @@ fn firmware_that_asks_for_pxe_only_is_named_even_if_it_never_falls_silent() {
     let text =
         "the firmware asked for PXE, not HTTP: switch HTTP boot on, and PXE off, in its set-up";
     let mut trace = Trace::switched_on().then(4, pxe());
-    // It may yet go on to HTTP, which many try only after PXE.
+    // Firmware may yet go on to HTTP, which it often tries only after PXE.
     let said = trace.says_after(0, Verdict::Waiting, text);
     assert!(said.hint.unwrap().contains("boot order"));
     for _ in 0..30 {
@@ -78,7 +78,7 @@ fn a_ramdisk_that_never_calls_is_named_within_45_seconds_of_silence() {
     let trace = Trace::switched_on().address().then(5, fetched(Artifact::BootLoader));
     let text = "the ramdisk was fetched but the agent never called";
     assert_eq!(trace.said_after(44), None);
-    // Starting a kernel may take so long; it is said all the same, as something to wait for.
+    // A kernel may take this long to start; the diagnosis still reports the wait.
     let said = trace.says_after(45, Verdict::Waiting, text);
     assert!(said.hint.unwrap().contains("driver"));
     trace.says_after(300, Verdict::Stuck, text);
@@ -409,7 +409,7 @@ fn after_a_reboot_within_the_clean_the_first_boot_counts_no_more() {
         .then(9, state(State::CleanWait, State::Cleaning, Some(TransitionReason::StepReboot)))
         .then(9, state(State::Cleaning, State::CleanWait, None));
     trace.says_after_a_silence(Verdict::Waiting, "nothing was heard from the machine");
-    // The machine does what it did before, and that is progress again.
+    // The machine repeats its events after a restart, which is progress again.
     assert_eq!(trace.address().said_after(10), None);
 }
 
@@ -430,7 +430,7 @@ proptest! {
 
 const PORT: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 
-/// Firmware that asked for HTTP boot so many seconds after this.
+/// A stranger whose HTTP boot request came this many seconds after a time.
 fn stranger(mac: Mac, after: Timestamp, seconds: i64) -> BootingStranger {
     let at = after + SignedDuration::from_secs(seconds);
     let (client, interface) = (ClientKind::HttpClient, "br0".to_owned());
@@ -474,7 +474,7 @@ fn a_stranger_whose_address_is_nearly_the_ports_is_named_at_once() {
     assert_eq!(trace.said_beside(&other, soon), None);
 }
 
-// What the tests share.
+// Shared test helpers.
 
 /// A trace that grows, for one boot interface and loader.
 struct Trace {
@@ -528,7 +528,7 @@ impl Trace {
         self.said_beside(&[], now)
     }
 
-    /// With these strangers about.
+    /// The diagnosis with these strangers on the network.
     fn said_beside(&self, strangers: &[BootingStranger], now: Timestamp) -> Option<Diagnosis> {
         let vicinity = Vicinity { ports: &[PORT], strangers };
         let method = BootMethod {
@@ -678,7 +678,7 @@ fn found() -> AgentOutcome {
     AgentOutcome::Found { addresses: Vec::new(), more: 0 }
 }
 
-/// A call from an address that is, or is not, known to be the machine's.
+/// A call from an address that is known to be the machine's, or not.
 fn call(
     call: AgentCall,
     is_known: bool,
@@ -748,10 +748,10 @@ fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
     trace.says_after(200, Verdict::Stuck, "the ramdisk was fetched but the agent never called");
 }
 
-/// How many there are of [`any_event`].
+/// Number of results of [`any_event`].
 pub(crate) const EVENTS: usize = 42;
 
-/// One of each sort of exchange.
+/// One event of each kind.
 pub(crate) fn any_event(pick: usize) -> What {
     let ignored = DhcpAnswer::Ignored { because: "busy".to_owned() };
     let nak = DhcpAnswer::Nak { because: "not yours".to_owned() };

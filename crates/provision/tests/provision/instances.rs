@@ -1,4 +1,4 @@
-//! Instances: booted from their own image, for as long as they are wanted.
+//! Instances: booted from their own image, as long as they exist.
 
 use hardware::{ClientArchitecture, ClientKind};
 use provision::boot::{DhcpBoot, Means, NoBoot, bootable, kernel_command_line};

@@ -1,4 +1,4 @@
-//! Who is told the token that an operator's own image does not carry, and who is not.
+//! Lookups for the token of an operator's own image: who gets it, and who does not.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -27,7 +27,7 @@ fn with_own_iso(mut world: World) -> World {
     world
 }
 
-/// The token that a lookup is answered with, if it is taken.
+/// The token in the answer to a lookup, if the lookup is accepted.
 fn token(world: &mut World, event: &Event) -> Result<Option<String>, Refused> {
     let Event::AgentLooksUp(AgentLookup { from, at, .. }) = event else { panic!("no lookup") };
     let Outcome { node, .. } = world.tries(event)?;
@@ -189,7 +189,7 @@ fn a_heartbeat_that_came_before_the_machine_was_on_is_refused_though_it_waited()
     world.happens(world.heartbeat());
 }
 
-/// Who asks, how long after the one before, and whether an agent has called by then.
+/// The caller, the time since the previous lookup, and whether an agent has called by then.
 fn asked() -> impl Strategy<Value = (IpAddr, i64)> {
     (select(vec![MACHINE, STRANGER, ELSEWHERE, IpAddr::from([0; 16])]), 0..6_i64)
 }

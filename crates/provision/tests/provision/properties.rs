@@ -1,4 +1,4 @@
-//! What holds whatever happens, in whatever order.
+//! Invariants under all events in any order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -53,7 +53,7 @@ proptest! {
         }
     }
 
-    /// As above, with workers that do what is planned, and an agent that remembers what it ran.
+    /// As above, with workers that do the planned work, and an agent that remembers its commands.
     #[test]
     fn no_procedure_runs_a_step_twice_or_gets_lost(turns in sequence(turn())) {
         let mut world = World::manageable();
@@ -62,7 +62,7 @@ proptest! {
             match turn {
                 Turn::Noise(happening) => {
                     world.passes(happening.seconds);
-                    // Results of work come from whoever has claimed it, so here only late ones do.
+                    // Results of work come only from its claimer, so here only late ones occur.
                     let _ = world.tries(&happening.without_results().event(&world));
                 }
                 Turn::Work(fate) => work(&mut world, &mut agent, fate),
@@ -89,12 +89,12 @@ fn sequence<T: std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<
     proptest::collection::vec(one, 0..120)
 }
 
-/// Something happens, after some time.
+/// A random event, after some time.
 #[derive(Clone, Debug)]
 struct Happening {
     seconds: i64,
     kind: Kind,
-    /// Whether it belongs to the latest attempt, or to one long over.
+    /// Whether it belongs to the latest attempt, or to an ended one.
     fresh: bool,
     command: u8,
 }
@@ -166,7 +166,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         TornDown,
         TearDownFailed,
         Tick,
-        // What lets a clean go on, more often, so that sequences get far.
+        // Events that advance a clean are more frequent, so that sequences get far.
         Verified,
         Booting,
         Alive,
@@ -278,14 +278,14 @@ enum Turn {
     Work(Fate),
 }
 
-/// How a piece of work goes.
+/// The outcome of a piece of work.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Well,
     Badly,
-    /// The agent got it, and the answer was lost.
+    /// The agent got the command, and its answer was lost.
     AnswerLost,
-    /// The agent could not be reached.
+    /// The agent was unreachable.
     Unreached,
 }
 
@@ -302,16 +302,16 @@ fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![happening().prop_map(Turn::Noise), fate.prop_map(Turn::Work)]
 }
 
-/// An agent that runs whatever it is sent.
+/// An agent that runs all its commands.
 #[derive(Default)]
 struct AgentModel {
-    /// How often it ran each step of each attempt.
+    /// Number of runs of each step of each attempt.
     runs: HashMap<(Uuid, usize), u32>,
-    /// What it was sent in this boot, which is what it can tell a worker that asks.
+    /// The commands of this boot, for a worker that requests them.
     commands: HashSet<(Uuid, usize)>,
 }
 
-/// A worker does what is planned.
+/// A worker does the planned work.
 fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
     let Some(planned) = world.planned.clone() else { return };
     let well = !matches!(fate, Fate::Badly);
@@ -336,7 +336,7 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
         Work::RunStep { attempt, index } => match fate {
             Fate::Unreached => Event::AgentSilent { attempt, reason },
             Fate::Well | Fate::Badly | Fate::AnswerLost => {
-                // The worker asks what the agent has before it sends anything.
+                // The worker requests the agent's commands before it sends any.
                 if agent.commands.insert((attempt, index)) {
                     *agent.runs.entry((attempt, index)).or_default() += 1;
                 }

@@ -1,4 +1,4 @@
-//! What is not accepted, and in which words.
+//! Refused events, and the words of the refusals.
 
 use provision::state::PowerTarget;
 use provision::{Event, Refused, Verb};

@@ -1,12 +1,11 @@
-//! Every situation that a node can be in, as far as `step` tells them apart; each is reached by
-//! events alone.
+//! All situations of a node that `step` distinguishes; each is reached by events alone.
 
 use provision::{Event, PowerState, Verb};
 use uuid::Uuid;
 
 use crate::world::{World, clean, clean_step, steps_reported};
 
-/// All of them, in the order of a node's life.
+/// All situations, in the order of a node's life.
 pub(crate) fn all() -> Vec<(&'static str, World)> {
     vec![
         ("enroll", World::enrolled()),
@@ -170,7 +169,7 @@ fn undeploy_failed() -> World {
     world
 }
 
-/// The operator was quicker than the tear-down.
+/// The operator was faster than the tear-down.
 pub(crate) fn forgiven() -> World {
     let mut world = failed();
     world.happens(Event::from(Verb::Manage));

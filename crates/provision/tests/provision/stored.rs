@@ -1,4 +1,4 @@
-//! What lies in databases: an older daemon's documents must be read by every later one.
+//! Stored documents: every later version must read an older daemon's.
 
 use hardware::Mac;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::diagnosis::{EVENTS, any_event};
 use crate::situations::running;
 use crate::world::World;
 
-/// A change of this page means that nodes already stored need a default, or a migration.
+/// A change of this snapshot means that stored nodes need a default or a migration.
 #[test]
 fn documents_have_the_form_on_this_page() {
     let attempt = Uuid::from_u128(1);
@@ -65,7 +65,7 @@ fn nodes_ports_and_events_come_back_as_they_were() {
     }
 }
 
-/// A service that showed another number after its restart would make clients change it again and again.
+/// A service whose numbers differ after a restart would make clients change it again and again.
 #[test]
 fn a_number_that_an_operator_wrote_is_the_same_after_a_restart() {
     let digits = "7".repeat(97);
@@ -96,7 +96,7 @@ fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(doc
     assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), document, "{text}");
 }
 
-/// A node with something in each of its fields.
+/// A node with every field set.
 fn full() -> Node {
     let mut node = running(&["update_firmware", "erase_devices"]).node;
     let object = |key: &str, value: Value| Map::from_iter([(key.to_owned(), value)]);

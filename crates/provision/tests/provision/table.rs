@@ -1,4 +1,4 @@
-//! The whole of `step` on one page.
+//! The table of `step` on one page.
 
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ fn every_situation_and_event_has_the_outcome_on_this_page() {
     );
 }
 
-/// The rows of the table of procedures, in words.
+/// The table of procedures, in words.
 fn procedures() -> String {
     let mut page = String::new();
     for row in &ROWS {
@@ -64,7 +64,7 @@ fn procedures() -> String {
 
 type Make = Box<dyn Fn(&World, Uuid) -> Event>;
 
-/// Each event, made to fit the world and its latest attempt as well as can be.
+/// Each event, fitted to the world and its latest attempt.
 fn events() -> Vec<(&'static str, Make)> {
     fn make(f: impl Fn(&World, Uuid) -> Event + 'static) -> Make {
         Box::new(f)
@@ -195,7 +195,7 @@ fn why(refused: &Refused) -> &'static str {
     }
 }
 
-/// What is refused in the most situations is said once, at the end.
+/// Refusals in most situations are listed once, at the end.
 fn write(page: &mut String, event: &str, mut outcomes: Vec<(String, Vec<&str>)>) {
     writeln!(page, "{event}").unwrap();
     let refused = outcomes

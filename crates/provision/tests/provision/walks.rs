@@ -1,4 +1,4 @@
-//! Whole cleans, from the operator's call to the node at rest.
+//! Complete cleans, from the operator's call to the node at rest.
 
 use jiff::SignedDuration;
 use provision::event::Silence;
@@ -63,7 +63,7 @@ fn provide_cleans_by_priority_and_ends_available() {
         world.is_done(Event::StepStarted { attempt, command_id: command.into() });
         world.happens(Event::StepSucceeded { attempt, command_id: command.into() });
     }
-    // The last step asks for a reboot, and the machine is switched off instead.
+    // The last step requires a reboot, and the machine is switched off instead.
     world.is_done(Event::TornDown { attempt });
     assert_eq!(world.node.provision_state, State::Available);
 }
@@ -104,7 +104,7 @@ fn a_step_that_asks_for_a_reboot_boots_again_within_the_attempt() {
     assert_eq!(world.planned, Some(Work::Boot { attempt: id }));
     let again = world.attempt();
     assert_eq!(again.ticket, attempt.ticket);
-    // The agent of the next boot numbers its commands anew, and looks itself up anew.
+    // The next boot's agent starts numbering its commands anew, and sends a new lookup.
     assert_eq!(again.run.settled_commands, [""; 0]);
     assert!(!again.token_given && again.powered_on_at.is_none());
     assert!(provision::boot::bootable(&world.node).is_some(), "its images can be fetched again");
@@ -114,7 +114,7 @@ fn a_step_that_asks_for_a_reboot_boots_again_within_the_attempt() {
 
     let mut world = boots(world);
     world.happens(world.heartbeat());
-    // What the agent offers is known, so the second step is sent at once.
+    // The agent's steps are known, so the second step is sent at once.
     assert_eq!(world.planned, Some(Work::RunStep { attempt: id, index: 1 }));
     world.is_done(Event::StepStarted { attempt: id, command_id: "command-0".into() });
     world.happens(Event::StepSucceeded { attempt: id, command_id: "command-0".into() });
@@ -179,7 +179,7 @@ fn maintenance_that_an_operator_set_outlives_a_failed_clean() {
 #[test]
 fn an_abort_says_so() {
     let world = situations::failed();
-    // Metal3 looks for this word.
+    // Metal3 searches for this word.
     assert!(world.node.last_error.unwrap().contains("aborted"));
 }
 
@@ -324,7 +324,7 @@ fn silence_fails_a_clean_with_what_the_trace_says_of_it() {
 fn a_clock_that_jumps_ends_no_clean() {
     let mut world = waiting();
     let silence = world.silence().unwrap();
-    // By its stored times nothing was heard for hours. What was measured is a minute.
+    // By the stored times the silence lasted hours; the measured silence is a minute.
     world.passes(9 * 3_600);
     let lasts = SignedDuration::from_mins(1);
 

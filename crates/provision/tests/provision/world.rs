@@ -1,4 +1,4 @@
-//! A node, what is planned for it, and the time: what the store and the workers are to `step`.
+//! A node, its planned work, and the time: a model of the store and the workers for `step`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -37,7 +37,7 @@ impl World {
         world
     }
 
-    /// What would come of an event.
+    /// The outcome of an event, without applying it.
     pub(crate) fn asks(&self, event: &Event) -> Result<Outcome, Refused> {
         let n = self.attempts + 1;
         let fresh = FreshAttempt {
@@ -48,7 +48,7 @@ impl World {
         step(&self.node, event, &Context { now: self.now, policy: self.policy.clone(), fresh })
     }
 
-    /// An event that nobody had to claim work for.
+    /// An event that needs no claimed work.
     pub(crate) fn tries(&mut self, event: &Event) -> Result<Outcome, Refused> {
         let outcome = self.asks(event)?;
         let before = self.node.attempt.as_ref().map(|attempt| attempt.id);
@@ -66,7 +66,7 @@ impl World {
         self.tries(&event).unwrap_or_else(|refused| panic!("{event:?}: {refused}"))
     }
 
-    /// The result of the work that was planned, which is therefore done with.
+    /// The result of the planned work, which is finished then.
     pub(crate) fn is_done(&mut self, event: Event) -> Outcome {
         let claimed = self.planned.take();
         assert!(claimed.is_some(), "{event:?} is the result of work, and there is none");
@@ -83,7 +83,7 @@ impl World {
         Some(Silence { since, lasts: self.now.duration_since(since) })
     }
 
-    /// Whether a daemon that serves since then may have missed the boot.
+    /// Whether a daemon that runs since `serving_since` may have missed the boot.
     pub(crate) fn is_missed(&self, serving_since: Timestamp) -> bool {
         let booted = self.attempt().powered_on_at;
         let served = self.now.duration_since(serving_since);
@@ -99,17 +99,17 @@ impl World {
         lookup(MACHINE, self.now)
     }
 
-    /// A heartbeat of the agent that was started by the latest attempt.
+    /// A heartbeat of the agent of the latest attempt.
     pub(crate) fn heartbeat(&self) -> Event {
         let token = self.node.attempt.as_ref().map(|attempt| attempt.agent_token.0.clone());
         heartbeat(&token.unwrap_or_default(), "https://192.0.2.7:9999", self.now)
     }
 }
 
-/// Where the machine of these tests is.
+/// The address of the machine in these tests.
 pub(crate) const MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
-/// A lookup from this address, by a daemon that has seen the machine fetch its image.
+/// A lookup from this address, at a daemon that has seen the machine fetch its image.
 pub(crate) fn lookup(from: IpAddr, at: Timestamp) -> Event {
     Event::AgentLooksUp(AgentLookup { from, fetched: vec![MACHINE], leased: Vec::new(), at })
 }
@@ -135,12 +135,12 @@ pub(crate) fn clean_step(name: &str, priority: i64) -> ProcedureStep {
     }
 }
 
-/// A clean of these steps is asked for.
+/// A request for a clean of these steps.
 pub(crate) fn clean(steps: Vec<ProcedureStep>) -> Event {
     Event::VerbAsked(VerbRequest { steps, ..Verb::Clean.into() })
 }
 
-/// What the ramdisk of these tests can do.
+/// The steps of these tests' ramdisk.
 pub(crate) fn offered() -> Vec<ProcedureStep> {
     vec![
         clean_step("erase_devices", 0),
