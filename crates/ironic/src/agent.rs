@@ -1,7 +1,7 @@
-//! The protocol between Ironic and the agent in its ramdisk, as ironic-python-agent speaks it.
+//! The protocol between Ironic and the agent in its ramdisk, as implemented by ironic-python-agent.
 //!
-//! Two directions: the agent calls lookup and heartbeat on Ironic's API, Ironic calls the command API that the
-//! agent serves at the heartbeat's `callback_url`.
+//! The agent calls lookup and heartbeat on Ironic's API; Ironic calls the command API that the agent serves at the
+//! heartbeat's `callback_url`.
 
 use std::collections::BTreeMap;
 
@@ -18,64 +18,64 @@ use uuid::Uuid;
 use crate::field::{ClientView, MASKED};
 use crate::node;
 
-/// A shorter token is ignored, by agents and by us.
+/// Least length of a token; agents and the daemon ignore shorter ones.
 pub const MIN_TOKEN_LEN: usize = 32;
 
-/// The highest microversion the agent uses: heartbeats carry its certificate.
+/// The highest microversion that the agent uses: heartbeats carry the certificate.
 pub const VERIFY_CA_MINOR: u16 = 68;
 
-/// The microversion of lookup: tokens are there.
+/// The microversion of lookup with tokens.
 pub const TOKEN_MINOR: u16 = 62;
 
 /// Answer to `GET /v1/lookup`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lookup {
-    /// The node that has one of the addresses.
+    /// The node with one of the MAC addresses.
     pub node: LookupNode,
-    /// How the agent is to behave.
+    /// The agent's settings.
     pub config: LookupConfig,
 }
 
-/// A node as its agent sees it.
+/// A node in a lookup's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LookupNode {
     /// The node.
     pub uuid: Uuid,
-    /// As in the node.
+    /// The node's properties.
     #[serde(default)]
     pub properties: Map<String, Value>,
-    /// As in the node, secrets masked.
+    /// The node's `instance_info`, secrets masked.
     #[serde(default)]
     pub instance_info: Map<String, Value>,
-    /// As in the node, secrets masked.
+    /// The node's `driver_internal_info`, secrets masked.
     #[serde(default)]
     pub driver_internal_info: Map<String, Value>,
-    /// Where the node is found in the API.
+    /// Links to the node in the API.
     #[serde(default)]
     pub links: Vec<Value>,
 }
 
-/// How an agent is to behave. Keys an older Ironic leaves out have a default.
+/// The settings of an agent. Keys that an older Ironic lacks have a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LookupConfig {
-    /// Seconds of silence after which the agent counts as lost.
+    /// Seconds of silence after which the agent is considered lost.
     pub heartbeat_timeout: u32,
-    /// The token for heartbeats and commands, or [`MASKED`]: it was handed out already.
+    /// The token for heartbeats and commands, or [`MASKED`] if it was given out already.
     pub agent_token: Option<String>,
-    /// Whether an agent without token must not go on.
+    /// Whether an agent without a token must stop.
     pub agent_token_required: bool,
-    /// Whether the agent may leave out looking for its BMC's address.
+    /// Whether the agent may skip the detection of its BMC's address.
     pub agent_skip_bmc_detect: bool,
-    /// Whether MD5 is good enough for an image's checksum.
+    /// Whether MD5 is accepted as an image's checksum.
     pub agent_md5_checksum_enable: bool,
-    /// Whether images are written without being looked into.
+    /// Whether images are written without inspection.
     pub disable_deep_image_inspection: bool,
-    /// Formats an image may have.
+    /// Permitted image formats.
     pub permitted_image_formats: Vec<String>,
-    /// Lowest TLS version for the command API: `1.2` or `1.3`.
+    /// Least TLS version of the command API: `1.2` or `1.3`.
     pub tls_min_version: Option<String>,
-    /// Everything else, as it came.
+    /// All other settings, unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -99,26 +99,26 @@ impl Default for LookupConfig {
 /// Body of `POST /v1/heartbeat/{node}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatBody {
-    /// Where the agent's command API is, `https://ADDRESS:PORT`.
+    /// The URL of the agent's command API, `https://ADDRESS:PORT`.
     pub callback_url: String,
-    /// The token from the kernel's command line or from the lookup.
+    /// The token from the kernel command line or from the lookup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_token: Option<String>,
-    /// The agent's own version.
+    /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// PEM of the certificate that the command API shows (1.68).
+    /// The certificate of the command API, in PEM (1.68).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_verify_ca: Option<String>,
-    /// Status of a deployment that reports by heartbeat (1.72): `start`, `end` or `error`.
+    /// The status of a deployment that reports by heartbeat (1.72): `start`, `end` or `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_status: Option<String>,
-    /// Words for the status (1.72).
+    /// The message of the status (1.72).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_status_message: Option<String>,
 }
 
-/// Body of `POST /v1/commands/`: what the agent is to do.
+/// Body of `POST /v1/commands/`: a command for the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandRequest {
     /// Extension and command, like `clean.execute_clean_step`.
@@ -134,62 +134,62 @@ pub struct CommandList {
     pub commands: Vec<Command>,
 }
 
-/// A command that the agent was given, and how it went.
+/// A command of the agent, and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// Names it in `GET /v1/commands/{id}`.
+    /// Its ID in `GET /v1/commands/{id}`.
     pub id: String,
-    /// Without the extension: `execute_clean_step`.
+    /// Its name without the extension: `execute_clean_step`.
     pub command_name: String,
-    /// The arguments it was given.
+    /// Its arguments.
     #[serde(default)]
     pub command_params: Option<Map<String, Value>>,
-    /// Where it stands.
+    /// Its status.
     pub command_status: CommandStatus,
-    /// Why it failed.
+    /// The error, if it failed.
     #[serde(default)]
     pub command_error: Option<CommandError>,
-    /// What came out.
+    /// Its result.
     #[serde(default)]
     pub command_result: Option<Value>,
 }
 
-/// Where a command stands.
+/// The status of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CommandStatus {
-    /// The agent is another version than the one the clean steps came from (older agents).
+    /// The agent's version is not the one that reported the clean steps (older agents).
     CleanVersionMismatch,
     /// It ended with an error.
     Failed,
-    /// It has not ended.
+    /// It is still running.
     Running,
-    /// It ended well.
+    /// It succeeded.
     Succeeded,
-    /// The agent is another version than the one the steps came from.
+    /// The agent's version is not the one that reported the steps.
     VersionMismatch,
 }
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandError {
     /// The kind of error, by ironic-python-agent's class names: `CleaningError`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// As an HTTP status.
+    /// The code, an HTTP status.
     pub code: u16,
-    /// What the kind means.
+    /// The meaning of the kind.
     pub message: String,
-    /// What happened.
+    /// The details of the error.
     pub details: String,
 }
 
 /// Result of `clean.get_clean_steps`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanSteps {
-    /// Steps by the hardware manager that offers them.
+    /// Steps by hardware manager.
     pub clean_steps: BTreeMap<String, Vec<AgentStep>>,
-    /// Handed back with each step, so that an agent of another version can refuse.
+    /// Returned with each step, so that an agent of another version can refuse.
     #[serde(default)]
     pub hardware_manager_version: BTreeMap<String, String>,
 }
@@ -197,26 +197,26 @@ pub struct CleanSteps {
 /// Result of `deploy.get_deploy_steps`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploySteps {
-    /// Steps by the hardware manager that offers them.
+    /// Steps by hardware manager.
     pub deploy_steps: BTreeMap<String, Vec<AgentStep>>,
-    /// Handed back with each step, so that an agent of another version can refuse.
+    /// Returned with each step, so that an agent of another version can refuse.
     #[serde(default)]
     pub hardware_manager_version: BTreeMap<String, String>,
 }
 
-/// A step an agent offers.
+/// A step that an agent offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStep {
     /// Its name.
     pub step: String,
-    /// Place in an automated clean, highest first; 0 leaves it out.
+    /// Priority in an automated clean, highest first; 0 excludes the step.
     pub priority: i32,
-    /// The interface it belongs to: `deploy`.
+    /// Its interface: `deploy`.
     pub interface: String,
-    /// Whether the node is rebooted after it.
+    /// Whether the node must reboot after it.
     #[serde(default)]
     pub reboot_requested: bool,
-    /// Whether it may be interrupted.
+    /// Whether it may be aborted.
     #[serde(default)]
     pub abortable: bool,
 }
@@ -224,34 +224,34 @@ pub struct AgentStep {
 /// Result of `clean.execute_clean_step`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CleanResult {
-    /// What the step returned.
+    /// The step's return value.
     #[serde(default)]
     pub clean_result: Value,
-    /// The step as it was asked for, by which the result is matched to it.
+    /// The requested step, which identifies the result.
     pub clean_step: Map<String, Value>,
 }
 
-/// Body of every error that the command API answers with.
+/// Body of every error of the command API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// `Client` below status 500, `Server` from there.
     pub faultcode: String,
-    /// What is wrong.
+    /// The error message.
     pub faultstring: String,
 }
 
 impl Fault {
-    /// The body that goes with `status`.
+    /// The body for `status`.
     pub fn new(status: u16, faultstring: impl Into<String>) -> Self {
         let faultcode = if status < 500 { "Client" } else { "Server" };
         Self { faultcode: faultcode.to_owned(), faultstring: faultstring.into() }
     }
 }
 
-/// What the agent reads of `GET /`: the microversions the API speaks.
+/// The parts of `GET /` that the agent uses: the microversions of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// The version of the API that is in use.
+    /// The current version of the API.
     pub default_version: RootVersion,
 }
 
@@ -263,31 +263,31 @@ pub struct RootVersion {
 }
 
 impl Root {
-    /// The highest minor version the API speaks, if it is `1.N`.
+    /// The highest minor version of the API, if it is `1.N`.
     pub fn minor(&self) -> Option<u16> {
         self.default_version.version.strip_prefix("1.")?.parse().ok()
     }
 }
 
-/// Addresses that one lookup may name: more than any machine has network cards.
+/// Number of MAC addresses in one lookup: more than any machine has network cards.
 pub const MOST_ADDRESSES: usize = 64;
 
 /// The longest query of a lookup, in bytes: room for 64 addresses with each colon written as `%3A`.
 pub const LONGEST_QUERY: usize = 4_096;
 
-/// What was sent is no lookup.
+/// The reason for rejecting a lookup.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadLookup {
-    /// It names more addresses than a machine has.
+    /// It has too many MAC addresses.
     #[error("A lookup may name {MOST_ADDRESSES} addresses at most, and this one names {0}.")]
     TooMany(usize),
-    /// Its query is longer than any that is good.
+    /// Its query is too long.
     #[error("The query of a lookup may have {LONGEST_QUERY} bytes at most, and this one has {0}.")]
     TooLong(usize),
 }
 
-/// The addresses that a lookup names, each once. What is no MAC address is passed over, as machines have network cards
-/// of other kinds too.
+/// The MAC addresses of a lookup, each once. Other values are ignored, since machines also have network cards without
+/// MAC addresses.
 ///
 /// # Errors
 /// [`BadLookup`]: 400.
@@ -305,7 +305,7 @@ pub fn lookup_addresses(query: &str, addresses: Option<&str>) -> Result<Vec<Mac>
     Ok(macs)
 }
 
-/// The answer to a lookup for `node`, with its token if that lookup is to be told it.
+/// The answer to a lookup for `node`; with its token, if this lookup may have it.
 #[must_use]
 pub fn lookup(
     node: &Node,
@@ -333,7 +333,7 @@ pub fn lookup(
     }
 }
 
-/// What ironic-python-agent reads besides, at upstream's defaults.
+/// Further settings that ironic-python-agent reads, with Ironic's defaults.
 fn upstreams_settings() -> Value {
     json!({
         "metrics": {
@@ -350,55 +350,55 @@ fn upstreams_settings() -> Value {
     })
 }
 
-/// The longest URL of a command API, in bytes.
+/// Longest URL of a command API, in bytes.
 const LONGEST_URL: usize = 1_024;
-/// The longest version of an agent, in bytes. ironic-python-agent's have some 20.
+/// Longest version of an agent, in bytes. ironic-python-agent's have some 20.
 const LONGEST_VERSION: usize = 128;
-/// The longest certificate, in bytes of PEM: room for a chain of RSA keys.
+/// Longest certificate, in bytes of PEM: room for a chain of RSA keys.
 const LONGEST_CERTIFICATE: usize = 16 * 1024;
-/// The longest token, in bytes. Ours have 43.
+/// Longest token, in bytes. Ours have 43.
 const LONGEST_TOKEN: usize = 512;
-/// The longest status, in bytes.
+/// Longest status, in bytes.
 const LONGEST_STATUS: usize = 64;
-/// The longest words for a status, in bytes.
+/// Longest message of a status, in bytes.
 const LONGEST_MESSAGE: usize = 16 * 1024;
-/// How many characters of what is wrong are named in an error.
+/// Number of characters of a wrong value that are quoted in an error.
 const SHOWN: usize = 200;
 
-/// What an agent sent is no heartbeat.
+/// The reason for rejecting a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadHeartbeat {
-    /// It is not of the form it should have.
+    /// Its form is wrong.
     #[error("Schema error for heartbeat: {0}")]
     Schema(String),
-    /// One of its texts is longer than it may be.
+    /// A text is too long.
     #[error("Schema error for heartbeat: {field} may have {longest} bytes at most, and has {len}")]
     TooLong {
-        /// Which.
+        /// The field.
         field: &'static str,
-        /// What is allowed, in bytes.
+        /// The limit in bytes.
         longest: usize,
-        /// What it has, in bytes.
+        /// The length in bytes.
         len: usize,
     },
-    /// Its version has characters that no version has.
+    /// Its version has control characters.
     #[error("Schema error for heartbeat: agent_version has control characters")]
     ControlCharacters,
     /// It has no token.
     #[error("Agent token is required for heartbeat processing.")]
     NoToken,
-    /// Its command API cannot be called.
+    /// Its `callback_url` is not usable.
     #[error("Invalid callback_url {0:?}: it is no URL of a host")]
     BadUrl(String),
-    /// Its command API would be called with a user's name and password.
+    /// Its `callback_url` has a user name or password.
     #[error("Invalid callback_url: it holds a user's name or password")]
     Userinfo,
-    /// Its command API would be called without encryption, with the token in the URL.
+    /// Its `callback_url` is not encrypted, although commands carry the token.
     #[error("Unacceptable protocol in the agent's callback_url {0:?}: TLS is required")]
     NotTls(String),
 }
 
-/// Reads the body of a heartbeat that came at `at`.
+/// Parses the body of a heartbeat that arrived at `at`.
 ///
 /// # Errors
 /// [`BadHeartbeat`]: 400.
@@ -430,7 +430,7 @@ pub fn heartbeat(
     })
 }
 
-/// Whether every text is no longer than it may be; what is too long is not repeated.
+/// Checks the length of every text; a text that is too long is not quoted.
 fn expect_short(body: &HeartbeatBody) -> Result<(), BadHeartbeat> {
     let texts = [
         ("callback_url", Some(&body.callback_url), LONGEST_URL),

@@ -1,4 +1,4 @@
-//! The one hardware type, `redfish`: what `/v1/drivers` shows of it, and which names it takes.
+//! The only hardware type, `redfish`: its entry in `/v1/drivers`, and the accepted names.
 
 use provision::BootInterface;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use crate::field::{BadBody, ClientView, Object};
 use crate::interface::{INTERFACES, INTERFACES_SINCE, default, enabled};
 use crate::python;
 
-/// The one hardware type.
+/// The only hardware type.
 pub const NAME: &str = "redfish";
 
-/// What an interface of each sort would do that is not built yet.
+/// The missing function of each kind of unsupported interface.
 const UNBUILT: [(&str, &str); 7] = [
     ("bios", "changes no BIOS settings"),
     ("deploy", "writes no image to a disk"),
@@ -21,7 +21,7 @@ const UNBUILT: [(&str, &str); 7] = [
     ("vendor", "has no vendor methods"),
 ];
 
-/// Properties of `driver_info` that the driver reads, and what they are.
+/// The properties of `driver_info`, and their descriptions.
 const PROPERTIES: [(&str, &str); 16] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
@@ -48,10 +48,10 @@ const PROPERTIES: [(&str, &str); 16] = [
     ),
 ];
 
-/// Whether there is such a driver.
+/// Checks that the driver exists.
 ///
 /// # Errors
-/// [`BadBody::NoSuchDriver`], as upstream says it.
+/// [`BadBody::NoSuchDriver`], in Ironic's words.
 pub fn check(name: &str, conductor_group: &str) -> Result<(), BadBody> {
     if name == NAME && conductor_group.is_empty() {
         return Ok(());
@@ -59,10 +59,10 @@ pub fn check(name: &str, conductor_group: &str) -> Result<(), BadBody> {
     Err(BadBody::NoSuchDriver { driver: name.to_owned(), group: conductor_group.to_owned() })
 }
 
-/// Whether the driver has the interface `name` of the sort `kind`.
+/// Checks that the driver has the interface `name` of this kind.
 ///
 /// # Errors
-/// [`BadBody::NoSuchInterface`], with those it has.
+/// [`BadBody::NoSuchInterface`], with the existing ones.
 pub fn check_interface(kind: &'static str, name: &str) -> Result<(), BadBody> {
     let enabled = enabled(kind);
     if enabled.contains(&name) || kind == "boot" && name.parse::<BootInterface>().is_ok() {
@@ -73,7 +73,7 @@ pub fn check_interface(kind: &'static str, name: &str) -> Result<(), BadBody> {
     Err(BadBody::NoSuchInterface { kind, name: name.to_owned(), valid: python::names(valid) })
 }
 
-/// Why an interface cannot be used, in words for `validate`.
+/// The reason why an interface cannot be used, for `validate`.
 #[must_use]
 pub fn why_unusable(kind: &str, chosen: &str) -> String {
     let unbuilt = UNBUILT.iter().find(|(of, _)| *of == kind && !chosen.starts_with("no-"));

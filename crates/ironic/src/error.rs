@@ -1,22 +1,22 @@
-//! The two shapes of an error's body, both JSON inside a JSON string, as upstream sends them.
+//! The two forms of an error body, both JSON inside a JSON string, as in Ironic.
 
 use serde_json::{Value, json};
 
-/// The body of an error that the application found: its words are in `faultstring`.
+/// The body of an application error: the message is in `faultstring`.
 #[must_use]
 pub fn application(status: u16, faultstring: &str) -> Value {
     let faultcode = if status < 500 { "Client" } else { "Server" };
     doubly(&json!({ "faultcode": faultcode, "faultstring": faultstring, "debuginfo": null }))
 }
 
-/// The body of an error that the framework found: no such route, version not acceptable.
+/// The body of a framework error: unknown route, unacceptable version.
 #[must_use]
 pub fn framework(status: u16, title: &str, description: &str) -> Value {
     doubly(&json!({ "code": status, "title": title, "description": description }))
 }
 
-/// The body of a login that is refused: upstream's, which keystoneauth reads, and beside it
-/// [`application`]'s, which python-ironicclient and our own command line read.
+/// The body of a refused login: Ironic's form, which keystoneauth reads, and [`application`]'s, which
+/// python-ironicclient and this project's command line read.
 #[must_use]
 pub fn login(status: u16, text: &str) -> Value {
     let mut body = application(status, text);
@@ -24,9 +24,9 @@ pub fn login(status: u16, text: &str) -> Value {
     body
 }
 
-/// What an error's body says, in either shape; `None` if it is of neither.
+/// The message of an error body, in either form; `None` for other bodies.
 ///
-/// For our own command line, which shows it to people.
+/// For this project's command line, which shows it to people.
 #[must_use]
 pub fn words(body: &Value) -> Option<String> {
     let inner = match body.get("error_message")? {

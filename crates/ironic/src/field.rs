@@ -1,4 +1,4 @@
-//! Fields of the API's resources: the microversion that brought them, the values they accept, how they are shown.
+//! Fields of the API's resources: their microversions, accepted values, and output.
 
 use jiff::Timestamp;
 use provision::limits::Excess;
@@ -20,33 +20,33 @@ pub type Object = Map<String, Value>;
 pub struct Field {
     /// Its name.
     pub name: &'static str,
-    /// It came with 1.`since`.
+    /// The microversion that introduced it is 1.`since`.
     pub since: u16,
     /// The kind of its values.
     pub kind: FieldKind,
-    /// When clients may set it.
+    /// The requests that may set it.
     pub set: FieldAccess,
 }
 
 /// The kind of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
-    /// `true` or `false`; upstream also takes the words for them.
+    /// `true` or `false`; Ironic also accepts words for them.
     Boolean,
-    /// `true`, `false`, or null for neither.
+    /// `true`, `false`, or null.
     BooleanOrNull,
     /// A list.
     List,
     /// An object.
     Map,
-    /// Text or null, of at most so many characters.
+    /// A text or null, with at most this many characters.
     Text(usize),
     /// A UUID or null.
     Uuid,
 }
 
 impl FieldKind {
-    /// The value of a field that was not set.
+    /// The value of an unset field.
     #[must_use]
     pub fn empty(self) -> Value {
         match self {
@@ -58,7 +58,7 @@ impl FieldKind {
     }
 }
 
-/// When clients may set a field.
+/// The requests that may set a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldAccess {
     /// On creation only.
@@ -67,38 +67,38 @@ pub enum FieldAccess {
     CreateAndPatch,
     /// By PATCH only.
     Patch,
-    /// Never: the service sets it.
+    /// None: the service sets it.
     Never,
 }
 
 impl FieldAccess {
-    /// Whether a creation may carry it.
+    /// Whether a creation may set it.
     #[must_use]
     pub fn on_create(self) -> bool {
         matches!(self, Self::Create | Self::CreateAndPatch)
     }
 
-    /// Whether a PATCH may name it.
+    /// Whether a PATCH may set it.
     #[must_use]
     pub fn by_patch(self) -> bool {
         matches!(self, Self::Patch | Self::CreateAndPatch)
     }
 }
 
-/// Which fields an answer shows.
+/// The fields of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fields {
-    /// All that the version has.
+    /// All fields of the version.
     All,
     /// These, and `links`.
     Only(Vec<&'static str>),
 }
 
 impl Fields {
-    /// Reads `?fields=a,b`.
+    /// Parses `?fields=a,b`.
     ///
     /// # Errors
-    /// [`BadFields`] names the first field that is not there.
+    /// [`BadFields`] with the first unknown field.
     pub fn parse(list: &str, table: &[Field], version: Version) -> Result<Self, BadFields> {
         let one = |name: &str| match table.iter().find(|field| field.name == name) {
             None => Err(BadFields::Unknown(name.to_owned())),
@@ -108,7 +108,7 @@ impl Fields {
         list.split(',').map(str::trim).map(one).collect::<Result<_, _>>().map(Self::Only)
     }
 
-    /// Whether `field` is shown at `version`.
+    /// Whether the answer has `field` at `version`.
     #[must_use]
     pub fn show(&self, field: &Field, version: Version) -> bool {
         version.has(field.since)
@@ -119,25 +119,25 @@ impl Fields {
     }
 }
 
-/// `?fields=` names what is not there.
+/// An unknown field in `?fields=`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadFields {
-    /// In no version: 400.
+    /// It exists in no version: 400.
     #[error("Field {0} is not a valid field.")]
     Unknown(String),
-    /// In a later version: 406.
+    /// It exists in a later version: 406.
     #[error("Request not acceptable.")]
     Newer,
 }
 
-/// The service as one client sees it.
+/// The client's view of the service.
 #[derive(Clone, Debug)]
 pub struct ClientView {
-    /// The version it asked for.
+    /// The requested version.
     pub version: Version,
-    /// The URL at which it reached the service, without a slash at the end.
+    /// The URL of the service as the client reached it, without a trailing slash.
     pub base_url: String,
-    /// The name of this daemon in `conductor` and `hosts`.
+    /// The daemon's name in `conductor` and `hosts`.
     pub host: String,
 }
 
@@ -148,7 +148,7 @@ impl ClientView {
         format!("{}/v1/{path}", self.base_url)
     }
 
-    /// The two links every resource has.
+    /// The two links of every resource.
     #[must_use]
     pub fn links(&self, path: &str) -> Value {
         json!([
@@ -158,16 +158,16 @@ impl ClientView {
     }
 }
 
-/// A time as Python's `isoformat()` prints it.
+/// A time in the format of Python's `isoformat()`.
 #[must_use]
 pub fn time(at: Timestamp) -> Value {
     Value::String(at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string())
 }
 
-/// A body of a creation or a PATCH that cannot be taken; 400 unless the variant says otherwise.
+/// The reason for rejecting the body of a creation or a PATCH; 400 unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadBody {
-    /// It does not have the form it should.
+    /// The form is wrong.
     #[error("Schema error for {subject}: {reason}")]
     Schema {
         /// `node`, `port` or `patch`.
@@ -175,23 +175,23 @@ pub enum BadBody {
         /// In the words of Python's jsonschema.
         reason: String,
     },
-    /// It should be a UUID.
+    /// The value is not a UUID.
     #[error("Expected UUID for {field}: {value}")]
     NotAUuid {
         /// The field.
         field: &'static str,
-        /// What it says.
+        /// The value.
         value: String,
     },
-    /// It should be a MAC address.
+    /// The value is not a MAC address.
     #[error("Expected valid MAC address for {field}: {value}")]
     NotAMac {
         /// The field.
         field: &'static str,
-        /// What it says.
+        /// The value.
         value: String,
     },
-    /// It should say yes or no.
+    /// The value is not a boolean.
     #[error(
         "Invalid {field}: Unrecognized value {value}, acceptable values are: \
          '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'"
@@ -199,37 +199,37 @@ pub enum BadBody {
     NotABoolean {
         /// The field.
         field: &'static str,
-        /// What it says.
+        /// The value.
         value: String,
     },
-    /// It cannot be a new node's name.
+    /// The name is not valid for a new node.
     #[error("Cannot create node with invalid name '{0}'")]
     BadName(String),
-    /// It cannot be a node's name.
+    /// The name is not valid for a node.
     #[error("Node {node}: Cannot change name to invalid name '{name}'")]
     BadNewName {
-        /// Whose name it should be.
+        /// The node.
         node: Uuid,
         /// The name.
         name: String,
     },
-    /// The name has another meaning in URLs.
+    /// The name is reserved in URLs.
     #[error(transparent)]
     Reserved(#[from] ReservedName),
-    /// The node's state or another field forbids it; the statuses are of [`Forbidden`].
+    /// The node's state or another field forbids the change; see [`Forbidden`] for the status.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
-    /// It would be larger than it may be: 413.
+    /// The resource would exceed its size limit: 413.
     #[error(
         "The {subject} would hold {excess}, in all the fields together that clients fill freely"
     )]
     TooLarge {
         /// `node`, `port` or `clean_steps`.
         subject: &'static str,
-        /// What is too much, and how much may be.
+        /// The exceeded limit.
         excess: Excess,
     },
-    /// No such hardware type.
+    /// The hardware type does not exist.
     #[error(
         "No valid host was found. Reason: No conductor service registered which supports driver \
          {driver} for conductor group \"{group}\". Ensure the driver is valid and enabled."
@@ -237,10 +237,10 @@ pub enum BadBody {
     NoSuchDriver {
         /// The driver.
         driver: String,
-        /// The conductor group. The only one is `""`.
+        /// The conductor group. Only `""` exists.
         group: String,
     },
-    /// No such interface.
+    /// The interface does not exist.
     #[error(
         "Could not find the following interface in the 'ironic.hardware.interfaces.{kind}' \
          entrypoint: {name}. Valid interfaces are {valid}."
@@ -248,52 +248,52 @@ pub enum BadBody {
     NoSuchInterface {
         /// `boot`, `deploy`, ….
         kind: &'static str,
-        /// What was asked for.
+        /// The requested interface.
         name: String,
-        /// What there is, as Python prints it.
+        /// The existing interfaces, in Python's notation.
         valid: String,
     },
-    /// There are no chassis here.
+    /// Chassis are not supported.
     #[error("Chassis {0} could not be found.")]
     NoSuchChassis(String),
-    /// The node it names is not there.
+    /// The node does not exist.
     #[error("Node {0} could not be found.")]
     NoSuchNode(String),
-    /// There are no port groups here.
+    /// Port groups are not supported.
     #[error("Portgroup {0} could not be found.")]
     NoSuchPortgroup(String),
-    /// It should be the identity of a switch.
+    /// The value is not a switch's ID.
     #[error("Expected a MAC address or OpenFlow datapath ID but received {0}.")]
     NotASwitch(String),
     /// A smart NIC without the port and host name of its switch link.
     #[error("Smart NIC port must have port_id and hostname in local_link_connection")]
     SmartNicWithoutLink,
-    /// It should be `network_data.json` of OpenStack.
+    /// The value is not a `network_data.json` of OpenStack.
     #[error("Invalid network_data: {0}")]
     NetworkData(String),
-    /// It may be null, but not empty.
+    /// The value may be null, but not empty.
     #[error("A non-empty value is required when setting {0}")]
     Empty(&'static str),
-    /// A PATCH of what may not be changed.
+    /// A PATCH of a field that may not be changed.
     #[error("Cannot patch {path}. Only the following can be updated: {allowed}")]
     NotPatchable {
-        /// What it names.
+        /// The requested path.
         path: String,
-        /// What it may name.
+        /// The permitted paths.
         allowed: String,
     },
-    /// A PATCH that does not fit what is there.
+    /// A PATCH that does not fit the resource.
     #[error("Couldn't apply patch '{operation}'. Reason: {reason}")]
     CannotApply {
-        /// The operation, as Python prints it.
+        /// The operation, in Python's notation.
         operation: String,
-        /// In the words of Python's jsonpatch where they are known.
+        /// The reason, in the words of Python's jsonpatch where they are known.
         reason: String,
     },
-    /// It names what a later version has: 406.
+    /// A field of a later version: 406.
     #[error("Request not acceptable.")]
     Newer,
-    /// The node is on its way to another state: 409.
+    /// The node is in transition: 409.
     #[error("Node {0} can not be updated while a state transition is in progress.")]
     InTransition(String),
 }
@@ -306,7 +306,7 @@ pub fn object<'a>(subject: &'static str, body: &'a Value) -> Result<&'a Object, 
     body.as_object().ok_or_else(|| not_of_type(subject, body, "'object'"))
 }
 
-/// The body of a creation: only fields that may be set then, each of its kind, nulls left out.
+/// The body of a creation: only fields that it may set, with values of their kinds; nulls are left out.
 ///
 /// # Errors
 /// [`BadBody`], for the first field that is wrong.
@@ -337,10 +337,10 @@ pub fn creation(
     Ok(out)
 }
 
-/// The value to store of what a client wrote.
+/// The value to store.
 ///
 /// # Errors
-/// [`BadBody`], if it is not of the field's kind.
+/// [`BadBody`] if the value is not of the field's kind.
 pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Value, BadBody> {
     match (field.kind, value) {
         (kind, Value::Null) => Ok(kind.empty()),
@@ -354,7 +354,7 @@ pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Val
             let reason = format!("{} is too long", python::repr(value));
             Err(BadBody::Schema { subject, reason })
         }
-        // PostgreSQL's text cannot hold it.
+        // PostgreSQL cannot store NUL in a text.
         (FieldKind::Text(_), Value::String(text)) if text.contains('\0') => {
             let reason = format!("{} holds a NUL", python::repr(value));
             Err(BadBody::Schema { subject, reason })
@@ -375,7 +375,7 @@ pub fn accept(subject: &'static str, field: &Field, value: &Value) -> Result<Val
     }
 }
 
-/// The words for yes and no that oslo.utils takes.
+/// oslo.utils' words for booleans.
 #[must_use]
 pub fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {

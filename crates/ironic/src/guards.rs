@@ -1,4 +1,4 @@
-//! Deletions and changes that upstream's conductor refuses, in its words.
+//! Deletions and changes that Ironic's conductor refuses, in its words.
 
 use provision::{Node, Port, ProvisionState};
 use thiserror::Error;
@@ -6,62 +6,61 @@ use uuid::Uuid;
 
 use crate::interface::INTERFACES;
 
-/// States in which a node's interfaces and its resource class may change, as upstream lists them.
+/// States in which a node's interfaces and its resource class may change, as listed by Ironic.
 const OPEN_STATES: &str = "enroll, inspecting, inspect wait, manageable, available";
 
-/// States in which a node may be deleted, as upstream lists them with its default settings.
+/// States in which a node may be deleted, as listed by Ironic with default settings.
 const DELETABLE_STATES: &str = "('manageable', 'enroll', 'adopt failed', 'available')";
 
-/// What [`Forbidden::ConnectionFixed`] is about.
+/// The subject of [`Forbidden::ConnectionFixed`].
 const CONNECTIVITY: &str = "pxe_enabled, local_link_connection, physical_network";
 
-/// Something that the node's state or another of its fields forbids; 409 unless the variant says
-/// otherwise.
+/// An operation that the node's state or another of its fields forbids; 409 unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Forbidden {
     /// The node has an instance.
     #[error("Node {node} is associated with instance {instance}.")]
     HasInstance {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
-        /// The instance's.
+        /// The instance's UUID.
         instance: String,
     },
     /// The node is protected: 403.
     #[error("Node {0} is protected and cannot be undeployed, rebuilt or deleted")]
     Protected(Uuid),
-    /// Not in this state.
+    /// The state forbids deletion.
     #[error(
         "Can not delete node \"{node}\" while it is in provision state \"{state}\". Valid provision \
          states to perform deletion are: \"{DELETABLE_STATES}\", or set the node into maintenance \
          mode"
     )]
     NotDeletable {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
         /// Its provision state.
         state: ProvisionState,
     },
-    /// Interfaces are fixed while something is done with them.
+    /// Interfaces cannot change during a procedure.
     #[error(
         "Node {node} can not have {field} updated unless it is in one of allowed ({OPEN_STATES}) \
          states or in maintenance mode. Current state is '{state}'."
     )]
     InterfaceFixed {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
         /// `boot_interface`, ….
         field: String,
         /// Its provision state.
         state: ProvisionState,
     },
-    /// The resource class is fixed while something is done with the node.
+    /// The resource class cannot change during a procedure.
     #[error(
         "Node {node} can not have resource_class updated unless it is in one of allowed \
          ({OPEN_STATES}) states. Current state is '{state}'."
     )]
     ResourceClassFixed {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
         /// Its provision state.
         state: ProvisionState,
@@ -72,23 +71,23 @@ pub enum Forbidden {
          current state is '{state}'"
     )]
     NotProtectable {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
         /// Its provision state.
         state: ProvisionState,
     },
-    /// An available node is on offer, so it must be made manageable first.
+    /// An available node must be made manageable first.
     #[error(
         "Node {node} can not have 'retired' set in provision state 'available', the current state \
          is '{state}'"
     )]
     NotRetirable {
-        /// Its UUID.
+        /// The node.
         node: Uuid,
         /// Its provision state.
         state: ProvisionState,
     },
-    /// The instance uses the address.
+    /// The instance uses the MAC address.
     #[error(
         "Cannot update hardware address for port {port} as node {node} is active or has instance UUID \
          assigned"
@@ -99,7 +98,7 @@ pub enum Forbidden {
         /// The node's UUID.
         node: Uuid,
     },
-    /// How a port is connected is fixed while its node is used.
+    /// A port's connection cannot change while its node is in use.
     #[error(
         "Port {port} can not have any connectivity attributes ({CONNECTIVITY}) updated unless node \
          {node} is in a enroll, inspecting, inspect wait, manageable state or in maintenance mode. The \
@@ -121,10 +120,10 @@ pub enum Forbidden {
     },
 }
 
-/// Whether a node may be deleted.
+/// Checks that a node may be deleted.
 ///
 /// # Errors
-/// [`Forbidden`], in the order in which upstream looks.
+/// [`Forbidden`], in Ironic's order of checks.
 pub fn check_deletion(node: &Node) -> Result<(), Forbidden> {
     if let Some(instance) = node.kept_text("instance_uuid").filter(|_| !node.maintenance) {
         return Err(Forbidden::HasInstance { node: node.uuid, instance: instance.to_owned() });
@@ -139,10 +138,10 @@ pub fn check_deletion(node: &Node) -> Result<(), Forbidden> {
     Err(Forbidden::NotDeletable { node: node.uuid, state })
 }
 
-/// Whether a node may become what a PATCH makes of it.
+/// Checks that a node may become the result of a PATCH.
 ///
 /// # Errors
-/// [`Forbidden`], in the order in which upstream looks.
+/// [`Forbidden`], in Ironic's order of checks.
 pub(crate) fn check_change(before: &Node, after: &mut Node) -> Result<(), Forbidden> {
     let (node, state) = (before.uuid, before.provision_state);
     let has_instance = matches!(state, ProvisionState::Active | ProvisionState::Rescue);
@@ -176,10 +175,10 @@ pub(crate) fn check_change(before: &Node, after: &mut Node) -> Result<(), Forbid
     Ok(())
 }
 
-/// Whether a port of `node` may become what a PATCH makes of it.
+/// Checks that a port of `node` may become the result of a PATCH.
 ///
 /// # Errors
-/// [`Forbidden`], in the order in which upstream looks.
+/// [`Forbidden`], in Ironic's order of checks.
 pub fn check_port_change(node: &Node, before: &Port, after: &Port) -> Result<(), Forbidden> {
     if node.maintenance {
         return Ok(());
@@ -199,7 +198,7 @@ pub fn check_port_change(node: &Node, before: &Port, after: &Port) -> Result<(),
     Err(Forbidden::ConnectionFixed { port, node: node.uuid, state })
 }
 
-/// Removes the reason of a flag that is removed, and refuses a reason without its flag.
+/// Removes the reason of a removed flag, and refuses a reason without its flag.
 fn check_reason(before: &Node, after: &mut Node, flag: &'static str) -> Result<(), Forbidden> {
     let reason = format!("{flag}_reason");
     if after.is_set(flag) {
@@ -216,16 +215,16 @@ fn check_reason(before: &Node, after: &mut Node, flag: &'static str) -> Result<(
     }
 }
 
-/// Whether nothing is done with the node, and nothing went wrong.
+/// Whether no procedure is under way or has failed.
 fn is_open(state: ProvisionState) -> bool {
     matches!(state, ProvisionState::Enroll | ProvisionState::Manageable | ProvisionState::Available)
 }
 
-/// Names that have another meaning in URLs of nodes, as upstream lists them.
+/// Node names that are reserved in URLs, as listed by Ironic.
 const RESERVED_NAMES: [&str; 6] =
     ["maintenance", "management", "states", "vendor_passthru", "detail", "validate"];
 
-/// A name with another meaning in URLs: 400.
+/// A reserved name: 400.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "The word \"{0}\" is reserved and can not be used as a node name. Reserved words are: {words}.",
@@ -233,7 +232,7 @@ const RESERVED_NAMES: [&str; 6] =
 )]
 pub struct ReservedName(pub String);
 
-/// Whether a name is free of other meanings.
+/// Checks that a name is not reserved.
 ///
 /// # Errors
 /// [`ReservedName`]
@@ -241,8 +240,8 @@ pub(crate) fn check_reserved(name: &str) -> Result<(), ReservedName> {
     if RESERVED_NAMES.contains(&name) { Err(ReservedName(name.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a text has the form of a name: what a URL's path has unescaped (RFC 3986 §2.3); before
-/// 1.10, a host name in lower case.
+/// Whether a text has the form of a name: only unreserved characters of URLs (RFC 3986 §2.3); before 1.10, a host
+/// name in lower case.
 #[must_use]
 pub fn is_name(text: &str, free: bool) -> bool {
     if text.is_empty() || text.len() > 255 || [".", ".."].contains(&text) {

@@ -1,23 +1,23 @@
-//! The interfaces of the hardware type: which sorts there are, and what a node may be set to.
+//! The interfaces of the hardware type: their kinds, and the permitted values.
 
 /// The microversion that shows a driver's interfaces.
 pub(crate) const INTERFACES_SINCE: u16 = 30;
 
-/// A sort of interface.
+/// A kind of interface.
 #[derive(Clone, Copy, Debug)]
 pub struct HardwareInterface {
     /// `boot`, `deploy`, ….
     pub kind: &'static str,
-    /// It came with 1.`since`.
+    /// The microversion that introduced it is 1.`since`.
     pub since: u16,
     /// The enabled interfaces, the default first.
     pub enabled: &'static [&'static str],
 }
 
-/// Every sort of interface. `no-…` is upstream's name for having none; `custom-agent` is its deploy
-/// interface that runs an agent's steps and deploys nothing by itself.
+/// All kinds of interfaces. `no-…` is Ironic's name for none; `custom-agent` is the deploy interface that runs an
+/// agent's steps and deploys nothing by itself.
 ///
-/// Some are accepted, stored and shown without effect, since clients such as Metal3 set them when they enrol a node.
+/// Some are only stored and shown, since clients such as Metal3 set them when they enroll a node.
 pub const INTERFACES: [HardwareInterface; 13] = [
     only("bios", 40, &["no-bios", "redfish"]),
     only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
@@ -42,13 +42,13 @@ const fn only(
     HardwareInterface { kind, since, enabled }
 }
 
-/// The default interface of a sort.
+/// The default interface of a kind.
 #[must_use]
 pub fn default(kind: &str) -> Option<&'static str> {
     enabled(kind).first().copied()
 }
 
-/// The interfaces of a sort, the default first.
+/// The interfaces of a kind, the default first.
 #[must_use]
 pub fn enabled(kind: &str) -> &'static [&'static str] {
     INTERFACES.iter().find(|interface| interface.kind == kind).map_or(&[], |i| i.enabled)

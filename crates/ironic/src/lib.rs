@@ -1,7 +1,7 @@
 //! The Ironic REST wire: JSON, microversions, errors, the agent protocol.
 //!
-//! What clients read of an error (`faultstring`) is upstream's wording where clients or their
-//! users depend on it, so these texts begin with a capital and end with a full stop.
+//! `faultstring` has Ironic's wording where clients or their users depend on it, so these texts begin with a capital
+//! and end with a full stop.
 
 pub mod agent;
 pub mod driver;
@@ -24,6 +24,6 @@ pub mod validate;
 pub mod version;
 
 pub use field::{ClientView, Fields};
-// For crates that may use this one and not `provision`.
+// For crates that may use this crate and not `provision`.
 pub use provision::text;
 pub use version::Version;

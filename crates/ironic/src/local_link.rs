@@ -1,4 +1,4 @@
-//! `local_link_connection` of a port: to which switch it is cabled, in the shapes upstream takes.
+//! `local_link_connection` of a port: its connection to a switch, in Ironic's forms.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::version::{Version, since};
 
 const FIELD: &str = "local_link_connection";
 
-/// What it may hold, each a text.
+/// Permitted keys; each value is a text.
 const KNOWN: [&str; 7] = [
     "port_id",
     "switch_id",
@@ -19,17 +19,17 @@ const KNOWN: [&str; 7] = [
     "vtep-physical-switch",
 ];
 
-/// What it must hold: one of these.
+/// Required keys: one of these sets.
 const SHAPES: [&[&str]; 3] = [
     &["port_id", "switch_id"],
     &["port_id", "hostname"],
     &["port_id", "vtep-logical-switch", "vtep-physical-switch"],
 ];
 
-/// The value as it is kept, with the switch's address in lower case.
+/// The value to store, with the switch's MAC address in lower case.
 ///
 /// # Errors
-/// [`BadBody`]; [`BadBody::Newer`] if it holds what a later version has.
+/// [`BadBody`]; [`BadBody::Newer`] for a key of a later version.
 pub(crate) fn accept(value: &Value, smart_nic: bool, version: Version) -> Result<Value, BadBody> {
     let link = value.as_object().ok_or_else(|| misshapen(value))?;
     for (field, since) in [

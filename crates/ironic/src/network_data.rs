@@ -1,21 +1,21 @@
-//! `network_data` of a node: how the machine's system should set its network up.
+//! `network_data` of a node: the network settings for the machine's system.
 //!
-//! Upstream reads it with the JSON schema of OpenStack's `network_data.json`. Its outline is what is
-//! asked for here: which lists there are, and what each entry must name.
+//! Ironic validates it with the JSON schema of OpenStack's `network_data.json`. This file checks only its outline:
+//! the lists, and the required keys of their entries.
 
 use serde_json::Value;
 
 use crate::field::BadBody;
 use crate::python;
 
-/// The lists, all of which must be there, and what each of their entries names as a text.
+/// The lists, all required, and the required text keys of their entries.
 const LISTS: [(&str, &[&str]); 3] = [
     ("links", &["id", "type"]),
     ("networks", &["id", "link", "network_id", "type"]),
     ("services", &["type", "address"]),
 ];
 
-/// Whether the value has the outline; nothing at all has it too.
+/// Checks the outline of a value; null is accepted.
 ///
 /// # Errors
 /// [`BadBody::NetworkData`]

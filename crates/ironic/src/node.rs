@@ -1,4 +1,4 @@
-//! Nodes in the API: what each version shows, what a creation and a PATCH may set.
+//! Nodes in the API: the fields of each version, and the fields that a creation and a PATCH may set.
 
 use jiff::Timestamp;
 use provision::addresses::agent_networks;
@@ -21,7 +21,7 @@ use crate::version::{Version, since};
 
 const TEXT: FieldKind = FieldKind::Text(255);
 
-/// Every field, in the order in which the versions brought them.
+/// All fields, in the order of their microversions.
 pub const FIELDS: &[Field] = &[
     f("uuid", 1, FieldKind::Uuid, FieldAccess::Create),
     f("created_at", 1, TEXT, FieldAccess::Never),
@@ -94,7 +94,7 @@ pub const FIELDS: &[Field] = &[
     f("health", 109, TEXT, FieldAccess::Never),
 ];
 
-/// What a list shows where nothing else is asked for.
+/// The default fields of a list.
 pub const LISTED: [&str; 7] =
     ["uuid", "name", "instance_uuid", "maintenance", "power_state", "provision_state", "links"];
 
@@ -102,7 +102,7 @@ const fn f(name: &'static str, since: u16, kind: FieldKind, set: FieldAccess) ->
     Field { name, since, kind, set }
 }
 
-/// The node as a client sees it; `reservation` is who is at work on it, if anyone is.
+/// The node for a client; `reservation` is the daemon that works on it, if any.
 #[must_use]
 pub fn show(node: &Node, view: &ClientView, fields: &Fields, reservation: Option<&str>) -> Value {
     FIELDS
@@ -155,14 +155,14 @@ fn value(node: &Node, field: &Field, view: &ClientView, reservation: Option<&str
     }
 }
 
-/// The step under way, under the name of the procedure that it is of.
+/// The current step, under the name of its procedure.
 fn step_of(node: &Node, procedure: Procedure) -> Value {
     let step = node.current_step.as_ref();
     let step = step.filter(|_| node.provision_state.procedure() == Some(procedure));
     step.map_or_else(|| json!({}), |step| json!(step))
 }
 
-/// Below 1.2 the state `available` had no name.
+/// The state's name. Below 1.2 the state `available` had none.
 fn state(state: ProvisionState, version: Version) -> Value {
     if state == ProvisionState::Available && !version.has(since::AVAILABLE) {
         return Value::Null;
@@ -170,7 +170,7 @@ fn state(state: ProvisionState, version: Version) -> Value {
     json!(state)
 }
 
-/// What upstream keeps for itself and yet shows: the agent, and how far a clean has come.
+/// Ironic's internal data that it nevertheless shows: the agent, and the progress of a clean.
 fn internal(attempt: Option<&Attempt>) -> Value {
     let live = attempt.filter(|attempt| attempt.ended_at.is_none());
     let Some(attempt) = live.filter(|attempt| attempt.boots() == Boots::Ramdisk) else {
@@ -214,7 +214,7 @@ pub fn states(node: &Node, view: &ClientView) -> Value {
         .into()
 }
 
-/// `driver_info` without its secrets, as agents and clients see it.
+/// `driver_info` without its secrets, for agents and clients.
 #[must_use]
 pub fn driver_info(node: &Node) -> Value {
     masked(&node.driver_info, is_secret).into()
@@ -226,7 +226,7 @@ pub fn instance_info(node: &Node) -> Value {
     masked(&node.instance_info, is_secret_of_instance).into()
 }
 
-/// The node that a `POST /v1/nodes` asks for; `uuid` is used if the body has none.
+/// The node of a `POST /v1/nodes`; `uuid` is used if the body has none.
 ///
 /// # Errors
 /// [`BadBody`].
@@ -245,10 +245,10 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
     Ok(node)
 }
 
-/// The node as a `PATCH /v1/nodes/{}` wants it.
+/// The node after a `PATCH /v1/nodes/{}`.
 ///
 /// # Errors
-/// [`BadBody`]; [`BadBody::InTransition`] where the node is under way.
+/// [`BadBody`]; [`BadBody::InTransition`] during a procedure.
 pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadBody> {
     let patchable = || FIELDS.iter().filter(|field| field.set.by_patch());
     let document = patchable().map(|field| (field.name.to_owned(), written(node, field))).collect();
@@ -266,7 +266,7 @@ pub fn patched(node: &Node, body: &Value, version: Version) -> Result<Node, BadB
         }
     }
     for field in patchable() {
-        // What was removed gets its default, and what is there must be of its kind.
+        // A removed field gets its default; an existing one must be of its kind.
         let value = document.get(field.name).unwrap_or(&Value::Null);
         let value = field::accept("patch", field, value)?;
         document.insert(field.name.to_owned(), value);
@@ -282,12 +282,12 @@ fn too_large(excess: Excess) -> BadBody {
     BadBody::TooLarge { subject: "node", excess }
 }
 
-/// The one change accepted during a state transition: a node in maintenance forgets an instance that is gone.
+/// The only change during a transition: a node in maintenance drops an instance that is gone.
 fn frees_instance(node: &Node, body: &Value) -> bool {
     node.maintenance && *body == json!([{ "op": "remove", "path": "/instance_uuid" }])
 }
 
-/// While the machine is under way, what it was told must stay as it is.
+/// During a boot, the data behind its settings must not change.
 fn is_in_transition(node: &Node) -> bool {
     match node.provision_state.position() {
         Position::In(Procedure::Verify, _) | Position::Rest => false,
@@ -297,7 +297,7 @@ fn is_in_transition(node: &Node) -> bool {
     }
 }
 
-/// A field as clients may write it, secrets and all.
+/// A field in the form that clients write, with secrets.
 fn written(node: &Node, field: &Field) -> Value {
     match field.name {
         "driver" => json!(node.driver),
@@ -316,7 +316,7 @@ fn written(node: &Node, field: &Field) -> Value {
     }
 }
 
-/// A client that writes back what it was shown means to keep the secrets.
+/// A client that writes masked values back keeps the secrets.
 fn keep_masked(map: &mut Object, stored: &Object) {
     for (key, value) in map {
         if let Some(stored) = stored.get(key) {
@@ -336,17 +336,17 @@ fn keep_masked_value(value: &mut Value, stored: &Value) {
     }
 }
 
-/// The context of a write: words for errors, the version, the node before.
+/// The context of a write: words for errors, the version, the former node.
 #[derive(Clone, Copy)]
 struct WriteContext<'a> {
     subject: &'static str,
     version: Version,
-    /// The node before the write; `None` for a new one. Values that stay are not checked again: older versions may have
-    /// accepted them by other rules.
+    /// The node before the write; `None` for a new one. Unchanged values are not checked again: older versions may
+    /// have accepted them by other rules.
     before: Option<&'a Node>,
 }
 
-/// Sets what `document` holds; its values are of their fields' kinds.
+/// Sets the fields of `document`; its values are of their fields' kinds.
 fn fill(node: &mut Node, document: &Object, writer: WriteContext<'_>) -> Result<(), BadBody> {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let Some(driver) = text("driver") else {
@@ -377,7 +377,7 @@ fn set(
 ) -> Result<(), BadBody> {
     let map = || value.as_object().cloned().unwrap_or_default();
     match name {
-        // Checked before, or not writable.
+        // Checked already, or read-only.
         "uuid" | "driver" | "chassis_uuid" | "conductor_group" => {}
         "driver_info" => node.driver_info = map(),
         "extra" => node.extra = map(),
@@ -419,7 +419,7 @@ fn set_interface(node: &mut Node, kind: &'static str, chosen: Option<&str>) -> R
     Ok(())
 }
 
-/// The interface of a sort that the node is set to.
+/// The node's interface of a kind.
 pub(crate) fn interface_of(node: &Node, kind: &str) -> String {
     if kind == "boot" {
         return node.boot_interface.name().to_owned();
@@ -428,7 +428,7 @@ pub(crate) fn interface_of(node: &Node, kind: &str) -> String {
     chosen.or_else(|| interface::default(kind)).unwrap_or_default().to_owned()
 }
 
-/// Stores a field that decides nothing here. Defaults are not stored.
+/// Stores a field without effect here. Defaults are not stored.
 fn keep(kept: &mut Object, name: &str, value: &Value) {
     let Some(field) = FIELDS.iter().find(|field| field.name == name) else { return };
     if *value == field.kind.empty() {
@@ -438,13 +438,13 @@ fn keep(kept: &mut Object, name: &str, value: &Value) {
     }
 }
 
-/// `boot` of `boot_interface`.
+/// `boot` from `boot_interface`.
 fn interface(field: &str) -> Option<&'static str> {
     let kind = field.strip_suffix("_interface")?;
     interface::INTERFACES.iter().find(|interface| interface.kind == kind).map(|i| i.kind)
 }
 
-/// A name must not look like a UUID, since both find a node in the same place of a URL.
+/// A name must not look like a UUID, since both identify a node in the same part of a URL.
 fn name(name: Option<&str>, writer: WriteContext<'_>) -> Result<Option<String>, BadBody> {
     let Some(name) = name else { return Ok(None) };
     let written = Some(name.to_owned());
@@ -718,7 +718,7 @@ mod tests {
 
     #[test]
     fn what_one_request_writes_is_limited_before_it_is_applied() {
-        // A list in the front of which a thousand things are then put, and that is then removed.
+        // A list that gets a thousand insertions at its front, and is removed then.
         let list = json!({ "op": "add", "path": "/extra/a", "value": vec![0; 20_000] });
         let forget = json!({ "op": "remove", "path": "/extra/a" });
         let refused = patch(&node(), json!([list, forget])).unwrap_err();
@@ -849,7 +849,7 @@ mod tests {
         serde_json::from_str::<Node>(&text).unwrap();
     }
 
-    /// Any JSON, not too deep.
+    /// Any JSON of limited depth.
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

@@ -1,4 +1,4 @@
-//! JSON PATCH (RFC 6902) of nodes and ports, with upstream's rules and words.
+//! JSON PATCH (RFC 6902) of nodes and ports, with Ironic's rules and words.
 
 use json_patch::PatchOperation;
 use provision::limits::FreeFormSize;
@@ -8,19 +8,19 @@ use crate::field::{BadBody, Field, Object};
 use crate::python;
 use crate::version::Version;
 
-/// Operations upstream takes.
+/// Operations that Ironic accepts.
 const OPERATIONS: [&str; 3] = ["add", "replace", "remove"];
 
-/// Deepest nesting of a patched document. Several operations can nest deeper than one body, and serde_json would not
-/// read a deeper node back.
+/// Deepest nesting of a patched document. Several operations can nest deeper than one body, and serde_json would
+/// refuse to read a deeper node back.
 const MAX_DEPTH: usize = 64;
 
-/// Operations of one request. Clients send one for each field that they change.
+/// Number of operations in one request. Clients send one for each changed field.
 const MAX_OPERATIONS: usize = 1_000;
 
-/// Applies `patch` to `document`, which holds the fields of `table` that may be patched.
+/// Applies `patch` to `document`, which holds the patchable fields of `table`.
 ///
-/// Fields that were removed are missing from the result.
+/// Removed fields are missing from the result.
 ///
 /// # Errors
 /// [`BadBody`]; the document is dropped then, so nothing is half done.
@@ -52,8 +52,8 @@ pub fn apply(
     Ok(document)
 }
 
-/// Size of what `patch` writes, all operations together. To be limited before it is applied, which
-/// can take time that grows with the product of both.
+/// The size of all values that `patch` writes. It is limited before the patch is applied, since that can take time
+/// proportional to the product of both sizes.
 #[must_use]
 pub fn size(patch: &Value) -> FreeFormSize {
     let operations = patch.as_array().into_iter().flatten();
@@ -85,8 +85,8 @@ fn check(operation: &Value, table: &[Field], version: Version) -> Result<(), Bad
         let path = python::repr(&json!(path));
         return Err(schema(format!("{path} does not match '^(/[\\\\w-]+)+$'")));
     };
-    // Each operation can go as deep as those before it and add its value there; a bound on the way
-    // keeps the result shallow enough to be measured and dropped, both of which recurse.
+    // Each operation can go as deep as the ones before and add its value there; the limit on paths keeps the result
+    // shallow enough to be measured and dropped, both of which recurse.
     if path.matches('/').count() > MAX_DEPTH {
         return Err(schema(format!("a path has more than {MAX_DEPTH} parts")));
     }
@@ -109,11 +109,11 @@ fn apply_one(document: &mut Value, operation: &Value) -> Result<(), BadBody> {
         |reason: String| BadBody::CannotApply { operation: python::repr(operation), reason };
     let parsed: PatchOperation =
         serde_json::from_value(operation.clone()).map_err(|error| cannot(error.to_string()))?;
-    // Nothing is undone: the caller drops the document on an error.
+    // No rollback is needed: the caller drops the document on an error.
     json_patch::patch_unsafe(document, &[parsed]).map_err(|error| cannot(reason(operation, &error)))
 }
 
-/// The words of Python's jsonpatch for a missing member; else those of our library.
+/// The words of Python's jsonpatch for a missing member, otherwise those of the Rust library.
 fn reason(operation: &Value, error: &json_patch::PatchError) -> String {
     let text = |key: &str| operation.get(key).and_then(Value::as_str).unwrap_or_default();
     let (op, path) = (text("op"), text("path"));

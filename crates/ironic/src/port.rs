@@ -1,4 +1,4 @@
-//! Ports in the API: what each version shows, what a creation and a PATCH may set.
+//! Ports in the API: the fields of each version, and the fields that a creation and a PATCH may set.
 
 use hardware::Mac;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::version::Version;
 
 const TEXT: FieldKind = FieldKind::Text(255);
 
-/// Every field, in the order in which the versions brought them.
+/// All fields, in the order of their microversions.
 pub const FIELDS: &[Field] = &[
     f("uuid", 1, FieldKind::Uuid, FieldAccess::Create),
     f("created_at", 1, TEXT, FieldAccess::Never),
@@ -38,7 +38,7 @@ pub const FIELDS: &[Field] = &[
     f("available_for_dynamic_portgroup", 103, FieldKind::Boolean, FieldAccess::CreateAndPatch),
 ];
 
-/// What a list shows where nothing else is asked for.
+/// The default fields of a list.
 pub const LISTED: [&str; 3] = ["uuid", "address", "links"];
 
 /// Fields that are true by default.
@@ -48,7 +48,7 @@ const fn f(name: &'static str, since: u16, kind: FieldKind, set: FieldAccess) ->
     Field { name, since, kind, set }
 }
 
-/// The port as a client sees it.
+/// The port for a client.
 #[must_use]
 pub fn show(port: &Port, view: &ClientView, fields: &Fields) -> Value {
     FIELDS
@@ -69,7 +69,7 @@ fn value(port: &Port, field: &Field, view: &ClientView) -> Value {
     }
 }
 
-/// A field as clients may write it.
+/// A field in the form that clients write.
 fn written(port: &Port, field: &Field) -> Value {
     match field.name {
         "address" => json!(port.address),
@@ -84,9 +84,9 @@ fn default(field: &Field) -> Value {
     if TRUE_BY_DEFAULT.contains(&field.name) { json!(true) } else { field.kind.empty() }
 }
 
-/// The port that a `POST /v1/ports` asks for; `uuid` is used if the body has none.
+/// The port of a `POST /v1/ports`; `uuid` is used if the body has none.
 ///
-/// Whether the node is there is the caller's to look up.
+/// The caller checks that the node exists.
 ///
 /// # Errors
 /// [`BadBody`].
@@ -100,7 +100,7 @@ pub fn create(body: &Value, version: Version, uuid: Uuid, now: Timestamp) -> Res
         }
     }
     for name in TRUE_BY_DEFAULT {
-        // `creation` leaves false out, as it is what a Boolean is by itself.
+        // `creation` leaves out false, the default of a boolean.
         read.insert(name.to_owned(), json!(!is_false(body.get(name))));
     }
     let uuid = match read.get("uuid") {
@@ -157,8 +157,8 @@ pub fn patched(port: &Port, body: &Value, version: Version) -> Result<Port, BadB
     Ok(after)
 }
 
-/// Sets the fields of `document`, whose values are of their fields' kinds. Values that stay as `before` are not checked
-/// again: older versions may have accepted them by other rules.
+/// Sets the fields of `document`, whose values are of their fields' kinds. Unchanged values are not checked again:
+/// older versions may have accepted them by other rules.
 fn fill(
     port: &mut Port,
     document: &Object,
@@ -203,7 +203,7 @@ fn address(value: &Value) -> Result<Mac, BadBody> {
     text.parse().map_err(|_| BadBody::NotAMac { field: "address", value: text.to_owned() })
 }
 
-/// Upstream takes no names here, and clients look the UUID up when it says so.
+/// Ironic accepts no names here; clients that get this error look the UUID up.
 fn node_uuid(value: &Value) -> Result<Uuid, BadBody> {
     let text = value.as_str().unwrap_or_default();
     let wrong = |_| BadBody::NotAUuid { field: "node_uuid", value: text.to_owned() };

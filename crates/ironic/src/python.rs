@@ -1,4 +1,4 @@
-//! Values as Python writes them, for error texts that quote what the client sent.
+//! Values in Python's notation, for error texts that quote the client's input.
 
 use serde_json::Value;
 

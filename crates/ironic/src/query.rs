@@ -1,4 +1,4 @@
-//! The arguments that queries may have, each with the microversion that brought it.
+//! Query arguments, with their microversions.
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ use crate::version::{Version, since};
 pub struct QueryArgument {
     /// Its name.
     pub name: &'static str,
-    /// It came with 1.`since`.
+    /// The microversion that introduced it is 1.`since`.
     pub since: u16,
 }
 
@@ -25,7 +25,7 @@ pub const PAGE: &[QueryArgument] = &[
     argument("sort_dir", 1),
 ];
 
-/// The fields that are shown.
+/// The fields of the answer.
 pub const FIELDS: &[QueryArgument] = &[argument("fields", 8)];
 
 /// Whether a list shows all fields.
@@ -57,28 +57,28 @@ pub const NODE_PATCH: &[QueryArgument] = &[argument("reset_interfaces", 45)];
 /// The filters of every list of ports.
 pub const PORT_FILTERS: &[QueryArgument] = &[argument("address", 1)];
 
-/// The node whose ports are listed, where the path does not name it.
+/// The node of a list of ports, if the path does not have it.
 pub const PORT_NODE: &[QueryArgument] = &[argument("node", 1), argument("node_uuid", 1)];
 
 /// Arguments of the list of drivers. `fields` is accepted without effect.
 pub const DRIVERS: &[QueryArgument] =
     &[argument("detail", 1), argument("type", 1), argument("fields", 1)];
 
-/// The attempt whose trace is shown.
+/// The attempt of a trace.
 pub const BOOT_TRACE: &[QueryArgument] = &[argument("attempt", 1)];
 
-/// A query that cannot be answered.
+/// The reason for rejecting a query.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadQuery {
     /// It has an argument of a later version: 406.
     #[error("Request not acceptable.")]
     Newer,
-    /// It has an argument of no version: 400. A filter that is not understood must not list everything.
+    /// It has an unknown argument: 400. An ignored filter would list everything.
     #[error("Unexpected arguments: {0}")]
     Unexpected(String),
 }
 
-/// Whether each argument of a query is one of `tables` and of the version asked for.
+/// Checks that each argument is in `tables` and exists at the requested version.
 ///
 /// # Errors
 /// [`BadQuery`]

@@ -1,4 +1,4 @@
-//! What operators ask of a node's states: `PUT …/states/provision` and `…/states/power`.
+//! Operators' requests for states: `PUT …/states/provision` and `…/states/power`.
 
 use provision::config_drive::{self, BadConfigDrive};
 use provision::image::CONFIG_DRIVE;
@@ -14,7 +14,7 @@ use crate::field::{self, Object};
 use crate::python;
 use crate::version::{Version, since};
 
-/// The names of verbs, since which microversion there is each, and which verb it is.
+/// The names of verbs, their microversions, and the verbs.
 pub const VERBS: [(&str, u16, Verb); 15] = [
     ("manage", 4, Verb::Manage),
     ("provide", 4, Verb::Provide),
@@ -33,10 +33,10 @@ pub const VERBS: [(&str, u16, Verb); 15] = [
     ("service", 87, Verb::Service),
 ];
 
-/// The states of Ironic's that no node of ours is ever in, since none lasts (`ironic/common/states.py`).
+/// Ironic's states that nodes here are never in, since they are transient (`ironic/common/states.py`).
 pub const OTHER_STATES: [&str; 3] = ["deleted", "deploy done", "rebuild"];
 
-/// Arguments that a `PUT …/states/provision` may have.
+/// Arguments of a `PUT …/states/provision`.
 const PROVISION_ARGUMENTS: [&str; 8] = [
     "target",
     "configdrive",
@@ -48,54 +48,54 @@ const PROVISION_ARGUMENTS: [&str; 8] = [
     "runbook",
 ];
 
-/// Interfaces that may have clean steps (upstream's `CLEANING_INTERFACE_PRIORITY`).
+/// Interfaces with clean steps (Ironic's `CLEANING_INTERFACE_PRIORITY`).
 const STEP_INTERFACES: [&str; 7] =
     ["vendor", "power", "management", "firmware", "deploy", "bios", "raid"];
 
 /// Longest name of a clean step, in bytes. Those of ironic-python-agent have some thirty.
 const MAX_STEP_NAME: usize = 255;
 
-/// What is asked for and cannot be; 400 unless the variant says otherwise.
+/// The reason for rejecting a target; 400 unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTarget {
-    /// The body is not of the form it should have.
+    /// The form of the body is wrong.
     #[error("Schema error for {subject}: {reason}")]
     Schema {
-        /// What was read.
+        /// The subject.
         subject: &'static str,
-        /// What is wrong, in the words of Python's jsonschema.
+        /// The error, in the words of Python's jsonschema.
         reason: String,
     },
-    /// An argument that must be there is not.
+    /// A required argument is missing.
     #[error("Missing mandatory parameter: {0}")]
     Absent(&'static str),
-    /// Arguments that nobody knows.
+    /// An argument is unknown.
     #[error("Unexpected arguments: {0}")]
     Unexpected(String),
-    /// An argument that is not what it should be.
+    /// An argument has a wrong type or value.
     #[error("Expected {expected} for {argument}: {value}")]
     WrongType {
         /// Its name.
         argument: &'static str,
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
-        /// What it is, as Python prints it.
+        /// The value, in Python's notation.
         value: String,
     },
-    /// Nobody knows this target.
+    /// The target is unknown.
     #[error(
         "The requested action \"{target}\" can not be performed on node \"{node}\" while it is in \
          state \"{state}\"."
     )]
     Unknown {
-        /// What was asked for.
+        /// The target.
         target: String,
-        /// Of which node.
+        /// The node.
         node: Uuid,
-        /// Which is in this state.
+        /// The node's state.
         state: String,
     },
-    /// Upstream has it, this service does not.
+    /// Ironic supports the target, this service does not.
     #[error(
         "The requested action \"{0}\" is not supported by this service. It has {built}.",
         built = built_verbs()
@@ -104,50 +104,50 @@ pub enum BadTarget {
     /// A `clean` without steps.
     #[error("\"clean_steps\" is required when setting target provision state to clean")]
     NoSteps,
-    /// Steps that are none.
+    /// The steps are malformed.
     #[error("Invalid clean_steps: {0}")]
     Steps(String),
-    /// Steps that are too large.
+    /// The steps are too large.
     #[error("Invalid clean_steps: their arguments have {0}")]
     StepsTooLarge(Excess),
-    /// A config drive that is none.
+    /// The config drive is malformed.
     #[error("Invalid configdrive: {0}")]
     ConfigDrive(#[from] BadConfigDrive),
-    /// A config drive with which the node would be too large.
+    /// The node would exceed its size limit with the config drive.
     #[error("Invalid configdrive: with it, the node has {0}")]
     ConfigDriveTooLarge(Excess),
-    /// Something that goes with another verb.
+    /// The argument belongs to another verb.
     #[error("\"{argument}\" is only valid when setting target provision state to {verbs}")]
     Misplaced {
-        /// What it was.
+        /// The argument.
         argument: &'static str,
-        /// With which it goes.
+        /// The verbs of the argument.
         verbs: &'static str,
     },
-    /// A config drive for what is not deployed.
+    /// The target does not accept a config drive.
     #[error("Adding a config drive is only supported when setting provision state to {0}")]
     NoConfigDrive(&'static str),
-    /// It goes with `clean` and `service` only.
+    /// `disable_ramdisk` belongs to `clean` and `service` only.
     #[error("disable_ramdisk is supported only with manual cleaning or servicing")]
     NoRamdiskToDisable,
-    /// A patience that is none.
+    /// The timeout is invalid.
     #[error("timeout has to be positive integer")]
     Timeout,
-    /// Upstream has it, this service does not.
+    /// Ironic supports the argument, this service does not.
     #[error("\"{0}\" is not supported by this service")]
     Unsupported(&'static str),
-    /// It came with a later version: 406.
+    /// The argument or the target exists in a later version: 406.
     #[error("Request not acceptable.")]
     Newer,
 }
 
-/// Whether a `PUT …/states/provision` asks for an abort, which waits for nobody.
+/// Whether the body of a `PUT …/states/provision` is an abort, which does not wait for a lock.
 #[must_use]
 pub fn is_abort(body: &Value) -> bool {
     body["target"] == "abort"
 }
 
-/// What a `PUT …/states/provision` asks for.
+/// The event of a `PUT …/states/provision`.
 ///
 /// # Errors
 /// [`BadTarget`].
@@ -177,7 +177,7 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
     Ok(Event::VerbAsked(request))
 }
 
-/// A config drive that can be given to the instance, and kept with the node.
+/// Checks a config drive for the instance, and that it fits into the node.
 fn fitting_config_drive(node: &Node, config_drive: &Value) -> Result<Value, BadTarget> {
     config_drive::files(config_drive)?;
     let mut with_it = node.clone();
@@ -187,14 +187,14 @@ fn fitting_config_drive(node: &Node, config_drive: &Value) -> Result<Value, BadT
     Ok(config_drive.clone())
 }
 
-/// The verbs that this service does, quoted, as a list in words.
+/// The supported verbs, quoted, as a list in words.
 fn built_verbs() -> String {
     let built = VERBS.iter().filter(|(.., verb)| verb.is_built());
     let names: Vec<_> = built.map(|(name, ..)| format!("\"{name}\"")).collect();
     names.join(", ")
 }
 
-/// Whether each argument is of its type, whatever the verb is.
+/// Checks the type of each argument, for any verb.
 fn check_types(body: &Object) -> Result<(), BadTarget> {
     let wrong = |argument, expected, value: &Value| {
         Err(BadTarget::WrongType { argument, expected, value: python::repr(value) })
@@ -232,10 +232,10 @@ fn as_boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// Whether nothing was given that goes with another verb, or with none that is here. Cleans always
-/// run in the ramdisk, and with steps that are written out; deployments from a URL have no steps.
+/// Refuses arguments of other verbs, and unsupported ones. Cleans always run in the ramdisk, with explicit steps;
+/// deployments from a URL have no steps.
 fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Result<(), BadTarget> {
-    // What is empty counts as not given, as it does in Python.
+    // As in Python, an empty value counts as absent.
     let has = |argument: &str| given(body, argument).is_some_and(|value| !is_empty(value));
     let with_rebuild = version.has(since::REBUILD_CONFIG_DRIVE);
     let takes_config_drive = verb == Verb::Deploy || verb == Verb::Rebuild && with_rebuild;
@@ -283,7 +283,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The steps in their order. Each may be asked for more than once, as upstream has it.
+/// The steps in order. A step may be repeated, as in Ironic.
 fn clean_steps(steps: &Value) -> Result<Vec<ProcedureStep>, BadTarget> {
     let steps = steps.as_array().ok_or(BadTarget::NoSteps)?;
     if steps.is_empty() {
@@ -303,7 +303,7 @@ fn clean_step(step: &Value) -> Result<ProcedureStep, BadTarget> {
     for (name, value) in object {
         match (name.as_str(), value) {
             ("interface" | "step" | "args", _) => {}
-            // Upstream has an order for the steps of runbooks, and sub-nodes; neither is here.
+            // Ironic has an order for the steps of runbooks, and sub-nodes; neither is supported here.
             ("order", Value::Number(number)) if number.is_u64() => {}
             ("order", Value::String(digits)) if is_digits(digits) => {}
             ("execute_on_child_nodes", Value::Bool(false)) => {}
@@ -366,8 +366,8 @@ fn bad_step(value: &Value, what: &str) -> BadTarget {
     BadTarget::Steps(format!("{} {what}", python::repr(value)))
 }
 
-/// What a `PUT …/states/power` asks for. Its `timeout` is checked and not used: the BMC's own
-/// patience decides how long a soft power off may take.
+/// The event of a `PUT …/states/power`. Its `timeout` is checked but not used: the daemon's own timeout for the BMC
+/// limits a soft power off.
 ///
 /// # Errors
 /// [`BadTarget`].

@@ -1,6 +1,7 @@
-//! What a worker asks of an agent next, and what the replies mean. No step is sent that the agent may already have.
+//! The plan of a worker's calls to an agent, and the meaning of the replies. No step is sent that the agent may
+//! already have.
 //!
-//! Nothing is noted in the store between two actions: the agent's list of commands says what was sent.
+//! Nothing is stored between two calls: the agent's list of commands shows what was sent.
 
 use provision::node::StepRun;
 use provision::steps::ProcedureStep;
@@ -13,10 +14,10 @@ use crate::agent::{AgentStep, CleanSteps, Command, CommandStatus};
 
 const ASK: &str = "clean.get_clean_steps";
 const RUN: &str = "clean.execute_clean_step";
-/// A command's name in lists is without its extension.
+/// The command's name in lists, without its extension.
 const RUN_IN_LISTS: &str = "execute_clean_step";
 
-/// How one piece of work with an agent is done.
+/// The plan of one piece of work with an agent.
 #[derive(Clone, Copy, Debug)]
 pub struct StepPlan<'a> {
     work: StepWork,
@@ -24,72 +25,72 @@ pub struct StepPlan<'a> {
     run: &'a StepRun,
 }
 
-/// What the work is.
+/// The kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepWork {
-    /// Ask for the steps that the agent has.
+    /// Request the agent's steps.
     Ask,
     /// Send the step at this index.
     Run {
-        /// Among the steps of the run.
+        /// The index in the run's steps.
         index: usize,
     },
-    /// Ask how the current step is going.
+    /// Read the progress of the current step.
     Check,
 }
 
-/// What the last action has brought.
+/// The result of the last action.
 #[derive(Debug)]
 pub enum AgentReply {
-    /// There was none yet.
+    /// There was no action yet.
     Nothing,
     /// All commands since the agent started.
     Commands(Vec<Command>),
-    /// The command that was sent.
+    /// The sent command.
     Sent(Command),
-    /// No answer, for this reason: the agent could not be reached, or is busy.
+    /// No answer, with the reason: the agent is unreachable or busy.
     Silent(String),
-    /// A call that the agent refused, or that cannot be made, for this reason.
+    /// A refusal by the agent, or an impossible call, with the reason.
     Refused(String),
 }
 
-/// What is to be done next.
+/// The next action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepAction {
-    /// Ask for the list of commands.
+    /// Request the list of commands.
     ListCommands,
-    /// Send a command; what it says of the node is added.
+    /// Send a command; the caller adds the node's data.
     Send {
         /// The call, for the trace.
         call: AgentCall,
         /// Extension and command.
         command: &'static str,
-        /// Its arguments, but for the node.
+        /// Its arguments, without the node.
         params: Map<String, Value>,
         /// Whether to wait for its end.
         wait: bool,
     },
-    /// Nothing: this came of the work.
+    /// No action: the result of the work.
     Done {
-        /// What happened.
+        /// The event.
         event: Event,
-        /// What the trace gets of it.
+        /// The event for the trace.
         trace: Option<What>,
     },
 }
 
 impl<'a> StepPlan<'a> {
-    /// The plan of `work` in an attempt.
+    /// The plan for `work` in an attempt.
     #[must_use]
     pub fn new(work: StepWork, attempt: Uuid, run: &'a StepRun) -> Self {
         Self { work, attempt, run }
     }
 
-    /// What follows the reply to the action before.
+    /// The action after a reply.
     #[must_use]
     pub fn next(&self, reply: &AgentReply) -> StepAction {
         match (self.work, reply) {
-            // An agent that is silent calls again, and the work goes on then.
+            // A silent agent calls again, and the work continues then.
             (_, AgentReply::Silent(reason)) => {
                 done(Event::AgentSilent { attempt: self.attempt, reason: reason.clone() })
             }
@@ -135,7 +136,7 @@ impl<'a> StepPlan<'a> {
         }
     }
 
-    /// A daemon that died after sending the step, or an answer that got lost, leaves it with the agent.
+    /// The agent may have the step already, if a daemon died after sending it or an answer was lost.
     fn send_once(&self, index: usize, commands: &[Command]) -> StepAction {
         let Some(step) = self.run.steps.get(index) else { return done(no_agent(self.attempt)) };
         if let Some(sent) = commands.iter().find(|command| self.is_sent(command, step)) {
@@ -148,7 +149,7 @@ impl<'a> StepPlan<'a> {
         StepAction::Send { call, command: RUN, params, wait: false }
     }
 
-    /// Whether a command is this step: all steps before it are settled, and the agent runs one at a time.
+    /// Whether a command is this step: all earlier steps are settled, and the agent runs one at a time.
     /// ironic-python-agent lists commands without their parameters.
     fn is_sent(&self, command: &Command, step: &ProcedureStep) -> bool {
         let sent = command.command_params.as_ref().and_then(|params| params.get("step"));
@@ -199,7 +200,7 @@ impl<'a> StepPlan<'a> {
     }
 }
 
-/// There is no agent to ask: the next call of one brings the attempt on.
+/// The result without an agent: the next agent's call resumes the work.
 #[must_use]
 pub fn no_agent(attempt: Uuid) -> Event {
     Event::AgentSilent { attempt, reason: "no agent has called".to_owned() }
@@ -211,7 +212,7 @@ pub fn traced(call: AgentCall, outcome: AgentOutcome) -> What {
     What::Agent { call, outcome, caller: None }
 }
 
-/// A command that was sent and its outcome, for the trace.
+/// A sent command and its outcome, for the trace.
 #[must_use]
 pub fn traced_command(call: AgentCall, command: &Command) -> What {
     let outcome = match command.command_status {
@@ -260,7 +261,7 @@ mod tests {
         serde_json::from_value(step).unwrap()
     }
 
-    /// A run whose first `done` steps are done, by commands with their numbers as ids.
+    /// A run with `done` finished steps, whose commands have their numbers as IDs.
     fn run_of(done: usize) -> StepRun {
         StepRun {
             steps: STEPS.map(step).into(),
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// A command as an agent lists it that says what it was given.
+    /// A command in an agent's list, with its parameters.
     fn command_with(id: usize, step: &ProcedureStep) -> Command {
         let params = Map::from_iter([("step".to_owned(), json!(step))]);
         Command { command_params: Some(params), ..command(id, CommandStatus::Running) }
@@ -444,7 +445,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a call to the agent, and of the daemon.
+    /// The fate of a call to the agent, and of the daemon.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum CallFate {
         Answered,
@@ -453,7 +454,7 @@ mod tests {
         DaemonDiesAfter,
     }
 
-    /// An agent that runs each step that it is sent.
+    /// An agent that runs each step sent to it.
     #[derive(Debug, Default)]
     struct AgentModel {
         commands: Vec<Command>,
@@ -474,7 +475,7 @@ mod tests {
             }
         }
 
-        /// One life of a daemon: what came of its work, unless it died.
+        /// One life of a daemon: the result of its work, unless it died.
         fn live(
             &mut self,
             plan: &StepPlan<'_>,

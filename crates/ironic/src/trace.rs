@@ -1,4 +1,4 @@
-//! `GET /v1/nodes/{}/boot-trace`: what happened in a boot, and what is wrong with it. Our extension.
+//! `GET /v1/nodes/{}/boot-trace`: the events of a boot, and its diagnosis. An extension of Ironic's API.
 
 use jiff::Timestamp;
 use provision::{Attempt, BootEvent, BootInterface, Node, ProvisionState, Stage, What};
@@ -11,51 +11,51 @@ use crate::field::{ClientView, time};
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BootTrace {
-    /// Which node.
+    /// The node.
     pub node_uuid: Uuid,
     /// Its name.
     pub node_name: Option<String>,
     /// The node's state now.
     pub provision_state: ProvisionState,
-    /// What went wrong last with the node.
+    /// The node's last error.
     pub last_error: Option<String>,
-    /// The attempt that is shown; null before the first.
+    /// The attempt; null before the first.
     pub attempt: Option<ShownAttempt>,
-    /// What happened in it, oldest first.
+    /// Its events, oldest first.
     pub events: Vec<BootEvent>,
-    /// What is wrong, or where it stands; null while all goes well.
+    /// The diagnosis; null while all goes well.
     pub diagnosis: Option<ShownDiagnosis>,
 }
 
 /// An attempt, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShownAttempt {
-    /// Its identity, for `?attempt=`.
+    /// Its UUID, for `?attempt=`.
     pub id: Uuid,
-    /// The rest is known of the node's latest attempt only.
+    /// Further data, only for the node's latest attempt.
     #[serde(flatten)]
     pub latest: Option<LatestAttempt>,
 }
 
-/// What is known of the latest attempt.
+/// Data of the latest attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatestAttempt {
-    /// Which path it took.
+    /// Its boot interface.
     pub boot_interface: BootInterface,
-    /// When it began.
+    /// The start time.
     pub started_at: Timestamp,
-    /// When the machine was switched on for it.
+    /// The time of the power-on.
     pub powered_on_at: Option<Timestamp>,
-    /// When it ended.
+    /// The end time.
     pub ended_at: Option<Timestamp>,
 }
 
-/// The diagnosis of a boot, in words.
+/// The diagnosis of a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownDiagnosis {
-    /// What is wrong, as one sentence.
+    /// The fault, in one sentence.
     pub text: String,
-    /// What an operator can do about it.
+    /// The operator's remedy.
     pub hint: Option<String>,
 }
 
@@ -98,13 +98,13 @@ impl BootTrace {
     }
 }
 
-/// An entry of upstream's `history`: a change of state in a trace, with its reason.
+/// An entry of Ironic's `history`: a change of state in a trace, with its reason.
 #[must_use]
 pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Option<Value> {
     let What::State { from, to, reason } = &event.what else { return None };
     let failed = to.stage() == Some(Stage::Failed) || *to == ProvisionState::Error;
     let procedure = to.procedure().or_else(|| from.procedure());
-    // Events have no UUIDs of their own, and those of one attempt differ in their times.
+    // Events have no UUIDs, but their times are unique within an attempt.
     let uuid = event.attempt.as_u128() ^ u128::from(event.at.as_microsecond().unsigned_abs());
     let uuid = Uuid::from_u128(uuid);
     let mut text = format!("state {from} -> {to}");
@@ -125,7 +125,7 @@ pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Optio
     }))
 }
 
-/// The part of a [`history_entry`] that a list shows.
+/// The part of a [`history_entry`] for lists.
 #[must_use]
 pub fn brief(entry: &Value) -> Value {
     let shown = ["uuid", "created_at", "severity", "event", "links"];

@@ -1,4 +1,4 @@
-//! Traits of a node, as the operator sets them.
+//! Traits of a node, set by the operator.
 
 use std::collections::BTreeSet;
 
@@ -7,48 +7,47 @@ use thiserror::Error;
 
 use crate::python;
 
-/// Most traits of one node, as upstream.
+/// Number of traits of a node, as in Ironic.
 const MAX: usize = 50;
 const MAX_LEN: usize = 255;
 
-/// Not traits.
+/// The reason for rejecting traits.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTraits {
-    /// The body is not of the form it should have.
+    /// The form of the body is wrong.
     #[error("Schema error for traits: {0}")]
     Schema(String),
-    /// A name that is none. Those that need no `CUSTOM_` are in a list that OpenStack keeps; here
-    /// they must begin as those do.
+    /// The name is invalid. Names without `CUSTOM_` come from a list of OpenStack's; here they must begin like those.
     #[error(
         "Schema error for trait: {0} is not valid under any of the given schemas. Possible root \
          cause: {0} does not match '^CUSTOM_[A-Z0-9_]+$'"
     )]
     Name(String),
-    /// More than a node may have.
+    /// The node would have too many traits.
     #[error(
         "Could not modify traits for node {node} as it would exceed the maximum number of traits per \
          node ({number} vs. {MAX})"
     )]
     TooMany {
-        /// The node, as the client calls it.
+        /// The node, as in the client's request.
         node: String,
-        /// How many there would be.
+        /// The resulting number.
         number: usize,
     },
-    /// None of that name.
+    /// The node does not have the trait.
     #[error("Node {node} doesn't have a trait '{name}'")]
     Unknown {
-        /// The node, as the client calls it.
+        /// The node, as in the client's request.
         node: String,
         /// The name.
         name: String,
     },
-    /// A body with a single trait's PUT.
+    /// The PUT of a single trait has a body.
     #[error("No body should be provided when adding a trait")]
     Body,
 }
 
-/// How the names begin that are in OpenStack's list (os-traits).
+/// The beginnings of names in OpenStack's list (os-traits).
 const STANDARD: [&str; 5] = ["COMPUTE_", "HW_", "MISC_", "OWNER_", "STORAGE_"];
 
 /// The names in the body of `PUT /v1/nodes/{}/traits`, each once.
@@ -82,7 +81,7 @@ pub fn list(node: &str, body: &Value) -> Result<Vec<String>, BadTraits> {
     Ok(names.into_iter().collect())
 }
 
-/// `names` and one more, if it is not among them already.
+/// `names` plus one more, if it is not in the list.
 ///
 /// # Errors
 /// [`BadTraits`].
@@ -96,10 +95,10 @@ pub fn with(node: &str, mut names: Vec<String>, name: &str) -> Result<Vec<String
     if number > MAX { Err(BadTraits::TooMany { node: node.to_owned(), number }) } else { Ok(names) }
 }
 
-/// `names` but for one.
+/// `names` minus one.
 ///
 /// # Errors
-/// [`BadTraits::Unknown`] if it is not among them.
+/// [`BadTraits::Unknown`] if it is not in the list.
 pub fn without(node: &str, mut names: Vec<String>, name: &str) -> Result<Vec<String>, BadTraits> {
     let before = names.len();
     names.retain(|other| other != name);

@@ -1,4 +1,4 @@
-//! `GET /v1/nodes/{}/validate`: what is wrong with a node before anything is done to its machine.
+//! `GET /v1/nodes/{}/validate`: errors in a node, before its machine is touched.
 
 use provision::addresses::agent_networks;
 use provision::boot::kernel_arguments;
@@ -12,26 +12,26 @@ use crate::driver;
 use crate::field::Object;
 use crate::node::interface_of;
 
-/// What the answer says of the interfaces; `Err` holds the reason in words.
+/// The results for the interfaces; `Err` has the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validation {
-    /// Can it boot the way it is set to?
+    /// Whether it can boot by its boot interface.
     pub boot: Result<(), String>,
-    /// Can its boot device be set?
+    /// Whether its boot device can be set.
     pub management: Result<(), String>,
-    /// Can its power be switched?
+    /// Whether its power can be switched.
     pub power: Result<(), String>,
-    /// Can an instance be booted on it?
+    /// Whether an instance can be booted on it.
     pub deploy: Result<(), String>,
-    /// Why the others cannot be used, by their sorts.
+    /// The reasons why other interfaces cannot be used, by kind.
     unusable: Vec<(&'static str, String)>,
 }
 
-/// Sorts of interfaces of which this service has none that does something yet.
+/// Kinds of interfaces without a working implementation here.
 const UNUSABLE: [&str; 6] = ["bios", "console", "firmware", "inspect", "raid", "rescue"];
 
 impl Validation {
-    /// Judges the node's settings alone.
+    /// Checks only the node's settings.
     #[must_use]
     pub fn of_settings(node: &Node, ports: &[Port]) -> Self {
         let bmc = bmc(node);
@@ -41,19 +41,19 @@ impl Validation {
         Self { boot, management: bmc.clone(), power: bmc, deploy, unusable }
     }
 
-    /// Whether nothing is wrong, so that asking the BMC makes sense.
+    /// Whether there is no error, so that a call to the BMC makes sense.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.boot.is_ok() && self.management.is_ok() && self.power.is_ok()
     }
 
-    /// Adds whether the service's host has what it takes to boot the machine.
+    /// Adds whether the service's host can boot the machine.
     #[must_use]
     pub fn with_host(self, has: Result<(), String>) -> Self {
         Self { boot: self.boot.and(has), ..self }
     }
 
-    /// Adds what the BMC said when asked whether it can boot the machine this way.
+    /// Adds the BMC's answer.
     #[must_use]
     pub fn with_bmc(self, said: Result<(), String>) -> Self {
         Self { boot: self.boot.and(said), ..self }
@@ -88,7 +88,7 @@ fn bmc(node: &Node) -> Result<(), String> {
             .to_owned());
     };
     let address = address.as_str().ok_or("driver_info/redfish_address must be a text")?;
-    // Upstream takes a bare host and means https.
+    // Ironic accepts a bare host and assumes https.
     let full =
         if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
     match Url::parse(&full) {
@@ -137,7 +137,7 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     }
 }
 
-/// `boot_mode:…` of the list that upstream packs into `capabilities`.
+/// `boot_mode:…` in the list that Ironic packs into `capabilities`.
 fn asked_boot_mode(node: &Node) -> Option<&str> {
     match node.properties.get("capabilities")? {
         Value::String(list) => {
@@ -148,7 +148,7 @@ fn asked_boot_mode(node: &Node) -> Option<&str> {
     }
 }
 
-/// A ramdisk of the operator's own is a kernel and a ramdisk, or for `redfish-https` an ISO image.
+/// An operator's own ramdisk is a kernel and a ramdisk, or for `redfish-https` an ISO image.
 fn images(node: &Node) -> Result<(), String> {
     for key in ["deploy_kernel", "deploy_ramdisk", "deploy_iso"] {
         url(node, key)?;
@@ -173,7 +173,7 @@ fn url_in(fields: &Object, field: &str, key: &str) -> Result<(), String> {
     }
 }
 
-/// A user name or a password in a URL would be shown where URLs are.
+/// A user name or a password in a URL would be visible wherever the URL is.
 fn without_password(node: &Node, key: &str, why: &str) -> Result<(), String> {
     let text = node.driver_text(key).unwrap_or_default();
     let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -184,8 +184,8 @@ fn without_password(node: &Node, key: &str, why: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Machines, and other DHCP services before them, are told it with a path behind it: RFC 3986 §2 without what
-/// begins a query or a fragment.
+/// Machines and external DHCP services get the URL with a path appended: RFC 3986 §2 without the delimiters of query
+/// and fragment.
 fn plain(node: &Node, key: &str) -> Result<(), String> {
     let odd =
         |character: char| !character.is_ascii_graphic() || "\"<>\\^`{|}?#".contains(character);
@@ -197,13 +197,13 @@ fn plain(node: &Node, key: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the kernel's command line can be made.
+/// Checks that the kernel command line can be composed.
 fn arguments(node: &Node) -> Result<(), String> {
     let arguments = kernel_arguments(node, Boots::Ramdisk, "");
     arguments.map(drop).map_err(|refused| format!("driver_info/{refused}"))
 }
 
-/// Whether an instance can be booted as its node is set now.
+/// Checks that an instance can be booted with the node's current settings.
 fn deploy(node: &Node) -> Result<(), String> {
     let interface = interface_of(node, "deploy");
     if interface != RAMDISK_DEPLOY {

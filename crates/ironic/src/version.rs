@@ -1,28 +1,28 @@
-//! Microversions: what a request asks for, and what each number changes.
+//! Microversions: the request's version, and the changes in each number.
 //!
-//! Fields name the version that brought them in their own tables ([`crate::node::FIELDS`],
-//! [`crate::port::FIELDS`]), arguments of queries in [`crate::query`], verbs in [`crate::states::VERBS`].
+//! Fields have their version in their own tables ([`crate::node::FIELDS`], [`crate::port::FIELDS`]), arguments of
+//! queries in [`crate::query`], verbs in [`crate::states::VERBS`].
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// The header a client asks with, and the one every answer carries.
+/// The header of requests with a version, and of every answer.
 pub const HEADER: &str = "X-OpenStack-Ironic-API-Version";
-/// The lowest version there is.
+/// The header with the lowest version.
 pub const MIN_HEADER: &str = "X-OpenStack-Ironic-API-Minimum-Version";
-/// The highest.
+/// The header with the highest version.
 pub const MAX_HEADER: &str = "X-OpenStack-Ironic-API-Maximum-Version";
-/// The header all OpenStack services share: `baremetal 1.N`.
+/// The header of all OpenStack services: `baremetal 1.N`.
 pub const OPENSTACK_HEADER: &str = "OpenStack-API-Version";
 
-/// Microversions that bring something else than a field, an argument of a query or a verb.
+/// Microversions that introduce something else than a field, an argument of a query or a verb.
 pub mod since {
     /// The state after `POST /v1/nodes` and others is called `available`, not null.
     pub const AVAILABLE: u16 = 2;
     /// Nodes are found by name.
     pub const NAMES: u16 = 5;
-    /// Names may hold every unreserved character of RFC 3986.
+    /// Names may have every unreserved character of RFC 3986.
     pub const FREE_NAMES: u16 = 10;
     /// A new node is in `enroll`; below, in `available`.
     pub const ENROLL: u16 = 11;
@@ -88,32 +88,32 @@ pub mod since {
     pub const INSPECTION_RULES: u16 = 96;
 }
 
-/// A microversion 1.N that this service speaks.
+/// A supported microversion 1.N.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u16);
 
 impl Version {
-    /// The version of a request that names none.
+    /// The version of a request without one.
     pub const MIN: Self = Self(1);
-    /// The highest; Metal3's operator asks for it first.
+    /// The highest version; Metal3's operator requests it first.
     pub const MAX: Self = Self(110);
 
-    /// 1.`minor`, if it is one we speak.
+    /// 1.`minor`, if it is supported.
     #[must_use]
     pub fn new(minor: u16) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&minor).then_some(Self(minor))
     }
 
-    /// Whether what came with 1.`minor` is there.
+    /// Whether this version includes the changes of 1.`minor`.
     #[must_use]
     pub fn has(self, minor: u16) -> bool {
         self.0 >= minor
     }
 
-    /// Reads the two headers a request may carry; Ironic's own one wins.
+    /// Parses the two headers of a request; Ironic's own one takes precedence.
     ///
     /// # Errors
-    /// [`BadVersion`]: 406, as upstream.
+    /// [`BadVersion`]: 406, as in Ironic.
     pub fn negotiate(own: Option<&str>, openstack: Option<&str>) -> Result<Self, BadVersion> {
         match own.or_else(|| openstack.and_then(baremetal)) {
             Some(text) => Self::parse(text.trim()),
@@ -135,7 +135,7 @@ impl Version {
     }
 }
 
-/// What `OpenStack-API-Version` says of us; it may name several services.
+/// The part of `OpenStack-API-Version` for this service; it may list several services.
 fn baremetal(header: &str) -> Option<&str> {
     header.split(',').find_map(|entry| entry.trim().strip_prefix("baremetal "))
 }
@@ -146,32 +146,32 @@ impl fmt::Display for Version {
     }
 }
 
-/// A version that cannot be served: 406.
+/// An unsupported version: 406.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadVersion {
-    /// It is not `1.N`.
+    /// The header is not `1.N`.
     #[error("Invalid value for {HEADER} header")]
     Unreadable,
-    /// Its first number is not 1.
+    /// The major version is not 1.
     #[error(
         "Mutually exclusive versions requested. Version {major}.{minor} requested but not \
          supported by this service. The supported version range is: [{min}, {max}].",
         min = Version::MIN, max = Version::MAX
     )]
     Major {
-        /// The first number.
+        /// The major version.
         major: u32,
-        /// The second.
+        /// The minor version.
         minor: u32,
     },
-    /// Its second number is out of range. Clients read our range from the headers and ask again.
+    /// The minor version is out of range. Clients read the range from the headers and retry.
     #[error(
         "Version 1.{minor} was requested but the minor version is not supported by this service. \
          The supported version range is: [{min}, {max}].",
         min = Version::MIN, max = Version::MAX
     )]
     Minor {
-        /// The second number.
+        /// The minor version.
         minor: u32,
     },
 }
