@@ -1,7 +1,7 @@
-//! Telling a BMC to boot its machine over HTTP, one request at a time.
+//! The boot override of a BMC, for boots over HTTP, one request at a time.
 //!
-//! Each function here is one request, so that whoever calls them can write down how far it is in
-//! between. The order for a boot: power off, override, read back, power on; afterwards, clear.
+//! Each function here is one request, so that callers can record their progress in between. The order for a boot:
+//! power off, override, read back, power on; afterwards, clear.
 
 use hardware::RedfishPurpose;
 use nv_redfish_core::action::ActionTarget;
@@ -17,7 +17,7 @@ use crate::system::{
     BootOverride, BootPatch, ComputerSystem, ComputerSystemCollection, SystemBoot,
 };
 
-/// One system behind a BMC.
+/// A system of a BMC.
 pub struct RedfishSystem<'a, B> {
     bmc: &'a B,
     id: ODataId,
@@ -27,7 +27,7 @@ pub struct RedfishSystem<'a, B> {
 /// A request to a BMC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BmcCall {
-    /// What it is for.
+    /// Its purpose.
     pub purpose: RedfishPurpose,
     /// Its HTTP method.
     pub method: &'static str,
@@ -35,31 +35,31 @@ pub struct BmcCall {
     pub path: String,
 }
 
-/// What became of a request that failed.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BmcFailure {
-    /// The BMC said no.
+    /// The BMC refused.
     #[error("BMC answered {status} to the {purpose}{}", colon(message))]
     Refused {
-        /// What the request was for.
+        /// The purpose of the request.
         purpose: RedfishPurpose,
-        /// The status code and its reason.
+        /// The status code.
         status: http::StatusCode,
-        /// The BMC's own words, if it had any.
+        /// The BMC's error message, if any.
         message: String,
     },
-    /// No answer that could be understood came.
+    /// The answer was missing or unusable.
     #[error("no usable answer from the BMC to the {purpose}: {message}")]
     NoAnswer {
-        /// What the request was for.
+        /// The purpose of the request.
         purpose: RedfishPurpose,
-        /// What the transport says.
+        /// The transport's error.
         message: String,
     },
 }
 
 impl BmcFailure {
-    /// The status, if the BMC answered.
+    /// The status code, if the BMC answered.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -68,7 +68,7 @@ impl BmcFailure {
         }
     }
 
-    /// The BMC's or the transport's words alone.
+    /// The error message of the BMC or the transport.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
@@ -77,13 +77,13 @@ impl BmcFailure {
     }
 }
 
-/// Why the one system of a BMC could not be found.
+/// The reason why the BMC's only system was not found.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotOneSystem {
-    /// The BMC did not say.
+    /// The request failed.
     #[error(transparent)]
     Failure(#[from] BmcFailure),
-    /// It has several, or none.
+    /// The BMC has several systems, or none.
     #[error(
         "the BMC has {} systems: set redfish_system_id in driver_info{}", .0.len(), among(.0)
     )]
@@ -94,7 +94,7 @@ fn among(paths: &[String]) -> String {
     if paths.is_empty() { String::new() } else { format!(" to one of {}", paths.join(", ")) }
 }
 
-/// The path of a BMC's one system, for nodes that do not say which (as upstream does).
+/// The path of a BMC's only system, for nodes without `redfish_system_id` (as in Ironic).
 ///
 /// # Errors
 /// [`NotOneSystem`]
@@ -114,41 +114,41 @@ pub async fn only_system<B: Bmc>(
     }
 }
 
-/// What a look at a system shows.
+/// The state of a system.
 #[derive(Clone, Debug)]
 pub struct SystemView(ComputerSystem);
 
-/// The power, as far as anything depends on it.
+/// The power state, simplified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemPower {
-    /// `On`, or on its way there.
+    /// `On`, or on the way to it.
     On,
     /// `Off`.
     Off,
-    /// Between, or unknown.
+    /// In transition, or unknown.
     Changing,
 }
 
-/// The override that makes a machine boot over HTTP.
+/// The override for a boot over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpBootOverride {
-    /// The URL to boot from; `None` where DHCP says it.
+    /// `HttpBootUri`; `None` if the URL comes from DHCP.
     pub uri: Option<String>,
-    /// How long the override lasts.
+    /// `BootSourceOverrideEnabled`.
     pub enabled: OverrideEnabled,
 }
 
-/// How long a boot override lasts.
+/// The duration of a boot override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverrideEnabled {
     /// For one boot.
     Once,
-    /// Until it is cleared; for one boot, where the BMC knows nothing else.
+    /// Until it is cleared; on a BMC without `Once`, also for one boot.
     Continuous,
 }
 
 impl HttpBootOverride {
-    /// For the next boot only.
+    /// An override for the next boot only.
     #[must_use]
     pub fn once(uri: Option<String>) -> Self {
         Self { uri, enabled: OverrideEnabled::Once }
@@ -170,27 +170,27 @@ impl OverrideEnabled {
     }
 }
 
-/// Why a BMC cannot boot its machine over HTTP.
+/// The reason why a BMC cannot boot its machine over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CannotHttpBoot {
-    /// BIOS.
+    /// The boot mode is BIOS.
     #[error(
         "the machine boots in BIOS (legacy) mode, and HTTP boot is for UEFI only: \
          set its boot mode to UEFI"
     )]
     BiosMode,
-    /// No override at all.
+    /// The system has no boot override.
     #[error(
         "the BMC shows no boot override (no `Boot` in the system), so it cannot be told to boot"
     )]
     NoOverride,
-    /// No list of targets.
+    /// The list of targets is missing.
     #[error(
         "the BMC does not say which boot targets it allows \
          (no BootSourceOverrideTarget@Redfish.AllowableValues), so UefiHttp cannot be relied on"
     )]
     NoTargets,
-    /// Not among the targets.
+    /// `UefiHttp` is not among the targets.
     #[error(
         "the BMC cannot boot over HTTP: it allows the targets {0}, and UefiHttp is not among them"
     )]
@@ -201,25 +201,25 @@ pub enum CannotHttpBoot {
          (Dell, HPE and Lenovo keep it in BIOS attributes): use boot_interface http or http-ipxe"
     )]
     NoHttpBootUri,
-    /// The power switch is missing.
+    /// The reset action is missing.
     #[error("the BMC offers no ComputerSystem.Reset action")]
     NoReset,
 }
 
-/// What the override should be, and what it was when read back.
+/// A difference between the requested override and the one read back.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the BMC took the boot override but shows {property} as {shown}, not {wanted}")]
 pub struct NotKept {
     /// The property.
     pub property: &'static str,
-    /// What was sent.
+    /// The requested value.
     pub wanted: String,
-    /// What was read back.
+    /// The value read back.
     pub shown: String,
 }
 
 impl From<ComputerSystem> for SystemView {
-    /// What is seen in an answer of a BMC.
+    /// The state in a BMC's answer.
     fn from(system: ComputerSystem) -> Self {
         Self(system)
     }
@@ -236,10 +236,10 @@ impl SystemView {
         }
     }
 
-    /// Whether this BMC can be told to boot over HTTP; `uri` if it must take the URL too.
+    /// Checks that this BMC supports boots over HTTP; `uri` if it must accept the URL, too.
     ///
     /// # Errors
-    /// Says what it lacks.
+    /// The missing feature.
     pub fn validate(&self, uri: bool) -> Result<(), CannotHttpBoot> {
         let boot = self.0.boot.as_ref().ok_or(CannotHttpBoot::NoOverride)?;
         if boot.mode.as_deref() == Some("Legacy") {
@@ -263,8 +263,8 @@ impl SystemView {
         let nothing = SystemBoot::default();
         let boot = self.0.boot.as_ref().unwrap_or(&nothing);
         kept("BootSourceOverrideTarget", "UefiHttp", boot.target.as_deref())?;
-        // A BMC that knows only one of the two keeps that one. The next boot is the same, and Continuous is cleared
-        // afterwards.
+        // A BMC may support only one of the two values and keep that one. The next boot is the same, and Continuous
+        // is cleared afterwards.
         if !matches!(boot.enabled.as_deref(), Some("Once" | "Continuous")) {
             let wanted = wanted.enabled.name();
             kept("BootSourceOverrideEnabled", wanted, boot.enabled.as_deref())?;
@@ -278,7 +278,7 @@ impl SystemView {
         }
     }
 
-    /// Whether anything is left to clear.
+    /// Whether there is an override to clear.
     #[must_use]
     pub fn is_overridden(&self) -> bool {
         let Some(boot) = &self.0.boot else { return false };
@@ -292,8 +292,7 @@ impl SystemView {
         reset.map(|reset| reset.target.as_str()).ok_or(CannotHttpBoot::NoReset)
     }
 
-    /// What to send, of `wanted`, best first: the first that the BMC lists, or the first of all
-    /// where it lists nothing.
+    /// The reset type to send: the first of `wanted` that the BMC lists, or the first of all if it lists none.
     fn reset_type(&self, wanted: &[&'static str]) -> &'static str {
         let reset = self.0.actions.as_ref().and_then(|actions| actions.reset.as_ref());
         let types = reset.and_then(|reset| reset.types.as_ref());
@@ -313,7 +312,7 @@ fn kept(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(),
 }
 
 impl<'a, B: Bmc> RedfishSystem<'a, B> {
-    /// The system at this path. `observer` hears of every request once it is answered.
+    /// The system at this path. `observer` is called after every request.
     #[must_use]
     pub fn new(
         bmc: &'a B,
@@ -333,7 +332,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
         Ok(SystemView(ComputerSystem::clone(&system)))
     }
 
-    /// Asks for a boot over HTTP.
+    /// Sets the override for a boot over HTTP.
     ///
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
@@ -348,14 +347,14 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
             target: Some("UefiHttp"),
             http_boot_uri: match &wanted.uri {
                 Some(uri) => Some(Some(uri.clone())),
-                // A URL that an older boot has left would win over DHCP's.
+                // A URL of an older boot would take precedence over DHCP's.
                 None => stale_uri(view).then_some(None),
             },
         };
         self.patch(RedfishPurpose::BootOverride, view, boot).await
     }
 
-    /// Takes the override back, so that no later boot runs into a URL that is gone.
+    /// Clears the override, so that no later boot uses an expired URL.
     ///
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
@@ -369,7 +368,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
         self.patch(RedfishPurpose::ClearOverride, view, boot).await
     }
 
-    /// Switches on.
+    /// Switches the machine on.
     ///
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
@@ -377,7 +376,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
         self.reset(RedfishPurpose::PowerOn, view, &["On", "ForceOn"]).await
     }
 
-    /// Switches off at once.
+    /// Switches the machine off at once.
     ///
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
@@ -385,7 +384,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
         self.reset(RedfishPurpose::PowerOff, view, &["ForceOff"]).await
     }
 
-    /// Asks the running system to end itself.
+    /// Requests a shutdown of the operating system.
     ///
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
@@ -468,8 +467,8 @@ fn failure(purpose: RedfishPurpose, error: &impl BmcError) -> BmcFailure {
     }
 }
 
-/// The messages of a Redfish error body (DSP0266 §8.6), or the body if it is something else; some
-/// BMCs answer with a web page. At most 500 characters.
+/// The messages of a Redfish error body (DSP0266 §8.6), or the body itself if it is something else, such as a web
+/// page. At most 500 characters.
 #[must_use]
 pub fn words_of(body: &str) -> String {
     const MOST: usize = 500;
@@ -723,7 +722,7 @@ mod tests {
         assert_eq!(words_of(&page).len(), 500);
     }
 
-    /// JSON of any shape, made of the names and values that the client looks for.
+    /// JSON of any shape, from the names and values that the client looks for.
     fn json() -> impl Strategy<Value = Value> {
         let words = prop::sample::select(vec![
             "On", "Off", "UEFI", "Legacy", "UefiHttp", "Once", "Disabled", "", SYSTEM, URL,

@@ -1,11 +1,11 @@
-//! What is special about vendors: one predicate per bug, named for it.
+//! Vendors' quirks: one predicate for each bug, named for it.
 
 use http::StatusCode;
 
 use crate::system::ComputerSystem;
 
-/// AMI, ASRock Rack and Supermicro answer 400 to a boot override without `BootSourceOverrideMode`,
-/// even to one that clears it. When setting, it is sent to all: no BMC is known to refuse it there.
+/// AMI, ASRock Rack and Supermicro answer 400 to a boot override without `BootSourceOverrideMode`, even when clearing
+/// it. When setting the override, the property is sent to all BMCs: none is known to refuse it.
 #[must_use]
 pub fn wants_mode_when_clearing(system: &ComputerSystem) -> bool {
     let maker = system.manufacturer.as_deref().unwrap_or_default().to_lowercase();
@@ -14,9 +14,9 @@ pub fn wants_mode_when_clearing(system: &ComputerSystem) -> bool {
         .any(|picky| maker.starts_with(picky))
 }
 
-/// BMCs that show weak ETags answer 412 when one of them comes back as `If-Match`, since that
-/// compares strongly (RFC 9110 §13.1.1); others change the ETag at every look. Setting the boot
-/// override does not depend on what was there, so it is then sent again for whatever is there.
+/// BMCs with weak ETags answer 412 when one comes back in `If-Match`, which compares strongly (RFC 9110 §13.1.1);
+/// others change the ETag at every GET. The new boot override does not depend on the old one, so the PATCH is
+/// repeated with `*`.
 #[must_use]
 pub fn denies_its_own_etag(status: StatusCode) -> bool {
     status == StatusCode::PRECONDITION_FAILED

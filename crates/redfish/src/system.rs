@@ -1,12 +1,12 @@
-//! The parts of `ComputerSystem` (DMTF DSP2046) that booting needs.
+//! The parts of `ComputerSystem` (DMTF DSP2046) for booting.
 //!
-//! Our own types: those that nv-redfish generates from the schema leave out the annotation
-//! `@Redfish.AllowableValues`, which says whether a BMC can boot over HTTP.
+//! These types replace those that nv-redfish generates from the schema, which lack the annotation
+//! `@Redfish.AllowableValues`; it tells whether a BMC can boot over HTTP.
 
 use nv_redfish_core::{EntityTypeRef, ODataETag, ODataId, de_optional_nullable};
 use serde::{Deserialize, Serialize};
 
-/// A computer system, as GET shows it.
+/// A computer system, as returned by GET.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ComputerSystem {
@@ -18,13 +18,13 @@ pub struct ComputerSystem {
     pub power_state: Option<String>,
     /// The boot override.
     pub boot: Option<SystemBoot>,
-    /// What can be done to it.
+    /// Its actions.
     pub actions: Option<SystemActions>,
-    /// Who made it; decides quirks.
+    /// Its manufacturer, which decides quirks.
     pub manufacturer: Option<String>,
 }
 
-/// `ComputerSystemCollection`: which systems a BMC has.
+/// `ComputerSystemCollection`: the systems of a BMC.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ComputerSystemCollection {
     #[serde(rename = "@odata.id")]
@@ -68,7 +68,7 @@ pub struct SystemBoot {
     /// `Disabled`, `Once`, `Continuous`.
     #[serde(rename = "BootSourceOverrideEnabled")]
     pub enabled: Option<String>,
-    /// What `enabled` may be set to; all that the standard knows, where the BMC does not say.
+    /// Allowable values of `enabled`; all of the standard's if the BMC lists none.
     #[serde(rename = "BootSourceOverrideEnabled@Redfish.AllowableValues")]
     pub enabled_values: Option<Vec<String>>,
     /// `UEFI`, `Legacy`.
@@ -77,11 +77,10 @@ pub struct SystemBoot {
     /// `UefiHttp`, `Pxe`, `Hdd`, `None`, ….
     #[serde(rename = "BootSourceOverrideTarget")]
     pub target: Option<String>,
-    /// What `target` may be set to.
+    /// Allowable values of `target`.
     #[serde(rename = "BootSourceOverrideTarget@Redfish.AllowableValues")]
     pub targets: Option<Vec<String>>,
-    /// The outer `None` where the BMC has no such property, and so cannot be told a URL; the inner
-    /// one where it is null.
+    /// The outer `None` means that the BMC has no such property and accepts no URL; the inner `None` is null.
     #[serde(rename = "HttpBootUri", default, deserialize_with = "de_optional_nullable")]
     pub http_boot_uri: Option<Option<String>>,
 }
@@ -89,7 +88,7 @@ pub struct SystemBoot {
 /// `Actions` of a computer system.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SystemActions {
-    /// Its power switch.
+    /// Its reset action.
     #[serde(rename = "#ComputerSystem.Reset")]
     pub reset: Option<ResetAction>,
 }
@@ -97,9 +96,9 @@ pub struct SystemActions {
 /// The `ComputerSystem.Reset` action.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ResetAction {
-    /// Where to POST.
+    /// The URI to POST to.
     pub target: String,
-    /// What may be asked for.
+    /// Allowable reset types.
     #[serde(rename = "ResetType@Redfish.AllowableValues")]
     pub types: Option<Vec<String>>,
 }
@@ -107,12 +106,12 @@ pub struct ResetAction {
 /// The body of a PATCH of the boot override.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BootPatch {
-    /// What to set.
+    /// The properties to set.
     #[serde(rename = "Boot")]
     pub boot: BootOverride,
 }
 
-/// What to set of a boot override; what is `None` is left out.
+/// The properties of a boot override to set; those that are `None` are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BootOverride {
     /// `BootSourceOverrideEnabled`.
