@@ -1,5 +1,5 @@
-//! How long it takes to prepare a node's ISO image from a boot set: layout, tables, digests, all but
-//! the sending.
+//! Measures the preparation of a node's ISO image from a boot set: layout, tables, digests, everything except
+//! sending.
 //!
 //! ```text
 //! compose target/ramdisk

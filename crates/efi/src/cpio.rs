@@ -1,6 +1,6 @@
-//! The `newc` archive a kernel unpacks as its first file system (Documentation/driver-api/early-userspace).
+//! The `newc` archive that a kernel unpacks as its first file system (Documentation/driver-api/early-userspace).
 //!
-//! Equal contents make equal bytes: entries are sorted, times are zero, everything belongs to root.
+//! Equal contents give equal bytes: entries are sorted, times are zero, root owns everything.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ const REGULAR: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// An archive being put together; folders above an entry are added by themselves.
+/// An archive under construction; parent folders of an entry are added automatically.
 #[derive(Debug, Default)]
 pub struct CpioArchive {
     entries: BTreeMap<String, CpioEntry>,
@@ -24,17 +24,17 @@ struct CpioEntry {
 }
 
 impl CpioArchive {
-    /// Adds an empty folder. Paths are relative to the root and have no leading slash.
+    /// Adds an empty folder. The path is relative to the root, without a leading slash.
     pub fn directory(&mut self, path: &str) {
         self.add(path, DIRECTORY, (0, 0), Vec::new());
     }
 
-    /// Adds a file anyone may read.
+    /// Adds a world-readable file.
     pub fn file(&mut self, path: &str, content: Vec<u8>) {
         self.add(path, REGULAR, (0, 0), content);
     }
 
-    /// Adds a program.
+    /// Adds an executable file.
     pub fn program(&mut self, path: &str, content: Vec<u8>) {
         self.add(path, EXECUTABLE, (0, 0), content);
     }
@@ -62,7 +62,7 @@ impl CpioArchive {
             "TRAILER!!!",
             &CpioEntry { mode: 0, device: (0, 0), content: Vec::new() },
         );
-        // The kernel accepts what follows only at a 4-byte boundary; 512 is what cpio(1) pads to.
+        // The kernel accepts a following archive only at a 4-byte boundary; cpio(1) pads to 512.
         out.resize(out.len().next_multiple_of(512), 0);
         out
     }

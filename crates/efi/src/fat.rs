@@ -1,8 +1,8 @@
-//! An EFI system partition: a FAT16 file system that holds one program, `\EFI\BOOT\BOOTX64.EFI`
-//! or what firmware of other machines looks for (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
+//! An EFI system partition: a FAT16 file system with one program, the default loader for the architecture, such as
+//! `\EFI\BOOT\BOOTX64.EFI` (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
 //!
-//! The program's clusters follow each other to the end of the file system, so that it stays a run of
-//! the program's own extents.
+//! The program's clusters are consecutive up to the end of the file system, so that they are a run of the program's
+//! own extents.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ const ROOT_SECTORS: u64 = ROOT_ENTRIES as u64 * DIRECTORY_ENTRY as u64 / SECTOR;
 const RESERVED_SECTORS: u16 = 1;
 const FATS: u8 = 2;
 
-/// A file system is FAT16 by its number of clusters alone: 4085 to 65524. Drivers disagree about the
-/// exact edges, so Microsoft's paper says to stay 16 away from them.
+/// The number of clusters alone makes a file system FAT16: 4085 to 65524. Drivers disagree about the exact limits, so
+/// Microsoft's paper recommends a distance of 16.
 const FEWEST_CLUSTERS: u64 = 4085 + 16;
 const MOST_CLUSTERS: u64 = 65_524 - 16;
 const MOST_SECTORS_PER_CLUSTER: u64 = 64;
@@ -31,25 +31,25 @@ const FILE_CLUSTER: u16 = 4;
 const DIRECTORY: u8 = 0x10;
 const VOLUME_LABEL: u8 = 0x08;
 const END_OF_CHAIN: u16 = 0xFFFF;
-/// 1980-01-01, the first day there is: an image depends on its contents alone.
+/// 1980-01-01, the earliest date: an image depends only on its contents.
 const DATE: u16 = 0x0021;
-/// Any number will do that is the same each time.
+/// Any constant serves.
 const SERIAL: u32 = 0xFE44_0B00;
 
-/// Why there is no ESP.
+/// The reason for not composing an ESP.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EspError {
-    /// FAT16 ends there.
+    /// The program exceeds the limit of FAT16.
     #[error("the program has {len} bytes; an ESP of ours holds at most {most}")]
     Long {
-        /// Of the program.
+        /// The size of the program.
         len: u64,
-        /// That would fit.
+        /// The size limit.
         most: u64,
     },
 }
 
-/// Composes an ESP with `program` as what firmware of `machine` starts by itself.
+/// Composes an ESP with `program` as the default loader of `machine`.
 ///
 /// # Errors
 /// [`EspError::Long`] above 2 GiB.
@@ -75,7 +75,7 @@ pub fn esp(program: &ComposedImage, machine: PeMachine) -> Result<ComposedImage,
     Ok(image)
 }
 
-/// Sizes, in sectors and clusters.
+/// Sizes in sectors and clusters.
 struct FatLayout {
     sectors_per_cluster: u64,
     file_clusters: u64,
@@ -84,7 +84,7 @@ struct FatLayout {
 }
 
 impl FatLayout {
-    /// The largest clusters with which there are still enough of them, for the shortest tables.
+    /// The layout with the largest clusters that leave enough of them for FAT16, for the shortest tables.
     fn of(len: u64) -> Result<Self, EspError> {
         let mut sectors_per_cluster = MOST_SECTORS_PER_CLUSTER;
         let used = |sectors_per_cluster| len.div_ceil(sectors_per_cluster * SECTOR) + 2;
@@ -97,7 +97,7 @@ impl FatLayout {
             return Err(EspError::Long { len, most });
         }
         let clusters = used.max(FEWEST_CLUSTERS);
-        // Two entries of the table stand for no cluster.
+        // Two entries of the table are reserved.
         let sectors_per_fat = (2 * (clusters + 2)).div_ceil(SECTOR);
         Ok(Self { sectors_per_cluster, file_clusters: used - 2, clusters, sectors_per_fat })
     }
@@ -130,7 +130,7 @@ impl FatLayout {
         sector.extend(short.to_le_bytes());
         sector.push(0xF8);
         sector.extend((self.sectors_per_fat as u16).to_le_bytes());
-        // A geometry for drivers that ask, and no hidden sectors.
+        // A geometry for drivers that read one, and no hidden sectors.
         sector.extend(32u16.to_le_bytes());
         sector.extend(64u16.to_le_bytes());
         sector.extend(0u32.to_le_bytes());
@@ -159,7 +159,7 @@ fn root_directory() -> Vec<u8> {
 fn efi_directory() -> Vec<u8> {
     [
         entry(b".          ", DIRECTORY, EFI_CLUSTER, 0),
-        // The root has no cluster of its own.
+        // The root directory has no cluster.
         entry(b"..         ", DIRECTORY, 0, 0),
         entry(b"BOOT       ", DIRECTORY, BOOT_CLUSTER, 0),
     ]
@@ -184,8 +184,8 @@ fn boot_directory(machine: PeMachine, len: u32) -> Vec<u8> {
     entries.concat()
 }
 
-/// The entries that stand before a file's own and give it a name of more than eight characters
-/// ("Long File Name Implementation"): 13 characters each, in UTF-16, the last ones first.
+/// The directory entries before a file's own that hold a name of more than eight characters ("Long File Name
+/// Implementation"): 13 UTF-16 characters each, the last ones first.
 fn long_name(name: &str, short: &[u8; 11]) -> Vec<[u8; DIRECTORY_ENTRY]> {
     const CHARACTERS: [usize; 13] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
     const LONG_NAME: u8 = 0x0F;
@@ -233,7 +233,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::image::tests::{contents, part, source};
 
-    /// Finds `\EFI\BOOT\BOOTX64.EFI` as a driver does: by the boot sector, directories and chains.
+    /// Finds `\EFI\BOOT\BOOTX64.EFI` as a driver does: from the boot sector, through directories and cluster chains.
     pub(crate) fn program_in(esp: &[u8]) -> Vec<u8> {
         let u16_at = |at: usize| usize::from(u16::from_le_bytes([esp[at], esp[at + 1]]));
         assert_eq!(&esp[510..512], [0x55, 0xAA]);
@@ -282,7 +282,7 @@ pub(crate) mod tests {
         let directory = |machine| boot_directory(machine, 1);
         assert!(directory(PeMachine::X64)[64..].starts_with(b"BOOTX64 EFI"));
         assert!(directory(PeMachine::Arm64)[64..].starts_with(b"BOOTAA64EFI"));
-        // As mtools writes it.
+        // As written by mtools.
         let long = directory(PeMachine::Riscv64);
         let second = b"\x42F\0I\0\0\0\xff\xff\xff\xff\xff\xff";
         assert!(long[64..].starts_with(&second[..11]));

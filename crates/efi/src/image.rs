@@ -1,4 +1,4 @@
-//! A file that is not stored anywhere: a list of extents, in their order.
+//! A file that is not stored anywhere: a list of extents in order.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -6,29 +6,29 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// A file that many images share.
+/// A file shared by many images.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SharedFile {
-    /// By which whoever serves the image finds it.
+    /// The name by which the server of the image finds the file.
     pub name: Arc<str>,
     /// Its length in bytes.
     pub len: u64,
-    /// Of its contents.
+    /// The digest of its contents.
     pub sha256: [u8; 32],
 }
 
-/// A run of bytes of an image.
+/// A run of bytes in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// These.
+    /// These bytes.
     Bytes(Arc<[u8]>),
     /// A part of a shared file.
     File {
-        /// Which file.
+        /// The file.
         source: SharedFile,
-        /// Where in the file it begins.
+        /// The offset in the file.
         offset: u64,
-        /// How long it is.
+        /// The length.
         len: u64,
     },
     /// Padding.
@@ -42,18 +42,18 @@ pub enum ExtentSlice<'a> {
     Bytes(&'a [u8]),
     /// A part of a shared file.
     File {
-        /// Which file.
+        /// The file.
         source: &'a SharedFile,
-        /// Where in the file it begins.
+        /// The offset in the file.
         offset: u64,
-        /// How long it is.
+        /// The length.
         len: u64,
     },
     /// Padding.
     Zeros(u64),
 }
 
-/// A file composed from extents. Cloning it copies no contents.
+/// A file composed of extents. A clone shares the contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComposedImage {
     extents: Vec<Extent>,
@@ -61,14 +61,14 @@ pub struct ComposedImage {
 }
 
 impl ComposedImage {
-    /// The image that is this whole file.
+    /// The image of a whole file.
     #[must_use]
     pub fn of_file(source: SharedFile) -> Self {
         let len = source.len;
         [Extent::File { source, offset: 0, len }].into_iter().collect()
     }
 
-    /// The image that is these bytes.
+    /// The image of these bytes.
     #[must_use]
     pub fn of_bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         [Extent::Bytes(bytes.into())].into_iter().collect()
@@ -86,13 +86,13 @@ impl ComposedImage {
         self.len == 0
     }
 
-    /// The extents, in their order.
+    /// The extents in order.
     #[must_use]
     pub fn extents(&self) -> &[Extent] {
         &self.extents
     }
 
-    /// How many bytes of memory its extents hold of their own.
+    /// Memory held by its extents, in bytes.
     #[must_use]
     pub fn memory(&self) -> usize {
         let of_extent = |extent: &Extent| match extent {
@@ -102,8 +102,8 @@ impl ComposedImage {
         self.extents.iter().map(|extent| size_of::<Extent>() + of_extent(extent)).sum()
     }
 
-    /// A strong entity tag (RFC 9110 §8.8.3), with its quotes: the digest of what the image is made
-    /// of, where a file counts by its own digest. The same on every daemon and after every start.
+    /// A strong entity tag (RFC 9110 §8.8.3), with quotes: the digest of the extents, where a file counts with its
+    /// own digest. It is the same on every daemon and after every restart.
     #[must_use]
     pub fn etag(&self) -> String {
         let mut hash = Sha256::new();
@@ -126,12 +126,12 @@ impl ComposedImage {
                 }
             }
         }
-        // 128 bits keep the header short and are far more than accidents need.
+        // 128 bits keep the header short and make collisions negligible.
         let digits: String = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
         format!("\"{digits}\"")
     }
 
-    /// Adds an extent at the end; empty ones are left out.
+    /// Appends an extent; empty ones are left out.
     pub(crate) fn push(&mut self, extent: Extent) {
         if extent.len() > 0 {
             self.len += extent.len();
@@ -139,23 +139,23 @@ impl ComposedImage {
         }
     }
 
-    /// Adds bytes at the end.
+    /// Appends bytes.
     pub(crate) fn push_bytes(&mut self, bytes: impl Into<Arc<[u8]>>) {
         self.push(Extent::Bytes(bytes.into()));
     }
 
-    /// Adds all of another image at the end.
+    /// Appends another image.
     pub(crate) fn append(&mut self, other: &Self) {
         self.extents.extend_from_slice(&other.extents);
         self.len += other.len;
     }
 
-    /// Adds zeros up to `len`.
+    /// Appends zeros up to `len`.
     pub(crate) fn pad_to(&mut self, len: u64) {
         self.push(Extent::Zeros(len.saturating_sub(self.len)));
     }
 
-    /// What lies in `range`, in its order; what is behind the end is left out.
+    /// The slices in `range`, in order, up to the end of the image.
     pub fn slice(&self, range: Range<u64>) -> impl Iterator<Item = ExtentSlice<'_>> {
         let mut start = 0;
         self.extents.iter().filter_map(move |extent| {
@@ -167,12 +167,12 @@ impl ComposedImage {
         })
     }
 
-    /// The bytes in `range`, where `read` fills a buffer from a shared file at an offset.
+    /// The bytes in `range`; `read` fills a buffer from a shared file at an offset.
     ///
-    /// For small images and for tests: it holds all of them in memory.
+    /// For small images and for tests: the result is in memory.
     ///
     /// # Errors
-    /// The first one of `read`.
+    /// The first error of `read`.
     pub fn read_with<E>(
         &self,
         range: Range<u64>,
@@ -193,7 +193,7 @@ impl ComposedImage {
         Ok(bytes)
     }
 
-    /// All its bytes, if none of them is in a file.
+    /// All bytes, if none of them is in a file.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let in_file = self.extents.iter().any(|extent| matches!(extent, Extent::File { .. }));
@@ -218,7 +218,7 @@ impl Extent {
         }
     }
 
-    /// `range` lies within the extent.
+    /// The slice of the extent; `range` is within the extent.
     fn part(&self, range: Range<u64>) -> ExtentSlice<'_> {
         match self {
             Self::Bytes(bytes) => {
@@ -240,7 +240,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A shared file whose byte at `n` tells where it is from.
+    /// A shared file whose bytes depend on their positions.
     pub(crate) fn source(name: &str, len: u64) -> SharedFile {
         let sha256 = Sha256::digest(format!("{name} {len}")).into();
         SharedFile { name: name.into(), len, sha256 }

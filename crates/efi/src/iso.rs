@@ -1,8 +1,8 @@
-//! An ISO 9660 image whose only file is an ESP, which El Torito gives to UEFI firmware (ECMA-119;
-//! "El Torito" 1.0; UEFI §13.3.2.1).
+//! An ISO 9660 image whose only file is an ESP, which UEFI firmware finds by El Torito (ECMA-119; "El Torito" 1.0;
+//! UEFI §13.3.2.1).
 //!
-//! The ESP comes last. El Torito counts in blocks of 512 bytes with 16 bits, 32 MiB at most; UEFI
-//! reads a count of 0 or 1 as "to the end of the medium", and that is how an ESP can be longer.
+//! The ESP comes last. El Torito's size has 16 bits in blocks of 512 bytes, 32 MiB at most; UEFI reads a size of 0 or
+//! 1 as "to the end of the medium", which permits a longer ESP.
 
 use thiserror::Error;
 
@@ -15,7 +15,7 @@ const CATALOG: u32 = 19;
 const PATH_TABLE: u32 = 20;
 const PATH_TABLE_BIG_ENDIAN: u32 = 21;
 const ROOT: u32 = 22;
-/// Where the ESP begins; 48 KiB, on a page of 4 KiB, which spares readers of the image split pages.
+/// The first block of the ESP, at 48 KiB: a multiple of 4 KiB, so that readers of the image have no split pages.
 const ESP: u32 = 24;
 
 const PATH_TABLE_LEN: u32 = 10;
@@ -24,10 +24,10 @@ const UEFI: u8 = 0xEF;
 const BOOTABLE: u8 = 0x88;
 const DIRECTORY: u8 = 0x02;
 
-/// Why there is no ISO image.
+/// The reason for not composing an ISO image.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IsoError {
-    /// A file of ISO 9660 has at most 4 GiB.
+    /// The ESP exceeds ISO 9660's file size of 4 GiB.
     #[error("the ESP has {0} bytes, more than a file of ISO 9660 can have")]
     Long(u64),
 }
@@ -41,7 +41,7 @@ pub fn iso(esp: &ComposedImage) -> Result<ComposedImage, IsoError> {
     let blocks = ESP + len.div_ceil(BLOCK as u32);
 
     let mut image = ComposedImage::default();
-    // The system area: nothing here is for BIOS.
+    // The system area is empty: the image does not support BIOS.
     image.pad_to(u64::from(PRIMARY_DESCRIPTOR) * BLOCK as u64);
     for block in [
         primary_descriptor(blocks),
@@ -139,7 +139,7 @@ fn root_directory(esp_len: u32) -> Vec<u8> {
     .concat()
 }
 
-/// ECMA-119 §9.1. All zeros are "no date was given".
+/// ECMA-119 §9.1. All zeros mean that no date is given.
 fn directory_record(name: &[u8], flags: u8, block: u32, len: u32) -> Vec<u8> {
     let padding = usize::from(name.len().is_multiple_of(2));
     let mut record = vec![(33 + name.len() + padding) as u8, 0];
@@ -154,7 +154,7 @@ fn directory_record(name: &[u8], flags: u8, block: u32, len: u32) -> Vec<u8> {
     record
 }
 
-/// ECMA-119 §8.4.26.1: "no date was given" is sixteen digits zero.
+/// ECMA-119 §8.4.26.1: sixteen zero digits mean that no date is given.
 fn no_date() -> [u8; 17] {
     let mut date = [b'0'; 17];
     date[16] = 0;
@@ -186,7 +186,7 @@ mod tests {
     use crate::uki::COMMAND_LINE_ROOM;
     use crate::uki::tests::small_uki;
 
-    /// Finds the ESP as firmware does: boot record, catalog, default entry, to the end.
+    /// Finds the ESP as firmware does: boot record, catalog, default entry, up to the end.
     fn esp_in(iso: &[u8]) -> &[u8] {
         let u32_at = |at: usize| u32::from_le_bytes(iso[at..at + 4].try_into().unwrap()) as usize;
         assert_eq!(u32_at(16 * BLOCK + 80) * BLOCK, iso.len(), "the volume is as long as the file");

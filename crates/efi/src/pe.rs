@@ -1,7 +1,7 @@
-//! The headers of a PE32+ program for UEFI, as far as adding sections to it needs them.
+//! The headers of a PE32+ program for UEFI, as far as needed to add sections.
 //!
-//! Names and offsets are those of Microsoft's "PE Format". Anything unusual is refused: a stub is a
-//! program we chose, so what is odd about it is a mistake.
+//! Names and offsets are those of Microsoft's "PE Format". Anything unusual is refused: the stub is chosen by this
+//! project, so an oddity is an error.
 
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ const SECTION_LEN: usize = 40;
 /// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`.
 const READ_ONLY_DATA: u32 = 0x4000_0040;
 
-/// What a program runs on; the values are those of the COFF header.
+/// The architecture of a program; the values are those of the COFF header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum PeMachine {
@@ -36,68 +36,68 @@ impl PeMachine {
     }
 }
 
-/// A program that starts the kernel in its own sections: systemd's `linuxx64.efi.stub` and its like.
+/// A program that starts the kernel in its own sections, such as systemd's `linuxx64.efi.stub`.
 #[derive(Clone, Debug)]
 pub struct UkiStub {
     source: SharedFile,
     machine: PeMachine,
-    /// Up to `SizeOfHeaders`.
+    /// The headers, up to `SizeOfHeaders`.
     headers: Vec<u8>,
     pe: usize,
     sections: Vec<PeSection>,
     section_alignment: u32,
     file_alignment: u32,
-    /// Where its sections' contents end; what follows (debugging symbols) is not carried along.
+    /// The end of the sections' contents; the rest (debugging symbols) is left out.
     raw_end: u32,
 }
 
-/// Why a file is no stub to add sections to.
+/// The reason for rejecting a stub.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StubError {
-    /// The bytes are not those of the named file.
+    /// The bytes are not those of the given file.
     #[error("{0} has another length than was said")]
     Length(String),
-    /// It ends within its headers.
+    /// The file ends within its headers.
     #[error("the headers are cut short")]
     Short,
-    /// No PE32+ program.
+    /// The file is not a PE32+ program.
     #[error("this is no PE32+ program")]
     NotPe,
-    /// For another processor or another environment.
+    /// The program is for another architecture or environment.
     #[error(
         "this is no UEFI application for x64, arm64 or riscv64 (machine {machine:#06x}, subsystem {subsystem})"
     )]
     NotForUefi {
-        /// As the COFF header says.
+        /// The value in the COFF header.
         machine: u16,
-        /// As the optional header says.
+        /// The value in the optional header.
         subsystem: u16,
     },
-    /// A signed program cannot be added to: its signature would be wrong.
+    /// The program is signed: added sections would invalidate the signature.
     #[error("the stub is signed; give an unsigned one")]
     Signed,
-    /// A field that contradicts another.
+    /// Two fields contradict each other.
     #[error("the headers make no sense: {0}")]
     Nonsense(&'static str),
 }
 
-/// Why sections could not be added to a stub.
+/// The reason for not adding sections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AddSectionError {
-    /// The headers have no room for so many sections.
+    /// The headers have no room for the sections.
     #[error("the stub's headers have room for {room} more sections, {needed} are needed")]
     NoRoom {
-        /// For how many there is room.
+        /// The number of sections that fit.
         room: usize,
-        /// How many there are to add.
+        /// The number of sections to add.
         needed: usize,
     },
-    /// Offsets in a PE file have 32 bits.
+    /// The image exceeds the 32-bit offsets of a PE file.
     #[error("the image would be longer than 4 GiB")]
     Long,
 }
 
-/// What a section is.
+/// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeSection {
     pub(crate) name: [u8; 8],
@@ -109,10 +109,10 @@ pub(crate) struct PeSection {
 }
 
 impl UkiStub {
-    /// Reads the headers of `bytes`, which are all of the file `source`.
+    /// Parses the headers of `bytes`, the whole contents of `source`.
     ///
     /// # Errors
-    /// [`StubError`] for anything but an unsigned UEFI application in good order.
+    /// [`StubError`] for anything but a well-formed, unsigned UEFI application.
     pub fn parse(source: SharedFile, bytes: &[u8]) -> Result<Self, StubError> {
         if source.len != bytes.len() as u64 {
             return Err(StubError::Length(source.name.to_string()));
@@ -166,31 +166,31 @@ impl UkiStub {
         })
     }
 
-    /// What it runs on.
+    /// Its architecture.
     #[must_use]
     pub fn machine(&self) -> PeMachine {
         self.machine
     }
 
-    /// Where the next section may begin in the file, after one that ends at `end`.
+    /// The file offset of a section that follows one that ends at `end`.
     pub(crate) fn align_in_file(&self, end: u64) -> u64 {
         end.next_multiple_of(u64::from(self.file_alignment))
     }
 
-    /// The sections' contents, as they are.
+    /// The sections' unchanged contents.
     pub(crate) fn contents(&self) -> Extent {
         let offset = self.headers.len() as u64;
         let len = u64::from(self.raw_end) - offset;
         Extent::File { source: self.source.clone(), offset, len }
     }
 
-    /// Where those contents end.
+    /// The end of those contents.
     pub(crate) fn contents_end(&self) -> u64 {
         u64::from(self.raw_end)
     }
 
-    /// The headers with `added` (name and length each) after the sections that are there: contents
-    /// follow each other in the file, each aligned, and so they do in memory.
+    /// The headers with the sections `added` (name and length each) after the existing ones. Their contents follow
+    /// each other in the file and in memory, each aligned.
     pub(crate) fn headers_with(&self, added: &[(&str, u64)]) -> Result<Vec<u8>, AddSectionError> {
         let table = self.pe + COFF_LEN + usize::from(self.field_u16(self.pe + 20));
         let used = table + SECTION_LEN * self.sections.len();
@@ -210,17 +210,17 @@ impl UkiStub {
             sum.saturating_add(section.raw_size)
         });
         headers[self.pe + 6..][..2].copy_from_slice(&count.to_le_bytes());
-        // PointerToSymbolTable and NumberOfSymbols: they are left behind.
+        // PointerToSymbolTable and NumberOfSymbols: the symbols are left out.
         headers[self.pe + 12..][..8].fill(0);
         headers[optional + 8..][..4].copy_from_slice(&data_len.to_le_bytes());
         headers[optional + 56..][..4].copy_from_slice(&image_len.to_le_bytes());
-        // CheckSum: UEFI never looks at it, and it would take a pass over all contents.
+        // CheckSum: UEFI ignores it, and computing it would require reading all contents.
         headers[optional + 64..][..4].fill(0);
         Ok(headers)
     }
 
     fn place(&self, added: &[(&str, u64)]) -> Result<(Vec<PeSection>, u32), AddSectionError> {
-        // systemd's stub hands sections to the kernel where they lie: begin each on a page.
+        // systemd's stub passes sections to the kernel in place, so each begins on a page.
         let page = u64::from(self.section_alignment.max(0x1000));
         let ends = self.sections.iter().map(|s| u64::from(s.virtual_address) + s.memory_len());
         let mut address = ends.max().unwrap_or_default().next_multiple_of(page);
@@ -246,7 +246,7 @@ impl UkiStub {
         Ok((placed, address as u32))
     }
 
-    /// A field within the headers, whose place was checked on parsing.
+    /// A field in the headers; its position was checked by the parser.
     fn field_u16(&self, at: usize) -> u16 {
         u16_at(&self.headers, at).unwrap_or_default()
     }
@@ -280,7 +280,7 @@ impl PeSection {
         header[36..40].copy_from_slice(&self.characteristics.to_le_bytes());
     }
 
-    /// EDK2 loads the smaller of the two lengths and clears up to the virtual one.
+    /// The length in memory: EDK2 loads the smaller of the two lengths and clears up to the virtual one.
     fn memory_len(&self) -> u64 {
         u64::from(self.virtual_size.max(self.raw_size))
     }
@@ -306,7 +306,7 @@ fn sections(bytes: &[u8], pe: usize, table: usize) -> Result<Vec<PeSection>, Stu
         .collect()
 }
 
-/// Sections follow each other in memory and in the file, and none begins before the headers end.
+/// Checks that sections are consecutive in memory and in the file, and follow the headers.
 fn check_sections(
     sections: &[PeSection],
     headers_len: u32,
@@ -317,8 +317,8 @@ fn check_sections(
     let mut raw_end = u64::from(headers_len);
     for section in sections {
         let (address, offset) = (u64::from(section.virtual_address), u64::from(section.raw_offset));
-        // Debian's stub has `.sdmagic` right behind `.sbat`'s contents, within its padding: the
-        // virtual sizes are what must not overlap.
+        // Debian's stub has `.sdmagic` right after `.sbat`'s contents, within its padding: the virtual sizes must not
+        // overlap.
         if address < memory_end {
             return Err(StubError::Nonsense("sections that overlap in memory"));
         }
@@ -363,7 +363,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A stub with two sections, laid out as systemd's.
+    /// A stub with two sections, in the layout of systemd's.
     pub(crate) fn small_stub() -> Vec<u8> {
         let mut bytes = vec![0; 0x800];
         bytes[..2].copy_from_slice(b"MZ");
@@ -404,7 +404,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// What a program's headers say of its sections.
+    /// The sections in a program's headers.
     pub(crate) fn sections_of(bytes: &[u8]) -> Vec<PeSection> {
         let pe = pe_header(bytes).unwrap();
         sections(bytes, pe, pe + COFF_LEN + usize::from(u16_at(bytes, pe + 20).unwrap())).unwrap()

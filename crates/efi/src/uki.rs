@@ -1,51 +1,51 @@
 //! A unified kernel image: a stub, a kernel, an initramfs and a command line in one program
 //! (UAPI.5, "Unified Kernel Image").
 //!
-//! The command line differs from node to node, so it has a fixed length and comes last: all before
-//! it is the same for every node.
+//! The command line differs between nodes, so it has a fixed length and comes last: everything before it is the same
+//! for every node.
 
 use thiserror::Error;
 
 use crate::image::{ComposedImage, SharedFile};
 use crate::pe::{AddSectionError, UkiStub};
 
-/// How long a command line may be, in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the NUL that
-/// ends it. What is longer Linux would cut without a word.
+/// Room for the command line in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the final NUL. Linux would silently
+/// truncate a longer one.
 pub const COMMAND_LINE_ROOM: usize = 2048;
 
-/// What goes into a UKI.
+/// The parts of a UKI.
 #[derive(Clone, Copy, Debug)]
 pub struct UkiParts<'a> {
-    /// The text of `/etc/os-release`, which names the system in boot menus.
+    /// The text of `/etc/os-release`, which boot menus use for the system's name.
     pub os_release: &'a str,
-    /// The kernel's version, as `uname -r` says it.
+    /// The kernel's version, as in `uname -r`.
     pub uname: &'a str,
-    /// A kernel with an EFI stub of its own.
+    /// A kernel with an EFI stub.
     pub kernel: &'a SharedFile,
     /// Its initramfs.
     pub initramfs: &'a SharedFile,
-    /// An archive that the kernel unpacks over the initramfs; empty, if there is none.
+    /// An archive that the kernel unpacks over the initramfs; empty for none.
     pub seed: &'a [u8],
     /// Its command line.
     pub command_line: &'a str,
 }
 
-/// Why there is no UKI.
+/// The reason for not composing a UKI.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UkiError {
-    /// Linux would cut it.
+    /// The command line is too long for Linux.
     #[error(
         "the kernel command line has {0} bytes; Linux takes at most {max}",
         max = COMMAND_LINE_ROOM - 1
     )]
     CommandLineLong(usize),
-    /// A command line is one line of printable characters: Linux's EFI stub stops at a newline.
+    /// The command line has a control character: Linux's EFI stub stops at a newline.
     #[error("the kernel command line holds the control character {0:?}")]
     CommandLineControl(char),
-    /// A file with nothing in it.
+    /// A file is empty.
     #[error("{0} is empty")]
     Empty(String),
-    /// The stub cannot take it.
+    /// The stub has no room for it.
     #[error(transparent)]
     Stub(#[from] AddSectionError),
 }
@@ -53,7 +53,7 @@ pub enum UkiError {
 /// Composes a UKI. Its length does not depend on the command line.
 ///
 /// # Errors
-/// [`UkiError`] where a part is unfit or all of them are too long together.
+/// [`UkiError`] if a part is unsuitable, or all parts together are too long.
 pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<ComposedImage, UkiError> {
     let command_line = padded(parts.command_line)?;
     if let Some(empty) = [parts.kernel, parts.initramfs].into_iter().find(|file| file.len == 0) {
@@ -87,14 +87,14 @@ fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
     if let Some(control) = command_line.chars().find(|c| c.is_control()) {
         return Err(UkiError::CommandLineControl(control));
     }
-    // NULs, since the stub and Linux both stop at the first.
+    // Padded with NULs: the stub and Linux both stop at the first.
     let mut padded = command_line.as_bytes().to_vec();
     padded.resize(COMMAND_LINE_ROOM, 0);
     Ok(padded)
 }
 
-/// An initramfs with an archive behind it, which the kernel unpacks over it
-/// (`Documentation/driver-api/early-userspace/buffer-format.rst`); the initramfs as it is, if there is none.
+/// The initramfs followed by an archive, which the kernel unpacks over it
+/// (`Documentation/driver-api/early-userspace/buffer-format.rst`); the initramfs alone if the archive is empty.
 #[must_use]
 pub fn seeded_initramfs(initramfs: &SharedFile, seed: &[u8]) -> ComposedImage {
     let mut image = ComposedImage::of_file(initramfs.clone());

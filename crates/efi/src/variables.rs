@@ -15,18 +15,18 @@ use uuid::{Uuid, uuid};
 /// `EFI_GLOBAL_VARIABLE`: the vendor of `Boot####`, `BootNext` and `BootOrder`.
 pub const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 
-/// Non-volatile, for boot services and the running system: what boot variables must be.
+/// Non-volatile, with boot-time and runtime access: required for boot variables.
 pub const NON_VOLATILE_BOOT_RUNTIME: u32 = 0x7;
 
 /// Where [`VariableStore::boot_once_from`] begins to look for a number: firmware counts from 0, so that
 /// numbers this high do not get in its way.
 const FIRST_OF_OURS: u16 = 0x0099;
 
-/// By this description we know our own entry again.
+/// The description that identifies this project's entry.
 const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 
 impl VariableStore {
-    /// The number in `BootNext`; gone once the firmware has acted on it.
+    /// The number in `BootNext`; absent after the firmware has used it.
     #[must_use]
     pub fn boot_next(&self) -> Option<u16> {
         match self.get("BootNext", GLOBAL)?.data {
@@ -35,7 +35,7 @@ impl VariableStore {
         }
     }
 
-    /// Makes the next boot, and only that one, start `Boot####` of this number.
+    /// Sets `BootNext`: only the next boot starts the `Boot####` with this number.
     ///
     /// # Errors
     /// [`SetVariableError::Full`] when the store has no room.
@@ -43,7 +43,7 @@ impl VariableStore {
         self.set("BootNext", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &number.to_le_bytes())
     }
 
-    /// The numbers in `BootOrder`; empty when there is none, as before the first boot.
+    /// The numbers in `BootOrder`; empty if it is absent, as before the first boot.
     #[must_use]
     pub fn boot_order(&self) -> Vec<u16> {
         let order = self.get("BootOrder", GLOBAL).map_or(&[][..], |variable| variable.data);
@@ -60,7 +60,7 @@ impl VariableStore {
         self.set("BootOrder", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &data)
     }
 
-    /// All `Boot####` that can be read, by number.
+    /// All readable `Boot####`, by number.
     #[must_use]
     pub fn boot_options(&self) -> Vec<(u16, LoadOption)> {
         let mut options: Vec<_> = self
@@ -89,7 +89,7 @@ impl VariableStore {
         self.set(&name, GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &option.to_bytes())
     }
 
-    /// Removes `Boot####`, and says whether there was one.
+    /// Removes `Boot####`; returns whether it existed.
     pub fn delete_boot_option(&mut self, number: u16) -> bool {
         self.delete(&format!("Boot{number:04X}"), GLOBAL)
     }
@@ -142,8 +142,8 @@ impl VariableStore {
         Ok(number)
     }
 
-    /// Takes back [`Self::boot_once_from`] and [`Self::boot_once_along`]: removes the entries, used or not,
-    /// from `BootNext` and `BootOrder` too.
+    /// Reverts [`Self::boot_once_from`] and [`Self::boot_once_along`]: removes their entries, used or not, also from
+    /// `BootNext` and `BootOrder`.
     pub fn forget_boot_once(&mut self) {
         let ours = self.boot_once_numbers();
         if self.boot_next().is_some_and(|next| ours.contains(&next)) {
@@ -155,7 +155,7 @@ impl VariableStore {
         if others.is_empty() && !order.is_empty() {
             self.delete("BootOrder", GLOBAL);
         } else if others != order {
-            // Where it cannot be written, firmware passes over numbers that lead nowhere.
+            // If the write fails, the firmware skips numbers without an entry.
             let _ = self.set_boot_order(&others);
         }
         for number in ours {
@@ -163,7 +163,7 @@ impl VariableStore {
         }
     }
 
-    /// The URL that [`Self::boot_once_from`] set, until the firmware has taken it.
+    /// The URL that [`Self::boot_once_from`] set, until the firmware has used it.
     #[must_use]
     pub fn boots_once_from(&self) -> Option<String> {
         let next = self.boot_next()?;
@@ -179,13 +179,13 @@ impl VariableStore {
             .collect()
     }
 
-    /// Also those that cannot be read, so that none is written over.
+    /// All numbers, including those of unreadable entries, so that none is overwritten.
     fn boot_numbers(&self) -> Vec<u16> {
         self.list().iter().filter_map(|variable| boot_number(&variable.name)).collect()
     }
 }
 
-/// The number in the name `Boot####`: four digits, capital where letters (UEFI §3.3).
+/// The number in the name `Boot####`: four upper-case hexadecimal digits (UEFI §3.3).
 fn boot_number(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("Boot")?;
     let exact = digits.len() == 4

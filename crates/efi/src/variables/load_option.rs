@@ -5,9 +5,9 @@ use std::fmt;
 use hardware::Mac;
 use thiserror::Error;
 
-/// `LOAD_OPTION_ACTIVE`: the firmware may choose it by itself.
+/// `LOAD_OPTION_ACTIVE`: the firmware may boot it automatically.
 const ACTIVE: u32 = 1;
-/// Attributes and the length of the device path.
+/// The size of the attributes and of the device path's length.
 const FIXED_LEN: usize = 6;
 
 const HARDWARE: u8 = 0x01;
@@ -18,67 +18,67 @@ const END: u8 = 0x7F;
 const END_ENTIRE: u8 = 0xFF;
 const NODE_HEADER_LEN: usize = 4;
 
-/// What a `Boot####` variable says.
+/// The contents of a `Boot####` variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOption {
     /// `LOAD_OPTION_ACTIVE` (1) and others.
     pub attributes: u32,
-    /// What a menu shows. Parts of the text that are no UTF-16 are shown as U+FFFD.
+    /// The text in boot menus. Invalid UTF-16 becomes U+FFFD.
     pub description: String,
-    /// What is started.
+    /// The device path of the program.
     pub path: DevicePath,
-    /// Handed to what is started.
+    /// Data for the program.
     pub optional_data: Vec<u8>,
 }
 
-/// Bytes that are no load option.
+/// The reason for rejecting a load option.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadOptionError {
-    /// Shorter than what every load option has.
+    /// It is shorter than the fixed part.
     #[error("a load option has at least {FIXED_LEN} bytes, this has {0}")]
     Short(usize),
-    /// The description has no NUL at its end.
+    /// The description has no final NUL.
     #[error("the description does not end")]
     EndlessDescription,
-    /// The device path claims more bytes than there are.
+    /// The device path exceeds the data.
     #[error("the device path needs {needed} bytes, {left} left")]
     ShortPath {
-        /// As its length field says.
+        /// The length in its field.
         needed: usize,
-        /// After the description.
+        /// The remaining bytes.
         left: usize,
     },
-    /// A node of the device path is shorter than its header or longer than the path.
+    /// A node of the device path is shorter than its header or exceeds the path.
     #[error("the device path's node at {offset} claims {len} bytes")]
     BadNode {
-        /// Within the path.
+        /// The offset in the path.
         offset: usize,
-        /// As it says.
+        /// The length in its field.
         len: usize,
     },
-    /// The device path has no end node, or something after it.
+    /// The device path has no end node, or bytes after it.
     #[error("the device path does not end with an end node")]
     NoEnd,
 }
 
 impl LoadOption {
-    /// An active option that starts what is at `url`.
+    /// An active option that starts the program at `url`.
     #[must_use]
     pub fn from_uri(description: &str, url: &str) -> Self {
         Self::active(description, DevicePath(vec![DevicePathNode::Uri(url.to_owned())]))
     }
 
-    /// An active option that starts what is at the end of `path`.
+    /// An active option that starts the program at `path`.
     #[must_use]
     pub fn active(description: &str, path: DevicePath) -> Self {
         let description = description.to_owned();
         Self { attributes: ACTIVE, description, path, optional_data: Vec::new() }
     }
 
-    /// Reads a variable's data.
+    /// Parses a variable's data.
     ///
     /// # Errors
-    /// [`LoadOptionError`] where it is not well formed.
+    /// [`LoadOptionError`] if it is malformed.
     pub fn parse(data: &[u8]) -> Result<Self, LoadOptionError> {
         let Some((fixed, rest)) = data.split_first_chunk::<FIXED_LEN>() else {
             return Err(LoadOptionError::Short(data.len()));
@@ -106,7 +106,7 @@ impl LoadOption {
         })
     }
 
-    /// The variable's data. A description is cut at its first NUL, which would end it anyway.
+    /// The variable's data. The description is cut at its first NUL, which would end it anyway.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let path = self.path.to_bytes();
@@ -121,22 +121,22 @@ impl LoadOption {
     }
 }
 
-/// Where something is found, from one bus to the next. The end node is not kept.
+/// A device path, from bus to bus, without the end node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DevicePath(pub Vec<DevicePathNode>);
 
 impl DevicePath {
-    /// HTTP boot on the network card that is this device of the first PCI bus, with the URL that DHCP gives.
+    /// HTTP boot on the network card at this device number of the first PCI bus, with the URL from DHCP.
     ///
-    /// EDK2 starts an entry whose path it knows, node by node, without a look at other network cards and at
-    /// what their option ROMs boot.
+    /// EDK2 starts an entry whose full path it knows directly, without trying other network cards or their option
+    /// ROMs.
     #[must_use]
     pub fn http_boot(pci_device: u8, mac: Mac, version: IpVersion) -> Self {
         let other = |kind, subtype, data| DevicePathNode::Other { kind, subtype, data };
         let mut address = [0; 32];
         address[..mac.0.len()].copy_from_slice(&mac.0);
         Self(vec![
-            // PNP0A03, the first of them.
+            // PNP0A03, the first one.
             other(ACPI, 1, [0xD0, 0x41, 0x03, 0x0A, 0, 0, 0, 0].to_vec()),
             other(HARDWARE, 1, vec![0, pci_device]),
             // The hardware type is Ethernet.
@@ -146,7 +146,7 @@ impl DevicePath {
         ])
     }
 
-    /// Reads nodes up to the end node, which must be the last thing there.
+    /// Parses nodes up to the end node, which must be last.
     ///
     /// # Errors
     /// [`LoadOptionError::BadNode`] and [`LoadOptionError::NoEnd`].
@@ -179,8 +179,7 @@ impl DevicePath {
         bytes
     }
 
-    /// The URI, if the path has one; an empty one, as HTTP boot entries without a fixed URL have, is
-    /// none.
+    /// The URI in the path, if any; an empty one, as in HTTP boot entries without a fixed URL, counts as none.
     #[must_use]
     pub fn uri(&self) -> Option<&str> {
         self.0.iter().find_map(|node| match node {
@@ -190,7 +189,7 @@ impl DevicePath {
     }
 }
 
-/// By which protocol an entry of a network card boots.
+/// The IP version of a network boot entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
     /// IPv4.
@@ -200,8 +199,8 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
-    /// `IPv4(…)` or `IPv6(…)` as EDK2's HttpBootDxe names its own entries: all zero, since all comes from DHCP,
-    /// but for IPv6's prefix length (`HttpBootIp4DxeDriverBindingStart`, `HttpBootIp6DxeDriverBindingStart`).
+    /// `IPv4(…)` or `IPv6(…)` in the form of EDK2's HttpBootDxe: all zero, since everything comes from DHCP, except
+    /// IPv6's prefix length (`HttpBootIp4DxeDriverBindingStart`, `HttpBootIp6DxeDriverBindingStart`).
     fn node(self) -> DevicePathNode {
         match self {
             Self::V4 => DevicePathNode::Other { kind: MESSAGING, subtype: 12, data: vec![0; 23] },
@@ -214,21 +213,21 @@ impl IpVersion {
     }
 }
 
-/// After two addresses, two ports, the protocol and the origin of the address (UEFI §10.3.4.13).
+/// The offset behind two addresses, two ports, the protocol and the address origin (UEFI §10.3.4.13).
 const IPV6_PREFIX_LENGTH_AT: usize = 16 + 16 + 2 + 2 + 2 + 1;
 
-/// One step of a device path.
+/// A node of a device path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DevicePathNode {
     /// `Uri(…)` (UEFI §10.3.4.23).
     Uri(String),
-    /// Any other, as it is.
+    /// Any other node, unchanged.
     Other {
         /// Type.
         kind: u8,
         /// Sub-type.
         subtype: u8,
-        /// What follows the header.
+        /// The data after the header.
         data: Vec<u8>,
     },
 }
@@ -241,7 +240,7 @@ impl DevicePathNode {
         }
     }
 
-    /// A node says its length in 16 bits: what does not fit is cut.
+    /// The encoded node. Its length has 16 bits, so longer data is cut.
     fn to_bytes(&self) -> Vec<u8> {
         let (kind, subtype, data) = match self {
             Self::Uri(uri) => (MESSAGING, URI, uri.as_bytes()),
@@ -256,7 +255,7 @@ impl DevicePathNode {
 }
 
 impl fmt::Display for DevicePath {
-    /// As EDK2 prints it where we know the node: `Uri(http://…)`, else `Path(type,subtype,data)`.
+    /// EDK2's text form for known nodes: `Uri(http://…)`; otherwise `Path(type,subtype,data)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, node) in self.0.iter().enumerate() {
             if index > 0 {

@@ -1,8 +1,8 @@
 //! EDK2's variable store: a firmware volume header, a store header, and records up to erased flash.
 //!
 //! Layout: `MdeModulePkg/Include/Guid/VariableFormat.h`; rules:
-//! `MdeModulePkg/Universal/Variable/RuntimeDxe/VariableParsing.c`. Flash is written by clearing bits,
-//! so a record is never moved: a new one is appended, the old one marked, and a full store compacted.
+//! `MdeModulePkg/Universal/Variable/RuntimeDxe/VariableParsing.c`. Writing flash only clears bits, so records are
+//! never moved: a new record is appended and the old one marked; a full store is compacted.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ const START_ID: u16 = 0x55AA;
 const RECORD_HEADER_LEN: usize = 60;
 const RECORD_ALIGN: usize = 4;
 
-/// States are ANDed: each step of a record's life clears one bit.
+/// States are combined by AND: each step of a record's life clears one bit.
 const VALID: u8 = 0x3F;
 const IN_DELETED_TRANSITION: u8 = 0xFE;
 const DELETED: u8 = 0xFD;
@@ -36,20 +36,20 @@ const AUTHENTICATED_WRITE: u32 = 0x30;
 /// `PcdMaxVariableSize` of OVMF without Secure Boot: header, name and data.
 const MAX_RECORD_LEN: usize = 0x2000;
 
-/// A variable store, and the rest of the flash image around it.
+/// A variable store, with the rest of the flash image around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariableStore {
     flash: Vec<u8>,
-    /// Where records may lie.
+    /// The area of records.
     records: Range<usize>,
 }
 
-/// A variable that counts.
+/// A valid variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UefiVariable<'a> {
     /// Its name.
     pub name: String,
-    /// Whose name it is.
+    /// Its vendor GUID.
     pub vendor: Uuid,
     /// `EFI_VARIABLE_…` bits.
     pub attributes: u32,
@@ -57,30 +57,30 @@ pub struct UefiVariable<'a> {
     pub data: &'a [u8],
 }
 
-/// Bytes that are no variable store of EDK2.
+/// The reason for rejecting a flash image.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum VariableStoreError {
-    /// It ends before its headers do.
+    /// It ends within its headers.
     #[error("a variable store has more than {0} bytes")]
     Short(usize),
-    /// No firmware volume for variables begins here: perhaps the firmware's code, not its variables.
+    /// It does not begin with a firmware volume for variables: it may be the firmware's code.
     #[error("this is no firmware volume with variables")]
     NotAVolume,
     /// The volume's header is damaged.
     #[error("the volume header's checksum is wrong")]
     Checksum,
-    /// The volume is longer than the file, or its header longer than the volume.
+    /// The volume exceeds the file, or its header exceeds the volume.
     #[error("the volume claims {claimed} bytes, there are {len}")]
     VolumeLength {
-        /// As its header says.
+        /// The length in the volume's header.
         claimed: u64,
-        /// Of the file.
+        /// The length of the file.
         len: usize,
     },
-    /// The store has records without authentication, as EDK2 wrote them before 2013.
+    /// The store has records without authentication, the format of EDK2 before 2013.
     #[error("the store's format is {0}, not that of authenticated variables")]
     NotAuthenticated(Uuid),
-    /// The store was never formatted, or its formatting was interrupted.
+    /// The store is unformatted, or its formatting was interrupted.
     #[error("the store is not formatted and healthy (format {format:#04x}, state {state:#04x})")]
     NotFormatted {
         /// `0x5A` if formatted.
@@ -88,46 +88,46 @@ pub enum VariableStoreError {
         /// `0xFE` if healthy.
         state: u8,
     },
-    /// The store is longer than its volume.
+    /// The store exceeds its volume.
     #[error("the store claims {claimed} bytes, its volume has {left} for it")]
     StoreLength {
-        /// As its header says.
+        /// The length in the store's header.
         claimed: usize,
-        /// Of the volume, after its header.
+        /// The volume's size after its header.
         left: usize,
     },
-    /// A record claims bytes behind the end of the store.
+    /// A record exceeds the store.
     #[error("the record at {offset:#x} runs over the end of the store")]
     RecordLength {
-        /// In the file.
+        /// The offset in the file.
         offset: usize,
     },
-    /// A record that counts has no proper name.
+    /// The name of a valid record is malformed.
     #[error("the record at {offset:#x} has a name that is no text ending with NUL")]
     RecordName {
-        /// In the file.
+        /// The offset in the file.
         offset: usize,
     },
 }
 
-/// Why a variable was not set. The store is as it was.
+/// The reason for not setting a variable. The store is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SetVariableError {
-    /// Not enough room, even after compaction.
+    /// There is not enough room, even after compaction.
     #[error("the variable needs {needed} bytes, the store has {left}")]
     Full {
-        /// With its header and name.
+        /// The size with header and name.
         needed: usize,
-        /// After compaction.
+        /// The free space after compaction.
         left: usize,
     },
-    /// Longer than the firmware would accept.
+    /// The firmware would refuse a record of this size.
     #[error("the variable needs {0} bytes; firmware takes at most {MAX_RECORD_LEN}")]
     Long(usize),
-    /// Only whoever holds the key can write it.
+    /// The variable accepts only signed writes.
     #[error("{0} may be written with a signature only")]
     Authenticated(String),
-    /// A name that cannot be written down.
+    /// The name cannot be encoded.
     #[error("{0:?} is no name of a variable")]
     Name(String),
 }
@@ -166,7 +166,7 @@ impl VariableStore {
         /// The variables, and two areas for fault-tolerant writes.
         const VOLUME: u32 = 3 * BLOCK;
         const HEADER: u16 = 72;
-        /// `EFI_FVB2_…`: readable, writable, in memory, erased to ones.
+        /// `EFI_FVB2_…`: readable, writable, memory-mapped, erased to ones.
         const ATTRIBUTES: u32 = 0xE36;
 
         let volume_len = VOLUME as usize;
@@ -202,7 +202,7 @@ impl VariableStore {
         &self.flash
     }
 
-    /// All variables that count, in the order they were written.
+    /// All valid variables, in the order of writing.
     #[must_use]
     pub fn list(&self) -> Vec<UefiVariable<'_>> {
         self.live().iter().map(|record| record.variable(&self.flash)).collect()
@@ -252,7 +252,7 @@ impl VariableStore {
         Ok(())
     }
 
-    /// Marks a variable as deleted, and says whether there was one.
+    /// Marks a variable as deleted; returns whether it existed.
     pub fn delete(&mut self, name: &str, vendor: Uuid) -> bool {
         let mut found = false;
         for record in self.all() {
@@ -265,8 +265,8 @@ impl VariableStore {
         found
     }
 
-    /// The records that count. One in transition counts only while its successor is missing, since
-    /// the firmware may have lost power between the two writes.
+    /// The valid records. A record in transition is valid only if its successor is missing, since the firmware may
+    /// have lost power between the two writes.
     fn live(&self) -> Vec<VariableRecord> {
         let (settled, in_transition): (Vec<_>, Vec<_>) =
             self.all().into_iter().filter(VariableRecord::is_live).partition(|r| r.state == VALID);
@@ -295,14 +295,14 @@ impl VariableStore {
         walk.offset.min(self.records.end)
     }
 
-    /// Only erased flash can be written: an interrupted write leaves bits that never come back.
+    /// Whether the free space is erased: an interrupted write leaves cleared bits.
     fn has_erased_room_for(&self, len: usize) -> bool {
         let at = self.end_of_records();
         let room = self.flash.get(at..at + len);
         at + len <= self.records.end && room.is_some_and(|room| room.iter().all(|b| *b == ERASED))
     }
 
-    /// `Reclaim`: only what counts is kept, the rest erased.
+    /// `Reclaim`: keeps valid records, and erases the rest.
     fn compact(&mut self) {
         let mut kept = Vec::with_capacity(self.records.len());
         for record in self.live() {
@@ -368,7 +368,7 @@ fn encode(name: &str, vendor: Uuid, attributes: u32, data: &[u8]) -> Vec<u8> {
     record.extend(START_ID.to_le_bytes());
     record.extend([VALID, 0]);
     record.extend(attributes.to_le_bytes());
-    // Monotonic count, time stamp and index of the public key: of authenticated variables only.
+    // Monotonic count, time stamp and public key index: only for authenticated variables.
     record.extend([0; 8 + 16 + 4]);
     record.extend((name.len() as u32).to_le_bytes());
     record.extend((data.len() as u32).to_le_bytes());
@@ -379,7 +379,7 @@ fn encode(name: &str, vendor: Uuid, attributes: u32, data: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Goes from record to record, as far as the start mark is there.
+/// An iterator over records, up to the first without a start mark.
 struct RecordWalk<'a> {
     store: &'a VariableStore,
     offset: usize,
@@ -411,12 +411,12 @@ impl Iterator for RecordWalk<'_> {
     }
 }
 
-/// A length that power was lost before is still erased, and counts as none (`NameSizeOfVariable`).
+/// A length field. One that is still erased after a power loss counts as zero (`NameSizeOfVariable`).
 fn written(len: u32) -> usize {
     if len == u32::MAX { 0 } else { len as usize }
 }
 
-/// Where a record lies; whoever made it has seen that it lies within the store.
+/// The position of a record; its creator has checked that it is within the store.
 #[derive(Clone, Copy, Debug)]
 struct VariableRecord {
     offset: usize,
@@ -474,7 +474,7 @@ fn guid(bytes: &[u8], at: usize) -> Uuid {
 
 #[cfg(test)]
 impl VariableStore {
-    /// A freshly formatted store of 4 kB, laid out as `OVMF_VARS_4M.fd` begins.
+    /// A newly formatted store of 4 kB, laid out like the beginning of `OVMF_VARS_4M.fd`.
     pub(crate) fn empty() -> Self {
         Self::parse(tests::formatted(0x1000)).unwrap()
     }
@@ -520,8 +520,8 @@ mod tests {
         assert_eq!((variable.attributes, variable.data), (NVBR, &b"eng"[..]));
     }
 
-    /// What `virt-fw-vars --set-boot-uri http://10.0.0.1:8080/boot/x/boot.iso` (virt-firmware) writes
-    /// into Debian's `OVMF_VARS_4M.fd`, from the first record to erased flash.
+    /// The output of `virt-fw-vars --set-boot-uri http://10.0.0.1:8080/boot/x/boot.iso` (virt-firmware) in Debian's
+    /// `OVMF_VARS_4M.fd`, from the first record to erased flash.
     #[test]
     fn a_boot_uri_is_written_byte_for_byte_as_by_virt_firmware() {
         let golden = include_bytes!("../../tests/golden/virt-fw-vars-boot-uri.bin");
@@ -534,7 +534,7 @@ mod tests {
         assert_eq!(&store.flash[store.records.start..][..golden.len()], golden);
     }
 
-    /// The headers of Debian's `AAVMF_VARS.snakeoil.fd`, which QEMU's `virt` board has written.
+    /// The headers of Debian's `AAVMF_VARS.snakeoil.fd`, written by QEMU's `virt` board.
     #[test]
     fn an_empty_store_for_arm_begins_as_its_firmware_writes_it() {
         let header = "8d2bf1ff96768b4ca9852747075b4f5000000c00000000005f465648360e00004800f8f800000002\
