@@ -12,23 +12,23 @@ use nix::net::if_::if_nametoindex;
 use redfish::emulator::Personality;
 use serde::Deserialize;
 
-/// As many as have their places on the first PCI bus.
+/// Number of network cards with a fixed place on the first PCI bus.
 const MOST_NICS: usize = 8;
 
-/// All settings, as the TOML file has them.
+/// All settings, in the form of the TOML file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BmcConfig {
-    /// Where to listen. The default is loopback: Redfish switches machines.
+    /// The listening address; loopback by default, since Redfish switches machines.
     #[serde(default = "listen")]
     pub listen: SocketAddr,
-    /// The one user.
+    /// The only user.
     pub username: String,
     /// Its password.
     pub password: String,
-    /// Where machines keep their disks, variables, consoles.
+    /// The folder of the machines' disks, variables and consoles.
     pub state_dir: PathBuf,
-    /// QEMU itself, instead of the installed one for the machine's architecture.
+    /// The QEMU binary; by default the installed one for the machine's architecture.
     pub qemu: Option<PathBuf>,
     /// `kvm` or `tcg`.
     #[serde(default)]
@@ -38,14 +38,14 @@ pub struct BmcConfig {
     pub machines: Vec<MachineConfig>,
 }
 
-/// How QEMU runs its guests.
+/// QEMU's accelerator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Acceleration {
-    /// In software: slow, and works everywhere.
+    /// Software emulation: slow, but works everywhere.
     #[default]
     Tcg,
-    /// With the host's processor.
+    /// The host's processor.
     Kvm,
 }
 
@@ -54,7 +54,7 @@ impl Acceleration {
     pub(crate) fn arguments(self, architecture: Architecture) -> [&'static str; 4] {
         match (self, architecture) {
             (Self::Tcg, Architecture::X64) => ["-accel", "tcg", "-cpu", "max"],
-            // In software, pointer authentication as Arm specifies it takes most of the time.
+            // Emulating Arm's own pointer authentication takes most of the time in software.
             (Self::Tcg, Architecture::Arm64) => ["-accel", "tcg", "-cpu", "max,pauth-impdef=on"],
             (Self::Kvm, Architecture::X64 | Architecture::Arm64) => {
                 ["-accel", "kvm", "-cpu", "host"]
@@ -63,7 +63,7 @@ impl Acceleration {
     }
 }
 
-/// What a machine's processor is.
+/// The architecture of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
@@ -101,7 +101,7 @@ impl Architecture {
 }
 
 impl fmt::Display for Architecture {
-    /// As the configuration has it.
+    /// The value in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::X64 => "x64",
@@ -116,47 +116,47 @@ impl fmt::Display for Architecture {
 pub struct MachineConfig {
     /// The last part of its Redfish path.
     pub id: String,
-    /// What its processor is.
+    /// Its architecture.
     #[serde(default)]
     pub architecture: Architecture,
     /// Memory, in MiB.
     #[serde(default = "memory_mib")]
     pub memory_mib: u32,
-    /// Its firmware, which for another architecture than x64 must be named.
+    /// Its firmware, required for other architectures than x64.
     #[serde(default)]
     pub firmware: FirmwareConfig,
-    /// Its network cards; the first one boots.
+    /// Its network cards; it boots from the first one.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
     /// Its disks.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
-    /// What its BMC does wrong, for tests.
+    /// Faults of its BMC, for tests.
     #[serde(default)]
     pub personality: Personality,
 }
 
-/// An OVMF build, and how it is set up.
+/// An OVMF build, and its settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FirmwareConfig {
-    /// The code, read-only.
+    /// The code image, read-only.
     pub code: PathBuf,
     /// An empty variable store, copied for each machine.
     pub variables: PathBuf,
-    /// Whether it tries PXE before HTTP, which takes it a minute on each link.
+    /// Whether it tries PXE before HTTP, which takes a minute on each link.
     pub pxe: bool,
-    /// By which protocols it boots, the first first. It gives up on IPv4 after a minute, on IPv6 after half
-    /// of one.
+    /// The IP versions to boot by, in order. The firmware gives up on IPv4 after a minute, on IPv6 after half a
+    /// minute.
     pub ip: Vec<Ip>,
-    /// Seconds for which it shows its logo before it boots anything.
+    /// Seconds for which it shows its logo before it boots.
     ///
-    /// EDK2 of before mid-2025 needs some where IPv6 comes first: it asks before its link-local address is
-    /// ready, and gives up at once.
+    /// EDK2 before mid-2025 needs some seconds if IPv6 comes first: it sends its first request before its link-local
+    /// address is ready, and gives up at once.
     pub logo_secs: u16,
 }
 
-/// A version of the Internet Protocol.
+/// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ip {
@@ -167,7 +167,7 @@ pub enum Ip {
 }
 
 impl fmt::Display for Ip {
-    /// As the configuration has it.
+    /// The value in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipv4 => "ipv4",
@@ -206,7 +206,7 @@ pub struct NicConfig {
     /// QEMU's name of the model: `virtio-net-pci`, `e1000e`, ….
     #[serde(default = "nic_model")]
     pub model: String,
-    /// The tap device it is plugged into; without one it leads nowhere.
+    /// Its tap device; without one it is unconnected.
     pub tap: Option<String>,
 }
 
@@ -214,17 +214,17 @@ pub struct NicConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskConfig {
-    /// Its image, raw; made if it is missing.
+    /// Its raw image; created if it is missing.
     pub path: PathBuf,
-    /// How large it is made, in MiB.
+    /// Its size at creation, in MiB.
     #[serde(default = "size_mib")]
     pub size_mib: u64,
-    /// What it is attached to.
+    /// Its bus.
     #[serde(default)]
     pub model: DiskModel,
 }
 
-/// What a disk is attached to.
+/// The bus of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskModel {
@@ -257,14 +257,14 @@ impl BmcConfig {
     /// Reads a TOML file.
     ///
     /// # Errors
-    /// Names the file, and the line and setting that are wrong.
+    /// The file, and the line and setting that are wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading the configuration {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
     }
 
-    /// Checks what can be checked before anything is started.
+    /// Checks everything that can be checked before the start.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(!self.machines.is_empty(), "there is no [[machine]] in the configuration");
         let mut ids = BTreeSet::new();
@@ -279,7 +279,7 @@ impl BmcConfig {
 impl MachineConfig {
     fn check(&self) -> Result<()> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        // It becomes a part of paths, of URLs as of files.
+        // The ID becomes a part of URLs and file paths.
         ensure!(
             !self.id.is_empty() && self.id.chars().all(fits),
             "an id is made of letters, digits, - and _"
@@ -302,7 +302,7 @@ impl MachineConfig {
         ensure!(!self.firmware.ip.is_empty(), "its firmware needs ipv4, ipv6 or both in ip");
         ensure!(self.nics.len() <= MOST_NICS, "there is room for {MOST_NICS} network cards");
         for tap in self.nics.iter().filter_map(|nic| nic.tap.as_ref()) {
-            // Not /sys/class/net: it may show the links of another network namespace.
+            // Not /sys/class/net, which may show the links of another network namespace.
             let there = if_nametoindex(tap.as_str()).is_ok();
             ensure!(there, "the tap device {tap} is not there: ip tuntap add {tap} mode tap");
         }

@@ -1,4 +1,4 @@
-//! A machine's UEFI variables: what makes its firmware boot from a URL.
+//! A machine's UEFI variables, which make its firmware boot from a URL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use redfish::emulator::NextBoot;
 use crate::config::{Ip, MachineConfig};
 use crate::setup::{MachineSetup, nic_device};
 
-/// Puts into the machine's variables what it is to boot next, and says where they are.
+/// Writes the next boot into the machine's variables, and returns their path.
 ///
 /// The machine must be off: QEMU keeps the file open and reads it at its start.
 pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> {
@@ -31,7 +31,7 @@ pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> 
     Ok(path)
 }
 
-/// Copies a variable store; an empty one, where there is only flash that nobody has written.
+/// Copies a variable store; creates an empty one if the template is blank flash.
 fn make(template: &Path, path: &Path) -> Result<()> {
     let flash = fs::read(template)?;
     if flash.iter().any(|byte| *byte != 0) {
@@ -40,7 +40,7 @@ fn make(template: &Path, path: &Path) -> Result<()> {
     Ok(fs::write(path, VariableStore::empty_for_virt(flash.len())?.as_bytes())?)
 }
 
-/// The first network card's own entries.
+/// The boot entries of the first network card.
 fn http_boots(machine: &MachineConfig) -> Vec<DevicePath> {
     let Some(card) = machine.nics.first() else {
         return Vec::new();
@@ -57,7 +57,7 @@ fn edit(
     let mut store =
         VariableStore::parse(fs::read(path).with_context(context)?).with_context(context)?;
     change(&mut store).with_context(context)?;
-    // Written beside and renamed, so that a crash leaves either the old or the new store.
+    // The new file replaces the old by a rename, so that a crash leaves one or the other.
     let new = path.with_extension("new");
     fs::write(&new, store.as_bytes()).with_context(context)?;
     fs::rename(&new, path).with_context(context)

@@ -20,10 +20,10 @@ use tracing::info;
 
 pub use config::BmcConfig;
 
-/// Serves until it is told to end, or its socket fails. Its machines end with it.
+/// Serves until `end`, or until its socket fails. Its machines end with it.
 ///
 /// # Errors
-/// When the configuration names files or programs that are not there, or the address is taken.
+/// The configuration names missing files or programs, or the address is in use.
 pub async fn serve(
     config: BmcConfig,
     end: impl Future<Output = ()> + Send + 'static,

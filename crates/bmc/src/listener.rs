@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::machine::{PowerOrder, QemuMachines};
 
-/// More than any request of a Redfish client for what we have.
+/// More than any request to this BMC needs.
 const LARGEST_BODY: usize = 64 * 1024;
 
 #[derive(Clone)]
@@ -55,7 +55,7 @@ async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Respo
     into_http(response)
 }
 
-/// A power action is over before it is answered, so that whoever asked may rely on it.
+/// A power action completes before its answer, so that the client may rely on it.
 async fn act(machines: &QemuMachines, effect: PowerEffect) -> anyhow::Result<()> {
     match effect {
         PowerEffect::Start { system } => machines.order(&system, PowerOrder::Start).await,

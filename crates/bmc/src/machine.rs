@@ -1,4 +1,4 @@
-//! One machine: off, or a QEMU that is followed until it ends.
+//! One machine: off, or a QEMU process that is watched until it ends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::config::BmcConfig;
 use crate::qemu::{Qemu, QemuEnd};
 use crate::setup::MachineSetup;
 
-/// What a machine is told to do.
+/// An order to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PowerOrder {
     Start,
@@ -22,13 +22,13 @@ pub(crate) enum PowerOrder {
     Restart,
 }
 
-/// All machines, by the id of their systems.
+/// All machines, by the IDs of their systems.
 #[derive(Clone)]
 pub(crate) struct QemuMachines(Arc<BTreeMap<String, mpsc::Sender<PendingOrder>>>);
 
 type PendingOrder = (PowerOrder, oneshot::Sender<Result<()>>);
 
-/// Makes each machine's folder and starts to listen for orders.
+/// Creates each machine's folder, and starts its task.
 pub(crate) fn start_all(
     config: &BmcConfig,
     emulator: &Arc<Mutex<Emulator>>,
@@ -52,7 +52,7 @@ pub(crate) fn start_all(
 }
 
 impl QemuMachines {
-    /// Gives an order and waits until it is carried out.
+    /// Gives an order, and waits until it is carried out.
     pub(crate) async fn order(&self, system: &str, order: PowerOrder) -> Result<()> {
         let orders = self.0.get(system).with_context(|| format!("there is no system {system}"))?;
         let (done, carried_out) = oneshot::channel();
@@ -61,7 +61,7 @@ impl QemuMachines {
     }
 }
 
-/// Follows one machine for good.
+/// The task of one machine.
 struct MachineTask {
     setup: MachineSetup,
     emulator: Arc<Mutex<Emulator>>,
@@ -95,7 +95,7 @@ impl MachineTask {
         }
     }
 
-    /// Until the machine is off.
+    /// Watches QEMU until the machine is off.
     async fn follow(&mut self, mut qemu: Qemu) {
         loop {
             tokio::select! {
@@ -141,7 +141,7 @@ impl MachineTask {
             self.with_emulator(|emulator, id| emulator.starts(id)).unwrap_or(NextBoot::Usual);
         match &next {
             NextBoot::Usual => info!(system = self.setup.machine.id, "starts"),
-            // Not the URL: there may be a ticket in it.
+            // Without the URL, which may contain a ticket.
             NextBoot::Url(_) => info!(system = self.setup.machine.id, "starts from its URL"),
             NextBoot::Http => info!(system = self.setup.machine.id, "starts over HTTP"),
         }

@@ -1,4 +1,4 @@
-//! One run of QEMU, from power-on until it ends.
+//! One run of QEMU, from power-on to its end.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +18,7 @@ use crate::config::{Architecture, DiskConfig, DiskModel, FirmwareConfig, Ip, Nic
 use crate::firmware;
 use crate::setup::{MachineSetup, nic_device};
 
-/// A machine that is on.
+/// A running machine.
 pub(crate) struct Qemu {
     child: Child,
     events: Lines<BufReader<OwnedReadHalf>>,
@@ -26,19 +26,19 @@ pub(crate) struct Qemu {
     asked_for_reset: bool,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QemuEnd {
-    /// The guest asked for a reset: it must be started anew.
+    /// The guest requested a reset: QEMU must be started again.
     Reset,
     /// The guest switched itself off.
     Off,
-    /// QEMU itself gave up.
+    /// QEMU failed.
     Broken(String),
 }
 
 impl Qemu {
-    /// Starts a machine and connects to its monitor.
+    /// Starts a machine, and connects to its monitor.
     pub(crate) async fn start(setup: &MachineSetup, next: &NextBoot) -> Result<Self> {
         let variables = firmware::prepare(setup, next)?;
         for disk in &setup.machine.disks {
@@ -46,7 +46,7 @@ impl Qemu {
         }
         let monitor = setup.dir.join("monitor");
         let _ = fs::remove_file(&monitor);
-        // We listen and QEMU connects: so there is an event to wait for.
+        // QEMU connects to this socket, which gives an event to wait for.
         let listener = UnixListener::bind(&monitor)
             .with_context(|| format!("listening on {}", monitor.display()))?;
         let mut child = spawn(setup, &variables, &monitor, DeviceOrder::of(next))?;
@@ -68,7 +68,7 @@ impl Qemu {
         Ok(qemu)
     }
 
-    /// Waits until it is off. May be dropped and called again.
+    /// Waits until the machine is off. May be cancelled and called again.
     pub(crate) async fn ended(&mut self, setup: &MachineSetup) -> QemuEnd {
         while let Ok(Some(line)) = self.events.next_line().await {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -85,14 +85,14 @@ impl Qemu {
         }
     }
 
-    /// Asks the guest to end itself, through ACPI.
+    /// Presses the power button: the guest shuts down by ACPI.
     pub(crate) async fn press_power_button(&mut self) -> Result<()> {
         self.order("system_powerdown").await
     }
 
     /// Cuts the power.
     pub(crate) async fn stop(mut self) {
-        // It may have ended by itself in this moment, which is as good.
+        // It may have ended by itself meanwhile, with the same result.
         let _ = self.child.kill().await;
     }
 
@@ -110,7 +110,7 @@ fn spawn(
 ) -> Result<Child> {
     let stderr = setup.dir.join("qemu.stderr");
     let stderr = File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
-    // `setpriv`, so that no machine outlives its BMC, however that ends.
+    // `setpriv` ends every machine with its BMC, however the BMC ends.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&setup.qemu)
@@ -126,7 +126,7 @@ fn spawn(
         })
 }
 
-/// What QEMU complained about.
+/// QEMU's error messages.
 fn last_words(setup: &MachineSetup) -> String {
     fs::read_to_string(setup.dir.join("qemu.stderr")).unwrap_or_default().trim().to_owned()
 }
@@ -140,10 +140,10 @@ fn make_disk(disk: &DiskConfig) -> Result<()> {
     file.with_context(context)?.set_len(disk.size_mib * 1024 * 1024).with_context(context)
 }
 
-/// Who says in which order devices are tried.
+/// The source of the boot order.
 #[derive(Clone, Copy, Debug)]
 enum DeviceOrder {
-    /// We do: a disk, then a network card. OVMF writes it over `BootOrder`.
+    /// The command line: a disk, then a network card. OVMF writes it over `BootOrder`.
     Ours,
     /// The machine's variables.
     Variables,
@@ -157,7 +157,7 @@ impl DeviceOrder {
         }
     }
 
-    /// What a device's argument says of its place.
+    /// The boot index argument of a device.
     fn index(self, index: usize) -> String {
         match self {
             Self::Ours => format!(",bootindex={index}"),
@@ -185,7 +185,7 @@ fn arguments(
         "-no-user-config",
     ]);
     arguments.add(["-name", &machine.id, "-m", &format!("{}M", machine.memory_mib)]);
-    // Variables are read at the start only, so a reset must end QEMU, to be started anew by us.
+    // Variables are read only at the start, so a reset must end QEMU, which is then started again.
     arguments.add(["-no-reboot"]);
     let code = machine.firmware.code.display();
     arguments.add(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
@@ -216,7 +216,7 @@ fn arguments(
     }
     let has_ahci = machine.disks.iter().any(|disk| disk.model == DiskModel::Ahci);
     match architecture {
-        // It has one, whose first port is `ide.0`.
+        // The board has one, whose first port is `ide.0`.
         Architecture::X64 => {}
         Architecture::Arm64 if has_ahci => arguments.add(["-device", "ahci,id=ide"]),
         Architecture::Arm64 => {}
@@ -238,10 +238,10 @@ impl QemuArguments {
     fn add_nic(&mut self, number: usize, nic: &NicConfig, order: DeviceOrder) {
         let backend = match &nic.tap {
             Some(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
-            // A hub with nothing else on it.
+            // A hub without other members.
             None => format!("hubport,id=net{number},hubid={number}"),
         };
-        // OVMF has a driver of its own for virtio; other cards bring theirs in their option ROM.
+        // OVMF has a driver for virtio; other cards have theirs in their option ROM.
         let rom = if nic.model.starts_with("virtio") { ",romfile=" } else { "" };
         let place = format!("addr={:#x}{}", nic_device(number), order.index(100 + number));
         let device = format!("{},netdev=net{number},mac={}{rom},{place}", nic.model, nic.mac);

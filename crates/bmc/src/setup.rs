@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::{Acceleration, MachineConfig};
 
-/// What does not change about a machine while the BMC runs.
+/// The constant properties of a machine.
 pub(crate) struct MachineSetup {
     pub(crate) machine: MachineConfig,
     pub(crate) qemu: PathBuf,
@@ -13,8 +13,8 @@ pub(crate) struct MachineSetup {
     pub(crate) dir: PathBuf,
 }
 
-/// Where a network card sits on the first PCI bus, which its boot entries name. Lower numbers are for
-/// what QEMU places itself.
+/// A network card's device number on the first PCI bus, which its boot entries contain. QEMU uses the lower numbers
+/// itself.
 pub(crate) fn nic_device(number: usize) -> u8 {
     0x10 + u8::try_from(number).unwrap_or(u8::MAX)
 }

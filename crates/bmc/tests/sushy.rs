@@ -1,4 +1,4 @@
-//! Ironic's own Redfish client drives the BMC, in front of a machine that only pretends to be one.
+//! Ironic's own Redfish client drives the BMC, in front of a simulated machine.
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 use std::net::{SocketAddr, TcpListener};
@@ -51,7 +51,7 @@ fn config(state_dir: &Path, listen: SocketAddr) -> BmcConfig {
     .unwrap()
 }
 
-/// Taken again a moment later, which is as good as one gets without asking the BMC.
+/// A port that was free a moment ago; another process may take it meanwhile.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
