@@ -1,11 +1,11 @@
-//! What a command asks for, understood before anything is done.
+//! The actions of commands, parsed before anything is done.
 
 use ironic::agent::{CommandRequest, Fault};
 use serde_json::{Map, Value};
 
 use crate::clean::CleanStepRequest;
 
-/// A command that this agent knows.
+/// A supported command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentAction {
     /// `clean.execute_clean_step`
@@ -16,17 +16,17 @@ pub enum AgentAction {
     GetDeploySteps,
     /// `standby.power_off`
     PowerOff,
-    /// `standby.sync`: what was written is on the disks.
+    /// `standby.sync`: written data is on the disks.
     Sync,
 }
 
 impl AgentAction {
-    /// Understands a command.
+    /// Parses a command.
     ///
     /// # Errors
     ///
-    /// The fault to answer with, in ironic-python-agent's words: 404 for an extension, 400 for a command that does
-    /// not exist or has wrong parameters.
+    /// The fault of the answer, in ironic-python-agent's words: 404 for an unknown extension, 400 for an unknown
+    /// command or wrong parameters.
     pub fn parse(request: &CommandRequest) -> Result<Self, (u16, String)> {
         let Some((extension, command)) = request.name.split_once('.') else {
             let why = "Command name must be of the form <extension>.<name>";
@@ -61,11 +61,11 @@ impl AgentAction {
     }
 }
 
-/// Reads the body of `POST /v1/commands/`.
+/// Parses the body of `POST /v1/commands/`.
 ///
 /// # Errors
 ///
-/// The fault to answer with (400).
+/// The fault of the answer (400).
 pub fn request(body: &[u8]) -> Result<CommandRequest, Fault> {
     serde_json::from_slice(body)
         .map_err(|_| Fault::new(400, "400 Bad Request: Missing or invalid name or params"))

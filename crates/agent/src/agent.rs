@@ -1,4 +1,4 @@
-//! The agent's life once it has a network: find the node, serve commands, tell Ironic that we are there.
+//! The agent's life once it has a network: look up the node, serve commands, send heartbeats.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -24,32 +24,32 @@ use crate::identity::{Certificate, Keeper};
 use crate::listen::{self, CommandServer};
 use crate::network::{ConfiguredNetwork, kernel};
 
-/// The longest pause between two tries of anything.
+/// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What an agent works with.
+/// The inputs of an agent.
 #[derive(Debug)]
 pub struct RamdiskAgent {
-    /// What it was told.
+    /// Its settings from the command line.
     pub options: AgentOptions,
-    /// Where the machine's hardware addresses come from. Asked at every try, since a card may turn up late.
+    /// The source of the machine's MAC addresses. Read at every try, since a card may appear late.
     pub addresses: HardwareAddresses,
-    /// Where tokens and keys are kept.
+    /// The storage of tokens and keys.
     pub keeper: Keeper,
-    /// Certificates (PEM) of the authorities that vouch for Ironic's API, beside the public ones. May be empty.
+    /// CA certificates (PEM) for Ironic's API, besides the public ones. May be empty.
     pub authorities: Vec<u8>,
     /// Carries out commands.
     pub effects: CommandEffects,
-    /// Whether the system's clock is ours to set.
+    /// Whether the agent may set the system clock.
     pub sets_clock: bool,
 }
 
-/// Where hardware addresses come from.
+/// The source of MAC addresses.
 #[derive(Debug, Clone)]
 pub enum HardwareAddresses {
-    /// All network cards there are.
+    /// All network cards of the machine.
     Cards,
-    /// These, whatever cards there are.
+    /// These, whatever cards exist.
     Named(Vec<Mac>),
 }
 
@@ -75,11 +75,11 @@ impl RamdiskAgent {
         }
     }
 
-    /// Serves the node until told to switch off. `address` is ours, on the link that leads to Ironic.
+    /// Serves the node until it is told to switch off. `address` is the agent's, on the link that leads to Ironic.
     ///
     /// # Errors
     ///
-    /// When no node was found in time, or there is no token for it.
+    /// No node was found in time, or there is no token for it.
     pub async fn run(self, address: IpAddr) -> Result<Infallible> {
         let api = IronicClient::new(self.options.api()?, &self.options, &self.authorities)
             .context("setting up HTTPS")?;
@@ -130,7 +130,7 @@ impl RamdiskAgent {
         self.persist("no node that expects an agent", lookup).await
     }
 
-    /// Tries until it works or `ipa-lookup-timeout` is over, with growing pauses.
+    /// Retries until success or until `ipa-lookup-timeout`, with growing pauses.
     async fn persist<T>(
         &self,
         what: &str,
@@ -158,7 +158,7 @@ impl RamdiskAgent {
         }
     }
 
-    /// The command line's token, else the one this lookup or an earlier one handed out.
+    /// The command line's token, otherwise the one from this lookup or an earlier one.
     fn token(&self, lookup: &Lookup) -> Result<String> {
         if let Some(token) = &self.options.token {
             return Ok(token.clone());

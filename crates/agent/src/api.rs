@@ -1,4 +1,4 @@
-//! Ironic's API as the agent uses it: versions, lookup, heartbeat.
+//! The calls to Ironic's API: versions, lookup, heartbeat.
 
 use std::error::Error;
 use std::io;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use crate::cmdline::AgentOptions;
 
-/// Bytes of an answer. A node in the answer to a lookup has 256 KiB at most.
+/// Size limit of an answer in bytes. A node in a lookup's answer has at most 256 KiB.
 const ANSWER_LIMIT: usize = 1 << 20;
 
 const VERSION_HEADER: &str = "x-openstack-ironic-api-version";
 
-/// One Ironic, as far as this agent is concerned.
+/// A client of one Ironic.
 #[derive(Debug, Clone)]
 pub struct IronicClient {
     client: Client,
@@ -32,54 +32,54 @@ pub struct IronicClient {
     request_id: Option<String>,
 }
 
-/// Why a call had no effect.
+/// The reason why a call failed.
 #[derive(Debug, ThisError)]
 pub enum CallError {
-    /// The API answered that it is not willing now or not at all.
+    /// The API refused the call.
     #[error("the API answered {status}: {words}")]
     Refused {
-        /// Its status; 409 while the node is locked.
+        /// The status; 409 while the node is locked.
         status: StatusCode,
-        /// What it had to say, shortened.
+        /// The error message, shortened.
         words: String,
     },
-    /// Whoever is there does not prove to be the API.
+    /// The server's certificate is not trusted.
     #[error(
         "the API's certificate is not trusted: {cause} (this machine's clock says {now}; \
          `ferroboot image build --ca` makes the ramdisk trust an authority)"
     )]
     Untrusted {
-        /// What is wrong with the certificate.
+        /// The error in the certificate.
         cause: CertificateError,
-        /// By which it may have expired, or not be valid yet.
+        /// The machine's time, which decides whether the certificate has expired or is not valid yet.
         now: Timestamp,
     },
-    /// There was no answer, or none that could be read.
+    /// The answer was missing or unreadable.
     #[error("no usable answer from the API")]
     Unreachable(#[source] reqwest::Error),
-    /// The answer is longer than any the API gives.
+    /// The answer is too long.
     #[error("the API's answer has more than {ANSWER_LIMIT} bytes")]
     TooLong,
-    /// The answer is something else than was asked for.
+    /// The answer is not of the expected form.
     #[error("the API's answer cannot be understood")]
     Form(#[source] serde_json::Error),
 }
 
-/// What `GET /` told.
+/// The contents of `GET /`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
-    /// The highest minor version both sides speak.
+    /// The highest minor version that both sides support.
     pub minor: u16,
-    /// The time by the API's clock, to the second.
+    /// The API's time, to the second.
     pub now: Option<Timestamp>,
 }
 
 impl IronicClient {
-    /// The API at `url`. Beside the public authorities, those in `authorities` (PEM) vouch for it.
+    /// A client of the API at `url`. CAs in `authorities` (PEM) are trusted besides the public ones.
     ///
     /// # Errors
     ///
-    /// When TLS cannot be set up, or `authorities` has something else than certificates.
+    /// TLS cannot be set up, or `authorities` has something else than certificates.
     pub fn new(url: &Url, options: &AgentOptions, authorities: &[u8]) -> reqwest::Result<Self> {
         let authorities = Certificate::from_pem_bundle(authorities)?;
         let builder = Client::builder().no_proxy();
@@ -94,11 +94,11 @@ impl IronicClient {
         Ok(Self { client, base, request_id: options.request_id.clone() })
     }
 
-    /// Asks which version to speak, and the time.
+    /// Reads the API version and the time.
     ///
     /// # Errors
     ///
-    /// When there is no answer. An API that does not tell its version gets the lowest that has tokens.
+    /// There is no answer. If the API sends no version, the lowest one with tokens is used.
     pub async fn greet(&self) -> Result<Greeting, CallError> {
         let request = self.client.get(format!("{}/", self.base));
         let response = self.send(request).await?;
@@ -108,11 +108,11 @@ impl IronicClient {
         Ok(Greeting { minor: minor.min(VERIFY_CA_MINOR), now })
     }
 
-    /// Finds the node that has one of these addresses.
+    /// Looks up the node with one of these MAC addresses.
     ///
     /// # Errors
     ///
-    /// 404 while there is none, or none that expects an agent.
+    /// 404 while there is no such node, or none that expects an agent.
     pub async fn lookup(
         &self,
         addresses: &[Mac],
@@ -130,11 +130,11 @@ impl IronicClient {
         json(self.send(request).await?).await
     }
 
-    /// Tells Ironic that we are here, and where.
+    /// Sends a heartbeat with the agent's address.
     ///
     /// # Errors
     ///
-    /// 409 while the node is locked: soon again.
+    /// 409 while the node is locked: retry soon.
     pub async fn heartbeat(
         &self,
         node: Uuid,
@@ -168,7 +168,7 @@ async fn json<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {
     serde_json::from_slice(&body(response).await?).map_err(CallError::Form)
 }
 
-/// The memory of a machine is not an API's, or whoever answers in its place, to fill.
+/// Reads a body up to a limit: the server must not fill the machine's memory.
 async fn body(mut response: Response) -> Result<Vec<u8>, CallError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(CallError::Unreachable)? {
@@ -191,15 +191,15 @@ fn certificate_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Certifi
     if let Some(rustls::Error::InvalidCertificate(cause)) = error.downcast_ref() {
         return Some(cause);
     }
-    // An I/O error's `source` leaves out what it was made from.
+    // An I/O error's `source` skips the error that it was made from.
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => certificate_error(inner),
         None => certificate_error(error.source()?),
     }
 }
 
-/// What an error says, shortened: the fault in Ironic's `error_message`, which some releases encode twice, or
-/// whatever else came.
+/// The message of an error, shortened: the fault in Ironic's `error_message`, which some releases encode twice, or
+/// the whole body.
 fn fault(body: &str) -> String {
     let json: Value = serde_json::from_str(body).unwrap_or_default();
     let message = &json["error_message"];
@@ -213,7 +213,7 @@ fn time_of(response: &Response) -> Option<Timestamp> {
     http_date(response.headers().get(DATE)?.to_str().ok()?)
 }
 
-/// RFC 9110 §5.6.7: RFC 5322's date, with `GMT` as its zone.
+/// RFC 9110 §5.6.7: RFC 5322's date, with the zone `GMT`.
 fn http_date(date: &str) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(date).ok()
 }

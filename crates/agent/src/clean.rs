@@ -1,4 +1,4 @@
-//! The clean steps this agent offers, and how they are carried out.
+//! The clean steps of this agent, and their execution.
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,10 +11,10 @@ use tracing::info;
 use crate::disks::hints::Hint;
 use crate::disks::{Disk, DiskSource, list};
 
-/// Under which the steps are listed, and whose version Ironic hands back with each step.
+/// The name of the steps' hardware manager, whose version Ironic returns with each step.
 const MANAGER: &str = "ferroboot_agent";
 
-/// Raised when a step of the same name does something else.
+/// Raised when the meaning of a step changes.
 const VERSION: &str = "1";
 
 /// A step by its name.
@@ -25,7 +25,7 @@ enum Step {
 }
 
 impl Step {
-    /// Every step with ironic-python-agent's name and priority for it.
+    /// All steps, with ironic-python-agent's names and priorities.
     const ALL: [(Self, &'static str, i32); 2] = [
         (Self::EraseDevicesMetadata, "erase_devices_metadata", 99),
         (Self::EraseDevices, "erase_devices", 10),
@@ -36,7 +36,7 @@ impl Step {
     }
 }
 
-/// What `clean.get_clean_steps` answers.
+/// The answer to `clean.get_clean_steps`.
 pub fn steps() -> CleanSteps {
     let offered = Step::ALL.map(|(_, name, priority)| AgentStep {
         step: name.to_owned(),
@@ -51,7 +51,7 @@ pub fn steps() -> CleanSteps {
     }
 }
 
-/// What `deploy.get_deploy_steps` answers: this agent writes no images.
+/// The answer to `deploy.get_deploy_steps`: this agent writes no images.
 pub fn deploy_steps() -> DeploySteps {
     DeploySteps {
         deploy_steps: BTreeMap::from([(MANAGER.to_owned(), Vec::new())]),
@@ -63,32 +63,32 @@ fn version() -> BTreeMap<String, String> {
     BTreeMap::from([(MANAGER.to_owned(), VERSION.to_owned())])
 }
 
-/// A step that Ironic asks for.
+/// A requested step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CleanStepRequest {
-    /// The step, as Ironic wants it back with the result.
+    /// The step, which Ironic expects back with the result.
     pub step: Map<String, Value>,
-    /// The node, whose properties say which disks are to be kept.
+    /// The node, whose properties list the disks to keep.
     pub node: Map<String, Value>,
-    /// The version of the steps that Ironic got its list from.
+    /// The version of the steps in Ironic's list.
     pub version: Option<Value>,
 }
 
-/// What an order is carried out on.
+/// The target of an order.
 #[derive(Debug, Clone)]
 pub struct CleaningTarget {
-    /// Which disks there are.
+    /// Its disks.
     pub disks: DiskSource,
-    /// Whether a disk with a file system that other machines use as well fails the step.
+    /// Whether a disk with a file system shared by several machines fails the step.
     pub guards_clustered: bool,
 }
 
 impl CleaningTarget {
-    /// Carries out `order` and answers as `clean.execute_clean_step` does. Takes as long as the disks do.
+    /// Executes `order`, and returns the result of `clean.execute_clean_step`. Takes as long as the disks do.
     ///
     /// # Errors
     ///
-    /// As the command's error: another version was asked for, there is no such step, or it failed.
+    /// The command's error: the version differs, the step is unknown, or it failed.
     pub fn execute(&self, order: &CleanStepRequest) -> Result<Value, CommandError> {
         let ours = serde_json::json!(version());
         let asked = order.version.as_ref().filter(|asked| !asked.is_null());
@@ -125,7 +125,7 @@ impl CleaningTarget {
     fn run(&self, name: &str, order: &CleanStepRequest) -> Result<()> {
         let Some(step) = Step::named(name) else { bail!("this agent has no clean step {name:?}") };
         let disks = self.erasable(step, &order.node)?;
-        // A broken disk must not save the others from being erased.
+        // A broken disk must not prevent the erasure of the others.
         let failed = disks.iter().filter_map(|disk| match step {
             Step::EraseDevices => erase(disk).err(),
             Step::EraseDevicesMetadata => erase_metadata(disk).err(),
@@ -137,8 +137,7 @@ impl CleaningTarget {
         bail!("{}", failed.join("; "))
     }
 
-    /// The disks without those that ironic-python-agent leaves alone as well. Nothing is erased while there is doubt
-    /// about one of them.
+    /// The disks without those that ironic-python-agent also skips. Nothing is erased if one of them is in doubt.
     fn erasable(&self, step: Step, node: &Map<String, Value>) -> Result<Vec<Disk>> {
         let kept = kept(node)?;
         let mut disks = self.disks.disks().context("looking for disks")?;
@@ -183,7 +182,7 @@ fn may_skip_read_only(node: &Map<String, Value>) -> bool {
     info.and_then(|info| info.get("agent_erase_skip_read_only")?.as_bool()).unwrap_or(false)
 }
 
-/// A bug in a step is a failed step, as far as the panic strategy of the build lets it be.
+/// Turns a panic in a step into a failed step, as far as the build's panic strategy permits.
 fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
     panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| bail!("the agent has a bug here; its console has the details"))
@@ -270,7 +269,7 @@ mod tests {
     #[test]
     fn a_disk_that_fails_does_not_save_the_others() {
         let disk = xfs();
-        // It cannot be flushed.
+        // The device cannot be flushed.
         let broken = Path::new("/dev/null");
 
         let error = machine(&[broken, disk.path()]).execute(&metadata(json!({}))).unwrap_err();

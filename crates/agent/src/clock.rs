@@ -1,4 +1,4 @@
-//! The machine's clock, which after years in a drawer may say anything.
+//! The machine's clock, which may be wrong after years without power.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-/// What certificates, logs and Ironic do not notice.
+/// A deviation in seconds that certificates, logs and Ironic tolerate.
 const NEAR_SECONDS: i64 = 5;
 
 /// Seconds from NTP's era (1900) to Unix's (1970).
 const NTP_TO_UNIX: i64 = 2_208_988_800;
 
-/// Sets the clock to what `source` says, unless it is near.
+/// Sets the clock to the time of `source`, unless the deviation is small.
 pub fn set_if_far_off(now: Timestamp, source: &str) {
     let off = now.as_second() - Timestamp::now().as_second();
     if off.abs() <= NEAR_SECONDS {
@@ -29,11 +29,11 @@ pub fn set_if_far_off(now: Timestamp, source: &str) {
     }
 }
 
-/// Asks an NTP server (RFC 4330, SNTP) for the time.
+/// Reads the time from an NTP server (RFC 4330, SNTP).
 ///
 /// # Errors
 ///
-/// When it does not answer within some seconds, or not usefully.
+/// The server does not answer within some seconds, or sends no usable time.
 pub async fn ask(server: &str) -> Result<Timestamp> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut addresses = lookup_host((server, 123)).await.context("finding it")?;
@@ -55,7 +55,7 @@ pub async fn ask(server: &str) -> Result<Timestamp> {
     }
 }
 
-/// Any port of any address of ours that can speak to theirs.
+/// An unspecified local address and port of the same family.
 pub fn own(theirs: SocketAddr) -> SocketAddr {
     match theirs {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -63,7 +63,7 @@ pub fn own(theirs: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The transmit time of a server's answer (RFC 4330 §4), if the server is synchronised.
+/// The transmit time in a server's answer (RFC 4330 §4), if the server is synchronized.
 pub fn sntp_time(answer: &[u8]) -> Option<Timestamp> {
     let answer: &[u8; 48] = answer.try_into().ok()?;
     let (leap, mode, stratum) = (answer[0] >> 6, answer[0] & 7, answer[1]);
@@ -71,7 +71,7 @@ pub fn sntp_time(answer: &[u8]) -> Option<Timestamp> {
         return None;
     }
     let seconds = u32::from_be_bytes(answer[40..44].try_into().ok()?);
-    // RFC 4330 §3: with the highest bit clear it counts from 2036 on.
+    // RFC 4330 §3: with the highest bit clear, the time counts from 2036.
     let era = if seconds >> 31 == 0 { 1_i64 << 32 } else { 0 };
     Timestamp::from_second(i64::from(seconds) + era - NTP_TO_UNIX).ok()
 }

@@ -1,7 +1,7 @@
-//! The kernel's command line, by ironic-python-agent's names (`ipa-api-url`, `BOOTIF`, …).
+//! The kernel command line, by ironic-python-agent's names (`ipa-api-url`, `BOOTIF`, …).
 //!
-//! A value that makes no sense is reported and its default taken: a machine in a rack that goes on with a warning on
-//! its console is worth more than one that stops.
+//! An invalid value is reported and replaced by its default: in a rack, a machine that continues with a warning on
+//! its console is better than one that stops.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,42 +14,42 @@ use uuid::Uuid;
 
 use crate::network::links::{Vlan, WantedLinks};
 
-/// What the agent is told on the command line.
+/// The agent's settings from the command line.
 #[derive(Clone, PartialEq)]
 pub struct AgentOptions {
-    /// `ipa-api-url`: where Ironic's API is.
+    /// `ipa-api-url`: the URL of Ironic's API.
     pub api_url: Option<Url>,
-    /// `ipa-agent-token`: shared with Ironic beforehand.
+    /// `ipa-agent-token`: a token that Ironic has assigned beforehand.
     pub token: Option<String>,
-    /// `ipa-node-uuid`, or what an ISO was published for (`ir_pub_id`): the node this is.
+    /// `ipa-node-uuid`, or the publication of an ISO (`ir_pub_id`): the UUID of the node.
     pub node: Option<Uuid>,
-    /// `BOOTIF`: the network card that the machine was booted from.
+    /// `BOOTIF`: the network card of the boot.
     pub boot_mac: Option<Mac>,
-    /// `ipa-network-interface`: the link to use, by its name in Linux.
+    /// `ipa-network-interface`: the link to use, by its Linux name.
     pub interface: Option<String>,
     /// `vlan` and `ipa-enable-vlan-interfaces`: the VLANs to use.
     pub vlans: Vec<Vlan>,
-    /// `ipa-listen-port`: of the command API.
+    /// `ipa-listen-port`: the port of the command API.
     pub listen_port: u16,
-    /// `ipa-advertise-host`: the address under which Ironic reaches the command API.
+    /// `ipa-advertise-host`: the address by which Ironic reaches the command API.
     pub advertise_host: Option<Host>,
-    /// `ipa-advertise-port`: the port under which Ironic reaches the command API.
+    /// `ipa-advertise-port`: the port by which Ironic reaches the command API.
     pub advertise_port: Option<u16>,
-    /// `ipa-lookup-timeout`: how long to ask for our node.
+    /// `ipa-lookup-timeout`: time limit of the lookup.
     pub lookup_timeout: Duration,
     /// `ipa-lookup-interval`: the pause after the first failed lookup; it doubles.
     pub lookup_interval: Duration,
-    /// `ipa-http-request-timeout`: of one call to Ironic.
+    /// `ipa-http-request-timeout`: time limit of one call to Ironic.
     pub request_timeout: Duration,
-    /// `ipa-ntp-server`: asked for the time.
+    /// `ipa-ntp-server`: the time server.
     pub ntp_server: Option<String>,
-    /// `ipa-insecure`: whether Ironic's certificate goes unchecked.
+    /// `ipa-insecure`: whether Ironic's certificate is not verified.
     pub insecure: bool,
-    /// `ipa-guard-special-filesystems`: whether disks stay that hold a file system of several machines.
+    /// `ipa-guard-special-filesystems`: whether disks with a shared file system are kept.
     pub guards_clustered: bool,
-    /// `ipa-debug`: whether the log has more in it.
+    /// `ipa-debug`: whether the log is more detailed.
     pub debug: bool,
-    /// `ipa-global-request-id`: goes back with each call, for Ironic's log.
+    /// `ipa-global-request-id`: sent with each call, for Ironic's log.
     pub request_id: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl Default for AgentOptions {
 }
 
 impl fmt::Debug for AgentOptions {
-    /// Leaves the token out, since this ends up in logs.
+    /// Without the token, since the settings are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("api_url", &self.api_url.as_ref().map(Url::as_str))
@@ -91,7 +91,7 @@ impl fmt::Debug for AgentOptions {
 }
 
 impl AgentOptions {
-    /// Reads a command line; the second value says in words what was ignored.
+    /// Parses a command line; the second value lists the ignored parts in words.
     pub fn parse(command_line: &str) -> (Self, Vec<String>) {
         let mut options = Self::default();
         let mut ignored = Vec::new();
@@ -103,18 +103,18 @@ impl AgentOptions {
         (options, ignored)
     }
 
-    /// Where Ironic's API is.
+    /// The URL of Ironic's API.
     ///
     /// # Errors
     ///
-    /// When the command line does not say.
+    /// The command line does not have it.
     pub fn api(&self) -> Result<&Url> {
         self.api_url.as_ref().context(
             "the command line names no API (ipa-api-url): this agent does not know whom to serve",
         )
     }
 
-    /// On which links to look for it.
+    /// The links to use.
     pub fn wanted(&self) -> WantedLinks {
         let vlans = self.vlans.clone();
         WantedLinks { name: self.interface.clone(), mac: self.boot_mac, vlans }
@@ -149,7 +149,7 @@ impl AgentOptions {
             "ipa-node-uuid" => self.node = Some(parsed(value)?),
             "ipa-ntp-server" => self.ntp_server = Some(value.to_owned()),
             "vlan" => self.vlans.push(parsed(value)?),
-            // The publisher of an ISO need not be a node.
+            // The publisher of an ISO may use something else than a node's UUID.
             "ir_pub_id" if self.node.is_none() => self.node = value.parse().ok(),
             _ => {}
         }
@@ -157,7 +157,7 @@ impl AgentOptions {
     }
 }
 
-/// `name=value` pairs and bare names, quoted as the kernel quotes (lib/cmdline.c, `next_arg`).
+/// `name=value` pairs and bare names, with the kernel's quoting (lib/cmdline.c, `next_arg`).
 fn arguments(command_line: &str) -> Vec<(String, String)> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -181,7 +181,7 @@ fn arguments(command_line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// PXELINUX writes the hardware type in front, 01 for Ethernet; others leave it out.
+/// PXELINUX puts the hardware type first, 01 for Ethernet; other loaders do not.
 fn boot_mac(value: &str) -> Result<Mac, String> {
     let typed = value.strip_prefix("01-").or_else(|| value.strip_prefix("01:"));
     typed.and_then(|mac| mac.parse().ok()).map_or_else(|| parsed(value), Ok)
@@ -195,7 +195,7 @@ fn seconds(value: &str) -> Result<Duration, String> {
     parsed(value).map(Duration::from_secs)
 }
 
-/// An IPv6 address stands in brackets in a URL, but not everywhere else.
+/// A URL has an IPv6 address in brackets, other values may not.
 fn host(value: &str) -> Result<Host, String> {
     let address = value.parse().map(Host::Ipv6);
     address.or_else(|_| Host::parse(value)).map_err(|error| error.to_string())
@@ -209,7 +209,7 @@ fn api_url(value: &str) -> Result<Url, String> {
     }
 }
 
-/// `ipa-debug` alone is yes, as is what oslo.utils takes for true.
+/// `ipa-debug` without a value is true, as are oslo.utils' words for true.
 fn truth(value: &str) -> bool {
     ["", "1", "t", "true", "on", "y", "yes"].contains(&value.to_ascii_lowercase().as_str())
 }

@@ -1,4 +1,4 @@
-//! The agent's commands since it started: what runs, what came out, what is refused meanwhile.
+//! The agent's commands since its start: running, finished, or refused meanwhile.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +18,9 @@ struct CommandEntry {
     done: watch::Sender<bool>,
 }
 
-/// The right to end a command, held by whoever carries it out.
+/// The handle of a running command, held by its executor.
 ///
-/// Dropped without a result, the command counts as failed: nobody waits for a thread that is gone.
+/// If it is dropped without a result, the command counts as failed, so that nobody waits for a thread that is gone.
 #[derive(Debug)]
 #[must_use = "a command that is not finished blocks all others"]
 pub struct RunningCommand {
@@ -30,11 +30,11 @@ pub struct RunningCommand {
 }
 
 impl Commands {
-    /// Enters a command as running.
+    /// Adds a running command.
     ///
     /// # Errors
     ///
-    /// The fault to answer with (409) while another one runs.
+    /// The fault of the answer (409) while another command runs.
     pub fn start(
         &self,
         id: String,
@@ -65,18 +65,18 @@ impl Commands {
         self.lock().iter().map(|entry| entry.command.clone()).collect()
     }
 
-    /// One command as it stands.
+    /// The current state of a command.
     pub fn find(&self, id: &str) -> Option<Command> {
         self.lock().iter().find(|entry| entry.command.id == id).map(|entry| entry.command.clone())
     }
 
-    /// One command when it has ended.
+    /// The command after its end.
     pub async fn wait(&self, id: &str) -> Option<Command> {
         let mut done = {
             let list = self.lock();
             list.iter().find(|entry| entry.command.id == id)?.done.subscribe()
         };
-        // The sender lives as long as the list: it is never gone before the command has ended.
+        // The sender lives as long as the list, so it outlives the command.
         let _ = done.wait_for(|done| *done).await;
         self.find(id)
     }
@@ -101,7 +101,7 @@ impl Commands {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<CommandEntry>> {
-        // Each change is one assignment or push: the list is whole even if a holder panicked.
+        // Each change is one assignment or push: the list is consistent even after a panic.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

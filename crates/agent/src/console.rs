@@ -1,4 +1,4 @@
-//! What people at the machine see: one line per step, on the screen and on the serial line alike.
+//! The console log for people at the machine: one line per step, on the screen and on the serial lines.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,16 +20,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::lines::printable_fields;
 
-/// Every console the machine has.
+/// All consoles of the machine.
 #[derive(Debug)]
 pub struct Consoles(Vec<File>);
 
-/// Where servers have their serial-over-LAN, whatever `console=` says.
+/// The serial lines that servers use for serial-over-LAN, whatever `console=` says.
 const SERIAL: [&str; 2] = ["ttyS0", "ttyS1"];
 
 impl Consoles {
-    /// The kernel's consoles (`console=`), and in any case the screen and the first serial lines, since not
-    /// everybody says `console=`.
+    /// Opens the kernel's consoles (`console=`), and in any case the screen and the first serial lines, since
+    /// `console=` is often missing.
     pub fn open() -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         let active: BTreeSet<_> = active.split_whitespace().collect();
@@ -38,7 +38,7 @@ impl Consoles {
         Self(spoken_to.filter_map(open).chain(silent).collect())
     }
 
-    /// Sends the log there from now on.
+    /// Sends the log to the consoles from now on.
     pub fn log(self, debug: bool) {
         let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let lines = tracing_subscriber::fmt::layer()
@@ -47,7 +47,7 @@ impl Consoles {
             .with_ansi(false)
             .fmt_fields(printable_fields())
             .with_writer(self);
-        // Libraries tell every connection; people at a console want to know what the agent does.
+        // Libraries log every connection; people at a console need only the agent's own lines.
         let filter = Targets::new().with_default(LevelFilter::WARN).with_target("agent", ours);
         tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     }
@@ -62,7 +62,7 @@ impl<'a> MakeWriter<'a> for Consoles {
 }
 
 impl Write for &Consoles {
-    /// A console that takes nothing, like the address of a serial port that is not there, does not silence the others.
+    /// A failing console, such as the address of a missing serial port, does not affect the others.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         for mut console in &self.0 {
             let _ = console.write_all(line);
@@ -76,14 +76,14 @@ impl Write for &Consoles {
 }
 
 fn open(name: &str) -> Option<File> {
-    // A serial line without a reader must not hold us up.
+    // A serial line without a reader must not block the agent.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
     let path = Path::new("/dev").join(name);
     OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
 }
 
-/// A serial line that the kernel has not set up: at the speed BMCs expect, not Linux's 9600 bit/s. `None` where no
-/// port is.
+/// A serial line that the kernel has not set up, set to the usual speed of BMCs instead of Linux's 9600 bit/s. `None`
+/// if there is no port.
 fn serial(name: &str) -> Option<File> {
     let line = open(name)?;
     let mut settings = tcgetattr(&line).ok()?;
@@ -94,7 +94,7 @@ fn serial(name: &str) -> Option<File> {
     Some(line)
 }
 
-/// The kernel's own time stamp, so that its lines and ours make one story.
+/// The kernel's own time stamp format, so that both logs form one sequence.
 struct SinceBoot;
 
 impl FormatTime for SinceBoot {

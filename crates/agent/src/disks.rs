@@ -1,4 +1,4 @@
-//! The machine's disks: which ones are there, and how they are erased.
+//! The machine's disks: detection and erasure.
 
 mod clustered;
 mod disk;
@@ -17,12 +17,12 @@ use anyhow::{Context, Result};
 pub use self::disk::{Disk, list};
 use crate::hotplug::Activity;
 
-/// Which disks count.
+/// The disks that count.
 #[derive(Debug, Clone)]
 pub enum DiskSource {
-    /// All of the machine's own, once its controllers have found them.
+    /// All disks of the machine, once its controllers have found them.
     Machine(Arc<Activity>),
-    /// These files or devices, whatever else there is.
+    /// These files or devices only.
     Named(Vec<PathBuf>),
 }
 
@@ -31,7 +31,7 @@ impl DiskSource {
     ///
     /// # Errors
     ///
-    /// When drivers do not come to an end, or `/sys/block` or a named file cannot be read.
+    /// Drivers do not settle, or `/sys/block` or a named file cannot be read.
     pub fn disks(&self) -> Result<Vec<Disk>> {
         match self {
             Self::Machine(activity) => {

@@ -1,4 +1,4 @@
-//! Drivers for the devices that are there, and for those that turn up later.
+//! Drivers for existing devices, and for devices that appear later.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -22,17 +22,17 @@ use tracing::{debug, warn};
 
 use crate::modules::{ModuleIndex, ModuleIndexFiles, name_of};
 
-/// How many drivers are loaded at once: one that takes its time must not hold up the others.
+/// Number of drivers loaded in parallel: a slow one must not delay the others.
 const WORKERS: usize = 4;
 
-/// Lets loading return before the driver has looked at its devices (kernel/module/main.c).
+/// Lets the module load return before the driver has probed its devices (kernel/module/main.c).
 const ASYNC_PROBE: &CStr = c"async_probe";
 
-/// Makes a controller's driver look for its disks while it is loaded (drivers/scsi/scsi_scan.c), so that
-/// [`Activity::settle`] can tell when that is over.
+/// Makes a controller's driver scan for its disks during loading (drivers/scsi/scsi_scan.c), so that
+/// [`Activity::settle`] can detect the end of the scan.
 const SYNCHRONOUS_SCAN: &CStr = c"scan=sync";
 
-/// Loads modules of the running kernel.
+/// Loads modules for the running kernel.
 #[derive(Debug)]
 pub struct ModuleLoader {
     folder: PathBuf,
@@ -41,11 +41,11 @@ pub struct ModuleLoader {
 }
 
 impl ModuleLoader {
-    /// Reads the index of the running kernel's modules.
+    /// Reads the module index of the running kernel.
     ///
     /// # Errors
     ///
-    /// When this ramdisk was made for another kernel.
+    /// This ramdisk was made for another kernel.
     pub fn new() -> Result<Self> {
         let release = uname().context("asking for the kernel's version")?;
         let folder = Path::new("/lib/modules").join(release.release());
@@ -63,8 +63,8 @@ impl ModuleLoader {
         Ok(Self { index: ModuleIndex::parse(&files), folder, done: Mutex::default() })
     }
 
-    /// Loads whatever drives a device with this modalias, or the module of this name. May run on several threads:
-    /// the kernel lets the second one that brings a module wait for the first.
+    /// Loads the drivers for this modalias, or the module of this name. May run on several threads: the kernel makes
+    /// a second load of a module wait for the first.
     pub fn load(&self, modalias: &str) {
         // A network card must not wait until all disks have spun up.
         let parameters = if is_network(modalias) { ASYNC_PROBE } else { c"" };
@@ -81,13 +81,13 @@ impl ModuleLoader {
         }
         let parameters = match name_of(path).as_str() {
             "scsi_mod" => SYNCHRONOUS_SCAN,
-            // Network cards and disks hang on it alike, and disks are to be numbered in their order on the bus.
+            // Both network cards and disks depend on it, and disks must be numbered in their order on the bus.
             "virtio_pci" => c"",
             _ => parameters,
         };
         match self.insert(path, parameters) {
             Ok(()) | Err(Errno::EEXIST) => debug!("{path} is loaded"),
-            // A driver may find that its device is not there after all.
+            // A driver may find that its device is absent.
             Err(Errno::ENODEV) => debug!("{path} has nothing to drive"),
             Err(error) => warn!("the kernel does not take {path}: {error}"),
         }
@@ -105,7 +105,7 @@ impl ModuleLoader {
     }
 }
 
-/// What is going on among the machine's devices.
+/// The state of device detection.
 #[derive(Debug)]
 pub struct Activity {
     state: Mutex<ActivityState>,
@@ -114,13 +114,13 @@ pub struct Activity {
 
 #[derive(Debug)]
 struct ActivityState {
-    /// Modaliases that a driver is being looked for or loaded for.
+    /// Number of modaliases whose drivers are being searched or loaded.
     pending: usize,
-    /// When a device last turned up or went, or a driver was done.
+    /// The time of the last device event or driver load.
     last: Instant,
 }
 
-/// Drivers were still looking for devices when patience ended.
+/// Drivers were still probing at the end of the time limit.
 #[derive(Debug, Error)]
 #[error("drivers are still looking for devices after {} s", .0.as_secs())]
 pub struct Unsettled(Duration);
@@ -141,12 +141,12 @@ impl Activity {
         self.changed.notify_all();
     }
 
-    /// Waits until all drivers are loaded, which for a controller means that it has looked for its disks, and
-    /// nothing has turned up for `quiet`, which is what USB needs.
+    /// Waits until all drivers are loaded (for a controller, until it has scanned for disks) and no device has
+    /// appeared for `quiet`, as needed for USB.
     ///
     /// # Errors
     ///
-    /// When drivers are still at it after `at_most`.
+    /// Drivers are still busy after `at_most`.
     pub fn settle(&self, quiet: Duration, at_most: Duration) -> Result<(), Unsettled> {
         let deadline = Instant::now() + at_most;
         let mut state = self.lock();
@@ -170,13 +170,13 @@ impl Activity {
     }
 }
 
-/// Loads drivers for all devices there are and for all that come, on threads of its own.
+/// Loads drivers for all existing and future devices, on separate threads.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell of devices.
+/// The kernel does not report devices.
 pub fn watch(loader: Arc<ModuleLoader>) -> Result<Arc<Activity>> {
-    // First listen, then look: nothing falls between.
+    // It listens before it enumerates, so that no device is missed.
     let events = uevents().context("listening for devices")?;
     let activity = Arc::new(Activity::new());
     let (queue, work) = mpsc::channel();
@@ -197,7 +197,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     spawned.map(drop).context("starting a thread")
 }
 
-/// Where modaliases go that want a driver.
+/// The queue of modaliases that need a driver.
 struct WantedModules {
     queue: Sender<String>,
     activity: Arc<Activity>,
@@ -233,7 +233,7 @@ fn uevents() -> nix::Result<OwnedFd> {
     Ok(events)
 }
 
-/// What wants a driver already, network cards first: everything else waits for them.
+/// The modaliases of existing devices, network cards first: everything else waits for them.
 fn coldplug() -> Vec<String> {
     let mut found = BTreeSet::new();
     modaliases(Path::new("/sys/devices"), &mut found);
@@ -256,7 +256,7 @@ fn modaliases(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// PCI's base class 02, and virtio's device type 1.
+/// Whether the modalias has PCI's base class 02, or virtio's device type 1.
 fn is_network(modalias: &str) -> bool {
     let pci = modalias.starts_with("pci:") && modalias.contains("bc02");
     pci || modalias.starts_with("virtio:d00000001")
@@ -270,7 +270,7 @@ fn listen(wanted: &WantedModules, events: &OwnedFd) {
                 wanted.activity.note(|_| {});
                 wanted.add_all(added(&message[..len]).map(str::to_owned));
             }
-            // More came than the socket holds: look at everything again.
+            // The socket buffer overflowed: enumerate again.
             Err(Errno::ENOBUFS) => wanted.add_all(coldplug()),
             Err(Errno::EINTR) => {}
             Err(error) => {
@@ -281,7 +281,7 @@ fn listen(wanted: &WantedModules, events: &OwnedFd) {
     }
 }
 
-/// The modalias of a device that a kernel message says was added (lib/kobject_uevent.c).
+/// The modalias of an added device in a kernel message (lib/kobject_uevent.c).
 pub fn added(message: &[u8]) -> Option<&str> {
     let value = |key: &str| {
         message

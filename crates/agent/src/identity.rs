@@ -1,6 +1,6 @@
-//! Who this agent is towards Ironic: its token, and the certificate of its command API.
+//! The agent's identity towards Ironic: its token, and the certificate of its command API.
 //!
-//! Both are kept in `/run`, so that an agent that init had to start anew is still the one Ironic knows.
+//! Both are kept in `/run`, so that a restarted agent has the same identity.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,39 +15,39 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Where tokens and keys survive the agent, but not the machine.
+/// Storage for token and keys, which survives the agent but not a reboot.
 #[derive(Debug, Clone)]
 pub struct Keeper(PathBuf);
 
 /// A self-signed certificate and its key.
 #[derive(Clone)]
 pub struct Certificate {
-    /// What the heartbeat carries.
+    /// The certificate for the heartbeat, in PEM.
     pub pem: String,
     key_pem: String,
 }
 
 impl Keeper {
-    /// Keeps things in `folder`, which need not exist yet.
+    /// Storage in `folder`, which is created if missing.
     ///
     /// # Errors
     ///
-    /// When it cannot be created.
+    /// The folder cannot be created.
     pub fn new(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         Ok(Self(folder.to_owned()))
     }
 
-    /// The token an earlier run of this agent was given.
+    /// The token of an earlier run of this agent.
     pub fn token(&self) -> Option<String> {
         fs::read_to_string(self.0.join("token")).ok()
     }
 
-    /// Keeps a token.
+    /// Stores a token.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// It cannot be written.
     pub fn keep_token(&self, token: &str) -> Result<()> {
         self.write("token", token)
     }
@@ -56,7 +56,7 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// When no key can be made, or it cannot be written.
+    /// No key can be generated, or the certificate cannot be written.
     pub fn certificate(&self, address: IpAddr) -> Result<Certificate> {
         let (pem, key) = (format!("{address}.crt"), format!("{address}.key"));
         let kept = |name: &str| fs::read_to_string(self.0.join(name)).ok();
@@ -82,11 +82,11 @@ impl Keeper {
 }
 
 impl Certificate {
-    /// A certificate for `address` that is valid whatever the machine's clock says.
+    /// A certificate for `address` that is valid at any time of the machine's clock.
     ///
     /// # Errors
     ///
-    /// When the system has no random numbers.
+    /// The system has no random numbers.
     pub fn new(address: IpAddr) -> Result<Self> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).context("making a key")?;
         let mut params = CertificateParams::default();
@@ -95,11 +95,11 @@ impl Certificate {
         Ok(Self { pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// TLS 1.2 and 1.3 with this certificate.
+    /// A TLS 1.2 and 1.3 configuration with this certificate.
     ///
     /// # Errors
     ///
-    /// When a kept certificate was damaged.
+    /// The stored certificate is damaged.
     pub fn tls(&self) -> Result<Arc<ServerConfig>> {
         let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes())
             .context("reading the certificate")?;

@@ -1,6 +1,6 @@
-//! The first process of the ramdisk: it mounts what everything needs, and keeps an agent running.
+//! The first process of the ramdisk: it mounts the file systems, and keeps an agent running.
 //!
-//! The agent is a process of its own, since a kernel panics without a word when its init ends.
+//! The agent is a separate process, since the kernel panics without an explanation when its init ends.
 
 use std::fs;
 use std::panic;
@@ -16,19 +16,19 @@ use tracing::{error, info, warn};
 use crate::console::Consoles;
 use crate::effects::AgentHost;
 
-/// The argument with which init starts the agent.
+/// The argument of the agent process.
 pub const AGENT: &str = "ramdisk";
 
-/// How long agents may fail before the machine is switched off: longer than Ironic waits for one (30 minutes).
+/// Time of failing agents after which the machine is switched off: longer than Ironic waits for one (30 minutes).
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// An agent that lasted longer had found its node: the others give up before that.
+/// Lifetime of an agent that has found its node: others give up earlier.
 const USEFUL: Duration = Duration::from_secs(1800);
 
-/// Between two agents: at first, and at most. An agent that Ironic does not want must not keep it busy.
+/// First and longest pause between two agents. An agent that Ironic refuses must not burden it.
 const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
-/// Is init. Does not return while the machine is on.
+/// Runs as init. Does not return while the machine is on.
 pub fn run() -> ! {
     let mounted = mounts();
     Consoles::open().log(false);
@@ -46,12 +46,12 @@ pub fn run() -> ! {
     }
     loop {
         AgentHost::Machine.power_off();
-        // A machine that does not switch off stays where it is; ending would be a kernel panic.
+        // If the machine does not switch off, init must not end: that would be a kernel panic.
         std::thread::park();
     }
 }
 
-/// A panic is told on the consoles, and of init's own nothing else could follow but the kernel's.
+/// Logs panics on the consoles. After a panic of init itself only the kernel's could follow.
 pub fn report_panics(host: AgentHost) {
     panic::set_hook(Box::new(move |panic| {
         error!("a bug in this program: {panic}");

@@ -1,4 +1,4 @@
-//! The ramdisk agent, init of its ramdisk.
+//! The ramdisk agent, and the init of its ramdisk.
 
 pub mod action;
 pub mod agent;
@@ -21,13 +21,13 @@ pub mod ramdisk;
 
 use anyhow::{Context, Result};
 
-/// Runs `work` on a runtime of its own.
+/// Runs `work` on a new runtime.
 ///
 /// # Errors
 ///
-/// Those of `work`, or when the system has no threads left.
+/// Those of `work`, or the system has no threads left.
 pub fn start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    // reqwest is built without a provider of its own; a second call finds the first one's.
+    // reqwest is built without a crypto provider; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -1,8 +1,7 @@
-//! Log lines: one event is one line, whatever is in its texts.
+//! Log lines: one line per event, whatever its texts contain.
 //!
-//! What others say comes into events as their message and fields. There each character that could begin a new
-//! line, move a cursor or turn text around is escaped, and passwords of URLs are masked; the service's log uses the
-//! same.
+//! Messages and fields may contain texts of other parties. Characters that could begin a line, move a cursor or
+//! reorder text are escaped, and passwords in URLs are masked. The daemon's log uses the same code.
 
 use std::fmt;
 
@@ -11,10 +10,10 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
 
-/// Characters of a message or a field.
+/// Longest message or field, in characters.
 const FIELD_LIMIT: usize = 8_000;
 
-/// Fields as the default format has them (`message name=value`), with all that is unprintable escaped.
+/// Fields in the default format (`message name=value`), with unprintable characters escaped.
 pub fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let field = |writer: &mut tracing_subscriber::fmt::format::Writer<'_>,
                  field: &tracing::field::Field,

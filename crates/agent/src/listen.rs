@@ -1,4 +1,4 @@
-//! The command API, as ironic-python-agent serves it: HTTPS on port 9999, a token on every command.
+//! The command API, as in ironic-python-agent: HTTPS on port 9999, with a token for every command.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -29,28 +29,28 @@ use uuid::Uuid;
 use crate::action::{self, AgentAction};
 use crate::effects::CommandEffects;
 
-/// Ironic opens one or two connections; more than this at once is somebody else.
+/// Number of connections. Ironic opens one or two; more come from somebody else.
 const CONNECTIONS: usize = 64;
 
-/// For a TLS handshake, and for the header of a request.
+/// Time limit of a TLS handshake, and of a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What answers need.
+/// The state for answers.
 #[derive(Clone)]
 pub struct CommandServer {
-    /// Whoever carries out the commands.
+    /// The executor of commands.
     pub effects: CommandEffects,
-    /// The token that every command must bring.
+    /// The token that every command must have.
     pub token: Arc<str>,
-    /// When this agent started.
+    /// The start time of this agent.
     pub started: jiff::Timestamp,
 }
 
-/// Answers on `listener` for as long as the agent lives.
+/// Serves `listener` for the agent's lifetime.
 ///
 /// # Errors
 ///
-/// When the socket fails.
+/// The socket fails.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, served: CommandServer) -> Result<()> {
     let routes = routes(served);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, served: CommandServe
 ///
 /// # Errors
 ///
-/// When something else has it.
+/// The port is in use.
 pub async fn bind(port: u16) -> Result<TcpListener> {
     let both = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await;
     match both {
@@ -94,7 +94,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, routes: Router) -> Resu
 }
 
 fn routes(served: CommandServer) -> Router {
-    // The version may be left out, as may the slash that ends a collection's path.
+    // The version in the path is optional, as is the trailing slash of a collection.
     let versioned = Router::new()
         .route("/status", get(status))
         .route("/commands", get(commands).post(run))

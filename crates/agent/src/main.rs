@@ -1,4 +1,4 @@
-//! The init of the ramdisk, and the agent it starts.
+//! The init of the ramdisk, and the agent that it starts.
 
 use std::convert::Infallible;
 use std::fs;
@@ -22,35 +22,35 @@ use url::Url;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct AgentArguments {
-    /// Run as an ordinary process: no modules, nothing switched off, and no network set up unless told.
+    /// Run as an ordinary process: load no modules, switch nothing off, and set up no network unless requested
     #[arg(long, required = true)]
     not_init: bool,
 
-    /// Where Ironic's API is.
+    /// URL of Ironic's API
     #[arg(long, value_name = "URL")]
     api_url: Url,
 
-    /// The hardware addresses to look the node up by.
+    /// MAC addresses for the lookup of the node
     #[arg(long = "address", value_name = "MAC", required_unless_present = "network")]
     addresses: Vec<Mac>,
 
-    /// Set up the network as in a ramdisk: for a network namespace with its own /etc/resolv.conf.
+    /// Set up the network as in a ramdisk; for a network namespace with its own /etc/resolv.conf
     #[arg(long)]
     network: bool,
 
-    /// Files or devices that count as the machine's disks.
+    /// Files or devices that serve as the machine's disks
     #[arg(long = "disks", value_name = "FILE")]
     disks: Vec<PathBuf>,
 
-    /// Certificates (PEM) of authorities that vouch for Ironic's API, beside the public ones.
+    /// CA certificates (PEM) for Ironic's API, besides the public ones
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// Where the token and the certificate are kept.
+    /// Folder for the token and the certificate
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
 
-    /// Further settings, as they would stand on the kernel's command line.
+    /// Further settings, in the form of the kernel command line
     #[arg(long, value_name = "TEXT", default_value = "")]
     command_line: String,
 }
@@ -58,7 +58,7 @@ struct AgentArguments {
 fn main() -> ExitCode {
     let mut words = std::env::args();
     let own_name = words.next().unwrap_or_default();
-    // The kernel starts init with whatever of its command line it does not know itself.
+    // The kernel passes to init the parts of its command line that it does not use itself.
     let ended = if process::id() == 1 {
         init::run()
     } else if own_name.ends_with("modprobe") {
@@ -112,7 +112,7 @@ fn run(arguments: AgentArguments) -> Result<Infallible> {
     })
 }
 
-/// Our own address on the way to the API. Nothing is sent: connecting a UDP socket only picks a route.
+/// The local address on the route to the API. Nothing is sent: connecting a UDP socket only selects a route.
 fn address_towards(url: &Url) -> Result<IpAddr> {
     let all = url.socket_addrs(|| None).with_context(|| format!("finding the host of {url}"))?;
     let towards = |to: &SocketAddr| {

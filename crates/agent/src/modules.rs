@@ -17,7 +17,7 @@ pub use self::names::{name_of, normal};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModuleIndex {
     modules: BTreeMap<String, Module>,
-    /// A pattern of modaliases, and the module for them. `crc32c` is an alias as well as `pci:v00008086d…`.
+    /// A pattern of modaliases, and its module. `crc32c` is an alias, too, like `pci:v00008086d…`.
     aliases: Vec<(String, String)>,
 }
 
@@ -25,7 +25,7 @@ pub struct ModuleIndex {
 struct Module {
     path: String,
     depends: Vec<String>,
-    /// What should be there first but need not be: names or aliases.
+    /// Optional modules to load first: names or aliases.
     before: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct ModuleIndexFiles {
 }
 
 impl ModuleIndex {
-    /// Reads an index; lines that make no sense are left out.
+    /// Parses an index; invalid lines are skipped.
     pub fn parse(files: &ModuleIndexFiles) -> Self {
         let mut index = Self::default();
         for (path, depends) in files.dep.lines().filter_map(|line| line.split_once(':')) {
@@ -105,7 +105,7 @@ impl ModuleIndex {
         own.into_iter().chain(aliased).collect()
     }
 
-    /// Paths of `name` and of everything it needs, what is needed first. Empty for a module that is not here.
+    /// The paths of `name` and of all its dependencies, dependencies first. Empty for an unknown module.
     pub fn load_order(&self, name: &str) -> Vec<&str> {
         let mut order = Vec::new();
         self.visit(&normal(name), &mut BTreeSet::new(), &mut order);
@@ -114,7 +114,7 @@ impl ModuleIndex {
 
     fn visit<'a>(&'a self, name: &str, seen: &mut BTreeSet<&'a str>, order: &mut Vec<&'a str>) {
         let Some((name, module)) = self.modules.get_key_value(name) else { return };
-        // Soft dependencies may form a circle; whoever is on the way already comes later.
+        // Soft dependencies may be circular; a module that is being visited is skipped.
         if !seen.insert(name) {
             return;
         }

@@ -1,7 +1,7 @@
-//! From bare cards to a configured network: finds the link that leads to Ironic's API, and keeps its addresses.
+//! Network setup: finds the link that leads to Ironic's API, and keeps its addresses.
 //!
-//! IPv4 and IPv6 are asked for at once, on every link that comes into question; the first address from which the API is
-//! reached wins, so that a network without one of the two costs no time.
+//! IPv4 and IPv6 are requested at the same time, on every candidate link. The first address from which the API is
+//! reached is used, so that a network with one family causes no delay.
 
 mod gained;
 pub mod kernel;
@@ -27,21 +27,21 @@ use self::gained::{Family, GainedSettings};
 use self::kernel::{KernelNetwork, NetworkSnapshot, set_ipv6};
 use self::links::{NetworkLink, WantedLinks};
 
-/// Without a way to the API by then, the cables are wrong or the server is down, and somebody should be told.
+/// Time limit for reaching the API; a failure is then reported, since the cabling is wrong or the server is down.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often a link without a carrier is set up again.
+/// Interval of bringing up a link without a carrier again.
 const RAISE: Duration = Duration::from_secs(2);
 
-/// How often somebody at the console is told what we wait for.
+/// Interval of progress lines on the console.
 const TELL: Duration = Duration::from_secs(15);
 
-/// A network that works.
+/// A working network.
 #[derive(Debug)]
 pub struct ConfiguredNetwork {
-    /// Our address on the way to the API.
+    /// The local address on the way to the API.
     pub address: IpAddr,
-    /// Time servers that the network names.
+    /// Time servers of the network.
     pub ntp: Vec<IpAddr>,
     link: NetworkLink,
     present: watch::Receiver<NetworkSnapshot>,
@@ -50,16 +50,16 @@ pub struct ConfiguredNetwork {
     asking: JoinSet<(Ask, Error)>,
 }
 
-/// One family on one link.
+/// One address family on one link.
 type Ask = (u32, Family);
 
 type Gains = BTreeMap<Ask, GainedSettings>;
 
-/// Brings the machine onto the network, by a wanted link or else by the first one that leads to the API.
+/// Sets up the network: by a wanted link, otherwise by the first one that leads to the API.
 ///
 /// # Errors
 ///
-/// When none does, with what was seen of each.
+/// No link leads to the API; with the state of each.
 pub async fn up(wanted: &WantedLinks, api: &Url) -> Result<ConfiguredNetwork> {
     let kernel = KernelNetwork::open()?;
     kernel.set_up(1).await.context("setting up the loopback")?;
@@ -68,11 +68,11 @@ pub async fn up(wanted: &WantedLinks, api: &Url) -> Result<ConfiguredNetwork> {
 }
 
 impl ConfiguredNetwork {
-    /// Keeps the addresses for as long as the agent lives.
+    /// Keeps the addresses for the agent's lifetime.
     ///
     /// # Errors
     ///
-    /// When ours is gone: everything that knows it starts over.
+    /// The local address is gone: everything that depends on it must start over.
     pub async fn keep(mut self) -> Result<Infallible> {
         let NetworkLink { name, index, .. } = &self.link;
         loop {
@@ -82,7 +82,7 @@ impl ConfiguredNetwork {
             tokio::select! {
                 changed = self.present.changed() => changed.context("the kernel tells no more")?,
                 Some(gained) = self.told.recv() => note(&mut self.gained, gained)?,
-                // One that was aborted is of no interest.
+                // An aborted task needs no attention.
                 Some(ended) = self.asking.join_next() => if let Ok(((_, family), error)) = ended {
                     if family == Family::of(self.address) {
                         return Err(error.context("renewing"));
@@ -94,7 +94,7 @@ impl ConfiguredNetwork {
     }
 }
 
-/// On the way to a network.
+/// A search for the network.
 struct Search<'a> {
     kernel: KernelNetwork,
     wanted: &'a WantedLinks,
@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
                     self.asked.remove(&ask);
                 }
                 Some(found) = self.ways.join_next() => {
-                    // The others were aborted, for one that knows more.
+                    // The other tasks were aborted in favour of a newer one.
                     if let Ok((link, address)) = found {
                         return Ok(self.settle(link, address).await);
                     }
@@ -180,12 +180,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Sets a link up, and for as long as it has no carrier now and then again; then makes the VLANs on it.
+    /// Brings a link up, again at intervals while it has no carrier, and creates its VLANs.
     async fn raise(&mut self, link: &NetworkLink) {
         match self.raised.insert(link.index, Instant::now()) {
             None => {
                 info!("found {} {link}", link.kind);
-                // Routers on links that nobody asked for are not ours.
+                // Ignore routers on links that are not candidates.
                 set_ipv6(&link.name, "accept_ra", "0");
             }
             Some(last) if last.elapsed() < RAISE => {
@@ -234,7 +234,7 @@ impl<'a> Search<'a> {
         self.asked.insert(ask, handle);
     }
 
-    /// Looks, from now on, whether a link leads to the API.
+    /// Starts checking whether a link leads to the API.
     fn try_way(&mut self, link: &NetworkLink) {
         let (api, link) = (self.api.clone(), link.clone());
         let index = link.index;
@@ -247,7 +247,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes on with this link alone, and with what it has brought.
+    /// Keeps only this link and its results.
     async fn settle(mut self, link: NetworkLink, address: IpAddr) -> ConfiguredNetwork {
         info!("{} leads to {} from {address}", link.name, self.api);
         let is_kept = |(index, _): &Ask| *index == link.index;
@@ -287,7 +287,7 @@ fn note(gained: &mut Gains, new: GainedSettings) -> Result<()> {
     names::set(&servers)
 }
 
-/// What somebody at the console wants to know.
+/// The state of all links, for the console.
 fn seen(present: &NetworkSnapshot) -> String {
     let words = |link: &NetworkLink| {
         let addresses: Vec<_> = present.reachable(link.index).map(|it| it.to_string()).collect();

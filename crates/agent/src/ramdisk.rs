@@ -1,4 +1,4 @@
-//! The agent in its ramdisk: drivers, network, clock, and then whatever Ironic asks for.
+//! The agent in its ramdisk: drivers, network, clock, then Ironic's commands.
 
 use std::convert::Infallible;
 use std::fs;
@@ -21,17 +21,17 @@ use crate::identity::Keeper;
 use crate::init;
 use crate::network;
 
-/// Where `ferroboot image build --ca` puts the certificates of the authorities that vouch for Ironic's API.
+/// The file of `ferroboot image build --ca`: CA certificates for Ironic's API.
 pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
 
-/// Where the token and the certificate are kept: in memory.
+/// The folder for the token and the certificate: in memory.
 const STATE: &str = "/run/ferroboot-agent";
 
-/// Is the agent of this machine.
+/// Runs as the agent of this machine.
 ///
 /// # Errors
 ///
-/// Whatever makes it useless; init then starts another one.
+/// Any failure that makes it useless; init then starts another agent.
 pub fn run() -> Result<Infallible> {
     let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
     let (options, ignored) = AgentOptions::parse(&command_line);
@@ -48,7 +48,7 @@ async fn serve(options: AgentOptions) -> Result<Infallible> {
     info!("loading drivers");
     let activity = hotplug::watch(Arc::new(ModuleLoader::new()?))?;
     let network = network::up(&options.wanted(), options.api()?).await?;
-    // Not waited for: a server that does not answer would cost seconds of every boot.
+    // Not awaited: a silent server would delay every boot by seconds.
     let named = options.ntp_server.clone();
     if let Some(server) = named.or_else(|| network.ntp.first().map(ToString::to_string)) {
         tokio::spawn(set_clock(server));
@@ -76,7 +76,7 @@ fn authorities() -> Result<Vec<u8>> {
     }
 }
 
-/// By NTP. Ironic's API tells the time as well, later.
+/// Sets the clock by NTP. Ironic's API provides the time later, too.
 async fn set_clock(server: String) {
     match clock::ask(&server).await {
         Ok(now) => clock::set_if_far_off(now, &server),
@@ -84,11 +84,11 @@ async fn set_clock(server: String) {
     }
 }
 
-/// Loads what the kernel asks for, in place of `modprobe`.
+/// Loads a module on the kernel's request, in place of `modprobe`.
 ///
 /// # Errors
 ///
-/// When this ramdisk belongs to another kernel.
+/// This ramdisk was made for another kernel.
 pub fn modprobe(names: impl Iterator<Item = String>) -> Result<()> {
     let loader = ModuleLoader::new()?;
     for name in names.filter(|name| !name.starts_with('-')) {

@@ -1,7 +1,7 @@
-//! File systems that several machines have open at the same time, on a disk of a storage network.
+//! Shared file systems, which several machines use at the same time on a disk of a storage network.
 //!
-//! Erasing one here destroys it for all of them, so ironic-python-agent guards these (`guard_special_filesystems`),
-//! and so do we.
+//! Erasing one destroys it for all of them. ironic-python-agent guards them (`guard_special_filesystems`), and so
+//! does this agent.
 
 use super::partitions::{self, PartitionType, ReadAt};
 use super::signatures::SIGNATURES;
@@ -16,7 +16,7 @@ const VMFS: PartitionType =
 
 const VMFS_MBR: PartitionType = PartitionType::Mbr(0xFB);
 
-/// The first such file system on a disk of `len` bytes in blocks of `block` bytes.
+/// The first shared file system on a disk of `len` bytes, with blocks of `block` bytes.
 pub(super) fn find(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Option<&'static str> {
     let partitions = partitions::partitions(disk, len, block);
     let by_kind = partitions.iter().find_map(|partition| match partition.kind {

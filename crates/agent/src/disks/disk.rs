@@ -17,10 +17,10 @@ use super::partitions::ReadAt;
 use super::signatures::SIGNATURES;
 use super::{clustered, partitions, plan};
 
-/// One write or read while erasing; also the unit in which a failed offload is noticed.
+/// Size of one read or write in bytes; also the unit for detecting a failed offload.
 const CHUNK: u64 = 4 << 20;
 
-/// What the kernel zeroes in one call: small enough that progress shows and a stop is noticed.
+/// Bytes that the kernel zeroes in one call: small enough for progress reports and cancellation.
 const OFFLOAD: u64 = 1 << 30;
 
 /// A disk that may be erased.
@@ -28,35 +28,35 @@ const OFFLOAD: u64 = 1 << 30;
 pub struct Disk {
     /// `/dev/sda`
     pub path: PathBuf,
-    /// Bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// Bytes of a logical block, in which partition tables count.
+    /// Size of a logical block in bytes, the unit of partition tables.
     pub block: u64,
     /// Whether the device refuses writes.
     pub read_only: bool,
-    /// By what an operator may have described it.
+    /// Properties that an operator's hint may describe.
     pub traits: Traits,
-    /// Partitions as the kernel sees them, for tables we do not read ourselves.
+    /// Partitions that the kernel knows, for tables that the agent does not parse.
     pub(super) partitions: Vec<Range<u64>>,
 }
 
 impl Disk {
-    /// What makes erasing this disk a danger to other machines: a file system that several use at once.
+    /// The name of a shared file system on this disk, which makes erasing it dangerous for other machines.
     ///
     /// # Errors
     ///
-    /// When the disk cannot be opened.
+    /// The disk cannot be opened.
     pub fn clustered(&self) -> Result<Option<&'static str>> {
         let device = File::open(&self.path).with_context(|| self.failed("opening"))?;
         Ok(clustered::find(&OpenDisk(&device), self.len, self.block))
     }
 
-    /// Removes partition tables and the signatures of file systems, volume managers and RAIDs, and makes sure
-    /// by reading again that they are gone. Returns what was there.
+    /// Removes partition tables and the signatures of file systems, volume managers and RAIDs, and reads the disk
+    /// again to verify it. Returns the names of the removed signatures.
     ///
     /// # Errors
     ///
-    /// When the disk is in use, does not take a write, or still shows a signature afterwards.
+    /// The disk is in use, refuses a write, or still shows a signature afterwards.
     pub fn erase_metadata(&self) -> Result<BTreeSet<&'static str>> {
         let device = self.open()?;
         let disk = OpenDisk(&device);
@@ -81,11 +81,12 @@ impl Disk {
         Ok(there)
     }
 
-    /// Overwrites the whole disk with zeros and reads samples of it again. `progress` gets bytes done.
+    /// Overwrites the whole disk with zeros, and verifies samples of it. `progress` gets the number of finished
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// When the disk is in use, does not take a write, or a sample is not zero.
+    /// The disk is in use, refuses a write, or a sample is not zero.
     pub fn erase(&self, mut progress: impl FnMut(u64)) -> Result<()> {
         let device = self.open()?;
         let mut offload = true;
@@ -113,7 +114,7 @@ impl Disk {
 
     fn open(&self) -> Result<File> {
         let device = self.path.metadata().is_ok_and(|it| it.file_type().is_block_device());
-        // On a block device O_EXCL means: not while it is mounted or part of something.
+        // On a block device, O_EXCL fails if the device is mounted or in use.
         let exclusive = if device { nix::libc::O_EXCL } else { 0 };
         OpenOptions::new()
             .read(true)
@@ -123,7 +124,7 @@ impl Disk {
             .with_context(|| self.failed("opening"))
     }
 
-    /// To the platters, and out of our memory: what is read next comes from the disk.
+    /// Flushes to the medium and drops the cache: the next read comes from the disk.
     fn flush(&self, device: &File) -> Result<()> {
         device.sync_all().with_context(|| self.failed("flushing"))?;
         posix_fadvise(device, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
@@ -143,7 +144,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The kernel forgets the partitions. Where it cannot, the next boot does it.
+    /// Makes the kernel forget the partitions. If it cannot, the next boot does.
     fn reread_partitions(&self, mut device: File) {
         let path = self.path.display();
         if let Err(error) = gptman::linux::reread_partition_table(&mut device) {
@@ -156,7 +157,7 @@ impl Disk {
     }
 }
 
-/// A disk, read where a table or a signature would be.
+/// An open disk, for reading tables and signatures.
 struct OpenDisk<'a>(&'a File);
 
 impl ReadAt for OpenDisk<'_> {
@@ -200,7 +201,7 @@ fn write_zeros(device: &File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the device do it where it can (WRITE SAME, Write Zeroes); the kernel writes zeros where it cannot.
+/// Zeroes a range by the device if it can (WRITE SAME, Write Zeroes); otherwise the kernel writes zeros.
 fn offload_zeros(device: &File, range: Range<u64>) -> Result<(), Errno> {
     let start = i64::try_from(range.start).map_err(|_| Errno::EFBIG)?;
     let len = i64::try_from(range.end - range.start).map_err(|_| Errno::EFBIG)?;
@@ -215,7 +216,7 @@ fn chunks(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         .map(move |start| start..end.min(start + CHUNK))
 }
 
-/// The first and the last mebibyte and 256 places between, 4 KiB each.
+/// Samples of 4 KiB: the first and the last mebibyte, and 256 places between.
 fn samples(len: u64) -> impl Iterator<Item = Range<u64>> {
     const EDGE: u64 = 1 << 20;
     const PLACES: u64 = 256;
@@ -290,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Real tools are the oracle for the table of signatures.
+    /// Real tools verify the table of signatures.
     #[test]
     fn what_real_tools_write_is_recognised_and_removed() {
         let tools: &[(&str, &[&str], &str)] = &[

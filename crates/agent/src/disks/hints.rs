@@ -1,24 +1,24 @@
-//! Hints by which Ironic describes a disk (`root_device`, `skip_block_devices`), as ironic-python-agent matches them.
+//! Ironic's disk hints (`root_device`, `skip_block_devices`), matched as in ironic-python-agent.
 //!
-//! They protect disks here, so one that cannot be evaluated is an error: whoever wrote it wanted a disk kept.
+//! Here they protect disks, so an unsupported hint is an error: its author wanted to keep a disk.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 const GIB: u64 = 1 << 30;
 
-/// What is known of a disk. Texts are compared without regard to case.
+/// The properties of a disk. Texts are compared case-insensitively.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traits {
     /// `/dev/sda`
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// As the disk reports it.
+    /// As reported by the disk.
     pub model: Option<String>,
-    /// As the disk reports it.
+    /// As reported by the disk.
     pub vendor: Option<String>,
-    /// As the disk reports it.
+    /// As reported by the disk.
     pub serial: Option<String>,
     /// World-wide name, `0x5000c500…` or `eui.…`.
     pub wwn: Option<String>,
@@ -26,18 +26,18 @@ pub struct Traits {
     pub wwn_with_extension: Option<String>,
     /// SCSI address: host, channel, target, unit.
     pub hctl: Option<String>,
-    /// Whether it turns.
+    /// Whether it is a rotating disk.
     pub rotational: Option<bool>,
 }
 
-/// A description that fits disks with all of its traits.
+/// A hint, which matches disks with all of its properties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hint(Vec<Condition>);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Condition {
     Text(Trait, TextTest),
-    /// Bytes.
+    /// Size in bytes.
     Size(SizeTest, u64),
     Rotational(bool),
 }
@@ -53,7 +53,7 @@ enum Trait {
     WwnWithExtension,
 }
 
-/// The operators of oslo.utils' specs_matcher that make sense for a text.
+/// The operators of oslo.utils' specs_matcher for texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TextTest {
     Is(String),
@@ -72,31 +72,31 @@ enum SizeTest {
     Less,
 }
 
-/// A hint that this agent does not understand.
+/// The reason for rejecting a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HintError {
-    /// Hints are objects with at least one trait.
+    /// The hint is not an object with at least one key.
     #[error("a disk hint is an object with at least one key, not {0}")]
     NoObject(String),
-    /// A trait that is unknown, or that this agent does not find out.
+    /// The property is unknown, or not detected by this agent.
     #[error("this agent cannot tell a disk by its {0:?}")]
     Unknown(String),
-    /// A value or an operator that makes no sense for its trait.
+    /// The value or operator is invalid for the property.
     #[error("disk hint {name:?} has a value this agent does not understand: {value}")]
     Value {
-        /// The trait.
+        /// The property.
         name: String,
-        /// What was given.
+        /// The value.
         value: String,
     },
 }
 
 impl Hint {
-    /// Reads a hint.
+    /// Parses a hint.
     ///
     /// # Errors
     ///
-    /// When any part of it is not understood.
+    /// Any part of it is unsupported.
     pub fn parse(hint: &Value) -> Result<Self, HintError> {
         match hint.as_object().filter(|hint| !hint.is_empty()) {
             Some(hint) => conditions(hint).map(Self),
@@ -104,7 +104,7 @@ impl Hint {
         }
     }
 
-    /// Whether the disk is one of those described. A trait that the disk does not have fits nothing.
+    /// Whether the hint matches the disk. A property that the disk lacks matches nothing.
     pub fn fits(&self, disk: &Traits) -> bool {
         self.0.iter().all(|condition| condition.fits(disk))
     }
@@ -178,7 +178,7 @@ fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),
         Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
-        // What oslo.utils' bool_from_string takes.
+        // The words that oslo.utils' bool_from_string accepts.
         Value::String(text) => match text.trim().to_lowercase().as_str() {
             "1" | "t" | "true" | "on" | "y" | "yes" => Some(true),
             "0" | "f" | "false" | "off" | "n" | "no" => Some(false),
@@ -187,7 +187,7 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// In GiB. A bare number means equality, and `=` means at least, as specs_matcher has it.
+/// A size in GiB. As in specs_matcher, a bare number means equality, and `=` means at least.
 fn size(value: &Value) -> Option<Condition> {
     const OPERATORS: [(&str, SizeTest); 7] = [
         (">=", SizeTest::AtLeast),

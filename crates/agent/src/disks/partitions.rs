@@ -1,17 +1,17 @@
-//! Partition tables as far as erasing needs them: where partitions begin and end.
+//! Partition tables, as far as needed for erasing: the ranges of partitions.
 //!
-//! GPT (UEFI specification §5.3, the backup too, for a disk whose first table was overwritten) and MBR with its
-//! chain of logical partitions. Nothing is checked that only matters to somebody who wants to use the partition.
+//! GPT (UEFI specification §5.3; also the backup, for a disk whose first table was overwritten), and MBR with its
+//! chain of logical partitions. Checks that matter only for using a partition are left out.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// No table has more; a damaged one might claim so.
+/// Largest number of partitions; a damaged table may claim more.
 const MAX: usize = 1024;
 
-/// Bytes of a disk as they are needed.
+/// Random access to a disk.
 pub trait ReadAt {
-    /// `len` bytes from `offset`; `None` where the disk ends or does not answer.
+    /// `len` bytes from `offset`; `None` behind the disk's end or after an error.
     fn read_at(&self, offset: u64, len: usize) -> Option<Vec<u8>>;
 }
 
@@ -22,19 +22,19 @@ impl ReadAt for [u8] {
     }
 }
 
-/// A partition as its table has it.
+/// A partition in its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Bytes of the disk, never beyond its end.
+    /// The byte range, limited to the disk.
     pub range: Range<u64>,
-    /// What it is for.
+    /// The partition type.
     pub kind: PartitionType,
 }
 
-/// What a table says a partition is for.
+/// The partition type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartitionType {
-    /// The type GUID as it lies on the disk.
+    /// The type GUID, in the disk's byte order.
     Gpt([u8; 16]),
     /// The type byte.
     Mbr(u8),
@@ -43,7 +43,7 @@ pub enum PartitionType {
 /// First block, number of blocks and kind.
 type PartitionEntry = (u64, u64, PartitionType);
 
-/// The partitions of a disk of `len` bytes in blocks of `block` bytes.
+/// The partitions of a disk of `len` bytes, with blocks of `block` bytes.
 pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Partition> {
     let mut found = BTreeSet::new();
     let blocks = len.checked_div(block).unwrap_or(0);
@@ -60,7 +60,7 @@ pub fn partitions(disk: &(impl ReadAt + ?Sized), len: u64, block: u64) -> Vec<Pa
     found.into_iter().filter_map(inside).take(MAX).collect()
 }
 
-/// The entries of the table whose header is in block `header`.
+/// The entries of the table with its header in block `header`.
 fn gpt(disk: &(impl ReadAt + ?Sized), header: u64, block: u64) -> Option<Vec<PartitionEntry>> {
     let header = disk.read_at(header.checked_mul(block)?, 92)?;
     if !header.starts_with(b"EFI PART") {
@@ -96,7 +96,7 @@ fn mbr(disk: &(impl ReadAt + ?Sized), block: u64) -> Vec<PartitionEntry> {
     }
     let Some(extended) = extended else { return found };
 
-    // Each link names one partition relative to itself, and the next link relative to the first.
+    // Each link has one partition relative to itself, and the next link relative to the first.
     let mut link = extended;
     let mut seen = BTreeSet::new();
     while seen.len() < MAX && seen.insert(link) {

@@ -1,8 +1,8 @@
-//! What to overwrite so that nothing is recognised on a disk any more.
+//! The regions to overwrite, so that no format is recognized on a disk any more.
 //!
-//! Whole regions rather than single signatures: the start and the end of the disk and of each partition, where
-//! every format keeps its metadata, and the few copies that lie elsewhere. Zeroing some megabytes costs less than
-//! being wrong about one format.
+//! The plan has whole regions rather than single signatures: the start and the end of the disk and of each partition,
+//! where all formats keep their metadata, and the few copies elsewhere. Zeroing some megabytes more costs less than
+//! an error about one format.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ const BTRFS_COPIES: [u64; 2] = [64 << 20, 256 << 30];
 
 const BTRFS_COPY_LEN: u64 = 4096;
 
-/// The byte ranges of a disk of `len` bytes that are to become zero: sorted, apart from each other, within the disk.
+/// The byte ranges to zero on a disk of `len` bytes: sorted, disjoint, within the disk.
 pub(super) fn regions(len: u64, partitions: &[Range<u64>]) -> Vec<Range<u64>> {
     let whole = 0..len;
     let mut regions: Vec<_> = std::iter::once(&whole)

@@ -1,4 +1,4 @@
-//! The disks that this machine has, as the kernel shows them below `/sys/block`.
+//! The machine's disks, from the kernel's `/sys/block`.
 
 use std::fs::{self, File};
 use std::io::{self, Seek};
@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use super::disk::Disk;
 use super::hints::Traits;
 
-/// In which sysfs counts, whatever the device's blocks are.
+/// The unit of sizes in sysfs, whatever the device's block size.
 const SECTOR: u64 = 512;
 
-/// RAM (pmem holds the ISO that firmware booted from), files, optical drives, and what lies on top of disks.
+/// RAM (pmem has the ISO of the boot), files, optical drives, and layers on top of disks.
 const NOT_DISKS: [&str; 12] =
     ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "pmem", "ram", "rbd", "sr", "zd", "zram"];
 
@@ -22,7 +22,7 @@ const NOT_DISKS: [&str; 12] =
 ///
 /// # Errors
 ///
-/// When it cannot be opened.
+/// It cannot be opened.
 pub(super) fn named(path: &Path) -> Result<Disk> {
     let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let len =
@@ -42,7 +42,7 @@ pub(super) fn named(path: &Path) -> Result<Disk> {
 ///
 /// # Errors
 ///
-/// When `/sys/block` cannot be read.
+/// `/sys/block` cannot be read.
 pub(super) fn machine() -> Result<Vec<Disk>> {
     let entries = fs::read_dir("/sys/block").context("listing /sys/block")?;
     let mut disks = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn machine() -> Result<Vec<Disk>> {
 struct Device(PathBuf);
 
 impl Device {
-    /// `None` for what is no disk of the machine's own.
+    /// `None` if the device is not a disk of the machine.
     fn disk(&self) -> Option<Disk> {
         let name = self.0.file_name()?.to_str()?;
         let is_path_to_namespace = self.number("hidden") == Some(1);
@@ -101,7 +101,7 @@ impl Device {
         }
     }
 
-    /// A SCSI disk's device is called by its address.
+    /// The SCSI address, which is the name of a SCSI disk's device.
     fn hctl(&self) -> Option<String> {
         let device = fs::canonicalize(self.0.join("device")).ok()?;
         let name = device.file_name()?.to_str()?;
@@ -130,7 +130,7 @@ impl Device {
     }
 }
 
-/// What udev calls `ID_WWN` and `ID_WWN_WITH_EXTENSION`: of a long NAA name, the first half is the short one.
+/// udev's `ID_WWN` and `ID_WWN_WITH_EXTENSION`: the first half of a long NAA name is the short one.
 fn world_wide_names(wwid: &str) -> (Option<String>, Option<String>) {
     const SHORT: usize = 16;
     let Some(digits) = wwid.strip_prefix("naa.") else {

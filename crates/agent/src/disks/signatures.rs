@@ -1,12 +1,12 @@
-//! Where file systems, volume managers and RAIDs leave the bytes by which they are recognised.
+//! The signatures of file systems, volume managers and RAIDs, and their positions.
 //!
-//! Offsets are those libblkid probes (util-linux, libblkid/src/superblocks and partitions), which is what an
-//! installer or an initramfs finds on the next boot.
+//! The offsets are those that libblkid probes (util-linux, libblkid/src/superblocks and partitions), which an
+//! installer or an initramfs would find at the next boot.
 
-/// A recognisable sequence of bytes.
+/// A signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Signature {
-    /// What leaves it, by libblkid's name.
+    /// The format, by libblkid's name.
     pub(super) name: &'static str,
     place: SignaturePlace,
     magic: &'static [u8],
@@ -14,14 +14,14 @@ pub(super) struct Signature {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignaturePlace {
-    /// Bytes from the start of the disk or partition.
+    /// Offset from the start of the disk or partition.
     Start(u64),
-    /// Bytes from the end, after rounding the length down to a multiple of the second value.
+    /// Offset from the end, after rounding the length down to a multiple of the second value.
     End(u64, u64),
 }
 
 impl Signature {
-    /// Where it lies on a disk or partition of `len` bytes, if there is room.
+    /// The position on a disk or partition of `len` bytes, if there is room.
     pub(super) fn offset(&self, len: u64) -> Option<u64> {
         let offset = match self.place {
             SignaturePlace::Start(offset) => offset,
@@ -30,12 +30,12 @@ impl Signature {
         (offset + self.magic.len() as u64 <= len).then_some(offset)
     }
 
-    /// How many bytes it has.
+    /// The length of the signature in bytes.
     pub(super) fn magic_len(&self) -> usize {
         self.magic.len()
     }
 
-    /// Whether these bytes, read at [`Signature::offset`], are it.
+    /// Whether these bytes, read at [`Signature::offset`], are the signature.
     pub(super) fn is(&self, bytes: &[u8]) -> bool {
         bytes == self.magic
     }
@@ -61,7 +61,7 @@ const MD: &[u8] = b"\xfc\x4e\x2b\xa9";
 const SWAP: &[u8] = b"SWAPSPACE2";
 const ZFS_UBERBLOCK: &[u8] = b"\x0c\xb1\xba\x00\x00\x00\x00\x00";
 
-/// Every signature we know.
+/// All known signatures.
 pub(super) const SIGNATURES: &[Signature] = &[
     // Partition tables.
     start("dos", 0x1FE, b"\x55\xaa"),

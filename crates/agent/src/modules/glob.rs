@@ -1,10 +1,10 @@
-//! Patterns as in `modules.alias`: `*`, `?` and `[0-9A-F]`, as fnmatch(3) without flags.
+//! Patterns of `modules.alias`: `*`, `?` and `[0-9A-F]`, as in fnmatch(3) without flags.
 
-/// Whether all of `text` fits `pattern`.
+/// Whether the whole `text` matches `pattern`.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
-    // Where to go on when a guess about the last `*` was wrong.
+    // The position to resume from if the last `*` matched too little.
     let mut retry = None;
 
     while read < text.len() {
@@ -24,7 +24,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|&byte| byte == b'*')
 }
 
-/// Length of the pattern's first element, if `byte` fits it.
+/// Length of the pattern's first element, if it matches `byte`.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),

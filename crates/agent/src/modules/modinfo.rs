@@ -1,22 +1,22 @@
-//! What a module says about itself: the `.modinfo` section of its ELF file, NUL-separated `key=value` strings.
+//! A module's description: the `.modinfo` section of its ELF file, NUL-separated `key=value` strings.
 
 use super::names::normal;
 
-/// The part of `.modinfo` that loading and packing need.
+/// The fields of `.modinfo` for loading and packing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Modinfo {
-    /// Names of the modules whose symbols it uses.
+    /// Names of the modules that it depends on.
     pub depends: Vec<String>,
-    /// Patterns of the devices it drives, and other names it goes by.
+    /// Patterns of its devices, and its other names.
     pub aliases: Vec<String>,
-    /// Names or aliases it would like to see loaded before.
+    /// Names or aliases of modules to load first.
     pub before: Vec<String>,
     /// Firmware blobs, relative to `/lib/firmware`.
     pub firmware: Vec<String>,
 }
 
 impl Modinfo {
-    /// Reads a module's file: 64-bit, little-endian, uncompressed. `None` for anything else.
+    /// Parses a module's file: 64-bit, little-endian, uncompressed. `None` for anything else.
     pub fn parse(module: &[u8]) -> Option<Self> {
         let mut modinfo = Self::default();
         for entry in section(module, b".modinfo")?.split(|&byte| byte == 0) {
@@ -41,7 +41,7 @@ impl Modinfo {
     }
 }
 
-/// The `pre:` part of a soft dependency; what it wants afterwards comes by itself when its device appears.
+/// The `pre:` part of a soft dependency; `post:` modules are loaded when their devices appear.
 pub(super) fn before(softdep: &str) -> Vec<String> {
     let mut wanted = false;
     let mut before = Vec::new();
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// ELF header, the names, the contents, and three section headers.
+    /// ELF header, section names, contents, and three section headers.
     fn module(modinfo: &[u8]) -> Vec<u8> {
         let names = b"\0.names\0.modinfo\0";
         let contents = 0x40 + names.len();

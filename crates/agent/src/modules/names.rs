@@ -6,7 +6,7 @@ pub fn name_of(path: &str) -> String {
     normal(file.split(".ko").next().unwrap_or_default())
 }
 
-/// `nvme-core` and `nvme_core` are one module: files have either, the kernel has underscores only.
+/// `nvme-core` and `nvme_core` are the same module: file names have either, the kernel uses underscores.
 pub fn normal(name: &str) -> String {
     name.trim().replace('-', "_")
 }

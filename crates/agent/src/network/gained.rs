@@ -17,7 +17,7 @@ impl Family {
     }
 }
 
-/// What one family has brought on one link; its addresses are the kernel's to tell.
+/// The results of one family on one link, without its addresses, which the kernel reports.
 #[derive(Debug, Clone)]
 pub(super) struct GainedSettings {
     pub(super) link: NetworkLink,

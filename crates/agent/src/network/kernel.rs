@@ -1,4 +1,4 @@
-//! The kernel's network configuration by rtnetlink: what there is, as it changes, and how it is changed.
+//! The kernel's network configuration by rtnetlink: reading, watching and changing it.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,11 +18,11 @@ use tracing::warn;
 
 use super::links::{LinkKind, NetworkLink};
 
-/// A way to the kernel; copies share it.
+/// A connection to the kernel; clones share it.
 #[derive(Debug, Clone)]
 pub struct KernelNetwork(Handle);
 
-/// What the kernel knows at one moment.
+/// A snapshot of the kernel's network configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkSnapshot {
     /// Network cards and VLANs.
@@ -38,60 +38,60 @@ pub struct Address {
     pub index: u32,
     /// The address.
     pub address: IpAddr,
-    /// How long its network's prefix is.
+    /// The prefix length.
     pub prefix: u8,
     /// Whether it may be used.
     pub state: AddressState,
 }
 
-/// What duplicate address detection (RFC 4862 §5.4) says of an address.
+/// The result of duplicate address detection (RFC 4862 §5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressState {
-    /// Others are still being asked.
+    /// Detection is not finished.
     Tentative,
-    /// Somebody else has it.
+    /// Another host has the address.
     Duplicate,
-    /// It is ours.
+    /// The address is usable.
     Usable,
 }
 
-/// How long an address may be used. The kernel takes it away at the end of that.
+/// The lifetime of an address, which the kernel removes at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Seconds for which it is preferred to others; all ones for ever.
+    /// Preferred lifetime in seconds; all ones mean no end.
     pub preferred_secs: u32,
-    /// Seconds for which it is good; all ones for ever.
+    /// Valid lifetime in seconds; all ones mean no end.
     pub valid_secs: u32,
 }
 
 impl From<Lifetime> for CacheInfo {
     fn from(Lifetime { preferred_secs, valid_secs }: Lifetime) -> Self {
         let mut info = Self::default();
-        // The kernel takes no address that is preferred for longer than it is good, nor one that never is.
+        // The kernel refuses a preferred lifetime longer than the valid one, or a lifetime of zero.
         info.ifa_preferred = preferred_secs.min(valid_secs);
         info.ifa_valid = valid_secs.max(1);
         info
     }
 }
 
-/// Where packets go.
+/// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelRoute {
-    /// To which network.
+    /// The destination network.
     pub to: Ipv4Addr,
-    /// How long its prefix is.
+    /// The prefix length.
     pub prefix: u8,
-    /// Through which router; none where the network is on the link.
+    /// The router; `None` if the network is on the link.
     pub router: Option<Ipv4Addr>,
 }
 
 impl NetworkSnapshot {
-    /// The addresses of one link that may be used, and under which others reach it from afar.
+    /// The usable addresses of a link that other networks can reach.
     pub fn reachable(&self, index: u32) -> impl Iterator<Item = IpAddr> {
         self.usable(index).filter(|address| !is_link_local(*address))
     }
 
-    /// Whether a link has the address with which IPv6 begins.
+    /// Whether a link has a link-local address, which IPv6 requires.
     pub fn has_link_local(&self, index: u32) -> bool {
         self.usable(index).any(is_link_local)
     }
@@ -101,7 +101,7 @@ impl NetworkSnapshot {
         of_link.filter(|it| it.state == AddressState::Usable).map(|it| it.address)
     }
 
-    /// What is known of one address on a link.
+    /// The state of an address on a link.
     pub fn state(&self, index: u32, address: IpAddr) -> Option<AddressState> {
         let mut all = self.addresses.iter();
         all.find(|it| it.index == index && it.address == address).map(|it| it.state)
@@ -109,22 +109,22 @@ impl NetworkSnapshot {
 }
 
 impl KernelNetwork {
-    /// Opens the way.
+    /// Opens a connection.
     ///
     /// # Errors
     ///
-    /// When the kernel has no rtnetlink.
+    /// The kernel has no rtnetlink.
     pub fn open() -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
         tokio::spawn(connection);
         Ok(Self(handle))
     }
 
-    /// What there is now, and whenever it changes.
+    /// The current configuration, and each change of it.
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell.
+    /// The kernel does not answer.
     pub async fn watch(&self) -> Result<watch::Receiver<NetworkSnapshot>> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut changes) =
@@ -133,7 +133,7 @@ impl KernelNetwork {
         let (tell, told) = watch::channel(self.present().await?);
         let kernel = self.clone();
         tokio::spawn(async move {
-            // Whatever changed, all is read anew: a message may have been lost, when many came at once.
+            // Any change causes a complete read: messages may be lost when many arrive at once.
             while changes.next().await.is_some() {
                 match kernel.present().await {
                     Ok(present) => tell.send_if_modified(|last| replace(last, present)),
@@ -147,11 +147,11 @@ impl KernelNetwork {
         Ok(told)
     }
 
-    /// What there is now.
+    /// The current configuration.
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell.
+    /// The kernel does not answer.
     pub async fn present(&self) -> Result<NetworkSnapshot> {
         let links = self.0.link().get().execute().try_collect::<Vec<_>>();
         let mut links: Vec<_> =
@@ -163,7 +163,7 @@ impl KernelNetwork {
         Ok(NetworkSnapshot { links, addresses })
     }
 
-    /// Sets a link up.
+    /// Brings a link up.
     ///
     /// # Errors
     ///
@@ -177,27 +177,27 @@ impl KernelNetwork {
     ///
     /// # Errors
     ///
-    /// When its driver does not take it.
+    /// Its driver refuses the value.
     pub async fn set_mtu(&self, index: u32, mtu: u16) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
         Ok(self.0.link().set(message).execute().await?)
     }
 
-    /// Makes a link for a VLAN (IEEE 802.1Q) of another link.
+    /// Creates a VLAN link (IEEE 802.1Q) on another link.
     ///
     /// # Errors
     ///
-    /// When there is a link with this name, or no driver for VLANs.
+    /// The name is taken, or the kernel has no VLAN driver.
     pub async fn add_vlan(&self, name: &str, on: u32, id: u16) -> Result<()> {
         let message = LinkVlan::new(name, on, id).up().build();
         Ok(self.0.link().add(message).execute().await?)
     }
 
-    /// Gives a link an address; it may have it already.
+    /// Adds an address to a link; the link may have it already.
     ///
     /// # Errors
     ///
-    /// When the link is gone.
+    /// The link is gone.
     pub async fn add_address(
         &self,
         index: u32,
@@ -210,11 +210,11 @@ impl KernelNetwork {
         Ok(request.execute().await?)
     }
 
-    /// Takes an address away from a link.
+    /// Removes an address from a link.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
+    /// The kernel refuses.
     pub async fn remove_address(&self, index: u32, gone: IpAddr) -> Result<()> {
         let all = self.0.address().get().set_link_index_filter(index).execute();
         let all: Vec<_> = all.try_collect().await?;
@@ -226,16 +226,16 @@ impl KernelNetwork {
         Ok(())
     }
 
-    /// Adds a route, or replaces the one of this link.
+    /// Adds a route, or replaces this link's route.
     ///
     /// # Errors
     ///
-    /// When the link is gone.
+    /// The link is gone.
     pub async fn add_route(&self, index: u32, route: KernelRoute) -> Result<()> {
         let message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(route.to, route.prefix)
             .output_interface(index)
-            // Two links may each have a router to everywhere: a route is replaced by one with its priority only.
+            // Two links may each have a default route: only a route of the same priority is replaced.
             .priority(index);
         let message = match route.router {
             Some(router) => message.gateway(router).onlink(),
@@ -244,7 +244,7 @@ impl KernelNetwork {
         Ok(self.0.route().add(message.build()).replace().execute().await?)
     }
 
-    /// Takes all addresses from a link, and with them its routes.
+    /// Removes all addresses from a link, and with them its routes.
     pub async fn forget(&self, link: &NetworkLink) {
         set_ipv6(&link.name, "disable_ipv6", "1");
         let present = self.present().await.unwrap_or_default();
@@ -256,7 +256,8 @@ impl KernelNetwork {
     }
 }
 
-/// Changes an IPv6 setting of a link (Documentation/networking/ip-sysctl.rst). A kernel without IPv6 has none.
+/// Changes an IPv6 setting of a link (Documentation/networking/ip-sysctl.rst). A kernel without IPv6 has no such
+/// settings.
 pub fn set_ipv6(link: &str, setting: &str, value: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{link}/{setting}");
     if let Err(error) = fs::write(&path, value) {
@@ -274,7 +275,7 @@ fn replace<T: PartialEq>(last: &mut T, new: T) -> bool {
     differs
 }
 
-/// Network cards and VLANs; bridges, tunnels and the loopback lead nowhere new.
+/// Network cards and VLANs; bridges, tunnels and the loopback are left out.
 fn link(message: &LinkMessage) -> Option<NetworkLink> {
     if message.header.link_layer_type != LinkLayerType::Ether {
         return None;
@@ -304,7 +305,7 @@ fn link(message: &LinkMessage) -> Option<NetworkLink> {
     })
 }
 
-/// A card's link is of no kind, but in a container, where it is one end of a `veth`.
+/// A card's link has no kind, except in a container, where it is one end of a `veth`.
 fn kind(kind: Option<&InfoKind>, parent: Option<u32>) -> Option<LinkKind> {
     match kind {
         None | Some(InfoKind::Veth) => Some(LinkKind::Card),
@@ -318,7 +319,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others are of no use")]
         match attribute {
-            // Of a link between two, the address is the other end's.
+            // On a point-to-point link, `Address` is the other end's.
             AddressAttribute::Local(it) => local = Some(*it),
             AddressAttribute::Address(it) => given = Some(*it),
             AddressAttribute::Flags(it) => wide = *it,
@@ -338,7 +339,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address { index, address: local.or(given)?, prefix, state })
 }
 
-/// The addresses of the machine's network cards; none when the kernel does not tell.
+/// The MAC addresses of the machine's network cards; empty if the kernel does not answer.
 pub async fn addresses_of_cards() -> Vec<Mac> {
     let present = async { KernelNetwork::open()?.present().await };
     let links = present.await.map(|present| present.links).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Network cards and VLANs on them: which are worth asking for an address.
+//! Network cards and their VLANs: the candidates for DHCP.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use hardware::Mac;
 use thiserror::Error;
 
-/// How long the card that the machine was booted from has the wire to itself. Spanning tree holds a port back for
-/// 30 s; a card that has no carrier by then has none.
+/// Time during which only the boot's network card is used. Spanning tree blocks a port for 30 s; a card without a
+/// carrier by then has none.
 pub const PREFERENCE: Duration = Duration::from_secs(45);
 
 /// A network card, or a VLAN on one.
@@ -20,25 +20,25 @@ pub struct NetworkLink {
     pub index: u32,
     /// Its hardware address.
     pub mac: Mac,
-    /// Whether something is at the other end of its cable. Only a link that is up knows.
+    /// Whether it has a carrier. Only a link that is up reports it.
     pub carrier: bool,
-    /// What it is.
+    /// Its kind.
     pub kind: LinkKind,
 }
 
-/// What a link is.
+/// The kind of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkKind {
     /// A network card.
     Card,
     /// A VLAN.
     Vlan {
-        /// The number of the link that it is on.
+        /// The index of the underlying link.
         on: u32,
     },
 }
 
-/// What the command line says about links.
+/// The command line's settings for links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WantedLinks {
     /// `ipa-network-interface`
@@ -49,43 +49,43 @@ pub struct WantedLinks {
     pub vlans: Vec<Vlan>,
 }
 
-/// A VLAN to make.
+/// A VLAN to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vlan {
-    /// Its number, 1 to 4094.
+    /// Its ID, 1 to 4094.
     pub id: u16,
-    /// What its link is called; without, like the card's, with a dot and the number.
+    /// The name of its link; by default the card's name, a dot and the ID.
     pub name: Option<String>,
-    /// On which card.
+    /// Its card.
     pub on: VlanCard,
-    /// Whether the card's own, untagged network is left alone.
+    /// Whether the card's untagged network is left unused.
     pub only: bool,
 }
 
-/// On which card a VLAN is.
+/// The card of a VLAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VlanCard {
-    /// On the one that is to be used, or on each.
+    /// The wanted card, or each card.
     Wanted,
-    /// On the one with this name.
+    /// The card with this name.
     Name(String),
-    /// On the one with this address: Linux numbers cards in the order in which their drivers find them.
+    /// The card with this MAC address: Linux numbers cards in the order of detection.
     Mac(Mac),
 }
 
-/// A text that names no VLAN.
+/// The reason for rejecting a VLAN.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotAVlan {
-    /// There is no number where one belongs.
+    /// The ID is missing or invalid.
     #[error("{0:?} has no number of a VLAN in it, from 1 to 4094")]
     NoNumber(String),
-    /// Upstream looks for the VLANs of a card itself.
+    /// ironic-python-agent would detect a card's VLANs by LLDP.
     #[error("VLANs are not looked for by LLDP; name them, as `{0}.101`")]
     Lldp(String),
 }
 
 impl WantedLinks {
-    /// The links to ask on after `waited`: the wanted ones, and when they do not lead anywhere, all of them.
+    /// The candidate links after `waited`: the wanted ones and, after they have led nowhere, all.
     pub fn candidates<'a>(
         &self,
         links: &'a [NetworkLink],
@@ -97,7 +97,7 @@ impl WantedLinks {
         links.iter().filter(|link| is_used(link) && (all || self.is(link, links))).collect()
     }
 
-    /// The links to make on a card, by their names.
+    /// The VLAN links to create on a card, by name.
     pub fn vlans_of(&self, card: &NetworkLink) -> Vec<(String, u16)> {
         let own = self.vlans.iter().filter(|vlan| self.is_on(vlan, card));
         let name = |vlan: &Vlan| {
@@ -137,11 +137,11 @@ impl WantedLinks {
 }
 
 impl Vlan {
-    /// Reads one of `ipa-enable-vlan-interfaces`: `eth0.101`, beside `eth0` itself.
+    /// Parses an item of `ipa-enable-vlan-interfaces`: `eth0.101`, in addition to `eth0` itself.
     ///
     /// # Errors
     ///
-    /// When it names a card alone, or every one.
+    /// It names only a card, or all cards.
     pub fn beside(text: &str) -> Result<Self, NotAVlan> {
         let Some((card, id)) = text.rsplit_once('.') else {
             let card = if text == "all" { "eth0" } else { text };
@@ -154,8 +154,8 @@ impl Vlan {
 impl FromStr for Vlan {
     type Err = NotAVlan;
 
-    /// Takes `NAME:CARD`, as dracut does, where the number ends the name (`vlan5:eth0`, `eth0.0005:eth0`) and the card
-    /// may be named by its address; or the number alone, for the card that is to be used.
+    /// Parses dracut's `NAME:CARD`, where the ID ends the name (`vlan5:eth0`, `eth0.0005:eth0`) and the card may be a
+    /// MAC address; or the ID alone, for the wanted card.
     fn from_str(text: &str) -> Result<Self, NotAVlan> {
         let Some((name, card)) = text.split_once(':') else {
             return Ok(Self { id: number(text)?, name: None, on: VlanCard::Wanted, only: true });

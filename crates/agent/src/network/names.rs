@@ -1,4 +1,4 @@
-//! Name servers, for the C library's resolver, which reads its file anew when it changes.
+//! Name servers for the C library's resolver, which reads its file again after a change.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,21 +6,21 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 
-/// The resolver reads no more than these (`MAXNS`).
+/// Number of servers that the resolver uses (`MAXNS`).
 const MOST: usize = 3;
 
-/// Writes `/etc/resolv.conf`. Each server comes with the link that it was learnt on.
+/// Writes `/etc/resolv.conf`. Each server comes with the link that announced it.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
+/// It cannot be written.
 pub(super) fn set(servers: &[(IpAddr, &str)]) -> Result<()> {
     fs::create_dir_all("/etc").context("creating /etc")?;
     fs::write("/etc/resolv.conf", file(servers)).context("writing /etc/resolv.conf")
 }
 
 fn file(servers: &[(IpAddr, &str)]) -> String {
-    // A network without a name server has a working one beside it, IPv4 or IPv6: soon to the next.
+    // A broken name server may have a working one beside it, IPv4 or IPv6, so the resolver tries the next one soon.
     let mut text = "options timeout:1 attempts:3\n".to_owned();
     let mut lines = Vec::new();
     for line in servers.iter().map(|(server, link)| line(*server, link)) {
@@ -34,7 +34,7 @@ fn file(servers: &[(IpAddr, &str)]) -> String {
     text
 }
 
-/// A link-local address is of use with its link only (RFC 4007 §11).
+/// A link-local address needs its link (RFC 4007 §11).
 fn line(server: IpAddr, link: &str) -> String {
     match server {
         IpAddr::V6(server) if server.is_unicast_link_local() => format!("{server}%{link}"),

@@ -1,4 +1,4 @@
-//! IPv4 on one link: asks for an address by DHCP, gives it to the link, and keeps it.
+//! IPv4 on one link: leases an address by DHCP, configures the link, and renews the lease.
 
 mod arp;
 
@@ -20,15 +20,15 @@ use super::links::NetworkLink;
 
 const SERVERS: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
 
-/// Addresses that others are said to have: then somebody answers for all of them (proxy ARP), and the server is right.
+/// Number of declined addresses. More conflicts mean that one host answers for all addresses (proxy ARP), and the
+/// server is right.
 const MOST_DECLINED: u32 = 3;
 
-/// Asks until there is an answer, and renews it for as long as it is let. Each lease that differs from the one before
-/// is told.
+/// Leases an address and renews it until cancelled. Each lease that differs from the previous one is reported.
 ///
 /// # Errors
 ///
-/// When the link cannot be used.
+/// The link cannot be used.
 pub(super) async fn run(
     kernel: KernelNetwork,
     link: NetworkLink,
@@ -42,7 +42,7 @@ pub(super) async fn run(
     loop {
         let lease = exchange(&mut client, &socket, clock).await?;
         if last.as_ref() == Some(&lease) {
-            // The kernel takes away what is not renewed.
+            // The kernel removes an address that is not renewed.
             configure(&kernel, &link, &lease).await?;
             continue;
         }
@@ -50,7 +50,7 @@ pub(super) async fn run(
         if is_new && declined < MOST_DECLINED && is_taken(&link, lease.address).await {
             declined += 1;
             if let Some(decline) = client.decline(millis(clock)) {
-                // It is said once; the server that does not hear it may see for itself.
+                // It is sent once; a server that does not receive it can detect the conflict itself.
                 let _ = socket.send_to(&decline, SERVERS).await;
             }
             continue;
@@ -62,7 +62,7 @@ pub(super) async fn run(
             let removed = kernel.remove_address(link.index, before.into()).await;
             removed.with_context(|| format!("taking {before} from {name}"))?;
         }
-        // Nobody listens any more only when the agent ends.
+        // The receiver is gone only when the agent ends.
         let _ = tell.send(gained(&link, &lease)).await;
         last = Some(lease);
     }
@@ -105,7 +105,7 @@ async fn exchange(
             () = sleep_until(clock + Duration::from_millis(client.wake())) => {
                 let server = client.server(now());
                 if let Some(packet) = client.due(now()) {
-                    // A link that is just coming up may refuse; the client sends again by itself.
+                    // A link that is coming up may refuse; the client retransmits.
                     let _ = socket.send_to(&packet, (server, SERVERS.1)).await;
                 }
             }
@@ -133,7 +133,7 @@ fn socket(link: &str) -> Result<UdpSocket> {
     Ok(UdpSocket::from_std(socket.into())?)
 }
 
-/// Gives the link what the lease says: MTU, address, routes.
+/// Configures the link from the lease: MTU, address, routes.
 async fn configure(kernel: &KernelNetwork, link: &NetworkLink, lease: &ClientLease) -> Result<()> {
     let NetworkLink { name, index, .. } = link;
     let ClientLease { address, prefix, secs, .. } = lease;
@@ -142,7 +142,7 @@ async fn configure(kernel: &KernelNetwork, link: &NetworkLink, lease: &ClientLea
     {
         warn!("{name} keeps its MTU, it does not take {mtu}: {error:#}");
     }
-    // An agent before this one may have left the same.
+    // An earlier agent may have left the same address.
     let lifetime = Lifetime { preferred_secs: *secs, valid_secs: *secs };
     let given = kernel.add_address(*index, (*address).into(), *prefix, lifetime).await;
     given.with_context(|| format!("giving {name} its address"))?;
@@ -155,7 +155,7 @@ async fn configure(kernel: &KernelNetwork, link: &NetworkLink, lease: &ClientLea
 
 /// RFC 3442: classless routes replace the router option.
 fn routes(lease: &ClientLease) -> Vec<KernelRoute> {
-    // No router means that the destination is on the link.
+    // A router of 0.0.0.0 means that the destination is on the link.
     let through = |router: Ipv4Addr| Some(router).filter(|router| !router.is_unspecified());
     let route = |(to, prefix, router)| KernelRoute { to, prefix, router: through(router) };
     let default = lease.router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router));

@@ -1,5 +1,5 @@
-//! IPv6 on one link: the kernel makes addresses of what routers advertise (RFC 4862), and DHCPv6 gives one where a
-//! router says so, or where there is none.
+//! IPv6 on one link: the kernel forms addresses from router advertisements (RFC 4862); DHCPv6 provides one if a
+//! router says so, or if there is no router.
 
 mod socket;
 
@@ -22,14 +22,14 @@ use super::gained::{Family, GainedSettings};
 use super::kernel::{AddressState, KernelNetwork, Lifetime, NetworkSnapshot, set_ipv6};
 use super::links::NetworkLink;
 
-/// The pause after the first solicitation; it doubles.
+/// The pause after the first solicitation, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Solicitations that no router answers, before a DHCPv6 server is looked for all the same.
+/// Number of unanswered solicitations after which a DHCPv6 server is searched for anyway.
 const IN_VAIN: u32 = 2;
 
-/// What is asked of DHCPv6. More is never followed by less.
+/// The requests to DHCPv6. They only ever increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Asks {
     Nothing,
@@ -37,23 +37,22 @@ enum Asks {
     Address,
 }
 
-/// Takes part in IPv6 for as long as it is let. Whenever there are other addresses or name servers than before, that is
-/// told.
+/// Runs IPv6 until cancelled. Each change of addresses or name servers is reported.
 ///
 /// # Errors
 ///
-/// When the link cannot be used.
+/// The link cannot be used.
 pub(super) async fn run(
     kernel: KernelNetwork,
     link: NetworkLink,
     mut present: watch::Receiver<NetworkSnapshot>,
     tell: mpsc::Sender<GainedSettings>,
 ) -> Result<Infallible> {
-    // An agent before this one may have left the link.
+    // An earlier agent may have changed these settings.
     for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1")] {
         set_ipv6(&link.name, setting, value);
     }
-    // Without a link-local address nothing can be sent.
+    // Nothing can be sent without a link-local address.
     let ready = present.wait_for(|present| present.has_link_local(link.index)).await;
     drop(ready.context("the kernel tells no more")?);
     let opening = || format!("opening a socket on {}", link.name);
@@ -82,7 +81,7 @@ pub(super) async fn run(
     }
 }
 
-/// A link, and what is known of its network.
+/// A link, and the state of its network.
 struct Line {
     kernel: KernelNetwork,
     link: NetworkLink,
@@ -119,7 +118,7 @@ impl Line {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Tells what is new, and gives back an address that somebody else has.
+    /// Reports changes, and declines an address that another host has.
     async fn look(&mut self, present: &NetworkSnapshot) {
         let (index, now) = (self.link.index, self.now());
         let doubtful = self.given.filter(|given| {
@@ -142,12 +141,12 @@ impl Line {
         let [dns, ntp] =
             [&found.1, &found.2].map(|all| all.iter().copied().map(IpAddr::V6).collect());
         let gained = GainedSettings { link: self.link.clone(), family: Family::V6, dns, ntp };
-        // Nobody listens any more only when the agent ends.
+        // The receiver is gone only when the agent ends.
         let _ = self.tell.send(gained).await;
         self.last = found;
     }
 
-    /// The routers' and the DHCPv6 server's.
+    /// The name servers of routers and of DHCPv6.
     fn name_servers(&self) -> Vec<Ipv6Addr> {
         let advertised = self.heard.iter().flat_map(|heard| &heard.dns);
         let advertised = advertised.filter(|server| server.secs > 0).map(|server| server.address);
@@ -155,7 +154,7 @@ impl Line {
         advertised.chain(told.unwrap_or_default().iter().copied()).collect()
     }
 
-    /// One on the link alone could not be told from one on another.
+    /// The time servers. Link-local ones are left out: the receiver could not tell their link.
     fn time_servers(&self) -> Vec<Ipv6Addr> {
         let told = self.client.as_ref().and_then(LeaseClient::time_servers).unwrap_or_default();
         told.iter().filter(|server| !server.is_unicast_link_local()).copied().collect()
@@ -165,7 +164,7 @@ impl Line {
         if self.solicited >= IN_VAIN {
             self.ask(asks(None, self.solicited));
         }
-        // A link that is just coming up may refuse; it is sent again.
+        // A link that is coming up may refuse; the solicitation is repeated.
         let _ = routers.send(&solicitation(Some(self.link.mac)), &self.link).await;
         let pause = FIRST_PAUSE.saturating_mul(1 << self.solicited.min(6)).min(LONGEST_PAUSE);
         self.solicited += 1;
@@ -177,7 +176,7 @@ impl Line {
             let Advertisement { managed, other, .. } = heard;
             debug!("{from} advertises on {}: M {managed}, O {other}", self.link.name);
         }
-        // From now on routers speak by themselves, often enough for what they said to stay good.
+        // From now on routers send unsolicited advertisements, often enough to renew their lifetimes.
         self.solicit_at = Instant::now() + Duration::from_secs(365 * 86_400);
         self.ask(asks(Some(&heard), self.solicited));
         self.heard = Some(heard);
@@ -202,7 +201,7 @@ impl Line {
         };
     }
 
-    /// When the DHCPv6 client has something to say.
+    /// The time of the DHCPv6 client's next message.
     fn wake(&self) -> Instant {
         const NEVER: Millis = 365 * 86_400_000;
         let wake = self.client.as_ref().map_or(NEVER, LeaseClient::wake);
@@ -213,7 +212,7 @@ impl Line {
         let now = self.now();
         let due = self.client.as_mut().and_then(|client| client.due(rand::random(), now));
         if let Some(message) = due {
-            // As with routers.
+            // As with solicitations.
             let _ = servers.send(&message, &self.link).await;
         }
     }
@@ -227,7 +226,7 @@ impl Line {
         let Some(lease) = client.lease().cloned() else { return Ok(()) };
         let ClientLease { address, preferred_secs, valid_secs, .. } = lease;
         let (index, prefix) = (self.link.index, prefix(self.heard.as_ref()));
-        // Each time anew: the kernel takes away what is not renewed.
+        // Added again at each renewal, since the kernel removes an address that is not renewed.
         let lifetime = Lifetime { preferred_secs, valid_secs };
         let given = self.kernel.add_address(index, address.into(), prefix, lifetime).await;
         given.with_context(|| format!("giving {} its address", self.link.name))?;
@@ -244,7 +243,7 @@ impl Line {
     }
 }
 
-/// RFC 4861 §4.2; and without a router, firmware that booted us got its address from somewhere, too.
+/// RFC 4861 §4.2. Without a router the firmware must have had its address from some DHCPv6 server, too.
 fn asks(heard: Option<&Advertisement>, solicited: u32) -> Asks {
     match heard {
         Some(heard) if heard.managed => Asks::Address,
@@ -254,13 +253,12 @@ fn asks(heard: Option<&Advertisement>, solicited: u32) -> Asks {
     }
 }
 
-/// A DHCPv6 address has no network, which routers advertise. Where there is none, EDK2 takes the neighbours to be those
-/// that share its first half (`Ip6SetAddress`).
+/// A DHCPv6 address has no prefix length; routers advertise it. Without a router, EDK2 assumes /64 (`Ip6SetAddress`).
 fn prefix(heard: Option<&Advertisement>) -> u8 {
     heard.map_or(64, |_| 128)
 }
 
-/// Those that others can reach.
+/// The addresses that other networks can reach.
 fn addresses(present: &NetworkSnapshot, index: u32) -> impl Iterator<Item = Ipv6Addr> {
     let v6 = |address| if let IpAddr::V6(address) = address { Some(address) } else { None };
     present.reachable(index).filter_map(v6)

@@ -1,7 +1,7 @@
-//! Whether a link leads to Ironic's API, and from which of our addresses.
+//! Checks whether a link leads to Ironic's API, and from which local address.
 //!
-//! All addresses of the API are tried, one a moment after the other (RFC 8305), so that a family that leads nowhere
-//! costs no time.
+//! All addresses of the API are tried in parallel with a short delay (RFC 8305), so that an unreachable family costs
+//! no time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,17 +14,17 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 use url::{Host, Url};
 
-/// Before the next address is tried, too (RFC 8305 §8).
+/// Delay before the next address is also tried (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// For one address.
+/// Time limit for one address.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The pause after the first failure; it doubles.
+/// The pause after the first failure, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// Tries until the API is reached, and gives our address on the way there.
+/// Retries until the API is reached, and returns the local address.
 pub(super) async fn find(api: &Url, link: &str) -> IpAddr {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -61,8 +61,8 @@ async fn reach(api: &Url, link: &str) -> io::Result<IpAddr> {
     Err(last)
 }
 
-/// Whether Ironic can call back. On one link with it, IPv6 connects from the link-local address for as long as the
-/// other one is not known to be nobody else's; but nobody can use that address without naming a link.
+/// Whether Ironic can connect back. On a shared link, IPv6 uses the link-local address as long as duplicate address
+/// detection runs for the other one; but that address is unusable without a link.
 fn leads_back(own: IpAddr, api: IpAddr) -> bool {
     let link_local = |address| matches!(address, IpAddr::V6(it) if it.is_unicast_link_local());
     !link_local(own) || link_local(api)
@@ -81,7 +81,7 @@ async fn addresses(api: &Url) -> io::Result<Vec<SocketAddr>> {
 async fn connect(to: SocketAddr, link: &str) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // Another link may have a route there, too.
+    // Another link may also have a route to the API.
     socket.bind_device(Some(link.as_bytes()))?;
     TcpSocket::from_std_stream(socket.into()).connect(to).await
 }

@@ -1,4 +1,4 @@
-//! Whether somebody else has an address already (RFC 5227), which RFC 2131 §3.1 has a client find out before it uses it.
+//! Address conflict detection (RFC 5227), which RFC 2131 §3.1 requires before a client uses its address.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,21 +15,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::network::links::NetworkLink;
 
-/// A machine that is there answers within milliseconds. The RFC's seconds would be the machine's: one is switched on
-/// to do something.
+/// Number of probes. A present host answers within milliseconds; the RFC's probes would take several seconds of each
+/// boot.
 const PROBES: u32 = 2;
 const WAIT: Duration = Duration::from_millis(250);
 
 const ETHERTYPE: u16 = 0x0806;
-/// Ethernet and IPv4, by the lengths of their addresses.
+/// Ethernet and IPv4, with the lengths of their addresses.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: [u8; 2] = [0, 1];
 
-/// Asks who has an address. True if somebody else says so.
+/// Probes for an address. True if another host claims it.
 ///
 /// # Errors
 ///
-/// When the link lets nobody ask.
+/// The link cannot send.
 pub(super) async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> Result<bool> {
     let socket = socket(&link.name).context("opening a socket for ARP")?;
     let mut frame = [0; 1500];
@@ -45,7 +45,7 @@ pub(super) async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> Result<bo
     Ok(false)
 }
 
-/// As with router discovery, nothing is needed of it that a UDP socket has not.
+/// As with router discovery, a UDP socket's type suffices for the raw socket.
 fn socket(link: &str) -> io::Result<UdpSocket> {
     let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
@@ -59,7 +59,7 @@ fn socket(link: &str) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// RFC 5227 §2.1.1: from no address, so that nobody's table learns one.
+/// RFC 5227 §2.1.1: the sender address is unspecified, so that no host updates its ARP cache.
 fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     [
         &[0xff; 6][..],
@@ -75,8 +75,8 @@ fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     .concat()
 }
 
-/// Whether a frame says that somebody else has the address. Somebody else who probes for it does not say that: some
-/// switches do so to find out who we are (Cisco's device tracking).
+/// Whether a frame claims the address for another host. A probe by another host is no claim: some switches probe to
+/// identify hosts (Cisco's device tracking).
 fn claims(frame: &[u8], mac: Mac, address: Ipv4Addr) -> bool {
     let (Some(kind), Some(sender), Some(has)) =
         (frame.get(12..20), frame.get(22..28), frame.get(28..32))
@@ -98,7 +98,7 @@ mod tests {
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 8]);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 
-    /// What Linux answers.
+    /// Linux's answer.
     fn answer(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         let mut frame = probe(mac, ADDRESS);
         frame[21] = 2;

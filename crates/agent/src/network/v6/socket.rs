@@ -17,7 +17,7 @@ const LONGEST: usize = 9216;
 /// RFC 8415 §7.2.
 const CLIENT_PORT: u16 = 546;
 
-/// ICMPv6. It is a raw socket, of which nothing is needed that a UDP socket has not.
+/// ICMPv6. A raw socket, but a UDP socket's type suffices for it.
 #[derive(Debug)]
 pub(super) struct RouterSocket(UdpSocket);
 
@@ -25,7 +25,7 @@ impl RouterSocket {
     pub(super) fn open(link: &NetworkLink) -> io::Result<Self> {
         let socket = on(link, Type::RAW, Protocol::ICMPV6)?;
         socket.set_recv_hoplimit_v6(true)?;
-        // Routers drop what may have passed another one (RFC 4861 §6.1.1).
+        // Routers drop a solicitation with a lower hop limit, which may have passed a router (RFC 4861 §6.1.1).
         socket.set_multicast_hops_v6(255)?;
         UdpSocket::from_std(socket.into()).map(Self)
     }
@@ -35,7 +35,7 @@ impl RouterSocket {
         self.0.send_to(message, SocketAddrV6::new(ALL_ROUTERS, 0, 0, link.index)).await.map(drop)
     }
 
-    /// A message, the hop limit that it came with, and its sender.
+    /// A message with its hop limit and its source address.
     pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, u8, Ipv6Addr)> {
         let receive = || {
             let mut buffer = vec![0; LONGEST];
@@ -56,7 +56,7 @@ impl RouterSocket {
     }
 }
 
-/// DHCPv6, as a client.
+/// A DHCPv6 client's socket.
 #[derive(Debug)]
 pub(super) struct ServerSocket(UdpSocket);
 
