@@ -1,5 +1,5 @@
-//! The boot listener alone, for measurements: each file of a folder as the ISO image of a node of
-//! its own, whose ticket is the file's name.
+//! The boot listener alone, for measurements: each file of a folder is the ISO image of a separate node, whose ticket
+//! is the file's name.
 //!
 //! ```text
 //! boot-listener 127.0.0.1:8080 FOLDER    # http://127.0.0.1:8080/boot/FILE/boot.iso
@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
         artifacts.prepare(&node).await?;
     }
     let listener = TcpListener::bind(&address).await?;
-    // In place of the writer of the trace.
+    // Replaces the writer of the trace.
     tokio::spawn(async move { while backlog.recorded.recv().await.is_some() {} });
     let limits = ConnectionLimits { per_peer: 1024, ..ConnectionLimits::default() };
     artifacts.serve(vec![listener], limits, HttpMetrics::default(), future::pending()).await;

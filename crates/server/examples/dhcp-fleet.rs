@@ -1,6 +1,5 @@
-//! A database with a fleet that is about to boot over HTTP, for measurements of DHCP: each node has one
-//! port, and an attempt that is under way, so that every exchange of it is decided about and traced in
-//! full.
+//! Creates a database with a fleet that is about to boot over HTTP, for measurements of DHCP: each node has one port
+//! and an attempt under way, so that every exchange is decided and traced in full.
 //!
 //! ```text
 //! dhcp-fleet sqlite:///path/to/ferroboot.db ferroboot.key 00:0c:01:02:03:04 10000    # that address and those after it

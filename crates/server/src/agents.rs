@@ -1,8 +1,7 @@
-//! The way to the agents' command APIs.
+//! The client of the agents' command APIs.
 //!
-//! An agent says in its heartbeat where its API is and which certificate it shows there; that
-//! certificate, byte for byte, is the only one that is taken. So whoever answers has the private
-//! key of the agent that knew the token.
+//! An agent's heartbeat contains its API's URL and certificate. Only this certificate, byte for byte, is trusted. So
+//! the server of the API has the private key of the agent that knew the token.
 
 use std::time::Duration;
 
@@ -21,11 +20,11 @@ use thiserror::Error;
 use transport::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 use transport::tls::TrustedCertificate;
 
-/// An agent in the machine's network answers sooner.
+/// Connection timeout: an agent in the machine's network answers sooner.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Ironic's `[agent]command_timeout`: for the whole exchange, from the connection to the last byte.
+/// Ironic's `[agent]command_timeout`, for the whole exchange, from the connection to the last byte.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Characters of an agent's refusal that are kept.
+/// Number of characters of an agent's refusal that are kept.
 const WORDS_LIMIT: usize = 200;
 
 /// The client of one agent.
@@ -36,35 +35,35 @@ pub struct AgentClient<'a> {
     token: &'a str,
 }
 
-/// Why a call to an agent came to nothing.
+/// The reason why a call to an agent failed.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// What it said about itself cannot be used.
+    /// The agent's data cannot be used.
     #[error("the agent's certificate cannot be used: {0}")]
     Certificate(String),
-    /// It could not be reached, or what it said not be understood; a later try may go well.
+    /// The agent was unreachable, or its answer malformed; a retry may succeed.
     #[error("the agent at {at} could not be asked: {why}")]
     Unreachable {
-        /// Its URL.
+        /// The agent's URL.
         at: String,
-        /// The innermost reason.
+        /// The innermost cause.
         why: String,
     },
-    /// It does something else at present.
+    /// The agent runs another command.
     #[error("the agent is busy: {0}")]
     Busy(String),
-    /// It said no.
+    /// The agent refused.
     #[error("the agent answered {status}: {words}")]
     Refused {
-        /// With which status.
+        /// The status.
         status: StatusCode,
-        /// In its words.
+        /// The agent's message.
         words: String,
     },
 }
 
 impl<'a> AgentClient<'a> {
-    /// The agent of an attempt.
+    /// The client of an attempt's agent.
     ///
     /// # Errors
     /// [`AgentError::Certificate`]
@@ -84,7 +83,7 @@ impl<'a> AgentClient<'a> {
         Ok(Self { http, commands, token: &attempt.agent_token.0 })
     }
 
-    /// All commands since the agent started, oldest first.
+    /// All commands since the agent's start, oldest first.
     ///
     /// # Errors
     /// [`AgentError`]
@@ -93,7 +92,7 @@ impl<'a> AgentClient<'a> {
         Ok(self.ask::<CommandList>(request).await?.commands)
     }
 
-    /// Gives it a command, and waits for its end if `wait`.
+    /// Sends a command, and waits for its end if `wait`.
     ///
     /// # Errors
     /// [`AgentError`]
@@ -147,8 +146,8 @@ impl<'a> AgentClient<'a> {
     }
 }
 
-/// TLS that takes this one certificate: ironic-python-agent marks its own as an authority's, and the clock of a
-/// machine that just started may be wrong.
+/// The TLS configuration that trusts only this certificate: ironic-python-agent marks its own as an authority's, and
+/// the clock of a machine that just started may be wrong.
 fn pinned(pem: &str) -> Result<ClientConfig, AgentError> {
     let bad = |error: &dyn std::error::Error| AgentError::Certificate(error.to_string());
     let certificate =

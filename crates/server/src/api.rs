@@ -1,7 +1,7 @@
-//! Ironic's REST API. [`routes::ROUTES`] is the table of what it has.
+//! Ironic's REST API. [`routes::ROUTES`] is the table of its routes.
 //!
-//! [`router`] serves the whole table; [`agent_router`] the part that machines need, for an address that
-//! they can reach. Handlers read a request, ask [`Nodes`](::nodes::Nodes) for a change, and show what came of it.
+//! [`router`] serves the whole table; [`agent_router`] serves the part for machines, on an address that they can
+//! reach. Handlers parse a request, apply a change through [`Nodes`](::nodes::Nodes), and return the result.
 
 mod agent_calls;
 mod agents;
@@ -31,7 +31,7 @@ use self::discovery::ResourceLinks;
 use self::routes::Audience;
 use crate::error::ApiError;
 
-/// Longest body on the API's port, in bytes. The largest bodies hold a node's settings.
+/// Longest body on the API's port, in bytes. The largest bodies are a node's settings.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
 /// Longest body on the agents' port, in bytes. The largest is a heartbeat: some kilobytes, most of them a certificate.
@@ -42,12 +42,12 @@ pub fn router(api: ApiContext) -> Router {
     finish(routes::router_of(|_| true), api, MAX_BODY)
 }
 
-/// The routes for everyone, for the agents' port: none of them shows or changes a node's settings.
+/// The public routes, for the agents' port: none of them shows or changes a node's settings.
 pub fn agent_router(api: ApiContext) -> Router {
     finish(routes::router_of(|route| route.audience == Audience::Everyone), api, MAX_AGENT_BODY)
 }
 
-/// Adds what holds for every route.
+/// Adds the layers of all routes.
 fn finish(routes: Router<ApiContext>, api: ApiContext, max_body: usize) -> Router {
     let routes = routes
         .fallback(|| async { ApiError::no_route(StatusCode::NOT_FOUND, "") })
@@ -56,8 +56,8 @@ fn finish(routes: Router<ApiContext>, api: ApiContext, max_body: usize) -> Route
         .layer(middleware::from_fn_with_state(api.clone(), negotiation::negotiate))
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(api);
-    // Upstream takes `/v1/nodes/` for `/v1/nodes`. A router routes before its own layers run, so the slash is removed
-    // in a layer around the router.
+    // Ironic treats `/v1/nodes/` like `/v1/nodes`. A router selects the route before its own layers run, so the slash
+    // is removed in a layer around the router.
     Router::new()
         .fallback_service(middleware::from_fn(negotiation::without_last_slash).layer(routes))
 }

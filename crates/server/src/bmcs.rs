@@ -1,4 +1,4 @@
-//! The way to the BMCs: nv-redfish's client over HTTP, each call recorded in the node's trace.
+//! The client of BMCs: nv-redfish over HTTP, with each call recorded in the node's trace.
 
 mod http;
 
@@ -29,14 +29,14 @@ use url::Url;
 
 use self::http::RedfishClient;
 
-/// A BMC that takes longer than this to take a connection is not there.
+/// Connection timeout: a slower BMC is considered unreachable.
 const CONNECT: Duration = Duration::from_secs(10);
-/// For the whole exchange. Some take most of a minute to answer while their machine tests itself.
+/// Time limit of an exchange. Some BMCs take most of a minute during their machine's self-test.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Redfish has no way to await a change of power but to look again.
+/// Polling interval: Redfish cannot notify of a power change.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 3;
-/// Bytes of a file of certificates: the bundle of all public authorities has 300 KiB.
+/// Largest certificate file in bytes: the bundle of all public authorities has 300 KiB.
 const CERTIFICATES_LIMIT: u64 = 4 << 20;
 
 /// The client of one node's BMC.
@@ -51,33 +51,33 @@ type Observer<'n> = dyn Fn(&BmcCall, Option<&BmcFailure>) + Send + Sync + 'n;
 /// A machine behind a [`Bmc`].
 pub type BmcMachine<'a> = RedfishSystem<'a, HttpBmc<RedfishClient>>;
 
-/// Why a BMC could not be used.
+/// The reason why a BMC could not be used.
 #[derive(Debug, Error)]
 pub enum BmcError {
-    /// The node's settings lack something or cannot be used.
+    /// A setting of the node is missing or invalid.
     #[error("driver_info/{setting} {problem}")]
     Setting {
-        /// Which.
+        /// The setting.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// Which system of the BMC it is cannot be told.
+    /// The BMC's system could not be determined.
     #[error(transparent)]
     System(#[from] NotOneSystem),
-    /// It did not do what it was asked.
+    /// A request failed.
     #[error(transparent)]
     Failure(#[from] BmcFailure),
-    /// It cannot do what is needed.
+    /// It lacks a required feature.
     #[error(transparent)]
     Cannot(#[from] CannotHttpBoot),
-    /// It answers, but takes too long for all that is to be done.
+    /// It answers, but all requests together take too long.
     #[error("the BMC took longer than {} s in all", .0.as_secs())]
     Slow(Duration),
 }
 
 impl<'n> Bmc<'n> {
-    /// The BMC of `node`, by its `redfish_*` settings. Nothing is sent yet.
+    /// The BMC of `node`, from its `redfish_*` settings. Nothing is sent yet.
     ///
     /// # Errors
     /// [`BmcError::Setting`]
@@ -93,12 +93,12 @@ impl<'n> Bmc<'n> {
             RedfishClient::new(client),
             address,
             credentials,
-            // What a BMC said before is not what it says now.
+            // A BMC's former answers may be outdated.
             CacheSettings::with_capacity(0),
         );
         let observer = Box::new(|call: &BmcCall, failure: Option<&BmcFailure>| {
             debug!(node.uuid = %node.uuid, call.method, call.path, ?failure, "called the BMC");
-            // Before the first boot, and after the last, there is no trace to be part of.
+            // Before the first boot and after the last, there is no trace.
             if node.live_attempt().is_some() {
                 recorder.record(node, what(call, failure));
             }
@@ -109,7 +109,7 @@ impl<'n> Bmc<'n> {
     /// The machine behind it.
     ///
     /// # Errors
-    /// [`BmcError::System`] where the node does not say which, and the BMC has not exactly one.
+    /// [`BmcError::System`] if the node does not set the system, and the BMC has not exactly one.
     pub async fn machine(&self) -> Result<BmcMachine<'_>, BmcError> {
         let system = match self.system {
             Some(system) => system.to_owned(),
@@ -119,7 +119,8 @@ impl<'n> Bmc<'n> {
     }
 }
 
-/// Looks at a machine. A BMC that is busy or restarts is asked again, since looking harms nothing.
+/// Reads the state of a machine. The request is repeated while the BMC is busy or restarts, since reading has no side
+/// effects.
 ///
 /// # Errors
 /// [`BmcError::Failure`]
@@ -135,7 +136,7 @@ pub async fn look(machine: &BmcMachine<'_>) -> Result<SystemView, BmcError> {
     Ok(machine.look().await?)
 }
 
-/// Looks until the power is as it should be, or `patience` is over. Gives the last look.
+/// Polls until the power state is reached, or `patience` is over. Returns the last state.
 ///
 /// # Errors
 /// [`BmcError::Failure`]
@@ -154,10 +155,10 @@ pub async fn await_power(
     }
 }
 
-/// Asks the BMC of `node` whether it can boot the machine as the node is set to.
+/// Checks that the BMC of `node` can boot the machine by the node's boot interface.
 ///
 /// # Errors
-/// Says what it lacks, or why it could not be asked.
+/// The missing feature, or the reason why the BMC did not answer.
 pub async fn validate(node: &Node, recorder: &Recorder) -> Result<SystemView, BmcError> {
     let bmc = Bmc::of(node, recorder).await?;
     let view = bmc.machine().await?.look().await?;
@@ -165,7 +166,7 @@ pub async fn validate(node: &Node, recorder: &Recorder) -> Result<SystemView, Bm
     Ok(view)
 }
 
-/// Upstream takes a bare host and means https.
+/// Ironic accepts a bare host and assumes https.
 fn address(node: &Node) -> Result<Url, BmcError> {
     let wrong = |problem: &str| setting("redfish_address", problem);
     let text = node.driver_text("redfish_address").ok_or_else(|| wrong("is missing"))?;
@@ -175,7 +176,7 @@ fn address(node: &Node) -> Result<Url, BmcError> {
         return Err(wrong("must begin with https:// or http://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // What it says stays out of logs and errors.
+        // The value must not appear in logs and errors.
         return Err(wrong(
             "must not hold a user name or a password: set redfish_username and redfish_password",
         ));
@@ -191,7 +192,7 @@ async fn client(node: &Node, address: &Url) -> Result<ClientBuilder, BmcError> {
     let client = Client::builder()
         .connect_timeout(CONNECT)
         .timeout(ANSWER)
-        // A redirect would carry the password elsewhere, and a proxy has no business here.
+        // A redirect would send the password elsewhere; BMCs are not reached through proxies.
         .redirect(Policy::none())
         .no_proxy()
         .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")));
@@ -219,16 +220,16 @@ fn trusting(client: ClientBuilder, trusted: TrustedCertificate) -> Result<Client
     Ok(client.use_preconfigured_tls(tls?))
 }
 
-/// How a node's settings want the BMC's certificate checked.
+/// The verification of the BMC's certificate, from the node's settings.
 #[derive(Debug, PartialEq, Eq)]
 enum BmcVerification<'n> {
-    /// By the authorities that this host trusts.
+    /// By the authorities trusted by this host.
     Public,
-    /// Not at all.
+    /// None.
     Nothing,
     /// By the certificates in a file.
     File(&'n str),
-    /// By its fingerprint alone, whatever `redfish_verify_ca` says.
+    /// By its fingerprint only, whatever `redfish_verify_ca` is.
     Fingerprint(CertificateFingerprint),
 }
 
@@ -262,16 +263,16 @@ fn verification<'n>(node: &'n Node, address: &Url) -> Result<BmcVerification<'n>
     }
 }
 
-/// The certificates in a PEM file, one at least.
+/// The certificates in a PEM file, at least one.
 ///
 /// # Errors
-/// In words that fit after the name of the setting.
+/// A text to follow the name of the setting.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
     let unreadable = |error| format!("cannot be read, {shown}: {error}");
     let file = open_regular(path)?;
     let mut pem = Vec::new();
-    // What a file says of its length need not be true (`/proc`).
+    // A file's stated length may be wrong (`/proc`).
     file.take(CERTIFICATES_LIMIT + 1).read_to_end(&mut pem).map_err(unreadable)?;
     if pem.len() as u64 > CERTIFICATES_LIMIT {
         return Err(format!(
@@ -288,7 +289,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// Without waiting for the writer of a pipe, as opening one usually does.
+/// Opens a file without blocking on a pipe.
 fn open_regular(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let unreadable = |error| format!("cannot be read, {shown}: {error}");
@@ -306,7 +307,7 @@ fn what(call: &BmcCall, failure: Option<&BmcFailure>) -> What {
         purpose: call.purpose,
         method: call.method.to_owned(),
         path: call.path.clone(),
-        // The client says of a success only that it was one.
+        // The client reports the status only for failures.
         status: failure.map_or(Some(200), BmcFailure::status),
         error: failure.map(|failure| failure.message().to_owned()),
     }
@@ -349,7 +350,7 @@ mod tests {
         assert!(refused.ends_with("the answer has more than 4194304 bytes"), "{refused}");
     }
 
-    /// A BMC that signed its own certificate, as an authority's; that certificate, and its fingerprint.
+    /// A BMC with a self-signed CA certificate; the certificate, and its fingerprint.
     async fn self_signed() -> (String, String, CertificateFingerprint) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["bmc.invalid".to_owned()]).unwrap();

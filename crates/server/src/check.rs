@@ -1,4 +1,4 @@
-//! What the daemon needs of its host, looked at without serving.
+//! Checks of the daemon's requirements on its host, without serving.
 
 mod names;
 pub mod network;
@@ -20,11 +20,11 @@ use crate::dhcp;
 use crate::dhcp::port::{self, Holder};
 use crate::state_dir::StateSeen;
 
-/// What was looked at, and how it is or what is wrong.
+/// A checked item, and the result or the error.
 pub type Found = (String, Result<String>);
 
-/// Looks at everything, and changes nothing. Of a service that runs already, its state directory and its ports are
-/// taken as they should be.
+/// Checks everything, and changes nothing. If a service is running already, its state directory and its ports are
+/// accepted as they are.
 pub async fn all(config: &Config) -> Vec<Found> {
     let state = config.state_dir().and_then(|path| Ok((StateSeen::look(&path)?, path)));
     let is_running = matches!(state, Ok((StateSeen::InUse, _)));
@@ -62,9 +62,9 @@ pub async fn all(config: &Config) -> Vec<Found> {
     found
 }
 
-/// Whether a network could be served, or is.
+/// Checks that a network can be served, or is being served.
 fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<String> {
-    // With SO_REUSEADDR on both sides, a port is had by two.
+    // With SO_REUSEADDR on both sides, two processes share a port.
     let is_ours = network::has_ports(network)?;
     let own = dhcp::Service::could_open(&config.dhcp, network, state, is_ours)?;
     network::fits(network, &config.agent)?;
@@ -78,7 +78,7 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
     })
 }
 
-/// `is_running` says that a service runs from the state directory, though who listens may not be seen.
+/// `is_running` means that a service uses the state directory, even if the listening process cannot be identified.
 fn port(address: SocketAddr, is_running: bool) -> Result<String> {
     match port::who_listens(address) {
         Ok(Holder::Nobody) => Ok(format!("{address} is free")),
@@ -101,7 +101,7 @@ fn directory(seen: StateSeen, path: &Path) -> String {
     }
 }
 
-/// One that the service will make, or bring up to date, is as good as one that is there.
+/// A missing or outdated database is accepted, since the service creates or upgrades it.
 async fn database(config: &Config, state: &Path) -> Result<String> {
     match Store::open_to_read(&config.database_url(state), &config.key_file(state)).await {
         Ok(store) => {

@@ -1,4 +1,4 @@
-//! Every setting of the daemon, its default, and its check.
+//! All settings of the daemon, with their defaults and checks.
 
 mod dhcp;
 mod provider;
@@ -25,24 +25,24 @@ pub use self::dhcp::{Dhcp, DhcpLimits};
 pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
 use crate::artifacts;
 
-/// All settings, as the TOML file has them. An empty file is a good one.
+/// All settings, in the form of the TOML file. An empty file is valid.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What this daemon calls itself towards others on the same database; the host's name.
+    /// This daemon's name among the daemons of a database; by default the host's name.
     pub host: Option<String>,
-    /// Where it keeps its state: `$STATE_DIRECTORY`, or `/var/lib/ferroboot` for root, or
+    /// The state directory: by default `$STATE_DIRECTORY`, otherwise `/var/lib/ferroboot` for root, or
     /// `~/.local/state/ferroboot`.
     pub state_dir: Option<PathBuf>,
-    /// Where nodes are kept.
+    /// The database of nodes.
     pub database: Database,
     /// Ironic's API, for operators.
     pub api: Api,
-    /// The part of it that machines need.
+    /// The agents' part of the API.
     pub agent: Agent,
     /// The boot listener.
     pub boot: Boot,
-    /// Images that nodes name.
+    /// Images of nodes.
     pub images: Images,
     /// DHCP.
     pub dhcp: Dhcp,
@@ -52,7 +52,7 @@ pub struct Config {
     pub deploy: Deploy,
     /// Power.
     pub power: Power,
-    /// What peers may do on the HTTP ports.
+    /// Limits for peers on the HTTP ports.
     pub limits: Limits,
 }
 
@@ -62,8 +62,8 @@ pub struct Config {
 pub struct Database {
     /// `sqlite:///path` or `postgres://…`; by default `ferroboot.db` in the state directory.
     pub url: Option<String>,
-    /// The file of the key under which passwords and tokens in the database are encrypted; by default `ferroboot.key` in
-    /// the state directory.
+    /// The key file, which encrypts passwords and tokens in the database; by default `ferroboot.key` in the state
+    /// directory.
     pub key_file: Option<PathBuf>,
 }
 
@@ -71,16 +71,17 @@ pub struct Database {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Loopback by default: the API switches machines. Elsewhere it needs `users`, or `noauth`.
+    /// The listening address; loopback by default, since the API switches machines. Another address requires `users`
+    /// or `noauth`.
     pub listen: SocketAddr,
-    /// Where clients reach it, for links in answers; by default, where each one did.
+    /// The URL for links in answers; by default the one in each request.
     pub public_url: Option<Url>,
-    /// Names by which clients reach it, beside `localhost`, IP addresses and that of `public_url`.
+    /// Host names of the API, besides `localhost`, IP addresses and the host of `public_url`.
     pub hosts: Vec<String>,
-    /// The file of users, as `htpasswd -B` writes it (Ironic's `http_basic_auth_user_file`); without one, whoever
-    /// reaches the API may do everything.
+    /// The users file, as written by `htpasswd -B` (Ironic's `http_basic_auth_user_file`); without one, every client
+    /// may do everything.
     pub users: Option<PathBuf>,
-    /// Whether the API may be without users where others than this host reach it.
+    /// Whether the API may be reachable from other hosts without users.
     pub noauth: bool,
 }
 
@@ -102,10 +103,10 @@ impl Api {
         self.listen.ip().to_canonical().is_loopback()
     }
 
-    /// `hosts`, read.
+    /// `hosts`, parsed.
     ///
     /// # Errors
-    /// Names the entry that is no host.
+    /// The invalid entry.
     pub(crate) fn host_names(&self) -> Result<Vec<Host>> {
         let read = |name: &String| {
             Host::parse(name).ok().filter(|_| !name.contains('*')).with_context(|| {
@@ -139,14 +140,14 @@ impl Api {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Agent {
-    /// Lookup and heartbeat alone are served here.
+    /// The listening address of lookups and heartbeats.
     pub listen: SocketAddr,
-    /// Where machines reach it; by default, at the address they fetch their images from.
+    /// The URL for machines; by default the address that they fetch their images from.
     pub url: Option<Url>,
-    /// Whether an agent must show a certificate for its command API.
+    /// Whether an agent's command API must use TLS.
     pub require_tls: bool,
-    /// Lookups and heartbeats that one address may send per second, or an IPv6 network of 64 bits; 0 for as many as it
-    /// likes. Machines of boots under way are counted apart.
+    /// Lookups and heartbeats per second for each address or IPv6 /64; 0 for no limit. Machines of current boots are
+    /// counted separately.
     pub calls_per_sec: u32,
 }
 
@@ -156,7 +157,7 @@ impl Default for Agent {
     }
 }
 
-/// Every address of this host, IPv4 and IPv6.
+/// All addresses of this host, IPv4 and IPv6.
 fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
@@ -165,20 +166,19 @@ fn everywhere(port: u16) -> SocketAddr {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Boot {
-    /// Where firmware and loaders fetch images.
+    /// The listening address for firmware and loaders.
     pub listen: SocketAddr,
-    /// Where machines reach it; by default, our address on the first DHCP network.
+    /// The URL for machines; by default the service's address on the first DHCP network.
     pub url: Option<Url>,
-    /// Where machines with IPv6 reach it, if that is elsewhere.
+    /// The URL for machines with IPv6, if it differs.
     pub url6: Option<Url>,
     /// The boot set; by default `ramdisk` in the state directory.
     pub ramdisk: Option<PathBuf>,
-    /// What `http` starts first.
+    /// The first loader of `http`.
     pub http_loader: HttpLoader,
-    /// Added to every kernel command line, as Ironic's option of this name.
+    /// Arguments added to every kernel command line, as in Ironic's option of this name.
     pub kernel_append_params: String,
-    /// Folders that `file://` images of nodes may lie in; by default `images` in the state
-    /// directory.
+    /// Folders for nodes' `file://` images; by default `images` in the state directory.
     pub image_dirs: Option<Vec<PathBuf>>,
 }
 
@@ -196,22 +196,22 @@ impl Default for Boot {
     }
 }
 
-/// `[images]`: what nodes name as `deploy_iso`, `deploy_kernel` and `deploy_ramdisk`.
+/// `[images]`: `deploy_iso`, `deploy_kernel` and `deploy_ramdisk` of nodes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
-    /// Whether they may be fetched from this host itself, through loopback addresses. This service is never
-    /// asked.
+    /// Whether images may be fetched from this host's loopback addresses. Images are never fetched from this service
+    /// itself.
     pub loopback: bool,
-    /// Whether they may be fetched from link-local addresses; clouds answer with secrets at 169.254.169.254.
+    /// Whether images may be fetched from link-local addresses; clouds serve secrets at 169.254.169.254.
     pub link_local: bool,
-    /// MiB of one image.
+    /// Largest image, in MiB.
     pub longest_mib: u32,
-    /// MiB of all downloaded images; those that were not used for longest make room for others.
+    /// Size of all downloaded images, in MiB; the least recently used are evicted.
     pub cache_mib: u32,
-    /// Image files that are kept open between boots.
+    /// Number of image files kept open between boots.
     pub open_files: u16,
-    /// KiB each second that servers must send at the least, after the first minute.
+    /// Least download rate in KiB per second, after the first minute.
     pub slowest_kib_per_sec: u32,
 }
 
@@ -263,9 +263,9 @@ impl Images {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clean {
-    /// Whether `provide` cleans first; a node's own `automated_clean` wins.
+    /// Whether `provide` cleans first; a node's own `automated_clean` takes precedence.
     pub automated: bool,
-    /// Seconds of silence after which a clean has failed.
+    /// Seconds of silence after which a clean fails.
     pub callback_timeout_secs: u32,
 }
 
@@ -279,7 +279,7 @@ impl Default for Clean {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deploy {
-    /// Seconds from power-on within which the whole image of an instance must have been fetched.
+    /// Seconds from power-on until the whole image of an instance must have been fetched.
     pub callback_timeout_secs: u32,
 }
 
@@ -293,7 +293,7 @@ impl Default for Deploy {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Power {
-    /// Seconds between two looks at the power of machines that nobody works on; 0 for none.
+    /// Seconds between two power readings of machines without work; 0 for none.
     pub sync_secs: u32,
 }
 
@@ -303,34 +303,34 @@ impl Default for Power {
     }
 }
 
-/// `[limits]`: of connections to the API, the port for agents and the boot listener.
+/// `[limits]`: limits of the API, the agent port and the boot listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at once to all ports: half of them to the boot listener, a quarter to each other port. Fewer, where
-    /// the limit of open files leaves fewer.
+    /// Connections of all ports: half of them for the boot listener, a quarter for each other port. Fewer if the
+    /// limit of open files is lower.
     pub connections: usize,
-    /// Of a port's connections, how many one peer may have: an IPv4 address, an IPv6 network of 64 bits, or a node
-    /// whose machine fetches with a live ticket. In percent.
+    /// The share of a port's connections, in percent, for one peer: an IPv4 address, an IPv6 /64, or a node whose
+    /// machine has a valid ticket.
     pub peer_percent: u8,
-    /// Addresses and networks of proxies and of NAT, that may have as many as there are.
+    /// Addresses and networks of proxies and of NAT, which have no limit of their own.
     pub exempt: Vec<Addresses>,
-    /// Seconds until the first byte of a request comes.
+    /// Seconds until the first byte of a request.
     pub idle_secs: u32,
-    /// Seconds from there until its head is whole.
+    /// Seconds from there until the end of its head.
     pub head_secs: u32,
-    /// Seconds from there until its body is whole.
+    /// Seconds from there until the end of its body.
     pub body_secs: u32,
-    /// Seconds for a peer that takes nothing of its answer.
+    /// Seconds without progress while a peer takes an answer.
     pub stall_secs: u32,
-    /// Seconds for a connection on which nothing is got that is there.
+    /// Seconds without a successful answer on a connection.
     pub fruitless_secs: u32,
-    /// Seconds for answers under way when the service ends.
+    /// Seconds for current answers when the service ends.
     pub end_secs: u32,
-    /// What all bodies of requests under way may hold, of each port, in MiB.
+    /// Memory for the bodies of current requests on each port, in MiB.
     pub bodies_mib: u32,
-    /// What all answers under way may hold, of the API and of the port for agents each, in MiB; a quarter of it for
-    /// one peer, but for one answer.
+    /// Memory for current answers of the API and of the agent port each, in MiB; at most a quarter for one peer,
+    /// except for a single answer.
     pub answers_mib: u32,
 }
 
@@ -353,7 +353,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a port that may have so many connections, a quarter of which wait for a place.
+    /// The limits of a port with this share of connections, a quarter of which wait for a place.
     #[must_use]
     pub fn of_port(&self, share: usize) -> ConnectionLimits {
         let waiting = share / 4;
@@ -373,13 +373,13 @@ impl Limits {
         }
     }
 
-    /// How much of bodies is taken, where one may have so many bytes.
+    /// The limits of bodies, with `each` as the length of one in bytes.
     #[must_use]
     pub fn of_bodies(&self, each: usize) -> BodyLimits {
         BodyLimits { each: each as u64, all: u64::from(self.bodies_mib) << 20 }
     }
 
-    /// Bytes of answers under way.
+    /// Memory for current answers, in bytes.
     #[must_use]
     pub fn answers(&self) -> u64 {
         u64::from(self.answers_mib) << 20
@@ -433,24 +433,24 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// Names the file, and the line that is wrong.
+    /// The file, and the invalid line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         text.parse().with_context(|| format!("the configuration {} is wrong", path.display()))
     }
 
-    /// What this daemon calls itself.
+    /// This daemon's name.
     #[must_use]
     pub fn host(&self) -> String {
         let own = || gethostname().ok().and_then(|name| name.into_string().ok());
         self.host.clone().or_else(own).unwrap_or_else(|| "ferroboot".to_owned())
     }
 
-    /// Where it keeps its state.
+    /// The state directory.
     ///
     /// # Errors
-    /// When neither a setting nor the environment says where.
+    /// Neither a setting nor the environment determines it.
     pub fn state_dir(&self) -> Result<PathBuf> {
         if let Some(dir) = &self.state_dir {
             return Ok(dir.clone());
@@ -466,25 +466,25 @@ impl Config {
         Ok(Path::new(&home).join(".local/state/ferroboot"))
     }
 
-    /// Where nodes are kept.
+    /// The database's URL.
     #[must_use]
     pub fn database_url(&self, state_dir: &Path) -> String {
         let own = || format!("sqlite://{}", state_dir.join("ferroboot.db").display());
         self.database.url.clone().unwrap_or_else(own)
     }
 
-    /// The file of the key under which secrets in the database are encrypted.
+    /// The key file, which encrypts secrets in the database.
     #[must_use]
     pub fn key_file(&self, state_dir: &Path) -> PathBuf {
         self.database.key_file.clone().unwrap_or_else(|| state_dir.join("ferroboot.key"))
     }
 
-    /// The folder of the boot set for x64, in which those for other architectures have theirs.
+    /// The folder of the boot set for x64, with subfolders for other architectures.
     pub(crate) fn boot_sets_in(&self, state_dir: &Path) -> PathBuf {
         self.boot.ramdisk.clone().unwrap_or_else(|| state_dir.join("ramdisk"))
     }
 
-    /// Which servers images may be fetched from.
+    /// The servers from which images may be fetched.
     pub(crate) fn image_reach(&self) -> artifacts::ImageReach {
         artifacts::ImageReach {
             loopback: self.images.loopback,
@@ -495,13 +495,13 @@ impl Config {
         }
     }
 
-    /// How machines reach us; `address` is ours on the first DHCP network.
+    /// The boot and agent URLs; `address` is the service's on the first DHCP network.
     #[must_use]
     pub fn urls(&self, address: Option<IpAddr>) -> Urls {
         Urls::new(self.url_settings(), address)
     }
 
-    /// The settings that URLs for machines are made of.
+    /// The settings for the URLs.
     #[must_use]
     pub fn url_settings(&self) -> UrlSettings {
         UrlSettings {
@@ -513,7 +513,7 @@ impl Config {
         }
     }
 
-    /// What machines boot with.
+    /// The settings of the boot listener.
     #[must_use]
     pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::Settings {
         let own = |name: &str| state_dir.join(name);
@@ -530,14 +530,14 @@ impl Config {
         }
     }
 
-    /// How often the power of resting machines is looked at.
+    /// Interval of power readings of resting machines.
     #[must_use]
     pub fn power_sync(&self) -> Option<Duration> {
         let secs = self.power.sync_secs;
         (secs > 0).then(|| Duration::from_secs(secs.into()))
     }
 
-    /// What transitions depend on.
+    /// The settings that affect transitions.
     #[must_use]
     pub fn policy(&self) -> Policy {
         let timeout = |seconds: u32| SignedDuration::from_secs(seconds.into());
@@ -548,10 +548,10 @@ impl Config {
         }
     }
 
-    /// Whether the settings can go together.
+    /// Checks the settings for contradictions.
     ///
     /// # Errors
-    /// Names the setting that is wrong.
+    /// The wrong setting.
     pub fn check(&self) -> Result<()> {
         self.api.check()?;
         for (section, seconds) in [

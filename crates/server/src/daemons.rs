@@ -1,4 +1,4 @@
-//! This daemon among those that share its database: what it is known by, that it is alive, and what it held when it died.
+//! This daemon among those that share its database: its identity, its liveness, and its claims from before a crash.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::config;
 use crate::state_dir::StateDir;
 use crate::workers;
 
-/// How often this daemon says that it is alive.
+/// Interval of reporting that this daemon is alive.
 const EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) fn identity(state: &StateDir, host: String) -> Result<DaemonIdentity> {
@@ -66,7 +66,7 @@ fn foreign(ranges: &[PoolRange]) -> ForeignPools {
     ranges.iter().map(|range| [range.first, range.last]).collect()
 }
 
-/// Frees what this daemon held when it died. Where the database is its alone, what any held.
+/// Frees this daemon's claims from before a crash; in an unshared database, all claims.
 pub(crate) async fn release(store: &Store, daemon: &DaemonIdentity) -> Result<()> {
     let of = store.may_be_shared().then_some(daemon);
     let released = store.release_all(of, Clock::process().now(), workers::LEASE).await;

@@ -1,5 +1,5 @@
-//! DHCP on the sockets of this host: packets are received, journalled and sent. What is answered is
-//! [`netboot::respond`]'s decision. Nothing here waits for the store.
+//! DHCP on this host's sockets: packets are received, journalled and sent. [`netboot::respond`] decides the answers.
+//! Nothing here waits for the store.
 
 mod addresses;
 mod advertise;
@@ -42,8 +42,7 @@ use self::metrics::DhcpMetrics;
 use self::network::NetworkListeners;
 use crate::config;
 
-/// DHCP on all networks, on a thread of its own: whatever else the daemon does, an answer does not
-/// wait for it.
+/// DHCP on all networks, on a separate thread: no answer waits for other parts of the daemon.
 #[derive(Debug)]
 pub struct Service {
     addresses: Vec<IpAddr>,
@@ -51,18 +50,18 @@ pub struct Service {
     ended: oneshot::Receiver<()>,
 }
 
-/// Who is told of each exchange.
+/// The receivers of each exchange.
 #[derive(Clone, Debug)]
 pub struct Observers {
     /// Records the exchanges of boots.
     pub recorder: Recorder,
     /// Counts every message.
     pub metrics: DhcpMetrics,
-    /// Remembers who asked for a boot and is no port of any node.
+    /// Remembers strangers that requested a boot.
     pub strangers: BootingStrangers,
 }
 
-/// What answers are made of, who is told of them, and when it ends.
+/// The inputs of answers, the observers, and the end.
 #[derive(Debug)]
 struct Duty {
     sources: BootSources,
@@ -71,11 +70,10 @@ struct Duty {
 }
 
 impl Service {
-    /// Takes the sockets of all networks, and their leases from `state_dir`. Nothing is answered yet.
+    /// Opens the sockets of all networks, and their leases in `state_dir`. Nothing is answered yet.
     ///
     /// # Errors
-    /// In words, where an interface is missing or has no address, a port is taken, or a journal
-    /// cannot be written.
+    /// An interface is missing or has no address, a port is taken, or a journal cannot be written.
     pub async fn open(dhcp: &config::Dhcp, state_dir: &Path) -> Result<Self> {
         let (opened, open) = oneshot::channel();
         let (begin, begun) = oneshot::channel();
@@ -91,8 +89,8 @@ impl Service {
         Ok(Self { addresses, begin, ended })
     }
 
-    /// Whether a network could be answered on, and our address on it. Nothing is written, and ports that this
-    /// service has already (`has_ports`) are not tried.
+    /// Checks that a network could be served, and returns the service's address on it. Nothing is written, and ports
+    /// that this service already has (`has_ports`) are not tried.
     ///
     /// # Errors
     /// As [`Service::open`].
@@ -105,7 +103,7 @@ impl Service {
         network::could_open(network, dhcp, state_dir, has_ports)
     }
 
-    /// Our address on each network; the IPv4 one, if there is one.
+    /// The service's address on each network; IPv4 if there is one.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
@@ -114,20 +112,20 @@ impl Service {
     /// Answers until `end`.
     ///
     /// # Errors
-    /// It ended before that.
+    /// The thread ended before that.
     pub async fn run(
         self,
         sources: BootSources,
         observers: Observers,
         end: CancellationToken,
     ) -> Result<()> {
-        // A thread that does not take it has ended, which is heard below.
+        // If the thread has ended, the error is reported below.
         self.begin.send(Duty { sources, observers, end }).ok();
         self.ended.await.context("DHCP ended by itself")
     }
 }
 
-/// What the thread does: it opens all networks, says so, and answers once it is told about what.
+/// The main function of the thread: opens all networks, reports the result, and answers once it gets its duty.
 async fn serve(
     dhcp: &config::Dhcp,
     state_dir: &Path,
@@ -141,7 +139,7 @@ async fn serve(
         Err(error) => return drop(opened.send(Err(error))),
     };
     let addresses = networks.iter().filter_map(NetworkListeners::address).collect();
-    // Whoever opened it may be gone, and then there is no duty either.
+    // If the opener is gone, no duty follows.
     opened.send(Ok(addresses)).ok();
     let Ok(Duty { sources, observers, end }) = begun.await else { return };
     let open = |network| move || NetworkListeners::open(network, dhcp, state_dir);
@@ -149,11 +147,11 @@ async fn serve(
     let each = each.map(|(settings, opened)| {
         attend(&settings.interface, opened, open(settings), &sources, &observers, &end)
     });
-    // Where there are none, it has not ended by itself.
+    // Without networks, it must not end by itself.
     tokio::join!(join_all(each), end.cancelled());
 }
 
-/// Answers on a network until `end`, and begins anew whenever its interface has become another.
+/// Answers on a network until `end`, and starts again whenever its interface was replaced.
 async fn attend(
     interface: &str,
     mut network: NetworkListeners,

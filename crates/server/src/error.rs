@@ -1,4 +1,4 @@
-//! Errors of the API: here, and nowhere else, each becomes a status and a body.
+//! Errors of the API: only this file maps them to a status and a body.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -18,10 +18,10 @@ use store::{
 };
 use transport::http_server::BodyError;
 
-/// Longest text of an error, in characters. The longest of ours lists all fields that a PATCH may name.
+/// Longest text of an error, in characters. The longest of the service's own lists all fields of a PATCH.
 const MAX_WORDS: usize = 2_000;
 
-/// The answer to a request that failed.
+/// The answer to a failed request.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -52,26 +52,26 @@ impl ApiError {
         Self::application(StatusCode::NOT_FOUND, text)
     }
 
-    /// 404, without saying what is not there.
+    /// 404 without saying what is missing.
     #[must_use]
     pub fn nothing_here() -> Self {
         Self::not_found("Resource could not be found.")
     }
 
-    /// 404 for a node, in upstream's words.
+    /// 404 for a node, in Ironic's words.
     #[must_use]
     pub fn no_such_node(ident: &str) -> Self {
         Self::not_found(format!("Node {ident} could not be found."))
     }
 
-    /// 404 for an endpoint that came with a later version.
+    /// 404 for an endpoint of a later version.
     #[must_use]
     pub fn too_old(since: u16) -> Self {
         let text = format!("This endpoint is supported starting with the API version 1.{since}");
         Self::not_found(text)
     }
 
-    /// 406: there is such a thing, but not in the version asked for.
+    /// 406: the resource exists, but not in the requested version.
     #[must_use]
     pub fn not_acceptable() -> Self {
         Self::application(StatusCode::NOT_ACCEPTABLE, "Request not acceptable.")
@@ -82,13 +82,13 @@ impl ApiError {
         Self::application(StatusCode::CONFLICT, text)
     }
 
-    /// 404 or 405 for what no route serves.
+    /// 404 or 405 for a path or method without a route.
     #[must_use]
     pub fn no_route(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, shape: ErrorShape::Framework(text.into()) }
     }
 
-    /// The words of another error type, with `status`; cut where they quote at length what was sent.
+    /// The message of another error type, with `status`; shortened where it quotes the request at length.
     pub fn application(status: StatusCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
         if let Some((end, _)) = text.char_indices().nth(MAX_WORDS) {
@@ -258,13 +258,13 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Busy { .. } | Refused::StaysOn(_) | Refused::Stale => Self::conflict(text),
             Refused::Protected { .. } => Self::forbidden(text),
-            // The answer tells a stranger nothing about nodes.
+            // The answer reveals nothing about nodes to a stranger.
             Refused::NoAgentExpected { .. } => Self::nothing_here(),
-            // An agent tries again.
+            // An agent retries.
             Refused::LookupTooEarly(_)
             | Refused::HeartbeatTooEarly(_)
             | Refused::TokenJustGiven { .. } => Self::conflict(text),
-            // The trace and the diagnosis name the other addresses; the answer, which a stranger may read, does not.
+            // The trace and the diagnosis have the other addresses; the answer, which a stranger may read, does not.
             Refused::ForeignLookup(ForeignLookup { from, .. })
             | Refused::TokenTaken { from, .. } => Self::forbidden(format!(
                 "{from} gets no token: it is not known to be this machine's address, or another address has the \
@@ -286,7 +286,7 @@ impl From<Refused> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(failed: StoreError) -> Self {
         log_store_failure(&failed, "a request failed in the store");
-        // Clients try again what is answered with 503.
+        // Clients retry after a 503.
         let (status, text) = match failed {
             StoreError::DiskFull(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -365,7 +365,7 @@ impl From<PortError> for ApiError {
             PortError::NoSuchPort(port) => {
                 Self::not_found(format!("Port {port} could not be found."))
             }
-            // The URL does not name the node, so that 404 would say the wrong thing.
+            // The URL does not contain the node, so 404 would be misleading.
             PortError::NoSuchNode(node) => {
                 Self::bad_request(format!("Node {node} could not be found."))
             }
@@ -389,7 +389,7 @@ impl<E: Into<Self>> From<PortChangeError<E>> for ApiError {
     }
 }
 
-/// The answer where long answers that are not taken use up their share of memory.
+/// The answer when unread long answers have used up their memory.
 pub(crate) fn too_many_answers() -> Response {
     let text = "Too many long answers are under way that are not taken; try again later.";
     ApiError::application(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
@@ -401,7 +401,7 @@ fn locked(node: &str, by: &str) -> ApiError {
     ))
 }
 
-/// Our messages begin in lower case and have no full stop; upstream's are sentences.
+/// The project's messages begin in lower case and have no full stop; Ironic's are sentences.
 fn sentence(text: &str) -> String {
     let mut rest = text.chars();
     match rest.next() {

@@ -50,14 +50,12 @@ use crate::signals::ServiceSignals;
 use crate::state_dir::StateDir;
 use crate::workers::{WorkerContext, Workers};
 
-/// Serves until `end`, or until a part of it fails.
+/// Serves until `end`, or until a part of the daemon fails.
 ///
-/// Every address is taken before the first request is answered, so that what cannot work is said at
-/// once.
+/// All addresses are opened before the first request is answered, so that errors surface at the start.
 ///
 /// # Errors
-/// In words: an address that is taken, a state directory that is in use, a database that does not
-/// answer, an interface that is not there.
+/// An address is in use, the state directory is in use, the database does not answer, or an interface is missing.
 pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> {
     let signals = ServiceSignals::take()?;
     let shares = PortShares::of_this_process(config.limits.connections);
@@ -211,7 +209,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         warn!("not every part of the service ended within {patience:?}; it is taken up again at the next start");
         Ok(())
     });
-    // Its queue ends when the last recorder does, with what was said until then.
+    // Its queue ends when the last recorder is dropped, with all events until then.
     match timeout(LAST_PATIENCE, writer).await {
         Ok(written) => written.context("the trace could not be written")?,
         Err(_) => warn!("the end of the trace could not be written within {LAST_PATIENCE:?}"),
@@ -222,7 +220,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     result
 }
 
-/// For what has nothing more to do when the service ends, but for a call that hangs.
+/// Time limit for parts with nothing left to do at the end, in case a call hangs.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits for all parts; `first` has ended already.

@@ -1,4 +1,4 @@
-//! What this host has to boot machines with: seen before a machine is touched, and said when the service starts.
+//! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
 use anyhow::{Result, ensure};
 use netboot::urls::Urls;
@@ -17,20 +17,20 @@ pub struct BootMeans {
     reach: ImageReach,
 }
 
-/// Who answers the DHCP requests of machines.
+/// The server that answers machines' DHCP requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WhoAnswers {
     Nobody,
-    /// This service, at whose address on the network machines fetch.
+    /// This service; machines fetch from its address on their network.
     Us,
-    /// A service that is told a URL.
+    /// An external service that gets the URL.
     Told,
-    /// A service that somebody else looks after.
+    /// A server configured by others.
     Others,
 }
 
 impl BootMeans {
-    /// As the settings say, and as the host is now.
+    /// From the settings, and the current state of the host.
     #[must_use]
     pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {
         let dhcp = match config.dhcp.provider {
@@ -42,10 +42,10 @@ impl BootMeans {
         Self { boot_sets, urls, dhcp, reach: config.image_reach() }
     }
 
-    /// Whether a machine can be booted from this host in its node's way. It looks at files.
+    /// Checks that this host can boot a machine by its node's boot interface. It reads files.
     ///
     /// # Errors
-    /// In words, what is missing and how to have it.
+    /// The missing part, and how to provide it.
     pub fn check(&self, node: &Node) -> Result<()> {
         match (node.boot_interface, self.dhcp) {
             (BootInterface::RedfishHttps, _)
@@ -70,7 +70,7 @@ impl BootMeans {
         for named in image.named() {
             self.reach.expect_image(named)?;
         }
-        // A boot set has what else is needed: a stub, or loaders.
+        // A boot set has the other required files: a stub, or loaders.
         if matches!(image, MachineImage::Iso(_)) {
             return Ok(());
         }
@@ -83,7 +83,7 @@ impl BootMeans {
         })
     }
 
-    /// What this host can boot, or lacks, in a line for who starts the service.
+    /// A log line for the start: what this host can boot, or lacks.
     ///
     /// # Errors
     /// The line, if no machine can be booted at all.

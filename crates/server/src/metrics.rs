@@ -1,7 +1,7 @@
-//! The metrics of the daemon in the text form that Prometheus reads, at `/metrics` of the API's listener.
+//! The daemon's metrics in Prometheus' text format, at `/metrics` of the API's listener.
 //!
-//! Each part of the daemon has metrics of its own and registers them; here they are put together. Those of the store are
-//! here too, since the store knows no Prometheus.
+//! Each part of the daemon registers its own metrics; this file combines them. The store's metrics are here, since
+//! the store does not depend on Prometheus.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use transport::http_server::metrics::HttpMetrics;
 use crate::dhcp::metrics::DhcpMetrics;
 use crate::providers::metrics::ProviderMetrics;
 
-/// What OpenMetrics calls its text form.
+/// The content type of OpenMetrics' text format.
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The metrics of all parts of the daemon; clones share them.
@@ -29,15 +29,15 @@ const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub struct DaemonMetrics {
     /// DHCP messages.
     pub dhcp: DhcpMetrics,
-    /// Calls to other DHCP servers.
+    /// Calls to external DHCP services.
     pub providers: ProviderMetrics,
-    /// Connections of the ports for HTTP.
+    /// Connections of the HTTP ports.
     pub http: HttpMetrics,
     registry: Arc<Registry>,
 }
 
 impl DaemonMetrics {
-    /// Counters that begin at 0, and those of a store.
+    /// Counters at 0, and those of a store.
     #[must_use]
     pub fn new(database: Health) -> Self {
         let mut registry = Registry::with_prefix("ferroboot");
@@ -73,7 +73,7 @@ struct DatabaseFailure {
     cause: &'static str,
 }
 
-/// Reads what the store counts, when somebody asks.
+/// Reads the store's counters on request.
 #[derive(Debug)]
 struct DatabaseHealth(Health);
 

@@ -1,4 +1,4 @@
-//! Signals that would end the service without a word, and what they are good for instead.
+//! Signals that would otherwise end the service silently, and their actions.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use tracing::info;
 
 use crate::api::guard::OperatorGuard;
 
-/// SIGHUP, SIGUSR1 and SIGUSR2, taken from the moment this is made.
+/// SIGHUP, SIGUSR1 and SIGUSR2, handled from the creation of this value.
 #[derive(Debug)]
 pub(crate) struct ServiceSignals {
     hangup: Signal,
@@ -20,17 +20,17 @@ pub(crate) struct ServiceSignals {
 }
 
 impl ServiceSignals {
-    /// Takes them.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// When they cannot be taken.
+    /// They cannot be installed.
     pub(crate) fn take() -> Result<Self> {
         let take = |kind| signal(kind).context("cannot take signals");
         let state = [take(SignalKind::user_defined1())?, take(SignalKind::user_defined2())?];
         Ok(Self { hangup: take(SignalKind::hangup())?, state, since: Instant::now() })
     }
 
-    /// Does what they ask for until `end`.
+    /// Handles the signals until `end`.
     pub(crate) async fn attend(
         mut self,
         guard: OperatorGuard,

@@ -1,4 +1,4 @@
-//! The state directory: ours alone, of one daemon at a time, and what the daemon is known by.
+//! The state directory: private, locked by one daemon at a time, and the source of the daemon's identity.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -17,22 +17,22 @@ use uuid::Uuid;
 const LOCK_TRIES: u32 = 5;
 const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(50);
 
-/// What is at the place of a state directory, which is left as it is.
+/// The state of a directory, which is not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StateSeen {
-    /// Nothing: the service will make it.
+    /// It does not exist: the service will create it.
     Missing,
-    /// One that nobody serves from.
+    /// No service uses it.
     Free,
-    /// One that a service runs from.
+    /// A service uses it.
     InUse,
 }
 
 impl StateSeen {
-    /// Looks at `path`, and changes nothing.
+    /// Checks `path`, and changes nothing.
     ///
     /// # Errors
-    /// In words: it is no directory, or could not be made or written by whoever asks.
+    /// It is not a directory, or the user cannot create or write it.
     pub(crate) fn look(path: &Path) -> Result<Self> {
         let place = || format!("cannot keep state in {}: set state_dir", path.display());
         let Some(there) = path.ancestors().find(|path| path.exists()) else {
@@ -64,7 +64,7 @@ impl StateSeen {
     }
 }
 
-/// A state directory that is locked for as long as this lives.
+/// A state directory that is locked until dropped.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -72,7 +72,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes it if it is missing, for its owner's eyes only, and locks it.
+    /// Creates it if it is missing, readable only by its owner, and locks it.
     pub(crate) fn lock(path: PathBuf) -> Result<Self> {
         let place = || format!("cannot keep state in {}: set state_dir", path.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(place)?;
@@ -102,11 +102,12 @@ impl StateDir {
         &self.path
     }
 
-    /// The identity of the daemon that serves from here: that of the one before, if it certainly is dead, else a new one.
+    /// The identity of the daemon that serves from here: the previous daemon's, if that is certainly dead, otherwise
+    /// a new one.
     ///
-    /// The lock file holds the identity, and the place where it is valid: this file, of this file system, until the
-    /// machine is started anew. Whoever has the file's lock there is the only one. In a copy of the directory, on this
-    /// host or on another, the place is another one.
+    /// The lock file holds the identity and the place where it is valid: this file, in this file system, until the
+    /// machine reboots. Only one process can lock that file. In a copy of the directory, on this host or on another,
+    /// the place differs.
     pub(crate) fn identity(&self) -> Result<Uuid> {
         let failed = || format!("cannot read the lock file in {}", self.path.display());
         let place = self.place().with_context(failed)?;
@@ -121,7 +122,7 @@ impl StateDir {
         }
         let id = Uuid::new_v4();
         if let Err(error) = self.write_identity(&format!("{id} {place}\n")) {
-            // As on a full disk. The next start finds no identity of this place, and takes another one.
+            // For example on a full disk. The next start finds no identity for this place, and creates another one.
             warn!(%error, "what this daemon is known by was not saved: its work waits for its leases to end if it dies");
         }
         Ok(id)
@@ -142,7 +143,7 @@ impl StateDir {
     }
 }
 
-/// Takes a lock that `ferroboot check` may be trying for a moment.
+/// Takes a lock that `ferroboot check` may hold for a moment.
 #[expect(
     clippy::disallowed_methods,
     reason = "nothing runs yet, and no lock is waited for with a limit"
@@ -157,14 +158,14 @@ fn try_again(lock: &File) -> Result<(), TryLockError> {
     lock.try_lock()
 }
 
-/// What may lie in a state directory: ours, and what operators put there for us.
+/// Names that may occur in a state directory: the service's own, and files that operators put there.
 const KNOWN: [&str; 8] =
     ["lock", "ferroboot.", "leases", "cache", "images", "ramdisk", "lost+found", "htpasswd"];
 
-/// Whether a directory is open to others and may be taken from them; nothing is changed.
+/// Whether a directory is accessible to other users and may be made private; nothing is changed.
 ///
 /// # Errors
-/// Others use it as well.
+/// Other users have files in it.
 fn is_open(path: &Path) -> Result<bool> {
     let see = || format!("cannot see {}", path.display());
     let mode = fs::metadata(path).with_context(see)?.permissions().mode();
@@ -184,8 +185,8 @@ fn is_open(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes the directory, and the files in it, from everybody but their owner: tokens and passwords lie there. One
-/// that others use as well is left as it is, and refused.
+/// Makes the directory and its files accessible only to their owner: they hold tokens and passwords. A directory with
+/// other users' files is not changed, and refused.
 fn make_private(path: &Path) -> Result<()> {
     if !is_open(path)? {
         return Ok(());

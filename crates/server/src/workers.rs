@@ -1,7 +1,7 @@
-//! The workers: they claim work, do it, and say what came of it as an [`Event`].
+//! The workers: they claim work, do it, and report the result as an [`Event`].
 //!
-//! Work is claimed with a lease that is renewed while it is done, so that what a daemon leaves
-//! behind when it dies is claimed again. Each kind of work has a file; `watch` looks after time.
+//! Work is claimed with a lease that is renewed during the work, so that a dead daemon's work is claimed again. Each
+//! kind of work has a file; `watch` handles timeouts.
 
 mod boot;
 mod boot_target;
@@ -33,14 +33,14 @@ use uuid::Uuid;
 pub use self::context::WorkerContext;
 use self::work_place::WorkPlace;
 
-/// How many pieces of work are under way at once. Most of their time is waiting for BMCs.
+/// Number of concurrent pieces of work. Most of their time is waiting for BMCs.
 const AT_ONCE: usize = 64;
-/// For how long work is claimed at a time. Another daemon takes over after this long.
+/// Duration of a claim. Another daemon takes over after this time.
 pub(crate) const LEASE: SignedDuration = SignedDuration::from_secs(60);
 const RENEW_EVERY: Duration = Duration::from_secs(15);
-/// How often other daemons' work, and work whose time comes, is looked for.
+/// Polling interval for other daemons' work, and for work whose time has come.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long to wait before what could not be saved is saved again.
+/// Retry interval for saving a result.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The workers of a daemon.
@@ -48,13 +48,13 @@ const SAVE_AGAIN: Duration = Duration::from_secs(1);
 pub struct Workers(WorkerContext);
 
 impl Workers {
-    /// Workers that use this.
+    /// Workers with this context.
     #[must_use]
     pub fn new(context: WorkerContext) -> Self {
         Self(context)
     }
 
-    /// Works until `end`; what is under way then is left for the next claim.
+    /// Works until `end`; unfinished work is left for the next claim.
     pub async fn run(self, end: CancellationToken) {
         let context = &self.0;
         let mut regular = JoinSet::new();
@@ -90,7 +90,7 @@ impl Workers {
                 Ok(None) => {}
                 Err(failed) => log_store_failure(&failed, "work could not be claimed"),
             }
-            // Work of a node in hand is added while its worker ends, and can be claimed as soon as it has.
+            // New work of a node may be added before its current worker ends, and can be claimed only after that.
             let ends = !under_way.is_empty();
             tokio::select! {
                 () = self.0.nodes.store().work_added() => {}
@@ -126,7 +126,7 @@ impl Workers {
             Err(lost @ WorkError::ClaimLost(_)) => {
                 warn!(error = %lost, "another daemon has taken over");
             }
-            // Nothing is known of the machine that would let the work fail.
+            // The machine's state is unknown, so the work must not fail.
             Err(failed @ WorkError::Store(_)) => {
                 log_store_failure(&failed, "the work is put back, since the database failed");
                 self.put_back(claimed).await;
@@ -134,7 +134,7 @@ impl Workers {
         }
     }
 
-    /// Does the work. Fails only where the store does; whatever else goes wrong is an event.
+    /// Does the work. Only failures of the store are errors; any other failure is an event.
     async fn event_of(&self, claimed: &Claimed, place: &WorkPlace) -> Result<Event, WorkError> {
         let node = &claimed.node;
         Ok(match claimed.work {
@@ -170,7 +170,7 @@ impl Workers {
         }
     }
 
-    /// Saves what came of the work, as soon as the database can be written. The claim is kept meanwhile.
+    /// Saves the result of the work, as soon as the database can be written. The claim is renewed meanwhile.
     async fn finish(&self, claimed: &Claimed, event: Event) {
         let claim = &claimed.claim;
         loop {
@@ -187,7 +187,7 @@ impl Workers {
                 Err(failed) => {
                     log_store_failure(&failed, "the result of the work could not be saved");
                     if !failed.is_outage() {
-                        // The lease ends by itself, and the work is claimed again.
+                        // The lease will expire, and the work is claimed again.
                         return;
                     }
                 }
@@ -206,7 +206,7 @@ impl Workers {
         }
     }
 
-    /// Ends the claim on work that is to be done anew.
+    /// Ends the claim on work that is to be done again.
     async fn put_back(&self, claimed: &Claimed) {
         let delay = SignedDuration::try_from(SAVE_AGAIN).unwrap_or_default();
         let store = self.0.nodes.store();
@@ -221,7 +221,7 @@ impl Workers {
     }
 }
 
-/// Takes note that the work on a node has ended.
+/// Records that the work on a node has ended.
 fn note_end(in_hand: &mut HashMap<Id, Uuid>, done: Result<(Id, ()), JoinError>) {
     let task = match done {
         Ok((task, ())) => task,

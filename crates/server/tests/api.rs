@@ -1,4 +1,4 @@
-//! The REST API as clients meet it: requests in, answers out, an SQLite store behind.
+//! The REST API for clients: requests, answers, and an SQLite store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn recorded_exchanges_with_upstream_go_as_they_went_there_but_for_these_di
         let line =
             ours_of_theirs.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
         let exchange: Exchange = serde_json::from_str(&line).unwrap();
-        // Theirs goes to 1.115, which is as far as ours is concerned the latest.
+        // Ironic's maximum is 1.115, which corresponds to this service's latest.
         let version = exchange.version.as_deref().map(|v| if v == "1.115" { "latest" } else { v });
         let request = exchange.request.clone();
         let answer =
@@ -286,7 +286,7 @@ async fn requests_at_once_all_count_for_nodes_and_ports_and_traits() {
 async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
     let mut service = Service::new().await;
     let get = async |path: &str| service.send_at(Some("1.110"), "GET", path, None).await;
-    // What the baremetal-operator sends, in its order (`pkg/provisioner/ironic/register.go`).
+    // The requests of the baremetal-operator, in its order (`pkg/provisioner/ironic/register.go`).
     get("/v1/").await.expect(200);
     let drivers = get("/v1/drivers?detail=false").await.body;
     assert_eq!(drivers["drivers"].as_array().unwrap().len(), 1);
@@ -305,7 +305,7 @@ async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
         "raid_interface": "redfish",
         "disable_power_off": false,
         "driver_info": {
-            // Nobody listens there.
+            // No BMC listens there.
             "redfish_address": "http://127.0.0.1:9", "redfish_system_id": "/redfish/v1/Systems/1",
             "redfish_username": "admin", "redfish_password": "hush", "redfish_verify_ca": false,
         },
@@ -342,7 +342,7 @@ async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
     assert_eq!(changed.body["provision_state"], "manageable");
     assert_eq!(changed.body["inspect_interface"], "redfish");
 
-    // Here it stops.
+    // The operator stops here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let report = service.send("GET", &format!("{path}/validate"), None).await.body;
     assert_eq!(
@@ -597,7 +597,7 @@ async fn a_heartbeat_that_waited_while_its_machine_was_started_is_refused() {
 
     let booting = Event::Booting { attempt: attempt.id };
 
-    // The boot holds the node; the heartbeat came before it was over.
+    // The boot holds the node; the heartbeat arrived before it ended.
     let (early, booted) = tokio::join!(
         service.heartbeat(&boot.node, &token, "https://192.0.2.7:9999"),
         service.nodes.happen(boot.node.uuid, Some(&boot.claim), &booting),
@@ -655,7 +655,7 @@ async fn a_stranger_that_calls_without_end_is_told_so_and_leaves_few_rows() {
     service.recorder.flush().await;
     let after = service.nodes.store().events(node.uuid, None).await.unwrap().len();
     assert!(after - before <= 3, "{before}, then {after}");
-    // The machine's own agent shows its token, and is taken though it comes from the same address.
+    // The machine's own agent has a valid token, and is accepted from the same address.
     service.heartbeat(&node, &token, "https://192.0.2.7:9999").await.expect(202);
 }
 
@@ -783,7 +783,7 @@ async fn a_node_that_never_booted_has_an_empty_trace() {
 
     trace.expect(200);
     assert_eq!((&trace.body["attempt"], &trace.body["events"]), (&json!(null), &json!([])));
-    // It is no endpoint of upstream's, where names came with 1.5.
+    // The endpoint is not Ironic's, where names came with 1.5.
     for version in [None, Some("1.1"), Some("1.4")] {
         service.send_at(version, "GET", "/v1/nodes/n1/boot-trace", None).await.expect(200);
     }
@@ -793,7 +793,7 @@ fn target(verb: &str) -> Value {
     json!({ "target": verb })
 }
 
-/// The API, a store of its own, and what a worker would do.
+/// The API, its own store, and a worker.
 struct Service {
     router: Router,
     api: ApiContext,
@@ -890,7 +890,7 @@ impl Service {
             .node
     }
 
-    /// Changes a node in a way that no request does.
+    /// Changes a node in a way that no request can.
     async fn change<T>(&self, node: &str, change: impl Fn(&mut Node) -> T) {
         let decide = |node: &Node| {
             let mut node = node.clone();
@@ -913,7 +913,7 @@ impl Service {
             .expect("the store works")
     }
 
-    /// A clean of `n1` whose machine is being booted by us.
+    /// A clean of `n1` whose machine is being booted.
     async fn boots(&mut self) -> Claimed {
         let path = "/v1/nodes/n1/states/provision";
         self.send("PUT", path, Some(&target("manage"))).await.expect(202);
@@ -941,7 +941,7 @@ impl Service {
             .expect("the store works")
     }
 
-    /// Does what there is to do, as if every BMC were willing.
+    /// Does the planned work, as if every BMC succeeded.
     async fn verify(&mut self) {
         while let Some(claimed) = self.claim().await {
             let event = match claimed.work {
@@ -961,7 +961,7 @@ impl Service {
     }
 }
 
-/// What came back.
+/// An answer.
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
@@ -979,7 +979,7 @@ impl Answer {
     }
 }
 
-/// One exchange with Ironic 39.0.0, as it was recorded.
+/// One recorded exchange with Ironic 39.0.0.
 #[derive(serde::Deserialize)]
 struct Exchange {
     method: String,
@@ -1017,7 +1017,7 @@ impl Exchange {
     }
 }
 
-/// What one has and the other lacks, leaving out what lies below something that it lacks.
+/// The paths that only one side has, without those below another such path.
 fn only_in<'a>(
     these: &'a BTreeSet<String>,
     those: &'a BTreeSet<String>,
@@ -1029,7 +1029,7 @@ fn only_in<'a>(
     })
 }
 
-/// The paths of all that has a name; of a list, those of its first entry.
+/// The paths of all members; for a list, those of its first entry.
 fn keys(at: &str, value: &Value) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     match value {

@@ -98,7 +98,7 @@ async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
     world.clean().await;
     held.reached().await;
 
-    // It waits for the node, and is judged by when it came.
+    // It waits for the node, and is judged by its time of arrival.
     let (early, ()) = tokio::join!(world.looks_up(&machine, uuid), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         held.let_go();
@@ -126,7 +126,7 @@ async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
     assert_eq!(status, StatusCode::OK, "{text}");
 }
 
-/// A client at a loopback address of its own.
+/// A client at a separate loopback address.
 fn client_at(address: [u8; 4]) -> Client {
     Client::builder().local_address(IpAddr::from(address)).build().unwrap()
 }
@@ -162,7 +162,7 @@ async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
 
     let error = node["last_error"].as_str().unwrap();
     assert!(error.contains("BIOS (legacy) mode"), "{error}");
-    // Failing the clean switches it off, as every end of one does; nothing was set to boot.
+    // Failing the clean switches the machine off, as every end does; no boot was set.
     assert!(!world.bmc.changes().iter().any(|change| change.starts_with("PATCH Once")));
 }
 
@@ -264,7 +264,7 @@ async fn an_abort_ends_a_clean_that_waits_for_an_image_server_and_frees_the_node
 
     let node = world.node_in("clean failed").await;
     assert!(node["last_error"].as_str().unwrap().contains("aborted"), "{node:#}");
-    // The download is over as well.
+    // The download has ended, too.
     while connection.read_u8().await.is_ok() {}
     world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
     let patch = json!([{ "op": "remove", "path": "/driver_info/deploy_iso" }]);
@@ -279,7 +279,7 @@ async fn many_nodes_that_wait_for_an_image_server_keep_no_other_from_being_worke
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let steps: Value = serde_json::from_str(STEPS).unwrap();
-    // More than there are workers.
+    // More nodes than workers.
     for number in 0..66 {
         let iso = format!("http://{address}/{number}.iso");
         let bmc = json!({
@@ -325,7 +325,7 @@ async fn an_abort_ends_a_clean_that_waits_for_its_bmc() {
     let patch = json!([{ "op": "add", "path": "/extra/note", "value": "free" }]);
     world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
     held.let_go();
-    // What the BMC was about to be told comes no more.
+    // The pending override is not sent any more.
     assert!(!world.bmc.changes().contains(&"POST On".to_owned()), "{:?}", world.bmc.changes());
 }
 
@@ -376,7 +376,7 @@ async fn power_that_somebody_else_switched_is_seen() {
 async fn what_was_seen_of_the_power_before_an_operator_changed_it_is_dropped() {
     let world = World::new(24, Personality::default()).await;
     let look = "GET /redfish/v1/Systems/1";
-    // The first answer says which system it is, the second one how its power is.
+    // The first answer tells the system, the second its power state.
     let found = world.bmc.hold(look);
     found.reached().await;
     world.bmc.switch_on();
@@ -410,7 +410,7 @@ async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_mo
     let own = json!([own("deploy_kernel"), own("deploy_ramdisk")]);
     world.api(Method::PATCH, "/v1/nodes/n1", own).await;
 
-    // Kea is told, and then there is no image.
+    // Kea gets the announcement, and then the image is missing.
     world.clean().await;
 
     let began = Instant::now();
@@ -468,7 +468,7 @@ async fn a_daemon_that_is_restarted_again_and_again_gets_past_a_power_on_that_wa
         database.close().await;
     };
 
-    // It died between the note and the reset; each life notes what it has seen before it waits.
+    // The daemon died between the record and the reset; each life records its readings before it waits.
     progress(&world, r#""powering_on""#).await;
     world.start().await;
     let database = world.database().await;
@@ -501,7 +501,7 @@ fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
             disk.fill_but(0);
             let node = json!({ "driver": "redfish", "extra": { "x": "y".repeat(20_000) } });
             let (status, said) = loop {
-                // What is left of the log's last page may take a small change.
+                // The rest of the log's last page may absorb a small change.
                 let (status, said) = world.ask(Method::POST, "/v1/nodes", &node).await;
                 if !status.is_success() {
                     break (status, said);
@@ -515,7 +515,7 @@ fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
 
             let node = world.node_in("clean wait").await;
             assert_eq!(node["maintenance"], false);
-            // What is left of the log's last page may take the note that follows the first PATCH, or not.
+            // The rest of the log's last page may absorb the record after the first PATCH, or not.
             let mut changes = world.bmc.changes();
             changes.dedup();
             assert_eq!(changes, ["PATCH Once UEFI UefiHttp with a URL", "POST On"]);
@@ -524,7 +524,7 @@ fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
     });
 }
 
-/// A Kea that answers nobody any more once it has been told of a boot.
+/// A fake Kea that stops answering after its first boot.
 struct PretendedKea(TempDir);
 
 impl PretendedKea {
@@ -554,16 +554,16 @@ impl PretendedKea {
     }
 }
 
-/// A daemon with one node, `n1`, which is manageable and boots an ISO image of its own.
+/// A daemon with one manageable node, `n1`, which boots its own ISO image.
 struct World {
     dir: TempDir,
-    /// What the daemon calls itself.
+    /// The daemon's name.
     host: String,
     address: Ipv4Addr,
     bmc: Bmc,
     http: Client,
     settings: String,
-    /// Where operators put images.
+    /// The operator's image folder.
     images: PathBuf,
     daemon: Option<Daemon>,
 }
@@ -574,7 +574,7 @@ struct Daemon {
 }
 
 impl World {
-    /// Each test has a loopback address of its own, and so the usual ports.
+    /// Each test has a separate loopback address, and so the usual ports.
     async fn new(last: u8, personality: Personality) -> Self {
         Self::with(last, personality, "").await
     }
@@ -602,7 +602,7 @@ impl World {
         world
     }
 
-    /// Another daemon with the settings of one, and so with its database.
+    /// Another daemon with the same settings, and so the same database.
     async fn beside(other: &Self, last: u8, host: &str) -> Self {
         Self::beside_with(other, last, host, &other.settings).await
     }
@@ -619,7 +619,7 @@ impl World {
         world
     }
 
-    /// One whose node boots over HTTP, as a DHCP server is told.
+    /// A daemon whose node boots over HTTP, through a DHCP server.
     async fn told_to(kea: &PretendedKea, last: u8) -> Self {
         let socket = kea.socket();
         let settings = format!("[dhcp]\nprovider = 'kea'\n[dhcp.kea]\nsocket4 = '{socket}'\n");
@@ -670,7 +670,7 @@ impl World {
         }
     }
 
-    /// Every task stops where it stands; nothing is said, saved or ended in an orderly way.
+    /// Every task stops where it is; nothing is sent, saved or ended in an orderly way.
     fn die(&mut self) {
         let Daemon { thread, kill } = self.daemon.take().unwrap();
         drop(kill);
@@ -700,7 +700,7 @@ impl World {
         self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
     }
 
-    /// The daemon's database, for what no API does.
+    /// The daemon's database, for changes that the API does not offer.
     async fn database(&self) -> SqlitePool {
         SqlitePool::connect(&format!("sqlite://{}/state/ferroboot.db", self.dir())).await.unwrap()
     }
@@ -747,7 +747,7 @@ impl World {
         (answer.status(), answer.text().await.unwrap())
     }
 
-    /// The machine fetches the image that the BMC was told, and that is in its trace.
+    /// The machine fetches the image of the BMC's override, and the fetch is in the trace.
     async fn fetches(&self, machine: &Client) {
         let url = self.bmc.booted_from().expect("a URL");
         machine.get(url).send().await.unwrap().bytes().await.unwrap();
@@ -768,7 +768,7 @@ impl World {
         self.until(|node| node["provision_state"] == state).await
     }
 
-    /// The API has no way to wait for a change but to ask again.
+    /// The API has no way to wait for a change except polling.
     async fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         self.until_at("/v1/nodes/n1", is_so).await
     }

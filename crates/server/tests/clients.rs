@@ -1,4 +1,4 @@
-//! The API as operators meet it: Ironic's own clients, unmodified, over a real socket.
+//! The API for operators: Ironic's own clients, unmodified, over a real socket.
 //!
 //! `scripts/python-venv` installs them, in `target/venv` or `$FERROBOOT_VENV`.
 
@@ -23,16 +23,16 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 const MAC: &str = "52:54:00:aa:bb:01";
-/// Nobody listens there: a BMC that refuses every connection at once.
+/// No BMC listens there: every connection is refused at once.
 const BMC: &str = "redfish_address=http://127.0.0.1:9";
 
 #[tokio::test]
 async fn the_baremetal_command_enrolls_lists_changes_and_deletes_nodes() {
     let service = Service::with_users().await;
 
-    // The names of the specification, of which upstream calls the interfaces otherwise.
+    // The specification's names, which differ from Ironic's.
     let create = "node create --driver redfish --boot-interface httpboot --name";
-    // Those that other tools set too, and that do nothing yet.
+    // Interfaces that other tools also set, and that have no effect yet.
     let unbuilt = "--deploy-interface direct --raid-interface redfish --inspect-interface agent";
     let node = service.json(&format!("{create} n1 --driver-info {BMC} {unbuilt}")).await;
     assert_eq!((&node["name"], &node["boot_interface"]), (&json!("n1"), &json!("http")));
@@ -173,13 +173,13 @@ async fn clients_without_a_login_or_with_a_wrong_one_are_told_so() {
     }
 }
 
-/// The API on a socket, and a store of its own.
+/// The API on a socket, with its own store.
 struct Service {
     nodes: Nodes,
     endpoint: String,
     server: AbortHandle,
     folder: TempDir,
-    /// The user and the password that clients have, if the API has users.
+    /// The clients' user and password, if the API has users.
     login: Option<(&'static str, &'static str)>,
 }
 
@@ -190,12 +190,12 @@ impl Drop for Service {
 }
 
 impl Service {
-    /// One that asks nobody who they are.
+    /// An API without users.
     async fn start() -> Self {
         Self::open(tempfile::tempdir().expect("a folder can be made"), None).await
     }
 
-    /// One that has users, and clients that are one of them.
+    /// An API with users, and clients that log in.
     async fn with_users() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let hash = bcrypt::hash("s3:crét", 4).expect("it can be hashed");
@@ -209,7 +209,7 @@ impl Service {
         let key = folder.path().join("ferroboot.key");
         let store = Store::open(&url, &key).await.expect("the store opens");
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
-        // As the daemon does when it starts.
+        // As the daemon does at its start.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (recorder, _) = Recorder::new();
         let api = ApiContext::new(nodes.clone(), recorder, ApiSettings::default());
@@ -223,7 +223,7 @@ impl Service {
         Self { nodes, endpoint, server: server.abort_handle(), folder, login }
     }
 
-    /// A program of the Python environment, with nothing of ours but the endpoint.
+    /// A program in the Python environment, with only the endpoint set.
     fn command(&self, name: &str) -> Command {
         let venv = env::var_os("FERROBOOT_VENV").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/venv")),
@@ -248,7 +248,7 @@ impl Service {
         command
     }
 
-    /// Runs the `baremetal` command; arguments have no spaces in them.
+    /// Runs the `baremetal` command; arguments contain no spaces.
     async fn baremetal(&self, arguments: &str) -> Output {
         let arguments = arguments.split(' ');
         self.command("baremetal").args(arguments).output().await.expect("it runs")
@@ -274,7 +274,7 @@ impl Service {
         finish(&self.nodes, claimed, event).await;
     }
 
-    /// Does all that is asked for, as if every BMC were willing.
+    /// Does the planned work, as if every BMC succeeded.
     fn willing_worker(&self) -> AbortHandle {
         let nodes = self.nodes.clone();
         let work = async move {

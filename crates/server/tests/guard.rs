@@ -1,4 +1,4 @@
-//! Who may ask the API, over real sockets: names, web pages, bodies and users.
+//! Access to the API, over real sockets: names, web pages, bodies and users.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-/// Of `secret`, with the cost that makes tests quick.
+/// The hash of `secret`, with a low cost for fast tests.
 static HASH: LazyLock<String> = LazyLock::new(|| bcrypt::hash("secret", 4).unwrap());
 
 const NODE: &str = r#"{"driver":"redfish"}"#;
@@ -33,7 +33,7 @@ fn a_page_in_an_operators_browser_can_neither_write_nor_read() {
     let own = format!("Host: {}\r\n", service.operators);
     let post = |headers: &str| service.ask("POST", "/v1/nodes", &(own.clone() + headers), NODE);
 
-    // A form, and fetch() without asking first, may send these types alone.
+    // A form, and fetch() without a preflight, can send only these types.
     for simple in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         let answer = post(&format!("Content-Type: {simple}\r\n"));
         assert_eq!(answer.status, 415, "{answer:?}");
@@ -98,7 +98,7 @@ fn machines_reach_agents_port_by_any_name_but_no_page_does() {
 fn requests_as_known_clients_send_them_are_understood() {
     let service = Service::without_users();
     let host = service.operators;
-    // python-ironicclient, openstacksdk and gophercloud, and curl as the book has it.
+    // python-ironicclient, openstacksdk and gophercloud, and curl as in the book.
     for headers in [
         "User-Agent: python-ironicclient\r\nAccept: application/json\r\nContent-Type: application/json\r\n\
          X-OpenStack-Ironic-API-Version: 1.72\r\n",
@@ -113,7 +113,7 @@ fn requests_as_known_clients_send_them_are_understood() {
         let path = format!("/v1/nodes/{uuid}");
         let patch = r#"[{"op":"add","path":"/extra/rack","value":"7"}]"#;
         assert_eq!(service.ask("PATCH", &path, &headers, patch).status, 200);
-        // A type is said of no body, and of none.
+        // A type may be given with an empty body, or left out without one.
         assert_eq!(service.ask("PUT", &format!("{path}/maintenance"), &headers, "{}").status, 202);
         let plain = format!("Host: {host}\r\nContent-Length: 0\r\n");
         assert_eq!(service.ask("DELETE", &format!("{path}/maintenance"), &plain, "").status, 202);
@@ -176,7 +176,7 @@ fn basic(user: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// The API and its agents' part, guarded, on sockets.
+/// The API and the agents' part, guarded, on sockets.
 struct Service {
     operators: SocketAddr,
     agents: SocketAddr,
@@ -252,7 +252,7 @@ impl Service {
         self.send(self.operators, method, target, headers, body)
     }
 
-    /// Sends bytes as they are, since clients would mend some of them.
+    /// Sends raw bytes, since clients would correct some of them.
     fn send(
         &self,
         to: SocketAddr,

@@ -1,5 +1,5 @@
-//! Whatever is sent to the API, it answers, and never that it failed: on SQLite always, and on
-//! PostgreSQL where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`).
+//! The API answers any request, and never with an internal error: on SQLite always, and on PostgreSQL if
+//! `FERROBOOT_TEST_POSTGRES` has the URL of one (`scripts/with-postgres`).
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -24,14 +24,14 @@ const NODE: &str = "8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f";
 const PORT: &str = "1be26c0b-03f2-4d2e-ae87-c02d7f33c123";
 
 proptest! {
-    // What one request leaves is there for the next, so that one alone need not fail again.
+    // Requests affect later ones, so a failing request alone need not fail again.
     #![proptest_config(ProptestConfig {
         cases: 1_000, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]
     fn no_request_is_answered_with_a_failure(asked in asked()) {
-        // hyper refuses a path that is no URI before the API sees it.
+        // hyper refuses a path that is not a URI before the API sees it.
         for service in SERVICES.iter() {
             let Some(request) = asked.request() else { break };
             let (status, body) = service.answer(&service.operators, request);
@@ -41,7 +41,7 @@ proptest! {
                 body.is_empty() || serde_json::from_slice::<Value>(&body).is_ok(),
                 "an answer that is no JSON: {}", String::from_utf8_lossy(&body)
             );
-            // A HEAD is answered without its body.
+            // The answer to a HEAD has no body.
             let silent = body.is_empty() && asked.method != "HEAD";
             prop_assert!(!(silent && status.is_client_error()), "{status} without a word");
         }
@@ -59,7 +59,7 @@ proptest! {
     }
 }
 
-/// A request before it is known to be one.
+/// A request that may be invalid.
 #[derive(Clone, Debug)]
 struct Asked {
     method: String,
@@ -94,7 +94,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
-/// A method and a path: mostly those of a route, with anything in the variable segments.
+/// A method and a path: mostly a route's, with anything in the variable segments.
 fn target() -> impl Strategy<Value = (String, String)> {
     prop_oneof![5 => known_route(), 3 => (method(), known_path()), 1 => (method(), any_path())]
 }
@@ -118,7 +118,7 @@ fn names() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(name(), 2)
 }
 
-/// A path of the table, with names in place of its variable segments.
+/// A path of the table, with names in its variable segments.
 fn filled(path: &str, names: &[String]) -> String {
     let mut names = names.iter().map(String::as_str);
     let segments = path.split('/').map(|segment| match segment.starts_with('{') {
@@ -235,7 +235,7 @@ fn object(value: BoxedStrategy<Value>) -> impl Strategy<Value = Value> {
         .prop_map(|members| Value::Object(members.into_iter().collect()))
 }
 
-/// Names that mean something, but for those of a BMC's address: nothing here calls anyone.
+/// Meaningful names, without those of a BMC's address: these tests call nobody.
 fn key() -> impl Strategy<Value = String> {
     let names = prop::sample::select(vec![
         "name",
@@ -272,7 +272,7 @@ fn key() -> impl Strategy<Value = String> {
     prop_oneof![5 => names.prop_map(str::to_owned), 1 => any::<String>()]
 }
 
-/// One service for all requests, so that they meet what others left; one for each database.
+/// One service for all requests, so that they meet earlier changes; one for each database.
 static SERVICES: LazyLock<Vec<Service>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let sqlite = format!("sqlite://{}/test.db", folder.path().display());
@@ -326,7 +326,7 @@ impl Service {
             .body(Body::from(body.to_string()))
             .expect("a request");
         let (status, body) = self.answer(&self.operators, request);
-        // A PostgreSQL that was there before may have it from the run before.
+        // A PostgreSQL that existed before may have it from an earlier run.
         assert!(
             [StatusCode::CREATED, StatusCode::CONFLICT].contains(&status),
             "{}",

@@ -1,4 +1,4 @@
-//! Every route of the table, tried with what it must refuse.
+//! Every route of the table, with requests that it must refuse.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -39,7 +39,7 @@ async fn every_route_is_there_from_its_version_on_and_not_before() {
     for route in ROUTES.iter().filter(|route| route.since > 1) {
         let words =
             format!("This endpoint is supported starting with the API version 1.{}", route.since);
-        // What is wrong with the body comes second.
+        // An invalid body is checked later.
         let older = service.ask(Asked::of(route).at(route.since - 1).with_body("{")).await;
         assert_eq!((older.status, older.words()), (StatusCode::NOT_FOUND, words), "{route}");
 
@@ -139,7 +139,7 @@ async fn every_route_but_those_for_everyone_asks_for_a_login() {
         let right = Asked::of(route).with("authorization", &basic("ann", "secret"));
         let is_refused = async |asked: Asked| {
             let status = service.ask(asked.with_body("{")).await.status;
-            // Too many wrong passwords are answered without a look at them.
+            // Too many wrong passwords are refused without a check.
             [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS].contains(&status)
         };
         assert!(!is_refused(right).await, "{route}");
@@ -215,7 +215,7 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// The path with names of things that are there.
+/// The path with names of existing resources.
 fn filled(path: &str) -> String {
     filled_with(path, |variable| match variable {
         "{node}" => NODE,
@@ -232,7 +232,7 @@ fn filled_with<'a>(path: &'a str, name: impl Fn(&'a str) -> &'a str) -> String {
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
-/// A request, in the making.
+/// A request under construction.
 #[derive(Clone, Debug)]
 struct Asked {
     method: Method,
@@ -242,7 +242,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// What a route expects: the latest version, our name, JSON.
+    /// A route's valid request: the latest version, the right host name, JSON.
     fn of(route: &ApiRoute) -> Self {
         let asked = Self {
             method: route.method.clone(),
@@ -355,7 +355,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// What an error says; nothing if it is none.
+    /// The message of an error; empty for other answers.
     fn words(&self) -> String {
         let body = serde_json::from_slice::<Value>(&self.body).ok();
         body.and_then(|body| ironic::error::words(&body)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The clients: what they say, and which answers they believe.
+//! The clients: their messages, and their checks of answers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,14 +8,14 @@ use hardware::Mac;
 use crate::Awaits;
 use crate::protocol::{Answer, Kind, Protocol, mac_number};
 
-/// What the clients say, and what they make of the answers.
+/// The clients' messages, and their checks of answers.
 pub(crate) struct Clients {
     protocol: Protocol,
     first_mac: u64,
     pub(crate) count: u32,
     expect_url: bool,
-    /// The transaction of the first exchange: another one in each run, as a server may still be busy
-    /// with the last.
+    /// The transaction of the first exchange: it differs in each run, since a server may still be busy with the last
+    /// one.
     transaction: u32,
     owners: HashMap<IpAddr, u64>,
     pub(crate) wrong: u64,
@@ -54,7 +54,7 @@ impl Clients {
         }
     }
 
-    /// The answer in a packet, if it is one to a client of this run.
+    /// The answer in a packet, if it is for a client of this run.
     pub(crate) fn hear(&mut self, packet: &[u8]) -> Option<Answer> {
         let Some(mut answer) = (self.protocol.read)(packet) else {
             self.wrong(|| "a packet that is no answer of a DHCP server".to_owned());
@@ -65,7 +65,7 @@ impl Clients {
         (answer.mac == client).then_some(answer)
     }
 
-    /// Whether it is what a client waits for that can boot with it.
+    /// Whether the answer is the expected one and permits a boot.
     pub(crate) fn believe(&mut self, awaits: Awaits, answer: &Answer) -> bool {
         let awaited = match (awaits, answer.kind) {
             (Awaits::Nothing, _) | (Awaits::Ack, Kind::Offer) => return false,
@@ -81,7 +81,7 @@ impl Clients {
             self.wrong(|| format!("an offer of {address} without a URL"));
             return false;
         }
-        // What was only offered may be offered to another one.
+        // An offered address may be offered to another client.
         let owner = match answer.kind {
             Kind::Ack => *self.owners.entry(address).or_insert(answer.mac),
             Kind::Offer | Kind::Other(_) => answer.mac,

@@ -1,4 +1,4 @@
-//! A socket, through which packets go in batches.
+//! A socket that sends and receives packets in batches.
 
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};
@@ -13,16 +13,16 @@ use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt};
 use socket2::{Domain, Socket, Type};
 
-/// Packets that go through the kernel together.
+/// Number of packets in one system call.
 pub(crate) const BATCH: usize = 32;
 const LONGEST: usize = 2_048;
-/// Bytes that may wait in the kernel.
+/// Size of the kernel's receive buffer in bytes.
 const WAITING: usize = 64 * 1024 * 1024;
 
-/// The relay's socket, and packets that go through it in batches.
+/// The relay's socket, with batches of packets.
 pub(crate) struct Link {
     socket: Socket,
-    /// Both keep their memory.
+    /// Both buffers keep their memory.
     outgoing: Vec<Vec<u8>>,
     queued: usize,
     incoming: Vec<Vec<u8>>,
@@ -33,7 +33,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn open(server: SocketAddr, relay: SocketAddr) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, None)?;
-        // Beyond the system's limit where we may, else up to it.
+        // Beyond the system's limit with privileges, otherwise up to it.
         if setsockopt(&socket, RcvBufForce, &WAITING).is_err() {
             socket.set_recv_buffer_size(WAITING)?;
         }
@@ -50,7 +50,7 @@ impl Link {
         })
     }
 
-    /// An empty packet that goes with the next that are sent.
+    /// An empty packet in the next batch to send.
     pub(crate) fn next_packet(&mut self) -> &mut Vec<u8> {
         if self.queued == self.outgoing.len() {
             self.outgoing.push(Vec::with_capacity(LONGEST));
@@ -77,7 +77,7 @@ impl Link {
         Ok(())
     }
 
-    /// How many packets have come, a batch at most.
+    /// Receives up to one batch; returns the number of packets.
     pub(crate) fn receive(&mut self) -> Result<usize> {
         let mut room: Vec<_> = self.incoming.iter_mut().map(|it| [IoSliceMut::new(it)]).collect();
         let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
@@ -95,7 +95,7 @@ impl Link {
         &self.incoming[index][..self.lengths[index]]
     }
 
-    /// Until something came, but no longer than this.
+    /// Waits for a packet, up to this time.
     pub(crate) fn wait(&self, no_longer: Duration) -> Result<()> {
         self.wait_for(PollFlags::POLLIN, no_longer)
     }
@@ -105,7 +105,7 @@ impl Link {
         ppoll(&mut on, Some(no_longer.into()), None).map(drop).context("cannot wait")
     }
 
-    /// The answers that came while there was no room for them.
+    /// Number of answers dropped for lack of buffer space.
     pub(crate) fn lost(&self) -> Result<u64> {
         let address = self.socket.local_addr()?.as_socket().context("no internet address")?;
         let table = if address.is_ipv4() { "/proc/net/udp" } else { "/proc/net/udp6" };

@@ -1,26 +1,25 @@
-//! Load for measurements of DHCP: UEFI HTTP boot clients behind a relay, which take so little of the
-//! processor that it is the server that is measured. Answers are read: what is no answer to a client
-//! that boots counts as none.
+//! A load generator for measurements of DHCP: UEFI HTTP boot clients behind a relay, which need so little processor
+//! time that the server is the bottleneck. Answers are checked: an answer without a boot for a client does not count.
 //!
 //! ```text
 //! dhcp-load rate SERVER RELAY FIRST_MAC CLIENTS RATE SECONDS [--expect-url]
 //! dhcp-load storm SERVER RELAY FIRST_MAC CLIENTS [--expect-url]
 //! ```
 //!
-//! SERVER and RELAY are addresses of one family; RELAY is of this machine. The clients have FIRST_MAC
-//! and the addresses after it. `--expect-url` demands a URL in each offer. Both print JSON, with these
-//! in it: `wrong`, answers that were none, of which `why` says the first; `lost_here`, answers that this
-//! program had no room for, which are no fault of the server's.
+//! SERVER and RELAY are addresses of one family; RELAY is an address of this host. The clients have FIRST_MAC and the
+//! addresses after it. `--expect-url` requires a URL in each offer. Both modes print JSON with these fields: `wrong`,
+//! the number of invalid answers, with the first reason in `why`; `lost_here`, the number of answers that this
+//! program had no buffer for, which are not the server's fault.
 //!
-//! `rate` starts RATE four-way exchanges a second, each client in its turn, and prints how many were
-//! `started`, `offered` and `completed`; `dropped`, the messages without an answer within a second, of
-//! the first kind and of the second; the `latency` of all answers in ms; how many exchanges were
-//! `behind`, not completed when the SECONDS were over, as a server may put off what it cannot bear; and
-//! `kept_up`, whether the exchanges were started in time.
+//! `rate` starts RATE four-way exchanges a second, each client in its turn, and prints the number of `started`,
+//! `offered` and `completed` exchanges; `dropped`, the number of first and of second messages without an answer
+//! within a second; the `latency` of all answers in ms; `behind`, the number of exchanges that were not completed at
+//! the end of the SECONDS, since a server may queue what it cannot handle; and `kept_up`, whether the exchanges were
+//! started in time.
 //!
-//! `storm` switches all clients on at once, each of which asks again after 4 s without an answer, and
-//! prints how many had to ask `again`, how many were `unserved` after half a minute, and after how many
-//! seconds the `slowest` first answer came and the last client was `done`.
+//! `storm` switches all clients on at once; a client repeats its message after 4 s without an answer. It prints the
+//! number of clients that had to repeat (`again`), the number of `unserved` clients after half a minute, and the
+//! seconds until the `slowest` first answer and until the last client was `done`.
 
 mod clients;
 mod link;
@@ -38,13 +37,13 @@ use crate::clients::Clients;
 use crate::link::{BATCH, Link};
 use crate::protocol::{Kind, four, six};
 
-/// When a machine asks again (EDK2 `Dhcp4Impl.c`, `Dhcp6Impl.h`).
+/// Time after which a machine repeats its message (EDK2 `Dhcp4Impl.c`, `Dhcp6Impl.h`).
 const AGAIN: Duration = Duration::from_secs(4);
-/// How long a storm may last.
+/// Longest duration of a storm.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What has no answer by then was dropped, as perfdhcp has it.
+/// Time after which a message counts as dropped, as in perfdhcp.
 const DROPPED: Duration = Duration::from_secs(1);
-/// How often exchanges are started at most, so that starting many costs no wake-up for each.
+/// Least interval between batches of started exchanges, which saves wake-ups.
 const TICK: Duration = Duration::from_micros(250);
 
 fn main() -> Result<()> {
@@ -198,7 +197,7 @@ struct Machine {
     first_asked: Option<Instant>,
     asked: Option<Instant>,
     again: bool,
-    /// Its second message, once it has an offer.
+    /// Its second message, after an offer.
     request: Vec<u8>,
 }
 

@@ -1,20 +1,20 @@
-//! What the messages of both families are made of, and what is read from the answers.
+//! Templates of both families' messages, and parsers of the answers.
 
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 
 const CLASS: &[u8] = b"HTTPClient:Arch:00016:UNDI:003000";
 
-/// What a packet of a server says.
+/// A server's packet.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// As read it is the transaction.
+    /// The transaction ID, as parsed.
     pub(crate) exchange: u32,
     pub(crate) mac: u64,
     pub(crate) kind: Kind,
     pub(crate) address: Option<IpAddr>,
     pub(crate) has_url: bool,
-    /// Options of the message by which the client takes the offer.
+    /// Options for the client's REQUEST.
     pub(crate) taken: Vec<u8>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Other(u8),
 }
 
-/// How a family says what all have to say: a message is the template, patched, and options after it.
+/// A family's messages: a template with patches, followed by options.
 pub(crate) struct Protocol {
     pub(crate) port: u16,
     pub(crate) template: Vec<u8>,
@@ -36,7 +36,7 @@ pub(crate) struct Protocol {
     pub(crate) kind_at: usize,
     pub(crate) transaction_at: usize,
     pub(crate) mac_at: Vec<usize>,
-    /// Where the length of the rest is, if it has to be told.
+    /// The offset of the length of the rest, if the message has one.
     pub(crate) length_at: Option<usize>,
     pub(crate) read: fn(&[u8]) -> Option<Answer>,
 }
@@ -125,7 +125,7 @@ pub(crate) fn six(relay: &[u8; 16]) -> Protocol {
         kinds: (1, 3),
         kind_at: inner,
         transaction_at: inner + 1,
-        // In the peer's address, in option 79, and in the client's identifier.
+        // In the peer address, in option 79, and in the client identifier.
         mac_at: vec![26, 40, inner + 12],
         length_at: Some(inner - 2),
         read: read_six,

@@ -12,11 +12,11 @@ use thiserror::Error;
 use transport::repeats::{Pauses, Repeats};
 use uuid::Uuid;
 
-/// Machines with a rate clock before those at rest are removed.
+/// Number of machines with a rate clock at which idle clocks are removed.
 const MACHINES: usize = 4_096;
 /// Limit of all calls by unknown callers together: each costs a query.
 const GUESTS: Rate = Rate { per_sec: 1_000, burst: 2_000 };
-/// Extra lookups that name one node, beyond the limit of the address: a machine that was not seen yet shares its /64
+/// Extra lookups for one node, beyond the limit of the address: a machine with a still unknown address shares its /64
 /// with strangers.
 const NAMED: Rate = Rate { per_sec: 1, burst: 5 };
 /// Limit of these extra lookups for all nodes together.
@@ -40,7 +40,7 @@ pub(super) struct AgentCalls {
 #[derive(Debug, Default)]
 struct MachineCalls {
     clocks: HashMap<Uuid, RateClock>,
-    /// Number of clocks at which those at rest are removed.
+    /// Number of clocks at which idle ones are removed.
     forget_at: usize,
 }
 
@@ -54,12 +54,12 @@ impl MachineCalls {
     }
 }
 
-/// The owner of a call, by what is known before the store is read.
+/// The owner of a call, as known before the store is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOwner {
-    /// The machine of this node, recognised by its address or its token.
+    /// The machine of this node, by its address or its token.
     Machine(Uuid),
-    /// An unknown caller that names a node which expects an agent.
+    /// An unknown caller with the name of a node that expects an agent.
     Names(Uuid),
     /// An unknown caller.
     Anybody,
@@ -73,7 +73,7 @@ pub(super) enum AgentRequest {
 }
 
 impl AgentRequest {
-    /// As one word, for the log.
+    /// One word, for the log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lookup => "lookup",
@@ -120,7 +120,7 @@ impl From<IpAddr> for CallSource {
     }
 }
 
-/// A call beyond the rate limits.
+/// A call that exceeds the rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "Too many lookups and heartbeats come from {from}, or from all machines that are not known: {per_sec} a second are \
@@ -132,7 +132,7 @@ pub(super) struct TooManyCalls {
 }
 
 impl AgentCalls {
-    /// Limits with nothing used up. An address may call `per_sec` times a second; 0 means without limit.
+    /// Unused limits. An address may make `per_sec` calls a second; 0 means no limit.
     pub(super) fn new(per_sec: u32) -> Self {
         let each = Rate { per_sec, burst: per_sec.saturating_mul(5).max(1) };
         let limits = |each, guests| {
@@ -149,9 +149,9 @@ impl AgentCalls {
         }
     }
 
-    /// Counts a call, and refuses it beyond the limits.
+    /// Counts a call, and refuses it if it exceeds the limits.
     ///
-    /// Calls of strangers use up nothing of what known machines may send.
+    /// Calls of strangers use up nothing of the limits of known machines.
     pub(super) fn admit(
         &self,
         from: IpAddr,
@@ -181,7 +181,7 @@ impl AgentCalls {
         .is_ok()
     }
 
-    /// Whether to record a call; if so, the number of like calls left out since the last recorded one.
+    /// Whether to record a call; if so, the number of equal calls left out since the last recorded one.
     pub(super) fn to_write_down(&self, kind: CallKind, uptime: Duration) -> Option<u32> {
         let repeats = if kind.is_taken { &self.taken } else { &self.refused };
         locked(repeats).note(kind, uptime)

@@ -1,7 +1,7 @@
 //! `/v1/lookup` and `/v1/heartbeat`: the calls of the agent in a ramdisk.
 //!
 //! A call is refused unless [`provision::step()`] expects it. Accepted and refused calls are both in the trace of the
-//! node's boot. Anybody can call, so there are limits on what is read, answered, recorded and logged.
+//! node's boot. Any host can call, so there are limits on what is read, answered, recorded and logged.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ use super::extract::{JsonBody, PathParams, PeerAddress, RawQuery, ReceivedAt};
 use super::query::Query;
 use crate::error::ApiError;
 
-/// The node after a call was applied to it, or why it was not.
+/// The node after a call, or the reason for refusing the call.
 type CallOutcome = Result<Node, ChangeError<Refused>>;
 
 pub(super) async fn lookup(
@@ -44,7 +44,7 @@ pub(super) async fn lookup(
     let uuid = query.take("node_uuid").and_then(|text| Uuid::try_parse(&text).ok());
     api.admit(from, api.caller_by_address(from, &macs, uuid))?;
     let Some(before) = find(&api, &macs, uuid).await? else {
-        // The answer does not say what is missing, so that guessing tells nothing.
+        // The answer does not tell what is missing, so that guessing reveals nothing.
         return Err(ApiError::nothing_here());
     };
     let attempt = before.live_attempt().map(|attempt| attempt.id).unwrap_or_default();
@@ -59,7 +59,7 @@ pub(super) async fn lookup(
     Ok(Json(agent::lookup(&node, token, &view, timeout)))
 }
 
-/// The node with this UUID, or with ports of these addresses; none if the ports belong to several nodes.
+/// The node with this UUID, or with ports of these MAC addresses; none if the ports belong to several nodes.
 async fn find(
     api: &ApiContext,
     macs: &[Mac],
@@ -78,7 +78,7 @@ async fn find(
     Ok(store.node(&NodeKey::Uuid(uuid)).await?.map(|found| found.node))
 }
 
-/// The looked-up addresses for the trace, shortened to as many as a machine usually has.
+/// The MAC addresses of a lookup for the trace, limited to the usual number of a machine.
 fn found_by(macs: &[Mac]) -> AgentOutcome {
     const NAMED: usize = 8;
     let addresses: Vec<_> = macs.iter().take(NAMED).copied().collect();
@@ -114,7 +114,7 @@ pub(super) async fn heartbeat(
         RecordedAgentCall { api: &api, node: &found.node, request: AgentRequest::Heartbeat, from };
     call.record(&asked, alive);
     asked?;
-    // The token was right: the connection belongs to the node's machine.
+    // The token was valid: the connection belongs to the node's machine.
     Ok((StatusCode::ACCEPTED, Extension(ServedNode(found.node.uuid))))
 }
 
@@ -123,7 +123,7 @@ impl ApiContext {
     /// strangers cannot keep the database busy.
     async fn ask_as_agent(&self, node: &Node, event: &Event) -> CallOutcome {
         match self.nodes.foresee(node, event) {
-            // The token is right, and the worker that starts the machine may be about to record that it is on.
+            // The token is valid, and the worker that starts the machine may be about to record that it is on.
             Err(Refused::NoAgentExpected { state: ProvisionState::Cleaning, .. }) => {
                 self.nodes.ask(node.uuid, event).await
             }
@@ -145,7 +145,7 @@ impl ApiContext {
         })
     }
 
-    /// The owner of a lookup, by what is in memory.
+    /// The owner of a lookup, from the data in memory.
     fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> CallOwner {
         if let Some(node) = self.recorder.addresses().owner(from) {
             return CallOwner::Machine(node);
@@ -165,7 +165,7 @@ impl ApiContext {
         }
     }
 
-    /// The owner of a heartbeat, by what is in memory. The right token proves it, whatever the address.
+    /// The owner of a heartbeat, from the data in memory. A valid token proves it, whatever the address.
     fn caller_by_token(&self, from: IpAddr, ident: &str, token: &str) -> CallOwner {
         let named = Uuid::try_parse(ident).ok().and_then(|uuid| self.nodes.index().by_uuid(uuid));
         let is_its_own = named
@@ -201,11 +201,11 @@ impl RecordedAgentCall<'_> {
             Err(ChangeError::Refused(refused)) => {
                 (failed(refused.to_string()), CallRefusal::of(refused))
             }
-            // A worker holds the node: the agent tries again.
+            // A worker holds the node: the agent retries.
             Err(error) => (failed(error.to_string()), Some(CallRefusal::NotNow)),
         };
         self.log(&outcome);
-        // A call that no attempt expects belongs to no trace.
+        // A call without a live attempt belongs to no trace.
         let Some(attempt) = self.node.live_attempt() else { return };
         let kind = CallKind {
             attempt: attempt.id,
@@ -224,7 +224,7 @@ impl RecordedAgentCall<'_> {
         self.api.recorder.record(self.node, what);
     }
 
-    /// Whether token or address prove that the caller is the machine's agent.
+    /// Whether the token or the address proves that the caller is the machine's agent.
     fn is_known(self, asked: &CallOutcome) -> bool {
         let node = asked.as_ref().unwrap_or(self.node);
         let Some(attempt) = node.live_attempt() else { return false };

@@ -1,4 +1,4 @@
-//! `/v1/nodes/{}/boot-trace`, our extension, and upstream's `/history`, which is made from the same events.
+//! `/v1/nodes/{}/boot-trace`, an extension, and Ironic's `/history`, which is derived from the same events.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -24,7 +24,7 @@ pub(super) async fn show(
 ) -> Result<Json<BootTrace>, ApiError> {
     query.expect(&[query::BOOT_TRACE], view.version)?;
     let asked = query.take_uuid("attempt")?;
-    // The endpoint is not upstream's, so its names of nodes do not depend on the version.
+    // The endpoint is not Ironic's, so names of nodes work in every version.
     let node = api.find(&ident, Version::MAX).await?.node;
     let latest = node.attempt.as_ref();
     let attempt = match asked.or_else(|| latest.map(|latest| latest.id)) {
@@ -42,7 +42,7 @@ pub(super) async fn show(
     }
     let latest = node.attempt.as_ref().filter(|latest| latest.id == attempt.id);
     let diagnosis = latest.and_then(|latest| {
-        // An attempt that has ended is judged at its end: later silence says nothing.
+        // An ended attempt is diagnosed at its end: later silence means nothing.
         let now = latest.ended_at.unwrap_or_else(|| Clock::process().now());
         let boot = BootMethod::of(latest, api.settings.loader);
         api.settings.strangers.diagnose(api.nodes.index(), node.uuid, boot, &events, now)

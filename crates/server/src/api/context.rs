@@ -1,4 +1,4 @@
-//! The context of all handlers: nodes, trace recorder, settings, rate limits; and how a path names a node.
+//! The context of all handlers: nodes, trace recorder, settings, rate limits; and the lookup of a path's node.
 
 use std::sync::Arc;
 
@@ -26,21 +26,21 @@ pub struct ApiContext {
 /// Settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
-    /// Name of this daemon, shown as `conductor` of its nodes.
+    /// The daemon's name, the `conductor` of its nodes.
     pub host: String,
-    /// Base URL of links in answers; by default from the request's `Host`.
+    /// The base URL of links in answers; by default from the request's `Host`.
     pub public_url: Option<String>,
-    /// Seconds of silence after which an agent counts as lost. Agents are told in the lookup.
+    /// Seconds of silence after which an agent counts as lost. Agents get it in the lookup.
     pub heartbeat_timeout_secs: u32,
     /// Whether an agent's command API must be HTTPS. The token travels in its URLs.
     pub agent_require_tls: bool,
-    /// Lookups and heartbeats per second and address; 0 means without limit.
+    /// Lookups and heartbeats per second and address; 0 means no limit.
     pub agent_calls_per_sec: u32,
     /// First loader of the `http` boot interface, for diagnoses.
     pub loader: HttpLoader,
-    /// What this host boots machines with. Without it, a boot is not checked before it begins.
+    /// The host's means to boot machines. Without it, boots are not checked before they begin.
     pub means: Option<BootMeans>,
-    /// Machines that asked DHCP for a boot and are no node's port, for diagnoses.
+    /// Strangers that requested a boot by DHCP, for diagnoses.
     pub strangers: BootingStrangers,
 }
 
@@ -69,7 +69,7 @@ impl ApiContext {
 }
 
 impl ApiContext {
-    /// The node that a path names: by UUID or, from 1.5 on, by name.
+    /// The node of a path segment: by UUID or, from 1.5 on, by name.
     pub(super) async fn find(&self, ident: &str, version: Version) -> Result<StoredNode, ApiError> {
         let key = NodeKey::from(ident);
         if matches!(key, NodeKey::Name(_)) {
@@ -84,8 +84,8 @@ impl ApiContext {
         self.nodes.store().node(&key).await?.ok_or_else(|| ApiError::no_such_node(ident))
     }
 
-    /// Whether `ident` still names the node. A request changes the node that has the name when the change is made, or
-    /// none.
+    /// Checks that `ident` still identifies the node. A request changes the node that has the name at the time of the
+    /// change, or none.
     pub(super) fn still_called(node: &Node, ident: &str) -> Result<(), ApiError> {
         match NodeKey::from(ident) {
             NodeKey::Name(name) if node.name.as_ref() != Some(&name) => {

@@ -8,7 +8,7 @@ use ironic::ClientView;
 use ironic::Version;
 use serde_json::{Value, json};
 
-/// The resources that `GET /v1` links to, each with the version that brought it.
+/// The resources with links in `GET /v1`, each with its microversion.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceLinks(Arc<BTreeMap<&'static str, u16>>);
 

@@ -1,4 +1,4 @@
-//! `/v1/drivers` and `/v1/conductors`: the one driver, and the daemons.
+//! `/v1/drivers` and `/v1/conductors`: the only driver, and the daemons.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ pub(super) async fn conductor(
     Ok(Json(conductor))
 }
 
-/// The daemons that share the database, by their names, and whether each is alive. Whoever asks sees that this one is.
+/// The daemons that share the database, by name, with their liveness. This daemon is alive in any case.
 async fn daemons(api: &ApiContext, view: &ClientView) -> Result<BTreeMap<String, bool>, ApiError> {
     let known = api.nodes.store().daemons(Clock::process().now()).await?;
     let mut daemons: BTreeMap<_, _> =

@@ -17,7 +17,7 @@ use transport::http_server::BodyError;
 
 use crate::error::ApiError;
 
-/// The variable segments of the path. A segment with a NUL names nothing, so it is answered with 404.
+/// The variable segments of the path. A segment with a NUL matches nothing, so the answer is 404.
 pub(super) struct PathParams<T>(pub(super) T);
 
 impl<S, T> FromRequestParts<S> for PathParams<T>
@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PeerAddress {
     }
 }
 
-/// Time at which the head of a request was read, before its body.
+/// The time at which the head of a request was read, before its body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedAt(pub(super) Timestamp);
 
@@ -62,7 +62,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ReceivedAt {
     }
 }
 
-/// The query, not decoded.
+/// The query string, undecoded.
 pub(super) struct RawQuery(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
@@ -73,7 +73,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
     }
 }
 
-/// The body, as JSON; null for an empty body.
+/// The body as JSON; null for an empty body.
 pub(super) struct JsonBody(pub(super) Value);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
@@ -82,7 +82,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let mut body = request.into_limited_body();
         let mut bytes = Vec::new();
-        // The bytes are copied: each frame is a slice of a buffer of 8 KiB, so that a body sent byte by byte would hold
+        // The bytes are copied: each frame is a slice of an 8 KiB buffer, so a body sent byte by byte would occupy
         // thousands of times its length.
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| unread(&error))?;

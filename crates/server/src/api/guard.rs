@@ -1,7 +1,7 @@
 //! Checks before any route: host name, web page, login and content type.
 //!
-//! [`OperatorGuard`] guards the API's port. [`machines`] guards the agents' port, which machines may reach by any name
-//! and without a login.
+//! [`OperatorGuard`] guards the API's port. [`machines`] guards the agents' port, which machines may reach by any
+//! name and without a login.
 
 mod hosts;
 mod htpasswd;
@@ -26,7 +26,7 @@ use super::routes;
 use crate::config;
 use crate::error::ApiError;
 
-/// Upstream's challenge.
+/// Ironic's challenge.
 const CHALLENGE: &str = "Basic realm=\"Baremetal API\", charset=\"UTF-8\"";
 
 /// Guards the port of operators; clones share the users.
@@ -37,20 +37,20 @@ pub struct OperatorGuard {
 }
 
 impl OperatorGuard {
-    /// The guard that `[api]` describes. Reads the file of users, if one is set.
+    /// The guard for the settings in `[api]`. Reads the users file, if one is set.
     ///
     /// # Errors
-    /// A file that cannot be used, or a host name that is none.
+    /// The file cannot be used, or a host name is invalid.
     pub fn open(settings: &config::Api) -> Result<Self> {
         let names = ApiNames::new(&settings.host_names()?, settings.public_url.as_ref());
         let users = settings.users.as_deref().map(Users::open).transpose()?;
         Ok(Self { names: Arc::new(names), users })
     }
 
-    /// Checks the file of users and counts them; `None` if no file is set.
+    /// Checks the users file and counts its users; `None` if no file is set.
     ///
     /// # Errors
-    /// A file that cannot be used.
+    /// The file cannot be used.
     pub(crate) fn check_users(settings: &config::Api) -> Option<Result<String>> {
         let path = settings.users.as_ref()?;
         let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.len(), path.display());
@@ -63,7 +63,7 @@ impl OperatorGuard {
         Router::new().fallback_service(guarded)
     }
 
-    /// Reads the file of users again, which a changed file causes anyway. It may block for a moment.
+    /// Reads the users file again, as also happens after a change of the file. It may block for a moment.
     ///
     /// Returns whether a file is set.
     pub fn reload(&self) -> bool {
@@ -93,7 +93,7 @@ async fn guard_operators(
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
-    // A browser must not take an answer for a page.
+    // A browser must not interpret an answer as a web page.
     let (name, value) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(name, value);
     response
@@ -115,13 +115,14 @@ async fn guard_machines(request: Request, next: Next) -> Response {
     }
 }
 
-/// The peer's address. Headers in which proxies name their clients are not read.
+/// The peer's address. Proxy headers with the client's address are ignored.
 fn peer_of(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }
 
-/// Refuses a body that is not called JSON: a web page may send other types without a preflight (Fetch Standard §4.8).
+/// Refuses a body that is not declared as JSON: a web page may send some other types without a preflight (Fetch
+/// Standard §4.8).
 fn check_body(headers: &HeaderMap) -> Result<(), NotLetIn> {
     let length = headers.get(header::CONTENT_LENGTH);
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
@@ -213,10 +214,10 @@ fn not_logged_in(refused: NotLoggedIn) -> Response {
     response
 }
 
-/// Counts the users in the text of a file of users, for the fuzz target.
+/// Counts the users in the text of a users file, for the fuzz target.
 ///
 /// # Errors
-/// A line that is wrong.
+/// A line is invalid.
 #[doc(hidden)]
 pub fn users_in(text: &str) -> Result<usize> {
     let users = Htpasswd::parse(text)?;

@@ -9,7 +9,7 @@ use super::context::ApiContext;
 use super::extract::PathParams;
 use crate::error::ApiError;
 
-/// The boot device. Each override is for one boot, so outside of an attempt none is set.
+/// The boot device. Each override is for one boot, so outside of an attempt there is none.
 pub(super) async fn boot_device(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,

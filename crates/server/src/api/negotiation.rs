@@ -1,4 +1,4 @@
-//! Around every route: the microversion, the request's identity, and the slash at the end of a path.
+//! Layers around every route: the microversion, the request's ID, and the trailing slash of a path.
 
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
@@ -16,7 +16,8 @@ use super::context::ApiContext;
 use super::guard::users::ApiUser;
 use crate::error::ApiError;
 
-/// Reads the version that a request asks for. Every answer names it, the range of versions and the request's identity.
+/// Negotiates the version of a request. Every answer contains the version, the range of versions and the request's
+/// ID.
 pub(super) async fn negotiate(
     State(api): State<ApiContext>,
     mut request: Request,
@@ -44,7 +45,7 @@ pub(super) async fn negotiate(
     };
     span.in_scope(|| debug!(http.status = response.status().as_u16(), "answered"));
     let headers = response.headers_mut();
-    // Clients whose version is out of the range read the range here and try again.
+    // Clients with an unsupported version read the range here and retry.
     set(headers, version::MIN_HEADER, &Version::MIN.to_string());
     set(headers, version::MAX_HEADER, &Version::MAX.to_string());
     if let Ok(version) = version {
@@ -55,7 +56,7 @@ pub(super) async fn negotiate(
     response
 }
 
-/// The beginning of a path, for the log. Every path of the table is shorter.
+/// The beginning of a path, for the log. Every path in the table is shorter.
 fn shortened(path: &str) -> &str {
     const SHOWN: usize = 200;
     path.char_indices().nth(SHOWN).map_or(path, |(end, _)| &path[..end])
@@ -75,7 +76,7 @@ fn set(headers: &mut HeaderMap, name: &str, value: &str) {
     }
 }
 
-/// Removes a slash from the end of the path.
+/// Removes a trailing slash from the path.
 pub(super) async fn without_last_slash(mut request: Request, next: Next) -> Response {
     if let Some(uri) = shorter(request.uri()) {
         *request.uri_mut() = uri;

@@ -66,7 +66,7 @@ fn filter(
     view: &ClientView,
     page: &PageRequest,
 ) -> Result<NodeFilter, ApiError> {
-    // `include_children` changes nothing: children are listed like all others.
+    // `include_children` has no effect: children are listed like all other nodes.
     let shards = query.take("shard");
     Ok(NodeFilter {
         provision_state: query.take("provision_state").map(provision_state).transpose()?,
@@ -90,14 +90,14 @@ fn filter(
     })
 }
 
-/// The conductor group to filter by. All nodes are in the group `""` and with this conductor, so another conductor is
-/// looked for as a group without nodes.
+/// The conductor group to filter by. All nodes have the group `""` and this conductor, so another conductor is mapped
+/// to a group without nodes.
 fn conductor_group(query: &mut Query, view: &ClientView) -> Option<String> {
     let elsewhere = query.take("conductor").filter(|conductor| *conductor != view.host);
     query.take("conductor_group").filter(|group| !group.is_empty()).or(elsewhere)
 }
 
-/// Accepts every state of Ironic's, also those that no node has here: monitoring asks for all of them.
+/// Accepts every state of Ironic's, including unused ones: monitoring queries all of them.
 fn provision_state(name: String) -> Result<String, ApiError> {
     let ours = name.parse::<ProvisionState>().is_ok();
     if ours || ironic::states::OTHER_STATES.contains(&name.as_str()) {
@@ -108,7 +108,7 @@ fn provision_state(name: String) -> Result<String, ApiError> {
 
 fn sort_key(query: &mut Query) -> Result<NodeSort, ApiError> {
     match query.take("sort_key").as_deref() {
-        // Upstream's `id` numbers nodes in the order of their creation.
+        // Ironic's `id` numbers nodes in the order of their creation.
         None | Some("id") => Ok(NodeSort::CreatedAt),
         Some(name) => NodeSort::of_name(name).ok_or_else(|| {
             ApiError::bad_request(format!(
@@ -154,7 +154,7 @@ pub(super) async fn patch(
 ) -> Result<Json<Value>, ApiError> {
     query.expect(&[query::NODE_PATCH], view.version)?;
     let reset = query.take("reset_interfaces");
-    // Nothing is to be reset: there is one driver, so a change of it keeps the interfaces.
+    // There is only one driver, so a change of it keeps the interfaces, and nothing is reset.
     if reset.as_deref().is_some_and(|text| boolean(text) == Some(true)) && !names_driver(&body) {
         return Err(ApiError::bad_request(
             "The reset_interfaces parameter can only be used when changing the node's driver.",
@@ -217,7 +217,7 @@ pub(super) async fn children(
     PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let uuid = api.find(&ident, view.version).await?.node.uuid;
-    // From memory: reading all nodes of the database takes seconds.
+    // From memory: reading all nodes from the database takes seconds.
     let parent = json!(uuid);
     let mut children: Vec<_> = api.nodes.index().all();
     children.retain(|node| node.kept.get("parent_node") == Some(&parent));

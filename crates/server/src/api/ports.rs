@@ -73,7 +73,7 @@ pub(super) async fn list_detail_of_node(
     show_page(&api, &view, query, &page, &path, Some(node), &Fields::All).await
 }
 
-/// The node that `?node=` or `?node_uuid=` names.
+/// The node of `?node=` or `?node_uuid=`.
 async fn node_of(
     api: &ApiContext,
     view: &ClientView,
@@ -113,7 +113,7 @@ fn address(text: &str) -> Result<Mac, ApiError> {
     })
 }
 
-/// Refuses every sort key but the order of creation.
+/// Refuses every sort key except the order of creation.
 fn expect_creation_order(query: &mut Query) -> Result<(), ApiError> {
     match query.take("sort_key").as_deref() {
         None | Some("id" | "created_at") => Ok(()),
@@ -136,7 +136,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
-/// The body with `node_uuid` in place of `node_ident`.
+/// The body with `node_uuid` instead of `node_ident`.
 async fn with_node_uuid(
     api: &ApiContext,
     version: Version,
@@ -203,7 +203,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A port, by its UUID or its address, as upstream.
+/// A port, by its UUID or its MAC address, as in Ironic.
 async fn find(api: &ApiContext, ident: &str) -> Result<Port, ApiError> {
     let key = key(ident).ok_or_else(|| no_such_port(ident))?;
     api.nodes.store().port(key).await?.ok_or_else(|| no_such_port(ident))
@@ -217,7 +217,7 @@ fn key(ident: &str) -> Option<PortKey> {
     }
 }
 
-/// Whether `ident` still names the port.
+/// Checks that `ident` still identifies the port.
 fn still_called(port: &Port, ident: &str) -> Result<(), ApiError> {
     match key(ident) {
         Some(PortKey::Address(mac)) if mac != port.address => Err(no_such_port(ident)),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 
-/// The arguments of a query. Of a name that comes twice, the last counts.
+/// The arguments of a query. The last of several equal names counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query(BTreeMap<String, String>);
 
@@ -37,7 +37,7 @@ impl Query {
         self.0.remove(name)
     }
 
-    /// Refuses arguments that are in none of `tables`, or came later than the version.
+    /// Refuses arguments that are in none of `tables`, or newer than the version.
     pub(super) fn expect(
         &self,
         tables: &[&[QueryArgument]],
@@ -76,7 +76,7 @@ impl Query {
         }
     }
 
-    /// Takes the fields to show of a single resource.
+    /// Takes the fields of a single resource's answer.
     pub(super) fn take_fields(
         &mut self,
         table: &[Field],
@@ -88,7 +88,7 @@ impl Query {
         }
     }
 
-    /// Takes the fields to show of each entry of a list; by default `listed`.
+    /// Takes the fields of list entries; by default `listed`.
     pub(super) fn take_listed_fields(
         &mut self,
         table: &[Field],
@@ -107,12 +107,12 @@ impl Query {
     }
 }
 
-/// The page of a list that a query asks for.
+/// The requested page of a list.
 #[derive(Clone, Debug)]
 pub(super) struct PageRequest {
-    /// Most entries of the page.
+    /// The size of the page.
     pub(super) limit: u32,
-    /// The last entry of the page before.
+    /// The last entry of the previous page.
     pub(super) marker: Option<Uuid>,
     /// The whole query, which the link to the next page repeats.
     asked: Query,
@@ -122,7 +122,8 @@ impl PageRequest {
     /// Ironic's `[api]max_limit`.
     const MAX: u32 = 1_000;
 
-    /// Takes the page. To be called before other arguments are taken, since the link to the next page has them all.
+    /// Takes the page. Must be called before other arguments are taken, since the link to the next page contains all
+    /// of them.
     pub(super) fn take(query: &mut Query) -> Result<Self, ApiError> {
         let asked = query.clone();
         let limit = match query.take("limit") {
@@ -139,7 +140,7 @@ impl PageRequest {
         Ok(Self { limit, marker: query.take_uuid("marker")?, asked })
     }
 
-    /// The answer: the list `name`, and a link to the next page if this one is full.
+    /// The answer: the list `name`, with a link to the next page if this one is full.
     pub(super) fn show(
         &self,
         view: &ClientView,

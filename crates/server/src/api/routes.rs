@@ -1,7 +1,7 @@
-//! The routes of Ironic's API: method, path, since which microversion, for whom, and the handler.
+//! The routes of Ironic's API: method, path, microversion, audience, and handler.
 //!
-//! From this one table come the routers of both ports, the check of the version, the links of `GET /v1`, the paths
-//! that need no user, the words of a 405, and the tests that try every route. A new endpoint is a row and a handler.
+//! This table is the source of the routers of both ports, the version check, the links of `GET /v1`, the public
+//! paths, the text of a 405, and the tests of every route. A new endpoint is a row and a handler.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,28 +26,28 @@ use crate::error::ApiError;
 /// One method of one path.
 #[derive(Clone, Debug)]
 pub struct ApiRoute {
-    /// The method. A route for GET serves HEAD too.
+    /// The method. A GET route serves HEAD, too.
     pub method: Method,
     /// The path, with the variable segments in braces.
     pub path: &'static str,
-    /// The route came with 1.`since`; clients that ask for an older version get 404.
+    /// The microversion that introduced it is 1.`since`; requests for an older version get 404.
     pub since: u16,
-    /// Who may call it, and on which port.
+    /// The permitted callers, and the ports.
     pub audience: Audience,
     handler: MethodRouter<ApiContext>,
 }
 
-/// Who may call a route, and on which port.
+/// The permitted callers of a route, and the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Operators: on the API's port, with a login where there are users.
+    /// Operators: on the API's port, with a login if there are users.
     Operators,
-    /// Everyone, agents among them: on the API's port and the agents' port, without a login. Upstream's list of these
-    /// is `acl_public_routes`.
+    /// Everyone, including agents: on the API's port and the agents' port, without a login. Ironic's list of these
+    /// routes is `acl_public_routes`.
     Everyone,
 }
 
-/// Every route there is.
+/// All routes.
 pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
     vec![
         get("/", 1, discovery::root).for_everyone(),
@@ -124,7 +124,7 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         get("/v1/drivers/{driver}/properties", 1, drivers::properties),
         get("/v1/conductors", since::CONDUCTORS, drivers::conductors),
         get("/v1/conductors/{host}", since::CONDUCTORS, drivers::conductor),
-        // What upstream has and this service has none of.
+        // Resources of Ironic that this service does not have.
         get("/v1/chassis", 1, unbuilt::none),
         get("/v1/portgroups", since::PORTGROUPS, unbuilt::none),
         get("/v1/volume", since::VOLUME, unbuilt::volume),
@@ -192,7 +192,7 @@ impl ApiRoute {
         Self { audience: Audience::Everyone, ..self }
     }
 
-    /// The handler behind the check of the version.
+    /// The handler behind the version check.
     fn checked_handler(&self) -> MethodRouter<ApiContext> {
         let since = self.since;
         let check = move |Extension(view): Extension<ClientView>, request: Request, next: Next| async move {
@@ -205,12 +205,12 @@ impl ApiRoute {
         self.handler.clone().route_layer(middleware::from_fn(check))
     }
 
-    /// The resource below `/v1/` that the route is part of.
+    /// The resource below `/v1/` that the route belongs to.
     fn resource(&self) -> Option<&'static str> {
         self.path.strip_prefix("/v1/")?.split('/').next()
     }
 
-    /// Whether a request's path is this route's, with or without a slash at the end.
+    /// Whether a request's path matches the route, with or without a trailing slash.
     fn has_path(&self, path: &str) -> bool {
         let without_last_slash = |path| str::strip_suffix(path, '/').unwrap_or(path);
         let mut segments = without_last_slash(path).split('/');
@@ -228,13 +228,13 @@ impl fmt::Display for ApiRoute {
     }
 }
 
-/// A router of the routes that `is_served` chooses, each behind the check of the version.
+/// A router of the routes selected by `is_served`, each behind the version check.
 pub(super) fn router_of(is_served: impl Fn(&ApiRoute) -> bool) -> Router<ApiContext> {
     let served = ROUTES.iter().filter(|route| is_served(route));
     served.fold(Router::new(), |router, route| router.route(route.path, route.checked_handler()))
 }
 
-/// The resources below `/v1/`, each with the version that brought its first route.
+/// The resources below `/v1/`, each with the microversion of its first route.
 pub(super) fn resources() -> BTreeMap<&'static str, u16> {
     let mut resources = BTreeMap::new();
     for (name, since) in ROUTES.iter().filter_map(|route| Some((route.resource()?, route.since))) {
@@ -244,12 +244,12 @@ pub(super) fn resources() -> BTreeMap<&'static str, u16> {
     resources
 }
 
-/// Whether a path is answered without a login.
+/// Whether a path needs no login.
 pub(super) fn is_public(path: &str) -> bool {
     ROUTES.iter().any(|route| route.audience == Audience::Everyone && route.has_path(path))
 }
 
-/// 405, with the methods that the path has.
+/// 405, with the supported methods of the path.
 pub(super) async fn method_not_allowed(method: Method, path: MatchedPath) -> ApiError {
     let routes = ROUTES.iter().filter(|route| route.path == path.as_str());
     let methods = routes.map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");

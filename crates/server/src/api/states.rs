@@ -1,4 +1,4 @@
-//! What operators ask of a node: its states, its power, maintenance, validation.
+//! A node's states for operators: provision state, power, maintenance, validation.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -65,14 +65,14 @@ pub(super) async fn power(
 }
 
 impl ApiContext {
-    /// Refuses a boot that can be seen to fail, before the node is any other than it was.
+    /// Refuses a boot that is certain to fail, before the node changes.
     async fn can_boot(&self, node: &Node) -> Result<(), ApiError> {
         self.has_means(node).await.map_err(|lacks| {
             ApiError::bad_request(format!("Node {} cannot be booted: {lacks}.", node.uuid))
         })
     }
 
-    /// Whether this host has what it takes to boot a node.
+    /// Checks that this host can boot a node.
     async fn has_means(&self, node: &Node) -> Result<(), String> {
         let Some(means) = self.settings.means.clone() else { return Ok(()) };
         let node = node.clone();
@@ -81,7 +81,7 @@ impl ApiContext {
     }
 }
 
-/// It is on its way, and the states say how far.
+/// 202: the change is under way, and the states show its progress.
 fn accepted(view: &ClientView, node: &Node) -> Response {
     let location = view.url(&format!("nodes/{}/states", node.uuid));
     (StatusCode::ACCEPTED, [(header::LOCATION, location)]).into_response()
@@ -104,7 +104,7 @@ pub(super) async fn set_maintenance(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Longest reason for maintenance, in characters, as a node's description.
+/// Longest reason for maintenance, in characters, like a node's description.
 const MAX_REASON: usize = 4_096;
 
 fn maintenance_reason(body: &Value) -> Result<Option<String>, ApiError> {

@@ -1,4 +1,4 @@
-//! Endpoints of upstream's that this service has not built: empty lists, and refusals in words.
+//! Ironic's endpoints that this service does not support: empty lists, and refusals with an explanation.
 
 use axum::extract::{MatchedPath, State};
 use axum::http::{Method, StatusCode};
@@ -17,7 +17,7 @@ pub(super) async fn none(path: MatchedPath) -> Json<Value> {
     Json(json!({ name: [] }))
 }
 
-/// [`none`], below a node.
+/// [`none`] for a resource of a node.
 pub(super) async fn none_of_node(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,
@@ -28,7 +28,7 @@ pub(super) async fn none_of_node(
     Ok(none(path).await)
 }
 
-/// Refuses a change of a machine that is not built.
+/// Refuses an unsupported change of a machine.
 pub(super) async fn not_ours(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,

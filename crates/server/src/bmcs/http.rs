@@ -1,4 +1,4 @@
-//! HTTP to BMCs, for nv-redfish: as its own client, but for limits on what is read and errors without URLs.
+//! The HTTP transport for nv-redfish: like its own client, but with a size limit and errors without URLs.
 
 use futures::future::ready;
 use http::header::{self, HeaderMap};
@@ -19,38 +19,38 @@ use thiserror::Error;
 use transport::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, read_json, reason};
 use url::Url;
 
-/// nv-redfish's transport: one request, one answer of at most [`ANSWER_LIMIT`] bytes. Nothing that the daemon
-/// reads of a BMC is a registry, which may be longer.
+/// nv-redfish's transport: one request, one answer of at most [`ANSWER_LIMIT`] bytes. The daemon reads no registries,
+/// which may be longer.
 #[derive(Clone, Debug)]
 pub struct RedfishClient(Client);
 
-/// Why a request to a BMC came to nothing.
+/// The reason why a request to a BMC failed.
 #[derive(Debug, Error)]
 pub enum RedfishHttpError {
-    /// No answer came, or not all of it.
+    /// The answer is missing or incomplete.
     #[error("{0}")]
     Transport(String),
-    /// It said no.
+    /// The BMC refused.
     #[error("it answered {status}")]
     Refused {
-        /// With which status.
+        /// The status.
         status: StatusCode,
-        /// What it had to say, cut.
+        /// The error message, shortened.
         body: String,
     },
-    /// The answer is no JSON.
+    /// The answer is not JSON.
     #[error("the answer is no JSON: {0}")]
     NoJson(serde_json::Error),
     /// The answer is JSON of another form.
     #[error("the answer has another form than expected, at {}: {}", .0.path(), .0.inner())]
     Form(DecodeError),
-    /// The request cannot be made.
+    /// The request is impossible.
     #[error("{0}")]
     Request(String),
 }
 
 impl RedfishClient {
-    /// By way of `client`, which has a total timeout and follows no redirects.
+    /// Uses `client`, which has a total timeout and follows no redirects.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self(client)
@@ -94,7 +94,7 @@ async fn body_of(answer: Response, status: StatusCode) -> Result<Vec<u8>, Redfis
     match (read_body(answer, ANSWER_LIMIT).await, status) {
         (_, StatusCode::NO_CONTENT) => Ok(Vec::new()),
         (Ok(body), _) => Ok(body),
-        // The request was taken; what it becomes is looked at, not read here.
+        // The request was accepted; its result is read by a later request.
         (Err(AnswerError::BrokeOff(_)), StatusCode::ACCEPTED) => Ok(Vec::new()),
         (Err(AnswerError::BrokeOff(error)), _) => Err(transport(error)),
         (Err(error @ AnswerError::TooLong { .. }), _) => {
@@ -132,7 +132,7 @@ impl HttpClient for RedfishClient {
         let (_, _, headers, body) = self.send(request, Some(credentials), custom_headers).await?;
         let mut value = read_json(body).await.map_err(RedfishHttpError::NoJson)?;
         repair.repair(&mut value);
-        // Some BMCs say it in the header alone.
+        // Some BMCs send the ETag only in the header.
         if let (Some(etag), Value::Object(resource)) = (headers.get(header::ETAG), &mut value)
             && let Ok(etag) = etag.to_str()
         {
@@ -286,7 +286,7 @@ impl From<ModificationDecodeError> for RedfishHttpError {
             }
             ModificationDecodeError::Json(error) => Self::NoJson(error),
             ModificationDecodeError::Decode(error) => Self::Form(error),
-            // The enum may grow.
+            // The enum may get more variants.
             error => Self::Request(error.to_string()),
         }
     }
@@ -304,7 +304,7 @@ impl RequestError for RedfishHttpError {
     }
 }
 
-/// Nothing is kept in a cache.
+/// Nothing is cached.
 impl CacheableError for RedfishHttpError {
     fn is_cached(&self) -> bool {
         false

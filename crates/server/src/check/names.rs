@@ -1,4 +1,4 @@
-//! Whether machines can look up the names that URLs have in them.
+//! Checks that machines can resolve the host names in URLs.
 
 use anyhow::{Result, anyhow};
 use netboot::network_settings::NetworkSettings;
@@ -6,8 +6,8 @@ use url::Host;
 
 use crate::config::Boot;
 
-/// Whether firmware can look up the names that are in URLs; `None`, where there are none. It passes over a URL with a
-/// name that comes without a name server.
+/// Checks that firmware can resolve the host names in URLs; `None` if there are none. Firmware ignores a URL with a
+/// host name if it has no name server.
 pub(super) fn names(boot: &Boot, network: &NetworkSettings) -> Option<Result<String>> {
     let families = [
         (true, boot.url.as_ref(), "IPv4"),

@@ -1,4 +1,4 @@
-//! What is wrong with a DHCP network before a machine is booted on it.
+//! Checks of a DHCP network before a machine is booted on it.
 
 mod host;
 mod neighbours;
@@ -23,8 +23,8 @@ use crate::config::Config;
 use crate::dhcp::port::{self, Holder, Place};
 use crate::dhcp::{probe, tftp};
 
-/// Asks on every DHCP network as a machine would that is switched on, and in the name of `machines`, since other
-/// servers may know some machines only. Nobody's leases are touched but for offers, which servers soon forget.
+/// Sends requests on every DHCP network like a machine that is switched on, also in the name of `machines`, since
+/// other servers may answer only some machines. Leases are not affected except by offers, which servers soon forget.
 pub async fn networks(config: &Config, machines: &[Mac]) -> Vec<Found> {
     let all = config.dhcp.networks.iter().map(|network| look(config, network, machines));
     join_all(all).await.into_iter().flatten().collect()
@@ -66,7 +66,7 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     if let Some(own) = own4.filter(|_| config.dhcp.tftp) {
         all.push(named("UDP port 69 (TFTP)", has_tftp(own.addr())));
     }
-    // Where nothing of ours listens, no answer is ours, whatever address it comes from.
+    // If this service is not running, no answer is its own, whatever address it comes from.
     let own: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).filter(|_| is_running).collect();
     let url = |near: Option<IpNet>| async move {
         Some(url::reached(Told { config, network, near: near?, is_running }).await)
@@ -101,14 +101,14 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     all
 }
 
-/// The ports that are answered on.
+/// The server ports of a network.
 fn ports(network: &NetworkSettings) -> impl Iterator<Item = u16> {
     let four = network.pool.is_some() || network.proxy;
     let all = [(67, four), (4011, network.proxy), (547, network.pool6.is_some())];
     all.into_iter().filter(|(_, is_needed)| *is_needed).map(|(port, _)| port)
 }
 
-/// Whether nobody else has the ports of a network; gives whether this service has some.
+/// Checks that no other program has the ports of a network; returns whether this service has some.
 pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
     let mut is_ours = false;
     for port in ports(network) {
@@ -119,7 +119,7 @@ pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
     Ok(is_ours)
 }
 
-/// Whether TFTP's port can be had at one of our addresses.
+/// Checks that TFTP's port is available at an own address.
 pub(super) fn has_tftp(own: IpAddr) -> Result<String> {
     port::who_has(Place::At(own), tftp::PORT).map(|holder| holder.to_string())
 }

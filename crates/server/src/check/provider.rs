@@ -1,4 +1,4 @@
-//! Whether the DHCP service that is told what machines are to boot can be told anything.
+//! Checks that the external DHCP service can be configured.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::providers::dnsmasq::Dnsmasq;
 use crate::providers::kea::Kea;
 use crate::providers::neutron::Neutron;
 
-/// How long a service may take to answer, which has more time when machines boot.
+/// Time limit of the service's answer, shorter than during boots.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `None` where there is none but our own.
+/// `None` if there is no external service.
 pub(super) async fn answers(dhcp: &Dhcp) -> Option<Found> {
     let (name, found) = match dhcp.provider {
         Provider::Embedded | Provider::None => return None,

@@ -1,4 +1,4 @@
-//! `[dhcp]`: who answers DHCP, where, and how much.
+//! `[dhcp]`: the DHCP service, its networks, and its limits.
 
 use anyhow::{Result, ensure};
 use dhcp::limits::{Rate, Rates};
@@ -11,30 +11,30 @@ use super::provider::{Dnsmasq, Kea, Neutron, Provider};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dhcp {
-    /// Whose answers tell machines what to boot.
+    /// The DHCP service that sends boot answers.
     pub provider: Provider,
-    /// How long a lease is, in seconds.
+    /// Lease time in seconds.
     pub lease_secs: u32,
     /// The name of the networks that this daemon is on, among the daemons of one database: pools of one site must not
     /// overlap.
     pub site: String,
-    /// Whether PXE firmware of nodes that boot over HTTP gets iPXE by TFTP.
+    /// Whether PXE firmware of nodes that boot over HTTP gets iPXE over TFTP.
     pub tftp: bool,
-    /// How much is answered.
+    /// Rate limits.
     pub limits: DhcpLimits,
-    /// Where to answer; nowhere else.
+    /// The networks to serve; no others are served.
     #[serde(rename = "network")]
     pub networks: Vec<NetworkSettings>,
-    /// For the provider `dnsmasq`.
+    /// Settings of the provider `dnsmasq`.
     pub dnsmasq: Dnsmasq,
-    /// For the provider `kea`.
+    /// Settings of the provider `kea`.
     pub kea: Kea,
-    /// For the provider `neutron`.
+    /// Settings of the provider `neutron`.
     pub neutron: Neutron,
 }
 
 impl Dhcp {
-    /// Holds that every network is whole, that no interface has two, and that the provider has what it needs.
+    /// Checks that every network is complete, no interface has two networks, and the provider has its settings.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(self.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
         let mut interfaces: Vec<_> =
@@ -73,16 +73,16 @@ impl Default for Dhcp {
     }
 }
 
-/// `[dhcp.limits]`: messages per second on each network; 0 for as many as there are. Four times as many
-/// of a machine, and twice as many of all, may come at once.
+/// `[dhcp.limits]`: messages per second on each network; 0 for no limit. Bursts of four times as many for a machine,
+/// and twice as many for all, are allowed.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DhcpLimits {
-    /// Of one machine. One that is a port of a node may have more while there is some to spare.
+    /// For one machine. A registered machine may exceed it while the spare budget lasts.
     pub machine: u32,
-    /// Of all machines that are ports of nodes, each within its own; half as many again are to spare.
+    /// For all registered machines, each within its own limit; the spare budget is half as many again.
     pub known: u32,
-    /// Of all others.
+    /// For all other machines.
     pub strangers: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Which DHCP service tells machines what to boot, and how it is told.
+//! The DHCP service that sends boot answers, and its settings.
 
 use std::path::PathBuf;
 
@@ -6,20 +6,20 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 use url::Url;
 
-/// The DHCP service that tells machines what to boot.
+/// The DHCP service that sends boot answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// Our own.
+    /// The embedded server.
     #[default]
     Embedded,
-    /// dnsmasq, by files that it reads.
+    /// dnsmasq, configured by files.
     Dnsmasq,
-    /// Kea, by its control sockets.
+    /// Kea, configured by its control sockets.
     Kea,
-    /// OpenStack's network service, which passes it on to its own.
+    /// OpenStack's network service, which configures its own DHCP service.
     Neutron,
-    /// One that is told by somebody else.
+    /// A server configured by others.
     None,
 }
 
@@ -27,9 +27,9 @@ pub enum Provider {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dnsmasq {
-    /// The folder that dnsmasq has as `dhcp-hostsdir`.
+    /// dnsmasq's `dhcp-hostsdir`.
     pub dhcp_hostsdir: PathBuf,
-    /// The folder that dnsmasq has as `dhcp-optsdir`.
+    /// dnsmasq's `dhcp-optsdir`.
     pub dhcp_optsdir: PathBuf,
 }
 
@@ -76,15 +76,15 @@ impl Kea {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Neutron {
-    /// Where Neutron's API is; by default, where Keystone's catalogue says.
+    /// Neutron's URL; by default from Keystone's catalogue.
     pub url: Option<Url>,
-    /// Keystone's `auth_url`; without it, Neutron is asked without a token (`noauth`).
+    /// Keystone's `auth_url`; without it, Neutron is used without a token (`noauth`).
     pub auth_url: Option<Url>,
-    /// Who asks.
+    /// The user.
     pub username: String,
-    /// The file that holds that user's password.
+    /// The file with the user's password.
     pub password_file: Option<PathBuf>,
-    /// For which project.
+    /// The project.
     pub project_name: String,
     /// The domain of the user; `Default` if empty.
     pub user_domain_name: String,
@@ -95,7 +95,7 @@ pub struct Neutron {
 }
 
 impl Neutron {
-    /// What is missing would otherwise be noticed when the first machine boots.
+    /// Missing settings would otherwise surface only at the first boot.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
             self.url.is_some() || self.auth_url.is_some(),

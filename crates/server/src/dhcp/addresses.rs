@@ -10,25 +10,25 @@ use netboot::interface_addresses::{Ipv6Address, Unusable, own4, parse};
 
 use super::interface;
 
-/// Where the kernel lists them, as of the network namespace that we are in.
+/// The kernel's list, of the current network namespace.
 const TABLE: &str = "/proc/net/if_inet6";
 
-/// Our IPv4 address on an interface, with its network: the one in which the pool is.
+/// The service's IPv4 address on an interface, with its network, which contains the pool.
 ///
 /// # Errors
-/// In words, where the interface is missing, or has none that will do.
+/// The interface is missing, or has no suitable address.
 pub(super) fn of_pool4(interface: &str, pool: Option<LeasePool<Ipv4Addr>>) -> Result<Ipv4Net> {
     let four = |net| if let IpNet::V4(net) = net { Some(net) } else { None };
     let all: Vec<_> = interface::addresses(interface)?.into_iter().filter_map(four).collect();
     own4(&all, pool).map_err(|error| anyhow!("cannot answer DHCP on {interface}: {error}"))
 }
 
-/// Those of one interface; none, where the kernel has no IPv6.
+/// The addresses of an interface; none if the kernel has no IPv6.
 pub(super) fn of(interface: &str) -> Vec<Ipv6Address> {
     parse(&fs::read_to_string(TABLE).unwrap_or_default(), interface)
 }
 
-/// Those that cannot be used.
+/// The addresses that cannot be used.
 pub(crate) fn unusable(interface: &str) -> Vec<(Ipv6Addr, Unusable)> {
     of(interface).iter().filter_map(Ipv6Address::unusable).collect()
 }

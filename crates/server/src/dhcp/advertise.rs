@@ -1,4 +1,4 @@
-//! Router advertisements: to whoever solicits at once, and to all every few minutes (RFC 4861 §6.2).
+//! Router advertisements: in answer to solicitations, and periodically to all (RFC 4861 §6.2).
 
 use std::fmt::Display;
 use std::io;
@@ -16,20 +16,20 @@ use tracing::{debug, info, warn};
 
 use super::socket::{self, Icmp6, Link};
 
-/// RFC 4861 §6.2.1: at random between these, so that routers of one link do not speak together; between
-/// three quarters and the whole of `MaxRtrAdvInterval` here, which may be 1,800 s.
+/// RFC 4861 §6.2.1: at a random time, so that routers of a link do not synchronize; here between three quarters and
+/// the whole of `MaxRtrAdvInterval`, which may be 1,800 s.
 const AT_LEAST: Duration = Duration::from_secs(150);
 const AT_MOST: Duration = Duration::from_secs(200);
-/// RFC 4861 §6.2.4: the first ones come sooner, as some may be lost.
+/// RFC 4861 §6.2.4: the first ones follow each other sooner, since some may be lost.
 const FIRST: u32 = 3;
 const BETWEEN_FIRST: Duration = Duration::from_secs(16);
-/// RFC 4861 §6.2.6, `MIN_DELAY_BETWEEN_RAS`: no more often to all.
+/// RFC 4861 §6.2.6, `MIN_DELAY_BETWEEN_RAS`: least interval of multicast advertisements.
 const NO_SOONER: Duration = Duration::from_secs(3);
-/// Answers in one second to single machines. Whoever makes up more of them would fill the kernel's table
-/// of neighbours with these; so all the others hear what is sent to all.
+/// Number of unicast answers per second. A flood of invented senders would fill the kernel's neighbour table; further
+/// solicitations are answered by multicast.
 const ALONE: u32 = 20;
 const PREFIX_SECS: u32 = 3_600;
-/// No link of IPv6 carries less (RFC 8200 §5).
+/// Least MTU of an IPv6 link (RFC 8200 §5).
 const LEAST_MTU: u16 = 1_280;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -38,7 +38,7 @@ pub(super) struct Advertiser {
     link: Link,
     socket: Icmp6,
     advertisement: Advertisement,
-    /// Machines listen to nothing that does not come from a link-local address (RFC 4861 §6.1.2).
+    /// Machines ignore advertisements from other than link-local addresses (RFC 4861 §6.1.2).
     source: Option<Ipv6Addr>,
     trouble: Trouble,
 }
@@ -67,7 +67,7 @@ impl Advertiser {
                 came = self.socket.receive() => match came {
                     Ok((bytes, hops, from)) if is_solicitation(&bytes, hops, from) => {
                         debug!("{from} solicits on {}", self.link.name);
-                        // It may have no address yet, or one that nobody has.
+                        // The sender may have no address yet, or an invented one.
                         let now = Instant::now();
                         let by_itself = !from.is_unspecified() && alone.admits(now);
                         if !by_itself || !self.send(&advertisement, from).await {
@@ -87,7 +87,7 @@ impl Advertiser {
         self.send(&goodbye, ALL_NODES).await;
     }
 
-    /// Whether it was sent.
+    /// Sends an advertisement; returns whether it was sent.
     async fn send(&mut self, advertisement: &[u8], to: Ipv6Addr) -> bool {
         self.source = self.source.or_else(|| self.link.local());
         let Some(source) = self.source else {
@@ -99,11 +99,11 @@ impl Advertiser {
         match &sent {
             Ok(()) => self.trouble.ends(),
             Err(error) if to.ip().is_multicast() => {
-                // It may have another one by now.
+                // The source address may have changed.
                 self.source = None;
                 self.say(error);
             }
-            // Whoever solicits says itself where it is.
+            // The sender of the solicitation determines the destination.
             Err(error) => debug!("cannot advertise to {to}: {error}"),
         }
         sent.is_ok()
@@ -116,7 +116,7 @@ impl Advertiser {
     }
 }
 
-/// Whether it was said already that it does not work: a link may be down for days.
+/// Whether a failure was logged already: a link may be down for days.
 #[derive(Debug, Default)]
 struct Trouble(bool);
 
@@ -130,13 +130,13 @@ impl Trouble {
     }
 }
 
-/// What machines on a link are told of it.
+/// The advertisement for a link.
 fn advertisement(link: &Link, settings: &NetworkSettings) -> Advertisement {
     let own = Prefix {
         address: prefix(link.address, link.prefix_len),
         len: link.prefix_len,
         on_link: true,
-        // Machines that chose an address of their own would not be known by it.
+        // A machine with a self-chosen address could not be identified by it.
         autonomous: false,
         valid_secs: PREFIX_SECS,
         preferred_secs: PREFIX_SECS,
@@ -146,7 +146,7 @@ fn advertisement(link: &Link, settings: &NetworkSettings) -> Advertisement {
     Advertisement {
         managed: true,
         other: true,
-        // A router with a lifetime of 0 is none, and firmware then waits 10 s for one.
+        // A lifetime of 0 means no default router, and firmware then waits 10 s for one.
         router_secs: 1_800,
         mac: link.mac,
         mtu: settings.mtu.filter(|mtu| *mtu >= LEAST_MTU).map(u32::from),
@@ -156,8 +156,7 @@ fn advertisement(link: &Link, settings: &NetworkSettings) -> Advertisement {
     }
 }
 
-/// Clients stop to use a router, and what it named, that says that it is none any more (RFC 4861 §6.2.5,
-/// RFC 8106 §5.1).
+/// Advertises the end of this router: clients stop using it and its settings (RFC 4861 §6.2.5, RFC 8106 §5.1).
 fn goodbye(mut advertisement: Advertisement) -> Advertisement {
     advertisement.router_secs = 0;
     advertisement.dns.iter_mut().for_each(|server| server.secs = 0);
@@ -165,7 +164,7 @@ fn goodbye(mut advertisement: Advertisement) -> Advertisement {
     advertisement
 }
 
-/// When the next advertisement to all is sent: at once when one is asked for, but not too often.
+/// The time of the next multicast advertisement: at once on a request, but limited in rate.
 #[derive(Debug)]
 struct ToAll {
     last: Option<Instant>,
@@ -178,7 +177,8 @@ impl ToAll {
         Self { last: None, next: now, sent: 0 }
     }
 
-    /// Whoever asks soon after the last has not heard that one, and must not wait until it asks again.
+    /// A sender that solicits soon after the last advertisement has not received it, and must not wait for its own
+    /// retry.
     fn ask(&mut self, now: Instant) {
         let soonest = self.last.map_or(now, |last| now.max(last + NO_SOONER));
         self.next = self.next.min(soonest);
@@ -190,7 +190,7 @@ impl ToAll {
         self.next = now + pause(self.sent, random);
     }
 
-    /// A link-local address is ready in a second or two, and a link that is down may come up.
+    /// A link-local address becomes ready within a second or two, and a link that is down may come up.
     fn failed(&mut self, now: Instant) {
         self.next = now + socket::AFTER_ERROR;
     }
@@ -204,7 +204,7 @@ fn pause(sent: u32, random: u64) -> Duration {
     AT_LEAST + Duration::from_millis(random % (spread + 1))
 }
 
-/// How many machines were answered by themselves in this second.
+/// Number of unicast answers in the current second.
 #[derive(Debug)]
 struct Alone {
     since: Instant,

@@ -11,27 +11,27 @@ use tokio::sync::watch;
 
 use crate::artifacts::BootSets;
 
-/// What DHCP answers depend on besides the network.
+/// The inputs of DHCP answers besides the network.
 #[derive(Clone, Debug)]
 pub struct BootSources {
     /// The registered machines.
     pub nodes: IndexView,
-    /// Where machines fetch.
+    /// The boot URLs.
     pub urls: Urls,
-    /// Whether PXE firmware gets iPXE by TFTP.
+    /// Whether PXE firmware gets iPXE over TFTP.
     pub tftp: bool,
-    /// What there are boot sets for.
+    /// The boot sets.
     pub boot_sets: BootSets,
     /// What other daemons of the same database lease.
     pub foreign_pools: watch::Receiver<ForeignPools>,
 }
 
-/// The index, as the DHCP path sees it.
+/// The index for the DHCP path.
 #[derive(Clone, Debug)]
 pub struct IndexView(pub NodeIndex);
 
 impl BootSources {
-    /// The same for `boot_sets`, which are looked up once for many packets.
+    /// The context with `boot_sets`, which are searched once for many packets.
     pub(super) fn context<'a>(&'a self, boot_sets: &'a [CpuArch]) -> BootContext<'a, IndexView> {
         BootContext { nodes: &self.nodes, urls: &self.urls, boot_sets, tftp: self.tftp }
     }

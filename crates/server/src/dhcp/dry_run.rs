@@ -1,5 +1,4 @@
-//! What the service would answer, with its settings, nodes and leases as they are, and without a socket:
-//! nothing is sent, and nothing is written.
+//! The service's answers with its current settings, nodes and leases, without a socket: nothing is sent or written.
 
 use std::path::Path;
 
@@ -41,11 +40,11 @@ pub struct DryRun {
 }
 
 impl DryRun {
-    /// Reads settings, nodes and leases. `given` are our addresses on interfaces that this host does not
-    /// have, or not as the service has them.
+    /// Reads settings, nodes and leases. `given` are the service's addresses on interfaces that this host lacks, or
+    /// that have other addresses here.
     ///
     /// # Errors
-    /// In words: the database cannot be read, or it is not known how any of the networks is numbered.
+    /// The database cannot be read, or the addresses of a network are unknown.
     pub async fn open(config: &Config, given: &[InterfaceAddress]) -> Result<Self> {
         let (store, index) = database(config).await?;
         let mut notes = Vec::new();
@@ -67,13 +66,13 @@ impl DryRun {
         Ok(Self { networks, sources, provider: config.dhcp.provider, store, notes })
     }
 
-    /// What is taken to be so, since this host does not tell.
+    /// Assumptions, since this host does not have the information.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Which other service answers DHCP, if it is not ours.
+    /// The external DHCP service, if there is one.
     #[must_use]
     pub fn other_server(&self) -> Option<&'static str> {
         match self.provider {
@@ -85,7 +84,7 @@ impl DryRun {
         }
     }
 
-    /// What that service was told of the machine's latest boot, in words.
+    /// The last announcement of the machine's latest boot to that service, in words.
     ///
     /// # Errors
     /// The trace cannot be read.
@@ -112,7 +111,7 @@ impl DryRun {
         })
     }
 
-    /// What firmware of the machine is, by its node's properties.
+    /// The architecture of the machine's firmware, from its node's properties.
     #[must_use]
     pub fn architecture(&self, mac: Mac) -> ClientArchitecture {
         let found = self.sources.nodes.by_mac(mac);
@@ -120,18 +119,18 @@ impl DryRun {
         cpu_arch.unwrap_or_default().http_client()
     }
 
-    /// The interfaces that are answered on.
+    /// The served interfaces.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         self.networks.iter().map(|network| network.interface.as_str())
     }
 
-    /// Who the machine is.
+    /// The record of the machine.
     #[must_use]
     pub fn known(&self, mac: Mac) -> KnownMachine {
         KnownMachine::find(mac, &self.sources.nodes)
     }
 
-    /// What each kind of client at this address would get now, on each network; firmware as one of
+    /// The current answers to each kind of client with this MAC address, on each network; firmware has
     /// `architecture`.
     #[must_use]
     pub fn explain(&self, mac: Mac, architecture: ClientArchitecture) -> Vec<Explained> {
@@ -144,8 +143,8 @@ impl DryRun {
         all
     }
 
-    /// What the service says to a packet, `after` that many seconds. A lease that is given stays given for the packets
-    /// that follow. `None` if nobody answers on that port of the interface.
+    /// The service's answer to a packet, `after` this many seconds. A lease stays for the packets that follow. `None`
+    /// if no responder listens on that port of the interface.
     pub fn replay(
         &mut self,
         interface: &str,
@@ -158,7 +157,7 @@ impl DryRun {
     }
 }
 
-/// The responders of a network, and what is taken to be so, since this host does not tell.
+/// The responders of a network, and the assumptions about it.
 fn open_network(
     settings: &NetworkSettings,
     config: &Config,
@@ -167,7 +166,7 @@ fn open_network(
 ) -> Result<NetworkDryRun> {
     let (state_dir, urls) = (config.state_dir()?, config.url_settings());
     let (secs, name) = (config.dhcp.lease_secs, &settings.interface);
-    // Another host's interface of that name is of no concern.
+    // An interface of the same name on another host is irrelevant.
     let ours = |own: IpNet| {
         let here = interface::addresses(name).unwrap_or_default();
         if here.contains(&own) { here } else { vec![own] }
@@ -211,13 +210,13 @@ fn open_network(
     Ok(network)
 }
 
-/// What was captured in a second may be gone through in less.
+/// Packets captured within a second may be replayed faster.
 fn unlimited() -> Limits {
     let (each, known, guests) = (Rate::ANY, Rate::ANY, Rate::ANY);
     Limits::new(Rates { each, known, guests }, 0)
 }
 
-/// A subnet's leases, as they are.
+/// A subnet's leases, unchanged.
 fn read_leases<A: AddressFamily>(
     state_dir: &Path,
     name: &str,
@@ -228,10 +227,10 @@ fn read_leases<A: AddressFamily>(
         .with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
-/// The nodes, and where they and their traces are read.
+/// The nodes, and the store of their traces.
 async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
     let state_dir = config.state_dir()?;
-    // A database is named by its whole path.
+    // The database's URL needs an absolute path.
     let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
     let (url, key_file) = (config.database_url(&state_dir), config.key_file(&state_dir));
     let store = match Store::open_to_read(&url, &key_file).await {
@@ -269,7 +268,7 @@ mod tests {
     const POOL: &str =
         "[[dhcp.network]]\ninterface = \"nosuch0\"\npool = \"192.0.2.100-192.0.2.199\"";
 
-    /// A state directory with one node in it, and settings.
+    /// A state directory with one node, and settings.
     async fn state(node: &Node, settings: &str) -> (TempDir, Config) {
         let folder = tempfile::tempdir().unwrap();
         let config: Config = settings.parse().unwrap();
@@ -290,13 +289,13 @@ mod tests {
         (folder, DryRun::open(&config, &[]).await.unwrap())
     }
 
-    /// What it would be told as `client`.
+    /// The answer to a `client`.
     fn answer(dry_run: &DryRun, client: &str) -> Explained {
         let all = dry_run.explain(MAC, dry_run.architecture(MAC));
         all.into_iter().find(|explained| explained.client.starts_with(client)).unwrap()
     }
 
-    /// DISCOVER, then the REQUEST of that address from that server, and what is said to it.
+    /// Sends a DISCOVER, then a REQUEST for that address to that server; returns the answer.
     fn request(dry_run: &mut DryRun, server: [u8; 4]) -> String {
         let options = vec![
             (options::REQUESTED_ADDRESS, vec![192, 0, 2, 100]),

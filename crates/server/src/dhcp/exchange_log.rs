@@ -1,4 +1,4 @@
-//! The log of the exchanges on one interface: counters, log lines, and the traces of the boots that they are part of.
+//! The log of the exchanges on one interface: counters, log lines, and traces of boots.
 
 use std::fmt::Display;
 
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::Observers;
 
-/// The name of the log line about strangers that ask for a boot.
+/// The name of the log line about strangers that request a boot.
 const BOOTS: &str = "stranger_boots";
 
 /// The log of one port of an interface.
@@ -32,7 +32,7 @@ impl ExchangeLog {
         Self { interface: interface.to_owned(), repeats: RepeatedExchanges::default() }
     }
 
-    /// Notes a packet and what came of it.
+    /// Records a packet and its outcome.
     pub(super) fn note(
         &mut self,
         labels: ExchangeLabels,
@@ -74,8 +74,8 @@ impl ExchangeLog {
         self.record(outcome, observers, now);
     }
 
-    /// Remembers a machine that asks for a boot, and that nobody registered or whose node is not to boot: it may be one
-    /// that somebody waits for.
+    /// Remembers a machine that requests a boot without a node, or whose node is not to boot: it may be a machine
+    /// that an operator waits for.
     fn remember(&self, request: &DhcpRequest, observers: &Observers) {
         let boots = match request.client {
             ClientKind::HttpClient | ClientKind::PxeClient | ClientKind::Ipxe => true,
@@ -89,7 +89,7 @@ impl ExchangeLog {
         let Some(mac) = request.mac.filter(|_| boots && (is_stranger || rests)) else { return };
         let now = Clock::process().now();
         let is_new = observers.strangers.note(mac, request.client, &self.interface, now);
-        // So few kinds that nobody fills the log with addresses that are made up.
+        // Few kinds, so that invented MAC addresses cannot flood the log.
         let kind = (&self.interface, mac.0[5]);
         if is_new
             && is_stranger
@@ -99,7 +99,7 @@ impl ExchangeLog {
         }
     }
 
-    /// Each reason is named once for each node, once for all strangers together, and then at growing intervals.
+    /// Logs each reason once for each node, once for all strangers together, and then at growing intervals.
     fn say(
         &self,
         decision: &'static str,
@@ -116,13 +116,13 @@ impl ExchangeLog {
         }
     }
 
-    /// Records the exchange in the trace of the boot that it is part of, if it is part of one.
+    /// Records the exchange in the trace of its boot, if it is part of one.
     fn record(&mut self, outcome: RequestOutcome, observers: &Observers, now: Millis) {
         let Some(answer) = outcome.dhcp_answer() else { return };
         let request = outcome.request;
         debug!("{request}: {answer}");
         let Some(RegisteredPort { node, port }) = request.registered else { return };
-        // What a running system says between two boots is no part of either.
+        // A running system's messages between two boots belong to neither.
         let Some(attempt) = node.live_attempt() else { return };
         let mac = request.mac.unwrap_or(port.address);
         let kind = ExchangeKind { attempt: attempt.id, mac, message: request.message };
@@ -159,7 +159,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    /// A client that gets nothing.
+    /// The exchange of a client without an answer.
     fn silent(registered: Option<RegisteredPort>, mac: Mac, client: ClientKind) -> RequestOutcome {
         let (message, architecture, features) = ("DISCOVER", None, Features::default());
         let mac = Some(mac);

@@ -1,4 +1,4 @@
-//! Frames of our own making, to clients that the kernel cannot reach since they have no address yet.
+//! Raw frames to clients that the kernel cannot reach, since they have no address yet.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,17 +11,17 @@ use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, se
 
 use super::socket::entries_of;
 
-/// Sends on one interface.
+/// Sends frames on one interface.
 #[derive(Debug)]
 pub(super) struct Frames {
     socket: OwnedFd,
-    /// The kernel reads from it which interface is meant.
+    /// Tells the kernel the interface.
     link: LinkAddr,
     from: End,
 }
 
 impl Frames {
-    /// Takes what it needs, for which one has to be root or have `CAP_NET_RAW`; `address` is ours there.
+    /// Opens the socket, which requires root or `CAP_NET_RAW`; `address` is the service's on the interface.
     pub(super) fn open(interface: &str, address: Ipv4Addr) -> Result<Self> {
         let links = entries_of(interface)?;
         let link = links.iter().find_map(|entry| entry.address?.as_link_addr().copied());
@@ -29,7 +29,7 @@ impl Frames {
         let mac =
             link.addr().map(Mac).with_context(|| format!("{interface} has no MAC address"))?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // Without a protocol it receives nothing.
+        // With protocol 0 the socket receives nothing.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         Ok(Self { socket, link, from: End { mac, address } })
     }

@@ -13,15 +13,15 @@ use nix::sys::socket::SockaddrStorage;
 
 use super::socket::entries_of;
 
-/// Its addresses, of both families.
+/// Its addresses of both families.
 ///
 /// # Errors
-/// There is no such interface.
+/// The interface does not exist.
 pub fn addresses(name: &str) -> Result<Vec<IpNet>> {
     Ok(entries_of(name)?.iter().filter_map(net).collect())
 }
 
-/// Every address of this host, on whichever interface.
+/// All addresses of this host, on all interfaces.
 #[must_use]
 pub fn all_addresses() -> BTreeSet<IpAddr> {
     getifaddrs().into_iter().flatten().filter_map(|entry| Some(net(&entry)?.addr())).collect()
@@ -36,10 +36,10 @@ fn net(entry: &InterfaceAddress) -> Option<IpNet> {
     IpNet::with_netmask(ip(entry.address)?, ip(entry.netmask)?).ok()
 }
 
-/// Whether it is up, and connected to something.
+/// Checks that it is up and has a carrier.
 ///
 /// # Errors
-/// In words, what it is not.
+/// A description of the problem.
 pub fn is_up(name: &str) -> Result<String> {
     let flags = entries_of(name)?.first().map_or(InterfaceFlags::empty(), |entry| entry.flags);
     if !flags.contains(InterfaceFlags::IFF_UP) {
@@ -51,12 +51,12 @@ pub fn is_up(name: &str) -> Result<String> {
     Ok("up".to_owned())
 }
 
-/// An interface as it was when it was begun to answer there.
+/// The state of an interface when serving began.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     name: String,
     index: u32,
-    /// Ours, which answers have in them.
+    /// The service's addresses, which answers contain.
     addresses: Vec<IpAddr>,
 }
 
@@ -71,13 +71,13 @@ impl Seen {
         &self.name
     }
 
-    /// Ours on it; the IPv4 one comes first.
+    /// The service's addresses; IPv4 comes first.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// Whether it is gone, has lost one of those addresses, or gave its name to another: a VLAN or a
-    /// bridge that was made anew hears nothing on the sockets of the old one.
+    /// Whether the interface is gone, has lost one of those addresses, or another interface has its name: the sockets
+    /// of a VLAN or bridge that was created again receive nothing.
     pub(super) fn is_over(&self) -> bool {
         let Ok(now) = addresses(&self.name) else { return true };
         let has = |address: &IpAddr| now.iter().any(|net| net.addr() == *address);
@@ -85,24 +85,24 @@ impl Seen {
     }
 }
 
-/// The longest packet that it carries, in bytes, if that is known.
+/// Its MTU in bytes, if known.
 #[must_use]
 pub fn mtu(name: &str) -> Option<u32> {
     fs::read_to_string(about(name)?.join("mtu")).ok()?.trim().parse().ok()
 }
 
-/// The bridge or bond that it is a part of: what comes in on it is that one's.
+/// The bridge or bond that it is a part of, which then receives its packets.
 #[must_use]
 pub fn part_of(name: &str) -> Option<String> {
     let master = fs::canonicalize(about(name)?.join("master")).ok()?;
-    // What is put into a VRF stays as it is.
+    // An interface in a VRF still receives its own packets.
     let is_vrf =
         fs::read_to_string(master.join("uevent")).is_ok_and(|it| it.contains("DEVTYPE=vrf"));
     let master = master.file_name().filter(|_| !is_vrf)?;
     Some(master.to_string_lossy().into_owned())
 }
 
-/// What the kernel shows of it, unless that is of another network namespace.
+/// The interface in sysfs, unless sysfs belongs to another network namespace.
 fn about(name: &str) -> Option<PathBuf> {
     let folder = Path::new("/sys/class/net").join(name);
     let index: u32 = fs::read_to_string(folder.join("ifindex")).ok()?.trim().parse().ok()?;

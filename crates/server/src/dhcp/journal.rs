@@ -1,11 +1,11 @@
-//! Leases on disk: appended before an acknowledgement leaves, written anew when it pays or when the disk is full.
+//! The lease journal on disk: appended before an ACK is sent, compacted when that pays or when the disk is full.
 //!
-//! A journal is records, then zeros up to the size that is allocated for it. Beside it lies a spare file of the same
-//! size, into which it is written anew, and with which it then changes places: so no room is needed for that.
+//! A journal is records followed by zeros, up to its allocated size. A spare file of the same size lies beside it.
+//! Compaction writes into the spare, which is then exchanged with the journal, so that it needs no disk space.
 //!
-//! A record is in the kernel's hands before the answer is sent, so it outlives a SIGKILL of ours. To
-//! the disk it goes within a second: a loss of power may cost the leases of that second, and their
-//! clients keep using their addresses, which they then ask for by name.
+//! A record is written to the kernel before the answer is sent, so it survives a SIGKILL of the daemon. It reaches
+//! the disk within a second: a power loss may cost the leases of that second, whose clients keep using their
+//! addresses and later request them again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,17 +22,16 @@ use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-/// How often to call [`Journal::sync`]: how much a loss of power may cost.
+/// Interval of [`Journal::sync`]: the leases that a power loss may cost.
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// How often a journal gets a time mark at least: what a lease may get too much when the daemon was killed.
+/// Longest interval of time marks: the time by which a lease may be prolonged after the daemon was killed.
 const MARK_EVERY: Seconds = 60;
-/// A journal is not written anew below this size, in bytes.
+/// Least size of a journal for compaction, in bytes.
 const SMALL: u64 = 1024 * 1024;
-/// Room that is allocated on the disk ahead of what is written, in bytes: 20,000 leases of IPv4 at
-/// least, each with a time mark.
+/// Disk space allocated in advance, in bytes: at least 20,000 IPv4 leases, each with a time mark.
 const RESERVE: u64 = 1024 * 1024;
 
-/// The journal of one network.
+/// The journal of one subnet.
 #[derive(Debug)]
 pub(super) struct Journal<A> {
     path: PathBuf,
@@ -41,13 +40,13 @@ pub(super) struct Journal<A> {
     unsynced: bool,
     /// The newest time mark of this run.
     marked: Option<Seconds>,
-    /// Whether the last attempt to write it, or to bring it to the disk, failed; it is spoken of when that changes.
+    /// Whether the last write or sync failed; changes are logged.
     is_failing: bool,
     syncing: Option<JoinHandle<io::Result<()>>>,
     family: PhantomData<A>,
 }
 
-/// The leases that a journal leads to by `now`. It is left as it is; there are no leases where there is none yet.
+/// The leases of a journal at `now`. The journal is not changed; a missing one has no leases.
 pub(super) fn look<A: AddressFamily>(
     path: &Path,
     (pool, reservations): PoolPlan<A>,
@@ -57,10 +56,10 @@ pub(super) fn look<A: AddressFamily>(
     Ok(LeaseTable::replay(pool, reservations, records, now))
 }
 
-/// What a journal holds.
+/// The contents of a journal.
 struct ReadJournal<A: AddressFamily> {
     records: Vec<LeaseRecord<A>>,
-    /// Whether there is more behind the last whole record than zeros.
+    /// Whether something other than zeros follows the last complete record.
     is_torn: bool,
 }
 
@@ -86,7 +85,7 @@ impl<A: AddressFamily> ReadJournal<A> {
 }
 
 impl<A: AddressFamily> Journal<A> {
-    /// Opens it, or makes it, and gives the leases that it leads to by `now`. One that is there needs no room on the disk.
+    /// Opens or creates a journal, and returns its leases at `now`. An existing journal needs no disk space.
     pub(super) fn open(
         path: &Path,
         (pool, reservations): PoolPlan<A>,
@@ -96,7 +95,7 @@ impl<A: AddressFamily> Journal<A> {
         let (len, is_torn) = (read.len(), read.is_torn);
         let file = open(path)?;
         if is_torn {
-            // What lies behind a torn record would otherwise be read once this one is written over.
+            // Otherwise, bytes after a torn record would be read once that record is overwritten.
             file.set_len(len)?;
         }
         let leases = LeaseTable::replay(pool, reservations, read.records, now);
@@ -110,10 +109,10 @@ impl<A: AddressFamily> Journal<A> {
         Ok((journal, leases))
     }
 
-    /// Appends records, which are in the `leases` already since `now`; once this returns, they outlive a crash of ours.
+    /// Appends records that are in `leases` since `now`; once this returns, they survive a crash of the daemon.
     ///
-    /// Where the disk has no room for them, the journal is written anew: that makes room as long as some of it is
-    /// overtaken, as by renewals.
+    /// If the disk is full, the journal is compacted: that frees space as long as some records are outdated, for
+    /// example by renewals.
     pub(super) fn append<'a>(
         &mut self,
         records: impl IntoIterator<Item = &'a LeaseRecord<A>>,
@@ -140,11 +139,11 @@ impl<A: AddressFamily> Journal<A> {
         Err(error)
     }
 
-    /// Notes that the daemon runs, and up to when the leases have run.
+    /// Writes a time mark: the daemon runs, and leases have run until now.
     fn mark(&mut self, now: Seconds) {
         let mut bytes = Vec::new();
         self.mark_of(now).encode(&mut bytes);
-        // A full disk is spoken of when a lease cannot be written.
+        // A full disk is logged when a lease cannot be written.
         self.write(&bytes, now).or_else(|_| self.file.set_len(self.len)).ok();
     }
 
@@ -155,23 +154,23 @@ impl<A: AddressFamily> Journal<A> {
         })
     }
 
-    /// Writes what begins with a time mark of `now`, if there is none yet.
+    /// Writes records, with a time mark of `now` first if there is none yet.
     fn write(&mut self, bytes: &[u8], now: Seconds) -> io::Result<()> {
-        // At a place and not at the end: what a disk that ran full took of it is written over, since a torn record
-        // would hide all that come after it.
+        // Writes at an offset, not at the end: a partial write on a full disk is overwritten, since a torn record
+        // would hide all records after it.
         self.file.write_all_at(bytes, self.len)?;
         self.len += bytes.len() as u64;
         (self.marked, self.unsynced) = (Some(now), true);
         Ok(())
     }
 
-    /// Whether a failure, or the end of one, is news.
+    /// Whether the failure state has changed.
     pub(super) fn has_changed(&mut self, is_failing: bool) -> bool {
         std::mem::replace(&mut self.is_failing, is_failing) != is_failing
     }
 
-    /// Allocates room for what comes, so that machines get their addresses for hours after the disk has run full, and
-    /// as much for the spare file. Where the file system allocates none, they get them until then.
+    /// Allocates space in advance for the journal and its spare, so that machines get their addresses for hours after
+    /// the disk has filled up. On file systems without allocation, they get them until then.
     fn allocate(&self) -> io::Result<()> {
         let (size, wanted) = (self.file.metadata()?.len(), self.len + RESERVE);
         if size < wanted - RESERVE / 2 {
@@ -189,8 +188,8 @@ impl<A: AddressFamily> Journal<A> {
         self.path.with_extension("new")
     }
 
-    /// Begins to bring to the disk what was appended, and gets rid of what was overtaken. The disk may
-    /// take its time; packets do not wait for it.
+    /// Starts a sync of appended records, and compacts outdated ones. The disk may be slow; packets do not wait for
+    /// it.
     pub(super) async fn sync(&mut self, leases: &LeaseTable<A>, now: Seconds) {
         if self.marked.is_none_or(|marked| now >= marked + MARK_EVERY) {
             self.mark(now);
@@ -213,7 +212,7 @@ impl<A: AddressFamily> Journal<A> {
         self.allocate().ok();
     }
 
-    /// Writes the leases as they are into the spare file, which then changes places with the journal.
+    /// Writes the current leases into the spare file, and exchanges it with the journal.
     fn write_anew(&mut self, leases: &LeaseTable<A>, now: Seconds) -> io::Result<()> {
         let mut bytes = Vec::new();
         LeaseRecord::<A>::mark(TimeMark::Started(now)).encode(&mut bytes);
@@ -221,21 +220,21 @@ impl<A: AddressFamily> Journal<A> {
         let (new, len) = (self.spare(), bytes.len());
         let file = open(&new)?;
         let size = file.metadata()?.len();
-        // Zeros over what it held when it was the journal.
+        // Zeros overwrite the spare's old records.
         bytes.resize(len.max(size as usize), 0);
-        // What a spare that is too small took of the disk's last room is given back.
+        // If the spare is too small and the disk full, its partial growth is undone.
         file.write_all_at(&bytes, 0).inspect_err(|_| drop(file.set_len(size)))?;
         file.sync_data()?;
         let exchanged =
             renameat2(AT_FDCWD, &new, AT_FDCWD, &self.path, RenameFlags::RENAME_EXCHANGE);
-        // Where the file system cannot exchange two files, the next spare is a new one.
+        // On a file system without exchange, the next spare is a new file.
         exchanged.map_err(io::Error::from).or_else(|_| std::fs::rename(&new, &self.path))?;
         (self.file, self.len, self.marked) = (file, len as u64, Some(now));
-        // Before the other one is written over.
+        // Before the other file is overwritten.
         File::open(self.path.parent().expect("a file is in a folder"))?.sync_all()
     }
 
-    /// Waits until all is on the disk.
+    /// Waits until everything is on the disk.
     pub(super) async fn close(mut self, now: Seconds) {
         self.mark(now);
         self.settle().await;
@@ -261,12 +260,12 @@ impl<A: AddressFamily> Journal<A> {
     }
 }
 
-/// Opens a file to write it, or makes it, for its owner's eyes only.
+/// Opens or creates a file for writing, readable only by its owner.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Makes a file as long as `size`, in zeros for which the disk has room, if it has.
+/// Creates a file of `size` zeros, if the disk has space.
 fn allocate(file: &File, size: u64) {
     fallocate(file, FallocateFlags::empty(), 0, size.cast_signed()).ok();
 }
@@ -332,7 +331,7 @@ mod tests {
 
     const DAY: Seconds = 86_400;
 
-    /// The ends of two leases when the daemon starts again, of which one had ended. The last record is torn.
+    /// The ends of two leases after a restart of the daemon; one had ended before. The last record is torn.
     fn ends_when_started_at(now: Seconds) -> (Seconds, Seconds) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases");
@@ -423,7 +422,7 @@ mod tests {
                 Journal::<Ipv4Addr>::open(&path, (pool, Vec::new()), 0).unwrap();
             disk.fill_but(0);
 
-            // What was reserved is there for some time, and then a record in the middle is torn.
+            // The allocated space suffices for some time; then a record is torn in the middle.
             let mut number = 0;
             let refused = loop {
                 let address = leases.offer(mac(number), None, LeaseClaim::Known, 0).unwrap();
@@ -463,7 +462,7 @@ mod tests {
                 .collect();
             disk.fill_but(0);
 
-            // Several times as many records as there is room for.
+            // Several times as many records as fit.
             for _ in 0..5 * RESERVE / (u64::from(machines) * Ipv4Addr::RECORD_LEN as u64) {
                 for machine in 0..machines {
                     bind(&mut journal, &mut leases, mac(machine));

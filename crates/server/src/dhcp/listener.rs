@@ -17,24 +17,24 @@ use super::exchange_log::ExchangeLog;
 use super::journal::{self, Journal};
 use super::{BootSources, Observers, socket};
 
-/// Packets that are decided about together: one write to the journal serves them all.
+/// Number of packets in one batch, which needs one write to the journal.
 const BATCH: usize = 64;
 
-/// Takes packets in, and sends answers.
+/// Receives packets and sends answers.
 pub(super) trait DhcpSocket {
-    /// The addresses that a packet came from and was sent to.
+    /// The source and destination addresses of a packet.
     type Arrival;
     /// An answer.
     type Reply;
 
-    /// Waits for packets and takes what is there, up to `most`, each with its sender.
+    /// Waits for packets, and receives up to `most`, each with its sender.
     async fn receive(
         &self,
         packets: &mut Vec<(Vec<u8>, Self::Arrival)>,
         most: usize,
     ) -> io::Result<()>;
 
-    /// Sends one.
+    /// Sends an answer.
     async fn send(&self, reply: &Self::Reply) -> io::Result<()>;
 }
 
@@ -44,7 +44,7 @@ pub(super) struct DhcpListener<S, R: Responder> {
     interface: String,
     socket: S,
     responder: R,
-    /// One for each of the responder's subnets.
+    /// One journal for each of the responder's subnets.
     journals: Vec<Journal<R::Address>>,
     log: ExchangeLog,
 }
@@ -93,7 +93,7 @@ where
                 received = self.socket.receive(&mut packets, BATCH) => match received {
                     Ok(()) => self.take(&mut packets, sources, observers).await,
                     Err(error) => {
-                        // ENETDOWN and its like: the interface may come back.
+                        // ENETDOWN and similar errors: the interface may come back.
                         warn!(%error, "DHCP ({}) on {} cannot receive", R::FAMILY, self.interface);
                         tokio::time::sleep(socket::AFTER_ERROR).await;
                     }
@@ -137,8 +137,8 @@ where
     }
 }
 
-/// An address that was acknowledged must still be taken after a crash: so an answer leaves only when
-/// what it rests on is in its journal.
+/// Writes the records of answers to their journals. An acknowledged address must still be taken after a crash, so an
+/// answer is sent only after this.
 fn write_down<'a, A: AddressFamily + 'a, R>(
     journals: impl Iterator<Item = (&'a mut Journal<A>, &'a LeaseTable<A>)>,
     all: &mut [DhcpExchange<R, LeaseRecord<A>>],
@@ -202,7 +202,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    /// Nobody can be reached.
+    /// A socket whose network is unplugged.
     struct Unplugged;
 
     impl DhcpSocket for Unplugged {

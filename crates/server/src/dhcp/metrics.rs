@@ -12,7 +12,7 @@ pub struct DhcpMetrics {
     messages: Family<DhcpMessage, Counter>,
 }
 
-/// The labels of a DHCP message. Only words of ours, so nobody can fill the memory with them.
+/// The labels of a DHCP message. All values are constants, so that clients cannot create labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DhcpMessage {
     /// `ipv4`, `ipv6`.
@@ -21,12 +21,12 @@ struct DhcpMessage {
     message: &'static str,
     /// `http_client`, `system`, …, `unknown`.
     client: &'static str,
-    /// `offer`, `ack`, `nak`, or why nothing was answered.
+    /// `offer`, `ack`, `nak`, or the reason for no answer.
     decision: &'static str,
 }
 
 impl DhcpMetrics {
-    /// Shows the counters with those of `registry`.
+    /// Adds the counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let help = "DHCP messages received, by what was decided about them";
         registry.register("dhcp_messages", help, self.messages.clone());

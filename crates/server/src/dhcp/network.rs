@@ -1,4 +1,4 @@
-//! All that answers on one network.
+//! The listeners of one network.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -30,14 +30,14 @@ use super::socket::{Link, Socket4, Socket6};
 use super::{Observers, port, responders};
 use crate::config;
 
-/// How often it is looked whether the interface is still the same.
+/// Interval of checking that the interface is still the same.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// One network that is answered on, over IPv4, IPv6 or both.
+/// A served network, over IPv4, IPv6 or both.
 #[derive(Debug)]
 pub(super) struct NetworkListeners {
     v4: Option<DhcpListener<Socket4, V4Responder>>,
-    /// Its ports 67 and 4011.
+    /// Ports 67 and 4011.
     proxy: Option<[DhcpListener<Socket4, ProxyResponder>; 2]>,
     v6: Option<DhcpListener<Socket6, V6Responder>>,
     advertiser: Option<Advertiser>,
@@ -45,11 +45,10 @@ pub(super) struct NetworkListeners {
 }
 
 impl NetworkListeners {
-    /// Takes its sockets, and its leases from `state_dir`.
+    /// Opens its sockets, and its leases in `state_dir`.
     ///
     /// # Errors
-    /// In words, where the interface is missing or has no address, a port is taken, or a journal
-    /// cannot be written.
+    /// The interface is missing or has no address, a port is taken, or a journal cannot be written.
     pub(super) fn open(
         settings: &NetworkSettings,
         dhcp: &config::Dhcp,
@@ -97,12 +96,12 @@ impl NetworkListeners {
         Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser, seen })
     }
 
-    /// Our address on it; the IPv4 one, if there is one.
+    /// The service's address on it; IPv4 if there is one.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.seen.addresses().first().copied()
     }
 
-    /// Answers until `end`, or until the interface is not what it was.
+    /// Answers until `end`, or until the interface was replaced.
     pub(super) async fn run(
         self,
         sources: &BootSources,
@@ -180,10 +179,10 @@ async fn run<S, R>(
     }
 }
 
-/// Whether a network could be answered on; its leases are read, and left as they are. Gives our address on it.
+/// Checks that a network could be served; its leases are read, and not changed. Returns the service's address on it.
 ///
 /// # Errors
-/// As [`NetworkListeners::open`]; ports that this service has already (`has_ports`) are not tried.
+/// As in [`NetworkListeners::open`]; ports that this service already has (`has_ports`) are not tried.
 pub(super) fn could_open(
     settings: &NetworkSettings,
     dhcp: &config::Dhcp,
@@ -219,7 +218,7 @@ fn look_into<A: AddressFamily>(path: &Path, pool: PoolPlan<A>) -> Result<LeaseTa
         .with_context(|| format!("cannot read the leases in {}", path.display()))
 }
 
-/// Opens a journal, and keeps it.
+/// Opens a journal and keeps it.
 fn keep<A: AddressFamily>(
     journals: &mut Vec<Journal<A>>,
     path: &Path,
@@ -232,7 +231,7 @@ fn keep<A: AddressFamily>(
     Ok(leases)
 }
 
-/// Nobody has asked for anything yet.
+/// Unused limits.
 fn limits(dhcp: &config::Dhcp) -> Limits {
     Limits::new(dhcp.limits.rates(), rand::random())
 }

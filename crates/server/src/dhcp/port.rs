@@ -1,4 +1,4 @@
-//! Who has a port.
+//! The owners of ports.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -17,38 +17,38 @@ const SOCK_DIAG: i32 = 4;
 const NETLINK: i32 = 16;
 const INET: u8 = 2;
 const INET6: u8 = 10;
-/// `SOCK_DIAG_BY_FAMILY` (`linux/sock_diag.h`), asked for and answered.
+/// `SOCK_DIAG_BY_FAMILY` (`linux/sock_diag.h`), in requests and answers.
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST | NLM_F_DUMP`
 const DUMP: u16 = 0x0301;
 /// `IPPROTO_UDP` and `IPPROTO_TCP` (`netinet/in.h`).
 const UDP: u8 = 17;
 const TCP: u8 = 6;
-/// TCP's sockets that listen (`1 << TCP_LISTEN`, `net/tcp_states.h`); UDP's have no such states.
+/// TCP's listening sockets (`1 << TCP_LISTEN`, `net/tcp_states.h`); UDP has no such states.
 const LISTENING: u32 = 1 << 10;
 
-/// Who has a port that can be had, or is had as it should be.
+/// The owner of a port that is available, or in use as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// It is free.
     Nobody,
-    /// This service, which runs as this process.
+    /// This service, running as this process.
     Us(u32),
 }
 
-/// Where a port is.
+/// The place of a port.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
-    /// On an interface, at all of its addresses.
+    /// On an interface, at all its addresses.
     On(&'a str),
     /// At one address.
     At(IpAddr),
 }
 
-/// A socket that somebody has.
+/// A bound socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Open {
-    /// The number of the interface that it is bound to; 0 for all.
+    /// The index of its interface; 0 for all.
     interface: u32,
     at: SocketAddr,
     inode: u32,
@@ -72,10 +72,10 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Whether a server's port can be had, or this service has it already.
+/// Checks that a server port is available, or that this service has it already.
 ///
 /// # Errors
-/// In words: who has it, or that we may not.
+/// The owner, or missing permission.
 pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
     match take(place, port) {
         Ok(()) => Ok(Holder::Nobody),
@@ -92,10 +92,10 @@ pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
     }
 }
 
-/// Whether a TCP address can be listened on, or this service listens there already.
+/// Checks that a TCP address is available, or that this service listens on it already.
 ///
 /// # Errors
-/// In words: who has it, or why it cannot be had.
+/// The owner, or the reason.
 pub fn who_listens(address: SocketAddr) -> Result<Holder> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(Holder::Nobody),
@@ -109,10 +109,10 @@ pub fn who_listens(address: SocketAddr) -> Result<Holder> {
     }
 }
 
-/// Whether ports of servers and clients may be had at all.
+/// Checks the permission for ports of servers and clients.
 ///
 /// # Errors
-/// In words, what that takes.
+/// The required permission.
 pub fn may_have(interface: &str, port: u16) -> Result<()> {
     match take(Place::On(interface), port) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
@@ -120,7 +120,7 @@ pub fn may_have(interface: &str, port: u16) -> Result<()> {
     }
 }
 
-/// In words, that others have a port on an interface, where it could not be had.
+/// The owners of a port that could not be opened on an interface, in words.
 pub(super) fn had(interface: &str, port: u16) -> String {
     format!(
         "{} UDP port {port} there: end that, or keep it off {interface}",
@@ -128,8 +128,8 @@ pub(super) fn had(interface: &str, port: u16) -> String {
     )
 }
 
-/// In words, that others have a port on an interface beside this service, if so: some programs share it with
-/// whoever asks to, and then both answer.
+/// The other owners of a port on an interface, in words, if there are any: some programs share the port on request,
+/// and then both answer.
 pub(super) fn shared(interface: &str, port: u16) -> Option<String> {
     let us = Some(std::process::id());
     let others: Vec<_> =
@@ -143,7 +143,7 @@ pub(super) fn shared(interface: &str, port: u16) -> Option<String> {
     })
 }
 
-/// In words, why a client's port could not be had to ask from.
+/// The reason why a client port could not be opened for requests, in words.
 pub(super) fn cannot_ask(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     let kind = error.kind();
     if kind == io::ErrorKind::AddrInUse {
@@ -166,10 +166,10 @@ fn not_allowed() -> anyhow::Error {
     )
 }
 
-/// Takes it and lets it go. Others that have it on another interface alone are not in the way.
+/// Opens and closes the port. Programs with the port only on another interface do not matter.
 fn take(place: Place<'_>, port: u16) -> io::Result<()> {
     let address = match place {
-        // DHCPv6's.
+        // DHCPv6's port.
         Place::On(_) if port == 547 => Ipv6Addr::UNSPECIFIED.into(),
         Place::On(_) => Ipv4Addr::UNSPECIFIED.into(),
         Place::At(address) => address,
@@ -198,7 +198,7 @@ fn have(holders: &[(String, Option<u32>)]) -> String {
     format!("{} {verb}", names.join(" and "))
 }
 
-/// The programs that keep others from a port: name, and process if it can be seen. At least one.
+/// The programs that occupy a port: name, and process if visible. At least one.
 fn holders(place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
     holders_of(UDP, place, port)
 }
@@ -236,7 +236,8 @@ fn is_in_the_way(socket: &Open, place: Place<'_>) -> bool {
     }
 }
 
-/// All sockets of a protocol that are bound or listen, from the kernel (`sock_diag(7)`), which alone says on which interface each is.
+/// All bound or listening sockets of a protocol, from the kernel (`sock_diag(7)`); only this source has their
+/// interfaces.
 fn asked(protocol: u8) -> io::Result<Vec<Open>> {
     let mut all = Vec::new();
     for family in [INET, INET6] {
@@ -263,22 +264,22 @@ fn question(family: u8, protocol: u8) -> Vec<u8> {
     bytes.extend(DUMP.to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend([family, protocol, 0, 0]);
-    // Of UDP, in whichever state.
+    // All states for UDP.
     let states = if protocol == TCP { LISTENING } else { u32::MAX };
     bytes.extend(states.to_ne_bytes());
-    // Between whichever ends.
+    // All local and remote addresses.
     bytes.extend([0; 48]);
     bytes
 }
 
-/// Takes the sockets out of an answer, each a `struct inet_diag_msg`; whether more will come.
+/// Adds the sockets of an answer, each a `struct inet_diag_msg`; returns whether more follow.
 fn take_in(mut bytes: &[u8], all: &mut Vec<Open>) -> io::Result<bool> {
     while let Some((head, _)) = bytes.split_first_chunk::<16>() {
         let len = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u16::from_ne_bytes([head[4], head[5]]);
         let message = bytes.get(16..len).ok_or(io::ErrorKind::InvalidData)?;
         if kind != BY_FAMILY {
-            // NLMSG_DONE, or NLMSG_ERROR where the kernel has no such answer.
+            // NLMSG_DONE, or NLMSG_ERROR if the kernel does not support it.
             return if kind == 3 { Ok(false) } else { Err(io::ErrorKind::Unsupported.into()) };
         }
         all.extend(open(message));
@@ -302,7 +303,7 @@ fn open(message: &[u8]) -> Option<Open> {
     })
 }
 
-/// The same from `/proc`, as if they were on all interfaces.
+/// The same from `/proc`, as if all sockets were on all interfaces.
 fn listed(protocol: u8) -> Vec<Open> {
     let tables = match protocol {
         TCP => ["/proc/net/tcp", "/proc/net/tcp6"],
@@ -329,7 +330,7 @@ fn row(line: &str) -> Option<Open> {
     Some(Open { interface: 0, at: (Ipv4Addr::UNSPECIFIED, port).into(), inode })
 }
 
-/// Whose sockets there are, as far as we may see: by inode, name and process.
+/// The owners of sockets, as far as visible: by inode, name and process.
 fn programs() -> HashMap<u32, (String, u32)> {
     let mut all = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

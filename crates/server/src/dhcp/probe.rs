@@ -1,4 +1,5 @@
-//! Who else is on a network: asked as a machine asks that is switched on, and heard for some seconds.
+//! A probe for other servers on a network: requests of a machine that is switched on, and the answers of some
+//! seconds.
 
 pub mod names;
 mod neighbours;
@@ -29,13 +30,13 @@ use self::neighbours::{Incoming, mac_of};
 use super::port;
 use super::socket::{ALL_ROUTERS, Icmp6, LONGEST, Link, on};
 
-/// How long to listen. Servers that look first whether an address is free take a second or two; routers
-/// answer within half a second, but three seconds after their last answer at the soonest (RFC 4861 §6.2.6).
+/// Time to listen. Servers that probe an address first take a second or two; routers answer within half a second, but
+/// at the earliest three seconds after their last answer (RFC 4861 §6.2.6).
 const LISTEN: Duration = Duration::from_millis(5_500);
-/// When to ask again, and again (RFC 4861 §6.3.7 has three solicitations, four seconds apart).
+/// Interval of repetitions (RFC 4861 §6.3.7 has three solicitations, four seconds apart).
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What each sort of machine asks as.
+/// The kind of requesting client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum As {
     /// Firmware that boots over HTTP.
@@ -49,13 +50,13 @@ pub enum As {
 /// A DHCPv4 server's offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Offer {
-    /// Whose it is.
+    /// The server.
     pub server: Ipv4Addr,
-    /// To whom.
+    /// The client.
     pub to: As,
-    /// The address that it offers; none from a ProxyDHCP server.
+    /// The offered address; `None` from a ProxyDHCP server.
     pub address: Option<Ipv4Addr>,
-    /// What it names to boot.
+    /// The boot file.
     pub file: Option<String>,
 }
 
@@ -64,29 +65,30 @@ pub struct Offer {
 pub struct Server6 {
     /// Its address.
     pub address: IpAddr,
-    /// Its unique identifier.
+    /// Its DUID.
     pub duid: Vec<u8>,
-    /// Whether firmware looks at its answer at all, rather than drop it for what is in it.
+    /// Whether firmware would accept its answer.
     pub is_taken: bool,
-    /// The address that it offers.
+    /// The offered address.
     pub gives: Option<Ipv6Addr>,
-    /// How much it is preferred to others; firmware waits for no other after 255.
+    /// Its preference; after 255, firmware waits for no other server.
     pub preference: u8,
-    /// What it names to boot.
+    /// The boot URL.
     pub url: Option<String>,
 }
 
-/// The routers that advertise themselves, by address, with the last that each has said.
+/// Routers by address, with their latest advertisements.
 pub type Routers = BTreeMap<Ipv6Addr, Advertisement>;
 
-/// The offers that HTTP boot firmware, PXE firmware and iPXE of no known machine get, this host itself, and `machines`.
+/// The offers to HTTP boot firmware, PXE firmware and iPXE: of an unknown machine, of this host itself, and of
+/// `machines`.
 ///
 /// # Errors
-/// The interface is missing, or may not be asked on.
+/// The interface is missing, or requests are not permitted.
 pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>> {
     let socket = asker(interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED), CLIENT)?;
     socket.set_broadcast(true)?;
-    // Servers that never broadcast answer a made-up address where this host does not hear it.
+    // Servers that never broadcast send answers for an invented address past this host's UDP sockets.
     let incoming = Incoming::open(interface, neighbours::IPV4).ok();
     let own = mac_of(interface);
     let whom: Vec<_> = [nobodys()].into_iter().chain(own).chain(machines.iter().copied()).collect();
@@ -110,7 +112,7 @@ const ASKED: [(As, ClientKind, ClientArchitecture); 3] = [
     (As::Ipxe, ClientKind::Ipxe, X64_PXE[0]),
 ];
 
-/// The transaction (RFC 2131 §2) tells what is answered.
+/// The transaction ID (RFC 2131 §2) identifies the answered request.
 const TRANSACTION: [u8; 3] = [0xfe, 0x88, 0xb0];
 
 fn question(mac: Mac, to: As) -> Vec<u8> {
@@ -122,7 +124,7 @@ fn question(mac: Mac, to: As) -> Vec<u8> {
     bytes
 }
 
-/// What it offers, if it answers a question of ours.
+/// The offer in a reply, if it answers one of the requests.
 fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
     let [a, b, c, last] = reply.xid.to_be_bytes();
     let (to, _, _) = ASKED.get(usize::from(last)).filter(|_| [a, b, c] == TRANSACTION)?;
@@ -137,10 +139,10 @@ fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
     })
 }
 
-/// The DHCPv6 servers that answer HTTP boot firmware of no known machine, or of one of `machines`.
+/// The DHCPv6 servers that answer HTTP boot firmware of an unknown machine, or of one of `machines`.
 ///
 /// # Errors
-/// The interface is missing, or may not be asked on.
+/// The interface is missing, or requests are not permitted.
 pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Server6>> {
     let link = Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT_PORT)?;
@@ -183,7 +185,7 @@ fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
     })
 }
 
-/// Our DHCPv6 identifier on an interface, by which we know our own answers.
+/// The service's DUID on an interface, which identifies its own answers.
 ///
 /// # Errors
 /// The interface is missing.
@@ -191,10 +193,10 @@ pub fn own_duid(interface: &str) -> Result<Vec<u8>> {
     Ok(Link::find(interface)?.duid())
 }
 
-/// The routers that answer solicitations, or advertise themselves unasked meanwhile.
+/// The routers that answer solicitations, or send unsolicited advertisements meanwhile.
 ///
 /// # Errors
-/// The interface is missing, or may not be asked on.
+/// The interface is missing, or requests are not permitted.
 pub async fn routers(interface: &str) -> Result<Routers> {
     let link = Link::find(interface)?;
     let icmp = Icmp6::open(&link).map_err(|error| port::cannot_ask(interface, 0, error))?;
@@ -255,7 +257,7 @@ async fn listen(
     Ok(())
 }
 
-/// For ever, where there is nothing to wait for.
+/// Waits; forever if there is nothing to wait for.
 async fn when<'a, T, F: Future>(what: Option<&'a T>, wait: impl FnOnce(&'a T) -> F) -> F::Output {
     match what {
         Some(what) => wait(what).await,
@@ -263,7 +265,7 @@ async fn when<'a, T, F: Future>(what: Option<&'a T>, wait: impl FnOnce(&'a T) ->
     }
 }
 
-/// When to ask again, and when to stop.
+/// The times of the repetitions, and of the end.
 fn ends(begun: Instant) -> [Instant; 3] {
     [begun + AGAIN, begun + 2 * AGAIN, begun + LISTEN]
 }
@@ -275,7 +277,7 @@ fn unsent(interface: &str, error: &io::Error) -> anyhow::Error {
     )
 }
 
-/// An address that no card has (locally administered).
+/// A MAC address that no card has (locally administered).
 fn nobodys() -> Mac {
     let [a, b, c, d, e] = rand::random();
     Mac([0x02, a, b, c, d, e])

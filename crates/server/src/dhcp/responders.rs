@@ -1,4 +1,4 @@
-//! The responders of a network, by the addresses that its interface has on this host.
+//! The responders of a network, from the addresses of its interface on this host.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ use netboot::v6::V6Responder;
 use super::socket::Link;
 use super::{addresses, interface};
 
-/// Our IPv4 address on the interface, with its network.
+/// The service's IPv4 address on the interface, with its network.
 ///
 /// # Errors
 /// The interface is missing or has no IPv4 address.
@@ -25,11 +25,11 @@ pub(super) fn own4(settings: &NetworkSettings) -> Result<Ipv4Net> {
     addresses::of_pool4(&settings.interface, pool)
 }
 
-/// DHCPv4 on its interface; `None`, where it has no pool.
+/// The DHCPv4 responder; `None` if there is no pool.
 ///
 /// # Errors
-/// The interface is missing or has no IPv4 address of the pool's network, the settings do not go with it, or
-/// its leases cannot be had.
+/// The interface is missing or has no IPv4 address in the pool's network, the settings do not fit it, or its leases
+/// are not available.
 pub(super) fn v4_responder(
     settings: &NetworkSettings,
     lease_secs: u32,
@@ -45,7 +45,7 @@ pub(super) fn v4_responder(
     network_plan::v4_responder(settings, own, &ours, lease_secs, limits, open_leases)
 }
 
-/// One port of an interface on which another server gives the addresses; `None`, where we do.
+/// The ProxyDHCP responder of one port; `None` if this service leases the addresses.
 ///
 /// # Errors
 /// The interface is missing or has no IPv4 address.
@@ -64,10 +64,10 @@ pub(super) fn proxy_responder(
     }
 }
 
-/// DHCPv6 on its interface; `None`, where it has no pool.
+/// The DHCPv6 responder; `None` if there is no pool.
 ///
 /// # Errors
-/// The interface is missing or has no IPv6 address, or its leases cannot be had.
+/// The interface is missing or has no IPv6 address, or its leases are not available.
 pub(super) fn v6_responder(
     settings: &NetworkSettings,
     lease_secs: u32,

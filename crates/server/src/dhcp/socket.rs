@@ -1,4 +1,4 @@
-//! Sockets on one interface, and what is known of it.
+//! Sockets on one interface, and the interface's properties.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -33,26 +33,26 @@ use super::frames::Frames;
 use super::{listener, port};
 
 const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
-/// Where solicitations go (RFC 4861 §4.1).
+/// The destination of solicitations (RFC 4861 §4.1).
 pub(super) const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-/// No DHCP message is longer than an Ethernet frame, unless it was made to be.
+/// Longest DHCP message. None exceeds an Ethernet frame, unless crafted to.
 pub(super) const LONGEST: usize = 4_096;
-/// Bytes of packets that may wait in the kernel: ten thousand machines that are switched on at once, each
-/// of whose packets takes up some 2 kB there.
+/// Size of the receive buffer in bytes, for ten thousand machines that are switched on at once; each packet takes
+/// about 2 kB in the kernel.
 const WAITING: usize = 32 * 1024 * 1024;
-/// How long to leave a socket alone that fails.
+/// Pause after an error of a socket.
 pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// A UDP port of DHCPv4. What comes in on other interfaces never reaches it.
+/// A UDP port of DHCPv4. Packets on other interfaces never reach it.
 #[derive(Debug)]
 pub(super) struct Socket4 {
     socket: UdpSocket,
-    /// Where we may not make frames, everybody hears what is meant for one.
+    /// `None` without permission for raw frames: answers are broadcast then.
     frames: Option<Frames>,
 }
 
 impl Socket4 {
-    /// `address` is ours there.
+    /// `address` is the service's on the interface.
     pub(super) fn open(interface: &str, port: u16, address: Ipv4Addr) -> Result<Self> {
         let bound = || -> io::Result<UdpSocket> {
             let socket = on(interface, Domain::IPV4, Type::DGRAM, Protocol::UDP)?;
@@ -94,7 +94,7 @@ impl listener::DhcpSocket for Socket4 {
         let to: SocketAddr = match *to {
             Destination::Unicast(to) => to.into(),
             Destination::Broadcast => BROADCAST.into(),
-            // The kernel would ask by ARP for an address that nobody has yet.
+            // The kernel would send ARP requests for an address that no host has yet.
             Destination::Link { mac, address } => {
                 let sent = self.frames.as_ref().map(|frames| frames.send(mac, address, &bytes));
                 if let Some(Ok(())) = sent {
@@ -148,7 +148,7 @@ impl listener::DhcpSocket for Socket6 {
     }
 }
 
-/// Waits for packets and takes what is there, up to `most`, each with the way that it came.
+/// Waits for packets, and receives up to `most`, each with its addresses.
 async fn receive_all<S: SockaddrLike, Way>(
     socket: &UdpSocket,
     packets: &mut Vec<(Vec<u8>, Way)>,
@@ -168,13 +168,13 @@ async fn receive_all<S: SockaddrLike, Way>(
     Ok(())
 }
 
-/// The length of a packet, and what the kernel says of it besides.
+/// The length of a packet, and its control message.
 fn receive<S: SockaddrLike, T>(
     socket: &UdpSocket,
     buffer: &mut [u8],
     about: impl Fn(S, ControlMessageOwned) -> Option<T>,
 ) -> io::Result<(usize, Option<T>)> {
-    // The largest of what is asked for.
+    // The largest of the requested control messages.
     let mut control = nix::cmsg_space!(in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
@@ -183,8 +183,7 @@ fn receive<S: SockaddrLike, T>(
     Ok((message.bytes, message.address.zip(said).and_then(|(from, said)| about(from, said))))
 }
 
-/// ICMPv6, for solicitations and advertisements. It is a raw socket, of which nothing is needed that
-/// a UDP socket has not.
+/// ICMPv6, for solicitations and advertisements. A raw socket, but a UDP socket's type suffices for it.
 #[derive(Debug)]
 pub(super) struct Icmp6(UdpSocket);
 
@@ -194,13 +193,13 @@ impl Icmp6 {
         socket.set_recv_hoplimit_v6(true)?;
         socket.join_multicast_v6(&ALL_ROUTERS, link.index)?;
         socket.set_multicast_if_v6(link.index)?;
-        // Receivers drop what may have passed a router (RFC 4861 §6.1.2).
+        // Receivers drop an advertisement with a lower hop limit, which may have passed a router (RFC 4861 §6.1.2).
         socket.set_multicast_hops_v6(255)?;
         socket.set_unicast_hops_v6(255)?;
         UdpSocket::from_std(socket.into()).map(Self)
     }
 
-    /// A message, the hop limit that it came with, and its sender.
+    /// A message with its hop limit and its source address.
     pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, u8, Ipv6Addr)> {
         let about = |from: SockaddrIn6, control| {
             let ControlMessageOwned::Ipv6HopLimit(hops) = control else { return None };
@@ -218,7 +217,7 @@ impl Icmp6 {
         self.0.send_to(bytes, to).await.map(drop)
     }
 
-    /// The same from one of our addresses.
+    /// Sends from a given local address.
     pub(super) async fn send_from(
         &self,
         bytes: &[u8],
@@ -243,11 +242,11 @@ pub(super) fn on(
     protocol: Protocol,
 ) -> io::Result<Socket> {
     let socket = Socket::new(domain, kind, Some(protocol))?;
-    // Another network of ours has the same port on another interface.
+    // Another network has the same port on another interface.
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.set_nonblocking(true)?;
-    // Beyond the system's limit where we may, else up to it.
+    // Beyond the system's limit with privileges, otherwise up to it.
     if setsockopt(&socket, RcvBufForce, &WAITING).is_err() {
         socket.set_recv_buffer_size(WAITING)?;
     }
@@ -268,19 +267,19 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// What is known of an interface for IPv6.
+/// The IPv6 properties of an interface.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) index: u32,
-    /// One that is not link-local, which URLs can have in them.
+    /// An address that is not link-local, for URLs.
     pub(super) address: Ipv6Addr,
     pub(super) prefix_len: u8,
     pub(super) mac: Option<Mac>,
 }
 
 impl Link {
-    /// Our address, with its network.
+    /// The service's address, with its network.
     pub(super) fn net(&self) -> Result<Ipv6Net> {
         Ok(Ipv6Net::new(self.address, self.prefix_len)?)
     }
@@ -289,7 +288,7 @@ impl Link {
         Self::of(interface, choose(&addresses::of(interface), None))
     }
 
-    /// The same, by the address that is in the network of the pool.
+    /// The link, with the address in the pool's network.
     pub(super) fn of_pool(interface: &str, pool: LeasePool<Ipv6Addr>) -> Result<Self> {
         let all = addresses::of(interface);
         let address = choose(&all, Some(pool));
@@ -326,12 +325,12 @@ impl Link {
         })
     }
 
-    /// Its link-local address, once it may be used.
+    /// Its link-local address, once it is usable.
     pub(super) fn local(&self) -> Option<Ipv6Addr> {
         link_local(&addresses::of(&self.name))
     }
 
-    /// Our DHCP unique identifier here.
+    /// The service's DUID on the link.
     pub(super) fn duid(&self) -> Vec<u8> {
         server_duid(&self.name, self.mac)
     }

@@ -1,4 +1,4 @@
-//! The strangers that asked for a boot, shared between the DHCP listeners and whoever waits for a machine.
+//! Strangers that requested a boot, shared by the DHCP listeners and the diagnoses.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,12 +11,12 @@ use provision::diagnosis::Diagnosis;
 use provision::{BootEvent, Vicinity, diagnose};
 use uuid::Uuid;
 
-/// Strangers that asked for a boot; clones share them.
+/// Strangers that requested a boot; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct BootingStrangers(Arc<Mutex<StrangerTable>>);
 
 impl BootingStrangers {
-    /// Remembers that a stranger asked. True if it was not known.
+    /// Records a stranger's request. True if the stranger is new.
     pub(super) fn note(
         &self,
         mac: Mac,
@@ -27,7 +27,7 @@ impl BootingStrangers {
         self.table().note(mac, client, interface, now)
     }
 
-    /// What `node`'s boot went wrong by, read off its trace, if anything; a stranger may be its machine.
+    /// The diagnosis of `node`'s boot from its trace; a stranger may be its machine.
     #[must_use]
     pub fn diagnose(
         &self,
@@ -37,7 +37,7 @@ impl BootingStrangers {
         events: &[BootEvent],
         now: Timestamp,
     ) -> Option<Diagnosis> {
-        // The index is not asked under the lock, which DHCP takes for each packet of a stranger.
+        // The index is not read under the lock, which DHCP takes for each packet of a stranger.
         let table = self.table().clone();
         let strangers = table.all(|mac| index.by_mac(mac).map(|found| found.node), node);
         let ports = index.by_uuid(node).map(|(_, ports)| ports).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! TFTP, for one file: iPXE, for PXE firmware that knows nothing else.
+//! A TFTP server for one file: iPXE, for PXE firmware.
 //!
-//! Anybody can ask, in any address's name, and each transfer has a socket: so few of them are under way at once, and
-//! those of machines that our DHCP gave their addresses are counted apart.
+//! Any host can send requests, from any forged address, and each transfer has a socket. So few transfers may be under
+//! way, and those of machines with an address from this DHCP server are counted separately.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,25 +25,27 @@ use transport::repeats;
 
 /// TFTP's port.
 pub const PORT: u16 = 69;
-/// Firmware that asks for larger blocks gets fragments, which some of it cannot put together.
+/// Firmware with larger blocks gets IP fragments, which some firmware cannot reassemble.
 const LARGEST_BLOCK: u16 = 1_468;
-/// Blocks that are sent before the first of them is acknowledged (RFC 7440). EDK2 asks for 4.
+/// Number of blocks sent before the first acknowledgement (RFC 7440). EDK2 requests 4.
 const LARGEST_WINDOW: u16 = 16;
-/// A block is sent again after this long, whatever the client wishes, and this often; then the machine is gone.
+/// Retransmission interval, whatever the client requests, and the number of tries; then the machine is considered
+/// gone.
 const AGAIN: Duration = Duration::from_secs(2);
 const TIMES: u32 = 10;
-/// The longest that a transfer takes. iPXE is about a megabyte.
+/// Longest duration of a transfer. iPXE has about a megabyte.
 const LONGEST: Duration = Duration::from_mins(5);
-/// Bytes of a file that may be iPXE.
+/// Largest file that may be iPXE, in bytes.
 const LARGEST_FILE: u64 = 32 << 20;
-/// After an error of the socket, TFTP begins anew.
+/// Pause before a restart after a socket error.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// Transfers at once of machines that have their addresses from us, all together.
+/// Number of concurrent transfers of machines with an address from this service.
 const OF_KNOWN: usize = 96;
-/// Transfers at once of all others together.
+/// Number of concurrent transfers of all other machines.
 const OF_STRANGERS: usize = 32;
-/// Transfers at once of one address. Firmware asks for the file's size first, and leaves that transfer to end by itself.
+/// Number of concurrent transfers of one address. Firmware requests the file's size first, and abandons that
+/// transfer.
 const OF_ADDRESS: usize = 8;
 
 /// TFTP on one address.
@@ -53,27 +55,27 @@ pub struct Tftp {
     file: OneFile,
 }
 
-/// The file, which is read when it is asked for; clones share it.
+/// The file, which is read on each request; clones share it.
 #[derive(Clone)]
 struct OneFile {
     path: PathBuf,
     transfers: Transfers,
-    /// What was read last, while somebody still fetches it.
+    /// The last contents, while somebody still fetches them.
     contents: Arc<Mutex<Option<FileContents>>>,
 }
 
-/// What tells a file from the one that replaces it.
+/// Distinguishes a file from its replacement.
 type FileStamp = (u64, Option<SystemTime>);
 
-/// A file that was read, for as long as somebody fetches it.
+/// The contents of a file, as long as somebody fetches it.
 type FileContents = (FileStamp, Weak<[u8]>);
 
 impl Tftp {
-    /// Takes the port; `ipxe` is the file, which is read whenever it is asked for. `transfers` are those of all
-    /// addresses of this host.
+    /// Opens the port; `ipxe` is the file, which is read on each request. `transfers` are those of all addresses of
+    /// this host.
     ///
     /// # Errors
-    /// The port is taken, or may not be had.
+    /// The port is taken, or permission is missing.
     pub async fn open(at: SocketAddrV4, ipxe: PathBuf, transfers: Transfers) -> Result<Self> {
         let file = OneFile { path: ipxe, transfers, contents: Arc::default() };
         let server = bind(at, file.clone()).await;
@@ -136,7 +138,7 @@ impl Handler for OneFile {
         path: &Path,
     ) -> Result<(Self::Reader, Option<u64>), packet::Error> {
         let client = client.ip();
-        // Addresses are easily made up: what is not known counts as one.
+        // Addresses are easily forged: all unknown ones count as one.
         let known = Some(client).filter(|client| self.transfers.known.owner(*client).is_some());
         // Some firmware puts a slash before it.
         if path.strip_prefix("/").unwrap_or(path) != Path::new(TFTP_FILE) {
@@ -183,7 +185,7 @@ impl Handler for OneFile {
 }
 
 impl OneFile {
-    /// The file as it is now, in memory once for all who fetch it.
+    /// The current file, in memory once for all transfers.
     async fn read(&self) -> io::Result<Arc<[u8]>> {
         let about = tokio::fs::metadata(&self.path).await?;
         if about.len() > LARGEST_FILE {
@@ -205,7 +207,7 @@ impl OneFile {
     }
 }
 
-/// A transfer under way, which is over when this is dropped.
+/// A transfer under way; dropping it ends it.
 struct Transfer {
     contents: Cursor<Arc<[u8]>>,
     ends: Instant,
@@ -224,7 +226,7 @@ impl AsyncRead for Transfer {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        // A client that acknowledges a block every second would be served for half an hour.
+        // A client that acknowledges a block every second would otherwise be served for half an hour.
         if Instant::now() > self.ends {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -232,14 +234,14 @@ impl AsyncRead for Transfer {
     }
 }
 
-/// The transfers under way; clones share them.
+/// The current transfers; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Transfers {
     known: AddressBook,
     under_way: Arc<Mutex<TransferCounts>>,
 }
 
-/// How many transfers are under way.
+/// Numbers of current transfers.
 #[derive(Debug, Default)]
 struct TransferCounts {
     of_known: usize,
@@ -247,7 +249,7 @@ struct TransferCounts {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Why there is no room for a transfer.
+/// The reason for refusing a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum NoTransfer {
     Address,
@@ -297,7 +299,7 @@ impl TransferCounts {
 }
 
 impl Transfers {
-    /// None is under way. `known` has the addresses of machines that are being booted.
+    /// No transfers. `known` has the addresses of machines in current boots.
     #[must_use]
     pub fn new(known: AddressBook) -> Self {
         Self { known, under_way: Arc::default() }
@@ -314,7 +316,7 @@ impl Transfers {
     }
 }
 
-/// What one transfer counts for.
+/// The count that a transfer belongs to.
 #[derive(Debug)]
 struct TransferPlace {
     transfers: Transfers,
@@ -341,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes back to a request (RFC 1350 §5).
+    /// The answer to a request (RFC 1350 §5).
     async fn ask(opcode: u8, file: &str) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let ipxe = dir.path().join("ipxe");
@@ -411,7 +413,7 @@ mod tests {
         let end = CancellationToken::new();
         let serving = tokio::spawn(tftp.run(end.clone()));
 
-        // Each is a request of its own, whose answer nobody acknowledges.
+        // Each is a separate request, whose answer nobody acknowledges.
         let mut strangers = Vec::new();
         let mut answer = [0; 600];
         for number in 0..400_u16 {

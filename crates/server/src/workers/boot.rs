@@ -1,4 +1,4 @@
-//! All that a boot needs is made ready, and then the machine is told what to boot and switched on.
+//! A boot: prepares everything, then sets the override and switches the machine on.
 
 use provision::Event;
 use store::{Claimed, WorkError};
@@ -11,7 +11,7 @@ use super::power::plan::PowerPlan;
 use super::power::{BMC_PATIENCE, NotCarriedOut, PlanPause, carry_out};
 use super::work_place::WorkPlace;
 
-/// Why a machine was not booted.
+/// The reason why a machine was not booted.
 #[derive(Debug, Error)]
 enum NotBooted {
     #[error("its attempt is over")]
@@ -47,11 +47,10 @@ async fn boot(
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
     let has_uri = attempt.boot_interface.http_boot_uri().is_some();
     let mut plan = PowerPlan::boot(has_uri, claimed.progress);
-    // What is made ready can fail, and then a machine is switched off. One that was switched on before a crash needs none of
-    // it, and so the plan looks at the machine first.
+    // Preparation can fail, and the machine is then switched off. A machine that was switched on before a crash needs
+    // no preparation, so the plan reads the machine's state first.
     while carry_out(context, claimed, &mut plan, BMC_PATIENCE).await? == PlanPause::Prepare {
-        // A service that cannot answer is cheaper to find out than images are to make; where these fail, it
-        // is made to forget.
+        // The announcement comes before the images: it fails faster. If the images fail, it is withdrawn.
         let boot = prepare_override(context, node, &claimed.ports, attempt).await?;
         place.lend(context.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;
         plan.prepared(boot);

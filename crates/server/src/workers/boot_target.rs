@@ -1,4 +1,4 @@
-//! What a machine is told to boot: by its BMC, or by whoever answers DHCP.
+//! The boot target of a machine, through its BMC or through DHCP.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::context::WorkerContext;
 
-/// Why nothing can be told.
+/// The reason for having no boot target.
 #[derive(Debug, Error)]
 pub(super) enum NoBootTarget {
     #[error("its boot interface is {0}, and it has no port with pxe_enabled")]
@@ -21,7 +21,7 @@ pub(super) enum NoBootTarget {
     Unreachable(#[from] Unreachable),
 }
 
-/// What the BMC is to be told for a boot, after the DHCP service was told, where one takes part.
+/// The BMC's override for a boot, after the announcement to the DHCP service if DHCP takes part.
 pub(super) async fn prepare_override(
     context: &WorkerContext,
     node: &Node,
@@ -34,15 +34,14 @@ pub(super) async fn prepare_override(
         None => return Err(NoBootTarget::NoPort(attempt.boot_interface)),
     };
     context.providers.announce(node, ports).await.map_err(NoBootTarget::Provider)?;
-    // An instance is booted from its URL each time that its machine starts, whoever starts it.
+    // The machine of an instance boots from its URL at every start, whatever causes the start.
     Ok(match attempt.boots() {
         Boots::Instance => HttpBootOverride { uri, enabled: OverrideEnabled::Continuous },
         Boots::Ramdisk | Boots::Nothing => HttpBootOverride::once(uri),
     })
 }
 
-/// The attempt of an active node's instance, which its machine boots whenever it is switched on; `None` for any other
-/// node.
+/// The attempt of an active node's instance, which its machine boots at every power-on; `None` for other nodes.
 pub(super) fn instance_attempt(node: &Node) -> Option<&Attempt> {
     bootable(node).filter(|_| node.provision_state == ProvisionState::Active)
 }

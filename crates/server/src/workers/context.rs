@@ -1,4 +1,4 @@
-//! What the workers use of the daemon.
+//! The parts of the daemon that workers use.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use crate::artifacts::Artifacts;
 use crate::dhcp::BootingStrangers;
 use crate::providers::Providers;
 
-/// What all workers use; clones share it.
+/// The context of all workers; clones share it.
 #[derive(Clone, Debug)]
 pub struct WorkerContext {
     /// The nodes and their work.
     pub nodes: Nodes,
     /// Records every exchange.
     pub recorder: Recorder,
-    /// What machines are booted with.
+    /// The images.
     pub artifacts: Artifacts,
-    /// Where they fetch it.
+    /// The boot and agent URLs.
     pub urls: Urls,
-    /// This daemon, as it claims work.
+    /// The daemon's identity for claims.
     pub daemon: DaemonIdentity,
-    /// The DHCP service that machines are booted by.
+    /// The DHCP service.
     pub providers: Providers,
-    /// How long silence may last.
+    /// The timeouts.
     pub policy: Policy,
-    /// How often the power of resting machines is looked at; never, if `None`.
+    /// Interval of power readings of resting machines; never if `None`.
     pub power_sync: Option<Duration>,
-    /// Who asked for a boot and is nobody's port, for diagnoses.
+    /// Strangers that requested a boot, for diagnoses.
     pub strangers: BootingStrangers,
-    /// What `http` starts first, for diagnoses.
+    /// The first loader of `http`, for diagnoses.
     pub loader: HttpLoader,
 }
 
-/// The node's attempt, if it is the one that the work is for.
+/// The node's attempt, if the work belongs to it.
 pub(super) fn attempt_of(node: &Node, attempt: Uuid) -> Option<&Attempt> {
     node.live_attempt().filter(|live| live.id == attempt)
 }

@@ -1,4 +1,4 @@
-//! Instances, as their machines show them: an image that was fetched whole, and boots that machines begin by themselves.
+//! Boots of instances: the complete fetch of an image, and later boots that machines begin by themselves.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::context::WorkerContext;
 
-/// How long to wait before what could not be saved is saved again.
+/// Retry interval for saving.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
@@ -24,14 +24,14 @@ pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
     }
 }
 
-/// Whether the node has an instance whose image is being waited for.
+/// Whether the node has an instance whose image is awaited.
 pub(super) fn awaits_image(node: &Node) -> bool {
     node.live_attempt().is_some_and(|attempt| {
         attempt.boots() == Boots::Instance && attempt.image_fetched_at.is_none()
     })
 }
 
-/// Looks at the trace of each instance of which something was fetched.
+/// Checks the trace of each instance with a fetch.
 async fn note_fetches(context: &WorkerContext) {
     loop {
         for uuid in context.recorder.fetches().next().await {
@@ -42,14 +42,14 @@ async fn note_fetches(context: &WorkerContext) {
             context.recorder.flush().await;
             match context.nodes.store().events(uuid, Some(attempt.id)).await {
                 Ok(events) => note_fetched(context, &node, &events).await,
-                // It is looked at again with all boots under way.
+                // It is checked again with all current boots.
                 Err(failed) => log_store_failure(&failed, "a trace could not be read"),
             }
         }
     }
 }
 
-/// Takes note that an instance's image is there whole, if its trace shows that.
+/// Records the complete fetch of an instance's image, if its trace shows one.
 pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[BootEvent]) {
     let Some(attempt) = node.live_attempt().filter(|_| awaits_image(node)) else { return };
     if !is_image_fetched(trace, context.loader) {
@@ -58,7 +58,7 @@ pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[
     let event = Event::ImageFetched { attempt: attempt.id };
     match context.nodes.happen(node.uuid, None, &event).await {
         Ok(_) => info!(node.uuid = %node.uuid, "the machine has all of its instance's image"),
-        // A worker has it in hand, or the boot is over.
+        // A worker holds the node, or the boot has ended.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
             log_store_failure(&failed, &format!("the boot of node {} was not saved", node.uuid));
@@ -85,7 +85,7 @@ async fn save_later_boots(context: &WorkerContext) {
     }
 }
 
-/// Whether it is done with.
+/// Saves a later boot; returns whether it is settled.
 async fn save_later_boot(
     context: &WorkerContext,
     node: Uuid,

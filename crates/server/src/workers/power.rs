@@ -1,4 +1,4 @@
-//! What operators ask of a machine's power; and how a [`PowerPlan`] is carried out, for all work that has one.
+//! Operators' power requests, and the execution of a [`PowerPlan`] for all work that has one.
 
 pub(super) mod plan;
 
@@ -17,10 +17,10 @@ use super::boot_target::{NoBootTarget, instance_attempt, prepare_override};
 use super::context::WorkerContext;
 use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
 
-/// For all that the BMC does: one that answers each question at the last moment holds the node no longer.
+/// Time limit of all BMC calls together: a slow BMC must not hold the node longer.
 pub(super) const BMC_PATIENCE: Duration = Duration::from_secs(900);
 
-/// Why a plan was not carried out to its end.
+/// The reason why a plan was not completed.
 #[derive(Debug, Error)]
 pub(super) enum NotCarriedOut {
     #[error(transparent)]
@@ -45,7 +45,7 @@ pub(super) async fn run(
     }
 }
 
-/// Why the power is not as the operator asked.
+/// The reason why the power state was not set.
 #[derive(Debug, Error)]
 enum PowerNotSet {
     #[error(transparent)]
@@ -60,7 +60,7 @@ async fn set_power(
     target: PowerTarget,
 ) -> Result<(), PowerNotSet> {
     let node = &claimed.node;
-    // The machine of an instance boots from its URL, which its BMC may have forgotten.
+    // The machine of an instance boots from its URL, which its BMC may have lost.
     let instance = instance_attempt(node).filter(|_| target.leads_to() == PowerState::On);
     let has_uri = instance.map(|attempt| attempt.boot_interface.http_boot_uri().is_some());
     let mut plan = PowerPlan::power(target, has_uri, claimed.progress);
@@ -71,16 +71,16 @@ async fn set_power(
     Ok(())
 }
 
-/// How far a plan was carried out.
+/// The point at which the execution of a plan paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlanPause {
-    /// To its end.
+    /// At its end.
     Done,
-    /// Until what the machine is told to boot is to be made ready, which may take longer than any BMC.
+    /// Before the preparation of the boot target, which may take longer than any BMC.
     Prepare,
 }
 
-/// Carries `plan` out, as far as it goes or for as long as `patience`.
+/// Executes `plan`, up to the next pause or for `patience`.
 pub(super) async fn carry_out(
     context: &WorkerContext,
     claimed: &Claimed,

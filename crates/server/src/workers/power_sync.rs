@@ -1,5 +1,5 @@
-//! The power of machines that nobody works on, as their BMCs see it: somebody else may have a hand on
-//! the switch (Ironic's `[conductor]sync_power_state_interval`).
+//! Power readings of machines without work: other parties may have switched them (Ironic's
+//! `[conductor]sync_power_state_interval`).
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) async fn run(context: WorkerContext, every: Duration, end: Cancellati
     }
 }
 
-/// Whether a look at its BMC disturbs nobody, and there is one that was seen to answer.
+/// Whether the node has no work, and a BMC that has answered before.
 fn is_resting(node: &Node) -> bool {
     let state = node.provision_state;
     let managed = state != ProvisionState::Enroll && !state.is_under_way();
@@ -44,12 +44,12 @@ fn is_resting(node: &Node) -> bool {
     managed && torn_down && node.target_power_state.is_none()
 }
 
-/// Gives the node and why its BMC does not answer, if it does not.
+/// Returns the node and the BMC's failure, if it does not answer.
 ///
-/// The look takes its time. Whatever happens to the node meanwhile, as an operator who asks for another power, is newer
-/// than what is seen: that is dropped then, and looked at again the next time.
+/// The reading takes time. A change of the node meanwhile, such as an operator's power request, is newer than the
+/// result, which is dropped then until the next reading.
 async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> {
-    // It may have waited for its turn.
+    // The node may have waited for its turn.
     let (node, since) = context.nodes.index().numbered(uuid)?;
     if !is_resting(&node) {
         return None;
@@ -66,7 +66,7 @@ async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> 
             info!(node.uuid = %uuid, "somebody else has changed its power: it is {}", power.name());
         }
         Ok(None) => debug!(node.uuid = %uuid, "it was changed while its power was looked at"),
-        // Whoever works on it now knows better.
+        // A worker with the node has newer data.
         Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
             log_store_failure(&failed, &format!("the power of node {uuid} was not saved"));
@@ -75,7 +75,7 @@ async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> 
     None
 }
 
-/// Says once of each BMC that it is silent, and once that it is back.
+/// Logs once that a BMC is silent, and once that it answers again.
 fn note(before: &HashSet<Uuid>, found: Vec<Option<(Uuid, String)>>) -> HashSet<Uuid> {
     let mut now = HashSet::new();
     for (node, why) in found.into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Calls to the agent, as a [`StepPlan`] says: which steps it has, the next step, and how that goes.
+//! Calls to the agent, as planned by a [`StepPlan`]: its list of steps, the next step, and its progress.
 
 use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
 use provision::trace::{AgentCall, AgentOutcome};
@@ -86,7 +86,7 @@ impl TracedAgent<'_> {
         self.context.recorder.record(&self.claimed.node, what);
     }
 
-    /// The node as its agent may see it: nothing of the BMC.
+    /// The agent's view of the node, without data about the BMC.
     fn about_node(&self) -> Map<String, Value> {
         let Claimed { node, ports, .. } = self.claimed;
         let ports: Vec<_> = ports

@@ -1,4 +1,4 @@
-//! The end of an attempt: power off, and nothing left that a later boot could run into.
+//! The end of an attempt: power off, and the override and announcements removed.
 
 mod plan;
 
@@ -16,13 +16,13 @@ use super::context::WorkerContext;
 use super::power::plan::PowerPlan;
 use super::power::{NotCarriedOut, carry_out};
 
-/// How long the end waits for another DHCP service to forget the boot, which is tried again later.
+/// Time limit for an external DHCP service's withdrawal, which is retried later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// For one try: one that answers each question at the last moment holds the node no longer.
+/// Time limit of one try: a slow BMC must not hold the node longer.
 const TRY: Duration = Duration::from_secs(300);
 
-/// The machine is switched off whatever becomes of the DHCP service.
+/// The machine is switched off, whatever the DHCP service does.
 pub(super) async fn run(
     context: &WorkerContext,
     claimed: &Claimed,

@@ -1,4 +1,4 @@
-//! `manage`: does the BMC answer, and to this name and password?
+//! `manage`: checks that the BMC answers, and accepts the user name and password.
 
 use std::time::Duration;
 
@@ -9,11 +9,10 @@ use tokio::time::timeout;
 use super::context::WorkerContext;
 use crate::bmcs::{Bmc, BmcError, look};
 
-/// For all that a BMC is asked: one that answers each question at the last moment holds the node no longer.
+/// Time limit of all BMC calls: a slow BMC must not hold the node longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Whether it can boot the machine over HTTP is asked when the machine is to boot: until then an
-/// operator may still choose the boot interface.
+/// Support of HTTP boot is checked at the boot: until then an operator may still change the boot interface.
 pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
     match power(context, node).await {
         Ok(power) => Event::Verified(power),
@@ -21,7 +20,7 @@ pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
     }
 }
 
-/// What the BMC says of the power.
+/// The power state at the BMC.
 pub(super) async fn power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
     let seen = timeout(PATIENCE, see_power(context, node)).await;
     seen.map_err(|_| BmcError::Slow(PATIENCE)).flatten()
@@ -33,7 +32,7 @@ async fn see_power(context: &WorkerContext, node: &Node) -> Result<PowerState, B
     Ok(power_state(look(&machine).await?.power()))
 }
 
-/// A machine whose power is not known to be off may be on.
+/// A machine whose power is not known to be off counts as on.
 fn power_state(power: SystemPower) -> PowerState {
     match power {
         SystemPower::Off => PowerState::Off,

@@ -1,4 +1,4 @@
-//! Time: boots that go nowhere are explained and, at last, given up; old traces are forgotten.
+//! Timeouts: stuck boots are diagnosed and finally failed; old traces are deleted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use super::instances::{awaits_image, note_fetched};
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
-/// Traces that are read each time: when a whole hall is switched on, the database has better to do.
+/// Number of traces read in one round, to limit the load when a whole hall is switched on.
 const LOOKS: usize = 500;
-/// Traces that are read at once.
+/// Number of traces read at once.
 const TOGETHER: usize = 20;
 
-/// What is remembered of each attempt that is under way.
+/// The state of each current attempt.
 #[derive(Debug, Default)]
 struct Watched {
-    /// In which round its trace was last read.
+    /// The round in which its trace was last read.
     round: u64,
-    /// What was last said of it, so that it is said once.
+    /// The last logged diagnosis, so that each is logged once.
     said: Option<(Verdict, Option<String>)>,
-    /// The silence that is being waited out.
+    /// The current silence.
     silence: Option<MeasuredSilence>,
-    /// When its machine was switched on, if that was before this daemon served.
+    /// The time of the power-on, if it preceded the start of this daemon.
     booted_before: Option<Timestamp>,
 }
 
-/// A silence from the moment on at which this daemon saw that it had begun: a clean is given up after a whole one, whatever
-/// the system's clock says, or said when the times in the store were taken.
+/// A silence measured from the moment at which this daemon noticed it: a clean fails after a whole timeout, whatever
+/// the system clock shows, or showed when stored times were taken.
 #[derive(Clone, Copy, Debug)]
 struct MeasuredSilence {
-    /// What was heard last.
+    /// The time of the last sign of life.
     since: Timestamp,
     seen: Instant,
 }
 
 impl MeasuredSilence {
-    /// The silence now: the one before, unless something was heard since.
+    /// The current silence: the former one, unless there was a sign of life since.
     fn now(before: Option<Self>, last_heard: Timestamp, now: Instant) -> Self {
         match before {
             Some(silence) if silence.since == last_heard => silence,
@@ -57,8 +57,8 @@ impl MeasuredSilence {
         }
     }
 
-    /// How long it lasts. While the database could not be written nothing could be heard, so that it begins anew when
-    /// the database has become `usable`.
+    /// Its duration. Calls could not be recorded during an outage of the database, so it starts anew when the
+    /// database became `usable`.
     fn lasts(self, now: Instant, usable: Option<Duration>) -> Silence {
         let measured = now.saturating_duration_since(self.seen);
         let lasts = usable.map_or(measured, |usable| usable.min(measured));
@@ -66,7 +66,7 @@ impl MeasuredSilence {
     }
 }
 
-/// Another DHCP service may take its time: boots are looked at meanwhile.
+/// An external DHCP service may be slow: boots are watched meanwhile.
 pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
     tokio::select! {
         ((), ()) = join(watch(&context), tidy(&context)) => {}
@@ -108,7 +108,7 @@ async fn look_at_all(
     serving_since: Instant,
 ) {
     let booting = context.nodes.index().booting();
-    // An instance that has all of its image is on its own.
+    // An instance with its whole image needs no watching.
     let is_watched =
         |node: &&Arc<Node>| node.provision_state != State::Active || awaits_image(node);
     let watched_nodes = booting.iter().filter(is_watched);
@@ -139,8 +139,8 @@ async fn look_at_all(
     }
 }
 
-/// Brings the silences of all that wait up to date; what is over is forgotten. In the `first` round all boots are from
-/// before this daemon served.
+/// Updates the silences of all waiting nodes; removes ended ones. In the `first` round all boots precede this
+/// daemon's start.
 fn note_silences(
     watched: &mut HashMap<Uuid, Watched>,
     booting: &[(Uuid, &Arc<Node>)],
@@ -165,7 +165,7 @@ fn lasting(context: &WorkerContext, watched: &Watched) -> Option<Silence> {
     watched.silence.map(|silence| silence.lasts(Instant::now(), usable))
 }
 
-/// Without a trace, if it could not be read, a node is given up all the same once it is overdue.
+/// If the trace cannot be read, an overdue node still fails.
 async fn look_at(
     context: &WorkerContext,
     node: &Node,
@@ -216,12 +216,12 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Option<(Verdict, Option<St
     }
 }
 
-/// Firmware whose fetch broke off when we ended does not try again by itself.
+/// Firmware whose fetch was interrupted by the daemon's end does not retry by itself.
 async fn boot_again(context: &WorkerContext, node: &Node) {
     let Some(attempt) = node.live_attempt().map(|attempt| attempt.id) else { return };
     match context.nodes.happen(node.uuid, None, &Event::BootMissed { attempt }).await {
         Ok(_) => info!(node.uuid = %node.uuid, "booting it again: we were away when it did"),
-        // It came up, or is worked on, in this moment; or it is looked at again.
+        // It came up at this moment, or a worker holds it; otherwise it is checked again.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
             log_store_failure(&failed, &format!("node {} was not booted again", node.uuid));
@@ -232,7 +232,7 @@ async fn boot_again(context: &WorkerContext, node: &Node) {
 async fn give_up(context: &WorkerContext, node: Uuid, silence: Silence, why: Option<String>) {
     let tick = Event::Tick { silence: Some(silence), why };
     match context.nodes.happen(node, None, &tick).await {
-        // Whoever works on it will be heard of, or be overdue again.
+        // A worker's node will show progress, or be overdue again.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
             log_store_failure(&failed, &format!("the clean of node {node} was not given up"));
@@ -282,7 +282,7 @@ mod tests {
     fn whatever_is_heard_begins_another_silence() {
         let start = Instant::now();
         let silence = MeasuredSilence::now(None, at("2026-01-01T00:00:00Z"), start);
-        // A heartbeat after the system's clock was set back has an earlier time.
+        // A heartbeat after the system clock was set back has an earlier time.
         let heard = at("2025-12-31T22:00:00Z");
 
         let next = MeasuredSilence::now(Some(silence), heard, start + MINUTE);

@@ -1,10 +1,10 @@
-//! The places of work that is under way at once.
+//! The places of concurrent work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A place among those of the work that is under way at once.
+/// One of the places for concurrent work.
 #[derive(Debug)]
 pub(super) struct WorkPlace {
     room: Arc<Semaphore>,
@@ -17,8 +17,8 @@ impl WorkPlace {
         Self { room: Arc::clone(room), own: Mutex::new(own) }
     }
 
-    /// Gives the place to others while `waited_for` is: image servers may take hours, and those of some nodes must
-    /// not keep the work on others from being done.
+    /// Lends the place to others while `waited_for` runs: image servers may take hours, and must not block the work
+    /// on other nodes.
     pub(super) async fn lend<T>(&self, waited_for: impl Future<Output = T>) -> T {
         let own = |permit| {
             std::mem::replace(&mut *self.own.lock().unwrap_or_else(PoisonError::into_inner), permit)

@@ -1,4 +1,4 @@
-//! Back-up and restore, by the commands of the book.
+//! Backup and restore, by the book's commands.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::daemons::database;
 
 const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/book/src/backup.md");
 
-/// The commands of a section of the book, one block after the other.
+/// The commands in a section of the book, in order.
 fn commands(section: &str) -> Vec<String> {
     let book = fs::read_to_string(BOOK).unwrap();
     let (_, section) = book.split_once(&format!("## {section}\n")).expect("the book has it");
@@ -38,7 +38,7 @@ async fn node_status(world: &World, name: &str) -> StatusCode {
     world.ask(Method::GET, &format!("/v1/nodes/{name}"), &Value::Null).await.0
 }
 
-/// Makes a copy while the daemon serves, changes nodes, and restores it while the daemon is away.
+/// Makes a copy while the daemon serves, changes nodes, and restores the copy while the daemon is stopped.
 async fn restores(mut world: World, section: &str, url: &str) {
     let [save, restore] = &commands(section)[..] else { panic!("two blocks of commands") };
     let (state, backup) = (world.dir.path().join("state"), tempfile::tempdir().unwrap());

@@ -18,7 +18,7 @@ pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
 const SYSTEM: &str = "1";
 
-/// A BMC with one machine; clones are one BMC.
+/// A BMC with one machine; clones share it.
 #[derive(Clone)]
 pub(crate) struct Bmc {
     url: String,
@@ -39,11 +39,11 @@ struct Inside {
     hold: Option<String>,
 }
 
-/// An answer that does not leave before it is let go.
+/// An answer that is held until released.
 pub(crate) struct Held(Arc<Shared>);
 
 impl Held {
-    /// Waits until the change was made, and its answer is being held.
+    /// Waits until the change was made and its answer is held.
     pub(crate) async fn reached(&self) {
         self.0.reached.notified().await;
     }
@@ -78,7 +78,7 @@ impl Bmc {
         self.shared.state.lock().unwrap().emulator.starts(SYSTEM);
     }
 
-    /// All requests so far that change something.
+    /// All changing requests so far.
     pub(crate) fn changes(&self) -> Vec<String> {
         self.shared.state.lock().unwrap().changes.clone()
     }
@@ -87,14 +87,14 @@ impl Bmc {
         self.shared.state.lock().unwrap().booted_from.clone()
     }
 
-    /// Holds the answer to the next request that is described so, from the beginning on.
+    /// Holds the answer to the next request whose description begins like this.
     pub(crate) fn hold(&self, request: &str) -> Held {
         self.shared.state.lock().unwrap().hold = Some(request.to_owned());
         Held(Arc::clone(&self.shared))
     }
 }
 
-/// On a task of its own, as a BMC does not stop in the middle because its client is gone.
+/// On a separate task, since a BMC finishes a request even if its client is gone.
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     tokio::spawn(answer_to_the_end(shared, request)).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! A boot set for x64 that the service takes, though no machine would.
+//! A boot set for x64 that the service accepts, although no machine would.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(crate) fn write_boot_set(folder: &Path) {
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
-/// The headers of a program with two sections, as systemd's stub has them.
+/// The headers of a program with two sections, like systemd's stub.
 fn stub() -> Vec<u8> {
     let mut bytes = vec![0; 0x800];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);

@@ -1,5 +1,5 @@
-//! Several daemons with one PostgreSQL, where `FERROBOOT_TEST_POSTGRES` holds the URL of one (`scripts/with-postgres`
-//! starts it).
+//! Several daemons on one PostgreSQL, if `FERROBOOT_TEST_POSTGRES` has the URL of one (`scripts/with-postgres` starts
+//! one).
 
 mod pools;
 
@@ -15,10 +15,10 @@ use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::{World, client_at};
 
-/// How far a daemon may be behind the others, and some time for the test to see it.
+/// The longest lag of a daemon behind the others, with a margin for the test.
 const BEHIND: Duration = Duration::from_millis(1_500);
 
-/// Settings with a database of their own, if there is a PostgreSQL.
+/// Settings with a separate database, if there is a PostgreSQL.
 pub(super) async fn database() -> Option<String> {
     let url = std::env::var("FERROBOOT_TEST_POSTGRES").ok()?;
     sqlx::any::install_default_drivers();
@@ -30,7 +30,7 @@ pub(super) async fn database() -> Option<String> {
     Some(format!("[database]\nurl = '{place}/{name}?{more}'\n"))
 }
 
-/// Puts the key file that all daemons of these tests have into a state directory.
+/// Puts the key file of all daemons in these tests into a state directory.
 pub(super) fn give_key(dir: &Path) {
     let state = dir.join("state");
     fs::create_dir_all(&state).unwrap();
@@ -39,7 +39,7 @@ pub(super) fn give_key(dir: &Path) {
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The status of a GET for the path of a URL at another address.
+/// The status of a GET for a URL's path at another address.
 async fn status_at(world: &World, url: &str, address: std::net::Ipv4Addr) -> StatusCode {
     let url = url.replace(&world.address.to_string(), &address.to_string());
     world.http.get(url).send().await.unwrap().status()

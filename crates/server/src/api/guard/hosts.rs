@@ -1,8 +1,9 @@
 //! Checks of `Host`, `Origin`, `Sec-Fetch-Site` and `Content-Type`.
 //!
-//! A page in an operator's browser can send requests to every address that the browser reaches. Host names that are not
-//! ours are refused: the owner of a name can let it point at us (DNS rebinding). Pages of other origins are refused, and
-//! bodies of a type that a page may send without a preflight (Fetch Standard §4.8, CORS-safelisted request headers).
+//! A page in an operator's browser can send requests to every address that the browser reaches. Foreign host names
+//! are refused, since their owners can make them resolve to this host (DNS rebinding). Pages of other origins are
+//! refused, and bodies of types that a page may send without a preflight (Fetch Standard §4.8, CORS-safelisted
+//! request headers).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,15 +12,15 @@ use axum::http::{HeaderMap, Uri, Version, header};
 use thiserror::Error;
 use url::{Host, Url};
 
-/// The host names of the API, beside `localhost` and IP addresses.
+/// The host names of the API, besides `localhost` and IP addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApiNames {
     names: BTreeSet<String>,
-    /// The origin of `public_url`: that of our own pages behind a TLS proxy.
+    /// The origin of `public_url`: the origin of the API behind a TLS proxy.
     public: Option<Origin>,
 }
 
-/// The authority of a request: the host that its client means (RFC 9110 §7.2).
+/// The authority of a request: the target host (RFC 9110 §7.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Authority {
     host: HostName,
@@ -37,11 +38,11 @@ struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostName {
     Address(IpAddr),
-    /// In lower case, without a dot at its end.
+    /// In lower case, without a trailing dot.
     Name(String),
 }
 
-/// A request for another host, or for none.
+/// A request for a foreign host, or without one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum WrongHost {
     #[error("The request has no Host header, which HTTP/1.1 asks for.")]
@@ -57,7 +58,7 @@ pub(super) enum WrongHost {
     NotOurs(String),
 }
 
-/// A request that a web page of another origin sent.
+/// A request sent by a web page of another origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum ForeignPage {
     #[error("The request comes from a web page of another origin (its Origin is not this API's).")]
@@ -78,7 +79,7 @@ impl ApiNames {
         Self { names: names.collect(), public: public_url.and_then(Origin::of_url) }
     }
 
-    /// The authority of a request, if it is one of ours.
+    /// The authority of a request, if it belongs to the API.
     ///
     /// # Errors
     /// [`WrongHost`]
@@ -88,7 +89,7 @@ impl ApiNames {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Option<Authority>, WrongHost> {
-        // With a target in absolute form (RFC 9112 §3.2.2), both the target and `Host` must be ours.
+        // With a target in absolute form (RFC 9112 §3.2.2), both the target and `Host` are checked.
         if let Some(target) = uri.authority() {
             self.judge(target.as_str())?;
         }
@@ -114,7 +115,7 @@ impl ApiNames {
         }
     }
 
-    /// Refuses a request of a page of another origin than `own`.
+    /// Refuses a request from a page of another origin than `own`.
     ///
     /// # Errors
     /// [`ForeignPage`]
@@ -130,7 +131,7 @@ impl ApiNames {
                 return Err(ForeignPage::Origin);
             }
         }
-        // A GET for an image has no `Origin`. Browsers send `Sec-Fetch-Site` to trustworthy URLs, loopback among them
+        // A GET for an image has no `Origin`. Browsers send `Sec-Fetch-Site` to trustworthy URLs, including loopback
         // (Fetch Metadata Request Headers §2.4).
         let is_ours = |site: &[u8]| matches!(site, b"same-origin" | b"none");
         let mut sites = headers.get_all("sec-fetch-site").iter();
@@ -139,12 +140,12 @@ impl ApiNames {
 }
 
 impl Authority {
-    /// Reads `host[:port]` (RFC 3986 §3.2, without user information).
+    /// Parses `host[:port]` (RFC 3986 §3.2, without user information).
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
-                // A zone (RFC 6874) has a meaning on the client's host alone.
+                // A zone (RFC 6874) is meaningful only on the client's host.
                 let address = address.split_once('%').map_or(address, |(address, _)| address);
                 let address = address.parse::<Ipv6Addr>().ok()?;
                 (HostName::Address(IpAddr::from(address).to_canonical()), port)
@@ -312,7 +313,7 @@ mod tests {
         let headers: HeaderMap = [(header::HOST, bytes)].into_iter().collect();
         let odd = names().check(Version::HTTP_11, &"/".parse().unwrap(), &headers);
         assert_eq!(odd, Err(WrongHost::Unreadable));
-        // Before 1.1 there was none, and no browser leaves it out.
+        // HTTP/1.0 has no Host header, and all browsers send one.
         let old = names().check(Version::HTTP_10, &"/".parse().unwrap(), &HeaderMap::new());
         assert_eq!(old, Ok(None));
     }

@@ -1,4 +1,4 @@
-//! The file of users: lines of `user:hash`, as Apache's `htpasswd -B` writes them and Ironic's `http_basic` reads them.
+//! The users file: lines of `user:hash`, as written by Apache's `htpasswd -B` and read by Ironic's `http_basic`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use tracing::warn;
 
-/// Largest file of users, in bytes.
+/// Largest users file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// Accepted costs of bcrypt. The work doubles with each; 2^16 rounds take about 5 s.
+/// Accepted costs of bcrypt. Each step doubles the work; 2^16 rounds take about 5 s.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
 /// Prefixes of bcrypt hashes. `$2x$` is missing: it marks the hashes of a faulty implementation, which accept other
@@ -29,7 +29,7 @@ pub(super) struct Htpasswd(BTreeMap<String, PasswordHash>);
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct PasswordHash(String);
 
-/// Identity and times of a file, which change when the file does.
+/// The identity and times of a file, which change with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UsersFileStamp {
     device: u64,
@@ -56,7 +56,7 @@ impl UsersFileStamp {
         path.metadata().ok().map(|metadata| Self::from(&metadata))
     }
 
-    /// Whether a change of the file after `now` is sure to give another stamp: within the same tick of the file
+    /// Whether a change of the file after `now` is sure to change the stamp: within the same tick of the file
     /// system's clock it may not.
     fn is_settled(self, now: SystemTime) -> bool {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
@@ -76,10 +76,10 @@ impl From<&std::fs::Metadata> for UsersFileStamp {
 }
 
 impl Htpasswd {
-    /// Reads a file; its stamp is `None` if it has changed so lately that it must be read again.
+    /// Reads a file; the stamp is `None` if the file changed so recently that it must be read again.
     ///
     /// # Errors
-    /// In words, with the path: not readable, no regular file, too large, writable by others, or wrong in a line.
+    /// A message with the path: not readable, not a regular file, too large, world-writable, or with an invalid line.
     pub(super) fn read(path: &Path) -> Result<(Self, Option<UsersFileStamp>)> {
         let shown = path.display();
         let (text, stamp) = text_of(path).with_context(|| {
@@ -90,10 +90,10 @@ impl Htpasswd {
         Ok((users, stamp))
     }
 
-    /// Reads the text of a file. Empty lines and those that begin with `#` count for nothing.
+    /// Parses the text of a file. Empty lines and lines that begin with `#` are ignored.
     ///
     /// # Errors
-    /// In words, with the line's number.
+    /// A message with the line number.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut users = BTreeMap::new();
         for (at, line) in text.lines().enumerate() {
@@ -109,7 +109,7 @@ impl Htpasswd {
         Ok(Self(users))
     }
 
-    /// The hash of a user's password. For an unknown user, the hash of another user that `other` chooses, so that the
+    /// The hash of a user's password. For an unknown user, the hash of another user selected by `other`, so that the
     /// check takes as long.
     pub(super) fn hash_of(&self, user: &str, other: usize) -> (Option<&str>, &PasswordHash) {
         if let Some((user, hash)) = self.0.get_key_value(user) {
@@ -119,14 +119,14 @@ impl Htpasswd {
         (None, hash)
     }
 
-    /// How many there are.
+    /// Number of users.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 fn text_of(path: &Path) -> Result<(String, Option<UsersFileStamp>)> {
-    // Without waiting for who writes, should it be a pipe.
+    // Does not block if the file is a pipe.
     let nonblocking = OFlag::O_NONBLOCK.bits();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     let stamp = stamp_of(&file, path)?;
@@ -159,7 +159,7 @@ fn entry(line: &str) -> Result<(&str, PasswordHash)> {
     ensure!(!user.is_empty(), "its user has no name");
     ensure!(user.len() <= 255, "its user's name is longer than 255 bytes");
     ensure!(!user.chars().any(char::is_control), "its user's name has a control character");
-    // A hash in the wrong place must not be shown as a name.
+    // A hash in the wrong field must not be shown as a name.
     ensure!(
         !BCRYPT_KINDS.iter().any(|kind| user.contains(kind)),
         "a hash stands where its user's name should be: it is user:hash, as `htpasswd -B` writes it"
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Of `secret`, as Apache's `htpasswd -nbBC 4` wrote it.
+    /// The hash of `secret`, from Apache's `htpasswd -nbBC 4`.
     const SECRET: &str = "$2y$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW";
 
     fn refusal(text: &str) -> String {

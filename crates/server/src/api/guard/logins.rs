@@ -1,4 +1,4 @@
-//! The memory of logins: recent good ones, and failures by source.
+//! The memory of logins: recent successes, and failures by source.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// Time for which a good login is not checked again.
+/// Time during which a successful login is not checked again.
 const REMEMBERED: Duration = Duration::from_secs(300);
-/// Most good logins, and most sources, kept in memory.
+/// Number of successful logins, and of sources, kept in memory.
 const MOST: usize = 4_096;
-/// Wrong logins of one source: a burst, and then one per interval.
+/// Failed logins of one source: a burst, then one per interval.
 const FAILURES: u32 = 10;
 const FAILURE_EVERY: Duration = Duration::from_secs(2);
 
-/// A keyed digest of a user, a password and the hash that it was checked against.
+/// A keyed digest of a user, a password and the hash that was checked.
 pub(super) type LoginDigest = [u8; 32];
 
 /// The source of a login: an IPv4 address, or an IPv6 /64, since one host can use all of it.
@@ -54,11 +54,11 @@ pub(super) struct Logins {
 
 #[derive(Debug)]
 struct Failures {
-    /// Time at which no failure is left: each adds [`FAILURE_EVERY`].
+    /// The time at which no failure is left: each failure adds [`FAILURE_EVERY`].
     forgotten: Instant,
-    /// Whether it was logged that there are too many.
+    /// Whether the excess was logged.
     is_told: bool,
-    /// Held while a login is checked: one at a time per source.
+    /// Held during the check of a login: one at a time per source.
     turn: Arc<AsyncMutex<()>>,
 }
 
@@ -67,18 +67,18 @@ struct Failures {
 pub(super) struct TooManyFailures {
     /// Time until the next login is checked.
     pub(super) retry_after: Duration,
-    /// Whether this is the first one that is refused.
+    /// Whether this is the first refused login.
     pub(super) is_first: bool,
 }
 
 impl Logins {
-    /// The user of a recent good login.
+    /// The user of a recent successful login.
     pub(super) fn remembered(&self, digest: &LoginDigest, now: Instant) -> Option<Arc<str>> {
         let (user, until) = self.verified.get(digest)?;
         (now < *until).then(|| Arc::clone(user))
     }
 
-    /// The lock of a source, which serialises its logins.
+    /// The lock of a source, which serializes its logins.
     pub(super) fn turn(&mut self, source: LoginSource, now: Instant) -> Arc<AsyncMutex<()>> {
         Arc::clone(&self.source(source, now).turn)
     }
@@ -104,7 +104,7 @@ impl Logins {
         Ok(())
     }
 
-    /// Takes back what [`Logins::begin`] counted, and remembers the login.
+    /// Removes the failure that [`Logins::begin`] counted, and remembers the success.
     pub(super) fn went_well(
         &mut self,
         source: LoginSource,
@@ -121,7 +121,7 @@ impl Logins {
         }
     }
 
-    /// Takes back what [`Logins::begin`] counted.
+    /// Removes the failure that [`Logins::begin`] counted.
     pub(super) fn not_checked(&mut self, source: LoginSource, now: Instant) {
         let failures = self.source(source, now);
         failures.forgotten = failures.forgotten.checked_sub(FAILURE_EVERY).unwrap_or(now);

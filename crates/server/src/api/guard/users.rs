@@ -1,4 +1,5 @@
-//! HTTP Basic (RFC 7617), as Ironic's `auth_strategy = http_basic`: credentials are checked against the file of users.
+//! HTTP Basic (RFC 7617), as in Ironic's `auth_strategy = http_basic`: credentials are checked against the users
+//! file.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ use transport::repeats;
 use super::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
 
-/// Longest password, in bytes. bcrypt ignores what comes behind.
+/// Longest password, in bytes. bcrypt ignores the rest.
 const MAX_PASSWORD: usize = 72;
 /// Longest encoded credentials, in bytes.
 const MAX_ENCODED: usize = 1_024;
@@ -42,11 +43,11 @@ pub(super) struct Users(Arc<SharedUsers>);
 #[derive(Debug)]
 struct SharedUsers {
     path: PathBuf,
-    /// Random key of the digests in memory, so that they tell nothing about a password.
+    /// The random key of the digests in memory, so that they reveal nothing about a password.
     key: [u8; 32],
     known: Mutex<UsersFileState>,
     logins: Mutex<Logins>,
-    /// Permits to check a password: at most half of the processors are used for it.
+    /// Permits for password checks: they use at most half of the processors.
     room: Semaphore,
 }
 
@@ -70,20 +71,20 @@ pub(super) struct Credentials {
     password: Vec<u8>,
 }
 
-/// Why a login is refused.
+/// The reason for refusing a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotLoggedIn {
     /// There are no credentials.
     NoCredentials,
     /// The header is not HTTP Basic.
     Malformed,
-    /// bcrypt cannot tell the password from others.
+    /// bcrypt cannot distinguish the password from others.
     Unfit,
-    /// No such user, or another password.
+    /// The user is unknown, or the password is wrong.
     Wrong,
-    /// Too many logins of this source failed.
+    /// Too many logins of this source have failed.
     TooMany {
-        /// When to try again.
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
     /// Too many logins are being checked.
@@ -97,7 +98,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads `Authorization` (RFC 7617 §2).
+    /// Parses `Authorization` (RFC 7617 §2).
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, NotLoggedIn> {
         let mut all = headers.get_all(header::AUTHORIZATION).iter();
         let value = match (all.next(), all.next()) {
@@ -110,11 +111,11 @@ impl Credentials {
             return Err(NotLoggedIn::Malformed);
         }
         let pair = BASE64.decode(encoded.trim()).map_err(|_| NotLoggedIn::Malformed)?;
-        // The first colon ends the name: passwords may have colons.
+        // The first colon ends the name: passwords may contain colons.
         let colon = pair.iter().position(|byte| *byte == b':').ok_or(NotLoggedIn::Malformed)?;
         let user = str::from_utf8(&pair[..colon]).map_err(|_| NotLoggedIn::Wrong)?.to_owned();
         let password = pair[colon + 1..].to_vec();
-        // bcrypt repeats the password with a NUL behind it, so that `a`, NUL, `a` would pass for `a`.
+        // bcrypt repeats the password with a NUL after it, so that `a`, NUL, `a` would match `a`.
         if password.is_empty() || password.len() > MAX_PASSWORD || password.contains(&0) {
             return Err(NotLoggedIn::Unfit);
         }
@@ -123,10 +124,10 @@ impl Credentials {
 }
 
 impl Users {
-    /// The users of a file.
+    /// The users in a file.
     ///
     /// # Errors
-    /// A file that cannot be used.
+    /// The file cannot be used.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (users, stamp) = Htpasswd::read(path)?;
         info!("users of the API: {}, of {}", users.len(), path.display());
@@ -141,7 +142,7 @@ impl Users {
         })))
     }
 
-    /// Reads the file again. If it cannot be used, the users stay as they were, and the reason is logged.
+    /// Reads the file again. If it cannot be used, the users stay the same, and the reason is logged.
     pub(super) fn reload(&self) {
         let inner = &*self.0;
         match Htpasswd::read(&inner.path) {
@@ -175,7 +176,7 @@ impl Users {
         let credentials = Credentials::read(headers)?;
         let users = self.current().await;
         let (user, hash) = users.hash_of(&credentials.user, self.0.other(&credentials.user));
-        // The digest includes the hash, so that a changed password is not found in the memory of good logins.
+        // The digest includes the hash, so that a changed password does not match a remembered login.
         let digest = self.0.digest(&credentials, hash);
         let remembered =
             || user.and_then(|_| locked(&self.0.logins).remembered(&digest, Instant::now()));
@@ -185,7 +186,7 @@ impl Users {
         let source = LoginSource::from(peer);
         let turn = locked(&self.0.logins).turn(source, Instant::now());
         let _turn = turn.lock().await;
-        // Meanwhile another request with the same credentials may have been accepted.
+        // Another request with the same credentials may have been accepted meanwhile.
         if let Some(user) = remembered() {
             return Ok(user);
         }
@@ -202,7 +203,7 @@ impl Users {
                 Ok(user)
             }
             None => {
-                // The name is not logged: people type passwords where names belong.
+                // The name is not logged: people mistakenly type passwords there.
                 if let Some(left_out) = repeats::line("login", source) {
                     warn!(
                         "a login from {source} is refused: no such user, or another password{left_out}"
@@ -213,7 +214,7 @@ impl Users {
         }
     }
 
-    /// The users, after a changed file was read again.
+    /// The users, after reading a changed file again.
     async fn current(&self) -> Arc<Htpasswd> {
         let users = self.clone();
         let seen = spawn_blocking(move || {
@@ -249,7 +250,7 @@ impl SharedUsers {
         mac.finalize().into_bytes().into()
     }
 
-    /// A keyed number for an unknown name: always the same, and not to be guessed.
+    /// A keyed number for an unknown name: constant, but unpredictable.
     fn other(&self, user: &str) -> usize {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key may have any length");
         mac.update(user.as_bytes());
@@ -258,7 +259,7 @@ impl SharedUsers {
     }
 }
 
-/// Checks a password on a thread of its own: bcrypt takes tens of milliseconds on purpose.
+/// Checks a password on a separate thread: bcrypt takes tens of milliseconds by design.
 async fn check(password: Vec<u8>, hash: PasswordHash) -> bool {
     let checked = spawn_blocking(move || bcrypt::verify(password, hash.as_str()));
     checked.await.is_ok_and(|checked| checked.unwrap_or(false))

@@ -1,4 +1,4 @@
-//! What a network's settings need of this host's interface. Nobody is asked.
+//! Checks of this host's interface against a network's settings. Nothing is sent.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -12,12 +12,11 @@ use tokio::time::{Instant, sleep};
 use crate::config::Agent;
 use crate::dhcp::{interface, unusable};
 
-/// How long addresses may take until it is known that nobody else has them (RFC 4862 §5.4), and how
-/// often to look.
+/// Time limit and interval of waiting for duplicate address detection (RFC 4862 §5.4).
 const SETTLING: Duration = Duration::from_millis(2_500);
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// What is known of an interface.
+/// The state of an interface.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     pub(super) addresses: Vec<IpNet>,
@@ -26,10 +25,10 @@ pub(super) struct Host {
     part_of: Option<String>,
 }
 
-/// What keeps a network from being served on its interface.
+/// Checks that a network can be served on its interface.
 ///
 /// # Errors
-/// In words, what is wrong with it.
+/// A description of the problem.
 pub(in crate::check) fn fits(network: &NetworkSettings, agent: &Agent) -> Result<()> {
     let host = Host::of(&network.interface)?;
     host.is_whole(&network.interface)?;
@@ -48,7 +47,7 @@ impl Host {
         })
     }
 
-    /// The same, once its IPv6 addresses can be used or will not be.
+    /// The state once its IPv6 addresses are usable, or known to be unusable.
     pub(super) async fn settled(name: &str) -> Result<Self> {
         let begun = Instant::now();
         loop {
@@ -61,13 +60,13 @@ impl Host {
         }
     }
 
-    /// Whether machines are heard on it.
+    /// Checks that the interface receives machines' packets.
     pub(super) fn interface(&self, name: &str) -> Result<String> {
         self.is_whole(name)?;
         interface::is_up(name)
     }
 
-    /// Whether packets that come in on it are its own.
+    /// Checks that the interface is not a part of a bridge or bond.
     fn is_whole(&self, name: &str) -> Result<()> {
         if let Some(master) = &self.part_of {
             bail!(
@@ -78,7 +77,7 @@ impl Host {
         Ok(())
     }
 
-    /// Ours towards machines, of IPv4 or IPv6.
+    /// The service's address, IPv4 or IPv6.
     pub(super) fn own(&self, network: &NetworkSettings, is_four: bool) -> Option<IpNet> {
         let ends = match is_four {
             true => network.pool.map(|pool| [pool.0.first.into(), pool.0.last.into()]),
@@ -88,7 +87,7 @@ impl Host {
         nearest(self.addresses.iter().copied().filter(family), ends)
     }
 
-    /// Whether it has addresses that go with the pools, and can use them.
+    /// Checks that it has usable addresses in the pools' networks.
     pub(super) fn has(&self, network: &NetworkSettings) -> Result<String> {
         let name = &network.interface;
         let mut said = Vec::new();
@@ -120,7 +119,7 @@ impl Host {
         Ok(said.join(", "))
     }
 
-    /// DHCPv6 and advertisements are sent from the link-local address, and the other one is in URLs.
+    /// DHCPv6 and advertisements are sent from the link-local address; URLs contain the other one.
     fn can_use(&self, name: &str, own: IpAddr) -> Result<()> {
         let local =
             self.addresses.iter().map(IpNet::addr).find(|it| it.is_ipv6() && is_link_local(*it));
@@ -144,7 +143,7 @@ impl Host {
         }
     }
 
-    /// Whether machines can reach what they are told of, and the interface carries what they send.
+    /// Checks that machines can reach the configured routers, servers and subnets, and that the MTU fits.
     pub(super) fn suits(&self, network: &NetworkSettings) -> Result<String> {
         let name = &network.interface;
         if let (Some(told), Some(has)) = (network.mtu, self.mtu) {
@@ -184,7 +183,7 @@ impl Host {
         Ok("go with the interface".to_owned())
     }
 
-    /// Whether agents reach what they are told to call.
+    /// Checks that agents can reach the agent port.
     pub(super) fn agents_reach(&self, network: &NetworkSettings, agent: &Agent) -> Result<()> {
         let listen = agent.listen;
         if agent.url.is_some() || listen.ip().is_unspecified() {

@@ -1,4 +1,4 @@
-//! Who else has the addresses that machines are told of, or are given.
+//! Checks for other hosts with the addresses that machines are given or told of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,10 +10,10 @@ use netboot::network_settings::NetworkSettings;
 use crate::config::Config;
 use crate::dhcp::probe::{self, Leased, Neighbours};
 
-/// Addresses of a pool that are asked for: those that are given first.
+/// Number of the pool's addresses to probe: those that are leased first.
 const SOME: usize = 256;
 
-/// `None` where the interface knows no neighbours.
+/// `None` if the interface has no neighbours.
 pub(super) async fn look(
     config: &Config,
     network: &NetworkSettings,

@@ -1,4 +1,4 @@
-//! Routers' advertisements, judged.
+//! Evaluates router advertisements.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +11,8 @@ use netboot::network_settings::NetworkSettings;
 use super::servers::names;
 use crate::dhcp::probe::Routers;
 
-/// What routers say of a network; `own` is ours, and `own_addresses` are this host's, if it may have been us.
+/// Evaluates the routers on a network; `own` is the service's prefix, and `own_addresses` are this host's, if the
+/// service may have sent an advertisement itself.
 pub(super) fn judge(
     network: &NetworkSettings,
     routers: &Routers,
@@ -41,7 +42,7 @@ pub(super) fn judge(
     bail!("{first} advertises {}", wrongs.join("; and "))
 }
 
-/// What is wrong where this service advertises as well.
+/// The problem if this service also sends advertisements.
 fn beside<'a>(
     others: impl Iterator<Item = (&'a Ipv6Addr, &'a Advertisement)> + Clone,
     pool: LeasePool<Ipv6Addr>,
@@ -69,7 +70,7 @@ fn beside<'a>(
     })
 }
 
-/// What keeps machines from booting where only this router advertises.
+/// The problem if only this router sends advertisements.
 fn wrong(said: &Advertisement, pool: LeasePool<Ipv6Addr>, own: Option<IpNet>) -> Vec<String> {
     let mut all = Vec::new();
     if !said.managed {

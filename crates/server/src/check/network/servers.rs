@@ -1,4 +1,4 @@
-//! Other DHCP servers' answers, judged.
+//! Evaluates other DHCP servers' answers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use netboot::network_settings::NetworkSettings;
 
 use crate::dhcp::probe::{As, Offer, Server6};
 
-/// Those that answer a DISCOVER of a stranger or of `machines`; `own` are our addresses, if it may have been us.
+/// Evaluates the answers to a DISCOVER of a stranger or of `machines`; `own` are the service's addresses, if it may
+/// have answered itself.
 pub(super) fn judge(
     network: &NetworkSettings,
     offers: &BTreeSet<Offer>,
@@ -66,7 +67,8 @@ pub(super) fn judge(
     )
 }
 
-/// Those that answer a SOLICIT of a stranger or of `machines`; `own` is our identifier, if it may have been us.
+/// Evaluates the answers to a SOLICIT of a stranger or of `machines`; `own` is the service's DUID, if it may have
+/// answered itself.
 pub(super) fn judge6(
     network: &NetworkSettings,
     servers: &BTreeSet<Server6>,

@@ -1,4 +1,4 @@
-//! Whether machines reach what they are told to fetch: asked as a machine would, with a time limit.
+//! Checks that machines can reach their boot URL, by a machine's request with a time limit.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -24,28 +24,28 @@ use crate::config::Config;
 use crate::dhcp::interface;
 use crate::dhcp::probe::names;
 
-/// How long to wait for an answer; names take two seconds at most before that.
+/// Time limit for an answer; name resolution takes at most two seconds before that.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// As long as every ticket; no node has it.
+/// A ticket of the usual length that no node has.
 const NOBODYS: &str = "ferroboot-check-network";
-/// Bytes of an answer that are looked at.
+/// Number of bytes of an answer to read.
 const ENOUGH: usize = 1_024;
 
-/// What the machines of one family are told there.
+/// The URL of one family's machines on a network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told<'a> {
     pub(super) config: &'a Config,
     pub(super) network: &'a NetworkSettings,
-    /// Our address there, and its network.
+    /// The service's address with its network.
     pub(super) near: IpNet,
-    /// Whether the service was seen to run.
+    /// Whether the service is running.
     pub(super) is_running: bool,
 }
 
-/// Whether they reach it.
+/// Checks that machines reach it.
 ///
 /// # Errors
-/// In words, why not.
+/// The reason why not.
 pub(super) async fn reached(told: Told<'_>) -> Result<String> {
     let base = told.config.urls(None).fetched_from(told.near.addr());
     if told.near.addr().is_ipv4() {
@@ -73,7 +73,7 @@ pub(super) async fn reached(told: Told<'_>) -> Result<String> {
     }
 }
 
-/// Whether firmware takes URLs below this one, where it is told them over IPv4.
+/// Checks that firmware accepts URLs below this one over IPv4.
 ///
 /// # Errors
 /// They are too long.
@@ -89,7 +89,7 @@ pub(in crate::check) fn fits(base: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where machines find the host that is named.
+/// The addresses of the URL's host, as machines resolve it.
 async fn addresses(url: &Url, told: Told<'_>) -> Result<BTreeSet<IpAddr>> {
     let name = match url.host().context("the URL names no host")? {
         Host::Ipv4(address) => return Ok([address.into()].into()),
@@ -121,7 +121,7 @@ async fn addresses(url: &Url, told: Told<'_>) -> Result<BTreeSet<IpAddr>> {
     Ok(found)
 }
 
-/// Whether the boot listener is where the URL is, if that is its port on this host.
+/// Checks that the boot listener listens at the URL, if the URL is its port on this host.
 fn expect_listening(url: &Url, at: &BTreeSet<IpAddr>, told: Told<'_>) -> Result<()> {
     let listen = told.config.boot.listen;
     let is_elsewhere =
@@ -143,7 +143,7 @@ async fn fetch(
     at: &BTreeSet<IpAddr>,
     interface: Option<&str>,
 ) -> Result<Answer, reqwest::Error> {
-    // reqwest panics where the process has no provider yet; an error means that it has one.
+    // reqwest panics if the process has no crypto provider; an error means that it has one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .no_proxy()
@@ -154,7 +154,7 @@ async fn fetch(
         let at: Vec<_> = at.iter().map(|address| SocketAddr::new(*address, 0)).collect();
         client = client.resolve_to_addrs(name, &at);
     }
-    // What goes to this host itself goes through no interface.
+    // A connection to this host itself uses no interface.
     if let Some(interface) = interface {
         client = client.interface(interface);
     }
@@ -164,7 +164,7 @@ async fn fetch(
     Ok(Answer { status: response.status(), text: text(response).await })
 }
 
-/// The beginning of it: nobody knows how much there will be.
+/// The beginning of the body, whose length is unknown.
 async fn text(mut response: Response) -> String {
     let mut bytes = Vec::new();
     let read = async {
@@ -174,7 +174,7 @@ async fn text(mut response: Response) -> String {
             bytes.extend(chunk);
         }
     };
-    // What came until then will do.
+    // A partial text suffices.
     timeout(PATIENCE, read).await.ok();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -185,7 +185,7 @@ struct Answer {
     text: String,
 }
 
-/// What our boot listener says to a ticket that it never gave out.
+/// Checks for the boot listener's answer to an unknown ticket.
 fn judge(url: &Url, Answer { status, text }: &Answer) -> Result<String> {
     let says =
         |refusal: TicketRefusal| *status == refusal.status() && text.trim() == refusal.to_string();
@@ -244,7 +244,7 @@ fn in_words(
         );
     }
     let is_far = !at.iter().any(|address| told.near.contains(address));
-    // Machines go by it, and this host by its own table of routes.
+    // Machines use the network's router, but this host uses its own routing table.
     let router = told.network.router.filter(|_| is_far && told.near.addr().is_ipv4());
     let way = match router {
         Some(router) => format!("a route by {router} on this host, such as machines have"),
@@ -260,7 +260,7 @@ fn in_words(
     )
 }
 
-/// The innermost causes tell; the first says the URL again.
+/// The causes, innermost last, without the first, which repeats the URL.
 fn chain(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// With a boot listener, machines' URL, and name servers.
+    /// A configuration with a boot listener, a machines' URL, and name servers.
     fn config(port: u16, url: &str, more: &str) -> Config {
         format!(
             "[boot]\nlisten = \"[::]:{port}\"\n{url}\n[[dhcp.network]]\ninterface = \"lo\"\n\
@@ -301,7 +301,7 @@ mod tests {
         reached(told(config, is_running)).await.map_err(|error| format!("{error:#}"))
     }
 
-    /// Something that answers everybody like this; its port.
+    /// A server with this constant answer; returns its port.
     async fn answers(answer: String) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Names, asked of the name servers that machines are told: this host's own may know others.
+//! Names, resolved by the machines' name servers: this host's own may give other answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use tokio::time::timeout;
 use super::super::socket::on;
 
 const DNS: u16 = 53;
-/// How often to ask, and how long to wait for each answer.
+/// Number of tries, and time limit of each answer.
 const TIMES: u32 = 2;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// The addresses that a server says a name has, of the server's own family.
+/// The addresses of a name at a server, of the server's own family.
 ///
-/// `interface` is where to ask; a server on this host itself is reached on none.
+/// `interface` is the interface to use; `None` for a server on this host itself.
 ///
 /// # Errors
-/// In words: it does not answer, or knows none.
+/// The server does not answer, or has no address for the name.
 pub async fn addresses(name: &str, server: IpAddr, interface: Option<&str>) -> Result<Vec<IpAddr>> {
     let kind = if server.is_ipv4() { RecordType::A } else { RecordType::AAAA };
     let question = question(name, kind)?;

@@ -1,4 +1,4 @@
-//! What a UDP socket does not hear: who has an IPv4 address on the link, and what is sent to others.
+//! Packets that a UDP socket does not receive: owners of IPv4 addresses on the link, and packets to other hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,19 +28,17 @@ use super::CLIENT;
 /// EtherTypes.
 pub(super) const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
-/// How often an address is asked for, and how long each answer is waited for (RFC 5227 §1.1 has three
-/// probes, and up to two seconds between them).
+/// Number of probes, and time limit of each answer (RFC 5227 §1.1 has three probes, up to two seconds apart).
 const PROBES: u32 = 3;
 const WAIT: Duration = Duration::from_millis(700);
 
-/// Who has an address on a link: MAC addresses, none of them ours.
+/// The owners of addresses on a link: MAC addresses of other hosts.
 pub type Neighbours = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 
-/// Asks who has each of these addresses, without saying who asks, so that nobody's table of neighbours
-/// changes (RFC 5227 §2.1.1).
+/// Probes each of these addresses, without a sender address, so that no ARP cache changes (RFC 5227 §2.1.1).
 ///
 /// # Errors
-/// The interface is missing, has no MAC address, or may not be asked on.
+/// The interface is missing, has no MAC address, or requests are not permitted.
 pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<Neighbours> {
     let mac = mac_of(interface).context("the interface has no MAC address")?;
     let socket = Incoming::open(interface, ARP);
@@ -66,13 +64,13 @@ pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<
     Ok(found)
 }
 
-/// Who has an address leased or reserved.
+/// The clients with a lease or reservation, by address.
 pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 
-/// Those of a network's own subnet, from the journal.
+/// The leases of a network's own subnet, from the journal.
 ///
 /// # Errors
-/// It cannot be read.
+/// The journal cannot be read.
 pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<Leased> {
     let mut all = Leased::new();
     for Reservation { mac, address } in &network.reservations {
@@ -91,7 +89,7 @@ pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<Leased> {
     Ok(all)
 }
 
-/// Whether it is an interface whose neighbours have MAC addresses.
+/// Whether an interface's neighbours have MAC addresses.
 #[must_use]
 pub fn has_neighbours(interface: &str) -> bool {
     mac_of(interface).is_some_and(|mac| mac != Mac([0; 6]))
@@ -107,7 +105,7 @@ fn link_of(interface: &str) -> Result<LinkAddr> {
     found.context("the interface has no link")
 }
 
-/// Whether it is the MAC address of an interface of this host, which may answer for another one's address.
+/// Whether a MAC address belongs to an interface of this host, which may answer for another interface's address.
 fn is_own(mac: Mac) -> bool {
     let mut all = nix::ifaddrs::getifaddrs().into_iter().flatten();
     all.any(|entry| entry.address.and_then(|it| it.as_link_addr()?.addr()) == Some(mac.0))
@@ -129,17 +127,17 @@ fn question(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// The address that somebody says is his, in an answer or a question of his own.
+/// The address that a sender claims, in an answer or a request.
 fn said(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
     let NetSlice::Arp(arp) = SlicedPacket::from_ethernet(frame).ok()?.net? else { return None };
     let arp = arp.to_packet().try_eth_ipv4().ok()?;
     Some((arp.sender_ipv4.into(), Mac(arp.sender_mac)))
 }
 
-/// What comes in on an interface of one protocol, whomever it is for.
+/// All incoming packets of one protocol on an interface, for any destination.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    /// A packet socket, of which nothing is needed that a UDP socket has not.
+    /// A packet socket; a UDP socket's type suffices for it.
     socket: UdpSocket,
     link: LinkAddr,
 }
@@ -150,7 +148,7 @@ impl Incoming {
         let protocol = Protocol::from(i32::from(protocol.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
         socket.set_nonblocking(true)?;
-        // It stays at its protocol, as the address has none.
+        // The protocol stays the same, since the address has none.
         bind(socket.as_raw_fd(), &link)?;
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, link })
     }
@@ -167,8 +165,7 @@ impl Incoming {
         Ok(buffer)
     }
 
-    /// The next thing that comes in: what a DHCP server says to a client and its address, or nothing of
-    /// interest.
+    /// The next packet: a DHCP server's message to a client with the server's address, or `None` for other packets.
     pub(super) async fn datagram(&self) -> io::Result<Option<(Ipv4Addr, Vec<u8>)>> {
         Ok(to_client(&self.receive().await?))
     }

@@ -1,11 +1,11 @@
-//! The order in which a machine is switched off, told what to boot, and switched on: one action at a time.
+//! The order of switching a machine off, setting its boot override, and switching it on: one action at a time.
 //!
-//! Pure, and in this crate because it needs both what a BMC shows (`redfish`) and the phases in the store
-//! (`provision`). [`carry_out`](super::carry_out) carries the actions out.
+//! Pure, and in this crate because it needs both a BMC's state (`redfish`) and the phases in the store (`provision`).
+//! [`carry_out`](super::carry_out) executes the actions.
 //!
-//! A phase is noted before each action that it stands for, so that a daemon that takes the work over after a crash
-//! knows what may have been sent. From [`BootPhase::PoweringOn`] on, no plan switches the machine off, and nothing is made
-//! ready for a machine that is on: what cannot fail then cannot have the machine switched off.
+//! A phase is recorded before its action, so that a daemon that takes the work over after a crash knows which
+//! requests may have been sent. From [`BootPhase::PoweringOn`] on, no plan switches the machine off, and nothing is
+//! prepared for a machine that is on: a failure of the preparation would otherwise switch the machine off.
 
 use std::time::Duration;
 
@@ -14,92 +14,92 @@ use provision::state::PowerTarget;
 use redfish::boot::{CannotHttpBoot, HttpBootOverride, NotKept, SystemPower, SystemView};
 use thiserror::Error;
 
-/// Looks, a second apart, in which a reset shows that was sent before a crash. They are counted in the store: a daemon
-/// that is restarted every few seconds gets past them too.
+/// Number of checks, a second apart, until a reset from before a crash must be visible. They are counted in the
+/// store, so that even a daemon that restarts every few seconds gets past them.
 const RESET_SHOWS: u8 = 10;
-/// Some BMCs take a minute for a forced switch.
+/// Time for a forced power change; some BMCs take a minute.
 const POWER_FOLLOWS: Duration = Duration::from_secs(90);
-/// How long a system may take to end itself: Ironic's `[conductor]soft_power_off_timeout`.
+/// Time for a shutdown by the operating system: Ironic's `[conductor]soft_power_off_timeout`.
 const SHUT_DOWN: Duration = Duration::from_secs(600);
 
-/// How the power of one machine gets to where it should be.
+/// The plan for one machine's power.
 #[derive(Clone, Debug)]
 pub(crate) struct PowerPlan {
-    /// How a machine that is on is switched off first; `None` if it may stay on.
+    /// The way to switch off a running machine first; `None` if it may stay on.
     off: Option<SwitchOff>,
     end: PowerEnd,
-    /// What the store says.
+    /// The phase in the store.
     phase: BootPhase,
-    /// What was carried out last.
+    /// The last executed action.
     last: Option<PlannedAction>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SwitchOff {
     AtOnce,
-    /// The operating system is asked to end itself.
+    /// A shutdown by the operating system.
     BySystem,
 }
 
-/// How the machine is left.
+/// The final state of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum PowerEnd {
     Off,
     OffAndOverrideCleared,
     On {
-        /// What it is told to boot before it is switched on, if it is told.
+        /// The boot target to set before the power-on, if any.
         boot: Option<PlannedBoot>,
     },
 }
 
-/// What a machine is told to boot.
+/// A boot target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PlannedBoot {
-    /// Whether its BMC is told the URL.
+    /// Whether the BMC gets the URL.
     has_uri: bool,
-    /// The override, once all that the boot needs is ready.
+    /// The override, once the preparation is done.
     prepared: Option<HttpBootOverride>,
 }
 
-/// What is to be done with a machine next.
+/// The next action for a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlannedAction {
-    /// Note the phase in the store; what follows must not be done before that has succeeded.
+    /// Record the phase in the store; the next action requires that this has succeeded.
     Note(BootPhase),
-    /// Cut the power.
+    /// Switch off immediately.
     PowerOff,
-    /// Ask the operating system to end itself.
+    /// Request a shutdown of the operating system.
     ShutDown,
-    /// Look until the machine is off, or this time has passed.
+    /// Poll until the machine is off, or this time has passed.
     AwaitOff { patience: Duration },
-    /// Make ready what the machine is told to boot, and give the override to [`PowerPlan::prepared`].
+    /// Prepare the boot target, and pass the override to [`PowerPlan::prepared`].
     Prepare,
     /// Set the boot override.
     SetOverride(HttpBootOverride),
-    /// Look at what has become of the boot override.
+    /// Read the boot override back.
     ReadBack,
-    /// Take the boot override back.
+    /// Clear the boot override.
     ClearOverride,
-    /// Switch on.
+    /// Switch the machine on.
     PowerOn,
-    /// Look until the machine is on, or this time has passed.
+    /// Poll until the machine is on, or this time has passed.
     AwaitOn { patience: Duration },
-    /// Look again in a second.
+    /// Read the state again in a second.
     LookAgain,
-    /// Nothing: the machine is as it should be.
+    /// None: the machine is in its final state.
     Done,
 }
 
-/// Why a machine does not get to where it should be.
+/// The reason why a machine does not reach its final state.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum PowerPlanFailure {
     /// Its BMC cannot boot it over HTTP.
     #[error(transparent)]
     Cannot(#[from] CannotHttpBoot),
-    /// The override that was read back is another one.
+    /// The override that was read back differs.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// The power does not follow.
+    /// The power state does not change.
     #[error(
         "the BMC took the reset, but {} s later the machine is still not {wanted}",
         POWER_FOLLOWS.as_secs()
@@ -108,20 +108,19 @@ pub(crate) enum PowerPlanFailure {
         /// `on` or `off`.
         wanted: &'static str,
     },
-    /// The operating system does not end itself.
+    /// The operating system does not shut down.
     #[error("the system did not end itself within {} s", SHUT_DOWN.as_secs())]
     SystemRuns,
 }
 
 impl PowerPlan {
-    /// A boot from power off, with an override that has a URI or not.
+    /// A boot from power off; `has_uri` tells whether the override has a URI.
     pub(crate) fn boot(has_uri: bool, phase: BootPhase) -> Self {
         let boot = Some(PlannedBoot { has_uri, prepared: None });
         Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot }, phase)
     }
 
-    /// What an operator asks for. An override is set before the machine is switched on if `has_uri` says whether it has a
-    /// URI.
+    /// An operator's request. If `has_uri` is set, an override is set before the power-on, with a URI or without.
     pub(crate) fn power(target: PowerTarget, has_uri: Option<bool>, phase: BootPhase) -> Self {
         let boot = has_uri.map(|has_uri| PlannedBoot { has_uri, prepared: None });
         let (off, end) = match target {
@@ -134,7 +133,7 @@ impl PowerPlan {
         Self::new(off, end, phase)
     }
 
-    /// The end of an attempt. Nothing is noted: it can be begun anew at any time, and needs no database.
+    /// The end of an attempt. No phase is recorded: it can be repeated at any time, and needs no database.
     pub(crate) fn tear_down() -> Self {
         let end = PowerEnd::OffAndOverrideCleared;
         Self::new(Some(SwitchOff::AtOnce), end, BootPhase::Untouched)
@@ -144,17 +143,17 @@ impl PowerPlan {
         Self { off, end, phase, last: None }
     }
 
-    /// Takes the override of a boot for which all is ready.
+    /// Sets the override of a prepared boot.
     pub(crate) fn prepared(&mut self, boot: HttpBootOverride) {
         if let PowerEnd::On { boot: Some(planned) } = &mut self.end {
             planned.prepared = Some(boot);
         }
     }
 
-    /// What is to be done next, once the action before has succeeded. `shown` is the latest look at the machine.
+    /// The next action, after the success of the previous one. `shown` is the latest state of the machine.
     ///
     /// # Errors
-    /// [`PowerPlanFailure`]: nothing more is to be done.
+    /// [`PowerPlanFailure`]: no action is left.
     pub(crate) fn next(&mut self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         let next = self.after_last(shown)?;
         if let PlannedAction::Note(phase) = next {
@@ -190,7 +189,7 @@ impl PowerPlan {
         }
     }
 
-    /// Whether a machine that is on may have been switched on by this work: it stays on then.
+    /// Whether this work may have switched on the running machine, which then stays on.
     fn may_have_switched_on(&self) -> bool {
         self.ends_on() && self.phase >= BootPhase::PoweringOn
     }
@@ -202,7 +201,7 @@ impl PowerPlan {
         }
     }
 
-    /// Goes by the phase and the power alone.
+    /// The first action, from the phase and the power state alone.
     fn begin(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         if self.may_have_switched_on() {
             return Ok(self.await_reset(shown));
@@ -210,7 +209,7 @@ impl PowerPlan {
         if self.off.is_none() && shown.power() == SystemPower::On {
             return Ok(PlannedAction::Done);
         }
-        // What can be seen to fail does so before the machine is touched.
+        // Predictable failures occur before the machine is touched.
         if let PowerEnd::On { boot: Some(boot) } = &self.end {
             shown.validate(boot.has_uri)?;
             if boot.prepared.is_none() {
@@ -223,7 +222,7 @@ impl PowerPlan {
         }
     }
 
-    /// A reset that was, or was about to be, sent before a crash gets the time to show.
+    /// Waits for a reset that was sent before a crash, or was about to be.
     fn await_reset(&self, shown: &SystemView) -> PlannedAction {
         let looks = match self.phase {
             BootPhase::Untouched
@@ -237,15 +236,15 @@ impl PowerPlan {
         }
         match shown.power() {
             SystemPower::Off => self.when_off(shown),
-            // Some BMCs show no power state while the machine tests itself.
+            // Some BMCs show no power state during the machine's self-test.
             SystemPower::On | SystemPower::Changing => {
                 PlannedAction::AwaitOn { patience: POWER_FOLLOWS }
             }
         }
     }
 
-    /// The note tells whoever takes over that the power was on before this work. Where the machine is left off, it may
-    /// be switched off as often as it takes.
+    /// The record tells a later claimer that the power was on before this work. If the machine's final state is off,
+    /// repeating the power-off is harmless.
     fn switch_off(&self, off: SwitchOff) -> PlannedAction {
         if self.ends_on() && self.phase != BootPhase::PoweringOff {
             return PlannedAction::Note(BootPhase::PoweringOff);
@@ -278,7 +277,7 @@ impl PowerPlan {
             PowerEnd::On { boot: Some(PlannedBoot { prepared: None, .. }) } => {
                 PlannedAction::Prepare
             }
-            // Where a reset may have been sent, that must stay noted until the next one.
+            // If a reset may have been sent, that record must stay until the next one.
             PowerEnd::On { boot: Some(_) } if self.phase < BootPhase::Overriding => {
                 PlannedAction::Note(BootPhase::Overriding)
             }
@@ -297,7 +296,7 @@ impl PowerPlan {
 
     fn awaited_on(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         match (self.phase, shown.power()) {
-            // The reset was noted before the crash, and not sent.
+            // The reset was recorded before the crash, but not sent.
             (BootPhase::SeenOff(_), SystemPower::Off) => Ok(self.when_off(shown)),
             (_, SystemPower::On) => Ok(PlannedAction::Done),
             (_, SystemPower::Off | SystemPower::Changing) => {
@@ -340,7 +339,7 @@ mod tests {
         HttpBootOverride::once(Some(URL.to_owned()))
     }
 
-    /// A look at a machine that can boot over HTTP.
+    /// The state of a machine that can boot over HTTP.
     fn shown(power: SystemPower, boot: Option<&HttpBootOverride>) -> SystemView {
         let power = match power {
             SystemPower::On => json!("On"),
@@ -388,7 +387,7 @@ mod tests {
         }
     }
 
-    /// A boot for which all is ready.
+    /// A prepared boot.
     fn prepared_boot(phase: BootPhase) -> PowerPlan {
         let mut plan = PowerPlan::boot(true, phase);
         plan.prepared(url());
@@ -399,7 +398,7 @@ mod tests {
         format!("{:<28} {:<20} {:<20} {}\n", "", "On", "Off", "Changing")
     }
 
-    /// What follows when the machine is on, when it is off, and when it is neither.
+    /// The next actions if the machine is on, off, or neither.
     fn row(table: &mut String, name: &str, plan: &PowerPlan, boot: Option<&HttpBootOverride>) {
         let next = POWERS.map(|power| words(&plan.clone().next(&shown(power, boot))));
         let [on, off, changing] = next;
@@ -615,7 +614,7 @@ mod tests {
         }
     }
 
-    /// What becomes of the daemon around an action.
+    /// The fate of the daemon around an action.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum DaemonFate {
         Lives,
@@ -630,20 +629,20 @@ mod tests {
         Died,
     }
 
-    /// A machine with its BMC, and what the store holds.
+    /// A machine with its BMC, and the phase in the store.
     #[derive(Clone, Debug)]
     struct PowerModel {
         on: bool,
         boot: Option<HttpBootOverride>,
-        /// A reset that does not show yet: the power it leads to, and the looks that are left.
+        /// A pending reset: the resulting power state, and the number of readings until it is visible.
         reset: Option<(SystemPower, u8)>,
-        /// Looks until a reset shows.
+        /// Number of readings until a reset is visible.
         slow: u8,
-        /// Whether the power is unknown until then.
+        /// Whether the power state is unknown until then.
         hides_power: bool,
         forgets_override: bool,
         phase: BootPhase,
-        /// Whether a power on has been noted.
+        /// Whether a power-on was recorded.
         may_be_switched_on: bool,
     }
 
@@ -705,7 +704,7 @@ mod tests {
                 PlannedAction::AwaitOn { patience } => {
                     return self.await_power(SystemPower::On, *patience);
                 }
-                // It takes its time, after which the machine is looked at anew.
+                // It takes time; then the machine's state is read again.
                 PlannedAction::Prepare | PlannedAction::ReadBack | PlannedAction::LookAgain => {
                     return self.look();
                 }
@@ -714,7 +713,7 @@ mod tests {
             shown
         }
 
-        /// One life of a daemon: what it did, and how that ended.
+        /// One life of a daemon: its actions, and their end.
         fn live(
             &mut self,
             mut plan: PowerPlan,
@@ -745,7 +744,7 @@ mod tests {
             }
         }
 
-        /// What must hold of each action, whatever went before.
+        /// The invariants of each action, whatever preceded it.
         fn expect_harmless(
             &mut self,
             plan: &PowerPlan,
@@ -787,7 +786,7 @@ mod tests {
         }
     }
 
-    /// What a plan is made of, but for the phase.
+    /// The inputs of a plan, without the phase.
     #[derive(Clone, Debug)]
     enum PowerWork {
         Boot,
@@ -827,7 +826,7 @@ mod tests {
         prop_oneof![with_crashes(4), with_crashes(30)]
     }
 
-    /// A machine before the work, or one whose daemon died as it had sent the reset.
+    /// A machine before the work, or one whose daemon died after sending the reset.
     fn power_model() -> impl Strategy<Value = PowerModel> {
         let slow = prop_oneof![
             2 => 0..=RESET_SHOWS,

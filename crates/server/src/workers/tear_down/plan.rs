@@ -1,11 +1,11 @@
-//! How often the end of an attempt is tried. Pure.
+//! Tries of ending an attempt. Pure.
 
 use std::time::Duration;
 
 use provision::Event;
 use uuid::Uuid;
 
-/// A machine that stays on is a machine that boots into what it should not: try more than once.
+/// Number of tries. A machine that stays on may boot into an unwanted system.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
@@ -13,17 +13,17 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TearDownPlan {
     attempt: Uuid,
-    /// How many have failed.
+    /// Number of failed tries.
     failed: u32,
 }
 
-/// What follows a try.
+/// The action after a try.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum TearDownAction {
     TryAgain {
         after: Duration,
     },
-    /// Nothing: this came of it.
+    /// None: the result.
     Done(Event),
 }
 
@@ -32,7 +32,7 @@ impl TearDownPlan {
         Self { attempt, failed: 0 }
     }
 
-    /// What follows a try that has come to this; a failure is said in words.
+    /// The action after a try with this result.
     pub(crate) fn next(&mut self, tried: Result<(), String>) -> TearDownAction {
         let attempt = self.attempt;
         let Err(reason) = tried else {
