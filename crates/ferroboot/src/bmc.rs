@@ -16,10 +16,10 @@ pub struct BmcCommand {
 }
 
 impl BmcCommand {
-    /// Serves until it is told to end; its machines end with it.
+    /// Serves until a signal; its machines end with it.
     ///
     /// # Errors
-    /// Says what could not be had.
+    /// The configuration is wrong, or a resource is unavailable.
     pub fn run(self) -> Result<()> {
         log();
         let config = bmc::BmcConfig::read(&self.config)?;

@@ -1,4 +1,4 @@
-//! `ferroboot check`: what would go wrong if the service were started now, or a machine booted.
+//! `ferroboot check`: problems that would affect the service or a machine's boot.
 
 use std::io::{Write as _, stdout};
 
@@ -12,7 +12,7 @@ use server::config::{Config, Provider};
 use crate::serve::ServeSettings;
 use crate::service::runtime;
 
-/// Checks what `ferroboot serve` with the same arguments would need.
+/// Checks the requirements of `ferroboot serve` with the same arguments.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Check {
@@ -23,16 +23,16 @@ pub struct Check {
     what: Option<CheckCommand>,
 }
 
-/// What else can be checked.
+/// Further checks.
 #[derive(Debug, Subcommand)]
 enum CheckCommand {
-    /// Ask on each DHCP network as a machine would, and say what keeps machines from booting there.
+    /// Probe each DHCP network like a machine, and report what would prevent a boot there.
     ///
-    /// It may be done while the service runs. It takes some seconds, and needs root, or CAP_NET_RAW and
+    /// The service may be running. The probe takes some seconds, and needs root, or CAP_NET_RAW and
     /// CAP_NET_BIND_SERVICE.
     Network {
-        /// Ask in this machine's name too, since another server may answer machines only that it knows; may be given
-        /// several times. Where the machine is being booted, its trace has what was asked.
+        /// Also send requests with this MAC address, since other servers may answer only known machines; may be
+        /// repeated. If the machine is being booted, the requests appear in its trace.
         #[arg(long = "mac", value_name = "MAC")]
         machines: Vec<Mac>,
 
@@ -42,10 +42,10 @@ enum CheckCommand {
 }
 
 impl Check {
-    /// Prints one line per thing that was looked at.
+    /// Prints one line per check.
     ///
     /// # Errors
-    /// If any of them is not as it should be.
+    /// A check failed.
     pub fn run(self) -> Result<()> {
         let found = match self.what {
             None => {
@@ -55,7 +55,7 @@ impl Check {
             Some(CheckCommand::Network { machines, settings }) => {
                 let config = settings.config()?;
                 expect_networks(&config)?;
-                eprintln!("asking on each network as a machine would, for some seconds …");
+                eprintln!("sending a machine's requests on each network, for some seconds …");
                 runtime()?.block_on(check::network::networks(&config, &machines))
             }
         };
@@ -69,7 +69,7 @@ fn expect_networks(config: &Config) -> Result<()> {
     }
     match config.dhcp.provider {
         Provider::Embedded => bail!(
-            "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
+            "these settings have no DHCP network: add the --config FILE or --dhcp of `serve`"
         ),
         Provider::Dnsmasq | Provider::Kea | Provider::Neutron | Provider::None => bail!(
             "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
@@ -89,7 +89,7 @@ fn print(found: &[Found]) -> Result<()> {
     }
     let wrong = found.iter().filter(|(_, result)| result.is_err()).count();
     if wrong > 0 {
-        bail!("{wrong} of {} checks found something wrong", found.len());
+        bail!("{wrong} of {} checks failed", found.len());
     }
     Ok(())
 }

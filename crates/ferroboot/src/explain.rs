@@ -1,4 +1,4 @@
-//! `ferroboot explain MAC`: what each sort of client on this machine would get from DHCP now, and why.
+//! `ferroboot explain MAC`: the current DHCP answers to each kind of client on this machine, with reasons.
 
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
@@ -14,19 +14,18 @@ use server::dhcp::DryRun;
 use crate::serve::ServeSettings;
 use crate::service::runtime;
 
-/// Says what a machine would get from DHCP now, and why. Nothing is sent or changed.
+/// Shows the current DHCP answers to a machine, with reasons. Nothing is sent or changed.
 #[derive(Debug, Args)]
 pub struct Explain {
     /// The machine's MAC address.
     mac: Mac,
 
-    /// What its firmware is, as IANA numbers it: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64. By
-    /// default, what cpu_arch in the properties of its node says.
+    /// IANA's code of its firmware's architecture: 0x10 is x64 over HTTP, 0x13 arm64, 0x1c riscv64. The default is
+    /// the cpu_arch in the properties of its node.
     #[arg(long, value_name = "CODE", value_parser = architecture)]
     architecture: Option<ClientArchitecture>,
 
-    /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
-    /// may be given several times.
+    /// The service's address on an interface that this host lacks, such as eth1=192.0.2.1/24; may be repeated.
     #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
     addresses: Vec<InterfaceAddress>,
 
@@ -35,10 +34,10 @@ pub struct Explain {
 }
 
 impl Explain {
-    /// Prints it.
+    /// Prints the answers.
     ///
     /// # Errors
-    /// The settings are wrong, the database cannot be read, nobody knows the service's address.
+    /// The settings are wrong, the database cannot be read, or the service's address is unknown.
     pub fn run(self) -> Result<()> {
         let config = self.settings.config()?;
         let runtime = runtime()?;
@@ -46,10 +45,10 @@ impl Explain {
         let mut text = format!("{} {}\n", self.mac, dry_run.known(self.mac));
         if let Some(other) = dry_run.other_server() {
             let told = runtime.block_on(dry_run.told(self.mac)).context("cannot read its trace")?;
-            let _ = writeln!(text, "\nit is {other} that answers DHCP, and it {told}");
+            let _ = writeln!(text, "\nDHCP is answered by {other}, which {told}");
         } else if dry_run.interfaces().next().is_none() {
             bail!(
-                "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them"
+                "these settings have no DHCP network: add the --config FILE or --dhcp of `serve`"
             );
         }
         for note in dry_run.notes() {
@@ -66,10 +65,10 @@ fn architecture(text: &str) -> Result<ClientArchitecture, String> {
         Some(hex) => u16::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    number.map(ClientArchitecture).map_err(|_| format!("{text:?} is no number such as 0x10"))
+    number.map(ClientArchitecture).map_err(|_| format!("{text:?} is not a number such as 0x10"))
 }
 
-/// Grouped by network.
+/// The answers, grouped by network.
 fn table(all: &[Explained]) -> String {
     let mut text = String::new();
     let mut group = None;

@@ -1,7 +1,7 @@
-//! `ferroboot image`: boot sets made from Debian's packages.
+//! `ferroboot image`: builds boot sets from Debian's packages.
 //!
-//! A boot set is a folder with everything a machine fetches to come up in our ramdisk: `kernel`, `initramfs`
-//! (the agent is its init), the UKI stub, iPXE, GRUB, and `manifest.json`, which is written last.
+//! A boot set is a folder with all files that a machine fetches to run the ramdisk: `kernel`, `initramfs` (with the
+//! agent as its init), the UKI stub, iPXE, GRUB, and `manifest.json`, which is written last.
 
 mod files;
 mod grub;
@@ -24,7 +24,7 @@ use self::manifest::BootSetWriter;
 use self::packages::DebianPackages;
 use self::steps::step;
 
-/// Where `make agent` leaves the static agent for an architecture, relative to the checkout.
+/// The path of the static agent that `make agent` builds for an architecture, relative to the checkout.
 fn default_agent(cpu_arch: CpuArch) -> PathBuf {
     let target = match cpu_arch {
         CpuArch::X64 => "x86_64-unknown-linux-gnu",
@@ -42,11 +42,11 @@ pub enum ImageCommand {
 }
 
 impl ImageCommand {
-    /// Does what the command line asked.
+    /// Runs the subcommand.
     ///
     /// # Errors
     ///
-    /// Whatever stopped it, with the file or the package it was working on.
+    /// The failure, with the file or the package.
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Build(build) => build.run(),
@@ -54,46 +54,46 @@ impl ImageCommand {
     }
 }
 
-/// What goes into a boot set, and where it goes.
+/// The contents and the place of a boot set.
 #[derive(Debug, Args)]
 pub struct BuildImage {
-    /// Folder to write; files of an older boot set in it are replaced.
+    /// Output folder; files of an older boot set in it are replaced.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 
-    /// What the machines are: x64, arm64 or riscv64. The service looks for the boot sets of the latter two in
-    /// folders of these names, in that of x64.
+    /// Architecture of the machines: x64, arm64 or riscv64. The service expects the boot sets for arm64 and riscv64
+    /// in subfolders of these names, in the folder of the x64 boot set.
     #[arg(long, value_name = "NAME", default_value = "x64")]
     architecture: CpuArch,
 
-    /// Debian's release to take packages from, such as trixie, instead of the one that is installed here
-    /// (which for riscv64 is trixie in any case, the first to have it).
+    /// Debian release of the packages, such as trixie; by default the release of this host (for riscv64 always
+    /// trixie, the first release with it).
     #[arg(long, value_name = "NAME")]
     release: Option<String>,
 
-    /// Kernel package to use instead of the one `linux-image-amd64`, or its like, stands for. May be given
-    /// several times, where kernel and modules are not in one.
+    /// Kernel package instead of the one that `linux-image-amd64` (or the architecture's) depends on. May be repeated
+    /// if kernel and modules are in separate packages.
     #[arg(long, value_name = "FILE")]
     kernel_deb: Vec<PathBuf>,
 
-    /// The statically linked agent; without it, the one that `make agent` made.
+    /// Statically linked agent; by default the one that `make agent` built.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
 
-    /// Firmware for network cards and controllers: a package, or a folder like /lib/firmware.
-    /// Only the blobs that the ramdisk's modules ask for are taken.
+    /// Firmware for network cards and controllers: a package, or a folder like /lib/firmware. Only the blobs for the
+    /// ramdisk's modules are used.
     #[arg(long, value_name = "DEB|DIR")]
     firmware: Vec<PathBuf>,
 
-    /// Certificates (PEM) of the authorities that vouch for Ironic's API, when it has no public one.
+    /// CA certificates (PEM) for Ironic's API, if it has no public certificate.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// A kernel module to add, with what it depends on.
+    /// Additional kernel module, with its dependencies.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
 
-    /// Folder in which downloaded packages are kept.
+    /// Folder for downloaded packages.
     #[arg(long, value_name = "DIR", env = "FERROBOOT_PACKAGES")]
     packages: Option<PathBuf>,
 
@@ -141,7 +141,7 @@ impl BuildImage {
     }
 }
 
-/// Refuses what would end in a kernel panic on every machine, before anything is downloaded.
+/// Refuses an agent that would cause a kernel panic on every machine, before anything is downloaded.
 fn check_agent(agent: &Path, cpu_arch: CpuArch) -> Result<()> {
     let path = agent.display();
     let make = match cpu_arch {

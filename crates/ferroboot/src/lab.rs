@@ -1,7 +1,7 @@
-//! `ferroboot lab`: machines with real UEFI firmware behind a BMC, and a daemon, in a network of their own.
+//! `ferroboot lab`: machines with real UEFI firmware behind a BMC, and a daemon, in a separate network.
 //!
-//! [`Lab`] is what the subcommands and the end-to-end tests stand on: in a namespace, the BMC emulator and the
-//! daemon as the programs they are, and the `baremetal` command to drive them.
+//! [`Lab`] is the basis of the subcommands and of the end-to-end tests: in a namespace, the BMC emulator and the
+//! daemon as processes, and the `baremetal` command to drive them.
 
 mod command;
 mod daemon;
@@ -39,16 +39,16 @@ use self::network::LabNetwork;
 use self::process::{Process, READY};
 use crate::service::runtime;
 
-/// Where the daemon's API is.
+/// The URL of the daemon's API.
 pub const API: &str = "http://127.0.0.1:6385";
 
-/// How often something outside is looked at again.
+/// Polling interval.
 const TICK: Duration = Duration::from_millis(300);
 
-/// Longer than two boots take on a busy machine.
+/// Timeout: longer than two boots on a busy host.
 const PATIENCE: Duration = Duration::from_secs(420);
 
-/// What a lab is made of.
+/// The parts of a lab.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The `ferroboot` program.
@@ -59,18 +59,18 @@ pub struct Plan {
     pub baremetal: PathBuf,
     /// The machines.
     pub machines: Vec<LabMachine>,
-    /// The network they are in.
+    /// The network.
     pub network: LabNetwork,
-    /// Who else is in it.
+    /// The other host in the network, if any.
     pub neighbour: Option<Neighbour>,
     /// Whether the daemon is its DHCP server.
     pub own_dhcp: bool,
-    /// Settings of the daemon, as TOML; none are needed.
+    /// Settings of the daemon, in TOML; may be empty.
     pub settings: String,
 }
 
 impl Plan {
-    /// With what the checkout's `make` has built, below `root`.
+    /// A plan with the programs that the checkout's `make` has built, below `root`.
     #[must_use]
     pub fn of_checkout(root: &Path, ferroboot: &Path, machines: Vec<LabMachine>) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// Machines that are off, a BMC in front of them, a daemon, and the folder where all keep their state.
+/// A running lab: machines (switched off), their BMC, a daemon, and the folder of their state.
 #[derive(Debug)]
 pub struct Lab {
     plan: Plan,
@@ -107,10 +107,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Sets it up in the namespace we are in. The folder stays when the lab ends.
+    /// Starts the lab in the current namespace. The folder stays when the lab ends.
     ///
     /// # Errors
-    /// Says what is missing, or which program did not start and why.
+    /// A part is missing, or a program did not start.
     pub fn set_up(plan: Plan) -> Result<Self> {
         plan.check()?;
         ensure!(namespace::is_inside()?, "a lab needs a network namespace of its own");
@@ -124,7 +124,7 @@ impl Lab {
         for machine in &plan.machines {
             disk::make_used(&machine.disk(&dir))?;
         }
-        // Makes TLS ready, without which there is no client.
+        // Installs the TLS provider, which every client needs.
         let runtime = runtime()?;
         let bmc = start_bmc(&plan, &dir).context("the BMC emulator does not start")?;
         let mut lab = Self {
@@ -140,10 +140,10 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Starts the daemon, on what it left when it ended last.
+    /// Starts the daemon with its existing state.
     ///
     /// # Errors
-    /// Its last words, if it does not become ready.
+    /// Its last log lines, if it does not become ready.
     pub fn start_daemon(&mut self) -> Result<()> {
         let path = self.dir.join("ferroboot.toml");
         let mut serve = std::process::Command::new(&self.plan.ferroboot);
@@ -167,34 +167,34 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends the daemon as a power failure would.
+    /// Kills the daemon, like a power failure.
     ///
     /// # Errors
-    /// When it has ended before, by itself.
+    /// It had ended before by itself.
     pub fn kill_daemon(&mut self) -> Result<()> {
         self.daemon.take().context("the daemon does not run")?.kill().context("the daemon")
     }
 
-    /// The memory the daemon has now, and the most it has had, in MiB.
+    /// The daemon's current and highest memory, in MiB.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It is not running.
     pub fn daemon_memory(&self) -> Result<(u64, u64)> {
         self.daemon.as_ref().context("the daemon does not run")?.memory()
     }
 
-    /// Runs `baremetal` and gives what it prints.
+    /// Runs `baremetal` and returns its output.
     ///
     /// # Errors
-    /// Its own words, when it fails.
+    /// Its error output, if it fails.
     pub fn baremetal<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String> {
         self.baremetal_while(arguments, || ())
     }
 
-    /// Runs `baremetal` and calls `meanwhile` a few times a second until it has ended.
+    /// Runs `baremetal` and calls `meanwhile` a few times a second until it ends.
     ///
     /// # Errors
-    /// Its own words, when it fails.
+    /// Its error output, if it fails.
     pub fn baremetal_while<S: AsRef<str>>(
         &self,
         arguments: &[S],
@@ -221,21 +221,21 @@ impl Lab {
             .with_context(|| format!("baremetal {}", arguments.join(" ")))
     }
 
-    /// What `baremetal` and `ferroboot trace` need to find the daemon.
+    /// The environment in which `baremetal` and `ferroboot trace` find the daemon.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 3] {
         [
             ("OS_AUTH_TYPE", "none".to_owned()),
             ("OS_ENDPOINT", API.to_owned()),
-            // Whatever proxy there is outside, it is not in here.
+            // Proxies outside of the namespace are unreachable.
             ("no_proxy", "*".to_owned()),
         ]
     }
 
-    /// A node as the API shows it.
+    /// A node, as returned by the API.
     ///
     /// # Errors
-    /// When the API does not answer, or not with a node.
+    /// The API does not answer, or not with a node.
     pub fn node(&self, name: &str) -> Result<Value> {
         self.fetch(&format!("v1/nodes/{name}"))
     }
@@ -243,13 +243,13 @@ impl Lab {
     /// The trace of a node's latest boot.
     ///
     /// # Errors
-    /// When the API does not answer, or not with a trace.
+    /// The API does not answer, or not with a trace.
     pub fn trace(&self, name: &str) -> Result<BootTrace> {
         let trace = self.fetch(&format!("v1/nodes/{name}/boot-trace"))?;
         serde_json::from_value(trace).context("the API's answer is no trace")
     }
 
-    /// Asks a few times a second until there is an answer; `None` when there was none for too long.
+    /// Polls a few times a second until there is an answer; `None` after the timeout.
     ///
     /// # Errors
     /// Those of `ask`.
@@ -280,7 +280,7 @@ impl Lab {
         &self.plan.machines
     }
 
-    /// Where all that happens is kept: logs, consoles, disks, the daemon's state.
+    /// The folder of the lab: logs, consoles, disks, the daemon's state.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -292,10 +292,10 @@ impl Lab {
         machine.disk(&self.dir)
     }
 
-    /// What a machine has written to its serial console.
+    /// The output of a machine's serial console.
     ///
     /// # Errors
-    /// When it was never switched on.
+    /// The machine was never switched on.
     pub fn console(&self, machine: &LabMachine) -> Result<String> {
         let path = self.dir.join("bmc").join(&machine.name).join("console.log");
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

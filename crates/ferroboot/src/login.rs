@@ -1,4 +1,4 @@
-//! Who the command is towards a service's API: what Ironic's own clients read from the environment.
+//! The command's login at a service's API, from the same environment variables as Ironic's own clients.
 
 use std::env;
 use std::fmt;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use reqwest::{RequestBuilder, StatusCode};
 use url::Url;
 
-/// A user and a password for HTTP Basic, or nobody.
+/// A user and password for HTTP Basic, or none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ApiLogin(Option<(String, String)>);
 
@@ -18,10 +18,10 @@ impl fmt::Debug for ApiLogin {
 }
 
 impl ApiLogin {
-    /// That of `OS_AUTH_TYPE` (`http_basic`, or `none`), `OS_USERNAME` and `OS_PASSWORD`.
+    /// The login in `OS_AUTH_TYPE` (`http_basic` or `none`), `OS_USERNAME` and `OS_PASSWORD`.
     ///
     /// # Errors
-    /// Names the variable that is missing.
+    /// The missing variable.
     pub fn from_environment() -> Result<Self> {
         let text = |name| match env::var(name) {
             Ok(text) => Ok(Some(text)),
@@ -42,12 +42,12 @@ impl ApiLogin {
                 Ok(Self(Some((user, password))))
             }
             None | Some("") => Ok(Self(user.zip(password))),
-            // Those of other types are of another service.
+            // Other types belong to other services.
             Some(_) => Ok(Self(None)),
         }
     }
 
-    /// Adds it to a request.
+    /// Adds the login to a request.
     pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.0 {
             Some((user, password)) => request.basic_auth(user, Some(password)),
@@ -55,23 +55,23 @@ impl ApiLogin {
         }
     }
 
-    /// What to do about a status, if it is for want of another login.
+    /// The remedy for an error status that means a missing or wrong login.
     #[must_use]
     pub fn hint(&self, status: StatusCode) -> &'static str {
         match (status, &self.0) {
             (StatusCode::UNAUTHORIZED, None) => {
                 " (set OS_AUTH_TYPE=http_basic, OS_USERNAME and OS_PASSWORD)"
             }
-            (StatusCode::UNAUTHORIZED, Some(_)) => " (OS_USERNAME and OS_PASSWORD say who asks)",
+            (StatusCode::UNAUTHORIZED, Some(_)) => " (check OS_USERNAME and OS_PASSWORD)",
             _ => "",
         }
     }
 }
 
-/// Refuses a URL with a password in it, which would be shown in errors and to everybody who lists processes.
+/// Refuses a URL with a password, which would be visible in errors and in process lists.
 ///
 /// # Errors
-/// Says what to do instead.
+/// The remedy.
 pub fn without_password(url: &Url) -> Result<()> {
     if url.username().is_empty() && url.password().is_none() {
         return Ok(());

@@ -21,25 +21,25 @@ struct Ferroboot {
     command: CliCommand,
 }
 
-/// One line per subcommand; each lives in the module of its name.
+/// The subcommands; each is implemented in the module of its name.
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     /// Run the service: Ironic's API, DHCP, the boot listener.
     Serve(Serve),
-    /// Show what happened in a node's boot, and what is wrong with it.
+    /// Show the events of a node's boot, and its diagnosis.
     Trace(Trace),
-    /// Say what a machine would get from DHCP now, and why.
+    /// Show the current DHCP answers to a machine, with reasons.
     Explain(Explain),
-    /// Say what captured DHCP packets would get from the present settings.
+    /// Show the answers to captured DHCP packets with the current settings.
     Replay(Replay),
-    /// Check a configuration, and what it needs of this host, without serving.
+    /// Check a configuration and its requirements on this host, without serving.
     Check(Check),
-    /// Make boot sets: kernel, ramdisk with the agent in it, boot loaders.
+    /// Build boot sets: kernel, ramdisk with the agent, boot loaders.
     #[command(subcommand)]
     Image(ImageCommand),
     /// Run a Redfish BMC in front of virtual machines with real UEFI firmware.
     Bmc(BmcCommand),
-    /// Boot virtual machines on real UEFI firmware, in a network of their own.
+    /// Boot virtual machines with real UEFI firmware, in a separate network.
     #[command(subcommand)]
     Lab(lab::LabCommand),
 }
@@ -48,20 +48,20 @@ fn main() -> ExitCode {
     match run(Ferroboot::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without a backtrace, whatever `RUST_BACKTRACE` says: it helps no operator, and hides what does.
+            // Without a backtrace, whatever `RUST_BACKTRACE` is: it would hide the causes, which help an operator.
             eprint!("{}", printable_lines(&masked(&in_words(&error))));
             ExitCode::FAILURE
         }
     }
 }
 
-/// An error and its causes, a line each.
+/// An error and its causes, one per line.
 fn in_words(error: &anyhow::Error) -> String {
     let mut before = error.to_string();
     let mut text = format!("Error: {before}\n");
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
-        // Some errors of others' end with their cause, and name it as such as well.
+        // Some third-party errors end with their cause and also return it as the source.
         if !before.ends_with(&cause) {
             text.push_str(&format!("  because: {cause}\n"));
         }

@@ -1,4 +1,4 @@
-//! `ferroboot replay FILE`: what the service would have said to packets that were captured.
+//! `ferroboot replay FILE`: the service's answers to captured packets.
 
 mod frame;
 
@@ -28,19 +28,18 @@ use crate::service::runtime;
 /// The port of ProxyDHCP.
 const PXE: u16 = 4011;
 
-/// Runs captured packets against the present settings, nodes and leases, and prints what would be
-/// answered. Nothing is sent or changed.
+/// Replays captured packets against the current settings, nodes and leases, and prints the answers. Nothing is sent
+/// or changed.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// A capture, as tcpdump or Wireshark write it (pcap or pcapng); `-` for standard input.
+    /// A capture by tcpdump or Wireshark (pcap or pcapng); `-` for standard input.
     file: PathBuf,
 
-    /// On which of the networks the packets come in; by default the first.
+    /// The network of the packets; by default the first one.
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
 
-    /// The service's address on an interface that this host does not have, such as eth1=192.0.2.1/24;
-    /// may be given several times.
+    /// The service's address on an interface that this host lacks, such as eth1=192.0.2.1/24; may be repeated.
     #[arg(long = "address", value_name = "INTERFACE=ADDRESS/LENGTH")]
     addresses: Vec<InterfaceAddress>,
 
@@ -49,22 +48,22 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Prints a line per packet.
+    /// Prints one line per packet.
     ///
     /// # Errors
-    /// The file is no capture or holds nothing to replay, or the settings cannot be used for a dry run.
+    /// The file is not a capture or has nothing to replay, or the settings do not permit a dry run.
     pub fn run(self) -> Result<()> {
         let name = self.file.display();
         let Capture { frames, cut_off } =
-            read(&self.file).with_context(|| format!("{name} is no capture that can be read"))?;
+            read(&self.file).with_context(|| format!("{name} is not a readable capture"))?;
         let config = self.settings.config()?;
         let mut dry_run = runtime()?.block_on(DryRun::open(&config, &self.addresses))?;
         if let Some(other) = dry_run.other_server() {
-            bail!("by these settings it is {other} that answers DHCP: there is nothing to replay");
+            bail!("with these settings {other} answers DHCP: there is nothing to replay");
         }
         let interface = self.interface.or_else(|| dry_run.interfaces().next().map(str::to_owned));
         let interface = interface.context(
-            "these settings have no DHCP network: add --config FILE or --dhcp as `serve` has them",
+            "these settings have no DHCP network: add the --config FILE or --dhcp of `serve`",
         )?;
         ensure!(
             dry_run.interfaces().any(|name| name == interface),
@@ -89,21 +88,21 @@ impl Replay {
         }
         out.write_all(tally.in_words().as_bytes()).context("cannot print")?;
         if let Some(error) = cut_off {
-            let cut_off = "what comes after these in the file cannot be read";
+            let cut_off = "the rest of the file cannot be read";
             writeln!(out, "{cut_off}: {}", printable(&format!("{error:#}")))
                 .context("cannot print")?;
         }
         if tally.to_server == 0 {
-            bail!("nothing in {name} could be replayed: it holds no whole packet to a DHCP server");
+            bail!("nothing in {name} could be replayed: it has no complete packet to a DHCP server");
         }
         Ok(())
     }
 }
 
-/// What a capture holds, in words, and how many packets to a DHCP server.
+/// The contents of a capture in words, and its number of packets to a DHCP server.
 ///
 /// # Errors
-/// It is no capture.
+/// It is not a capture.
 pub fn summary(capture: impl Read) -> Result<(String, u64)> {
     let Capture { frames, cut_off } = read_from(capture)?;
     let mut tally = Tally::default();
@@ -114,19 +113,19 @@ pub fn summary(capture: impl Read) -> Result<(String, u64)> {
     Ok((tally.in_words() + &cut_off, tally.to_server))
 }
 
-/// Why there is not even a drop to explain.
+/// The reason why no responder received a packet.
 fn nobody(packet: &CapturedPacket) -> String {
     let CapturedPacket { from, port, .. } = packet;
     match from {
         IpAddr::V4(_) if *port == PXE => {
-            format!("nobody listens on port {port}, as this network is no proxy")
+            format!("nothing listens on port {port}, since this network is not a proxy")
         }
-        IpAddr::V4(_) => "nobody answers IPv4 here: there is no pool, and no proxy".to_owned(),
-        IpAddr::V6(_) => "nobody answers IPv6 here: there is no pool6".to_owned(),
+        IpAddr::V4(_) => "IPv4 is not answered here: there is no pool, and no proxy".to_owned(),
+        IpAddr::V6(_) => "IPv6 is not answered here: there is no pool6".to_owned(),
     }
 }
 
-/// How many frames held what.
+/// Numbers of frames, by contents.
 #[derive(Debug, Default)]
 struct Tally {
     to_server: u64,
@@ -135,7 +134,7 @@ struct Tally {
     cut_off: u64,
     fragments: u64,
     unknown: u64,
-    /// The first of those that are not known.
+    /// The link layer of the first frame with an unknown one.
     unknown_link: Option<DataLink>,
 }
 
@@ -155,7 +154,7 @@ impl Tally {
         *of += 1;
     }
 
-    /// A line of all, and one for each sort that should not be there, with what to do about it.
+    /// A summary line, and a line for each kind of unusable frame, with a remedy.
     fn in_words(&self) -> String {
         let Self { to_server, from_server, other, cut_off, fragments, unknown, .. } = self;
         let left_out = from_server + other;
@@ -170,9 +169,9 @@ impl Tally {
         };
         add(
             cut_off,
-            "not all of the packet was captured; let tcpdump take whole ones, with `-s 0`",
+            "the packet was captured incompletely; use tcpdump's `-s 0`",
         );
-        add(fragments, "a fragment of a longer UDP packet, which is not put together");
+        add(fragments, "a fragment of a longer UDP packet; fragments are not reassembled");
         if let Some(link) = self.unknown_link {
             let words = format!(
                 "its link layer ({link:?}, {}) is not known here; capture where it is Ethernet, as with \
@@ -185,14 +184,14 @@ impl Tally {
     }
 }
 
-/// What could be read of a file. Whoever ends a capture may do so in the middle of a packet.
+/// The readable part of a capture. A capture may end within a packet.
 #[derive(Debug, Default)]
 struct Capture {
     frames: Vec<Frame>,
     cut_off: Option<Error>,
 }
 
-/// The frames of either format.
+/// Reads the frames of either format.
 fn read(path: &Path) -> Result<Capture> {
     if path == Path::new("-") {
         return read_from(stdin().lock());
@@ -203,7 +202,7 @@ fn read(path: &Path) -> Result<Capture> {
 fn read_from(mut source: impl Read) -> Result<Capture> {
     let mut magic = Vec::new();
     source.by_ref().take(4).read_to_end(&mut magic)?;
-    // It may be a pipe, in which nothing is read twice.
+    // The file may be a pipe, which can be read only once.
     let whole = magic.chain(source);
     match magic[..] {
         // pcapng begins with a Section Header Block.
@@ -224,7 +223,7 @@ fn read_pcap(file: impl Read) -> Result<Capture> {
         TsResolution::NanoSecond => Duration::from_nanos(1),
     };
     Ok(gather(|| {
-        // Raw, since the checked one takes no packet that was longer than what was kept of each.
+        // The raw reader, since the checking one rejects truncated packets.
         let packet = reader.next_raw_packet()?;
         Some(packet.map_err(Error::from).map(|packet| {
             let at = Duration::from_secs(packet.ts_sec.into()) + tick * packet.ts_frac;
@@ -243,11 +242,11 @@ fn read_pcapng(file: impl Read) -> Result<Capture> {
     }))
 }
 
-/// A part of a pcapng file, up to where it has been read.
+/// A section of a pcapng file, as far as it has been read.
 struct PcapngSection {
     endianness: Endianness,
     interfaces: Vec<Interface>,
-    /// When the packet before was captured.
+    /// The time of the previous packet.
     before: Duration,
 }
 
@@ -256,7 +255,7 @@ impl PcapngSection {
         Self { endianness, interfaces: Vec::new(), before: Duration::ZERO }
     }
 
-    /// The frame in a block, if there is one, whose interface is described in a block before it.
+    /// The frame in a block, if any; its interface is described in an earlier block.
     fn frame_in(&mut self, block: Block<'_>) -> Result<Option<Frame>> {
         let (number, ticks, bytes, len) = match block {
             Block::SectionHeader(header) => {
@@ -272,7 +271,7 @@ impl PcapngSection {
                 (number, Some(packet.timestamp.as_nanos()), packet.data, packet.original_len)
             }
             Block::Packet(packet) => {
-                // Its upper half comes first, whichever way round each half is.
+                // The upper half comes first, whatever the byte order is.
                 let ticks = match self.endianness {
                     Endianness::Big => packet.timestamp,
                     Endianness::Little => packet.timestamp.rotate_left(32),
@@ -286,25 +285,25 @@ impl PcapngSection {
             | Block::Unknown(_) => return Ok(None),
         };
         let interface = self.interfaces.get(number).context("a packet of no interface")?;
-        // A simple packet has no time; it was captured between its neighbours.
+        // A simple packet block has no time; the previous packet's is used.
         let at = ticks.map_or(self.before, |ticks| interface.duration(ticks));
         self.before = at;
         let len = usize::try_from(len)?;
         let kept = interface.kept.map_or(len, |kept| kept.min(len));
         let mut bytes = bytes.into_owned();
-        // A simple packet comes with what fills up its block.
+        // A simple packet block includes its padding.
         bytes.truncate(kept);
         let cut = bytes.len() < len;
         Ok(Some(Frame { at, link: interface.link, bytes, cut }))
     }
 }
 
-/// An interface that packets of a pcapng file were captured on.
+/// A capture interface in a pcapng file.
 struct Interface {
     link: DataLink,
-    /// How many bytes of each packet were kept at most, if not all.
+    /// The snapshot length in bytes, if limited.
     kept: Option<usize>,
-    /// `if_tsresol`: how many decimal digits of a second its time stamps have, or binary ones if the first bit is set.
+    /// `if_tsresol`: the number of decimal digits of time stamps, or of binary digits if the first bit is set.
     resolution: u8,
 }
 
@@ -318,7 +317,7 @@ impl Interface {
         Self { link: described.linktype, kept, resolution: resolution.unwrap_or(6) }
     }
 
-    /// What so many of its ticks are. The reader takes all ticks for nanoseconds.
+    /// The duration of this many ticks. The reader assumes that a tick is a nanosecond.
     fn duration(&self, ticks: u128) -> Duration {
         let digits = u32::from(self.resolution & 0x7f);
         let base: u128 = if self.resolution & 0x80 == 0 { 10 } else { 2 };
@@ -328,7 +327,7 @@ impl Interface {
     }
 }
 
-/// All frames up to the end, or to what cannot be read.
+/// All frames up to the end, or to the first error.
 fn gather(mut next: impl FnMut() -> Option<Result<Option<Frame>>>) -> Capture {
     let mut capture = Capture::default();
     while let Some(frame) = next() {
@@ -344,7 +343,7 @@ fn gather(mut next: impl FnMut() -> Option<Result<Option<Frame>>>) -> Capture {
 mod tests {
     use super::*;
 
-    /// A pcap file of packets with so many bytes kept of each, each a second and a half after the one before.
+    /// A pcap file of packets with this snapshot length, one and a half seconds apart.
     fn pcap(kept: u32, packets: &[&[u8]]) -> Vec<u8> {
         let mut file = Vec::new();
         let header = [0xA1B2_C3D4, 0x0004_0002, 0, 0, kept, 1];
@@ -367,7 +366,7 @@ mod tests {
         [&kind.to_le_bytes(), &len, &body[..], &len].concat()
     }
 
-    /// A pcapng file of blocks, after those of its section and of an Ethernet interface.
+    /// A pcapng file of blocks, after a section header and an Ethernet interface.
     fn pcapng(blocks: &[Vec<u8>]) -> Vec<u8> {
         let section = block(0x0A0D_0D0A, &[0x1A2B_3C4D, 1, u32::MAX, u32::MAX], &[]);
         let interface = block(1, &[1, 0], &[]);
@@ -430,7 +429,7 @@ mod tests {
         let file = pcapng(&[
             block(6, &[0, 0, second as u32, 61, 61], &data),
             block(3, &[61], &data),
-            // Obsolete: interface and drops share a word, and the upper half of the time comes first.
+            // Obsolete: interface and drop count share a word, and the upper half of the time comes first.
             block(2, &[0, 0, 2 * second as u32, 61, 90], &data),
         ]);
 
@@ -464,7 +463,7 @@ mod tests {
         assert!(words.contains("(IEEE802_11, 105)"), "{words}");
     }
 
-    /// What the firmware of `dhcp/tests/golden/ovmf-2022.11-http.pcap` sent, as it is captured otherwise.
+    /// A message of the firmware in `dhcp/tests/golden/ovmf-2022.11-http.pcap`, in another capture form.
     macro_rules! golden {
         ($name:literal) => {
             &include_bytes!(concat!("../tests/golden/ovmf-2022.11-http-", $name))[..]

@@ -10,40 +10,40 @@ use server::config::Config;
 
 use crate::service::{log, runtime, told_to_end};
 
-/// Settings of the command line win over those of the file.
+/// Settings on the command line override those in the file.
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
     settings: ServeSettings,
 }
 
-/// What can be set without a file.
+/// Settings on the command line.
 #[derive(Debug, Args)]
 pub struct ServeSettings {
-    /// Read settings from this TOML file; the book lists them all.
+    /// TOML file with settings; the book lists them all.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Keep all state here.
+    /// Folder for all state.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
-    /// Boot machines with the boot set that `ferroboot image build` made here.
+    /// Folder of the boot set that `ferroboot image build` made.
     #[arg(long, value_name = "DIR")]
     ramdisk: Option<PathBuf>,
 
-    /// Answer DHCP on this interface, with addresses from this range; may be given several times.
-    /// With IPv6 too: eth1=192.0.2.100-192.0.2.199,2001:db8::100-2001:db8::1ff. Beside another DHCP
-    /// server, which gives the addresses: eth1=proxy.
+    /// Answer DHCP on this interface, with addresses from this range; may be repeated. With IPv6:
+    /// eth1=192.0.2.100-192.0.2.199,2001:db8::100-2001:db8::1ff. Beside another DHCP server, which leases the
+    /// addresses: eth1=proxy.
     #[arg(long = "dhcp", value_name = "INTERFACE=FIRST-LAST")]
     networks: Vec<NetworkSettings>,
 }
 
 impl Serve {
-    /// Serves until it is told to end.
+    /// Serves until a signal.
     ///
     /// # Errors
-    /// Says what could not be had.
+    /// The configuration is wrong, or a resource is unavailable.
     pub fn run(self) -> Result<()> {
         log();
         let config = self.settings.config()?;
@@ -52,17 +52,17 @@ impl Serve {
             let end = told_to_end()?;
             server::serve(config, end).await
         });
-        // A file or a name that is waited for on a thread of its own keeps nobody from ending.
+        // A thread that waits for a file or a name must not delay the end.
         runtime.shutdown_timeout(Duration::from_secs(2));
         result
     }
 }
 
 impl ServeSettings {
-    /// File and command line as one.
+    /// The combined settings of file and command line.
     ///
     /// # Errors
-    /// Names the file and what is wrong in it.
+    /// The file, and the error in it.
     pub fn config(self) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,

@@ -1,4 +1,4 @@
-//! What the subcommands share that run until they are told to end.
+//! Shared code of the subcommands that run until a signal.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, stderr};
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// Logs to standard error, as `RUST_LOG` says, and from `info` on if it says nothing.
+/// Logs to standard error, with the filter in `RUST_LOG`, by default from `info` on.
 pub fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -22,55 +22,55 @@ pub fn log() {
         .with_ansi(stderr().is_terminal())
         .fmt_fields(printable_fields())
         .with_writer(stderr)
-        // It would be said to the same standard error, and end the thread if that is gone.
+        // An internal error would go to the same standard error, and end the thread if that is closed.
         .log_internal_errors(false)
         .init();
 }
 
-/// A runtime, with TLS made ready.
+/// A runtime, with the TLS provider installed.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// The system has no threads left.
 pub fn runtime() -> Result<Runtime> {
-    // The first to be installed stays; which is ring in any case.
+    // The first provider to be installed stays; it is ring in any case.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Runtime::new().context("cannot start")
 }
 
-/// Waits for SIGINT or SIGTERM, or for the end of the terminal that this was started from. A second one ends the
-/// process at once, with whatever it does. SIGHUP, SIGUSR1 and SIGUSR2 are left to each service.
+/// Waits for SIGINT, SIGTERM, or the end of the controlling terminal. A second signal ends the process at once.
+/// SIGHUP, SIGUSR1 and SIGUSR2 are left to each service.
 ///
 /// # Errors
-/// When the signals cannot be taken.
+/// The handlers cannot be installed.
 pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
     let had_terminal = has_terminal();
     let (told, end) = oneshot::channel();
-    // A task of its own, since signals also come while nobody waits for the first one yet.
+    // A separate task, since signals may arrive before anybody waits for the first one.
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
             () = terminal_ended(hangup), if had_terminal => info!("SIGHUP: the terminal is gone"),
         }
-        // Whoever waited for it may have ended.
+        // The receiver may have ended.
         let _ = told.send(());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        error!("told to end a second time: ending at once");
+        error!("second signal to end: ending at once");
         process::exit(1);
     });
     Ok(end.map(drop))
 }
 
-/// Says of signals that would end a program that they mean nothing to this one.
+/// Logs signals that would end a program but have no meaning here.
 ///
 /// # Errors
-/// When the signals cannot be taken.
+/// The handlers cannot be installed.
 pub fn hear_other_signals() -> Result<()> {
     let others = [
         ("SIGHUP", SignalKind::hangup()),
@@ -81,14 +81,14 @@ pub fn hear_other_signals() -> Result<()> {
         let mut heard = signal(kind)?;
         tokio::spawn(async move {
             while heard.recv().await.is_some() {
-                info!("{name} means nothing to this service, which goes on; SIGTERM ends it");
+                info!("{name} is ignored; SIGTERM ends the service");
             }
         });
     }
     Ok(())
 }
 
-/// SIGHUP is sent by hand, too.
+/// Waits for the end of the terminal. SIGHUP alone is not enough, since it is also sent by hand.
 async fn terminal_ended(mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         if !has_terminal() {

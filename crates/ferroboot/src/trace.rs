@@ -1,4 +1,4 @@
-//! `ferroboot trace NODE`: the timeline of a boot, and what is wrong with it.
+//! `ferroboot trace NODE`: the timeline of a boot, and its diagnosis.
 
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
@@ -17,35 +17,35 @@ use uuid::Uuid;
 use crate::login::{ApiLogin, without_password};
 use crate::service::runtime;
 
-/// Bytes of a trace that are read.
+/// Size limit of a trace in bytes.
 const LONGEST_TRACE: usize = 256 << 20;
 
-/// Asks a running service for the trace of a node's boot.
+/// Shows the trace of a node's boot, from a running service.
 ///
-/// Where the service has users, OS_USERNAME and OS_PASSWORD say who asks, as to the baremetal command.
+/// If the service has users, OS_USERNAME and OS_PASSWORD are the login, as for the baremetal command.
 #[derive(Debug, Args)]
 pub struct Trace {
     /// The node's name or UUID.
     node: String,
 
-    /// An earlier boot than the last.
+    /// An earlier boot than the last one.
     #[arg(long, value_name = "UUID")]
     attempt: Option<Uuid>,
 
-    /// Print the API's answer as it is.
+    /// Print the API's answer unchanged.
     #[arg(long)]
     json: bool,
 
-    /// Where the API is.
+    /// URL of the API.
     #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:6385")]
     api: Url,
 }
 
 impl Trace {
-    /// Prints it.
+    /// Prints the trace.
     ///
     /// # Errors
-    /// The API's own words, or why it could not be reached.
+    /// The API's error message, or the reason why it was unreachable.
     pub fn run(self) -> Result<()> {
         let text = runtime()?.block_on(self.fetch())?;
         let shown = if self.json {
@@ -84,7 +84,7 @@ impl Trace {
     }
 }
 
-/// One line per event, with seconds since the attempt began.
+/// One line per event, with the seconds since the start of the attempt.
 #[must_use]
 pub fn timeline(trace: &BootTrace) -> String {
     let mut text = String::new();

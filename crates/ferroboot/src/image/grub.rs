@@ -1,6 +1,6 @@
-//! A GRUB that reads its configuration over HTTP, from the folder it was itself loaded from.
+//! A GRUB that reads its configuration over HTTP, from its own folder.
 //!
-//! Debian's signed `grubnetx64.efi` does not: started over HTTP it stops at its prompt.
+//! Debian's signed `grubnetx64.efi` does not: started over HTTP, it stops at its prompt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ use super::files::read;
 use super::packages::{DebianPackages, output};
 use super::steps::step;
 
-/// What GRUB does before it has a configuration of ours. No `if` and no `for`: it is run before GRUB's shell is there.
+/// GRUB's embedded configuration. It has no `if` and no `for`, since it runs before GRUB's shell is available.
 ///
-/// `$cmdpath` is the folder GRUB was loaded from. It and the card's address come from the firmware's device path, so that
-/// no second DHCP exchange is needed. (A Dns() node in that path, which EDK2 adds in `HttpBootUpdateDevicePath` when DHCP
-/// named a name server, stops GRUB 2.06 from reading it; our DHCP server names none where the URL needs none.)
+/// `$cmdpath` is the folder that GRUB was loaded from. It and the card's address come from the firmware's device
+/// path, so that no second DHCP exchange is needed. (EDK2 adds a Dns() node to that path in
+/// `HttpBootUpdateDevicePath` if DHCP sent a name server, and GRUB 2.06 cannot parse it; this DHCP server sends a
+/// name server only if the URL needs one.)
 const EMBEDDED: &str = r#"
 configfile "$cmdpath/grub.cfg"
 echo "GRUB cannot fetch $cmdpath/grub.cfg with the firmware's address: asking DHCP for one"
@@ -29,7 +30,7 @@ sleep 10
 exit
 "#;
 
-/// What the embedded configuration and ours need, since a module cannot be fetched before the network is up.
+/// The modules for both configurations, since no module can be fetched before the network is up.
 const MODULES: &[&str] = &[
     "all_video",
     "configfile",
@@ -44,11 +45,11 @@ const MODULES: &[&str] = &[
     "sleep",
 ];
 
-/// Makes GRUB for an architecture; its modules are for that, the program that packs them runs here.
+/// Builds GRUB for an architecture; its modules are for that architecture, while `grub-mkimage` runs on this host.
 ///
 /// # Errors
 ///
-/// When GRUB's packages cannot be had or `grub-mkimage` fails.
+/// GRUB's packages are unavailable, or `grub-mkimage` fails.
 pub(super) fn image(packages: &DebianPackages, cpu_arch: CpuArch) -> Result<Vec<u8>> {
     let (package, format) = match cpu_arch {
         CpuArch::X64 => ("grub-efi-amd64-bin", "x86_64-efi"),

@@ -1,4 +1,4 @@
-//! What lies in the ramdisk: the agent as init, and the modules with which it finds disks and the network.
+//! The contents of the ramdisk: the agent as init, and the modules for disks and the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ use super::files::read;
 use super::packages::KernelPackage;
 use efi::CpioArchive;
 
-/// What the ramdisk carries drivers for. Names as in `modprobe`; what they depend on comes along.
+/// The ramdisk's drivers, by their names in `modprobe`; dependencies are added.
 const MODULES: &[&str] = &[
     // Network cards of servers.
     "atlantic",
@@ -57,12 +57,12 @@ const MODULES: &[&str] = &[
     "ax88179_178a",
     "virtio_net",
     "vmxnet3",
-    // PHYs that a network card's driver asks for by their identifier.
+    // PHYs that network card drivers request by their identifier.
     "bcm_phy_lib",
     "broadcom",
     "marvell",
     "realtek",
-    // What lies on top of network cards.
+    // Drivers on top of network cards.
     "8021q",
     "bonding",
     // Disk controllers of servers.
@@ -87,7 +87,7 @@ const MODULES: &[&str] = &[
     "virtio_blk",
     "virtio_scsi",
     "xen_blkfront",
-    // Disks, and the buses they hang on. UAS and USB because servers boot from USB, and erase it.
+    // Disks and their buses. UAS and USB are included because servers boot from USB, which must be erased.
     "sd_mod",
     "sr_mod",
     "crc_t10dif",
@@ -97,7 +97,7 @@ const MODULES: &[&str] = &[
     "ehci_pci",
     "ohci_pci",
     "xhci_pci",
-    // The RAM disk in which firmware leaves an ISO it was booted from.
+    // The RAM disk in which firmware keeps the ISO of the boot.
     "nd_pmem",
     "nfit",
     // Buses and entropy of virtual machines.
@@ -106,7 +106,7 @@ const MODULES: &[&str] = &[
     "virtio_mmio",
     "virtio_rng",
     "xen_netfront",
-    // File systems for what firmware and images hold, UEFI variables among them.
+    // File systems of firmware and images, including UEFI variables.
     "efivarfs",
     "isofs",
     "nls_ascii",
@@ -114,18 +114,18 @@ const MODULES: &[&str] = &[
     "nls_iso8859_1",
     "nls_utf8",
     "vfat",
-    // libcrc32c asks for it by the name of the algorithm.
+    // libcrc32c requests it by the name of the algorithm.
     "crc32c_generic",
     // The machine's own BMC.
     "ipmi_devintf",
     "ipmi_si",
 ];
 
-/// What only the kernel for x64 has.
+/// Modules that only the x64 kernel has.
 const X64_MODULES: &[&str] =
     &["crc32c_intel", "crct10dif_pclmul", "isci", "uhci_hcd", "vmd", "vmw_pvscsi"];
 
-/// What only the kernel for arm64 has.
+/// Modules that only the arm64 kernel has.
 const ARM64_MODULES: &[&str] = &[
     // Network cards.
     "amd_xgbe",
@@ -149,7 +149,7 @@ const ARM64_MODULES: &[&str] = &[
     "crct10dif_ce",
 ];
 
-/// What only the kernel for riscv64 has.
+/// Modules that only the riscv64 kernel has.
 const RISCV64_MODULES: &[&str] = &[];
 
 fn modules(cpu_arch: CpuArch) -> impl Iterator<Item = &'static str> {
@@ -161,29 +161,29 @@ fn modules(cpu_arch: CpuArch) -> impl Iterator<Item = &'static str> {
     MODULES.iter().chain(own).copied()
 }
 
-/// What a ramdisk is made of.
+/// The parts of a ramdisk.
 #[derive(Debug)]
 pub(super) struct Initramfs<'a> {
     pub(super) cpu_arch: CpuArch,
     pub(super) agent: &'a Path,
     pub(super) kernel: &'a KernelPackage,
-    /// Certificates of those who vouch for Ironic's API.
+    /// CA certificates for Ironic's API.
     pub(super) authorities: Option<&'a Path>,
     pub(super) firmware: &'a [PathBuf],
-    /// Modules that must be there in addition.
+    /// Additional required modules.
     pub(super) modules: &'a [String],
 }
 
 impl Initramfs<'_> {
-    /// Puts it together, uncompressed.
+    /// Builds the uncompressed archive.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, or a module named on the command line does not exist.
+    /// A file cannot be read, or a module from the command line does not exist.
     pub(super) fn collect(&self) -> Result<Vec<u8>> {
         let mut archive = CpioArchive::default();
         archive.program("init", read(self.agent)?);
-        // The kernel asks for further modules (a PHY's, a hash's) by starting this program.
+        // The kernel requests further modules (for a PHY, a hash) by starting this program.
         archive.symlink("sbin/modprobe", "/init");
         // The kernel opens it for init before anything is mounted.
         archive.character_device("dev/console", 5, 1);
@@ -198,7 +198,7 @@ impl Initramfs<'_> {
         Ok(archive.finish())
     }
 
-    /// Adds modules and their index, and returns the names of the firmware blobs they ask for.
+    /// Adds modules and their index, and returns the names of their firmware blobs.
     fn collect_modules(&self, archive: &mut CpioArchive) -> Result<BTreeSet<String>> {
         let tree = &self.kernel.modules;
         let version = &self.kernel.version;
@@ -268,7 +268,7 @@ impl Initramfs<'_> {
     }
 }
 
-/// A typing error should show here and not on every machine.
+/// An invalid file should fail here, not on every machine.
 fn certificates(file: &Path) -> Result<Vec<u8>> {
     let content = read(file)?;
     let found = reqwest::Certificate::from_pem_bundle(&content);
@@ -279,7 +279,7 @@ fn certificates(file: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Whether a program runs where there are no libraries: 64-bit ELF without an interpreter.
+/// Whether a program needs no libraries: 64-bit ELF without an interpreter.
 pub(super) fn is_static(program: &[u8], cpu_arch: CpuArch) -> bool {
     const INTERPRETER: &[u8] = &[3, 0, 0, 0];
     let u16_at = |at: usize| {
@@ -300,8 +300,8 @@ pub(super) fn is_static(program: &[u8], cpu_arch: CpuArch) -> bool {
         .is_some_and(|mut headers| headers.all(|header| !header.starts_with(INTERPRETER)))
 }
 
-/// Every module's name and its path below `tree`.
-/// Modules as they are from Debian 13 on. In the ramdisk they are plain, since it is compressed as a whole.
+/// Every module's name and its path below `tree`. Modules are compressed from Debian 13 on. In the ramdisk they are
+/// plain, since the whole ramdisk is compressed.
 const XZ: &str = ".xz";
 
 /// A module, uncompressed.

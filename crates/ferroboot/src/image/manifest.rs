@@ -1,4 +1,4 @@
-//! The files of a boot set, and last its manifest.
+//! Writes the files of a boot set, and its manifest last.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use netboot::boot_set::{BootSetManifest, ManifestFile};
 use sha2::{Digest, Sha256};
 
-/// A boot set being written.
+/// A boot set under construction.
 #[derive(Debug)]
 pub(super) struct BootSetWriter<'a> {
     manifest: BootSetManifest,
@@ -19,11 +19,11 @@ impl<'a> BootSetWriter<'a> {
         Self { manifest: BootSetManifest::new(kernel_version), folder }
     }
 
-    /// Puts a file into the boot set.
+    /// Adds a file to the boot set.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// It cannot be written.
     pub(super) fn add(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.replace(name, content)?;
         let sha256 = Sha256::digest(content).into();
@@ -31,11 +31,11 @@ impl<'a> BootSetWriter<'a> {
         Ok(())
     }
 
-    /// Writes the manifest: from now on the boot set counts.
+    /// Writes the manifest, which makes the boot set valid.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// It cannot be written.
     pub(super) fn write(&self) -> Result<()> {
         let mut json = serde_json::to_vec_pretty(&self.manifest).context("cannot write JSON")?;
         json.push(b'\n');
@@ -48,7 +48,7 @@ impl<'a> BootSetWriter<'a> {
         Ok(())
     }
 
-    /// A daemon may be serving the old file: it keeps what it has open.
+    /// Replaces a file. A daemon that serves the old file keeps it open.
     fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.folder.join(name);
         let new = self.folder.join(format!(".{name}.new"));

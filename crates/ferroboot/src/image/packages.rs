@@ -1,7 +1,7 @@
-//! Debian's packages: what is installed is used, what is not is downloaded and unpacked beside it.
+//! Debian's packages: installed ones are used, others are downloaded and unpacked separately.
 //!
-//! Nothing here needs root: `apt-get download` writes into a folder of ours, `dpkg-deb` unpacks into another. Packages for
-//! other machines than this one come by lists of our own, so that this one's `dpkg` need not know their architecture.
+//! Nothing here needs root: `apt-get download` and `dpkg-deb` write into private folders. Packages for other
+//! architectures use separate package lists, so that this host's `dpkg` need not know the architecture.
 
 use std::env;
 use std::fs;
@@ -18,10 +18,10 @@ use super::steps::step;
 
 /// The first release of Debian with riscv64.
 const RISCV64_SINCE: &str = "trixie";
-/// Whose signatures on Debian's lists are believed.
+/// The keyring that verifies Debian's package lists.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Downloaded packages, and a scratch folder in which they lie unpacked until this is dropped.
+/// Downloaded packages, and a scratch folder for unpacked ones, which exists until this is dropped.
 #[derive(Debug)]
 pub(super) struct DebianPackages {
     cpu_arch: CpuArch,
@@ -30,10 +30,10 @@ pub(super) struct DebianPackages {
     apt: Apt,
 }
 
-/// Which packages apt speaks of.
+/// The package lists for apt.
 #[derive(Clone, Debug, Default)]
 struct Apt {
-    /// None are given for those that this machine installs.
+    /// Options of apt; empty for this host's own lists.
     options: Vec<String>,
 }
 
@@ -42,19 +42,19 @@ struct Apt {
 pub(super) struct KernelPackage {
     /// The kernel itself.
     pub(super) image: PathBuf,
-    /// The folder that becomes `/lib/modules/VERSION`.
+    /// The folder for `/lib/modules/VERSION`.
     pub(super) modules: PathBuf,
-    /// As `uname -r` will say.
+    /// The version, as in `uname -r`.
     pub(super) version: String,
 }
 
 impl DebianPackages {
-    /// Takes `downloads`, or a folder in the user's cache, to keep packages in; they are those for `cpu_arch` of
-    /// `release`, or of the one that is installed here.
+    /// Opens `downloads`, or a folder in the user's cache, for packages for `cpu_arch` of `release`, by default this
+    /// host's.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be created, or there are no lists of such packages.
+    /// A folder cannot be created, or there are no such package lists.
     pub(super) fn open(
         downloads: Option<&Path>,
         cpu_arch: CpuArch,
@@ -74,11 +74,11 @@ impl DebianPackages {
         Ok(Self { cpu_arch, downloads, scratch, apt })
     }
 
-    /// The kernel in `packages`, or the one Debian's `linux-image-amd64`, or its like, stands for.
+    /// The kernel in `packages`, or Debian's current one (`linux-image-amd64`, or the architecture's).
     ///
     /// # Errors
     ///
-    /// When a package cannot be had, or they hold no kernel.
+    /// A package is unavailable, or has no kernel.
     pub(super) fn kernel(&self, packages: &[PathBuf]) -> Result<KernelPackage> {
         let packages = match packages {
             [] => self.download_kernel()?,
@@ -93,7 +93,8 @@ impl DebianPackages {
         })
     }
 
-    /// The newest one. After Debian 13 it is in several packages, which the one of its name depends on.
+    /// Downloads the newest kernel. After Debian 13 it is split into several packages, on which the named one
+    /// depends.
     fn download_kernel(&self) -> Result<Vec<PathBuf>> {
         let meta = format!("linux-image-{}", debian_name(self.cpu_arch));
         let newest = self.depends(&meta)?.into_iter().find(|name| name.starts_with("linux-image-"));
@@ -108,7 +109,7 @@ impl DebianPackages {
         all.iter().map(|package| self.apt.download(package, &self.downloads)).collect()
     }
 
-    /// What a package depends on.
+    /// The dependencies of a package.
     fn depends(&self, package: &str) -> Result<Vec<String>> {
         let depends = output(self.apt.run("apt-cache").args(["depends", package]))
             .with_context(|| unavailable(package))?;
@@ -116,11 +117,11 @@ impl DebianPackages {
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// Folders laid out like `/lib/firmware`, packages among `sources` unpacked.
+    /// Folders in the layout of `/lib/firmware`; packages among `sources` are unpacked.
     ///
     /// # Errors
     ///
-    /// When a package cannot be unpacked, or a folder does not exist.
+    /// A package cannot be unpacked, or a folder does not exist.
     pub(super) fn firmware(&self, sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
         sources.iter().map(|source| self.firmware_folder(source)).collect()
     }
@@ -141,20 +142,20 @@ impl DebianPackages {
     ///
     /// # Errors
     ///
-    /// When the package cannot be had.
+    /// The package is unavailable.
     pub(super) fn stub(&self) -> Result<Vec<u8>> {
         let file = format!("usr/lib/systemd/boot/efi/linux{}.efi.stub", self.cpu_arch.uefi_name());
         read(&self.find("systemd-boot-efi", &file)?)
     }
 
-    /// iPXE; `None` where this release of Debian has none for the architecture.
+    /// iPXE; `None` if this release of Debian has none for the architecture.
     ///
     /// # Errors
     ///
-    /// When the package cannot be had.
+    /// The package is unavailable.
     pub(super) fn ipxe(&self) -> Result<Option<Vec<u8>>> {
         let file = match self.cpu_arch {
-            // On the firmware's own network driver.
+            // The build that uses the firmware's own network driver.
             CpuArch::X64 => "usr/lib/ipxe/snponly.efi",
             CpuArch::Arm64 => "usr/lib/ipxe/ipxe-arm64.efi",
             CpuArch::Riscv64 => return Ok(None),
@@ -163,21 +164,21 @@ impl DebianPackages {
         found.map(|file| read(&file)).transpose()
     }
 
-    /// `file` of `package`: the installed one, or else a downloaded one.
+    /// The `file` of `package`, installed or downloaded.
     ///
     /// # Errors
     ///
-    /// When the package cannot be had, or has no such file.
+    /// The package is unavailable, or has no such file.
     pub(super) fn find(&self, package: &str, file: &str) -> Result<PathBuf> {
         let found = self.look(package, file)?;
         found.with_context(|| format!("package {package} has no /{file}"))
     }
 
-    /// A program that runs here.
+    /// A program that runs on this host.
     ///
     /// # Errors
     ///
-    /// When the package cannot be had, or has no such file.
+    /// The package is unavailable, or has no such file.
     pub(super) fn find_program(&self, package: &str, file: &str) -> Result<PathBuf> {
         let installed = Path::new("/").join(file);
         if installed.exists() {
@@ -209,7 +210,7 @@ impl DebianPackages {
 }
 
 impl Apt {
-    /// For packages for an architecture, with lists of them in `folder`, if they are not those that are installed here.
+    /// The lists of packages for an architecture, in `folder` if they are not this host's own.
     fn of(cpu_arch: CpuArch, release: Option<&str>, folder: &Path) -> Result<Self> {
         let name = debian_name(cpu_arch);
         let is_here = output(Command::new("dpkg").arg("--print-architecture"))?.trim() == name;
@@ -251,7 +252,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Whether it speaks of the packages that this machine installs.
+    /// Whether the lists are this host's own.
     fn is_here(&self) -> bool {
         self.options.is_empty()
     }
@@ -275,7 +276,7 @@ impl Apt {
             false => format!("fetching {name}, {}", HumanBytes(len)),
         };
         step(&what, || {
-            // apt leaves a file alone whose digest is right already.
+            // apt skips a file whose digest is right already.
             output(self.run("apt-get").args(["-q", "download", package]).current_dir(into))
                 .with_context(|| unavailable(package))
         })?;
@@ -283,16 +284,16 @@ impl Apt {
     }
 }
 
-/// Where the packages of this machine's own release come from.
+/// The mirror of this host's own release.
 fn mirror() -> Result<String> {
     let format = ["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"];
     let known = output(Command::new("apt-get").args(format))?;
-    // Its security updates have another label.
+    // Security updates have another label.
     let debian = known.lines().find_map(|line| line.strip_prefix("Debian "));
     Ok(debian.with_context(|| unavailable("any"))?.to_owned())
 }
 
-/// What Debian calls an architecture.
+/// Debian's name of an architecture.
 fn debian_name(cpu_arch: CpuArch) -> &'static str {
     match cpu_arch {
         CpuArch::X64 => "amd64",
@@ -301,7 +302,7 @@ fn debian_name(cpu_arch: CpuArch) -> &'static str {
     }
 }
 
-/// The kernel below a folder, where its packages were unpacked.
+/// The kernel below a folder of unpacked packages.
 fn find_kernel(root: &Path) -> Option<KernelPackage> {
     let folders = ["lib/modules", "usr/lib/modules"].map(|folder| fs::read_dir(root.join(folder)));
     let modules = folders.into_iter().flatten().flatten().find_map(Result::ok)?.path();
@@ -320,7 +321,7 @@ fn unpack_into(package: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Of a line of `apt-get --print-uris`: `'ADDRESS' NAME LENGTH DIGEST`.
+/// The name and length in a line of `apt-get --print-uris`: `'ADDRESS' NAME LENGTH DIGEST`.
 fn name_and_len(line: &str) -> Option<(&str, u64)> {
     let mut words = line.split_whitespace().skip(1);
     Some((words.next()?, words.next()?.parse().ok()?))
@@ -333,11 +334,11 @@ fn unavailable(package: &str) -> String {
     )
 }
 
-/// Runs a program to its end and returns what it printed.
+/// Runs a program and returns its output.
 ///
 /// # Errors
 ///
-/// When it cannot be started or fails, with what it had to say.
+/// It cannot be started, or fails; with its error output.
 pub(super) fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let output =

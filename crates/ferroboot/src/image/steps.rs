@@ -1,4 +1,4 @@
-//! What the person who waits is told: a line per step on standard error, and a bar for the long one.
+//! Progress output on standard error: a line per step, and a bar for the long one.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-/// Does `work` and says what it is and, when it took long enough to be noticed, how long it took.
+/// Runs `work` and prints its name and, if it took noticeably long, its duration.
 ///
 /// # Errors
 ///
@@ -22,11 +22,11 @@ pub(super) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
     Ok(done)
 }
 
-/// Compresses the ramdisk as the kernel can unpack it (CONFIG_RD_ZSTD, a window of 128 MiB at most).
+/// Compresses the ramdisk in a form that the kernel can unpack (CONFIG_RD_ZSTD, a window of at most 128 MiB).
 ///
 /// # Errors
 ///
-/// When zstd runs out of memory.
+/// zstd runs out of memory.
 pub(super) fn compress(cpio: &[u8], level: i32) -> Result<Vec<u8>> {
     const CHUNK: usize = 1 << 20;
     let total = cpio.len() as u64;

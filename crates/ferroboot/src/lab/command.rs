@@ -10,15 +10,15 @@ use super::{demo, namespace, shell};
 pub enum LabCommand {
     /// Boot a machine on every path, and show each step.
     Demo(demo::Demo),
-    /// Start machines and a daemon, and a shell to play with them.
+    /// Start machines and a daemon, and an interactive shell.
     Shell(shell::Shell),
 }
 
 impl LabCommand {
-    /// Does what the command line asked, in namespaces of our own.
+    /// Runs the subcommand in new namespaces.
     ///
     /// # Errors
-    /// Says what could not be had, or which step of it failed.
+    /// A resource is unavailable, or a step failed.
     pub fn run(self) -> Result<()> {
         namespace::enter()?;
         match self {

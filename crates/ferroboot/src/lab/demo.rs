@@ -1,4 +1,4 @@
-//! `ferroboot lab demo`: one machine, from enrolment to `available`, booted by its firmware on every path.
+//! `ferroboot lab demo`: one machine, from enrollment to `available`, booted by its firmware on every path.
 
 use std::cell::Cell;
 use std::env;
@@ -40,7 +40,7 @@ impl Demo {
         let story = Story { lab: &lab, screen: &screen, machine: &lab.machines()[0] };
         let boots = story.tell();
         if boots.is_err() {
-            // What an operator would ask first.
+            // The first thing that an operator would read.
             if let Ok(trace) = lab.trace(&story.machine.name) {
                 screen.text(&timeline(&trace));
             }
@@ -61,7 +61,7 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// The main job; gives the trace of each boot.
+    /// Runs the demonstration; returns the trace of each boot.
     fn tell(&self) -> Result<Vec<BootTrace>> {
         let name = &self.machine.name;
         let other = self.lab.disk(&self.lab.machines()[1]);
@@ -102,7 +102,7 @@ impl Story<'_> {
         Ok(boots)
     }
 
-    /// Runs a command before the reader's eyes, and tells what happens meanwhile.
+    /// Runs a command visibly, and shows the boot's events meanwhile.
     fn baremetal<S: AsRef<str>>(&self, arguments: &[S]) -> Result<()> {
         let wait = self.screen.command(arguments);
         let seen = SeenEvents::of(self.lab.trace(&self.machine.name).ok());
@@ -118,7 +118,7 @@ impl Story<'_> {
     }
 }
 
-/// How much of which boot has been told.
+/// The boot and the number of its events shown so far.
 struct SeenEvents(Cell<(Option<Uuid>, usize)>);
 
 impl SeenEvents {
@@ -172,7 +172,7 @@ fn to_heartbeat(boot: &BootTrace) -> Option<f64> {
     Some(first.at.duration_since(on).as_secs_f64())
 }
 
-/// What is shown, with the seconds since the start before each headline.
+/// The screen, with the seconds since the start before each headline.
 struct Screen {
     term: Term,
     began: Instant,
@@ -197,11 +197,11 @@ impl Screen {
     }
 
     fn text(&self, text: &str) {
-        // Nobody is left to be told that the terminal is gone.
+        // The terminal is gone, so nobody can be notified.
         let _ = self.term.write_line(text);
     }
 
-    /// Shows the command, and gives a line that moves until it has ended.
+    /// Shows the command, with a spinner until it ends.
     fn command<S: AsRef<str>>(&self, arguments: &[S]) -> ProgressBar {
         let quoted: Vec<_> = arguments.iter().map(|word| quote(word.as_ref())).collect();
         self.text(&format!("  {} baremetal {}", style("$").green(), quoted.join(" ")));

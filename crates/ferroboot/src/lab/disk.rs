@@ -1,4 +1,4 @@
-//! Disks of machines, written and looked at from outside.
+//! Disks of machines, written and inspected from outside.
 
 use std::env;
 use std::fs::File;
@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 256 * MIB;
 
-/// Where the one partition begins.
+/// The offset of the only partition.
 const PARTITION: u64 = MIB;
 
-/// Makes a disk as an earlier owner leaves it: a GPT with a partition, and a file system in that.
+/// Creates a used disk: a GPT with a partition and a file system.
 ///
 /// # Errors
-/// What the programs said that write it.
+/// The error output of the programs.
 pub fn make_used(path: &Path) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
     file.set_len(SIZE).with_context(|| format!("cannot make {}", path.display()))?;
@@ -30,10 +30,10 @@ pub fn make_used(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What another program sees on a disk: its partition table, and the file system in its partition.
+/// The signatures on a disk according to another program: its partition table, and the file system in its partition.
 ///
 /// # Errors
-/// When `blkid` cannot read the file.
+/// `blkid` cannot read the file.
 pub fn signatures(path: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for offset in [0, PARTITION] {
@@ -42,7 +42,7 @@ pub fn signatures(path: &Path) -> Result<Vec<String>> {
             .arg(path)
             .output()
             .context("cannot start blkid (package util-linux)")?;
-        // 2 is: nothing found.
+        // Exit status 2 means that nothing was found.
         ensure!(
             matches!(probe.status.code(), Some(0 | 2)),
             "blkid {}: {}",
@@ -58,10 +58,10 @@ pub fn signatures(path: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The digest of all that is on a disk.
+/// The digest of a disk's contents.
 ///
 /// # Errors
-/// When it cannot be read.
+/// It cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
     let text = run(tool("sha256sum").arg("--").arg(path), "")?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
@@ -69,7 +69,7 @@ pub fn digest(path: &Path) -> Result<String> {
 
 fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
-    // Debian keeps what changes disks out of the path of ordinary users.
+    // Debian keeps programs that change disks out of ordinary users' PATH.
     command.env("PATH", env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin");
     command
 }

@@ -1,4 +1,4 @@
-//! The builds of OVMF that the lab knows: the host's own, and those that `scripts/firmware` unpacks.
+//! The supported builds of OVMF: the host's own, and those that `scripts/firmware` unpacks.
 
 use std::fmt;
 use std::path::Path;
@@ -7,25 +7,25 @@ use anyhow::{Result, ensure};
 use bmc::config::FirmwareConfig;
 use clap::ValueEnum;
 
-/// The folder of a package of OVMF where its images are.
+/// The folder of the images in an OVMF package.
 const IMAGES: &str = "usr/share/OVMF";
 
 /// A build of OVMF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OvmfBuild {
-    /// The one that is installed: 2022.11, on Debian 12.
+    /// The installed build: 2022.11 on Debian 12.
     #[default]
     Installed,
-    /// Debian 13's.
+    /// Debian 13's build.
     #[value(name = "2025.02")]
     V2025_02,
-    /// Here the first whose HTTP boot waits until its IPv6 address is ready.
+    /// The first build here whose HTTP boot waits for its IPv6 address.
     #[value(name = "2026.08")]
     V2026_08,
 }
 
 impl OvmfBuild {
-    /// It, set up as by default: as `scripts/firmware` has unpacked it below the checkout `root`.
+    /// This build with default settings, from the folder of `scripts/firmware` below the checkout `root`.
     #[must_use]
     pub fn firmware(self, root: &Path) -> FirmwareConfig {
         let folder = match self {
@@ -50,10 +50,10 @@ impl fmt::Display for OvmfBuild {
     }
 }
 
-/// That the images are there.
+/// Checks that the images exist.
 ///
 /// # Errors
-/// Says what installs them.
+/// The package that installs them.
 pub(super) fn check(firmware: &FirmwareConfig) -> Result<()> {
     for image in [&firmware.code, &firmware.variables] {
         ensure!(

@@ -1,4 +1,4 @@
-//! The machines of a lab, and how the BMC emulator is told of them.
+//! The machines of a lab, and the BMC emulator's configuration for them.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,16 +9,16 @@ use bmc::config::{Architecture, FirmwareConfig};
 /// Where the lab's BMC listens.
 pub const BMC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
-/// The one user of the lab's BMC.
+/// The only user of the lab's BMC.
 pub const USERNAME: &str = "admin";
 
-/// Its password: the BMC listens in the lab's own namespace.
+/// The user's password: the BMC listens only in the lab's namespace.
 pub const PASSWORD: &str = "password";
 
 /// A machine, switched off.
 #[derive(Clone, Debug)]
 pub struct LabMachine {
-    /// Its name, as a node and as a system of the BMC.
+    /// The name of the node and of the BMC's system.
     pub name: String,
     number: u8,
     hardware: MachineHardware,
@@ -34,7 +34,7 @@ enum MachineHardware {
 }
 
 impl LabMachine {
-    /// A virtual machine as clouds have it, all virtio.
+    /// A virtual machine with virtio devices, as in clouds.
     #[must_use]
     pub fn new(number: u8) -> Self {
         let name = format!("machine-{number}");
@@ -48,13 +48,13 @@ impl LabMachine {
         }
     }
 
-    /// With this firmware, set up like this.
+    /// The same machine with this firmware and its settings.
     #[must_use]
     pub fn with_firmware(self, firmware: FirmwareConfig) -> Self {
         Self { firmware, ..self }
     }
 
-    /// An arm64 one, with the build of EDK2 that is installed for it.
+    /// The same machine for arm64, with the installed build of EDK2.
     #[must_use]
     pub fn for_arm64(self) -> Self {
         let folder = Path::new("/usr/share/AAVMF");
@@ -66,44 +66,44 @@ impl LabMachine {
         Self { firmware, architecture: Architecture::Arm64, ..self }
     }
 
-    /// With the hardware of a rack server: an Intel network card and a second one that leads nowhere, and a
+    /// The same machine with a rack server's hardware: an Intel network card and a second, unconnected one, and a
     /// disk on AHCI.
     #[must_use]
     pub fn like_a_rack_server(self) -> Self {
         Self { hardware: MachineHardware::Rack, ..self }
     }
 
-    /// With a BMC that answers every boot override with an error.
+    /// The same machine with a BMC that answers every boot override with an error.
     #[must_use]
     pub fn refusing_boot_overrides(self) -> Self {
         Self { refuses_override: true, ..self }
     }
 
-    /// The MAC address of the card that boots.
+    /// The MAC address of the boot card.
     #[must_use]
     pub fn mac(&self) -> String {
         format!("52:54:00:fb:00:{:02x}", self.number)
     }
 
-    /// Its system at the BMC.
+    /// The path of its system at the BMC.
     #[must_use]
     pub fn system(&self) -> String {
         format!("/redfish/v1/Systems/{}", self.name)
     }
 
-    /// The UUID it is enrolled with.
+    /// The UUID for its enrollment.
     #[must_use]
     pub fn uuid(&self) -> String {
         format!("fe440b00-0000-4000-8000-0000000000{:02x}", self.number)
     }
 
-    /// The commands that make it a node with a port: arguments of `baremetal`.
+    /// The commands that enroll it with a port: arguments of `baremetal`.
     #[must_use]
     pub fn enrolment(&self) -> [Vec<String>; 2] {
         self.enrolment_at(BMC)
     }
 
-    /// The same, for a BMC that is reached elsewhere.
+    /// The same commands with a BMC at another address.
     #[must_use]
     pub fn enrolment_at(&self, bmc: SocketAddr) -> [Vec<String>; 2] {
         let words = |text: String| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -125,7 +125,7 @@ impl LabMachine {
         [create, words(format!("port create --node {uuid} {mac}"))]
     }
 
-    /// The other end of its network card.
+    /// The tap device of its network card.
     #[must_use]
     pub fn tap(&self) -> String {
         format!("tap{}", self.number)
@@ -164,7 +164,7 @@ impl LabMachine {
     }
 }
 
-/// The configuration of the BMC in front of `machines`, with their disks and its state in `dir`.
+/// The configuration of the BMC of `machines`, with their disks and its state in `dir`.
 #[must_use]
 pub fn bmc_configuration(machines: &[LabMachine], listen: SocketAddr, dir: &Path) -> String {
     let state = dir.join("bmc");

@@ -1,4 +1,4 @@
-//! Namespaces of our own: nobody outside hears our DHCP, and nothing in them outlives us.
+//! Namespaces of the lab: its DHCP is invisible outside, and all its processes end with it.
 
 use std::env;
 use std::fs;
@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Uid;
 
-/// Holds the network namespace that was left.
+/// The variable with the outer network namespace.
 const LEFT: &str = "FERROBOOT_LAB_LEFT";
 
-/// Starts this program anew inside, with the same arguments; returns inside only.
+/// Starts this program again inside new namespaces, with the same arguments; returns only inside.
 ///
 /// # Errors
-/// Says what the machine does not allow.
+/// The host does not permit namespaces.
 pub fn enter() -> Result<()> {
     if is_inside()? {
         return Ok(());
@@ -25,18 +25,18 @@ pub fn enter() -> Result<()> {
     Err(failed).context("cannot start unshare (package util-linux)")
 }
 
-/// Whether [`enter`] or [`command`] has brought us here.
+/// Whether this process was started by [`enter`] or [`command`].
 ///
 /// # Errors
-/// When there is no /proc.
+/// There is no /proc.
 pub fn is_inside() -> Result<bool> {
     Ok(env::var(LEFT).is_ok_and(|left| !left.is_empty()) && env::var(LEFT)? != current()?)
 }
 
-/// A command that starts `program` inside; what it leaves running is killed when it ends.
+/// A command that starts `program` inside; its remaining processes are killed when it ends.
 ///
 /// # Errors
-/// Says what the machine does not allow.
+/// The host does not permit namespaces.
 pub fn command(program: &Path) -> Result<Command> {
     let try_it = unshare().arg("true").stderr(Stdio::piped()).output();
     let tried = try_it.context("cannot start unshare (package util-linux)")?;
@@ -51,14 +51,14 @@ pub fn command(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// For what is started inside and is no part of the lab.
+/// Removes the lab's variable from the environment of an unrelated program.
 pub fn forget(command: &mut Command) {
     command.env_remove(LEFT);
 }
 
 fn unshare() -> Command {
     let mut unshare = Command::new("unshare");
-    // The first process of a PID namespace takes all others with it.
+    // The end of a PID namespace's first process kills all others in it.
     unshare.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     if !Uid::effective().is_root() {
         unshare.args(["--user", "--map-root-user"]);

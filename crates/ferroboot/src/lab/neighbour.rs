@@ -1,4 +1,4 @@
-//! Who else is in the lab's network: programs of others, in a network namespace of their own.
+//! Other hosts in the lab's network: third-party programs, in a separate network namespace.
 
 use std::fs;
 use std::path::Path;
@@ -9,31 +9,31 @@ use anyhow::{Context as _, Result, ensure};
 use super::network::{self, BRIDGE, LabNetwork, MACHINES};
 use super::process::Process;
 
-/// The daemon's name, where there is a name server.
+/// The daemon's host name, if there is a name server.
 pub const NAME: &str = "boot.lab.example";
 
-/// A program beside the daemon.
+/// A third-party program in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// dnsmasq relays DHCP from a segment with the machines to that with the daemon, and routes between them;
-    /// where there is IPv6, radvd advertises it to the machines.
+    /// dnsmasq relays DHCP from the machines' segment to the daemon's, and routes between them; for IPv6, radvd sends
+    /// advertisements to the machines.
     Relay,
-    /// dnsmasq gives IPv4 addresses, and the daemon is a ProxyDHCP.
+    /// dnsmasq leases IPv4 addresses, and the daemon is a ProxyDHCP server.
     DhcpServer,
-    /// dnsmasq answers DNS, and knows the daemon as [`NAME`].
+    /// dnsmasq answers DNS, with the daemon as [`NAME`].
     NameServer,
-    /// radvd advertises the IPv6 network, and the daemon does not.
+    /// radvd sends the IPv6 advertisements instead of the daemon.
     Router,
 }
 
-/// What keeps a neighbour running.
+/// The processes of a neighbour.
 #[derive(Debug)]
 pub(super) struct RunningNeighbour {
     _programs: Vec<Process>,
 }
 
 impl Neighbour {
-    /// The bridge that machines are on.
+    /// The bridge of the machines.
     pub(super) fn bridge_of_machines(self) -> &'static str {
         match self {
             Self::Relay => MACHINES,
@@ -41,7 +41,7 @@ impl Neighbour {
         }
     }
 
-    /// Starts it; what it says is kept in `dir`.
+    /// Starts it; its log is in `dir`.
     pub(super) fn start(self, network: LabNetwork, dir: &Path) -> Result<RunningNeighbour> {
         let house = NeighbourNamespace::build(dir)?;
         let programs = match self {
@@ -107,17 +107,17 @@ fn router(house: &NeighbourNamespace, dir: &Path) -> Result<Process> {
     house.radvd("near", "fd77::/64", dir)
 }
 
-/// A network namespace, as long as a process in it lives.
+/// A network namespace, which exists as long as a process in it.
 #[derive(Debug)]
 pub struct NeighbourNamespace {
     holder: Process,
 }
 
 impl NeighbourNamespace {
-    /// Builds it, with nothing in it; what its programs say is kept in `dir`.
+    /// Creates an empty namespace; the logs of its programs are in `dir`.
     ///
     /// # Errors
-    /// This machine has no network namespaces.
+    /// This host has no network namespaces.
     pub fn build(dir: &Path) -> Result<Self> {
         let mut hold = Command::new("unshare");
         hold.args(["--net", "--", "sh", "-c", "echo ready >&2; exec sleep infinity"]);
@@ -127,10 +127,10 @@ impl NeighbourNamespace {
         Ok(house)
     }
 
-    /// Puts a network card into it that is on this bridge outside.
+    /// Adds a network card that is connected to this bridge outside.
     ///
     /// # Errors
-    /// What `ip` said.
+    /// The error output of `ip`.
     pub fn connect(&self, card: &str, bridge: &str) -> Result<()> {
         let outside = format!("to-{card}");
         network::ip(&format!(
@@ -141,10 +141,10 @@ impl NeighbourNamespace {
         self.run("ip", &["link", "set", card, "up"])
     }
 
-    /// Gives a card of it an address, with the length of its network.
+    /// Adds an address with its prefix length to a card.
     ///
     /// # Errors
-    /// What `ip` said.
+    /// The error output of `ip`.
     pub fn number(&self, card: &str, address: &str) -> Result<()> {
         let mut words = vec!["address", "add", address, "dev", card];
         if address.contains(':') {
@@ -153,16 +153,16 @@ impl NeighbourNamespace {
         self.run("ip", &words)
     }
 
-    /// Makes it a router.
+    /// Enables routing.
     fn forward(&self) -> Result<()> {
         let settings = "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding";
         self.run("sh", &["-c", &format!("echo 1 | tee {settings}")])
     }
 
-    /// dnsmasq inside of it, with nothing but these arguments.
+    /// Starts dnsmasq inside, with only these arguments.
     ///
     /// # Errors
-    /// Its last words, if it does not start.
+    /// Its last log lines, if it does not start.
     pub fn dnsmasq(&self, what: &[&str], dir: &Path) -> Result<Process> {
         let mut dnsmasq = self.inside("dnsmasq");
         dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--log-dhcp"]);

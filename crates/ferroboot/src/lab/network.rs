@@ -11,18 +11,18 @@ use super::machine::LabMachine;
 /// The bridge.
 pub const BRIDGE: &str = "lab0";
 
-/// The bridge of the machines, where a relay is between them and the daemon.
+/// The machines' bridge, if there is a relay between them and the daemon.
 pub(super) const MACHINES: &str = "lab1";
 
-/// Its addresses, which is where machines find the daemon.
+/// The bridge's addresses, where machines find the daemon.
 const ADDRESS: &str = "10.77.0.1/24";
 const ADDRESS6: &str = "fd77::1/64";
 
-/// What the daemon gives out.
+/// The daemon's pools.
 const POOL: &str = "10.77.0.100-10.77.0.199";
 const POOL6: &str = "fd77::100-fd77::1ff";
 
-/// Which protocols the network has.
+/// The address families of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LabNetwork {
     /// IPv4 alone.
@@ -43,7 +43,7 @@ impl LabNetwork {
         self != Self::Ipv4
     }
 
-    /// By the names that settings give them.
+    /// The pools, by the names of their settings.
     pub(super) fn pools(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Ipv4 => vec![("pool", POOL)],
@@ -61,24 +61,24 @@ impl LabNetwork {
     }
 }
 
-/// Builds it in the namespace we are in.
+/// Creates the network in the current namespace.
 ///
 /// # Errors
-/// What `ip` said.
+/// The error output of `ip`.
 pub(super) fn build(network: LabNetwork) -> Result<()> {
     let mut script = format!("link set lo up\nlink add {BRIDGE} type bridge\n");
     for address in network.addresses() {
-        // An IPv6 address is of no use before it was looked for elsewhere, where there is nobody else.
+        // Duplicate address detection would only delay the IPv6 address; no other host has it.
         let unchecked = if address.contains(':') { " nodad" } else { "" };
         script += &format!("address add {address} dev {BRIDGE}{unchecked}\n");
     }
     ip(&format!("{script}link set {BRIDGE} up\n"))
 }
 
-/// Plugs the machines into a bridge.
+/// Connects the machines to a bridge.
 ///
 /// # Errors
-/// What `ip` said.
+/// The error output of `ip`.
 pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
@@ -90,10 +90,10 @@ pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
     ip(&script)
 }
 
-/// Runs the lines of a script by `ip`.
+/// Runs the lines of a script with `ip`.
 ///
 /// # Errors
-/// What it said.
+/// Its error output.
 pub(super) fn ip(script: &str) -> Result<()> {
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
@@ -102,7 +102,7 @@ pub(super) fn ip(script: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start ip (package iproute2)")?;
-    // Taken, so that it is closed when all is written.
+    // Taken, so that it is closed after the write.
     let mut stdin = ip.stdin.take().context("ip has no standard input")?;
     stdin.write_all(script.as_bytes()).context("cannot write to ip")?;
     drop(stdin);

@@ -1,4 +1,4 @@
-//! The programs of a lab that run beside us: each says when it is ready, and ends with us.
+//! The processes of a lab: each reports when it is ready, and ends with the lab.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-/// Longer than anything of ours takes to start, on a busy machine too.
+/// Start timeout, long enough for a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What our own programs say once they serve.
+/// The log line of this project's programs when they are ready.
 pub const READY: &str = "ready: ";
 
-/// A program that logs to standard error, and says there once it serves.
+/// A program that logs to standard error, with a line when it is ready.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -26,10 +26,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it and waits until it says that it is `ready`. `log` is added to.
+    /// Starts it and waits for the line `ready`. Output is appended to `log`.
     ///
     /// # Errors
-    /// Its own last words, when it ends instead.
+    /// Its last log lines, if it ends instead.
     pub fn start(command: &mut Command, ready: &'static str, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
@@ -59,10 +59,10 @@ impl Process {
         bail!("it {why}; {} ends with:\n{}", self.log.display(), last.join("\n"));
     }
 
-    /// Ends it as a power failure would, and waits until it is gone.
+    /// Kills it, like a power failure, and waits for its end.
     ///
     /// # Errors
-    /// When it had ended before, by itself.
+    /// It had ended before by itself.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         let status = self.child.wait()?;
@@ -78,10 +78,10 @@ impl Process {
         self.child.id()
     }
 
-    /// The memory it has now, and the most it has had, in MiB.
+    /// Its current and highest memory, in MiB.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn memory(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -97,7 +97,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whatever fails here, the namespace takes the process with it.
+        // If this fails, the namespace's end kills the process.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

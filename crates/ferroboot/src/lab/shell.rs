@@ -1,4 +1,4 @@
-//! `ferroboot lab shell`: a lab to play with.
+//! `ferroboot lab shell`: an interactive lab.
 
 use std::env;
 use std::io::{Write as _, stdout};
@@ -10,10 +10,10 @@ use clap::Args;
 use super::machine::{BMC, LabMachine, PASSWORD, USERNAME};
 use super::{Lab, Plan, namespace};
 
-/// Starts machines and a daemon, and a shell to play with them; all end with it.
+/// Starts machines, a daemon, and an interactive shell; all end with the shell.
 #[derive(Debug, Args)]
 pub struct Shell {
-    /// How many machines; the last has the hardware of a rack server.
+    /// Number of machines; the last one has a rack server's hardware.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
     machines: u8,
 }
@@ -39,7 +39,7 @@ impl Shell {
         let mut command = Command::new(shell);
         namespace::forget(&mut command);
         command.envs(lab.environment()).env("PATH", path(&lab)?);
-        // Whatever its last command was, the lab itself went well.
+        // The exit status of the shell's last command does not matter.
         command.status().context("cannot start a shell")?;
         writeln!(stdout(), "The state of the lab stays in {}.", lab.dir().display())
             .context("cannot print")
@@ -62,7 +62,7 @@ fn welcome(lab: &Lab) -> String {
     )
 }
 
-/// With `baremetal` and ourselves in front.
+/// PATH with `baremetal` and this program first.
 fn path(lab: &Lab) -> Result<std::ffi::OsString> {
     let programs = [&lab.plan.baremetal, &lab.plan.ferroboot];
     let mut folders: Vec<_> =

@@ -1,4 +1,4 @@
-//! Takes link layer, IP and UDP off a captured frame.
+//! Decodes link layer, IP and UDP of a captured frame.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,42 +7,42 @@ use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpSli
 use netboot::dry_run::CapturedPacket;
 use pcap_file::DataLink;
 
-/// The ports that DHCP servers, ProxyDHCP servers and DHCPv6 servers are asked on.
+/// The ports of DHCP, ProxyDHCP and DHCPv6 servers.
 const SERVERS: [u16; 3] = [67, 4011, 547];
-/// The ports that they answer to.
+/// The ports of clients.
 const CLIENTS: [u16; 2] = [68, 546];
-/// `ADVERTISE`, `REPLY`, `RECONFIGURE`, `RELAY-REPL` (RFC 8415 §7.3), and the answers to a `LEASEQUERY` (RFC 5007 §4.2.2,
-/// RFC 5460 §5.1).
+/// Message types of servers: `ADVERTISE`, `REPLY`, `RECONFIGURE`, `RELAY-REPL` (RFC 8415 §7.3), and the answers to a
+/// `LEASEQUERY` (RFC 5007 §4.2.2, RFC 5460 §5.1).
 const ANSWERS6: [u8; 7] = [2, 7, 10, 13, 15, 16, 17];
 
-/// A frame, and when it was captured.
+/// A frame with its capture time.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) at: Duration,
     pub(super) link: DataLink,
     pub(super) bytes: Vec<u8>,
-    /// Whether it was longer than what was kept of it.
+    /// Whether the frame was captured incompletely.
     pub(super) cut: bool,
 }
 
-/// What a frame holds.
+/// The contents of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrameContents {
     /// A packet to a DHCP server.
     ToServer(CapturedPacket),
     /// A DHCP server's answer.
     FromServer,
-    /// Nothing of DHCP.
+    /// Something else than DHCP.
     Other,
-    /// What may be for a DHCP server, but is not all there.
+    /// Possibly a packet to a DHCP server, but incomplete.
     CutOff,
     /// A part of a longer UDP packet.
     Fragment,
-    /// It cannot be told: its link layer is none that is known here.
+    /// A link layer that is not supported.
     Unknown,
 }
 
-/// What the frame holds for a DHCP server, if it does.
+/// The contents of a frame.
 pub(super) fn contents_of(frame: &Frame) -> FrameContents {
     let Some(payload) = below(frame.link, &frame.bytes) else { return FrameContents::Unknown };
     let packet = match payload {
@@ -51,7 +51,7 @@ pub(super) fn contents_of(frame: &Frame) -> FrameContents {
         Below::Ip(rest) => LaxSlicedPacket::from_ip(rest).ok(),
         Below::Short => None,
     };
-    // Of a frame that is not all there, nobody knows what it was for if its UDP header is missing.
+    // The purpose of an incomplete frame is unknown if its UDP header is missing.
     let unclear = if frame.cut { FrameContents::CutOff } else { FrameContents::Other };
     let Some(LaxSlicedPacket { net, transport, stop_err, .. }) = packet else { return unclear };
     let (way, ip): ([IpAddr; 2], _) = match &net {
@@ -88,7 +88,7 @@ fn contents_of_datagram(
     if !SERVERS.contains(&port) {
         return FrameContents::Other;
     }
-    // A server's answer through a relay goes to a server's port too.
+    // A server's answer through a relay also goes to a server port.
     let first = udp.payload().first();
     let answers = if from.is_ipv4() { &[2][..] } else { &ANSWERS6 };
     if first.is_some_and(|first| answers.contains(first)) {
@@ -100,17 +100,17 @@ fn contents_of_datagram(
     FrameContents::ToServer(CapturedPacket { from, to, port, payload: udp.payload().to_vec() })
 }
 
-/// What is left of a frame without its link layer.
+/// The rest of a frame after its link layer.
 enum Below<'a> {
-    /// Etherparse knows Ethernet, with its VLANs.
+    /// For etherparse, which decodes Ethernet with its VLANs.
     Ethernet(&'a [u8]),
     Type(EtherType, &'a [u8]),
     Ip(&'a [u8]),
-    /// Less than the link layer's header.
+    /// The frame is shorter than its link layer header.
     Short,
 }
 
-/// `None` for a link layer that is not known here.
+/// `None` for an unsupported link layer.
 fn below(link: DataLink, frame: &[u8]) -> Option<Below<'_>> {
     let typed = |at: usize, header: usize| {
         let ether_type = frame.get(at..at + 2).zip(frame.get(header..));
@@ -118,7 +118,7 @@ fn below(link: DataLink, frame: &[u8]) -> Option<Below<'_>> {
             Below::Type(EtherType(u16::from_be_bytes([two[0], two[1]])), rest)
         })
     };
-    // What systems call raw IP themselves, some programs put into their files as it is.
+    // Some programs write the operating system's own number for raw IP into their files.
     let is_ip = [DataLink::RAW, DataLink::IPV4, DataLink::IPV6].contains(&link)
         || [12, 14].map(DataLink::Unknown).contains(&link);
     if is_ip {
@@ -132,7 +132,7 @@ fn below(link: DataLink, frame: &[u8]) -> Option<Below<'_>> {
         // … or, from tcpdump 4.99 on, first (`LINKTYPE_LINUX_SLL2`).
         Some(typed(0, 20))
     } else if [DataLink::NULL, DataLink::LOOP].contains(&link) {
-        // Loopback, and tunnels of the BSDs and of macOS: an address family, which IP says itself.
+        // Loopback, and tunnels of the BSDs and macOS: an address family, which the IP header repeats.
         Some(frame.get(4..).map_or(Below::Short, Below::Ip))
     } else {
         None

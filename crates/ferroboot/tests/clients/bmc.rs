@@ -1,4 +1,4 @@
-//! A BMC without a machine: Redfish's side of it, and word of each start.
+//! A BMC without a machine: the Redfish side, and notice of each start.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Where it is, and what its machine was started from.
+/// Its address, and the boot target of each start.
 pub(crate) struct Bmc {
     pub(crate) address: SocketAddr,
     starts: UnboundedReceiver<NextBoot>,
@@ -26,7 +26,7 @@ struct Shared {
 }
 
 impl Bmc {
-    /// One with a system `1`, for `admin` with the password `secret`; it ends with the test.
+    /// A BMC with a system `1`, for the user `admin` with the password `secret`; it ends with the test.
     pub(crate) fn start(personality: Personality) -> Self {
         let mut emulator = Emulator::new("admin", "secret");
         emulator.add_system("1", &["52:54:00:aa:bb:01".to_owned()], personality);
@@ -40,7 +40,7 @@ impl Bmc {
         Self { address, starts }
     }
 
-    /// What its machine was started from, once it is.
+    /// Waits for a start; returns its boot target.
     pub(crate) fn started(&mut self) -> NextBoot {
         self.starts.blocking_recv().expect("the BMC lives as long as the test")
     }

@@ -1,5 +1,5 @@
-//! The built daemon, driven over real sockets by the unmodified `baremetal` command, switches a
-//! machine through its BMC. `crates/server/tests/clients.rs` tries the API alone, and more of it.
+//! The built daemon, driven over real sockets by the unmodified `baremetal` command, switches a machine through its
+//! BMC. `crates/server/tests/clients.rs` tests more of the API, without a daemon.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -20,7 +20,7 @@ use bmc::Bmc;
 use service::Service;
 
 const MAC: &str = "52:54:00:aa:bb:01";
-/// For what takes seconds; the machines that run tests can be slow.
+/// Timeout for operations of some seconds; test hosts can be slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -122,7 +122,7 @@ fn a_failed_verification_is_in_the_log_with_its_node_and_its_reason() {
 #[test]
 fn a_host_that_cannot_boot_a_node_says_so_before_the_node_is_touched() {
     let bmc = Bmc::start(Personality::default());
-    // Nothing says where machines reach it, and there is no DHCP.
+    // No setting tells where machines reach the service, and there is no DHCP.
     let service = Service::start_with(|_, settings| {
         settings
             .lines()
@@ -175,7 +175,7 @@ fn a_check_makes_nothing_and_knows_the_service_that_runs() {
     assert!(files(fresh.path()).is_empty(), "{:?}", files(fresh.path()));
 }
 
-/// All files and folders below one.
+/// All files and folders below a folder.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -191,7 +191,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Creates a node whose BMC is at `address`, and gives its UUID.
+/// Creates a node whose BMC is at `address`; returns its UUID.
 fn enroll(service: &Service, name: &str, boot_interface: &str, address: &str) -> String {
     let address = format!("redfish_address=http://{address}");
     let info = [&address, "redfish_system_id=/redfish/v1/Systems/1", "redfish_username=admin"];
@@ -203,7 +203,7 @@ fn enroll(service: &Service, name: &str, boot_interface: &str, address: &str) ->
     node["uuid"].as_str().unwrap().to_owned()
 }
 
-/// Asks again and again, since the command waits for states of its own choice alone.
+/// Polls, since the command waits only for states of its own choice.
 fn await_state(service: &Service, node: &str, wanted: &str) {
     let until = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! The built `ferroboot serve` on ports and with a state of its own, and clients pointed at it.
+//! The built `ferroboot serve` with separate ports and state, and clients for it.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -13,12 +13,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How often other ports are tried: between choice and use somebody else may take one.
+/// Number of tries with other ports: another process may take a chosen port.
 const TRIES: u32 = 5;
-/// How long it may take to say something; the machines that run tests can be slow.
+/// Timeout for a log line; test hosts can be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A daemon that ends with it.
+/// A daemon that ends with this value.
 pub(crate) struct Service {
     daemon: Child,
     api: String,
@@ -27,12 +27,12 @@ pub(crate) struct Service {
     login: Option<(&'static str, &'static str)>,
 }
 
-/// What a daemon has said so far; clones share it.
+/// The daemon's log so far; clones share it.
 #[derive(Clone, Default)]
 struct DaemonLog(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl DaemonLog {
-    /// Waits for a line with a text in it, and gives it.
+    /// Waits for a line that contains a text; returns the line.
     fn await_line(&self, text: &str) -> String {
         let (lines, more) = &*self.0;
         let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
@@ -49,12 +49,12 @@ impl DaemonLog {
 }
 
 impl Service {
-    /// One that has said that it is ready.
+    /// A daemon that is ready.
     pub(crate) fn start() -> Self {
         Self::start_with(|_, settings| settings)
     }
 
-    /// One whose API asks for a user `operator` with the password `s3:cret`.
+    /// A daemon whose API has a user `operator` with the password `s3:cret`.
     pub(crate) fn start_with_users() -> Self {
         let mut service = Self::start_with(|dir, settings| {
             let hash = bcrypt::hash("s3:cret", 4).unwrap();
@@ -66,7 +66,7 @@ impl Service {
         service
     }
 
-    /// One with other settings than most tests need.
+    /// A daemon with special settings.
     pub(crate) fn start_with(settings: impl Fn(&Path, String) -> String) -> Self {
         (0..TRIES)
             .find_map(|_| Self::try_start(&settings))
@@ -91,12 +91,12 @@ impl Service {
         is_ready(said, log).then_some(service)
     }
 
-    /// Where its files are.
+    /// The folder of its files.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Waits for it to say something, and gives the line.
+    /// Waits for a log line that contains a text; returns the line.
     pub(crate) fn said(&self, text: &str) -> String {
         self.log.await_line(text)
     }
@@ -105,13 +105,13 @@ impl Service {
         kill(Pid::from_raw(self.daemon.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Runs our own command, as an operator would beside the service, with its settings.
+    /// Runs the `ferroboot` command with the service's settings, like an operator.
     pub(crate) fn ferroboot(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferroboot"));
         self.environment(command.args(arguments)).output().unwrap()
     }
 
-    /// Puts a file where nodes may have their images, and gives its URL.
+    /// Writes an image into the permitted folder; returns its URL.
     pub(crate) fn image(&self, name: &str, contents: &[u8]) -> String {
         let folder = self.dir.path().join("images");
         fs::create_dir_all(&folder).unwrap();
@@ -119,13 +119,13 @@ impl Service {
         format!("file://{}", folder.join(name).display())
     }
 
-    /// What `baremetal` prints as JSON; it must succeed.
+    /// The JSON output of `baremetal`, which must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.does(&[arguments, &["-f", "json"]].concat());
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text:?}"))
     }
 
-    /// What `baremetal` prints; it must succeed.
+    /// The output of `baremetal`, which must succeed.
     pub(crate) fn does(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -134,7 +134,7 @@ impl Service {
         text(&output.stdout)
     }
 
-    /// Runs `baremetal`, however it ends.
+    /// Runs `baremetal`, whatever the result.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.environment(Command::new(client()).args(arguments)).output().unwrap()
     }
@@ -144,7 +144,7 @@ impl Service {
             None => ("none", "", ""),
             Some((user, password)) => ("http_basic", user, password),
         };
-        // Nothing of whoever runs the tests: no cloud, no proxy.
+        // Without the environment of the test's user: no cloud, no proxy.
         command
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
@@ -155,7 +155,7 @@ impl Service {
             .env("OS_ENDPOINT", &self.api)
     }
 
-    /// Lets clients log in as somebody else, or as nobody.
+    /// Changes the clients' login, or removes it.
     pub(crate) fn log_in_as(&mut self, login: Option<(&'static str, &'static str)>) {
         self.login = login;
     }
@@ -163,13 +163,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself; and a test that failed must not fail again here.
+        // It may have ended by itself, and a failed test must not fail again here.
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
 }
 
-/// The command, as `scripts/python-venv` installs it.
+/// The command, as installed by `scripts/python-venv`.
 fn client() -> PathBuf {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv");
     let venv = env::var_os("FERROBOOT_VENV").map_or_else(own, PathBuf::from);
@@ -178,7 +178,7 @@ fn client() -> PathBuf {
     program
 }
 
-/// Reads what the daemon says until it is ready or has ended; what comes later is read on and on.
+/// Reads the daemon's log until it is ready or has ended; the rest is read in the background.
 fn is_ready(said: ChildStderr, log: DaemonLog) -> bool {
     let mut lines = BufReader::new(said).lines().map_while(Result::ok).inspect(move |line| {
         eprintln!("{line}");
@@ -190,7 +190,7 @@ fn is_ready(said: ChildStderr, log: DaemonLog) -> bool {
 }
 
 fn free_ports() -> [u16; 3] {
-    // All are held until all are chosen, or one would be chosen twice.
+    // All sockets are held until all ports are chosen, so that none is chosen twice.
     let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     sockets.map(|socket| socket.local_addr().unwrap().port())
 }

@@ -1,5 +1,5 @@
-//! What `ferroboot check network` says of networks that are broken on purpose, and `ferroboot check` beside a service
-//! that runs. No machine starts here.
+//! The output of `ferroboot check network` on deliberately broken networks, and of `ferroboot check` beside a running
+//! service. No machine starts here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use ferroboot::lab::{Lab, Plan};
 
 use crate::story::{in_a_lab, ip, with};
 
-/// What the daemon of the lab is told, too.
+/// The lab's daemon has the same setting.
 const DHCP: &str = "lab0=10.77.0.100-10.77.0.199,fd77::100-fd77::1ff";
 const MAC: &str = "52:54:00:12:34:56";
 
@@ -120,7 +120,7 @@ fn a_network_that_lacks_something_is_told_what_it_lacks() {
     });
 }
 
-/// The files of a folder, by name and inode: one that is written anew has another.
+/// The files of a folder, by name and inode: a rewritten file has another inode.
 fn files(folder: &Path) -> Result<BTreeMap<OsString, u64>> {
     let each = fs::read_dir(folder)?.map(|entry| -> Result<_> {
         let entry = entry?;
@@ -139,7 +139,7 @@ fn check(lab: &Lab, more: &[&str]) -> Result<String> {
     run(lab, &[&["--dhcp", DHCP], more].concat())
 }
 
-/// All that it says.
+/// Its whole output.
 fn run(lab: &Lab, told: &[&str]) -> Result<String> {
     let mut check = Command::new(env!("CARGO_BIN_EXE_ferroboot"));
     check.args(["check", "network", "--state-dir"]).arg(lab.dir().join("state")).args(told);

@@ -1,4 +1,4 @@
-//! The daemon is killed and started again: the same end, and nothing done twice.
+//! The daemon is killed and started again: the result is the same, and nothing is done twice.
 
 use anyhow::Result;
 use ferroboot::lab::machine::LabMachine;
@@ -9,7 +9,7 @@ use provision::trace::AgentCall;
 use crate::proxy::Proxy;
 use crate::story::{Verbs as _, in_a_lab, with};
 
-/// What the agent says on the console after the step.
+/// The agent's console line after the step.
 const DONE: &str = "clean step \"erase_devices_metadata\" is done";
 
 #[test]
@@ -56,7 +56,7 @@ fn killed_while_the_firmware_fetches_it_boots_the_machine_again() {
     in_a_lab(plan, |lab| {
         let (machine, bmc) = behind_a_proxy(lab)?;
         lab.begin_to_clean(&machine)?;
-        // It asks how large the image is, and fetches it at once.
+        // The machine requests the image's size, and then fetches it at once.
         lab.wait_for_event(&machine, "request", |what| matches!(what, What::Http { .. }))?;
 
         lab.kill_daemon()?;

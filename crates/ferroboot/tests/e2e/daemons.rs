@@ -1,4 +1,4 @@
-//! Several daemons on one PostgreSQL, on real firmware: each goes on with what another one began when it was killed.
+//! Several daemons on one PostgreSQL, on real firmware: each continues the work of a killed one.
 //!
 //! Needs `FERROBOOT_TEST_POSTGRES` (`scripts/with-postgres`).
 
@@ -76,7 +76,7 @@ fn three_daemons_killed_in_turn_clean_one_machine_and_boot_an_instance_on_anothe
         lab.wait_for_state(&to_clean, "manageable")?;
         cleaned_once(lab, &to_clean, &bmc)?;
         lab.wait_for_state(&to_deploy, "active")?;
-        // The machine starts itself anew, whichever daemon serves it.
+        // The machine restarts by itself, whichever daemon serves it.
         second.kill()?;
         wait_for_hellos(lab, &to_deploy, 2)?;
         third.kill()?;
@@ -88,7 +88,7 @@ fn three_daemons_killed_in_turn_clean_one_machine_and_boot_an_instance_on_anothe
     });
 }
 
-/// A PostgreSQL database of its own, and the key of its secrets.
+/// A separate PostgreSQL database, and its key.
 struct SharedDatabase {
     url: String,
     dir: TempDir,
@@ -115,13 +115,13 @@ impl SharedDatabase {
         self.dir.path().join("ferroboot.key")
     }
 
-    /// For each daemon.
+    /// The settings for each daemon.
     fn settings(&self) -> String {
         format!("[database]\nurl = '{}'\nkey_file = '{}'\n", self.url, self.key().display())
     }
 }
 
-/// A daemon in a lab beside the lab's own: with ports of its own, and without DHCP.
+/// A daemon beside the lab's own: with separate ports, and without DHCP.
 struct DaemonBeside {
     number: u16,
     dir: PathBuf,
@@ -129,7 +129,7 @@ struct DaemonBeside {
 }
 
 impl DaemonBeside {
-    /// `shared` are the settings that it shares with the lab's own, without `[boot]`.
+    /// `shared` are the settings that both daemons have, without `[boot]`.
     fn new(lab: &Lab, number: u16, shared: &str, images: Option<&InstanceImages>) -> Result<Self> {
         let dir = lab.dir().join(format!("daemon-{number}"));
         fs::create_dir(&dir)?;

@@ -1,4 +1,4 @@
-//! Boots that go wrong, and what the trace says of them.
+//! Failing boots, and their traces.
 
 use ferroboot::lab::BMC;
 use ferroboot::lab::machine::LabMachine;
@@ -10,7 +10,7 @@ use crate::story::{Verbs as _, in_a_lab, with};
 fn a_url_that_answers_404_is_named() {
     let plan = with([LabMachine::new(1)]);
     in_a_lab(plan, |lab| {
-        // A BMC that tells its firmware another URL than it was told.
+        // A BMC that gives its firmware another URL than the requested one.
         let bmc = Proxy::before(BMC)?;
         bmc.rewrite("boot.iso", "boot.isx");
         let machine = lab.machines()[0].clone();

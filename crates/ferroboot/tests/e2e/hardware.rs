@@ -1,4 +1,4 @@
-//! Hardware as racks have it.
+//! Hardware of rack servers.
 
 use ferroboot::lab::disk;
 use ferroboot::lab::machine::LabMachine;
@@ -35,7 +35,7 @@ fn the_bmc_wins_over_ipxe_in_the_rom_of_the_card() {
 
         lab.clean(&machine)?;
 
-        // OVMF has no driver of its own for this card, and starts what its ROM brings first.
+        // OVMF has no driver for this card, and first starts the program in its ROM.
         let fetched = lab.trace(&machine.name)?.fetched_by_firmware();
         assert_eq!(fetched.as_deref(), Some("boot.iso"));
         assert!(disk::signatures(&lab.disk(&machine))?.is_empty());

@@ -1,5 +1,5 @@
-//! Instances: a system made from Debian's packages that boots from its URL, again whenever its machine starts, until it
-//! is taken away.
+//! Instances: a system made from Debian's packages that boots from its URL, again at each start of its machine, until
+//! it is removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, with};
 
-/// What the system prints once it is up.
+/// The system's console line when it is up.
 const HELLO: &str = "instance: this is busybox of Debian";
 
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// The system's first process: it says what it is, and who it is by its config drive, and starts its machine anew.
+/// The system's first process: it prints its name and its identity from the config drive, and restarts its machine.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc
 /bin/busybox mount -t proc proc /proc
@@ -90,13 +90,13 @@ fn a_kernel_and_ramdisk_with_a_config_drive_boot_by_ipxe() {
 fn an_image_that_is_never_fetched_makes_no_node_active() {
     let images = InstanceImages::make().unwrap();
     let settings = format!("{}\n[deploy]\ncallback_timeout_secs = 60\n", images.settings());
-    // Its firmware does not boot over the network at all.
+    // Its firmware has no network boot.
     in_a_lab(Plan { settings, ..images.plan() }, |lab| {
         let machine = lab.machines()[0].clone();
         let [kernel, ramdisk] = images.kernel_and_ramdisk();
         let named = [("kernel", kernel.as_str()), ("ramdisk", &ramdisk)];
         make_available(lab, &machine, "http", &named)?;
-        // The machine asks with another address than its port has.
+        // The machine has another MAC address than its port.
         let port = ["port", "list", "--node", &machine.name, "-f", "value", "-c", "UUID"];
         let port = lab.baremetal(&port)?;
         let other = machine.mac().replace("fb", "f8");
@@ -130,7 +130,7 @@ fn boots_and_is_taken_away(
     let first = lab.trace(&machine.name)?;
     ensure!(!first.fetched().is_empty(), "active, and nothing was fetched whole");
     wait_for_hellos(lab, machine, 1)?;
-    // The machine starts itself anew, and has a trace of its own for it.
+    // The machine restarts by itself; that boot has its own trace.
     wait_for_hellos(lab, machine, 2)?;
     let is_fetch = |what: &What| matches!(what, What::Http { .. });
     lab.wait_for_event(machine, "fetch of the second boot", is_fetch)?;
@@ -179,7 +179,7 @@ pub(crate) fn wait_for_hellos(lab: &Lab, machine: &LabMachine, wanted: usize) ->
     said.with_context(|| format!("the system did not come up {wanted} times"))
 }
 
-/// The images of an instance, in a folder that the daemon may take them from.
+/// The images of an instance, in a folder that the daemon permits.
 pub(crate) struct InstanceImages {
     dir: TempDir,
     boot_set: PathBuf,
@@ -203,7 +203,7 @@ impl InstanceImages {
         format!("[boot]\n{}", self.image_dirs())
     }
 
-    /// The line of `[boot]` that lets a daemon take them.
+    /// The line of `[boot]` that permits the folder.
     pub(crate) fn image_dirs(&self) -> String {
         format!("image_dirs = [{:?}]\n", self.dir.path().display().to_string())
     }
@@ -217,7 +217,7 @@ impl InstanceImages {
             .map(|name| format!("file://{}", self.dir.path().join(name).display()))
     }
 
-    /// An ISO image of the instance's own, made without the daemon.
+    /// The instance's own ISO image, made without the daemon.
     pub(crate) fn iso(&self) -> Result<String> {
         let stub_file = self.boot_set.join("stub.efi");
         let stub = UkiStub::parse(source("stub", &stub_file)?, &fs::read(&stub_file)?)?;

@@ -1,4 +1,5 @@
-//! Leases outlive the daemon, and fit odd clients. No machine starts here: the agent's own DHCP client asks, and another.
+//! Leases survive the daemon, and suit unusual clients. No machine starts here: the agent's DHCP client and another
+//! one send requests.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -32,7 +33,7 @@ fn an_address_is_the_same_after_the_daemon_was_killed() {
         lab.kill_daemon()?;
         lab.start_daemon()?;
 
-        // The other way round: who has no lease gets the first address that is free.
+        // In reverse order: a client without a lease gets the first free address.
         let after = (address(&second)?, address(&first)?);
         assert_ne!(before.0, before.1);
         assert_eq!((after.1, after.0), before);
@@ -116,7 +117,7 @@ fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
     in_a_lab(plan, |lab| {
         let [first, second] = [0, 1].map(|number| lab.machines()[number].clone());
         lab.enroll(&first)?;
-        // As a copied disk has it.
+        // As on a copied disk.
         let duid = [&[0, 3, 0, 1][..], &hardware::Mac::try_from(first.mac())?.0].concat();
         let [one, other] = [(first, "fe80::a1"), (second, "fe80::a2")].map(|(machine, own)| {
             plug_in(&machine, "lab0")?;
@@ -131,8 +132,7 @@ fn machines_with_one_duid_that_hide_their_cards_get_an_ipv6_address_each() {
     });
 }
 
-/// What a machine hears that asks everybody and names an address as its own: to let it keep that (RFC 2131 §4.4.5), or
-/// for any.
+/// The answer to a machine that broadcasts a request with its own address: to keep it (RFC 2131 §4.4.5), or for any.
 fn ask(machine: &LabMachine, message: MessageType, address: Ipv4Addr) -> Result<MessageType> {
     let nowhere = Ipv4Addr::UNSPECIFIED;
     let asked = Packet {
@@ -165,18 +165,18 @@ fn ask(machine: &LabMachine, message: MessageType, address: Ipv4Addr) -> Result<
     }
 }
 
-/// Puts a network card with the machine's MAC address on the bridge.
+/// Adds a network card with the machine's MAC address to the bridge.
 fn plug_in(machine: &LabMachine, bridge: &str) -> Result<()> {
     let (card, mac) = (&machine.name, machine.mac());
     ip(&format!("link add {card} address {mac} type veth peer name to-{card}"))?;
     ip(&format!("link set to-{card} master {bridge} up"))?;
     ip(&format!("link set {card} up"))?;
-    // Client and server are in one namespace, so each hears from an address that is its own.
+    // Client and server share a namespace, so each receives packets from a local address.
     let setting = "/proc/sys/net/ipv4/conf/all/accept_local";
     fs::write(setting, "1").with_context(|| format!("cannot write {setting}"))
 }
 
-/// The address that a client without a memory gets.
+/// The address of a client without stored state.
 fn address(machine: &LabMachine) -> Result<Ipv4Addr> {
     let mac = hardware::Mac::try_from(machine.mac())?;
     let socket = socket(&machine.name)?;
@@ -197,7 +197,7 @@ fn address(machine: &LabMachine) -> Result<Ipv4Addr> {
     anyhow::bail!("{} got no address in 30 s", machine.name)
 }
 
-/// The address that a client of this name gets that sends from `own`.
+/// The address of a client with this DUID that sends from `own`.
 fn address6(card: &str, own: Ipv6Addr, duid: &[u8]) -> Result<Ipv6Addr> {
     let index = nix::net::if_::if_nametoindex(card)?;
     let socket = UdpSocket::bind(SocketAddrV6::new(own, 546, 0, index))?;
@@ -224,7 +224,7 @@ fn socket(card: &str) -> Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
-    // Until the client wants to ask again.
+    // Until the client's next retry.
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     socket.bind_device(Some(card.as_bytes()))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;

@@ -1,7 +1,7 @@
-//! Boots on real UEFI firmware: QEMU and OVMF behind our BMC, our daemon, and the `baremetal` command.
+//! Boots on real UEFI firmware: QEMU and OVMF behind the BMC emulator, the daemon, and the `baremetal` command.
 //!
-//! Each test starts itself anew in namespaces of its own, one after another, since a firmware in
-//! software takes a processor for itself. They need what `make test` installs and builds.
+//! Each test starts itself again in separate namespaces, one after another, since emulated firmware occupies a
+//! processor. The tests need the packages and files that `make test` installs and builds.
 
 mod architectures;
 mod check;

@@ -1,4 +1,4 @@
-//! Each build of OVMF, by each boot interface, in each kind of network.
+//! Each build of OVMF, with each boot interface, in each kind of network.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use ferroboot::lab::{Lab, Plan};
 use self::Outcome::{Boots, Explained};
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, measured, with};
 
-/// One test per row: a build of OVMF and the seconds it shows its logo, a boot interface, a network, and
-/// what comes of it. Rows that are ignored belong to `make test-lab`.
+/// One test per row: a build of OVMF and the seconds of its logo, a boot interface, a network, and the result.
+/// Ignored rows belong to `make test-lab`.
 macro_rules! matrix {
     ($($(#[$attribute:meta])* $name:ident: $build:ident $logo_secs:literal, $boot_interface:literal, $network:ident => $outcome:expr;)*) => {$(
         #[test]
@@ -41,13 +41,13 @@ struct Row {
 
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// It is cleaned, from what its firmware fetched by this protocol.
+    /// The machine is cleaned, by the files that its firmware fetched over this IP version.
     Boots(Ip),
-    /// It is not, and its trace says why with these words.
+    /// The boot fails, and the trace explains it with these words.
     Explained(&'static str),
 }
 
-/// What the trace says where the firmware's HTTP boot gave up before it asked for an address.
+/// The trace's words if the firmware's HTTP boot gave up before its first request.
 const TOO_EARLY: &str = "never asked for HTTP boot";
 
 matrix! {
@@ -121,7 +121,7 @@ matrix! {
 }
 
 impl Row {
-    /// Where there are both protocols, IPv6 comes first, and the BMC's URL has an IPv6 address too.
+    /// With both families, IPv6 comes first, and the BMC's URL has an IPv6 address, too.
     fn plan(self) -> Plan {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let ip = match self.network {

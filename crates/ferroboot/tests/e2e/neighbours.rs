@@ -1,4 +1,4 @@
-//! Networks that the daemon is not alone in.
+//! Networks with other hosts beside the daemon.
 
 use std::fs;
 use std::net::IpAddr;
@@ -113,7 +113,7 @@ fn boot(lab: &Lab, boot_interface: &str) -> Result<()> {
     lab.clean(machine)
 }
 
-/// What it was given by us.
+/// The address that the daemon leased to the firmware.
 fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
     let answers = answers_to_firmware(lab)?;
     let given = answers.iter().find_map(|answer| match answer {

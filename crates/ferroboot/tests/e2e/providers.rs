@@ -1,4 +1,4 @@
-//! Other DHCP services, told by the daemon what machines boot.
+//! External DHCP services, configured by the daemon.
 
 mod asking;
 
@@ -167,7 +167,7 @@ fn boots_by_http_and_by_http_ipxe(
     Ok(())
 }
 
-/// Begins a boot that never ends, since the machine's own card leads nowhere, and gives a second card.
+/// Begins a boot that never ends, since the machine's own card is unconnected; returns a second card.
 fn begin_a_boot(lab: &Lab) -> Result<Asker> {
     let machine = &lab.machines()[0];
     lab.enroll(machine)?;
@@ -211,7 +211,7 @@ fn tells_matching_clients_alone(lab: &Lab) -> Result<()> {
         let answer = asker.firmware("HTTPClient", architecture.0)?;
         assert_eq!(answer, offered(Some(file), Some("HTTPClient")));
     }
-    // x86 with 32 bits.
+    // 32-bit x86.
     assert_eq!(asker.firmware("HTTPClient", 15)?, offered(None, None));
     assert_eq!(asker.firmware("PXEClient", 7)?, offered(None, None));
     assert_eq!(asker.ipxe()?, offered(Some("boot.ipxe"), None));
@@ -241,7 +241,7 @@ fn is_empty(folder: &Path) -> Result<bool> {
     Ok(fs::read_dir(folder)?.next().is_none())
 }
 
-/// The folders of dnsmasq, which must be there before the daemon.
+/// dnsmasq's folders, which must exist before the daemon starts.
 struct Dirs(TempDir);
 
 impl Dirs {
@@ -275,7 +275,7 @@ impl Dirs {
         )
     }
 
-    /// As the book says.
+    /// As described in the book.
     fn dnsmasq(&self, lab: &Lab) -> Result<Process> {
         let (hosts, options) = (self.hosts(), self.options());
         let leases = self.0.path().join("leases");
@@ -381,7 +381,7 @@ impl Kea {
         server.kill()
     }
 
-    /// The client classes that it has.
+    /// Its client classes.
     fn classes(&self) -> Result<Vec<String>> {
         let mut stream = UnixStream::connect(self.socket())?;
         stream.write_all(br#"{"command": "config-get"}"#)?;
@@ -392,8 +392,8 @@ impl Kea {
     }
 }
 
-/// The boot set of the checkout, and in it others for which nothing but the announcement is there: nobody
-/// fetches them.
+/// The checkout's boot set with placeholder sets for other architectures, which are only announced: nobody fetches
+/// them.
 fn ramdisk_with_other_architectures() -> Result<TempDir> {
     let ramdisk = tempfile::tempdir()?;
     let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ramdisk").canonicalize()?;
@@ -408,14 +408,14 @@ fn ramdisk_with_other_architectures() -> Result<TempDir> {
     Ok(ramdisk)
 }
 
-/// Firmware that can boot over IPv6 alone.
+/// Firmware that boots only over IPv6.
 fn over_ipv6() -> LabMachine {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let firmware = FirmwareConfig { ip: vec![Ip::Ipv6], ..OvmfBuild::V2026_08.firmware(&root) };
     LabMachine::new(1).with_firmware(firmware)
 }
 
-/// Kea opens no socket on an interface whose cable leads to nobody, and the machine is off.
+/// Kea opens no socket on an interface without a carrier, and the machine is off.
 fn plug_in_somebody() -> Result<()> {
     ip("link add somebody type veth peer name to-somebody")?;
     ip("link set to-somebody master lab0 up")?;

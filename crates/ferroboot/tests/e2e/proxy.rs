@@ -1,4 +1,4 @@
-//! A TCP proxy in front of the BMC: it counts what is asked, and holds an answer back when told to.
+//! A TCP proxy in front of the BMC: it counts requests, and holds answers on demand.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Longer than a busy machine takes to get from one request to the next.
+/// Timeout: longer than the interval between two requests on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Listens as long as the test runs.
+/// A proxy that listens for the duration of the test.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
@@ -27,9 +27,9 @@ struct State {
 struct Seen {
     /// The first line of every request, and its body.
     requests: Vec<Request>,
-    /// Answers to requests with this method are held back.
+    /// Answers to requests with this method are held.
     held: Option<&'static str>,
-    /// What becomes what on its way to the BMC, and the other way round on its way back.
+    /// A text to replace on the way to the BMC, and its reverse on the way back.
     rewritten: Option<(&'static str, &'static str)>,
 }
 
@@ -40,7 +40,7 @@ struct Request {
 }
 
 impl Proxy {
-    /// Listens on a port of its own, in front of `target`.
+    /// Listens on a separate port, in front of `target`.
     pub(crate) fn before(target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("a port for the proxy")?;
         let address = listener.local_addr()?;
@@ -56,24 +56,24 @@ impl Proxy {
         Ok(Self { address, state })
     }
 
-    /// From now on, answers to this method do not reach whoever asked.
+    /// From now on, answers to this method are held back from the client.
     pub(crate) fn hold_answers_to(&self, method: &'static str) {
         self.state.lock().held = Some(method);
     }
 
-    /// Lets all answers through again.
+    /// Releases all answers.
     pub(crate) fn let_go(&self) {
         self.state.lock().held = None;
         self.state.changed.notify_all();
     }
 
-    /// Tells the BMC something else of the same length, and hides it from whoever asks.
+    /// Replaces a text in requests with another of the same length, and reverses it in answers.
     pub(crate) fn rewrite(&self, told: &'static str, heard: &'static str) {
         assert_eq!(told.len(), heard.len(), "the length of a body goes before it");
         self.state.lock().rewritten = Some((told, heard));
     }
 
-    /// Waits until a request with this method has come.
+    /// Waits until a request with this method has arrived.
     pub(crate) fn wait_for(&self, method: &str) -> Result<()> {
         let came = |seen: &Seen| seen.requests.iter().any(|one| one.line.starts_with(method));
         let waited =
@@ -83,7 +83,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Waits until the machine was told to reset in this way.
+    /// Waits for a reset of this type.
     pub(crate) fn wait_for_reset(&self, kind: &str) -> Result<()> {
         let came = |seen: &Seen| seen.resets(kind) > 0;
         let waited =
@@ -93,7 +93,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// How often the machine was told to reset in this way (`On`, `ForceOff`, …).
+    /// Number of resets of this type (`On`, `ForceOff`, …).
     pub(crate) fn resets(&self, kind: &str) -> usize {
         self.state.lock().resets(kind)
     }
@@ -121,7 +121,7 @@ impl State {
     }
 }
 
-/// Copies both ways, until one side closes.
+/// Copies in both directions, until one side closes.
 fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     let last = Arc::new(Mutex::new(String::new()));
     let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else {
@@ -163,7 +163,7 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     });
 }
 
-/// Redfish's requests and answers are small: each comes with one read, or its head and its body do.
+/// Redfish's requests and answers are small: each arrives in one read, or its head and its body do.
 fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8]) -> Vec<u8>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(len @ 1..) = from.read(&mut buffer) {

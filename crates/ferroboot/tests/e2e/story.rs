@@ -1,4 +1,4 @@
-//! What a test can say: a lab for it, and verbs.
+//! The vocabulary of the tests: a lab, and verbs.
 
 use std::any::type_name;
 use std::env;
@@ -17,29 +17,29 @@ use hardware::RedfishPurpose;
 use ironic::trace::BootTrace;
 use provision::What;
 
-/// The clean step of all tests: partition tables and file-system signatures go.
+/// The clean step of all tests: it removes partition tables and file-system signatures.
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
 
-/// Longer than any boot takes on a busy machine, in seconds.
+/// Timeout in seconds: longer than any boot on a busy host.
 const PATIENCE: &str = "300";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A lab with these machines, as `make` has built its parts.
+/// A lab with these machines, and the parts that `make` has built.
 pub(crate) fn with(machines: impl IntoIterator<Item = LabMachine>) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let ferroboot = Path::new(env!("CARGO_BIN_EXE_ferroboot"));
     Plan::of_checkout(&root, ferroboot, machines.into_iter().collect())
 }
 
-/// Changes the network that the lab is in.
+/// Changes the lab's network.
 pub(crate) fn ip(line: &str) -> Result<()> {
     let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
     ensure!(status.success(), "ip {line}: {status}");
     Ok(())
 }
 
-/// Runs `story` in a lab of its own. Must be called by the test itself, whose name it finds out.
+/// Runs `story` in a separate lab. Must be called directly by the test, since it determines the test's name.
 pub(crate) fn in_a_lab<F: FnOnce(&mut Lab) -> Result<()>>(plan: Plan, story: F) {
     let result = if namespace::is_inside().unwrap_or(false) {
         tell(plan, story)
@@ -71,32 +71,32 @@ fn again_inside(name: &str) -> Result<()> {
     let mut again = namespace::command(&env::current_exe()?)?;
     let output = again.args(["--exact", name, "--include-ignored", "--nocapture"]).output()?;
     let told = String::from_utf8_lossy(&output.stdout);
-    // A name that fits no test would be a success too.
+    // A name without a test would also succeed.
     let passed = output.status.success() && told.contains(" 1 passed");
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(passed, "{told}{said}");
-    // What was measured, for whoever looks.
+    // Measured values, for the test's output.
     eprint!("{said}");
     Ok(())
 }
 
-/// The path of the function that a closure was written in, without the crate.
+/// The path of the function that contains a closure, without the crate.
 fn test_of<F>() -> &'static str {
     let path = type_name::<F>().trim_end_matches("::{{closure}}");
     path.split_once("::").map_or(path, |(_, rest)| rest)
 }
 
-/// The verbs.
+/// The verbs of a story.
 pub(crate) trait Verbs {
-    /// Makes it a node with a port, whose BMC is reached as usual.
+    /// Creates a node with a port, whose BMC is at the usual address.
     fn enroll(&self, machine: &LabMachine) -> Result<()>;
     /// `enroll` → `manageable`.
     fn manage(&self, machine: &LabMachine) -> Result<()>;
-    /// By which path it boots from now on.
+    /// Sets the boot interface for the next boots.
     fn boot_by(&self, machine: &LabMachine, boot_interface: &str) -> Result<()>;
     /// Sets one `driver_info` property.
     fn set_driver_info(&self, machine: &LabMachine, property: &str, value: &str) -> Result<()>;
-    /// Starts a clean and waits until it is over and went well.
+    /// Starts a clean, and waits for its successful end.
     fn clean(&self, machine: &LabMachine) -> Result<()>;
     /// Starts a clean.
     fn begin_to_clean(&self, machine: &LabMachine) -> Result<()>;
@@ -104,14 +104,14 @@ pub(crate) trait Verbs {
     fn provide(&self, machine: &LabMachine) -> Result<()>;
     /// Waits until the node is in this state.
     fn wait_for_state(&self, machine: &LabMachine, state: &str) -> Result<()>;
-    /// Waits until its trace has an event that fits.
+    /// Waits until its trace has a matching event.
     fn wait_for_event(
         &self,
         machine: &LabMachine,
         what: &str,
         fits: fn(&What) -> bool,
     ) -> Result<()>;
-    /// Waits until its trace has a diagnosis with these words, and gives the whole of it.
+    /// Waits until its trace has a diagnosis with these words; returns the whole text.
     fn wait_for_diagnosis(&self, machine: &LabMachine, words: &str) -> Result<String>;
     /// Its provision state.
     fn state(&self, machine: &LabMachine) -> Result<String>;
@@ -181,13 +181,13 @@ impl Verbs for Lab {
     }
 }
 
-/// What a trace says of fetches.
+/// The fetches in a trace.
 pub(crate) trait Fetched {
-    /// The files that were fetched whole, in order, each once.
+    /// The files that were fetched completely, in order, each once.
     fn fetched(&self) -> Vec<String>;
-    /// The first file that the firmware itself fetched whole.
+    /// The first file that the firmware itself fetched completely.
     fn fetched_by_firmware(&self) -> Option<String>;
-    /// By which protocol it did.
+    /// The IP version of that fetch.
     fn firmware_fetched_by(&self) -> Option<Ip>;
 }
 
@@ -204,12 +204,12 @@ impl Fetched for BootTrace {
 
     fn firmware_fetched_by(&self) -> Option<Ip> {
         let fetch = fetches(self).find(Fetch::is_by_firmware)?;
-        // A socket of both families has IPv4 peers in IPv6's clothes.
+        // A dual-stack socket shows IPv4 peers as IPv4-mapped addresses.
         Some(if fetch.remote?.to_canonical().is_ipv6() { Ip::Ipv6 } else { Ip::Ipv4 })
     }
 }
 
-/// A file that was fetched whole.
+/// A complete fetch of a file.
 struct Fetch {
     file: String,
     user_agent: String,
@@ -241,7 +241,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
     })
 }
 
-/// The seconds from power-on to what matters.
+/// The seconds from power-on to the main events.
 pub(crate) fn measured(trace: &BootTrace) -> String {
     let on = trace.events.iter().find(
         |event| matches!(&event.what, What::Redfish { purpose, .. } if *purpose == RedfishPurpose::PowerOn),

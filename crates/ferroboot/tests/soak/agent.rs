@@ -1,4 +1,4 @@
-//! A scripted agent: it looks itself up, calls home, and runs clean steps that do nothing but take time.
+//! A scripted agent: it sends lookups and heartbeats, and runs clean steps that only take time.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ use crate::machine::{ScriptedMachine, StepRun};
 
 /// The port of the command API.
 pub(crate) const PORT: u16 = 9999;
-/// The steps that agents offer; a clean of an operator asks for all of them.
+/// The steps that agents offer; an operator's clean requests all of them.
 pub(crate) const STEPS: [&str; 3] = ["erase_devices_metadata", "erase_devices", "burnin_memory"];
 const VERSION_HEADER: &str = "x-openstack-ironic-api-version";
 
@@ -43,7 +43,7 @@ pub(crate) struct ScriptedAgent {
 }
 
 impl ScriptedAgent {
-    /// With what the kernel's command line in the image says.
+    /// With the parameters of the kernel command line in the image.
     pub(crate) fn new(machine: Arc<ScriptedMachine>, boot: usize, image: &[u8]) -> Self {
         let token = argument(image, "ipa-agent-token=");
         machine.note(boot, |boot| boot.token.clone_from(&token));
@@ -51,17 +51,17 @@ impl ScriptedAgent {
         Self { machine, boot, token, commands: Arc::default() }
     }
 
-    /// Until the machine is switched off.
+    /// Runs until the machine is switched off.
     pub(crate) async fn live(self) {
         let node = self.look_up().await;
         let mut parts = JoinSet::new();
         parts.spawn(self.clone().serve());
         parts.spawn(self.clone().heartbeats(node));
-        // Neither ends.
+        // Neither task ends.
         while parts.join_next().await.is_some() {}
     }
 
-    /// An agent that has got no token ends, and is started anew by its init.
+    /// An agent without a token ends, and its init starts another one.
     async fn look_up(&self) -> Uuid {
         loop {
             match self.try_look_up().await {
@@ -115,7 +115,7 @@ impl ScriptedAgent {
             };
             let ends = lock(&self.commands).last().map(|(_, ends)| *ends);
             let step = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
-            // The end of a step is told at once, as by a real agent.
+            // The end of a step is reported at once, as by a real agent.
             let pause = step.filter(|left| !left.is_zero()).map_or(pause, |left| left.min(pause));
             sleep(pause.max(Duration::from_millis(20))).await;
         }
@@ -143,7 +143,7 @@ impl ScriptedAgent {
         let listener = loop {
             match TcpListener::bind(at).await {
                 Ok(listener) => break listener,
-                // The one of the start before may not be gone yet.
+                // The previous start's agent may still have the port.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         };
@@ -287,7 +287,7 @@ fn offered() -> Value {
     })
 }
 
-/// The value of an argument on the kernel's command line, somewhere in an image.
+/// The value of an argument on a kernel command line within an image.
 fn argument(image: &[u8], name: &str) -> Option<String> {
     let at = image.windows(name.len()).position(|window| window == name.as_bytes())?;
     let value = image[at + name.len()..].iter().take_while(|byte| byte.is_ascii_graphic());

@@ -24,14 +24,14 @@ pub(crate) async fn start(at: SocketAddr, machine: Arc<ScriptedMachine>) {
     tokio::spawn(async move { axum::serve(listener, app).await });
 }
 
-/// On a task of its own: a BMC does not stop in the middle because its client is gone.
+/// On a separate task: a BMC finishes a request even if its client is gone.
 async fn answer(State(machine): State<Arc<ScriptedMachine>>, request: Request) -> Response {
     tokio::spawn(answer_to_the_end(machine, request)).await.unwrap()
 }
 
 async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    // A client that was killed in the middle of its request has changed nothing.
+    // An incomplete request of a killed client changes nothing.
     let Ok(body) = to_bytes(body, 64 * 1024).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };

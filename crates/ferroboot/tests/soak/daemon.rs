@@ -10,12 +10,12 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// A daemon that takes longer to start is broken.
+/// Start timeout of the daemon.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
-/// The descriptors that a process may have on most systems unless it asks for more.
+/// The usual soft limit of open files.
 const USUAL_DESCRIPTORS: u32 = 1_024;
 
-/// Where the daemon's files are, and the process if it runs.
+/// The daemon's files, and its process if it runs.
 #[derive(Debug)]
 pub(crate) struct DaemonProcess {
     config: PathBuf,
@@ -23,7 +23,7 @@ pub(crate) struct DaemonProcess {
     child: Option<Child>,
 }
 
-/// What a process has at a moment.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) resident_kib: u64,
@@ -35,10 +35,10 @@ impl DaemonProcess {
         Self { config, log, child: None }
     }
 
-    /// Starts it, and waits until it says that it is ready.
+    /// Starts the daemon, and waits until it is ready.
     ///
     /// # Errors
-    /// In words, if it ends or does not get ready.
+    /// It ends, or does not become ready.
     pub(crate) async fn start(&mut self) -> Result<(), String> {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let before = log.metadata().unwrap().len();
@@ -78,17 +78,17 @@ impl DaemonProcess {
         }
     }
 
-    /// Ends it as a power failure would.
+    /// Kills it, like a power failure.
     pub(crate) async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().await.unwrap();
         }
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     ///
     /// # Errors
-    /// In words, if it does not in time, or not well.
+    /// It does not end in time, or fails.
     pub(crate) async fn terminate(&mut self, within: Duration) -> Result<(), String> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         let Some(id) = child.id() else { return Err("it had ended before".to_owned()) };
@@ -103,7 +103,7 @@ impl DaemonProcess {
         }
     }
 
-    /// How it ended, if it did without being told to.
+    /// Its exit status, if it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().unwrap()
     }

@@ -1,18 +1,18 @@
-//! A small disk, which can be filled.
+//! A small disk that can be filled.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system in memory, mounted in the namespace of the run alone.
+/// A file system in memory, mounted only in the run's namespace.
 #[derive(Debug)]
 pub(crate) struct SmallDisk {
     pub(crate) path: PathBuf,
 }
 
 impl SmallDisk {
-    /// One of `mib` MiB.
+    /// A disk of `mib` MiB.
     pub(crate) fn mount(path: &Path, mib: u32) -> Self {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
@@ -24,7 +24,7 @@ impl SmallDisk {
         Self { path: path.to_owned() }
     }
 
-    /// Writes until nothing fits any more. Gives the bytes that it took.
+    /// Fills the disk; returns the number of bytes written.
     pub(crate) fn fill(&self) -> u64 {
         let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
         let mut taken = 0;
@@ -41,7 +41,7 @@ impl SmallDisk {
         let _ = fs::remove_file(self.filler());
     }
 
-    /// The bytes of all files on it but for what [`SmallDisk::fill`] wrote.
+    /// The size of all files except the one that [`SmallDisk::fill`] wrote.
     pub(crate) fn used(&self) -> u64 {
         used(&self.path)
     }

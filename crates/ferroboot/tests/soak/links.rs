@@ -1,4 +1,4 @@
-//! The network of a run: the daemon's interface, and the other end of the wire, in a namespace of its own.
+//! The network of a run: the daemon's interface, and the machines' end of the link, in a separate namespace.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,18 +18,18 @@ use tokio::time::{sleep, timeout};
 
 use crate::report::SoakReport;
 
-/// The daemon's side of the wire.
+/// The daemon's end of the link.
 pub(crate) const INTERFACE: &str = "soak0";
 const FAR: &str = "soak1";
 /// The daemon's address on it.
 pub(crate) const ADDRESS: &str = "10.79.0.1";
 pub(crate) const POOL: &str = "10.79.0.10-10.79.3.250";
 pub(crate) const POOL6: &str = "fd79::10-fd79::ffff";
-/// Where machines fetch from and call, each through a relay.
+/// The relays through which machines fetch and call.
 pub(crate) const BOOT_RELAY: &str = "127.0.0.1:18080";
 pub(crate) const AGENT_RELAY: &str = "127.0.0.1:16386";
 
-/// The end of the wire that machines are at. Clones share it.
+/// The machines' end of the link. Clones share it.
 #[derive(Clone)]
 pub(crate) struct FirmwareLink {
     four: Arc<UdpSocket>,
@@ -37,12 +37,12 @@ pub(crate) struct FirmwareLink {
     heard4: broadcast::Sender<Vec<u8>>,
     heard6: broadcast::Sender<Vec<u8>>,
     daemon6: SocketAddr,
-    /// How much of what machines say, and hear, gets lost: in 100.
+    /// Packet loss in each direction, in percent, by machine.
     loss: Arc<Mutex<HashMap<u8, u8>>>,
 }
 
 impl FirmwareLink {
-    /// Builds the network, in the namespace that we are in. Needs a runtime.
+    /// Creates the network in the current namespace. Needs a runtime.
     pub(crate) fn build() -> Self {
         ip(&format!(
             "link set lo up\nlink add {INTERFACE} type veth peer name {FAR}\n\
@@ -50,7 +50,7 @@ impl FirmwareLink {
         ));
         fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/accept_dad"), "0").unwrap();
         ip(&format!("link set {INTERFACE} up\n"));
-        // A thread that moves into a namespace of its own makes its sockets there; they keep it.
+        // Sockets of a thread that moves into a new namespace stay in that namespace.
         let (four, six, interface) = thread::spawn(far_end).join().unwrap();
         let (four, six) = (UdpSocket::from_std(four).unwrap(), UdpSocket::from_std(six).unwrap());
         let link = Self {
@@ -71,7 +71,7 @@ impl FirmwareLink {
         link
     }
 
-    /// From now on so much of what a machine says and hears is lost, in 100.
+    /// Sets a machine's packet loss in both directions, in percent.
     pub(crate) fn lose(&self, machine: u8, percent: u8) {
         self.loss.lock().unwrap_or_else(PoisonError::into_inner).insert(machine, percent);
     }
@@ -81,17 +81,17 @@ impl FirmwareLink {
         random::<u8>() % 100 < loss.get(&machine).copied().unwrap_or_default()
     }
 
-    /// Says something to the DHCP server of IPv4.
+    /// Sends a packet to the DHCPv4 server.
     pub(crate) async fn send4(&self, packet: &[u8]) {
         let _ = self.four.send_to(packet, ("255.255.255.255", 67)).await;
     }
 
-    /// Says something to all DHCP servers of IPv6.
+    /// Sends a packet to all DHCPv6 servers.
     pub(crate) async fn send6(&self, packet: &[u8]) {
         let _ = self.six.send_to(packet, self.daemon6).await;
     }
 
-    /// Firmware that asks until it is told a URL.
+    /// Firmware that retries until it gets a URL.
     pub(crate) async fn ask_until_answered(&self, machine: u8, report: &SoakReport) -> String {
         let mac = [0x52, 0x54, 0, 0x50, 0xa1, machine];
         loop {
@@ -104,7 +104,7 @@ impl FirmwareLink {
         }
     }
 
-    /// DISCOVER, OFFER, REQUEST, ACK: and the URL of the ACK.
+    /// DISCOVER, OFFER, REQUEST, ACK; returns the URL in the ACK.
     async fn boot_over_dhcp(&self, machine: u8, mac: [u8; 6]) -> Option<String> {
         let xid: u32 = random();
         let mut heard = self.heard4.subscribe();
@@ -145,7 +145,7 @@ impl FirmwareLink {
         timeout(Duration::from_secs(1), answer).await.ok().flatten()
     }
 
-    /// Whether a machine with this hardware address gets an offer of IPv4.
+    /// Whether a machine with this MAC address gets an IPv4 offer.
     pub(crate) async fn is_offered4(&self, mac: [u8; 6]) -> bool {
         let xid: u32 = random();
         let mut heard = self.heard4.subscribe();
@@ -153,7 +153,7 @@ impl FirmwareLink {
         self.answer4(0, &mut heard, xid, 2).await.is_some()
     }
 
-    /// Whether a machine with this hardware address gets an advertisement of DHCPv6.
+    /// Whether a machine with this MAC address gets a DHCPv6 advertisement.
     pub(crate) async fn is_offered6(&self, mac: [u8; 6]) -> bool {
         let transaction: [u8; 3] = random();
         let mut heard = self.heard6.subscribe();
@@ -175,8 +175,8 @@ impl FirmwareLink {
 
 fn far_end() -> (StdUdpSocket, StdUdpSocket, u32) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    // `ip` is started by this thread, and so in its namespace; the wire's end is still in the other one, where
-    // the rest of us is.
+    // `ip` is started by this thread, and so in its namespace; the link's end is still in the namespace of the
+    // process.
     let parent = std::process::id();
     let own = gettid();
     let moved = Command::new("nsenter")
@@ -212,14 +212,14 @@ async fn listen(socket: Arc<UdpSocket>, heard: broadcast::Sender<Vec<u8>>) {
     let mut buffer = vec![0; 65_536];
     loop {
         match socket.recv_from(&mut buffer).await {
-            // Nobody may be listening.
+            // The receiver may be gone.
             Ok((len, _)) => drop(heard.send(buffer[..len].to_vec())),
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
 }
 
-/// A message of a client (RFC 2131 §2); of UEFI's HTTP boot if it is firmware.
+/// A client's message (RFC 2131 §2); firmware's messages are those of UEFI HTTP boot.
 pub(crate) fn message4(
     kind: u8,
     xid: u32,
@@ -246,7 +246,7 @@ pub(crate) fn message4(
     packet
 }
 
-/// A SOLICIT (RFC 8415 §8) of a client named by its hardware address.
+/// A SOLICIT (RFC 8415 §8) of a client with a DUID of its MAC address.
 pub(crate) fn solicit(transaction: [u8; 3], mac: [u8; 6]) -> Vec<u8> {
     let mut packet = vec![1];
     packet.extend(transaction);
@@ -276,7 +276,7 @@ fn option4(packet: &[u8], wanted: u8) -> Option<Vec<u8>> {
     None
 }
 
-/// Runs the lines of a script by `ip`, in the namespace of this thread.
+/// Runs the lines of a script with `ip`, in the namespace of this thread.
 fn ip(script: &str) {
     for line in script.lines() {
         let done = Command::new("ip").args(line.split_whitespace()).stdin(Stdio::null()).status();

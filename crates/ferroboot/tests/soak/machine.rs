@@ -20,22 +20,22 @@ use crate::bmc;
 use crate::links::FirmwareLink;
 use crate::report::SoakReport;
 
-/// Between two tries of firmware to fetch its image.
+/// Interval between two tries to fetch the image.
 const FETCH_AGAIN: Duration = Duration::from_millis(500);
 /// What an image holds that has no agent.
 pub(crate) const INSTANCE: &[u8] = b"an instance of the soak";
 /// How often in a hundred an instance restarts its machine.
 const RESTARTS: u64 = 60;
 
-/// A machine, its firmware, and all that its agents have done.
+/// A machine, its firmware, and the record of its agents.
 pub(crate) struct ScriptedMachine {
     pub(crate) number: u8,
     pub(crate) mac: String,
-    /// From which it fetches and calls, and where its agent listens.
+    /// The source address of its fetches and calls, and the address of its agent.
     pub(crate) address: Ipv4Addr,
-    /// Where the daemon reaches its agent: a relay.
+    /// The agent's address for the daemon: a relay.
     pub(crate) callback: SocketAddr,
-    /// What its agents show, the same one for each: keys take long to make.
+    /// The certificate of its agents, shared by all: generating keys takes long.
     pub(crate) certificate: Certificate,
     pub(crate) http: Client,
     pub(crate) report: SoakReport,
@@ -47,7 +47,7 @@ pub(crate) struct ScriptedMachine {
 
 struct Inside {
     random: StdRng,
-    /// What it does since it was switched on.
+    /// Its task since the power-on.
     running: Option<AbortHandle>,
     boots: Vec<MachineBoot>,
     /// Whether what an operator asked for lets the power be switched at any time.
@@ -59,11 +59,11 @@ struct Inside {
 /// One start of a machine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MachineBoot {
-    /// From where it was told to boot.
+    /// The URL of its boot target.
     pub(crate) url: Option<String>,
-    /// The token that its agent had; agents without one do nothing.
+    /// The token of its agent; agents without one do nothing.
     pub(crate) token: Option<String>,
-    /// Whether the service had given the token to somebody before, or to this agent in an answer that got lost.
+    /// Whether the service gave the token to another agent before, or to this agent in an answer that was lost.
     pub(crate) token_lost: bool,
     /// Whether a heartbeat of its agent was taken.
     pub(crate) is_heard: bool,
@@ -75,7 +75,7 @@ pub(crate) struct MachineBoot {
     pub(crate) instance: Option<Instant>,
 }
 
-/// A clean step that an agent was given.
+/// A clean step that an agent received.
 #[derive(Clone, Debug)]
 pub(crate) struct StepRun {
     pub(crate) step: String,
@@ -121,7 +121,7 @@ impl ScriptedMachine {
         }
     }
 
-    /// Starts as its firmware does.
+    /// Starts its firmware.
     pub(crate) fn power_on(self: &Arc<Self>, next: Option<NextBoot>) {
         let boot = self.inside().begin(next.as_ref(), false);
         self.report.count("machines switched on");
@@ -130,7 +130,7 @@ impl ScriptedMachine {
         self.inside().running = Some(running.abort_handle());
     }
 
-    /// Loses its power.
+    /// Cuts the power.
     pub(crate) fn power_off(&self) {
         let mut inside = self.inside();
         if let Some(running) = inside.running.take() {
@@ -157,7 +157,7 @@ impl ScriptedMachine {
         }
     }
 
-    /// From now on its power may be switched in the middle of a step, or not.
+    /// Sets whether its power may change during a step.
     pub(crate) fn may_be_cut(&self, may: bool) {
         self.inside().may_be_cut = may;
     }
@@ -172,7 +172,7 @@ impl ScriptedMachine {
         self.emulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All its starts since the one of this number.
+    /// All its starts since this one.
     pub(crate) fn boots_since(&self, first: usize) -> Vec<MachineBoot> {
         self.inside().boots.get(first..).unwrap_or_default().to_vec()
     }
@@ -181,7 +181,7 @@ impl ScriptedMachine {
         self.inside().boots.len()
     }
 
-    /// Changes what is kept of a start.
+    /// Changes the record of a start.
     pub(crate) fn note(&self, boot: usize, note: impl FnOnce(&mut MachineBoot)) {
         if let Some(boot) = self.inside().boots.get_mut(boot) {
             note(boot);
@@ -195,14 +195,14 @@ impl ScriptedMachine {
         same.flat_map(|boot| &boot.steps).any(|run| run.step == step)
     }
 
-    /// A time that differs from machine to machine, in milliseconds.
+    /// A duration that differs between machines, in milliseconds.
     pub(crate) fn millis(&self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.inside().random.random_range(range))
     }
 
     async fn live(self: Arc<Self>, mut boot: usize, mut next: Option<NextBoot>) {
         loop {
-            // It tests itself.
+            // The self-test.
             sleep(self.millis(50..600)).await;
             let url = match next {
                 Some(NextBoot::Url(url)) => url,
@@ -211,12 +211,12 @@ impl ScriptedMachine {
                     self.note(boot, |boot| boot.url = Some(url.clone()));
                     url
                 }
-                // Its disk has nothing on it.
+                // Its disk is empty.
                 Some(NextBoot::Usual) | None => return,
             };
             let image = self.fetch_until_whole(&url).await;
             if !image.windows(INSTANCE.len()).any(|window| window == INSTANCE) {
-                // Its kernel starts.
+                // The kernel's start.
                 sleep(self.millis(50..400)).await;
                 return ScriptedAgent::new(self, boot, &image).live().await;
             }
@@ -243,7 +243,7 @@ impl ScriptedMachine {
         Some((inside.begin(next.as_ref(), true), next))
     }
 
-    /// Firmware that tries again for as long as it takes, as much of it does.
+    /// Firmware that retries without end, as most firmware does.
     async fn fetch_until_whole(&self, url: &str) -> Vec<u8> {
         loop {
             match self.fetch(url).await {

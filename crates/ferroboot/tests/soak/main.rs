@@ -1,9 +1,9 @@
-//! The soak: the built daemon with scripted BMCs, machines and agents, while what is around it fails.
+//! The soak: the built daemon with scripted BMCs, machines and agents, under faults of its environment.
 //!
-//! It is killed again and again, its database is restarted, its disk runs full, its connections stall and
-//! break, and strangers flood every port. In the end a table says what was tried and what broke. A short run
-//! is an ordinary test; `make soak MINUTES=10 DATABASE=both SEED=1` runs for longer. Each run has a network
-//! namespace of its own and starts no firmware.
+//! It is killed repeatedly, its database is restarted, its disk runs full, its connections stall and break, and
+//! strangers flood every port. A table shows the faults and failures at the end. A short run is an ordinary test;
+//! `make soak MINUTES=10 DATABASE=both SEED=1` runs longer. Each run has a separate network namespace and starts no
+//! firmware.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -34,7 +34,7 @@ use ferroboot::service::runtime;
 use plan::{Database, SoakPlan};
 use postgres::Cluster;
 
-/// The test that does the work, in a namespace of its own.
+/// The test that does the work, in a separate namespace.
 const INSIDE: &str = "inside";
 
 #[test]
@@ -47,7 +47,7 @@ fn a_short_soak_on_postgresql_breaks_nothing() {
     soak(Database::Postgresql);
 }
 
-/// Starts this program anew in a namespace, for one database.
+/// Starts this program again in a namespace, for one database.
 fn soak(database: Database) {
     let plan = SoakPlan::from_environment(database);
     if !plan.is_wanted {
@@ -61,7 +61,7 @@ fn soak(database: Database) {
         inside.env(postgres::URL, cluster.url()).env(postgres::CONTROL, cluster.control());
     }
     let mut inside = inside.spawn().unwrap();
-    // Whoever ends us ends the run: it waits for the end of what it reads.
+    // The end of this process ends the run, which waits for the end of its input.
     let lifeline = inside.stdin.take();
     let ended = inside.wait().unwrap();
     drop(lifeline);

@@ -20,9 +20,9 @@ use crate::report::SoakReport;
 use crate::world::{CALLBACK_TIMEOUT, FaultDiary, OwnImages};
 
 const API: &str = "http://127.0.0.1:6385";
-/// Between two looks at a node; the API has no way to wait for a change.
+/// Polling interval; the API has no way to wait for a change.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
-/// How far a daemon may be behind what another one did.
+/// The longest lag of a daemon behind another one's changes.
 const BEHIND: Duration = Duration::from_secs(1);
 /// For how long a daemon that is gone keeps its work from the others, and a little more for what is done then.
 const WORK_RESTS: Duration = Duration::from_secs(60 + 15);
@@ -31,19 +31,19 @@ const AT_WORK: [&str; 4] = ["verifying", "cleaning", "deploying", "deleting"];
 /// A procedure that is not over by then is held up by something: silence alone ends one sooner.
 pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(3 * CALLBACK_TIMEOUT);
 
-/// What the machine of a node boots.
+/// The boot image of a node's machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BootKind {
-    /// The boot set, by the BMC: the token is in the image.
+    /// The boot set, through the BMC: the token is in the image.
     BootSet,
-    /// An image of the operator's, by the BMC: the token comes by the lookup.
+    /// An operator's image, through the BMC: the token comes with the lookup.
     OwnImage,
-    /// What DHCP says.
+    /// The boot answer of DHCP.
     Dhcp,
 }
 
 impl BootKind {
-    /// Of the node of this number.
+    /// The boot kind of the node with this number.
     pub(crate) fn of(number: u8) -> Self {
         match number % 3 {
             0 => Self::OwnImage,
@@ -75,11 +75,11 @@ pub(crate) struct BegunClean {
     pub(crate) began: Instant,
 }
 
-/// Why a request had no effect.
+/// The reason why a request failed.
 pub(crate) enum ApiFailure {
-    /// The service was away, or refuses for now.
+    /// The service was unavailable, or refuses for now.
     Later(String),
-    /// It refuses.
+    /// The service refuses.
     Refused(String),
 }
 
@@ -150,7 +150,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// One clean from its beginning to its end, and whether it ended well.
+    /// Runs one clean; returns whether it succeeded.
     pub(crate) async fn clean(&self, aborts: bool) -> bool {
         let clean = self.clean_to_begin("manageable", "manageable", aborts);
         let steps: Vec<_> =
@@ -203,7 +203,7 @@ impl ScriptedOperator {
             if let ApiFailure::Refused(_) = failed {
                 self.report.count("verbs that were refused");
             }
-            // An answer that got lost may have been a yes.
+            // A lost answer may have been a success.
             if let Ok(node) = self.show().await
                 && node["provision_state"].as_str().is_some_and(|state| begun.contains(&state))
             {
@@ -226,7 +226,7 @@ impl ScriptedOperator {
                     self.report.count("cleans aborted by an operator");
                     return;
                 }
-                // It is over, or not far enough to be aborted.
+                // The clean has ended, or cannot be aborted yet.
                 Err(ApiFailure::Refused(_)) => return,
                 Err(ApiFailure::Later(_)) => sleep(LOOK_EVERY).await,
             }
@@ -307,7 +307,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// What changed the node is in its trace, whatever was lost at the end of a daemon's life.
+    /// Each change of the node is in its trace, whatever was lost at the end of a daemon's life.
     async fn judge_trace_of_clean(&self, clean: &BegunClean) {
         let Some((_, events)) = self.trace().await else { return };
         let mut missing = Vec::new();
@@ -335,7 +335,7 @@ impl ScriptedOperator {
         }
         self.report.count("traces read");
         if !missing.is_empty() && self.diary.had_outage(began) {
-            // What waits in memory for a database that cannot be written is lost in a crash.
+            // Events that wait in memory during an outage of the database are lost in a crash.
             self.report.count("traces with a hole after an outage of the database");
         } else if !missing.is_empty() {
             self.report.count("traces with a hole");
@@ -371,8 +371,8 @@ impl ScriptedOperator {
         }
     }
 
-    /// Whether a URL is served for longer than a daemon may be behind the one that ended its attempt. A daemon that starts
-    /// anew in the meantime, or cannot read the database, is waited for.
+    /// Whether a URL is served for longer than a daemon's lag behind the end of the attempt. A restarting daemon, or
+    /// one that cannot read the database, gets more time.
     async fn is_served(&self, url: Url, over: Instant) -> bool {
         loop {
             let asked = Instant::now();
@@ -386,7 +386,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// The node at rest.
+    /// Judges the node at rest.
     pub(crate) async fn judge_rest(&self) {
         let path = format!("/v1/nodes/{}", self.node());
         let Some(node) = self.patiently(Method::GET, &path).await else {
@@ -403,7 +403,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// The node once it is in one of `states` and nobody works on it; else what it was last.
+    /// The node once it is in one of `states` without a worker; otherwise its last state.
     pub(crate) async fn await_state(
         &self,
         states: &[&str],
@@ -485,7 +485,7 @@ impl ScriptedOperator {
             return Ok(serde_json::from_str(&text).unwrap_or(Value::Null));
         }
         let words = format!("{status}: {}", text.chars().take(300).collect::<String>());
-        // 409: somebody works on the node. 5xx: its database is away, or its disk is full.
+        // 409: a worker holds the node. 5xx: its database is unavailable, or its disk is full.
         if status.as_u16() == 409 || status.is_server_error() {
             if status.is_server_error() {
                 self.report.count("requests to the API that got a server error");

@@ -1,4 +1,4 @@
-//! What a run of the soak is to do: for how long, on which database, from which seed.
+//! The plan of a soak run: duration, database, seed.
 
 use std::env;
 use std::time::Duration;
@@ -11,10 +11,10 @@ const SEED: &str = "FERROBOOT_SOAK_SEED";
 const NODES: &str = "FERROBOOT_SOAK_NODES";
 const DAEMONS: &str = "FERROBOOT_SOAK_DAEMONS";
 
-/// How long faults are injected where nobody says otherwise. A run takes about half a minute more.
+/// The default duration of faults in seconds. A run takes about half a minute more.
 const SHORT: u64 = 20;
 
-/// The database that a run is on.
+/// The database of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Database {
     Sqlite,
@@ -25,14 +25,14 @@ pub(crate) enum Database {
 #[derive(Clone, Debug)]
 pub(crate) struct SoakPlan {
     pub(crate) database: Database,
-    /// Whether `FERROBOOT_SOAK_DATABASE` leaves this database in.
+    /// Whether `FERROBOOT_SOAK_DATABASE` includes this database.
     pub(crate) is_wanted: bool,
-    /// How long faults are injected.
+    /// The duration of faults.
     pub(crate) lasts: Duration,
-    /// Decides the order of faults and what machines do. Times are the machine's that runs it.
+    /// Determines the order of faults and the machines' behaviour. Timing depends on the host.
     pub(crate) seed: u64,
     pub(crate) nodes: u8,
-    /// How many daemons share the database; one has SQLite to itself.
+    /// Number of daemons on the database; one with SQLite.
     pub(crate) daemons: u8,
 }
 
@@ -63,7 +63,7 @@ impl SoakPlan {
         }
     }
 
-    /// What tells the run in the namespace the same.
+    /// The same plan, as environment variables for the run in the namespace.
     pub(crate) fn to_environment(&self) -> [(&'static str, String); 5] {
         [
             (SECONDS, self.lasts.as_secs().to_string()),
@@ -74,7 +74,7 @@ impl SoakPlan {
         ]
     }
 
-    /// Whether it is the run of `make test`, which leaves out what a machine needs minutes to get over.
+    /// Whether it is the run of `make test`, which leaves out faults that take a machine minutes to recover from.
     pub(crate) fn is_short(&self) -> bool {
         self.lasts <= Duration::from_secs(SHORT)
     }

@@ -1,5 +1,5 @@
-//! A PostgreSQL that can be restarted. It runs outside of the namespace, which root may not leave and in which
-//! others are nobody; restarts are asked for over a socket.
+//! A PostgreSQL that can be restarted. It runs outside of the namespace, since it cannot run as root, and the
+//! namespace has no other users; restarts are requested over a socket.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,13 +12,13 @@ use std::thread;
 use nix::unistd::{Uid, User};
 use tempfile::TempDir;
 
-/// Where the database is.
+/// The variable with the database's URL.
 pub(crate) const URL: &str = "FERROBOOT_SOAK_POSTGRES";
-/// Where restarts are asked for.
+/// The variable with the socket for restart requests.
 pub(crate) const CONTROL: &str = "FERROBOOT_SOAK_POSTGRES_CONTROL";
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
-/// A cluster of its own, which ends with it.
+/// A separate cluster, which ends with this value.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     dir: TempDir,
@@ -86,7 +86,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Asks for something that `pg_ctl` can do, and waits until it is done.
+/// Requests an action of `pg_ctl`, and waits for its end.
 pub(crate) fn ask(control: &Path, action: &[&str]) {
     let mut stream = UnixStream::connect(control).unwrap();
     writeln!(stream, "{}", action.join(" ")).unwrap();
@@ -106,7 +106,7 @@ fn answer(mut stream: UnixStream, data: &str, socket: &str) {
 
 fn pg_ctl(data: &str, socket: &str, action: &[&str]) {
     let log = format!("{data}/../server.log");
-    // A crash of it is part of the run, so it writes as it should; only the disk is not waited for.
+    // Crashes are part of the run, so it writes everything; it only does not wait for the disk.
     let options = format!(
         "-c listen_addresses= -c unix_socket_directories={socket} -c fsync=off -c max_connections=100"
     );
@@ -126,7 +126,7 @@ fn run(program: &str, arguments: &[&str]) {
         }
         None => Command::new(&path),
     };
-    // The server must not inherit our pipes, or nobody sees that `pg_ctl` is done.
+    // The server must not inherit the pipes, which would hide the end of `pg_ctl`.
     let out = tempfile::NamedTempFile::new().unwrap();
     command.args(arguments).current_dir("/").stdin(std::process::Stdio::null());
     command.stdout(out.reopen().unwrap()).stderr(out.reopen().unwrap());

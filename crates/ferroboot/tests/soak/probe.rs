@@ -1,4 +1,4 @@
-//! Whether the service answers, on every port, as somebody sees it who has done nothing wrong.
+//! Checks that the service answers a well-behaved client, on every port.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use tokio::time::{sleep, timeout};
 
 use crate::links::{ADDRESS, FirmwareLink};
 
-/// An answer that takes longer is none.
+/// Timeout of an answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_millis(100);
-/// A machine that is no port of any node.
+/// A machine that is not a port of any node.
 const STRANGER: [u8; 6] = [0x52, 0x54, 0, 0xff, 0, 1];
 
-/// Asks on every port.
+/// Sends requests to every port.
 #[derive(Clone)]
 pub(crate) struct PortProbe {
     http: Client,
     link: FirmwareLink,
 }
 
-/// Ports that are asked on.
+/// The probed ports.
 pub(crate) const PORTS: [&str; 6] = ["API", "agents", "boot", "DHCPv4", "DHCPv6", "TFTP"];
 
 impl PortProbe {
@@ -30,7 +30,7 @@ impl PortProbe {
         let http = Client::builder()
             .local_address(IpAddr::from(Ipv4Addr::new(127, 2, 0, 1)))
             .timeout(ANSWERS_WITHIN)
-            // Each look is a new connection: whether those are taken is the question.
+            // Each probe is a new connection: the probe tests whether those are accepted.
             .pool_max_idle_per_host(0)
             .no_proxy()
             .build()
@@ -38,8 +38,7 @@ impl PortProbe {
         Self { http, link }
     }
 
-    /// The longest time that a port took until it answered, in milliseconds; or the ports that do not answer
-    /// `within` this time.
+    /// The longest response time of a port, in milliseconds; or the ports that do not answer `within` this time.
     pub(crate) async fn all_answer(&self, within: Duration) -> Result<u64, Vec<&'static str>> {
         let began = Instant::now();
         let mut silent = PORTS.to_vec();
@@ -73,7 +72,7 @@ impl PortProbe {
         }
     }
 
-    /// A refusal is an answer.
+    /// A refusal is also an answer.
     async fn is_told(&self, url: &str) -> bool {
         self.http.get(url).send().await.is_ok()
     }
@@ -90,7 +89,7 @@ async fn tftp_answers() -> bool {
     else {
         return false;
     };
-    // What was begun is taken to be over, or the server would send again and again.
+    // Ends the transfer, which the server would otherwise retransmit.
     let _ = socket.send_to(b"\0\x05\0\0done\0", from).await;
     true
 }

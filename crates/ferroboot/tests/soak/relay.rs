@@ -1,6 +1,6 @@
-//! A relay of TCP connections that can be slow, stall or cut them: what a bad network does.
+//! A TCP relay that can delay, stall or cut connections, like a bad network.
 //!
-//! Its own connections come from the address of whoever connected to it.
+//! Its outgoing connections have the source address of the incoming ones.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,30 +11,30 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// What a relay does to the connections through it.
+/// The fault of a relay's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RelayFault {
     None,
-    /// Each piece is this late.
+    /// Each piece is delayed by this time.
     Slow(Duration),
-    /// Nothing arrives until the fault is over.
+    /// Nothing arrives until the end of the fault.
     Stalled,
-    /// Connections are reset, and new ones too.
+    /// Connections are reset, including new ones.
     Cut,
 }
 
-/// A relay with a hand on it.
+/// A relay with controllable faults.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultyRelay(watch::Sender<RelayFault>);
 
 impl FaultyRelay {
-    /// Relays what comes to `at` on to `to`.
+    /// Relays connections to `at` on to `to`.
     pub(crate) async fn start(at: SocketAddr, to: SocketAddr) -> Self {
         let listener = TcpListener::bind(at).await.unwrap();
         let (fault, seen) = watch::channel(RelayFault::None);
         tokio::spawn(async move {
             loop {
-                // Without descriptors there is nothing to relay; it goes on when there are.
+                // Without file descriptors it pauses.
                 let Ok((stream, peer)) = listener.accept().await else {
                     sleep(Duration::from_millis(50)).await;
                     continue;

@@ -1,14 +1,14 @@
-//! What was tried and what broke, as a table.
+//! The faults and failures of a run, as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// How many of the things that broke are listed; the rest is counted.
+/// Number of listed failures; the rest is counted.
 const LISTED: usize = 60;
 
-/// Counts of a run; clones share them.
+/// Counters of a run; clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct SoakReport {
     title: String,
@@ -37,7 +37,7 @@ impl SoakReport {
         *self.counts().counted.entry(what).or_default() += more;
     }
 
-    /// Keeps the largest.
+    /// Keeps the maximum.
     pub(crate) fn most(&self, what: &'static str, seen: u64) {
         let mut counts = self.counts();
         let most = counts.most.entry(what).or_default();
@@ -46,7 +46,7 @@ impl SoakReport {
 
     /// A procedure that failed for the sake of a fault that was injected.
     pub(crate) fn failed(&self, why: &str) {
-        // One row for all that differ in an address or a number.
+        // One row for all texts that differ only in an address or a number.
         let mut words = String::new();
         for c in why.chars().take(160) {
             match c {
@@ -58,13 +58,13 @@ impl SoakReport {
         *self.counts().failed.entry(words).or_default() += 1;
     }
 
-    /// What must not be.
+    /// A violation.
     pub(crate) fn broke(&self, what: String) {
         eprintln!("{:>8.1} s  BROKEN: {what}", self.seconds());
         self.counts().broken.push(what);
     }
 
-    /// A line of the log of the run.
+    /// A line of the run's log.
     pub(crate) fn say(&self, what: &str) {
         eprintln!("{:>8.1} s  {what}", self.seconds());
     }

@@ -1,4 +1,4 @@
-//! Floods: what strangers do to every port, within bounds.
+//! Floods: strangers' traffic on every port, within limits.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::links::{ADDRESS, FirmwareLink, message4, solicit};
 
-/// More than the daemon may have descriptors at its usual soft limit.
+/// More connections than the daemon's descriptors at the usual soft limit.
 const CONNECTIONS: usize = 1_100;
-/// Unfinished bodies.
+/// Number of unfinished bodies.
 const BODIES: usize = 200;
 const PACKETS: usize = 20_000;
 const TRANSFERS: usize = 2_000;
@@ -22,20 +22,20 @@ const TRANSFERS: usize = 2_000;
 /// A flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
-    /// Connections that say nothing, to one port.
+    /// Silent connections to one port.
     SilentConnections(u16),
-    /// Connections that say half a request's head.
+    /// Connections with half a request head.
     HalfHeads(u16),
-    /// Connections that ask for nothing that is there, again and again.
+    /// Connections with repeated requests for missing resources.
     KeptAlive(u16),
-    /// Requests whose bodies never end.
+    /// Requests with endless bodies.
     HalfBodies(u16),
-    /// Packets of DHCP, most of them damaged.
+    /// DHCP packets, most of them damaged.
     Dhcp4,
     Dhcp6,
-    /// Transfers that are asked for and not taken.
+    /// TFTP transfers that are requested and abandoned.
     Tftp,
-    /// Lookups of hardware addresses that are nobody's, and heartbeats with long texts.
+    /// Lookups of unknown MAC addresses, and heartbeats with long texts.
     FalseAgents,
 }
 
@@ -69,7 +69,7 @@ impl Flood {
         }
     }
 
-    /// Floods for `lasts`. From one address, or from many.
+    /// Floods for `lasts`, from one address or from many.
     pub(crate) async fn run(self, mut random: StdRng, link: &FirmwareLink, lasts: Duration) {
         let until = Instant::now() + lasts;
         let many = random.random_bool(0.5);
@@ -121,7 +121,7 @@ impl Flood {
     }
 }
 
-/// Most packets are damaged a little, some cut off.
+/// Most packets are slightly damaged, some truncated.
 fn damage(packet: &mut Vec<u8>, random: &mut StdRng) {
     for _ in 0..random.random_range(0..4) {
         let at = random.random_range(0..packet.len());
@@ -132,7 +132,7 @@ fn damage(packet: &mut Vec<u8>, random: &mut StdRng) {
     }
 }
 
-/// The address that a connection comes from.
+/// The source address of a connection.
 fn from(many: bool, number: usize) -> Ipv4Addr {
     let number = if many { u16::try_from(number % 2_000).unwrap_or_default() } else { 0 };
     let [high, low] = number.to_be_bytes();
@@ -146,7 +146,7 @@ async fn connect(port: u16, many: bool, number: usize) -> Option<TcpStream> {
     timeout(Duration::from_secs(1), socket.connect(to)).await.ok()?.ok()
 }
 
-/// Opens connections, says this much on each, and keeps them.
+/// Opens connections, sends these bytes on each, and keeps them open.
 async fn hold(port: u16, many: bool, connections: usize, say: &[u8], until: Instant) {
     let mut held = Vec::new();
     for number in 0..connections {
@@ -154,7 +154,7 @@ async fn hold(port: u16, many: bool, connections: usize, say: &[u8], until: Inst
             break;
         }
         if let Some(mut stream) = connect(port, many, number).await {
-            // A peer that does not read is not waited for.
+            // Does not wait for a peer that does not read.
             let _ = timeout(Duration::from_millis(200), stream.write_all(say)).await;
             held.push(stream);
         }

@@ -1,4 +1,4 @@
-//! A run: everything is started, faults follow each other, and in the end everything is looked at.
+//! A run: everything is started, faults follow each other, and the result is checked at the end.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -33,27 +33,27 @@ use crate::strangers::Flood;
 
 /// Seconds of silence after which a clean or a deployment fails; the least that may be set.
 pub(crate) const CALLBACK_TIMEOUT: u64 = 60;
-/// The service answers on every port this long after a fault.
+/// Time after a fault within which the service must answer on every port.
 const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
 const ENDS_AFTER_SIGTERM_WITHIN: Duration = Duration::from_secs(15);
-/// All work is over this long after the last fault.
+/// Time after the last fault within which all work must end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10 * CALLBACK_TIMEOUT);
 const DISK_MIB: u32 = 96;
-/// What a debug build of the daemon stays below: it begins with 60 MiB, and its limits allow for the rest.
+/// Memory limit of a debug build of the daemon: it starts with 60 MiB, and its own limits allow for the rest.
 const MOST_MEMORY_MIB: u64 = 400;
-/// What the daemon stays below in descriptors; it may raise its soft limit.
+/// Descriptor limit of the daemon; it may raise its soft limit.
 const MOST_DESCRIPTORS: u64 = 8_192;
 const MOST_DISK_MIB: u64 = 80;
 const FLOOD_LASTS: Duration = Duration::from_secs(4);
 
-/// Which faults were injected when, by which a clean's failure is judged.
+/// The injected faults with their times, by which a clean's failure is judged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultDiary(Arc<Mutex<Vec<Injected>>>);
 
 #[derive(Clone, Debug)]
 struct Injected {
     kind: FaultKind,
-    /// Of whom; of all, if `None`.
+    /// The affected machine; all if `None`.
     machine: Option<u8>,
     ended: Option<Instant>,
 }
@@ -100,7 +100,7 @@ impl FaultDiary {
                 fault.kind == kind && concerns && fault.ended.is_none_or(|ended| ended >= began)
             })
         };
-        // What the BMC was asked, or the reset, came to nothing because its link did.
+        // The BMC's request or the reset failed because of its link.
         if error.contains("BMC") {
             return was(FaultKind::BmcLink).then_some("link to the BMC");
         }
@@ -120,14 +120,14 @@ impl FaultDiary {
             "not called",
         ];
         if silent.iter().any(|word| error.contains(word)) {
-            // Agents start only once their image was fetched, and who did is saved before.
+            // Agents start only after the fetch of their image, whose client is saved before.
             if error.contains("fetched by nobody") && error.contains("lookup came from") {
                 return None;
             }
             if was(FaultKind::AgentLink) {
                 return Some("link to the agent");
             }
-            // The answer with the token was on its way when the daemon was killed.
+            // The answer with the token was in transit when the daemon was killed.
             if token_lost && was(FaultKind::Kill) {
                 return Some("kill while the token was given");
             }
@@ -143,14 +143,14 @@ impl FaultDiary {
         })
     }
 
-    /// Whether the database could not be written at some time since.
+    /// Whether the database was unwritable at some time since.
     pub(crate) fn had_outage(&self, since: Instant) -> bool {
         let is_outage = |kind| matches!(kind, FaultKind::Disk | FaultKind::Database);
         let mut all = self.all().clone().into_iter();
         all.any(|fault| is_outage(fault.kind) && fault.ended.is_none_or(|ended| ended >= since))
     }
 
-    /// When the daemon was last killed, and so began to be patient anew.
+    /// The time of the last kill, after which the daemon's timeouts start anew.
     pub(crate) fn last_kill(&self) -> Option<Instant> {
         let all = self.all();
         let last = all.iter().rfind(|fault| fault.kind == FaultKind::Kill)?;
@@ -162,13 +162,13 @@ impl FaultDiary {
     }
 }
 
-/// What faults are done to.
+/// The targets of faults.
 struct SoakWorld {
     report: SoakReport,
     random: StdRng,
-    /// The one that machines and operators reach.
+    /// The daemon that machines and operators reach.
     daemon: Arc<tokio::sync::Mutex<DaemonProcess>>,
-    /// The others on its database, which take a part of the work.
+    /// Further daemons on the same database, which do a part of the work.
     companions: Vec<DaemonProcess>,
     disk: Arc<SmallDisk>,
     link: FirmwareLink,
@@ -182,7 +182,7 @@ struct SoakWorld {
     is_short: bool,
 }
 
-/// Does a run, and says what came of it.
+/// Performs a run, and reports the result.
 pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
     let report = SoakReport::new(format!(
         "{:?}, {} daemons, {} nodes, faults for {} s, seed {}",
@@ -297,7 +297,7 @@ impl SoakWorld {
                 self.report.broke(format!("an operator's script failed: {failed}"));
             }
         }
-        // What is still there afterwards would show now.
+        // Remaining effects of faults would show now.
         self.report.say("a last clean of every node, without a fault");
         let last = join_all(operators.iter().map(|operator| operator.clean(false))).await;
         for (operator, ended_well) in operators.iter().zip(last) {
@@ -333,9 +333,10 @@ impl SoakWorld {
         }
     }
 
-    /// A pause in which work goes on, a fault, and whether the service answers afterwards.
+    /// A pause with work, a fault, and a check that the service answers afterwards.
     async fn some_fault(&mut self) {
-        // Often at once, so that faults meet the work after a restart; else late enough for a clean to get on.
+        // Half of the pauses are short, so that faults hit the work after a restart; the others let a clean make
+        // progress.
         let pauses = if self.random.random_bool(0.5) { 50..700 } else { 700..3_500 };
         let pause = self.random.random_range(pauses);
         sleep(Duration::from_millis(pause)).await;
@@ -376,13 +377,13 @@ impl SoakWorld {
         let started = self.daemon.lock().await.start().await;
         if let Err(words) = started {
             self.report.broke(format!("the daemon does not start: {words}"));
-            // What kept it from starting may be over.
+            // The cause of the failed start may be over.
             sleep(Duration::from_secs(1)).await;
             let _ = self.daemon.lock().await.start().await;
         }
     }
 
-    /// Once, or a few times in quick succession.
+    /// Kills it once, or a few times in quick succession.
     async fn kill(&mut self) {
         let times = if self.random.random_bool(0.1) { 4 } else { 1 };
         for _ in 0..times {
@@ -396,7 +397,7 @@ impl SoakWorld {
         }
     }
 
-    /// In a long run, some stay away until their claims have run out and others do their work.
+    /// In a long run, some stay down until their claims have expired and others do their work.
     async fn kill_companion(&mut self) {
         let fault = self.diary.begins(FaultKind::Kill, None);
         let number = self.random.random_range(0..self.companions.len());
@@ -429,7 +430,7 @@ impl SoakWorld {
         let kills = self.random.random_bool(0.2);
         sleep(lasts).await;
         if kills {
-            // On a disk that is full it need not start, but it must once that is over.
+            // On a full disk it need not start, but it must afterwards.
             self.daemon.lock().await.kill().await;
             self.report.count("SIGKILLs");
         }
@@ -455,7 +456,7 @@ impl SoakWorld {
         self.diary.ends(fault);
     }
 
-    /// While strangers flood a port, all others and that one answer.
+    /// While strangers flood one port, every port answers.
     async fn flood(&mut self) {
         let flood = Flood::any(&mut self.random);
         self.report.count(flood.name());
@@ -489,7 +490,7 @@ impl SoakWorld {
         self.diary.ends(diary);
     }
 
-    /// Both ways: the daemon's to the agent, and the agents' to the daemon. DHCP loses a part.
+    /// In both directions: the daemon's calls to the agent, and the agents' to the daemon. DHCP has packet loss.
     async fn bad_link_to_an_agent(&mut self) {
         let number = self.random.random_range(0..self.to_agents.len());
         let fault = self.some_relay_fault();
@@ -525,13 +526,13 @@ impl SoakWorld {
         match self.random.random_range(0..4) {
             0 => RelayFault::Slow(Duration::from_millis(self.random.random_range(50..800))),
             1 => RelayFault::Stalled,
-            // A request whose answer is cut off has an end that depends on luck; a short run has none of it.
+            // The result of a request with a cut answer is random; a short run leaves that out.
             _ if self.is_short => RelayFault::Slow(Duration::from_millis(200)),
             _ => RelayFault::Cut,
         }
     }
 
-    /// No panic, and no secret.
+    /// Checks the log for panics and secrets.
     fn judge_log(&self, log: &Path) {
         let log = fs::read(log).unwrap();
         let log = String::from_utf8_lossy(&log);
@@ -547,7 +548,7 @@ impl SoakWorld {
     }
 }
 
-/// Memory, descriptors and disk, four times a second.
+/// Samples memory, descriptors and disk, four times a second.
 async fn watch(
     daemon: Arc<tokio::sync::Mutex<DaemonProcess>>,
     disk: Arc<SmallDisk>,
@@ -558,7 +559,7 @@ async fn watch(
     let mut said = [false; 3];
     loop {
         often.tick().await;
-        // While it is being started there is nothing to see.
+        // During a start there is nothing to sample.
         let Ok(daemon) = daemon.try_lock() else { continue };
         let Some(usage) = daemon.usage() else { continue };
         drop(daemon);
@@ -616,7 +617,7 @@ fn key_file(disk: &Path) -> PathBuf {
     disk.join("database.key")
 }
 
-/// Settings of a daemon beside the first one: machines reach that, and this one takes a part of the work.
+/// The settings of a further daemon: machines reach the first one, and this one does a part of the work.
 fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> String {
     let (database, key) = (env::var(postgres::URL).unwrap(), key_file(disk));
     let key = key.display();
@@ -666,7 +667,7 @@ impl OwnImages {
     }
 }
 
-/// A boot set of files that nothing could start from, but for a program that is as one has to be.
+/// A boot set of placeholder files; only the stub is a valid program.
 fn write_boot_set(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let stub = include_bytes!("../../../../fuzz/corpus/efi_stub/one-section");
@@ -688,7 +689,7 @@ fn write_boot_set(folder: &Path) {
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
-/// Where the daemon's log goes if it is to be kept: in the folder that `FERROBOOT_SOAK_LOGS` names.
+/// The place of the kept log: the folder in `FERROBOOT_SOAK_LOGS`.
 fn kept_log(plan: &SoakPlan) -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os("FERROBOOT_SOAK_LOGS")?);
     fs::create_dir_all(&folder).unwrap();

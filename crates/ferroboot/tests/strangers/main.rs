@@ -1,4 +1,4 @@
-//! The built daemon under the usual limit of open files, and peers on its HTTP ports that mean no good.
+//! The built daemon under the usual limit of open files, with hostile peers on its HTTP ports.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -18,9 +18,9 @@ use tempfile::TempDir;
 
 const STRANGER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const MACHINE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// For what must not hang; the machines that run tests can be slow.
+/// Timeout of operations that must not hang; test hosts can be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// As under most service managers and shells.
+/// The limit of most service managers and shells.
 const OPEN_FILES: u32 = 1024;
 const MIB: usize = 1 << 20;
 
@@ -33,7 +33,7 @@ fn eleven_hundred_silent_connections_to_each_port_keep_nobody_from_any() {
     for (n, port) in daemon.ports.into_iter().enumerate() {
         for at in 0..1_100 {
             let mut stream = connect(STRANGER, port);
-            // Silent, and with half a head: it may have given way already.
+            // Silent, or with half a head: it may have been evicted already.
             if at % 2 == n % 2 {
                 let _ = stream.write_all(b"GET / HTTP/1.1\r\nHo");
             }
@@ -67,7 +67,7 @@ fn bodies_that_are_never_ended_fill_no_memory() {
         let chunk = vec![b' '; MIB - 1];
         for _ in 0..count {
             let mut stream = connect(STRANGER, port);
-            // What is refused is not read to its end.
+            // A refused request is not read to its end.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&chunk));
             unfinished.push(stream);
         }
@@ -103,17 +103,17 @@ fn a_second_signal_ends_the_daemon_at_once() {
     assert!(!daemon.ends().success());
 }
 
-/// `ferroboot serve`, on ports and with a state of its own.
+/// `ferroboot serve`, with separate ports and state.
 struct Daemon {
     child: Child,
     log: mpsc::Receiver<String>,
-    /// Of the API, for agents, for firmware.
+    /// The ports of the API, for agents, and for firmware.
     ports: [u16; 3],
     _dir: TempDir,
 }
 
 impl Daemon {
-    /// One that is ready. Between choice and use of a port, somebody else may take it.
+    /// A daemon that is ready. Another process may take a chosen port.
     fn start(limits: &str) -> Self {
         (0..5)
             .find_map(|_| Self::try_start(limits))
@@ -139,7 +139,7 @@ impl Daemon {
         daemon.says("ready: Ironic's API").then_some(daemon)
     }
 
-    /// Waits until it says so, or has ended.
+    /// Waits for a log line with these words; false if the daemon has ended.
     fn says(&mut self, words: &str) -> bool {
         loop {
             match self.log.recv_timeout(PATIENCE) {
@@ -159,7 +159,7 @@ impl Daemon {
         }
     }
 
-    /// A part of a head and a part of a body on every port, which were read.
+    /// A partial head and a partial body on every port, already read by the daemon.
     fn half_requests(&self) -> Vec<TcpStream> {
         let mut half = Vec::new();
         for port in self.ports {
@@ -173,7 +173,7 @@ impl Daemon {
                 half.push(stream);
             }
         }
-        // What came later is answered, so that they were read.
+        // A later request is answered, so the partial ones were read.
         self.answers_everywhere(MACHINE);
         half
     }
@@ -186,7 +186,7 @@ impl Daemon {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// Bytes of memory.
+    /// Memory in bytes.
     fn resident(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -197,7 +197,7 @@ impl Daemon {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// How it ends, which it does.
+    /// Waits for its end; returns the exit status.
     fn ends(&mut self) -> ExitStatus {
         // Its log ends with it.
         while self.says("whatever it says until its end") {}
@@ -207,7 +207,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended by itself; and a test that failed must not fail again here.
+        // It may have ended by itself, and a failed test must not fail again here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -218,7 +218,7 @@ fn lines_of(log: ChildStderr) -> mpsc::Receiver<String> {
     thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
             eprintln!("{line}");
-            // It is read on, or the daemon would wait for that.
+            // The log is read continuously, since the daemon would block otherwise.
             let _ = send.send(line);
         }
     });
@@ -247,7 +247,7 @@ fn get(from: Ipv4Addr, port: u16, path: &str) -> String {
 }
 
 fn free_ports() -> [u16; 3] {
-    // All are held until all are chosen, or one would be chosen twice.
+    // All sockets are held until all ports are chosen, so that none is chosen twice.
     let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     sockets.map(|socket| socket.local_addr().unwrap().port())
 }
@@ -262,7 +262,7 @@ fn settings(dir: &Path, [api, agent, boot]: [u16; 3], limits: &str) -> String {
     )
 }
 
-/// The test itself holds more than the daemon may.
+/// The test itself has more open files than the daemon may have.
 fn allow_many_open_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(hard >= 8_192, "no more than {hard} files may be open (ulimit -Hn)");

@@ -1,4 +1,4 @@
-//! Clients of all kinds on one network card of a machine, made by hand.
+//! Clients of all kinds on one network card of a machine, hand-made.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -15,10 +15,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) const MAC: &str = "52:54:00:fb:02:01";
 const CHADDR: Mac = Mac([0x52, 0x54, 0, 0xfb, 2, 1]);
 
-/// Option 175, as iPXE sends it.
+/// Option 175, as sent by iPXE.
 const IPXE_FEATURES: (u8, &[u8]) = (175, &[0xb1, 2, 1, 0]);
 
-/// What a client was offered to boot.
+/// The boot answer in an offer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Offered {
     /// The last part of the URL.
@@ -26,11 +26,11 @@ pub(crate) struct Offered {
     pub(crate) vendor_class: Option<String>,
 }
 
-/// Each kind of client, and what it is offered.
+/// Sends requests of each kind of client.
 pub(crate) struct Asker(UdpSocket);
 
 impl Asker {
-    /// Puts the card on the bridge of the lab.
+    /// Adds the card to the lab's bridge.
     pub(crate) fn plug_in() -> Result<Self> {
         for line in [
             format!("link add asker address {MAC} type veth peer name to-asker"),
@@ -40,7 +40,7 @@ impl Asker {
             let status = Command::new("ip").args(line.split(' ')).status().context("ip")?;
             ensure!(status.success(), "ip {line}: {status}");
         }
-        // Client and server are in one namespace, so each hears from an address that is its own.
+        // Client and server share a namespace, so each receives packets from a local address.
         fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1")?;
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_address(true)?;
@@ -73,7 +73,7 @@ impl Asker {
     }
 
     fn offered(&self, options: Vec<(u8, Vec<u8>)>) -> Result<Offered> {
-        // EDK2 asks for these among others; so everybody here does.
+        // EDK2 requests these among others, so all clients here do.
         let wanted = (PARAMETER_LIST, vec![1, 3, 6, VENDOR_CLASS, BOOT_FILE]);
         let discover = Packet {
             op: Op::Request,
@@ -95,7 +95,7 @@ impl Asker {
         let mut packet = [0; 1500];
         let offer = loop {
             let len = self.0.recv(&mut packet).context("no offer")?;
-            // The machine's own cards are on the bridge too.
+            // The machine's own cards are also on the bridge.
             match Packet::parse(&packet[..len]) {
                 Ok(offer) if offer.chaddr == CHADDR => break offer,
                 Ok(_) | Err(_) => {}
