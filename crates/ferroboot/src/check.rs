@@ -68,9 +68,9 @@ fn expect_networks(config: &Config) -> Result<()> {
         return Ok(());
     }
     match config.dhcp.provider {
-        Provider::Embedded => bail!(
-            "these settings have no DHCP network: add the --config FILE or --dhcp of `serve`"
-        ),
+        Provider::Embedded => {
+            bail!("these settings have no DHCP network: add the --config FILE or --dhcp of `serve`")
+        }
         Provider::Dnsmasq | Provider::Kea | Provider::Neutron | Provider::None => bail!(
             "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
              ours to ask on: `ferroboot check` says whether that service can be told what to boot"

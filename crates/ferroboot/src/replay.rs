@@ -93,7 +93,9 @@ impl Replay {
                 .context("cannot print")?;
         }
         if tally.to_server == 0 {
-            bail!("nothing in {name} could be replayed: it has no complete packet to a DHCP server");
+            bail!(
+                "nothing in {name} could be replayed: it has no complete packet to a DHCP server"
+            );
         }
         Ok(())
     }
@@ -167,10 +169,7 @@ impl Tally {
                 text.push_str(&format!("{count} left out: {words}\n"));
             }
         };
-        add(
-            cut_off,
-            "the packet was captured incompletely; use tcpdump's `-s 0`",
-        );
+        add(cut_off, "the packet was captured incompletely; use tcpdump's `-s 0`");
         add(fragments, "a fragment of a longer UDP packet; fragments are not reassembled");
         if let Some(link) = self.unknown_link {
             let words = format!(
