@@ -31,7 +31,7 @@ use crate::connections::{Connections, LIMIT, no_answer};
 use crate::error::{Cause, Other, StoreError, StoreFailure};
 use crate::health::Health;
 use crate::key::DatabaseKey;
-use crate::secrets::{missing_key, read_key, take_key};
+use crate::secrets::{expect_known_key, missing_key, read_key, take_key};
 use crate::sql::{Statement, time};
 
 const EXPECTED: &str = "sqlite:///path/to/file.db or postgres://user@host/database";
@@ -208,6 +208,7 @@ impl Store {
             let Some(key) = DatabaseKey::read(key_file)? else {
                 return Err(missing_key(&mut connection, key_file).await);
             };
+            expect_known_key(&mut connection, &key, key_file).await?;
             let migrated = MIGRATIONS.run(&mut connection).await;
             migrated.map_err(not_migrated("PostgreSQL".to_owned()))?;
             let key = take_key(&mut connection, key_file, Some(key)).await?;

@@ -60,6 +60,16 @@ pub(crate) async fn missing_key(connection: &mut AnyConnection, path: &Path) -> 
     missing(path, check_row(connection).await.ok().flatten().as_ref())
 }
 
+/// Expects that a key is the database's, if that has one already. Its tables may be those of another version.
+pub(crate) async fn expect_known_key(
+    connection: &mut AnyConnection,
+    key: &DatabaseKey,
+    path: &Path,
+) -> Result<(), StoreError> {
+    let row = check_row(connection).await.ok().flatten();
+    row.map_or(Ok(()), |row| expect_key(&row, key, path))
+}
+
 struct CheckRow {
     key_id: String,
     check_value: String,

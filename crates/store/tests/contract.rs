@@ -127,6 +127,7 @@ promises![
     a_database_of_another_version_is_said_to_be_one,
     secrets_are_in_clear_in_memory_and_encrypted_in_the_database,
     a_key_that_is_not_the_databases_is_refused_in_words,
+    whoever_has_another_key_does_not_bring_the_tables_up_to_date,
     a_secret_that_was_moved_to_another_node_is_refused,
 ];
 
@@ -1131,18 +1132,10 @@ async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ende
 }
 
 async fn a_daemon_of_the_version_before_has_no_known_pools(database: Database) {
-    database.open().await.close().await;
-    sqlx::any::install_default_drivers();
-    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let pool = version_without_pools(&database).await;
     let at = now().as_microsecond();
-    for undo in [
-        "ALTER TABLE daemons DROP COLUMN pools",
-        "ALTER TABLE daemons DROP COLUMN leases_until",
-        "DELETE FROM _sqlx_migrations WHERE version >= 5",
-        &format!("INSERT INTO daemons VALUES ('1', '1', 'one', {at}, {at}, 0)"),
-    ] {
-        sqlx::query(AssertSqlSafe(undo)).execute(&pool).await.unwrap();
-    }
+    let insert = format!("INSERT INTO daemons VALUES ('1', '1', 'one', {at}, {at}, 0)");
+    sqlx::query(AssertSqlSafe(insert)).execute(&pool).await.unwrap();
     pool.close().await;
 
     let store = database.open().await;
@@ -1742,6 +1735,17 @@ async fn a_key_that_is_not_the_databases_is_refused_in_words(database: Database)
     assert_eq!(read(&database.open().await, node.uuid).await, node);
 }
 
+async fn whoever_has_another_key_does_not_bring_the_tables_up_to_date(database: Database) {
+    let pool = version_without_pools(&database).await;
+    write_key(&database.key_file(), 2);
+
+    let refused = Store::open(&database.url(), &database.key_file()).await.unwrap_err();
+
+    assert!(matches!(refused, StoreError::Key(_)), "{refused}");
+    let last = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations");
+    assert_eq!(last.fetch_one(&pool).await.ok(), Some(4_i64), "daemons of that version go on");
+}
+
 async fn a_secret_that_was_moved_to_another_node_is_refused(database: Database) {
     let store = database.open().await;
     let (one, two) = (with_secrets("one"), with_secrets("two"));
@@ -1975,6 +1979,20 @@ async fn with_work(store: &Store, name: &str) -> Node {
 fn daemon(host: &str) -> DaemonIdentity {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, host.as_bytes());
     DaemonIdentity { id, run: id, host: host.to_owned() }
+}
+
+/// A database as the version before pools of daemons left it.
+async fn version_without_pools(database: &Database) -> AnyPool {
+    database.open().await.close().await;
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    for undo in [
+        "ALTER TABLE daemons DROP COLUMN pools",
+        "ALTER TABLE daemons DROP COLUMN leases_until",
+        "DELETE FROM _sqlx_migrations WHERE version >= 5",
+    ] {
+        sqlx::query(undo).execute(&pool).await.unwrap();
+    }
+    pool
 }
 
 /// What a daemon with these pools leases for an hour.
