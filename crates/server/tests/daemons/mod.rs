@@ -2,6 +2,7 @@
 //! one).
 
 mod pools;
+mod segment;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

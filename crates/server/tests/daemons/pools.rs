@@ -1,89 +1,98 @@
-//! DHCP pools of daemons that share a PostgreSQL. The daemons and a client are on one segment, which is a bridge in a network
-//! namespace of its own.
+//! DHCP pools of daemons that share a PostgreSQL.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dhcp::v4::packet::{Hardware, Op};
-use dhcp::v4::{MessageType, Packet, options};
+use dhcp::{v4, v6};
 use hardware::Mac;
 use redfish::emulator::Personality;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Config;
-use socket2::{Domain, Protocol, Socket, Type};
 use store::{Clock, DaemonIdentity, DaemonPools, PoolRange, Store};
-use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::super::World;
+use super::segment::{
+    Client4, Client6, DAEMONS4, MACHINE, OTHER_MACHINE, daemons6, ip, on_a_segment,
+};
 use super::{database, give_key};
 
-/// Tells the test's process that it runs in a network namespace of its own.
-const INSIDE: &str = "FERROBOOT_TEST_SEGMENT";
-/// How long answers are waited for that are expected, and how long others.
-const LISTEN: Duration = Duration::from_secs(10);
-const SETTLE: Duration = Duration::from_millis(700);
-const ONE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const TWO: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-const RESERVED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 50);
-const LEASES: Mac = Mac([0x52, 0x54, 0, 0, 0x99, 1]);
-const HAS_RESERVATION: Mac = Mac([0x52, 0x54, 0, 0, 0x99, 2]);
+const RESERVED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 150);
+const RESERVED6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x150);
+/// A daemon hears of the pools of one that has just started when it next says that it is alive.
+const HEARS_OF_POOLS: Duration = Duration::from_secs(6);
 
 #[test]
 fn a_client_is_answered_by_the_daemon_whose_address_it_has_and_refused_by_none() {
     let name = "daemons::pools::a_client_is_answered_by_the_daemon_whose_address_it_has_and_refused_by_none";
     on_a_segment(name, async || {
+        use v4::MessageType::{Ack, Discover, Nak, Offer, Request};
+        use v4::options::{REQUESTED_ADDRESS, SERVER_ID};
         let Some(database) = database().await else { return };
-        // Both believe that they are the only server there (`sole`), which would refuse addresses that it did not give.
-        let settings = |interface: &str, pool: &str| {
-            format!(
-                "{database}[[dhcp.network]]\ninterface = '{interface}'\npool = '{pool}'\n\
-                 [[dhcp.network.reservation]]\nmac = '{HAS_RESERVATION}'\naddress = '{RESERVED}'\n"
-            )
-        };
-        let first = settings("one", "10.99.0.100-10.99.0.149");
-        let first = World::with(60, Personality::default(), &first).await;
-        let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
-        for mac in [LEASES, HAS_RESERVATION] {
-            let port = json!({ "node_uuid": node["uuid"], "address": mac.to_string() });
-            first.api(Method::POST, "/v1/ports", port).await;
-        }
-        let second = settings("two", "10.99.0.150-10.99.0.199");
-        let mut second = World::beside_with(&first, 61, "two", &second).await;
+        let pools = ["pool = '10.99.0.100-10.99.0.149'", "pool = '10.99.0.150-10.99.0.199'"];
+        let [first, mut second] = two_daemons(&database, 60, pools, RESERVED.into()).await;
+        let [one, two] = DAEMONS4;
+        let client = Client4::new();
 
-        let client = Client::new();
-        let offers = client.hears(&request(LEASES, MessageType::Discover, &[]), 2);
-        assert_eq!(servers(&offers), [(MessageType::Offer, ONE), (MessageType::Offer, TWO)]);
-        let offered = offers.iter().find(|offer| server(offer) == TWO).unwrap().yiaddr;
-        let chosen = [(options::SERVER_ID, TWO), (options::REQUESTED_ADDRESS, offered)];
-        let bound = client.hears(&request(LEASES, MessageType::Request, &chosen), 1);
-        assert_eq!(servers(&bound), [(MessageType::Ack, TWO)]);
+        let offers = client.hears(&request4(MACHINE, Discover, &[]), 2);
+        assert_eq!(said(&offers), [(Offer, one), (Offer, two)]);
+        let offered = offers.iter().find(|offer| server(offer) == two).unwrap().yiaddr;
+        let chosen = [(SERVER_ID, two), (REQUESTED_ADDRESS, offered)];
+        let bound = client.hears(&request4(MACHINE, Request, &chosen), 1);
+        assert_eq!(said(&bound), [(Ack, two)]);
+        tokio::time::sleep(HEARS_OF_POOLS).await;
 
-        // The first daemon hears of the other's pool when it next says that it is alive.
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let comes_back = [(options::REQUESTED_ADDRESS, offered)];
-        let comes_back = request(LEASES, MessageType::Request, &comes_back);
-        let rebinds = |mac, ciaddr| Packet { ciaddr, ..request(mac, MessageType::Request, &[]) };
-        for asked in [&comes_back, &rebinds(LEASES, offered)] {
-            assert_eq!(servers(&client.hears(asked, 1)), [(MessageType::Ack, TWO)]);
+        let comes_back = request4(MACHINE, Request, &[(REQUESTED_ADDRESS, offered)]);
+        let rebinds = |mac, ciaddr| v4::Packet { ciaddr, ..request4(mac, Request, &[]) };
+        for asked in [&comes_back, &rebinds(MACHINE, offered)] {
+            assert_eq!(said(&client.hears(asked, 1)), [(Ack, two)]);
         }
         first.until_metrics(|text| text.contains("decision=\"foreign_pool\"} 2\n")).await;
-        let both = [(MessageType::Ack, ONE), (MessageType::Ack, TWO)];
-        let answers = client.hears(&rebinds(HAS_RESERVATION, RESERVED), 2);
-        assert_eq!(servers(&answers), both, "what is reserved everywhere is answered everywhere");
-        let elsewhere = rebinds(LEASES, Ipv4Addr::new(10, 99, 0, 250));
-        let refused = [(MessageType::Nak, ONE), (MessageType::Nak, TWO)];
-        assert_eq!(servers(&client.hears(&elsewhere, 2)), refused, "nobody's address");
+        let answers = client.hears(&rebinds(OTHER_MACHINE, RESERVED), 2);
+        assert_eq!(said(&answers), [(Ack, one), (Ack, two)], "it is reserved for it everywhere");
+        let nobodys = rebinds(MACHINE, Ipv4Addr::new(10, 99, 0, 250));
+        assert_eq!(said(&client.hears(&nobodys, 2)), [(Nak, one), (Nak, two)]);
 
         second.die();
+        // As with its host.
         ip("link set two down");
-        assert_eq!(client.hears(&rebinds(LEASES, offered), 0), [], "it keeps its address");
-        let anew = client.hears(&request(LEASES, MessageType::Discover, &[]), 1);
-        assert_eq!(servers(&anew), [(MessageType::Offer, ONE)]);
+        assert_eq!(client.hears(&rebinds(MACHINE, offered), 0), [], "it keeps its address");
+        let anew = client.hears(&request4(MACHINE, Discover, &[]), 1);
+        assert_eq!(said(&anew), [(Offer, one)]);
+    });
+}
+
+#[test]
+fn over_ipv6_too_a_client_is_answered_by_the_daemon_whose_address_it_has() {
+    let name =
+        "daemons::pools::over_ipv6_too_a_client_is_answered_by_the_daemon_whose_address_it_has";
+    on_a_segment(name, async || {
+        use v6::MessageType::{Rebind, Request, Solicit};
+        let Some(database) = database().await else { return };
+        let pools = ["pool6 = 'fd99::100-fd99::14f'", "pool6 = 'fd99::150-fd99::1ff'"];
+        let [first, _second] = two_daemons(&database, 62, pools, RESERVED6.into()).await;
+        let [one, two] = daemons6();
+        let [machine, other] = [MACHINE, OTHER_MACHINE].map(Client6::new);
+
+        let offers = machine.hears(request6(MACHINE, Solicit, None, None), 2);
+        assert_eq!(servers6(&offers), [one, two]);
+        let (_, offer) = offers.into_iter().find(|(server, _)| *server == two).unwrap();
+        let offered = given(&offer);
+        let duid = offer.options.get(v6::options::SERVER_ID);
+        let bound = machine.hears(request6(MACHINE, Request, duid, offered), 1);
+        assert_eq!(servers6(&bound), [two]);
+        tokio::time::sleep(HEARS_OF_POOLS).await;
+
+        let rebound = machine.hears(request6(MACHINE, Rebind, None, offered), 1);
+        assert_eq!((servers6(&rebound), given(&rebound[0].1)), (vec![two], offered));
+        let left = "message=\"REBIND\",client=\"system\",decision=\"other_server\"} 1\n";
+        first.until_metrics(|text| text.contains(left)).await;
+        let reserved = other.hears(request6(OTHER_MACHINE, Rebind, None, Some(RESERVED6)), 2);
+        assert_eq!(servers6(&reserved), [one, two], "it is reserved for it everywhere");
+        assert!(reserved.iter().all(|(_, reply)| given(reply) == Some(RESERVED6)));
     });
 }
 
@@ -129,90 +138,33 @@ fn config(dir: &Path, database: &str, site: &str) -> Config {
     text.parse().unwrap()
 }
 
-/// Runs `test` where two daemons and a client have an interface each on one segment: `one`, `two` and `client`. The test
-/// that is called `name` is started once more for it.
-///
-/// Where no network namespace can be made, nothing is tested, and that is said.
-fn on_a_segment(name: &str, test: impl AsyncFnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        connect();
-        return Runtime::new().unwrap().block_on(test());
-    }
-    let Some(mut unshare) = unshare() else {
-        eprintln!("{name}: not tested, since neither root nor a user may have a network here");
-        return;
+/// Daemons on one segment with a pool each, and with the machines as ports of their node. Each of them believes that it is
+/// the only server there (`sole`), which would refuse addresses that it did not give.
+async fn two_daemons(
+    database: &str,
+    last: u8,
+    [first, second]: [&str; 2],
+    reserved: IpAddr,
+) -> [World; 2] {
+    let settings = |interface: &str, pool: &str| {
+        format!(
+            "{database}[[dhcp.network]]\ninterface = '{interface}'\n{pool}\nadvertise = false\n\
+             [[dhcp.network.reservation]]\nmac = '{OTHER_MACHINE}'\naddress = '{reserved}'\n"
+        )
     };
-    let this = std::env::current_exe().unwrap();
-    let status = unshare.arg(this).args(["--exact", name, "--nocapture"]).env(INSIDE, "1").status();
-    assert!(status.unwrap().success(), "{name} failed in its namespace");
-}
-
-/// `unshare` with the options that work here.
-fn unshare() -> Option<Command> {
-    [&["--net"][..], &["--net", "--map-root-user"]].into_iter().find_map(|options| {
-        let mut tried = Command::new("unshare");
-        let tried = tried.args(options).args(["ip", "link", "add", "type", "veth"]);
-        let works = tried.output().is_ok_and(|tried| tried.status.success());
-        let mut unshare = Command::new("unshare");
-        unshare.args(options);
-        works.then_some(unshare)
-    })
-}
-
-fn connect() {
-    ip("link set lo up");
-    ip("link add segment type bridge");
-    ip("link set segment up");
-    for card in ["one", "two", "client"] {
-        ip(&format!("link add {card} type veth peer name to-{card}"));
-        ip(&format!("link set to-{card} master segment up"));
-        ip(&format!("link set {card} up"));
+    let first = World::with(last, Personality::default(), &settings("one", first)).await;
+    let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    for mac in [MACHINE, OTHER_MACHINE] {
+        let port = json!({ "node_uuid": node["uuid"], "address": mac.to_string() });
+        first.api(Method::POST, "/v1/ports", port).await;
     }
-    ip(&format!("address add {ONE}/24 dev one"));
-    ip(&format!("address add {TWO}/24 dev two"));
-    // Client and servers are in one namespace, so each hears from an address that is its own.
-    fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1").unwrap();
+    let second = World::beside_with(&first, last + 1, "two", &settings("two", second)).await;
+    [first, second]
 }
 
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
-
-/// A client of which everything is broadcast, so that all servers hear it, and it them.
-struct Client(UdpSocket);
-
-impl Client {
-    fn new() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
-        socket.set_broadcast(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        socket.bind_device(Some(b"client")).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into()).unwrap();
-        Self(socket.into())
-    }
-
-    /// What all servers answer, where so many answers are expected.
-    fn hears(&self, request: &Packet, expected: usize) -> Vec<Packet> {
-        self.0.send_to(&request.emit(), (Ipv4Addr::BROADCAST, 67)).unwrap();
-        let (mut replies, mut packet) = (Vec::new(), [0; 1500]);
-        let (asked, mut heard) = (Instant::now(), Instant::now());
-        // Whatever comes beyond that comes soon.
-        while asked.elapsed() < LISTEN && (replies.len() < expected || heard.elapsed() < SETTLE) {
-            let Ok(len) = self.0.recv(&mut packet) else { continue };
-            let reply = Packet::parse(&packet[..len]).unwrap();
-            if (reply.op, reply.xid) == (Op::Reply, request.xid) {
-                replies.push(reply);
-                heard = Instant::now();
-            }
-        }
-        replies
-    }
-}
-
-fn request(chaddr: Mac, message: MessageType, named: &[(u8, Ipv4Addr)]) -> Packet {
+fn request4(chaddr: Mac, message: v4::MessageType, named: &[(u8, Ipv4Addr)]) -> v4::Packet {
     let nowhere = Ipv4Addr::UNSPECIFIED;
-    Packet {
+    v4::Packet {
         op: Op::Request,
         hardware: Hardware::ETHERNET,
         hops: 0,
@@ -230,13 +182,43 @@ fn request(chaddr: Mac, message: MessageType, named: &[(u8, Ipv4Addr)]) -> Packe
     }
 }
 
-fn server(reply: &Packet) -> Ipv4Addr {
-    reply.option_address(options::SERVER_ID).expect("every server names itself")
+fn server(reply: &v4::Packet) -> Ipv4Addr {
+    reply.option_address(v4::options::SERVER_ID).expect("every server names itself")
 }
 
 /// Who answered what, in the order of their addresses.
-fn servers(replies: &[Packet]) -> Vec<(MessageType, Ipv4Addr)> {
+fn said(replies: &[v4::Packet]) -> Vec<(v4::MessageType, Ipv4Addr)> {
     let mut all: Vec<_> = replies.iter().map(|reply| (reply.message, server(reply))).collect();
     all.sort_by_key(|(_, server)| *server);
+    all
+}
+
+fn request6(
+    mac: Mac,
+    kind: v6::MessageType,
+    server: Option<&[u8]>,
+    address: Option<Ipv6Addr>,
+) -> v6::Message {
+    use v6::options::{CLIENT_ID, IA_ADDRESS, IA_NA, SERVER_ID};
+    let number = |number: u16| number.to_be_bytes();
+    // The association 7, with the times that a client leaves to the server.
+    let mut association = [&[0, 0, 0, 7][..], &[0; 8]].concat();
+    if let Some(address) = address {
+        association.extend([number(IA_ADDRESS), number(24)].concat());
+        association.extend([&address.octets()[..], &[0; 8]].concat());
+    }
+    let duid = [&[0, 3, 0, 1][..], &mac.0].concat();
+    let mut options = vec![(CLIENT_ID, duid), (IA_NA, association)];
+    options.extend(server.map(|server| (SERVER_ID, server.to_owned())));
+    v6::Message { kind, transaction: rand::random(), options: v6::packet::Options(options) }
+}
+
+fn given(reply: &v6::Message) -> Option<Ipv6Addr> {
+    reply.ias().flat_map(|ia| ia.addresses).next()
+}
+
+fn servers6(replies: &[(Ipv6Addr, v6::Message)]) -> Vec<Ipv6Addr> {
+    let mut all: Vec<_> = replies.iter().map(|(server, _)| *server).collect();
+    all.sort();
     all
 }
