@@ -1,4 +1,4 @@
-//! Any body is a command, and any JSON a hint that keeps a disk: both are understood or refused.
+//! Any body as a command, and any JSON as a disk hint: both are accepted or refused.
 
 #![no_main]
 

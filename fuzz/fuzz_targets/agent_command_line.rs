@@ -1,4 +1,4 @@
-//! Any text is a kernel command line: the agent goes on, and the token is in no log.
+//! Any text as a kernel command line: the agent goes on, and the log does not contain the token.
 
 #![no_main]
 
@@ -9,6 +9,6 @@ fuzz_target!(|text: &str| {
     let (options, _ignored) = AgentOptions::parse(text);
     let shown = format!("{options:?}");
     let Some(token) = options.token else { return };
-    // Other arguments may hold the same text.
+    // Other arguments may contain the same text.
     assert!(text.matches(&token).count() > 1 || !shown.contains(&token));
 });

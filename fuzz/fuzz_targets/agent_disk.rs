@@ -1,4 +1,4 @@
-//! Any bytes are a disk: partitions lie within it, whatever its tables say.
+//! Any bytes as a disk: partitions are within the disk, whatever its tables contain.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes are a kernel module, and any texts an index of modules and a device's name.
+//! Any bytes as a kernel module, and any texts as a module index and a device's name.
 
 #![no_main]
 

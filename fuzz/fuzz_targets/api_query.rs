@@ -1,4 +1,4 @@
-//! Whatever is asked of the API with GET is answered with JSON or refused in words, by the database too.
+//! Any GET of the API is answered with JSON or refused with an explanation, including the database's part.
 //!
 //! The input is text: a line with the microversion, a path, a question mark, a query.
 
@@ -24,10 +24,10 @@ struct Service {
     router: Router,
 }
 
-/// The API to a few nodes.
+/// The API with a few nodes.
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().expect("there is memory");
-    // It stays behind: connections to it come and go.
+    // The file stays behind, since connections to it come and go.
     let file = std::env::temp_dir().join(format!("ferroboot-api-query-{}.db", std::process::id()));
     let router = runtime.block_on(async {
         let store = Store::open(&format!("sqlite://{}", file.display()), &file.with_extension("key")).await.expect("it opens");
@@ -37,7 +37,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
             store.create_port(&port, node.created_at).await.expect("it is new");
         }
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
-        // Nobody writes traces, and so nobody waits for one.
+        // No writer of traces runs, so nobody waits for one.
         let (recorder, _) = Recorder::new();
         router(ApiContext::new(nodes, recorder, ApiSettings::default()))
     });

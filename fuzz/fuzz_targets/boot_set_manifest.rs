@@ -1,4 +1,4 @@
-//! Any bytes are the manifest of a boot set: its digests are read, or it is said what is wrong.
+//! Any bytes as the manifest of a boot set: its digests are parsed, or an error is returned.
 
 #![no_main]
 

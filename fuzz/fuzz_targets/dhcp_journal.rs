@@ -1,4 +1,4 @@
-//! Any bytes are a journal: what is read of them, written again, is their beginning.
+//! Any bytes as a journal: the parsed records, encoded again, are its beginning.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let pool = LeasePool { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
     let once = LeaseTable::replay(pool, [], records, 0);
     let again = LeaseTable::replay(pool, [], once.records(), 0);
-    // Which address a client has now is told by the order of records, which that of their ends replaces.
+    // The order of records decides a client's current address; compaction replaces that order.
     let leases = |table: &LeaseTable<Ipv4Addr>| {
         let lease = |record: LeaseRecord<Ipv4Addr>| (record.address, record.client, record.until);
         let mut leases: Vec<_> = table.records().into_iter().map(lease).collect();

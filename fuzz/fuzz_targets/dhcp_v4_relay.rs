@@ -1,4 +1,4 @@
-//! Whatever a relay adds about itself comes back to it unchanged, and last.
+//! A relay's option is returned unchanged, and last.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What is read, written and read again, is the same.
+//! A parsed message, encoded and parsed again, is the same.
 
 #![no_main]
 

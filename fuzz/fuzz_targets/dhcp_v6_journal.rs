@@ -1,5 +1,5 @@
-//! Any bytes are a journal: what is read of them, written again, is their beginning, and leads to a
-//! table in which no address has two clients.
+//! Any bytes as a journal: the parsed records, encoded again, are its beginning, and lead to a table in which no
+//! address has two clients.
 
 #![no_main]
 

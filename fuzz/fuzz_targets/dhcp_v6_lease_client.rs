@@ -1,4 +1,4 @@
-//! Whatever is answered, the client goes on, and never asks without a pause.
+//! The client survives any answer, and never sends without a pause.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut client = LeaseClient::new(vec![0, 3, 0, 1, 2, 0, 0, 0, 0, 7], 5, 0x0102_0300, 0);
-    // The same answer to each question, as it would be to it.
+    // The same answer to each message, as if it answered that message.
     for _ in 0..20 {
         let now = client.wake();
         let Some(sent) = client.due(0x0102_0300, now) else {
@@ -19,6 +19,6 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(client.wake() > now);
         client.receive(bytes, now);
     }
-    // Three exchanges may follow each other at once; not twenty.
+    // Three exchanges may follow each other at once, but not twenty.
     assert!(client.wake() > 3_000);
 });

@@ -1,4 +1,4 @@
-//! What is read is sent again unchanged, and the server's decision about it is one it can send.
+//! A parsed packet is encoded without a change, and the server's decision about it can be sent.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! An answer goes back through every relay, in turn, with what each of them must find in it.
+//! An answer returns through every relay in turn, with each relay's options.
 
 #![no_main]
 

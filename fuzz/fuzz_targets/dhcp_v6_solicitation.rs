@@ -1,5 +1,4 @@
-//! Any bytes from anybody may come where router solicitations do: one is taken for what it is, whoever sends it
-//! from how far away.
+//! Any ICMPv6 bytes from any source and hop limit: solicitations are identified correctly.
 
 #![no_main]
 

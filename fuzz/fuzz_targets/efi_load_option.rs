@@ -1,4 +1,4 @@
-//! A boot option that is read and written is read the same again.
+//! A parsed boot option, encoded and parsed again, is the same.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes may be given out as a UEFI program to build images on.
+//! Any bytes as a UEFI stub for images.
 
 #![no_main]
 

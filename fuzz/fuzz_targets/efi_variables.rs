@@ -1,4 +1,4 @@
-//! Any bytes may be a machine's variables; what is put into those that can be read, is read again.
+//! Any bytes as a machine's variables; a value that is set in a valid store is read back.
 
 #![no_main]
 

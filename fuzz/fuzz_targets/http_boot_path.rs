@@ -1,8 +1,6 @@
-//! Any path and any headers of a request to the boot listener are decided on, and a part that is
-//! answered lies within the file.
+//! Any path and headers of a request to the boot listener get a decision, and a partial answer is within the file.
 //!
-//! The input is text: a path, and each on a line of its own `Range`, `If-Range`, `If-Match` and
-//! `If-Modified-Since`.
+//! The input is text: a path, and each on a separate line `Range`, `If-Range`, `If-Match` and `If-Modified-Since`.
 
 #![no_main]
 

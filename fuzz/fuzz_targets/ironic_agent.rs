@@ -1,5 +1,5 @@
-//! What agents send, heartbeats to us and answers of their command API, is read or refused; what
-//! we send to agents reads back as it was.
+//! Agents' messages (heartbeats, and answers of their command API) are parsed or refused; messages to agents can be
+//! parsed again without a change.
 
 #![no_main]
 

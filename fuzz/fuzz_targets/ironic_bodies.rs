@@ -1,4 +1,4 @@
-//! Bodies of Ironic's REST API are read or refused in words, and what was read can be shown.
+//! Bodies of Ironic's REST API are parsed or refused with an explanation, and a parsed one can be shown.
 //!
 //! The input is text: a line with the microversion, then a body.
 

@@ -1,4 +1,4 @@
-//! Whatever the version headers say, a version comes out that prints as what it reads, or words.
+//! Any version headers give a version that prints as its input, or an explanation.
 
 #![no_main]
 

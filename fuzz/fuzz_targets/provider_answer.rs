@@ -1,5 +1,4 @@
-//! Any JSON may be what Kea or Neutron show: what they are told after that can be told again, and changes nothing
-//! then.
+//! Any JSON as Kea's or Neutron's state: the resulting announcements can be repeated, and then change nothing.
 
 #![no_main]
 
@@ -15,7 +14,7 @@ use server::providers::announcement::Announcement;
 use server::providers::{kea, neutron};
 use uuid::Uuid;
 
-/// A boot by each boot interface that DHCP has a part in.
+/// A boot by each boot interface with DHCP.
 static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
     let settings = "[boot]\nurl = 'http://10.0.0.1:8080'\nurl6 = 'http://[fd00::1]:8080'";
     let urls = settings.parse::<Config>().expect("they are settings").urls(None);
@@ -23,7 +22,7 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
         let uuid = Uuid::from_u128(number.into());
         let at = "2026-01-02T03:04:05Z";
         let mut node = Node::enrolled(uuid, "redfish", at.parse().expect("it is a time"));
-        // As a document, which has defaults for whatever is added to it.
+        // As a document, so that new fields get their defaults.
         let attempt = json!({
             "id": uuid, "ticket": "a-ticket-of-22-letters", "agent_token": "t", "token_given": false,
             "boot_interface": boot_interface, "started_at": at, "powered_on_at": null,

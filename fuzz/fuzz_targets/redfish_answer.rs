@@ -1,4 +1,4 @@
-//! Any answer of a BMC is understood or refused, and what is said of it is short.
+//! Any answer of a BMC is parsed or refused, with a short message.
 
 #![no_main]
 

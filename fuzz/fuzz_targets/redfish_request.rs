@@ -1,6 +1,6 @@
-//! The emulator of a BMC answers any requests, one after the other, with something a client can read.
+//! The BMC emulator answers any requests, one after the other, in a form that a client can parse.
 //!
-//! The input is text: a line `METHOD PATH` and a body, requests parted by a NUL.
+//! The input is text: a line `METHOD PATH` and a body, requests separated by a NUL.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes are a capture, as somebody hands it to `ferroboot replay`: each frame is counted, or it is said why not.
+//! Any bytes as a capture for `ferroboot replay`: each frame is counted, or an error is returned.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any text is a file of settings: it is refused in words, or everything that is made of it at the start can be.
+//! Any text as a settings file: it is refused with an explanation, or everything derived from it at the start can be
+//! built.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any text is a file of users: it is refused with the line that is wrong, or has some, and no hash is in the words.
+//! Any text as a users file: it is refused with the invalid line, or has users, and no message contains a hash.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ fuzz_target!(|text: &str| match users_in(text) {
     Ok(users) => assert!(users > 0 && users <= text.lines().count()),
     Err(refused) => {
         let words = format!("{refused:#}");
-        // The kinds of hashes are named; none of a file's is shown.
+        // Messages name the kinds of hashes, but show none of a file's.
         let hashes =
             text.lines().filter_map(|line| line.split_once(':')).map(|(_, hash)| hash.trim());
         let is_hash = |hash: &&str| {

@@ -11,10 +11,10 @@ use crate::sources::SourceFile;
 /// A module, by its path below the root of its target.
 type ModulePath = Vec<String>;
 
-/// The circles among the files of a target: each a set of files, every one of which leads to every other.
+/// The circles among the files of a target: sets of files, each of which leads to every other.
 ///
-/// A file uses another where a path leads to an item there, wherever it is re-exported on the way. Re-exports, visibilities
-/// and the declarations of modules are no use.
+/// A file uses another if a path leads to an item there, through any re-exports. Re-exports, visibilities and module
+/// declarations do not count as a use.
 pub(crate) fn circles(files: &[SourceFile]) -> Vec<BTreeSet<String>> {
     let tree = ModuleTree::of(files);
     let uses = files.iter().filter(|file| !file.is_test).map(|file| {
@@ -28,15 +28,15 @@ fn display(file: &SourceFile) -> String {
     file.path.display().to_string()
 }
 
-/// The modules of a target, with what each names.
+/// The modules of a target, with the names in each.
 #[derive(Default)]
 struct ModuleTree(BTreeMap<ModulePath, ModuleNames>);
 
 #[derive(Default)]
 struct ModuleNames {
-    /// The file that it lies in.
+    /// Its file.
     file: String,
-    /// The names that it imports, and what each stands for.
+    /// The imported names, and their meanings.
     imports: BTreeMap<String, Vec<String>>,
 }
 
@@ -75,11 +75,12 @@ impl ModuleTree {
         used.filter(|used| *used != own).map(str::to_owned).collect()
     }
 
-    /// The file of the item that a path in a module leads to; `None` for a module itself, and for what is not of this crate.
+    /// The file of the item at the end of a path in a module; `None` for a module itself, and for items of other
+    /// crates.
     fn resolve(&self, module: &[String], path: &[String], depth: u8) -> Option<&str> {
         let (first, rest) = path.split_first()?;
         let child = [module, std::slice::from_ref(first)].concat();
-        // Imports of names that stand for themselves (`use a::a`) would go on for ever.
+        // Imports of a name as itself (`use a::a`) would recurse forever.
         if depth > 8 {
             return None;
         }
@@ -95,7 +96,7 @@ impl ModuleTree {
         }
     }
 
-    /// As `resolve`, of a path whose first name is looked for in the module alone.
+    /// Like `resolve`, for a path whose first name is searched only in the module.
     fn resolve_below(&self, module: &[String], path: &[String], depth: u8) -> Option<&str> {
         let (first, rest) = path.split_first()?;
         let child = [module, std::slice::from_ref(first)].concat();
@@ -109,7 +110,7 @@ impl ModuleTree {
     }
 }
 
-/// The paths of a file, each with the module it is written in.
+/// The paths in a file, each with its module.
 struct UsedPaths {
     module: ModulePath,
     found: Vec<(ModulePath, Vec<String>)>,
@@ -146,7 +147,7 @@ impl<'ast> Visit<'ast> for UsedPaths {
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 }
 
-/// Calls `found` with the path of each import, and the name by which it is imported; `*` for all of a module.
+/// Calls `found` with the path of each import and its imported name; `*` for a whole module.
 fn each_import(tree: &UseTree, path: &mut Vec<String>, found: &mut impl FnMut(&[String], &str)) {
     match tree {
         UseTree::Path(tree) => {
@@ -203,7 +204,7 @@ fn each_path_in_tokens(stream: TokenStream, found: &mut impl FnMut(Vec<String>))
     found(path);
 }
 
-/// The sets of more than one file that all lead to each other, by what each file uses.
+/// The sets of several files that all lead to each other, from each file's uses.
 fn strongly_connected(uses: &BTreeMap<String, BTreeSet<String>>) -> Vec<BTreeSet<String>> {
     let reached: BTreeMap<&String, BTreeSet<&String>> =
         uses.keys().map(|file| (file, reachable(file, uses))).collect();

@@ -1,4 +1,4 @@
-//! Holds the manifests: a crate declares no dependency that its code does not name.
+//! Checks the manifests: a crate declares no dependency that its code does not use.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,15 +10,15 @@ use quote::ToTokens;
 use crate::sources::{self, SourceFile};
 use crate::workspace::{Crate, Dependency, DependencyKind, TargetKind, crates};
 
-/// A crate, a dependency of it that no code names, and why it has it.
+/// A crate, a dependency without a use in its code, and the reason.
 type Exception = (&'static str, &'static str, &'static str);
 
 const UNNAMED: &[Exception] = &[];
 
-/// Looks for each dependency of each crate in the code that it is declared for.
+/// Searches the code of each crate for its dependencies.
 ///
 /// # Errors
-/// Lists the dependencies that this code does not name.
+/// The dependencies without a use.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
     for member in crates(root)? {
@@ -49,7 +49,7 @@ fn words(member: &Crate, dependency: &Dependency) -> String {
     }
 }
 
-/// The identifiers that may name a crate, by the code that has them.
+/// The identifiers that may name a crate, by kind of code.
 #[derive(Default)]
 struct NamedCrates {
     product: BTreeSet<String>,
@@ -92,7 +92,7 @@ fn collect(streams: impl Iterator<Item = TokenStream>, named: &mut BTreeSet<Stri
     }
 }
 
-/// The first identifier of each path: `a` of `a::b` and of `use a;`, in the arguments of macros too.
+/// The first identifier of each path: `a` in `a::b` and in `use a;`, also in macro arguments.
 fn path_roots(words: &[String]) -> impl Iterator<Item = &str> {
     let word = |at: Option<usize>| at.and_then(|at| words.get(at)).map_or("", String::as_str);
     let is_root = move |at: usize| {
@@ -102,7 +102,7 @@ fn path_roots(words: &[String]) -> impl Iterator<Item = &str> {
     (0..words.len()).filter(move |at| is_root(*at)).map(|at| words[at].as_str())
 }
 
-/// Writes out the tokens of a stream, with `::` as one of them, and without what literals (and so comments) say.
+/// Flattens the tokens of a stream, with `::` as one token, and without literals (and so without comments).
 fn flatten(stream: TokenStream, words: &mut Vec<String>) {
     let mut tokens = stream.into_iter().peekable();
     while let Some(token) = tokens.next() {

@@ -1,4 +1,4 @@
-//! Figures of the tree, and the one that has a limit: how much code a crate has.
+//! Figures of the tree, and the limit of a crate's code size.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,19 +15,19 @@ use crate::names::TypeNames;
 use crate::sources::{self, SourceFile};
 use crate::workspace::{Crate, TargetKind, crates};
 
-/// How many lines of code a crate may have without its tests.
+/// Largest number of code lines of a crate, without tests.
 const MOST_LINES: usize = 9_000;
 
-/// The crates that have more, and how many they may have; these only ever get fewer.
+/// The crates with larger limits, which may only be lowered.
 const LARGER: &[(&str, usize)] = &[("server", 11_500)];
 
-/// How many of the longest functions are shown.
+/// Number of longest functions to show.
 const LONGEST: usize = 10;
 
-/// Prints the figures, and holds the limit.
+/// Prints the figures, and checks the limit.
 ///
 /// # Errors
-/// Names the crates that have more code than they may, and those that no longer need the exception that they have.
+/// The crates that exceed their limit, and those that no longer need their exception.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let figures = crates(root)?.iter().map(CrateFigures::of).collect::<Result<Vec<_>>>()?;
     print!("{}", page(&figures)?);
@@ -37,7 +37,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is counted of a crate: its library and its programs, without tests.
+/// The figures of a crate: its library and its programs, without tests.
 struct CrateFigures {
     name: String,
     files: usize,
@@ -121,7 +121,7 @@ fn too_large(figures: &[CrateFigures], larger: &[(&str, usize)]) -> Vec<String> 
     wrong
 }
 
-/// The lines that have a name, a keyword or a literal on them: not those of comments, nor those of brackets alone.
+/// The lines with a name, a keyword or a literal: neither comments nor brackets alone.
 fn lines_of_code(syntax: &impl ToTokens) -> usize {
     let mut lines = BTreeSet::new();
     add_lines(syntax.to_token_stream(), &mut lines);
@@ -141,7 +141,7 @@ fn add_lines(stream: TokenStream, lines: &mut BTreeSet<usize>) {
                 lines.extend(span.start().line..=span.end().line);
             }
             TokenTree::Punct(punct) if punct.as_char() == '#' => {
-                // A comment that documents is `#[doc = "…"]` or `#![doc = "…"]` among the tokens.
+                // A doc comment is `#[doc = "…"]` or `#![doc = "…"]` among the tokens.
                 tokens.next_if(|next| next.to_string() == "!");
                 tokens.next_if(is_documentation);
             }

@@ -1,11 +1,11 @@
-//! Small workspaces written for one test.
+//! Small workspaces for tests.
 
 use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 
-/// A workspace whose crates lie in `crates/`, in a folder that goes with it.
+/// A workspace with its crates in `crates/`, in a temporary folder.
 pub(crate) struct Fixture(TempDir);
 
 impl Fixture {

@@ -1,4 +1,4 @@
-//! Holds the architecture: who may use whom in the workspace, and what deciding crates never use.
+//! Checks the architecture: permitted dependencies within the workspace, and forbidden ones of deciding crates.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::{Crate, DependencyKind, crates};
 
-/// The rules that the crates of a workspace keep to.
+/// The rules for the crates of a workspace.
 struct Layers {
-    /// Each crate, and the crates of the workspace it may use.
+    /// Each crate, with the workspace crates that it may use.
     uses: &'static [(&'static str, &'static [&'static str])],
     /// The crates that decide.
     deciding: &'static [&'static str],
-    /// What does I/O, and so has no place among the dependencies of a deciding crate.
+    /// Crates that do I/O, which deciding crates must not use.
     io: &'static [&'static str],
 }
 
@@ -87,7 +87,7 @@ const OURS: Layers = Layers {
 /// Compares the workspace at `root` with the table above.
 ///
 /// # Errors
-/// Lists every dependency that breaks it, and the deciding crates whose `clippy.toml` is not that of the others.
+/// Every forbidden dependency, and the deciding crates whose `clippy.toml` differs from the others'.
 pub(crate) fn check(root: &Path) -> Result<()> {
     OURS.check(root)
 }
@@ -122,7 +122,7 @@ impl Layers {
         wrong
     }
 
-    /// Only what is in the product counts: tests may use anything.
+    /// Only the product counts: tests may use anything.
     fn broken_by(&self, member: &Crate, allowed: &[&str]) -> Vec<String> {
         let name = member.short_name();
         let mut wrong = Vec::new();
@@ -142,7 +142,7 @@ impl Layers {
         wrong
     }
 
-    /// What one deciding crate is forbidden by its `clippy.toml`, each is.
+    /// All deciding crates have the same `clippy.toml`.
     fn broken_by_lints(&self, crates: &[Crate]) -> Result<Vec<String>> {
         let mut deciding = Vec::new();
         for member in crates.iter().filter(|member| self.deciding.contains(&member.short_name())) {
@@ -234,7 +234,7 @@ mod tests {
             .with("crates/daemon/clippy.toml", "")
     }
 
-    /// What the check says is wrong; nothing if it passes.
+    /// The errors of the check; empty if it passes.
     fn broken(layers: &Layers, fixture: &Fixture) -> String {
         let Err(error) = layers.check(fixture.root()) else { return String::new() };
         error.to_string().replace("the layers are broken:\n  ", "")

@@ -1,4 +1,4 @@
-//! Repository tasks: checks of what neither the compiler nor clippy knows.
+//! Repository tasks: checks that neither the compiler nor clippy performs.
 #![expect(clippy::print_stdout, reason = "it prints figures")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "syn may add to its enums")]
 

@@ -1,8 +1,8 @@
-//! Holds the names of types: each is found by searching for it, since no other type of the workspace has it.
+//! Checks the names of types: a search for a name finds one type, since no other type of the workspace has it.
 //!
-//! Two lists name the exceptions. `shared-names.txt` has those that stay, with a reason each. `names-to-change.txt` has
-//! those that wait for a better name, and only ever gets shorter: `cargo xtask names --write` takes out the ones that
-//! have become unique.
+//! Two lists contain the exceptions. `shared-names.txt` has the permanent ones, each with a reason.
+//! `names-to-change.txt` has those that need a better name, and may only get shorter: `cargo xtask names --write`
+//! removes the ones that have become unique.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,13 +17,13 @@ use crate::workspace::crates;
 const SHARED: &str = "xtask/shared-names.txt";
 const TO_CHANGE: &str = "xtask/names-to-change.txt";
 
-/// How many names may stay shared.
+/// Number of permanently shared names.
 const MOST_SHARED: usize = 60;
 
-/// Counts the types of the workspace whose name another has too, and compares the names with the lists.
+/// Counts the types of the workspace with a shared name, and compares the names with the lists.
 ///
 /// # Errors
-/// Lists the names that are shared and in neither list, and those that are listed and not shared.
+/// The shared names in neither list, and the listed names that are not shared.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let types = TypeNames::of(root)?;
     println!("{types}");
@@ -32,7 +32,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes out of the list of names to change those that have become unique.
+/// Removes names that have become unique from the list of names to change.
 pub(crate) fn write(root: &Path) -> Result<()> {
     let types = TypeNames::of(root)?;
     let mut lists = NameLists::read(root)?;
@@ -41,7 +41,7 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     fs::write(root.join(TO_CHANGE), text).with_context(|| format!("writing {TO_CHANGE}"))
 }
 
-/// Each name of a type, and the files that define one of that name.
+/// Each name of a type, with the files that define it.
 pub(crate) struct TypeNames(BTreeMap<String, Vec<String>>);
 
 impl TypeNames {
@@ -103,7 +103,7 @@ impl std::fmt::Display for TypeNames {
     }
 }
 
-/// The structs, enums, unions, traits and aliases of a file, in functions too.
+/// The structs, enums, unions, traits and aliases of a file, including those in functions.
 #[derive(Default)]
 struct DefinedTypes(Vec<String>);
 
@@ -136,7 +136,7 @@ impl NameLists {
         Self::parse(&text(SHARED)?, &text(TO_CHANGE)?)
     }
 
-    /// A shared name has its reason after a colon; a name to change stands alone.
+    /// A shared name has its reason after a colon; a name to change has none.
     fn parse(shared: &str, to_change: &str) -> Result<Self> {
         let mut lists = Self::default();
         for line in shared.lines() {

@@ -1,4 +1,4 @@
-//! Holds the snapshots: each is one that a test compares something with.
+//! Checks the snapshots: each belongs to a test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ use syn::visit::{self, Visit};
 use crate::sources::{self, SourceFile};
 use crate::workspace::{Crate, crates};
 
-/// Looks for the test of every `*.snap` in the crates.
+/// Searches the test of every `*.snap` in the crates.
 ///
 /// # Errors
-/// Lists the snapshots that no test has.
+/// The snapshots without a test.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
     for member in crates(root)? {
@@ -64,8 +64,8 @@ fn without_number(stem: &str) -> &str {
     split.filter(|(_, number)| number.parse::<u8>().is_ok()).map_or(stem, |(name, _)| name)
 }
 
-/// The names that the snapshots of a file can have: those of the functions that compare with one, and, where there is such
-/// a function, all texts of the file, since a name may be given as one.
+/// The possible snapshot names of a file: those of its functions that compare with one and, if there is such a
+/// function, all texts of the file, since a name may be given as a text.
 fn names_of(target: &str, file: &SourceFile) -> BTreeSet<String> {
     let module = [vec![target.to_owned()], file.module.clone()].concat();
     let mut comparing = ComparingFunctions { module, found: Vec::new() };
@@ -83,7 +83,7 @@ fn names_of(target: &str, file: &SourceFile) -> BTreeSet<String> {
     names
 }
 
-/// The functions that compare something with a snapshot, each with its module.
+/// The functions that compare with a snapshot, each with its module.
 struct ComparingFunctions {
     module: Vec<String>,
     found: Vec<(Vec<String>, String)>,

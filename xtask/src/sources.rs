@@ -1,4 +1,4 @@
-//! The modules of a crate, parsed, and told apart from its tests.
+//! The parsed modules of a crate, separated from its tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use syn::{Attribute, Item, ItemMod, Meta};
 
 use crate::workspace::{Crate, Target, TargetKind};
 
-/// A file of Rust, with the place of its module in a target.
+/// A Rust source file, with its module in a target.
 pub(crate) struct SourceFile {
-    /// Where it lies, below the crate's folder.
+    /// Its path, below the crate's folder.
     pub(crate) path: PathBuf,
-    /// The module that it is, below the target's root: `["dhcp", "v4"]`.
+    /// Its module, below the target's root: `["dhcp", "v4"]`.
     pub(crate) module: Vec<String>,
-    /// Whether all of it is for tests alone.
+    /// Whether it is only for tests.
     pub(crate) is_test: bool,
     pub(crate) syntax: syn::File,
 }
 
 impl SourceFile {
-    /// What is left of it without tests.
+    /// The file without its tests.
     pub(crate) fn product(&self) -> syn::File {
         let mut syntax = self.syntax.clone();
         if self.is_test {
@@ -33,12 +33,12 @@ impl SourceFile {
     }
 }
 
-/// The files of each target of a crate, of which one file may be several targets'.
+/// The files of each target of a crate; several targets may share a file.
 pub(crate) fn targets(member: &Crate) -> Result<Vec<(&Target, Vec<SourceFile>)>> {
     let files = |target: &Target| -> Result<Vec<SourceFile>> {
         let mut reader = Reader { folder: member.folder(), files: Vec::new() };
         let is_test = target.kind() == TargetKind::Test;
-        // The children of a root lie beside it.
+        // The children of a root module are beside it.
         let children = target.src_path.parent().expect("a file lies in a folder");
         reader.read(&target.src_path, children, Vec::new(), is_test)?;
         Ok(reader.files)
@@ -59,7 +59,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads a file, and then the modules that it declares, which lie in `children`.
+    /// Reads a file, and the modules that it declares, which are in `children`.
     fn read(
         &mut self,
         path: &Path,
@@ -83,7 +83,7 @@ impl Reader<'_> {
     }
 }
 
-/// A module that is a file of its own.
+/// A module in a separate file.
 struct Declaration {
     path: PathBuf,
     children: PathBuf,
@@ -131,7 +131,7 @@ fn declaration(
     }
 }
 
-/// The `path` that an attribute gives a module.
+/// The `path` attribute of a module.
 fn path_attribute(attributes: &[Attribute]) -> Option<String> {
     let attribute = attributes.iter().find(|attribute| attribute.path().is_ident("path"))?;
     let Meta::NameValue(meta) = &attribute.meta else { return None };
@@ -140,7 +140,7 @@ fn path_attribute(attributes: &[Attribute]) -> Option<String> {
     Some(text.value())
 }
 
-/// Whether an item is compiled for tests alone.
+/// Whether an item is compiled only for tests.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
@@ -155,7 +155,7 @@ fn requires_test(predicate: &proc_macro2::TokenStream) -> bool {
     text == "test" || text.starts_with("all") && text.contains("test") && !text.contains("not")
 }
 
-/// Removes what is compiled for tests alone.
+/// Removes items that are compiled only for tests.
 struct WithoutTests;
 
 impl VisitMut for WithoutTests {

@@ -20,15 +20,15 @@ pub(crate) struct Crate {
 /// A dependency that a crate declares.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Dependency {
-    /// The name of the package it is.
+    /// The name of its package.
     pub(crate) name: String,
-    /// The name the crate gives it, where that is another.
+    /// The crate's own name for it, if that differs.
     rename: Option<String>,
     #[serde(default, deserialize_with = "null_is_normal")]
     pub(crate) kind: DependencyKind,
 }
 
-/// Which code of a crate may use a dependency.
+/// The kind of code that may use a dependency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DependencyKind {
@@ -38,26 +38,26 @@ pub(crate) enum DependencyKind {
     Build,
 }
 
-/// Something that cargo builds of a crate.
+/// A build target of a crate.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Target {
     pub(crate) name: String,
     kind: Vec<String>,
-    /// Its first file.
+    /// Its root file.
     pub(crate) src_path: PathBuf,
 }
 
-/// What a target is for.
+/// The purpose of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetKind {
-    /// The library and programs: what others get.
+    /// Library and programs: the product.
     Product,
     /// Tests, examples and benches.
     Test,
     BuildScript,
 }
 
-/// The crates of the workspace at `root`, in the order of their names.
+/// The crates of the workspace at `root`, ordered by name.
 pub(crate) fn crates(root: &Path) -> Result<Vec<Crate>> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -80,7 +80,7 @@ pub(crate) fn crates(root: &Path) -> Result<Vec<Crate>> {
 }
 
 impl Crate {
-    /// The name by which tables and messages call it: that of its folder.
+    /// The name in tables and messages: its folder's.
     pub(crate) fn short_name(&self) -> &str {
         short(&self.name)
     }
@@ -95,9 +95,9 @@ impl Dependency {
         short(&self.name)
     }
 
-    /// The identifier by which code names it.
+    /// The identifier in code.
     pub(crate) fn identifier(&self) -> String {
-        // A package of ours is renamed by the workspace to its short name.
+        // The workspace renames its own packages to their short names.
         self.rename.as_deref().unwrap_or(&self.name).replace('-', "_")
     }
 }
