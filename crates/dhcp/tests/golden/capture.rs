@@ -1,19 +1,19 @@
-//! Reads a capture: Ethernet, IPv4 and UDP are taken off, DHCP is left.
+//! Reads a capture, and removes the Ethernet, IPv4 and UDP headers.
 
 use std::fs::File;
 use std::path::Path;
 
 use pcap_file::pcap::PcapReader;
 
-/// What a client sent in one exchange of four messages.
+/// A client's messages in an exchange of four messages.
 pub(crate) struct Capture {
     /// Its DISCOVER.
     pub(crate) discover: Vec<u8>,
-    /// Its REQUEST, to a server that is not ours.
+    /// Its REQUEST, to another server.
     pub(crate) request: Vec<u8>,
 }
 
-/// The capture of this name beside this file.
+/// The capture of this name in this folder.
 #[expect(clippy::disallowed_methods, reason = "captures are files; the crate itself reads none")]
 pub(crate) fn open(name: &str) -> Capture {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -23,7 +23,7 @@ pub(crate) fn open(name: &str) -> Capture {
     Capture { discover: next(), request: next() }
 }
 
-/// The three DHCPv6 messages of the capture of this name, their headers taken off: Ethernet, IPv6, UDP.
+/// The three DHCPv6 messages of the capture of this name, without Ethernet, IPv6 and UDP headers.
 #[expect(clippy::disallowed_methods, reason = "captures are files; the crate itself reads none")]
 pub(crate) fn open6(name: &str) -> [Vec<u8>; 3] {
     const HEADERS: usize = 14 + 40 + 8;

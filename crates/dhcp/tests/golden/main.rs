@@ -1,8 +1,8 @@
-//! What real firmware and boot loaders sent, and what they get: every answer is a snapshot, read by
-//! a model of EDK2's choice and by a decoder that is not ours.
+//! Messages of real firmware and boot loaders, and their answers: every answer is a snapshot, checked by a model of
+//! EDK2's selection and by an independent decoder.
 //!
-//! The captures are of OVMF 2022.11, iPXE 1.0.0 (git 36a4c85) as EFI program and in a network
-//! card's BIOS ROM, and GRUB 2.06's `net_bootp`.
+//! The captures are of OVMF 2022.11, iPXE 1.0.0 (git 36a4c85) as EFI program and in a network card's BIOS ROM, and
+//! GRUB 2.06's `net_bootp`.
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
 mod capture;
@@ -164,7 +164,7 @@ proptest! {
     ) {
         let discover = capture::open("ovmf-2022.11-http").discover;
         let whole = Packet::parse(&discover).unwrap();
-        // Up to the end option, which is missing then.
+        // Up to the end option, which is then missing.
         let mut bytes = discover[..whole.len() - 1].to_vec();
         bytes.extend(garbage);
 
@@ -206,7 +206,7 @@ proptest! {
     }
 }
 
-/// The four messages of a boot, two of them captured and two of them ours.
+/// The four messages of a boot, two captured and two composed.
 struct Exchange {
     discover: Vec<u8>,
     offer: Packet,
@@ -214,7 +214,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Plays the server that was asked when the capture was made.
+    /// Plays the server of the capture.
     fn play(name: &str, answer: &Answer) -> Self {
         let capture = capture::open(name);
         let discover = Packet::parse(&capture.discover).unwrap();
@@ -250,7 +250,7 @@ fn reply(decision: Decision) -> Packet {
     }
 }
 
-/// A packet as a reviewer wants to see it.
+/// A packet in a form for review.
 fn page(packet: &Packet) -> String {
     let mut page = format!(
         "{} {:#010x} yiaddr {} broadcast {}\n",
@@ -265,7 +265,7 @@ fn page(packet: &Packet) -> String {
     page
 }
 
-/// Header fields, and which options there are: it stops in silence at one it cannot read.
+/// Compares header fields and options; the decoder stops silently at an unreadable option.
 fn agrees(bytes: &[u8], ours: &Packet) {
     let theirs = v4::Message::decode(&mut Decoder::new(bytes)).unwrap();
     assert_eq!((theirs.xid(), theirs.secs()), (ours.xid, ours.secs));

@@ -1,4 +1,4 @@
-//! What OVMF 2022.11 sent over IPv6, and whether it boots from what it gets.
+//! Messages of OVMF 2022.11 over IPv6, and whether it boots from the answers.
 
 use std::net::Ipv6Addr;
 
@@ -68,7 +68,7 @@ fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
 
     let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
 
-    // OPT_BOOTFILE_PARAM (RFC 5970 §3.2), which this firmware asks for and has no use for.
+    // OPT_BOOTFILE_PARAM (RFC 5970 §3.2), which this firmware requests but does not use.
     let requested = Packet::parse(&solicit).unwrap().message;
     let requested = requested.options.get(code::OPTION_REQUEST).unwrap().to_vec();
     assert!(requested.chunks(2).any(|code| code == [0, 60]));
@@ -107,7 +107,7 @@ proptest! {
         let at = at.min(solicit.len() - 1);
         solicit[at] = byte;
         let message = Packet::parse(&solicit).unwrap().message;
-        // RFC 8415 §16.2: then it must not be answered.
+        // RFC 8415 §16.2: such a message must not be answered.
         prop_assume!(message.options.get(code::SERVER_ID).is_none());
 
         let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
@@ -116,7 +116,7 @@ proptest! {
     }
 }
 
-/// Bytes of the SOLICIT up to there: client identifier, elapsed time, and the head of the association.
+/// Offset in the SOLICIT: client identifier, elapsed time, and the head of the association.
 const AFTER_ASSOCIATION: usize = 4 + (4 + 18) + (4 + 2) + (4 + 12);
 
 const KINDS: [ClientKind; 3] =
