@@ -1,4 +1,4 @@
-//! The addresses that other daemons of the same database give out: clients that have one are left to them.
+//! The pools of other daemons on the same database: each daemon answers for the addresses of its own pools.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use dhcp::leases::LeasePool;
 /// The pools of the other daemons, of both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForeignPools {
-    /// Those of IPv4.
+    /// The IPv4 pools.
     pub v4: Arc<[LeasePool<Ipv4Addr>]>,
-    /// Those of IPv6.
+    /// The IPv6 pools.
     pub v6: Arc<[LeasePool<Ipv6Addr>]>,
 }
 
@@ -22,7 +22,7 @@ impl FromIterator<[IpAddr; 2]> for ForeignPools {
             match range {
                 [IpAddr::V4(first), IpAddr::V4(last)] => v4.push(LeasePool { first, last }),
                 [IpAddr::V6(first), IpAddr::V6(last)] => v6.push(LeasePool { first, last }),
-                // The ends of a range are of one family.
+                // Both ends of a range are of the same family.
                 [IpAddr::V4(_), IpAddr::V6(_)] | [IpAddr::V6(_), IpAddr::V4(_)] => {}
             }
         }

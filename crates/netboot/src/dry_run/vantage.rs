@@ -46,7 +46,7 @@ pub type Unseen = Box<dyn Error + Send + Sync>;
 /// The service's address is unknown.
 #[derive(Debug, Error)]
 #[error(
-    "it is not known which address the service has on {interface}: say it with `--address {interface}={example}`"
+    "the service's address is unknown on {interface}: set it with `--address {interface}={example}`"
 )]
 pub struct UnknownVantage {
     interface: String,
