@@ -6,8 +6,7 @@
 //! The ID is derived from the attempt before. So an exchange that begins before the save and ends after it belongs to
 //! the same boot, and so does an exchange at another daemon.
 //!
-//! A boot whose instance is taken away before it could be saved has no attempt. What was recorded of it goes to the attempt
-//! before it.
+//! A boot whose instance is removed before the boot is saved has no attempt. Its events go to the attempt before it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,14 +26,14 @@ struct UnsavedBoots {
     added: Notify,
 }
 
-/// How far a boot is that is not saved.
+/// The stage of an unsaved boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum UnsavedStage {
-    /// It is to be saved.
+    /// Waits to be saved.
     ToSave,
     /// Its events are to be moved.
     Overtaken,
-    /// They were. It is kept for exchanges with a node that is not up to date.
+    /// Its events were moved. It is kept for exchanges with an outdated node.
     Moved,
 }
 
@@ -96,12 +95,12 @@ impl LaterBoots {
         }
     }
 
-    /// From now on nothing more belongs to a boot, but to the attempt before it.
+    /// Ends a boot: further exchanges belong to the attempt before it.
     pub(crate) fn overtake(&self, node: Uuid, later: LaterBoot) {
         self.set_stage(node, later, UnsavedStage::Overtaken);
     }
 
-    /// What belonged to it was moved.
+    /// Records that a boot's events were moved.
     pub(crate) fn note_moved(&self, node: Uuid, later: LaterBoot) {
         self.set_stage(node, later, UnsavedStage::Moved);
     }

@@ -70,7 +70,7 @@ impl Nodes {
         if let Some(behind) = stored.and_then(|stored| Clock::process().catch_up(stored)) {
             let seconds = behind.as_secs();
             warn!(
-                "the system's clock is {seconds} s behind the last stored time, from which this daemon goes on"
+                "the system clock is {seconds} s behind the last stored time; this daemon continues from the stored time"
             );
         }
         Ok(())

@@ -144,7 +144,7 @@ impl Recorder {
         let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
         // Exponentially fewer lines: the log must keep up where the database does not.
         if lost.is_power_of_two() {
-            warn!("the trace cannot keep up: {lost} events since the start are lost");
+            warn!("the trace cannot keep up: {lost} events were lost since the start");
         }
     }
 
