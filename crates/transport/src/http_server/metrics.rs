@@ -34,7 +34,7 @@ impl HttpMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let help = "Connections that are open, by port";
         registry.register("http_connections", help, self.open.clone());
-        let help = "Connections that were refused or closed by the service for the sake of a limit";
+        let help = "Connections that were refused or closed because of a limit";
         registry.register("http_connections_limited", help, self.ended.clone());
     }
 
