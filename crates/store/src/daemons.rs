@@ -13,7 +13,7 @@ use crate::sql::{document, json, micros, micros_after, time};
 
 /// A daemon without a sign of life for this long is dead. Each daemon reports several times within this period.
 pub(crate) const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
-/// A daemon that was not heard of for this long is forgotten, once its leases have ended.
+/// A daemon without a sign of life for this long is forgotten, once its leases have ended.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// The identity of a daemon in its claims.
@@ -47,12 +47,12 @@ pub struct KnownDaemon {
 }
 
 impl Store {
-    /// Registers a daemon that starts, with what it leases. Whatever ran with its identity before is dead.
+    /// Registers a starting daemon with its pools. An earlier process with its identity is dead.
     ///
-    /// Gives the addresses of the other daemons of its site, living or dead, whose leases may not have ended.
+    /// Returns the addresses of the other daemons of its site, living or dead, whose leases may not have ended.
     ///
     /// # Errors
-    /// [`RegistrationError`]: a living daemon has a pool that overlaps one of this daemon.
+    /// [`RegistrationError`]: a living daemon has an overlapping pool.
     pub async fn register_daemon(
         &self,
         daemon: &DaemonIdentity,
@@ -68,12 +68,12 @@ impl Store {
         registered.await
     }
 
-    /// Says that a daemon is alive. The rest is as with [`Store::register_daemon`].
+    /// Reports that a daemon is alive; otherwise as [`Store::register_daemon`].
     ///
     /// # Errors
-    /// [`RegistrationError`]: also if another process has registered as the same daemon since. Of two that have one
-    /// identity, each would free what the other has claimed. A daemon that was not heard of for long may find that another
-    /// one has its pool now.
+    /// [`RegistrationError`]: also if another process has registered with the same identity since, because two
+    /// processes with one identity would free each other's claims. A daemon without a sign of life for long may find
+    /// that another daemon has its pool now.
     pub async fn note_alive(
         &self,
         daemon: &DaemonIdentity,
@@ -98,7 +98,7 @@ impl Store {
         noted.await
     }
 
-    /// Says that a daemon ends.
+    /// Reports the end of a daemon.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -133,8 +133,8 @@ impl Store {
         Ok(known.into_values().collect())
     }
 
-    /// Waits until no other daemon registers, and gives the time then. It is the counter of changes that is taken, before
-    /// any row of a daemon.
+    /// Waits until no other daemon registers, and returns the time then. It locks the counter of changes, before any
+    /// row of a daemon.
     async fn take_turn(
         &self,
         connection: &mut AnyConnection,
@@ -176,7 +176,7 @@ async fn others(
     Ok(foreign)
 }
 
-/// Writes down a daemon with what it leases, and forgets those that are gone for good.
+/// Inserts a daemon with its pools, and deletes those that are gone for good.
 async fn insert(
     connection: &mut AnyConnection,
     daemon: &DaemonIdentity,
@@ -206,7 +206,7 @@ async fn insert(
     Ok(())
 }
 
-/// Moves the times of a daemon on.
+/// Updates the times of a daemon.
 async fn renew(
     connection: &mut AnyConnection,
     daemon: &DaemonIdentity,
@@ -223,7 +223,7 @@ async fn renew(
     Ok(())
 }
 
-/// When the last lease ends of a daemon that dies before it is heard of again.
+/// The end of the last lease of a daemon that dies before its next report.
 fn leases_until(pools: &DaemonPools, now: Timestamp) -> i64 {
     micros_after(now, ALIVE_FOR + SignedDuration::from_secs(pools.lease_secs.into()))
 }

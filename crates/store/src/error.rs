@@ -14,7 +14,7 @@ use crate::pools::PoolOverlap;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The URL is not one of a supported database.
-    #[error("{url:?} is no URL of a store ({expected})")]
+    #[error("{url:?} is not the URL of a store ({expected})")]
     Url {
         /// The given URL.
         url: String,

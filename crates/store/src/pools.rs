@@ -1,4 +1,4 @@
-//! The addresses that each daemon leases by DHCP, and what two daemons lease both.
+//! The addresses that each daemon leases by DHCP, and overlaps between two daemons.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,22 +6,22 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What a daemon leases by DHCP.
+/// The addresses that a daemon leases by DHCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DaemonPools {
-    /// The name of the networks that the daemon is on. Pools are compared within one site.
+    /// The name of the daemon's networks. Pools are compared within a site.
     pub site: String,
-    /// How long a lease is, in seconds.
+    /// Lease time in seconds.
     pub lease_secs: u32,
     /// The pools, of either family.
     pub ranges: Vec<PoolRange>,
-    /// Addresses of single machines.
+    /// Reserved addresses.
     pub reserved: Vec<IpAddr>,
 }
 
 impl DaemonPools {
-    /// A range of this daemon and one of another daemon that overlap, if there are any.
+    /// A range of this daemon and an overlapping one of another daemon, if there are any.
     pub(crate) fn overlap(&self, other: &Self) -> Option<(PoolRange, PoolRange)> {
         let overlaps = |own: &PoolRange| {
             let of_other = other.ranges.iter().find(|range| range.overlaps(own));
@@ -30,7 +30,7 @@ impl DaemonPools {
         self.ranges.iter().filter(|_| self.site == other.site).find_map(overlaps)
     }
 
-    /// Every address that the daemon gives to machines.
+    /// All addresses that the daemon may lease.
     pub(crate) fn all(&self) -> impl Iterator<Item = PoolRange> {
         let single = |address: &IpAddr| PoolRange { first: *address, last: *address };
         self.ranges.iter().copied().chain(self.reserved.iter().map(single))
@@ -42,13 +42,13 @@ impl DaemonPools {
 pub struct PoolRange {
     /// The first address.
     pub first: IpAddr,
-    /// The last one.
+    /// The last address.
     pub last: IpAddr,
 }
 
 impl PoolRange {
     fn overlaps(&self, other: &Self) -> bool {
-        // All of IPv4 is less than all of IPv6.
+        // All IPv4 addresses are less than all IPv6 addresses.
         self.first <= other.last && other.first <= self.last
     }
 }
@@ -68,13 +68,13 @@ impl fmt::Display for PoolRange {
     crate::daemons::ALIVE_FOR.as_secs()
 )]
 pub struct PoolOverlap {
-    /// What this daemon calls itself.
+    /// This daemon's name.
     pub host: String,
     /// Its pool.
     pub range: PoolRange,
-    /// What the other daemon calls itself.
+    /// The other daemon's name.
     pub other_host: String,
-    /// The pool of the other daemon.
+    /// The other daemon's pool.
     pub other_range: PoolRange,
 }
 
