@@ -93,7 +93,7 @@ impl fmt::Display for BootAnnouncement {
             AnnouncementCause::Forgotten => "again, which it had forgotten, ",
         })?;
         let ports: Vec<_> = ports.iter().map(Mac::to_string).collect();
-        let file = artifact.map_or("what there is none of", Artifact::file_name);
+        let file = artifact.map_or("nothing", Artifact::file_name);
         write!(f, "to let {} boot {file}", ports.join(" and "))?;
         warnings.iter().try_for_each(|warning| write!(f, "; but {warning}"))
     }
