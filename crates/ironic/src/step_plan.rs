@@ -166,7 +166,7 @@ impl<'a> StepPlan<'a> {
         let Some(command_id) = &self.run.command_id else { return done(no_agent(self.attempt)) };
         let Some(command) = commands.iter().find(|command| command.id == *command_id) else {
             let lost =
-                "the agent does not know the step it was running: its machine was started anew";
+                "the agent does not know the step that it was running: its machine was restarted";
             return self.failed(lost.to_owned());
         };
         let name = self.run.current().map_or_else(|| RUN.to_owned(), ProcedureStep::name);
