@@ -1,7 +1,7 @@
-//! The emulator of a BMC: a function from request to response, and what is to be done to the machine.
+//! A BMC emulator: a function from request to response, with the effect on the machine.
 //!
-//! [`Emulator::answer`] decides; whoever owns the machines does what its [`PowerEffect`] says and reports
-//! back with [`Emulator::starts`] and [`Emulator::stopped`].
+//! [`Emulator::answer`] decides; the owner of the machines performs its [`PowerEffect`], and reports with
+//! [`Emulator::starts`] and [`Emulator::stopped`].
 
 mod resources;
 
@@ -49,33 +49,33 @@ pub struct EmulatorRequest<'a> {
 pub struct EmulatorResponse {
     /// Its status.
     pub status: StatusCode,
-    /// Headers besides those of every response.
+    /// Headers in addition to those of every response.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON, if it has a body.
+    /// The JSON body, if there is one.
     pub body: Option<Value>,
 }
 
-/// What is to be done to a machine before the response is sent.
+/// The effect on a machine before the response is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PowerEffect {
     /// Power on.
     Start {
-        /// Which.
+        /// The system.
         system: String,
     },
     /// Power off at once.
     Stop {
-        /// Which.
+        /// The system.
         system: String,
     },
-    /// The power button: the running system is asked to end itself.
+    /// The power button: the running system shuts down.
     ShutDown {
-        /// Which.
+        /// The system.
         system: String,
     },
     /// Off and on.
     Restart {
-        /// Which.
+        /// The system.
         system: String,
     },
 }
@@ -89,36 +89,36 @@ pub enum EmulatedPower {
     Off,
 }
 
-/// What a machine that starts now is to boot.
+/// The boot target of a starting machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextBoot {
-    /// What its firmware is set to.
+    /// The firmware's own boot order.
     Usual,
     /// Over HTTP, from this URL.
     Url(String),
-    /// Over HTTP, from the URL that DHCP gives.
+    /// Over HTTP, with the URL from DHCP.
     Http,
 }
 
-/// What real BMCs do that they should not, or cannot do: for tests.
+/// Faults and limitations of real BMCs, for tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Personality {
-    /// The machine is set to boot in BIOS mode.
+    /// The machine is in BIOS boot mode.
     pub bios_mode: bool,
     /// `UefiHttp` is not among the boot targets.
     pub no_uefi_http: bool,
     /// There is no `HttpBootUri` (Dell iDRAC).
     pub no_http_boot_uri: bool,
-    /// The boot targets are not listed.
+    /// The boot targets have no list.
     pub no_targets: bool,
     /// Every boot override is answered with 400 (HPE iLO 6).
     pub refuses_override: bool,
-    /// Boot overrides are accepted and not kept.
+    /// Boot overrides are accepted but not kept.
     pub forgets_override: bool,
-    /// ETags are weak, so that none of them fits an `If-Match` (RFC 9110 §13.1.1).
+    /// ETags are weak, so that none of them matches an `If-Match` (RFC 9110 §13.1.1).
     pub weak_etags: bool,
-    /// The power shown is that of before for so many looks after a change of it.
+    /// Number of GETs after a power change that still show the former power state.
     pub stale_power_looks: u8,
 }
 
@@ -127,7 +127,7 @@ struct EmulatedSystem {
     macs: Vec<String>,
     personality: Personality,
     power: EmulatedPower,
-    /// How many looks will still show the power of before.
+    /// Number of further GETs that show the former power state.
     stale_power_looks: u8,
     boot: EmulatedOverride,
     /// Counts changes, for the ETag.
@@ -155,7 +155,7 @@ const RESETS: [&str; 6] =
     ["On", "ForceOn", "ForceOff", "GracefulShutdown", "ForceRestart", "GracefulRestart"];
 
 impl Emulator {
-    /// A BMC without systems, with its one user.
+    /// A BMC without systems, with its only user.
     #[must_use]
     pub fn new(username: &str, password: &str) -> Self {
         Self {
@@ -167,7 +167,7 @@ impl Emulator {
         }
     }
 
-    /// Puts a machine behind it, switched off. `id` is the last part of its path.
+    /// Adds a machine, switched off. `id` is the last part of its path.
     pub fn add_system(&mut self, id: &str, macs: &[String], personality: Personality) {
         let boot = EmulatedOverride {
             enabled: BootSourceOverrideEnabled::Disabled,
@@ -185,14 +185,14 @@ impl Emulator {
         self.systems.insert(id.to_owned(), system);
     }
 
-    /// The power of a system, if there is one of that id.
+    /// The power state of a system, if it exists.
     #[must_use]
     pub fn power(&self, system: &str) -> Option<EmulatedPower> {
         self.systems.get(system).map(|system| system.power)
     }
 
-    /// A machine starts, by a reset of ours or of its own: says what it is to boot, and uses up an
-    /// override that is for once.
+    /// Records the start of a machine, by a reset here or by itself. Returns its boot target, and consumes an
+    /// override that is for one boot.
     pub fn starts(&mut self, system: &str) -> Option<NextBoot> {
         let system = self.systems.get_mut(system)?;
         system.turn(EmulatedPower::On);
@@ -203,21 +203,21 @@ impl Emulator {
         Some(next)
     }
 
-    /// A machine has gone off, by a reset of ours or by itself.
+    /// Records that a machine has gone off, by a reset here or by itself.
     pub fn stopped(&mut self, system: &str) {
         if let Some(system) = self.systems.get_mut(system) {
             system.turn(EmulatedPower::Off);
         }
     }
 
-    /// Answers a request; never panics, whatever is in it.
+    /// Answers a request; never panics.
     pub fn answer(
         &mut self,
         request: &EmulatorRequest<'_>,
     ) -> (EmulatorResponse, Option<PowerEffect>) {
         let path = request.path.trim_end_matches('/');
         let parts: Vec<_> = path.split('/').skip(1).collect();
-        // DSP0266 §13.3: the root, and opening a session, are for everybody.
+        // DSP0266 §13.3: the service root, and creating a session, need no login.
         let open = matches!(
             (request.method, &parts[..]),
             (&Method::GET, ["redfish"] | ["redfish", "v1"])
@@ -392,7 +392,7 @@ impl EmulatedSystem {
         self.changes += 1;
     }
 
-    /// The power that a look at it shows.
+    /// The power state that a GET shows.
     fn shown_power(&self) -> EmulatedPower {
         match (self.power, self.stale_power_looks) {
             (EmulatedPower::On, 0) | (EmulatedPower::Off, 1..) => EmulatedPower::On,
@@ -400,7 +400,7 @@ impl EmulatedSystem {
         }
     }
 
-    /// The boot override that a PATCH leads to, or why it is refused.
+    /// The boot override after a PATCH, or the refusal.
     fn patched(&self, body: &[u8]) -> Result<EmulatedOverride, EmulatorResponse> {
         let body: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
         let root = body.as_object().ok_or_else(malformed)?;
@@ -485,14 +485,14 @@ impl EmulatedOverride {
     }
 }
 
-/// A URL that firmware can fetch; null and the empty text mean none. `None` for anything else.
+/// A URL that firmware can fetch; null and the empty text mean none. `None` for any other value.
 fn uri(value: &Value) -> Option<Option<String>> {
     match value {
         Value::Null => Some(None),
         Value::String(text) if text.is_empty() => Some(None),
         Value::String(text) => {
             let url = url::Url::parse(text).ok()?;
-            // EDK2 keeps a boot URI of at most 255 characters (`HttpBootDxe.h`).
+            // EDK2's boot URI has at most 255 characters (`HttpBootDxe.h`).
             let fits = matches!(url.scheme(), "http" | "https") && text.len() <= 255;
             (fits && text.is_ascii()).then(|| Some(text.clone()))
         }
@@ -555,7 +555,7 @@ fn error(status: StatusCode, message_id: &str, words: &str) -> EmulatorResponse 
     EmulatorResponse { status, headers: Vec::new(), body: Some(body) }
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in constant time.
 fn same(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }

@@ -1,4 +1,4 @@
-//! The emulator behind nv-redfish's `Bmc` trait, for tests: both sides play without a socket.
+//! The emulator behind nv-redfish's `Bmc` trait, for tests without sockets.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,11 +19,11 @@ use crate::emulator::{
 pub(crate) struct InMemoryBmc {
     emulator: Mutex<Emulator>,
     booted: Mutex<Option<NextBoot>>,
-    /// What every GET is answered with, instead of what the emulator has.
+    /// The answer to every GET, instead of the emulator's.
     shown: Option<Value>,
 }
 
-/// What an HTTP transport would make of an answer that is not what was asked for.
+/// The transport's error for an unexpected answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InMemoryError {
     #[error("status {status}")]
@@ -55,7 +55,7 @@ impl InMemoryBmc {
         Self { emulator: Mutex::new(emulator), booted: Mutex::default(), shown: None }
     }
 
-    /// A BMC whose every resource looks like this.
+    /// A BMC whose resources all have this body.
     pub(crate) fn showing(body: Value) -> Self {
         Self { shown: Some(body), ..Self::new(Personality::default()) }
     }

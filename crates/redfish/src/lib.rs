@@ -1,7 +1,7 @@
-//! Redfish: boot overrides, quirks, and the emulator of a BMC.
+//! Redfish: boot overrides, quirks, and a BMC emulator.
 //!
-//! [`boot`] is the client's side, over nv-redfish's `Bmc` trait; [`emulator`] is the BMC's side, as a
-//! function from request to response. Neither opens a socket; the tests put one behind the other.
+//! [`boot`] is the client, over nv-redfish's `Bmc` trait; [`emulator`] is the BMC, as a function from request to
+//! response. Neither opens a socket; the tests connect one to the other.
 
 pub mod boot;
 pub mod emulator;

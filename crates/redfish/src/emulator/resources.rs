@@ -1,4 +1,4 @@
-//! What each resource looks like (DMTF DSP0268).
+//! The contents of each resource (DMTF DSP0268).
 
 use serde_json::{Value, json};
 
