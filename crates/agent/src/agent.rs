@@ -218,7 +218,7 @@ impl RamdiskAgent {
             let pause = match api.heartbeat(node, heartbeat, minor).await {
                 Ok(()) => {
                     if first || failures > 0 {
-                        info!("Ironic knows that we are here");
+                        info!("the first heartbeat was accepted");
                     }
                     (first, failures) = (false, 0);
                     timeout.mul_f64(rand::random_range(0.3..0.6))

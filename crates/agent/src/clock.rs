@@ -51,7 +51,7 @@ pub async fn ask(server: &str) -> Result<Timestamp> {
         .context("receiving")?;
     match sntp_time(&answer[..len]) {
         Some(time) => Ok(time),
-        None => bail!("it does not know the time itself"),
+        None => bail!("it is not synchronized"),
     }
 }
 

@@ -110,7 +110,7 @@ impl AgentOptions {
     /// The command line does not have it.
     pub fn api(&self) -> Result<&Url> {
         self.api_url.as_ref().context(
-            "the command line names no API (ipa-api-url): this agent does not know whom to serve",
+            "the command line has no ipa-api-url: this agent has no API to call",
         )
     }
 
