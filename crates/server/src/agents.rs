@@ -42,7 +42,7 @@ pub enum AgentError {
     #[error("the agent's certificate cannot be used: {0}")]
     Certificate(String),
     /// The agent was unreachable, or its answer malformed; a retry may succeed.
-    #[error("the agent at {at} could not be asked: {why}")]
+    #[error("the agent at {at} could not be called: {why}")]
     Unreachable {
         /// The agent's URL.
         at: String,

@@ -298,7 +298,7 @@ fn open_regular(path: &Path) -> Result<File, String> {
     if file.metadata().map_err(unreadable)?.is_file() {
         Ok(file)
     } else {
-        Err(format!("cannot be used, {shown}: it is no regular file"))
+        Err(format!("cannot be used, {shown}: it is not a regular file"))
     }
 }
 
@@ -425,9 +425,9 @@ mod tests {
 
         for special in ["/dev/zero", "/dev/null", "/tmp", "/"] {
             let refused = refused(Path::new(special));
-            assert!(refused.ends_with("is no regular file"), "{refused}");
+            assert!(refused.ends_with("is not a regular file"), "{refused}");
         }
-        assert!(refused(&at("fifo")).ends_with("is no regular file"));
+        assert!(refused(&at("fifo")).ends_with("is not a regular file"));
         assert!(refused(&at("huge")).contains("more than 4194304 bytes"));
         assert!(refused(&at("gone")).starts_with("cannot be read, "));
         for name in ["empty", "text", "bad"] {

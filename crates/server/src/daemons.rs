@@ -51,10 +51,10 @@ pub(crate) async fn register(
         return Ok(ForeignPools::default());
     }
     let now = Clock::process().now();
-    let known = store.daemons(now).await.context("cannot read who shares the database")?;
+    let known = store.daemons(now).await.context("cannot read the daemons of the database")?;
     if known.iter().any(|known| known.host == daemon.host && known.is_alive) {
         warn!(
-            "a daemon named {} was alive a moment ago: if that is another one, give each a name of its own (`host`)",
+            "a daemon named {} was alive a moment ago: if it is another one, give the daemons different names (`host`)",
             daemon.host
         );
     }
@@ -99,7 +99,7 @@ pub(crate) async fn stay_known(
         }
         if let Err(other @ StoreError::Version { .. }) = store.expect_version().await {
             return Err(other)
-                .context("this daemon ends, as its database has become another version's");
+                .context("this daemon ends, since its database now belongs to another version");
         }
         match store.note_alive(&daemon, &pools, Clock::process().now()).await {
             Ok(ranges) => {
@@ -111,7 +111,7 @@ pub(crate) async fn stay_known(
                 });
             }
             Err(RegistrationError::Store(failed)) => {
-                log_store_failure(&failed, "this daemon could not say that it is alive");
+                log_store_failure(&failed, "this daemon could not report that it is alive");
             }
             Err(other @ RegistrationError::Replaced) => {
                 return Err(other)
@@ -125,7 +125,7 @@ pub(crate) async fn stay_known(
         }
     }
     if let Err(failed) = store.note_end(&daemon).await {
-        log_store_failure(&failed, "this daemon could not say that it ends");
+        log_store_failure(&failed, "this daemon could not report its end");
     }
     Ok(())
 }

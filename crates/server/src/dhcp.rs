@@ -182,6 +182,6 @@ async fn attend(
                 () = end.cancelled() => return,
             }
         };
-        info!("{interface} is not what it was, and is answered on anew");
+        info!("{interface} was replaced, and is served again");
     }
 }

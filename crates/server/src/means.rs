@@ -99,7 +99,7 @@ impl BootMeans {
                 "no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network".to_owned(),
             ),
             (WhoAnswers::Told | WhoAnswers::Others, false) => Err(
-                "no machine can be told what to fetch yet: set url in [boot] to where machines reach this host"
+                "no boot URL is known yet: set url in [boot] to the URL by which machines reach this host"
                     .to_owned(),
             ),
             (WhoAnswers::Us | WhoAnswers::Told | WhoAnswers::Others, _) => {

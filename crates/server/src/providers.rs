@@ -178,7 +178,7 @@ impl Providers {
         let under_way = match nodes.under_way().await {
             Ok(under_way) => under_way,
             Err(failed) => {
-                return log_store_failure(&failed, "it is not known which boots are over");
+                return log_store_failure(&failed, "the ended boots could not be read");
             }
         };
         let (told, over): (Vec<_>, Vec<_>) =
@@ -227,7 +227,7 @@ impl Providers {
         let done = self.timed("announce", self.provider.amend(&told, &now)).await;
         self.record_telling(&node, &now, AnnouncementCause::Change, &done);
         if let Err(failed) = done {
-            self.complain("the DHCP service cannot be told what has changed of a boot", &failed);
+            self.complain("changes of a boot cannot be announced to the DHCP service", &failed);
             return (told, false);
         }
         let mut all = self.told();
@@ -243,7 +243,7 @@ impl Providers {
         let mut right = self.right.write().await;
         // Several daemons may boot machines.
         if let Err(failed) = nodes.follow().await {
-            return log_store_failure(&failed, "it is not known which machines boot");
+            return log_store_failure(&failed, "the current boots could not be read");
         }
         let picture = self.picture(nodes);
         match self.timed("reconcile", self.provider.reconcile(&picture)).await {
@@ -256,7 +256,7 @@ impl Providers {
             }
             Err(failed) => {
                 *right = false;
-                self.complain("the DHCP service cannot be told what boots", &failed);
+                self.complain("the boots cannot be announced to the DHCP service", &failed);
             }
         }
         self.told().extend(picture.told.into_iter().map(|told| (told.node, told)));
@@ -278,7 +278,7 @@ impl Providers {
         // Else it is known why it does not know them, and was said.
         if *self.right.read().await {
             let name = self.name.map_or("the DHCP service", DhcpService::name);
-            warn!("{name} has forgotten what boots: telling it again");
+            warn!("{name} has lost the boots: announcing them again");
         }
         self.put_right(nodes).await;
         if !*self.right.read().await {
@@ -331,7 +331,7 @@ impl Providers {
     ) {
         let warnings = done.as_deref().unwrap_or_default();
         for words in warnings {
-            warn!(node.uuid = %node.uuid, "the machine may not hear what to boot: {words}");
+            warn!(node.uuid = %node.uuid, "the machine may not get its boot answer: {words}");
         }
         self.record(node, told.traced(cause, warnings), done.as_ref().err());
     }

@@ -123,7 +123,7 @@ impl StateDir {
         let id = Uuid::new_v4();
         if let Err(error) = self.write_identity(&format!("{id} {place}\n")) {
             // For example on a full disk. The next start finds no identity for this place, and creates another one.
-            warn!(%error, "what this daemon is known by was not saved: its work waits for its leases to end if it dies");
+            warn!(%error, "the identity of this daemon was not saved: after a crash its work waits until its claims expire");
         }
         Ok(id)
     }
@@ -199,7 +199,7 @@ fn make_private(path: &Path) -> Result<()> {
             path.display()
         )
     })?;
-    info!("{} was open to other users of this host, and is not any more", path.display());
+    info!("{} was accessible to other users of this host, and is private now", path.display());
     for file in fs::read_dir(path).with_context(see)?.flatten() {
         let Ok(about) = file.metadata() else { continue };
         let mode = about.permissions().mode() & 0o7777;

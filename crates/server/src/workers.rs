@@ -177,7 +177,7 @@ impl Workers {
             match self.0.nodes.happen(claim.node, Some(claim), &event).await {
                 Ok(_) => return,
                 Err(ChangeError::ClaimLost(_)) => {
-                    info!("the work was taken away, and its end is not needed");
+                    info!("the work was taken away, and its result is not needed");
                     return;
                 }
                 Err(ChangeError::Refused(refused)) => {

@@ -41,7 +41,7 @@ impl Exchange {
         let sent = sent.bytes.min(self.length);
         let Self { method, path, status, length, .. } = &self;
         let Some(node) = &self.node else {
-            debug!("answered {method} {path} of nobody we know with {status}");
+            debug!("answered {method} {path} without a known ticket with {status}");
             return;
         };
         let error = self.error.as_deref().unwrap_or_default();

@@ -257,7 +257,7 @@ fn open_local(
     // Looked at before it is opened, which does something to some devices.
     ensure!(
         fs::metadata(&real).with_context(see)?.is_file(),
-        "{} is no regular file",
+        "{} is not a regular file",
         real.display()
     );
     // A pipe that has come in its place is not waited for, and a link is seen by where the file is.
@@ -266,7 +266,7 @@ fn open_local(
     let opened = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
     expect_inside(&opened.with_context(see)?, path, folders)?;
     let now = file.metadata().with_context(see)?;
-    ensure!(now.is_file(), "{} is no regular file", real.display());
+    ensure!(now.is_file(), "{} is not a regular file", real.display());
     ensure!(now.len() <= most, "{} has more than {most} bytes", real.display());
     let seen = Some((now.ino(), now.len(), now.modified().ok()));
     if let Some(known) = known.filter(|known| known.seen == seen) {
@@ -384,8 +384,8 @@ mod tests {
         let sources = allowed(folder.path());
 
         for (name, words) in [
-            ("pipe", "is no regular file"),
-            ("", "is no regular file"),
+            ("pipe", "is not a regular file"),
+            ("", "is not a regular file"),
             ("long", "has more than 1000 bytes"),
         ] {
             let url = format!("file://{}/{name}", folder.path().display());

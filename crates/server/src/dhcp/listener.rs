@@ -156,9 +156,9 @@ fn write_down<'a, A: AddressFamily + 'a, R>(
             continue;
         };
         if is_news {
-            error!(%error, "a lease journal cannot be written, so nobody gets an address from it until it can");
+            error!(%error, "a lease journal cannot be written: no address is leased from it until it can");
         }
-        let because = format!("its lease cannot be written down: {error}");
+        let because = format!("its lease cannot be written: {error}");
         for exchange in
             all.iter_mut().filter(|exchange| exchange.records.iter().any(|r| of_this(&r)))
         {

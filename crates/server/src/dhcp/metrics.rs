@@ -28,7 +28,7 @@ struct DhcpMessage {
 impl DhcpMetrics {
     /// Adds the counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "DHCP messages received, by what was decided about them";
+        let help = "DHCP messages received, by decision";
         registry.register("dhcp_messages", help, self.messages.clone());
     }
 

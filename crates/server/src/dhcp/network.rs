@@ -155,7 +155,7 @@ impl NetworkListeners {
             }
         }
         if let Some([dhcp, _]) = &self.proxy {
-            info!("saying on {} what to boot, beside another DHCP server", dhcp.interface());
+            info!("sending boot answers on {}, beside another DHCP server", dhcp.interface());
         }
         if let Some(v6) = &self.v6 {
             for LeasePool { first, last } in v6.responder().pools() {

@@ -93,7 +93,7 @@ impl Tftp {
             tokio::select! {
                 ended = server.serve() => {
                     if let Err(error) = ended && let Some(more) = repeats::line("TFTP ended", at) {
-                        warn!(%error, "TFTP on {at} broke off, and begins anew{more}");
+                        warn!(%error, "TFTP on {at} failed, and is started again{more}");
                     }
                 }
                 () = end.cancelled() => return,
@@ -145,7 +145,7 @@ impl Handler for OneFile {
             if let Some(more) = repeats::line("TFTP of another file", known) {
                 let path: String = path.to_string_lossy().chars().take(80).collect();
                 info!(
-                    "{client} asks by TFTP for {path:?}, which is not there: only {TFTP_FILE} is{more}"
+                    "{client} requests {path:?} over TFTP, which does not exist: only {TFTP_FILE} does{more}"
                 );
             }
             return Err(packet::Error::FileNotFound);
@@ -159,7 +159,7 @@ impl Handler for OneFile {
         match self.read().await {
             Ok(contents) => {
                 if let Some(more) = repeats::line("TFTP", known) {
-                    info!("{client} fetches {TFTP_FILE} by TFTP{more}");
+                    info!("{client} fetches {TFTP_FILE} over TFTP{more}");
                 }
                 let len = contents.len() as u64;
                 Ok((Transfer::new(contents, place), Some(len)))
@@ -167,7 +167,7 @@ impl Handler for OneFile {
             Err(error) => {
                 if let Some(more) = repeats::line("TFTP without iPXE", ()) {
                     let path = self.path.display();
-                    warn!(%error, "{client} asks by TFTP for {TFTP_FILE}, and {path} cannot be read{more}");
+                    warn!(%error, "{client} requests {TFTP_FILE} over TFTP, and {path} cannot be read{more}");
                 }
                 Err(packet::Error::FileNotFound)
             }

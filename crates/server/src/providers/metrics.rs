@@ -37,7 +37,7 @@ impl Default for ProviderMetrics {
 impl ProviderMetrics {
     /// Shows the counters with those of `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "What other DHCP servers were told, and how long that took";
+        let help = "Calls to external DHCP servers, and their durations";
         registry.register_with_unit("dhcp_tellings", help, Unit::Seconds, self.calls.clone());
     }
 

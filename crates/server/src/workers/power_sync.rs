@@ -63,7 +63,7 @@ async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> 
     }
     match context.nodes.happen_unless_changed(uuid, since, &Event::PowerSeen(power)).await {
         Ok(Some(_)) => {
-            info!(node.uuid = %uuid, "somebody else has changed its power: it is {}", power.name());
+            info!(node.uuid = %uuid, "its power was changed by others: it is {}", power.name());
         }
         Ok(None) => debug!(node.uuid = %uuid, "it was changed while its power was looked at"),
         // A worker with the node has newer data.

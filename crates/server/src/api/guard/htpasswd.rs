@@ -134,14 +134,14 @@ fn text_of(path: &Path) -> Result<(String, Option<UsersFileStamp>)> {
     file.by_ref()
         .take(MAX_BYTES + 1)
         .read_to_string(&mut text)
-        .context("it is no text in UTF-8")?;
+        .context("it is not a UTF-8 text")?;
     ensure!(text.len() as u64 <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
     Ok((text, Some(stamp).filter(|stamp| stamp.is_settled(SystemTime::now()))))
 }
 
 fn stamp_of(file: &File, path: &Path) -> Result<UsersFileStamp> {
     let metadata = file.metadata()?;
-    ensure!(metadata.is_file(), "it is no regular file");
+    ensure!(metadata.is_file(), "it is not a regular file");
     ensure!(metadata.len() <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
     let mode = metadata.mode();
     ensure!(mode & 0o002 == 0, "everybody may write it: chmod o-rwx {}", path.display());
@@ -166,7 +166,7 @@ fn entry(line: &str) -> Result<(&str, PasswordHash)> {
     );
     let no_bcrypt = || {
         format!(
-            "the password of {user} is no bcrypt hash ($2a$, $2b$ or $2y$): `htpasswd -B` makes one"
+            "the password of {user} is not a bcrypt hash ($2a$, $2b$ or $2y$): `htpasswd -B` makes one"
         )
     };
     ensure!(BCRYPT_KINDS.iter().any(|kind| hash.starts_with(kind)), no_bcrypt());
@@ -214,7 +214,7 @@ mod tests {
         for (line, says) in [
             ("ann", "line 2: it is not user:hash"),
             (":x", "line 2: its user has no name"),
-            ("ann:$apr1$x$hushhush", "the password of ann is no bcrypt hash"),
+            ("ann:$apr1$x$hushhush", "the password of ann is not a bcrypt hash"),
             ("ann:hushhush", "no bcrypt hash"),
             ("ann:$2x$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "no bcrypt"),
             ("ann:$2y$04$hushhush", "no bcrypt hash"),

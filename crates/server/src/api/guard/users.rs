@@ -157,7 +157,7 @@ impl Users {
                 let trouble = format!("{failed:#}");
                 let mut known = locked(&inner.known);
                 if known.trouble.as_ref() != Some(&trouble) {
-                    error!("the users of the API stay as they were: {trouble}");
+                    error!("the users of the API are unchanged: {trouble}");
                     known.trouble = Some(trouble);
                 }
             }
@@ -224,7 +224,7 @@ impl Users {
             }
         });
         if let Err(failed) = seen.await {
-            warn!("the file of users was not looked at: {failed}");
+            warn!("the users file was not checked: {failed}");
         }
         Arc::clone(&locked(&self.0.known).users)
     }
@@ -235,7 +235,7 @@ impl SharedUsers {
         let begun = locked(&self.logins).begin(source, Instant::now());
         begun.map_err(|TooManyFailures { retry_after, is_first }| {
             if is_first {
-                warn!("logins from {source} go wrong too often, and are refused for a while");
+                warn!("too many logins from {source} have failed: further ones are refused for a while");
             }
             NotLoggedIn::TooMany { retry_after }
         })

@@ -136,7 +136,7 @@ impl ImageClient {
         let encoding = text_of(&answer, CONTENT_ENCODING);
         ensure!(
             encoding.as_deref().is_none_or(|it| it == "identity"),
-            "the server packs it, which it was asked not to do"
+            "the server compresses it, although that was not requested"
         );
         let len = answer.content_length();
         ensure!(len.unwrap_or(0) <= self.most, "it has more than {} bytes", self.most);
@@ -162,7 +162,7 @@ impl ImageClient {
                     anyhow::anyhow!("it broke off after {received} bytes: {}", reason(&error))
                 })?,
                 Err(_) if left < self.pace.silence => bail!(
-                    "it comes too slowly: {received} bytes in {} s, and {} bytes each second are the least",
+                    "it arrives too slowly: {received} bytes in {} s; at least {} bytes per second are required",
                     began.elapsed().as_secs(),
                     self.pace.bytes_per_sec
                 ),

@@ -154,7 +154,7 @@ impl Host {
             );
         }
         if network.pool.is_none() {
-            return Ok("go with the interface".to_owned());
+            return Ok("match the interface".to_owned());
         }
         let Some(IpNet::V4(own)) = self.own(network, true) else { bail!("no IPv4 address") };
         let near = own.trunc();
@@ -180,7 +180,7 @@ impl Host {
                 );
             }
         }
-        Ok("go with the interface".to_owned())
+        Ok("match the interface".to_owned())
     }
 
     /// Checks that agents can reach the agent port.
