@@ -109,9 +109,9 @@ impl AgentOptions {
     ///
     /// The command line does not have it.
     pub fn api(&self) -> Result<&Url> {
-        self.api_url.as_ref().context(
-            "the command line has no ipa-api-url: this agent has no API to call",
-        )
+        self.api_url
+            .as_ref()
+            .context("the command line has no ipa-api-url: this agent has no API to call")
     }
 
     /// The links to use.

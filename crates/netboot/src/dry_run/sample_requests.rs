@@ -140,7 +140,9 @@ impl SampleRequest {
         let reply = reply.filter(|_| self.client == ClientKind::HttpClient)?;
         let verdict = firmware::v6::verdict(request, &reply.bytes).to_string();
         Some(match firmware::v6::waits_after(&reply.bytes) {
-            true => format!("{verdict}, about four seconds later, since it waits for other servers"),
+            true => {
+                format!("{verdict}, about four seconds later, since it waits for other servers")
+            }
             false => verdict,
         })
     }

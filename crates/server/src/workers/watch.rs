@@ -220,7 +220,9 @@ fn say(node: &Node, diagnosis: &Diagnosis, said: &mut Option<(Verdict, Option<St
 async fn boot_again(context: &WorkerContext, node: &Node) {
     let Some(attempt) = node.live_attempt().map(|attempt| attempt.id) else { return };
     match context.nodes.happen(node.uuid, None, &Event::BootMissed { attempt }).await {
-        Ok(_) => info!(node.uuid = %node.uuid, "booting it again: the daemon was not running during its boot"),
+        Ok(_) => {
+            info!(node.uuid = %node.uuid, "booting it again: the daemon was not running during its boot")
+        }
         // It came up at this moment, or a worker holds it; otherwise it is checked again.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
