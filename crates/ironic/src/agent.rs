@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use hardware::Mac;
 use jiff::Timestamp;
-use provision::Node;
 use provision::node::Secret;
+use provision::{AgentExtension, Node};
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -202,6 +203,38 @@ pub struct DeploySteps {
     /// Returned with each step, so that an agent of another version can refuse.
     #[serde(default)]
     pub hardware_manager_version: BTreeMap<String, String>,
+}
+
+/// Result of `clean.get_clean_steps`, `deploy.get_deploy_steps` or `service.get_service_steps`, as the daemon reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OfferedSteps {
+    /// The steps.
+    pub steps: Vec<AgentStep>,
+    /// Handed back with each step, so that an agent of another version can refuse.
+    pub hardware_manager_version: BTreeMap<String, String>,
+}
+
+impl OfferedSteps {
+    /// What an extension has answered.
+    ///
+    /// # Errors
+    /// It is no such list.
+    pub fn of(extension: AgentExtension, mut result: Value) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            steps: BTreeMap<String, Vec<AgentStep>>,
+            #[serde(default)]
+            hardware_manager_version: BTreeMap<String, String>,
+        }
+        let name = format!("{extension}_steps");
+        if let Some(answer) = result.as_object_mut() {
+            let steps = answer.remove(&name);
+            let missing = || serde_json::Error::custom(format!("missing field `{name}`"));
+            answer.insert("steps".to_owned(), steps.ok_or_else(missing)?);
+        }
+        let Answer { steps, hardware_manager_version } = serde_json::from_value(result)?;
+        Ok(Self { steps: steps.into_values().flatten().collect(), hardware_manager_version })
+    }
 }
 
 /// A step that an agent offers.

@@ -6,21 +6,17 @@
 use provision::node::StepRun;
 use provision::steps::ProcedureStep;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{Event, What};
+use provision::{AgentExtension, Event, What};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::agent::{AgentStep, CleanSteps, Command, CommandStatus};
-
-const ASK: &str = "clean.get_clean_steps";
-const RUN: &str = "clean.execute_clean_step";
-/// The command's name in lists, without its extension.
-const RUN_IN_LISTS: &str = "execute_clean_step";
+use crate::agent::{AgentStep, Command, CommandStatus, OfferedSteps};
 
 /// The plan of one piece of work with an agent.
 #[derive(Clone, Copy, Debug)]
 pub struct StepPlan<'a> {
     work: StepWork,
+    extension: AgentExtension,
     attempt: Uuid,
     run: &'a StepRun,
 }
@@ -64,7 +60,7 @@ pub enum StepAction {
         /// The call, for the trace.
         call: AgentCall,
         /// Extension and command.
-        command: &'static str,
+        command: String,
         /// Its arguments, without the node.
         params: Map<String, Value>,
         /// Whether to wait for its end.
@@ -80,10 +76,10 @@ pub enum StepAction {
 }
 
 impl<'a> StepPlan<'a> {
-    /// The plan for `work` in an attempt.
+    /// The plan for `work` in an attempt. `extension` has the steps of its procedure.
     #[must_use]
-    pub fn new(work: StepWork, attempt: Uuid, run: &'a StepRun) -> Self {
-        Self { work, attempt, run }
+    pub fn new(work: StepWork, extension: AgentExtension, attempt: Uuid, run: &'a StepRun) -> Self {
+        Self { work, extension, attempt, run }
     }
 
     /// The action after a reply.
@@ -97,8 +93,9 @@ impl<'a> StepPlan<'a> {
             (_, AgentReply::Refused(reason)) => self.failed(reason.clone()),
             (StepWork::Ask, AgentReply::Sent(command)) => self.steps_reported(command),
             (StepWork::Ask, AgentReply::Nothing | AgentReply::Commands(_)) => {
-                let (call, params) = (AgentCall::GetSteps, Map::new());
-                StepAction::Send { call, command: ASK, params, wait: true }
+                let call = AgentCall::GetSteps { extension: self.extension };
+                let command = self.extension.get_steps();
+                StepAction::Send { call, command, params: Map::new(), wait: true }
             }
             (StepWork::Run { .. }, AgentReply::Sent(command)) => self.started(command),
             (StepWork::Run { index }, AgentReply::Commands(commands)) => {
@@ -113,6 +110,7 @@ impl<'a> StepPlan<'a> {
     }
 
     fn steps_reported(&self, command: &Command) -> StepAction {
+        let extension = self.extension;
         let result = match command.command_status {
             CommandStatus::Succeeded => command.command_result.clone().unwrap_or_default(),
             CommandStatus::Failed
@@ -120,18 +118,19 @@ impl<'a> StepPlan<'a> {
             | CommandStatus::VersionMismatch
             | CommandStatus::CleanVersionMismatch => {
                 let why = reason_of(command);
-                return self
-                    .failed(format!("the agent could not say which clean steps it has: {why}"));
+                return self.failed(format!(
+                    "the agent could not say which {extension} steps it has: {why}"
+                ));
             }
         };
-        match serde_json::from_value::<CleanSteps>(result) {
+        match OfferedSteps::of(extension, result) {
             Ok(offered) => done(Event::StepsReported {
                 attempt: self.attempt,
-                steps: offered.clean_steps.into_values().flatten().map(step_of).collect(),
+                steps: offered.steps.into_iter().map(step_of).collect(),
                 hardware_manager_version: json!(offered.hardware_manager_version),
             }),
             Err(error) => {
-                self.failed(format!("the agent's list of clean steps is not one: {error}"))
+                self.failed(format!("the agent's list of {extension} steps is not one: {error}"))
             }
         }
     }
@@ -143,10 +142,11 @@ impl<'a> StepPlan<'a> {
             return self.started(sent);
         }
         let version = self.run.hardware_manager_version.clone().unwrap_or_default();
-        let params = [("step", json!(step)), ("clean_version", version)];
-        let params = params.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-        let call = AgentCall::ExecuteStep { step: step.step.clone() };
-        StepAction::Send { call, command: RUN, params, wait: false }
+        let extension = self.extension;
+        let params = [("step".to_owned(), json!(step)), (format!("{extension}_version"), version)];
+        let (command, step) = (extension.execute_step(), step.step.clone());
+        let call = AgentCall::ExecuteStep { extension, step };
+        StepAction::Send { call, command, params: params.into_iter().collect(), wait: false }
     }
 
     /// Whether a command is this step: all earlier steps are settled, and the agent runs one at a time.
@@ -155,7 +155,13 @@ impl<'a> StepPlan<'a> {
         let sent = command.command_params.as_ref().and_then(|params| params.get("step"));
         let same = sent.and_then(|sent| sent.get("step")).is_none_or(|name| *name == step.step);
         let settled = self.run.settled_commands.contains(&command.id);
-        command.command_name == RUN_IN_LISTS && same && !settled
+        // A command's name in lists is without its extension.
+        let is_execution = self
+            .extension
+            .execute_step()
+            .split_once('.')
+            .is_some_and(|(_, name)| command.command_name == name);
+        is_execution && same && !settled
     }
 
     fn started(&self, command: &Command) -> StepAction {
@@ -169,7 +175,8 @@ impl<'a> StepPlan<'a> {
                 "the agent does not know the step that it was running: its machine was restarted";
             return self.failed(lost.to_owned());
         };
-        let name = self.run.current().map_or_else(|| RUN.to_owned(), ProcedureStep::name);
+        let name =
+            self.run.current().map_or_else(|| self.extension.execute_step(), ProcedureStep::name);
         match command.command_status {
             CommandStatus::Running => done(Event::StepStillRuns { attempt: self.attempt }),
             CommandStatus::Succeeded => {
@@ -181,7 +188,7 @@ impl<'a> StepPlan<'a> {
             }
             CommandStatus::Failed => {
                 let error = reason_of(command);
-                let reason = format!("the clean step {name} failed: {error}");
+                let reason = format!("the {} step {name} failed: {error}", self.extension);
                 let call = AgentCall::StepEnded { step: name };
                 let trace = Some(traced(call, AgentOutcome::Failed { error }));
                 StepAction::Done {
@@ -275,7 +282,7 @@ mod tests {
     fn command(id: usize, status: CommandStatus) -> Command {
         Command {
             id: id.to_string(),
-            command_name: RUN_IN_LISTS.to_owned(),
+            command_name: "execute_clean_step".to_owned(),
             command_params: None,
             command_status: status,
             command_error: None,
@@ -290,7 +297,7 @@ mod tests {
     }
 
     fn next(work: StepWork, run: &StepRun, reply: &AgentReply) -> StepAction {
-        StepPlan::new(work, Uuid::nil(), run).next(reply)
+        StepPlan::new(work, AgentExtension::Clean, Uuid::nil(), run).next(reply)
     }
 
     fn failure_of(action: StepAction) -> String {
@@ -309,7 +316,12 @@ mod tests {
         let params = Map::new();
         assert_eq!(
             asked,
-            StepAction::Send { call: AgentCall::GetSteps, command: ASK, params, wait: true }
+            StepAction::Send {
+                call: AgentCall::GetSteps { extension: AgentExtension::Clean },
+                command: "clean.get_clean_steps".to_owned(),
+                params,
+                wait: true
+            }
         );
         let offered = json!({
             "clean_steps": { "generic": [
@@ -325,6 +337,34 @@ mod tests {
         let attempt = Uuid::nil();
         let event = Event::StepsReported { attempt, steps, hardware_manager_version };
         assert_eq!(reported, done(event));
+    }
+
+    #[test]
+    fn the_steps_of_another_procedure_are_asked_of_its_own_extension() {
+        let run = run_of(0);
+        let plan = |work| StepPlan::new(work, AgentExtension::Service, Uuid::nil(), &run);
+        let named = |action| match action {
+            StepAction::Send { call, command, params, .. } => (call.to_string(), command, params),
+            StepAction::ListCommands | StepAction::Done { .. } => panic!("{action:?}"),
+        };
+
+        let (call, name, _) = named(plan(StepWork::Ask).next(&AgentReply::Nothing));
+        assert_eq!((&*call, &*name), ("service.get_service_steps", "service.get_service_steps"));
+        let offered = json!({ "service_steps": { "generic": [
+            { "interface": "deploy", "step": STEPS[0], "priority": 0 },
+        ]}});
+        let answer =
+            Command { command_result: Some(offered), ..command(0, CommandStatus::Succeeded) };
+        let reported = plan(StepWork::Ask).next(&AgentReply::Sent(answer));
+        assert!(matches!(
+            reported,
+            StepAction::Done { event: Event::StepsReported { steps, .. }, .. } if steps.len() == 1
+        ));
+        let none = AgentReply::Commands(Vec::new());
+        let (call, name, params) = named(plan(StepWork::Run { index: 0 }).next(&none));
+        assert_eq!(name, "service.execute_service_step");
+        assert_eq!(call, format!("{name} {}", STEPS[0]));
+        assert_eq!(params["service_version"], json!({ "generic": "1" }));
     }
 
     #[test]
@@ -355,7 +395,7 @@ mod tests {
         let StepAction::Send { command: name, params, wait, .. } = next(work, &run, &before) else {
             panic!("it is to be sent");
         };
-        assert_eq!((name, wait), (RUN, false));
+        assert_eq!((&*name, wait), ("clean.execute_clean_step", false));
         assert_eq!(params["step"]["step"], STEPS[1]);
         assert_eq!(params["clean_version"], json!({ "generic": "1" }));
         let sent = AgentReply::Sent(command(7, CommandStatus::Running));
@@ -520,7 +560,7 @@ mod tests {
             let mut agent = AgentModel { shows_params, ..AgentModel::default() };
             for index in 0..STEPS.len() {
                 let run = run_of(index);
-                let plan = StepPlan::new(StepWork::Run { index }, Uuid::nil(), &run);
+                let plan = StepPlan::new(StepWork::Run { index }, AgentExtension::Clean, Uuid::nil(), &run);
                 let started = loop {
                     match agent.live(&plan, &mut fates) {
                         // The agent calls again, or the work is claimed again.

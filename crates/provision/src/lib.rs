@@ -4,6 +4,7 @@
 //! settings arrive as values, and resulting work is returned as values.
 
 pub mod addresses;
+pub mod agent_extension;
 pub mod boot;
 pub mod config_drive;
 pub mod diagnosis;
@@ -20,17 +21,18 @@ pub mod state;
 pub mod step;
 pub mod steps;
 pub mod stranger;
-#[cfg(feature = "test-nodes")]
+#[cfg(any(test, feature = "test-nodes"))]
 pub mod test_nodes;
 pub mod text;
 pub mod trace;
 
+pub use agent_extension::AgentExtension;
 pub use boot::{Artifact, BootInterface, boot_for};
 pub use diagnosis::diagnose;
 pub use event::{Event, VerbRequest, Work};
 pub use node::{Attempt, Node, Port};
 pub use policy::Policy;
-pub use procedure::{Boots, Procedure, Stage, Verb};
+pub use procedure::{Boots, Procedure, Stage, StepSource, Verb};
 pub use refused::Refused;
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, step};

@@ -6,6 +6,7 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::agent_extension::AgentExtension;
 use crate::policy::Policy;
 use crate::state::{Position, ProvisionState};
 
@@ -193,8 +194,8 @@ pub enum Boots {
 pub enum StepSource {
     /// No steps.
     Nothing,
-    /// The agent's list.
-    Agent,
+    /// The list of this extension of the agent.
+    Agent(AgentExtension),
 }
 
 /// The result of a failed procedure.
@@ -330,7 +331,7 @@ pub static ROWS: [ProcedureRow; 9] = [
         ],
         begins: FirstWork::Boot,
         boots: Boots::Ramdisk,
-        steps: StepSource::Agent,
+        steps: StepSource::Agent(AgentExtension::Clean),
         is_abortable: true,
         then: None,
         fails: Failing {
@@ -446,7 +447,7 @@ pub static ROWS: [ProcedureRow; 9] = [
             to: ProvisionState::Active,
         }],
         boots: Boots::Ramdisk,
-        steps: StepSource::Agent,
+        steps: StepSource::Agent(AgentExtension::Service),
         is_abortable: true,
         fails: Failing {
             to: ProvisionState::ServiceFailed,

@@ -10,7 +10,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use provision::event::BootPhase;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{BootEvent, Node, What, Work};
+use provision::{AgentExtension, BootEvent, Node, What, Work};
 use serde_json::json;
 use small_disk::on_a_small_disk;
 use store::{Change, ChangeError, Clock, DaemonIdentity, NodeKey, Store, StoreError, WorkError};
@@ -86,7 +86,10 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
             let claimed =
                 store.claim_work(&daemon, Clock::process().now(), LEASE).await.unwrap().unwrap();
             let what = What::Agent {
-                call: AgentCall::ExecuteStep { step: "x".repeat(900) },
+                call: AgentCall::ExecuteStep {
+                    extension: AgentExtension::Clean,
+                    step: "x".repeat(900),
+                },
                 outcome: AgentOutcome::Failed { error: "y".repeat(900) },
                 caller: None,
             };

@@ -5,6 +5,8 @@ use std::fmt;
 use hardware::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::agent_extension::AgentExtension;
+
 /// A call between the daemon and an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
@@ -15,10 +17,17 @@ pub enum AgentCall {
     Heartbeat,
     /// The daemon requests the agent's commands.
     ListCommands,
-    /// The daemon requests the agent's clean steps.
-    GetSteps,
-    /// The daemon sends a step.
+    /// The agent is asked for its steps.
+    GetSteps {
+        /// Of which extension.
+        #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
+        extension: AgentExtension,
+    },
+    /// The agent is told to run a step.
     ExecuteStep {
+        /// Of which extension.
+        #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
+        extension: AgentExtension,
         /// The step without its interface: `erase_devices`.
         step: String,
     },
@@ -36,7 +45,7 @@ impl AgentCall {
         match self {
             Self::Lookup | Self::Heartbeat => true,
             Self::ListCommands
-            | Self::GetSteps
+            | Self::GetSteps { .. }
             | Self::ExecuteStep { .. }
             | Self::StepEnded { .. } => false,
         }
@@ -44,8 +53,8 @@ impl AgentCall {
 
     pub(super) fn text(&mut self) -> Option<&mut String> {
         match self {
-            Self::Lookup | Self::Heartbeat | Self::ListCommands | Self::GetSteps => None,
-            Self::ExecuteStep { step } | Self::StepEnded { step } => Some(step),
+            Self::Lookup | Self::Heartbeat | Self::ListCommands | Self::GetSteps { .. } => None,
+            Self::ExecuteStep { step, .. } | Self::StepEnded { step } => Some(step),
         }
     }
 }
@@ -56,8 +65,10 @@ impl fmt::Display for AgentCall {
             Self::Lookup => f.write_str("lookup"),
             Self::Heartbeat => f.write_str("heartbeat"),
             Self::ListCommands => f.write_str("list of commands"),
-            Self::GetSteps => f.write_str("clean.get_clean_steps"),
-            Self::ExecuteStep { step } => write!(f, "clean.execute_clean_step {step}"),
+            Self::GetSteps { extension } => f.write_str(&extension.get_steps()),
+            Self::ExecuteStep { extension, step } => {
+                write!(f, "{} {step}", extension.execute_step())
+            }
             Self::StepEnded { step } => f.write_str(step),
         }
     }

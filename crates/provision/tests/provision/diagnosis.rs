@@ -12,7 +12,9 @@ use provision::trace::{
     AgentCall, AgentCaller, AgentOutcome, AnnouncementCause, BootAnnouncement, CallRefusal,
     DhcpAnswer, DhcpService, TransitionReason,
 };
-use provision::{BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What};
+use provision::{
+    AgentExtension, BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What,
+};
 use uuid::Uuid;
 
 // The five most common failures. Certain ones are reported at once, with the setting to change.
@@ -329,7 +331,13 @@ fn an_agent_that_was_refused_is_named_with_the_reason() {
 #[test]
 fn an_agent_whose_command_api_cannot_be_reached_is_named() {
     Trace::running()
-        .then(5, agent(AgentCall::GetSteps, failed("connection timed out")))
+        .then(
+            5,
+            agent(
+                AgentCall::GetSteps { extension: AgentExtension::Clean },
+                failed("connection timed out"),
+            ),
+        )
         .says_after(0, Verdict::Stuck, "the agent calls home, but clean.get_clean_steps failed");
 }
 
@@ -821,8 +829,11 @@ fn calls() -> impl Iterator<Item = (AgentCall, AgentOutcome)> {
         (AgentCall::Lookup, AgentOutcome::Found { addresses, more: 3 }),
         (AgentCall::Heartbeat, answer),
         (AgentCall::ListCommands, AgentOutcome::Failed { error: text() }),
-        (AgentCall::GetSteps, AgentOutcome::Accepted),
-        (AgentCall::ExecuteStep { step: text() }, AgentOutcome::Accepted),
+        (AgentCall::GetSteps { extension: AgentExtension::Clean }, AgentOutcome::Accepted),
+        (
+            AgentCall::ExecuteStep { extension: AgentExtension::Service, step: text() },
+            AgentOutcome::Accepted,
+        ),
         (AgentCall::StepEnded { step: text() }, AgentOutcome::Done),
         (AgentCall::Lookup, AgentOutcome::InWords { words: text() }),
         (AgentCall::StepEnded { step: text() }, AgentOutcome::Failed { error: text() }),

@@ -2,7 +2,7 @@
 
 use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{Event, What};
+use provision::{Event, StepSource, What};
 use serde_json::{Map, Value, json};
 use store::Claimed;
 use tracing::info;
@@ -19,12 +19,15 @@ pub(super) async fn run(
 ) -> Event {
     let Some(attempt) = attempt_of(&claimed.node, id) else { return step_plan::no_agent(id) };
     let Some(agent) = &attempt.agent else { return step_plan::no_agent(id) };
+    let StepSource::Agent(extension) = attempt.procedure.row().steps else {
+        return step_plan::no_agent(id);
+    };
     let client = match AgentClient::new(attempt, agent) {
         Ok(client) => client,
         Err(error) => return Event::StepFailed { attempt: id, reason: error.to_string() },
     };
     let agent = TracedAgent { context, claimed, client };
-    agent.carry_out(StepPlan::new(work, id, &attempt.run)).await
+    agent.carry_out(StepPlan::new(work, extension, id, &attempt.run)).await
 }
 
 /// A node's agent, with each call to it in the trace.
@@ -41,7 +44,7 @@ impl TracedAgent<'_> {
             reply = match plan.next(&reply) {
                 StepAction::ListCommands => self.commands().await,
                 StepAction::Send { call, command, params, wait } => {
-                    self.send(call, command, params, wait).await
+                    self.send(call, &command, params, wait).await
                 }
                 StepAction::Done { event, trace } => {
                     trace.into_iter().for_each(|what| self.record(what));
