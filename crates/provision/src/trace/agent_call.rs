@@ -17,15 +17,15 @@ pub enum AgentCall {
     Heartbeat,
     /// The daemon requests the agent's commands.
     ListCommands,
-    /// The agent is asked for its steps.
+    /// The daemon requests the agent's steps.
     GetSteps {
-        /// Of which extension.
+        /// The extension that has them.
         #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
         extension: AgentExtension,
     },
-    /// The agent is told to run a step.
+    /// The daemon sends a step.
     ExecuteStep {
-        /// Of which extension.
+        /// The extension that has it.
         #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
         extension: AgentExtension,
         /// The step without its interface: `erase_devices`.
