@@ -6,7 +6,7 @@
 use provision::node::StepRun;
 use provision::steps::ProcedureStep;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{AgentExtension, Event, What};
+use provision::{AgentExtension, BootEventKind, Event};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ pub enum StepAction {
         /// The event.
         event: Event,
         /// The event for the trace.
-        trace: Option<What>,
+        trace: Option<BootEventKind>,
     },
 }
 
@@ -215,13 +215,13 @@ pub fn no_agent(attempt: Uuid) -> Event {
 
 /// A call to an agent and its outcome, for the trace.
 #[must_use]
-pub fn traced(call: AgentCall, outcome: AgentOutcome) -> What {
-    What::Agent { call, outcome, caller: None }
+pub fn traced(call: AgentCall, outcome: AgentOutcome) -> BootEventKind {
+    BootEventKind::Agent { call, outcome, caller: None }
 }
 
 /// A sent command and its outcome, for the trace.
 #[must_use]
-pub fn traced_command(call: AgentCall, command: &Command) -> What {
+pub fn traced_command(call: AgentCall, command: &Command) -> BootEventKind {
     let outcome = match command.command_status {
         CommandStatus::Running | CommandStatus::Succeeded => AgentOutcome::Accepted,
         CommandStatus::Failed

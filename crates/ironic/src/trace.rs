@@ -1,7 +1,7 @@
 //! `GET /v1/nodes/{}/boot-trace`: the events of a boot, and its diagnosis. An extension of Ironic's API.
 
 use jiff::Timestamp;
-use provision::{Attempt, BootEvent, BootInterface, Node, ProvisionState, Stage, What};
+use provision::{Attempt, BootEvent, BootEventKind, BootInterface, Node, ProvisionState, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -101,7 +101,7 @@ impl BootTrace {
 /// An entry of Ironic's `history`: a change of state in a trace, with its reason.
 #[must_use]
 pub fn history_entry(node: &Node, event: &BootEvent, view: &ClientView) -> Option<Value> {
-    let What::State { from, to, reason } = &event.what else { return None };
+    let BootEventKind::State { from, to, reason } = &event.what else { return None };
     let failed = to.stage() == Some(Stage::Failed) || *to == ProvisionState::Error;
     let procedure = to.procedure().or_else(|| from.procedure());
     // Events have no UUIDs, but their times are unique within an attempt.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use provision::addresses::{MachineAddresses, boots_own_iso};
 use provision::trace::DhcpAnswer;
-use provision::{Node, What};
+use provision::{BootEventKind, Node};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -57,24 +57,24 @@ pub(crate) struct UnsavedAddresses {
 
 impl AddressBook {
     /// Records the address of the machine in an exchange of the node's boot.
-    pub fn note(&self, node: &Node, what: &What) {
+    pub fn note(&self, node: &Node, what: &BootEventKind) {
         match what {
             // A client with the ticket has it from the service, or from a client that has.
-            What::Http { method, remote: Some(remote), status: 200..=299, sent, .. }
-                if method == "GET" && *sent > 0 =>
-            {
+            BootEventKind::Http {
+                method, remote: Some(remote), status: 200..=299, sent, ..
+            } if method == "GET" && *sent > 0 => {
                 self.add(node, &[*remote], &[]);
             }
-            What::Dhcp { answer: DhcpAnswer::Ack { address, .. }, .. } => {
+            BootEventKind::Dhcp { answer: DhcpAnswer::Ack { address, .. }, .. } => {
                 self.add(node, &[], &[*address]);
             }
-            What::State { .. }
-            | What::Redfish { .. }
-            | What::Provider { .. }
-            | What::Dhcp { .. }
-            | What::Http { .. }
-            | What::Agent { .. }
-            | What::LeftOut { .. } => {}
+            BootEventKind::State { .. }
+            | BootEventKind::Redfish { .. }
+            | BootEventKind::Provider { .. }
+            | BootEventKind::Dhcp { .. }
+            | BootEventKind::Http { .. }
+            | BootEventKind::Agent { .. }
+            | BootEventKind::LeftOut { .. } => {}
         }
     }
 
@@ -198,8 +198,8 @@ mod tests {
 
     use super::*;
 
-    fn fetch(status: u16, sent: u64) -> What {
-        What::Http {
+    fn fetch(status: u16, sent: u64) -> BootEventKind {
+        BootEventKind::Http {
             method: "GET".to_owned(),
             artifact: Some(Artifact::Iso),
             path: "boot.iso".to_owned(),
@@ -214,8 +214,8 @@ mod tests {
         }
     }
 
-    fn dhcp(answer: DhcpAnswer) -> What {
-        What::Dhcp {
+    fn dhcp(answer: DhcpAnswer) -> BootEventKind {
+        BootEventKind::Dhcp {
             message: "REQUEST".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             client: ClientKind::System,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use provision::instance_boot::begins_another_boot;
-use provision::{Attempt, Node, What};
+use provision::{Attempt, BootEventKind, Node};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -55,7 +55,7 @@ impl LaterBoot {
 impl LaterBoots {
     /// The attempt of an exchange: the node's attempt, or a later boot that begins with this exchange or has already
     /// begun.
-    pub(crate) fn attempt_of(&self, node: &Node, attempt: &Attempt, what: &What) -> Uuid {
+    pub(crate) fn attempt_of(&self, node: &Node, attempt: &Attempt, what: &BootEventKind) -> Uuid {
         let mut unsaved = self.locked();
         match unsaved.get(&node.uuid).filter(|(later, _)| later.before == attempt.id) {
             Some((later, UnsavedStage::ToSave)) => return later.id,
@@ -151,8 +151,8 @@ mod tests {
     }
 
     /// The firmware requests its boot.
-    fn firmware_asks() -> What {
-        What::Dhcp {
+    fn firmware_asks() -> BootEventKind {
+        BootEventKind::Dhcp {
             message: "DISCOVER".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             client: ClientKind::HttpClient,

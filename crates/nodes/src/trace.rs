@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use provision::{Attempt, BootEvent, Boots, Node, What};
+use provision::{Attempt, BootEvent, BootEventKind, Boots, Node};
 use store::{Clock, Store, StoreError, log_store_failure};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -130,11 +130,12 @@ impl Recorder {
     }
 
     /// Records an event in the node's latest attempt, with the current time; nothing without an attempt.
-    pub fn record(&self, node: &Node, what: What) {
+    pub fn record(&self, node: &Node, what: BootEventKind) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
         let what = what.shortened();
-        let is_fetch = attempt.boots() == Boots::Instance && matches!(what, What::Http { .. });
+        let is_fetch =
+            attempt.boots() == Boots::Instance && matches!(what, BootEventKind::Http { .. });
         if self.enqueue(node, attempt, what) {
             if is_fetch {
                 self.fetches.note(node.uuid);
@@ -150,7 +151,7 @@ impl Recorder {
 
     /// Whether there was room. Times and numbers are given in one order; and identities are, so that what was recorded for
     /// a boot has a number before that boot is overtaken.
-    fn enqueue(&self, node: &Node, attempt: &Attempt, what: What) -> bool {
+    fn enqueue(&self, node: &Node, attempt: &Attempt, what: BootEventKind) -> bool {
         let mut numbers = locked(&self.numbers);
         let attempt = self.later_boots.attempt_of(node, attempt, &what);
         let event = BootEvent { at: Clock::process().now(), attempt, what };
@@ -308,8 +309,8 @@ mod tests {
         (folder, store, node)
     }
 
-    fn told() -> What {
-        What::Provider {
+    fn told() -> BootEventKind {
+        BootEventKind::Provider {
             name: DhcpService::Kea,
             told: BootAnnouncement::Boot {
                 cause: AnnouncementCause::Begin,
@@ -352,12 +353,12 @@ mod tests {
     }
 
     /// An active node whose machine has its instance's image, and its firmware begins anew.
-    fn instance_that_restarts(node: Node) -> (Node, What) {
+    fn instance_that_restarts(node: Node) -> (Node, BootEventKind) {
         let mut node = Node { provision_state: ProvisionState::Active, ..node };
         let attempt = node.attempt.as_mut().unwrap();
         attempt.procedure = Procedure::Deploy;
         attempt.image_fetched_at = Some(attempt.started_at);
-        let firmware_asks = What::Dhcp {
+        let firmware_asks = BootEventKind::Dhcp {
             message: "DISCOVER".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             client: ClientKind::HttpClient,

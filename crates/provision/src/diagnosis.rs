@@ -12,8 +12,8 @@ use crate::procedure::{Boots, Stage};
 use crate::state::Position;
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{
-    AgentCall, AgentCaller, AgentOutcome, BootEvent, CallRefusal, DhcpAnswer, DhcpService,
-    TransitionReason, What, latest_boot,
+    AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,
+    DhcpService, TransitionReason, latest_boot,
 };
 
 /// Time without progress after which the boot counts as silent.
@@ -91,19 +91,21 @@ enum End<'a> {
 
 fn end(events: &[BootEvent]) -> Option<End<'_>> {
     events.iter().enumerate().rev().find_map(|(event, BootEvent { what, .. })| match what {
-        What::State { to, reason, .. } if to.stage() == Some(Stage::Failed) => {
+        BootEventKind::State { to, reason, .. } if to.stage() == Some(Stage::Failed) => {
             Some(End::Failed { event, reason: reason.as_ref() })
         }
-        What::State { from, to, .. } if from.is_under_way() && to.position() == Position::Rest => {
+        BootEventKind::State { from, to, .. }
+            if from.is_under_way() && to.position() == Position::Rest =>
+        {
             Some(End::Well)
         }
-        What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => None,
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => None,
     })
 }
 
@@ -163,14 +165,14 @@ impl<'a> Seen<'a> {
 
     fn take(&mut self, loader: HttpLoader, event: &'a BootEvent) {
         match &event.what {
-            What::State { to, .. } => {
+            BootEventKind::State { to, .. } => {
                 self.progress_at = Some(event.at);
                 // A machine that was on already has no power-on call.
                 if to.stage() == Some(Stage::Waiting) {
                     self.powered_on_at.get_or_insert(event.at);
                 }
             }
-            What::Redfish { purpose, method, status, error, .. } => {
+            BootEventKind::Redfish { purpose, method, status, error, .. } => {
                 self.bmc_errors.retain(|(failed, ..)| failed != purpose);
                 if let Some(error) = error {
                     self.bmc_errors.push((*purpose, *status, error));
@@ -182,11 +184,11 @@ impl<'a> Seen<'a> {
                     self.progress_at = Some(event.at);
                 }
             }
-            What::Provider { name, .. } => {
+            BootEventKind::Provider { name, .. } => {
                 self.provider = Some(*name);
                 self.progress_at = Some(event.at);
             }
-            What::Dhcp { message, client, architecture, answer, .. } => {
+            BootEventKind::Dhcp { message, client, architecture, answer, .. } => {
                 let served = matches!(
                     answer,
                     DhcpAnswer::Offer { .. } | DhcpAnswer::Ack { .. } | DhcpAnswer::Beside { .. }
@@ -194,7 +196,7 @@ impl<'a> Seen<'a> {
                 self.note(event.at, Progress::Dhcp(*client, message, served));
                 self.take_dhcp(*client, *architecture, answer);
             }
-            What::Http { method, artifact, path, status, error, sent, length, .. } => {
+            BootEventKind::Http { method, artifact, path, status, error, sent, length, .. } => {
                 self.note(event.at, Progress::Http(method, path, *status));
                 if *status >= 400 {
                     self.take_http_error(*artifact, path, *status, error.as_deref());
@@ -204,14 +206,14 @@ impl<'a> Seen<'a> {
                     self.http = Some(Http::Asked(path));
                 }
             }
-            What::Agent { call, outcome, caller: None } => {
+            BootEventKind::Agent { call, outcome, caller: None } => {
                 self.take_agent(call, outcome, event.at);
             }
-            What::Agent { call, outcome, caller: Some(caller) } => {
+            BootEventKind::Agent { call, outcome, caller: Some(caller) } => {
                 self.take_call(call, outcome, caller, event.at);
             }
             // Whatever they were, the machine is not silent.
-            What::LeftOut { .. } => self.progress_at = Some(event.at),
+            BootEventKind::LeftOut { .. } => self.progress_at = Some(event.at),
         }
     }
 

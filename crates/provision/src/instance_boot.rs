@@ -10,7 +10,7 @@ use crate::boot::{Artifact, HttpLoader};
 use crate::node::{Attempt, Node};
 use crate::procedure::Boots;
 use crate::state::ProvisionState;
-use crate::trace::{BootEvent, What, latest_boot};
+use crate::trace::{BootEvent, BootEventKind, latest_boot};
 
 /// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts.
 #[must_use]
@@ -37,8 +37,9 @@ struct Part {
 }
 
 /// The part that a fetch got of a file with the operating system.
-fn part_of(what: &What, loader: HttpLoader) -> Option<(Artifact, Part)> {
-    let What::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what else {
+fn part_of(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)> {
+    let BootEventKind::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what
+    else {
         return None;
     };
     let artifact = artifact.filter(|artifact| artifact.holds_ramdisk(loader))?;
@@ -62,7 +63,7 @@ fn content_range(range: &str) -> Option<(u64, u64)> {
 /// Whether an exchange shows a later boot of an instance: its image was fetched completely before, and its firmware
 /// now begins again.
 #[must_use]
-pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &What) -> bool {
+pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &BootEventKind) -> bool {
     let is_over = node.provision_state == ProvisionState::Active
         && attempt.boots() == Boots::Instance
         && attempt.image_fetched_at.is_some();
@@ -95,9 +96,9 @@ pub fn fate_of_later_boot(node: &Node, before: Uuid, id: Uuid) -> LaterBootFate 
     }
 }
 
-fn is_of_firmware(what: &What) -> bool {
+fn is_of_firmware(what: &BootEventKind) -> bool {
     match what {
-        What::Dhcp { client, .. } => match client {
+        BootEventKind::Dhcp { client, .. } => match client {
             ClientKind::HttpClient | ClientKind::PxeClient => true,
             // These clients follow the firmware, or run without any boot.
             ClientKind::Ipxe
@@ -106,7 +107,7 @@ fn is_of_firmware(what: &What) -> bool {
             | ClientKind::Firmware
             | ClientKind::System => false,
         },
-        What::Http { artifact: Some(artifact), .. } => match artifact {
+        BootEventKind::Http { artifact: Some(artifact), .. } => match artifact {
             Artifact::BootLoader
             | Artifact::BootLoaderArm64
             | Artifact::BootLoaderRiscv64
@@ -118,12 +119,12 @@ fn is_of_firmware(what: &What) -> bool {
             | Artifact::Kernel
             | Artifact::Initramfs => false,
         },
-        What::Http { artifact: None, .. }
-        | What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => false,
+        BootEventKind::Http { artifact: None, .. }
+        | BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => false,
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
     fn fetch(artifact: Artifact, range: Option<Range<u64>>, sent: u64) -> BootEvent {
         let length = range.as_ref().map_or(LENGTH, |range| range.end - range.start);
         let range = range.map(|range| format!("bytes {}-{}/{LENGTH}", range.start, range.end - 1));
-        let what = What::Http {
+        let what = BootEventKind::Http {
             method: "GET".to_owned(),
             artifact: Some(artifact),
             path: artifact.file_name().to_owned(),
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn a_head_fetches_nothing() {
         let mut event = fetch(Artifact::Iso, None, LENGTH);
-        let What::Http { method, .. } = &mut event.what else { unreachable!() };
+        let BootEventKind::Http { method, .. } = &mut event.what else { unreachable!() };
         "HEAD".clone_into(method);
         assert!(!is_fetched(&[event]));
     }

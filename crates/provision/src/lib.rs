@@ -37,4 +37,4 @@ pub use refused::Refused;
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, step};
 pub use stranger::{BootingStranger, Vicinity};
-pub use trace::{BootEvent, What};
+pub use trace::{BootEvent, BootEventKind};

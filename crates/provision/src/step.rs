@@ -20,7 +20,7 @@ use crate::procedure::{Boots, Procedure, ProcedureRow, Stage};
 use crate::refused::Refused;
 use crate::state::{Position, ProvisionState as State};
 use crate::text::{masked, printable, shortened};
-use crate::trace::{TransitionReason, What};
+use crate::trace::{BootEventKind, TransitionReason};
 
 /// The inputs of a decision besides the node and the event.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct Outcome {
     /// The next work. `None` keeps the planned work.
     pub work: Option<Work>,
     /// New events of the attempt's trace.
-    pub trace: Vec<What>,
+    pub trace: Vec<BootEventKind>,
 }
 
 /// Applies `event` to `node`.
@@ -136,7 +136,7 @@ struct Transition<'a> {
     before: &'a Node,
     node: Node,
     context: &'a Context,
-    trace: Vec<What>,
+    trace: Vec<BootEventKind>,
 }
 
 // Shared parts of several events, from the larger to the smaller.
@@ -268,7 +268,11 @@ impl Transition<'_> {
         for text in reason.iter_mut().flat_map(TransitionReason::texts) {
             *text = fit_reason(text);
         }
-        self.trace.push(What::State { from: self.before.provision_state, to: state, reason });
+        self.trace.push(BootEventKind::State {
+            from: self.before.provision_state,
+            to: state,
+            reason,
+        });
         self.node.provision_state = state;
         self.node.target_provision_state = target;
         self.node.provision_updated_at = Some(self.context.now);

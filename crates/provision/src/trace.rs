@@ -34,11 +34,11 @@ pub struct BootEvent {
     pub attempt: Uuid,
     /// The exchange.
     #[serde(flatten)]
-    pub what: What,
+    pub what: BootEventKind,
 }
 
 impl BootEvent {
-    /// The event with [shortened](What::shortened) texts.
+    /// The event with [shortened](BootEventKind::shortened) texts.
     #[must_use]
     pub fn shortened(self) -> Self {
         Self { what: self.what.shortened(), ..self }
@@ -48,7 +48,7 @@ impl BootEvent {
 /// An exchange. Never contains a ticket, token or password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "kind", rename_all = "snake_case")]
-pub enum What {
+pub enum BootEventKind {
     /// The node changed its state.
     State {
         /// The former state.
@@ -140,13 +140,13 @@ pub enum What {
     },
 }
 
-impl Serialize for What {
+impl Serialize for BootEventKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Self::serialize(self, serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for What {
+impl<'de> Deserialize<'de> for BootEventKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let event = Map::<String, Value>::deserialize(deserializer)?;
         let event = Value::Object(older_rows::in_present_form(event));
@@ -157,18 +157,18 @@ impl<'de> Deserialize<'de> for What {
 /// The part of a trace since the last start of the machine, which may be within its attempt.
 pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     let start = events.iter().rposition(|event| match &event.what {
-        What::State { from, to, reason } => {
+        BootEventKind::State { from, to, reason } => {
             let begins = from.stage() != Some(Stage::Waiting) || from.procedure() != to.procedure();
             let boots_again =
                 matches!(reason, Some(TransitionReason::StepReboot | TransitionReason::BootMissed));
             to.stage() == Some(Stage::AtWork) && (begins || boots_again)
         }
-        What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => false,
+        BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => false,
     });
     &events[start.unwrap_or(0)..]
 }
@@ -235,7 +235,7 @@ impl CallRefusal {
 /// Largest size of another party's text in an event, in bytes.
 const TEXT: usize = 1_024;
 
-impl What {
+impl BootEventKind {
     /// The same with each text cut to a kibibyte: machines, BMCs and agents choose these texts, and all are stored.
     #[must_use]
     pub fn shortened(mut self) -> Self {
@@ -291,7 +291,7 @@ impl What {
 }
 
 /// One line, for a timeline.
-impl fmt::Display for What {
+impl fmt::Display for BootEventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State { from, to, reason } => {
@@ -438,9 +438,11 @@ mod length_tests {
     fn a_text_of_others_is_cut_between_two_characters() {
         let error = "漢".repeat(1_000_000);
         let outcome = AgentOutcome::Failed { error };
-        let what = What::Agent { call: AgentCall::Lookup, outcome, caller: None };
+        let what = BootEventKind::Agent { call: AgentCall::Lookup, outcome, caller: None };
 
-        let What::Agent { outcome, .. } = what.shortened() else { unreachable!("it is one") };
+        let BootEventKind::Agent { outcome, .. } = what.shortened() else {
+            unreachable!("it is one")
+        };
 
         let error = outcome.error().unwrap();
         assert!(error.len() <= TEXT && error.ends_with("漢…"), "{} bytes", error.len());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::libc::O_NONBLOCK;
 use nodes::Recorder;
 use nv_redfish_bmc_http::{BmcCredentials, CacheSettings, HttpBmc};
-use provision::{Node, What};
+use provision::{BootEventKind, Node};
 use redfish::boot::{
     BmcCall, BmcFailure, CannotHttpBoot, NotOneSystem, RedfishSystem, SystemPower, SystemView,
     only_system,
@@ -302,8 +302,8 @@ fn open_regular(path: &Path) -> Result<File, String> {
     }
 }
 
-fn what(call: &BmcCall, failure: Option<&BmcFailure>) -> What {
-    What::Redfish {
+fn what(call: &BmcCall, failure: Option<&BmcFailure>) -> BootEventKind {
+    BootEventKind::Redfish {
         purpose: call.purpose,
         method: call.method.to_owned(),
         path: call.path.clone(),

@@ -22,7 +22,7 @@ use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use provision::boot::bootable;
 use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
-use provision::{Node, Port, What};
+use provision::{BootEventKind, Node, Port};
 use store::log_store_failure;
 use tokio::sync::RwLock;
 use tracing::{debug, info, warn};
@@ -339,7 +339,7 @@ impl Providers {
     fn record(&self, node: &Node, told: BootAnnouncement, failed: Option<&anyhow::Error>) {
         if let Some(name) = self.name {
             let error = failed.map(|failed| format!("{failed:#}"));
-            self.recorder.record(node, What::Provider { name, told, error });
+            self.recorder.record(node, BootEventKind::Provider { name, told, error });
         }
     }
 

@@ -10,7 +10,7 @@ use hardware::RedfishPurpose;
 use jiff::SignedDuration;
 use nodes::{NodeIndex, Nodes, Recorder, trace};
 use provision::trace::AgentOutcome;
-use provision::{BootEvent, Event, Node, Policy, PowerState, What, Work};
+use provision::{BootEvent, BootEventKind, Event, Node, Policy, PowerState, Work};
 use serde_json::{Value, json};
 use server::api::{ApiContext, ApiSettings, agent_router, router};
 use store::{Claimed, Clock, DaemonIdentity, NodeKey, Store};
@@ -686,14 +686,14 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
     service.recorder.flush().await;
     let events = service.nodes.store().events(node.uuid, None).await.unwrap();
     let reported = events.into_iter().find_map(|event| match event.what {
-        What::Agent { outcome: AgentOutcome::Failed { error }, .. } => Some(error),
-        What::Agent { .. }
-        | What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::LeftOut { .. } => None,
+        BootEventKind::Agent { outcome: AgentOutcome::Failed { error }, .. } => Some(error),
+        BootEventKind::Agent { .. }
+        | BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::LeftOut { .. } => None,
     });
     assert!(reported.unwrap().contains("https://192.0.2.66:9999"));
 }
@@ -752,7 +752,7 @@ async fn machines_reach_what_agents_need_and_nothing_else() {
 async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
     let mut service = Service::new().await;
     let node = service.cleaning().await;
-    let refused = What::Redfish {
+    let refused = BootEventKind::Redfish {
         purpose: RedfishPurpose::BootOverride,
         method: "PATCH".into(),
         path: "/redfish/v1/Systems/1".into(),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
-use provision::{BootEvent, Node, Outcome, What, Work};
+use provision::{BootEvent, BootEventKind, Node, Outcome, Work};
 use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ pub struct Change {
     /// The next work. `None` keeps the planned work, except that the work of the change's claim is finished.
     pub work: Option<Work>,
     /// New events of the attempt's trace; ignored if no attempt was under way before or after.
-    pub trace: Vec<What>,
+    pub trace: Vec<BootEventKind>,
 }
 
 impl From<Outcome> for Change {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use jiff::{SignedDuration, Timestamp};
-use provision::{BootEvent, What};
+use provision::{BootEvent, BootEventKind};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
@@ -229,7 +229,7 @@ async fn keep(
             Entry::Occupied(room) => room.into_mut(),
             Entry::Vacant(room) => room.insert(PER_ATTEMPT - count(connection, attempt).await?),
         };
-        if *room > 0 || matches!(event.what, What::State { .. }) {
+        if *room > 0 || matches!(event.what, BootEventKind::State { .. }) {
             *room -= 1;
             kept.push((*node, event.clone()));
         } else {
@@ -239,7 +239,10 @@ async fn keep(
     }
     for ((node, attempt), (more, at)) in left_out {
         let before = take_left_out(connection, (node, attempt)).await?;
-        kept.push((node, BootEvent { at, attempt, what: What::LeftOut { events: before + more } }));
+        kept.push((
+            node,
+            BootEvent { at, attempt, what: BootEventKind::LeftOut { events: before + more } },
+        ));
     }
     Ok(kept)
 }
@@ -265,13 +268,13 @@ async fn take_left_out(
     let rows = delete.fetch_all(connection).await?;
     let left_out = rows.iter().filter_map(|row| document::<BootEvent>(row, "event").ok());
     let events = left_out.map(|event| match event.what {
-        What::LeftOut { events } => events,
-        What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. } => 0,
+        BootEventKind::LeftOut { events } => events,
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::Agent { .. } => 0,
     });
     Ok(events.sum())
 }

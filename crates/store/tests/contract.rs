@@ -18,7 +18,9 @@ use provision::limits::MAX_PORTS_OF_NODE;
 use provision::node::{Attempt, FreshAttempt, Secret};
 use provision::state::PowerTarget;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{BootEvent, Node, Port, PowerState, Procedure, ProvisionState, What, Work};
+use provision::{
+    BootEvent, BootEventKind, Node, Port, PowerState, Procedure, ProvisionState, Work,
+};
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
@@ -1400,7 +1402,7 @@ async fn a_change_appends_its_trace_to_the_attempt(database: Database) {
     let node = cleaning("n");
     store.create_node(&node).await.unwrap();
     let (from, to) = (ProvisionState::CleanWait, ProvisionState::Cleaning);
-    let what = What::State { from, to, reason: None };
+    let what = BootEventKind::State { from, to, reason: None };
 
     store
         .change(node.uuid, None, now(), |node| {
@@ -1422,7 +1424,7 @@ async fn what_happens_between_attempts_is_in_no_trace(database: Database) {
     let end = |node: &Node| {
         let mut node = node.clone();
         node.attempt.as_mut().unwrap().ended_at = Some(now());
-        let trace = vec![What::State { from, to, reason: None }];
+        let trace = vec![BootEventKind::State { from, to, reason: None }];
         fine(Change { trace, ..Change::from(node) })
     };
 
@@ -1456,15 +1458,17 @@ async fn an_attempt_keeps_so_many_events_and_says_how_many_are_left_out(database
         store.append_events(&flood(round * 500)).await.unwrap();
     }
     let (from, to) = (ProvisionState::CleanWait, ProvisionState::Cleaning);
-    let state =
-        BootEvent { what: What::State { from, to, reason: None }, ..event(&node, 5_000, "") };
+    let state = BootEvent {
+        what: BootEventKind::State { from, to, reason: None },
+        ..event(&node, 5_000, "")
+    };
     store.append_events(&[(node.uuid, state.clone())]).await.unwrap();
     store.append_events(&[(other.uuid, event(&other, 1, "call"))]).await.unwrap();
 
     let trace = store.events(node.uuid, None).await.unwrap();
 
     assert_eq!(trace.len(), 2_002);
-    assert_eq!(trace[2_000].what, What::LeftOut { events: 1_000 });
+    assert_eq!(trace[2_000].what, BootEventKind::LeftOut { events: 1_000 });
     assert_eq!(trace[2_001], state);
     assert_eq!(store.events(other.uuid, None).await.unwrap().len(), 1);
 }
@@ -1934,7 +1938,7 @@ fn event(node: &Node, second: i64, call: &str) -> BootEvent {
     BootEvent {
         at: now() + SignedDuration::from_secs(second),
         attempt: node.attempt.as_ref().unwrap().id,
-        what: What::Agent {
+        what: BootEventKind::Agent {
             call: AgentCall::StepEnded { step: call.to_owned() },
             outcome: AgentOutcome::Done,
             caller: None,
@@ -1946,14 +1950,14 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
     trace
         .iter()
         .filter_map(|event| match &event.what {
-            What::Agent { call: AgentCall::StepEnded { step }, .. } => Some(step.as_str()),
-            What::Agent { .. }
-            | What::State { .. }
-            | What::Redfish { .. }
-            | What::Provider { .. }
-            | What::Dhcp { .. }
-            | What::Http { .. }
-            | What::LeftOut { .. } => None,
+            BootEventKind::Agent { call: AgentCall::StepEnded { step }, .. } => Some(step.as_str()),
+            BootEventKind::Agent { .. }
+            | BootEventKind::State { .. }
+            | BootEventKind::Redfish { .. }
+            | BootEventKind::Provider { .. }
+            | BootEventKind::Dhcp { .. }
+            | BootEventKind::Http { .. }
+            | BootEventKind::LeftOut { .. } => None,
         })
         .collect()
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use provision::event::BootPhase;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{AgentExtension, BootEvent, Node, What, Work};
+use provision::{AgentExtension, BootEvent, BootEventKind, Node, Work};
 use serde_json::json;
 use small_disk::on_a_small_disk;
 use store::{Change, ChangeError, Clock, DaemonIdentity, NodeKey, Store, StoreError, WorkError};
@@ -85,7 +85,7 @@ fn work_and_traces_are_kept_where_a_disk_runs_full_between_a_claim_and_its_end()
             let daemon = DaemonIdentity::new(Uuid::new_v4(), "a".to_owned());
             let claimed =
                 store.claim_work(&daemon, Clock::process().now(), LEASE).await.unwrap().unwrap();
-            let what = What::Agent {
+            let what = BootEventKind::Agent {
                 call: AgentCall::ExecuteStep {
                     extension: AgentExtension::Clean,
                     step: "x".repeat(900),

@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use provision::boot::{BootInterface, BootMethod, HttpLoader};
 use provision::{
-    BootEvent, Boots, Procedure, ProvisionState as State, Stage, Vicinity, What, diagnose,
+    BootEvent, BootEventKind, Boots, Procedure, ProvisionState as State, Stage, Vicinity, diagnose,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use store::{NodeFilter, PortFilter, Store};
@@ -93,8 +93,9 @@ async fn nodes_ports_and_traces_of_version_0_1_are_read() {
         let Some(attempt) = &node.attempt else { continue };
         assert_eq!((attempt.procedure, attempt.boots()), (Procedure::Clean, Boots::Ramdisk));
         let events = store.events(node.uuid, Some(attempt.id)).await.unwrap();
-        let begins =
-            |event: &&BootEvent| matches!(event.what, What::State { from: State::Manageable, .. });
+        let begins = |event: &&BootEvent| {
+            matches!(event.what, BootEventKind::State { from: State::Manageable, .. })
+        };
         assert_eq!(events.iter().filter(begins).count(), 1, "{:?}", node.name);
     }
     for state in [State::Enroll, State::Verifying, State::Available, State::CleanFailed] {
@@ -145,7 +146,7 @@ async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
 /// The diagnosis this long after the last event.
 fn judged(events: &[BootEvent], minutes: i64) -> String {
     let (first, last) = (events.first().unwrap(), events.last().unwrap());
-    let What::State { to, .. } = &first.what else { panic!("{first:?}") };
+    let BootEventKind::State { to, .. } = &first.what else { panic!("{first:?}") };
     let boots = to.procedure().unwrap().row().boots;
     let method = BootMethod { boots, interface: BootInterface::Http, loader: HttpLoader::Uki };
     let now = last.at + SignedDuration::from_mins(minutes);

@@ -9,7 +9,7 @@ use clap::Args;
 use console::{Term, style};
 use indicatif::{ProgressBar, ProgressStyle};
 use ironic::trace::BootTrace;
-use provision::What;
+use provision::BootEventKind;
 use provision::trace::AgentCall;
 use uuid::Uuid;
 
@@ -167,7 +167,7 @@ fn where_next(screen: &Screen, lab: &Lab) {
 fn to_heartbeat(boot: &BootTrace) -> Option<f64> {
     let on = boot.attempt.as_ref()?.latest.as_ref()?.powered_on_at?;
     let first = boot.events.iter().find(
-        |event| matches!(&event.what, What::Agent { call: AgentCall::Heartbeat, outcome, .. } if outcome.error().is_none()),
+        |event| matches!(&event.what, BootEventKind::Agent { call: AgentCall::Heartbeat, outcome, .. } if outcome.error().is_none()),
     )?;
     Some(first.at.duration_since(on).as_secs_f64())
 }

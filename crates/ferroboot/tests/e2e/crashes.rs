@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{BMC, Lab, disk};
-use provision::What;
+use provision::BootEventKind;
 use provision::trace::AgentCall;
 
 use crate::proxy::Proxy;
@@ -57,7 +57,7 @@ fn killed_while_the_firmware_fetches_it_boots_the_machine_again() {
         let (machine, bmc) = behind_a_proxy(lab)?;
         lab.begin_to_clean(&machine)?;
         // The machine requests the image's size, and then fetches it at once.
-        lab.wait_for_event(&machine, "request", |what| matches!(what, What::Http { .. }))?;
+        lab.wait_for_event(&machine, "request", |what| matches!(what, BootEventKind::Http { .. }))?;
 
         lab.kill_daemon()?;
         lab.start_daemon()?;
@@ -84,12 +84,12 @@ fn killed_after_the_agents_first_call_it_sends_no_step_a_second_time() {
     });
 }
 
-pub(crate) fn is_whole_fetch(what: &What) -> bool {
-    matches!(what, What::Http { method, sent, length, .. } if method == "GET" && sent == length)
+pub(crate) fn is_whole_fetch(what: &BootEventKind) -> bool {
+    matches!(what, BootEventKind::Http { method, sent, length, .. } if method == "GET" && sent == length)
 }
 
-pub(crate) fn is_heartbeat(what: &What) -> bool {
-    matches!(what, What::Agent { call: AgentCall::Heartbeat, .. })
+pub(crate) fn is_heartbeat(what: &BootEventKind) -> bool {
+    matches!(what, BootEventKind::Agent { call: AgentCall::Heartbeat, .. })
 }
 
 pub(crate) fn behind_a_proxy(lab: &Lab) -> Result<(LabMachine, Proxy)> {

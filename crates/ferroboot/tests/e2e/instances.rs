@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use efi::{ComposedImage, CpioArchive, SharedFile, UkiParts, UkiStub, esp, iso, uki};
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
-use provision::What;
+use provision::BootEventKind;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -132,7 +132,7 @@ fn boots_and_is_taken_away(
     wait_for_hellos(lab, machine, 1)?;
     // The machine restarts by itself; that boot has its own trace.
     wait_for_hellos(lab, machine, 2)?;
-    let is_fetch = |what: &What| matches!(what, What::Http { .. });
+    let is_fetch = |what: &BootEventKind| matches!(what, BootEventKind::Http { .. });
     lab.wait_for_event(machine, "fetch of the second boot", is_fetch)?;
     let second = lab.trace(&machine.name)?;
     let id = |trace: &ironic::trace::BootTrace| trace.attempt.as_ref().map(|it| it.id);

@@ -12,7 +12,7 @@ use ferroboot::lab::neighbour::{NAME, Neighbour};
 use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::{Lab, Plan};
 use hardware::ClientKind;
-use provision::What;
+use provision::BootEventKind;
 use provision::trace::DhcpAnswer;
 
 use crate::story::{Verbs as _, in_a_lab, with};
@@ -130,14 +130,14 @@ fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
 fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
     let trace = lab.trace(&lab.machines()[0].name)?;
     let answers = trace.events.into_iter().filter_map(|event| match event.what {
-        What::Dhcp { client: ClientKind::HttpClient, answer, .. } => Some(answer),
-        What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => None,
+        BootEventKind::Dhcp { client: ClientKind::HttpClient, answer, .. } => Some(answer),
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => None,
     });
     Ok(answers.collect())
 }

@@ -18,7 +18,7 @@ use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::process::Process;
 use ferroboot::lab::{Lab, Plan};
 use hardware::architecture;
-use provision::What;
+use provision::BootEventKind;
 use provision::trace::{AnnouncementCause, BootAnnouncement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -177,7 +177,7 @@ fn begin_a_boot(lab: &Lab) -> Result<Asker> {
     let asker = Asker::plug_in()?;
     ip(&format!("link set {} nomaster", machine.tap()))?;
     lab.begin_to_clean(machine)?;
-    lab.wait_for_event(machine, "provider", |what| matches!(what, What::Provider { .. }))?;
+    lab.wait_for_event(machine, "provider", |what| matches!(what, BootEventKind::Provider { .. }))?;
     lab.wait_for_state(machine, "clean wait")?;
     Ok(asker)
 }
@@ -191,7 +191,7 @@ fn is_told_again(lab: &Lab) -> Result<()> {
     lab.wait_for_event(&lab.machines()[0], "second telling", |what| {
         matches!(
             what,
-            What::Provider {
+            BootEventKind::Provider {
                 told: BootAnnouncement::Boot { cause: AnnouncementCause::Forgotten, .. },
                 ..
             }
@@ -231,7 +231,7 @@ fn offered(file: Option<&str>, vendor_class: Option<&str>) -> Offered {
 fn was_told(lab: &Lab, machine: &LabMachine, provider: &str) -> Result<()> {
     let trace = lab.trace(&machine.name)?;
     let told = trace.events.iter().any(
-        |event| matches!(&event.what, What::Provider { name, error: None, .. } if name.name() == provider),
+        |event| matches!(&event.what, BootEventKind::Provider { name, error: None, .. } if name.name() == provider),
     );
     ensure!(told, "the trace does not say that {provider} was told");
     Ok(())

@@ -15,7 +15,7 @@ use ferroboot::lab::{Lab, Plan, namespace};
 use ferroboot::trace::timeline;
 use hardware::RedfishPurpose;
 use ironic::trace::BootTrace;
-use provision::What;
+use provision::BootEventKind;
 
 /// The clean step of all tests: it removes partition tables and file-system signatures.
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
@@ -109,7 +109,7 @@ pub(crate) trait Verbs {
         &self,
         machine: &LabMachine,
         what: &str,
-        fits: fn(&What) -> bool,
+        fits: fn(&BootEventKind) -> bool,
     ) -> Result<()>;
     /// Waits until its trace has a diagnosis with these words; returns the whole text.
     fn wait_for_diagnosis(&self, machine: &LabMachine, words: &str) -> Result<String>;
@@ -158,7 +158,7 @@ impl Verbs for Lab {
         &self,
         machine: &LabMachine,
         what: &str,
-        fits: fn(&What) -> bool,
+        fits: fn(&BootEventKind) -> bool,
     ) -> Result<()> {
         let came = self.wait_until(|| {
             let trace = self.trace(&machine.name)?;
@@ -224,35 +224,41 @@ impl Fetch {
 
 fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
     trace.events.iter().filter_map(|event| match &event.what {
-        What::Http {
-            method, artifact: Some(artifact), user_agent, remote, sent, length, ..
+        BootEventKind::Http {
+            method,
+            artifact: Some(artifact),
+            user_agent,
+            remote,
+            sent,
+            length,
+            ..
         } if method == "GET" && sent == length => Some(Fetch {
             file: artifact.file_name().to_owned(),
             user_agent: user_agent.clone().unwrap_or_default(),
             remote: *remote,
         }),
-        What::State { .. }
-        | What::Redfish { .. }
-        | What::Provider { .. }
-        | What::Dhcp { .. }
-        | What::Http { .. }
-        | What::Agent { .. }
-        | What::LeftOut { .. } => None,
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => None,
     })
 }
 
 /// The seconds from power-on to the main events.
 pub(crate) fn measured(trace: &BootTrace) -> String {
     let on = trace.events.iter().find(
-        |event| matches!(&event.what, What::Redfish { purpose, .. } if *purpose == RedfishPurpose::PowerOn),
+        |event| matches!(&event.what, BootEventKind::Redfish { purpose, .. } if *purpose == RedfishPurpose::PowerOn),
     );
-    let seconds = |fits: fn(&What) -> bool| {
+    let seconds = |fits: fn(&BootEventKind) -> bool| {
         let event = trace.events.iter().find(|event| fits(&event.what));
         let after = on.zip(event).map(|(on, event)| event.at.duration_since(on.at).as_secs_f64());
         after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
     };
-    let asked = seconds(|what| matches!(what, What::Dhcp { .. }));
-    let fetched = seconds(|what| matches!(what, What::Http { .. }));
-    let called = seconds(|what| matches!(what, What::Agent { .. }));
+    let asked = seconds(|what| matches!(what, BootEventKind::Dhcp { .. }));
+    let fetched = seconds(|what| matches!(what, BootEventKind::Http { .. }));
+    let called = seconds(|what| matches!(what, BootEventKind::Agent { .. }));
     format!("first DHCP {asked}, first fetch {fetched}, agent {called}")
 }

@@ -13,7 +13,8 @@ use provision::trace::{
     DhcpAnswer, DhcpService, TransitionReason,
 };
 use provision::{
-    AgentExtension, BootEvent, BootingStranger, Boots, ProvisionState as State, Vicinity, What,
+    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, ProvisionState as State,
+    Vicinity,
 };
 use uuid::Uuid;
 
@@ -520,7 +521,7 @@ impl Trace {
         Self { loader, ..self }
     }
 
-    fn then(mut self, seconds: i64, what: What) -> Self {
+    fn then(mut self, seconds: i64, what: BootEventKind) -> Self {
         let at = self.last() + SignedDuration::from_secs(seconds);
         self.events.push(BootEvent { at, attempt: Uuid::nil(), what });
         self
@@ -561,8 +562,8 @@ impl Trace {
     }
 }
 
-fn state(from: State, to: State, reason: Option<TransitionReason>) -> What {
-    What::State { from, to, reason }
+fn state(from: State, to: State, reason: Option<TransitionReason>) -> BootEventKind {
+    BootEventKind::State { from, to, reason }
 }
 
 fn step_failed(error: &str) -> Option<TransitionReason> {
@@ -574,8 +575,8 @@ fn redfish(
     method: &str,
     status: Option<u16>,
     error: Option<&str>,
-) -> What {
-    What::Redfish {
+) -> BootEventKind {
+    BootEventKind::Redfish {
         purpose,
         method: method.to_owned(),
         path: "/redfish/v1/Systems/1".to_owned(),
@@ -584,7 +585,11 @@ fn redfish(
     }
 }
 
-fn dhcp(client: ClientKind, architecture: Option<ClientArchitecture>, answer: DhcpAnswer) -> What {
+fn dhcp(
+    client: ClientKind,
+    architecture: Option<ClientArchitecture>,
+    answer: DhcpAnswer,
+) -> BootEventKind {
     let message = match answer {
         DhcpAnswer::Ack { .. } | DhcpAnswer::Nak { .. } => "REQUEST",
         DhcpAnswer::Offer { .. }
@@ -593,11 +598,18 @@ fn dhcp(client: ClientKind, architecture: Option<ClientArchitecture>, answer: Dh
         | DhcpAnswer::Ignored { .. } => "DISCOVER",
     };
     let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
-    What::Dhcp { message: message.to_owned(), mac, client, architecture, answer, unlisted: 0 }
+    BootEventKind::Dhcp {
+        message: message.to_owned(),
+        mac,
+        client,
+        architecture,
+        answer,
+        unlisted: 0,
+    }
 }
 
-fn told(error: Option<&str>) -> What {
-    What::Provider {
+fn told(error: Option<&str>) -> BootEventKind {
+    BootEventKind::Provider {
         name: DhcpService::Dnsmasq,
         told: BootAnnouncement::Boot {
             cause: AnnouncementCause::Begin,
@@ -609,12 +621,12 @@ fn told(error: Option<&str>) -> What {
     }
 }
 
-fn pxe() -> What {
+fn pxe() -> BootEventKind {
     let answer = DhcpAnswer::NoBoot { because: NoBoot::PxeNotHttp };
     dhcp(ClientKind::PxeClient, Some(ClientArchitecture(7)), answer)
 }
 
-fn offer() -> What {
+fn offer() -> BootEventKind {
     let artifact = Some(Artifact::BootLoader);
     let answer = DhcpAnswer::Offer { address: [192, 0, 2, 7].into(), artifact };
     dhcp(ClientKind::HttpClient, Some(X64_HTTP), answer)
@@ -624,12 +636,12 @@ fn ack(artifact: Option<Artifact>) -> DhcpAnswer {
     DhcpAnswer::Ack { address: [192, 0, 2, 7].into(), artifact }
 }
 
-fn fetched(artifact: Artifact) -> What {
+fn fetched(artifact: Artifact) -> BootEventKind {
     http("GET", Some(artifact), artifact.file_name(), 200, 9_000, 9_000)
 }
 
-fn refused(artifact: Option<Artifact>, path: &str, status: u16, error: &str) -> What {
-    What::Http {
+fn refused(artifact: Option<Artifact>, path: &str, status: u16, error: &str) -> BootEventKind {
+    BootEventKind::Http {
         method: "GET".to_owned(),
         artifact,
         path: path.to_owned(),
@@ -651,8 +663,8 @@ fn http(
     status: u16,
     sent: u64,
     length: u64,
-) -> What {
-    What::Http {
+) -> BootEventKind {
+    BootEventKind::Http {
         method: method.to_owned(),
         artifact,
         path: path.to_owned(),
@@ -667,8 +679,8 @@ fn http(
     }
 }
 
-fn agent(call: AgentCall, outcome: AgentOutcome) -> What {
-    What::Agent { call, outcome, caller: None }
+fn agent(call: AgentCall, outcome: AgentOutcome) -> BootEventKind {
+    BootEventKind::Agent { call, outcome, caller: None }
 }
 
 fn failed(error: &str) -> AgentOutcome {
@@ -692,8 +704,8 @@ fn call(
     is_known: bool,
     refused: Option<CallRefusal>,
     outcome: AgentOutcome,
-) -> What {
-    What::Agent {
+) -> BootEventKind {
+    BootEventKind::Agent {
         call,
         outcome,
         caller: Some(AgentCaller {
@@ -760,7 +772,7 @@ fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
 pub(crate) const EVENTS: usize = 42;
 
 /// One event of each kind.
-pub(crate) fn any_event(pick: usize) -> What {
+pub(crate) fn any_event(pick: usize) -> BootEventKind {
     let ignored = DhcpAnswer::Ignored { because: "busy".to_owned() };
     let nak = DhcpAnswer::Nak { because: "not yours".to_owned() };
     let architecture = |architecture| {

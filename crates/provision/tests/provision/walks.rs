@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use provision::event::Silence;
 use provision::state::PowerTarget;
-use provision::{Event, PowerState, ProvisionState as State, Refused, Verb, What, Work};
+use provision::{BootEventKind, Event, PowerState, ProvisionState as State, Refused, Verb, Work};
 
 use crate::situations::{self, boots, cleaning, running, waiting};
 use crate::world::{World, clean, clean_step, steps_reported};
@@ -413,7 +413,7 @@ fn every_change_of_state_is_in_the_trace() {
     let attempt = world.attempt().id;
     let outcome = world.is_done(Event::Booting { attempt });
     let (from, to) = (State::Cleaning, State::CleanWait);
-    assert_eq!(outcome.trace, [What::State { from, to, reason: None }]);
+    assert_eq!(outcome.trace, [BootEventKind::State { from, to, reason: None }]);
     assert_eq!(outcome.node.provision_updated_at, Some(world.now));
     assert_eq!(outcome.node.updated_at, Some(world.now));
 }

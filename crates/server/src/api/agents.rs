@@ -14,7 +14,7 @@ use ironic::agent::{self, Lookup};
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
 use provision::trace::{AgentCaller, AgentOutcome, CallRefusal};
-use provision::{Event, Node, ProvisionState, Refused, What};
+use provision::{BootEventKind, Event, Node, ProvisionState, Refused};
 use store::{ChangeError, NodeKey};
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
@@ -220,7 +220,7 @@ impl RecordedAgentCall<'_> {
         let is_known = self.is_known(asked);
         let caller = AgentCaller { remote: self.from, is_known, refused, unlisted };
         let call = self.request.into();
-        let what = What::Agent { call, outcome, caller: Some(caller) };
+        let what = BootEventKind::Agent { call, outcome, caller: Some(caller) };
         self.api.recorder.record(self.node, what);
     }
 

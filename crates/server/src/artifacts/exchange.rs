@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nodes::Recorder;
 use provision::boot::Artifact;
-use provision::{Node, What};
+use provision::{BootEventKind, Node};
 use tracing::{debug, info, warn};
 use transport::http_server::Sent;
 use transport::repeats::line;
@@ -56,7 +56,7 @@ impl Exchange {
                 info!(node.uuid = %node.uuid, "answered {method} {path} with {status}, {sent} bytes{more}");
             }
         }
-        let what = What::Http {
+        let what = BootEventKind::Http {
             method: self.method,
             artifact: self.artifact,
             path: self.path,

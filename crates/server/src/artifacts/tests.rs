@@ -9,7 +9,7 @@ use std::time::Duration;
 use netboot::boot_set::efi_machine;
 use nodes::Backlog;
 use proptest::prelude::*;
-use provision::What;
+use provision::BootEventKind;
 use provision::node::Secret;
 use provision::test_nodes::{TICKET, boot_port, booting_node};
 use serde_json::{Map, Value, json};
@@ -789,7 +789,7 @@ impl Listener {
     /// The next request in the trace.
     async fn recorded(&mut self) -> Fetch {
         let what = self.backlog.recorded.recv().await.unwrap().event.what;
-        let What::Http {
+        let BootEventKind::Http {
             method,
             artifact,
             path,
@@ -843,7 +843,7 @@ impl Listener {
     }
 }
 
-/// `What::Http`, taken apart.
+/// `BootEventKind::Http`, taken apart.
 #[derive(Debug)]
 struct Fetch {
     method: String,

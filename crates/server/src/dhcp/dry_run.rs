@@ -16,7 +16,7 @@ use netboot::network_plan::{self, PoolPlan};
 use netboot::network_settings::NetworkSettings;
 use netboot::node_view::{NodeView as _, RegisteredPort};
 use nodes::{NodeIndex, Nodes};
-use provision::{BootInterface, What};
+use provision::{BootEventKind, BootInterface};
 use store::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -98,10 +98,10 @@ impl DryRun {
         };
         let Some(attempt) = &node.attempt else { return Ok(nothing.to_owned()) };
         let trace = self.store.events(node.uuid, Some(attempt.id)).await?;
-        let last = trace.iter().rfind(|event| matches!(event.what, What::Provider { .. }));
+        let last = trace.iter().rfind(|event| matches!(event.what, BootEventKind::Provider { .. }));
         Ok(match last.map(|event| &event.what) {
-            Some(What::Provider { told, error: None, .. }) => format!("was told {told}"),
-            Some(What::Provider { told, error: Some(error), .. }) => {
+            Some(BootEventKind::Provider { told, error: None, .. }) => format!("was told {told}"),
+            Some(BootEventKind::Provider { told, error: Some(error), .. }) => {
                 format!("could not be told {told} ({error})")
             }
             Some(_) | None if attempt.boot_interface == BootInterface::RedfishHttps => {
@@ -461,7 +461,7 @@ mod tests {
         let event = BootEvent {
             at: Timestamp::UNIX_EPOCH,
             attempt: booting_node().attempt.unwrap().id,
-            what: What::Provider {
+            what: BootEventKind::Provider {
                 name: DhcpService::Dnsmasq,
                 told: BootAnnouncement::Boot {
                     cause: AnnouncementCause::Begin,

@@ -9,7 +9,7 @@ use netboot::exchange::{
 };
 use netboot::node_view::RegisteredPort;
 use netboot::repeated_exchanges::{ExchangeKind, RepeatedExchanges};
-use provision::What;
+use provision::BootEventKind;
 use store::Clock;
 use tracing::{debug, info, warn};
 use transport::repeats::line;
@@ -127,7 +127,7 @@ impl ExchangeLog {
         let mac = request.mac.unwrap_or(port.address);
         let kind = ExchangeKind { attempt: attempt.id, mac, message: request.message };
         let Some(unlisted) = self.repeats.note(kind, &answer, now / 1_000) else { return };
-        let what = What::Dhcp {
+        let what = BootEventKind::Dhcp {
             message: request.message.to_owned(),
             mac,
             client: request.client,

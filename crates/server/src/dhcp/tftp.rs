@@ -336,7 +336,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use hardware::{ClientKind, Mac};
-    use provision::What;
+    use provision::BootEventKind;
     use provision::test_nodes::booting_node;
     use provision::trace::DhcpAnswer;
     use tokio::net::UdpSocket;
@@ -439,8 +439,8 @@ mod tests {
         );
     }
 
-    fn what(answer: DhcpAnswer) -> What {
-        What::Dhcp {
+    fn what(answer: DhcpAnswer) -> BootEventKind {
+        BootEventKind::Dhcp {
             message: "REQUEST".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             client: ClientKind::PxeClient,

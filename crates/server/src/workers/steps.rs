@@ -2,7 +2,7 @@
 
 use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{Event, StepSource, What};
+use provision::{BootEventKind, Event, StepSource};
 use serde_json::{Map, Value, json};
 use store::Claimed;
 use tracing::info;
@@ -85,7 +85,7 @@ impl TracedAgent<'_> {
         reply_of(error)
     }
 
-    fn record(&self, what: What) {
+    fn record(&self, what: BootEventKind) {
         self.context.recorder.record(&self.claimed.node, what);
     }
 
