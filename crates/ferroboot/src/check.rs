@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use hardware::Mac;
 use provision::text::printable;
 use server::check::{self, Found};
-use server::config::{Config, Provider};
+use server::config::{Config, DhcpProvider};
 
 use crate::serve::ServeSettings;
 use crate::service::runtime;
@@ -68,13 +68,15 @@ fn expect_networks(config: &Config) -> Result<()> {
         return Ok(());
     }
     match config.dhcp.provider {
-        Provider::Embedded => {
+        DhcpProvider::Embedded => {
             bail!("these settings have no DHCP network: add the --config FILE or --dhcp of `serve`")
         }
-        Provider::Dnsmasq | Provider::Kea | Provider::Neutron | Provider::None => bail!(
-            "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
+        DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron | DhcpProvider::None => {
+            bail!(
+                "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
              ours to ask on: `ferroboot check` says whether that service can be told what to boot"
-        ),
+            )
+        }
     }
 }
 

@@ -21,8 +21,8 @@ use serde::Deserialize;
 use transport::http_server::{BodyLimits, ConnectionLimits};
 use url::{Host, Url};
 
-pub use self::dhcp::{Dhcp, DhcpLimits};
-pub use self::provider::{Dnsmasq, Kea, Neutron, Provider};
+pub use self::dhcp::{DhcpConfig, DhcpLimits};
+pub use self::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
 use crate::artifacts;
 
 /// All settings, in the form of the TOML file. An empty file is valid.
@@ -35,31 +35,31 @@ pub struct Config {
     /// `~/.local/state/ferroboot`.
     pub state_dir: Option<PathBuf>,
     /// The database of nodes.
-    pub database: Database,
+    pub database: DatabaseConfig,
     /// Ironic's API, for operators.
-    pub api: Api,
+    pub api: ApiConfig,
     /// The agents' part of the API.
-    pub agent: Agent,
+    pub agent: AgentConfig,
     /// The boot listener.
-    pub boot: Boot,
+    pub boot: BootConfig,
     /// Images of nodes.
-    pub images: Images,
+    pub images: ImageConfig,
     /// DHCP.
-    pub dhcp: Dhcp,
+    pub dhcp: DhcpConfig,
     /// Cleaning.
-    pub clean: Clean,
+    pub clean: CleanConfig,
     /// Deployments.
-    pub deploy: Deploy,
+    pub deploy: DeployConfig,
     /// Power.
-    pub power: Power,
+    pub power: PowerConfig,
     /// Limits for peers on the HTTP ports.
-    pub limits: Limits,
+    pub limits: LimitConfig,
 }
 
 /// `[database]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Database {
+pub struct DatabaseConfig {
     /// `sqlite:///path` or `postgres://…`; by default `ferroboot.db` in the state directory.
     pub url: Option<String>,
     /// The key file, which encrypts passwords and tokens in the database; by default `ferroboot.key` in the state
@@ -70,7 +70,7 @@ pub struct Database {
 /// `[api]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Api {
+pub struct ApiConfig {
     /// The listening address; loopback by default, since the API switches machines. Another address requires `users`
     /// or `noauth`.
     pub listen: SocketAddr,
@@ -85,7 +85,7 @@ pub struct Api {
     pub noauth: bool,
 }
 
-impl Default for Api {
+impl Default for ApiConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 6385)),
@@ -97,7 +97,7 @@ impl Default for Api {
     }
 }
 
-impl Api {
+impl ApiConfig {
     /// Whether only this host reaches it.
     pub(crate) fn is_local(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()
@@ -139,7 +139,7 @@ impl Api {
 /// `[agent]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Agent {
+pub struct AgentConfig {
     /// The listening address of lookups and heartbeats.
     pub listen: SocketAddr,
     /// The URL for machines; by default the address that they fetch their images from.
@@ -151,7 +151,7 @@ pub struct Agent {
     pub calls_per_sec: u32,
 }
 
-impl Default for Agent {
+impl Default for AgentConfig {
     fn default() -> Self {
         Self { listen: everywhere(6386), url: None, require_tls: true, calls_per_sec: 20 }
     }
@@ -165,7 +165,7 @@ fn everywhere(port: u16) -> SocketAddr {
 /// `[boot]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Boot {
+pub struct BootConfig {
     /// The listening address for firmware and loaders.
     pub listen: SocketAddr,
     /// The URL for machines; by default the service's address on the first DHCP network.
@@ -182,7 +182,7 @@ pub struct Boot {
     pub image_dirs: Option<Vec<PathBuf>>,
 }
 
-impl Default for Boot {
+impl Default for BootConfig {
     fn default() -> Self {
         Self {
             listen: everywhere(8080),
@@ -199,7 +199,7 @@ impl Default for Boot {
 /// `[images]`: `deploy_iso`, `deploy_kernel` and `deploy_ramdisk` of nodes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Images {
+pub struct ImageConfig {
     /// Whether images may be fetched from this host's loopback addresses. Images are never fetched from this service
     /// itself.
     pub loopback: bool,
@@ -215,7 +215,7 @@ pub struct Images {
     pub slowest_kib_per_sec: u32,
 }
 
-impl Default for Images {
+impl Default for ImageConfig {
     fn default() -> Self {
         let limits = artifacts::ImageLimits::default();
         let mib = |bytes: u64| u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
@@ -230,7 +230,7 @@ impl Default for Images {
     }
 }
 
-impl Images {
+impl ImageConfig {
     fn limits(&self) -> artifacts::ImageLimits {
         let pace = artifacts::ImagePace {
             bytes_per_sec: u64::from(self.slowest_kib_per_sec) << 10,
@@ -262,14 +262,14 @@ impl Images {
 /// `[clean]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Clean {
+pub struct CleanConfig {
     /// Whether `provide` cleans first; a node's own `automated_clean` takes precedence.
     pub automated: bool,
     /// Seconds of silence after which a clean fails.
     pub callback_timeout_secs: u32,
 }
 
-impl Default for Clean {
+impl Default for CleanConfig {
     fn default() -> Self {
         Self { automated: true, callback_timeout_secs: 1_800 }
     }
@@ -278,12 +278,12 @@ impl Default for Clean {
 /// `[deploy]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Deploy {
+pub struct DeployConfig {
     /// Seconds from power-on until the whole image of an instance must have been fetched.
     pub callback_timeout_secs: u32,
 }
 
-impl Default for Deploy {
+impl Default for DeployConfig {
     fn default() -> Self {
         Self { callback_timeout_secs: 1_800 }
     }
@@ -292,12 +292,12 @@ impl Default for Deploy {
 /// `[power]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Power {
+pub struct PowerConfig {
     /// Seconds between two power readings of machines without work; 0 for none.
     pub sync_secs: u32,
 }
 
-impl Default for Power {
+impl Default for PowerConfig {
     fn default() -> Self {
         Self { sync_secs: 60 }
     }
@@ -306,7 +306,7 @@ impl Default for Power {
 /// `[limits]`: limits of the API, the agent port and the boot listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct LimitConfig {
     /// Connections of all ports: half of them for the boot listener, a quarter for each other port. Fewer if the
     /// limit of open files is lower.
     pub connections: usize,
@@ -314,7 +314,7 @@ pub struct Limits {
     /// machine has a valid ticket.
     pub peer_percent: u8,
     /// Addresses and networks of proxies and of NAT, which have no limit of their own.
-    pub exempt: Vec<Addresses>,
+    pub exempt: Vec<AddressOrNetwork>,
     /// Seconds until the first byte of a request.
     pub idle_secs: u32,
     /// Seconds from there until the end of its head.
@@ -334,7 +334,7 @@ pub struct Limits {
     pub answers_mib: u32,
 }
 
-impl Default for Limits {
+impl Default for LimitConfig {
     fn default() -> Self {
         Self {
             connections: 4_096,
@@ -352,7 +352,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl LimitConfig {
     /// The limits of a port with this share of connections, a quarter of which wait for a place.
     #[must_use]
     pub fn of_port(&self, share: usize) -> ConnectionLimits {
@@ -363,7 +363,7 @@ impl Limits {
             connections,
             waiting,
             per_peer: (connections * usize::from(self.peer_percent) / 100).max(1),
-            exempt: self.exempt.iter().map(|Addresses(net)| *net).collect(),
+            exempt: self.exempt.iter().map(|AddressOrNetwork(net)| *net).collect(),
             idle: secs(self.idle_secs),
             head: secs(self.head_secs),
             body: secs(self.body_secs),
@@ -415,9 +415,9 @@ impl Limits {
 /// `ADDRESS` or `ADDRESS/LENGTH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Addresses(pub IpNet);
+pub struct AddressOrNetwork(pub IpNet);
 
-impl TryFrom<String> for Addresses {
+impl TryFrom<String> for AddressOrNetwork {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -704,7 +704,7 @@ mod tests {
         let limits = config.images.limits();
 
         assert_eq!((limits.pace.bytes_per_sec, limits.cache_bytes), (1 << 10, 9000 << 20));
-        assert_eq!(Images::default().limits(), artifacts::ImageLimits::default());
+        assert_eq!(ImageConfig::default().limits(), artifacts::ImageLimits::default());
         assert!(refusal("[images]\ncache_mib = 1").contains("at least longest_mib"));
         assert!(refusal("[images]\nslowest_kib_per_sec = 0").contains("at least 1"));
         assert!(refusal("[images]\nopen_files = 0").contains("at least 1"));
@@ -733,6 +733,6 @@ mod tests {
         let half = "\"neutron\"\n[dhcp.neutron]\nauth_url = \"http://keystone:5000\"";
         assert!(provider(half).contains("password_file"));
         let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
-        assert_eq!(config.dhcp.provider, Provider::Dnsmasq);
+        assert_eq!(config.dhcp.provider, DhcpProvider::Dnsmasq);
     }
 }

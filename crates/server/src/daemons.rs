@@ -26,7 +26,7 @@ pub(crate) fn identity(state: &StateDir, host: String) -> Result<DaemonIdentity>
 }
 
 /// What this daemon leases by DHCP.
-pub(crate) fn pools(dhcp: &config::Dhcp) -> DaemonPools {
+pub(crate) fn pools(dhcp: &config::DhcpConfig) -> DaemonPools {
     let networks = dhcp.networks.iter();
     let range = |range: AddressRange| {
         let [first, last] = range.ends();

@@ -74,7 +74,7 @@ impl Service {
     ///
     /// # Errors
     /// An interface is missing or has no address, a port is taken, or a journal cannot be written.
-    pub async fn open(dhcp: &config::Dhcp, state_dir: &Path) -> Result<Self> {
+    pub async fn open(dhcp: &config::DhcpConfig, state_dir: &Path) -> Result<Self> {
         let (opened, open) = oneshot::channel();
         let (begin, begun) = oneshot::channel();
         let (done, ended) = oneshot::channel();
@@ -95,7 +95,7 @@ impl Service {
     /// # Errors
     /// As [`Service::open`].
     pub(crate) fn could_open(
-        dhcp: &config::Dhcp,
+        dhcp: &config::DhcpConfig,
         network: &NetworkSettings,
         state_dir: &Path,
         has_ports: bool,
@@ -127,7 +127,7 @@ impl Service {
 
 /// The main function of the thread: opens all networks, reports the result, and answers once it gets its duty.
 async fn serve(
-    dhcp: &config::Dhcp,
+    dhcp: &config::DhcpConfig,
     state_dir: &Path,
     opened: oneshot::Sender<Result<Vec<IpAddr>>>,
     begun: oneshot::Receiver<Duty>,

@@ -6,7 +6,7 @@ use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 
 use crate::artifacts::{self, BootSets, ImageReach};
-use crate::config::{Config, Provider};
+use crate::config::{Config, DhcpProvider};
 
 /// Boot sets, URLs and DHCP of this host.
 #[derive(Clone, Debug)]
@@ -34,10 +34,10 @@ impl BootMeans {
     #[must_use]
     pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {
         let dhcp = match config.dhcp.provider {
-            Provider::Embedded if config.dhcp.networks.is_empty() => WhoAnswers::Nobody,
-            Provider::Embedded => WhoAnswers::Us,
-            Provider::Dnsmasq | Provider::Kea | Provider::Neutron => WhoAnswers::Told,
-            Provider::None => WhoAnswers::Others,
+            DhcpProvider::Embedded if config.dhcp.networks.is_empty() => WhoAnswers::Nobody,
+            DhcpProvider::Embedded => WhoAnswers::Us,
+            DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron => WhoAnswers::Told,
+            DhcpProvider::None => WhoAnswers::Others,
         };
         Self { boot_sets, urls, dhcp, reach: config.image_reach() }
     }

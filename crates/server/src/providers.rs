@@ -113,15 +113,15 @@ impl Providers {
     ) -> Result<Self> {
         let dhcp = &config.dhcp;
         let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
-            config::Provider::Embedded => {
+            config::DhcpProvider::Embedded => {
                 (None, Arc::new(Untold { answers: !dhcp.networks.is_empty() }))
             }
-            config::Provider::Kea => (Some(DhcpService::Kea), Arc::new(Kea::new(&dhcp.kea))),
-            config::Provider::Neutron => {
+            config::DhcpProvider::Kea => (Some(DhcpService::Kea), Arc::new(Kea::new(&dhcp.kea))),
+            config::DhcpProvider::Neutron => {
                 (Some(DhcpService::Neutron), Arc::new(Neutron::new(&dhcp.neutron)?))
             }
-            config::Provider::None => (None, Arc::new(Untold { answers: true })),
-            config::Provider::Dnsmasq => {
+            config::DhcpProvider::None => (None, Arc::new(Untold { answers: true })),
+            config::DhcpProvider::Dnsmasq => {
                 (Some(DhcpService::Dnsmasq), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?))
             }
         };

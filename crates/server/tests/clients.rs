@@ -216,7 +216,8 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it has an address"));
         let users = login.map(|_| folder.path().join("htpasswd"));
-        let guard = OperatorGuard::open(&config::Api { users, ..config::Api::default() });
+        let guard =
+            OperatorGuard::open(&config::ApiConfig { users, ..config::ApiConfig::default() });
         let routes = guard.expect("the users are good").guard(router(api));
         let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move { axum::serve(listener, routes).await });

@@ -41,7 +41,7 @@ impl OperatorGuard {
     ///
     /// # Errors
     /// The file cannot be used, or a host name is invalid.
-    pub fn open(settings: &config::Api) -> Result<Self> {
+    pub fn open(settings: &config::ApiConfig) -> Result<Self> {
         let names = ApiNames::new(&settings.host_names()?, settings.public_url.as_ref());
         let users = settings.users.as_deref().map(Users::open).transpose()?;
         Ok(Self { names: Arc::new(names), users })
@@ -51,7 +51,7 @@ impl OperatorGuard {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub(crate) fn check_users(settings: &config::Api) -> Option<Result<String>> {
+    pub(crate) fn check_users(settings: &config::ApiConfig) -> Option<Result<String>> {
         let path = settings.users.as_ref()?;
         let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.len(), path.display());
         Some(Htpasswd::read(path).map(said))

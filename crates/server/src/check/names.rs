@@ -4,11 +4,11 @@ use anyhow::{Result, anyhow};
 use netboot::network_settings::NetworkSettings;
 use url::Host;
 
-use crate::config::Boot;
+use crate::config::BootConfig;
 
 /// Checks that firmware can resolve the host names in URLs; `None` if there are none. Firmware ignores a URL with a
 /// host name if it has no name server.
-pub(super) fn names(boot: &Boot, network: &NetworkSettings) -> Option<Result<String>> {
+pub(super) fn names(boot: &BootConfig, network: &NetworkSettings) -> Option<Result<String>> {
     let families = [
         (true, boot.url.as_ref(), "IPv4"),
         (false, boot.url6.as_ref().or(boot.url.as_ref()), "IPv6"),
@@ -43,8 +43,9 @@ mod tests {
 
     #[test]
     fn a_name_that_firmware_cannot_look_up_is_found_before_it_is_told_it() {
-        let boot =
-            |text: &str| -> Boot { format!("[boot]\n{text}").parse::<Config>().unwrap().boot };
+        let boot = |text: &str| -> BootConfig {
+            format!("[boot]\n{text}").parse::<Config>().unwrap().boot
+        };
         let said = |settings: &str, dns: &[&str]| {
             let network = network("eth1=192.0.2.10-192.0.2.20,fd77::10-fd77::20");
             let dns = dns.iter().map(|server| server.parse().unwrap()).collect();

@@ -7,7 +7,7 @@ use futures::future::ready;
 use tokio::time::timeout;
 
 use super::Found;
-use crate::config::{Dhcp, Provider};
+use crate::config::{DhcpConfig, DhcpProvider};
 use crate::providers::dnsmasq::Dnsmasq;
 use crate::providers::kea::Kea;
 use crate::providers::neutron::Neutron;
@@ -16,21 +16,21 @@ use crate::providers::neutron::Neutron;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `None` if there is no external service.
-pub(super) async fn answers(dhcp: &Dhcp) -> Option<Found> {
+pub(super) async fn answers(dhcp: &DhcpConfig) -> Option<Found> {
     let (name, found) = match dhcp.provider {
-        Provider::Embedded | Provider::None => return None,
-        Provider::Dnsmasq => ("dnsmasq", in_time(ready(dnsmasq(dhcp))).await),
-        Provider::Kea => ("Kea", in_time(Kea::new(&dhcp.kea).answers()).await),
-        Provider::Neutron => ("Neutron", in_time(neutron(dhcp)).await),
+        DhcpProvider::Embedded | DhcpProvider::None => return None,
+        DhcpProvider::Dnsmasq => ("dnsmasq", in_time(ready(dnsmasq(dhcp))).await),
+        DhcpProvider::Kea => ("Kea", in_time(Kea::new(&dhcp.kea).answers()).await),
+        DhcpProvider::Neutron => ("Neutron", in_time(neutron(dhcp)).await),
     };
     Some((format!("provider {name}"), found))
 }
 
-fn dnsmasq(dhcp: &Dhcp) -> Result<String> {
+fn dnsmasq(dhcp: &DhcpConfig) -> Result<String> {
     Dnsmasq::open(&dhcp.dnsmasq)?.is_writable()
 }
 
-async fn neutron(dhcp: &Dhcp) -> Result<String> {
+async fn neutron(dhcp: &DhcpConfig) -> Result<String> {
     Neutron::new(&dhcp.neutron)?.answers().await
 }
 

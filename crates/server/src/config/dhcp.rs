@@ -5,14 +5,14 @@ use dhcp::limits::{Rate, Rates};
 use netboot::network_settings::NetworkSettings;
 use serde::Deserialize;
 
-use super::provider::{Dnsmasq, Kea, Neutron, Provider};
+use super::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
 
 /// `[dhcp]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Dhcp {
+pub struct DhcpConfig {
     /// The DHCP service that sends boot answers.
-    pub provider: Provider,
+    pub provider: DhcpProvider,
     /// Lease time in seconds.
     pub lease_secs: u32,
     /// The name of the networks that this daemon is on, among the daemons of one database: pools of one site must not
@@ -26,14 +26,14 @@ pub struct Dhcp {
     #[serde(rename = "network")]
     pub networks: Vec<NetworkSettings>,
     /// Settings of the provider `dnsmasq`.
-    pub dnsmasq: Dnsmasq,
+    pub dnsmasq: DnsmasqConfig,
     /// Settings of the provider `kea`.
-    pub kea: Kea,
+    pub kea: KeaConfig,
     /// Settings of the provider `neutron`.
-    pub neutron: Neutron,
+    pub neutron: NeutronConfig,
 }
 
-impl Dhcp {
+impl DhcpConfig {
     /// Checks that every network is complete, no interface has two networks, and the provider has its settings.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(self.lease_secs >= 60, "dhcp.lease_secs must be at least 60");
@@ -45,30 +45,30 @@ impl Dhcp {
         }
         self.networks.iter().try_for_each(NetworkSettings::check)?;
         ensure!(
-            self.networks.is_empty() || self.provider == Provider::Embedded,
+            self.networks.is_empty() || self.provider == DhcpProvider::Embedded,
             "[[dhcp.network]] is for the provider embedded: another one is the network's DHCP server"
         );
         match self.provider {
-            Provider::Embedded | Provider::None => Ok(()),
-            Provider::Dnsmasq => self.dnsmasq.check(),
-            Provider::Kea => self.kea.check(),
-            Provider::Neutron => self.neutron.check(),
+            DhcpProvider::Embedded | DhcpProvider::None => Ok(()),
+            DhcpProvider::Dnsmasq => self.dnsmasq.check(),
+            DhcpProvider::Kea => self.kea.check(),
+            DhcpProvider::Neutron => self.neutron.check(),
         }
     }
 }
 
-impl Default for Dhcp {
+impl Default for DhcpConfig {
     fn default() -> Self {
         Self {
-            provider: Provider::default(),
+            provider: DhcpProvider::default(),
             lease_secs: 3_600,
             site: String::new(),
             tftp: false,
             limits: DhcpLimits::default(),
             networks: Vec::new(),
-            dnsmasq: Dnsmasq::default(),
-            kea: Kea::default(),
-            neutron: Neutron::default(),
+            dnsmasq: DnsmasqConfig::default(),
+            kea: KeaConfig::default(),
+            neutron: NeutronConfig::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use url::Url;
 /// The DHCP service that sends boot answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Provider {
+pub enum DhcpProvider {
     /// The embedded server.
     #[default]
     Embedded,
@@ -26,14 +26,14 @@ pub enum Provider {
 /// `[dhcp.dnsmasq]`, with the names and defaults of Ironic's `[dnsmasq]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Dnsmasq {
+pub struct DnsmasqConfig {
     /// dnsmasq's `dhcp-hostsdir`.
     pub dhcp_hostsdir: PathBuf,
     /// dnsmasq's `dhcp-optsdir`.
     pub dhcp_optsdir: PathBuf,
 }
 
-impl Default for Dnsmasq {
+impl Default for DnsmasqConfig {
     fn default() -> Self {
         Self {
             dhcp_hostsdir: "/etc/dnsmasq.d/hostsdir.d".into(),
@@ -42,7 +42,7 @@ impl Default for Dnsmasq {
     }
 }
 
-impl Dnsmasq {
+impl DnsmasqConfig {
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
             self.dhcp_hostsdir != self.dhcp_optsdir,
@@ -55,14 +55,14 @@ impl Dnsmasq {
 /// `[dhcp.kea]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Kea {
+pub struct KeaConfig {
     /// The control socket of kea-dhcp4, if machines boot over IPv4.
     pub socket4: Option<PathBuf>,
     /// The control socket of kea-dhcp6, if machines boot over IPv6.
     pub socket6: Option<PathBuf>,
 }
 
-impl Kea {
+impl KeaConfig {
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
             self.socket4.is_some() || self.socket6.is_some(),
@@ -75,7 +75,7 @@ impl Kea {
 /// `[dhcp.neutron]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Neutron {
+pub struct NeutronConfig {
     /// Neutron's URL; by default from Keystone's catalogue.
     pub url: Option<Url>,
     /// Keystone's `auth_url`; without it, Neutron is used without a token (`noauth`).
@@ -94,7 +94,7 @@ pub struct Neutron {
     pub region_name: Option<String>,
 }
 
-impl Neutron {
+impl NeutronConfig {
     /// Missing settings would otherwise surface only at the first boot.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(

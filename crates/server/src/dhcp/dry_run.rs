@@ -27,14 +27,14 @@ use super::listener::{now, now_secs};
 use super::responders::own4;
 use super::socket::Link;
 use crate::artifacts::BootSets;
-use crate::config::{Config, Provider};
+use crate::config::{Config, DhcpProvider};
 
 /// The responders of all networks, with copies of their leases, and the nodes.
 #[derive(Debug)]
 pub struct DryRun {
     networks: Vec<NetworkDryRun>,
     sources: BootSources,
-    provider: Provider,
+    provider: DhcpProvider,
     store: Store,
     notes: Vec<String>,
 }
@@ -76,11 +76,11 @@ impl DryRun {
     #[must_use]
     pub fn other_server(&self) -> Option<&'static str> {
         match self.provider {
-            Provider::Embedded => None,
-            Provider::Dnsmasq => Some("dnsmasq"),
-            Provider::Kea => Some("Kea"),
-            Provider::Neutron => Some("Neutron"),
-            Provider::None => Some("another server"),
+            DhcpProvider::Embedded => None,
+            DhcpProvider::Dnsmasq => Some("dnsmasq"),
+            DhcpProvider::Kea => Some("Kea"),
+            DhcpProvider::Neutron => Some("Neutron"),
+            DhcpProvider::None => Some("another server"),
         }
     }
 
@@ -89,7 +89,7 @@ impl DryRun {
     /// # Errors
     /// The trace cannot be read.
     pub async fn told(&self, mac: Mac) -> Result<String> {
-        if self.provider == Provider::None {
+        if self.provider == DhcpProvider::None {
             return Ok("is told nothing by this service (provider = \"none\")".to_owned());
         }
         let nothing = "was told nothing of this machine: it is told when a boot of it begins";

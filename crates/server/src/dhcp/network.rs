@@ -51,7 +51,7 @@ impl NetworkListeners {
     /// The interface is missing or has no address, a port is taken, or a journal cannot be written.
     pub(super) fn open(
         settings: &NetworkSettings,
-        dhcp: &config::Dhcp,
+        dhcp: &config::DhcpConfig,
         state_dir: &Path,
     ) -> Result<Self> {
         let on = settings.interface.as_str();
@@ -185,7 +185,7 @@ async fn run<S, R>(
 /// As in [`NetworkListeners::open`]; ports that this service already has (`has_ports`) are not tried.
 pub(super) fn could_open(
     settings: &NetworkSettings,
-    dhcp: &config::Dhcp,
+    dhcp: &config::DhcpConfig,
     state_dir: &Path,
     has_ports: bool,
 ) -> Result<Option<IpAddr>> {
@@ -232,6 +232,6 @@ fn keep<A: AddressFamily>(
 }
 
 /// Unused limits.
-fn limits(dhcp: &config::Dhcp) -> Limits {
+fn limits(dhcp: &config::DhcpConfig) -> Limits {
     Limits::new(dhcp.limits.rates(), rand::random())
 }

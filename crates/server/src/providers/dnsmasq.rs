@@ -42,7 +42,7 @@ impl Dnsmasq {
     ///
     /// # Errors
     /// In words, where a folder is not there: dnsmasq would not see files in one that comes later.
-    pub fn open(settings: &config::Dnsmasq) -> Result<Self> {
+    pub fn open(settings: &config::DnsmasqConfig) -> Result<Self> {
         for (name, folder) in
             [("dhcp_hostsdir", &settings.dhcp_hostsdir), ("dhcp_optsdir", &settings.dhcp_optsdir)]
         {
@@ -361,7 +361,7 @@ mod tests {
             let [dhcp_hostsdir, dhcp_optsdir] = ["hosts", "opts"].map(|name| dir.path().join(name));
             fs::create_dir(&dhcp_hostsdir).unwrap();
             fs::create_dir(&dhcp_optsdir).unwrap();
-            let settings = config::Dnsmasq { dhcp_hostsdir, dhcp_optsdir };
+            let settings = config::DnsmasqConfig { dhcp_hostsdir, dhcp_optsdir };
             Self { dnsmasq: Dnsmasq::open(&settings).unwrap(), dir }
         }
 
@@ -580,7 +580,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let settings =
-            config::Dnsmasq { dhcp_hostsdir: "/nowhere".into(), dhcp_optsdir: "/tmp".into() };
+            config::DnsmasqConfig { dhcp_hostsdir: "/nowhere".into(), dhcp_optsdir: "/tmp".into() };
 
         let refused = Dnsmasq::open(&settings).unwrap_err().to_string();
 

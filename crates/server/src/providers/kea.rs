@@ -98,7 +98,7 @@ struct Knowledge {
 impl Kea {
     /// The servers that the settings name.
     #[must_use]
-    pub fn new(settings: &config::Kea) -> Self {
+    pub fn new(settings: &config::KeaConfig) -> Self {
         let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
             let socket = socket.clone()?;
             Some(Server { family, socket, patience: PATIENCE, knowledge: Mutex::default() })
@@ -523,7 +523,7 @@ mod tests {
 
         fn daemon(&self) -> Kea {
             let socket4 = Some(self.socket());
-            Kea::new(&config::Kea { socket4, ..config::Kea::default() })
+            Kea::new(&config::KeaConfig { socket4, ..config::KeaConfig::default() })
         }
 
         /// Whether it takes commands and answers none.
@@ -596,7 +596,9 @@ mod tests {
         let server = Pretended::start();
         let there = server.daemon().answers().await;
         let socket4 = Some(server.dir.path().join("other.sock"));
-        let gone = Kea::new(&config::Kea { socket4, ..config::Kea::default() }).answers().await;
+        let gone = Kea::new(&config::KeaConfig { socket4, ..config::KeaConfig::default() })
+            .answers()
+            .await;
 
         assert!(there.unwrap().starts_with("answers at "));
         assert_eq!(server.asked(), ["config-get"]);
@@ -653,8 +655,10 @@ mod tests {
     async fn a_dead_server_keeps_no_machine_from_booting_by_the_other_and_is_told_when_it_is_back()
     {
         let [four, six] = [Pretended::start(), Pretended::start()];
-        let daemon =
-            Kea::new(&config::Kea { socket4: Some(four.socket()), socket6: Some(six.socket()) });
+        let daemon = Kea::new(&config::KeaConfig {
+            socket4: Some(four.socket()),
+            socket6: Some(six.socket()),
+        });
         let away = six.dir.path().join("away");
         std::fs::rename(six.socket(), &away).unwrap();
         let both = Announcement::example(Http, "boot.example");
@@ -717,7 +721,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_no_dhcpv4_client_could_be_told_is_refused() {
-        let daemon = Kea::new(&config::Kea { socket4: Some("/none".into()), socket6: None });
+        let daemon = Kea::new(&config::KeaConfig { socket4: Some("/none".into()), socket6: None });
         let told = Announcement::example(Http, &format!("{}.example", "x".repeat(230)));
 
         let refused = daemon.announce(&told).await.unwrap_err().to_string();

@@ -33,7 +33,7 @@ const AT_ONCE: usize = 50;
 /// Neutron's API, and who we are to it.
 #[derive(Debug)]
 pub struct Neutron {
-    settings: config::Neutron,
+    settings: config::NeutronConfig,
     client: Client,
     /// From Keystone; kept until it is refused.
     session: Mutex<Option<Session>>,
@@ -51,7 +51,7 @@ impl Neutron {
     ///
     /// # Errors
     /// When there can be no client.
-    pub fn new(settings: &config::Neutron) -> Result<Self> {
+    pub fn new(settings: &config::NeutronConfig) -> Result<Self> {
         // A redirect would carry the password or the token elsewhere.
         let client =
             Client::builder().timeout(PATIENCE).redirect(Policy::none()).no_proxy().build();
@@ -390,13 +390,14 @@ mod tests {
             (Hostility::Redirects, "redirects are not followed"),
         ] {
             let url = format!("http://{}/", hostile_server(hostility).await).parse().unwrap();
-            let settings = config::Neutron { url: Some(url), ..config::Neutron::default() };
+            let settings =
+                config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() };
             let refused = neutron(&settings).answers().await.unwrap_err();
             assert!(format!("{refused:#}").contains(words), "{refused:#}");
         }
     }
 
-    fn neutron(settings: &config::Neutron) -> Neutron {
+    fn neutron(settings: &config::NeutronConfig) -> Neutron {
         // What follows needs a provider of cryptography, though nothing is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Neutron::new(settings).unwrap()
@@ -405,8 +406,9 @@ mod tests {
     #[tokio::test]
     async fn whether_it_can_be_told_is_known_before_a_machine_boots() {
         let (recorded, url) = recorded().await;
-        let there = config::Neutron { url: Some(url.clone()), ..config::Neutron::default() };
-        let gone = config::Neutron { url: Some(url.join("x/").unwrap()), ..there.clone() };
+        let there =
+            config::NeutronConfig { url: Some(url.clone()), ..config::NeutronConfig::default() };
+        let gone = config::NeutronConfig { url: Some(url.join("x/").unwrap()), ..there.clone() };
 
         let said = neutron(&there).answers().await.unwrap();
         let refused = neutron(&gone).answers().await.unwrap_err();
@@ -419,7 +421,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_found_by_its_mac_address_told_and_made_to_forget() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let told = Announcement::example(Http, "10.77.0.1:8080");
 
         neutron.announce(&told).await.unwrap();
@@ -444,7 +447,8 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let first = Announcement::example(Http, "10.0.0.1");
         let next = first.next();
 
@@ -463,13 +467,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let password_file = dir.path().join("password");
         std::fs::write(&password_file, "secret\n").unwrap();
-        let neutron = neutron(&config::Neutron {
+        let neutron = neutron(&config::NeutronConfig {
             auth_url: Some(url.join("v3").unwrap()),
             url: Some(url),
             username: "ferroboot".to_owned(),
             project_name: "service".to_owned(),
             password_file: Some(password_file),
-            ..config::Neutron::default()
+            ..config::NeutronConfig::default()
         });
 
         neutron.announce(&Announcement::example(Http, "10.77.0.1")).await.unwrap();
@@ -486,7 +490,8 @@ mod tests {
     #[tokio::test]
     async fn one_port_that_is_told_is_enough_and_of_the_others_it_is_said_why_not() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let mut told = Announcement::example(Http, "10.77.0.1");
         told.ports.insert(0, ToldPort::plain(9));
 
@@ -503,7 +508,8 @@ mod tests {
     #[tokio::test]
     async fn a_boot_that_cannot_be_told_keeps_no_other_from_being_told_or_deleted() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let good = Announcement::example(Http, "10.77.0.1");
         let mut bad = good.next();
         bad.ports = vec![ToldPort::plain(9)];
@@ -524,7 +530,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_a_node_loses_in_the_middle_of_its_boot_loses_its_options() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let now = Announcement::example(Http, "10.77.0.1");
         let mut before = now.clone();
         before.ports.push(ToldPort::plain(9));
@@ -540,7 +547,8 @@ mod tests {
     #[tokio::test]
     async fn neutrons_own_words_say_why_not() {
         let (_, url) = recorded().await;
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let mut told = Announcement::example(Http, "10.77.0.1");
         told.ports[0].vif = Some("x".to_owned());
 
@@ -554,7 +562,8 @@ mod tests {
     #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
     async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {
         let url: Url = "http://127.0.0.1:9696".parse().unwrap();
-        let neutron = neutron(&config::Neutron { url: Some(url), ..config::Neutron::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let told = Announcement::example(Http, "10.77.0.1:8080");
         let options = async || {
             let port = neutron.find(&told.ports[0]).await.unwrap();

@@ -9,7 +9,7 @@ use netboot::interface_addresses::{Unusable, is_link_local, nearest, own4};
 use netboot::network_settings::NetworkSettings;
 use tokio::time::{Instant, sleep};
 
-use crate::config::Agent;
+use crate::config::AgentConfig;
 use crate::dhcp::{interface, unusable};
 
 /// Time limit and interval of waiting for duplicate address detection (RFC 4862 §5.4).
@@ -29,7 +29,7 @@ pub(super) struct Host {
 ///
 /// # Errors
 /// A description of the problem.
-pub(in crate::check) fn fits(network: &NetworkSettings, agent: &Agent) -> Result<()> {
+pub(in crate::check) fn fits(network: &NetworkSettings, agent: &AgentConfig) -> Result<()> {
     let host = Host::of(&network.interface)?;
     host.is_whole(&network.interface)?;
     host.has(network)?;
@@ -184,7 +184,11 @@ impl Host {
     }
 
     /// Checks that agents can reach the agent port.
-    pub(super) fn agents_reach(&self, network: &NetworkSettings, agent: &Agent) -> Result<()> {
+    pub(super) fn agents_reach(
+        &self,
+        network: &NetworkSettings,
+        agent: &AgentConfig,
+    ) -> Result<()> {
         let listen = agent.listen;
         if agent.url.is_some() || listen.ip().is_unspecified() {
             return Ok(());
@@ -296,12 +300,17 @@ mod tests {
     #[test]
     fn agents_must_be_able_to_call_where_they_are_told_to() {
         let host = host(&["192.0.2.1/24"]);
-        let at = |listen: &str| Agent { listen: listen.parse().unwrap(), ..Agent::default() };
-        let said = |agent: &Agent| {
+        let at = |listen: &str| AgentConfig {
+            listen: listen.parse().unwrap(),
+            ..AgentConfig::default()
+        };
+        let said = |agent: &AgentConfig| {
             host.agents_reach(&network(POOL), agent).map_err(|error| error.to_string())
         };
-        let behind =
-            Agent { url: Some("https://agents.example".parse().unwrap()), ..at("127.0.0.1:6386") };
+        let behind = AgentConfig {
+            url: Some("https://agents.example".parse().unwrap()),
+            ..at("127.0.0.1:6386")
+        };
 
         assert!(said(&at("127.0.0.1:6386")).unwrap_err().contains("no machine reaches"));
         assert!(said(&at("10.0.0.1:6386")).unwrap_err().contains("agents on eth1 call 192.0.2.1"));

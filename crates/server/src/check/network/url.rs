@@ -354,9 +354,9 @@ mod tests {
     #[tokio::test]
     async fn a_listener_on_another_address_is_named() {
         let elsewhere = Config {
-            boot: crate::config::Boot {
+            boot: crate::config::BootConfig {
                 listen: "127.0.0.9:8080".parse().unwrap(),
-                ..crate::config::Boot::default()
+                ..crate::config::BootConfig::default()
             },
             ..config(8080, "", "")
         };

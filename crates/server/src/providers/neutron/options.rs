@@ -119,7 +119,7 @@ pub(super) fn present(port: &Value) -> Vec<Value> {
 }
 
 /// The body of `POST /v3/auth/tokens`.
-pub(super) fn log_in(settings: &config::Neutron, password: &str) -> Value {
+pub(super) fn log_in(settings: &config::NeutronConfig, password: &str) -> Value {
     let domain = |name: &str| json!({"name": if name.is_empty() { "Default" } else { name }});
     json!({"auth": {
         "identity": {
