@@ -40,7 +40,7 @@ const LOOKS: u32 = 3;
 const CERTIFICATES_LIMIT: u64 = 4 << 20;
 
 /// The client of one node's BMC.
-pub struct Bmc<'n> {
+pub struct BmcClient<'n> {
     http: HttpBmc<RedfishClient>,
     system: Option<&'n str>,
     observer: Box<Observer<'n>>,
@@ -48,7 +48,7 @@ pub struct Bmc<'n> {
 
 type Observer<'n> = dyn Fn(&BmcCall, Option<&BmcFailure>) + Send + Sync + 'n;
 
-/// A machine behind a [`Bmc`].
+/// A machine behind a [`BmcClient`].
 pub type BmcMachine<'a> = RedfishSystem<'a, HttpBmc<RedfishClient>>;
 
 /// The reason why a BMC could not be used.
@@ -76,7 +76,7 @@ pub enum BmcError {
     Slow(Duration),
 }
 
-impl<'n> Bmc<'n> {
+impl<'n> BmcClient<'n> {
     /// The BMC of `node`, from its `redfish_*` settings. Nothing is sent yet.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ pub async fn await_power(
 /// # Errors
 /// The missing feature, or the reason why the BMC did not answer.
 pub async fn validate(node: &Node, recorder: &Recorder) -> Result<SystemView, BmcError> {
-    let bmc = Bmc::of(node, recorder).await?;
+    let bmc = BmcClient::of(node, recorder).await?;
     let view = bmc.machine().await?.look().await?;
     view.validate(node.boot_interface.http_boot_uri().is_some())?;
     Ok(view)
@@ -343,7 +343,7 @@ mod tests {
         let (recorder, _backlog) = Recorder::new();
         let address = hostile_server(Hostility::Endless).await;
         let node = node(json!({"redfish_address": format!("http://{address}")}));
-        let bmc = Bmc::of(&node, &recorder).await.unwrap();
+        let bmc = BmcClient::of(&node, &recorder).await.unwrap();
 
         let refused = bmc.machine().await.map(drop).unwrap_err().to_string();
 
@@ -392,7 +392,7 @@ mod tests {
         let (own, other) = (file("own.pem", &format!("{other}{pem}")), file("other.pem", &other));
         let asked = async |setting: &str, value: Value| {
             let node = node(json!({"redfish_address": url, setting: value}));
-            let bmc = Bmc::of(&node, &recorder).await.unwrap();
+            let bmc = BmcClient::of(&node, &recorder).await.unwrap();
             bmc.machine().await.map(drop).unwrap_err().to_string()
         };
         let answered = "the BMC has 0 systems: set redfish_system_id in driver_info";

@@ -17,7 +17,7 @@ use crate::api::guard::OperatorGuard;
 use crate::artifacts::{self, BootSets};
 use crate::config::Config;
 use crate::dhcp;
-use crate::dhcp::port::{self, Holder};
+use crate::dhcp::port::{self, PortHolder};
 use crate::state_dir::StateSeen;
 
 /// A checked item, and the result or the error.
@@ -66,7 +66,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
 fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<String> {
     // With SO_REUSEADDR on both sides, two processes share a port.
     let is_ours = network::has_ports(network)?;
-    let own = dhcp::Service::could_open(&config.dhcp, network, state, is_ours)?;
+    let own = dhcp::DhcpThread::could_open(&config.dhcp, network, state, is_ours)?;
     network::fits(network, &config.agent)?;
     if let Some(own) = own.filter(|own| own.is_ipv4() && config.dhcp.tftp) {
         network::has_tftp(own).context("UDP port 69 (TFTP)")?;
@@ -81,8 +81,8 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
 /// `is_running` means that a service uses the state directory, even if the listening process cannot be identified.
 fn port(address: SocketAddr, is_running: bool) -> Result<String> {
     match port::who_listens(address) {
-        Ok(Holder::Nobody) => Ok(format!("{address} is free")),
-        Ok(Holder::Us(pid)) => {
+        Ok(PortHolder::Nobody) => Ok(format!("{address} is free")),
+        Ok(PortHolder::Us(pid)) => {
             Ok(format!("{address}, where the service that runs listens (process {pid})"))
         }
         Err(taken) if is_running && taken.to_string().starts_with("another program") => {

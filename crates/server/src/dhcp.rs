@@ -44,7 +44,7 @@ use crate::config;
 
 /// DHCP on all networks, on a separate thread: no answer waits for other parts of the daemon.
 #[derive(Debug)]
-pub struct Service {
+pub struct DhcpThread {
     addresses: Vec<IpAddr>,
     begin: oneshot::Sender<Duty>,
     ended: oneshot::Receiver<()>,
@@ -69,7 +69,7 @@ struct Duty {
     end: CancellationToken,
 }
 
-impl Service {
+impl DhcpThread {
     /// Opens the sockets of all networks, and their leases in `state_dir`. Nothing is answered yet.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Service {
     /// that this service already has (`has_ports`) are not tried.
     ///
     /// # Errors
-    /// As [`Service::open`].
+    /// As [`DhcpThread::open`].
     pub(crate) fn could_open(
         dhcp: &config::DhcpConfig,
         network: &NetworkSettings,

@@ -73,7 +73,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         .recorded_by(recorder.clone());
     nodes.load().await.context("cannot read the nodes")?;
 
-    let dhcp = dhcp::Service::open(&config.dhcp, state.path()).await?;
+    let dhcp = dhcp::DhcpThread::open(&config.dhcp, state.path()).await?;
     let urls = config.urls(dhcp.addresses().first().copied());
     let settings = config.artifacts(state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();

@@ -14,13 +14,13 @@ use hardware::Mac;
 use ipnet::IpNet;
 use netboot::network_settings::NetworkSettings;
 
-use self::host::Host;
+use self::host::CheckedInterface;
 pub(super) use self::host::fits;
-use self::url::Told;
+use self::url::FetchedUrl;
 pub(super) use self::url::fits as url_fits;
 use super::Found;
 use crate::config::Config;
-use crate::dhcp::port::{self, Holder, Place};
+use crate::dhcp::port::{self, PortHolder, PortPlace};
 use crate::dhcp::{probe, tftp};
 
 /// Sends requests on every DHCP network like a machine that is switched on, also in the name of `machines`, since
@@ -33,7 +33,7 @@ pub async fn networks(config: &Config, machines: &[Mac]) -> Vec<Found> {
 async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> Vec<Found> {
     let name = &network.interface;
     let named = |what: &str, found| (format!("{name}: {what}"), found);
-    let host = match Host::settled(name).await {
+    let host = match CheckedInterface::settled(name).await {
         Err(error) => return vec![named("interface", Err(error))],
         Ok(host) => host,
     };
@@ -55,8 +55,8 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     }
     let mut is_running = false;
     for port in ports(network) {
-        let holder = port::who_has(Place::On(name), port);
-        is_running |= matches!(holder, Ok(Holder::Us(_)));
+        let holder = port::who_has(PortPlace::On(name), port);
+        is_running |= matches!(holder, Ok(PortHolder::Us(_)));
         all.push(named(&format!("UDP port {port}"), holder.map(|holder| holder.to_string())));
     }
     let four = network.pool.is_some() || network.proxy;
@@ -69,7 +69,7 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     // If this service is not running, no answer is its own, whatever address it comes from.
     let own: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).filter(|_| is_running).collect();
     let url = |near: Option<IpNet>| async move {
-        Some(url::reached(Told { config, network, near: near?, is_running }).await)
+        Some(url::reached(FetchedUrl { config, network, near: near?, is_running }).await)
     };
     let (offers, servers6, routers, near, url4, url6) = tokio::join!(
         when(four, probe::offers(name, machines)),
@@ -112,16 +112,16 @@ fn ports(network: &NetworkSettings) -> impl Iterator<Item = u16> {
 pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
     let mut is_ours = false;
     for port in ports(network) {
-        let holder = port::who_has(Place::On(&network.interface), port)
+        let holder = port::who_has(PortPlace::On(&network.interface), port)
             .with_context(|| format!("UDP port {port}"))?;
-        is_ours |= matches!(holder, Holder::Us(_));
+        is_ours |= matches!(holder, PortHolder::Us(_));
     }
     Ok(is_ours)
 }
 
 /// Checks that TFTP's port is available at an own address.
 pub(super) fn has_tftp(own: IpAddr) -> Result<String> {
-    port::who_has(Place::At(own), tftp::PORT).map(|holder| holder.to_string())
+    port::who_has(PortPlace::At(own), tftp::PORT).map(|holder| holder.to_string())
 }
 
 async fn when<T>(is_wanted: bool, asking: impl Future<Output = T>) -> Option<T> {

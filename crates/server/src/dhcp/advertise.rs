@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::socket::{self, Icmp6, Link};
+use super::socket::{self, Icmp6, Ipv6Link};
 
 /// RFC 4861 §6.2.1: at a random time, so that routers of a link do not synchronize; here between three quarters and
 /// the whole of `MaxRtrAdvInterval`, which may be 1,800 s.
@@ -35,7 +35,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 #[derive(Debug)]
 pub(super) struct Advertiser {
-    link: Link,
+    link: Ipv6Link,
     socket: Icmp6,
     advertisement: Advertisement,
     /// Machines ignore advertisements from other than link-local addresses (RFC 4861 §6.1.2).
@@ -44,7 +44,7 @@ pub(super) struct Advertiser {
 }
 
 impl Advertiser {
-    pub(super) fn open(link: &Link, settings: &NetworkSettings) -> Result<Self> {
+    pub(super) fn open(link: &Ipv6Link, settings: &NetworkSettings) -> Result<Self> {
         let advertisement = advertisement(link, settings);
         let socket = Icmp6::open(link)?;
         let (link, trouble) = (link.clone(), Trouble::default());
@@ -131,7 +131,7 @@ impl Trouble {
 }
 
 /// The advertisement for a link.
-fn advertisement(link: &Link, settings: &NetworkSettings) -> Advertisement {
+fn advertisement(link: &Ipv6Link, settings: &NetworkSettings) -> Advertisement {
     let own = Prefix {
         address: prefix(link.address, link.prefix_len),
         len: link.prefix_len,
@@ -229,8 +229,8 @@ impl Alone {
 mod tests {
     use super::*;
 
-    fn link() -> Link {
-        Link {
+    fn link() -> Ipv6Link {
+        Ipv6Link {
             name: "eth0".to_owned(),
             index: 1,
             address: "fd00::1".parse().unwrap(),

@@ -25,7 +25,7 @@ use super::interface;
 use super::journal::look;
 use super::listener::{now, now_secs};
 use super::responders::own4;
-use super::socket::Link;
+use super::socket::Ipv6Link;
 use crate::artifacts::BootSets;
 use crate::config::{Config, DhcpProvider};
 
@@ -194,7 +194,7 @@ fn open_network(
     }
     if let Some(pool) = settings.pool6 {
         let seen = || {
-            let link = Link::of_pool(name, pool.0)?;
+            let link = Ipv6Link::of_pool(name, pool.0)?;
             Ok::<_, anyhow::Error>((link.net()?, link.duid()))
         };
         let seen = seen().map_err(Into::into);

@@ -53,14 +53,14 @@ pub fn is_up(name: &str) -> Result<String> {
 
 /// The state of an interface when serving began.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ServedInterface {
     name: String,
     index: u32,
     /// The service's addresses, which answers contain.
     addresses: Vec<IpAddr>,
 }
 
-impl Seen {
+impl ServedInterface {
     /// # Errors
     /// There is no such interface.
     pub(super) fn new(name: &str, addresses: Vec<IpAddr>) -> Result<Self> {
@@ -118,13 +118,19 @@ mod tests {
     #[test]
     fn an_interface_is_itself_while_it_has_its_number_and_our_addresses() {
         let ours = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
-        let seen = Seen::new("lo", ours).unwrap();
+        let seen = ServedInterface::new("lo", ours).unwrap();
 
         assert!(!seen.is_over());
-        assert!(Seen { index: seen.index + 1, ..seen.clone() }.is_over(), "it was made anew");
+        assert!(
+            ServedInterface { index: seen.index + 1, ..seen.clone() }.is_over(),
+            "it was made anew"
+        );
         let lost = vec![IpAddr::from([192, 0, 2, 1])];
-        assert!(Seen { addresses: lost, ..seen.clone() }.is_over(), "it has another address");
-        assert!(Seen { name: "nosuch0".to_owned(), ..seen }.is_over(), "it is gone");
+        assert!(
+            ServedInterface { addresses: lost, ..seen.clone() }.is_over(),
+            "it has another address"
+        );
+        assert!(ServedInterface { name: "nosuch0".to_owned(), ..seen }.is_over(), "it is gone");
     }
 
     #[test]

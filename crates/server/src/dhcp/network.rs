@@ -23,10 +23,10 @@ use tracing::{info, warn};
 
 use super::advertise::Advertiser;
 use super::boot_sources::BootSources;
-use super::interface::Seen;
+use super::interface::ServedInterface;
 use super::journal::{Journal, look};
 use super::listener::{DhcpListener, DhcpSocket, now_secs};
-use super::socket::{Link, Socket4, Socket6};
+use super::socket::{Ipv6Link, Socket4, Socket6};
 use super::{Observers, port, responders};
 use crate::config;
 
@@ -41,7 +41,7 @@ pub(super) struct NetworkListeners {
     proxy: Option<[DhcpListener<Socket4, ProxyResponder>; 2]>,
     v6: Option<DhcpListener<Socket6, V6Responder>>,
     advertiser: Option<Advertiser>,
-    seen: Seen,
+    seen: ServedInterface,
 }
 
 impl NetworkListeners {
@@ -81,7 +81,7 @@ impl NetworkListeners {
             responders::v6_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases)?;
         let (mut v6, mut advertiser) = (None, None);
         if let Some((responder, pool)) = responder6.zip(settings.pool6) {
-            let link = Link::of_pool(on, pool.0)?;
+            let link = Ipv6Link::of_pool(on, pool.0)?;
             if settings.advertise {
                 let opened = Advertiser::open(&link, settings);
                 advertiser = Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
@@ -92,7 +92,7 @@ impl NetworkListeners {
         let own4 = own4.or_else(|| proxy.as_ref().map(|(dhcp, _)| dhcp.responder().address()));
         let own6 = v6.as_ref().map(|v6| v6.responder().address());
         let own = own4.map(IpAddr::from).into_iter().chain(own6.map(IpAddr::from)).collect();
-        let seen = Seen::new(on, own)?;
+        let seen = ServedInterface::new(on, own)?;
         Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser, seen })
     }
 
@@ -206,7 +206,7 @@ pub(super) fn could_open(
             drop(Socket4::open(on, SERVER, own4)?);
         }
         if let Some(pool) = settings.pool6 {
-            let link = Link::of_pool(on, pool.0)?;
+            let link = Ipv6Link::of_pool(on, pool.0)?;
             drop(Socket6::open(&link)?);
         }
     }

@@ -29,7 +29,7 @@ const LISTENING: u32 = 1 << 10;
 
 /// The owner of a port that is available, or in use as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum PortHolder {
     /// It is free.
     Nobody,
     /// This service, running as this process.
@@ -38,7 +38,7 @@ pub enum Holder {
 
 /// The place of a port.
 #[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
+pub enum PortPlace<'a> {
     /// On an interface, at all its addresses.
     On(&'a str),
     /// At one address.
@@ -54,7 +54,7 @@ struct Open {
     inode: u32,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("free"),
@@ -63,7 +63,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for PortPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::On(interface) => f.write_str(interface),
@@ -76,11 +76,11 @@ impl fmt::Display for Place<'_> {
 ///
 /// # Errors
 /// The owner, or missing permission.
-pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
+pub fn who_has(place: PortPlace<'_>, port: u16) -> Result<PortHolder> {
     match take(place, port) {
-        Ok(()) => Ok(Holder::Nobody),
+        Ok(()) => Ok(PortHolder::Nobody),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match &holders(place, port)[..] {
-            [(name, Some(pid))] if name == "ferroboot" => Ok(Holder::Us(*pid)),
+            [(name, Some(pid))] if name == "ferroboot" => Ok(PortHolder::Us(*pid)),
             holders => Err(anyhow!(
                 "{} it on {place}, so this service cannot answer there, or not alone: end that, or keep it off \
                  {place}",
@@ -96,12 +96,12 @@ pub fn who_has(place: Place<'_>, port: u16) -> Result<Holder> {
 ///
 /// # Errors
 /// The owner, or the reason.
-pub fn who_listens(address: SocketAddr) -> Result<Holder> {
+pub fn who_listens(address: SocketAddr) -> Result<PortHolder> {
     match TcpListener::bind(address) {
-        Ok(_) => Ok(Holder::Nobody),
+        Ok(_) => Ok(PortHolder::Nobody),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            match &holders_of(TCP, Place::At(address.ip()), address.port())[..] {
-                [(name, Some(pid))] if name == "ferroboot" => Ok(Holder::Us(*pid)),
+            match &holders_of(TCP, PortPlace::At(address.ip()), address.port())[..] {
+                [(name, Some(pid))] if name == "ferroboot" => Ok(PortHolder::Us(*pid)),
                 holders => Err(anyhow!("{} it: end that, or set another address", have(holders))),
             }
         }
@@ -114,7 +114,7 @@ pub fn who_listens(address: SocketAddr) -> Result<Holder> {
 /// # Errors
 /// The required permission.
 pub fn may_have(interface: &str, port: u16) -> Result<()> {
-    match take(Place::On(interface), port) {
+    match take(PortPlace::On(interface), port) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
         Ok(()) | Err(_) => Ok(()),
     }
@@ -124,7 +124,7 @@ pub fn may_have(interface: &str, port: u16) -> Result<()> {
 pub(super) fn had(interface: &str, port: u16) -> String {
     format!(
         "{} UDP port {port} there: end that, or keep it off {interface}",
-        have(&holders(Place::On(interface), port))
+        have(&holders(PortPlace::On(interface), port))
     )
 }
 
@@ -133,7 +133,7 @@ pub(super) fn had(interface: &str, port: u16) -> String {
 pub(super) fn shared(interface: &str, port: u16) -> Option<String> {
     let us = Some(std::process::id());
     let others: Vec<_> =
-        holders(Place::On(interface), port).into_iter().filter(|(_, pid)| *pid != us).collect();
+        holders(PortPlace::On(interface), port).into_iter().filter(|(_, pid)| *pid != us).collect();
     (!others.is_empty()).then(|| {
         format!(
             "{} UDP port {port} on {interface} too, and may answer machines there: end that, or keep it off \
@@ -150,7 +150,7 @@ pub(super) fn cannot_ask(interface: &str, port: u16, error: io::Error) -> anyhow
         anyhow!(
             "cannot ask, as {} UDP port {port} on {interface}: stop that program there (a DHCP client, \
              mostly) while this asks",
-            have(&holders(Place::On(interface), port))
+            have(&holders(PortPlace::On(interface), port))
         )
     } else if kind == io::ErrorKind::PermissionDenied {
         not_allowed()
@@ -167,19 +167,19 @@ fn not_allowed() -> anyhow::Error {
 }
 
 /// Opens and closes the port. Programs with the port only on another interface do not matter.
-fn take(place: Place<'_>, port: u16) -> io::Result<()> {
+fn take(place: PortPlace<'_>, port: u16) -> io::Result<()> {
     let address = match place {
         // DHCPv6's port.
-        Place::On(_) if port == 547 => Ipv6Addr::UNSPECIFIED.into(),
-        Place::On(_) => Ipv4Addr::UNSPECIFIED.into(),
-        Place::At(address) => address,
+        PortPlace::On(_) if port == 547 => Ipv6Addr::UNSPECIFIED.into(),
+        PortPlace::On(_) => Ipv4Addr::UNSPECIFIED.into(),
+        PortPlace::At(address) => address,
     };
     let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if let Place::On(interface) = place {
+    if let PortPlace::On(interface) = place {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
     socket.bind(&SocketAddr::new(address, port).into())
@@ -199,11 +199,11 @@ fn have(holders: &[(String, Option<u32>)]) -> String {
 }
 
 /// The programs that occupy a port: name, and process if visible. At least one.
-fn holders(place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+fn holders(place: PortPlace<'_>, port: u16) -> Vec<(String, Option<u32>)> {
     holders_of(UDP, place, port)
 }
 
-fn holders_of(protocol: u8, place: Place<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+fn holders_of(protocol: u8, place: PortPlace<'_>, port: u16) -> Vec<(String, Option<u32>)> {
     let open = asked(protocol).unwrap_or_else(|_| listed(protocol));
     let in_the_way: BTreeSet<u32> = open
         .iter()
@@ -224,12 +224,12 @@ fn holders_of(protocol: u8, place: Place<'_>, port: u16) -> Vec<(String, Option<
     found.into_iter().collect()
 }
 
-fn is_in_the_way(socket: &Open, place: Place<'_>) -> bool {
+fn is_in_the_way(socket: &Open, place: PortPlace<'_>) -> bool {
     match place {
-        Place::On(interface) => {
+        PortPlace::On(interface) => {
             socket.interface == 0 || if_nametoindex(interface).ok() == Some(socket.interface)
         }
-        Place::At(address) => {
+        PortPlace::At(address) => {
             let there = socket.at.ip().to_canonical();
             there == address.to_canonical() || there.is_unspecified() || address.is_unspecified()
         }
@@ -381,11 +381,11 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         let own = std::process::id();
 
-        let at = holders(Place::At(Ipv4Addr::LOCALHOST.into()), port);
+        let at = holders(PortPlace::At(Ipv4Addr::LOCALHOST.into()), port);
 
         assert_eq!(at, [(name_of(own), Some(own))]);
-        assert!(who_has(Place::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
-        let elsewhere = holders(Place::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
+        assert!(who_has(PortPlace::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
+        let elsewhere = holders(PortPlace::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
         assert_eq!(elsewhere, [("another program".to_owned(), None)]);
     }
 
@@ -397,13 +397,13 @@ mod tests {
 
         let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         for address in [address, everywhere] {
-            let holders = holders_of(TCP, Place::At(address.ip()), address.port());
+            let holders = holders_of(TCP, PortPlace::At(address.ip()), address.port());
             assert_eq!(holders, [(name_of(own), Some(own))]);
             let said = who_listens(address).unwrap_err().to_string();
             assert!(said.contains(&format!("(process {own}) has it")), "{said}");
         }
         drop(listener);
-        assert_eq!(who_listens(address).unwrap(), Holder::Nobody);
+        assert_eq!(who_listens(address).unwrap(), PortHolder::Nobody);
     }
 
     #[test]
@@ -418,9 +418,9 @@ mod tests {
         let lo = if_nametoindex("lo").unwrap();
         let on = |interface| Open { interface, at: (Ipv4Addr::UNSPECIFIED, 67).into(), inode: 0 };
 
-        assert!(is_in_the_way(&on(0), Place::On("lo")));
-        assert!(is_in_the_way(&on(lo), Place::On("lo")));
-        assert!(!is_in_the_way(&on(lo + 1), Place::On("lo")));
+        assert!(is_in_the_way(&on(0), PortPlace::On("lo")));
+        assert!(is_in_the_way(&on(lo), PortPlace::On("lo")));
+        assert!(!is_in_the_way(&on(lo + 1), PortPlace::On("lo")));
     }
 
     #[test]

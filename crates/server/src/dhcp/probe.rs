@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::neighbours::{Incoming, mac_of};
 use super::port;
-use super::socket::{ALL_ROUTERS, Icmp6, LONGEST, Link, on};
+use super::socket::{ALL_ROUTERS, Icmp6, Ipv6Link, LONGEST, on};
 
 /// Time to listen. Servers that probe an address first take a second or two; routers answer within half a second, but
 /// at the earliest three seconds after their last answer (RFC 4861 §6.2.6).
@@ -78,7 +78,7 @@ pub struct Server6 {
 }
 
 /// Routers by address, with their latest advertisements.
-pub type Routers = BTreeMap<Ipv6Addr, Advertisement>;
+pub type RouterAdvertisements = BTreeMap<Ipv6Addr, Advertisement>;
 
 /// The offers to HTTP boot firmware, PXE firmware and iPXE: of an unknown machine, of this host itself, and of
 /// `machines`.
@@ -144,7 +144,7 @@ fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
 /// # Errors
 /// The interface is missing, or requests are not permitted.
 pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Server6>> {
-    let link = Link::find(interface)?;
+    let link = Ipv6Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT_PORT)?;
     let http = |mac: &Mac| {
         let architecture = Some(X64_HTTP);
@@ -190,18 +190,18 @@ fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
 /// # Errors
 /// The interface is missing.
 pub fn own_duid(interface: &str) -> Result<Vec<u8>> {
-    Ok(Link::find(interface)?.duid())
+    Ok(Ipv6Link::find(interface)?.duid())
 }
 
 /// The routers that answer solicitations, or send unsolicited advertisements meanwhile.
 ///
 /// # Errors
 /// The interface is missing, or requests are not permitted.
-pub async fn routers(interface: &str) -> Result<Routers> {
-    let link = Link::find(interface)?;
+pub async fn routers(interface: &str) -> Result<RouterAdvertisements> {
+    let link = Ipv6Link::find(interface)?;
     let icmp = Icmp6::open(&link).map_err(|error| port::cannot_ask(interface, 0, error))?;
     let to = SocketAddr::V6(SocketAddrV6::new(ALL_ROUTERS, 0, 0, link.index));
-    let mut found = Routers::new();
+    let mut found = RouterAdvertisements::new();
     for end in ends(Instant::now()) {
         icmp.send(&solicitation(link.mac), to).await.map_err(|error| unsent(interface, &error))?;
         while let Ok(received) = timeout_at(end, icmp.receive()).await {

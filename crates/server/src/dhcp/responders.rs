@@ -13,7 +13,7 @@ use netboot::proxy::ProxyResponder;
 use netboot::v4::V4Responder;
 use netboot::v6::V6Responder;
 
-use super::socket::Link;
+use super::socket::Ipv6Link;
 use super::{addresses, interface};
 
 /// The service's IPv4 address on the interface, with its network.
@@ -75,7 +75,7 @@ pub(super) fn v6_responder(
     open_leases: impl FnMut(&str, PoolPlan<Ipv6Addr>) -> Result<LeaseTable<Ipv6Addr>>,
 ) -> Result<Option<V6Responder>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };
-    let link = Link::of_pool(&settings.interface, pool.0)?;
+    let link = Ipv6Link::of_pool(&settings.interface, pool.0)?;
     let (own, ours) = (link.net()?, interface::addresses(&settings.interface)?);
     settings.check_on(own.into(), &ours)?;
     network_plan::v6_responder(settings, own, &link.duid(), &ours, lease_secs, limits, open_leases)

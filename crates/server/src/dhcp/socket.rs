@@ -112,7 +112,7 @@ impl listener::DhcpSocket for Socket4 {
 pub(super) struct Socket6(UdpSocket);
 
 impl Socket6 {
-    pub(super) fn open(link: &Link) -> Result<Self> {
+    pub(super) fn open(link: &Ipv6Link) -> Result<Self> {
         let bound = || -> io::Result<UdpSocket> {
             let socket = on(&link.name, Domain::IPV6, Type::DGRAM, Protocol::UDP)?;
             socket.set_only_v6(true)?;
@@ -188,7 +188,7 @@ fn receive<S: SockaddrLike, T>(
 pub(super) struct Icmp6(UdpSocket);
 
 impl Icmp6 {
-    pub(super) fn open(link: &Link) -> io::Result<Self> {
+    pub(super) fn open(link: &Ipv6Link) -> io::Result<Self> {
         let socket = on(&link.name, Domain::IPV6, Type::RAW, Protocol::ICMPV6)?;
         socket.set_recv_hoplimit_v6(true)?;
         socket.join_multicast_v6(&ALL_ROUTERS, link.index)?;
@@ -269,7 +269,7 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
 
 /// The IPv6 properties of an interface.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
+pub(super) struct Ipv6Link {
     pub(super) name: String,
     pub(super) index: u32,
     /// An address that is not link-local, for URLs.
@@ -278,7 +278,7 @@ pub(super) struct Link {
     pub(super) mac: Option<Mac>,
 }
 
-impl Link {
+impl Ipv6Link {
     /// The service's address, with its network.
     pub(super) fn net(&self) -> Result<Ipv6Net> {
         Ok(Ipv6Net::new(self.address, self.prefix_len)?)

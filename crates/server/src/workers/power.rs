@@ -15,7 +15,7 @@ use tracing::info;
 use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
 use super::boot_target::{NoBootTarget, instance_attempt, prepare_override};
 use super::context::WorkerContext;
-use crate::bmcs::{BETWEEN_LOOKS, Bmc, BmcError, await_power, look};
+use crate::bmcs::{BETWEEN_LOOKS, BmcClient, BmcError, await_power, look};
 
 /// Time limit of all BMC calls together: a slow BMC must not hold the node longer.
 pub(super) const BMC_PATIENCE: Duration = Duration::from_secs(900);
@@ -96,7 +96,7 @@ async fn carry_out_all(
     claimed: &Claimed,
     plan: &mut PowerPlan,
 ) -> Result<PlanPause, NotCarriedOut> {
-    let bmc = Bmc::of(&claimed.node, &context.recorder).await?;
+    let bmc = BmcClient::of(&claimed.node, &context.recorder).await?;
     let machine = bmc.machine().await?;
     let mut shown = look(&machine).await?;
     loop {

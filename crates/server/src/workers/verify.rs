@@ -7,7 +7,7 @@ use redfish::boot::SystemPower;
 use tokio::time::timeout;
 
 use super::context::WorkerContext;
-use crate::bmcs::{Bmc, BmcError, look};
+use crate::bmcs::{BmcClient, BmcError, look};
 
 /// Time limit of all BMC calls: a slow BMC must not hold the node longer.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -27,7 +27,7 @@ pub(super) async fn power(context: &WorkerContext, node: &Node) -> Result<PowerS
 }
 
 async fn see_power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
-    let bmc = Bmc::of(node, &context.recorder).await?;
+    let bmc = BmcClient::of(node, &context.recorder).await?;
     let machine = bmc.machine().await?;
     Ok(power_state(look(&machine).await?.power()))
 }

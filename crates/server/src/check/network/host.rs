@@ -18,7 +18,7 @@ const GLANCE: Duration = Duration::from_millis(250);
 
 /// The state of an interface.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Host {
+pub(super) struct CheckedInterface {
     pub(super) addresses: Vec<IpNet>,
     unusable: Vec<(Ipv6Addr, Unusable)>,
     mtu: Option<u32>,
@@ -30,14 +30,14 @@ pub(super) struct Host {
 /// # Errors
 /// A description of the problem.
 pub(in crate::check) fn fits(network: &NetworkSettings, agent: &AgentConfig) -> Result<()> {
-    let host = Host::of(&network.interface)?;
+    let host = CheckedInterface::of(&network.interface)?;
     host.is_whole(&network.interface)?;
     host.has(network)?;
     host.suits(network)?;
     host.agents_reach(network, agent)
 }
 
-impl Host {
+impl CheckedInterface {
     pub(super) fn of(name: &str) -> Result<Self> {
         Ok(Self {
             addresses: interface::addresses(name)?,
@@ -232,9 +232,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn host(addresses: &[&str]) -> Host {
+    fn host(addresses: &[&str]) -> CheckedInterface {
         let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
-        Host { addresses, ..Host::default() }
+        CheckedInterface { addresses, ..CheckedInterface::default() }
     }
 
     fn refusal(said: Result<String>) -> String {
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn an_ipv6_address_that_somebody_else_has_is_of_no_use() {
         let pool6 = network("eth1=fd77::10-fd77::20");
-        let with = |address: &str, why| Host {
+        let with = |address: &str, why| CheckedInterface {
             unusable: vec![(address.parse().unwrap(), why)],
             ..host(&["fd77::1/64", "fe80::1/64"])
         };
@@ -272,14 +272,15 @@ mod tests {
 
     #[test]
     fn the_port_of_a_bridge_is_no_interface_to_serve_on() {
-        let port = Host { part_of: Some("br0".to_owned()), ..Host::default() };
+        let port =
+            CheckedInterface { part_of: Some("br0".to_owned()), ..CheckedInterface::default() };
 
         assert!(refusal(port.interface("eth1")).ends_with("serve on br0"));
     }
 
     #[test]
     fn what_machines_cannot_reach_or_the_link_cannot_carry_is_named() {
-        let host = Host { mtu: Some(1_500), ..host(&["192.0.2.1/24"]) };
+        let host = CheckedInterface { mtu: Some(1_500), ..host(&["192.0.2.1/24"]) };
         let pool = || network(POOL);
         let server = |address: &str| vec![address.parse().unwrap()];
 

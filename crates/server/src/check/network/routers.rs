@@ -9,13 +9,13 @@ use ipnet::{IpNet, Ipv6Net};
 use netboot::network_settings::NetworkSettings;
 
 use super::servers::names;
-use crate::dhcp::probe::Routers;
+use crate::dhcp::probe::RouterAdvertisements;
 
 /// Evaluates the routers on a network; `own` is the service's prefix, and `own_addresses` are this host's, if the
 /// service may have sent an advertisement itself.
 pub(super) fn judge(
     network: &NetworkSettings,
-    routers: &Routers,
+    routers: &RouterAdvertisements,
     own: Option<IpNet>,
     own_addresses: &[IpAddr],
 ) -> Result<String> {

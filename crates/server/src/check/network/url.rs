@@ -33,7 +33,7 @@ const ENOUGH: usize = 1_024;
 
 /// The URL of one family's machines on a network.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told<'a> {
+pub(super) struct FetchedUrl<'a> {
     pub(super) config: &'a Config,
     pub(super) network: &'a NetworkSettings,
     /// The service's address with its network.
@@ -46,7 +46,7 @@ pub(super) struct Told<'a> {
 ///
 /// # Errors
 /// The reason why not.
-pub(super) async fn reached(told: Told<'_>) -> Result<String> {
+pub(super) async fn reached(told: FetchedUrl<'_>) -> Result<String> {
     let base = told.config.urls(None).fetched_from(told.near.addr());
     if told.near.addr().is_ipv4() {
         fits(&base)?;
@@ -90,7 +90,7 @@ pub(in crate::check) fn fits(base: &str) -> Result<()> {
 }
 
 /// The addresses of the URL's host, as machines resolve it.
-async fn addresses(url: &Url, told: Told<'_>) -> Result<BTreeSet<IpAddr>> {
+async fn addresses(url: &Url, told: FetchedUrl<'_>) -> Result<BTreeSet<IpAddr>> {
     let name = match url.host().context("the URL names no host")? {
         Host::Ipv4(address) => return Ok([address.into()].into()),
         Host::Ipv6(address) => return Ok([address.into()].into()),
@@ -122,7 +122,7 @@ async fn addresses(url: &Url, told: Told<'_>) -> Result<BTreeSet<IpAddr>> {
 }
 
 /// Checks that the boot listener listens at the URL, if the URL is its port on this host.
-fn expect_listening(url: &Url, at: &BTreeSet<IpAddr>, told: Told<'_>) -> Result<()> {
+fn expect_listening(url: &Url, at: &BTreeSet<IpAddr>, told: FetchedUrl<'_>) -> Result<()> {
     let listen = told.config.boot.listen;
     let is_elsewhere =
         |address: &&IpAddr| !listen.ip().is_unspecified() && **address != listen.ip();
@@ -142,7 +142,7 @@ async fn fetch(
     url: &Url,
     at: &BTreeSet<IpAddr>,
     interface: Option<&str>,
-) -> Result<Answer, reqwest::Error> {
+) -> Result<UrlAnswer, reqwest::Error> {
     // reqwest panics if the process has no crypto provider; an error means that it has one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
@@ -161,7 +161,7 @@ async fn fetch(
     let base = url.as_str().trim_end_matches('/');
     let path = format!("{base}/boot/{NOBODYS}/{}", Artifact::IpxeScript.file_name());
     let response = client.build()?.get(path).send().await?;
-    Ok(Answer { status: response.status(), text: text(response).await })
+    Ok(UrlAnswer { status: response.status(), text: text(response).await })
 }
 
 /// The beginning of the body, whose length is unknown.
@@ -180,13 +180,13 @@ async fn text(mut response: Response) -> String {
 }
 
 #[derive(Clone, Debug)]
-struct Answer {
+struct UrlAnswer {
     status: StatusCode,
     text: String,
 }
 
 /// Checks for the boot listener's answer to an unknown ticket.
-fn judge(url: &Url, Answer { status, text }: &Answer) -> Result<String> {
+fn judge(url: &Url, UrlAnswer { status, text }: &UrlAnswer) -> Result<String> {
     let says =
         |refusal: TicketRefusal| *status == refusal.status() && text.trim() == refusal.to_string();
     if says(TicketRefusal::UnknownTicket) {
@@ -209,7 +209,7 @@ fn judge(url: &Url, Answer { status, text }: &Answer) -> Result<String> {
     )
 }
 
-fn not_listening(url: &Url, told: Told<'_>) -> Result<String> {
+fn not_listening(url: &Url, told: FetchedUrl<'_>) -> Result<String> {
     let listen = told.config.boot.listen;
     let is_listeners = url.scheme() == "http" && url.port_or_known_default() == Some(listen.port());
     match (is_listeners, told.is_running) {
@@ -232,7 +232,7 @@ fn in_words(
     url: &Url,
     at: &BTreeSet<IpAddr>,
     error: &reqwest::Error,
-    told: Told<'_>,
+    told: FetchedUrl<'_>,
 ) -> anyhow::Error {
     let interface = &told.network.interface;
     let why = chain(error);
@@ -278,8 +278,8 @@ mod tests {
 
     use super::*;
 
-    fn told<'a>(config: &'a Config, is_running: bool) -> Told<'a> {
-        Told {
+    fn told<'a>(config: &'a Config, is_running: bool) -> FetchedUrl<'a> {
+        FetchedUrl {
             config,
             network: &config.dhcp.networks[0],
             near: "127.0.0.1/8".parse().unwrap(),
