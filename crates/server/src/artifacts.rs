@@ -34,7 +34,8 @@ use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 use transport::http_server::metrics::HttpMetrics;
 use transport::http_server::{
-    self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, Port, RequestBody, WhenSent,
+    self, Answered, BodyLimits, Caller, ConnectionLimits, HeaderNames, RequestBody, ServedPort,
+    WhenSent,
 };
 
 use self::answer::{Answer, Refused};
@@ -148,7 +149,7 @@ impl Artifacts {
         metrics: HttpMetrics,
         end: impl Future<Output = ()>,
     ) {
-        let port = Port {
+        let port = ServedPort {
             name: "boot",
             listeners,
             limits,
@@ -245,7 +246,7 @@ impl Artifacts {
     }
 }
 
-impl http_server::Service for Artifacts {
+impl http_server::HttpService for Artifacts {
     type Body = Body;
 
     async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {

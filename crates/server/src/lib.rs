@@ -34,7 +34,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use transport::http_server::{self, HeaderNames, Port, PortShares, RouterService, UsefulAnswers};
+use transport::http_server::{
+    self, HeaderNames, PortShares, RouterService, ServedPort, UsefulAnswers,
+};
 use transport::listen::listen;
 
 use crate::api::ApiContext;
@@ -112,7 +114,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         .route("/metrics", get(async move || shown.show()))
         .fallback_service(api::router(api.clone()));
     let limits = &config.limits;
-    let api_port = Port {
+    let api_port = ServedPort {
         name: "api",
         listeners: vec![for_operators],
         limits: limits.of_port(shares.api),
@@ -126,7 +128,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         ),
         metrics: metrics.http.clone(),
     };
-    let agent_port = Port {
+    let agent_port = ServedPort {
         name: "agents",
         listeners: vec![for_agents],
         limits: limits.of_port(shares.agents),

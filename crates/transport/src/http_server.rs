@@ -1,7 +1,7 @@
 //! The accept loop of all HTTP ports: API, agents and boot listener, each with hyper's connections.
 //!
 //! `admission` decides which connections are served, without sockets; this file accepts, watches and closes
-//! connections accordingly. A `Service` answers the requests.
+//! connections accordingly. An [`HttpService`] answers the requests.
 
 mod admission;
 mod answers;
@@ -44,11 +44,11 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 pub use self::admission::ConnectionLimits;
-use self::admission::{Account, Admission, ConnectionId, Ended, Phase, Verdict};
+use self::admission::{Account, Admission, AdmissionVerdict, ConnectionId, Ended, Phase};
 use self::budget::BodyBudget;
 use self::lobby::{Full, Lobby};
 use self::metrics::HttpMetrics;
-use self::progress::Progress;
+use self::progress::AnswerProgress;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub use self::router::{RouterService, ServedNode, UsefulAnswers};
@@ -61,7 +61,7 @@ const LEAVING: usize = 64;
 
 /// A port: its listeners, its limits, and its service.
 #[derive(Debug)]
-pub struct Port<S> {
+pub struct ServedPort<S> {
     /// Its name in metrics and logs.
     pub name: &'static str,
     /// The listening sockets; the limits apply to all of them together.
@@ -97,7 +97,7 @@ pub enum HeaderNames {
 }
 
 /// Answers the requests of a port.
-pub trait Service: Clone + Send + Sync + 'static {
+pub trait HttpService: Clone + Send + Sync + 'static {
     /// The body of its answers.
     type Body: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync>
         + Send
@@ -119,7 +119,7 @@ pub struct Caller {
     pub near: IpAddr,
     /// The remote address.
     pub remote: SocketAddr,
-    held: Arc<Held>,
+    held: Arc<ConnectionPlace>,
 }
 
 impl Caller {
@@ -160,7 +160,7 @@ struct Table {
 
 /// A connection's place; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct ConnectionPlace {
     id: ConnectionId,
     phase: AtomicU8,
     closing: Arc<Notify>,
@@ -168,8 +168,8 @@ pub(crate) struct Held {
 }
 
 /// Serves a port until `end`, then finishes current answers.
-pub async fn serve<S: Service>(port: Port<S>, end: impl Future<Output = ()>) {
-    let Port { name, listeners, limits, bodies, headers, service, metrics } = port;
+pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output = ()>) {
+    let ServedPort { name, listeners, limits, bodies, headers, service, metrics } = port;
     let state = Arc::new(PortState::new(name, limits.clone(), metrics));
     let (ending, ended) = watch::channel(());
     let handler = Handler { service, bodies, budget: BodyBudget::new(bodies.all), headers };
@@ -261,10 +261,14 @@ impl PortState {
         (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Arc<Held>, Full> {
+    fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Arc<ConnectionPlace>, Full> {
         let mut table = self.table();
         match table.admission.admit(address, now) {
-            Verdict::Admitted { id, evicted } => {
+            AdmissionVerdict::Admitted { id, evicted } => {
                 for evicted in evicted {
                     self.close(&mut table, evicted, Ended::Evicted);
                 }
@@ -272,10 +276,10 @@ impl PortState {
                 table.closing.insert(id, Arc::clone(&closing));
                 self.metrics.set_open(self.name, table.admission.len());
                 let phase = AtomicU8::new(Phase::Idle as u8);
-                Ok(Arc::new(Held { id, phase, closing, port: Arc::clone(self) }))
+                Ok(Arc::new(ConnectionPlace { id, phase, closing, port: Arc::clone(self) }))
             }
-            Verdict::PeerFull => Err(Full::Peer),
-            Verdict::PortFull => Err(Full::Port),
+            AdmissionVerdict::PeerFull => Err(Full::Peer),
+            AdmissionVerdict::PortFull => Err(Full::Port),
         }
     }
 
@@ -317,7 +321,7 @@ impl PortState {
     }
 }
 
-impl Held {
+impl ConnectionPlace {
     fn enter(&self, phase: Phase) {
         if self.phase.swap(phase as u8, Ordering::AcqRel) == phase as u8 {
             return;
@@ -361,7 +365,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut table = self.port.table();
         table.admission.remove(self.id);
@@ -378,12 +382,12 @@ struct Handler<S> {
     headers: HeaderNames,
 }
 
-impl<S: Service> Handler<S> {
+impl<S: HttpService> Handler<S> {
     async fn connection(
         self,
         stream: TcpStream,
         peer: SocketAddr,
-        held: Arc<Held>,
+        held: Arc<ConnectionPlace>,
         ended: watch::Receiver<()>,
     ) {
         let Ok(near) = stream.local_addr() else { return };
@@ -391,7 +395,7 @@ impl<S: Service> Handler<S> {
             Caller { near: near.ip().to_canonical(), remote: peer, held: Arc::clone(&held) };
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
-        let progress = Progress::default();
+        let progress = AnswerProgress::default();
         let patience = held.port.limits.stall;
         let socket = Socket::new(stream, progress.clone(), Arc::clone(&held), patience);
         let service = service_fn(|request| self.answer(request, &caller, &progress));
@@ -429,7 +433,7 @@ impl<S: Service> Handler<S> {
         &self,
         request: Request<Incoming>,
         caller: &Caller,
-        progress: &Progress,
+        progress: &AnswerProgress,
     ) -> Result<Response<AnswerBody<S::Body>>, Infallible> {
         progress.settled().await;
         let held = &caller.held;
@@ -466,7 +470,7 @@ async fn ended_of(mut ended: watch::Receiver<()>) {
 #[derive(Debug)]
 struct AnswerBody<B> {
     body: B,
-    progress: Progress,
+    progress: AnswerProgress,
 }
 
 impl<B> HttpBody for AnswerBody<B>

@@ -83,7 +83,7 @@ impl Phase {
 
 /// The decision about a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AdmissionVerdict {
     /// It is served; the connections in `evicted` are to be closed.
     Admitted { id: ConnectionId, evicted: Vec<ConnectionId> },
     /// It waits: its peer has its full share, and each of the peer's connections has an answer under way or is new.
@@ -142,7 +142,7 @@ impl Account {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct AdmittedConnection {
     address: IpAddr,
     account: Account,
     phase: Phase,
@@ -154,7 +154,7 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: ConnectionLimits,
-    held: BTreeMap<ConnectionId, Held>,
+    held: BTreeMap<ConnectionId, AdmittedConnection>,
     accounts: HashMap<Account, usize>,
     addresses: HashMap<IpAddr, usize>,
     next: u64,
@@ -172,19 +172,19 @@ impl Admission {
     }
 
     /// Decides about a new connection; evicted connections are removed.
-    pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> Verdict {
+    pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> AdmissionVerdict {
         let account = self.account_of(address);
         let has_limit = !matches!(account, Account::Exempt(_));
         let evicted = if has_limit && count(&self.accounts, &account) >= self.limits.per_peer {
             let victims = self.victims(Some(account), now);
             if victims.is_empty() {
-                return Verdict::PeerFull;
+                return AdmissionVerdict::PeerFull;
             }
             victims
         } else if self.held.len() >= self.limits.connections {
             let victims = self.victims(None, now);
             if victims.is_empty() {
-                return Verdict::PortFull;
+                return AdmissionVerdict::PortFull;
             }
             victims
         } else {
@@ -193,11 +193,12 @@ impl Admission {
         evicted.iter().for_each(|victim| self.remove(*victim));
         let id = ConnectionId(self.next);
         self.next += 1;
-        let held = Held { address, account, phase: Phase::Idle, since: now, useful_at: now };
+        let held =
+            AdmittedConnection { address, account, phase: Phase::Idle, since: now, useful_at: now };
         self.held.insert(id, held);
         *self.accounts.entry(account).or_default() += 1;
         *self.addresses.entry(address).or_default() += 1;
-        Verdict::Admitted { id, evicted }
+        AdmissionVerdict::Admitted { id, evicted }
     }
 
     /// Evicts the least important connection for a new one for which the process has no file descriptor.
@@ -268,7 +269,8 @@ impl Admission {
 
     /// The connections that exceed a time limit; they are removed.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<(ConnectionId, Ended)> {
-        let ended = |(id, held): (&ConnectionId, &Held)| Some((*id, self.end_of(held, now)?));
+        let ended =
+            |(id, held): (&ConnectionId, &AdmittedConnection)| Some((*id, self.end_of(held, now)?));
         let overdue: Vec<_> = self.held.iter().filter_map(ended).collect();
         for (id, _) in &overdue {
             self.remove(*id);
@@ -280,7 +282,7 @@ impl Admission {
         self.held.len()
     }
 
-    fn end_of(&self, held: &Held, now: Instant) -> Option<Ended> {
+    fn end_of(&self, held: &AdmittedConnection, now: Instant) -> Option<Ended> {
         let limits = &self.limits;
         let (limit, ended) = match held.phase {
             Phase::Idle => (limits.idle, Ended::Idle),
@@ -297,7 +299,7 @@ impl Admission {
         self.has_been_fruitless(held, now).then_some(Ended::Fruitless)
     }
 
-    fn has_been_fruitless(&self, held: &Held, now: Instant) -> bool {
+    fn has_been_fruitless(&self, held: &AdmittedConnection, now: Instant) -> bool {
         now.saturating_duration_since(held.useful_at) > self.limits.fruitless
     }
 
@@ -307,7 +309,7 @@ impl Admission {
     /// An eighth of that account's connections is evicted at once, so that a flood does not search all connections
     /// for each new one.
     fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
-        let is_idle = |held: &Held| {
+        let is_idle = |held: &AdmittedConnection| {
             held.phase != Phase::Answer && now.saturating_duration_since(held.since) >= GRACE
         };
         let idle = self.held.iter().filter(|(_, held)| is_idle(held));
@@ -368,13 +370,15 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn admitted(verdict: Verdict) -> (ConnectionId, Option<ConnectionId>) {
+    fn admitted(verdict: AdmissionVerdict) -> (ConnectionId, Option<ConnectionId>) {
         match verdict {
-            Verdict::Admitted { id, evicted } => {
+            AdmissionVerdict::Admitted { id, evicted } => {
                 assert!(evicted.len() <= 1, "few are held");
                 (id, evicted.first().copied())
             }
-            Verdict::PeerFull | Verdict::PortFull => panic!("not admitted: {verdict:?}"),
+            AdmissionVerdict::PeerFull | AdmissionVerdict::PortFull => {
+                panic!("not admitted: {verdict:?}")
+            }
         }
     }
 
@@ -400,8 +404,8 @@ mod tests {
             admitted(port.admit(ip(MACHINE), now));
         }
 
-        assert_eq!(port.admit(ip(MACHINE), now), Verdict::PeerFull);
-        assert!(matches!(port.admit(ip(MACHINE), now + GRACE), Verdict::Admitted { .. }));
+        assert_eq!(port.admit(ip(MACHINE), now), AdmissionVerdict::PeerFull);
+        assert!(matches!(port.admit(ip(MACHINE), now + GRACE), AdmissionVerdict::Admitted { .. }));
     }
 
     #[test]
@@ -412,10 +416,10 @@ mod tests {
             port.enter(id, Phase::Answer, now);
         }
 
-        assert_eq!(port.admit(ip(STRANGER), now), Verdict::PeerFull);
+        assert_eq!(port.admit(ip(STRANGER), now), AdmissionVerdict::PeerFull);
         let (machine, _) = admitted(port.admit(ip(MACHINE), now));
         port.enter(machine, Phase::Answer, now);
-        assert_eq!(port.admit(ip("192.0.2.11"), now), Verdict::PortFull);
+        assert_eq!(port.admit(ip("192.0.2.11"), now), AdmissionVerdict::PortFull);
         port.enter(machine, Phase::Idle, now);
         now += GRACE;
         assert_eq!(admitted(port.admit(ip("192.0.2.11"), now)).1, Some(machine));
@@ -446,7 +450,7 @@ mod tests {
         }
         now += GRACE;
 
-        let Verdict::Admitted { evicted, .. } = port.admit(ip("192.0.2.11"), now) else {
+        let AdmissionVerdict::Admitted { evicted, .. } = port.admit(ip("192.0.2.11"), now) else {
             panic!("not admitted")
         };
 

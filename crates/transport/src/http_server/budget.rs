@@ -13,19 +13,19 @@ use super::admission::Account;
 
 /// The bodies of a port; clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct BodyBudget(Arc<Mutex<Ledger>>);
+pub(super) struct BodyBudget(Arc<Mutex<BodyLedger>>);
 
 #[derive(Debug)]
-struct Ledger {
+struct BodyLedger {
     bytes: u64,
     taken: u64,
-    bodies: BTreeMap<u64, Entry>,
+    bodies: BTreeMap<u64, BodyEntry>,
     accounts: HashMap<Account, u64>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct BodyEntry {
     account: Account,
     taken: u64,
     notice: Arc<Notice>,
@@ -54,8 +54,13 @@ pub(super) struct BodyShare {
 
 impl BodyBudget {
     pub(super) fn new(bytes: u64) -> Self {
-        let ledger =
-            Ledger { bytes, taken: 0, bodies: BTreeMap::new(), accounts: HashMap::new(), next: 0 };
+        let ledger = BodyLedger {
+            bytes,
+            taken: 0,
+            bodies: BTreeMap::new(),
+            accounts: HashMap::new(),
+            next: 0,
+        };
         Self(Arc::new(Mutex::new(ledger)))
     }
 
@@ -65,11 +70,11 @@ impl BodyBudget {
         let mut ledger = self.ledger();
         let id = ledger.next;
         ledger.next += 1;
-        ledger.bodies.insert(id, Entry { account, taken: 0, notice: Arc::clone(&notice) });
+        ledger.bodies.insert(id, BodyEntry { account, taken: 0, notice: Arc::clone(&notice) });
         BodyShare { budget: self.clone(), id, notice }
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, BodyLedger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,7 +97,7 @@ impl Drop for BodyShare {
     }
 }
 
-impl Ledger {
+impl BodyLedger {
     fn take(&mut self, id: u64, bytes: u64) -> bool {
         let Some(entry) = self.bodies.get_mut(&id).filter(|entry| !entry.notice.gives_way()) else {
             return false;
@@ -113,7 +118,7 @@ impl Ledger {
     /// The largest body of the account that holds most.
     fn largest(&self) -> Option<u64> {
         let holding = self.bodies.iter().filter(|(_, entry)| entry.taken > 0);
-        let of = |entry: &Entry| self.accounts.get(&entry.account).copied().unwrap_or(0);
+        let of = |entry: &BodyEntry| self.accounts.get(&entry.account).copied().unwrap_or(0);
         holding.max_by_key(|(id, entry)| (of(entry), entry.taken, **id)).map(|(id, _)| *id)
     }
 

@@ -22,13 +22,13 @@ pub type WhenSent = Box<dyn FnOnce(Sent) + Send>;
 
 /// Shared by the three parties.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    state: Arc<Mutex<State>>,
+pub(super) struct AnswerProgress {
+    state: Arc<Mutex<AnswerState>>,
     settled: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct AnswerState {
     is_answering: bool,
     when_sent: Option<WhenSent>,
     /// Whether the body has ended.
@@ -39,9 +39,9 @@ struct State {
     sent: u64,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for AnswerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("sent", &self.sent).finish_non_exhaustive()
+        f.debug_struct("AnswerState").field("sent", &self.sent).finish_non_exhaustive()
     }
 }
 
@@ -55,7 +55,7 @@ enum Head {
     Left(usize),
 }
 
-impl Progress {
+impl AnswerProgress {
     /// Waits for the end of the previous answer, so that bytes are counted for the right one even if the peer
     /// pipelines requests.
     pub(super) async fn settled(&self) {
@@ -66,7 +66,9 @@ impl Progress {
 
     /// Begins an answer; the previous one has [settled](Self::settled).
     pub(super) fn begin(&self, when_sent: Option<WhenSent>) {
-        self.with(|state| *state = State { is_answering: true, when_sent, ..State::default() });
+        self.with(|state| {
+            *state = AnswerState { is_answering: true, when_sent, ..AnswerState::default() }
+        });
     }
 
     /// Whether an answer is being sent.
@@ -109,15 +111,15 @@ impl Progress {
 
     /// The connection is gone.
     pub(super) fn closed(&self) {
-        self.with(State::finish);
+        self.with(AnswerState::finish);
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut AnswerState) -> T) -> T {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl State {
+impl AnswerState {
     /// Whether there was an answer.
     fn finish(&mut self) -> bool {
         if let Some(when_sent) = self.when_sent.take() {

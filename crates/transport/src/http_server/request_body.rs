@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::BodyShare;
-use super::{Held, Phase};
+use super::{ConnectionPlace, Phase};
 
 /// The reason why a body is not read to its end.
 #[derive(Debug, Error)]
@@ -42,7 +42,7 @@ pub struct RequestBody {
     timer: Option<Pin<Box<Sleep>>>,
     /// `None` for a request without a body.
     share: Option<Arc<BodyShare>>,
-    held: Arc<Held>,
+    held: Arc<ConnectionPlace>,
 }
 
 impl RequestBody {
@@ -51,7 +51,7 @@ impl RequestBody {
         limit: u64,
         time: Duration,
         share: Option<Arc<BodyShare>>,
-        held: Arc<Held>,
+        held: Arc<ConnectionPlace>,
     ) -> Self {
         let until = Instant::now() + time;
         Self { incoming, limit, left: limit, time, until, timer: None, share, held }

@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::answers::{AnswerBudget, NoRoom};
-use super::{Answered, Caller, RequestBody, Service, WhenSent};
+use super::{Answered, Caller, HttpService, RequestBody, WhenSent};
 
 /// An extension of an answer: the node whose machine presented its token.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl RouterService {
     }
 }
 
-impl Service for RouterService {
+impl HttpService for RouterService {
     type Body = Body;
 
     async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::progress::Progress;
-use super::{Held, Phase};
+use super::progress::AnswerProgress;
+use super::{ConnectionPlace, Phase};
 
 /// Least average rate in bytes per second at which a peer must take an answer while the server waits for it. A BMC
 /// that fetches virtual media takes ten times as much.
@@ -21,8 +21,8 @@ const MIN_RATE: u64 = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     stream: S,
-    progress: Progress,
-    held: Arc<Held>,
+    progress: AnswerProgress,
+    held: Arc<ConnectionPlace>,
     patience: Duration,
     stalled: Option<Stalled>,
     /// For the current answer: time spent waiting for the peer, and bytes taken.
@@ -39,7 +39,12 @@ struct Stalled {
 }
 
 impl<S: AsyncWrite + Unpin> Socket<S> {
-    pub(super) fn new(stream: S, progress: Progress, held: Arc<Held>, patience: Duration) -> Self {
+    pub(super) fn new(
+        stream: S,
+        progress: AnswerProgress,
+        held: Arc<ConnectionPlace>,
+        patience: Duration,
+    ) -> Self {
         Self {
             stream,
             progress,

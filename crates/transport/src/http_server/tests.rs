@@ -360,7 +360,7 @@ impl Listener {
             .route("/large", get(|| async { vec![0_u8; 64 << 20] }));
         let metrics = HttpMetrics::default();
         let (end, ended) = oneshot::channel();
-        let port_served = Port {
+        let port_served = ServedPort {
             name: "api",
             listeners: vec![listener],
             limits,
