@@ -130,7 +130,7 @@ impl RateClock {
 
 /// The state of all limits.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct RateLimits {
     rates: Rates,
     seed: u64,
     known: HashMap<u64, RateClock>,
@@ -142,7 +142,7 @@ pub struct Limits {
     all_guests: RateClock,
 }
 
-impl Limits {
+impl RateLimits {
     /// Unused limits. `seed` is random, so that no client can choose the clients that it shares a limit with.
     #[must_use]
     pub fn new(rates: Rates, seed: u64) -> Self {
@@ -225,8 +225,8 @@ mod tests {
         guests: Rate { per_sec: 10, burst: 20 },
     };
 
-    fn limits() -> Limits {
-        Limits::new(RATES, 7)
+    fn limits() -> RateLimits {
+        RateLimits::new(RATES, 7)
     }
 
     fn mac(number: u64) -> [u8; 6] {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_known_machine_in_whose_name_somebody_else_sends_is_answered_all_the_same() {
-        let mut limits = Limits::new(Rates::default(), 7);
+        let mut limits = RateLimits::new(Rates::default(), 7);
         let mut answered = 0;
         for now in 0..60_000 {
             // Each second: a thousand forged packets, and one of the machine itself.
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_is_to_spare_ends_and_the_machine_that_used_it_up_is_named_as_the_cause() {
-        let mut limits = Limits::new(Rates::default(), 7);
+        let mut limits = RateLimits::new(Rates::default(), 7);
         let of_one = Rates::default();
         let most = of_one.each.burst + of_one.spare().burst;
 
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_hall_that_is_switched_on_at_once_is_within_the_limits() {
-        let mut limits = Limits::new(Rates::default(), 7);
+        let mut limits = RateLimits::new(Rates::default(), 7);
 
         for round in 0..4 {
             for machine in 0..10_000 {
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn where_there_is_no_limit_everything_is_admitted() {
         let rates = Rates { each: Rate::ANY, known: Rate::ANY, guests: Rate::ANY };
-        let mut limits = Limits::new(rates, 7);
+        let mut limits = RateLimits::new(rates, 7);
 
         assert!((0..10_000).all(|_| limits.admit(&mac(1), LeaseHolder::Guest, 5).is_ok()));
     }
@@ -351,7 +351,7 @@ mod tests {
         ) {
             let each = Rate { per_sec, burst };
             let rates = Rates { each, known: Rate::ANY, guests: Rate::ANY };
-            let mut limits = Limits::new(rates, 7);
+            let mut limits = RateLimits::new(rates, 7);
             let (mut now, mut admitted) = (0, 0);
             for wait in waits {
                 now += wait;
@@ -367,7 +367,7 @@ mod tests {
             // Enough for eight machines, the flooded one among them.
             let each = Rate { per_sec: 50, burst: 5 };
             let rates = Rates { each, known: Rate { per_sec: 400, burst: 40 }, ..RATES };
-            let mut limits = Limits::new(rates, 7);
+            let mut limits = RateLimits::new(rates, 7);
             let (mut own, mut now) = ([RateClock::default(); 8], 0);
             for (wait, flood, machine) in floods {
                 now += wait;
@@ -387,7 +387,7 @@ mod tests {
         ) {
             let known = Rate { per_sec, burst };
             let rates = Rates { known, ..RATES };
-            let mut limits = Limits::new(rates, 7);
+            let mut limits = RateLimits::new(rates, 7);
             let (mut now, mut admitted) = (0, 0);
             let all = [known, rates.spare()];
             let (per_sec, burst): (u32, u32) =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
-use dhcp::limits::Limits;
+use dhcp::limits::RateLimits;
 use dhcp::v4::proxy::ProxyPort;
 use dhcp::v6::client_identity::of_card;
 use dhcp::v6::leases::Identity;
@@ -48,7 +48,7 @@ pub fn v4_responder<E>(
     own: Ipv4Net,
     ours: &[IpNet],
     lease_secs: u32,
-    limits: Limits,
+    limits: RateLimits,
     mut open_leases: impl FnMut(&str, PoolPlan<Ipv4Addr>) -> Result<LeaseTable<Ipv4Addr>, E>,
 ) -> Result<Option<V4Responder>, E> {
     let Some(pool) = settings.pool else { return Ok(None) };
@@ -87,7 +87,7 @@ pub fn proxy_responder(
     own: Ipv4Net,
     lease_secs: u32,
     port: ProxyPort,
-    limits: Limits,
+    limits: RateLimits,
 ) -> ProxyResponder {
     let about = v4::reply::Network::new(own.addr(), own.netmask(), lease_secs);
     ProxyResponder::new(port, about, limits)
@@ -104,7 +104,7 @@ pub fn v6_responder<E: From<EmptyPool>>(
     duid: &[u8],
     ours: &[IpNet],
     lease_secs: u32,
-    limits: Limits,
+    limits: RateLimits,
     mut open_leases: impl FnMut(&str, PoolPlan<Ipv6Addr>) -> Result<LeaseTable<Ipv6Addr>, E>,
 ) -> Result<Option<V6Responder>, E> {
     let Some(pool) = settings.pool6 else { return Ok(None) };

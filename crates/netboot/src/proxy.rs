@@ -4,7 +4,7 @@ use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use dhcp::leases::{LeaseClaim, LeaseHolder, LeaseTable};
-use dhcp::limits::{Limits, Millis};
+use dhcp::limits::{Millis, RateLimits};
 use dhcp::v4::decide::NoReply;
 use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::proxy::{ProxyPort, decide};
@@ -22,13 +22,13 @@ use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request};
 pub struct ProxyResponder {
     port: ProxyPort,
     about: reply::Network,
-    limits: Limits,
+    limits: RateLimits,
 }
 
 impl ProxyResponder {
     /// A responder for a port.
     #[must_use]
-    pub fn new(port: ProxyPort, about: reply::Network, limits: Limits) -> Self {
+    pub fn new(port: ProxyPort, about: reply::Network, limits: RateLimits) -> Self {
         Self { port, about, limits }
     }
 

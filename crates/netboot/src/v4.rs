@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use dhcp::client::Client;
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
-use dhcp::limits::{Limits, Millis};
+use dhcp::limits::{Millis, RateLimits};
 use dhcp::v4::decide::{Decision, NoReply, decide};
 use dhcp::v4::destination::{Destination, destination};
 use dhcp::v4::relay::{self, relayed};
@@ -31,7 +31,7 @@ pub struct V4Responder {
     /// The interface's own subnet, then the relayed ones.
     subnets: Vec<V4Subnet>,
     strangers: StrangerPolicy,
-    limits: Limits,
+    limits: RateLimits,
 }
 
 /// The leases and the settings of one subnet.
@@ -68,7 +68,7 @@ pub struct V4Reply {
 impl V4Responder {
     /// A responder for subnets, the interface's own first.
     #[must_use]
-    pub fn new(mut subnets: Vec<V4Subnet>, strangers: StrangerPolicy, limits: Limits) -> Self {
+    pub fn new(mut subnets: Vec<V4Subnet>, strangers: StrangerPolicy, limits: RateLimits) -> Self {
         let nets: Vec<_> = subnets.iter().map(|subnet| subnet.net).collect();
         for V4Subnet { net, about, .. } in &mut subnets {
             about.others = nets.iter().copied().filter(|other| other != net).collect();

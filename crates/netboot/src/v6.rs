@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 
 use dhcp::client::Features;
 use dhcp::leases::{LeaseClaim, LeasePool, LeaseTable};
-use dhcp::limits::{Limits, Millis};
+use dhcp::limits::{Millis, RateLimits};
 use dhcp::v6::client_identity::Client;
 use dhcp::v6::decide::{Decision, NoReply, decide};
 use dhcp::v6::leases::Identity;
@@ -31,7 +31,7 @@ pub struct V6Responder {
     /// The interface's own subnet, then the relayed ones.
     subnets: Vec<V6Subnet>,
     strangers: StrangerPolicy,
-    limits: Limits,
+    limits: RateLimits,
 }
 
 /// The leases and the settings of one subnet.
@@ -78,7 +78,7 @@ impl V6Responder {
         address: Ipv6Addr,
         subnets: Vec<V6Subnet>,
         strangers: StrangerPolicy,
-        limits: Limits,
+        limits: RateLimits,
     ) -> Self {
         Self { address, subnets, strangers, limits }
     }

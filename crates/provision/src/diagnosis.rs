@@ -70,7 +70,7 @@ pub fn diagnose(
         // Events after the end are tear-down, and silence after it is no fault.
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
-            let found = Seen::of(loader, before).diagnosis(boot_interface, vicinity, at);
+            let found = BootEvidence::of(loader, before).diagnosis(boot_interface, vicinity, at);
             Some(found.map_or_else(
                 || {
                     let reason = reason.map(ToString::to_string);
@@ -79,7 +79,7 @@ pub fn diagnose(
                 |found| Diagnosis { verdict: Verdict::Failed, ..found },
             ))
         }
-        None => Seen::of(loader, events).diagnosis(boot_interface, vicinity, now),
+        None => BootEvidence::of(loader, events).diagnosis(boot_interface, vicinity, now),
     }
 }
 
@@ -111,7 +111,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
 
 /// The state of the boot after the events so far.
 #[derive(Default)]
-struct Seen<'a> {
+struct BootEvidence<'a> {
     /// The time of the last new event.
     progress_at: Option<Timestamp>,
     /// Events that a machine in a loop repeats.
@@ -154,7 +154,7 @@ enum Http<'a> {
     Refused { path: &'a str, status: u16, error: &'a str },
 }
 
-impl<'a> Seen<'a> {
+impl<'a> BootEvidence<'a> {
     fn of(loader: HttpLoader, events: &'a [BootEvent]) -> Self {
         let mut seen = Self::default();
         for event in events {
@@ -313,7 +313,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-impl Seen<'_> {
+impl BootEvidence<'_> {
     fn diagnosis(
         &self,
         boot_interface: BootInterface,

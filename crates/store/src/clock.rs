@@ -14,10 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 /// before, at and after the correction.
 #[derive(Clone)]
 pub struct Clock {
-    shared: Arc<Shared>,
+    shared: Arc<ClockState>,
 }
 
-struct Shared {
+struct ClockState {
     began: Timestamp,
     passed: Box<dyn Fn() -> Duration + Send + Sync>,
     /// Microseconds added to `began` and the passed time.
@@ -42,7 +42,7 @@ impl Clock {
     /// A clock that began at a time; `passed` returns the time since then.
     #[must_use]
     pub fn of(began: Timestamp, passed: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        let shared = Shared { began, passed: Box::new(passed), ahead: AtomicI64::new(0) };
+        let shared = ClockState { began, passed: Box::new(passed), ahead: AtomicI64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 

@@ -12,11 +12,11 @@ use crate::error::{StoreError, StoreFailure};
 /// The state of the database; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    shared: Arc<Shared>,
+    shared: Arc<HealthState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HealthState {
     disk_full: AtomicU64,
     unavailable: AtomicU64,
     other: AtomicU64,
@@ -47,7 +47,7 @@ impl Health {
     #[must_use]
     pub fn failures(&self) -> FailureCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { disk_full, unavailable, other, .. } = &*self.shared;
+        let HealthState { disk_full, unavailable, other, .. } = &*self.shared;
         FailureCounts {
             disk_full: read(disk_full),
             unavailable: read(unavailable),

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::warn;
 
-use self::reading::Reading;
+use self::reading::ReadableDatabase;
 use self::reserve::Reserve;
 use crate::clock::Clock;
 use crate::connections::{Connections, LIMIT, no_answer};
@@ -122,7 +122,7 @@ impl Store {
         let (read, copy, database) = match url.split_once(':') {
             Some(("sqlite", _)) => {
                 let path = sqlite_path(url)?;
-                let Reading { url, copy } = Reading::of(&path, url)?;
+                let ReadableDatabase { url, copy } = ReadableDatabase::of(&path, url)?;
                 let read = connect(&url, 4, READING, LIMIT).await.map_err(not_opened(&path))?;
                 (read, copy, path.display().to_string())
             }

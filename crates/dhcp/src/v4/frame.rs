@@ -16,7 +16,7 @@ const TIME_TO_LIVE: u8 = 64;
 
 /// One end of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct FrameEnd {
     /// The MAC address.
     pub mac: Mac,
     /// The IPv4 address.
@@ -27,7 +27,7 @@ pub struct End {
 ///
 /// `None` if the message does not fit into one frame.
 #[must_use]
-pub fn frame(from: End, to: End, message: &[u8]) -> Option<Vec<u8>> {
+pub fn frame(from: FrameEnd, to: FrameEnd, message: &[u8]) -> Option<Vec<u8>> {
     if message.len() > LARGEST {
         return None;
     }
@@ -107,7 +107,7 @@ mod tests {
             message in prop::collection::vec(any::<u8>(), 0..=LARGEST),
         ) {
             let [from, to] =
-                [0, 1].map(|at| End { mac: Mac(macs[at]), address: addresses[at].into() });
+                [0, 1].map(|at| FrameEnd { mac: Mac(macs[at]), address: addresses[at].into() });
 
             let frame = frame(from, to, &message).unwrap();
 
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_message_longer_than_a_frame_is_refused() {
-        let end = End { mac: Mac([2; 6]), address: Ipv4Addr::LOCALHOST };
+        let end = FrameEnd { mac: Mac([2; 6]), address: Ipv4Addr::LOCALHOST };
 
         assert_eq!(frame(end, end, &[0; LARGEST + 1]), None);
     }

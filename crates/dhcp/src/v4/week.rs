@@ -16,7 +16,7 @@ use super::reply::Network;
 use crate::answer::Answer;
 use crate::journal::LeaseRecord;
 use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
-use crate::limits::{Limits, Rates};
+use crate::limits::{RateLimits, Rates};
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
@@ -80,7 +80,7 @@ struct Machine {
 
 struct Server {
     subnets: Vec<Subnet>,
-    limits: Limits,
+    limits: RateLimits,
     answer: Answer,
 }
 
@@ -347,7 +347,7 @@ impl Server {
         let subnets = (0..2).zip(relays).map(|(number, relay)| Subnet::new(number, relay));
         Self {
             subnets: subnets.collect(),
-            limits: Limits::new(Rates::default(), seed),
+            limits: RateLimits::new(Rates::default(), seed),
             answer: Answer::Boot("http://10.0.0.1:8080/boot/x/bootx64.efi".to_owned()),
         }
     }

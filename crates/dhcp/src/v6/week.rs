@@ -19,7 +19,7 @@ use super::reply::Network;
 use crate::answer::Answer;
 use crate::journal::read;
 use crate::leases::{LeaseClaim, LeaseHolder, LeasePool, LeaseTable, Seconds};
-use crate::limits::{Limits, Rates};
+use crate::limits::{RateLimits, Rates};
 
 const WEEK: Seconds = 7 * 24 * 3_600;
 const LEASE: u32 = 6 * 3_600;
@@ -53,7 +53,7 @@ proptest! {
 struct Hall {
     dice: Dice,
     subnets: Vec<Subnet>,
-    limits: Limits,
+    limits: RateLimits,
     machines: Vec<Machine>,
     /// Future events, the next one first.
     agenda: BinaryHeap<Reverse<(Seconds, Event)>>,
@@ -129,7 +129,7 @@ impl Hall {
         Self {
             dice,
             subnets: vec![Subnet::new(0, None), Subnet::new(1, Some(relay))],
-            limits: Limits::new(Rates::default(), seed),
+            limits: RateLimits::new(Rates::default(), seed),
             machines,
             agenda,
             uses: HashMap::new(),

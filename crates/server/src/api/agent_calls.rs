@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dhcp::leases::LeaseHolder;
-use dhcp::limits::{Limits, Millis, Rate, RateClock, Rates};
+use dhcp::limits::{Millis, Rate, RateClock, RateLimits, Rates};
 use provision::trace::{AgentCall, CallRefusal};
 use thiserror::Error;
 use transport::repeats::{Pauses, Repeats};
@@ -30,8 +30,8 @@ const HEARTBEATS: Pauses =
 pub(super) struct AgentCalls {
     each: Rate,
     of_machines: Mutex<MachineCalls>,
-    of_guests: Mutex<Limits>,
-    of_named: Mutex<Limits>,
+    of_guests: Mutex<RateLimits>,
+    of_named: Mutex<RateLimits>,
     taken: Mutex<Repeats<CallKind>>,
     refused: Mutex<Repeats<CallKind>>,
 }
@@ -137,7 +137,7 @@ impl AgentCalls {
         let each = Rate { per_sec, burst: per_sec.saturating_mul(5).max(1) };
         let limits = |each, guests| {
             // A random seed, so that a stranger cannot choose an address that shares its limit with another.
-            Mutex::new(Limits::new(Rates { each, guests, ..Rates::default() }, rand::random()))
+            Mutex::new(RateLimits::new(Rates { each, guests, ..Rates::default() }, rand::random()))
         };
         Self {
             each,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::LeaseTable;
-use dhcp::limits::{Limits, Rate, Rates};
+use dhcp::limits::{Rate, RateLimits, Rates};
 use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
@@ -211,9 +211,9 @@ fn open_network(
 }
 
 /// Packets captured within a second may be replayed faster.
-fn unlimited() -> Limits {
+fn unlimited() -> RateLimits {
     let (each, known, guests) = (Rate::ANY, Rate::ANY, Rate::ANY);
-    Limits::new(Rates { each, known, guests }, 0)
+    RateLimits::new(Rates { each, known, guests }, 0)
 }
 
 /// A subnet's leases, unchanged.

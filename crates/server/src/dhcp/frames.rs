@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use dhcp::v4::frame::{End, frame};
+use dhcp::v4::frame::{FrameEnd, frame};
 use hardware::Mac;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
@@ -17,7 +17,7 @@ pub(super) struct Frames {
     socket: OwnedFd,
     /// Tells the kernel the interface.
     link: LinkAddr,
-    from: End,
+    from: FrameEnd,
 }
 
 impl Frames {
@@ -31,12 +31,12 @@ impl Frames {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // With protocol 0 the socket receives nothing.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
-        Ok(Self { socket, link, from: End { mac, address } })
+        Ok(Self { socket, link, from: FrameEnd { mac, address } })
     }
 
     /// Sends a server's message to a client.
     pub(super) fn send(&self, mac: Mac, address: Ipv4Addr, message: &[u8]) -> io::Result<()> {
-        let Some(frame) = frame(self.from, End { mac, address }, message) else {
+        let Some(frame) = frame(self.from, FrameEnd { mac, address }, message) else {
             return Err(io::Error::other("the answer does not fit into a frame"));
         };
         sendto(self.socket.as_raw_fd(), &frame, &self.link, MsgFlags::empty())?;

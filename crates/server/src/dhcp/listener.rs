@@ -181,7 +181,7 @@ pub(super) fn now_secs() -> Seconds {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use dhcp::limits::{Limits, Rates};
+    use dhcp::limits::{RateLimits, Rates};
     use dhcp::v4::proxy::ProxyPort;
     use dhcp::v4::reply::Network;
     use hardware::Mac;
@@ -239,7 +239,7 @@ mod tests {
             strangers: BootingStrangers::default(),
         };
         let about = Network::new([192, 0, 2, 1].into(), [255, 255, 255, 0].into(), 600);
-        let limits = Limits::new(Rates::default(), 0);
+        let limits = RateLimits::new(Rates::default(), 0);
         let responder = ProxyResponder::new(ProxyPort::Dhcp, about, limits);
         let mut listener = DhcpListener::new("eth1", Unplugged, responder, Vec::new());
         let discover = &sample_requests::all(MAC, hardware::architecture::X64_HTTP)[0];

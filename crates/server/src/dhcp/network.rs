@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
-use dhcp::limits::Limits;
+use dhcp::limits::RateLimits;
 use dhcp::v4::destination::SERVER;
 use dhcp::v4::proxy::{PXE_PORT, ProxyPort};
 use dhcp::v6::ports::SERVER_PORT;
@@ -232,6 +232,6 @@ fn keep<A: AddressFamily>(
 }
 
 /// Unused limits.
-fn limits(dhcp: &config::DhcpConfig) -> Limits {
-    Limits::new(dhcp.limits.rates(), rand::random())
+fn limits(dhcp: &config::DhcpConfig) -> RateLimits {
+    RateLimits::new(dhcp.limits.rates(), rand::random())
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use dhcp::leases::LeaseTable;
-use dhcp::limits::Limits;
+use dhcp::limits::RateLimits;
 use dhcp::v4::proxy::ProxyPort;
 use ipnet::Ipv4Net;
 use netboot::network_plan::{self, PoolPlan};
@@ -33,7 +33,7 @@ pub(super) fn own4(settings: &NetworkSettings) -> Result<Ipv4Net> {
 pub(super) fn v4_responder(
     settings: &NetworkSettings,
     lease_secs: u32,
-    limits: Limits,
+    limits: RateLimits,
     open_leases: impl FnMut(&str, PoolPlan<Ipv4Addr>) -> Result<LeaseTable<Ipv4Addr>>,
 ) -> Result<Option<V4Responder>> {
     if settings.pool.is_none() {
@@ -53,7 +53,7 @@ pub(super) fn proxy_responder(
     settings: &NetworkSettings,
     lease_secs: u32,
     port: ProxyPort,
-    limits: Limits,
+    limits: RateLimits,
 ) -> Result<Option<ProxyResponder>> {
     match settings.proxy {
         true => {
@@ -71,7 +71,7 @@ pub(super) fn proxy_responder(
 pub(super) fn v6_responder(
     settings: &NetworkSettings,
     lease_secs: u32,
-    limits: Limits,
+    limits: RateLimits,
     open_leases: impl FnMut(&str, PoolPlan<Ipv6Addr>) -> Result<LeaseTable<Ipv6Addr>>,
 ) -> Result<Option<V6Responder>> {
     let Some(pool) = settings.pool6 else { return Ok(None) };

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use crate::error::StoreError;
 
 /// A database to read.
-pub(super) struct Reading {
+pub(super) struct ReadableDatabase {
     pub(super) url: String,
     /// The folder of the copy that is read, if it is a copy.
     pub(super) copy: Option<TempDir>,
 }
 
-impl Reading {
+impl ReadableDatabase {
     /// The database of a file; `url` names the same file.
     pub(super) fn of(path: &Path, url: &str) -> Result<Self, StoreError> {
         let failed = |path: &Path| {
