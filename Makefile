@@ -1,4 +1,4 @@
-# What can be done with this checkout. `make` alone lists it.
+# The tasks of this checkout. `make` alone lists them.
 
 AGENT = target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent
 RAMDISK = target/ramdisk/manifest.json
@@ -22,17 +22,17 @@ shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, 
 test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: arm64-machines build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot there is; goes on where it stopped
+test-lab: arm64-machines build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot; resumes after an interruption
 	scripts/test-lab
 
-check: ## What needs no machine: formatting, lints, documentation, checks of our own, whether the fuzz targets build
+check: ## Checks without machines: formatting, lints, documentation, xtask, build of the fuzz targets
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	cargo xtask check
 	CUSTOM_LIBFUZZER_PATH=/not-linked/libfuzzer.a cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 
-deny: ## Licences, advisories and sources of what we depend on
+deny: ## Licences, advisories and sources of the dependencies
 	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny --locked check
 
@@ -43,14 +43,14 @@ MINUTES = 10
 DATABASE = both
 SEED =
 
-# The two databases one after the other, each for that long; without a seed one is chosen and printed.
+# The two databases one after the other, each for MINUTES; without SEED a random seed is used and printed.
 soak: dependencies ## Kills, full disks, bad links and floods: MINUTES=10 DATABASE=both|sqlite|postgres SEED=
 	FERROBOOT_SOAK_SECONDS=$$(($(MINUTES) * 60)) FERROBOOT_SOAK_DATABASE=$(DATABASE) FERROBOOT_SOAK_SEED=$(SEED) \
 		cargo test --locked --package ferroboot --test soak -- --nocapture --test-threads 1
 
 ramdisk: build-dependencies $(RAMDISK) ## Kernel, ramdisk and boot loaders, in target/ramdisk; ramdisk-arm64, ramdisk-riscv64
 
-# Below that of x64, where the service looks for them.
+# In subfolders of the x64 set, where the service expects them.
 ramdisk-arm64 ramdisk-riscv64: ramdisk-%: agent-% $(RAMDISK)
 	$(FERROBOOT) image build --architecture $* --output target/ramdisk/$*
 
@@ -62,7 +62,7 @@ firmware: dependencies ## Newer builds of OVMF than the installed one, in target
 build: build-dependencies
 	cargo build --locked --workspace --bins
 
-# For what is on no host that boots machines: virtual machines, servers of others, clients.
+# Dependencies of lab and tests only: virtual machines, third-party servers, clients.
 dependencies: build-dependencies
 	@scripts/install-dependencies build lab
 
@@ -72,7 +72,7 @@ build-dependencies:
 arm64-machines: dependencies
 	@scripts/install-dependencies build lab lab-arm64
 
-# Cargo knows whether it must be built, and leaves the file alone if not.
+# Cargo rebuilds it only if needed, and otherwise leaves the file unchanged.
 $(AGENT): build-dependencies FORCE
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --package ferroboot-agent \
 		--profile agent --target x86_64-unknown-linux-gnu --target-dir target/agent
