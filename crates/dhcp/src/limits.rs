@@ -1,7 +1,7 @@
 //! Rate limits: per client, overall, and a separate budget for registered machines.
 //!
-//! The memory that they take does not grow with the number of clients, since somebody may make clients up. Unknown
-//! clients use up nothing of the budget of registered machines.
+//! The memory does not grow with the number of clients, since an attacker may invent clients. Unknown clients use up
+//! nothing of the budget of registered machines.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ impl Default for Rates {
 impl Rates {
     /// The budget of all known machines that exceed their own rate: half of what known machines have together.
     ///
-    /// Anybody can send in the name of a known machine and so use up that machine's own rate. The machine itself is
+    /// Anyone can send in the name of a known machine and so use up that machine's own rate. The machine itself is
     /// then answered from this budget, which takes nothing from the other machines.
     #[must_use]
     pub fn spare(&self) -> Rate {

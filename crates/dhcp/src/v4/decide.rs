@@ -467,7 +467,7 @@ mod tests {
             let mut server = Server::new();
             server.network.sole = sole;
             server.network.others = vec!["192.0.2.0/24".parse().unwrap()];
-            // The client had an address of ours before, and the other address later.
+            // The client had an address of this server before, and the other address later.
             server.answers(&discover(MAC));
             assert_eq!(server.answers(&renewal(FOREIGN)).message, MessageType::Nak);
 

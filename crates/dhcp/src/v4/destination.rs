@@ -32,7 +32,7 @@ pub enum Destination {
 /// The destination of the reply to a request that came `from` there to port 67.
 ///
 /// `ciaddr` is used only if it is the source address. Clients without an address may put their former address into
-/// `ciaddr`, and a reply to that address reaches nobody.
+/// `ciaddr`, and a reply to that address would be lost.
 ///
 /// A request to port 4011 is answered at its source.
 #[must_use]

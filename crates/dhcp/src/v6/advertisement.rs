@@ -115,7 +115,7 @@ pub enum AdvertisementError {
         code: u8,
         /// Its length.
         needed: usize,
-        /// What there is.
+        /// The bytes left.
         left: usize,
     },
 }
