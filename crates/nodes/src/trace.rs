@@ -93,7 +93,7 @@ struct Written {
 pub struct Recorded {
     /// The node.
     pub node: Uuid,
-    /// What happened.
+    /// The event.
     pub event: BootEvent,
 }
 
@@ -149,7 +149,8 @@ impl Recorder {
         }
     }
 
-    /// Whether there was room. Times and numbers are given in one order; and identities are, so that what was recorded for
+    /// Whether there was room. Times, numbers and identities are assigned in one order, so the events of a boot have
+    /// numbers before that boot is overtaken.
     /// a boot has a number before that boot is overtaken.
     fn enqueue(&self, node: &Node, attempt: &Attempt, what: BootEventKind) -> bool {
         let mut numbers = locked(&self.numbers);
@@ -164,7 +165,10 @@ impl Recorder {
         true
     }
 
-    /// Gives what was recorded of a boot that will be no attempt to the attempt before it.
+    /// Moves the events of a boot that will be no attempt to the attempt before it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the caller must retry.
     ///
     /// # Errors
     /// [`StoreError`]: it is to be asked for again.
@@ -352,7 +356,7 @@ mod tests {
         assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 3 * BATCH);
     }
 
-    /// An active node whose machine has its instance's image, and its firmware begins anew.
+    /// An active node whose machine has its instance's image, and an event of its firmware starting again.
     fn instance_that_restarts(node: Node) -> (Node, BootEventKind) {
         let mut node = Node { provision_state: ProvisionState::Active, ..node };
         let attempt = node.attempt.as_mut().unwrap();
