@@ -58,7 +58,7 @@ impl RequestBody {
     }
 
     fn check(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        // Nobody reads trailers; hyper limits them like heads.
+        // Trailers are not read; hyper limits them like headers.
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.left = self.left.checked_sub(bytes).ok_or(BodyError::TooLarge(self.limit))?;
         let has_room = self.share.as_ref().is_none_or(|share| share.take(bytes));
