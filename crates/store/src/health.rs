@@ -63,7 +63,7 @@ impl Health {
 
     /// Time since the end of the last outage: zero during an outage, `None` if there was none.
     ///
-    /// Messages may have been lost during an outage, so timeouts of silence start anew after it.
+    /// Messages may have been lost during an outage, so timeouts of silence start again after it.
     #[must_use]
     pub fn usable_for(&self) -> Option<Duration> {
         let outage = self.outage();

@@ -379,7 +379,7 @@ async fn within<T, E: From<sqlx::Error>>(
 pub(crate) fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
     let options = SqliteConnectOptions::from_str(url).map_err(|_| wrong_url(url))?;
     let path = options.get_filename();
-    // Each connection to an in-memory database would have a database of its own.
+    // Each connection to an in-memory database would open a separate database.
     if !path.is_absolute() {
         return Err(wrong_url(url));
     }

@@ -1,8 +1,8 @@
 //! Work: claimed by one daemon at a time, as long as it renews its lease.
 //!
-//! A claim includes the node's reservation, so that other changes of the node are refused meanwhile. A daemon that
-//! dies leaves both behind. When the lease runs out, or when that daemon starts again, the work is claimed anew, with
-//! its recorded progress.
+//! A claim includes the node's reservation, so that other changes of the node are refused meanwhile. A dead daemon
+//! leaves both behind. When the lease runs out, or when that daemon starts again, the work is claimed again, with its
+//! recorded progress.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -130,7 +130,10 @@ impl Store {
         self.transact(async |connection| drop_in(connection, &self.key, claim).await).await
     }
 
-    /// Ends a claim on work that is to be claimed again, `delay` after `now` or later.
+    /// Ends a claim on work and puts the work back; it can be claimed again from `delay` after `now`.
+    ///
+    /// # Errors
+    /// [`WorkError::ClaimLost`]
     ///
     /// # Errors
     /// [`WorkError::ClaimLost`]

@@ -1055,7 +1055,7 @@ async fn a_pool_is_free_again_when_its_daemon_has_ended_or_is_dead(database: Dat
     let (one, two, three) = (daemon("one"), daemon("two"), daemon("three"));
     let pools = pools(&["10.0.0.100-10.0.0.199"]);
     store.register_daemon(&one, &pools, now()).await.unwrap();
-    // The same daemon, killed and started anew at once.
+    // The same daemon, killed and restarted at once.
     let again = DaemonIdentity { run: Uuid::new_v4(), ..one };
     store.register_daemon(&again, &pools, now() + second).await.unwrap();
 
@@ -1214,7 +1214,7 @@ async fn work_that_is_taken_over_is_lost_to_its_claimer_and_done_by_the_next(dat
     let second = claim(&store, "b").await.unwrap();
     assert_eq!((&second.work, second.claims), (&next, 1));
 
-    // Its machine may have been touched, and the last request may still be on its way.
+    // The previous worker may have changed the machine, and its last request may still be in transit.
     store.note_progress(&second.claim, BootPhase::PoweringOff).await.unwrap();
     let (_, taken) = store.take_over(node.uuid, now(), settle, decide).await.unwrap();
 
@@ -1999,7 +1999,7 @@ async fn version_without_pools(database: &Database) -> AnyPool {
     pool
 }
 
-/// What a daemon with these pools leases for an hour.
+/// A daemon's pools, with a lease time of an hour.
 fn pools(ranges: &[&str]) -> DaemonPools {
     let range = |range: &&str| {
         let (first, last) = range.split_once('-').unwrap();
