@@ -212,7 +212,7 @@ impl<'a> BootEvidence<'a> {
             BootEventKind::Agent { call, outcome, caller: Some(caller) } => {
                 self.take_call(call, outcome, caller, event.at);
             }
-            // Whatever they were, the machine is not silent.
+            // The omitted events also count as activity.
             BootEventKind::LeftOut { .. } => self.progress_at = Some(event.at),
         }
     }

@@ -70,18 +70,18 @@ pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &BootEventKind)
     is_over && is_of_firmware(what)
 }
 
-/// What has become of a boot that began after an attempt.
+/// The fate of a boot that began after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaterBootFate {
-    /// It is, or was, an attempt of the node.
+    /// The boot is, or was, an attempt of the node.
     Attempt,
-    /// It is none yet.
+    /// The boot is not an attempt yet.
     Unsaved,
-    /// It never will be: the attempt before it went on to something else. What happened in it belongs to that attempt.
+    /// The boot will never be an attempt: the attempt before it continued otherwise, and gets the boot's events.
     Overtaken,
 }
 
-/// What has become of the boot `id`, which was taken to begin after the attempt `before`.
+/// The fate of the boot `id`, which began after the attempt `before` in the recorder's view.
 #[must_use]
 pub fn fate_of_later_boot(node: &Node, before: Uuid, id: Uuid) -> LaterBootFate {
     let Some(attempt) = &node.attempt else { return LaterBootFate::Overtaken };
@@ -91,7 +91,7 @@ pub fn fate_of_later_boot(node: &Node, before: Uuid, id: Uuid) -> LaterBootFate 
     }
     match attempt.follows {
         Some(follows) if follows == before && attempt.id != id => LaterBootFate::Overtaken,
-        // Further back nobody sees, and most boots are saved.
+        // Older attempts are not recorded; most boots are saved, so this one counts as saved.
         Some(_) | None => LaterBootFate::Attempt,
     }
 }

@@ -80,7 +80,7 @@ impl BootAnnouncement {
     }
 }
 
-/// The text after `was told`.
+/// The text after `was told`, in traces.
 impl fmt::Display for BootAnnouncement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (cause, ports, artifact, warnings) = match self {
