@@ -468,7 +468,7 @@ mod tests {
 
         let failed = next(StepWork::Check, &run, &AgentReply::Commands(vec![]));
 
-        assert!(failure_of(failed).contains("its machine was started anew"));
+        assert!(failure_of(failed).contains("its machine was restarted"));
     }
 
     #[test]
