@@ -236,7 +236,7 @@ impl SystemView {
         }
     }
 
-    /// Checks that this BMC supports boots over HTTP; `uri` if it must accept the URL, too.
+    /// Checks that this BMC supports boots over HTTP; with `uri`, also that it accepts the URL.
     ///
     /// # Errors
     /// The missing feature.
@@ -255,10 +255,10 @@ impl SystemView {
         self.reset_target().map(drop)
     }
 
-    /// Whether the override is what [`RedfishSystem::override_boot`] sent.
+    /// Checks that the override equals the one from [`RedfishSystem::override_boot`].
     ///
     /// # Errors
-    /// Names the first property that is not.
+    /// The first property that differs.
     pub fn has_override(&self, wanted: &HttpBootOverride) -> Result<(), NotKept> {
         let nothing = SystemBoot::default();
         let boot = self.0.boot.as_ref().unwrap_or(&nothing);
@@ -325,7 +325,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
     /// GETs the system.
     ///
     /// # Errors
-    /// [`BmcFailure`], as of every function here.
+    /// [`BmcFailure`] if the BMC refuses or does not answer.
     pub async fn look(&self) -> Result<SystemView, BmcFailure> {
         let call = self.call(RedfishPurpose::LookAtSystem, "GET", self.id.to_string());
         let system = self.heard(call, self.bmc.get::<ComputerSystem>(&self.id).await)?;
