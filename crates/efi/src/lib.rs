@@ -1,8 +1,7 @@
-//! What firmware and kernels read: UKI, ESP, ISO, boot variables and initramfs, composed from extents.
+//! Images and data for firmware and kernels: UKI, ESP, ISO, boot variables and initramfs, composed from extents.
 //!
-//! Nothing here opens a file. An [`ComposedImage`] says which bytes of which shared file lie where, and
-//! whoever serves it does the reading. From a kernel to what a BMC boots it is three calls:
-//! [`uki`], [`esp`], [`iso`].
+//! Nothing here opens a file. A [`ComposedImage`] is a list of extents in shared files; the server of the image reads
+//! them. Three calls lead from a kernel to an image for a BMC: [`uki`], [`esp`], [`iso`].
 
 mod cpio;
 mod fat;

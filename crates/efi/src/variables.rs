@@ -1,7 +1,7 @@
-//! The UEFI variables of a virtual machine, edited in its flash image while it is off.
+//! The UEFI variables of a virtual machine, edited in its flash image while the machine is off.
 //!
-//! [`VariableStore`] is the variable store of EDK2 (OVMF, AAVMF) with its records; [`LoadOption`] is what a
-//! `Boot####` variable says. Together they let a BMC make the next boot a boot from a URL:
+//! [`VariableStore`] is the variable store of EDK2 (OVMF, AAVMF) with its records; [`LoadOption`] is the value of a
+//! `Boot####` variable. With both, a BMC can set the next boot to a boot from a URL:
 //! [`VariableStore::boot_once_from`].
 
 mod load_option;
@@ -18,8 +18,8 @@ pub const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 /// Non-volatile, with boot-time and runtime access: required for boot variables.
 pub const NON_VOLATILE_BOOT_RUNTIME: u32 = 0x7;
 
-/// Where [`VariableStore::boot_once_from`] begins to look for a number: firmware counts from 0, so that
-/// numbers this high do not get in its way.
+/// The first number that [`VariableStore::boot_once_from`] tries. Firmware counts from 0, so high numbers do not
+/// collide with its own.
 const FIRST_OF_OURS: u16 = 0x0099;
 
 /// The description that identifies this project's entry.
@@ -38,7 +38,7 @@ impl VariableStore {
     /// Sets `BootNext`: only the next boot starts the `Boot####` with this number.
     ///
     /// # Errors
-    /// [`SetVariableError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] if the store has no room.
     pub fn set_boot_next(&mut self, number: u16) -> Result<(), SetVariableError> {
         self.set("BootNext", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &number.to_le_bytes())
     }
@@ -54,7 +54,7 @@ impl VariableStore {
     /// Sets `BootOrder`.
     ///
     /// # Errors
-    /// [`SetVariableError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] if the store has no room.
     pub fn set_boot_order(&mut self, order: &[u16]) -> Result<(), SetVariableError> {
         let data: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.set("BootOrder", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, &data)
@@ -79,7 +79,7 @@ impl VariableStore {
     /// Sets `Boot####`.
     ///
     /// # Errors
-    /// [`SetVariableError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] if the store has no room.
     pub fn set_boot_option(
         &mut self,
         number: u16,
@@ -94,28 +94,28 @@ impl VariableStore {
         self.delete(&format!("Boot{number:04X}"), GLOBAL)
     }
 
-    /// Makes the next boot, and only that one, fetch `url` over HTTP boot.
+    /// Sets the next boot, and only that one, to HTTP boot from `url`.
     ///
-    /// Writes a `Boot####` with the bare device path `Uri(url)` and points `BootNext` to it. The
-    /// firmware tries its network interfaces in turn, with an address from any DHCP server
-    /// (`EfiBootManagerExpandUriDevicePath`). `BootOrder` stays as it is.
+    /// Writes a `Boot####` with the bare device path `Uri(url)` and points `BootNext` to it. The firmware tries its
+    /// network interfaces in turn, with an address from any DHCP server (`EfiBootManagerExpandUriDevicePath`).
+    /// `BootOrder` stays unchanged.
     ///
     /// # Errors
-    /// [`SetVariableError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] if the store has no room.
     pub fn boot_once_from(&mut self, url: &str) -> Result<(), SetVariableError> {
         self.forget_boot_once();
         let number = self.add_of_ours(LoadOption::from_uri(OUR_DESCRIPTION, url).path)?;
         self.set_boot_next(number)
     }
 
-    /// Makes the next boot start what is at the end of the first of `paths` that leads somewhere.
+    /// Sets the next boot to the first of `paths` that leads to a bootable file.
     ///
-    /// The first is in `BootNext`, the others stand before all else in `BootOrder`, and stay there until
-    /// [`Self::forget_boot_once`]. OVMF puts its own order over that of this variable, unless no device
-    /// of the machine has a `bootindex`.
+    /// The first path is in `BootNext`. The others are at the front of `BootOrder`, and stay there until
+    /// [`Self::forget_boot_once`]. OVMF puts its own order over that of this variable, unless no device of the
+    /// machine has a `bootindex`.
     ///
     /// # Errors
-    /// [`SetVariableError::Full`] when the store has no room.
+    /// [`SetVariableError::Full`] if the store has no room.
     pub fn boot_once_along(
         &mut self,
         paths: impl IntoIterator<Item = DevicePath>,

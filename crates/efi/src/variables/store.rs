@@ -135,10 +135,10 @@ pub enum SetVariableError {
 impl VariableStore {
     /// Reads a flash image, such as a copy of `OVMF_VARS_4M.fd`.
     ///
-    /// What comes after the store (EDK2's fault-tolerant write area, padding) is kept as it is.
+    /// The bytes after the store (EDK2's fault-tolerant write area, padding) are kept unchanged.
     ///
     /// # Errors
-    /// [`VariableStoreError`] where anything is not as EDK2 writes it.
+    /// [`VariableStoreError`] if the image deviates from EDK2's format.
     pub fn parse(flash: Vec<u8>) -> Result<Self, VariableStoreError> {
         let volume = volume_contents(&flash)?;
         let records = store_contents(&flash[volume.clone()])?;
@@ -154,13 +154,14 @@ impl VariableStore {
         Ok(store)
     }
 
-    /// An empty one, in a flash image of `len` bytes for QEMU's `virt` board: as that board's firmware writes it into
-    /// flash which nobody has written before (EDK2's `ArmVirtQemu.dsc` for the sizes, and
-    /// `VirtNorFlashDxe/VirtNorFlashFvb.c`, `InitializeFvAndVariableStoreHeaders`). Debian's `AAVMF_VARS.fd` is such
-    /// flash.
+    /// An empty store in a flash image of `len` bytes for QEMU's `virt` board.
+    ///
+    /// The image equals that of the board's firmware on erased flash (EDK2's `ArmVirtQemu.dsc` for the sizes, and
+    /// `VirtNorFlashDxe/VirtNorFlashFvb.c`, `InitializeFvAndVariableStoreHeaders`). Debian's `AAVMF_VARS.fd` is
+    /// erased flash.
     ///
     /// # Errors
-    /// [`VariableStoreError::Short`] where it does not fit.
+    /// [`VariableStoreError::Short`] if `len` is too small.
     pub fn empty_for_virt(len: usize) -> Result<Self, VariableStoreError> {
         const BLOCK: u32 = 0x4_0000;
         /// The variables, and two areas for fault-tolerant writes.
@@ -214,10 +215,10 @@ impl VariableStore {
         self.list().into_iter().find(|variable| variable.name == name && variable.vendor == vendor)
     }
 
-    /// Writes a variable in place of the one of that name, if there is one.
+    /// Writes a variable; an existing one of the same name is replaced.
     ///
     /// # Errors
-    /// [`SetVariableError`]; the store is then as it was.
+    /// [`SetVariableError`]; the store is then unchanged.
     pub fn set(
         &mut self,
         name: &str,
