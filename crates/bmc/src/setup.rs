@@ -1,4 +1,4 @@
-//! What is settled about a machine before it starts: its settings, its folder, the places of its cards.
+//! The constants of a machine, fixed before its start: its settings, its folder, and the PCI addresses of its cards.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ pub(crate) struct MachineSetup {
     pub(crate) machine: MachineConfig,
     pub(crate) qemu: PathBuf,
     pub(crate) acceleration: Acceleration,
-    /// Its own folder.
+    /// The machine's folder.
     pub(crate) dir: PathBuf,
 }
 
