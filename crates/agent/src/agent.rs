@@ -38,7 +38,7 @@ pub struct RamdiskAgent {
     pub keeper: Keeper,
     /// CA certificates (PEM) for Ironic's API, besides the public ones. May be empty.
     pub authorities: Vec<u8>,
-    /// Carries out commands.
+    /// Executes commands.
     pub effects: CommandEffects,
     /// Whether the agent may set the system clock.
     pub sets_clock: bool,
@@ -63,11 +63,11 @@ impl HardwareAddresses {
 }
 
 impl RamdiskAgent {
-    /// Serves the node on a network that is kept meanwhile.
+    /// Serves the node on a network, which is kept configured meanwhile.
     ///
     /// # Errors
     ///
-    /// Those of [`RamdiskAgent::run`], and when the network changes.
+    /// Those of [`RamdiskAgent::run`], and a change of the network.
     pub async fn run_on(self, network: ConfiguredNetwork) -> Result<Infallible> {
         tokio::select! {
             never = self.run(network.address) => never,
@@ -75,7 +75,8 @@ impl RamdiskAgent {
         }
     }
 
-    /// Serves the node until it is told to switch off. `address` is the agent's, on the link that leads to Ironic.
+    /// Serves the node until a command switches the machine off. `address` is the agent's, on the link that leads to
+    /// Ironic.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ struct CommandEntry {
 
 /// The handle of a running command, held by its executor.
 ///
-/// If it is dropped without a result, the command counts as failed, so that nobody waits for a thread that is gone.
+/// If it is dropped without a result, the command counts as failed, so that Ironic does not wait for a dead thread.
 #[derive(Debug)]
 #[must_use = "a command that is not finished blocks all others"]
 pub struct RunningCommand {

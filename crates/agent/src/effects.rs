@@ -1,4 +1,4 @@
-//! Carries out commands, one at a time.
+//! Executes commands, one at a time.
 
 use std::process;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::action::AgentAction;
 use crate::clean::{self, CleaningTarget};
 use crate::commands::{Commands, RunningCommand};
 
-/// What this agent may switch off.
+/// The target of a power-off by this agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentHost {
-    /// The machine: we are its init's child.
+    /// The machine: the agent is a child of its init.
     Machine,
-    /// Nothing but itself: it runs as an ordinary process.
+    /// The agent's own process only: an ordinary process.
     Process,
 }
 
 impl AgentHost {
-    /// Switches off, everything written.
+    /// Switches off, after all data is written to the disks.
     pub fn power_off(self) {
         match self {
             Self::Machine => {
@@ -42,12 +42,12 @@ impl AgentHost {
     }
 }
 
-/// Does what commands ask for.
+/// Executes the actions of commands.
 #[derive(Debug, Clone)]
 pub struct CommandEffects {
     /// The commands so far.
     pub commands: Commands,
-    /// Woken when Ironic should hear that something ended.
+    /// Notified at the end of a command, for an early heartbeat to Ironic.
     pub ended: Arc<Notify>,
     machine: CleaningTarget,
     host: AgentHost,
@@ -59,7 +59,7 @@ impl CommandEffects {
         Self { commands: Commands::default(), ended: Arc::default(), machine, host }
     }
 
-    /// Begins `action`; what takes long goes on after this has returned.
+    /// Starts `action`. Long work continues after the return.
     pub fn carry_out(&self, action: AgentAction, running: RunningCommand) {
         match action {
             AgentAction::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
@@ -91,7 +91,7 @@ impl CommandEffects {
         });
     }
 
-    /// The answer to the command must have left before the network goes.
+    /// Delayed: the response to the command must be sent before the network goes down.
     fn power_off_soon(&self) {
         const ANSWER: Duration = Duration::from_secs(1);
         let host = self.host;

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::action::{self, AgentAction};
 use crate::effects::CommandEffects;
 
-/// Number of connections. Ironic opens one or two; more come from somebody else.
+/// Number of connections. Ironic opens one or two; more come from other clients.
 const CONNECTIONS: usize = 64;
 
 /// Time limit of a TLS handshake, and of a request's head.

@@ -1,7 +1,7 @@
-//! Kernel modules: which ones a device wants, and in what order they go in.
+//! Kernel modules: the modules for a device, and their load order.
 //!
-//! The index is what `depmod` writes (`modules.dep`, `modules.alias`, `modules.softdep`), so that the agent finds
-//! its way in any ramdisk; `ferroboot image build` writes it with [`ModuleIndex::emit`]. Nothing here touches a file.
+//! The index has the format of `depmod` (`modules.dep`, `modules.alias`, `modules.softdep`), so the agent works in
+//! any ramdisk. `ferroboot image build` writes the index with [`ModuleIndex::emit`]. Nothing here touches a file.
 
 pub mod glob;
 pub mod modinfo;
@@ -75,7 +75,7 @@ impl ModuleIndex {
             Module { path: path.to_owned(), depends: modinfo.depends, before: modinfo.before };
     }
 
-    /// Writes what [`ModuleIndex::parse`] reads.
+    /// The files of the index, in the format of [`ModuleIndex::parse`].
     pub fn emit(&self) -> ModuleIndexFiles {
         let mut files = ModuleIndexFiles::default();
         for (name, module) in &self.modules {

@@ -1,4 +1,4 @@
-//! What IPv4 or IPv6 has brought on a link.
+//! The results of IPv4 or IPv6 on a link.
 
 use std::net::IpAddr;
 
