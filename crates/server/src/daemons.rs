@@ -1,4 +1,5 @@
-//! This daemon among those that share its database: its identity, its liveness, and its claims from before a crash.
+//! This daemon's relation to other daemons of the same database: its identity, its liveness, its claims from before a
+//! crash.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use crate::config;
 use crate::state_dir::StateDir;
 use crate::workers;
 
-/// Interval of reporting that this daemon is alive.
+/// Interval of this daemon's liveness reports.
 const EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) fn identity(state: &StateDir, host: String) -> Result<DaemonIdentity> {
     Ok(DaemonIdentity::new(state.identity()?, host))
 }
 
-/// What this daemon leases by DHCP.
+/// This daemon's DHCP pools.
 pub(crate) fn pools(dhcp: &config::DhcpConfig) -> DaemonPools {
     let networks = dhcp.networks.iter();
     let range = |range: AddressRange| {
@@ -41,7 +42,7 @@ pub(crate) fn pools(dhcp: &config::DhcpConfig) -> DaemonPools {
     }
 }
 
-/// Registers this daemon, where others may share its database. Gives the pools of the others.
+/// Registers this daemon in a shared database. Returns the pools of the other daemons.
 pub(crate) async fn register(
     store: &Store,
     daemon: &DaemonIdentity,
@@ -74,11 +75,11 @@ pub(crate) async fn release(store: &Store, daemon: &DaemonIdentity) -> Result<()
     Ok(())
 }
 
-/// Says that this daemon is alive, until `end`, and each time tells DHCP the pools of the others.
+/// Reports that this daemon is alive, until `end`, and passes the other daemons' pools to DHCP each time.
 ///
 /// # Errors
-/// In words, where it must not go on: another process has its identity, another daemon its pool, or a newer version the
-/// database.
+/// A message for the operator if the daemon must end: another process has its identity, another daemon has its pool,
+/// or the database has a newer version.
 pub(crate) async fn stay_known(
     store: Store,
     daemon: DaemonIdentity,

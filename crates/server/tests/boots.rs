@@ -1,6 +1,5 @@
-//! The whole daemon against a BMC in memory: the emulator behind HTTP, which can be held in
-//! the middle of an answer. A machine here is on or off, and that is all; real firmware boots in the
-//! end-to-end tests.
+//! The whole daemon against a BMC in memory: the emulator behind HTTP, whose answers can be held. A machine here is
+//! only on or off; real firmware boots in the end-to-end tests.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -63,7 +62,7 @@ async fn the_token_of_an_own_image_goes_once_to_the_machine_that_fetched_it() {
     let node = world.node_in("clean wait").await;
     let uuid = node["uuid"].as_str().unwrap();
 
-    // Nobody has fetched the image yet.
+    // The image has not been fetched yet.
     let (status, text) = world.looks_up(&machine, uuid).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     world.fetches(&machine).await;
@@ -98,7 +97,7 @@ async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
     world.clean().await;
     held.reached().await;
 
-    // It waits for the node, and is judged by its time of arrival.
+    // It waits for the node; its time of arrival decides.
     let (early, ()) = tokio::join!(world.looks_up(&machine, uuid), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         held.let_go();
@@ -468,7 +467,7 @@ async fn a_daemon_that_is_restarted_again_and_again_gets_past_a_power_on_that_wa
         database.close().await;
     };
 
-    // The daemon died between the record and the reset; each life records its readings before it waits.
+    // The daemon died between the record and the reset; each start of it records its readings before it waits.
     progress(&world, r#""powering_on""#).await;
     world.start().await;
     let database = world.database().await;
@@ -607,7 +606,7 @@ impl World {
         Self::beside_with(other, last, host, &other.settings).await
     }
 
-    /// Another daemon for the same node, with settings of its own.
+    /// Another daemon for the same node, with other settings.
     async fn beside_with(other: &Self, last: u8, host: &str, settings: &str) -> Self {
         let (dir, address) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 0, last));
         let (bmc, http) = (other.bmc.clone(), other.http.clone());

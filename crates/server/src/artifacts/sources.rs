@@ -515,12 +515,12 @@ mod tests {
             for (hostility, words) in [
                 (Hostility::Silent, "no answer within"),
                 (Hostility::EndlessHead, "cannot fetch"),
-                (Hostility::Trickles, "it comes too slowly"),
+                (Hostility::Trickles, "it arrives too slowly"),
                 (Hostility::Endless, "it has more than 1000 bytes"),
                 (Hostility::LiesLong, "it has more than 1000 bytes"),
                 (Hostility::BreaksOff, "it broke off after 5 bytes"),
                 (Hostility::Redirects, "more than 5 redirects"),
-                (Hostility::Bomb, "packs it"),
+                (Hostility::Bomb, "compresses it"),
             ] {
                 let url = format!("http://{}/x.iso", hostile_server(hostility).await);
                 let refused = sources.find(&url, Fresh::Checked).await.unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What DHCP answers are made of besides the networks: the nodes in memory, the URLs, the boot sets, the pools of other
+//! The inputs of DHCP answers besides the networks: the nodes in memory, the URLs, the boot sets, the pools of other
 //! daemons.
 
 use hardware::{CpuArch, Mac};
@@ -22,7 +22,7 @@ pub struct BootSources {
     pub tftp: bool,
     /// The boot sets.
     pub boot_sets: BootSets,
-    /// What other daemons of the same database lease.
+    /// The DHCP pools of other daemons of the same database.
     pub foreign_pools: watch::Receiver<ForeignPools>,
 }
 

@@ -60,14 +60,14 @@ pub struct Tftp {
 struct OneFile {
     path: PathBuf,
     transfers: Transfers,
-    /// The last contents, while somebody still fetches them.
+    /// The last contents, while a transfer still uses them.
     contents: Arc<Mutex<Option<FileContents>>>,
 }
 
 /// Distinguishes a file from its replacement.
 type FileStamp = (u64, Option<SystemTime>);
 
-/// The contents of a file, as long as somebody fetches it.
+/// The contents of a file, as long as a transfer uses them.
 type FileContents = (FileStamp, Weak<[u8]>);
 
 impl Tftp {
@@ -413,7 +413,7 @@ mod tests {
         let end = CancellationToken::new();
         let serving = tokio::spawn(tftp.run(end.clone()));
 
-        // Each is a separate request, whose answer nobody acknowledges.
+        // Each is a separate request; its answer is never acknowledged.
         let mut strangers = Vec::new();
         let mut answer = [0; 600];
         for number in 0..400_u16 {

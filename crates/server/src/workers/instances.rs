@@ -110,7 +110,7 @@ async fn save_later_boot(
     }
 }
 
-/// Finds out what has become of a boot that could not be saved; whether it is done with.
+/// Determines the fate of an unsaved boot; returns whether it is settled.
 async fn settle_later_boot(
     context: &WorkerContext,
     node: Uuid,

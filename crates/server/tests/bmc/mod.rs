@@ -1,4 +1,4 @@
-//! The emulator behind HTTP, with a list of what was changed, and a hand on its answers.
+//! The emulator behind HTTP, with a list of changing requests; answers can be held.
 
 use std::sync::{Arc, Mutex};
 

@@ -187,5 +187,5 @@ async fn a_daemon_ends_when_a_newer_version_has_upgraded_its_database() {
     }
     let ended = world.daemon.unwrap().thread.join().unwrap_err();
     let words = ended.downcast_ref::<String>().unwrap();
-    assert!(words.contains("its database has become another version's"), "{words}");
+    assert!(words.contains("its database now belongs to another version"), "{words}");
 }

@@ -22,7 +22,7 @@ use super::{database, give_key};
 
 const RESERVED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 150);
 const RESERVED6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x150);
-/// A daemon hears of the pools of one that has just started when it next says that it is alive.
+/// A daemon sees a new daemon's pools at its next liveness report.
 const HEARS_OF_POOLS: Duration = Duration::from_secs(6);
 
 #[test]
@@ -57,7 +57,7 @@ fn a_client_is_answered_by_the_daemon_whose_address_it_has_and_refused_by_none()
         assert_eq!(said(&client.hears(&nobodys, 2)), [(Nak, one), (Nak, two)]);
 
         second.die();
-        // As with its host.
+        // The failure of its host.
         ip("link set two down");
         assert_eq!(client.hears(&rebinds(MACHINE, offered), 0), [], "it keeps its address");
         let anew = client.hears(&request4(MACHINE, Discover, &[]), 1);
@@ -138,8 +138,8 @@ fn config(dir: &Path, database: &str, site: &str) -> Config {
     text.parse().unwrap()
 }
 
-/// Daemons on one segment with a pool each, and with the machines as ports of their node. Each of them believes that it is
-/// the only server there (`sole`), which would refuse addresses that it did not give.
+/// Daemons on one segment with a pool each, and with the machines as ports of their node. Both have `sole` set, which
+/// refuses addresses of other servers.
 async fn two_daemons(
     database: &str,
     last: u8,
@@ -186,7 +186,7 @@ fn server(reply: &v4::Packet) -> Ipv4Addr {
     reply.option_address(v4::options::SERVER_ID).expect("every server names itself")
 }
 
-/// Who answered what, in the order of their addresses.
+/// The servers with their message types, in the order of addresses.
 fn said(replies: &[v4::Packet]) -> Vec<(v4::MessageType, Ipv4Addr)> {
     let mut all: Vec<_> = replies.iter().map(|reply| (reply.message, server(reply))).collect();
     all.sort_by_key(|(_, server)| *server);

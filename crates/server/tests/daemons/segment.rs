@@ -12,9 +12,9 @@ use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 
-/// Tells the test's process that it runs in a network namespace of its own.
+/// Set in the child process, which runs in a separate network namespace.
 const INSIDE: &str = "FERROBOOT_TEST_SEGMENT";
-/// How long answers are waited for that are expected, and how long others.
+/// The waiting time for expected answers; unexpected ones get less.
 const LISTEN: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(700);
 /// The network cards of the daemons and of the client.
@@ -31,10 +31,10 @@ pub(super) const DAEMONS4: [Ipv4Addr; 2] =
 pub(super) const MACHINE: Mac = Mac([0x52, 0x54, 0, 0, 0x99, 1]);
 pub(super) const OTHER_MACHINE: Mac = Mac([0x52, 0x54, 0, 0, 0x99, 2]);
 
-/// Runs `test` where two daemons and a client have an interface each on one segment: `one`, `two` and `client`. The test
-/// that is called `name` is started once more for it.
+/// Runs `test` with an interface each for two daemons and a client on one segment: `one`, `two` and `client`. The
+/// test called `name` is started once more as a child process for this.
 ///
-/// Where no network namespace can be made, nothing is tested, and that is said.
+/// Without permission for network namespaces nothing is tested, and a message says so.
 pub(super) fn on_a_segment(name: &str, test: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         connect();
@@ -77,7 +77,7 @@ fn connect() {
         ip(&format!("address add fd99::{}/64 dev {card} nodad", address.octets()[3]));
     }
     ip(&format!("address add {}/64 dev client nodad", link_local(OTHER_MACHINE)));
-    // Client and servers are in one namespace, so each hears from an address that is its own.
+    // Client and servers are in one namespace, so each receives packets from a local address.
     fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1").unwrap();
 }
 
@@ -98,7 +98,7 @@ pub(super) fn daemons6() -> [Ipv6Addr; 2] {
     [CARDS[0].1, CARDS[1].1].map(link_local)
 }
 
-/// A DHCPv4 client that broadcasts everything, so that every server hears it.
+/// A DHCPv4 client that broadcasts everything, so that every server receives it.
 pub(super) struct Client4(UdpSocket);
 
 impl Client4 {
@@ -110,7 +110,7 @@ impl Client4 {
         Self(socket.into())
     }
 
-    /// What all servers answer, where so many answers are expected.
+    /// The answers of all servers, at least the expected number if they arrive.
     pub(super) fn hears(&self, request: &v4::Packet, expected: usize) -> Vec<v4::Packet> {
         self.0.send_to(&request.emit(), (Ipv4Addr::BROADCAST, 67)).unwrap();
         hear(&self.0, expected, |bytes, _| {
@@ -130,7 +130,7 @@ impl Client6 {
         Self(UdpSocket::bind(own).unwrap(), index)
     }
 
-    /// What all servers answer, each with its address, where so many answers are expected.
+    /// The answers of all servers with their source addresses, at least the expected number if they arrive.
     pub(super) fn hears(
         &self,
         message: v6::Message,
@@ -156,7 +156,7 @@ fn hear<T>(
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let (mut replies, mut packet) = (Vec::new(), [0; 1500]);
     let (asked, mut heard) = (Instant::now(), Instant::now());
-    // Whatever comes beyond what is expected comes soon.
+    // Surplus answers follow soon.
     while asked.elapsed() < LISTEN && (replies.len() < expected || heard.elapsed() < SETTLE) {
         let Ok((len, from)) = socket.recv_from(&mut packet) else { continue };
         if let Some(reply) = read(&packet[..len], from) {

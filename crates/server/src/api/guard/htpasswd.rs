@@ -215,9 +215,9 @@ mod tests {
             ("ann", "line 2: it is not user:hash"),
             (":x", "line 2: its user has no name"),
             ("ann:$apr1$x$hushhush", "the password of ann is not a bcrypt hash"),
-            ("ann:hushhush", "no bcrypt hash"),
-            ("ann:$2x$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "no bcrypt"),
-            ("ann:$2y$04$hushhush", "no bcrypt hash"),
+            ("ann:hushhush", "not a bcrypt hash"),
+            ("ann:$2x$04$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "not a bcrypt"),
+            ("ann:$2y$04$hushhush", "not a bcrypt hash"),
             ("ann:$2y$31$xPqUd8kyTwXmA9iLH8D9UuD0FZMaGEZ1SgdlMqVdLmoiT3cvgFgBW", "cost 31"),
             ("a\u{1b}n:x", "control character"),
         ] {
@@ -241,10 +241,10 @@ mod tests {
         assert_eq!(Htpasswd::read(&path).unwrap().0.len(), 1);
         fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         assert!(said(&path).contains("everybody may write it"));
-        assert!(said(dir.path()).contains("no regular file"));
+        assert!(said(dir.path()).contains("not a regular file"));
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(said(&pipe).contains("no regular file"));
+        assert!(said(&pipe).contains("not a regular file"));
         fs::write(&path, [0xff, 0xfe]).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         assert!(said(&path).contains("UTF-8"));
