@@ -1,19 +1,19 @@
-//! How the daemon of a lab is told of its network.
+//! The network configuration of a lab's daemon.
 
 use std::fmt::Write as _;
 
 use super::neighbour::Neighbour;
 use super::network::{BRIDGE, LabNetwork};
 
-/// Where the daemon reads of a network.
+/// The place of a network in the daemon's configuration.
 pub(super) enum DaemonNetwork {
-    /// On its command line.
+    /// On the command line.
     Argument(String),
-    /// In its settings.
+    /// In the settings.
     Settings(String),
 }
 
-/// How the daemon is told of the network.
+/// The configuration of this network for the daemon.
 pub(super) fn daemon_network(network: LabNetwork, neighbour: Option<Neighbour>) -> DaemonNetwork {
     match neighbour {
         None => {

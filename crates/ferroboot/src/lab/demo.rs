@@ -197,7 +197,7 @@ impl Screen {
     }
 
     fn text(&self, text: &str) {
-        // The terminal is gone, so nobody can be notified.
+        // The terminal is gone, so there is no place for a message.
         let _ = self.term.write_line(text);
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bmc::config::{Architecture, FirmwareConfig};
 
-/// Where the lab's BMC listens.
+/// The address of the lab's BMC.
 pub const BMC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 /// The only user of the lab's BMC.

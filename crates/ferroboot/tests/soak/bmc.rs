@@ -17,7 +17,7 @@ pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "soak-bmc-password";
 pub(crate) const SYSTEM: &str = "1";
 
-/// Serves the BMC of a machine at an address, for as long as the runtime lives.
+/// Serves the BMC of a machine at an address, until the runtime ends.
 pub(crate) async fn start(at: SocketAddr, machine: Arc<ScriptedMachine>) {
     let listener = TcpListener::bind(at).await.unwrap();
     let app = Router::new().fallback(answer).with_state(machine);

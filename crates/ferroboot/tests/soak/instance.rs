@@ -1,4 +1,4 @@
-//! What the operator of a node does with instances, and how it judges what came of them.
+//! The instances of a node's operator, and the check of the results.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use crate::operator::{
     ApiFailure, BegunClean, ENDS_WITHIN, LOOK_EVERY, ScriptedOperator, lacking, text, urls,
 };
 
-/// States that show that an instance is being given.
+/// The states of a deployment.
 const DEPLOYED: [&str; 4] = ["deploying", "wait call-back", "deploy failed", "active"];
-/// States that show that one is being taken away, or was.
+/// The states of a tear-down, and the states after it.
 const TAKEN: [&str; 6] =
     ["deleting", "cleaning", "clean wait", "clean failed", "available", "error"];
-/// How long a boot that a machine began by itself may take to show in the API.
+/// The longest delay until the API shows a boot that a machine began by itself.
 const SHOWS_WITHIN: Duration = Duration::from_secs(5);
-/// In which time a machine has what the service has sent it.
+/// The longest delay until a machine has received the sent data.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
 
 impl ScriptedOperator {
-    /// One instance, from a node that is `manageable` back to there; whether all went well.
+    /// The life of one instance: from `manageable` back to `manageable`. Returns whether everything succeeded.
     pub(crate) async fn instance(&self) -> bool {
         let clean = self.clean_to_begin("manageable", "available", false);
         let provide = json!({ "target": "provide" });
@@ -72,7 +72,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// `active` or `rebuild`: whether the node has its instance in the end.
+    /// Runs `active` or `rebuild`; returns whether the node then has its instance.
     async fn deploy(&self, verb: &'static str) -> bool {
         let (first, began) = (self.machine.boots(), Instant::now());
         self.machine.has_instance(false);
@@ -104,7 +104,7 @@ impl ScriptedOperator {
 
     async fn judge_deployment(&self, first: usize, began: Instant) {
         while !self.machine.boots_since(first).iter().any(|boot| boot.instance.is_some()) {
-            // What the service has sent may wait in a link that is bad, or be lost there.
+            // Sent data may wait on a bad link, or be lost there.
             if began.elapsed() > ARRIVES_WITHIN && self.diary.is_quiet(began) {
                 self.report.broke(format!("{}: it is active without its image", self.node()));
                 return;
@@ -122,7 +122,7 @@ impl ScriptedOperator {
             self.report
                 .broke(format!("{}: an instance was cut off by its deployment", self.node()));
         }
-        // Another boot has a trace of its own, and this one's can no longer be asked for by the node.
+        // Another boot has its own trace, and the API of the node no longer gives this boot's trace.
         if boots.iter().any(|boot| boot.is_own) {
             return;
         }
@@ -130,14 +130,14 @@ impl ScriptedOperator {
         let own = self.machine.boots_since(first).iter().any(|boot| boot.is_own);
         if !own {
             let changes = [("deploying", "wait call-back"), ("wait call-back", "active")];
-            // A machine may be quicker than its BMC.
+            // A machine may be faster than its BMC.
             let is_quick = lacking(&events, &[("deploying", "active")]).is_empty();
             let missing = if is_quick { Vec::new() } else { lacking(&events, &changes) };
             self.judge_holes(&missing, &events, began);
         }
     }
 
-    /// Some seconds in which the node stays active, whatever its machine does by itself.
+    /// Waits some seconds, and checks that the node stays active despite reboots of its machine.
     async fn live_with_it(&self, first: usize) {
         let until = Instant::now() + self.machine.millis(500..6_000);
         let mut judged = self.machine.boots();
@@ -163,7 +163,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// A boot that the machine began by itself has a trace of its own, with its fetch and nothing of the boot before.
+    /// Checks a boot that the machine began by itself: its own trace has the fetch, and nothing of the boot before.
     async fn judge_own_boot(&self, first: usize, boot: &MachineBoot) {
         let (Some(began), Some(fetched)) = (boot.began, boot.instance) else { return };
         let boots = self.machine.boots_since(first).len();
@@ -188,7 +188,8 @@ impl ScriptedOperator {
         self.report.count("boots of instances that a fault or another boot overtook");
     }
 
-    /// Until the machine begins a boot by itself and is somewhere in it, if it does.
+    /// Waits until the machine begins a boot by itself, and for a random time after that; returns at once if it does
+    /// not.
     async fn await_restart(&self) {
         let (first, until) = (self.machine.boots(), Instant::now() + Duration::from_secs(4));
         while Instant::now() < until {
@@ -200,7 +201,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// `deleted`, again if it came to nothing: whether the node is available in the end.
+    /// Runs `deleted`, again after a failure; returns whether the node is then available.
     async fn take_away(&self, first: usize) -> bool {
         let before = self.trace().await.map(|(attempt, _)| attempt);
         self.machine.has_instance(false);
@@ -233,7 +234,7 @@ impl ScriptedOperator {
             clean = BegunClean { first: self.machine.boots(), ..clean };
         }
         let is_clean = self.end_clean(&clean).await;
-        // A daemon that is killed may leave the beginning of a boot that it has not saved.
+        // A killed daemon may leave the beginning of a boot that it has not saved.
         match before {
             Some(before) if self.diary.is_quiet(asked) => self.judge_last_attempt(&before).await,
             Some(_) | None => {}
@@ -241,8 +242,8 @@ impl ScriptedOperator {
         is_clean
     }
 
-    /// No trace is under an identity that no attempt had: that of a boot which the machine began when its instance was
-    /// already being taken away.
+    /// Checks that no trace has the identity of an unsaved boot: one that the machine began during the tear-down of
+    /// its instance.
     async fn judge_last_attempt(&self, attempt: &str) {
         let Ok(attempt) = attempt.parse::<Uuid>() else { return };
         let path = |attempt| format!("/v1/nodes/{}/boot-trace?attempt={attempt}", self.node());

@@ -1,7 +1,7 @@
-//! A scripted machine: firmware that fetches what it was told to, and then an agent or an instance.
+//! A scripted machine: firmware that fetches its boot target, then an agent or an instance.
 //!
-//! It keeps what its agents and instances did, by which the run judges the service: a step that one attempt ran twice, a
-//! power switch in the middle of a step or under an instance that is to run.
+//! The machine records the actions of its agents and instances. The run judges the service by them: no step twice in
+//! one attempt, no power change during a step or under an instance.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,9 @@ use crate::report::SoakReport;
 
 /// Interval between two tries to fetch the image.
 const FETCH_AGAIN: Duration = Duration::from_millis(500);
-/// What an image holds that has no agent.
+/// The content of an image without an agent.
 pub(crate) const INSTANCE: &[u8] = b"an instance of the soak";
-/// How often in a hundred an instance restarts its machine.
+/// The percentage of instances that restart their machine.
 const RESTARTS: u64 = 60;
 
 /// A machine, its firmware, and the record of its agents.
@@ -40,7 +40,7 @@ pub(crate) struct ScriptedMachine {
     pub(crate) http: Client,
     pub(crate) report: SoakReport,
     link: FirmwareLink,
-    /// Locked before `inside`, where both are.
+    /// The lock order: before `inside`.
     emulator: Mutex<Emulator>,
     inside: Mutex<Inside>,
 }
@@ -50,9 +50,9 @@ struct Inside {
     /// Its task since the power-on.
     running: Option<AbortHandle>,
     boots: Vec<MachineBoot>,
-    /// Whether what an operator asked for lets the power be switched at any time.
+    /// Whether the operator's request permits a power change at any time.
     may_be_cut: bool,
-    /// Whether its node is active, and its machine to be left alone.
+    /// Whether the node is active: the machine must be left alone.
     has_instance: bool,
 }
 
@@ -63,14 +63,14 @@ pub(crate) struct MachineBoot {
     pub(crate) url: Option<String>,
     /// The token of its agent; agents without one do nothing.
     pub(crate) token: Option<String>,
-    /// Whether the service gave the token to another agent before, or to this agent in an answer that was lost.
+    /// Whether the service gave the token to another agent before, or to this agent in a lost response.
     pub(crate) token_lost: bool,
-    /// Whether a heartbeat of its agent was taken.
+    /// Whether the service accepted a heartbeat of its agent.
     pub(crate) is_heard: bool,
     pub(crate) steps: Vec<StepRun>,
     /// Whether the machine began it by itself.
     pub(crate) is_own: bool,
-    /// When it began, and when it had all of an instance's image.
+    /// The time of the start, and of the complete fetch of an instance's image.
     pub(crate) began: Option<Instant>,
     pub(crate) instance: Option<Instant>,
 }
@@ -162,12 +162,12 @@ impl ScriptedMachine {
         self.inside().may_be_cut = may;
     }
 
-    /// From now on it has an instance that is to be left alone, or none.
+    /// Sets whether the machine has an instance and must be left alone.
     pub(crate) fn has_instance(&self, has: bool) {
         self.inside().has_instance = has;
     }
 
-    /// What its BMC knows and does.
+    /// The state of its BMC.
     pub(crate) fn emulator(&self) -> MutexGuard<'_, Emulator> {
         self.emulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -231,7 +231,7 @@ impl ScriptedMachine {
         }
     }
 
-    /// Starts anew by itself, unless its power was just switched.
+    /// Restarts by itself, unless the power was just switched.
     fn restart(&self, boot: usize) -> Option<(usize, Option<NextBoot>)> {
         let mut emulator = self.emulator();
         let mut inside = self.inside();

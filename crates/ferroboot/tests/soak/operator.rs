@@ -1,5 +1,4 @@
-//! A scripted operator of one node: it cleans again and again, sometimes has an instance in between, and judges what came
-//! of each.
+//! A scripted operator of one node: cleans repeatedly, sometimes with an instance in between, and checks each result.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,13 +21,13 @@ use crate::world::{CALLBACK_TIMEOUT, FaultDiary, OwnImages};
 const API: &str = "http://127.0.0.1:6385";
 /// Polling interval; the API has no way to wait for a change.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
-/// The longest lag of a daemon behind another one's changes.
+/// The longest delay until a daemon sees another daemon's changes.
 const BEHIND: Duration = Duration::from_secs(1);
-/// For how long a daemon that is gone keeps its work from the others, and a little more for what is done then.
+/// The time until other daemons take over the work of a dead daemon, with a margin for the take-over.
 const WORK_RESTS: Duration = Duration::from_secs(60 + 15);
-/// In these states a daemon works on the node, and no machine is waited for.
+/// The states in which a daemon works on the node, without waiting for a machine.
 const AT_WORK: [&str; 4] = ["verifying", "cleaning", "deploying", "deleting"];
-/// A procedure that is not over by then is held up by something: silence alone ends one sooner.
+/// The time limit of a procedure. Silence alone ends one sooner.
 pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(3 * CALLBACK_TIMEOUT);
 
 /// The boot image of a node's machine.
@@ -64,20 +63,20 @@ pub(crate) struct ScriptedOperator {
     http: Client,
 }
 
-/// A clean that was begun, as what came of it is judged by.
+/// A started clean, with the facts for its check.
 pub(crate) struct BegunClean {
     /// The node's states before and after it.
     pub(crate) from: &'static str,
     pub(crate) to: &'static str,
     pub(crate) aborts: bool,
-    /// How often its machine had been started before.
+    /// The number of starts of its machine before the clean.
     pub(crate) first: usize,
     pub(crate) began: Instant,
 }
 
 /// The reason why a request failed.
 pub(crate) enum ApiFailure {
-    /// The service was unavailable, or refuses for now.
+    /// The service is unavailable, or refuses temporarily.
     Later(String),
     /// The service refuses.
     Refused(String),
@@ -194,7 +193,7 @@ impl ScriptedOperator {
         ended_well
     }
 
-    /// Asks for something until the node's state shows that it was heard.
+    /// Repeats a request until the node's state shows its effect.
     pub(crate) async fn begin(&self, target: &Value, begun: &[&str]) -> bool {
         let until = Instant::now() + ENDS_WITHIN;
         loop {
@@ -273,7 +272,8 @@ impl ScriptedOperator {
                         .broke(format!("{}: {step} was run {times} times in a clean", self.node()));
                 }
             }
-            // Only the last start of a machine may have an agent that is heard: each other one was cut off.
+            // Only the last start of a machine may have an agent with accepted heartbeats: the earlier ones were cut
+            // off.
             if boots.iter().rev().skip(1).any(|boot| boot.is_heard) {
                 self.report.broke(format!("{}: the power of a live agent was cut", self.node()));
             }
@@ -289,7 +289,7 @@ impl ScriptedOperator {
         self.judge_tickets(&urls(&boots), Instant::now()).await;
     }
 
-    /// Whether a fault that was injected explains the failure of what began then.
+    /// Checks that an injected fault explains this failure.
     pub(crate) fn judge_failure(
         &self,
         what: &str,
@@ -307,7 +307,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// Each change of the node is in its trace, whatever was lost at the end of a daemon's life.
+    /// Checks that the trace has every change of the node, also after a crash of a daemon.
     async fn judge_trace_of_clean(&self, clean: &BegunClean) {
         let Some((_, events)) = self.trace().await else { return };
         let mut missing = Vec::new();
@@ -327,7 +327,7 @@ impl ScriptedOperator {
         self.judge_holes(&missing, &events, clean.began);
     }
 
-    /// Whether nothing is missing in a trace.
+    /// Checks that a trace has no holes.
     pub(crate) fn judge_holes(&self, missing: &[String], events: &[Value], began: Instant) {
         let times: Vec<_> = events.iter().map(|event| text(event, "at").to_owned()).collect();
         if !times.is_sorted() {
@@ -351,7 +351,7 @@ impl ScriptedOperator {
         Some((text(&trace["attempt"], "id").to_owned(), events))
     }
 
-    /// Nothing that led to an image before leads to one after the end, whichever daemon is asked.
+    /// Checks that no URL of an image works after the end of its attempt, on any daemon.
     pub(crate) async fn judge_tickets(&self, urls: &[String], over: Instant) {
         for url in urls {
             for listener in &self.boot_listeners {
@@ -436,7 +436,7 @@ impl ScriptedOperator {
         }
     }
 
-    /// Nobody waits for the work of a daemon that is gone for longer than its lease.
+    /// Checks that no work of a dead daemon waits longer than its lease.
     fn judge_rest_of_work(&self, (rests, is_new): (Duration, bool)) {
         let millis = u64::try_from(rests.as_millis()).unwrap_or(u64::MAX);
         self.report.most("longest work on a node without a change, in ms", millis);
@@ -500,7 +500,7 @@ impl ScriptedOperator {
     }
 }
 
-/// How long a node is already as it is while a daemon works on it.
+/// The time since the last change of a node in work.
 #[derive(Default)]
 struct RestingWork {
     seen: Option<(Value, Instant)>,
@@ -508,7 +508,7 @@ struct RestingWork {
 }
 
 impl RestingWork {
-    /// For how long, and whether that was not found too long before.
+    /// The time since the last change, and whether no longer rest of this state was reported before.
     fn look(&mut self, node: &Value) -> (Duration, bool) {
         let of = ["provision_state", "provision_updated_at", "clean_step"].map(|name| &node[name]);
         let shown = json!(of);
@@ -529,7 +529,7 @@ impl RestingWork {
     }
 }
 
-/// Those changes of state, in words, that a trace does not have.
+/// The state changes, as words, that are missing in a trace.
 pub(crate) fn lacking(events: &[Value], changes: &[(&str, &str)]) -> Vec<String> {
     let is_missing = |(from, to): &&(&str, &str)| {
         !events.iter().any(|event| text(event, "from") == *from && text(event, "to") == *to)
@@ -537,7 +537,7 @@ pub(crate) fn lacking(events: &[Value], changes: &[(&str, &str)]) -> Vec<String>
     changes.iter().filter(is_missing).map(|(from, to)| format!("{from} → {to}")).collect()
 }
 
-/// The URLs that a machine was told, each once.
+/// The boot URLs of a machine, without duplicates.
 pub(crate) fn urls(boots: &[MachineBoot]) -> Vec<String> {
     let urls: BTreeSet<_> = boots.iter().filter_map(|boot| boot.url.clone()).collect();
     urls.into_iter().collect()

@@ -44,7 +44,7 @@ impl SoakReport {
         *most = seen.max(*most);
     }
 
-    /// A procedure that failed for the sake of a fault that was injected.
+    /// Counts a procedure that failed because of an injected fault.
     pub(crate) fn failed(&self, why: &str) {
         // One row for all texts that differ only in an address or a number.
         let mut words = String::new();

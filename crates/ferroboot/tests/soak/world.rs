@@ -31,7 +31,7 @@ use crate::relay::{FaultyRelay, RelayFault};
 use crate::report::SoakReport;
 use crate::strangers::Flood;
 
-/// Seconds of silence after which a clean or a deployment fails; the least that may be set.
+/// Seconds of silence after which a clean or a deployment fails; the smallest permitted value.
 pub(crate) const CALLBACK_TIMEOUT: u64 = 60;
 /// Time after a fault within which the service must answer on every port.
 const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -81,7 +81,7 @@ impl FaultDiary {
         }
     }
 
-    /// The fault that explains why the procedure of a machine, begun then, failed with these words; if one does.
+    /// The injected fault that explains this failure of a machine's procedure, if there is one.
     pub(crate) fn explains(
         &self,
         machine: u8,
@@ -104,7 +104,7 @@ impl FaultDiary {
         if error.contains("BMC") {
             return was(FaultKind::BmcLink).then_some("link to the BMC");
         }
-        // What was fetched is known once that is saved, and a machine fetches once.
+        // A fetch counts after it is saved, and a machine fetches once.
         if error.contains("the image was not fetched whole") {
             let lost =
                 [FaultKind::Kill, FaultKind::AgentLink, FaultKind::Disk, FaultKind::Database];
@@ -115,7 +115,7 @@ impl FaultDiary {
             "heard",
             "timed out",
             "timeout",
-            "could not be asked",
+            "could not be called",
             "no agent",
             "not called",
         ];
@@ -135,7 +135,7 @@ impl FaultDiary {
         None
     }
 
-    /// Whether nothing has happened since that loses what is recorded, or sent.
+    /// Whether there was no fault since this time that loses recorded or sent data.
     pub(crate) fn is_quiet(&self, since: Instant) -> bool {
         let mut all = self.all().clone().into_iter();
         all.all(|fault| {
@@ -490,7 +490,8 @@ impl SoakWorld {
         self.diary.ends(diary);
     }
 
-    /// In both directions: the daemon's calls to the agent, and the agents' to the daemon. DHCP has packet loss.
+    /// A bad link in both directions: the daemon's calls to the agent, and the agent's calls to the daemon. DHCP has
+    /// packet loss.
     async fn bad_link_to_an_agent(&mut self) {
         let number = self.random.random_range(0..self.to_agents.len());
         let fault = self.some_relay_fault();
@@ -617,7 +618,7 @@ fn key_file(disk: &Path) -> PathBuf {
     disk.join("database.key")
 }
 
-/// The settings of a further daemon: machines reach the first one, and this one does a part of the work.
+/// The settings of a further daemon. Machines reach the first daemon; this one does a part of the work.
 fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> String {
     let (database, key) = (env::var(postgres::URL).unwrap(), key_file(disk));
     let key = key.display();
@@ -639,12 +640,12 @@ fn companion_settings(number: u8, dir: &Path, disk: &Path, state: &Path) -> Stri
     )
 }
 
-/// URLs of images that are not the boot set's.
+/// URLs of images outside the boot set.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnImages {
-    /// One with an agent.
+    /// An image with an agent.
     pub(crate) agent_iso: String,
-    /// Those of instances.
+    /// The image of an instance.
     pub(crate) instance_iso: String,
     pub(crate) instance_kernel: String,
     pub(crate) instance_ramdisk: String,
