@@ -4,6 +4,8 @@
 //! [`Emulator::starts`] and [`Emulator::stopped`].
 
 mod resources;
+mod response;
+mod system;
 
 use std::collections::BTreeMap;
 
@@ -11,8 +13,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
+
+pub use self::response::EmulatorResponse;
+use self::response::{error, malformed, no_content, not_found, ok, unauthorized};
+use self::system::{BootSourceOverrideEnabled, EmulatedOverride, EmulatedSystem, RESETS};
+pub use self::system::{EmulatedPower, NextBoot, Personality};
 
 /// A BMC with its systems, users and sessions.
 #[derive(Debug)]
@@ -44,17 +51,6 @@ pub struct EmulatorRequest<'a> {
     pub fresh: &'a str,
 }
 
-/// One response.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EmulatorResponse {
-    /// Its status.
-    pub status: StatusCode,
-    /// Headers in addition to those of every response.
-    pub headers: Vec<(&'static str, String)>,
-    /// The JSON body, if there is one.
-    pub body: Option<Value>,
-}
-
 /// The effect on a machine before the response is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PowerEffect {
@@ -79,80 +75,6 @@ pub enum PowerEffect {
         system: String,
     },
 }
-
-/// `PowerState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EmulatedPower {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// The boot target of a starting machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NextBoot {
-    /// The firmware's own boot order.
-    Usual,
-    /// Over HTTP, from this URL.
-    Url(String),
-    /// Over HTTP, with the URL from DHCP.
-    Http,
-}
-
-/// Faults and limitations of real BMCs, for tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Personality {
-    /// The machine is in BIOS boot mode.
-    pub bios_mode: bool,
-    /// `UefiHttp` is not among the boot targets.
-    pub no_uefi_http: bool,
-    /// There is no `HttpBootUri` (Dell iDRAC).
-    pub no_http_boot_uri: bool,
-    /// The boot targets have no list.
-    pub no_targets: bool,
-    /// Every boot override is answered with 400 (HPE iLO 6).
-    pub refuses_override: bool,
-    /// Boot overrides are accepted but not kept.
-    pub forgets_override: bool,
-    /// ETags are weak, so that none of them matches an `If-Match` (RFC 9110 §13.1.1).
-    pub weak_etags: bool,
-    /// Number of GETs after a power change that still show the former power state.
-    pub stale_power_looks: u8,
-}
-
-#[derive(Clone, Debug)]
-struct EmulatedSystem {
-    macs: Vec<String>,
-    personality: Personality,
-    power: EmulatedPower,
-    /// Number of further GETs that show the former power state.
-    stale_power_looks: u8,
-    boot: EmulatedOverride,
-    /// Counts changes, for the ETag.
-    changes: u64,
-}
-
-/// The boot override.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct EmulatedOverride {
-    enabled: BootSourceOverrideEnabled,
-    target: String,
-    http_boot_uri: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum BootSourceOverrideEnabled {
-    Disabled,
-    Once,
-    Continuous,
-}
-
-const TARGETS: [&str; 6] = ["None", "Pxe", "Hdd", "UefiHttp", "UefiShell", "BiosSetup"];
-
-const RESETS: [&str; 6] =
-    ["On", "ForceOn", "ForceOff", "GracefulShutdown", "ForceRestart", "GracefulRestart"];
 
 impl Emulator {
     /// A BMC without systems, with its only user.
@@ -251,6 +173,48 @@ impl Emulator {
                 None => (not_found(request.path), None),
             },
         }
+    }
+
+    /// The resource at a path, by its parts; `None` where there is none.
+    fn resource(&self, parts: &[&str]) -> Option<Value> {
+        match parts {
+            ["redfish"] => Some(resources::versions()),
+            ["redfish", "v1", rest @ ..] => match rest {
+                [] => Some(resources::root()),
+                ["Systems"] => Some(resources::systems(&self.ids())),
+                ["Systems", id] => Some(resources::system(id, self.systems.get(*id)?)),
+                ["Systems", id, "EthernetInterfaces"] => {
+                    Some(resources::nics(id, self.systems.get(*id)?))
+                }
+                ["Systems", id, "EthernetInterfaces", nic] => {
+                    let mac = self.systems.get(*id)?.macs.get(nic.parse::<usize>().ok()?)?;
+                    Some(resources::interface(id, nic, mac))
+                }
+                ["Systems", id, "ResetActionInfo"] => {
+                    self.systems.get(*id).map(|_| resources::reset_action_info(id))
+                }
+                ["Managers"] => {
+                    Some(resources::collection("Managers", "Manager", &["1".to_owned()]))
+                }
+                ["Managers", "1"] => Some(resources::manager(&self.ids())),
+                ["Chassis"] => Some(resources::collection("Chassis", "Chassis", &["1".to_owned()])),
+                ["Chassis", "1"] => Some(resources::chassis(&self.ids())),
+                ["SessionService"] => Some(resources::session_service()),
+                ["SessionService", "Sessions"] => {
+                    let ids: Vec<_> = self.sessions.keys().cloned().collect();
+                    Some(resources::collection("SessionService/Sessions", "Session", &ids))
+                }
+                ["SessionService", "Sessions", id] => {
+                    self.sessions.get(*id).map(|_| resources::session(id, &self.username))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.systems.keys().cloned().collect()
     }
 
     fn knows(&self, request: &EmulatorRequest<'_>) -> bool {
@@ -378,183 +342,6 @@ impl Emulator {
     }
 }
 
-impl EmulatedSystem {
-    fn etag(&self) -> String {
-        let weak = if self.personality.weak_etags { "W/" } else { "" };
-        format!("{weak}\"{}\"", self.changes)
-    }
-
-    fn turn(&mut self, power: EmulatedPower) {
-        if self.power != power {
-            self.stale_power_looks = self.personality.stale_power_looks;
-        }
-        self.power = power;
-        self.changes += 1;
-    }
-
-    /// The power state that a GET shows.
-    fn shown_power(&self) -> EmulatedPower {
-        match (self.power, self.stale_power_looks) {
-            (EmulatedPower::On, 0) | (EmulatedPower::Off, 1..) => EmulatedPower::On,
-            (EmulatedPower::Off, 0) | (EmulatedPower::On, 1..) => EmulatedPower::Off,
-        }
-    }
-
-    /// The boot override after a PATCH, or the refusal.
-    fn patched(&self, body: &[u8]) -> Result<EmulatedOverride, EmulatorResponse> {
-        let body: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
-        let root = body.as_object().ok_or_else(malformed)?;
-        if let Some(other) = root.keys().find(|key| *key != "Boot") {
-            return Err(unknown_property(other));
-        }
-        let Some(patch) = root.get("Boot").and_then(Value::as_object) else {
-            return Err(unknown_property("Boot"));
-        };
-        if self.personality.refuses_override {
-            let no = "The requested boot override is not supported on this system.";
-            return Err(error(StatusCode::BAD_REQUEST, "UnsupportedOperation", no));
-        }
-        let mut boot = self.boot.clone();
-        for (property, value) in patch {
-            self.patch_one(&mut boot, property, value)?;
-        }
-        Ok(boot)
-    }
-
-    fn patch_one(
-        &self,
-        boot: &mut EmulatedOverride,
-        property: &str,
-        value: &Value,
-    ) -> Result<(), EmulatorResponse> {
-        let wrong = || wrong_value(property, value);
-        match property {
-            "BootSourceOverrideEnabled" => {
-                boot.enabled =
-                    BootSourceOverrideEnabled::deserialize(value).map_err(|_| wrong())?;
-            }
-            "BootSourceOverrideTarget" => {
-                let target = value.as_str().ok_or_else(wrong)?;
-                if !self.targets().any(|known| known == target) {
-                    return Err(wrong());
-                }
-                target.clone_into(&mut boot.target);
-            }
-            "BootSourceOverrideMode" => {
-                let mode = if self.personality.bios_mode { "Legacy" } else { "UEFI" };
-                if value.as_str() != Some(mode) {
-                    return Err(wrong());
-                }
-            }
-            "HttpBootUri" if self.personality.no_http_boot_uri => {
-                return Err(unknown_property(property));
-            }
-            "HttpBootUri" => boot.http_boot_uri = uri(value).ok_or_else(wrong)?,
-            other => return Err(unknown_property(other)),
-        }
-        Ok(())
-    }
-
-    fn targets(&self) -> impl Iterator<Item = &'static str> {
-        let http = !self.personality.no_uefi_http && !self.personality.bios_mode;
-        TARGETS.into_iter().filter(move |target| http || *target != "UefiHttp")
-    }
-}
-
-impl EmulatedOverride {
-    fn next(&self) -> NextBoot {
-        match (self.enabled, self.target.as_str(), &self.http_boot_uri) {
-            (
-                BootSourceOverrideEnabled::Once | BootSourceOverrideEnabled::Continuous,
-                "UefiHttp",
-                Some(url),
-            ) => NextBoot::Url(url.clone()),
-            (
-                BootSourceOverrideEnabled::Once | BootSourceOverrideEnabled::Continuous,
-                "UefiHttp",
-                None,
-            ) => NextBoot::Http,
-            (
-                BootSourceOverrideEnabled::Disabled
-                | BootSourceOverrideEnabled::Once
-                | BootSourceOverrideEnabled::Continuous,
-                _,
-                _,
-            ) => NextBoot::Usual,
-        }
-    }
-}
-
-/// A URL that firmware can fetch; null and the empty text mean none. `None` for any other value.
-fn uri(value: &Value) -> Option<Option<String>> {
-    match value {
-        Value::Null => Some(None),
-        Value::String(text) if text.is_empty() => Some(None),
-        Value::String(text) => {
-            let url = url::Url::parse(text).ok()?;
-            // EDK2's boot URI has at most 255 characters (`HttpBootDxe.h`).
-            let fits = matches!(url.scheme(), "http" | "https") && text.len() <= 255;
-            (fits && text.is_ascii()).then(|| Some(text.clone()))
-        }
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn ok(body: Value) -> EmulatorResponse {
-    EmulatorResponse { status: StatusCode::OK, headers: Vec::new(), body: Some(body) }
-}
-
-fn no_content() -> EmulatorResponse {
-    EmulatorResponse { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: None }
-}
-
-fn unauthorized() -> EmulatorResponse {
-    let words = "The service requires valid credentials.";
-    let response = error(StatusCode::UNAUTHORIZED, "InsufficientPrivilege", words);
-    let challenge = ("WWW-Authenticate", "Basic realm=\"Redfish\"".to_owned());
-    EmulatorResponse { headers: vec![challenge], ..response }
-}
-
-fn not_found(path: &str) -> EmulatorResponse {
-    let words = format!("The requested resource {path:?} was not found.");
-    error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", &words)
-}
-
-fn malformed() -> EmulatorResponse {
-    let words = "The request body could not be parsed: it must be a JSON object with the \
-                 properties of this resource.";
-    error(StatusCode::BAD_REQUEST, "MalformedJSON", words)
-}
-
-fn unknown_property(name: &str) -> EmulatorResponse {
-    let words = format!("The property {name:?} is unknown or cannot be written.");
-    error(StatusCode::BAD_REQUEST, "PropertyUnknown", &words)
-}
-
-fn wrong_value(property: &str, value: &Value) -> EmulatorResponse {
-    let words = format!("The value {value} for the property {property} is not acceptable.");
-    error(StatusCode::BAD_REQUEST, "PropertyValueNotInList", &words)
-}
-
-/// An error body (DSP0266 §8.6), with a message of the Base registry.
-fn error(status: StatusCode, message_id: &str, words: &str) -> EmulatorResponse {
-    let body = json!({
-        "error": {
-            "code": format!("Base.1.18.{message_id}"),
-            "message": words,
-            "@Message.ExtendedInfo": [{
-                "@odata.type": "#Message.v1_1_2.Message",
-                "MessageId": format!("Base.1.18.{message_id}"),
-                "Message": words,
-                "MessageArgs": [],
-                "Severity": "Critical",
-                "Resolution": "",
-            }],
-        },
-    });
-    EmulatorResponse { status, headers: Vec::new(), body: Some(body) }
-}
-
 /// Compares in constant time.
 fn same(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
@@ -563,6 +350,7 @@ fn same(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 

@@ -2,76 +2,43 @@
 
 use serde_json::{Value, json};
 
-use super::{BootSourceOverrideEnabled, EmulatedPower, EmulatedSystem, Emulator, RESETS};
+use super::system::{BootSourceOverrideEnabled, EmulatedPower, EmulatedSystem, RESETS};
 
-impl Emulator {
-    /// The resource at a path, by its parts; `None` where there is none.
-    pub(super) fn resource(&self, parts: &[&str]) -> Option<Value> {
-        match parts {
-            ["redfish"] => Some(json!({"v1": "/redfish/v1/"})),
-            ["redfish", "v1", rest @ ..] => match rest {
-                [] => Some(root()),
-                ["Systems"] => Some(self.systems()),
-                ["Systems", id] => Some(system(id, self.systems.get(*id)?)),
-                ["Systems", id, "EthernetInterfaces"] => Some(nics(id, self.systems.get(*id)?)),
-                ["Systems", id, "EthernetInterfaces", nic] => {
-                    let mac = self.systems.get(*id)?.macs.get(nic.parse::<usize>().ok()?)?;
-                    Some(interface(id, nic, mac))
-                }
-                ["Systems", id, "ResetActionInfo"] => {
-                    self.systems.get(*id).map(|_| reset_action_info(id))
-                }
-                ["Managers"] => Some(collection("Managers", "Manager", &["1".to_owned()])),
-                ["Managers", "1"] => Some(self.manager()),
-                ["Chassis"] => Some(collection("Chassis", "Chassis", &["1".to_owned()])),
-                ["Chassis", "1"] => Some(self.chassis()),
-                ["SessionService"] => Some(session_service()),
-                ["SessionService", "Sessions"] => {
-                    let ids: Vec<_> = self.sessions.keys().cloned().collect();
-                    Some(collection("SessionService/Sessions", "Session", &ids))
-                }
-                ["SessionService", "Sessions", id] => {
-                    self.sessions.get(*id).map(|_| session(id, &self.username))
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
+pub(super) fn versions() -> Value {
+    json!({"v1": "/redfish/v1/"})
+}
 
-    fn systems(&self) -> Value {
-        let ids: Vec<_> = self.systems.keys().cloned().collect();
-        collection("Systems", "ComputerSystem", &ids)
-    }
+pub(super) fn systems(ids: &[String]) -> Value {
+    collection("Systems", "ComputerSystem", ids)
+}
 
-    fn manager(&self) -> Value {
-        json!({
-            "@odata.id": "/redfish/v1/Managers/1",
-            "@odata.type": "#Manager.v1_19_0.Manager",
-            "Id": "1",
-            "Name": "Manager",
-            "ManagerType": "BMC",
-            "Status": {"State": "Enabled", "Health": "OK"},
-            "Links": {"ManagerForServers": self.links()},
-        })
-    }
+pub(super) fn manager(systems: &[String]) -> Value {
+    json!({
+        "@odata.id": "/redfish/v1/Managers/1",
+        "@odata.type": "#Manager.v1_19_0.Manager",
+        "Id": "1",
+        "Name": "Manager",
+        "ManagerType": "BMC",
+        "Status": {"State": "Enabled", "Health": "OK"},
+        "Links": {"ManagerForServers": links(systems)},
+    })
+}
 
-    fn chassis(&self) -> Value {
-        json!({
-            "@odata.id": "/redfish/v1/Chassis/1",
-            "@odata.type": "#Chassis.v1_25_0.Chassis",
-            "Id": "1",
-            "Name": "Chassis",
-            "ChassisType": "RackMount",
-            "Status": {"State": "Enabled", "Health": "OK"},
-            "Links": {"ComputerSystems": self.links()},
-        })
-    }
+pub(super) fn chassis(systems: &[String]) -> Value {
+    json!({
+        "@odata.id": "/redfish/v1/Chassis/1",
+        "@odata.type": "#Chassis.v1_25_0.Chassis",
+        "Id": "1",
+        "Name": "Chassis",
+        "ChassisType": "RackMount",
+        "Status": {"State": "Enabled", "Health": "OK"},
+        "Links": {"ComputerSystems": links(systems)},
+    })
+}
 
-    fn links(&self) -> Vec<Value> {
-        let link = |id| json!({"@odata.id": format!("/redfish/v1/Systems/{id}")});
-        self.systems.keys().map(link).collect()
-    }
+fn links(systems: &[String]) -> Vec<Value> {
+    let link = |id: &String| json!({"@odata.id": format!("/redfish/v1/Systems/{id}")});
+    systems.iter().map(link).collect()
 }
 
 /// A session.
@@ -85,7 +52,7 @@ pub(super) fn session(id: &str, username: &str) -> Value {
     })
 }
 
-fn root() -> Value {
+pub(super) fn root() -> Value {
     json!({
         "@odata.id": "/redfish/v1/",
         "@odata.type": "#ServiceRoot.v1_16_1.ServiceRoot",
@@ -101,7 +68,7 @@ fn root() -> Value {
     })
 }
 
-fn session_service() -> Value {
+pub(super) fn session_service() -> Value {
     json!({
         "@odata.id": "/redfish/v1/SessionService",
         "@odata.type": "#SessionService.v1_1_9.SessionService",
@@ -112,7 +79,7 @@ fn session_service() -> Value {
     })
 }
 
-fn system(id: &str, system: &EmulatedSystem) -> Value {
+pub(super) fn system(id: &str, system: &EmulatedSystem) -> Value {
     let mut boot = json!({
         "BootSourceOverrideEnabled": match system.boot.enabled {
             BootSourceOverrideEnabled::Disabled => "Disabled",
@@ -160,7 +127,7 @@ fn system(id: &str, system: &EmulatedSystem) -> Value {
     })
 }
 
-fn reset_action_info(id: &str) -> Value {
+pub(super) fn reset_action_info(id: &str) -> Value {
     json!({
         "@odata.id": format!("/redfish/v1/Systems/{id}/ResetActionInfo"),
         "@odata.type": "#ActionInfo.v1_4_2.ActionInfo",
@@ -175,12 +142,12 @@ fn reset_action_info(id: &str) -> Value {
     })
 }
 
-fn nics(id: &str, system: &EmulatedSystem) -> Value {
+pub(super) fn nics(id: &str, system: &EmulatedSystem) -> Value {
     let numbers: Vec<_> = (0..system.macs.len()).map(|number| number.to_string()).collect();
     collection(&format!("Systems/{id}/EthernetInterfaces"), "EthernetInterface", &numbers)
 }
 
-fn interface(id: &str, number: &str, mac: &str) -> Value {
+pub(super) fn interface(id: &str, number: &str, mac: &str) -> Value {
     json!({
         "@odata.id": format!("/redfish/v1/Systems/{id}/EthernetInterfaces/{number}"),
         "@odata.type": "#EthernetInterface.v1_12_1.EthernetInterface",
@@ -192,7 +159,7 @@ fn interface(id: &str, number: &str, mac: &str) -> Value {
     })
 }
 
-fn collection(path: &str, kind: &str, ids: &[String]) -> Value {
+pub(super) fn collection(path: &str, kind: &str, ids: &[String]) -> Value {
     let link = |id: &String| json!({"@odata.id": format!("/redfish/v1/{path}/{id}")});
     json!({
         "@odata.id": format!("/redfish/v1/{path}"),
