@@ -18,9 +18,10 @@ use provision::{BootInterface, Node, ProvisionState};
 use self::sample_requests::SampleRequest;
 use crate::boot_answer::BootContext;
 use crate::exchange::DhcpExchange;
+use crate::foreign_pools::ForeignPools;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::proxy::ProxyResponder;
-use crate::respond::respond;
+use crate::respond::{Responder as _, respond};
 use crate::v4::{V4Arrival, V4Responder};
 use crate::v6::{V6Arrival, V6Responder};
 
@@ -107,6 +108,16 @@ pub enum BootStage {
 }
 
 impl NetworkDryRun {
+    /// Leaves clients with an address of these pools to the daemons that give them.
+    pub fn set_foreign_pools(&mut self, pools: &ForeignPools) {
+        if let Some(v4) = &mut self.v4 {
+            v4.set_foreign_pools(pools);
+        }
+        if let Some(v6) = &mut self.v6 {
+            v6.set_foreign_pools(pools);
+        }
+    }
+
     /// The answers to each kind of client with this MAC address and firmware of `architecture`. `boot_set_folder`
     /// holds the boot sets.
     #[must_use]

@@ -63,7 +63,8 @@ pub(crate) async fn register(
     Ok(foreign(&registered.context("cannot register with the database")?))
 }
 
-fn foreign(ranges: &[PoolRange]) -> ForeignPools {
+/// Pools of daemons, as DHCP compares addresses with them.
+pub(crate) fn foreign(ranges: &[PoolRange]) -> ForeignPools {
     ranges.iter().map(|range| [range.first, range.last]).collect()
 }
 

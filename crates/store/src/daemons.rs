@@ -133,6 +133,26 @@ impl Store {
         Ok(known.into_values().collect())
     }
 
+    /// The addresses of all daemons of a site whose leases may not have ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn leased_ranges(
+        &self,
+        site: &str,
+        now: Timestamp,
+    ) -> Result<Vec<PoolRange>, StoreError> {
+        let now = self.lease_time_read(now).await?;
+        let select = "SELECT pools FROM daemons WHERE leases_until > $1 ORDER BY host, id";
+        let rows = self.rows(sqlx::query(select).bind(micros(now))).await?;
+        let mut ranges = Vec::new();
+        for row in &rows {
+            let pools: DaemonPools = document(row, "pools")?;
+            ranges.extend(pools.all().filter(|_| pools.site == site));
+        }
+        Ok(ranges)
+    }
+
     /// Waits until no other daemon registers, and returns the time then. It locks the counter of changes, before any
     /// row of a daemon.
     async fn take_turn(

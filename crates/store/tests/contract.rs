@@ -1122,6 +1122,8 @@ async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ende
     };
     let both = ["10.0.0.10-10.0.0.19", "fd00::10-fd00::1f", "10.0.9.9-10.0.9.9"];
     assert_eq!(foreign(SignedDuration::ZERO).await, both);
+    let all = store.leased_ranges("", now()).await.unwrap();
+    assert_eq!(all.len(), 4, "with those of the daemon itself: {all:?}");
     store.note_end(&two).await.unwrap();
     assert_eq!(foreign(hour * 47).await, both, "machines still have its addresses");
     store
@@ -1131,6 +1133,7 @@ async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ende
     assert_eq!(foreign(hour * 48).await, both, "it is not forgotten with those of a day ago");
     assert_eq!(store.daemons(now() + hour * 48).await.unwrap().len(), 2, "nor shown");
     assert_eq!(foreign(hour * 49).await, [""; 0]);
+    assert_eq!(store.leased_ranges("", now() + hour * 49).await.unwrap(), own.ranges);
 }
 
 async fn a_daemon_of_the_version_before_has_no_known_pools(database: Database) {

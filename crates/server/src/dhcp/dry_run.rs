@@ -11,13 +11,12 @@ use hardware::{ClientArchitecture, Mac};
 use ipnet::IpNet;
 use netboot::dry_run::vantage::{InterfaceAddress, V4Vantage, V6Vantage};
 use netboot::dry_run::{CapturedPacket, Explained, KnownMachine, NetworkDryRun};
-use netboot::foreign_pools::ForeignPools;
 use netboot::network_plan::{self, PoolPlan};
 use netboot::network_settings::NetworkSettings;
 use netboot::node_view::{NodeView as _, RegisteredPort};
 use nodes::{NodeIndex, Nodes};
 use provision::{BootEventKind, BootInterface};
-use store::{Store, StoreError};
+use store::{Clock, Store, StoreError};
 use tokio::sync::watch;
 
 use super::boot_sources::{BootSources, IndexView};
@@ -28,6 +27,7 @@ use super::responders::own4;
 use super::socket::Ipv6Link;
 use crate::artifacts::BootSets;
 use crate::config::{Config, DhcpProvider};
+use crate::daemons;
 
 /// The responders of all networks, with copies of their leases, and the nodes.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ impl DryRun {
     /// The database cannot be read, or the addresses of a network are unknown.
     pub async fn open(config: &Config, given: &[InterfaceAddress]) -> Result<Self> {
         let (store, index) = database(config).await?;
+        // With the pools of this daemon itself, whose addresses are given here first of all.
+        let leased = store.leased_ranges(&config.dhcp.site, Clock::process().now()).await?;
         let mut notes = Vec::new();
         let mut networks = Vec::new();
         for network in &config.dhcp.networks {
@@ -59,8 +61,9 @@ impl DryRun {
         let urls = config.urls(networks.iter().find_map(NetworkDryRun::address));
         let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
         let nodes = IndexView(index);
-        // As if there were no other daemon.
-        let (_, foreign_pools) = watch::channel(ForeignPools::default());
+        let foreign_pools = daemons::foreign(&leased);
+        networks.iter_mut().for_each(|network| network.set_foreign_pools(&foreign_pools));
+        let (_, foreign_pools) = watch::channel(foreign_pools);
         let tftp = config.dhcp.tftp;
         let sources = BootSources { nodes, urls, boot_sets, tftp, foreign_pools };
         Ok(Self { networks, sources, provider: config.dhcp.provider, store, notes })
@@ -260,7 +263,9 @@ mod tests {
     use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
     use provision::{BootEvent, Node};
     use serde_json::json;
+    use store::{DaemonIdentity, DaemonPools, PoolRange};
     use tempfile::TempDir;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -354,6 +359,26 @@ mod tests {
 
         assert!(other.contains("another server, 192.0.2.77"), "{other}");
         assert!(own.contains("given 192.0.2.100"), "{own}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_daemons_pool_is_said_to_be_left_to_that_daemon() {
+        let (folder, config) = state(&booting_node(), POOL).await;
+        let url = config.database_url(folder.path());
+        let store = Store::open(&url, &config.key_file(folder.path())).await.unwrap();
+        let [first, last] = ["192.0.2.200", "192.0.2.250"].map(|end| end.parse().unwrap());
+        let ranges = vec![PoolRange { first, last }];
+        let pools = DaemonPools { ranges, lease_secs: 600, ..DaemonPools::default() };
+        let other = DaemonIdentity::new(Uuid::new_v4(), "other".to_owned());
+        store.register_daemon(&other, &pools, Clock::process().now()).await.unwrap();
+        store.close().await;
+        let mut dry_run = DryRun::open(&config, &[]).await.unwrap();
+
+        let options = vec![(options::REQUESTED_ADDRESS, vec![192, 0, 2, 222])];
+        let comes_back = to(67, &packet(MessageType::Request, options));
+        let said = dry_run.replay("nosuch0", &comes_back, 0).unwrap();
+
+        assert!(said.contains("the pool of another daemon"), "{said}");
     }
 
     #[tokio::test]
