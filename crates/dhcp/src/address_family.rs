@@ -3,8 +3,7 @@
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
 
-use crate::journal::LeaseRecord;
-use crate::leases::{LeasePlace, Seconds};
+use crate::leases::{LeaseHolder, LeasePlace, Seconds};
 
 /// An address family of leases.
 pub trait AddressFamily: Copy + Debug + Display + Eq + Hash + Ord {
@@ -35,6 +34,21 @@ pub trait AddressFamily: Copy + Debug + Display + Eq + Hash + Ord {
 
     /// Decodes a record from its bytes without the checksum.
     fn decode(bytes: &[u8]) -> Option<LeaseRecord<Self>>;
+}
+
+/// A change of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRecord<A: AddressFamily> {
+    /// The client.
+    pub client: A::Client,
+    /// The address.
+    pub address: A,
+    /// The binding that begins, continues or ends; `None` if the client declined the address.
+    pub binding: Option<A::Binding>,
+    /// The end of the binding, in seconds; the current time if the client released it.
+    pub until: Seconds,
+    /// The class of the client.
+    pub holder: LeaseHolder,
 }
 
 /// The uses of one address, each with its end.

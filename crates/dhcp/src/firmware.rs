@@ -1,12 +1,13 @@
 //! A model of how firmware evaluates answers. It predicts whether a machine would accept an offer before the machine
 //! is switched on.
 
-use std::fmt;
-
-use self::v4::{BootEnvironment, OfferType};
-
+mod offer;
 pub mod v4;
 pub mod v6;
+
+use std::fmt;
+
+use self::offer::{BootEnvironment, OfferType};
 
 /// The firmware's reaction to an offer, if it is the only one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,25 +1,11 @@
 //! The records of the lease journal: fixed in size, each with a checksum that reveals a torn tail.
 
 use crate::address_family::AddressFamily;
+pub use crate::address_family::LeaseRecord;
 use crate::leases::{LeaseHolder, Seconds};
 
 /// The size of a record's checksum, in bytes.
 pub(crate) const CHECKSUM_LEN: usize = 4;
-
-/// A change of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseRecord<A: AddressFamily> {
-    /// The client.
-    pub client: A::Client,
-    /// The address.
-    pub address: A,
-    /// The binding that begins, continues or ends; `None` if the client declined the address.
-    pub binding: Option<A::Binding>,
-    /// The end of the binding, in seconds; the current time if the client released it.
-    pub until: Seconds,
-    /// The class of the client.
-    pub holder: LeaseHolder,
-}
 
 impl<A: AddressFamily> LeaseRecord<A> {
     /// Appends the encoded record: the family's encoding and its CRC-32 in big-endian.

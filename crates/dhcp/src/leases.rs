@@ -3,22 +3,25 @@
 //! Every operation takes at most logarithmic time in the number of leases and addresses.
 
 mod claim;
+mod lease;
+mod place;
 mod pool;
 mod sets;
 #[cfg(test)]
 pub(crate) mod tests;
+mod time;
 
 use std::collections::HashMap;
 
 pub use self::claim::{LeaseClaim, LeaseHolder};
+pub use self::lease::AddressLease;
+use self::lease::LeaseEntry;
+pub use self::place::LeasePlace;
 pub use self::pool::LeasePool;
-pub use self::sets::LeasePlace;
 use self::sets::LeaseSets;
-use crate::address_family::{AddressFamily, LeaseBindings as _};
-use crate::journal::{LeaseRecord, leases_by_this_clock};
-
-/// Seconds since the Unix epoch.
-pub type Seconds = u64;
+pub use self::time::Seconds;
+use crate::address_family::{AddressFamily, LeaseBindings as _, LeaseRecord};
+use crate::journal::leases_by_this_clock;
 
 /// Time within which a client may decline an address, in seconds. A client probes an address before it uses it, which
 /// takes about seven seconds (RFC 5227 §2.1.1).
@@ -26,41 +29,6 @@ const TO_DECLINE: Seconds = 60;
 /// Number of given-up addresses that one client can keep from others. A client that declines more is broken or
 /// hostile.
 const MOST_GIVEN_UP: usize = 3;
-
-/// An address and its client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressLease<A: AddressFamily> {
-    /// The client.
-    pub client: A::Client,
-    /// The address.
-    pub address: A,
-    /// The client's bindings; empty if the address was only offered.
-    pub bindings: A::Bindings,
-    /// The end of an offer, or of the quarantine after a decline.
-    pub aside_until: Seconds,
-    /// The class of the client at its last request.
-    pub holder: LeaseHolder,
-    /// Whether the client declined the address.
-    pub is_declined: bool,
-}
-
-impl<A: AddressFamily> AddressLease<A> {
-    /// The time from which the address may be given to another client.
-    #[must_use]
-    pub fn until(&self) -> Seconds {
-        self.bindings.until().unwrap_or_default().max(self.aside_until)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct LeaseEntry<A: AddressFamily> {
-    lease: AddressLease<A>,
-    place: LeasePlace,
-    /// Position in the order of reassignment since start; 0 if not reassigned.
-    order: u64,
-    /// The time of the last offer or ACK of this address to its client; 0 before this run.
-    told: Seconds,
-}
 
 /// The table of leases.
 ///

@@ -1,12 +1,13 @@
 //! EDK2's evaluation of an ADVERTISE (DHCPv6 and HTTP boot drivers), rule by rule, from bytes alone.
 //!
 //! The model shares no code with the server: a parser with the same mistake as the encoder would hide it. EDK2
-//! selects among offers as in DHCPv4, by [`choose`](super::v4::choose).
+//! selects among offers as in DHCPv4, by [`choose`](super::offer::choose).
 
 use std::net::Ipv6Addr;
 
 use super::OfferVerdict;
-use super::v4::{Dropped, OfferType};
+use super::offer::OfferType;
+use super::v4::Dropped;
 
 /// The type of an ADVERTISE that answers a SOLICIT, neither of them relayed.
 ///

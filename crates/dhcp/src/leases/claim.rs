@@ -1,6 +1,6 @@
 //! Classes of clients, and the addresses that each class may have.
 
-use super::Seconds;
+use super::time::Seconds;
 
 /// Duration of an offer to a known node, in seconds. EDK2 takes an offer after four seconds, and retries for a
 /// minute.
