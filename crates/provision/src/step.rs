@@ -269,7 +269,7 @@ impl Transition<'_> {
             *text = fit_reason(text);
         }
         self.trace.push(BootEventKind::State {
-            from: self.before.provision_state,
+            from: self.node.provision_state,
             to: state,
             reason,
         });

@@ -46,8 +46,7 @@ impl ScriptedOperator {
         if is_active && self.happens(50) {
             self.await_restart().await;
         }
-        let is_clean = self.take_away(first).await;
-        is_clean && is_active && self.manage().await
+        self.take_away(first).await && self.manage().await && is_active
     }
 
     async fn name_image(&self) -> bool {

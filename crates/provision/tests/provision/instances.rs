@@ -135,9 +135,11 @@ fn what_is_undeployed_without_a_clean_is_available_once_it_is_off() {
 #[test]
 fn a_failed_deployment_that_is_undeployed_is_cleaned_at_once() {
     let mut world = deploy_failed_and_torn_down();
-    world.happens(Verb::Undeploy);
+    let outcome = world.happens(Verb::Undeploy);
     assert_eq!(world.node.provision_state, State::Cleaning);
     assert_eq!(world.node.last_error, None);
+    let changes: Vec<_> = outcome.trace.iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["deploy failed → deleting", "deleting → cleaning"]);
 }
 
 #[test]
