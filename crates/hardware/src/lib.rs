@@ -1,13 +1,15 @@
-//! Properties of a machine: MAC addresses, architecture, kinds of DHCP clients, purposes of calls to its BMC.
+//! Properties of a machine: MAC addresses, architecture, kinds of DHCP clients, purposes of calls to its BMC, HTTP methods.
 //!
 //! All crates share these types. Everything here is a function of its arguments.
 
 pub mod architecture;
 pub mod client_kind;
+pub mod http_method;
 pub mod mac;
 pub mod redfish_purpose;
 
 pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
 pub use client_kind::ClientKind;
+pub use http_method::HttpMethod;
 pub use mac::{Mac, NotAMac};
 pub use redfish_purpose::RedfishPurpose;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hardware::HttpMethod;
 use provision::addresses::{MachineAddresses, boots_own_iso};
 use provision::trace::DhcpAnswer;
 use provision::{BootEventKind, Node};
@@ -62,7 +63,7 @@ impl AddressBook {
             // A client with the ticket has it from the service, or from a client that has.
             BootEventKind::Http {
                 method, remote: Some(remote), status: 200..=299, sent, ..
-            } if method == "GET" && *sent > 0 => {
+            } if *method == HttpMethod::Get && *sent > 0 => {
                 self.add(node, &[*remote], &[]);
             }
             BootEventKind::Dhcp { answer: DhcpAnswer::Ack { address, .. }, .. } => {
@@ -200,7 +201,7 @@ mod tests {
 
     fn fetch(status: u16, sent: u64) -> BootEventKind {
         BootEventKind::Http {
-            method: "GET".to_owned(),
+            method: HttpMethod::Get,
             artifact: Some(Artifact::Iso),
             path: "boot.iso".to_owned(),
             remote: Some(IpAddr::from([192, 0, 2, 7])),

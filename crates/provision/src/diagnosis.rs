@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, CpuArch, RedfishPurpose};
+use hardware::{ClientArchitecture, ClientKind, CpuArch, HttpMethod, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +142,7 @@ struct BootEvidence<'a> {
 #[derive(PartialEq)]
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
-    Http(&'a str, &'a str, u16),
+    Http(&'a HttpMethod, &'a str, u16),
     Agent(&'a AgentCall, bool),
 }
 
@@ -180,7 +180,7 @@ impl<'a> BootEvidence<'a> {
                     self.powered_on_at = Some(event.at);
                 }
                 // Reading the power state says nothing about the machine's boot.
-                if method != "GET" {
+                if *method != HttpMethod::Get {
                     self.progress_at = Some(event.at);
                 }
             }
@@ -200,7 +200,7 @@ impl<'a> BootEvidence<'a> {
                 self.note(event.at, Progress::Http(method, path, *status));
                 if *status >= 400 {
                     self.take_http_error(*artifact, path, *status, error.as_deref());
-                } else if method == "GET" {
+                } else if *method == HttpMethod::Get {
                     self.take_fetch(loader, *artifact, path, *sent, *length);
                 } else {
                     self.http = Some(Http::Asked(path));

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use hardware::ClientKind;
+use hardware::{ClientKind, HttpMethod};
 use uuid::Uuid;
 
 use crate::boot::{Artifact, HttpLoader};
@@ -43,7 +43,7 @@ fn part_of(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)>
         return None;
     };
     let artifact = artifact.filter(|artifact| artifact.holds_ramdisk(loader))?;
-    if method != "GET" {
+    if *method != HttpMethod::Get {
         return None;
     }
     let (start, total) = match range {
@@ -142,7 +142,7 @@ mod tests {
         let length = range.as_ref().map_or(LENGTH, |range| range.end - range.start);
         let range = range.map(|range| format!("bytes {}-{}/{LENGTH}", range.start, range.end - 1));
         let what = BootEventKind::Http {
-            method: "GET".to_owned(),
+            method: HttpMethod::Get,
             artifact: Some(artifact),
             path: artifact.file_name().to_owned(),
             remote: None,
@@ -189,7 +189,7 @@ mod tests {
     fn a_head_fetches_nothing() {
         let mut event = fetch(Artifact::Iso, None, LENGTH);
         let BootEventKind::Http { method, .. } = &mut event.what else { unreachable!() };
-        "HEAD".clone_into(method);
+        *method = HttpMethod::Head;
         assert!(!is_fetched(&[event]));
     }
 

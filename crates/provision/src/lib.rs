@@ -33,7 +33,7 @@ pub use event::{Event, VerbRequest, Work};
 pub use node::{Attempt, Node, Port};
 pub use policy::Policy;
 pub use procedure::{Boots, Procedure, Stage, StepSource, Verb};
-pub use refused::Refused;
+pub use refused::{Refused, RequestedAction};
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, step};
 pub use stranger::{BootingStranger, Vicinity};

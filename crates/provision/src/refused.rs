@@ -10,17 +10,38 @@ use crate::image::BadInstanceImage;
 use crate::procedure::Verb;
 use crate::state::{PowerTarget, ProvisionState as State};
 
+/// What a client asks of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestedAction {
+    /// A verb.
+    Verb(Verb),
+    /// A change of its power.
+    Power(PowerTarget),
+}
+
+impl RequestedAction {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verb(verb) => verb.name(),
+            Self::Power(target) => target.name(),
+        }
+    }
+}
+
 /// An event that the node's current state does not permit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     /// The state does not permit the verb.
     #[error(
-        "the requested action \"{verb}\" can not be performed on node \"{node}\" \
-         while it is in state \"{state}\""
+        "the requested action \"{}\" can not be performed on node \"{node}\" \
+         while it is in state \"{state}\"",
+        .action.name()
     )]
     InvalidState {
-        /// The API's verb.
-        verb: &'static str,
+        /// The action.
+        action: RequestedAction,
         /// The node's UUID.
         node: Uuid,
         /// The node's state.

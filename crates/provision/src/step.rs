@@ -17,7 +17,7 @@ use crate::event::{Event, Silence, Work};
 use crate::node::{Attempt, FreshAttempt, Node, StepRun};
 use crate::policy::Policy;
 use crate::procedure::{Boots, Procedure, ProcedureRow, Stage};
-use crate::refused::Refused;
+use crate::refused::{Refused, RequestedAction};
 use crate::state::{Position, ProvisionState as State};
 use crate::text::{masked, printable, shortened};
 use crate::trace::{BootEventKind, TransitionReason};
@@ -326,8 +326,8 @@ impl Transition<'_> {
         Refused::Busy { node: self.node.uuid }
     }
 
-    fn invalid(&self, verb: &'static str) -> Refused {
-        Refused::InvalidState { verb, node: self.node.uuid, state: self.node.provision_state }
+    fn invalid(&self, action: RequestedAction) -> Refused {
+        Refused::InvalidState { action, node: self.node.uuid, state: self.node.provision_state }
     }
 }
 

@@ -10,7 +10,7 @@ mod transition_reason;
 use std::fmt;
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, Mac, RedfishPurpose};
+use hardware::{ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
 use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -63,7 +63,7 @@ pub enum BootEventKind {
         /// The purpose.
         purpose: RedfishPurpose,
         /// The HTTP method.
-        method: String,
+        method: HttpMethod,
         /// The path.
         path: String,
         /// The answer's status, if one came.
@@ -99,7 +99,7 @@ pub enum BootEventKind {
     /// A request to the boot listener.
     Http {
         /// `HEAD` or `GET`.
-        method: String,
+        method: HttpMethod,
         /// The artifact; `None` if the name is unknown.
         artifact: Option<Artifact>,
         /// The path without its ticket.
@@ -244,7 +244,7 @@ impl BootEventKind {
                 reason.iter_mut().flat_map(TransitionReason::texts).for_each(shorten);
             }
             Self::Redfish { method, path, error, .. } => {
-                [method, path].into_iter().for_each(shorten);
+                method.text().into_iter().chain([path]).for_each(shorten);
                 shorten_all([error]);
             }
             Self::Provider { told, error, .. } => {
@@ -264,7 +264,7 @@ impl BootEventKind {
                 }
             }
             Self::Http { method, path, user_agent, error, range, .. } => {
-                [method, path].into_iter().for_each(shorten);
+                method.text().into_iter().chain([path]).for_each(shorten);
                 shorten_all([user_agent, error, range]);
             }
             Self::Agent { call, outcome, .. } => {
@@ -324,7 +324,7 @@ impl fmt::Display for BootEventKind {
             }
             Self::Http { method, path, status, error, sent, length, millis, .. } => {
                 write!(f, "{method} {path}: {status}")?;
-                if sent < length && method != "HEAD" {
+                if sent < length && *method != HttpMethod::Head {
                     write!(f, ", {sent} of {length} bytes in {millis} ms")?;
                 } else if *sent > 0 {
                     write!(f, ", {sent} bytes in {millis} ms")?;

@@ -3,7 +3,7 @@
 //! Each function here is one request, so that callers can record their progress in between. The order for a boot:
 //! power off, override, read back, power on; afterwards, clear.
 
-use hardware::RedfishPurpose;
+use hardware::{HttpMethod, RedfishPurpose};
 use nv_redfish_core::action::ActionTarget;
 use nv_redfish_core::{
     Action, Bmc, BmcError, BmcErrorClass, EntityTypeRef as _, ODataETag, ODataId,
@@ -30,7 +30,7 @@ pub struct BmcCall {
     /// Its purpose.
     pub purpose: RedfishPurpose,
     /// Its HTTP method.
-    pub method: &'static str,
+    pub method: HttpMethod,
     /// Its path.
     pub path: String,
 }
@@ -106,7 +106,10 @@ pub async fn only_system<B: Bmc>(
     let purpose = RedfishPurpose::ListSystems;
     let answer = bmc.get::<ComputerSystemCollection>(&ODataId::from(SYSTEMS.to_owned())).await;
     let answer = answer.map_err(|error| failure(purpose, &error));
-    observer(&BmcCall { purpose, method: "GET", path: SYSTEMS.to_owned() }, answer.as_ref().err());
+    observer(
+        &BmcCall { purpose, method: HttpMethod::Get, path: SYSTEMS.to_owned() },
+        answer.as_ref().err(),
+    );
     let paths: Vec<_> = answer?.members.iter().map(|member| member.path.clone()).collect();
     match <[String; 1]>::try_from(paths) {
         Ok([path]) => Ok(path),
@@ -327,7 +330,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
     /// # Errors
     /// [`BmcFailure`] if the BMC refuses or does not answer.
     pub async fn look(&self) -> Result<SystemView, BmcFailure> {
-        let call = self.call(RedfishPurpose::LookAtSystem, "GET", self.id.to_string());
+        let call = self.call(RedfishPurpose::LookAtSystem, HttpMethod::Get, self.id.to_string());
         let system = self.heard(call, self.bmc.get::<ComputerSystem>(&self.id).await)?;
         Ok(SystemView(ComputerSystem::clone(&system)))
     }
@@ -413,7 +416,7 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
         etag: Option<&ODataETag>,
         patch: &BootPatch,
     ) -> Result<(), BmcFailure> {
-        let call = self.call(purpose, "PATCH", self.id.to_string());
+        let call = self.call(purpose, HttpMethod::Patch, self.id.to_string());
         let done = self.bmc.update::<_, Value>(&self.id, etag, patch).await;
         self.heard(call, done).map(drop)
     }
@@ -433,14 +436,14 @@ impl<'a, B: Bmc> RedfishSystem<'a, B> {
             .reset_target()
             .map_err(|cannot| BmcFailure::NoAnswer { purpose, message: cannot.to_string() })?;
         let target = target.to_owned();
-        let call = self.call(purpose, "POST", target.clone());
+        let call = self.call(purpose, HttpMethod::Post, target.clone());
         let action = Action::<ResetParams, Value>::new(ActionTarget::new(target));
         let params = ResetParams { reset_type: view.reset_type(wanted) };
         let done = self.bmc.action(&action, &params).await;
         self.heard(call, done).map(drop)
     }
 
-    fn call(&self, purpose: RedfishPurpose, method: &'static str, path: String) -> BmcCall {
+    fn call(&self, purpose: RedfishPurpose, method: HttpMethod, path: String) -> BmcCall {
         BmcCall { purpose, method, path }
     }
 

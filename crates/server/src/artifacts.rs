@@ -264,7 +264,7 @@ impl http_server::HttpService for Artifacts {
         let exchange = Exchange {
             recorder: self.0.recorder.clone(),
             node: asked_for.node,
-            method: request.method().to_string(),
+            method: request.method().to_string().into(),
             artifact: asked_for.artifact,
             path: asked_for.file,
             remote: caller.remote.ip(),

@@ -97,7 +97,7 @@ impl<'n> BmcClient<'n> {
             CacheSettings::with_capacity(0),
         );
         let observer = Box::new(|call: &BmcCall, failure: Option<&BmcFailure>| {
-            debug!(node.uuid = %node.uuid, call.method, call.path, ?failure, "called the BMC");
+            debug!(node.uuid = %node.uuid, call.method = call.method.as_str(), call.path, ?failure, "called the BMC");
             // Before the first boot and after the last, there is no trace.
             if node.live_attempt().is_some() {
                 recorder.record(node, what(call, failure));
@@ -305,7 +305,7 @@ fn open_regular(path: &Path) -> Result<File, String> {
 fn what(call: &BmcCall, failure: Option<&BmcFailure>) -> BootEventKind {
     BootEventKind::Redfish {
         purpose: call.purpose,
-        method: call.method.to_owned(),
+        method: call.method.clone(),
         path: call.path.clone(),
         // The client reports the status only for failures.
         status: failure.map_or(Some(200), BmcFailure::status),

@@ -754,7 +754,7 @@ async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
     let node = service.cleaning().await;
     let refused = BootEventKind::Redfish {
         purpose: RedfishPurpose::BootOverride,
-        method: "PATCH".into(),
+        method: "PATCH".to_owned().into(),
         path: "/redfish/v1/Systems/1".into(),
         status: Some(400),
         error: Some("HttpBootUri is unknown".into()),

@@ -85,7 +85,7 @@ fn killed_after_the_agents_first_call_it_sends_no_step_a_second_time() {
 }
 
 pub(crate) fn is_whole_fetch(what: &BootEventKind) -> bool {
-    matches!(what, BootEventKind::Http { method, sent, length, .. } if method == "GET" && sent == length)
+    matches!(what, BootEventKind::Http { method, sent, length, .. } if method.as_str() == "GET" && sent == length)
 }
 
 pub(crate) fn is_heartbeat(what: &BootEventKind) -> bool {

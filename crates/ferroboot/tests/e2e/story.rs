@@ -232,7 +232,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
             sent,
             length,
             ..
-        } if method == "GET" && sent == length => Some(Fetch {
+        } if method.as_str() == "GET" && sent == length => Some(Fetch {
             file: artifact.file_name().to_owned(),
             user_agent: user_agent.clone().unwrap_or_default(),
             remote: *remote,

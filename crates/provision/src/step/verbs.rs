@@ -5,7 +5,7 @@ use crate::event::{VerbRequest, Work};
 use crate::image::{CONFIG_DRIVE, instance_image};
 use crate::node::StepRun;
 use crate::procedure::{FirstWork, Procedure, ProcedureRow, Stage, Verb, VerbMeaning, meaning};
-use crate::refused::Refused;
+use crate::refused::{Refused, RequestedAction};
 use crate::state::{Position, PowerTarget, ProvisionState as State};
 use crate::step::Outcome;
 use crate::trace::TransitionReason;
@@ -14,7 +14,7 @@ impl Transition<'_> {
     pub(super) fn verb_asked(self, request: &VerbRequest) -> Result<Outcome, Refused> {
         let verb = request.verb;
         match meaning(verb, self.node.provision_state) {
-            None => Err(self.invalid(verb.name())),
+            None => Err(self.invalid(RequestedAction::Verb(verb))),
             Some(VerbMeaning::NotBuilt) => Err(Refused::NotBuilt(verb)),
             Some(VerbMeaning::Abort(row)) => Ok(self.abort(row)),
             Some(VerbMeaning::Move(to)) => Ok(self.move_to(to)),
@@ -126,7 +126,9 @@ impl Transition<'_> {
         match state.position() {
             Position::In(Procedure::Verify, _) => return Err(self.busy()),
             // The procedure switches the power itself, and another switch would disturb it.
-            Position::In(..) if state.is_under_way() => return Err(self.invalid(target.name())),
+            Position::In(..) if state.is_under_way() => {
+                return Err(self.invalid(RequestedAction::Power(target)));
+            }
             // The tear-down after the failure is still under way, and that work must not be lost.
             Position::In(..) | Position::Rest
                 if self.node.live_attempt().is_some() && state != State::Active =>

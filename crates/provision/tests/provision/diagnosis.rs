@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
-use hardware::{ClientArchitecture, ClientKind, Mac, RedfishPurpose};
+use hardware::{ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
@@ -578,7 +578,7 @@ fn redfish(
 ) -> BootEventKind {
     BootEventKind::Redfish {
         purpose,
-        method: method.to_owned(),
+        method: method.to_owned().into(),
         path: "/redfish/v1/Systems/1".to_owned(),
         status,
         error: error.map(str::to_owned),
@@ -642,7 +642,7 @@ fn fetched(artifact: Artifact) -> BootEventKind {
 
 fn refused(artifact: Option<Artifact>, path: &str, status: u16, error: &str) -> BootEventKind {
     BootEventKind::Http {
-        method: "GET".to_owned(),
+        method: HttpMethod::Get,
         artifact,
         path: path.to_owned(),
         remote: Some(Ipv4Addr::new(192, 0, 2, 7).into()),
@@ -665,7 +665,7 @@ fn http(
     length: u64,
 ) -> BootEventKind {
     BootEventKind::Http {
-        method: method.to_owned(),
+        method: method.to_owned().into(),
         artifact,
         path: path.to_owned(),
         remote: Some(Ipv4Addr::new(192, 0, 2, 7).into()),

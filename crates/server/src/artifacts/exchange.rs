@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hardware::HttpMethod;
 use nodes::Recorder;
 use provision::boot::Artifact;
 use provision::{BootEventKind, Node};
@@ -17,7 +18,7 @@ pub(super) struct Exchange {
     pub(super) recorder: Recorder,
     /// Whose ticket it had.
     pub(super) node: Option<Arc<Node>>,
-    pub(super) method: String,
+    pub(super) method: HttpMethod,
     pub(super) artifact: Option<Artifact>,
     /// The name of the file, without the ticket.
     pub(super) path: String,

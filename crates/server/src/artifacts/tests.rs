@@ -805,7 +805,18 @@ impl Listener {
         else {
             panic!("not of the boot listener: {what:?}");
         };
-        Fetch { method, artifact, path, remote, user_agent, status, error, range, sent, length }
+        Fetch {
+            method: method.to_string(),
+            artifact,
+            path,
+            remote,
+            user_agent,
+            status,
+            error,
+            range,
+            sent,
+            length,
+        }
     }
 
     fn write_image(&self, name: &str, len: u64) {
