@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use hardware::{ClientKind, HttpMethod};
+use hardware::{ClientKind, HttpMethod, RedfishPurpose};
 use uuid::Uuid;
 
 use crate::boot::{Artifact, HttpLoader};
@@ -15,8 +15,9 @@ use crate::trace::{BootEvent, BootEventKind, latest_boot};
 /// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts.
 #[must_use]
 pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
+    let events = since_power_off(latest_boot(events));
     let mut parts: Vec<(Artifact, Part)> =
-        latest_boot(events).iter().filter_map(|event| part_of(&event.what, loader)).collect();
+        events.iter().filter_map(|event| part_of(&event.what, loader)).collect();
     parts.sort_by_key(|(artifact, part)| (*artifact, part.bytes.start));
     parts.chunk_by(|(a, _), (b, _)| a == b).any(|of_one| {
         let total = of_one.iter().map(|(_, part)| part.total).max().unwrap_or_default();
@@ -28,6 +29,19 @@ pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
         }
         total > 0 && reached >= total
     })
+}
+
+/// The part of a boot since its machine was switched off for it. A machine that restarts by itself just then fetches from
+/// the new boot too, and loses what it has.
+fn since_power_off(events: &[BootEvent]) -> &[BootEvent] {
+    let is_power_off = |event: &BootEvent| {
+        matches!(
+            event.what,
+            BootEventKind::Redfish { purpose: RedfishPurpose::PowerOff, error: None, .. }
+        )
+    };
+    let off = events.iter().rposition(is_power_off);
+    &events[off.map_or(0, |off| off + 1)..]
 }
 
 /// The sent bytes of a file, and its size.
@@ -183,6 +197,25 @@ mod tests {
         assert!(!is_fetched(&events));
         let grub = [fetch(Artifact::BootLoader, None, LENGTH)];
         assert!(!is_image_fetched(&grub, HttpLoader::Grub));
+    }
+
+    #[test]
+    fn what_a_machine_fetched_before_it_was_switched_off_for_the_boot_is_not_the_image() {
+        let power_off = BootEvent {
+            at: Timestamp::UNIX_EPOCH,
+            attempt: Uuid::nil(),
+            what: BootEventKind::Redfish {
+                purpose: RedfishPurpose::PowerOff,
+                method: HttpMethod::Post,
+                path: "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset".to_owned(),
+                status: Some(200),
+                error: None,
+            },
+        };
+        let whole = || fetch(Artifact::Iso, None, LENGTH);
+
+        assert!(!is_fetched(&[whole(), power_off.clone()]));
+        assert!(is_fetched(&[whole(), power_off, whole()]));
     }
 
     #[test]

@@ -116,7 +116,10 @@ impl ScriptedOperator {
         let boots = self.machine.boots_since(first);
         let switched_on = boots.iter().filter(|boot| !boot.is_own).count();
         self.report.most("most starts of a machine for one deployment", switched_on as u64);
-        let is_cut = |pair: &[MachineBoot]| pair[0].instance.is_some() && !pair[1].is_own;
+        // A machine that restarts by itself at the beginning of a rebuild is switched off all the same.
+        let is_cut = |pair: &[MachineBoot]| {
+            pair[0].instance.is_some() && pair.iter().all(|boot| !boot.is_own)
+        };
         if boots.windows(2).any(is_cut) {
             self.report
                 .broke(format!("{}: an instance was cut off by its deployment", self.node()));
