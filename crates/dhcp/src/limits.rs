@@ -77,13 +77,13 @@ impl Rates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Exceeded {
     /// The client's own.
-    #[error("this client asks too often")]
+    #[error("this client sends too many messages")]
     Each,
     /// That of all known machines together.
-    #[error("all known machines together ask too often")]
+    #[error("all registered machines together send too many messages")]
     Known,
     /// That of all unknown clients together.
-    #[error("machines that nobody registered ask too often")]
+    #[error("unregistered machines send too many messages")]
     Guests,
 }
 

@@ -41,7 +41,7 @@ pub enum NoReply {
     #[error("clients do not send this type of message")]
     NotAClientsMessage,
     /// The policy gives this machine no answer.
-    #[error("this machine is to be told nothing now")]
+    #[error("this machine gets no answer now")]
     Nothing,
     /// The client accepted another server's offer.
     #[error("the client chose another server, {0}")]
@@ -51,11 +51,11 @@ pub enum NoReply {
     PoolExhausted,
     /// The remaining addresses are kept for known machines.
     #[error(
-        "nobody registered this machine, and the addresses that are left are for those that are"
+        "this machine is not registered, and the remaining addresses are for registered machines"
     )]
     NoneLeftForGuests,
     /// RFC 2131 §4.3.2: a server without a record of a client must stay silent.
-    #[error("the client asks for an address that this server has never given it")]
+    #[error("the client requests an address that this server never leased to it")]
     UnknownLease,
     /// RFC 5227 §2.1.1: a client probes an address before it uses it, and declines it within seconds.
     #[error(
@@ -69,7 +69,7 @@ pub enum NoReply {
     #[error("the request names no address")]
     NoAddress,
     /// A proxy manages no addresses.
-    #[error("it is about an address, which another server gives here")]
+    #[error("it is about an address, and another server leases addresses here")]
     NotForAProxy,
     /// An offer without an address is of use only to clients that boot from it.
     #[error("there is nothing for it to boot that it would take from a proxy")]

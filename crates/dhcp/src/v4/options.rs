@@ -85,9 +85,9 @@ pub fn fixed_size(code: u8) -> Option<usize> {
 #[must_use]
 pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
     let query =
-        "which asks about the leases of others, and is not answered (RFC 4388, RFC 6926, RFC 7724)";
+        "which queries the leases of others, and is not answered (RFC 4388, RFC 6926, RFC 7724)";
     let answer =
-        "which answers a lease query, and is for whoever sent that (RFC 4388, RFC 6926, RFC 7724)";
+        "which answers a lease query, and is for its sender (RFC 4388, RFC 6926, RFC 7724)";
     Some(match message {
         9 => ("DHCPFORCERENEW", "which a server sends, and is not answered (RFC 3203)"),
         10 => ("DHCPLEASEQUERY", query),

@@ -54,7 +54,7 @@ pub enum NoReply {
     #[error("the message has an option that it must not have, or lacks one that it must have")]
     Malformed,
     /// The policy gives this machine no answer.
-    #[error("this machine is to be told nothing now")]
+    #[error("this machine gets no answer now")]
     Nothing,
     /// No address is left for the client.
     #[error("the address pool is exhausted: make it larger, or the leases shorter")]
@@ -63,7 +63,7 @@ pub enum NoReply {
     #[error("the client names no association (IA_NA)")]
     NoAssociation,
     /// RFC 8415 §18.3.3: a CONFIRM without an address is not answered.
-    #[error("the client asks about no address")]
+    #[error("the message has no address")]
     NoAddress,
 }
 

@@ -55,9 +55,9 @@ pub const RELAY_PORT: u16 = 135;
 #[must_use]
 pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
     let query =
-        "which asks about the leases of others, and is not answered (RFC 5007, RFC 5460, RFC 7653)";
+        "which queries the leases of others, and is not answered (RFC 5007, RFC 5460, RFC 7653)";
     let answer =
-        "which answers a lease query, and is for whoever sent that (RFC 5007, RFC 5460, RFC 7653)";
+        "which answers a lease query, and is for its sender (RFC 5007, RFC 5460, RFC 7653)";
     Some(match message {
         14 => ("LEASEQUERY", query),
         15 => ("LEASEQUERY-REPLY", answer),
@@ -65,7 +65,7 @@ pub fn message_of_others(message: u8) -> Option<(&'static str, &'static str)> {
         17 => ("LEASEQUERY-DATA", answer),
         18 => ("RECONFIGURE-REQUEST", "which a relay sends, and is not answered (RFC 6977)"),
         19 => ("RECONFIGURE-REPLY", "which a server sends to a relay (RFC 6977)"),
-        20 => ("DHCPV4-QUERY", "which asks DHCPv4 over IPv6, and is not answered (RFC 7341)"),
+        20 => ("DHCPV4-QUERY", "which is DHCPv4 over IPv6, and is not answered (RFC 7341)"),
         21 => ("DHCPV4-RESPONSE", "which a server sends (RFC 7341)"),
         22 => ("ACTIVELEASEQUERY", query),
         23 => ("STARTTLS", "which begins a lease query over TCP, and is not answered (RFC 7653)"),
