@@ -235,7 +235,7 @@ impl Display for DhcpRequest {
 impl NoReplyReason {
     /// The reason for ignoring an unregistered machine: nothing about it is kept.
     pub(crate) fn stranger() -> Self {
-        Self { decision: "stranger", because: "nobody registered this machine".to_owned() }
+        Self { decision: "stranger", because: "this machine is not registered".to_owned() }
     }
 }
 
@@ -260,7 +260,7 @@ impl NoRequest {
 impl Display for NoRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.decision {
-            UNREADABLE => write!(f, "this is no DHCP message that can be read: {}", self.why),
+            UNREADABLE => write!(f, "unreadable DHCP message: {}", self.why),
             _ => write!(f, "not answered: {}", self.why),
         }
     }
