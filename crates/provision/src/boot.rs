@@ -280,7 +280,7 @@ pub enum NoBoot {
     )]
     PxeNotHttp,
     /// There is no loader for its architecture.
-    #[error("there is no loader for a machine that is {}", architecture)]
+    #[error("there is no boot loader for the architecture {}", architecture)]
     Architecture {
         /// The architecture in option 93.
         architecture: ClientArchitecture,
@@ -295,7 +295,7 @@ pub enum NoBoot {
         cpu_arch: CpuArch,
     },
     /// Its BMC got the URL of an image for another architecture.
-    #[error("the machine is {cpu_arch}, and its BMC was told an image for {image}")]
+    #[error("the machine is {cpu_arch}, and its BMC got an image for {image}")]
     OtherCpuArch {
         /// The machine's architecture.
         cpu_arch: CpuArch,

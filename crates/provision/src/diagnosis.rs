@@ -418,12 +418,12 @@ impl BootEvidence<'_> {
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
             ),
             Some(Http::Fetched(path)) => stuck(
-                format!("{path} was fetched, and then nothing more for {seconds} s"),
-                "the loader did not start or went no further: Secure Boot may refuse it; \
+                format!("{path} was fetched, and nothing followed for {seconds} s"),
+                "the loader did not start or did not continue: Secure Boot may refuse it; \
                  look at the machine's console",
             ),
             Some(Http::Asked(path)) => stuck(
-                format!("the machine asked how large {path} is, and then did not fetch it"),
+                format!("the machine requested the size of {path}, and then did not fetch it"),
                 "firmware does so if the image does not fit into its memory",
             ),
             None => self.never_fetched(boot_interface, candidates, quiet),
@@ -480,25 +480,25 @@ impl BootEvidence<'_> {
             ),
             DhcpAnswer::Offer { .. } => stuck(
                 format!("{client} was offered an address and did not take it ({seconds} s)"),
-                "another DHCP server on this network may have been quicker, or the answers do \
+                "another DHCP server on this network may have been faster, or the answers do \
                  not reach the machine",
             ),
             DhcpAnswer::Beside { .. } => stuck(
-                format!("{client} was told what to boot and did not fetch it ({seconds} s)"),
-                "the other DHCP server on this network must give it an address, and its router a way \
-                 to the URL; see whether that server names something to boot as well",
+                format!("{client} got a boot answer and did not fetch it ({seconds} s)"),
+                "the other DHCP server on this network must give it an address, and its router a route \
+                 to the URL; check whether that server sends a boot file as well",
             ),
             // Firmware does so before the HTTP boot's request, and even without one.
             DhcpAnswer::Ack { .. } if client == ClientKind::Firmware => stuck(
                 format!(
-                    "the firmware took an IPv6 address for itself, but never asked for HTTP boot ({seconds} s)"
+                    "the firmware got an IPv6 address, but never requested HTTP boot ({seconds} s)"
                 ),
-                "firmware built on EDK2 of before May 2025 gives up HTTP boot over IPv6 where that \
-                 is the first thing it tries: update it, or let it try HTTP boot over IPv4 before",
+                "firmware with EDK2 from before May 2025 gives up HTTP boot over IPv6 if that \
+                 is its first boot option: update it, or put HTTP boot over IPv4 first",
             ),
             DhcpAnswer::Ack { .. } => stuck(
-                format!("{client} got an address, but the firmware never asked for HTTP boot"),
-                "the machine started from something else: look at its boot order",
+                format!("{client} got an address, but the firmware never requested HTTP boot"),
+                "the machine booted from another device: check its boot order",
             ),
         }
     }
@@ -534,7 +534,7 @@ fn http_refused(path: &str, status: u16, error: &str) -> Diagnosis {
              (ramdisk under [boot] in its settings)"
         }
         _ => {
-            "the machine does not ask for the URL that it was told: check url under [boot] in the \
+            "the machine requests another URL than the one it got: check url under [boot] in the \
              settings of this host, and any proxy before it"
         }
     };
@@ -582,9 +582,9 @@ fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
         BootInterface::Http | BootInterface::HttpIpxe => "DHCP",
     };
     stuck(
-        format!("the machine got its address, and the URL from {who_told}, but never asked for it"),
+        format!("the machine got its address, and the URL from {who_told}, but never fetched it"),
         "check that the boot listener's address is reachable from the machine; firmware that \
-         allows https only, or does not trust its CA, gives up in silence",
+         allows https only, or does not trust its CA, gives up without a message",
     )
 }
 
@@ -601,11 +601,11 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
             "in the machine's set-up, put HTTP boot before PXE in the boot order",
         ),
         NoBoot::NotNow { .. } => {
-            (unless_it_goes_on, "it was started by somebody else, or too late")
+            (unless_it_goes_on, "it was started by someone else, or too late")
         }
         NoBoot::AgentHasCalled => (
             unless_it_goes_on,
-            "the machine was started anew while it was being cleaned: by hand, or by a fault of its own",
+            "the machine restarted during the clean: by hand, or because of a fault",
         ),
         NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => (
             Verdict::Failed,
@@ -614,14 +614,14 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
         ),
         NoBoot::NoBootSet { .. } => (
             Verdict::Failed,
-            "the daemon takes it from the folder of that name beside the boot set for x64",
+            "the daemon looks for it in the folder of that name beside the boot set for x64",
         ),
         NoBoot::OtherCpuArch { .. } => {
             (Verdict::Failed, "set cpu_arch in the node's properties: x86_64, aarch64 or riscv64")
         }
         NoBoot::NoIpxe { .. } => (
             Verdict::Failed,
-            "http fetches one image with kernel and ramdisk in it, and needs no iPXE",
+            "the boot interface http fetches one image with kernel and ramdisk, and needs no iPXE",
         ),
     };
     Diagnosis { verdict, text: because.to_string(), hint: Some(hint.to_owned()) }

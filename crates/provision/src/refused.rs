@@ -122,7 +122,7 @@ pub enum Refused {
     },
     /// A lookup for the token arrived before the machine was switched on.
     #[error(
-        "the lookup came before the machine of node \"{0}\" was switched on for this boot: nobody gets its token then"
+        "the lookup came before the machine of node \"{0}\" was switched on for this boot: no token is given then"
     )]
     LookupTooEarly(Uuid),
     /// A lookup for the token came from an address that is not known to be the machine's.
@@ -141,7 +141,7 @@ pub enum Refused {
     },
     /// The token was given to this address only seconds ago.
     #[error(
-        "the token was given to {from} a moment ago: if that answer was lost, it is told again {} s later",
+        "the token was given to {from} a moment ago: if that answer was lost, it is given again {} s later",
         TOKEN_AGAIN.as_secs()
     )]
     TokenJustGiven {

@@ -119,7 +119,7 @@ fn a_wrong_architecture_is_named_at_once() {
     let said = Trace::switched_on().then(20, what).says_after(
         0,
         Verdict::Failed,
-        "there is no loader for a machine that is arm32 UEFI HTTP (0x0012)",
+        "there is no boot loader for the architecture arm32 UEFI HTTP (0x0012)",
     );
     assert!(said.hint.unwrap().contains("x64"));
 }
@@ -203,7 +203,7 @@ fn an_offer_that_is_not_taken_points_at_another_dhcp_server() {
 fn an_address_without_a_fetch_points_at_the_listener() {
     let said = Trace::switched_on()
         .address()
-        .says_after_a_silence(Verdict::Stuck, "and the URL from DHCP, but never asked for it");
+        .says_after_a_silence(Verdict::Stuck, "and the URL from DHCP, but never fetched it");
     assert!(said.hint.unwrap().contains("CA"));
 }
 
@@ -212,7 +212,7 @@ fn pxe_after_an_address_for_http_means_that_http_boot_gave_up() {
     Trace::switched_on()
         .address()
         .then(30, pxe())
-        .says_after_a_silence(Verdict::Stuck, "but never asked for it");
+        .says_after_a_silence(Verdict::Stuck, "but never fetched it");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_port_that_is_not_enabled_is_named() {
 fn a_running_system_that_asks_for_an_address_was_not_booted_by_us() {
     Trace::switched_on()
         .then(30, dhcp(ClientKind::System, None, ack(None)))
-        .says_after_a_silence(Verdict::Stuck, "the firmware never asked for HTTP boot");
+        .says_after_a_silence(Verdict::Stuck, "the firmware never requested HTTP boot");
 }
 
 #[test]
@@ -235,8 +235,8 @@ fn firmware_that_only_took_an_ipv6_address_tried_http_boot_too_early() {
     let address = DhcpAnswer::Ack { address: "fd77::100".parse().unwrap(), artifact: None };
     let said = Trace::switched_on()
         .then(4, dhcp(ClientKind::Firmware, None, address))
-        .says_after_a_silence(Verdict::Stuck, "took an IPv6 address for itself, but never asked");
-    assert!(said.hint.unwrap().contains("HTTP boot over IPv4 before"));
+        .says_after_a_silence(Verdict::Stuck, "got an IPv6 address, but never requested");
+    assert!(said.hint.unwrap().contains("HTTP boot over IPv4 first"));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn an_image_that_was_measured_and_not_fetched_may_be_too_large() {
     let said = Trace::switched_on()
         .address()
         .then(9, what)
-        .says_after_a_silence(Verdict::Stuck, "asked how large boot.iso is");
+        .says_after_a_silence(Verdict::Stuck, "requested the size of boot.iso");
     assert!(said.hint.unwrap().contains("memory"));
 }
 
@@ -276,7 +276,7 @@ fn a_loader_that_goes_no_further_points_at_secure_boot() {
         .loader(HttpLoader::Grub)
         .address()
         .then(5, fetched(Artifact::BootLoader))
-        .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and then nothing more");
+        .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and nothing followed");
     assert!(said.hint.unwrap().contains("Secure Boot"));
 }
 
@@ -287,7 +287,7 @@ fn files_that_shim_only_looks_for_are_not_taken_for_the_fault() {
         .address()
         .then(5, fetched(Artifact::BootLoader))
         .then(1, refused(None, "revocations_sbat.efi", 404, "there is no such file"))
-        .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and then nothing more");
+        .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and nothing followed");
 }
 
 // The ramdisk and its agent.
@@ -311,7 +311,7 @@ fn an_image_for_x64_on_another_machine_is_named_on_the_bmc_path_too() {
         .says_after(
             0,
             Verdict::Failed,
-            "the machine is arm64, and its BMC was told an image for x64",
+            "the machine is arm64, and its BMC got an image for x64",
         );
     assert!(said.hint.unwrap().contains("cpu_arch"));
 }
