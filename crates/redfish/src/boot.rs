@@ -184,7 +184,7 @@ pub enum CannotHttpBoot {
     BiosMode,
     /// The system has no boot override.
     #[error(
-        "the BMC shows no boot override (no `Boot` in the system), so it cannot be told to boot"
+        "the BMC shows no boot override (no `Boot` in the system), so its next boot cannot be set"
     )]
     NoOverride,
     /// The list of targets is missing.
