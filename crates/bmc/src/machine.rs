@@ -102,7 +102,7 @@ impl MachineTask {
                 end = qemu.ended(&self.setup) => match end {
                     QemuEnd::Reset => match self.start().await {
                         Ok(again) => qemu = again,
-                        Err(failed) => return error!("starting anew after a reset: {failed:#}"),
+                        Err(failed) => return error!("the restart after a reset failed: {failed:#}"),
                     },
                     QemuEnd::Off => return info!(system = self.setup.machine.id, "switched itself off"),
                     QemuEnd::Broken(words) => {
