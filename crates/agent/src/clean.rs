@@ -171,7 +171,7 @@ fn kept(node: &Map<String, Value>) -> Result<Vec<Hint>> {
     let hints = node.get("properties").and_then(|properties| properties.get("skip_block_devices"));
     let hints = match hints {
         None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(hints) => hints.as_array().context("skip_block_devices is no list")?,
+        Some(hints) => hints.as_array().context("skip_block_devices is not a list")?,
     };
     let hints: Result<_, _> = hints.iter().map(Hint::parse).collect();
     hints.context("not knowing which disks to keep, as skip_block_devices demands")

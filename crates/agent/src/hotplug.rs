@@ -89,7 +89,7 @@ impl ModuleLoader {
             Ok(()) | Err(Errno::EEXIST) => debug!("{path} is loaded"),
             // A driver may find that its device is absent.
             Err(Errno::ENODEV) => debug!("{path} has nothing to drive"),
-            Err(error) => warn!("the kernel does not take {path}: {error}"),
+            Err(error) => warn!("the kernel rejects {path}: {error}"),
         }
         self.lock_done().insert(path.to_owned());
     }
@@ -274,7 +274,7 @@ fn listen(wanted: &WantedModules, events: &OwnedFd) {
             Err(Errno::ENOBUFS) => wanted.add_all(coldplug()),
             Err(Errno::EINTR) => {}
             Err(error) => {
-                warn!("devices that turn up from now on go unnoticed: {error}");
+                warn!("new devices will not be detected: {error}");
                 return;
             }
         }

@@ -92,10 +92,10 @@ async fn supervise() {
             (pause, failing) = (first, Instant::now());
         }
         if failing.elapsed() > PATIENCE {
-            error!("no agent has been of use for {} minutes", PATIENCE.as_secs() / 60);
+            error!("no agent has worked for {} minutes", PATIENCE.as_secs() / 60);
             return;
         }
-        info!("starting it anew in {} s", pause.as_secs());
+        info!("restarting it in {} s", pause.as_secs());
         sleep(pause).await;
         pause = (pause * 2).min(longest);
     }

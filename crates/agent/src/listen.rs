@@ -223,7 +223,7 @@ async fn run(
         .commands
         .start(id.clone(), name, request.params)
         .map_err(|fault| Refusal(409, fault.faultstring))?;
-    info!("Ironic asks for {}", request.name);
+    info!("Ironic requests {}", request.name);
     served.effects.carry_out(action, running);
     outcome(&served, &id, &parameters).await
 }

@@ -120,5 +120,5 @@ fn address_towards(url: &Url) -> Result<IpAddr> {
         socket.connect(to).ok()?;
         Some(socket.local_addr().ok()?.ip())
     };
-    all.iter().find_map(towards).with_context(|| format!("there is no way to {url}"))
+    all.iter().find_map(towards).with_context(|| format!("there is no route to {url}"))
 }

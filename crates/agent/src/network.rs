@@ -77,17 +77,17 @@ impl ConfiguredNetwork {
         let NetworkLink { name, index, .. } = &self.link;
         loop {
             if self.present.borrow_and_update().state(*index, self.address).is_none() {
-                bail!("{name} does not have {} any more", self.address);
+                bail!("{name} no longer has {}", self.address);
             }
             tokio::select! {
-                changed = self.present.changed() => changed.context("the kernel tells no more")?,
+                changed = self.present.changed() => changed.context("the kernel sends no more events")?,
                 Some(gained) = self.told.recv() => note(&mut self.gained, gained)?,
                 // An aborted task needs no attention.
                 Some(ended) = self.asking.join_next() => if let Ok(((_, family), error)) = ended {
                     if family == Family::of(self.address) {
                         return Err(error.context("renewing"));
                     }
-                    warn!("{name} keeps its other addresses only: {error:#}");
+                    warn!("{name} keeps only its other addresses: {error:#}");
                 },
             }
         }
@@ -144,8 +144,8 @@ impl<'a> Search<'a> {
         loop {
             tokio::select! {
                 _ = look.tick() => {}
-                _ = tell.tick() => info!("no way to {} yet: {}", self.api, seen(&self.present.borrow())),
-                changed = self.present.changed() => changed.context("the kernel tells no more")?,
+                _ = tell.tick() => info!("no route to {} yet: {}", self.api, seen(&self.present.borrow())),
+                changed = self.present.changed() => changed.context("the kernel sends no more events")?,
                 Some(gained) = self.told.recv() => {
                     self.try_way(&gained.link);
                     note(&mut self.gained, gained)?;
@@ -165,7 +165,7 @@ impl<'a> Search<'a> {
             let present = self.present.borrow_and_update().clone();
             self.go_on(&present).await;
             if self.started.elapsed() > PATIENCE {
-                bail!("no way to {} after {} s: {}", self.api, PATIENCE.as_secs(), seen(&present));
+                bail!("no route to {} after {} s: {}", self.api, PATIENCE.as_secs(), seen(&present));
             }
         }
     }
@@ -222,7 +222,7 @@ impl<'a> Search<'a> {
         let (link, tell) = (link.clone(), self.tell.clone());
         let handle = match family {
             Family::V4 => {
-                info!("asking for an address on {}", link.name);
+                info!("requesting an address on {}", link.name);
                 let asking = v4::run(self.kernel.clone(), link, tell);
                 self.asking.spawn(async move { (ask, end(asking.await)) })
             }
@@ -293,12 +293,12 @@ fn seen(present: &NetworkSnapshot) -> String {
         let addresses: Vec<_> = present.reachable(link.index).map(|it| it.to_string()).collect();
         match (link.carrier, &addresses[..]) {
             (false, _) => format!("{link} has no carrier"),
-            (true, []) => format!("nobody answered on {link}"),
+            (true, []) => format!("no server answered on {link}"),
             (true, addresses) => format!("{link} has {}", addresses.join(" and ")),
         }
     };
     match &present.links[..] {
-        [] => "there is no network card that this ramdisk has a driver for".to_owned(),
+        [] => "this ramdisk has a driver for none of the network cards".to_owned(),
         links => links.iter().map(words).collect::<Vec<_>>().join(", "),
     }
 }

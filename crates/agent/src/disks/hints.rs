@@ -79,10 +79,10 @@ pub enum HintError {
     #[error("a disk hint is an object with at least one key, not {0}")]
     NoObject(String),
     /// The property is unknown, or not detected by this agent.
-    #[error("this agent cannot tell a disk by its {0:?}")]
+    #[error("this agent cannot select a disk by its {0:?}")]
     Unknown(String),
     /// The value or operator is invalid for the property.
-    #[error("disk hint {name:?} has a value this agent does not understand: {value}")]
+    #[error("disk hint {name:?} has a value that this agent does not support: {value}")]
     Value {
         /// The property.
         name: String,
@@ -287,14 +287,14 @@ mod tests {
     fn a_hint_that_is_not_understood_is_refused_rather_than_ignored() {
         let refused = [
             (json!({}), "a disk hint is an object with at least one key, not {}"),
-            (json!({"by_path": "x"}), r#"this agent cannot tell a disk by its "by_path""#),
+            (json!({"by_path": "x"}), r#"this agent cannot select a disk by its "by_path""#),
             (
                 json!({"size": "big"}),
-                r#"disk hint "size" has a value this agent does not understand: "big""#,
+                r#"disk hint "size" has a value that this agent does not support: "big""#,
             ),
             (
                 json!({"name": "s>= /dev/sda"}),
-                r#"disk hint "name" has a value this agent does not understand: "s>= /dev/sda""#,
+                r#"disk hint "name" has a value that this agent does not support: "s>= /dev/sda""#,
             ),
         ];
         for (hint, words) in refused {

@@ -70,7 +70,7 @@ impl Device {
         }
         let len = self.number("size")? * SECTOR;
         if len == 0 {
-            info!("leaving {name} alone: there is no medium in it");
+            info!("skipping {name}: it has no medium");
             return None;
         }
         let path = Path::new("/dev").join(name.replace('!', "/"));

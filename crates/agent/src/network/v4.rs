@@ -71,12 +71,12 @@ pub(super) async fn run(
 async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> bool {
     match arp::is_taken(link, address).await {
         Ok(true) => {
-            warn!("somebody else on {} has {address}: another is asked for", link.name);
+            warn!("another host on {} has {address}: requesting another address", link.name);
             true
         }
         Ok(false) => false,
         Err(error) => {
-            debug!("nobody knows who else on {} has {address}: {error:#}", link.name);
+            debug!("the check whether another host on {} has {address} failed: {error:#}", link.name);
             false
         }
     }

@@ -54,7 +54,7 @@ pub(super) async fn run(
     }
     // Nothing can be sent without a link-local address.
     let ready = present.wait_for(|present| present.has_link_local(link.index)).await;
-    drop(ready.context("the kernel tells no more")?);
+    drop(ready.context("the kernel sends no more events")?);
     let opening = || format!("opening a socket on {}", link.name);
     let (routers, servers) = (
         RouterSocket::open(&link).with_context(opening)?,
@@ -65,7 +65,7 @@ pub(super) async fn run(
         let seen = present.borrow_and_update().clone();
         line.look(&seen).await;
         tokio::select! {
-            changed = present.changed() => changed.context("the kernel tells no more")?,
+            changed = present.changed() => changed.context("the kernel sends no more events")?,
             () = sleep_until(line.solicit_at) => line.solicit(&routers).await,
             came = routers.receive() => {
                 let (message, hops, from) = came.context("listening to routers")?;
@@ -125,7 +125,7 @@ impl Line {
             present.state(index, IpAddr::V6(*given)) == Some(AddressState::Duplicate)
         });
         if let (Some(taken), Some(client)) = (doubtful, &mut self.client) {
-            warn!("somebody else on {} has {taken}: another is asked for", self.link.name);
+            warn!("another host on {} has {taken}: requesting another address", self.link.name);
             client.decline(now);
             self.take_away(taken).await;
             self.given = None;
