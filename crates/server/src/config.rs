@@ -127,7 +127,7 @@ impl ApiConfig {
         );
         ensure!(
             self.is_local() || self.users.is_some() || self.noauth,
-            "the API listens on {}, where others than this host reach it, and asks nobody who they are: set users in \
+            "the API listens on {}, reachable from other hosts, without logins: set users in \
              [api] to a file that `htpasswd -B` made; or, if all who reach it may do everything, write noauth = true \
              there",
             self.listen
@@ -253,7 +253,7 @@ impl ImageConfig {
         ensure!(self.open_files > 0, "images.open_files must be at least 1");
         ensure!(
             self.slowest_kib_per_sec > 0,
-            "images.slowest_kib_per_sec must be at least 1: a server that sends nothing would hold a node"
+            "images.slowest_kib_per_sec must be at least 1: a silent server would block a node"
         );
         Ok(())
     }
@@ -579,7 +579,7 @@ impl Config {
                 .is_none_or(|url| url.username().is_empty() && url.password().is_none());
             ensure!(
                 is_public,
-                "{name} must not hold a user name or a password: everybody is told it"
+                "{name} must not hold a user name or a password: every machine gets it"
             );
         }
         self.images.check()?;

@@ -208,7 +208,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let patience = Duration::from_secs(config.limits.end_secs.into()) + LAST_PATIENCE;
     let ended = timeout(patience, ended_well(parts, first)).await;
     let result = ended.unwrap_or_else(|_| {
-        warn!("not every part of the service ended within {patience:?}; it is taken up again at the next start");
+        warn!("not every part of the service ended within {patience:?}; it continues at the next start");
         Ok(())
     });
     // Its queue ends when the last recorder is dropped, with all events until then.
@@ -263,7 +263,7 @@ fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
     info!("images for machines on http://{}/boot/", config.boot.listen);
     info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
     if config.api.noauth {
-        warn!("the API on {} asks nobody who they are (noauth in [api])", config.api.listen);
+        warn!("the API on {} requires no login (noauth in [api])", config.api.listen);
     }
     if config.api.users.is_some() && !config.api.is_local() {
         warn!(

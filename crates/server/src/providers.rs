@@ -145,7 +145,7 @@ impl Providers {
         self.record_telling(node, &told, AnnouncementCause::Begin, &done);
         match self.name {
             Some(name) => {
-                done.map(drop).with_context(|| format!("{name} could not be told what to boot"))
+                done.map(drop).with_context(|| format!("{name} did not accept the boot settings"))
             }
             None => done.map(drop),
         }
@@ -251,7 +251,7 @@ impl Providers {
                 *right = true;
                 self.said().clear();
                 if let (Some(name), false) = (self.name, picture.told.is_empty()) {
-                    info!(boots = picture.told.len(), "{name} knows of the boots under way");
+                    info!(boots = picture.told.len(), "{name} has the current boots");
                 }
             }
             Err(failed) => {

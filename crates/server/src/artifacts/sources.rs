@@ -303,7 +303,7 @@ fn digest(file: &mut impl Read, most: u64, waited_for: &Weak<()>) -> io::Result<
             return Err(io::Error::other("it grows while it is read"));
         }
         if waited_for.strong_count() == 0 {
-            return Err(io::Error::other("nobody waits for it any more"));
+            return Err(io::Error::other("no reader waits for it any more"));
         }
     }
 }

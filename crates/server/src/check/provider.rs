@@ -39,5 +39,5 @@ async fn in_time(asking: impl Future<Output = Result<String>>) -> Result<String>
         .await
         .with_context(|| format!("no answer in {PATIENCE:?}"))
         .flatten()
-        .context("it cannot be told what to boot, so every boot by http or http-ipxe would fail")
+        .context("it does not accept boot settings, so every boot by http or http-ipxe would fail")
 }

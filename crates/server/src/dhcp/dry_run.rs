@@ -239,7 +239,7 @@ async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
     let store = match Store::open_to_read(&url, &key_file).await {
         Ok(store) => store,
         Err(StoreError::Missing { .. }) if config.database.url.is_none() => bail!(
-            "there is no database in {}: is that where the service keeps its state (--state-dir)?",
+            "there is no database in {}: is this the state directory of the service (--state-dir)?",
             state_dir.display()
         ),
         Err(error) => return Err(error).context("cannot read the database"),
@@ -456,8 +456,8 @@ mod tests {
         let (_folder, mut dry_run) = dry_run(&booting_node(), POOL).await;
 
         let unreadable = dry_run.replay("nosuch0", &to(67, b"\x01hello"), 0).unwrap();
-        assert!(unreadable.len() > "this is no DHCP message that can be read: ".len());
-        assert!(unreadable.contains("can be read: "), "{unreadable}");
+        assert!(unreadable.len() > "unreadable DHCP message: ".len());
+        assert!(unreadable.contains("DHCP message: "), "{unreadable}");
         assert_eq!(dry_run.replay("nosuch0", &to(4011, b"\x01hello"), 0), None);
     }
 

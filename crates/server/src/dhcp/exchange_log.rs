@@ -95,7 +95,7 @@ impl ExchangeLog {
             && is_stranger
             && let Some(more) = line(BOOTS, kind)
         {
-            info!("{request} on {}, which is no port of any node{more}", self.interface);
+            info!("{request} on {}, which matches no port of a node{more}", self.interface);
         }
     }
 

@@ -254,7 +254,7 @@ impl<A: AddressFamily> Journal<A> {
         if let Err(error) = done {
             self.unsynced = true;
             if self.has_changed(failed) {
-                warn!(%error, "{} cannot be brought to the disk; trying again", self.path.display());
+                warn!(%error, "{} cannot be synced to the disk; trying again", self.path.display());
             }
         }
     }

@@ -297,7 +297,7 @@ impl Ipv6Link {
         {
             bail!(
                 "cannot answer DHCPv6 on {interface}: no address of it, such as {}/{}, is in a network \
-                 that has the pool {}-{}; give it one that is, or correct pool6",
+                 with the pool {}-{}; add such an address, or correct pool6",
                 other.address,
                 other.prefix_len,
                 pool.first,

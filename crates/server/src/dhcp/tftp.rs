@@ -152,7 +152,7 @@ impl Handler for OneFile {
         }
         let place = self.transfers.admit(client).map_err(|full| {
             if let Some(more) = repeats::line("too many TFTP transfers", full) {
-                warn!("{client} gets no {TFTP_FILE} by TFTP now, since {}{more}", full.why());
+                warn!("{client} gets no {TFTP_FILE} over TFTP now, since {}{more}", full.why());
             }
             packet::Error::Msg("too many transfers are under way".to_owned())
         })?;

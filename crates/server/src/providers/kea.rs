@@ -402,7 +402,7 @@ pub fn told_configuration(
     if classes::replace(&mut shown, ours.clone(), |_| true) {
         expect_kept_leases(&shown)?;
     }
-    ensure!(!classes::lacks(&shown, &ours), "a class of ours is not in what it was told");
+    ensure!(!classes::lacks(&shown, &ours), "a class of ours is not in its answer");
     let _ = in_ascii(&shown);
     Ok((shown, warnings))
 }

@@ -31,7 +31,7 @@ pub(super) async fn run(
     let forgotten = timeout(PATIENCE, context.providers.withdraw(claimed.node.uuid));
     let (event, forgotten) = join(switch_off(context, claimed, attempt), forgotten).await;
     if forgotten.is_err() {
-        warn!("the DHCP service does not forget the boot in {PATIENCE:?}; trying again later");
+        warn!("the DHCP service does not remove the boot in {PATIENCE:?}; trying again later");
     }
     event
 }

@@ -249,9 +249,9 @@ async fn forget_old(context: &WorkerContext) {
     }
     match store.prune_events(now, &Retention::default()).await {
         Ok(0) => {}
-        Ok(events) => info!(events, "old events of traces are forgotten"),
+        Ok(events) => info!(events, "old events of traces were deleted"),
         Err(failed) => {
-            log_store_failure(&failed, "old events of traces could not be forgotten");
+            log_store_failure(&failed, "old events of traces could not be deleted");
         }
     }
 }

@@ -70,8 +70,8 @@ impl CheckedInterface {
     fn is_whole(&self, name: &str) -> Result<()> {
         if let Some(master) = &self.part_of {
             bail!(
-                "{name} is a part of {master}, which takes all that comes in on it, so no machine would be \
-                 heard: serve on {master}"
+                "{name} is a part of {master}, which receives all its packets, so no request would be \
+                 received: serve on {master}"
             );
         }
         Ok(())
@@ -133,11 +133,11 @@ impl CheckedInterface {
         match self.unusable.iter().find(|(address, _)| needed(address)) {
             None => Ok(()),
             Some((address, Unusable::Duplicate)) => bail!(
-                "somebody else on the link has {address} too (duplicate address detection failed), so nothing \
+                "another host on the link also has {address} (duplicate address detection failed), so nothing \
                  is sent from it: give one of the two another address"
             ),
             Some((address, Unusable::Tentative)) => bail!(
-                "{address} cannot be used yet (tentative: the kernel still looks whether somebody else has \
+                "{address} cannot be used yet (tentative: the kernel still checks whether another host has \
                  it): check again in some seconds"
             ),
         }
@@ -175,7 +175,7 @@ impl CheckedInterface {
         for (what, all) in [("name", told.dns4), ("time", told.ntp4)] {
             if let Some(server) = all.into_iter().find(|server| !is_reached(*server)) {
                 bail!(
-                    "the {what} server {server} is not in {near}, and machines are told no way there: set \
+                    "the {what} server {server} is not in {near}, and machines get no route to it: set \
                      router, or one of the pool's network"
                 );
             }
@@ -195,8 +195,8 @@ impl CheckedInterface {
         }
         ensure!(
             !listen.ip().is_loopback(),
-            "listen in [agent] is {listen}, which no machine reaches, so no clean would ever begin: set it \
-             to [::]:{}, or url in [agent] to where machines reach it",
+            "listen in [agent] is {listen}, which no machine reaches, so no clean would start: set it \
+             to [::]:{}, or url in [agent] to the URL by which machines reach it",
             listen.port()
         );
         for is_four in [true, false] {
@@ -263,7 +263,7 @@ mod tests {
 
         assert_eq!(with("fd77::9", Unusable::Duplicate).has(&pool6).unwrap(), "fd77::1/64");
         let duplicate = refusal(with("fd77::1", Unusable::Duplicate).has(&pool6));
-        assert!(duplicate.starts_with("somebody else on the link has fd77::1"), "{duplicate}");
+        assert!(duplicate.starts_with("another host on the link also has fd77::1"), "{duplicate}");
         let tentative = refusal(with("fe80::1", Unusable::Tentative).has(&pool6));
         assert!(tentative.starts_with("fe80::1 cannot be used yet"), "{tentative}");
         let no_local = refusal(host(&["fd77::1/64"]).has(&pool6));

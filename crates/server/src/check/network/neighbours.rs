@@ -41,7 +41,7 @@ fn judge(
 ) -> Result<String> {
     if let Some(others) = found.get(&own) {
         bail!(
-            "{} has our address {own} too, so what machines send us goes there as well: give one of the two \
+            "{} also has this host's address {own}, so it receives packets for this host: give one of the two \
              another address",
             macs(others)
         );
@@ -49,7 +49,7 @@ fn judge(
     if let Some(router) = network.router {
         ensure!(
             router == own || found.contains_key(&router),
-            "the router {router} does not answer (ARP), so machines reach nothing beyond their network: is it \
+            "the router {router} does not answer (ARP), so machines cannot leave their network: is it \
              off, or is its address another one?"
         );
     }
@@ -63,8 +63,8 @@ fn judge(
         .collect();
     if let Some((address, who)) = squatters.first_key_value() {
         bail!(
-            "{address} of the pool is in use by {}, without a lease of this service{}, so a machine that gets \
-             it collides: take it out of the pool, or reserve it for that one",
+            "{address} of the pool is in use by {}, without a lease of this service{}, so a machine with this address \
+             would collide: take the address out of the pool, or reserve it for the other host",
             macs(who),
             match squatters.len() - 1 {
                 0 => String::new(),
@@ -74,9 +74,9 @@ fn judge(
     }
     Ok(match network.router {
         Some(router) if router != own => {
-            format!("nobody else has {own}, and the router {router} answers")
+            format!("no other host has {own}, and the router {router} answers")
         }
-        Some(_) | None => format!("nobody else has {own}"),
+        Some(_) | None => format!("no other host has {own}"),
     })
 }
 
@@ -108,7 +108,7 @@ mod tests {
     fn who_else_has_our_address_or_one_of_the_pool_is_named() {
         assert!(said(&[(ROUTER, 4)], &[]).unwrap().ends_with("192.0.2.254 answers"));
         let twice = said(&[(ROUTER, 4), (US, 6)], &[]).unwrap_err();
-        assert!(twice.starts_with("06:06:06:06:06:06 has our address 192.0.2.1 too"), "{twice}");
+        assert!(twice.starts_with("06:06:06:06:06:06 also has this host's address 192.0.2.1"), "{twice}");
         assert!(said(&[], &[]).unwrap_err().starts_with("the router 192.0.2.254 does not answer"));
         let used = [(ROUTER, 4), (IN_POOL, 8)];
         let squatter = said(&used, &[(IN_POOL, 10)]).unwrap_err();

@@ -26,7 +26,7 @@ pub(super) fn judge(
             return Ok("no other router advertises".to_owned());
         }
         bail!(
-            "nobody advertises, so no machine asks DHCPv6: let this service do it (`advertise = true`), \
+            "nobody advertises, so no machine uses DHCPv6: let this service do it (`advertise = true`), \
              or switch it on in the network's router, with the M flag"
         );
     };
@@ -52,7 +52,7 @@ fn beside<'a>(
     };
     if let Some((from, _)) = others.clone().find(|(_, said)| ends(said)) {
         bail!(
-            "{from} advertises the prefix of pool6 with a lifetime of 0, which takes it from machines again: \
+            "{from} advertises the prefix of pool6 with a lifetime of 0, which removes it from machines: \
              switch that off"
         );
     }

@@ -22,8 +22,8 @@ pub(super) fn judge(
     let givers = || others.iter().filter(|offer| offer.address.is_some()).map(|offer| offer.server);
     if !network.proxy && givers().next().is_some() {
         bail!(
-            "{} too, and machines take whichever offer they like better: switch that \
-             off, or leave the addresses to it with `proxy = true` in place of a pool",
+            "{} too, and machines choose between the offers: switch that \
+             off, or let it give the addresses, with `proxy = true` in place of a pool",
             names(givers(), "gives addresses", "give addresses")
         );
     }
@@ -31,8 +31,8 @@ pub(super) fn judge(
     if let Some(rival) = others.iter().find(http) {
         let rivals = others.iter().filter(http);
         bail!(
-            "{} HTTP boot firmware to boot {:?} as well, and which of two answers firmware \
-             follows cannot be foreseen: take that out of its settings",
+            "{} HTTP boot firmware to boot {:?} as well, and the choice of the firmware between two \
+             answers is unpredictable: remove that from its settings",
             names(rivals.map(|offer| offer.server), "tells", "tell"),
             rival.file.as_deref().unwrap_or_default()
         );
@@ -41,7 +41,7 @@ pub(super) fn judge(
     if network.proxy {
         if let Some(rival) = files().next() {
             bail!(
-                "{} {} to boot {:?}: machines that ask that way boot that, not what this service says; \
+                "{} {} to boot {:?}: these machines boot that, not the image of this service; \
                  take it out of its settings, or switch PXE off in the machines' set-up",
                 names(files().map(|offer| offer.server), "tells", "tell"),
                 if rival.to == As::Ipxe { "iPXE" } else { "PXE firmware" },
@@ -87,8 +87,8 @@ pub(super) fn judge6(
         let url = |server: &Server6| server.is_taken && server.url.is_some();
         if let Some(rivals) = who(&url, "tells", "tell") {
             bail!(
-                "{rivals} HTTP boot firmware a URL as well, and which of two answers firmware follows \
-                 cannot be foreseen: take that out of its settings"
+                "{rivals} HTTP boot firmware a URL as well, and the choice of the firmware between them \
+                 is unpredictable: remove that from its settings"
             );
         }
         let empty = |server: &Server6| server.is_taken && server.gives.is_none();
@@ -118,7 +118,7 @@ pub(super) fn judge6(
 fn asked_as(machines: &[Mac]) -> String {
     let Some(macs) = machines.iter().map(ToString::to_string).reduce(|all, mac| all + ", " + &mac)
     else {
-        return "strangers (--mac asks in the name of a machine too)".to_owned();
+        return "strangers (--mac also sends requests for a given machine)".to_owned();
     };
     format!("strangers or {macs}")
 }

@@ -101,7 +101,7 @@ async fn addresses(url: &Url, told: FetchedUrl<'_>) -> Result<BTreeSet<IpAddr>> 
         told.network.dns.iter().copied().filter(|server| IpFamily::of(*server) == family).collect();
     ensure!(
         !servers.is_empty(),
-        "{url} has the name {name} in it, and machines here are told no name server of {}: set dns",
+        "{url} has the name {name} in it, and machines here get no name server of {}: set dns",
         if family == IpFamily::V4 { "IPv4" } else { "IPv6" }
     );
     let own = interface::all_addresses();
@@ -130,7 +130,7 @@ fn expect_listening(url: &Url, at: &BTreeSet<IpAddr>, told: FetchedUrl<'_>) -> R
         && let Some(address) = at.iter().find(is_elsewhere)
     {
         bail!(
-            "machines are told {url}, but the boot listener is on {listen} alone, not on {address}: set listen \
+            "machines get the URL {url}, but the boot listener is on {listen} alone, not on {address}: set listen \
              in [boot] to [::]:{}",
             listen.port()
         );
@@ -194,17 +194,17 @@ fn judge(url: &Url, UrlAnswer { status, text }: &UrlAnswer) -> Result<String> {
     }
     ensure!(
         !says(TicketRefusal::Elsewhere),
-        "{url} leads to a boot listener that takes another path, so machines get nothing to boot: let what is \
-         before it pass on what follows {} without that",
+        "{url} leads to a boot listener with another path, so machines get no image: let the proxy \
+         before it remove {} from the path",
         url.path()
     );
     ensure!(
         !status.is_server_error(),
-        "{url} answers {status}, so machines get nothing to boot: look at the service there, or at what is \
+        "{url} answers {status}, so machines get no image: check the service there, or the proxy \
          before it"
     );
     bail!(
-        "another program answers at {url} ({status}), so machines get nothing to boot: end that, or set listen \
+        "another program answers at {url} ({status}), so machines get no image: stop it, or set listen \
          and url in [boot] to another port"
     )
 }
@@ -215,10 +215,10 @@ fn not_listening(url: &Url, told: FetchedUrl<'_>) -> Result<String> {
     match (is_listeners, told.is_running) {
         (true, false) => Ok(format!("{url}, once the service runs")),
         (true, true) => bail!(
-            "nothing answers at {url}, though the service runs: was it started with other settings? start it anew"
+            "nothing answers at {url}, although the service runs: was it started with other settings? restart it"
         ),
         (false, _) => bail!(
-            "nothing answers at {url}, and the boot listener is on {listen}: start what is to pass machines on \
+            "nothing answers at {url}, and the boot listener is on {listen}: start the proxy that forwards requests \
              to it, or set url in [boot]"
         ),
     }
