@@ -74,7 +74,7 @@ fn expect_networks(config: &Config) -> Result<()> {
         DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron | DhcpProvider::None => {
             bail!(
                 "another service answers DHCP with these settings (provider in [dhcp]), so there is no network of \
-             ours to ask on: `ferroboot check` says whether that service can be told what to boot"
+             this service to test: `ferroboot check` tests whether that service accepts boot settings"
             )
         }
     }

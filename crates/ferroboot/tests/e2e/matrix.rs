@@ -48,7 +48,7 @@ enum Outcome {
 }
 
 /// The trace's words if the firmware's HTTP boot gave up before its first request.
-const TOO_EARLY: &str = "never asked for HTTP boot";
+const TOO_EARLY: &str = "never requested HTTP boot";
 
 matrix! {
     #[ignore = "one of the full matrix: make test-lab"]
