@@ -165,7 +165,12 @@ impl<'a> Search<'a> {
             let present = self.present.borrow_and_update().clone();
             self.go_on(&present).await;
             if self.started.elapsed() > PATIENCE {
-                bail!("no route to {} after {} s: {}", self.api, PATIENCE.as_secs(), seen(&present));
+                bail!(
+                    "no route to {} after {} s: {}",
+                    self.api,
+                    PATIENCE.as_secs(),
+                    seen(&present)
+                );
             }
         }
     }

@@ -36,7 +36,10 @@ impl ApiLogin {
             Some("http_basic") => {
                 let user =
                     user.context("OS_AUTH_TYPE is http_basic, and OS_USERNAME is not set")?;
-                ensure!(!user.contains(':'), "OS_USERNAME has a colon, which user names cannot have");
+                ensure!(
+                    !user.contains(':'),
+                    "OS_USERNAME has a colon, which user names cannot have"
+                );
                 let password =
                     password.context("OS_AUTH_TYPE is http_basic, and OS_PASSWORD is not set")?;
                 Ok(Self(Some((user, password))))

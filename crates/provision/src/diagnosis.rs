@@ -600,9 +600,7 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
             unless_it_goes_on,
             "in the machine's set-up, put HTTP boot before PXE in the boot order",
         ),
-        NoBoot::NotNow { .. } => {
-            (unless_it_goes_on, "it was started by someone else, or too late")
-        }
+        NoBoot::NotNow { .. } => (unless_it_goes_on, "it was started by someone else, or too late"),
         NoBoot::AgentHasCalled => (
             unless_it_goes_on,
             "the machine restarted during the clean: by hand, or because of a fault",

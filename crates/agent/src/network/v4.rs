@@ -76,7 +76,10 @@ async fn is_taken(link: &NetworkLink, address: Ipv4Addr) -> bool {
         }
         Ok(false) => false,
         Err(error) => {
-            debug!("the check whether another host on {} has {address} failed: {error:#}", link.name);
+            debug!(
+                "the check whether another host on {} has {address} failed: {error:#}",
+                link.name
+            );
             false
         }
     }

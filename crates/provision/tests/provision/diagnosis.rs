@@ -308,11 +308,7 @@ fn an_image_for_x64_on_another_machine_is_named_on_the_bmc_path_too() {
     let answer = DhcpAnswer::NoBoot { because };
     let said = Trace::of(BootInterface::RedfishHttps)
         .then(9, dhcp(ClientKind::HttpClient, Some(ARM64_HTTP), answer))
-        .says_after(
-            0,
-            Verdict::Failed,
-            "the machine is arm64, and its BMC got an image for x64",
-        );
+        .says_after(0, Verdict::Failed, "the machine is arm64, and its BMC got an image for x64");
     assert!(said.hint.unwrap().contains("cpu_arch"));
 }
 

@@ -57,7 +57,9 @@ pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[
     }
     let event = Event::ImageFetched { attempt: attempt.id };
     match context.nodes.happen(node.uuid, None, &event).await {
-        Ok(_) => info!(node.uuid = %node.uuid, "the machine has fetched its instance's image completely"),
+        Ok(_) => {
+            info!(node.uuid = %node.uuid, "the machine has fetched its instance's image completely")
+        }
         // A worker holds the node, or the boot has ended.
         Err(ChangeError::Refused(_) | ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {

@@ -65,7 +65,9 @@ async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> 
         Ok(Some(_)) => {
             info!(node.uuid = %uuid, "its power was changed by others: it is {}", power.name());
         }
-        Ok(None) => debug!(node.uuid = %uuid, "the node was changed while its power state was read"),
+        Ok(None) => {
+            debug!(node.uuid = %uuid, "the node was changed while its power state was read")
+        }
         // A worker with the node has newer data.
         Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {

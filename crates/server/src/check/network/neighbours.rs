@@ -108,7 +108,10 @@ mod tests {
     fn who_else_has_our_address_or_one_of_the_pool_is_named() {
         assert!(said(&[(ROUTER, 4)], &[]).unwrap().ends_with("192.0.2.254 answers"));
         let twice = said(&[(ROUTER, 4), (US, 6)], &[]).unwrap_err();
-        assert!(twice.starts_with("06:06:06:06:06:06 also has this host's address 192.0.2.1"), "{twice}");
+        assert!(
+            twice.starts_with("06:06:06:06:06:06 also has this host's address 192.0.2.1"),
+            "{twice}"
+        );
         assert!(said(&[], &[]).unwrap_err().starts_with("the router 192.0.2.254 does not answer"));
         let used = [(ROUTER, 4), (IN_POOL, 8)];
         let squatter = said(&used, &[(IN_POOL, 10)]).unwrap_err();
