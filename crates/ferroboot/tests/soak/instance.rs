@@ -104,11 +104,11 @@ impl ScriptedOperator {
     async fn judge_deployment(&self, first: usize, began: Instant) {
         while !self.machine.boots_since(first).iter().any(|boot| boot.instance.is_some()) {
             // Sent data may wait on a bad link, or be lost there.
-            if began.elapsed() > ARRIVES_WITHIN && self.diary.is_quiet(began) {
+            if began.elapsed() > ARRIVES_WITHIN && self.faults.is_quiet(began) {
                 self.report.broke(format!("{}: it is active without its image", self.node()));
                 return;
             }
-            if !self.diary.is_quiet(began) {
+            if !self.faults.is_quiet(began) {
                 break;
             }
             sleep(LOOK_EVERY).await;
@@ -169,7 +169,7 @@ impl ScriptedOperator {
     async fn judge_own_boot(&self, first: usize, boot: &MachineBoot) {
         let (Some(began), Some(fetched)) = (boot.began, boot.instance) else { return };
         let boots = self.machine.boots_since(first).len();
-        while self.diary.is_quiet(began) && self.machine.boots_since(first).len() == boots {
+        while self.faults.is_quiet(began) && self.machine.boots_since(first).len() == boots {
             let Some((_, events)) = self.trace().await else { return };
             let is_fetch = |event: &Value| text(event, "kind") == "http" && event["status"] == 200;
             let is_state = |event: &Value| text(event, "kind") == "state";
@@ -238,7 +238,7 @@ impl ScriptedOperator {
         let is_clean = self.end_clean(&clean).await;
         // A killed daemon may leave the beginning of a boot that it has not saved.
         match before {
-            Some(before) if self.diary.is_quiet(asked) => self.judge_last_attempt(&before).await,
+            Some(before) if self.faults.is_quiet(asked) => self.judge_last_attempt(&before).await,
             Some(_) | None => {}
         }
         is_clean

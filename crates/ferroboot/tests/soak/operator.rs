@@ -16,7 +16,7 @@ use crate::agent::STEPS;
 use crate::bmc;
 use crate::machine::{MachineBoot, ScriptedMachine};
 use crate::report::SoakReport;
-use crate::world::{CALLBACK_TIMEOUT, FaultDiary, OwnImages};
+use crate::world::{CALLBACK_TIMEOUT, FaultLog, OwnImages};
 
 const API: &str = "http://127.0.0.1:6385";
 /// Polling interval; the API has no way to wait for a change.
@@ -56,7 +56,7 @@ pub(crate) struct ScriptedOperator {
     pub(crate) machine: Arc<ScriptedMachine>,
     pub(crate) bmc: SocketAddr,
     pub(crate) images: OwnImages,
-    pub(crate) diary: FaultDiary,
+    pub(crate) faults: FaultLog,
     pub(crate) report: SoakReport,
     /// The boot listeners of all daemons.
     boot_listeners: Vec<SocketAddr>,
@@ -96,7 +96,7 @@ impl ScriptedOperator {
         bmc: SocketAddr,
         images: OwnImages,
         boot_listeners: Vec<SocketAddr>,
-        diary: FaultDiary,
+        faults: FaultLog,
     ) -> Self {
         let http = Client::builder()
             .local_address(IpAddr::from(Ipv4Addr::new(127, 3, 0, machine.number)))
@@ -105,7 +105,7 @@ impl ScriptedOperator {
             .build()
             .unwrap();
         let report = machine.report.clone();
-        Self { machine, bmc, images, diary, report, boot_listeners, http }
+        Self { machine, bmc, images, faults, report, boot_listeners, http }
     }
 
     pub(crate) fn node(&self) -> String {
@@ -299,7 +299,7 @@ impl ScriptedOperator {
         aborts: bool,
     ) {
         let error = node["last_error"].as_str().unwrap_or_default();
-        match self.diary.explains(self.machine.number, began, error, token_lost, aborts) {
+        match self.faults.explains(self.machine.number, began, error, token_lost, aborts) {
             Some(fault) => self.report.failed(&format!("{what}: {fault}: {error}")),
             None => self
                 .report
@@ -334,7 +334,7 @@ impl ScriptedOperator {
             self.report.count("traces out of the order of time");
         }
         self.report.count("traces read");
-        if !missing.is_empty() && self.diary.had_outage(began) {
+        if !missing.is_empty() && self.faults.had_outage(began) {
             // Events that wait in memory during an outage of the database are lost in a crash.
             self.report.count("traces with a hole after an outage of the database");
         } else if !missing.is_empty() {
@@ -378,7 +378,7 @@ impl ScriptedOperator {
             let asked = Instant::now();
             let Ok(answer) = self.http.get(url.clone()).send().await else { return false };
             let is_served = answer.status().is_success();
-            let is_late = asked.duration_since(over) > BEHIND && !self.diary.had_outage(over);
+            let is_late = asked.duration_since(over) > BEHIND && !self.faults.had_outage(over);
             if !is_served || is_late {
                 return is_served;
             }
@@ -428,7 +428,7 @@ impl ScriptedOperator {
                 Err(failed) => last = format!("{last}; then {failed}"),
             }
             last.truncate(last.floor_char_boundary(600));
-            let until = self.diary.last_kill().map_or(until, |kill| until.max(kill + within));
+            let until = self.faults.last_kill().map_or(until, |kill| until.max(kill + within));
             if Instant::now() > until {
                 return Err(last);
             }

@@ -48,7 +48,7 @@ const FLOOD_LASTS: Duration = Duration::from_secs(4);
 
 /// The injected faults with their times, by which a clean's failure is judged.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FaultDiary(Arc<Mutex<Vec<Injected>>>);
+pub(crate) struct FaultLog(Arc<Mutex<Vec<Injected>>>);
 
 #[derive(Clone, Debug)]
 struct Injected {
@@ -68,7 +68,7 @@ enum FaultKind {
     Flood,
 }
 
-impl FaultDiary {
+impl FaultLog {
     fn begins(&self, kind: FaultKind, machine: Option<u8>) -> usize {
         let mut all = self.all();
         all.push(Injected { kind, machine, ended: None });
@@ -173,7 +173,7 @@ struct SoakWorld {
     disk: Arc<SmallDisk>,
     link: FirmwareLink,
     probe: PortProbe,
-    diary: FaultDiary,
+    faults: FaultLog,
     to_bmcs: Vec<FaultyRelay>,
     to_agents: Vec<FaultyRelay>,
     to_boot: FaultyRelay,
@@ -225,7 +225,7 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
         disk,
         probe: PortProbe::new(link.clone()),
         link,
-        diary: FaultDiary::default(),
+        faults: FaultLog::default(),
         to_bmcs: Vec::new(),
         to_agents: Vec::new(),
         to_boot: FaultyRelay::start(at(BOOT_RELAY), at("127.0.0.1:8080")).await,
@@ -267,7 +267,7 @@ impl SoakWorld {
                 bmc,
                 images.clone(),
                 boot_listeners.clone(),
-                self.diary.clone(),
+                self.faults.clone(),
             )));
         }
         join_all(operators.iter().map(|operator| operator.enroll())).await;
@@ -387,19 +387,19 @@ impl SoakWorld {
     async fn kill(&mut self) {
         let times = if self.random.random_bool(0.1) { 4 } else { 1 };
         for _ in 0..times {
-            let fault = self.diary.begins(FaultKind::Kill, None);
+            let fault = self.faults.begins(FaultKind::Kill, None);
             self.daemon.lock().await.kill().await;
             self.report.count("SIGKILLs");
             let away = self.random.random_range(0..400);
             sleep(Duration::from_millis(away)).await;
             self.start().await;
-            self.diary.ends(fault);
+            self.faults.ends(fault);
         }
     }
 
     /// In a long run, some stay down until their claims have expired and others do their work.
     async fn kill_companion(&mut self) {
-        let fault = self.diary.begins(FaultKind::Kill, None);
+        let fault = self.faults.begins(FaultKind::Kill, None);
         let number = self.random.random_range(0..self.companions.len());
         self.companions[number].kill().await;
         self.report.count("SIGKILLs of other daemons");
@@ -409,7 +409,7 @@ impl SoakWorld {
         if let Err(words) = self.companions[number].start().await {
             self.report.broke(format!("another daemon does not start: {words}"));
         }
-        self.diary.ends(fault);
+        self.faults.ends(fault);
     }
 
     async fn restart_in_order(&mut self) {
@@ -422,7 +422,7 @@ impl SoakWorld {
     }
 
     async fn disk_full(&mut self) {
-        let fault = self.diary.begins(FaultKind::Disk, None);
+        let fault = self.faults.begins(FaultKind::Disk, None);
         let disk = Arc::clone(&self.disk);
         tokio::task::spawn_blocking(move || disk.fill()).await.unwrap();
         self.report.count("times the disk was full");
@@ -438,11 +438,11 @@ impl SoakWorld {
         if kills {
             self.start().await;
         }
-        self.diary.ends(fault);
+        self.faults.ends(fault);
     }
 
     async fn restart_database(&mut self) {
-        let fault = self.diary.begins(FaultKind::Database, None);
+        let fault = self.faults.begins(FaultKind::Database, None);
         let mode = if self.random.random_bool(0.5) { "fast" } else { "immediate" };
         let away = self.random.random_range(0..2_000);
         let control = PathBuf::from(env::var_os(postgres::CONTROL).unwrap());
@@ -453,14 +453,14 @@ impl SoakWorld {
         sleep(Duration::from_millis(away)).await;
         tokio::task::spawn_blocking(move || postgres::ask(&control, &["start"])).await.unwrap();
         self.report.count("restarts of PostgreSQL");
-        self.diary.ends(fault);
+        self.faults.ends(fault);
     }
 
     /// While strangers flood one port, every port answers.
     async fn flood(&mut self) {
         let flood = Flood::any(&mut self.random);
         self.report.count(flood.name());
-        let fault = self.diary.begins(FaultKind::Flood, None);
+        let fault = self.faults.begins(FaultKind::Flood, None);
         let random = StdRng::seed_from_u64(self.random.random());
         let link = self.link.clone();
         let lasts = FLOOD_LASTS;
@@ -475,19 +475,19 @@ impl SoakWorld {
             }
         }
         flooding.await.unwrap();
-        self.diary.ends(fault);
+        self.faults.ends(fault);
     }
 
     async fn bad_link_to_a_bmc(&mut self) {
         let number = self.random.random_range(0..self.to_bmcs.len());
         let fault = self.some_relay_fault();
         let machine = u8::try_from(number + 1).ok();
-        let diary = self.diary.begins(FaultKind::BmcLink, machine);
+        let injected = self.faults.begins(FaultKind::BmcLink, machine);
         self.report.count("bad links to a BMC");
         self.to_bmcs[number].set(fault);
         sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
         self.to_bmcs[number].set(RelayFault::None);
-        self.diary.ends(diary);
+        self.faults.ends(injected);
     }
 
     /// A bad link in both directions: the daemon's calls to the agent, and the agent's calls to the daemon. DHCP has
@@ -499,21 +499,21 @@ impl SoakWorld {
         self.report.count("bad links to agents and firmware");
         match self.random.random_range(0..3) {
             0 => {
-                let diary = self.diary.begins(FaultKind::AgentLink, Some(machine));
+                let injected = self.faults.begins(FaultKind::AgentLink, Some(machine));
                 self.to_agents[number].set(fault);
                 sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
                 self.to_agents[number].set(RelayFault::None);
-                self.diary.ends(diary);
+                self.faults.ends(injected);
             }
             1 => {
-                let diary = self.diary.begins(FaultKind::AgentLink, None);
+                let injected = self.faults.begins(FaultKind::AgentLink, None);
                 let relay =
                     [&self.to_boot, &self.to_agent_api][usize::from(self.random.random_bool(0.5))];
                 relay.set(fault);
                 sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
                 self.to_boot.set(RelayFault::None);
                 self.to_agent_api.set(RelayFault::None);
-                self.diary.ends(diary);
+                self.faults.ends(injected);
             }
             _ => {
                 self.link.lose(machine, 60);
