@@ -18,7 +18,7 @@ const SHARED: &str = "xtask/shared-names.txt";
 const TO_CHANGE: &str = "xtask/names-to-change.txt";
 
 /// Number of permanently shared names.
-const MOST_SHARED: usize = 60;
+const MOST_SHARED: usize = 20;
 
 /// Counts the types of the workspace with a shared name, and compares the names with the lists.
 ///
