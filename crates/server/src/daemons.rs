@@ -11,9 +11,9 @@ use store::{
     log_store_failure,
 };
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config;
 use crate::state_dir::StateDir;
@@ -21,6 +21,8 @@ use crate::workers;
 
 /// Interval of this daemon's liveness reports.
 const EVERY: Duration = Duration::from_secs(5);
+/// Interval of the checks whether a daemon with an overlapping pool is dead.
+const PREDECESSOR_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn identity(state: &StateDir, host: String) -> Result<DaemonIdentity> {
     Ok(DaemonIdentity::new(state.identity()?, host))
@@ -59,8 +61,35 @@ pub(crate) async fn register(
             daemon.host
         );
     }
-    let registered = store.register_daemon(daemon, pools, now).await;
+    let registered = register_after_dead(store, daemon, pools).await;
     Ok(foreign(&registered.context("cannot register with the database")?))
+}
+
+/// Registers this daemon once no daemon that died counts as alive with its pool: before a reboot of the host, this one
+/// was such a daemon.
+///
+/// # Errors
+/// [`RegistrationError`]: a daemon with an overlapping pool has reported that it is alive meanwhile.
+async fn register_after_dead(
+    store: &Store,
+    daemon: &DaemonIdentity,
+    pools: &DaemonPools,
+) -> Result<Vec<PoolRange>, RegistrationError> {
+    let mut seen_at = None;
+    loop {
+        match store.register_daemon(daemon, pools, Clock::process().now()).await {
+            Err(RegistrationError::Overlap(overlap)) if seen_at.is_none() => {
+                info!(
+                    "waiting for a sign of life of the daemon {}, whose DHCP pool {} overlaps the pool {} of this daemon",
+                    overlap.other_host, overlap.other_range, overlap.range
+                );
+                seen_at = Some(overlap.other_seen_at);
+            }
+            Err(RegistrationError::Overlap(overlap)) if seen_at == Some(overlap.other_seen_at) => {}
+            registered => return registered,
+        }
+        sleep(PREDECESSOR_CHECK_EVERY).await;
+    }
 }
 
 /// Pools of daemons, as DHCP compares addresses with them.

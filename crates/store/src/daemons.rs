@@ -12,7 +12,7 @@ use crate::pools::{DaemonPools, PoolOverlap, PoolRange};
 use crate::sql::{document, json, micros, micros_after, time};
 
 /// A daemon without a sign of life for this long is dead. Each daemon reports several times within this period.
-pub(crate) const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
+const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
 /// A daemon without a sign of life for this long is forgotten, once its leases have ended.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(24);
 
@@ -186,7 +186,8 @@ async fn others(
             && let Some((range, other_range)) = pools.overlap(&others)
         {
             let (host, other_host) = (daemon.host.clone(), row.try_get("host")?);
-            let overlap = PoolOverlap { host, range, other_host, other_range };
+            let other_seen_at = time(row, "seen_at")?;
+            let overlap = PoolOverlap { host, range, other_host, other_range, other_seen_at };
             return Err(RegistrationError::Overlap(Box::new(overlap)));
         }
         if others.site == pools.site && row.try_get::<i64, _>("leases_until")? > micros(now) {

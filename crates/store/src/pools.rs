@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -63,9 +64,7 @@ impl fmt::Display for PoolRange {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "the pool {range} of this daemon ({host}) overlaps the pool {other_range} of the daemon {other_host}, which shares the \
-     database: give each daemon a pool of its own; if their networks are not connected, give each another site in [dhcp]; \
-     if {other_host} has died, start this one again {} s after that",
-    crate::daemons::ALIVE_FOR.as_secs()
+     database: give each daemon a pool of its own; if their networks are not connected, give each another site in [dhcp]"
 )]
 pub struct PoolOverlap {
     /// This daemon's name.
@@ -76,6 +75,8 @@ pub struct PoolOverlap {
     pub other_host: String,
     /// The other daemon's pool.
     pub other_range: PoolRange,
+    /// The other daemon's last liveness report, by the database's clock.
+    pub other_seen_at: Timestamp,
 }
 
 #[cfg(test)]

@@ -114,6 +114,16 @@ async fn a_daemon_whose_pool_overlaps_that_of_a_living_one_does_not_start() {
         format!("{failed:#}")
     };
 
+    let reports = tokio::spawn({
+        let (store, far, pools) = (store.clone(), far.clone(), pools.clone());
+        async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                store.note_alive(&far, &pools, Clock::process().now()).await.unwrap();
+            }
+        }
+    });
+
     let words = starts("").await;
 
     // The network of a relayed subnet counts as well.
@@ -124,6 +134,9 @@ async fn a_daemon_whose_pool_overlaps_that_of_a_living_one_does_not_start() {
         words.contains("no-such-card"),
         "at another site it gets as far as its interface: {words}"
     );
+    reports.abort();
+    let words = starts("").await;
+    assert!(words.contains("no-such-card"), "and at this one, once the other is dead: {words}");
 }
 
 fn config(dir: &Path, database: &str, site: &str) -> Config {
