@@ -29,6 +29,7 @@ const OURS: Layers = Layers {
         ("store", &["hardware", "provision"]),
         ("nodes", &["hardware", "provision", "store"]),
         ("transport", &[]),
+        ("artifacts", &["hardware", "provision", "efi", "netboot", "nodes", "transport"]),
         (
             "server",
             &[
@@ -42,6 +43,7 @@ const OURS: Layers = Layers {
                 "store",
                 "nodes",
                 "transport",
+                "artifacts",
             ],
         ),
         ("bmc", &["hardware", "redfish", "efi"]),
@@ -59,6 +61,7 @@ const OURS: Layers = Layers {
                 "store",
                 "nodes",
                 "transport",
+                "artifacts",
                 "server",
                 "bmc",
                 "agent",

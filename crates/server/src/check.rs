@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use artifacts::BootSets;
 use hardware::CpuArch;
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
 
 use crate::api::guard::OperatorGuard;
-use crate::artifacts::{self, BootSets};
 use crate::config::Config;
 use crate::dhcp;
 use crate::dhcp::port::{self, PortHolder};

@@ -23,7 +23,6 @@ use url::{Host, Url};
 
 pub use self::dhcp::{DhcpConfig, DhcpLimits};
 pub use self::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
-use crate::artifacts;
 
 /// All settings, in the form of the TOML file. An empty file is valid.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -515,10 +514,10 @@ impl Config {
 
     /// The settings of the boot listener.
     #[must_use]
-    pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::Settings {
+    pub fn artifacts(&self, state_dir: &Path, urls: Urls) -> artifacts::ArtifactSettings {
         let own = |name: &str| state_dir.join(name);
         let boot = &self.boot;
-        artifacts::Settings {
+        artifacts::ArtifactSettings {
             boot_sets: artifacts::BootSets::look(&self.boot_sets_in(state_dir)),
             cache: own("cache"),
             image_dirs: boot.image_dirs.clone().unwrap_or_else(|| vec![own("images")]),

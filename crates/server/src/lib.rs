@@ -1,8 +1,7 @@
-//! The daemon: API, DHCP, artifacts and workers.
+//! The daemon: API, DHCP and workers.
 
 pub mod agents;
 pub mod api;
-pub mod artifacts;
 pub mod bmcs;
 pub mod check;
 pub mod config;
@@ -24,6 +23,7 @@ use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use artifacts::Artifacts;
 use axum::Router;
 use axum::routing::get;
 use netboot::boot_answer::TFTP_FILE;
@@ -41,7 +41,6 @@ use transport::listen::listen;
 
 use crate::api::ApiContext;
 use crate::api::guard::{self, OperatorGuard};
-use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::dhcp::BootingStrangers;
 use crate::dhcp::tftp::{self, Tftp};

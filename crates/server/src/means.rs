@@ -1,11 +1,11 @@
 //! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
 use anyhow::{Result, ensure};
+use artifacts::{BootSets, ImageReach};
 use netboot::urls::Urls;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 
-use crate::artifacts::{self, BootSets, ImageReach};
 use crate::config::{Config, DhcpProvider};
 
 /// Boot sets, URLs and DHCP of this host.

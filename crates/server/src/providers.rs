@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use artifacts::BootSets;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream;
@@ -34,7 +35,6 @@ use self::kea::Kea;
 use self::metrics::{ProviderCallLabels, ProviderMetrics};
 use self::neutron::Neutron;
 use self::untold::Untold;
-use crate::artifacts::BootSets;
 use crate::config::{self, Config};
 
 /// Boots that are taken back at a time.

@@ -1,6 +1,7 @@
 //! HTTP transport of the daemon, as server and as client: connections, limits, certificates.
 
 pub mod answers;
+pub mod host_addresses;
 pub mod http_server;
 pub mod listen;
 pub mod repeats;

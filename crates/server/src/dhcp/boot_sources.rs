@@ -1,6 +1,7 @@
 //! The inputs of DHCP answers besides the networks: the nodes in memory, the URLs, the boot sets, the pools of other
 //! daemons.
 
+use artifacts::BootSets;
 use hardware::{CpuArch, Mac};
 use netboot::boot_answer::BootContext;
 use netboot::foreign_pools::ForeignPools;
@@ -8,8 +9,6 @@ use netboot::node_view::{NodeView, RegisteredPort};
 use netboot::urls::Urls;
 use nodes::{FoundPort, NodeIndex};
 use tokio::sync::watch;
-
-use crate::artifacts::BootSets;
 
 /// The inputs of DHCP answers besides the network.
 #[derive(Clone, Debug)]

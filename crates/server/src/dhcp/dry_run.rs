@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use artifacts::BootSets;
 use dhcp::address_family::AddressFamily;
 use dhcp::leases::LeaseTable;
 use dhcp::limits::{Rate, RateLimits, Rates};
@@ -25,7 +26,6 @@ use super::journal::look;
 use super::listener::{now, now_secs};
 use super::responders::own4;
 use super::socket::Ipv6Link;
-use crate::artifacts::BootSets;
 use crate::config::{Config, DhcpProvider};
 use crate::daemons;
 

@@ -1,13 +1,12 @@
 //! The state of a network interface.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::ifaddrs::InterfaceAddress;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::SockaddrStorage;
 
@@ -19,12 +18,6 @@ use super::socket::entries_of;
 /// The interface does not exist.
 pub fn addresses(name: &str) -> Result<Vec<IpNet>> {
     Ok(entries_of(name)?.iter().filter_map(net).collect())
-}
-
-/// All addresses of this host, on all interfaces.
-#[must_use]
-pub fn all_addresses() -> BTreeSet<IpAddr> {
-    getifaddrs().into_iter().flatten().filter_map(|entry| Some(net(&entry)?.addr())).collect()
 }
 
 fn net(entry: &InterfaceAddress) -> Option<IpNet> {
@@ -136,6 +129,5 @@ mod tests {
     #[test]
     fn the_loopback_interface_is_a_part_of_nothing() {
         assert_eq!(part_of("lo"), None);
-        assert!(all_addresses().contains(&IpAddr::from([127, 0, 0, 1])));
     }
 }

@@ -181,6 +181,7 @@ pub(super) fn now_secs() -> Seconds {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use artifacts::BootSets;
     use dhcp::limits::{RateLimits, Rates};
     use dhcp::v4::proxy::ProxyPort;
     use dhcp::v4::reply::Network;
@@ -194,7 +195,6 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::artifacts::BootSets;
     use crate::config::Config;
     use crate::dhcp::BootingStrangers;
     use crate::dhcp::boot_sources::IndexView;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use provision::boot::HttpLoader;
@@ -9,7 +10,6 @@ use provision::{Attempt, Node, Policy};
 use store::DaemonIdentity;
 use uuid::Uuid;
 
-use crate::artifacts::Artifacts;
 use crate::dhcp::BootingStrangers;
 use crate::providers::Providers;
 

@@ -18,10 +18,10 @@ use provision::boot::Artifact;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use tokio::time::timeout;
+use transport::host_addresses::host_addresses;
 use url::{Host, Url};
 
 use crate::config::Config;
-use crate::dhcp::interface;
 use crate::dhcp::probe::names;
 
 /// Time limit for an answer; name resolution takes at most two seconds before that.
@@ -61,7 +61,7 @@ pub(super) async fn reached(told: FetchedUrl<'_>) -> Result<String> {
         ));
     }
     let at = addresses(&url, told).await?;
-    let own = interface::all_addresses();
+    let own = host_addresses();
     let is_own = at.iter().all(|address| own.contains(address));
     if is_own {
         expect_listening(&url, &at, told)?;
@@ -104,7 +104,7 @@ async fn addresses(url: &Url, told: FetchedUrl<'_>) -> Result<BTreeSet<IpAddr>> 
         "{url} has the name {name} in it, and machines here get no name server of {}: set dns",
         if family == IpFamily::V4 { "IPv4" } else { "IPv6" }
     );
-    let own = interface::all_addresses();
+    let own = host_addresses();
     let asked = join_all(servers.iter().map(|server| {
         let interface = told.network.interface.as_str();
         names::addresses(name, *server, (!own.contains(server)).then_some(interface))

@@ -12,35 +12,35 @@ use provision::boot::Artifact;
 
 /// A file that images share, held open: whoever replaces it on disk does not cut a boot short.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) source: SharedFile,
-    pub(super) file: Arc<File>,
+pub(crate) struct Shared {
+    pub(crate) source: SharedFile,
+    pub(crate) file: Arc<File>,
 }
 
 /// What a machine is started with, whatever starts it.
 #[derive(Clone, Debug)]
-pub(super) struct Ramdisk {
-    pub(super) kernel: Shared,
-    pub(super) initramfs: Shared,
+pub(crate) struct Ramdisk {
+    pub(crate) kernel: Shared,
+    pub(crate) initramfs: Shared,
 }
 
 /// A boot set, all of it open.
 #[derive(Debug)]
-pub(super) struct BootSet {
-    pub(super) ramdisk: Ramdisk,
-    pub(super) stub_file: Shared,
-    pub(super) stub: UkiStub,
+pub(crate) struct BootSet {
+    pub(crate) ramdisk: Ramdisk,
+    pub(crate) stub_file: Shared,
+    pub(crate) stub: UkiStub,
     /// `None` where Debian has no iPXE for the architecture.
-    pub(super) ipxe: Option<Shared>,
-    pub(super) grub: Shared,
-    pub(super) kernel_version: String,
+    pub(crate) ipxe: Option<Shared>,
+    pub(crate) grub: Shared,
+    pub(crate) kernel_version: String,
 }
 
 impl BootSet {
     /// Opens all files of `folder`, a boot set for `cpu_arch`.
     ///
     /// Their digests are the manifest's: reading a ramdisk through takes longer than starting.
-    pub(super) fn open(folder: &Path, cpu_arch: CpuArch) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, cpu_arch: CpuArch) -> Result<Self> {
         let path = folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let manifest = BootSetManifest::parse(&text)

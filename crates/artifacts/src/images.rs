@@ -19,12 +19,13 @@ use provision::{BootInterface, Boots, Node};
 use tracing::info;
 use uuid::Uuid;
 
-use super::boot_set::{BootSet, Ramdisk, Shared};
-use super::contents::Contents;
-use super::sources::{Fresh, Sources};
+use crate::boot_set::{BootSet, Ramdisk, Shared};
+use crate::boot_sets::{folder_of, how_to_make_one};
+use crate::contents::Contents;
+use crate::sources::{Fresh, Sources};
 
 /// The URLs of the images that a node's attempt boots.
-pub(super) fn image_urls(node: &Node) -> Vec<String> {
+pub(crate) fn image_urls(node: &Node) -> Vec<String> {
     let image = node
         .live_attempt()
         .and_then(|attempt| image_of(node, attempt.boots(), attempt.boot_interface).ok());
@@ -33,10 +34,10 @@ pub(super) fn image_urls(node: &Node) -> Vec<String> {
 
 /// What an attempt boots with, all of it open.
 #[derive(Debug)]
-pub(super) struct Images {
-    pub(super) files: Files,
+pub(crate) struct Images {
+    pub(crate) files: Files,
     /// What is unpacked over the initramfs; empty, if nothing is.
-    pub(super) seed: Vec<u8>,
+    pub(crate) seed: Vec<u8>,
     /// Of the loader that the machine fetched, else as its node says: kernel, ramdisk and scripts have the
     /// same names for all.
     cpu_arch: Mutex<CpuArch>,
@@ -46,7 +47,7 @@ pub(super) struct Images {
 
 /// What images are made of.
 #[derive(Debug)]
-pub(super) enum Files {
+pub(crate) enum Files {
     /// An image that we did not compose, sent as it is.
     Iso(Shared),
     /// By architecture, loaders of the boot set and a ramdisk: the node's own or that of the boot set.
@@ -59,7 +60,7 @@ impl Images {
     }
 
     /// An image as it was composed before, since a BMC fetches an ISO in thousands of parts.
-    pub(super) fn contents(
+    pub(crate) fn contents(
         &self,
         artifact: Artifact,
         near: IpAddr,
@@ -76,7 +77,7 @@ impl Images {
     }
 
     /// What the machine is, as far as is known.
-    pub(super) fn cpu_arch(&self) -> CpuArch {
+    pub(crate) fn cpu_arch(&self) -> CpuArch {
         *locked(&self.cpu_arch)
     }
 
@@ -91,7 +92,7 @@ impl Images {
 
 /// Where images come from, and which attempt holds which.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     boot_sets: [Folder; CpuArch::ALL.len()],
     sources: Sources,
     /// By node.
@@ -106,7 +107,7 @@ struct Held {
 }
 
 impl Store {
-    pub(super) fn new(boot_sets: &Path, sources: Sources) -> Self {
+    pub(crate) fn new(boot_sets: &Path, sources: Sources) -> Self {
         let boot_sets = CpuArch::ALL.map(|cpu_arch| Folder {
             cpu_arch,
             path: folder_of(boot_sets, cpu_arch),
@@ -116,18 +117,18 @@ impl Store {
     }
 
     /// The boot sets as they are on disk now; for each architecture, or why there is none.
-    pub(super) fn boot_sets(&self) -> impl Iterator<Item = (CpuArch, Result<Arc<BootSet>>)> {
+    pub(crate) fn boot_sets(&self) -> impl Iterator<Item = (CpuArch, Result<Arc<BootSet>>)> {
         self.boot_sets.iter().map(|folder| (folder.cpu_arch, folder.current()))
     }
 
     /// The images of a node's attempt as they were first found.
-    pub(super) fn held(&self, node: Uuid, attempt: Uuid) -> Option<Arc<Images>> {
+    pub(crate) fn held(&self, node: Uuid, attempt: Uuid) -> Option<Arc<Images>> {
         let held = locked(&self.held);
         held.get(&node).filter(|held| held.attempt == attempt).map(|held| Arc::clone(&held.images))
     }
 
     /// Holds images for a node's attempt, and lets go of those of attempts that are over.
-    pub(super) fn hold(
+    pub(crate) fn hold(
         &self,
         node: Uuid,
         attempt: Uuid,
@@ -140,7 +141,7 @@ impl Store {
     }
 
     /// Finds what a node boots with, downloading what is not here.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         node: &Node,
         boots: Boots,
@@ -204,14 +205,6 @@ fn config_drive_archive(node: &Node) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
-/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
-pub(super) fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
-    match cpu_arch {
-        CpuArch::X64 => boot_sets.to_owned(),
-        CpuArch::Arm64 | CpuArch::Riscv64 => boot_sets.join(cpu_arch.name()),
-    }
-}
-
 /// The folder of a boot set, which may come, and be replaced, while we run.
 #[derive(Debug)]
 struct Folder {
@@ -222,18 +215,6 @@ struct Folder {
 
 /// What tells one manifest from the one that replaces it.
 type Seen = (u64, u64, Option<SystemTime>);
-
-pub(crate) fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
-    match cpu_arch {
-        CpuArch::X64 => {
-            format!("make one with `ferroboot image build --output {}`", path.display())
-        }
-        CpuArch::Arm64 | CpuArch::Riscv64 => format!(
-            "make one with `ferroboot image build --architecture {cpu_arch} --output {}`",
-            path.display()
-        ),
-    }
-}
 
 impl Folder {
     fn current(&self) -> Result<Arc<BootSet>> {

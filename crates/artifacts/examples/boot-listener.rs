@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
+use artifacts::{ArtifactSettings, Artifacts, BootSets, ImageLimits, ImageReach};
+use netboot::urls::{UrlSettings, Urls};
 use nodes::{NodeIndex, Recorder};
 use provision::boot::{BootInterface, HttpLoader};
 use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, Node, Procedure, ProvisionState};
-use server::artifacts::{Artifacts, BootSets, ImageLimits, ImageReach, Settings};
-use server::config::Config;
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
 use transport::http_server::ConnectionLimits;
@@ -27,7 +27,9 @@ async fn main() -> Result<()> {
     let address = arguments.next().context("no address to listen on")?;
     let folder: PathBuf = arguments.next().context("no folder to serve")?.into();
     let folder = fs::canonicalize(folder)?;
-    let settings = Settings {
+    let urls =
+        UrlSettings { boot: None, boot6: None, agent: None, boot_port: 8080, agent_port: 6386 };
+    let settings = ArtifactSettings {
         boot_sets: BootSets::look(&folder),
         cache: folder.clone(),
         image_dirs: vec![folder.clone()],
@@ -35,7 +37,7 @@ async fn main() -> Result<()> {
         image_limits: ImageLimits::default(),
         http_loader: HttpLoader::Uki,
         kernel_append_params: String::new(),
-        urls: Config::default().urls(None),
+        urls: Urls::new(urls, None),
     };
     let index = NodeIndex::default();
     let (recorder, mut backlog) = Recorder::new();

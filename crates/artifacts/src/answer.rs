@@ -13,25 +13,25 @@ use netboot::fetch_plan::{FetchPlan, FetchRequest, Representation, plan};
 use netboot::ticket::TicketRefusal;
 use thiserror::Error;
 
-use super::body::Body;
-use super::contents::Contents;
+use crate::body::Body;
+use crate::contents::Contents;
 
 /// What a request gets.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) contents: Arc<Contents>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) contents: Arc<Contents>,
     /// Of the contents.
-    pub(super) range: Range<u64>,
+    pub(crate) range: Range<u64>,
     /// Why it is not what was asked for.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Beside length and type.
     headers: Vec<(HeaderName, String)>,
 }
 
 /// Why a request gets no file.
 #[derive(Debug, Error)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// Because of its path or ticket.
     #[error(transparent)]
     Ticket(#[from] TicketRefusal),
@@ -63,7 +63,7 @@ impl Refused {
 
 impl Answer {
     /// The answer to a good request for a file that came to be at `modified`.
-    pub(super) fn planned(
+    pub(crate) fn planned(
         asked: &FetchRequest<'_>,
         contents: Arc<Contents>,
         modified: Timestamp,
@@ -110,7 +110,7 @@ impl Answer {
     }
 
     /// A sentence: shim waits for ever after an error without a body (`httpboot.c`).
-    pub(super) fn refused(refused: &Refused) -> Self {
+    pub(crate) fn refused(refused: &Refused) -> Self {
         let headers = match refused {
             Refused::Method => vec![(ALLOW, "GET, HEAD".to_owned())],
             Refused::Ticket(_) | Refused::Unavailable(_) => Vec::new(),
@@ -126,13 +126,13 @@ impl Answer {
     }
 
     /// `Content-Range`, if it has one.
-    pub(super) fn content_range(&self) -> Option<&str> {
+    pub(crate) fn content_range(&self) -> Option<&str> {
         let found = self.headers.iter().find(|(name, _)| name == CONTENT_RANGE);
         found.map(|(_, value)| value.as_str())
     }
 
     /// The same head whether or not `body` is the whole of it, as for HEAD.
-    pub(super) fn response(self, body: Body) -> Response<Body> {
+    pub(crate) fn response(self, body: Body) -> Response<Body> {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

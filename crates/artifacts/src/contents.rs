@@ -12,8 +12,8 @@ use hardware::CpuArch;
 use netboot::scripts;
 use provision::boot::{Artifact, HttpLoader, NoBoot};
 
-use super::boot_set::{BootSet, Ramdisk, Shared};
-use super::images::{Files, Images};
+use crate::boot_set::{BootSet, Ramdisk, Shared};
+use crate::images::{Files, Images};
 
 /// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
 /// machine holds little memory.
@@ -25,18 +25,18 @@ const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot 
 
 /// A file of a ticket.
 #[derive(Debug)]
-pub(super) struct Contents {
-    pub(super) image: ComposedImage,
+pub(crate) struct Contents {
+    pub(crate) image: ComposedImage,
     /// Its strong entity tag, with the quotes.
-    pub(super) etag: String,
-    pub(super) content_type: &'static str,
+    pub(crate) etag: String,
+    pub(crate) content_type: &'static str,
     /// Every file that the image has extents of.
     files: Vec<Shared>,
 }
 
 impl Contents {
     /// Composes; nothing is read but what is in memory already.
-    pub(super) fn of(
+    pub(crate) fn of(
         artifact: Artifact,
         loader: HttpLoader,
         images: &Images,
@@ -57,13 +57,13 @@ impl Contents {
     }
 
     /// A sentence in place of a file.
-    pub(super) fn words(sentence: &str) -> Self {
+    pub(crate) fn words(sentence: &str) -> Self {
         let image = ComposedImage::of_bytes(format!("{sentence}\n").into_bytes());
         Self { etag: image.etag(), image, content_type: "text/plain", files: Vec::new() }
     }
 
     /// Some bytes from the start of `range`, at least one if the range is not empty.
-    pub(super) async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+    pub(crate) async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let Some(slice) = self.image.slice(range).next() else { return Ok(Bytes::new()) };
         match slice {
             ExtentSlice::Bytes(bytes) => Ok(Bytes::copy_from_slice(bytes)),

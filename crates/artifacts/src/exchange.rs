@@ -14,28 +14,28 @@ use transport::repeats::line;
 
 /// A request and what it was answered, until the last byte has left.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    pub(super) recorder: Recorder,
+pub(crate) struct Exchange {
+    pub(crate) recorder: Recorder,
     /// Whose ticket it had.
-    pub(super) node: Option<Arc<Node>>,
-    pub(super) method: HttpMethod,
-    pub(super) artifact: Option<Artifact>,
+    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) method: HttpMethod,
+    pub(crate) artifact: Option<Artifact>,
     /// The name of the file, without the ticket.
-    pub(super) path: String,
-    pub(super) remote: IpAddr,
-    pub(super) user_agent: Option<String>,
-    pub(super) status: u16,
-    pub(super) error: Option<String>,
+    pub(crate) path: String,
+    pub(crate) remote: IpAddr,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) status: u16,
+    pub(crate) error: Option<String>,
     /// `Content-Range`.
-    pub(super) range: Option<String>,
+    pub(crate) range: Option<String>,
     /// Of the body.
-    pub(super) length: u64,
-    pub(super) started: Instant,
+    pub(crate) length: u64,
+    pub(crate) started: Instant,
 }
 
 impl Exchange {
     /// Writes it down, once it is known what was sent.
-    pub(super) fn record(mut self, sent: &Sent) {
+    pub(crate) fn record(mut self, sent: &Sent) {
         if let Some(failure) = &sent.failure {
             self.error = Some(format!("the image cannot be read: {failure}"));
         }

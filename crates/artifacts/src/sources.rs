@@ -26,7 +26,7 @@ use self::cache::{ImageCache, Meta, name_of};
 use self::download::ImageClient;
 pub use self::download::ImagePace;
 pub use self::reach::ImageReach;
-use super::boot_set::Shared;
+use crate::boot_set::Shared;
 
 const READ_AT_ONCE: usize = 1 << 20;
 
@@ -56,7 +56,7 @@ impl Default for ImageLimits {
 
 /// The images of nodes, wherever they come from; clones share what is known of them.
 #[derive(Clone, Debug)]
-pub(super) struct Sources(Arc<Inner>);
+pub(crate) struct Sources(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -92,7 +92,7 @@ type SeenFile = (u64, u64, Option<SystemTime>);
 
 /// How sure one must be that a file is still what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Fresh {
+pub(crate) enum Fresh {
     /// Before a boot: ask again.
     Checked,
     /// During a boot: what was found before it is what it goes on with.
@@ -104,7 +104,7 @@ impl Sources {
     ///
     /// # Errors
     /// When there can be no HTTP client.
-    pub(super) fn open(
+    pub(crate) fn open(
         folders: Vec<PathBuf>,
         cache: PathBuf,
         reach: &ImageReach,
@@ -126,7 +126,7 @@ impl Sources {
     }
 
     /// The file at `url`. Those who look for one at once share one search, and what comes of it.
-    pub(super) async fn find(&self, url: &str, fresh: Fresh) -> Result<Shared> {
+    pub(crate) async fn find(&self, url: &str, fresh: Fresh) -> Result<Shared> {
         if fresh == Fresh::AsKnown
             && let Some(known) = locked(&self.0.open).used(url)
         {

@@ -15,11 +15,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 use transport::answers::reason;
+use transport::host_addresses::host_addresses;
 use url::Url;
 
 use super::cache::{Download, ImageCache, Meta};
 use super::reach::{ImageReach, ImageResolver};
-use crate::dhcp::interface::all_addresses;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// What is written and hashed at once, on a thread that may block.
@@ -122,7 +122,7 @@ impl ImageClient {
     /// A name may lead to us as well as an address.
     fn expect_other(&self, answer: &Response) -> Result<()> {
         let peer = answer.remote_addr().context("it is not known who answered")?;
-        Ok(self.reach.expect_peer(peer, &all_addresses())?)
+        Ok(self.reach.expect_peer(peer, &host_addresses())?)
     }
 
     async fn download(

@@ -93,7 +93,7 @@ impl ImageReach {
     ///
     /// # Errors
     /// In words, naming the setting.
-    pub(crate) fn expect_image(&self, image: NamedImage<'_>) -> anyhow::Result<()> {
+    pub fn expect_image(&self, image: NamedImage<'_>) -> anyhow::Result<()> {
         // One that is no URL fails when it is fetched, in better words.
         let Ok(url) = Url::parse(image.url) else { return Ok(()) };
         self.expect_url(&url).with_context(|| format!("{} cannot be used", image.field))

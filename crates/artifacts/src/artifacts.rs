@@ -1,21 +1,8 @@
-//! The boot listener: what firmware and boot loaders fetch, composed for each node, over HTTP/1.1.
-//!
-//! A server of its own rather than a part of the API: firmware takes less of HTTP than a browser,
-//! and gives up without a word where an answer has another form than it expects.
-
-mod answer;
-mod body;
-mod boot_set;
-mod contents;
-mod exchange;
-mod images;
-mod sources;
-#[cfg(test)]
-pub(crate) mod tests;
+//! All that can be booted, and the listener that serves it.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -38,19 +25,17 @@ use transport::http_server::{
     WhenSent,
 };
 
-use self::answer::{Answer, Refused};
-use self::body::Body;
-use self::boot_set::BootSet;
-use self::contents::Contents;
-use self::exchange::Exchange;
-pub(crate) use self::images::how_to_make_one;
-use self::images::{Files, Images, Store, folder_of, image_urls};
-use self::sources::{Fresh, Sources};
-pub use self::sources::{ImageLimits, ImagePace, ImageReach};
+use crate::answer::{Answer, Refused};
+use crate::body::Body;
+use crate::boot_sets::BootSets;
+use crate::contents::Contents;
+use crate::exchange::Exchange;
+use crate::images::{Files, Images, Store, image_urls};
+use crate::sources::{Fresh, ImageLimits, ImageReach, Sources};
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ArtifactSettings {
     /// The boot sets; they may come later.
     pub boot_sets: BootSets,
     /// Where downloaded images are kept.
@@ -75,7 +60,7 @@ pub struct Artifacts(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: ArtifactSettings,
     images: Store,
     index: NodeIndex,
     recorder: Recorder,
@@ -86,7 +71,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// When no HTTP client can be made for downloads.
-    pub fn open(settings: Settings, index: NodeIndex, recorder: Recorder) -> Result<Self> {
+    pub fn open(settings: ArtifactSettings, index: NodeIndex, recorder: Recorder) -> Result<Self> {
         let booting = index.clone();
         let sources = Sources::open(
             settings.image_dirs.clone(),
@@ -95,7 +80,7 @@ impl Artifacts {
             settings.image_limits,
             move || booting.booting().iter().flat_map(|node| image_urls(node)).collect(),
         )?;
-        let images = Store::new(&settings.boot_sets.folder, sources);
+        let images = Store::new(settings.boot_sets.folder(), sources);
         let mut there = Vec::new();
         for (cpu_arch, boot_set) in images.boot_sets() {
             match boot_set {
@@ -319,47 +304,4 @@ fn text_of(request: &Request<RequestBody>, name: HeaderName) -> Option<&str> {
 /// What comes from a peer goes into the trace, which keeps no novels.
 fn shortened(text: &str, chars: usize) -> String {
     text.chars().take(chars).collect()
-}
-
-/// Whether a boot set is whole: that for `cpu_arch` of those in `folder`.
-///
-/// # Errors
-/// What is missing or damaged.
-pub fn check_boot_set(folder: &Path, cpu_arch: CpuArch) -> Result<()> {
-    BootSet::open(&folder_of(folder, cpu_arch), cpu_arch).map(drop)
-}
-
-/// The architectures that there are boot sets for; clones share what was seen last.
-#[derive(Clone, Debug)]
-pub struct BootSets {
-    folder: PathBuf,
-    there: Arc<Mutex<Vec<CpuArch>>>,
-}
-
-impl BootSets {
-    /// Looks into a folder of boot sets.
-    #[must_use]
-    pub fn look(folder: &Path) -> Self {
-        let boot_sets = Self { folder: folder.to_owned(), there: Arc::default() };
-        boot_sets.look_again();
-        boot_sets
-    }
-
-    /// The folder.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// What was there when somebody last looked.
-    #[must_use]
-    pub fn there(&self) -> Vec<CpuArch> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Boot sets may be made while we run.
-    pub(crate) fn look_again(&self) {
-        let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
-        let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());
-        *self.there.lock().unwrap_or_else(PoisonError::into_inner) = there.collect();
-    }
 }

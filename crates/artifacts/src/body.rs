@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use super::contents::Contents;
+use crate::contents::Contents;
 
 /// What is still to be sent.
 pub struct Body {
@@ -21,7 +21,7 @@ pub struct Body {
 type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl Body {
-    pub(super) fn new(contents: Arc<Contents>, range: Range<u64>) -> Self {
+    pub(crate) fn new(contents: Arc<Contents>, range: Range<u64>) -> Self {
         Self { contents, left: range, reading: None }
     }
 }

@@ -1,27 +1,32 @@
 //! The boot listener over real sockets, as firmware talks to it.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
+
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use artifacts::{ArtifactSettings, Artifacts, BootSets, ImageLimits, ImageReach, check_boot_set};
+use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
-use nodes::Backlog;
+use netboot::urls::{UrlSettings, Urls};
+use nodes::{Backlog, NodeIndex, Recorder};
 use proptest::prelude::*;
-use provision::BootEventKind;
+use provision::boot::{Artifact, BootInterface, HttpLoader};
 use provision::node::Secret;
 use provision::test_nodes::{TICKET, boot_port, booting_node};
+use provision::{BootEventKind, Node};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use transport::http_server::ConnectionLimits;
+use transport::http_server::metrics::HttpMetrics;
 use uuid::Uuid;
-
-use super::*;
-use crate::config::Config;
 
 const KERNEL_LEN: usize = 700_001;
 const INITRAMFS_LEN: usize = 300_007;
@@ -717,7 +722,7 @@ impl Listener {
         Self::with(|_| {}).await
     }
 
-    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    async fn with(change: impl FnOnce(&mut ArtifactSettings)) -> Self {
         Self::made(change, ConnectionLimits::default()).await
     }
 
@@ -725,10 +730,10 @@ impl Listener {
         Self::made(|_| {}, limits).await
     }
 
-    async fn made(change: impl FnOnce(&mut Settings), limits: ConnectionLimits) -> Self {
+    async fn made(change: impl FnOnce(&mut ArtifactSettings), limits: ConnectionLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_boot_set(folder.path());
-        let mut settings = Settings {
+        let mut settings = ArtifactSettings {
             boot_sets: BootSets::look(folder.path()),
             cache: folder.path().join("cache"),
             image_dirs: vec![folder.path().join("images")],
@@ -736,7 +741,7 @@ impl Listener {
             image_limits: ImageLimits::default(),
             http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
-            urls: Config::default().urls(None),
+            urls: Urls::new(our_urls(), None),
         };
         change(&mut settings);
         let index = NodeIndex::default();
@@ -899,6 +904,11 @@ impl Reply {
         let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
+}
+
+/// Every URL at the address that the machine reached.
+fn our_urls() -> UrlSettings {
+    UrlSettings { boot: None, boot6: None, agent: None, boot_port: 8080, agent_port: 6386 }
 }
 
 fn write_boot_set(folder: &Path) {

@@ -1,0 +1,74 @@
+//! Which boot sets there are, and where each lies.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use hardware::CpuArch;
+
+use crate::boot_set::BootSet;
+
+/// Whether a boot set is whole: that for `cpu_arch` of those in `folder`.
+///
+/// # Errors
+/// What is missing or damaged.
+pub fn check_boot_set(folder: &Path, cpu_arch: CpuArch) -> Result<()> {
+    BootSet::open(&folder_of(folder, cpu_arch), cpu_arch).map(drop)
+}
+
+/// The architectures that there are boot sets for; clones share what was seen last.
+#[derive(Clone, Debug)]
+pub struct BootSets {
+    folder: PathBuf,
+    there: Arc<Mutex<Vec<CpuArch>>>,
+}
+
+impl BootSets {
+    /// Looks into a folder of boot sets.
+    #[must_use]
+    pub fn look(folder: &Path) -> Self {
+        let boot_sets = Self { folder: folder.to_owned(), there: Arc::default() };
+        boot_sets.look_again();
+        boot_sets
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What was there when somebody last looked.
+    #[must_use]
+    pub fn there(&self) -> Vec<CpuArch> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Boot sets may be made while we run.
+    pub fn look_again(&self) {
+        let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
+        let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());
+        *self.there.lock().unwrap_or_else(PoisonError::into_inner) = there.collect();
+    }
+}
+
+/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
+pub(super) fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
+    match cpu_arch {
+        CpuArch::X64 => boot_sets.to_owned(),
+        CpuArch::Arm64 | CpuArch::Riscv64 => boot_sets.join(cpu_arch.name()),
+    }
+}
+
+/// The command that makes a boot set in `path`, in words.
+#[must_use]
+pub fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
+    match cpu_arch {
+        CpuArch::X64 => {
+            format!("make one with `ferroboot image build --output {}`", path.display())
+        }
+        CpuArch::Arm64 | CpuArch::Riscv64 => format!(
+            "make one with `ferroboot image build --architecture {cpu_arch} --output {}`",
+            path.display()
+        ),
+    }
+}

@@ -1,0 +1,21 @@
+//! The boot listener: what firmware and boot loaders fetch, composed for each node, over HTTP/1.1.
+//!
+//! A server of its own rather than a part of the API: firmware takes less of HTTP than a browser,
+//! and gives up without a word where an answer has another form than it expects.
+//!
+//! [`Artifacts`] finds what a node boots with before its machine is touched, and serves it. What a request gets is
+//! decided in [`netboot`].
+
+mod answer;
+mod artifacts;
+mod body;
+mod boot_set;
+mod boot_sets;
+mod contents;
+mod exchange;
+mod images;
+mod sources;
+
+pub use artifacts::{ArtifactSettings, Artifacts};
+pub use boot_sets::{BootSets, check_boot_set, how_to_make_one};
+pub use sources::{ImageLimits, ImagePace, ImageReach};
