@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, future};
 
 use anyhow::{Context, Result};
-use artifacts::{ArtifactSettings, Artifacts, BootSets, ImageLimits, ImageReach};
+use artifacts::{ArtifactSettings, Artifacts, BootSets};
+use netboot::image_limits::ImageLimits;
+use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlSettings, Urls};
 use nodes::{NodeIndex, Recorder};
 use provision::boot::{BootInterface, HttpLoader};

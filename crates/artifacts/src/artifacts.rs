@@ -12,6 +12,8 @@ use http::header::{
 };
 use http::{HeaderName, Method, Request};
 use netboot::fetch_plan::FetchRequest;
+use netboot::image_limits::ImageLimits;
+use netboot::image_reach::ImageReach;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use netboot::urls::Urls;
 use nodes::{NodeIndex, Recorder};
@@ -31,7 +33,7 @@ use crate::boot_sets::BootSets;
 use crate::contents::Contents;
 use crate::exchange::Exchange;
 use crate::images::{Files, Images, Store, image_urls};
-use crate::sources::{Fresh, ImageLimits, ImageReach, Sources};
+use crate::sources::{Fresh, Sources};
 
 /// What the boot listener serves, and how machines are told of it.
 #[derive(Clone, Debug)]

@@ -18,4 +18,3 @@ mod sources;
 
 pub use artifacts::{ArtifactSettings, Artifacts};
 pub use boot_sets::{BootSets, check_boot_set, how_to_make_one};
-pub use sources::{ImageLimits, ImagePace, ImageReach};

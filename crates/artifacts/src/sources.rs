@@ -16,6 +16,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use efi::SharedFile;
 use futures::future::{BoxFuture, FutureExt as _, Shared as SharedFuture, WeakShared};
+use netboot::image_limits::ImageLimits;
+use netboot::image_reach::ImageReach;
 use nix::libc::O_NONBLOCK;
 use provision::text::shown_url;
 use sha2::{Digest, Sha256};
@@ -24,35 +26,9 @@ use url::Url;
 
 use self::cache::{ImageCache, Meta, name_of};
 use self::download::ImageClient;
-pub use self::download::ImagePace;
-pub use self::reach::ImageReach;
 use crate::boot_set::Shared;
 
 const READ_AT_ONCE: usize = 1 << 20;
-
-/// How much images of nodes may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// Bytes of one image.
-    pub image_bytes: u64,
-    /// Bytes of all downloaded images.
-    pub cache_bytes: u64,
-    /// Image files that are kept open. Those that live boots hold are kept beyond it.
-    pub open_files: usize,
-    /// How fast they must come.
-    pub pace: ImagePace,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self {
-            image_bytes: 8 << 30,
-            cache_bytes: 32 << 30,
-            open_files: 256,
-            pace: ImagePace::default(),
-        }
-    }
-}
 
 /// The images of nodes, wherever they come from; clones share what is known of them.
 #[derive(Clone, Debug)]
@@ -313,6 +289,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::time::Duration;
 
+    use netboot::image_limits::ImagePace;
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 

@@ -8,9 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use artifacts::{ArtifactSettings, Artifacts, BootSets, ImageLimits, ImageReach, check_boot_set};
+use artifacts::{ArtifactSettings, Artifacts, BootSets, check_boot_set};
 use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
+use netboot::image_limits::ImageLimits;
+use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
 use proptest::prelude::*;

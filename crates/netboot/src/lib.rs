@@ -33,6 +33,8 @@ pub mod dry_run;
 pub mod exchange;
 pub mod fetch_plan;
 pub mod foreign_pools;
+pub mod image_limits;
+pub mod image_reach;
 pub mod interface_addresses;
 pub mod network_plan;
 pub mod network_settings;

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use netboot::image_limits::{ImageLimits, ImagePace};
+use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
@@ -216,7 +218,7 @@ pub struct ImageConfig {
 
 impl Default for ImageConfig {
     fn default() -> Self {
-        let limits = artifacts::ImageLimits::default();
+        let limits = ImageLimits::default();
         let mib = |bytes: u64| u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         Self {
             loopback: false,
@@ -230,12 +232,12 @@ impl Default for ImageConfig {
 }
 
 impl ImageConfig {
-    fn limits(&self) -> artifacts::ImageLimits {
-        let pace = artifacts::ImagePace {
+    fn limits(&self) -> ImageLimits {
+        let pace = ImagePace {
             bytes_per_sec: u64::from(self.slowest_kib_per_sec) << 10,
-            ..artifacts::ImagePace::default()
+            ..ImagePace::default()
         };
-        artifacts::ImageLimits {
+        ImageLimits {
             image_bytes: u64::from(self.longest_mib) << 20,
             cache_bytes: u64::from(self.cache_mib) << 20,
             open_files: self.open_files.into(),
@@ -484,8 +486,8 @@ impl Config {
     }
 
     /// The servers from which images may be fetched.
-    pub(crate) fn image_reach(&self) -> artifacts::ImageReach {
-        artifacts::ImageReach {
+    pub(crate) fn image_reach(&self) -> ImageReach {
+        ImageReach {
             loopback: self.images.loopback,
             link_local: self.images.link_local,
             own_ports: [self.api.listen, self.agent.listen, self.boot.listen]
@@ -703,7 +705,7 @@ mod tests {
         let limits = config.images.limits();
 
         assert_eq!((limits.pace.bytes_per_sec, limits.cache_bytes), (1 << 10, 9000 << 20));
-        assert_eq!(ImageConfig::default().limits(), artifacts::ImageLimits::default());
+        assert_eq!(ImageConfig::default().limits(), ImageLimits::default());
         assert!(refusal("[images]\ncache_mib = 1").contains("at least longest_mib"));
         assert!(refusal("[images]\nslowest_kib_per_sec = 0").contains("at least 1"));
         assert!(refusal("[images]\nopen_files = 0").contains("at least 1"));

@@ -1,7 +1,8 @@
 //! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
 use anyhow::{Result, ensure};
-use artifacts::{BootSets, ImageReach};
+use artifacts::BootSets;
+use netboot::image_reach::ImageReach;
 use netboot::urls::Urls;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};

@@ -9,6 +9,8 @@ use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     LAST_MODIFIED,
 };
+use netboot::image_limits::ImagePace;
+use netboot::image_reach::ImageReach;
 use provision::text::shown_url;
 use reqwest::{Client, Response};
 use tokio::task::spawn_blocking;
@@ -19,44 +21,13 @@ use transport::host_addresses::host_addresses;
 use url::Url;
 
 use super::cache::{Download, ImageCache, Meta};
-use super::reach::{ImageReach, ImageResolver};
+use super::reach::{ImageResolver, redirects};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// What is written and hashed at once, on a thread that may block.
 const WRITE_AT_ONCE: usize = 1 << 20;
 /// Bytes of an entity tag or a date that are kept.
 const LONGEST_VALIDATOR: usize = 1_024;
-
-/// How fast an image must come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImagePace {
-    /// For names, connections and redirects, up to the answer's head.
-    pub head: Duration,
-    /// Silence in the body.
-    pub silence: Duration,
-    /// Bytes that must come each second on average. As much time as the head has is given on top.
-    pub bytes_per_sec: u64,
-}
-
-impl Default for ImagePace {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(60),
-            silence: Duration::from_secs(30),
-            bytes_per_sec: 128 << 10,
-        }
-    }
-}
-
-impl ImagePace {
-    /// When a body of which `received` bytes have come must have gone on, or ended; since its head.
-    ///
-    /// So the whole of an image of `n` bytes takes `head + n / bytes_per_sec` at most.
-    fn allows(self, received: u64) -> Duration {
-        let secs = received / self.bytes_per_sec.max(1);
-        self.head.saturating_add(Duration::from_secs(secs))
-    }
-}
 
 /// The client of image servers.
 #[derive(Debug)]
@@ -74,7 +45,7 @@ impl ImageClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder()
             .connect_timeout(CONNECT)
-            .redirect(reach.redirects())
+            .redirect(redirects(&reach))
             .dns_resolver(std::sync::Arc::new(ImageResolver(reach.clone())))
             // Through a proxy it would not be seen which server is asked.
             .no_proxy()
@@ -199,18 +170,4 @@ async fn write(mut download: Download, mut bytes: Vec<u8>) -> Result<(Download, 
 fn text_of(answer: &Response, name: HeaderName) -> Option<String> {
     let text = answer.headers().get(name)?.to_str().ok()?;
     (text.len() <= LONGEST_VALIDATOR).then(|| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_for_an_image_fits_its_length() {
-        let pace = ImagePace { bytes_per_sec: 1 << 20, ..ImagePace::default() };
-
-        assert_eq!(pace.allows(0), Duration::from_secs(60));
-        assert_eq!(pace.allows(100 << 20), Duration::from_secs(160));
-        assert_eq!(ImagePace { bytes_per_sec: 0, ..pace }.allows(9).as_secs(), 69);
-    }
 }

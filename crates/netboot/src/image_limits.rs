@@ -1,0 +1,73 @@
+//! How much the images of nodes may take: of space, of open files, and of time.
+
+use std::time::Duration;
+
+/// How much images of nodes may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of one image.
+    pub image_bytes: u64,
+    /// Bytes of all downloaded images.
+    pub cache_bytes: u64,
+    /// Image files that are kept open. Those that live boots hold are kept beyond it.
+    pub open_files: usize,
+    /// How fast they must come.
+    pub pace: ImagePace,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            image_bytes: 8 << 30,
+            cache_bytes: 32 << 30,
+            open_files: 256,
+            pace: ImagePace::default(),
+        }
+    }
+}
+
+/// How fast an image must come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImagePace {
+    /// For names, connections and redirects, up to the answer's head.
+    pub head: Duration,
+    /// Silence in the body.
+    pub silence: Duration,
+    /// Bytes that must come each second on average. As much time as the head has is given on top.
+    pub bytes_per_sec: u64,
+}
+
+impl Default for ImagePace {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            bytes_per_sec: 128 << 10,
+        }
+    }
+}
+
+impl ImagePace {
+    /// When a body of which `received` bytes have come must have gone on, or ended; since its head.
+    ///
+    /// So the whole of an image of `n` bytes takes `head + n / bytes_per_sec` at most.
+    #[must_use]
+    pub fn allows(self, received: u64) -> Duration {
+        let secs = received / self.bytes_per_sec.max(1);
+        self.head.saturating_add(Duration::from_secs(secs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_an_image_fits_its_length() {
+        let pace = ImagePace { bytes_per_sec: 1 << 20, ..ImagePace::default() };
+
+        assert_eq!(pace.allows(0), Duration::from_secs(60));
+        assert_eq!(pace.allows(100 << 20), Duration::from_secs(160));
+        assert_eq!(ImagePace { bytes_per_sec: 0, ..pace }.allows(9).as_secs(), 69);
+    }
+}
