@@ -12,7 +12,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use crate::contents::Contents;
 
 /// What is still to be sent.
-pub struct Body {
+pub(crate) struct Body {
     contents: Arc<Contents>,
     left: Range<u64>,
     reading: Option<Reading>,

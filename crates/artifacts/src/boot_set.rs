@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use efi::{SharedFile, UkiStub};
 use hardware::CpuArch;
 use netboot::boot_set::{BootSetManifest, ManifestFile, efi_machine};
+use netboot::composition::RamdiskFiles;
 use provision::boot::Artifact;
 
 /// A file that images share, held open: whoever replaces it on disk does not cut a boot short.
@@ -28,11 +29,11 @@ pub(crate) struct Ramdisk {
 #[derive(Debug)]
 pub(crate) struct BootSet {
     pub(crate) ramdisk: Ramdisk,
-    pub(crate) stub_file: Shared,
-    pub(crate) stub: UkiStub,
+    stub_file: Shared,
+    stub: UkiStub,
     /// `None` where Debian has no iPXE for the architecture.
-    pub(crate) ipxe: Option<Shared>,
-    pub(crate) grub: Shared,
+    ipxe: Option<Shared>,
+    grub: Shared,
     pub(crate) kernel_version: String,
 }
 
@@ -69,6 +70,29 @@ impl BootSet {
             stub,
             kernel_version: manifest.kernel_version().to_owned(),
         })
+    }
+
+    /// What artifacts of a ramdisk are made of; the ramdisk is this boot set's, or a node's own.
+    pub(crate) fn ramdisk_files<'a>(
+        &'a self,
+        ramdisk: &'a Ramdisk,
+        seed: &'a [u8],
+    ) -> RamdiskFiles<'a> {
+        RamdiskFiles {
+            kernel: &ramdisk.kernel.source,
+            initramfs: &ramdisk.initramfs.source,
+            seed,
+            stub: &self.stub,
+            grub: &self.grub.source,
+            ipxe: self.ipxe.as_ref().map(|ipxe| &ipxe.source),
+            kernel_version: &self.kernel_version,
+        }
+    }
+
+    /// The files that lie behind them.
+    pub(crate) fn open_files(&self, ramdisk: &Ramdisk) -> Vec<Shared> {
+        let own = [&ramdisk.kernel, &ramdisk.initramfs, &self.stub_file, &self.grub];
+        own.into_iter().chain(&self.ipxe).cloned().collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use hardware::CpuArch;
+use netboot::boot_set::folder_of;
 
 use crate::boot_set::BootSet;
 
@@ -48,27 +49,5 @@ impl BootSets {
         let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
         let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());
         *self.there.lock().unwrap_or_else(PoisonError::into_inner) = there.collect();
-    }
-}
-
-/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
-pub(super) fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
-    match cpu_arch {
-        CpuArch::X64 => boot_sets.to_owned(),
-        CpuArch::Arm64 | CpuArch::Riscv64 => boot_sets.join(cpu_arch.name()),
-    }
-}
-
-/// The command that makes a boot set in `path`, in words.
-#[must_use]
-pub fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
-    match cpu_arch {
-        CpuArch::X64 => {
-            format!("make one with `ferroboot image build --output {}`", path.display())
-        }
-        CpuArch::Arm64 | CpuArch::Riscv64 => format!(
-            "make one with `ferroboot image build --architecture {cpu_arch} --output {}`",
-            path.display()
-        ),
     }
 }

@@ -10,17 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use efi::CpioArchive;
 use hardware::CpuArch;
-use provision::boot::Artifact;
-use provision::config_drive::{self, SEED_FOLDER};
-use provision::image::{CONFIG_DRIVE, MachineImage, NamedImage, image_of};
+use netboot::boot_set::{folder_of, how_to_make_one};
+use netboot::composition::{Ingredients, compose, config_drive_archive, content_type};
+use provision::boot::{Artifact, HttpLoader, NoBoot};
+use provision::image::{MachineImage, NamedImage, image_of};
 use provision::{BootInterface, Boots, Node};
 use tracing::info;
 use uuid::Uuid;
 
 use crate::boot_set::{BootSet, Ramdisk, Shared};
-use crate::boot_sets::{folder_of, how_to_make_one};
 use crate::contents::Contents;
 use crate::sources::{Fresh, Sources};
 
@@ -37,7 +36,7 @@ pub(crate) fn image_urls(node: &Node) -> Vec<String> {
 pub(crate) struct Images {
     pub(crate) files: Files,
     /// What is unpacked over the initramfs; empty, if nothing is.
-    pub(crate) seed: Vec<u8>,
+    seed: Vec<u8>,
     /// Of the loader that the machine fetched, else as its node says: kernel, ramdisk and scripts have the
     /// same names for all.
     cpu_arch: Mutex<CpuArch>,
@@ -76,6 +75,27 @@ impl Images {
         Ok(contents)
     }
 
+    /// Composes an artifact; nothing is read but what is in memory already.
+    pub(crate) fn compose(
+        &self,
+        artifact: Artifact,
+        cpu_arch: CpuArch,
+        loader: HttpLoader,
+        command_line: &str,
+    ) -> Result<Contents> {
+        let (ingredients, files) = match &self.files {
+            Files::Iso(iso) => (Ingredients::Iso(&iso.source), vec![iso.clone()]),
+            Files::Ramdisks(ramdisks) => {
+                let no_boot_set = || NoBoot::NoBootSet { cpu_arch }.to_string();
+                let (boot_set, ramdisk) = ramdisks.get(&cpu_arch).with_context(no_boot_set)?;
+                let files = boot_set.ramdisk_files(ramdisk, &self.seed);
+                (Ingredients::Ramdisk(files), boot_set.open_files(ramdisk))
+            }
+        };
+        let image = compose(artifact, loader, &ingredients, command_line)?;
+        Ok(Contents::new(image, content_type(artifact), files))
+    }
+
     /// What the machine is, as far as is known.
     pub(crate) fn cpu_arch(&self) -> CpuArch {
         *locked(&self.cpu_arch)
@@ -92,7 +112,7 @@ impl Images {
 
 /// Where images come from, and which attempt holds which.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct ImageStore {
     boot_sets: [Folder; CpuArch::ALL.len()],
     sources: Sources,
     /// By node.
@@ -106,7 +126,7 @@ struct Held {
     images: Arc<Images>,
 }
 
-impl Store {
+impl ImageStore {
     pub(crate) fn new(boot_sets: &Path, sources: Sources) -> Self {
         let boot_sets = CpuArch::ALL.map(|cpu_arch| Folder {
             cpu_arch,
@@ -193,16 +213,6 @@ impl Store {
         let found = self.sources.find(image.url, fresh).await;
         found.with_context(|| format!("{} cannot be used", image.field))
     }
-}
-
-/// The config drive of a node's instance as an archive that is unpacked over its initramfs; empty, if it has none.
-fn config_drive_archive(node: &Node) -> Result<Vec<u8>> {
-    let Some(config_drive) = node.instance_info.get(CONFIG_DRIVE) else { return Ok(Vec::new()) };
-    let mut archive = CpioArchive::default();
-    for file in config_drive::files(config_drive)? {
-        archive.file(&format!("{SEED_FOLDER}/{}", file.path), file.contents);
-    }
-    Ok(archive.finish())
 }
 
 /// The folder of a boot set, which may come, and be replaced, while we run.

@@ -8,13 +8,17 @@
 
 mod answer;
 mod artifacts;
+mod attempt_images;
 mod body;
 mod boot_set;
 mod boot_sets;
 mod contents;
 mod exchange;
 mod images;
+mod service;
+mod settings;
 mod sources;
 
-pub use artifacts::{ArtifactSettings, Artifacts};
-pub use boot_sets::{BootSets, check_boot_set, how_to_make_one};
+pub use artifacts::Artifacts;
+pub use boot_sets::{BootSets, check_boot_set};
+pub use settings::ArtifactSettings;

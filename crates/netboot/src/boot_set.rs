@@ -1,6 +1,7 @@
-//! `manifest.json`: the files of a boot set, with their lengths and digests.
+//! Boot sets: the folder of each, and its `manifest.json` with the lengths and digests of its files.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use efi::PeMachine;
 use hardware::CpuArch;
@@ -93,6 +94,29 @@ impl BootSetManifest {
     #[must_use]
     pub fn kernel_version(&self) -> &str {
         &self.kernel_version
+    }
+}
+
+/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
+#[must_use]
+pub fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
+    match cpu_arch {
+        CpuArch::X64 => boot_sets.to_owned(),
+        CpuArch::Arm64 | CpuArch::Riscv64 => boot_sets.join(cpu_arch.name()),
+    }
+}
+
+/// How the boot set for an architecture is made in `path`, in words.
+#[must_use]
+pub fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
+    match cpu_arch {
+        CpuArch::X64 => {
+            format!("make one with `ferroboot image build --output {}`", path.display())
+        }
+        CpuArch::Arm64 | CpuArch::Riscv64 => format!(
+            "make one with `ferroboot image build --architecture {cpu_arch} --output {}`",
+            path.display()
+        ),
     }
 }
 

@@ -19,8 +19,9 @@
 //!
 //! # From a URL to a file
 //!
-//! [`ticket::admit`] decides whether a ticket opens a file, [`fetch_plan::plan`] which part of the file a request
-//! gets.
+//! [`ticket::admit`] decides whether a ticket opens a file, [`composition::compose`] what the file is made of, and
+//! [`fetch_answer::FetchAnswer`] which part of the file a request gets ([`fetch_plan::plan`]), and with which headers.
+//! [`image_reach::ImageReach`] decides from which servers the daemon fetches images of nodes.
 //!
 //! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
 //! [`Responder::who_is_it`]: respond::Responder::who_is_it
@@ -29,8 +30,10 @@
 
 pub mod boot_answer;
 pub mod boot_set;
+pub mod composition;
 pub mod dry_run;
 pub mod exchange;
+pub mod fetch_answer;
 pub mod fetch_plan;
 pub mod foreign_pools;
 pub mod image_limits;

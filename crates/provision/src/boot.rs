@@ -1,5 +1,6 @@
 //! Boot decisions for firmware and BMCs, and the kernel command line.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image::{MachineImage, image_of};
-use crate::node::{Attempt, Node};
+use crate::node::{Attempt, Node, Port};
 use crate::procedure::{Boots, Stage};
 use crate::state::{Position, ProvisionState};
 
@@ -516,9 +517,18 @@ pub fn kernel_arguments(node: &Node, boots: Boots, append: &str) -> Result<Strin
     }
 }
 
+/// The boot port of a machine, if there is exactly one.
+#[must_use]
+pub fn boot_mac(ports: &[impl Borrow<Port>]) -> Option<Mac> {
+    let mut bootable = ports.iter().map(Borrow::borrow).filter(|port| port.pxe_enabled);
+    match (bootable.next(), bootable.next()) {
+        (Some(only), None) => Some(only.address),
+        (None, _) | (Some(_), Some(_)) => None,
+    }
+}
+
 /// The kernel command line of an attempt: with its [arguments](kernel_arguments), for which `append` is the
-/// service's. `boot_mac` is the boot port, if there is exactly one. Only a ramdisk with an agent gets the agent URL
-/// and the token.
+/// service's. `boot_mac` is the [boot port](boot_mac). Only a ramdisk with an agent gets the agent URL and the token.
 ///
 /// # Errors
 /// [`BadArguments`] for control characters in `kernel_append_params`.

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
 use hardware::CpuArch;
+use netboot::boot_set::how_to_make_one;
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
@@ -126,7 +127,7 @@ fn boot_set(config: &Config, state: &Path) -> Result<String> {
     let there = BootSets::look(&folder).there();
     if there.is_empty() {
         artifacts::check_boot_set(&folder, CpuArch::X64).with_context(|| {
-            let make = artifacts::how_to_make_one(CpuArch::X64, &folder);
+            let make = how_to_make_one(CpuArch::X64, &folder);
             format!("there is none, so only nodes with images of their own boot: {make}")
         })?;
     }

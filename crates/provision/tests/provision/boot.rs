@@ -6,13 +6,15 @@ use hardware::architecture::{
     ARM64_HTTP, ARM64_PXE, RISCV64_HTTP, RISCV64_PXE, X64_HTTP, X64_PXE, X86_BIOS,
 };
 use hardware::{ClientArchitecture, ClientKind, CpuArch, Mac};
+use jiff::Timestamp;
 use proptest::prelude::*;
-use provision::ProvisionState;
 use provision::boot::{
     Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, architecture_for,
-    boot_for, bootable, kernel_command_line,
+    boot_for, boot_mac, bootable, kernel_command_line,
 };
-use serde_json::json;
+use provision::{Port, ProvisionState};
+use serde_json::{Map, json};
+use uuid::Uuid;
 
 use crate::situations::{self, asking, waiting};
 
@@ -272,6 +274,24 @@ fn the_command_line_names_api_token_and_port() {
          ipa-agent-token=token-0000000000000000000000000000000000001 \
          BOOTIF=01-52-54-00-aa-bb-01 console=ttyS0"
     );
+}
+
+#[test]
+fn a_machine_is_told_its_boot_port_only_where_it_can_be_no_other() {
+    let port = |last, pxe_enabled| Port {
+        uuid: Uuid::from_u128(last),
+        node_uuid: Uuid::nil(),
+        address: Mac([0x52, 0x54, 0, 0, 0, last as u8]),
+        pxe_enabled,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: None,
+        extra: Map::new(),
+        kept: Map::new(),
+    };
+
+    assert_eq!(boot_mac(&[port(1, false), port(2, true)]), Some(Mac([0x52, 0x54, 0, 0, 0, 2])));
+    assert_eq!(boot_mac(&[port(1, true), port(2, true)]), None);
+    assert_eq!(boot_mac(&[port(1, false)]), None);
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! What the boot listener answers: a request's path and headers go to [`netboot`], its answer goes back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
+};
+use http::{HeaderName, Method, Request};
+use netboot::fetch_answer::FetchRefusal;
+use netboot::fetch_plan::FetchRequest;
+use netboot::ticket::{TicketRefusal, admit, boot_path};
+use nodes::{NodeIndex, Recorder};
+use provision::Node;
+use provision::boot::Artifact;
+use transport::http_server::{Answered, Caller, HttpService, RequestBody, WhenSent};
+
+use crate::answer::Answer;
+use crate::attempt_images::AttemptImages;
+use crate::body::Body;
+use crate::exchange::Exchange;
+
+/// The service of the boot listener's port; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct BootService(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    images: Arc<AttemptImages>,
+    index: NodeIndex,
+    recorder: Recorder,
+}
+
+impl BootService {
+    pub(crate) fn new(images: Arc<AttemptImages>, index: NodeIndex, recorder: Recorder) -> Self {
+        Self(Arc::new(Parts { images, index, recorder }))
+    }
+}
+
+impl HttpService for BootService {
+    type Body = Body;
+
+    async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {
+        let started = Instant::now();
+        let mut asked_for = AskedFor::default();
+        let answer = match self.find(&request, caller, &mut asked_for).await {
+            Ok(answer) => answer,
+            Err(refusal) => Answer::refused(&refusal),
+        };
+        let Answer { head, contents, range } = answer;
+        let range = if request.method() == Method::HEAD { 0..0 } else { range };
+        let is_useful = head.is_useful();
+        if let Some(node) = asked_for.node.as_ref().filter(|_| is_useful && !range.is_empty()) {
+            self.0.recorder.addresses().fetches(node, caller.remote.ip()).await;
+        }
+        let exchange = Exchange {
+            recorder: self.0.recorder.clone(),
+            node: asked_for.node,
+            method: request.method().to_string().into(),
+            artifact: asked_for.artifact,
+            path: asked_for.file,
+            remote: caller.remote.ip(),
+            user_agent: text_of(&request, USER_AGENT).map(|agent| shortened(agent, 200)),
+            status: head.status.as_u16(),
+            error: head.error.clone(),
+            range: head.content_range().map(str::to_owned),
+            length: range.end - range.start,
+            started,
+        };
+        let mut response = http::Response::new(Body::new(contents, range));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers();
+        let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
+        Answered { response, is_useful, when_sent: Some(when_sent) }
+    }
+}
+
+/// What is known of a request before it is known what it gets.
+#[derive(Debug, Default)]
+struct AskedFor {
+    node: Option<Arc<Node>>,
+    artifact: Option<Artifact>,
+    file: String,
+}
+
+impl BootService {
+    async fn find(
+        &self,
+        request: &Request<RequestBody>,
+        caller: &Caller,
+        asked_for: &mut AskedFor,
+    ) -> Result<Answer, FetchRefusal> {
+        let head = match *request.method() {
+            Method::GET => false,
+            Method::HEAD => true,
+            _ => return Err(FetchRefusal::Method),
+        };
+        let path = boot_path(request.uri().path())?;
+        asked_for.file = shortened(path.file, 80);
+        asked_for.artifact = Artifact::of_file_name(path.file);
+        let node = self.0.index.by_ticket(path.ticket);
+        asked_for.node = node.clone();
+        let (attempt, artifact) = admit(node.as_deref(), path)?;
+        let node = node.as_deref().ok_or(TicketRefusal::UnknownTicket)?;
+        // Before anything that takes time: behind NAT, many machines wait for theirs.
+        caller.is_for(node.uuid);
+
+        let contents = self.0.images.contents(node, attempt, artifact, caller.near).await;
+        let contents = contents.map_err(|why| FetchRefusal::Unavailable(format!("{why:#}")))?;
+        let text = |name| text_of(request, name);
+        let fetch = FetchRequest {
+            head,
+            range: text(RANGE),
+            if_match: text(IF_MATCH),
+            if_none_match: text(IF_NONE_MATCH),
+            if_range: text(IF_RANGE),
+            if_modified_since: text(IF_MODIFIED_SINCE),
+            if_unmodified_since: text(IF_UNMODIFIED_SINCE),
+        };
+        Ok(Answer::planned(&fetch, contents, attempt.started_at))
+    }
+}
+
+/// A header that is no text counts as none.
+fn text_of(request: &Request<RequestBody>, name: HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
+}
+
+/// What comes from a peer goes into the trace, which keeps no novels.
+fn shortened(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
+}

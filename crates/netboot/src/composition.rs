@@ -1,0 +1,227 @@
+//! What the files of a ticket are made of: files of a boot set, scripts, and images composed of both.
+
+use efi::{
+    ComposedImage, CpioArchive, EspError, IsoError, SharedFile, UkiError, UkiParts, UkiStub, esp,
+    iso, seeded_initramfs, uki,
+};
+use hardware::CpuArch;
+use provision::boot::{Artifact, HttpLoader, NoBoot};
+use provision::config_drive::{self, BadConfigDrive, SEED_FOLDER};
+use provision::image::CONFIG_DRIVE;
+use provision::{BootInterface, Node};
+use thiserror::Error;
+
+use crate::scripts::{self, ScriptError};
+
+/// The name of the system in boot menus.
+const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n";
+
+/// What a machine's image is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Ingredients<'a> {
+    /// An ISO image that we did not compose, sent as it is.
+    Iso(&'a SharedFile),
+    /// A ramdisk, and the loaders of a boot set.
+    Ramdisk(RamdiskFiles<'a>),
+}
+
+/// A ramdisk, and the loaders of a boot set that start it.
+#[derive(Clone, Copy, Debug)]
+pub struct RamdiskFiles<'a> {
+    /// The kernel.
+    pub kernel: &'a SharedFile,
+    /// The initramfs.
+    pub initramfs: &'a SharedFile,
+    /// What is unpacked over the initramfs; empty, if nothing is.
+    pub seed: &'a [u8],
+    /// What makes a UKI of kernel and initramfs.
+    pub stub: &'a UkiStub,
+    /// GRUB.
+    pub grub: &'a SharedFile,
+    /// iPXE; `None` where Debian has none for the architecture.
+    pub ipxe: Option<&'a SharedFile>,
+    /// As `uname -r` shows it.
+    pub kernel_version: &'a str,
+}
+
+/// Why a file cannot be made.
+#[derive(Debug, Error)]
+pub enum CompositionError {
+    /// The machine boots an ISO image of the operator's or the instance's own.
+    #[error("the machine boots an ISO image and nothing else")]
+    IsoAlone,
+    /// The boot set was made without iPXE.
+    #[error("the boot set has no iPXE: set the node's boot_interface to http")]
+    NoIpxe,
+    /// A file of no bytes, which firmware waits for.
+    #[error("{} is empty", .0.file_name())]
+    Empty(Artifact),
+    /// There can be no UKI.
+    #[error("cannot compose the image")]
+    Uki(#[from] UkiError),
+    /// There can be no EFI system partition.
+    #[error(transparent)]
+    Esp(#[from] EspError),
+    /// There can be no ISO image.
+    #[error(transparent)]
+    Iso(#[from] IsoError),
+    /// A script cannot pass the kernel's command line on.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+}
+
+/// What a machine fetches of a ramdisk on its way through a boot interface.
+///
+/// # Errors
+/// [`NoBoot::NoIpxe`]
+pub fn artifacts_of(
+    interface: BootInterface,
+    loader: HttpLoader,
+    cpu_arch: CpuArch,
+) -> Result<Vec<Artifact>, NoBoot> {
+    let boot_loader = Artifact::boot_loader(cpu_arch);
+    Ok(match (interface, loader) {
+        (BootInterface::RedfishHttps, _) => vec![Artifact::Iso],
+        (BootInterface::Http, HttpLoader::Uki) => vec![boot_loader],
+        (BootInterface::Http, HttpLoader::Grub) => {
+            vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
+        }
+        (BootInterface::HttpIpxe, _) => {
+            let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
+            vec![ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
+        }
+    })
+}
+
+/// Composes an artifact; `loader` is what the boot interface `http` starts first.
+///
+/// # Errors
+/// [`CompositionError`]
+pub fn compose(
+    artifact: Artifact,
+    loader: HttpLoader,
+    ingredients: &Ingredients<'_>,
+    command_line: &str,
+) -> Result<ComposedImage, CompositionError> {
+    let image = match (ingredients, artifact) {
+        (Ingredients::Iso(iso), Artifact::Iso) => whole(iso),
+        (Ingredients::Iso(_), _) => return Err(CompositionError::IsoAlone),
+        (Ingredients::Ramdisk(files), artifact) => {
+            ramdisk_artifact(artifact, loader, files, command_line)?
+        }
+    };
+    if image.is_empty() {
+        return Err(CompositionError::Empty(artifact));
+    }
+    Ok(image)
+}
+
+fn ramdisk_artifact(
+    artifact: Artifact,
+    loader: HttpLoader,
+    files: &RamdiskFiles<'_>,
+    command_line: &str,
+) -> Result<ComposedImage, CompositionError> {
+    Ok(match artifact {
+        Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
+            match loader {
+                HttpLoader::Uki => ramdisk_uki(files, command_line)?,
+                HttpLoader::Grub => whole(files.grub),
+            }
+        }
+        Artifact::Ipxe | Artifact::IpxeArm64 => whole(files.ipxe.ok_or(CompositionError::NoIpxe)?),
+        Artifact::IpxeScript => ComposedImage::of_bytes(scripts::ipxe(command_line)?.into_bytes()),
+        Artifact::Iso => iso(&esp(&ramdisk_uki(files, command_line)?, files.stub.machine())?)?,
+        Artifact::GrubConfig => ComposedImage::of_bytes(scripts::grub(command_line)?.into_bytes()),
+        Artifact::Kernel => whole(files.kernel),
+        Artifact::Initramfs => seeded_initramfs(files.initramfs, files.seed),
+    })
+}
+
+fn whole(file: &SharedFile) -> ComposedImage {
+    ComposedImage::of_file(file.clone())
+}
+
+fn ramdisk_uki(files: &RamdiskFiles<'_>, command_line: &str) -> Result<ComposedImage, UkiError> {
+    let parts = UkiParts {
+        os_release: OS_RELEASE,
+        uname: files.kernel_version,
+        kernel: files.kernel,
+        initramfs: files.initramfs,
+        seed: files.seed,
+        command_line,
+    };
+    uki(files.stub, &parts)
+}
+
+/// The config drive of a node's instance as an archive that is unpacked over its initramfs; empty, if it has none.
+///
+/// # Errors
+/// [`BadConfigDrive`]
+pub fn config_drive_archive(node: &Node) -> Result<Vec<u8>, BadConfigDrive> {
+    let Some(config_drive) = node.instance_info.get(CONFIG_DRIVE) else { return Ok(Vec::new()) };
+    let mut archive = CpioArchive::default();
+    for file in config_drive::files(config_drive)? {
+        archive.file(&format!("{SEED_FOLDER}/{}", file.path), file.contents);
+    }
+    Ok(archive.finish())
+}
+
+/// The media type of an artifact.
+///
+/// EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole of it: a parameter after it, and
+/// the machine does not know what it got.
+#[must_use]
+pub fn content_type(artifact: Artifact) -> &'static str {
+    match artifact {
+        Artifact::BootLoader
+        | Artifact::BootLoaderArm64
+        | Artifact::BootLoaderRiscv64
+        | Artifact::Ipxe
+        | Artifact::IpxeArm64 => "application/efi",
+        Artifact::Iso => "application/vnd.efi-iso",
+        Artifact::IpxeScript | Artifact::GrubConfig => "text/plain",
+        Artifact::Kernel | Artifact::Initramfs => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(len: u64) -> SharedFile {
+        SharedFile { name: "own.iso".into(), len, sha256: [0; 32] }
+    }
+
+    fn of_iso(artifact: Artifact, iso: &SharedFile) -> Result<ComposedImage, CompositionError> {
+        compose(artifact, HttpLoader::Uki, &Ingredients::Iso(iso), "")
+    }
+
+    #[test]
+    fn a_machine_that_boots_an_iso_gets_it_as_it_is_and_nothing_else() {
+        assert_eq!(of_iso(Artifact::Iso, &file(9)).unwrap().len(), 9);
+        let refused = of_iso(Artifact::Kernel, &file(9)).unwrap_err().to_string();
+        assert_eq!(refused, "the machine boots an ISO image and nothing else");
+    }
+
+    #[test]
+    fn an_empty_file_is_refused_by_its_name() {
+        let refused = of_iso(Artifact::Iso, &file(0)).unwrap_err().to_string();
+        assert_eq!(refused, "boot.iso is empty");
+    }
+
+    #[test]
+    fn each_boot_interface_fetches_what_its_loader_asks_for() {
+        let of = |interface, loader| artifacts_of(interface, loader, CpuArch::X64).unwrap();
+
+        assert_eq!(of(BootInterface::RedfishHttps, HttpLoader::Grub), [Artifact::Iso]);
+        assert_eq!(of(BootInterface::Http, HttpLoader::Uki), [Artifact::BootLoader]);
+        let grub =
+            [Artifact::BootLoader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs];
+        assert_eq!(of(BootInterface::Http, HttpLoader::Grub), grub);
+        let ipxe = [Artifact::Ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs];
+        assert_eq!(of(BootInterface::HttpIpxe, HttpLoader::Uki), ipxe);
+        let none = artifacts_of(BootInterface::HttpIpxe, HttpLoader::Uki, CpuArch::Riscv64);
+        assert_eq!(none, Err(NoBoot::NoIpxe { cpu_arch: CpuArch::Riscv64 }));
+    }
+}
