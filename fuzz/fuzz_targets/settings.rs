@@ -10,8 +10,8 @@ use server::config::Config;
 
 fuzz_target!(|text: &str| match text.parse::<Config>() {
     Ok(config) => {
-        let _ = (config.host(), config.policy(), config.power_sync());
-        let _ = config.database_url(Path::new("/var/lib/ferroboot"));
+        let _ = (config.host(), config.policy(), config.power.sync_interval());
+        let _ = config.database.url_in(Path::new("/var/lib/ferroboot"));
         let _ = config.urls(None);
         config.check().expect("what was checked is right");
     }

@@ -104,7 +104,9 @@ fn directory(seen: StateSeen, path: &Path) -> String {
 
 /// A missing or outdated database is accepted, since the service creates or upgrades it.
 async fn database(config: &Config, state: &Path) -> Result<String> {
-    match Store::open_to_read(&config.database_url(state), &config.key_file(state)).await {
+    match Store::open_to_read(&config.database.url_in(state), &config.database.key_file_in(state))
+        .await
+    {
         Ok(store) => {
             store.close().await;
             Ok("opens".to_owned())
@@ -123,7 +125,7 @@ async fn database(config: &Config, state: &Path) -> Result<String> {
 }
 
 fn boot_set(config: &Config, state: &Path) -> Result<String> {
-    let folder = config.boot_sets_in(state);
+    let folder = config.boot.boot_sets_in(state);
     let there = BootSets::look(&folder).there();
     if there.is_empty() {
         artifacts::check_boot_set(&folder, CpuArch::X64).with_context(|| {

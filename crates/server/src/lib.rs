@@ -20,13 +20,15 @@ pub mod workers;
 mod small_disk;
 
 use std::net::{IpAddr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use artifacts::Artifacts;
+use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use axum::Router;
 use axum::routing::get;
 use netboot::boot_answer::TFTP_FILE;
+use netboot::urls::Urls;
 use nodes::{NodeIndex, Nodes, Recorder};
 use store::{DatabaseLock, Store};
 use tokio::sync::watch;
@@ -62,9 +64,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let shares = PortShares::of_this_process(config.limits.connections);
     let state = StateDir::lock(config.state_dir()?)?;
     let daemon = daemons::identity(&state, config.host())?;
-    let database_url = config.database_url(state.path());
+    let database_url = config.database.url_in(state.path());
     let _lock = DatabaseLock::take(&database_url).context("cannot use the database")?;
-    let store = Store::open(&database_url, &config.key_file(state.path())).await;
+    let store = Store::open(&database_url, &config.database.key_file_in(state.path())).await;
     let store = store.context("cannot open the database")?;
     let pools = daemons::pools(&config.dhcp);
     let foreign_pools = daemons::register(&store, &daemon, &pools).await?;
@@ -76,7 +78,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
 
     let dhcp = dhcp::DhcpThread::open(&config.dhcp, state.path()).await?;
     let urls = config.urls(dhcp.addresses().first().copied());
-    let settings = config.artifacts(state.path(), urls.clone());
+    let settings = artifact_settings(&config, state.path(), urls.clone());
     let boot_sets = settings.boot_sets.clone();
     let metrics = DaemonMetrics::new(store.health().clone());
     let strangers = BootingStrangers::default();
@@ -156,7 +158,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         {
             let tftp = Tftp::open(
                 SocketAddrV4::new(address, tftp::PORT),
-                config.boot_sets_in(state.path()).join(TFTP_FILE),
+                config.boot.boot_sets_in(state.path()).join(TFTP_FILE),
                 transfers.clone(),
             )
             .await?;
@@ -183,7 +185,7 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         daemon: daemon.clone(),
         providers,
         policy: config.policy(),
-        power_sync: config.power_sync(),
+        power_sync: config.power.sync_interval(),
         loader: config.boot.http_loader,
         strangers,
     });
@@ -237,6 +239,20 @@ async fn ended_well(
         ended = parts.join_next().await;
     }
     result
+}
+
+fn artifact_settings(config: &Config, state_dir: &Path, urls: Urls) -> ArtifactSettings {
+    let boot = &config.boot;
+    ArtifactSettings {
+        boot_sets: BootSets::look(&boot.boot_sets_in(state_dir)),
+        cache: state_dir.join("cache"),
+        image_dirs: boot.image_dirs_in(state_dir),
+        image_reach: config.image_reach(),
+        image_limits: config.images.limits(),
+        http_loader: boot.http_loader,
+        kernel_append_params: boot.kernel_append_params.clone(),
+        urls,
+    }
 }
 
 fn api_settings(config: &Config, host: &str, strangers: BootingStrangers) -> api::ApiSettings {

@@ -104,3 +104,39 @@ impl DhcpLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netboot::network_settings::NetworkSettings;
+
+    use crate::config::Config;
+    use crate::config::tests::refusal;
+
+    #[test]
+    fn a_network_is_an_interface_and_a_pool() {
+        let config: Config =
+            "[[dhcp.network]]\ninterface = \"eth1\"\npool = \"192.0.2.10-192.0.2.20\""
+                .parse()
+                .unwrap();
+
+        let [network] = &config.dhcp.networks[..] else { panic!("one network expected") };
+        let pool = network.pool.unwrap().0;
+        assert_eq!(pool.len(), 11);
+        let flag: NetworkSettings = "eth1=192.0.2.10-192.0.2.20".parse().unwrap();
+        assert_eq!(flag.pool.unwrap().0, pool);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_in_words() {
+        assert!(refusal("[[dhcp.network]]\ninterface = \"a\"").contains("neither pool nor pool6"));
+        let network = |pool| format!("[[dhcp.network]]\ninterface = \"a\"\npool = \"{pool}\"\n");
+
+        assert!(refusal(&network("10.0.0.9-10.0.0.1")).contains("ends before it begins"));
+        assert!(refusal(&network("10.0.0.9")).contains("is no address range"));
+        let six = "[[dhcp.network]]\ninterface = \"a\"\npool6 = \"10.0.0.1-10.0.0.9\"";
+        assert!(refusal(six).contains("such as 2001:db8::100-2001:db8::1ff"));
+        let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");
+        assert!(refusal(&twice).contains("the interface a is in two DHCP networks"));
+        assert!(refusal("[dhcp]\nlease_secs = 1").contains("at least 60"));
+    }
+}

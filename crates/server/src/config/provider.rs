@@ -109,3 +109,23 @@ impl NeutronConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::tests::refusal;
+
+    #[test]
+    fn a_provider_that_lacks_a_setting_is_refused_in_words() {
+        let provider = |settings: &str| refusal(&format!("[dhcp]\nprovider = {settings}"));
+
+        assert!(provider("\"isc\"").contains("isc"));
+        assert!(provider("\"kea\"").contains("socket4"));
+        assert!(provider("\"neutron\"").contains("url or auth_url"));
+        let half = "\"neutron\"\n[dhcp.neutron]\nauth_url = \"http://keystone:5000\"";
+        assert!(provider(half).contains("password_file"));
+        let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
+        assert_eq!(config.dhcp.provider, DhcpProvider::Dnsmasq);
+    }
+}

@@ -59,7 +59,7 @@ impl DryRun {
             }
         }
         let urls = config.urls(networks.iter().find_map(NetworkDryRun::address));
-        let boot_sets = BootSets::look(&config.boot_sets_in(&config.state_dir()?));
+        let boot_sets = BootSets::look(&config.boot.boot_sets_in(&config.state_dir()?));
         let nodes = IndexView(index);
         let foreign_pools = daemons::foreign(&leased);
         networks.iter_mut().for_each(|network| network.set_foreign_pools(&foreign_pools));
@@ -235,7 +235,8 @@ async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
     let state_dir = config.state_dir()?;
     // The database's URL needs an absolute path.
     let state_dir = state_dir.canonicalize().unwrap_or(state_dir);
-    let (url, key_file) = (config.database_url(&state_dir), config.key_file(&state_dir));
+    let (url, key_file) =
+        (config.database.url_in(&state_dir), config.database.key_file_in(&state_dir));
     let store = match Store::open_to_read(&url, &key_file).await {
         Ok(store) => store,
         Err(StoreError::Missing { .. }) if config.database.url.is_none() => bail!(
@@ -278,10 +279,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config: Config = settings.parse().unwrap();
         let config = Config { state_dir: Some(folder.path().to_owned()), ..config };
-        let store =
-            Store::open(&config.database_url(folder.path()), &config.key_file(folder.path()))
-                .await
-                .unwrap();
+        let store = Store::open(
+            &config.database.url_in(folder.path()),
+            &config.database.key_file_in(folder.path()),
+        )
+        .await
+        .unwrap();
         store.create_node(node).await.unwrap();
         let port = boot_port(node.uuid, MAC);
         store.create_port(&port, Timestamp::UNIX_EPOCH).await.unwrap();
@@ -364,8 +367,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_another_daemons_pool_is_said_to_be_left_to_that_daemon() {
         let (folder, config) = state(&booting_node(), POOL).await;
-        let url = config.database_url(folder.path());
-        let store = Store::open(&url, &config.key_file(folder.path())).await.unwrap();
+        let url = config.database.url_in(folder.path());
+        let store = Store::open(&url, &config.database.key_file_in(folder.path())).await.unwrap();
         let [first, last] = ["192.0.2.200", "192.0.2.250"].map(|end| end.parse().unwrap());
         let ranges = vec![PoolRange { first, last }];
         let pools = DaemonPools { ranges, lease_secs: 600, ..DaemonPools::default() };
@@ -482,7 +485,9 @@ mod tests {
         let (_folder, config) = state(&booting_node(), "[dhcp]\nprovider = \"dnsmasq\"").await;
         let before = DryRun::open(&config, &[]).await.unwrap().told(MAC).await.unwrap();
         let dir = config.state_dir().unwrap();
-        let store = Store::open(&config.database_url(&dir), &config.key_file(&dir)).await.unwrap();
+        let store = Store::open(&config.database.url_in(&dir), &config.database.key_file_in(&dir))
+            .await
+            .unwrap();
         let event = BootEvent {
             at: Timestamp::UNIX_EPOCH,
             attempt: booting_node().attempt.unwrap().id,

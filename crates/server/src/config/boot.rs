@@ -1,0 +1,66 @@
+//! `[boot]`: the boot listener.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use provision::boot::HttpLoader;
+use serde::Deserialize;
+use url::Url;
+
+use super::addresses::{everywhere, expect_public};
+
+/// `[boot]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BootConfig {
+    /// The listening address for firmware and loaders.
+    pub listen: SocketAddr,
+    /// The URL for machines; by default the service's address on the first DHCP network.
+    pub url: Option<Url>,
+    /// The URL for machines with IPv6, if it differs.
+    pub url6: Option<Url>,
+    /// The boot set; by default `ramdisk` in the state directory.
+    pub ramdisk: Option<PathBuf>,
+    /// The first loader of `http`.
+    pub http_loader: HttpLoader,
+    /// Arguments added to every kernel command line, as in Ironic's option of this name.
+    pub kernel_append_params: String,
+    /// Folders for nodes' `file://` images; by default `images` in the state directory.
+    pub image_dirs: Option<Vec<PathBuf>>,
+}
+
+impl Default for BootConfig {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(8080),
+            url: None,
+            url6: None,
+            ramdisk: None,
+            http_loader: HttpLoader::default(),
+            kernel_append_params: "nofb vga=normal".to_owned(),
+            image_dirs: None,
+        }
+    }
+}
+
+impl BootConfig {
+    /// The folder of the boot set for x64, with subfolders for other architectures.
+    pub(crate) fn boot_sets_in(&self, state_dir: &Path) -> PathBuf {
+        self.ramdisk.clone().unwrap_or_else(|| state_dir.join("ramdisk"))
+    }
+
+    /// Folders for nodes' `file://` images.
+    pub(crate) fn image_dirs_in(&self, state_dir: &Path) -> Vec<PathBuf> {
+        self.image_dirs.clone().unwrap_or_else(|| vec![state_dir.join("images")])
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(
+            !self.kernel_append_params.contains(|c: char| c.is_control()),
+            "boot.kernel_append_params must be one line of kernel arguments"
+        );
+        expect_public("boot.url", self.url.as_ref())?;
+        expect_public("boot.url6", self.url6.as_ref())
+    }
+}
