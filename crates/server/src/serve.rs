@@ -1,0 +1,126 @@
+//! The daemon from its start to its end.
+
+mod base;
+mod http_ports;
+mod parts;
+mod services;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nodes::Backlog;
+use store::Store;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+use transport::http_server::PortShares;
+
+use self::base::DaemonBase;
+use self::http_ports::HttpPorts;
+use self::parts::{DaemonParts, LAST_PATIENCE};
+use self::services::Services;
+use crate::config::Config;
+use crate::daemons;
+use crate::means::BootMeans;
+use crate::signals::ServiceSignals;
+use crate::state_dir::StateDir;
+use crate::workers::Workers;
+
+/// Serves until `end`, or until a part of the daemon fails.
+///
+/// All addresses are opened before the first request is answered, so that errors surface at the start.
+///
+/// # Errors
+/// An address is in use, the state directory is in use, the database does not answer, or an interface is missing.
+pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> {
+    let signals = ServiceSignals::take()?;
+    let shares = PortShares::of_this_process(config.limits.connections);
+    let base = DaemonBase::take(&config).await?;
+    let (services, backlog) = Services::open(&config, &base).await?;
+    let ports = HttpPorts::listen(&config, shares)?;
+    base.release_claims().await?;
+
+    let means = services.means.clone();
+    let trace = TraceWriter::start(base.store.clone(), backlog);
+    let parts = start(&config, &base, services, ports, signals);
+    say_ready(&config, &base.state, &means);
+
+    let patience = Duration::from_secs(config.limits.end_secs.into()) + LAST_PATIENCE;
+    let result = parts.run_until(end, patience).await;
+    trace.end().await?;
+    base.close().await;
+    result
+}
+
+/// Starts all parts of the daemon, which take the services over.
+fn start(
+    config: &Config,
+    base: &DaemonBase,
+    services: Services,
+    ports: HttpPorts,
+    signals: ServiceSignals,
+) -> DaemonParts {
+    let mut parts = DaemonParts::default();
+    ports.serve(&services, &services.api_context(config, base), &mut parts);
+    let (sources, observers) = (services.boot_sources(config, base), services.observers());
+    let workers = Workers::new(services.worker_context(config, base));
+    let Services { nodes, recorder, dhcp, tftp, guard, .. } = services;
+    parts.start(|end| dhcp.run(sources, observers, end));
+    for tftp in tftp {
+        parts.start_infallible(|end| tftp.run(end));
+    }
+    let (addresses, index) = (recorder.addresses().clone(), nodes.index().clone());
+    let changed = nodes.clone();
+    parts.start_infallible(|end| nodes::address_writer::run(addresses, changed, end));
+    parts.start_infallible(|end| nodes::follower::run(nodes, end));
+    parts.start_infallible(|end| workers.run(end));
+    let (store, daemon, pools) = (base.store.clone(), base.daemon.clone(), base.pools.clone());
+    let foreign_pools = base.foreign_pools.clone();
+    parts.start(|end| daemons::stay_known(store, daemon, pools, foreign_pools, end));
+    parts.start_infallible(|end| signals.attend(guard, index, end));
+    parts
+}
+
+/// The task that writes recorded events into the database.
+struct TraceWriter(JoinHandle<()>);
+
+impl TraceWriter {
+    fn start(store: Store, backlog: Backlog) -> Self {
+        Self(tokio::spawn(nodes::trace::write(store, backlog)))
+    }
+
+    /// Waits for the end of the queue, which comes when the last recorder is dropped.
+    async fn end(self) -> Result<()> {
+        match timeout(LAST_PATIENCE, self.0).await {
+            Ok(written) => written.context("the trace could not be written")?,
+            Err(_) => warn!("the end of the trace could not be written within {LAST_PATIENCE:?}"),
+        }
+        Ok(())
+    }
+}
+
+fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
+    info!("state in {}", state.path().display());
+    info!("images for machines on http://{}/boot/", config.boot.listen);
+    info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
+    if config.api.noauth {
+        warn!("the API on {} requires no login (noauth in [api])", config.api.listen);
+    }
+    if config.api.users.is_some() && !config.api.is_local() {
+        warn!(
+            "passwords reach the API unencrypted: put a proxy with TLS before {}",
+            config.api.listen
+        );
+    }
+    match means.summary() {
+        Ok(boots) => info!("{boots}"),
+        Err(lacks) => warn!("{lacks}"),
+    }
+    let address = config.api.listen;
+    info!("ready: Ironic's API on http://{address}");
+    let login = match config.api.users {
+        None => "OS_AUTH_TYPE=none",
+        Some(_) => "OS_AUTH_TYPE=http_basic OS_USERNAME=… OS_PASSWORD=…",
+    };
+    info!("next: {login} OS_ENDPOINT=http://{address} baremetal node list");
+}
