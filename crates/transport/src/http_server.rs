@@ -8,6 +8,7 @@ mod answers;
 mod budget;
 mod lobby;
 pub mod metrics;
+mod port_state;
 mod progress;
 mod request_body;
 mod router;
@@ -16,14 +17,12 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -37,17 +36,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 pub use self::admission::ConnectionLimits;
-use self::admission::{Account, Admission, AdmissionVerdict, ConnectionId, Ended, Phase};
+use self::admission::{Account, Phase};
 use self::budget::BodyBudget;
-use self::lobby::{Full, Lobby};
+use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
+use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
@@ -143,30 +143,6 @@ pub struct Answered<B> {
     pub when_sent: Option<WhenSent>,
 }
 
-/// The state shared by all connections of a port.
-#[derive(Debug)]
-struct PortState {
-    name: &'static str,
-    limits: ConnectionLimits,
-    table: Mutex<Table>,
-    metrics: HttpMetrics,
-}
-
-#[derive(Debug)]
-struct Table {
-    admission: Admission,
-    closing: BTreeMap<ConnectionId, Arc<Notify>>,
-}
-
-/// A connection's place; dropping it frees the place.
-#[derive(Debug)]
-pub(crate) struct ConnectionPlace {
-    id: ConnectionId,
-    phase: AtomicU8,
-    closing: Arc<Notify>,
-    port: Arc<PortState>,
-}
-
 /// Serves a port until `end`, then finishes current answers.
 pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output = ()>) {
     let ServedPort { name, listeners, limits, bodies, headers, service, metrics } = port;
@@ -247,132 +223,6 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     }
 }
 
-impl PortState {
-    fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
-        let admission = Admission::new(limits.clone());
-        let table = Table { admission, closing: BTreeMap::new() };
-        Self { name, limits, table: Mutex::new(table), metrics }
-    }
-
-    /// The interval of checks: short enough for the shortest limit.
-    fn sweep_every(&self) -> Duration {
-        let ConnectionLimits { idle, head, body, fruitless, .. } = self.limits;
-        let shortest = idle.min(head).min(body).min(fruitless);
-        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
-    }
-
-    fn admit(
-        self: &Arc<Self>,
-        address: IpAddr,
-        now: Instant,
-    ) -> Result<Arc<ConnectionPlace>, Full> {
-        let mut table = self.table();
-        match table.admission.admit(address, now) {
-            AdmissionVerdict::Admitted { id, evicted } => {
-                for evicted in evicted {
-                    self.close(&mut table, evicted, Ended::Evicted);
-                }
-                let closing = Arc::<Notify>::default();
-                table.closing.insert(id, Arc::clone(&closing));
-                self.metrics.set_open(self.name, table.admission.len());
-                let phase = AtomicU8::new(Phase::Idle as u8);
-                Ok(Arc::new(ConnectionPlace { id, phase, closing, port: Arc::clone(self) }))
-            }
-            AdmissionVerdict::PeerFull => Err(Full::Peer),
-            AdmissionVerdict::PortFull => Err(Full::Port),
-        }
-    }
-
-    fn refused(&self, address: IpAddr) {
-        self.metrics.count_ended(self.name, "refused");
-        if let Some(more) = repeats::line("connection refused", self.name) {
-            warn!(
-                "a connection of {address} to {} is refused: all that there may be, or that one peer may have, are \
-                 being answered (limits.connections, limits.peer_percent, limits.exempt){more}",
-                self.name
-            );
-        }
-    }
-
-    fn make_room(&self, now: Instant) {
-        let mut table = self.table();
-        if let Some(evicted) = table.admission.evict_one(now) {
-            self.close(&mut table, evicted, Ended::Evicted);
-        }
-    }
-
-    fn sweep(&self, now: Instant) {
-        let mut table = self.table();
-        for (id, ended) in table.admission.overdue(now) {
-            self.close(&mut table, id, ended);
-        }
-        self.metrics.set_open(self.name, table.admission.len());
-    }
-
-    fn close(&self, table: &mut Table, id: ConnectionId, why: Ended) {
-        self.metrics.count_ended(self.name, why.name());
-        if let Some(closing) = table.closing.remove(&id) {
-            closing.notify_one();
-        }
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ConnectionPlace {
-    fn enter(&self, phase: Phase) {
-        if self.phase.swap(phase as u8, Ordering::AcqRel) == phase as u8 {
-            return;
-        }
-        self.port.table().admission.enter(self.id, phase, Instant::now());
-    }
-
-    fn phase(&self) -> Phase {
-        let phase = self.phase.load(Ordering::Acquire);
-        Phase::ALL.get(usize::from(phase)).copied().unwrap_or(Phase::Answer)
-    }
-
-    fn is_for(&self, node: Uuid) {
-        let mut table = self.port.table();
-        let evicted = table.admission.count_for_node(self.id, node, Instant::now());
-        if let Some(evicted) = evicted {
-            self.port.close(&mut table, evicted, Ended::Evicted);
-        }
-    }
-
-    fn was_useful(&self) {
-        self.port.table().admission.was_useful(self.id, Instant::now());
-    }
-
-    /// Whether this is the last answer to a peer whose requests fail. A peer that pipelines requests is never idle,
-    /// so [`PortState::sweep`] does not catch it.
-    fn is_fruitless(&self) -> bool {
-        let is_fruitless = self.port.table().admission.is_fruitless(self.id, Instant::now());
-        if is_fruitless {
-            self.port.metrics.count_ended(self.port.name, Ended::Fruitless.name());
-        }
-        is_fruitless
-    }
-
-    fn account(&self) -> Option<Account> {
-        self.port.table().admission.account(self.id)
-    }
-
-    fn is_slow(&self) {
-        self.port.metrics.count_ended(self.port.name, "slow_reader");
-    }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        let mut table = self.port.table();
-        table.admission.remove(self.id);
-        table.closing.remove(&self.id);
-    }
-}
-
 /// The hyper service of a port's connections.
 #[derive(Clone, Debug)]
 struct Handler<S> {
@@ -396,7 +246,7 @@ impl<S: HttpService> Handler<S> {
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
         let progress = AnswerProgress::default();
-        let patience = held.port.limits.stall;
+        let patience = held.limits().stall;
         let socket = Socket::new(stream, progress.clone(), Arc::clone(&held), patience);
         let service = service_fn(|request| self.answer(request, &caller, &progress));
         let connection = http1::Builder::new()
@@ -409,7 +259,7 @@ impl<S: HttpService> Handler<S> {
             .half_close(true)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
-        let mut closing = pin!(held.closing.notified());
+        let mut closing = pin!(held.closed());
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = &mut closing => return,
@@ -441,7 +291,7 @@ impl<S: HttpService> Handler<S> {
         held.enter(if has_body { Phase::Body } else { Phase::Answer });
         let account = held.account().filter(|_| has_body);
         let share = account.map(|account| Arc::new(self.budget.share(account)));
-        let (limit, time) = (self.bodies.each, held.port.limits.body);
+        let (limit, time) = (self.bodies.each, held.limits().body);
         let mut request = request.map(|incoming| {
             RequestBody::new(incoming, limit, time, share.clone(), Arc::clone(held))
         });

@@ -10,8 +10,9 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::admission::Phase;
 use super::budget::BodyShare;
-use super::{ConnectionPlace, Phase};
+use super::port_state::ConnectionPlace;
 
 /// The reason why a body is not read to its end.
 #[derive(Debug, Error)]

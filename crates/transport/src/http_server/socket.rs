@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::admission::Phase;
+use super::port_state::ConnectionPlace;
 use super::progress::AnswerProgress;
-use super::{ConnectionPlace, Phase};
 
 /// Least average rate in bytes per second at which a peer must take an answer while the server waits for it. A BMC
 /// that fetches virtual media takes ten times as much.

@@ -1,0 +1,178 @@
+//! The connections of a port: their admission, their phases, and their places.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::admission::{
+    Account, Admission, AdmissionVerdict, ConnectionId, ConnectionLimits, Ended, Phase,
+};
+use super::lobby::Full;
+use super::metrics::HttpMetrics;
+use crate::repeats;
+
+/// The state shared by all connections of a port.
+#[derive(Debug)]
+pub(super) struct PortState {
+    name: &'static str,
+    limits: ConnectionLimits,
+    table: Mutex<Table>,
+    metrics: HttpMetrics,
+}
+
+#[derive(Debug)]
+struct Table {
+    admission: Admission,
+    closing: BTreeMap<ConnectionId, Arc<Notify>>,
+}
+
+/// A connection's place; dropping it frees the place.
+#[derive(Debug)]
+pub(super) struct ConnectionPlace {
+    id: ConnectionId,
+    phase: AtomicU8,
+    closing: Arc<Notify>,
+    port: Arc<PortState>,
+}
+
+impl PortState {
+    pub(super) fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
+        let admission = Admission::new(limits.clone());
+        let table = Table { admission, closing: BTreeMap::new() };
+        Self { name, limits, table: Mutex::new(table), metrics }
+    }
+
+    /// The interval of checks: short enough for the shortest limit.
+    pub(super) fn sweep_every(&self) -> Duration {
+        let ConnectionLimits { idle, head, body, fruitless, .. } = self.limits;
+        let shortest = idle.min(head).min(body).min(fruitless);
+        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
+    }
+
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Arc<ConnectionPlace>, Full> {
+        let mut table = self.table();
+        match table.admission.admit(address, now) {
+            AdmissionVerdict::Admitted { id, evicted } => {
+                for evicted in evicted {
+                    self.close(&mut table, evicted, Ended::Evicted);
+                }
+                let closing = Arc::<Notify>::default();
+                table.closing.insert(id, Arc::clone(&closing));
+                self.metrics.set_open(self.name, table.admission.len());
+                let phase = AtomicU8::new(Phase::Idle as u8);
+                Ok(Arc::new(ConnectionPlace { id, phase, closing, port: Arc::clone(self) }))
+            }
+            AdmissionVerdict::PeerFull => Err(Full::Peer),
+            AdmissionVerdict::PortFull => Err(Full::Port),
+        }
+    }
+
+    pub(super) fn refused(&self, address: IpAddr) {
+        self.metrics.count_ended(self.name, "refused");
+        if let Some(more) = repeats::line("connection refused", self.name) {
+            warn!(
+                "a connection of {address} to {} is refused: all that there may be, or that one peer may have, are \
+                 being answered (limits.connections, limits.peer_percent, limits.exempt){more}",
+                self.name
+            );
+        }
+    }
+
+    pub(super) fn make_room(&self, now: Instant) {
+        let mut table = self.table();
+        if let Some(evicted) = table.admission.evict_one(now) {
+            self.close(&mut table, evicted, Ended::Evicted);
+        }
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut table = self.table();
+        for (id, ended) in table.admission.overdue(now) {
+            self.close(&mut table, id, ended);
+        }
+        self.metrics.set_open(self.name, table.admission.len());
+    }
+
+    fn close(&self, table: &mut Table, id: ConnectionId, why: Ended) {
+        self.metrics.count_ended(self.name, why.name());
+        if let Some(closing) = table.closing.remove(&id) {
+            closing.notify_one();
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionPlace {
+    pub(super) fn enter(&self, phase: Phase) {
+        if self.phase.swap(phase as u8, Ordering::AcqRel) == phase as u8 {
+            return;
+        }
+        self.port.table().admission.enter(self.id, phase, Instant::now());
+    }
+
+    /// The limits of the port's connections.
+    pub(super) fn limits(&self) -> &ConnectionLimits {
+        &self.port.limits
+    }
+
+    /// Resolves when the connection must close.
+    pub(super) async fn closed(&self) {
+        self.closing.notified().await;
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let phase = self.phase.load(Ordering::Acquire);
+        Phase::ALL.get(usize::from(phase)).copied().unwrap_or(Phase::Answer)
+    }
+
+    pub(super) fn is_for(&self, node: Uuid) {
+        let mut table = self.port.table();
+        let evicted = table.admission.count_for_node(self.id, node, Instant::now());
+        if let Some(evicted) = evicted {
+            self.port.close(&mut table, evicted, Ended::Evicted);
+        }
+    }
+
+    pub(super) fn was_useful(&self) {
+        self.port.table().admission.was_useful(self.id, Instant::now());
+    }
+
+    /// Whether this is the last answer to a peer whose requests fail. A peer that pipelines requests is never idle,
+    /// so [`PortState::sweep`] does not catch it.
+    pub(super) fn is_fruitless(&self) -> bool {
+        let is_fruitless = self.port.table().admission.is_fruitless(self.id, Instant::now());
+        if is_fruitless {
+            self.port.metrics.count_ended(self.port.name, Ended::Fruitless.name());
+        }
+        is_fruitless
+    }
+
+    pub(super) fn account(&self) -> Option<Account> {
+        self.port.table().admission.account(self.id)
+    }
+
+    pub(super) fn is_slow(&self) {
+        self.port.metrics.count_ended(self.port.name, "slow_reader");
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        let mut table = self.port.table();
+        table.admission.remove(self.id);
+        table.closing.remove(&self.id);
+    }
+}
