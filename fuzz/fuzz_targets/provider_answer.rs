@@ -2,22 +2,30 @@
 
 #![no_main]
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use hardware::CpuArch;
-use netboot::urls::IpFamily;
+use netboot::providers::announcement::Announcement;
+use netboot::providers::{kea, neutron};
+use netboot::urls::{IpFamily, UrlSettings, Urls};
 use provision::{Node, Port};
 use serde_json::{Value, json};
-use server::config::Config;
-use server::providers::announcement::Announcement;
-use server::providers::{kea, neutron};
+use server::providers::neutron::keystone;
 use uuid::Uuid;
 
 /// A boot by each boot interface with DHCP.
 static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
-    let settings = "[boot]\nurl = 'http://10.0.0.1:8080'\nurl6 = 'http://[fd00::1]:8080'";
-    let urls = settings.parse::<Config>().expect("they are settings").urls(None);
+    let url = |url: &str| Some(url.parse().expect("it is a URL"));
+    let settings = UrlSettings {
+        boot: url("http://10.0.0.1:8080"),
+        boot6: url("http://[fd00::1]:8080"),
+        agent: None,
+        boot_port: 8080,
+        agent_port: 6386,
+    };
+    let urls = Urls::new(settings, None);
     let boot = |(number, boot_interface): (u8, &str)| {
         let uuid = Uuid::from_u128(number.into());
         let at = "2026-01-02T03:04:05Z";
@@ -45,17 +53,48 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
     boots
 });
 
+/// What a configuration becomes when Kea is told of the boots, and what their clients may not be sent all the same.
+fn told_configuration(shown: &Value, family: IpFamily) -> Option<(Value, Vec<String>)> {
+    let mut boots = kea::KeaBoots::default();
+    boots.set_all(&BOOTS);
+    let mut configuration = shown.clone();
+    let told = boots.configure(&mut configuration, family, 0).ok()?;
+    assert!(!boots.are_lacking_in(&configuration, family), "a class of ours is not there");
+    assert!(kea::in_ascii(&configuration).is_ascii());
+    let warnings = BOOTS.iter().map(|boot| match told.obstacles.warning(boot) {
+        Ok(warning) => warning.map(|in_front| in_front.to_string()),
+        Err(refused) => Some(refused.to_string()),
+    });
+    Some((configuration, warnings.flatten().collect()))
+}
+
+/// The requests that follow from what Neutron shows of a port, and from Keystone's catalogue.
+fn requests_for(shown: &Value, told: &Announcement) -> Vec<String> {
+    let mut requests = Vec::new();
+    if let Ok(options) = neutron::options_of(told) {
+        let options = neutron::options_for(&options, shown);
+        requests.push(json!({"port": {"extra_dhcp_opts": options}}).to_string());
+    }
+    if neutron::has_link(shown, &HashSet::from([told.ticket()])) {
+        let options = neutron::present(shown);
+        requests.push(json!({"port": {"extra_dhcp_opts": options}}).to_string());
+    }
+    requests.extend(shown["id"].as_str().map(neutron::path_of));
+    requests.extend(keystone::endpoint(shown, None).map(String::from));
+    requests
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(shown) = serde_json::from_slice::<Value>(bytes) else { return };
-    for family in [IpFamily::V4, IpFamily::V6] {
-        let told = kea::told_configuration(shown.clone(), &BOOTS, family);
-        if let Ok((configuration, warnings)) = told {
-            let again = kea::told_configuration(configuration.clone(), &BOOTS, family);
+    // The daemon takes nothing else for a configuration.
+    for family in [IpFamily::V4, IpFamily::V6].into_iter().filter(|_| shown.is_object()) {
+        if let Some((configuration, warnings)) = told_configuration(&shown, family) {
+            let again = told_configuration(&configuration, family);
             assert_eq!(again.expect("it was told before"), (configuration, warnings));
         }
     }
     for boot in BOOTS.iter() {
-        for request in neutron::requests_for(&shown, boot) {
+        for request in requests_for(&shown, boot) {
             assert!(!request.contains(['\n', '\r']), "{request:?}");
         }
     }

@@ -19,6 +19,7 @@ use self::sample_requests::SampleRequest;
 use crate::boot_answer::BootContext;
 use crate::exchange::DhcpExchange;
 use crate::foreign_pools::ForeignPools;
+use crate::interface_addresses::link_local_of;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::proxy::ProxyResponder;
 use crate::respond::{Responder as _, respond};
@@ -159,7 +160,7 @@ impl NetworkDryRun {
             }
             if let Some(mut v6) = self.v6.clone() {
                 let request = sample.v6();
-                let arrival = V6Arrival::to_all(sample_requests::link_local(mac));
+                let arrival = V6Arrival::to_all(link_local_of(mac));
                 let got = respond(&mut v6, &request, arrival, context, now);
                 let verdict = sample.verdict6(&request, got.reply.as_ref());
                 all.push(self.explained(

@@ -156,6 +156,13 @@ pub fn server_duid(interface: &str, mac: Option<Mac>) -> Vec<u8> {
     }
 }
 
+/// The link-local address that is made of a MAC address (RFC 4291, appendix A).
+#[must_use]
+pub fn link_local_of(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,5 +253,11 @@ mod tests {
         assert!(other.starts_with("the pool 192.0.2.10-192.0.2.20 is in no network"), "{other}");
         assert!(other.contains("(10.0.0.1/8, 192.0.2.1/32)"), "{other}");
         assert!(none.starts_with("it has no IPv4 address"), "{none}");
+    }
+
+    #[test]
+    fn a_link_local_address_is_made_of_the_mac_address() {
+        let mac = Mac([0x52, 0x54, 0, 0xfb, 0, 1]);
+        assert_eq!(link_local_of(mac).to_string(), "fe80::5054:ff:fefb:1");
     }
 }

@@ -23,6 +23,11 @@
 //! [`fetch_answer::FetchAnswer`] which part of the file a request gets ([`fetch_plan::plan`]), and with which headers.
 //! [`image_reach::ImageReach`] decides from which servers the daemon fetches images of nodes.
 //!
+//! # What another DHCP server is told
+//!
+//! Where dnsmasq, Kea or Neutron answer machines in place of our server, [`providers`] says what each of them is told, and
+//! when again.
+//!
 //! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
 //! [`Responder::who_is_it`]: respond::Responder::who_is_it
 //! [`what_should_it_boot`]: boot_answer::what_should_it_boot
@@ -42,6 +47,7 @@ pub mod interface_addresses;
 pub mod network_plan;
 pub mod network_settings;
 pub mod node_view;
+pub mod providers;
 pub mod proxy;
 pub mod repeated_exchanges;
 pub mod respond;

@@ -327,7 +327,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::dry_run::sample_requests::link_local;
+    use crate::interface_addresses::link_local_of;
     use crate::test_view::TestView;
 
     const FIRST: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     fn from_card(duid: &[u8], card: Mac) -> Client {
-        Client::identify(&packet(duid, Vec::new()), link_local(card))
+        Client::identify(&packet(duid, Vec::new()), link_local_of(card))
     }
 
     fn from_hiding(duid: &[u8]) -> Client {

@@ -2,26 +2,26 @@
 //!
 //! [`Providers`] decides when a service is told, and is the same for all. A [`Provider`] knows how.
 
-pub mod announcement;
 pub mod dnsmasq;
 pub mod kea;
 pub mod metrics;
 pub mod neutron;
+pub mod provider;
 mod untold;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use artifacts::BootSets;
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
 use futures::stream;
+use netboot::providers::announcement::Announcement;
+use netboot::providers::picture::Picture;
+use netboot::providers::told_boots::ToldBoots;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
-use provision::boot::bootable;
 use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
 use provision::{BootEventKind, Node, Port};
 use store::log_store_failure;
@@ -29,57 +29,16 @@ use tokio::sync::RwLock;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::announcement::{Announcement, ToldPort};
 use self::dnsmasq::Dnsmasq;
 use self::kea::Kea;
 use self::metrics::{ProviderCallLabels, ProviderMetrics};
 use self::neutron::Neutron;
+use self::provider::{But, Provider};
 use self::untold::Untold;
 use crate::config::{self, Config};
 
 /// Boots that are taken back at a time.
 const AT_ONCE: usize = 16;
-
-/// A DHCP service that can be told what machines are to boot.
-///
-/// Telling it the same again changes nothing, and takes back nothing that others told it.
-pub trait Provider: fmt::Debug + Send + Sync {
-    /// Lets the service answer the ports of a node as `told` says, before its machine is switched on.
-    fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>>;
-
-    /// Lets the service answer as `now` says, where it was told `before` of the same boot: ports have come or
-    /// gone, or URLs have changed.
-    fn amend<'a>(
-        &'a self,
-        before: &'a Announcement,
-        now: &'a Announcement,
-    ) -> BoxFuture<'a, Result<But>>;
-
-    /// Lets the service forget that.
-    fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>>;
-
-    /// Lets the service answer as all of the picture says, and forget what else we ever told it. What cannot
-    /// be told keeps back nothing else.
-    fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>>;
-
-    /// Whether the service knows some of `told` no more: it was started anew, or somebody else has
-    /// changed it.
-    fn has_forgotten<'a>(&'a self, told: &'a [Announcement]) -> BoxFuture<'a, Result<bool>>;
-}
-
-/// What did not go well, in words, though a machine can boot nonetheless.
-pub type But = Vec<String>;
-
-/// All that a DHCP service should know.
-#[derive(Clone, Debug, Default)]
-pub struct Picture {
-    /// The boots that are under way.
-    pub told: Vec<Announcement>,
-    /// The latest boots of all machines that boot no more.
-    pub over: Vec<Announcement>,
-    /// The ports of all nodes.
-    pub ports: Vec<ToldPort>,
-}
 
 /// What the DHCP service has been told; clones share it.
 #[derive(Clone, Debug)]
@@ -91,7 +50,7 @@ pub struct Providers {
     boot_sets: BootSets,
     recorder: Recorder,
     metrics: ProviderMetrics,
-    told: Arc<Mutex<HashMap<Uuid, Announcement>>>,
+    told: Arc<Mutex<ToldBoots>>,
     /// Whether the service knows what it should. Held for writing while that is put right, so that a
     /// boot that begins meanwhile is not taken for one that is gone.
     right: Arc<RwLock<bool>>,
@@ -139,7 +98,7 @@ impl Providers {
         let _not_put_right = self.right.read().await;
         // Before the service is told: what came of an attempt to tell it is withdrawn as well.
         if self.name.is_some() {
-            self.told().insert(node.uuid, told.clone());
+            self.told().insert(told.clone());
         }
         let done = self.timed("announce", self.provider.announce(&told)).await;
         self.record_telling(node, &told, AnnouncementCause::Begin, &done);
@@ -154,7 +113,7 @@ impl Providers {
     /// Lets the service forget the boot of a node, if we told it of one. What fails is tried again by
     /// [`Providers::tidy`].
     pub async fn withdraw(&self, node: Uuid) {
-        let told = self.told().get(&node).cloned();
+        let told = self.told().of_node(node);
         if let Some(told) = told {
             self.forget(&told).await;
         }
@@ -171,7 +130,7 @@ impl Providers {
             self.put_right(nodes).await;
         }
         // Before the store is asked, which then knows all of them.
-        let told: Vec<_> = self.told().values().cloned().collect();
+        let told = self.told().all();
         if told.is_empty() {
             return;
         }
@@ -208,10 +167,7 @@ impl Providers {
         }
         // What was just being told or taken back is so by now.
         let _nothing_is_told = self.right.write().await;
-        let known: HashMap<_, _> =
-            self.told().values().map(|known| (known.node, known.attempt)).collect();
-        let still = told.iter().filter(|told| known.get(&told.node) == Some(&told.attempt));
-        let still: Vec<_> = still.cloned().collect();
+        let still = self.told().still(told);
         self.provider.has_forgotten(&still).await
     }
 
@@ -220,7 +176,7 @@ impl Providers {
     async fn follow(&self, nodes: &Nodes, told: Announcement) -> (Announcement, bool) {
         let Some((node, ports)) = nodes.index().by_uuid(told.node) else { return (told, true) };
         let Some(now) = self.announcement(&node, &ports) else { return (told, true) };
-        if now == told || now.attempt != told.attempt {
+        if !told.is_changed(&now) {
             return (told, true);
         }
         let _not_put_right = self.right.read().await;
@@ -230,11 +186,7 @@ impl Providers {
             self.complain("changes of a boot cannot be announced to the DHCP service", &failed);
             return (told, false);
         }
-        let mut all = self.told();
-        // It may be over by now.
-        if all.get(&told.node).is_some_and(|known| known.attempt == told.attempt) {
-            all.insert(told.node, now.clone());
-        }
+        self.told().amend(&now);
         (now, true)
     }
 
@@ -259,19 +211,14 @@ impl Providers {
                 self.complain("the boots cannot be announced to the DHCP service", &failed);
             }
         }
-        self.told().extend(picture.told.into_iter().map(|told| (told.node, told)));
+        self.told().extend(picture.told);
     }
 
     fn picture(&self, nodes: &Nodes) -> Picture {
         let index = nodes.index();
-        let mut picture = Picture::default();
-        for (node, ports) in index.all().iter().filter_map(|node| index.by_uuid(node.uuid)) {
-            let boots = bootable(&node).is_some();
-            let list = if boots { &mut picture.told } else { &mut picture.over };
-            list.extend(self.announcement(&node, &ports));
-            picture.ports.extend(ports.iter().map(|port| ToldPort::of(port)));
-        }
-        picture
+        let all = index.all();
+        let all = all.iter().filter_map(|node| index.by_uuid(node.uuid));
+        Picture::of(all, &self.urls, &self.boot_sets.there())
     }
 
     async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
@@ -298,11 +245,7 @@ impl Providers {
             self.complain("the DHCP service still has an old boot", &failed);
             return false;
         }
-        let mut all = self.told();
-        // Another boot of it may have begun in between.
-        if all.get(&told.node).is_some_and(|now| now.attempt == told.attempt) {
-            all.remove(&told.node);
-        }
+        self.told().remove(told);
         true
     }
 
@@ -357,21 +300,13 @@ impl Providers {
     }
 
     // A panic elsewhere cannot leave the map half-changed.
-    fn told(&self) -> MutexGuard<'_, HashMap<Uuid, Announcement>> {
+    fn told(&self) -> MutexGuard<'_, ToldBoots> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn said(&self) -> MutexGuard<'_, HashMap<&'static str, String>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// That all went well; else all that did not, in words.
-fn all_well(done: impl IntoIterator<Item = Result<()>>) -> Result<()> {
-    let failed: Vec<_> =
-        done.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
-    ensure!(failed.is_empty(), failed.join("; "));
-    Ok(())
 }
 
 #[cfg(test)]
@@ -381,6 +316,7 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
+    use netboot::providers::test_announcements::plain_port;
     use nodes::{Backlog, NodeIndex};
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
@@ -428,7 +364,7 @@ mod tests {
             let port = Port {
                 uuid: Uuid::from_u128(number.into()),
                 node_uuid: Uuid::nil(),
-                address: ToldPort::plain(number).mac,
+                address: plain_port(number).mac,
                 pxe_enabled: true,
                 created_at: Timestamp::UNIX_EPOCH,
                 updated_at: None,
@@ -439,7 +375,7 @@ mod tests {
         }
 
         fn host(&self, number: u8) -> PathBuf {
-            let mac = ToldPort::plain(number).mac;
+            let mac = plain_port(number).mac;
             self.dir.path().join(format!("hosts/ironic-{mac}.conf"))
         }
 

@@ -1,7 +1,7 @@
 //! The first message of each kind of client, as captured from real clients.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use dhcp::client::AGENT_USER_CLASS;
 use dhcp::firmware;
@@ -195,13 +195,6 @@ pub fn server6(message: &[u8]) -> Option<Vec<u8>> {
     packet.message.options.get(code6::SERVER_ID).map(<[u8]>::to_vec)
 }
 
-/// The link-local address of a MAC address (RFC 4291, appendix A).
-#[must_use]
-pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
-}
-
 /// The architecture of the same machine's firmware when it boots over TFTP.
 fn by_tftp(architecture: ClientArchitecture) -> ClientArchitecture {
     match architecture.0 {
@@ -224,6 +217,7 @@ mod tests {
     use hardware::architecture::X64_HTTP;
 
     use super::*;
+    use crate::interface_addresses::link_local_of;
 
     #[test]
     fn each_sample_request_is_taken_for_one_of_the_client_that_it_is_of() {
@@ -235,7 +229,7 @@ mod tests {
                 assert_eq!(client.kind, sample.client, "over IPv4");
             }
             let packet = packet6::Packet::parse_request(&sample.v6()).unwrap();
-            let client = v6::client_identity::Client::identify(&packet, link_local(mac));
+            let client = v6::client_identity::Client::identify(&packet, link_local_of(mac));
             assert_eq!(client.kind, sample.client, "over IPv6");
             asked.push(sample.client);
         }

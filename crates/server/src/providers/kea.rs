@@ -1,28 +1,27 @@
-//! Kea, told by client classes in its configuration, over its control sockets.
+//! Kea, told over its control sockets what `netboot` makes of its configuration.
 //!
-//! Its free hook libraries of Kea 2 have no command for a single class or host, so the configuration is
-//! read, changed and set as a whole; boots that begin while that is done go into the next one together.
+//! Boots that begin while a server is told go into the next telling together.
 
-mod classes;
-mod precedence;
-
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
+use jiff::SignedDuration;
+use netboot::providers::announcement::Announcement;
+use netboot::providers::kea::precedence::Obstacles;
+use netboot::providers::kea::{
+    KeaBoots, KeaKnowledge, KeaStatus, ServerOutcome, expect_tellable, in_ascii, warnings,
+};
+use netboot::providers::picture::Picture;
 use netboot::urls::IpFamily;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use uuid::Uuid;
 
-use self::precedence::Obstacles;
-use super::announcement::{Announcement, Links};
-use super::{But, Picture, Provider};
+use super::provider::{But, Provider};
 use crate::config;
 
 const PATIENCE: Patience =
@@ -31,9 +30,6 @@ const PATIENCE: Patience =
 /// Bytes of an answer: a configuration with 10,000 reservations has 3 MiB.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// Kea says when it was configured in whole seconds, so two times that are nearer may be the same.
-const BLURRED: Duration = Duration::from_secs(2);
-
 /// One or two servers, and the boots they are to know.
 #[derive(Debug)]
 pub struct Kea {
@@ -41,20 +37,6 @@ pub struct Kea {
     boots: Mutex<KeaBoots>,
     /// What came of the last telling. Held while the servers are told.
     last: tokio::sync::Mutex<Telling>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct KeaBoots {
-    /// Those that the servers are to know, by node.
-    all: HashMap<Uuid, Announcement>,
-    /// The attempts that they are to forget.
-    over: HashSet<Uuid>,
-    changes: u64,
-    /// The change after which they are to forget all others as well: another daemon's, unless those are
-    /// among `all`.
-    alone: u64,
-    /// Tellings that were begun.
-    tellings: u64,
 }
 
 /// That all servers were told.
@@ -74,6 +56,8 @@ struct Server {
     socket: PathBuf,
     patience: Patience,
     knowledge: Mutex<Knowledge>,
+    /// When this was made, from which times are counted.
+    began: Instant,
 }
 
 /// How long an answer is waited for.
@@ -87,10 +71,7 @@ struct Patience {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Knowledge {
-    /// Up to which change of the boots it was told; 0 if it knows nothing of that.
-    changes: u64,
-    /// When it was last configured, if it was seen to know its boots since.
-    since: Option<Instant>,
+    kea: KeaKnowledge,
     /// Whether it has left the last command without an answer.
     silent: bool,
 }
@@ -101,7 +82,8 @@ impl Kea {
     pub fn new(settings: &config::KeaConfig) -> Self {
         let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
             let socket = socket.clone()?;
-            Some(Server { family, socket, patience: PATIENCE, knowledge: Mutex::default() })
+            let (patience, knowledge, began) = (PATIENCE, Mutex::default(), Instant::now());
+            Some(Server { family, socket, patience, knowledge, began })
         };
         let both =
             [server(IpFamily::V4, &settings.socket4), server(IpFamily::V6, &settings.socket6)];
@@ -128,53 +110,22 @@ impl Kea {
         Ok(format!("answers at {}", all.join(" and ")))
     }
 
-    /// Machines boot if one of the servers answers them that have their URL to tell.
     async fn add(&self, told: &Announcement) -> Result<But> {
-        self.expect_tellable(told)?;
-        let telling = self
-            .change(|boots| {
-                let before = boots.all.insert(told.node, told.clone());
-                boots.over.extend(before.map(|before| before.attempt));
-                boots.over.remove(&told.attempt);
-                true
-            })
-            .await;
-        let of_all = self.servers.iter().zip(telling.outcomes);
-        let concerned = of_all.filter(|(server, _)| tellable(told, server.family).is_ok());
-        let (mut but, mut failed, mut answers) = (But::new(), Vec::new(), false);
-        for (server, outcome) in concerned {
-            let warning = outcome
-                .map_err(|words| anyhow!(words))
-                .and_then(|obstacles| obstacles.warning(told).with_context(|| server.in_words()));
-            match warning {
-                Ok(warning) => {
-                    answers = true;
-                    but.extend(warning.map(|words| format!("{}: {words}", server.in_words())));
-                }
-                Err(error) => failed.push(format!("{error:#}")),
-            }
-        }
-        ensure!(answers, failed.join("; "));
-        Ok([but, failed].concat())
-    }
-
-    /// That one of the servers can tell machines something that they can fetch.
-    fn expect_tellable(&self, told: &Announcement) -> Result<()> {
-        let links = |server: &Server| tellable(told, server.family).map(drop);
-        let mut tried = self.servers.iter().map(links);
-        let first = tried.next().unwrap_or(Ok(()));
-        first.or_else(|refused| if tried.any(|it| it.is_ok()) { Ok(()) } else { Err(refused) })
+        expect_tellable(told, self.servers.iter().map(|server| server.family))?;
+        let telling = self.change(|boots| boots.add(told)).await;
+        let outcomes = self.servers.iter().zip(telling.outcomes).map(|(server, told)| {
+            ServerOutcome { server: server.in_words(), family: server.family, told }
+        });
+        warnings(told, outcomes).map_err(Error::msg)
     }
 
     /// Tells the servers of a change, if it is one; or waits for what comes of telling them, if somebody
     /// else begins with that after the change.
-    async fn change(&self, change: impl FnOnce(&mut KeaBoots) -> bool) -> Telling {
+    async fn change(&self, change: impl FnOnce(&mut KeaBoots)) -> Telling {
         let begun = {
             let mut boots = self.boots();
-            if change(&mut boots) {
-                boots.changes += 1;
-            }
-            boots.tellings
+            change(&mut boots);
+            boots.tellings()
         };
         let mut last = self.last.lock().await;
         if last.number <= begun {
@@ -184,24 +135,20 @@ impl Kea {
     }
 
     async fn tell(&self) -> Telling {
-        let now = {
-            let mut boots = self.boots();
-            boots.tellings += 1;
-            boots.clone()
-        };
+        let now = self.boots().begin_telling();
         let outcomes = join_all(self.servers.iter().map(|server| server.tell(&now))).await;
         if outcomes.iter().all(Result::is_ok) {
-            self.boots().over.retain(|attempt| !now.over.contains(attempt));
+            self.boots().end_telling(&now);
         }
         let outcomes = outcomes.into_iter().map(|it| it.map_err(|failed| format!("{failed:#}")));
-        Telling { number: now.tellings, changes: now.changes, outcomes: outcomes.collect() }
+        Telling { number: now.tellings(), changes: now.changes(), outcomes: outcomes.collect() }
     }
 
     async fn has_forgotten_some(&self) -> Result<bool> {
         let last = self.last.lock().await;
         let boots = self.boots().clone();
         // Whoever changed them is about to tell.
-        if last.changes != boots.changes {
+        if last.changes != boots.changes() {
             return Ok(false);
         }
         let asked = self.servers.iter().map(|server| server.has_forgotten(&boots));
@@ -229,43 +176,15 @@ impl Provider for Kea {
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        let over = |boots: &mut KeaBoots| {
-            let known = boots.all.len();
-            boots.all.retain(|_, boot| boot.attempt != told.attempt);
-            boots.over.insert(told.attempt) || boots.all.len() < known
-        };
-        self.change(over).map(Telling::in_full).boxed()
+        self.change(|boots| boots.withdraw(told.attempt)).map(Telling::in_full).boxed()
     }
 
     fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
-        let all = picture.told.iter().map(|told| (told.node, told.clone())).collect();
-        let telling = self.change(|boots| {
-            if boots.alone > 0 && boots.all == all {
-                return false;
-            }
-            boots.all = all;
-            boots.alone = boots.changes + 1;
-            true
-        });
-        telling.map(Telling::in_full).boxed()
+        self.change(|boots| boots.set_all(&picture.told)).map(Telling::in_full).boxed()
     }
 
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
         self.has_forgotten_some().boxed()
-    }
-}
-
-impl KeaBoots {
-    fn classes(&self, family: IpFamily) -> Vec<Value> {
-        let all: Vec<_> = self.all.values().cloned().collect();
-        classes::of(&all, family)
-    }
-
-    /// Whether classes of an attempt are ours to replace, on a server that was told up to a change.
-    fn replaces(&self, attempt: Uuid, told: u64) -> bool {
-        told < self.alone
-            || self.over.contains(&attempt)
-            || self.all.values().any(|boot| boot.attempt == attempt)
     }
 }
 
@@ -281,7 +200,7 @@ impl Telling {
 impl Server {
     async fn tell(&self, boots: &KeaBoots) -> Result<Obstacles> {
         let told = self.set_classes(boots).await.with_context(|| self.in_words())?;
-        self.knowledge().changes = boots.changes;
+        self.knowledge().kea.changes = boots.changes();
         Ok(told)
     }
 
@@ -294,27 +213,17 @@ impl Server {
     async fn looks_forgetful(&self, boots: &KeaBoots) -> Result<bool> {
         let status =
             self.ask_within(self.patience.little, &json!({"command": "status-get"})).await?;
-        let known = *self.knowledge();
-        if known.changes != boots.changes {
-            // It could not be told, and answers now.
-            return Ok(true);
+        let now = SignedDuration::try_from(self.began.elapsed()).context("it runs for too long")?;
+        let known = self.knowledge().kea;
+        match known.status(boots, &status["arguments"], now)? {
+            KeaStatus::Untold => Ok(true),
+            KeaStatus::AsBefore => Ok(false),
+            KeaStatus::Configured { at, age } => {
+                let has_forgotten = boots.are_lacking_in(&self.configuration().await?, self.family);
+                self.knowledge().kea.note_configuration(at, age, has_forgotten);
+                Ok(has_forgotten)
+            }
         }
-        let age = status["arguments"]["reload"].as_u64();
-        let age = Duration::from_secs(age.context("it does not say when it was configured")?);
-        let configured = Instant::now().checked_sub(age);
-        if let (Some(known), Some(now)) = (known.since, configured)
-            && now.saturating_duration_since(known) < BLURRED
-        {
-            return Ok(false);
-        }
-        let forgotten = classes::lacks(&self.configuration().await?, &boots.classes(self.family));
-        let mut knowledge = self.knowledge();
-        // A younger one may still be taken for the next.
-        knowledge.since = configured.filter(|_| !forgotten && age > BLURRED);
-        if forgotten {
-            knowledge.changes = 0;
-        }
-        Ok(forgotten)
     }
 
     async fn configuration(&self) -> Result<Value> {
@@ -326,23 +235,21 @@ impl Server {
     }
 
     async fn set_classes(&self, boots: &KeaBoots) -> Result<Obstacles> {
-        let told = self.knowledge().changes;
-        if told == boots.changes {
+        let told = self.knowledge().kea.changes;
+        if told == boots.changes() {
             return Ok(Obstacles::default());
         }
         let mut configuration = self.configuration().await?;
-        let obstacles = Obstacles::of(&configuration, self.family, boots.all.values());
-        let ours = boots.classes(self.family);
-        if !classes::replace(&mut configuration, ours, |attempt| boots.replaces(attempt, told)) {
-            return Ok(obstacles);
+        let changed = boots.configure(&mut configuration, self.family, told)?;
+        if !changed.is_changed {
+            return Ok(changed.obstacles);
         }
-        expect_kept_leases(&configuration)?;
         // A configuration that is refused when it is set can leave Kea without any.
         for command in ["config-test", "config-set"] {
             let arguments = json!({ self.name(): configuration });
             self.ask(&json!({"command": command, "arguments": arguments})).await?;
         }
-        Ok(obstacles)
+        Ok(changed.obstacles)
     }
 
     async fn ask(&self, command: &Value) -> Result<Value> {
@@ -380,55 +287,6 @@ impl Server {
     }
 }
 
-/// What a configuration that Kea shows becomes when it is told `boots`, and what their clients may not be sent
-/// all the same. The fuzz target's way in: any JSON may be shown.
-///
-/// # Errors
-/// Kea must not be told, as it would forget its leases.
-#[doc(hidden)]
-pub fn told_configuration(
-    mut shown: Value,
-    boots: &[Announcement],
-    family: IpFamily,
-) -> Result<(Value, Vec<String>)> {
-    ensure!(shown.is_object(), "it gave no configuration");
-    let obstacles = Obstacles::of(&shown, family, boots.iter());
-    let warnings = boots.iter().map(|boot| match obstacles.warning(boot) {
-        Ok(warning) => warning,
-        Err(refused) => Some(refused.to_string()),
-    });
-    let warnings = warnings.flatten().collect();
-    let ours = classes::of(boots, family);
-    if classes::replace(&mut shown, ours.clone(), |_| true) {
-        expect_kept_leases(&shown)?;
-    }
-    ensure!(!classes::lacks(&shown, &ours), "a class of ours is not in its answer");
-    let _ = in_ascii(&shown);
-    Ok((shown, warnings))
-}
-
-/// What clients of a family are to fetch, if one option can hold it.
-fn tellable(told: &Announcement, family: IpFamily) -> Result<&Links> {
-    let links = told.links(family)?;
-    if family == IpFamily::V4 {
-        links.fit_dhcp_v4()?;
-    }
-    Ok(links)
-}
-
-/// Leases that Kea keeps in its memory alone are gone when a configuration is set, and their addresses are
-/// given to others.
-fn expect_kept_leases(configuration: &Value) -> Result<()> {
-    let leases = &configuration["lease-database"];
-    if leases["type"] == "memfile" && leases["persist"] == false {
-        bail!(
-            "it keeps leases in its memory only, and would forget them now and give their addresses \
-             away: set persist to true in its lease-database"
-        );
-    }
-    Ok(())
-}
-
 /// Whether one is true; if none is, what went wrong comes first.
 fn one_of(all: Vec<Result<bool>>) -> Result<bool> {
     if all.iter().any(|one| matches!(one, Ok(true))) {
@@ -451,38 +309,15 @@ async fn exchange(socket: &Path, command: &Value) -> Result<Value> {
     serde_json::from_slice(&answer).context("its answer is no JSON")
 }
 
-/// Kea shows each byte of a text that is not ASCII as a character of its own (`\u00c3`), and takes it back
-/// in that form alone: of the character itself it would take each byte of UTF-8 for one.
-fn in_ascii(command: &Value) -> String {
-    let text = command.to_string();
-    let mut ascii = String::with_capacity(text.len());
-    for character in text.chars() {
-        match u8::try_from(character) {
-            Ok(byte @ ..=0x7e) => ascii.push(byte.into()),
-            Ok(byte) => ascii.push_str(&as_kea_shows(byte)),
-            Err(_) => {
-                let bytes = character.to_string().into_bytes();
-                ascii.extend(bytes.into_iter().map(as_kea_shows));
-            }
-        }
-    }
-    ascii
-}
-
-fn as_kea_shows(byte: u8) -> String {
-    format!("\\u{byte:04x}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::pending;
     use std::sync::Arc;
 
+    use netboot::providers::test_announcements::{announcement, next_boot, plain_port};
     use provision::BootInterface::Http;
     use tempfile::TempDir;
     use tokio::net::UnixListener;
-
-    use crate::providers::announcement::ToldPort;
 
     use super::*;
 
@@ -609,8 +444,8 @@ mod tests {
     async fn daemons_that_share_a_server_leave_each_other_their_boots() {
         let server = Pretended::start();
         let [one, two] = [server.daemon(), server.daemon()];
-        let first = Announcement::example(Http, "10.0.0.1");
-        let other = first.next();
+        let first = announcement(Http, "10.0.0.1");
+        let other = next_boot(&first);
 
         one.announce(&first).await.unwrap();
         let of_one_boot = server.classes();
@@ -633,8 +468,8 @@ mod tests {
         let [usual, little] = [200, 20].map(Duration::from_millis);
         daemon.servers[0].patience = Patience { usual, little };
         server.hang(true);
-        let boots = (0..20).scan(Announcement::example(Http, "10.0.0.1"), |boot, _| {
-            *boot = boot.next();
+        let boots = (0..20).scan(announcement(Http, "10.0.0.1"), |boot, _| {
+            *boot = next_boot(boot);
             Some(boot.clone())
         });
         let boots: Vec<_> = boots.collect();
@@ -661,8 +496,8 @@ mod tests {
         });
         let away = six.dir.path().join("away");
         std::fs::rename(six.socket(), &away).unwrap();
-        let both = Announcement::example(Http, "boot.example");
-        let by_ipv6_alone = Announcement::example(Http, "[fd00::1]");
+        let both = announcement(Http, "boot.example");
+        let by_ipv6_alone = announcement(Http, "[fd00::1]");
 
         let but = daemon.announce(&both).await.unwrap();
         assert!(
@@ -687,7 +522,7 @@ mod tests {
     async fn a_server_that_would_forget_its_leases_or_send_something_else_is_not_used() {
         let server = Pretended::start();
         let daemon = server.daemon();
-        let told = Announcement::example(Http, "10.0.0.1");
+        let told = announcement(Http, "10.0.0.1");
         let refused = async || format!("{:#}", daemon.announce(&told).await.unwrap_err());
 
         server.set(json!({"lease-database": {"type": "memfile", "persist": false}}), 60);
@@ -705,9 +540,9 @@ mod tests {
     async fn a_boot_whose_ports_have_changed_is_told_in_place_of_what_it_was() {
         let server = Pretended::start();
         let daemon = server.daemon();
-        let before = Announcement::example(Http, "10.0.0.1");
+        let before = announcement(Http, "10.0.0.1");
         let mut now = before.clone();
-        now.ports = vec![ToldPort::plain(2)];
+        now.ports = vec![plain_port(2)];
         daemon.announce(&before).await.unwrap();
         let classes = server.classes();
 
@@ -722,7 +557,7 @@ mod tests {
     #[tokio::test]
     async fn a_url_that_no_dhcpv4_client_could_be_told_is_refused() {
         let daemon = Kea::new(&config::KeaConfig { socket4: Some("/none".into()), socket6: None });
-        let told = Announcement::example(Http, &format!("{}.example", "x".repeat(230)));
+        let told = announcement(Http, &format!("{}.example", "x".repeat(230)));
 
         let refused = daemon.announce(&told).await.unwrap_err().to_string();
 
@@ -736,7 +571,7 @@ mod tests {
         let comment = json!({"comment": "Z\u{c3}\u{bc}rich"});
         server.set(json!({"user-context": comment}), 60);
         let daemon = server.daemon();
-        let told = Announcement::example(Http, "10.0.0.1");
+        let told = announcement(Http, "10.0.0.1");
 
         for _ in 0..2 {
             daemon.announce(&told).await.unwrap();
@@ -746,17 +581,13 @@ mod tests {
         let asked = server.asked();
         assert_eq!(asked.iter().filter(|command| *command == "config-set").count(), 4);
         assert_eq!(server.state.lock().unwrap().configuration["user-context"], comment);
-        assert_eq!(
-            in_ascii(&json!("Zürich, 東\u{7f}")),
-            r#""Z\u00fcrich, \u00e6\u009d\u00b1\u007f""#
-        );
     }
 
     #[tokio::test]
     async fn a_configuration_is_read_again_only_if_it_was_set_since_and_then_its_loss_is_seen() {
         let server = Pretended::start();
         let daemon = server.daemon();
-        daemon.announce(&Announcement::example(Http, "10.0.0.1")).await.unwrap();
+        daemon.announce(&announcement(Http, "10.0.0.1")).await.unwrap();
         let told = server.state.lock().unwrap().configuration.clone();
         assert_eq!(server.asked(), ["config-get", "config-test", "config-set"]);
 
@@ -771,7 +602,7 @@ mod tests {
 
         server.set(json!({}), 1);
         assert!(daemon.has_forgotten(&[]).await.unwrap());
-        let boots = vec![Announcement::example(Http, "10.0.0.1")];
+        let boots = vec![announcement(Http, "10.0.0.1")];
         daemon.reconcile(&Picture { told: boots, ..Picture::default() }).await.unwrap();
         assert!(!daemon.has_forgotten(&[]).await.unwrap());
         assert_eq!(server.state.lock().unwrap().configuration, told);

@@ -2,13 +2,18 @@
 //!
 //! What becomes of them is its DHCP agent's or OVN's: they go to every client of a port alike.
 
-mod options;
+pub mod keystone;
 
 use std::collections::HashSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::StatusCode;
+use netboot::providers::announcement::{Announcement, ToldPort};
+use netboot::providers::neutron::{
+    gone, has_link, known, list_of, options_for, options_of, path_of, present,
+};
+use netboot::providers::picture::Picture;
 use provision::text::shown_url;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
@@ -17,8 +22,7 @@ use tokio::sync::Mutex;
 use transport::answers::{read_body, read_json};
 use url::Url;
 
-use super::announcement::{Announcement, ToldPort};
-use super::{But, Picture, Provider, all_well};
+use super::provider::{But, Provider, all_well};
 use crate::config;
 
 /// Upstream's `[neutron]request_timeout`, for a whole exchange.
@@ -70,7 +74,7 @@ impl Neutron {
 
     /// As upstream does: the ports that Neutron is known to have one for, and it is enough if one is told.
     async fn put(&self, told: &Announcement) -> Result<But> {
-        let options = options::of(told)?;
+        let options = options_of(told)?;
         let mut failed = But::new();
         let ports = known(&told.ports);
         for port in &ports {
@@ -84,7 +88,7 @@ impl Neutron {
 
     async fn put_port(&self, port: &ToldPort, options: &[Value]) -> Result<()> {
         let found = self.find(port).await?;
-        let options = options::for_port(options, &found);
+        let options = options_for(options, &found);
         ensure!(
             !options.is_empty(),
             "Neutron's port has no address of the family that url in [boot] has"
@@ -114,11 +118,11 @@ impl Neutron {
     }
 
     async fn clear(&self, ports: &[(&str, String)], tickets: &HashSet<&str>) -> Result<()> {
-        let answer = self.ask(Method::GET, &options::list_of(ports), None).await?;
+        let answer = self.ask(Method::GET, &list_of(ports), None).await?;
         let found = answer["ports"].as_array().context("it gave no list of ports")?;
         let mut done = Vec::new();
-        for port in found.iter().filter(|port| options::has_link(port, tickets)) {
-            done.push(self.set(port, &options::present(port)).await);
+        for port in found.iter().filter(|port| has_link(port, tickets)) {
+            done.push(self.set(port, &present(port)).await);
         }
         all_well(done)
     }
@@ -127,7 +131,7 @@ impl Neutron {
     /// with its MAC address.
     async fn find(&self, port: &ToldPort) -> Result<Value> {
         if let Some(id) = &port.vif {
-            let mut answer = self.ask(Method::GET, &options::path_of(id), None).await?;
+            let mut answer = self.ask(Method::GET, &path_of(id), None).await?;
             return Ok(answer["port"].take());
         }
         let path = format!("v2.0/ports?mac_address={}", port.mac);
@@ -151,7 +155,7 @@ impl Neutron {
     async fn set(&self, port: &Value, options: &[Value]) -> Result<()> {
         let id = port["id"].as_str().context("it gave a port without an id")?;
         let body = json!({"port": {"extra_dhcp_opts": options}});
-        self.ask(Method::PUT, &options::path_of(id), Some(&body)).await.map(drop)
+        self.ask(Method::PUT, &path_of(id), Some(&body)).await.map(drop)
     }
 
     /// Asks once more with a new token if the one we have has run out.
@@ -196,7 +200,7 @@ impl Neutron {
         let (token, catalogue) = self.log_in(auth_url).await.context("Keystone")?;
         let url = match &settings.url {
             Some(url) => url.clone(),
-            None => options::endpoint(&catalogue, settings.region_name.as_deref()).context(
+            None => keystone::endpoint(&catalogue, settings.region_name.as_deref()).context(
                 "Keystone's catalogue has no public network service: set url in [dhcp.neutron]",
             )?,
         };
@@ -211,7 +215,7 @@ impl Neutron {
         let password = password.with_context(|| format!("cannot read {}", file.display()))?;
         let base = auth_url.as_str().trim_end_matches('/').trim_end_matches("/v3");
         let request = self.client.post(format!("{base}/v3/auth/tokens"));
-        let answer = send(request.json(&options::log_in(settings, password.trim_end()))).await?;
+        let answer = send(request.json(&keystone::log_in(settings, password.trim_end()))).await?;
         let token = answer.headers().get("X-Subject-Token").and_then(|token| token.to_str().ok());
         let token = token.map(str::to_owned);
         let body = read(answer).await?;
@@ -230,10 +234,8 @@ impl Provider for Neutron {
         now: &'a Announcement,
     ) -> BoxFuture<'a, Result<But>> {
         async move {
-            let is_gone = |port: &&ToldPort| !known(&now.ports).contains(port);
-            let gone: Vec<_> = before.ports.iter().filter(is_gone).collect();
             let tickets = HashSet::from([before.ticket()]);
-            let gone = self.clear_all(&gone, &tickets).await;
+            let gone = self.clear_all(&gone(before, now), &tickets).await;
             let but = self.put(now).await?;
             gone.map(|()| but)
         }
@@ -260,31 +262,6 @@ impl Provider for Neutron {
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
         ready(Ok(false)).boxed()
     }
-}
-
-/// Where the operator wrote down which ports of Neutron's stand for a node's, those; else any may be found.
-fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
-    let written_down: Vec<_> = ports.iter().filter(|port| port.vif.is_some()).collect();
-    if written_down.is_empty() { ports.iter().collect() } else { written_down }
-}
-
-/// The requests that follow from what Neutron shows of a port, and from Keystone's catalogue. The fuzz target's
-/// way in: any JSON may be shown.
-#[doc(hidden)]
-#[must_use]
-pub fn requests_for(shown: &Value, told: &Announcement) -> Vec<String> {
-    let tickets = HashSet::from([told.ticket()]);
-    let mut requests = Vec::new();
-    if let Ok(options) = options::of(told) {
-        let options = options::for_port(&options, shown);
-        requests.push(json!({"port": {"extra_dhcp_opts": options}}).to_string());
-    }
-    if options::has_link(shown, &tickets) {
-        requests.push(json!({"port": {"extra_dhcp_opts": options::present(shown)}}).to_string());
-    }
-    requests.extend(shown["id"].as_str().map(options::path_of));
-    requests.extend(options::endpoint(shown, None).map(String::from));
-    requests
 }
 
 async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
@@ -315,6 +292,7 @@ mod tests {
     use axum::Router;
     use axum::extract::{Request, State};
     use axum::response::{IntoResponse, Response};
+    use netboot::providers::test_announcements::{announcement, next_boot, plain_port};
     use provision::BootInterface::Http;
     use tokio::net::TcpListener;
     use transport::test_servers::{Hostility, hostile_server};
@@ -421,9 +399,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_found_by_its_mac_address_told_and_made_to_forget() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let told = Announcement::example(Http, "10.77.0.1:8080");
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let told = announcement(Http, "10.77.0.1:8080");
 
         neutron.announce(&told).await.unwrap();
         neutron.withdraw(&told).await.unwrap();
@@ -447,10 +424,9 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let first = Announcement::example(Http, "10.0.0.1");
-        let next = first.next();
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let first = announcement(Http, "10.0.0.1");
+        let next = next_boot(&first);
 
         let over = |over| Picture { over: vec![over], ..Picture::default() };
         neutron.reconcile(&over(next)).await.unwrap();
@@ -476,7 +452,7 @@ mod tests {
             ..config::NeutronConfig::default()
         });
 
-        neutron.announce(&Announcement::example(Http, "10.77.0.1")).await.unwrap();
+        neutron.announce(&announcement(Http, "10.77.0.1")).await.unwrap();
 
         assert_eq!(*recorded.tokens.lock().unwrap(), 2);
         let log_in = recorded.asked.lock().unwrap()[0].1.clone();
@@ -490,10 +466,9 @@ mod tests {
     #[tokio::test]
     async fn one_port_that_is_told_is_enough_and_of_the_others_it_is_said_why_not() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let mut told = Announcement::example(Http, "10.77.0.1");
-        told.ports.insert(0, ToldPort::plain(9));
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let mut told = announcement(Http, "10.77.0.1");
+        told.ports.insert(0, plain_port(9));
 
         let but = neutron.announce(&told).await.unwrap();
 
@@ -508,11 +483,10 @@ mod tests {
     #[tokio::test]
     async fn a_boot_that_cannot_be_told_keeps_no_other_from_being_told_or_deleted() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let good = Announcement::example(Http, "10.77.0.1");
-        let mut bad = good.next();
-        bad.ports = vec![ToldPort::plain(9)];
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let good = announcement(Http, "10.77.0.1");
+        let mut bad = next_boot(&good);
+        bad.ports = vec![plain_port(9)];
         let over = vec![good.clone()];
         let picture = Picture { told: vec![bad, good], over, ..Picture::default() };
 
@@ -530,11 +504,10 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_a_node_loses_in_the_middle_of_its_boot_loses_its_options() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let now = Announcement::example(Http, "10.77.0.1");
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let now = announcement(Http, "10.77.0.1");
         let mut before = now.clone();
-        before.ports.push(ToldPort::plain(9));
+        before.ports.push(plain_port(9));
 
         neutron.amend(&before, &now).await.unwrap_err();
 
@@ -547,9 +520,8 @@ mod tests {
     #[tokio::test]
     async fn neutrons_own_words_say_why_not() {
         let (_, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let mut told = Announcement::example(Http, "10.77.0.1");
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let mut told = announcement(Http, "10.77.0.1");
         told.ports[0].vif = Some("x".to_owned());
 
         let refused = neutron.announce(&told).await.unwrap_err();
@@ -562,9 +534,8 @@ mod tests {
     #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
     async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {
         let url: Url = "http://127.0.0.1:9696".parse().unwrap();
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
-        let told = Announcement::example(Http, "10.77.0.1:8080");
+        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let told = announcement(Http, "10.77.0.1:8080");
         let options = async || {
             let port = neutron.find(&told.ports[0]).await.unwrap();
             port["extra_dhcp_opts"].as_array().unwrap().len()

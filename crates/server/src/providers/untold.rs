@@ -3,9 +3,10 @@
 
 use anyhow::{Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
+use netboot::providers::announcement::Announcement;
+use netboot::providers::picture::Picture;
 
-use super::announcement::Announcement;
-use super::{But, Picture, Provider};
+use super::provider::{But, Provider};
 
 /// `embedded` and `none`.
 #[derive(Debug)]

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use hardware::{ClientArchitecture, CpuArch, Mac};
-use netboot::urls::IpFamily;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 use uuid::Uuid;
 
-use super::tellable;
+use crate::interface_addresses::link_local_of;
 use crate::providers::announcement::Announcement;
+use crate::urls::IpFamily;
 
 /// Whatever begins like this is ours.
 const OURS: &str = "ferroboot-";
@@ -23,11 +22,12 @@ pub(super) fn of(boots: &[Announcement], family: IpFamily) -> Vec<Value> {
 }
 
 fn of_boot(boot: &Announcement, family: IpFamily) -> Vec<Value> {
-    let Ok(links) = tellable(boot, family) else { return Vec::new() };
-    let firmware = links.firmware.iter().map(|(cpu_arch, url)| (Client::Firmware(*cpu_arch), url));
-    let clients: Vec<_> = firmware.chain([(Client::Ipxe, &links.ipxe)]).collect();
+    let Ok(links) = boot.links_in_options(family) else { return Vec::new() };
+    let firmware =
+        links.firmware.iter().map(|(cpu_arch, url)| (ClassClient::Firmware(*cpu_arch), url));
+    let clients: Vec<_> = firmware.chain([(ClassClient::Ipxe, &links.ipxe)]).collect();
     let classes = boot.ports.iter().flat_map(|port| {
-        let class = |&(client, url): &(Client, &Url)| {
+        let class = |&(client, url): &(ClassClient, &Url)| {
             let (test, options) = match family {
                 IpFamily::V4 => (v4::test(port.mac, client), v4::options(url.as_str(), client)),
                 IpFamily::V6 => (v6::test(port.mac, client), v6::options(url.as_str(), client)),
@@ -48,13 +48,14 @@ fn digest(class: &Value) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The clients of a machine that a class is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Client {
+enum ClassClient {
     Firmware(CpuArch),
     Ipxe,
 }
 
-impl fmt::Display for Client {
+impl fmt::Display for ClassClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Firmware(cpu_arch) => write!(f, "http-{cpu_arch}"),
@@ -120,55 +121,55 @@ fn escaped(url: &str) -> String {
 }
 
 mod v4 {
-    use super::{Client, Mac, Value, escaped, hex, json, lists};
+    use super::{ClassClient, Mac, Value, escaped, hex, json, lists};
 
     const IPXE: &str = "(option[175].exists or option[77].hex == 'iPXE')";
 
-    pub(super) fn test(mac: Mac, client: Client) -> String {
+    pub(super) fn test(mac: Mac, client: ClassClient) -> String {
         let mac = hex(mac);
         match client {
-            Client::Firmware(cpu_arch) => format!(
+            ClassClient::Firmware(cpu_arch) => format!(
                 "pkt4.mac == 0x{mac} and {} and substring(option[60].hex,0,10) == 'HTTPClient' \
                  and not {IPXE}",
                 lists(93, cpu_arch)
             ),
-            Client::Ipxe => format!("pkt4.mac == 0x{mac} and {IPXE}"),
+            ClassClient::Ipxe => format!("pkt4.mac == 0x{mac} and {IPXE}"),
         }
     }
 
-    pub(super) fn options(url: &str, client: Client) -> Vec<Value> {
+    pub(super) fn options(url: &str, client: ClassClient) -> Vec<Value> {
         let file = json!({"name": "boot-file-name", "data": escaped(url), "always-send": true});
         let class = json!({
             "name": "vendor-class-identifier", "data": "HTTPClient", "always-send": true,
         });
         match client {
-            Client::Firmware(_) => vec![file, class],
-            Client::Ipxe => vec![file],
+            ClassClient::Firmware(_) => vec![file, class],
+            ClassClient::Ipxe => vec![file],
         }
     }
 }
 
 mod v6 {
-    use super::{Client, Mac, Value, escaped, hex, json, link_local, lists};
+    use super::{ClassClient, Mac, Value, escaped, hex, json, link_local_of, lists};
 
     const IPXE: &str = "substring(option[15].hex,2,4) == 'iPXE'";
 
-    pub(super) fn test(mac: Mac, client: Client) -> String {
+    pub(super) fn test(mac: Mac, client: ClassClient) -> String {
         let sender = sender(mac);
         match client {
-            Client::Firmware(cpu_arch) => format!(
+            ClassClient::Firmware(cpu_arch) => format!(
                 "{sender} and {} and substring(option[16].hex,6,10) == 'HTTPClient' \
                  and not ({IPXE})",
                 lists(61, cpu_arch)
             ),
-            Client::Ipxe => format!("{sender} and {IPXE}"),
+            ClassClient::Ipxe => format!("{sender} and {IPXE}"),
         }
     }
 
     /// A DHCPv6 message has the MAC address in its sender's link-local address, in what a relay adds
     /// (RFC 6939), or in its DUID: firmware's is made of the machine's UUID.
     fn sender(mac: Mac) -> String {
-        let (address, mac) = (link_local(mac), hex(mac));
+        let (address, mac) = (link_local_of(mac), hex(mac));
         format!(
             "(pkt.src == {address} or relay6[-1].peeraddr == {address} or \
              relay6[-1].option[79].hex == 0x0001{mac} or substring(option[1].hex,-6,6) == 0x{mac})"
@@ -177,28 +178,21 @@ mod v6 {
 
     /// The option after the URL (an empty parameter of the boot file) is there since EDK2 reads the URL
     /// as a text that ends with a zero byte (`HttpBootDhcp6.c`), and Kea sends options by number.
-    pub(super) fn options(url: &str, client: Client) -> Vec<Value> {
+    pub(super) fn options(url: &str, client: ClassClient) -> Vec<Value> {
         let file = json!({"name": "bootfile-url", "data": escaped(url), "always-send": true});
         // The number of an enterprise, as IANA lists them (343, Intel), and one text of ten bytes.
         let class = "00000157000a48545450436c69656e74";
         let class = json!({"code": 16, "csv-format": false, "data": class, "always-send": true});
         let end = json!({"code": 60, "csv-format": false, "data": "0000", "always-send": true});
         match client {
-            Client::Firmware(_) => vec![class, file, end],
-            Client::Ipxe => vec![file],
+            ClassClient::Firmware(_) => vec![class, file, end],
+            ClassClient::Ipxe => vec![file],
         }
     }
 }
 
 fn hex(mac: Mac) -> String {
     mac.dashed().replace('-', "")
-}
-
-/// RFC 4291, appendix A.
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0.map(u16::from);
-    let group = |high: u16, low: u16| high << 8 | low;
-    Ipv6Addr::new(0xfe80, 0, 0, 0, group(a ^ 2, b), group(c, 0xff), group(0xfe, d), group(e, f))
 }
 
 #[cfg(test)]
@@ -208,13 +202,14 @@ mod tests {
     use provision::BootInterface::{Http, HttpIpxe};
 
     use super::*;
+    use crate::providers::test_announcements::{announcement, next_boot};
 
     #[test]
     fn each_family_is_told_of_urls_that_it_reaches() {
         let boots = [
-            Announcement::example(Http, "10.0.0.1"),
-            Announcement::example(Http, "[fd00::1]"),
-            Announcement::example(Http, "boot.example"),
+            announcement(Http, "10.0.0.1"),
+            announcement(Http, "[fd00::1]"),
+            announcement(Http, "boot.example"),
         ];
 
         let urls = |family, option: usize| -> Vec<String> {
@@ -230,7 +225,7 @@ mod tests {
 
     #[test]
     fn classes_have_the_form_on_this_page() {
-        let boots = [Announcement::example(HttpIpxe, "boot.example")];
+        let boots = [announcement(HttpIpxe, "boot.example")];
 
         insta::assert_json_snapshot!(json!({
             "Dhcp4": of(&boots, IpFamily::V4),
@@ -240,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_others_configured_stays_and_what_is_there_is_not_set_again() {
-        let ours = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
+        let ours = of(&[announcement(Http, "10.0.0.1")], IpFamily::V4);
         let others = json!({"name": "phones", "test": "option[60].text == 'phone'"});
         let mut configuration = json!({"valid-lifetime": 60, "client-classes": [others]});
 
@@ -255,7 +250,7 @@ mod tests {
 
     #[test]
     fn classes_stand_in_front_of_others_of_which_one_with_another_url_would_win() {
-        let ours = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
+        let ours = of(&[announcement(Http, "10.0.0.1")], IpFamily::V4);
         let others = vec![json!({"name": "legacy"})];
         let [in_front, behind] = [[&ours, &others], [&others, &ours]].map(|[first, second]| {
             let all: Vec<_> = first.iter().chain(second).collect();
@@ -271,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_boot_whose_url_has_changed_is_told_anew() {
-        let old = of(&[Announcement::example(Http, "10.0.0.1")], IpFamily::V4);
-        let new = of(&[Announcement::example(Http, "10.0.0.2")], IpFamily::V4);
+        let old = of(&[announcement(Http, "10.0.0.1")], IpFamily::V4);
+        let new = of(&[announcement(Http, "10.0.0.2")], IpFamily::V4);
         let mut configuration = json!({"client-classes": old});
 
         assert!(lacks(&configuration, &new));
@@ -283,8 +278,8 @@ mod tests {
 
     #[test]
     fn what_another_daemon_told_stays() {
-        let first = Announcement::example(Http, "10.0.0.1");
-        let other = first.next();
+        let first = announcement(Http, "10.0.0.1");
+        let other = next_boot(&first);
         let [first_classes, others] = [&first, &other].map(|boot| of(from_ref(boot), IpFamily::V4));
         let mut configuration = json!({"client-classes": others});
         let is_ours = |attempt| attempt == first.attempt;
@@ -298,7 +293,7 @@ mod tests {
     #[test]
     fn a_client_that_lists_several_architectures_is_known_by_any_of_them() {
         let tests = [v4::test, v6::test]
-            .map(|test| test(Mac([0x52, 0x54, 0, 0, 0, 1]), Client::Firmware(CpuArch::X64)));
+            .map(|test| test(Mac([0x52, 0x54, 0, 0, 0, 1]), ClassClient::Firmware(CpuArch::X64)));
 
         for (test, option) in tests.iter().zip([93, 61]) {
             for byte in [0, 2, 4] {
@@ -306,11 +301,5 @@ mod tests {
                 assert!(test.contains(&listed), "{listed} is not in {test}");
             }
         }
-    }
-
-    #[test]
-    fn a_link_local_address_is_made_of_the_mac_address() {
-        let mac = Mac([0x52, 0x54, 0, 0xfb, 0, 1]);
-        assert_eq!(link_local(mac).to_string(), "fe80::5054:ff:fefb:1");
     }
 }

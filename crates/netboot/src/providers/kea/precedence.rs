@@ -3,16 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Result, bail};
 use hardware::Mac;
-use netboot::urls::IpFamily;
 use serde_json::Value;
+use thiserror::Error;
 
 use crate::providers::announcement::Announcement;
+use crate::urls::IpFamily;
 
 /// The options of ours that clients of a server cannot be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Obstacles {
+pub struct Obstacles {
     /// Where a subnet has one of its own, in words.
     places: Vec<String>,
     /// Whether each subnet has.
@@ -21,9 +21,21 @@ pub(super) struct Obstacles {
     reserved: HashMap<Mac, String>,
 }
 
+/// Kea sends options of its own in place of those of a class.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "it sends the option-data of {place} in place of the URL: put its boot file and vendor class \
+     into a client class, which Ferroboot's come before"
+)]
+pub struct OptionsInFront {
+    /// Where they are, in words.
+    place: String,
+}
+
 impl Obstacles {
     /// Those in a configuration, for the ports of `boots`.
-    pub(super) fn of<'a>(
+    #[must_use]
+    pub fn of<'a>(
         configuration: &Value,
         family: IpFamily,
         boots: impl Iterator<Item = &'a Announcement>,
@@ -53,20 +65,20 @@ impl Obstacles {
         found
     }
 
-    /// What clients of a boot may not be told, in words.
+    /// What clients of a boot may not be told.
     ///
     /// # Errors
     /// If none is.
-    pub(super) fn warning(&self, boot: &Announcement) -> Result<Option<String>> {
+    pub fn warning(&self, boot: &Announcement) -> Result<Option<OptionsInFront>, OptionsInFront> {
         let mut reserved = boot.ports.iter().filter_map(|port| self.reserved.get(&port.mac));
         if let Some(place) = reserved.next() {
-            bail!(beaten(place));
+            return Err(OptionsInFront { place: place.clone() });
         }
-        let places = self.places.join(" and ");
+        let in_front = OptionsInFront { place: self.places.join(" and ") };
         if self.everywhere {
-            bail!(beaten(&places));
+            return Err(in_front);
         }
-        Ok((!places.is_empty()).then(|| beaten(&places)))
+        Ok((!self.places.is_empty()).then_some(in_front))
     }
 
     fn look_at(
@@ -109,13 +121,6 @@ fn heeds_hosts_of_all_subnets(configuration: &Value, family: IpFamily) -> bool {
         place["reservations-global"] == true || place["early-global-reservations-lookup"] == true
     };
     places.iter().copied().chain(subnets).any(is_set)
-}
-
-fn beaten(place: &str) -> String {
-    format!(
-        "it sends the option-data of {place} in place of the URL: put its boot file and vendor class \
-         into a client class, which Ferroboot's come before"
-    )
 }
 
 /// The MAC address of a reservation, or at the end of what else a client is known by there.
@@ -161,11 +166,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::providers::test_announcements::announcement;
 
     fn warning(configuration: &Value, family: IpFamily) -> Result<Option<String>, String> {
-        let boot = Announcement::example(Http, "boot.example");
+        let boot = announcement(Http, "boot.example");
         let obstacles = Obstacles::of(configuration, family, [&boot].into_iter());
-        obstacles.warning(&boot).map_err(|refused| refused.to_string())
+        let warning = obstacles.warning(&boot).map_err(|refused| refused.to_string())?;
+        Ok(warning.map(|in_front| in_front.to_string()))
     }
 
     #[test]

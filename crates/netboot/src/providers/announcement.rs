@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
 use dhcp::v4::reply::LONGEST_URL;
 use hardware::architecture::NoSuchCpuArch;
 use hardware::{ClientKind, CpuArch, Mac};
 use jiff::Timestamp;
-use netboot::urls::{IpFamily, Unreachable, Urls};
 use provision::boot::{Artifact, DhcpBoot, Means, NoBoot, boot_for};
 use provision::node::Secret;
 use provision::trace::{AnnouncementCause, BootAnnouncement};
@@ -15,6 +13,8 @@ use provision::{Attempt, BootInterface, Node, Port};
 use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
+
+use crate::urls::{IpFamily, Unreachable, Urls};
 
 /// The boot of one machine, as a DHCP service is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +29,9 @@ pub struct Announcement {
     pub boot_interface: BootInterface,
     /// The ports it may boot from; never none.
     pub ports: Vec<ToldPort>,
-    ticket: Secret,
+    pub(super) ticket: Secret,
     /// What its clients are to fetch over IPv4, and over IPv6.
-    links: [Result<Links, NoLinks>; 2],
+    pub(super) links: [Result<Links, NoLinks>; 2],
 }
 
 /// A port that a machine may boot from.
@@ -74,6 +74,36 @@ pub enum NoLinks {
     /// Firmware of the node's architecture has nothing to boot.
     #[error(transparent)]
     NoBoot(#[from] NoBoot),
+    /// Machines of a family do not reach the host of the URL.
+    #[error("{}", cannot_reach(*.family, .host))]
+    OtherFamily {
+        /// The machines' family.
+        family: IpFamily,
+        /// The host of the URL.
+        host: String,
+    },
+    /// A URL is longer than firmware takes over IPv4.
+    #[error(
+        "the URL has {len} bytes, and firmware takes {LONGEST_URL} at most over IPv4: shorten url in \
+         [boot], or external_http_url in the node's driver_info"
+    )]
+    TooLong {
+        /// The bytes of the URL.
+        len: usize,
+    },
+}
+
+fn cannot_reach(family: IpFamily, host: &str) -> String {
+    match family {
+        IpFamily::V4 => format!(
+            "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a \
+             name, and url6 to {host}"
+        ),
+        IpFamily::V6 => format!(
+            "machines with IPv6 cannot reach {host}: set url6 in [boot] to an IPv6 address or a \
+             name"
+        ),
+    }
 }
 
 impl Announcement {
@@ -112,28 +142,45 @@ impl Announcement {
     ///
     /// # Errors
     /// Where it is not known at which address machines reach us, or the node's machine has no loader.
-    pub fn links(&self, family: IpFamily) -> Result<&Links> {
+    pub fn links(&self, family: IpFamily) -> Result<&Links, NoLinks> {
         let [v4, v6] = &self.links;
         let links = match family {
             IpFamily::V4 => v4,
             IpFamily::V6 => v6,
         };
-        let links = links.as_ref().map_err(|none| anyhow::Error::new(none.clone()))?;
-        let host = links.own.host_str().unwrap_or_default();
-        ensure!(
-            family.reaches(&links.own),
-            match family {
-                IpFamily::V4 => format!(
-                    "machines with IPv4 cannot reach {host}: set url in [boot] to an IPv4 address or a \
-                     name, and url6 to {host}"
-                ),
-                IpFamily::V6 => format!(
-                    "machines with IPv6 cannot reach {host}: set url6 in [boot] to an IPv6 address or a \
-                     name"
-                ),
-            }
-        );
+        let links = links.as_ref().map_err(Clone::clone)?;
+        if family.reaches(&links.own) {
+            return Ok(links);
+        }
+        let host = links.own.host_str().unwrap_or_default().to_owned();
+        Err(NoLinks::OtherFamily { family, host })
+    }
+
+    /// The same, if one option can hold each URL.
+    ///
+    /// # Errors
+    /// As [`links`](Self::links), or where a URL is longer than firmware takes.
+    pub fn links_in_options(&self, family: IpFamily) -> Result<&Links, NoLinks> {
+        let links = self.links(family)?;
+        match family {
+            IpFamily::V4 => links.fit_dhcp_v4()?,
+            IpFamily::V6 => {}
+        }
         Ok(links)
+    }
+
+    /// The ports that it has no more, where it is now another one.
+    #[must_use]
+    pub fn gone_ports(&self, now: &Self) -> Vec<ToldPort> {
+        let is_gone = |port: &&ToldPort| !now.ports.iter().any(|stays| stays.mac == port.mac);
+        self.ports.iter().filter(is_gone).cloned().collect()
+    }
+
+    /// Whether a service that was told of the boot must be told again, as it is now another one: ports come and go, and
+    /// so do boot sets and URLs.
+    #[must_use]
+    pub fn is_changed(&self, now: &Self) -> bool {
+        self.attempt == now.attempt && self != now
     }
 
     /// The part of its URLs that no other boot's have.
@@ -158,53 +205,11 @@ impl Announcement {
 
 impl ToldPort {
     /// Upstream keeps the port of Neutron's in `extra` where an operator wrote it down.
-    pub(super) fn of(port: &Port) -> Self {
+    #[must_use]
+    pub fn of(port: &Port) -> Self {
         let text = |key| port.extra.get(key)?.as_str().map(str::to_owned);
         let (vif, dhcp_host) = (text("vif_port_id"), text("dnsmasq_dhcp_host"));
         Self { mac: port.address, vif, dhcp_host }
-    }
-}
-
-#[cfg(test)]
-impl ToldPort {
-    /// One of which nothing is written down, with a number at the end of its MAC address.
-    pub(super) fn plain(number: u8) -> Self {
-        Self { mac: Mac([0x52, 0x54, 0, 0, 0, number]), vif: None, dhcp_host: None }
-    }
-}
-
-#[cfg(test)]
-impl Announcement {
-    /// Another boot of the same machine.
-    pub(super) fn next(&self) -> Self {
-        let attempt = Uuid::from_u128(self.attempt.as_u128() + 1);
-        Self { attempt, ticket: Secret("NEXT".to_owned()), ..self.clone() }
-    }
-
-    /// A boot of one machine, from `http://HOST/` over either family.
-    pub(super) fn example(boot_interface: BootInterface, host: &str) -> Self {
-        let link =
-            |file: &str| -> Url { format!("http://{host}/boot/TICKET/{file}").parse().unwrap() };
-        let [x64, arm64] = [CpuArch::X64, CpuArch::Arm64].map(|cpu_arch| {
-            let loader = match boot_interface {
-                BootInterface::HttpIpxe => Artifact::ipxe(cpu_arch).unwrap(),
-                BootInterface::RedfishHttps | BootInterface::Http => {
-                    Artifact::boot_loader(cpu_arch)
-                }
-            };
-            (cpu_arch, link(loader.file_name()))
-        });
-        let links =
-            Links { own: x64.1.clone(), firmware: vec![x64, arm64], ipxe: link("boot.ipxe") };
-        Self {
-            node: Uuid::from_u128(1),
-            attempt: Uuid::from_u128(2),
-            started_at: Timestamp::UNIX_EPOCH,
-            boot_interface,
-            ports: vec![ToldPort::plain(1)],
-            ticket: Secret("TICKET".to_owned()),
-            links: [Ok(links.clone()), Ok(links)],
-        }
     }
 }
 
@@ -213,17 +218,13 @@ impl Links {
     ///
     /// # Errors
     /// If one is longer than firmware takes: dnsmasq drops those of more than 255 bytes without a word.
-    pub(super) fn fit_dhcp_v4(&self) -> Result<()> {
+    pub(super) fn fit_dhcp_v4(&self) -> Result<(), NoLinks> {
         let all = self.firmware.iter().map(|(_, url)| url).chain([&self.own, &self.ipxe]);
-        for url in all {
-            let len = url.as_str().len();
-            ensure!(
-                len <= LONGEST_URL,
-                "the URL has {len} bytes, and firmware takes {LONGEST_URL} at most over IPv4: shorten url in \
-                 [boot], or external_http_url in the node's driver_info"
-            );
+        let mut lengths = all.map(|url| url.as_str().len());
+        match lengths.find(|len| *len > LONGEST_URL) {
+            Some(len) => Err(NoLinks::TooLong { len }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn of(
@@ -259,33 +260,28 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use provision::node::FreshAttempt;
-    use provision::{Procedure, ProvisionState};
+    use provision::test_nodes::booting_node;
 
     use super::*;
-    use crate::config::Config;
+    use crate::test_view::urls;
+    use crate::urls::UrlSettings;
 
     /// In the middle of a boot by `http`.
     fn node(cpu_arch: &str) -> Node {
-        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        let mut node = booting_node();
         node.properties.insert("cpu_arch".to_owned(), cpu_arch.into());
-        node.provision_state = ProvisionState::Cleaning;
-        node.attempt = Some(Attempt::begun(
-            FreshAttempt {
-                attempt: Uuid::nil(),
-                ticket: Secret("TICKET".to_owned()),
-                agent_token: Secret("TOKEN".to_owned()),
-            },
-            Procedure::Clean,
-            BootInterface::Http,
-            Timestamp::UNIX_EPOCH,
-        ));
         node
     }
 
     fn told(node: &Node, boot_sets: &[CpuArch]) -> Announcement {
-        let config: Config = "[boot]\nurl = \"http://10.0.0.1\"".parse().unwrap();
-        Announcement::of(node, &[], &config.urls(None), boot_sets).unwrap()
+        Announcement::of(node, &[], &urls("http://10.0.0.1"), boot_sets).unwrap()
+    }
+
+    /// The URLs of a service that machines with IPv4 reach at `boot`, and those with IPv6 at `boot6`.
+    fn urls_of(boot: Option<&str>, boot6: Option<&str>) -> Urls {
+        let [boot, boot6] = [boot, boot6].map(|url| url.map(|url| url.parse().unwrap()));
+        let settings = UrlSettings { boot, boot6, agent: None, boot_port: 8080, agent_port: 6386 };
+        Urls::new(settings, None)
     }
 
     #[test]
@@ -301,17 +297,16 @@ mod tests {
 
     #[test]
     fn each_family_is_told_its_own_url_and_one_without_which_setting_it_lacks() {
-        let told = |boot: &str| {
-            let config: Config = format!("[boot]\n{boot}").parse().unwrap();
-            Announcement::of(&node("x86_64"), &[], &config.urls(None), &[]).unwrap()
+        let told = |boot, boot6| {
+            Announcement::of(&node("x86_64"), &[], &urls_of(boot, boot6), &[]).unwrap()
         };
         let host = |told: &Announcement, family| {
             let links = told.links(family).map_err(|refused| refused.to_string())?;
             Ok::<_, String>(links.own.host_str().unwrap().to_owned())
         };
-        let both = told("url = \"http://10.0.0.1\"\nurl6 = \"http://[fd00::1]\"");
-        let four = told("url = \"http://10.0.0.1\"");
-        let none = told("");
+        let both = told(Some("http://10.0.0.1"), Some("http://[fd00::1]"));
+        let four = told(Some("http://10.0.0.1"), None);
+        let none = told(None, None);
 
         assert_eq!(host(&both, IpFamily::V4).unwrap(), "10.0.0.1");
         assert_eq!(host(&both, IpFamily::V6).unwrap(), "[fd00::1]");
@@ -333,9 +328,9 @@ mod tests {
 
     #[test]
     fn what_is_told_over_ipv6_alone_is_said_too() {
-        let config: Config = "[boot]\nurl6 = \"http://[fd00::1]\"".parse().unwrap();
+        let urls = urls_of(None, Some("http://[fd00::1]"));
 
-        let told = Announcement::of(&node("x86_64"), &[], &config.urls(None), &[]).unwrap();
+        let told = Announcement::of(&node("x86_64"), &[], &urls, &[]).unwrap();
 
         let traced = told.traced(AnnouncementCause::Begin, &[]).to_string();
         assert!(traced.ends_with("boot bootx64.efi"), "{traced}");

@@ -1,22 +1,38 @@
-//! What is sent to Neutron and Keystone, and what is read of their answers.
+//! What Neutron is told of a boot, in `extra_dhcp_opts` of its ports, exactly as upstream does.
 
 use std::collections::HashSet;
 
-use anyhow::{Result, ensure};
-use netboot::urls::IpFamily;
 use provision::BootInterface;
 use serde_json::{Value, json};
-use url::{Url, form_urlencoded};
+use thiserror::Error;
+use url::form_urlencoded;
 
-use crate::config;
-use crate::providers::announcement::Announcement;
+use super::announcement::{Announcement, NoLinks, ToldPort};
+use crate::urls::IpFamily;
 
 /// Neutron's limit of an option's value (`DHCP_OPT_VALUE_MAX_LEN`).
 const LONGEST: usize = 255;
 
+/// Why Neutron cannot be told of a boot.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NeutronRefusal {
+    /// There is no URL to tell.
+    #[error(transparent)]
+    NoLinks(#[from] NoLinks),
+    /// Neutron would not keep the URL.
+    #[error("the URL {url} is longer than the {LONGEST} bytes that Neutron keeps")]
+    TooLong {
+        /// The URL.
+        url: String,
+    },
+}
+
 /// The options of a boot: upstream's `dhcp_options_for_instance`, in its order. Tags (`tag:ipxe`) are
 /// what Neutron's DHCP agent gives to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
-pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
+///
+/// # Errors
+/// Where there is no URL, or it is too long.
+pub fn options_of(told: &Announcement) -> Result<Vec<Value>, NeutronRefusal> {
     match [IpFamily::V4, IpFamily::V6].map(|family| of_family(told, family)) {
         [Ok(v4), Ok(v6)] => Ok([v4, v6].concat()),
         [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
@@ -24,14 +40,13 @@ pub(super) fn of(told: &Announcement) -> Result<Vec<Value>> {
     }
 }
 
-fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>> {
+fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>, NeutronRefusal> {
     let links = told.links(family)?;
     // It cannot tell one client from another, but for iPXE.
     let (firmware, ipxe) = (links.own.as_str(), links.ipxe.as_str());
-    ensure!(
-        firmware.len() <= LONGEST,
-        "the URL {firmware} is longer than the {LONGEST} bytes that Neutron keeps"
-    );
+    if firmware.len() > LONGEST {
+        return Err(NeutronRefusal::TooLong { url: firmware.to_owned() });
+    }
     let (code, tag, version) = match family {
         IpFamily::V4 => ("67", "ipxe", 4),
         IpFamily::V6 => ("59", "ipxe6", 6),
@@ -54,7 +69,8 @@ fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>> {
 
 /// Those of the families that a port has addresses of, and `null` for what it had besides: Neutron
 /// keeps each option that it is not told of.
-pub(super) fn for_port(options: &[Value], port: &Value) -> Vec<Value> {
+#[must_use]
+pub fn options_for(options: &[Value], port: &Value) -> Vec<Value> {
     let has = |version: &Value| {
         let addresses = port["fixed_ips"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is = |ip: &Value| ip["ip_address"].as_str().is_some_and(|ip| ip.contains(':'));
@@ -72,8 +88,24 @@ pub(super) fn for_port(options: &[Value], port: &Value) -> Vec<Value> {
     fitting.into_iter().chain(gone).collect()
 }
 
+/// The ports of a node that Neutron is told of: those of which an operator wrote down which one of Neutron's each is, else
+/// all, and any of them may be found there.
+#[must_use]
+pub fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
+    let written_down: Vec<_> = ports.iter().filter(|port| port.vif.is_some()).collect();
+    if written_down.is_empty() { ports.iter().collect() } else { written_down }
+}
+
+/// The ports of a boot that Neutron is told of no more, now that the boot is another one.
+#[must_use]
+pub fn gone<'a>(before: &'a Announcement, now: &Announcement) -> Vec<&'a ToldPort> {
+    let known = known(&now.ports);
+    before.ports.iter().filter(|port| !known.contains(port)).collect()
+}
+
 /// Where a port is read and set.
-pub(super) fn path_of(id: &str) -> String {
+#[must_use]
+pub fn path_of(id: &str) -> String {
     let id: String = id.bytes().map(escaped).collect();
     format!("v2.0/ports/{id}")
 }
@@ -87,14 +119,16 @@ fn escaped(byte: u8) -> String {
 }
 
 /// Where to read the options of all ports that have one of these properties.
-pub(super) fn list_of(ports: &[(&str, String)]) -> String {
+#[must_use]
+pub fn list_of(ports: &[(&str, String)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([("fields", "id"), ("fields", "extra_dhcp_opts")]).extend_pairs(ports);
     format!("v2.0/ports?{}", query.finish())
 }
 
 /// Whether a port has a URL with one of these tickets.
-pub(super) fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
+#[must_use]
+pub fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
     let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ticket = |option: &Value| {
         let (_, rest) = option["opt_value"].as_str()?.split_once("/boot/")?;
@@ -105,7 +139,8 @@ pub(super) fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
 }
 
 /// The options of ours that a port has, each with `null`, which is how Neutron deletes one.
-pub(super) fn present(port: &Value) -> Vec<Value> {
+#[must_use]
+pub fn present(port: &Value) -> Vec<Value> {
     let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ours = ["67", "60", "59", "tag:!ipxe,67", "tag:ipxe,67", "tag:!ipxe6,59", "tag:ipxe6,59"];
     let is_ours =
@@ -118,42 +153,12 @@ pub(super) fn present(port: &Value) -> Vec<Value> {
     options.iter().filter(is_ours).map(delete).collect()
 }
 
-/// The body of `POST /v3/auth/tokens`.
-pub(super) fn log_in(settings: &config::NeutronConfig, password: &str) -> Value {
-    let domain = |name: &str| json!({"name": if name.is_empty() { "Default" } else { name }});
-    json!({"auth": {
-        "identity": {
-            "methods": ["password"],
-            "password": {"user": {
-                "name": settings.username,
-                "password": password,
-                "domain": domain(&settings.user_domain_name),
-            }},
-        },
-        "scope": {"project": {
-            "name": settings.project_name,
-            "domain": domain(&settings.project_domain_name),
-        }},
-    }})
-}
-
-/// Where Keystone's answer says that Neutron is.
-pub(super) fn endpoint(answer: &Value, region: Option<&str>) -> Option<Url> {
-    let services = answer["token"]["catalog"].as_array()?;
-    let network = services.iter().find(|service| service["type"] == "network")?;
-    let endpoints = network["endpoints"].as_array()?;
-    let fits = |endpoint: &&Value| {
-        endpoint["interface"] == "public"
-            && region.is_none_or(|region| endpoint["region"] == region)
-    };
-    endpoints.iter().find(fits)?["url"].as_str()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use provision::BootInterface::{Http, HttpIpxe};
 
     use super::*;
+    use crate::providers::test_announcements::announcement;
 
     fn named(options: &[Value]) -> Vec<(&str, &str, u64)> {
         let text = |value: &Value| value.as_str().unwrap_or("null").to_owned().leak() as &str;
@@ -166,8 +171,8 @@ mod tests {
 
     #[test]
     fn options_are_upstreams_and_of_the_families_that_reach_the_url() {
-        let http = of(&Announcement::example(Http, "10.0.0.1")).unwrap();
-        let both = of(&Announcement::example(HttpIpxe, "boot.example")).unwrap();
+        let http = options_of(&announcement(Http, "10.0.0.1")).unwrap();
+        let both = options_of(&announcement(HttpIpxe, "boot.example")).unwrap();
 
         let url = "http://10.0.0.1/boot/TICKET/bootx64.efi";
         assert_eq!(named(&http), [("67", url, 4), ("60", "HTTPClient", 4)]);
@@ -195,38 +200,21 @@ mod tests {
                 {"opt_name": "42", "opt_value": "10.0.0.9", "ip_version": 4},
             ],
         });
-        let options = of(&Announcement::example(Http, "boot.example")).unwrap();
+        let options = options_of(&announcement(Http, "boot.example")).unwrap();
 
-        let sent = for_port(&options, &port);
+        let sent = options_for(&options, &port);
 
         let url = "http://boot.example/boot/TICKET/bootx64.efi";
         let expected = [("67", url, 4), ("60", "HTTPClient", 4), ("tag:ipxe,67", "null", 4)];
         assert_eq!(named(&sent), expected);
         assert_eq!(named(&present(&port)), [("tag:ipxe,67", "null", 4), ("67", "null", 4)]);
         let elsewhere = json!({"fixed_ips": []});
-        assert!(for_port(&options, &elsewhere).is_empty());
+        assert!(options_for(&options, &elsewhere).is_empty());
     }
 
     #[test]
     fn an_id_that_an_operator_wrote_down_stays_one_segment_of_the_path() {
         assert_eq!(path_of("db528128-a3a7"), "v2.0/ports/db528128-a3a7");
         assert_eq!(path_of("../x?y=ü"), "v2.0/ports/%2E%2E%2Fx%3Fy%3D%C3%BC");
-    }
-
-    #[test]
-    fn neutron_is_where_the_catalogue_says() {
-        let endpoint_in = |region: &str, interface: &str, url: &str| json!({"region": region, "interface": interface, "url": url});
-        let answer = json!({"token": {"catalog": [
-            {"type": "compute", "endpoints": [endpoint_in("one", "public", "http://nova")]},
-            {"type": "network", "endpoints": [
-                endpoint_in("one", "admin", "http://admin"),
-                endpoint_in("one", "public", "http://one:9696"),
-                endpoint_in("two", "public", "http://two:9696"),
-            ]},
-        ]}});
-
-        assert_eq!(endpoint(&answer, None).unwrap().as_str(), "http://one:9696/");
-        assert_eq!(endpoint(&answer, Some("two")).unwrap().as_str(), "http://two:9696/");
-        assert_eq!(endpoint(&answer, Some("three")), None);
     }
 }

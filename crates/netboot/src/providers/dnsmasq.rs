@@ -1,0 +1,318 @@
+//! What dnsmasq is told: the files of its `dhcp-hostsdir` and `dhcp-optsdir`, in Ironic's layout.
+//!
+//! dnsmasq reads a file when it comes or changes, and adds what is in it to what it knows: the newest
+//! line about a MAC address wins, and nothing is ever forgotten before it is started anew. So every boot
+//! has a tag of its own that its options hang on, and a boot is over when a newer line gives its MAC
+//! address no such tag.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use hardware::Mac;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::announcement::{Announcement, Links, NoLinks, ToldPort};
+use super::picture::Picture;
+use crate::urls::IpFamily;
+
+/// The beginning of the names of our files: upstream's names.
+const OURS: &str = "ironic-";
+
+/// What a line without a boot says.
+const NO_BOOT: &str = "set:ironic";
+
+/// Why dnsmasq cannot be told of a boot.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DnsmasqRefusal {
+    /// There is no URL to tell.
+    #[error(transparent)]
+    NoLinks(#[from] NoLinks),
+    /// There is one for machines with IPv6 alone.
+    #[error(
+        "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class"
+    )]
+    Ipv6Alone(#[source] NoLinks),
+    /// What an operator wrote down of a port would end the line.
+    #[error("dnsmasq_dhcp_host in extra of the port {mac} is no part of a dhcp-host line: {own:?}")]
+    NoPartOfLine {
+        /// The port.
+        mac: Mac,
+        /// What the operator wrote down.
+        own: String,
+    },
+    /// What an operator wrote down of a port has an address in it.
+    #[error(
+        "dnsmasq_dhcp_host in extra of the port {mac} has the address {address}, which dnsmasq would not let go of: \
+         write a name there, and give that its address in /etc/hosts of dnsmasq's host"
+    )]
+    Address {
+        /// The port.
+        mac: Mac,
+        /// The address.
+        address: String,
+    },
+}
+
+/// The files of one boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFiles {
+    /// That of its options, in `dhcp-optsdir`.
+    pub options: NamedText,
+    /// Those of its ports, in `dhcp-hostsdir`.
+    pub hosts: Vec<NamedText>,
+}
+
+/// A file that dnsmasq reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedText {
+    /// The name of the file, in its folder.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+}
+
+/// The files that there are where dnsmasq knows all that it should.
+#[derive(Clone, Debug)]
+pub struct KnownFiles {
+    options: HashSet<String>,
+    boots: HashSet<String>,
+    /// The lines of all ports as they are without a boot, by the name of their files.
+    rests: HashMap<String, String>,
+}
+
+/// What a file of hosts is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostFile<'a> {
+    /// A port that boots.
+    Boots,
+    /// A port that does not boot, of which this is the line.
+    Rests(&'a str),
+    /// A port that is gone.
+    Gone,
+}
+
+impl BootFiles {
+    /// Those of a boot.
+    ///
+    /// # Errors
+    /// Where there is no URL to tell.
+    pub fn of(told: &Announcement) -> Result<Self, DnsmasqRefusal> {
+        let options = NamedText { name: options_file(told.node), text: option_lines(told)? };
+        let host = |port: &ToldPort| NamedText {
+            name: host_file(port.mac),
+            text: host_line(port, Some(told.attempt)),
+        };
+        Ok(Self { options, hosts: told.ports.iter().map(host).collect() })
+    }
+}
+
+impl KnownFiles {
+    /// Those where dnsmasq knows a picture.
+    #[must_use]
+    pub fn of(Picture { told, ports, .. }: &Picture) -> Self {
+        let booting = told.iter().flat_map(|told| &told.ports);
+        let rests = ports.iter().map(|port| (host_file(port.mac), host_line(port, None)));
+        Self {
+            options: told.iter().map(|told| options_file(told.node)).collect(),
+            boots: booting.map(|port| host_file(port.mac)).collect(),
+            rests: rests.collect(),
+        }
+    }
+
+    /// What a file of hosts is of.
+    #[must_use]
+    pub fn host(&self, name: &str) -> HostFile<'_> {
+        if self.boots.contains(name) {
+            return HostFile::Boots;
+        }
+        self.rests.get(name).map_or(HostFile::Gone, |line| HostFile::Rests(line))
+    }
+
+    /// Whether a file of options is that of a boot.
+    #[must_use]
+    pub fn has_options(&self, name: &str) -> bool {
+        self.options.contains(name)
+    }
+}
+
+/// Whether a file is one of ours, by its name.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with(OURS)
+}
+
+/// The file of a boot's options.
+#[must_use]
+pub fn options_file(node: Uuid) -> String {
+    format!("{OURS}{node}.conf")
+}
+
+/// The file of a port.
+#[must_use]
+pub fn host_file(mac: Mac) -> String {
+    format!("{OURS}{mac}.conf")
+}
+
+/// Whether a file is one of another boot, by its text.
+#[must_use]
+pub fn is_of_another_boot(text: &str, attempt: Uuid) -> bool {
+    !text.contains(&tag(attempt))
+}
+
+/// The options of one boot, each for the clients that it helps and for no other.
+///
+/// The tags of clients (`ferroboot-http`, `ferroboot-x64` and so on, `ipxe`) come from dnsmasq's own
+/// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
+/// texts and puts the length of each before it, where firmware wants an enterprise number.
+fn option_lines(told: &Announcement) -> Result<String, DnsmasqRefusal> {
+    let links = told.links(IpFamily::V4).map_err(|refused| match told.links(IpFamily::V6) {
+        Ok(_) => DnsmasqRefusal::Ipv6Alone(refused),
+        Err(_) => DnsmasqRefusal::NoLinks(refused),
+    })?;
+    links.fit_dhcp_v4()?;
+    let tag = tag(told.attempt);
+    let ipxe = &links.ipxe;
+    let firmware = links.firmware.iter().map(|(cpu_arch, url)| {
+        let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot-{cpu_arch}");
+        format!("{http},60,HTTPClient\n{http},67,{url}\n")
+    });
+    let mut lines: String = firmware.collect();
+    lines += &format!("tag:{tag},tag:ipxe,67,{ipxe}\n");
+    if let Ok(Links { ipxe, .. }) = told.links(IpFamily::V6) {
+        lines += &format!("tag:{tag},tag:ipxe,option6:59,{ipxe}\n");
+    }
+    Ok(lines)
+}
+
+/// The line of a port, with a boot or without one.
+///
+/// The tag `ironic` is upstream's, on all that are ours. The line takes the place of any other about this MAC
+/// address, so it says what the operator has to say of it too.
+#[must_use]
+pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
+    let ToldPort { mac, dhcp_host, vif: _ } = port;
+    let boot = boot.map(|attempt| format!(",set:{},set:ferroboot-boot", tag(attempt)));
+    let own = dhcp_host.as_ref().filter(|_| expect_no_address(port).is_ok());
+    let own = own.map(|own| format!(",{own}"));
+    format!("{mac}{},{NO_BOOT}{}\n", boot.unwrap_or_default(), own.unwrap_or_default())
+}
+
+/// That what an operator wrote down of a port can be in its line.
+///
+/// dnsmasq passes over a line with an address that another line has, though that be an older one about the
+/// same MAC address: a boot would never end.
+///
+/// # Errors
+/// Where it cannot.
+pub fn expect_no_address(port: &ToldPort) -> Result<(), DnsmasqRefusal> {
+    let own = port.dhcp_host.as_deref().unwrap_or_default();
+    let is_plain = |character: char| character.is_ascii_graphic() && !"\"\\#".contains(character);
+    if !own.chars().all(is_plain) {
+        return Err(DnsmasqRefusal::NoPartOfLine { mac: port.mac, own: own.to_owned() });
+    }
+    let address = own.split(',').find(|part| {
+        let part = part.trim_matches(['[', ']']);
+        part.parse::<IpAddr>().is_ok() || part.parse::<Mac>().is_ok()
+    });
+    match address {
+        Some(address) => {
+            Err(DnsmasqRefusal::Address { mac: port.mac, address: address.to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a file of hosts becomes of which the port is gone: the line without a boot where there was one. `None` where
+/// dnsmasq has read that, and the file can be removed.
+#[must_use]
+pub fn made_good(text: &str) -> Option<String> {
+    without_boot(text).filter(|line| line != text)
+}
+
+/// A line of ours as it is when the boot is over.
+fn without_boot(line: &str) -> Option<String> {
+    let (mac, rest) = line.split_once(',')?;
+    let mac: Mac = mac.parse().ok()?;
+    let own = rest.find(NO_BOOT)?;
+    Some(format!("{mac},{}", rest.get(own..)?))
+}
+
+fn tag(attempt: Uuid) -> String {
+    attempt.simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use provision::BootInterface::{Http, HttpIpxe};
+
+    use super::*;
+    use crate::providers::test_announcements::{announcement, plain_port};
+
+    #[test]
+    fn firmware_and_ipxe_get_each_their_url_and_nobody_else_any() {
+        let told = announcement(HttpIpxe, "10.0.0.1:8080");
+
+        let lines = option_lines(&told).unwrap();
+
+        let tag = "00000000000000000000000000000002";
+        let http = format!("tag:{tag},tag:!ipxe,tag:ferroboot-http,tag:ferroboot");
+        let url = "http://10.0.0.1:8080/boot/TICKET";
+        let expected = [
+            format!("{http}-x64,60,HTTPClient"),
+            format!("{http}-x64,67,{url}/snponly.efi"),
+            format!("{http}-arm64,60,HTTPClient"),
+            format!("{http}-arm64,67,{url}/snponly-arm64.efi"),
+            format!("tag:{tag},tag:ipxe,67,{url}/boot.ipxe"),
+        ];
+        assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn over_ipv6_ipxe_alone_can_be_told_and_where_firmware_must_be_that_is_said() {
+        let by_name = option_lines(&announcement(Http, "boot.example")).unwrap();
+        let refused = option_lines(&announcement(Http, "[fd00::1]:8080")).unwrap_err();
+
+        assert!(
+            by_name.contains("tag:ipxe,option6:59,http://boot.example/boot/TICKET/boot.ipxe\n")
+        );
+        assert!(refused.to_string().contains("it sends no DHCPv6 vendor class"), "{refused}");
+    }
+
+    #[test]
+    fn urls_that_dnsmasq_would_drop_are_refused_and_not_blamed_on_ipv6() {
+        let told = announcement(Http, &format!("{}.example", "x".repeat(230)));
+
+        let refused = option_lines(&told).unwrap_err().to_string();
+
+        assert!(refused.starts_with("the URL has"), "{refused}");
+    }
+
+    #[test]
+    fn a_line_without_a_boot_takes_the_place_of_one_with_a_boot_and_then_nothing_is_left() {
+        let port = ToldPort { dhcp_host: Some("n1".to_owned()), ..plain_port(1) };
+        let boots = host_line(&port, Some(Uuid::from_u128(2)));
+
+        let rests = made_good(&boots).unwrap();
+
+        assert_eq!(rests, host_line(&port, None));
+        assert_eq!(rests, "52:54:00:00:00:01,set:ironic,n1\n");
+        assert_eq!(made_good(&rests), None);
+        assert_eq!(made_good("of somebody else"), None);
+    }
+
+    #[test]
+    fn a_file_of_hosts_is_of_a_boot_or_of_a_port_without_one_or_of_none() {
+        let told = announcement(Http, "10.0.0.1");
+        let ports = vec![plain_port(1), plain_port(2)];
+        let options = options_file(told.node);
+        let files = KnownFiles::of(&Picture { told: vec![told], over: Vec::new(), ports });
+
+        let [boots, rests, gone] =
+            [1, 2, 3].map(|number| files.host(&host_file(plain_port(number).mac)));
+        assert_eq!(boots, HostFile::Boots);
+        assert_eq!(rests, HostFile::Rests("52:54:00:00:00:02,set:ironic\n"));
+        assert_eq!(gone, HostFile::Gone);
+        assert!(files.has_options(&options) && !files.has_options("ironic-x.conf"));
+    }
+}

@@ -1,0 +1,40 @@
+//! All that another DHCP server should know.
+
+use std::sync::Arc;
+
+use hardware::CpuArch;
+use provision::boot::bootable;
+use provision::{Node, Port};
+
+use super::announcement::{Announcement, ToldPort};
+use crate::urls::Urls;
+
+/// All that a DHCP service should know.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// The boots that are under way.
+    pub told: Vec<Announcement>,
+    /// The latest boots of all machines that boot no more.
+    pub over: Vec<Announcement>,
+    /// The ports of all nodes.
+    pub ports: Vec<ToldPort>,
+}
+
+impl Picture {
+    /// That of all nodes, each with its ports.
+    #[must_use]
+    pub fn of(
+        nodes: impl Iterator<Item = (Arc<Node>, Vec<Arc<Port>>)>,
+        urls: &Urls,
+        boot_sets: &[CpuArch],
+    ) -> Self {
+        let mut picture = Self::default();
+        for (node, ports) in nodes {
+            let boots = bootable(&node).is_some();
+            let list = if boots { &mut picture.told } else { &mut picture.over };
+            list.extend(Announcement::of(&node, &ports, urls, boot_sets));
+            picture.ports.extend(ports.iter().map(|port| ToldPort::of(port)));
+        }
+        picture
+    }
+}
