@@ -13,7 +13,7 @@ use provision::boot_for;
 use provision::trace::DhcpAnswer;
 use url::{Host, Url};
 
-use crate::exchange::DhcpRequest;
+use crate::dhcp_request::DhcpRequest;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::urls::{IpFamily, Urls};
 

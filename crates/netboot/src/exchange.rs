@@ -3,14 +3,12 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use dhcp::client::Features;
 use dhcp::limits::Exceeded;
-use hardware::{ClientArchitecture, ClientKind, Mac};
 use provision::boot::bootable;
 use provision::trace::DhcpAnswer;
-use uuid::Uuid;
 
 use crate::boot_answer::BootAnswer;
+use crate::dhcp_request::DhcpRequest;
 use crate::node_view::RegisteredPort;
 
 /// The outcome of one packet.
@@ -37,23 +35,6 @@ pub struct ExchangeLabels {
     pub client: &'static str,
     /// `offer`, `ack`, `nak`, or the reason for no answer.
     pub decision: &'static str,
-}
-
-/// A client's request.
-#[derive(Debug)]
-pub struct DhcpRequest {
-    /// The port of the machine; `None` if it is not registered.
-    pub registered: Option<RegisteredPort>,
-    /// The type of the message.
-    pub message: &'static str,
-    /// The client's MAC address, if known.
-    pub mac: Option<Mac>,
-    /// The kind of client.
-    pub client: ClientKind,
-    /// The architecture that selects the loader, among those in the request.
-    pub architecture: Option<ClientArchitecture>,
-    /// iPXE's features, from the request.
-    pub features: Features,
 }
 
 /// A request, its boot answer and its result.
@@ -134,6 +115,14 @@ pub const ORDINARY: [&str; 8] = [
 /// The decision labels of clients with nothing to boot.
 pub const NOTHING_TO_BOOT: [&str; 2] = ["nothing", "nothing_to_boot"];
 
+impl ExchangeLabels {
+    /// Those of a request.
+    #[must_use]
+    pub fn of(request: &DhcpRequest, family: &'static str, decision: &'static str) -> Self {
+        Self { family, message: request.message, client: request.client.name(), decision }
+    }
+}
+
 impl<Reply, Record> DhcpExchange<Reply, Record> {
     /// The exchange of a packet without a reply.
     pub(crate) fn unanswered(family: &'static str, unanswered: Unanswered) -> Self {
@@ -144,7 +133,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
                 (labels, Err(packet))
             }
             Unanswered::Request(request, NoReplyReason { decision, because }) => {
-                let labels = request.labels(family, decision);
+                let labels = ExchangeLabels::of(&request, family, decision);
                 let (answer, result) = (BootAnswer::NOTHING, RequestResult::Silent(because));
                 (labels, Ok(RequestOutcome { request, answer, result }))
             }
@@ -204,31 +193,6 @@ impl RequestOutcome {
 
     fn in_words(&self) -> String {
         self.dhcp_answer().map_or_else(|| "noted".to_owned(), |answer| answer.to_string())
-    }
-}
-
-impl DhcpRequest {
-    /// The node of the machine, if it is registered.
-    #[must_use]
-    pub fn node(&self) -> Option<Uuid> {
-        self.registered.as_ref().map(|registered| registered.node.uuid)
-    }
-
-    /// The labels of its counter.
-    #[must_use]
-    pub fn labels(&self, family: &'static str, decision: &'static str) -> ExchangeLabels {
-        ExchangeLabels { family, message: self.message, client: self.client.name(), decision }
-    }
-}
-
-/// `DISCOVER from iPXE at 52:54:00:00:00:01`
-impl Display for DhcpRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} from {}", self.message, self.client)?;
-        match self.mac {
-            Some(mac) => write!(f, " at {mac}"),
-            None => write!(f, " with no MAC address"),
-        }
     }
 }
 
@@ -307,7 +271,9 @@ impl NothingToBoot {
 mod tests {
     use std::sync::Arc;
 
+    use dhcp::client::Features;
     use hardware::architecture::X86_BIOS;
+    use hardware::{ClientKind, Mac};
     use provision::boot::NoBoot;
     use provision::test_nodes::{boot_port, booting_node};
     use provision::{Node, ProvisionState};

@@ -11,7 +11,9 @@ use dhcp::v4::proxy::{ProxyPort, decide};
 use dhcp::v4::{Packet, reply};
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
-use crate::exchange::{DhcpExchange, NoReplyReason, RequestOutcome, RequestResult, Unanswered};
+use crate::exchange::{
+    DhcpExchange, ExchangeLabels, NoReplyReason, RequestOutcome, RequestResult, Unanswered,
+};
 use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
@@ -114,7 +116,7 @@ impl Responder for ProxyResponder {
         DhcpExchange {
             reply: reply.map(|reply| V4Reply { to: self.to(&message, &reply, from), reply }),
             records: Vec::new(),
-            labels: request.labels(FAMILY, decided),
+            labels: ExchangeLabels::of(&request, FAMILY, decided),
             outcome: Ok(RequestOutcome { request, answer, result }),
         }
     }

@@ -10,7 +10,8 @@ use dhcp::leases::{LeaseClaim, LeaseTable};
 use dhcp::limits::Millis;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup, what_should_it_boot};
-use crate::exchange::{DhcpExchange, DhcpRequest, Unanswered};
+use crate::dhcp_request::DhcpRequest;
+use crate::exchange::{DhcpExchange, Unanswered};
 use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 

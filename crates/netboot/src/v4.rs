@@ -13,8 +13,10 @@ use hardware::Mac;
 use ipnet::Ipv4Net;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::dhcp_request::DhcpRequest;
 use crate::exchange::{
-    DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
+    DhcpExchange, ExchangeLabels, NoReplyReason, NoRequest, RequestOutcome, RequestResult,
+    Unanswered,
 };
 use crate::foreign_pools::ForeignPools;
 use crate::network_settings::StrangerPolicy;
@@ -176,7 +178,7 @@ impl Responder for V4Responder {
         DhcpExchange {
             reply: reply.map(|reply| V4Reply { to: destination(&message, from, &reply), reply }),
             records: records.into_iter().map(|record| (at, record)).collect(),
-            labels: request.labels(FAMILY, decided),
+            labels: ExchangeLabels::of(&request, FAMILY, decided),
             outcome: Ok(RequestOutcome { request, answer, result }),
         }
     }

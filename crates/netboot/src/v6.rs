@@ -14,8 +14,10 @@ use hardware::Mac;
 use ipnet::Ipv6Net;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::dhcp_request::DhcpRequest;
 use crate::exchange::{
-    DhcpExchange, DhcpRequest, NoReplyReason, NoRequest, RequestOutcome, RequestResult, Unanswered,
+    DhcpExchange, ExchangeLabels, NoReplyReason, NoRequest, RequestOutcome, RequestResult,
+    Unanswered,
 };
 use crate::foreign_pools::ForeignPools;
 use crate::network_settings::StrangerPolicy;
@@ -185,7 +187,7 @@ impl Responder for V6Responder {
         DhcpExchange {
             reply,
             records: records.into_iter().map(|record| (at, record)).collect(),
-            labels: request.labels(Self::FAMILY, decided),
+            labels: ExchangeLabels::of(&request, Self::FAMILY, decided),
             outcome: Ok(RequestOutcome { request, answer, result }),
         }
     }

@@ -4,8 +4,9 @@ use std::fmt::Display;
 
 use dhcp::limits::Millis;
 use hardware::ClientKind;
+use netboot::dhcp_request::DhcpRequest;
 use netboot::exchange::{
-    DhcpRequest, ExchangeLabels, NoRequest, NothingToBoot, ORDINARY, RequestOutcome, RequestResult,
+    ExchangeLabels, NoRequest, NothingToBoot, ORDINARY, RequestOutcome, RequestResult,
 };
 use netboot::node_view::RegisteredPort;
 use netboot::repeated_exchanges::{ExchangeKind, RepeatedExchanges};
@@ -185,7 +186,7 @@ mod tests {
             let registered = Some(RegisteredPort { node: Arc::new(node), port });
             let mut outcome = silent(registered, MAC, ClientKind::PxeClient);
             outcome.answer.because = Some(DhcpAnswer::NoBoot { because });
-            let labels = outcome.request.labels("ipv4", "nothing");
+            let labels = ExchangeLabels::of(&outcome.request, "ipv4", "nothing");
             log.note(labels, Ok(outcome), &observers, 0);
         }
 
@@ -204,7 +205,7 @@ mod tests {
 
         for (last, client) in [(1, ClientKind::HttpClient), (2, ClientKind::System)] {
             let outcome = silent(None, Mac([2, 0, 0, 0, 9, last]), client);
-            let labels = outcome.request.labels("ipv4", "stranger");
+            let labels = ExchangeLabels::of(&outcome.request, "ipv4", "stranger");
             log.note(labels, Ok(outcome), &observers, 0);
         }
 
