@@ -8,6 +8,7 @@ use provision::boot::bootable;
 use provision::trace::DhcpAnswer;
 
 use crate::boot_answer::BootAnswer;
+use crate::dhcp_decision::DhcpDecision;
 use crate::dhcp_request::DhcpRequest;
 use crate::node_view::RegisteredPort;
 
@@ -24,7 +25,7 @@ pub struct DhcpExchange<Reply, Record> {
     pub outcome: Result<RequestOutcome, NoRequest>,
 }
 
-/// The labels of the counter of exchanges. All values are constants, so that clients cannot create labels.
+/// The labels of the counter of exchanges. All of them become constants, so that clients cannot create labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeLabels {
     /// `ipv4`, `ipv6`.
@@ -33,8 +34,8 @@ pub struct ExchangeLabels {
     pub message: &'static str,
     /// `http_client`, `system`, …, `unknown`.
     pub client: &'static str,
-    /// `offer`, `ack`, `nak`, or the reason for no answer.
-    pub decision: &'static str,
+    /// The decision.
+    pub decision: DhcpDecision,
 }
 
 /// A request, its boot answer and its result.
@@ -70,19 +71,24 @@ pub enum RequestResult {
 /// A packet that is not a client's request.
 #[derive(Clone, Debug)]
 pub struct NoRequest {
-    /// Its message label.
-    message: &'static str,
-    /// Its decision label.
-    decision: &'static str,
+    kind: NoRequestKind,
     /// A description of the packet or of its error.
     pub why: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NoRequestKind {
+    /// An unreadable packet.
+    Unreadable,
+    /// A message between other parties than clients and servers, such as a lease query.
+    OfOthers,
 }
 
 /// The reason for sending no reply to a request.
 #[derive(Clone, Debug)]
 pub struct NoReplyReason {
-    /// The decision label.
-    pub decision: &'static str,
+    /// The decision.
+    pub decision: DhcpDecision,
     /// The reason, in words.
     pub because: String,
 }
@@ -96,29 +102,10 @@ pub enum Unanswered {
     Request(DhcpRequest, NoReplyReason),
 }
 
-/// The decision label of an unreadable packet.
-const UNREADABLE: &str = "unreadable";
-
-/// Decision labels that indicate no fault.
-pub const ORDINARY: [&str; 8] = [
-    "stranger",
-    "other_server",
-    "not_now",
-    "agent_has_called",
-    "nothing_to_boot",
-    "not_for_a_proxy",
-    "not_for_us",
-    // The machine was on another network, or away for long.
-    "nak",
-];
-
-/// The decision labels of clients with nothing to boot.
-pub const NOTHING_TO_BOOT: [&str; 2] = ["nothing", "nothing_to_boot"];
-
 impl ExchangeLabels {
-    /// Those of a request.
+    /// The labels of a request.
     #[must_use]
-    pub fn of(request: &DhcpRequest, family: &'static str, decision: &'static str) -> Self {
+    pub fn of(request: &DhcpRequest, family: &'static str, decision: DhcpDecision) -> Self {
         Self { family, message: request.message, client: request.client.name(), decision }
     }
 }
@@ -128,7 +115,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
     pub(crate) fn unanswered(family: &'static str, unanswered: Unanswered) -> Self {
         let (labels, outcome) = match unanswered {
             Unanswered::NoRequest(packet) => {
-                let NoRequest { message, decision, .. } = packet;
+                let (message, decision) = packet.kind.counted();
                 let labels = ExchangeLabels { family, message, client: "unknown", decision };
                 (labels, Err(packet))
             }
@@ -142,7 +129,7 @@ impl<Reply, Record> DhcpExchange<Reply, Record> {
     }
 
     /// Withholds the reply, for a reason that has nothing to do with the machine.
-    pub fn keep_back(&mut self, decision: &'static str, because: &str) {
+    pub fn keep_back(&mut self, decision: DhcpDecision, because: &str) {
         self.reply = None;
         self.labels.decision = decision;
         if let Ok(outcome) = &mut self.outcome {
@@ -199,33 +186,46 @@ impl RequestOutcome {
 impl NoReplyReason {
     /// The reason for ignoring an unregistered machine: nothing about it is kept.
     pub(crate) fn stranger() -> Self {
-        Self { decision: "stranger", because: "this machine is not registered".to_owned() }
+        let decision = DhcpDecision::Stranger;
+        Self { decision, because: "this machine is not registered".to_owned() }
     }
 }
 
 impl From<Exceeded> for NoReplyReason {
     fn from(exceeded: Exceeded) -> Self {
-        Self { decision: exceeded.name(), because: exceeded.to_string() }
+        Self { decision: DhcpDecision::Exceeded(exceeded), because: exceeded.to_string() }
     }
 }
 
 impl NoRequest {
     /// An unreadable packet.
     pub(crate) fn unreadable(why: &dyn Display) -> Self {
-        Self { message: UNREADABLE, decision: UNREADABLE, why: why.to_string() }
+        Self { kind: NoRequestKind::Unreadable, why: why.to_string() }
     }
 
     /// A message between other parties than clients and servers, such as a lease query.
     pub(crate) fn of_others(why: &dyn Display) -> Self {
-        Self { message: "of_others", decision: "not_a_clients_message", why: why.to_string() }
+        Self { kind: NoRequestKind::OfOthers, why: why.to_string() }
+    }
+}
+
+impl NoRequestKind {
+    /// Its message label and its decision.
+    fn counted(self) -> (&'static str, DhcpDecision) {
+        match self {
+            Self::Unreadable => ("unreadable", DhcpDecision::Unreadable),
+            Self::OfOthers => ("of_others", DhcpDecision::OfOthers),
+        }
     }
 }
 
 impl Display for NoRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.decision {
-            UNREADABLE => write!(f, "unreadable DHCP message: {}", self.why),
-            _ => write!(f, "not answered: {}", self.why),
+        match self.kind {
+            NoRequestKind::Unreadable => {
+                write!(f, "unreadable DHCP message: {}", self.why)
+            }
+            NoRequestKind::OfOthers => write!(f, "not answered: {}", self.why),
         }
     }
 }
@@ -233,8 +233,8 @@ impl Display for NoRequest {
 /// The reason why a client has nothing to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NothingToBoot {
-    /// The decision label.
-    pub decision: &'static str,
+    /// The decision.
+    pub decision: DhcpDecision,
     /// The reason, in words.
     pub because: String,
     /// Whether the operator configured it so.
@@ -244,20 +244,21 @@ pub struct NothingToBoot {
 impl NothingToBoot {
     /// The reason in an outcome that depends on the boot answer, not on the packet.
     #[must_use]
-    pub fn of(outcome: &RequestOutcome, decision: &str) -> Option<Self> {
-        if !NOTHING_TO_BOOT.contains(&decision) {
+    pub fn of(outcome: &RequestOutcome, decision: DhcpDecision) -> Option<Self> {
+        if !decision.is_nothing_to_boot() {
             return None;
         }
         let boots = |registered: &RegisteredPort| bootable(&registered.node).is_some();
         match outcome.answer.because.as_ref()? {
             DhcpAnswer::NoBoot { because } => Some(Self {
-                decision: because.name(),
+                decision: DhcpDecision::NoBoot(*because),
                 because: because.to_string(),
                 // A port that is disabled for booting says nothing about a machine that boots from another port.
                 is_expected: !outcome.request.registered.as_ref().is_some_and(boots),
             }),
             DhcpAnswer::Ignored { because } => {
-                Some(Self { decision: "no_url", because: because.clone(), is_expected: false })
+                let decision = DhcpDecision::NoUrl;
+                Some(Self { decision, because: because.clone(), is_expected: false })
             }
             DhcpAnswer::Offer { .. }
             | DhcpAnswer::Ack { .. }
@@ -269,9 +270,12 @@ impl NothingToBoot {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::Arc;
 
     use dhcp::client::Features;
+    use dhcp::v4::decide::NoReply as NoReply4;
+    use dhcp::v6::decide::NoReply as NoReply6;
     use hardware::architecture::X86_BIOS;
     use hardware::{ClientKind, Mac};
     use provision::boot::NoBoot;
@@ -281,6 +285,7 @@ mod tests {
     use super::*;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const NOTHING: DhcpDecision = DhcpDecision::V4(NoReply4::Nothing);
 
     /// The outcome for PXE firmware of a node with nothing to boot.
     fn outcome(node: Node, because: NoBoot) -> RequestOutcome {
@@ -301,14 +306,15 @@ mod tests {
     #[test]
     fn only_a_machine_that_is_to_boot_is_spoken_of() {
         let boots = outcome(booting_node(), NoBoot::PxeNotHttp);
-        let boots = NothingToBoot::of(&boots, "nothing").unwrap();
+        let boots = NothingToBoot::of(&boots, NOTHING).unwrap();
         let rests = Node { attempt: None, ..booting_node() };
         let rests = outcome(rests, NoBoot::PortNotEnabled);
 
         assert!(!boots.is_expected);
         assert!(boots.because.contains("asked for PXE, not HTTP"), "{}", boots.because);
-        assert!(NothingToBoot::of(&rests, "nothing").unwrap().is_expected);
-        assert_eq!(NothingToBoot::of(&rests, "other_server"), None, "it is not about what to boot");
+        assert!(NothingToBoot::of(&rests, NOTHING).unwrap().is_expected);
+        let other = DhcpDecision::V6(NoReply6::OtherServer);
+        assert_eq!(NothingToBoot::of(&rests, other), None, "it is not about what to boot");
     }
 
     #[test]
@@ -327,9 +333,23 @@ mod tests {
             NoBoot::ArchitectureUnknown,
         ];
 
-        let names = no_boots.map(NoBoot::name).into_iter().chain(ORDINARY).chain(NOTHING_TO_BOOT);
+        let no_boots = no_boots.map(DhcpDecision::NoBoot);
+        let others = [
+            DhcpDecision::Stranger,
+            DhcpDecision::V4(NoReply4::OtherServer(Ipv4Addr::UNSPECIFIED)),
+            DhcpDecision::V4(NoReply4::NothingToBoot),
+            DhcpDecision::V4(NoReply4::NotForAProxy),
+            DhcpDecision::V6(NoReply6::NoAssociation),
+            DhcpDecision::Nak,
+            NOTHING,
+            DhcpDecision::NoUrl,
+            DhcpDecision::Unreadable,
+            DhcpDecision::NotSent,
+            DhcpDecision::NotWritten,
+            DhcpDecision::Forged,
+        ];
 
-        for name in names.chain(["no_url", "unreadable", "not_sent", "not_written", "forged"]) {
+        for name in no_boots.into_iter().chain(others).map(DhcpDecision::name) {
             assert!(book.contains(&format!("`{name}`")), "{name} is not in the book");
         }
     }

@@ -36,6 +36,7 @@
 pub mod boot_answer;
 pub mod boot_set;
 pub mod composition;
+pub mod dhcp_decision;
 pub mod dhcp_request;
 pub mod dry_run;
 pub mod exchange;

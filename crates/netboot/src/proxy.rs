@@ -11,6 +11,7 @@ use dhcp::v4::proxy::{ProxyPort, decide};
 use dhcp::v4::{Packet, reply};
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::dhcp_decision::DhcpDecision;
 use crate::exchange::{
     DhcpExchange, ExchangeLabels, NoReplyReason, RequestOutcome, RequestResult, Unanswered,
 };
@@ -105,13 +106,13 @@ impl Responder for ProxyResponder {
     ) -> ExchangeOf<Self> {
         let decision = decide(&message, self.port, &answer.instruction, &self.about);
         let (reply, result, decided) = match decision {
-            Ok(reply) => (Some(reply), RequestResult::Beside, "beside"),
+            Ok(reply) => (Some(reply), RequestResult::Beside, DhcpDecision::Beside),
             // The client's exchange with the other server is broadcast, too.
-            Err(why @ NoReply::NotForAProxy) => (None, RequestResult::Noted, why.name()),
+            Err(why @ NoReply::NotForAProxy) => (None, RequestResult::Noted, DhcpDecision::V4(why)),
             Err(why @ NoReply::OtherServer(_)) => {
-                (None, RequestResult::OtherServer(why.to_string()), why.name())
+                (None, RequestResult::OtherServer(why.to_string()), DhcpDecision::V4(why))
             }
-            Err(why) => (None, RequestResult::Silent(why.to_string()), why.name()),
+            Err(why) => (None, RequestResult::Silent(why.to_string()), DhcpDecision::V4(why)),
         };
         DhcpExchange {
             reply: reply.map(|reply| V4Reply { to: self.to(&message, &reply, from), reply }),

@@ -13,6 +13,7 @@ use hardware::Mac;
 use ipnet::Ipv4Net;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::dhcp_decision::DhcpDecision;
 use crate::dhcp_request::DhcpRequest;
 use crate::exchange::{
     DhcpExchange, ExchangeLabels, NoReplyReason, NoRequest, RequestOutcome, RequestResult,
@@ -122,7 +123,7 @@ impl Responder for V4Responder {
                     "a relay sent it from the link of {link}, for which there is no subnet: add a \
                      [[dhcp.network.relayed]]"
                 );
-                let reason = NoReplyReason { decision: "no_subnet", because };
+                let reason = NoReplyReason { decision: DhcpDecision::NoSubnet, because };
                 Err(Unanswered::Request(request(&message, context), reason))
             }
         }
@@ -163,13 +164,18 @@ impl Responder for V4Responder {
         let V4Subnet { leases, about, .. } = &mut self.subnets[at];
         let decision = decide(&message, &answer.instruction, claim, leases, about, now / 1_000);
         let (reply, records, result, decided) = match decision {
-            Decision::Silent(why @ NoReply::OtherServer(_)) => {
-                (None, Vec::new(), RequestResult::OtherServer(why.to_string()), why.name())
-            }
+            Decision::Silent(why @ NoReply::OtherServer(_)) => (
+                None,
+                Vec::new(),
+                RequestResult::OtherServer(why.to_string()),
+                DhcpDecision::V4(why),
+            ),
             Decision::Silent(why) => {
-                (None, Vec::new(), RequestResult::Silent(why.to_string()), why.name())
+                (None, Vec::new(), RequestResult::Silent(why.to_string()), DhcpDecision::V4(why))
             }
-            Decision::Note { records } => (None, records, RequestResult::Noted, "noted"),
+            Decision::Note { records } => {
+                (None, records, RequestResult::Noted, DhcpDecision::Noted)
+            }
             Decision::Send { reply, record } => {
                 let (result, decided) = result_of(&reply);
                 (Some(reply), record.into_iter().collect(), result, decided)
@@ -261,19 +267,22 @@ impl V4Subnet {
     }
 }
 
-fn result_of(reply: &Packet) -> (RequestResult, &'static str) {
+fn result_of(reply: &Packet) -> (RequestResult, DhcpDecision) {
     match reply.message {
-        MessageType::Offer => (RequestResult::Offered(reply.yiaddr.into()), "offer"),
+        MessageType::Offer => (RequestResult::Offered(reply.yiaddr.into()), DhcpDecision::Offer),
         MessageType::Nak => {
             let because = reply.option(options::MESSAGE).unwrap_or_default();
-            (RequestResult::Refused(String::from_utf8_lossy(because).into_owned()), "nak")
+            (
+                RequestResult::Refused(String::from_utf8_lossy(because).into_owned()),
+                DhcpDecision::Nak,
+            )
         }
         MessageType::Ack
         | MessageType::Discover
         | MessageType::Request
         | MessageType::Decline
         | MessageType::Release
-        | MessageType::Inform => (RequestResult::Given(reply.yiaddr.into()), "ack"),
+        | MessageType::Inform => (RequestResult::Given(reply.yiaddr.into()), DhcpDecision::Ack),
     }
 }
 

@@ -14,6 +14,7 @@ use hardware::Mac;
 use ipnet::Ipv6Net;
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
+use crate::dhcp_decision::DhcpDecision;
 use crate::dhcp_request::DhcpRequest;
 use crate::exchange::{
     DhcpExchange, ExchangeLabels, NoReplyReason, NoRequest, RequestOutcome, RequestResult,
@@ -119,9 +120,9 @@ impl Responder for V6Responder {
         let message = parse(packet)?;
         let nets = self.subnets.iter().map(|subnet| subnet.net);
         let place = match forged(&message, *from.ip(), to) {
-            Some(because) => Err(NoReplyReason { decision: "forged", because }),
+            Some(because) => Err(NoReplyReason { decision: DhcpDecision::Forged, because }),
             None => place(&message, *from.ip(), nets)
-                .map_err(|because| NoReplyReason { decision: "no_subnet", because }),
+                .map_err(|because| NoReplyReason { decision: DhcpDecision::NoSubnet, because }),
         };
         match place {
             Ok(subnet) => Ok(OurMessage { message, subnet }),
@@ -168,15 +169,18 @@ impl Responder for V6Responder {
         let (instruction, now) = (&answer.instruction, now / 1_000);
         let decision = decide(&message.message, &client, instruction, claim, leases, about, now);
         let (reply, records, result, decided) = match decision {
-            Decision::Silent(why @ NoReply::OtherServer) => {
-                (None, Vec::new(), RequestResult::OtherServer(why.to_string()), why.name())
-            }
+            Decision::Silent(why @ NoReply::OtherServer) => (
+                None,
+                Vec::new(),
+                RequestResult::OtherServer(why.to_string()),
+                DhcpDecision::V6(why),
+            ),
             Decision::Silent(why) => {
-                (None, Vec::new(), RequestResult::Silent(why.to_string()), why.name())
+                (None, Vec::new(), RequestResult::Silent(why.to_string()), DhcpDecision::V6(why))
             }
             Decision::Send { reply, records, address, lacks } => {
                 let (result, decided) = match lacks {
-                    Some(why) => (RequestResult::Refused(why.to_string()), why.name()),
+                    Some(why) => (RequestResult::Refused(why.to_string()), DhcpDecision::V6(why)),
                     None => result_of(reply.kind, address),
                 };
                 let to = back_to(from, &message);
@@ -311,13 +315,13 @@ fn back_to(from: SocketAddrV6, request: &Packet) -> SocketAddrV6 {
     SocketAddrV6::new(*from.ip(), port, 0, from.scope_id())
 }
 
-fn result_of(kind: MessageType, address: Option<Ipv6Addr>) -> (RequestResult, &'static str) {
+fn result_of(kind: MessageType, address: Option<Ipv6Addr>) -> (RequestResult, DhcpDecision) {
     match (address, kind) {
         (Some(address), MessageType::Advertise) => {
-            (RequestResult::Offered(address.into()), "offer")
+            (RequestResult::Offered(address.into()), DhcpDecision::Offer)
         }
-        (Some(address), _) => (RequestResult::Given(address.into()), "ack"),
-        (None, _) => (RequestResult::Noted, "noted"),
+        (Some(address), _) => (RequestResult::Given(address.into()), DhcpDecision::Ack),
+        (None, _) => (RequestResult::Noted, DhcpDecision::Noted),
     }
 }
 

@@ -4,10 +4,9 @@ use std::fmt::Display;
 
 use dhcp::limits::Millis;
 use hardware::ClientKind;
+use netboot::dhcp_decision::DhcpDecision;
 use netboot::dhcp_request::DhcpRequest;
-use netboot::exchange::{
-    ExchangeLabels, NoRequest, NothingToBoot, ORDINARY, RequestOutcome, RequestResult,
-};
+use netboot::exchange::{ExchangeLabels, NoRequest, NothingToBoot, RequestOutcome, RequestResult};
 use netboot::node_view::RegisteredPort;
 use netboot::repeated_exchanges::{ExchangeKind, RepeatedExchanges};
 use provision::BootEventKind;
@@ -103,16 +102,16 @@ impl ExchangeLog {
     /// Logs each reason once for each node, once for all strangers together, and then at growing intervals.
     fn say(
         &self,
-        decision: &'static str,
+        decision: DhcpDecision,
         what: &dyn Display,
         node: Option<Uuid>,
         done: &str,
         why: &str,
     ) {
         let on = &self.interface;
-        if ORDINARY.contains(&decision) {
+        if decision.is_ordinary() {
             debug!("{what} on {on} is {done}: {why}");
-        } else if let Some(more) = line(decision, (on, node)) {
+        } else if let Some(more) = line(decision.name(), (on, node)) {
             warn!("{what} on {on} is {done}: {why}{more}");
         }
     }
@@ -145,6 +144,7 @@ mod tests {
     use std::sync::Arc;
 
     use dhcp::client::Features;
+    use dhcp::v4::decide::NoReply;
     use hardware::{ClientKind, Mac};
     use netboot::boot_answer::BootAnswer;
     use nodes::Recorder;
@@ -186,7 +186,8 @@ mod tests {
             let registered = Some(RegisteredPort { node: Arc::new(node), port });
             let mut outcome = silent(registered, MAC, ClientKind::PxeClient);
             outcome.answer.because = Some(DhcpAnswer::NoBoot { because });
-            let labels = ExchangeLabels::of(&outcome.request, "ipv4", "nothing");
+            let labels =
+                ExchangeLabels::of(&outcome.request, "ipv4", DhcpDecision::V4(NoReply::Nothing));
             log.note(labels, Ok(outcome), &observers, 0);
         }
 
@@ -205,7 +206,7 @@ mod tests {
 
         for (last, client) in [(1, ClientKind::HttpClient), (2, ClientKind::System)] {
             let outcome = silent(None, Mac([2, 0, 0, 0, 9, last]), client);
-            let labels = ExchangeLabels::of(&outcome.request, "ipv4", "stranger");
+            let labels = ExchangeLabels::of(&outcome.request, "ipv4", DhcpDecision::Stranger);
             log.note(labels, Ok(outcome), &observers, 0);
         }
 

@@ -6,6 +6,7 @@ use dhcp::address_family::AddressFamily;
 use dhcp::journal::LeaseRecord;
 use dhcp::leases::{LeaseTable, Seconds};
 use dhcp::limits::Millis;
+use netboot::dhcp_decision::DhcpDecision;
 use netboot::exchange::DhcpExchange;
 use netboot::respond::{Responder, respond};
 use store::Clock;
@@ -129,7 +130,10 @@ where
             if let Some(reply) = exchange.reply.take()
                 && let Err(error) = self.socket.send(&reply).await
             {
-                exchange.keep_back("not_sent", &format!("the answer could not be sent: {error}"));
+                exchange.keep_back(
+                    DhcpDecision::NotSent,
+                    &format!("the answer could not be sent: {error}"),
+                );
             }
             let DhcpExchange { labels, outcome, .. } = exchange;
             self.log.note(labels, outcome, observers, now);
@@ -162,7 +166,7 @@ fn write_down<'a, A: AddressFamily + 'a, R>(
         for exchange in
             all.iter_mut().filter(|exchange| exchange.records.iter().any(|r| of_this(&r)))
         {
-            exchange.keep_back("not_written", &because);
+            exchange.keep_back(DhcpDecision::NotWritten, &because);
         }
     }
 }

@@ -35,6 +35,7 @@ impl DhcpMetrics {
     /// Counts a message.
     pub fn count(&self, labels: ExchangeLabels) {
         let ExchangeLabels { family, message, client, decision } = labels;
+        let decision = decision.name();
         self.messages.get_or_create(&DhcpMessage { family, message, client, decision }).inc();
     }
 
