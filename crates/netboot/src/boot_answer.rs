@@ -215,12 +215,12 @@ fn lacks(request: &DhcpRequest, url: &str) -> Option<String> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use dhcp::v4::options as code;
-    use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+    use dhcp::v4::{MessageType, options as code};
     use hardware::Mac;
     use provision::test_nodes::booting_node;
 
     use super::*;
+    use crate::dry_run::sample_requests::message4;
     use crate::test_view::{TestView, urls};
     use crate::v4;
 
@@ -230,22 +230,8 @@ mod tests {
     const IPXE: (u8, &[u8]) = (code::USER_CLASS, b"iPXE");
 
     fn request(context: &BootContext<'_, TestView>, options: &[(u8, &[u8])]) -> DhcpRequest {
-        let packet = Packet {
-            op: Op::Request,
-            hardware: Hardware::ETHERNET,
-            hops: 0,
-            xid: 1,
-            secs: 0,
-            broadcast: true,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            yiaddr: Ipv4Addr::UNSPECIFIED,
-            siaddr: Ipv4Addr::UNSPECIFIED,
-            giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr: MAC,
-            file: Vec::new(),
-            message: MessageType::Discover,
-            options: options.iter().map(|(code, value)| (*code, value.to_vec())).collect(),
-        };
+        let options = options.iter().map(|(code, value)| (*code, value.to_vec())).collect();
+        let packet = message4(MAC, MessageType::Discover, options);
         v4::request(&packet, context)
     }
 

@@ -17,14 +17,13 @@ use provision::{BootInterface, Node, ProvisionState};
 
 use self::sample_requests::SampleRequest;
 use crate::boot_answer::BootContext;
-use crate::exchange::DhcpExchange;
 use crate::foreign_pools::ForeignPools;
 use crate::interface_addresses::link_local_of;
 use crate::node_view::{NodeView, RegisteredPort};
 use crate::proxy::ProxyResponder;
-use crate::respond::{Responder as _, respond};
-use crate::v4::{V4Arrival, V4Responder};
-use crate::v6::{V6Arrival, V6Responder};
+use crate::respond::{Responder, respond};
+use crate::v4::{V4Arrival, V4Reply, V4Responder};
+use crate::v6::{V6Arrival, V6Reply, V6Responder};
 
 /// The addresses of a packet from a client without an address (RFC 2131 §4.1).
 const FROM_NO_ADDRESS: V4Arrival =
@@ -132,69 +131,24 @@ impl NetworkDryRun {
     ) -> Vec<Explained> {
         let mut all = Vec::new();
         for sample in sample_requests::all(mac, architecture) {
-            // Each sample starts from a copy of the leases: an offer to one must not change the next answer.
+            let asking = SampleDryRun {
+                interface: &self.interface,
+                sample: &sample,
+                context,
+                boot_set_folder,
+                now,
+            };
             if sample.is_of_v4() {
                 let request = sample.v4();
-                if let Some(mut v4) = self.v4.clone() {
-                    let got = respond(&mut v4, &request, FROM_NO_ADDRESS, context, now);
-                    let verdict = sample.verdict4(&request, got.reply.as_ref());
-                    all.push(self.explained(
-                        "IPv4",
-                        &sample,
-                        &got,
-                        verdict,
-                        (context, boot_set_folder),
-                    ));
-                }
-                if let Some(mut proxy) = self.proxy.clone() {
-                    let got = respond(&mut proxy, &request, FROM_NO_ADDRESS, context, now);
-                    let verdict = sample.verdict4(&request, got.reply.as_ref());
-                    all.push(self.explained(
-                        "IPv4",
-                        &sample,
-                        &got,
-                        verdict,
-                        (context, boot_set_folder),
-                    ));
-                }
+                let verdict = |reply: Option<&V4Reply>| sample.verdict4(&request, reply);
+                all.extend(asking.explain("IPv4", &self.v4, &request, FROM_NO_ADDRESS, verdict));
+                all.extend(asking.explain("IPv4", &self.proxy, &request, FROM_NO_ADDRESS, verdict));
             }
-            if let Some(mut v6) = self.v6.clone() {
-                let request = sample.v6();
-                let arrival = V6Arrival::to_all(link_local_of(mac));
-                let got = respond(&mut v6, &request, arrival, context, now);
-                let verdict = sample.verdict6(&request, got.reply.as_ref());
-                all.push(self.explained(
-                    "IPv6",
-                    &sample,
-                    &got,
-                    verdict,
-                    (context, boot_set_folder),
-                ));
-            }
+            let (request, arrival) = (sample.v6(), V6Arrival::to_all(link_local_of(mac)));
+            let verdict = |reply: Option<&V6Reply>| sample.verdict6(&request, reply);
+            all.extend(asking.explain("IPv6", &self.v6, &request, arrival, verdict));
         }
         all
-    }
-
-    fn explained<Reply, Record, N>(
-        &self,
-        family: &'static str,
-        sample: &SampleRequest,
-        exchange: &DhcpExchange<Reply, Record>,
-        verdict: Option<String>,
-        (context, boot_set_folder): (&BootContext<'_, N>, &Path),
-    ) -> Explained {
-        let fetched = exchange.outcome.as_ref().ok().and_then(|outcome| {
-            Some((&outcome.request.registered.as_ref()?.node, outcome.answer.artifact?))
-        });
-        let lacks =
-            fetched.and_then(|(node, artifact)| lacks(node, artifact, context, boot_set_folder));
-        Explained {
-            interface: self.interface.clone(),
-            family,
-            client: sample.to_string(),
-            answer: exchange.answer_in_words(),
-            verdict: lacks.or(verdict),
-        }
     }
 
     /// The answer to a packet. A lease stays for the packets that follow. `None` if no responder listens on that
@@ -243,6 +197,43 @@ impl NetworkDryRun {
         let v4 = self.v4.as_ref().map(V4Responder::address);
         let v4 = v4.or_else(|| self.proxy.as_ref().map(ProxyResponder::address));
         v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.address().into()))
+    }
+}
+
+/// One sample client, which asks each responder of a network.
+struct SampleDryRun<'a, N> {
+    interface: &'a str,
+    sample: &'a SampleRequest,
+    context: &'a BootContext<'a, N>,
+    boot_set_folder: &'a Path,
+    now: Millis,
+}
+
+impl<N: NodeView> SampleDryRun<'_, N> {
+    /// The answer of a responder, if there is one. Each sample starts from a copy of the leases: an offer to one must not
+    /// change the next answer.
+    fn explain<R: Responder + Clone>(
+        &self,
+        family: &'static str,
+        responder: &Option<R>,
+        request: &[u8],
+        arrival: R::Arrival,
+        verdict: impl Fn(Option<&R::Reply>) -> Option<String>,
+    ) -> Option<Explained> {
+        let mut responder = responder.clone()?;
+        let exchange = respond(&mut responder, request, arrival, self.context, self.now);
+        let fetched = exchange.outcome.as_ref().ok().and_then(|outcome| {
+            Some((&outcome.request.registered.as_ref()?.node, outcome.answer.artifact?))
+        });
+        let lacks = fetched
+            .and_then(|(node, artifact)| lacks(node, artifact, self.context, self.boot_set_folder));
+        Some(Explained {
+            interface: self.interface.to_owned(),
+            family,
+            client: self.sample.to_string(),
+            answer: exchange.answer_in_words(),
+            verdict: lacks.or_else(|| verdict(exchange.reply.as_ref())),
+        })
     }
 }
 

@@ -198,14 +198,10 @@ impl From<Exceeded> for NoReplyReason {
 }
 
 impl NoRequest {
-    /// An unreadable packet.
-    pub(crate) fn unreadable(why: &dyn Display) -> Self {
-        Self { kind: NoRequestKind::Unreadable, why: why.to_string() }
-    }
-
-    /// A message between other parties than clients and servers, such as a lease query.
-    pub(crate) fn of_others(why: &dyn Display) -> Self {
-        Self { kind: NoRequestKind::OfOthers, why: why.to_string() }
+    /// A packet that is not read as a client's message, for this reason.
+    pub(crate) fn of(why: &dyn Display, is_of_others: bool) -> Self {
+        let kind = if is_of_others { NoRequestKind::OfOthers } else { NoRequestKind::Unreadable };
+        Self { kind, why: why.to_string() }
     }
 }
 

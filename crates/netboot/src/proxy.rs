@@ -3,7 +3,7 @@
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use dhcp::leases::{LeaseClaim, LeaseHolder, LeaseTable};
+use dhcp::leases::{LeaseClaim, LeaseTable};
 use dhcp::limits::{Millis, RateLimits};
 use dhcp::v4::decide::NoReply;
 use dhcp::v4::destination::{Destination, destination};
@@ -12,13 +12,11 @@ use dhcp::v4::{Packet, reply};
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup};
 use crate::dhcp_decision::DhcpDecision;
-use crate::exchange::{
-    DhcpExchange, ExchangeLabels, NoReplyReason, RequestOutcome, RequestResult, Unanswered,
-};
+use crate::exchange::{DhcpExchange, ExchangeLabels, RequestOutcome, RequestResult, Unanswered};
 use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 use crate::respond::{ExchangeOf, IdentifiedClient, OurMessage, Responder};
-use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request};
+use crate::v4::{FAMILY, V4Arrival, V4Reply, parse, request, silent};
 
 /// Answers on one port of a ProxyDHCP server.
 #[derive(Clone, Debug)]
@@ -82,13 +80,9 @@ impl Responder for ProxyResponder {
         now: Millis,
     ) -> Result<IdentifiedClient<()>, Unanswered> {
         let request = request(message, context);
-        if request.registered.is_none() {
-            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
-        }
-        match self.limits.admit(&message.chaddr.0, LeaseHolder::Known, now) {
-            Ok(()) => Ok(IdentifiedClient { request, client: (), claim: LeaseClaim::Known }),
-            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
-        }
+        let claim = request.registered.is_some().then_some(LeaseClaim::Known);
+        let admit = |holder| self.limits.admit(&message.chaddr.0, holder, now);
+        IdentifiedClient::admitted(request, (), claim, admit)
     }
 
     fn vantage(&self, _: usize) -> (IpAddr, NameLookup) {
@@ -109,10 +103,10 @@ impl Responder for ProxyResponder {
             Ok(reply) => (Some(reply), RequestResult::Beside, DhcpDecision::Beside),
             // The client's exchange with the other server is broadcast, too.
             Err(why @ NoReply::NotForAProxy) => (None, RequestResult::Noted, DhcpDecision::V4(why)),
-            Err(why @ NoReply::OtherServer(_)) => {
-                (None, RequestResult::OtherServer(why.to_string()), DhcpDecision::V4(why))
+            Err(why) => {
+                let (result, decided) = silent(why);
+                (None, result, decided)
             }
-            Err(why) => (None, RequestResult::Silent(why.to_string()), DhcpDecision::V4(why)),
         };
         DhcpExchange {
             reply: reply.map(|reply| V4Reply { to: self.to(&message, &reply, from), reply }),

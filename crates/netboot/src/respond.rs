@@ -6,12 +6,12 @@ use std::net::IpAddr;
 
 use dhcp::address_family::AddressFamily;
 use dhcp::journal::LeaseRecord;
-use dhcp::leases::{LeaseClaim, LeaseTable};
-use dhcp::limits::Millis;
+use dhcp::leases::{LeaseClaim, LeaseHolder, LeaseTable};
+use dhcp::limits::{Exceeded, Millis};
 
 use crate::boot_answer::{BootAnswer, BootContext, NameLookup, what_should_it_boot};
 use crate::dhcp_request::DhcpRequest;
-use crate::exchange::{DhcpExchange, Unanswered};
+use crate::exchange::{DhcpExchange, NoReplyReason, Unanswered};
 use crate::foreign_pools::ForeignPools;
 use crate::node_view::NodeView;
 
@@ -123,4 +123,23 @@ pub struct IdentifiedClient<C> {
     pub client: C,
     /// Its claim to leases.
     pub claim: LeaseClaim,
+}
+
+impl<C> IdentifiedClient<C> {
+    /// The client of a request with what it may claim, which is nothing where nobody registered the machine; `admit` counts
+    /// the request.
+    pub(crate) fn admitted(
+        request: DhcpRequest,
+        client: C,
+        claim: Option<LeaseClaim>,
+        admit: impl FnOnce(LeaseHolder) -> Result<(), Exceeded>,
+    ) -> Result<Self, Unanswered> {
+        let Some(claim) = claim else {
+            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
+        };
+        match admit(claim.holder()) {
+            Ok(()) => Ok(Self { request, client, claim }),
+            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
+        }
+    }
 }

@@ -139,13 +139,8 @@ impl Responder for V4Responder {
         let request = request(message, context);
         let (subnet, strangers) = (&mut self.subnets[*subnet], self.strangers);
         let claim = subnet.claim(&request, message.chaddr, strangers, context.nodes, now / 1_000);
-        let Some(claim) = claim else {
-            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
-        };
-        match self.limits.admit(&message.chaddr.0, claim.holder(), now) {
-            Ok(()) => Ok(IdentifiedClient { request, client: (), claim }),
-            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
-        }
+        let admit = |holder| self.limits.admit(&message.chaddr.0, holder, now);
+        IdentifiedClient::admitted(request, (), claim, admit)
     }
 
     fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup) {
@@ -164,14 +159,9 @@ impl Responder for V4Responder {
         let V4Subnet { leases, about, .. } = &mut self.subnets[at];
         let decision = decide(&message, &answer.instruction, claim, leases, about, now / 1_000);
         let (reply, records, result, decided) = match decision {
-            Decision::Silent(why @ NoReply::OtherServer(_)) => (
-                None,
-                Vec::new(),
-                RequestResult::OtherServer(why.to_string()),
-                DhcpDecision::V4(why),
-            ),
             Decision::Silent(why) => {
-                (None, Vec::new(), RequestResult::Silent(why.to_string()), DhcpDecision::V4(why))
+                let (result, decided) = silent(why);
+                (None, Vec::new(), result, decided)
             }
             Decision::Note { records } => {
                 (None, records, RequestResult::Noted, DhcpDecision::Noted)
@@ -202,12 +192,8 @@ impl Responder for V4Responder {
 
 /// Parses a client's message.
 pub(crate) fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
-    Packet::parse(packet).map_err(|error| {
-        Unanswered::NoRequest(match error.is_of_others() {
-            true => NoRequest::of_others(&error),
-            false => NoRequest::unreadable(&error),
-        })
-    })
+    Packet::parse(packet)
+        .map_err(|error| Unanswered::NoRequest(NoRequest::of(&error, error.is_of_others())))
 }
 
 /// The request in a message, with the client's port and node.
@@ -265,6 +251,16 @@ impl V4Subnet {
         }
         self.counted.0
     }
+}
+
+/// What comes of a request that gets no reply.
+pub(crate) fn silent(why: NoReply) -> (RequestResult, DhcpDecision) {
+    let result = if let NoReply::OtherServer(_) = why {
+        RequestResult::OtherServer(why.to_string())
+    } else {
+        RequestResult::Silent(why.to_string())
+    };
+    (result, DhcpDecision::V4(why))
 }
 
 fn result_of(reply: &Packet) -> (RequestResult, DhcpDecision) {

@@ -144,13 +144,9 @@ impl Responder for V6Responder {
         let request = request(message, &client, context);
         let identity = client.owner().identity();
         let (subnet, known) = (&self.subnets[*subnet], context.nodes.port_count());
-        let Some(claim) = subnet.claim(&request, &identity, self.strangers, known) else {
-            return Err(Unanswered::Request(request, NoReplyReason::stranger()));
-        };
-        match self.limits.admit(&identity, claim.holder(), now) {
-            Ok(()) => Ok(IdentifiedClient { request, client, claim }),
-            Err(exceeded) => Err(Unanswered::Request(request, exceeded.into())),
-        }
+        let claim = subnet.claim(&request, &identity, self.strangers, known);
+        let admit = |holder| self.limits.admit(&identity, holder, now);
+        IdentifiedClient::admitted(request, client, claim, admit)
     }
 
     fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup) {
@@ -209,12 +205,8 @@ impl Responder for V6Responder {
 
 /// Parses a client's message.
 fn parse(packet: &[u8]) -> Result<Packet, Unanswered> {
-    Packet::parse_request(packet).map_err(|error| {
-        Unanswered::NoRequest(match error.is_of_others() {
-            true => NoRequest::of_others(&error),
-            false => NoRequest::unreadable(&error),
-        })
-    })
+    Packet::parse_request(packet)
+        .map_err(|error| Unanswered::NoRequest(NoRequest::of(&error, error.is_of_others())))
 }
 
 /// The request in a message, with the client's port and node.

@@ -40,6 +40,27 @@ pub fn all(mac: Mac, architecture: ClientArchitecture) -> Vec<SampleRequest> {
     ]
 }
 
+/// A message over IPv4 of a client that has no address yet.
+#[must_use]
+pub fn message4(mac: Mac, message: MessageType, options: Vec<(u8, Vec<u8>)>) -> Packet {
+    Packet {
+        op: Op::Request,
+        hardware: Hardware::ETHERNET,
+        hops: 0,
+        xid: 1,
+        secs: 0,
+        broadcast: true,
+        ciaddr: Ipv4Addr::UNSPECIFIED,
+        yiaddr: Ipv4Addr::UNSPECIFIED,
+        siaddr: Ipv4Addr::UNSPECIFIED,
+        giaddr: Ipv4Addr::UNSPECIFIED,
+        chaddr: mac,
+        file: Vec::new(),
+        message,
+        options,
+    }
+}
+
 impl SampleRequest {
     /// Whether this kind of client uses IPv4.
     #[must_use]
@@ -63,23 +84,7 @@ impl SampleRequest {
         }
         options.extend(self.vendor_class().map(|class| (code4::VENDOR_CLASS, class.into_bytes())));
         options.extend(self.user_class().map(|class| (code4::USER_CLASS, class.to_vec())));
-        Packet {
-            op: Op::Request,
-            hardware: Hardware::ETHERNET,
-            hops: 0,
-            xid: 1,
-            secs: 0,
-            broadcast: true,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            yiaddr: Ipv4Addr::UNSPECIFIED,
-            siaddr: Ipv4Addr::UNSPECIFIED,
-            giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr: self.mac,
-            file: Vec::new(),
-            message: MessageType::Discover,
-            options,
-        }
-        .emit()
+        message4(self.mac, MessageType::Discover, options).emit()
     }
 
     /// The sample as a SOLICIT.

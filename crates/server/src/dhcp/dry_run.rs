@@ -254,10 +254,10 @@ async fn database(config: &Config) -> Result<(Store, NodeIndex)> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use dhcp::v4::options;
-    use dhcp::v4::packet::{Hardware, MessageType, Op, Packet};
+    use dhcp::v4::{MessageType, options};
     use hardware::architecture::X64_HTTP;
     use jiff::Timestamp;
+    use netboot::dry_run::sample_requests::message4;
     use provision::boot::Artifact;
     use provision::node::Agent;
     use provision::test_nodes::{boot_port, booting_node};
@@ -310,30 +310,11 @@ mod tests {
             (options::SERVER_ID, server.to_vec()),
         ];
         let mut said = |message, options| {
-            dry_run.replay("nosuch0", &to(67, &packet(message, options)), 0).unwrap()
+            let packet = message4(MAC, message, options).emit();
+            dry_run.replay("nosuch0", &to(67, &packet), 0).unwrap()
         };
         said(MessageType::Discover, Vec::new());
         said(MessageType::Request, options)
-    }
-
-    fn packet(message: MessageType, options: Vec<(u8, Vec<u8>)>) -> Vec<u8> {
-        Packet {
-            op: Op::Request,
-            hardware: Hardware::ETHERNET,
-            hops: 0,
-            xid: 1,
-            secs: 0,
-            broadcast: true,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            yiaddr: Ipv4Addr::UNSPECIFIED,
-            siaddr: Ipv4Addr::UNSPECIFIED,
-            giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr: MAC,
-            file: Vec::new(),
-            message,
-            options,
-        }
-        .emit()
     }
 
     fn to(port: u16, payload: &[u8]) -> CapturedPacket {
