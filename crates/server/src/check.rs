@@ -18,7 +18,7 @@ use store::{Other, Store, StoreError};
 use crate::api::guard::OperatorGuard;
 use crate::config::Config;
 use crate::dhcp;
-use crate::dhcp::port::{self, PortHolder};
+use crate::dhcp::port::{self, CannotListen, PortHolder, PortProgram};
 use crate::state_dir::StateSeen;
 
 /// A checked item, and the result or the error.
@@ -86,10 +86,10 @@ fn port(address: SocketAddr, is_running: bool) -> Result<String> {
         Ok(PortHolder::Us(pid)) => {
             Ok(format!("{address}, where the service that runs listens (process {pid})"))
         }
-        Err(taken) if is_running && taken.to_string().starts_with("another program") => {
+        Err(CannotListen::Taken(by)) if is_running && by.contains(&PortProgram::Unseen) => {
             Ok(format!("{address}, where the service that runs listens, it seems"))
         }
-        Err(taken) => Err(taken.context(format!("cannot listen on {address}"))),
+        Err(taken) => Err(anyhow::Error::new(taken).context(format!("cannot listen on {address}"))),
     }
 }
 

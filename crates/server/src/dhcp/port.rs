@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
 
 /// `NETLINK_SOCK_DIAG` (`linux/netlink.h`).
 const SOCK_DIAG: i32 = 4;
@@ -34,6 +35,31 @@ pub enum PortHolder {
     Nobody,
     /// This service, running as this process.
     Us(u32),
+}
+
+/// A program that occupies a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortProgram {
+    /// A visible program.
+    Seen {
+        /// Its name.
+        name: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// A program that is invisible to this service.
+    Unseen,
+}
+
+/// The reason why this service cannot listen on an address.
+#[derive(Debug, Error)]
+pub enum CannotListen {
+    /// Other programs listen there, at least one.
+    #[error("{} it: end that, or set another address", have(.0))]
+    Taken(Vec<PortProgram>),
+    /// The system call failed.
+    #[error("cannot be had")]
+    Refused(#[source] io::Error),
 }
 
 /// The place of a port.
@@ -63,6 +89,25 @@ impl fmt::Display for PortHolder {
     }
 }
 
+impl fmt::Display for PortProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seen { name, pid } => write!(f, "{name} (process {pid})"),
+            Self::Unseen => f.write_str("another program"),
+        }
+    }
+}
+
+impl PortProgram {
+    /// The process of this service, if it is one.
+    fn us(&self) -> Option<u32> {
+        match self {
+            Self::Seen { name, pid } if name == "ferroboot" => Some(*pid),
+            Self::Seen { .. } | Self::Unseen => None,
+        }
+    }
+}
+
 impl fmt::Display for PortPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,14 +124,17 @@ impl fmt::Display for PortPlace<'_> {
 pub fn who_has(place: PortPlace<'_>, port: u16) -> Result<PortHolder> {
     match take(place, port) {
         Ok(()) => Ok(PortHolder::Nobody),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match &holders(place, port)[..] {
-            [(name, Some(pid))] if name == "ferroboot" => Ok(PortHolder::Us(*pid)),
-            holders => Err(anyhow!(
-                "{} it on {place}, so this service cannot answer there, or not alone: end that, or keep it off \
-                 {place}",
-                have(holders)
-            )),
-        },
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holders = holders(place, port);
+            match us_alone(&holders) {
+                Some(pid) => Ok(PortHolder::Us(pid)),
+                None => Err(anyhow!(
+                    "{} it on {place}, so this service cannot answer there, or not alone: end that, or keep it off \
+                     {place}",
+                    have(&holders)
+                )),
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed()),
         Err(error) => Err(anyhow!(error).context("cannot be had")),
     }
@@ -95,17 +143,15 @@ pub fn who_has(place: PortPlace<'_>, port: u16) -> Result<PortHolder> {
 /// Checks that a TCP address is available, or that this service listens on it already.
 ///
 /// # Errors
-/// The owner, or the reason.
-pub fn who_listens(address: SocketAddr) -> Result<PortHolder> {
+/// The owners, or the reason.
+pub fn who_listens(address: SocketAddr) -> Result<PortHolder, CannotListen> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(PortHolder::Nobody),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            match &holders_of(TCP, PortPlace::At(address.ip()), address.port())[..] {
-                [(name, Some(pid))] if name == "ferroboot" => Ok(PortHolder::Us(*pid)),
-                holders => Err(anyhow!("{} it: end that, or set another address", have(holders))),
-            }
+            let holders = holders_of(TCP, PortPlace::At(address.ip()), address.port());
+            us_alone(&holders).map(PortHolder::Us).ok_or(CannotListen::Taken(holders))
         }
-        Err(error) => Err(anyhow!(error).context("cannot be had")),
+        Err(error) => Err(CannotListen::Refused(error)),
     }
 }
 
@@ -131,9 +177,11 @@ pub(super) fn had(interface: &str, port: u16) -> String {
 /// The other owners of a port on an interface, in words, if there are any: some programs share the port on request,
 /// and then both answer.
 pub(super) fn shared(interface: &str, port: u16) -> Option<String> {
-    let us = Some(std::process::id());
-    let others: Vec<_> =
-        holders(PortPlace::On(interface), port).into_iter().filter(|(_, pid)| *pid != us).collect();
+    let us = std::process::id();
+    let is_us =
+        |holder: &PortProgram| matches!(holder, PortProgram::Seen { pid, .. } if *pid == us);
+    let mut others = holders(PortPlace::On(interface), port);
+    others.retain(|holder| !is_us(holder));
     (!others.is_empty()).then(|| {
         format!(
             "{} UDP port {port} on {interface} too, and may answer machines there: end that, or keep it off \
@@ -186,24 +234,23 @@ fn take(place: PortPlace<'_>, port: u16) -> io::Result<()> {
 }
 
 /// "dnsmasq (process 7) and another program have"
-fn have(holders: &[(String, Option<u32>)]) -> String {
-    let names: Vec<_> = holders
-        .iter()
-        .map(|(name, pid)| match pid {
-            Some(pid) => format!("{name} (process {pid})"),
-            None => name.clone(),
-        })
-        .collect();
+fn have(holders: &[PortProgram]) -> String {
+    let names: Vec<_> = holders.iter().map(PortProgram::to_string).collect();
     let verb = if names.len() > 1 { "have" } else { "has" };
     format!("{} {verb}", names.join(" and "))
 }
 
-/// The programs that occupy a port: name, and process if visible. At least one.
-fn holders(place: PortPlace<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+/// The process of this service, if it is the only one.
+fn us_alone(holders: &[PortProgram]) -> Option<u32> {
+    if let [holder] = holders { holder.us() } else { None }
+}
+
+/// The programs that occupy a port. At least one.
+fn holders(place: PortPlace<'_>, port: u16) -> Vec<PortProgram> {
     holders_of(UDP, place, port)
 }
 
-fn holders_of(protocol: u8, place: PortPlace<'_>, port: u16) -> Vec<(String, Option<u32>)> {
+fn holders_of(protocol: u8, place: PortPlace<'_>, port: u16) -> Vec<PortProgram> {
     let open = asked(protocol).unwrap_or_else(|_| listed(protocol));
     let in_the_way: BTreeSet<u32> = open
         .iter()
@@ -211,15 +258,13 @@ fn holders_of(protocol: u8, place: PortPlace<'_>, port: u16) -> Vec<(String, Opt
         .map(|socket| socket.inode)
         .collect();
     let programs = programs();
-    let mut found = BTreeSet::new();
-    for inode in &in_the_way {
-        match programs.get(inode) {
-            Some((name, pid)) => found.insert((name.clone(), Some(*pid))),
-            None => found.insert(("another program".to_owned(), None)),
-        };
-    }
+    let holder = |inode: &u32| match programs.get(inode) {
+        Some((name, pid)) => PortProgram::Seen { name: name.clone(), pid: *pid },
+        None => PortProgram::Unseen,
+    };
+    let mut found: BTreeSet<_> = in_the_way.iter().map(holder).collect();
     if found.is_empty() {
-        found.insert(("another program".to_owned(), None));
+        found.insert(PortProgram::Unseen);
     }
     found.into_iter().collect()
 }
@@ -383,10 +428,10 @@ mod tests {
 
         let at = holders(PortPlace::At(Ipv4Addr::LOCALHOST.into()), port);
 
-        assert_eq!(at, [(name_of(own), Some(own))]);
+        assert_eq!(at, [PortProgram::Seen { name: name_of(own), pid: own }]);
         assert!(who_has(PortPlace::At(Ipv4Addr::LOCALHOST.into()), port).is_err());
         let elsewhere = holders(PortPlace::At(Ipv4Addr::new(127, 0, 0, 2).into()), port);
-        assert_eq!(elsewhere, [("another program".to_owned(), None)]);
+        assert_eq!(elsewhere, [PortProgram::Unseen]);
     }
 
     #[test]
@@ -398,7 +443,7 @@ mod tests {
         let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         for address in [address, everywhere] {
             let holders = holders_of(TCP, PortPlace::At(address.ip()), address.port());
-            assert_eq!(holders, [(name_of(own), Some(own))]);
+            assert_eq!(holders, [PortProgram::Seen { name: name_of(own), pid: own }]);
             let said = who_listens(address).unwrap_err().to_string();
             assert!(said.contains(&format!("(process {own}) has it")), "{said}");
         }
@@ -425,9 +470,11 @@ mod tests {
 
     #[test]
     fn several_holders_are_all_named() {
-        let two = [("dnsmasq".to_owned(), Some(7)), ("ferroboot".to_owned(), Some(8))];
+        let seen = |name: &str, pid| PortProgram::Seen { name: name.to_owned(), pid };
+        let two = [seen("dnsmasq", 7), seen("ferroboot", 8)];
 
         assert_eq!(have(&two), "dnsmasq (process 7) and ferroboot (process 8) have");
+        assert_eq!(have(&[PortProgram::Unseen]), "another program has");
         assert_eq!(have(&two[..1]), "dnsmasq (process 7) has");
     }
 
