@@ -53,6 +53,7 @@ pub mod providers;
 pub mod proxy;
 pub mod repeated_exchanges;
 pub mod respond;
+pub mod router_advertisements;
 pub mod scripts;
 pub mod strangers;
 #[cfg(test)]

@@ -399,7 +399,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_found_by_its_mac_address_told_and_made_to_forget() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let told = announcement(Http, "10.77.0.1:8080");
 
         neutron.announce(&told).await.unwrap();
@@ -424,7 +425,8 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let first = announcement(Http, "10.0.0.1");
         let next = next_boot(&first);
 
@@ -466,7 +468,8 @@ mod tests {
     #[tokio::test]
     async fn one_port_that_is_told_is_enough_and_of_the_others_it_is_said_why_not() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let mut told = announcement(Http, "10.77.0.1");
         told.ports.insert(0, plain_port(9));
 
@@ -483,7 +486,8 @@ mod tests {
     #[tokio::test]
     async fn a_boot_that_cannot_be_told_keeps_no_other_from_being_told_or_deleted() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let good = announcement(Http, "10.77.0.1");
         let mut bad = next_boot(&good);
         bad.ports = vec![plain_port(9)];
@@ -504,7 +508,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_a_node_loses_in_the_middle_of_its_boot_loses_its_options() {
         let (recorded, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let now = announcement(Http, "10.77.0.1");
         let mut before = now.clone();
         before.ports.push(plain_port(9));
@@ -520,7 +525,8 @@ mod tests {
     #[tokio::test]
     async fn neutrons_own_words_say_why_not() {
         let (_, url) = recorded().await;
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let mut told = announcement(Http, "10.77.0.1");
         told.ports[0].vif = Some("x".to_owned());
 
@@ -534,7 +540,8 @@ mod tests {
     #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
     async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {
         let url: Url = "http://127.0.0.1:9696".parse().unwrap();
-        let neutron = neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron =
+            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
         let told = announcement(Http, "10.77.0.1:8080");
         let options = async || {
             let port = neutron.find(&told.ports[0]).await.unwrap();
