@@ -2,8 +2,6 @@
 
 mod host;
 mod neighbours;
-mod routers;
-mod servers;
 mod url;
 
 use std::net::IpAddr;
@@ -12,6 +10,7 @@ use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use hardware::Mac;
 use ipnet::IpNet;
+use netboot::network_check::{dhcp_servers, routers};
 use netboot::network_settings::NetworkSettings;
 
 use self::host::CheckedInterface;
@@ -83,17 +82,17 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     all.extend(offers.map(|offers| {
         named(
             "other DHCP servers",
-            offers.and_then(|all| servers::judge(network, &all, &own, machines)),
+            offers.and_then(|all| Ok(dhcp_servers::judge(network, &all, &own, machines)?)),
         )
     }));
     let duid = probe::own_duid(name).ok().filter(|_| is_running);
     all.extend(servers6.map(|servers| {
-        let found =
-            servers.and_then(|all| servers::judge6(network, &all, duid.as_deref(), machines));
+        let found = servers
+            .and_then(|all| Ok(dhcp_servers::judge6(network, &all, duid.as_deref(), machines)?));
         named("other DHCPv6 servers", found)
     }));
     all.extend(routers.map(|routers| {
-        let found = routers.and_then(|all| routers::judge(network, &all, own6, &own));
+        let found = routers.and_then(|all| Ok(routers::judge(network, &all, own6, &own)?));
         named("router advertisements", found)
     }));
     all.extend(url4.map(|url| named("URL for machines", url)));

@@ -6,7 +6,7 @@ mod neighbours;
 
 pub use self::neighbours::{Leased, Neighbours, has_neighbours, leased, neighbours};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use dhcp::v6::ports::{ALL_SERVERS, CLIENT_PORT, SERVER_PORT};
 use hardware::architecture::{X64_HTTP, X64_PXE};
 use hardware::{ClientArchitecture, ClientKind, Mac};
 use netboot::dry_run::sample_requests::SampleRequest;
+use netboot::network_check::dhcp_servers::{ProbeClient, SeenOffer, SeenServer6};
+use netboot::network_check::routers::RouterAdvertisements;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -36,56 +38,12 @@ const LISTEN: Duration = Duration::from_millis(5_500);
 /// Interval of repetitions (RFC 4861 §6.3.7 has three solicitations, four seconds apart).
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// The kind of requesting client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum As {
-    /// Firmware that boots over HTTP.
-    Http,
-    /// Firmware that boots by PXE.
-    Pxe,
-    /// iPXE.
-    Ipxe,
-}
-
-/// A DHCPv4 server's offer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Offer {
-    /// The server.
-    pub server: Ipv4Addr,
-    /// The client.
-    pub to: As,
-    /// The offered address; `None` from a ProxyDHCP server.
-    pub address: Option<Ipv4Addr>,
-    /// The boot file.
-    pub file: Option<String>,
-}
-
-/// A DHCPv6 server that answers HTTP boot firmware.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Server6 {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its DUID.
-    pub duid: Vec<u8>,
-    /// Whether firmware would accept its answer.
-    pub is_taken: bool,
-    /// The offered address.
-    pub gives: Option<Ipv6Addr>,
-    /// Its preference; after 255, firmware waits for no other server.
-    pub preference: u8,
-    /// The boot URL.
-    pub url: Option<String>,
-}
-
-/// Routers by address, with their latest advertisements.
-pub type RouterAdvertisements = BTreeMap<Ipv6Addr, Advertisement>;
-
 /// The offers to HTTP boot firmware, PXE firmware and iPXE: of an unknown machine, of this host itself, and of
 /// `machines`.
 ///
 /// # Errors
 /// The interface is missing, or requests are not permitted.
-pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>> {
+pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<SeenOffer>> {
     let socket = asker(interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED), CLIENT)?;
     socket.set_broadcast(true)?;
     // Servers that never broadcast send answers for an invented address past this host's UDP sockets.
@@ -106,16 +64,16 @@ pub async fn offers(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Offer>
     Ok(found)
 }
 
-const ASKED: [(As, ClientKind, ClientArchitecture); 3] = [
-    (As::Http, ClientKind::HttpClient, X64_HTTP),
-    (As::Pxe, ClientKind::PxeClient, X64_PXE[0]),
-    (As::Ipxe, ClientKind::Ipxe, X64_PXE[0]),
+const ASKED: [(ProbeClient, ClientKind, ClientArchitecture); 3] = [
+    (ProbeClient::Http, ClientKind::HttpClient, X64_HTTP),
+    (ProbeClient::Pxe, ClientKind::PxeClient, X64_PXE[0]),
+    (ProbeClient::Ipxe, ClientKind::Ipxe, X64_PXE[0]),
 ];
 
 /// The transaction ID (RFC 2131 §2) identifies the answered request.
 const TRANSACTION: [u8; 3] = [0xfe, 0x88, 0xb0];
 
-fn question(mac: Mac, to: As) -> Vec<u8> {
+fn question(mac: Mac, to: ProbeClient) -> Vec<u8> {
     let (_, client, architecture) = ASKED[to as usize];
     let question = SampleRequest { mac, client, architecture: Some(architecture) };
     let mut bytes = question.v4();
@@ -125,13 +83,13 @@ fn question(mac: Mac, to: As) -> Vec<u8> {
 }
 
 /// The offer in a reply, if it answers one of the requests.
-fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
+fn offer(reply: &Packet, from: IpAddr) -> Option<SeenOffer> {
     let [a, b, c, last] = reply.xid.to_be_bytes();
     let (to, _, _) = ASKED.get(usize::from(last)).filter(|_| [a, b, c] == TRANSACTION)?;
     let from = if let IpAddr::V4(from) = from { from } else { Ipv4Addr::UNSPECIFIED };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
     let file = reply.option(options::BOOT_FILE).unwrap_or(&reply.file);
-    Some(Offer {
+    Some(SeenOffer {
         server: reply.option_address(options::SERVER_ID).unwrap_or(from),
         to: *to,
         address: Some(reply.yiaddr).filter(|address| !address.is_unspecified()),
@@ -143,7 +101,7 @@ fn offer(reply: &Packet, from: IpAddr) -> Option<Offer> {
 ///
 /// # Errors
 /// The interface is missing, or requests are not permitted.
-pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Server6>> {
+pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<SeenServer6>> {
     let link = Ipv6Link::find(interface)?;
     let socket = asker(interface, IpAddr::V6(Ipv6Addr::UNSPECIFIED), CLIENT_PORT)?;
     let http = |mac: &Mac| {
@@ -160,7 +118,7 @@ pub async fn servers6(interface: &str, machines: &[Mac]) -> Result<BTreeSet<Serv
     Ok(found)
 }
 
-fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
+fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<SeenServer6> {
     let message = packet6::Packet::parse(bytes).ok()?.message;
     if message.kind != packet6::MessageType::Advertise || bytes.get(1..4) != asked.get(1..4) {
         return None;
@@ -171,7 +129,7 @@ fn server6(asked: &[u8], bytes: &[u8], address: IpAddr) -> Option<Server6> {
         return None;
     }
     let url = options.get(options6::BOOT_FILE_URL);
-    Some(Server6 {
+    Some(SeenServer6 {
         address,
         duid: options.get(options6::SERVER_ID).unwrap_or_default().to_vec(),
         is_taken: firmware::v6::take_advertise(asked, bytes).is_ok(),

@@ -1,63 +1,136 @@
 //! Evaluates router advertisements.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use anyhow::{Result, bail};
 use dhcp::leases::LeasePool;
 use dhcp::v6::advertisement::{Advertisement, Prefix};
 use ipnet::{IpNet, Ipv6Net};
-use netboot::network_settings::NetworkSettings;
+use thiserror::Error;
 
-use super::servers::names;
-use crate::dhcp::probe::RouterAdvertisements;
+use super::dhcp_servers::names;
+use crate::network_settings::NetworkSettings;
+
+/// Routers by address, with their latest advertisements.
+pub type RouterAdvertisements = BTreeMap<Ipv6Addr, Advertisement>;
+
+/// Routers that keep machines from booting.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RouterConflict {
+    /// There is none.
+    #[error(
+        "nobody advertises, so no machine uses DHCPv6: let this service do it (`advertise = true`), \
+         or switch it on in the network's router, with the M flag"
+    )]
+    None,
+    /// One takes the prefix of the pool from machines again, beside this service.
+    #[error(
+        "{0} advertises the prefix of pool6 with a lifetime of 0, which removes it from machines: \
+         switch that off"
+    )]
+    EndsPrefix(Ipv6Addr),
+    /// None of them does; this is the first.
+    #[error("{router} advertises {}", in_words(faults))]
+    Faulty {
+        /// The router.
+        router: Ipv6Addr,
+        /// What is wrong with it.
+        faults: Vec<RouterFault>,
+    },
+}
+
+/// The problem if only this router sends advertisements.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RouterFault {
+    /// The M flag is not set.
+    #[error(
+        "without the M flag, so no machine asks DHCPv6 for an address: set it (AdvManagedFlag in \
+         radvd), or let this service advertise (`advertise = true`)"
+    )]
+    NotManaged,
+    /// It is no default router.
+    #[error(
+        "as no router (a lifetime of 0), for which firmware waits ten seconds and more: set one \
+         (AdvDefaultLifetime in radvd)"
+    )]
+    NoRouter,
+    /// It advertises no prefix.
+    #[error(
+        "no prefix, so machines do not know that this service is on their link: add {wanted} there, \
+         on-link"
+    )]
+    NoPrefix {
+        /// The prefix of the pool.
+        wanted: String,
+    },
+    /// It advertises other prefixes.
+    #[error(
+        "other prefixes ({others}) than that of pool6: add {wanted} there, or take a pool of theirs"
+    )]
+    OtherPrefixes {
+        /// The prefixes.
+        others: String,
+        /// The prefix of the pool.
+        wanted: String,
+    },
+    /// Machines drop the prefix of the pool.
+    #[error(
+        "the prefix of pool6 with a lifetime of 0, so that machines drop it: set its lifetimes \
+         (AdvValidLifetime and AdvPreferredLifetime in radvd)"
+    )]
+    PrefixDropped,
+    /// The L flag is not set.
+    #[error(
+        "the prefix of pool6 without the L flag, so machines do not know that this service is on their \
+         link: set it (AdvOnLink in radvd)"
+    )]
+    PrefixNotOnLink,
+}
 
 /// Evaluates the routers on a network; `own` is the service's prefix, and `own_addresses` are this host's, if the
 /// service may have sent an advertisement itself.
-pub(super) fn judge(
+///
+/// # Errors
+/// Routers that keep machines from booting.
+pub fn judge(
     network: &NetworkSettings,
     routers: &RouterAdvertisements,
     own: Option<IpNet>,
     own_addresses: &[IpAddr],
-) -> Result<String> {
+) -> Result<String, RouterConflict> {
     let Some(pool) = network.pool6 else { return Ok("not asked".to_owned()) };
     let others = || routers.iter().filter(|(from, _)| !own_addresses.contains(&(**from).into()));
-    let Some((first, _)) = others().next() else {
-        if network.advertise {
-            return Ok("no other router advertises".to_owned());
-        }
-        bail!(
-            "nobody advertises, so no machine uses DHCPv6: let this service do it (`advertise = true`), \
-             or switch it on in the network's router, with the M flag"
-        );
+    let Some((first, said)) = others().next() else {
+        return match network.advertise {
+            true => Ok("no other router advertises".to_owned()),
+            false => Err(RouterConflict::None),
+        };
     };
     if network.advertise {
         return beside(others(), pool.0);
     }
-    let bad = |(_, said): &(&Ipv6Addr, &Advertisement)| wrong(said, pool.0, own);
-    let good = || others().filter(|other| bad(other).is_empty()).map(|(from, _)| *from);
-    if good().next().is_some() {
-        return Ok(format!("{}, with the M flag", names(good(), "advertises", "advertise")));
+    let good = others().filter(|(_, said)| faults(said, pool.0, own).is_empty());
+    let good: BTreeSet<_> = good.map(|(from, _)| from).collect();
+    if good.is_empty() {
+        return Err(RouterConflict::Faulty { router: *first, faults: faults(said, pool.0, own) });
     }
-    let wrongs: Vec<_> = others().next().as_ref().map(bad).unwrap_or_default();
-    bail!("{first} advertises {}", wrongs.join("; and "))
+    Ok(format!("{}, with the M flag", names(&good, "advertises", "advertise")))
 }
 
 /// The problem if this service also sends advertisements.
 fn beside<'a>(
     others: impl Iterator<Item = (&'a Ipv6Addr, &'a Advertisement)> + Clone,
     pool: LeasePool<Ipv6Addr>,
-) -> Result<String> {
+) -> Result<String, RouterConflict> {
     let ends = |said: &Advertisement| {
         said.prefixes.iter().any(|prefix| holds(prefix, pool) && prefix.valid_secs == 0)
     };
     if let Some((from, _)) = others.clone().find(|(_, said)| ends(said)) {
-        bail!(
-            "{from} advertises the prefix of pool6 with a lifetime of 0, which removes it from machines: \
-             switch that off"
-        );
+        return Err(RouterConflict::EndsPrefix(*from));
     }
     let managed = others.clone().any(|(_, said)| said.managed);
-    let who = names(others.map(|(from, _)| *from), "advertises", "advertise");
+    let who: BTreeSet<_> = others.map(|(from, _)| from).collect();
+    let who = names(&who, "advertises", "advertise");
     Ok(match managed {
         true => format!(
             "{who} too, with the M flag, and machines take either for their router; `advertise = false` \
@@ -70,54 +143,38 @@ fn beside<'a>(
     })
 }
 
-/// The problem if only this router sends advertisements.
-fn wrong(said: &Advertisement, pool: LeasePool<Ipv6Addr>, own: Option<IpNet>) -> Vec<String> {
-    let mut all = Vec::new();
-    if !said.managed {
-        all.push(
-            "without the M flag, so no machine asks DHCPv6 for an address: set it (AdvManagedFlag in \
-             radvd), or let this service advertise (`advertise = true`)"
-                .to_owned(),
-        );
-    }
-    if said.router_secs == 0 {
-        all.push(
-            "as no router (a lifetime of 0), for which firmware waits ten seconds and more: set one \
-             (AdvDefaultLifetime in radvd)"
-                .to_owned(),
-        );
-    }
+fn faults(said: &Advertisement, pool: LeasePool<Ipv6Addr>, own: Option<IpNet>) -> Vec<RouterFault> {
+    let flag = (!said.managed).then_some(RouterFault::NotManaged);
+    let lifetime = (said.router_secs == 0).then_some(RouterFault::NoRouter);
+    [flag, lifetime, prefix_fault(said, pool, own)].into_iter().flatten().collect()
+}
+
+fn prefix_fault(
+    said: &Advertisement,
+    pool: LeasePool<Ipv6Addr>,
+    own: Option<IpNet>,
+) -> Option<RouterFault> {
     let wanted = own.map_or_else(|| "of pool6".to_owned(), |own| own.trunc().to_string());
     let mut ours = said.prefixes.iter().filter(|prefix| holds(prefix, pool)).peekable();
     if said.prefixes.is_empty() {
-        all.push(format!(
-            "no prefix, so machines do not know that this service is on their link: add {wanted} there, \
-             on-link"
-        ));
+        Some(RouterFault::NoPrefix { wanted })
     } else if ours.peek().is_none() {
-        let others: Vec<_> = said
-            .prefixes
-            .iter()
-            .map(|prefix| format!("{}/{}", prefix.address, prefix.len))
-            .collect();
-        all.push(format!(
-            "other prefixes ({}) than that of pool6: add {wanted} there, or take a pool of theirs",
-            others.join(", ")
-        ));
+        let others = said.prefixes.iter();
+        let others: Vec<_> =
+            others.map(|prefix| format!("{}/{}", prefix.address, prefix.len)).collect();
+        Some(RouterFault::OtherPrefixes { others: others.join(", "), wanted })
     } else if ours.clone().all(|prefix| prefix.valid_secs == 0 || prefix.preferred_secs == 0) {
-        all.push(
-            "the prefix of pool6 with a lifetime of 0, so that machines drop it: set its lifetimes \
-             (AdvValidLifetime and AdvPreferredLifetime in radvd)"
-                .to_owned(),
-        );
+        Some(RouterFault::PrefixDropped)
     } else if !ours.any(|prefix| prefix.on_link) {
-        all.push(
-            "the prefix of pool6 without the L flag, so machines do not know that this service is on their \
-             link: set it (AdvOnLink in radvd)"
-                .to_owned(),
-        );
+        Some(RouterFault::PrefixNotOnLink)
+    } else {
+        None
     }
-    all
+}
+
+fn in_words(faults: &[RouterFault]) -> String {
+    let all: Vec<_> = faults.iter().map(RouterFault::to_string).collect();
+    all.join("; and ")
 }
 
 fn holds(prefix: &Prefix, pool: LeasePool<Ipv6Addr>) -> bool {
