@@ -1,4 +1,5 @@
-//! The other DHCP servers and the routers of a network: whether machines boot beside them.
+//! The other DHCP servers, routers and hosts of a network: whether machines boot beside them.
 
 pub mod dhcp_servers;
+pub mod neighbours;
 pub mod routers;

@@ -1,5 +1,6 @@
 //! Checks of the daemon's requirements on its host, without serving.
 
+mod found;
 mod names;
 pub mod network;
 mod provider;
@@ -15,14 +16,12 @@ use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
 
+pub use self::found::Found;
 use crate::api::guard::OperatorGuard;
 use crate::config::Config;
 use crate::dhcp;
 use crate::dhcp::port::{self, CannotListen, PortHolder, PortProgram};
 use crate::state_dir::StateSeen;
-
-/// A checked item, and the result or the error.
-pub type Found = (String, Result<String>);
 
 /// Checks everything, and changes nothing. If a service is running already, its state directory and its ports are
 /// accepted as they are.

@@ -17,7 +17,7 @@ use self::host::CheckedInterface;
 pub(super) use self::host::fits;
 use self::url::FetchedUrl;
 pub(super) use self::url::fits as url_fits;
-use super::Found;
+use super::found::Found;
 use crate::config::Config;
 use crate::dhcp::port::{self, PortHolder, PortPlace};
 use crate::dhcp::{probe, tftp};

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use futures::future::ready;
 use tokio::time::timeout;
 
-use super::Found;
+use super::found::Found;
 use crate::config::{DhcpConfig, DhcpProvider};
 use crate::providers::dnsmasq::Dnsmasq;
 use crate::providers::kea::Kea;

@@ -4,7 +4,7 @@
 pub mod names;
 mod neighbours;
 
-pub use self::neighbours::{Leased, Neighbours, has_neighbours, leased, neighbours};
+pub use self::neighbours::{has_neighbours, leased, neighbours};
 
 use std::collections::BTreeSet;
 use std::io;

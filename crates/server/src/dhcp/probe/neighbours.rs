@@ -1,6 +1,6 @@
 //! Packets that a UDP socket does not receive: owners of IPv4 addresses on the link, and packets to other hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
@@ -13,6 +13,7 @@ use etherparse::{
     ArpEthIpv4Packet, ArpOperation, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 use hardware::Mac;
+use netboot::network_check::neighbours::AddressHolders;
 use netboot::network_settings::{NetworkSettings, Reservation};
 use nix::sys::socket::{LinkAddr, MsgFlags, bind, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -32,18 +33,15 @@ const ARP: u16 = 0x0806;
 const PROBES: u32 = 3;
 const WAIT: Duration = Duration::from_millis(700);
 
-/// The owners of addresses on a link: MAC addresses of other hosts.
-pub type Neighbours = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
-
 /// Probes each of these addresses, without a sender address, so that no ARP cache changes (RFC 5227 §2.1.1).
 ///
 /// # Errors
 /// The interface is missing, has no MAC address, or requests are not permitted.
-pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<Neighbours> {
+pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<AddressHolders> {
     let mac = mac_of(interface).context("the interface has no MAC address")?;
     let socket = Incoming::open(interface, ARP);
     let socket = socket.map_err(|error| port::cannot_ask(interface, 0, error))?;
-    let mut found = Neighbours::new();
+    let mut found = AddressHolders::new();
     if wanted.is_empty() {
         return Ok(found);
     }
@@ -64,15 +62,12 @@ pub async fn neighbours(interface: &str, wanted: &BTreeSet<Ipv4Addr>) -> Result<
     Ok(found)
 }
 
-/// The clients with a lease or reservation, by address.
-pub type Leased = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
-
 /// The leases of a network's own subnet, from the journal.
 ///
 /// # Errors
 /// The journal cannot be read.
-pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<Leased> {
-    let mut all = Leased::new();
+pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<AddressHolders> {
+    let mut all = AddressHolders::new();
     for Reservation { mac, address } in &network.reservations {
         if let IpAddr::V4(address) = address {
             all.entry(*address).or_default().insert(*mac);

@@ -1,0 +1,6 @@
+//! What a check finds.
+
+use anyhow::Result;
+
+/// A checked item, and the result or the error.
+pub type Found = (String, Result<String>);
