@@ -359,7 +359,7 @@ mod tests {
         let mut dry_run = DryRun::open(&config, &[]).await.unwrap();
 
         let options = vec![(options::REQUESTED_ADDRESS, vec![192, 0, 2, 222])];
-        let comes_back = to(67, &packet(MessageType::Request, options));
+        let comes_back = to(67, &message4(MAC, MessageType::Request, options).emit());
         let said = dry_run.replay("nosuch0", &comes_back, 0).unwrap();
 
         assert!(said.contains("the pool of another daemon"), "{said}");
