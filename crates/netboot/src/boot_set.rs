@@ -97,7 +97,7 @@ impl BootSetManifest {
     }
 }
 
-/// Where the boot set for an architecture lies: that for x64 in `boot_sets` itself, others in folders in it.
+/// The folder of an architecture's boot set: `boot_sets` itself for x64, subfolders for others.
 #[must_use]
 pub fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
     match cpu_arch {

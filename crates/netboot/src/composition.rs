@@ -154,7 +154,7 @@ fn ramdisk_uki(files: &RamdiskFiles<'_>, command_line: &str) -> Result<ComposedI
     uki(files.stub, &parts)
 }
 
-/// The config drive of a node's instance as an archive that is unpacked over its initramfs; empty, if it has none.
+/// The config drive of a node's instance, as an archive for its initramfs; empty if there is none.
 ///
 /// # Errors
 /// [`BadConfigDrive`]
@@ -169,8 +169,8 @@ pub fn config_drive_archive(node: &Node) -> Result<Vec<u8>, BadConfigDrive> {
 
 /// The media type of an artifact.
 ///
-/// EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole of it: a parameter after it, and
-/// the machine does not know what it got.
+/// The content type. EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole value; with a parameter after it,
+/// the machine would not recognize the type.
 #[must_use]
 pub fn content_type(artifact: Artifact) -> &'static str {
     match artifact {

@@ -59,7 +59,7 @@ impl FetchRefusal {
         }
     }
 
-    /// What the peer is told, which is not where our files are.
+    /// The text for the peer, which does not reveal local paths.
     fn words(&self) -> String {
         match self {
             Self::Ticket(_) | Self::Method => self.to_string(),
@@ -121,7 +121,7 @@ impl FetchAnswer {
         Self { error: Some(refusal.to_string()), ..answer }
     }
 
-    /// A sentence: shim waits for ever after an error without a body (`httpboot.c`).
+    /// An answer with a text: shim waits forever after an error without a body (`httpboot.c`).
     fn in_words(status: StatusCode, words: &str, headers: Vec<(HeaderName, String)>) -> Self {
         Self {
             status,
@@ -150,8 +150,8 @@ impl FetchAnswer {
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if self.status != StatusCode::NOT_MODIFIED {
-            // Before all others: shim 16.0 misses it elsewhere. With it, hyper never sends chunks,
-            // which EDK2's loaders do not read.
+            // First of all headers: shim 16.0 does not find it elsewhere. With it, hyper never sends chunks, which
+            // EDK2's loaders do not support.
             headers.insert(CONTENT_LENGTH, self.body.len().into());
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }

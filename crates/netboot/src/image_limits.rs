@@ -9,9 +9,9 @@ pub struct ImageLimits {
     pub image_bytes: u64,
     /// Bytes of all downloaded images.
     pub cache_bytes: u64,
-    /// Image files that are kept open. Those that live boots hold are kept beyond it.
+    /// Number of open image files. Images of current boots are kept open beyond it.
     pub open_files: usize,
-    /// How fast they must come.
+    /// Least speed of downloads.
     pub pace: ImagePace,
 }
 
@@ -29,11 +29,11 @@ impl Default for ImageLimits {
 /// How fast an image must come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImagePace {
-    /// For names, connections and redirects, up to the answer's head.
+    /// Time for name resolution, connections and redirects, up to the answer's head.
     pub head: Duration,
-    /// Silence in the body.
+    /// Longest silence within the body.
     pub silence: Duration,
-    /// Bytes that must come each second on average. As much time as the head has is given on top.
+    /// Least average rate in bytes per second; the head's time is added.
     pub bytes_per_sec: u64,
 }
 
@@ -48,9 +48,9 @@ impl Default for ImagePace {
 }
 
 impl ImagePace {
-    /// When a body of which `received` bytes have come must have gone on, or ended; since its head.
+    /// The deadline of a body after `received` bytes, since its head.
     ///
-    /// So the whole of an image of `n` bytes takes `head + n / bytes_per_sec` at most.
+    /// An image of `n` bytes takes at most `head + n / bytes_per_sec`.
     #[must_use]
     pub fn allows(self, received: u64) -> Duration {
         let secs = received / self.bytes_per_sec.max(1);

@@ -1,4 +1,4 @@
-//! Which servers images may be fetched from.
+//! The servers from which images may be fetched.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,19 +10,19 @@ use url::{Host, Url};
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
 
-/// Which servers images may be fetched from. What a name leads to is decided when it is looked up for the
-/// connection, so that no later answer of a name server is another's.
+/// The servers from which images may be fetched. Addresses are checked at the resolution for the connection itself,
+/// so that a later DNS answer cannot differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageReach {
-    /// Whether this host itself may be asked, through its loopback addresses.
+    /// Whether loopback addresses of this host are permitted.
     pub loopback: bool,
-    /// Whether link-local addresses may be asked. Clouds answer with secrets at 169.254.169.254.
+    /// Whether link-local addresses are permitted. Clouds serve secrets at 169.254.169.254.
     pub link_local: bool,
-    /// The ports that this service listens on. It is asked for no image at any address of this host.
+    /// The ports of this service. No image is fetched from them at any address of this host.
     pub own_ports: Vec<u16>,
 }
 
-/// Why a server is not asked.
+/// The reason for refusing a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OutOfReach {
     /// An address of this host itself, unless the settings allow it.
@@ -71,7 +71,7 @@ impl ImageReach {
     pub fn expect_address(&self, address: IpAddr) -> Result<(), OutOfReach> {
         let address = embedded(address);
         let (loopback, link_local, no_host) = match address {
-            // Linux takes the whole of 0.0.0.0/8 that it takes at all for itself.
+            // Linux treats all of 0.0.0.0/8 as its own address.
             IpAddr::V4(v4) => (
                 v4.is_loopback() || v4.octets()[0] == 0,
                 v4.is_link_local(),
@@ -91,8 +91,7 @@ impl ImageReach {
         }
     }
 
-    /// What a URL itself says of where it leads. `url`'s parser reads every spelling of an address (`127.1`,
-    /// `0x7f000001`).
+    /// Checks the host in a URL. The parser of `url` normalizes every notation of an address (`127.1`, `0x7f000001`).
     ///
     /// # Errors
     /// [`OutOfReach`]
@@ -104,17 +103,17 @@ impl ImageReach {
         }
     }
 
-    /// What the URL of an image that a node names says itself of where it leads: seen before a machine is touched.
+    /// Checks the URL of a node's image, before a machine is touched.
     ///
     /// # Errors
     /// [`UnreachableImage`]
     pub fn expect_image(&self, image: NamedImage<'_>) -> Result<(), UnreachableImage> {
-        // One that is no URL fails when it is fetched, in better words.
+        // An invalid URL fails at the fetch, with a better message.
         let Ok(url) = Url::parse(image.url) else { return Ok(()) };
         self.expect_url(&url).map_err(|source| UnreachableImage { field: image.field, source })
     }
 
-    /// Whether the peer of a connection is another than this service. `own` are the addresses of this host.
+    /// Checks that the peer of a connection is not this service. `own` are the addresses of this host.
     ///
     /// # Errors
     /// [`OutOfReach`]
@@ -147,7 +146,7 @@ impl ImageReach {
     }
 }
 
-/// The IPv4 address that is asked where an IPv6 address holds one.
+/// The IPv4 address embedded in an IPv6 address, if there is one.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     match (v6.to_ipv4_mapped(), v6.segments()) {

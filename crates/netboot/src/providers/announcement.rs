@@ -1,4 +1,4 @@
-//! What a DHCP service is told of a boot.
+//! The announcement of a boot to a DHCP service.
 
 use std::sync::Arc;
 
@@ -16,62 +16,62 @@ use uuid::Uuid;
 
 use crate::urls::{IpFamily, Unreachable, Urls};
 
-/// The boot of one machine, as a DHCP service is told of it.
+/// The announcement of one machine's boot to a DHCP service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announcement {
-    /// Whose.
+    /// The node.
     pub node: Uuid,
-    /// Which boot of it.
+    /// The attempt.
     pub attempt: Uuid,
-    /// When that began.
+    /// The start time of the attempt.
     pub started_at: Timestamp,
-    /// Which path it takes.
+    /// The boot interface.
     pub boot_interface: BootInterface,
-    /// The ports it may boot from; never none.
+    /// The boot ports; never empty.
     pub ports: Vec<ToldPort>,
     pub(super) ticket: Secret,
-    /// What its clients are to fetch over IPv4, and over IPv6.
+    /// The URLs for IPv4 and for IPv6.
     pub(super) links: [Result<Links, NoLinks>; 2],
 }
 
-/// A port that a machine may boot from.
+/// A boot port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToldPort {
     /// Its MAC address.
     pub mac: Mac,
-    /// The port of Neutron's that stands for it, if somebody wrote it down.
+    /// The UUID of its Neutron port, if an operator has set it.
     pub vif: Option<String>,
-    /// What dnsmasq is to know of it besides its boot, if somebody wrote it down.
+    /// Further dnsmasq settings of the port, if an operator has set them.
     pub dhcp_host: Option<String>,
 }
 
 /// The URLs of one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Links {
-    /// For firmware that asks as `HTTPClient`, of each architecture that there is a loader for.
+    /// For `HTTPClient` firmware, by architecture.
     pub firmware: Vec<(CpuArch, Url)>,
-    /// For firmware of the architecture that the node is said to have: one of those.
+    /// For firmware of the node's architecture: one of those.
     pub own: Url,
-    /// For iPXE: its script.
+    /// For iPXE: the URL of its script.
     pub ipxe: Url,
 }
 
-/// Why there are no URLs to tell.
+/// The reason for the absence of URLs.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoLinks {
-    /// Nobody knows where machines reach us.
+    /// The service's address for machines is unknown.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// It would end the text that another DHCP server is told.
+    /// A character in the URL would end the option's text in the other server.
     #[error(
         "the URL has a quotation mark in its host: correct url in [boot], or external_http_url in the \
          node's driver_info"
     )]
     Quoted,
-    /// The node is of an architecture that cannot be booted.
+    /// The node's architecture is not supported.
     #[error(transparent)]
     CpuArch(#[from] NoSuchCpuArch),
-    /// Firmware of the node's architecture has nothing to boot.
+    /// There is no artifact for firmware of the node's architecture.
     #[error(transparent)]
     NoBoot(#[from] NoBoot),
     /// Machines of a family do not reach the host of the URL.
@@ -107,10 +107,10 @@ fn cannot_reach(family: IpFamily, host: &str) -> String {
 }
 
 impl Announcement {
-    /// That of the node's latest boot, though it may be over; `None` where DHCP had no part in it, or
-    /// there was none.
+    /// The announcement of the node's latest boot, which may have ended; `None` if DHCP has no part in it, or there
+    /// was none.
     ///
-    /// `boot_sets` are the architectures that have one.
+    /// `boot_sets` are the architectures with a boot set.
     #[must_use]
     pub fn of(
         node: &Node,
@@ -138,10 +138,10 @@ impl Announcement {
         })
     }
 
-    /// What its clients are to fetch over a family.
+    /// The URLs for a family.
     ///
     /// # Errors
-    /// Where it is not known at which address machines reach us, or the node's machine has no loader.
+    /// The service's address for machines is unknown, or there is no loader for the node's machine.
     pub fn links(&self, family: IpFamily) -> Result<&Links, NoLinks> {
         let [v4, v6] = &self.links;
         let links = match family {
@@ -183,13 +183,13 @@ impl Announcement {
         self.attempt == now.attempt && self != now
     }
 
-    /// The part of its URLs that no other boot's have.
+    /// The unique part of its URLs.
     #[must_use]
     pub fn ticket(&self) -> &str {
         &self.ticket.0
     }
 
-    /// For the trace: what is booted from where. Holds no ticket.
+    /// The announcement for the trace, without the ticket.
     #[must_use]
     pub fn traced(&self, cause: AnnouncementCause, warnings: &[String]) -> BootAnnouncement {
         let links = self.links(IpFamily::V4).or_else(|_| self.links(IpFamily::V6));
@@ -204,7 +204,7 @@ impl Announcement {
 }
 
 impl ToldPort {
-    /// Upstream keeps the port of Neutron's in `extra` where an operator wrote it down.
+    /// As in Ironic, the operator may set the UUID of the Neutron port in `extra`.
     #[must_use]
     pub fn of(port: &Port) -> Self {
         let text = |key| port.extra.get(key)?.as_str().map(str::to_owned);
@@ -214,10 +214,10 @@ impl ToldPort {
 }
 
 impl Links {
-    /// That clients with IPv4 can be told them.
+    /// Checks that the URLs fit into DHCPv4.
     ///
     /// # Errors
-    /// If one is longer than firmware takes: dnsmasq drops those of more than 255 bytes without a word.
+    /// A URL is longer than firmware accepts: dnsmasq silently drops those of more than 255 bytes.
     pub(super) fn fit_dhcp_v4(&self) -> Result<(), NoLinks> {
         let all = self.firmware.iter().map(|(_, url)| url).chain([&self.own, &self.ipxe]);
         let mut lengths = all.map(|url| url.as_str().len());
@@ -237,10 +237,10 @@ impl Links {
         let link = |artifact| {
             let text = urls.artifact_over(family, node, attempt, artifact)?;
             let url = Url::parse(&text).map_err(|_| Unreachable)?;
-            // Elsewhere in a URL it is written as %22.
+            // Elsewhere in a URL it is encoded as %22.
             if url.as_str().contains('"') { Err(NoLinks::Quoted) } else { Ok(url) }
         };
-        // What our own DHCP server would answer, but that it alone helps over TFTP.
+        // The answers of the embedded DHCP server, except for TFTP, which only that server offers.
         let means = Means { boot_sets, tftp: false };
         let loader = |cpu_arch: CpuArch| {
             let code = Some(cpu_arch.http_client());
@@ -266,7 +266,7 @@ mod tests {
     use crate::test_view::urls;
     use crate::urls::UrlSettings;
 
-    /// In the middle of a boot by `http`.
+    /// A node during a boot by `http`.
     fn node(cpu_arch: &str) -> Node {
         let mut node = booting_node();
         node.properties.insert("cpu_arch".to_owned(), cpu_arch.into());

@@ -19,7 +19,7 @@ use crate::urls::IpFamily;
 /// The beginning of the names of our files: upstream's names.
 const OURS: &str = "ironic-";
 
-/// What a line without a boot says.
+/// The settings of a line without a boot.
 const NO_BOOT: &str = "set:ironic";
 
 /// Why dnsmasq cannot be told of a boot.
@@ -160,11 +160,11 @@ pub fn is_of_another_boot(text: &str, attempt: Uuid) -> bool {
     !text.contains(&tag(attempt))
 }
 
-/// The options of one boot, each for the clients that it helps and for no other.
+/// The options of one boot, each only for the clients that can use it.
 ///
-/// The tags of clients (`ferroboot-http`, `ferroboot-x64` and so on, `ipxe`) come from dnsmasq's own
-/// configuration. It cannot send vendor class options (16) to DHCPv6 clients: it takes the value for
-/// texts and puts the length of each before it, where firmware wants an enterprise number.
+/// The tags of clients (`ferroboot-http`, `ferroboot-x64` and so on, `ipxe`) come from dnsmasq's own configuration.
+/// dnsmasq cannot send vendor class options (16) to DHCPv6 clients: it treats the value as texts, and puts the length
+/// of each before it, where firmware expects an enterprise number.
 fn option_lines(told: &Announcement) -> Result<String, DnsmasqRefusal> {
     let links = told.links(IpFamily::V4).map_err(|refused| match told.links(IpFamily::V6) {
         Ok(_) => DnsmasqRefusal::Ipv6Alone(refused),
@@ -187,8 +187,8 @@ fn option_lines(told: &Announcement) -> Result<String, DnsmasqRefusal> {
 
 /// The line of a port, with a boot or without one.
 ///
-/// The tag `ironic` is upstream's, on all that are ours. The line takes the place of any other about this MAC
-/// address, so it says what the operator has to say of it too.
+/// The hosts line of a port. The tag `ironic` is Ironic's, on all its lines. The line replaces any other for this MAC
+/// address, so it repeats the operator's settings of the port.
 #[must_use]
 pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
     let ToldPort { mac, dhcp_host, vif: _ } = port;
@@ -200,8 +200,8 @@ pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
 
 /// That what an operator wrote down of a port can be in its line.
 ///
-/// dnsmasq passes over a line with an address that another line has, though that be an older one about the
-/// same MAC address: a boot would never end.
+/// Checks that the operator's settings have no IP address. dnsmasq ignores a line with an address that another line
+/// has, even an older one for the same MAC address: a boot would never end.
 ///
 /// # Errors
 /// Where it cannot.
@@ -230,7 +230,7 @@ pub fn made_good(text: &str) -> Option<String> {
     without_boot(text).filter(|line| line != text)
 }
 
-/// A line of ours as it is when the boot is over.
+/// A line of this service without its boot.
 fn without_boot(line: &str) -> Option<String> {
     let (mac, rest) = line.split_once(',')?;
     let mac: Mac = mac.parse().ok()?;

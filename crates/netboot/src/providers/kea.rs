@@ -17,7 +17,7 @@ use self::precedence::Obstacles;
 use super::announcement::{Announcement, NoLinks};
 use crate::urls::IpFamily;
 
-/// Kea says when it was configured in whole seconds, so two times that are nearer may be the same.
+/// Kea reports its configuration time in whole seconds, so two closer times may be the same.
 const BLURRED: SignedDuration = SignedDuration::from_secs(2);
 
 /// The boots that Kea's servers are to know.
@@ -28,8 +28,7 @@ pub struct KeaBoots {
     /// The attempts that the servers are to forget.
     over: HashSet<Uuid>,
     changes: u64,
-    /// The change after which they are to forget all others as well: another daemon's, unless those are
-    /// among `all`.
+    /// The change after which all other boots are removed, too: those of other daemons that are not among `all`.
     alone: u64,
     tellings: u64,
 }
@@ -43,8 +42,8 @@ pub struct KeaConfiguration {
     pub is_changed: bool,
 }
 
-/// Leases that Kea keeps in its memory alone are gone when a configuration is set, and their addresses are
-/// given to others.
+/// Checks that leases survive. Leases only in Kea's memory are lost when a configuration is set, and their addresses
+/// are given to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "it keeps leases in its memory only, and would forget them now and give their addresses \
@@ -66,9 +65,9 @@ pub struct ServerOutcome {
 /// What is known of a server. Times are those of a clock that nobody sets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeaKnowledge {
-    /// Up to which change of the boots it was told; 0 if it knows nothing of that.
+    /// The number of the last configured change; 0 if unknown.
     pub changes: u64,
-    /// When it was last configured, if it was seen to know its boots since.
+    /// The time of the last configuration, if the server had its boots since.
     since: Option<SignedDuration>,
 }
 
@@ -177,7 +176,7 @@ impl KeaBoots {
         classes::of(&all, family)
     }
 
-    /// Whether classes of an attempt are ours to replace, on a server that was told up to a change.
+    /// Whether the classes of an attempt may be replaced, on a server with this last change.
     fn replaces(&self, attempt: Uuid, told: u64) -> bool {
         told < self.alone
             || self.over.contains(&attempt)
@@ -214,7 +213,7 @@ impl KeaKnowledge {
         age: SignedDuration,
         has_forgotten: bool,
     ) {
-        // A younger one may still be taken for the next.
+        // A younger configuration may be mistaken for the next one.
         self.since = (!has_forgotten && age > BLURRED).then_some(at);
         if has_forgotten {
             self.changes = 0;
@@ -265,8 +264,8 @@ pub fn warnings(
 
 /// A command as Kea takes it.
 ///
-/// Kea shows each byte of a text that is not ASCII as a character of its own (`\u00c3`), and takes it back
-/// in that form alone: of the character itself it would take each byte of UTF-8 for one.
+/// Kea shows each byte of a text that is not ASCII as a separate character (`\u00c3`), and accepts only that form: it
+/// would treat each byte of UTF-8 as a character.
 #[must_use]
 pub fn in_ascii(command: &Value) -> String {
     let text = command.to_string();

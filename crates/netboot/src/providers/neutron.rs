@@ -27,8 +27,8 @@ pub enum NeutronRefusal {
     },
 }
 
-/// The options of a boot: upstream's `dhcp_options_for_instance`, in its order. Tags (`tag:ipxe`) are
-/// what Neutron's DHCP agent gives to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
+/// The options of a boot: Ironic's `dhcp_options_for_instance`, in its order. Neutron's DHCP agent passes the tags
+/// (`tag:ipxe`) to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
 ///
 /// # Errors
 /// Where there is no URL, or it is too long.
@@ -42,7 +42,7 @@ pub fn options_of(told: &Announcement) -> Result<Vec<Value>, NeutronRefusal> {
 
 fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>, NeutronRefusal> {
     let links = told.links(family)?;
-    // It cannot tell one client from another, but for iPXE.
+    // Neutron distinguishes no clients except iPXE.
     let (firmware, ipxe) = (links.own.as_str(), links.ipxe.as_str());
     if firmware.len() > LONGEST {
         return Err(NeutronRefusal::TooLong { url: firmware.to_owned() });
@@ -67,8 +67,8 @@ fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>, Neutro
     Ok(options)
 }
 
-/// Those of the families that a port has addresses of, and `null` for what it had besides: Neutron
-/// keeps each option that it is not told of.
+/// The options of the families that a port has addresses of, and `null` for its former ones: Neutron keeps each
+/// option that a request does not mention.
 #[must_use]
 pub fn options_for(options: &[Value], port: &Value) -> Vec<Value> {
     let has = |version: &Value| {
@@ -103,14 +103,14 @@ pub fn gone<'a>(before: &'a Announcement, now: &Announcement) -> Vec<&'a ToldPor
     before.ports.iter().filter(|port| !known.contains(port)).collect()
 }
 
-/// Where a port is read and set.
+/// The path of a port.
 #[must_use]
 pub fn path_of(id: &str) -> String {
     let id: String = id.bytes().map(escaped).collect();
     format!("v2.0/ports/{id}")
 }
 
-/// In a segment of a path (RFC 3986 §2.3). What an operator writes down may be anything.
+/// Escapes a byte in a path segment (RFC 3986 §2.3). The operator's value may be anything.
 fn escaped(byte: u8) -> String {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
@@ -118,7 +118,7 @@ fn escaped(byte: u8) -> String {
     }
 }
 
-/// Where to read the options of all ports that have one of these properties.
+/// The path for reading the options of all ports with one of these properties.
 #[must_use]
 pub fn list_of(ports: &[(&str, String)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -138,7 +138,7 @@ pub fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
     options.iter().any(|option| ticket(option) == Some(true))
 }
 
-/// The options of ours that a port has, each with `null`, which is how Neutron deletes one.
+/// This service's options of a port, each with `null`, which deletes it in Neutron.
 #[must_use]
 pub fn present(port: &Value) -> Vec<Value> {
     let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The client classes of boots: who gets which URL.
+//! The client classes of boots: the clients that get each URL.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::interface_addresses::link_local_of;
 use crate::providers::announcement::Announcement;
 use crate::urls::IpFamily;
 
-/// Whatever begins like this is ours.
+/// The prefix of this service's classes.
 const OURS: &str = "ferroboot-";
 
-/// Those of all `boots`: on every port one for firmware of each architecture, and one for iPXE.
+/// The classes of all `boots`: for each port, one for firmware of each architecture, and one for iPXE.
 pub(super) fn of(boots: &[Announcement], family: IpFamily) -> Vec<Value> {
     boots.iter().flat_map(|boot| of_boot(boot, family)).collect()
 }
@@ -42,7 +42,7 @@ fn of_boot(boot: &Announcement, family: IpFamily) -> Vec<Value> {
     classes.collect()
 }
 
-/// Some bytes that differ for classes that say something else.
+/// A digest that differs between classes with different contents.
 fn digest(class: &Value) -> String {
     let digest = Sha256::digest(class.to_string());
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
@@ -64,10 +64,10 @@ impl fmt::Display for ClassClient {
     }
 }
 
-/// Puts `ours` into a configuration in place of those of boots that `is_replaced` names by their attempt,
-/// and in front of all others: of two classes with the same option Kea sends that of the first.
+/// Puts `ours` into a configuration, before all others, and removes the classes of boots whose attempts `is_replaced`
+/// selects: of two classes with the same option, Kea sends the first one's.
 ///
-/// Whether that changed it.
+/// Returns whether the configuration changed.
 pub(super) fn replace(
     configuration: &mut Value,
     ours: Vec<Value>,
@@ -79,14 +79,14 @@ pub(super) fn replace(
     let is_others = |class: &Value| attempt_of(name(class)).is_none();
     let behind_others = classes.iter().skip_while(|class| !is_others(class)).any(is_old);
     let old: Vec<_> = classes.extract_if(.., |class| is_old(class)).collect();
-    // What a class says is in its name too, and Kea shows more of it than it was told.
+    // A class's name includes a digest of its contents, and Kea shows more members than were set.
     let changes = behind_others || names(&old) != names(&ours);
     classes.splice(..0, ours);
     configuration["client-classes"] = Value::Array(classes);
     changes
 }
 
-/// Whether one of `ours` is not in a configuration.
+/// Whether one of `ours` is missing in a configuration.
 pub(super) fn lacks(configuration: &Value, ours: &[Value]) -> bool {
     let classes = configuration["client-classes"].as_array().map(Vec::as_slice);
     let there = names(classes.unwrap_or_default());
@@ -101,14 +101,14 @@ fn name(class: &Value) -> &str {
     class["name"].as_str().unwrap_or_default()
 }
 
-/// Whose class it is, if it is one of ours or another daemon's.
+/// The attempt of a class, if it is this service's or another daemon's.
 fn attempt_of(name: &str) -> Option<Uuid> {
     let (attempt, _) = name.strip_prefix(OURS)?.split_once('-')?;
     attempt.parse().ok()
 }
 
-/// Whether a client names an architecture among the first three in its option (RFC 5970 §3.3: a list, of
-/// codes with two bytes each).
+/// Whether a client lists an architecture among the first three in its option (RFC 5970 §3.3: a list of two-byte
+/// codes).
 fn lists(option: u16, cpu_arch: CpuArch) -> String {
     let ClientArchitecture(code) = cpu_arch.http_client();
     let at = |byte| format!("substring(option[{option}].hex,{byte},2) == 0x{code:04x}");
@@ -166,8 +166,8 @@ mod v6 {
         }
     }
 
-    /// A DHCPv6 message has the MAC address in its sender's link-local address, in what a relay adds
-    /// (RFC 6939), or in its DUID: firmware's is made of the machine's UUID.
+    /// A DHCPv6 message has the MAC address in its sender's link-local address, in a relay's option (RFC 6939), or in
+    /// its DUID; firmware's DUID is the machine's UUID.
     fn sender(mac: Mac) -> String {
         let (address, mac) = (link_local_of(mac), hex(mac));
         format!(
@@ -176,11 +176,11 @@ mod v6 {
         )
     }
 
-    /// The option after the URL (an empty parameter of the boot file) is there since EDK2 reads the URL
-    /// as a text that ends with a zero byte (`HttpBootDhcp6.c`), and Kea sends options by number.
+    /// The option after the URL (an empty boot file parameter) is required since EDK2 reads the URL as a
+    /// zero-terminated text (`HttpBootDhcp6.c`), and Kea sends options by number.
     pub(super) fn options(url: &str, client: ClassClient) -> Vec<Value> {
         let file = json!({"name": "bootfile-url", "data": escaped(url), "always-send": true});
-        // The number of an enterprise, as IANA lists them (343, Intel), and one text of ten bytes.
+        // IANA's enterprise number (343, Intel), and one text of ten bytes.
         let class = "00000157000a48545450436c69656e74";
         let class = json!({"code": 16, "csv-format": false, "data": class, "always-send": true});
         let end = json!({"code": 60, "csv-format": false, "data": "0000", "always-send": true});

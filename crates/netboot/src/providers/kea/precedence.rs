@@ -1,5 +1,4 @@
-//! What Kea sends in place of a class's options: a host's, a pool's, a subnet's and a shared network's
-//! come before them.
+//! Options that take precedence over a class's in Kea: a host's, a pool's, a subnet's and a shared network's.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,14 +9,14 @@ use thiserror::Error;
 use crate::providers::announcement::Announcement;
 use crate::urls::IpFamily;
 
-/// The options of ours that clients of a server cannot be sent.
+/// This service's options that some clients of a server do not get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
-    /// Where a subnet has one of its own, in words.
+    /// Subnets with their own options, in words.
     places: Vec<String>,
-    /// Whether each subnet has.
+    /// Whether every subnet has its own.
     everywhere: bool,
-    /// Where a port has one of its own, in words.
+    /// Ports with their own options, in words.
     reserved: HashMap<Mac, String>,
 }
 
@@ -33,7 +32,7 @@ pub struct OptionsInFront {
 }
 
 impl Obstacles {
-    /// Those in a configuration, for the ports of `boots`.
+    /// The obstacles in a configuration, for the ports of `boots`.
     #[must_use]
     pub fn of<'a>(
         configuration: &Value,
@@ -112,7 +111,7 @@ impl Obstacles {
     }
 }
 
-/// Reservations outside of subnets are nothing to Kea unless it is told so, for all subnets or for one.
+/// Kea uses reservations outside of subnets only if configured to, globally or for a subnet.
 fn heeds_hosts_of_all_subnets(configuration: &Value, family: IpFamily) -> bool {
     let networks = list(configuration, "shared-networks").iter();
     let places: Vec<_> = networks.chain([configuration]).collect();
@@ -123,7 +122,7 @@ fn heeds_hosts_of_all_subnets(configuration: &Value, family: IpFamily) -> bool {
     places.iter().copied().chain(subnets).any(is_set)
 }
 
-/// The MAC address of a reservation, or at the end of what else a client is known by there.
+/// The MAC address of a reservation, or at the end of another identifier.
 fn identified(host: &Value) -> Option<(Mac, &str)> {
     ["hw-address", "duid", "client-id"].iter().find_map(|kind| {
         let id = host[kind].as_str()?;
@@ -135,7 +134,7 @@ fn identified(host: &Value) -> Option<(Mac, &str)> {
     })
 }
 
-/// Whether something has a boot file or a vendor class of its own.
+/// Whether an object has its own boot file or vendor class.
 fn has_option(of: &Value, family: IpFamily) -> bool {
     let (codes, names) = match family {
         IpFamily::V4 => ([67, 60], ["boot-file-name", "vendor-class-identifier"]),
