@@ -9,17 +9,17 @@ use netboot::fetch_plan::{FetchRequest, Representation};
 
 use crate::contents::Contents;
 
-/// What a request gets.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) head: FetchAnswer,
     pub(crate) contents: Arc<Contents>,
-    /// Of the contents.
+    /// The byte range of the contents.
     pub(crate) range: Range<u64>,
 }
 
 impl Answer {
-    /// The answer to a good request for a file that came to be at `modified`.
+    /// The answer to a valid request for a file with the time `modified`.
     pub(crate) fn planned(
         request: &FetchRequest<'_>,
         contents: Arc<Contents>,

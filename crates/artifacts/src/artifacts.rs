@@ -13,7 +13,7 @@ use crate::attempt_images::AttemptImages;
 use crate::service::BootService;
 use crate::settings::ArtifactSettings;
 
-/// All that can be booted; clones share it.
+/// All artifacts; clones share them.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     images: Arc<AttemptImages>,
@@ -22,26 +22,26 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Looks for the boot set; that it is not there yet is a warning, not an error.
+    /// Opens the boot sets; a missing boot set causes a warning, not an error.
     ///
     /// # Errors
-    /// When no HTTP client can be made for downloads.
+    /// No HTTP client can be created for downloads.
     pub fn open(settings: ArtifactSettings, index: NodeIndex, recorder: Recorder) -> Result<Self> {
         let images = AttemptImages::open(settings, index.clone())?;
         images.say_what_is_there();
         Ok(Self { images: Arc::new(images), index, recorder })
     }
 
-    /// Finds all that a node will boot with, downloads what is not here, and holds it for the
-    /// node's attempt, if one is under way.
+    /// Finds all images of a node, downloads missing ones, and holds them for the node's attempt, if one is under
+    /// way.
     ///
     /// # Errors
-    /// Why the node could not boot, in words, before its machine is touched.
+    /// The reason why the node cannot boot, before its machine is touched.
     pub async fn prepare(&self, node: &Node) -> Result<()> {
         self.images.prepare(node).await
     }
 
-    /// Answers on `listeners` until `end`, and then lets answers under way come to theirs.
+    /// Serves `listeners` until `end`, then finishes current answers.
     pub async fn serve(
         self,
         listeners: Vec<TcpListener>,
@@ -53,7 +53,7 @@ impl Artifacts {
             name: "boot",
             listeners,
             limits,
-            // No request for a file has a body.
+            // Requests for files have no body.
             bodies: BodyLimits { each: 0, all: 0 },
             headers: HeaderNames::TitleCase,
             service: BootService::new(self.images, self.index, self.recorder),

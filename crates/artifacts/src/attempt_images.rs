@@ -68,7 +68,7 @@ impl AttemptImages {
             Files::Ramdisks(_) => artifacts_of(interface, loader, cpu_arch)?,
         };
         for artifact in artifacts {
-            // Every address is as long as this one, or shorter.
+            // The longest possible address, for the length of the command line.
             let near = IpAddr::V6(Ipv6Addr::from([0xff; 16]));
             let command_line = match attempt {
                 Some(attempt) => self.command_line(node, attempt, near)?,
@@ -94,7 +94,7 @@ impl AttemptImages {
     ) -> Result<Arc<Contents>> {
         let held = match self.store.held(node.uuid, attempt.id) {
             Some(held) => held,
-            // We were started again in the middle of a boot.
+            // The daemon was restarted during a boot.
             None => {
                 let (boots, interface) = (attempt.boots(), attempt.boot_interface);
                 let found = self.store.find(node, boots, interface, Fresh::AsKnown).await?;

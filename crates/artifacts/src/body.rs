@@ -1,4 +1,4 @@
-//! The body of an answer: a part of some contents, read as the peer takes it.
+//! The body of an answer: a range of the contents, read as fast as the peer takes it.
 
 use std::io;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::contents::Contents;
 
-/// What is still to be sent.
+/// The range that is still to be sent.
 pub(crate) struct Body {
     contents: Arc<Contents>,
     left: Range<u64>,

@@ -1,4 +1,4 @@
-//! What `ferroboot image build` made: kernel, initramfs and the loaders that start them.
+//! The output of `ferroboot image build`: kernel, initramfs and the loaders that start them.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,27 +11,27 @@ use netboot::boot_set::{BootSetManifest, ManifestFile, efi_machine};
 use netboot::composition::RamdiskFiles;
 use provision::boot::Artifact;
 
-/// A file that images share, held open: whoever replaces it on disk does not cut a boot short.
+/// A file shared by images, held open: replacing it on disk does not affect a current boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) source: SharedFile,
     pub(crate) file: Arc<File>,
 }
 
-/// What a machine is started with, whatever starts it.
+/// A kernel and an initramfs.
 #[derive(Clone, Debug)]
 pub(crate) struct Ramdisk {
     pub(crate) kernel: Shared,
     pub(crate) initramfs: Shared,
 }
 
-/// A boot set, all of it open.
+/// A boot set with all files open.
 #[derive(Debug)]
 pub(crate) struct BootSet {
     pub(crate) ramdisk: Ramdisk,
     stub_file: Shared,
     stub: UkiStub,
-    /// `None` where Debian has no iPXE for the architecture.
+    /// `None` if Debian has no iPXE for the architecture.
     ipxe: Option<Shared>,
     grub: Shared,
     pub(crate) kernel_version: String,
@@ -40,7 +40,7 @@ pub(crate) struct BootSet {
 impl BootSet {
     /// Opens all files of `folder`, a boot set for `cpu_arch`.
     ///
-    /// Their digests are the manifest's: reading a ramdisk through takes longer than starting.
+    /// Their digests come from the manifest: reading a whole ramdisk takes longer than a start.
     pub(crate) fn open(folder: &Path, cpu_arch: CpuArch) -> Result<Self> {
         let path = folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -96,7 +96,7 @@ impl BootSet {
     }
 }
 
-/// Opens a file that the manifest names.
+/// Opens a file in the manifest.
 fn open(manifest: &BootSetManifest, folder: &Path, name: &str) -> Result<Shared> {
     let Some(ManifestFile { len: expected, sha256 }) = manifest.file(name)? else {
         bail!("the boot set in {} has no {name}", folder.display());

@@ -9,15 +9,15 @@ use netboot::boot_set::folder_of;
 
 use crate::boot_set::BootSet;
 
-/// Whether a boot set is whole: that for `cpu_arch` of those in `folder`.
+/// Checks that the boot set for `cpu_arch` in `folder` is complete.
 ///
 /// # Errors
-/// What is missing or damaged.
+/// A file that is missing or damaged.
 pub fn check_boot_set(folder: &Path, cpu_arch: CpuArch) -> Result<()> {
     BootSet::open(&folder_of(folder, cpu_arch), cpu_arch).map(drop)
 }
 
-/// The architectures that there are boot sets for; clones share what was seen last.
+/// The architectures with boot sets; clones share the last result.
 #[derive(Clone, Debug)]
 pub struct BootSets {
     folder: PathBuf,
@@ -25,7 +25,7 @@ pub struct BootSets {
 }
 
 impl BootSets {
-    /// Looks into a folder of boot sets.
+    /// Searches a folder for boot sets.
     #[must_use]
     pub fn look(folder: &Path) -> Self {
         let boot_sets = Self { folder: folder.to_owned(), there: Arc::default() };
@@ -38,13 +38,13 @@ impl BootSets {
         &self.folder
     }
 
-    /// What was there when somebody last looked.
+    /// The result of the last search.
     #[must_use]
     pub fn there(&self) -> Vec<CpuArch> {
         self.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Boot sets may be made while we run.
+    /// Searches again: boot sets may be created while the daemon runs.
     pub fn look_again(&self) {
         let manifest = |cpu_arch| folder_of(&self.folder, cpu_arch).join("manifest.json");
         let there = CpuArch::ALL.into_iter().filter(|cpu_arch| manifest(*cpu_arch).exists());

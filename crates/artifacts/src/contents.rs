@@ -1,4 +1,4 @@
-//! What lies behind each file of a ticket, and the reading of it.
+//! The contents behind each file of a ticket, and reading them.
 
 use std::io;
 use std::ops::Range;
@@ -10,8 +10,7 @@ use efi::{ComposedImage, ExtentSlice};
 
 use crate::boot_set::Shared;
 
-/// How much is read and sent at once: enough to keep a fast link busy, little enough that a stalled
-/// machine holds little memory.
+/// Number of bytes to read and send at once: enough for a fast link, and little memory for a stalled machine.
 const CHUNK: u64 = 256 * 1024;
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
@@ -19,7 +18,7 @@ static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) image: ComposedImage,
-    /// Its strong entity tag, with the quotes.
+    /// Its strong entity tag, with quotes.
     pub(crate) etag: String,
     pub(crate) content_type: &'static str,
     /// Every file that the image may have extents of.
@@ -36,7 +35,7 @@ impl Contents {
         Self { etag: image.etag(), image, content_type, files }
     }
 
-    /// A sentence in place of a file.
+    /// A text instead of a file.
     pub(crate) fn sentence(sentence: String) -> Self {
         Self::new(ComposedImage::of_bytes(sentence.into_bytes()), "text/plain", Vec::new())
     }

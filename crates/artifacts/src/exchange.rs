@@ -1,4 +1,4 @@
-//! A request to the boot listener and what it was answered, for the trace: what was really sent.
+//! A request to the boot listener and its answer, for the trace, with the bytes that were really sent.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tracing::{debug, info, warn};
 use transport::http_server::Sent;
 use transport::repeats::line;
 
-/// A request and what it was answered, until the last byte has left.
+/// A request and its answer, until the last byte was sent.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) recorder: Recorder,
-    /// Whose ticket it had.
+    /// The node of the ticket.
     pub(crate) node: Option<Arc<Node>>,
     pub(crate) method: HttpMethod,
     pub(crate) artifact: Option<Artifact>,
@@ -28,13 +28,13 @@ pub(crate) struct Exchange {
     pub(crate) error: Option<String>,
     /// `Content-Range`.
     pub(crate) range: Option<String>,
-    /// Of the body.
+    /// The length of the body.
     pub(crate) length: u64,
     pub(crate) started: Instant,
 }
 
 impl Exchange {
-    /// Writes it down, once it is known what was sent.
+    /// Records it, once the number of sent bytes is known.
     pub(crate) fn record(mut self, sent: &Sent) {
         if let Some(failure) = &sent.failure {
             self.error = Some(format!("the image cannot be read: {failure}"));
@@ -46,7 +46,7 @@ impl Exchange {
             return;
         };
         let error = self.error.as_deref().unwrap_or_default();
-        // A BMC reads an image in thousands of ranges, and firmware in a loop asks for ever.
+        // A BMC reads an image in thousands of ranges, and firmware in a loop repeats requests forever.
         if let Some(more) = line("boot listener", (node.uuid, method, path, status, sent < *length))
         {
             if sent < *length {

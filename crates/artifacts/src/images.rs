@@ -1,5 +1,4 @@
-//! What each attempt boots with, held from before its machine is switched on, so that none gets one
-//! half of an old boot set and the other of a new one.
+//! The images of each attempt, held from before the power-on, so that no boot mixes two versions of a boot set.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -23,7 +22,7 @@ use crate::boot_set::{BootSet, Ramdisk, Shared};
 use crate::contents::Contents;
 use crate::sources::{Fresh, Sources};
 
-/// The URLs of the images that a node's attempt boots.
+/// The URLs of the images in a node's attempt.
 pub(crate) fn image_urls(node: &Node) -> Vec<String> {
     let image = node
         .live_attempt()
@@ -31,25 +30,25 @@ pub(crate) fn image_urls(node: &Node) -> Vec<String> {
     image.into_iter().flat_map(MachineImage::named).map(|named| named.url.to_owned()).collect()
 }
 
-/// What an attempt boots with, all of it open.
+/// The images of an attempt, all open.
 #[derive(Debug)]
 pub(crate) struct Images {
     pub(crate) files: Files,
-    /// What is unpacked over the initramfs; empty, if nothing is.
+    /// The archive to unpack over the initramfs; empty for none.
     seed: Vec<u8>,
-    /// Of the loader that the machine fetched, else as its node says: kernel, ramdisk and scripts have the
-    /// same names for all.
+    /// The architecture of the loader that the machine fetched, otherwise the node's: kernel, ramdisk and scripts
+    /// have the same names for all architectures.
     cpu_arch: Mutex<CpuArch>,
-    /// By the address of ours that the machine reached, which is in the kernel's command line.
+    /// Keyed by the service's address that the machine reached, which is on the kernel command line.
     composed: Mutex<HashMap<(Artifact, CpuArch, IpAddr), Arc<Contents>>>,
 }
 
-/// What images are made of.
+/// The parts of images.
 #[derive(Debug)]
 pub(crate) enum Files {
-    /// An image that we did not compose, sent as it is.
+    /// A foreign image, sent unchanged.
     Iso(Shared),
-    /// By architecture, loaders of the boot set and a ramdisk: the node's own or that of the boot set.
+    /// For each architecture, a boot set's loaders and a ramdisk, the node's own or the boot set's.
     Ramdisks(BTreeMap<CpuArch, (Arc<BootSet>, Ramdisk)>),
 }
 
@@ -58,7 +57,7 @@ impl Images {
         Self { files, seed, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() }
     }
 
-    /// An image as it was composed before, since a BMC fetches an ISO in thousands of parts.
+    /// The composed image, cached, since a BMC fetches an ISO in thousands of parts.
     pub(crate) fn contents(
         &self,
         artifact: Artifact,
@@ -96,7 +95,7 @@ impl Images {
         Ok(Contents::new(image, content_type(artifact), files))
     }
 
-    /// What the machine is, as far as is known.
+    /// The architecture of the machine, as far as known.
     pub(crate) fn cpu_arch(&self) -> CpuArch {
         *locked(&self.cpu_arch)
     }
@@ -110,12 +109,12 @@ impl Images {
     }
 }
 
-/// Where images come from, and which attempt holds which.
+/// The sources of images, and the images held by attempts.
 #[derive(Debug)]
 pub(crate) struct ImageStore {
     boot_sets: [Folder; CpuArch::ALL.len()],
     sources: Sources,
-    /// By node.
+    /// Keyed by node.
     held: Mutex<HashMap<Uuid, Held>>,
 }
 
@@ -136,18 +135,18 @@ impl ImageStore {
         Self { boot_sets, sources, held: Mutex::default() }
     }
 
-    /// The boot sets as they are on disk now; for each architecture, or why there is none.
+    /// The current boot sets on disk, or the reason for their absence, by architecture.
     pub(crate) fn boot_sets(&self) -> impl Iterator<Item = (CpuArch, Result<Arc<BootSet>>)> {
         self.boot_sets.iter().map(|folder| (folder.cpu_arch, folder.current()))
     }
 
-    /// The images of a node's attempt as they were first found.
+    /// The images of a node's attempt, as first found.
     pub(crate) fn held(&self, node: Uuid, attempt: Uuid) -> Option<Arc<Images>> {
         let held = locked(&self.held);
         held.get(&node).filter(|held| held.attempt == attempt).map(|held| Arc::clone(&held.images))
     }
 
-    /// Holds images for a node's attempt, and lets go of those of attempts that are over.
+    /// Holds images for a node's attempt, and drops those of ended attempts.
     pub(crate) fn hold(
         &self,
         node: Uuid,
@@ -160,7 +159,7 @@ impl ImageStore {
         all.insert(node, Held { attempt, images: Arc::clone(images) });
     }
 
-    /// Finds what a node boots with, downloading what is not here.
+    /// Finds the images of a node, and downloads missing ones.
     pub(crate) async fn find(
         &self,
         node: &Node,
@@ -189,7 +188,7 @@ impl ImageStore {
         Ok(Images::of(files, cpu_arch, seed))
     }
 
-    /// What there is to boot on each architecture; an error, if there is nothing for `needed`.
+    /// The ramdisks for each architecture; an error if there is none for `needed`.
     fn ramdisks(
         &self,
         needed: CpuArch,
@@ -215,7 +214,7 @@ impl ImageStore {
     }
 }
 
-/// The folder of a boot set, which may come, and be replaced, while we run.
+/// The folder of a boot set, which may be created or replaced at any time.
 #[derive(Debug)]
 struct Folder {
     cpu_arch: CpuArch,
@@ -223,7 +222,7 @@ struct Folder {
     open: Mutex<Option<(Seen, Arc<BootSet>)>>,
 }
 
-/// What tells one manifest from the one that replaces it.
+/// Distinguishes a manifest from its replacement.
 type Seen = (u64, u64, Option<SystemTime>);
 
 impl Folder {
@@ -256,7 +255,7 @@ impl Folder {
     }
 }
 
-/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+/// A panic elsewhere leaves nothing half done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

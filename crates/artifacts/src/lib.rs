@@ -1,7 +1,7 @@
-//! The boot listener: what firmware and boot loaders fetch, composed for each node, over HTTP/1.1.
+//! The boot listener: it serves the files for firmware and boot loaders, composed for each node, over HTTP/1.1.
 //!
-//! A server of its own rather than a part of the API: firmware takes less of HTTP than a browser,
-//! and gives up without a word where an answer has another form than it expects.
+//! It is a separate server, not a part of the API: firmware supports less of HTTP than a browser, and gives up
+//! silently if an answer has an unexpected form.
 //!
 //! [`Artifacts`] finds what a node boots with before its machine is touched, and serves it. What a request gets is
 //! decided in [`netboot`].

@@ -75,7 +75,7 @@ impl HttpService for BootService {
     }
 }
 
-/// What is known of a request before it is known what it gets.
+/// The data of a request before its answer is decided.
 #[derive(Debug, Default)]
 struct AskedFor {
     node: Option<Arc<Node>>,
@@ -102,7 +102,7 @@ impl BootService {
         asked_for.node = node.clone();
         let (attempt, artifact) = admit(node.as_deref(), path)?;
         let node = node.as_deref().ok_or(TicketRefusal::UnknownTicket)?;
-        // Before anything that takes time: behind NAT, many machines wait for theirs.
+        // Counted before anything slow: behind NAT, many machines wait for a connection.
         caller.is_for(node.uuid);
 
         let contents = self.0.images.contents(node, attempt, artifact, caller.near).await;
@@ -121,12 +121,12 @@ impl BootService {
     }
 }
 
-/// A header that is no text counts as none.
+/// A header that is not a text is ignored.
 fn text_of(request: &Request<RequestBody>, name: HeaderName) -> Option<&str> {
     request.headers().get(name)?.to_str().ok()
 }
 
-/// What comes from a peer goes into the trace, which keeps no novels.
+/// Texts of a peer are shortened for the trace.
 fn shortened(text: &str, chars: usize) -> String {
     text.chars().take(chars).collect()
 }

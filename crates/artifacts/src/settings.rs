@@ -9,23 +9,23 @@ use provision::boot::HttpLoader;
 
 use crate::boot_sets::BootSets;
 
-/// What the boot listener serves, and how machines are told of it.
+/// The settings of the boot listener.
 #[derive(Clone, Debug)]
 pub struct ArtifactSettings {
-    /// The boot sets; they may come later.
+    /// The boot sets; they may be created later.
     pub boot_sets: BootSets,
-    /// Where downloaded images are kept.
+    /// The folder of downloaded images.
     pub cache: PathBuf,
-    /// Folders that `file://` images of nodes may lie in.
+    /// Folders for nodes' `file://` images.
     pub image_dirs: Vec<PathBuf>,
-    /// Which servers images of nodes may be fetched from.
+    /// The servers from which nodes' images may be fetched.
     pub image_reach: ImageReach,
-    /// How much images of nodes may take.
+    /// Limits of nodes' images.
     pub image_limits: ImageLimits,
-    /// What `http` starts first.
+    /// The first loader of `http`.
     pub http_loader: HttpLoader,
-    /// Added to every kernel command line.
+    /// Arguments added to every kernel command line.
     pub kernel_append_params: String,
-    /// Where agents call.
+    /// The boot and agent URLs.
     pub urls: Urls,
 }

@@ -1,5 +1,4 @@
-//! Files that a node's `driver_info` names: `file://` in folders that are allowed, and what is
-//! downloaded over HTTP, once, into a cache.
+//! Images named in a node's `driver_info`: `file://` in permitted folders, and HTTP downloads, kept in a cache.
 
 mod cache;
 mod download;
@@ -30,7 +29,7 @@ use crate::boot_set::Shared;
 
 const READ_AT_ONCE: usize = 1 << 20;
 
-/// The images of nodes, wherever they come from; clones share what is known of them.
+/// Nodes' images from all sources; clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources(Arc<Inner>);
 
@@ -44,42 +43,42 @@ struct Inner {
     under_way: Mutex<HashMap<(String, Fresh), WeakShared<Finding>>>,
 }
 
-/// One search for a file, whoever waits for it; it ends when nobody does.
+/// One search for a file, shared by all who wait for it; it ends when nobody waits.
 type Finding = BoxFuture<'static, Result<Shared, Arc<str>>>;
 
-/// The files that are known, by URL.
+/// The known files, by URL.
 #[derive(Debug, Default)]
 struct OpenImages {
     all: HashMap<String, Known>,
-    /// Rises with each use of one.
+    /// Counts uses, for the least recently used.
     uses: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     shared: Shared,
-    /// Of a local file, whose change it shows.
+    /// The state of a local file, which reveals changes.
     seen: Option<SeenFile>,
     last_use: u64,
 }
 
-/// What tells one version of a local file from the next.
+/// Distinguishes versions of a local file.
 type SeenFile = (u64, u64, Option<SystemTime>);
 
-/// How sure one must be that a file is still what it was.
+/// The required freshness of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fresh {
-    /// Before a boot: ask again.
+    /// Before a boot: check with the source.
     Checked,
-    /// During a boot: what was found before it is what it goes on with.
+    /// During a boot: the version that was found before it.
     AsKnown,
 }
 
 impl Sources {
-    /// `live` gives the URLs of images that machines boot from now, from before a restart as well.
+    /// `live` returns the URLs of current boots' images, including boots from before a restart.
     ///
     /// # Errors
-    /// When there can be no HTTP client.
+    /// No HTTP client can be created.
     pub(crate) fn open(
         folders: Vec<PathBuf>,
         cache: PathBuf,
@@ -91,7 +90,7 @@ impl Sources {
         let held = Arc::clone(&open);
         let in_use = move || {
             let mut urls: HashSet<String> = live().into_iter().collect();
-            // Evicted, an image is closed too: an open file keeps its room on the disk.
+            // An evicted image must be closed, too: an open file keeps its disk space.
             urls.extend(locked(&held).close_unheld());
             urls.iter().filter_map(|url| Some(name_of(&Url::parse(url).ok()?))).collect()
         };
@@ -101,7 +100,7 @@ impl Sources {
         Ok(Self(Arc::new(Inner { folders, limits, client, cache, open, under_way })))
     }
 
-    /// The file at `url`. Those who look for one at once share one search, and what comes of it.
+    /// The file at `url`. Concurrent searches for the same URL are shared.
     pub(crate) async fn find(&self, url: &str, fresh: Fresh) -> Result<Shared> {
         if fresh == Fresh::AsKnown
             && let Some(known) = locked(&self.0.open).used(url)
@@ -116,7 +115,7 @@ impl Sources {
         under_way.retain(|_, finding| finding.upgrade().is_some());
         let key = (url.to_owned(), fresh);
         let known = under_way.get(&key).and_then(WeakShared::upgrade);
-        // One that has ended already says what was, which is not what was asked for.
+        // A search that has ended may be outdated.
         if let Some(finding) = known.filter(|finding| finding.peek().is_none()) {
             return finding;
         }
@@ -133,7 +132,7 @@ impl Sources {
     }
 
     async fn look(&self, url: &str, fresh: Fresh) -> Result<Shared> {
-        // What is no URL may hold a password all the same.
+        // A text that is not a URL may still contain a password.
         let parsed = Url::parse(url).context("it is no URL")?;
         let known = match parsed.scheme() {
             "file" => self.local(&parsed, url).await?,
@@ -149,7 +148,7 @@ impl Sources {
         let Ok(path) = url.to_file_path() else { bail!("{} names no file", shown_url(url)) };
         let known = locked(&self.0.open).used(text);
         let (folders, most) = (self.0.folders.clone(), self.0.limits.image_bytes);
-        // Gone when nobody waits any more.
+        // Dropped when nobody waits any more.
         let waiting = Arc::new(());
         let waited_for = Arc::downgrade(&waiting);
         spawn_blocking(move || open_local(&path, &folders, known, most, &waited_for)).await?
@@ -158,7 +157,7 @@ impl Sources {
     async fn remote(&self, url: &Url, fresh: Fresh) -> Result<Known> {
         let cached = self.cached(url).await?;
         match (fresh, cached) {
-            // From before we were started again.
+            // Downloaded before the restart.
             (Fresh::AsKnown, Some((meta, file))) => Ok(known(url, &meta, file)),
             (Fresh::AsKnown | Fresh::Checked, cached) => {
                 let (meta, file) = self.0.client.fetch(url, &self.0.cache, cached).await?;
@@ -182,8 +181,7 @@ impl OpenImages {
         Some(known.clone())
     }
 
-    /// Keeps a file open; one that nobody boots from, and that was not used for longest, is closed for it where
-    /// `most` are open.
+    /// Keeps a file open. If `most` are open, the least recently used one that no boot holds is closed for it.
     fn keep(&mut self, url: &str, known: Known, most: usize) {
         self.uses += 1;
         self.all.insert(url.to_owned(), Known { last_use: self.uses, ..known });
@@ -195,7 +193,7 @@ impl OpenImages {
         }
     }
 
-    /// Closes the downloads that nobody boots from, and gives the URLs of the others.
+    /// Closes downloads that no boot holds, and returns the URLs of the others.
     fn close_unheld(&mut self) -> Vec<String> {
         self.all.retain(|_, known| known.is_held() || known.seen.is_some());
         self.all.keys().cloned().collect()
@@ -203,7 +201,7 @@ impl OpenImages {
 }
 
 impl Known {
-    /// By a boot, or by somebody who is about to boot from it.
+    /// Whether a boot, or the preparation of one, holds it.
     fn is_held(&self) -> bool {
         Arc::strong_count(&self.shared.file) > 1
     }
@@ -214,12 +212,12 @@ fn known(url: &Url, meta: &Meta, file: File) -> Known {
     Known { shared: Shared { source, file: Arc::new(file) }, seen: None, last_use: 0 }
 }
 
-/// Nothing is left half-done under these locks: a panic elsewhere does not spoil them.
+/// A panic elsewhere leaves nothing half done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folders are the operator's word on which files machines may read: a link out of them is not.
+/// Opens a local file. The operator permits only these folders, so links that lead out of them are refused.
 fn open_local(
     path: &Path,
     folders: &[PathBuf],
@@ -230,13 +228,13 @@ fn open_local(
     let real = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
     expect_inside(&real, path, folders)?;
     let see = || format!("cannot see {}", real.display());
-    // Looked at before it is opened, which does something to some devices.
+    // Checked before opening, which has effects on some devices.
     ensure!(
         fs::metadata(&real).with_context(see)?.is_file(),
         "{} is not a regular file",
         real.display()
     );
-    // A pipe that has come in its place is not waited for, and a link is seen by where the file is.
+    // Does not block on a pipe that has replaced the file; a link is resolved to its target.
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&real);
     let mut file = file.with_context(|| format!("cannot open {}", real.display()))?;
     let opened = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
@@ -300,7 +298,7 @@ mod tests {
         with(folder, ImageLimits { image_bytes: 1000, ..ImageLimits::default() }, Vec::new())
     }
 
-    /// Images come from servers on loopback here.
+    /// The image servers of these tests are on loopback.
     fn with(folder: &Path, limits: ImageLimits, live: Vec<String>) -> Sources {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let reach = ImageReach { loopback: true, ..ImageReach::default() };
@@ -422,7 +420,7 @@ mod tests {
 
         use super::*;
 
-        /// A server of `/kernel` that counts how often it sends the whole of it.
+        /// A server of `/kernel` that counts its complete answers.
         async fn server(body: &'static str) -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
             let sent = Arc::new(AtomicUsize::new(0));
             let counter = Arc::clone(&sent);
@@ -534,7 +532,7 @@ mod tests {
             let sources = allowed(folder.path());
             let sent = Arc::new(AtomicUsize::new(0));
             let counter = Arc::clone(&sent);
-            // Without an entity tag, each download sends the whole.
+            // Without an entity tag, each download sends the whole file.
             let app = Router::new().route(
                 "/kernel",
                 get(async move || {

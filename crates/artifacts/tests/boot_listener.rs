@@ -1,4 +1,4 @@
-//! The boot listener over real sockets, as firmware talks to it.
+//! Tests of the boot listener over real sockets, with firmware's requests.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
@@ -270,7 +270,7 @@ fn no_bytes_bring_the_listener_down() {
     proptest!(ProptestConfig::with_cases(100), |(request in request)| {
         runtime.block_on(async {
             let mut stream = listener.connect().await;
-            // The listener may have hung up already.
+            // The listener may have closed the connection already.
             let _ = stream.write_all(&request).await;
             let _ = stream.shutdown().await;
             let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -348,7 +348,7 @@ async fn each_answer_is_traced_with_what_was_really_sent() {
     let part = format!("GET /boot/{TICKET}/kernel HTTP/1.1\r\nRange: bytes=5-9\r\n\r\n");
     let head = format!("HEAD /boot/{TICKET}/kernel HTTP/1.1\r\nConnection: close\r\n\r\n");
 
-    // All at once: what is sent of one must not count for the next.
+    // Pipelined: the bytes of one answer must not count for the next.
     listener.say([get("kernel"), get("nothing"), part, head].concat().as_bytes()).await;
 
     let kernel = listener.recorded().await;
@@ -423,7 +423,7 @@ async fn each_architecture_boots_from_its_own_set_under_one_ticket() {
     let x64 = listener.get("bootx64.efi").await;
     assert_eq!(listener.get("kernel").await.body, pattern(KERNEL_LEN, 3));
     let arm64 = listener.get("bootaa64.efi").await;
-    // The machine has shown what it is: GRUB and iPXE fetch what it can run.
+    // The fetched loader shows the architecture: GRUB and iPXE then fetch files for it.
     assert_eq!(listener.get("kernel").await.body, b"kernel of arm64");
 
     assert_eq!((x64.status, arm64.status), (200, 200));
@@ -650,7 +650,7 @@ async fn machines_behind_one_address_are_let_in_by_their_tickets() {
         assert_eq!(&start, b"HTTP/1.1 200 OK");
         others.push(stream);
     }
-    // Each of them is still open.
+    // Each connection is still open.
     for (n, stream) in others.iter_mut().enumerate() {
         let request =
             format!("HEAD /boot/ticket{}/kernel HTTP/1.1\r\nConnection: close\r\n\r\n", n + 1);
@@ -693,7 +693,7 @@ async fn a_peer_that_asks_for_the_next_before_it_has_its_404_comes_to_its_end_to
         while write.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").await.is_ok() {}
     });
 
-    // It may be reset with requests on their way.
+    // The connection may be reset while requests are in transit.
     let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
 
     asking.await.unwrap();
@@ -709,7 +709,7 @@ async fn grub_is_what_http_starts_where_the_settings_say_so() {
     assert!(config.contains("linux \"$cmdpath/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
 }
 
-/// A listener for one node that boots, and the trace it writes.
+/// A listener for one booting node, and its trace.
 struct Listener {
     address: SocketAddr,
     artifacts: Artifacts,
@@ -772,7 +772,7 @@ impl Listener {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// What is sent back to these bytes, all of it, until the listener closes.
+    /// The answer to these bytes, until the listener closes the connection.
     async fn say(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
@@ -876,7 +876,7 @@ struct Fetch {
     length: u64,
 }
 
-/// An answer, taken apart.
+/// The parts of an answer.
 #[derive(Debug)]
 struct Reply {
     status: u16,
@@ -897,7 +897,7 @@ impl Reply {
         Self { status, headers, body: bytes[end + 4..].to_vec() }
     }
 
-    /// All headers but the time of day.
+    /// All headers except the date.
     fn lasting(&self) -> Vec<&(String, String)> {
         self.headers.iter().filter(|(name, _)| name != "Date").collect()
     }
@@ -942,12 +942,12 @@ fn write_boot_set_for(cpu_arch: CpuArch, folder: &Path, kernel: &[u8]) {
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
-/// Bytes that tell where they are from.
+/// Bytes that depend on their position.
 fn pattern(len: usize, step: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(step) % 251) as u8).collect()
 }
 
-/// A program for x64 with two sections, laid out as systemd's stub.
+/// A program for x64 with two sections, in the layout of systemd's stub.
 fn stub() -> Vec<u8> {
     stub_for(efi::PeMachine::X64)
 }

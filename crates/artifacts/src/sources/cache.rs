@@ -1,6 +1,6 @@
-//! Downloaded images on disk: what there is, how long it may be in all, and what goes first.
+//! The disk cache of downloaded images: its contents, its size limit, and its evictions.
 //!
-//! Everything here blocks, and is for threads that may.
+//! Everything here blocks, and must run on blocking threads.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 use tracing::{debug, info, warn};
 use url::Url;
 
-/// What a file is counted as, however short it is, so that their number has a limit as well.
+/// Least accounted size of a file, so that the number of files is limited, too.
 const LEAST_BYTES: u64 = 1 << 20;
-/// Bytes of what is known of a file.
+/// Largest description of a file, in bytes.
 const LONGEST_META: u64 = 64 << 10;
 
-/// Which images must stay, by the names of their files.
+/// The images that must stay, by file name.
 pub(super) type ImagesInUse = dyn Fn() -> HashSet<String> + Send + Sync;
 
 /// The folder of downloaded images; clones share it.
@@ -30,19 +30,19 @@ pub(super) struct ImageCache(Arc<Inner>);
 
 struct Inner {
     folder: PathBuf,
-    /// Bytes in all, but for old versions of images that live boots hold open.
+    /// Size limit in bytes, without old versions that current boots hold open.
     limit: u64,
     ledger: Mutex<Ledger>,
     in_use: Box<ImagesInUse>,
 }
 
-/// What lies in the folder.
+/// The contents of the folder.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Bytes of all images, and of downloads under way.
+    /// Bytes of all images and current downloads.
     total: u64,
     images: HashMap<String, CachedImage>,
-    /// Rises with each use of an image.
+    /// Counts uses, for the least recently used.
     uses: u64,
     downloads: u64,
 }
@@ -53,7 +53,7 @@ struct CachedImage {
     last_use: u64,
 }
 
-/// What the server said of a file, and what we saw.
+/// The server's headers of a file, and its digest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Meta {
     pub(super) etag: Option<String>,
@@ -62,13 +62,13 @@ pub(super) struct Meta {
     pub(super) sha256: [u8; 32],
 }
 
-/// The name of a URL's file in the cache.
+/// The file name of a URL in the cache.
 pub(super) fn name_of(url: &Url) -> String {
     Sha256::digest(url.as_str()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ImageCache {
-    /// Looks at what is there; downloads that were cut short go.
+    /// Scans the folder; removes interrupted downloads.
     pub(super) fn open(folder: PathBuf, limit: u64, in_use: Box<ImagesInUse>) -> Self {
         let ledger = look(&folder);
         if ledger.total > 0 {
@@ -77,7 +77,7 @@ impl ImageCache {
         Self(Arc::new(Inner { folder, limit, ledger: Mutex::new(ledger), in_use }))
     }
 
-    /// The image of a URL, if it is here and whole.
+    /// The image of a URL, if it is complete.
     pub(super) fn read(&self, url: &Url) -> Option<(Meta, File)> {
         let name = name_of(url);
         let paths = Paths::of(&self.0.folder, &name);
@@ -86,7 +86,7 @@ impl ImageCache {
         Some((meta, file))
     }
 
-    /// Says that an image is used now, which keeps it for longer; across restarts too.
+    /// Marks an image as used, which delays its eviction, also across restarts.
     fn used(&self, name: &str, paths: &Paths) {
         let mut ledger = self.ledger();
         ledger.uses += 1;
@@ -101,10 +101,10 @@ impl ImageCache {
         }
     }
 
-    /// Begins a download, of `len` bytes if that is known.
+    /// Begins a download of `len` bytes, if known.
     ///
     /// # Errors
-    /// When there is no room for it, or the folder cannot be written.
+    /// There is no room, or the folder cannot be written.
     pub(super) fn begin(&self, url: &Url, len: Option<u64>) -> Result<Download> {
         if let Some(len) = len {
             self.expect_fits(len)?;
@@ -134,7 +134,7 @@ impl ImageCache {
         Ok(())
     }
 
-    /// Makes room for so many bytes more, of a download under way.
+    /// Reserves room for more bytes of a download.
     fn reserve(&self, bytes: u64) -> Result<()> {
         if self.ledger().total + bytes > self.0.limit {
             self.evict(bytes);
@@ -151,7 +151,7 @@ impl ImageCache {
         Ok(())
     }
 
-    /// Removes images until `bytes` more have room: those that were not used for longest, and none that is in use.
+    /// Evicts the least recently used images that are not in use, until `bytes` more fit.
     fn evict(&self, bytes: u64) {
         let in_use = (self.0.in_use)();
         let mut ledger = self.ledger();
@@ -181,13 +181,13 @@ impl ImageCache {
         anyhow::Error::new(error).context(format!("cannot write into the image cache {folder}"))
     }
 
-    // The ledger is whole after each statement of those who hold it.
+    // The ledger is consistent after each statement under the lock.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Of the file system, of a quota, or of the process.
+/// Whether the file system, a quota, or the process's limit is exhausted.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -208,7 +208,7 @@ impl Ledger {
     }
 }
 
-/// A download under way. Dropped before it is kept, its file goes.
+/// A download under way. Dropping it removes its file.
 pub(super) struct Download {
     cache: ImageCache,
     name: String,
@@ -219,10 +219,10 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// Writes what came.
+    /// Writes received bytes.
     ///
     /// # Errors
-    /// When there is no room for it, in the cache or on the disk.
+    /// There is no room in the cache or on the disk.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let before = self.charge();
         self.len += bytes.len() as u64;
@@ -234,10 +234,10 @@ impl Download {
         self.file.write_all(bytes).map_err(|error| self.cache.unwritable(error))
     }
 
-    /// Puts it in the place of what was known of the URL. On disk it is whole before it has its name.
+    /// Replaces the image of the URL. The file is complete on disk before it is renamed.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub(super) fn keep(
         mut self,
         etag: Option<String>,
@@ -268,7 +268,7 @@ impl Download {
         }
     }
 
-    /// What it counts in the ledger.
+    /// Its accounted size.
     fn charge(&self) -> u64 {
         if self.len == 0 { 0 } else { self.len.max(LEAST_BYTES) }
     }
@@ -283,7 +283,7 @@ impl Drop for Download {
                 warn!("cannot remove {}: {error}", part.display());
             }
         };
-        // The blocks of a long file are freed in tens of milliseconds.
+        // Freeing the blocks of a long file takes tens of milliseconds.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),
@@ -291,7 +291,7 @@ impl Drop for Download {
     }
 }
 
-/// Where a URL's file lies, and what is known of it beside it.
+/// The paths of a URL's file and of its description.
 struct Paths {
     file: PathBuf,
     meta: PathBuf,
@@ -310,7 +310,7 @@ impl Paths {
         (file.metadata().ok()?.len() == meta.len).then_some((meta, file))
     }
 
-    /// The old description goes first: at no moment does one describe the other's file.
+    /// The old description is removed first: no description may ever belong to another version of the file.
     fn keep(&self, part: &Path, meta: &Meta) -> io::Result<File> {
         match fs::remove_file(&self.meta) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -340,7 +340,7 @@ impl Paths {
     }
 }
 
-/// What is in a folder of images. What is no whole image of ours goes, if it has a name of ours.
+/// Scans a folder of images. Removes files with names of this cache that are not complete images.
 fn look(folder: &Path) -> Ledger {
     let mut found = Vec::new();
     let mut names = HashSet::new();
@@ -507,7 +507,7 @@ mod tests {
         }
     }
 
-    /// On a file system of 2 MiB of this thread's own.
+    /// On a file system of 2 MiB, mounted only for this thread.
     #[test]
     fn a_full_disk_is_named_and_left_as_it_was() {
         let folder = tempfile::tempdir().unwrap();

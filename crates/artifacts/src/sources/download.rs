@@ -1,4 +1,4 @@
-//! Downloads of images: how long a server may take, and what of its answers is taken.
+//! Downloads of images: timeouts, and the accepted answers.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ use super::cache::{Download, ImageCache, Meta};
 use super::reach::{ImageResolver, redirects};
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// What is written and hashed at once, on a thread that may block.
+/// Number of bytes to write and hash at once, on a blocking thread.
 const WRITE_AT_ONCE: usize = 1 << 20;
-/// Bytes of an entity tag or a date that are kept.
+/// Longest stored entity tag or date, in bytes.
 const LONGEST_VALIDATOR: usize = 1_024;
 
 /// The client of image servers.
@@ -35,19 +35,19 @@ pub(super) struct ImageClient {
     http: Client,
     reach: ImageReach,
     pace: ImagePace,
-    /// Bytes of an image.
+    /// Size limit of an image in bytes.
     most: u64,
 }
 
 impl ImageClient {
     pub(super) fn new(reach: ImageReach, pace: ImagePace, most: u64) -> Result<Self> {
-        // reqwest panics where the process has no provider yet; an error means that it has one.
+        // reqwest panics if the process has no crypto provider; an error means that it has one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder()
             .connect_timeout(CONNECT)
             .redirect(redirects(&reach))
             .dns_resolver(std::sync::Arc::new(ImageResolver(reach.clone())))
-            // Through a proxy it would not be seen which server is asked.
+            // A proxy would hide the address of the server.
             .no_proxy()
             .pool_max_idle_per_host(4)
             .user_agent(concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
@@ -56,7 +56,7 @@ impl ImageClient {
         Ok(Self { http, reach, pace, most })
     }
 
-    /// The image at `url`: as it is cached, if the server says that it is the same, or downloaded.
+    /// The image at `url`: the cached one, if the server reports no change, otherwise downloaded.
     pub(super) async fn fetch(
         &self,
         url: &Url,
@@ -90,7 +90,7 @@ impl ImageClient {
         request.send().await
     }
 
-    /// A name may lead to us as well as an address.
+    /// Checks that the server is not this service: a host name may resolve to it.
     fn expect_other(&self, answer: &Response) -> Result<()> {
         let peer = answer.remote_addr().context("it is not known who answered")?;
         Ok(self.reach.expect_peer(peer, &host_addresses())?)
@@ -166,7 +166,7 @@ async fn write(mut download: Download, mut bytes: Vec<u8>) -> Result<(Download, 
     .await?
 }
 
-/// A header that is no text, or too long to be kept, counts as none.
+/// A header that is not a text, or is too long, is ignored.
 fn text_of(answer: &Response, name: HeaderName) -> Option<String> {
     let text = answer.headers().get(name)?.to_str().ok()?;
     (text.len() <= LONGEST_VALIDATOR).then(|| text.to_owned())

@@ -16,7 +16,7 @@ pub(super) fn redirects(reach: &ImageReach) -> Policy {
     })
 }
 
-/// The host's own resolver, without the addresses that may not be asked.
+/// The host's resolver, without forbidden addresses.
 #[derive(Clone, Debug)]
 pub(super) struct ImageResolver(pub(super) ImageReach);
 
