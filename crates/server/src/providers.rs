@@ -1,6 +1,6 @@
-//! DHCP services, told what machines are to boot: our own, or one that is there already.
+//! Providers: DHCP services that get the boot answers of machines, either embedded or external.
 //!
-//! [`Providers`] decides when a service is told, and is the same for all. A [`Provider`] knows how.
+//! [`Providers`] decides when a service is configured, for all services alike. A [`Provider`] implements how.
 
 pub mod dnsmasq;
 pub mod kea;
@@ -37,32 +37,32 @@ use self::provider::{But, Provider};
 use self::untold::Untold;
 use crate::config::{self, Config};
 
-/// Boots that are taken back at a time.
+/// Number of boots withdrawn at a time.
 const AT_ONCE: usize = 16;
 
-/// What the DHCP service has been told; clones share it.
+/// The DHCP service and its announcements; clones share them.
 #[derive(Clone, Debug)]
 pub struct Providers {
     provider: Arc<dyn Provider>,
-    /// What the trace calls it, where it is told anything.
+    /// Its name in the trace, if it is configured at all.
     name: Option<DhcpService>,
     urls: Urls,
     boot_sets: BootSets,
     recorder: Recorder,
     metrics: ProviderMetrics,
     told: Arc<Mutex<ToldBoots>>,
-    /// Whether the service knows what it should. Held for writing while that is put right, so that a
-    /// boot that begins meanwhile is not taken for one that is gone.
+    /// Whether the service has the right configuration. Write-locked during a correction, so that a boot that begins
+    /// meanwhile is not taken for one that is gone.
     right: Arc<RwLock<bool>>,
-    /// What was last complained of, and in which words, so that it is said once.
+    /// The last complaints and their texts, each logged once.
     said: Arc<Mutex<HashMap<&'static str, String>>>,
 }
 
 impl Providers {
-    /// The service that the settings name.
+    /// The service in the settings.
     ///
     /// # Errors
-    /// In words, where the service cannot be told anything.
+    /// The service cannot be configured.
     pub fn open(
         config: &Config,
         urls: Urls,
@@ -88,15 +88,15 @@ impl Providers {
         Ok(Self { provider, name, urls, boot_sets, recorder, metrics, told, right, said })
     }
 
-    /// Tells the service of the boot of a node that is about to be switched on.
+    /// Announces the boot of a node whose machine is about to be switched on.
     ///
     /// # Errors
-    /// In words, where it cannot be told, or no URL is known that machines could be given.
+    /// The service cannot be configured, or no URL for machines is known.
     pub async fn announce(&self, node: &Node, ports: &[Arc<Port>]) -> Result<()> {
         self.boot_sets.look_again();
         let Some(told) = self.announcement(node, ports) else { return Ok(()) };
         let _not_put_right = self.right.read().await;
-        // Before the service is told: what came of an attempt to tell it is withdrawn as well.
+        // Recorded before the announcement: the result of a failed one must also be withdrawn.
         if self.name.is_some() {
             self.told().insert(told.clone());
         }
@@ -110,8 +110,7 @@ impl Providers {
         }
     }
 
-    /// Lets the service forget the boot of a node, if we told it of one. What fails is tried again by
-    /// [`Providers::tidy`].
+    /// Withdraws the boot of a node, if one was announced. [`Providers::tidy`] retries failures.
     pub async fn withdraw(&self, node: Uuid) {
         let told = self.told().of_node(node);
         if let Some(told) = told {
@@ -119,17 +118,17 @@ impl Providers {
         }
     }
 
-    /// Lets the service forget all boots that are over, whichever way they ended and whoever saw it; and
-    /// tells it again what it has forgotten. At first, all that it should know: it may have to be waited for.
+    /// Withdraws all boots that have ended, however they ended and whichever daemon saw it, and repeats lost
+    /// announcements. The first call announces everything, and may have to wait for the service.
     pub async fn tidy(&self, nodes: &Nodes) {
         if self.name.is_none() {
-            // Our own DHCP server knows the nodes themselves.
+            // The embedded DHCP server reads the nodes itself.
             return;
         }
         if !*self.right.read().await {
             self.put_right(nodes).await;
         }
-        // Before the store is asked, which then knows all of them.
+        // Before reading the store, which then has all of them.
         let told = self.told().all();
         if told.is_empty() {
             return;
@@ -142,7 +141,7 @@ impl Providers {
         };
         let (told, over): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|told| under_way.contains(&(told.node, told.attempt)));
-        // Together, so that they wait together for a service that does not answer.
+        // In parallel, so that they wait together for a service that does not answer.
         let forget = async |told| self.forget(&told).await;
         let forgotten: Vec<_> =
             stream::iter(over).map(forget).buffer_unordered(AT_ONCE).collect().await;
@@ -165,14 +164,14 @@ impl Providers {
         if !self.provider.has_forgotten(told).await? {
             return Ok(false);
         }
-        // What was just being told or taken back is so by now.
+        // Announcements and withdrawals under way have ended by now.
         let _nothing_is_told = self.right.write().await;
         let still = self.told().still(told);
         self.provider.has_forgotten(&still).await
     }
 
-    /// Tells the service what has changed of a boot since it was told: ports come and go, and so do boot sets
-    /// and URLs. Gives what it should know now, and whether it does.
+    /// Announces changes of a boot since its announcement: ports, boot sets and URLs may change. Returns the wanted
+    /// announcement, and whether the service has it.
     async fn follow(&self, nodes: &Nodes, told: Announcement) -> (Announcement, bool) {
         let Some((node, ports)) = nodes.index().by_uuid(told.node) else { return (told, true) };
         let Some(now) = self.announcement(&node, &ports) else { return (told, true) };
@@ -190,7 +189,7 @@ impl Providers {
         (now, true)
     }
 
-    /// Makes the service know what it should, after whatever became of us or of it.
+    /// Restores the right configuration, whatever happened to the daemon or to the service.
     async fn put_right(&self, nodes: &Nodes) {
         let mut right = self.right.write().await;
         // Several daemons may boot machines.
@@ -222,7 +221,7 @@ impl Providers {
     }
 
     async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
-        // Else it is known why it does not know them, and was said.
+        // Otherwise the cause of the loss is known, and was logged.
         if *self.right.read().await {
             let name = self.name.map_or("the DHCP service", DhcpService::name);
             warn!("{name} has lost the boots: announcing them again");
@@ -238,7 +237,7 @@ impl Providers {
         }
     }
 
-    /// Whether it did.
+    /// Withdraws a boot; returns whether it succeeded.
     async fn forget(&self, told: &Announcement) -> bool {
         let _not_put_right = self.right.read().await;
         if let Err(failed) = self.timed("withdraw", self.provider.withdraw(told)).await {
@@ -264,7 +263,7 @@ impl Providers {
         done
     }
 
-    /// What did not go well is in the trace with what was told.
+    /// Failures are in the trace together with the announcement.
     fn record_telling(
         &self,
         node: &Node,
@@ -326,7 +325,7 @@ mod tests {
 
     use super::*;
 
-    /// A node whose boot dnsmasq is told of.
+    /// A node whose boot is announced to dnsmasq.
     struct World {
         dir: TempDir,
         nodes: Nodes,
@@ -379,7 +378,7 @@ mod tests {
             self.dir.path().join(format!("hosts/ironic-{mac}.conf"))
         }
 
-        /// Whether dnsmasq is told to let a port boot.
+        /// Whether dnsmasq is configured to boot a port.
         fn boots(&self, number: u8) -> bool {
             fs::read_to_string(self.host(number)).is_ok_and(|line| line.contains("ferroboot-boot"))
         }

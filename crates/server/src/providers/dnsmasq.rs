@@ -21,20 +21,20 @@ use uuid::Uuid;
 use super::provider::{But, Provider, all_well};
 use crate::config;
 
-/// The files of our boots; clones share them.
+/// The files of this service's boots; clones share them.
 #[derive(Clone, Debug)]
 pub struct Dnsmasq {
     hosts: PathBuf,
     options: PathBuf,
-    /// Held while files are looked at and changed.
+    /// Held while files are read and changed.
     one_by_one: Arc<Mutex<()>>,
 }
 
 impl Dnsmasq {
-    /// Those in these folders, which dnsmasq watches.
+    /// The files in these folders, which dnsmasq watches.
     ///
     /// # Errors
-    /// In words, where a folder is not there: dnsmasq would not see files in one that comes later.
+    /// A folder is missing: dnsmasq would not watch one that is created later.
     pub fn open(settings: &config::DnsmasqConfig) -> Result<Self> {
         for (name, folder) in
             [("dhcp_hostsdir", &settings.dhcp_hostsdir), ("dhcp_optsdir", &settings.dhcp_optsdir)]
@@ -50,7 +50,7 @@ impl Dnsmasq {
         Ok(Self { hosts, options, one_by_one: Arc::default() })
     }
 
-    /// Writing to a disk, which may be slow, is not for the threads that everything else waits for.
+    /// Runs disk writes on a separate thread, since they may be slow.
     fn apart<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -63,10 +63,10 @@ impl Dnsmasq {
         async { done.await.context("the files could not be written")? }.boxed()
     }
 
-    /// Whether files can be put into the folders.
+    /// Checks that files can be created in the folders.
     ///
     /// # Errors
-    /// Names the folder into which none can.
+    /// The folder that is not writable.
     pub fn is_writable(&self) -> Result<String> {
         for folder in [&self.hosts, &self.options] {
             beside(folder).with_context(|| {
@@ -82,12 +82,12 @@ impl Dnsmasq {
     fn put(&self, told: &Announcement) -> Result<()> {
         let files = BootFiles::of(told)?;
         told.ports.iter().try_for_each(expect_no_address)?;
-        // Before the hosts: a machine never has a tag without its options.
+        // Before the hosts file: a machine must never have a tag without its options.
         write(&self.options.join(&files.options.name), &files.options.text)?;
         files.hosts.iter().try_for_each(|host| write(&self.hosts.join(&host.name), &host.text))
     }
 
-    /// Files in which another boot of the machine has begun stay.
+    /// Removes the files of a boot, except those of a newer boot of the machine.
     fn take_back(&self, told: &Announcement) -> Result<()> {
         let hosts = self.leave(&told.ports, told.attempt);
         let path = self.options.join(options_file(told.node));
@@ -102,9 +102,9 @@ impl Dnsmasq {
         }))
     }
 
-    /// Whether a file is not as it was written. dnsmasq itself reads all of them when it starts.
+    /// Whether a file differs from what was written. dnsmasq itself reads all files when it starts.
     fn lacks(&self, told: &Announcement) -> bool {
-        // What cannot be told was never written.
+        // Options that cannot be composed were never written.
         let Ok(files) = BootFiles::of(told) else { return false };
         let is_there =
             |folder: &Path, file: &NamedText| holds(&folder.join(&file.name), &file.text);
@@ -112,8 +112,8 @@ impl Dnsmasq {
             || !files.hosts.iter().all(|host| is_there(&self.hosts, host))
     }
 
-    /// Files of boots that we do not know are made good: a line without a boot where there was one, and for a
-    /// port that is gone nothing at all where dnsmasq has read that.
+    /// Corrects files of unknown boots: a line without a boot replaces one with a boot, and a removed port's file is
+    /// deleted once dnsmasq has read that.
     fn clean_up(&self, picture: &Picture) -> Result<()> {
         let known = KnownFiles::of(picture);
         let hosts = ours(&self.hosts)?.into_iter().map(|name| {
@@ -129,7 +129,7 @@ impl Dnsmasq {
         all_well([hosts, all_well(old.map(|name| remove(&self.options.join(name))))])
     }
 
-    /// What is over first, whatever else cannot be told.
+    /// Ended boots first, whatever else fails.
     fn set(&self, picture: &Picture) -> Result<()> {
         let told = picture.told.iter();
         let told =
@@ -161,7 +161,7 @@ impl Provider for Dnsmasq {
         self.apart(move |files| files.take_back(&told))
     }
 
-    /// Of what is over there are files.
+    /// Ended boots have files, too.
     fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
         let picture = picture.clone();
         self.apart(move |files| files.set(&picture))
@@ -173,7 +173,7 @@ impl Provider for Dnsmasq {
     }
 }
 
-/// Gives the machine of a file of hosts no boot any more; or removes the file, if it has none.
+/// Ends the boot in a hosts file, or removes the file if it has none.
 fn make_good(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
@@ -203,8 +203,8 @@ fn ours(folder: &Path) -> Result<Vec<String>> {
     listed().with_context(|| format!("cannot list {}", folder.display()))
 }
 
-/// Whole or not at all, since dnsmasq reads it in the moment that it sees it; and only if it says
-/// something new, since whatever dnsmasq reads is added to what it knows.
+/// Writes a file atomically, since dnsmasq reads it at once; and only if it has changed, since dnsmasq adds
+/// everything that it reads to its configuration.
 fn write(path: &Path, text: &str) -> Result<()> {
     if holds(path, text) {
         return Ok(());
@@ -215,18 +215,18 @@ fn write(path: &Path, text: &str) -> Result<()> {
         file.write_all(text.as_bytes())?;
         readable_by_all(&file)?;
         file.as_file().sync_all()?;
-        // Closed before it has its name: dnsmasq would read it a second time when it is closed.
+        // Closed before the rename: dnsmasq would read it again when it is closed.
         file.into_temp_path().persist(path).map_err(io::Error::from)
     };
     written().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A file that dnsmasq does not read: it passes over names that begin with a dot.
+/// A temporary file, which dnsmasq ignores: its name begins with a dot.
 fn beside(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(".ferroboot-").tempfile_in(folder)
 }
 
-/// dnsmasq runs as a user of its own.
+/// dnsmasq runs as another user.
 fn readable_by_all(file: &NamedTempFile) -> io::Result<()> {
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))
 }
@@ -332,7 +332,7 @@ mod tests {
 
         world.dnsmasq.clean_up(&Picture::default()).unwrap();
 
-        // dnsmasq has the old line until a newer one comes.
+        // dnsmasq keeps the old line until there is a newer one.
         assert_eq!(world.host(), "52:54:00:00:00:01,set:ironic\n");
         assert!(fs::read_dir(&opts).unwrap().next().is_none());
         world.dnsmasq.clean_up(&Picture::default()).unwrap();

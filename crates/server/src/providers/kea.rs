@@ -27,25 +27,25 @@ use crate::config;
 const PATIENCE: Patience =
     Patience { usual: Duration::from_secs(30), little: Duration::from_secs(3) };
 
-/// Bytes of an answer: a configuration with 10,000 reservations has 3 MiB.
+/// Size limit of an answer in bytes: a configuration with 10,000 reservations has 3 MiB.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// One or two servers, and the boots they are to know.
+/// One or two servers, and the boots to configure.
 #[derive(Debug)]
 pub struct Kea {
     servers: Vec<Server>,
     boots: Mutex<KeaBoots>,
-    /// What came of the last telling. Held while the servers are told.
+    /// The result of the last configuration. Held while the servers are configured.
     last: tokio::sync::Mutex<Telling>,
 }
 
-/// That all servers were told.
+/// The configuration of all servers.
 #[derive(Clone, Debug, Default)]
 struct Telling {
     number: u64,
-    /// Up to which change of the boots.
+    /// The number of the last included change.
     changes: u64,
-    /// By server: what may keep machines from hearing of it, or why it could not be told, in words.
+    /// By server: obstacles to machines' answers, or the reason for a failure.
     outcomes: Vec<Result<Obstacles, String>>,
 }
 
@@ -60,24 +60,24 @@ struct Server {
     began: Instant,
 }
 
-/// How long an answer is waited for.
+/// Timeouts of an answer.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
-    /// Kea reads its leases anew when its configuration is set, which takes longer the more there are.
+    /// Kea reads its leases again when its configuration is set, which takes longer with more leases.
     usual: Duration,
-    /// With a server that has not answered the last time: boots wait for it.
+    /// For a server that did not answer the last time: boots wait for it.
     little: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Knowledge {
     kea: KeaKnowledge,
-    /// Whether it has left the last command without an answer.
+    /// Whether it did not answer the last command.
     silent: bool,
 }
 
 impl Kea {
-    /// The servers that the settings name.
+    /// The servers in the settings.
     #[must_use]
     pub fn new(settings: &config::KeaConfig) -> Self {
         let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
@@ -91,10 +91,10 @@ impl Kea {
         Self { servers, boots: Mutex::default(), last: tokio::sync::Mutex::default() }
     }
 
-    /// Whether the servers answer on their sockets.
+    /// Checks that the servers answer on their sockets.
     ///
     /// # Errors
-    /// Names the socket that does not.
+    /// The socket that does not.
     pub async fn answers(&self) -> Result<String> {
         for server in &self.servers {
             server.configuration().await.with_context(|| {
@@ -119,8 +119,8 @@ impl Kea {
         warnings(told, outcomes).map_err(Error::msg)
     }
 
-    /// Tells the servers of a change, if it is one; or waits for what comes of telling them, if somebody
-    /// else begins with that after the change.
+    /// Configures a change in the servers, if it is one; or waits for the result if another task configures them
+    /// after the change.
     async fn change(&self, change: impl FnOnce(&mut KeaBoots)) -> Telling {
         let begun = {
             let mut boots = self.boots();
@@ -147,7 +147,7 @@ impl Kea {
     async fn has_forgotten_some(&self) -> Result<bool> {
         let last = self.last.lock().await;
         let boots = self.boots().clone();
-        // Whoever changed them is about to tell.
+        // Another task with a later change is about to configure them.
         if last.changes != boots.changes() {
             return Ok(false);
         }
@@ -189,7 +189,7 @@ impl Provider for Kea {
 }
 
 impl Telling {
-    /// That no server is left that does not know it.
+    /// Succeeds if every server has the configuration.
     fn in_full(self) -> Result<()> {
         let failed: Vec<_> = self.outcomes.into_iter().filter_map(Result::err).collect();
         ensure!(failed.is_empty(), failed.join("; "));
@@ -208,8 +208,7 @@ impl Server {
         self.looks_forgetful(boots).await.with_context(|| self.in_words())
     }
 
-    /// Its configuration is read only if it was set anew, since that may be long and Kea answers nobody
-    /// meanwhile.
+    /// The configuration is read only if it was set again, since it may be long and Kea answers nobody meanwhile.
     async fn looks_forgetful(&self, boots: &KeaBoots) -> Result<bool> {
         let status =
             self.ask_within(self.patience.little, &json!({"command": "status-get"})).await?;
@@ -228,7 +227,7 @@ impl Server {
 
     async fn configuration(&self) -> Result<Value> {
         let mut got = self.ask(&json!({"command": "config-get"})).await?;
-        // What else is in the answer (a digest, in later versions) is none of the configuration.
+        // Other parts of the answer (a digest, in later versions) do not belong to the configuration.
         let configuration = got["arguments"][self.name()].take();
         ensure!(configuration.is_object(), "it gave no configuration of {}", self.name());
         Ok(configuration)
@@ -244,7 +243,7 @@ impl Server {
         if !changed.is_changed {
             return Ok(changed.obstacles);
         }
-        // A configuration that is refused when it is set can leave Kea without any.
+        // A configuration that fails when set can leave Kea without any.
         for command in ["config-test", "config-set"] {
             let arguments = json!({ self.name(): configuration });
             self.ask(&json!({"command": command, "arguments": arguments})).await?;
@@ -258,7 +257,7 @@ impl Server {
         self.ask_within(if silent { little } else { usual }, command).await
     }
 
-    /// Sends a command and gives Kea's answer, which is a success.
+    /// Sends a command, and returns Kea's successful answer.
     async fn ask_within(&self, patience: Duration, command: &Value) -> Result<Value> {
         let name = command["command"].as_str().unwrap_or_default();
         let exchanged = timeout(patience, exchange(&self.socket, command)).await;
@@ -287,7 +286,7 @@ impl Server {
     }
 }
 
-/// Whether one is true; if none is, what went wrong comes first.
+/// Whether one is true; if none is, the first error comes first.
 fn one_of(all: Vec<Result<bool>>) -> Result<bool> {
     if all.iter().any(|one| matches!(one, Ok(true))) {
         return Ok(true);
@@ -321,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    /// A Kea with nothing but a configuration.
+    /// A fake Kea with only a configuration.
     struct Pretended {
         dir: TempDir,
         state: Arc<Mutex<State>>,
@@ -330,7 +329,7 @@ mod tests {
     #[derive(Default)]
     struct State {
         configuration: Value,
-        /// Seconds since it was configured.
+        /// Seconds since its configuration.
         age: u64,
         asked: Vec<String>,
         hangs: bool,
@@ -361,12 +360,12 @@ mod tests {
             Kea::new(&config::KeaConfig { socket4, ..config::KeaConfig::default() })
         }
 
-        /// Whether it takes commands and answers none.
+        /// Whether it accepts commands but does not answer.
         fn hang(&self, hangs: bool) {
             self.state.lock().unwrap().hangs = hangs;
         }
 
-        /// Its classes of ours.
+        /// Its classes of this service.
         fn classes(&self) -> usize {
             let state = self.state.lock().unwrap();
             state.configuration["client-classes"].as_array().map_or(0, Vec::len)
@@ -386,7 +385,7 @@ mod tests {
         let mut bytes = Vec::new();
         let request: Value = loop {
             stream.read_buf(&mut bytes).await.unwrap();
-            // Byte by byte, as Kea reads.
+            // Byte by byte, like Kea.
             let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
             if let Ok(request) = serde_json::from_str(&text) {
                 break request;
@@ -455,7 +454,7 @@ mod tests {
         one.withdraw(&first).await.unwrap();
         assert_eq!(server.classes(), of_one_boot);
         assert!(!two.has_forgotten(&[]).await.unwrap());
-        // As the store has it: nothing boots.
+        // In the store, nothing boots.
         one.reconcile(&Picture::default()).await.unwrap();
         assert_eq!(server.classes(), 0);
         assert!(two.has_forgotten(&[]).await.unwrap());
@@ -479,7 +478,7 @@ mod tests {
 
         assert!(told.iter().all(Result::is_err));
         daemon.withdraw(&boots[0]).await.unwrap_err();
-        // Each on its own would have waited twenty times.
+        // Separately, they would have waited twenty times.
         assert!(began.elapsed() < 10 * usual, "{:?}", began.elapsed());
         assert_eq!(server.asked().len(), 3);
         server.hang(false);

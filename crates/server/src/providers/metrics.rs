@@ -1,4 +1,4 @@
-//! Metrics of calls to other DHCP servers.
+//! Metrics of calls to external DHCP services.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// From a file that is written to the longest call.
+/// Bucket limits, from a written file to the longest call.
 const SECONDS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 45.0];
 
-/// Counts calls to other DHCP servers, and how long they take; clones share the counters.
+/// Counts calls to external DHCP services, with their durations; clones share the counters.
 #[derive(Clone, Debug)]
 pub struct ProviderMetrics {
     calls: Family<ProviderCallLabels, Histogram, fn() -> Histogram>,
 }
 
-/// The labels of a call to another DHCP server.
+/// The labels of a call to an external DHCP service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProviderCallLabels {
     /// `Kea`, `dnsmasq`, `Neutron`.
@@ -35,13 +35,13 @@ impl Default for ProviderMetrics {
 }
 
 impl ProviderMetrics {
-    /// Shows the counters with those of `registry`.
+    /// Adds the counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Calls to external DHCP servers, and their durations";
         registry.register_with_unit("dhcp_tellings", help, Unit::Seconds, self.calls.clone());
     }
 
-    /// Counts a call that took so long.
+    /// Counts a call with its duration.
     pub fn count(&self, call: &ProviderCallLabels, took: Duration) {
         self.calls.get_or_create(call).observe(took.as_secs_f64());
     }

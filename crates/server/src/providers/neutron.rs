@@ -1,6 +1,6 @@
-//! Neutron, told by `extra_dhcp_opts` of its ports, exactly as upstream does.
+//! Neutron, configured by `extra_dhcp_opts` of its ports, as in Ironic.
 //!
-//! What becomes of them is its DHCP agent's or OVN's: they go to every client of a port alike.
+//! Neutron's DHCP agent or OVN sends these options to every client of a port alike.
 
 pub mod keystone;
 
@@ -25,16 +25,16 @@ use url::Url;
 use super::provider::{But, Provider, all_well};
 use crate::config;
 
-/// Upstream's `[neutron]request_timeout`, for a whole exchange.
+/// Ironic's `[neutron]request_timeout`, for a whole exchange.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
 
-/// Bytes of an answer: Keystone's catalogue of a large cloud has 1 MiB, 50 ports have 200 KiB.
+/// Size limit of an answer in bytes: Keystone's catalogue of a large cloud has 1 MiB, 50 ports have 200 KiB.
 const LONGEST_ANSWER: usize = 16 << 20;
 
-/// Ports that are asked for at a time; each is named in the URL of the request.
+/// Number of ports in one request; each is in the URL of the request.
 const AT_ONCE: usize = 50;
 
-/// Neutron's API, and who we are to it.
+/// Neutron's API, with the credentials.
 #[derive(Debug)]
 pub struct Neutron {
     settings: config::NeutronConfig,
@@ -43,7 +43,7 @@ pub struct Neutron {
     session: Mutex<Option<Session>>,
 }
 
-/// Where to ask, and with which token.
+/// The URL and the token.
 #[derive(Clone, Debug)]
 struct Session {
     url: Url,
@@ -51,28 +51,28 @@ struct Session {
 }
 
 impl Neutron {
-    /// The one that the settings name. Nobody is asked yet.
+    /// The Neutron in the settings. Nothing is sent yet.
     ///
     /// # Errors
-    /// When there can be no client.
+    /// No client can be created.
     pub fn new(settings: &config::NeutronConfig) -> Result<Self> {
-        // A redirect would carry the password or the token elsewhere.
+        // A redirect would send the password or the token elsewhere.
         let client =
             Client::builder().timeout(PATIENCE).redirect(Policy::none()).no_proxy().build();
         let client = client.context("cannot make a client for Neutron")?;
         Ok(Self { settings: settings.clone(), client, session: Mutex::default() })
     }
 
-    /// Whether Keystone and Neutron answer, and let us see ports.
+    /// Checks that Keystone and Neutron answer, and permit reading ports.
     ///
     /// # Errors
-    /// In words, which does not.
+    /// The one that does not.
     pub async fn answers(&self) -> Result<String> {
         self.ask(Method::GET, "v2.0/ports?limit=1", None).await?;
         Ok(format!("answers at {}", shown_url(&self.session().await?.url)))
     }
 
-    /// As upstream does: the ports that Neutron is known to have one for, and it is enough if one is told.
+    /// As in Ironic: sets the options of all existing Neutron ports; one success suffices.
     async fn put(&self, told: &Announcement) -> Result<But> {
         let options = options_of(told)?;
         let mut failed = But::new();
@@ -96,7 +96,7 @@ impl Neutron {
         self.set(&found, &options).await
     }
 
-    /// Options that are of no boot in `over` stay.
+    /// Removes the options of ended boots; others stay.
     async fn take_back(&self, over: &[Announcement]) -> Result<()> {
         let ports: Vec<_> = over.iter().flat_map(|told| &told.ports).collect();
         let tickets = over.iter().map(Announcement::ticket).collect();
@@ -127,8 +127,7 @@ impl Neutron {
         all_well(done)
     }
 
-    /// The port of Neutron's that stands for one of ours: what the operator wrote down, else the one
-    /// with its MAC address.
+    /// The Neutron port of a port: the operator's setting, otherwise the one with its MAC address.
     async fn find(&self, port: &ToldPort) -> Result<Value> {
         if let Some(id) = &port.vif {
             let mut answer = self.ask(Method::GET, &path_of(id), None).await?;
@@ -158,7 +157,7 @@ impl Neutron {
         self.ask(Method::PUT, &path_of(id), Some(&body)).await.map(drop)
     }
 
-    /// Asks once more with a new token if the one we have has run out.
+    /// Retries with a new token if the current one has expired.
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         for attempt in 0.. {
             let session = self.session().await?;
@@ -207,7 +206,7 @@ impl Neutron {
         Ok(Session { url, token: Some(token) })
     }
 
-    /// The token, and what Keystone says with it (Identity API v3, password authentication).
+    /// The token, and the rest of Keystone's answer (Identity API v3, password authentication).
     async fn log_in(&self, auth_url: &Url) -> Result<(String, Value)> {
         let settings = &self.settings;
         let file = settings.password_file.as_ref().context("password_file is not set")?;
@@ -258,7 +257,7 @@ impl Provider for Neutron {
         .boxed()
     }
 
-    /// It keeps them in its database, and what others set in their place is for them to answer for.
+    /// Neutron stores the options in its database; changes by other parties are their responsibility.
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
         ready(Ok(false)).boxed()
     }
@@ -268,7 +267,7 @@ async fn send(request: RequestBuilder) -> Result<reqwest::Response> {
     request.send().await.context("cannot be reached")
 }
 
-/// The body of a success, or the words of a failure.
+/// The body of a success, or the error message of a failure.
 async fn read(answer: reqwest::Response) -> Result<Value> {
     let status = answer.status();
     let body = read_body(answer, LONGEST_ANSWER).await?;
@@ -306,7 +305,7 @@ mod tests {
 
     const GLANCE: &str = "GET /v2.0/ports?limit=1";
 
-    /// Answers as Neutron 29 and Keystone did, and keeps what was asked.
+    /// A server with recorded answers of Neutron 29 and Keystone, which keeps the requests.
     #[derive(Clone, Default)]
     struct Recorded {
         asked: Arc<SyncMutex<Vec<(String, Value)>>>,
@@ -327,7 +326,7 @@ mod tests {
             return (StatusCode::CREATED, headers, json!({"token": {}}).to_string())
                 .into_response();
         }
-        // The first token has run out.
+        // The first token has expired.
         if token.is_some_and(|token| token == "token-1") {
             return (StatusCode::UNAUTHORIZED, "").into_response();
         }
@@ -376,7 +375,7 @@ mod tests {
     }
 
     fn neutron(settings: &config::NeutronConfig) -> Neutron {
-        // What follows needs a provider of cryptography, though nothing is encrypted.
+        // The following calls need a crypto provider, though nothing is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Neutron::new(settings).unwrap()
     }
@@ -476,7 +475,7 @@ mod tests {
         let but = neutron.announce(&told).await.unwrap();
 
         assert!(but.len() == 1 && but[0].starts_with("port 52:54:00:00:00:09: "), "{but:?}");
-        // Where it is written down which one it is, no other is looked for.
+        // With an operator's setting, no other port is searched.
         recorded.asked.lock().unwrap().clear();
         told.ports[0].vif = Some("x".to_owned());
         neutron.announce(&told).await.unwrap_err();
@@ -535,7 +534,7 @@ mod tests {
         assert!(format!("{refused:#}").ends_with("404 Not Found: Port x could not be found."));
     }
 
-    /// Needs a network, a subnet for IPv4, and a port with the MAC address 52:54:00:00:00:01 there.
+    /// Needs a network, an IPv4 subnet, and a port with the MAC address 52:54:00:00:00:01.
     #[tokio::test]
     #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
     async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {

@@ -1,5 +1,5 @@
-//! Services that need not be told: our own server, which looks the node up at each packet, and those
-//! that somebody else looks after.
+//! Services without announcements: the embedded server, which looks the node up for each packet, and servers
+//! configured by others.
 
 use anyhow::{Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
@@ -11,7 +11,7 @@ use super::provider::{But, Provider};
 /// `embedded` and `none`.
 #[derive(Debug)]
 pub(super) struct Untold {
-    /// Whether machines get an answer from it, as far as we know.
+    /// Whether machines get an answer from it, as far as known.
     pub(super) answers: bool,
 }
 

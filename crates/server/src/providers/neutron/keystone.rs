@@ -24,7 +24,7 @@ pub(super) fn log_in(settings: &config::NeutronConfig, password: &str) -> Value 
     }})
 }
 
-/// Where Keystone's answer says that Neutron is.
+/// Neutron's URL in Keystone's answer.
 #[must_use]
 pub fn endpoint(answer: &Value, region: Option<&str>) -> Option<Url> {
     let services = answer["token"]["catalog"].as_array()?;
