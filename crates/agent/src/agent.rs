@@ -67,7 +67,7 @@ impl RamdiskAgent {
     ///
     /// # Errors
     ///
-    /// Those of [`RamdiskAgent::run`], and a change of the network.
+    /// The errors of [`RamdiskAgent::run`], and a change of the network.
     pub async fn run_on(self, network: ConfiguredNetwork) -> Result<Infallible> {
         tokio::select! {
             never = self.run(network.address) => never,

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 ///
-/// Those of `work`, or the system has no threads left.
+/// The errors of `work`, or the system has no threads left.
 pub fn start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // reqwest is built without a crypto provider; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,4 +1,4 @@
-//! An answer, and what its body is read from.
+//! An answer, and the contents of its body.
 
 use std::ops::Range;
 use std::sync::Arc;

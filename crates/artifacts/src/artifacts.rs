@@ -1,4 +1,4 @@
-//! All that can be booted, and the listener that serves it.
+//! All boot artifacts, and the listener that serves them.
 
 use std::sync::Arc;
 

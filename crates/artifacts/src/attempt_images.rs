@@ -16,7 +16,7 @@ use crate::images::{Files, ImageStore, Images, image_urls};
 use crate::settings::ArtifactSettings;
 use crate::sources::{Fresh, Sources};
 
-/// What nodes boot with.
+/// The images of all nodes' attempts.
 #[derive(Debug)]
 pub(crate) struct AttemptImages {
     settings: ArtifactSettings,
@@ -38,7 +38,7 @@ impl AttemptImages {
         Ok(Self { settings, store, index })
     }
 
-    /// Logs which boot sets there are.
+    /// Logs the available boot sets.
     pub(crate) fn say_what_is_there(&self) {
         let mut there = Vec::new();
         for (cpu_arch, boot_set) in self.store.boot_sets() {
@@ -55,7 +55,7 @@ impl AttemptImages {
         }
     }
 
-    /// Finds what a node boots with, tries whether it can be composed, and holds it for the node's attempt.
+    /// Finds a node's images, tries to compose them, and holds them for the node's attempt.
     pub(crate) async fn prepare(&self, node: &Node) -> Result<()> {
         self.settings.boot_sets.look_again();
         let attempt = node.live_attempt();
@@ -84,7 +84,7 @@ impl AttemptImages {
         Ok(())
     }
 
-    /// A file of an attempt, for a machine that reached us at `near`.
+    /// A file of an attempt; `near` is the service's address that the machine reached.
     pub(crate) async fn contents(
         &self,
         node: &Node,

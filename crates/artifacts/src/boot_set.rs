@@ -72,7 +72,7 @@ impl BootSet {
         })
     }
 
-    /// What artifacts of a ramdisk are made of; the ramdisk is this boot set's, or a node's own.
+    /// The ingredients of a ramdisk's artifacts; the ramdisk is this boot set's, or a node's own.
     pub(crate) fn ramdisk_files<'a>(
         &'a self,
         ramdisk: &'a Ramdisk,
@@ -89,7 +89,7 @@ impl BootSet {
         }
     }
 
-    /// The files that lie behind them.
+    /// The open files of these ingredients.
     pub(crate) fn open_files(&self, ramdisk: &Ramdisk) -> Vec<Shared> {
         let own = [&ramdisk.kernel, &ramdisk.initramfs, &self.stub_file, &self.grub];
         own.into_iter().chain(&self.ipxe).cloned().collect()

@@ -1,4 +1,4 @@
-//! Which boot sets there are, and where each lies.
+//! The available boot sets, and their folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

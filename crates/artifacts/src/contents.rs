@@ -1,4 +1,4 @@
-//! The contents behind each file of a ticket, and reading them.
+//! The contents of a ticket's files.
 
 use std::io;
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub(crate) struct Contents {
     /// Its strong entity tag, with quotes.
     pub(crate) etag: String,
     pub(crate) content_type: &'static str,
-    /// Every file that the image may have extents of.
+    /// All files with extents of the image.
     files: Vec<Shared>,
 }
 

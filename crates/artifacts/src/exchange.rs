@@ -1,4 +1,4 @@
-//! A request to the boot listener and its answer, for the trace, with the bytes that were really sent.
+//! A request to the boot listener and its answer, for the trace, with the number of sent bytes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use transport::http_server::Sent;
 use transport::repeats::line;
 
-/// A request and its answer, until the last byte was sent.
+/// A request and its answer. It lasts until the last byte was sent.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) recorder: Recorder,
@@ -34,7 +34,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Records it, once the number of sent bytes is known.
+    /// Records the exchange. By then, the number of sent bytes is known.
     pub(crate) fn record(mut self, sent: &Sent) {
         if let Some(failure) = &sent.failure {
             self.error = Some(format!("the image cannot be read: {failure}"));

@@ -74,7 +74,7 @@ impl Images {
         Ok(contents)
     }
 
-    /// Composes an artifact; nothing is read but what is in memory already.
+    /// Composes an artifact, from data in memory.
     pub(crate) fn compose(
         &self,
         artifact: Artifact,

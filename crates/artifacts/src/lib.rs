@@ -3,8 +3,8 @@
 //! It is a separate server, not a part of the API: firmware supports less of HTTP than a browser, and gives up
 //! silently if an answer has an unexpected form.
 //!
-//! [`Artifacts`] finds what a node boots with before its machine is touched, and serves it. What a request gets is
-//! decided in [`netboot`].
+//! [`Artifacts`] finds a node's images before its machine is touched, and serves them. [`netboot`] decides the answer
+//! to each request.
 
 mod answer;
 mod artifacts;

@@ -1,4 +1,4 @@
-//! What the boot listener answers: a request's path and headers go to [`netboot`], its answer goes back.
+//! The service of the boot listener: it passes a request's path and headers to [`netboot`], and sends the answer.
 
 use std::sync::Arc;
 use std::time::Instant;

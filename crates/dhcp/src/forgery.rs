@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::leases::tests::TestFamily;
 use crate::leases::{LeaseClaim, LeasePool, LeaseTable, Seconds};
 
-/// How long leases last.
+/// Lease time in seconds.
 const LEASE: u32 = 3_600;
 /// The machine whose messages are forged.
 const MACHINE: u8 = 1;

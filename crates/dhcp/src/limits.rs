@@ -18,7 +18,7 @@ const GUESTS: usize = 4_096;
 const KNOWN: usize = 4_096;
 const NANOS: u64 = 1_000_000_000;
 
-/// How often something may happen.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Times per second; 0 for no limit.

@@ -252,7 +252,7 @@ impl Lab {
     /// Polls a few times a second until there is an answer; `None` after the timeout.
     ///
     /// # Errors
-    /// Those of `ask`.
+    /// The errors of `ask`.
     pub fn wait_until<T>(&self, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
         let began = Instant::now();
         self.runtime.block_on(async {

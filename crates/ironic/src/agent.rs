@@ -210,15 +210,15 @@ pub struct DeploySteps {
 pub struct OfferedSteps {
     /// The steps.
     pub steps: Vec<AgentStep>,
-    /// Handed back with each step, so that an agent of another version can refuse.
+    /// Returned with each step, so that an agent of another version can refuse.
     pub hardware_manager_version: BTreeMap<String, String>,
 }
 
 impl OfferedSteps {
-    /// What an extension has answered.
+    /// Reads the steps from an extension's answer.
     ///
     /// # Errors
-    /// It is no such list.
+    /// The answer is not a list of steps.
     pub fn of(extension: AgentExtension, mut result: Value) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Answer {

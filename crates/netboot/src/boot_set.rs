@@ -106,7 +106,7 @@ pub fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
     }
 }
 
-/// How the boot set for an architecture is made in `path`, in words.
+/// The instruction to make the boot set for an architecture in `path`, in words.
 #[must_use]
 pub fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
     match cpu_arch {

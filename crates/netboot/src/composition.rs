@@ -1,4 +1,4 @@
-//! What the files of a ticket are made of: files of a boot set, scripts, and images composed of both.
+//! The composition of a ticket's files: files of a boot set, scripts, and images made of both.
 
 use efi::{
     ComposedImage, CpioArchive, EspError, IsoError, SharedFile, UkiError, UkiParts, UkiStub, esp,
@@ -16,10 +16,10 @@ use crate::scripts::{self, ScriptError};
 /// The name of the system in boot menus.
 const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n";
 
-/// What a machine's image is made of.
+/// The ingredients of a machine's artifacts.
 #[derive(Clone, Copy, Debug)]
 pub enum Ingredients<'a> {
-    /// An ISO image that we did not compose, sent as it is.
+    /// A ready-made ISO image, sent unchanged.
     Iso(&'a SharedFile),
     /// A ramdisk, and the loaders of a boot set.
     Ramdisk(RamdiskFiles<'a>),
@@ -32,45 +32,45 @@ pub struct RamdiskFiles<'a> {
     pub kernel: &'a SharedFile,
     /// The initramfs.
     pub initramfs: &'a SharedFile,
-    /// What is unpacked over the initramfs; empty, if nothing is.
+    /// The archive to unpack over the initramfs; empty for none.
     pub seed: &'a [u8],
-    /// What makes a UKI of kernel and initramfs.
+    /// The stub of a UKI, which contains kernel and initramfs.
     pub stub: &'a UkiStub,
     /// GRUB.
     pub grub: &'a SharedFile,
-    /// iPXE; `None` where Debian has none for the architecture.
+    /// iPXE; `None` if Debian has none for the architecture.
     pub ipxe: Option<&'a SharedFile>,
-    /// As `uname -r` shows it.
+    /// The kernel's version, as shown by `uname -r`.
     pub kernel_version: &'a str,
 }
 
-/// Why a file cannot be made.
+/// The reason why an artifact cannot be composed.
 #[derive(Debug, Error)]
 pub enum CompositionError {
-    /// The machine boots an ISO image of the operator's or the instance's own.
+    /// The machine boots from an ISO image, and has no other artifacts.
     #[error("the machine boots an ISO image and nothing else")]
     IsoAlone,
-    /// The boot set was made without iPXE.
+    /// The boot set has no iPXE.
     #[error("the boot set has no iPXE: set the node's boot_interface to http")]
     NoIpxe,
-    /// A file of no bytes, which firmware waits for.
+    /// The artifact is empty: firmware would wait for its first byte.
     #[error("{} is empty", .0.file_name())]
     Empty(Artifact),
-    /// There can be no UKI.
+    /// The UKI cannot be composed.
     #[error("cannot compose the image")]
     Uki(#[from] UkiError),
-    /// There can be no EFI system partition.
+    /// The EFI system partition cannot be composed.
     #[error(transparent)]
     Esp(#[from] EspError),
-    /// There can be no ISO image.
+    /// The ISO image cannot be composed.
     #[error(transparent)]
     Iso(#[from] IsoError),
-    /// A script cannot pass the kernel's command line on.
+    /// A script cannot contain the kernel command line.
     #[error(transparent)]
     Script(#[from] ScriptError),
 }
 
-/// What a machine fetches of a ramdisk on its way through a boot interface.
+/// The artifacts of a ramdisk that a machine fetches with a boot interface.
 ///
 /// # Errors
 /// [`NoBoot::NoIpxe`]
@@ -93,7 +93,7 @@ pub fn artifacts_of(
     })
 }
 
-/// Composes an artifact; `loader` is what the boot interface `http` starts first.
+/// Composes an artifact; `loader` is the first loader of the boot interface `http`.
 ///
 /// # Errors
 /// [`CompositionError`]
@@ -167,10 +167,8 @@ pub fn config_drive_archive(node: &Node) -> Result<Vec<u8>, BadConfigDrive> {
     Ok(archive.finish())
 }
 
-/// The media type of an artifact.
-///
-/// The content type. EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole value; with a parameter after it,
-/// the machine would not recognize the type.
+/// The content type of an artifact. EDK2 (`HttpBootGetFileFromCache`'s callers) compares the whole value, so it has
+/// no parameters.
 #[must_use]
 pub fn content_type(artifact: Artifact) -> &'static str {
     match artifact {

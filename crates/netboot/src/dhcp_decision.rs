@@ -1,51 +1,51 @@
-//! What was decided about a packet, and the word that it is counted by.
+//! The decision about a packet, and its name in the counters.
 
 use dhcp::limits::Exceeded;
 use dhcp::v4::decide::NoReply as NoReply4;
 use dhcp::v6::decide::NoReply as NoReply6;
 use provision::boot::NoBoot;
 
-/// What was decided about a packet: what the client got, or why it got nothing.
+/// The decision about a packet: the kind of answer, or the reason for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhcpDecision {
-    /// The client was offered an address.
+    /// An address was offered.
     Offer,
-    /// The client was given an address.
+    /// An address was acknowledged.
     Ack,
-    /// The client was refused its address: it was on another network, or away for long.
+    /// An address was refused: the client has moved to another network, or its lease has ended.
     Nak,
-    /// The client was told what to boot, beside the server that gives its address.
+    /// A boot was sent without an address, which another server leases.
     Beside,
-    /// The message wants no reply, or one that says nothing of a boot.
+    /// The message needs no reply, or the reply contains no boot.
     Noted,
-    /// The server for DHCPv4, or a proxy, says nothing.
+    /// The DHCPv4 server, or the proxy, sends no answer.
     V4(NoReply4),
-    /// The server for DHCPv6 says nothing, or that it has no address.
+    /// The DHCPv6 server sends no answer, or one without an address.
     V6(NoReply6),
-    /// The client asks too often.
+    /// The client exceeds a rate limit.
     Exceeded(Exceeded),
-    /// There is nothing for the client to boot.
+    /// The node has nothing to boot.
     NoBoot(NoBoot),
     /// There is no URL that the client could fetch.
     NoUrl,
-    /// Nobody registered the machine.
+    /// The machine is not registered.
     Stranger,
-    /// A relay sent the message from where there is no subnet.
+    /// A relay sent the message from a network without a subnet.
     NoSubnet,
-    /// Nobody on our link can have sent the message so.
+    /// The message cannot come from a host on this link.
     Forged,
     /// The packet cannot be read.
     Unreadable,
-    /// The message is one between others than clients and servers.
+    /// The message is not one between clients and servers.
     OfOthers,
     /// The reply could not be sent.
     NotSent,
-    /// The lease could not be written down.
+    /// The lease could not be written to the journal.
     NotWritten,
 }
 
 impl DhcpDecision {
-    /// A short name, for counters.
+    /// The name in the counters.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl DhcpDecision {
         }
     }
 
-    /// Whether it is nobody's fault.
+    /// Whether the decision is usual in a working network, so that it needs no warning.
     #[must_use]
     pub fn is_ordinary(self) -> bool {
         match self {
@@ -120,7 +120,7 @@ impl DhcpDecision {
         }
     }
 
-    /// Whether the client gets nothing to boot, and the reason lies in its node rather than in its message.
+    /// Whether the client gets nothing to boot because of its node, not of its message.
     #[must_use]
     pub fn is_nothing_to_boot(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! What a client of DHCP asks, and for which machine.
+//! The request of a DHCP client, and its machine.
 
 use std::fmt::{self, Display};
 

@@ -1,4 +1,4 @@
-//! The answer to a fetch: its status, its headers in the form that firmware takes, and which bytes follow them.
+//! The answer to a fetch: its status, its headers in the form that firmware accepts, and the range of its body.
 
 use std::ops::Range;
 
@@ -13,39 +13,39 @@ use thiserror::Error;
 use crate::fetch_plan::{FetchPlan, FetchRequest, Representation, plan};
 use crate::ticket::TicketRefusal;
 
-/// What a request for a file gets.
+/// The answer to a request for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchAnswer {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// What follows the headers, but for HEAD.
+    /// The body, except for HEAD.
     pub body: FetchBody,
-    /// Why it is not what was asked for.
+    /// The error, for the trace.
     pub error: Option<String>,
     content_type: &'static str,
-    /// Beside length and type.
+    /// Further headers, besides length and type.
     headers: Vec<(HeaderName, String)>,
 }
 
-/// What follows the headers of an answer.
+/// The body of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchBody {
-    /// These bytes of the file.
+    /// A range of the file.
     Part(Range<u64>),
-    /// A line in place of the file.
+    /// A line of text instead of the file.
     Sentence(String),
 }
 
-/// Why a request gets no file.
+/// The reason for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FetchRefusal {
-    /// Because of its path or ticket.
+    /// The path or the ticket is not valid.
     #[error(transparent)]
     Ticket(#[from] TicketRefusal),
-    /// Because of its method.
+    /// The method is not supported.
     #[error("only GET and HEAD are answered")]
     Method,
-    /// Because the image cannot be made, for this reason.
+    /// The image is not available, for this reason.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -69,7 +69,7 @@ impl FetchRefusal {
 }
 
 impl FetchAnswer {
-    /// The answer to a request for a file that is there.
+    /// The answer to a valid request for an existing file.
     #[must_use]
     pub fn planned(
         request: &FetchRequest<'_>,
@@ -110,7 +110,7 @@ impl FetchAnswer {
         }
     }
 
-    /// The answer to a request that gets no file.
+    /// The answer to a refused request.
     #[must_use]
     pub fn refused(refusal: &FetchRefusal) -> Self {
         let headers = match refusal {
@@ -121,7 +121,7 @@ impl FetchAnswer {
         Self { error: Some(refusal.to_string()), ..answer }
     }
 
-    /// An answer with a text: shim waits forever after an error without a body (`httpboot.c`).
+    /// An answer with a text. shim waits forever after an error without a body (`httpboot.c`).
     fn in_words(status: StatusCode, words: &str, headers: Vec<(HeaderName, String)>) -> Self {
         Self {
             status,
@@ -132,20 +132,20 @@ impl FetchAnswer {
         }
     }
 
-    /// Whether it is what was asked for.
+    /// Whether the status is not an error.
     #[must_use]
     pub fn is_useful(&self) -> bool {
         !self.status.is_client_error() && !self.status.is_server_error()
     }
 
-    /// `Content-Range`, if it has one.
+    /// The `Content-Range` header, if there is one.
     #[must_use]
     pub fn content_range(&self) -> Option<&str> {
         let found = self.headers.iter().find(|(name, _)| name == CONTENT_RANGE);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Its headers, the same for GET and HEAD.
+    /// The headers, the same for GET and HEAD.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -156,7 +156,7 @@ impl FetchAnswer {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
         for (name, value) in &self.headers {
-            // None of them is ever empty: OVMF hangs on an empty value.
+            // No value is empty: OVMF hangs on an empty value.
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
             }

@@ -1,8 +1,8 @@
-//! How much the images of nodes may take: of space, of open files, and of time.
+//! The limits of nodes' images: disk space, open files, and download time.
 
 use std::time::Duration;
 
-/// How much images of nodes may take.
+/// The limits of nodes' images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
     /// Bytes of one image.
@@ -26,7 +26,7 @@ impl Default for ImageLimits {
     }
 }
 
-/// How fast an image must come.
+/// The time limits of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImagePace {
     /// Time for name resolution, connections and redirects, up to the answer's head.

@@ -53,13 +53,13 @@ pub enum OutOfReach {
     Redirects,
 }
 
-/// The URL of a node's image leads where images are not fetched from.
+/// The URL of a node's image leads to a server from which images are not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{field} cannot be used")]
 pub struct UnreachableImage {
-    /// Where the node names it.
+    /// The field of the node with the URL.
     pub field: &'static str,
-    /// Why not.
+    /// The reason.
     pub source: OutOfReach,
 }
 

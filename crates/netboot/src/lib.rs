@@ -23,10 +23,10 @@
 //! [`fetch_answer::FetchAnswer`] which part of the file a request gets ([`fetch_plan::plan`]), and with which headers.
 //! [`image_reach::ImageReach`] decides from which servers the daemon fetches images of nodes.
 //!
-//! # What another DHCP server is told
+//! # Boot answers of external DHCP servers
 //!
-//! Where dnsmasq, Kea or Neutron answer machines in place of our server, [`providers`] says what each of them is told, and
-//! when again.
+//! If dnsmasq, Kea or Neutron answers machines in place of the embedded server, [`providers`] decides what to
+//! configure there, and when to repeat it.
 //!
 //! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
 //! [`Responder::who_is_it`]: respond::Responder::who_is_it

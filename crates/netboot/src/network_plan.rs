@@ -42,7 +42,7 @@ pub struct EmptyPool {
 /// `ours` are all addresses of the interface. `open_leases` gets the name of a subnet's journal.
 ///
 /// # Errors
-/// Those of `open_leases`.
+/// The errors of `open_leases`.
 pub fn v4_responder<E>(
     settings: &NetworkSettings,
     own: Ipv4Net,

@@ -1,7 +1,7 @@
-//! What another DHCP server is told, so that it answers machines as ours would.
+//! Boot answers of external DHCP servers, equal to those of the embedded server.
 //!
-//! An [`Announcement`](announcement::Announcement) is one boot with its URLs; [`dnsmasq`], [`kea`] and [`neutron`] say it in the words
-//! of each server. The daemon carries that to the server, and tries again what fails.
+//! An [`Announcement`](announcement::Announcement) is one boot with its URLs. [`dnsmasq`], [`kea`] and [`neutron`]
+//! compose the configuration of each server from it. The daemon applies that configuration, and retries failures.
 
 pub mod announcement;
 pub mod dnsmasq;

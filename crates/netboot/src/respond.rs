@@ -126,8 +126,7 @@ pub struct IdentifiedClient<C> {
 }
 
 impl<C> IdentifiedClient<C> {
-    /// The client of a request with what it may claim, which is nothing where nobody registered the machine; `admit` counts
-    /// the request.
+    /// The client of a request, with its claim; an unregistered machine has none. `admit` counts the request.
     pub(crate) fn admitted(
         request: DhcpRequest,
         client: C,

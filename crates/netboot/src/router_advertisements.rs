@@ -67,7 +67,8 @@ pub fn goodbye(mut advertisement: Advertisement) -> Advertisement {
     advertisement
 }
 
-/// The time of the next multicast advertisement: at once on a request, but limited in rate. Times count from its start.
+/// The time of the next multicast advertisement: at once after a solicitation, but limited in rate. Times count from
+/// its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MulticastSchedule {
     last: Option<Duration>,
@@ -76,28 +77,28 @@ pub struct MulticastSchedule {
 }
 
 impl MulticastSchedule {
-    /// The time of the next one.
+    /// The time of the next advertisement.
     #[must_use]
     pub fn next(&self) -> Duration {
         self.next
     }
 
-    /// A solicitation is to be answered. A sender that solicits soon after the last advertisement has not received it, and
-    /// must not wait for its own retry.
+    /// Schedules the answer to a solicitation. A sender that solicits soon after the last advertisement has not
+    /// received it, and must not wait for its own retry.
     pub fn ask(&mut self, now: Duration) {
         let soonest = self.last.map_or(now, |last| now.max(last + NO_SOONER));
         self.next = self.next.min(soonest);
     }
 
-    /// An advertisement was sent.
+    /// Records a sent advertisement, and schedules the next one.
     pub fn sent(&mut self, now: Duration, random: u64) {
         self.sent = self.sent.saturating_add(1);
         self.last = Some(now);
         self.next = now + pause(self.sent, random);
     }
 
-    /// An advertisement could not be sent. A link-local address becomes ready within a second or two, and a link that is
-    /// down may come up.
+    /// Schedules a retry after a failure. A link-local address becomes ready within a second or two, and a link that
+    /// is down may come up.
     pub fn failed(&mut self, now: Duration) {
         self.next = now + AFTER_FAILURE;
     }

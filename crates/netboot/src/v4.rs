@@ -253,7 +253,7 @@ impl V4Subnet {
     }
 }
 
-/// What comes of a request that gets no reply.
+/// The result of a request without a reply.
 pub(crate) fn silent(why: NoReply) -> (RequestResult, DhcpDecision) {
     let result = if let NoReply::OtherServer(_) = why {
         RequestResult::OtherServer(why.to_string())

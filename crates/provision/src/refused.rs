@@ -10,7 +10,7 @@ use crate::image::BadInstanceImage;
 use crate::procedure::Verb;
 use crate::state::{PowerTarget, ProvisionState as State};
 
-/// What a client asks of a node.
+/// A client's request for a change of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestedAction {
     /// A verb.

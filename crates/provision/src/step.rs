@@ -107,7 +107,7 @@ pub fn is_overdue(node: &Node, silence: Silence, policy: &Policy) -> bool {
         && patience.is_some_and(|patience| silence.lasts > patience)
 }
 
-/// How long the procedure of a node waits for its machine, if it does.
+/// The time limit of a node's procedure for the machine's silence; `None` without a procedure or a limit.
 fn patience_with(node: &Node, policy: &Policy) -> Option<SignedDuration> {
     let row = node.provision_state.procedure()?.row();
     row.patience.map(|patience| patience(policy))

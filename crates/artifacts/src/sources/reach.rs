@@ -1,4 +1,4 @@
-//! Where downloads lead: names are looked up and redirects followed only as far as [`ImageReach`] allows.
+//! The reach of downloads: names and redirects lead only as far as [`ImageReach`] allows.
 
 use std::io;
 use std::net::SocketAddr;

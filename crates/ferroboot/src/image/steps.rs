@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 ///
 /// # Errors
 ///
-/// Those of `work`.
+/// The errors of `work`.
 pub(super) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("{what} ...");
     let started = Instant::now();

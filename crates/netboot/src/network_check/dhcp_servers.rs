@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::network_settings::NetworkSettings;
 
-/// The kind of client that asked.
+/// The kind of client in a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeClient {
     /// Firmware that boots over HTTP.
@@ -52,14 +52,14 @@ pub struct SeenServer6 {
 /// Other DHCPv4 servers that keep machines from booting.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Dhcpv4Conflict {
-    /// They give addresses, as this service does.
+    /// They lease addresses, as this service does.
     #[error(
         "{} too, and machines choose between the offers: switch that \
          off, or let it give the addresses, with `proxy = true` in place of a pool",
         names(.0, "gives addresses", "give addresses")
     )]
     Addresses(BTreeSet<Ipv4Addr>),
-    /// They tell HTTP boot firmware what to boot.
+    /// They send boot files to HTTP boot firmware.
     #[error(
         "{} HTTP boot firmware to boot {file:?} as well, and the choice of the firmware between two \
          answers is unpredictable: remove that from its settings",
@@ -71,7 +71,7 @@ pub enum Dhcpv4Conflict {
         /// The boot file of one of them.
         file: String,
     },
-    /// They tell other clients what to boot, beside a proxy.
+    /// They send boot files to other clients, beside a proxy.
     #[error(
         "{} {} to boot {file:?}: these machines boot that, not the image of this service; \
          take it out of its settings, or switch PXE off in the machines' set-up",
@@ -81,19 +81,19 @@ pub enum Dhcpv4Conflict {
     BootFile {
         /// The servers.
         servers: BTreeSet<Ipv4Addr>,
-        /// The client of one of them.
+        /// The kind of client that one of them answers.
         to: ProbeClient,
-        /// The boot file of that one.
+        /// The boot file of that answer.
         file: String,
     },
-    /// Beside a proxy, there is no server that gives addresses.
+    /// Beside a proxy, no server leases addresses.
     #[error(
         "nobody gives addresses here (at least not to {}): machines need another DHCP \
          server beside this proxy, or a pool instead of `proxy = true`",
         asked_as(machines)
     )]
     NoAddresses {
-        /// The machines in whose name servers were asked, besides strangers.
+        /// The probed machines, besides strangers.
         machines: Vec<Mac>,
     },
     /// They are ProxyDHCP servers.
@@ -108,7 +108,7 @@ pub enum Dhcpv4Conflict {
 /// Other DHCPv6 servers that keep machines from booting.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Dhcpv6Conflict {
-    /// They tell HTTP boot firmware what to boot.
+    /// They send boot URLs to HTTP boot firmware.
     #[error(
         "{} HTTP boot firmware a URL as well, and the choice of the firmware between them \
          is unpredictable: remove that from its settings",
@@ -129,7 +129,7 @@ pub enum Dhcpv6Conflict {
         names(.0, "answers", "answer")
     )]
     Preferred(BTreeSet<IpAddr>),
-    /// This service was to be the only one.
+    /// They exist, although this service was to be the only one.
     #[error(
         "{} too: machines may take its offer, which has no URL; switch it off, or say \
          `sole = false` so that machines wait for both",

@@ -1,4 +1,4 @@
-//! Evaluates the holders of addresses that machines are given or told of.
+//! Evaluates the holders of the addresses that DHCP answers contain: this service's, the router's and the pool's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use crate::network_settings::NetworkSettings;
 
-/// Addresses, with the MAC addresses of those that have them.
+/// Addresses, each with the MAC addresses of its holders.
 pub type AddressHolders = BTreeMap<Ipv4Addr, BTreeSet<Mac>>;
 
-/// Other hosts, or a missing one, that keep machines from booting.
+/// Other hosts, or a missing router, that keep machines from booting.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NeighbourConflict {
     /// Another host has this service's address.
@@ -26,7 +26,7 @@ pub enum NeighbourConflict {
         /// The other hosts.
         holders: BTreeSet<Mac>,
     },
-    /// The router is silent.
+    /// The router does not answer.
     #[error(
         "the router {0} does not answer (ARP), so machines cannot leave their network: is it \
          off, or is its address another one?"

@@ -17,24 +17,24 @@ pub type RouterAdvertisements = BTreeMap<Ipv6Addr, Advertisement>;
 /// Routers that keep machines from booting.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RouterConflict {
-    /// There is none.
+    /// No router sends advertisements.
     #[error(
         "nobody advertises, so no machine uses DHCPv6: let this service do it (`advertise = true`), \
          or switch it on in the network's router, with the M flag"
     )]
     None,
-    /// One takes the prefix of the pool from machines again, beside this service.
+    /// A router removes the pool's prefix from machines, while this service advertises it.
     #[error(
         "{0} advertises the prefix of pool6 with a lifetime of 0, which removes it from machines: \
          switch that off"
     )]
     EndsPrefix(Ipv6Addr),
-    /// None of them does; this is the first.
+    /// No router's advertisement is suitable; this is the first one.
     #[error("{router} advertises {}", in_words(faults))]
     Faulty {
         /// The router.
         router: Ipv6Addr,
-        /// What is wrong with it.
+        /// The faults of its advertisement.
         faults: Vec<RouterFault>,
     },
 }

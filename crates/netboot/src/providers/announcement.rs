@@ -50,7 +50,7 @@ pub struct ToldPort {
 pub struct Links {
     /// For `HTTPClient` firmware, by architecture.
     pub firmware: Vec<(CpuArch, Url)>,
-    /// For firmware of the node's architecture: one of those.
+    /// The URL of `firmware` for the node's architecture.
     pub own: Url,
     /// For iPXE: the URL of its script.
     pub ipxe: Url,
@@ -62,7 +62,7 @@ pub enum NoLinks {
     /// The service's address for machines is unknown.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// A character in the URL would end the option's text in the other server.
+    /// The URL contains a quote, which would end the option's text in the external server.
     #[error(
         "the URL has a quotation mark in its host: correct url in [boot], or external_http_url in the \
          node's driver_info"
@@ -74,7 +74,7 @@ pub enum NoLinks {
     /// There is no artifact for firmware of the node's architecture.
     #[error(transparent)]
     NoBoot(#[from] NoBoot),
-    /// Machines of a family do not reach the host of the URL.
+    /// Machines of this family cannot reach the host of the URL.
     #[error("{}", cannot_reach(*.family, .host))]
     OtherFamily {
         /// The machines' family.
@@ -82,13 +82,13 @@ pub enum NoLinks {
         /// The host of the URL.
         host: String,
     },
-    /// A URL is longer than firmware takes over IPv4.
+    /// A URL is longer than firmware accepts over IPv4.
     #[error(
         "the URL has {len} bytes, and firmware takes {LONGEST_URL} at most over IPv4: shorten url in \
          [boot], or external_http_url in the node's driver_info"
     )]
     TooLong {
-        /// The bytes of the URL.
+        /// Length of the URL in bytes.
         len: usize,
     },
 }
@@ -156,10 +156,10 @@ impl Announcement {
         Err(NoLinks::OtherFamily { family, host })
     }
 
-    /// The same, if one option can hold each URL.
+    /// The URLs for a family, if each of them fits into one option.
     ///
     /// # Errors
-    /// As [`links`](Self::links), or where a URL is longer than firmware takes.
+    /// As [`links`](Self::links), or a URL is longer than firmware accepts.
     pub fn links_in_options(&self, family: IpFamily) -> Result<&Links, NoLinks> {
         let links = self.links(family)?;
         match family {
@@ -169,21 +169,20 @@ impl Announcement {
         Ok(links)
     }
 
-    /// The ports that it has no more, where it is now another one.
+    /// The ports of this announcement that `now` lacks.
     #[must_use]
     pub fn gone_ports(&self, now: &Self) -> Vec<ToldPort> {
         let is_gone = |port: &&ToldPort| !now.ports.iter().any(|stays| stays.mac == port.mac);
         self.ports.iter().filter(is_gone).cloned().collect()
     }
 
-    /// Whether a service that was told of the boot must be told again, as it is now another one: ports come and go, and
-    /// so do boot sets and URLs.
+    /// Whether `now` announces the same boot with other ports, boot sets or URLs.
     #[must_use]
     pub fn is_changed(&self, now: &Self) -> bool {
         self.attempt == now.attempt && self != now
     }
 
-    /// The unique part of its URLs.
+    /// The ticket in the URLs.
     #[must_use]
     pub fn ticket(&self) -> &str {
         &self.ticket.0

@@ -1,9 +1,8 @@
-//! What dnsmasq is told: the files of its `dhcp-hostsdir` and `dhcp-optsdir`, in Ironic's layout.
+//! The boots of machines in dnsmasq: the files of its `dhcp-hostsdir` and `dhcp-optsdir`, in Ironic's layout.
 //!
-//! dnsmasq reads a file when it comes or changes, and adds what is in it to what it knows: the newest
-//! line about a MAC address wins, and nothing is ever forgotten before it is started anew. So every boot
-//! has a tag of its own that its options hang on, and a boot is over when a newer line gives its MAC
-//! address no such tag.
+//! dnsmasq reads a file when it is created or changed, and adds the contents to its configuration. Of several lines
+//! for a MAC address, the newest is valid; nothing is removed before a restart. So the options of each boot depend on
+//! a tag of that boot, and a boot ends with a newer line for its MAC address without that tag.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,32 +15,32 @@ use super::announcement::{Announcement, Links, NoLinks, ToldPort};
 use super::picture::Picture;
 use crate::urls::IpFamily;
 
-/// The beginning of the names of our files: upstream's names.
+/// The prefix of this service's file names, as in Ironic.
 const OURS: &str = "ironic-";
 
 /// The settings of a line without a boot.
 const NO_BOOT: &str = "set:ironic";
 
-/// Why dnsmasq cannot be told of a boot.
+/// The reason why dnsmasq cannot be configured for a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DnsmasqRefusal {
-    /// There is no URL to tell.
+    /// There is no URL.
     #[error(transparent)]
     NoLinks(#[from] NoLinks),
-    /// There is one for machines with IPv6 alone.
+    /// There is a URL only for machines with IPv6.
     #[error(
         "dnsmasq can tell firmware what to boot over IPv4 only: it sends no DHCPv6 vendor class"
     )]
     Ipv6Alone(#[source] NoLinks),
-    /// What an operator wrote down of a port would end the line.
+    /// The operator's settings of a port have a character that would end the line.
     #[error("dnsmasq_dhcp_host in extra of the port {mac} is no part of a dhcp-host line: {own:?}")]
     NoPartOfLine {
         /// The port.
         mac: Mac,
-        /// What the operator wrote down.
+        /// The settings.
         own: String,
     },
-    /// What an operator wrote down of a port has an address in it.
+    /// The operator's settings of a port contain an address.
     #[error(
         "dnsmasq_dhcp_host in extra of the port {mac} has the address {address}, which dnsmasq would not let go of: \
          write a name there, and give that its address in /etc/hosts of dnsmasq's host"
@@ -57,9 +56,9 @@ pub enum DnsmasqRefusal {
 /// The files of one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootFiles {
-    /// That of its options, in `dhcp-optsdir`.
+    /// The file of its options, in `dhcp-optsdir`.
     pub options: NamedText,
-    /// Those of its ports, in `dhcp-hostsdir`.
+    /// The files of its ports, in `dhcp-hostsdir`.
     pub hosts: Vec<NamedText>,
 }
 
@@ -68,35 +67,35 @@ pub struct BootFiles {
 pub struct NamedText {
     /// The name of the file, in its folder.
     pub name: String,
-    /// What is in it.
+    /// The contents of the file.
     pub text: String,
 }
 
-/// The files that there are where dnsmasq knows all that it should.
+/// The files of the wanted configuration.
 #[derive(Clone, Debug)]
 pub struct KnownFiles {
     options: HashSet<String>,
     boots: HashSet<String>,
-    /// The lines of all ports as they are without a boot, by the name of their files.
+    /// The lines of all ports without a boot, by file name.
     rests: HashMap<String, String>,
 }
 
-/// What a file of hosts is of.
+/// The state of a hosts file's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostFile<'a> {
-    /// A port that boots.
+    /// The port boots.
     Boots,
-    /// A port that does not boot, of which this is the line.
+    /// The port does not boot; this is its line.
     Rests(&'a str),
-    /// A port that is gone.
+    /// The port does not exist any more.
     Gone,
 }
 
 impl BootFiles {
-    /// Those of a boot.
+    /// The files of a boot.
     ///
     /// # Errors
-    /// Where there is no URL to tell.
+    /// There is no URL, or dnsmasq cannot send it.
     pub fn of(told: &Announcement) -> Result<Self, DnsmasqRefusal> {
         let options = NamedText { name: options_file(told.node), text: option_lines(told)? };
         let host = |port: &ToldPort| NamedText {
@@ -108,7 +107,7 @@ impl BootFiles {
 }
 
 impl KnownFiles {
-    /// Those where dnsmasq knows a picture.
+    /// The files for `picture`.
     #[must_use]
     pub fn of(Picture { told, ports, .. }: &Picture) -> Self {
         let booting = told.iter().flat_map(|told| &told.ports);
@@ -120,7 +119,7 @@ impl KnownFiles {
         }
     }
 
-    /// What a file of hosts is of.
+    /// The state of a hosts file's port.
     #[must_use]
     pub fn host(&self, name: &str) -> HostFile<'_> {
         if self.boots.contains(name) {
@@ -129,32 +128,32 @@ impl KnownFiles {
         self.rests.get(name).map_or(HostFile::Gone, |line| HostFile::Rests(line))
     }
 
-    /// Whether a file of options is that of a boot.
+    /// Whether an options file belongs to a current boot.
     #[must_use]
     pub fn has_options(&self, name: &str) -> bool {
         self.options.contains(name)
     }
 }
 
-/// Whether a file is one of ours, by its name.
+/// Whether a file belongs to this service, by its name.
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(OURS)
 }
 
-/// The file of a boot's options.
+/// The name of the options file of a node's boot.
 #[must_use]
 pub fn options_file(node: Uuid) -> String {
     format!("{OURS}{node}.conf")
 }
 
-/// The file of a port.
+/// The name of a port's hosts file.
 #[must_use]
 pub fn host_file(mac: Mac) -> String {
     format!("{OURS}{mac}.conf")
 }
 
-/// Whether a file is one of another boot, by its text.
+/// Whether a file lacks the tag of an attempt, by its text.
 #[must_use]
 pub fn is_of_another_boot(text: &str, attempt: Uuid) -> bool {
     !text.contains(&tag(attempt))
@@ -185,10 +184,8 @@ fn option_lines(told: &Announcement) -> Result<String, DnsmasqRefusal> {
     Ok(lines)
 }
 
-/// The line of a port, with a boot or without one.
-///
-/// The hosts line of a port. The tag `ironic` is Ironic's, on all its lines. The line replaces any other for this MAC
-/// address, so it repeats the operator's settings of the port.
+/// The line of a port in its hosts file, with or without a boot. The tag `ironic` is on all lines, as in Ironic. The
+/// line replaces any other for this MAC address, so it repeats the operator's settings of the port.
 #[must_use]
 pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
     let ToldPort { mac, dhcp_host, vif: _ } = port;
@@ -198,13 +195,11 @@ pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
     format!("{mac}{},{NO_BOOT}{}\n", boot.unwrap_or_default(), own.unwrap_or_default())
 }
 
-/// That what an operator wrote down of a port can be in its line.
-///
-/// Checks that the operator's settings have no IP address. dnsmasq ignores a line with an address that another line
-/// has, even an older one for the same MAC address: a boot would never end.
+/// Checks that the operator's settings of a port can be a part of its line, and contain no address. dnsmasq ignores a
+/// line with an IP address that another line has, even an older one for the same MAC address: a boot would never end.
 ///
 /// # Errors
-/// Where it cannot.
+/// The settings have a character that would end the line, or an address.
 pub fn expect_no_address(port: &ToldPort) -> Result<(), DnsmasqRefusal> {
     let own = port.dhcp_host.as_deref().unwrap_or_default();
     let is_plain = |character: char| character.is_ascii_graphic() && !"\"\\#".contains(character);
@@ -223,8 +218,8 @@ pub fn expect_no_address(port: &ToldPort) -> Result<(), DnsmasqRefusal> {
     }
 }
 
-/// What a file of hosts becomes of which the port is gone: the line without a boot where there was one. `None` where
-/// dnsmasq has read that, and the file can be removed.
+/// The replacement for the hosts file of a removed port: its line without a boot. `None` if it has no boot already:
+/// dnsmasq has read that line, and the file can be removed.
 #[must_use]
 pub fn made_good(text: &str) -> Option<String> {
     without_boot(text).filter(|line| line != text)

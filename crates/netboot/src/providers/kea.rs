@@ -1,7 +1,7 @@
-//! What Kea is told: client classes in its configuration.
+//! The boots of machines in Kea: client classes in its configuration.
 //!
-//! Its free hook libraries of Kea 2 have no command for a single class or host, so the configuration is
-//! read, changed and set as a whole; boots that begin while that is done go into the next one together.
+//! Kea 2 has no free hook library with a command for a single class or host. So the configuration is read, changed
+//! and set as a whole. Boots that begin meanwhile are configured together in the next round.
 
 mod classes;
 pub mod precedence;
@@ -20,30 +20,30 @@ use crate::urls::IpFamily;
 /// Kea reports its configuration time in whole seconds, so two closer times may be the same.
 const BLURRED: SignedDuration = SignedDuration::from_secs(2);
 
-/// The boots that Kea's servers are to know.
+/// The boots to configure in Kea's servers.
 #[derive(Clone, Debug, Default)]
 pub struct KeaBoots {
     /// The boots, by node.
     all: HashMap<Uuid, Announcement>,
-    /// The attempts that the servers are to forget.
+    /// The ended attempts, whose classes are to be removed.
     over: HashSet<Uuid>,
     changes: u64,
-    /// The change after which all other boots are removed, too: those of other daemons that are not among `all`.
+    /// The number of the change by [`KeaBoots::set_all`], 0 for none. A server without this change loses the classes
+    /// of all boots that are not in `all`, those of other daemons included.
     alone: u64,
     tellings: u64,
 }
 
-/// What becomes of a configuration that is told of boots.
+/// The result of changing a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeaConfiguration {
-    /// What may keep machines from hearing of their boots.
+    /// The options that take precedence over this service's.
     pub obstacles: Obstacles,
-    /// Whether it is another one than before, and must be set.
+    /// Whether the configuration has changed, and must be set.
     pub is_changed: bool,
 }
 
-/// Checks that leases survive. Leases only in Kea's memory are lost when a configuration is set, and their addresses
-/// are given to others.
+/// Leases only in Kea's memory are lost when a configuration is set, and their addresses are leased to other clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "it keeps leases in its memory only, and would forget them now and give their addresses \
@@ -51,49 +51,49 @@ pub struct KeaConfiguration {
 )]
 pub struct LeasesInMemory;
 
-/// What came of telling one server.
+/// The result of configuring one server.
 #[derive(Clone, Debug)]
 pub struct ServerOutcome {
-    /// What the server is called in words.
+    /// The server's name in words.
     pub server: String,
-    /// The family of the machines that it answers.
+    /// The address family of the server's clients.
     pub family: IpFamily,
-    /// What may keep machines from hearing of it, or why the server could not be told, in words.
+    /// The options that take precedence over this service's, or the reason for the failure in words.
     pub told: Result<Obstacles, String>,
 }
 
-/// What is known of a server. Times are those of a clock that nobody sets.
+/// The state of a server, as far as known. Times are of a monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeaKnowledge {
     /// The number of the last configured change; 0 if unknown.
     pub changes: u64,
-    /// The time of the last configuration, if the server had its boots since.
+    /// The time of the configuration in which all boots were found, if it was read.
     since: Option<SignedDuration>,
 }
 
-/// What a server's status says of whether it still knows its boots.
+/// The state of a server's boots, from its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeaStatus {
-    /// It could not be told, and answers now.
+    /// The last change is not configured in the server, which answers again.
     Untold,
-    /// It is configured as it was when it knew them.
+    /// The configuration is the one in which all boots were found.
     AsBefore,
-    /// It was configured since, so its configuration must be read.
+    /// The server was configured since then, so its configuration must be read.
     Configured {
-        /// When.
+        /// The time of the configuration.
         at: SignedDuration,
-        /// How long ago.
+        /// The age of the configuration.
         age: SignedDuration,
     },
 }
 
-/// A server's status has not what it takes to know whether it was configured anew.
+/// A server's status lacks the time of its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("it does not say when it was configured")]
 pub struct NoReloadTime;
 
 impl KeaBoots {
-    /// The servers are to know a boot, in place of another one of that node.
+    /// Adds a boot. It replaces an earlier one of its node.
     pub fn add(&mut self, told: &Announcement) {
         let before = self.all.insert(told.node, told.clone());
         self.over.extend(before.map(|before| before.attempt));
@@ -101,7 +101,7 @@ impl KeaBoots {
         self.changes += 1;
     }
 
-    /// The servers are to forget a boot.
+    /// Removes a boot.
     pub fn withdraw(&mut self, attempt: Uuid) {
         let known = self.all.len();
         self.all.retain(|_, boot| boot.attempt != attempt);
@@ -110,7 +110,7 @@ impl KeaBoots {
         }
     }
 
-    /// The servers are to know these boots, and to forget all others that anybody told them.
+    /// Sets the boots, and removes all others, whichever daemon configured them.
     pub fn set_all(&mut self, told: &[Announcement]) {
         let all = told.iter().map(|told| (told.node, told.clone())).collect();
         if self.alone > 0 && self.all == all {
@@ -121,33 +121,33 @@ impl KeaBoots {
         self.alone = self.changes;
     }
 
-    /// How often they have changed.
+    /// Number of changes.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How often the servers were begun to be told.
+    /// Number of rounds that were begun.
     #[must_use]
     pub fn tellings(&self) -> u64 {
         self.tellings
     }
 
-    /// What the servers are told next.
+    /// Begins to configure the servers; returns the boots to configure.
     pub fn begin_telling(&mut self) -> Self {
         self.tellings += 1;
         self.clone()
     }
 
-    /// All servers were told this.
+    /// Ends a round that has configured `told` in all servers.
     pub fn end_telling(&mut self, told: &Self) {
         self.over.retain(|attempt| !told.over.contains(attempt));
     }
 
-    /// Changes the configuration of a server that was told up to a change.
+    /// Changes the configuration of a server whose last configured change is `told`.
     ///
     /// # Errors
-    /// Where the server would forget its leases.
+    /// The server would lose its leases.
     pub fn configure(
         &self,
         configuration: &mut Value,
@@ -165,7 +165,7 @@ impl KeaBoots {
         Ok(KeaConfiguration { obstacles, is_changed })
     }
 
-    /// Whether a server's configuration lacks some of them.
+    /// Whether a server's configuration lacks some of the boots.
     #[must_use]
     pub fn are_lacking_in(&self, configuration: &Value, family: IpFamily) -> bool {
         classes::lacks(configuration, &self.classes(family))
@@ -176,7 +176,7 @@ impl KeaBoots {
         classes::of(&all, family)
     }
 
-    /// Whether the classes of an attempt may be replaced, on a server with this last change.
+    /// Whether the classes of an attempt are replaced on a server whose last configured change is `told`.
     fn replaces(&self, attempt: Uuid, told: u64) -> bool {
         told < self.alone
             || self.over.contains(&attempt)
@@ -185,11 +185,11 @@ impl KeaBoots {
 }
 
 impl KeaKnowledge {
-    /// What a server's `status-get` says, which is asked after more often than for its configuration, since that may be
-    /// long and Kea answers nobody meanwhile.
+    /// The state of a server's boots, from its answer to `status-get`. This command is sent more often than
+    /// `config-get`: a configuration may be long, and Kea answers no client while it composes one.
     ///
     /// # Errors
-    /// Where the status does not say when the server was configured.
+    /// The status lacks the time of the configuration.
     pub fn status(
         &self,
         boots: &KeaBoots,
@@ -206,7 +206,7 @@ impl KeaKnowledge {
         Ok(if is_as_before { KeaStatus::AsBefore } else { KeaStatus::Configured { at, age } })
     }
 
-    /// The configuration of a server was read that was set at that time.
+    /// Records the result of reading the configuration that was set at `at`, `age` ago.
     pub fn note_configuration(
         &mut self,
         at: SignedDuration,
@@ -221,10 +221,10 @@ impl KeaKnowledge {
     }
 }
 
-/// That one of the servers, by their families, can tell machines something that they can fetch.
+/// Checks that at least one of the servers, given by their families, can send URLs that machines can fetch.
 ///
 /// # Errors
-/// Why the first of them cannot, if none can.
+/// The reason of the first server, if there is none.
 pub fn expect_tellable(
     told: &Announcement,
     families: impl IntoIterator<Item = IpFamily>,
@@ -234,11 +234,10 @@ pub fn expect_tellable(
     first.or_else(|refused| if tried.any(|it| it.is_ok()) { Ok(()) } else { Err(refused) })
 }
 
-/// What may keep machines from hearing of a boot, in words. Machines boot if one of the servers answers them that have
-/// their URL to tell.
+/// The obstacles to the answers of a boot, in words. The boot is possible if one of the servers sends the URL.
 ///
 /// # Errors
-/// Why none of the servers does.
+/// The reasons of all servers, if none of them sends it.
 pub fn warnings(
     told: &Announcement,
     outcomes: impl IntoIterator<Item = ServerOutcome>,
@@ -262,7 +261,7 @@ pub fn warnings(
     if answers { Ok([warnings, failed].concat()) } else { Err(failed.join("; ")) }
 }
 
-/// A command as Kea takes it.
+/// A command in the encoding that Kea accepts.
 ///
 /// Kea shows each byte of a text that is not ASCII as a separate character (`\u00c3`), and accepts only that form: it
 /// would treat each byte of UTF-8 as a character.
@@ -299,7 +298,7 @@ mod tests {
         SignedDuration::from_secs(secs)
     }
 
-    /// What a server that was told up to a change is to be configured as.
+    /// The configuration after [`KeaBoots::configure`].
     fn told(boots: &KeaBoots, shown: &Value, told: u64) -> Value {
         let mut configuration = shown.clone();
         boots.configure(&mut configuration, IpFamily::V4, told).unwrap();

@@ -1,4 +1,4 @@
-//! What Neutron is told of a boot, in `extra_dhcp_opts` of its ports, exactly as upstream does.
+//! The boots of machines in Neutron: `extra_dhcp_opts` of its ports, exactly as Ironic sets them.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use crate::urls::IpFamily;
 /// Neutron's limit of an option's value (`DHCP_OPT_VALUE_MAX_LEN`).
 const LONGEST: usize = 255;
 
-/// Why Neutron cannot be told of a boot.
+/// The reason why Neutron cannot be configured for a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NeutronRefusal {
-    /// There is no URL to tell.
+    /// There is no URL.
     #[error(transparent)]
     NoLinks(#[from] NoLinks),
-    /// Neutron would not keep the URL.
+    /// The URL is longer than Neutron's limit.
     #[error("the URL {url} is longer than the {LONGEST} bytes that Neutron keeps")]
     TooLong {
         /// The URL.
@@ -31,7 +31,7 @@ pub enum NeutronRefusal {
 /// (`tag:ipxe`) to dnsmasq, which sets them for iPXE (`ipxe` and `ipxe6`).
 ///
 /// # Errors
-/// Where there is no URL, or it is too long.
+/// There is no URL, or it is too long.
 pub fn options_of(told: &Announcement) -> Result<Vec<Value>, NeutronRefusal> {
     match [IpFamily::V4, IpFamily::V6].map(|family| of_family(told, family)) {
         [Ok(v4), Ok(v6)] => Ok([v4, v6].concat()),
@@ -67,8 +67,8 @@ fn of_family(told: &Announcement, family: IpFamily) -> Result<Vec<Value>, Neutro
     Ok(options)
 }
 
-/// The options of the families that a port has addresses of, and `null` for its former ones: Neutron keeps each
-/// option that a request does not mention.
+/// The options for the address families of a port, and `null` for outdated ones: Neutron keeps each option that a
+/// request does not mention.
 #[must_use]
 pub fn options_for(options: &[Value], port: &Value) -> Vec<Value> {
     let has = |version: &Value| {
@@ -88,22 +88,21 @@ pub fn options_for(options: &[Value], port: &Value) -> Vec<Value> {
     fitting.into_iter().chain(gone).collect()
 }
 
-/// The ports of a node that Neutron is told of: those of which an operator wrote down which one of Neutron's each is, else
-/// all, and any of them may be found there.
+/// The ports of a node to configure in Neutron: those whose Neutron port an operator has set, otherwise all.
 #[must_use]
 pub fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
     let written_down: Vec<_> = ports.iter().filter(|port| port.vif.is_some()).collect();
     if written_down.is_empty() { ports.iter().collect() } else { written_down }
 }
 
-/// The ports of a boot that Neutron is told of no more, now that the boot is another one.
+/// The ports of the announcement `before` that are not configured for `now`.
 #[must_use]
 pub fn gone<'a>(before: &'a Announcement, now: &Announcement) -> Vec<&'a ToldPort> {
     let known = known(&now.ports);
     before.ports.iter().filter(|port| !known.contains(port)).collect()
 }
 
-/// The path of a port.
+/// The URL path of a Neutron port.
 #[must_use]
 pub fn path_of(id: &str) -> String {
     let id: String = id.bytes().map(escaped).collect();
@@ -118,7 +117,7 @@ fn escaped(byte: u8) -> String {
     }
 }
 
-/// The path for reading the options of all ports with one of these properties.
+/// The URL path for reading the options of all Neutron ports with one of these properties.
 #[must_use]
 pub fn list_of(ports: &[(&str, String)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -126,7 +125,7 @@ pub fn list_of(ports: &[(&str, String)]) -> String {
     format!("v2.0/ports?{}", query.finish())
 }
 
-/// Whether a port has a URL with one of these tickets.
+/// Whether a Neutron port has a URL with one of these tickets.
 #[must_use]
 pub fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
     let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -138,7 +137,7 @@ pub fn has_link(port: &Value, tickets: &HashSet<&str>) -> bool {
     options.iter().any(|option| ticket(option) == Some(true))
 }
 
-/// This service's options of a port, each with `null`, which deletes it in Neutron.
+/// This service's options of a Neutron port, each with `null`, which deletes it.
 #[must_use]
 pub fn present(port: &Value) -> Vec<Value> {
     let options = port["extra_dhcp_opts"].as_array().map(Vec::as_slice).unwrap_or_default();

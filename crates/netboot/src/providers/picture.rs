@@ -1,4 +1,4 @@
-//! All that another DHCP server should know.
+//! The wanted configuration of an external DHCP service.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use provision::{Node, Port};
 use super::announcement::{Announcement, ToldPort};
 use crate::urls::Urls;
 
-/// All that a DHCP service should know.
+/// The wanted configuration of an external DHCP service.
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
-    /// The boots that are under way.
+    /// The current boots.
     pub told: Vec<Announcement>,
-    /// The latest boots of all machines that boot no more.
+    /// The latest boots of all nodes without a current boot.
     pub over: Vec<Announcement>,
     /// The ports of all nodes.
     pub ports: Vec<ToldPort>,
 }
 
 impl Picture {
-    /// That of all nodes, each with its ports.
+    /// The configuration for all nodes, each with its ports.
     #[must_use]
     pub fn of(
         nodes: impl Iterator<Item = (Arc<Node>, Vec<Arc<Port>>)>,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::announcement::{Announcement, Links, ToldPort};
 
-/// A port of which nothing is written down, with a number at the end of its MAC address.
+/// A port without an operator's settings; `number` ends its MAC address.
 #[must_use]
 pub fn plain_port(number: u8) -> ToldPort {
     ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, number]), vif: None, dhcp_host: None }

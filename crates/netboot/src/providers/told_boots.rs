@@ -1,4 +1,4 @@
-//! The boots that a DHCP service was told of, and which of them it must be told again or forget.
+//! The announced boots of a DHCP service: the latest of each node.
 
 use std::collections::HashMap;
 
@@ -6,43 +6,43 @@ use uuid::Uuid;
 
 use super::announcement::Announcement;
 
-/// The boots that a DHCP service was told of: of each node the latest.
+/// The announced boots: the latest of each node.
 #[derive(Clone, Debug, Default)]
 pub struct ToldBoots(HashMap<Uuid, Announcement>);
 
 impl ToldBoots {
-    /// A boot that the service is told of, in place of an earlier one of its node.
+    /// Records an announcement. It replaces that of an earlier boot of its node.
     pub fn insert(&mut self, told: Announcement) {
         self.0.insert(told.node, told);
     }
 
-    /// What the service was told of a boot is now this, unless the boot is over by now.
+    /// Updates the announcement of a boot, unless the boot has ended.
     pub fn amend(&mut self, now: &Announcement) {
         if self.has(now) {
             self.0.insert(now.node, now.clone());
         }
     }
 
-    /// The service has forgotten a boot. Another one of its node may have begun in between, and stays.
+    /// Removes the announcement of a boot. That of a newer boot of the node stays.
     pub fn remove(&mut self, told: &Announcement) {
         if self.has(told) {
             self.0.remove(&told.node);
         }
     }
 
-    /// That of a node.
+    /// The announcement of a node's boot.
     #[must_use]
     pub fn of_node(&self, node: Uuid) -> Option<Announcement> {
         self.0.get(&node).cloned()
     }
 
-    /// All of them.
+    /// All announcements.
     #[must_use]
     pub fn all(&self) -> Vec<Announcement> {
         self.0.values().cloned().collect()
     }
 
-    /// Those of `told` that the service should still know: the others were taken back, or another boot has begun.
+    /// The announcements of `told` that are still valid: not withdrawn, and not replaced by a newer boot's.
     #[must_use]
     pub fn still(&self, told: &[Announcement]) -> Vec<Announcement> {
         told.iter().filter(|told| self.has(told)).cloned().collect()

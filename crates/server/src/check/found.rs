@@ -1,4 +1,4 @@
-//! What a check finds.
+//! The result of a check.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! dnsmasq, told by the files of its `dhcp-hostsdir` and `dhcp-optsdir`, of which `netboot` says what is in each.
+//! dnsmasq, configured by the files of its `dhcp-hostsdir` and `dhcp-optsdir`. `netboot` composes their contents.
 
 use std::fs;
 use std::io::{self, Write as _};

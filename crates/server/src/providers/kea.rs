@@ -1,6 +1,6 @@
-//! Kea, told over its control sockets what `netboot` makes of its configuration.
+//! Kea, configured through its control sockets. `netboot` computes the configuration.
 //!
-//! Boots that begin while a server is told go into the next telling together.
+//! Boots that begin during a configuration are configured together in the next round.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -208,7 +208,7 @@ impl Server {
         self.looks_forgetful(boots).await.with_context(|| self.in_words())
     }
 
-    /// The configuration is read only if it was set again, since it may be long and Kea answers nobody meanwhile.
+    /// The configuration is read only if it was set again: it may be long, and Kea answers no client meanwhile.
     async fn looks_forgetful(&self, boots: &KeaBoots) -> Result<bool> {
         let status =
             self.ask_within(self.patience.little, &json!({"command": "status-get"})).await?;

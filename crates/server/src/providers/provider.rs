@@ -1,4 +1,4 @@
-//! What is common to the DHCP services that can be told what machines are to boot.
+//! The interface of the external DHCP services.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The client classes of boots: the clients that get each URL.
+//! The client classes of boots. Each class selects the clients of one URL.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -48,7 +48,7 @@ fn digest(class: &Value) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The clients of a machine that a class is for.
+/// The clients of a machine that a class selects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClassClient {
     Firmware(CpuArch),
@@ -101,7 +101,7 @@ fn name(class: &Value) -> &str {
     class["name"].as_str().unwrap_or_default()
 }
 
-/// The attempt of a class, if it is this service's or another daemon's.
+/// The attempt of a class that this service made, on any daemon; `None` for other classes.
 fn attempt_of(name: &str) -> Option<Uuid> {
     let (attempt, _) = name.strip_prefix(OURS)?.split_once('-')?;
     attempt.parse().ok()

@@ -1,4 +1,4 @@
-//! Options that take precedence over a class's in Kea: a host's, a pool's, a subnet's and a shared network's.
+//! Kea options that take precedence over a class's: those of hosts, pools, subnets and shared networks.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,25 +9,25 @@ use thiserror::Error;
 use crate::providers::announcement::Announcement;
 use crate::urls::IpFamily;
 
-/// This service's options that some clients of a server do not get.
+/// Options in a configuration that take precedence over this service's, for some clients or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// Subnets with their own options, in words.
     places: Vec<String>,
-    /// Whether every subnet has its own.
+    /// Whether every subnet has its own options.
     everywhere: bool,
     /// Ports with their own options, in words.
     reserved: HashMap<Mac, String>,
 }
 
-/// Kea sends options of its own in place of those of a class.
+/// Kea sends other options in place of a class's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "it sends the option-data of {place} in place of the URL: put its boot file and vendor class \
      into a client class, which Ferroboot's come before"
 )]
 pub struct OptionsInFront {
-    /// Where they are, in words.
+    /// Their place in the configuration, in words.
     place: String,
 }
 
@@ -64,10 +64,10 @@ impl Obstacles {
         found
     }
 
-    /// What clients of a boot may not be told.
+    /// The options that take precedence for some clients of a boot.
     ///
     /// # Errors
-    /// If none is.
+    /// The options that take precedence for all its clients, or for one of its ports.
     pub fn warning(&self, boot: &Announcement) -> Result<Option<OptionsInFront>, OptionsInFront> {
         let mut reserved = boot.ports.iter().filter_map(|port| self.reserved.get(&port.mac));
         if let Some(place) = reserved.next() {
@@ -122,7 +122,7 @@ fn heeds_hosts_of_all_subnets(configuration: &Value, family: IpFamily) -> bool {
     places.iter().copied().chain(subnets).any(is_set)
 }
 
-/// The MAC address of a reservation, or at the end of another identifier.
+/// The MAC address and the identifier of a reservation. Some identifiers end with the MAC address.
 fn identified(host: &Value) -> Option<(Mac, &str)> {
     ["hw-address", "duid", "client-id"].iter().find_map(|kind| {
         let id = host[kind].as_str()?;
@@ -134,7 +134,7 @@ fn identified(host: &Value) -> Option<(Mac, &str)> {
     })
 }
 
-/// Whether an object has its own boot file or vendor class.
+/// Whether an object has a boot file or a vendor class.
 fn has_option(of: &Value, family: IpFamily) -> bool {
     let (codes, names) = match family {
         IpFamily::V4 => ([67, 60], ["boot-file-name", "vendor-class-identifier"]),

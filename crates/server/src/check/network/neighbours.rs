@@ -1,4 +1,4 @@
-//! Checks for other hosts with the addresses that machines are given or told of.
+//! Checks for other hosts with the addresses that DHCP answers contain.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,4 @@
-//! How a user logs in at Keystone, and where its answer says that Neutron is (Identity API v3).
+//! The log-in at Keystone, and Neutron's URL in its answer (Identity API v3).
 
 use serde_json::{Value, json};
 use url::Url;
