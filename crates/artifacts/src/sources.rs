@@ -43,7 +43,7 @@ struct Inner {
     under_way: Mutex<HashMap<(String, Fresh), WeakShared<Finding>>>,
 }
 
-/// One search for a file, shared by all who wait for it; it ends when nobody waits.
+/// A search for a file, shared by all its waiters. It ends when the last waiter is dropped.
 type Finding = BoxFuture<'static, Result<Shared, Arc<str>>>;
 
 /// The known files, by URL.
@@ -148,7 +148,7 @@ impl Sources {
         let Ok(path) = url.to_file_path() else { bail!("{} names no file", shown_url(url)) };
         let known = locked(&self.0.open).used(text);
         let (folders, most) = (self.0.folders.clone(), self.0.limits.image_bytes);
-        // Dropped when nobody waits any more.
+        // Dropped with the last waiter.
         let waiting = Arc::new(());
         let waited_for = Arc::downgrade(&waiting);
         spawn_blocking(move || open_local(&path, &folders, known, most, &waited_for)).await?

@@ -144,12 +144,12 @@ pub struct FirmwareConfig {
     pub code: PathBuf,
     /// An empty variable store, copied for each machine.
     pub variables: PathBuf,
-    /// Whether it tries PXE before HTTP, which takes a minute on each link.
+    /// Whether the firmware tries PXE before HTTP, which takes a minute on each link.
     pub pxe: bool,
     /// The IP versions to boot by, in order. The firmware gives up on IPv4 after a minute, on IPv6 after half a
     /// minute.
     pub ip: Vec<Ip>,
-    /// Seconds for which it shows its logo before it boots.
+    /// Seconds for which the firmware shows its logo before it boots.
     ///
     /// EDK2 before mid-2025 needs some seconds if IPv6 comes first: it sends its first request before its link-local
     /// address is ready, and gives up at once.

@@ -1,8 +1,8 @@
 //! A Redfish BMC in front of QEMU machines.
 //!
-//! [`redfish::emulator`] decides what is answered; this crate listens, and does to the machines what
-//! the emulator says. A boot override with a URL becomes a boot entry in the machine's UEFI variables,
-//! so that its firmware performs a real HTTP boot, once.
+//! [`redfish::emulator`] decides the answers and the changes of machines; this crate listens, and applies those
+//! changes. A boot override with a URL becomes a boot entry in the machine's UEFI variables, so that its firmware
+//! performs one real HTTP boot.
 
 pub mod config;
 mod firmware;

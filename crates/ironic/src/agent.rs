@@ -249,7 +249,7 @@ pub struct AgentStep {
     /// Whether the node must reboot after it.
     #[serde(default)]
     pub reboot_requested: bool,
-    /// Whether it may be aborted.
+    /// Whether the step may be aborted.
     #[serde(default)]
     pub abortable: bool,
 }

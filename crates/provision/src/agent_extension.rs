@@ -40,7 +40,7 @@ impl AgentExtension {
         format!("{self}.execute_{self}_step")
     }
 
-    /// Whether it is the one that is not written down.
+    /// Whether this is the default extension, which is not stored.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -31,8 +31,8 @@ pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
     })
 }
 
-/// The part of a boot since its machine was switched off for it. A machine that restarts by itself just then fetches from
-/// the new boot too, and loses what it has.
+/// The events of a boot since its machine was switched off for it. Earlier fetches do not count: a machine that
+/// restarts by itself just before can fetch from the new boot too, and loses that image.
 fn since_power_off(events: &[BootEvent]) -> &[BootEvent] {
     let is_power_off = |event: &BootEvent| {
         matches!(

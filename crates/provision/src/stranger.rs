@@ -76,7 +76,7 @@ impl<'a> Vicinity<'a> {
 }
 
 impl Candidates<'_> {
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -26,7 +26,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Up to `most` connections, each of which first executes `told`.
+    /// Options for up to `most` connections. Each connection first executes the statements `told`.
     pub(crate) fn options(most: u32, told: String, limit: Duration) -> AnyPoolOptions {
         AnyPoolOptions::new()
             .max_connections(most)

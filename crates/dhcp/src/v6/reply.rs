@@ -116,7 +116,7 @@ impl Grant {
     }
 }
 
-/// An answer with what was granted and, for a machine that is to boot, its URL.
+/// An answer with the granted addresses and, for a machine that is to boot, its URL.
 #[must_use]
 pub fn reply(
     request: &Message,

@@ -72,7 +72,7 @@ struct Patience {
 #[derive(Clone, Copy, Debug, Default)]
 struct Knowledge {
     kea: KeaKnowledge,
-    /// Whether it did not answer the last command.
+    /// Whether the server did not answer the last command.
     silent: bool,
 }
 
