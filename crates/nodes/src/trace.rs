@@ -169,9 +169,6 @@ impl Recorder {
     ///
     /// # Errors
     /// [`StoreError`]: the caller must retry.
-    ///
-    /// # Errors
-    /// [`StoreError`]: it is to be asked for again.
     pub async fn overtake(
         &self,
         store: &Store,

@@ -134,9 +134,6 @@ impl Store {
     ///
     /// # Errors
     /// [`WorkError::ClaimLost`]
-    ///
-    /// # Errors
-    /// [`WorkError::ClaimLost`]
     pub async fn put_back(
         &self,
         claim: &Claim,
