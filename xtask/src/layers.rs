@@ -47,7 +47,7 @@ const OURS: Layers = Layers {
             ],
         ),
         ("bmc", &["hardware", "redfish", "efi"]),
-        ("agent", &["hardware", "ironic", "dhcp", "efi"]),
+        ("agent", &["hardware", "ironic", "dhcp"]),
         (
             "ferroboot",
             &[

@@ -91,7 +91,6 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
 ///
 /// It identifies a silence but does not measure it: the system clock may have been set since then, or the daemon was
 /// not running.
-/// then, or the daemon was away.
 #[must_use]
 pub fn last_heard(node: &Node) -> Option<Timestamp> {
     let attempt = waiting_attempt(node)?;

@@ -1,6 +1,7 @@
 //! This daemon's relation to other daemons of the same database: its identity, its liveness, its claims from before a
 //! crash.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -75,18 +76,17 @@ async fn register_after_dead(
     daemon: &DaemonIdentity,
     pools: &DaemonPools,
 ) -> Result<Vec<PoolRange>, RegistrationError> {
-    let mut seen_at = None;
+    let mut waits_for = HashMap::new();
     loop {
-        match store.register_daemon(daemon, pools, Clock::process().now()).await {
-            Err(RegistrationError::Overlap(overlap)) if seen_at.is_none() => {
-                info!(
-                    "waiting for a sign of life of the daemon {}, whose DHCP pool {} overlaps the pool {} of this daemon",
-                    overlap.other_host, overlap.other_range, overlap.range
-                );
-                seen_at = Some(overlap.other_seen_at);
-            }
-            Err(RegistrationError::Overlap(overlap)) if seen_at == Some(overlap.other_seen_at) => {}
-            registered => return registered,
+        let registered = store.register_daemon(daemon, pools, Clock::process().now()).await;
+        let Err(RegistrationError::Overlap(overlap)) = registered else { return registered };
+        match waits_for.insert(overlap.other_host.clone(), overlap.other_seen_at) {
+            None => info!(
+                "waiting for a sign of life of the daemon {}, whose DHCP pool {} overlaps the pool {} of this daemon",
+                overlap.other_host, overlap.other_range, overlap.range
+            ),
+            Some(seen_at) if seen_at == overlap.other_seen_at => {}
+            Some(_) => return Err(RegistrationError::Overlap(overlap)),
         }
         sleep(PREDECESSOR_CHECK_EVERY).await;
     }

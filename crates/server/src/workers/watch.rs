@@ -237,7 +237,10 @@ async fn give_up(context: &WorkerContext, node: Uuid, silence: Silence, why: Opt
         // A worker's node will show progress, or be overdue again.
         Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
-            log_store_failure(&failed, &format!("the clean of node {node} was not given up"));
+            log_store_failure(
+                &failed,
+                &format!("the overdue work on node {node} was not given up"),
+            );
         }
     }
 }
