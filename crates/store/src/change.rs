@@ -3,15 +3,15 @@
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
 use provision::{BootEvent, BootEventKind, Node, Outcome, Work};
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 use uuid::Uuid;
 
-use crate::error::{ChangeError, StoreError};
-use crate::key::DatabaseKey;
+use crate::error::ChangeError;
 use crate::nodes::{instance, save};
 use crate::numbers::{ChangeNumber, SavedNode, last_change, number_change, number_deletion};
 use crate::open::Store;
 use crate::sql::{duplicates, json, micros};
+use crate::taken_node::take_node;
 use crate::work::{self, Claim};
 
 /// The decision about a node.
@@ -241,37 +241,6 @@ impl Store {
         }
         Ok(number_deletion(connection, node, now).await?)
     }
-}
-
-/// A node whose row is locked until the transaction ends.
-pub(crate) struct Taken {
-    pub(crate) node: Node,
-    reservation: Option<(String, i64)>,
-}
-
-impl Taken {
-    /// Fails with the name of the daemon that works on the node, if its lease has not run out.
-    pub(crate) fn expect_free(&self, now: Timestamp) -> Result<(), String> {
-        match &self.reservation {
-            Some((by, until)) if *until > micros(now) => Err(by.clone()),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-/// Locks a node's row, then reads the node. A transaction that locks several rows locks this one first.
-pub(crate) async fn take_node(
-    connection: &mut AnyConnection,
-    key: &DatabaseKey,
-    node: Uuid,
-) -> Result<Option<Taken>, StoreError> {
-    let take = "UPDATE nodes SET version = version WHERE uuid = $1 \
-                RETURNING document, reservation, reservation_expires";
-    let row = sqlx::query(take).bind(node.to_string()).fetch_optional(connection).await?;
-    let Some(row) = row else { return Ok(None) };
-    let by: Option<String> = row.try_get("reservation")?;
-    let until: Option<i64> = row.try_get("reservation_expires")?;
-    Ok(Some(Taken { node: key.node_of(row.try_get("document")?)?, reservation: by.zip(until) }))
 }
 
 /// Replaces the planned work of a node.

@@ -19,7 +19,9 @@ mod open;
 mod pools;
 mod ports;
 mod secrets;
+mod secrets_in_clear;
 mod sql;
+mod taken_node;
 mod work;
 
 pub use change::Change;

@@ -10,13 +10,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use crate::change::{Taken, take_node};
 use crate::error::{ListError, PortChangeError, PortError, StoreError};
 use crate::key::DatabaseKey;
 use crate::nodes::SortDirection;
 use crate::numbers::{SavedPorts, number_change};
 use crate::open::Store;
 use crate::sql::{Where, document, duplicates, json, micros};
+use crate::taken_node::{TakenNode, take_node};
 
 /// Number of tries to change a port that is moved to another node meanwhile.
 const TRIES: u32 = 8;
@@ -274,7 +274,7 @@ pub(crate) async fn ports_of(
 /// A port that no other transaction can change.
 struct HeldPort {
     /// The nodes whose rows are locked, if they exist.
-    nodes: BTreeMap<Uuid, Taken>,
+    nodes: BTreeMap<Uuid, TakenNode>,
     port: Port,
 }
 

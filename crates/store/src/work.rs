@@ -14,13 +14,13 @@ use sqlx::{AnyConnection, Row};
 use tracing::info;
 use uuid::Uuid;
 
-use crate::change::take_node;
 use crate::daemons::DaemonIdentity;
 use crate::error::{StoreError, WorkError};
 use crate::key::DatabaseKey;
 use crate::open::Store;
 use crate::ports::ports_of;
 use crate::sql::{document, json, micros, micros_after, uuid};
+use crate::taken_node::take_node;
 
 /// The right to do a piece of work and to change its node. Lost when another daemon claims the work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
