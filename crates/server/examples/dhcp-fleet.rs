@@ -22,9 +22,9 @@ use uuid::Uuid;
 async fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let database = arguments.next().context("no database")?;
+    let key_file: PathBuf = arguments.next().context("no key file")?.into();
     let first: Mac = arguments.next().context("no first MAC address")?.parse()?;
     let nodes: u64 = arguments.next().context("no number of nodes")?.parse()?;
-    let key_file: PathBuf = arguments.next().context("no key file")?.into();
     let store = Store::open(&database, &key_file).await?;
     let [a, b, c, d, e, f] = first.0;
     let first = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
