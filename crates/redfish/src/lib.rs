@@ -4,6 +4,7 @@
 //! response. Neither opens a socket; the tests connect one to the other.
 
 pub mod boot;
+pub mod channel;
 pub mod emulator;
 pub mod quirks;
 pub mod system;
