@@ -6,7 +6,7 @@
 use provision::node::StepRun;
 use provision::steps::ProcedureStep;
 use provision::trace::{AgentCall, AgentOutcome};
-use provision::{AgentExtension, BootEventKind, Event};
+use provision::{AgentExtension, BootEventKind, CommandFailure, Event, StepFailure};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -46,8 +46,8 @@ pub enum AgentReply {
     Sent(Command),
     /// No answer, with the reason: the agent is unreachable or busy.
     Silent(String),
-    /// A refusal by the agent, or an impossible call, with the reason.
-    Refused(String),
+    /// A refusal by the agent, or an impossible call.
+    Refused(StepFailure),
 }
 
 /// The next action.
@@ -90,7 +90,7 @@ impl<'a> StepPlan<'a> {
             (_, AgentReply::Silent(reason)) => {
                 done(Event::AgentSilent { attempt: self.attempt, reason: reason.clone() })
             }
-            (_, AgentReply::Refused(reason)) => self.failed(reason.clone()),
+            (_, AgentReply::Refused(failure)) => self.failed(failure.clone()),
             (StepWork::Ask, AgentReply::Sent(command)) => self.steps_reported(command),
             (StepWork::Ask, AgentReply::Nothing | AgentReply::Commands(_)) => {
                 let call = AgentCall::GetSteps { extension: self.extension };
@@ -117,10 +117,8 @@ impl<'a> StepPlan<'a> {
             | CommandStatus::Running
             | CommandStatus::VersionMismatch
             | CommandStatus::CleanVersionMismatch => {
-                let why = reason_of(command);
-                return self.failed(format!(
-                    "the agent could not say which {extension} steps it has: {why}"
-                ));
+                let command = failure_of(command);
+                return self.failed(StepFailure::NotReported { extension, command });
             }
         };
         match OfferedSteps::of(extension, result) {
@@ -129,9 +127,7 @@ impl<'a> StepPlan<'a> {
                 steps: offered.steps.into_iter().map(step_of).collect(),
                 hardware_manager_version: json!(offered.hardware_manager_version),
             }),
-            Err(error) => {
-                self.failed(format!("the agent's list of {extension} steps is not one: {error}"))
-            }
+            Err(error) => self.failed(StepFailure::BadList { extension, error: error.to_string() }),
         }
     }
 
@@ -171,9 +167,7 @@ impl<'a> StepPlan<'a> {
     fn checked(&self, commands: &[Command]) -> StepAction {
         let Some(command_id) = &self.run.command_id else { return done(no_agent(self.attempt)) };
         let Some(command) = commands.iter().find(|command| command.id == *command_id) else {
-            let lost =
-                "the agent does not know the step that it was running: its machine was restarted";
-            return self.failed(lost.to_owned());
+            return self.failed(StepFailure::Forgotten);
         };
         let name =
             self.run.current().map_or_else(|| self.extension.execute_step(), ProcedureStep::name);
@@ -187,23 +181,22 @@ impl<'a> StepPlan<'a> {
                 }
             }
             CommandStatus::Failed => {
-                let error = reason_of(command);
-                let reason = format!("the {} step {name} failed: {error}", self.extension);
-                let call = AgentCall::StepEnded { step: name };
-                let trace = Some(traced(call, AgentOutcome::Failed { error }));
-                StepAction::Done {
-                    event: Event::StepFailed { attempt: self.attempt, reason },
-                    trace,
-                }
+                let (attempt, extension) = (self.attempt, self.extension);
+                let command = failure_of(command);
+                let call = AgentCall::StepEnded { step: name.clone() };
+                let trace = traced(call, AgentOutcome::Failed { error: command.to_string() });
+                let failure = StepFailure::Ended { extension, step: name, command };
+                let event = Event::StepFailed { attempt, failure };
+                StepAction::Done { event, trace: Some(trace) }
             }
-            CommandStatus::VersionMismatch | CommandStatus::CleanVersionMismatch => self.failed(
-                format!("the agent is not the one that reported its steps; it refused {name}"),
-            ),
+            CommandStatus::VersionMismatch | CommandStatus::CleanVersionMismatch => {
+                self.failed(StepFailure::OtherVersion { step: name })
+            }
         }
     }
 
-    fn failed(&self, reason: String) -> StepAction {
-        done(Event::StepFailed { attempt: self.attempt, reason })
+    fn failed(&self, failure: StepFailure) -> StepAction {
+        done(Event::StepFailed { attempt: self.attempt, failure })
     }
 }
 
@@ -226,7 +219,9 @@ pub fn traced_command(call: AgentCall, command: &Command) -> BootEventKind {
         CommandStatus::Running | CommandStatus::Succeeded => AgentOutcome::Accepted,
         CommandStatus::Failed
         | CommandStatus::VersionMismatch
-        | CommandStatus::CleanVersionMismatch => AgentOutcome::Failed { error: reason_of(command) },
+        | CommandStatus::CleanVersionMismatch => {
+            AgentOutcome::Failed { error: failure_of(command).to_string() }
+        }
     };
     traced(call, outcome)
 }
@@ -246,11 +241,19 @@ fn step_of(offered: AgentStep) -> ProcedureStep {
     }
 }
 
-fn reason_of(command: &Command) -> String {
-    match &command.command_error {
-        Some(error) if error.details.is_empty() => error.message.clone(),
-        Some(error) => error.details.clone(),
-        None => format!("it is {:?}, and gave no reason", command.command_status),
+/// The result of a command that did not succeed.
+fn failure_of(command: &Command) -> CommandFailure {
+    match (&command.command_error, command.command_status) {
+        (Some(error), _) => {
+            let has_details = !error.details.is_empty();
+            let words = if has_details { &error.details } else { &error.message };
+            CommandFailure::Error { words: words.clone() }
+        }
+        (None, CommandStatus::Running) => CommandFailure::StillRuns,
+        (None, CommandStatus::VersionMismatch | CommandStatus::CleanVersionMismatch) => {
+            CommandFailure::OtherVersion
+        }
+        (None, CommandStatus::Failed | CommandStatus::Succeeded) => CommandFailure::NoReason,
     }
 }
 
@@ -300,11 +303,11 @@ mod tests {
         StepPlan::new(work, AgentExtension::Clean, Uuid::nil(), run).next(reply)
     }
 
-    fn failure_of(action: StepAction) -> String {
-        let StepAction::Done { event: Event::StepFailed { reason, .. }, .. } = action else {
+    fn step_failure(action: StepAction) -> StepFailure {
+        let StepAction::Done { event: Event::StepFailed { failure, .. }, .. } = action else {
             panic!("{action:?}");
         };
-        reason
+        failure
     }
 
     #[test]
@@ -368,21 +371,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_list_of_steps_fails_in_words() {
-        for (status, result, words) in [
-            (CommandStatus::Failed, None, "could not say which clean steps it has: it is Failed"),
-            (CommandStatus::Running, None, "could not say which clean steps it has: it is Running"),
-            (CommandStatus::VersionMismatch, None, "could not say which clean steps it has"),
-            (CommandStatus::CleanVersionMismatch, None, "could not say which clean steps it has"),
-            (CommandStatus::Succeeded, None, "list of clean steps is not one"),
-            (CommandStatus::Succeeded, Some(json!("?")), "list of clean steps is not one"),
+    fn an_agent_that_reports_no_steps_has_failed_with_the_result_of_its_command() {
+        for (status, result) in [
+            (CommandStatus::Failed, CommandFailure::NoReason),
+            (CommandStatus::Running, CommandFailure::StillRuns),
+            (CommandStatus::VersionMismatch, CommandFailure::OtherVersion),
+            (CommandStatus::CleanVersionMismatch, CommandFailure::OtherVersion),
         ] {
-            let answer = Command { command_result: result, ..command(0, status) };
+            let answer = AgentReply::Sent(command(0, status));
+
+            let failed = next(StepWork::Ask, &StepRun::default(), &answer);
+
+            let extension = AgentExtension::Clean;
+            let failure = StepFailure::NotReported { extension, command: result };
+            assert_eq!(step_failure(failed), failure);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_list_of_steps_fails_with_the_parsers_error() {
+        for result in [None, Some(json!("?"))] {
+            let answer = Command { command_result: result, ..command(0, CommandStatus::Succeeded) };
 
             let failed = next(StepWork::Ask, &StepRun::default(), &AgentReply::Sent(answer));
 
-            let reason = failure_of(failed);
-            assert!(reason.contains(words), "{status:?}: {reason}");
+            let StepFailure::BadList { error, .. } = step_failure(failed) else { panic!() };
+            assert!(error.starts_with("invalid type"), "{error}");
         }
     }
 
@@ -451,13 +465,18 @@ mod tests {
         let call = || AgentCall::StepEnded { step: name.to_owned() };
         let trace = Some(traced(call(), AgentOutcome::Done));
         assert_eq!(check(CommandStatus::Succeeded), StepAction::Done { event, trace });
-        let reason = format!("the clean step {name} failed: no such disk");
-        let event = Event::StepFailed { attempt, reason };
         let error = "no such disk".to_owned();
+        let failure = StepFailure::Ended {
+            extension: AgentExtension::Clean,
+            step: name.to_owned(),
+            command: CommandFailure::Error { words: error.clone() },
+        };
+        let event = Event::StepFailed { attempt, failure };
         let trace = Some(traced(call(), AgentOutcome::Failed { error }));
         assert_eq!(check(CommandStatus::Failed), StepAction::Done { event, trace });
         for mismatch in [CommandStatus::VersionMismatch, CommandStatus::CleanVersionMismatch] {
-            assert!(failure_of(check(mismatch)).ends_with("it refused deploy.erase_devices"));
+            let failure = StepFailure::OtherVersion { step: name.to_owned() };
+            assert_eq!(step_failure(check(mismatch)), failure);
         }
     }
 
@@ -468,19 +487,20 @@ mod tests {
 
         let failed = next(StepWork::Check, &run, &AgentReply::Commands(vec![]));
 
-        assert!(failure_of(failed).contains("its machine was restarted"));
+        assert_eq!(step_failure(failed), StepFailure::Forgotten);
     }
 
     #[test]
     fn a_silent_agent_is_waited_for_and_one_that_refuses_is_not() {
         let (attempt, reason) = (Uuid::nil(), "no".to_owned());
+        let failure = StepFailure::CallRefused { status: 400, words: reason.clone() };
         for work in [StepWork::Ask, StepWork::Run { index: 0 }, StepWork::Check] {
             let silent = next(work, &run_of(0), &AgentReply::Silent(reason.clone()));
-            let refused = next(work, &run_of(0), &AgentReply::Refused(reason.clone()));
+            let refused = next(work, &run_of(0), &AgentReply::Refused(failure.clone()));
 
             let event = Event::AgentSilent { attempt, reason: reason.clone() };
             assert_eq!(silent, done(event));
-            let event = Event::StepFailed { attempt, reason: reason.clone() };
+            let event = Event::StepFailed { attempt, failure: failure.clone() };
             assert_eq!(refused, done(event));
         }
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::procedure::Verb;
 use crate::state::{PowerState, PowerTarget};
+use crate::step_failure::StepFailure;
 use crate::steps::ProcedureStep;
 
 /// An event, or a request.
@@ -97,7 +98,7 @@ pub enum Event {
         /// The attempt.
         attempt: Uuid,
         /// The reason.
-        reason: String,
+        failure: StepFailure,
     },
     /// The current step still runs: wait.
     StepStillRuns {

@@ -19,6 +19,7 @@ pub mod refused;
 pub mod secrets;
 pub mod state;
 pub mod step;
+pub mod step_failure;
 pub mod steps;
 pub mod stranger;
 #[cfg(any(test, feature = "test-nodes"))]
@@ -36,5 +37,6 @@ pub use procedure::{Boots, Procedure, Stage, StepSource, Verb};
 pub use refused::{Refused, RequestedAction};
 pub use state::{PowerState, ProvisionState};
 pub use step::{Context, Outcome, step};
+pub use step_failure::{CommandFailure, StepFailure};
 pub use stranger::{BootingStranger, Vicinity};
 pub use trace::{BootEvent, BootEventKind};

@@ -78,7 +78,7 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::StepSucceeded { attempt, command_id } => {
             transition.step_succeeded(*attempt, command_id)
         }
-        Event::StepFailed { attempt, reason } => transition.step_failed(*attempt, reason),
+        Event::StepFailed { attempt, failure } => transition.step_failed(*attempt, failure),
         Event::StepStillRuns { attempt } => transition.step_still_runs(*attempt),
         Event::AgentSilent { attempt, reason } => transition.agent_silent(*attempt, reason),
         Event::TornDown { attempt } => transition.torn_down(*attempt),

@@ -43,9 +43,14 @@ impl ProcedureStep {
 pub struct StepNotOffered {
     /// The step's name.
     pub step: String,
-    /// The names of the agent's steps, separated by commas.
-    pub offered: String,
+    /// The names of the agent's first steps.
+    pub offered: Vec<String>,
+    /// Number of its further steps.
+    pub more: usize,
 }
+
+/// Number of the agent's steps that are named beside a step that it does not have.
+const MOST_OFFERED: usize = 32;
 
 /// The steps to run, in order, from the request and the agent's list.
 ///
@@ -73,14 +78,15 @@ fn asked_for(
         .iter()
         .map(|asked| match offers.iter().find(|offer| offer.is(asked)) {
             Some(offer) => Ok(ProcedureStep { args: asked.args.clone(), ..offer.clone() }),
-            None => Err(StepNotOffered { step: asked.name(), offered: names(offers) }),
+            None => Err(not_offered(asked, offers)),
         })
         .collect()
 }
 
-fn names(steps: &[ProcedureStep]) -> String {
-    let names: Vec<_> = steps.iter().map(ProcedureStep::name).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+fn not_offered(asked: &ProcedureStep, offers: &[ProcedureStep]) -> StepNotOffered {
+    let offered = offers.iter().take(MOST_OFFERED).map(ProcedureStep::name).collect();
+    let more = offers.len().saturating_sub(MOST_OFFERED);
+    StepNotOffered { step: asked.name(), offered, more }
 }
 
 #[cfg(test)]
@@ -127,8 +133,10 @@ mod tests {
         let run = StepRun { steps: vec![step("polish", 0)], ..StepRun::default() };
 
         let refused = choose(&run, &[step("metadata", 99)]).unwrap_err();
+        let of_many = choose(&run, &vec![step("metadata", 99); MOST_OFFERED + 8]).unwrap_err();
 
-        let (step, offered) = ("deploy.polish".to_owned(), "deploy.metadata".to_owned());
-        assert_eq!(refused, StepNotOffered { step, offered });
+        let (step, offered) = ("deploy.polish".to_owned(), vec!["deploy.metadata".to_owned()]);
+        assert_eq!(refused, StepNotOffered { step, offered, more: 0 });
+        assert_eq!((of_many.offered.len(), of_many.more), (MOST_OFFERED, 8));
     }
 }

@@ -159,8 +159,10 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
     let start = events.iter().rposition(|event| match &event.what {
         BootEventKind::State { from, to, reason } => {
             let begins = from.stage() != Some(Stage::Waiting) || from.procedure() != to.procedure();
-            let boots_again =
-                matches!(reason, Some(TransitionReason::StepReboot | TransitionReason::BootMissed));
+            let boots_again = matches!(
+                reason,
+                Some(TransitionReason::StepReboot { .. } | TransitionReason::BootMissed)
+            );
             to.stage() == Some(Stage::AtWork) && (begins || boots_again)
         }
         BootEventKind::Redfish { .. }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use ironic::agent::{Command, CommandList, CommandRequest, Fault};
-use provision::Attempt;
 use provision::node::Agent;
 use provision::text::shown_url_text;
+use provision::{Attempt, StepFailure};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use rustls::ClientConfig;
@@ -38,9 +38,6 @@ pub struct AgentClient<'a> {
 /// The reason why a call to an agent failed.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// The agent's data cannot be used.
-    #[error("the agent's certificate cannot be used: {0}")]
-    Certificate(String),
     /// The agent was unreachable, or its answer malformed; a retry may succeed.
     #[error("the agent at {at} could not be called: {why}")]
     Unreachable {
@@ -53,21 +50,16 @@ pub enum AgentError {
     #[error("the agent is busy: {0}")]
     Busy(String),
     /// The agent refused.
-    #[error("the agent answered {status}: {words}")]
-    Refused {
-        /// The status.
-        status: StatusCode,
-        /// The agent's message.
-        words: String,
-    },
+    #[error("{0}")]
+    Refused(StepFailure),
 }
 
 impl<'a> AgentClient<'a> {
     /// The client of an attempt's agent.
     ///
     /// # Errors
-    /// [`AgentError::Certificate`]
-    pub fn new(attempt: &'a Attempt, agent: &Agent) -> Result<Self, AgentError> {
+    /// [`StepFailure::BadCertificate`]
+    pub fn new(attempt: &'a Attempt, agent: &Agent) -> Result<Self, StepFailure> {
         let client = Client::builder()
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
@@ -77,7 +69,7 @@ impl<'a> AgentClient<'a> {
             Some(pem) => client.use_preconfigured_tls(pinned(pem)?),
             None => client,
         };
-        let http = client.build().map_err(|error| AgentError::Certificate(error.to_string()))?;
+        let http = client.build().map_err(|error| bad_certificate(&error))?;
         let commands =
             format!("{}/v1/commands/", agent.callback_url.as_str().trim_end_matches('/'));
         Ok(Self { http, commands, token: &attempt.agent_token.0 })
@@ -129,7 +121,10 @@ impl<'a> AgentClient<'a> {
         let words = words.chars().take(WORDS_LIMIT).collect();
         match status {
             StatusCode::CONFLICT => Err(AgentError::Busy(words)),
-            _ => Err(AgentError::Refused { status, words }),
+            _ => {
+                let status = status.as_u16();
+                Err(AgentError::Refused(StepFailure::CallRefused { status, words }))
+            }
         }
     }
 
@@ -148,9 +143,12 @@ impl<'a> AgentClient<'a> {
 
 /// The TLS configuration that trusts only this certificate: ironic-python-agent marks its own as an authority's, and
 /// the clock of a machine that just started may be wrong.
-fn pinned(pem: &str) -> Result<ClientConfig, AgentError> {
-    let bad = |error: &dyn std::error::Error| AgentError::Certificate(error.to_string());
+fn pinned(pem: &str) -> Result<ClientConfig, StepFailure> {
     let certificate =
-        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| bad(&error))?;
-    TrustedCertificate::Pinned(certificate).client().map_err(|error| bad(&error))
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| bad_certificate(&error))?;
+    TrustedCertificate::Pinned(certificate).client().map_err(|error| bad_certificate(&error))
+}
+
+fn bad_certificate(error: &dyn std::error::Error) -> StepFailure {
+    StepFailure::BadCertificate { error: error.to_string() }
 }

@@ -10,11 +10,13 @@ use super::{Outcome, Transition};
 use crate::addresses::{
     ForeignLookup, MachineAddresses, TOKEN_AGAIN, TokenHolder, belongs, boots_own_iso,
 };
+use crate::agent_extension::AgentExtension;
 use crate::event::{AgentLookup, Heartbeat, Work};
 use crate::node::Agent;
-use crate::procedure::{Boots, ProcedureRow, Stage};
+use crate::procedure::{Boots, ProcedureRow, Stage, StepSource};
 use crate::refused::Refused;
 use crate::state::{Position, PowerState};
+use crate::step_failure::StepFailure;
 use crate::steps::{self, ProcedureStep, StepNotOffered};
 use crate::text::shown_url;
 use crate::trace::TransitionReason;
@@ -134,13 +136,15 @@ impl Transition<'_> {
         hardware_manager_version: &serde_json::Value,
     ) -> Result<Outcome, Refused> {
         let row = self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        let extension = extension_of(row)?;
         if self.attempt().run.hardware_manager_version.is_some() {
             // The steps were reported before; the selected ones may already run.
             return Err(Refused::Stale);
         }
         match steps::choose(&self.attempt().run, offers) {
-            Err(StepNotOffered { step, offered }) => {
-                Ok(self.fail(row, TransitionReason::StepNotOffered { step, offered }))
+            Err(StepNotOffered { step, offered, more }) => {
+                let reason = TransitionReason::StepNotOffered { extension, step, offered, more };
+                Ok(self.fail(row, reason))
             }
             Ok(steps) => {
                 let run = &mut self.attempt().run;
@@ -167,7 +171,8 @@ impl Transition<'_> {
         attempt: Uuid,
         command_id: &str,
     ) -> Result<Outcome, Refused> {
-        self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        let row = self.expect_work_of_agent(attempt, Stage::Waiting)?;
+        let extension = extension_of(row)?;
         let run = &mut self.attempt().run;
         if run.command_id.as_deref() != Some(command_id) {
             return Err(Refused::Stale);
@@ -177,14 +182,18 @@ impl Transition<'_> {
         run.settled_commands.push(command_id.to_owned());
         run.done += 1;
         if reboot && run.current().is_some() {
-            return Ok(self.boot_again(TransitionReason::StepReboot));
+            return Ok(self.boot_again(TransitionReason::StepReboot { extension }));
         }
         Ok(self.next_step())
     }
 
-    pub(super) fn step_failed(self, attempt: Uuid, reason: &str) -> Result<Outcome, Refused> {
+    pub(super) fn step_failed(
+        self,
+        attempt: Uuid,
+        failure: &StepFailure,
+    ) -> Result<Outcome, Refused> {
         let row = self.expect_work_of_agent_anyhow(attempt)?;
-        Ok(self.fail(row, TransitionReason::StepFailed { error: reason.to_owned() }))
+        Ok(self.fail(row, TransitionReason::StepFailed { failure: failure.clone() }))
     }
 
     pub(super) fn step_still_runs(self, attempt: Uuid) -> Result<Outcome, Refused> {
@@ -269,6 +278,14 @@ impl Transition<'_> {
             return Ok(());
         }
         Err(Refused::NoAgentExpected { node: self.node.uuid, state })
+    }
+}
+
+/// The extension of a procedure's steps; results of steps for any other procedure are obsolete.
+fn extension_of(row: &ProcedureRow) -> Result<AgentExtension, Refused> {
+    match row.steps {
+        StepSource::Agent(extension) => Ok(extension),
+        StepSource::Nothing => Err(Refused::Stale),
     }
 }
 

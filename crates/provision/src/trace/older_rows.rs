@@ -1,4 +1,4 @@
-//! Events in the form of version 0.1: texts instead of types.
+//! Events in the form of version 0.1, and of the versions just after it: texts instead of types.
 //!
 //! Only this file parses those texts. They are in databases, and never change.
 
@@ -27,13 +27,40 @@ pub(super) fn in_present_form(mut event: Map<String, Value>) -> Map<String, Valu
 }
 
 fn state(event: &mut Map<String, Value>) {
-    let Some(Value::String(words)) = event.get("reason") else { return };
-    let reason = match words.as_str() {
-        "a clean step asked for a reboot" => json!({ "reason": "step_reboot" }),
-        "the daemon was away while the machine booted" => json!({ "reason": "boot_missed" }),
-        words => json!({ "reason": "in_words", "words": words }),
-    };
-    event.insert("reason".to_owned(), reason);
+    match event.get_mut("reason") {
+        Some(reason @ Value::String(_)) => *reason = reason_of_words(reason),
+        Some(Value::Object(reason)) => typed_reason(reason),
+        Some(_) | None => {}
+    }
+}
+
+fn reason_of_words(words: &Value) -> Value {
+    match words.as_str() {
+        Some("a clean step asked for a reboot") => json!({ "reason": "step_reboot" }),
+        Some("the daemon was away while the machine booted") => json!({ "reason": "boot_missed" }),
+        Some(_) | None => json!({ "reason": "in_words", "words": words }),
+    }
+}
+
+/// After version 0.1, reasons were types, but the failure of a step and the agent's steps were still texts.
+fn typed_reason(reason: &mut Map<String, Value>) {
+    let kind = reason.get("reason").and_then(Value::as_str).map(str::to_owned);
+    match kind.as_deref() {
+        Some("step_failed") => {
+            if let Some(words) = reason.remove("error") {
+                reason.insert("reason".to_owned(), json!("in_words"));
+                reason.insert("words".to_owned(), words);
+            }
+        }
+        Some("step_not_offered") => {
+            if let Some(Value::String(names)) = reason.get("offered") {
+                let names = names.split(", ").filter(|name| *name != "none");
+                let offered = json!(names.collect::<Vec<_>>());
+                reason.insert("offered".to_owned(), offered);
+            }
+        }
+        Some(_) | None => {}
+    }
 }
 
 fn redfish(event: &mut Map<String, Value>) {

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent_extension::AgentExtension;
 use crate::procedure::Procedure;
+use crate::step_failure::StepFailure;
 
 /// The reason of a change of a node's state, if the two states do not imply it.
 ///
@@ -18,7 +20,11 @@ pub enum TransitionReason {
         step: String,
     },
     /// A step requires a reboot: the machine boots again within the attempt.
-    StepReboot,
+    StepReboot {
+        /// The extension that has the step.
+        #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
+        extension: AgentExtension,
+    },
     /// The daemon was not running during the boot: the machine boots again within the attempt.
     BootMissed,
     /// An operator aborted the procedure.
@@ -38,15 +44,21 @@ pub enum TransitionReason {
     },
     /// The agent does not have a requested step.
     StepNotOffered {
+        /// The extension that was asked for its steps.
+        #[serde(default, skip_serializing_if = "AgentExtension::is_default")]
+        extension: AgentExtension,
         /// The name of the step.
         step: String,
-        /// The names of the agent's steps, separated by commas.
-        offered: String,
+        /// The names of the agent's first steps.
+        offered: Vec<String>,
+        /// Number of its further steps.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: usize,
     },
     /// A step failed or could not be started.
     StepFailed {
-        /// The error.
-        error: String,
+        /// The reason.
+        failure: StepFailure,
     },
     /// The agent was unreachable. It will call again.
     AgentUnreachable {
@@ -74,7 +86,7 @@ pub enum TransitionReason {
         /// The error.
         error: String,
     },
-    /// A reason in the words of version 0.1.
+    /// A reason in the words of an earlier version.
     InWords {
         /// The words.
         words: String,
@@ -84,21 +96,25 @@ pub enum TransitionReason {
 impl TransitionReason {
     /// All texts of other parties.
     pub(crate) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
-        let (first, second) = match self {
-            Self::StepReboot | Self::BootMissed | Self::Aborted { .. } => (None, None),
+        let mut failure = None;
+        let (text, list): (_, &mut [String]) = match self {
+            Self::StepReboot { .. } | Self::BootMissed | Self::Aborted { .. } => (None, &mut []),
             Self::Step { step: text }
             | Self::NotVerified { error: text }
             | Self::NotBooted { error: text }
-            | Self::StepFailed { error: text }
             | Self::AgentUnreachable { error: text }
             | Self::NotSwitchedOff { error: text, .. }
-            | Self::InWords { words: text } => (Some(text), None),
-            Self::StepNotOffered { step, offered } => (Some(step), Some(offered)),
+            | Self::InWords { words: text } => (Some(text), &mut []),
+            Self::StepNotOffered { step, offered, .. } => (Some(step), offered),
+            Self::StepFailed { failure: it } => {
+                failure = Some(it);
+                (None, &mut [])
+            }
             Self::RamdiskSilent { diagnosis, .. } | Self::ImageNotFetched { diagnosis, .. } => {
-                (diagnosis.as_mut(), None)
+                (diagnosis.as_mut(), &mut [])
             }
         };
-        first.into_iter().chain(second)
+        text.into_iter().chain(list).chain(failure.into_iter().flat_map(StepFailure::texts))
     }
 }
 
@@ -106,20 +122,19 @@ impl fmt::Display for TransitionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step { step } => f.write_str(step),
-            Self::StepReboot => f.write_str("a clean step asked for a reboot"),
+            Self::StepReboot { extension } => write!(f, "a {extension} step asked for a reboot"),
             Self::BootMissed => f.write_str("the daemon was away while the machine booted"),
             Self::Aborted { procedure } => {
                 write!(f, "the {} was aborted by an operator", procedure.row().noun)
             }
             Self::NotVerified { error } => write!(f, "the BMC could not be verified: {error}"),
             Self::NotBooted { error } => write!(f, "the machine could not be booted: {error}"),
-            Self::StepNotOffered { step, offered } => {
-                write!(
-                    f,
-                    "node does not support this clean step: {step}; the ramdisk offers {offered}"
-                )
+            Self::StepNotOffered { extension, step, offered, more } => {
+                write!(f, "node does not support this {extension} step: {step}; ")?;
+                offers(f, offered, *more)
             }
-            Self::StepFailed { error } | Self::AgentUnreachable { error } => f.write_str(error),
+            Self::StepFailed { failure } => failure.fmt(f),
+            Self::AgentUnreachable { error } => f.write_str(error),
             Self::RamdiskSilent { seconds, diagnosis } => {
                 write!(f, "nothing was heard from the ramdisk for {seconds} s")?;
                 and_diagnosis(f, diagnosis.as_deref())
@@ -145,6 +160,17 @@ impl fmt::Display for TransitionReason {
             Self::InWords { words } => f.write_str(words),
         }
     }
+}
+
+fn offers(f: &mut fmt::Formatter<'_>, offered: &[String], more: usize) -> fmt::Result {
+    let names = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+    write!(f, "the ramdisk offers {names}")?;
+    if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn and_diagnosis(f: &mut fmt::Formatter<'_>, diagnosis: Option<&str>) -> fmt::Result {

@@ -13,10 +13,12 @@ use provision::trace::{
     DhcpAnswer, DhcpService, TransitionReason,
 };
 use provision::{
-    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, ProvisionState as State,
-    Vicinity,
+    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, CommandFailure,
+    ProvisionState as State, StepFailure, Vicinity,
 };
 use uuid::Uuid;
+
+use crate::world::step_failure;
 
 // The five most common failures. Certain ones are reported at once, with the setting to change.
 
@@ -384,10 +386,14 @@ fn a_clean_that_ended_well_is_never_commented() {
 fn a_clean_that_failed_later_is_explained_by_its_own_reason() {
     let trace = Trace::running().then(
         30,
-        state(State::CleanWait, State::CleanFailed, step_failed("disk sda is read-only")),
+        state(
+            State::CleanWait,
+            State::CleanFailed,
+            Some(TransitionReason::StepFailed { failure: step_failure("disk sda is read-only") }),
+        ),
     );
     let said = trace.says_after(999_999, Verdict::Failed, "disk sda is read-only");
-    assert_eq!(said.text, "disk sda is read-only");
+    assert_eq!(said.text, "the clean step deploy.erase_devices failed: disk sda is read-only");
 }
 
 #[test]
@@ -411,7 +417,7 @@ fn a_failure_is_still_explained_the_next_day_as_it_was_when_it_happened() {
 #[test]
 fn after_a_reboot_within_the_clean_the_first_boot_counts_no_more() {
     let trace = Trace::running()
-        .then(9, state(State::CleanWait, State::Cleaning, Some(TransitionReason::StepReboot)))
+        .then(9, state(State::CleanWait, State::Cleaning, Some(reboot())))
         .then(9, state(State::Cleaning, State::CleanWait, None));
     trace.says_after_a_silence(Verdict::Waiting, "nothing was heard from the machine");
     // The machine repeats its events after a restart, which is progress again.
@@ -562,8 +568,9 @@ fn state(from: State, to: State, reason: Option<TransitionReason>) -> BootEventK
     BootEventKind::State { from, to, reason }
 }
 
-fn step_failed(error: &str) -> Option<TransitionReason> {
-    Some(TransitionReason::StepFailed { error: error.to_owned() })
+/// A step asks for a reboot.
+fn reboot() -> TransitionReason {
+    TransitionReason::StepReboot { extension: AgentExtension::Clean }
 }
 
 fn redfish(
@@ -765,7 +772,7 @@ fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
 }
 
 /// Number of results of [`any_event`].
-pub(crate) const EVENTS: usize = 42;
+pub(crate) const EVENTS: usize = 52;
 
 /// One event of each kind.
 pub(crate) fn any_event(pick: usize) -> BootEventKind {
@@ -778,7 +785,7 @@ pub(crate) fn any_event(pick: usize) -> BootEventKind {
     let not_now = DhcpAnswer::NoBoot { because: NoBoot::NotNow { state: State::Manageable } };
     let events = [
         state(State::Cleaning, State::CleanWait, None),
-        state(State::CleanWait, State::Cleaning, Some(TransitionReason::StepReboot)),
+        state(State::CleanWait, State::Cleaning, Some(reboot())),
         state(State::CleanWait, State::CleanFailed, None),
         state(State::Cleaning, State::Manageable, None),
         redfish(RedfishPurpose::BootOverride, "PATCH", Some(400), Some("no")),
@@ -817,13 +824,42 @@ fn reasons() -> impl Iterator<Item = TransitionReason> {
         TransitionReason::Aborted { procedure: Procedure::Clean },
         TransitionReason::NotVerified { error: text() },
         TransitionReason::NotBooted { error: text() },
-        TransitionReason::StepNotOffered { step: text(), offered: text() },
-        TransitionReason::StepFailed { error: text() },
+        TransitionReason::StepNotOffered {
+            extension: AgentExtension::Clean,
+            step: text(),
+            offered: vec![text(), text()],
+            more: 0,
+        },
         TransitionReason::AgentUnreachable { error: text() },
         TransitionReason::RamdiskSilent { seconds: 1_800, diagnosis: Some(text()) },
         TransitionReason::ImageNotFetched { seconds: 1_800, diagnosis: None },
         TransitionReason::NotSwitchedOff { procedure: Procedure::Undeploy, error: text() },
         TransitionReason::InWords { words: text() },
+        TransitionReason::StepReboot { extension: AgentExtension::Service },
+        TransitionReason::StepNotOffered {
+            extension: AgentExtension::Deploy,
+            step: text(),
+            offered: Vec::new(),
+            more: 2,
+        },
+    ]
+    .into_iter()
+    .chain(step_failures().map(|failure| TransitionReason::StepFailed { failure }))
+}
+
+fn step_failures() -> impl Iterator<Item = StepFailure> {
+    let text = || "erase_devices".to_owned();
+    let extension = AgentExtension::Service;
+    [
+        StepFailure::NotReported { extension, command: CommandFailure::StillRuns },
+        StepFailure::NotReported { extension, command: CommandFailure::OtherVersion },
+        StepFailure::BadList { extension, error: text() },
+        StepFailure::Ended { extension, step: text(), command: CommandFailure::NoReason },
+        step_failure("why"),
+        StepFailure::Forgotten,
+        StepFailure::OtherVersion { step: text() },
+        StepFailure::BadCertificate { error: text() },
+        StepFailure::CallRefused { status: 400, words: text() },
     ]
     .into_iter()
 }

@@ -8,7 +8,7 @@ use provision::state::{Position, PowerTarget};
 use provision::{Boots, Event, PowerState, ProvisionState as State, Stage, Verb, Work};
 use uuid::Uuid;
 
-use crate::world::{World, clean, clean_step, heartbeat, steps_reported};
+use crate::world::{World, clean, clean_step, heartbeat, step_failure, steps_reported};
 
 proptest! {
     #[test]
@@ -262,7 +262,7 @@ impl Happening {
             Kind::StepsReported => steps_reported(attempt),
             Kind::StepStarted => Event::StepStarted { attempt, command_id },
             Kind::StepSucceeded => Event::StepSucceeded { attempt, command_id },
-            Kind::StepFailed => Event::StepFailed { attempt, reason },
+            Kind::StepFailed => Event::StepFailed { attempt, failure: step_failure(&reason) },
             Kind::StepStillRuns => Event::StepStillRuns { attempt },
             Kind::AgentSilent => Event::AgentSilent { attempt, reason },
             Kind::TornDown => Event::TornDown { attempt },
@@ -330,7 +330,7 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
         Work::TearDown { attempt } => Event::TearDownFailed { attempt, reason },
         Work::AskSteps { attempt } => match fate {
             Fate::Well => steps_reported(attempt),
-            Fate::Badly => Event::StepFailed { attempt, reason },
+            Fate::Badly => Event::StepFailed { attempt, failure: step_failure(&reason) },
             Fate::AnswerLost | Fate::Unreached => Event::AgentSilent { attempt, reason },
         },
         Work::RunStep { attempt, index } => match fate {
@@ -353,7 +353,7 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
                 assert!(agent.commands.contains(&(attempt, index)), "it was never sent");
                 Event::StepSucceeded { attempt, command_id: format!("{attempt}-{index}") }
             }
-            Fate::Badly => Event::StepFailed { attempt, reason },
+            Fate::Badly => Event::StepFailed { attempt, failure: step_failure(&reason) },
             Fate::AnswerLost => Event::StepStillRuns { attempt },
             Fate::Unreached => Event::AgentSilent { attempt, reason },
         },

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::situations::{self, asking, boots, running, waiting};
-use crate::world::{World, clean, clean_step, heartbeat, steps_reported};
+use crate::world::{World, clean, clean_step, heartbeat, step_failure, steps_reported};
 
 #[test]
 fn a_second_agent_with_the_same_token_is_refused() {
@@ -58,7 +58,7 @@ fn nothing_of_an_older_attempt_is_accepted() {
             steps_reported(old),
             Event::StepStarted { attempt: old, command_id: command_id() },
             Event::StepSucceeded { attempt: old, command_id: command_id() },
-            Event::StepFailed { attempt: old, reason: reason() },
+            Event::StepFailed { attempt: old, failure: step_failure("") },
             Event::StepStillRuns { attempt: old },
             Event::BootMissed { attempt: old },
             Event::AgentSilent { attempt: old, reason: reason() },
@@ -90,7 +90,7 @@ fn an_agent_cannot_disturb_a_boot_or_a_tear_down() {
     for world in [situations::booting(), situations::tearing_down()] {
         let attempt = world.attempt().id;
         for event in [
-            Event::StepFailed { attempt, reason: "late".into() },
+            Event::StepFailed { attempt, failure: step_failure("late") },
             Event::AgentSilent { attempt, reason: "late".into() },
             Event::StepStarted { attempt, command_id: "late".into() },
         ] {

@@ -76,6 +76,45 @@ fn a_number_that_an_operator_wrote_is_the_same_after_a_restart() {
     }
 }
 
+#[test]
+fn events_are_shown_in_the_words_on_this_page() {
+    let lines: Vec<_> = (0..EVENTS).map(|pick| any_event(pick).to_string()).collect();
+
+    insta::with_settings!(
+        { snapshot_path => "../snapshots", prepend_module_to_snapshot => false },
+        { insta::assert_snapshot!("words_of_events", lines.join("\n")) }
+    );
+}
+
+/// Reasons became types in two steps: these are rows of the first.
+#[test]
+fn a_failure_that_was_stored_as_a_sentence_is_shown_in_its_words() {
+    let sentence = "the clean step deploy.erase_devices failed: no such disk";
+    let lacks = "node does not support this clean step: deploy.polish; the ramdisk offers";
+    for (reason, shown) in [
+        (json!({ "reason": "step_failed", "error": sentence }), sentence.to_owned()),
+        (json!({ "reason": "step_reboot" }), "a clean step asked for a reboot".to_owned()),
+        (
+            json!({ "reason": "step_not_offered", "step": "deploy.polish", "offered": "none" }),
+            format!("{lacks} none"),
+        ),
+        (
+            json!({ "reason": "step_not_offered", "step": "deploy.polish", "offered": "a.b, a.c" }),
+            format!("{lacks} a.b, a.c"),
+        ),
+    ] {
+        let row = json!({
+            "at": "2026-01-02T03:04:05Z", "attempt": Uuid::nil(),
+            "kind": "state", "from": "clean wait", "to": "clean failed", "reason": reason,
+        });
+
+        let event: BootEvent = serde_json::from_str(&row.to_string()).unwrap();
+
+        assert_eq!(event.what.to_string(), format!("clean wait → clean failed ({shown})"));
+        comes_back(&event);
+    }
+}
+
 proptest! {
     #[test]
     fn every_number_comes_back_as_it_was(number in proptest::num::f64::NORMAL, digits in "[1-9][0-9]{0,120}") {

@@ -9,7 +9,7 @@ use provision::{Event, Outcome, PowerState, Refused, Verb, Work};
 use uuid::Uuid;
 
 use crate::situations;
-use crate::world::{MACHINE, World, clean, clean_step, steps_reported};
+use crate::world::{MACHINE, World, clean, clean_step, step_failure, steps_reported};
 
 #[test]
 fn every_situation_and_event_has_the_outcome_on_this_page() {
@@ -120,7 +120,10 @@ fn events() -> Vec<(&'static str, Make)> {
             "step succeeded",
             make(move |_, attempt| Event::StepSucceeded { attempt, command_id: command_id() }),
         ),
-        ("step failed", make(move |_, attempt| Event::StepFailed { attempt, reason: reason() })),
+        (
+            "step failed",
+            make(move |_, attempt| Event::StepFailed { attempt, failure: step_failure("why") }),
+        ),
         ("step still runs", make(|_, attempt| Event::StepStillRuns { attempt })),
         ("agent silent", make(move |_, attempt| Event::AgentSilent { attempt, reason: reason() })),
         ("torn down", make(|_, attempt| Event::TornDown { attempt })),

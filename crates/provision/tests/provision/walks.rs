@@ -6,7 +6,7 @@ use provision::state::PowerTarget;
 use provision::{BootEventKind, Event, PowerState, ProvisionState as State, Refused, Verb, Work};
 
 use crate::situations::{self, boots, cleaning, running, waiting};
-use crate::world::{World, clean, clean_step, steps_reported};
+use crate::world::{World, clean, clean_step, step_failure, steps_reported};
 
 #[test]
 fn a_manual_clean_ends_where_it_began() {
@@ -152,12 +152,13 @@ fn a_failed_clean_is_switched_off_and_waits_in_maintenance_for_an_operator() {
     let mut world = running(&["erase_devices_metadata"]);
     let attempt = world.attempt().id;
     world.happens(world.heartbeat());
-    world.is_done(Event::StepFailed { attempt, reason: "disk sda is read-only".into() });
+    world.is_done(Event::StepFailed { attempt, failure: step_failure("disk sda is read-only") });
 
     assert_eq!(world.node.provision_state, State::CleanFailed);
     assert!(world.node.maintenance);
     assert_eq!(world.node.fault.as_deref(), Some("clean failure"));
-    assert_eq!(world.node.last_error.as_deref(), Some("disk sda is read-only"));
+    let error = "the clean step deploy.erase_devices failed: disk sda is read-only";
+    assert_eq!(world.node.last_error.as_deref(), Some(error));
     world.is_done(Event::TornDown { attempt });
     assert_eq!(world.node.power_state, Some(PowerState::Off));
     assert_eq!(world.node.live_attempt(), None);

@@ -8,7 +8,8 @@ use provision::node::{FreshAttempt, Secret};
 use provision::step::{last_heard, may_have_missed};
 use provision::steps::ProcedureStep;
 use provision::{
-    Attempt, Context, Event, Node, Outcome, Policy, Refused, Verb, VerbRequest, Work, step,
+    AgentExtension, Attempt, CommandFailure, Context, Event, Node, Outcome, Policy, Refused,
+    StepFailure, Verb, VerbRequest, Work, step,
 };
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -122,6 +123,15 @@ pub(crate) fn heartbeat(token: &str, url: &str, at: Timestamp) -> Event {
         agent_verify_ca: None,
         at,
     })
+}
+
+/// The failure of a clean step, in the agent's words.
+pub(crate) fn step_failure(words: &str) -> StepFailure {
+    StepFailure::Ended {
+        extension: AgentExtension::Clean,
+        step: "deploy.erase_devices".to_owned(),
+        command: CommandFailure::Error { words: words.to_owned() },
+    }
 }
 
 pub(crate) fn clean_step(name: &str, priority: i64) -> ProcedureStep {

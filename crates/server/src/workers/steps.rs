@@ -24,7 +24,7 @@ pub(super) async fn run(
     };
     let client = match AgentClient::new(attempt, agent) {
         Ok(client) => client,
-        Err(error) => return Event::StepFailed { attempt: id, reason: error.to_string() },
+        Err(failure) => return Event::StepFailed { attempt: id, failure },
     };
     let agent = TracedAgent { context, claimed, client };
     agent.carry_out(StepPlan::new(work, extension, id, &attempt.run)).await
@@ -57,7 +57,7 @@ impl TracedAgent<'_> {
     async fn commands(&self) -> AgentReply {
         match self.client.commands().await {
             Ok(commands) => AgentReply::Commands(commands),
-            Err(error) => self.failed(AgentCall::ListCommands, &error),
+            Err(error) => self.failed(AgentCall::ListCommands, error),
         }
     }
 
@@ -75,11 +75,11 @@ impl TracedAgent<'_> {
                 self.record(step_plan::traced_command(call, &command));
                 AgentReply::Sent(command)
             }
-            Err(error) => self.failed(call, &error),
+            Err(error) => self.failed(call, error),
         }
     }
 
-    fn failed(&self, call: AgentCall, error: &AgentError) -> AgentReply {
+    fn failed(&self, call: AgentCall, error: AgentError) -> AgentReply {
         let outcome = AgentOutcome::Failed { error: error.to_string() };
         self.record(step_plan::traced(call, outcome));
         reply_of(error)
@@ -113,33 +113,35 @@ impl TracedAgent<'_> {
     }
 }
 
-fn reply_of(error: &AgentError) -> AgentReply {
-    let reason = error.to_string();
+fn reply_of(error: AgentError) -> AgentReply {
     match error {
-        AgentError::Unreachable { .. } | AgentError::Busy(_) => AgentReply::Silent(reason),
-        AgentError::Certificate(_) | AgentError::Refused { .. } => AgentReply::Refused(reason),
+        AgentError::Unreachable { .. } | AgentError::Busy(_) => {
+            AgentReply::Silent(error.to_string())
+        }
+        AgentError::Refused(failure) => AgentReply::Refused(failure),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
+    use provision::StepFailure;
 
     use super::*;
 
     #[test]
     fn an_agent_that_cannot_be_reached_or_is_busy_is_silent_and_has_not_refused() {
-        let (at, why, words) = ("https://x".to_owned(), "timed out".to_owned(), "no".to_owned());
-        let status = StatusCode::BAD_REQUEST;
+        let (at, why) = ("https://x".to_owned(), "timed out".to_owned());
+        let failure = StepFailure::CallRefused { status: 400, words: "no".to_owned() };
         for (error, is_silent) in [
             (AgentError::Unreachable { at, why }, true),
             (AgentError::Busy("running".to_owned()), true),
-            (AgentError::Refused { status, words }, false),
-            (AgentError::Certificate("no PEM".to_owned()), false),
+            (AgentError::Refused(failure), false),
         ] {
-            let reply = reply_of(&error);
+            let words = error.to_string();
 
-            assert_eq!(matches!(reply, AgentReply::Silent(_)), is_silent, "{error}");
+            let reply = reply_of(error);
+
+            assert_eq!(matches!(reply, AgentReply::Silent(_)), is_silent, "{words}");
         }
     }
 }
