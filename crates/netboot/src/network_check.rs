@@ -1,5 +1,10 @@
-//! Checks of the other DHCP servers, routers and hosts of a network: whether machines boot beside them.
+//! Checks of a network: this host's interface, name servers and URL; other DHCP servers, routers and hosts; whether
+//! machines boot there.
 
+pub mod boot_url;
 pub mod dhcp_servers;
+pub mod name_servers;
 pub mod neighbours;
+pub mod own_interface;
+pub mod probe_messages;
 pub mod routers;

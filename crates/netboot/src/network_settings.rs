@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use dhcp::leases::LeasePool;
+use dhcp::v4::destination::SERVER;
+use dhcp::v4::proxy::PXE_PORT;
+use dhcp::v6::ports::SERVER_PORT;
 use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
@@ -283,8 +286,25 @@ impl NetworkSettings {
         Ok(())
     }
 
+    /// Whether a service needs an IPv4 address on the interface.
+    #[must_use]
+    pub fn needs_v4(&self) -> bool {
+        self.pool.is_some() || self.proxy
+    }
+
+    /// The UDP ports that a service has on the interface.
+    pub fn server_ports(&self) -> impl Iterator<Item = u16> {
+        let all = [
+            (SERVER, self.needs_v4()),
+            (PXE_PORT, self.proxy),
+            (SERVER_PORT, self.pool6.is_some()),
+        ];
+        all.into_iter().filter(|(_, is_needed)| *is_needed).map(|(port, _)| port)
+    }
+
     /// The first and the last address of a family's pool.
-    fn ends(&self, is_four: bool) -> Option<[IpAddr; 2]> {
+    #[must_use]
+    pub fn ends(&self, is_four: bool) -> Option<[IpAddr; 2]> {
         if is_four {
             self.pool.map(|Ipv4Range(pool)| [pool.first.into(), pool.last.into()])
         } else {

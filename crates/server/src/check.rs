@@ -1,7 +1,6 @@
 //! Checks of the daemon's requirements on its host, without serving.
 
 mod found;
-mod names;
 pub mod network;
 mod provider;
 
@@ -12,6 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
 use hardware::CpuArch;
 use netboot::boot_set::how_to_make_one;
+use netboot::network_check::boot_url::expect_short;
+use netboot::network_check::name_servers;
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
@@ -55,9 +56,10 @@ pub async fn all(config: &Config) -> Vec<Found> {
     }
     found.push(("URL for machines".to_owned(), url(config)));
     for network in &config.dhcp.networks {
-        let names = names::names(&config.boot, network);
+        let (url, url6) = (config.boot.url.as_ref(), config.boot.url6.as_ref());
+        let names = name_servers::judge(url, url6, network);
         let on = format!("name in the URL on {}", network.interface);
-        found.extend(names.map(|names| (on, names)));
+        found.extend(names.map(|names| (on, names.map_err(Into::into))));
     }
     found
 }
@@ -67,7 +69,8 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
     // With SO_REUSEADDR on both sides, two processes share a port.
     let is_ours = network::has_ports(network)?;
     let own = dhcp::DhcpThread::could_open(&config.dhcp, network, state, is_ours)?;
-    network::fits(network, &config.agent)?;
+    let (host, agent) = (network::look_at_host(&network.interface)?, &config.agent);
+    host.fits(network, agent.url.as_ref(), agent.listen)?;
     if let Some(own) = own.filter(|own| own.is_ipv4() && config.dhcp.tftp) {
         network::has_tftp(own).context("UDP port 69 (TFTP)")?;
     }
@@ -141,7 +144,7 @@ fn boot_set(config: &Config, state: &Path) -> Result<String> {
 
 fn url(config: &Config) -> Result<String> {
     if let Some(url) = config.boot.url.as_ref().filter(|url| IpFamily::V4.reaches(url)) {
-        network::url_fits(url.as_str())?;
+        expect_short(url.as_str())?;
     }
     match (&config.boot.url, &config.boot.url6) {
         (Some(url), Some(url6)) => return Ok(format!("{url}, and over IPv6 {url6}")),

@@ -10,17 +10,15 @@ use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use hardware::Mac;
 use ipnet::IpNet;
+use netboot::network_check::boot_url::CheckedUrl;
 use netboot::network_check::{dhcp_servers, routers};
 use netboot::network_settings::NetworkSettings;
 
-use self::host::CheckedInterface;
-pub(super) use self::host::fits;
-use self::url::FetchedUrl;
-pub(super) use self::url::fits as url_fits;
+pub(super) use self::host::look as look_at_host;
 use super::found::Found;
 use crate::config::Config;
 use crate::dhcp::port::{self, PortHolder, PortPlace};
-use crate::dhcp::{probe, tftp};
+use crate::dhcp::{interface, probe, tftp};
 
 /// Sends requests on every DHCP network like a machine that is switched on, also in the name of `machines`, since
 /// other servers may answer only some machines. Leases are not affected except by offers, which servers soon forget.
@@ -32,34 +30,34 @@ pub async fn networks(config: &Config, machines: &[Mac]) -> Vec<Found> {
 async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> Vec<Found> {
     let name = &network.interface;
     let named = |what: &str, found| (format!("{name}: {what}"), found);
-    let host = match CheckedInterface::settled(name).await {
+    let host = match host::settled(name).await {
         Err(error) => return vec![named("interface", Err(error))],
         Ok(host) => host,
     };
-    let works = host.interface(name);
+    let works = host.is_whole().map_err(Into::into).and_then(|()| interface::is_up(name));
     if works.is_err() {
         return vec![named("interface", works)];
     }
     let mut all = vec![
         named("interface", works),
-        named("addresses", host.has(network)),
-        named("settings", host.suits(network)),
+        named("addresses", host.has(network).map_err(Into::into)),
+        named("settings", host.suits(network).map_err(Into::into)),
     ];
-    if let Err(error) = host.agents_reach(network, &config.agent) {
-        all.push(named("agents", Err(error)));
+    let agent = &config.agent;
+    if let Err(error) = host.agents_reach(network, agent.url.as_ref(), agent.listen) {
+        all.push(named("agents", Err(error.into())));
     }
     if let Err(error) = port::may_have(name, 67) {
         all.push(named("permission", Err(error)));
         return all;
     }
     let mut is_running = false;
-    for port in ports(network) {
+    for port in network.server_ports() {
         let holder = port::who_has(PortPlace::On(name), port);
         is_running |= matches!(holder, Ok(PortHolder::Us(_)));
         all.push(named(&format!("UDP port {port}"), holder.map(|holder| holder.to_string())));
     }
-    let four = network.pool.is_some() || network.proxy;
-    let six = network.pool6.is_some();
+    let (four, six) = (network.needs_v4(), network.pool6.is_some());
     let own4 = host.own(network, true).filter(|_| four);
     let own6 = host.own(network, false).filter(|_| six);
     if let Some(own) = own4.filter(|_| config.dhcp.tftp) {
@@ -68,7 +66,11 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     // If this service is not running, no answer is its own, whatever address it comes from.
     let own: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).filter(|_| is_running).collect();
     let url = |near: Option<IpNet>| async move {
-        Some(url::reached(FetchedUrl { config, network, near: near?, is_running }).await)
+        let (urls, listen) = (config.urls(None), config.boot.listen);
+        match CheckedUrl::new(&urls, network, near?, listen, is_running) {
+            Ok(checked) => Some(url::reached(&checked).await),
+            Err(unusable) => Some(Err(unusable.into())),
+        }
     };
     let (offers, servers6, routers, near, url4, url6) = tokio::join!(
         when(four, probe::offers(name, machines)),
@@ -100,17 +102,10 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
     all
 }
 
-/// The server ports of a network.
-fn ports(network: &NetworkSettings) -> impl Iterator<Item = u16> {
-    let four = network.pool.is_some() || network.proxy;
-    let all = [(67, four), (4011, network.proxy), (547, network.pool6.is_some())];
-    all.into_iter().filter(|(_, is_needed)| *is_needed).map(|(port, _)| port)
-}
-
 /// Checks that no other program has the ports of a network; returns whether this service has some.
 pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
     let mut is_ours = false;
-    for port in ports(network) {
+    for port in network.server_ports() {
         let holder = port::who_has(PortPlace::On(&network.interface), port)
             .with_context(|| format!("UDP port {port}"))?;
         is_ours |= matches!(holder, PortHolder::Us(_));
