@@ -1,5 +1,6 @@
 //! The responders' answers without a socket: for `ferroboot explain` and `ferroboot replay`.
 
+pub mod last_announcement;
 pub mod sample_requests;
 pub mod vantage;
 
@@ -17,13 +18,12 @@ use provision::{BootInterface, Node, ProvisionState};
 
 use self::sample_requests::SampleRequest;
 use crate::boot_answer::BootContext;
-use crate::foreign_pools::ForeignPools;
 use crate::interface_addresses::link_local_of;
+use crate::network_plan::NetworkResponders;
 use crate::node_view::{NodeView, RegisteredPort};
-use crate::proxy::ProxyResponder;
 use crate::respond::{Responder, respond};
-use crate::v4::{V4Arrival, V4Reply, V4Responder};
-use crate::v6::{V6Arrival, V6Reply, V6Responder};
+use crate::v4::{V4Arrival, V4Reply};
+use crate::v6::{V6Arrival, V6Reply};
 
 /// The addresses of a packet from a client without an address (RFC 2131 §4.1).
 const FROM_NO_ADDRESS: V4Arrival =
@@ -34,14 +34,8 @@ const FROM_NO_ADDRESS: V4Arrival =
 pub struct NetworkDryRun {
     /// The interface.
     pub interface: String,
-    /// DHCPv4.
-    pub v4: Option<V4Responder>,
-    /// ProxyDHCP on port 67.
-    pub proxy: Option<ProxyResponder>,
-    /// ProxyDHCP on port 4011.
-    pub pxe: Option<ProxyResponder>,
-    /// DHCPv6.
-    pub v6: Option<V6Responder>,
+    /// The responders.
+    pub responders: NetworkResponders,
     /// Whether our server identifier is unknown, so that any identifier in a request is accepted as ours.
     pub accepts_any_v4_server_id: bool,
     /// The same for DHCPv6.
@@ -108,16 +102,6 @@ pub enum BootStage {
 }
 
 impl NetworkDryRun {
-    /// Leaves clients with an address of these pools to the daemons that give them.
-    pub fn set_foreign_pools(&mut self, pools: &ForeignPools) {
-        if let Some(v4) = &mut self.v4 {
-            v4.set_foreign_pools(pools);
-        }
-        if let Some(v6) = &mut self.v6 {
-            v6.set_foreign_pools(pools);
-        }
-    }
-
     /// The answers to each kind of client with this MAC address and firmware of `architecture`. `boot_set_folder`
     /// holds the boot sets.
     #[must_use]
@@ -129,6 +113,7 @@ impl NetworkDryRun {
         boot_set_folder: &Path,
         now: Millis,
     ) -> Vec<Explained> {
+        let responders = &self.responders;
         let mut all = Vec::new();
         for sample in sample_requests::all(mac, architecture) {
             let asking = SampleDryRun {
@@ -141,12 +126,24 @@ impl NetworkDryRun {
             if sample.is_of_v4() {
                 let request = sample.v4();
                 let verdict = |reply: Option<&V4Reply>| sample.verdict4(&request, reply);
-                all.extend(asking.explain("IPv4", &self.v4, &request, FROM_NO_ADDRESS, verdict));
-                all.extend(asking.explain("IPv4", &self.proxy, &request, FROM_NO_ADDRESS, verdict));
+                all.extend(asking.explain(
+                    "IPv4",
+                    &responders.v4,
+                    &request,
+                    FROM_NO_ADDRESS,
+                    verdict,
+                ));
+                all.extend(asking.explain(
+                    "IPv4",
+                    &responders.proxy,
+                    &request,
+                    FROM_NO_ADDRESS,
+                    verdict,
+                ));
             }
             let (request, arrival) = (sample.v6(), V6Arrival::to_all(link_local_of(mac)));
             let verdict = |reply: Option<&V6Reply>| sample.verdict6(&request, reply);
-            all.extend(asking.explain("IPv6", &self.v6, &request, arrival, verdict));
+            all.extend(asking.explain("IPv6", &responders.v6, &request, arrival, verdict));
         }
         all
     }
@@ -160,6 +157,7 @@ impl NetworkDryRun {
         now: Millis,
     ) -> Option<String> {
         let CapturedPacket { from, to, port, payload } = packet;
+        let responders = &mut self.responders;
         match *from {
             IpAddr::V4(from) => {
                 let to = if let IpAddr::V4(to) = *to { to } else { Ipv4Addr::BROADCAST };
@@ -168,35 +166,27 @@ impl NetworkDryRun {
                     self.accepts_any_v4_server_id.then(|| sample_requests::server4(payload));
                 let named = named.flatten();
                 let beside = match *port {
-                    PXE_PORT => &mut self.pxe,
-                    _ => &mut self.proxy,
+                    PXE_PORT => &mut responders.pxe,
+                    _ => &mut responders.proxy,
                 };
                 if let Some(proxy) = beside {
                     named.into_iter().for_each(|server| proxy.accept_server_id(server));
                     return Some(respond(proxy, payload, arrival, context, now).in_words());
                 }
-                let v4 = self.v4.as_mut().filter(|_| *port != PXE_PORT)?;
+                let v4 = responders.v4.as_mut().filter(|_| *port != PXE_PORT)?;
                 named.into_iter().for_each(|server| v4.accept_server_id(server));
                 Some(respond(v4, payload, arrival, context, now).in_words())
             }
             IpAddr::V6(from) => {
                 let named =
                     self.accepts_any_v6_server_id.then(|| sample_requests::server6(payload));
-                let v6 = self.v6.as_mut()?;
+                let v6 = responders.v6.as_mut()?;
                 named.flatten().into_iter().for_each(|duid| v6.accept_server_id(&duid));
                 let to = if let IpAddr::V6(to) = *to { to } else { ALL_SERVERS };
                 let arrival = V6Arrival { to, ..V6Arrival::to_all(from) };
                 Some(respond(v6, payload, arrival, context, now).in_words())
             }
         }
-    }
-
-    /// The service's address; IPv4 if there is one.
-    #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
-        let v4 = self.v4.as_ref().map(V4Responder::address);
-        let v4 = v4.or_else(|| self.proxy.as_ref().map(ProxyResponder::address));
-        v4.map(IpAddr::from).or_else(|| self.v6.as_ref().map(|v6| v6.address().into()))
     }
 }
 

@@ -14,10 +14,12 @@ use hardware::Mac;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
+use crate::foreign_pools::ForeignPools;
 use crate::network_settings::{
     AddressRange, NetworkSettings, RelayedSubnet, Reservation, StaticRoute, SubnetServices,
 };
 use crate::proxy::ProxyResponder;
+use crate::respond::Responder as _;
 use crate::v4::{V4Responder, V4Subnet};
 use crate::v6::{V6Responder, V6Subnet};
 
@@ -38,12 +40,83 @@ pub struct EmptyPool {
     pub pool: LeasePool<Ipv6Addr>,
 }
 
+/// The service's addresses on the interface of a network.
+#[derive(Clone, Debug, Default)]
+pub struct OwnAddresses {
+    /// The source address of IPv4 answers, with its network; `None` if the network has neither a pool nor a proxy.
+    pub v4: Option<Ipv4Net>,
+    /// The IPv6 address with its network, and the service's DUID; `None` if the network has no IPv6 pool.
+    pub v6: Option<(Ipv6Net, Vec<u8>)>,
+    /// All addresses of the interface.
+    pub all: Vec<IpNet>,
+}
+
+/// The responders of a network.
+#[derive(Debug)]
+pub struct NetworkResponders {
+    /// DHCPv4.
+    pub v4: Option<V4Responder>,
+    /// ProxyDHCP on port 67.
+    pub proxy: Option<ProxyResponder>,
+    /// ProxyDHCP on port 4011.
+    pub pxe: Option<ProxyResponder>,
+    /// DHCPv6.
+    pub v6: Option<V6Responder>,
+}
+
+impl NetworkResponders {
+    /// The responders, each with limits of its own. `lease_secs` is the lease time in seconds. `open_leases4` and
+    /// `open_leases6` get the name of a subnet's journal.
+    ///
+    /// # Errors
+    /// [`EmptyPool`], and those of `open_leases4` and `open_leases6`.
+    pub fn plan<E: From<EmptyPool>>(
+        settings: &NetworkSettings,
+        own: &OwnAddresses,
+        lease_secs: u32,
+        limits: impl Fn() -> RateLimits,
+        open_leases4: impl FnMut(&str, PoolPlan<Ipv4Addr>) -> Result<LeaseTable<Ipv4Addr>, E>,
+        open_leases6: impl FnMut(&str, PoolPlan<Ipv6Addr>) -> Result<LeaseTable<Ipv6Addr>, E>,
+    ) -> Result<Self, E> {
+        let mut all = Self { v4: None, proxy: None, pxe: None, v6: None };
+        if let Some(own4) = own.v4 {
+            all.v4 = v4_responder(settings, own4, &own.all, lease_secs, limits(), open_leases4)?;
+            let beside = |port| proxy_responder(own4, lease_secs, port, limits());
+            all.proxy = settings.proxy.then(|| beside(ProxyPort::Dhcp));
+            all.pxe = settings.proxy.then(|| beside(ProxyPort::Pxe));
+        }
+        if let Some((own6, duid)) = &own.v6 {
+            let (limits, ours) = (limits(), &own.all);
+            all.v6 = v6_responder(settings, *own6, duid, ours, lease_secs, limits, open_leases6)?;
+        }
+        Ok(all)
+    }
+
+    /// The service's address of each family; IPv4 comes first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.as_ref().map(V4Responder::address);
+        let v4 = v4.or_else(|| self.proxy.as_ref().map(ProxyResponder::address));
+        let v6 = self.v6.as_ref().map(V6Responder::address);
+        v4.map(IpAddr::from).into_iter().chain(v6.map(IpAddr::from))
+    }
+
+    /// Leaves clients with an address of these pools to the daemons that give them.
+    pub fn set_foreign_pools(&mut self, pools: &ForeignPools) {
+        if let Some(v4) = &mut self.v4 {
+            v4.set_foreign_pools(pools);
+        }
+        if let Some(v6) = &mut self.v6 {
+            v6.set_foreign_pools(pools);
+        }
+    }
+}
+
 /// The DHCPv4 responder of a network; `None` if the network has no pool. `own` is the source address of answers,
 /// `ours` are all addresses of the interface. `open_leases` gets the name of a subnet's journal.
 ///
 /// # Errors
 /// The errors of `open_leases`.
-pub fn v4_responder<E>(
+fn v4_responder<E>(
     settings: &NetworkSettings,
     own: Ipv4Net,
     ours: &[IpNet],
@@ -82,8 +155,7 @@ pub fn v4_responder<E>(
 }
 
 /// The ProxyDHCP responder for one port of a network with another DHCP server.
-#[must_use]
-pub fn proxy_responder(
+fn proxy_responder(
     own: Ipv4Net,
     lease_secs: u32,
     port: ProxyPort,
@@ -98,7 +170,7 @@ pub fn proxy_responder(
 ///
 /// # Errors
 /// [`EmptyPool`], and those of `open_leases`.
-pub fn v6_responder<E: From<EmptyPool>>(
+fn v6_responder<E: From<EmptyPool>>(
     settings: &NetworkSettings,
     own: Ipv6Net,
     duid: &[u8],

@@ -6,11 +6,13 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use dhcp::leases::LeasePool;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 use url::Url;
 
 use crate::interface_addresses::server_duid;
+use crate::network_plan::OwnAddresses;
 use crate::network_settings::NetworkSettings;
 use crate::urls::UrlSettings;
 
@@ -55,26 +57,88 @@ pub struct UnknownVantage {
     unseen: Unseen,
 }
 
+/// The service's addresses in a network.
+#[derive(Debug)]
+pub struct NetworkVantage {
+    /// The addresses.
+    pub own: OwnAddresses,
+    /// Whether the IPv4 address is a guess, so that any server identifier in a request is accepted as ours.
+    pub accepts_any_v4_server_id: bool,
+    /// Whether the DUID is invented, since the card's MAC address is unknown.
+    pub accepts_any_v6_server_id: bool,
+    /// A remark on each guess.
+    pub guessed: Vec<String>,
+}
+
 /// The service's address in an IPv4 network.
 #[derive(Debug)]
-pub struct V4Vantage {
+struct V4Vantage {
     /// The address, with its network.
-    pub own: Ipv4Net,
+    own: Ipv4Net,
     /// A remark if the address is a guess.
-    pub guessed: Option<String>,
+    guessed: Option<String>,
 }
 
 /// The service's address in an IPv6 network.
 #[derive(Debug)]
-pub struct V6Vantage {
+struct V6Vantage {
     /// The address, with its network.
-    pub own: Ipv6Net,
+    own: Ipv6Net,
     /// The service's DUID.
-    pub duid: Vec<u8>,
+    duid: Vec<u8>,
     /// Whether the DUID is invented, since the card's MAC address is unknown.
-    pub accepts_any_server_id: bool,
+    accepts_any_server_id: bool,
     /// A remark if the address is a guess.
-    pub guessed: Option<String>,
+    guessed: Option<String>,
+}
+
+impl NetworkVantage {
+    /// The addresses from `given`, otherwise those that this host shows, otherwise guesses. `here` are all addresses of
+    /// the interface on this host. `seen4` and `seen6` are called if the network needs an address of that family.
+    ///
+    /// # Errors
+    /// [`UnknownVantage`]
+    pub fn find(
+        settings: &NetworkSettings,
+        urls: &UrlSettings,
+        given: &[InterfaceAddress],
+        here: &[IpNet],
+        seen4: impl FnOnce() -> Result<Ipv4Net, Unseen>,
+        seen6: impl FnOnce(LeasePool<Ipv6Addr>) -> Result<(Ipv6Net, Vec<u8>), Unseen>,
+    ) -> Result<Self, UnknownVantage> {
+        let mut vantage = Self {
+            own: OwnAddresses::default(),
+            accepts_any_v4_server_id: false,
+            accepts_any_v6_server_id: false,
+            guessed: Vec::new(),
+        };
+        if settings.needs_v4() {
+            let V4Vantage { own, guessed } = V4Vantage::find(settings, urls, given, seen4())?;
+            vantage.accepts_any_v4_server_id = guessed.is_some();
+            vantage.guessed.extend(guessed);
+            vantage.own.v4 = Some(own);
+            vantage.own.all.extend(of_interface(here, own.into()));
+        }
+        if let Some(pool) = settings.pool6 {
+            let V6Vantage { own, duid, accepts_any_server_id, guessed } =
+                V6Vantage::find(settings, urls, given, seen6(pool.0))?;
+            vantage.accepts_any_v6_server_id = accepts_any_server_id;
+            vantage.guessed.extend(guessed);
+            vantage.own.v6 = Some((own, duid));
+            vantage.own.all.extend(of_interface(here, own.into()));
+        }
+        Ok(vantage)
+    }
+}
+
+/// The addresses of the service's interface in the family of `own`: those `here`, unless an interface of the same name
+/// on another host has `own`.
+fn of_interface(here: &[IpNet], own: IpNet) -> Vec<IpNet> {
+    if !here.contains(&own) {
+        return vec![own];
+    }
+    let family = |net: &IpNet| net.addr().is_ipv4() == own.addr().is_ipv4();
+    here.iter().copied().filter(family).collect()
 }
 
 impl V4Vantage {
@@ -82,7 +146,7 @@ impl V4Vantage {
     ///
     /// # Errors
     /// [`UnknownVantage`]
-    pub fn find(
+    fn find(
         settings: &NetworkSettings,
         urls: &UrlSettings,
         given: &[InterfaceAddress],
@@ -121,7 +185,7 @@ impl V6Vantage {
     ///
     /// # Errors
     /// [`UnknownVantage`]
-    pub fn find(
+    fn find(
         settings: &NetworkSettings,
         urls: &UrlSettings,
         given: &[InterfaceAddress],
@@ -292,6 +356,21 @@ mod tests {
 
         assert!(refused.to_string().contains("--address nosuch0="), "{refused}");
         assert_eq!(refused.source().unwrap().to_string(), "no such network interface");
+    }
+
+    #[test]
+    fn the_addresses_of_an_interface_of_the_same_name_on_another_host_are_left_out() {
+        let both = settings("pool = \"192.0.2.10-192.0.2.20\"\npool6 = \"fd00::10-fd00::1f\"");
+        let here = ["192.0.2.1/24", "192.0.2.2/24", "fd00::1/64"].map(|net| net.parse().unwrap());
+        let given =
+            ["nosuch0=192.0.2.1/24", "nosuch0=fd00::9/64"].map(|text| text.parse().unwrap());
+        let (seen4, seen6) = (|| Err("unused".into()), |_| Err("unused".into()));
+
+        let vantage = NetworkVantage::find(&both, &NO_URLS, &given, &here, seen4, seen6).unwrap();
+
+        let all: Vec<_> = vantage.own.all.iter().map(IpNet::to_string).collect();
+        assert_eq!(all, ["192.0.2.1/24", "192.0.2.2/24", "fd00::9/64"]);
+        assert!(!vantage.accepts_any_v4_server_id && vantage.accepts_any_v6_server_id);
     }
 
     #[test]

@@ -1,22 +1,16 @@
 //! The service's answers with its current settings, nodes and leases, without a socket: nothing is sent or written.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 use artifacts::BootSets;
-use dhcp::address_family::AddressFamily;
-use dhcp::leases::LeaseTable;
 use dhcp::limits::{Rate, RateLimits, Rates};
-use dhcp::v4::proxy::ProxyPort;
 use hardware::{ClientArchitecture, Mac};
-use ipnet::IpNet;
-use netboot::dry_run::vantage::{InterfaceAddress, V4Vantage, V6Vantage};
+use netboot::dry_run::last_announcement::last_announcement;
+use netboot::dry_run::vantage::{InterfaceAddress, NetworkVantage};
 use netboot::dry_run::{CapturedPacket, Explained, KnownMachine, NetworkDryRun};
-use netboot::network_plan::{self, PoolPlan};
+use netboot::network_plan::NetworkResponders;
 use netboot::network_settings::NetworkSettings;
-use netboot::node_view::{NodeView as _, RegisteredPort};
+use netboot::node_view::NodeView as _;
 use nodes::{NodeIndex, Nodes};
-use provision::{BootEventKind, BootInterface};
 use store::{Clock, Store, StoreError};
 use tokio::sync::watch;
 
@@ -24,7 +18,7 @@ use super::boot_sources::{BootSources, IndexView};
 use super::interface;
 use super::journal::look;
 use super::listener::{now, now_secs};
-use super::responders::own4;
+use super::own_addresses::own4;
 use super::socket::Ipv6Link;
 use crate::config::{Config, DhcpProvider};
 use crate::daemons;
@@ -58,11 +52,14 @@ impl DryRun {
                 Err(error) => notes.push(format!("{}: left out: {error:#}", network.interface)),
             }
         }
-        let urls = config.urls(networks.iter().find_map(NetworkDryRun::address));
+        let urls =
+            config.urls(networks.iter().find_map(|network| network.responders.addresses().next()));
         let boot_sets = BootSets::look(&config.boot.boot_sets_in(&config.state_dir()?));
         let nodes = IndexView(index);
         let foreign_pools = daemons::foreign(&leased);
-        networks.iter_mut().for_each(|network| network.set_foreign_pools(&foreign_pools));
+        networks
+            .iter_mut()
+            .for_each(|network| network.responders.set_foreign_pools(&foreign_pools));
         let (_, foreign_pools) = watch::channel(foreign_pools);
         let tftp = config.dhcp.tftp;
         let sources = BootSources { nodes, urls, boot_sets, tftp, foreign_pools };
@@ -95,23 +92,15 @@ impl DryRun {
         if self.provider == DhcpProvider::None {
             return Ok("is told nothing by this service (provider = \"none\")".to_owned());
         }
-        let nothing = "was told nothing of this machine: it is told when a boot of it begins";
-        let Some(RegisteredPort { node, .. }) = self.sources.nodes.by_mac(mac) else {
-            return Ok(nothing.to_owned());
+        let registered = self.sources.nodes.by_mac(mac);
+        let Some((node, attempt)) = registered
+            .as_ref()
+            .and_then(|port| Some((port.node.uuid, port.node.attempt.as_ref()?)))
+        else {
+            return Ok(last_announcement(None));
         };
-        let Some(attempt) = &node.attempt else { return Ok(nothing.to_owned()) };
-        let trace = self.store.events(node.uuid, Some(attempt.id)).await?;
-        let last = trace.iter().rfind(|event| matches!(event.what, BootEventKind::Provider { .. }));
-        Ok(match last.map(|event| &event.what) {
-            Some(BootEventKind::Provider { told, error: None, .. }) => format!("was told {told}"),
-            Some(BootEventKind::Provider { told, error: Some(error), .. }) => {
-                format!("could not be told {told} ({error})")
-            }
-            Some(_) | None if attempt.boot_interface == BootInterface::RedfishHttps => {
-                "was told nothing of this boot: the BMC tells the machine what to boot".to_owned()
-            }
-            Some(_) | None => nothing.to_owned(),
-        })
+        let trace = self.store.events(node, Some(attempt.id)).await?;
+        Ok(last_announcement(Some((attempt, &trace))))
     }
 
     /// The architecture of the machine's firmware, from its node's properties.
@@ -168,66 +157,30 @@ fn open_network(
     notes: &mut Vec<String>,
 ) -> Result<NetworkDryRun> {
     let (state_dir, urls) = (config.state_dir()?, config.url_settings());
-    let (secs, name) = (config.dhcp.lease_secs, &settings.interface);
-    // An interface of the same name on another host is irrelevant.
-    let ours = |own: IpNet| {
-        let here = interface::addresses(name).unwrap_or_default();
-        if here.contains(&own) { here } else { vec![own] }
+    let name = &settings.interface;
+    let here = interface::addresses(name).unwrap_or_default();
+    let seen4 = || own4(settings).map_err(Into::into);
+    let seen6 = |pool| {
+        let link = Ipv6Link::of_pool(name, pool)?;
+        Ok((link.net()?, link.duid()))
     };
-    let mut network = NetworkDryRun {
+    let vantage = NetworkVantage::find(settings, &urls, given, &here, seen4, seen6)?;
+    notes.extend(vantage.guessed);
+    let responders = NetworkResponders::plan(
+        settings,
+        &vantage.own,
+        config.dhcp.lease_secs,
+        // Packets captured within a second may be replayed faster.
+        || RateLimits::new(Rates { each: Rate::ANY, known: Rate::ANY, guests: Rate::ANY }, 0),
+        |journal, pool| look(&state_dir.join(journal), pool, now_secs()),
+        |journal, pool| look(&state_dir.join(journal), pool, now_secs()),
+    )?;
+    Ok(NetworkDryRun {
         interface: name.clone(),
-        v4: None,
-        proxy: None,
-        pxe: None,
-        v6: None,
-        accepts_any_v4_server_id: false,
-        accepts_any_v6_server_id: false,
-    };
-    if settings.pool.is_some() || settings.proxy {
-        let seen = own4(settings).map_err(Into::into);
-        let V4Vantage { own, guessed } = V4Vantage::find(settings, &urls, given, seen)?;
-        network.accepts_any_v4_server_id = guessed.is_some();
-        notes.extend(guessed);
-        let leases = |journal: &str, pool| read_leases(&state_dir, journal, pool);
-        let ours = ours(own.into());
-        network.v4 = network_plan::v4_responder(settings, own, &ours, secs, unlimited(), leases)?;
-        let beside = |port| network_plan::proxy_responder(own, secs, port, unlimited());
-        network.proxy = settings.proxy.then(|| beside(ProxyPort::Dhcp));
-        network.pxe = settings.proxy.then(|| beside(ProxyPort::Pxe));
-    }
-    if let Some(pool) = settings.pool6 {
-        let seen = || {
-            let link = Ipv6Link::of_pool(name, pool.0)?;
-            Ok::<_, anyhow::Error>((link.net()?, link.duid()))
-        };
-        let seen = seen().map_err(Into::into);
-        let V6Vantage { own, duid, accepts_any_server_id, guessed } =
-            V6Vantage::find(settings, &urls, given, seen)?;
-        network.accepts_any_v6_server_id = accepts_any_server_id;
-        notes.extend(guessed);
-        let leases = |journal: &str, pool| read_leases(&state_dir, journal, pool);
-        let ours = ours(own.into());
-        network.v6 =
-            network_plan::v6_responder(settings, own, &duid, &ours, secs, unlimited(), leases)?;
-    }
-    Ok(network)
-}
-
-/// Packets captured within a second may be replayed faster.
-fn unlimited() -> RateLimits {
-    let (each, known, guests) = (Rate::ANY, Rate::ANY, Rate::ANY);
-    RateLimits::new(Rates { each, known, guests }, 0)
-}
-
-/// A subnet's leases, unchanged.
-fn read_leases<A: AddressFamily>(
-    state_dir: &Path,
-    name: &str,
-    pool: PoolPlan<A>,
-) -> Result<LeaseTable<A>> {
-    let path = state_dir.join(name);
-    look(&path, pool, now_secs())
-        .with_context(|| format!("cannot read the leases in {}", path.display()))
+        responders,
+        accepts_any_v4_server_id: vantage.accepts_any_v4_server_id,
+        accepts_any_v6_server_id: vantage.accepts_any_v6_server_id,
+    })
 }
 
 /// The nodes, and the store of their traces.
@@ -262,7 +215,7 @@ mod tests {
     use provision::node::Agent;
     use provision::test_nodes::{boot_port, booting_node};
     use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
-    use provision::{BootEvent, Node};
+    use provision::{BootEvent, BootEventKind, BootInterface, Node};
     use serde_json::json;
     use store::{DaemonIdentity, DaemonPools, PoolRange};
     use tempfile::TempDir;

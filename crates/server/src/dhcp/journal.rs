@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use dhcp::address_family::AddressFamily;
 use dhcp::journal::{LeaseRecord, TimeMark, read};
 use dhcp::leases::{LeaseTable, Seconds};
@@ -47,12 +48,17 @@ pub(super) struct Journal<A> {
 }
 
 /// The leases of a journal at `now`. The journal is not changed; a missing one has no leases.
+///
+/// # Errors
+/// The journal cannot be read.
 pub(super) fn look<A: AddressFamily>(
     path: &Path,
     (pool, reservations): PoolPlan<A>,
     now: Seconds,
-) -> io::Result<LeaseTable<A>> {
-    let ReadJournal { records, .. } = ReadJournal::<A>::of(path)?;
+) -> anyhow::Result<LeaseTable<A>> {
+    let read = ReadJournal::<A>::of(path);
+    let ReadJournal { records, .. } =
+        read.with_context(|| format!("cannot read the leases in {}", path.display()))?;
     Ok(LeaseTable::replay(pool, reservations, records, now))
 }
 

@@ -9,9 +9,8 @@ use dhcp::address_family::AddressFamily;
 use dhcp::leases::{LeasePool, LeaseTable};
 use dhcp::limits::RateLimits;
 use dhcp::v4::destination::SERVER;
-use dhcp::v4::proxy::{PXE_PORT, ProxyPort};
-use dhcp::v6::ports::SERVER_PORT;
-use netboot::network_plan::PoolPlan;
+use dhcp::v4::proxy::PXE_PORT;
+use netboot::network_plan::{NetworkResponders, PoolPlan};
 use netboot::network_settings::NetworkSettings;
 use netboot::proxy::ProxyResponder;
 use netboot::respond::Responder;
@@ -26,8 +25,9 @@ use super::boot_sources::BootSources;
 use super::interface::ServedInterface;
 use super::journal::{Journal, look};
 use super::listener::{DhcpListener, DhcpSocket, now_secs};
+use super::own_addresses::own_addresses;
 use super::socket::{Ipv6Link, Socket4, Socket6};
-use super::{Observers, port, responders};
+use super::{Observers, port};
 use crate::config;
 
 /// Interval of checking that the interface is still the same.
@@ -37,10 +37,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct NetworkListeners {
     v4: Option<DhcpListener<Socket4, V4Responder>>,
-    /// Ports 67 and 4011.
-    proxy: Option<[DhcpListener<Socket4, ProxyResponder>; 2]>,
+    /// Port 67.
+    proxy: Option<DhcpListener<Socket4, ProxyResponder>>,
+    /// Port 4011.
+    pxe: Option<DhcpListener<Socket4, ProxyResponder>>,
     v6: Option<DhcpListener<Socket6, V6Responder>>,
     advertiser: Option<Advertiser>,
+    /// The UDP ports of the service on the interface.
+    ports: Vec<u16>,
     seen: ServedInterface,
 }
 
@@ -55,45 +59,44 @@ impl NetworkListeners {
         state_dir: &Path,
     ) -> Result<Self> {
         let on = settings.interface.as_str();
-        let mut journals4 = Vec::new();
-        let open_leases = |name: &str, pool| keep(&mut journals4, &state_dir.join(name), pool);
-        let v4 =
-            match responders::v4_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases)? {
-                Some(responder) => {
-                    let socket = Socket4::open(on, SERVER, responder.address())?;
-                    Some(DhcpListener::new(on, socket, responder, journals4))
-                }
-                None => None,
-            };
-        let beside = |port, number| -> Result<_> {
-            let responder =
-                responders::proxy_responder(settings, dhcp.lease_secs, port, limits(dhcp))?;
-            let listener = |responder: ProxyResponder| -> Result<_> {
-                let socket = Socket4::open(on, number, responder.address())?;
-                Ok(DhcpListener::new(on, socket, responder, Vec::new()))
+        let own = own_addresses(settings)?;
+        let (mut journals4, mut journals6) = (Vec::new(), Vec::new());
+        let responders = NetworkResponders::plan(
+            settings,
+            &own,
+            dhcp.lease_secs,
+            || limits(dhcp),
+            |name, pool| keep(&mut journals4, &state_dir.join(name), pool),
+            |name, pool| keep(&mut journals6, &state_dir.join(name), pool),
+        )?;
+        let seen = ServedInterface::new(on, responders.addresses().collect())?;
+        let NetworkResponders { v4, proxy, pxe, v6 } = responders;
+        let v4 = v4.map(|responder| {
+            let socket = Socket4::open(on, SERVER, responder.address())?;
+            anyhow::Ok(DhcpListener::new(on, socket, responder, journals4))
+        });
+        let v4 = v4.transpose()?;
+        let beside = |port, responder: Option<ProxyResponder>| {
+            let listener = |responder: ProxyResponder| {
+                let socket = Socket4::open(on, port, responder.address())?;
+                anyhow::Ok(DhcpListener::new(on, socket, responder, Vec::new()))
             };
             responder.map(listener).transpose()
         };
-        let proxy = beside(ProxyPort::Dhcp, SERVER)?.zip(beside(ProxyPort::Pxe, PXE_PORT)?);
-        let mut journals6 = Vec::new();
-        let open_leases = |name: &str, pool| keep(&mut journals6, &state_dir.join(name), pool);
-        let responder6 =
-            responders::v6_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases)?;
-        let (mut v6, mut advertiser) = (None, None);
-        if let Some((responder, pool)) = responder6.zip(settings.pool6) {
+        let (proxy, pxe) = (beside(SERVER, proxy)?, beside(PXE_PORT, pxe)?);
+        let ports = settings.server_ports().collect();
+        let mut network = Self { v4, proxy, pxe, v6: None, advertiser: None, ports, seen };
+        if let Some((responder, pool)) = v6.zip(settings.pool6) {
             let link = Ipv6Link::of_pool(on, pool.0)?;
             if settings.advertise {
                 let opened = Advertiser::open(&link, settings);
-                advertiser = Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
+                network.advertiser =
+                    Some(opened.with_context(|| format!("cannot advertise on {on}"))?);
             }
-            v6 = Some(DhcpListener::new(on, Socket6::open(&link)?, responder, journals6));
+            let socket = Socket6::open(&link)?;
+            network.v6 = Some(DhcpListener::new(on, socket, responder, journals6));
         }
-        let own4 = v4.as_ref().map(|v4| v4.responder().address());
-        let own4 = own4.or_else(|| proxy.as_ref().map(|(dhcp, _)| dhcp.responder().address()));
-        let own6 = v6.as_ref().map(|v6| v6.responder().address());
-        let own = own4.map(IpAddr::from).into_iter().chain(own6.map(IpAddr::from)).collect();
-        let seen = ServedInterface::new(on, own)?;
-        Ok(Self { v4, proxy: proxy.map(<[_; 2]>::from), v6, advertiser, seen })
+        Ok(network)
     }
 
     /// The service's address on it; IPv4 if there is one.
@@ -122,7 +125,6 @@ impl NetworkListeners {
             }
             end.cancel();
         };
-        let (proxy, pxe) = self.proxy.map(|[proxy, pxe]| (proxy, pxe)).unzip();
         let advertise = async {
             if let Some(advertiser) = self.advertiser {
                 advertiser.run(end).await;
@@ -132,20 +134,15 @@ impl NetworkListeners {
             watch,
             advertise,
             run(self.v4, sources, observers, end),
-            run(proxy, sources, observers, end),
-            run(pxe, sources, observers, end),
+            run(self.proxy, sources, observers, end),
+            run(self.pxe, sources, observers, end),
             run(self.v6, sources, observers, end),
         );
     }
 
     fn say(&self) {
-        let ports = [
-            (SERVER, self.v4.is_some() || self.proxy.is_some()),
-            (PXE_PORT, self.proxy.is_some()),
-            (SERVER_PORT, self.v6.is_some()),
-        ];
-        for (port, _) in ports.into_iter().filter(|(_, is_ours)| *is_ours) {
-            if let Some(shared) = port::shared(self.seen.name(), port) {
+        for port in &self.ports {
+            if let Some(shared) = port::shared(self.seen.name(), *port) {
                 warn!("{shared}");
             }
         }
@@ -154,8 +151,8 @@ impl NetworkListeners {
                 info!("answering DHCP on {}, addresses {first} to {last}", v4.interface());
             }
         }
-        if let Some([dhcp, _]) = &self.proxy {
-            info!("sending boot answers on {}, beside another DHCP server", dhcp.interface());
+        if let Some(proxy) = &self.proxy {
+            info!("sending boot answers on {}, beside another DHCP server", proxy.interface());
         }
         if let Some(v6) = &self.v6 {
             for LeasePool { first, last } in v6.responder().pools() {
@@ -190,32 +187,25 @@ pub(super) fn could_open(
     has_ports: bool,
 ) -> Result<Option<IpAddr>> {
     let on = settings.interface.as_str();
-    let open_leases4 = |name: &str, pool| look_into(&state_dir.join(name), pool);
-    let responder4 =
-        responders::v4_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases4)?;
-    let beside =
-        responders::proxy_responder(settings, dhcp.lease_secs, ProxyPort::Dhcp, limits(dhcp))?;
-    let open_leases6 = |name: &str, pool| look_into(&state_dir.join(name), pool);
-    let responder6 =
-        responders::v6_responder(settings, dhcp.lease_secs, limits(dhcp), open_leases6)?;
-    let own4 = responder4
-        .map(|responder| responder.address())
-        .or_else(|| beside.map(|responder| responder.address()));
+    let own = own_addresses(settings)?;
+    let responders = NetworkResponders::plan(
+        settings,
+        &own,
+        dhcp.lease_secs,
+        || limits(dhcp),
+        |name, pool| look(&state_dir.join(name), pool, now_secs()),
+        |name, pool| look(&state_dir.join(name), pool, now_secs()),
+    )?;
     if !has_ports {
-        if let Some(own4) = own4 {
-            drop(Socket4::open(on, SERVER, own4)?);
+        if let Some(own4) = own.v4 {
+            drop(Socket4::open(on, SERVER, own4.addr())?);
         }
         if let Some(pool) = settings.pool6 {
             let link = Ipv6Link::of_pool(on, pool.0)?;
             drop(Socket6::open(&link)?);
         }
     }
-    Ok(own4.map(IpAddr::from).or_else(|| responder6.map(|responder| responder.address().into())))
-}
-
-fn look_into<A: AddressFamily>(path: &Path, pool: PoolPlan<A>) -> Result<LeaseTable<A>> {
-    look(path, pool, now_secs())
-        .with_context(|| format!("cannot read the leases in {}", path.display()))
+    Ok(responders.addresses().next())
 }
 
 /// Opens a journal and keeps it.

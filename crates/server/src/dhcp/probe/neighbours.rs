@@ -75,8 +75,7 @@ pub fn leased(network: &NetworkSettings, state_dir: &Path) -> Result<AddressHold
     }
     if let Some(pool) = network.pool {
         let path = state_dir.join(format!("leases-{}.journal", network.interface));
-        let leases: LeaseTable<Ipv4Addr> = look(&path, (pool.0, Vec::new()), now_secs())
-            .with_context(|| format!("cannot read the leases in {}", path.display()))?;
+        let leases: LeaseTable<Ipv4Addr> = look(&path, (pool.0, Vec::new()), now_secs())?;
         for lease in leases.records() {
             all.entry(lease.address).or_default().insert(lease.client);
         }
