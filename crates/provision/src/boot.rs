@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node, Port};
-use crate::procedure::{Boots, Stage};
+use crate::procedure::{Boots, Procedure, Stage};
 use crate::state::{Position, ProvisionState};
 
 /// Time from the kernel's fetch to the agent's first call, for a kernel with a server's drivers.
@@ -222,8 +222,8 @@ pub enum HttpLoader {
 /// The boot method of an attempt, which decides what its trace must show.
 #[derive(Clone, Copy, Debug)]
 pub struct BootMethod {
-    /// The kind of image.
-    pub boots: Boots,
+    /// The procedure that boots the machine.
+    pub procedure: Procedure,
     /// The source of the URL.
     pub interface: BootInterface,
     /// The first loader of `http`.
@@ -234,7 +234,13 @@ impl BootMethod {
     /// The boot method of an attempt.
     #[must_use]
     pub fn of(attempt: &Attempt, loader: HttpLoader) -> Self {
-        Self { boots: attempt.boots(), interface: attempt.boot_interface, loader }
+        Self { procedure: attempt.procedure, interface: attempt.boot_interface, loader }
+    }
+
+    /// The kind of image.
+    #[must_use]
+    pub fn boots(&self) -> Boots {
+        self.procedure.row().boots
     }
 }
 

@@ -1,15 +1,18 @@
 //! The diagnosis of a boot: the reason why it does not go on, from its trace.
 
+mod diagnosed_boot;
+
 use std::net::IpAddr;
 
 use hardware::{ClientArchitecture, ClientKind, CpuArch, HttpMethod, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
 use crate::boot::{Artifact, BootInterface, BootMethod, HttpLoader, KERNEL_START, NoBoot};
 use crate::instance_boot::is_image_fetched;
 use crate::procedure::{Boots, Stage};
-use crate::state::Position;
+use crate::state::{Position, ProvisionState};
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{
     AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,
@@ -59,8 +62,8 @@ pub fn diagnose(
     vicinity: Vicinity<'_>,
     now: Timestamp,
 ) -> Option<Diagnosis> {
-    let BootMethod { boots, interface: boot_interface, loader } = method;
-    if boots == Boots::Instance && is_image_fetched(events, loader) {
+    let BootMethod { loader, .. } = method;
+    if method.boots() == Boots::Instance && is_image_fetched(events, loader) {
         // Only the traffic of the running system follows.
         return None;
     }
@@ -70,7 +73,8 @@ pub fn diagnose(
         // Events after the end are tear-down, and silence after it is no fault.
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
-            let found = BootEvidence::of(loader, before).diagnosis(boot_interface, vicinity, at);
+            let boot = DiagnosedBoot { method, course: BootCourse::Failed };
+            let found = BootEvidence::of(loader, before).diagnosis(boot, vicinity, at);
             Some(found.map_or_else(
                 || {
                     let reason = reason.map(ToString::to_string);
@@ -79,7 +83,19 @@ pub fn diagnose(
                 |found| Diagnosis { verdict: Verdict::Failed, ..found },
             ))
         }
-        None => BootEvidence::of(loader, events).diagnosis(boot_interface, vicinity, now),
+        None => {
+            let boot = DiagnosedBoot { method, course: course(method, events) };
+            BootEvidence::of(loader, events).diagnosis(boot, vicinity, now)
+        }
+    }
+}
+
+/// The course of a boot that has not ended. The trace of a boot that the machine began by itself has no states.
+fn course(method: BootMethod, events: &[BootEvent]) -> BootCourse {
+    let has_state = events.iter().any(|event| matches!(event.what, BootEventKind::State { .. }));
+    match method.boots() {
+        Boots::Instance if !has_state => BootCourse::ByItself,
+        Boots::Instance | Boots::Ramdisk | Boots::Nothing => BootCourse::UnderWay,
     }
 }
 
@@ -91,7 +107,7 @@ enum End<'a> {
 
 fn end(events: &[BootEvent]) -> Option<End<'_>> {
     events.iter().enumerate().rev().find_map(|(event, BootEvent { what, .. })| match what {
-        BootEventKind::State { to, reason, .. } if to.stage() == Some(Stage::Failed) => {
+        BootEventKind::State { from, to, reason } if is_failure(*from, *to) => {
             Some(End::Failed { event, reason: reason.as_ref() })
         }
         BootEventKind::State { from, to, .. }
@@ -107,6 +123,13 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     })
+}
+
+/// Whether a change of state is the failure of a procedure. Some failures lead to a state of rest: `error`.
+fn is_failure(from: ProvisionState, to: ProvisionState) -> bool {
+    let is_end = from.is_under_way() && to.position() == Position::Rest;
+    let failed = from.procedure().map(|procedure| procedure.row().fails.to);
+    to.stage() == Some(Stage::Failed) || (is_end && failed == Some(to))
 }
 
 /// The state of the boot after the events so far.
@@ -126,6 +149,8 @@ struct BootEvidence<'a> {
     other_architecture: Option<ClientArchitecture>,
     acknowledged: bool,
     http: Option<Http<'a>>,
+    /// Whether a file with the operating system was fetched, at once or in parts.
+    system_fetched: bool,
     loader_fetched: bool,
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
@@ -150,13 +175,23 @@ enum Progress<'a> {
 enum Http<'a> {
     Asked(&'a str),
     Fetched(&'a str),
-    Cut { path: &'a str, sent: u64, length: u64 },
-    Refused { path: &'a str, status: u16, error: &'a str },
+    /// A part of a file with the operating system, of which other parts are missing.
+    Part(&'a str),
+    Cut {
+        path: &'a str,
+        sent: u64,
+        length: u64,
+    },
+    Refused {
+        path: &'a str,
+        status: u16,
+        error: &'a str,
+    },
 }
 
 impl<'a> BootEvidence<'a> {
     fn of(loader: HttpLoader, events: &'a [BootEvent]) -> Self {
-        let mut seen = Self::default();
+        let mut seen = Self { system_fetched: is_image_fetched(events, loader), ..Self::default() };
         for event in events {
             seen.take(loader, event);
         }
@@ -196,12 +231,12 @@ impl<'a> BootEvidence<'a> {
                 self.note(event.at, Progress::Dhcp(*client, message, served));
                 self.take_dhcp(*client, *architecture, answer);
             }
-            BootEventKind::Http { method, artifact, path, status, error, sent, length, .. } => {
+            BootEventKind::Http { method, artifact, path, status, error, .. } => {
                 self.note(event.at, Progress::Http(method, path, *status));
                 if *status >= 400 {
                     self.take_http_error(*artifact, path, *status, error.as_deref());
                 } else if *method == HttpMethod::Get {
-                    self.take_fetch(loader, *artifact, path, *sent, *length);
+                    self.take_fetch(loader, &event.what);
                 } else {
                     self.http = Some(Http::Asked(path));
                 }
@@ -254,21 +289,19 @@ impl<'a> BootEvidence<'a> {
         }
     }
 
-    fn take_fetch(
-        &mut self,
-        loader: HttpLoader,
-        artifact: Option<Artifact>,
-        path: &'a str,
-        sent: u64,
-        length: u64,
-    ) {
-        if sent < length {
-            self.http = Some(Http::Cut { path, sent, length });
-            return;
-        }
-        self.http = Some(Http::Fetched(path));
-        self.loader_fetched = true;
-        self.ramdisk_fetched |= artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
+    /// Applies a successful GET.
+    fn take_fetch(&mut self, loader: HttpLoader, what: &'a BootEventKind) {
+        let BootEventKind::Http { artifact, path, range, sent, length, .. } = what else { return };
+        let holds_system = artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
+        self.http = Some(if sent < length {
+            Http::Cut { path, sent: *sent, length: *length }
+        } else if holds_system && range.is_some() && !self.system_fetched {
+            Http::Part(path)
+        } else {
+            self.loader_fetched = true;
+            self.ramdisk_fetched |= holds_system;
+            Http::Fetched(path)
+        });
     }
 
     /// Applies a call from an unknown address. Any host can send one, so it is neither progress nor a remedy.
@@ -316,7 +349,7 @@ impl<'a> BootEvidence<'a> {
 impl BootEvidence<'_> {
     fn diagnosis(
         &self,
-        boot_interface: BootInterface,
+        boot: DiagnosedBoot,
         vicinity: Vicinity<'_>,
         now: Timestamp,
     ) -> Option<Diagnosis> {
@@ -324,15 +357,14 @@ impl BootEvidence<'_> {
             return Some(bmc_refused(*purpose, *status, error));
         }
         if let Some(heartbeat) = self.heartbeat_at {
-            return self.agent_called(now.duration_since(heartbeat));
+            return self.agent_called(boot, now.duration_since(heartbeat));
         }
         let quiet = now.duration_since(self.progress_at?);
         let candidates = self.candidates(vicinity, now);
         // A ramdisk without a token is up, but gets nowhere.
         let is_told_no = self.ramdisk_fetched && self.lookup_refused.is_some();
         let is_certain = self.is_certain() || candidates.is_a_slip() || is_told_no;
-        let found = (quiet >= SILENCE || is_certain)
-            .then(|| self.stuck(boot_interface, &candidates, quiet));
+        let found = (quiet >= SILENCE || is_certain).then(|| self.stuck(boot, &candidates, quiet));
         found.map(|found| self.with_strangers(found))
     }
 
@@ -366,16 +398,16 @@ impl BootEvidence<'_> {
             _ if self.other_architecture.is_some() => true,
             _ if self.ramdisk_fetched => false,
             Some(Http::Refused { .. }) => true,
-            Some(Http::Asked(_) | Http::Fetched(_) | Http::Cut { .. }) => false,
+            Some(Http::Asked(_) | Http::Fetched(_) | Http::Part(_) | Http::Cut { .. }) => false,
             None => answered_no && !self.acknowledged,
         }
     }
 
-    fn agent_called(&self, quiet: SignedDuration) -> Option<Diagnosis> {
+    fn agent_called(&self, boot: DiagnosedBoot, quiet: SignedDuration) -> Option<Diagnosis> {
         if quiet > HEARTBEAT {
             return Some(stuck(
                 format!("the agent called and has been silent for {} s since", quiet.as_secs()),
-                "look at the machine's console; if it hangs, abort the clean and start it again",
+                &boot.hanging_ramdisk(),
             ));
         }
         if let Some(refused) = self.agent_refused {
@@ -394,7 +426,7 @@ impl BootEvidence<'_> {
     /// The finding after the last success.
     fn stuck(
         &self,
-        boot_interface: BootInterface,
+        boot: DiagnosedBoot,
         candidates: &Candidates<'_>,
         quiet: SignedDuration,
     ) -> Diagnosis {
@@ -406,15 +438,19 @@ impl BootEvidence<'_> {
             );
         }
         if let Some(architecture) = self.other_architecture {
-            return no_boot(&NoBoot::Architecture { architecture }, quiet);
+            return no_boot(boot, &NoBoot::Architecture { architecture }, quiet);
         }
-        if self.ramdisk_fetched {
-            return self.ramdisk_silent(quiet);
+        if self.ramdisk_fetched && boot.method.boots() != Boots::Instance {
+            return self.ramdisk_silent(boot, quiet);
         }
         match &self.http {
-            Some(Http::Refused { path, status, error }) => http_refused(path, *status, error),
+            Some(Http::Refused { path, status, error }) => http_refused(boot, path, *status, error),
             Some(Http::Cut { path, sent, length }) => stuck(
                 format!("the fetch of {path} was cut off after {sent} of {length} bytes"),
+                "look for a loose link, a full memory (the image is kept in RAM), or a reset",
+            ),
+            Some(Http::Part(path)) => stuck(
+                format!("{path} was not fetched whole, and nothing followed for {seconds} s"),
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
             ),
             Some(Http::Fetched(path)) => stuck(
@@ -426,54 +462,55 @@ impl BootEvidence<'_> {
                 format!("the machine requested the size of {path}, and then did not fetch it"),
                 "firmware does so if the image does not fit into its memory",
             ),
-            None => self.never_fetched(boot_interface, candidates, quiet),
+            None => self.never_fetched(boot, candidates, quiet),
         }
     }
 
-    fn ramdisk_silent(&self, quiet: SignedDuration) -> Diagnosis {
+    fn ramdisk_silent(&self, boot: DiagnosedBoot, quiet: SignedDuration) -> Diagnosis {
         let verdict = if quiet < KERNEL_START { Verdict::Waiting } else { Verdict::Stuck };
         let seconds = quiet.as_secs();
         let (text, hint) = if let Some(refused) = self.lookup_refused {
-            (
-                refused.to_owned(),
-                "if the lookup came from this machine: abort the clean, set driver_info/agent_networks of the node to a \
-                 network that its address is in, and start it again",
-            )
+            let again = boot.again_after(
+                "set driver_info/agent_networks of the node to a network that its address is in",
+            );
+            (refused.to_owned(), format!("if the lookup came from this machine: {again}"))
         } else if self.agent_asked_dhcp {
             (
                 format!(
                     "the ramdisk was fetched and got its address, but the agent never called \
                      ({seconds} s)"
                 ),
-                "check that the machine reaches the API's URL (ipa-api-url on its command line)",
+                "check that the machine reaches the API's URL (ipa-api-url on its command line)"
+                    .to_owned(),
             )
         } else {
             (
                 format!("the ramdisk was fetched but the agent never called ({seconds} s)"),
                 "the kernel did not start, or has no driver for this network card: \
-                 look at the machine's console",
+                 look at the machine's console"
+                    .to_owned(),
             )
         };
-        Diagnosis { verdict, text, hint: Some(hint.to_owned()) }
+        Diagnosis { verdict, text, hint: Some(hint) }
     }
 
     fn never_fetched(
         &self,
-        boot_interface: BootInterface,
+        boot: DiagnosedBoot,
         candidates: &Candidates<'_>,
         quiet: SignedDuration,
     ) -> Diagnosis {
         let seconds = quiet.as_secs();
         let Some((client, answer)) = self.last_dhcp else {
             let found = never_heard(self.provider, quiet);
-            return if candidates.is_empty() { found } else { asks_about(candidates, found) };
+            return if candidates.is_empty() { found } else { asks_about(boot, candidates, found) };
         };
         // Firmware with an address as HTTP client that then tries PXE has given up on HTTP.
         if self.acknowledged {
-            return address_but_no_fetch(boot_interface);
+            return address_but_no_fetch(boot.method.interface);
         }
         match answer {
-            DhcpAnswer::NoBoot { because } => no_boot(because, quiet),
+            DhcpAnswer::NoBoot { because } => no_boot(boot, because, quiet),
             DhcpAnswer::Ignored { because } | DhcpAnswer::Nak { because } => stuck(
                 format!("{client} asked for an address and got none: {because}"),
                 "see the settings of the DHCP service",
@@ -526,19 +563,15 @@ fn bmc_refused(purpose: RedfishPurpose, status: Option<u16>, error: &str) -> Dia
     failure(text, Some(hint))
 }
 
-fn http_refused(path: &str, status: u16, error: &str) -> Diagnosis {
+fn http_refused(boot: DiagnosedBoot, path: &str, status: u16, error: &str) -> Diagnosis {
     let hint = match status {
-        410 => "the URL is that of an older boot: abort the clean, and start it again",
-        500.. => {
-            "check deploy_kernel and deploy_ramdisk in driver_info, and the boot set of this host \
-             (ramdisk under [boot] in its settings)"
-        }
-        _ => {
-            "the machine requests another URL than the one it got: check url under [boot] in the \
-             settings of this host, and any proxy before it"
-        }
+        410 => boot.older_url(),
+        500.. => boot.missing_image(),
+        _ => "the machine requests another URL than the one it got: check url under [boot] in the \
+              settings of this host, and any proxy before it"
+            .to_owned(),
     };
-    stuck(format!("the machine asked for {path} and got {status}: {error}"), hint)
+    stuck(format!("the machine asked for {path} and got {status}: {error}"), &hint)
 }
 
 fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosis {
@@ -565,9 +598,10 @@ fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosi
 }
 
 /// The most common mistake is a wrong MAC address on the port.
-fn asks_about(candidates: &Candidates<'_>, found: Diagnosis) -> Diagnosis {
+fn asks_about(boot: DiagnosedBoot, candidates: &Candidates<'_>, found: Diagnosis) -> Diagnosis {
     let address = candidates.likeliest().map_or_else(|| "MAC".to_owned(), |mac| mac.to_string());
-    let set = format!("if it is, `baremetal port set PORT --address {address}`, and clean again");
+    let set = format!("set the port's address (`baremetal port set PORT --address {address}`)");
+    let set = format!("if it is: {}", boot.again_after(&set));
     let hint = match found.hint {
         Some(hint) if !candidates.is_a_slip() => format!("{set}; if not: {hint}"),
         Some(_) | None => set,
@@ -588,9 +622,11 @@ fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
     )
 }
 
-fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
+fn no_boot(boot: DiagnosedBoot, because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
     // Firmware often tries PXE first, for a minute or more, on each card.
     let unless_it_goes_on = if quiet < SILENCE { Verdict::Waiting } else { Verdict::Stuck };
+    let restarted =
+        format!("the machine restarted during the {}: by hand, or because of a fault", boot.noun());
     let (verdict, hint) = match because {
         NoBoot::PortNotEnabled => (
             unless_it_goes_on,
@@ -601,10 +637,7 @@ fn no_boot(because: &NoBoot, quiet: SignedDuration) -> Diagnosis {
             "in the machine's set-up, put HTTP boot before PXE in the boot order",
         ),
         NoBoot::NotNow { .. } => (unless_it_goes_on, "it was started by someone else, or too late"),
-        NoBoot::AgentHasCalled => (
-            unless_it_goes_on,
-            "the machine restarted during the clean: by hand, or because of a fault",
-        ),
+        NoBoot::AgentHasCalled => (unless_it_goes_on, restarted.as_str()),
         NoBoot::Architecture { .. } | NoBoot::ArchitectureUnknown => (
             Verdict::Failed,
             "only x64, arm64 and riscv64 machines in UEFI mode can be booted: check the boot mode in \

@@ -147,8 +147,8 @@ async fn traces_of_version_0_1_are_shown_and_judged_as_by_version_0_1() {
 fn judged(events: &[BootEvent], minutes: i64) -> String {
     let (first, last) = (events.first().unwrap(), events.last().unwrap());
     let BootEventKind::State { to, .. } = &first.what else { panic!("{first:?}") };
-    let boots = to.procedure().unwrap().row().boots;
-    let method = BootMethod { boots, interface: BootInterface::Http, loader: HttpLoader::Uki };
+    let procedure = to.procedure().unwrap();
+    let method = BootMethod { procedure, interface: BootInterface::Http, loader: HttpLoader::Uki };
     let now = last.at + SignedDuration::from_mins(minutes);
     match diagnose(method, events, Vicinity::default(), now) {
         None => "nothing".to_owned(),

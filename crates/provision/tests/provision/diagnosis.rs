@@ -1,5 +1,6 @@
 //! The diagnosis of each kind of boot failure, and its timing.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
@@ -13,7 +14,7 @@ use provision::trace::{
     DhcpAnswer, DhcpService, TransitionReason,
 };
 use provision::{
-    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, CommandFailure,
+    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, CommandFailure, Procedure,
     ProvisionState as State, StepFailure, Vicinity,
 };
 use uuid::Uuid;
@@ -485,25 +486,181 @@ fn a_stranger_whose_address_is_nearly_the_ports_is_named_at_once() {
     assert_eq!(trace.said_beside(&other, soon), None);
 }
 
+// Each procedure.
+
+#[test]
+fn an_instance_that_could_not_be_removed_is_explained_although_its_node_is_at_rest() {
+    let reason = TransitionReason::NotSwitchedOff {
+        procedure: Procedure::Undeploy,
+        error: "internal error".to_owned(),
+    };
+    Trace::empty(Procedure::Deploy, BootInterface::RedfishHttps)
+        .then(0, state(State::Active, State::Deleting, None))
+        .then(1, redfish(RedfishPurpose::PowerOff, "POST", Some(500), Some("internal error")))
+        .then(0, state(State::Deleting, State::Error, Some(reason)))
+        .says_after(999_999, Verdict::Failed, "the BMC refused the power off with status 500");
+}
+
+/// For each procedure and each fault that its boots can have: the diagnosis five minutes after it.
+#[test]
+fn faults_have_the_diagnoses_on_this_page_in_each_procedure() {
+    let mut page = String::new();
+    for (fault, boots, events) in faults() {
+        writeln!(page, "{fault}").unwrap();
+        for course in Course::ALL {
+            if boots.contains(&course.states().0.row().boots) {
+                let said = course.said(BootInterface::Http, &events).expect("something is said");
+                writeln!(page, "  {course:?}: {:?}, {}", said.verdict, said.text).unwrap();
+                writeln!(page, "    {}", said.hint.unwrap()).unwrap();
+            }
+        }
+    }
+
+    insta::with_settings!(
+        { snapshot_path => "../snapshots", prepend_module_to_snapshot => false },
+        { insta::assert_snapshot!("diagnoses", page) }
+    );
+}
+
+#[test]
+fn the_iso_image_with_the_agent_is_named_where_a_bmc_boots_it() {
+    let gone = [refused(Some(Artifact::Iso), "boot.iso", 503, "no such image")];
+    let hint =
+        |course: Course| course.said(BootInterface::RedfishHttps, &gone).unwrap().hint.unwrap();
+
+    assert!(hint(Course::Clean).contains("check deploy_iso, or deploy_kernel and deploy_ramdisk"));
+    assert!(
+        hint(Course::Deploy).contains("check boot_iso, or kernel and ramdisk, in instance_info")
+    );
+}
+
+/// A boot of each procedure, under way, failed, or begun by its machine.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    Clean,
+    FailedClean,
+    Deploy,
+    FailedDeploy,
+    Rebuild,
+    LaterBoot,
+    Verify,
+}
+
+impl Course {
+    const ALL: [Self; 7] = [
+        Self::Clean,
+        Self::FailedClean,
+        Self::Deploy,
+        Self::FailedDeploy,
+        Self::Rebuild,
+        Self::LaterBoot,
+        Self::Verify,
+    ];
+
+    /// Its procedure, and the states before and after the fault.
+    fn states(self) -> (Procedure, &'static [[State; 2]], Option<[State; 2]>) {
+        let clean = &[[State::Manageable, State::Cleaning], [State::Cleaning, State::CleanWait]];
+        let deploy = &[[State::Available, State::Deploying], [State::Deploying, State::DeployWait]];
+        let rebuild = &[[State::Active, State::Deploying], [State::Deploying, State::DeployWait]];
+        match self {
+            Self::Clean => (Procedure::Clean, clean, None),
+            Self::FailedClean => {
+                (Procedure::Clean, clean, Some([State::CleanWait, State::CleanFailed]))
+            }
+            Self::Deploy => (Procedure::Deploy, deploy, None),
+            Self::FailedDeploy => {
+                (Procedure::Deploy, deploy, Some([State::DeployWait, State::DeployFailed]))
+            }
+            Self::Rebuild => (Procedure::Deploy, rebuild, None),
+            Self::LaterBoot => (Procedure::Deploy, &[], None),
+            Self::Verify => (
+                Procedure::Verify,
+                &[[State::Enroll, State::Verifying]],
+                Some([State::Verifying, State::Enroll]),
+            ),
+        }
+    }
+
+    fn said(self, boot_interface: BootInterface, fault: &[BootEventKind]) -> Option<Diagnosis> {
+        let (procedure, before, after) = self.states();
+        let mut trace = Trace::empty(procedure, boot_interface);
+        for [from, to] in before {
+            trace = trace.then(0, state(*from, *to, None));
+        }
+        for event in fault {
+            trace = trace.then(1, event.clone());
+        }
+        if let Some([from, to]) = after {
+            trace = trace.then(300, state(from, to, None));
+        }
+        let mistyped = [stranger(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 2]), trace.first(), 3)];
+        trace.said_beside(&mistyped, trace.last() + SignedDuration::from_secs(300))
+    }
+}
+
+/// Faults, with the images of the boots that can have them.
+fn faults() -> Vec<(&'static str, &'static [Boots], Vec<BootEventKind>)> {
+    const ANY: &[Boots] = &[Boots::Nothing, Boots::Ramdisk, Boots::Instance];
+    const IMAGE: &[Boots] = &[Boots::Ramdisk, Boots::Instance];
+    const RAMDISK: &[Boots] = &[Boots::Ramdisk];
+    let iso = Some(Artifact::Iso);
+    let called = DhcpAnswer::NoBoot { because: NoBoot::AgentHasCalled };
+    let called = dhcp(ClientKind::HttpClient, Some(X64_HTTP), called);
+    let foreign =
+        call(AgentCall::Lookup, false, Some(CallRefusal::ForeignAddress), failed(FOREIGN));
+    let mut part = http("GET", iso, "boot.iso", 206, 100, 100);
+    if let BootEventKind::Http { range, .. } = &mut part {
+        *range = Some("bytes 0-99/60000000".to_owned());
+    }
+    let whole = fetched(Artifact::Iso);
+    let user = redfish(RedfishPurpose::LookAtSystem, "GET", Some(401), Some("no"));
+    let nowhere = redfish(RedfishPurpose::LookAtSystem, "GET", None, Some("no route"));
+    let (over, gone) = ((410, "the boot is over"), (503, "no such image"));
+    let refused = |(status, error)| refused(iso, "boot.iso", status, error);
+    vec![
+        ("the BMC does not answer", ANY, vec![nowhere]),
+        ("the BMC refuses the user", ANY, vec![user]),
+        ("the URL is an older boot's", IMAGE, vec![refused(over)]),
+        ("the image cannot be had", IMAGE, vec![refused(gone)]),
+        ("the fetch breaks off", IMAGE, vec![http("GET", iso, "boot.iso", 200, 100, 60_000_000)]),
+        ("a part of the image is fetched", IMAGE, vec![part]),
+        ("the port's address has a typing error", IMAGE, vec![on()]),
+        ("the agent is not heard", RAMDISK, vec![whole.clone()]),
+        ("the lookup is from another address", RAMDISK, vec![whole.clone(), foreign]),
+        ("the agent falls silent", RAMDISK, vec![whole, agent(AgentCall::Heartbeat, alive())]),
+        ("the machine restarts", RAMDISK, vec![called]),
+    ]
+}
+
+/// The machine is switched on.
+fn on() -> BootEventKind {
+    redfish(RedfishPurpose::PowerOn, "POST", Some(204), None)
+}
+
 // Shared test helpers.
 
 /// A trace that grows, for one boot interface and loader.
 struct Trace {
+    procedure: Procedure,
     boot_interface: BootInterface,
     loader: HttpLoader,
     events: Vec<BootEvent>,
 }
 
 impl Trace {
-    /// The decision to boot.
+    /// The decision to boot for a clean.
     fn of(boot_interface: BootInterface) -> Self {
-        let trace = Self { boot_interface, loader: HttpLoader::Uki, events: Vec::new() };
+        let trace = Self::empty(Procedure::Clean, boot_interface);
         trace.then(0, state(State::Manageable, State::Cleaning, None))
+    }
+
+    fn empty(procedure: Procedure, boot_interface: BootInterface) -> Self {
+        Self { procedure, boot_interface, loader: HttpLoader::Uki, events: Vec::new() }
     }
 
     fn switched_on() -> Self {
         Self::of(BootInterface::Http)
-            .then(1, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
+            .then(1, on())
             .then(0, state(State::Cleaning, State::CleanWait, None))
     }
 
@@ -534,6 +691,10 @@ impl Trace {
         self.events.last().map_or_else(start, |event| event.at)
     }
 
+    fn first(&self) -> Timestamp {
+        self.events.first().map_or_else(|| self.last(), |event| event.at)
+    }
+
     fn said_after(&self, seconds: i64) -> Option<Diagnosis> {
         let now = self.last() + SignedDuration::from_secs(seconds);
         self.said_beside(&[], now)
@@ -543,7 +704,7 @@ impl Trace {
     fn said_beside(&self, strangers: &[BootingStranger], now: Timestamp) -> Option<Diagnosis> {
         let vicinity = Vicinity { ports: &[PORT], strangers };
         let method = BootMethod {
-            boots: Boots::Ramdisk,
+            procedure: self.procedure,
             interface: self.boot_interface,
             loader: self.loader,
         };
