@@ -59,6 +59,7 @@ pub mod scripts;
 pub mod strangers;
 #[cfg(test)]
 mod test_view;
+pub mod tftp_limits;
 pub mod ticket;
 pub mod urls;
 pub mod v4;

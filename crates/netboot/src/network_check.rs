@@ -6,5 +6,6 @@ pub mod dhcp_servers;
 pub mod name_servers;
 pub mod neighbours;
 pub mod own_interface;
+pub mod port_holders;
 pub mod probe_messages;
 pub mod routers;

@@ -13,6 +13,7 @@ use hardware::CpuArch;
 use netboot::boot_set::how_to_make_one;
 use netboot::network_check::boot_url::expect_short;
 use netboot::network_check::name_servers;
+use netboot::network_check::port_holders::{PortHolder, PortProgram};
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Other, Store, StoreError};
@@ -21,7 +22,7 @@ pub use self::found::Found;
 use crate::api::guard::OperatorGuard;
 use crate::config::Config;
 use crate::dhcp;
-use crate::dhcp::port::{self, CannotListen, PortHolder, PortProgram};
+use crate::dhcp::port::{self, CannotListen};
 use crate::state_dir::StateSeen;
 
 /// Checks everything, and changes nothing. If a service is running already, its state directory and its ports are

@@ -11,14 +11,14 @@ use futures::future::join_all;
 use hardware::Mac;
 use ipnet::IpNet;
 use netboot::network_check::boot_url::CheckedUrl;
+use netboot::network_check::port_holders::{PortHolder, PortPlace};
 use netboot::network_check::{dhcp_servers, routers};
 use netboot::network_settings::NetworkSettings;
 
 pub(super) use self::host::look as look_at_host;
 use super::found::Found;
 use crate::config::Config;
-use crate::dhcp::port::{self, PortHolder, PortPlace};
-use crate::dhcp::{interface, probe, tftp};
+use crate::dhcp::{interface, port, probe, tftp};
 
 /// Sends requests on every DHCP network like a machine that is switched on, also in the name of `machines`, since
 /// other servers may answer only some machines. Leases are not affected except by offers, which servers soon forget.

@@ -1,9 +1,5 @@
 //! A TFTP server for one file: iPXE, for PXE firmware.
-//!
-//! Any host can send requests, from any forged address, and each transfer has a socket. So few transfers may be under
-//! way, and those of machines with an address from this DHCP server are counted separately.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -17,6 +13,7 @@ use async_tftp::packet;
 use async_tftp::server::{Handler, TftpServer, TftpServerBuilder};
 use futures::io::{AsyncRead, Cursor, Sink};
 use netboot::boot_answer::TFTP_FILE;
+use netboot::tftp_limits::{NoTransfer, TransferCounts};
 use nodes::AddressBook;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -39,14 +36,6 @@ const LONGEST: Duration = Duration::from_mins(5);
 const LARGEST_FILE: u64 = 32 << 20;
 /// Pause before a restart after a socket error.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
-
-/// Number of concurrent transfers of machines with an address from this service.
-const OF_KNOWN: usize = 96;
-/// Number of concurrent transfers of all other machines.
-const OF_STRANGERS: usize = 32;
-/// Number of concurrent transfers of one address. Firmware requests the file's size first, and abandons that
-/// transfer.
-const OF_ADDRESS: usize = 8;
 
 /// TFTP on one address.
 pub struct Tftp {
@@ -241,63 +230,6 @@ pub struct Transfers {
     under_way: Arc<Mutex<TransferCounts>>,
 }
 
-/// Numbers of current transfers.
-#[derive(Debug, Default)]
-struct TransferCounts {
-    of_known: usize,
-    of_strangers: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// The reason for refusing a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum NoTransfer {
-    Address,
-    Known,
-    Strangers,
-}
-
-impl NoTransfer {
-    fn why(self) -> String {
-        match self {
-            Self::Address => format!("{OF_ADDRESS} of its transfers are under way"),
-            Self::Known => format!("{OF_KNOWN} transfers of machines in boots are under way"),
-            Self::Strangers => {
-                format!("{OF_STRANGERS} transfers of machines that are not known are under way")
-            }
-        }
-    }
-}
-
-impl TransferCounts {
-    fn admit(&mut self, client: IpAddr, is_known: bool) -> Result<(), NoTransfer> {
-        if self.by_address.get(&client).is_some_and(|of_it| *of_it >= OF_ADDRESS) {
-            return Err(NoTransfer::Address);
-        }
-        let (count, most, full) = match is_known {
-            true => (&mut self.of_known, OF_KNOWN, NoTransfer::Known),
-            false => (&mut self.of_strangers, OF_STRANGERS, NoTransfer::Strangers),
-        };
-        if *count >= most {
-            return Err(full);
-        }
-        *count += 1;
-        *self.by_address.entry(client).or_default() += 1;
-        Ok(())
-    }
-
-    fn end(&mut self, client: IpAddr, is_known: bool) {
-        let count = if is_known { &mut self.of_known } else { &mut self.of_strangers };
-        *count = count.saturating_sub(1);
-        if let Some(of_it) = self.by_address.get_mut(&client) {
-            *of_it = of_it.saturating_sub(1);
-            if *of_it == 0 {
-                self.by_address.remove(&client);
-            }
-        }
-    }
-}
-
 impl Transfers {
     /// No transfers. `known` has the addresses of machines in current boots.
     #[must_use]
@@ -336,6 +268,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use hardware::{ClientKind, Mac};
+    use netboot::tftp_limits::OF_STRANGERS;
     use provision::BootEventKind;
     use provision::test_nodes::booting_node;
     use provision::trace::DhcpAnswer;
@@ -380,24 +313,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn strangers_take_nothing_from_machines_in_a_boot_and_no_address_takes_much() {
-        let mut counts = TransferCounts::default();
-        let address = |last: usize| IpAddr::from([192, 0, 2, u8::try_from(last).unwrap()]);
-
-        for _ in 0..OF_ADDRESS {
-            assert_eq!(counts.admit(address(1), false), Ok(()));
-        }
-        assert_eq!(counts.admit(address(1), false), Err(NoTransfer::Address));
-        let others = (2..200).filter(|last| counts.admit(address(*last), false).is_ok()).count();
-        assert_eq!(others, OF_STRANGERS - OF_ADDRESS);
-        assert_eq!(counts.admit(address(250), false), Err(NoTransfer::Strangers));
-        assert_eq!(counts.admit(address(251), true), Ok(()));
-
-        counts.end(address(1), false);
-        assert_eq!(counts.admit(address(250), false), Ok(()));
-    }
-
     #[tokio::test]
     async fn thousands_of_requests_open_few_sockets_and_a_machine_in_a_boot_is_served() {
         let dir = tempfile::tempdir().unwrap();
@@ -424,7 +339,7 @@ mod tests {
             strangers.push(stranger);
         }
 
-        assert_eq!(transfers.with(|counts| counts.of_strangers), OF_STRANGERS);
+        assert_eq!(transfers.with(|counts| counts.of_strangers()), OF_STRANGERS);
         let client = UdpSocket::bind((machine, 0)).await.unwrap();
         client.send_to(b"\0\x01snponly.efi\0octet\0", at).await.unwrap();
         client.recv_from(&mut answer).await.unwrap();
@@ -433,7 +348,7 @@ mod tests {
         serving.await.unwrap();
         drop(strangers);
         assert_eq!(
-            transfers.with(|counts| counts.of_strangers),
+            transfers.with(|counts| counts.of_strangers()),
             0,
             "all are over with their server"
         );
