@@ -42,11 +42,25 @@ impl HttpPorts {
     /// Starts a part for each port.
     pub(super) fn serve(self, services: &Services, api: &ApiContext, parts: &mut DaemonParts) {
         let Self { operators, agents, firmware, shares, limits } = self;
-        let operators = operators_port(operators, shares, &limits, services, api);
+        let http_metrics = &services.metrics.http;
+        let port = |name, listener, share, max_body, routes, useful| ServedPort {
+            name,
+            listeners: vec![listener],
+            limits: limits.of_port(share),
+            bodies: limits.of_bodies(max_body),
+            headers: HeaderNames::LowerCase,
+            service: RouterService::new(routes, useful, limits.answers(), error::too_many_answers),
+            metrics: http_metrics.clone(),
+        };
+        let routes = services.guard.guard(operators_routes(services, api));
+        let useful = UsefulAnswers::NoErrors;
+        let operators = port("api", operators, shares.api, api::MAX_BODY, routes, useful);
         parts.start_infallible(|end| http_server::serve(operators, end.cancelled_owned()));
-        let agents = agents_port(agents, shares, &limits, services, api);
+        let routes = guard::machines(api::agent_router(api.clone()));
+        let useful = UsefulAnswers::ServedNodes;
+        let agents = port("agents", agents, shares.agents, api::MAX_AGENT_BODY, routes, useful);
         parts.start_infallible(|end| http_server::serve(agents, end.cancelled_owned()));
-        let (artifacts, metrics) = (services.artifacts.clone(), services.metrics.http.clone());
+        let (artifacts, metrics) = (services.artifacts.clone(), http_metrics.clone());
         let limits = limits.of_port(shares.boot);
         parts.start_infallible(|end| {
             artifacts.serve(vec![firmware], limits, metrics, end.cancelled_owned())
@@ -54,52 +68,9 @@ impl HttpPorts {
     }
 }
 
-fn operators_port(
-    listener: TcpListener,
-    shares: PortShares,
-    limits: &LimitConfig,
-    services: &Services,
-    api: &ApiContext,
-) -> ServedPort<RouterService> {
+fn operators_routes(services: &Services, api: &ApiContext) -> Router {
     let shown = services.metrics.clone();
-    let routes = Router::new()
+    Router::new()
         .route("/metrics", get(async move || shown.show()))
-        .fallback_service(api::router(api.clone()));
-    ServedPort {
-        name: "api",
-        listeners: vec![listener],
-        limits: limits.of_port(shares.api),
-        bodies: limits.of_bodies(api::MAX_BODY),
-        headers: HeaderNames::LowerCase,
-        service: RouterService::new(
-            services.guard.guard(routes),
-            UsefulAnswers::NoErrors,
-            limits.answers(),
-            error::too_many_answers,
-        ),
-        metrics: services.metrics.http.clone(),
-    }
-}
-
-fn agents_port(
-    listener: TcpListener,
-    shares: PortShares,
-    limits: &LimitConfig,
-    services: &Services,
-    api: &ApiContext,
-) -> ServedPort<RouterService> {
-    ServedPort {
-        name: "agents",
-        listeners: vec![listener],
-        limits: limits.of_port(shares.agents),
-        bodies: limits.of_bodies(api::MAX_AGENT_BODY),
-        headers: HeaderNames::LowerCase,
-        service: RouterService::new(
-            guard::machines(api::agent_router(api.clone())),
-            UsefulAnswers::ServedNodes,
-            limits.answers(),
-            error::too_many_answers,
-        ),
-        metrics: services.metrics.http.clone(),
-    }
+        .fallback_service(api::router(api.clone()))
 }
