@@ -4,14 +4,17 @@
 mod addresses;
 mod advertise;
 mod boot_sources;
+mod dhcp_socket;
 mod dry_run;
 mod exchange_log;
 mod frames;
 pub mod interface;
+mod ipv6_link;
 mod journal;
 mod listener;
 pub mod metrics;
 mod network;
+mod observers;
 mod own_addresses;
 pub mod port;
 pub mod probe;
@@ -22,6 +25,7 @@ pub mod tftp;
 pub(crate) use self::addresses::unusable;
 pub use self::boot_sources::{BootSources, IndexView};
 pub use self::dry_run::DryRun;
+pub use self::observers::Observers;
 pub use self::strangers::BootingStrangers;
 
 use std::net::IpAddr;
@@ -31,14 +35,12 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use futures::future::join_all;
 use netboot::network_settings::NetworkSettings;
-use nodes::Recorder;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::metrics::DhcpMetrics;
 use self::network::NetworkListeners;
 use crate::config;
 
@@ -48,17 +50,6 @@ pub struct DhcpThread {
     addresses: Vec<IpAddr>,
     begin: oneshot::Sender<Duty>,
     ended: oneshot::Receiver<()>,
-}
-
-/// The receivers of each exchange.
-#[derive(Clone, Debug)]
-pub struct Observers {
-    /// Records the exchanges of boots.
-    pub recorder: Recorder,
-    /// Counts every message.
-    pub metrics: DhcpMetrics,
-    /// Remembers strangers that requested a boot.
-    pub strangers: BootingStrangers,
 }
 
 /// The inputs of answers, the observers, and the end.

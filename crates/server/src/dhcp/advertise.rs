@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::socket::{self, Icmp6, Ipv6Link};
+use super::ipv6_link::Ipv6Link;
+use super::socket::{self, Icmp6};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use super::boot_sources::{BootSources, IndexView};
 use super::interface;
+use super::ipv6_link::Ipv6Link;
 use super::journal::look;
 use super::listener::{now, now_secs};
 use super::own_addresses::own4;
-use super::socket::Ipv6Link;
 use crate::config::{Config, DhcpProvider};
 use crate::daemons;
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use transport::repeats::line;
 use uuid::Uuid;
 
-use super::Observers;
+use super::observers::Observers;
 
 /// The name of the log line about strangers that request a boot.
 const BOOTS: &str = "stranger_boots";

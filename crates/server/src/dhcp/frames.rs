@@ -9,7 +9,7 @@ use dhcp::v4::frame::{FrameEnd, frame};
 use hardware::Mac;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
-use super::socket::entries_of;
+use super::interface::entries_of;
 
 /// Sends frames on one interface.
 #[derive(Debug)]

@@ -4,13 +4,24 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use nix::ifaddrs::InterfaceAddress;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::SockaddrStorage;
 
-use super::socket::entries_of;
+/// Its entries in the kernel's list, one for each address and one for the link.
+///
+/// # Errors
+/// The interface does not exist.
+pub(super) fn entries_of(interface: &str) -> Result<Vec<InterfaceAddress>> {
+    let all = getifaddrs().context("cannot list the network interfaces")?;
+    let entries: Vec<_> = all.filter(|entry| entry.interface_name == interface).collect();
+    if entries.is_empty() {
+        bail!("cannot answer DHCP on {interface}: there is no such network interface");
+    }
+    Ok(entries)
+}
 
 /// Its addresses of both families.
 ///

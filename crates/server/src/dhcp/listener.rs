@@ -1,7 +1,5 @@
 //! The DHCP listener: socket, journals and the clock around a responder.
 
-use std::io;
-
 use dhcp::address_family::AddressFamily;
 use dhcp::journal::LeaseRecord;
 use dhcp::leases::{LeaseTable, Seconds};
@@ -14,30 +12,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::boot_sources::BootSources;
+use super::dhcp_socket::DhcpSocket;
 use super::exchange_log::ExchangeLog;
 use super::journal::{self, Journal};
-use super::{BootSources, Observers, socket};
+use super::observers::Observers;
+use super::socket;
 
 /// Number of packets in one batch, which needs one write to the journal.
 const BATCH: usize = 64;
-
-/// Receives packets and sends answers.
-pub(super) trait DhcpSocket {
-    /// The source and destination addresses of a packet.
-    type Arrival;
-    /// An answer.
-    type Reply;
-
-    /// Waits for packets, and receives up to `most`, each with its sender.
-    async fn receive(
-        &self,
-        packets: &mut Vec<(Vec<u8>, Self::Arrival)>,
-        most: usize,
-    ) -> io::Result<()>;
-
-    /// Sends an answer.
-    async fn send(&self, reply: &Self::Reply) -> io::Result<()>;
-}
 
 /// A responder with its socket and journals, on one interface.
 #[derive(Debug)]
@@ -183,6 +166,7 @@ pub(super) fn now_secs() -> Seconds {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::net::Ipv4Addr;
 
     use artifacts::BootSets;

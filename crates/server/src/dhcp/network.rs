@@ -22,12 +22,15 @@ use tracing::{info, warn};
 
 use super::advertise::Advertiser;
 use super::boot_sources::BootSources;
+use super::dhcp_socket::DhcpSocket;
 use super::interface::ServedInterface;
+use super::ipv6_link::Ipv6Link;
 use super::journal::{Journal, look};
-use super::listener::{DhcpListener, DhcpSocket, now_secs};
+use super::listener::{DhcpListener, now_secs};
+use super::observers::Observers;
 use super::own_addresses::own_addresses;
-use super::socket::{Ipv6Link, Socket4, Socket6};
-use super::{Observers, port};
+use super::port;
+use super::socket::{Socket4, Socket6};
 use crate::config;
 
 /// Interval of checking that the interface is still the same.

@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use netboot::network_plan::OwnAddresses;
 use netboot::network_settings::NetworkSettings;
 
-use super::socket::Ipv6Link;
+use super::ipv6_link::Ipv6Link;
 use super::{addresses, interface};
 
 /// The service's IPv4 address on the interface, with its network.

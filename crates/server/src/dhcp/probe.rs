@@ -24,8 +24,9 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use self::neighbours::{Incoming, mac_of};
+use super::ipv6_link::Ipv6Link;
 use super::port;
-use super::socket::{ALL_ROUTERS, Icmp6, Ipv6Link, LONGEST, on};
+use super::socket::{ALL_ROUTERS, Icmp6, LONGEST, on};
 
 /// Time to listen. Servers that probe an address first take a second or two; routers answer within half a second, but
 /// at the earliest three seconds after their last answer (RFC 4861 §6.2.6).

@@ -1,22 +1,16 @@
-//! Sockets on one interface, and the interface's properties.
+//! Sockets on one interface.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use dhcp::leases::LeasePool;
+use anyhow::{Result, anyhow};
 use dhcp::v4::destination::{CLIENT, Destination};
 use dhcp::v6::ports::{ALL_SERVERS, ALL_SITE_SERVERS, SERVER_PORT};
-use hardware::Mac;
-use ipnet::Ipv6Net;
-use netboot::interface_addresses::{Ipv6Address, choose, link_local, server_duid};
 use netboot::v4::{V4Arrival, V4Reply};
 use netboot::v6::{V6Arrival, V6Reply};
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc::{in6_addr, in6_pktinfo};
-use nix::net::if_::if_nametoindex;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{
@@ -28,9 +22,10 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::addresses;
+use super::dhcp_socket::DhcpSocket;
 use super::frames::Frames;
-use super::{listener, port};
+use super::ipv6_link::Ipv6Link;
+use super::port;
 
 const BROADCAST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
 /// The destination of solicitations (RFC 4861 §4.1).
@@ -72,7 +67,7 @@ impl Socket4 {
     }
 }
 
-impl listener::DhcpSocket for Socket4 {
+impl DhcpSocket for Socket4 {
     type Arrival = V4Arrival;
     type Reply = V4Reply;
 
@@ -127,7 +122,7 @@ impl Socket6 {
     }
 }
 
-impl listener::DhcpSocket for Socket6 {
+impl DhcpSocket for Socket6 {
     type Arrival = V6Arrival;
     type Reply = V6Reply;
 
@@ -265,84 +260,6 @@ fn refused(interface: &str, port: u16, error: io::Error) -> anyhow::Error {
     } else {
         anyhow::Error::from(error).context(format!("cannot answer DHCP on {interface}"))
     }
-}
-
-/// The IPv6 properties of an interface.
-#[derive(Clone, Debug)]
-pub(super) struct Ipv6Link {
-    pub(super) name: String,
-    pub(super) index: u32,
-    /// An address that is not link-local, for URLs.
-    pub(super) address: Ipv6Addr,
-    pub(super) prefix_len: u8,
-    pub(super) mac: Option<Mac>,
-}
-
-impl Ipv6Link {
-    /// The service's address, with its network.
-    pub(super) fn net(&self) -> Result<Ipv6Net> {
-        Ok(Ipv6Net::new(self.address, self.prefix_len)?)
-    }
-
-    pub(super) fn find(interface: &str) -> Result<Self> {
-        Self::of(interface, choose(&addresses::of(interface), None))
-    }
-
-    /// The link, with the address in the pool's network.
-    pub(super) fn of_pool(interface: &str, pool: LeasePool<Ipv6Addr>) -> Result<Self> {
-        let all = addresses::of(interface);
-        let address = choose(&all, Some(pool));
-        if address.is_none()
-            && let Some(other) = choose(&all, None)
-        {
-            bail!(
-                "cannot answer DHCPv6 on {interface}: no address of it, such as {}/{}, is in a network \
-                 with the pool {}-{}; add such an address, or correct pool6",
-                other.address,
-                other.prefix_len,
-                pool.first,
-                pool.last
-            );
-        }
-        Self::of(interface, address)
-    }
-
-    fn of(interface: &str, address: Option<Ipv6Address>) -> Result<Self> {
-        let entries = entries_of(interface)?;
-        let Ipv6Address { address, prefix_len, .. } = address.with_context(|| {
-            format!(
-                "cannot answer DHCPv6 on {interface}: it has no IPv6 address but a link-local one; \
-                 give it one first"
-            )
-        })?;
-        let mac = entries.iter().find_map(|entry| entry.address?.as_link_addr()?.addr()).map(Mac);
-        Ok(Self {
-            name: interface.to_owned(),
-            index: if_nametoindex(interface).context("cannot number the interface")?,
-            address,
-            prefix_len,
-            mac,
-        })
-    }
-
-    /// Its link-local address, once it is usable.
-    pub(super) fn local(&self) -> Option<Ipv6Addr> {
-        link_local(&addresses::of(&self.name))
-    }
-
-    /// The service's DUID on the link.
-    pub(super) fn duid(&self) -> Vec<u8> {
-        server_duid(&self.name, self.mac)
-    }
-}
-
-pub(super) fn entries_of(interface: &str) -> Result<Vec<InterfaceAddress>> {
-    let all = getifaddrs().context("cannot list the network interfaces")?;
-    let entries: Vec<_> = all.filter(|entry| entry.interface_name == interface).collect();
-    if entries.is_empty() {
-        bail!("cannot answer DHCP on {interface}: there is no such network interface");
-    }
-    Ok(entries)
 }
 
 #[cfg(test)]

@@ -20,10 +20,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::interface::entries_of;
 use super::super::journal::look;
 use super::super::listener::now_secs;
 use super::super::port;
-use super::super::socket::{LONGEST, entries_of};
+use super::super::socket::LONGEST;
 use super::CLIENT;
 
 /// EtherTypes.
