@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use hardware::CpuArch;
 use netboot::composition::artifacts_of;
 use nodes::NodeIndex;
-use provision::boot::{Artifact, boot_mac, bootable, kernel_command_line};
+use provision::boot::{Artifact, HttpLoader, boot_mac, bootable, kernel_command_line};
 use provision::{Attempt, Boots, Node};
 use tracing::{debug, info, warn};
 
@@ -36,6 +36,11 @@ impl AttemptImages {
         )?;
         let store = ImageStore::new(settings.boot_sets.folder(), sources);
         Ok(Self { settings, store, index })
+    }
+
+    /// The first loader of `http`.
+    pub(crate) fn loader(&self) -> HttpLoader {
+        self.settings.http_loader
     }
 
     /// Logs the available boot sets.

@@ -2,15 +2,22 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hardware::HttpMethod;
 use nodes::Recorder;
-use provision::boot::Artifact;
+use provision::boot::{Artifact, HttpLoader};
+use provision::instance_boot::is_saved_before_last_byte;
 use provision::{BootEventKind, Node};
 use tracing::{debug, info, warn};
 use transport::http_server::Sent;
 use transport::repeats::line;
+
+/// Longest wait of the last byte of an instance's image. EDK2 gives up on an answer that pauses for 5 s
+/// (`HTTP_BOOT_RESPONSE_TIMEOUT`).
+const SAVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A request and its answer. It lasts until the last byte was sent.
 #[derive(Debug)]
@@ -34,6 +41,28 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// What must be done before the last byte of the body is sent, if anything.
+    pub(crate) fn before_last_byte(&self, loader: HttpLoader) -> Option<BoxFuture<'static, ()>> {
+        let node = self.node.clone()?;
+        let (artifact, range, length) = (self.artifact?, self.range.clone(), self.length);
+        let what = BootEventKind::LastByte { artifact, range, length };
+        let is_sent = self.method == HttpMethod::Get && matches!(self.status, 200..=299);
+        if !is_sent || !is_saved_before_last_byte(&node, &what, loader) {
+            return None;
+        }
+        let recorder = self.recorder.clone();
+        let saved = async move {
+            if !recorder.save(&node, what, SAVED_WITHIN).await {
+                let name = artifact.file_name();
+                warn!(
+                    node.uuid = %node.uuid,
+                    "the last byte of {name} is sent although the database could not save that in {SAVED_WITHIN:?}"
+                );
+            }
+        };
+        Some(saved.boxed())
+    }
+
     /// Records the exchange. By then, the number of sent bytes is known.
     pub(crate) fn record(mut self, sent: &Sent) {
         if let Some(failure) = &sent.failure {

@@ -70,8 +70,9 @@ impl HttpService for BootService {
         let mut response = http::Response::new(Body::new(contents, range));
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers();
+        let before_last_byte = exchange.before_last_byte(self.0.images.loader());
         let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
-        Answered { response, is_useful, when_sent: Some(when_sent) }
+        Answered { response, is_useful, before_last_byte, when_sent: Some(when_sent) }
     }
 }
 

@@ -6,9 +6,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use artifacts::{ArtifactSettings, Artifacts, BootSets, check_boot_set};
+use futures::future::join_all;
 use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
 use netboot::image_limits::ImageLimits;
@@ -19,7 +20,7 @@ use proptest::prelude::*;
 use provision::boot::{Artifact, BootInterface, HttpLoader};
 use provision::node::Secret;
 use provision::test_nodes::{TICKET, boot_port, booting_node};
-use provision::{BootEventKind, Node};
+use provision::{BootEventKind, Node, Procedure, ProvisionState};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -364,6 +365,63 @@ async fn each_answer_is_traced_with_what_was_really_sent() {
     assert_eq!(part.range.as_deref(), Some("bytes 5-9/700001"));
     let head = listener.recorded().await;
     assert_eq!((head.method.as_str(), head.sent, head.length), ("HEAD", 0, 0));
+}
+
+/// The length of an instance's image.
+const INSTANCE_LEN: u64 = 1_000_003;
+
+#[tokio::test]
+async fn the_last_byte_of_an_awaited_image_waits_for_the_database_but_not_forever() {
+    let mut listener = Listener::start().await;
+    listener.deploy_instance();
+    let began = Instant::now();
+
+    // Nothing writes the recorded events.
+    let reply = listener.get("boot.iso").await;
+
+    assert_eq!(reply.body.len() as u64, INSTANCE_LEN);
+    assert!(began.elapsed() >= Duration::from_secs(2), "it was held");
+    let announced = listener.backlog.recorded.recv().await.unwrap().event.what;
+    let expected =
+        BootEventKind::LastByte { artifact: Artifact::Iso, range: None, length: INSTANCE_LEN };
+    assert_eq!(announced, expected);
+    let fetch = listener.recorded().await;
+    assert_eq!((fetch.sent, fetch.length), (INSTANCE_LEN, INSTANCE_LEN));
+}
+
+#[tokio::test]
+async fn the_end_of_an_awaited_image_comes_whole_whatever_its_length() {
+    let listener = Listener::start().await;
+    listener.deploy_instance();
+
+    let lengths = [1, 2, 16 << 10, 256 << 10, (256 << 10) + 1, INSTANCE_LEN];
+    let replies = lengths.map(|length| {
+        let range = format!("Range: bytes=-{length}\r\n");
+        let listener = &listener;
+        async move { listener.ask("GET", "boot.iso", &range).await }
+    });
+
+    let got = join_all(replies).await.into_iter().map(|reply| reply.body.len() as u64);
+    assert_eq!(got.collect::<Vec<_>>(), lengths);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_the_last_byte_is_traced_without_it() {
+    let mut listener = Listener::start().await;
+    listener.deploy_instance();
+    let mut stream = listener.connect().await;
+    let request = format!("GET /boot/{TICKET}/boot.iso HTTP/1.1\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // With the head: the rest fits into the buffers of the sockets.
+    stream.read_exact(&mut vec![0; INSTANCE_LEN as usize]).await.unwrap();
+    let announced = listener.backlog.recorded.recv().await.unwrap().event.what;
+    assert!(matches!(announced, BootEventKind::LastByte { .. }), "{announced:?}");
+
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+
+    let fetch = listener.recorded().await;
+    assert_eq!((fetch.sent, fetch.length), (INSTANCE_LEN - 1, INSTANCE_LEN));
 }
 
 #[tokio::test]
@@ -853,6 +911,19 @@ impl Listener {
         set(&mut node.driver_info);
         self.index.put_node(node.clone());
         node
+    }
+
+    /// The node awaits its machine with an instance that boots an ISO image.
+    fn deploy_instance(&self) {
+        self.write_image("instance.iso", INSTANCE_LEN);
+        let mut node = booting_node();
+        node.provision_state = ProvisionState::DeployWait;
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.procedure = Procedure::Deploy;
+        attempt.boot_interface = BootInterface::RedfishHttps;
+        node.kept.insert("deploy_interface".into(), "ramdisk".into());
+        node.instance_info.insert("boot_iso".into(), self.image_url("instance.iso").into());
+        self.index.put_node(node);
     }
 
     async fn get_path(&self, path: &str) -> Reply {

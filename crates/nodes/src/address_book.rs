@@ -74,6 +74,7 @@ impl AddressBook {
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }
+            | BootEventKind::LastByte { .. }
             | BootEventKind::Agent { .. }
             | BootEventKind::LeftOut { .. } => {}
         }

@@ -149,9 +149,14 @@ impl Recorder {
         }
     }
 
+    /// Records an event, and waits until it is in the store. Returns whether it was saved in time.
+    pub async fn save(&self, node: &Node, what: BootEventKind, within: Duration) -> bool {
+        self.record(node, what);
+        matches!(timeout(within, self.flush_node(node.uuid)).await, Ok(Ok(())))
+    }
+
     /// Whether there was room. Times, numbers and identities are assigned in one order, so the events of a boot have
     /// numbers before that boot is overtaken.
-    /// a boot has a number before that boot is overtaken.
     fn enqueue(&self, node: &Node, attempt: &Attempt, what: BootEventKind) -> bool {
         let mut numbers = locked(&self.numbers);
         let attempt = self.later_boots.attempt_of(node, attempt, &what);

@@ -63,7 +63,7 @@ pub fn diagnose(
     now: Timestamp,
 ) -> Option<Diagnosis> {
     let BootMethod { loader, .. } = method;
-    if method.boots() == Boots::Instance && is_image_fetched(events, loader) {
+    if method.boots() == Boots::Instance && is_image_fetched(events, loader, now) {
         // Only the traffic of the running system follows.
         return None;
     }
@@ -74,7 +74,7 @@ pub fn diagnose(
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
             let boot = DiagnosedBoot { method, course: BootCourse::Failed };
-            let found = BootEvidence::of(loader, before).diagnosis(boot, vicinity, at);
+            let found = BootEvidence::of(loader, before, at).diagnosis(boot, vicinity, at);
             Some(found.map_or_else(
                 || {
                     let reason = reason.map(ToString::to_string);
@@ -85,7 +85,7 @@ pub fn diagnose(
         }
         None => {
             let boot = DiagnosedBoot { method, course: course(method, events) };
-            BootEvidence::of(loader, events).diagnosis(boot, vicinity, now)
+            BootEvidence::of(loader, events, now).diagnosis(boot, vicinity, now)
         }
     }
 }
@@ -120,6 +120,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     })
@@ -190,8 +191,9 @@ enum Http<'a> {
 }
 
 impl<'a> BootEvidence<'a> {
-    fn of(loader: HttpLoader, events: &'a [BootEvent]) -> Self {
-        let mut seen = Self { system_fetched: is_image_fetched(events, loader), ..Self::default() };
+    fn of(loader: HttpLoader, events: &'a [BootEvent], now: Timestamp) -> Self {
+        let system_fetched = is_image_fetched(events, loader, now);
+        let mut seen = Self { system_fetched, ..Self::default() };
         for event in events {
             seen.take(loader, event);
         }
@@ -219,6 +221,7 @@ impl<'a> BootEvidence<'a> {
                     self.progress_at = Some(event.at);
                 }
             }
+            BootEventKind::LastByte { .. } => self.progress_at = Some(event.at),
             BootEventKind::Provider { name, .. } => {
                 self.provider = Some(*name);
                 self.progress_at = Some(event.at);

@@ -4,20 +4,55 @@
 use std::ops::Range;
 
 use hardware::{ClientKind, HttpMethod, RedfishPurpose};
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::boot::{Artifact, HttpLoader};
 use crate::node::{Attempt, Node};
-use crate::procedure::Boots;
-use crate::state::ProvisionState;
+use crate::procedure::{Boots, Procedure, Stage};
+use crate::state::{Position, ProvisionState};
 use crate::trace::{BootEvent, BootEventKind, latest_boot};
+
+/// Time from an [announced](BootEventKind::LastByte) last byte until its fetch counts as complete, if the end of the
+/// fetch is not recorded: the daemon was killed in between. A living daemon records the end within a second, unless
+/// its client stopped reading just then.
+const END_RECORDED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// Whether the node has an instance whose image is awaited.
+#[must_use]
+pub fn awaits_image(node: &Node) -> bool {
+    node.live_attempt().is_some_and(|attempt| {
+        attempt.boots() == Boots::Instance && attempt.image_fetched_at.is_none()
+    })
+}
+
+/// Whether the event must be saved before the last byte that it announces is sent: with that byte the image of a
+/// deployment may be complete. Clients read a file to its end last, also if they resume a fetch.
+#[must_use]
+pub fn is_saved_before_last_byte(
+    node: &Node,
+    announced: &BootEventKind,
+    loader: HttpLoader,
+) -> bool {
+    let is_deployed = matches!(
+        node.provision_state.position(),
+        Position::In(Procedure::Deploy, Stage::AtWork | Stage::Waiting)
+    );
+    is_deployed
+        && awaits_image(node)
+        && announced_part(announced, loader).is_some_and(|(_, part)| part.bytes.end == part.total)
+}
 
 /// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts.
 #[must_use]
-pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader) -> bool {
+pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader, now: Timestamp) -> bool {
     let events = since_power_off(latest_boot(events));
-    let mut parts: Vec<(Artifact, Part)> =
-        events.iter().filter_map(|event| part_of(&event.what, loader)).collect();
+    let announced = events.iter().enumerate().filter(|(at, event)| {
+        event.at + END_RECORDED_WITHIN <= now && !is_end_recorded(&event.what, &events[at + 1..])
+    });
+    let announced = announced.filter_map(|(_, event)| announced_part(&event.what, loader));
+    let sent = events.iter().filter_map(|event| part_of(&event.what, loader));
+    let mut parts: Vec<(Artifact, Part)> = sent.chain(announced).collect();
     parts.sort_by_key(|(artifact, part)| (*artifact, part.bytes.start));
     parts.chunk_by(|(a, _), (b, _)| a == b).any(|of_one| {
         let total = of_one.iter().map(|(_, part)| part.total).max().unwrap_or_default();
@@ -50,6 +85,14 @@ struct Part {
     total: u64,
 }
 
+impl Part {
+    /// The part in an answer with `length` bytes, of which `sent` were sent.
+    fn of_answer(range: Option<&str>, sent: u64, length: u64) -> Option<Self> {
+        let (start, total) = range.map_or(Some((0, length)), content_range)?;
+        Some(Self { bytes: start..start.saturating_add(sent), total })
+    }
+}
+
 /// The part that a fetch got of a file with the operating system.
 fn part_of(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)> {
     let BootEventKind::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what
@@ -60,11 +103,33 @@ fn part_of(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)>
     if *method != HttpMethod::Get {
         return None;
     }
-    let (start, total) = match range {
-        None => (0, *length),
-        Some(range) => content_range(range)?,
+    Some((artifact, Part::of_answer(range.as_deref(), *sent, *length)?))
+}
+
+/// The part that a fetch gets with its last byte.
+fn announced_part(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)> {
+    let BootEventKind::LastByte { artifact, range, length } = what else { return None };
+    let artifact = Some(*artifact).filter(|artifact| artifact.holds_ramdisk(loader))?;
+    Some((artifact, Part::of_answer(range.as_deref(), *length, *length)?))
+}
+
+/// Whether the events after an announced last byte show the end of that fetch, or of an equal later one.
+fn is_end_recorded(announced: &BootEventKind, later: &[BootEvent]) -> bool {
+    let BootEventKind::LastByte { artifact: fetched, range: part, .. } = announced else {
+        return false;
     };
-    Some((artifact, Part { bytes: start..start.saturating_add(*sent), total }))
+    later.iter().any(|event| match &event.what {
+        BootEventKind::Http { method, artifact, range, .. } => {
+            *method == HttpMethod::Get && *artifact == Some(*fetched) && range == part
+        }
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::LastByte { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => false,
+    })
 }
 
 /// The first byte and the total size in `bytes 0-99/1000` (RFC 9110 §14.4).
@@ -134,6 +199,7 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
             | Artifact::Initramfs => false,
         },
         BootEventKind::Http { artifact: None, .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::Provider { .. }
@@ -144,7 +210,6 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -172,7 +237,18 @@ mod tests {
     }
 
     fn is_fetched(events: &[BootEvent]) -> bool {
-        is_image_fetched(events, HttpLoader::Uki)
+        is_fetched_after(SignedDuration::ZERO, events)
+    }
+
+    /// Whether the image counts as fetched this long after all events.
+    fn is_fetched_after(time: SignedDuration, events: &[BootEvent]) -> bool {
+        is_image_fetched(events, HttpLoader::Uki, Timestamp::UNIX_EPOCH + time)
+    }
+
+    fn last_byte(artifact: Artifact, range: Option<Range<u64>>) -> BootEvent {
+        let fetched = fetch(artifact, range, 0);
+        let BootEventKind::Http { range, length, .. } = fetched.what else { unreachable!() };
+        BootEvent { what: BootEventKind::LastByte { artifact, range, length }, ..fetched }
     }
 
     #[test]
@@ -196,7 +272,51 @@ mod tests {
         let events = [fetch(Artifact::Ipxe, None, LENGTH), fetch(Artifact::Kernel, None, LENGTH)];
         assert!(!is_fetched(&events));
         let grub = [fetch(Artifact::BootLoader, None, LENGTH)];
-        assert!(!is_image_fetched(&grub, HttpLoader::Grub));
+        assert!(!is_image_fetched(&grub, HttpLoader::Grub, Timestamp::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn a_fetch_whose_end_nobody_recorded_counts_by_its_announced_last_byte() {
+        let announced = last_byte(Artifact::Iso, None);
+
+        assert!(!is_fetched(std::slice::from_ref(&announced)), "it may still break off");
+        assert!(is_fetched_after(END_RECORDED_WITHIN, &[announced]));
+        let begun = fetch(Artifact::Iso, None, 400);
+        let rest = last_byte(Artifact::Iso, Some(400..LENGTH));
+        assert!(is_fetched_after(END_RECORDED_WITHIN, &[begun, rest.clone()]));
+        assert!(!is_fetched_after(END_RECORDED_WITHIN, &[rest]), "the start is missing");
+        let kernel = last_byte(Artifact::Kernel, None);
+        assert!(!is_fetched_after(END_RECORDED_WITHIN, &[kernel]));
+    }
+
+    #[test]
+    fn a_client_that_went_away_before_the_last_byte_has_no_image() {
+        let announced = last_byte(Artifact::Iso, None);
+        let broken = fetch(Artifact::Iso, None, LENGTH - 1);
+
+        assert!(!is_fetched_after(END_RECORDED_WITHIN, &[announced.clone(), broken.clone()]));
+        assert!(is_fetched_after(END_RECORDED_WITHIN, &[announced.clone(), broken, announced]));
+    }
+
+    #[test]
+    fn only_the_end_of_an_image_that_a_deployment_awaits_is_saved_before_its_last_byte() {
+        let mut node = booting_node();
+        node.provision_state = ProvisionState::DeployWait;
+        node.attempt.as_mut().unwrap().procedure = Procedure::Deploy;
+        let is_saved = |node: &Node, event: BootEvent| {
+            is_saved_before_last_byte(node, &event.what, HttpLoader::Uki)
+        };
+        let whole = || last_byte(Artifact::Iso, None);
+
+        assert!(is_saved(&node, whole()));
+        assert!(is_saved(&node, last_byte(Artifact::Iso, Some(400..LENGTH))));
+        assert!(!is_saved(&node, last_byte(Artifact::Iso, Some(0..400))));
+        assert!(!is_saved(&node, last_byte(Artifact::Kernel, None)));
+        assert!(!is_saved(&booting_node(), whole()), "it is a clean");
+        let active = Node { provision_state: ProvisionState::Active, ..node.clone() };
+        assert!(!is_saved(&active, whole()), "it is a later boot");
+        node.attempt.as_mut().unwrap().image_fetched_at = Some(Timestamp::UNIX_EPOCH);
+        assert!(!is_saved(&node, whole()));
     }
 
     #[test]

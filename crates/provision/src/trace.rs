@@ -121,6 +121,16 @@ pub enum BootEventKind {
         /// Time from the request to the last byte, in milliseconds.
         millis: u64,
     },
+    /// The last byte of an instance's image is about to be sent, after all others. It is saved before that byte leaves,
+    /// since a killed daemon cannot record the end of the fetch.
+    LastByte {
+        /// The artifact.
+        artifact: Artifact,
+        /// `Content-Range` of a partial answer.
+        range: Option<String>,
+        /// Number of body bytes to send, with the last one.
+        length: u64,
+    },
     /// A call from or to the agent.
     Agent {
         /// The call.
@@ -169,6 +179,7 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,
     });
@@ -272,6 +283,7 @@ impl BootEventKind {
             Self::Agent { call, outcome, .. } => {
                 call.text().into_iter().chain(outcome.texts()).for_each(shorten);
             }
+            Self::LastByte { range, .. } => shorten_all([range]),
             Self::LeftOut { .. } => {}
         }
         self
@@ -286,6 +298,7 @@ impl BootEventKind {
             Self::Provider { .. } => "provider",
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
+            Self::LastByte { .. } => "last_byte",
             Self::Agent { .. } => "agent",
             Self::LeftOut { .. } => "left_out",
         }
@@ -332,6 +345,10 @@ impl fmt::Display for BootEventKind {
                     write!(f, ", {sent} bytes in {millis} ms")?;
                 }
                 and_why(f, error.as_ref())
+            }
+            Self::LastByte { artifact, length, .. } => {
+                let (name, sent) = (artifact.file_name(), length.saturating_sub(1));
+                write!(f, "{name}: {sent} of {length} bytes sent, the last one follows")
             }
             Self::LeftOut { events } => {
                 write!(f, "{events} more events of this boot are not kept: there were too many")

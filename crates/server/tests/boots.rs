@@ -125,6 +125,31 @@ async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
     assert_eq!(status, StatusCode::OK, "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_before_it_has_recorded_the_end_of_a_deployments_fetch_knows_of_it() {
+    let settings = "[clean]\nautomated = false\n";
+    let mut world = World::with(24, Personality::default(), settings).await;
+    world.deploy().await;
+    world.node_in("wait call-back").await;
+    let database = world.database().await;
+    // As if the daemon were killed between the last byte and the write of this event.
+    let killed = "CREATE TRIGGER killed BEFORE INSERT ON boot_events \
+                  WHEN NEW.event LIKE '%\"kind\":\"http\"%' BEGIN SELECT RAISE(ABORT, 'killed'); END";
+    sqlx::query(killed).execute(&database).await.unwrap();
+
+    let url = world.bmc.booted_from().expect("a URL");
+    let image = world.http.get(url).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(image, "an image of the operator's");
+    world.die();
+    sqlx::query("DROP TRIGGER killed").execute(&database).await.unwrap();
+    database.close().await;
+    world.start().await;
+
+    world.node_in("active").await;
+    let resets = world.bmc.changes().iter().filter(|change| *change == "POST On").count();
+    assert_eq!(resets, 1, "{:?}", world.bmc.changes());
+}
+
 /// A client at a separate loopback address.
 fn client_at(address: [u8; 4]) -> Client {
     Client::builder().local_address(IpAddr::from(address)).build().unwrap()
@@ -697,6 +722,21 @@ impl World {
         let steps: Value = serde_json::from_str(STEPS).unwrap();
         let clean = json!({ "target": "clean", "clean_steps": steps });
         self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
+    }
+
+    /// Begins the deployment of an instance that boots the node's own image.
+    async fn deploy(&self) {
+        let provide = json!({ "target": "provide" });
+        self.api(Method::PUT, "/v1/nodes/n1/states/provision", provide).await;
+        self.node_in("available").await;
+        let iso = json!({ "boot_iso": format!("file://{}/own.iso", self.images.display()) });
+        let patch = json!([
+            { "op": "replace", "path": "/deploy_interface", "value": "ramdisk" },
+            { "op": "add", "path": "/instance_info", "value": iso },
+        ]);
+        self.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+        let active = json!({ "target": "active" });
+        self.api(Method::PUT, "/v1/nodes/n1/states/provision", active).await;
     }
 
     /// The daemon's database, for changes that the API does not offer.

@@ -274,6 +274,7 @@ async fn take_left_out(
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. } => 0,
     });
     Ok(events.sum())

@@ -1960,6 +1960,7 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }
+            | BootEventKind::LastByte { .. }
             | BootEventKind::LeftOut { .. } => None,
         })
         .collect()

@@ -4,6 +4,7 @@
 //! connections accordingly. An [`HttpService`] answers the requests.
 
 mod admission;
+mod answer_body;
 mod answers;
 mod budget;
 mod lobby;
@@ -21,16 +22,17 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -44,6 +46,7 @@ use uuid::Uuid;
 
 pub use self::admission::ConnectionLimits;
 use self::admission::{Account, Phase};
+use self::answer_body::AnswerBody;
 use self::budget::BodyBudget;
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
@@ -139,6 +142,8 @@ pub struct Answered<B> {
     pub response: Response<B>,
     /// Whether the peer got what it requested.
     pub is_useful: bool,
+    /// Runs once the socket has taken all bytes of the body but the last one, which is sent at its end.
+    pub before_last_byte: Option<BoxFuture<'static, ()>>,
     /// A callback with the number of bytes sent.
     pub when_sent: Option<WhenSent>,
 }
@@ -306,55 +311,12 @@ impl<S: HttpService> Handler<S> {
         }
         held.enter(Phase::Answer);
         progress.begin(answered.when_sent);
-        let progress = progress.clone();
-        Ok(answered.response.map(|body| AnswerBody { body, progress }))
+        let Answered { response, before_last_byte, .. } = answered;
+        Ok(response.map(|body| AnswerBody::new(body, progress.clone(), before_last_byte)))
     }
 }
 
 /// Resolves when the sender is gone.
 async fn ended_of(mut ended: watch::Receiver<()>) {
     while ended.changed().await.is_ok() {}
-}
-
-/// Reports the end of the body to its connection's progress.
-#[derive(Debug)]
-struct AnswerBody<B> {
-    body: B,
-    progress: AnswerProgress,
-}
-
-impl<B> HttpBody for AnswerBody<B>
-where
-    B: HttpBody<Data = Bytes, Error: std::error::Error> + Unpin,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Err(error)) = &frame {
-            self.progress.failed(error.to_string());
-        }
-        if frame.is_none() || self.body.is_end_stream() {
-            self.progress.all_given();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<B> Drop for AnswerBody<B> {
-    fn drop(&mut self) {
-        self.progress.all_given();
-    }
 }

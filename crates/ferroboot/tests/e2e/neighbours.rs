@@ -136,6 +136,7 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     });

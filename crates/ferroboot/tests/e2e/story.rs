@@ -242,6 +242,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     })

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use redfish::emulator::{Emulator, NextBoot, Personality};
 use reqwest::Client;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -40,6 +41,8 @@ pub(crate) struct ScriptedMachine {
     pub(crate) http: Client,
     pub(crate) report: SoakReport,
     link: FirmwareLink,
+    /// Notified when an image has arrived.
+    image_arrived: Arc<Notify>,
     /// The lock order: before `inside`.
     emulator: Mutex<Emulator>,
     inside: Mutex<Inside>,
@@ -88,6 +91,7 @@ impl ScriptedMachine {
         callback: SocketAddr,
         seed: u64,
         link: FirmwareLink,
+        image_arrived: Arc<Notify>,
         report: SoakReport,
     ) -> Self {
         let address = Ipv4Addr::new(127, 1, 0, number);
@@ -110,6 +114,7 @@ impl ScriptedMachine {
             http,
             report,
             link,
+            image_arrived,
             emulator: Mutex::new(emulator),
             inside: Mutex::new(Inside {
                 random: StdRng::seed_from_u64(seed.wrapping_add(number.into())),
@@ -248,6 +253,7 @@ impl ScriptedMachine {
         loop {
             match self.fetch(url).await {
                 Ok(image) => {
+                    self.image_arrived.notify_waiters();
                     self.report.count("images fetched");
                     return image;
                 }

@@ -15,6 +15,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::agent;
@@ -38,6 +39,8 @@ const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
 const ENDS_AFTER_SIGTERM_WITHIN: Duration = Duration::from_secs(15);
 /// Time after the last fault within which all work must end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10 * CALLBACK_TIMEOUT);
+/// The longest wait of a kill for an image that arrives.
+const IMAGE_ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 const DISK_MIB: u32 = 96;
 /// Memory limit of a debug build of the daemon: it starts with 60 MiB, and its own limits allow for the rest.
 const MOST_MEMORY_MIB: u64 = 400;
@@ -104,10 +107,10 @@ impl FaultLog {
         if error.contains("BMC") {
             return was(FaultKind::BmcLink).then_some("link to the BMC");
         }
-        // A fetch counts after it is saved, and a machine fetches once.
+        // A fetch counts after it is saved, and a machine fetches once. A kill loses nothing: the fetch is saved before
+        // its last byte leaves, if the database can be written.
         if error.contains("the image was not fetched whole") {
-            let lost =
-                [FaultKind::Kill, FaultKind::AgentLink, FaultKind::Disk, FaultKind::Database];
+            let lost = [FaultKind::AgentLink, FaultKind::Disk, FaultKind::Database];
             return lost.into_iter().any(was).then_some("an image whose fetch was lost or cut off");
         }
         let silent = [
@@ -172,6 +175,8 @@ struct SoakWorld {
     companions: Vec<DaemonProcess>,
     disk: Arc<SmallDisk>,
     link: FirmwareLink,
+    /// Notifies when a machine has received an image.
+    image_arrived: Arc<Notify>,
     probe: PortProbe,
     faults: FaultLog,
     to_bmcs: Vec<FaultyRelay>,
@@ -225,6 +230,7 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
         disk,
         probe: PortProbe::new(link.clone()),
         link,
+        image_arrived: Arc::default(),
         faults: FaultLog::default(),
         to_bmcs: Vec::new(),
         to_agents: Vec::new(),
@@ -254,6 +260,7 @@ impl SoakWorld {
                 callback,
                 plan.seed,
                 self.link.clone(),
+                Arc::clone(&self.image_arrived),
                 self.report.clone(),
             ));
             let at_agent = SocketAddr::from((machine.address, agent::PORT));
@@ -383,8 +390,11 @@ impl SoakWorld {
         }
     }
 
-    /// Kills it once, or a few times in quick succession.
+    /// Kills it once, or a few times in quick succession; often just when a machine has received its image.
     async fn kill(&mut self) {
+        if self.random.random_bool(0.4) {
+            let _ = timeout(IMAGE_ARRIVES_WITHIN, self.image_arrived.notified()).await;
+        }
         let times = if self.random.random_bool(0.1) { 4 } else { 1 };
         for _ in 0..times {
             let fault = self.faults.begins(FaultKind::Kill, None);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures::future::join;
 use nodes::LaterBoot;
-use provision::instance_boot::{LaterBootFate, fate_of_later_boot, is_image_fetched};
-use provision::{BootEvent, Boots, Event, Node, Refused};
-use store::{ChangeError, NodeKey, StoreError, log_store_failure};
+use provision::instance_boot::{LaterBootFate, awaits_image, fate_of_later_boot, is_image_fetched};
+use provision::{BootEvent, Event, Node, Refused};
+use store::{ChangeError, Clock, NodeKey, StoreError, log_store_failure};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -22,13 +22,6 @@ pub(super) async fn run(context: WorkerContext, end: CancellationToken) {
         ((), ()) = join(note_fetches(&context), save_later_boots(&context)) => {}
         () = end.cancelled() => {}
     }
-}
-
-/// Whether the node has an instance whose image is awaited.
-pub(super) fn awaits_image(node: &Node) -> bool {
-    node.live_attempt().is_some_and(|attempt| {
-        attempt.boots() == Boots::Instance && attempt.image_fetched_at.is_none()
-    })
 }
 
 /// Checks the trace of each instance with a fetch.
@@ -52,7 +45,7 @@ async fn note_fetches(context: &WorkerContext) {
 /// Records the complete fetch of an instance's image, if its trace shows one.
 pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[BootEvent]) {
     let Some(attempt) = node.live_attempt().filter(|_| awaits_image(node)) else { return };
-    if !is_image_fetched(trace, context.loader) {
+    if !is_image_fetched(trace, context.loader, Clock::process().now()) {
         return;
     }
     let event = Event::ImageFetched { attempt: attempt.id };

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use provision::boot::BootMethod;
 use provision::diagnosis::{Diagnosis, Verdict};
 use provision::event::Silence;
+use provision::instance_boot::awaits_image;
 use provision::{BootEvent, Event, Node, ProvisionState as State, step};
 use store::{ChangeError, Clock, Retention, log_store_failure};
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::context::WorkerContext;
-use super::instances::{awaits_image, note_fetched};
+use super::instances::note_fetched;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);

@@ -25,6 +25,7 @@ pub type WhenSent = Box<dyn FnOnce(Sent) + Send>;
 pub(super) struct AnswerProgress {
     state: Arc<Mutex<AnswerState>>,
     settled: Arc<Notify>,
+    taken: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -76,6 +77,13 @@ impl AnswerProgress {
         self.with(|state| state.is_answering)
     }
 
+    /// Waits until the socket has taken so many bytes of the body.
+    pub(super) async fn took(&self, bytes: u64) {
+        while self.with(|state| state.sent) < bytes {
+            self.taken.notified().await;
+        }
+    }
+
     /// The body has ended.
     pub(super) fn all_given(&self) {
         self.with(|state| state.all_given = true);
@@ -97,6 +105,7 @@ impl AnswerProgress {
             state.head = Head::Left(head - of_head);
             state.sent += (taken - of_head) as u64;
         });
+        self.taken.notify_one();
     }
 
     /// The socket's buffer is empty. Returns whether that is the end of an answer.

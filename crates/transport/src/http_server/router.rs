@@ -62,16 +62,19 @@ impl HttpService for RouterService {
             UsefulAnswers::ServedNodes => node.is_some(),
         };
         let Some(account) = caller.account() else {
-            return Answered { response, is_useful, when_sent: None };
+            return Answered { response, is_useful, before_last_byte: None, when_sent: None };
         };
         match self.answers.take(account, response.body().size_hint().lower()) {
             Ok(share) => {
                 let when_sent = share.map(|share| Box::new(move |_| drop(share)) as WhenSent);
-                Answered { response, is_useful, when_sent }
+                Answered { response, is_useful, before_last_byte: None, when_sent }
             }
-            Err(NoRoom) => {
-                Answered { response: (self.overloaded)(), is_useful: false, when_sent: None }
-            }
+            Err(NoRoom) => Answered {
+                response: (self.overloaded)(),
+                is_useful: false,
+                before_last_byte: None,
+                when_sent: None,
+            },
         }
     }
 }
